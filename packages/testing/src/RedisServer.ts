@@ -1,0 +1,237 @@
+/**
+ * A real `redis-server` process of this test's own, on a private port of 127.0.0.1.
+ *
+ * The process lives as long as the scope that made it and ends with it, or with this process if that dies first, in
+ * whatever way. Everything here runs on the real clock, also under `TestClock`: the server cannot be told to hurry.
+ */
+import { type ChildProcess, spawn } from "node:child_process"
+import { mkdtemp, readFile, rm } from "node:fs/promises"
+import * as Net from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { Context, Effect, Layer, Random, Schema, type Scope, Semaphore } from "effect"
+
+/**
+ * The server could not be started: there is no program to run, or the one there is gave up.
+ *
+ * @category errors
+ */
+export class RedisServerUnavailable extends Schema.TaggedError<RedisServerUnavailable>()("RedisServerUnavailable", {
+  message: Schema.String
+}) {}
+
+/**
+ * What may differ between the servers of two tests. Nothing is kept on disk by default.
+ *
+ * @category models
+ */
+export interface Options {
+  /** With a value other than "no", what was written survives `kill` and `start`. */
+  readonly appendonly?: "no" | "everysec" | "always"
+  /** Further arguments for the program, such as `["--maxmemory", "50mb"]`. */
+  readonly args?: ReadonlyArray<string>
+}
+
+/**
+ * A running server, and the hands to hurt it with.
+ *
+ * @category services
+ */
+export class RedisServer extends Context.Service<
+  RedisServer,
+  {
+    readonly port: number
+    readonly url: string
+    readonly dir: string
+    /** The id of the process now running; a new one after `start`, none while the server is down. */
+    readonly pid: Effect.Effect<number | undefined>
+    /** SIGKILL: the server is gone between two instructions. Returns when it is. */
+    readonly kill: Effect.Effect<void>
+    /** SIGTERM: the server flushes what it keeps, and exits. Returns when it has. */
+    readonly stop: Effect.Effect<void>
+    /** Starts the server again on the same port and directory; does nothing while it runs. */
+    readonly start: Effect.Effect<void, RedisServerUnavailable>
+    /** SIGSTOP: connections stay open and nobody answers. */
+    readonly pause: Effect.Effect<void>
+    /** SIGCONT: ends a pause. */
+    readonly resume: Effect.Effect<void>
+  }
+>()("@waybill/testing/RedisServer") {}
+
+/**
+ * Starts a server and waits until it answers.
+ *
+ * @category constructors
+ */
+export const make = Effect.fn("RedisServer.make")(function* (
+  options: Options = {}
+): Effect.fn.Return<RedisServer["Service"], RedisServerUnavailable, Scope.Scope> {
+  const dir = yield* Effect.acquireRelease(
+    Effect.promise(() => mkdtemp(join(tmpdir(), "waybill-redis-"))),
+    (dir) => Effect.promise(() => rm(dir, { recursive: true, force: true }))
+  )
+  const appendonly = options.appendonly ?? "no"
+  const argsAt = (port: number) => [
+    "--port",
+    `${port}`,
+    "--bind",
+    "127.0.0.1",
+    "--dir",
+    dir,
+    "--logfile",
+    join(dir, log),
+    "--save",
+    "",
+    ...(appendonly === "no" ? ["--appendonly", "no"] : ["--appendonly", "yes", "--appendfsync", appendonly]),
+    ...(options.args ?? [])
+  ]
+
+  let child: ChildProcess | undefined
+  const running = () => (child !== undefined && isAlive(child) ? child : undefined)
+  const signal = (name: NodeJS.Signals) => Effect.sync(() => void running()?.kill(name))
+  const end = (name: NodeJS.Signals) =>
+    Effect.suspend(() => {
+      const process = running()
+      if (process === undefined) return Effect.void
+      process.kill(name)
+      process.kill("SIGCONT")
+      return exited(process)
+    })
+  const startAt = Effect.fnUntraced(function* (port: number) {
+    if (running() !== undefined) return
+    // Uninterrupted up to the assignment: from there on the finalizer knows the process.
+    const started = yield* spawnFirst(programs, argsAt(port)).pipe(
+      Effect.tap((process) => Effect.sync(() => (child = process))),
+      Effect.uninterruptible
+    )
+    if (!(yield* answers(port, started))) {
+      yield* end("SIGKILL")
+      return yield* new RedisServerUnavailable({ message: yield* lastWords(dir, port) })
+    }
+  })
+
+  yield* Effect.addFinalizer(() => end("SIGKILL"))
+  // Between the look at a port and the bind another process may take it, so a failed start tries elsewhere.
+  const port = yield* Effect.retry(Effect.tap(freePort, startAt), { times: 3 })
+  const oneAtATime = Semaphore.makeUnsafe(1).withPermits(1)
+
+  return RedisServer.of({
+    port,
+    url: `redis://127.0.0.1:${port}`,
+    dir,
+    pid: Effect.sync(() => running()?.pid),
+    kill: oneAtATime(end("SIGKILL")),
+    stop: oneAtATime(end("SIGTERM")),
+    start: oneAtATime(Effect.suspend(() => startAt(port))),
+    pause: signal("SIGSTOP"),
+    resume: signal("SIGCONT")
+  })
+})
+
+/**
+ * The server as a layer; `Layer.fresh` gives each test one of its own.
+ *
+ * @category layers
+ */
+export const layer = (options?: Options): Layer.Layer<RedisServer, RedisServerUnavailable> =>
+  Layer.effect(RedisServer, make(options))
+
+const log = "redis.log"
+
+const programs = ["redis-server", "valkey-server"]
+
+const isAlive = (child: ChildProcess): boolean => child.exitCode === null && child.signalCode === null
+
+const exited = (child: ChildProcess): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    if (!isAlive(child)) return resume(Effect.void)
+    child.once("exit", () => resume(Effect.void))
+  })
+
+/** Runs the first of these programs that this machine has. */
+const spawnFirst = (
+  names: ReadonlyArray<string>,
+  args: ReadonlyArray<string>
+): Effect.Effect<ChildProcess, RedisServerUnavailable> => {
+  const [name, ...others] = names
+  if (name === undefined) {
+    return Effect.fail(
+      new RedisServerUnavailable({
+        message:
+          "No redis-server or valkey-server on the PATH: install one, for example with `apt-get install redis-server`."
+      })
+    )
+  }
+  return Effect.callback<ChildProcess, RedisServerUnavailable>((resume) => {
+    const child = spawn(name, args, { stdio: "ignore" })
+    child.once("error", () => resume(spawnFirst(others, args)))
+    child.once("spawn", () => {
+      endWithThisProcess(child)
+      resume(Effect.succeed(child))
+    })
+  })
+}
+
+/**
+ * No handler of ours runs when this process is killed, but its end of a pipe closes: a shell that waits on the other
+ * end kills the server then.
+ */
+const endWithThisProcess = (child: ChildProcess): void => {
+  const guard = spawn("sh", ["-c", 'read -r _; kill -9 "$0"', `${child.pid}`], {
+    stdio: ["pipe", "ignore", "ignore"],
+    detached: true
+  })
+  guard.once("error", () => {})
+  guard.unref()
+  child.once("exit", () => guard.kill("SIGKILL"))
+}
+
+/**
+ * A port that nobody listens on, from below the range that the system gives to outgoing connections. From inside that
+ * range, a client that keeps dialling a stopped server ends up connected to itself, and the server cannot bind again.
+ */
+const freePort: Effect.Effect<number> = Effect.suspend(() =>
+  Effect.flatMap(Random.nextIntBetween(10_000, 30_000), (port) =>
+    Effect.callback<number>((resume) => {
+      const probe = Net.createServer()
+      probe.once("error", () => resume(freePort))
+      probe.listen(port, "127.0.0.1", () => probe.close(() => resume(Effect.succeed(port))))
+    })
+  )
+)
+
+/** Asks until the server answers, and says no once the process is gone or 20 seconds have passed. */
+const answers = (port: number, child: ChildProcess): Effect.Effect<boolean> =>
+  Effect.callback<boolean>((resume) => {
+    const deadline = performance.now() + 20_000
+    let timer: NodeJS.Timeout | undefined
+    let socket: Net.Socket | undefined
+    const ask = () => {
+      if (!isAlive(child) || performance.now() > deadline) return resume(Effect.succeed(false))
+      const attempt = (socket = Net.connect(port, "127.0.0.1", () => attempt.write("PING\r\n")))
+      let ready = false
+      attempt.setTimeout(1000, () => attempt.destroy())
+      attempt.once("error", () => {})
+      attempt.once("data", (reply) => {
+        // An error reply such as NOAUTH is an answer as well; only a server that still reads its files is not ready.
+        ready = !reply.toString().startsWith("-LOADING")
+        attempt.destroy()
+      })
+      attempt.once("close", () => {
+        if (ready) return resume(Effect.succeed(isAlive(child)))
+        timer = setTimeout(ask, 10)
+      })
+    }
+    ask()
+    return Effect.sync(() => {
+      clearTimeout(timer)
+      socket?.removeAllListeners("close").destroy()
+    })
+  })
+
+const lastWords = (dir: string, port: number): Effect.Effect<string> =>
+  Effect.promise(async () => {
+    const text = await readFile(join(dir, log), "utf8").catch(() => "")
+    const words = text.trim().split("\n").slice(-3).join(" | ")
+    return `The Redis server on port ${port} did not answer. Its log ends with: ${words || "nothing"}`
+  })
