@@ -1,0 +1,35 @@
+/**
+ * Builds the packages that are published, packs each one, and checks the tarball as its users will get it: in the
+ * repository `exports` points at the sources, and only packing puts the published map in its place.
+ */
+import { spawnSync } from "node:child_process"
+import { mkdtempSync, readdirSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+
+const published = ["packages/waybill", "packages/testing"]
+
+/** Quiet when all is well, because three tools' reports on each package would hide the one line that matters. */
+const run = (program: string, ...args: ReadonlyArray<string>): void => {
+  const { status, error, stdout, stderr } = spawnSync(program, args, { encoding: "utf8" })
+  if (status === 0) return
+  console.error(stdout, stderr)
+  throw error ?? new Error(`${program} ${args.join(" ")} ended with ${status}`)
+}
+
+const tarballs = mkdtempSync(join(tmpdir(), "waybill-pack-"))
+try {
+  for (const directory of published) rmSync(join(directory, "dist"), { recursive: true, force: true })
+  run("tsc", "--build", "tsconfig.build.json")
+  for (const directory of published) run("pnpm", "--dir", directory, "pack", "--pack-destination", tarballs)
+  for (const tarball of readdirSync(tarballs)) {
+    run("publint", "--strict", join(tarballs, tarball))
+    run("attw", "--profile", "esm-only", join(tarballs, tarball))
+    console.log(`${tarball}: built, packed, publint and attw have nothing to say`)
+  }
+} catch (error) {
+  console.error(error instanceof Error ? error.message : error)
+  process.exitCode = 1
+} finally {
+  rmSync(tarballs, { recursive: true, force: true })
+}
