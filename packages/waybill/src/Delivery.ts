@@ -1,0 +1,23 @@
+/**
+ * A delivery is one message, handed to one consumer, once: the attempt it is and the fence that goes with it.
+ *
+ * @module
+ */
+import type { Message } from "./Message.ts"
+
+export interface Delivery extends Message {
+  readonly topic: string
+  readonly group: string
+  /**
+   * Which attempt this is, from 1. Deliveries that were handed back unfinished by a shutdown are not counted; those whose
+   * consumer died are.
+   */
+  readonly attempt: number
+  /**
+   * Grows with every delivery of this message to this group, for whatever reason. Pass it to another store and let that
+   * store refuse a smaller one: this is how a consumer that was paused for too long is kept from overwriting its successor.
+   */
+  readonly fence: number
+  /** The transport's own handle. Opaque to everyone else. */
+  readonly receipt: string
+}

@@ -1,0 +1,87 @@
+/**
+ * Looking at topics and steering them, without consuming: figures, dead letters, redrive, pause. Reading never changes
+ * anything; redriving the same dead letter twice never doubles the message.
+ *
+ * @module
+ */
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import type * as Option from "effect/Option"
+import type { Message } from "./Message.ts"
+import type { TransportError } from "./Transport.ts"
+
+export class Inspector extends Context.Service<Inspector, {
+  /** Names of the topics that were opened, in order. */
+  readonly topics: Effect.Effect<ReadonlyArray<string>, TransportError>
+  readonly describe: (topic: string) => Effect.Effect<TopicInfo, TransportError>
+  /** One page of a group's dead letters, oldest first, after the given one. */
+  readonly deadLetters: (
+    topic: string,
+    group: string,
+    page: { readonly after: Option.Option<string>; readonly limit: number }
+  ) => Effect.Effect<ReadonlyArray<DeadLetter>, TransportError>
+  /** Sends dead letters back to their group with a fresh count of attempts; answers how many were still there. */
+  readonly redrive: (
+    topic: string,
+    group: string,
+    deadLetters: ReadonlyArray<string>
+  ) => Effect.Effect<number, TransportError>
+  /** Deletes dead letters; answers how many were still there. */
+  readonly discard: (
+    topic: string,
+    group: string,
+    deadLetters: ReadonlyArray<string>
+  ) => Effect.Effect<number, TransportError>
+  /** Consumers of the group take nothing new until `resume`; what they hold, they finish. Survives restarts. */
+  readonly pause: (topic: string, group: string) => Effect.Effect<void, TransportError>
+  readonly resume: (topic: string, group: string) => Effect.Effect<void, TransportError>
+}>()("waybill/Inspector") {}
+
+export interface TopicInfo {
+  readonly topic: string
+  /** The pattern that opened it, such as `streams`. */
+  readonly pattern: string
+  /** Messages in the store, settled ones that are not trimmed yet included. */
+  readonly depth: number
+  /** Published, and not yet due. */
+  readonly delayed: number
+  /** When the next of the delayed ones is due, in milliseconds since the epoch by the store's clock. */
+  readonly nextDelayedAt: number | undefined
+  readonly groups: ReadonlyArray<GroupInfo>
+}
+
+export interface GroupInfo {
+  readonly group: string
+  /** Stored and never delivered to this group. */
+  readonly lag: number
+  /** Delivered and not settled. */
+  readonly pending: number
+  /** Milliseconds since the oldest pending message was delivered; 0 when nothing is pending. */
+  readonly oldestPendingMillis: number
+  /** Waiting for their next attempt. */
+  readonly waiting: number
+  /** When the next of the waiting ones is due, in milliseconds since the epoch by the store's clock. */
+  readonly nextRetryAt: number | undefined
+  readonly deadLetters: number
+  /** Dead letters that the cap has dropped so far. */
+  readonly deadLettersDropped: number
+  readonly paused: boolean
+  /** Consumers whose heartbeat is alive. */
+  readonly consumers: ReadonlyArray<ConsumerInfo>
+}
+
+export interface ConsumerInfo {
+  readonly consumer: string
+  readonly pending: number
+}
+
+export interface DeadLetter extends Message {
+  /** Its id among the dead letters; `Message.id` is the id it was published under. */
+  readonly entry: string
+  readonly topic: string
+  readonly group: string
+  readonly reason: string
+  readonly cause: string
+  readonly attempts: number
+  readonly diedAt: number
+}

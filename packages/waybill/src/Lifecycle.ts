@@ -1,0 +1,108 @@
+/**
+ * What happens to connections, groups, leases and messages, as data: the log, the metrics and the tests read the same
+ * events, and this page lists all of them.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import * as Queue from "effect/Queue"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type { Delivery } from "./Delivery.ts"
+import type { Outgoing, Receipt } from "./Message.ts"
+import type { Settlement } from "./Settlement.ts"
+
+export type Event =
+  /** A batch was accepted by the transport; `receipts[i]` belongs to `messages[i]`. */
+  | {
+    readonly _tag: "Published"
+    readonly topic: string
+    readonly messages: ReadonlyArray<Outgoing>
+    readonly receipts: ReadonlyArray<Receipt>
+  }
+  /** A delivery ended. `stale` when the transport refused it because the lease had moved on. */
+  | {
+    readonly _tag: "Settled"
+    readonly topic: string
+    readonly group: string
+    readonly delivery: Delivery
+    readonly settlement: Settlement
+    readonly stale: boolean
+  }
+  | { readonly _tag: "ConsumerStarted"; readonly topic: string; readonly group: string; readonly consumer: string }
+  | { readonly _tag: "ConsumerStopped"; readonly topic: string; readonly group: string; readonly consumer: string }
+  /** The transport failed under a consumer, which tries again after `retryInMillis`; `permanent` when trying will not help. */
+  | {
+    readonly _tag: "ConsumerFailing"
+    readonly topic: string
+    readonly group: string
+    readonly permanent: boolean
+    readonly error: string
+    readonly retryInMillis: number
+  }
+  | { readonly _tag: "ConsumerPaused"; readonly topic: string; readonly group: string }
+  | { readonly _tag: "ConsumerResumed"; readonly topic: string; readonly group: string }
+  | { readonly _tag: "Disconnected"; readonly role: string; readonly cause: string }
+  | { readonly _tag: "Reconnected"; readonly role: string; readonly afterMillis: number }
+  /** The group was gone (FLUSHALL, XGROUP DESTROY, a restart without persistence) and was made again; messages may be lost. */
+  | { readonly _tag: "GroupRecreated"; readonly topic: string; readonly group: string; readonly from: string }
+  /** Deliveries that this consumer no longer owns; their handlers are interrupted and nothing is settled. */
+  | {
+    readonly _tag: "LeaseLost"
+    readonly topic: string
+    readonly group: string
+    readonly deliveries: ReadonlyArray<Delivery>
+  }
+  /** Deliveries taken over from consumers that died or stalled. */
+  | {
+    readonly _tag: "Claimed"
+    readonly topic: string
+    readonly group: string
+    readonly from: ReadonlyArray<string>
+    readonly count: number
+  }
+  /** Messages that the group had not settled were cut away by somebody's trimming. */
+  | { readonly _tag: "Truncated"; readonly topic: string; readonly group: string; readonly count: number }
+  /** The oldest dead letters were dropped by the cap. */
+  | { readonly _tag: "DeadLettersDropped"; readonly topic: string; readonly group: string; readonly count: number }
+
+type Listener = (event: Event) => void
+
+/**
+ * A hub of events. Emitting to nobody costs one comparison: ask `active` before building an event on a hot path.
+ */
+export class Lifecycle {
+  readonly #listeners = new Set<Listener>()
+
+  get active(): boolean {
+    return this.#listeners.size > 0
+  }
+
+  emit(event: Event): void {
+    for (const listener of this.#listeners) listener(event)
+  }
+
+  /** Calls `listener` for every event until the scope closes. It runs inside the emitting fiber: it must be quick and not throw. */
+  listen(listener: Listener): Effect.Effect<void, never, Scope.Scope> {
+    return Effect.acquireRelease(
+      Effect.sync(() => {
+        this.#listeners.add(listener)
+      }),
+      () => Effect.sync(() => this.#listeners.delete(listener))
+    )
+  }
+
+  /**
+   * All events from now on. A reader that falls more than `capacity` events behind (4096 by default) loses the oldest,
+   * so that nobody who watches can hold up those who work.
+   */
+  stream(capacity = 4096): Stream.Stream<Event> {
+    return Stream.unwrap(Effect.gen({ self: this }, function*() {
+      const queue = yield* Queue.sliding<Event>(capacity)
+      yield* this.listen((event) => {
+        Queue.offerUnsafe(queue, event)
+      })
+      return Stream.fromQueue(queue)
+    }))
+  }
+}

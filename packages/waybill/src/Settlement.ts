@@ -1,0 +1,44 @@
+/**
+ * How a delivery ends: exactly one of four ways, each one atomic step in the transport.
+ *
+ * @module
+ */
+import type * as Duration from "effect/Duration"
+
+/** Done: the group never sees the message again. */
+export interface Ack {
+  readonly _tag: "Ack"
+}
+
+/** Failed for now: the message waits in the transport, no fiber or slot does, and comes back after `delay`. */
+export interface Retry {
+  readonly _tag: "Retry"
+  readonly delay: Duration.Duration
+  /** The rendered failure, kept with the waiting message. */
+  readonly cause: string
+}
+
+/** Failed for good: the message, with its raw bytes, moves to the dead letters of its group. */
+export interface DeadLetter {
+  readonly _tag: "DeadLetter"
+  /** A short, stable word to filter by: an error's tag, `DecodeFailure`, `Defect`, or what the route said. */
+  readonly reason: string
+  /** The rendered cause. */
+  readonly cause: string
+}
+
+/** Handed back unfinished, because the consumer stops. The attempt is not counted. */
+export interface Release {
+  readonly _tag: "Release"
+}
+
+export type Settlement = Ack | Retry | DeadLetter | Release
+
+/** One value for the hot path. */
+export const ack: Settlement = { _tag: "Ack" }
+
+export const retry = (delay: Duration.Duration, cause: string): Settlement => ({ _tag: "Retry", delay, cause })
+
+export const deadLetter = (reason: string, cause: string): Settlement => ({ _tag: "DeadLetter", reason, cause })
+
+export const release: Settlement = { _tag: "Release" }

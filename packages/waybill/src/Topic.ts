@@ -1,0 +1,134 @@
+/**
+ * A topic is a name and a schema, pure data that producers and consumers share. What does not fit the schema is never
+ * published, and what arrives misshapen never reaches a handler.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import * as SchemaParser from "effect/SchemaParser"
+import * as Exit from "effect/Exit"
+import type { Body } from "./Message.ts"
+
+export interface Topic<in out Payload, out DecodingServices = never, out EncodingServices = never> {
+  readonly name: string
+  /** Version of the payload's schema; travels with every message. */
+  readonly version: number
+  /** What must stay in order, where the transport can. */
+  readonly key: (payload: Payload) => string | undefined
+  /** To JSON text, checked against the schema and the size limit. */
+  readonly encode: (payload: Payload) => Effect.Effect<string, InvalidPayload | PayloadTooLarge, EncodingServices>
+  readonly decode: (body: Body) => Effect.Effect<Payload, DecodeFailure, DecodingServices>
+}
+
+/** The value does not fit the topic's schema. Nothing was sent. */
+export class InvalidPayload extends Schema.TaggedError<InvalidPayload>()("InvalidPayload", {
+  topic: Schema.String,
+  issue: Schema.String
+}) {
+  override get message(): string {
+    return `the payload does not fit the schema of topic ${this.topic}: ${this.issue}`
+  }
+}
+
+/** The encoded value is larger than the topic allows. Nothing was sent. Store it elsewhere and publish where it is. */
+export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>()("PayloadTooLarge", {
+  topic: Schema.String,
+  bytes: Schema.Int,
+  limit: Schema.Int
+}) {
+  override get message(): string {
+    return `the payload for topic ${this.topic} has ${this.bytes} bytes and the limit is ${this.limit}; ` +
+      "raise maxBytes of the topic, or publish a reference to it"
+  }
+}
+
+/** The body that arrived is no payload of this topic. Always a dead letter, raw bytes kept. */
+export class DecodeFailure extends Schema.TaggedError<DecodeFailure>()("DecodeFailure", {
+  topic: Schema.String,
+  issue: Schema.String
+}) {
+  override get message(): string {
+    return `not a payload of topic ${this.topic}: ${this.issue}`
+  }
+}
+
+/** 1 MiB: what a Redis server moves without anyone noticing. */
+const defaultMaxBytes = 1_048_576
+
+const utf8 = new TextEncoder()
+
+const namePattern = /^[^\s{}]{1,200}$/
+
+/**
+ * Defines a topic.
+ *
+ * - `payload`: its JSON form is `Schema.toCodecJson(payload)`, so dates, bigints and options survive.
+ * - `key`: what must stay in order, where the transport can. None by default.
+ * - `version`: of the schema, 1 by default.
+ * - `maxBytes`: limit of the encoded payload in UTF-8 bytes, 1 MiB by default.
+ *
+ * Throws when the name is empty, longer than 200 characters, or has white space or braces in it: that is a bug.
+ *
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Topic } from "waybill"
+ *
+ * const OrderPlaced = Topic.make("orders.placed", {
+ *   payload: Schema.Struct({ id: Schema.String, placedAt: Schema.Date }),
+ *   key: (order) => order.id
+ * })
+ * ```
+ */
+export const make = <S extends Schema.Constraint>(name: string, options: {
+  readonly payload: S
+  readonly key?: (payload: S["Type"]) => string | undefined
+  readonly version?: number
+  readonly maxBytes?: number
+}): Topic<S["Type"], S["DecodingServices"], S["EncodingServices"]> => {
+  if (!namePattern.test(name)) {
+    throw new Error(`"${name}" is no topic name: 1 to 200 characters, no white space, no braces`)
+  }
+  const codec = Schema.toCodecJson(options.payload)
+  const encodeUnknown = SchemaParser.encodeUnknownEffect(codec)
+  const decodeUnknown = SchemaParser.decodeUnknownEffect(codec)
+  const limit = options.maxBytes ?? defaultMaxBytes
+
+  const toText = (json: unknown): Effect.Effect<string, PayloadTooLarge> => {
+    const text = JSON.stringify(json)
+    // A UTF-16 unit becomes at most three bytes, so most payloads need no counting.
+    if (text.length * 3 <= limit) return Exit.succeed(text)
+    const bytes = utf8.encode(text).length
+    return bytes <= limit ? Exit.succeed(text) : Exit.fail(new PayloadTooLarge({ topic: name, bytes, limit }))
+  }
+  const undecodable = (issue: unknown) => new DecodeFailure({ topic: name, issue: String(issue) })
+
+  return {
+    name,
+    version: options.version ?? 1,
+    key: options.key ?? (() => undefined),
+    encode: (payload) => {
+      const encoded = encodeUnknown(payload)
+      // Most schemas answer at once: the result is already an Exit, and no fiber has to interpret it.
+      if (Exit.isExit(encoded) && Exit.isSuccess(encoded)) return toText(encoded.value)
+      return Effect.flatMap(
+        Effect.mapError(encoded, (issue) => new InvalidPayload({ topic: name, issue: String(issue) })),
+        toText
+      )
+    },
+    decode: (body) => {
+      if (typeof body !== "string") return Exit.fail(undecodable("the body is not UTF-8 text"))
+      let json: unknown
+      try {
+        json = JSON.parse(body)
+      } catch (error) {
+        return Exit.fail(undecodable(error))
+      }
+      const decoded = decodeUnknown(json)
+      // isExit cannot know that this Exit holds what the effect would have produced.
+      if (Exit.isExit(decoded) && Exit.isSuccess(decoded)) return Exit.succeed(decoded.value as S["Type"])
+      return Effect.mapError(decoded, undecodable)
+    }
+  }
+}

@@ -1,0 +1,174 @@
+/**
+ * The one port between the two ends and a delivery pattern. A pattern is a `Layer` that provides it, next to the
+ * guarantees it keeps.
+ *
+ * Arrays go in and come out: a round trip carries a batch. Consumers pull, so a slow one is never flooded.
+ *
+ * @module
+ */
+import type { NonEmptyReadonlyArray } from "effect/Array"
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import type * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import type { Delivery } from "./Delivery.ts"
+import type { Lifecycle } from "./Lifecycle.ts"
+import type { Outgoing, Receipt } from "./Message.ts"
+import type { Settlement } from "./Settlement.ts"
+
+export class Transport extends Context.Service<Transport, {
+  /** Stores the messages in order, in one round trip, and answers in the same order. All of them or none. */
+  readonly publish: (
+    topic: string,
+    messages: NonEmptyReadonlyArray<Outgoing>
+  ) => Effect.Effect<ReadonlyArray<Receipt>, TransportError>
+  /** Joins a group. Closing the scope leaves it: what was taken and not settled is released, within `shutdown`. */
+  readonly receive: (subscription: Subscription) => Effect.Effect<Receiver, TransportError, Scope.Scope>
+  readonly lifecycle: Lifecycle
+}>()("waybill/Transport") {}
+
+export interface Subscription {
+  readonly topic: string
+  readonly group: string
+  /** Where a group that does not exist yet begins: with everything stored so far, or with what comes after it. */
+  readonly start: "earliest" | "latest"
+  /** How long a silent consumer keeps its messages. Living ones renew in time, however long their handlers take. */
+  readonly lease: Duration.Duration
+  /** How often a message may be delivered to consumers that die on it; the next consumer dead-letters it unseen. */
+  readonly maxDeliveries: number
+  /** How long leaving the group may take, whatever state the server is in. */
+  readonly shutdown: Duration.Duration
+}
+
+/** A member of a group. */
+export interface Receiver {
+  /** Unique for the life of this process; shown by Inspector. */
+  readonly consumer: string
+  /** Waits for at least one delivery and takes at most `max`. Interrupting it loses nothing. */
+  readonly take: (max: number) => Effect.Effect<NonEmptyReadonlyArray<Delivery>, TransportError>
+  /** Ends deliveries; the answers stand in the same order. Safe to repeat when the outcome is unknown. */
+  readonly settle: (
+    settlements: NonEmptyReadonlyArray<readonly [delivery: Delivery, settlement: Settlement]>
+  ) => Effect.Effect<ReadonlyArray<Settled>, TransportError>
+  /** Waits for deliveries whose lease is gone: somebody else may have them now, and settling them changes nothing. */
+  readonly lost: Effect.Effect<NonEmptyReadonlyArray<Delivery>>
+}
+
+/** `Stale`: the delivery was no longer this consumer's, and nothing was changed. */
+export type Settled = "Settled" | "Stale"
+
+/** Provided by layers that lose what they are told to, and never more. Every layer provides it. */
+export class AtMostOnce extends Context.Service<AtMostOnce, "AtMostOnce">()("waybill/Transport/AtMostOnce") {}
+
+/** Provided by layers that deliver again until a message is settled. */
+export class AtLeastOnce extends Context.Service<AtLeastOnce, "AtLeastOnce">()("waybill/Transport/AtLeastOnce") {}
+
+/** The connection is down or went down. `ambiguous`: the command may have run. */
+export class Disconnected extends Schema.TaggedError<Disconnected>()("Disconnected", {
+  ambiguous: Schema.Boolean,
+  cause: Schema.Defect()
+}) {
+  readonly permanent = false
+  override get message(): string {
+    return `the connection is down${this.ambiguous ? "; the command may have run" : ""} (${String(this.cause)})`
+  }
+}
+
+/** The server refused for now and changed nothing: it is loading, read-only, out of memory, or its cluster is down. */
+export class Refused extends Schema.TaggedError<Refused>()("Refused", {
+  /** The server's code, such as `OOM` or `LOADING`. */
+  code: Schema.String,
+  detail: Schema.String
+}) {
+  readonly permanent = false
+  override get message(): string {
+    return `the server refuses for now: ${this.detail}`
+  }
+}
+
+/** A key of the topic holds something that is not ours. */
+export class WrongKeyType extends Schema.TaggedError<WrongKeyType>()("WrongKeyType", {
+  key: Schema.String,
+  detail: Schema.String
+}) {
+  readonly permanent = true
+  override get message(): string {
+    return `the key ${this.key} holds another type of value: ${this.detail}. Rename or delete it, or choose another prefix`
+  }
+}
+
+/** The user we are on the server lacks a permission. */
+export class NotPermitted extends Schema.TaggedError<NotPermitted>()("NotPermitted", {
+  command: Schema.String,
+  detail: Schema.String
+}) {
+  readonly permanent = true
+  override get message(): string {
+    return `not permitted to run ${this.command}: ${this.detail}. Grant it with ACL SETUSER`
+  }
+}
+
+/** Wrong or missing user name or password. */
+export class AuthenticationFailed extends Schema.TaggedError<AuthenticationFailed>()("AuthenticationFailed", {
+  detail: Schema.String
+}) {
+  readonly permanent = true
+  override get message(): string {
+    return `the server does not know us: ${this.detail}. Check the user name and password`
+  }
+}
+
+/** The topic was opened before with another pattern, or by a newer wire format. */
+export class TopicConflict extends Schema.TaggedError<TopicConflict>()("TopicConflict", {
+  topic: Schema.String,
+  expected: Schema.String,
+  found: Schema.String
+}) {
+  readonly permanent = true
+  override get message(): string {
+    return `topic ${this.topic} is ${this.found} in the store, and this program opens it as ${this.expected}`
+  }
+}
+
+/** The server answered with an error that we do not know: a bug of ours, or a server that differs. */
+export class Rejected extends Schema.TaggedError<Rejected>()("Rejected", {
+  command: Schema.String,
+  detail: Schema.String
+}) {
+  readonly permanent = true
+  override get message(): string {
+    return `${this.command} failed: ${this.detail}`
+  }
+}
+
+export type Reason =
+  | Disconnected
+  | Refused
+  | WrongKeyType
+  | NotPermitted
+  | AuthenticationFailed
+  | TopicConflict
+  | Rejected
+
+/**
+ * Talking to the store failed. `reason` says how; `reason.permanent` whether waiting can help. Handle single reasons
+ * with `Effect.catchReason("TransportError", "Refused", ...)`.
+ */
+export class TransportError extends Schema.TaggedError<TransportError>()("TransportError", {
+  operation: Schema.Literals(["connect", "publish", "receive", "settle", "inspect"]),
+  topic: Schema.optional(Schema.String),
+  reason: Schema.Union([
+    Disconnected,
+    Refused,
+    WrongKeyType,
+    NotPermitted,
+    AuthenticationFailed,
+    TopicConflict,
+    Rejected
+  ])
+}) {
+  override get message(): string {
+    return `${this.operation}${this.topic === undefined ? "" : ` on topic ${this.topic}`}: ${this.reason.message}`
+  }
+}

@@ -1,0 +1,8 @@
+export type * as Delivery from "./Delivery.ts"
+export * as Inspector from "./Inspector.ts"
+export * as Lifecycle from "./Lifecycle.ts"
+export type * as Message from "./Message.ts"
+export * as RetryPolicy from "./RetryPolicy.ts"
+export * as Settlement from "./Settlement.ts"
+export * as Topic from "./Topic.ts"
+export * as Transport from "./Transport.ts"
