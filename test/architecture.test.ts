@@ -4,10 +4,10 @@ import { assert, describe, it } from "@effect/vitest"
 
 /** A module imports only modules that stand before it, in its row or in a row above. Give a new module its place here. */
 const order = [
-  ["Message", "Topic", "Delivery", "Settlement", "RetryPolicy"],
+  ["Message", "Topic", "Delivery", "Settlement", "RetryPolicy", "Routing"],
   ["Lifecycle", "Transport", "Inspector"],
   ["Metrics"],
-  ["Producer", "Consumer"]
+  ["Producer", "internal/Workers", "Consumer"]
 ].flat()
 /** A folder of transports sees what travels and the ports, its own files, and no other folder. */
 const folders = ["memory", "redis"]

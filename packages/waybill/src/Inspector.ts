@@ -10,32 +10,35 @@ import type * as Option from "effect/Option"
 import type { Message } from "./Message.ts"
 import type { TransportError } from "./Transport.ts"
 
-export class Inspector extends Context.Service<Inspector, {
-  /** Names of the topics that were opened, in order. */
-  readonly topics: Effect.Effect<ReadonlyArray<string>, TransportError>
-  readonly describe: (topic: string) => Effect.Effect<TopicInfo, TransportError>
-  /** One page of a group's dead letters, oldest first, after the given one. */
-  readonly deadLetters: (
-    topic: string,
-    group: string,
-    page: { readonly after: Option.Option<string>; readonly limit: number }
-  ) => Effect.Effect<ReadonlyArray<DeadLetter>, TransportError>
-  /** Sends dead letters back to their group with a fresh count of attempts; answers how many were still there. */
-  readonly redrive: (
-    topic: string,
-    group: string,
-    deadLetters: ReadonlyArray<string>
-  ) => Effect.Effect<number, TransportError>
-  /** Deletes dead letters; answers how many were still there. */
-  readonly discard: (
-    topic: string,
-    group: string,
-    deadLetters: ReadonlyArray<string>
-  ) => Effect.Effect<number, TransportError>
-  /** Consumers of the group take nothing new until `resume`; what they hold, they finish. Survives restarts. */
-  readonly pause: (topic: string, group: string) => Effect.Effect<void, TransportError>
-  readonly resume: (topic: string, group: string) => Effect.Effect<void, TransportError>
-}>()("waybill/Inspector") {}
+export class Inspector extends Context.Service<
+  Inspector,
+  {
+    /** Names of the topics that were opened, in order. */
+    readonly topics: Effect.Effect<ReadonlyArray<string>, TransportError>
+    readonly describe: (topic: string) => Effect.Effect<TopicInfo, TransportError>
+    /** One page of a group's dead letters, oldest first, after the given one. */
+    readonly deadLetters: (
+      topic: string,
+      group: string,
+      page: { readonly after: Option.Option<string>; readonly limit: number }
+    ) => Effect.Effect<ReadonlyArray<DeadLetter>, TransportError>
+    /** Sends dead letters back to their group with a fresh count of attempts; answers how many were still there. */
+    readonly redrive: (
+      topic: string,
+      group: string,
+      deadLetters: ReadonlyArray<string>
+    ) => Effect.Effect<number, TransportError>
+    /** Deletes dead letters; answers how many were still there. */
+    readonly discard: (
+      topic: string,
+      group: string,
+      deadLetters: ReadonlyArray<string>
+    ) => Effect.Effect<number, TransportError>
+    /** Consumers of the group take nothing new until `resume`; what they hold, they finish. Survives restarts. */
+    readonly pause: (topic: string, group: string) => Effect.Effect<void, TransportError>
+    readonly resume: (topic: string, group: string) => Effect.Effect<void, TransportError>
+  }
+>()("waybill/Inspector") {}
 
 export interface TopicInfo {
   readonly topic: string

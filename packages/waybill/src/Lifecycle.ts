@@ -15,31 +15,30 @@ import type { Settlement } from "./Settlement.ts"
 export type Event =
   /** A batch was accepted by the transport; `receipts[i]` belongs to `messages[i]`. */
   | {
-    readonly _tag: "Published"
-    readonly topic: string
-    readonly messages: ReadonlyArray<Outgoing>
-    readonly receipts: ReadonlyArray<Receipt>
-  }
+      readonly _tag: "Published"
+      readonly topic: string
+      readonly messages: ReadonlyArray<Outgoing>
+      readonly receipts: ReadonlyArray<Receipt>
+    }
   /** A delivery ended. `stale` when the transport refused it because the lease had moved on. */
   | {
-    readonly _tag: "Settled"
-    readonly topic: string
-    readonly group: string
-    readonly delivery: Delivery
-    readonly settlement: Settlement
-    readonly stale: boolean
-  }
+      readonly _tag: "Settled"
+      readonly topic: string
+      readonly group: string
+      readonly delivery: Delivery
+      readonly settlement: Settlement
+      readonly stale: boolean
+    }
   | { readonly _tag: "ConsumerStarted"; readonly topic: string; readonly group: string; readonly consumer: string }
   | { readonly _tag: "ConsumerStopped"; readonly topic: string; readonly group: string; readonly consumer: string }
-  /** The transport failed under a consumer, which tries again after `retryInMillis`; `permanent` when trying will not help. */
+  /** The transport failed under a consumer, which tries again with backoff; `permanent` when trying alone will not help. */
   | {
-    readonly _tag: "ConsumerFailing"
-    readonly topic: string
-    readonly group: string
-    readonly permanent: boolean
-    readonly error: string
-    readonly retryInMillis: number
-  }
+      readonly _tag: "ConsumerFailing"
+      readonly topic: string
+      readonly group: string
+      readonly permanent: boolean
+      readonly error: string
+    }
   | { readonly _tag: "ConsumerPaused"; readonly topic: string; readonly group: string }
   | { readonly _tag: "ConsumerResumed"; readonly topic: string; readonly group: string }
   | { readonly _tag: "Disconnected"; readonly role: string; readonly cause: string }
@@ -48,23 +47,33 @@ export type Event =
   | { readonly _tag: "GroupRecreated"; readonly topic: string; readonly group: string; readonly from: string }
   /** Deliveries that this consumer no longer owns; their handlers are interrupted and nothing is settled. */
   | {
-    readonly _tag: "LeaseLost"
-    readonly topic: string
-    readonly group: string
-    readonly deliveries: ReadonlyArray<Delivery>
-  }
+      readonly _tag: "LeaseLost"
+      readonly topic: string
+      readonly group: string
+      readonly deliveries: ReadonlyArray<Delivery>
+    }
   /** Deliveries taken over from consumers that died or stalled. */
   | {
-    readonly _tag: "Claimed"
-    readonly topic: string
-    readonly group: string
-    readonly from: ReadonlyArray<string>
-    readonly count: number
-  }
+      readonly _tag: "Claimed"
+      readonly topic: string
+      readonly group: string
+      readonly from: ReadonlyArray<string>
+      readonly count: number
+    }
   /** Messages that the group had not settled were cut away by somebody's trimming. */
   | { readonly _tag: "Truncated"; readonly topic: string; readonly group: string; readonly count: number }
   /** The oldest dead letters were dropped by the cap. */
   | { readonly _tag: "DeadLettersDropped"; readonly topic: string; readonly group: string; readonly count: number }
+
+const levels = new Map<Event["_tag"], (...message: ReadonlyArray<unknown>) => Effect.Effect<void>>([
+  ["ConsumerFailing", Effect.logError],
+  ["Disconnected", Effect.logWarning],
+  ["GroupRecreated", Effect.logWarning],
+  ["Truncated", Effect.logError],
+  ["DeadLettersDropped", Effect.logWarning],
+  ["LeaseLost", Effect.logWarning],
+  ["Claimed", Effect.logWarning]
+])
 
 type Listener = (event: Event) => void
 
@@ -82,6 +91,17 @@ export class Lifecycle {
     for (const listener of this.#listeners) listener(event)
   }
 
+  /** Emits a rare fact and writes it to the log. Not for `Published` and `Settled`, which come by the message. */
+  report(event: Exclude<Event, { readonly _tag: "Published" | "Settled" }>): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.emit(event)
+      const { _tag, ...facts } = event
+      // Whole deliveries would put payloads into the log.
+      const details = "deliveries" in facts ? { ...facts, deliveries: facts.deliveries.map((lost) => lost.id) } : facts
+      return (levels.get(_tag) ?? Effect.logInfo)(_tag, details)
+    })
+  }
+
   /** Calls `listener` for every event until the scope closes. It runs inside the emitting fiber: it must be quick and not throw. */
   listen(listener: Listener): Effect.Effect<void, never, Scope.Scope> {
     return Effect.acquireRelease(
@@ -97,12 +117,14 @@ export class Lifecycle {
    * so that nobody who watches can hold up those who work.
    */
   stream(capacity = 4096): Stream.Stream<Event> {
-    return Stream.unwrap(Effect.gen({ self: this }, function*() {
-      const queue = yield* Queue.sliding<Event>(capacity)
-      yield* this.listen((event) => {
-        Queue.offerUnsafe(queue, event)
+    return Stream.unwrap(
+      Effect.gen({ self: this }, function* () {
+        const queue = yield* Queue.sliding<Event>(capacity)
+        yield* this.listen((event) => {
+          Queue.offerUnsafe(queue, event)
+        })
+        return Stream.fromQueue(queue)
       })
-      return Stream.fromQueue(queue)
-    }))
+    )
   }
 }

@@ -27,7 +27,7 @@ export const standard: RetryPolicy<unknown> = Schedule.min([
  * The schedule is run again from its beginning with the present error as input and the summed delays as time: jitter is
  * drawn anew, and `upTo({ duration })` limits the summed delays, not the wall clock.
  */
-export const delayAfter = Effect.fnUntraced(function*<E>(policy: RetryPolicy<E>, attempt: number, error: E) {
+export const delayAfter = Effect.fnUntraced(function* <E>(policy: RetryPolicy<E>, attempt: number, error: E) {
   const step = yield* Schedule.toStep(policy)
   let now = 0
   let delay = Duration.zero

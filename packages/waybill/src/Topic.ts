@@ -5,9 +5,9 @@
  * @module
  */
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
 import * as SchemaParser from "effect/SchemaParser"
-import * as Exit from "effect/Exit"
 import type { Body } from "./Message.ts"
 
 export interface Topic<in out Payload, out DecodingServices = never, out EncodingServices = never> {
@@ -38,8 +38,10 @@ export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>()("Payl
   limit: Schema.Int
 }) {
   override get message(): string {
-    return `the payload for topic ${this.topic} has ${this.bytes} bytes and the limit is ${this.limit}; ` +
+    return (
+      `the payload for topic ${this.topic} has ${this.bytes} bytes and the limit is ${this.limit}; ` +
       "raise maxBytes of the topic, or publish a reference to it"
+    )
   }
 }
 
@@ -81,12 +83,15 @@ const namePattern = /^[^\s{}]{1,200}$/
  * })
  * ```
  */
-export const make = <S extends Schema.Constraint>(name: string, options: {
-  readonly payload: S
-  readonly key?: (payload: S["Type"]) => string | undefined
-  readonly version?: number
-  readonly maxBytes?: number
-}): Topic<S["Type"], S["DecodingServices"], S["EncodingServices"]> => {
+export const make = <S extends Schema.Constraint>(
+  name: string,
+  options: {
+    readonly payload: S
+    readonly key?: (payload: S["Type"]) => string | undefined
+    readonly version?: number
+    readonly maxBytes?: number
+  }
+): Topic<S["Type"], S["DecodingServices"], S["EncodingServices"]> => {
   if (!namePattern.test(name)) {
     throw new Error(`"${name}" is no topic name: 1 to 200 characters, no white space, no braces`)
   }

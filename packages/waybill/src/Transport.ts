@@ -17,16 +17,19 @@ import type { Lifecycle } from "./Lifecycle.ts"
 import type { Outgoing, Receipt } from "./Message.ts"
 import type { Settlement } from "./Settlement.ts"
 
-export class Transport extends Context.Service<Transport, {
-  /** Stores the messages in order, in one round trip, and answers in the same order. All of them or none. */
-  readonly publish: (
-    topic: string,
-    messages: NonEmptyReadonlyArray<Outgoing>
-  ) => Effect.Effect<ReadonlyArray<Receipt>, TransportError>
-  /** Joins a group. Closing the scope leaves it: what was taken and not settled is released, within `shutdown`. */
-  readonly receive: (subscription: Subscription) => Effect.Effect<Receiver, TransportError, Scope.Scope>
-  readonly lifecycle: Lifecycle
-}>()("waybill/Transport") {}
+export class Transport extends Context.Service<
+  Transport,
+  {
+    /** Stores the messages in order, in one round trip, and answers in the same order. All of them or none. */
+    readonly publish: (
+      topic: string,
+      messages: NonEmptyReadonlyArray<Outgoing>
+    ) => Effect.Effect<ReadonlyArray<Receipt>, TransportError>
+    /** Joins a group. Closing the scope leaves it: what was taken and not settled is released, within `shutdown`. */
+    readonly receive: (subscription: Subscription) => Effect.Effect<Receiver, TransportError, Scope.Scope>
+    readonly lifecycle: Lifecycle
+  }
+>()("waybill/Transport") {}
 
 export interface Subscription {
   readonly topic: string

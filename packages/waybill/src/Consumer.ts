@@ -1,0 +1,431 @@
+/**
+ * A consumer is a declaration: decode, process, and for every failure a route. It settles each delivery exactly one way;
+ * only a consumer whose failures all have a route compiles into something that runs.
+ *
+ * ```
+ * decode   (the topic's schema)      misshapen: dead letter at once, raw bytes kept
+ * process  (your Effect)             A | E | defect | interruption
+ * decide   (Exit -> Settlement)      ack | retry after a delay | dead letter | release
+ * settle   (one step in the store)
+ * ```
+ *
+ * @module
+ */
+import type { NonEmptyReadonlyArray } from "effect/Array"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as HttpTraceContext from "effect/http/HttpTraceContext"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import { type Pipeable, pipeArguments } from "effect/Pipeable"
+import * as Queue from "effect/Queue"
+import type * as Result from "effect/Result"
+import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import type { Delivery } from "./Delivery.ts"
+import { type Handle, type Program, run as runProgram, Undecodable } from "./internal/Workers.ts"
+import type { RetryPolicy } from "./RetryPolicy.ts"
+import * as Routing from "./Routing.ts"
+import type { Settlement } from "./Settlement.ts"
+import type { Topic } from "./Topic.ts"
+import { type AtLeastOnce, type AtMostOnce, type Settled, type Transport, type TransportError } from "./Transport.ts"
+
+/** What a consumer may ask of a layer. Asking for more than the layer keeps does not compile. */
+export interface Guarantees {
+  readonly "at-most-once": AtMostOnce
+  readonly "at-least-once": AtLeastOnce
+}
+
+export interface Options<G extends keyof Guarantees = "at-least-once"> {
+  /** Consumers of one group share its messages; each group gets all of them. */
+  readonly group: string
+  /** Handlers at a time, 1 by default: one after the other, in the order of delivery. With `processBatch`: batches at a time. */
+  readonly concurrency?: number
+  /** How many deliveries may wait in this process for a free handler, 1024 at most by default; fewer when handlers are slow. */
+  readonly prefetch?: number
+  /** Where a new group begins: at everything stored (`earliest`, the default) or at what comes after (`latest`). */
+  readonly start?: "earliest" | "latest"
+  /** How long a silent consumer keeps its messages, 15 s by default. Living ones renew in time, however long handlers take. */
+  readonly lease?: Duration.Input
+  /** How often a message may take its consumer's process down before it is dead-lettered unseen, 5 by default. */
+  readonly maxDeliveries?: number
+  /** What running handlers get to finish in when the consumer stops, 20 s by default. Then they are interrupted and released. */
+  readonly shutdown?: Duration.Input
+  /** What the layer must keep, `at-least-once` by default. */
+  readonly guarantee?: G
+}
+
+/** A topic and a group, still without a handler. */
+export interface Source<out P, out R> extends Pipeable {
+  readonly topic: { readonly name: string }
+  readonly decode: (delivery: Delivery) => Effect.Effect<P, Undecodable, R>
+  readonly options: Options<keyof Guarantees>
+}
+
+/** `A`: what the handler returns. `E`: the failures that have no route yet. `R`: what it needs. */
+export interface Consumer<out A, out E, out R> extends Pipeable {
+  readonly "~waybill/Consumer": { readonly A: () => A; readonly E: () => E; readonly R: () => R }
+  readonly source: Source<unknown, unknown>
+  readonly handle: ErasedHandle
+  readonly routes: Routing.Routes
+}
+
+/** The handler without its types, which the interface above keeps. */
+type ErasedHandle =
+  | { readonly _tag: "One"; readonly run: (delivery: Delivery) => Effect.Effect<unknown, unknown, unknown> }
+  | {
+      readonly _tag: "Batch"
+      readonly size: number
+      readonly within: Duration.Duration
+      readonly run: (
+        deliveries: ReadonlyArray<Delivery>
+      ) => Effect.Effect<ReadonlyArray<Exit.Exit<unknown, unknown>>, never, unknown>
+    }
+
+const PipeableProto = {
+  pipe() {
+    return pipeArguments(this, arguments)
+  }
+}
+
+/**
+ * Begins a consumer of `topic`. Throws on an empty group name, one with white space or braces, or a concurrency below 1:
+ * those are bugs.
+ *
+ * @example
+ * ```ts
+ * import { Console, Effect, Layer, Schema } from "effect"
+ * import { Consumer, Producer, Topic } from "waybill"
+ * import { MemoryStreams } from "waybill/memory"
+ *
+ * const Greeting = Topic.make("greetings", { payload: Schema.String })
+ *
+ * const Greeter = Consumer.make(Greeting, { group: "greeter", concurrency: 8 }).pipe(
+ *   Consumer.process((name) => Console.log(`hello ${name}`)),
+ *   Consumer.layer
+ * )
+ *
+ * const program = Producer.publish(Greeting, "world").pipe(
+ *   Effect.provide(Greeter.pipe(Layer.provideMerge(MemoryStreams.layer())))
+ * )
+ * ```
+ */
+export const make = <P, RD, RE, G extends keyof Guarantees = "at-least-once">(
+  topic: Topic<P, RD, RE>,
+  options: Options<G>
+): Source<P, RD | Guarantees[G]> => {
+  if (!/^[^\s{}]{1,200}$/.test(options.group)) {
+    throw new Error(`"${options.group}" is no group name: 1 to 200 characters, no white space, no braces`)
+  }
+  if (options.concurrency !== undefined && !(Number.isInteger(options.concurrency) && options.concurrency >= 1)) {
+    throw new Error(`concurrency must be a whole number from 1, not ${options.concurrency}`)
+  }
+  const decode = (delivery: Delivery): Effect.Effect<P, Undecodable, RD> => {
+    const decoded = topic.decode(delivery.body)
+    return Exit.isExit(decoded) && Exit.isSuccess(decoded)
+      ? (decoded as Exit.Exit<P>) // isExit cannot know what the effect would have produced
+      : Effect.mapError(decoded, (failure) => new Undecodable(failure.message))
+  }
+  const source: Source<P, RD> = Object.assign(Object.create(PipeableProto), { topic, decode, options })
+  return source
+}
+
+const makeConsumer = <A, E, R>(fields: {
+  readonly source: Source<unknown, unknown>
+  readonly handle: ErasedHandle
+  readonly routes: Routing.Routes
+}): Consumer<A, E, R> => Object.assign(Object.create(PipeableProto), fields)
+
+/**
+ * Handles deliveries one at a time in each of `concurrency` workers. The delivery tells the message id, the attempt, the
+ * headers and the fence.
+ */
+export const process =
+  <P, A, E, R>(handler: (payload: P, delivery: Delivery) => Effect.Effect<A, E, R>) =>
+  <RS>(source: Source<P, RS>): Consumer<A, E, R | RS> =>
+    makeConsumer({
+      source,
+      routes: Routing.none,
+      handle: {
+        _tag: "One",
+        run: (delivery) => {
+          const decoded = source.decode(delivery)
+          const handled: Effect.Effect<A, E | Undecodable, R | RS> =
+            Exit.isExit(decoded) && Exit.isSuccess(decoded)
+              ? handler(decoded.value as P, delivery) // isExit cannot know what the effect would have produced
+              : Effect.flatMap(decoded, (payload) => handler(payload, delivery))
+          return delivery.headers["traceparent"] === undefined ? handled : continueTrace(handled, delivery)
+        }
+      }
+    })
+
+/** Makes the producer's span the parent of the handler's. */
+const continueTrace = <A, E, R>(self: Effect.Effect<A, E, R>, delivery: Delivery): Effect.Effect<A, E, R> =>
+  Option.match(HttpTraceContext.w3c(delivery.headers as Parameters<typeof HttpTraceContext.w3c>[0]), {
+    onNone: () => self,
+    onSome: (span) => Effect.withParentSpan(self, span)
+  })
+
+/** One item of a batch. */
+export interface Item<out P> {
+  readonly payload: P
+  readonly delivery: Delivery
+}
+
+/**
+ * Handles up to `size` deliveries together, waiting at most `within` for a batch to fill. The handler answers one
+ * `Result` an item, in the same order: a bad item is retried or dead-lettered alone. Failing as a whole fails every item.
+ * Items that cannot be decoded never reach it.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Result, Schema } from "effect"
+ * import { Consumer, Topic } from "waybill"
+ *
+ * const Metric = Topic.make("metrics", { payload: Schema.Struct({ name: Schema.String, value: Schema.Finite }) })
+ *
+ * const Store = Consumer.make(Metric, { group: "store" }).pipe(
+ *   Consumer.processBatch(100, "50 millis", (items) => Effect.succeed(items.map(() => Result.void))),
+ *   Consumer.layer
+ * )
+ * ```
+ */
+export const processBatch =
+  <P, A, E, E2, R>(
+    size: number,
+    within: Duration.Input,
+    handler: (items: NonEmptyReadonlyArray<Item<P>>) => Effect.Effect<ReadonlyArray<Result.Result<A, E>>, E2, R>
+  ) =>
+  <RS>(source: Source<P, RS>): Consumer<A, E | E2, R | RS> =>
+    makeConsumer({
+      source,
+      routes: Routing.none,
+      handle: {
+        _tag: "Batch",
+        size,
+        within: Duration.fromInputUnsafe(within),
+        run: Effect.fnUntraced(function* (deliveries: ReadonlyArray<Delivery>) {
+          const exits: Array<Exit.Exit<unknown, unknown>> = []
+          const items: Array<Item<P>> = []
+          const places: Array<number> = []
+          for (let i = 0; i < deliveries.length; i++) {
+            const delivery = deliveries[i]!
+            const decoded = yield* Effect.exit(source.decode(delivery))
+            exits.push(decoded)
+            if (Exit.isSuccess(decoded)) {
+              places.push(i)
+              items.push({ payload: decoded.value, delivery })
+            }
+          }
+          if (items.length > 0) {
+            // Not empty: just looked.
+            const handled = yield* Effect.exit(
+              Effect.suspend(() => handler(items as unknown as NonEmptyReadonlyArray<Item<P>>))
+            )
+            for (let i = 0; i < items.length; i++) {
+              exits[places[i]!] = Exit.isFailure(handled) ? handled : outcomeOf(handled.value[i])
+            }
+          }
+          return exits
+        })
+      }
+    })
+
+const outcomeOf = <A, E>(result: Result.Result<A, E> | undefined): Exit.Exit<A, E> =>
+  result === undefined
+    ? Exit.die(new Error("the batch handler returned fewer results than it was given items"))
+    : result._tag === "Success"
+      ? Exit.succeed(result.success)
+      : Exit.fail(result.failure)
+
+/** The handler was interrupted because it took longer than its `Consumer.timeout`. */
+export class HandlerTimeout extends Schema.TaggedError<HandlerTimeout>()("HandlerTimeout", {
+  millis: Schema.Number
+}) {
+  override get message(): string {
+    return `the handler took longer than ${this.millis} ms`
+  }
+}
+
+/** Interrupts a handler that takes longer; `HandlerTimeout` is then a failure like any other and needs a route. */
+export const timeout =
+  (duration: Duration.Input) =>
+  <A, E, R>(self: Consumer<A, E, R>): Consumer<A, E | HandlerTimeout, R> => {
+    const limit = <B, E1, R1>(effect: Effect.Effect<B, E1, R1>) =>
+      Effect.timeoutOrElse(effect, {
+        duration,
+        orElse: () => Effect.fail(new HandlerTimeout({ millis: Duration.toMillis(Duration.fromInputUnsafe(duration)) }))
+      })
+    const { handle, routes, source } = self
+    if (handle._tag === "One") {
+      return makeConsumer({ source, routes, handle: { _tag: "One", run: (delivery) => limit(handle.run(delivery)) } })
+    }
+    return makeConsumer({
+      source,
+      routes,
+      handle: {
+        ...handle,
+        run: (deliveries: ReadonlyArray<Delivery>) =>
+          Effect.catchTag(limit(handle.run(deliveries)), "HandlerTimeout", (error) =>
+            Effect.succeed(deliveries.map(() => Exit.fail(error)))
+          )
+      }
+    })
+  }
+
+/**
+ * Gives failures their routes, by tag. A tag without a row stays in `E`, and the consumer will not run; a row for a tag
+ * that cannot happen does not compile. A row may read the failure.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schedule, Schema } from "effect"
+ * import { Consumer, Topic } from "waybill"
+ *
+ * class Busy extends Schema.TaggedError<Busy>()("Busy", { retryAfterSeconds: Schema.Number }) {}
+ * class Declined extends Schema.TaggedError<Declined>()("Declined", { code: Schema.String }) {}
+ *
+ * const Payment = Topic.make("payments", { payload: Schema.Struct({ cents: Schema.Int }) })
+ * const backoff = Schedule.exponential("1 second").pipe(Schedule.upTo({ times: 5 }))
+ *
+ * const Charge = Consumer.make(Payment, { group: "charge" }).pipe(
+ *   Consumer.process(({ cents }) => cents > 100 ? Effect.fail(new Declined({ code: "limit" })) : Effect.fail(new Busy({ retryAfterSeconds: 2 }))),
+ *   Consumer.onFailure({
+ *     Busy: (error) => Consumer.retry(backoff, { after: `${error.retryAfterSeconds} seconds` }),
+ *     Declined: (error) => Consumer.deadLetter(error.code)
+ *   }),
+ *   Consumer.layer
+ * )
+ * ```
+ */
+export const onFailure =
+  <E, const Rows extends Routing.Table<E> & { readonly [Tag in Exclude<keyof Rows, Routing.Tags<E>>]: never }>(
+    rows: Rows
+  ) =>
+  <A, R>(self: Consumer<A, E, R>): Consumer<A, Exclude<E, { readonly _tag: keyof Rows }>, R> =>
+    makeConsumer({
+      ...self,
+      routes: {
+        ...self.routes,
+        // The table's type has done its work: at run time a row meets only failures with its tag.
+        rows: new Map([...self.routes.rows, ...(Object.entries(rows) as Array<[string, Routing.Row<unknown>]>)])
+      }
+    })
+
+/** The route of every failure that has none yet, untagged ones too. */
+export const orElse =
+  <E>(row: Routing.Row<E>) =>
+  <A, R>(self: Consumer<A, E, R>): Consumer<A, never, R> =>
+    // At run time the row meets only failures of the consumer it was given to.
+    makeConsumer({ ...self, routes: { ...self.routes, fallback: row as Routing.Row<unknown> } })
+
+/**
+ * Route: try again after the policy's next delay, or dead-letter when the policy has ended. `after` is a lower bound for
+ * this one delay, such as a server's Retry-After.
+ */
+export const retry = <E = unknown>(
+  policy: RetryPolicy<E>,
+  options?: { readonly after?: Duration.Input | undefined }
+): Routing.Route<E> => ({
+  _tag: "Retry",
+  policy,
+  after: options?.after === undefined ? undefined : Duration.fromInputUnsafe(options.after)
+})
+
+/** Route: to the dead letters at once. The reason is a short word to filter by, the failure's tag by default. */
+export const deadLetter = (reason?: string): Routing.Route<unknown> => ({ _tag: "DeadLetter", reason })
+
+/** Route: the failure is fine, the message is done. */
+export const acknowledge: Routing.Route<unknown> = { _tag: "Ack" }
+
+/** How one delivery ended. */
+export interface Outcome<out A> {
+  readonly delivery: Delivery
+  readonly settlement: Settlement
+  /** `Stale` when the lease had moved on and nothing was changed. */
+  readonly settled: Settled
+  /** What the handler returned, when it succeeded. */
+  readonly value: Option.Option<A>
+}
+
+const programOf = <A, R>({ handle, routes, source: { options, topic } }: Consumer<A, never, R>): Program => ({
+  concurrency: options.concurrency ?? 1,
+  prefetch: options.prefetch ?? 1024,
+  routes,
+  // The workers inherit the context of the fiber that runs them, and its type is R.
+  handle: handle as Handle,
+  subscription: {
+    topic: topic.name,
+    group: options.group,
+    start: options.start ?? "earliest",
+    lease: Duration.fromInputUnsafe(options.lease ?? "15 seconds"),
+    maxDeliveries: options.maxDeliveries ?? 5,
+    shutdown: Duration.fromInputUnsafe(options.shutdown ?? "20 seconds")
+  }
+})
+
+/**
+ * Consumes until interrupted. Connections that come back are waited for, with backoff, in the log and as lifecycle
+ * events; what does not pass by itself (a key of another type, a missing permission, a wrong password) fails with a
+ * `TransportError` that names the key or the command.
+ *
+ * Interruption drains: nothing new is taken, running handlers get `shutdown` to finish, the rest is interrupted and
+ * released without counting the attempt; all of it within `shutdown` plus 10 seconds, even when the server is away.
+ */
+export const run = <A, R>(self: Consumer<A, never, R>): Effect.Effect<never, TransportError, Transport | R> =>
+  runProgram(programOf(self), Effect.void, undefined)
+
+/**
+ * `run` as a stream of how deliveries ended, after they were settled. Reading slowly slows the consumer down; ending the
+ * stream stops it as `run` does.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schema, Stream } from "effect"
+ * import { Consumer, Topic } from "waybill"
+ *
+ * const Greeting = Topic.make("greetings", { payload: Schema.String })
+ *
+ * const firstTen = Consumer.make(Greeting, { group: "sampler" }).pipe(
+ *   Consumer.process((name) => Effect.succeed(name.length)),
+ *   Consumer.stream,
+ *   Stream.take(10),
+ *   Stream.runCollect
+ * )
+ * ```
+ */
+export const stream = <A, R>(self: Consumer<A, never, R>): Stream.Stream<Outcome<A>, TransportError, Transport | R> =>
+  Stream.callback<Outcome<A>, TransportError, Transport | R>(
+    (queue) =>
+      runProgram(
+        programOf(self),
+        Effect.void,
+        // The values come from this consumer's handler, which returns A.
+        (outcomes) => Queue.offerAll(queue, outcomes as NonEmptyReadonlyArray<Outcome<A>>)
+      ),
+    { bufferSize: 256, strategy: "suspend" }
+  )
+
+/** How often a consumer whose layer is up tries again after a failure that does not pass by itself. */
+const revival = Schedule.spaced("30 seconds")
+
+/**
+ * `run` in the background for as long as the layer lives. Building it joins the group, and fails with what `run` would
+ * fail with. Once it is up, such a failure is logged and reported as `ConsumerFailing` with `permanent: true`, and tried
+ * again every 30 seconds, so that granting the permission is enough. To stop the program instead, use `run`.
+ */
+export const layer = <A, R>(self: Consumer<A, never, R>): Layer.Layer<never, TransportError, Transport | R> =>
+  Layer.effectDiscard(
+    Effect.gen(function* () {
+      const joined = yield* Deferred.make<void, TransportError>()
+      yield* runProgram(programOf(self), Deferred.succeed(joined, undefined), undefined).pipe(
+        Effect.tapCause((cause) => Deferred.failCause(joined, cause)),
+        Effect.retry(revival),
+        Effect.forkScoped
+      )
+      yield* Deferred.await(joined)
+    })
+  )

@@ -1,0 +1,30 @@
+/**
+ * The names, units and attributes of every metric; they are API. Attributes are topic, group and outcome, so the number
+ * of series does not grow with traffic.
+ *
+ * @module
+ */
+import * as Metric from "effect/Metric"
+
+/** Messages accepted by `publish`. `outcome`: `stored` or `duplicate`. */
+export const published = (topic: string, outcome: "stored" | "duplicate") =>
+  Metric.counter("waybill_messages_published", { attributes: { topic, outcome }, incremental: true })
+
+/** Deliveries taken from the transport, redeliveries included. */
+export const received = (topic: string, group: string) =>
+  Metric.counter("waybill_messages_received", { attributes: { topic, group }, incremental: true })
+
+/** Deliveries that ended. `outcome`: `ack`, `retry`, `dead_letter`, `release`, or `stale` when the lease had moved on. */
+export const settled = (topic: string, group: string, outcome: string) =>
+  Metric.counter("waybill_messages_settled", { attributes: { topic, group, outcome }, incremental: true })
+
+/** Milliseconds from handing a delivery to its handler until the handler's exit. */
+export const handlerDuration = (topic: string, group: string) =>
+  Metric.histogram("waybill_handler_duration_millis", {
+    attributes: { topic, group },
+    boundaries: [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000]
+  })
+
+/** Deliveries whose handler was interrupted because the lease was lost. */
+export const leasesLost = (topic: string, group: string) =>
+  Metric.counter("waybill_leases_lost", { attributes: { topic, group }, incremental: true })

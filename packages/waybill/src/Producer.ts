@@ -1,0 +1,149 @@
+/**
+ * Publishing: when it succeeds the message is in the store, once for each id inside the transport's window. What does
+ * not fit the topic's schema or size fails before anything is sent.
+ *
+ * @module
+ */
+import * as Arr from "effect/Array"
+import type * as Context from "effect/Context"
+import type * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import { memoize } from "effect/Function"
+import type { Due, Headers, Outgoing, Receipt } from "./Message.ts"
+import * as Metrics from "./Metrics.ts"
+import type { InvalidPayload, PayloadTooLarge, Topic } from "./Topic.ts"
+import { Transport, type TransportError } from "./Transport.ts"
+
+export interface PublishOptions {
+  /**
+   * The message id, and the key for de-duplication: publishing it again within the transport's window (10 minutes unless
+   * the layer says otherwise) stores nothing and answers `Duplicate`. Without it the transport assigns an id.
+   */
+  readonly id?: string | undefined
+  readonly headers?: Headers | undefined
+  /** Not delivered before this much time has passed, by the store's clock. */
+  readonly delay?: Duration.Input | undefined
+  /** Not delivered before this instant, by the store's clock. Ignored when `delay` is given. */
+  readonly at?: DateTime.DateTime | undefined
+}
+
+/**
+ * Publishes one message. Concurrent calls share round trips.
+ *
+ * Fails with `InvalidPayload` or `PayloadTooLarge` before anything is sent, or with `TransportError`; after one whose
+ * reason is `Disconnected` with `ambiguous: true` the message may be stored, and publishing it again under the same id is safe.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Producer, Topic } from "waybill"
+ *
+ * const Greeting = Topic.make("greetings", { payload: Schema.String })
+ *
+ * const program = Effect.gen(function*() {
+ *   const receipt = yield* Producer.publish(Greeting, "hello", { id: "greeting-1", delay: "5 seconds" })
+ *   yield* Effect.log(receipt._tag) // "Stored", and "Duplicate" the second time
+ * })
+ * ```
+ */
+export const publish = Effect.fnUntraced(function* <P, RD, RE>(
+  topic: Topic<P, RD, RE>,
+  payload: P,
+  options?: PublishOptions
+): Effect.fn.Return<Receipt, InvalidPayload | PayloadTooLarge | TransportError, Transport | RE> {
+  const transport = yield* Transport
+  const message = outgoing(topic, payload, yield* topic.encode(payload), options, yield* currentFiber)
+  const receipts = yield* send(transport, topic, [message])
+  // The port answers one receipt a message.
+  return receipts[0]!
+})
+
+/**
+ * Publishes all payloads in one round trip, in order: all of them or, when it fails, none. `options` gives each payload
+ * its id, headers or due time.
+ *
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Producer, Topic } from "waybill"
+ *
+ * const Ticket = Topic.make("tickets", { payload: Schema.Struct({ number: Schema.Int }) })
+ *
+ * const program = Producer.publishAll(Ticket, [{ number: 1 }, { number: 2 }], (ticket) => ({ id: `ticket-${ticket.number}` }))
+ * ```
+ */
+export const publishAll = Effect.fnUntraced(function* <P, RD, RE>(
+  topic: Topic<P, RD, RE>,
+  payloads: ReadonlyArray<P>,
+  options?: (payload: P, index: number) => PublishOptions
+): Effect.fn.Return<ReadonlyArray<Receipt>, InvalidPayload | PayloadTooLarge | TransportError, Transport | RE> {
+  const transport = yield* Transport
+  const fiber = yield* currentFiber
+  const messages: Array<Outgoing> = []
+  for (let i = 0; i < payloads.length; i++) {
+    // i is within bounds; P may itself be undefined, so no other check can tell.
+    const payload = payloads[i] as P
+    messages.push(outgoing(topic, payload, yield* topic.encode(payload), options?.(payload, i), fiber))
+  }
+  return Arr.isReadonlyArrayNonEmpty(messages) ? yield* send(transport, topic, messages) : []
+})
+
+const currentFiber = Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => Exit.succeed(fiber))
+
+const noHeaders: Headers = {}
+
+const outgoing = <P, RD, RE>(
+  topic: Topic<P, RD, RE>,
+  payload: P,
+  body: string,
+  options: PublishOptions | undefined,
+  fiber: Fiber.Fiber<unknown, unknown>
+): Outgoing => {
+  const span = fiber.cache.span
+  const headers = options?.headers ?? noHeaders
+  return {
+    id: options?.id,
+    body,
+    headers:
+      span === undefined || "traceparent" in headers
+        ? headers
+        : {
+            ...headers,
+            traceparent: `00-${span.traceId.padStart(32, "0")}-${span.spanId}-${span.sampled ? "01" : "00"}`
+          },
+    key: topic.key(payload),
+    version: topic.version,
+    due: options === undefined ? undefined : dueOf(options)
+  }
+}
+
+const dueOf = (options: PublishOptions): Due | undefined =>
+  options.delay !== undefined
+    ? { _tag: "After", delay: Duration.fromInputUnsafe(options.delay) }
+    : options.at !== undefined
+      ? { _tag: "At", epochMillis: options.at.epochMilliseconds }
+      : undefined
+
+const metricsOf = memoize((topic: { readonly name: string }) => ({
+  stored: Metrics.published(topic.name, "stored"),
+  duplicate: Metrics.published(topic.name, "duplicate")
+}))
+
+const send = Effect.fnUntraced(function* (
+  transport: Context.Service.Shape<typeof Transport>,
+  topic: { readonly name: string },
+  messages: Arr.NonEmptyReadonlyArray<Outgoing>
+) {
+  const receipts = yield* transport.publish(topic.name, messages)
+  const context = yield* Effect.context<never>()
+  let stored = 0
+  for (const receipt of receipts) if (receipt._tag === "Stored") stored++
+  const metrics = metricsOf(topic)
+  if (stored > 0) metrics.stored.updateUnsafe(stored, context)
+  if (stored < receipts.length) metrics.duplicate.updateUnsafe(receipts.length - stored, context)
+  if (transport.lifecycle.active) transport.lifecycle.emit({ _tag: "Published", topic: topic.name, messages, receipts })
+  return receipts
+})

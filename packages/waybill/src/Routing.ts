@@ -1,0 +1,125 @@
+/**
+ * From how a handler went to how its delivery ends: a pure function of the exit, the routing table and the attempt.
+ *
+ * @module
+ */
+import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import type { Delivery } from "./Delivery.ts"
+import * as RetryPolicy from "./RetryPolicy.ts"
+import * as Settlement from "./Settlement.ts"
+
+/** Where one kind of failure leads. */
+export type Route<E = never> =
+  | { readonly _tag: "Ack" }
+  | { readonly _tag: "DeadLetter"; readonly reason: string | undefined }
+  | {
+      readonly _tag: "Retry"
+      readonly policy: RetryPolicy.RetryPolicy<E>
+      /** The delay is at least this, whatever the policy says. */
+      readonly after: Duration.Duration | undefined
+    }
+
+/** A route, or a function that reads the failure first. */
+export type Row<E> = Route<E> | ((error: E, delivery: Delivery) => Route<E>)
+
+/** The tags of a union of failures. */
+export type Tags<E> = E extends { readonly _tag: infer Tag extends string } ? Tag : never
+
+/** Rows by tag. */
+export type Table<E> = { readonly [Tag in Tags<E>]?: Row<Extract<E, { readonly _tag: Tag }>> }
+
+/** All the routes of one consumer. Typed where they are declared; here only the tags are left. */
+export interface Routes {
+  readonly rows: ReadonlyMap<string, Row<unknown>>
+  readonly fallback: Row<unknown> | undefined
+}
+
+export const none: Routes = { rows: new Map(), fallback: undefined }
+
+/**
+ * What an exit means for the delivery.
+ *
+ * | exit | settlement |
+ * |---|---|
+ * | success | `Ack` |
+ * | typed failure | its row; `Unrouted` dead letter when there is none, which the types rule out |
+ * | failure while its policy still has a delay for this attempt | `Retry` |
+ * | failure after the policy has ended | `DeadLetter`, reason: the failure's tag |
+ * | defect, alone or next to a failure | `DeadLetter`, reason `Defect` |
+ * | the handler interrupted itself | counts as a failure under `RetryPolicy.standard`, reason `Interrupted` |
+ *
+ * Interruption by shutdown or by a lost lease is not decided here: the one releases, the other settles nothing.
+ */
+export const decide = (
+  exit: Exit.Exit<unknown, unknown>,
+  routes: Routes,
+  delivery: Delivery
+): Effect.Effect<Settlement.Settlement> => {
+  if (Exit.isSuccess(exit)) return acked
+  const cause = exit.cause
+  if (Cause.hasDies(cause)) return Effect.succeed(Settlement.deadLetter("Defect", render(cause)))
+  const failure = Cause.findErrorOption(cause)
+  if (Option.isNone(failure)) {
+    return follow(
+      { _tag: "Retry", policy: RetryPolicy.standard, after: undefined },
+      undefined,
+      "Interrupted",
+      cause,
+      delivery
+    )
+  }
+  const error = failure.value
+  const tag = Predicate.hasProperty(error, "_tag") && typeof error._tag === "string" ? error._tag : undefined
+  const row = (tag === undefined ? undefined : routes.rows.get(tag)) ?? routes.fallback
+  if (row === undefined) return Effect.succeed(Settlement.deadLetter("Unrouted", render(cause)))
+  let route: Route<unknown>
+  try {
+    route = typeof row === "function" ? row(error, delivery) : row
+  } catch (defect) {
+    return Effect.succeed(Settlement.deadLetter("Defect", render(Cause.die(defect))))
+  }
+  return follow(route, error, tag ?? "Failure", cause, delivery)
+}
+
+const acked = Exit.succeed(Settlement.ack)
+
+const follow = (
+  route: Route<unknown>,
+  error: unknown,
+  tag: string,
+  cause: Cause.Cause<unknown>,
+  delivery: Delivery
+): Effect.Effect<Settlement.Settlement> => {
+  switch (route._tag) {
+    case "Ack":
+      return acked
+    case "DeadLetter":
+      return Effect.succeed(Settlement.deadLetter(route.reason ?? tag, render(cause)))
+    case "Retry":
+      return RetryPolicy.delayAfter(route.policy, delivery.attempt, error).pipe(
+        Effect.map(
+          Option.match({
+            onNone: () => Settlement.deadLetter(tag, render(cause)),
+            onSome: (delay) =>
+              Settlement.retry(route.after === undefined ? delay : Duration.max(delay, route.after), render(cause))
+          })
+        ),
+        // A schedule is the user's code too.
+        Effect.catchDefect((defect) => Effect.succeed(Settlement.deadLetter("Defect", render(Cause.die(defect)))))
+      )
+  }
+}
+
+/** Long causes are cut here: they travel with the message and are for people to read. */
+const maxRendered = 4096
+
+/** The cause as text, at most 4096 characters. */
+export const render = (cause: Cause.Cause<unknown>): string => {
+  const text = Cause.pretty(cause)
+  return text.length <= maxRendered ? text : `${text.slice(0, maxRendered)}...`
+}

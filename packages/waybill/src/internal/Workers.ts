@@ -1,0 +1,469 @@
+/**
+ * The loop under every consumer: takes batches from a receiver, hands deliveries to worker fibers, gathers settlements
+ * while one batch is in flight. Holds at most `concurrency + prefetch` deliveries; settles or releases each of them.
+ *
+ * @module
+ */
+import * as Arr from "effect/Array"
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import type { Delivery } from "../Delivery.ts"
+import * as Metrics from "../Metrics.ts"
+import { decide, type Routes } from "../Routing.ts"
+import * as Settlement from "../Settlement.ts"
+import { type Receiver, type Settled, type Subscription, Transport, type TransportError } from "../Transport.ts"
+
+/** A consumer with its types erased: what the loop needs to know. */
+export interface Program {
+  readonly subscription: Subscription
+  readonly concurrency: number
+  readonly prefetch: number
+  readonly routes: Routes
+  readonly handle: Handle
+}
+
+export type Handle =
+  | {
+      readonly _tag: "One"
+      readonly run: (delivery: Delivery) => Effect.Effect<unknown, unknown>
+    }
+  | {
+      readonly _tag: "Batch"
+      readonly size: number
+      readonly within: Duration.Duration
+      /** One exit a delivery, in the same order. */
+      readonly run: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Exit.Exit<unknown, unknown>>>
+    }
+
+export interface Outcome {
+  readonly delivery: Delivery
+  readonly settlement: Settlement.Settlement
+  readonly settled: Settled
+  /** What the handler returned, when it succeeded. */
+  readonly value: Option.Option<unknown>
+}
+
+/** How `Handle.run` says that the body never reached the handler. A class of its own: no user error can be taken for it. */
+export class Undecodable {
+  readonly issue: string
+  constructor(issue: string) {
+    this.issue = issue
+  }
+}
+
+/** After the handlers' own deadline: time for the last settlements and for leaving the group. */
+const leaveLimit = Duration.seconds(5)
+
+/** A batch that lies in the buffer for longer than this was too large: others could have had it. */
+const lingerMillis = 200
+
+const maxSettle = 1000
+
+const reconnect = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
+
+interface Slot {
+  fiber: Fiber.Fiber<unknown> | undefined
+  /** What the worker holds at this moment. */
+  readonly working: Array<Delivery>
+  readonly lost: Set<Delivery>
+  interrupted: boolean
+}
+
+type Entry = readonly [Delivery, Settlement.Settlement]
+
+/**
+ * Runs until interrupted, or until the transport fails for good. `started` runs once the group is joined; `observe`
+ * sees what was settled and holds back further work until it returns.
+ *
+ * Interruption drains: nothing new is taken, handlers get `subscription.shutdown` to finish, the rest is interrupted and
+ * released, all within that time plus five seconds.
+ */
+export const run = Effect.fnUntraced(function* (
+  program: Program,
+  started: Effect.Effect<unknown>,
+  observe: ((outcomes: Arr.NonEmptyReadonlyArray<Outcome>) => Effect.Effect<unknown>) | undefined
+): Effect.fn.Return<never, TransportError, Transport> {
+  const transport = yield* Transport
+  return yield* Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const joined = yield* transport.receive(program.subscription).pipe(
+        persistently(transport, program.subscription),
+        Scope.provide(scope),
+        restore,
+        Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
+      )
+      const crew = yield* makeCrew(program, joined, observe)
+      const exit = yield* Effect.exit(restore(Effect.andThen(started, Deferred.await(crew.failed))))
+      // A fiber of its own: this one may be interrupted already, and leaving needs timeouts that work.
+      yield* Fiber.await(
+        yield* Effect.forkDetach(
+          Effect.andThen(crew.dismiss, Effect.timeoutOption(Scope.close(scope, exit), leaveLimit))
+        )
+      )
+      return yield* exit
+    })
+  )
+})
+
+/** Waits out what passes, reports it, and fails with what does not pass. */
+const persistently =
+  (transport: typeof Transport.Service, { group, topic }: Subscription) =>
+  <A, R>(self: Effect.Effect<A, TransportError, R>): Effect.Effect<A, TransportError, R> =>
+    self.pipe(
+      Effect.tapError((error) =>
+        transport.lifecycle.report({
+          _tag: "ConsumerFailing",
+          topic,
+          group,
+          permanent: error.reason.permanent,
+          error: error.message
+        })
+      ),
+      Effect.retry({ schedule: reconnect, while: (error) => !error.reason.permanent })
+    )
+
+const makeCrew = Effect.fnUntraced(function* (
+  program: Program,
+  receiver: Receiver,
+  observe: ((outcomes: Arr.NonEmptyReadonlyArray<Outcome>) => Effect.Effect<unknown>) | undefined
+) {
+  const { concurrency, handle, prefetch, routes, subscription } = program
+  const { group, topic } = subscription
+  const window = handle._tag === "Batch" ? concurrency * handle.size : concurrency
+  const transport = yield* Transport
+  const lifecycle = transport.lifecycle
+  const clock = yield* Clock.Clock
+  const context = yield* Effect.context<never>()
+  const failed = yield* Deferred.make<never, TransportError>()
+  const halting = yield* Deferred.make<void>()
+  const retrying = persistently(transport, subscription)
+
+  const metrics = {
+    received: Metrics.received(topic, group),
+    duration: Metrics.handlerDuration(topic, group),
+    lost: Metrics.leasesLost(topic, group),
+    ack: Metrics.settled(topic, group, "ack"),
+    retry: Metrics.settled(topic, group, "retry"),
+    deadLetter: Metrics.settled(topic, group, "dead_letter"),
+    release: Metrics.settled(topic, group, "release"),
+    stale: Metrics.settled(topic, group, "stale")
+  }
+
+  let stopping = false
+  let buffer: ReadonlyArray<Delivery> = []
+  let next = 0
+  let filledAt = 0
+  /** Taken and not settled: buffered, in a handler, or waiting to be settled. */
+  let held = 0
+  /** How much to take ahead of the workers. Doubles while they starve, halves while deliveries lie about. */
+  let ahead = Math.min(concurrency, prefetch)
+  let outbox: Array<Entry> = []
+  let values: Array<Option.Option<unknown>> = []
+
+  // Callbacks instead of queues: resuming a fiber directly costs no allocation and no turn of the event loop.
+  const idle: Array<() => void> = []
+  let wakeFeeder: (() => void) | undefined
+  let wakeSettler: (() => void) | undefined
+  let wakeFlushed: (() => void) | undefined
+
+  const buffered = () => buffer.length - next
+
+  const pull = (): Delivery | undefined => {
+    if (next >= buffer.length) return undefined
+    const delivery = buffer[next++]!
+    const left = buffer.length - next
+    if (left === 0 && ahead > 0 && clock.currentTimeMillisUnsafe() - filledAt > lingerMillis) ahead >>= 1
+    if (left <= ahead >> 1) wakeFeeder?.()
+    return delivery
+  }
+
+  const park = Effect.callback<void>((resume) => {
+    const wake = () => resume(Effect.void)
+    idle.push(wake)
+    return Effect.sync(() => {
+      const index = idle.indexOf(wake)
+      if (index >= 0) idle.splice(index, 1)
+    })
+  })
+
+  const wakeWorkers = () => {
+    // A resumed worker runs at once, as far as it can: often one of them empties the buffer.
+    while (idle.length > 0 && (stopping || buffered() > 0)) idle.pop()!()
+  }
+
+  const put = (
+    delivery: Delivery,
+    settlement: Settlement.Settlement,
+    exit: Exit.Exit<unknown, unknown> | undefined
+  ) => {
+    outbox.push([delivery, settlement])
+    if (observe !== undefined) {
+      values.push(exit !== undefined && Exit.isSuccess(exit) ? Option.some(exit.value) : Option.none())
+    }
+    wakeSettler?.()
+  }
+
+  /** Settles, or not, by what became of the handler and of the lease. */
+  const conclude = (slot: Slot, delivery: Delivery, exit: Exit.Exit<unknown, unknown>) => {
+    if (slot.lost.delete(delivery)) {
+      held--
+      return Exit.void
+    }
+    if (slot.interrupted && Exit.isFailure(exit) && Exit.hasInterrupts(exit)) {
+      put(delivery, Settlement.release, undefined)
+      return Exit.void
+    }
+    const failure = Exit.isFailure(exit) ? Exit.findErrorOption(exit) : Option.none()
+    if (Option.isSome(failure) && failure.value instanceof Undecodable) {
+      put(delivery, Settlement.deadLetter("DecodeFailure", failure.value.issue), undefined)
+      return Exit.void
+    }
+    return Effect.map(decide(exit, routes, delivery), (settlement) => put(delivery, settlement, exit))
+  }
+
+  const workOne = (slot: Slot, handle: Extract<Handle, { _tag: "One" }>) =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.gen(function* () {
+        while (!slot.interrupted) {
+          const delivery = pull()
+          if (delivery === undefined) {
+            if (stopping) return
+            yield* restore(park)
+            continue
+          }
+          slot.working[0] = delivery
+          const startedAt = clock.currentTimeMillisUnsafe()
+          let effect: Effect.Effect<unknown, unknown>
+          try {
+            effect = handle.run(delivery)
+          } catch (defect) {
+            effect = Exit.die(defect)
+          }
+          const exit = Exit.isExit(effect) ? effect : yield* Effect.exit(restore(effect))
+          metrics.duration.updateUnsafe(clock.currentTimeMillisUnsafe() - startedAt, context)
+          slot.working.length = 0
+          yield* conclude(slot, delivery, exit)
+        }
+      })
+    )
+
+  const workBatch = (slot: Slot, handle: Extract<Handle, { _tag: "Batch" }>) =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.gen(function* () {
+        while (!slot.interrupted) {
+          const first = pull()
+          if (first === undefined) {
+            if (stopping) return
+            yield* restore(park)
+            continue
+          }
+          slot.working.push(first)
+          const deadline = clock.currentTimeMillisUnsafe() + Duration.toMillis(handle.within)
+          while (slot.working.length < handle.size && !stopping && !slot.interrupted) {
+            const another = pull()
+            if (another !== undefined) {
+              slot.working.push(another)
+              continue
+            }
+            const left = deadline - clock.currentTimeMillisUnsafe()
+            if (left <= 0) break
+            yield* Effect.exit(restore(Effect.timeoutOption(park, left)))
+          }
+          const deliveries = slot.working.filter((delivery) => !slot.lost.has(delivery))
+          const startedAt = clock.currentTimeMillisUnsafe()
+          const ran =
+            slot.interrupted || deliveries.length === 0
+              ? Exit.interrupt()
+              : yield* Effect.exit(restore(Effect.suspend(() => handle.run(deliveries))))
+          metrics.duration.updateUnsafe(clock.currentTimeMillisUnsafe() - startedAt, context)
+          const worked = slot.working.splice(0)
+          for (const delivery of worked) {
+            const index = deliveries.indexOf(delivery)
+            const exit = Exit.isFailure(ran) ? ran : (ran.value[index] ?? Exit.die(missingOutcome))
+            yield* conclude(slot, delivery, exit)
+          }
+        }
+      })
+    )
+
+  const work = (slot: Slot) => (handle._tag === "One" ? workOne(slot, handle) : workBatch(slot, handle))
+
+  /** A worker that was interrupted for one delivery is replaced: an interrupted fiber stays interrupted. */
+  const employ = Effect.fnUntraced(function* (slot: Slot) {
+    while (!stopping) {
+      slot.interrupted = false
+      slot.fiber = yield* Effect.forkDetach(work(slot), { startImmediately: true })
+      const exit = yield* Fiber.await(slot.fiber)
+      if (Exit.isFailure(exit) && !slot.interrupted) yield* exit
+    }
+  })
+
+  const feed = Effect.gen(function* () {
+    while (true) {
+      const want = Math.min(window + ahead - held, maxTake)
+      if (want <= 0 || buffered() > ahead >> 1) {
+        yield* Effect.callback<void>((resume) => {
+          wakeFeeder = () => {
+            wakeFeeder = undefined
+            resume(Effect.void)
+          }
+        })
+        continue
+      }
+      const starved = buffered() === 0
+      const batch = yield* retrying(receiver.take(want))
+      if (starved && batch.length >= want) ahead = Math.min(prefetch, ahead * 2 + 1)
+      held += batch.length
+      buffer = buffered() === 0 ? batch : [...buffer.slice(next), ...batch]
+      next = 0
+      filledAt = clock.currentTimeMillisUnsafe()
+      metrics.received.updateUnsafe(batch.length, context)
+      wakeWorkers()
+    }
+  })
+
+  const settle = Effect.gen(function* () {
+    while (true) {
+      if (outbox.length === 0) {
+        wakeFlushed?.()
+        yield* Effect.callback<void>((resume) => {
+          wakeSettler = () => {
+            wakeSettler = undefined
+            resume(Effect.void)
+          }
+        })
+        // The worker that woke us goes on first, so that what it finishes now travels in the same round trip.
+        yield* Effect.yieldNow
+      }
+      const entries = outbox.length <= maxSettle ? outbox : outbox.slice(0, maxSettle)
+      outbox = entries === outbox ? [] : outbox.slice(maxSettle)
+      const results = values.length <= maxSettle ? values : values.slice(0, maxSettle)
+      values = results === values ? [] : values.slice(maxSettle)
+      if (!Arr.isReadonlyArrayNonEmpty(entries)) continue
+      const settled = yield* retrying(receiver.settle(entries))
+      held -= entries.length
+      wakeFeeder?.()
+      count(entries, settled)
+      if (lifecycle.active) {
+        for (let i = 0; i < entries.length; i++) {
+          const [delivery, settlement] = entries[i]!
+          lifecycle.emit({ _tag: "Settled", topic, group, delivery, settlement, stale: settled[i] === "Stale" })
+        }
+      }
+      if (observe !== undefined) {
+        yield* Effect.raceFirst(
+          Deferred.await(halting),
+          observe(
+            Arr.map(entries, ([delivery, settlement], i) => ({
+              delivery,
+              settlement,
+              settled: settled[i]!,
+              value: results[i]!
+            }))
+          )
+        )
+      }
+    }
+  })
+
+  const count = (entries: ReadonlyArray<Entry>, settled: ReadonlyArray<Settled>) => {
+    let acks = 0
+    for (let i = 0; i < entries.length; i++) {
+      const settlement = entries[i]![1]
+      if (settled[i] === "Stale") metrics.stale.updateUnsafe(1, context)
+      else if (settlement._tag === "Ack") acks++
+      else if (settlement._tag === "Retry") metrics.retry.updateUnsafe(1, context)
+      else if (settlement._tag === "Release") metrics.release.updateUnsafe(1, context)
+      else metrics.deadLetter.updateUnsafe(1, context)
+    }
+    if (acks > 0) metrics.ack.updateUnsafe(acks, context)
+  }
+
+  const interrupt = (slot: Slot) => {
+    slot.interrupted = true
+    slot.fiber?.interruptUnsafe()
+  }
+
+  const watch = Effect.gen(function* () {
+    while (true) {
+      const lost = new Set(yield* receiver.lost)
+      metrics.lost.updateUnsafe(lost.size, context)
+      const kept = buffer.slice(next).filter((delivery) => !lost.has(delivery))
+      held -= buffered() - kept.length
+      buffer = kept
+      next = 0
+      for (const slot of slots) {
+        const mine = slot.working.filter((delivery) => lost.has(delivery))
+        if (mine.length === 0) continue
+        for (const delivery of mine) slot.lost.add(delivery)
+        interrupt(slot)
+      }
+      wakeFeeder?.()
+    }
+  })
+
+  const slots = Arr.makeBy(concurrency, (): Slot => ({
+    fiber: undefined,
+    working: [],
+    lost: new Set(),
+    interrupted: false
+  }))
+
+  /** A loop that ends has failed, whether it says so or not. */
+  const keep = <A>(loop: Effect.Effect<A, TransportError>) =>
+    Effect.forkDetach(
+      Effect.onExit(loop, (exit) =>
+        stopping
+          ? Effect.void
+          : Deferred.done(failed, Exit.isFailure(exit) ? Exit.failCause(exit.cause) : Exit.die(loopEnded))
+      ),
+      { startImmediately: true }
+    )
+
+  yield* lifecycle.report({ _tag: "ConsumerStarted", topic, group, consumer: receiver.consumer })
+  const crew = yield* Effect.forEach(slots, (slot) => keep(employ(slot)))
+  const settler = yield* keep(settle)
+  const watcher = yield* keep(watch)
+  const feeder = yield* keep(feed)
+
+  const dismiss = Effect.gen(function* () {
+    stopping = true
+    yield* Deferred.succeed(halting, undefined)
+    yield* Effect.timeoutOption(Fiber.interrupt(feeder), leaveLimit)
+    // What was never handed to a handler is released by the receiver as it leaves.
+    buffer = []
+    next = 0
+    wakeWorkers()
+    const gone = Fiber.awaitAll(crew)
+    const drained = yield* Effect.timeoutOption(gone, subscription.shutdown)
+    if (Option.isNone(drained)) {
+      for (const slot of slots) if (slot.working.length > 0) interrupt(slot)
+      yield* Effect.timeoutOption(gone, Duration.seconds(1))
+    }
+    yield* Effect.timeoutOption(
+      Effect.callback<void>((resume) => {
+        wakeFlushed = () => resume(Effect.void)
+        if (outbox.length === 0 && wakeSettler !== undefined) resume(Effect.void)
+      }),
+      leaveLimit
+    )
+    yield* Effect.timeoutOption(Fiber.interruptAll([settler, watcher, ...crew]), Duration.seconds(1))
+    yield* lifecycle.report({ _tag: "ConsumerStopped", topic, group, consumer: receiver.consumer })
+  })
+
+  return { failed, dismiss }
+})
+
+const maxTake = 1000
+
+const missingOutcome = new Error("the batch handler returned fewer outcomes than it was given items")
+
+const loopEnded = new Error("a consumer loop ended by itself: a bug in waybill")
