@@ -51,13 +51,12 @@ Consumer.run(untagged)
 Consumer.run(untagged.pipe(Consumer.orElse((error) => Consumer.deadLetter(error))))
 
 // A timeout is a failure too.
-// @ts-expect-error HandlerTimeout has no row
-Consumer.run(
-  source.pipe(
-    Consumer.process(() => Effect.void),
-    Consumer.timeout("1 second")
-  )
+const slow = source.pipe(
+  Consumer.process(() => Effect.void),
+  Consumer.timeout("1 second")
 )
+// @ts-expect-error HandlerTimeout has no row
+Consumer.run(slow)
 
 // The demand shows: a layer that keeps only at most once does not satisfy it.
 declare const atMostOnce: Layer.Layer<Transport.Transport | Transport.AtMostOnce>
