@@ -1,1 +1,1 @@
-export {}
+export * as MemoryStreams from "./MemoryStreams.ts"

@@ -1,0 +1,62 @@
+/**
+ * The dead letters of one group, oldest first. Above the cap the oldest are dropped, and counted.
+ *
+ * @module
+ */
+import type { DeadLetter } from "../Inspector.ts"
+
+/** A dead letter and how often the message was delivered: a redrive goes on counting from there. */
+export interface Grave {
+  readonly letter: DeadLetter
+  readonly fence: number
+}
+
+export class DeadLetters {
+  readonly #graves = new Map<number, Grave>()
+  readonly #cap: number
+  #oldest = 1
+  #next = 1
+  #dropped = 0
+
+  constructor(cap: number) {
+    this.#cap = cap
+  }
+
+  get size(): number {
+    return this.#graves.size
+  }
+
+  /** How many the cap has dropped so far. */
+  get dropped(): number {
+    return this.#dropped
+  }
+
+  /** Answers how many the cap dropped for it. */
+  add(letter: Omit<DeadLetter, "entry">, fence: number): number {
+    const entry = this.#next++
+    this.#graves.set(entry, { letter: { entry: String(entry), ...letter }, fence })
+    let dropped = 0
+    while (this.#graves.size > this.#cap) {
+      if (this.#graves.delete(this.#oldest++)) dropped++
+    }
+    this.#dropped += dropped
+    return dropped
+  }
+
+  page(after: string | undefined, limit: number): Array<DeadLetter> {
+    while (this.#oldest < this.#next && !this.#graves.has(this.#oldest)) this.#oldest++
+    const page: Array<DeadLetter> = []
+    const start = after === undefined ? this.#oldest : Math.max(this.#oldest, Number(after) + 1)
+    for (let entry = start; entry < this.#next && page.length < limit; entry++) {
+      const grave = this.#graves.get(entry)
+      if (grave !== undefined) page.push(grave.letter)
+    }
+    return page
+  }
+
+  take(entry: string): Grave | undefined {
+    const grave = this.#graves.get(Number(entry))
+    if (grave !== undefined) this.#graves.delete(Number(entry))
+    return grave
+  }
+}

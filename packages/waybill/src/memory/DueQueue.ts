@@ -1,0 +1,70 @@
+/**
+ * Items in the order of their due times; equal times keep the order in which they came.
+ *
+ * @module
+ */
+interface Entry<A> {
+  readonly due: number
+  readonly order: number
+  readonly item: A
+}
+
+const before = <A>(a: Entry<A>, b: Entry<A>): boolean => (a.due === b.due ? a.order < b.order : a.due < b.due)
+
+export class DueQueue<A> {
+  readonly #heap: Array<Entry<A>> = []
+  #order = 0
+
+  get length(): number {
+    return this.#heap.length
+  }
+
+  /** When the first item is due. */
+  get nextDue(): number | undefined {
+    return this.#heap[0]?.due
+  }
+
+  push(due: number, item: A): void {
+    const heap = this.#heap
+    const entry = { due, order: this.#order++, item }
+    let index = heap.length
+    while (index > 0) {
+      const parent = (index - 1) >> 1
+      const above = heap[parent]
+      if (above === undefined || before(above, entry)) break
+      heap[index] = above
+      index = parent
+    }
+    heap[index] = entry
+  }
+
+  /** Takes the first item if it is due at `now`. */
+  shift(now: number): A | undefined {
+    const heap = this.#heap
+    const top = heap[0]
+    if (top === undefined || top.due > now) return undefined
+    const last = heap.pop()
+    if (last !== undefined && last !== top) this.#sink(last)
+    return top.item
+  }
+
+  /** Puts `entry` in place of the top. */
+  #sink(entry: Entry<A>): void {
+    const heap = this.#heap
+    let index = 0
+    while (true) {
+      let child = index * 2 + 1
+      let below = heap[child]
+      if (below === undefined) break
+      const right = heap[child + 1]
+      if (right !== undefined && before(right, below)) {
+        below = right
+        child++
+      }
+      if (before(entry, below)) break
+      heap[index] = below
+      index = child
+    }
+    heap[index] = entry
+  }
+}
