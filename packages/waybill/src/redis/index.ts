@@ -1,1 +1,1 @@
-export {}
+export * as IoRedis from "./IoRedis.ts"

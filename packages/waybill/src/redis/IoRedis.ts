@@ -1,0 +1,210 @@
+/**
+ * The connections to Redis: each comes back by itself, each command settles within its deadline, none is sent twice.
+ *
+ * ```ts
+ * import { Config, Effect } from "effect"
+ * import { IoRedis } from "waybill/redis"
+ *
+ * const program = Effect.gen(function*() {
+ *   const redis = yield* IoRedis.IoRedis
+ *   return yield* redis.commands.run("PING", (client) => client.ping())
+ * })
+ *
+ * const RedisLive = IoRedis.layerConfig({
+ *   host: Config.String("REDIS_HOST").pipe(Config.withDefault("127.0.0.1")),
+ *   password: Config.Redacted("REDIS_PASSWORD")
+ * })
+ *
+ * program.pipe(Effect.provide(RedisLive))
+ * ```
+ *
+ * @module
+ */
+import * as Config from "effect/Config"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Random from "effect/Random"
+import * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import type { RedisOptions } from "ioredis"
+import { Disconnected, type Reason, Rejected, TransportError } from "../Transport.ts"
+import {
+  type ClientOptions,
+  type Connection,
+  type ConnectionEvent,
+  make as makeConnection,
+  type Shared,
+  Ticker
+} from "./internal/Connection.ts"
+
+export type { Connection, ConnectionEvent, EvalOptions, RunOptions } from "./internal/Connection.ts"
+export type { Script } from "./internal/Script.ts"
+
+export class IoRedis extends Context.Service<
+  IoRedis,
+  {
+    /** The shared connection for commands and scripts. Nothing on it may block. */
+    readonly commands: Connection
+    /**
+     * A connection of its own for a role that blocks or subscribes, such as `reader:orders`; closed with the scope.
+     * Returns at once and connects in the background.
+     */
+    readonly dedicated: (role: string) => Effect.Effect<Connection, never, Scope.Scope>
+    /** Calls `listener` with what happens to every connection, until the scope closes. It must be quick and not throw. */
+    readonly listen: (listener: (event: ConnectionEvent) => void) => Effect.Effect<void, never, Scope.Scope>
+  }
+>()("waybill/redis/IoRedis") {}
+
+/** Where the server is and who we are there. Everything has a default: `redis://127.0.0.1:6379`, no password. */
+export interface Options {
+  /** `redis://user:password@host:port/db`, or `rediss://` for TLS. The other options win over what it says. */
+  readonly url?: string | Redacted.Redacted<string> | undefined
+  readonly host?: string | undefined
+  readonly port?: number | undefined
+  readonly db?: number | undefined
+  readonly username?: string | undefined
+  readonly password?: Redacted.Redacted<string> | undefined
+  /** `true` for TLS with the certificates of the system, or the options of `node:tls`. */
+  readonly tls?: boolean | NonNullable<RedisOptions["tls"]> | undefined
+  /** What CLIENT LIST shows in front of the role of each connection; `waybill` by default. */
+  readonly connectionName?: string | undefined
+  /**
+   * How long building the layer waits for a server that cannot be reached, before it fails; 10 seconds by default.
+   * With `"Infinity"` a program may start before its server.
+   */
+  readonly startTimeout?: Duration.Input | undefined
+}
+
+/**
+ * Makes the connections of one server. Building the layer connects once: it fails with a `TransportError` of operation
+ * `connect`, at once when the server refuses who we are, and after `startTimeout` when it cannot be reached. From then
+ * on a lost connection is made again for ever, 50 ms after it was lost and less often later, up to every 2 seconds.
+ */
+export const layer = (options: Options = {}): Layer.Layer<IoRedis, TransportError> =>
+  Layer.effect(IoRedis, make(options))
+
+/** The same with options from `Config`. */
+export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<IoRedis, TransportError | Config.ConfigError> =>
+  Layer.effect(IoRedis, Effect.flatMap(Config.unwrap(options), make))
+
+/** The server of a URL such as `redis://127.0.0.1:6379`; see `Options.url`. */
+export const layerUrl = (url: string | Redacted.Redacted<string>): Layer.Layer<IoRedis, TransportError> =>
+  layer({ url })
+
+/** The service itself, for programs that keep their own scopes. See `layer`. */
+export const make = Effect.fnUntraced(function* (
+  options: Options = {}
+): Effect.fn.Return<IoRedis["Service"], TransportError, Scope.Scope> {
+  const clientOptions = yield* Effect.mapError(clientOptionsOf(options), connectFailed)
+  const listeners = new Set<(event: ConnectionEvent) => void>()
+  const shared: Shared = {
+    clientOptions,
+    connectionName: options.connectionName ?? "waybill",
+    incarnation: Math.abs(yield* Random.nextInt).toString(36),
+    address: `${clientOptions.host}:${clientOptions.port}`,
+    reconnect,
+    ticker: new Ticker(),
+    emit: (event) => {
+      for (const listener of listeners) listener(event)
+    }
+  }
+  yield* Effect.forkScoped(shared.ticker.run)
+  const commands = yield* makeConnection("commands", shared, { dedicated: false })
+  const startTimeout = Duration.fromInputUnsafe(options.startTimeout ?? "10 seconds")
+  yield* commands.ready.pipe(
+    Effect.timeoutOrElse({
+      duration: startTimeout,
+      orElse: () => Effect.fail(unreachable(commands.reason, shared.address, startTimeout))
+    }),
+    Effect.mapError(connectFailed)
+  )
+  return IoRedis.of({
+    commands,
+    dedicated: (role) => makeConnection(role, shared, { dedicated: true }),
+    listen: (listener) =>
+      Effect.acquireRelease(
+        Effect.sync(() => {
+          listeners.add(listener)
+        }),
+        () => Effect.sync(() => listeners.delete(listener))
+      )
+  })
+})
+
+const connectFailed = (reason: Reason) => new TransportError({ operation: "connect", reason })
+
+/** For ever: 50 ms doubling to 2 s, each 20 % more or less; 2 s from the start where only somebody's hand helps. */
+const reconnect = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("2 seconds")]).pipe(
+  Schedule.setInputType<Reason>(),
+  Schedule.modifyDelay(({ duration, input }) => Effect.succeed(input.permanent ? Duration.seconds(2) : duration)),
+  Schedule.jittered
+)
+
+const unreachable = (reason: Reason, address: string, waited: Duration.Duration): Reason =>
+  reason._tag !== "Disconnected"
+    ? reason
+    : new Disconnected({
+        ambiguous: false,
+        cause: new Error(
+          `no connection to Redis at ${address} within ${Duration.format(waited)}: ${
+            reason.cause instanceof Error ? reason.cause.message : String(reason.cause)
+          }. Start a server there, correct host and port, or let startTimeout be longer`
+        )
+      })
+
+const clientOptionsOf = Effect.fnUntraced(function* (options: Options): Effect.fn.Return<ClientOptions, Reason> {
+  const url: FromUrl = options.url === undefined ? {} : yield* parseUrl(options.url)
+  const tls = options.tls ?? url.tls ?? false
+  const username = options.username ?? url.username
+  const password = options.password ?? url.password
+  return {
+    host: options.host ?? url.host ?? "127.0.0.1",
+    port: options.port ?? url.port ?? 6379,
+    db: options.db ?? url.db ?? 0,
+    ...(username === undefined ? {} : { username }),
+    ...(password === undefined ? {} : { password: Redacted.value(password) }),
+    ...(tls === false ? {} : { tls: tls === true ? {} : tls }),
+    family: 0,
+    lazyConnect: true,
+    // Reconnecting is ours: see internal/Connection.
+    retryStrategy: null,
+    autoResubscribe: false,
+    autoResendUnfulfilledCommands: false,
+    enableOfflineQueue: false,
+    // The check of ioredis goes on with timers of its own after the client is gone.
+    enableReadyCheck: false,
+    maxRetriesPerRequest: null,
+    connectTimeout: 5000,
+    disconnectTimeout: 250,
+    keepAlive: 10_000,
+    noDelay: true,
+    protocol: 3,
+    replyMapping: "legacy",
+    disableClientInfo: true
+  }
+})
+
+type FromUrl = Pick<Options, "host" | "port" | "db" | "username" | "password" | "tls">
+
+/** Errors never show the URL: it may hold a password. */
+const parseUrl = (url: string | Redacted.Redacted<string>): Effect.Effect<FromUrl, Reason> =>
+  Effect.try({
+    try: () => {
+      const parsed = new URL(typeof url === "string" ? url : Redacted.value(url))
+      const db = /^\/?(\d*)$/.exec(parsed.pathname)?.[1]
+      if ((parsed.protocol !== "redis:" && parsed.protocol !== "rediss:") || db === undefined) throw new Error()
+      return {
+        tls: parsed.protocol === "rediss:",
+        host: parsed.hostname === "" ? undefined : parsed.hostname.replace(/^\[|\]$/g, ""),
+        port: parsed.port === "" ? undefined : Number(parsed.port),
+        db: db === "" ? undefined : Number(db),
+        username: parsed.username === "" ? undefined : decodeURIComponent(parsed.username),
+        password: parsed.password === "" ? undefined : Redacted.make(decodeURIComponent(parsed.password))
+      }
+    },
+    catch: () =>
+      new Rejected({ command: "connect", detail: "the URL is not of the form redis://user:password@host:port/db" })
+  })
