@@ -351,7 +351,8 @@ const makeCrew = Effect.fnUntraced(function* (
       const settled = yield* retrying(receiver.settle(entries))
       held -= entries.length
       wakeFeeder?.()
-      count(entries, settled)
+      const died = count(entries, settled)
+      if (died !== undefined) yield* Effect.logWarning("DeadLettered", { topic, group, reasons: died })
       if (lifecycle.active) {
         for (let i = 0; i < entries.length; i++) {
           const [delivery, settlement] = entries[i]!
@@ -374,17 +375,23 @@ const makeCrew = Effect.fnUntraced(function* (
     }
   })
 
+  /** Counts a settled batch; answers the dead letters in it by reason, for the log. */
   const count = (entries: ReadonlyArray<Entry>, settled: ReadonlyArray<Settled>) => {
     let acks = 0
+    let died: Record<string, number> | undefined
     for (let i = 0; i < entries.length; i++) {
       const settlement = entries[i]![1]
       if (settled[i] === "Stale") metrics.stale.updateUnsafe(1, context)
       else if (settlement._tag === "Ack") acks++
       else if (settlement._tag === "Retry") metrics.retry.updateUnsafe(1, context)
       else if (settlement._tag === "Release") metrics.release.updateUnsafe(1, context)
-      else metrics.deadLetter.updateUnsafe(1, context)
+      else {
+        metrics.deadLetter.updateUnsafe(1, context)
+        died = { ...died, [settlement.reason]: (died?.[settlement.reason] ?? 0) + 1 }
+      }
     }
     if (acks > 0) metrics.ack.updateUnsafe(acks, context)
+    return died
   }
 
   const interrupt = (slot: Slot) => {
