@@ -1,1 +1,2 @@
+export * as FaultProxy from "./FaultProxy.ts"
 export * as RedisServer from "./RedisServer.ts"

@@ -1,0 +1,305 @@
+/**
+ * A TCP proxy in front of a Redis server, in this process, that breaks connections in the ways networks do, at the
+ * moment a test asks for.
+ *
+ * What it passes on is what the server sees: a byte that it keeps back has not arrived, and a peer that hung up behind a
+ * black hole is still there for the other side. It lives as long as its scope.
+ */
+import * as Net from "node:net"
+import { Context, Deferred, Effect, Layer, Random, type Scope } from "effect"
+import { RedisServer } from "./RedisServer.ts"
+
+/**
+ * A proxy that passes everything on, until told otherwise.
+ *
+ * @category services
+ */
+export class FaultProxy extends Context.Service<
+  FaultProxy,
+  {
+    readonly port: number
+    readonly url: string
+    /**
+     * Ends a black hole and a refusal. What was kept back in a black hole arrives now, as it does when a network
+     * recovers.
+     */
+    readonly pass: Effect.Effect<void>
+    /** From now on no byte goes either way, on old connections and new ones, and nobody is told. */
+    readonly blackhole: Effect.Effect<void>
+    /** New connections are refused; those there are live on. */
+    readonly refuse: Effect.Effect<void>
+    /** Resets every connection, towards both sides. */
+    readonly reset: Effect.Effect<void>
+    /**
+     * Sets a trap: the connection that next sends `command` (such as "SET") is reset before the server sees that
+     * command. The inner effect waits until it has snapped.
+     */
+    readonly resetBefore: (command: string) => Effect.Effect<Effect.Effect<void>>
+    /**
+     * Sets a trap: the server executes the next `command`, but no reply to it arrives; the connection is reset instead.
+     * The inner effect waits until it has snapped.
+     */
+    readonly dropReply: (command: string) => Effect.Effect<Effect.Effect<void>>
+    /**
+     * Sets a trap: after so many more bytes of the requests (or of the replies) of all connections together, the
+     * connection that carries the last of them is reset. The inner effect waits until it has snapped.
+     */
+    readonly cutAfter: (bytes: number, direction: "requests" | "replies") => Effect.Effect<Effect.Effect<void>>
+    /** How many clients are connected. */
+    readonly connections: Effect.Effect<number>
+    /** How often each command was passed on to the server so far, by its name in capitals. */
+    readonly commands: Effect.Effect<ReadonlyMap<string, number>>
+  }
+>()("@waybill/testing/FaultProxy") {}
+
+/**
+ * Listens on a port of its own and passes on to `upstream`, a port of 127.0.0.1.
+ *
+ * @category constructors
+ */
+export const make = Effect.fn("FaultProxy.make")(function* (
+  upstream: number
+): Effect.fn.Return<FaultProxy["Service"], never, Scope.Scope> {
+  const proxy = new Proxy(upstream)
+  const port = yield* listenSomewhere(proxy.server)
+  yield* Effect.addFinalizer(() => proxy.close)
+
+  const trap = (set: (snapped: () => void) => void) =>
+    Effect.sync(() => {
+      const snapped = Deferred.makeUnsafe<void>()
+      set(() => Deferred.doneUnsafe(snapped, Effect.void))
+      return Deferred.await(snapped)
+    })
+
+  return FaultProxy.of({
+    port,
+    url: `redis://127.0.0.1:${port}`,
+    pass: Effect.andThen(
+      Effect.sync(() => proxy.flow(true)),
+      Effect.suspend(() => (proxy.server.listening ? Effect.void : listen(proxy.server, port)))
+    ),
+    blackhole: Effect.sync(() => proxy.flow(false)),
+    refuse: Effect.sync(() => void proxy.server.close()),
+    reset: Effect.sync(() => proxy.reset()),
+    resetBefore: (command) =>
+      trap((snapped) => (proxy.trap = { _tag: "ResetBefore", command: command.toUpperCase(), snapped })),
+    dropReply: (command) =>
+      trap((snapped) => (proxy.trap = { _tag: "DropReply", command: command.toUpperCase(), snapped })),
+    cutAfter: (bytes, direction) => trap((snapped) => (proxy.cut = { bytes, direction, snapped })),
+    connections: Effect.sync(() => [...proxy.pairs].filter((pair) => !pair.client.closed).length),
+    commands: Effect.sync(() => new Map(proxy.commands))
+  })
+})
+
+/**
+ * A proxy in front of the `RedisServer` of the test.
+ *
+ * @category layers
+ */
+export const layer: Layer.Layer<FaultProxy, never, RedisServer> = Layer.effect(
+  FaultProxy,
+  Effect.flatMap(RedisServer, (server) => make(server.port))
+)
+
+type Direction = "requests" | "replies"
+
+interface Trap {
+  readonly _tag: "ResetBefore" | "DropReply"
+  readonly command: string
+  readonly snapped: () => void
+}
+
+interface Cut {
+  bytes: number
+  readonly direction: Direction
+  readonly snapped: () => void
+}
+
+class Proxy {
+  readonly server: Net.Server
+  readonly pairs = new Set<Pair>()
+  readonly commands = new Map<string, number>()
+  readonly upstream: number
+  trap: Trap | undefined
+  cut: Cut | undefined
+  flowing = true
+
+  constructor(upstream: number) {
+    this.upstream = upstream
+    this.server = Net.createServer({ pauseOnConnect: true, noDelay: true }, (client) => {
+      this.pairs.add(new Pair(this, client))
+    })
+  }
+
+  flow(flowing: boolean): void {
+    this.flowing = flowing
+    for (const pair of this.pairs) pair.flow()
+  }
+
+  reset(): void {
+    for (const pair of this.pairs) pair.reset()
+  }
+
+  readonly close: Effect.Effect<void> = Effect.callback((resume) => {
+    this.reset()
+    if (!this.server.listening) return resume(Effect.void)
+    this.server.close(() => resume(Effect.void))
+  })
+}
+
+/** A client and its connection to the server. */
+class Pair {
+  readonly proxy: Proxy
+  readonly client: Net.Socket
+  server: Net.Socket | undefined
+  readonly requests = new Requests()
+  /** The replies from here on are swallowed; the connection is reset when the server has answered with this. */
+  drop: { readonly nonce: string; readonly snapped: () => void } | undefined
+  swallowed = ""
+
+  constructor(proxy: Proxy, client: Net.Socket) {
+    this.proxy = proxy
+    this.client = client
+    client.on("data", (chunk: Buffer) => this.onRequests(chunk))
+    client.on("error", () => {})
+    client.on("close", () => this.onClose())
+    this.flow()
+  }
+
+  /** A paused socket reads nothing, so the bytes, and the end behind them, wait in the operating system. */
+  flow(): void {
+    if (!this.proxy.flowing) {
+      this.client.pause()
+      this.server?.pause()
+      return
+    }
+    if (this.server === undefined) {
+      const server = (this.server = Net.connect({ port: this.proxy.upstream, host: "127.0.0.1", noDelay: true }))
+      server.on("data", (chunk: Buffer) => this.onReplies(chunk))
+      server.on("error", () => {})
+      server.on("close", () => this.onClose())
+    }
+    this.server.resume()
+    this.client.resume()
+  }
+
+  onRequests(chunk: Buffer): void {
+    for (const request of this.requests.read(chunk)) {
+      const trap = this.proxy.trap
+      const snaps = trap?.command === request.command
+      if (snaps) this.proxy.trap = undefined
+      if (snaps && trap?._tag === "ResetBefore") {
+        this.reset()
+        return trap.snapped()
+      }
+      this.proxy.commands.set(request.command, (this.proxy.commands.get(request.command) ?? 0) + 1)
+      if (snaps && trap !== undefined) {
+        const nonce = `answered-${process.hrtime.bigint()}`
+        this.drop = { nonce, snapped: trap.snapped }
+        this.send("requests", request.bytes)
+        // The server answers in order: when this comes back, the command in front of it has been executed.
+        this.server?.write(`*2\r\n$4\r\nPING\r\n$${nonce.length}\r\n${nonce}\r\n`)
+      } else {
+        this.send("requests", request.bytes)
+      }
+    }
+  }
+
+  onReplies(chunk: Buffer): void {
+    if (this.drop === undefined) return this.send("replies", chunk)
+    this.swallowed = (this.swallowed + chunk.toString("latin1")).slice(-chunk.length - this.drop.nonce.length)
+    if (!this.swallowed.includes(this.drop.nonce)) return
+    this.reset()
+    this.drop.snapped()
+  }
+
+  send(direction: Direction, bytes: Buffer): void {
+    const to = direction === "requests" ? this.server : this.client
+    const cut = this.proxy.cut
+    if (cut === undefined || cut.direction !== direction) return void to?.write(bytes)
+    if (bytes.length < cut.bytes) {
+      cut.bytes -= bytes.length
+      return void to?.write(bytes)
+    }
+    this.proxy.cut = undefined
+    to?.write(bytes.subarray(0, cut.bytes), () => {
+      this.reset()
+      cut.snapped()
+    })
+  }
+
+  reset(): void {
+    this.client.resetAndDestroy()
+    this.server?.resetAndDestroy()
+  }
+
+  /** One side is gone: the other gets what is still on its way to it, and then the end. */
+  onClose(): void {
+    this.client.end()
+    this.server?.end()
+    if (this.client.closed && this.server?.closed !== false) this.proxy.pairs.delete(this)
+  }
+}
+
+interface Request {
+  readonly command: string
+  readonly bytes: Buffer
+}
+
+/** Cuts the bytes of a client into whole requests: arrays of strings, as every client library sends them. */
+class Requests {
+  #rest: Buffer = Buffer.alloc(0)
+
+  read(chunk: Buffer): Array<Request> {
+    this.#rest = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk])
+    const requests: Array<Request> = []
+    for (let request = this.#next(); request !== undefined; request = this.#next()) requests.push(request)
+    return requests
+  }
+
+  #next(): Request | undefined {
+    const count = this.#number(0, "*")
+    if (count === undefined) return undefined
+    let at = count.end
+    let command = ""
+    for (let i = 0; i < count.value; i++) {
+      const length = this.#number(at, "$")
+      if (length === undefined || length.end + length.value + 2 > this.#rest.length) return undefined
+      if (i === 0) command = this.#rest.toString("latin1", length.end, length.end + length.value).toUpperCase()
+      at = length.end + length.value + 2
+    }
+    const bytes = this.#rest.subarray(0, at)
+    this.#rest = this.#rest.subarray(at)
+    return { command, bytes }
+  }
+
+  #number(at: number, mark: string): { readonly value: number; readonly end: number } | undefined {
+    const end = this.#rest.indexOf("\r\n", at)
+    if (end < 0) return undefined
+    if (this.#rest.toString("latin1", at, at + 1) !== mark) throw new Error("FaultProxy: not a Redis request")
+    return { value: Number(this.#rest.toString("latin1", at + 1, end)), end: end + 2 }
+  }
+}
+
+const listen = (server: Net.Server, port: number): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    server.listen(port, "127.0.0.1", () => resume(Effect.void))
+  })
+
+/**
+ * From below the range that the system gives to outgoing connections: from inside it, a client that keeps dialling a
+ * refusing proxy ends up connected to itself.
+ */
+const listenSomewhere = (server: Net.Server): Effect.Effect<number> =>
+  Effect.suspend(() =>
+    Effect.flatMap(Random.nextIntBetween(10_000, 30_000), (port) =>
+      Effect.callback<number>((resume) => {
+        const onError = () => resume(listenSomewhere(server))
+        server.once("error", onError)
+        server.listen(port, "127.0.0.1", () => {
+          server.off("error", onError)
+          resume(Effect.succeed(port))
+        })
+      })
+    )
+  )

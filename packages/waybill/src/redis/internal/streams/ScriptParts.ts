@@ -1,0 +1,118 @@
+/**
+ * Lua that several scripts of the streams pattern share. A script is a header, the parts it needs, and its body.
+ *
+ * Every script checks the types of its keys before the first write, so that a foreign value under one of our names is
+ * reported by its name and leaves nothing half done.
+ *
+ * @module
+ */
+
+/** For scripts that write something new: the server refuses them when it is out of memory, before they begin. */
+export const writes = "#!lua\n"
+
+/** For scripts that only free or move: consumers must be able to drain a server that is out of memory. */
+export const drains = "#!lua flags=allow-oom\n"
+
+export const reads = "#!lua flags=no-writes,allow-oom\n"
+
+/** `mismatch(key, type)`: the reply `{'WRONGTYPE', key, found}` when the key holds something else, otherwise nil. */
+export const mismatch = `
+local function mismatch(key, expected)
+  local found = redis.call('TYPE', key).ok
+  if found ~= expected and found ~= 'none' then return {'WRONGTYPE', key, found} end
+end
+`
+
+/** `clock()`: milliseconds since the epoch by the server's clock, the only one that counts. */
+export const clock = `
+local function clock()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+`
+
+/**
+ * `less(a, b)`: the order of stream ids, which have more digits than a Lua number.
+ * `before(id)`: an id such that everything from `id` on comes after it, and nothing that came earlier but a few entries
+ * of the same millisecond.
+ */
+export const ids = `
+local function less(a, b)
+  local am, as = string.match(a, '^(%d+)-(%d+)$')
+  local bm, bs = string.match(b, '^(%d+)-(%d+)$')
+  if am == bm then return #as < #bs or (#as == #bs and as < bs) end
+  return #am < #bm or (#am == #bm and am < bm)
+end
+local function before(id)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  if seq ~= '0' and #seq < 16 then return ms .. '-' .. string.format('%.0f', tonumber(seq) - 1) end
+  if ms == '0' then return '0-0' end
+  return string.format('%.0f', tonumber(ms) - 1) .. '-18446744073709551615'
+end
+`
+
+/**
+ * `add(stream, head, raw, from)`: XADD of the pairs in `head` and then of the pairs in `raw` from index `from` on; the new id.
+ *
+ * Lua passes at most some thousand arguments. An entry with more fields than that keeps its payload, and all fields
+ * packed into one.
+ */
+export const add = `
+local function add(stream, head, raw, from)
+  local call = {'XADD', stream, '*'}
+  for i = 1, #head do call[#call + 1] = head[i] end
+  if #raw - from > 6000 then
+    for i = from, #raw, 2 do
+      if raw[i] == 'payload' then
+        call[#call + 1] = 'payload'
+        call[#call + 1] = raw[i + 1]
+        break
+      end
+    end
+    call[#call + 1] = 'packed'
+    call[#call + 1] = cmsgpack.pack(raw)
+  else
+    for i = from, #raw do call[#call + 1] = raw[i] end
+  end
+  return redis.call(unpack(call))
+end
+`
+
+/**
+ * `bury(letter)`: adds a dead letter. Its own eight pairs come first and the fields of the message follow as they were, whatever
+ * they are called, which is how `exhume` tells them apart.
+ * `keepDead(max, age, now)`: applies the cap; how many dead letters it dropped. They are counted in the state of the group.
+ *
+ * Both use the locals `dead` and `state`, the keys.
+ */
+export const deadLetters = `
+local function bury(reason, cause, attempts, fence, id, at, origin, consumer, raw, from)
+  return add(dead, {'reason', reason, 'cause', cause, 'attempts', attempts, 'fence', fence, 'id', id, 'at', at,
+    'origin', origin, 'consumer', consumer}, raw, from)
+end
+local function keepDead(max, age, now)
+  local dropped = redis.call('XTRIM', dead, 'MAXLEN', max)
+    + redis.call('XTRIM', dead, 'MINID', string.format('%.0f', math.max(0, now - age)))
+  if dropped > 0 then redis.call('HINCRBY', state, 'dropped', dropped) end
+  return dropped
+end
+`
+
+/**
+ * `split(source, entry, fields)`: id, published at, attempts and deliveries before this entry, and where the fields of
+ * the message begin. A retry entry carries the first four in its first four pairs; an entry of the main stream may
+ * carry the first two, and its own id stands for what it does not.
+ */
+export const split = `
+local function split(source, entry, fields)
+  if source == '1' and fields[1] == 'id' and fields[3] == 'at' and fields[5] == 'attempt' and fields[7] == 'fence' then
+    return fields[2], fields[4], tonumber(fields[6]) or 0, tonumber(fields[8]) or 0, 9
+  end
+  local id, at = entry, string.match(entry, '^%d+')
+  for i = 1, #fields, 2 do
+    if fields[i] == 'id' and fields[i + 1] ~= '' then id = fields[i + 1] end
+    if fields[i] == 'at' and string.find(fields[i + 1], '^%d+$') then at = fields[i + 1] end
+  end
+  return id, at, 0, 0, 1
+end
+`
