@@ -13,6 +13,7 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
@@ -21,7 +22,7 @@ import type { Delivery } from "../Delivery.ts"
 import { Inspector, type TopicInfo } from "../Inspector.ts"
 import { Lifecycle } from "../Lifecycle.ts"
 import { AtLeastOnce, AtMostOnce, type Receiver, Transport } from "../Transport.ts"
-import { Member, type StreamGroup } from "./StreamGroup.ts"
+import { type Fact, Member, type StreamGroup } from "./StreamGroup.ts"
 import { type StreamLimits, StreamTopic } from "./StreamTopic.ts"
 
 /**
@@ -102,7 +103,7 @@ class Store {
 
   open(name: string): StreamTopic {
     let topic = this.topics.get(name)
-    if (topic === undefined) this.topics.set(name, (topic = new StreamTopic(name, this.#limits, this.lifecycle)))
+    if (topic === undefined) this.topics.set(name, (topic = new StreamTopic(name, this.#limits)))
     return topic
   }
 
@@ -111,30 +112,47 @@ class Store {
   }
 }
 
-/** Opening the latches of a step resumes nobody before the fiber that made the step lets others run. */
-const completed = <A>(topic: StreamTopic, value: A): Effect.Effect<A> => {
-  const latches = topic.waking()
-  return latches.length === 0
-    ? Exit.succeed(value)
-    : Effect.as(
-        Effect.forEach(latches, (latch) => latch.open, { discard: true }),
-        value
-      )
+/** Lets the world know of a step. Nobody is resumed before the fiber that made it lets others run. */
+const completed = <A>(
+  { lifecycle }: Store,
+  topic: StreamTopic,
+  fiber: Fiber.Fiber<unknown, unknown>,
+  value: A
+): Effect.Effect<A> => {
+  const latches = topic.opening()
+  if (latches.length > 0) {
+    // A task of its own, because an effect might be interrupted before it opens what others wait for.
+    fiber.currentDispatcher.scheduleTask(() => {
+      for (const latch of latches) latch.openUnsafe()
+    }, 0)
+  }
+  return topic.facts.length === 0 ? Exit.succeed(value) : Effect.as(tell(lifecycle, topic.facts), value)
 }
+
+const tell = Effect.fnUntraced(function* (lifecycle: Lifecycle, facts: Array<Fact>) {
+  for (let fact = facts.shift(); fact !== undefined; fact = facts.shift()) {
+    if (fact._tag === "Settled") lifecycle.emit(fact)
+    else yield* lifecycle.report(fact)
+  }
+})
+
+/** One step of the store, at one instant. */
+const step = <A, E, R>(f: (now: number, fiber: Fiber.Fiber<unknown, unknown>) => Effect.Effect<A, E, R>) =>
+  Effect.withFiber<A, E, R>((fiber) => f(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe(), fiber))
 
 const transportOf = (store: Store): Context.Service.Shape<typeof Transport> => ({
   lifecycle: store.lifecycle,
   publish: (name, messages) =>
-    Effect.clockWith((clock) => {
+    step((now, fiber) => {
       const topic = store.open(name)
-      return completed(topic, topic.publish(messages, clock.currentTimeMillisUnsafe()))
+      return completed(store, topic, fiber, topic.publish(messages, now))
     }),
   receive: (subscription) =>
     Effect.acquireRelease(
       Effect.sync(() => {
         const topic = store.open(subscription.topic)
-        const group = topic.open(subscription.group, subscription.start)
-        return new MemoryReceiver(topic, group, new Member(store.nextConsumer(), subscription))
+        const group = topic.join(subscription.group, subscription.start)
+        return new MemoryReceiver(store, topic, group, new Member(store.nextConsumer(), subscription))
       }),
       (receiver) => receiver.leave
     )
@@ -145,11 +163,13 @@ const longestSleep = 24 * 60 * 60 * 1000
 
 class MemoryReceiver implements Receiver {
   readonly consumer: string
+  readonly #store: Store
   readonly #topic: StreamTopic
   readonly #group: StreamGroup
   readonly #member: Member
 
-  constructor(topic: StreamTopic, group: StreamGroup, member: Member) {
+  constructor(store: Store, topic: StreamTopic, group: StreamGroup, member: Member) {
+    this.#store = store
     this.consumer = member.consumer
     this.#topic = topic
     this.#group = group
@@ -166,36 +186,41 @@ class MemoryReceiver implements Receiver {
       const clock = fiber.getRef(Clock.Clock)
       const now = clock.currentTimeMillisUnsafe()
       this.#topic.promote(now)
+      this.#group.reclaim(this.#member, now)
+      // What others must know comes first: nothing may come between the deliveries and who asked for them.
+      const told = completed(this.#store, this.#topic, fiber, undefined)
+      if (!Exit.isExit(told)) return Effect.flatMap(told, () => this.take(max))
       const deliveries = this.#group.take(this.#member, Math.max(1, max), now)
       return isReadonlyArrayNonEmpty(deliveries)
-        ? completed(this.#topic, deliveries)
+        ? Exit.succeed(deliveries)
         : Effect.flatMap(this.#change(clock, now), () => this.take(max))
     })
 
   readonly settle: Receiver["settle"] = (settlements) =>
-    Effect.clockWith((clock) => {
-      const now = clock.currentTimeMillisUnsafe()
+    step((now, fiber) => {
       const answers = settlements.map(([delivery, settlement]) =>
         this.#group.settle(this.#member, delivery, settlement, now)
       )
-      return completed(this.#topic, answers)
+      return completed(this.#store, this.#topic, fiber, answers)
     })
 
   readonly lost: Receiver["lost"] = Effect.suspend(() => {
     const robbed = this.#member.robbed
     const lost = this.#member.losses()
-    return isReadonlyArrayNonEmpty(lost) ? Exit.succeed(lost) : Effect.flatMap(robbed.await, () => this.lost)
+    if (!isReadonlyArrayNonEmpty(lost)) return Effect.flatMap(robbed.await, () => this.lost)
+    const { group, topic } = lost[0]
+    return Effect.as(this.#store.lifecycle.report({ _tag: "LeaseLost", topic, group, deliveries: lost }), lost)
   })
 
-  readonly leave = Effect.suspend(() => {
+  readonly leave = step((_, fiber) => {
     this.#group.leave(this.#member)
-    return completed(this.#topic, undefined)
+    return completed(this.#store, this.#topic, fiber, undefined)
   })
 
   setSilent(silent: boolean): Effect.Effect<void> {
-    return Effect.clockWith((clock) => {
-      this.#group.setSilent(this.#member, silent ? clock.currentTimeMillisUnsafe() : undefined)
-      return completed(this.#topic, undefined)
+    return step((now, fiber) => {
+      this.#group.setSilent(this.#member, silent ? now : undefined)
+      return completed(this.#store, this.#topic, fiber, undefined)
     })
   }
 
@@ -210,26 +235,22 @@ class MemoryReceiver implements Receiver {
 
 const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
   const inGroup = <A>(name: string, group: string, otherwise: A, f: (group: StreamGroup) => A) =>
-    Effect.suspend(() => {
+    step((_, fiber) => {
       const topic = store.topics.get(name)
       const found = topic?.group(group)
-      return topic === undefined || found === undefined ? Exit.succeed(otherwise) : completed(topic, f(found))
+      return topic === undefined || found === undefined
+        ? Exit.succeed(otherwise)
+        : completed(store, topic, fiber, f(found))
     })
   const setPaused = (name: string, group: string, paused: boolean) =>
-    Effect.suspend(() => {
+    step((_, fiber) => {
       const topic = store.open(name)
       topic.setPaused(group, paused)
-      return completed(topic, undefined)
+      return completed(store, topic, fiber, undefined)
     })
   return {
     topics: Effect.sync(() => Array.from(store.topics.keys())),
-    describe: (name) =>
-      Effect.clockWith((clock) => {
-        const topic = store.topics.get(name)
-        return topic === undefined
-          ? Exit.succeed(nothing(name))
-          : Exit.succeed(topic.describe(clock.currentTimeMillisUnsafe()))
-      }),
+    describe: (name) => step((now) => Exit.succeed(store.topics.get(name)?.describe(now) ?? nothing(name))),
     deadLetters: (topic, group, { after, limit }) =>
       inGroup(topic, group, [], (group) => group.deadLetters(Option.getOrUndefined(after), limit)),
     redrive: (topic, group, entries) => inGroup(topic, group, 0, (group) => group.redrive(entries)),

@@ -23,6 +23,8 @@ export interface Stored extends Message {
   open: number
 }
 
+export type Fact = Exclude<Event, { readonly _tag: "Published" }>
+
 /** What a group needs of the topic it belongs to. */
 export interface StreamHome {
   readonly name: string
@@ -30,11 +32,12 @@ export interface StreamHome {
   /** A group is done with this message in the log. */
   readonly settled: (message: Stored) => void
   readonly nextReceipt: () => string
-  readonly emit: (event: Event) => void
+  /** Tells the lifecycle, once the present step is complete. */
+  readonly report: (fact: Fact) => void
   /** Lets every waiting receiver look again, once the present step is complete. */
   readonly change: () => void
   /** Has this latch opened, once the present step is complete. */
-  readonly wake: (latch: Latch.Latch) => void
+  readonly open: (latch: Latch.Latch) => void
 }
 
 /** A message on its way through this group. */
@@ -129,11 +132,31 @@ export class StreamGroup {
     this.#topic.change()
   }
 
+  /** What members hold whose lease has passed goes back, the attempt counted; what too many have died of, goes no further. */
+  reclaim(member: Member, now: number): void {
+    if (!this.#mayTake(member)) return
+    const from: Array<string> = []
+    let count = 0
+    for (const silent of this.#members) {
+      if (silent.held.size === 0 || silent.expiresAt() > now) continue
+      from.push(silent.consumer)
+      count += silent.held.size
+      for (const work of silent.held.values()) {
+        if (work.delivery !== undefined) silent.rob(work.delivery)
+        work.deaths++
+        if (work.deaths < member.maxDeliveries) this.#return(work)
+        else this.#buryUnseen(work, now)
+      }
+      silent.held.clear()
+      this.#topic.open(silent.robbed)
+    }
+    if (count > 0) this.#topic.report({ _tag: "Claimed", topic: this.#topic.name, group: this.name, from, count })
+  }
+
   /** At most `max` deliveries for this member; none when there is nothing for it now. */
   take(member: Member, max: number, now: number): Array<Delivery> {
     const out: Array<Delivery> = []
-    if (this.paused || member.silentSince !== undefined || !this.#members.has(member)) return out
-    this.#takeFromSilent(member, max, now, out)
+    if (!this.#mayTake(member)) return out
     while (out.length < max) {
       const work = this.#returned.shift()
       if (work === undefined) break
@@ -285,31 +308,16 @@ export class StreamGroup {
     }
   }
 
-  /** Takes over what members hold whose lease has passed. */
-  #takeFromSilent(member: Member, max: number, now: number, out: Array<Delivery>): void {
-    const from: Array<string> = []
-    for (const silent of this.#members) {
-      if (silent.expiresAt() > now || silent.held.size === 0) continue
-      const held = silent.held.size
-      for (const [receipt, work] of silent.held) {
-        if (out.length === max) break
-        silent.held.delete(receipt)
-        if (work.delivery !== undefined) silent.rob(work.delivery)
-        work.deaths++
-        if (work.deaths < member.maxDeliveries) out.push(this.#deliver(work, member, now))
-        else this.#buryUnseen(work, now)
-      }
-      if (silent.held.size === held) continue
-      from.push(silent.consumer)
-      this.#topic.wake(silent.robbed)
-    }
-    if (from.length > 0) {
-      this.#topic.emit({ _tag: "Claimed", topic: this.#topic.name, group: this.name, from, count: out.length })
-    }
+  #mayTake(member: Member): boolean {
+    return !this.paused && member.silentSince === undefined && this.#members.has(member)
   }
 
   #release(work: Work): void {
     work.attempt--
+    this.#return(work)
+  }
+
+  #return(work: Work): void {
     this.#leaveLog(work)
     this.#returned.push(work)
     this.#topic.change()
@@ -327,7 +335,7 @@ export class StreamGroup {
     const topic = this.#topic.name
     const letter = { id, body, headers, key, version, publishedAt, topic, group: this.name }
     const count = this.#deadLetters.add({ ...letter, reason, cause, attempts: work.attempt, diedAt: now }, work.fence)
-    if (count > 0) this.#topic.emit({ _tag: "DeadLettersDropped", topic, group: this.name, count })
+    if (count > 0) this.#topic.report({ _tag: "DeadLettersDropped", topic, group: this.name, count })
   }
 
   /** No consumer settles it, so nobody else reports it. */
@@ -337,6 +345,6 @@ export class StreamGroup {
     if (work.delivery === undefined) return
     const settlement = Settlement.deadLetter("CrashLoop", cause)
     const { topic, group } = work.delivery
-    this.#topic.emit({ _tag: "Settled", topic, group, delivery: work.delivery, settlement, stale: false })
+    this.#topic.report({ _tag: "Settled", topic, group, delivery: work.delivery, settlement, stale: false })
   }
 }

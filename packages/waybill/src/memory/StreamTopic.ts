@@ -7,11 +7,10 @@
 import * as Duration from "effect/Duration"
 import * as Latch from "effect/Latch"
 import type { TopicInfo } from "../Inspector.ts"
-import type { Event, Lifecycle } from "../Lifecycle.ts"
 import type { Outgoing, Receipt } from "../Message.ts"
 import { DueQueue } from "./DueQueue.ts"
 import { Fifo } from "./Fifo.ts"
-import { StreamGroup, type Stored, type StreamHome } from "./StreamGroup.ts"
+import { type Fact, StreamGroup, type Stored, type StreamHome } from "./StreamGroup.ts"
 
 export interface StreamLimits {
   readonly dedupMillis: number
@@ -21,6 +20,8 @@ export interface StreamLimits {
 
 export class StreamTopic implements StreamHome {
   readonly name: string
+  /** What nobody has been told yet. */
+  readonly facts: Array<Fact> = []
   readonly log = new Fifo<Stored>()
   readonly #paused = new Set<string>()
   readonly #groups = new Map<string, StreamGroup>()
@@ -28,18 +29,16 @@ export class StreamTopic implements StreamHome {
   readonly #seen = new Set<string>()
   readonly #forgetting = new Fifo<{ readonly id: string; readonly at: number }>()
   readonly #limits: StreamLimits
-  readonly #lifecycle: Lifecycle
   #changed = Latch.makeUnsafe()
   #stirred = false
-  #waking: Array<Latch.Latch> = []
+  #opening: Array<Latch.Latch> = []
   #receipts = 0
   #idMillis = 0
   #idSequence = 0
 
-  constructor(name: string, limits: StreamLimits, lifecycle: Lifecycle) {
+  constructor(name: string, limits: StreamLimits) {
     this.name = name
     this.#limits = limits
-    this.#lifecycle = lifecycle
   }
 
   publish(messages: ReadonlyArray<Outgoing>, now: number): ReadonlyArray<Receipt> {
@@ -64,7 +63,7 @@ export class StreamTopic implements StreamHome {
   }
 
   /** The group of this name; a new one begins where `start` says. */
-  open(name: string, start: "earliest" | "latest"): StreamGroup {
+  join(name: string, start: "earliest" | "latest"): StreamGroup {
     const known = this.#groups.get(name)
     if (known !== undefined) return known
     const { log } = this
@@ -94,15 +93,11 @@ export class StreamTopic implements StreamHome {
     const group = this.#groups.get(name)
     if (group !== undefined) group.paused = paused
     this.change()
-    this.emit({ _tag: paused ? "ConsumerPaused" : "ConsumerResumed", topic: this.name, group: name })
+    this.report({ _tag: paused ? "ConsumerPaused" : "ConsumerResumed", topic: this.name, group: name })
   }
 
   nextReceipt(): string {
     return String(++this.#receipts)
-  }
-
-  emit(event: Event): void {
-    this.#lifecycle.emit(event)
   }
 
   /** Opens at the next change that may give a waiting receiver something to take. */
@@ -114,21 +109,25 @@ export class StreamTopic implements StreamHome {
     this.#stirred = true
   }
 
-  wake(latch: Latch.Latch): void {
-    this.#waking.push(latch)
+  open(latch: Latch.Latch): void {
+    this.#opening.push(latch)
   }
 
-  /** The latches that the caller must open, now that its step is complete. */
-  waking(): ReadonlyArray<Latch.Latch> {
+  report(fact: Fact): void {
+    this.facts.push(fact)
+  }
+
+  /** The latches to open now that a step is complete. */
+  opening(): ReadonlyArray<Latch.Latch> {
     if (this.#stirred) {
-      this.#waking.push(this.#changed)
+      this.#opening.push(this.#changed)
       this.#changed = Latch.makeUnsafe()
       this.#stirred = false
     }
-    if (this.#waking.length === 0) return this.#waking
-    const latches = this.#waking
-    this.#waking = []
-    return latches
+    if (this.#opening.length === 0) return this.#opening
+    const opening = this.#opening
+    this.#opening = []
+    return opening
   }
 
   get nextDelayedAt(): number | undefined {
@@ -191,7 +190,7 @@ export class StreamTopic implements StreamHome {
     while (this.log.length > this.#limits.maxLength) this.log.shift()
     for (const group of this.#groups.values()) {
       const count = group.cut(this.log.first)
-      if (count > 0) this.emit({ _tag: "Truncated", topic: this.name, group: group.name, count })
+      if (count > 0) this.report({ _tag: "Truncated", topic: this.name, group: group.name, count })
     }
   }
 }
