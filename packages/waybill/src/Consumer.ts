@@ -144,8 +144,10 @@ const makeConsumer = <A, E, R>(fields: {
  * headers and the fence.
  */
 export const process =
-  <P, A, E, R>(handler: (payload: P, delivery: Delivery) => Effect.Effect<A, E, R>) =>
-  <RS>(source: Source<P, RS>): Consumer<A, E, R | RS> =>
+  <P, Handled extends Effect.Effect<unknown, unknown, unknown>>(handler: (payload: P, delivery: Delivery) => Handled) =>
+  <RS>(
+    source: Source<P, RS>
+  ): Consumer<Effect.Success<Handled>, Effect.Error<Handled>, Effect.Services<Handled> | RS> =>
     makeConsumer({
       source,
       routes: Routing.none,
@@ -153,7 +155,7 @@ export const process =
         _tag: "One",
         run: (delivery) => {
           const decoded = source.decode(delivery)
-          const handled: Effect.Effect<A, E | Undecodable, R | RS> =
+          const handled: Effect.Effect<unknown, unknown, unknown> =
             Exit.isExit(decoded) && Exit.isSuccess(decoded)
               ? handler(decoded.value as P, delivery) // isExit cannot know what the effect would have produced
               : Effect.flatMap(decoded, (payload) => handler(payload, delivery))
@@ -194,12 +196,18 @@ export interface Item<out P> {
  * ```
  */
 export const processBatch =
-  <P, A, E, E2, R>(
+  <P, Handled extends Effect.Effect<ReadonlyArray<Result.Result<unknown, unknown>>, unknown, unknown>>(
     size: number,
     within: Duration.Input,
-    handler: (items: NonEmptyReadonlyArray<Item<P>>) => Effect.Effect<ReadonlyArray<Result.Result<A, E>>, E2, R>
+    handler: (items: NonEmptyReadonlyArray<Item<P>>) => Handled
   ) =>
-  <RS>(source: Source<P, RS>): Consumer<A, E | E2, R | RS> =>
+  <RS>(
+    source: Source<P, RS>
+  ): Consumer<
+    Result.Result.Success<Effect.Success<Handled>[number]>,
+    Effect.Error<Handled> | Result.Result.Failure<Effect.Success<Handled>[number]>,
+    Effect.Services<Handled> | RS
+  > =>
     makeConsumer({
       source,
       routes: Routing.none,
