@@ -7,7 +7,7 @@ const order = [
   ["Message", "Topic", "Delivery", "Settlement", "RetryPolicy", "Routing"],
   ["Lifecycle", "Transport", "Inspector"],
   ["Metrics"],
-  ["Producer", "internal/Workers", "Consumer"]
+  ["Producer", "internal/Workers", "Consumer", "DeadLetters"]
 ].flat()
 /** A folder of transports sees what travels and the ports, its own files, and no other folder. */
 const folders = ["memory", "redis"]

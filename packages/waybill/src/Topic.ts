@@ -7,6 +7,7 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
+import * as SchemaIssue from "effect/SchemaIssue"
 import * as SchemaParser from "effect/SchemaParser"
 import type { Body } from "./Message.ts"
 
@@ -60,6 +61,8 @@ const defaultMaxBytes = 1_048_576
 
 const utf8 = new TextEncoder()
 
+const describe = SchemaIssue.makeFormatterDefault()
+
 const namePattern = /^[^\s{}]{1,200}$/
 
 /**
@@ -107,7 +110,7 @@ export const make = <S extends Schema.Constraint>(
     const bytes = utf8.encode(text).length
     return bytes <= limit ? Exit.succeed(text) : Exit.fail(new PayloadTooLarge({ topic: name, bytes, limit }))
   }
-  const undecodable = (issue: unknown) => new DecodeFailure({ topic: name, issue: String(issue) })
+  const undecodable = (issue: string) => new DecodeFailure({ topic: name, issue })
 
   return {
     name,
@@ -118,7 +121,7 @@ export const make = <S extends Schema.Constraint>(
       // Most schemas answer at once: the result is already an Exit, and no fiber has to interpret it.
       if (Exit.isExit(encoded) && Exit.isSuccess(encoded)) return toText(encoded.value)
       return Effect.flatMap(
-        Effect.mapError(encoded, (issue) => new InvalidPayload({ topic: name, issue: String(issue) })),
+        Effect.mapError(encoded, (issue) => new InvalidPayload({ topic: name, issue: describe(issue) })),
         toText
       )
     },
@@ -128,12 +131,12 @@ export const make = <S extends Schema.Constraint>(
       try {
         json = JSON.parse(body)
       } catch (error) {
-        return Exit.fail(undecodable(error))
+        return Exit.fail(undecodable(String(error)))
       }
       const decoded = decodeUnknown(json)
       // isExit cannot know that this Exit holds what the effect would have produced.
       if (Exit.isExit(decoded) && Exit.isSuccess(decoded)) return Exit.succeed(decoded.value as S["Type"])
-      return Effect.mapError(decoded, undecodable)
+      return Effect.mapError(decoded, (issue) => undecodable(describe(issue)))
     }
   }
 }

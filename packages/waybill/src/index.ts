@@ -1,4 +1,5 @@
 export * as Consumer from "./Consumer.ts"
+export * as DeadLetters from "./DeadLetters.ts"
 export type * as Delivery from "./Delivery.ts"
 export * as Inspector from "./Inspector.ts"
 export * as Lifecycle from "./Lifecycle.ts"

@@ -1,0 +1,165 @@
+/**
+ * Reading, redriving and discarding the dead letters of a group. A pass looks at what was dead when it began, once: a
+ * message that dies again meanwhile waits for the next pass. Interrupted half way and run again, it loses and doubles nothing.
+ *
+ * @module
+ */
+import * as Arr from "effect/Array"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import * as Stream from "effect/Stream"
+import { type DeadLetter, Inspector } from "./Inspector.ts"
+import type { DecodeFailure, Topic } from "./Topic.ts"
+import type { TransportError } from "./Transport.ts"
+
+/** A dead letter with its body decoded, or why it cannot be. */
+export interface Decoded<out P> extends DeadLetter {
+  readonly payload: Result.Result<P, DecodeFailure>
+}
+
+/** What a page of the pass carries; the store answers each in constant time. */
+const pageSize = 500
+
+/**
+ * The dead letters of a group, oldest first.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schema, Stream } from "effect"
+ * import { DeadLetters, Topic } from "waybill"
+ *
+ * const Payment = Topic.make("payments", { payload: Schema.Struct({ cents: Schema.Int }) })
+ *
+ * const declined = DeadLetters.stream(Payment, "charge").pipe(
+ *   Stream.filter((letter) => letter.reason === "CardDeclined"),
+ *   Stream.take(20),
+ *   Stream.runCollect
+ * )
+ * ```
+ */
+export const stream = <P, RD, RE>(
+  topic: Topic<P, RD, RE>,
+  group: string
+): Stream.Stream<Decoded<P>, TransportError, Inspector | RD> =>
+  pages(topic.name, group).pipe(
+    Stream.flattenIterable,
+    Stream.mapEffect((letter) => decoded(topic, letter))
+  )
+
+export interface Selection<in P> {
+  /** Which dead letters; all of them by default. */
+  readonly where?: ((letter: Decoded<P>) => boolean) | undefined
+  /** At most so many. */
+  readonly limit?: number | undefined
+  /** Only counts. */
+  readonly dryRun?: boolean | undefined
+  /** At most so many a second; unlimited by default. */
+  readonly ratePerSecond?: number | undefined
+}
+
+/** `selected` matched, `done` of them were still there and were moved or deleted. */
+export interface Report {
+  readonly examined: number
+  readonly selected: number
+  readonly done: number
+}
+
+/**
+ * Sends dead letters back to their group: attempts start again, the id and the fence go on. A letter leaves the dead
+ * letters in the same step, so redriving it twice delivers it once.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { DeadLetters, Topic } from "waybill"
+ *
+ * const Payment = Topic.make("payments", { payload: Schema.Struct({ cents: Schema.Int }) })
+ *
+ * const program = Effect.gen(function*() {
+ *   const where = (letter: DeadLetters.Decoded<{ readonly cents: number }>) => letter.reason === "GatewayDown"
+ *   const plan = yield* DeadLetters.redrive(Payment, "charge", { where, dryRun: true })
+ *   yield* Effect.log(`${plan.selected} of ${plan.examined} would go back`)
+ *   yield* DeadLetters.redrive(Payment, "charge", { where, ratePerSecond: 100 })
+ * })
+ * ```
+ */
+export const redrive = Effect.fn("DeadLetters.redrive")(function* <P, RD, RE>(
+  topic: Topic<P, RD, RE>,
+  group: string,
+  selection: Selection<P> = {}
+): Effect.fn.Return<Report, TransportError, Inspector | RD> {
+  const inspector = yield* Inspector
+  return yield* pass(topic, group, selection, (entries) => inspector.redrive(topic.name, group, entries))
+})
+
+/** Deletes dead letters for good. */
+export const discard = Effect.fn("DeadLetters.discard")(function* <P, RD, RE>(
+  topic: Topic<P, RD, RE>,
+  group: string,
+  selection: Selection<P> = {}
+): Effect.fn.Return<Report, TransportError, Inspector | RD> {
+  const inspector = yield* Inspector
+  return yield* pass(topic, group, selection, (entries) => inspector.discard(topic.name, group, entries))
+})
+
+const decoded = <P, RD, RE>(topic: Topic<P, RD, RE>, letter: DeadLetter): Effect.Effect<Decoded<P>, never, RD> =>
+  Effect.map(Effect.result(topic.decode(letter.body)), (payload) => ({ ...letter, payload }))
+
+/** Ends after as many letters as there were at the beginning: new ones stand behind them. */
+const pages = (topic: string, group: string): Stream.Stream<ReadonlyArray<DeadLetter>, TransportError, Inspector> =>
+  Stream.unwrap(
+    Effect.gen(function* () {
+      const inspector = yield* Inspector
+      const info = yield* inspector.describe(topic)
+      const total = info.groups.find((candidate) => candidate.group === group)?.deadLetters ?? 0
+      const start = { after: Option.none<string>(), left: total }
+      return Stream.paginate(start, ({ after, left }) =>
+        left === 0
+          ? Exit.succeed([[], Option.none()] as const)
+          : Effect.map(inspector.deadLetters(topic, group, { after, limit: Math.min(pageSize, left) }), (page) => {
+              const last = page.at(-1)
+              const next =
+                last === undefined
+                  ? Option.none()
+                  : Option.some({ after: Option.some(last.entry), left: left - page.length })
+              return [[page], next] as const
+            })
+      )
+    })
+  )
+
+const pass = Effect.fnUntraced(function* <P, RD, RE>(
+  topic: Topic<P, RD, RE>,
+  group: string,
+  { dryRun = false, limit = Infinity, ratePerSecond, where = () => true }: Selection<P>,
+  act: (entries: ReadonlyArray<string>) => Effect.Effect<number, TransportError>
+): Effect.fn.Return<Report, TransportError, Inspector | RD> {
+  let examined = 0
+  let selected = 0
+  let done = 0
+  const perStep = ratePerSecond === undefined ? pageSize : Math.max(1, Math.min(pageSize, Math.floor(ratePerSecond)))
+  const pause = ratePerSecond === undefined ? Effect.void : Effect.sleep((perStep / ratePerSecond) * 1000)
+  yield* pages(topic.name, group).pipe(
+    Stream.takeWhile(() => selected < limit),
+    Stream.runForEach(
+      Effect.fnUntraced(function* (page) {
+        const matching: Array<string> = []
+        for (const letter of page) {
+          if (selected === limit) break
+          examined++
+          if (!where(yield* decoded(topic, letter))) continue
+          selected++
+          matching.push(letter.entry)
+        }
+        if (dryRun) return
+        for (const entries of Arr.chunksOf(matching, perStep)) {
+          done += yield* act(entries)
+          yield* pause
+        }
+      })
+    )
+  )
+  return { examined, selected, done }
+})
