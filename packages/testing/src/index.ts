@@ -1,2 +1,3 @@
 export * as FaultProxy from "./FaultProxy.ts"
+export * as History from "./History.ts"
 export * as RedisServer from "./RedisServer.ts"
