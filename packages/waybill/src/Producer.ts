@@ -5,13 +5,15 @@
  * @module
  */
 import * as Arr from "effect/Array"
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import type * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import { memoize } from "effect/Function"
+import * as Option from "effect/Option"
+import * as Tracer from "effect/Tracer"
 import type { Due, Headers, Outgoing, Receipt } from "./Message.ts"
 import * as Metrics from "./Metrics.ts"
 import type { InvalidPayload, PayloadTooLarge, Topic } from "./Topic.ts"
@@ -55,7 +57,7 @@ export const publish = Effect.fnUntraced(function* <P, RD, RE>(
   options?: PublishOptions
 ): Effect.fn.Return<Receipt, InvalidPayload | PayloadTooLarge | TransportError, Transport | RE> {
   const transport = yield* Transport
-  const message = outgoing(topic, payload, yield* topic.encode(payload), options, yield* currentFiber)
+  const message = outgoing(topic, payload, yield* topic.encode(payload), options, yield* currentTrace)
   const receipts = yield* send(transport, topic, [message])
   // The port answers one receipt a message.
   return receipts[0]!
@@ -81,17 +83,29 @@ export const publishAll = Effect.fnUntraced(function* <P, RD, RE>(
   options?: (payload: P, index: number) => PublishOptions
 ): Effect.fn.Return<ReadonlyArray<Receipt>, InvalidPayload | PayloadTooLarge | TransportError, Transport | RE> {
   const transport = yield* Transport
-  const fiber = yield* currentFiber
+  const trace = yield* currentTrace
   const messages: Array<Outgoing> = []
   for (let i = 0; i < payloads.length; i++) {
     // i is within bounds; P may itself be undefined, so no other check can tell.
     const payload = payloads[i] as P
-    messages.push(outgoing(topic, payload, yield* topic.encode(payload), options?.(payload, i), fiber))
+    messages.push(outgoing(topic, payload, yield* topic.encode(payload), options?.(payload, i), trace))
   }
   return Arr.isReadonlyArrayNonEmpty(messages) ? yield* send(transport, topic, messages) : []
 })
 
-const currentFiber = Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => Exit.succeed(fiber))
+/** The `traceparent` of the span that publishes, or of the nearest one around it that may be told to others. */
+const currentTrace = Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>): Exit.Exit<string | undefined> => {
+  let span = fiber.cache.span
+  while (span !== undefined && Context.get(span.annotations, Tracer.DisablePropagation)) {
+    span = span._tag === "Span" ? Option.getOrUndefined(span.parent) : undefined
+  }
+  if (span === undefined) return Exit.succeed(undefined)
+  const header = `00-${span.traceId.padStart(32, "0")}-${span.spanId.padStart(16, "0")}-${span.sampled ? "01" : "00"}`
+  // A tracer may have ids of its own kind, which nobody could read back.
+  return Exit.succeed(traceparent.test(header) ? header : undefined)
+})
+
+const traceparent = /^00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]$/
 
 const noHeaders: Headers = {}
 
@@ -100,20 +114,13 @@ const outgoing = <P, RD, RE>(
   payload: P,
   body: string,
   options: PublishOptions | undefined,
-  fiber: Fiber.Fiber<unknown, unknown>
+  trace: string | undefined
 ): Outgoing => {
-  const span = fiber.cache.span
   const headers = options?.headers ?? noHeaders
   return {
     id: options?.id,
     body,
-    headers:
-      span === undefined || "traceparent" in headers
-        ? headers
-        : {
-            ...headers,
-            traceparent: `00-${span.traceId.padStart(32, "0")}-${span.spanId}-${span.sampled ? "01" : "00"}`
-          },
+    headers: trace === undefined || "traceparent" in headers ? headers : { ...headers, traceparent: trace },
     key: topic.key(payload),
     version: topic.version,
     due: options === undefined ? undefined : dueOf(options)
