@@ -61,8 +61,20 @@ export const decide = (
   delivery: Delivery
 ): Effect.Effect<Settlement.Settlement> => {
   if (Exit.isSuccess(exit)) return acked
-  const cause = exit.cause
-  if (Cause.hasDies(cause)) return Effect.succeed(Settlement.deadLetter("Defect", render(cause)))
+  try {
+    return judge(exit.cause, routes, delivery)
+  } catch (defect) {
+    // A row that throws, or a failure that cannot even be looked at.
+    return Effect.succeed(defective(Cause.die(defect)))
+  }
+}
+
+const judge = (
+  cause: Cause.Cause<unknown>,
+  routes: Routes,
+  delivery: Delivery
+): Effect.Effect<Settlement.Settlement> => {
+  if (Cause.hasDies(cause)) return Effect.succeed(defective(cause))
   const failure = Cause.findErrorOption(cause)
   if (Option.isNone(failure)) {
     return follow(
@@ -77,14 +89,10 @@ export const decide = (
   const tag = Predicate.hasProperty(error, "_tag") && typeof error._tag === "string" ? error._tag : undefined
   const row = (tag === undefined ? undefined : routes.rows.get(tag)) ?? routes.fallback
   if (row === undefined) return Effect.succeed(Settlement.deadLetter("Unrouted", render(cause)))
-  let route: Route<unknown>
-  try {
-    route = typeof row === "function" ? row(error, delivery) : row
-  } catch (defect) {
-    return Effect.succeed(Settlement.deadLetter("Defect", render(Cause.die(defect))))
-  }
-  return follow(route, error, tag ?? "Failure", cause, delivery)
+  return follow(typeof row === "function" ? row(error, delivery) : row, error, tag ?? "Failure", cause, delivery)
 }
+
+const defective = (cause: Cause.Cause<unknown>) => Settlement.deadLetter("Defect", render(cause))
 
 const acked = Exit.succeed(Settlement.ack)
 
@@ -109,8 +117,8 @@ const follow = (
               Settlement.retry(route.after === undefined ? delay : Duration.max(delay, route.after), render(cause))
           })
         ),
-        // A schedule is the user's code too.
-        Effect.catchDefect((defect) => Effect.succeed(Settlement.deadLetter("Defect", render(Cause.die(defect)))))
+        // A schedule is the user's code too: it may die, or interrupt itself.
+        Effect.catchCause((broken) => Effect.succeed(defective(broken)))
       )
   }
 }
@@ -120,6 +128,17 @@ const maxRendered = 4096
 
 /** The cause as text, at most 4096 characters. */
 export const render = (cause: Cause.Cause<unknown>): string => {
-  const text = Cause.pretty(cause)
-  return text.length <= maxRendered ? text : `${text.slice(0, maxRendered)}...`
+  try {
+    return shorten(Cause.pretty(cause))
+  } catch {
+    return "a failure that cannot be shown: reading it throws"
+  }
+}
+
+/** At most 4096 characters, none of them cut in two. */
+export const shorten = (text: string): string => {
+  if (text.length <= maxRendered) return text
+  const end = maxRendered - 3
+  const last = text.charCodeAt(end - 1)
+  return `${text.slice(0, last >= 0xd800 && last <= 0xdbff ? end - 1 : end)}...`
 }
