@@ -1,0 +1,131 @@
+/**
+ * The contract of a transport as tests: one line runs them all on a transport of your own. Every bug found in one
+ * transport becomes a check for all.
+ *
+ * Checks wait for facts. With `time: "test"` they move `TestClock`, so the transport must take its time from `Clock`; with
+ * `time: "live"` they wait on the real clock, no longer than the fact takes.
+ */
+import { layer as itLayer } from "@effect/vitest"
+import { Duration, Effect, type Layer, References, type Scope } from "effect"
+import type { Inspector, Transport } from "waybill"
+import * as Bench from "./suite/Bench.ts"
+import type { Check, Features } from "./suite/Check.ts"
+import { groups } from "./suite/Groups.ts"
+import { inspecting } from "./suite/Inspecting.ts"
+import { outages } from "./suite/Outages.ts"
+import { publishing } from "./suite/Publishing.ts"
+import { settling } from "./suite/Settling.ts"
+
+export type { Check, Features }
+
+/**
+ * @category models
+ */
+export interface Options<R, E> {
+  /** The transport, and what the hooks below need. Built once for all checks; each uses a topic of its own. */
+  readonly layer: Layer.Layer<Transport.Transport | Inspector.Inspector | R, E>
+  readonly time: "test" | "live"
+  /** What the transport promises; everything, unless it says otherwise here. */
+  readonly features?: Partial<Features>
+  /** The lease that receivers ask for: 30 seconds under `TestClock`, 400 milliseconds on the real one by default. */
+  readonly lease?: Duration.Input
+  /**
+   * For as long as the scope is open, the receiver renews no lease and shows no life, as if its process stood still. What
+   * it is told to settle, it still settles. Without it the checks about dead and late consumers are skipped.
+   */
+  readonly silence?: (receiver: Transport.Receiver) => Effect.Effect<void, unknown, R | Scope.Scope>
+  /** Makes the topic one that another pattern has opened. Without it that check is skipped. */
+  readonly conflict?: (topic: string) => Effect.Effect<void, unknown, R>
+}
+
+/**
+ * All checks, in the order of a message's life.
+ *
+ * @category checks
+ */
+export const checks: ReadonlyArray<Check> = [...publishing, ...groups, ...settling, ...outages, ...inspecting]
+
+/**
+ * The check of this name, to run it with `verify`. Throws when there is none.
+ *
+ * @category checks
+ */
+export const checkNamed = (name: string): Check => {
+  const found = checks.find((check) => check.name === name)
+  if (found === undefined) throw new Error(`there is no check "${name}"`)
+  return found
+}
+
+/**
+ * One check as an effect that dies when the transport breaks it. With `time: "test"` it needs a `TestClock`, which
+ * `it.effect` provides.
+ *
+ * @category checks
+ */
+export const verify = Effect.fn("TransportSuite.verify")(
+  <R, E>(check: Check, options: Options<R, E>): Effect.Effect<void, unknown> =>
+    attempt(check, options).pipe(Effect.scoped, Effect.provide(options.layer))
+)
+
+/**
+ * Declares the suite: a `describe` block with one test a check. Checks that need a feature which is not promised are
+ * shown as skipped.
+ *
+ * @example
+ * ```ts
+ * import { TransportSuite } from "@waybill/testing"
+ * import { MemoryStreams } from "waybill/memory"
+ *
+ * TransportSuite.run("MemoryStreams", {
+ *   layer: MemoryStreams.layer(),
+ *   time: "test",
+ *   silence: MemoryStreams.silence
+ * })
+ * ```
+ *
+ * @category running
+ */
+export const run = <R, E>(name: string, options: Options<R, E>): void => {
+  const features = featuresOf(options)
+  itLayer(options.layer, { excludeTestServices: options.time === "live", timeout: "30 seconds" })(name, (it) => {
+    for (const check of checks) {
+      it.effect.skipIf(check.needs.some((need) => !features[need]))(check.name, () => attempt(check, options), 30_000)
+    }
+  })
+}
+
+const featuresOf = <R, E>({ conflict, features, silence }: Options<R, E>): Features => ({
+  groups: true,
+  sharing: true,
+  history: true,
+  order: true,
+  deduplication: true,
+  delay: true,
+  redelivery: true,
+  fencedAck: true,
+  deadLetters: true,
+  pause: true,
+  trimming: true,
+  silence: silence !== undefined,
+  conflict: conflict !== undefined,
+  ...features
+})
+
+const attempt = Effect.fnUntraced(function* <R, E>(check: Check, options: Options<R, E>) {
+  const context = yield* Effect.context<R>()
+  const bench = yield* Bench.make({
+    time: options.time,
+    lease: Duration.fromInputUnsafe(options.lease ?? (options.time === "test" ? "30 seconds" : "400 millis")),
+    silence: (receiver) =>
+      options.silence === undefined ? missing("silence") : Effect.provideContext(options.silence(receiver), context),
+    conflict: (topic) =>
+      options.conflict === undefined ? missing("conflict") : Effect.provideContext(options.conflict(topic), context)
+  })
+  yield* check.effect.pipe(
+    Effect.provideService(Bench.Bench, bench),
+    // Checks cause what a transport warns of.
+    Effect.provideService(References.MinimumLogLevel, "Error")
+  )
+})
+
+const missing = (hook: string) => Effect.die(new Error(`this check needs the hook "${hook}"`))

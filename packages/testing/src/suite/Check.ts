@@ -1,0 +1,54 @@
+/**
+ * A check is one sentence about transports, and an effect that dies when the sentence is not true.
+ *
+ * @module
+ */
+import { Effect, type Scope } from "effect"
+import { Bench } from "./Bench.ts"
+
+/**
+ * What a transport may promise. A check runs when everything it needs is promised.
+ *
+ * @category models
+ */
+export interface Features {
+  /** Every group gets every message. */
+  readonly groups: boolean
+  /** Receivers of a group share its messages. */
+  readonly sharing: boolean
+  /** A group that comes later can begin with what was stored before. */
+  readonly history: boolean
+  /** One receiver gets messages in the order in which they were published. */
+  readonly order: boolean
+  /** An id that was published is remembered, and publishing it again stores nothing. */
+  readonly deduplication: boolean
+  /** A message can be published before it is due. */
+  readonly delay: boolean
+  /** What is not settled is delivered again: retry, release, leases, attempts and fences. */
+  readonly redelivery: boolean
+  /** A late `Ack` of a delivery that has gone to somebody else is refused as well. */
+  readonly fencedAck: boolean
+  readonly deadLetters: boolean
+  readonly pause: boolean
+  /** What every group has settled is dropped by itself. */
+  readonly trimming: boolean
+  /** `Options.silence` is there. */
+  readonly silence: boolean
+  /** `Options.conflict` is there. */
+  readonly conflict: boolean
+}
+
+/**
+ * @category models
+ */
+export interface Check {
+  readonly name: string
+  readonly needs: ReadonlyArray<keyof Features>
+  readonly effect: Effect.Effect<void, unknown, Bench | Scope.Scope>
+}
+
+export const check = (
+  name: string,
+  needs: ReadonlyArray<keyof Features>,
+  body: (bench: Bench["Service"]) => Effect.Effect<unknown, unknown, Scope.Scope>
+): Check => ({ name, needs, effect: Effect.asVoid(Effect.flatMap(Bench, body)) })

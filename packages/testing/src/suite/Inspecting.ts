@@ -1,0 +1,276 @@
+/**
+ * What an operator sees and does: figures that agree with the truth, dead letters, pause, and what is kept and dropped.
+ *
+ * @module
+ */
+import { assert } from "@effect/vitest"
+import { Clock, Duration, Effect, Fiber, Option } from "effect"
+import { Settlement } from "waybill"
+import { type Bench, bodies, settle, settled, sortedBodies, toleranceMillis } from "./Bench.ts"
+import { check } from "./Check.ts"
+
+const page = (bench: Bench["Service"], after: string | undefined, limit: number) =>
+  bench.inspector.deadLetters(bench.topic, "g", { after: Option.fromNullishOr(after), limit })
+
+/** Publishes and buries; answers the receiver and the dead letters. */
+const bury = Effect.fnUntraced(function* (bench: Bench["Service"], first: string, ...rest: ReadonlyArray<string>) {
+  const receiver = yield* bench.join("g")
+  yield* bench.publish(first, ...rest)
+  for (const delivery of yield* bench.take(receiver, 1 + rest.length)) {
+    yield* settle(receiver, [delivery], Settlement.deadLetter("Broken", `cause of ${String(delivery.body)}`))
+  }
+  return { receiver, letters: yield* page(bench, undefined, 100) }
+})
+
+export const inspecting = [
+  check(
+    "a topic is listed from when it is opened, and describing an unknown one opens nothing",
+    [],
+    Effect.fnUntraced(function* (bench) {
+      const unknown = yield* bench.inspector.describe(bench.topic)
+      assert.deepStrictEqual(
+        { topic: unknown.topic, depth: unknown.depth, delayed: unknown.delayed, groups: unknown.groups },
+        { topic: bench.topic, depth: 0, delayed: 0, groups: [] }
+      )
+      assert.notInclude(yield* bench.inspector.topics, bench.topic)
+      yield* bench.publish("a")
+      assert.include(yield* bench.inspector.topics, bench.topic)
+    })
+  ),
+
+  check(
+    "the figures agree with what happened, step by step",
+    ["redelivery", "deadLetters", "delay"],
+    Effect.fnUntraced(function* (bench) {
+      const receiver = yield* bench.join("g")
+      const expect = (what: string, figures: Partial<typeof settled>) =>
+        bench.becomes(what, bench.figures("g"), { ...settled, ...figures })
+      yield* expect("nothing yet", {})
+      yield* bench.publish("a", "b", "c", "d", "e")
+      yield* expect("published", { lag: 5 })
+      const [a, b, c] = yield* bench.take(receiver, 3)
+      assert(a !== undefined && b !== undefined && c !== undefined)
+      yield* expect("taken", { lag: 2, pending: 3 })
+      const due = (yield* Clock.currentTimeMillis) + 3_600_000
+      yield* settle(receiver, [a], Settlement.ack)
+      yield* settle(receiver, [b], Settlement.retry(Duration.hours(1), "cause"))
+      yield* expect("acked and retried", { lag: 2, pending: 1, waiting: 1 })
+      yield* settle(receiver, [c], Settlement.deadLetter("Broken", "cause"))
+      yield* expect("buried", { lag: 2, waiting: 1, deadLetters: 1 })
+      yield* bench.publish({ body: "f", due: { _tag: "After", delay: Duration.hours(1) } })
+      yield* bench.take(receiver, 2)
+      yield* bench.pass(Duration.millis(20))
+      yield* expect("the rest taken", { pending: 2, waiting: 1, deadLetters: 1 })
+      const info = yield* bench.inspector.describe(bench.topic)
+      assert.strictEqual(info.delayed, 1)
+      for (const at of [info.nextDelayedAt, info.groups[0]?.nextRetryAt]) {
+        assert.closeTo(at ?? Number.NaN, due, 30_000)
+      }
+      assert.isAtLeast(info.groups[0]?.oldestPendingMillis ?? Number.NaN, 20 - toleranceMillis)
+      assert.deepStrictEqual(info.groups[0]?.consumers, [{ consumer: receiver.consumer, pending: 2 }])
+    })
+  ),
+
+  check(
+    "a dead letter keeps the message, the reason, the cause and the attempts",
+    ["redelivery", "deadLetters"],
+    Effect.fnUntraced(function* (bench) {
+      const receiver = yield* bench.join("g")
+      const body = '{"not json 🚚'
+      yield* bench.publish({ body, id: "x", headers: { h: "1" }, key: "k", version: 2 })
+      yield* settle(receiver, yield* bench.take(receiver, 1), Settlement.retry(Duration.zero, "first"))
+      const delivery = yield* bench.one(receiver)
+      const cause = "Error: second\n    at somewhere (file.ts:1:1) ✗"
+      yield* settle(receiver, [delivery], Settlement.deadLetter("CardDeclined", cause))
+      const died = yield* Clock.currentTimeMillis
+      const [letter, ...others] = yield* page(bench, undefined, 10)
+      assert.deepStrictEqual(others, [])
+      assert(letter !== undefined)
+      const { diedAt, entry, headers, ...rest } = letter
+      assert.deepStrictEqual(rest, {
+        id: "x",
+        body,
+        key: "k",
+        version: 2,
+        publishedAt: delivery.publishedAt,
+        topic: bench.topic,
+        group: "g",
+        reason: "CardDeclined",
+        cause,
+        attempts: 2
+      })
+      assert.deepStrictEqual({ ...headers }, { h: "1" })
+      assert.isNotEmpty(entry)
+      assert.closeTo(diedAt, died, 5000)
+    })
+  ),
+
+  check(
+    "dead letters are listed in pages, oldest first, without gaps",
+    ["deadLetters"],
+    Effect.fnUntraced(function* (bench) {
+      yield* bury(bench, "a", "b", "c", "d", "e")
+      const pages: Array<ReadonlyArray<unknown>> = []
+      let after: string | undefined
+      for (let i = 0; i < 4; i++) {
+        const letters = yield* page(bench, after, 2)
+        pages.push(letters.map((letter) => letter.body))
+        after = letters.at(-1)?.entry ?? after
+      }
+      assert.deepStrictEqual(pages, [["a", "b"], ["c", "d"], ["e"], []])
+    })
+  ),
+
+  check(
+    "a redriven message comes back with its id, a fresh count of attempts and a fence that goes on",
+    ["redelivery", "deadLetters"],
+    Effect.fnUntraced(function* (bench) {
+      const receiver = yield* bench.join("g")
+      yield* bench.publish({ body: "a", id: "x", headers: { h: "1" } })
+      yield* settle(receiver, yield* bench.take(receiver, 1), Settlement.retry(Duration.zero, "cause"))
+      const before = yield* bench.one(receiver)
+      yield* settle(receiver, [before], Settlement.deadLetter("Broken", "cause"))
+      const [letter] = yield* page(bench, undefined, 10)
+      assert.strictEqual(yield* bench.inspector.redrive(bench.topic, "g", [letter?.entry ?? ""]), 1)
+      assert.deepStrictEqual(yield* page(bench, undefined, 10), [])
+      const after = yield* bench.one(receiver)
+      assert.strictEqual(after.id, "x")
+      assert.strictEqual(after.body, "a")
+      assert.deepStrictEqual({ ...after.headers }, { h: "1" })
+      assert.strictEqual(after.attempt, 1)
+      assert.isAbove(after.fence, before.fence)
+    })
+  ),
+
+  check(
+    "redriving a dead letter twice, or by two at a time, never doubles the message",
+    ["redelivery", "deadLetters"],
+    Effect.fnUntraced(function* (bench) {
+      const { letters, receiver } = yield* bury(bench, "a", "b", "c")
+      const entries = letters.map((letter) => letter.entry)
+      const counts = yield* Effect.all(
+        [
+          bench.inspector.redrive(bench.topic, "g", entries),
+          bench.inspector.redrive(bench.topic, "g", entries),
+          bench.inspector.redrive(bench.topic, "g", entries.slice(1))
+        ],
+        { concurrency: "unbounded" }
+      )
+      assert.strictEqual(counts[0] + counts[1] + counts[2], 3, `redriven: ${counts.join(" + ")}`)
+      assert.strictEqual(yield* bench.inspector.redrive(bench.topic, "g", entries), 0)
+      const again = yield* bench.take(receiver, 3)
+      assert.deepStrictEqual(sortedBodies(again), ["a", "b", "c"])
+      yield* settle(receiver, again, Settlement.ack)
+      yield* bench.publish("sentinel")
+      assert.strictEqual((yield* bench.one(receiver)).body, "sentinel")
+      yield* bench.becomes("figures", bench.figures("g"), { ...settled, pending: 1 })
+    })
+  ),
+
+  check(
+    "a redrive goes to its own group only",
+    ["redelivery", "deadLetters", "groups"],
+    Effect.fnUntraced(function* (bench) {
+      const other = yield* bench.join("other")
+      const { letters, receiver } = yield* bury(bench, "a")
+      yield* settle(other, yield* bench.take(other, 1), Settlement.ack)
+      yield* bench.inspector.redrive(
+        bench.topic,
+        "g",
+        letters.map((letter) => letter.entry)
+      )
+      assert.strictEqual((yield* bench.one(receiver)).body, "a")
+      yield* bench.publish("sentinel")
+      assert.strictEqual((yield* bench.one(other)).body, "sentinel")
+    })
+  ),
+
+  check(
+    "discarding deletes the dead letters named, and counts those that were there",
+    ["deadLetters"],
+    Effect.fnUntraced(function* (bench) {
+      const { letters } = yield* bury(bench, "a", "b", "c")
+      const [a, , c] = letters.map((letter) => letter.entry)
+      assert(a !== undefined && c !== undefined)
+      assert.strictEqual(yield* bench.inspector.discard(bench.topic, "g", [a, c]), 2)
+      assert.strictEqual(yield* bench.inspector.discard(bench.topic, "g", [a, c]), 0)
+      assert.deepStrictEqual(
+        (yield* page(bench, undefined, 10)).map((letter) => letter.body),
+        ["b"]
+      )
+      assert.strictEqual(yield* bench.inspector.redrive(bench.topic, "g", [a]), 0)
+    })
+  ),
+
+  check(
+    "a paused group takes nothing new until it is resumed, while another goes on",
+    ["pause", "groups", "redelivery"],
+    Effect.fnUntraced(function* (bench) {
+      const paused = yield* bench.join("g")
+      const other = yield* bench.join("other")
+      yield* bench.publish("held")
+      const held = yield* bench.one(paused)
+      yield* bench.inspector.pause(bench.topic, "g")
+      yield* bench.inspector.pause(bench.topic, "g")
+      const fiber = yield* Effect.forkChild(paused.take(10), { startImmediately: true })
+      yield* bench.publish("a")
+      assert.deepStrictEqual(bodies(yield* bench.take(other, 2)), ["held", "a"])
+      yield* bench.pass(bench.delay)
+      assert.isUndefined(fiber.pollUnsafe(), "nothing new while paused")
+      const pausedGroup = (yield* bench.inspector.describe(bench.topic)).groups.find(({ group }) => group === "g")
+      assert.strictEqual(pausedGroup?.paused, true)
+      assert.deepStrictEqual(yield* settle(paused, [held], Settlement.ack), ["Settled"], "what it holds, it finishes")
+      yield* bench.inspector.resume(bench.topic, "g")
+      assert.deepStrictEqual(bodies(yield* bench.within("the message", Fiber.join(fiber))), ["a"])
+      const group = (yield* bench.inspector.describe(bench.topic)).groups.find(({ group }) => group === "g")
+      assert.strictEqual(group?.paused, false)
+    })
+  ),
+
+  check(
+    "a message is kept until every group has settled it, and dropped then",
+    ["trimming", "groups", "redelivery"],
+    Effect.fnUntraced(function* (bench) {
+      const depth = Effect.map(bench.inspector.describe(bench.topic), (info) => info.depth)
+      const one = yield* bench.join("one")
+      const two = yield* bench.join("two")
+      yield* bench.publish("a", "b", "c")
+      yield* settle(one, yield* bench.take(one, 3), Settlement.ack)
+      assert.strictEqual(yield* depth, 3, "two has not seen them yet")
+      const deliveries = yield* bench.take(two, 3)
+      assert.strictEqual(yield* depth, 3, "two holds them")
+      yield* settle(two, deliveries, Settlement.ack)
+      yield* bench.becomes("depth", depth, 0)
+    })
+  ),
+
+  check(
+    "a message that waits for its retry holds back no other from being dropped",
+    ["trimming", "redelivery"],
+    Effect.fnUntraced(function* (bench) {
+      const receiver = yield* bench.join("g")
+      yield* bench.publish("waits", "b", "c")
+      const [waits, ...others] = yield* bench.take(receiver, 3)
+      assert(waits !== undefined)
+      yield* settle(receiver, [waits], Settlement.retry(Duration.hours(1), "cause"))
+      yield* settle(receiver, others, Settlement.ack)
+      yield* bench.becomes(
+        "depth",
+        Effect.map(bench.inspector.describe(bench.topic), (info) => info.depth <= 1),
+        true
+      )
+    })
+  ),
+
+  check(
+    "a topic without groups keeps everything",
+    ["history"],
+    Effect.fnUntraced(function* (bench) {
+      yield* bench.publish("a", "b")
+      yield* bench.pass(bench.delay)
+      yield* bench.publish("c")
+      assert.strictEqual((yield* bench.inspector.describe(bench.topic)).depth, 3)
+      assert.deepStrictEqual(sortedBodies(yield* bench.take(yield* bench.join("g"), 3)), ["a", "b", "c"])
+    })
+  )
+]

@@ -1,0 +1,115 @@
+/**
+ * What happens to messages whose consumer stands still or dies, and to the consumer that comes back late.
+ *
+ * @module
+ */
+import { assert } from "@effect/vitest"
+import { Duration, Effect, Exit, Fiber, Option, Scope } from "effect"
+import { Settlement } from "waybill"
+import { type Bench, settle, settled, sortedBodies } from "./Bench.ts"
+import { check } from "./Check.ts"
+
+/** A receiver that holds one message and falls silent; another that has taken the message over. */
+const takeover = Effect.fnUntraced(function* (bench: Bench["Service"]) {
+  const one = yield* bench.join("g")
+  yield* bench.publish("a")
+  const first = yield* bench.one(one)
+  const silence = yield* Effect.acquireRelease(Scope.make(), (scope, exit) => Scope.close(scope, exit))
+  yield* Scope.provide(bench.setting.silence(one), silence)
+  const two = yield* bench.join("g")
+  const second = yield* bench.one(two)
+  return { one, two, first, second, wakeUp: Scope.close(silence, Exit.void) }
+})
+
+export const outages = [
+  check(
+    "a living receiver keeps what it holds for longer than the lease",
+    ["redelivery", "sharing"],
+    Effect.fnUntraced(function* (bench) {
+      const one = yield* bench.join("g")
+      yield* bench.publish("slow")
+      const slow = yield* bench.one(one)
+      const two = yield* bench.join("g")
+      const fiber = yield* Effect.forkChild(two.take(10), { startImmediately: true })
+      yield* bench.pass(Duration.times(bench.setting.lease, 2.5))
+      assert.isUndefined(fiber.pollUnsafe(), "nothing for the other one")
+      yield* bench.publish("sentinel")
+      const taken = yield* bench.within("the sentinel", Fiber.join(fiber))
+      assert.deepStrictEqual(sortedBodies(taken), ["sentinel"])
+      assert.deepStrictEqual(yield* settle(one, [slow], Settlement.ack), ["Settled"])
+    })
+  ),
+
+  check(
+    "what a silent receiver holds goes to another one, the attempt counted",
+    ["redelivery", "sharing", "silence"],
+    Effect.fnUntraced(function* (bench) {
+      const { first, second } = yield* takeover(bench)
+      assert.strictEqual(second.id, first.id)
+      assert.strictEqual(second.body, "a")
+      assert.strictEqual(second.attempt, 2)
+      assert.isAbove(second.fence, first.fence)
+    })
+  ),
+
+  ...(
+    [
+      ["retry", Settlement.retry(Duration.zero, "late")],
+      ["dead letter", Settlement.deadLetter("Late", "late")],
+      ["release", Settlement.release],
+      ["ack", Settlement.ack]
+    ] as const
+  ).map(([name, settlement]) =>
+    check(
+      `a ${name} by the former owner is stale and changes nothing`,
+      ["redelivery", "sharing", "silence", ...(name === "ack" ? (["fencedAck"] as const) : [])],
+      Effect.fnUntraced(function* (bench) {
+        const { first, one, second, two } = yield* takeover(bench)
+        assert.deepStrictEqual(yield* settle(one, [first], settlement), ["Stale"])
+        yield* bench.becomes("figures", bench.figures("g"), { ...settled, pending: 1 })
+        assert.deepStrictEqual(yield* settle(two, [second], Settlement.ack), ["Settled"])
+        yield* bench.becomes("figures", bench.figures("g"), settled)
+      })
+    )
+  ),
+
+  check(
+    "a receiver that comes back learns what it has lost",
+    ["redelivery", "sharing", "silence"],
+    Effect.fnUntraced(function* (bench) {
+      const { first, one, wakeUp } = yield* takeover(bench)
+      yield* wakeUp
+      const lost = yield* bench.within("the loss", one.lost)
+      assert.deepStrictEqual(
+        lost.map(({ fence, id, receipt }) => ({ fence, id, receipt })),
+        [{ fence: first.fence, id: first.id, receipt: first.receipt }]
+      )
+    })
+  ),
+
+  check(
+    "a message that too many consumers died of becomes a dead letter that nobody sees again",
+    ["redelivery", "sharing", "silence", "deadLetters"],
+    Effect.fnUntraced(function* (bench) {
+      yield* bench.publish("poison")
+      for (const attempt of [1, 2]) {
+        const receiver = yield* bench.join("g", { maxDeliveries: 2 })
+        assert.strictEqual((yield* bench.one(receiver)).attempt, attempt)
+        yield* bench.setting.silence(receiver)
+      }
+      const receiver = yield* bench.join("g", { maxDeliveries: 2 })
+      const fiber = yield* Effect.forkChild(receiver.take(10), { startImmediately: true })
+      yield* bench.becomes("figures", bench.figures("g"), { ...settled, deadLetters: 1 })
+      assert.isUndefined(fiber.pollUnsafe(), "nothing was handed out")
+      yield* bench.publish("sentinel")
+      assert.deepStrictEqual(sortedBodies(yield* bench.within("the sentinel", Fiber.join(fiber))), ["sentinel"])
+      const [letter] = yield* bench.inspector.deadLetters(bench.topic, "g", {
+        after: Option.none(),
+        limit: 10
+      })
+      assert.strictEqual(letter?.reason, "CrashLoop")
+      assert.strictEqual(letter?.body, "poison")
+      assert.strictEqual(letter?.attempts, 2)
+    })
+  )
+]

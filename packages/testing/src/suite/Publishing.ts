@@ -1,0 +1,248 @@
+/**
+ * What publishing promises: order, receipts, ids, due times, and that what arrives is what was sent.
+ *
+ * @module
+ */
+import { assert } from "@effect/vitest"
+import { Clock, Duration, Effect } from "effect"
+import { type Message, Settlement } from "waybill"
+import { bodies, settle, sortedBodies, toleranceMillis } from "./Bench.ts"
+import { check } from "./Check.ts"
+
+export const publishing = [
+  check(
+    "receipts stand in the order of the messages and name the ids that consumers see",
+    ["history"],
+    Effect.fnUntraced(function* (bench) {
+      const receipts = yield* bench.publish("a", { body: "b", id: "named" }, "c")
+      assert.deepStrictEqual(
+        receipts.map((receipt) => receipt._tag),
+        ["Stored", "Stored", "Stored"]
+      )
+      assert.strictEqual(receipts[1]?.id, "named")
+      assert.strictEqual(new Set(receipts.map((receipt) => receipt.id)).size, 3, "assigned ids differ")
+      const deliveries = yield* bench.take(yield* bench.join("g"), 3)
+      assert.deepStrictEqual(
+        new Map(deliveries.map((delivery) => [delivery.body, delivery.id])),
+        new Map(["a", "b", "c"].map((body, i) => [body, receipts[i]?.id ?? ""]))
+      )
+    })
+  ),
+
+  check(
+    "messages come in the order in which they were published, within a batch and from batch to batch",
+    ["order", "history"],
+    Effect.fnUntraced(function* (bench) {
+      yield* bench.publish("1", "2", "3")
+      yield* bench.publish("4")
+      yield* bench.publish("5", "6")
+      const receiver = yield* bench.join("g")
+      assert.deepStrictEqual(bodies(yield* bench.take(receiver, 2)), ["1", "2"])
+      assert.deepStrictEqual(bodies(yield* bench.take(receiver, 4)), ["3", "4", "5", "6"])
+    })
+  ),
+
+  check(
+    "a batch of a thousand arrives whole",
+    ["history"],
+    Effect.fnUntraced(function* (bench) {
+      const sent = Array.from({ length: 1000 }, (_, i) => String(i).padStart(4, "0"))
+      const [first = "", ...rest] = sent
+      yield* bench.publish(first, ...rest)
+      assert.deepStrictEqual(sortedBodies(yield* bench.take(yield* bench.join("g"), 1000)), sent)
+    })
+  ),
+
+  check(
+    "concurrent publishers lose nothing, and each keeps its own order",
+    ["order", "history"],
+    Effect.fnUntraced(function* (bench) {
+      const publishers = Array.from({ length: 8 }, (_, i) => `p${i}`)
+      yield* Effect.forEach(
+        publishers,
+        (publisher) =>
+          Effect.forEach(
+            Array.from({ length: 25 }, (_, i) => i),
+            (i) => bench.publish(`${publisher}:${i}`)
+          ),
+        { concurrency: "unbounded" }
+      )
+      const arrived = bodies(yield* bench.take(yield* bench.join("g"), 200))
+      for (const publisher of publishers) {
+        assert.deepStrictEqual(
+          arrived.filter((body) => String(body).startsWith(`${publisher}:`)),
+          Array.from({ length: 25 }, (_, i) => `${publisher}:${i}`)
+        )
+      }
+    })
+  ),
+
+  ...[
+    { name: "an empty body", body: "" },
+    { name: "text from outside ASCII, with NUL, quotes and line ends", body: 'żółć 数据 🚚 \u0000 "quoted"\r\n\t\\' },
+    { name: "a body of one mebibyte", body: "waybill ".repeat(131_072) }
+  ].map(({ body, name }) =>
+    check(
+      `${name} arrives unchanged`,
+      ["history"],
+      Effect.fnUntraced(function* (bench) {
+        yield* bench.publish(body)
+        const delivery = yield* bench.one(yield* bench.join("g"))
+        // A plain comparison: the difference between two mebibytes is not for reading.
+        assert.isTrue(delivery.body === body, "the body differs")
+      })
+    )
+  ),
+
+  check(
+    "headers, key and version arrive unchanged, and a delivery says where it comes from",
+    ["history"],
+    Effect.fnUntraced(function* (bench) {
+      const headers: Message.Headers = {
+        traceparent: "00-ab-cd-01",
+        "X-Case": "kept",
+        empty: "",
+        naïve: "ünïcode 🚚",
+        lines: "\n\t"
+      }
+      yield* bench.publish({ body: "full", headers, key: "customer-7 ✓", version: 7 }, "plain")
+      const deliveries = yield* bench.take(yield* bench.join("g"), 2)
+      const full = deliveries.find((delivery) => delivery.body === "full")
+      const plain = deliveries.find((delivery) => delivery.body === "plain")
+      assert.deepStrictEqual({ ...full?.headers }, headers)
+      assert.strictEqual(full?.key, "customer-7 ✓")
+      assert.strictEqual(full?.version, 7)
+      assert.deepStrictEqual({ ...plain?.headers }, {})
+      assert.strictEqual(plain?.key, undefined)
+      assert.strictEqual(plain?.version, 1)
+      assert.strictEqual(plain?.topic, bench.topic)
+      assert.strictEqual(plain?.group, "g")
+      const age = (yield* Clock.currentTimeMillis) - (plain?.publishedAt ?? Number.NaN)
+      assert.isTrue(age >= -toleranceMillis && age < 60_000, `published ${age} ms ago`)
+    })
+  ),
+
+  check(
+    "an id that was published is a duplicate, in the same batch and in a later one",
+    ["deduplication", "history"],
+    Effect.fnUntraced(function* (bench) {
+      const first = yield* bench.publish(
+        { body: "a", id: "x" },
+        { body: "other", id: "y" },
+        { body: "a again", id: "x" }
+      )
+      const second = yield* bench.publish({ body: "a once more", id: "x" }, { body: "last", id: "z" })
+      assert.deepStrictEqual(
+        [...first, ...second].map(({ _tag, id }) => `${_tag} ${id}`),
+        ["Stored x", "Stored y", "Duplicate x", "Duplicate x", "Stored z"]
+      )
+      assert.deepStrictEqual(sortedBodies(yield* bench.take(yield* bench.join("g"), 3)), ["a", "last", "other"])
+    })
+  ),
+
+  check(
+    "an id stays a duplicate after its message is settled",
+    ["deduplication", "redelivery", "history"],
+    Effect.fnUntraced(function* (bench) {
+      const receiver = yield* bench.join("g")
+      yield* bench.publish({ body: "a", id: "x" })
+      yield* settle(receiver, yield* bench.take(receiver, 1), Settlement.ack)
+      const [again] = yield* bench.publish({ body: "a", id: "x" })
+      assert.strictEqual(again?._tag, "Duplicate")
+      yield* bench.publish("sentinel")
+      assert.strictEqual((yield* bench.one(receiver)).body, "sentinel")
+    })
+  ),
+
+  check(
+    "of many who publish one id at the same time, one stores it",
+    ["deduplication", "history"],
+    Effect.fnUntraced(function* (bench) {
+      const receipts = yield* Effect.forEach(Array.from({ length: 20 }), () => bench.publish({ body: "a", id: "x" }), {
+        concurrency: "unbounded"
+      })
+      assert.strictEqual(receipts.flat().filter((receipt) => receipt._tag === "Stored").length, 1)
+      yield* bench.publish("sentinel")
+      assert.deepStrictEqual(sortedBodies(yield* bench.take(yield* bench.join("g"), 2)), ["a", "sentinel"])
+    })
+  ),
+
+  check(
+    "a message with a delay is not delivered before it has passed",
+    ["delay", "history"],
+    Effect.fnUntraced(function* (bench) {
+      const receiver = yield* bench.join("g")
+      const [[early, late], millis] = yield* bench.elapsed(
+        Effect.gen(function* () {
+          yield* bench.publish({ body: "late", due: { _tag: "After", delay: bench.delay } }, "early")
+          return [yield* bench.one(receiver), yield* bench.one(receiver)] as const
+        })
+      )
+      assert.strictEqual(early.body, "early")
+      assert.strictEqual(late.body, "late")
+      assert.isAtLeast(millis, Duration.toMillis(bench.delay) - toleranceMillis)
+    })
+  ),
+
+  check(
+    "a message with a due time is not delivered before it, and at once when it has passed",
+    ["delay", "history"],
+    Effect.fnUntraced(function* (bench) {
+      const receiver = yield* bench.join("g")
+      const now = yield* Clock.currentTimeMillis
+      const at = now + Duration.toMillis(bench.delay)
+      yield* bench.publish(
+        { body: "late", due: { _tag: "At", epochMillis: at } },
+        { body: "early", due: { _tag: "At", epochMillis: now - 60_000 } }
+      )
+      assert.strictEqual((yield* bench.one(receiver)).body, "early")
+      assert.strictEqual((yield* bench.one(receiver)).body, "late")
+      assert.isAtLeast(yield* Clock.currentTimeMillis, at - toleranceMillis)
+    })
+  ),
+
+  check(
+    "delayed messages come in the order in which they are due, with the ids of their receipts",
+    ["delay", "order", "history"],
+    Effect.fnUntraced(function* (bench) {
+      const receiver = yield* bench.join("g")
+      const due = (factor: number) => ({ _tag: "After", delay: Duration.times(bench.delay, factor) }) as const
+      const receipts = yield* bench.publish({ body: "second", due: due(2) }, { body: "first", due: due(1) })
+      const deliveries = yield* bench.take(receiver, 2)
+      assert.deepStrictEqual(
+        deliveries.map(({ body, id }) => [body, id]),
+        [
+          ["first", receipts[1]?.id ?? ""],
+          ["second", receipts[0]?.id ?? ""]
+        ]
+      )
+    })
+  ),
+
+  check(
+    "the id of a delayed message is a duplicate before it is due",
+    ["delay", "deduplication", "history"],
+    Effect.fnUntraced(function* (bench) {
+      const delayed = { body: "a", id: "x", due: { _tag: "After", delay: bench.delay } } as const
+      yield* bench.publish(delayed)
+      const [again] = yield* bench.publish({ body: "a", id: "x" })
+      assert.strictEqual(again?._tag, "Duplicate")
+      const receiver = yield* bench.join("g")
+      assert.strictEqual((yield* bench.one(receiver)).body, "a")
+      yield* bench.publish("sentinel")
+      assert.strictEqual((yield* bench.one(receiver)).body, "sentinel")
+    })
+  ),
+
+  check(
+    "a topic that another pattern has opened is refused, to publishers and to receivers",
+    ["conflict"],
+    Effect.fnUntraced(function* (bench) {
+      yield* bench.setting.conflict(bench.topic)
+      const published = yield* Effect.flip(bench.publish("a"))
+      assert.strictEqual(published.reason._tag, "TopicConflict")
+      const joined = yield* Effect.flip(bench.join("g"))
+      assert.strictEqual(joined.reason._tag, "TopicConflict")
+    })
+  )
+]

@@ -1,0 +1,223 @@
+/**
+ * The four ways a delivery ends, and what they do to attempts and fences.
+ *
+ * @module
+ */
+import { assert } from "@effect/vitest"
+import { Duration, Effect } from "effect"
+import { type Delivery, Settlement } from "waybill"
+import { joinAndLeave, settle, settled, sortedBodies, toleranceMillis } from "./Bench.ts"
+import { check } from "./Check.ts"
+
+const now = Settlement.retry(Duration.zero, "cause")
+
+const assertNext = (before: Delivery.Delivery, after: Delivery.Delivery, attempt: number) => {
+  assert.strictEqual(after.id, before.id)
+  assert.strictEqual(after.body, before.body)
+  assert.strictEqual(after.attempt, attempt, "attempt")
+  assert.isAbove(after.fence, before.fence, "the fence grows with every delivery")
+}
+
+export const settling = [
+  check(
+    "what is acked does not come again, to nobody of the group",
+    ["redelivery"],
+    Effect.fnUntraced(function* (bench) {
+      const { leave, receiver } = yield* joinAndLeave(bench, "g")
+      yield* bench.publish("a", "b")
+      const deliveries = yield* bench.take(receiver, 2)
+      assert.deepStrictEqual(yield* settle(receiver, deliveries, Settlement.ack), ["Settled", "Settled"])
+      yield* leave
+      const next = yield* bench.join("g")
+      yield* bench.publish("sentinel")
+      assert.strictEqual((yield* bench.one(next)).body, "sentinel")
+      yield* bench.becomes("figures", bench.figures("g"), { ...settled, pending: 1 })
+    })
+  ),
+
+  check(
+    "a retry counts the attempt and keeps the message as it was",
+    ["redelivery"],
+    Effect.fnUntraced(function* (bench) {
+      const receiver = yield* bench.join("g")
+      yield* bench.publish({ body: "a", id: "x", headers: { h: "1" }, key: "k", version: 3 })
+      const first = yield* bench.one(receiver)
+      assert.strictEqual(first.attempt, 1)
+      yield* settle(receiver, [first], now)
+      const second = yield* bench.one(receiver)
+      assertNext(first, second, 2)
+      assert.deepStrictEqual({ ...second.headers }, { h: "1" })
+      assert.strictEqual(second.key, "k")
+      assert.strictEqual(second.version, 3)
+      assert.strictEqual(second.publishedAt, first.publishedAt)
+      yield* settle(receiver, [second], now)
+      assertNext(second, yield* bench.one(receiver), 3)
+    })
+  ),
+
+  check(
+    "a retry does not come before its delay has passed",
+    ["redelivery"],
+    Effect.fnUntraced(function* (bench) {
+      const receiver = yield* bench.join("g")
+      yield* bench.publish("a")
+      const first = yield* bench.one(receiver)
+      const [second, millis] = yield* bench.elapsed(
+        Effect.andThen(settle(receiver, [first], Settlement.retry(bench.delay, "cause")), bench.one(receiver))
+      )
+      assertNext(first, second, 2)
+      assert.isAtLeast(millis, Duration.toMillis(bench.delay) - toleranceMillis)
+    })
+  ),
+
+  check(
+    "retries come in the order in which they are due, and hold up nobody",
+    ["redelivery", "order"],
+    Effect.fnUntraced(function* (bench) {
+      const receiver = yield* bench.join("g")
+      yield* bench.publish("late", "early")
+      const [late, early] = yield* bench.take(receiver, 2)
+      assert(late !== undefined && early !== undefined)
+      yield* receiver.settle([
+        [late, Settlement.retry(Duration.times(bench.delay, 2), "cause")],
+        [early, Settlement.retry(bench.delay, "cause")]
+      ])
+      yield* bench.publish("new")
+      const bodies = [yield* bench.one(receiver), yield* bench.one(receiver), yield* bench.one(receiver)]
+      assert.deepStrictEqual(
+        bodies.map(({ attempt, body }) => [body, attempt]),
+        [
+          ["new", 1],
+          ["early", 2],
+          ["late", 2]
+        ]
+      )
+    })
+  ),
+
+  check(
+    "a release does not count the attempt, and others may have the message at once",
+    ["redelivery", "sharing"],
+    Effect.fnUntraced(function* (bench) {
+      const one = yield* bench.join("g")
+      yield* bench.publish("a")
+      const first = yield* bench.one(one)
+      yield* settle(one, [first], now)
+      const second = yield* bench.one(one)
+      assertNext(first, second, 2)
+      const two = yield* bench.join("g")
+      assert.deepStrictEqual(yield* settle(one, [second], Settlement.release), ["Settled"])
+      assertNext(second, yield* bench.one(two), 2)
+    })
+  ),
+
+  check(
+    "leaving a group releases what was taken and not settled, and only that",
+    ["redelivery"],
+    Effect.fnUntraced(function* (bench) {
+      const { leave, receiver } = yield* joinAndLeave(bench, "g")
+      yield* bench.publish("a", "b", "c", "d")
+      const taken = yield* bench.take(receiver, 3)
+      yield* settle(receiver, taken.slice(0, 1), Settlement.ack)
+      yield* bench.within("leaving", leave)
+      const next = yield* bench.join("g")
+      const deliveries = yield* bench.take(next, 3)
+      assert.deepStrictEqual(
+        sortedBodies([...deliveries, ...taken.slice(0, 1)]),
+        ["a", "b", "c", "d"],
+        "each message once"
+      )
+      for (const delivery of deliveries) {
+        const before = taken.find((candidate) => candidate.id === delivery.id)
+        if (before === undefined) assert.strictEqual(delivery.attempt, 1)
+        else assertNext(before, delivery, 1)
+      }
+    })
+  ),
+
+  check(
+    "settlements of one call may differ, and its answers stand in the same order",
+    ["redelivery", "deadLetters"],
+    Effect.fnUntraced(function* (bench) {
+      const receiver = yield* bench.join("g")
+      yield* bench.publish("ack", "retry", "die", "release")
+      const deliveries = yield* bench.take(receiver, 4)
+      const by = (body: string) => {
+        const found = deliveries.find((delivery) => delivery.body === body)
+        assert(found !== undefined)
+        return found
+      }
+      yield* settle(receiver, [by("ack")], Settlement.ack)
+      const answers = yield* receiver.settle([
+        [by("retry"), Settlement.retry(bench.delay, "cause")],
+        [by("die"), Settlement.deadLetter("Broken", "cause")],
+        [by("release"), Settlement.release]
+      ])
+      assert.deepStrictEqual(answers, ["Settled", "Settled", "Settled"])
+      const again = yield* bench.take(receiver, 2)
+      assert.deepStrictEqual(
+        again.map(({ attempt, body }) => [body, attempt]),
+        [
+          ["release", 1],
+          ["retry", 2]
+        ]
+      )
+      yield* bench.becomes("figures", bench.figures("g"), { ...settled, pending: 2, deadLetters: 1 })
+    })
+  ),
+
+  ...(
+    [
+      ["an ack", Settlement.ack, settled],
+      ["a retry", Settlement.retry(Duration.hours(5), "cause"), { ...settled, waiting: 1 }],
+      ["a dead letter", Settlement.deadLetter("Broken", "cause"), { ...settled, deadLetters: 1 }]
+    ] as const
+  ).map(([name, settlement, figures]) =>
+    check(
+      `${name} that is repeated changes nothing`,
+      ["redelivery", "deadLetters"],
+      Effect.fnUntraced(function* (bench) {
+        const receiver = yield* bench.join("g")
+        yield* bench.publish("a")
+        const delivery = yield* bench.one(receiver)
+        assert.deepStrictEqual(yield* settle(receiver, [delivery], settlement), ["Settled"])
+        yield* bench.becomes("figures", bench.figures("g"), figures)
+        yield* settle(receiver, [delivery], settlement)
+        assert.deepStrictEqual(yield* bench.figures("g"), figures)
+        yield* bench.publish("sentinel")
+        assert.strictEqual((yield* bench.one(receiver)).body, "sentinel")
+      })
+    )
+  ),
+
+  check(
+    "a release that is repeated does not take the message from its next owner",
+    ["redelivery", "sharing"],
+    Effect.fnUntraced(function* (bench) {
+      const one = yield* bench.join("g")
+      const two = yield* bench.join("g")
+      yield* bench.publish("a")
+      const first = yield* bench.one(one)
+      yield* settle(one, [first], Settlement.release)
+      const second = yield* bench.one(two)
+      yield* settle(one, [first], Settlement.release)
+      assert.deepStrictEqual(yield* settle(two, [second], Settlement.ack), ["Settled"])
+      yield* bench.becomes("figures", bench.figures("g"), settled)
+    })
+  ),
+
+  check(
+    "a settlement that comes after another one of the same delivery is too late",
+    ["redelivery", "deadLetters"],
+    Effect.fnUntraced(function* (bench) {
+      const receiver = yield* bench.join("g")
+      yield* bench.publish("a")
+      const delivery = yield* bench.one(receiver)
+      yield* settle(receiver, [delivery], Settlement.ack)
+      for (const late of [now, Settlement.deadLetter("Late", "cause"), Settlement.release]) {
+        assert.deepStrictEqual(yield* settle(receiver, [delivery], late), ["Stale"])
+      }
+      yield* bench.becomes("figures", bench.figures("g"), settled)
+    })
+  )
+]

@@ -1,0 +1,4 @@
+import { TransportSuite } from "@waybill/testing"
+import { MemoryStreams } from "waybill/memory"
+
+TransportSuite.run("MemoryStreams", { layer: MemoryStreams.layer(), time: "test", silence: MemoryStreams.silence })
