@@ -229,8 +229,8 @@ class Pair {
   }
 
   reset(): void {
-    this.client.resetAndDestroy()
-    this.server?.resetAndDestroy()
+    reset(this.client)
+    if (this.server !== undefined) reset(this.server)
   }
 
   /** One side is gone: the other gets what is still on its way to it, and then the end. */
@@ -239,6 +239,12 @@ class Pair {
     this.server?.end()
     if (this.client.closed && this.server?.closed !== false) this.proxy.pairs.delete(this)
   }
+}
+
+/** Node resets a socket only after all its writes, and one that has sent its end never: so the second call insists. */
+const reset = (socket: Net.Socket): void => {
+  if (!socket.writableEnded) socket.resetAndDestroy()
+  socket.destroy()
 }
 
 interface Request {

@@ -22,7 +22,7 @@ export const classify = (error: unknown, command: string, key?: string): Reason 
   if (error.name !== "ReplyError") return classifyConnection(error, command)
   const detail = withoutScriptFrame(error.message)
   const code = codeOf(detail)
-  if (code === "EXECABORT") return classifyAbort(detail, command)
+  if (code === "EXECABORT") return classifyAbort(error, detail, command, key)
   if (refusals.has(code)) return new Refused({ code, detail })
   if (tooManyClients.test(detail)) return new Refused({ code: "MAXCLIENTS", detail })
   if (code === "WRONGTYPE") return new WrongKeyType({ key: key ?? "(not known)", detail })
@@ -78,8 +78,11 @@ const withoutScriptFrame = (detail: string): string =>
     ? (/@user_script: ?\d+: -?([A-Z]+ .*)$/s.exec(detail)?.[1] ?? detail)
     : detail
 
-/** Nothing in a discarded transaction ran; why it was discarded says whether waiting helps. */
-const classifyAbort = (detail: string, command: string): Reason => {
+/** Nothing in a discarded transaction ran. Why it was discarded says the server, or an answer before that one. */
+const classifyAbort = (error: Error, detail: string, command: string, key: string | undefined): Reason => {
+  if ("previousErrors" in error && Array.isArray(error.previousErrors) && error.previousErrors.length > 0) {
+    return classify(error.previousErrors[0], command, key)
+  }
   const code = codeOf(/because of: (.*)$/s.exec(detail)?.[1] ?? "")
   return refusals.has(code) ? new Refused({ code, detail }) : new Rejected({ command, detail })
 }
