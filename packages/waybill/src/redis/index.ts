@@ -1,1 +1,2 @@
 export * as IoRedis from "./IoRedis.ts"
+export * as RedisStreams from "./RedisStreams.ts"

@@ -1,0 +1,250 @@
+/**
+ * What happens to deliveries: they are settled, taken over, kept alive. Each step first asks the server whether the
+ * delivery is still the consumer's: same owner, same count of deliveries. If not, somebody else has it, and nothing is changed.
+ *
+ * Entries are named by source and id: source 0 is the topic's stream, 1 the group's retry stream.
+ *
+ * @module
+ */
+import type { Script } from "../Script.ts"
+import { add, clock, deadLetters, drains, mismatch, split } from "./ScriptParts.ts"
+
+/**
+ * Ends deliveries, each in its own way.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2 | stream, retry stream |
+ * | 3, 4 | waiting, their bodies |
+ * | 5, 6, 7 | dead letters, released, state |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1, 2, 3 | group, consumer, the name that released entries go to |
+ * | 4, 5 | cap of the dead letters: how many, and for how long in ms |
+ * | 6... | for each delivery: operation, source, entry, count; for `R` and `D` also: a, cause, id, published at, attempt, fence, number of fields, and the fields |
+ *
+ * Operations: `A` ack; `R` retry, a = delay in ms; `D` dead letter, a = reason; `L` release. The fields of the message are
+ * taken from the entry; the caller sends them only after `G`. Count 0 means that the group was lost and the entry with
+ * it: there is no owner to ask for.
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, answers, dropped | one character a delivery: `O` done, `F` not the consumer's (any more), `G` the entry is gone, send its fields. dropped: dead letters the cap dropped |
+ * | `WRONGTYPE`, key, found | nothing was done |
+ */
+export const settle: Script = {
+  name: "waybill/settle",
+  lua: `${drains}${mismatch}${clock}${add}${split}
+local waiting, bodies, dead, released, state = KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local group, consumer = ARGV[1], ARGV[2]
+local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(waiting, 'zset')
+  or mismatch(bodies, 'hash') or mismatch(dead, 'stream') or mismatch(released, 'hash') or mismatch(state, 'hash')
+if wrong then return wrong end
+${deadLetters}
+local now = clock()
+local answers, buried = {}, false
+local i = 6
+while i <= #ARGV do
+  local op, source, entry, count = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3])
+  i = i + 4
+  local a, cause, id, at, attempt, fence, raw
+  if op == 'R' or op == 'D' then
+    a, cause, id, at, attempt, fence = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
+    local fields = tonumber(ARGV[i + 6])
+    i = i + 7
+    if fields > 0 then
+      raw = {}
+      for f = 1, fields do raw[f] = ARGV[i + f - 1] end
+      i = i + fields
+    end
+  end
+  local stream = source == '0' and KEYS[1] or KEYS[2]
+  local member = source .. entry
+  local mine = count == 0
+  if not mine then
+    local owned = redis.pcall('XPENDING', stream, group, entry, entry, 1, consumer)
+    mine = not owned.err and #owned == 1 and owned[1][4] == count
+  end
+  local answer = 'O'
+  if not mine then
+    answer = 'F'
+  elseif op == 'A' then
+    redis.call('XACK', stream, group, entry)
+    redis.call('HDEL', released, member)
+  elseif op == 'L' then
+    redis.call('XCLAIM', stream, group, ARGV[3], 0, entry, 'TIME', 0, 'JUSTID')
+    redis.call('HINCRBY', released, member, 1)
+  else
+    local from = 1
+    if not raw then
+      local there = redis.call('XRANGE', stream, entry, entry)[1]
+      if there then
+        raw = there[2]
+        if source == '1' then
+          local _
+          _, _, _, _, from = split(source, entry, raw)
+        end
+      end
+    end
+    if not raw then
+      answer = 'G'
+    elseif op == 'R' then
+      local body = {id, at, attempt, fence, cause}
+      for f = from, #raw do body[#body + 1] = raw[f] end
+      redis.call('HSET', bodies, member, cmsgpack.pack(body))
+      redis.call('ZADD', waiting, now + tonumber(a), member)
+    else
+      bury(a, cause, attempt, fence, id, at, member, consumer, raw, from)
+      buried = true
+    end
+    if answer == 'O' and count > 0 then
+      redis.call('XACK', stream, group, entry)
+      if count > 1 then redis.call('HDEL', released, member) end
+    end
+  end
+  answers[#answers + 1] = answer
+end
+return {'OK', table.concat(answers), buried and keepDead(ARGV[4], tonumber(ARGV[5]), now) or 0}
+`
+}
+
+/**
+ * Takes over what nobody is working on: entries that were released, that belong to consumers whose heartbeat has run
+ * out, and the caller's own of which it does not know. What has been delivered too often becomes a dead letter instead.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2 | stream, retry stream |
+ * | 3, 4 | consumers, released |
+ * | 5, 6 | dead letters, state |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1, 2, 3 | group, consumer, the name that released entries go to |
+ * | 4 | how many to take at most |
+ * | 5 | how often an entry may be delivered |
+ * | 6, 7 | cap of the dead letters: how many, and for how long in ms |
+ * | 8... | source and entry of what is the consumer's own and unknown to it |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, taken, buried, gone, dropped | taken, buried: lists of source, entry, count, released, fields, owner. gone: pending entries that are no longer in the stream. dropped: dead letters the cap dropped |
+ * | `EXPIRED` | the caller's own heartbeat has run out; it has no business here |
+ * | `WRONGTYPE`, key, found | |
+ */
+export const claim: Script = {
+  name: "waybill/claim",
+  lua: `${drains}${mismatch}${clock}${add}${split}
+local consumers, released, dead, state = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local group, consumer, nobody = ARGV[1], ARGV[2], ARGV[3]
+local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(consumers, 'zset')
+  or mismatch(released, 'hash') or mismatch(dead, 'stream') or mismatch(state, 'hash')
+if wrong then return wrong end
+${deadLetters}
+local now = clock()
+local until_ = redis.call('ZSCORE', consumers, consumer)
+if not until_ or tonumber(until_) <= now then return {'EXPIRED'} end
+local budget, most = tonumber(ARGV[4]), tonumber(ARGV[5])
+local taken, buried, gone = {}, {}, 0
+
+local function adopt(source, entry, count, owner)
+  local stream, member = KEYS[source + 1], source .. entry
+  local uncounted = tonumber(redis.call('HGET', released, member) or '0')
+  if count - uncounted >= most then
+    local there = redis.call('XRANGE', stream, entry, entry)[1]
+    if there then
+      local id, at, attempt, fence, first = split(tostring(source), entry, there[2])
+      local attempts = attempt + count - uncounted
+      bury('CrashLoop', 'delivered ' .. (count - uncounted) .. ' times to consumers that died or stalled', attempts,
+        fence + count, id, at, member, owner, there[2], first)
+      buried[#buried + 1] = {source, entry, count, uncounted, there[2], owner}
+    else
+      gone = gone + 1
+    end
+    redis.call('XACK', stream, group, entry)
+    redis.call('HDEL', released, member)
+  else
+    local there = redis.call('XCLAIM', stream, group, consumer, 0, entry)[1]
+    if there then
+      taken[#taken + 1] = {source, entry, count + 1, uncounted, there[2], owner}
+    else
+      gone = gone + 1
+      redis.call('XACK', stream, group, entry)
+      redis.call('HDEL', released, member)
+    end
+  end
+end
+
+for i = 8, #ARGV, 2 do
+  local own = redis.pcall('XPENDING', KEYS[ARGV[i] + 1], group, ARGV[i + 1], ARGV[i + 1], 1, consumer)
+  if not own.err and own[1] then adopt(tonumber(ARGV[i]), own[1][1], own[1][4], consumer) end
+end
+
+-- Takes what the owner holds, as far as the budget goes; whether that was all.
+local function drain(owner)
+  local all = true
+  for source = 0, 1 do
+    local left = budget - #taken
+    if left <= 0 then return false end
+    local held = redis.pcall('XPENDING', KEYS[source + 1], group, '-', '+', left, owner)
+    if not held.err then
+      for _, p in ipairs(held) do adopt(source, p[1], p[4], owner) end
+      if #held == left then all = false end
+    end
+  end
+  return all
+end
+drain(nobody)
+for _, owner in ipairs(redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16)) do
+  if drain(owner) then
+    for source = 0, 1 do
+      local stream = KEYS[source + 1]
+      local held = redis.pcall('XPENDING', stream, group, '-', '+', 1, owner)
+      if not held.err and #held == 0 then redis.call('XGROUP', 'DELCONSUMER', stream, group, owner) end
+    end
+    redis.call('ZREM', consumers, owner)
+    redis.call('HDEL', state, 'oldest:' .. owner)
+  end
+end
+return {'OK', taken, buried, gone, #buried > 0 and keepDead(ARGV[6], tonumber(ARGV[7]), now) or 0}
+`
+}
+
+/**
+ * Keeps deliveries that take long, and tells which are the consumer's no more.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2 | stream, retry stream |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1, 2 | group, consumer |
+ * | 3... | for each delivery: source, entry, count |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, answers | one character a delivery: `O` renewed, `L` lost |
+ */
+export const renew: Script = {
+  name: "waybill/renew",
+  lua: `${drains}
+local group, consumer = ARGV[1], ARGV[2]
+local answers = {}
+for i = 3, #ARGV, 3 do
+  local stream, entry = KEYS[ARGV[i] + 1], ARGV[i + 1]
+  local owned = redis.pcall('XPENDING', stream, group, entry, entry, 1, consumer)
+  if not owned.err and #owned == 1 and owned[1][4] == tonumber(ARGV[i + 2]) then
+    -- XCLAIM would drop an entry that was cut off, and with it our right to settle it.
+    if #redis.call('XRANGE', stream, entry, entry) == 1 then
+      redis.call('XCLAIM', stream, group, consumer, 0, entry, 'JUSTID')
+    end
+    answers[#answers + 1] = 'O'
+  else
+    answers[#answers + 1] = 'L'
+  end
+end
+return {'OK', table.concat(answers)}
+`
+}

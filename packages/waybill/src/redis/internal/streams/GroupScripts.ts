@@ -1,0 +1,294 @@
+/**
+ * What the members of a group do besides handling messages: join, stay alive, bring back what is due, cut off what is
+ * settled, leave. Any number of members may do it at once; each step finds what the others left to do.
+ *
+ * @module
+ */
+import type { Script } from "../Script.ts"
+import { add, clock, drains, ids, mismatch } from "./ScriptParts.ts"
+
+/** Whoever is handed back entries: not a process, and always as good as dead, so that the next claim finds them. */
+export const nobody = "(released)"
+
+/**
+ * Makes the group where it is missing and registers the consumer.
+ *
+ * A group that is registered and missing was lost. It begins where it was a second ago, or with everything stored when
+ * that is not known: again is better than never.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2 | stream, retry stream |
+ * | 3, 4 | meta, groups |
+ * | 5, 6, 7 | consumers, state, released |
+ * | 8, 9, 10 | waiting, their bodies, dead letters |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1, 2 | pattern and wire version |
+ * | 3, 4 | group, consumer |
+ * | 5 | where a new group starts: `0` or `$` |
+ * | 6 | lease, ms |
+ * | 7 | 1: this consumer was a member before |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, main, retry, lost, from, first | main, retry = 1: the group was made there. lost = 1: it had existed. from: where it starts. first: id of the first entry of the stream, or "" |
+ * | `CONFLICT`, pattern, wire | the topic was opened as something else |
+ * | `WRONGTYPE`, key, found | |
+ */
+export const join: Script = {
+  name: "waybill/join",
+  lua: `${drains}${mismatch}${clock}${ids}
+local stream, retry, meta, groups, consumers, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local group = ARGV[3]
+local wrong = mismatch(stream, 'stream') or mismatch(retry, 'stream') or mismatch(meta, 'hash')
+  or mismatch(groups, 'set') or mismatch(consumers, 'zset') or mismatch(state, 'hash') or mismatch(KEYS[7], 'hash')
+  or mismatch(KEYS[8], 'zset') or mismatch(KEYS[9], 'hash') or mismatch(KEYS[10], 'stream')
+if wrong then return wrong end
+local opened = redis.call('HMGET', meta, 'pattern', 'wire')
+if opened[1] and (opened[1] ~= ARGV[1] or opened[2] ~= ARGV[2]) then
+  return {'CONFLICT', opened[1], opened[2] or ''}
+end
+if not opened[1] then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
+
+local last, first = '0-0', ''
+if redis.call('EXISTS', stream) == 1 then
+  local info = redis.call('XINFO', 'STREAM', stream)
+  for i = 1, #info, 2 do if info[i] == 'last-generated-id' then last = info[i + 1] end end
+  local entry = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+  if entry then first = entry[1] end
+end
+local function create(key, start)
+  local made = redis.pcall('XGROUP', 'CREATE', key, group, start, 'MKSTREAM')
+  if not made.err then return 1 end
+  if string.find(made.err, '^BUSYGROUP') then return 0 end
+  error(made)
+end
+local known = ARGV[7] == '1' or redis.call('SISMEMBER', groups, group) == 1
+local from = ARGV[5] == '$' and last or '0-0'
+if known then
+  local mark = redis.call('HGET', state, 'mark')
+  from = mark and not less(last, mark) and mark or '0-0'
+end
+local main = create(stream, from)
+local again = create(retry, '0-0')
+redis.call('SADD', groups, group)
+if main == 1 then redis.call('HSET', state, 'mark', from) end
+if main == 1 and again == 1 then redis.call('DEL', KEYS[7]) end
+redis.call('ZADD', consumers, clock() + tonumber(ARGV[6]), ARGV[4])
+return {'OK', main, again, known and 1 or 0, from, first}
+`
+}
+
+/**
+ * One beat of a member: says that it lives, moves what is due, looks whether the group is paused, and notes from where the group
+ * would have to start again.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2 | stream, retry stream |
+ * | 3, 4, 5 | consumers, state, released |
+ * | 6, 7 | delayed, their bodies |
+ * | 8, 9 | waiting, their bodies |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1, 2 | group, consumer |
+ * | 3 | lease, ms |
+ * | 4 | how many may be moved of each kind |
+ * | 5 | for how long the oldest delivery has been held, ms, or "" |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, alive, paused, more, next, cut | alive = 0: the heartbeat had run out. paused, more = 1: yes. next: ms until something is due, -1 when nothing waits. cut: messages this group never saw that were cut off since the last beat |
+ * | `NOGROUP` | nothing was done |
+ * | `WRONGTYPE`, key, found | |
+ */
+export const beat: Script = {
+  name: "waybill/beat",
+  lua: `${drains}${mismatch}${clock}${ids}${add}
+local stream, retry, consumers, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local group, consumer = ARGV[1], ARGV[2]
+local wrong = mismatch(stream, 'stream') or mismatch(retry, 'stream') or mismatch(consumers, 'zset')
+  or mismatch(state, 'hash') or mismatch(KEYS[5], 'hash') or mismatch(KEYS[6], 'zset') or mismatch(KEYS[7], 'hash')
+  or mismatch(KEYS[8], 'zset') or mismatch(KEYS[9], 'hash')
+if wrong then return wrong end
+local pending = redis.pcall('XPENDING', stream, group)
+if pending.err then return {'NOGROUP'} end
+local retrying = redis.pcall('XPENDING', retry, group)
+if retrying.err then return {'NOGROUP'} end
+local now = clock()
+
+local until_ = redis.call('ZSCORE', consumers, consumer)
+local alive = until_ and tonumber(until_) > now
+redis.call('ZADD', consumers, now + tonumber(ARGV[3]), consumer)
+if ARGV[5] ~= '' then redis.call('HSET', state, 'oldest:' .. consumer, string.format('%.0f', now - tonumber(ARGV[5])))
+else redis.call('HDEL', state, 'oldest:' .. consumer) end
+
+local function due(set)
+  return redis.call('ZRANGEBYSCORE', set, '-inf', now, 'LIMIT', 0, ARGV[4])
+end
+local function unpacked(body)
+  local ok, fields = pcall(cmsgpack.unpack, body)
+  if ok and type(fields) == 'table' then return fields end
+end
+local moved = due(KEYS[6])
+if #moved > 0 then
+  local found = redis.call('HMGET', KEYS[7], unpack(moved))
+  for i = 1, #moved do
+    if found[i] then add(stream, {}, unpacked(found[i]) or {'payload', found[i]}, 1) end
+  end
+  redis.call('ZREM', KEYS[6], unpack(moved))
+  redis.call('HDEL', KEYS[7], unpack(moved))
+end
+local again = due(KEYS[8])
+if #again > 0 then
+  local found = redis.call('HMGET', KEYS[9], unpack(again))
+  for i = 1, #again do
+    local f = found[i] and unpacked(found[i])
+    if f then add(retry, {'id', f[1], 'at', f[2], 'attempt', f[3], 'fence', f[4]}, f, 6)
+    elseif found[i] then add(retry, {}, {'payload', found[i]}, 1) end
+  end
+  redis.call('ZREM', KEYS[8], unpack(again))
+  redis.call('HDEL', KEYS[9], unpack(again))
+end
+local limit = tonumber(ARGV[4])
+local more = (#moved == limit or #again == limit) and 1 or 0
+local next = -1
+for _, set in ipairs({KEYS[6], KEYS[8]}) do
+  local head = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]
+  if head then
+    local wait = math.max(0, tonumber(head) - now)
+    if next < 0 or wait < next then next = wait end
+  end
+end
+
+local function of(flat)
+  local map = {}
+  for i = 1, #flat, 2 do map[flat[i]] = flat[i + 1] end
+  return map
+end
+local info = of(redis.call('XINFO', 'STREAM', stream))
+local mine
+for _, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+  if flat[2] == group then mine = of(flat) end
+end
+local noted = redis.call('HMGET', state, 'mark', 'cut', 'paused')
+local mark = pending[1] > 0 and before(pending[2]) or mine['last-delivered-id']
+if mark ~= noted[1] then redis.call('HSET', state, 'mark', mark) end
+if pending[1] == 0 and retrying[1] == 0 then redis.call('DEL', KEYS[5]) end
+
+-- Entries ever added, minus those this group has read, minus those it still can read: what it never got to see.
+local cut, read, added = 0, mine['entries-read'], info['entries-added']
+if read and added then
+  local first = info['first-entry']
+  local left
+  if mine['last-delivered-id'] == info['last-generated-id'] then left = 0
+  elseif first and less(mine['last-delivered-id'], first[1]) then left = info['length'] end
+  if left then
+    local total, before = added - read - left, tonumber(noted[2] or '0')
+    if total ~= before then
+      redis.call('HSET', state, 'cut', total)
+      if total > before then cut = total - before end
+    end
+  end
+end
+return {'OK', alive and 1 or 0, noted[3] and 1 or 0, more, next, cut}
+`
+}
+
+/**
+ * Cuts off what every group has settled, in whole nodes of the stream. A group that is registered and missing holds
+ * everything: it may come back.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2, 3 | stream, retry stream, groups |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1 | greatest number of entries to remove |
+ * | 2 | 1: the main stream too |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, removed | how many entries are gone |
+ */
+export const trim: Script = {
+  name: "waybill/trim",
+  lua: `${drains}${ids}
+local function settled(stream, registered)
+  local low
+  local there = {}
+  local groups = redis.pcall('XINFO', 'GROUPS', stream)
+  if groups.err then return end
+  for _, g in ipairs(groups) do
+    local name, pending, from
+    for i = 1, #g, 2 do
+      if g[i] == 'name' then name = g[i + 1] end
+      if g[i] == 'pending' then pending = g[i + 1] end
+      if g[i] == 'last-delivered-id' then from = g[i + 1] end
+    end
+    there[name] = true
+    if pending > 0 then from = redis.call('XPENDING', stream, name)[2] end
+    if not low or less(from, low) then low = from end
+  end
+  for _, name in ipairs(registered) do if not there[name] then return end end
+  return low
+end
+local removed = 0
+local function cut(stream, registered)
+  local low = settled(stream, registered)
+  if low then removed = removed + redis.call('XTRIM', stream, 'MINID', '~', low, 'LIMIT', ARGV[1]) end
+end
+cut(KEYS[2], {})
+if ARGV[2] == '1' then
+  local registered = redis.pcall('SMEMBERS', KEYS[3])
+  if not registered.err then cut(KEYS[1], registered) end
+end
+return {'OK', removed}
+`
+}
+
+/**
+ * Leaves the group: what the consumer holds is handed back without counting as an attempt, and the consumer is removed
+ * when it holds nothing more.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2 | stream, retry stream |
+ * | 3, 4, 5 | consumers, released, state |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1, 2, 3 | group, consumer, the name that released entries go to |
+ * | 4 | how many to hand back at most |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, more | more = 1: call again |
+ */
+export const leave: Script = {
+  name: "waybill/leave",
+  lua: `${drains}
+local group, consumer, limit = ARGV[1], ARGV[2], tonumber(ARGV[4])
+local more = 0
+for source = 0, 1 do
+  local stream = KEYS[source + 1]
+  local held = redis.pcall('XPENDING', stream, group, '-', '+', limit, consumer)
+  if not held.err then
+    for _, p in ipairs(held) do
+      redis.call('XCLAIM', stream, group, ARGV[3], 0, p[1], 'TIME', 0, 'JUSTID')
+      redis.call('HINCRBY', KEYS[4], source .. p[1], 1)
+    end
+    if #held == limit then more = 1 else redis.call('XGROUP', 'DELCONSUMER', stream, group, consumer) end
+  end
+end
+if more == 0 then
+  redis.call('ZREM', KEYS[3], consumer)
+  redis.call('HDEL', KEYS[5], 'oldest:' .. consumer)
+end
+return {'OK', more}
+`
+}

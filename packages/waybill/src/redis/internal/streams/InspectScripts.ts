@@ -1,0 +1,170 @@
+/**
+ * Looking at a topic, and sending dead letters back. Looking writes nothing; sending back takes a dead letter away in
+ * the same step, so that doing it twice does it once.
+ *
+ * @module
+ */
+import type { Script } from "../Script.ts"
+import { add, clock, drains, mismatch, reads } from "./ScriptParts.ts"
+
+/**
+ * A topic without its groups.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2, 3, 4 | stream, meta, groups, delayed |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, pattern, depth, delayed, next, groups | pattern: "" when the topic was never opened. next: when the next delayed message is due, -1 when there is none |
+ * | `WRONGTYPE`, key, found | |
+ */
+export const overview: Script = {
+  name: "waybill/overview",
+  lua: `${reads}${mismatch}
+local stream, meta, groups, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local wrong = mismatch(stream, 'stream') or mismatch(meta, 'hash') or mismatch(groups, 'set') or mismatch(delayed, 'zset')
+if wrong then return wrong end
+local names = redis.call('SMEMBERS', groups)
+local there = {}
+for _, name in ipairs(names) do there[name] = true end
+if redis.call('EXISTS', stream) == 1 then
+  for _, g in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    if not there[g[2]] then names[#names + 1] = g[2] end
+  end
+end
+table.sort(names)
+local next = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
+return {'OK', redis.call('HGET', meta, 'pattern') or '', redis.call('XLEN', stream), redis.call('ZCARD', delayed),
+  next and tonumber(next) or -1, names}
+`
+}
+
+/**
+ * One group.
+ *
+ * The backlog is exact when the group is at the end, has not begun, or has at most 32 entries to go. In between it is
+ * counted from what was ever added and read, less what was cut off: exact too, unless single entries were deleted by hand.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2 | stream, retry stream |
+ * | 3, 4, 5, 6 | waiting, dead letters, consumers, state |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1, 2 | group, the name that released entries go to |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, lag, pending, oldest, waiting, next, dead, dropped, paused, consumers | oldest: ms. next: when the next retry is due, -1 when none waits. consumers: name, pending, name, pending... |
+ * | `WRONGTYPE`, key, found | |
+ */
+export const describe: Script = {
+  name: "waybill/describe",
+  lua: `${reads}${mismatch}${clock}
+local waiting, dead, consumers, state = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local group, nobody = ARGV[1], ARGV[2]
+local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(waiting, 'zset')
+  or mismatch(dead, 'stream') or mismatch(consumers, 'zset') or mismatch(state, 'hash')
+if wrong then return wrong end
+local now = clock()
+local function of(flat)
+  local map = {}
+  for i = 1, #flat, 2 do map[flat[i]] = flat[i + 1] end
+  return map
+end
+local noted = redis.call('HMGET', state, 'cut', 'dropped', 'paused')
+
+local function backlog(stream, cut)
+  if redis.call('EXISTS', stream) == 0 then return 0 end
+  local info = of(redis.call('XINFO', 'STREAM', stream))
+  local mine
+  for _, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    if flat[2] == group then mine = of(flat) end
+  end
+  if not mine then return info['length'] end
+  local at = mine['last-delivered-id']
+  if at == info['last-generated-id'] then return 0 end
+  local ahead = #redis.call('XRANGE', stream, '(' .. at, '+', 'COUNT', 33)
+  if ahead < 33 then return ahead end
+  local first = redis.call('XRANGE', stream, '-', '(' .. at, 'COUNT', 1)[1]
+  local reached = redis.call('XRANGE', stream, at, at)[1]
+  if not first and not reached then return info['length'] end
+  if mine['entries-read'] and info['entries-added'] then
+    return math.max(ahead, math.min(info['length'], info['entries-added'] - mine['entries-read'] - cut))
+  end
+  return math.max(ahead, math.min(info['length'], mine['lag'] or info['length']))
+end
+
+local pending, released, oldest, held = 0, 0, 0, {}
+for source = 0, 1 do
+  local stream = KEYS[source + 1]
+  local members = redis.pcall('XINFO', 'CONSUMERS', stream, group)
+  if not members.err then
+    for _, flat in ipairs(members) do
+      local member = of(flat)
+      local name, count = member['name'], member['pending']
+      if name == nobody then
+        released = released + count
+      elseif count > 0 then
+        pending = pending + count
+        held[name] = (held[name] or 0) + count
+        oldest = math.max(oldest, redis.call('XPENDING', stream, group, '-', '+', 1, name)[1][3])
+        local since = redis.call('HGET', state, 'oldest:' .. name)
+        if since then oldest = math.max(oldest, now - tonumber(since)) end
+      end
+    end
+  end
+end
+local living = {}
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', consumers, string.format('(%.0f', now), '+inf')) do
+  living[#living + 1] = name
+  living[#living + 1] = held[name] or 0
+end
+local again = released + backlog(KEYS[2], 0)
+local next = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2]
+next = again > 0 and now or next and tonumber(next) or -1
+return {'OK', backlog(KEYS[1], tonumber(noted[1] or '0')), pending, oldest, redis.call('ZCARD', waiting) + again, next,
+  redis.call('XLEN', dead), tonumber(noted[2] or '0'), noted[3] and 1 or 0, living}
+`
+}
+
+/**
+ * Sends dead letters back to their group: the same message, attempts counted anew, the fence going on.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2 | dead letters, retry stream |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1... | their entries |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, count | how many were there |
+ * | `WRONGTYPE`, key, found | |
+ */
+export const redrive: Script = {
+  name: "waybill/redrive",
+  lua: `${drains}${mismatch}${add}
+local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream')
+if wrong then return wrong end
+local count = 0
+for i = 1, #ARGV do
+  local letter = redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i])[1]
+  if letter then
+    local f = letter[2]
+    if f[1] == 'reason' and f[7] == 'fence' and f[9] == 'id' and f[11] == 'at' then
+      add(KEYS[2], {'id', f[10], 'at', f[12], 'attempt', '0', 'fence', f[8]}, f, 17)
+    else
+      add(KEYS[2], {}, f, 1)
+    end
+    redis.call('XDEL', KEYS[1], ARGV[i])
+    count = count + 1
+  end
+end
+return {'OK', count}
+`
+}

@@ -1,0 +1,115 @@
+/**
+ * Publishing a batch: all of it or none, and once however often the script runs for it.
+ *
+ * @module
+ */
+import type { Script } from "../Script.ts"
+import { clock, mismatch, writes } from "./ScriptParts.ts"
+
+/** What of a message is there besides its payload: the bits of its character in the shapes, counted from "0". */
+export const shape = { id: 1, headers: 2, key: 4, version: 8, after: 16, at: 32 } as const
+
+/**
+ * Stores messages, or answers what it answered before when the batch was stored already.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1 | stream |
+ * | 2 | meta |
+ * | 3 | publisher: the number of its last batch and the answer to it |
+ * | 4, 5 | delayed, and their bodies |
+ * | 6... | for each message with an id: the marker that it was stored |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1, 2 | pattern and wire version |
+ * | 3 | number of the batch, growing |
+ * | 4 | how long the answer is kept, ms |
+ * | 5 | how long message ids are remembered, ms |
+ * | 6 | greatest length of the stream, or "" |
+ * | 7 | the shapes: one character a message |
+ * | 8... | for each message: payload, then what its shape says, in the order of the bits |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, answers, new | answers joined by commas: the id of the message; `+` when the caller gave it; `=` for a duplicate. new = 1: the topic was not there before |
+ * | `CONFLICT`, pattern, wire | the topic was opened as something else |
+ * | `STALE` | a later batch of this publisher was stored already: this one was given up, and changes nothing |
+ * | `WRONGTYPE`, key, found | |
+ */
+export const publish: Script = {
+  name: "waybill/publish",
+  lua: `${writes}${mismatch}${clock}
+local stream, meta, publisher, delayed, bodies = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local wrong = mismatch(stream, 'stream') or mismatch(meta, 'hash') or mismatch(publisher, 'string')
+  or mismatch(delayed, 'zset') or mismatch(bodies, 'hash')
+if wrong then return wrong end
+local opened = redis.call('HMGET', meta, 'pattern', 'wire')
+if opened[1] and (opened[1] ~= ARGV[1] or opened[2] ~= ARGV[2]) then
+  return {'CONFLICT', opened[1], opened[2] or ''}
+end
+local last = redis.call('GETRANGE', publisher, 0, 19)
+if last ~= '' then
+  local number = string.match(last, '^%d+')
+  if number == ARGV[3] then
+    return {'OK', string.sub(redis.call('GET', publisher), #number + 2), 0}
+  end
+  if tonumber(number) > tonumber(ARGV[3]) then return {'STALE'} end
+end
+if not opened[1] then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
+
+local call, band, byte = redis.call, bit.band, string.byte
+local shapes = ARGV[7]
+local answers = {}
+local arg, marker, now = 8, 6, nil
+for i = 1, #shapes do
+  local shape = byte(shapes, i) - 48
+  if shape == 0 then
+    answers[i] = call('XADD', stream, '*', 'payload', ARGV[arg])
+    arg = arg + 1
+  else
+    local fields, id, due = {'payload', ARGV[arg]}, nil, nil
+    arg = arg + 1
+    if band(shape, ${shape.id}) ~= 0 then id = ARGV[arg]; arg = arg + 1; fields[3] = 'id'; fields[4] = id end
+    if band(shape, ${shape.headers}) ~= 0 then fields[#fields + 1] = 'headers'; fields[#fields + 1] = ARGV[arg]; arg = arg + 1 end
+    if band(shape, ${shape.key}) ~= 0 then fields[#fields + 1] = 'key'; fields[#fields + 1] = ARGV[arg]; arg = arg + 1 end
+    if band(shape, ${shape.version}) ~= 0 then fields[#fields + 1] = 'v'; fields[#fields + 1] = ARGV[arg]; arg = arg + 1 end
+    if band(shape, ${shape.after + shape.at}) ~= 0 then
+      now = now or clock()
+      due = tonumber(ARGV[arg])
+      if band(shape, ${shape.after}) ~= 0 then due = now + due end
+      arg = arg + 1
+    end
+    local seen
+    if id then seen = KEYS[marker]; marker = marker + 1 end
+    if seen and call('EXISTS', seen) == 1 then
+      answers[i] = '='
+    else
+      if due and due > now then
+        local number = call('HINCRBY', meta, 'delayed', 1)
+        answers[i] = '+'
+        if not id then
+          answers[i] = string.format('%.0f-d%d', now, number)
+          fields[#fields + 1] = 'id'
+          fields[#fields + 1] = answers[i]
+        end
+        fields[#fields + 1] = 'at'
+        fields[#fields + 1] = string.format('%.0f', now)
+        -- Padded, so that messages which are due in the same millisecond keep their order.
+        local member = string.format('%012d', number)
+        call('HSET', bodies, member, cmsgpack.pack(fields))
+        call('ZADD', delayed, due, member)
+      else
+        local entry = call('XADD', stream, '*', unpack(fields))
+        answers[i] = id and '+' or entry
+      end
+      if seen then call('SET', seen, '1', 'PX', ARGV[5]) end
+    end
+  end
+end
+if ARGV[6] ~= '' then call('XTRIM', stream, 'MAXLEN', '~', ARGV[6]) end
+local answer = table.concat(answers, ',')
+call('SET', publisher, ARGV[3] .. ' ' .. answer, 'PX', ARGV[4])
+return {'OK', answer, opened[1] and 0 or 1}
+`
+}

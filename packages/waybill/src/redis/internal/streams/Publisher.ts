@@ -1,0 +1,322 @@
+/**
+ * Publishing to one topic: what concurrent callers give while a batch is on its way travels together in the next. A
+ * batch whose answer was lost is sent again and stored once.
+ *
+ * @module
+ */
+import type { NonEmptyReadonlyArray } from "effect/Array"
+import type * as Clock from "effect/Clock"
+import * as SecureRandom from "effect/crypto/SecureRandom"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Result from "effect/Result"
+import type { Outgoing, Receipt } from "../../../Message.ts"
+import { Disconnected, type Reason, TransportError } from "../../../Transport.ts"
+import type { Connection } from "../Connection.ts"
+import type { TopicKeys } from "../Keys.ts"
+import { pattern, problemOf, wire } from "./Answer.ts"
+import * as PublishScript from "./PublishScript.ts"
+
+export interface PublisherOptions {
+  readonly commands: Connection
+  readonly topic: string
+  readonly keys: TopicKeys
+  readonly clock: Clock.Clock
+  readonly deduplicationMillis: number
+  readonly timeoutMillis: number
+  /** `undefined`: trimming is left to the consumers. */
+  readonly maxLength: number | undefined
+  /** Runs after a batch that opened the topic in the store. */
+  readonly opened: Effect.Effect<void>
+  /** Called when a message was stored that is due in so many milliseconds. */
+  readonly delayed: (millis: number) => void
+}
+
+/** What one script call may carry; a single `publish` is never split. */
+const maxMessages = 1000
+const maxUnits = 4 * 1024 * 1024
+/** How long the server remembers the answer to a publisher's last batch. Nobody repeats a batch for that long. */
+const answerMillis = 10 * 60 * 1000
+/** Time enough for one attempt, also for a batch that had to wait for a long time. */
+const leastAttemptMillis = 500
+const pauseMillis = 50
+
+/** Refusals that say: not now. Out of memory, or without replicas, is an answer for the caller. */
+const passing: ReadonlySet<string> = new Set([
+  "ASK",
+  "BUSY",
+  "CLUSTERDOWN",
+  "LOADING",
+  "MASTERDOWN",
+  "MOVED",
+  "READONLY",
+  "TRYAGAIN"
+])
+
+/** A caller, waiting. */
+class Call {
+  readonly messages: NonEmptyReadonlyArray<Outgoing>
+  readonly resume: (effect: Effect.Effect<ReadonlyArray<Receipt>, TransportError>) => void
+  readonly expires: number
+  abandoned = false
+
+  constructor(
+    messages: NonEmptyReadonlyArray<Outgoing>,
+    resume: (effect: Effect.Effect<ReadonlyArray<Receipt>, TransportError>) => void,
+    expires: number
+  ) {
+    this.messages = messages
+    this.resume = resume
+    this.expires = expires
+  }
+}
+
+export class Publisher {
+  readonly #options: PublisherOptions
+  readonly #key: string
+  #batch = 0
+  #queue: Array<Call> = []
+  #next = 0
+  #wake: (() => void) | undefined
+  #closed = false
+  #open = false
+
+  constructor(options: PublisherOptions) {
+    this.#options = options
+    this.#key = options.keys.publisher(SecureRandom.uuidV4Unsafe())
+  }
+
+  publish(messages: NonEmptyReadonlyArray<Outgoing>): Effect.Effect<ReadonlyArray<Receipt>, TransportError> {
+    return Effect.callback((resume) => {
+      if (this.#closed) return resume(this.#failure(closed))
+      const { clock, timeoutMillis } = this.#options
+      const call = new Call(messages, resume, clock.currentTimeMillisUnsafe() + timeoutMillis)
+      this.#queue.push(call)
+      this.#wake?.()
+      return Effect.sync(() => {
+        call.abandoned = true
+      })
+    })
+  }
+
+  /** Sends what is queued, batch after batch; to be forked into the scope of the layer. */
+  readonly run: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
+    while (true) {
+      if (this.#next === this.#queue.length) {
+        yield* this.#idle()
+      }
+      // Everybody who was resumed by the last batch, or runs now, gets to join this one.
+      yield* Effect.yieldNow
+      const calls = this.#take()
+      if (calls.length === 0) continue
+      const exit = yield* Effect.exit(this.#store(calls))
+      if (Exit.isSuccess(exit)) {
+        let from = 0
+        for (const call of calls) {
+          const to = from + call.messages.length
+          call.resume(Exit.succeed(calls.length === 1 ? exit.value : exit.value.slice(from, to)))
+          from = to
+        }
+      } else {
+        for (const call of calls) call.resume(exit)
+      }
+    }
+  })
+
+  readonly close: Effect.Effect<void> = Effect.sync(() => {
+    this.#closed = true
+    for (const call of this.#queue.splice(this.#next)) call.resume(this.#failure(closed))
+  })
+
+  #idle(): Effect.Effect<void> {
+    return Effect.callback((resume) => {
+      if (this.#queue.length > this.#next) return resume(Effect.void)
+      this.#wake = () => {
+        this.#wake = undefined
+        resume(Effect.void)
+      }
+      return Effect.sync(() => {
+        this.#wake = undefined
+      })
+    })
+  }
+
+  /** The calls of the next batch. Those that expired in the queue fail here: nothing of them was sent. */
+  #take(): Array<Call> {
+    const now = this.#options.clock.currentTimeMillisUnsafe()
+    const calls: Array<Call> = []
+    let messages = 0
+    let units = 0
+    while (this.#next < this.#queue.length) {
+      const call = this.#queue[this.#next] as Call // within bounds
+      if (!call.abandoned && call.expires <= now) {
+        call.resume(this.#failure(waitedInVain))
+      } else if (!call.abandoned) {
+        const size = sizeOf(call.messages)
+        if (calls.length > 0 && (messages + call.messages.length > maxMessages || units + size > maxUnits)) break
+        messages += call.messages.length
+        units += size
+        calls.push(call)
+      }
+      this.#next++
+    }
+    if (this.#next === this.#queue.length) {
+      this.#queue = []
+      this.#next = 0
+    } else if (this.#next > 1024) {
+      this.#queue = this.#queue.slice(this.#next)
+      this.#next = 0
+    }
+    return calls
+  }
+
+  /** Stores one batch, again and again until its time is over. */
+  #store(calls: ReadonlyArray<Call>): Effect.Effect<ReadonlyArray<Receipt>, TransportError> {
+    return Effect.gen({ self: this }, function* () {
+      const { clock, commands, opened } = this.#options
+      const batch = encode(calls, this.#options.keys, clock.currentTimeMillisUnsafe())
+      const keys = this.#keys(batch)
+      const args = this.#args(++this.#batch, batch)
+      const first = calls[0] as Call // the caller checked that there is one
+      const deadline = Math.max(first.expires, clock.currentTimeMillisUnsafe() + leastAttemptMillis)
+      let ambiguous = false
+      while (true) {
+        const left = deadline - clock.currentTimeMillisUnsafe()
+        const result = yield* Effect.result(commands.eval(PublishScript.publish, keys, args, { deadline: left }))
+        let reason: Reason | undefined
+        if (Result.isSuccess(result)) {
+          // The reply table of the script.
+          const reply = result.success as [string, string, number]
+          reason = problemOf(PublishScript.publish.name, this.#options.topic, reply)
+          if (reason === undefined) {
+            if (!this.#open || reply[2] === 1) {
+              this.#open = true
+              yield* opened
+            }
+            if (batch.dueIn < Infinity) this.#options.delayed(batch.dueIn)
+            return receiptsOf(calls, reply[1])
+          }
+        } else {
+          reason = result.failure
+        }
+        if (reason._tag === "Disconnected" && reason.ambiguous) ambiguous = true
+        const again =
+          reason._tag === "Disconnected" || (reason._tag === "Refused" && (ambiguous || passing.has(reason.code)))
+        if (!again || clock.currentTimeMillisUnsafe() + pauseMillis >= deadline) {
+          // Once an answer was lost, no later refusal tells what became of the batch.
+          return yield* this.#failure(
+            ambiguous && !(reason._tag === "Disconnected" && reason.ambiguous)
+              ? new Disconnected({ ambiguous: true, cause: reason })
+              : reason
+          )
+        }
+        yield* Effect.sleep(pauseMillis)
+      }
+    })
+  }
+
+  #keys(batch: Batch): Array<string> {
+    const { keys } = this.#options
+    return [keys.stream, keys.meta, this.#key, keys.delayed, keys.delayedBodies, ...batch.seen]
+  }
+
+  #args(number: number, batch: Batch): Array<string | number> {
+    const { deduplicationMillis, maxLength } = this.#options
+    const args = batch.args
+    args[0] = pattern
+    args[1] = wire
+    args[2] = number
+    args[3] = answerMillis
+    args[4] = deduplicationMillis
+    args[5] = maxLength ?? ""
+    args[6] = batch.shapes
+    return args
+  }
+
+  #failure(reason: Reason): Exit.Exit<never, TransportError> {
+    return Exit.fail(new TransportError({ operation: "publish", topic: this.#options.topic, reason }))
+  }
+}
+
+const closed = new Disconnected({ ambiguous: false, cause: new Error("the transport is closed") })
+const waitedInVain = new Disconnected({ ambiguous: false, cause: new Error("no batch got through in time") })
+
+const sizeOf = (messages: ReadonlyArray<Outgoing>): number => {
+  let size = 0
+  for (const message of messages) size += message.body.length
+  return size
+}
+
+interface Batch {
+  readonly shapes: string
+  readonly seen: ReadonlyArray<string>
+  /** Seven places for the head, then the messages. */
+  readonly args: Array<string | number>
+  /** When the first delayed message is due, from now. */
+  readonly dueIn: number
+}
+
+/** Redis keeps due times as floating point numbers; this is far enough away. */
+const longest = 2 ** 52
+
+const encode = (calls: ReadonlyArray<Call>, keys: TopicKeys, now: number): Batch => {
+  const seen: Array<string> = []
+  const args: Array<string | number> = ["", "", "", "", "", "", ""]
+  let shapes = ""
+  let dueIn = Infinity
+  for (const call of calls) {
+    for (const { body, due, headers, id, key, version } of call.messages) {
+      let shape = 0
+      args.push(body)
+      if (id !== undefined) {
+        shape |= PublishScript.shape.id
+        args.push(id)
+        seen.push(keys.seen(id))
+      }
+      for (const _ in headers) {
+        shape |= PublishScript.shape.headers
+        args.push(JSON.stringify(headers))
+        break
+      }
+      if (key !== undefined) {
+        shape |= PublishScript.shape.key
+        args.push(key)
+      }
+      if (version !== 1) {
+        shape |= PublishScript.shape.version
+        args.push(version)
+      }
+      if (due !== undefined) {
+        if (due._tag === "After") {
+          const delay = Math.min(longest, Math.ceil(Duration.toMillis(due.delay)))
+          shape |= PublishScript.shape.after
+          args.push(delay)
+          dueIn = Math.min(dueIn, delay)
+        } else {
+          shape |= PublishScript.shape.at
+          args.push(Math.min(longest, Math.ceil(due.epochMillis)))
+          dueIn = Math.min(dueIn, due.epochMillis - now)
+        }
+      }
+      shapes += String.fromCharCode(48 + shape)
+    }
+  }
+  return { shapes, seen, args, dueIn }
+}
+
+const receiptsOf = (calls: ReadonlyArray<Call>, answer: string): Array<Receipt> => {
+  const answers = answer.split(",")
+  const receipts: Array<Receipt> = []
+  for (const call of calls) {
+    for (const message of call.messages) {
+      const told = answers[receipts.length] ?? ""
+      receipts.push(
+        message.id === undefined
+          ? { _tag: "Stored", id: told }
+          : { _tag: told === "=" ? "Duplicate" : "Stored", id: message.id }
+      )
+    }
+  }
+  return receipts
+}

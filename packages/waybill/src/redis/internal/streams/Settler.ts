@@ -1,0 +1,247 @@
+/**
+ * Ends deliveries. An ack is one plain command for a whole batch as long as the lease is sure; everything else asks the
+ * server first whether the delivery is still ours, in the step that ends it.
+ *
+ * @module
+ */
+import type { NonEmptyReadonlyArray } from "effect/Array"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Result from "effect/Result"
+import type { Delivery } from "../../../Delivery.ts"
+import type * as Settlement from "../../../Settlement.ts"
+import { Disconnected, type Reason, type Settled, TransportError } from "../../../Transport.ts"
+import type { Connection } from "../Connection.ts"
+import type { GroupKeys } from "../Keys.ts"
+import { problemOf } from "./Answer.ts"
+import { settle as settleScript } from "./DeliveryScripts.ts"
+import { nobody } from "./GroupScripts.ts"
+import type { Holdings } from "./Holdings.ts"
+import { fieldsOf, type StreamDelivery } from "./StreamDelivery.ts"
+
+export interface SettlerOptions {
+  readonly commands: Connection
+  readonly topic: string
+  readonly group: string
+  readonly consumer: string
+  readonly stream: string
+  readonly keys: GroupKeys
+  readonly holdings: Holdings
+  readonly deadLetters: { readonly maxCount: number; readonly maxAgeMillis: number }
+  /** A message will be due again in so many milliseconds. */
+  readonly delayed: (millis: number) => void
+  /** Something left the stream, and may be trimmed. */
+  readonly settled: () => void
+  readonly dropped: (count: number) => Effect.Effect<void>
+}
+
+interface Step {
+  readonly index: number
+  readonly delivery: StreamDelivery
+  readonly settlement: Settlement.Settlement
+  /** The entry is gone from the stream: its fields come from here. */
+  withFields: boolean
+}
+
+/** How many deliveries one run of the script ends. */
+const maxSteps = 100
+/** A cause that waits for a retry, or lies in the dead letters, is cut to so many characters. */
+const maxWaitingCause = 200
+const maxDeadCause = 8000
+/** Redis keeps due times as floating point numbers; this is far enough away. */
+const longest = 2 ** 52
+const firstPause = 50
+const longestPause = 1000
+
+export class Settler {
+  readonly #options: SettlerOptions
+  #closed = false
+
+  constructor(options: SettlerOptions) {
+    this.#options = options
+  }
+
+  /** From now on nothing is tried again. */
+  close(): void {
+    this.#closed = true
+  }
+
+  settle(
+    settlements: NonEmptyReadonlyArray<readonly [delivery: Delivery, settlement: Settlement.Settlement]>
+  ): Effect.Effect<ReadonlyArray<Settled>, TransportError> {
+    return Effect.suspend(() => {
+      const { holdings } = this.#options
+      const answers: Array<Settled> = []
+      const acks: Array<StreamDelivery> = []
+      const steps: Array<Step> = []
+      for (let i = 0; i < settlements.length; i++) {
+        const [given, settlement] = settlements[i] as (typeof settlements)[0] // i is within bounds
+        const delivery = holdings.find(given)
+        answers.push("Stale")
+        if (delivery === undefined) continue
+        delivery.settling = true
+        if (settlement._tag === "Ack" && (delivery.detached || holdings.isSure(delivery))) {
+          acks.push(delivery)
+          answers[i] = "Settled"
+        } else {
+          steps.push({ index: i, delivery, settlement, withFields: delivery.detached })
+        }
+      }
+      const work =
+        steps.length === 0
+          ? acks.length === 0
+            ? Effect.void
+            : this.#ack(acks)
+          : Effect.gen({ self: this }, function* () {
+              if (acks.length > 0) yield* this.#ack(acks)
+              for (let from = 0; from < steps.length; from += maxSteps) {
+                yield* this.#run(steps.slice(from, from + maxSteps), answers)
+              }
+            })
+      return Effect.onExit(Effect.as(work, answers), (exit) => {
+        if (Exit.isSuccess(exit)) return Effect.void
+        for (const delivery of acks) delivery.settling = false
+        for (const { delivery } of steps) delivery.settling = false
+        return Effect.void
+      })
+    })
+  }
+
+  #ack(deliveries: ReadonlyArray<StreamDelivery>): Effect.Effect<void, TransportError> {
+    const { commands, group, holdings, keys, settled, stream } = this.#options
+    const entries: [Array<string>, Array<string>] = [[], []]
+    const uncounted: Array<string> = []
+    for (const { count, entry, source } of deliveries) {
+      entries[source].push(entry)
+      if (count > 1) uncounted.push(`${source}${entry}`)
+    }
+    const [fresh, again] = entries
+    const acked =
+      again.length === 0 && uncounted.length === 0
+        ? commands.run<unknown>("xack", (client) => client.xack(stream, group, ...fresh), { key: stream })
+        : commands.run<unknown>(
+            "xack",
+            (client) =>
+              Promise.all([
+                fresh.length === 0 ? undefined : client.xack(stream, group, ...fresh),
+                again.length === 0 ? undefined : client.xack(keys.retry, group, ...again),
+                uncounted.length === 0 ? undefined : client.hdel(keys.released, ...uncounted)
+              ]),
+            { key: `${stream}, ${keys.retry} or ${keys.released}` }
+          )
+    return Effect.map(
+      this.#persistently(() => acked),
+      () => {
+        for (const delivery of deliveries) holdings.forget(delivery)
+        settled()
+      }
+    )
+  }
+
+  /** Runs the script until every step has an answer. */
+  #run(steps: ReadonlyArray<Step>, answers: Array<Settled>): Effect.Effect<void, TransportError> {
+    const { commands, dropped, holdings, keys, settled, stream, topic } = this.#options
+    const scriptKeys = [stream, keys.retry, keys.waiting, keys.waitingBodies, keys.dead, keys.released, keys.state]
+    return Effect.gen({ self: this }, function* () {
+      let open = steps
+      while (open.length > 0) {
+        const result = yield* this.#persistently((ambiguous) =>
+          Effect.flatMap(commands.eval(settleScript, scriptKeys, this.#args(open)), (reply) => {
+            // The reply table of the script.
+            const answer = reply as [string, string, number]
+            const problem = problemOf(settleScript.name, topic, answer)
+            return problem === undefined
+              ? Effect.succeed({ told: answer[1], dropped: answer[2], ambiguous })
+              : Effect.fail(problem)
+          })
+        )
+        const gone: Array<Step> = []
+        for (let i = 0; i < open.length; i++) {
+          const step = open[i] as Step // i is within bounds
+          const told = result.told[i]
+          if (told === "G") {
+            step.withFields = true
+            gone.push(step)
+            continue
+          }
+          // After a lost answer, "not yours" is also what our own success looks like.
+          const done = told === "O" || (result.ambiguous && holdings.isSure(step.delivery))
+          answers[step.index] = done ? "Settled" : "Stale"
+          holdings.forget(step.delivery)
+          if (step.settlement._tag === "Retry") this.#options.delayed(delayOf(step.settlement))
+        }
+        if (result.dropped > 0) yield* dropped(result.dropped)
+        open = gone
+      }
+      settled()
+    })
+  }
+
+  #args(steps: ReadonlyArray<Step>): Array<string | Uint8Array | number> {
+    const { consumer, deadLetters, group } = this.#options
+    const args: Array<string | Uint8Array | number> = [
+      group,
+      consumer,
+      nobody,
+      deadLetters.maxCount,
+      deadLetters.maxAgeMillis
+    ]
+    for (const { delivery, settlement, withFields } of steps) {
+      const { attempt, count, detached, entry, fence, id, publishedAt, source } = delivery
+      const fields = withFields ? fieldsOf(delivery) : []
+      const message = (attempts: number) => [id, publishedAt, attempts, fence, fields.length, ...fields]
+      const owned = detached ? 0 : count
+      switch (settlement._tag) {
+        case "Ack":
+          args.push("A", source, entry, owned)
+          break
+        case "Retry": {
+          const cause = settlement.cause.slice(0, maxWaitingCause)
+          args.push("R", source, entry, owned, delayOf(settlement), cause, ...message(attempt))
+          break
+        }
+        case "DeadLetter": {
+          const cause = settlement.cause.slice(0, maxDeadCause)
+          args.push("D", source, entry, owned, settlement.reason, cause, ...message(attempt))
+          break
+        }
+        case "Release":
+          // With the group its list of pending entries is gone: the message can only come back as a retry.
+          if (detached) args.push("R", source, entry, owned, 0, "released", ...message(attempt - 1))
+          else args.push("L", source, entry, owned)
+          break
+      }
+    }
+    return args
+  }
+
+  /**
+   * Repeats what may be repeated until it works: each step is safe to run again, and only the server can tell whether
+   * the delivery is still ours. `ambiguous`: an earlier run may have succeeded.
+   */
+  #persistently<A>(run: (ambiguous: boolean) => Effect.Effect<A, Reason>): Effect.Effect<A, TransportError> {
+    const fail = (reason: Reason) =>
+      Effect.fail(new TransportError({ operation: "settle", topic: this.#options.topic, reason }))
+    const again = (reason: Reason, ambiguous: boolean, pause: number): Effect.Effect<A, TransportError> => {
+      if (reason.permanent) return fail(reason)
+      const lost = ambiguous || (reason._tag === "Disconnected" && reason.ambiguous)
+      if (this.#closed) return fail(lost ? new Disconnected({ ambiguous: true, cause: reason }) : reason)
+      return Effect.flatMap(
+        Effect.result(
+          Effect.delay(
+            Effect.suspend(() => run(lost)),
+            pause
+          )
+        ),
+        (result) =>
+          Result.isSuccess(result)
+            ? Effect.succeed(result.success)
+            : again(result.failure, lost, Math.min(pause * 2, longestPause))
+      )
+    }
+    return Effect.catch(run(false), (reason) => again(reason, false, firstPause))
+  }
+}
+
+const delayOf = (retry: Settlement.Retry): number => Math.min(longest, Math.ceil(Duration.toMillis(retry.delay)))

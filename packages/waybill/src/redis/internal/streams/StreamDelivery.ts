@@ -1,0 +1,185 @@
+/**
+ * A stream entry as a delivery. Whatever the entry holds, it becomes one: what cannot be read as a message gets a body
+ * that no topic decodes, and so ends in the dead letters with all its fields.
+ *
+ * @module
+ */
+import type { Delivery } from "../../../Delivery.ts"
+import type { Body, Headers } from "../../../Message.ts"
+
+/** Where an entry lies: in the topic's stream, or in the group's retry stream. */
+export type Source = 0 | 1
+
+/** Field names and values in turn, as Redis stores them. */
+export type Fields = ReadonlyArray<string>
+
+const noHeaders: Headers = Object.freeze({})
+
+/** Always in this shape, in this order: tens of thousands a second are made. */
+export class StreamDelivery implements Delivery {
+  readonly topic: string
+  readonly group: string
+  readonly source: Source
+  /** Id of the stream entry. */
+  readonly entry: string
+  /** How often the entry has been delivered, this time included: with the owner it decides whose the delivery is. */
+  readonly count: number
+  id: string
+  body: Body
+  headers: Headers
+  key: string | undefined
+  version: number
+  publishedAt: number
+  attempt: number
+  fence: number
+  readonly receipt: string
+  /** When it was last known to be ours, by the clock of this process. */
+  renewedAt: number
+  readonly takenAt: number
+  /** It is being settled: if the server says it is no longer ours, that may be our own doing. */
+  settling = false
+  /** The group was lost, and the entry with it; what is here is all there is. */
+  detached = false
+
+  constructor(
+    topic: string,
+    group: string,
+    source: Source,
+    entry: string,
+    count: number,
+    released: number,
+    fields: Fields,
+    now: number
+  ) {
+    this.topic = topic
+    this.group = group
+    this.source = source
+    this.entry = entry
+    this.count = count
+    this.id = entry
+    this.body = ""
+    this.headers = noHeaders
+    this.key = undefined
+    this.version = 1
+    this.publishedAt = 0
+    this.attempt = count - released
+    this.fence = count
+    this.receipt = `${source}:${entry}:${count}`
+    this.renewedAt = now
+    this.takenAt = now
+    if (fields.length === 2 && fields[0] === "payload" && source === 0) {
+      this.body = fields[1] as string // length is 2
+      this.publishedAt = millisOf(entry)
+    } else {
+      this.#read(source, fields)
+    }
+  }
+
+  /**
+   * Puts the bytes of the entry, field names and values in turn, in place of a text that may have lost some. When the
+   * entry is gone meanwhile, the text is all there is.
+   */
+  useBytes(fields: ReadonlyArray<Uint8Array> | undefined): void {
+    if (fields === undefined) return
+    for (let i = 0; i + 1 < fields.length; i += 2) {
+      const value = fields[i + 1]
+      if (String(fields[i]) === "payload" && value !== undefined) {
+        this.body = typeof this.body === "string" ? bodyOf(value) : value
+      }
+    }
+  }
+
+  /** Reads what the envelope says; anything that it should not say makes the body undecodable. */
+  #read(source: Source, fields: Fields): void {
+    let start = 0
+    let sound = fields.length % 2 === 0
+    let payload: string | undefined
+    let publishedAt = ""
+    if (source === 1 && fields[0] === "id" && fields[2] === "at" && fields[4] === "attempt" && fields[6] === "fence") {
+      start = 8
+      this.id = fields[1] ?? this.id
+      publishedAt = fields[3] ?? ""
+      this.attempt += wholeOf(fields[5]) ?? 0
+      this.fence += wholeOf(fields[7]) ?? 0
+    }
+    for (let i = start; i + 1 < fields.length; i += 2) {
+      const value = fields[i + 1] as string // i + 1 is within bounds
+      switch (fields[i]) {
+        case "payload":
+          payload = value
+          break
+        case "id":
+          if (start === 0 && value !== "") this.id = value
+          break
+        case "at":
+          if (start === 0) publishedAt = value
+          break
+        case "key":
+          this.key = value
+          break
+        case "v": {
+          const version = wholeOf(value)
+          if (version === undefined) sound = false
+          else this.version = version
+          break
+        }
+        case "headers": {
+          const headers = headersOf(value)
+          if (headers === undefined) sound = false
+          else this.headers = headers
+          break
+        }
+      }
+    }
+    const at = wholeOf(publishedAt)
+    if (at === undefined && publishedAt !== "") sound = false
+    this.publishedAt = at ?? millisOf(this.entry)
+    this.body = payload === undefined ? new Uint8Array(0) : sound ? payload : new TextEncoder().encode(payload)
+  }
+}
+
+/** The fields that make an equal message: for an entry that is no longer there to be copied. */
+export const fieldsOf = (delivery: StreamDelivery): Array<string | Uint8Array> => {
+  const fields: Array<string | Uint8Array> = ["payload", delivery.body]
+  if (Object.keys(delivery.headers).length > 0) fields.push("headers", JSON.stringify(delivery.headers))
+  if (delivery.key !== undefined) fields.push("key", delivery.key)
+  if (delivery.version !== 1) fields.push("v", String(delivery.version))
+  return fields
+}
+
+/**
+ * Decoding bytes as text turns what is not UTF-8 into this character; only then the bytes are worth another look. Or
+ * when the body was made undecodable for another reason: its bytes were never seen.
+ */
+export const isDoubtful = (body: Body): boolean =>
+  typeof body === "string" ? body.includes("\uFFFD") : body.length > 0
+
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+
+/** Text where the bytes are text, otherwise the bytes. */
+export const bodyOf = (bytes: Uint8Array): Body => {
+  try {
+    return utf8.decode(bytes)
+  } catch {
+    return bytes
+  }
+}
+
+/** Headers are a JSON object of strings. */
+export const headersOf = (json: string): Headers | undefined => {
+  let parsed: unknown
+  try {
+    parsed = JSON.parse(json)
+  } catch {
+    return undefined
+  }
+  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) return undefined
+  return Object.values(parsed).every((value) => typeof value === "string")
+    ? (parsed as Headers) // just looked at every value
+    : undefined
+}
+
+const wholeOf = (text: string | undefined): number | undefined =>
+  text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : undefined
+
+export const millisOf = (entry: string): number => Number(entry.slice(0, entry.indexOf("-")))
