@@ -1,0 +1,97 @@
+import { History } from "@waybill/testing"
+/**
+ * The messages of the fault tests: each says what its handler has to go through. Whoever handles them writes the history.
+ */
+import { Data, Effect, Schedule, Schema } from "effect"
+import { Consumer, type Delivery, Topic } from "waybill"
+
+export const Job = Topic.make("jobs", {
+  payload: Schema.Struct({
+    /**
+     * - `work`: takes `millis`.
+     * - `fail`: fails `times` times (always by default), then takes `millis`.
+     * - `hang`: never ends by itself the first time it is handled.
+     * - `die`: takes its process down, `times` times (always by default), with SIGKILL.
+     * - `write`: takes `millis`, then writes to a store outside, under its fence.
+     * - `writeAndDie`: the same, and then takes its process down, `times` times.
+     */
+    act: Schema.Literals(["work", "fail", "hang", "die", "write", "writeAndDie"]),
+    millis: Schema.optional(Schema.Number),
+    times: Schema.optional(Schema.Number)
+  })
+})
+
+export type Job = Parameters<typeof Job.encode>[0]
+
+export class Failed extends Data.TaggedError("Failed")<{ readonly id: string }> {}
+
+export const group = "crew"
+
+/** What the handlers of one process need. */
+export interface Site {
+  readonly recorder: History.Recorder
+  /** Tells the test. */
+  readonly say: (line: string) => void
+  /** Ends this process with SIGKILL; the next instruction is not reached. */
+  readonly die: () => void
+  /** Writes to the store outside unless that has seen a greater fence; whether it was accepted. */
+  readonly write: (id: string, fence: number) => Effect.Effect<boolean>
+}
+
+export interface Terms {
+  readonly concurrency?: number
+  readonly prefetch?: number
+  readonly lease?: string
+  readonly shutdown?: string
+  readonly maxDeliveries?: number
+}
+
+/** Two retries, then a dead letter. */
+export const policy = Schedule.spaced("100 millis").pipe(Schedule.upTo({ times: 2 }))
+
+/** The consumer under test. */
+export const consumer = (site: Site, terms: Terms = {}) =>
+  Consumer.make(Job, {
+    group,
+    concurrency: terms.concurrency ?? 8,
+    prefetch: terms.prefetch ?? 64,
+    // Durations arrive as text when they come from another process.
+    lease: (terms.lease ?? "1500 millis") as "1500 millis",
+    shutdown: (terms.shutdown ?? "5 seconds") as "5 seconds",
+    maxDeliveries: terms.maxDeliveries ?? 5
+  }).pipe(
+    Consumer.process(History.observe(site.recorder)(perform(site))),
+    Consumer.onFailure({ Failed: Consumer.retry(policy) })
+  )
+
+const perform =
+  ({ die, recorder, say, write }: Site) =>
+  (job: Job, { attempt, fence, group, id }: Delivery.Delivery): Effect.Effect<void, Failed> => {
+    const within = attempt <= (job.times ?? Number.POSITIVE_INFINITY)
+    const take = job.millis === undefined ? Effect.void : Effect.sleep(job.millis)
+    const kill = Effect.sync(() => {
+      recorder.record({ _tag: "Fault", fault: "Killed", target: recorder.writer })
+      die()
+    })
+    const put = Effect.map(write(id, fence), (accepted) => {
+      recorder.record({ _tag: "Effect", group, id, fence, accepted })
+      say(`wrote ${id} ${accepted ? "accepted" : "refused"}`)
+    })
+    switch (job.act) {
+      case "work":
+        return take
+      case "fail":
+        return within ? Effect.fail(new Failed({ id })) : take
+      case "hang":
+        say(`began ${id}`)
+        return attempt === 1 ? Effect.never : Effect.void
+      case "die":
+        say(`began ${id}`)
+        return within ? kill : take
+      case "write":
+        say(`began ${id}`)
+        return Effect.andThen(take, put)
+      case "writeAndDie":
+        return Effect.andThen(Effect.andThen(take, put), within ? kill : Effect.void)
+    }
+  }

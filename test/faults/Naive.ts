@@ -1,0 +1,12 @@
+/** Where the naive consumers work, and what they are told. */
+export const stream = "naive:jobs"
+export const group = "naive"
+
+export interface NaiveOrders {
+  readonly url: string
+  readonly mode: "ackFirst" | "copyToRetry"
+  /** Milliseconds after which another one may take over what this one has taken. */
+  readonly lease: number
+  /** The process kills itself between the two round trips of this retry, counted from 1. */
+  readonly dieInRetry?: number
+}

@@ -1,0 +1,192 @@
+/**
+ * A consumer in a process of its own, for tests to kill. It writes its history to a file as it goes, and tells on its
+ * standard output what it is doing, so that a test can wait for the moment to strike.
+ */
+import { spawn } from "node:child_process"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { createInterface } from "node:readline"
+import { History } from "@waybill/testing"
+import { Context, Data, Effect, Layer, type Scope } from "effect"
+
+export class WorkerFailed extends Data.TaggedError("WorkerFailed")<{ readonly message: string }> {}
+
+/** What a worker is told when it starts, as JSON in its first argument. */
+export interface Orders {
+  readonly name: string
+  readonly history: string
+  readonly url: string
+  /** Says `handled n` each time it has begun so many. */
+  readonly every: number
+}
+
+export interface WorkerProcess {
+  /** Unique for each life. */
+  readonly name: string
+  /** Waits for a line that the worker says, or has said. */
+  readonly says: (line: string) => Effect.Effect<void, WorkerFailed>
+  /** Waits until its handler has begun at least so many times; a multiple of `every`. */
+  readonly handles: (count: number) => Effect.Effect<void, WorkerFailed>
+  /** How often the worker has said this so far. */
+  readonly said: (line: string) => number
+  /** SIGKILL. Returns when the process is gone. */
+  readonly kill: Effect.Effect<void>
+  /** SIGSTOP: it stands still between two instructions, and knows nothing of it. */
+  readonly stop: Effect.Effect<void>
+  /** SIGCONT. */
+  readonly resume: Effect.Effect<void>
+  /** SIGTERM. */
+  readonly terminate: Effect.Effect<void>
+  /** Waits for its end: the exit code, or the signal. */
+  readonly gone: Effect.Effect<number | NodeJS.Signals>
+}
+
+/**
+ * The workers of one test. They end with its scope, or with this process.
+ */
+export class Crew extends Context.Service<
+  Crew,
+  {
+    /** What the test does to its workers. */
+    readonly recorder: History.Recorder
+    /** Starts `test/faults/<program>` and waits until it is ready. */
+    readonly hire: <O extends object>(
+      program: "waybill-worker.ts" | "naive-worker.ts",
+      orders: O & { readonly url: string; readonly every?: number }
+    ) => Effect.Effect<WorkerProcess, WorkerFailed, Scope.Scope>
+    /** Asks all to stop, and waits until they have: then they have written down everything. */
+    readonly dismiss: Effect.Effect<void, WorkerFailed>
+    /** Everything that was written down by now, by workers and by the test. */
+    readonly history: Effect.Effect<ReadonlyArray<History.Event>, History.NoHistory>
+  }
+>()("waybill/test/Crew") {}
+
+/** How long a test waits for a word of a worker. */
+const patience = "30 seconds"
+
+const make = Effect.gen(function* () {
+  const dir = yield* Effect.acquireRelease(
+    Effect.sync(() => mkdtempSync(join(tmpdir(), "waybill-crew-"))),
+    (dir) => Effect.sync(() => rmSync(dir, { recursive: true }))
+  )
+  const recorder = History.inMemory("test")
+  const paths: Array<string> = []
+  const hired: Array<WorkerProcess> = []
+
+  const hire = Effect.fnUntraced(function* <O extends object>(
+    program: string,
+    orders: O & { readonly url: string; readonly every?: number }
+  ): Effect.fn.Return<WorkerProcess, WorkerFailed, Scope.Scope> {
+    const name = `worker-${paths.length + 1}`
+    const history = join(dir, `${name}.ndjson`)
+    const full: Orders = { ...orders, name, history, every: orders.every ?? 1 }
+    const worker = yield* Effect.acquireRelease(
+      Effect.sync(() => start(program, full, recorder)),
+      (worker) => worker.kill
+    )
+    paths.push(history)
+    hired.push(worker)
+    yield* worker.says("ready")
+    return worker
+  })
+
+  return Crew.of({
+    recorder,
+    hire,
+    dismiss: Effect.suspend(() =>
+      Effect.forEach(hired, (worker) => Effect.andThen(worker.terminate, worker.gone), { concurrency: "unbounded" })
+    ).pipe(
+      Effect.timeoutOrElse({
+        duration: patience,
+        orElse: () => Effect.fail(new WorkerFailed({ message: "a worker that was asked to stop did not" }))
+      }),
+      Effect.asVoid
+    ),
+    history: Effect.suspend(() => Effect.forEach(paths, (path) => History.read(path))).pipe(
+      Effect.map((all) => [...recorder.events, ...all.flat()])
+    )
+  })
+})
+
+export const layer = Layer.effect(Crew, make)
+
+const start = (program: string, orders: Orders, recorder: History.Recorder): WorkerProcess => {
+  const { name } = orders
+  const child = spawn(process.execPath, [join(import.meta.dirname, program), JSON.stringify(orders)], {
+    // Its standard input ends with this process, and the worker with its standard input.
+    stdio: ["pipe", "pipe", "pipe"],
+    env: { ...process.env, NODE_NO_WARNINGS: "1" }
+  })
+  const said = new Map<string, number>()
+  let handled = 0
+  let complaints = ""
+  const watchers = new Set<() => void>()
+  const notify = () => {
+    for (const watcher of watchers) watcher()
+  }
+  createInterface({ input: child.stdout }).on("line", (line) => {
+    if (line.startsWith("handled ")) handled = Number(line.slice("handled ".length))
+    else said.set(line, (said.get(line) ?? 0) + 1)
+    notify()
+  })
+  child.stderr.on("data", (chunk) => {
+    complaints = (complaints + String(chunk)).slice(-4000)
+  })
+  let end: number | NodeJS.Signals | undefined
+  // Everything that it said has been read by then.
+  child.once("close", (code, signal) => {
+    end = code ?? signal ?? "SIGKILL"
+    notify()
+  })
+
+  const until = <A>(look: () => A | undefined) =>
+    Effect.callback<A>((resume) => {
+      const watcher = () => {
+        const found = look()
+        if (found === undefined) return
+        watchers.delete(watcher)
+        resume(Effect.succeed(found))
+      }
+      watchers.add(watcher)
+      watcher()
+      return Effect.sync(() => watchers.delete(watcher))
+    })
+  const expect = (what: string, look: () => boolean): Effect.Effect<void, WorkerFailed> => {
+    const fail = (how: string) =>
+      Effect.fail(
+        new WorkerFailed({
+          message: `${name} ${how} "${what}"; it said ${[...said.keys()].slice(-10).join(", ")}\n${complaints}`
+        })
+      )
+    return Effect.flatMap(
+      until(() => (look() ? true : end === undefined ? undefined : false)),
+      (found) => (found ? Effect.void : fail(`ended (${end}) before`))
+    ).pipe(Effect.timeoutOrElse({ duration: patience, orElse: () => fail("has not come to") }))
+  }
+  const signal = (signal: NodeJS.Signals) => Effect.sync(() => void child.kill(signal))
+  const gone = until(() => end)
+
+  return {
+    name,
+    says: (line) => expect(line, () => said.has(line)),
+    handles: (count) => expect(`handled ${count}`, () => handled >= count),
+    said: (line) => said.get(line) ?? 0,
+    kill: Effect.suspend(() => {
+      if (end !== undefined) return Effect.void
+      recorder.record({ _tag: "Fault", fault: "Killed", target: name })
+      child.kill("SIGKILL")
+      return Effect.asVoid(gone)
+    }),
+    stop: Effect.andThen(
+      Effect.sync(() => recorder.record({ _tag: "Fault", fault: "Stopped", target: name })),
+      signal("SIGSTOP")
+    ),
+    resume: Effect.andThen(
+      signal("SIGCONT"),
+      Effect.sync(() => recorder.record({ _tag: "Healed", target: name }))
+    ),
+    terminate: signal("SIGTERM"),
+    gone
+  }
+}

@@ -1,0 +1,195 @@
+/**
+ * Consumers as processes that are killed, stopped and asked to leave. The numbers are those of the fault matrix.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { RedisServer } from "@waybill/testing"
+import { Effect } from "effect"
+import * as Scene from "./Scene.ts"
+import { client, judge, many, publish, settled } from "./Verdict.ts"
+import type { WaybillOrders } from "./waybill-worker.ts"
+import { Crew } from "./WorkerProcess.ts"
+
+/** A test on a server of its own, with what most of them need. */
+const scene = Effect.gen(function* () {
+  const server = yield* RedisServer.RedisServer
+  const crew = yield* Crew
+  const redis = yield* client(server.url)
+  return {
+    redis,
+    crew,
+    publish: (jobs: Parameters<typeof publish>[1]) => publish(crew.recorder, jobs),
+    hire: (orders: Omit<WaybillOrders, "url"> & { readonly every?: number } = {}) =>
+      crew.hire("waybill-worker.ts", { ...orders, url: server.url }),
+    /** Waits for the end, sends everybody home, and judges. */
+    verdict: Effect.gen(function* () {
+      yield* settled(redis)
+      yield* crew.dismiss
+      return yield* judge(redis, yield* crew.history)
+    })
+  }
+})
+
+const again = (verdict: {
+  readonly report: { readonly repetitions: ReadonlyArray<{ readonly id: string; readonly because: string }> }
+}) => verdict.report.repetitions.map(({ because, id }) => `${id} after ${because}`).toSorted()
+
+describe("a consumer process", () => {
+  it.live("E1 SIGKILL in the middle of a handler: a peer takes over after the lease, and the attempt counts", () =>
+    Effect.gen(function* () {
+      const { crew, hire, publish, verdict } = yield* scene
+      const victim = yield* hire()
+      yield* publish([["hanging", { act: "hang" }], ...many("work", 50, { act: "work", millis: 5 })])
+      yield* victim.says("began hanging")
+      const peer = yield* hire()
+      yield* victim.kill
+      yield* peer.says("began hanging")
+      const told = yield* verdict
+      assert.include(again(told), "hanging after Killed")
+      const [, second] = (yield* crew.history).filter(({ fact }) => fact._tag === "Started" && fact.id === "hanging")
+      assert.deepInclude(second, { writer: peer.name })
+      assert.deepInclude(second?.fact, { attempt: 2 })
+    }).pipe(Effect.provide(Scene.layer()))
+  )
+
+  it.live(
+    "E2 SIGKILL between the effect and the acknowledgement: the effect may come again, under a greater fence",
+    () =>
+      Effect.gen(function* () {
+        const { crew, hire, publish, verdict } = yield* scene
+        yield* hire()
+        yield* publish([["twice", { act: "writeAndDie", times: 1 }]])
+        const peer = yield* hire()
+        yield* peer.says("wrote twice accepted")
+        assert.deepStrictEqual(again(yield* verdict), ["twice after Killed"])
+        const effects = (yield* crew.history).flatMap(({ fact }) => (fact._tag === "Effect" ? [fact] : []))
+        assert.deepStrictEqual(
+          effects.map(({ accepted }) => accepted),
+          [true, true]
+        )
+      }).pipe(Effect.provide(Scene.layer()))
+  )
+
+  it.live.each(["taken", "beforeSettling", "afterSettling"] as const)("E2 SIGKILL at the point %s", (failpoint) =>
+    Effect.gen(function* () {
+      const { hire, publish, verdict } = yield* scene
+      const victim = yield* hire({ failpoint, concurrency: 4 })
+      yield* publish(many("work", 40, { act: "work", millis: 1 }))
+      assert.strictEqual(yield* victim.gone, "SIGKILL")
+      yield* hire()
+      const { report } = yield* verdict
+      assert.isTrue(report.repetitions.every(({ because }) => because === "Killed"))
+      // Taken and not begun: nobody can tell of a handling. Settled before the kill: nothing to do again.
+      if (failpoint === "beforeSettling") assert.isAbove(report.repetitions.length, 0)
+      if (failpoint === "taken") assert.strictEqual(report.repetitions.length, 0)
+    }).pipe(Effect.provide(Scene.layer()))
+  )
+
+  it.live(
+    "E3 SIGSTOP for longer than the lease, then SIGCONT: the zombie's effect and its settlement are refused",
+    () =>
+      Effect.gen(function* () {
+        const { crew, hire, publish, redis, verdict } = yield* scene
+        const zombie = yield* hire({ concurrency: 2, lease: "1 second" })
+        yield* publish([
+          ["outside", { act: "write", millis: 300 }],
+          ["fails", { act: "fail", millis: 300, times: 1 }]
+        ])
+        yield* zombie.says("began outside")
+        yield* zombie.stop
+        const peer = yield* hire({ lease: "1 second" })
+        yield* peer.says("wrote outside accepted")
+        yield* settled(redis)
+        yield* zombie.resume
+        yield* Effect.raceFirst(zombie.says("lost outside"), zombie.says("stale outside"))
+        yield* verdict
+        const refused = (yield* crew.history).filter(
+          ({ fact, writer }) =>
+            writer === zombie.name && fact._tag === "Settled" && !fact.stale && fact.id === "outside"
+        )
+        assert.deepStrictEqual(refused, [])
+      }).pipe(Effect.provide(Scene.layer()))
+  )
+
+  it.live(
+    "E4 SIGTERM with time enough: what is running is finished and acknowledged, and the process ends with 0",
+    () =>
+      Effect.gen(function* () {
+        const { hire, publish, verdict } = yield* scene
+        const worker = yield* hire({ concurrency: 4, every: 4 })
+        yield* publish(many("work", 100, { act: "work", millis: 300 }))
+        yield* worker.handles(4)
+        yield* worker.terminate
+        assert.strictEqual(yield* Effect.timeout(worker.gone, "8 seconds"), 0)
+        yield* hire({ concurrency: 50 })
+        const { report } = yield* verdict
+        // Nobody was hurt, so every attempt is exactly the first: the checker has looked.
+        assert.deepStrictEqual(report.repetitions, [])
+        assert.strictEqual(report.counts.handlings, 100)
+      }).pipe(Effect.provide(Scene.layer()))
+  )
+
+  it.live("E4 SIGTERM with too little time: what is running is handed back, and its attempt does not count", () =>
+    Effect.gen(function* () {
+      const { crew, hire, publish, verdict } = yield* scene
+      const worker = yield* hire({ concurrency: 2, shutdown: "200 millis", lease: "60 seconds" })
+      yield* publish([["hanging", { act: "hang" }], ...many("work", 20, { act: "work", millis: 2000 })])
+      yield* worker.says("began hanging")
+      const started = performance.now()
+      yield* worker.terminate
+      assert.strictEqual(yield* worker.gone, 0)
+      assert.isBelow(performance.now() - started, 3000)
+      // A lease of a minute: if the second worker has them at once, they were handed back.
+      const second = yield* hire({ concurrency: 50, lease: "60 seconds", shutdown: "200 millis" })
+      yield* second.says("began hanging")
+      yield* second.terminate
+      yield* second.gone
+      const attempts = (yield* crew.history).flatMap(({ fact }) =>
+        fact._tag === "Started" && fact.id === "hanging" ? [fact.attempt] : []
+      )
+      assert.deepStrictEqual(attempts, [1, 1])
+      // It hangs on its first attempt, which it has for ever: a death is what counts.
+      const third = yield* hire({ concurrency: 50 })
+      yield* third.says("began hanging")
+      yield* third.kill
+      yield* hire({ concurrency: 50 })
+      yield* verdict
+    }).pipe(Effect.provide(Scene.layer()))
+  )
+
+  it.live("E26 poison that always fails: a dead letter when its policy ends", () =>
+    Effect.gen(function* () {
+      const { hire, publish, verdict } = yield* scene
+      yield* publish([["bad", { act: "fail" }], ...many("work", 20, { act: "work" })])
+      yield* hire()
+      const { letters, report } = yield* verdict
+      assert.deepStrictEqual(
+        letters.map(({ attempts, id, reason }) => ({ attempts, id, reason })),
+        [{ attempts: 3, id: "bad", reason: "Failed" }]
+      )
+      assert.deepStrictEqual(
+        report.repetitions.map(({ because }) => because),
+        ["Retry", "Retry"]
+      )
+    }).pipe(Effect.provide(Scene.layer()))
+  )
+
+  it.live("E26 poison that kills its process: a dead letter, unseen, at the limit; what was near it survives", () =>
+    Effect.gen(function* () {
+      const { hire, publish, verdict } = yield* scene
+      const orders = { maxDeliveries: 3, lease: "1 second", concurrency: 2, prefetch: 4 }
+      yield* publish([["deadly", { act: "die" }], ...many("work", 20, { act: "work", millis: 5 })])
+      for (let life = 1; life <= 3; life++) {
+        const worker = yield* hire(orders)
+        yield* worker.says("began deadly")
+        assert.strictEqual(yield* worker.gone, "SIGKILL")
+      }
+      const last = yield* hire(orders)
+      const { letters } = yield* verdict
+      assert.strictEqual(last.said("began deadly"), 0)
+      assert.deepStrictEqual(
+        letters.filter(({ id }) => id === "deadly").map(({ attempts, reason }) => ({ attempts, reason })),
+        [{ attempts: 3, reason: "CrashLoop" }]
+      )
+    }).pipe(Effect.provide(Scene.layer()))
+  )
+})

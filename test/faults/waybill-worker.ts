@@ -1,0 +1,106 @@
+/**
+ * The consumer under test as a process: `node waybill-worker.ts <orders>`.
+ */
+import { writeSync } from "node:fs"
+import { NodeRuntime } from "@effect/platform-node"
+import { History } from "@waybill/testing"
+import { Effect, Layer, Logger } from "effect"
+import { Redis } from "ioredis"
+import { Consumer, Lifecycle, Transport } from "waybill"
+import { IoRedis, RedisStreams } from "waybill/redis"
+import { consumer, type Terms } from "./Jobs.ts"
+import type { Orders } from "./WorkerProcess.ts"
+
+export interface WaybillOrders extends Terms {
+  readonly url: string
+  /** Where this process kills itself, the first time it gets there. */
+  readonly failpoint?: "taken" | "beforeSettling" | "afterSettling"
+}
+
+const orders: Orders & WaybillOrders = JSON.parse(process.argv[2] ?? "{}")
+
+// With its parent this process ends too, however that went.
+process.stdin.on("close", () => process.exit(1)).resume()
+
+const say = (line: string) => void writeSync(1, `${line}\n`)
+const inner = History.toFile(orders.name, orders.history)
+let begun = 0
+const recorder: History.Recorder = {
+  writer: inner.writer,
+  record: (fact) => {
+    inner.record(fact)
+    if (fact._tag === "Started" && ++begun % orders.every === 0) say(`handled ${begun}`)
+  }
+}
+const die = () => process.kill(process.pid, "SIGKILL")
+const dieAt = (point: WaybillOrders["failpoint"]) =>
+  Effect.sync(() => {
+    if (orders.failpoint !== point) return
+    recorder.record({ _tag: "Fault", fault: "Killed", target: recorder.writer })
+    die()
+  })
+
+/** The same transport, with places to die at. */
+const Failpoints = Layer.effect(
+  Transport.Transport,
+  Effect.map(Transport.Transport, (transport) => ({
+    publish: transport.publish,
+    lifecycle: transport.lifecycle,
+    receive: (subscription) =>
+      Effect.map(transport.receive(subscription), (receiver): Transport.Receiver => ({
+        consumer: receiver.consumer,
+        take: (max) => Effect.tap(receiver.take(max), dieAt("taken")),
+        settle: (settlements) =>
+          dieAt("beforeSettling").pipe(
+            Effect.andThen(receiver.settle(settlements)),
+            Effect.tap(dieAt("afterSettling"))
+          ),
+        lost: receiver.lost
+      }))
+  }))
+)
+
+const store = new Redis(orders.url, { lazyConnect: true })
+store.on("error", () => {})
+
+const write = (id: string, fence: number) =>
+  Effect.promise(() =>
+    store.eval(
+      `if tonumber(redis.call('GET', KEYS[1]) or '0') > tonumber(ARGV[1]) then return 0 end
+       redis.call('SET', KEYS[1], ARGV[1])
+       return 1`,
+      1,
+      `outside:${id}`,
+      fence
+    )
+  ).pipe(Effect.map((accepted) => accepted === 1))
+
+const program = Effect.gen(function* () {
+  const { lifecycle } = yield* Transport.Transport
+  yield* History.follow(recorder, lifecycle)
+  yield* lifecycle.listen((event: Lifecycle.Event) => {
+    if (event._tag === "LeaseLost") for (const { id } of event.deliveries) say(`lost ${id}`)
+    else if (event._tag === "Settled") {
+      if (event.stale) say(`stale ${event.delivery.id}`)
+    } else if (event._tag === "ConsumerStarted") say("ready")
+    else if (event._tag !== "Published") say(event._tag)
+  })
+  yield* Consumer.run(consumer({ recorder, say, die, write }, orders))
+})
+
+const toStderr = Logger.make(({ logLevel, message }) => void writeSync(2, `${logLevel} ${JSON.stringify(message)}\n`))
+
+program.pipe(
+  Effect.scoped,
+  Effect.provide(
+    Failpoints.pipe(Layer.provideMerge(RedisStreams.layer()), Layer.provide(IoRedis.layerUrl(orders.url)))
+  ),
+  Effect.provide(Logger.layer([toStderr])),
+  NodeRuntime.runMain({
+    teardown: (exit, onExit) => {
+      store.disconnect()
+      // Asked to stop, it stopped: that is no failure.
+      onExit(exit._tag === "Success" || exit.cause.reasons.every((reason) => reason._tag === "Interrupt") ? 0 : 1)
+    }
+  })
+)
