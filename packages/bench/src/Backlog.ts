@@ -1,0 +1,47 @@
+/**
+ * A backlog is published, then consumed under the clock. A round counts only when every message was handled exactly
+ * once and the store has nothing left to deliver.
+ */
+import { Effect, Schedule, Schema } from "effect"
+import type { Peer } from "./Peer.ts"
+import { Tally } from "./Tally.ts"
+
+/** The contender did not do its job, so its speed means nothing. */
+export class JobNotDone extends Schema.TaggedError<JobNotDone>()("JobNotDone", {
+  message: Schema.String
+}) {}
+
+/** Nothing here takes minutes unless it hangs. */
+const patience = "4 minutes"
+
+/** Consumes the messages from 0 to `messages` and answers how many a second, from the first call of the handler to the last. */
+export const drain = Effect.fnUntraced(function* (peer: Peer, messages: number) {
+  const tally = new Tally(messages)
+  collectGarbage()
+  yield* Effect.scoped(
+    Effect.gen(function* () {
+      yield* peer.consume(tally.handle)
+      yield* tally.complete.pipe(
+        Effect.timeoutOrElse({
+          duration: patience,
+          orElse: () => new JobNotDone({ message: `handled only ${tally.count} of ${messages} within ${patience}` })
+        })
+      )
+      yield* settled(peer)
+    })
+  )
+  if (tally.repeated > 0) {
+    return yield* new JobNotDone({ message: `${tally.repeated} messages were handled more than once` })
+  }
+  return messages / tally.seconds
+})
+
+/** What was handled may still be on its way to being settled. */
+export const settled = (peer: Peer) =>
+  Effect.gen(function* () {
+    const left = yield* peer.left
+    if (left !== 0) return yield* new JobNotDone({ message: `${left} messages are left in the store` })
+  }).pipe(Effect.retry({ schedule: Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 250 })) }))
+
+/** What was made before the clock runs is not collected under it. */
+export const collectGarbage = (): void => globalThis.gc?.()

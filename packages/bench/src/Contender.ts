@@ -1,0 +1,79 @@
+/**
+ * A contender as the bench holds it: a process that lives through all rounds of a measure, so that its code is hot and
+ * its heap is its own, and that stands still while another one runs.
+ */
+import { type ChildProcess, fork } from "node:child_process"
+import { fileURLToPath } from "node:url"
+import { Effect, Schema, type Scope } from "effect"
+import type { Sample, Size } from "./Measure.ts"
+
+/** The process of the contender died, or its round failed. */
+export class RoundFailed extends Schema.TaggedError<RoundFailed>()("RoundFailed", {
+  contender: Schema.String,
+  message: Schema.String
+}) {}
+
+export interface Contender {
+  readonly name: string
+  /** Runs one round; nothing else may run at that time. */
+  readonly round: (size: Size) => Effect.Effect<Sample, RoundFailed>
+}
+
+/** What the process answers to a `Size`. */
+export type Answer = { readonly sample: Sample } | { readonly error: string }
+
+const program = fileURLToPath(new URL("ContenderProcess.ts", import.meta.url))
+
+/** Starts the process. It ends with the scope, or with this process. */
+export const make = Effect.fnUntraced(function* (options: {
+  readonly measure: string
+  readonly name: string
+  readonly port: number
+  /** Where the process writes a CPU profile as it ends. */
+  readonly profile: string | undefined
+}): Effect.fn.Return<Contender, never, Scope.Scope> {
+  const { measure, name, port, profile } = options
+  const child = yield* Effect.acquireRelease(
+    Effect.sync(() =>
+      fork(program, [measure, name, `${port}`], {
+        execArgv: [
+          "--expose-gc",
+          ...(profile === undefined
+            ? []
+            : ["--cpu-prof", "--cpu-prof-dir", profile, "--cpu-prof-name", `${measure}-${name}.cpuprofile`])
+        ],
+        stdio: ["ignore", "ignore", "inherit", "ipc"]
+      })
+    ),
+    leave
+  )
+  return {
+    name,
+    round: (size) =>
+      Effect.callback<Sample, RoundFailed>((resume) => {
+        const failed = (message: string) => resume(new RoundFailed({ contender: name, message }))
+        const onMessage = (answer: Answer) =>
+          "error" in answer ? failed(answer.error) : resume(Effect.succeed(answer.sample))
+        const onExit = (code: number | null, signal: string | null) => failed(`its process ended (${signal ?? code})`)
+        if (!isAlive(child)) return onExit(child.exitCode, child.signalCode)
+        child.once("message", onMessage)
+        child.once("exit", onExit)
+        child.send(size)
+        return Effect.sync(() => child.off("message", onMessage).off("exit", onExit))
+      })
+  }
+})
+
+const isAlive = (child: ChildProcess) => child.exitCode === null && child.signalCode === null
+
+/** Without its channel the process has nothing left to do; one that hangs is killed. */
+const leave = (child: ChildProcess) =>
+  Effect.callback<void>((resume) => {
+    if (!isAlive(child)) return resume(Effect.void)
+    const killer = setTimeout(() => child.kill("SIGKILL"), 5000)
+    child.once("exit", () => {
+      clearTimeout(killer)
+      resume(Effect.void)
+    })
+    child.disconnect()
+  })

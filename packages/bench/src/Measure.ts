@@ -1,0 +1,71 @@
+/**
+ * A measure is rounds and a judgement. A round runs one contender in a process of its own, on an empty store; the
+ * judgement compares what all rounds of all contenders gave, and is pure.
+ */
+import { Effect, type Scope } from "effect"
+import type { Result } from "./Report.ts"
+
+/** What one round gave: named numbers. */
+export type Sample = Readonly<Record<string, number>>
+
+/** The rounds of each contender, in the order in which they ran: the n-th of one ran beside the n-th of another. */
+export type Samples<Name extends string = string, A extends Sample = Sample> = Readonly<Record<Name, ReadonlyArray<A>>>
+
+/** How much is done: `rounds` that count, after `warmups` that do not. */
+export interface Size {
+  readonly warmups: number
+  readonly rounds: number
+  readonly messages: number
+}
+
+export interface Measure {
+  /** The word for `--only`. */
+  readonly name: string
+  readonly title: string
+  readonly full: Size
+  readonly quick: Size
+  readonly contenders: ReadonlyArray<string>
+  /** One round of one contender, in the contender's process. */
+  readonly round: (contender: string, port: number, size: Size) => Effect.Effect<Sample, unknown>
+  /** What a sample says in a few words. */
+  readonly describe: (sample: Sample) => string
+  readonly judge: (samples: Samples) => ReadonlyArray<Result>
+}
+
+/** How a contender's round begins: on an empty store, with its connections made. */
+export type Make<P> = (port: number) => Effect.Effect<P, unknown, Scope.Scope>
+
+export const make = <Name extends string, P, A extends Sample>(options: {
+  readonly name: string
+  readonly title: string
+  readonly full: Size
+  readonly quick: Size
+  /** Each is loaded only in the process that needs it. */
+  readonly contenders: Readonly<Record<Name, () => Promise<Make<P>>>>
+  readonly round: (peer: P, size: Size) => Effect.Effect<A, unknown, Scope.Scope>
+  readonly describe: (sample: NoInfer<A>) => string
+  readonly judge: (samples: Samples<NoInfer<Name>, NoInfer<A>>) => ReadonlyArray<Result>
+}): Measure => {
+  const { contenders, describe, full, judge, name, quick, round, title } = options
+  return {
+    name,
+    title,
+    full,
+    quick,
+    contenders: Object.keys(contenders),
+    round: (contender, port, size) =>
+      Effect.gen(function* () {
+        // The name is one of `contenders` above.
+        const makePeer = yield* Effect.promise(contenders[contender as Name])
+        return yield* round(yield* makePeer(port), size)
+      }).pipe(Effect.scoped),
+    // Samples come from `round` above, by way of another process.
+    describe: (sample) => describe(sample as A),
+    judge: (samples) => judge(samples as Samples<Name, A>)
+  }
+}
+
+/** One field of all rounds. */
+export const valuesOf = <A extends Sample>(samples: ReadonlyArray<A>, field: keyof A & string): ReadonlyArray<number> =>
+  // The field is one of the sample's.
+  samples.map((sample) => sample[field]!)

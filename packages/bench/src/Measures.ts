@@ -1,0 +1,23 @@
+/**
+ * Every measure, in the order of the report.
+ */
+import type { Measure } from "./Measure.ts"
+import { consume } from "./measures/Consume.ts"
+import { heap } from "./measures/Heap.ts"
+import { latency } from "./measures/Latency.ts"
+import { memory } from "./measures/Memory.ts"
+import { publishOneByOne } from "./measures/Publish.ts"
+import { publishAll } from "./measures/PublishAll.ts"
+import { retries } from "./measures/Retries.ts"
+import { webhooks } from "./measures/Webhooks.ts"
+
+export const measures: ReadonlyArray<Measure> = [
+  consume,
+  publishAll,
+  publishOneByOne,
+  webhooks,
+  latency,
+  memory,
+  heap,
+  retries
+]

@@ -1,0 +1,25 @@
+/**
+ * Messages are published under the clock. A round counts only when the store has every one of them afterwards.
+ */
+import { Effect } from "effect"
+import { collectGarbage, JobNotDone } from "./Backlog.ts"
+import type { Peer } from "./Peer.ts"
+import { type Numbered, small } from "./Work.ts"
+
+/** Publishes small messages in the given way of the peer and answers how many a second. */
+export const publish = Effect.fnUntraced(function* (
+  peer: Peer,
+  messages: number,
+  way: (messages: ReadonlyArray<Numbered>) => Effect.Effect<void, unknown>
+) {
+  const payloads = small.messages(messages)
+  collectGarbage()
+  const startedAt = performance.now()
+  yield* way(payloads)
+  const seconds = (performance.now() - startedAt) / 1000
+  const stored = yield* peer.left
+  if (stored !== messages) {
+    return yield* new JobNotDone({ message: `published ${messages} messages, and ${stored} are in the store` })
+  }
+  return messages / seconds
+})
