@@ -109,6 +109,7 @@ describe("ServerError.classify", () => {
     ],
     [new Error("Socket timeout. Expecting data, but didn't receive any in 100ms."), "Disconnected, may have run"],
     [named("ParserError", 'Protocol error, got "H" as reply type byte'), "Disconnected, may have run"],
+    [new Error('Unknown RESP type 72 "H". Please report this.'), "Disconnected, may have run"],
     [system("read", "ECONNRESET"), "Disconnected, may have run"],
     [system("write", "EPIPE"), "Disconnected, may have run"],
     [system("connect", "ECONNREFUSED"), "Disconnected, did not run"],

@@ -16,9 +16,9 @@ import * as Latch from "effect/Latch"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { Redis, type RedisOptions } from "ioredis"
-import { Disconnected, type Reason } from "../../Transport.ts"
+import { Disconnected, type Reason, Rejected } from "../../Transport.ts"
 import { type Script, sha1 } from "./Script.ts"
-import { classify } from "./ServerError.ts"
+import { classify, isForeign } from "./ServerError.ts"
 
 /** One connection to the server, or the wait for the next one. */
 export interface Connection {
@@ -198,13 +198,14 @@ export class Link implements Connection {
   readonly #setups = new Set<(client: Redis) => void>()
 
   readonly role: string
-  readonly shared: Shared
+  /** Hidden from those who print a connection: the options know the password. */
+  readonly #shared: Shared
   readonly #dedicated: boolean
   readonly #clock: Clock.Clock
 
   constructor(role: string, shared: Shared, dedicated: boolean, clock: Clock.Clock) {
     this.role = role
-    this.shared = shared
+    this.#shared = shared
     this.#dedicated = dedicated
     this.#clock = clock
   }
@@ -218,7 +219,7 @@ export class Link implements Connection {
       const call: Call = {
         command,
         key: options?.key,
-        expires: this.shared.ticker.after(options?.deadline),
+        expires: this.#shared.ticker.after(options?.deadline),
         f,
         // `f` makes what `resume` takes; the sets in between hold calls of every type.
         resume: resume as (effect: Effect.Effect<unknown, Reason>) => void
@@ -267,7 +268,7 @@ export class Link implements Connection {
 
   /** What CLIENT LIST shows. */
   get name(): string {
-    return `${this.shared.connectionName}:${this.role}:${this.shared.incarnation}`.replace(/[^!-~]/g, "_")
+    return `${this.#shared.connectionName}:${this.role}:${this.#shared.incarnation}`.replace(/[^!-~]/g, "_")
   }
 
   get busy(): boolean {
@@ -289,7 +290,7 @@ export class Link implements Connection {
       call.resume(Effect.fail(this.#reason))
     } else {
       this.#waiting.add(call)
-      this.shared.ticker.wake()
+      this.#shared.ticker.wake()
     }
   }
 
@@ -301,7 +302,7 @@ export class Link implements Connection {
       return call.resume(Effect.die(defect))
     }
     this.#inFlight.add(call)
-    this.shared.ticker.wake()
+    this.#shared.ticker.wake()
     answer.then(
       (value) => {
         if (this.#inFlight.delete(call)) {
@@ -335,15 +336,20 @@ export class Link implements Connection {
 
   /** Strikes the deadlines that have passed. */
   expire(): void {
-    const now = this.shared.ticker.now
+    const now = this.#shared.ticker.now
     for (const call of this.#waiting) {
       if (call.expires > now) continue
       this.#waiting.delete(call)
+      // It waited for the close of a socket that already takes nothing.
+      if (this.#client !== undefined && !this.#retiring)
+        this.#lose(this.#client, new Error("the connection was closed"))
       call.resume(Effect.fail(this.#reason))
     }
     for (const call of this.#inFlight) {
       if (call.expires > now) continue
-      if (this.#client !== undefined) this.#lose(this.#client, new Error(`no answer to ${call.command} in time`))
+      if (this.#client !== undefined) {
+        this.#lose(this.#client, new Error(`no answer to ${call.command} within its deadline`))
+      }
       return
     }
   }
@@ -367,27 +373,44 @@ export class Link implements Connection {
   readonly keepConnected: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
     let lostAt: bigint | undefined
     while (true) {
-      const client = yield* this.#connect.pipe(Effect.retry(this.shared.reconnect), Effect.orDie)
-      const lost = Deferred.makeUnsafe<unknown>()
-      this.#adopt(client, lost)
-      if (lostAt !== undefined) {
-        const afterMillis = Number(this.#clock.monotonicTimeNanosUnsafe() - lostAt) / 1e6
-        this.shared.emit({ _tag: "Reconnected", role: this.role, afterMillis: Math.round(afterMillis) })
-      }
-      const cause = yield* Deferred.await(lost)
-      lostAt = this.#clock.monotonicTimeNanosUnsafe()
-      this.shared.emit({ _tag: "Disconnected", role: this.role, cause: describe(cause) })
+      lostAt = yield* this.#connectOnce(lostAt).pipe(
+        // A listener that throws must not end all reconnecting.
+        Effect.catchDefect((defect) => {
+          if (this.#client !== undefined) this.#lose(this.#client, defect)
+          return Effect.as(Effect.logError(`a listener on the connection ${this.role} threw`, defect), lostAt)
+        })
+      )
       yield* Effect.sleep(pauseAfterLoss)
     }
   })
 
-  #adopt(client: Connected, lost: Deferred.Deferred<unknown>): void {
+  /** Lives through one connection and returns the time of its end. `lostAt` is the end of the one before. */
+  readonly #connectOnce = Effect.fnUntraced(function* (this: Link, lostAt: bigint | undefined) {
+    const lost = yield* this.#connect.pipe(Effect.retry(this.#shared.reconnect), Effect.orDie)
+    if (lostAt !== undefined) {
+      const afterMillis = Number(this.#clock.monotonicTimeNanosUnsafe() - lostAt) / 1e6
+      this.#shared.emit({ _tag: "Reconnected", role: this.role, afterMillis: Math.round(afterMillis) })
+    }
+    const cause = yield* Deferred.await(lost)
+    const now = this.#clock.monotonicTimeNanosUnsafe()
+    this.#shared.emit({ _tag: "Disconnected", role: this.role, cause: describe(cause) })
+    return now
+  })
+
+  /** Makes `client` the live one. The answer is completed with the cause of its end. */
+  adopt(client: Connected): Deferred.Deferred<unknown> {
+    const lost = Deferred.makeUnsafe<unknown>()
     this.#client = client.redis
     this.#clientId = client.id
     this.#lost = lost
+    // For those who ask in the moment between the end of the socket and the news of it.
+    this.#reason = new Disconnected({ ambiguous: false, cause: new Error("the connection was closed") })
     const onClose = () => this.#lose(client.redis, client.lastError() ?? new Error("the connection was closed"))
     client.redis.once("close", onClose)
-    if (client.redis.status !== "ready") return onClose()
+    if (client.redis.status !== "ready") {
+      onClose()
+      return lost
+    }
     for (const setup of this.#setups) setup(client.redis)
     const readyWaiters = Array.from(this.#readyWaiters)
     const waiting = Array.from(this.#waiting)
@@ -397,12 +420,13 @@ export class Link implements Connection {
       // Those before it may have interrupted it, or lost the connection again, which puts it back.
       if (this.#waiting.delete(call)) this.#start(call)
     }
+    return lost
   }
 
   /** One attempt. Its failure is what callers hear until the next. */
-  readonly #connect: Effect.Effect<Connected, Reason> = Effect.suspend(() => connect(this)).pipe(
-    Effect.tapError((reason) => Effect.sync(() => this.unreachable(reason)))
-  )
+  readonly #connect: Effect.Effect<Deferred.Deferred<unknown>, Reason> = Effect.suspend(() =>
+    connect(this, this.#shared)
+  ).pipe(Effect.tapError((reason) => Effect.sync(() => this.unreachable(reason))))
 
   unreachable(reason: Reason): void {
     this.#reason = reason
@@ -423,11 +447,11 @@ export class Link implements Connection {
     const client = this.#client
     this.#closed = true
     this.#reason = new Disconnected({ ambiguous: false, cause: new Error("the scope of the connection is closed") })
-    this.shared.ticker.delete(this)
+    this.#shared.ticker.delete(this)
     this.#failAll(this.#reason)
     if (client === undefined) return Effect.void
     this.#lose(client, new Error("the scope of the connection is closed"))
-    return ended(client)
+    return end(client)
   })
 }
 
@@ -437,9 +461,11 @@ interface Connected {
   readonly lastError: () => unknown
 }
 
-/** Makes a client and returns it when the server has answered on it. Nothing of a failed attempt is left. */
-const connect = Effect.fnUntraced(function* (link: Link): Effect.fn.Return<Connected, Reason> {
-  const { shared } = link
+/** Makes a client and hands it over when the server has answered on it. Nothing of a failed attempt is left. */
+const connect = Effect.fnUntraced(function* (
+  link: Link,
+  shared: Shared
+): Effect.fn.Return<Deferred.Deferred<unknown>, Reason> {
   const redis = new Redis({ ...shared.clientOptions, connectionName: link.name })
   let lastError: unknown
   redis.on("error", (error) => {
@@ -450,6 +476,12 @@ const connect = Effect.fnUntraced(function* (link: Link): Effect.fn.Return<Conne
     Effect.tryPromise({
       try: f,
       catch: (error) => {
+        if (isForeign(lastError)) {
+          return new Rejected({
+            command,
+            detail: `what listens at ${shared.address} does not speak the Redis protocol`
+          })
+        }
         const reason = classify(lastError ?? error, command)
         return reason._tag === "Disconnected" && reason.ambiguous
           ? new Disconnected({ ambiguous: false, cause: reason.cause })
@@ -486,8 +518,8 @@ const connect = Effect.fnUntraced(function* (link: Link): Effect.fn.Return<Conne
         () => Effect.undefined
       )
     )
-    return { redis, id, lastError: () => lastError }
-  }).pipe(Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : Effect.sync(() => destroy(redis)))))
+    return link.adopt({ redis, id, lastError: () => lastError })
+  }).pipe(Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : end(redis))))
 })
 
 const isLoading = (reason: Reason): boolean => reason._tag === "Refused" && reason.code === "LOADING"
@@ -503,12 +535,13 @@ const destroy = (client: Redis): void => {
   stream?.destroy()
 }
 
-/** Waits until the socket of a destroyed client is gone. */
-const ended = (client: Redis): Effect.Effect<void> =>
+/** Destroys a client and waits until its socket is gone. */
+const end = (client: Redis): Effect.Effect<void> =>
   Effect.callback<void>((resume) => {
-    if (client.status === "end") return resume(Effect.void)
     const onEnd = () => resume(Effect.void)
     client.once("end", onEnd)
+    destroy(client)
+    if (client.status === "end") onEnd()
     return Effect.sync(() => client.off("end", onEnd))
   }).pipe(Effect.timeoutOption(closeTimeout), Effect.asVoid)
 

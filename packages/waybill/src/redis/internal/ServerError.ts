@@ -20,7 +20,7 @@ import {
 export const classify = (error: unknown, command: string, key?: string): Reason => {
   if (!(error instanceof Error)) return new Rejected({ command, detail: String(error) })
   if (error.name !== "ReplyError") return classifyConnection(error, command)
-  const detail = withoutScriptFrame(error.message)
+  const detail = withoutScriptFrame(error.message).replace(/\.$/, "")
   const code = codeOf(detail)
   if (code === "EXECABORT") return classifyAbort(error, detail, command, key)
   if (refusals.has(code)) return new Refused({ code, detail })
@@ -87,12 +87,23 @@ const classifyAbort = (error: Error, detail: string, command: string, key: strin
   return refusals.has(code) ? new Refused({ code, detail }) : new Rejected({ command, detail })
 }
 
+/** Whether what came over the socket was not the Redis protocol. */
+export const isForeign = (error: unknown): boolean => error instanceof Error && foreign.test(error.message)
+const foreign = /^(?:Unknown RESP type|Protocol error)/
+
 const classifyConnection = (error: Error, command: string): Reason => {
   if (neverSent.test(error.message) || beforeSending.has("syscall" in error ? String(error.syscall) : "")) {
     return new Disconnected({ ambiguous: false, cause: error })
   }
-  if (broken.has(error.name) || brokenConnection.test(error.message) || "syscall" in error || "code" in error) {
-    return new Disconnected({ ambiguous: true, cause: error })
+  if (
+    broken.has(error.name) ||
+    brokenConnection.test(error.message) ||
+    isForeign(error) ||
+    "syscall" in error ||
+    "code" in error
+  ) {
+    // ioredis hangs the command with all its arguments on some of these, and causes end up in logs.
+    return new Disconnected({ ambiguous: true, cause: "command" in error ? new Error(error.message) : error })
   }
   return new Rejected({ command, detail: String(error) })
 }
@@ -108,4 +119,4 @@ const broken: ReadonlySet<string> = new Set([
   "ParserError"
 ])
 const brokenConnection =
-  /^(?:Connection is closed|Command aborted|Command timed out|Socket timeout|Too many Cluster redirections|Protocol error)/
+  /^(?:Connection is closed|Command aborted|Command timed out|Socket timeout|Too many Cluster redirections)/
