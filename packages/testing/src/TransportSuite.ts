@@ -6,7 +6,7 @@
  * `time: "live"` they wait on the real clock, no longer than the fact takes.
  */
 import { layer as itLayer } from "@effect/vitest"
-import { Duration, Effect, type Layer, References, type Scope } from "effect"
+import { Context, Duration, Effect, type Layer, References, type Scope } from "effect"
 import type { Inspector, Transport } from "waybill"
 import * as Bench from "./suite/Bench.ts"
 import type { Check, Features } from "./suite/Check.ts"
@@ -117,7 +117,12 @@ const attempt = Effect.fnUntraced(function* <R, E>(check: Check, options: Option
     time: options.time,
     lease: Duration.fromInputUnsafe(options.lease ?? (options.time === "test" ? "30 seconds" : "400 millis")),
     silence: (receiver) =>
-      options.silence === undefined ? missing("silence") : Effect.provideContext(options.silence(receiver), context),
+      options.silence === undefined
+        ? missing("silence")
+        : // The scope is the caller's, not the one of this check: closing it ends the silence.
+          Effect.updateContext(options.silence(receiver), (given: Context.Context<Scope.Scope>) =>
+            Context.merge(context, given)
+          ),
     conflict: (topic) =>
       options.conflict === undefined ? missing("conflict") : Effect.provideContext(options.conflict(topic), context)
   })
