@@ -110,8 +110,8 @@ return {'OK', table.concat(answers), buried and keepDead(ARGV[4], tonumber(ARGV[
 }
 
 /**
- * Takes over what nobody is working on: entries that were released, that belong to consumers whose heartbeat has run
- * out, and the caller's own of which it does not know. What has been delivered too often becomes a dead letter instead.
+ * Takes over what nobody is working on: entries that were released, those of consumers whose heartbeat has run out, and
+ * the caller's own of which it does not know. What has been delivered too often becomes a dead letter instead.
  *
  * | KEYS | |
  * |---|---|
@@ -125,7 +125,8 @@ return {'OK', table.concat(answers), buried and keepDead(ARGV[4], tonumber(ARGV[
  * | 4 | how many to take at most |
  * | 5 | how often an entry may be delivered |
  * | 6, 7 | cap of the dead letters: how many, and for how long in ms |
- * | 8... | source and entry of what is the consumer's own and unknown to it |
+ * | 8 | lease, ms: what a consumer without a heartbeat has had for that long is taken from it |
+ * | 9... | source and entry of what is the consumer's own and unknown to it |
  *
  * | reply | |
  * |---|---|
@@ -176,18 +177,18 @@ local function adopt(source, entry, count, owner)
   end
 end
 
-for i = 8, #ARGV, 2 do
+for i = 9, #ARGV, 2 do
   local own = redis.pcall('XPENDING', KEYS[ARGV[i] + 1], group, ARGV[i + 1], ARGV[i + 1], 1, consumer)
   if not own.err and own[1] then adopt(tonumber(ARGV[i]), own[1][1], own[1][4], consumer) end
 end
 
 -- Takes what the owner holds, as far as the budget goes; whether that was all.
-local function drain(owner)
+local function drain(owner, idle)
   local all = true
   for source = 0, 1 do
     local left = budget - #taken
     if left <= 0 then return false end
-    local held = redis.pcall('XPENDING', KEYS[source + 1], group, '-', '+', left, owner)
+    local held = redis.pcall('XPENDING', KEYS[source + 1], group, 'IDLE', idle, '-', '+', left, owner)
     if not held.err then
       for _, p in ipairs(held) do adopt(source, p[1], p[4], owner) end
       if #held == left then all = false end
@@ -195,16 +196,30 @@ local function drain(owner)
   end
   return all
 end
-drain(nobody)
+local function remove(owner)
+  for source = 0, 1 do
+    local held = redis.pcall('XPENDING', KEYS[source + 1], group, '-', '+', 1, owner)
+    if held.err or #held > 0 then return end
+  end
+  for source = 0, 1 do redis.call('XGROUP', 'DELCONSUMER', KEYS[source + 1], group, owner) end
+  redis.call('ZREM', consumers, owner)
+  redis.call('HDEL', state, 'oldest:' .. owner)
+end
+drain(nobody, 0)
 for _, owner in ipairs(redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16)) do
-  if drain(owner) then
-    for source = 0, 1 do
-      local stream = KEYS[source + 1]
-      local held = redis.pcall('XPENDING', stream, group, '-', '+', 1, owner)
-      if not held.err and #held == 0 then redis.call('XGROUP', 'DELCONSUMER', stream, group, owner) end
+  if drain(owner, 0) then remove(owner) end
+end
+-- Consumers without a heartbeat are none of ours, or were made again by a read that outlived its process.
+for source = 0, 1 do
+  local members = redis.pcall('XINFO', 'CONSUMERS', KEYS[source + 1], group)
+  if not members.err then
+    for _, flat in ipairs(members) do
+      local owner, pending, idle = flat[2], flat[4], flat[6]
+      if owner ~= nobody and not redis.call('ZSCORE', consumers, owner) then
+        if pending > 0 then drain(owner, ARGV[8])
+        elseif idle > 3600000 then remove(owner) end
+      end
     end
-    redis.call('ZREM', consumers, owner)
-    redis.call('HDEL', state, 'oldest:' .. owner)
   end
 end
 return {'OK', taken, buried, gone, #buried > 0 and keepDead(ARGV[6], tonumber(ARGV[7]), now) or 0}

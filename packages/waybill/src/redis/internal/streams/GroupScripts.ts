@@ -199,8 +199,7 @@ return {'OK', alive and 1 or 0, noted[3] and 1 or 0, more, next, cut}
 }
 
 /**
- * Cuts off what every group has settled, in whole nodes of the stream. A group that is registered and missing holds
- * everything: it may come back.
+ * Cuts off what every group has settled. A group that is registered and missing holds everything: it may come back.
  *
  * | KEYS | |
  * |---|---|
@@ -208,7 +207,7 @@ return {'OK', alive and 1 or 0, noted[3] and 1 or 0, more, next, cut}
  *
  * | ARGV | |
  * |---|---|
- * | 1 | greatest number of entries to remove |
+ * | 1 | about how many entries to remove at most |
  * | 2 | 1: the main stream too |
  *
  * | reply | |
@@ -231,7 +230,7 @@ local function settled(stream, registered)
       if g[i] == 'last-delivered-id' then from = g[i + 1] end
     end
     there[name] = true
-    if pending > 0 then from = redis.call('XPENDING', stream, name)[2] end
+    from = pending > 0 and redis.call('XPENDING', stream, name)[2] or after(from)
     if not low or less(from, low) then low = from end
   end
   for _, name in ipairs(registered) do if not there[name] then return end end
@@ -240,7 +239,12 @@ end
 local removed = 0
 local function cut(stream, registered)
   local low = settled(stream, registered)
-  if low then removed = removed + redis.call('XTRIM', stream, 'MINID', '~', low, 'LIMIT', ARGV[1]) end
+  if not low then return end
+  -- Whole nodes first, as many as allowed; what is left then is less than a node.
+  local most = tonumber(ARGV[1])
+  local count = redis.call('XTRIM', stream, 'MINID', '~', low, 'LIMIT', most)
+  if count < most then count = count + redis.call('XTRIM', stream, 'MINID', low) end
+  removed = removed + count
 end
 cut(KEYS[2], {})
 if ARGV[2] == '1' then

@@ -33,6 +33,7 @@ end
 
 /**
  * `less(a, b)`: the order of stream ids, which have more digits than a Lua number.
+ * `after(id)`: the next id, or the same when it is too large to count on.
  * `before(id)`: an id such that everything from `id` on comes after it, and nothing that came earlier but a few entries
  * of the same millisecond.
  */
@@ -42,6 +43,10 @@ local function less(a, b)
   local bm, bs = string.match(b, '^(%d+)-(%d+)$')
   if am == bm then return #as < #bs or (#as == #bs and as < bs) end
   return #am < #bm or (#am == #bm and am < bm)
+end
+local function after(id)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  return #seq < 16 and ms .. '-' .. string.format('%.0f', tonumber(seq) + 1) or id
 end
 local function before(id)
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')

@@ -67,7 +67,6 @@ const renewLimit = 200
 const claimLimit = 500
 const leaveLimit = 500
 const trimLimit = 20_000
-const scanLimit = 50
 /** How often what is settled is cut off, while something is. */
 const trimMillis = 1000
 /** How soon a beat is repeated that somebody waits for. */
@@ -126,7 +125,6 @@ export class StreamReceiver implements Receiver {
   #renewedAt = -Infinity
   #scannedAt = -Infinity
   #trimmedAt = -Infinity
-  readonly #scanFrom = ["0-0", "0-0"]
 
   constructor(options: ReceiverOptions) {
     this.#options = options
@@ -612,38 +610,25 @@ export class StreamReceiver implements Receiver {
     })
   }
 
-  /**
-   * Looks through a part of the pending entries for what has not been renewed for a lease, whoever has it, and puts it
-   * into our name. Heartbeats do not show these: consumers that are none of ours, and answers of ours that were lost.
-   */
+  /** Finds entries that are ours by the server's list and that we neither hold nor have renewed for a lease. */
   #scan(): Effect.Effect<ReadonlyArray<readonly [Source, string]>, Reason> {
+    const { commands, keys } = this.#options
+    this.#scannedAt = this.#now()
+    const idle = Math.ceil(this.#leaseMillis)
     return Effect.gen({ self: this }, function* () {
-      const { commands, keys } = this.#options
-      this.#scannedAt = this.#now()
       const found: Array<readonly [Source, string]> = []
-      let gone = 0
       for (const source of [0, 1] as const) {
         const key = source === 0 ? keys.stream : this.#keys.retry
-        const [next, entries, deleted] = yield* commands.run(
-          "xautoclaim",
+        const page = yield* commands.run(
+          "xpending",
           (client) =>
-            client.xautoclaim(
-              key,
-              this.#group,
-              this.consumer,
-              Math.ceil(this.#leaseMillis),
-              this.#scanFrom[source] ?? "0-0",
-              "COUNT",
-              scanLimit,
-              "JUSTID"
-            ) as Promise<[string, ReadonlyArray<string>, ReadonlyArray<string>?]>, // servers before 7.0 leave the third out
+            client.xpending(key, this.#group, "IDLE", idle, "-", "+", claimLimit, this.consumer) as Promise<
+              ReadonlyArray<[string]>
+            >, // one row an entry, its id first
           { key }
         )
-        this.#scanFrom[source] = next
-        gone += deleted?.length ?? 0
-        for (const entry of entries) if (!this.#holdings.holds(source, entry)) found.push([source, entry])
+        for (const [entry] of page) if (!this.#holdings.holds(source, entry)) found.push([source, entry])
       }
-      yield* this.#truncated(gone)
       return found
     })
   }
@@ -668,6 +653,7 @@ export class StreamReceiver implements Receiver {
           subscription.maxDeliveries,
           deadLetters.maxCount,
           deadLetters.maxAgeMillis,
+          Math.ceil(this.#leaseMillis),
           ...unknown.flat()
         ]
       )
