@@ -9,7 +9,7 @@ export const Job = Topic.make("jobs", {
   payload: Schema.Struct({
     /**
      * - `work`: takes `millis`.
-     * - `fail`: fails `times` times (always by default), then takes `millis`.
+     * - `fail`: takes `millis` and fails, `times` times (always by default).
      * - `hang`: never ends by itself the first time it is handled.
      * - `die`: takes its process down, `times` times (always by default), with SIGKILL.
      * - `write`: takes `millis`, then writes to a store outside, under its fence.
@@ -56,7 +56,7 @@ export const consumer = (site: Site, terms: Terms = {}) =>
     concurrency: terms.concurrency ?? 8,
     prefetch: terms.prefetch ?? 64,
     // Durations arrive as text when they come from another process.
-    lease: (terms.lease ?? "1500 millis") as "1500 millis",
+    lease: (terms.lease ?? "1 second") as "1 second",
     shutdown: (terms.shutdown ?? "5 seconds") as "5 seconds",
     maxDeliveries: terms.maxDeliveries ?? 5
   }).pipe(
@@ -81,7 +81,8 @@ const perform =
       case "work":
         return take
       case "fail":
-        return within ? Effect.fail(new Failed({ id })) : take
+        say(`began ${id}`)
+        return Effect.andThen(take, within ? Effect.fail(new Failed({ id })) : Effect.void)
       case "hang":
         say(`began ${id}`)
         return attempt === 1 ? Effect.never : Effect.void

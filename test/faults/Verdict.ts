@@ -102,7 +102,7 @@ return redis.call('ZCARD', KEYS[3]) + redis.call('ZCARD', KEYS[4]) == 0 and 1 or
 `
 
 /** Waits until the group has nothing left to do; after `within` seconds it says what is left. */
-export const settled = (redis: Redis, within = 30): Effect.Effect<void, NotSettled> =>
+export const settled = (redis: Redis, within = 15): Effect.Effect<void, NotSettled> =>
   ask(() => redis.eval(idle, 4, keys.stream, keys.retry, keys.delayed, keys.waiting, group)).pipe(
     Effect.repeat({ until: (answer) => answer === 1, schedule: Schedule.spaced("50 millis") }),
     Effect.timeoutOrElse({

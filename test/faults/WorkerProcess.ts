@@ -116,7 +116,8 @@ const start = (program: string, orders: Orders, recorder: History.Recorder): Wor
   const child = spawn(process.execPath, [join(import.meta.dirname, program), JSON.stringify(orders)], {
     // Its standard input ends with this process, and the worker with its standard input.
     stdio: ["pipe", "pipe", "pipe"],
-    env: { ...process.env, NODE_NO_WARNINGS: "1" }
+    // Many workers start and few end by themselves: those leave the compiled modules to the next.
+    env: { ...process.env, NODE_NO_WARNINGS: "1", NODE_COMPILE_CACHE: join(tmpdir(), "waybill-compile-cache") }
   })
   const said = new Map<string, number>()
   let handled = 0

@@ -96,7 +96,7 @@ describe("a consumer process", () => {
         ])
         yield* zombie.says("began outside")
         yield* zombie.stop
-        const peer = yield* hire({ lease: "1 second" })
+        const peer = yield* hire()
         yield* peer.says("wrote outside accepted")
         yield* settled(redis)
         yield* zombie.resume
@@ -132,7 +132,7 @@ describe("a consumer process", () => {
     Effect.gen(function* () {
       const { crew, hire, publish, verdict } = yield* scene
       const worker = yield* hire({ concurrency: 2, shutdown: "200 millis", lease: "60 seconds" })
-      yield* publish([["hanging", { act: "hang" }], ...many("work", 20, { act: "work", millis: 2000 })])
+      yield* publish([["hanging", { act: "hang" }], ...many("work", 10, { act: "work", millis: 500 })])
       yield* worker.says("began hanging")
       const started = performance.now()
       yield* worker.terminate
@@ -176,7 +176,7 @@ describe("a consumer process", () => {
   it.live("E26 poison that kills its process: a dead letter, unseen, at the limit; what was near it survives", () =>
     Effect.gen(function* () {
       const { hire, publish, verdict } = yield* scene
-      const orders = { maxDeliveries: 3, lease: "1 second", concurrency: 2, prefetch: 4 }
+      const orders = { maxDeliveries: 3, concurrency: 2, prefetch: 4 }
       yield* publish([["deadly", { act: "die" }], ...many("work", 20, { act: "work", millis: 5 })])
       for (let life = 1; life <= 3; life++) {
         const worker = yield* hire(orders)

@@ -2,7 +2,7 @@
  * The consumer under test as a process: `node waybill-worker.ts <orders>`.
  */
 import { writeSync } from "node:fs"
-import { NodeRuntime } from "@effect/platform-node"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { History } from "@waybill/testing"
 import { Effect, Layer, Logger } from "effect"
 import { Redis } from "ioredis"
