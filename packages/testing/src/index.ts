@@ -1,4 +1,6 @@
 export * as FaultProxy from "./FaultProxy.ts"
 export * as History from "./History.ts"
+export * as Probe from "./Probe.ts"
 export * as RedisServer from "./RedisServer.ts"
+export { NeverIdle, runUntilIdle } from "./runUntilIdle.ts"
 export * as TransportSuite from "./TransportSuite.ts"

@@ -6,6 +6,7 @@
 import { assert } from "@effect/vitest"
 import { Clock, Context, Duration, Effect, Equal, Exit, Fiber, Random, Scope } from "effect"
 import { TestClock } from "effect/testing"
+import { othersRun } from "../Turns.ts"
 import { type Delivery, Inspector, type Message, type Settlement, Transport } from "waybill"
 
 /** The facts about a transport that checks may ask for. */
@@ -106,9 +107,6 @@ export const joinAndLeave = Effect.fnUntraced(function* (
   const receiver = yield* Scope.provide(bench.join(group, options), scope)
   return { receiver, leave: Scope.close(scope, Exit.void) }
 })
-
-/** Enough turns for every fiber that can run to run until it waits. */
-const othersRun = Effect.forEach(Array.from({ length: 8 }), () => Effect.yieldNow, { discard: true })
 
 const testStep = Duration.seconds(1)
 const testSteps = 3600

@@ -3,6 +3,9 @@
  *
  * @module
  */
+/** Clocks count whole milliseconds: who sleeps until a fraction of one wakes up before it, and again, and again. */
+export const wholeMillis = Math.ceil
+
 interface Entry<A> {
   readonly due: number
   readonly order: number

@@ -15,7 +15,7 @@ import type { Message } from "../Message.ts"
 import * as Settlement from "../Settlement.ts"
 import type { Settled, Subscription } from "../Transport.ts"
 import { DeadLetters } from "./DeadLetters.ts"
-import { DueQueue } from "./DueQueue.ts"
+import { DueQueue, wholeMillis } from "./DueQueue.ts"
 import { Fifo } from "./Fifo.ts"
 
 export interface Stored extends Message {
@@ -182,7 +182,7 @@ export class StreamGroup {
         break
       case "Retry":
         this.#leaveLog(work)
-        this.#retries.push(now + Duration.toMillis(settlement.delay), work)
+        this.#retries.push(wholeMillis(now + Duration.toMillis(settlement.delay)), work)
         this.#topic.change()
         break
       case "DeadLetter":

@@ -8,7 +8,7 @@ import * as Duration from "effect/Duration"
 import * as Latch from "effect/Latch"
 import type { TopicInfo } from "../Inspector.ts"
 import type { Outgoing, Receipt } from "../Message.ts"
-import { DueQueue } from "./DueQueue.ts"
+import { DueQueue, wholeMillis } from "./DueQueue.ts"
 import { Fifo } from "./Fifo.ts"
 import { type Fact, StreamGroup, type Stored, type StreamHome } from "./StreamGroup.ts"
 
@@ -156,7 +156,7 @@ export class StreamTopic implements StreamHome {
     const { body, due, headers, key, version } = message
     const stored: Stored = { id, body, headers, key, version, publishedAt: now, open: 0 }
     const at = due === undefined ? now : due._tag === "After" ? now + Duration.toMillis(due.delay) : due.epochMillis
-    if (at > now) this.#delayed.push(at, stored)
+    if (at > now) this.#delayed.push(wholeMillis(at), stored)
     else this.#append(stored)
     return { _tag: "Stored", id }
   }

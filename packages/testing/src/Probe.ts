@@ -1,0 +1,168 @@
+/**
+ * Waits for what happens to messages, so that a test never sleeps and hopes: everything since the probe was built, in
+ * order, nothing twice.
+ */
+import { Context, Deferred, Effect, Layer } from "effect"
+import { type Delivery, type Lifecycle, type Message, type Settlement, Transport } from "waybill"
+import { othersRun } from "./Turns.ts"
+
+type Tag = Lifecycle.Event["_tag"]
+type Tagged<T extends Tag> = Extract<Lifecycle.Event, { readonly _tag: T }>
+
+/**
+ * A message that was accepted by the transport.
+ *
+ * @category models
+ */
+export interface Published {
+  readonly topic: string
+  readonly message: Message.Outgoing
+  readonly receipt: Message.Receipt
+}
+
+/**
+ * A delivery that ended. `stale` when the transport refused the settlement because the lease had moved on.
+ *
+ * @category models
+ */
+export interface Settled {
+  readonly delivery: Delivery.Delivery
+  readonly settlement: Settlement.Settlement
+  readonly stale: boolean
+}
+
+/**
+ * A delivery that ended among the dead letters.
+ *
+ * @category models
+ */
+export interface Buried {
+  readonly delivery: Delivery.Delivery
+  readonly reason: string
+  readonly cause: string
+}
+
+/**
+ * Each waiting effect dies after three seconds of real time, and says what has happened instead. What waits for the test's
+ * clock needs it moved first: `TestClock.adjust`, or `runUntilIdle`.
+ *
+ * @category services
+ */
+export class Probe extends Context.Service<
+  Probe,
+  {
+    /** The next settlement, each one once. */
+    readonly settled: Effect.Effect<Settled>
+    /** The next event with this tag, each one once; with `where`, the next that fits. */
+    readonly event: <T extends Tag>(tag: T, where?: (event: Tagged<T>) => boolean) => Effect.Effect<Tagged<T>>
+    /** All events so far. */
+    readonly events: Effect.Effect<ReadonlyArray<Lifecycle.Event>>
+    /** All messages published through `Producer` so far, duplicates too. */
+    readonly published: Effect.Effect<ReadonlyArray<Published>>
+    /** All dead letters so far, redriven and discarded ones too. */
+    readonly deadLetters: Effect.Effect<ReadonlyArray<Buried>>
+  }
+>()("@waybill/testing/Probe") {}
+
+interface Waiter {
+  readonly fits: (event: Lifecycle.Event) => boolean
+  readonly found: Deferred.Deferred<Lifecycle.Event>
+}
+
+const patienceMillis = 3000
+
+/**
+ * Put it between the consumers and the transport, so that it misses nothing.
+ *
+ * @example
+ * ```ts
+ * import { Layer } from "effect"
+ * import { Probe } from "@waybill/testing"
+ * import { MemoryStreams } from "waybill/memory"
+ *
+ * const TestTransport = Probe.layer.pipe(Layer.provideMerge(MemoryStreams.layer()))
+ * ```
+ *
+ * @category layers
+ */
+export const layer: Layer.Layer<Probe, never, Transport.Transport> = Layer.effect(
+  Probe,
+  Effect.gen(function* () {
+    const { lifecycle } = yield* Transport.Transport
+    const events: Array<Lifecycle.Event> = []
+    const unclaimed: Array<Lifecycle.Event> = []
+    let waiters: Array<Waiter> = []
+
+    yield* lifecycle.listen((event) => {
+      events.push(event)
+      const waiter = waiters.find(({ fits }) => fits(event))
+      if (waiter === undefined) unclaimed.push(event)
+      else {
+        waiters = waiters.filter((other) => other !== waiter)
+        Deferred.doneUnsafe(waiter.found, Effect.succeed(event))
+      }
+    })
+
+    const next = (what: string, fits: Waiter["fits"]) =>
+      Effect.suspend(() => {
+        const index = unclaimed.findIndex(fits)
+        const [event] = index < 0 ? [] : unclaimed.splice(index, 1)
+        if (event !== undefined) return Effect.succeed(event)
+        const waiter = { fits, found: Deferred.makeUnsafe<Lifecycle.Event>() }
+        waiters.push(waiter)
+        return Deferred.await(waiter.found).pipe(
+          Effect.raceFirst(impatience(() => `waited in vain for ${what}; so far: ${summary(events)}`)),
+          Effect.ensuring(Effect.sync(() => (waiters = waiters.filter((other) => other !== waiter))))
+        )
+      })
+
+    const event = <T extends Tag>(tag: T, where?: (event: Tagged<T>) => boolean) => {
+      const fits = (candidate: Lifecycle.Event): candidate is Tagged<T> => candidate._tag === tag
+      return next(tag, (candidate) => fits(candidate) && (where === undefined || where(candidate))).pipe(
+        // What follows from the event at once, such as a timer for the next attempt, is there when the test goes on.
+        Effect.tap(othersRun),
+        // What `next` finds fits.
+        Effect.map((found) => found as Tagged<T>)
+      )
+    }
+
+    return Probe.of({
+      event,
+      settled: Effect.map(event("Settled"), ({ delivery, settlement, stale }) => ({ delivery, settlement, stale })),
+      events: Effect.sync(() => events.slice()),
+      published: Effect.sync(() =>
+        events.flatMap((event) =>
+          event._tag !== "Published"
+            ? []
+            : event.messages.flatMap((message, i) => {
+                const receipt = event.receipts[i]
+                return receipt === undefined ? [] : [{ topic: event.topic, message, receipt }]
+              })
+        )
+      ),
+      deadLetters: Effect.sync(() =>
+        events.flatMap((event) =>
+          event._tag === "Settled" && event.settlement._tag === "DeadLetter" && !event.stale
+            ? [{ delivery: event.delivery, reason: event.settlement.reason, cause: event.settlement.cause }]
+            : []
+        )
+      )
+    })
+  })
+)
+
+/** Dies after a while of real time: the clock of the test may stand still. */
+const impatience = (message: () => string): Effect.Effect<never> =>
+  Effect.callback((resume) => {
+    const timer = setTimeout(() => resume(Effect.die(new Error(message()))), patienceMillis)
+    return Effect.sync(() => clearTimeout(timer))
+  })
+
+const summary = (events: ReadonlyArray<Lifecycle.Event>): string => {
+  const counts = new Map<string, number>()
+  for (const event of events) {
+    const name = event._tag === "Settled" ? `Settled (${event.settlement._tag})` : event._tag
+    counts.set(name, (counts.get(name) ?? 0) + 1)
+  }
+  return Array.from(counts, ([name, count]) => `${count} ${name}`).join(", ") || "nothing"
+}

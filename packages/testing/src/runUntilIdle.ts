@@ -1,0 +1,162 @@
+/**
+ * Moves `TestClock` until no message is left to deliver, wait for or settle: a consumer with a day of backoff is tested
+ * in milliseconds.
+ */
+import { Clock, Duration, Effect, Predicate, Schema, type Scope } from "effect"
+import type { TestClock } from "effect/testing"
+import { Inspector, Transport } from "waybill"
+import { othersRun } from "./Turns.ts"
+
+/**
+ * Something still waits, and moving the clock does not change it, or keeps it coming back.
+ *
+ * @category errors
+ */
+export class NeverIdle extends Schema.TaggedError<NeverIdle>()("NeverIdle", {
+  /** Whether the clock moves nothing any more, or one message is retried again and again, or there is no end to it all. */
+  reason: Schema.Literals(["stuck", "retried without end", "busy without end"]),
+  /** One line for each topic and group that is not done. */
+  waiting: Schema.Array(Schema.String)
+}) {
+  override get message(): string {
+    return `${this.reason}: ${this.waiting.join("; ")}`
+  }
+}
+
+/**
+ * @category models
+ */
+export interface Options {
+  /** At this attempt of one message, retries count as endless. 500 by default. */
+  readonly maxAttempts?: number
+  /** How many times to look and to move the clock. 20,000 by default, which takes a few seconds. */
+  readonly maxSteps?: number
+}
+
+/**
+ * Lets everything run that can, moves the clock to the next retry or delayed message, and so on until every group of
+ * every topic has lag 0, pending 0 and waiting 0, and no message is delayed. Handlers that sleep on the test's clock are
+ * woken too. Fails with `NeverIdle` when that does not happen; it says what still waits.
+ *
+ * What waits for the real world (a socket, a timer of the runtime) does not move with the test's clock: await
+ * `probe.settled` for it first. On the real clock it looks every 10 milliseconds. After a failure the clock runs on, so that
+ * the consumers can stop: they too wait for handlers by the test's clock.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Probe, runUntilIdle } from "@waybill/testing"
+ *
+ * const program = Effect.gen(function*() {
+ *   yield* runUntilIdle()
+ *   const { deadLetters } = yield* Probe.Probe
+ *   return yield* deadLetters
+ * })
+ * ```
+ */
+export const runUntilIdle: (
+  options?: Options
+) => Effect.Effect<void, NeverIdle | Transport.TransportError, Transport.Transport | Inspector.Inspector> = Effect.fn(
+  "runUntilIdle"
+)(function* (
+  options?: Options
+): Effect.fn.Return<
+  void,
+  NeverIdle | Transport.TransportError,
+  Transport.Transport | Inspector.Inspector | Scope.Scope
+> {
+  const transport = yield* Transport.Transport
+  const inspector = yield* Inspector.Inspector
+  const clock = yield* Clock.Clock
+  const { maxAttempts = 500, maxSteps = 20_000 } = options ?? {}
+  let events = 0
+  let endless = false
+  yield* transport.lifecycle.listen((event) => {
+    events++
+    if (event._tag === "Settled" && event.settlement._tag === "Retry") endless ||= event.delivery.attempt >= maxAttempts
+  })
+  const look = Effect.flatMap(inspector.topics, Effect.forEach(inspector.describe))
+  let before = ""
+  let stride = 1
+  for (let step = 0; ; step++) {
+    yield* othersRun
+    const infos = yield* look
+    if (endless || step === maxSteps || stride > longestStride) {
+      if (isTestClock(clock)) yield* Effect.forkDetach(letConsumersStop(clock, look))
+      return yield* new NeverIdle({
+        reason: endless ? "retried without end" : step === maxSteps ? "busy without end" : "stuck",
+        waiting: infos.flatMap(unfinished)
+      })
+    }
+    const now = `${events} ${JSON.stringify(infos.map(figures))}`
+    if (now !== before) {
+      before = now
+      stride = 1
+      continue
+    }
+    // Nothing has moved, so what followed from the last change has happened too, its events included.
+    if (infos.every(isIdle)) return
+    if (!isTestClock(clock)) {
+      yield* Effect.sleep("10 millis")
+      continue
+    }
+    const due = nextDue(infos, clock.currentTimeMillisUnsafe())
+    // Without a due time somebody may sleep, who knows for how long. The clock wakes sleepers in their order, however far
+    // it goes in one stride.
+    const guessing = infos.some(isBusy) || due === Infinity
+    yield* clock.adjust(guessing ? Math.min(due, stride) : due)
+    if (guessing && stride <= due) stride *= 2
+  }
+}, Effect.scoped)
+
+/** Moves the clock until no consumer is left, from a moment later on: what follows the failure sees the clock as it was. */
+const letConsumersStop = Effect.fnUntraced(function* (
+  clock: TestClock.TestClock,
+  look: Effect.Effect<ReadonlyArray<Inspector.TopicInfo>, Transport.TransportError>
+) {
+  yield* clock.withLive(Effect.sleep("100 millis"))
+  for (let i = 0; i < 1000; i++) {
+    const infos = yield* look
+    if (infos.every((info) => info.groups.every((group) => group.consumers.length === 0))) return
+    yield* clock.adjust("10 seconds")
+    yield* othersRun
+  }
+})
+
+const isTestClock = (clock: Clock.Clock): clock is TestClock.TestClock => Predicate.hasProperty(clock, "adjust")
+
+/** Nothing sleeps longer than that. */
+const longestStride = Duration.toMillis(Duration.days(36_500))
+
+/** What changes when something happens, and does not change while time passes. */
+const figures = (info: Inspector.TopicInfo) => [
+  info.topic,
+  info.depth,
+  info.delayed,
+  info.groups.map(({ deadLetters, group, lag, pending, waiting }) => [group, lag, pending, waiting, deadLetters])
+]
+
+const isIdle = (info: Inspector.TopicInfo): boolean =>
+  info.delayed === 0 && info.groups.every(({ lag, pending, waiting }) => lag + pending + waiting === 0)
+
+/** A message is with a handler, or should be. */
+const isBusy = (info: Inspector.TopicInfo): boolean => info.groups.some(({ lag, pending }) => lag + pending > 0)
+
+/** Milliseconds until something becomes available by itself. */
+const nextDue = (infos: ReadonlyArray<Inspector.TopicInfo>, now: number): number => {
+  const dues = infos.flatMap((info) => [info.nextDelayedAt, ...info.groups.map((group) => group.nextRetryAt)])
+  return dues.reduce<number>(
+    (next, due) => (due !== undefined && due > now ? Math.min(next, due - now) : next),
+    Infinity
+  )
+}
+
+const unfinished = (info: Inspector.TopicInfo): ReadonlyArray<string> => [
+  ...(info.delayed > 0 ? [`${info.delayed} delayed in ${info.topic}`] : []),
+  ...info.groups.flatMap(({ consumers, group, lag, paused, pending, waiting }) =>
+    lag + pending + waiting === 0
+      ? []
+      : `${group} of ${info.topic} has lag ${lag}, ${pending} with a handler, ${waiting} waiting to be retried` +
+        (paused ? ", and is paused" : consumers.length === 0 ? ", and no consumer" : "")
+  )
+]
