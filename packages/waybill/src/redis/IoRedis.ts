@@ -66,7 +66,8 @@ export interface Options {
   readonly port?: number | undefined
   readonly db?: number | undefined
   readonly username?: string | undefined
-  readonly password?: Redacted.Redacted<string> | undefined
+  /** An effect is asked again before every attempt to connect, for passwords that change while the program runs. */
+  readonly password?: Redacted.Redacted<string> | Effect.Effect<Redacted.Redacted<string>> | undefined
   /** `true` for TLS with the certificates of the system, or the options of `node:tls`. */
   readonly tls?: boolean | NonNullable<RedisOptions["tls"]> | undefined
   /** What CLIENT LIST shows in front of the role of each connection; `waybill` by default. */
@@ -98,13 +99,13 @@ export const layerUrl = (url: string | Redacted.Redacted<string>): Layer.Layer<I
 export const make = Effect.fnUntraced(function* (
   options: Options = {}
 ): Effect.fn.Return<IoRedis["Service"], TransportError, Scope.Scope> {
-  const clientOptions = yield* Effect.mapError(clientOptionsOf(options), connectFailed)
+  const server = yield* Effect.mapError(complete(options), connectFailed)
   const listeners = new Set<(event: ConnectionEvent) => void>()
   const shared: Shared = {
-    clientOptions,
+    clientOptions: clientOptions(server),
     connectionName: options.connectionName ?? "waybill",
     incarnation: Math.abs(yield* Random.nextInt).toString(36),
-    address: `${clientOptions.host}:${clientOptions.port}`,
+    address: `${server.host}:${server.port}`,
     reconnect,
     ticker: new Ticker(),
     emit: (event) => {
@@ -155,18 +156,36 @@ const unreachable = (reason: Reason, address: string, waited: Duration.Duration)
         )
       })
 
-const clientOptionsOf = Effect.fnUntraced(function* (options: Options): Effect.fn.Return<ClientOptions, Reason> {
+/** The options with every default filled in. */
+const complete = Effect.fnUntraced(function* (options: Options): Effect.fn.Return<Complete, Reason> {
   const url: FromUrl = options.url === undefined ? {} : yield* parseUrl(options.url)
-  const tls = options.tls ?? url.tls ?? false
-  const username = options.username ?? url.username
   const password = options.password ?? url.password
+  const tls = options.tls ?? url.tls ?? false
   return {
     host: options.host ?? url.host ?? "127.0.0.1",
     port: options.port ?? url.port ?? 6379,
     db: options.db ?? url.db ?? 0,
+    username: options.username ?? url.username,
+    password: Effect.isEffect(password) ? password : Effect.succeed(password),
+    tls: tls === true ? {} : tls === false ? undefined : tls
+  }
+})
+
+interface Complete {
+  readonly host: string
+  readonly port: number
+  readonly db: number
+  readonly username: string | undefined
+  readonly password: Effect.Effect<Redacted.Redacted<string> | undefined>
+  readonly tls: RedisOptions["tls"] | undefined
+}
+
+const clientOptions = ({ password, tls, username, ...server }: Complete): Effect.Effect<ClientOptions> =>
+  Effect.map(password, (password) => ({
+    ...server,
     ...(username === undefined ? {} : { username }),
     ...(password === undefined ? {} : { password: Redacted.value(password) }),
-    ...(tls === false ? {} : { tls: tls === true ? {} : tls }),
+    ...(tls === undefined ? {} : { tls }),
     family: 0,
     lazyConnect: true,
     // Reconnecting is ours: see internal/Connection.
@@ -184,10 +203,11 @@ const clientOptionsOf = Effect.fnUntraced(function* (options: Options): Effect.f
     protocol: 3,
     replyMapping: "legacy",
     disableClientInfo: true
-  }
-})
+  }))
 
-type FromUrl = Pick<Options, "host" | "port" | "db" | "username" | "password" | "tls">
+type FromUrl = Pick<Options, "host" | "port" | "db" | "username" | "tls"> & {
+  readonly password?: Redacted.Redacted<string> | undefined
+}
 
 /** Errors never show the URL: it may hold a password. */
 const parseUrl = (url: string | Redacted.Redacted<string>): Effect.Effect<FromUrl, Reason> =>

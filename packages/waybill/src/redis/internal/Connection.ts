@@ -86,7 +86,8 @@ export type ClientOptions = RedisOptions & {
 
 /** What the connections of one service share. */
 export interface Shared {
-  readonly clientOptions: ClientOptions
+  /** Asked before every attempt: a password may have changed. */
+  readonly clientOptions: Effect.Effect<ClientOptions>
   /** Stands before and behind the role in the name of each connection. */
   readonly connectionName: string
   readonly incarnation: string
@@ -374,10 +375,10 @@ export class Link implements Connection {
     let lostAt: bigint | undefined
     while (true) {
       lostAt = yield* this.#connectOnce(lostAt).pipe(
-        // A listener that throws must not end all reconnecting.
+        // A listener or a setup that throws must not end all reconnecting.
         Effect.catchDefect((defect) => {
           if (this.#client !== undefined) this.#lose(this.#client, defect)
-          return Effect.as(Effect.logError(`a listener on the connection ${this.role} threw`, defect), lostAt)
+          return Effect.as(Effect.logError(`a callback of the connection ${this.role} threw`, defect), lostAt)
         })
       )
       yield* Effect.sleep(pauseAfterLoss)
@@ -466,7 +467,7 @@ const connect = Effect.fnUntraced(function* (
   link: Link,
   shared: Shared
 ): Effect.fn.Return<Deferred.Deferred<unknown>, Reason> {
-  const redis = new Redis({ ...shared.clientOptions, connectionName: link.name })
+  const redis = new Redis({ ...(yield* shared.clientOptions), connectionName: link.name })
   let lastError: unknown
   redis.on("error", (error) => {
     lastError = error
