@@ -151,19 +151,22 @@ export class FakeTransport {
     else ends.push(end)
   }
 
-  readonly #take = (max: number): Effect.Effect<NonEmptyReadonlyArray<Delivery.Delivery>, Transport.TransportError> =>
-    Effect.flatMap(
-      Effect.suspend(() => this.onTake),
-      () => {
-        if (this.#ready.length === 0) return Effect.flatMap(Deferred.await(this.#arrival), () => this.#take(max))
-        const deliveries = this.#ready.splice(0, max)
-        for (const delivery of deliveries) this.held.set(delivery.receipt, delivery)
-        this.taken.push(...deliveries)
-        this.mostHeld = Math.max(this.mostHeld, this.held.size)
-        // Not empty: max is at least 1, and so is the length just seen.
-        return Effect.succeed(deliveries as unknown as NonEmptyReadonlyArray<Delivery.Delivery>)
+  readonly #take = (
+    max: number,
+    mine: Set<Delivery.Delivery>
+  ): Effect.Effect<NonEmptyReadonlyArray<Delivery.Delivery>> =>
+    Effect.suspend(() => {
+      if (this.#ready.length === 0) return Effect.flatMap(Deferred.await(this.#arrival), () => this.#take(max, mine))
+      const deliveries = this.#ready.splice(0, max)
+      for (const delivery of deliveries) {
+        this.held.set(delivery.receipt, delivery)
+        mine.add(delivery)
       }
-    )
+      this.taken.push(...deliveries)
+      this.mostHeld = Math.max(this.mostHeld, this.held.size)
+      // Not empty: max is at least 1, and so is the length just seen.
+      return Effect.succeed(deliveries as unknown as NonEmptyReadonlyArray<Delivery.Delivery>)
+    })
 
   readonly #settle: Transport.Receiver["settle"] = (entries) =>
     Effect.map(
@@ -187,26 +190,29 @@ export class FakeTransport {
   readonly #receive = Effect.acquireRelease(
     Effect.map(
       Effect.suspend(() => this.onReceive),
-      (): Transport.Receiver => ({
-        consumer: `fake-${++this.joins}`,
-        take: (max) =>
-          Effect.suspend(() => {
-            this.takes.push(max)
-            return this.#take(max)
-          }),
-        settle: this.#settle,
-        lost: Queue.takeAll(this.#lost)
-      })
+      () => {
+        const mine = new Set<Delivery.Delivery>()
+        const receiver: Transport.Receiver = {
+          consumer: `fake-${++this.joins}`,
+          take: (max) =>
+            Effect.suspend(() => {
+              this.takes.push(max)
+              return Effect.andThen(this.onTake, this.#take(max, mine))
+            }),
+          settle: this.#settle,
+          lost: Queue.takeAll(this.#lost)
+        }
+        return { mine, receiver }
+      }
     ),
-    () =>
+    ({ mine }) =>
       Effect.map(
         Effect.suspend(() => this.onLeave),
         () => {
           this.leaves++
-          for (const delivery of this.held.values()) this.#end(delivery, "Returned")
-          this.held.clear()
+          for (const delivery of mine) if (this.held.delete(delivery.receipt)) this.#end(delivery, "Returned")
         }
       ),
     { interruptible: true }
-  )
+  ).pipe(Effect.map(({ receiver }) => receiver))
 }

@@ -41,7 +41,7 @@ describe("Topic", () => {
         const body = yield* everything.encode(payload)
         assert.isTrue(equivalent(yield* everything.decode(body), payload), body)
       }),
-    { arbitrary: { runs: 200 } }
+    { arbitrary: { runs: 100 } }
   )
 
   it.effect.prop(

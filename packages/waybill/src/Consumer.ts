@@ -16,6 +16,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import { identity } from "effect/Function"
 import * as HttpTraceContext from "effect/http/HttpTraceContext"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
@@ -80,10 +81,14 @@ type ErasedHandle =
       readonly _tag: "Batch"
       readonly size: number
       readonly within: Duration.Duration
+      /** `limit` goes around the handler, not around the decoding: what is undecodable stays so, however long the rest takes. */
       readonly run: (
-        deliveries: ReadonlyArray<Delivery>
+        deliveries: ReadonlyArray<Delivery>,
+        limit?: Limit
       ) => Effect.Effect<ReadonlyArray<Exit.Exit<unknown, unknown>>, never, unknown>
     }
+
+type Limit = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | HandlerTimeout, R>
 
 const PipeableProto = {
   pipe() {
@@ -92,8 +97,8 @@ const PipeableProto = {
 }
 
 /**
- * Begins a consumer of `topic`. Throws on an empty group name, one with white space or braces, or a concurrency below 1:
- * those are bugs.
+ * Begins a consumer of `topic`. Throws on an empty group name, one with white space or braces, and on a number that makes
+ * no sense, such as a concurrency below 1: those are bugs.
  *
  * @example
  * ```ts
@@ -120,9 +125,9 @@ export const make = <P, RD, RE, G extends keyof Guarantees = "at-least-once">(
   if (!/^[^\s{}]{1,200}$/.test(options.group)) {
     throw new Error(`"${options.group}" is no group name: 1 to 200 characters, no white space, no braces`)
   }
-  if (options.concurrency !== undefined && !(Number.isInteger(options.concurrency) && options.concurrency >= 1)) {
-    throw new Error(`concurrency must be a whole number from 1, not ${options.concurrency}`)
-  }
+  whole("concurrency", options.concurrency ?? 1, 1)
+  whole("prefetch", options.prefetch ?? 0, 0)
+  whole("maxDeliveries", options.maxDeliveries ?? 1, 1)
   const decode = (delivery: Delivery): Effect.Effect<P, Undecodable, RD> => {
     const decoded = topic.decode(delivery.body)
     return Exit.isExit(decoded) && Exit.isSuccess(decoded)
@@ -131,6 +136,12 @@ export const make = <P, RD, RE, G extends keyof Guarantees = "at-least-once">(
   }
   const source: Source<P, RD> = Object.assign(Object.create(PipeableProto), { topic, decode, options })
   return source
+}
+
+const whole = (name: string, value: number, from: number): void => {
+  if (!(Number.isSafeInteger(value) && value >= from)) {
+    throw new Error(`${name} must be a whole number from ${from}, not ${value}`)
+  }
 }
 
 const makeConsumer = <A, E, R>(fields: {
@@ -204,18 +215,19 @@ export const processBatch =
   <RS>(
     source: Source<P, RS>
   ): Consumer<
-    Result.Result.Success<Effect.Success<Handled>[number]>,
-    Effect.Error<Handled> | Result.Result.Failure<Effect.Success<Handled>[number]>,
+    OfResult<Effect.Success<Handled>[number]>["success"],
+    Effect.Error<Handled> | OfResult<Effect.Success<Handled>[number]>["failure"],
     Effect.Services<Handled> | RS
-  > =>
-    makeConsumer({
+  > => {
+    whole("the size of a batch", size, 1)
+    return makeConsumer({
       source,
       routes: Routing.none,
       handle: {
         _tag: "Batch",
         size,
         within: Duration.fromInputUnsafe(within),
-        run: Effect.fnUntraced(function* (deliveries: ReadonlyArray<Delivery>) {
+        run: Effect.fnUntraced(function* (deliveries: ReadonlyArray<Delivery>, limit: Limit = identity) {
           const exits: Array<Exit.Exit<unknown, unknown>> = []
           const items: Array<Item<P>> = []
           const places: Array<number> = []
@@ -231,7 +243,7 @@ export const processBatch =
           if (items.length > 0) {
             // Not empty: just looked.
             const handled = yield* Effect.exit(
-              Effect.suspend(() => handler(items as unknown as NonEmptyReadonlyArray<Item<P>>))
+              limit(Effect.suspend(() => handler(items as unknown as NonEmptyReadonlyArray<Item<P>>)))
             )
             for (let i = 0; i < items.length; i++) {
               exits[places[i]!] = Exit.isFailure(handled) ? handled : outcomeOf(handled.value[i])
@@ -241,6 +253,14 @@ export const processBatch =
         })
       }
     })
+  }
+
+/** A handler that always fails, or never ends, has no results to take the types from. */
+type OfResult<R> = [R] extends [never]
+  ? { readonly success: never; readonly failure: never }
+  : R extends Result.Result<infer A, infer E>
+    ? { readonly success: A; readonly failure: E }
+    : never
 
 const outcomeOf = <A, E>(result: Result.Result<A, E> | undefined): Exit.Exit<A, E> =>
   result === undefined
@@ -262,7 +282,7 @@ export class HandlerTimeout extends Schema.TaggedError<HandlerTimeout>()("Handle
 export const timeout =
   (duration: Duration.Input) =>
   <A, E, R>(self: Consumer<A, E, R>): Consumer<A, E | HandlerTimeout, R> => {
-    const limit = <B, E1, R1>(effect: Effect.Effect<B, E1, R1>) =>
+    const limit: Limit = (effect) =>
       Effect.timeoutOrElse(effect, {
         duration,
         orElse: () => Effect.fail(new HandlerTimeout({ millis: Duration.toMillis(Duration.fromInputUnsafe(duration)) }))
@@ -276,10 +296,8 @@ export const timeout =
       routes,
       handle: {
         ...handle,
-        run: (deliveries: ReadonlyArray<Delivery>) =>
-          Effect.catchTag(limit(handle.run(deliveries)), "HandlerTimeout", (error) =>
-            Effect.succeed(deliveries.map(() => Exit.fail(error)))
-          )
+        run: (deliveries: ReadonlyArray<Delivery>, outer: Limit = identity) =>
+          handle.run(deliveries, (effect) => outer(limit(effect)))
       }
     })
   }
@@ -422,8 +440,9 @@ const revival = Schedule.spaced("30 seconds")
 
 /**
  * `run` in the background for as long as the layer lives. Building it joins the group, and fails with what `run` would
- * fail with. Once it is up, such a failure is logged and reported as `ConsumerFailing` with `permanent: true`, and tried
- * again every 30 seconds, so that granting the permission is enough. To stop the program instead, use `run`.
+ * fail with. Once it is up, such a failure, or a bug in a transport, is logged and reported as `ConsumerFailing` with
+ * `permanent: true`, and tried again every 30 seconds, so that granting the permission is enough. To stop the program
+ * instead, use `run`.
  */
 export const layer = <A, R>(self: Consumer<A, never, R>): Layer.Layer<never, TransportError, Transport | R> =>
   Layer.effectDiscard(
@@ -431,6 +450,8 @@ export const layer = <A, R>(self: Consumer<A, never, R>): Layer.Layer<never, Tra
       const joined = yield* Deferred.make<void, TransportError>()
       yield* runProgram(programOf(self), Deferred.succeed(joined, undefined), undefined).pipe(
         Effect.tapCause((cause) => Deferred.failCause(joined, cause)),
+        // Bugs are tried again too: the worst consumer is one that has stopped and nobody knows.
+        Effect.sandbox,
         Effect.retry(revival),
         Effect.forkScoped
       )

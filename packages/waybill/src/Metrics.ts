@@ -25,6 +25,6 @@ export const handlerDuration = (topic: string, group: string) =>
     boundaries: [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000]
   })
 
-/** Deliveries whose handler was interrupted because the lease was lost. */
+/** Deliveries whose lease was lost before they were settled, in a handler or on the way to one. */
 export const leasesLost = (topic: string, group: string) =>
   Metric.counter("waybill_leases_lost", { attributes: { topic, group }, incremental: true })

@@ -5,6 +5,7 @@
  * @module
  */
 import * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -16,7 +17,7 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import type { Delivery } from "../Delivery.ts"
 import * as Metrics from "../Metrics.ts"
-import { decide, type Routes } from "../Routing.ts"
+import { decide, render, type Routes, shorten } from "../Routing.ts"
 import * as Settlement from "../Settlement.ts"
 import { type Receiver, type Settled, type Subscription, Transport, type TransportError } from "../Transport.ts"
 
@@ -58,8 +59,15 @@ export class Undecodable {
   }
 }
 
-/** After the handlers' own deadline: time for the last settlements and for leaving the group. */
-const leaveLimit = Duration.seconds(5)
+/** What comes after the handlers' own deadline has its own: ten seconds in all. */
+const limits = {
+  /** For interrupted handlers and loops to end. */
+  end: Duration.seconds(1),
+  /** For the last settlements. */
+  flush: Duration.seconds(3),
+  /** For leaving the group. */
+  leave: Duration.seconds(5)
+}
 
 /** A batch that lies in the buffer for longer than this was too large: others could have had it. */
 const lingerMillis = 200
@@ -83,7 +91,7 @@ type Entry = readonly [Delivery, Settlement.Settlement]
  * sees what was settled and holds back further work until it returns.
  *
  * Interruption drains: nothing new is taken, handlers get `subscription.shutdown` to finish, the rest is interrupted and
- * released, all within that time plus five seconds.
+ * released, all within that time plus ten seconds, whoever refuses to be interrupted.
  */
 export const run = Effect.fnUntraced(function* (
   program: Program,
@@ -94,23 +102,27 @@ export const run = Effect.fnUntraced(function* (
   return yield* Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
+      const leave = (exit: Exit.Exit<unknown, unknown>) => atMost(limits.leave, Scope.close(scope, exit))
       const joined = yield* transport.receive(program.subscription).pipe(
         persistently(transport, program.subscription),
         Scope.provide(scope),
         restore,
-        Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
+        Effect.onError((cause) => leave(Exit.failCause(cause)))
       )
-      const crew = yield* makeCrew(program, joined, observe)
+      const crew = yield* Effect.onError(makeCrew(program, joined, observe), (cause) => leave(Exit.failCause(cause)))
       const exit = yield* Effect.exit(restore(Effect.andThen(started, Deferred.await(crew.failed))))
       // A fiber of its own: this one may be interrupted already, and leaving needs timeouts that work.
-      yield* Fiber.await(
-        yield* Effect.forkDetach(
-          Effect.andThen(crew.dismiss, Effect.timeoutOption(Scope.close(scope, exit), leaveLimit))
-        )
-      )
+      yield* Fiber.await(yield* Effect.forkDetach(Effect.andThen(Effect.exit(crew.dismiss), leave(exit))))
       return yield* exit
     })
   )
+})
+
+/** Waits that long and no longer, even for what cannot be interrupted. */
+const atMost = Effect.fnUntraced(function* <A, E>(limit: Duration.Duration, effect: Effect.Effect<A, E>) {
+  const fiber = yield* Effect.forkDetach(effect, { startImmediately: true })
+  const ended = yield* Effect.timeoutOption(Fiber.await(fiber), limit)
+  if (Option.isNone(ended)) fiber.interruptUnsafe()
 })
 
 /** Waits out what passes, reports it, and fails with what does not pass. */
@@ -179,9 +191,14 @@ const makeCrew = Effect.fnUntraced(function* (
   const pull = (): Delivery | undefined => {
     if (next >= buffer.length) return undefined
     const delivery = buffer[next++]!
-    const left = buffer.length - next
-    if (left === 0 && ahead > 0 && clock.currentTimeMillisUnsafe() - filledAt > lingerMillis) ahead >>= 1
-    if (left <= ahead >> 1) wakeFeeder?.()
+    if (buffered() <= ahead >> 1) {
+      const now = clock.currentTimeMillisUnsafe()
+      if (ahead > 0 && now - filledAt > lingerMillis) {
+        ahead >>= 1
+        filledAt = now
+      }
+      if (buffered() <= ahead >> 1) wakeFeeder?.()
+    }
     return delivery
   }
 
@@ -215,6 +232,7 @@ const makeCrew = Effect.fnUntraced(function* (
   const conclude = (slot: Slot, delivery: Delivery, exit: Exit.Exit<unknown, unknown>) => {
     if (slot.lost.delete(delivery)) {
       held--
+      wakeFeeder?.()
       return Exit.void
     }
     if (slot.interrupted && Exit.isFailure(exit) && Exit.hasInterrupts(exit)) {
@@ -223,7 +241,7 @@ const makeCrew = Effect.fnUntraced(function* (
     }
     const failure = Exit.isFailure(exit) ? Exit.findErrorOption(exit) : Option.none()
     if (Option.isSome(failure) && failure.value instanceof Undecodable) {
-      put(delivery, Settlement.deadLetter("DecodeFailure", failure.value.issue), undefined)
+      put(delivery, Settlement.deadLetter("DecodeFailure", shorten(failure.value.issue)), undefined)
       return Exit.void
     }
     return Effect.map(decide(exit, routes, delivery), (settlement) => put(delivery, settlement, exit))
@@ -251,6 +269,7 @@ const makeCrew = Effect.fnUntraced(function* (
           metrics.duration.updateUnsafe(clock.currentTimeMillisUnsafe() - startedAt, context)
           slot.working.length = 0
           yield* conclude(slot, delivery, exit)
+          if (wasInterrupted(exit)) return
         }
       })
     )
@@ -275,21 +294,23 @@ const makeCrew = Effect.fnUntraced(function* (
             }
             const left = deadline - clock.currentTimeMillisUnsafe()
             if (left <= 0) break
-            yield* Effect.exit(restore(Effect.timeoutOption(park, left)))
+            // Whoever interrupts it here, the handler has not seen these yet: they are released.
+            if (Exit.isFailure(yield* Effect.exit(restore(Effect.timeoutOption(park, left))))) slot.interrupted = true
           }
           const deliveries = slot.working.filter((delivery) => !slot.lost.has(delivery))
-          const startedAt = clock.currentTimeMillisUnsafe()
-          const ran =
-            slot.interrupted || deliveries.length === 0
-              ? Exit.interrupt()
-              : yield* Effect.exit(restore(Effect.suspend(() => handle.run(deliveries))))
-          metrics.duration.updateUnsafe(clock.currentTimeMillisUnsafe() - startedAt, context)
+          let ran: Exit.Exit<ReadonlyArray<Exit.Exit<unknown, unknown>>> = Exit.interrupt()
+          if (!slot.interrupted) {
+            const startedAt = clock.currentTimeMillisUnsafe()
+            ran = yield* Effect.exit(restore(Effect.suspend(() => handle.run(deliveries))))
+            metrics.duration.updateUnsafe(clock.currentTimeMillisUnsafe() - startedAt, context)
+          }
           const worked = slot.working.splice(0)
           for (const delivery of worked) {
             const index = deliveries.indexOf(delivery)
             const exit = Exit.isFailure(ran) ? ran : (ran.value[index] ?? Exit.die(missingOutcome))
             yield* conclude(slot, delivery, exit)
           }
+          if (wasInterrupted(ran)) return
         }
       })
     )
@@ -302,7 +323,11 @@ const makeCrew = Effect.fnUntraced(function* (
       slot.interrupted = false
       slot.fiber = yield* Effect.forkDetach(work(slot), { startImmediately: true })
       const exit = yield* Fiber.await(slot.fiber)
-      if (Exit.isFailure(exit) && !slot.interrupted) yield* exit
+      if (Exit.isSuccess(exit)) continue
+      // A handler can end the fiber it runs in without unwinding it: with something that is no effect.
+      const unfinished = slot.working.splice(0)
+      for (const delivery of unfinished) yield* conclude(slot, delivery, exit)
+      if (unfinished.length === 0 && !wasInterrupted(exit)) yield* exit
     }
   })
 
@@ -424,14 +449,17 @@ const makeCrew = Effect.fnUntraced(function* (
     interrupted: false
   }))
 
-  /** A loop that ends has failed, whether it says so or not. */
+  /** A loop that ends has failed, whether it says so or not. What is no `TransportError` has not been reported yet. */
   const keep = <A>(loop: Effect.Effect<A, TransportError>) =>
     Effect.forkDetach(
-      Effect.onExit(loop, (exit) =>
-        stopping
-          ? Effect.void
-          : Deferred.done(failed, Exit.isFailure(exit) ? Exit.failCause(exit.cause) : Exit.die(loopEnded))
-      ),
+      Effect.onExit(loop, (exit) => {
+        if (stopping && (Exit.isSuccess(exit) || !Exit.hasDies(exit))) return Effect.void
+        const cause = Exit.isFailure(exit) ? exit.cause : Cause.die(loopEnded)
+        const fail = Deferred.failCause(failed, cause)
+        if (Cause.hasFails(cause)) return fail
+        const error = render(cause)
+        return Effect.andThen(fail, lifecycle.report({ _tag: "ConsumerFailing", topic, group, permanent: true, error }))
+      }),
       { startImmediately: true }
     )
 
@@ -444,7 +472,7 @@ const makeCrew = Effect.fnUntraced(function* (
   const dismiss = Effect.gen(function* () {
     stopping = true
     yield* Deferred.succeed(halting, undefined)
-    yield* Effect.timeoutOption(Fiber.interrupt(feeder), leaveLimit)
+    feeder.interruptUnsafe()
     // What was never handed to a handler is released by the receiver as it leaves.
     buffer = []
     next = 0
@@ -453,21 +481,21 @@ const makeCrew = Effect.fnUntraced(function* (
     const drained = yield* Effect.timeoutOption(gone, subscription.shutdown)
     if (Option.isNone(drained)) {
       for (const slot of slots) if (slot.working.length > 0) interrupt(slot)
-      yield* Effect.timeoutOption(gone, Duration.seconds(1))
+      yield* Effect.timeoutOption(gone, limits.end)
     }
-    yield* Effect.timeoutOption(
-      Effect.callback<void>((resume) => {
-        wakeFlushed = () => resume(Effect.void)
-        if (outbox.length === 0 && wakeSettler !== undefined) resume(Effect.void)
-      }),
-      leaveLimit
-    )
-    yield* Effect.timeoutOption(Fiber.interruptAll([settler, watcher, ...crew]), Duration.seconds(1))
+    const flushed = Effect.callback<void>((resume) => {
+      wakeFlushed = () => resume(Effect.void)
+      if (outbox.length === 0 && wakeSettler !== undefined) resume(Effect.void)
+    })
+    yield* Effect.timeoutOption(Effect.raceFirst(flushed, Fiber.await(settler)), limits.flush)
+    yield* Effect.timeoutOption(Fiber.interruptAll([feeder, settler, watcher, ...crew]), limits.end)
     yield* lifecycle.report({ _tag: "ConsumerStopped", topic, group, consumer: receiver.consumer })
   })
 
   return { failed, dismiss }
 })
+
+const wasInterrupted = (exit: Exit.Exit<unknown, unknown>) => Exit.isFailure(exit) && Exit.hasInterrupts(exit)
 
 const maxTake = 1000
 
