@@ -51,7 +51,7 @@ export interface Options {
  *
  * @example
  * ```ts
- * import { Layer, Schema } from "effect"
+ * import { Effect, Layer, Schema } from "effect"
  * import { Consumer, Topic } from "waybill"
  * import { IoRedis, RedisStreams } from "waybill/redis"
  *
