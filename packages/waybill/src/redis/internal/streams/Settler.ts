@@ -73,7 +73,7 @@ export class Settler {
     return Effect.suspend(() => {
       const { holdings } = this.#options
       const answers: Array<Settled> = []
-      const acks: Array<StreamDelivery> = []
+      const acks: Array<Step> = []
       const steps: Array<Step> = []
       for (let i = 0; i < settlements.length; i++) {
         const [given, settlement] = settlements[i] as (typeof settlements)[0] // i is within bounds
@@ -81,60 +81,70 @@ export class Settler {
         answers.push("Stale")
         if (delivery === undefined) continue
         delivery.settling = true
-        if (settlement._tag === "Ack" && (delivery.detached || holdings.isSure(delivery))) {
-          acks.push(delivery)
-          answers[i] = "Settled"
-        } else {
-          steps.push({ index: i, delivery, settlement, withFields: delivery.detached })
-        }
+        const step = { index: i, delivery, settlement, withFields: delivery.detached }
+        if (settlement._tag === "Ack" && (delivery.detached || holdings.isSure(delivery))) acks.push(step)
+        else steps.push(step)
       }
       const work =
-        steps.length === 0
-          ? acks.length === 0
-            ? Effect.void
-            : this.#ack(acks)
+        steps.length === 0 && acks.length === 0
+          ? Effect.void
           : Effect.gen({ self: this }, function* () {
-              if (acks.length > 0) yield* this.#ack(acks)
+              if (acks.length > 0) steps.push(...(yield* this.#ack(acks, answers)))
               for (let from = 0; from < steps.length; from += maxSteps) {
                 yield* this.#run(steps.slice(from, from + maxSteps), answers)
               }
             })
       return Effect.onExit(Effect.as(work, answers), (exit) => {
         if (Exit.isSuccess(exit)) return Effect.void
-        for (const delivery of acks) delivery.settling = false
+        for (const { delivery } of acks) delivery.settling = false
         for (const { delivery } of steps) delivery.settling = false
         return Effect.void
       })
     })
   }
 
-  #ack(deliveries: ReadonlyArray<StreamDelivery>): Effect.Effect<void, TransportError> {
+  /** Acks in one command while all leases are sure. When they no longer are, it answers the steps the script has to take. */
+  #ack(steps: ReadonlyArray<Step>, answers: Array<Settled>): Effect.Effect<ReadonlyArray<Step>, TransportError> {
     const { commands, group, holdings, keys, settled, stream } = this.#options
     const entries: [Array<string>, Array<string>] = [[], []]
     const uncounted: Array<string> = []
-    for (const { count, entry, source } of deliveries) {
+    let owned = 0
+    for (const { delivery } of steps) {
+      const { count, detached, entry, source } = delivery
       entries[source].push(entry)
       if (count > 1) uncounted.push(`${source}${entry}`)
+      if (!detached) owned++
     }
     const [fresh, again] = entries
     const acked =
       again.length === 0 && uncounted.length === 0
-        ? commands.run<unknown>("xack", (client) => client.xack(stream, group, ...fresh), { key: stream })
-        : commands.run<unknown>(
+        ? commands.run("xack", (client) => client.xack(stream, group, ...fresh), { key: stream })
+        : commands.run(
             "xack",
             (client) =>
               Promise.all([
-                fresh.length === 0 ? undefined : client.xack(stream, group, ...fresh),
-                again.length === 0 ? undefined : client.xack(keys.retry, group, ...again),
-                uncounted.length === 0 ? undefined : client.hdel(keys.released, ...uncounted)
-              ]),
+                fresh.length === 0 ? 0 : client.xack(stream, group, ...fresh),
+                again.length === 0 ? 0 : client.xack(keys.retry, group, ...again),
+                uncounted.length === 0 ? 0 : client.hdel(keys.released, ...uncounted)
+              ]).then(([main, retry]) => main + retry),
             { key: `${stream}, ${keys.retry} or ${keys.released}` }
           )
+    const sure = () => steps.every(({ delivery }) => delivery.detached || holdings.isSure(delivery))
     return Effect.map(
-      this.#persistently(() => acked),
-      () => {
-        for (const delivery of deliveries) holdings.forget(delivery)
+      this.#persistently((repeated, ambiguous) =>
+        repeated && !sure() ? noAnswer : Effect.map(acked, (count) => ({ count, ambiguous }))
+      ),
+      (result) => {
+        if (result === undefined) return steps
+        // Fewer than we had: somebody took some over before the command arrived, and nothing tells which. After a lost
+        // answer it is what our own success looks like.
+        const done = result.count >= owned || (result.ambiguous && sure())
+        for (const { delivery, index } of steps) {
+          if (done || delivery.detached) answers[index] = "Settled"
+          holdings.forget(delivery)
+        }
         settled()
+        return none
       }
     )
   }
@@ -146,7 +156,7 @@ export class Settler {
     return Effect.gen({ self: this }, function* () {
       let open = steps
       while (open.length > 0) {
-        const result = yield* this.#persistently((ambiguous) =>
+        const result = yield* this.#persistently((_, ambiguous) =>
           Effect.flatMap(commands.eval(settleScript, scriptKeys, this.#args(open)), (reply) => {
             // The reply table of the script.
             const answer = reply as [string, string, number]
@@ -218,9 +228,11 @@ export class Settler {
 
   /**
    * Repeats what may be repeated until it works: each step is safe to run again, and only the server can tell whether
-   * the delivery is still ours. `ambiguous`: an earlier run may have succeeded.
+   * the delivery is still ours. `repeated`: there was an earlier run, `ambiguous`: which may have succeeded.
    */
-  #persistently<A>(run: (ambiguous: boolean) => Effect.Effect<A, Reason>): Effect.Effect<A, TransportError> {
+  #persistently<A>(
+    run: (repeated: boolean, ambiguous: boolean) => Effect.Effect<A, Reason>
+  ): Effect.Effect<A, TransportError> {
     const fail = (reason: Reason) =>
       Effect.fail(new TransportError({ operation: "settle", topic: this.#options.topic, reason }))
     const again = (reason: Reason, ambiguous: boolean, pause: number): Effect.Effect<A, TransportError> => {
@@ -230,7 +242,7 @@ export class Settler {
       return Effect.flatMap(
         Effect.result(
           Effect.delay(
-            Effect.suspend(() => run(lost)),
+            Effect.suspend(() => run(true, lost)),
             pause
           )
         ),
@@ -240,8 +252,11 @@ export class Settler {
             : again(result.failure, lost, Math.min(pause * 2, longestPause))
       )
     }
-    return Effect.catch(run(false), (reason) => again(reason, false, firstPause))
+    return Effect.catch(run(false, false), (reason) => again(reason, false, firstPause))
   }
 }
+
+const none: ReadonlyArray<Step> = []
+const noAnswer = Effect.succeed(undefined)
 
 const delayOf = (retry: Settlement.Retry): number => Math.min(longest, Math.ceil(Duration.toMillis(retry.delay)))
