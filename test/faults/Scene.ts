@@ -3,18 +3,50 @@
  * crew of workers.
  */
 import { RedisServer } from "@waybill/testing"
-import { Effect, Layer } from "effect"
-import { IoRedis, RedisStreams } from "waybill/redis"
+import { Effect, Layer, Logger } from "effect"
+import type { Terms } from "./Jobs.ts"
+import * as Member from "./Member.ts"
+import { client, judge, publish, settled } from "./Verdict.ts"
+import type { WaybillOrders } from "./waybill-worker.ts"
 import * as WorkerProcess from "./WorkerProcess.ts"
 
-/** The library on the server of the test, without a fault in between. */
-const Streams = RedisStreams.layer().pipe(
-  Layer.provideMerge(
-    Layer.unwrap(
-      Effect.map(RedisServer.RedisServer, (server) => IoRedis.layer({ url: server.url, connectionName: "test" }))
-    )
-  )
-)
+/** The library's log would hide what the tests print, and the workers have one of their own. */
+const Silent = Logger.layer([])
 
 export const layer = (options?: RedisServer.Options) =>
-  Layer.mergeAll(Streams, WorkerProcess.layer).pipe(Layer.provideMerge(RedisServer.layer(options)))
+  Layer.mergeAll(
+    Layer.unwrap(Effect.map(RedisServer.RedisServer, (server) => Member.streams(server.url))),
+    WorkerProcess.layer
+  ).pipe(Layer.provideMerge(RedisServer.layer(options)), Layer.provideMerge(Silent))
+
+/** What most tests need of it. */
+export const make = Effect.gen(function* () {
+  const server = yield* RedisServer.RedisServer
+  const crew = yield* WorkerProcess.Crew
+  const redis = yield* client(server.url)
+  const members: Array<Member.Member> = []
+  return {
+    server,
+    redis,
+    crew,
+    publish: (jobs: Parameters<typeof publish>[1]) => publish(crew.recorder, jobs),
+    hire: (orders: Omit<WaybillOrders, "url"> & { readonly every?: number } = {}) =>
+      crew.hire("waybill-worker.ts", { ...orders, url: server.url }),
+    /** Consumers in this process; `url` is the server's, or that of a proxy in front of it. */
+    join: (url: string, terms?: Terms) =>
+      Effect.gen(function* () {
+        const member = yield* Member.join(`member-${members.length + 1}`, url, terms)
+        members.push(member)
+        yield* member.happens("ConsumerStarted")
+        return member
+      }),
+    /** Waits for the end, sends everybody home, and judges. */
+    verdict: Effect.gen(function* () {
+      yield* settled(redis)
+      yield* crew.dismiss
+      yield* Effect.forEach(members, (member) => member.leave, { concurrency: "unbounded" })
+      const events = [...(yield* crew.history), ...members.flatMap((member) => member.recorder.events)]
+      return yield* judge(redis, events)
+    })
+  }
+})

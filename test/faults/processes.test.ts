@@ -2,32 +2,9 @@
  * Consumers as processes that are killed, stopped and asked to leave. The numbers are those of the fault matrix.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { RedisServer } from "@waybill/testing"
 import { Effect } from "effect"
 import * as Scene from "./Scene.ts"
-import { client, judge, many, publish, settled } from "./Verdict.ts"
-import type { WaybillOrders } from "./waybill-worker.ts"
-import { Crew } from "./WorkerProcess.ts"
-
-/** A test on a server of its own, with what most of them need. */
-const scene = Effect.gen(function* () {
-  const server = yield* RedisServer.RedisServer
-  const crew = yield* Crew
-  const redis = yield* client(server.url)
-  return {
-    redis,
-    crew,
-    publish: (jobs: Parameters<typeof publish>[1]) => publish(crew.recorder, jobs),
-    hire: (orders: Omit<WaybillOrders, "url"> & { readonly every?: number } = {}) =>
-      crew.hire("waybill-worker.ts", { ...orders, url: server.url }),
-    /** Waits for the end, sends everybody home, and judges. */
-    verdict: Effect.gen(function* () {
-      yield* settled(redis)
-      yield* crew.dismiss
-      return yield* judge(redis, yield* crew.history)
-    })
-  }
-})
+import { many, settled } from "./Verdict.ts"
 
 const again = (verdict: {
   readonly report: { readonly repetitions: ReadonlyArray<{ readonly id: string; readonly because: string }> }
@@ -36,7 +13,7 @@ const again = (verdict: {
 describe("a consumer process", () => {
   it.live("E1 SIGKILL in the middle of a handler: a peer takes over after the lease, and the attempt counts", () =>
     Effect.gen(function* () {
-      const { crew, hire, publish, verdict } = yield* scene
+      const { crew, hire, publish, verdict } = yield* Scene.make
       const victim = yield* hire()
       yield* publish([["hanging", { act: "hang" }], ...many("work", 50, { act: "work", millis: 5 })])
       yield* victim.says("began hanging")
@@ -55,7 +32,7 @@ describe("a consumer process", () => {
     "E2 SIGKILL between the effect and the acknowledgement: the effect may come again, under a greater fence",
     () =>
       Effect.gen(function* () {
-        const { crew, hire, publish, verdict } = yield* scene
+        const { crew, hire, publish, verdict } = yield* Scene.make
         yield* hire()
         yield* publish([["twice", { act: "writeAndDie", times: 1 }]])
         const peer = yield* hire()
@@ -71,7 +48,7 @@ describe("a consumer process", () => {
 
   it.live.each(["taken", "beforeSettling", "afterSettling"] as const)("E2 SIGKILL at the point %s", (failpoint) =>
     Effect.gen(function* () {
-      const { hire, publish, verdict } = yield* scene
+      const { hire, publish, verdict } = yield* Scene.make
       const victim = yield* hire({ failpoint, concurrency: 4 })
       yield* publish(many("work", 40, { act: "work", millis: 1 }))
       assert.strictEqual(yield* victim.gone, "SIGKILL")
@@ -88,7 +65,7 @@ describe("a consumer process", () => {
     "E3 SIGSTOP for longer than the lease, then SIGCONT: the zombie's effect and its settlement are refused",
     () =>
       Effect.gen(function* () {
-        const { crew, hire, publish, redis, verdict } = yield* scene
+        const { crew, hire, publish, redis, verdict } = yield* Scene.make
         const zombie = yield* hire({ concurrency: 2, lease: "1 second" })
         yield* publish([
           ["outside", { act: "write", millis: 300 }],
@@ -114,7 +91,7 @@ describe("a consumer process", () => {
     "E4 SIGTERM with time enough: what is running is finished and acknowledged, and the process ends with 0",
     () =>
       Effect.gen(function* () {
-        const { hire, publish, verdict } = yield* scene
+        const { hire, publish, verdict } = yield* Scene.make
         const worker = yield* hire({ concurrency: 4, every: 4 })
         yield* publish(many("work", 100, { act: "work", millis: 300 }))
         yield* worker.handles(4)
@@ -130,7 +107,7 @@ describe("a consumer process", () => {
 
   it.live("E4 SIGTERM with too little time: what is running is handed back, and its attempt does not count", () =>
     Effect.gen(function* () {
-      const { crew, hire, publish, verdict } = yield* scene
+      const { crew, hire, publish, verdict } = yield* Scene.make
       const worker = yield* hire({ concurrency: 2, shutdown: "200 millis", lease: "60 seconds" })
       yield* publish([["hanging", { act: "hang" }], ...many("work", 10, { act: "work", millis: 500 })])
       yield* worker.says("began hanging")
@@ -158,7 +135,7 @@ describe("a consumer process", () => {
 
   it.live("E26 poison that always fails: a dead letter when its policy ends", () =>
     Effect.gen(function* () {
-      const { hire, publish, verdict } = yield* scene
+      const { hire, publish, verdict } = yield* Scene.make
       yield* publish([["bad", { act: "fail" }], ...many("work", 20, { act: "work" })])
       yield* hire()
       const { letters, report } = yield* verdict
@@ -175,7 +152,7 @@ describe("a consumer process", () => {
 
   it.live("E26 poison that kills its process: a dead letter, unseen, at the limit; what was near it survives", () =>
     Effect.gen(function* () {
-      const { hire, publish, verdict } = yield* scene
+      const { hire, publish, verdict } = yield* Scene.make
       const orders = { maxDeliveries: 3, concurrency: 2, prefetch: 4 }
       yield* publish([["deadly", { act: "die" }], ...many("work", 20, { act: "work", millis: 5 })])
       for (let life = 1; life <= 3; life++) {

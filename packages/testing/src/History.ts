@@ -412,8 +412,9 @@ const placesOf = (rest: Remains): Map<string, Array<Place>> => {
 type Say = (tag: Violation["_tag"], detail: string) => void
 
 const judgeEnd = (tale: Tale, id: string, life: Life, places: ReadonlyArray<Place>, say: Say): void => {
+  const forgotten = tale.faults.findLast(({ fault }) => fault === "StateLost")?.from ?? 0
   const ends = life.settlements
-    .filter(({ fact }) => !fact.stale && (fact.as === "Ack" || fact.as === "DeadLetter"))
+    .filter(({ at, fact }) => at > forgotten && !fact.stale && (fact.as === "Ack" || fact.as === "DeadLetter"))
     .map(({ fact, writer }) => ({ as: fact.as, text: `${fact.as} by ${writer}, fence ${fact.fence}` }))
   const buried = places.filter((place) => place === "deadLetters").length
   const burials = ends.filter((end) => end.as === "DeadLetter").length
@@ -428,9 +429,7 @@ const judgeEnd = (tale: Tale, id: string, life: Life, places: ReadonlyArray<Plac
   if (left.length > 0) say("Leftover", left.join("; "))
 
   const offered = tale.offered.get(id)
-  const forgiven = tale.faults.some(
-    ({ fault, from }) => fault === "StateLost" && offered !== undefined && offered.at < from
-  )
+  const forgiven = offered !== undefined && offered.at < forgotten
   const done = life.handlings.some(
     ({ ended, settled }) =>
       ended?.fact.outcome === "success" || (ended !== undefined && settled?.fact.as === "Ack" && !settled.fact.stale)

@@ -1,0 +1,201 @@
+/**
+ * Connections that break, hang and are closed by the server, under producers and consumers. The numbers are those of the
+ * fault matrix.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { FaultProxy } from "@waybill/testing"
+import { Effect, Schedule } from "effect"
+import { Producer, Transport } from "waybill"
+import { Job } from "./Jobs.ts"
+import * as Member from "./Member.ts"
+import * as Scene from "./Scene.ts"
+import { ask, keys, many, settled } from "./Verdict.ts"
+
+describe("a connection", () => {
+  it.live("E10 reset before and after the server has executed a publish: stored once, with one receipt", () =>
+    Effect.gen(function* () {
+      const { crew, join, redis, server, verdict } = yield* Scene.make
+      const proxy = yield* FaultProxy.make(server.port)
+      yield* Effect.gen(function* () {
+        const ids = new Set<string>()
+        for (let i = 0; i < 20; i++) {
+          yield* i % 2 === 0 ? proxy.dropReply("EVALSHA") : proxy.resetBefore("EVALSHA")
+          // Without an id of its own: only the publisher can tell that it asks again.
+          const receipts = yield* Producer.publishAll(Job, [{ act: "work" }, { act: "work" }])
+          for (const { _tag, id } of receipts) {
+            assert.strictEqual(_tag, "Stored")
+            ids.add(id)
+            crew.recorder.record({ _tag: "Published", id })
+          }
+        }
+        assert.strictEqual(ids.size, 40)
+        assert.strictEqual(yield* ask(() => redis.xlen(keys.stream)), 40)
+      }).pipe(Effect.provide(Member.streams(proxy.url)))
+      yield* join(server.url)
+      const { report } = yield* verdict
+      assert.deepStrictEqual(report.repetitions, [])
+    }).pipe(Effect.provide(Scene.layer()))
+  )
+
+  it.live.each(
+    ["XREADGROUP", "XACK", "EVALSHA"].flatMap((command) => [
+      { when: "before", command },
+      { when: "after", command }
+    ])
+  )("E10 reset $when the server has executed $command of a consumer", ({ command, when }) =>
+    Effect.gen(function* () {
+      const { crew, join, publish, server, verdict } = yield* Scene.make
+      const proxy = yield* FaultProxy.make(server.port)
+      const member = yield* join(proxy.url, { concurrency: 2, prefetch: 4 })
+      const rounds = 6
+      for (let round = 0; round < rounds; round++) {
+        crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: member.name })
+        const snapped = yield* when === "before" ? proxy.resetBefore(command) : proxy.dropReply(command)
+        yield* publish([
+          ...many(`work-${round}`, 5, { act: "work" }),
+          [`retry-${round}`, { act: "fail", times: 1 }],
+          [`dead-${round}`, { act: "fail" }]
+        ])
+        yield* Effect.timeout(snapped, "10 seconds")
+      }
+      const { letters, report } = yield* verdict
+      assert.strictEqual(report.counts.published, rounds * 7)
+      assert.deepStrictEqual(
+        letters.map(({ id, reason }) => [id, reason]).toSorted(),
+        Array.from({ length: rounds }, (_, round) => [`dead-${round}`, "Failed"])
+      )
+      assert.isAtLeast(member.happened("Disconnected"), rounds)
+    }).pipe(Effect.provide(Scene.layer()))
+  )
+
+  it.live("E10 cut anywhere in a request or a reply", () =>
+    Effect.gen(function* () {
+      const { crew, join, publish, server, verdict } = yield* Scene.make
+      const proxy = yield* FaultProxy.make(server.port)
+      const member = yield* join(proxy.url, { concurrency: 4, prefetch: 16 })
+      for (let round = 0; round < 20; round++) {
+        crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: member.name })
+        const snapped = yield* proxy.cutAfter(53 * (round + 1), round % 2 === 0 ? "requests" : "replies")
+        yield* publish(many(`work-${round}`, 20, { act: "work", millis: 1 }))
+        yield* Effect.timeout(snapped, "10 seconds")
+      }
+      const { report } = yield* verdict
+      assert.strictEqual(report.counts.published, 400)
+    }).pipe(Effect.provide(Scene.layer()))
+  )
+
+  it.live(
+    "E11 black hole: noticed within the deadline, and a new connection when it ends",
+    () =>
+      Effect.gen(function* () {
+        const { crew, join, publish, server, verdict } = yield* Scene.make
+        const proxy = yield* FaultProxy.make(server.port)
+        const member = yield* join(proxy.url, { concurrency: 4 })
+        yield* publish(many("before", 20, { act: "work" }))
+        yield* member.happens("Settled", 20)
+        crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: member.name })
+        const began = performance.now()
+        yield* proxy.blackhole
+        // Both connections: the one for commands, and the one that reads.
+        yield* member.happens("Disconnected", 2)
+        // Five seconds for a command, and the longest beat before it is sent.
+        assert.isBelow(performance.now() - began, 8000)
+        yield* publish(many("during", 20, { act: "work" }))
+        yield* proxy.pass
+        yield* member.happens("Reconnected", 2)
+        const { report } = yield* verdict
+        assert.strictEqual(report.counts.published, 40)
+      }).pipe(Effect.provide(Scene.layer())),
+    40_000
+  )
+
+  it.live(
+    "E11 black hole of one consumer for longer than its lease: a peer takes over, and what it says afterwards is stale",
+    () =>
+      Effect.gen(function* () {
+        const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+        const proxy = yield* FaultProxy.make(server.port)
+        const cutOff = yield* join(proxy.url, { concurrency: 4, prefetch: 0 })
+        yield* publish([
+          ["acked", { act: "write", millis: 400 }],
+          ["retried", { act: "fail", millis: 400, times: 1 }]
+        ])
+        yield* cutOff.says("began acked")
+        yield* cutOff.says("began retried")
+        crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: cutOff.name })
+        yield* proxy.blackhole
+        const peer = yield* join(server.url)
+        yield* peer.says("began acked")
+        yield* peer.says("began retried")
+        // Its handlers have ended by now, and what it wants to settle with has not got through.
+        yield* cutOff.says("wrote acked accepted")
+        yield* settled(redis)
+        yield* proxy.pass
+        yield* cutOff.happens("Settled", 2)
+        const { report } = yield* verdict
+        assert.strictEqual(report.counts.stale, 2)
+      }).pipe(Effect.provide(Scene.layer())),
+    40_000
+  )
+
+  it.live("E14 closed by the server again and again, all or one by one: nobody notices", () =>
+    Effect.gen(function* () {
+      const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+      const member = yield* join(server.url, { concurrency: 4 })
+      crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
+      for (let round = 0; round < 10; round++) {
+        yield* publish([
+          ...many(`work-${round}`, 30, { act: "work", millis: 2 }),
+          [`retry-${round}`, { act: "fail", times: 1 }]
+        ])
+        yield* ask(async () => {
+          const list = String(await redis.client("LIST"))
+          const ids = list
+            .split("\n")
+            .filter((line) => line.includes(`name=${member.name}`))
+            .map((line) => /^id=(\d+)/.exec(line)?.[1] ?? "")
+          if (round % 2 === 0) await redis.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+          else for (const id of ids) await redis.call("CLIENT", "KILL", "ID", id)
+        })
+        yield* member.happens("Disconnected", round + 1)
+      }
+      const { report } = yield* verdict
+      assert.strictEqual(report.counts.published, 310)
+      assert.strictEqual(member.happened("LeaseLost"), 0)
+    }).pipe(Effect.provide(Scene.layer()))
+  )
+
+  it.live("E16 SCRIPT FLUSH in a loop: nobody notices", () =>
+    Effect.gen(function* () {
+      const { join, publish, redis, server, verdict } = yield* Scene.make
+      const member = yield* join(server.url, { concurrency: 4 })
+      yield* ask(() => redis.script("FLUSH")).pipe(Effect.repeat(Schedule.spaced("2 millis")), Effect.forkScoped)
+      for (let round = 0; round < 20; round++) {
+        yield* publish([
+          ...many(`work-${round}`, 20, { act: "work", millis: 1 }),
+          [`retry-${round}`, { act: "fail", times: 1 }],
+          [`dead-${round}`, { act: "fail" }]
+        ])
+      }
+      const { letters, report } = yield* verdict
+      assert.strictEqual(letters.length, 20)
+      assert.isTrue(report.repetitions.every(({ because }) => because === "Retry"))
+      assert.strictEqual(member.happened("ConsumerFailing"), 0)
+    }).pipe(Effect.provide(Scene.layer()))
+  )
+
+  it.live("no server at all: publishing fails in time with a typed error, and leaving ends in time", () =>
+    Effect.gen(function* () {
+      const { join, server } = yield* Scene.make
+      const member = yield* join(server.url, { shutdown: "1 second" })
+      yield* server.kill
+      const began = performance.now()
+      const error = yield* Effect.flip(Producer.publish(Job, { act: "work" }))
+      assert.isTrue(error instanceof Transport.TransportError && error.reason._tag === "Disconnected")
+      assert.isBelow(performance.now() - began, 7000)
+      const leaving = performance.now()
+      yield* member.leave
+      assert.isBelow(performance.now() - leaving, 11_000)
+    }).pipe(Effect.provide(Scene.layer()))
+  )
+})
