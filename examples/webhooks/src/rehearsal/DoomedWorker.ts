@@ -20,8 +20,8 @@ export interface DoomedWorker {
   readonly crash: Effect.Effect<void>
 }
 
-/** How many lines it writes before it gets stuck. */
-const linesToWrite = 10
+/** How many lines it writes before it gets stuck; there are more than 300 to write, for two workers. */
+const linesToWrite = 80
 
 /** An audit log whose disk stops answering after some lines. */
 const stallingAudit = (path: string, stuck: Effect.Effect<unknown>) =>
