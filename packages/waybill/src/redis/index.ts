@@ -1,2 +1,3 @@
+export * as EffectRedis from "./EffectRedis.ts"
 export * as IoRedis from "./IoRedis.ts"
 export * as RedisStreams from "./RedisStreams.ts"
