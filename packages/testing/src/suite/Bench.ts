@@ -6,8 +6,8 @@
 import { assert } from "@effect/vitest"
 import { Clock, Context, Duration, Effect, Equal, Exit, Fiber, Random, Scope } from "effect"
 import { TestClock } from "effect/testing"
-import { othersRun } from "../Turns.ts"
 import { type Delivery, Inspector, type Message, type Settlement, Transport } from "waybill"
+import { othersRun } from "../Turns.ts"
 
 /** The facts about a transport that checks may ask for. */
 export interface Setting {

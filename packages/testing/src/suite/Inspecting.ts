@@ -131,9 +131,11 @@ export const inspecting = [
       const before = yield* bench.one(receiver)
       yield* settle(receiver, [before], Settlement.deadLetter("Broken", "cause"))
       const [letter] = yield* page(bench, undefined, 10)
+      const fiber = yield* Effect.forkChild(receiver.take(1), { startImmediately: true })
+      yield* Effect.yieldNow
       assert.strictEqual(yield* bench.inspector.redrive(bench.topic, "g", [letter?.entry ?? ""]), 1)
       assert.deepStrictEqual(yield* page(bench, undefined, 10), [])
-      const after = yield* bench.one(receiver)
+      const [after] = yield* bench.within("the message", Fiber.join(fiber))
       assert.strictEqual(after.id, "x")
       assert.strictEqual(after.body, "a")
       assert.deepStrictEqual({ ...after.headers }, { h: "1" })
@@ -239,6 +241,24 @@ export const inspecting = [
       assert.strictEqual(yield* depth, 3, "two has not seen them yet")
       const deliveries = yield* bench.take(two, 3)
       assert.strictEqual(yield* depth, 3, "two holds them")
+      yield* settle(two, deliveries, Settlement.ack)
+      yield* bench.becomes("depth", depth, 0)
+    })
+  ),
+
+  check(
+    "a group that comes later keeps what it has not settled from being dropped",
+    ["trimming", "groups", "history", "redelivery"],
+    Effect.fnUntraced(function* (bench) {
+      const depth = Effect.map(bench.inspector.describe(bench.topic), (info) => info.depth)
+      const one = yield* bench.join("one")
+      yield* bench.publish("a", "b", "c")
+      const two = yield* bench.join("two")
+      yield* settle(one, yield* bench.take(one, 3), Settlement.ack)
+      yield* bench.pass(bench.delay)
+      const deliveries = yield* bench.take(two, 3)
+      assert.deepStrictEqual(sortedBodies(deliveries), ["a", "b", "c"])
+      assert.strictEqual(yield* depth, 3)
       yield* settle(two, deliveries, Settlement.ack)
       yield* bench.becomes("depth", depth, 0)
     })

@@ -4,7 +4,7 @@
  * @module
  */
 import { assert } from "@effect/vitest"
-import { Duration, Effect } from "effect"
+import { Duration, Effect, Fiber } from "effect"
 import { type Delivery, Settlement } from "waybill"
 import { joinAndLeave, settle, settled, sortedBodies, toleranceMillis } from "./Bench.ts"
 import { check } from "./Check.ts"
@@ -108,6 +108,45 @@ export const settling = [
       const two = yield* bench.join("g")
       assert.deepStrictEqual(yield* settle(one, [second], Settlement.release), ["Settled"])
       assertNext(second, yield* bench.one(two), 2)
+    })
+  ),
+
+  ...(
+    [
+      ["a retry", now, 2],
+      ["a retry with a delay", undefined, 2],
+      ["a release", Settlement.release, 1]
+    ] as const
+  ).map(([name, settlement, attempt]) =>
+    check(
+      `${name} wakes up a receiver that waits`,
+      ["redelivery", "sharing"],
+      Effect.fnUntraced(function* (bench) {
+        const one = yield* bench.join("g")
+        yield* bench.publish("a")
+        const first = yield* bench.one(one)
+        const two = yield* bench.join("g")
+        const fiber = yield* Effect.forkChild(two.take(1), { startImmediately: true })
+        yield* Effect.yieldNow
+        yield* settle(one, [first], settlement ?? Settlement.retry(bench.delay, "cause"))
+        const [second] = yield* bench.within("the message", Fiber.join(fiber))
+        assertNext(first, second, attempt)
+      })
+    )
+  ),
+
+  check(
+    "a receiver that leaves wakes up one that waits",
+    ["redelivery", "sharing"],
+    Effect.fnUntraced(function* (bench) {
+      const { leave, receiver } = yield* joinAndLeave(bench, "g")
+      yield* bench.publish("a")
+      const first = yield* bench.one(receiver)
+      const two = yield* bench.join("g")
+      const fiber = yield* Effect.forkChild(two.take(1), { startImmediately: true })
+      yield* leave
+      const [second] = yield* bench.within("the message", Fiber.join(fiber))
+      assertNext(first, second, 1)
     })
   ),
 
