@@ -6,7 +6,7 @@
 import { NodeHttpClient } from "@effect/platform-node"
 import { Clock, Effect, Fiber, FileSystem, Layer, Option, Random, Redacted, Schedule } from "effect"
 import { HttpServer } from "effect/http"
-import { Inspector } from "waybill"
+import { Inspector, type Transport } from "waybill"
 import * as App from "../App.ts"
 import * as Audit from "../Audit.ts"
 import * as Downstream from "../Downstream.ts"
@@ -158,10 +158,17 @@ const perform = Effect.fnUntraced(function* (
 
 const perSecond = (count: number, millis: number) => Math.round((count * 1000) / Math.max(1, millis))
 
+/** A store that is away for a while must not end the rehearsal. */
+const patiently = <A, R>(self: Effect.Effect<A, Transport.TransportError, R>) =>
+  Effect.retry(self, {
+    schedule: Schedule.spaced("200 millis").pipe(Schedule.upTo({ duration: patience })),
+    while: ({ reason }) => !reason.permanent
+  })
+
 /** What the groups have still to do, by the store. */
 const look = Effect.gen(function* () {
   const inspector = yield* Inspector.Inspector
-  const { delayed, groups } = yield* inspector.describe(Webhooks.name)
+  const { delayed, groups } = yield* patiently(inspector.describe(Webhooks.name))
   return groups.map(({ consumers, group, lag, pending, waiting }) => ({
     group,
     left: lag + pending + waiting + delayed,
@@ -196,7 +203,7 @@ const deadLettersOf = Effect.fnUntraced(function* (group: string) {
   const letters: Array<Inspector.DeadLetter> = []
   while (true) {
     const after = Option.map(Option.fromNullishOr(letters.at(-1)), ({ entry }) => entry)
-    const next = yield* inspector.deadLetters(Webhooks.name, group, { after, limit: page })
+    const next = yield* patiently(inspector.deadLetters(Webhooks.name, group, { after, limit: page }))
     letters.push(...next)
     if (next.length < page) return letters
   }
