@@ -7,7 +7,7 @@ import type { NonEmptyReadonlyArray } from "effect/Array"
 import { type Delivery, Lifecycle, type Message, type Settlement, Transport } from "waybill"
 
 /** How a delivery ended, in the eyes of the transport. */
-type End = Settlement.Settlement["_tag"] | "Lost" | "Returned"
+export type End = Settlement.Settlement["_tag"] | "Lost" | "Returned"
 
 export class FakeTransport {
   readonly lifecycle = new Lifecycle.Lifecycle()
@@ -31,6 +31,8 @@ export class FakeTransport {
   onTake: Effect.Effect<void, Transport.TransportError> = Effect.void
   onSettle: Effect.Effect<void, Transport.TransportError> = Effect.void
   onLeave: Effect.Effect<void> = Effect.void
+  /** Told of each end, for those who deliver again. */
+  onEnd: (delivery: Delivery.Delivery, end: End) => void = () => undefined
   /** A settlement that is dropped here was never sent, whatever the consumer believes. */
   drop: (delivery: Delivery.Delivery) => boolean = () => false
   readonly #ends = new Map<string, Array<End>>()
@@ -107,7 +109,12 @@ export class FakeTransport {
     Queue.offerAllUnsafe(this.#lost, lost)
   }
 
-  /** The settlements of a delivery, or of all, as short words. */
+  /** How many deliveries nobody has taken yet. */
+  get waiting(): number {
+    return this.#ready.length
+  }
+
+  /** All settlements, in few words. */
   outcomes(): Array<string> {
     return this.settled.map(([, settlement]) => settlement._tag)
   }
@@ -149,6 +156,7 @@ export class FakeTransport {
     const ends = this.#ends.get(delivery.receipt)
     if (ends === undefined) this.#ends.set(delivery.receipt, [end])
     else ends.push(end)
+    this.onEnd(delivery, end)
   }
 
   readonly #take = (

@@ -385,8 +385,8 @@ const makeCrew = Effect.fnUntraced(function* (
         }
       }
       if (observe !== undefined) {
+        // The observer first: to the end it gets what it can take at once.
         yield* Effect.raceFirst(
-          Deferred.await(halting),
           observe(
             Arr.map(entries, ([delivery, settlement], i) => ({
               delivery,
@@ -394,7 +394,8 @@ const makeCrew = Effect.fnUntraced(function* (
               settled: settled[i]!,
               value: results[i]!
             }))
-          )
+          ),
+          Deferred.await(halting)
         )
       }
     }
