@@ -4,7 +4,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy, RedisServer } from "@waybill/testing"
-import { Effect, Exit, Fiber, Layer, Random, Redacted, Schedule, Scope } from "effect"
+import { Effect, Exit, Fiber, Layer, Random, Redacted, References, Schedule, Scope } from "effect"
 import { Redis } from "ioredis"
 import { IoRedis } from "waybill/redis"
 
@@ -317,7 +317,32 @@ describe("IoRedis under faults", () => {
             Effect.retry({ while: (reason) => reason._tag === "AuthenticationFailed", schedule: Schedule.spaced(50) })
           )
       )
+      // The refusal is past: a socket that takes nothing more is waited out, not answered with the old refusal.
+      yield* redis.commands.run("END", (client) => Promise.resolve(void client.stream.end()))
+      assert.isNull(yield* redis.commands.run("GET", (client) => client.get("k")))
     }).pipe(Effect.scoped)
+  )
+
+  it.live("callbacks that throw are logged, and end nothing", () =>
+    Effect.gen(function* () {
+      const redis = yield* IoRedis.IoRedis
+      const proxy = yield* FaultProxy.FaultProxy
+      let thrown = 0
+      yield* redis.listen(() => {
+        thrown++
+        throw new Error("a bug in a listener")
+      })
+      yield* redis.commands.each(() => {
+        if (thrown++ === 1) throw new Error("a bug in a setup")
+      })
+      for (let round = 0; round < 3; round++) {
+        yield* redis.commands
+          .run("PING", (client) => client.ping())
+          .pipe(Effect.retry({ while: (reason) => reason._tag === "Disconnected" && reason.ambiguous }))
+        yield* proxy.reset
+      }
+      assert.isAbove(thrown, 3)
+    }).pipe(Effect.scoped, Effect.provide(live()), Effect.provideService(References.MinimumLogLevel, "None"))
   )
 
   it.live.each([

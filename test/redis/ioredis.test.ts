@@ -100,6 +100,27 @@ describe("IoRedis", () => {
     }).pipe(Effect.provide(live))
   )
 
+  it.live("a pipeline, and a call of two steps that the connection parts", () =>
+    Effect.gen(function* () {
+      const { commands } = yield* IoRedis.IoRedis
+      const results = yield* commands.run("MULTI", (client) => client.multi().incr("a").incr("a").exec())
+      assert.deepStrictEqual(results, [
+        [null, 1],
+        [null, 2]
+      ])
+      const parted = yield* Effect.flip(
+        commands.run("INCR", async (client) => {
+          await client.incr("a")
+          client.stream.end()
+          await client.incr("a")
+        })
+      )
+      // The second step was not sent, but the first ran: nobody may take this for "nothing happened".
+      assert.deepInclude(parted, { _tag: "Disconnected", ambiguous: true })
+      assert.strictEqual(yield* commands.run("GET", (client) => client.get("a")), "3")
+    }).pipe(Effect.provide(live))
+  )
+
   it.live("interrupting takes back what was not sent, and leaves what others wait behind", () =>
     Effect.gen(function* () {
       const redis = yield* IoRedis.IoRedis
@@ -123,6 +144,7 @@ describe("IoRedis", () => {
       })
       yield* server.kill
       yield* Deferred.await(disconnected)
+      assert.isUndefined(yield* redis.commands.clientId)
       const waiting = yield* Effect.forkChild(
         redis.commands.run("INCR", (client) => client.incr("unsent")),
         {

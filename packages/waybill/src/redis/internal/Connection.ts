@@ -313,7 +313,7 @@ export class Link implements Connection {
       },
       (error) => {
         if (this.#inFlight.delete(call)) {
-          const reason = classify(error, call.command, call.key)
+          const reason = afterSending(classify(error, call.command, call.key))
           // A replica takes the place of its master: what the address means has to be asked anew.
           if (reason._tag === "Refused" && reason.code === "READONLY" && this.#client === client) this.#retiring = true
           call.resume(Effect.fail(reason))
@@ -569,5 +569,9 @@ const toArgument = (value: string | Uint8Array | number): string | Buffer | numb
   value instanceof Uint8Array && !Buffer.isBuffer(value)
     ? Buffer.from(value.buffer, value.byteOffset, value.byteLength)
     : (value as string | Buffer | number)
+
+/** What was given to a live socket may have run in part, even if its last command found the socket closed. */
+const afterSending = (reason: Reason): Reason =>
+  reason._tag === "Disconnected" ? new Disconnected({ ambiguous: true, cause: reason.cause }) : reason
 
 const describe = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
