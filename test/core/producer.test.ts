@@ -87,7 +87,7 @@ describe("Producer", () => {
       assert.strictEqual((yield* Producer.publish(Order, order(1), { id: "a" }))._tag, "Duplicate")
       yield* TestClock.adjust("1 minute")
       assert.strictEqual((yield* Producer.publish(Order, order(1), { id: "a" }))._tag, "Stored")
-    }).pipe(Effect.provide(MemoryStreams.layer({ dedupWindow: "1 hour" })))
+    }).pipe(Effect.provide(MemoryStreams.layer({ deduplicationWindow: "1 hour" })))
   )
 
   describe("publishAll", () => {

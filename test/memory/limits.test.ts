@@ -46,7 +46,7 @@ describe("MemoryStreams", () => {
       assert.strictEqual(yield* tag, "Stored")
       yield* TestClock.adjust("59999 millis")
       assert.strictEqual(yield* tag, "Duplicate")
-    }).pipe(Effect.provide(withStreams({ dedupWindow: "1 minute" })))
+    }).pipe(Effect.provide(withStreams({ deduplicationWindow: "1 minute" })))
   )
 
   it.effect("remembers ids for ten minutes by default", () =>
@@ -85,7 +85,25 @@ describe("MemoryStreams", () => {
         (yield* inspector.deadLetters("t", "g", { after: Option.none(), limit: 10 })).map((letter) => letter.body),
         ["c", "e", "f"]
       )
-    }).pipe(Effect.provide(withStreams({ maxDeadLetters: 3 })))
+    }).pipe(Effect.provide(withStreams({ deadLetters: { maxCount: 3 } })))
+  )
+
+  it.effect("drops dead letters that are too old when a new one comes", () =>
+    Effect.gen(function* () {
+      const inspector = yield* Inspector.Inspector
+      const receiver = yield* join("g")
+      for (const body of ["first", "second", "third", "fourth"]) {
+        yield* publish(outgoing(body))
+        yield* receiver.settle([[(yield* receiver.take(1))[0], Settlement.deadLetter("Broken", "cause")]])
+        yield* TestClock.adjust("4 days")
+      }
+      const letters = yield* inspector.deadLetters("t", "g", { after: Option.none(), limit: 10 })
+      assert.deepStrictEqual(
+        letters.map((letter) => letter.body),
+        ["second", "third", "fourth"]
+      )
+      assert.strictEqual((yield* describeTopic).groups[0]?.deadLettersDropped, 1)
+    }).pipe(Effect.provide(withStreams({ deadLetters: { maxAge: "10 days" } })))
   )
 
   it.effect("with a maximal length, cuts the oldest and says what a group missed", () =>
@@ -116,7 +134,7 @@ describe("MemoryStreams", () => {
         ["1", "3", "4", "5"]
       )
       assert.strictEqual((yield* probe.events).filter((event) => event._tag === "Truncated").length, 1)
-    }).pipe(Effect.provide(withStreams({ maxLength: 3 })))
+    }).pipe(Effect.provide(withStreams({ retention: { maxLength: 3 } })))
   )
 
   it.effect.each([1, 2, 5])("messages that are retried without delay do not hold up the others, %s at a time", (max) =>

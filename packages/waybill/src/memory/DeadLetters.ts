@@ -1,5 +1,6 @@
 /**
- * The dead letters of one group, oldest first. Above the cap the oldest are dropped, and counted.
+ * The dead letters of one group, oldest first. With each new one, those that are too many or too old are dropped, and
+ * counted.
  *
  * @module
  */
@@ -11,33 +12,45 @@ export interface Grave {
   readonly fence: number
 }
 
+export interface DeadLetterLimits {
+  readonly maxCount: number
+  readonly maxAgeMillis: number
+}
+
 export class DeadLetters {
   readonly #graves = new Map<number, Grave>()
-  readonly #cap: number
+  readonly #limits: DeadLetterLimits
   #oldest = 1
   #next = 1
   #dropped = 0
 
-  constructor(cap: number) {
-    this.#cap = cap
+  constructor(limits: DeadLetterLimits) {
+    this.#limits = limits
   }
 
   get size(): number {
     return this.#graves.size
   }
 
-  /** How many the cap has dropped so far. */
+  /** How many were dropped so far. */
   get dropped(): number {
     return this.#dropped
   }
 
-  /** Answers how many the cap dropped for it. */
+  /** Answers how many were dropped for it. */
   add(letter: Omit<DeadLetter, "entry">, fence: number): number {
     const entry = this.#next++
     this.#graves.set(entry, { letter: { entry: String(entry), ...letter }, fence })
+    const { maxAgeMillis, maxCount } = this.#limits
     let dropped = 0
-    while (this.#graves.size > this.#cap) {
-      if (this.#graves.delete(this.#oldest++)) dropped++
+    while (this.#oldest < entry) {
+      const oldest = this.#graves.get(this.#oldest)
+      if (oldest !== undefined) {
+        if (this.#graves.size <= maxCount && letter.diedAt - oldest.letter.diedAt < maxAgeMillis) break
+        this.#graves.delete(this.#oldest)
+        dropped++
+      }
+      this.#oldest++
     }
     this.#dropped += dropped
     return dropped

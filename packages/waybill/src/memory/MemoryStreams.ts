@@ -32,14 +32,15 @@ import { type StreamLimits, StreamTopic } from "./StreamTopic.ts"
  */
 export interface Options {
   /** For how long a message id that was published is remembered, and publishing it again stores nothing. 10 minutes by default. */
-  readonly dedupWindow?: Duration.Input
-  /** How many dead letters a group keeps; the oldest go first, and `DeadLettersDropped` says so. 100,000 by default. */
-  readonly maxDeadLetters?: number
+  readonly deduplicationWindow?: Duration.Input
+  /** How many dead letters a group keeps, and for how long; the oldest go first, and `DeadLettersDropped` says so. 100,000 and 30 days by default. */
+  readonly deadLetters?: { readonly maxCount?: number; readonly maxAge?: Duration.Input }
   /**
-   * Keeps at most so many messages in a topic's log, settled or not. Lossy: what a group had not seen is gone, and
-   * `Truncated` says so. By default nothing is cut that a group still needs.
+   * What a topic's log keeps. `settled`, the default: what some group has not settled; while no group exists, everything.
+   * `{ maxLength }`: so many of the newest messages, settled or not. Lossy: what a slow group had not seen is gone, and
+   * `Truncated` says so.
    */
-  readonly maxLength?: number
+  readonly retention?: "settled" | { readonly maxLength: number }
 }
 
 /**
@@ -54,7 +55,7 @@ export interface Options {
  * const Greeting = Topic.make("greetings", { payload: Schema.String })
  *
  * const program = Producer.publish(Greeting, "hello").pipe(
- *   Effect.provide(MemoryStreams.layer({ dedupWindow: "1 hour" }))
+ *   Effect.provide(MemoryStreams.layer({ deduplicationWindow: "1 hour" }))
  * )
  * ```
  *
@@ -95,9 +96,12 @@ class Store {
   constructor(options: Options, instance: string) {
     this.#instance = instance
     this.#limits = {
-      dedupMillis: Duration.toMillis(options.dedupWindow ?? "10 minutes"),
-      deadLetters: options.maxDeadLetters ?? 100_000,
-      maxLength: options.maxLength ?? Infinity
+      dedupMillis: Duration.toMillis(options.deduplicationWindow ?? "10 minutes"),
+      deadLetters: {
+        maxCount: options.deadLetters?.maxCount ?? 100_000,
+        maxAgeMillis: Duration.toMillis(options.deadLetters?.maxAge ?? "30 days")
+      },
+      maxLength: typeof options.retention === "object" ? options.retention.maxLength : Infinity
     }
   }
 

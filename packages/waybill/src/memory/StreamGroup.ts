@@ -14,7 +14,7 @@ import type { Event } from "../Lifecycle.ts"
 import type { Message } from "../Message.ts"
 import * as Settlement from "../Settlement.ts"
 import type { Settled, Subscription } from "../Transport.ts"
-import { DeadLetters } from "./DeadLetters.ts"
+import { type DeadLetterLimits, DeadLetters } from "./DeadLetters.ts"
 import { DueQueue, wholeMillis } from "./DueQueue.ts"
 import { Fifo } from "./Fifo.ts"
 
@@ -108,11 +108,11 @@ export class StreamGroup {
   #retryTurn = true
   paused = false
 
-  constructor(topic: StreamHome, name: string, next: number, deadLetterCap: number) {
+  constructor(topic: StreamHome, name: string, next: number, deadLetters: DeadLetterLimits) {
     this.#topic = topic
     this.name = name
     this.#next = next
-    this.#deadLetters = new DeadLetters(deadLetterCap)
+    this.#deadLetters = new DeadLetters(deadLetters)
   }
 
   join(member: Member): void {

@@ -8,13 +8,14 @@ import * as Duration from "effect/Duration"
 import * as Latch from "effect/Latch"
 import type { TopicInfo } from "../Inspector.ts"
 import type { Outgoing, Receipt } from "../Message.ts"
+import type { DeadLetterLimits } from "./DeadLetters.ts"
 import { DueQueue, wholeMillis } from "./DueQueue.ts"
 import { Fifo } from "./Fifo.ts"
 import { type Fact, StreamGroup, type Stored, type StreamHome } from "./StreamGroup.ts"
 
 export interface StreamLimits {
   readonly dedupMillis: number
-  readonly deadLetters: number
+  readonly deadLetters: DeadLetterLimits
   readonly maxLength: number
 }
 
