@@ -645,7 +645,7 @@ describe("Consumer", () => {
       yield* stop(fiber)
       assert.deepStrictEqual(
         transport.events.map((event) => event._tag),
-        ["ConsumerStarted", "Settled", "Settled", "ConsumerStopped"]
+        ["ConsumerStarted", "Settled", "Settled", "ConsumerStopping", "ConsumerStopped"]
       )
       for (const event of transport.events) {
         assert.deepInclude(event, { topic: "t", group: "g" })

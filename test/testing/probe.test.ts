@@ -138,4 +138,22 @@ describe("Probe", () => {
       )
     }).pipe(Effect.provide(TestLayer))
   )
+
+  it.effect("a consumer can stop while its handlers sleep, so that a failed test ends with its failure", () => {
+    const Asleep = Consumer.make(Charge, { group: "asleep", concurrency: 2 }).pipe(
+      Consumer.process(() => Effect.sleep("1 day")),
+      Consumer.layer
+    )
+    return Effect.gen(function* () {
+      const failure = yield* Effect.gen(function* () {
+        yield* Producer.publishAll(Charge, [{ cents: 1 }, { cents: 2 }, { cents: 3 }])
+        yield* (yield* Probe.Probe).event("ConsumerStarted")
+        return yield* Effect.fail("the assertion")
+      }).pipe(Effect.provide(Asleep.pipe(Layer.provideMerge(Probe.layer))), Effect.flip)
+      assert.strictEqual(failure, "the assertion")
+      const [group] = (yield* (yield* Inspector.Inspector).describe("charges")).groups
+      assert.deepStrictEqual(group?.consumers, [])
+      assert.strictEqual((group?.waiting ?? 0) + (group?.lag ?? 0), 3, "all three were handed back")
+    }).pipe(Effect.provide(MemoryStreams.layer()))
+  })
 })

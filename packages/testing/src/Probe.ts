@@ -2,9 +2,9 @@
  * Waits for what happens to messages, so that a test never sleeps and hopes: everything since the probe was built, in
  * order, nothing twice.
  */
-import { Context, Deferred, Effect, Layer } from "effect"
+import { Clock, Context, Deferred, Effect, Layer } from "effect"
 import { type Delivery, type Lifecycle, type Message, type Settlement, Transport } from "waybill"
-import { othersRun } from "./Turns.ts"
+import { isTestClock, othersRun, passTimeUntil } from "./Turns.ts"
 
 type Tag = Lifecycle.Event["_tag"]
 type Tagged<T extends Tag> = Extract<Lifecycle.Event, { readonly _tag: T }>
@@ -74,6 +74,9 @@ const patienceMillis = 3000
 /**
  * Put it between the consumers and the transport, so that it misses nothing.
  *
+ * A consumer that stops waits for its handlers, and by the clock of the test: when it has to, `TestClock` runs on by itself
+ * until the consumer has stopped. Without that, a test that fails while a handler sleeps would hang instead.
+ *
  * @example
  * ```ts
  * import { Layer } from "effect"
@@ -93,8 +96,17 @@ export const layer: Layer.Layer<Probe, never, Transport.Transport> = Layer.effec
     const unclaimed: Array<Lifecycle.Event> = []
     let waiters: Array<Waiter> = []
 
+    const context = yield* Effect.context<never>()
+    const clock = yield* Clock.Clock
+    const stopped = new Set<string>()
+
     yield* lifecycle.listen((event) => {
       events.push(event)
+      if (event._tag === "ConsumerStopped") stopped.add(event.consumer)
+      if (event._tag === "ConsumerStopping" && isTestClock(clock)) {
+        const done = Effect.sync(() => stopped.has(event.consumer))
+        Effect.runForkWith(context)(passTimeUntil(clock, done))
+      }
       const waiter = waiters.find(({ fits }) => fits(event))
       if (waiter === undefined) unclaimed.push(event)
       else {

@@ -2,10 +2,9 @@
  * Moves `TestClock` until no message is left to deliver, wait for or settle: a consumer with a day of backoff is tested
  * in milliseconds.
  */
-import { Clock, Duration, Effect, Predicate, Schema, type Scope } from "effect"
-import type { TestClock } from "effect/testing"
+import { Clock, Duration, Effect, Schema, type Scope } from "effect"
 import { Inspector, Transport } from "waybill"
-import { othersRun } from "./Turns.ts"
+import { isTestClock, othersRun, passTimeUntil } from "./Turns.ts"
 
 /**
  * Something still waits, and moving the clock does not change it, or keeps it coming back.
@@ -82,7 +81,7 @@ export const runUntilIdle: (
     yield* othersRun
     const infos = yield* look
     if (endless || step === maxSteps || stride > longestStride) {
-      if (isTestClock(clock)) yield* Effect.forkDetach(letConsumersStop(clock, look))
+      if (isTestClock(clock)) yield* Effect.forkDetach(passTimeUntil(clock, Effect.map(look, noConsumers)))
       return yield* new NeverIdle({
         reason: endless ? "retried without end" : step === maxSteps ? "busy without end" : "stuck",
         waiting: infos.flatMap(unfinished)
@@ -109,22 +108,6 @@ export const runUntilIdle: (
   }
 }, Effect.scoped)
 
-/** Moves the clock until no consumer is left, from a moment later on: what follows the failure sees the clock as it was. */
-const letConsumersStop = Effect.fnUntraced(function* (
-  clock: TestClock.TestClock,
-  look: Effect.Effect<ReadonlyArray<Inspector.TopicInfo>, Transport.TransportError>
-) {
-  yield* clock.withLive(Effect.sleep("100 millis"))
-  for (let i = 0; i < 1000; i++) {
-    const infos = yield* look
-    if (infos.every((info) => info.groups.every((group) => group.consumers.length === 0))) return
-    yield* clock.adjust("10 seconds")
-    yield* othersRun
-  }
-})
-
-const isTestClock = (clock: Clock.Clock): clock is TestClock.TestClock => Predicate.hasProperty(clock, "adjust")
-
 /** Nothing sleeps longer than that. */
 const longestStride = Duration.toMillis(Duration.days(36_500))
 
@@ -138,6 +121,9 @@ const figures = (info: Inspector.TopicInfo) => [
 
 const isIdle = (info: Inspector.TopicInfo): boolean =>
   info.delayed === 0 && info.groups.every(({ lag, pending, waiting }) => lag + pending + waiting === 0)
+
+const noConsumers = (infos: ReadonlyArray<Inspector.TopicInfo>): boolean =>
+  infos.every((info) => info.groups.every((group) => group.consumers.length === 0))
 
 /** A message is with a handler, or should be. */
 const isBusy = (info: Inspector.TopicInfo): boolean => info.groups.some(({ lag, pending }) => lag + pending > 0)

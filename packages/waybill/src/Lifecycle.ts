@@ -30,6 +30,8 @@ export type Event =
       readonly stale: boolean
     }
   | { readonly _tag: "ConsumerStarted"; readonly topic: string; readonly group: string; readonly consumer: string }
+  /** It takes nothing new; what runs may finish within the consumer's `shutdown`. */
+  | { readonly _tag: "ConsumerStopping"; readonly topic: string; readonly group: string; readonly consumer: string }
   | { readonly _tag: "ConsumerStopped"; readonly topic: string; readonly group: string; readonly consumer: string }
   /** The transport failed under a consumer, which tries again with backoff; `permanent` when trying alone will not help. */
   | {

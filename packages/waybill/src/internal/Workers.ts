@@ -472,6 +472,7 @@ const makeCrew = Effect.fnUntraced(function* (
 
   const dismiss = Effect.gen(function* () {
     stopping = true
+    yield* lifecycle.report({ _tag: "ConsumerStopping", topic, group, consumer: receiver.consumer })
     yield* Deferred.succeed(halting, undefined)
     feeder.interruptUnsafe()
     // What was never handed to a handler is released by the receiver as it leaves.
