@@ -1,10 +1,16 @@
+import { execFileSync, spawnSync } from "node:child_process"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import * as Http from "node:http"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { inspect } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
-import { Config, ConfigProvider, Context, Deferred, Effect, Exit, Fiber, Layer, Redacted, Scope } from "effect"
+import { Config, ConfigProvider, Context, Deferred, Effect, Exit, Fiber, Layer, Random, Redacted, Scope } from "effect"
 import { Transport } from "waybill"
 import { IoRedis } from "waybill/redis"
+
+const hasOpenssl = spawnSync("openssl", ["version"]).status === 0
 
 const live = Layer.unwrap(Effect.map(RedisServer.RedisServer, (server) => IoRedis.layerUrl(server.url))).pipe(
   Layer.provideMerge(RedisServer.layer())
@@ -347,6 +353,29 @@ describe("IoRedis.layer", () => {
         keys
       )
       yield* Fiber.join(restart)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live.skipIf(!hasOpenssl)("speaks TLS with a server it can verify, and nothing with another", () =>
+    Effect.gen(function* () {
+      const dir = yield* Effect.acquireRelease(
+        Effect.sync(() => mkdtempSync(join(tmpdir(), "waybill-tls-"))),
+        (dir) => Effect.sync(() => rmSync(dir, { recursive: true }))
+      )
+      const [key, certificate] = [join(dir, "key.pem"), join(dir, "certificate.pem")]
+      const subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+      const made = ["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", "2"]
+      execFileSync("openssl", [...made, ...subject, "-keyout", key, "-out", certificate], { stdio: "ignore" })
+      const port = yield* Random.nextIntBetween(30_000, 32_000)
+      const files = ["--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate]
+      yield* RedisServer.make({ args: ["--tls-port", `${port}`, "--tls-auth-clients", "no", ...files] })
+      const ca = readFileSync(certificate)
+      const redis = yield* IoRedis.make({ url: `rediss://localhost:${port}`, tls: { ca } })
+      assert.strictEqual(yield* redis.commands.run("PING", (client) => client.ping()), "PONG")
+      const unknown = yield* connectReason({ url: `rediss://localhost:${port}`, startTimeout: "300 millis" })
+      assert.include(unknown.error.message, "self-signed certificate")
+      const misnamed = yield* connectReason({ host: "127.0.0.1", port, tls: { ca }, startTimeout: "300 millis" })
+      assert.include(misnamed.error.message, "127.0.0.1 is not in the cert's list")
     }).pipe(Effect.scoped)
   )
 
