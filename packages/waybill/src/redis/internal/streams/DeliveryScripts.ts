@@ -7,7 +7,7 @@
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, clock, deadLetters, drains, mismatch, split } from "./ScriptParts.ts"
+import { add, clock, deadLetters, drains, mismatch, split, xpending } from "./ScriptParts.ts"
 
 /**
  * Ends deliveries, each in its own way.
@@ -35,7 +35,7 @@ import { add, clock, deadLetters, drains, mismatch, split } from "./ScriptParts.
  */
 export const settle: Script = {
   name: "waybill/settle",
-  lua: `${drains}${mismatch}${clock}${add}${split}
+  lua: `${drains}${mismatch}${clock}${add}${split}${xpending}
 local waiting, bodies, dead, released, state = KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local group, consumer = ARGV[1], ARGV[2]
 local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(waiting, 'zset')
@@ -63,8 +63,8 @@ while i <= #ARGV do
   local member = source .. entry
   local mine = count == 0
   if not mine then
-    local owned = redis.pcall('XPENDING', stream, group, entry, entry, 1, consumer)
-    mine = not owned.err and #owned == 1 and owned[1][4] == count
+    local owned = xpending(stream, group, entry, entry, 1, consumer)
+    mine = owned and #owned == 1 and owned[1][4] == count
   end
   local answer = 'O'
   if not mine then
@@ -136,7 +136,7 @@ return {'OK', table.concat(answers), buried and keepDead(ARGV[4], tonumber(ARGV[
  */
 export const claim: Script = {
   name: "waybill/claim",
-  lua: `${drains}${mismatch}${clock}${add}${split}
+  lua: `${drains}${mismatch}${clock}${add}${split}${xpending}
 local consumers, released, dead, state = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local group, consumer, nobody = ARGV[1], ARGV[2], ARGV[3]
 local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(consumers, 'zset')
@@ -178,28 +178,25 @@ local function adopt(source, entry, count, owner)
 end
 
 for i = 9, #ARGV, 2 do
-  local own = redis.pcall('XPENDING', KEYS[ARGV[i] + 1], group, ARGV[i + 1], ARGV[i + 1], 1, consumer)
-  if not own.err and own[1] then adopt(tonumber(ARGV[i]), own[1][1], own[1][4], consumer) end
+  local own = xpending(KEYS[ARGV[i] + 1], group, ARGV[i + 1], ARGV[i + 1], 1, consumer)
+  if own and own[1] then adopt(tonumber(ARGV[i]), own[1][1], own[1][4], consumer) end
 end
 
--- Takes what the owner holds, as far as the budget goes; whether that was all.
+-- Takes what the owner holds, as far as the budget goes.
 local function drain(owner, idle)
-  local all = true
   for source = 0, 1 do
     local left = budget - #taken
-    if left <= 0 then return false end
-    local held = redis.pcall('XPENDING', KEYS[source + 1], group, 'IDLE', idle, '-', '+', left, owner)
-    if not held.err then
+    if left <= 0 then return end
+    local held = xpending(KEYS[source + 1], group, 'IDLE', idle, '-', '+', left, owner)
+    if held then
       for _, p in ipairs(held) do adopt(source, p[1], p[4], owner) end
-      if #held == left then all = false end
     end
   end
-  return all
 end
 local function remove(owner)
   for source = 0, 1 do
-    local held = redis.pcall('XPENDING', KEYS[source + 1], group, '-', '+', 1, owner)
-    if held.err or #held > 0 then return end
+    local held = xpending(KEYS[source + 1], group, '-', '+', 1, owner)
+    if not held or #held > 0 then return end
   end
   for source = 0, 1 do redis.call('XGROUP', 'DELCONSUMER', KEYS[source + 1], group, owner) end
   redis.call('ZREM', consumers, owner)
@@ -207,7 +204,8 @@ local function remove(owner)
 end
 drain(nobody, 0)
 for _, owner in ipairs(redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16)) do
-  if drain(owner, 0) then remove(owner) end
+  drain(owner, 0)
+  remove(owner)
 end
 -- Consumers without a heartbeat are none of ours, or were made again by a read that outlived its process.
 for source = 0, 1 do
@@ -244,13 +242,13 @@ return {'OK', taken, buried, gone, #buried > 0 and keepDead(ARGV[6], tonumber(AR
  */
 export const renew: Script = {
   name: "waybill/renew",
-  lua: `${drains}
+  lua: `${drains}${xpending}
 local group, consumer = ARGV[1], ARGV[2]
 local answers = {}
 for i = 3, #ARGV, 3 do
   local stream, entry = KEYS[ARGV[i] + 1], ARGV[i + 1]
-  local owned = redis.pcall('XPENDING', stream, group, entry, entry, 1, consumer)
-  if not owned.err and #owned == 1 and owned[1][4] == tonumber(ARGV[i + 2]) then
+  local owned = xpending(stream, group, entry, entry, 1, consumer)
+  if owned and #owned == 1 and owned[1][4] == tonumber(ARGV[i + 2]) then
     -- XCLAIM would drop an entry that was cut off, and with it our right to settle it.
     if #redis.call('XRANGE', stream, entry, entry) == 1 then
       redis.call('XCLAIM', stream, group, consumer, 0, entry, 'JUSTID')

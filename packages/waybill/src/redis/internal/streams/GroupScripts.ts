@@ -5,7 +5,7 @@
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, clock, drains, ids, mismatch } from "./ScriptParts.ts"
+import { add, clock, drains, ids, mismatch, xpending } from "./ScriptParts.ts"
 
 /** Whoever is handed back entries: not a process, and always as good as dead, so that the next claim finds them. */
 export const nobody = "(released)"
@@ -107,17 +107,15 @@ return {'OK', main, again, known and 1 or 0, from, first}
  */
 export const beat: Script = {
   name: "waybill/beat",
-  lua: `${drains}${mismatch}${clock}${ids}${add}
+  lua: `${drains}${mismatch}${clock}${ids}${add}${xpending}
 local stream, retry, consumers, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, consumer = ARGV[1], ARGV[2]
 local wrong = mismatch(stream, 'stream') or mismatch(retry, 'stream') or mismatch(consumers, 'zset')
   or mismatch(state, 'hash') or mismatch(KEYS[5], 'hash') or mismatch(KEYS[6], 'zset') or mismatch(KEYS[7], 'hash')
   or mismatch(KEYS[8], 'zset') or mismatch(KEYS[9], 'hash')
 if wrong then return wrong end
-local pending = redis.pcall('XPENDING', stream, group)
-if pending.err then return {'NOGROUP'} end
-local retrying = redis.pcall('XPENDING', retry, group)
-if retrying.err then return {'NOGROUP'} end
+local pending, retrying = xpending(stream, group), xpending(retry, group)
+if not pending or not retrying then return {'NOGROUP'} end
 local now = clock()
 
 local until_ = redis.call('ZSCORE', consumers, consumer)
@@ -275,13 +273,13 @@ return {'OK', removed}
  */
 export const leave: Script = {
   name: "waybill/leave",
-  lua: `${drains}
+  lua: `${drains}${xpending}
 local group, consumer, limit = ARGV[1], ARGV[2], tonumber(ARGV[4])
 local more = 0
 for source = 0, 1 do
   local stream = KEYS[source + 1]
-  local held = redis.pcall('XPENDING', stream, group, '-', '+', limit, consumer)
-  if not held.err then
+  local held = xpending(stream, group, '-', '+', limit, consumer)
+  if held then
     for _, p in ipairs(held) do
       redis.call('XCLAIM', stream, group, ARGV[3], 0, p[1], 'TIME', 0, 'JUSTID')
       redis.call('HINCRBY', KEYS[4], source .. p[1], 1)

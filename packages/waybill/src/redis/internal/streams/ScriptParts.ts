@@ -32,6 +32,18 @@ end
 `
 
 /**
+ * `xpending(...)`: what is pending, nil when there is no such group. What else is wrong, such as a missing permission, ends
+ * the script: it must not look like somebody else's delivery.
+ */
+export const xpending = `
+local function xpending(...)
+  local found = redis.pcall('XPENDING', ...)
+  if not found.err then return found end
+  if not string.find(found.err, '^NOGROUP') then error(found) end
+end
+`
+
+/**
  * `less(a, b)`: the order of stream ids, which have more digits than a Lua number.
  * `after(id)`: the next id, or the same when it is too large to count on.
  * `before(id)`: an id such that everything from `id` on comes after it, and nothing that came earlier but a few entries

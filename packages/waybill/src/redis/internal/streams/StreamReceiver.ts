@@ -67,8 +67,6 @@ const renewLimit = 200
 const claimLimit = 500
 const leaveLimit = 500
 const trimLimit = 20_000
-/** How often what is settled is cut off, while something is. */
-const trimMillis = 1000
 /** How soon a beat is repeated that somebody waits for. */
 const hurryMillis = 50
 /** Leaving takes no longer, however long a shutdown may take. */
@@ -298,52 +296,58 @@ export class StreamReceiver implements Receiver {
   // --- reading ---------------------------------------------------------------------------------------------------
 
   #read(connection: Connection): Effect.Effect<never> {
-    const { keys } = this.#options
     return Effect.gen({ self: this }, function* () {
       while (true) {
-        const count = this.#holdings.demand
-        if (count === 0 || this.#holdings.buffered > 0 || this.#paused || this.#silent || this.#stopping) {
+        const { buffered, demand } = this.#holdings
+        if (demand === 0 || buffered > 0 || this.#paused || this.#silent || this.#stopping) {
           yield* this.#idle()
           continue
         }
-        if (this.#unsure) {
-          const result = yield* Effect.result(this.#adoptUnknown)
-          if (Result.isFailure(result)) {
-            this.#holdings.fail(this.#failureOf(result.failure))
-            continue
-          }
-          if (this.#holdings.demand === 0) continue
-        }
-        this.#reading = true
-        const result = yield* Effect.result(
-          connection.run(
-            "xreadgroup",
-            (client) =>
-              client.xreadgroup(
-                "GROUP",
-                this.#group,
-                this.consumer,
-                "COUNT",
-                count,
-                "BLOCK",
-                blockMillis,
-                "STREAMS",
-                keys.stream,
-                this.#keys.retry,
-                ">",
-                ">"
-              ) as Promise<ReadReply | null>, // the shape of the reply in this client's default mapping
-            { deadline: blockMillis + graceMillis, key: `${keys.stream} or ${this.#keys.retry}` }
+        const result = yield* Effect.result(survivable(this.#readOnce(connection, demand)))
+        if (Result.isFailure(result)) yield* this.#readFailed(result.failure)
+      }
+    })
+  }
+
+  #readOnce(connection: Connection, count: number): Effect.Effect<void, Reason> {
+    const { keys } = this.#options
+    return Effect.gen({ self: this }, function* () {
+      if (this.#unsure) {
+        yield* this.#adoptUnknown()
+        if (this.#holdings.demand === 0) return
+      }
+      this.#reading = true
+      const reply = yield* connection
+        .run(
+          "xreadgroup",
+          (client) =>
+            client.xreadgroup(
+              "GROUP",
+              this.#group,
+              this.consumer,
+              "COUNT",
+              count,
+              "BLOCK",
+              blockMillis,
+              "STREAMS",
+              keys.stream,
+              this.#keys.retry,
+              ">",
+              ">"
+            ) as Promise<ReadReply | null>, // the shape of the reply in this client's default mapping
+          { deadline: blockMillis + graceMillis, key: `${keys.stream} or ${this.#keys.retry}` }
+        )
+        .pipe(
+          Effect.onExit((exit) =>
+            Effect.sync(() => {
+              this.#reading = false
+              // The server may have delivered something that the answer did not bring.
+              if (Exit.isFailure(exit)) this.#unsure = true
+              this.#tellRead?.()
+            })
           )
         )
-        this.#reading = false
-        this.#tellRead?.()
-        if (Result.isSuccess(result)) {
-          if (result.success !== null) yield* this.#receive(result.success)
-        } else {
-          yield* this.#readFailed(result.failure)
-        }
-      }
+      if (reply !== null) yield* this.#receive(reply)
     })
   }
 
@@ -413,39 +417,38 @@ export class StreamReceiver implements Receiver {
         })
       )
     }
-    return Effect.sync(() => {
-      if (reason._tag === "Disconnected" && reason.ambiguous) this.#unsure = true
-      this.#holdings.fail(this.#failureOf(reason))
-    })
+    return Effect.sync(() => this.#holdings.fail(this.#failureOf(reason)))
   }
 
   /** Finds what was delivered to us by an answer that never came. Runs in the reader: no read is on its way meanwhile. */
-  readonly #adoptUnknown: Effect.Effect<void, Reason> = Effect.gen({ self: this }, function* () {
-    const { commands, keys } = this.#options
-    const unknown: Array<readonly [Source, string]> = []
-    for (const source of [0, 1] as const) {
-      const key = source === 0 ? keys.stream : this.#keys.retry
-      let from = "-"
-      while (true) {
-        const page = yield* commands
-          .run(
-            "xpending",
-            (client) =>
-              client.xpending(key, this.#group, from, "+", 1000, this.consumer) as Promise<ReadonlyArray<[string]>>, // one row an entry, its id first
-            { key }
-          )
-          .pipe(Effect.catchIf(isGroupGone, () => Effect.succeed([])))
-        for (const [entry] of page) if (!this.#holdings.holds(source, entry)) unknown.push([source, entry])
-        const last = page.at(-1)
-        if (last === undefined || page.length < 1000) break
-        from = `(${last[0]}`
+  #adoptUnknown(): Effect.Effect<void, Reason> {
+    return Effect.gen({ self: this }, function* () {
+      const { commands, keys } = this.#options
+      const unknown: Array<readonly [Source, string]> = []
+      for (const source of [0, 1] as const) {
+        const key = source === 0 ? keys.stream : this.#keys.retry
+        let from = "-"
+        while (true) {
+          const page = yield* commands
+            .run(
+              "xpending",
+              (client) =>
+                client.xpending(key, this.#group, from, "+", 1000, this.consumer) as Promise<ReadonlyArray<[string]>>, // one row an entry, its id first
+              { key }
+            )
+            .pipe(Effect.catchIf(isGroupGone, () => Effect.succeed([])))
+          for (const [entry] of page) if (!this.#holdings.holds(source, entry)) unknown.push([source, entry])
+          const last = page.at(-1)
+          if (last === undefined || page.length < 1000) break
+          from = `(${last[0]}`
+        }
       }
-    }
-    this.#unsure = false
-    for (let i = 0; i < unknown.length; i += claimLimit) {
-      yield* this.#claim(0, unknown.slice(i, i + claimLimit))
-    }
-  }).pipe(Effect.onError(() => Effect.sync(() => (this.#unsure = true))))
+      this.#unsure = false
+      for (let i = 0; i < unknown.length; i += claimLimit) {
+        yield* this.#claim(0, unknown.slice(i, i + claimLimit))
+      }
+    }).pipe(Effect.onError(() => Effect.sync(() => (this.#unsure = true))))
+  }
 
   // --- keeping ---------------------------------------------------------------------------------------------------
 
@@ -453,7 +456,7 @@ export class StreamReceiver implements Receiver {
   readonly #keep: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
     while (true) {
       if (!this.#silent && !this.#stopping) {
-        const result = yield* Effect.result(this.#beat)
+        const result = yield* Effect.result(survivable(this.#beat))
         if (Result.isSuccess(result)) {
           this.#holdings.recover()
           if (result.success) continue
@@ -527,12 +530,12 @@ export class StreamReceiver implements Receiver {
     if (more === 1) return true
 
     yield* this.#handBackUnclaimed()
-    const wanted = this.#paused ? 0 : this.#holdings.wanted(this.#options.pollMillis)
+    const wanted = this.#paused ? 0 : this.#holdings.wanted(Math.min(this.#options.pollMillis, this.#leaseMillis / 3))
     if (wanted > 0) {
       const unknown = this.#now() - this.#scannedAt >= this.#leaseMillis / 3 ? yield* this.#scan() : []
       yield* this.#claim(Math.min(claimLimit, wanted), unknown)
     }
-    if (this.#settledSince && this.#now() - this.#trimmedAt >= trimMillis) {
+    if (this.#settledSince && this.#now() - this.#trimmedAt >= this.#options.pollMillis) {
       this.#settledSince = false
       this.#trimmedAt = this.#now()
       const [, removed] = yield* this.#eval<[string, number]>(
@@ -745,6 +748,10 @@ export class StreamReceiver implements Receiver {
 }
 
 const stopped = new Disconnected({ ambiguous: false, cause: new Error("the receiver is closed") })
+
+/** A bug of ours must be heard by whoever waits, and must not end the fiber that everything hangs on. */
+const survivable = <A>(self: Effect.Effect<A, Reason>): Effect.Effect<A, Reason> =>
+  Effect.catchDefect(self, (defect) => Effect.fail(new Rejected({ command: "waybill", detail: String(defect) })))
 
 const groupGone = new Rejected({ command: "xreadgroup", detail: "NOGROUP the group does not exist" })
 

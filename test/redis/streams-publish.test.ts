@@ -1,0 +1,200 @@
+/**
+ * Publishing: a success is in the store once, a failure says whether it may be, and nobody waits longer than asked.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { FaultProxy, RedisServer } from "@waybill/testing"
+import { Duration, Effect, Fiber, Layer, Result } from "effect"
+import * as Stage from "./Stage.ts"
+
+const servers = FaultProxy.layer.pipe(Layer.provideMerge(RedisServer.layer()))
+
+const scene = Effect.fnUntraced(function* (options: Stage.Options = {}) {
+  const proxy = yield* FaultProxy.FaultProxy
+  return { ...(yield* Stage.make({ url: proxy.url, ...options })), proxy }
+})
+
+describe("publishing on streams", () => {
+  it.live("a batch whose reply was lost is stored once, and the caller gets its receipts", () =>
+    Effect.gen(function* () {
+      const { key, proxy, publish, redis } = yield* scene()
+      yield* publish("before")
+      const snapped = yield* proxy.dropReply("EVALSHA")
+      const receipts = yield* publish("a", { body: "b", id: "b" }, "c")
+      yield* snapped
+      const entries = yield* Effect.promise(() => redis.xrange(key("stream"), "-", "+"))
+      assert.deepStrictEqual(
+        entries.map(([, fields]) => fields?.[1]),
+        ["before", "a", "b", "c"]
+      )
+      assert.deepStrictEqual(receipts, [
+        { _tag: "Stored", id: entries[1]![0] },
+        { _tag: "Stored", id: "b" },
+        { _tag: "Stored", id: entries[3]![0] }
+      ])
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live("a batch that was cut off on its way is stored once", () =>
+    Effect.gen(function* () {
+      const { key, proxy, publish, redis } = yield* scene()
+      yield* publish("before")
+      for (const bytes of [1, 40, 150, 300]) {
+        const snapped = yield* proxy.cutAfter(bytes, "requests")
+        yield* publish(`cut after ${bytes}`)
+        yield* snapped
+      }
+      assert.strictEqual(yield* Effect.promise(() => redis.xlen(key("stream"))), 5)
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live("many publishers under a rain of resets: every success is stored once, in the order of its publisher", () =>
+    Effect.gen(function* () {
+      const { key, proxy, publish, redis } = yield* scene()
+      const rain = yield* Effect.forkChild(Effect.forever(Effect.andThen(Effect.sleep(23), proxy.reset)), {
+        startImmediately: true
+      })
+      yield* Effect.forEach(
+        Array.from({ length: 20 }, (_, publisher) => publisher),
+        Effect.fnUntraced(function* (publisher) {
+          for (let i = 0; i < 40; i++) yield* publish(`${publisher}:${i}`)
+        }),
+        { concurrency: "unbounded" }
+      )
+      yield* Fiber.interrupt(rain)
+      const stored = (yield* Effect.promise(() => redis.xrange(key("stream"), "-", "+"))).map(
+        ([, fields]) => fields![1]!
+      )
+      assert.strictEqual(stored.length, 800)
+      for (let publisher = 0; publisher < 20; publisher++) {
+        const own = stored.filter((body) => body.startsWith(`${publisher}:`))
+        assert.deepStrictEqual(
+          own,
+          Array.from({ length: 40 }, (_, i) => `${publisher}:${i}`)
+        )
+      }
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live("with the server gone it fails in time, and what was never sent is said to be so", () =>
+    Effect.gen(function* () {
+      const { proxy, publish } = yield* scene({ publishTimeout: "700 millis" })
+      yield* publish("before")
+      yield* proxy.blackhole
+      const start = performance.now()
+      const first = yield* Effect.forkChild(Effect.result(publish("sent")), { startImmediately: true })
+      yield* Effect.sleep(100)
+      const second = yield* Effect.forkChild(Effect.result(publish("queued")), { startImmediately: true })
+      const results = [yield* Fiber.join(first), yield* Fiber.join(second)]
+      assert.isBelow(performance.now() - start, 700 + 500 + 1500)
+      const reasons = results.map((result) => (Result.isFailure(result) ? result.failure.reason : undefined))
+      assert.deepStrictEqual(
+        reasons.map((reason) => (reason?._tag === "Disconnected" ? reason.ambiguous : reason?._tag)),
+        [true, false]
+      )
+      yield* proxy.pass
+      yield* publish("after")
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live("a batch that was given up is not stored after a later one", () =>
+    Effect.gen(function* () {
+      const { key, publish, redis, server } = yield* scene({ publishTimeout: "300 millis" })
+      yield* publish("before")
+      yield* server.pause
+      const given = yield* Effect.result(publish("given up"))
+      assert.isTrue(Result.isFailure(given))
+      yield* server.resume
+      yield* Effect.retry(publish("after"), { times: 20 })
+      const bodies = (yield* Effect.promise(() => redis.xrange(key("stream"), "-", "+"))).map(
+        ([, fields]) => fields![1]
+      )
+      assert.include([["before", "after"].join(), ["before", "given up", "after"].join()], bodies.join())
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live("an id is remembered for the window and not for longer", () =>
+    Effect.gen(function* () {
+      const { publish } = yield* scene({ deduplicationWindow: "300 millis" })
+      const tags = Effect.map(publish({ body: "x", id: "a" }), ([receipt]) => receipt?._tag)
+      assert.strictEqual(yield* tags, "Stored")
+      assert.strictEqual(yield* tags, "Duplicate")
+      yield* Stage.becomes("receipt", Effect.delay(tags, 100), "Stored")
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live("a message id may be delayed twice when its window has passed, and both are delivered", () =>
+    Effect.gen(function* () {
+      const { join, publish, take } = yield* scene({ deduplicationWindow: "50 millis" })
+      const due = { _tag: "After", delay: Duration.millis(400) } as const
+      yield* publish({ body: "one", id: "a", due })
+      yield* Effect.sleep(100)
+      yield* publish({ body: "two", id: "a", due })
+      const taken = yield* take(yield* join(), 2)
+      assert.deepStrictEqual(
+        taken.map(({ body, id }) => [id, body]),
+        [
+          ["a", "one"],
+          ["a", "two"]
+        ]
+      )
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live("out of memory: publishers are refused with nothing stored, consumers drain, and then it goes on", () =>
+    Effect.gen(function* () {
+      const { group, join, key, letters, publish, redis, settle, take } = yield* scene()
+      yield* publish("a", "b", "c", { body: "late", due: { _tag: "After", delay: Duration.millis(500) } })
+      yield* Effect.promise(() => redis.config("SET", "maxmemory", "1mb"))
+      const refused = yield* Effect.result(publish("refused", { body: "refused", id: "refused" }))
+      assert(Result.isFailure(refused))
+      assert.strictEqual(refused.failure.reason._tag === "Refused" && refused.failure.reason.code, "OOM")
+      assert.strictEqual(yield* Effect.promise(() => redis.xlen(key("stream"))), 3)
+      const receiver = yield* join()
+      const [a, b, c] = yield* take(receiver, 3)
+      yield* settle(receiver, [a!])
+      yield* settle(receiver, [b!], { _tag: "Retry", delay: Duration.millis(50), cause: "again" })
+      yield* settle(receiver, [c!], { _tag: "DeadLetter", reason: "Bad", cause: "cause" })
+      const rest = yield* take(receiver, 2)
+      assert.deepStrictEqual(rest.map(({ body }) => body).sort(), ["b", "late"])
+      yield* settle(receiver, rest)
+      assert.strictEqual((yield* letters).length, 1)
+      assert.strictEqual((yield* group()).pending, 0)
+      yield* Effect.promise(() => redis.config("SET", "maxmemory", "0"))
+      assert.strictEqual((yield* publish({ body: "refused", id: "refused" }))[0]?._tag, "Stored")
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live("a call larger than a batch is stored whole", () =>
+    Effect.gen(function* () {
+      const { key, redis, transport } = yield* scene()
+      const messages = Array.from({ length: 60_000 }, (_, i) => Stage.outgoing(String(i)))
+      const receipts = yield* transport.publish("t", [Stage.outgoing("first"), ...messages])
+      assert.strictEqual(receipts.length, 60_001)
+      assert.strictEqual(new Set(receipts.map(({ id }) => id)).size, 60_001)
+      assert.strictEqual(yield* Effect.promise(() => redis.xlen(key("stream"))), 60_001)
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live("a lossy length keeps about so many, and tells the group what it never saw", () =>
+    Effect.gen(function* () {
+      const { events, group, happens, join, key, publish, redis, settle, take } = yield* scene({
+        retention: { maxLength: 1000 }
+      })
+      const receiver = yield* join()
+      yield* publish("first")
+      yield* settle(receiver, yield* take(receiver, 1))
+      for (let i = 0; i < 5; i++) yield* publish("x", ...Array.from({ length: 999 }, () => "x"))
+      const left = yield* Effect.promise(() => redis.xlen(key("stream")))
+      assert.isBelow(left, 1200)
+      assert.isAtLeast(left, 1000)
+      const { count } = yield* happens("Truncated")
+      assert.strictEqual(count, 5000 - left)
+      assert.strictEqual((yield* group()).lag, left)
+      yield* settle(receiver, yield* take(receiver, 500))
+      assert.strictEqual((yield* group()).lag, left - 500)
+      yield* settle(receiver, yield* take(receiver, left - 500))
+      yield* Effect.sleep(1200)
+      assert.strictEqual(events.filter(({ _tag }) => _tag === "Truncated").length, 1)
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+})
