@@ -1,5 +1,6 @@
 /**
  * The connections to Redis: each comes back by itself, each command settles within its deadline, none is sent twice.
+ * Deadlines and pauses pass on the `Clock` that the layer was built with; under `TestClock` they pass when the test says.
  *
  * ```ts
  * import { Config, Effect } from "effect"

@@ -28,7 +28,8 @@ export interface Connection {
    *
    * It waits for a connection and for the answer, together at most `deadline` (5 seconds by default, struck at most
    * 100 ms late). When the deadline strikes while the command is in flight, the connection is destroyed with everything
-   * on it and a new one is made, so that nothing that was given up is still on its way.
+   * on it, for all who share it, and a new one is made: what has not left this process by then never will. So give a
+   * command on the shared connection no shorter deadline than its slowest neighbour needs.
    *
    * Fails with `Disconnected` when there was no connection or no answer. `ambiguous` is true when the command had been
    * handed to a socket: then it may have run, or may still run on a server that is only stopped. A command is never
