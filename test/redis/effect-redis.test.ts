@@ -2,9 +2,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Effect, Fiber, Layer, Queue, Schedule, Schema } from "effect"
 import { PersistedQueue, RateLimiter, Redis } from "effect/persistence"
-import { EffectRedis, IoRedis } from "waybill/redis"
+import { IoRedis } from "waybill/redis"
 
-const live = EffectRedis.layer({ maxConnections: 2, acquireTimeout: "1 second" }).pipe(
+const live = IoRedis.layerEffectRedis({ maxConnections: 2, acquireTimeout: "1 second" }).pipe(
   Layer.provideMerge(Layer.unwrap(Effect.map(FaultProxy.FaultProxy, (proxy) => IoRedis.layerUrl(proxy.url)))),
   Layer.provideMerge(FaultProxy.layer),
   Layer.provideMerge(RedisServer.layer())

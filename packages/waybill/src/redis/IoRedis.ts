@@ -26,6 +26,7 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as EffectRedis from "effect/persistence/Redis"
 import * as Random from "effect/Random"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
@@ -40,6 +41,7 @@ import {
   type Shared,
   Ticker
 } from "./internal/Connection.ts"
+import { make as makeEffectRedis } from "./internal/EffectRedis.ts"
 
 export type { Connection, ConnectionEvent, EvalOptions, RunOptions } from "./internal/Connection.ts"
 export type { Script } from "./internal/Script.ts"
@@ -95,6 +97,31 @@ export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<IoRedis,
 /** The server of a URL such as `redis://127.0.0.1:6379`; see `Options.url`. */
 export const layerUrl = (url: string | Redacted.Redacted<string>): Layer.Layer<IoRedis, TransportError> =>
   layer({ url })
+
+/**
+ * Effect's own `Redis` service from the same client, so that `PersistedQueue`, `RateLimiter`, `Persistence` and
+ * `CircuitBreaker` of `effect/persistence` need no second client library. The options say how many connections
+ * `Redis.reserve` may hold, and for how long.
+ *
+ * ```ts
+ * import { Layer } from "effect"
+ * import { RateLimiter } from "effect/persistence"
+ * import { IoRedis } from "waybill/redis"
+ *
+ * const RateLimiterLive = RateLimiter.layer.pipe(
+ *   Layer.provide(RateLimiter.layerStoreRedis()),
+ *   Layer.provide(IoRedis.layerEffectRedis()),
+ *   Layer.provide(IoRedis.layerUrl("redis://127.0.0.1:6379"))
+ * )
+ * ```
+ */
+export const layerEffectRedis = (
+  options: EffectRedis.PoolOptions = {}
+): Layer.Layer<EffectRedis.Redis, never, IoRedis> =>
+  Layer.effect(
+    EffectRedis.Redis,
+    Effect.flatMap(IoRedis, (redis) => makeEffectRedis(redis, options))
+  )
 
 /** The service itself, for programs that keep their own scopes. See `layer`. */
 export const make = Effect.fnUntraced(function* (

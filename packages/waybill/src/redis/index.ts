@@ -1,3 +1,2 @@
-export * as EffectRedis from "./EffectRedis.ts"
 export * as IoRedis from "./IoRedis.ts"
 export * as RedisStreams from "./RedisStreams.ts"

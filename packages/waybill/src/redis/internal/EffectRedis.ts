@@ -2,18 +2,6 @@
  * Effect's own `Redis` service on the connections of `IoRedis`, so that `PersistedQueue`, `RateLimiter`, `Persistence`
  * and `CircuitBreaker` of `effect/persistence` need no second client library.
  *
- * ```ts
- * import { Layer } from "effect"
- * import { RateLimiter } from "effect/persistence"
- * import { EffectRedis, IoRedis } from "waybill/redis"
- *
- * const RateLimiterLive = RateLimiter.layer.pipe(
- *   Layer.provide(RateLimiter.layerStoreRedis()),
- *   Layer.provide(EffectRedis.layer()),
- *   Layer.provide(IoRedis.layerUrl("redis://127.0.0.1:6379"))
- * )
- * ```
- *
  * Commands keep the promises of `IoRedis`: each settles within 5 seconds and none is sent twice. Commands on a reserved
  * connection may block for as long as they like.
  *
@@ -22,27 +10,25 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Layer from "effect/Layer"
 import * as Redis from "effect/persistence/Redis"
 import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import type { Redis as Client } from "ioredis"
-import type { Reason } from "../Transport.ts"
-import { type Connection, IoRedis } from "./IoRedis.ts"
+import type { Reason } from "../../Transport.ts"
+import type { Connection } from "./Connection.ts"
 
-/** How many connections `Redis.reserve` may hold, and for how long. */
-export type Options = Redis.PoolOptions
+/** What it is made of: the part of `IoRedis` that it needs. */
+export interface Connections {
+  readonly commands: Connection
+  readonly dedicated: (role: string) => Effect.Effect<Connection, never, Scope.Scope>
+}
 
-/** Provides Effect's `Redis`. A `RedisError` has the reason of the port as its `cause`. */
-export const layer = (options: Options = {}): Layer.Layer<Redis.Redis, never, IoRedis> =>
-  Layer.effect(Redis.Redis, make(options))
-
-/** The service itself. See `layer`. */
+/** A `RedisError` has the reason of the port as its `cause`. */
 export const make = Effect.fnUntraced(function* (
-  options: Options = {}
-): Effect.fn.Return<Redis.Redis["Service"], never, IoRedis | Scope.Scope> {
-  const redis = yield* IoRedis
+  redis: Connections,
+  options: Redis.PoolOptions
+): Effect.fn.Return<Redis.Redis["Service"], never, Scope.Scope> {
   return yield* Redis.make({
     send: send(redis.commands, undefined),
     connect: Effect.gen(function* () {
@@ -87,7 +73,7 @@ const retryDelay = Schedule.spaced("100 millis")
  * in between is missed, as everywhere with pub/sub. It fails when the server denies the subscription for good.
  */
 const subscribe = Effect.fnUntraced(function* (
-  redis: IoRedis["Service"],
+  redis: Connections,
   channel: string,
   onMessage: (message: Redis.RedisMessage) => void
 ): Effect.fn.Return<Effect.Effect<never, Redis.RedisError>, Redis.RedisError, Scope.Scope> {
