@@ -3,7 +3,7 @@
  * crew of workers.
  */
 import { RedisServer } from "@waybill/testing"
-import { Effect, Layer, Logger } from "effect"
+import { Effect, Layer, Logger, type Scope } from "effect"
 import type { Terms } from "./Jobs.ts"
 import * as Member from "./Member.ts"
 import { client, judge, publish, settled } from "./Verdict.ts"
@@ -13,11 +13,17 @@ import * as WorkerProcess from "./WorkerProcess.ts"
 /** The library's log would hide what the tests print, and the workers have one of their own. */
 const Silent = Logger.layer([])
 
-export const layer = (options?: RedisServer.Options) =>
+const layer = (options?: RedisServer.Options) =>
   Layer.mergeAll(
     Layer.unwrap(Effect.map(RedisServer.RedisServer, (server) => Member.streams(server.url))),
     WorkerProcess.layer
   ).pipe(Layer.provideMerge(RedisServer.layer(options)), Layer.provideMerge(Silent))
+
+/** Runs a test on a scene of its own. What the test has opened is closed before the server is. */
+export const play =
+  (options?: RedisServer.Options) =>
+  <A, E>(test: Effect.Effect<A, E, Layer.Success<ReturnType<typeof layer>> | Scope.Scope>) =>
+    test.pipe(Effect.scoped, Effect.provide(layer(options)))
 
 /** What most tests need of it. */
 export const make = Effect.gen(function* () {
@@ -40,13 +46,13 @@ export const make = Effect.gen(function* () {
         yield* member.happens("ConsumerStarted")
         return member
       }),
-    /** Waits for the end, sends everybody home, and judges. */
-    verdict: Effect.gen(function* () {
+    /** Waits for the end, sends everybody home, and judges; `others` were not of this crew, and have left. */
+    verdict: Effect.fnUntraced(function* (...others: ReadonlyArray<Member.Member>) {
       yield* settled(redis)
       yield* crew.dismiss
       yield* Effect.forEach(members, (member) => member.leave, { concurrency: "unbounded" })
-      const events = [...(yield* crew.history), ...members.flatMap((member) => member.recorder.events)]
-      return yield* judge(redis, events)
+      const events = [...members, ...others].flatMap((member) => member.recorder.events)
+      return yield* judge(redis, [...(yield* crew.history), ...events])
     })
   }
 })

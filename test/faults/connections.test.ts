@@ -32,9 +32,9 @@ describe("a connection", () => {
         assert.strictEqual(yield* ask(() => redis.xlen(keys.stream)), 40)
       }).pipe(Effect.provide(Member.streams(proxy.url)))
       yield* join(server.url)
-      const { report } = yield* verdict
+      const { report } = yield* verdict()
       assert.deepStrictEqual(report.repetitions, [])
-    }).pipe(Effect.provide(Scene.layer()))
+    }).pipe(Scene.play())
   )
 
   it.live.each(
@@ -60,14 +60,14 @@ describe("a connection", () => {
         // Each fault meets a consumer that works.
         yield* settled(redis)
       }
-      const { letters, report } = yield* verdict
+      const { letters, report } = yield* verdict()
       assert.strictEqual(report.counts.published, rounds * 7)
       assert.deepStrictEqual(
         letters.map(({ id, reason }) => [id, reason]).toSorted(),
         Array.from({ length: rounds }, (_, round) => [`dead-${round}`, "Failed"])
       )
       assert.isAtLeast(member.happened("Disconnected"), rounds)
-    }).pipe(Effect.provide(Scene.layer()))
+    }).pipe(Scene.play())
   )
 
   it.live(
@@ -84,9 +84,9 @@ describe("a connection", () => {
           yield* Effect.timeout(snapped, "10 seconds")
           yield* settled(redis)
         }
-        const { report } = yield* verdict
+        const { report } = yield* verdict()
         assert.strictEqual(report.counts.published, 400)
-      }).pipe(Effect.provide(Scene.layer())),
+      }).pipe(Scene.play()),
     40_000
   )
 
@@ -105,9 +105,9 @@ describe("a connection", () => {
             "10 seconds"
           )
         }
-        const { report } = yield* verdict
+        const { report } = yield* verdict()
         assert.strictEqual(report.counts.published, 100)
-      }).pipe(Effect.provide(Scene.layer())),
+      }).pipe(Scene.play()),
     40_000
   )
 
@@ -130,9 +130,9 @@ describe("a connection", () => {
         yield* publish(many("during", 20, { act: "work" }))
         yield* proxy.pass
         yield* member.happens("Reconnected", 2)
-        const { report } = yield* verdict
+        const { report } = yield* verdict()
         assert.strictEqual(report.counts.published, 40)
-      }).pipe(Effect.provide(Scene.layer())),
+      }).pipe(Scene.play()),
     40_000
   )
 
@@ -159,9 +159,9 @@ describe("a connection", () => {
         yield* settled(redis)
         yield* proxy.pass
         yield* cutOff.happens("Settled", 2)
-        const { report } = yield* verdict
+        const { report } = yield* verdict()
         assert.strictEqual(report.counts.stale, 2)
-      }).pipe(Effect.provide(Scene.layer())),
+      }).pipe(Scene.play()),
     40_000
   )
 
@@ -186,10 +186,10 @@ describe("a connection", () => {
         })
         yield* member.happens("Disconnected", round + 1)
       }
-      const { report } = yield* verdict
+      const { report } = yield* verdict()
       assert.strictEqual(report.counts.published, 310)
       assert.strictEqual(member.happened("LeaseLost"), 0)
-    }).pipe(Effect.provide(Scene.layer()))
+    }).pipe(Scene.play())
   )
 
   it.live("E16 SCRIPT FLUSH in a loop: nobody notices", () =>
@@ -204,11 +204,11 @@ describe("a connection", () => {
           [`dead-${round}`, { act: "fail" }]
         ])
       }
-      const { letters, report } = yield* verdict
+      const { letters, report } = yield* verdict()
       assert.strictEqual(letters.length, 20)
       assert.isTrue(report.repetitions.every(({ because }) => because === "Retry"))
       assert.strictEqual(member.happened("ConsumerFailing"), 0)
-    }).pipe(Effect.provide(Scene.layer()))
+    }).pipe(Scene.play())
   )
 
   it.live("no server at all: publishing fails in time with a typed error, and leaving ends in time", () =>
@@ -223,6 +223,6 @@ describe("a connection", () => {
       const leaving = performance.now()
       yield* member.leave
       assert.isBelow(performance.now() - leaving, 11_000)
-    }).pipe(Effect.provide(Scene.layer()))
+    }).pipe(Scene.play())
   )
 })

@@ -79,7 +79,7 @@ describe("a hundred thousand messages", () => {
         const killed = reasons.get("Killed") ?? []
         assert.isAbove(killed.length, 0)
         assert.isAtMost(killed.length, workers * livesLost * (64 + 256))
-      }).pipe(Effect.provide(Scene.layer())),
+      }).pipe(Scene.play()),
     180_000
   )
 })

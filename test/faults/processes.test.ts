@@ -20,12 +20,12 @@ describe("a consumer process", () => {
       const peer = yield* hire()
       yield* victim.kill
       yield* peer.says("began hanging")
-      const told = yield* verdict
+      const told = yield* verdict()
       assert.include(again(told), "hanging after Killed")
       const [, second] = (yield* crew.history).filter(({ fact }) => fact._tag === "Started" && fact.id === "hanging")
       assert.deepInclude(second, { writer: peer.name })
       assert.deepInclude(second?.fact, { attempt: 2 })
-    }).pipe(Effect.provide(Scene.layer()))
+    }).pipe(Scene.play())
   )
 
   it.live(
@@ -37,13 +37,13 @@ describe("a consumer process", () => {
         yield* publish([["twice", { act: "writeAndDie", times: 1 }]])
         const peer = yield* hire()
         yield* peer.says("wrote twice accepted")
-        assert.deepStrictEqual(again(yield* verdict), ["twice after Killed"])
+        assert.deepStrictEqual(again(yield* verdict()), ["twice after Killed"])
         const effects = (yield* crew.history).flatMap(({ fact }) => (fact._tag === "Effect" ? [fact] : []))
         assert.deepStrictEqual(
           effects.map(({ accepted }) => accepted),
           [true, true]
         )
-      }).pipe(Effect.provide(Scene.layer()))
+      }).pipe(Scene.play())
   )
 
   it.live.each(["taken", "beforeSettling", "afterSettling"] as const)("E2 SIGKILL at the point %s", (failpoint) =>
@@ -53,12 +53,12 @@ describe("a consumer process", () => {
       yield* publish(many("work", 40, { act: "work", millis: 1 }))
       assert.strictEqual(yield* victim.gone, "SIGKILL")
       yield* hire()
-      const { report } = yield* verdict
+      const { report } = yield* verdict()
       assert.isTrue(report.repetitions.every(({ because }) => because === "Killed"))
       // Taken and not begun: nobody can tell of a handling. Settled before the kill: nothing to do again.
       if (failpoint === "beforeSettling") assert.isAbove(report.repetitions.length, 0)
       if (failpoint === "taken") assert.strictEqual(report.repetitions.length, 0)
-    }).pipe(Effect.provide(Scene.layer()))
+    }).pipe(Scene.play())
   )
 
   it.live(
@@ -78,13 +78,13 @@ describe("a consumer process", () => {
         yield* settled(redis)
         yield* zombie.resume
         yield* Effect.raceFirst(zombie.says("lost outside"), zombie.says("stale outside"))
-        yield* verdict
+        yield* verdict()
         const refused = (yield* crew.history).filter(
           ({ fact, writer }) =>
             writer === zombie.name && fact._tag === "Settled" && !fact.stale && fact.id === "outside"
         )
         assert.deepStrictEqual(refused, [])
-      }).pipe(Effect.provide(Scene.layer()))
+      }).pipe(Scene.play())
   )
 
   it.live(
@@ -98,11 +98,11 @@ describe("a consumer process", () => {
         yield* worker.terminate
         assert.strictEqual(yield* Effect.timeout(worker.gone, "8 seconds"), 0)
         yield* hire({ concurrency: 50 })
-        const { report } = yield* verdict
+        const { report } = yield* verdict()
         // Nobody was hurt, so every attempt is exactly the first: the checker has looked.
         assert.deepStrictEqual(report.repetitions, [])
         assert.strictEqual(report.counts.handlings, 100)
-      }).pipe(Effect.provide(Scene.layer()))
+      }).pipe(Scene.play())
   )
 
   it.live("E4 SIGTERM with too little time: what is running is handed back, and its attempt does not count", () =>
@@ -129,8 +129,8 @@ describe("a consumer process", () => {
       yield* third.says("began hanging")
       yield* third.kill
       yield* hire({ concurrency: 50 })
-      yield* verdict
-    }).pipe(Effect.provide(Scene.layer()))
+      yield* verdict()
+    }).pipe(Scene.play())
   )
 
   it.live("E26 poison that always fails: a dead letter when its policy ends", () =>
@@ -138,7 +138,7 @@ describe("a consumer process", () => {
       const { hire, publish, verdict } = yield* Scene.make
       yield* publish([["bad", { act: "fail" }], ...many("work", 20, { act: "work" })])
       yield* hire()
-      const { letters, report } = yield* verdict
+      const { letters, report } = yield* verdict()
       assert.deepStrictEqual(
         letters.map(({ attempts, id, reason }) => ({ attempts, id, reason })),
         [{ attempts: 3, id: "bad", reason: "Failed" }]
@@ -147,7 +147,7 @@ describe("a consumer process", () => {
         report.repetitions.map(({ because }) => because),
         ["Retry", "Retry"]
       )
-    }).pipe(Effect.provide(Scene.layer()))
+    }).pipe(Scene.play())
   )
 
   it.live("E26 poison that kills its process: a dead letter, unseen, at the limit; what was near it survives", () =>
@@ -161,12 +161,12 @@ describe("a consumer process", () => {
         assert.strictEqual(yield* worker.gone, "SIGKILL")
       }
       const last = yield* hire(orders)
-      const { letters } = yield* verdict
+      const { letters } = yield* verdict()
       assert.strictEqual(last.said("began deadly"), 0)
       assert.deepStrictEqual(
         letters.filter(({ id }) => id === "deadly").map(({ attempts, reason }) => ({ attempts, reason })),
         [{ attempts: 3, reason: "CrashLoop" }]
       )
-    }).pipe(Effect.provide(Scene.layer()))
+    }).pipe(Scene.play())
   )
 })

@@ -36,11 +36,11 @@ describe("a server that is killed", () => {
           { discard: true }
         )
         yield* Effect.all([producing, hurting], { concurrency: 2, discard: true })
-        const { report, text } = yield* verdict
+        const { report, text } = yield* verdict()
         console.log(`E5 ${text}`)
         assert.strictEqual(report.counts.published, 4000)
         for (const worker of workers) assert.isAtLeast(worker.said("Reconnected"), 3)
-      }).pipe(Effect.provide(Scene.layer({ appendonly: "always" }))),
+      }).pipe(Scene.play({ appendonly: "always" })),
     60_000
   )
 
@@ -56,10 +56,10 @@ describe("a server that is killed", () => {
       yield* worker.says("GroupRecreated")
       yield* publish(many("after", 100, { act: "work" }))
       yield* settled(redis)
-      const { text } = yield* verdict
+      const { text } = yield* verdict()
       console.log(`E8 ${text}`)
       const after = (yield* crew.history).filter(({ fact }) => fact._tag === "Ended" && fact.id.startsWith("after-"))
       assert.strictEqual(after.length, 100)
-    }).pipe(Effect.provide(Scene.layer()))
+    }).pipe(Scene.play())
   )
 })

@@ -473,7 +473,7 @@ const judgeHandlings = (tale: Tale, life: Life, say: Say): Array<Reason> => {
   let former: Handling | undefined
   for (const handling of life.handlings) {
     const { attempt, fence } = handling.fact
-    if (former !== undefined && fence <= former.fact.fence) {
+    if (former !== undefined && fence <= former.fact.fence && !forgotBetween(tale, former.at, handling.at)) {
       // A process that was stopped goes on with what it had in hand; whatever it does now, its fence is refused.
       const zombie = fence < former.fact.fence ? hindrance(tale, handling.writer, 0, handling.at) : undefined
       if (zombie === undefined) say("StaleFence", `${describe(handling)} after ${describe(former)}`)
@@ -488,7 +488,7 @@ const judgeHandlings = (tale: Tale, life: Life, say: Say): Array<Reason> => {
     // What a process took and did not live to begin counts as an attempt, and no handler tells of it.
     const unseen = life.unseen + tale.faults.filter((fault) => fault.from < handling.at).length
     const least =
-      former === undefined || because === "StateLost"
+      former === undefined || forgotBetween(tale, former.at, handling.at)
         ? 1
         : former.fact.attempt + (former.settled?.fact.as === "Release" && !former.settled.fact.stale ? 0 : 1)
     if (attempt < least || attempt > least + unseen) {
@@ -505,16 +505,16 @@ const explain = (tale: Tale, former: Handling, handling: Handling): Reason["beca
   if (settled !== undefined && !settled.fact.stale) {
     if (settled.fact.as === "Retry" || settled.fact.as === "Release") return settled.fact.as
     if (settled.at < handling.at) {
-      const forgotten = tale.faults.some(
-        ({ fault, from }) => fault === "StateLost" && settled.at <= from && from <= handling.at
-      )
-      return forgotten ? "StateLost" : undefined
+      return forgotBetween(tale, settled.at, handling.at) ? "StateLost" : undefined
     }
   }
   if (former.leaseLost || settled?.fact.stale === true) return "LeaseLost"
   return hindrance(tale, former.writer, former.at, Math.min(handling.at, settled?.at ?? Number.POSITIVE_INFINITY))
     ?.fault
 }
+
+const forgotBetween = (tale: Tale, from: number, until: number): boolean =>
+  tale.faults.some((fault) => fault.fault === "StateLost" && from <= fault.from && fault.from <= until)
 
 /** A fault that met the writer at some time between two instants. A dead process is not hindered later, and not before. */
 const hindrance = (tale: Tale, writer: string, from: number, until: number): Fault | undefined =>

@@ -17,8 +17,8 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { Redis, type RedisOptions } from "ioredis"
 import { Disconnected, type Reason, Rejected } from "../../Transport.ts"
-import { type Script, sha1 } from "./Script.ts"
-import { classify, isForeign } from "./ServerError.ts"
+import { commandsOf, firstDenied, type Script, sha1 } from "./Script.ts"
+import { classify, isDeniedInScript, isForeign } from "./ServerError.ts"
 
 /** One connection to the server, or the wait for the next one. */
 export interface Connection {
@@ -559,10 +559,20 @@ const evaluate = (
     const all = [scriptOrHash, keys.length, ...keys, ...args.map(toArgument)]
     return buffers ? client.callBuffer(command, all) : client.call(command, all)
   }
-  return call("EVALSHA", sha1(script)).catch((error: unknown) => {
-    if (!(error instanceof Error) || !error.message.startsWith("NOSCRIPT")) throw error
-    return call("EVAL", script.lua)
-  })
+  /** A refusal inside a script does not say which command it was about: find out, and say it as the server says it elsewhere. */
+  const explain = async (error: unknown): Promise<never> => {
+    if (isDeniedInScript(error)) {
+      const denied = await client.eval(firstDenied.lua, 1, keys[0] ?? "", ...commandsOf(script)).catch(() => undefined)
+      if (typeof denied === "string")
+        error.message = `NOPERM this user has no permissions to run the '${denied}' command`
+    }
+    throw error
+  }
+  return call("EVALSHA", sha1(script)).catch((error: unknown) =>
+    error instanceof Error && error.message.startsWith("NOSCRIPT")
+      ? call("EVAL", script.lua).catch(explain)
+      : explain(error)
+  )
 }
 
 /** ioredis takes bytes only as `Buffer`; the view copies nothing. */

@@ -26,7 +26,10 @@ export const classify = (error: unknown, command: string, key?: string): Reason 
   if (refusals.has(code)) return new Refused({ code, detail })
   if (tooManyClients.test(detail)) return new Refused({ code: "MAXCLIENTS", detail })
   if (code === "WRONGTYPE") return new WrongKeyType({ key: key ?? "(not known)", detail })
-  if (code === "NOPERM" || deniedInScript.test(detail)) return new NotPermitted({ command, detail })
+  if (code === "NOPERM" || deniedInScript.test(detail)) {
+    const denied = /run the '([^']+)' command/.exec(detail)?.[1] ?? command
+    return new NotPermitted({ command: denied === command.toLowerCase() ? command : denied, detail })
+  }
   if (authentications.has(code) || authentication.test(detail)) return new AuthenticationFailed({ detail })
   return new Rejected({ command, detail })
 }
@@ -69,8 +72,12 @@ const tooManyClients = /^ERR max number of clients/
 const authentications: ReadonlySet<string> = new Set(["DENIED", "NOAUTH", "WRONGPASS"])
 const authentication = /^ERR (?:invalid password|AUTH <password> called|Client sent AUTH)/
 
-/** Redis 7.0 answers a script without the permission with a plain `ERR`. */
+/** Redis 7.0 answers a script without the permission with a plain `ERR`, and does not say for which command. */
 const deniedInScript = /^ERR The user executing the script can't/
+
+/** That refusal, where it is about a command and not about a key. */
+export const isDeniedInScript = (error: unknown): error is Error =>
+  error instanceof Error && /ERR The user executing the script can't run this command/.test(error.message)
 
 /** Before 7.0 an error inside a script arrives wrapped: `ERR Error running script (call to f_...): @user_script:1: ...`. */
 const withoutScriptFrame = (detail: string): string =>
