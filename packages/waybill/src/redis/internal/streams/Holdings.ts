@@ -22,7 +22,9 @@ interface Waiter {
 }
 
 export class Holdings {
-  readonly #held = [new Map<string, StreamDelivery>(), new Map<string, StreamDelivery>()] as const
+  /** The ends of the chain of what is held, in the order in which it came. A map would cost more than all the rest here. */
+  #first: StreamDelivery | undefined
+  #last: StreamDelivery | undefined
   readonly #waiters: Array<Waiter> = []
   readonly #now: () => number
   readonly #demanded: () => void
@@ -49,10 +51,6 @@ export class Holdings {
 
   get buffered(): number {
     return this.#buffer.length
-  }
-
-  get size(): number {
-    return this.#held[0].size + this.#held[1].size
   }
 
   /** How many more the consumer could use: it waits for them, or asked for as many less than `millis` ago. */
@@ -91,20 +89,18 @@ export class Holdings {
     })
   }
 
-  /** Takes charge of deliveries and hands them to whoever waits. An older delivery of the same entry is lost by it. */
-  add(deliveries: ReadonlyArray<StreamDelivery>): ReadonlyArray<StreamDelivery> {
-    let superseded: Array<StreamDelivery> | undefined
+  /** Takes charge of deliveries and hands them to whoever waits. */
+  add(deliveries: ReadonlyArray<StreamDelivery>): void {
     for (const delivery of deliveries) {
-      const held = this.#held[delivery.source]
-      const before = held.get(delivery.entry)
-      if (before !== undefined) (superseded ??= []).push(before)
-      held.set(delivery.entry, delivery)
+      delivery.holder = this
+      delivery.before = this.#last
+      if (this.#last === undefined) this.#first = delivery
+      else this.#last.after = delivery
+      this.#last = delivery
     }
-    const lost = superseded === undefined ? none : this.#drop(superseded)
     if (this.#buffer.length === 0) this.#buffer = deliveries.slice()
     else this.#buffer.push(...deliveries)
     this.handOut()
-    return lost
   }
 
   handOut(): void {
@@ -121,7 +117,9 @@ export class Holdings {
   /** The next deliveries, if there are any and they are surely ours. */
   #cut(max: number): Taken | undefined {
     const buffer = this.#buffer
-    if (buffer.length === 0 || this.#now() >= this.#sureUntil(this.#oldestBuffered())) return undefined
+    if (buffer.length === 0) return undefined
+    const since = this.sureSince()
+    if (buffer.some((delivery) => delivery.renewedAt <= since)) return undefined
     if (buffer.length <= max) {
       this.#buffer = []
       return buffer as unknown as Taken // not empty: just looked
@@ -130,56 +128,46 @@ export class Holdings {
     return buffer.slice(0, max) as unknown as Taken // max is at least 1
   }
 
-  #oldestBuffered(): number {
-    let oldest = Infinity
-    for (const delivery of this.#buffer) oldest = Math.min(oldest, delivery.renewedAt)
-    return oldest
-  }
-
-  #sureUntil(renewedAt: number): number {
+  /** Nobody else can have been given yet what was renewed after this. */
+  sureSince(): number {
     // A tenth of the lease for what the network and two clocks may differ.
-    return Math.min(this.beatAt, renewedAt) + this.#leaseMillis * 0.9
-  }
-
-  /** Nobody else can have been given this delivery yet. */
-  isSure(delivery: StreamDelivery): boolean {
-    return this.#now() < this.#sureUntil(delivery.renewedAt)
+    const since = this.#now() - Math.floor(this.#leaseMillis * 0.9)
+    return this.beatAt > since ? since : Infinity
   }
 
   /** The delivery that is meant, if it is still held; a copy of it will do. */
   find(delivery: Delivery): StreamDelivery | undefined {
-    if (delivery instanceof StreamDelivery) {
-      return this.#held[delivery.source].get(delivery.entry) === delivery ? delivery : undefined
-    }
-    const [source, entry] = delivery.receipt.split(":")
-    const held = entry === undefined ? undefined : this.#held[source === "0" ? 0 : 1].get(entry)
-    return held?.receipt === delivery.receipt ? held : undefined
-  }
-
-  holds(source: Source, entry: string): boolean {
-    return this.#held[source].has(entry)
+    if (delivery instanceof StreamDelivery) return delivery.holder === this ? delivery : undefined
+    return this.all().find(({ fence, receipt }) => receipt === delivery.receipt && fence === delivery.fence)
   }
 
   /** The delivery is over. */
   forget(delivery: StreamDelivery): void {
-    this.#held[delivery.source].delete(delivery.entry)
+    if (delivery.holder !== this) return
+    const { after, before } = delivery
+    if (before === undefined) this.#first = after
+    else before.after = after
+    if (after === undefined) this.#last = before
+    else after.before = before
+    delivery.holder = delivery.before = delivery.after = undefined
   }
 
-  *all(): Iterable<StreamDelivery> {
-    for (const held of this.#held) yield* held.values()
+  all(): Array<StreamDelivery> {
+    const all: Array<StreamDelivery> = []
+    for (let delivery = this.#first; delivery !== undefined; delivery = delivery.after) all.push(delivery)
+    return all
+  }
+
+  /** The ids of the entries that are held from one stream. */
+  entries(source: Source): ReadonlySet<string> {
+    const entries = new Set<string>()
+    for (const delivery of this.all()) if (delivery.source === source) entries.add(delivery.entry)
+    return entries
   }
 
   /** For how long the oldest delivery has been held, in milliseconds. */
   age(): number | undefined {
-    // Maps keep the order of insertion.
-    let oldest = Infinity
-    for (const held of this.#held) {
-      for (const delivery of held.values()) {
-        oldest = Math.min(oldest, delivery.takenAt)
-        break
-      }
-    }
-    return oldest === Infinity ? undefined : this.#now() - oldest
+    return this.#first === undefined ? undefined : this.#now() - this.#first.takenAt
   }
 
   /** Takes back what has waited in the buffer for longer than `millis`: others could have had it. */
@@ -193,18 +181,9 @@ export class Holdings {
   /** These are no longer ours. Answers those that somebody had been given. */
   lose(deliveries: ReadonlyArray<StreamDelivery>): ReadonlyArray<StreamDelivery> {
     for (const delivery of deliveries) this.forget(delivery)
-    return this.#drop(deliveries)
-  }
-
-  #drop(deliveries: ReadonlyArray<StreamDelivery>): ReadonlyArray<StreamDelivery> {
-    if (deliveries.length === 0) return deliveries
     const gone = new Set(deliveries)
-    const before = this.#buffer.length
-    let unseen: ReadonlySet<StreamDelivery> = nobody
-    if (before > 0) {
-      unseen = new Set(this.#buffer.filter((delivery) => gone.has(delivery)))
-      if (unseen.size > 0) this.#buffer = this.#buffer.filter((delivery) => !gone.has(delivery))
-    }
+    const unseen = new Set(this.#buffer.filter((delivery) => gone.has(delivery)))
+    if (unseen.size > 0) this.#buffer = this.#buffer.filter((delivery) => !gone.has(delivery))
     const lost = deliveries.filter((delivery) => !unseen.has(delivery))
     if (lost.length > 0) {
       this.#lost.push(...lost)
@@ -248,6 +227,3 @@ export class Holdings {
     this.#failure = undefined
   }
 }
-
-const none: ReadonlyArray<StreamDelivery> = []
-const nobody: ReadonlySet<StreamDelivery> = new Set()

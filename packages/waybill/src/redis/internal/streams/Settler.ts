@@ -10,7 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import type { Delivery } from "../../../Delivery.ts"
-import type * as Settlement from "../../../Settlement.ts"
+import * as Settlement from "../../../Settlement.ts"
 import { Disconnected, type Reason, type Settled, TransportError } from "../../../Transport.ts"
 import type { Connection } from "../Connection.ts"
 import type { GroupKeys } from "../Keys.ts"
@@ -72,8 +72,10 @@ export class Settler {
   ): Effect.Effect<ReadonlyArray<Settled>, TransportError> {
     return Effect.suspend(() => {
       const { holdings } = this.#options
+      const since = holdings.sureSince()
       const answers: Array<Settled> = []
-      const acks: Array<Step> = []
+      const acks: Array<StreamDelivery> = []
+      const places: Array<number> = []
       const steps: Array<Step> = []
       for (let i = 0; i < settlements.length; i++) {
         const [given, settlement] = settlements[i] as (typeof settlements)[0] // i is within bounds
@@ -81,41 +83,55 @@ export class Settler {
         answers.push("Stale")
         if (delivery === undefined) continue
         delivery.settling = true
-        const step = { index: i, delivery, settlement, withFields: delivery.detached }
-        if (settlement._tag === "Ack" && (delivery.detached || holdings.isSure(delivery))) acks.push(step)
-        else steps.push(step)
+        if (settlement._tag === "Ack" && (delivery.detached || delivery.renewedAt > since)) {
+          acks.push(delivery)
+          places.push(i)
+        } else {
+          steps.push({ index: i, delivery, settlement, withFields: delivery.detached })
+        }
       }
       const work =
         steps.length === 0 && acks.length === 0
           ? Effect.void
           : Effect.gen({ self: this }, function* () {
-              if (acks.length > 0) steps.push(...(yield* this.#ack(acks, answers)))
+              if (acks.length > 0) {
+                const settled = yield* this.#ack(acks)
+                acks.forEach((delivery, i) => {
+                  const index = places[i] as number // as many as acks
+                  if (settled === undefined)
+                    steps.push({ index, delivery, settlement: Settlement.ack, withFields: false })
+                  else if (settled || delivery.detached) answers[index] = "Settled"
+                })
+              }
               for (let from = 0; from < steps.length; from += maxSteps) {
                 yield* this.#run(steps.slice(from, from + maxSteps), answers)
               }
             })
       return Effect.onExit(Effect.as(work, answers), (exit) => {
         if (Exit.isSuccess(exit)) return Effect.void
-        for (const { delivery } of acks) delivery.settling = false
+        for (const delivery of acks) delivery.settling = false
         for (const { delivery } of steps) delivery.settling = false
         return Effect.void
       })
     })
   }
 
-  /** Acks in one command while all leases are sure. When they no longer are, it answers the steps the script has to take. */
-  #ack(steps: ReadonlyArray<Step>, answers: Array<Settled>): Effect.Effect<ReadonlyArray<Step>, TransportError> {
+  /**
+   * Acks in one command while all leases are sure; answers whether all were ours, or `undefined` when the leases are not
+   * sure any more and nothing is known.
+   */
+  #ack(deliveries: ReadonlyArray<StreamDelivery>): Effect.Effect<boolean | undefined, TransportError> {
     const { commands, group, holdings, keys, settled, stream } = this.#options
-    const entries: [Array<string>, Array<string>] = [[], []]
+    const fresh: Array<string> = []
+    const again: Array<string> = []
     const uncounted: Array<string> = []
     let owned = 0
-    for (const { delivery } of steps) {
-      const { count, detached, entry, source } = delivery
-      entries[source].push(entry)
+    for (const { count, detached, entry, source } of deliveries) {
+      if (source === 0) fresh.push(entry)
+      else again.push(entry)
       if (count > 1) uncounted.push(`${source}${entry}`)
       if (!detached) owned++
     }
-    const [fresh, again] = entries
     const acked =
       again.length === 0 && uncounted.length === 0
         ? commands.run("xack", (client) => client.xack(stream, group, ...fresh), { key: stream })
@@ -129,22 +145,21 @@ export class Settler {
               ]).then(([main, retry]) => main + retry),
             { key: `${stream}, ${keys.retry} or ${keys.released}` }
           )
-    const sure = () => steps.every(({ delivery }) => delivery.detached || holdings.isSure(delivery))
+    const sure = () => {
+      const since = holdings.sureSince()
+      return deliveries.every(({ detached, renewedAt }) => detached || renewedAt > since)
+    }
     return Effect.map(
       this.#persistently((repeated, ambiguous) =>
         repeated && !sure() ? noAnswer : Effect.map(acked, (count) => ({ count, ambiguous }))
       ),
       (result) => {
-        if (result === undefined) return steps
+        if (result === undefined) return undefined
+        for (const delivery of deliveries) holdings.forget(delivery)
+        settled()
         // Fewer than we had: somebody took some over before the command arrived, and nothing tells which. After a lost
         // answer it is what our own success looks like.
-        const done = result.count >= owned || (result.ambiguous && sure())
-        for (const { delivery, index } of steps) {
-          if (done || delivery.detached) answers[index] = "Settled"
-          holdings.forget(delivery)
-        }
-        settled()
-        return none
+        return result.count >= owned || (result.ambiguous && sure())
       }
     )
   }
@@ -176,7 +191,7 @@ export class Settler {
             continue
           }
           // After a lost answer, "not yours" is also what our own success looks like.
-          const done = told === "O" || (result.ambiguous && holdings.isSure(step.delivery))
+          const done = told === "O" || (result.ambiguous && step.delivery.renewedAt > holdings.sureSince())
           answers[step.index] = done ? "Settled" : "Stale"
           holdings.forget(step.delivery)
           if (step.settlement._tag === "Retry") this.#options.delayed(delayOf(step.settlement))
@@ -256,7 +271,6 @@ export class Settler {
   }
 }
 
-const none: ReadonlyArray<Step> = []
 const noAnswer = Effect.succeed(undefined)
 
 const delayOf = (retry: Settlement.Retry): number => Math.min(longest, Math.ceil(Duration.toMillis(retry.delay)))

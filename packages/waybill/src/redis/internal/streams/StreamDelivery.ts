@@ -32,10 +32,15 @@ export class StreamDelivery implements Delivery {
   publishedAt: number
   attempt: number
   fence: number
+  /** With the fence it names the delivery. Made of nothing new: one string less for each message. */
   readonly receipt: string
-  /** When it was last known to be ours, by the clock of this process. */
+  /** When it was last known to be ours, and when it came, by the clock of the receiver. */
   renewedAt: number
   readonly takenAt: number
+  /** Who answers for it, until it is settled or lost, and its neighbours there. */
+  holder: object | undefined = undefined
+  before: StreamDelivery | undefined = undefined
+  after: StreamDelivery | undefined = undefined
   /** It is being settled: if the server says it is no longer ours, that may be our own doing. */
   settling = false
   /** The group was lost, and the entry with it; what is here is all there is. */
@@ -64,7 +69,7 @@ export class StreamDelivery implements Delivery {
     this.publishedAt = 0
     this.attempt = count - released
     this.fence = count
-    this.receipt = `${source}:${entry}:${count}`
+    this.receipt = source === 0 ? entry : `retry:${entry}`
     this.renewedAt = now
     this.takenAt = now
     if (fields.length === 2 && fields[0] === "payload" && source === 0) {

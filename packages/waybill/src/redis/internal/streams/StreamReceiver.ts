@@ -69,6 +69,8 @@ const leaveLimit = 500
 const trimLimit = 20_000
 /** How soon a beat is repeated that somebody waits for. */
 const hurryMillis = 50
+/** Who pauses a group does not wait longer for a receiver of its process. */
+const longestLook = 1000
 /** Leaving takes no longer, however long a shutdown may take. */
 const longestLeave = 3000
 
@@ -97,6 +99,7 @@ export const make = Effect.fnUntraced(function* (
 export class StreamReceiver implements Receiver {
   readonly consumer = `${hostname()}-${process.pid}-${SecureRandom.uuidV4Unsafe().slice(0, 8)}`
   readonly #options: ReceiverOptions
+  readonly #startedAt: bigint
   readonly #keys: GroupKeys
   readonly #leaseMillis: number
   readonly #holdings: Holdings
@@ -119,6 +122,9 @@ export class StreamReceiver implements Receiver {
   /** The last claim took all it could. */
   #moreToClaim = false
   #settledSince = false
+  /** How many beats have begun, and who waits for the end of one that begins after theirs. */
+  #beats = 0
+  readonly #looks = new Set<{ readonly after: number; readonly done: () => void }>()
   #dueAt = Infinity
   #renewedAt = -Infinity
   #scannedAt = -Infinity
@@ -126,6 +132,7 @@ export class StreamReceiver implements Receiver {
 
   constructor(options: ReceiverOptions) {
     this.#options = options
+    this.#startedAt = options.clock.monotonicTimeNanosUnsafe()
     const { commands, deadLetters, keys, subscription } = options
     const { group } = subscription
     this.#keys = keys.group(group)
@@ -174,8 +181,18 @@ export class StreamReceiver implements Receiver {
     this.#wakeKeeper?.()
   }
 
-  /** Looks at once whether the group is paused. */
-  readonly look: Effect.Effect<void> = Effect.sync(() => this.expect(0))
+  /** Looks at once whether the group is paused; returns when it knows, or soon. */
+  readonly look: Effect.Effect<void> = Effect.asVoid(
+    Effect.timeoutOption(
+      Effect.callback<void>((resume) => {
+        const look = { after: this.#beats, done: () => resume(Effect.void) }
+        this.#looks.add(look)
+        this.expect(0)
+        return Effect.sync(() => this.#looks.delete(look))
+      }),
+      longestLook
+    )
+  )
 
   /** Stands still or goes on, like a process that is stopped: nothing is read or renewed meanwhile. */
   readonly setSilent = (silent: boolean): Effect.Effect<void> =>
@@ -214,8 +231,8 @@ export class StreamReceiver implements Receiver {
     return this.#options.subscription.group
   }
 
-  /** Milliseconds that pass while the process lives, whatever is done to the wall clock. */
-  readonly #now = (): number => Number(this.#options.clock.monotonicTimeNanosUnsafe()) / 1e6
+  /** Milliseconds since the receiver was made, whatever is done to the wall clock. Small and whole: such numbers cost nothing to keep. */
+  readonly #now = (): number => Number((this.#options.clock.monotonicTimeNanosUnsafe() - this.#startedAt) / 1_000_000n)
 
   #failureOf(reason: Reason): TransportError {
     return new TransportError({ operation: "receive", topic: this.#options.topic, reason })
@@ -376,13 +393,9 @@ export class StreamReceiver implements Receiver {
         doubtful ||= isDoubtful(delivery.body)
       }
     }
-    return doubtful ? Effect.flatMap(this.#exact(deliveries), (exact) => this.#add(exact)) : this.#add(deliveries)
-  }
-
-  #add(deliveries: ReadonlyArray<StreamDelivery>): Effect.Effect<void> {
-    if (deliveries.length === 0) return Effect.void
-    const superseded = this.#holdings.add(deliveries)
-    return superseded.length === 0 ? Effect.void : this.#reportLost(superseded)
+    if (doubtful) return Effect.map(this.#exact(deliveries), (exact) => this.#holdings.add(exact))
+    this.#holdings.add(deliveries)
+    return Effect.void
   }
 
   /** Reads again, as bytes, what did not look like text. What cannot be read now is found again later as unknown. */
@@ -417,6 +430,13 @@ export class StreamReceiver implements Receiver {
         })
       )
     }
+    if (reason._tag === "WrongKeyType") {
+      // The read is about two keys and the answer about one of them; the beat tells which.
+      return Effect.andThen(
+        Effect.sync(() => this.expect(0)),
+        Effect.sleep(hurryMillis)
+      )
+    }
     return Effect.sync(() => this.#holdings.fail(this.#failureOf(reason)))
   }
 
@@ -427,6 +447,7 @@ export class StreamReceiver implements Receiver {
       const unknown: Array<readonly [Source, string]> = []
       for (const source of [0, 1] as const) {
         const key = source === 0 ? keys.stream : this.#keys.retry
+        const held = this.#holdings.entries(source)
         let from = "-"
         while (true) {
           const page = yield* commands
@@ -437,7 +458,7 @@ export class StreamReceiver implements Receiver {
               { key }
             )
             .pipe(Effect.catchIf(isGroupGone, () => Effect.succeed([])))
-          for (const [entry] of page) if (!this.#holdings.holds(source, entry)) unknown.push([source, entry])
+          for (const [entry] of page) if (!held.has(entry)) unknown.push([source, entry])
           const last = page.at(-1)
           if (last === undefined || page.length < 1000) break
           from = `(${last[0]}`
@@ -456,7 +477,11 @@ export class StreamReceiver implements Receiver {
   readonly #keep: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
     while (true) {
       if (!this.#silent && !this.#stopping) {
+        const beat = ++this.#beats
         const result = yield* Effect.result(survivable(this.#beat))
+        for (const look of this.#looks) {
+          if (look.after < beat && this.#looks.delete(look)) look.done()
+        }
         if (Result.isSuccess(result)) {
           this.#holdings.recover()
           if (result.success) continue
@@ -595,12 +620,10 @@ export class StreamReceiver implements Receiver {
   #lose(deliveries: ReadonlyArray<StreamDelivery>): Effect.Effect<void> {
     if (deliveries.length === 0) return Effect.void
     const lost = this.#holdings.lose(deliveries)
-    return lost.length === 0 ? Effect.void : this.#reportLost(lost)
-  }
-
-  #reportLost(deliveries: ReadonlyArray<StreamDelivery>): Effect.Effect<void> {
     const { lifecycle, topic } = this.#options
-    return lifecycle.report({ _tag: "LeaseLost", topic, group: this.#group, deliveries })
+    return lost.length === 0
+      ? Effect.void
+      : lifecycle.report({ _tag: "LeaseLost", topic, group: this.#group, deliveries: lost })
   }
 
   /** Gives back what was read for somebody who no longer asks. */
@@ -630,7 +653,8 @@ export class StreamReceiver implements Receiver {
             >, // one row an entry, its id first
           { key }
         )
-        for (const [entry] of page) if (!this.#holdings.holds(source, entry)) found.push([source, entry])
+        const held = this.#holdings.entries(source)
+        for (const [entry] of page) if (!held.has(entry)) found.push([source, entry])
       }
       return found
     })
@@ -675,7 +699,7 @@ export class StreamReceiver implements Receiver {
       const deliveries = taken.map(toDelivery)
       for (const claimed of taken) if (from.has(claimed[5])) count++
       const graves = buried.map(toDelivery)
-      yield* this.#add(yield* this.#exact(deliveries))
+      this.#holdings.add(yield* this.#exact(deliveries))
       if (from.size > 0) yield* lifecycle.report({ _tag: "Claimed", topic, group, from: [...from], count })
       for (const delivery of graves) {
         // Nobody settles what nobody has seen, so nobody else tells of it.
