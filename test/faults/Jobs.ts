@@ -34,8 +34,8 @@ export interface Site {
   readonly say: (line: string) => void
   /** Ends this process with SIGKILL; the next instruction is not reached. */
   readonly die: () => void
-  /** Writes to the store outside unless that has seen a greater fence; whether it was accepted. */
-  readonly write: (id: string, fence: number) => Effect.Effect<boolean>
+  /** Writes to the store outside unless that has seen a greater fence: then it is the how many-th write, otherwise 0. */
+  readonly write: (id: string, fence: number) => Effect.Effect<number>
 }
 
 export interface Terms {
@@ -73,8 +73,9 @@ const perform =
       recorder.record({ _tag: "Fault", fault: "Killed", target: recorder.writer })
       die()
     })
-    const put = Effect.map(write(id, fence), (accepted) => {
-      recorder.record({ _tag: "Effect", group, id, fence, accepted })
+    const put = Effect.map(write(id, fence), (order) => {
+      const accepted = order > 0
+      recorder.record({ _tag: "Effect", group, id, fence, accepted, order })
       say(`wrote ${id} ${accepted ? "accepted" : "refused"}`)
     })
     switch (job.act) {

@@ -69,13 +69,14 @@ export const join = Effect.fnUntraced(function* (name: string, url: string, term
           )
       })
     )
+  let writes = 0
   const site = {
     recorder,
     say: note,
     die: () => {
       throw new Error("a member of this process cannot die")
     },
-    write: () => Effect.succeed(true)
+    write: () => Effect.sync(() => ++writes)
   }
   const fiber = yield* Consumer.run(consumer(site, terms)).pipe(Effect.provide(context), Effect.forkIn(scope))
   const member: Member = {

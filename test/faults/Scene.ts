@@ -6,7 +6,7 @@ import { RedisServer } from "@waybill/testing"
 import { Effect, Layer, Logger, type Scope } from "effect"
 import type { Terms } from "./Jobs.ts"
 import * as Member from "./Member.ts"
-import { client, judge, publish, settled } from "./Verdict.ts"
+import { client, disconnected, judge, publish, settled } from "./Verdict.ts"
 import type { WaybillOrders } from "./waybill-worker.ts"
 import * as WorkerProcess from "./WorkerProcess.ts"
 
@@ -36,8 +36,15 @@ export const make = Effect.gen(function* () {
     redis,
     crew,
     publish: (jobs: Parameters<typeof publish>[1]) => publish(crew.recorder, jobs),
-    hire: (orders: Omit<WaybillOrders, "url"> & { readonly every?: number } = {}) =>
-      crew.hire("waybill-worker.ts", { ...orders, url: server.url }),
+    /** `through` is the port of a proxy in front of the server. */
+    hire: ({
+      through,
+      ...orders
+    }: Omit<WaybillOrders, "url"> & { readonly every?: number; readonly through?: number } = {}) =>
+      crew.hire("waybill-worker.ts", {
+        ...orders,
+        url: through === undefined ? server.url : `redis://127.0.0.1:${through}`
+      }),
     /** Consumers in this process; `url` is the server's, or that of a proxy in front of it. */
     join: (url: string, terms?: Terms) =>
       Effect.gen(function* () {
@@ -51,6 +58,7 @@ export const make = Effect.gen(function* () {
       yield* settled(redis)
       yield* crew.dismiss
       yield* Effect.forEach(members, (member) => member.leave, { concurrency: "unbounded" })
+      yield* disconnected(redis)
       const events = [...members, ...others].flatMap((member) => member.recorder.events)
       return yield* judge(redis, [...(yield* crew.history), ...events])
     })

@@ -113,6 +113,23 @@ export const settled = (redis: Redis, within = 15): Effect.Effect<void, NotSettl
     Effect.asVoid
   )
 
+/** Waits until the server has no connection of a worker or a member left. */
+export const disconnected = (redis: Redis): Effect.Effect<void, NotSettled> =>
+  Effect.map(
+    ask(() => redis.client("LIST")),
+    (list) =>
+      String(list)
+        .split("\n")
+        .filter((line) => /name=(?:worker|member)-/.test(line))
+  ).pipe(
+    Effect.repeat({ until: (open) => open.length === 0, schedule: Schedule.spaced("20 millis") }),
+    Effect.timeoutOrElse({
+      duration: "3 seconds",
+      orElse: () => Effect.fail(new NotSettled({ message: "those who have left are still connected" }))
+    }),
+    Effect.asVoid
+  )
+
 const told = (rest: History.Remains, within: number): string =>
   (["undelivered", "pending", "waiting"] as const).reduce(
     (text, place) => `${text} ${rest[place].length} ${place} (${rest[place].slice(0, 5)})`,
@@ -168,12 +185,17 @@ export const many = (name: string, count: number, job: Job): Array<readonly [id:
   Array.from({ length: count }, (_, i) => [`${name}-${i}`, job])
 
 /**
- * Chance that can be repeated: it is drawn from WAYBILL_SEED, or from a new seed, and printed either way. Only what the
+ * Chance that can be repeated: drawn from WAYBILL_SEED, or from a new seed, which is printed either way. Only what the
  * test does is drawn from it, never what the library does.
  */
-export const seeded = <A>(name: string, draw: Effect.Effect<A>): Effect.Effect<A> =>
+export const drawing = (name: string): Effect.Effect<<A>(draw: Effect.Effect<A>) => Effect.Effect<A>> =>
   Effect.gen(function* () {
     const seed = process.env.WAYBILL_SEED ?? String(yield* Random.nextIntBetween(1, 1_000_000_000))
     console.log(`${name}: WAYBILL_SEED=${seed}`)
-    return yield* Random.withSeed(draw, seed)
+    const random = yield* Random.Random.pipe(Random.withSeed(seed))
+    return Effect.provideService(Random.Random, random)
   })
+
+/** The same for a test that draws once. */
+export const seeded = <A>(name: string, draw: Effect.Effect<A>): Effect.Effect<A> =>
+  Effect.flatMap(drawing(name), (from) => from(draw))

@@ -3,7 +3,7 @@
  * standard output what it is doing, so that a test can wait for the moment to strike.
  */
 import { spawn } from "node:child_process"
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
@@ -80,6 +80,8 @@ const make = Effect.gen(function* () {
   ): Effect.fn.Return<WorkerProcess, WorkerFailed, Scope.Scope> {
     const name = `worker-${paths.length + 1}`
     const history = join(dir, `${name}.ndjson`)
+    // It may be killed before it has written anything.
+    writeFileSync(history, "")
     const full: Orders = { ...orders, name, history, every: orders.every ?? 1 }
     const worker = yield* Effect.acquireRelease(
       Effect.sync(() => start(program, full, recorder)),

@@ -68,12 +68,13 @@ const write = (id: string, fence: number) =>
     store.eval(
       `if tonumber(redis.call('GET', KEYS[1]) or '0') > tonumber(ARGV[1]) then return 0 end
        redis.call('SET', KEYS[1], ARGV[1])
-       return 1`,
-      1,
+       return redis.call('INCR', KEYS[2])`,
+      2,
       `outside:${id}`,
+      "outside",
       fence
     )
-  ).pipe(Effect.map((accepted) => accepted === 1))
+  ).pipe(Effect.map(Number))
 
 const program = Effect.gen(function* () {
   const { lifecycle } = yield* Transport.Transport
@@ -93,7 +94,10 @@ const toStderr = Logger.make(({ logLevel, message }) => void writeSync(2, `${log
 program.pipe(
   Effect.scoped,
   Effect.provide(
-    Failpoints.pipe(Layer.provideMerge(RedisStreams.layer()), Layer.provide(IoRedis.layerUrl(orders.url)))
+    Failpoints.pipe(
+      Layer.provideMerge(RedisStreams.layer()),
+      Layer.provide(IoRedis.layer({ url: orders.url, connectionName: orders.name }))
+    )
   ),
   Effect.provide(Logger.layer([toStderr])),
   NodeRuntime.runMain({

@@ -43,12 +43,13 @@ const settled = (
   stale = false
 ): History.Fact => ({ _tag: "Settled", group: g, id, fence, as, stale })
 const leaseLost = (id: string, fence: number): History.Fact => ({ _tag: "LeaseLost", group: g, id, fence })
-const effect = (id: string, fence: number, accepted = true): History.Fact => ({
+const effect = (id: string, fence: number, accepted = true, order = fence): History.Fact => ({
   _tag: "Effect",
   group: g,
   id,
   fence,
-  accepted
+  accepted,
+  order
 })
 const fault = (kind: "Killed" | "Stopped" | "Unreachable" | "StateLost", target: string): History.Fact => ({
   _tag: "Fault",
@@ -166,6 +167,22 @@ const kept: ReadonlyArray<Case & { readonly again?: ReadonlyArray<History.Repeti
       [a, settled("1", 1, "Ack", true)]
     ],
     promises: { effectsOnce: true },
+    again: ["LeaseLost"]
+  },
+  {
+    name: "effects in order, whose answers arrived in another",
+    lines: [
+      [p, published("1")],
+      [a, started("1", 1, 1)],
+      ["test", fault("Unreachable", a)],
+      [b, started("1", 2, 2)],
+      [b, effect("1", 2, true, 2)],
+      [b, ended("1", 2)],
+      [b, settled("1", 2, "Ack")],
+      [a, effect("1", 1, true, 1)],
+      [a, ended("1", 1)],
+      [a, settled("1", 1, "Ack", true)]
+    ],
     again: ["LeaseLost"]
   },
   {
@@ -394,10 +411,10 @@ const broken: ReadonlyArray<Case & { readonly tags: ReadonlyArray<History.Violat
       [a, started("1", 1, 1)],
       ["test", fault("Stopped", a)],
       [b, started("1", 2, 2)],
-      [b, effect("1", 2)],
+      [b, effect("1", 2, true, 1)],
       [b, ended("1", 2)],
       [b, settled("1", 2, "Ack")],
-      [a, effect("1", 1)],
+      [a, effect("1", 1, true, 2)],
       [a, settled("1", 1, "Ack", true)]
     ]
   },

@@ -49,8 +49,17 @@ export const Fact = Schema.TaggedUnion({
   },
   /** The consumer learned that the delivery is no longer its own. */
   LeaseLost: { group: Schema.String, id: Schema.String, fence: Schema.Number },
-  /** The handler wrote to another store, which accepted the fence or refused it. */
-  Effect: { group: Schema.String, id: Schema.String, fence: Schema.Number, accepted: Schema.Boolean },
+  /**
+   * The handler wrote to another store, which accepted the fence or refused it. `order` grows with what that store
+   * accepted: answers may arrive in another one.
+   */
+  Effect: {
+    group: Schema.String,
+    id: Schema.String,
+    fence: Schema.Number,
+    accepted: Schema.Boolean,
+    order: Schema.Number
+  },
   /**
    * The test hurts a process, or with `*` all of them. Written before it is done. `StateLost`: the store forgets
    * everything, and what was published before is owed no longer.
@@ -450,7 +459,7 @@ const judgeEnd = (tale: Tale, id: string, life: Life, places: ReadonlyArray<Plac
 }
 
 const judgeEffects = (life: Life, promises: Promises, say: Say): void => {
-  const accepted = life.effects.filter(({ fact }) => fact.accepted)
+  const accepted = life.effects.filter(({ fact }) => fact.accepted).sort((a, b) => a.fact.order - b.fact.order)
   let highest: At<"Effect"> | undefined
   for (const effect of accepted) {
     if (highest !== undefined && effect.fact.fence < highest.fact.fence) {
