@@ -7,7 +7,7 @@
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, clock, deadLetters, drains, mismatch, split, xpending } from "./ScriptParts.ts"
+import { add, ask, clock, deadLetters, drains, mismatch, split } from "./ScriptParts.ts"
 
 /**
  * Ends deliveries, each in its own way.
@@ -35,7 +35,7 @@ import { add, clock, deadLetters, drains, mismatch, split, xpending } from "./Sc
  */
 export const settle: Script = {
   name: "waybill/settle",
-  lua: `${drains}${mismatch}${clock}${add}${split}${xpending}
+  lua: `${drains}${mismatch}${clock}${add}${split}${ask}
 local waiting, bodies, dead, released, state = KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local group, consumer = ARGV[1], ARGV[2]
 local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(waiting, 'zset')
@@ -63,7 +63,7 @@ while i <= #ARGV do
   local member = source .. entry
   local mine = count == 0
   if not mine then
-    local owned = xpending(stream, group, entry, entry, 1, consumer)
+    local owned = ask('XPENDING', stream, group, entry, entry, 1, consumer)
     mine = owned and #owned == 1 and owned[1][4] == count
   end
   local answer = 'O'
@@ -136,7 +136,7 @@ return {'OK', table.concat(answers), buried and keepDead(ARGV[4], tonumber(ARGV[
  */
 export const claim: Script = {
   name: "waybill/claim",
-  lua: `${drains}${mismatch}${clock}${add}${split}${xpending}
+  lua: `${drains}${mismatch}${clock}${add}${split}${ask}
 local consumers, released, dead, state = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local group, consumer, nobody = ARGV[1], ARGV[2], ARGV[3]
 local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(consumers, 'zset')
@@ -178,7 +178,7 @@ local function adopt(source, entry, count, owner)
 end
 
 for i = 9, #ARGV, 2 do
-  local own = xpending(KEYS[ARGV[i] + 1], group, ARGV[i + 1], ARGV[i + 1], 1, consumer)
+  local own = ask('XPENDING', KEYS[ARGV[i] + 1], group, ARGV[i + 1], ARGV[i + 1], 1, consumer)
   if own and own[1] then adopt(tonumber(ARGV[i]), own[1][1], own[1][4], consumer) end
 end
 
@@ -187,7 +187,7 @@ local function drain(owner, idle)
   for source = 0, 1 do
     local left = budget - #taken
     if left <= 0 then return end
-    local held = xpending(KEYS[source + 1], group, 'IDLE', idle, '-', '+', left, owner)
+    local held = ask('XPENDING', KEYS[source + 1], group, 'IDLE', idle, '-', '+', left, owner)
     if held then
       for _, p in ipairs(held) do adopt(source, p[1], p[4], owner) end
     end
@@ -195,7 +195,7 @@ local function drain(owner, idle)
 end
 local function remove(owner)
   for source = 0, 1 do
-    local held = xpending(KEYS[source + 1], group, '-', '+', 1, owner)
+    local held = ask('XPENDING', KEYS[source + 1], group, '-', '+', 1, owner)
     if not held or #held > 0 then return end
   end
   for source = 0, 1 do redis.call('XGROUP', 'DELCONSUMER', KEYS[source + 1], group, owner) end
@@ -209,14 +209,11 @@ for _, owner in ipairs(redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMI
 end
 -- Consumers without a heartbeat are none of ours, or were made again by a read that outlived its process.
 for source = 0, 1 do
-  local members = redis.pcall('XINFO', 'CONSUMERS', KEYS[source + 1], group)
-  if not members.err then
-    for _, flat in ipairs(members) do
-      local owner, pending, idle = flat[2], flat[4], flat[6]
-      if owner ~= nobody and not redis.call('ZSCORE', consumers, owner) then
-        if pending > 0 then drain(owner, ARGV[8])
-        elseif idle > 3600000 then remove(owner) end
-      end
+  for _, flat in ipairs(ask('XINFO', 'CONSUMERS', KEYS[source + 1], group) or {}) do
+    local owner, pending, idle = flat[2], flat[4], flat[6]
+    if owner ~= nobody and not redis.call('ZSCORE', consumers, owner) then
+      if pending > 0 then drain(owner, ARGV[8])
+      elseif idle > 3600000 then remove(owner) end
     end
   end
 end
@@ -242,12 +239,12 @@ return {'OK', taken, buried, gone, #buried > 0 and keepDead(ARGV[6], tonumber(AR
  */
 export const renew: Script = {
   name: "waybill/renew",
-  lua: `${drains}${xpending}
+  lua: `${drains}${ask}
 local group, consumer = ARGV[1], ARGV[2]
 local answers = {}
 for i = 3, #ARGV, 3 do
   local stream, entry = KEYS[ARGV[i] + 1], ARGV[i + 1]
-  local owned = xpending(stream, group, entry, entry, 1, consumer)
+  local owned = ask('XPENDING', stream, group, entry, entry, 1, consumer)
   if owned and #owned == 1 and owned[1][4] == tonumber(ARGV[i + 2]) then
     -- XCLAIM would drop an entry that was cut off, and with it our right to settle it.
     if #redis.call('XRANGE', stream, entry, entry) == 1 then

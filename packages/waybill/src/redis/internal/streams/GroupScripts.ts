@@ -5,7 +5,7 @@
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, clock, drains, ids, mismatch, xpending } from "./ScriptParts.ts"
+import { add, ask, clock, drains, ids, mismatch } from "./ScriptParts.ts"
 
 /** Whoever is handed back entries: not a process, and always as good as dead, so that the next claim finds them. */
 export const nobody = "(released)"
@@ -107,14 +107,14 @@ return {'OK', main, again, known and 1 or 0, from, first}
  */
 export const beat: Script = {
   name: "waybill/beat",
-  lua: `${drains}${mismatch}${clock}${ids}${add}${xpending}
+  lua: `${drains}${mismatch}${clock}${ids}${add}${ask}
 local stream, retry, consumers, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, consumer = ARGV[1], ARGV[2]
 local wrong = mismatch(stream, 'stream') or mismatch(retry, 'stream') or mismatch(consumers, 'zset')
   or mismatch(state, 'hash') or mismatch(KEYS[5], 'hash') or mismatch(KEYS[6], 'zset') or mismatch(KEYS[7], 'hash')
   or mismatch(KEYS[8], 'zset') or mismatch(KEYS[9], 'hash')
 if wrong then return wrong end
-local pending, retrying = xpending(stream, group), xpending(retry, group)
+local pending, retrying = ask('XPENDING', stream, group), ask('XPENDING', retry, group)
 if not pending or not retrying then return {'NOGROUP'} end
 local now = clock()
 
@@ -211,16 +211,17 @@ return {'OK', alive and 1 or 0, noted[3] and 1 or 0, more, next, cut}
  * | reply | |
  * |---|---|
  * | `OK`, removed | how many entries are gone |
+ * | `WRONGTYPE`, key, found | |
  */
 export const trim: Script = {
   name: "waybill/trim",
-  lua: `${drains}${ids}
+  lua: `${drains}${mismatch}${ids}${ask}
+local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(KEYS[3], 'set')
+if wrong then return wrong end
 local function settled(stream, registered)
   local low
   local there = {}
-  local groups = redis.pcall('XINFO', 'GROUPS', stream)
-  if groups.err then return end
-  for _, g in ipairs(groups) do
+  for _, g in ipairs(ask('XINFO', 'GROUPS', stream) or {}) do
     local name, pending, from
     for i = 1, #g, 2 do
       if g[i] == 'name' then name = g[i + 1] end
@@ -245,10 +246,7 @@ local function cut(stream, registered)
   removed = removed + count
 end
 cut(KEYS[2], {})
-if ARGV[2] == '1' then
-  local registered = redis.pcall('SMEMBERS', KEYS[3])
-  if not registered.err then cut(KEYS[1], registered) end
-end
+if ARGV[2] == '1' then cut(KEYS[1], redis.call('SMEMBERS', KEYS[3])) end
 return {'OK', removed}
 `
 }
@@ -273,12 +271,12 @@ return {'OK', removed}
  */
 export const leave: Script = {
   name: "waybill/leave",
-  lua: `${drains}${xpending}
+  lua: `${drains}${ask}
 local group, consumer, limit = ARGV[1], ARGV[2], tonumber(ARGV[4])
 local more = 0
 for source = 0, 1 do
   local stream = KEYS[source + 1]
-  local held = xpending(stream, group, '-', '+', limit, consumer)
+  local held = ask('XPENDING', stream, group, '-', '+', limit, consumer)
   if held then
     for _, p in ipairs(held) do
       redis.call('XCLAIM', stream, group, ARGV[3], 0, p[1], 'TIME', 0, 'JUSTID')

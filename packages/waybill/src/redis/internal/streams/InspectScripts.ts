@@ -5,7 +5,7 @@
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, clock, drains, mismatch, reads } from "./ScriptParts.ts"
+import { add, ask, clock, drains, mismatch, reads } from "./ScriptParts.ts"
 
 /**
  * A topic without its groups.
@@ -62,7 +62,7 @@ return {'OK', redis.call('HGET', meta, 'pattern') or '', redis.call('XLEN', stre
  */
 export const describe: Script = {
   name: "waybill/describe",
-  lua: `${reads}${mismatch}${clock}
+  lua: `${reads}${mismatch}${clock}${ask}
 local waiting, dead, consumers, state = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local group, nobody = ARGV[1], ARGV[2]
 local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(waiting, 'zset')
@@ -100,20 +100,17 @@ end
 local pending, released, oldest, held = 0, 0, 0, {}
 for source = 0, 1 do
   local stream = KEYS[source + 1]
-  local members = redis.pcall('XINFO', 'CONSUMERS', stream, group)
-  if not members.err then
-    for _, flat in ipairs(members) do
-      local member = of(flat)
-      local name, count = member['name'], member['pending']
-      if name == nobody then
-        released = released + count
-      elseif count > 0 then
-        pending = pending + count
-        held[name] = (held[name] or 0) + count
-        oldest = math.max(oldest, redis.call('XPENDING', stream, group, '-', '+', 1, name)[1][3])
-        local since = redis.call('HGET', state, 'oldest:' .. name)
-        if since then oldest = math.max(oldest, now - tonumber(since)) end
-      end
+  for _, flat in ipairs(ask('XINFO', 'CONSUMERS', stream, group) or {}) do
+    local member = of(flat)
+    local name, count = member['name'], member['pending']
+    if name == nobody then
+      released = released + count
+    elseif count > 0 then
+      pending = pending + count
+      held[name] = (held[name] or 0) + count
+      oldest = math.max(oldest, redis.call('XPENDING', stream, group, '-', '+', 1, name)[1][3])
+      local since = redis.call('HGET', state, 'oldest:' .. name)
+      if since then oldest = math.max(oldest, now - tonumber(since)) end
     end
   end
 end

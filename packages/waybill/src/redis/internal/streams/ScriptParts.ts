@@ -32,14 +32,14 @@ end
 `
 
 /**
- * `xpending(...)`: what is pending, nil when there is no such group. What else is wrong, such as a missing permission, ends
- * the script: it must not look like somebody else's delivery.
+ * `ask(...)`: the reply to a command about a group, nil when there is no such group or stream. What else is wrong, such as a
+ * missing permission, ends the script: it must not look like somebody else's delivery.
  */
-export const xpending = `
-local function xpending(...)
-  local found = redis.pcall('XPENDING', ...)
-  if not found.err then return found end
-  if not string.find(found.err, '^NOGROUP') then error(found) end
+export const ask = `
+local function ask(...)
+  local reply = redis.pcall(...)
+  if not reply.err then return reply end
+  if not string.find(reply.err, '^NOGROUP') and not string.find(reply.err, 'no such key', 1, true) then error(reply) end
 end
 `
 
