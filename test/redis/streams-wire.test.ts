@@ -3,6 +3,8 @@
  * no byte is lost.
  */
 import { execFile } from "node:child_process"
+import { readFileSync } from "node:fs"
+import { join } from "node:path"
 import { assert, layer } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Duration, Effect } from "effect"
@@ -16,12 +18,19 @@ const cli = (port: number, ...args: ReadonlyArray<string>) =>
     )
   })
 
+const shell = (command: string) =>
+  Effect.callback<string, Error>((resume) => {
+    execFile("sh", ["-c", command], (error, stdout) =>
+      resume(error === null ? Effect.succeed(stdout.trim()) : Effect.fail(error))
+    )
+  })
+
 layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })("wire format", (it) => {
   it.effect("a message published by redis-cli XADD is consumed, with defaults for what it leaves out", () =>
     Effect.gen(function* () {
-      const { group, join, key, server, settle, take } = yield* Stage.make()
+      const { group, join: enter, key, server, settle, take } = yield* Stage.make()
       const entry = yield* cli(server.port, "XADD", key("stream"), "*", "payload", '{"id":1}')
-      const receiver = yield* join()
+      const receiver = yield* enter()
       const [delivery] = yield* take(receiver, 1)
       assert.strictEqual(delivery?.id, entry)
       assert.strictEqual(delivery?.body, '{"id":1}')
@@ -31,6 +40,20 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })
       assert.deepStrictEqual(delivery?.headers, {})
       assert.deepStrictEqual(yield* settle(receiver, [delivery!]), ["Settled"])
       assert.strictEqual((yield* group()).pending, 0)
+    })
+  )
+
+  it.effect("the command on the page about the wire format does what the page says", () =>
+    Effect.gen(function* () {
+      const page = readFileSync(join(import.meta.dirname, "../../docs/wire-format.md"), "utf8")
+      const command = /^redis-cli XADD .*$/m.exec(page)?.[0] ?? "no command"
+      const { server, transport } = yield* Stage.make({ prefix: "waybill" })
+      const terms = { group: "g", start: "earliest", maxDeliveries: 5 } as const
+      const times = { lease: Duration.seconds(10), shutdown: Duration.seconds(2) }
+      const receiver = yield* transport.receive({ topic: "orders", ...terms, ...times })
+      yield* shell(command.replace("redis-cli", `redis-cli -p ${server.port}`))
+      const [delivery] = yield* receiver.take(1)
+      assert.strictEqual(delivery.body, '{"id":"o-1","cents":1200}')
     })
   )
 
