@@ -1,4 +1,4 @@
-import { Context, Deferred, Effect, Exit, Layer, Queue } from "effect"
+import { Context, Deferred, Effect, Exit, Layer, Queue, type Scope } from "effect"
 /**
  * A transport of which the test decides every answer. It keeps the books on each delivery that it hands out, and
  * `complaints` says which of them ended twice, or never.
@@ -27,7 +27,7 @@ export class FakeTransport {
   leaves = 0
   /** Run before the step they are named after; replace them to fail, to wait or to refuse to be interrupted. */
   onPublish: Effect.Effect<void, Transport.TransportError> = Effect.void
-  onReceive: Effect.Effect<void, Transport.TransportError> = Effect.void
+  onReceive: Effect.Effect<void, Transport.TransportError, Scope.Scope> = Effect.void
   onTake: Effect.Effect<void, Transport.TransportError> = Effect.void
   onSettle: Effect.Effect<void, Transport.TransportError> = Effect.void
   onLeave: Effect.Effect<void> = Effect.void

@@ -297,6 +297,58 @@ describe("processBatch", () => {
     })
   )
 
+  it.effect("a handler that interrupts its own fiber has failed once, and no later batch with it", () =>
+    Effect.gen(function* () {
+      const transport = yield* FakeTransport.make
+      yield* run(
+        source().pipe(
+          Consumer.processBatch(2, 0, (items) =>
+            items.some((item) => item.payload === 0)
+              ? Effect.withFiber((fiber) => {
+                  fiber.interruptUnsafe()
+                  return Effect.never
+                })
+              : Effect.as(
+                  Effect.yieldNow,
+                  items.map(() => Result.void)
+                )
+          )
+        ),
+        transport.layer
+      )
+      transport.deliver(...range(0, 10))
+      yield* until("all settled", () => transport.settled.length === 10)
+      assert.deepStrictEqual(transport.outcomes().slice(0, 2).toSorted(), ["Retry", "Retry"])
+      assert.deepStrictEqual(transport.outcomes().slice(2), Array(8).fill("Ack"))
+    })
+  )
+
+  it.effect("a fiber that is interrupted by nobody while it collects gives back what it has", () =>
+    Effect.gen(function* () {
+      const transport = yield* FakeTransport.make
+      let worker: { interruptUnsafe(): void } | undefined
+      yield* run(
+        source().pipe(
+          Consumer.processBatch(2, "1 minute", (items) =>
+            Effect.withFiber((fiber) => {
+              worker = fiber
+              return Effect.succeed(items.map(() => Result.void))
+            })
+          )
+        ),
+        transport.layer
+      )
+      transport.deliver(0, 1, 2)
+      yield* until("the first batch is done", () => transport.settled.length === 2)
+      yield* quiet()
+      worker?.interruptUnsafe()
+      yield* until("the collected one is back", () => transport.settled.length === 3)
+      transport.deliver(3, 4)
+      yield* until("it goes on", () => transport.settled.length === 5)
+      assert.deepStrictEqual(transport.outcomes(), ["Ack", "Ack", "Release", "Ack", "Ack"])
+    })
+  )
+
   describe("timeout", () => {
     it.effect("fails every item of the batch, and only them", () =>
       Effect.gen(function* () {
@@ -376,7 +428,8 @@ describe("processBatch", () => {
         yield* until("collected", () => transport.held.size === 3)
         yield* quiet()
         transport.lose(lost!)
-        yield* quiet()
+        yield* until("the others go back at once", () => transport.settled.length === 2)
+        assert.deepStrictEqual(transport.outcomes(), ["Release", "Release"])
         yield* TestClock.adjust("2 seconds")
         yield* until("nothing is held", () => transport.held.size === 0)
         assert.notInclude(batches.flat(), 1)

@@ -76,14 +76,14 @@ describe("stream", () => {
     Effect.gen(function* () {
       const transport = yield* FakeTransport.make
       transport.onSettle = Effect.yieldNow
-      transport.deliver(...range(0, 5000))
+      transport.deliver(...range(0, 3000))
       const outcomes = yield* source({ concurrency: 2000 }).pipe(
         Consumer.process((n) =>
           n % 3 === 0 ? Effect.fail("third") : n % 3 === 1 ? Effect.succeed(n) : Effect.as(Effect.yieldNow, n)
         ),
         Consumer.orElse(Consumer.deadLetter()),
         Consumer.stream,
-        Stream.take(5000),
+        Stream.take(3000),
         Stream.runCollect,
         Effect.provide(transport.layer)
       )

@@ -166,7 +166,7 @@ describe("under stress", () => {
           assert.isAtMost(transport.mostHeld, window)
         })
       ),
-    { arbitrary: { runs: 200 }, timeout: 30_000 }
+    { arbitrary: { runs: 100 }, timeout: 30_000 }
   )
 
   it.effect.prop(
@@ -194,7 +194,7 @@ describe("under stress", () => {
           fails(transport.complaints(), program)
         })
       ),
-    { arbitrary: { runs: 80 }, timeout: 30_000 }
+    { arbitrary: { runs: 40 }, timeout: 30_000 }
   )
 
   describe("the check itself", () => {

@@ -338,7 +338,7 @@ describe("Consumer", () => {
     Effect.gen(function* () {
       const transport = yield* FakeTransport.make
       const fiber = yield* run(
-        source({ concurrency: 2 }).pipe(Consumer.process((n) => (n % 5 === 0 ? effect : Effect.void))),
+        source({ concurrency: 2 }).pipe(Consumer.process((n) => (n % 5 === 0 ? effect : Effect.yieldNow))),
         transport.layer
       )
       transport.deliver(...Array.from({ length: 20 }, (_, n) => n))
@@ -406,6 +406,17 @@ describe("Consumer", () => {
     })
   )
 
+  it.effect("what ends together is settled together", () =>
+    Effect.gen(function* () {
+      const transport = yield* FakeTransport.make
+      yield* run(source({ concurrency: 16 }).pipe(Consumer.process(() => Effect.void)), transport.layer)
+      transport.deliver(...Array.from({ length: 5000 }, (_, n) => n))
+      yield* until("all settled", () => transport.settled.length === 5000)
+      assert.isAtMost(transport.batches.length, 100)
+      assert.isAtMost(Math.max(...transport.batches), 1000)
+    })
+  )
+
   it.effect("one at a time keeps the order of delivery", () =>
     Effect.gen(function* () {
       const transport = yield* FakeTransport.make
@@ -452,8 +463,8 @@ describe("Consumer", () => {
           ),
           transport.layer
         )
-        transport.deliver(...Array.from({ length: 2000 }, (_, n) => n))
-        yield* until("all settled", () => transport.settled.length === 2000)
+        transport.deliver(...Array.from({ length: 1000 }, (_, n) => n))
+        yield* until("all settled", () => transport.settled.length === 1000)
         assert.isAtMost(transport.mostHeld, concurrency + prefetch)
         assert.isAtMost(Math.max(...transport.takes), 1000)
         assert.deepStrictEqual(transport.complaints(), [])
@@ -464,9 +475,20 @@ describe("Consumer", () => {
       Effect.gen(function* () {
         const transport = yield* FakeTransport.make
         yield* run(source({ concurrency: 4 }).pipe(Consumer.process(() => Effect.void)), transport.layer)
-        transport.deliver(...Array.from({ length: 20_000 }, (_, n) => n))
-        yield* until("all settled", () => transport.settled.length === 20_000)
+        transport.deliver(...Array.from({ length: 8_000 }, (_, n) => n))
+        yield* until("all settled", () => transport.settled.length === 8_000)
         assert.isAtMost(transport.takes.length, 100)
+      })
+    )
+
+    it.effect("a take asks for at most a thousand", () =>
+      Effect.gen(function* () {
+        const transport = yield* FakeTransport.make
+        yield* run(source({ concurrency: 2500 }).pipe(Consumer.process(() => Effect.never)), transport.layer)
+        transport.deliver(...Array.from({ length: 3000 }, (_, n) => n))
+        yield* until("all workers have work", () => transport.held.size >= 2500)
+        assert.strictEqual(transport.takes[0], 1000)
+        assert.isAtMost(Math.max(...transport.takes), 1000)
       })
     )
 
@@ -478,17 +500,17 @@ describe("Consumer", () => {
           source({ concurrency: 2 }).pipe(Consumer.process(() => (slow ? Effect.sleep("1 second") : Effect.void))),
           transport.layer
         )
-        transport.deliver(...Array.from({ length: 20_000 }, (_, n) => n))
-        yield* until("all settled", () => transport.settled.length === 20_000)
+        transport.deliver(...Array.from({ length: 8_000 }, (_, n) => n))
+        yield* until("all settled", () => transport.settled.length === 8_000)
         assert.isAbove(transport.mostHeld, 500)
         slow = true
-        transport.deliver(...Array.from({ length: 20_000 }, (_, n) => n))
+        transport.deliver(...Array.from({ length: 8_000 }, (_, n) => n))
         yield* until("some are held", () => transport.held.size > 0)
         // What had been taken before anyone could know is worked off; after that, few are held.
         yield* TestClock.adjust("10 minutes")
         yield* quiet()
         assert.isAtMost(transport.held.size, 10)
-        assert.isAtLeast(transport.settled.length, 20_000 + 2 * 600)
+        assert.isAtLeast(transport.settled.length, 8_000 + 2 * 600)
       })
     )
 

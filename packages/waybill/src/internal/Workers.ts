@@ -101,11 +101,16 @@ export const run = Effect.fnUntraced(function* (
   const transport = yield* Transport
   return yield* Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
-      const scope = yield* Scope.make()
+      let scope = yield* Scope.make()
       const leave = (exit: Exit.Exit<unknown, unknown>) => atMost(limits.leave, Scope.close(scope, exit))
-      const joined = yield* transport.receive(program.subscription).pipe(
+      const join = Effect.gen(function* () {
+        // What a failed try has opened is closed before the next one.
+        yield* leave(Exit.void)
+        scope = yield* Scope.make()
+        return yield* Scope.provide(transport.receive(program.subscription), scope)
+      })
+      const joined = yield* join.pipe(
         persistently(transport, program.subscription),
-        Scope.provide(scope),
         restore,
         Effect.onError((cause) => leave(Exit.failCause(cause)))
       )
@@ -297,18 +302,17 @@ const makeCrew = Effect.fnUntraced(function* (
             // Whoever interrupts it here, the handler has not seen these yet: they are released.
             if (Exit.isFailure(yield* Effect.exit(restore(Effect.timeoutOption(park, left))))) slot.interrupted = true
           }
-          const deliveries = slot.working.filter((delivery) => !slot.lost.has(delivery))
+          const worked = slot.working.slice()
           let ran: Exit.Exit<ReadonlyArray<Exit.Exit<unknown, unknown>>> = Exit.interrupt()
           if (!slot.interrupted) {
             const startedAt = clock.currentTimeMillisUnsafe()
-            ran = yield* Effect.exit(restore(Effect.suspend(() => handle.run(deliveries))))
+            ran = yield* Effect.exit(restore(Effect.suspend(() => handle.run(worked))))
             metrics.duration.updateUnsafe(clock.currentTimeMillisUnsafe() - startedAt, context)
           }
-          const worked = slot.working.splice(0)
-          for (const delivery of worked) {
-            const index = deliveries.indexOf(delivery)
-            const exit = Exit.isFailure(ran) ? ran : (ran.value[index] ?? Exit.die(missingOutcome))
-            yield* conclude(slot, delivery, exit)
+          slot.working.length = 0
+          for (let i = 0; i < worked.length; i++) {
+            const exit = Exit.isFailure(ran) ? ran : (ran.value[i] ?? Exit.die(missingOutcome))
+            yield* conclude(slot, worked[i]!, exit)
           }
           if (wasInterrupted(ran)) return
         }
