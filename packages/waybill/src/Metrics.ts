@@ -4,6 +4,7 @@
  *
  * @module
  */
+import * as Context from "effect/Context"
 import * as Metric from "effect/Metric"
 
 /** Messages accepted by `publish`. `outcome`: `stored` or `duplicate`. */
@@ -28,3 +29,23 @@ export const handlerDuration = (topic: string, group: string) =>
 /** Deliveries whose lease was lost before they were settled, in a handler or on the way to one. */
 export const leasesLost = (topic: string, group: string) =>
   Metric.counter("waybill_leases_lost", { attributes: { topic, group }, incremental: true })
+
+/**
+ * The series of a metric in this context, for what is counted with every message: looking it up each time costs more
+ * than the counting.
+ */
+export const seriesOf = <Input, State>(
+  metric: Metric.Metric<Input, State>,
+  context: Context.Context<never>
+): Metric.Metric.Hooks<Input, State> => {
+  const registry = Context.get(context, Metric.MetricRegistry)
+  // In a registry of its own the metric tells under which key it belongs into the one of the context.
+  const alone: typeof registry = new Map()
+  metric.valueUnsafe(Context.add(context, Metric.MetricRegistry, alone))
+  for (const [key, made] of alone) {
+    const metadata = registry.get(key) ?? made
+    registry.set(key, metadata)
+    return metadata.hooks
+  }
+  throw new Error("a metric registers itself when it is asked for its value")
+}

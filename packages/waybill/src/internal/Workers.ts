@@ -74,6 +74,9 @@ const lingerMillis = 200
 
 const maxSettle = 1000
 
+/** A worker whose handlers never wait steps back after so long. */
+const turnMillis = 5
+
 const reconnect = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
 
 interface Slot {
@@ -165,7 +168,6 @@ const makeCrew = Effect.fnUntraced(function* (
 
   const metrics = {
     received: Metrics.received(topic, group),
-    duration: Metrics.handlerDuration(topic, group),
     lost: Metrics.leasesLost(topic, group),
     ack: Metrics.settled(topic, group, "ack"),
     retry: Metrics.settled(topic, group, "retry"),
@@ -173,6 +175,8 @@ const makeCrew = Effect.fnUntraced(function* (
     release: Metrics.settled(topic, group, "release"),
     stale: Metrics.settled(topic, group, "stale")
   }
+
+  const duration = Metrics.seriesOf(Metrics.handlerDuration(topic, group), context)
 
   let stopping = false
   let buffer: ReadonlyArray<Delivery> = []
@@ -255,15 +259,17 @@ const makeCrew = Effect.fnUntraced(function* (
   const workOne = (slot: Slot, handle: Extract<Handle, { _tag: "One" }>) =>
     Effect.uninterruptibleMask((restore) =>
       Effect.gen(function* () {
+        let turnStartedAt = clock.currentTimeMillisUnsafe()
+        let startedAt = turnStartedAt
         while (!slot.interrupted) {
           const delivery = pull()
           if (delivery === undefined) {
             if (stopping) return
             yield* restore(park)
+            turnStartedAt = startedAt = clock.currentTimeMillisUnsafe()
             continue
           }
           slot.working[0] = delivery
-          const startedAt = clock.currentTimeMillisUnsafe()
           let effect: Effect.Effect<unknown, unknown>
           try {
             effect = handle.run(delivery)
@@ -271,13 +277,32 @@ const makeCrew = Effect.fnUntraced(function* (
             effect = Exit.die(defect)
           }
           const exit = Exit.isExit(effect) ? effect : yield* Effect.exit(restore(effect))
-          metrics.duration.updateUnsafe(clock.currentTimeMillisUnsafe() - startedAt, context)
+          const endedAt = clock.currentTimeMillisUnsafe()
+          duration.update(endedAt - startedAt, context)
+          startedAt = endedAt
           slot.working.length = 0
-          yield* conclude(slot, delivery, exit)
-          if (wasInterrupted(exit)) return
+          if (Exit.isSuccess(exit) && slot.lost.size === 0) {
+            put(delivery, Settlement.ack, exit)
+          } else {
+            yield* conclude(slot, delivery, exit)
+            if (wasInterrupted(exit)) return
+          }
+          // A handler that never waits gives nobody else in this process a turn.
+          if (endedAt - turnStartedAt >= turnMillis) {
+            yield* Effect.yieldNow
+            turnStartedAt = startedAt = clock.currentTimeMillisUnsafe()
+          }
         }
       })
     )
+
+  const fill = (slot: Slot, size: number) => {
+    while (slot.working.length < size) {
+      const delivery = pull()
+      if (delivery === undefined) return
+      slot.working.push(delivery)
+    }
+  }
 
   const workBatch = (slot: Slot, handle: Extract<Handle, { _tag: "Batch" }>) =>
     Effect.uninterruptibleMask((restore) =>
@@ -290,24 +315,23 @@ const makeCrew = Effect.fnUntraced(function* (
             continue
           }
           slot.working.push(first)
-          const deadline = clock.currentTimeMillisUnsafe() + Duration.toMillis(handle.within)
-          while (slot.working.length < handle.size && !stopping && !slot.interrupted) {
-            const another = pull()
-            if (another !== undefined) {
-              slot.working.push(another)
-              continue
-            }
-            const left = deadline - clock.currentTimeMillisUnsafe()
-            if (left <= 0) break
+          fill(slot, handle.size)
+          if (slot.working.length < handle.size && !stopping && Duration.isPositive(handle.within)) {
+            const more = Effect.whileLoop({
+              while: () => slot.working.length < handle.size && !stopping,
+              body: () => park,
+              step: () => fill(slot, handle.size)
+            })
             // Whoever interrupts it here, the handler has not seen these yet: they are released.
-            if (Exit.isFailure(yield* Effect.exit(restore(Effect.timeoutOption(park, left))))) slot.interrupted = true
+            const waited = yield* Effect.exit(restore(Effect.timeoutOption(more, handle.within)))
+            if (Exit.isFailure(waited)) slot.interrupted = true
           }
           const worked = slot.working.slice()
           let ran: Exit.Exit<ReadonlyArray<Exit.Exit<unknown, unknown>>> = Exit.interrupt()
           if (!slot.interrupted) {
             const startedAt = clock.currentTimeMillisUnsafe()
             ran = yield* Effect.exit(restore(Effect.suspend(() => handle.run(worked))))
-            metrics.duration.updateUnsafe(clock.currentTimeMillisUnsafe() - startedAt, context)
+            duration.update(clock.currentTimeMillisUnsafe() - startedAt, context)
           }
           slot.working.length = 0
           for (let i = 0; i < worked.length; i++) {
