@@ -170,6 +170,20 @@ const kept: ReadonlyArray<Case & { readonly again?: ReadonlyArray<History.Repeti
     again: ["LeaseLost"]
   },
   {
+    name: "an ack that was held up on its way, until somebody else had been given the message",
+    lines: [
+      [p, published("1")],
+      [a, started("1", 1, 1)],
+      [a, ended("1", 1)],
+      ["test", fault("Unreachable", a)],
+      [a, settled("1", 1, "Ack")],
+      [b, started("1", 2, 2)],
+      [b, ended("1", 2, "interrupted")],
+      [b, leaseLost("1", 2)]
+    ],
+    again: ["Unreachable"]
+  },
+  {
     name: "effects in order, whose answers arrived in another",
     lines: [
       [p, published("1")],
@@ -328,6 +342,17 @@ const broken: ReadonlyArray<Case & { readonly tags: ReadonlyArray<History.Violat
       [b, started("1", 2, 2)],
       [b, ended("1", 2)],
       [b, settled("1", 2, "Ack")]
+    ]
+  },
+  {
+    name: "handled again after it was acknowledged, and after that somebody could not be reached",
+    tags: ["Unexplained"],
+    lines: [
+      ...handledOnce,
+      ["test", fault("Unreachable", a)],
+      [b, started("1", 2, 2)],
+      [b, ended("1", 2, "interrupted")],
+      [b, leaseLost("1", 2)]
     ]
   },
   {
@@ -539,6 +564,25 @@ describe("History", () => {
       stale: 0,
       faults: 0
     })
+  })
+
+  it("tells what happened to one message, and the faults around it", () => {
+    const told = History.trace(
+      story([["test", fault("Killed", b)], [p, published("2")], ...handledOnce, ["test", fault("Stopped", a)]]),
+      "1"
+    )
+    assert.deepStrictEqual(
+      told.split("\n").map((line) => line.split(" ").slice(2, 4).join(" ")),
+      [
+        "test Fault",
+        "producer Publishing",
+        "producer Published",
+        "worker-a Started",
+        "worker-a Ended",
+        "worker-a Settled",
+        "test Fault"
+      ]
+    )
   })
 
   it.effect("reads what was written to a file, up to the line that was cut", () =>

@@ -282,6 +282,20 @@ export const render = ({ counts, repetitions, violations }: Report): string => {
   ].join("\n")
 }
 
+/** What happened to one message, line by line, with the faults in between: for whoever wants to know why it was reported. */
+export const trace = (events: ReadonlyArray<Event>, id: string): string => {
+  const about = events.filter(({ fact }) => ("id" in fact ? fact.id === id : true)).toSorted((a, b) => a.at - b.at)
+  const first = about.findIndex(({ fact }) => "id" in fact)
+  const last = about.findLastIndex(({ fact }) => "id" in fact)
+  return about
+    .slice(Math.max(0, first - 3), last + 4)
+    .map(
+      ({ at, fact: { _tag, ...facts }, writer }) =>
+        `${(at / 1000).toFixed(1)} ms ${writer} ${_tag} ${JSON.stringify(facts)}`
+    )
+    .join("\n")
+}
+
 type Of<Tag extends Fact["_tag"]> = Extract<Fact, { readonly _tag: Tag }>
 
 interface At<Tag extends Fact["_tag"]> {
@@ -514,7 +528,10 @@ const explain = (tale: Tale, former: Handling, handling: Handling): Reason["beca
   if (settled !== undefined && !settled.fact.stale) {
     if (settled.fact.as === "Retry" || settled.fact.as === "Release") return settled.fact.as
     if (settled.at < handling.at) {
-      return forgotBetween(tale, settled.at, handling.at) ? "StateLost" : undefined
+      if (forgotBetween(tale, settled.at, handling.at)) return "StateLost"
+      // An ack that was held up on its way may arrive after somebody else was given the message, and before he began.
+      const late = settled.fact.as === "Ack" ? hindrance(tale, former.writer, former.at, settled.at) : undefined
+      return late?.fault === "Stopped" || late?.fault === "Unreachable" ? late.fault : undefined
     }
   }
   if (former.leaseLost || settled?.fact.stale === true) return "LeaseLost"
