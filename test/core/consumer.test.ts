@@ -577,6 +577,49 @@ describe("Consumer", () => {
     )
   })
 
+  describe("routes", () => {
+    it.effect("can be given in several tables", () =>
+      Effect.gen(function* () {
+        const transport = yield* FakeTransport.make
+        yield* run(
+          source().pipe(
+            Consumer.process((n) => (n === 0 ? Effect.fail(new Busy({})) : Effect.fail(new Declined({ code: "c" })))),
+            Consumer.onFailure({ Busy: Consumer.acknowledge }),
+            Consumer.onFailure({ Declined: ({ code }) => Consumer.deadLetter(code) })
+          ),
+          transport.layer
+        )
+        transport.deliver(0, 1)
+        yield* until("both settled", () => transport.settled.length === 2)
+        assert.deepStrictEqual(transport.outcomes(), ["Ack", "DeadLetter"])
+        assert.deepInclude(transport.settled[1]![1], { reason: "c" })
+      })
+    )
+
+    it.effect("a catch-all keeps its failures when a later one is for those that came after it", () =>
+      Effect.gen(function* () {
+        const transport = yield* FakeTransport.make
+        yield* run(
+          source().pipe(
+            Consumer.process((n) => (n === 0 ? Effect.fail("boom") : Effect.never)),
+            Consumer.orElse((error) => Consumer.deadLetter(`first: ${error.toUpperCase()}`)),
+            Consumer.timeout("1 second"),
+            Consumer.orElse((error) => Consumer.deadLetter(`second: ${error.millis.toFixed()}`))
+          ),
+          transport.layer
+        )
+        transport.deliver(0, 1)
+        yield* quiet()
+        yield* TestClock.adjust("1 second")
+        yield* until("both settled", () => transport.settled.length === 2)
+        assert.deepStrictEqual(
+          transport.settled.map(([, settlement]) => settlement._tag === "DeadLetter" && settlement.reason),
+          ["first: BOOM", "second: 1000"]
+        )
+      })
+    )
+  })
+
   describe("context", () => {
     class Greeter extends Context.Service<Greeter, { readonly greet: (n: number) => string }>()("test/Greeter") {}
 

@@ -269,8 +269,10 @@ const outcomeOf = <A, E>(result: Result.Result<A, E> | undefined): Exit.Exit<A, 
       ? Exit.succeed(result.success)
       : Exit.fail(result.failure)
 
+const timedOut = "HandlerTimeout"
+
 /** The handler was interrupted because it took longer than its `Consumer.timeout`. */
-export class HandlerTimeout extends Schema.TaggedError<HandlerTimeout>()("HandlerTimeout", {
+export class HandlerTimeout extends Schema.TaggedError<HandlerTimeout>()(timedOut, {
   millis: Schema.Number
 }) {
   override get message(): string {
@@ -344,9 +346,17 @@ export const onFailure =
 /** The route of every failure that has none yet, untagged ones too. */
 export const orElse =
   <E>(row: Routing.Row<E>) =>
-  <A, R>(self: Consumer<A, E, R>): Consumer<A, never, R> =>
+  <A, R>(self: Consumer<A, E, R>): Consumer<A, never, R> => {
     // At run time the row meets only failures of the consumer it was given to.
-    makeConsumer({ ...self, routes: { ...self.routes, fallback: row as Routing.Row<unknown> } })
+    const erased = row as Routing.Row<unknown>
+    const { fallback, rows } = self.routes
+    const routes: Routing.Routes =
+      fallback === undefined
+        ? { rows, fallback: erased }
+        : // An earlier one keeps its failures: all that can have come after it is a timeout.
+          { rows: new Map([...rows, [timedOut, erased]]), fallback }
+    return makeConsumer({ ...self, routes })
+  }
 
 /**
  * Route: try again after the policy's next delay, or dead-letter when the policy has ended. `after` is a lower bound for

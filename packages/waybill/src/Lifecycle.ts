@@ -106,12 +106,16 @@ export class Lifecycle {
 
   /** Calls `listener` for every event until the scope closes. It runs inside the emitting fiber: it must be quick and not throw. */
   listen(listener: Listener): Effect.Effect<void, never, Scope.Scope> {
-    return Effect.acquireRelease(
-      Effect.sync(() => {
-        this.#listeners.add(listener)
-      }),
-      () => Effect.sync(() => this.#listeners.delete(listener))
-    )
+    return Effect.suspend(() => {
+      // One of its own: the same function may listen in several scopes.
+      const own: Listener = (event) => listener(event)
+      return Effect.acquireRelease(
+        Effect.sync(() => {
+          this.#listeners.add(own)
+        }),
+        () => Effect.sync(() => this.#listeners.delete(own))
+      )
+    })
   }
 
   /**
