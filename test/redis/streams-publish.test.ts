@@ -96,6 +96,29 @@ describe("publishing on streams", () => {
     }).pipe(Effect.scoped, Effect.provide(servers))
   )
 
+  it.live("whoever publishes when the layer closes is told", () =>
+    Effect.gen(function* () {
+      const fibers = yield* Effect.scoped(
+        Effect.gen(function* () {
+          const { proxy, publish } = yield* scene()
+          yield* publish("before")
+          yield* proxy.blackhole
+          const sent = yield* Effect.forkDetach(Effect.result(publish("sent")), { startImmediately: true })
+          yield* Effect.sleep(50)
+          const queued = yield* Effect.forkDetach(Effect.result(publish("queued")), { startImmediately: true })
+          return [sent, queued]
+        })
+      )
+      const told: Array<unknown> = []
+      for (const fiber of fibers) {
+        const result = yield* Fiber.join(fiber)
+        const reason = Result.isFailure(result) ? result.failure.reason : undefined
+        told.push(reason?._tag === "Disconnected" ? reason.ambiguous : reason?._tag)
+      }
+      assert.deepStrictEqual(told, [true, false])
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
   it.live("a batch that was given up is not stored after a later one", () =>
     Effect.gen(function* () {
       const { key, publish, redis, server } = yield* scene({ publishTimeout: "300 millis" })

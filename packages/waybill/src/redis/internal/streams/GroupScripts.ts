@@ -33,7 +33,7 @@ export const nobody = "(released)"
  *
  * | reply | |
  * |---|---|
- * | `OK`, main, retry, lost, from, first | main, retry = 1: the group was made there. lost = 1: it had existed. from: where it starts. first: id of the first entry of the stream, or "" |
+ * | `OK`, main, retry, lost, from, first, first | main, retry = 1: the group was made there. lost = 1: it had existed. from: where it starts. first: id of the first entry of the stream and of the retry stream, or "" |
  * | `CONFLICT`, pattern, wire | the topic was opened as something else |
  * | `WRONGTYPE`, key, found | |
  */
@@ -52,12 +52,14 @@ if opened[1] and (opened[1] ~= ARGV[1] or opened[2] ~= ARGV[2]) then
 end
 if not opened[1] then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
 
-local last, first = '0-0', ''
+local last = '0-0'
 if redis.call('EXISTS', stream) == 1 then
   local info = redis.call('XINFO', 'STREAM', stream)
   for i = 1, #info, 2 do if info[i] == 'last-generated-id' then last = info[i + 1] end end
-  local entry = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
-  if entry then first = entry[1] end
+end
+local function first(key)
+  local entry = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
+  return entry and entry[1] or ''
 end
 local function create(key, start)
   local made = redis.pcall('XGROUP', 'CREATE', key, group, start, 'MKSTREAM')
@@ -77,7 +79,7 @@ redis.call('SADD', groups, group)
 if main == 1 then redis.call('HSET', state, 'mark', from) end
 if main == 1 and again == 1 then redis.call('DEL', KEYS[7]) end
 redis.call('ZADD', consumers, clock() + tonumber(ARGV[6]), ARGV[4])
-return {'OK', main, again, known and 1 or 0, from, first}
+return {'OK', main, again, known and 1 or 0, from, first(stream), first(retry)}
 `
 }
 

@@ -87,11 +87,15 @@ export class Publisher {
     this.#key = options.keys.publisher(SecureRandom.uuidV4Unsafe())
   }
 
+  /** Milliseconds that pass whatever is done to the wall clock. */
+  #now(): number {
+    return Number(this.#options.clock.monotonicTimeNanosUnsafe() / 1_000_000n)
+  }
+
   publish(messages: NonEmptyReadonlyArray<Outgoing>): Effect.Effect<ReadonlyArray<Receipt>, TransportError> {
     return Effect.callback((resume) => {
       if (this.#closed) return resume(this.#failure(closed))
-      const { clock, timeoutMillis } = this.#options
-      const call = new Call(messages, resume, clock.currentTimeMillisUnsafe() + timeoutMillis)
+      const call = new Call(messages, resume, this.#now() + this.#options.timeoutMillis)
       this.#queue.push(call)
       this.#wake?.()
       return Effect.sync(() => {
@@ -110,17 +114,7 @@ export class Publisher {
       yield* Effect.yieldNow
       const calls = this.#take()
       if (calls.length === 0) continue
-      const exit = yield* Effect.exit(this.#store(calls))
-      if (Exit.isSuccess(exit)) {
-        let from = 0
-        for (const call of calls) {
-          const to = from + call.messages.length
-          call.resume(Exit.succeed(calls.length === 1 ? exit.value : exit.value.slice(from, to)))
-          from = to
-        }
-      } else {
-        for (const call of calls) call.resume(exit)
-      }
+      yield* Effect.exit(Effect.onExit(this.#store(calls), (exit) => Effect.sync(() => this.#answer(calls, exit))))
     }
   })
 
@@ -128,6 +122,21 @@ export class Publisher {
     this.#closed = true
     for (const call of this.#queue.splice(this.#next)) call.resume(this.#failure(closed))
   })
+
+  #answer(calls: ReadonlyArray<Call>, exit: Exit.Exit<ReadonlyArray<Receipt>, TransportError>): void {
+    if (Exit.isFailure(exit)) {
+      // When the layer closes, the batch on its way is interrupted.
+      const told = Exit.hasInterrupts(exit) ? this.#failure(closedMidway) : exit
+      for (const call of calls) call.resume(told)
+      return
+    }
+    let from = 0
+    for (const call of calls) {
+      const to = from + call.messages.length
+      call.resume(Exit.succeed(calls.length === 1 ? exit.value : exit.value.slice(from, to)))
+      from = to
+    }
+  }
 
   #idle(): Effect.Effect<void> {
     return Effect.callback((resume) => {
@@ -144,7 +153,7 @@ export class Publisher {
 
   /** The calls of the next batch. Those that expired in the queue fail here: nothing of them was sent. */
   #take(): Array<Call> {
-    const now = this.#options.clock.currentTimeMillisUnsafe()
+    const now = this.#now()
     const calls: Array<Call> = []
     let messages = 0
     let units = 0
@@ -179,10 +188,10 @@ export class Publisher {
       const keys = this.#keys(batch)
       const args = this.#args(++this.#batch, batch)
       const first = calls[0] as Call // the caller checked that there is one
-      const deadline = Math.max(first.expires, clock.currentTimeMillisUnsafe() + leastAttemptMillis)
+      const deadline = Math.max(first.expires, this.#now() + leastAttemptMillis)
       let ambiguous = false
       while (true) {
-        const left = deadline - clock.currentTimeMillisUnsafe()
+        const left = deadline - this.#now()
         const result = yield* Effect.result(commands.eval(PublishScript.publish, keys, args, { deadline: left }))
         let reason: Reason | undefined
         if (Result.isSuccess(result)) {
@@ -203,7 +212,7 @@ export class Publisher {
         if (reason._tag === "Disconnected" && reason.ambiguous) ambiguous = true
         const again =
           reason._tag === "Disconnected" || (reason._tag === "Refused" && (ambiguous || passing.has(reason.code)))
-        if (!again || clock.currentTimeMillisUnsafe() + pauseMillis >= deadline) {
+        if (!again || this.#now() + pauseMillis >= deadline) {
           // Once an answer was lost, no later refusal tells what became of the batch.
           return yield* this.#failure(
             ambiguous && !(reason._tag === "Disconnected" && reason.ambiguous)
@@ -240,6 +249,7 @@ export class Publisher {
 }
 
 const closed = new Disconnected({ ambiguous: false, cause: new Error("the transport is closed") })
+const closedMidway = new Disconnected({ ambiguous: true, cause: new Error("the transport is closed") })
 const waitedInVain = new Disconnected({ ambiguous: false, cause: new Error("no batch got through in time") })
 
 const sizeOf = (messages: ReadonlyArray<Outgoing>): number => {

@@ -47,7 +47,7 @@ interface Step {
 /** How many deliveries one run of the script ends. */
 const maxSteps = 100
 /** A cause that waits for a retry, or lies in the dead letters, is cut to so many characters. */
-const maxWaitingCause = 200
+const maxWaitingCause = 100
 const maxDeadCause = 8000
 /** Redis keeps due times as floating point numbers; this is far enough away. */
 const longest = 2 ** 52

@@ -105,6 +105,8 @@ export class StreamReceiver implements Receiver {
   readonly #holdings: Holdings
   readonly #settler: Settler
   readonly #joining = Semaphore.makeUnsafe(1)
+  /** What one claim has been given and does not hold yet would look unknown to another. */
+  readonly #claiming = Semaphore.makeUnsafe(1)
   readonly #readerScope = Scope.makeUnsafe()
   #reader: Connection | undefined
   #fibers: ReadonlyArray<Fiber.Fiber<unknown>> = []
@@ -270,7 +272,9 @@ export class StreamReceiver implements Receiver {
         const { keys, lifecycle, opened, subscription, topic } = this.#options
         const mine = this.#keys
         const sentAt = this.#now()
-        const [, main, retry, known, from, first] = yield* this.#eval<[string, 0 | 1, 0 | 1, 0 | 1, string, string]>(
+        const [, main, retry, known, from, firstMain, firstRetry] = yield* this.#eval<
+          [string, 0 | 1, 0 | 1, 0 | 1, string, string, string]
+        >(
           GroupScripts.join,
           [
             keys.stream,
@@ -300,9 +304,10 @@ export class StreamReceiver implements Receiver {
         yield* lifecycle.report({ _tag: "GroupRecreated", topic, group: this.#group, from })
         const lost: Array<StreamDelivery> = []
         for (const delivery of this.#holdings.all()) {
-          if ((delivery.source === 0 ? main : retry) === 0) continue
+          const [made, first] = delivery.source === 0 ? [main, firstMain] : [retry, firstRetry]
+          if (made === 0) continue
           // What is still in the stream is delivered again. Of what is not, this is the last copy: it is worked on to the end.
-          if (delivery.source === 0 && first !== "" && !precedes(delivery.entry, first)) lost.push(delivery)
+          if (first !== "" && !precedes(delivery.entry, first)) lost.push(delivery)
           else delivery.detached = true
         }
         yield* this.#lose(lost)
@@ -442,7 +447,7 @@ export class StreamReceiver implements Receiver {
 
   /** Finds what was delivered to us by an answer that never came. Runs in the reader: no read is on its way meanwhile. */
   #adoptUnknown(): Effect.Effect<void, Reason> {
-    return Effect.gen({ self: this }, function* () {
+    const adopt = Effect.gen({ self: this }, function* () {
       const { commands, keys } = this.#options
       const unknown: Array<readonly [Source, string]> = []
       for (const source of [0, 1] as const) {
@@ -468,7 +473,8 @@ export class StreamReceiver implements Receiver {
       for (let i = 0; i < unknown.length; i += claimLimit) {
         yield* this.#claim(0, unknown.slice(i, i + claimLimit))
       }
-    }).pipe(Effect.onError(() => Effect.sync(() => (this.#unsure = true))))
+    })
+    return Effect.onError(this.#claiming.withPermits(1)(adopt), () => Effect.sync(() => (this.#unsure = true)))
   }
 
   // --- keeping ---------------------------------------------------------------------------------------------------
@@ -523,7 +529,7 @@ export class StreamReceiver implements Receiver {
 
   /** Answers whether there is more to do at once. */
   readonly #beat: Effect.Effect<boolean, Reason> = Effect.gen({ self: this }, function* () {
-    const { keys, lifecycle, trims, topic } = this.#options
+    const { keys, lifecycle, topic } = this.#options
     const mine = this.#keys
     const sentAt = this.#now()
     const age = this.#holdings.age()
@@ -557,17 +563,15 @@ export class StreamReceiver implements Receiver {
     yield* this.#handBackUnclaimed()
     const wanted = this.#paused ? 0 : this.#holdings.wanted(Math.min(this.#options.pollMillis, this.#leaseMillis / 3))
     if (wanted > 0) {
-      const unknown = this.#now() - this.#scannedAt >= this.#leaseMillis / 3 ? yield* this.#scan() : []
-      yield* this.#claim(Math.min(claimLimit, wanted), unknown)
+      const scan = this.#now() - this.#scannedAt >= this.#leaseMillis / 3 ? this.#scan() : nothingUnknown
+      yield* this.#claiming.withPermits(1)(
+        Effect.flatMap(scan, (unknown) => this.#claim(Math.min(claimLimit, wanted), unknown))
+      )
     }
     if (this.#settledSince && this.#now() - this.#trimmedAt >= this.#options.pollMillis) {
       this.#settledSince = false
       this.#trimmedAt = this.#now()
-      const [, removed] = yield* this.#eval<[string, number]>(
-        GroupScripts.trim,
-        [keys.stream, mine.retry, keys.groups],
-        [trimLimit, trims ? 1 : 0]
-      )
+      const removed = yield* this.#trim()
       if (removed >= trimLimit) {
         this.#settledSince = true
         this.#trimmedAt = -Infinity
@@ -575,6 +579,18 @@ export class StreamReceiver implements Receiver {
     }
     return false
   })
+
+  #trim(): Effect.Effect<number, Reason> {
+    const { keys, trims } = this.#options
+    return Effect.map(
+      this.#eval<[string, number]>(
+        GroupScripts.trim,
+        [keys.stream, this.#keys.retry, keys.groups],
+        [trimLimit, trims ? 1 : 0]
+      ),
+      ([, removed]) => removed
+    )
+  }
 
   #setPaused(paused: boolean): Effect.Effect<void> {
     const { lifecycle, topic } = this.#options
@@ -767,7 +783,9 @@ export class StreamReceiver implements Receiver {
       )
       if (Result.isSuccess(answer)) more = answer.success[1]
       else if (answer.failure.permanent) return
+      else yield* Effect.sleep(hurryMillis)
     }
+    if (this.#settledSince) yield* Effect.ignore(this.#trim())
   })
 }
 
@@ -776,6 +794,8 @@ const stopped = new Disconnected({ ambiguous: false, cause: new Error("the recei
 /** A bug of ours must be heard by whoever waits, and must not end the fiber that everything hangs on. */
 const survivable = <A>(self: Effect.Effect<A, Reason>): Effect.Effect<A, Reason> =>
   Effect.catchDefect(self, (defect) => Effect.fail(new Rejected({ command: "waybill", detail: String(defect) })))
+
+const nothingUnknown = Effect.succeed<ReadonlyArray<readonly [Source, string]>>([])
 
 const groupGone = new Rejected({ command: "xreadgroup", detail: "NOGROUP the group does not exist" })
 
