@@ -577,6 +577,32 @@ describe("Consumer", () => {
     )
   })
 
+  it.live("handlers that never wait leave the others in this process their turns", () =>
+    Effect.gen(function* () {
+      const transport = yield* FakeTransport.make
+      let handled = 0
+      const spin = Effect.clockWith((clock) =>
+        Effect.sync(() => {
+          const until = clock.currentTimeMillisUnsafe() + 2
+          while (clock.currentTimeMillisUnsafe() < until);
+          handled++
+        })
+      )
+      const fiber = yield* Effect.forkChild(
+        Effect.provide(Consumer.run(source().pipe(Consumer.process(() => spin))), transport.layer)
+      )
+      transport.deliver(...Array.from({ length: 100 }, (_, n) => n))
+      let turns = 0
+      while (handled < 100) {
+        turns++
+        yield* Effect.yieldNow
+      }
+      assert.isAbove(turns, 10)
+      fiber.interruptUnsafe()
+      yield* until("it has ended", () => fiber.pollUnsafe() !== undefined)
+    })
+  )
+
   describe("routes", () => {
     it.effect("can be given in several tables", () =>
       Effect.gen(function* () {
@@ -698,6 +724,25 @@ describe("Consumer", () => {
       assert.strictEqual(duration.max, 40)
       assert.strictEqual(duration.sum, 40)
       assert.strictEqual(deliveries.length, 5)
+    }).pipe(Effect.provideService(Metric.MetricRegistry, new Map()))
+  )
+
+  it.effect("a retry policy that takes its time is not counted as the next handler's", () =>
+    Effect.gen(function* () {
+      const transport = yield* FakeTransport.make
+      const slow = doubling.pipe(Schedule.modifyDelay(({ duration }) => Effect.as(Effect.sleep("1 minute"), duration)))
+      yield* run(
+        source().pipe(
+          Consumer.process((n) => (n === 0 ? Effect.fail(new Busy({})) : Effect.void)),
+          Consumer.onFailure({ Busy: Consumer.retry(slow) })
+        ),
+        transport.layer
+      )
+      transport.deliver(0, 1)
+      yield* quiet()
+      yield* TestClock.adjust("1 minute")
+      yield* until("both settled", () => transport.settled.length === 2)
+      assert.strictEqual((yield* Metric.value(Metrics.handlerDuration("t", "g"))).max, 0)
     }).pipe(Effect.provideService(Metric.MetricRegistry, new Map()))
   )
 

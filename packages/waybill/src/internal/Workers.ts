@@ -286,6 +286,7 @@ const makeCrew = Effect.fnUntraced(function* (
           } else {
             yield* conclude(slot, delivery, exit)
             if (wasInterrupted(exit)) return
+            startedAt = clock.currentTimeMillisUnsafe()
           }
           // A handler that never waits gives nobody else in this process a turn.
           if (endedAt - turnStartedAt >= turnMillis) {
