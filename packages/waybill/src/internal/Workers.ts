@@ -211,7 +211,10 @@ const makeCrew = Effect.fnUntraced(function* (
     return delivery
   }
 
+  // Who is about to wait looks once more at the last moment: between looking and waiting a fiber may have been made to
+  // yield, and whoever wanted to wake it then found nobody asleep.
   const park = Effect.callback<void>((resume) => {
+    if (stopping || buffered() > 0) return resume(Effect.void)
     const wake = () => resume(Effect.void)
     idle.push(wake)
     return Effect.sync(() => {
@@ -360,11 +363,15 @@ const makeCrew = Effect.fnUntraced(function* (
     }
   })
 
+  /** How much may be taken now; nothing while the buffer is still well filled. */
+  const wanted = () => (buffered() > ahead >> 1 ? 0 : Math.min(window + ahead - held, maxTake))
+
   const feed = Effect.gen(function* () {
     while (true) {
-      const want = Math.min(window + ahead - held, maxTake)
-      if (want <= 0 || buffered() > ahead >> 1) {
+      const want = wanted()
+      if (want <= 0) {
         yield* Effect.callback<void>((resume) => {
+          if (wanted() > 0) return resume(Effect.void)
           wakeFeeder = () => {
             wakeFeeder = undefined
             resume(Effect.void)
@@ -387,12 +394,13 @@ const makeCrew = Effect.fnUntraced(function* (
   const settle = Effect.gen(function* () {
     while (true) {
       if (outbox.length === 0) {
-        wakeFlushed?.()
         yield* Effect.callback<void>((resume) => {
+          if (outbox.length > 0) return resume(Effect.void)
           wakeSettler = () => {
             wakeSettler = undefined
             resume(Effect.void)
           }
+          wakeFlushed?.()
         })
         // The worker that woke us goes on first, so that what it finishes now travels in the same round trip.
         yield* Effect.yieldNow
