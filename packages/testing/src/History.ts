@@ -18,13 +18,42 @@
  * | `Invented` | handled, and never published |
  * | `EffectTwice`, `OutOfOrder` | judged only where the pattern promises it |
  *
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { History } from "@waybill/testing"
+ * import { Consumer, Producer, Topic, Transport } from "waybill"
+ * import { MemoryStreams } from "waybill/memory"
+ *
+ * const Greeting = Topic.make("greetings", { payload: Schema.String })
+ * const recorder = History.inMemory("test")
+ *
+ * const Greeter = Consumer.make(Greeting, { group: "greeter" }).pipe(
+ *   Consumer.process(History.observe(recorder)(() => Effect.void)),
+ *   Consumer.layer
+ * )
+ *
+ * const program = Effect.gen(function*() {
+ *   const { lifecycle } = yield* Transport.Transport
+ *   yield* History.follow(recorder, lifecycle)
+ *   yield* Producer.publish(Greeting, "world").pipe(Effect.provide(Greeter))
+ *   // ... hurt somebody, write down whom, wait until the work is done, and ask the store what is left
+ *   const left = { group: "greeter", undelivered: [], pending: [], waiting: [], deadLetters: [] }
+ *   const report = History.check(recorder.events, [left])
+ *   yield* Effect.log(History.render(report))
+ * }).pipe(Effect.scoped, Effect.provide(MemoryStreams.layer()))
+ * ```
+ *
  * @module
  */
 import { openSync, readFileSync, writeSync } from "node:fs"
 import { Effect, Exit, Schema, type Scope } from "effect"
 import type { Delivery, Lifecycle } from "waybill"
 
-/** What a process writes down, at the moment it happens. */
+/**
+ * What a process writes down, at the moment it happens.
+ *
+ * @category models
+ */
 export const Fact = Schema.TaggedUnion({
   /** A producer is about to publish: from now on the message may exist. */
   Publishing: { id: Schema.String, key: Schema.optional(Schema.String) },
@@ -71,7 +100,11 @@ export const Fact = Schema.TaggedUnion({
 
 export type Fact = typeof Fact.Type
 
-/** A fact, who wrote it down, and when. */
+/**
+ * A fact, who wrote it down, and when.
+ *
+ * @category models
+ */
 export interface Event {
   readonly writer: string
   /** Microseconds on the clock of the machine, which no setting of the time moves. */
@@ -81,20 +114,32 @@ export interface Event {
 
 const Line = Schema.fromJsonString(Schema.Struct({ writer: Schema.String, at: Schema.Number, fact: Fact }))
 
-/** The hand that writes for one process. */
+/**
+ * The hand that writes for one process.
+ *
+ * @category models
+ */
 export interface Recorder {
   /** Unique for each life of a process. */
   readonly writer: string
   readonly record: (fact: Fact) => void
 }
 
-/** Keeps the facts in memory: for processes that outlive the test. */
+/**
+ * Keeps the facts in memory: for processes that outlive the test.
+ *
+ * @category constructors
+ */
 export const inMemory = (writer: string): Recorder & { readonly events: ReadonlyArray<Event> } => {
   const events: Array<Event> = []
   return { writer, events, record: (fact) => void events.push({ writer, at: now(), fact }) }
 }
 
-/** Appends each fact to a file, one line of JSON and one system call each. {@link read} reads them. */
+/**
+ * Appends each fact to a file, one line of JSON and one system call each. {@link read} reads them.
+ *
+ * @category constructors
+ */
 export const toFile = (writer: string, path: string): Recorder => {
   const file = openSync(path, "a")
   return {
@@ -106,7 +151,11 @@ export const toFile = (writer: string, path: string): Recorder => {
 /** Not the Clock of a fiber: all processes must read the same one. */
 const now = (): number => Number(process.hrtime.bigint() / 1000n)
 
-/** The file holds something else than a history. */
+/**
+ * The file holds something else than a history.
+ *
+ * @category errors
+ */
 export class NoHistory extends Schema.TaggedError<NoHistory>()("NoHistory", {
   path: Schema.String,
   issue: Schema.String
@@ -118,7 +167,11 @@ export class NoHistory extends Schema.TaggedError<NoHistory>()("NoHistory", {
 
 const decodeLine = Schema.decodeUnknownEffect(Line)
 
-/** The facts in a file of {@link toFile}. A line that its process did not live to finish has not happened. */
+/**
+ * The facts in a file of {@link toFile}. A line that its process did not live to finish has not happened.
+ *
+ * @category constructors
+ */
 export const read = Effect.fn("History.read")(function* (
   path: string
 ): Effect.fn.Return<ReadonlyArray<Event>, NoHistory> {
@@ -128,7 +181,11 @@ export const read = Effect.fn("History.read")(function* (
   return yield* Effect.forEach(whole.split("\n").slice(0, -1), (line) => decodeLine(line)).pipe(Effect.mapError(fail))
 })
 
-/** Wraps a handler, so that it records when it begins and how it ends. */
+/**
+ * Wraps a handler, so that it records when it begins and how it ends.
+ *
+ * @category recording
+ */
 export const observe =
   (recorder: Recorder) =>
   <P, A, E, R>(handler: (payload: P, delivery: Delivery.Delivery) => Effect.Effect<A, E, R>) =>
@@ -151,7 +208,11 @@ export const observe =
       )
     })
 
-/** Records what a transport says of itself until the scope closes: receipts, settlements, lost leases. */
+/**
+ * Records what a transport says of itself until the scope closes: receipts, settlements, lost leases.
+ *
+ * @category recording
+ */
 export const follow = (recorder: Recorder, lifecycle: Lifecycle.Lifecycle): Effect.Effect<void, never, Scope.Scope> =>
   lifecycle.listen((event) => {
     switch (event._tag) {
@@ -167,7 +228,11 @@ export const follow = (recorder: Recorder, lifecycle: Lifecycle.Lifecycle): Effe
     }
   })
 
-/** What the store holds of a group's messages at the end, by message id; an id stands as often as it is there. */
+/**
+ * What the store holds of a group's messages at the end, by message id; an id stands as often as it is there.
+ *
+ * @category models
+ */
 export interface Remains {
   readonly group: string
   /** Not yet handed to anyone; delayed ones included. */
@@ -178,7 +243,11 @@ export interface Remains {
   readonly deadLetters: ReadonlyArray<string>
 }
 
-/** What a pattern promises beyond at least once. */
+/**
+ * What a pattern promises beyond at least once.
+ *
+ * @category models
+ */
 export interface Promises {
   /** Each message has its effect once. */
   readonly effectsOnce?: boolean
@@ -186,7 +255,11 @@ export interface Promises {
   readonly ordered?: boolean
 }
 
-/** One broken promise. */
+/**
+ * One broken promise.
+ *
+ * @category models
+ */
 export interface Violation {
   readonly _tag:
     | "Lost"
@@ -204,7 +277,11 @@ export interface Violation {
   readonly detail: string
 }
 
-/** A message that was handled again, and the reason. */
+/**
+ * A message that was handled again, and the reason.
+ *
+ * @category models
+ */
 export interface Repetition {
   readonly group: string
   readonly id: string
@@ -214,6 +291,11 @@ export interface Repetition {
   readonly writer: string
 }
 
+/**
+ * What the judge has to say.
+ *
+ * @category models
+ */
 export interface Report {
   /** Empty when every promise was kept. */
   readonly violations: ReadonlyArray<Violation>
@@ -232,7 +314,9 @@ export interface Report {
 
 /**
  * Judges the facts of all processes, in any order, against what is left of each group. Every group is owed every message
- * that was published.
+ * that was published. Throws when a group of the history is missing among the remains: that would overlook all of it.
+ *
+ * @category judging
  */
 export const check = (
   events: ReadonlyArray<Event>,
@@ -265,7 +349,11 @@ export const check = (
   return { violations, repetitions, counts: told.counts }
 }
 
-/** The report for people: one line of figures, and a few lines for each kind of violation. */
+/**
+ * The report for people: one line of figures, and a few lines for each kind of violation.
+ *
+ * @category judging
+ */
 export const render = ({ counts, repetitions, violations }: Report): string => {
   const kinds = Map.groupBy(violations, (violation) => violation._tag)
   const reasons = Map.groupBy(repetitions, (repetition) => repetition.because)
@@ -282,7 +370,11 @@ export const render = ({ counts, repetitions, violations }: Report): string => {
   ].join("\n")
 }
 
-/** What happened to one message, line by line, with the faults in between: for whoever wants to know why it was reported. */
+/**
+ * What happened to one message, line by line, with the faults in between: for whoever wants to know why it was reported.
+ *
+ * @category judging
+ */
 export const trace = (events: ReadonlyArray<Event>, id: string): string => {
   const about = events.filter(({ fact }) => ("id" in fact ? fact.id === id : true)).toSorted((a, b) => a.at - b.at)
   const first = about.findIndex(({ fact }) => "id" in fact)
