@@ -5,7 +5,7 @@
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, ask, clock, drains, mismatch, reads } from "./ScriptParts.ts"
+import { add, ask, clock, drains, ids, mismatch, reads } from "./ScriptParts.ts"
 
 /**
  * A topic without its groups.
@@ -62,7 +62,7 @@ return {'OK', redis.call('HGET', meta, 'pattern') or '', redis.call('XLEN', stre
  */
 export const describe: Script = {
   name: "waybill/describe",
-  lua: `${reads}${mismatch}${clock}${ask}
+  lua: `${reads}${mismatch}${clock}${ask}${ids}
 local waiting, dead, consumers, state = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local group, nobody = ARGV[1], ARGV[2]
 local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(waiting, 'zset')
@@ -88,9 +88,7 @@ local function backlog(stream, cut)
   if at == info['last-generated-id'] then return 0 end
   local ahead = #redis.call('XRANGE', stream, '(' .. at, '+', 'COUNT', 33)
   if ahead < 33 then return ahead end
-  local first = redis.call('XRANGE', stream, '-', '(' .. at, 'COUNT', 1)[1]
-  local reached = redis.call('XRANGE', stream, at, at)[1]
-  if not first and not reached then return info['length'] end
+  if less(at, redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1][1]) then return info['length'] end
   if mine['entries-read'] and info['entries-added'] then
     return math.max(ahead, math.min(info['length'], info['entries-added'] - mine['entries-read'] - cut))
   end

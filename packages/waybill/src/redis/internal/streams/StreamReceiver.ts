@@ -229,6 +229,11 @@ export class StreamReceiver implements Receiver {
     yield* Scope.close(this.#readerScope, Exit.void)
   })
 
+  /** Nothing new may be taken. */
+  get #halted(): boolean {
+    return this.#paused || this.#silent || this.#stopping
+  }
+
   get #group(): string {
     return this.#options.subscription.group
   }
@@ -320,12 +325,11 @@ export class StreamReceiver implements Receiver {
   #read(connection: Connection): Effect.Effect<never> {
     return Effect.gen({ self: this }, function* () {
       while (true) {
-        const { buffered, demand } = this.#holdings
-        if (demand === 0 || buffered > 0 || this.#paused || this.#silent || this.#stopping) {
+        if (!this.#mayRead) {
           yield* this.#idle()
           continue
         }
-        const result = yield* Effect.result(survivable(this.#readOnce(connection, demand)))
+        const result = yield* Effect.result(survivable(this.#readOnce(connection, this.#holdings.demand)))
         if (Result.isFailure(result)) yield* this.#readFailed(result.failure)
       }
     })
@@ -343,20 +347,22 @@ export class StreamReceiver implements Receiver {
         .run(
           "xreadgroup",
           (client) =>
-            client.xreadgroup(
-              "GROUP",
-              this.#group,
-              this.consumer,
-              "COUNT",
-              count,
-              "BLOCK",
-              blockMillis,
-              "STREAMS",
-              keys.stream,
-              this.#keys.retry,
-              ">",
-              ">"
-            ) as Promise<ReadReply | null>, // the shape of the reply in this client's default mapping
+            this.#halted
+              ? Promise.resolve(null) // it was halted while this waited for a connection
+              : (client.xreadgroup(
+                  "GROUP",
+                  this.#group,
+                  this.consumer,
+                  "COUNT",
+                  count,
+                  "BLOCK",
+                  blockMillis,
+                  "STREAMS",
+                  keys.stream,
+                  this.#keys.retry,
+                  ">",
+                  ">"
+                ) as Promise<ReadReply | null>), // the shape of the reply in this client's default mapping
           { deadline: blockMillis + graceMillis, key: `${keys.stream} or ${this.#keys.retry}` }
         )
         .pipe(
@@ -373,8 +379,14 @@ export class StreamReceiver implements Receiver {
     })
   }
 
+  get #mayRead(): boolean {
+    return this.#holdings.demand > 0 && this.#holdings.buffered === 0 && !this.#halted
+  }
+
   #idle(): Effect.Effect<void> {
     return Effect.callback((resume) => {
+      // Somebody may have asked since the reader looked, and found nobody to wake.
+      if (this.#mayRead) return resume(Effect.void)
       this.#wakeReader = () => {
         this.#wakeReader = undefined
         resume(Effect.void)
@@ -557,7 +569,9 @@ export class StreamReceiver implements Receiver {
     const verified = this.#verify
     if (verified || sentAt - this.#renewedAt >= this.#leaseMillis / 3) yield* this.#renew()
     this.#holdings.beatAt = sentAt
-    if (verified) this.#holdings.handOut()
+    this.#holdings.handOut()
+    // Whoever waits now may have waited for what was in the buffer until a moment ago.
+    if (this.#holdings.demand > 0) this.#demanded()
     if (more === 1) return true
 
     yield* this.#handBackUnclaimed()
@@ -596,8 +610,8 @@ export class StreamReceiver implements Receiver {
     const { lifecycle, topic } = this.#options
     this.#paused = paused
     return Effect.andThen(
-      lifecycle.report({ _tag: paused ? "ConsumerPaused" : "ConsumerResumed", topic, group: this.#group }),
-      paused ? this.#unblock : Effect.sync(() => this.#wakeReader?.())
+      paused ? this.#unblock : Effect.sync(() => this.#wakeReader?.()),
+      lifecycle.report({ _tag: paused ? "ConsumerPaused" : "ConsumerResumed", topic, group: this.#group })
     )
   }
 
@@ -782,8 +796,12 @@ export class StreamReceiver implements Receiver {
         )
       )
       if (Result.isSuccess(answer)) more = answer.success[1]
-      else if (answer.failure.permanent) return
-      else yield* Effect.sleep(hurryMillis)
+      else if (answer.failure.permanent) {
+        // It cannot hand back what it holds, but the others need not wait for its heartbeat to run out.
+        return yield* Effect.ignore(
+          this.#options.commands.run("zadd", (client) => client.zadd(mine.consumers, 0, this.consumer))
+        )
+      } else yield* Effect.sleep(hurryMillis)
     }
     if (this.#settledSince) yield* Effect.ignore(this.#trim())
   })
