@@ -4,7 +4,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy, RedisServer } from "@waybill/testing"
-import { Duration, Effect, Fiber, Layer, Result } from "effect"
+import { Duration, Effect, Exit, Fiber, Layer, Result, Scope } from "effect"
 import { Settlement, type Transport } from "waybill"
 import { RedisStreams } from "waybill/redis"
 import * as Stage from "./Stage.ts"
@@ -259,6 +259,34 @@ describe("consumers that die or stand still", () => {
       yield* Effect.forkChild(two.take(1), { startImmediately: true })
       const truncated = yield* happens("Truncated")
       assert.strictEqual(truncated.count, 1)
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live("who asks while its buffer is lost to others is served with what comes next", () =>
+    Effect.gen(function* () {
+      const { group, join, publish, settle, take } = yield* Stage.make()
+      const lease = Duration.millis(600)
+      const receiver = yield* join({ lease })
+      // A read that is asked for and then not waited for fills the buffer.
+      const asked = yield* Effect.forkChild(receiver.take(5), { startImmediately: true })
+      yield* Effect.sleep(100)
+      yield* Fiber.interrupt(asked)
+      yield* publish("a", "b", "c")
+      yield* Stage.becomes(
+        "delivered",
+        Effect.map(group(), ({ pending }) => pending),
+        3
+      )
+      const stand = yield* Scope.make()
+      yield* Scope.provide(RedisStreams.silence(receiver), stand)
+      const successor = yield* join({ lease })
+      yield* settle(successor, yield* take(successor, 3))
+      const waiting = yield* Effect.forkChild(receiver.take(5), { startImmediately: true })
+      yield* Scope.close(stand, Exit.void)
+      // Long enough for the buffer to be found lost; nobody can be asked whether it has been.
+      yield* Effect.sleep(1500)
+      yield* publish("d")
+      assert.deepStrictEqual(bodies(yield* Effect.timeout(Fiber.join(waiting), "5 seconds")), ["d"])
     }).pipe(Effect.scoped, Effect.provide(servers))
   )
 

@@ -566,8 +566,7 @@ export class StreamReceiver implements Receiver {
     if (alive === 0) this.#verify = true
     if (cut > 0) yield* lifecycle.report({ _tag: "Truncated", topic, group: this.#group, count: cut })
     if ((paused === 1) !== this.#paused) yield* this.#setPaused(paused === 1)
-    const verified = this.#verify
-    if (verified || sentAt - this.#renewedAt >= this.#leaseMillis / 3) yield* this.#renew()
+    if (this.#verify || sentAt - this.#renewedAt >= this.#leaseMillis / 3) yield* this.#renew()
     this.#holdings.beatAt = sentAt
     this.#holdings.handOut()
     // Whoever waits now may have waited for what was in the buffer until a moment ago.
