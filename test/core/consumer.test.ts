@@ -709,6 +709,8 @@ describe("Consumer", () => {
         ),
         transport.layer
       )
+      // Waiting for work is not working.
+      yield* TestClock.adjust("1 minute")
       const deliveries = transport.deliver(0, 1, 2, 4, "rubbish")
       yield* until("three settled", () => transport.settled.length === 3)
       yield* TestClock.adjust("40 millis")
