@@ -120,6 +120,18 @@ const kept: ReadonlyArray<Case & { readonly again?: ReadonlyArray<History.Repeti
     again: ["Killed"]
   },
   {
+    name: "begun between the note of a kill and the kill",
+    lines: [
+      [p, published("1")],
+      ["test", fault("Killed", a)],
+      [a, started("1", 1, 1)],
+      [b, started("1", 2, 2)],
+      [b, ended("1", 2)],
+      [b, settled("1", 2, "Ack")]
+    ],
+    again: ["Killed"]
+  },
+  {
     name: "handled again after its handler was killed between the effect and the acknowledgement",
     lines: [
       [p, published("1")],
