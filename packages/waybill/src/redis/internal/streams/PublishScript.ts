@@ -41,14 +41,20 @@ export const publish: Script = {
   name: "waybill/publish",
   lua: `${writes}${mismatch}${clock}
 local stream, meta, publisher, delayed, bodies = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local wrong = mismatch(stream, 'stream') or mismatch(meta, 'hash') or mismatch(publisher, 'string')
-  or mismatch(delayed, 'zset') or mismatch(bodies, 'hash')
-if wrong then return wrong end
-local opened = redis.call('HMGET', meta, 'pattern', 'wire')
-if opened[1] and (opened[1] ~= ARGV[1] or opened[2] ~= ARGV[2]) then
-  return {'CONFLICT', opened[1], opened[2] or ''}
+local shapes = ARGV[7]
+local last = redis.pcall('GETRANGE', publisher, 0, 19)
+-- Who published here lately has had its keys looked at. Messages that are due later write to more of them.
+local known = type(last) == 'string' and last ~= '' and redis.call('EXISTS', meta) == 1
+if not known or string.find(shapes, '[@-o]') then
+  local wrong = mismatch(stream, 'stream') or mismatch(meta, 'hash') or mismatch(publisher, 'string')
+    or mismatch(delayed, 'zset') or mismatch(bodies, 'hash')
+  if wrong then return wrong end
+  local opened = redis.call('HMGET', meta, 'pattern', 'wire')
+  known = opened[1]
+  if known and (opened[1] ~= ARGV[1] or opened[2] ~= ARGV[2]) then
+    return {'CONFLICT', opened[1], opened[2] or ''}
+  end
 end
-local last = redis.call('GETRANGE', publisher, 0, 19)
 if last ~= '' then
   local number = string.match(last, '^%d+')
   if number == ARGV[3] then
@@ -56,16 +62,22 @@ if last ~= '' then
   end
   if tonumber(number) > tonumber(ARGV[3]) then return {'STALE'} end
 end
-if not opened[1] then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
+if not known then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
 
 local call, band, byte = redis.call, bit.band, string.byte
-local shapes = ARGV[7]
+-- The first entry is the first write: what it cannot be written to is named.
+local append = redis.pcall
 local answers = {}
 local arg, marker, now = 8, 6, nil
 for i = 1, #shapes do
   local shape = byte(shapes, i) - 48
   if shape == 0 then
-    answers[i] = call('XADD', stream, '*', 'payload', ARGV[arg])
+    local entry = append('XADD', stream, '*', 'payload', ARGV[arg])
+    if append ~= call then
+      if entry.err then return mismatch(stream, 'stream') or error(entry) end
+      append = call
+    end
+    answers[i] = entry
     arg = arg + 1
   else
     local fields, id, due = {'payload', ARGV[arg]}, nil, nil
@@ -100,7 +112,11 @@ for i = 1, #shapes do
         call('HSET', bodies, member, cmsgpack.pack(fields))
         call('ZADD', delayed, due, member)
       else
-        local entry = call('XADD', stream, '*', unpack(fields))
+        local entry = append('XADD', stream, '*', unpack(fields))
+        if append ~= call then
+          if entry.err then return mismatch(stream, 'stream') or error(entry) end
+          append = call
+        end
         answers[i] = id and '+' or entry
       end
       if seen then call('SET', seen, '1', 'PX', ARGV[5]) end
@@ -110,6 +126,6 @@ end
 if ARGV[6] ~= '' then call('XTRIM', stream, 'MAXLEN', '~', ARGV[6]) end
 local answer = table.concat(answers, ',')
 call('SET', publisher, ARGV[3] .. ' ' .. answer, 'PX', ARGV[4])
-return {'OK', answer, opened[1] and 0 or 1}
+return {'OK', answer, known and 0 or 1}
 `
 }

@@ -106,12 +106,12 @@ export class Publisher {
 
   /** Sends what is queued, batch after batch; to be forked into the scope of the layer. */
   readonly run: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
+    let sent = false
     while (true) {
-      if (this.#next === this.#queue.length) {
-        yield* this.#idle()
-      }
-      // Everybody who was resumed by the last batch, or runs now, gets to join this one.
-      yield* Effect.yieldNow
+      // Everybody who was resumed by the last batch gets to join the next one. After a pause nobody waits for company.
+      if (sent) yield* Effect.yieldNow
+      if (this.#next === this.#queue.length) yield* this.#idle()
+      sent = true
       const calls = this.#take()
       if (calls.length === 0) continue
       yield* Effect.exit(Effect.onExit(this.#store(calls), (exit) => Effect.sync(() => this.#answer(calls, exit))))
