@@ -6,8 +6,7 @@ import { RedisServer } from "@waybill/testing"
 import { Console, Effect } from "effect"
 import { Redis } from "ioredis"
 import * as Contender from "./Contender.ts"
-import type { Measure, Sample, Size } from "./Measure.ts"
-import type { Result } from "./Report.ts"
+import type { Measure, Plan, Sample } from "./Measure.ts"
 
 export interface Options {
   readonly quick: boolean
@@ -17,26 +16,26 @@ export interface Options {
 
 /** The results of one measure. */
 export const run = Effect.fnUntraced(function* (measure: Measure, { profile, quick }: Options) {
-  const size = quick ? measure.quick : measure.full
+  const plan = quick ? measure.quick : measure.full
   const server = yield* RedisServer.make()
   const redis = yield* Effect.acquireRelease(
     Effect.sync(() => new Redis(server.port, "127.0.0.1")),
     (redis) => Effect.sync(() => redis.disconnect())
   )
-  yield* Console.error(`${measure.title}: ${size.messages.toLocaleString("en-US")} messages`)
+  yield* Console.error(`${measure.title}: ${plan.messages.toLocaleString("en-US")} messages`)
   const contenders = yield* Effect.forEach(measure.contenders, (name) =>
     Contender.make({ measure: measure.name, name, port: server.port, profile })
   )
   const samples: Record<string, Array<Sample>> = {}
-  for (let round = 1 - size.warmups; round <= size.rounds; round++) {
+  for (let round = 1 - plan.warmups; round <= plan.rounds; round++) {
     const told: Array<string> = []
     for (const contender of inTurn(contenders, round)) {
       yield* Effect.promise(() => redis.flushall("SYNC"))
-      const sample = yield* contender.round(size)
+      const sample = yield* contender.round({ messages: plan.fewer?.[contender.name] ?? plan.messages })
       if (round > 0) (samples[contender.name] ??= []).push(sample)
       told.push(`${contender.name} ${measure.describe(sample)}`)
     }
-    yield* Console.error(`  ${nameOf(round, size)}: ${told.toSorted().join("   ")}`)
+    yield* Console.error(`  ${nameOf(round, plan)}: ${told.toSorted().join("   ")}`)
   }
   return measure.judge(samples)
 }, Effect.scoped)
@@ -47,6 +46,4 @@ const inTurn = <A>(contenders: ReadonlyArray<A>, round: number): ReadonlyArray<A
   return [...contenders.slice(start), ...contenders.slice(0, start)]
 }
 
-const nameOf = (round: number, { rounds }: Size): string => (round > 0 ? `round ${round} of ${rounds}` : "warm-up")
-
-export type { Result }
+const nameOf = (round: number, { rounds }: Plan): string => (round > 0 ? `round ${round} of ${rounds}` : "warm-up")

@@ -11,19 +11,25 @@ export type Sample = Readonly<Record<string, number>>
 /** The rounds of each contender, in the order in which they ran: the n-th of one ran beside the n-th of another. */
 export type Samples<Name extends string = string, A extends Sample = Sample> = Readonly<Record<Name, ReadonlyArray<A>>>
 
-/** How much is done: `rounds` that count, after `warmups` that do not. */
+/** How much is done in one round. */
 export interface Size {
+  readonly messages: number
+}
+
+/** How much is done in all: `rounds` that count, after `warmups` that do not. */
+export interface Plan<Name extends string = string> extends Size {
   readonly warmups: number
   readonly rounds: number
-  readonly messages: number
+  /** Who is so slow that a round of `messages` would take too long does this many: rates are compared, not times. */
+  readonly fewer?: Partial<Readonly<Record<Name, number>>>
 }
 
 export interface Measure {
   /** The word for `--only`. */
   readonly name: string
   readonly title: string
-  readonly full: Size
-  readonly quick: Size
+  readonly full: Plan
+  readonly quick: Plan
   readonly contenders: ReadonlyArray<string>
   /** One round of one contender, in the contender's process. */
   readonly round: (contender: string, port: number, size: Size) => Effect.Effect<Sample, unknown>
@@ -38,8 +44,8 @@ export type Make<P> = (port: number) => Effect.Effect<P, unknown, Scope.Scope>
 export const make = <Name extends string, P, A extends Sample>(options: {
   readonly name: string
   readonly title: string
-  readonly full: Size
-  readonly quick: Size
+  readonly full: Plan<NoInfer<Name>>
+  readonly quick: Plan<NoInfer<Name>>
   /** Each is loaded only in the process that needs it. */
   readonly contenders: Readonly<Record<Name, () => Promise<Make<P>>>>
   readonly round: (peer: P, size: Size) => Effect.Effect<A, unknown, Scope.Scope>

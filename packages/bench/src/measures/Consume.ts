@@ -19,7 +19,7 @@ export const consume = Measure.make({
   name: "consume",
   title,
   full: { warmups: 1, rounds: 5, messages: 100_000 },
-  quick: { warmups: 1, rounds: 3, messages: 10_000 },
+  quick: { warmups: 1, rounds: 3, messages: 20_000, fewer: { bullmq: 2000, persistedQueue: 2000, groupmq: 2000 } },
   contenders: {
     waybill: async () => (await import("../peers/Waybill.ts")).onRedis(small),
     loop: async () => (await import("../peers/HandWritten.ts")).make,

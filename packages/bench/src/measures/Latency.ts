@@ -40,7 +40,7 @@ export const latency = Measure.make({
   name: "latency",
   title: "idle latency, publish to handler",
   full: { warmups: 1, rounds: 5, messages: 1000 },
-  quick: { warmups: 1, rounds: 3, messages: 300 },
+  quick: { warmups: 1, rounds: 3, messages: 200 },
   contenders: {
     waybill: async () => (await import("../peers/Waybill.ts")).onRedis(small),
     loop: async () => (await import("../peers/HandWritten.ts")).make

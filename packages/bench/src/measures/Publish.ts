@@ -18,7 +18,7 @@ export const publishOneByOne = Measure.make({
   name: "publish",
   title,
   full: { warmups: 1, rounds: 5, messages: 100_000 },
-  quick: { warmups: 1, rounds: 3, messages: 10_000 },
+  quick: { warmups: 1, rounds: 3, messages: 20_000, fewer: { bullmq: 4000, persistedQueue: 4000, groupmq: 4000 } },
   contenders: {
     waybill: async () => (await import("../peers/Waybill.ts")).onRedis(small),
     xadd: async () => (await import("../peers/HandWritten.ts")).make,
