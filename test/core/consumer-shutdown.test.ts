@@ -213,6 +213,26 @@ describe("shutdown", () => {
     })
   )
 
+  it.effect("leaves the group only when the take has ended, if that does not take long", () =>
+    Effect.gen(function* () {
+      const transport = yield* FakeTransport.make
+      yield* TestClock.adjust(1)
+      const log: Array<string> = []
+      transport.onTake = Effect.onInterrupt(Effect.never, () =>
+        Effect.andThen(
+          Effect.sleep("500 millis"),
+          Effect.sync(() => log.push("the take has ended"))
+        )
+      )
+      transport.onLeave = Effect.sync(() => log.push("left"))
+      const fiber = yield* run(sleeping(1), transport.layer)
+      yield* quiet()
+      const { millis } = yield* stop(fiber)
+      assert.deepStrictEqual(log, ["the take has ended", "left"])
+      assert.strictEqual(millis, 500)
+    })
+  )
+
   it.effect("a handler that blocks its own shutdown for long does not settle after the consumer has left", () =>
     Effect.gen(function* () {
       const transport = yield* FakeTransport.make
