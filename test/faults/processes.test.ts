@@ -153,9 +153,9 @@ describe("a consumer process", () => {
   it.live("E26 poison that kills its process: a dead letter, unseen, at the limit; what was near it survives", () =>
     Effect.gen(function* () {
       const { hire, publish, verdict } = yield* Scene.make
-      const orders = { maxDeliveries: 3, concurrency: 2, prefetch: 4 }
-      yield* publish([["deadly", { act: "die" }], ...many("work", 20, { act: "work", millis: 5 })])
-      for (let life = 1; life <= 3; life++) {
+      const orders = { maxDeliveries: 5, concurrency: 8, prefetch: 32 }
+      yield* publish([["deadly", { act: "die" }], ...many("work", 60, { act: "work", millis: 20 })])
+      for (let life = 1; life <= 5; life++) {
         const worker = yield* hire(orders)
         yield* worker.says("began deadly")
         assert.strictEqual(yield* worker.gone, "SIGKILL")
@@ -164,8 +164,8 @@ describe("a consumer process", () => {
       const { letters } = yield* verdict()
       assert.strictEqual(last.said("began deadly"), 0)
       assert.deepStrictEqual(
-        letters.filter(({ id }) => id === "deadly").map(({ attempts, reason }) => ({ attempts, reason })),
-        [{ attempts: 3, reason: "CrashLoop" }]
+        letters.map(({ attempts, id, reason }) => ({ attempts, id, reason })),
+        [{ attempts: 5, id: "deadly", reason: "CrashLoop" }]
       )
     }).pipe(Scene.play())
   )

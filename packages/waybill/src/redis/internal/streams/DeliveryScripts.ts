@@ -110,7 +110,11 @@ return {'OK', table.concat(answers), buried and keepDead(ARGV[4], tonumber(ARGV[
 }
 
 /**
- * Takes over what nobody is working on: entries that were released, those of consumers whose heartbeat has run out, and
+ * Takes over what nobody is working on. An entry that two consumers have died with is a suspect, and a consumer gets one
+ * at a time: whoever dies of it takes no innocent ones along, which would be buried with it in the end. A call stops when
+ * it has gathered a few megabytes.
+ *
+ * It takes entries that were released, those of consumers whose heartbeat has run out, and
  * the caller's own of which it does not know. What has been delivered too often becomes a dead letter instead.
  *
  * | KEYS | |
@@ -126,11 +130,12 @@ return {'OK', table.concat(answers), buried and keepDead(ARGV[4], tonumber(ARGV[
  * | 5 | how often an entry may be delivered |
  * | 6, 7 | cap of the dead letters: how many, and for how long in ms |
  * | 8 | lease, ms: what a consumer without a heartbeat has had for that long is taken from it |
- * | 9... | source and entry of what is the consumer's own and unknown to it |
+ * | 9 | 1: a suspect may be taken |
+ * | 10... | source and entry of what is the consumer's own and unknown to it |
  *
  * | reply | |
  * |---|---|
- * | `OK`, taken, buried, gone, dropped | taken, buried: lists of source, entry, count, released, fields, owner. gone: pending entries that are no longer in the stream. dropped: dead letters the cap dropped |
+ * | `OK`, taken, buried, gone, dropped, more | taken, buried: lists of source, entry, count, released, fields, owner. gone: pending entries that are no longer in the stream. dropped: dead letters the cap dropped. more = 1: something was left for the next call |
  * | `EXPIRED` | the caller's own heartbeat has run out; it has no business here |
  * | `WRONGTYPE`, key, found | |
  */
@@ -148,11 +153,21 @@ local until_ = redis.call('ZSCORE', consumers, consumer)
 if not until_ or tonumber(until_) <= now then return {'EXPIRED'} end
 local budget, most = tonumber(ARGV[4]), tonumber(ARGV[5])
 local taken, buried, gone = {}, {}, 0
+local bytes, more, suspects = 0, 0, ARGV[9] == '1'
 
+local function full()
+  return bytes > 4194304
+end
+local function weigh(fields)
+  for _, field in ipairs(fields) do bytes = bytes + #field end
+end
+
+-- Takes the entry, buries it, or leaves it when it is a suspect too many.
 local function adopt(source, entry, count, owner)
   local stream, member = KEYS[source + 1], source .. entry
   local uncounted = tonumber(redis.call('HGET', released, member) or '0')
-  if count - uncounted >= most then
+  local died = owner ~= nobody and owner ~= consumer
+  if died and count - uncounted >= most then
     local there = redis.call('XRANGE', stream, entry, entry)[1]
     if there then
       local id, at, attempt, fence, first = split(tostring(source), entry, there[2])
@@ -160,24 +175,36 @@ local function adopt(source, entry, count, owner)
       bury('CrashLoop', 'delivered ' .. (count - uncounted) .. ' times to consumers that died or stalled', attempts,
         fence + count, id, at, member, owner, there[2], first)
       buried[#buried + 1] = {source, entry, count, uncounted, there[2], owner}
+      weigh(there[2])
     else
       gone = gone + 1
     end
     redis.call('XACK', stream, group, entry)
     redis.call('HDEL', released, member)
-  else
-    local there = redis.call('XCLAIM', stream, group, consumer, 0, entry)[1]
-    if there then
-      taken[#taken + 1] = {source, entry, count + 1, uncounted, there[2], owner}
-    else
-      gone = gone + 1
-      redis.call('XACK', stream, group, entry)
-      redis.call('HDEL', released, member)
+    return
+  end
+  if died and count - uncounted >= 2 then
+    if not suspects then
+      more = 1
+      return
     end
+    suspects = false
+  end
+  local there = redis.call('XCLAIM', stream, group, consumer, 0, entry)[1]
+  if there then
+    -- What an answer that never came had brought us was no attempt.
+    if owner == consumer then uncounted = redis.call('HINCRBY', released, member, 1) end
+    taken[#taken + 1] = {source, entry, count + 1, uncounted, there[2], owner}
+    weigh(there[2])
+  else
+    gone = gone + 1
+    redis.call('XACK', stream, group, entry)
+    redis.call('HDEL', released, member)
   end
 end
 
-for i = 9, #ARGV, 2 do
+for i = 10, #ARGV, 2 do
+  if full() then break end
   local own = ask('XPENDING', KEYS[ARGV[i] + 1], group, ARGV[i + 1], ARGV[i + 1], 1, consumer)
   if own and own[1] then adopt(tonumber(ARGV[i]), own[1][1], own[1][4], consumer) end
 end
@@ -185,11 +212,17 @@ end
 -- Takes what the owner holds, as far as the budget goes.
 local function drain(owner, idle)
   for source = 0, 1 do
-    local left = budget - #taken
-    if left <= 0 then return end
+    local left = budget - #taken - #buried
+    if left <= 0 or full() then
+      more = 1
+      return
+    end
     local held = ask('XPENDING', KEYS[source + 1], group, 'IDLE', idle, '-', '+', left, owner)
     if held then
-      for _, p in ipairs(held) do adopt(source, p[1], p[4], owner) end
+      for _, p in ipairs(held) do
+        if full() then break end
+        adopt(source, p[1], p[4], owner)
+      end
     end
   end
 end
@@ -207,8 +240,12 @@ for _, owner in ipairs(redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMI
   drain(owner, 0)
   remove(owner)
 end
--- Consumers without a heartbeat are none of ours, or were made again by a read that outlived its process.
-for source = 0, 1 do
+-- Consumers without a heartbeat are none of ours, or were made again by a read that outlived its process. Looking at
+-- every consumer costs their number, so the group does it once a lease.
+local swept = tonumber(redis.call('HGET', state, 'swept') or '0')
+local due = now < swept or now - swept >= tonumber(ARGV[8]) / 2
+if due then redis.call('HSET', state, 'swept', string.format('%.0f', now)) end
+for source = 0, due and 1 or -1 do
   for _, flat in ipairs(ask('XINFO', 'CONSUMERS', KEYS[source + 1], group) or {}) do
     local owner, pending, idle = flat[2], flat[4], flat[6]
     if owner ~= nobody and not redis.call('ZSCORE', consumers, owner) then
@@ -217,7 +254,7 @@ for source = 0, 1 do
     end
   end
 end
-return {'OK', taken, buried, gone, #buried > 0 and keepDead(ARGV[6], tonumber(ARGV[7]), now) or 0}
+return {'OK', taken, buried, gone, #buried > 0 and keepDead(ARGV[6], tonumber(ARGV[7]), now) or 0, more}
 `
 }
 

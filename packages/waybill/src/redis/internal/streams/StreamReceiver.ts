@@ -121,6 +121,8 @@ export class StreamReceiver implements Receiver {
   #paused = false
   #silent = false
   #stopping = false
+  /** The last delivery taken over that more than one consumer had died with. */
+  #suspect: StreamDelivery | undefined
   /** The last claim took all it could. */
   #moreToClaim = false
   #settledSince = false
@@ -156,6 +158,11 @@ export class StreamReceiver implements Receiver {
       delayed: (millis) => this.expect(millis),
       settled: () => {
         this.#settledSince = true
+        if (this.#suspect !== undefined && !this.#holdsSuspect) {
+          this.#suspect = undefined
+          this.#moreToClaim = true
+          this.#wakeKeeper?.()
+        }
       },
       dropped: (count) => this.#dropped(count)
     })
@@ -696,8 +703,8 @@ export class StreamReceiver implements Receiver {
     return Effect.gen({ self: this }, function* () {
       const mine = this.#keys
       const now = this.#now()
-      const [tag, taken, buried, gone, dropped] = yield* this.#eval<
-        [string, ReadonlyArray<Claimed>, ReadonlyArray<Claimed>, number, number]
+      const [tag, taken, buried, gone, dropped, more] = yield* this.#eval<
+        [string, ReadonlyArray<Claimed>, ReadonlyArray<Claimed>, number, number, 0 | 1]
       >(
         DeliveryScripts.claim,
         [keys.stream, mine.retry, mine.consumers, mine.released, mine.dead, mine.state],
@@ -710,11 +717,12 @@ export class StreamReceiver implements Receiver {
           deadLetters.maxCount,
           deadLetters.maxAgeMillis,
           Math.ceil(this.#leaseMillis),
+          this.#holdsSuspect ? 0 : 1,
           ...unknown.flat()
         ]
       )
-      this.#moreToClaim = tag === "OK" && max > 0 && taken.length >= max
       if (tag !== "OK") {
+        this.#moreToClaim = false
         // The next beat revives us; what was named is found again.
         if (unknown.length > 0) this.#unsure = true
         return
@@ -726,9 +734,15 @@ export class StreamReceiver implements Receiver {
         return new StreamDelivery(topic, group, source, entry, times, released, fields, now)
       }
       const deliveries = taken.map(toDelivery)
+      const suspect = taken.findIndex(([, , times, released, , owner]) => from.has(owner) && times - released > 2)
+      if (suspect >= 0) this.#suspect = deliveries[suspect]
+      // A call stops when it has gathered much: the rest of what was named is looked for again.
+      if (taken.length + buried.length + gone < unknown.length) this.#unsure = true
       for (const claimed of taken) if (from.has(claimed[5])) count++
       const graves = buried.map(toDelivery)
       this.#holdings.add(yield* this.#exact(deliveries))
+      // With a suspect in hand there is no hurry: its end wakes the keeper.
+      this.#moreToClaim = max > 0 && (taken.length >= max || (more === 1 && !this.#holdsSuspect))
       if (from.size > 0) yield* lifecycle.report({ _tag: "Claimed", topic, group, from: [...from], count })
       for (const delivery of graves) {
         // Nobody settles what nobody has seen, so nobody else tells of it.
@@ -741,6 +755,10 @@ export class StreamReceiver implements Receiver {
       yield* this.#truncated(gone)
       if (dropped > 0) yield* this.#dropped(dropped)
     })
+  }
+
+  get #holdsSuspect(): boolean {
+    return this.#suspect !== undefined && this.#holdings.find(this.#suspect) === this.#suspect
   }
 
   #truncated(count: number): Effect.Effect<void> {
