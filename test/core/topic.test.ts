@@ -56,6 +56,28 @@ describe("Topic", () => {
     { arbitrary: { runs: 300 } }
   )
 
+  it.effect("a field for any JSON takes it as it came, and is missed or refused like any other field", () =>
+    Effect.gen(function* () {
+      const topic = Topic.make("any", {
+        payload: Schema.Struct({
+          json: Schema.Json,
+          object: Schema.JsonObject,
+          unknown: Schema.Unknown,
+          optional: Schema.optionalKey(Schema.Json)
+        })
+      })
+      const payload = { json: [1, { deep: [null, "x"] }], object: { a: { b: 1 } }, unknown: { c: [] } }
+      assert.deepStrictEqual(yield* topic.decode(yield* topic.encode(payload)), payload)
+      const refused = (body: string) => Effect.map(Effect.flip(topic.decode(body)), ({ issue }) => issue)
+      assert.include(yield* refused(JSON.stringify({ object: {}, unknown: 1 })), `at ["json"]`)
+      assert.include(yield* refused(JSON.stringify({ json: 1, object: [], unknown: 1 })), `at ["object"]`)
+      for (const noJson of [undefined, 1n, Number.NaN, () => 1]) {
+        const invalid = yield* Effect.flip(topic.encode({ ...payload, unknown: { at: [noJson] } }))
+        assert.strictEqual(invalid._tag, "InvalidPayload")
+      }
+    })
+  )
+
   it.effect.each(["", "\0", "\u2028", "naïve", "日本語", "👩‍👩‍👧", "\ud800 alone", "e\u0301 ≠ é", "\ufeffmark"])(
     "the text %j survives",
     (value) =>
