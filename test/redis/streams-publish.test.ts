@@ -4,6 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Duration, Effect, Fiber, Layer, Result } from "effect"
+import { RedisStreams } from "waybill/redis"
 import * as Stage from "./Stage.ts"
 
 const servers = FaultProxy.layer.pipe(Layer.provideMerge(RedisServer.layer()))
@@ -220,4 +221,25 @@ describe("publishing on streams", () => {
       assert.strictEqual(events.filter(({ _tag }) => _tag === "Truncated").length, 1)
     }).pipe(Effect.scoped, Effect.provide(servers))
   )
+
+  it.live("a user who may not write all of it writes none of it", () =>
+    Effect.gen(function* () {
+      const { key, redis, server } = yield* Stage.make()
+      yield* Effect.promise(() => redis.acl("SETUSER", "poor", "on", ">pw", "~*", "&*", "+@all", "-set"))
+      const poor = new URL(server.url)
+      poor.username = "poor"
+      poor.password = "pw"
+      const theirs = yield* Stage.make({ url: poor.href })
+      const result = yield* Effect.result(theirs.publish("a", "b"))
+      assert.isTrue(Result.isFailure(result) && result.failure.reason._tag === "NotPermitted")
+      assert.strictEqual(yield* Effect.promise(() => redis.exists(key("stream"), theirs.key("stream"))), 0)
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it("options that a script could only fail on half way are refused before there is a layer", () => {
+    assert.throws(() => RedisStreams.layer({ deduplicationWindow: 0 }), "deduplicationWindow")
+    assert.throws(() => RedisStreams.layer({ retention: { maxLength: 1.5 } }), "maxLength")
+    assert.throws(() => RedisStreams.layer({ deadLetters: { maxCount: 0 } }), "maxCount")
+    RedisStreams.layer({ deduplicationWindow: Duration.infinity, deadLetters: { maxAge: "Infinity" } })
+  })
 })

@@ -221,7 +221,7 @@ describe("consumers that die or stand still", () => {
 
   it.live("a message that kills its consumers is buried unseen, and the burial is reported", () =>
     Effect.gen(function* () {
-      const { events, join, letters, publish, take } = yield* Stage.make()
+      const { happens, join, letters, publish, take } = yield* Stage.make()
       const terms = { lease: Duration.millis(300), maxDeliveries: 2 }
       yield* publish({ body: "poison", id: "p" })
       for (let i = 0; i < 2; i++) {
@@ -236,8 +236,7 @@ describe("consumers that die or stand still", () => {
         Effect.map(letters, (found) => found.map(({ attempts, body, id, reason }) => ({ attempts, body, id, reason }))),
         [{ attempts: 2, body: "poison", id: "p", reason: "CrashLoop" }]
       )
-      const settled = events.find((event) => event._tag === "Settled")
-      assert.strictEqual(settled?._tag === "Settled" && settled.delivery.id, "p")
+      assert.strictEqual((yield* happens("Settled")).delivery.id, "p")
     }).pipe(Effect.scoped, Effect.provide(servers))
   )
 

@@ -47,7 +47,8 @@ export interface Options {
 }
 
 /**
- * The streams pattern, on the connections of `IoRedis`. Throws on a prefix with white space or braces: that is a bug.
+ * The streams pattern, on the connections of `IoRedis`. Throws on a prefix with white space or braces, a duration of
+ * nothing, or a count that is not a whole number from 1: those are bugs.
  *
  * @example
  * ```ts
@@ -77,13 +78,14 @@ export const layer = (
   if (!/^[^\s{}]{1,200}$/.test(prefix)) {
     throw new Error(`"${prefix}" is no prefix: 1 to 200 characters, no white space, no braces`)
   }
+  const settings = settingsOf(options)
   return Layer.effectContext(
     Effect.gen(function* () {
       const redis = yield* IoRedis
       const clock = yield* Clock.Clock
       const scope = yield* Scope.Scope
       const lifecycle = new Lifecycle()
-      const store = new Store({ options, prefix, redis, clock, scope, lifecycle })
+      const store = new Store({ settings, prefix, redis, clock, scope, lifecycle })
       const context = yield* Effect.context<never>()
       const run = Effect.runForkWith(context)
       yield* redis.listen((event) => run(lifecycle.report(event)))
@@ -124,8 +126,43 @@ export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Sc
 
 type Publish = Context.Service.Shape<typeof Transport>["publish"]
 
+/** The options with their defaults, in numbers that the scripts can use. */
+interface Settings {
+  readonly deduplicationMillis: number
+  readonly deadLetters: { readonly maxCount: number; readonly maxAgeMillis: number }
+  readonly pollMillis: number
+  readonly publishMillis: number
+  readonly maxLength: number | undefined
+}
+
+const settingsOf = (options: Options): Settings => ({
+  deduplicationMillis: millisOf("deduplicationWindow", options.deduplicationWindow ?? "10 minutes"),
+  deadLetters: {
+    maxCount: wholeOf("deadLetters.maxCount", options.deadLetters?.maxCount ?? 100_000),
+    maxAgeMillis: millisOf("deadLetters.maxAge", options.deadLetters?.maxAge ?? "30 days")
+  },
+  pollMillis: millisOf("pollInterval", options.pollInterval ?? "1 second"),
+  publishMillis: millisOf("publishTimeout", options.publishTimeout ?? "5 seconds"),
+  maxLength:
+    typeof options.retention === "object" ? wholeOf("retention.maxLength", options.retention.maxLength) : undefined
+})
+
+/** A script that meets a bad number after its first write would leave half a batch, so none gets that far. */
+const millisOf = (option: string, input: Duration.Input): number => {
+  const millis = Duration.toMillis(Duration.fromInputUnsafe(input))
+  if (!(millis > 0)) throw new Error(`${option} must be longer than nothing`)
+  // As long as anyone will wait: a thousand years.
+  return Math.min(Math.ceil(millis), 1000 * 365 * 24 * 60 * 60 * 1000)
+}
+
+const wholeOf = (option: string, count: number): number => {
+  if (!Number.isSafeInteger(count) || count < 1)
+    throw new Error(`${option} must be a whole number from 1, not ${count}`)
+  return count
+}
+
 interface StoreOptions {
-  readonly options: Options
+  readonly settings: Settings
   readonly prefix: string
   readonly redis: Context.Service.Shape<typeof IoRedis>
   readonly clock: Clock.Clock
@@ -154,7 +191,7 @@ class Store {
   }
 
   #open(topic: string): Effect.Effect<Publisher> {
-    const { clock, options, prefix, redis, scope } = this.#options
+    const { clock, prefix, redis, scope, settings } = this.#options
     return Effect.suspend(() => {
       const known = this.#publishers.get(topic)
       if (known !== undefined) return Effect.succeed(known)
@@ -163,9 +200,9 @@ class Store {
         topic,
         keys: topicKeys(prefix, topic),
         clock,
-        deduplicationMillis: Duration.toMillis(options.deduplicationWindow ?? "10 minutes"),
-        timeoutMillis: Duration.toMillis(options.publishTimeout ?? "5 seconds"),
-        maxLength: typeof options.retention === "object" ? options.retention.maxLength : undefined,
+        deduplicationMillis: settings.deduplicationMillis,
+        timeoutMillis: settings.publishMillis,
+        maxLength: settings.maxLength,
         opened: this.#register(topic),
         delayed: (millis) => {
           for (const receiver of this.#receivers) if (receiver.topic === topic) receiver.member.expect(millis)
@@ -183,7 +220,7 @@ class Store {
     subscription: Parameters<typeof Members.make>[0]["subscription"]
   ): Effect.Effect<Receiver, TransportError, Scope.Scope> {
     const { group, topic } = subscription
-    const { clock, lifecycle, options, prefix, redis } = this.#options
+    const { clock, lifecycle, prefix, redis, settings } = this.#options
     const keys: TopicKeys = topicKeys(prefix, topic)
     return Effect.gen({ self: this }, function* () {
       const member = yield* Members.make({
@@ -194,12 +231,9 @@ class Store {
         subscription,
         lifecycle,
         clock,
-        deadLetters: {
-          maxCount: options.deadLetters?.maxCount ?? 100_000,
-          maxAgeMillis: Duration.toMillis(options.deadLetters?.maxAge ?? "30 days")
-        },
-        pollMillis: Duration.toMillis(options.pollInterval ?? "1 second"),
-        trims: typeof options.retention !== "object",
+        deadLetters: settings.deadLetters,
+        pollMillis: settings.pollMillis,
+        trims: settings.maxLength === undefined,
         opened: this.#register(topic)
       })
       const entry = { topic, group, member }

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Script } from "../Script.ts"
-import { clock, mismatch, writes } from "./ScriptParts.ts"
+import { clock, mismatch, writes, may } from "./ScriptParts.ts"
 
 /** What of a message is there besides its payload: the bits of its character in the shapes, counted from "0". */
 export const shape = { id: 1, headers: 2, key: 4, version: 8, after: 16, at: 32 } as const
@@ -39,7 +39,7 @@ export const shape = { id: 1, headers: 2, key: 4, version: 8, after: 16, at: 32 
  */
 export const publish: Script = {
   name: "waybill/publish",
-  lua: `${writes}${mismatch}${clock}
+  lua: `${writes}${mismatch}${clock}${may}
 local stream, meta, publisher, delayed, bodies = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local shapes = ARGV[7]
 local last = redis.pcall('GETRANGE', publisher, 0, 19)
@@ -62,6 +62,7 @@ if last ~= '' then
   end
   if tonumber(number) > tonumber(ARGV[3]) then return {'STALE'} end
 end
+may('SET', publisher, '', 'PX', 1)
 if not known then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
 
 local call, band, byte = redis.call, bit.band, string.byte

@@ -36,7 +36,7 @@ export interface PublisherOptions {
 /** What one script call may carry; a single `publish` is never split. */
 const maxMessages = 1000
 const maxUnits = 4 * 1024 * 1024
-/** How long the server remembers the answer to a publisher's last batch. Nobody repeats a batch for that long. */
+/** How long the server remembers the answer to a publisher's last batch, unless publishing may go on for longer. */
 const answerMillis = 10 * 60 * 1000
 /** Time enough for one attempt, also for a batch that had to wait for a long time. */
 const leastAttemptMillis = 500
@@ -236,7 +236,7 @@ export class Publisher {
     args[0] = pattern
     args[1] = wire
     args[2] = number
-    args[3] = answerMillis
+    args[3] = Math.max(answerMillis, 2 * this.#options.timeoutMillis)
     args[4] = deduplicationMillis
     args[5] = maxLength ?? ""
     args[6] = batch.shapes

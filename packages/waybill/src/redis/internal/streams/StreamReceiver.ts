@@ -61,6 +61,8 @@ export interface ReceiverOptions {
 const blockMillis = 2000
 /** What the network may add to that. */
 const graceMillis = 3000
+/** About how much a read may bring: what a slow network carries within its deadline. */
+const readUnits = 4 * 1024 * 1024
 /** How much one script may move, renew, take over or hand back. */
 const moveLimit = 500
 const renewLimit = 200
@@ -121,6 +123,8 @@ export class StreamReceiver implements Receiver {
   #paused = false
   #silent = false
   #stopping = false
+  /** How many entries a read may bring, by the size of the last ones. */
+  #readLimit = Infinity
   /** The last delivery taken over that more than one consumer had died with. */
   #suspect: StreamDelivery | undefined
   /** The last claim took all it could. */
@@ -336,8 +340,13 @@ export class StreamReceiver implements Receiver {
           yield* this.#idle()
           continue
         }
-        const result = yield* Effect.result(survivable(this.#readOnce(connection, this.#holdings.demand)))
-        if (Result.isFailure(result)) yield* this.#readFailed(result.failure)
+        const count = Math.min(this.#holdings.demand, this.#readLimit)
+        const result = yield* Effect.result(survivable(this.#readOnce(connection, count)))
+        if (Result.isFailure(result)) {
+          // Perhaps it was more than the network brings in time.
+          this.#readLimit = Math.max(1, count >> 1)
+          yield* this.#readFailed(result.failure)
+        }
       }
     })
   }
@@ -409,14 +418,17 @@ export class StreamReceiver implements Receiver {
     const now = this.#now()
     const deliveries: Array<StreamDelivery> = []
     let doubtful = false
+    let units = 0
     for (const [key, entries] of reply) {
       const source = key === keys.stream ? 0 : 1
       for (const [entry, fields] of entries) {
         const delivery = new StreamDelivery(topic, this.#group, source, entry, 1, 0, fields, now)
         deliveries.push(delivery)
+        units += delivery.body.length
         doubtful ||= isDoubtful(delivery.body)
       }
     }
+    if (units > 0) this.#readLimit = Math.max(1, Math.floor((readUnits * deliveries.length) / units))
     if (doubtful) return Effect.map(this.#exact(deliveries), (exact) => this.#holdings.add(exact))
     this.#holdings.add(deliveries)
     return Effect.void
