@@ -192,6 +192,31 @@ describe("a connection", () => {
     }).pipe(Scene.play())
   )
 
+  it.live("E14 closed many times while there is nothing to do: what comes next does not wait for a backoff", () =>
+    Effect.gen(function* () {
+      const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+      const member = yield* join(server.url)
+      yield* publish([["first", { act: "work" }]])
+      yield* member.happens("Settled")
+      crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
+      const waiting = ask(() => redis.info("clients")).pipe(
+        Effect.repeat({ until: (info) => info.includes("blocked_clients:1"), schedule: Schedule.spaced("10 millis") }),
+        Effect.timeout("3 seconds")
+      )
+      for (let round = 1; round <= 6; round++) {
+        yield* waiting
+        yield* ask(() => redis.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
+        // The connection for commands, and the one that reads.
+        yield* member.happens("Reconnected", 2 * round)
+      }
+      const began = performance.now()
+      yield* publish([["next", { act: "work" }]])
+      yield* member.happens("Settled", 2)
+      assert.isBelow(performance.now() - began, 1500)
+      yield* verdict()
+    }).pipe(Scene.play())
+  )
+
   it.live("E16 SCRIPT FLUSH in a loop: nobody notices", () =>
     Effect.gen(function* () {
       const { join, publish, redis, server, verdict } = yield* Scene.make

@@ -139,11 +139,8 @@ describe("answers that never come", () => {
       const receiver = yield* join()
       yield* publish("a", "b", "c")
       const snapped = yield* proxy.dropReply("XREADGROUP")
-      const first = yield* Effect.result(receiver.take(2))
+      const taken = yield* take(receiver, 3)
       yield* snapped
-      assert(Result.isFailure(first))
-      assert.strictEqual(first.failure.reason._tag, "Disconnected")
-      const taken = yield* Effect.retry(take(receiver, 3), { times: 5 })
       assert.deepStrictEqual(bodies(taken), ["a", "b", "c"])
       assert.deepStrictEqual(yield* settle(receiver, taken), ["Settled", "Settled", "Settled"])
       assert.strictEqual((yield* group()).pending, 0)

@@ -473,6 +473,9 @@ export class StreamReceiver implements Receiver {
         Effect.sleep(hurryMillis)
       )
     }
+    // A connection that was lost is being made again, and the next read waits for it. Only when that takes too long are
+    // those told who wait: they would back off, further with each loss, while messages arrive.
+    if (reason._tag === "Disconnected" && reason.ambiguous) return Effect.void
     return Effect.sync(() => this.#holdings.fail(this.#failureOf(reason)))
   }
 
