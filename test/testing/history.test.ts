@@ -196,6 +196,20 @@ const kept: ReadonlyArray<Case & { readonly again?: ReadonlyArray<History.Repeti
     again: ["Unreachable"]
   },
   {
+    name: "an ack that was held up on its way, and said again by who did the work again",
+    lines: [
+      [p, published("1")],
+      [a, started("1", 1, 1)],
+      ["test", fault("Stopped", a)],
+      [b, started("1", 2, 2)],
+      [a, ended("1", 1)],
+      [a, settled("1", 1, "Ack")],
+      [b, ended("1", 2)],
+      [b, settled("1", 2, "Ack")]
+    ],
+    again: ["Stopped"]
+  },
+  {
     name: "effects in order, whose answers arrived in another",
     lines: [
       [p, published("1")],
@@ -316,7 +330,20 @@ const broken: ReadonlyArray<Case & { readonly tags: ReadonlyArray<History.Violat
   { name: "pending", tags: ["Leftover"], lines: [[p, published("1")]], remains: left({ pending: ["1"] }) },
   { name: "waiting", tags: ["Leftover"], lines: [[p, published("1")]], remains: left({ waiting: ["1"] }) },
   {
-    name: "acknowledged twice",
+    name: "acknowledged twice, with nobody hurt",
+    tags: ["TwoEnds", "Unexplained"],
+    lines: [
+      [p, published("1")],
+      [a, started("1", 1, 1)],
+      [b, started("1", 2, 2)],
+      [a, ended("1", 1)],
+      [a, settled("1", 1, "Ack")],
+      [b, ended("1", 2)],
+      [b, settled("1", 2, "Ack")]
+    ]
+  },
+  {
+    name: "acknowledged by a zombie, and dead-lettered",
     tags: ["TwoEnds"],
     lines: [
       [p, published("1")],
@@ -325,9 +352,10 @@ const broken: ReadonlyArray<Case & { readonly tags: ReadonlyArray<History.Violat
       [b, started("1", 2, 2)],
       [a, ended("1", 1)],
       [a, settled("1", 1, "Ack")],
-      [b, ended("1", 2)],
-      [b, settled("1", 2, "Ack")]
-    ]
+      [b, ended("1", 2, "failure")],
+      [b, settled("1", 2, "DeadLetter")]
+    ],
+    remains: left({ deadLetters: ["1"] })
   },
   { name: "acknowledged and dead", tags: ["TwoEnds"], lines: handledOnce, remains: left({ deadLetters: ["1"] }) },
   {

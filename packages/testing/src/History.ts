@@ -10,7 +10,7 @@
  * |---|---|
  * | `Lost` | published, nowhere in the store, and no handler got through it |
  * | `Leftover` | still pending, waiting or undelivered at the end |
- * | `TwoEnds` | acknowledged or dead-lettered more than once, or ended and still in the store |
+ * | `TwoEnds` | acknowledged or dead-lettered more than once, or ended and still in the store; an ack that a fault held up until somebody else had done the work again is no end of its own |
  * | `Unexplained` | handled again, though nothing had happened to its former handling |
  * | `StaleFence` | handled under a fence that does not grow, in a process that nobody had stopped |
  * | `StaleEffect` | another store accepted an effect under a fence that had been overtaken |

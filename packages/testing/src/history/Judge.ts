@@ -168,12 +168,29 @@ const placesOf = (rest: Remains): Map<string, Array<Place>> => {
   return places
 }
 
+/**
+ * Whether an ack that was held up on its way says what a later one says again: done. A store may take both, for the work
+ * was done, and after a lost answer the later one cannot know whether it was itself that had been heard.
+ */
+const isEchoed = (tale: Tale, life: Life, ack: At<"Settled">, all: ReadonlyArray<At<"Settled">>): boolean => {
+  const handling = life.handling(ack.writer, ack.fact.fence)
+  const fault = handling === undefined ? undefined : hindrance(tale, ack.writer, handling.at, ack.at)?.fault
+  return (
+    ack.fact.as === "Ack" &&
+    (fault === "Stopped" || fault === "Unreachable") &&
+    all.some(({ fact }) => fact.as === "Ack" && fact.fence > ack.fact.fence)
+  )
+}
+
 type Say = (tag: Violation["_tag"], detail: string) => void
 
 const judgeEnd = (tale: Tale, id: string, life: Life, places: ReadonlyArray<Place>, say: Say): void => {
   const forgotten = tale.faults.findLast(({ fault }) => fault === "StateLost")?.from ?? 0
-  const ends = life.settlements
-    .filter(({ at, fact }) => at > forgotten && !fact.stale && (fact.as === "Ack" || fact.as === "DeadLetter"))
+  const settlements = life.settlements.filter(
+    ({ at, fact }) => at > forgotten && !fact.stale && (fact.as === "Ack" || fact.as === "DeadLetter")
+  )
+  const ends = settlements
+    .filter((settlement) => !isEchoed(tale, life, settlement, settlements))
     .map(({ fact, writer }) => ({ as: fact.as, text: `${fact.as} by ${writer}, fence ${fact.fence}` }))
   const buried = places.filter((place) => place === "deadLetters").length
   const burials = ends.filter((end) => end.as === "DeadLetter").length
