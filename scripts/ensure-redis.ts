@@ -1,7 +1,8 @@
 /**
  * Makes sure that the tests find a Redis server program, and installs the Debian package where that is allowed.
  *
- * With `REDIS_URL` set nothing is installed: whoever sets it has a server and says which.
+ * The tests start, stop and kill servers of their own, so a server that is already running, at `REDIS_URL` or elsewhere,
+ * is neither needed nor touched.
  */
 import { spawnSync } from "node:child_process"
 import { existsSync, rmSync, writeFileSync } from "node:fs"
@@ -31,11 +32,11 @@ const install = (): void => {
   }
 }
 
-if (process.env.REDIS_URL === undefined && onPath() === undefined) {
+if (onPath() === undefined) {
   install()
   if (onPath() === undefined) {
     console.error(
-      "The tests need a Redis server: install redis-server (or valkey-server) 7.0 or newer so that it is on the PATH, or set REDIS_URL."
+      "The tests need a Redis server program: install redis-server (or valkey-server) 7.0 or newer so that it is on the PATH."
     )
     process.exitCode = 1
   }

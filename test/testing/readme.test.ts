@@ -3,7 +3,6 @@ import { Probe, runUntilIdle } from "@waybill/testing"
 import { Effect, Layer, Schedule, Schema } from "effect"
 import { Consumer, Producer, Topic } from "waybill"
 import { MemoryStreams } from "waybill/memory"
-
 const Invoice = Topic.make("invoices", { payload: Schema.Struct({ cents: Schema.Int }) })
 const Collect = Consumer.make(Invoice, { group: "collect" }).pipe(
   Consumer.process(() => Effect.fail("declined")),

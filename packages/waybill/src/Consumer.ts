@@ -98,7 +98,7 @@ const PipeableProto = {
 
 /**
  * Begins a consumer of `topic`. Throws on an empty group name, one with white space or braces, and on a number that makes
- * no sense, such as a concurrency below 1: those are bugs.
+ * no sense, such as a concurrency below 1 or a lease below 100 ms: those are bugs.
  *
  * @example
  * ```ts
@@ -128,6 +128,9 @@ export const make = <P, RD, RE, G extends keyof Guarantees = "at-least-once">(
   whole("concurrency", options.concurrency ?? 1, 1)
   whole("prefetch", options.prefetch ?? 0, 0)
   whole("maxDeliveries", options.maxDeliveries ?? 1, 1)
+  if (!(Duration.toMillis(Duration.fromInputUnsafe(options.lease ?? "1 second")) >= 100)) {
+    throw new Error("lease must be at least 100 ms: it is renewed three times in that time")
+  }
   const decode = (delivery: Delivery): Effect.Effect<P, Undecodable, RD> => {
     const decoded = topic.decode(delivery.body)
     return Exit.isExit(decoded) && Exit.isSuccess(decoded)

@@ -15,7 +15,7 @@ export const published = (topic: string, outcome: "stored" | "duplicate") =>
 export const received = (topic: string, group: string) =>
   Metric.counter("waybill_messages_received", { attributes: { topic, group }, incremental: true })
 
-/** Deliveries that ended. `outcome`: `ack`, `retry`, `dead_letter`, `release`, or `stale` when the lease had moved on. */
+/** Deliveries that a consumer ended; a crash loop, which no consumer sees, is in the log and in Inspector's dead letters. `outcome`: `ack`, `retry`, `dead_letter`, `release`, or `stale` when the lease had moved on. */
 export const settled = (topic: string, group: string, outcome: string) =>
   Metric.counter("waybill_messages_settled", { attributes: { topic, group, outcome }, incremental: true })
 

@@ -759,6 +759,8 @@ export class StreamReceiver implements Receiver {
       // With a suspect in hand there is no hurry: its end wakes the keeper.
       this.#moreToClaim = max > 0 && (taken.length >= max || (more === 1 && !this.#holdsSuspect))
       if (from.size > 0) yield* lifecycle.report({ _tag: "Claimed", topic, group, from: [...from], count })
+      if (graves.length > 0)
+        yield* Effect.logWarning("DeadLettered", { topic, group, reasons: { CrashLoop: graves.length } })
       for (const delivery of graves) {
         // Nobody settles what nobody has seen, so nobody else tells of it.
         const settlement = Settlement.deadLetter(
