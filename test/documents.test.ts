@@ -10,7 +10,7 @@ const folder = join(import.meta.dirname, ".examples")
 
 const below = (directory: string, ending: string): Array<string> =>
   readdirSync(join(root, directory), { recursive: true, encoding: "utf8" })
-    .filter((path) => path.endsWith(ending) && !path.includes("node_modules") && !path.includes("dist"))
+    .filter((path) => path.endsWith(ending) && !/node_modules|dist|^api\//.test(path))
     .map((path) => join(directory, path))
 
 /** The `ts` blocks of a text; comment stars in front are no part of them. */
