@@ -51,9 +51,14 @@ export const make = Effect.fnUntraced(function* (options: {
     name,
     round: (size) =>
       Effect.callback<Sample, RoundFailed>((resume) => {
-        const failed = (message: string) => resume(new RoundFailed({ contender: name, message }))
+        const done = (effect: Effect.Effect<Sample, RoundFailed>) => {
+          child.off("message", onMessage).off("exit", onExit)
+          resume(effect)
+        }
+        const failed = (message: string) => done(new RoundFailed({ contender: name, message }))
+        // The process answers as it is asked to.
         const onMessage = (answer: Answer) =>
-          "error" in answer ? failed(answer.error) : resume(Effect.succeed(answer.sample))
+          "error" in answer ? failed(answer.error) : done(Effect.succeed(answer.sample))
         const onExit = (code: number | null, signal: string | null) => failed(`its process ended (${signal ?? code})`)
         if (!isAlive(child)) return onExit(child.exitCode, child.signalCode)
         child.once("message", onMessage)
