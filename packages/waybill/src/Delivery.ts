@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { Gap } from "./Gap.ts"
 import type { Message } from "./Message.ts"
 
 export interface Delivery extends Message {
@@ -18,6 +19,8 @@ export interface Delivery extends Message {
    * store refuse a smaller one: this is how a consumer that was paused for too long is kept from overwriting its successor.
    */
   readonly fence: number
+  /** What was missed just before this one, from a pattern that can lose messages and knows that it did. */
+  readonly gap?: Gap | undefined
   /** The transport's own handle. Opaque to everyone else. */
   readonly receipt: string
 }

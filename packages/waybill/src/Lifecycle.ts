@@ -9,6 +9,7 @@ import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Delivery } from "./Delivery.ts"
+import type { Gap } from "./Gap.ts"
 import type { Outgoing, Receipt } from "./Message.ts"
 import type { Settlement } from "./Settlement.ts"
 
@@ -64,6 +65,14 @@ export type Event =
     }
   /** Messages that the group had not settled were cut away by somebody's trimming. */
   | { readonly _tag: "Truncated"; readonly topic: string; readonly group: string; readonly count: number }
+  /** A subscriber has missed messages; the next delivery carries the same gap. */
+  | {
+      readonly _tag: "Gap"
+      readonly topic: string
+      readonly group: string
+      readonly consumer: string
+      readonly gap: Gap
+    }
   /** The oldest dead letters were dropped by the cap. */
   | { readonly _tag: "DeadLettersDropped"; readonly topic: string; readonly group: string; readonly count: number }
 
@@ -72,6 +81,7 @@ const levels = new Map<Event["_tag"], (...message: ReadonlyArray<unknown>) => Ef
   ["Disconnected", Effect.logWarning],
   ["GroupRecreated", Effect.logWarning],
   ["Truncated", Effect.logError],
+  ["Gap", Effect.logWarning],
   ["DeadLettersDropped", Effect.logWarning],
   ["LeaseLost", Effect.logWarning],
   ["Claimed", Effect.logWarning]

@@ -4,10 +4,13 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
+import type { Commit } from "./Commit.ts"
 
 /** Done: the group never sees the message again. */
 export interface Ack {
   readonly _tag: "Ack"
+  /** Applied in the same step, or not at all. Only transports that provide `Transactional` are given one. */
+  readonly commit?: Commit
 }
 
 /** Failed for now: the message waits in the transport, no fiber or slot does, and comes back after `delay`. */

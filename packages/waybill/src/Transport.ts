@@ -67,6 +67,11 @@ export class AtMostOnce extends Context.Service<AtMostOnce, "AtMostOnce">()("way
 /** Provided by layers that deliver again until a message is settled. */
 export class AtLeastOnce extends Context.Service<AtLeastOnce, "AtLeastOnce">()("waybill/Transport/AtLeastOnce") {}
 
+/** Provided by layers that apply a commit together with the ack, all of it once or none of it. */
+export class Transactional extends Context.Service<Transactional, "Transactional">()(
+  "waybill/Transport/Transactional"
+) {}
+
 /** The connection is down or went down. `ambiguous`: the command may have run. */
 export class Disconnected extends Schema.TaggedError<Disconnected>()("Disconnected", {
   ambiguous: Schema.Boolean,
@@ -134,6 +139,50 @@ export class TopicConflict extends Schema.TaggedError<TopicConflict>()("TopicCon
   }
 }
 
+/** The pattern cannot do what was asked, such as delaying a message that nobody stores. Nothing was sent. */
+export class NotOffered extends Schema.TaggedError<NotOffered>()("NotOffered", {
+  /** What was asked for. */
+  feature: Schema.String,
+  /** Why not, and what to use instead. */
+  detail: Schema.String
+}) {
+  readonly permanent = true
+  override get message(): string {
+    return `this pattern does not offer ${this.feature}: ${this.detail}`
+  }
+}
+
+/** The server does not announce what happens to keys, and the pattern was told to rely on it. */
+export class NotificationsDisabled extends Schema.TaggedError<NotificationsDisabled>()("NotificationsDisabled", {
+  /** The server's `notify-keyspace-events` at present. */
+  found: Schema.String,
+  /** What it has to contain. */
+  needed: Schema.String
+}) {
+  readonly permanent = true
+  override get message(): string {
+    return (
+      `keyspace notifications are off: notify-keyspace-events is "${this.found}" and needs "${this.needed}". ` +
+      `Run CONFIG SET notify-keyspace-events ${this.needed}, let the layer do it, or let it poll`
+    )
+  }
+}
+
+/** A message could come again after the mark that it was done has expired, and would be applied twice. */
+export class MarkerTooShort extends Schema.TaggedError<MarkerTooShort>()("MarkerTooShort", {
+  markerMillis: Schema.Number,
+  /** The longest way a message may take until it comes again for the last time. */
+  neededMillis: Schema.Number
+}) {
+  readonly permanent = true
+  override get message(): string {
+    return (
+      `the marker of a done message lasts ${this.markerMillis} ms, and a message may come again for ${this.neededMillis} ms: ` +
+      "let the marker last longer, or end the retries sooner"
+    )
+  }
+}
+
 /** The server answered with an error that we do not know: a bug of ours, or a server that differs. */
 export class Rejected extends Schema.TaggedError<Rejected>()("Rejected", {
   command: Schema.String,
@@ -152,6 +201,9 @@ export type Reason =
   | NotPermitted
   | AuthenticationFailed
   | TopicConflict
+  | NotOffered
+  | NotificationsDisabled
+  | MarkerTooShort
   | Rejected
 
 /**
@@ -168,6 +220,9 @@ export class TransportError extends Schema.TaggedError<TransportError>()("Transp
     NotPermitted,
     AuthenticationFailed,
     TopicConflict,
+    NotOffered,
+    NotificationsDisabled,
+    MarkerTooShort,
     Rejected
   ])
 }) {

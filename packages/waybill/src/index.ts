@@ -1,6 +1,8 @@
+export type * as Commit from "./Commit.ts"
 export * as Consumer from "./Consumer.ts"
 export * as DeadLetters from "./DeadLetters.ts"
 export type * as Delivery from "./Delivery.ts"
+export type * as Gap from "./Gap.ts"
 export * as Inspector from "./Inspector.ts"
 export * as Lifecycle from "./Lifecycle.ts"
 export type * as Message from "./Message.ts"

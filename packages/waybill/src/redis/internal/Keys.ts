@@ -1,12 +1,28 @@
 /**
  * Every name that Waybill gives to a key in Redis. All keys of a topic share one hash tag, so that a script may touch
- * any of them, on a cluster too.
+ * any of them, on a cluster too; so do all topics whose names begin alike up to the first slash.
  *
  * @module
  */
 
 /** The set of topics that were opened under a prefix. It lies in a slot of its own: no script touches it. */
 export const registry = (prefix: string): string => `${prefix}:topics`
+
+/** The hash tag of a topic: `ledger/transfers` and `ledger/reports` share one, and so may stand in one script. */
+export const tagOf = (prefix: string, topic: string): string => {
+  const slash = topic.indexOf("/")
+  return `{${prefix}:${slash < 0 ? topic : topic.slice(0, slash)}}`
+}
+
+/**
+ * What the keys of a topic begin with: its hash tag, and what its name has after the first slash. A colon in there would
+ * look like the beginning of the next part, so it is written as %3A.
+ */
+export const baseOf = (prefix: string, topic: string): string => {
+  const slash = topic.indexOf("/")
+  const rest = slash < 0 ? "" : topic.slice(slash).replaceAll("%", "%25").replaceAll(":", "%3A")
+  return tagOf(prefix, topic) + rest
+}
 
 /** The keys of a topic. */
 export interface TopicKeys {
@@ -50,25 +66,25 @@ export interface GroupKeys {
  * whatever they are called.
  */
 export const topicKeys = (prefix: string, topic: string): TopicKeys => {
-  const tag = `{${prefix}:${topic}}`
+  const base = baseOf(prefix, topic)
   return {
-    stream: `${tag}:stream`,
-    meta: `${tag}:meta`,
-    delayed: `${tag}:delayed`,
-    delayedBodies: `${tag}:delayed-bodies`,
-    groups: `${tag}:groups`,
-    seen: (id) => `${tag}:seen:${id}`,
-    publisher: (publisher) => `${tag}:publisher:${publisher}`,
+    stream: `${base}:stream`,
+    meta: `${base}:meta`,
+    delayed: `${base}:delayed`,
+    delayedBodies: `${base}:delayed-bodies`,
+    groups: `${base}:groups`,
+    seen: (id) => `${base}:seen:${id}`,
+    publisher: (publisher) => `${base}:publisher:${publisher}`,
     group: (group) => {
-      const base = `${tag}:group:${group}`
+      const mine = `${base}:group:${group}`
       return {
-        retry: `${base}:retry`,
-        waiting: `${base}:waiting`,
-        waitingBodies: `${base}:waiting-bodies`,
-        dead: `${base}:dead`,
-        consumers: `${base}:consumers`,
-        released: `${base}:released`,
-        state: `${base}:state`
+        retry: `${mine}:retry`,
+        waiting: `${mine}:waiting`,
+        waitingBodies: `${mine}:waiting-bodies`,
+        dead: `${mine}:dead`,
+        consumers: `${mine}:consumers`,
+        released: `${mine}:released`,
+        state: `${mine}:state`
       }
     }
   }

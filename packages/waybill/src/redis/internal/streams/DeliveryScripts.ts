@@ -7,7 +7,7 @@
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, ask, clock, deadLetters, drains, mismatch, split, may } from "./ScriptParts.ts"
+import { add, ask, clock, deadLetters, drains, mismatch, split, may } from "../ScriptParts.ts"
 
 /**
  * Ends deliveries, each in its own way.

@@ -5,7 +5,10 @@
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, ask, clock, drains, ids, mismatch } from "./ScriptParts.ts"
+import { add, ask, clock, drains, ids, mismatch } from "../ScriptParts.ts"
+
+/** The name of the pattern in the topic's meta key. */
+export const pattern = "streams"
 
 /** Whoever is handed back entries: not a process, and always as good as dead, so that the next claim finds them. */
 export const nobody = "(released)"

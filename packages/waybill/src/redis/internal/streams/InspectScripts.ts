@@ -5,7 +5,7 @@
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, ask, clock, drains, ids, mismatch, reads } from "./ScriptParts.ts"
+import { add, ask, clock, drains, ids, mismatch, reads } from "../ScriptParts.ts"
 
 /**
  * A topic without its groups.

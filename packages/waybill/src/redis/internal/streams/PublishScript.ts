@@ -3,11 +3,9 @@
  *
  * @module
  */
+import { shape } from "../Publisher.ts"
 import type { Script } from "../Script.ts"
-import { clock, mismatch, writes, may } from "./ScriptParts.ts"
-
-/** What of a message is there besides its payload: the bits of its character in the shapes, counted from "0". */
-export const shape = { id: 1, headers: 2, key: 4, version: 8, after: 16, at: 32 } as const
+import { clock, mismatch, writes, may } from "../ScriptParts.ts"
 
 /**
  * Stores messages, or answers what it answered before when the batch was stored already.

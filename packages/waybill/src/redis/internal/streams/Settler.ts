@@ -12,11 +12,11 @@ import * as Result from "effect/Result"
 import type { Delivery } from "../../../Delivery.ts"
 import * as Settlement from "../../../Settlement.ts"
 import { Disconnected, type Reason, type Settled, TransportError } from "../../../Transport.ts"
+import { problemOf } from "../Answer.ts"
 import type { Connection } from "../Connection.ts"
 import type { GroupKeys } from "../Keys.ts"
-import { problemOf } from "./Answer.ts"
 import { settle as settleScript } from "./DeliveryScripts.ts"
-import { nobody } from "./GroupScripts.ts"
+import { nobody, pattern } from "./GroupScripts.ts"
 import type { Holdings } from "./Holdings.ts"
 import { fieldsOf, type StreamDelivery } from "./StreamDelivery.ts"
 
@@ -175,7 +175,7 @@ export class Settler {
           Effect.flatMap(commands.eval(settleScript, scriptKeys, this.#args(open)), (reply) => {
             // The reply table of the script.
             const answer = reply as [string, string, number]
-            const problem = problemOf(settleScript.name, topic, answer)
+            const problem = problemOf(settleScript.name, { topic, pattern }, answer)
             return problem === undefined
               ? Effect.succeed({ told: answer[1], dropped: answer[2], ambiguous })
               : Effect.fail(problem)

@@ -6,12 +6,10 @@
  */
 import type { Delivery } from "../../../Delivery.ts"
 import type { Body, Headers } from "../../../Message.ts"
+import { bodyOf, type Fields, headersOf, millisOf, wholeOf } from "../Entry.ts"
 
 /** Where an entry lies: in the topic's stream, or in the group's retry stream. */
 export type Source = 0 | 1
-
-/** Field names and values in turn, as Redis stores them. */
-export type Fields = ReadonlyArray<string>
 
 const noHeaders: Headers = Object.freeze({})
 
@@ -158,33 +156,3 @@ export const fieldsOf = (delivery: StreamDelivery): Array<string | Uint8Array> =
  */
 export const isDoubtful = (body: Body): boolean =>
   typeof body === "string" ? body.includes("\uFFFD") : body.length > 0
-
-const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
-
-/** Text where the bytes are text, otherwise the bytes. */
-export const bodyOf = (bytes: Uint8Array): Body => {
-  try {
-    return utf8.decode(bytes)
-  } catch {
-    return bytes
-  }
-}
-
-/** Headers are a JSON object of strings. */
-export const headersOf = (json: string): Headers | undefined => {
-  let parsed: unknown
-  try {
-    parsed = JSON.parse(json)
-  } catch {
-    return undefined
-  }
-  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) return undefined
-  return Object.values(parsed).every((value) => typeof value === "string")
-    ? (parsed as Headers) // just looked at every value
-    : undefined
-}
-
-const wholeOf = (text: string | undefined): number | undefined =>
-  text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : undefined
-
-export const millisOf = (entry: string): number => Number(entry.slice(0, entry.indexOf("-")))

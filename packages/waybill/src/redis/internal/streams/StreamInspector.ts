@@ -6,15 +6,15 @@
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import type { ConsumerInfo, DeadLetter, GroupInfo, Inspector, TopicInfo } from "../../../Inspector.ts"
+import type { ConsumerInfo, GroupInfo, Inspector, TopicInfo } from "../../../Inspector.ts"
 import { type Reason, TransportError } from "../../../Transport.ts"
+import { evaluate as ask } from "../Answer.ts"
 import type { Connection } from "../Connection.ts"
+import { deadLetterOf } from "../DeadLetterEntry.ts"
 import { registry, type TopicKeys } from "../Keys.ts"
 import type { Script } from "../Script.ts"
-import { pattern, problemOf } from "./Answer.ts"
-import { nobody } from "./GroupScripts.ts"
+import { nobody, pattern } from "./GroupScripts.ts"
 import * as InspectScripts from "./InspectScripts.ts"
-import { bodyOf, type Fields, headersOf, millisOf } from "./StreamDelivery.ts"
 
 export interface InspectorOptions {
   readonly commands: Connection
@@ -38,13 +38,7 @@ export const make = ({
     script: Script,
     keys: ReadonlyArray<string>,
     args: ReadonlyArray<string>
-  ): Effect.Effect<A, Reason> =>
-    Effect.flatMap(commands.eval(script, keys, args), (reply) => {
-      // The reply table of the script, which the caller names.
-      const answer = reply as A
-      const problem = problemOf(script.name, topic, answer)
-      return problem === undefined ? Effect.succeed(answer) : Effect.fail(problem)
-    })
+  ): Effect.Effect<A, Reason> => ask<A>(commands, { topic, pattern }, script, keys, args)
 
   const failing = (topic?: string) =>
     Effect.mapError((reason: Reason) => new TransportError({ operation: "inspect", topic, reason }))
@@ -153,39 +147,5 @@ export const make = ({
 
     pause: (topic, group) => steer(topic, group, true),
     resume: (topic, group) => steer(topic, group, false)
-  }
-}
-
-/** Our own pairs come first; after them the fields of the message, as they were. */
-const headLength = 16
-
-const deadLetterOf = (topic: string, group: string, entry: string, bytes: ReadonlyArray<Uint8Array>): DeadLetter => {
-  const fields: Fields = bytes.map(String)
-  const head = new Map<string, string>()
-  const message = new Map<string, number>()
-  for (let i = 0; i + 1 < fields.length; i += 2) {
-    const name = fields[i] as string // i is within bounds
-    if (i < headLength) head.set(name, fields[i + 1] as string)
-    else message.set(name, i + 1)
-  }
-  const text = (name: string): string | undefined => {
-    const index = message.get(name)
-    return index === undefined ? undefined : fields[index]
-  }
-  const payload = bytes[message.get("payload") ?? -1]
-  return {
-    entry,
-    topic,
-    group,
-    id: head.get("id") ?? entry,
-    body: payload === undefined ? new Uint8Array(0) : bodyOf(payload),
-    headers: headersOf(text("headers") ?? "{}") ?? {},
-    key: text("key"),
-    version: Number(text("v") ?? 1) || 1,
-    publishedAt: Number(head.get("at")) || millisOf(entry),
-    reason: head.get("reason") ?? "",
-    cause: head.get("cause") ?? "",
-    attempts: Number(head.get("attempts")) || 0,
-    diedAt: millisOf(entry)
   }
 }

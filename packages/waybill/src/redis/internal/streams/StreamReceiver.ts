@@ -31,15 +31,16 @@ import {
   type Subscription,
   TransportError
 } from "../../../Transport.ts"
+import { evaluate, wire } from "../Answer.ts"
 import type { Connection } from "../Connection.ts"
+import { millisOf } from "../Entry.ts"
 import type { GroupKeys, TopicKeys } from "../Keys.ts"
 import type { Script } from "../Script.ts"
-import { pattern, problemOf, wire } from "./Answer.ts"
 import * as DeliveryScripts from "./DeliveryScripts.ts"
 import * as GroupScripts from "./GroupScripts.ts"
 import { Holdings } from "./Holdings.ts"
 import { Settler } from "./Settler.ts"
-import { isDoubtful, millisOf, type Source, StreamDelivery } from "./StreamDelivery.ts"
+import { isDoubtful, type Source, StreamDelivery } from "./StreamDelivery.ts"
 
 export interface ReceiverOptions {
   readonly commands: Connection
@@ -265,12 +266,8 @@ export class StreamReceiver implements Receiver {
     keys: ReadonlyArray<string>,
     args: ReadonlyArray<string | number>
   ): Effect.Effect<A, Reason> {
-    return Effect.flatMap(this.#options.commands.eval(script, keys, args), (reply) => {
-      // The reply table of the script, which the caller names.
-      const answer = reply as A
-      const problem = problemOf(script.name, this.#options.topic, answer)
-      return problem === undefined ? Effect.succeed(answer) : Effect.fail(problem)
-    })
+    const { commands, topic } = this.#options
+    return evaluate<A>(commands, { topic, pattern: GroupScripts.pattern }, script, keys, args)
   }
 
   #demanded(): void {
@@ -305,7 +302,7 @@ export class StreamReceiver implements Receiver {
             mine.dead
           ],
           [
-            pattern,
+            GroupScripts.pattern,
             wire,
             this.#group,
             this.consumer,

@@ -1,5 +1,5 @@
 /**
- * Lua that several scripts of the streams pattern share. A script is a header, the parts it needs, and its body.
+ * Lua that several scripts share. A script is a header, the parts it needs, and its body.
  *
  * Every script checks the types of its keys before the first write, so that a foreign value under one of our names is
  * reported by its name and leaves nothing half done.

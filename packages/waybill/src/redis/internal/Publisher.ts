@@ -11,22 +11,50 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
-import type { Outgoing, Receipt } from "../../../Message.ts"
-import { Disconnected, type Reason, TransportError } from "../../../Transport.ts"
-import type { Connection } from "../Connection.ts"
-import type { TopicKeys } from "../Keys.ts"
-import { pattern, problemOf, wire } from "./Answer.ts"
-import * as PublishScript from "./PublishScript.ts"
+import type { Outgoing, Receipt } from "../../Message.ts"
+import { Disconnected, type Reason, TransportError } from "../../Transport.ts"
+import { type Opened, problemOf, wire } from "./Answer.ts"
+import type { Connection } from "./Connection.ts"
+import type { Script } from "./Script.ts"
 
-export interface PublisherOptions {
+/**
+ * What a pattern's script is called with, whatever it does with it.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | the keys of the pattern | the publisher's own, which holds the number of its last batch and the answer to it, is where the pattern puts it |
+ * | then | for each message with an id: the marker that it was stored |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1, 2 | pattern and wire version |
+ * | 3 | number of the batch, growing |
+ * | 4 | how long the answer is kept, ms |
+ * | 5 | how long message ids are remembered, ms |
+ * | 6 | what else the pattern wants to know |
+ * | 7 | the shapes: one character a message |
+ * | 8... | for each message: payload, then what its shape says, in the order of the bits |
+ *
+ * It replies `OK`, answers, new, as the publish script of the streams does.
+ */
+export interface Publishing {
+  readonly script: Script
+  readonly keys: (publisher: string) => ReadonlyArray<string>
+  /** The marker of a message id. */
+  readonly seen: (id: string) => string
+  /** ARGV 6. */
+  readonly setting: string | number
+}
+
+/** What of a message is there besides its payload: the bits of its character in the shapes, counted from "0". */
+export const shape = { id: 1, headers: 2, key: 4, version: 8, after: 16, at: 32 } as const
+
+export interface PublisherOptions extends Opened {
   readonly commands: Connection
-  readonly topic: string
-  readonly keys: TopicKeys
+  readonly publishing: Publishing
   readonly clock: Clock.Clock
   readonly deduplicationMillis: number
   readonly timeoutMillis: number
-  /** `undefined`: trimming is left to the consumers. */
-  readonly maxLength: number | undefined
   /** Runs after a batch that opened the topic in the store. */
   readonly opened: Effect.Effect<void>
   /** Called when a message was stored that is due in so many milliseconds. */
@@ -74,7 +102,7 @@ class Call {
 
 export class Publisher {
   readonly #options: PublisherOptions
-  readonly #key: string
+  readonly #keys: ReadonlyArray<string>
   #batch = 0
   #queue: Array<Call> = []
   #next = 0
@@ -84,7 +112,7 @@ export class Publisher {
 
   constructor(options: PublisherOptions) {
     this.#options = options
-    this.#key = options.keys.publisher(SecureRandom.uuidV4Unsafe())
+    this.#keys = options.publishing.keys(SecureRandom.uuidV4Unsafe())
   }
 
   /** Milliseconds that pass whatever is done to the wall clock. */
@@ -183,21 +211,22 @@ export class Publisher {
   /** Stores one batch, again and again until its time is over. */
   #store(calls: ReadonlyArray<Call>): Effect.Effect<ReadonlyArray<Receipt>, TransportError> {
     return Effect.gen({ self: this }, function* () {
-      const { clock, commands, opened } = this.#options
-      const batch = encode(calls, this.#options.keys, clock.currentTimeMillisUnsafe())
-      const keys = this.#keys(batch)
+      const { clock, commands, opened, publishing } = this.#options
+      const { script } = publishing
+      const batch = encode(calls, publishing.seen, clock.currentTimeMillisUnsafe())
+      const keys = batch.seen.length === 0 ? this.#keys : [...this.#keys, ...batch.seen]
       const args = this.#args(++this.#batch, batch)
       const first = calls[0] as Call // the caller checked that there is one
       const deadline = Math.max(first.expires, this.#now() + leastAttemptMillis)
       let ambiguous = false
       while (true) {
         const left = deadline - this.#now()
-        const result = yield* Effect.result(commands.eval(PublishScript.publish, keys, args, { deadline: left }))
+        const result = yield* Effect.result(commands.eval(script, keys, args, { deadline: left }))
         let reason: Reason | undefined
         if (Result.isSuccess(result)) {
           // The reply table of the script.
           const reply = result.success as [string, string, number]
-          reason = problemOf(PublishScript.publish.name, this.#options.topic, reply)
+          reason = problemOf(script.name, this.#options, reply)
           if (reason === undefined) {
             if (!this.#open || reply[2] === 1) {
               this.#open = true
@@ -225,20 +254,15 @@ export class Publisher {
     })
   }
 
-  #keys(batch: Batch): Array<string> {
-    const { keys } = this.#options
-    return [keys.stream, keys.meta, this.#key, keys.delayed, keys.delayedBodies, ...batch.seen]
-  }
-
   #args(number: number, batch: Batch): Array<string | number> {
-    const { deduplicationMillis, maxLength } = this.#options
+    const { deduplicationMillis, pattern, publishing } = this.#options
     const args = batch.args
     args[0] = pattern
     args[1] = wire
     args[2] = number
     args[3] = Math.max(answerMillis, 2 * this.#options.timeoutMillis)
     args[4] = deduplicationMillis
-    args[5] = maxLength ?? ""
+    args[5] = publishing.setting
     args[6] = batch.shapes
     return args
   }
@@ -270,46 +294,46 @@ interface Batch {
 /** Redis keeps due times as floating point numbers; this is far enough away. */
 const longest = 2 ** 52
 
-const encode = (calls: ReadonlyArray<Call>, keys: TopicKeys, now: number): Batch => {
+const encode = (calls: ReadonlyArray<Call>, seenOf: (id: string) => string, now: number): Batch => {
   const seen: Array<string> = []
   const args: Array<string | number> = ["", "", "", "", "", "", ""]
   let shapes = ""
   let dueIn = Infinity
   for (const call of calls) {
     for (const { body, due, headers, id, key, version } of call.messages) {
-      let shape = 0
+      let bits = 0
       args.push(body)
       if (id !== undefined) {
-        shape |= PublishScript.shape.id
+        bits |= shape.id
         args.push(id)
-        seen.push(keys.seen(id))
+        seen.push(seenOf(id))
       }
       for (const _ in headers) {
-        shape |= PublishScript.shape.headers
+        bits |= shape.headers
         args.push(JSON.stringify(headers))
         break
       }
       if (key !== undefined) {
-        shape |= PublishScript.shape.key
+        bits |= shape.key
         args.push(key)
       }
       if (version !== 1) {
-        shape |= PublishScript.shape.version
+        bits |= shape.version
         args.push(version)
       }
       if (due !== undefined) {
         if (due._tag === "After") {
           const delay = Math.min(longest, Math.ceil(Duration.toMillis(due.delay)))
-          shape |= PublishScript.shape.after
+          bits |= shape.after
           args.push(delay)
           dueIn = Math.min(dueIn, delay)
         } else {
-          shape |= PublishScript.shape.at
+          bits |= shape.at
           args.push(Math.min(longest, Math.ceil(due.epochMillis)))
           dueIn = Math.min(dueIn, due.epochMillis - now)
         }
       }
-      shapes += String.fromCharCode(48 + shape)
+      shapes += String.fromCharCode(48 + bits)
     }
   }
   return { shapes, seen, args, dueIn }

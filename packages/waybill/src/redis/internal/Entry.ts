@@ -1,0 +1,41 @@
+/**
+ * Reading what lies in Redis: bytes become text only where they are text, and nothing that somebody else wrote makes us
+ * throw.
+ *
+ * @module
+ */
+import type { Body, Headers } from "../../Message.ts"
+
+/** Field names and values in turn, as Redis stores them. */
+export type Fields = ReadonlyArray<string>
+
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+
+/** Text where the bytes are text, otherwise the bytes. */
+export const bodyOf = (bytes: Uint8Array): Body => {
+  try {
+    return utf8.decode(bytes)
+  } catch {
+    return bytes
+  }
+}
+
+/** Headers are a JSON object of strings. */
+export const headersOf = (json: string): Headers | undefined => {
+  let parsed: unknown
+  try {
+    parsed = JSON.parse(json)
+  } catch {
+    return undefined
+  }
+  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) return undefined
+  return Object.values(parsed).every((value) => typeof value === "string")
+    ? (parsed as Headers) // just looked at every value
+    : undefined
+}
+
+export const wholeOf = (text: string | undefined): number | undefined =>
+  text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : undefined
+
+/** The milliseconds in the id of a stream entry. */
+export const millisOf = (entry: string): number => Number(entry.slice(0, entry.indexOf("-")))

@@ -1,0 +1,125 @@
+/**
+ * What the parts of one layer know of each other, whatever its pattern: one publisher a topic, the receivers of this
+ * process, and the registry of topics. Closing the layer closes all of it.
+ *
+ * @module
+ */
+import * as Clock from "effect/Clock"
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Scope from "effect/Scope"
+import { Lifecycle } from "../../Lifecycle.ts"
+import type { Receiver, Subscription, Transport, TransportError } from "../../Transport.ts"
+import type { IoRedis } from "../IoRedis.ts"
+import { registry } from "./Keys.ts"
+import { Publisher, type Publishing } from "./Publisher.ts"
+import type { Settings } from "./Settings.ts"
+
+/** A receiver, as the others of its process know it. */
+export interface Member extends Receiver {
+  /** A message of the topic will be due in so many milliseconds. */
+  expect(millis: number): void
+  /** Looks at once whether its group is paused; returns when it knows, or soon. */
+  readonly look: Effect.Effect<void>
+}
+
+/** What a pattern brings. */
+export interface Pattern {
+  /** Its name in the meta key of a topic. */
+  readonly name: string
+  readonly settings: Settings
+  readonly publishing: (topic: string) => Publishing
+  /** `opened` is to run after the topic has come to be in the store. */
+  readonly join: (
+    subscription: Subscription,
+    store: Shared,
+    opened: Effect.Effect<void>
+  ) => Effect.Effect<Member, TransportError, Scope.Scope>
+}
+
+/** What every part works with. */
+export interface Shared {
+  readonly redis: Context.Service.Shape<typeof IoRedis>
+  readonly clock: Clock.Clock
+  readonly lifecycle: Lifecycle
+}
+
+export interface Store extends Shared {
+  readonly transport: Context.Service.Shape<typeof Transport>
+  /** Makes the receivers of a group in this process look at once whether they are paused. */
+  readonly steered: (topic: string, group: string) => Effect.Effect<void>
+}
+
+export const make = Effect.fnUntraced(function* (
+  redis: Shared["redis"],
+  pattern: Pattern
+): Effect.fn.Return<Store, never, Scope.Scope> {
+  const { settings } = pattern
+  const clock = yield* Clock.Clock
+  const scope = yield* Scope.Scope
+  const lifecycle = new Lifecycle()
+  const run = Effect.runForkWith(yield* Effect.context<never>())
+  yield* redis.listen((event) => run(lifecycle.report(event)))
+
+  const publishers = new Map<string, Publisher>()
+  const members = new Set<{ readonly topic: string; readonly group: string; readonly member: Member }>()
+
+  /** Puts the topic into the registry. Failing is no reason to fail what was done; the next opening tries again. */
+  const register = (topic: string): Effect.Effect<void> => {
+    const key = registry(settings.prefix)
+    return Effect.ignore(redis.commands.run("sadd", (client) => client.sadd(key, topic), { key }))
+  }
+
+  const open = (topic: string): Effect.Effect<Publisher> =>
+    Effect.suspend(() => {
+      const known = publishers.get(topic)
+      if (known !== undefined) return Effect.succeed(known)
+      const publisher = new Publisher({
+        commands: redis.commands,
+        topic,
+        pattern: pattern.name,
+        publishing: pattern.publishing(topic),
+        clock,
+        deduplicationMillis: settings.deduplicationMillis,
+        timeoutMillis: settings.publishMillis,
+        opened: register(topic),
+        delayed: (millis) => {
+          for (const one of members) if (one.topic === topic) one.member.expect(millis)
+        }
+      })
+      publishers.set(topic, publisher)
+      return Scope.addFinalizer(scope, publisher.close).pipe(
+        Effect.andThen(Effect.forkIn(publisher.run, scope)),
+        Effect.as(publisher)
+      )
+    })
+
+  const shared: Shared = { redis, clock, lifecycle }
+  return {
+    ...shared,
+    transport: {
+      lifecycle,
+      publish: (topic, messages) => {
+        const publisher = publishers.get(topic)
+        if (publisher !== undefined) return publisher.publish(messages)
+        return Effect.flatMap(open(topic), (opened) => opened.publish(messages))
+      },
+      receive: Effect.fnUntraced(function* (subscription) {
+        const { group, topic } = subscription
+        const member = yield* pattern.join(subscription, shared, register(topic))
+        const entry = { topic, group, member }
+        yield* Effect.acquireRelease(
+          Effect.sync(() => members.add(entry)),
+          () => Effect.sync(() => members.delete(entry))
+        )
+        return member
+      })
+    },
+    steered: (topic, group) =>
+      Effect.forEach(
+        [...members].filter((one) => one.topic === topic && one.group === group),
+        ({ member }) => member.look,
+        { discard: true }
+      )
+  }
+})
