@@ -14,10 +14,10 @@ import * as Settlement from "../../../Settlement.ts"
 import { Disconnected, type Reason, type Settled, TransportError } from "../../../Transport.ts"
 import { problemOf } from "../Answer.ts"
 import type { Connection } from "../Connection.ts"
+import type { Holdings } from "../Holdings.ts"
 import type { GroupKeys } from "../Keys.ts"
 import { settle as settleScript } from "./DeliveryScripts.ts"
 import { nobody, pattern } from "./GroupScripts.ts"
-import type { Holdings } from "./Holdings.ts"
 import { fieldsOf, type StreamDelivery } from "./StreamDelivery.ts"
 
 export interface SettlerOptions {
@@ -27,7 +27,7 @@ export interface SettlerOptions {
   readonly consumer: string
   readonly stream: string
   readonly keys: GroupKeys
-  readonly holdings: Holdings
+  readonly holdings: Holdings<StreamDelivery>
   readonly deadLetters: { readonly maxCount: number; readonly maxAgeMillis: number }
   /** A message will be due again in so many milliseconds. */
   readonly delayed: (millis: number) => void

@@ -4,9 +4,9 @@
  *
  * @module
  */
-import type { Delivery } from "../../../Delivery.ts"
 import type { Body, Headers } from "../../../Message.ts"
 import { bodyOf, type Fields, headersOf, millisOf, wholeOf } from "../Entry.ts"
+import type { Held } from "../Holdings.ts"
 
 /** Where an entry lies: in the topic's stream, or in the group's retry stream. */
 export type Source = 0 | 1
@@ -14,7 +14,7 @@ export type Source = 0 | 1
 const noHeaders: Headers = Object.freeze({})
 
 /** Always in this shape, in this order: tens of thousands a second are made. */
-export class StreamDelivery implements Delivery {
+export class StreamDelivery implements Held {
   readonly topic: string
   readonly group: string
   readonly source: Source
@@ -32,13 +32,11 @@ export class StreamDelivery implements Delivery {
   fence: number
   /** With the fence it names the delivery. Made of nothing new: one string less for each message. */
   readonly receipt: string
-  /** When it was last known to be ours, and when it came, by the clock of the receiver. */
   renewedAt: number
   readonly takenAt: number
-  /** Who answers for it, until it is settled or lost, and its neighbours there. */
   holder: object | undefined = undefined
-  before: StreamDelivery | undefined = undefined
-  after: StreamDelivery | undefined = undefined
+  before: this | undefined = undefined
+  after: this | undefined = undefined
   /** It is being settled: if the server says it is no longer ours, that may be our own doing. */
   settling = false
   /** The group was lost, and the entry with it; what is here is all there is. */

@@ -34,11 +34,11 @@ import {
 import { evaluate, wire } from "../Answer.ts"
 import type { Connection } from "../Connection.ts"
 import { millisOf } from "../Entry.ts"
+import { Holdings } from "../Holdings.ts"
 import type { GroupKeys, TopicKeys } from "../Keys.ts"
 import type { Script } from "../Script.ts"
 import * as DeliveryScripts from "./DeliveryScripts.ts"
 import * as GroupScripts from "./GroupScripts.ts"
-import { Holdings } from "./Holdings.ts"
 import { Settler } from "./Settler.ts"
 import { isDoubtful, type Source, StreamDelivery } from "./StreamDelivery.ts"
 
@@ -105,7 +105,7 @@ export class StreamReceiver implements Receiver {
   readonly #startedAt: bigint
   readonly #keys: GroupKeys
   readonly #leaseMillis: number
-  readonly #holdings: Holdings
+  readonly #holdings: Holdings<StreamDelivery>
   readonly #settler: Settler
   readonly #joining = Semaphore.makeUnsafe(1)
   /** What one claim has been given and does not hold yet would look unknown to another. */
@@ -146,7 +146,7 @@ export class StreamReceiver implements Receiver {
     const { group } = subscription
     this.#keys = keys.group(group)
     this.#leaseMillis = Duration.toMillis(subscription.lease)
-    this.#holdings = new Holdings({
+    this.#holdings = new Holdings<StreamDelivery>({
       now: this.#now,
       leaseMillis: this.#leaseMillis,
       demanded: () => this.#demanded()
@@ -483,7 +483,7 @@ export class StreamReceiver implements Receiver {
       const unknown: Array<readonly [Source, string]> = []
       for (const source of [0, 1] as const) {
         const key = source === 0 ? keys.stream : this.#keys.retry
-        const held = this.#holdings.entries(source)
+        const held = this.#entries(source)
         let from = "-"
         while (true) {
           const page = yield* commands
@@ -684,6 +684,13 @@ export class StreamReceiver implements Receiver {
     })
   }
 
+  /** The ids of the entries that are held from one stream. */
+  #entries(source: Source): ReadonlySet<string> {
+    const entries = new Set<string>()
+    for (const delivery of this.#holdings.all()) if (delivery.source === source) entries.add(delivery.entry)
+    return entries
+  }
+
   /** Finds entries that are ours by the server's list and that we neither hold nor have renewed for a lease. */
   #scan(): Effect.Effect<ReadonlyArray<readonly [Source, string]>, Reason> {
     const { commands, keys } = this.#options
@@ -701,7 +708,7 @@ export class StreamReceiver implements Receiver {
             >, // one row an entry, its id first
           { key }
         )
-        const held = this.#holdings.entries(source)
+        const held = this.#entries(source)
         for (const [entry] of page) if (!held.has(entry)) found.push([source, entry])
       }
       return found

@@ -10,26 +10,34 @@
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type { Delivery } from "../../../Delivery.ts"
-import type { TransportError } from "../../../Transport.ts"
-import { type Source, StreamDelivery } from "./StreamDelivery.ts"
+import type { Delivery } from "../../Delivery.ts"
+import type { TransportError } from "../../Transport.ts"
 
-type Taken = NonEmptyReadonlyArray<StreamDelivery>
-
-interface Waiter {
-  readonly max: number
-  readonly resume: (effect: Effect.Effect<Taken, TransportError>) => void
+/** A delivery as a receiver keeps it, whatever its pattern. */
+export interface Held extends Delivery {
+  /** When it was last known to be ours, and when it came, by the clock of the receiver. */
+  renewedAt: number
+  readonly takenAt: number
+  /** Who answers for it, until it is settled or lost, and its neighbours there. */
+  holder: object | undefined
+  before: this | undefined
+  after: this | undefined
 }
 
-export class Holdings {
+interface Waiter<D extends Held> {
+  readonly max: number
+  readonly resume: (effect: Effect.Effect<NonEmptyReadonlyArray<D>, TransportError>) => void
+}
+
+export class Holdings<D extends Held> {
   /** The ends of the chain of what is held, in the order in which it came. A map would cost more than all the rest here. */
-  #first: StreamDelivery | undefined
-  #last: StreamDelivery | undefined
-  readonly #waiters: Array<Waiter> = []
+  #first: D | undefined
+  #last: D | undefined
+  readonly #waiters: Array<Waiter<D>> = []
   readonly #now: () => number
   readonly #demanded: () => void
   readonly #leaseMillis: number
-  #buffer: Array<StreamDelivery> = []
+  #buffer: Array<D> = []
   #failure: TransportError | undefined
   #lost: Array<Delivery> = []
   #tellLost: (() => void) | undefined
@@ -59,7 +67,7 @@ export class Holdings {
     return Math.max(0, Math.max(this.demand, this.#now() - at < millis ? max : 0) - this.#buffer.length)
   }
 
-  take(max: number): Effect.Effect<Taken, TransportError> {
+  take(max: number): Effect.Effect<NonEmptyReadonlyArray<D>, TransportError> {
     return Effect.withFiber((fiber) => {
       // A fiber that is about to yield may be interrupted there, with the deliveries in its hands.
       if (fiber.currentOpCount + 64 > fiber.cache.maxOpsBeforeYield) {
@@ -77,9 +85,9 @@ export class Holdings {
     })
   }
 
-  #wait(max: number): Effect.Effect<Taken, TransportError> {
+  #wait(max: number): Effect.Effect<NonEmptyReadonlyArray<D>, TransportError> {
     return Effect.callback((resume) => {
-      const waiter: Waiter = { max, resume }
+      const waiter: Waiter<D> = { max, resume }
       this.#waiters.push(waiter)
       this.#demanded()
       return Effect.sync(() => {
@@ -90,7 +98,7 @@ export class Holdings {
   }
 
   /** Takes charge of deliveries and hands them to whoever waits. */
-  add(deliveries: ReadonlyArray<StreamDelivery>): void {
+  add(deliveries: ReadonlyArray<D>): void {
     for (const delivery of deliveries) {
       delivery.holder = this
       delivery.before = this.#last
@@ -105,7 +113,7 @@ export class Holdings {
 
   handOut(): void {
     while (this.#waiters.length > 0) {
-      const waiter = this.#waiters[0] as Waiter // just looked
+      const waiter = this.#waiters[0] as Waiter<D> // just looked
       const taken = this.#cut(waiter.max)
       if (taken === undefined) return
       this.#waiters.shift()
@@ -115,17 +123,17 @@ export class Holdings {
   }
 
   /** The next deliveries, if there are any and they are surely ours. */
-  #cut(max: number): Taken | undefined {
+  #cut(max: number): NonEmptyReadonlyArray<D> | undefined {
     const buffer = this.#buffer
     if (buffer.length === 0) return undefined
     const since = this.sureSince()
     if (buffer.some((delivery) => delivery.renewedAt <= since)) return undefined
     if (buffer.length <= max) {
       this.#buffer = []
-      return buffer as unknown as Taken // not empty: just looked
+      return buffer as unknown as NonEmptyReadonlyArray<D> // not empty: just looked
     }
     this.#buffer = buffer.slice(max)
-    return buffer.slice(0, max) as unknown as Taken // max is at least 1
+    return buffer.slice(0, max) as unknown as NonEmptyReadonlyArray<D> // max is at least 1
   }
 
   /** Nobody else can have been given yet what was renewed after this. */
@@ -136,13 +144,14 @@ export class Holdings {
   }
 
   /** The delivery that is meant, if it is still held; a copy of it will do. */
-  find(delivery: Delivery): StreamDelivery | undefined {
-    if (delivery instanceof StreamDelivery) return delivery.holder === this ? delivery : undefined
+  find(delivery: Delivery): D | undefined {
+    // Only what was given to `add` has this holder.
+    if ("holder" in delivery) return delivery.holder === this ? (delivery as D) : undefined
     return this.all().find(({ fence, receipt }) => receipt === delivery.receipt && fence === delivery.fence)
   }
 
   /** The delivery is over. */
-  forget(delivery: StreamDelivery): void {
+  forget(delivery: D): void {
     if (delivery.holder !== this) return
     const { after, before } = delivery
     if (before === undefined) this.#first = after
@@ -152,17 +161,10 @@ export class Holdings {
     delivery.holder = delivery.before = delivery.after = undefined
   }
 
-  all(): Array<StreamDelivery> {
-    const all: Array<StreamDelivery> = []
+  all(): Array<D> {
+    const all: Array<D> = []
     for (let delivery = this.#first; delivery !== undefined; delivery = delivery.after) all.push(delivery)
     return all
-  }
-
-  /** The ids of the entries that are held from one stream. */
-  entries(source: Source): ReadonlySet<string> {
-    const entries = new Set<string>()
-    for (const delivery of this.all()) if (delivery.source === source) entries.add(delivery.entry)
-    return entries
   }
 
   /** For how long the oldest delivery has been held, in milliseconds. */
@@ -171,7 +173,7 @@ export class Holdings {
   }
 
   /** Takes back what has waited in the buffer for longer than `millis`: others could have had it. */
-  unclaimed(millis: number): Array<StreamDelivery> {
+  unclaimed(millis: number): Array<D> {
     const limit = this.#now() - millis
     const old = this.#buffer.filter((delivery) => delivery.takenAt < limit)
     if (old.length > 0) this.#buffer = this.#buffer.filter((delivery) => delivery.takenAt >= limit)
@@ -179,7 +181,7 @@ export class Holdings {
   }
 
   /** These are no longer ours. Answers those that somebody had been given. */
-  lose(deliveries: ReadonlyArray<StreamDelivery>): ReadonlyArray<StreamDelivery> {
+  lose(deliveries: ReadonlyArray<D>): ReadonlyArray<D> {
     for (const delivery of deliveries) this.forget(delivery)
     const gone = new Set(deliveries)
     const unseen = new Set(this.#buffer.filter((delivery) => gone.has(delivery)))
