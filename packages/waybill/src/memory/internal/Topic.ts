@@ -1,35 +1,38 @@
 /**
- * One in-memory stream: a log that several groups read, the messages that are not due yet, and the ids seen lately. A
- * message leaves the log when every group has settled it; while there is no group, it stays.
+ * One in-memory topic: the source of its messages, those that are not due yet, the ids seen lately, and its groups.
  *
  * @module
  */
 import * as Duration from "effect/Duration"
 import * as Latch from "effect/Latch"
-import type { TopicInfo } from "../Inspector.ts"
-import type { Outgoing, Receipt } from "../Message.ts"
-import type { DeadLetterLimits } from "./DeadLetters.ts"
+import type { TopicInfo } from "../../Inspector.ts"
+import type { Limits } from "../../internal/Limits.ts"
+import type { Outgoing, Receipt } from "../../Message.ts"
+import { TopicConflict } from "../../Transport.ts"
 import { DueQueue, wholeMillis } from "./DueQueue.ts"
 import { Fifo } from "./Fifo.ts"
-import { type Fact, StreamGroup, type Stored, type StreamHome } from "./StreamGroup.ts"
+import { Group, type Home } from "./Group.ts"
+import type { Fact, Place, Source, Stored } from "./Source.ts"
 
-export interface StreamLimits {
-  readonly dedupMillis: number
-  readonly deadLetters: DeadLetterLimits
-  readonly maxLength: number
+/** What a pattern brings. */
+export interface Pattern {
+  /** Its name, as `Inspector` tells it. */
+  readonly name: string
+  readonly limits: Limits
+  readonly source: (place: Place) => Source
 }
 
-export class StreamTopic implements StreamHome {
+export class Topic implements Home {
   readonly name: string
   /** What nobody has been told yet. */
   readonly facts: Array<Fact> = []
-  readonly log = new Fifo<Stored>()
+  readonly #pattern: Pattern
+  readonly #source: Source
   readonly #paused = new Set<string>()
-  readonly #groups = new Map<string, StreamGroup>()
+  readonly #groups = new Map<string, Group>()
   readonly #delayed = new DueQueue<Stored>()
   readonly #seen = new Set<string>()
   readonly #forgetting = new Fifo<{ readonly id: string; readonly at: number }>()
-  readonly #limits: StreamLimits
   #changed = Latch.makeUnsafe()
   #stirred = false
   #opening: Array<Latch.Latch> = []
@@ -37,53 +40,43 @@ export class StreamTopic implements StreamHome {
   #idMillis = 0
   #idSequence = 0
 
-  constructor(name: string, limits: StreamLimits) {
+  constructor(name: string, pattern: Pattern) {
     this.name = name
-    this.#limits = limits
+    this.#pattern = pattern
+    this.#source = pattern.source({ topic: name, report: (fact) => this.report(fact) })
   }
 
   publish(messages: ReadonlyArray<Outgoing>, now: number): ReadonlyArray<Receipt> {
     this.#forget(now)
     const receipts = messages.map((message) => this.#accept(message, now))
-    this.#trimToLength()
+    this.#source.trim(now)
     this.change()
     return receipts
   }
 
-  /** Moves what has become due into the log. */
+  /** Moves what has become due into the source. */
   promote(now: number): void {
     if (this.#delayed.length === 0) return
     let message = this.#delayed.shift(now)
     if (message === undefined) return
-    for (; message !== undefined; message = this.#delayed.shift(now)) this.#append(message)
-    this.#trimToLength()
+    for (; message !== undefined; message = this.#delayed.shift(now)) this.#source.add(message, now)
+    this.#source.trim(now)
   }
 
-  group(name: string): StreamGroup | undefined {
+  group(name: string): Group | undefined {
     return this.#groups.get(name)
   }
 
   /** The group of this name; a new one begins where `start` says. */
-  join(name: string, start: "earliest" | "latest"): StreamGroup {
+  join(name: string, start: "earliest" | "latest"): Group | TopicConflict {
     const known = this.#groups.get(name)
     if (known !== undefined) return known
-    const { log } = this
-    const group = new StreamGroup(this, name, start === "earliest" ? log.first : log.end, this.#limits.deadLetters)
+    const cursor = this.#source.join(name, start)
+    if (cursor instanceof TopicConflict) return cursor
+    const group = new Group(this, name, cursor, this.#pattern.limits.deadLetters)
     group.paused = this.#paused.has(name)
     this.#groups.set(name, group)
-    if (start === "earliest") {
-      for (let position = log.first; position < log.end; position++) {
-        const message = log.at(position)
-        if (message !== undefined) message.open++
-      }
-    } else {
-      this.#trim()
-    }
     return group
-  }
-
-  settled(message: Stored): void {
-    if (--message.open === 0) this.#trim()
   }
 
   /** Also for a group that does not exist yet. */
@@ -137,10 +130,11 @@ export class StreamTopic implements StreamHome {
 
   describe(now: number): TopicInfo {
     this.promote(now)
+    this.#source.trim(now)
     return {
       topic: this.name,
-      pattern: "streams",
-      depth: this.log.length,
+      pattern: this.#pattern.name,
+      depth: this.#source.depth,
       delayed: this.#delayed.length,
       nextDelayedAt: this.#delayed.nextDue,
       groups: Array.from(this.#groups.values(), (group) => group.describe(now))
@@ -152,19 +146,14 @@ export class StreamTopic implements StreamHome {
     if (message.id !== undefined) {
       if (this.#seen.has(id)) return { _tag: "Duplicate", id }
       this.#seen.add(id)
-      this.#forgetting.push({ id, at: now + this.#limits.dedupMillis })
+      this.#forgetting.push({ id, at: now + this.#pattern.limits.deduplicationMillis })
     }
     const { body, due, headers, key, version } = message
-    const stored: Stored = { id, body, headers, key, version, publishedAt: now, open: 0 }
+    const stored: Stored = { id, body, headers, key, version, publishedAt: now, open: 0, expiresAt: Infinity }
     const at = due === undefined ? now : due._tag === "After" ? now + Duration.toMillis(due.delay) : due.epochMillis
     if (at > now) this.#delayed.push(wholeMillis(at), stored)
-    else this.#append(stored)
+    else this.#source.add(stored, now)
     return { _tag: "Stored", id }
-  }
-
-  #append(message: Stored): void {
-    message.open = this.#groups.size
-    this.log.push(message)
   }
 
   #nextId(now: number): string {
@@ -179,19 +168,6 @@ export class StreamTopic implements StreamHome {
     for (let first = this.#forgetting.peek(); first !== undefined && first.at <= now; first = this.#forgetting.peek()) {
       this.#seen.delete(first.id)
       this.#forgetting.shift()
-    }
-  }
-
-  #trim(): void {
-    while (this.log.peek()?.open === 0) this.log.shift()
-  }
-
-  #trimToLength(): void {
-    if (this.log.length <= this.#limits.maxLength) return
-    while (this.log.length > this.#limits.maxLength) this.log.shift()
-    for (const group of this.#groups.values()) {
-      const count = group.cut(this.log.first)
-      if (count > 0) this.report({ _tag: "Truncated", topic: this.name, group: group.name, count })
     }
   }
 }

@@ -4,7 +4,8 @@
  *
  * @module
  */
-import type { DeadLetter } from "../Inspector.ts"
+import type { DeadLetter } from "../../Inspector.ts"
+import type { DeadLetterCap } from "../../internal/Limits.ts"
 
 /** A dead letter and how often the message was delivered: a redrive goes on counting from there. */
 export interface Grave {
@@ -12,19 +13,14 @@ export interface Grave {
   readonly fence: number
 }
 
-export interface DeadLetterLimits {
-  readonly maxCount: number
-  readonly maxAgeMillis: number
-}
-
 export class DeadLetters {
   readonly #graves = new Map<number, Grave>()
-  readonly #limits: DeadLetterLimits
+  readonly #limits: DeadLetterCap
   #oldest = 1
   #next = 1
   #dropped = 0
 
-  constructor(limits: DeadLetterLimits) {
+  constructor(limits: DeadLetterCap) {
     this.#limits = limits
   }
 

@@ -1,36 +1,27 @@
 /**
- * One consumer group of an in-memory stream: who holds what, what waits for its next attempt, what died. A message is
- * in exactly one of these places until it is acked.
+ * One consumer group of an in-memory topic: who holds what, what waits for its next attempt, what died. A message is in
+ * exactly one of these places, or still unseen in the source, until it is acked.
  *
  * Everything here is plain state and takes the time as an argument, so a step is atomic and costs no fiber.
  *
  * @module
  */
 import * as Duration from "effect/Duration"
-import * as Latch from "effect/Latch"
-import type { Delivery } from "../Delivery.ts"
-import type { ConsumerInfo, GroupInfo } from "../Inspector.ts"
-import type { Event } from "../Lifecycle.ts"
-import type { Message } from "../Message.ts"
-import * as Settlement from "../Settlement.ts"
-import type { Settled, Subscription } from "../Transport.ts"
-import { type DeadLetterLimits, DeadLetters } from "./DeadLetters.ts"
+import type * as Latch from "effect/Latch"
+import type { Delivery } from "../../Delivery.ts"
+import type { ConsumerInfo, GroupInfo } from "../../Inspector.ts"
+import type { DeadLetterCap } from "../../internal/Limits.ts"
+import * as Settlement from "../../Settlement.ts"
+import type { Settled } from "../../Transport.ts"
+import { DeadLetters } from "./DeadLetters.ts"
 import { DueQueue, wholeMillis } from "./DueQueue.ts"
 import { Fifo } from "./Fifo.ts"
-
-export interface Stored extends Message {
-  /** How many groups have not settled it. */
-  open: number
-}
-
-export type Fact = Exclude<Event, { readonly _tag: "Published" }>
+import type { Member, Work } from "./Member.ts"
+import type { Cursor, Fact } from "./Source.ts"
 
 /** What a group needs of the topic it belongs to. */
-export interface StreamHome {
+export interface Home {
   readonly name: string
-  readonly log: Fifo<Stored>
-  /** A group is done with this message in the log. */
-  readonly settled: (message: Stored) => void
   readonly nextReceipt: () => string
   /** Tells the lifecycle, once the present step is complete. */
   readonly report: (fact: Fact) => void
@@ -40,78 +31,30 @@ export interface StreamHome {
   readonly open: (latch: Latch.Latch) => void
 }
 
-/** A message on its way through this group. */
-interface Work {
-  readonly message: Message
-  /** The same message while it still lies in the topic's log for this group. */
-  logged: Stored | undefined
-  attempt: number
-  fence: number
-  /** How many consumers died holding it. */
-  deaths: number
-  delivery: Delivery | undefined
-  deliveredAt: number
-}
+/** A message that so many consumers have died with may have killed them, or may only have been near. */
+const suspicious = 2
 
-/** A receiver, as its group knows it. */
-export class Member {
-  readonly consumer: string
-  readonly leaseMillis: number
-  readonly maxDeliveries: number
-  /** By receipt, oldest delivery first. */
-  readonly held = new Map<string, Work>()
-  /** Since when it renews nothing; `undefined` while it lives. */
-  silentSince: number | undefined = undefined
-  #lost: Array<Delivery> = []
-  #robbed = Latch.makeUnsafe()
-
-  constructor(consumer: string, subscription: Subscription) {
-    this.consumer = consumer
-    this.leaseMillis = Duration.toMillis(subscription.lease)
-    this.maxDeliveries = subscription.maxDeliveries
-  }
-
-  /** Opens when others have taken something from it. */
-  get robbed(): Latch.Latch {
-    return this.#robbed
-  }
-
-  rob(delivery: Delivery): void {
-    this.#lost.push(delivery)
-  }
-
-  /** What others have taken since it was asked last. */
-  losses(): Array<Delivery> {
-    const lost = this.#lost
-    if (lost.length > 0) {
-      this.#lost = []
-      this.#robbed = Latch.makeUnsafe()
-    }
-    return lost
-  }
-
-  expiresAt(): number {
-    return this.silentSince === undefined ? Infinity : this.silentSince + this.leaseMillis
-  }
-}
-
-export class StreamGroup {
+export class Group {
   readonly name: string
-  readonly #topic: StreamHome
+  readonly #topic: Home
+  readonly #cursor: Cursor
   readonly #members = new Set<Member>()
   /** Handed back unfinished, and redriven: goes out before everything else. */
   readonly #returned = new Fifo<Work>()
+  /** Those among them that several consumers have died with. A member gets one at a time: who dies of it takes no innocent ones along. */
+  readonly #suspects = new Fifo<Work>()
   readonly #retries = new DueQueue<Work>()
   readonly #deadLetters: DeadLetters
-  /** Position in the topic's log of the first message that this group has not seen. */
-  #next: number
   #retryTurn = true
+  /** Expired before anybody got to see them, and nobody has been told. */
+  #missed = 0
+  #lastId: string | undefined
   paused = false
 
-  constructor(topic: StreamHome, name: string, next: number, deadLetters: DeadLetterLimits) {
+  constructor(topic: Home, name: string, cursor: Cursor, deadLetters: DeadLetterCap) {
     this.#topic = topic
     this.name = name
-    this.#next = next
+    this.#cursor = cursor
     this.#deadLetters = new DeadLetters(deadLetters)
   }
 
@@ -124,6 +67,7 @@ export class StreamGroup {
     this.#members.delete(member)
     for (const work of member.held.values()) this.#release(work)
     member.held.clear()
+    member.suspect = undefined
   }
 
   /** A silent member neither takes nor renews. */
@@ -148,6 +92,7 @@ export class StreamGroup {
         else this.#buryUnseen(work, now)
       }
       silent.held.clear()
+      silent.suspect = undefined
       this.#topic.open(silent.robbed)
     }
     if (count > 0) this.#topic.report({ _tag: "Claimed", topic: this.#topic.name, group: this.name, from, count })
@@ -157,15 +102,17 @@ export class StreamGroup {
   take(member: Member, max: number, now: number): Array<Delivery> {
     const out: Array<Delivery> = []
     if (!this.#mayTake(member)) return out
+    this.#missed += this.#cursor.missed(now)
+    this.#takeSuspect(member, now, out)
     while (out.length < max) {
       const work = this.#returned.shift()
       if (work === undefined) break
-      out.push(this.#deliver(work, member, now))
+      this.#deliver(work, member, now, out)
     }
     // Neither a backlog holds up the retries that are due, nor does a message that fails in a tight loop hold up the rest.
     const room = max - out.length
     this.#retryTurn = !this.#retryTurn
-    const share = this.#next === this.#topic.log.end ? room : room === 1 ? Number(this.#retryTurn) : room >> 1
+    const share = this.#cursor.lag === 0 ? room : room === 1 ? Number(this.#retryTurn) : room >> 1
     this.#takeRetries(member, out.length + share, now, out)
     this.#takeNew(member, max, now, out)
     this.#takeRetries(member, max, now, out)
@@ -176,12 +123,14 @@ export class StreamGroup {
     const work = member.held.get(delivery.receipt)
     if (work === undefined) return "Stale"
     member.held.delete(delivery.receipt)
+    if (work === member.suspect) this.#freeSuspect(member)
     switch (settlement._tag) {
       case "Ack":
-        this.#leaveLog(work)
+        this.#leaveSource(work)
         break
       case "Retry":
-        this.#leaveLog(work)
+        this.#leaveSource(work)
+        work.deaths = 0
         this.#retries.push(wholeMillis(now + Duration.toMillis(settlement.delay)), work)
         this.#topic.change()
         break
@@ -203,7 +152,9 @@ export class StreamGroup {
       const { id, body, headers, key, version, publishedAt } = grave.letter
       this.#returned.push({
         message: { id, body, headers, key, version, publishedAt },
-        logged: undefined,
+        kept: undefined,
+        // Whoever brings it back wants it to be seen.
+        expiresAt: Infinity,
         attempt: 0,
         fence: grave.fence,
         deaths: 0,
@@ -224,13 +175,6 @@ export class StreamGroup {
 
   deadLetters(after: string | undefined, limit: number) {
     return this.#deadLetters.page(after, limit)
-  }
-
-  /** The log was cut up to `position`; answers how many messages this group never saw for it. */
-  cut(position: number): number {
-    const missed = Math.max(0, position - this.#next)
-    this.#next += missed
-    return missed
   }
 
   /** When something may become available without anybody acting. */
@@ -254,13 +198,14 @@ export class StreamGroup {
       }
       if (member.expiresAt() > now) consumers.push({ consumer: member.consumer, pending: member.held.size })
     }
+    const returned = this.#returned.length + this.#suspects.length
     return {
       group: this.name,
-      lag: this.#topic.log.end - this.#next,
+      lag: this.#cursor.lag,
       pending,
       oldestPendingMillis: now - oldest,
-      waiting: this.#returned.length + this.#retries.length,
-      nextRetryAt: this.#returned.length > 0 ? now : this.#retries.nextDue,
+      waiting: returned + this.#retries.length,
+      nextRetryAt: returned > 0 ? now : this.#retries.nextDue,
       deadLetters: this.#deadLetters.size,
       deadLettersDropped: this.#deadLetters.dropped,
       paused: this.paused,
@@ -268,9 +213,14 @@ export class StreamGroup {
     }
   }
 
-  #deliver(work: Work, member: Member, now: number): Delivery {
+  #deliver(work: Work, member: Member, now: number, out: Array<Delivery>): void {
+    if (work.expiresAt <= now) {
+      this.#leaveSource(work)
+      this.#missed++
+      return
+    }
     const { id, body, headers, key, version, publishedAt } = work.message
-    const delivery: Delivery = {
+    let delivery: Delivery = {
       id,
       body,
       headers,
@@ -283,20 +233,37 @@ export class StreamGroup {
       fence: ++work.fence,
       receipt: this.#topic.nextReceipt()
     }
+    if (this.#missed > 0) delivery = this.#afterGap(delivery, member)
+    this.#lastId = id
     work.delivery = delivery
     work.deliveredAt = now
     member.held.set(delivery.receipt, work)
-    return delivery
+    out.push(delivery)
+  }
+
+  #afterGap(delivery: Delivery, { consumer }: Member): Delivery {
+    const gap = { missed: this.#missed, after: this.#lastId, before: delivery.id, reason: "expired" } as const
+    this.#missed = 0
+    this.#topic.report({ _tag: "Gap", topic: this.#topic.name, group: this.name, consumer, gap })
+    return { ...delivery, gap }
   }
 
   #takeNew(member: Member, max: number, now: number, out: Array<Delivery>): void {
-    const log = this.#topic.log
     while (out.length < max) {
-      const message = log.at(this.#next)
+      const message = this.#cursor.next()
       if (message === undefined) return
-      this.#next++
-      const work = { message, logged: message, attempt: 0, fence: 0, deaths: 0, delivery: undefined, deliveredAt: now }
-      out.push(this.#deliver(work, member, now))
+      const { expiresAt } = message
+      const work = {
+        message,
+        kept: message,
+        expiresAt,
+        attempt: 0,
+        fence: 0,
+        deaths: 0,
+        delivery: undefined,
+        deliveredAt: now
+      }
+      this.#deliver(work, member, now, out)
     }
   }
 
@@ -304,8 +271,22 @@ export class StreamGroup {
     while (out.length < upTo) {
       const work = this.#retries.shift(now)
       if (work === undefined) return
-      out.push(this.#deliver(work, member, now))
+      this.#deliver(work, member, now, out)
     }
+  }
+
+  #takeSuspect(member: Member, now: number, out: Array<Delivery>): void {
+    while (member.suspect === undefined) {
+      const work = this.#suspects.shift()
+      if (work === undefined) return
+      this.#deliver(work, member, now, out)
+      if (out.length > 0) member.suspect = work
+    }
+  }
+
+  #freeSuspect(member: Member): void {
+    member.suspect = undefined
+    if (this.#suspects.length > 0) this.#topic.change()
   }
 
   #mayTake(member: Member): boolean {
@@ -318,19 +299,20 @@ export class StreamGroup {
   }
 
   #return(work: Work): void {
-    this.#leaveLog(work)
-    this.#returned.push(work)
+    this.#leaveSource(work)
+    if (work.deaths < suspicious) this.#returned.push(work)
+    else this.#suspects.push(work)
     this.#topic.change()
   }
 
-  #leaveLog(work: Work): void {
-    if (work.logged === undefined) return
-    this.#topic.settled(work.logged)
-    work.logged = undefined
+  #leaveSource(work: Work): void {
+    if (work.kept === undefined) return
+    this.#cursor.settled(work.kept)
+    work.kept = undefined
   }
 
   #bury(work: Work, reason: string, cause: string, now: number): void {
-    this.#leaveLog(work)
+    this.#leaveSource(work)
     const { id, body, headers, key, version, publishedAt } = work.message
     const topic = this.#topic.name
     const letter = { id, body, headers, key, version, publishedAt, topic, group: this.name }

@@ -1,0 +1,90 @@
+/**
+ * The messages of a stream in the order in which they came. Each group reads all of them; one leaves when every group
+ * has settled it, and while there is no group, it stays.
+ *
+ * @module
+ */
+import { Fifo } from "./Fifo.ts"
+import type { Cursor, Place, Source, Stored } from "./Source.ts"
+
+export class Log implements Source {
+  readonly #messages = new Fifo<Stored>()
+  readonly #cursors = new Map<string, LogCursor>()
+  readonly #place: Place
+  readonly #maxLength: number
+
+  /** With a `maxLength`, the oldest are cut off, settled or not. */
+  constructor(place: Place, maxLength: number) {
+    this.#place = place
+    this.#maxLength = maxLength
+  }
+
+  get depth(): number {
+    return this.#messages.length
+  }
+
+  add(message: Stored): void {
+    message.open = this.#cursors.size
+    this.#messages.push(message)
+  }
+
+  trim(): void {
+    const messages = this.#messages
+    if (messages.length <= this.#maxLength) return
+    while (messages.length > this.#maxLength) messages.shift()
+    for (const [group, cursor] of this.#cursors) {
+      const count = messages.first - cursor.position
+      if (count <= 0) continue
+      cursor.position = messages.first
+      this.#place.report({ _tag: "Truncated", topic: this.#place.topic, group, count })
+    }
+  }
+
+  join(group: string, start: "earliest" | "latest"): Cursor {
+    const messages = this.#messages
+    const cursor = new LogCursor(this, messages, start === "earliest" ? messages.first : messages.end)
+    this.#cursors.set(group, cursor)
+    for (let position = cursor.position; position < messages.end; position++) {
+      const message = messages.at(position)
+      if (message !== undefined) message.open++
+    }
+    this.drop()
+    return cursor
+  }
+
+  /** Drops what nobody needs. */
+  drop(): void {
+    while (this.#messages.peek()?.open === 0) this.#messages.shift()
+  }
+}
+
+class LogCursor implements Cursor {
+  /** Of the first message that the group has not seen. */
+  position: number
+  readonly #log: Log
+  readonly #messages: Fifo<Stored>
+
+  constructor(log: Log, messages: Fifo<Stored>, position: number) {
+    this.#log = log
+    this.#messages = messages
+    this.position = position
+  }
+
+  get lag(): number {
+    return this.#messages.end - this.position
+  }
+
+  next(): Stored | undefined {
+    const message = this.#messages.at(this.position)
+    if (message !== undefined) this.position++
+    return message
+  }
+
+  missed(): number {
+    return 0
+  }
+
+  settled(message: Stored): void {
+    if (--message.open === 0) this.#log.drop()
+  }
+}

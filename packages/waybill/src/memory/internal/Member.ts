@@ -1,0 +1,69 @@
+/**
+ * A receiver, as its group knows it: what it holds, what others have taken from it, and since when it has been silent.
+ *
+ * @module
+ */
+import * as Duration from "effect/Duration"
+import * as Latch from "effect/Latch"
+import type { Delivery } from "../../Delivery.ts"
+import type { Message } from "../../Message.ts"
+import type { Subscription } from "../../Transport.ts"
+import type { Stored } from "./Source.ts"
+
+/** A message on its way through a group. */
+export interface Work {
+  readonly message: Message
+  /** The same message while the source still keeps it for this group. */
+  kept: Stored | undefined
+  /** From when on it is not delivered any more. */
+  readonly expiresAt: number
+  attempt: number
+  fence: number
+  /** How many consumers died holding it since it was retried last. */
+  deaths: number
+  delivery: Delivery | undefined
+  deliveredAt: number
+}
+
+export class Member {
+  readonly consumer: string
+  readonly leaseMillis: number
+  readonly maxDeliveries: number
+  /** By receipt, oldest delivery first. */
+  readonly held = new Map<string, Work>()
+  /** The one it holds that several consumers have died with. */
+  suspect: Work | undefined = undefined
+  /** Since when it renews nothing; `undefined` while it lives. */
+  silentSince: number | undefined = undefined
+  #lost: Array<Delivery> = []
+  #robbed = Latch.makeUnsafe()
+
+  constructor(consumer: string, subscription: Subscription) {
+    this.consumer = consumer
+    this.leaseMillis = Duration.toMillis(subscription.lease)
+    this.maxDeliveries = subscription.maxDeliveries
+  }
+
+  /** Opens when others have taken something from it. */
+  get robbed(): Latch.Latch {
+    return this.#robbed
+  }
+
+  rob(delivery: Delivery): void {
+    this.#lost.push(delivery)
+  }
+
+  /** What others have taken since it was asked last. */
+  losses(): Array<Delivery> {
+    const lost = this.#lost
+    if (lost.length > 0) {
+      this.#lost = []
+      this.#robbed = Latch.makeUnsafe()
+    }
+    return lost
+  }
+
+  expiresAt(): number {
+    return this.silentSince === undefined ? Infinity : this.silentSince + this.leaseMillis
+  }
+}

@@ -1,0 +1,110 @@
+/**
+ * A member of an in-memory group: every step happens at one instant, and nothing that was taken is lost between it and
+ * who asked.
+ *
+ * @module
+ */
+import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Scope from "effect/Scope"
+import type { Delivery } from "../../Delivery.ts"
+import type { Lifecycle } from "../../Lifecycle.ts"
+import type { Receiver } from "../../Transport.ts"
+import type { Group } from "./Group.ts"
+import type { Member } from "./Member.ts"
+import { completed, step } from "./Step.ts"
+import type { Topic } from "./Topic.ts"
+
+/** Longer than this no timer of a runtime lasts; who waits longer looks again. */
+const longestSleep = 24 * 60 * 60 * 1000
+
+export class MemoryReceiver implements Receiver {
+  readonly consumer: string
+  /** The pattern of its layer. */
+  readonly pattern: string
+  readonly #lifecycle: Lifecycle
+  readonly #topic: Topic
+  readonly #group: Group
+  readonly #member: Member
+
+  constructor(pattern: string, lifecycle: Lifecycle, topic: Topic, group: Group, member: Member) {
+    this.pattern = pattern
+    this.#lifecycle = lifecycle
+    this.consumer = member.consumer
+    this.#topic = topic
+    this.#group = group
+    this.#member = member
+    group.join(member)
+  }
+
+  readonly take = (max: number): Effect.Effect<NonEmptyReadonlyArray<Delivery>> =>
+    Effect.withFiber((fiber) => {
+      // Interrupted between this step and the caller's next one, the fiber would lose what it took: yield before, not there.
+      if (fiber.currentOpCount + 64 > fiber.cache.maxOpsBeforeYield) {
+        return Effect.flatMap(Effect.yieldNow, () => this.take(max))
+      }
+      const clock = fiber.getRef(Clock.Clock)
+      const now = clock.currentTimeMillisUnsafe()
+      this.#topic.promote(now)
+      this.#group.reclaim(this.#member, now)
+      // What others must know comes first: nothing may come between the deliveries and who asked for them.
+      const told = completed(this.#lifecycle, this.#topic, fiber, undefined)
+      if (!Exit.isExit(told)) return Effect.flatMap(told, () => this.take(max))
+      const deliveries = this.#group.take(this.#member, Math.max(1, max), now)
+      return isReadonlyArrayNonEmpty(deliveries)
+        ? // A gap is told within the turns that are left, so nothing comes between either.
+          completed(this.#lifecycle, this.#topic, fiber, deliveries)
+        : Effect.flatMap(this.#change(clock, now), () => this.take(max))
+    })
+
+  readonly settle: Receiver["settle"] = (settlements) =>
+    step((now, fiber) => {
+      const answers = settlements.map(([delivery, settlement]) =>
+        this.#group.settle(this.#member, delivery, settlement, now)
+      )
+      return completed(this.#lifecycle, this.#topic, fiber, answers)
+    })
+
+  readonly lost: Receiver["lost"] = Effect.suspend(() => {
+    const robbed = this.#member.robbed
+    const lost = this.#member.losses()
+    if (!isReadonlyArrayNonEmpty(lost)) return Effect.flatMap(robbed.await, () => this.lost)
+    const { group, topic } = lost[0]
+    return Effect.as(this.#lifecycle.report({ _tag: "LeaseLost", topic, group, deliveries: lost }), lost)
+  })
+
+  readonly leave = step((_, fiber) => {
+    this.#group.leave(this.#member)
+    return completed(this.#lifecycle, this.#topic, fiber, undefined)
+  })
+
+  setSilent(silent: boolean): Effect.Effect<void> {
+    return step((now, fiber) => {
+      this.#group.setSilent(this.#member, silent ? now : undefined)
+      return completed(this.#lifecycle, this.#topic, fiber, undefined)
+    })
+  }
+
+  /** Waits until there may be something to take. */
+  #change(clock: Clock.Clock, now: number): Effect.Effect<void> {
+    const { changed } = this.#topic
+    const due = Math.min(this.#topic.nextDelayedAt ?? Infinity, this.#group.nextDue())
+    if (due === Infinity) return changed.await
+    return Effect.raceFirst(changed.await, clock.sleep(Duration.millis(Math.min(due - now, longestSleep))))
+  }
+}
+
+/** For as long as the scope is open, the receiver behaves like one whose process stands still. */
+export const silence = (
+  receiver: Receiver,
+  layer: string,
+  pattern: string
+): Effect.Effect<void, never, Scope.Scope> => {
+  if (!(receiver instanceof MemoryReceiver) || receiver.pattern !== pattern) {
+    return Effect.die(new Error(`silence needs a receiver of ${layer}`))
+  }
+  return Effect.acquireRelease(receiver.setSilent(true), () => receiver.setSilent(false))
+}

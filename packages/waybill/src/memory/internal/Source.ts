@@ -1,0 +1,48 @@
+/**
+ * What differs between patterns: where a topic keeps the messages that are due, and how a group comes by those it has
+ * not seen. All the rest of a group is the same for every pattern.
+ *
+ * @module
+ */
+import type { Event } from "../../Lifecycle.ts"
+import type { Message } from "../../Message.ts"
+import type { TopicConflict } from "../../Transport.ts"
+
+export interface Stored extends Message {
+  /** How many groups have not settled it, where the source counts that. */
+  open: number
+  /** From when on it is not delivered any more. */
+  expiresAt: number
+}
+
+export type Fact = Exclude<Event, { readonly _tag: "Published" }>
+
+/** What a source knows of its topic. */
+export interface Place {
+  readonly topic: string
+  /** Tells the lifecycle, once the present step is complete. */
+  readonly report: (fact: Fact) => void
+}
+
+export interface Source {
+  /** Keeps a message that is due. */
+  readonly add: (message: Stored, now: number) => void
+  /** Drops what is too much or too old. */
+  readonly trim: (now: number) => void
+  /** How many messages it keeps. */
+  readonly depth: number
+  /** Where a new group begins. */
+  readonly join: (group: string, start: "earliest" | "latest") => Cursor | TopicConflict
+}
+
+/** How far one group has come. */
+export interface Cursor {
+  /** The next message that the group has not seen. */
+  readonly next: () => Stored | undefined
+  /** How many of those there are. */
+  readonly lag: number
+  /** How many expired unseen since this was asked last. */
+  readonly missed: (now: number) => number
+  /** The group needs a message that came from `next` no longer in its place: it is done with it, or keeps it itself. */
+  readonly settled: (message: Stored) => void
+}

@@ -1,0 +1,112 @@
+/**
+ * The topics of one layer, whatever its pattern, and the two ports that lead to them.
+ *
+ * @module
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Random from "effect/Random"
+import { Inspector, type TopicInfo } from "../../Inspector.ts"
+import { Lifecycle } from "../../Lifecycle.ts"
+import { AtLeastOnce, AtMostOnce, Transport, TopicConflict, TransportError } from "../../Transport.ts"
+import type { Group } from "./Group.ts"
+import { Member } from "./Member.ts"
+import { MemoryReceiver } from "./MemoryReceiver.ts"
+import { completed, step } from "./Step.ts"
+import { type Pattern, Topic } from "./Topic.ts"
+
+/** What every layer that keeps messages provides. */
+export const make = (
+  pattern: Pattern
+): Effect.Effect<Context.Context<Transport | Inspector | AtLeastOnce | AtMostOnce>> =>
+  Effect.map(Random.nextIntBetween(0x100000, 0xffffff), (instance) => {
+    const store = new Store(pattern, instance.toString(16))
+    return Context.make(Transport, transportOf(store)).pipe(
+      Context.add(Inspector, inspectorOf(store)),
+      Context.add(AtLeastOnce, "AtLeastOnce"),
+      Context.add(AtMostOnce, "AtMostOnce")
+    )
+  })
+
+class Store {
+  readonly topics = new Map<string, Topic>()
+  readonly lifecycle = new Lifecycle()
+  readonly pattern: Pattern
+  readonly #instance: string
+  #consumers = 0
+
+  constructor(pattern: Pattern, instance: string) {
+    this.pattern = pattern
+    this.#instance = instance
+  }
+
+  open(name: string): Topic {
+    let topic = this.topics.get(name)
+    if (topic === undefined) this.topics.set(name, (topic = new Topic(name, this.pattern)))
+    return topic
+  }
+
+  nextConsumer(): string {
+    return `memory-${this.#instance}-${++this.#consumers}`
+  }
+}
+
+const transportOf = (store: Store): Context.Service.Shape<typeof Transport> => ({
+  lifecycle: store.lifecycle,
+  publish: (name, messages) =>
+    step((now, fiber) => {
+      const topic = store.open(name)
+      return completed(store.lifecycle, topic, fiber, topic.publish(messages, now))
+    }),
+  receive: (subscription) =>
+    Effect.acquireRelease(
+      Effect.suspend(() => {
+        const topic = store.open(subscription.topic)
+        const group = topic.join(subscription.group, subscription.start)
+        if (group instanceof TopicConflict) {
+          return Effect.fail(new TransportError({ operation: "receive", topic: topic.name, reason: group }))
+        }
+        const member = new Member(store.nextConsumer(), subscription)
+        return Effect.succeed(new MemoryReceiver(store.pattern.name, store.lifecycle, topic, group, member))
+      }),
+      (receiver) => receiver.leave
+    )
+})
+
+const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
+  const { lifecycle } = store
+  const inGroup = <A>(name: string, group: string, otherwise: A, f: (group: Group) => A) =>
+    step((_, fiber) => {
+      const topic = store.topics.get(name)
+      const found = topic?.group(group)
+      return topic === undefined || found === undefined
+        ? Exit.succeed(otherwise)
+        : completed(lifecycle, topic, fiber, f(found))
+    })
+  const setPaused = (name: string, group: string, paused: boolean) =>
+    step((_, fiber) => {
+      const topic = store.open(name)
+      topic.setPaused(group, paused)
+      return completed(lifecycle, topic, fiber, undefined)
+    })
+  const nothing = (topic: string): TopicInfo => ({
+    topic,
+    pattern: store.pattern.name,
+    depth: 0,
+    delayed: 0,
+    nextDelayedAt: undefined,
+    groups: []
+  })
+  return {
+    topics: Effect.sync(() => Array.from(store.topics.keys())),
+    describe: (name) => step((now) => Exit.succeed(store.topics.get(name)?.describe(now) ?? nothing(name))),
+    deadLetters: (topic, group, { after, limit }) =>
+      inGroup(topic, group, [], (group) => group.deadLetters(Option.getOrUndefined(after), limit)),
+    redrive: (topic, group, entries) => inGroup(topic, group, 0, (group) => group.redrive(entries)),
+    discard: (topic, group, entries) => inGroup(topic, group, 0, (group) => group.discard(entries)),
+    pause: (topic, group) => setPaused(topic, group, true),
+    resume: (topic, group) => setPaused(topic, group, false)
+  }
+}
