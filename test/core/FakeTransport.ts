@@ -35,6 +35,9 @@ export class FakeTransport {
   onEnd: (delivery: Delivery.Delivery, end: End) => void = () => undefined
   /** A settlement that is dropped here was never sent, whatever the consumer believes. */
   drop: (delivery: Delivery.Delivery) => boolean = () => false
+  /** How a commit ends that is refused. */
+  refuse: (delivery: Delivery.Delivery) => Settlement.DeadLetter | undefined = () => undefined
+  readonly subscriptions: Array<Transport.Subscription> = []
   readonly #ends = new Map<string, Array<End>>()
   readonly #ready: Array<Delivery.Delivery> = []
   readonly #lost: Queue.Queue<Delivery.Delivery>
@@ -51,20 +54,24 @@ export class FakeTransport {
     return transport
   })
 
-  readonly layer: Layer.Layer<Transport.Transport | Transport.AtLeastOnce> = Layer.succeedContext(
-    Context.make(Transport.Transport, {
-      lifecycle: this.lifecycle,
-      publish: (_, messages) =>
-        Effect.map(
-          Effect.suspend(() => this.onPublish),
-          () => {
-            this.published.push(messages)
-            return messages.map((message, i): Message.Receipt => ({ _tag: "Stored", id: message.id ?? `m-${i}` }))
-          }
-        ),
-      receive: () => this.#receive
-    }).pipe(Context.add(Transport.AtLeastOnce, "AtLeastOnce"))
-  )
+  readonly layer: Layer.Layer<Transport.Transport | Transport.AtLeastOnce | Transport.Transactional> =
+    Layer.succeedContext(
+      Context.make(Transport.Transport, {
+        lifecycle: this.lifecycle,
+        publish: (_, messages) =>
+          Effect.map(
+            Effect.suspend(() => this.onPublish),
+            () => {
+              this.published.push(messages)
+              return messages.map((message, i): Message.Receipt => ({ _tag: "Stored", id: message.id ?? `m-${i}` }))
+            }
+          ),
+        receive: (subscription) => {
+          this.subscriptions.push(subscription)
+          return this.#receive
+        }
+      }).pipe(Context.add(Transport.AtLeastOnce, "AtLeastOnce"), Context.add(Transport.Transactional, "Transactional"))
+    )
 
   /** Makes deliveries available; a body that is no string is sent as JSON. */
   deliver(...bodies: ReadonlyArray<unknown>): ReadonlyArray<Delivery.Delivery> {
@@ -188,9 +195,11 @@ export class FakeTransport {
             if (!this.ends(delivery).includes("Lost")) this.#end(delivery, settlement._tag)
             return "Stale"
           }
-          this.#end(delivery, settlement._tag)
-          this.settled.push([delivery, settlement])
-          return "Settled"
+          const instead = this.refuse(delivery)
+          const end = instead ?? settlement
+          this.#end(delivery, end._tag)
+          this.settled.push([delivery, end])
+          return instead ?? "Settled"
         })
       }
     )

@@ -1,20 +1,28 @@
 /**
- * A commit is what a handler wants to become true in Redis, as data: writes and messages that are applied together with
- * the ack of its delivery, all of them once or none of them.
+ * A commit is what a handler wants to become true, as data: writes and messages that are applied together with the ack
+ * of its delivery, all of them once or none of them.
+ *
+ * Writes go to records: named values beside the topic, which `Records` reads back. Records are shared by all topics whose
+ * names begin alike up to the first slash: `ledger/transfers` and `ledger/reports` write to the same `balances`.
  *
  * @module
  */
+import * as Duration from "effect/Duration"
 import type { Outgoing } from "./Message.ts"
 
-/** One write to one key. The name stands under the hash tag of the topic that is consumed. */
+/** What a record holds, by the name that Redis has for it. */
+export type RecordType = "string" | "hash" | "set" | "zset" | "list"
+
+/** One write to one record. */
 export interface Write {
   readonly key: string
-  readonly type: "string" | "hash" | "set" | "zset" | "list"
+  readonly type: RecordType
+  /** The command in Redis, with the arguments that follow the key. */
   readonly command: string
   readonly args: ReadonlyArray<string | number>
 }
 
-/** A message on its way to a topic under the same hash tag. */
+/** A message on its way to a topic whose name begins as that of the consumed one does, up to the first slash. */
 export interface Publication {
   readonly topic: string
   readonly message: Outgoing
@@ -23,4 +31,316 @@ export interface Publication {
 export interface Commit {
   readonly writes: ReadonlyArray<Write>
   readonly messages: ReadonlyArray<Publication>
+}
+
+/** A question about one record; `A` is what the answer says. */
+export interface Query<out A> {
+  readonly key: string
+  readonly type: RecordType
+  /** The command in Redis, with the arguments that follow the key. */
+  readonly command: string
+  readonly args: ReadonlyArray<string | number>
+  readonly decode: (reply: Reply) => A
+}
+
+/** What a store answers to a query, in the form of Redis. */
+export type Reply = string | number | null | ReadonlyArray<string>
+
+/** How many writes and messages one commit may have, and how many arguments one write. */
+const most = 1000
+
+/**
+ * Writes and messages as one commit: applied in this order, writes first. Empty, it only marks the message as done.
+ *
+ * Throws when there are more than 1000 writes and messages, or more than 1000 arguments to one write: a commit holds up
+ * the whole server for as long as it is applied.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Commit, Consumer, Topic } from "waybill"
+ *
+ * const Transfer = Topic.make("ledger/transfers", {
+ *   payload: Schema.Struct({ from: Schema.String, to: Schema.String, cents: Schema.Int })
+ * })
+ * const balances = Commit.hash("balances")
+ *
+ * const Ledger = Consumer.make(Transfer, { group: "ledger" }).pipe(
+ *   Consumer.transactional(({ cents, from, to }) =>
+ *     Effect.succeed(Commit.make({ writes: [balances.increment(from, -cents), balances.increment(to, cents)] }))
+ *   ),
+ *   Consumer.layer
+ * )
+ * ```
+ */
+export const make = ({
+  messages = none,
+  writes = none
+}: {
+  readonly writes?: ReadonlyArray<Write>
+  readonly messages?: ReadonlyArray<Publication>
+}): Commit => {
+  if (writes.length + messages.length > most) {
+    throw new Error(`a commit has at most ${most} writes and messages, not ${writes.length + messages.length}`)
+  }
+  for (const { args, command, key } of writes) {
+    if (args.length > most)
+      throw new Error(`${command} of ${key} has ${args.length} arguments, and may have ${most}: make it several writes`)
+  }
+  return { writes, messages }
+}
+
+const none: ReadonlyArray<never> = []
+
+/** A whole number, 0 before the first write. */
+export interface Counter {
+  readonly add: (amount: number) => Write
+  readonly set: (value: number) => Write
+  readonly clear: Write
+  readonly value: Query<number>
+}
+
+/**
+ * A number that grows and shrinks: `add` of two commits adds up, whichever comes first. Amounts and values are whole
+ * numbers that JavaScript counts exactly; other ones throw.
+ *
+ * @example
+ * ```ts
+ * import { Commit } from "waybill"
+ *
+ * const handled = Commit.counter("handled")
+ * const one = Commit.make({ writes: [handled.add(1)] })
+ * ```
+ */
+export const counter = (name: string): Counter => {
+  const write = writing(name, "string")
+  return {
+    add: (amount) => write("INCRBY", [whole(amount)]),
+    set: (value) => write("SET", [whole(value)]),
+    clear: write("DEL", none),
+    value: { key: name, type: "string", command: "GET", args: none, decode: (reply) => Number(reply ?? 0) }
+  }
+}
+
+/** A text, or nothing. */
+export interface Text {
+  /** With `ttl` it is gone after that time by the store's clock; without, it stays, and an earlier `ttl` ends. */
+  readonly set: (value: string, options?: { readonly ttl?: Duration.Input | undefined }) => Write
+  readonly clear: Write
+  readonly value: Query<string | undefined>
+}
+
+/**
+ * A text that is written as a whole, for good or for some time.
+ *
+ * @example
+ * ```ts
+ * import { Commit } from "waybill"
+ *
+ * const seen = Commit.text("last-seen/ada")
+ * const now = Commit.make({ writes: [seen.set("Berlin", { ttl: "1 hour" })] })
+ * ```
+ */
+export const text = (name: string): Text => {
+  const write = writing(name, "string")
+  return {
+    set: (value, options) => write("SET", options?.ttl === undefined ? [value] : [value, "PX", millis(options.ttl)]),
+    clear: write("DEL", none),
+    value: {
+      key: name,
+      type: "string",
+      command: "GET",
+      args: none,
+      decode: (reply) => (reply === null ? undefined : String(reply))
+    }
+  }
+}
+
+/** Values by field. */
+export interface Hash {
+  readonly set: (field: string, value: string | number) => Write
+  /** Adds to the number in the field, which is 0 before the first time. */
+  readonly increment: (field: string, amount: number) => Write
+  readonly remove: (field: string, ...more: ReadonlyArray<string>) => Write
+  readonly clear: Write
+  readonly get: (field: string) => Query<string | undefined>
+  readonly all: Query<ReadonlyMap<string, string>>
+}
+
+/**
+ * Values by field, such as a balance for each account.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Commit, Records } from "waybill"
+ *
+ * const balances = Commit.hash("balances")
+ * const deposit = Commit.make({ writes: [balances.increment("ada", 500)] })
+ * const cents = Effect.flatMap(Records.Records, ({ read }) => read({ name: "ledger/transfers" }, balances.get("ada")))
+ * ```
+ */
+export const hash = (name: string): Hash => {
+  const write = writing(name, "hash")
+  return {
+    set: (field, value) => write("HSET", [field, value]),
+    increment: (field, amount) => write("HINCRBY", [field, whole(amount)]),
+    remove: (field, ...more) => write("HDEL", [field, ...more]),
+    clear: write("DEL", none),
+    get: (field) => ({
+      key: name,
+      type: "hash",
+      command: "HGET",
+      args: [field],
+      decode: (reply) => (reply === null ? undefined : String(reply))
+    }),
+    all: { key: name, type: "hash", command: "HGETALL", args: none, decode: (reply) => new Map(pairs(reply)) }
+  }
+}
+
+/** Members, each once. */
+export interface Members {
+  readonly add: (member: string, ...more: ReadonlyArray<string>) => Write
+  readonly remove: (member: string, ...more: ReadonlyArray<string>) => Write
+  readonly clear: Write
+  readonly has: (member: string) => Query<boolean>
+  readonly all: Query<ReadonlySet<string>>
+}
+
+/**
+ * Members, each once.
+ *
+ * @example
+ * ```ts
+ * import { Commit } from "waybill"
+ *
+ * const customers = Commit.set("customers")
+ * const welcome = Commit.make({ writes: [customers.add("ada", "grace")] })
+ * ```
+ */
+export const set = (name: string): Members => {
+  const write = writing(name, "set")
+  return {
+    add: (member, ...more) => write("SADD", [member, ...more]),
+    remove: (member, ...more) => write("SREM", [member, ...more]),
+    clear: write("DEL", none),
+    has: (member) => ({
+      key: name,
+      type: "set",
+      command: "SISMEMBER",
+      args: [member],
+      decode: (reply) => reply === 1
+    }),
+    all: { key: name, type: "set", command: "SMEMBERS", args: none, decode: (reply) => new Set(texts(reply)) }
+  }
+}
+
+/** Members with a score each. */
+export interface Scores {
+  readonly set: (member: string, score: number) => Write
+  readonly increment: (member: string, amount: number) => Write
+  readonly remove: (member: string, ...more: ReadonlyArray<string>) => Write
+  readonly clear: Write
+  /** Lowest score first. */
+  readonly all: Query<ReadonlyMap<string, number>>
+}
+
+/**
+ * Members in the order of their scores, such as a ranking. Scores are numbers with a fraction, but not NaN, which throws.
+ *
+ * @example
+ * ```ts
+ * import { Commit } from "waybill"
+ *
+ * const ranking = Commit.sortedSet("ranking")
+ * const goal = Commit.make({ writes: [ranking.increment("ada", 1)] })
+ * ```
+ */
+export const sortedSet = (name: string): Scores => {
+  const write = writing(name, "zset")
+  return {
+    set: (member, value) => write("ZADD", [score(value), member]),
+    increment: (member, amount) => write("ZINCRBY", [score(amount), member]),
+    remove: (member, ...more) => write("ZREM", [member, ...more]),
+    clear: write("DEL", none),
+    all: {
+      key: name,
+      type: "zset",
+      command: "ZRANGE",
+      args: [0, -1, "WITHSCORES"],
+      decode: (reply) => new Map(pairs(reply).map(([member, value]) => [member, scoreOf(value)]))
+    }
+  }
+}
+
+/** Texts in an order. */
+export interface List {
+  readonly append: (item: string, ...more: ReadonlyArray<string>) => Write
+  readonly prepend: (item: string) => Write
+  /** Keeps the last `count`. */
+  readonly keepLast: (count: number) => Write
+  readonly clear: Write
+  readonly all: Query<ReadonlyArray<string>>
+}
+
+/**
+ * Texts in the order in which they were written, such as the last ten events of an account.
+ *
+ * @example
+ * ```ts
+ * import { Commit } from "waybill"
+ *
+ * const events = Commit.list("events/ada")
+ * const paid = Commit.make({ writes: [events.append("paid"), events.keepLast(10)] })
+ * ```
+ */
+export const list = (name: string): List => {
+  const write = writing(name, "list")
+  return {
+    append: (item, ...more) => write("RPUSH", [item, ...more]),
+    prepend: (item) => write("LPUSH", [item]),
+    keepLast: (count) => {
+      if (!(Number.isSafeInteger(count) && count > 0)) throw new Error(`keepLast keeps 1 or more, not ${count}`)
+      return write("LTRIM", [-count, -1])
+    },
+    clear: write("DEL", none),
+    all: { key: name, type: "list", command: "LRANGE", args: [0, -1], decode: texts }
+  }
+}
+
+const writing = (key: string, type: RecordType) => {
+  if (!/^[^\s{}]{1,200}$/.test(key)) {
+    throw new Error(`"${key}" is no name of a record: 1 to 200 characters, no white space, no braces`)
+  }
+  return (command: string, args: ReadonlyArray<string | number>): Write => ({ key, type, command, args })
+}
+
+const whole = (amount: number): number => {
+  if (!Number.isSafeInteger(amount)) throw new Error(`${amount} is no whole number that can be counted exactly`)
+  return amount
+}
+
+const millis = (input: Duration.Input): number => {
+  const ttl = Math.ceil(Duration.toMillis(Duration.fromInputUnsafe(input)))
+  if (!(ttl > 0 && ttl <= longestTtl)) throw new Error(`a ttl is longer than nothing and shorter than 1000 years`)
+  return ttl
+}
+
+const longestTtl = 1000 * 365 * 24 * 60 * 60 * 1000
+
+/** Redis writes infinity in its own way. */
+const score = (value: number): string | number => {
+  if (Number.isNaN(value)) throw new Error("NaN is no score")
+  return value === Infinity ? "+inf" : value === -Infinity ? "-inf" : value
+}
+
+const scoreOf = (value: string): number => (value === "inf" ? Infinity : value === "-inf" ? -Infinity : Number(value))
+
+const texts = (reply: Reply): ReadonlyArray<string> => (typeof reply === "object" && reply !== null ? reply : none)
+
+const pairs = (reply: Reply): Array<readonly [string, string]> => {
+  const flat = texts(reply)
+  const found: Array<readonly [string, string]> = []
+  for (let i = 0; i + 1 < flat.length; i += 2) found.push([flat[i]!, flat[i + 1]!])
+  return found
 }

@@ -26,18 +26,20 @@ import type * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import type { Commit } from "./Commit.ts"
 import type { Delivery } from "./Delivery.ts"
 import { type Handle, type Program, run as runProgram, Undecodable } from "./internal/Workers.ts"
 import type { RetryPolicy } from "./RetryPolicy.ts"
 import * as Routing from "./Routing.ts"
 import type { Settlement } from "./Settlement.ts"
 import type { Topic } from "./Topic.ts"
-import { type AtLeastOnce, type AtMostOnce, type Settled, type Transport, type TransportError } from "./Transport.ts"
+import type { AtLeastOnce, AtMostOnce, Transactional, Transport, TransportError } from "./Transport.ts"
 
 /** What a consumer may ask of a layer. Asking for more than the layer keeps does not compile. */
 export interface Guarantees {
   readonly "at-most-once": AtMostOnce
   readonly "at-least-once": AtLeastOnce
+  readonly transactional: Transactional
 }
 
 export interface Options<G extends keyof Guarantees = "at-least-once"> {
@@ -76,7 +78,12 @@ export interface Consumer<out A, out E, out R> extends Pipeable {
 
 /** The handler without its types, which the interface above keeps. */
 type ErasedHandle =
-  | { readonly _tag: "One"; readonly run: (delivery: Delivery) => Effect.Effect<unknown, unknown, unknown> }
+  | {
+      readonly _tag: "One"
+      /** What the handler returns is a commit. */
+      readonly commits: boolean
+      readonly run: (delivery: Delivery) => Effect.Effect<unknown, unknown, unknown>
+    }
   | {
       readonly _tag: "Batch"
       readonly size: number
@@ -162,21 +169,53 @@ export const process =
   <RS>(
     source: Source<P, RS>
   ): Consumer<Effect.Success<Handled>, Effect.Error<Handled>, Effect.Services<Handled> | RS> =>
-    makeConsumer({
-      source,
-      routes: Routing.none,
-      handle: {
-        _tag: "One",
-        run: (delivery) => {
-          const decoded = source.decode(delivery)
-          const handled: Effect.Effect<unknown, unknown, unknown> =
-            Exit.isExit(decoded) && Exit.isSuccess(decoded)
-              ? handler(decoded.value as P, delivery) // isExit cannot know what the effect would have produced
-              : Effect.flatMap(decoded, (payload) => handler(payload, delivery))
-          return delivery.headers["traceparent"] === undefined ? handled : continueTrace(handled, delivery)
-        }
-      }
-    })
+    makeConsumer({ source, routes: Routing.none, handle: one(source, handler, false) })
+
+/**
+ * Handles deliveries one at a time in each of `concurrency` workers, by a handler that changes nothing: it returns a
+ * commit, and the transport applies it together with the ack, all of it once for each message id or none of it. A commit
+ * that the store refuses becomes a dead letter: `CommitRejected` when nothing of it was applied, `PartialCommit` when some was.
+ *
+ * Needs a layer that provides `Transactional`, and a marker that lasts longer than a message may come again: a retry policy
+ * without an end fails with `MarkerTooShort`. What the handler does to the world by itself, it may do again.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Commit, Consumer, Topic } from "waybill"
+ *
+ * const Deposit = Topic.make("ledger/deposits", { payload: Schema.Struct({ account: Schema.String, cents: Schema.Int }) })
+ * const balances = Commit.hash("balances")
+ *
+ * const Ledger = Consumer.make(Deposit, { group: "ledger", concurrency: 64 }).pipe(
+ *   Consumer.transactional(({ account, cents }) =>
+ *     Effect.succeed(Commit.make({ writes: [balances.increment(account, cents)] }))
+ *   ),
+ *   Consumer.layer
+ * )
+ * ```
+ */
+export const transactional =
+  <P, Handled extends Effect.Effect<Commit, unknown, unknown>>(handler: (payload: P, delivery: Delivery) => Handled) =>
+  <RS>(source: Source<P, RS>): Consumer<Commit, Effect.Error<Handled>, Effect.Services<Handled> | RS | Transactional> =>
+    makeConsumer({ source, routes: Routing.none, handle: one(source, handler, true) })
+
+const one = <P>(
+  source: Source<P, unknown>,
+  handler: (payload: P, delivery: Delivery) => Effect.Effect<unknown, unknown, unknown>,
+  commits: boolean
+): ErasedHandle => ({
+  _tag: "One",
+  commits,
+  run: (delivery) => {
+    const decoded = source.decode(delivery)
+    const handled: Effect.Effect<unknown, unknown, unknown> =
+      Exit.isExit(decoded) && Exit.isSuccess(decoded)
+        ? handler(decoded.value as P, delivery) // isExit cannot know what the effect would have produced
+        : Effect.flatMap(decoded, (payload) => handler(payload, delivery))
+    return delivery.headers["traceparent"] === undefined ? handled : continueTrace(handled, delivery)
+  }
+})
 
 /** Makes the producer's span the parent of the handler's. */
 const continueTrace = <A, E, R>(self: Effect.Effect<A, E, R>, delivery: Delivery): Effect.Effect<A, E, R> =>
@@ -294,7 +333,11 @@ export const timeout =
       })
     const { handle, routes, source } = self
     if (handle._tag === "One") {
-      return makeConsumer({ source, routes, handle: { _tag: "One", run: (delivery) => limit(handle.run(delivery)) } })
+      return makeConsumer({
+        source,
+        routes,
+        handle: { ...handle, run: (delivery: Delivery) => limit(handle.run(delivery)) }
+      })
     }
     return makeConsumer({
       source,
@@ -385,26 +428,36 @@ export interface Outcome<out A> {
   readonly delivery: Delivery
   readonly settlement: Settlement
   /** `Stale` when the lease had moved on and nothing was changed. */
-  readonly settled: Settled
+  readonly settled: "Settled" | "Stale"
   /** What the handler returned, when it succeeded. */
   readonly value: Option.Option<A>
 }
 
-const programOf = <A, R>({ handle, routes, source: { options, topic } }: Consumer<A, never, R>): Program => ({
-  concurrency: options.concurrency ?? 1,
-  prefetch: options.prefetch ?? 1024,
+const programOf = <A, R>({
+  handle,
   routes,
-  // The workers inherit the context of the fiber that runs them, and its type is R.
-  handle: handle as Handle,
-  subscription: {
-    topic: topic.name,
-    group: options.group,
-    start: options.start ?? "earliest",
-    lease: Duration.fromInputUnsafe(options.lease ?? "15 seconds"),
-    maxDeliveries: options.maxDeliveries ?? 5,
-    shutdown: Duration.fromInputUnsafe(options.shutdown ?? "20 seconds")
-  }
-})
+  source: { options, topic }
+}: Consumer<A, never, R>): Effect.Effect<Program> => {
+  const program = (redelivery: Duration.Duration | undefined): Program => ({
+    concurrency: options.concurrency ?? 1,
+    prefetch: options.prefetch ?? 1024,
+    routes,
+    // The workers inherit the context of the fiber that runs them, and its type is R.
+    handle: handle as Handle,
+    subscription: {
+      topic: topic.name,
+      group: options.group,
+      start: options.start ?? "earliest",
+      lease: Duration.fromInputUnsafe(options.lease ?? "15 seconds"),
+      maxDeliveries: options.maxDeliveries ?? 5,
+      shutdown: Duration.fromInputUnsafe(options.shutdown ?? "20 seconds"),
+      redelivery
+    }
+  })
+  return handle._tag === "One" && handle.commits
+    ? Effect.map(Routing.longestRetry(routes), program)
+    : Effect.sync(() => program(undefined))
+}
 
 /**
  * Consumes until interrupted. Connections that come back are waited for, with backoff, in the log and as lifecycle
@@ -415,7 +468,7 @@ const programOf = <A, R>({ handle, routes, source: { options, topic } }: Consume
  * released without counting the attempt; all of it within `shutdown` plus 10 seconds, even when the server is away.
  */
 export const run = <A, R>(self: Consumer<A, never, R>): Effect.Effect<never, TransportError, Transport | R> =>
-  runProgram(programOf(self), Effect.void, undefined)
+  Effect.flatMap(programOf(self), (program) => runProgram(program, Effect.void, undefined))
 
 /**
  * `run` as a stream of how deliveries ended, after they were settled. Reading slowly slows the consumer down; ending the
@@ -439,11 +492,13 @@ export const run = <A, R>(self: Consumer<A, never, R>): Effect.Effect<never, Tra
 export const stream = <A, R>(self: Consumer<A, never, R>): Stream.Stream<Outcome<A>, TransportError, Transport | R> =>
   Stream.callback<Outcome<A>, TransportError, Transport | R>(
     (queue) =>
-      runProgram(
-        programOf(self),
-        Effect.void,
-        // The values come from this consumer's handler, which returns A.
-        (outcomes) => Queue.offerAll(queue, outcomes as NonEmptyReadonlyArray<Outcome<A>>)
+      Effect.flatMap(programOf(self), (program) =>
+        runProgram(
+          program,
+          Effect.void,
+          // The values come from this consumer's handler, which returns A.
+          (outcomes) => Queue.offerAll(queue, outcomes as NonEmptyReadonlyArray<Outcome<A>>)
+        )
       ),
     { bufferSize: 256, strategy: "suspend" }
   )
@@ -461,7 +516,7 @@ export const layer = <A, R>(self: Consumer<A, never, R>): Layer.Layer<never, Tra
   Layer.effectDiscard(
     Effect.gen(function* () {
       const joined = yield* Deferred.make<void, TransportError>()
-      yield* runProgram(programOf(self), Deferred.succeed(joined, undefined), undefined).pipe(
+      yield* runProgram(yield* programOf(self), Deferred.succeed(joined, undefined), undefined).pipe(
         Effect.tapCause((cause) => Deferred.failCause(joined, cause)),
         // Bugs are tried again too: the worst consumer is one that has stopped and nobody knows.
         Effect.sandbox,

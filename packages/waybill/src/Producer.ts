@@ -14,6 +14,7 @@ import type * as Fiber from "effect/Fiber"
 import { memoize } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Tracer from "effect/Tracer"
+import type { Publication } from "./Commit.ts"
 import type { Due, Headers, Outgoing, Receipt } from "./Message.ts"
 import * as Metrics from "./Metrics.ts"
 import type { InvalidPayload, PayloadTooLarge, Topic } from "./Topic.ts"
@@ -91,6 +92,37 @@ export const publishAll = Effect.fnUntraced(function* <P, RD, RE>(
     messages.push(outgoing(topic, payload, yield* topic.encode(payload), options?.(payload, i), trace))
   }
   return Arr.isReadonlyArrayNonEmpty(messages) ? yield* send(transport, topic, messages) : []
+})
+
+/**
+ * A message for a commit: it is published when the commit is applied, and not at all when it is not. The topic's name
+ * begins as that of the consumed one does, up to the first slash; otherwise the commit ends as a dead letter,
+ * `CommitRejected`. A second message of the same id within the window is left out.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Commit, Consumer, Producer, Topic } from "waybill"
+ *
+ * const Order = Topic.make("shop/orders", { payload: Schema.Struct({ id: Schema.String }) })
+ * const Invoice = Topic.make("shop/invoices", { payload: Schema.String })
+ *
+ * const Billing = Consumer.make(Order, { group: "billing" }).pipe(
+ *   Consumer.transactional(({ id }) =>
+ *     Effect.map(Producer.message(Invoice, `invoice for ${id}`), (invoice) => Commit.make({ messages: [invoice] }))
+ *   ),
+ *   Consumer.orElse(Consumer.deadLetter()),
+ *   Consumer.layer
+ * )
+ * ```
+ */
+export const message = Effect.fnUntraced(function* <P, RD, RE>(
+  topic: Topic<P, RD, RE>,
+  payload: P,
+  options?: PublishOptions
+): Effect.fn.Return<Publication, InvalidPayload | PayloadTooLarge, RE> {
+  const body = yield* topic.encode(payload)
+  return { topic: topic.name, message: outgoing(topic, payload, body, options, yield* currentTrace) }
 })
 
 /** The `traceparent` of the span that publishes, or of the nearest one around it that may be told to others. */

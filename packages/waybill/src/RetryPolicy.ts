@@ -7,6 +7,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Pull from "effect/Pull"
+import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 
 /** What a route accepts: any schedule that reads the error, cannot fail and needs no service. */
@@ -39,3 +40,29 @@ export const delayAfter = Effect.fnUntraced(function* <E>(policy: RetryPolicy<E>
   }
   return Option.some(delay)
 })
+
+/**
+ * All delays of the policy added up, each at least `least`, with the greatest jitter; infinite when it does not end. Of
+ * a policy that reads the error: as far as it goes without one.
+ */
+export const longest = (policy: RetryPolicy, least: Duration.Duration): Effect.Effect<Duration.Duration> =>
+  Effect.gen(function* () {
+    // Only a policy that reads the error could tell that this is none, and what it makes of it is caught below.
+    const step = yield* Schedule.toStep(policy)
+    const shortest = Duration.toMillis(least)
+    let simulated = 0
+    let total = 0
+    for (let i = 0; i < endless; i++) {
+      const next = yield* Effect.catchCause(step(simulated, undefined as never), () => Effect.undefined)
+      if (next === undefined) return Duration.millis(total)
+      const millis = Duration.toMillis(next[1])
+      simulated += millis
+      total += Math.max(millis, shortest)
+    }
+    return Duration.infinity
+  }).pipe(
+    Effect.provideService(Random.Random, { nextDoubleUnsafe: () => 1, nextIntUnsafe: () => Number.MAX_SAFE_INTEGER })
+  )
+
+/** Who retries so often does not mean to stop. */
+const endless = 10_000

@@ -69,6 +69,18 @@ export const decide = (
   }
 }
 
+/** For how long the policies among the routes may bring a message again; what a row decides by the failure is not known. */
+export const longestRetry = ({ fallback, rows }: Routes): Effect.Effect<Duration.Duration> =>
+  Effect.gen(function* () {
+    // A handler that interrupts itself needs no row.
+    let longest = yield* RetryPolicy.longest(RetryPolicy.standard, Duration.zero)
+    for (const row of [...rows.values(), fallback]) {
+      if (row === undefined || typeof row === "function" || row._tag !== "Retry") continue
+      longest = Duration.max(longest, yield* RetryPolicy.longest(row.policy, row.after ?? Duration.zero))
+    }
+    return longest
+  })
+
 const judge = (
   cause: Cause.Cause<unknown>,
   routes: Routes,

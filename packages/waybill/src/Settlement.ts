@@ -24,7 +24,10 @@ export interface Retry {
 /** Failed for good: the message, with its raw bytes, moves to the dead letters of its group. */
 export interface DeadLetter {
   readonly _tag: "DeadLetter"
-  /** A short, stable word to filter by: an error's tag, `DecodeFailure`, `Defect`, or what the route said. */
+  /**
+   * A short, stable word to filter by: an error's tag, `DecodeFailure`, `Defect`, `CrashLoop`, what the route said; or of a
+   * commit `CommitRejected`, of which nothing was applied, and `PartialCommit`, of which some was and will not be again.
+   */
   readonly reason: string
   /** The rendered cause. */
   readonly cause: string
@@ -40,8 +43,11 @@ export type Settlement = Ack | Retry | DeadLetter | Release
 /** One value for the hot path. */
 export const ack: Settlement = { _tag: "Ack" }
 
+/** Done, and this is to become true with it. */
+export const commit = (commit: Commit): Ack => ({ _tag: "Ack", commit })
+
 export const retry = (delay: Duration.Duration, cause: string): Settlement => ({ _tag: "Retry", delay, cause })
 
-export const deadLetter = (reason: string, cause: string): Settlement => ({ _tag: "DeadLetter", reason, cause })
+export const deadLetter = (reason: string, cause: string): DeadLetter => ({ _tag: "DeadLetter", reason, cause })
 
 export const release: Settlement = { _tag: "Release" }

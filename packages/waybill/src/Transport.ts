@@ -8,14 +8,14 @@
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Context from "effect/Context"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { Delivery } from "./Delivery.ts"
 import type { Lifecycle } from "./Lifecycle.ts"
 import type { Outgoing, Receipt } from "./Message.ts"
-import type { Settlement } from "./Settlement.ts"
+import type { DeadLetter, Settlement } from "./Settlement.ts"
 
 export class Transport extends Context.Service<
   Transport,
@@ -42,6 +42,11 @@ export interface Subscription {
   readonly maxDeliveries: number
   /** How long leaving the group may take, whatever state the server is in. */
   readonly shutdown: Duration.Duration
+  /**
+   * Of a consumer that commits: for how long its retry policies may bring a message again, all delays of the longest one
+   * added up; infinite when it does not end. Its absence says that the consumer does not commit.
+   */
+  readonly redelivery?: Duration.Duration | undefined
 }
 
 /** A member of a group. */
@@ -58,8 +63,11 @@ export interface Receiver {
   readonly lost: Effect.Effect<NonEmptyReadonlyArray<Delivery>>
 }
 
-/** `Stale`: the delivery was no longer this consumer's, and nothing was changed. */
-export type Settled = "Settled" | "Stale"
+/**
+ * `Stale`: the delivery was no longer this consumer's, and nothing was changed. A dead letter: its commit was refused, and
+ * this is how it ended instead.
+ */
+export type Settled = "Settled" | "Stale" | DeadLetter
 
 /** Provided by layers that lose what they are told to, and never more. Every layer provides it. */
 export class AtMostOnce extends Context.Service<AtMostOnce, "AtMostOnce">()("waybill/Transport/AtMostOnce") {}
@@ -181,6 +189,20 @@ export class MarkerTooShort extends Schema.TaggedError<MarkerTooShort>()("Marker
       "let the marker last longer, or end the retries sooner"
     )
   }
+}
+
+/**
+ * What is wrong with a marker of this length for this subscription, if anything. A message may lie among the dead letters,
+ * then take down as many consumers as it may, and then be retried to the end.
+ */
+export const markerProblem = (
+  markerMillis: number,
+  deadLetterMillis: number,
+  { lease, maxDeliveries, redelivery }: Subscription
+): MarkerTooShort | undefined => {
+  if (redelivery === undefined) return undefined
+  const neededMillis = deadLetterMillis + maxDeliveries * Duration.toMillis(lease) + Duration.toMillis(redelivery)
+  return markerMillis < neededMillis ? new MarkerTooShort({ markerMillis, neededMillis }) : undefined
 }
 
 /** The server answered with an error that we do not know: a bug of ours, or a server that differs. */

@@ -15,6 +15,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
+import type { Commit } from "../Commit.ts"
 import type { Delivery } from "../Delivery.ts"
 import * as Metrics from "../Metrics.ts"
 import { decide, render, type Routes, shorten } from "../Routing.ts"
@@ -33,6 +34,8 @@ export interface Program {
 export type Handle =
   | {
       readonly _tag: "One"
+      /** What the handler returns is a commit. */
+      readonly commits: boolean
       readonly run: (delivery: Delivery) => Effect.Effect<unknown, unknown>
     }
   | {
@@ -46,7 +49,7 @@ export type Handle =
 export interface Outcome {
   readonly delivery: Delivery
   readonly settlement: Settlement.Settlement
-  readonly settled: Settled
+  readonly settled: "Settled" | "Stale"
   /** What the handler returned, when it succeeded. */
   readonly value: Option.Option<unknown>
 }
@@ -228,6 +231,11 @@ const makeCrew = Effect.fnUntraced(function* (
     while (idle.length > 0 && (stopping || buffered() > 0)) idle.pop()!()
   }
 
+  const ackOf: (value: unknown) => Settlement.Settlement =
+    handle._tag === "One" && handle.commits
+      ? (value) => Settlement.commit(value as Commit) // the types of `Consumer.transactional` say so
+      : () => Settlement.ack
+
   const put = (
     delivery: Delivery,
     settlement: Settlement.Settlement,
@@ -256,6 +264,7 @@ const makeCrew = Effect.fnUntraced(function* (
       put(delivery, Settlement.deadLetter("DecodeFailure", shorten(failure.value.issue)), undefined)
       return Exit.void
     }
+    if (Exit.isSuccess(exit)) return Exit.succeed(put(delivery, ackOf(exit.value), exit))
     return Effect.map(decide(exit, routes, delivery), (settlement) => put(delivery, settlement, exit))
   }
 
@@ -285,7 +294,7 @@ const makeCrew = Effect.fnUntraced(function* (
           startedAt = endedAt
           slot.working.length = 0
           if (Exit.isSuccess(exit) && slot.lost.size === 0) {
-            put(delivery, Settlement.ack, exit)
+            put(delivery, ackOf(exit.value), exit)
           } else {
             yield* conclude(slot, delivery, exit)
             if (wasInterrupted(exit)) return
@@ -411,6 +420,10 @@ const makeCrew = Effect.fnUntraced(function* (
       values = results === values ? [] : values.slice(maxSettle)
       if (!Arr.isReadonlyArrayNonEmpty(entries)) continue
       const settled = yield* retrying(receiver.settle(entries))
+      for (let i = 0; i < entries.length; i++) {
+        const instead = settled[i]
+        if (typeof instead === "object") entries[i] = [entries[i]![0], instead]
+      }
       held -= entries.length
       wakeFeeder?.()
       const died = count(entries, settled)
@@ -428,7 +441,7 @@ const makeCrew = Effect.fnUntraced(function* (
             Arr.map(entries, ([delivery, settlement], i) => ({
               delivery,
               settlement,
-              settled: settled[i]!,
+              settled: settled[i] === "Stale" ? "Stale" : "Settled",
               value: results[i]!
             }))
           ),

@@ -1,0 +1,44 @@
+// Compiled by `tsc`, never run: each directive below turns into an error the day the contract is broken.
+import { Effect, type Layer, Schema } from "effect"
+import { expectTypeOf } from "vitest"
+import { Commit, Consumer, type Records, Topic, type Transport } from "waybill"
+
+class Busy extends Schema.TaggedError<Busy>()("Busy", {}) {}
+
+const Transfer = Topic.make("ledger/transfers", { payload: Schema.Struct({ cents: Schema.Int }) })
+const total = Commit.counter("total")
+const source = Consumer.make(Transfer, { group: "ledger" })
+const ledger = source.pipe(
+  Consumer.transactional(({ cents }) => Effect.succeed(Commit.make({ writes: [total.add(cents)] })))
+)
+
+declare const atLeastOnce: Layer.Layer<Transport.Transport | Transport.AtLeastOnce | Transport.AtMostOnce>
+declare const transactional: Layer.Layer<Transport.Transport | Transport.AtLeastOnce | Transport.Transactional>
+declare const wire: <R>(consumer: Layer.Layer<never, Transport.TransportError, R>, transport: Layer.Layer<R>) => void
+
+wire(Consumer.layer(ledger), transactional)
+// @ts-expect-error the layer applies no commits
+wire(Consumer.layer(ledger), atLeastOnce)
+
+// A handler that only processes may ask for the same.
+const asking = Consumer.make(Transfer, { group: "ledger", guarantee: "transactional" }).pipe(
+  Consumer.process(() => Effect.void)
+)
+wire(Consumer.layer(asking), transactional)
+// @ts-expect-error it was asked for
+wire(Consumer.layer(asking), atLeastOnce)
+
+// @ts-expect-error what a transactional handler returns is a commit
+source.pipe(Consumer.transactional(({ cents }) => Effect.succeed(cents)))
+
+// Its failures need routes as any others do.
+const failing = source.pipe(Consumer.transactional(() => Effect.fail(new Busy())))
+// @ts-expect-error Busy has no row
+Consumer.layer(failing)
+
+// What is read has the type of the record.
+declare const records: Records.Records["Service"]
+expectTypeOf(records.read(Transfer, total.value)).toEqualTypeOf<Effect.Effect<number, Transport.TransportError>>()
+expectTypeOf(records.read(Transfer, Commit.hash("h").get("f"))).toEqualTypeOf<
+  Effect.Effect<string | undefined, Transport.TransportError>
+>()
