@@ -1,0 +1,56 @@
+import { spawnSync } from "node:child_process"
+import { existsSync, readdirSync } from "node:fs"
+import { join } from "node:path"
+import { assert, describe, it } from "@effect/vitest"
+
+const root = join(import.meta.dirname, "../..")
+
+/** As `pnpm example` runs it, without a Redis. */
+const example = (...args: ReadonlyArray<string>) => {
+  const { status, stderr, stdout } = spawnSync(process.execPath, ["scripts/example.ts", ...args], {
+    cwd: root,
+    encoding: "utf8",
+    env: { ...process.env, REDIS_URL: undefined }
+  })
+  return { code: status, out: stdout, err: stderr }
+}
+
+const listed = [...example().out.matchAll(/^ {2}(\S+) {2,}\S.*\.$/gm)].map(([, name = ""]) => name)
+
+describe("pnpm example", () => {
+  it("lists every example with a sentence", () => {
+    const folders = readdirSync(join(root, "examples")).filter((name) =>
+      existsSync(join(root, "examples", name, "package.json"))
+    )
+    assert.deepStrictEqual(listed.toSorted(), folders.toSorted())
+    assert.include(listed, "quickstart")
+  })
+
+  it("answers a name that is none with the list and exit code 2", () => {
+    const { code, err, out } = example("nonesuch", "--help")
+    assert.deepStrictEqual([code, out], [2, ""])
+    assert.include(err, "There is no example nonesuch")
+    for (const name of listed) assert.include(err, `\n  ${name} `)
+  })
+
+  it("--help says how, and --help after a name is the example's", () => {
+    const own = example("--help")
+    assert.strictEqual(own.code, 0)
+    for (const name of ["USAGE", ...listed]) assert.include(own.out, name)
+    const webhooks = example("webhooks", "--help")
+    assert.strictEqual(webhooks.code, 0)
+    assert.include(webhooks.out, "--lose")
+  })
+
+  it.each(listed)("%s runs in memory and ends by itself", { timeout: 60_000 }, (name) => {
+    const { code, err, out } = example(name)
+    assert.strictEqual(code, 0, `${out}${err}`)
+    assert.include(out, lines.get(name) ?? "\n", err)
+  })
+})
+
+/** Something that only an example that has done its work says. What else it says is tested in a file of its own. */
+const lines = new Map([
+  ["quickstart", "charged o-1 on attempt 2"],
+  ["webhooks", "0 of 996"]
+])
