@@ -16,11 +16,28 @@ export class Inspector extends Context.Service<
     /** Names of the topics that were opened, in order. */
     readonly topics: Effect.Effect<ReadonlyArray<string>, TransportError>
     readonly describe: (topic: string) => Effect.Effect<TopicInfo, TransportError>
-    /** One page of a group's dead letters, oldest first, after the given one. */
+    /**
+     * One page of what is stored for the topic, in the order of delivery: settled messages that are not trimmed yet
+     * included, delayed ones not. Nothing is consumed. A pattern that stores nothing has none.
+     */
+    readonly messages: (topic: string, page: NewestPage) => Effect.Effect<ReadonlyArray<StoredMessage>, TransportError>
+    /** One page of what consumers of the group have been given and have not settled. */
+    readonly pending: (
+      topic: string,
+      group: string,
+      page: Page
+    ) => Effect.Effect<ReadonlyArray<PendingMessage>, TransportError>
+    /** One page of what waits for its next attempt, the next one first. */
+    readonly waiting: (
+      topic: string,
+      group: string,
+      page: Page
+    ) => Effect.Effect<ReadonlyArray<WaitingMessage>, TransportError>
+    /** One page of a group's dead letters, oldest first; their positions are `DeadLetter.entry`. */
     readonly deadLetters: (
       topic: string,
       group: string,
-      page: { readonly after: Option.Option<string>; readonly limit: number }
+      page: Page
     ) => Effect.Effect<ReadonlyArray<DeadLetter>, TransportError>
     /** Sends dead letters back to their group with a fresh count of attempts; answers how many were still there. */
     readonly redrive: (
@@ -39,6 +56,42 @@ export class Inspector extends Context.Service<
     readonly resume: (topic: string, group: string) => Effect.Effect<void, TransportError>
   }
 >()("waybill/Inspector") {}
+
+/** At most `limit` after the position that an earlier page has named; the first ones without. */
+export interface Page {
+  readonly after: Option.Option<string>
+  readonly limit: number
+}
+
+export interface NewestPage extends Page {
+  /** With `after` none: the newest `limit` instead of the oldest, in the same order. */
+  readonly newest?: boolean
+}
+
+/** A message as it lies in the store. */
+export interface StoredMessage extends Message {
+  /** Where it lies, for the next page. */
+  readonly position: string
+}
+
+/** A message that is with a consumer. */
+export interface PendingMessage extends StoredMessage {
+  readonly consumer: string
+  /** Which attempt it is, from 1. */
+  readonly attempt: number
+  /** Milliseconds since it was delivered, or since its lease was last renewed. */
+  readonly heldMillis: number
+}
+
+/** A message that waits for its next attempt. */
+export interface WaitingMessage extends StoredMessage {
+  /** Attempts so far. */
+  readonly attempts: number
+  /** When it is due, in milliseconds since the epoch by the store's clock. */
+  readonly dueAt: number
+  /** The rendered failure of the last attempt; shortened. */
+  readonly cause: string
+}
 
 export interface TopicInfo {
   readonly topic: string

@@ -5,7 +5,7 @@
  */
 import { assert } from "@effect/vitest"
 import { Clock, Duration, Effect, Fiber, Option } from "effect"
-import { Settlement } from "waybill"
+import { type Inspector, Settlement, type Transport } from "waybill"
 import { type Bench, bodies, settle, settled, sortedBodies, toleranceMillis } from "./Bench.ts"
 import { check } from "./Check.ts"
 
@@ -68,6 +68,96 @@ export const inspecting = [
       }
       assert.isAtLeast(info.groups[0]?.oldestPendingMillis ?? Number.NaN, 20 - toleranceMillis)
       assert.deepStrictEqual(info.groups[0]?.consumers, [{ consumer: receiver.consumer, pending: 2 }])
+    })
+  ),
+
+  check(
+    "what is pending and what waits can be read in pages, with consumer, attempt, due time and cause",
+    ["redelivery"],
+    Effect.fnUntraced(function* (bench) {
+      const receiver = yield* bench.join("g")
+      yield* bench.publish({ body: "a", id: "a", headers: { h: "1" }, key: "k", version: 2 }, "b", "c", "d")
+      const taken = yield* bench.take(receiver, 4)
+      const due = (yield* Clock.currentTimeMillis) + 3_600_000
+      const waits = taken.filter(({ body }) => body === "a" || body === "d")
+      for (const [i, delivery] of waits.entries()) {
+        yield* settle(
+          receiver,
+          [delivery],
+          Settlement.retry(Duration.hours(1 + i), `cause of ${String(delivery.body)}`)
+        )
+      }
+      const all = <A extends { readonly position: string }>(
+        read: (page: Inspector.Page) => Effect.Effect<ReadonlyArray<A>, Transport.TransportError>
+      ) =>
+        Effect.gen(function* () {
+          const [first, ...none] = yield* read({ after: Option.none(), limit: 1 })
+          assert(first !== undefined && none.length === 0, "one item a page was asked for")
+          const rest = yield* read({ after: Option.some(first.position), limit: 10 })
+          assert.deepStrictEqual(yield* read({ after: Option.some((rest.at(-1) ?? first).position), limit: 10 }), [])
+          return [first, ...rest]
+        })
+      const pending = yield* all((page) => bench.inspector.pending(bench.topic, "g", page))
+      assert.deepStrictEqual(
+        pending.map(({ attempt, body, consumer }) => [body, consumer, attempt]),
+        [
+          ["b", receiver.consumer, 1],
+          ["c", receiver.consumer, 1]
+        ]
+      )
+      for (const { heldMillis } of pending) assert.isAtLeast(heldMillis, 0)
+      const waiting = yield* all((page) => bench.inspector.waiting(bench.topic, "g", page))
+      assert.deepStrictEqual(
+        waiting.map(({ attempts, body, cause }) => [body, attempts, cause]),
+        [
+          ["a", 1, "cause of a"],
+          ["d", 1, "cause of d"]
+        ]
+      )
+      assert.closeTo(waiting[0]?.dueAt ?? Number.NaN, due, 30_000)
+      const { headers, id, key, version } = waiting[0]!
+      assert.deepStrictEqual(
+        { headers: { ...headers }, id, key, version },
+        { headers: { h: "1" }, id: "a", key: "k", version: 2 }
+      )
+      // What is handed back waits too, and may be taken at once.
+      yield* settle(receiver, [taken.find(({ body }) => body === "b")!], Settlement.retry(Duration.zero, "again"))
+      const again = yield* bench.one(receiver)
+      assert.strictEqual(again.attempt, 2)
+      const now = yield* bench.inspector.pending(bench.topic, "g", { after: Option.none(), limit: 10 })
+      assert.deepStrictEqual(now.map(({ attempt, body }) => [body, attempt]).toSorted(), [
+        ["b", 2],
+        ["c", 1]
+      ])
+    })
+  ),
+
+  check(
+    "what is stored can be read in pages, oldest or newest first, without consuming it",
+    ["history", "order"],
+    Effect.fnUntraced(function* (bench) {
+      yield* bench.publish({ body: "a", id: "x", headers: { h: "1" }, key: "k", version: 2 }, "b", "c", "d")
+      const read = (page: Partial<Inspector.NewestPage>) =>
+        bench.inspector.messages(bench.topic, { after: Option.none(), limit: 10, ...page })
+      const first = yield* read({ limit: 2 })
+      assert.deepStrictEqual(
+        first.map(({ body }) => body),
+        ["a", "b"]
+      )
+      assert.deepStrictEqual(
+        (yield* read({ after: Option.fromNullishOr(first[1]?.position) })).map(({ body }) => body),
+        ["c", "d"]
+      )
+      assert.deepStrictEqual(
+        (yield* read({ newest: true, limit: 3 })).map(({ body }) => body),
+        ["b", "c", "d"]
+      )
+      const { headers, id, key, version } = first[0]!
+      assert.deepStrictEqual(
+        { headers: { ...headers }, id, key, version },
+        { headers: { h: "1" }, id: "x", key: "k", version: 2 }
+      )
+      assert.deepStrictEqual(bodies(yield* bench.take(yield* bench.join("g"), 4)), ["a", "b", "c", "d"])
     })
   ),
 

@@ -27,6 +27,13 @@ export class DueQueue<A> {
     return this.#heap[0]?.due
   }
 
+  /** All items with their due times, in order. */
+  entries(): ReadonlyArray<readonly [due: number, item: A]> {
+    return this.#heap
+      .toSorted((a, b) => (before(a, b) ? -1 : 1))
+      .map(({ due, item }): readonly [number, A] => [due, item])
+  }
+
   push(due: number, item: A): void {
     const heap = this.#heap
     const entry = { due, order: this.#order++, item }

@@ -30,6 +30,11 @@ export class Fifo<A> {
     return position < this.#first ? undefined : this.#items[position - this.#first + this.#head]
   }
 
+  entries(): ReadonlyArray<A> {
+    // Behind the head there are only items.
+    return this.#items.slice(this.#head) as Array<A>
+  }
+
   peek(): A | undefined {
     return this.#items[this.#head]
   }

@@ -9,7 +9,7 @@
 import * as Duration from "effect/Duration"
 import type * as Latch from "effect/Latch"
 import type { Delivery } from "../../Delivery.ts"
-import type { ConsumerInfo, GroupInfo } from "../../Inspector.ts"
+import type { ConsumerInfo, GroupInfo, PendingMessage, WaitingMessage } from "../../Inspector.ts"
 import type { DeadLetterCap } from "../../internal/Limits.ts"
 import * as Settlement from "../../Settlement.ts"
 import type { Settled } from "../../Transport.ts"
@@ -17,7 +17,7 @@ import { DeadLetters } from "./DeadLetters.ts"
 import { DueQueue, wholeMillis } from "./DueQueue.ts"
 import { Fifo } from "./Fifo.ts"
 import type { Member, Work } from "./Member.ts"
-import type { Cursor, Fact } from "./Source.ts"
+import { type Cursor, type Fact, plain } from "./Source.ts"
 
 /** What a group needs of the topic it belongs to. */
 export interface Home {
@@ -131,6 +131,7 @@ export class Group {
       case "Retry":
         this.#leaveSource(work)
         work.deaths = 0
+        work.cause = settlement.cause
         this.#retries.push(wholeMillis(now + Duration.toMillis(settlement.delay)), work)
         this.#topic.change()
         break
@@ -158,6 +159,7 @@ export class Group {
         attempt: 0,
         fence: grave.fence,
         deaths: 0,
+        cause: "",
         delivery: undefined,
         deliveredAt: 0
       })
@@ -171,6 +173,33 @@ export class Group {
     let count = 0
     for (const entry of entries) if (this.#deadLetters.take(entry) !== undefined) count++
     return count
+  }
+
+  /** What members hold, the longest held first. */
+  pending(now: number): ReadonlyArray<PendingMessage> {
+    const pending: Array<PendingMessage> = []
+    for (const { consumer, held } of this.#members) {
+      for (const [position, { attempt, deliveredAt, message }] of held) {
+        pending.push({ ...plain(message), position, consumer, attempt, heldMillis: now - deliveredAt })
+      }
+    }
+    return pending.sort((a, b) => b.heldMillis - a.heldMillis)
+  }
+
+  /** What waits for its next attempt: first what may be taken at once. */
+  waiting(now: number): ReadonlyArray<WaitingMessage> {
+    const of = (dueAt: number, { attempt, cause, fence, message }: Work): WaitingMessage => ({
+      ...plain(message),
+      // No two messages of a group share both, unless their ids are the caller's and no ids.
+      position: `${fence}:${message.id}`,
+      attempts: attempt,
+      dueAt,
+      cause
+    })
+    return [
+      ...[...this.#suspects.entries(), ...this.#returned.entries()].map((work) => of(now, work)),
+      ...this.#retries.entries().map(([due, work]) => of(due, work))
+    ]
   }
 
   deadLetters(after: string | undefined, limit: number) {
@@ -260,6 +289,7 @@ export class Group {
         attempt: 0,
         fence: 0,
         deaths: 0,
+        cause: "",
         delivery: undefined,
         deliveredAt: now
       }

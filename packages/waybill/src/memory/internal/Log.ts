@@ -23,6 +23,14 @@ export class Log implements Source {
     return this.#messages.length
   }
 
+  *entries(): Iterable<readonly [string, Stored]> {
+    const messages = this.#messages
+    for (let position = messages.first; position < messages.end; position++) {
+      const message = messages.at(position)
+      if (message !== undefined) yield [String(position), message]
+    }
+  }
+
   add(message: Stored): void {
     message.open = this.#cursors.size
     this.#messages.push(message)

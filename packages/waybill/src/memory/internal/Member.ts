@@ -21,6 +21,8 @@ export interface Work {
   fence: number
   /** How many consumers died holding it since it was retried last. */
   deaths: number
+  /** The rendered failure of the last attempt. */
+  cause: string
   delivery: Delivery | undefined
   deliveredAt: number
 }

@@ -15,6 +15,16 @@ export interface Stored extends Message {
   expiresAt: number
 }
 
+/** The message without what the store knows of it. */
+export const plain = ({ body, headers, id, key, publishedAt, version }: Message): Message => ({
+  id,
+  body,
+  headers,
+  key,
+  version,
+  publishedAt
+})
+
 export type Fact = Exclude<Event, { readonly _tag: "Published" }>
 
 /** What a source knows of its topic. */
@@ -31,6 +41,8 @@ export interface Source {
   readonly trim: (now: number) => void
   /** How many messages it keeps. */
   readonly depth: number
+  /** What it keeps, in the order of delivery, each with a name that nothing else in here has. */
+  readonly entries: () => Iterable<readonly [position: string, message: Stored]>
   /** Where a new group begins. */
   readonly join: (group: string, start: "earliest" | "latest") => Cursor | TopicConflict
 }

@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
-import { Inspector, type TopicInfo } from "../../Inspector.ts"
+import { Inspector, type Page, type TopicInfo } from "../../Inspector.ts"
 import { Lifecycle } from "../../Lifecycle.ts"
 import { AtLeastOnce, AtMostOnce, Transport, TopicConflict, TransportError } from "../../Transport.ts"
 import type { Group } from "./Group.ts"
@@ -77,13 +77,13 @@ const transportOf = (store: Store): Context.Service.Shape<typeof Transport> => (
 
 const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
   const { lifecycle } = store
-  const inGroup = <A>(name: string, group: string, otherwise: A, f: (group: Group) => A) =>
-    step((_, fiber) => {
+  const inGroup = <A>(name: string, group: string, otherwise: A, f: (group: Group, now: number) => A) =>
+    step((now, fiber) => {
       const topic = store.topics.get(name)
       const found = topic?.group(group)
       return topic === undefined || found === undefined
         ? Exit.succeed(otherwise)
-        : completed(lifecycle, topic, fiber, f(found))
+        : completed(lifecycle, topic, fiber, f(found, now))
     })
   const setPaused = (name: string, group: string, paused: boolean) =>
     step((_, fiber) => {
@@ -102,6 +102,16 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
   return {
     topics: Effect.sync(() => Array.from(store.topics.keys())),
     describe: (name) => step((now) => Exit.succeed(store.topics.get(name)?.describe(now) ?? nothing(name))),
+    messages: (name, page) =>
+      step((now, fiber) => {
+        const topic = store.topics.get(name)
+        if (topic === undefined) return Exit.succeed([])
+        const all = topic.messages(now)
+        const newest = page.newest === true && Option.isNone(page.after)
+        return completed(lifecycle, topic, fiber, newest ? all.slice(-page.limit) : pageOf(all, page))
+      }),
+    pending: (topic, group, page) => inGroup(topic, group, [], (group, now) => pageOf(group.pending(now), page)),
+    waiting: (topic, group, page) => inGroup(topic, group, [], (group, now) => pageOf(group.waiting(now), page)),
     deadLetters: (topic, group, { after, limit }) =>
       inGroup(topic, group, [], (group) => group.deadLetters(Option.getOrUndefined(after), limit)),
     redrive: (topic, group, entries) => inGroup(topic, group, 0, (group) => group.redrive(entries)),
@@ -109,4 +119,12 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
     pause: (topic, group) => setPaused(topic, group, true),
     resume: (topic, group) => setPaused(topic, group, false)
   }
+}
+
+const pageOf = <A extends { readonly position: string }>(
+  items: ReadonlyArray<A>,
+  { after, limit }: Page
+): ReadonlyArray<A> => {
+  const from = Option.isNone(after) ? 0 : items.findIndex(({ position }) => position === after.value) + 1
+  return items.slice(from, from + limit)
 }

@@ -5,14 +5,14 @@
  */
 import * as Duration from "effect/Duration"
 import * as Latch from "effect/Latch"
-import type { TopicInfo } from "../../Inspector.ts"
+import type { StoredMessage, TopicInfo } from "../../Inspector.ts"
 import type { Limits } from "../../internal/Limits.ts"
 import type { Outgoing, Receipt } from "../../Message.ts"
 import { TopicConflict } from "../../Transport.ts"
 import { DueQueue, wholeMillis } from "./DueQueue.ts"
 import { Fifo } from "./Fifo.ts"
 import { Group, type Home } from "./Group.ts"
-import type { Fact, Place, Source, Stored } from "./Source.ts"
+import { type Fact, type Place, plain, type Source, type Stored } from "./Source.ts"
 
 /** What a pattern brings. */
 export interface Pattern {
@@ -139,6 +139,12 @@ export class Topic implements Home {
       nextDelayedAt: this.#delayed.nextDue,
       groups: Array.from(this.#groups.values(), (group) => group.describe(now))
     }
+  }
+
+  messages(now: number): ReadonlyArray<StoredMessage> {
+    this.promote(now)
+    this.#source.trim(now)
+    return Array.from(this.#source.entries(), ([position, message]) => ({ ...plain(message), position }))
   }
 
   #accept(message: Outgoing, now: number): Receipt {

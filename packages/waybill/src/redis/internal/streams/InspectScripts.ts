@@ -126,6 +126,127 @@ return {'OK', backlog(KEYS[1], tonumber(noted[1] or '0')), pending, oldest, redi
 }
 
 /**
+ * What consumers of a group have been given and have not settled: first from the stream, then from the retry stream.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2, 3 | stream, retry stream, released |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1, 2 | group, the name that released entries go to |
+ * | 3, 4 | source and entry after which to begin, or "0" and "" |
+ * | 5 | how many at most |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, rows | rows: source, entry, consumer, idle ms, count, released, fields. Fields are empty when the entry was cut off |
+ * | `WRONGTYPE`, key, found | |
+ */
+export const pending: Script = {
+  name: "waybill/pending",
+  lua: `${reads}${mismatch}${ask}
+local group, nobody = ARGV[1], ARGV[2]
+local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(KEYS[3], 'hash')
+if wrong then return wrong end
+local limit, rows = tonumber(ARGV[5]), {}
+for source = tonumber(ARGV[3]), 1 do
+  local from = source == tonumber(ARGV[3]) and ARGV[4] ~= '' and '(' .. ARGV[4] or '-'
+  while #rows < limit do
+    local page = ask('XPENDING', KEYS[source + 1], group, from, '+', limit)
+    if not page or #page == 0 then break end
+    for _, row in ipairs(page) do
+      from = '(' .. row[1]
+      if row[2] ~= nobody and #rows < limit then
+        local there = redis.call('XRANGE', KEYS[source + 1], row[1], row[1])[1]
+        rows[#rows + 1] = {source, row[1], row[2], row[3], row[4],
+          tonumber(redis.call('HGET', KEYS[3], source .. row[1]) or '0'), there and there[2] or {}}
+      end
+    end
+  end
+end
+return {'OK', rows}
+`
+}
+
+/**
+ * What waits for its next attempt: first what may be taken now (released, or due and not taken), then what is due later.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2, 3 | stream, retry stream, released |
+ * | 4, 5 | waiting, their bodies |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1, 2 | group, the name that released entries go to |
+ * | 3 | position after which to begin: a letter for the part (`a` released, `b` released retries, `c` due, `d` due later), and what names the place in it; or "a" |
+ * | 4 | how many at most |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, now, rows | rows: position, source, entry, due, count, released, fields, and for part `d` the cause |
+ * | `WRONGTYPE`, key, found | |
+ */
+export const waiting: Script = {
+  name: "waybill/waiting",
+  lua: `${reads}${mismatch}${clock}${ask}
+local group, nobody, limit = ARGV[1], ARGV[2], tonumber(ARGV[4])
+local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(KEYS[3], 'hash')
+  or mismatch(KEYS[4], 'zset') or mismatch(KEYS[5], 'hash')
+if wrong then return wrong end
+local now, rows = clock(), {}
+local part, place = string.sub(ARGV[3], 1, 1), string.sub(ARGV[3], 2)
+local function fieldsOf(stream, entry)
+  local there = redis.call('XRANGE', stream, entry, entry)[1]
+  return there and there[2] or {}
+end
+for source = 0, 1 do
+  local letter = source == 0 and 'a' or 'b'
+  if part <= letter then
+    local from = part == letter and place ~= '' and '(' .. place or '-'
+    local page = ask('XPENDING', KEYS[source + 1], group, from, '+', limit - #rows + 1, nobody) or {}
+    for _, row in ipairs(page) do
+      if #rows == limit then break end
+      rows[#rows + 1] = {letter .. row[1], source, row[1], now, row[4],
+        tonumber(redis.call('HGET', KEYS[3], source .. row[1]) or '0'), fieldsOf(KEYS[source + 1], row[1])}
+    end
+  end
+end
+if part <= 'c' and #rows < limit then
+  local last
+  for _, flat in ipairs(ask('XINFO', 'GROUPS', KEYS[2]) or {}) do
+    if flat[2] == group then for i = 1, #flat, 2 do if flat[i] == 'last-delivered-id' then last = flat[i + 1] end end end
+  end
+  local from = part == 'c' and place ~= '' and place or last or '0-0'
+  for _, entry in ipairs(redis.call('XRANGE', KEYS[2], '(' .. from, '+', 'COUNT', limit - #rows)) do
+    rows[#rows + 1] = {'c' .. entry[1], 1, entry[1], now, 0, 0, entry[2]}
+  end
+end
+if #rows < limit then
+  local rank = 0
+  if part == 'd' then
+    local score, member = string.match(place, '^(%-?%d+):(.*)$')
+    rank = redis.call('ZRANK', KEYS[4], member)
+    rank = rank and rank + 1 or redis.call('ZCOUNT', KEYS[4], '-inf', '(' .. score)
+  end
+  local page = redis.call('ZRANGE', KEYS[4], rank, rank + limit - #rows - 1, 'WITHSCORES')
+  for i = 1, #page, 2 do
+    local due = string.format('%.0f', tonumber(page[i + 1]))
+    local body = redis.call('HGET', KEYS[5], page[i])
+    local ok, fields = pcall(cmsgpack.unpack, body or '')
+    if not ok or type(fields) ~= 'table' then fields = {'', '', 0, 0, '', 'payload', body or ''} end
+    local raw = {'id', tostring(fields[1]), 'at', tostring(fields[2]), 'attempt', tostring(fields[3]), 'fence',
+      tostring(fields[4])}
+    for f = 6, #fields do raw[#raw + 1] = fields[f] end
+    rows[#rows + 1] = {'d' .. due .. ':' .. page[i], 1, page[i], tonumber(due), 0, 0, raw, tostring(fields[5])}
+  end
+end
+return {'OK', now, rows}
+`
+}
+
+/**
  * Sends dead letters back to their group: the same message, attempts counted anew, the fence going on.
  *
  * | KEYS | |
