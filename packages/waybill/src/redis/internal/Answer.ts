@@ -32,6 +32,12 @@ export const problemOf = (
         expected: `${pattern}, wire version ${wire}`,
         found: `${String(reply[1])}, wire version ${String(reply[2])}`
       })
+    case "OWNED":
+      return new TopicConflict({
+        topic,
+        expected: `a queue of the group ${String(reply[2])}`,
+        found: `a queue that belongs to the group ${String(reply[1])}, and a queue has one group`
+      })
     case "STALE":
       return new Rejected({ command: script, detail: "a later batch was stored before this one" })
     default:

@@ -36,6 +36,14 @@ export interface TopicKeys {
   readonly delayedBodies: string
   /** Set: the groups that hold back trimming, whether they exist at this moment or not. */
   readonly groups: string
+  /** Lists: the ids of messages that nobody has had yet, by how urgent they are. */
+  readonly ready: { readonly high: string; readonly normal: string; readonly low: string }
+  /** Hash: the messages of the lists, by id. */
+  readonly bodies: string
+  /** List: messages of programs that write without our scripts. */
+  readonly inbox: string
+  /** Channel: something may be there to take. No key, but a name among them. */
+  readonly wake: string
   /** String: this message id was stored. Expires after the window. */
   readonly seen: (id: string) => string
   /** String: the last batch of one publisher and what was answered, so that a repetition is recognised. */
@@ -57,6 +65,14 @@ export interface GroupKeys {
   readonly consumers: string
   /** Hash: how many deliveries of a pending entry ended unfinished and do not count. */
   readonly released: string
+  /** List: ids that came back, for whoever takes next. */
+  readonly returned: string
+  /** List: ids that came back and that more than one consumer has died with. */
+  readonly suspects: string
+  /** Hash: attempts, fence, deaths and last cause of ids that came back. */
+  readonly marks: string
+  /** Set: what a consumer has been given and has not settled. */
+  readonly processing: (consumer: string) => string
   /** Hash: paused or not, the position to start from when the group is lost, counters. */
   readonly state: string
 }
@@ -73,6 +89,10 @@ export const topicKeys = (prefix: string, topic: string): TopicKeys => {
     delayed: `${base}:delayed`,
     delayedBodies: `${base}:delayed-bodies`,
     groups: `${base}:groups`,
+    ready: { high: `${base}:ready:high`, normal: `${base}:ready`, low: `${base}:ready:low` },
+    bodies: `${base}:bodies`,
+    inbox: `${base}:inbox`,
+    wake: `${base}:wake`,
     seen: (id) => `${base}:seen:${id}`,
     publisher: (publisher) => `${base}:publisher:${publisher}`,
     group: (group) => {
@@ -84,6 +104,10 @@ export const topicKeys = (prefix: string, topic: string): TopicKeys => {
         dead: `${mine}:dead`,
         consumers: `${mine}:consumers`,
         released: `${mine}:released`,
+        returned: `${mine}:returned`,
+        suspects: `${mine}:suspects`,
+        marks: `${mine}:marks`,
+        processing: (consumer) => `${mine}:processing:${consumer}`,
         state: `${mine}:state`
       }
     }

@@ -1,0 +1,133 @@
+/**
+ * A work queue over Redis lists. At least once: a message that was published is delivered to one consumer of the queue's
+ * group at a time until one settles it, whatever crashes, as long as Redis keeps its data. A handler may see it again.
+ *
+ * A consumer takes a batch in one step that also notes who has it. What is new is announced by a notification; one that
+ * is lost costs at most `pollInterval`. A queue has one group, the first that joins: for several, use RedisStreams.
+ *
+ * @module
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import { Inspector } from "../Inspector.ts"
+import { AtLeastOnce, AtMostOnce, type Receiver, Transport } from "../Transport.ts"
+import * as CustodyInspector from "./internal/custody/CustodyInspector.ts"
+import * as Members from "./internal/custody/CustodyReceiver.ts"
+import { topicKeys } from "./internal/Keys.ts"
+import * as ListSource from "./internal/lists/ListSource.ts"
+import * as Publish from "./internal/lists/PublishScript.ts"
+import { settingsOf, type StoreOptions } from "./internal/Settings.ts"
+import { make as makeStore } from "./internal/Store.ts"
+import { IoRedis } from "./IoRedis.ts"
+
+/**
+ * @category models
+ */
+export interface Options extends StoreOptions {
+  /**
+   * Who is next. `fifo`, the default: the oldest. `lifo`: the newest. `priority`: what was published with priority
+   * `high`, then `normal`, then `low`, the oldest first. What comes back is always handed out before what is new. Programs
+   * that share a queue must agree on it.
+   */
+  readonly order?: "fifo" | "lifo" | "priority"
+}
+
+/**
+ * The lists pattern, on the connections of `IoRedis`. Throws on a prefix with white space, braces or a colon, a duration of
+ * nothing, or a count that is not a whole number from 1: those are bugs.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Layer, Schema } from "effect"
+ * import { Consumer, Topic } from "waybill"
+ * import { IoRedis, RedisLists } from "waybill/redis"
+ *
+ * const Thumbnail = Topic.make("thumbnails", { payload: Schema.String })
+ *
+ * const Worker = Consumer.make(Thumbnail, { group: "workers" }).pipe(
+ *   Consumer.process(() => Effect.void),
+ *   Consumer.layer
+ * )
+ *
+ * const Main = Worker.pipe(
+ *   Layer.provide(RedisLists.layer({ prefix: "shop", order: "priority" })),
+ *   Layer.provide(IoRedis.layer({ url: "redis://127.0.0.1:6379" }))
+ * )
+ * ```
+ *
+ * @category layers
+ */
+export const layer = (
+  options: Options = {}
+): Layer.Layer<Transport | Inspector | AtLeastOnce | AtMostOnce, never, IoRedis> => {
+  const settings = settingsOf(options)
+  const order = options.order ?? "fifo"
+  const scripts = ListSource.scripts(order)
+  const keysOf = (topic: string) => topicKeys(settings.prefix, topic)
+  return Layer.effectContext(
+    Effect.gen(function* () {
+      const redis = yield* IoRedis
+      const store = yield* makeStore(redis, {
+        name: ListSource.pattern,
+        settings,
+        publishing: (topic) => {
+          const keys = keysOf(topic)
+          return {
+            script: Publish.publish,
+            keys: (publisher) => Publish.keysOf(keys, publisher),
+            seen: keys.seen,
+            setting: order
+          }
+        },
+        join: (subscription, { clock, lifecycle, redis }, opened) => {
+          const keys = keysOf(subscription.topic)
+          return Members.make({
+            commands: redis.commands,
+            topic: subscription.topic,
+            keys,
+            supply: {
+              pattern: ListSource.pattern,
+              scripts,
+              keys: ListSource.keysOf(keys),
+              listen: () => Effect.void
+            },
+            subscription,
+            lifecycle,
+            clock,
+            deadLetters: settings.deadLetters,
+            pollMillis: settings.pollMillis,
+            opened
+          })
+        }
+      })
+      return Context.make(Transport, store.transport).pipe(
+        Context.add(
+          Inspector,
+          CustodyInspector.make(
+            { commands: redis.commands, prefix: settings.prefix, keysOf, steered: store.steered },
+            ListSource.pattern,
+            (topic) => ({ scripts, keys: ListSource.keysOf(keysOf(topic)) })
+          )
+        ),
+        Context.add(AtLeastOnce, "AtLeastOnce"),
+        Context.add(AtMostOnce, "AtMostOnce")
+      )
+    })
+  )
+}
+
+/**
+ * For as long as the scope is open, the receiver behaves like one whose process stands still: it takes nothing and
+ * renews nothing, so that others of its group take its deliveries over once the lease has passed. For tests; it dies on
+ * a receiver of another transport.
+ *
+ * @category testing
+ */
+export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Scope> => {
+  if (!(receiver instanceof Members.CustodyReceiver)) {
+    return Effect.die(new Error("silence needs a receiver of RedisLists"))
+  }
+  return Effect.acquireRelease(receiver.setSilent(true), () => receiver.setSilent(false))
+}

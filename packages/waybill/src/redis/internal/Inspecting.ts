@@ -1,0 +1,177 @@
+/**
+ * What an inspector does the same way whatever the pattern: it asks scripts, lists topics and dead letters, discards,
+ * pauses and resumes.
+ *
+ * @module
+ */
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import type { ConsumerInfo, GroupInfo, Inspector } from "../../Inspector.ts"
+import type { Message } from "../../Message.ts"
+import { type Reason, TransportError } from "../../Transport.ts"
+import { evaluate, problemOf } from "./Answer.ts"
+import type { Connection } from "./Connection.ts"
+import { deadLetterOf } from "./DeadLetterEntry.ts"
+import { registry, type TopicKeys } from "./Keys.ts"
+import type { Script } from "./Script.ts"
+
+export interface InspectorOptions {
+  readonly commands: Connection
+  readonly prefix: string
+  readonly keysOf: (topic: string) => TopicKeys
+  /** Makes the receivers of this process look at once. */
+  readonly steered: (topic: string, group: string) => Effect.Effect<void>
+}
+
+/** How many dead letters one run of a script moves or deletes. */
+const redriveLimit = 200
+
+/** A reply about one group: of the scripts `describe`. */
+export type Figures = readonly [
+  tag: string,
+  lag: number,
+  pending: number,
+  oldest: number,
+  waiting: number,
+  next: number,
+  dead: number,
+  dropped: number,
+  paused: 0 | 1,
+  living: ReadonlyArray<string | number>
+]
+
+export const groupOf = (
+  group: string,
+  [, lag, pending, oldest, waiting, next, dead, dropped, paused, living]: Figures
+): GroupInfo => {
+  const consumers: Array<ConsumerInfo> = []
+  for (let i = 0; i + 1 < living.length; i += 2) {
+    consumers.push({ consumer: String(living[i]), pending: Number(living[i + 1]) })
+  }
+  return {
+    group,
+    lag,
+    pending,
+    oldestPendingMillis: oldest,
+    waiting,
+    nextRetryAt: next < 0 ? undefined : next,
+    deadLetters: dead,
+    deadLettersDropped: dropped,
+    paused: paused === 1,
+    consumers
+  }
+}
+
+/** A message without what else a delivery knows. */
+export const messageOf = ({ body, headers, id, key, publishedAt, version }: Message): Message => ({
+  id,
+  body,
+  headers,
+  key,
+  version,
+  publishedAt
+})
+
+export const failing = (topic?: string) =>
+  Effect.mapError((reason: Reason) => new TransportError({ operation: "inspect", topic, reason }))
+
+export class Inspecting {
+  readonly #options: InspectorOptions
+  readonly #pattern: string
+
+  constructor(options: InspectorOptions, pattern: string) {
+    this.#options = options
+    this.#pattern = pattern
+  }
+
+  evaluate<A extends ReadonlyArray<unknown>>(
+    topic: string,
+    script: Script,
+    keys: ReadonlyArray<string>,
+    args: ReadonlyArray<string | number>
+  ): Effect.Effect<A, Reason> {
+    return evaluate<A>(this.#options.commands, { topic, pattern: this.#pattern }, script, keys, args)
+  }
+
+  /** The same with bytes where the answer has strings: bodies need not be text. */
+  evaluateExactly<A extends ReadonlyArray<unknown>>(
+    topic: string,
+    script: Script,
+    keys: ReadonlyArray<string>,
+    args: ReadonlyArray<string | number>
+  ): Effect.Effect<A, Reason> {
+    return Effect.flatMap(this.#options.commands.eval(script, keys, args, { buffers: true }), (reply) => {
+      // The reply table of the script, which the caller names.
+      const answer = reply as A
+      const problem = problemOf(
+        script.name,
+        { topic, pattern: this.#pattern },
+        answer.map((part) => (part instanceof Uint8Array ? String(part) : part))
+      )
+      return problem === undefined ? Effect.succeed(answer) : Effect.fail(problem)
+    })
+  }
+
+  /** Runs `run` for some of the dead letters at a time; answers the sum of what it answers. */
+  inBatches(
+    topic: string,
+    entries: ReadonlyArray<string>,
+    run: (some: ReadonlyArray<string>) => Effect.Effect<number, Reason>
+  ): Effect.Effect<number, TransportError> {
+    return Effect.gen(function* () {
+      // Anything else is no entry, and would only make the server complain.
+      const sound = entries.filter((entry) => /^\d+-\d+$/.test(entry))
+      let count = 0
+      for (let i = 0; i < sound.length; i += redriveLimit) count += yield* run(sound.slice(i, i + redriveLimit))
+      return count
+    }).pipe(failing(topic))
+  }
+
+  /** What needs no script of the pattern. */
+  get plain(): Pick<
+    Context.Service.Shape<typeof Inspector>,
+    "topics" | "deadLetters" | "discard" | "pause" | "resume"
+  > {
+    const { commands, keysOf, prefix, steered } = this.#options
+    const steer = (topic: string, group: string, paused: boolean) => {
+      const key = keysOf(topic).group(group).state
+      return commands
+        .run<unknown>("hset", (client) => (paused ? client.hset(key, "paused", "1") : client.hdel(key, "paused")), {
+          key
+        })
+        .pipe(Effect.andThen(steered(topic, group)), failing(topic))
+    }
+    return {
+      topics: commands
+        .run("smembers", (client) => client.smembers(registry(prefix)), { key: registry(prefix) })
+        .pipe(
+          Effect.map((topics) => topics.sort()),
+          failing()
+        ),
+
+      deadLetters: (topic, group, page) => {
+        const key = keysOf(topic).group(group).dead
+        const from = Option.match(page.after, { onNone: () => "-", onSome: (after) => `(${after}` })
+        return commands
+          .run("xrange", (client) => client.xrangeBuffer(key, from, "+", "COUNT", page.limit), { key })
+          .pipe(
+            Effect.map((letters) =>
+              letters.map(([entry, fields]) => deadLetterOf(topic, group, String(entry), fields))
+            ),
+            failing(topic)
+          )
+      },
+
+      discard: (topic, group, deadLetters) => {
+        const key = keysOf(topic).group(group).dead
+        return this.inBatches(topic, deadLetters, (some) =>
+          commands.run("xdel", (client) => client.xdel(key, ...some), { key })
+        )
+      },
+
+      pause: (topic, group) => steer(topic, group, true),
+      resume: (topic, group) => steer(topic, group, false)
+    }
+  }
+}

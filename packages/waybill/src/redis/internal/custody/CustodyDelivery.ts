@@ -1,0 +1,76 @@
+/**
+ * A message in the custody of a consumer.
+ *
+ * @module
+ */
+import type { Body, Headers } from "../../../Message.ts"
+import { millisOf } from "../Entry.ts"
+import type { Held } from "../Holdings.ts"
+import { read } from "./Record.ts"
+
+const noHeaders: Headers = Object.freeze({})
+
+/** Always in this shape, in this order: tens of thousands a second are made. */
+export class CustodyDelivery implements Held {
+  readonly topic: string
+  readonly group: string
+  readonly id: string
+  readonly body: Body
+  readonly headers: Headers
+  readonly key: string | undefined
+  readonly version: number
+  readonly publishedAt: number
+  readonly attempt: number
+  readonly fence: number
+  /** What the set of what its consumer holds has for it: the id, and behind `#` the fence, when it is not the first. */
+  readonly receipt: string
+  renewedAt: number
+  readonly takenAt: number
+  holder: object | undefined = undefined
+  before: this | undefined = undefined
+  after: this | undefined = undefined
+  /** It is being settled: if the server says it is no longer ours, that may be our own doing. */
+  settling = false
+
+  /** `records` from `from` to `to` is what is stored; `text` the same as text, when all of it is ASCII. */
+  constructor(
+    topic: string,
+    group: string,
+    member: string,
+    attempt: number,
+    records: Buffer,
+    text: string | undefined,
+    from: number,
+    to: number,
+    now: number
+  ) {
+    this.topic = topic
+    this.group = group
+    const hash = member.lastIndexOf("#")
+    const entry = hash < 0 ? member : member.slice(0, hash)
+    if (text !== undefined && records[from] === plain) {
+      this.id = entry
+      this.body = text.slice(from + 1, to)
+      this.headers = noHeaders
+      this.key = undefined
+      this.version = 1
+      this.publishedAt = millisOf(entry)
+    } else {
+      const reading = read(records, text, from, to)
+      this.id = reading.id ?? entry
+      this.body = reading.body
+      this.headers = reading.headers ?? noHeaders
+      this.key = reading.key
+      this.version = reading.version ?? 1
+      this.publishedAt = reading.publishedAt ?? millisOf(entry)
+    }
+    this.attempt = attempt
+    this.fence = hash < 0 ? 1 : Number(member.slice(hash + 1))
+    this.receipt = member
+    this.renewedAt = now
+    this.takenAt = now
+  }
+}
+
+/** The first byte of a record that is nothing but a payload. */
+const plain = 48

@@ -1,0 +1,165 @@
+/**
+ * Looks at topics in custody and steers their groups.
+ *
+ * @module
+ */
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import type { Inspector, PendingMessage, StoredMessage, TopicInfo, WaitingMessage } from "../../../Inspector.ts"
+import type { Reason } from "../../../Transport.ts"
+import { failing, type Figures, groupOf, Inspecting, type InspectorOptions, messageOf } from "../Inspecting.ts"
+import { CustodyDelivery } from "./CustodyDelivery.ts"
+import type { Supply } from "./Supply.ts"
+
+/** `supplyOf` with a group: the keys of the source may differ from group to group. */
+export const make = (
+  options: InspectorOptions,
+  pattern: string,
+  supplyOf: (topic: string, group: string) => Pick<Supply, "keys" | "scripts">
+): Context.Service.Shape<typeof Inspector> => {
+  const inspecting = new Inspecting(options, pattern)
+  const { commands, keysOf } = options
+
+  /** All that have joined and not left, dead ones that nobody has found yet included. */
+  const consumersOf = (topic: string, group: string): Effect.Effect<ReadonlyArray<string>, Reason> => {
+    const key = keysOf(topic).group(group).consumers
+    return commands.run("zrange", (client) => client.zrange(key, "0", "-1"), { key })
+  }
+
+  const describeGroup = Effect.fnUntraced(function* (topic: string, group: string) {
+    const mine = keysOf(topic).group(group)
+    const { keys, scripts } = supplyOf(topic, group)
+    const consumers = yield* consumersOf(topic, group)
+    const figures = yield* inspecting.evaluate<Figures>(
+      topic,
+      scripts.describe,
+      [
+        ...keys,
+        mine.waiting,
+        mine.returned,
+        mine.suspects,
+        mine.dead,
+        mine.consumers,
+        mine.state,
+        ...consumers.map(mine.processing)
+      ],
+      consumers
+    )
+    return groupOf(group, figures)
+  })
+
+  return {
+    ...inspecting.plain,
+
+    describe: (topic) =>
+      Effect.gen(function* () {
+        const { groups, meta } = keysOf(topic)
+        const { keys, scripts } = supplyOf(topic, "")
+        const [, opened, depth, delayed, next, names] = yield* inspecting.evaluate<
+          [string, string, number, number, number, ReadonlyArray<string>]
+        >(topic, scripts.overview, [...keys, meta, groups], [])
+        const info: TopicInfo = {
+          topic,
+          pattern: opened === "" ? pattern : opened,
+          depth,
+          delayed,
+          nextDelayedAt: next < 0 ? undefined : next,
+          groups: yield* Effect.forEach(names, (group) => describeGroup(topic, group))
+        }
+        return info
+      }).pipe(failing(topic)),
+
+    messages: (topic, { after, limit, newest }) => {
+      const { keys, scripts } = supplyOf(topic, "")
+      const from = Option.getOrElse(after, () => "")
+      return inspecting
+        .evaluateExactly<[Uint8Array, ReadonlyArray<readonly [Buffer, Buffer]>]>(topic, scripts.messages, keys, [
+          from,
+          limit,
+          newest === true && from === "" ? 1 : 0
+        ])
+        .pipe(
+          Effect.map(([, rows]) =>
+            rows.map(([id, record]): StoredMessage => {
+              const position = String(id)
+              return { ...messageOf(deliveryOf(topic, "", position, 1, record)), position }
+            })
+          ),
+          failing(topic)
+        )
+    },
+
+    pending: (topic, group, { after, limit }) =>
+      Effect.gen(function* () {
+        const mine = keysOf(topic).group(group)
+        const { keys, scripts } = supplyOf(topic, group)
+        const consumers = yield* consumersOf(topic, group)
+        const [, rows] = yield* inspecting.evaluateExactly<
+          [
+            Uint8Array,
+            ReadonlyArray<
+              readonly [member: Buffer, consumer: Buffer, heldMillis: number, attempt: number, record: Buffer]
+            >
+          ]
+        >(
+          topic,
+          scripts.pending,
+          [...keys, mine.state, mine.marks, ...consumers.map(mine.processing)],
+          [Option.getOrElse(after, () => ""), limit, ...consumers]
+        )
+        return rows.map(([member, consumer, heldMillis, attempt, record]): PendingMessage => {
+          const position = String(member)
+          const delivery = deliveryOf(topic, group, position, attempt, record)
+          return { ...messageOf(delivery), position, consumer: String(consumer), attempt, heldMillis }
+        })
+      }).pipe(failing(topic)),
+
+    waiting: (topic, group, { after, limit }) => {
+      const mine = keysOf(topic).group(group)
+      const { keys, scripts } = supplyOf(topic, group)
+      return inspecting
+        .evaluateExactly<
+          [
+            Uint8Array,
+            ReadonlyArray<
+              readonly [position: Buffer, id: Buffer, dueAt: number, attempts: number, cause: Buffer, record: Buffer]
+            >
+          ]
+        >(
+          topic,
+          scripts.waiting,
+          [...keys, mine.waiting, mine.returned, mine.suspects, mine.marks],
+          [Option.getOrElse(after, () => "a"), limit]
+        )
+        .pipe(
+          Effect.map(([, rows]) =>
+            rows.map(([position, id, dueAt, attempts, cause, record]): WaitingMessage => {
+              const delivery = deliveryOf(topic, group, String(id), attempts, record)
+              return { ...messageOf(delivery), position: String(position), attempts, dueAt, cause: String(cause) }
+            })
+          ),
+          failing(topic)
+        )
+    },
+
+    redrive: (topic, group, deadLetters) => {
+      const mine = keysOf(topic).group(group)
+      const { keys, scripts } = supplyOf(topic, group)
+      return inspecting.inBatches(topic, deadLetters, (some) =>
+        Effect.map(
+          inspecting.evaluate<[string, number]>(
+            topic,
+            scripts.redrive,
+            [...keys, mine.dead, mine.returned, mine.marks, keysOf(topic).wake],
+            some
+          ),
+          ([, count]) => count
+        )
+      )
+    }
+  }
+}
+
+const deliveryOf = (topic: string, group: string, member: string, attempt: number, record: Buffer): CustodyDelivery =>
+  new CustodyDelivery(topic, group, member, attempt, record, undefined, 0, record.length, 0)

@@ -1,0 +1,41 @@
+/**
+ * The seam between custody, which knows who has which message, and a pattern, which knows where messages come from.
+ *
+ * Custody keeps for each group: who lives (`consumers`), what each of them has been given and has not settled
+ * (`processing:<consumer>`), what came back and in which attempt (`returned`, `suspects`, `waiting`, `marks`), the dead
+ * letters and whether the group is paused. It deals in ids: one id a message, without white space and without `#`. What an id
+ * stands for is up to the pattern, which provides a `Source`:
+ *
+ * - its keys for a topic and a group, which stand first in KEYS of every script, so that its Lua says `KEYS[1]`...;
+ * - Lua that defines the functions below. It is put in front of the scripts of custody and may use what is in
+ *   ScriptParts as `mismatch` and `clock`;
+ * - for one topic and group (`Supply`): its keys, and where to listen for news. A notification is only a hint: what is
+ *   lost of them costs at most one poll interval.
+ *
+ * | Lua function | |
+ * |---|---|
+ * | `foreign()` | the reply `{'WRONGTYPE', key, found}` when one of its keys holds something else, otherwise nil |
+ * | `open(group, start, known)` | a group joins, whether it is `known` or new, and then from `earliest` or `latest`. Answers the reply of a refusal, or nil. All checks are done; it may write |
+ * | `fresh(n)` | takes at most `n` ids that the group has not had, in their order |
+ * | `read(ids)` | their records (Record.ts), in the same order; false where there is none any more: then custody forgets the id, and counts it as gone |
+ * | `forget(ids)` | the group has settled them for good |
+ * | `restore(id, record)` | a dead letter comes back under this id: `read` finds it again |
+ * | `promote(now, limit)` | brings in at most `limit` messages that are due; answers how many, and when the next one is due or nil |
+ * | `backlog()` | how many ids `fresh` could take |
+ * | `peek(after, limit, newest)` | at most `limit` of these ids, in their order: those behind the id `after`, without it the first, or with `newest` the last |
+ * | `outlook()` | how many messages are stored, how many of them are not due yet, and when the next is, or nil |
+ *
+ * A pattern that applies more than an ack as a message is settled adds an operation to the loop of the script `settle`.
+ *
+ * @module
+ */
+
+/** What a pattern is to custody, whatever the topic. */
+export interface Source {
+  /** The name of the pattern in the topic's meta key. */
+  readonly pattern: string
+  /** How many keys it has. */
+  readonly keys: number
+  /** The functions above. */
+  readonly lua: string
+}

@@ -1,0 +1,135 @@
+/**
+ * Where the messages of a queue come from: lists of ids, most urgent first, with the messages in a hash beside them. A
+ * queue has one group, the first that joins.
+ *
+ * @module
+ */
+import { make as makeScripts } from "../custody/Scripts.ts"
+import type { Source } from "../custody/Source.ts"
+import type { TopicKeys } from "../Keys.ts"
+
+export type Order = "fifo" | "lifo" | "priority"
+
+/** The keys of the source, in the order in which its Lua names them. */
+export const keysOf = (keys: TopicKeys): ReadonlyArray<string> => [
+  keys.ready.high,
+  keys.ready.normal,
+  keys.ready.low,
+  keys.bodies,
+  keys.delayed,
+  keys.delayedBodies,
+  keys.inbox,
+  keys.meta
+]
+
+/** In `meta`, `last` counts the messages, and `group` names the group that the queue belongs to. */
+const lua = (take: "LPOP" | "RPOP") => `
+local function foreign()
+  return mismatch(KEYS[1], 'list') or mismatch(KEYS[2], 'list') or mismatch(KEYS[3], 'list') or mismatch(KEYS[4], 'hash')
+    or mismatch(KEYS[5], 'zset') or mismatch(KEYS[6], 'hash') or mismatch(KEYS[7], 'list') or mismatch(KEYS[8], 'hash')
+end
+local function open(group, start, known)
+  local owner = redis.call('HGET', KEYS[8], 'group')
+  if owner then
+    if owner ~= group then return {'OWNED', owner, group} end
+    return
+  end
+  redis.call('HSET', KEYS[8], 'group', group)
+  -- What was stored before is for nobody. Delayed messages come later than the group.
+  if start == 'latest' then redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[7]) end
+end
+-- What others wrote gets an id, and its place behind what is ready.
+local function adopt(n)
+  local bodies = redis.call('LPOP', KEYS[7], n)
+  if not bodies then return end
+  local last, now = redis.call('HINCRBY', KEYS[8], 'last', #bodies), string.format('%.0f', clock())
+  for i, body in ipairs(bodies) do
+    local id = now .. '-' .. string.format('%.0f', last - #bodies + i)
+    redis.call('HSET', KEYS[4], id, '0' .. body)
+    redis.call('RPUSH', KEYS[2], id)
+  end
+end
+local function fresh(n)
+  adopt(n)
+  local ids = redis.call('${take}', KEYS[1], n) or {}
+  for k = 2, 3 do
+    if #ids == n then break end
+    local more = redis.call('${take}', KEYS[k], n - #ids)
+    if more then
+      if #ids == 0 then ids = more else for _, id in ipairs(more) do ids[#ids + 1] = id end end
+    end
+  end
+  return ids
+end
+local function read(ids)
+  return redis.call('HMGET', KEYS[4], unpack(ids))
+end
+local function forget(ids)
+  redis.call('HDEL', KEYS[4], unpack(ids))
+end
+local function restore(id, text)
+  redis.call('HSET', KEYS[4], id, text)
+end
+-- A delayed member is how urgent it is (the number of its list), a number that keeps the order, and the id.
+local function promote(now, limit)
+  local members = redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', now, 'LIMIT', 0, limit)
+  if #members > 0 then
+    local found = redis.call('HMGET', KEYS[6], unpack(members))
+    for i, member in ipairs(members) do
+      local level, id = string.match(member, '^([123]):%d+:(.*)$')
+      if found[i] then
+        id = id or member
+        redis.call('HSET', KEYS[4], id, found[i])
+        redis.call('RPUSH', KEYS[tonumber(level) or 2], id)
+      end
+    end
+    redis.call('ZREM', KEYS[5], unpack(members))
+    redis.call('HDEL', KEYS[6], unpack(members))
+  end
+  local head = redis.call('ZRANGE', KEYS[5], 0, 0, 'WITHSCORES')[2]
+  return #members, head and tonumber(head)
+end
+local function backlog()
+  return redis.call('LLEN', KEYS[1]) + redis.call('LLEN', KEYS[2]) + redis.call('LLEN', KEYS[3]) + redis.call('LLEN', KEYS[7])
+end
+local function peek(after, limit, newest)
+  local ids, level, from = {}, 1, 0
+  for k = 1, after and 3 or 0 do
+    local place = redis.call('LPOS', KEYS[k], after)
+    if place then level, from = k, place + 1 end
+  end
+  if newest then
+    for k = 3, 1, -1 do
+      local some = #ids < limit and redis.call('LRANGE', KEYS[k], #ids - limit, -1) or {}
+      for _, id in ipairs(ids) do some[#some + 1] = id end
+      ids = some
+    end
+    return ids
+  end
+  for k = level, 3 do
+    if #ids == limit then break end
+    for _, id in ipairs(redis.call('LRANGE', KEYS[k], from, from + limit - #ids - 1)) do ids[#ids + 1] = id end
+    from = 0
+  end
+  return ids
+end
+local function outlook()
+  local head = redis.call('ZRANGE', KEYS[5], 0, 0, 'WITHSCORES')[2]
+  return redis.call('HLEN', KEYS[4]) + redis.call('LLEN', KEYS[7]), redis.call('ZCARD', KEYS[5]), head and tonumber(head)
+end
+`
+
+/** The name of the pattern in the topic's meta key. */
+export const pattern = "lists"
+
+/** The same for every pattern that keeps its messages in lists; each has scripts of its own name. */
+export const make = (pattern: string, order: Order): Source => ({
+  pattern,
+  keys: 8,
+  lua: lua(order === "lifo" ? "RPOP" : "LPOP")
+})
+
+const oldestFirst = makeScripts(make(pattern, "fifo"))
+const newestFirst = makeScripts(make(pattern, "lifo"))
+
+export const scripts = (order: Order) => (order === "lifo" ? newestFirst : oldestFirst)

@@ -1,0 +1,148 @@
+/**
+ * Publishing a batch into a queue: all of it or none, and once however often the script runs for it. The notification
+ * leaves in the same step.
+ *
+ * @module
+ */
+import { records } from "../custody/Record.ts"
+import type { TopicKeys } from "../Keys.ts"
+import { shape } from "../Publisher.ts"
+import type { Script } from "../Script.ts"
+import { clock, may, mismatch, writes } from "../ScriptParts.ts"
+
+export const keysOf = (keys: TopicKeys, publisher: string): ReadonlyArray<string> => [
+  keys.ready.high,
+  keys.ready.normal,
+  keys.ready.low,
+  keys.bodies,
+  keys.meta,
+  keys.publisher(publisher),
+  keys.delayed,
+  keys.delayedBodies,
+  keys.wake
+]
+
+/**
+ * Stores messages, or answers what it answered before when the batch was stored already.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2, 3 | ready lists: high, normal, low |
+ * | 4 | bodies |
+ * | 5 | meta |
+ * | 6 | publisher: the number of its last batch and the answer to it |
+ * | 7, 8 | delayed, and their bodies |
+ * | 9 | the channel `wake` |
+ * | 10... | for each message with an id: the marker that it was stored |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1, 2 | pattern and wire version |
+ * | 3 | number of the batch, growing |
+ * | 4 | how long the answer is kept, ms |
+ * | 5 | how long message ids are remembered, ms |
+ * | 6 | `priority`: the header of that name decides on the list |
+ * | 7 | the shapes: one character a message |
+ * | 8... | for each message: payload, then what its shape says, in the order of the bits |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, answers, new | answers joined by commas: the id of the message; `+` when the caller gave it; `=` for a duplicate. new = 1: the topic was not there before |
+ * | `CONFLICT`, pattern, wire | the topic was opened as something else |
+ * | `STALE` | a later batch of this publisher was stored already: this one was given up, and changes nothing |
+ * | `WRONGTYPE`, key, found | |
+ */
+export const publish: Script = {
+  name: "waybill/push",
+  lua: `${writes}${mismatch}${clock}${may}${records}
+local bodies, meta, publisher, delayed, delayedBodies, channel = KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local shapes = ARGV[7]
+local wrong = mismatch(KEYS[1], 'list') or mismatch(KEYS[2], 'list') or mismatch(KEYS[3], 'list') or mismatch(bodies, 'hash')
+  or mismatch(meta, 'hash') or mismatch(publisher, 'string')
+if not wrong and string.find(shapes, '[@-o]') then
+  wrong = mismatch(delayed, 'zset') or mismatch(delayedBodies, 'hash')
+end
+if wrong then return wrong end
+local opened = redis.call('HMGET', meta, 'pattern', 'wire')
+if opened[1] and (opened[1] ~= ARGV[1] or opened[2] ~= ARGV[2]) then return {'CONFLICT', opened[1], opened[2] or ''} end
+local last = redis.call('GETRANGE', publisher, 0, 19)
+if last ~= '' then
+  local number = string.match(last, '^%d+')
+  if number == ARGV[3] then return {'OK', string.sub(redis.call('GET', publisher), #number + 2), 0} end
+  if tonumber(number) > tonumber(ARGV[3]) then return {'STALE'} end
+end
+may('HINCRBY', meta, 'last', 1)
+may('HSET', bodies, '', '')
+may('RPUSH', KEYS[2], '')
+may('SET', publisher, '', 'PX', 1)
+if not opened[1] then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
+
+local call, band, byte, format = redis.call, bit.band, string.byte, string.format
+local now = clock()
+local prefix = format('%.0f-', now)
+local number = call('HINCRBY', meta, 'last', #shapes) - #shapes
+local answers = {}
+local pairs_, lists, soonest = {}, {{}, {}, {}}, nil
+local function level(headers)
+  if ARGV[6] ~= 'priority' or not headers then return 2 end
+  local ok, parsed = pcall(cjson.decode, headers)
+  local priority = ok and type(parsed) == 'table' and parsed.priority
+  return priority == 'high' and 1 or priority == 'low' and 3 or 2
+end
+local normal = lists[2]
+local arg, marker = 8, 10
+for i = 1, #shapes do
+  local shape = byte(shapes, i) - 48
+  local entry = prefix .. number + i
+  if shape == 0 then
+    pairs_[#pairs_ + 1] = entry
+    pairs_[#pairs_ + 1] = '0' .. ARGV[arg]
+    normal[#normal + 1] = entry
+    answers[i] = entry
+    arg = arg + 1
+  else
+    local payload, id, headers, key, version, due = ARGV[arg], nil, nil, nil, nil, nil
+    arg = arg + 1
+    if band(shape, ${shape.id}) ~= 0 then id = ARGV[arg]; arg = arg + 1 end
+    if band(shape, ${shape.headers}) ~= 0 then headers = ARGV[arg]; arg = arg + 1 end
+    if band(shape, ${shape.key}) ~= 0 then key = ARGV[arg]; arg = arg + 1 end
+    if band(shape, ${shape.version}) ~= 0 then version = ARGV[arg]; arg = arg + 1 end
+    if band(shape, ${shape.after + shape.at}) ~= 0 then
+      due = tonumber(ARGV[arg])
+      if band(shape, ${shape.after}) ~= 0 then due = now + due end
+      arg = arg + 1
+    end
+    local seen
+    if id then seen = KEYS[marker]; marker = marker + 1 end
+    if seen and call('EXISTS', seen) == 1 then
+      answers[i] = '='
+    else
+      local text, to = record(payload, id, headers, key, version), level(headers)
+      if due and due > now then
+        local member = format('%d:%015.0f:%s', to, number + i, entry)
+        call('HSET', delayedBodies, member, text)
+        call('ZADD', delayed, due, member)
+        soonest = math.min(soonest or due, due)
+      else
+        pairs_[#pairs_ + 1] = entry
+        pairs_[#pairs_ + 1] = text
+        local list = lists[to]
+        list[#list + 1] = entry
+      end
+      answers[i] = id and '+' or entry
+      if seen then call('SET', seen, '1', 'PX', ARGV[5]) end
+    end
+  end
+end
+for from = 1, #pairs_, 2000 do call('HSET', bodies, unpack(pairs_, from, math.min(from + 1999, #pairs_))) end
+for to, ids in ipairs(lists) do
+  for from = 1, #ids, 2000 do call('RPUSH', KEYS[to], unpack(ids, from, math.min(from + 1999, #ids))) end
+end
+local answer = table.concat(answers, ',')
+call('SET', publisher, ARGV[3] .. ' ' .. answer, 'PX', ARGV[4])
+-- A hint: who may not send it is found by polling.
+if #pairs_ > 0 then redis.pcall('PUBLISH', channel, '0')
+elseif soonest then redis.pcall('PUBLISH', channel, format('%.0f', soonest - now)) end
+return {'OK', answer, opened[1] and 0 or 1}
+`
+}

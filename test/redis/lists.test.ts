@@ -1,0 +1,16 @@
+import { RedisServer, TransportSuite } from "@waybill/testing"
+import { Effect, Layer } from "effect"
+import { IoRedis, RedisLists } from "waybill/redis"
+
+const redis = Layer.unwrap(Effect.map(RedisServer.RedisServer, ({ url }) => IoRedis.layer({ url })))
+
+TransportSuite.run("RedisLists", {
+  layer: RedisLists.layer().pipe(Layer.provideMerge(redis), Layer.provideMerge(RedisServer.layer())),
+  time: "live",
+  features: { groups: false },
+  silence: RedisLists.silence,
+  conflict: (topic) =>
+    Effect.flatMap(IoRedis.IoRedis, ({ commands }) =>
+      commands.run("hset", (client) => client.hset(`{waybill:${topic}}:meta`, "pattern", "streams", "wire", "1"))
+    )
+})
