@@ -99,6 +99,8 @@ export interface TopicInfo {
   readonly pattern: string
   /** Messages in the store, settled ones that are not trimmed yet included. */
   readonly depth: number
+  /** How many messages were ever stored and due, where the store counts them: its growth is the rate of publishing. */
+  readonly published?: number | undefined
   /** Published, and not yet due. */
   readonly delayed: number
   /** When the next of the delayed ones is due, in milliseconds since the epoch by the store's clock. */

@@ -37,6 +37,7 @@ export class Topic implements Home {
   #stirred = false
   #opening: Array<Latch.Latch> = []
   #receipts = 0
+  #published = 0
   #idMillis = 0
   #idSequence = 0
 
@@ -59,7 +60,7 @@ export class Topic implements Home {
     if (this.#delayed.length === 0) return
     let message = this.#delayed.shift(now)
     if (message === undefined) return
-    for (; message !== undefined; message = this.#delayed.shift(now)) this.#source.add(message, now)
+    for (; message !== undefined; message = this.#delayed.shift(now)) this.#add(message, now)
     this.#source.trim(now)
   }
 
@@ -135,6 +136,7 @@ export class Topic implements Home {
       topic: this.name,
       pattern: this.#pattern.name,
       depth: this.#source.depth,
+      published: this.#published,
       delayed: this.#delayed.length,
       nextDelayedAt: this.#delayed.nextDue,
       groups: Array.from(this.#groups.values(), (group) => group.describe(now))
@@ -158,8 +160,13 @@ export class Topic implements Home {
     const stored: Stored = { id, body, headers, key, version, publishedAt: now, open: 0, expiresAt: Infinity }
     const at = due === undefined ? now : due._tag === "After" ? now + Duration.toMillis(due.delay) : due.epochMillis
     if (at > now) this.#delayed.push(wholeMillis(at), stored)
-    else this.#source.add(stored, now)
+    else this.#add(stored, now)
     return { _tag: "Stored", id }
+  }
+
+  #add(message: Stored, now: number): void {
+    this.#published++
+    this.#source.add(message, now)
   }
 
   #nextId(now: number): string {

@@ -16,7 +16,7 @@ import { add, ask, clock, drains, ids, mismatch, reads } from "../ScriptParts.ts
  *
  * | reply | |
  * |---|---|
- * | `OK`, pattern, depth, delayed, next, groups | pattern: "" when the topic was never opened. next: when the next delayed message is due, -1 when there is none |
+ * | `OK`, pattern, depth, delayed, next, groups, published | pattern: "" when the topic was never opened. next: when the next delayed message is due, -1 when there is none. published: entries ever added, -1 when the server does not count |
  * | `WRONGTYPE`, key, found | |
  */
 export const overview: Script = {
@@ -28,7 +28,11 @@ if wrong then return wrong end
 local names = redis.call('SMEMBERS', groups)
 local there = {}
 for _, name in ipairs(names) do there[name] = true end
+local published = 0
 if redis.call('EXISTS', stream) == 1 then
+  published = -1
+  local info = redis.call('XINFO', 'STREAM', stream)
+  for i = 1, #info, 2 do if info[i] == 'entries-added' then published = info[i + 1] end end
   for _, g in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     if not there[g[2]] then names[#names + 1] = g[2] end
   end
@@ -36,7 +40,7 @@ end
 table.sort(names)
 local next = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
 return {'OK', redis.call('HGET', meta, 'pattern') or '', redis.call('XLEN', stream), redis.call('ZCARD', delayed),
-  next and tonumber(next) or -1, names}
+  next and tonumber(next) or -1, names, published}
 `
 }
 

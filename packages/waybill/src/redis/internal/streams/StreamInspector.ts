@@ -35,13 +35,14 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
     describe: (topic) =>
       Effect.gen(function* () {
         const keys = keysOf(topic)
-        const [, opened, depth, delayed, next, groups] = yield* inspecting.evaluate<
-          [string, string, number, number, number, ReadonlyArray<string>]
+        const [, opened, depth, delayed, next, groups, published] = yield* inspecting.evaluate<
+          [string, string, number, number, number, ReadonlyArray<string>, number]
         >(topic, InspectScripts.overview, [keys.stream, keys.meta, keys.groups, keys.delayed], [])
         const info: TopicInfo = {
           topic,
           pattern: opened === "" ? pattern : opened,
           depth,
+          published: published < 0 ? undefined : published,
           delayed,
           nextDelayedAt: next < 0 ? undefined : next,
           groups: yield* Effect.forEach(groups, (group) => describeGroup(topic, group))

@@ -1,0 +1,71 @@
+/**
+ * What the page asks the server for. The token comes from the address, is kept for this tab, and leaves the address at once,
+ * so that nobody copies it along with a link.
+ *
+ * @module
+ */
+import type {
+  Dead,
+  Life,
+  Overview,
+  Page,
+  Pending,
+  Report,
+  Selection,
+  Stored,
+  Waiting
+} from "../../src/dashboard/Api.ts"
+
+const key = "waybill-token"
+
+const token = (): string | null => {
+  const given = /^#token=(.+)$/.exec(location.hash)?.[1]
+  if (given !== undefined) {
+    sessionStorage.setItem(key, given)
+    history.replaceState(null, "", location.pathname)
+  }
+  return sessionStorage.getItem(key)
+}
+
+const bearer = token()
+
+/** The server's own words for what went wrong. */
+export class Refused extends Error {}
+
+const ask = async <A>(path: string, body?: unknown): Promise<A> => {
+  const response = await fetch(`./api/${path}`, {
+    method: body === undefined ? "GET" : "POST",
+    headers: {
+      ...(bearer === null ? {} : { authorization: `Bearer ${bearer}` }),
+      ...(body === undefined ? {} : { "content-type": "application/json" })
+    },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) })
+  })
+  const answer: unknown = await response.json().catch(() => ({ why: `the server answered ${response.status}` }))
+  if (!response.ok) throw new Refused((answer as { readonly why: string }).why)
+  return answer as A
+}
+
+const topicPath = (topic: string) => `topics/${encodeURIComponent(topic)}`
+const groupPath = (topic: string, group: string) => `${topicPath(topic)}/groups/${encodeURIComponent(group)}`
+const query = (after: string | undefined, limit: number) =>
+  `?limit=${limit}${after === undefined ? "" : `&after=${encodeURIComponent(after)}`}`
+
+export const overview = (): Promise<Overview> => ask("overview")
+export const messages = (topic: string): Promise<Page<Stored>> => ask(`${topicPath(topic)}/messages?limit=100&newest=1`)
+export const life = (topic: string, id: string): Promise<Life> =>
+  ask(`${topicPath(topic)}/life/${encodeURIComponent(id)}`)
+export const pending = (topic: string, group: string, after?: string): Promise<Page<Pending>> =>
+  ask(`${groupPath(topic, group)}/pending${query(after, 100)}`)
+export const waiting = (topic: string, group: string, after?: string): Promise<Page<Waiting>> =>
+  ask(`${groupPath(topic, group)}/waiting${query(after, 100)}`)
+export const dead = (topic: string, group: string, after?: string): Promise<Page<Dead>> =>
+  ask(`${groupPath(topic, group)}/dead${query(after, 100)}`)
+export const move = (
+  verb: "redrive" | "discard",
+  topic: string,
+  group: string,
+  selection: Selection
+): Promise<Report> => ask(`${groupPath(topic, group)}/${verb}`, selection)
+export const steer = (verb: "pause" | "resume", topic: string, group: string): Promise<unknown> =>
+  ask(`${groupPath(topic, group)}/${verb}`, {})

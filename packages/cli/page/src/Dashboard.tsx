@@ -1,0 +1,137 @@
+/**
+ * The whole page: what there is on the left, what was chosen on the right. It looks every two seconds, and says so when it
+ * cannot.
+ *
+ * @module
+ */
+import { useEffect, useState } from "preact/hooks"
+import type { Overview } from "../../src/dashboard/Api.ts"
+import * as Client from "./Client.ts"
+import { note } from "./Figures.ts"
+import { Group } from "./Group.tsx"
+import { Message } from "./Message.tsx"
+import { Topics } from "./Topics.tsx"
+
+const every = 2000
+
+/** What was chosen stands in the address, so that a reload and a bookmark show the same. */
+export interface Chosen {
+  readonly topic: string
+  readonly group: string | undefined
+  readonly message: string | undefined
+}
+
+const chosenIn = (): Chosen | undefined => {
+  const params = new URLSearchParams(location.search)
+  const topic = params.get("topic")
+  if (topic === null) return undefined
+  return { topic, group: params.get("group") ?? undefined, message: params.get("message") ?? undefined }
+}
+
+const addressOf = (chosen: Chosen | undefined): string => {
+  const params = new URLSearchParams()
+  if (chosen !== undefined) {
+    params.set("topic", chosen.topic)
+    if (chosen.group !== undefined) params.set("group", chosen.group)
+    if (chosen.message !== undefined) params.set("message", chosen.message)
+  }
+  const text = params.toString()
+  return text === "" ? location.pathname : `?${text}`
+}
+
+export const Dashboard = () => {
+  const [overview, setOverview] = useState<Overview>()
+  const [trouble, setTrouble] = useState<string>()
+  const [chosen, setChosen] = useState(chosenIn)
+  const choose = (next: Chosen | undefined) => {
+    history.pushState(null, "", addressOf(next))
+    setChosen(next)
+  }
+
+  useEffect(() => {
+    const back = () => setChosen(chosenIn())
+    addEventListener("popstate", back)
+    return () => removeEventListener("popstate", back)
+  }, [])
+
+  useEffect(() => {
+    let stopped = false
+    let timer: number
+    const look = async () => {
+      try {
+        const seen = await Client.overview()
+        note(seen)
+        if (!stopped) {
+          setOverview(seen)
+          setTrouble(undefined)
+        }
+      } catch (error) {
+        if (!stopped) setTrouble(error instanceof Client.Refused ? error.message : "the dashboard's server is gone")
+      }
+      if (!stopped) timer = window.setTimeout(look, document.hidden ? every * 5 : every)
+    }
+    void look()
+    return () => {
+      stopped = true
+      clearTimeout(timer)
+    }
+  }, [])
+
+  return (
+    <>
+      <header>
+        <a
+          class="name"
+          href={location.pathname}
+          onClick={(event) => {
+            event.preventDefault()
+            choose(undefined)
+          }}
+        >
+          <img src="./icon.svg" alt="" width="24" height="24" /> Waybill
+        </a>
+        {overview && (
+          <span class="faint">
+            {overview.prefix} on {overview.address}
+          </span>
+        )}
+        <span class="grow" />
+        {overview && (
+          <span class={`badge ${overview.writes ? "warm" : ""}`}>
+            {overview.writes ? "may change things" : "only looks"}
+          </span>
+        )}
+        <span class={`dot ${trouble === undefined ? "good" : "bad"}`} title={trouble ?? "up to date"} />
+      </header>
+      {trouble !== undefined && (
+        <p class="trouble" role="alert">
+          {trouble}
+        </p>
+      )}
+      {overview === undefined ? (
+        trouble === undefined && <p class="empty">Looking …</p>
+      ) : (
+        <main class={chosen === undefined ? "" : "split"}>
+          <Topics overview={overview} chosen={chosen} choose={choose} />
+          {chosen?.group !== undefined && (
+            <Group
+              key={`${chosen.topic} ${chosen.group}`}
+              overview={overview}
+              topic={chosen.topic}
+              group={chosen.group}
+              choose={(message) => choose({ ...chosen, message })}
+            />
+          )}
+          {chosen?.message !== undefined && (
+            <Message
+              key={chosen.message}
+              topic={chosen.topic}
+              id={chosen.message}
+              close={() => choose({ ...chosen, message: undefined })}
+            />
+          )}
+        </main>
+      )}
+    </>
+  )
+}

@@ -1,0 +1,66 @@
+/**
+ * What the charts show: the last ten minutes of a group, as this page has seen them.
+ *
+ * @module
+ */
+import type { Overview } from "../../src/dashboard/Api.ts"
+
+export interface Point {
+  /** Seconds since the epoch. */
+  readonly at: number
+  readonly lag: number
+  readonly pending: number
+  readonly waiting: number
+  readonly dead: number
+  /** Messages a second; `undefined` in the first point, and where the store does not count. */
+  readonly publishedRate: number | undefined
+  readonly settledRate: number | undefined
+  readonly published: number | undefined
+}
+
+const kept = 300
+
+const history = new Map<string, Array<Point>>()
+
+export const nameOf = (topic: string, group: string): string => `${topic}\n${group}`
+
+export const pointsOf = (topic: string, group: string): ReadonlyArray<Point> => history.get(nameOf(topic, group)) ?? []
+
+/** Notes what was just seen. */
+export const note = ({ now, topics }: Overview): void => {
+  for (const { groups, published, topic } of topics) {
+    for (const group of groups) {
+      const name = nameOf(topic, group.group)
+      const points = history.get(name) ?? []
+      const before = points.at(-1)
+      const at = now / 1000
+      const seconds = before === undefined ? 0 : at - before.at
+      const publishedRate =
+        before?.published === undefined || published === undefined || seconds <= 0
+          ? undefined
+          : Math.max(0, (published - before.published) / seconds)
+      // What came in, less what is more now than before, has left: acked or dead.
+      const open = group.lag + group.pending + group.waiting
+      const openBefore = before === undefined ? 0 : before.lag + before.pending + before.waiting
+      const settledRate =
+        publishedRate === undefined || seconds <= 0
+          ? undefined
+          : Math.max(0, publishedRate - (open - openBefore) / seconds)
+      points.push({
+        at,
+        lag: group.lag,
+        pending: group.pending,
+        waiting: group.waiting,
+        dead: group.deadLetters,
+        published,
+        publishedRate,
+        settledRate
+      })
+      if (points.length > kept) points.shift()
+      history.set(name, points)
+    }
+  }
+}
+
+export const rate = (value: number | undefined): string =>
+  value === undefined ? "–" : value < 10 && value > 0 ? value.toFixed(1) : Math.round(value).toLocaleString("en-US")

@@ -1,0 +1,72 @@
+/**
+ * What the command prints: tables for people, one JSON value for programs. What comes out of a message is data: no byte
+ * of it reaches the terminal as a control sequence.
+ *
+ * @module
+ */
+import { Console, Effect } from "effect"
+import { CliOutput } from "effect/cli"
+import type { Message } from "waybill"
+
+// Control characters and what turns the direction of text around: both can make a terminal show something else.
+const unsafe = /[\p{Cc}\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu
+
+/** The text with every control character written as its escape. */
+export const safe = (text: string): string =>
+  text.replaceAll(unsafe, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`)
+
+/** At most so many columns, the last of them an ellipsis when something is left out. */
+export const shortened = (text: string, width: number): string =>
+  CliOutput.displayWidth(text) <= width ? text : `${[...text].slice(0, width - 1).join("")}…`
+
+/** Columns that line up; numbers to the right. */
+export const table = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<string | number>>): string => {
+  const cells = [
+    head,
+    ...rows.map((row) => row.map((cell) => (typeof cell === "number" ? cell.toLocaleString("en-US") : safe(cell))))
+  ]
+  const widths = head.map((_, column) => Math.max(...cells.map((row) => CliOutput.displayWidth(row[column] ?? ""))))
+  const right = head.map((_, column) => rows.length > 0 && rows.every((row) => typeof row[column] === "number"))
+  return cells
+    .map((row) =>
+      row
+        .map((cell, column) => {
+          const space = " ".repeat((widths[column] ?? 0) - CliOutput.displayWidth(cell))
+          return right[column] === true ? space + cell : cell + space
+        })
+        .join("  ")
+        .trimEnd()
+    )
+    .join("\n")
+}
+
+/** A body as text; bytes that are no text as base64, which `bytes: true` in JSON output tells. */
+export const bodyText = (body: Message.Body): string =>
+  typeof body === "string" ? body : Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString("base64")
+
+/** A message for JSON output. */
+export const messageJson = <A extends Message.Message>({ body, ...rest }: A) => ({
+  ...rest,
+  body: bodyText(body),
+  ...(typeof body === "string" ? {} : { base64: true })
+})
+
+/** 1.5 s, 3 min, 2 h, 5 d. */
+export const age = (millis: number): string => {
+  if (millis < 1000) return `${Math.round(millis)} ms`
+  const units = [
+    ["s", 1000],
+    ["min", 60_000],
+    ["h", 3_600_000],
+    ["d", 86_400_000]
+  ] as const
+  const [unit, size] = units.findLast(([, size]) => millis >= size) ?? units[0]
+  const value = millis / size
+  return `${value < 10 && unit === "s" ? value.toFixed(1) : Math.floor(value)} ${unit}`
+}
+
+export const instant = (epochMillis: number): string => new Date(epochMillis).toISOString().replace("T", " ")
+
+/** Prints the value as JSON, or the lines that people read. */
+export const print = (json: boolean, value: unknown, human: () => string): Effect.Effect<void> =>
+  Effect.suspend(() => Console.log(json ? JSON.stringify(value) : human()))

@@ -1,0 +1,123 @@
+/**
+ * Which server the command talks to. A password is taken from the environment, a file or a prompt, never from the
+ * arguments, which every process of the machine can read.
+ *
+ * @module
+ */
+import { Config, Context, Duration, Effect, FileSystem, Layer, Option, Redacted } from "effect"
+import { Flag, Prompt } from "effect/cli"
+import { type Inspector, type Transport } from "waybill"
+import { IoRedis, RedisInspector } from "waybill/redis"
+import { Misuse, ServerProblem } from "./Problem.ts"
+
+/** Flags of every command. */
+export const flags = {
+  url: Flag.String("url").pipe(
+    Flag.withAlias("u"),
+    Flag.withDescription("redis://host:port/db, or rediss:// for TLS. Default: REDIS_URL, or redis://127.0.0.1:6379"),
+    Flag.optional
+  ),
+  user: Flag.String("user").pipe(
+    Flag.withDescription("User name on the server. Default: REDIS_USERNAME"),
+    Flag.optional
+  ),
+  passwordFile: Flag.String("password-file").pipe(
+    Flag.withDescription("File whose first line is the password. Default: REDIS_PASSWORD"),
+    Flag.optional
+  ),
+  askPassword: Flag.Boolean("ask-password").pipe(Flag.withDescription("Ask for the password"), Flag.withDefault(false)),
+  prefix: Flag.String("prefix").pipe(
+    Flag.withAlias("p"),
+    Flag.withDescription("What all keys begin with. Default: WAYBILL_PREFIX, or waybill"),
+    Flag.optional
+  ),
+  json: Flag.Boolean("json").pipe(Flag.withDescription("Print JSON, for programs"), Flag.withDefault(false))
+}
+
+export interface Flags {
+  readonly url: Option.Option<string>
+  readonly user: Option.Option<string>
+  readonly passwordFile: Option.Option<string>
+  readonly askPassword: boolean
+  readonly prefix: Option.Option<string>
+  readonly json: boolean
+}
+
+/** How the flags and the environment were understood. */
+export class Server extends Context.Service<
+  Server,
+  { readonly json: boolean; readonly prefix: string; readonly address: string }
+>()("@waybill/cli/Server") {}
+
+const fromEnvironment = (name: string) => Config.option(Config.Redacted(name))
+
+/** Connects, and provides what commands work with. */
+export const layer = (flags: Flags) =>
+  Layer.unwrap(
+    Effect.gen(function* () {
+      const prefix = Option.getOrElse(flags.prefix, () => "waybill")
+      const chosenPrefix = Option.isSome(flags.prefix)
+        ? prefix
+        : yield* Config.String("WAYBILL_PREFIX").pipe(Config.withDefault("waybill"))
+      if (!/^[^\s{}:]{1,200}$/.test(chosenPrefix)) {
+        return yield* new Misuse({ detail: `"${chosenPrefix}" is no prefix: no white space, no braces, no colon` })
+      }
+      const given = Option.getOrUndefined(flags.url)
+      if (given !== undefined && /^rediss?:\/\/[^@/]*:[^@/]+@/.test(given)) {
+        return yield* new Misuse({
+          detail:
+            "a password in --url can be read by every process of this machine: put the URL into REDIS_URL, " +
+            "the password into REDIS_PASSWORD or a file for --password-file, or use --ask-password"
+        })
+      }
+      const url = given ?? Option.getOrUndefined(yield* fromEnvironment("REDIS_URL")) ?? "redis://127.0.0.1:6379"
+      const username =
+        Option.getOrUndefined(flags.user) ??
+        (yield* Config.option(Config.String("REDIS_USERNAME")).pipe(Effect.map(Option.getOrUndefined)))
+      const password = yield* passwordOf(flags)
+      return Layer.mergeAll(
+        RedisInspector.layer({ prefix: chosenPrefix }),
+        Layer.succeed(Server, { json: flags.json, prefix: chosenPrefix, address: addressOf(url) })
+      ).pipe(
+        Layer.provideMerge(
+          IoRedis.layer({
+            url,
+            username,
+            ...(password === undefined ? {} : { password }),
+            connectionName: "waybill-cli",
+            startTimeout: Duration.seconds(5)
+          })
+        ),
+        Layer.catchTag("TransportError", (error) =>
+          Layer.effectContext<Services, ServerProblem, never>(toProblem(error))
+        )
+      )
+    })
+  )
+
+const passwordOf = Effect.fnUntraced(function* ({ askPassword, passwordFile }: Flags) {
+  if (askPassword) return yield* Prompt.run(Prompt.Password({ message: "Password" }))
+  if (Option.isSome(passwordFile)) {
+    const fs = yield* FileSystem.FileSystem
+    const text = yield* fs
+      .readFileString(passwordFile.value)
+      .pipe(Effect.mapError((error) => new Misuse({ detail: `cannot read the password file: ${error.message}` })))
+    return Redacted.make(text.split(/\r?\n/, 1)[0] ?? "")
+  }
+  return Option.getOrUndefined(yield* fromEnvironment("REDIS_PASSWORD"))
+})
+
+/** Host and port, without the rest: what may be shown. */
+const addressOf = (url: string | Redacted.Redacted<string>): string => {
+  try {
+    return new URL(typeof url === "string" ? url : Redacted.value(url)).host
+  } catch {
+    return "the server"
+  }
+}
+
+export type Services = Inspector.Inspector | IoRedis.IoRedis | Server
+
+/** What a transport says, with an exit code. */
+export const toProblem = (error: Transport.TransportError): ServerProblem =>
+  new ServerProblem({ detail: error.message })

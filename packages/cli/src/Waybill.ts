@@ -1,0 +1,22 @@
+/**
+ * The command and its parts.
+ *
+ * @module
+ */
+import { Command } from "effect/cli"
+import { dashboard } from "./commands/Dashboard.ts"
+import { dead } from "./commands/Dead.ts"
+import { consumers, pending, retries } from "./commands/Pending.ts"
+import { publish } from "./commands/Publish.ts"
+import { stats } from "./commands/Stats.ts"
+import { pause, resume } from "./commands/Steer.ts"
+import { tail } from "./commands/Tail.ts"
+import { topics } from "./commands/Topics.ts"
+import { flags, layer } from "./Server.ts"
+
+export const waybill = Command.make("waybill").pipe(
+  Command.withSharedFlags(flags),
+  Command.withDescription("Look at topics, groups and dead letters on Redis, and steer them"),
+  Command.withSubcommands([topics, stats, tail, publish, pending, retries, consumers, dead, pause, resume, dashboard]),
+  Command.provide((flags) => layer(flags))
+)

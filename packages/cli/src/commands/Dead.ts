@@ -1,0 +1,264 @@
+/**
+ * `waybill dead`: dead letters listed, shown, sent back and deleted. Sending back and deleting tell what they would do
+ * with `--dry-run`, and ask before they do it.
+ *
+ * @module
+ */
+import { Effect, Option, Schema, Stdio, Stream } from "effect"
+import { Argument, Command, Flag, Prompt } from "effect/cli"
+import { DeadLetters, Inspector, Topic } from "waybill"
+import { Misuse, NotConfirmed, NotThere } from "../Problem.ts"
+import { bodyText, instant, messageJson, print, safe, shortened, table } from "../Screen.ts"
+import { Server, toProblem } from "../Server.ts"
+import { pages } from "./Pages.ts"
+import { describeGroup, group, topic } from "./Target.ts"
+
+const filters = {
+  reason: Flag.String("reason").pipe(Flag.withDescription("Only those that died of this reason"), Flag.optional),
+  id: Flag.String("id").pipe(Flag.withDescription("Only the message with this id"), Flag.optional),
+  contains: Flag.String("contains").pipe(
+    Flag.withDescription("Only those whose body contains this text"),
+    Flag.optional
+  ),
+  before: Flag.Date("before").pipe(Flag.withDescription("Only those that died before this instant"), Flag.optional),
+  after: Flag.Date("after").pipe(Flag.withDescription("Only those that died at this instant or later"), Flag.optional)
+}
+
+interface Filters {
+  readonly reason: Option.Option<string>
+  readonly id: Option.Option<string>
+  readonly contains: Option.Option<string>
+  readonly before: Option.Option<Date>
+  readonly after: Option.Option<Date>
+}
+
+const fits =
+  ({ after, before, contains, id, reason }: Filters) =>
+  (letter: Inspector.DeadLetter): boolean =>
+    (Option.isNone(reason) || letter.reason === reason.value) &&
+    (Option.isNone(id) || letter.id === id.value) &&
+    (Option.isNone(contains) || bodyText(letter.body).includes(contains.value)) &&
+    (Option.isNone(before) || letter.diedAt < before.value.getTime()) &&
+    (Option.isNone(after) || letter.diedAt >= after.value.getTime())
+
+const list = Command.make(
+  "list",
+  {
+    topic,
+    group,
+    ...filters,
+    limit: Flag.Int("limit").pipe(
+      Flag.withAlias("n"),
+      Flag.withDescription("How many at most, 50 by default"),
+      Flag.withDefault(50)
+    )
+  },
+  Effect.fnUntraced(function* ({ group, limit, topic, ...filters }) {
+    const { json } = yield* Server
+    const inspector = yield* Inspector.Inspector
+    const info = yield* describeGroup(topic, group)
+    const found = yield* pages(
+      (page) => inspector.deadLetters(topic, group, page),
+      ({ entry }) => entry,
+      info.deadLetters
+    ).pipe(Stream.filter(fits(filters)), Stream.take(limit), Stream.runCollect)
+    yield* print(json, found.map(messageJson), () =>
+      found.length === 0
+        ? "No dead letter fits."
+        : `${table(
+            ["ENTRY", "ID", "REASON", "ATTEMPTS", "DIED", "BODY"],
+            found.map((letter) => [
+              letter.entry,
+              letter.id,
+              letter.reason,
+              letter.attempts,
+              instant(letter.diedAt),
+              shortened(safe(bodyText(letter.body)), 50)
+            ])
+          )}\n${found.length} shown of ${info.deadLetters.toLocaleString("en-US")} dead letters of ${group}.`
+    )
+  })
+).pipe(
+  Command.withDescription("List dead letters, oldest first"),
+  Command.withExamples([
+    { command: "waybill dead list orders billing --reason CardDeclined", description: "Those that died of one reason" }
+  ])
+)
+
+const show = Command.make(
+  "show",
+  { topic, group, entry: Argument.String("entry").pipe(Argument.withDescription("Its ENTRY in the list")) },
+  Effect.fnUntraced(function* ({ entry, group, topic }) {
+    const { json } = yield* Server
+    const inspector = yield* Inspector.Inspector
+    const info = yield* describeGroup(topic, group)
+    const found = yield* pages(
+      (page) => inspector.deadLetters(topic, group, page),
+      (letter) => letter.entry,
+      info.deadLetters
+    ).pipe(
+      Stream.filter((letter) => letter.entry === entry),
+      Stream.runHead
+    )
+    if (Option.isNone(found)) {
+      return yield* new NotThere({
+        what: `${group} of ${topic} has no dead letter ${safe(entry)}`,
+        hint: `\`waybill dead list ${topic} ${group}\` shows those it has`
+      })
+    }
+    const letter = found.value
+    yield* print(json, messageJson(letter), () =>
+      [
+        `entry      ${letter.entry}`,
+        `id         ${safe(letter.id)}`,
+        `reason     ${safe(letter.reason)}`,
+        `attempts   ${letter.attempts}`,
+        `published  ${instant(letter.publishedAt)}`,
+        `died       ${instant(letter.diedAt)}`,
+        `version    ${letter.version}`,
+        `key        ${letter.key === undefined ? "" : safe(letter.key)}`,
+        ...Object.entries(letter.headers).map(([name, value]) => `header     ${safe(name)}: ${safe(value)}`),
+        "",
+        "cause",
+        ...letter.cause.split("\n").map((line) => `  ${safe(line)}`),
+        "",
+        typeof letter.body === "string" ? "body" : "body (no text: base64)",
+        `  ${safe(bodyText(letter.body))}`
+      ].join("\n")
+    )
+  })
+).pipe(
+  Command.withDescription("Everything about one dead letter"),
+  Command.withExamples([
+    { command: "waybill dead show orders billing 1795447473548-0", description: "With its cause and its body" }
+  ])
+)
+
+const selection = {
+  topic,
+  group,
+  ...filters,
+  limit: Flag.Int("limit").pipe(
+    Flag.withAlias("n"),
+    Flag.withDescription("At most so many; all by default"),
+    Flag.optional
+  ),
+  dryRun: Flag.Boolean("dry-run").pipe(Flag.withDescription("Only count them"), Flag.withDefault(false)),
+  rate: Flag.Finite("rate").pipe(
+    Flag.withDescription("At most so many a second; as fast as possible by default"),
+    Flag.optional
+  ),
+  yes: Flag.Boolean("yes").pipe(Flag.withAlias("y"), Flag.withDescription("Do not ask"), Flag.withDefault(false))
+}
+
+const act = (verb: "redrive" | "discard") => {
+  const move = verb === "redrive" ? DeadLetters.redrive : DeadLetters.discard
+  return Effect.fnUntraced(function* ({
+    dryRun,
+    group,
+    limit,
+    rate,
+    topic,
+    yes,
+    ...filters
+  }: Filters & {
+    readonly topic: string
+    readonly group: string
+    readonly limit: Option.Option<number>
+    readonly dryRun: boolean
+    readonly rate: Option.Option<number>
+    readonly yes: boolean
+  }) {
+    const { json } = yield* Server
+    if (Option.isSome(rate) && !(rate.value > 0)) return yield* new Misuse({ detail: "--rate must be more than 0" })
+    const info = yield* describeGroup(topic, group)
+    // Whatever the payload is: a filter of this command looks at the text.
+    const raw = Topic.make(topic, { payload: Schema.Unknown })
+    const where = fits(filters)
+    const most = Option.getOrUndefined(limit)
+    const plan = yield* Effect.mapError(move(raw, group, { where, limit: most, dryRun: true }), toProblem)
+    if (dryRun || plan.selected === 0) {
+      return yield* print(
+        json,
+        { ...plan, dryRun },
+        () =>
+          `${plan.selected.toLocaleString("en-US")} of ${plan.examined.toLocaleString("en-US")} dead letters fit${dryRun ? ", nothing was done" : ""}.`
+      )
+    }
+    const question =
+      verb === "redrive"
+        ? `Send ${plan.selected.toLocaleString("en-US")} dead letters back to ${group} of ${topic}?`
+        : `Delete ${plan.selected.toLocaleString("en-US")} dead letters of ${group} of ${topic} for good?`
+    if (!yes) {
+      if (!(yield* (yield* Stdio.Stdio).stdinIsTerminal)) {
+        return yield* new NotConfirmed({ detail: `not done: ${question} There is no terminal to ask on; say --yes` })
+      }
+      if (!(yield* Prompt.run(Prompt.Confirm({ message: question, initial: false })))) {
+        return yield* new NotConfirmed({ detail: "not done" })
+      }
+    }
+    const progress = yield* showProgress(plan.selected, info.deadLetters)
+    const report = yield* move(raw, group, {
+      where: (letter) => {
+        const chosen = where(letter)
+        if (chosen) progress.step()
+        return chosen
+      },
+      limit: most,
+      ...(Option.isSome(rate) ? { ratePerSecond: rate.value } : {})
+    }).pipe(Effect.mapError(toProblem), Effect.ensuring(progress.end))
+    yield* print(
+      json,
+      { ...report, dryRun: false },
+      () =>
+        `${report.done.toLocaleString("en-US")} ${verb === "redrive" ? "sent back" : "deleted"}${
+          report.done < report.selected ? `; ${report.selected - report.done} were gone already` : ""
+        }.`
+    )
+  })
+}
+
+/** A bar on standard error, while that is a terminal. */
+const showProgress = Effect.fnUntraced(function* (selected: number, _total: number) {
+  const shown = yield* (yield* Stdio.Stdio).stderrIsTerminal
+  let done = 0
+  let drawn = -1
+  return {
+    step: () => {
+      done++
+      const part = Math.floor((done / selected) * 30)
+      if (!shown || part === drawn) return
+      drawn = part
+      process.stderr.write(`\r[${"=".repeat(part)}${" ".repeat(30 - part)}] ${done.toLocaleString("en-US")}`)
+    },
+    end: Effect.sync(() => {
+      if (shown && drawn >= 0) process.stderr.write("\n")
+    })
+  }
+})
+
+const redrive = Command.make("redrive", selection, act("redrive")).pipe(
+  Command.withDescription("Send dead letters back to their group, with a fresh count of attempts"),
+  Command.withExamples([
+    {
+      command: "waybill dead redrive orders billing --reason GatewayDown --dry-run",
+      description: "How many would go back"
+    },
+    {
+      command: "waybill dead redrive orders billing --reason GatewayDown --rate 100 --yes",
+      description: "A hundred a second, from a script"
+    }
+  ])
+)
+
+const discard = Command.make("discard", selection, act("discard")).pipe(
+  Command.withDescription("Delete dead letters for good"),
+  Command.withExamples([
+    { command: "waybill dead discard orders billing --before 2026-01-01", description: "Those that died last year" }
+  ])
+)
+
+export const dead = Command.make("dead").pipe(
+  Command.withDescription("Dead letters: list, show, redrive, discard"),
+  Command.withSubcommands([list, show, redrive, discard])
+)

@@ -1,0 +1,114 @@
+/**
+ * `waybill pending`, `waybill retries` and `waybill consumers`: who has what, and what waits.
+ *
+ * @module
+ */
+import { Clock, Effect, Stream } from "effect"
+import { Command, Flag } from "effect/cli"
+import { Inspector } from "waybill"
+import { age, bodyText, messageJson, print, safe, shortened, table } from "../Screen.ts"
+import { Server } from "../Server.ts"
+import { pages } from "./Pages.ts"
+import { describeGroup, group, topic } from "./Target.ts"
+
+const limit = Flag.Int("limit").pipe(
+  Flag.withAlias("n"),
+  Flag.withDescription("How many at most, 50 by default"),
+  Flag.withDefault(50),
+  Flag.filter(
+    (count) => count >= 1,
+    () => "at least 1"
+  )
+)
+
+export const pending = Command.make(
+  "pending",
+  { topic, group, limit },
+  Effect.fnUntraced(function* ({ group, limit, topic }) {
+    const { json } = yield* Server
+    const inspector = yield* Inspector.Inspector
+    const info = yield* describeGroup(topic, group)
+    const found = yield* pages(
+      (page) => inspector.pending(topic, group, page),
+      ({ position }) => position,
+      limit
+    ).pipe(Stream.runCollect)
+    yield* print(json, found.map(messageJson), () =>
+      found.length === 0
+        ? "Nothing is with a consumer."
+        : `${table(
+            ["ID", "CONSUMER", "ATTEMPT", "HELD", "BODY"],
+            found.map((one) => [
+              one.id,
+              one.consumer,
+              one.attempt,
+              age(one.heldMillis),
+              shortened(safe(bodyText(one.body)), 60)
+            ])
+          )}${more(info.pending - found.length)}`
+    )
+  })
+).pipe(
+  Command.withDescription("What consumers of a group have been given and have not settled"),
+  Command.withExamples([
+    { command: "waybill pending orders billing", description: "Who holds which message, and for how long" }
+  ])
+)
+
+export const retries = Command.make(
+  "retries",
+  { topic, group, limit },
+  Effect.fnUntraced(function* ({ group, limit, topic }) {
+    const { json } = yield* Server
+    const inspector = yield* Inspector.Inspector
+    const info = yield* describeGroup(topic, group)
+    const now = yield* Clock.currentTimeMillis
+    const found = yield* pages(
+      (page) => inspector.waiting(topic, group, page),
+      ({ position }) => position,
+      limit
+    ).pipe(Stream.runCollect)
+    yield* print(json, found.map(messageJson), () =>
+      found.length === 0
+        ? "Nothing waits for another attempt."
+        : `${table(
+            ["ID", "ATTEMPTS", "DUE", "CAUSE", "BODY"],
+            found.map((one) => [
+              one.id,
+              one.attempts,
+              one.dueAt <= now ? "now" : `in ${age(one.dueAt - now)}`,
+              shortened(safe(one.cause), 40),
+              shortened(safe(bodyText(one.body)), 60)
+            ])
+          )}${more(info.waiting - found.length)}`
+    )
+  })
+).pipe(
+  Command.withDescription("What waits for its next attempt"),
+  Command.withExamples([
+    { command: "waybill retries orders billing --limit 10", description: "The next ten that are due" }
+  ])
+)
+
+export const consumers = Command.make(
+  "consumers",
+  { topic, group },
+  Effect.fnUntraced(function* ({ group, topic }) {
+    const { json } = yield* Server
+    const info = yield* describeGroup(topic, group)
+    yield* print(json, info.consumers, () =>
+      info.consumers.length === 0
+        ? "No consumer of this group is alive."
+        : table(
+            ["CONSUMER", "PENDING"],
+            info.consumers.map(({ consumer, pending }) => [consumer, pending])
+          )
+    )
+  })
+).pipe(
+  Command.withDescription("The living consumers of a group"),
+  Command.withExamples([{ command: "waybill consumers orders billing", description: "Who works, and on how much" }])
+)
+
+const more = (count: number): string =>
+  count > 0 ? `\n... and ${count.toLocaleString("en-US")} more: --limit shows them` : ""

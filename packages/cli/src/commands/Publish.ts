@@ -1,0 +1,134 @@
+/**
+ * `waybill publish`: messages from standard input, one JSON value a line.
+ *
+ * @module
+ */
+import { Duration, Effect, Result, Schema, Stdio, Stream } from "effect"
+import { Command, Flag } from "effect/cli"
+import { Inspector, Producer, Topic } from "waybill"
+import { RedisStreams } from "waybill/redis"
+import { Misuse } from "../Problem.ts"
+import { print } from "../Screen.ts"
+import { Server, toProblem } from "../Server.ts"
+import { topic } from "./Target.ts"
+
+/** A line with `--envelope`: the payload, and what travels with it. */
+const Envelope = Schema.Struct({
+  payload: Schema.Unknown,
+  id: Schema.optional(Schema.NonEmptyString),
+  key: Schema.optional(Schema.String),
+  headers: Schema.optional(Schema.Record(Schema.String, Schema.String)),
+  /** Milliseconds. */
+  delay: Schema.optional(Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0)))
+})
+
+const decodeEnvelope = Schema.decodeUnknownEffect(Envelope)
+
+const batchSize = 500
+
+export const publish = Command.make(
+  "publish",
+  {
+    topic,
+    envelope: Flag.Boolean("envelope").pipe(
+      Flag.withDescription('Lines are {"payload": ..., "id"?, "key"?, "headers"?, "delay"?}; delay in ms'),
+      Flag.withDefault(false)
+    ),
+    header: Flag.KeyValuePair("header").pipe(
+      Flag.withDescription("name=value, for every message; may be given several times"),
+      Flag.withDefault<Record<string, string>>({})
+    ),
+    maxBytes: Flag.Int("max-bytes").pipe(
+      Flag.withDescription("Greatest size of a payload, 1 MiB by default"),
+      Flag.withDefault(1_048_576)
+    )
+  },
+  Effect.fnUntraced(function* ({ envelope, header, maxBytes, topic: name }) {
+    const { json, prefix } = yield* Server
+    const inspector = yield* Inspector.Inspector
+    const { pattern } = yield* Effect.mapError(inspector.describe(name), toProblem)
+    const layer = layers[pattern]
+    if (layer === undefined) {
+      return yield* new Misuse({
+        detail: `topic ${name} is of the pattern ${pattern}, to which this command cannot publish`
+      })
+    }
+    const counts = { read: 0, stored: 0, duplicate: 0 }
+
+    const parse = Effect.fnUntraced(function* (line: string, number: number) {
+      const wrong = (detail: string) =>
+        new Misuse({ detail: `line ${number}: ${detail}. The lines before it were published` })
+      const value = yield* Effect.try({
+        try: (): unknown => JSON.parse(line),
+        catch: (error) => wrong(`no JSON (${error instanceof Error ? error.message : String(error)})`)
+      })
+      if (!envelope) return { payload: value, options: { headers: header } }
+      const { delay, headers, id, key, payload } = yield* Effect.mapError(decodeEnvelope(value), (error) =>
+        wrong(error.message)
+      )
+      return {
+        payload,
+        key,
+        options: {
+          id,
+          headers: { ...header, ...headers },
+          ...(delay === undefined ? {} : { delay: Duration.millis(delay) })
+        }
+      }
+    })
+
+    yield* (yield* Stdio.Stdio).stdin.pipe(
+      Stream.mapError((error) => new Misuse({ detail: `cannot read standard input: ${error.message}` })),
+      Stream.decodeText,
+      Stream.splitLines,
+      Stream.zipWithIndex,
+      Stream.filter(([line]) => line.trim() !== ""),
+      // As values: a line that makes no sense must not overtake the lines before it.
+      Stream.mapEffect(([line, index]) => Effect.result(parse(line, index + 1))),
+      Stream.grouped(batchSize),
+      Stream.runForEach(
+        Effect.fnUntraced(function* (lines) {
+          const wrong = lines.find(Result.isFailure)
+          const batch = lines
+            .slice(0, wrong === undefined ? lines.length : lines.indexOf(wrong))
+            .flatMap(Result.match({ onFailure: () => [], onSuccess: (line) => [line] }))
+          counts.read += batch.length
+          const keys = new Map(batch.map(({ key, payload }) => [payload, key]))
+          const raw = Topic.make(name, { payload: Schema.Unknown, maxBytes, key: (payload) => keys.get(payload) })
+          const receipts = yield* Producer.publishAll(
+            raw,
+            batch.map(({ payload }) => payload),
+            (_, index) => batch[index]!.options // as many as payloads
+          )
+          for (const receipt of receipts) counts[receipt._tag === "Stored" ? "stored" : "duplicate"]++
+          if (wrong !== undefined) yield* Effect.fromResult(wrong)
+        })
+      ),
+      Effect.catchTag("TransportError", (error) => Effect.fail(toProblem(error))),
+      Effect.catchTag(["InvalidPayload", "PayloadTooLarge"], (error) =>
+        Effect.fail(new Misuse({ detail: error.message }))
+      ),
+      Effect.provide(layer(prefix))
+    )
+    yield* print(
+      json,
+      counts,
+      () =>
+        `${counts.stored.toLocaleString("en-US")} stored${counts.duplicate > 0 ? `, ${counts.duplicate.toLocaleString("en-US")} were there already` : ""}.`
+    )
+  })
+).pipe(
+  Command.withDescription("Publish messages from standard input, one JSON value a line"),
+  Command.withExamples([
+    { command: `echo '{"id":"o-1","cents":1200}' | waybill publish orders`, description: "One message" },
+    {
+      command: `jq -c '{payload: ., id: .orderId}' orders.json | waybill publish orders --envelope`,
+      description: "With ids, so that running it twice stores once"
+    }
+  ])
+)
+
+/** How to publish to a topic of each pattern. */
+const layers: Record<string, (prefix: string) => ReturnType<typeof RedisStreams.layer>> = {
+  streams: (prefix) => RedisStreams.layer({ prefix })
+}

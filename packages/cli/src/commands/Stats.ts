@@ -1,0 +1,100 @@
+/**
+ * `waybill stats`: backlog, pending, retries and dead letters of every group, once or again and again.
+ *
+ * @module
+ */
+import { Console, Effect, Option, Schedule, Stdio, Terminal } from "effect"
+import { Argument, Command, Flag } from "effect/cli"
+import { Inspector } from "waybill"
+import { age, print, table } from "../Screen.ts"
+import { Server, toProblem } from "../Server.ts"
+import { describe } from "./Target.ts"
+
+export const stats = Command.make(
+  "stats",
+  {
+    topic: Argument.String("topic").pipe(Argument.withDescription("Only this topic"), Argument.optional),
+    watch: Flag.Boolean("watch").pipe(
+      Flag.withAlias("w"),
+      Flag.withDescription("Look again every interval until interrupted; with --json, a line each time"),
+      Flag.withDefault(false)
+    ),
+    interval: Flag.Finite("interval").pipe(
+      Flag.withDescription("Seconds between looks, 2 by default"),
+      Flag.withDefault(2),
+      Flag.filter(
+        (seconds) => seconds >= 0.2,
+        () => "at least 0.2 seconds"
+      )
+    )
+  },
+  Effect.fnUntraced(function* ({ interval, topic, watch }) {
+    const { address, json } = yield* Server
+    const inspector = yield* Inspector.Inspector
+    const look = Option.match(topic, {
+      onNone: () =>
+        inspector.topics.pipe(
+          Effect.flatMap(Effect.forEach(inspector.describe, { concurrency: 32 })),
+          Effect.mapError(toProblem)
+        ),
+      onSome: (name) => Effect.map(describe(name), (info) => [info])
+    })
+    if (!watch) return yield* Effect.flatMap(look, (infos) => print(json, infos, () => text(infos)))
+
+    const terminal = yield* Terminal.Terminal
+    const clears = !json && (yield* (yield* Stdio.Stdio).stdoutIsTerminal)
+    let before: ReadonlyArray<Inspector.TopicInfo> = []
+    yield* look.pipe(
+      Effect.tap((infos) =>
+        Effect.gen(function* () {
+          if (json) return yield* Console.log(JSON.stringify(infos))
+          if (clears) yield* Effect.ignore(terminal.display("\u001b[2J\u001b[H"))
+          yield* Console.log(`${address}, every ${interval} s, ctrl-c ends\n\n${text(infos, before, interval)}`)
+          before = infos
+        })
+      ),
+      Effect.repeat(Schedule.spaced(interval * 1000))
+    )
+  })
+).pipe(
+  Command.withDescription("Backlog, pending, retries and dead letters of every group"),
+  Command.withExamples([
+    { command: "waybill stats --watch", description: "Look every two seconds" },
+    {
+      command: "waybill stats orders --json | jq '.[0].groups[] | select(.lag > 1000)'",
+      description: "Groups that are behind"
+    }
+  ])
+)
+
+const text = (
+  infos: ReadonlyArray<Inspector.TopicInfo>,
+  before: ReadonlyArray<Inspector.TopicInfo> = [],
+  seconds = 1
+): string => {
+  if (infos.length === 0) return "No topic was ever opened under this prefix."
+  const rows: Array<ReadonlyArray<string | number>> = []
+  for (const info of infos) {
+    if (info.groups.length === 0) rows.push([info.topic, "(no group)", info.depth, 0, "", 0, 0, 0, "", ""])
+    const earlier = before.find(({ topic }) => topic === info.topic)
+    for (const group of info.groups) {
+      const was = earlier?.groups.find((candidate) => candidate.group === group.group)
+      rows.push([
+        info.topic,
+        group.group,
+        group.lag,
+        group.pending,
+        group.pending === 0 ? "" : age(group.oldestPendingMillis),
+        group.waiting,
+        group.deadLetters,
+        group.consumers.length,
+        group.paused ? "paused" : group.consumers.length === 0 && group.lag + group.pending > 0 ? "nobody" : "",
+        was === undefined ? "" : trend(group.lag - was.lag, seconds)
+      ])
+    }
+  }
+  return table(["TOPIC", "GROUP", "LAG", "PENDING", "OLDEST", "WAITING", "DEAD", "CONSUMERS", "", ""], rows)
+}
+
+const trend = (change: number, seconds: number): string =>
+  change === 0 ? "" : `lag ${change > 0 ? "+" : "-"}${Math.round(Math.abs(change) / seconds).toLocaleString("en-US")}/s`

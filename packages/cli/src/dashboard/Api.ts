@@ -1,0 +1,53 @@
+/**
+ * What the dashboard's server and its page say to each other, as JSON. Types only: the page carries nothing of the server.
+ *
+ * @module
+ */
+import type { Inspector, Message } from "waybill"
+
+/** A message with its body as text; `base64` when the bytes are no text. */
+export type Json<A extends Message.Message> = Omit<A, "body"> & { readonly body: string; readonly base64?: true }
+
+export interface Overview {
+  /** The server's address and the prefix, to tell dashboards apart. */
+  readonly address: string
+  readonly prefix: string
+  /** Whether the page may change anything. */
+  readonly writes: boolean
+  /** Milliseconds since the epoch, by the clock of the dashboard's server. */
+  readonly now: number
+  readonly topics: ReadonlyArray<Inspector.TopicInfo>
+}
+
+export interface Page<A> {
+  readonly items: ReadonlyArray<A>
+}
+
+export type Stored = Json<Inspector.StoredMessage>
+export type Pending = Json<Inspector.PendingMessage>
+export type Waiting = Json<Inspector.WaitingMessage>
+export type Dead = Json<Inspector.DeadLetter>
+
+/** Where one message is, in each group that still has it. */
+export interface Life {
+  readonly message: Stored | undefined
+  readonly groups: ReadonlyArray<{
+    readonly group: string
+    readonly pending: Pending | undefined
+    readonly waiting: Waiting | undefined
+    readonly dead: ReadonlyArray<Dead>
+  }>
+}
+
+/** Which dead letters are meant: the named ones, or all that died of a reason. */
+export interface Selection {
+  readonly entries?: ReadonlyArray<string> | undefined
+  readonly reason?: string | undefined
+  readonly dryRun: boolean
+}
+
+export interface Report {
+  readonly examined: number
+  readonly selected: number
+  readonly done: number
+}

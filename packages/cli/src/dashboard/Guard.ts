@@ -1,0 +1,64 @@
+/**
+ * Who may ask what of the dashboard: nothing is answered to a page of somebody else, and nothing is changed without the
+ * token that was printed where the dashboard was started.
+ *
+ * A browser sends requests on behalf of any page. So a request must name us as its host (a stranger's name that resolves
+ * to this machine does not), must not come from another origin, and what changes something carries the token in a header
+ * that no form and no image can send.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto"
+import { Equal, Option, Redacted } from "effect"
+import { type HttpServerRequest, HttpServerResponse } from "effect/http"
+
+export interface Rules {
+  /** The names by which this server may be asked for, with the port. */
+  readonly hosts: ReadonlyArray<string>
+  readonly token: Redacted.Redacted<string>
+  readonly writes: boolean
+  /** Whether looking needs the token as well: it does where others can reach the server. */
+  readonly guarded: boolean
+}
+
+const refuse = (status: number, why: string): HttpServerResponse.HttpServerResponse =>
+  HttpServerResponse.jsonUnsafe({ why }, { status })
+
+/** Why the request is refused, if it is. */
+export const refusal = (
+  rules: Rules,
+  request: HttpServerRequest.HttpServerRequest,
+  asks: "page" | "read" | "write"
+): Option.Option<HttpServerResponse.HttpServerResponse> => {
+  const { host, origin } = request.headers
+  if (host === undefined || !rules.hosts.includes(host.toLowerCase())) {
+    return Option.some(refuse(421, `this server is not ${host ?? "without a name"}`))
+  }
+  if (origin !== undefined && origin.toLowerCase() !== `http://${host.toLowerCase()}`) {
+    return Option.some(refuse(403, "requests of other pages are not answered"))
+  }
+  if (asks === "page") return Option.none()
+  if (asks === "write" && !rules.writes) {
+    return Option.some(refuse(403, "this dashboard only looks: start it with --allow-writes to change things"))
+  }
+  if ((asks === "write" || rules.guarded) && !authorized(rules.token, request.headers["authorization"])) {
+    return Option.some(refuse(401, "the token is missing or wrong: open the address that was printed at the start"))
+  }
+  return Option.none()
+}
+
+const authorized = (token: Redacted.Redacted<string>, header: string | undefined): boolean =>
+  // Comparing what was hashed tells nothing by the time it takes.
+  header !== undefined && Equal.equals(digest(header), digest(`Bearer ${Redacted.value(token)}`))
+
+const digest = (text: string): string => createHash("sha256").update(text).digest("hex")
+
+/** For every answer: nothing of others runs on our page, nothing of ours in theirs. */
+export const headers: Readonly<Record<string, string>> = {
+  "content-security-policy":
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  "x-content-type-options": "nosniff",
+  "referrer-policy": "no-referrer",
+  "cross-origin-resource-policy": "same-origin",
+  "cache-control": "no-store"
+}

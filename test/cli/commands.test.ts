@@ -1,0 +1,241 @@
+/**
+ * Every command of `waybill` on a real server, as a process: what it prints, for people and for programs, and how it ends.
+ */
+import { assert, layer } from "@effect/vitest"
+import { RedisServer } from "@waybill/testing"
+import { Deferred, Effect, Layer, References, Schedule, Schema } from "effect"
+import { Consumer, Producer, Topic } from "waybill"
+import { IoRedis, RedisStreams } from "waybill/redis"
+import { run, until } from "./Terminal.ts"
+
+class Declined extends Schema.TaggedError<Declined>()("Declined", {}) {}
+class Busy extends Schema.TaggedError<Busy>()("Busy", {}) {}
+
+const Orders = Topic.make("orders", { payload: Schema.Struct({ id: Schema.String, cents: Schema.Int }) })
+
+/** One order declined, one busy for an hour, one with a handler that does not end, and what nobody has looked at. */
+const scene = Effect.gen(function* () {
+  const { url } = yield* RedisServer.RedisServer
+  const entered = yield* Deferred.make<void>()
+  const Billing = Consumer.make(Orders, { group: "billing", concurrency: 8, shutdown: "1 second" }).pipe(
+    Consumer.process((order) =>
+      order.id === "declined"
+        ? Effect.fail(new Declined())
+        : order.id === "busy"
+          ? Effect.fail(new Busy())
+          : order.id === "slow"
+            ? Effect.andThen(Deferred.succeed(entered, undefined), Effect.never)
+            : Effect.void
+    ),
+    Consumer.onFailure({
+      Declined: Consumer.deadLetter("Declined"),
+      Busy: Consumer.retry(Schedule.spaced("1 hour"))
+    }),
+    Consumer.layer
+  )
+  const context = yield* Layer.build(
+    Billing.pipe(Layer.provideMerge(RedisStreams.layer()), Layer.provideMerge(IoRedis.layer({ url })))
+  )
+  yield* Producer.publishAll(
+    Orders,
+    ["declined", "busy", "slow"].map((id) => ({ id, cents: 100 })),
+    ({ id }) => ({ id })
+  ).pipe(Effect.provideContext(context))
+  yield* Deferred.await(entered)
+  const json = (args: ReadonlyArray<string>) =>
+    Effect.map(run([...args, "--json"], { url }), ({ err, out }) => {
+      assert.notStrictEqual(out, "", err)
+      return JSON.parse(out)
+    })
+  // What was settled is in the store a moment after its handler has ended.
+  yield* json(["stats", "orders"]).pipe(
+    Effect.flatMap(([info]) =>
+      info.groups[0].deadLetters === 1 && info.groups[0].waiting === 1 ? Effect.void : Effect.fail("not yet")
+    ),
+    Effect.retry(Schedule.spaced("50 millis").pipe(Schedule.upTo({ times: 100 })))
+  )
+  return { url, context, json }
+}).pipe(Effect.provideService(References.MinimumLogLevel, "None"))
+
+layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })("waybill", (it) => {
+  it.effect(
+    "shows what there is, and steers it",
+    () =>
+      Effect.gen(function* () {
+        const { json, url } = yield* scene
+        const read = (...args: ReadonlyArray<string>) => Effect.map(run(args, { url }), ({ out }) => out)
+
+        assert.match(yield* read("topics"), /TOPIC +PATTERN.*\norders +streams/)
+        assert.strictEqual((yield* json(["topics"]))[0].topic, "orders")
+        assert.match(yield* read("stats"), /orders +billing +0 +1 .* 1 +1 +1/)
+
+        const [pending] = yield* json(["pending", "orders", "billing"])
+        assert.strictEqual(pending.id, "slow")
+        assert.strictEqual(pending.attempt, 1)
+        assert.deepStrictEqual(JSON.parse(pending.body), { id: "slow", cents: 100 })
+        assert.match(yield* read("pending", "orders", "billing"), /slow +\S+ +1 /)
+
+        const [waiting] = yield* json(["retries", "orders", "billing"])
+        assert.strictEqual(waiting.id, "busy")
+        assert.strictEqual(waiting.attempts, 1)
+        assert.include(waiting.cause, "Busy")
+        assert.isAbove(waiting.dueAt, Date.now())
+        assert.match(yield* read("retries", "orders", "billing"), /busy +1 +in 59 min/)
+
+        const consumers = yield* json(["consumers", "orders", "billing"])
+        assert.deepStrictEqual(
+          consumers.map(({ pending }: { pending: number }) => pending),
+          [1]
+        )
+
+        const [letter] = yield* json(["dead", "list", "orders", "billing"])
+        assert.strictEqual(letter.id, "declined")
+        assert.deepStrictEqual(yield* json(["dead", "list", "orders", "billing", "--reason", "Other"]), [])
+        assert.include(yield* read("dead", "show", "orders", "billing", letter.entry), "reason     Declined")
+
+        assert.strictEqual((yield* run(["pause", "orders", "billing"], { url })).code, 0)
+        assert.isTrue((yield* json(["stats", "orders"]))[0].groups[0].paused)
+        assert.strictEqual((yield* run(["resume", "orders", "billing"], { url })).code, 0)
+        assert.isFalse((yield* json(["stats", "orders"]))[0].groups[0].paused)
+
+        const plan = yield* json(["dead", "redrive", "orders", "billing", "--dry-run"])
+        assert.deepStrictEqual(plan, { examined: 1, selected: 1, done: 0, dryRun: true })
+        const refused = yield* run(["dead", "redrive", "orders", "billing"], { url })
+        assert.strictEqual(refused.code, 5)
+        assert.match(refused.err, /^waybill: not done: Send 1 dead letters back.*--yes\n$/)
+        assert.strictEqual((yield* json(["dead", "redrive", "orders", "billing", "--yes"])).done, 1)
+        // It is declined again, and then it is deleted.
+        yield* json(["dead", "discard", "orders", "billing", "--id", "declined", "--yes"]).pipe(
+          Effect.flatMap(({ done }) => (done === 1 ? Effect.void : Effect.fail("not dead again yet"))),
+          Effect.retry(Schedule.spaced("50 millis").pipe(Schedule.upTo({ times: 100 })))
+        )
+        assert.deepStrictEqual(yield* json(["dead", "list", "orders", "billing"]), [])
+      }).pipe(Effect.scoped),
+    60_000
+  )
+
+  it.effect(
+    "publishes lines, once for each id, and says which line makes no sense",
+    () =>
+      Effect.gen(function* () {
+        const { url } = yield* RedisServer.RedisServer
+        const lines = [
+          '{"payload":{"n":1},"id":"one","headers":{"a":"b"}}',
+          '{"payload":{"n":2},"id":"two","key":"k"}',
+          ""
+        ]
+        const stdin = lines.join("\n")
+        const args = ["publish", "lines", "--envelope", "--json"]
+        assert.deepStrictEqual(JSON.parse((yield* run(args, { url, stdin })).out), { read: 2, stored: 2, duplicate: 0 })
+        assert.deepStrictEqual(JSON.parse((yield* run(args, { url, stdin })).out), { read: 2, stored: 0, duplicate: 2 })
+
+        const bad = yield* run(["publish", "lines"], { url, stdin: '"good"\n{no json\n"never"\n' })
+        assert.strictEqual(bad.code, 1)
+        assert.match(bad.err, /^waybill: line 2: no JSON .*The lines before it were published\n$/)
+        const stored = (yield* run(["tail", "lines", "--json"], { url })).out
+          .trim()
+          .split("\n")
+          .map((line) => JSON.parse(line))
+        assert.deepStrictEqual(
+          stored.map(({ body, id, key }) => [body, key ?? null, id === "one" || id === "two" ? id : "assigned"]),
+          [
+            ['{"n":1}', null, "one"],
+            ['{"n":2}', "k", "two"],
+            ['"good"', null, "assigned"]
+          ]
+        )
+      }),
+    60_000
+  )
+
+  it.effect(
+    "follows a topic without consuming, and what it prints cannot steer the terminal",
+    () =>
+      Effect.gen(function* () {
+        const { url } = yield* RedisServer.RedisServer
+        const publish = (stdin: string) => run(["publish", "followed"], { url, stdin })
+        yield* publish('"first"\n')
+        let sent = false
+        const seen = yield* until(
+          ["tail", "followed", "--follow"],
+          { url },
+          (out) => out.includes("second"),
+          (out) => {
+            if (sent || !out.includes("first")) return
+            sent = true
+            Effect.runFork(publish('"\\u001b[2J second \\u202e"\n'))
+          }
+        )
+        assert.notInclude(seen.out, "\u001b[2J")
+        assert.include(seen.out, "\\u001b[2J second")
+        assert.strictEqual(seen.code, 130)
+        const [info] = JSON.parse((yield* run(["stats", "followed", "--json"], { url })).out)
+        assert.deepStrictEqual([info.depth, info.groups.length], [2, 0])
+      }),
+    60_000
+  )
+
+  it.effect(
+    "looks again and again with --watch",
+    () =>
+      Effect.gen(function* () {
+        const { url } = yield* RedisServer.RedisServer
+        yield* run(["publish", "watched"], { url, stdin: "1\n" })
+        const { code, out } = yield* until(
+          ["stats", "watched", "--watch", "--interval", "0.2", "--json"],
+          { url },
+          (text) => text.split("\n").length > 3
+        )
+        assert.strictEqual(code, 130)
+        assert.strictEqual(JSON.parse(out.split("\n")[1] ?? "")[0].topic, "watched")
+      }),
+    60_000
+  )
+
+  it.effect(
+    "tells scripts by its exit code what went wrong, in one line that helps",
+    () =>
+      Effect.gen(function* () {
+        const { url } = yield* RedisServer.RedisServer
+        const cases = [
+          [["stats", "nope"], url, 3, /^waybill: there is no topic nope\. /],
+          [["pending", "orders-nowhere", "g"], url, 3, /no topic orders-nowhere/],
+          [
+            ["topics"],
+            "redis://127.0.0.1:1",
+            2,
+            /no connection to Redis at 127\.0\.0\.1:1 within 5s.*Start a server there/
+          ],
+          [["topics", "--url", "redis://u:secret@127.0.0.1:1"], url, 1, /REDIS_PASSWORD/],
+          [["topics", "--prefix", "a b"], url, 1, /"a b" is no prefix/],
+          [["dead", "redrive"], url, 1, /Missing required argument: topic/],
+          [["nonsense"], url, 1, /nonsense/]
+        ] as const
+        for (const [args, address, code, message] of cases) {
+          const ended = yield* run(args, { url: address })
+          assert.strictEqual(ended.code, code, args.join(" "))
+          assert.match(ended.err + ended.out, message)
+          assert.notInclude(ended.err + ended.out, "secret")
+        }
+        const help = yield* run(["dead", "redrive", "--help"], { url })
+        assert.strictEqual(help.code, 0)
+        assert.include(help.out, "waybill dead redrive orders billing --reason GatewayDown --dry-run")
+        assert.include((yield* run(["--completions", "bash"], { url })).out, "waybill")
+      }),
+    60_000
+  )
+
+  it.effect(
+    "takes the password from a file or the environment",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* RedisServer.make({ args: ["--requirepass", "geheim"] })
+        const url = `redis://127.0.0.1:${server.port}`
+        const refused = yield* run(["topics"], { url })
+        assert.strictEqual(refused.code, 2)
+        assert.match(refused.err, /Check the user name and password/)
+        assert.strictEqual((yield* run(["topics"], { url, env: { REDIS_PASSWORD: "geheim" } })).code, 0)
+      }).pipe(Effect.scoped),
+    60_000
+  )
+})
