@@ -28,11 +28,14 @@ export const headersOf = (json: string): Headers | undefined => {
   } catch {
     return undefined
   }
-  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) return undefined
-  return Object.values(parsed).every((value) => typeof value === "string")
-    ? (parsed as Headers) // just looked at every value
-    : undefined
+  return isHeaders(parsed) ? parsed : undefined
 }
+
+export const isHeaders = (value: unknown): value is Headers =>
+  typeof value === "object" &&
+  value !== null &&
+  !Array.isArray(value) &&
+  Object.values(value).every((each) => typeof each === "string")
 
 export const wholeOf = (text: string | undefined): number | undefined =>
   text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : undefined
