@@ -2,9 +2,12 @@ import { assert, describe, it } from "@effect/vitest"
 import { Array as Arr, Duration, Effect } from "effect"
 import { TestClock } from "effect/testing"
 import { type Message, Settlement, Transport } from "waybill"
-import { MemoryStreams } from "waybill/memory"
+import { MemoryLists, MemoryStreams } from "waybill/memory"
 
-const patterns = [["MemoryStreams", MemoryStreams]] as const
+const patterns = [
+  ["MemoryStreams", MemoryStreams],
+  ["MemoryLists", MemoryLists]
+] as const
 
 const outgoing = (body: string): Message.Outgoing => ({
   id: undefined,

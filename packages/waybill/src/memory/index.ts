@@ -1,1 +1,2 @@
+export * as MemoryLists from "./MemoryLists.ts"
 export * as MemoryStreams from "./MemoryStreams.ts"

@@ -39,6 +39,11 @@ export class Fifo<A> {
     return this.#items[this.#head]
   }
 
+  /** Takes the newest one. */
+  pop(): A | undefined {
+    return this.length === 0 ? undefined : this.#items.pop()
+  }
+
   shift(): A | undefined {
     if (this.#head === this.#items.length) return undefined
     const item = this.#items[this.#head]

@@ -19,7 +19,7 @@ export class Log implements Source {
     this.#maxLength = maxLength
   }
 
-  get depth(): number {
+  depth(): number {
     return this.#messages.length
   }
 

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { GroupInfo } from "../../Inspector.ts"
 import type { Event } from "../../Lifecycle.ts"
 import type { Message } from "../../Message.ts"
 import type { TopicConflict } from "../../Transport.ts"
@@ -39,8 +40,8 @@ export interface Source {
   readonly add: (message: Stored, now: number) => void
   /** Drops what is too much or too old. */
   readonly trim: (now: number) => void
-  /** How many messages it keeps. */
-  readonly depth: number
+  /** How many messages are in the store, when its groups stand like this. */
+  readonly depth: (groups: ReadonlyArray<GroupInfo>) => number
   /** What it keeps, in the order of delivery, each with a name that nothing else in here has. */
   readonly entries: () => Iterable<readonly [position: string, message: Stored]>
   /** Where a new group begins. */

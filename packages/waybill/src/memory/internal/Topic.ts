@@ -132,14 +132,15 @@ export class Topic implements Home {
   describe(now: number): TopicInfo {
     this.promote(now)
     this.#source.trim(now)
+    const groups = Array.from(this.#groups.values(), (group) => group.describe(now))
     return {
       topic: this.name,
       pattern: this.#pattern.name,
-      depth: this.#source.depth,
+      depth: this.#source.depth(groups),
       published: this.#published,
       delayed: this.#delayed.length,
       nextDelayedAt: this.#delayed.nextDue,
-      groups: Array.from(this.#groups.values(), (group) => group.describe(now))
+      groups
     }
   }
 

@@ -1,0 +1,69 @@
+/**
+ * A work queue in the memory of this process. At least once: each message is delivered to one consumer at a time, until
+ * one of them settles it. What is not settled dies with the process.
+ *
+ * It answers like `RedisLists`, without a server, and all its time is the caller's `Clock`.
+ *
+ * @module
+ */
+import type * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import type { Inspector } from "../Inspector.ts"
+import { type LimitOptions, limitsOf } from "../internal/Limits.ts"
+import type { AtLeastOnce, AtMostOnce, Receiver, Transport } from "../Transport.ts"
+import * as MemoryReceiver from "./internal/MemoryReceiver.ts"
+import { type Order, Queue } from "./internal/Queue.ts"
+import * as Store from "./internal/Store.ts"
+
+/**
+ * @category models
+ */
+export interface Options extends LimitOptions {
+  /**
+   * Which message is next: the oldest (`fifo`, the default), the newest (`lifo`), or the oldest of the highest priority
+   * (`priority`). What comes back from a consumer goes first in any case.
+   */
+  readonly order?: Order
+}
+
+const pattern = "lists"
+
+/**
+ * A store of its own with every build: two programs share messages by sharing the layer. A topic is one queue, and the
+ * first group that joins owns it; another one fails with `TopicConflict`. Throws on a duration of nothing, or a count that is
+ * not a whole number from 1: those are bugs.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Layer, Schema } from "effect"
+ * import { Consumer, Topic } from "waybill"
+ * import { MemoryLists } from "waybill/memory"
+ *
+ * const Resize = Topic.make("resize", { payload: Schema.Struct({ image: Schema.String }) })
+ *
+ * const Resizer = Consumer.make(Resize, { group: "resizer" }).pipe(
+ *   Consumer.process(() => Effect.void),
+ *   Consumer.layer,
+ *   Layer.provide(MemoryLists.layer({ order: "priority" }))
+ * )
+ * ```
+ *
+ * @category layers
+ */
+export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector | AtLeastOnce | AtMostOnce> => {
+  const { order = "fifo" } = options
+  return Layer.effectContext(
+    Store.make({ name: pattern, limits: limitsOf(options), source: (place) => new Queue(place, order) })
+  )
+}
+
+/**
+ * For as long as the scope is open, the receiver behaves like one whose process stands still: it takes nothing and
+ * renews nothing, so that others take its deliveries over once the lease has passed. For tests; it dies on a receiver of
+ * another transport.
+ *
+ * @category testing
+ */
+export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Scope> =>
+  MemoryReceiver.silence(receiver, "MemoryLists", pattern)

@@ -1,0 +1,78 @@
+/**
+ * The messages of a work queue that nobody has taken yet. They belong to one group, the first that joins, and each leaves
+ * the queue when it is taken.
+ *
+ * @module
+ */
+import type { GroupInfo } from "../../Inspector.ts"
+import type { Headers } from "../../Message.ts"
+import { TopicConflict } from "../../Transport.ts"
+import { Fifo } from "./Fifo.ts"
+import type { Cursor, Place, Source, Stored } from "./Source.ts"
+
+export type Order = "fifo" | "lifo" | "priority"
+
+const normal = 1
+
+/** Which of the lanes: high, normal, low. */
+const laneOf = ({ priority }: Headers): number => (priority === "high" ? 0 : priority === "low" ? 2 : normal)
+
+export class Queue implements Source, Cursor {
+  readonly #lanes = [new Fifo<Stored>(), new Fifo<Stored>(), new Fifo<Stored>()] as const
+  readonly #place: Place
+  readonly #order: Order
+  #owner: string | undefined
+
+  constructor(place: Place, order: Order) {
+    this.#place = place
+    this.#order = order
+  }
+
+  /** What was taken belongs to the queue until it is settled. */
+  depth(groups: ReadonlyArray<GroupInfo>): number {
+    return groups.reduce((sum, { pending, waiting }) => sum + pending + waiting, this.lag)
+  }
+
+  *entries(): Iterable<readonly [string, Stored]> {
+    for (const [number, lane] of this.#lanes.entries()) {
+      const messages = lane.entries().map((message, i) => [`${number}:${lane.first + i}`, message] as const)
+      yield* this.#order === "lifo" ? messages.toReversed() : messages
+    }
+  }
+
+  get lag(): number {
+    const [high, middle, low] = this.#lanes
+    return high.length + middle.length + low.length
+  }
+
+  add(message: Stored): void {
+    const lane = this.#order === "priority" ? laneOf(message.headers) : normal
+    this.#lanes[lane]?.push(message)
+  }
+
+  trim(): void {}
+
+  join(group: string, start: "earliest" | "latest"): Cursor | TopicConflict {
+    if (this.#owner !== undefined) {
+      const [expected, found] = [group, this.#owner].map((name) => `the queue of group ${name}`) as [string, string]
+      return new TopicConflict({ topic: this.#place.topic, expected, found })
+    }
+    this.#owner = group
+    if (start === "latest") for (const lane of this.#lanes) while (lane.shift() !== undefined);
+    return this
+  }
+
+  next(): Stored | undefined {
+    for (const lane of this.#lanes) {
+      const message = this.#order === "lifo" ? lane.pop() : lane.shift()
+      if (message !== undefined) return message
+    }
+    return undefined
+  }
+
+  missed(): number {
+    return 0
+  }
+
+  settled(): void {}
+}
