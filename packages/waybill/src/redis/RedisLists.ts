@@ -91,6 +91,7 @@ export const layer = (
               pattern: ListSource.pattern,
               scripts,
               keys: ListSource.keysOf(keys),
+              expires: false,
               listen: () => Effect.void
             },
             subscription,

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { Gap } from "../../../Gap.ts"
 import type { Body, Headers } from "../../../Message.ts"
 import { millisOf } from "../Entry.ts"
 import type { Held } from "../Holdings.ts"
@@ -24,6 +25,7 @@ export class CustodyDelivery implements Held {
   readonly fence: number
   /** What the set of what its consumer holds has for it: the id, and behind `#` the fence, when it is not the first. */
   readonly receipt: string
+  gap: Gap | undefined = undefined
   renewedAt: number
   readonly takenAt: number
   holder: object | undefined = undefined

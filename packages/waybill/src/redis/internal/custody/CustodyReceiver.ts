@@ -20,6 +20,7 @@ import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import type { Delivery } from "../../../Delivery.ts"
+import type { Gap } from "../../../Gap.ts"
 import type { DeadLetterCap } from "../../../internal/Limits.ts"
 import type { Lifecycle } from "../../../Lifecycle.ts"
 import * as Settlement from "../../../Settlement.ts"
@@ -112,6 +113,10 @@ export class CustodyReceiver implements Receiver {
   #beats = 0
   readonly #looks = new Set<{ readonly after: number; readonly done: () => void }>()
   #dueAt = Infinity
+  /** How many messages were gone when their turn came, as far as we were told, and of how many no delivery has told. */
+  #gone = 0
+  #missed = 0
+  #lastId: string | undefined
 
   constructor(options: ReceiverOptions) {
     this.#options = options
@@ -208,7 +213,10 @@ export class CustodyReceiver implements Receiver {
 
   readonly start: Effect.Effect<void, TransportError> = Effect.gen({ self: this }, function* () {
     yield* Scope.provide(
-      this.#options.supply.listen((millis) => this.wake(millis)),
+      this.#options.supply.listen(
+        (millis) => this.wake(millis),
+        (reason) => this.#holdings.fail(this.#failureOf(reason))
+      ),
       this.#listening
     )
     const result = yield* Effect.result(this.#join(false))
@@ -347,7 +355,8 @@ export class CustodyReceiver implements Receiver {
     const mine = this.#keys
     const script = supply.scripts.take
     return Effect.gen({ self: this }, function* () {
-      if (this.#unsure) yield* this.#handBackUnknown()
+      const asked = this.#unsure
+      if (asked) yield* this.#handBackUnknown()
       // What becomes ready from now on may come too late for this take.
       this.#promising = false
       this.#taking = true
@@ -364,7 +373,7 @@ export class CustodyReceiver implements Receiver {
             mine.suspects,
             mine.marks
           ],
-          [this.consumer, count, this.#holdsSuspect ? 0 : 1],
+          [this.consumer, count, this.#holdsSuspect ? 0 : 1, asked ? 1 : 0],
           { buffers: true }
         )
         .pipe(
@@ -377,7 +386,7 @@ export class CustodyReceiver implements Receiver {
           )
         )
       // The reply table of the script: bytes where it has strings.
-      const [tag, members, lengths, attempts, records, suspect, gone] = reply as Taken
+      const [tag, members, lengths, attempts, records, suspect, gone, holes] = reply as Taken
       switch (String(tag)) {
         case "OK":
           break
@@ -397,9 +406,16 @@ export class CustodyReceiver implements Receiver {
       }
       const taken = this.#decode(members, lengths, attempts, records, now)
       if (suspect === 1) this.#suspect = taken[0]
-      if (taken.length + gone >= count) this.#promising = true
-      if (gone > 0) yield* lifecycle.report({ _tag: "Truncated", topic, group: this.#group, count: gone })
-      if (taken.length === 0) return
+      const missed = gone < 0 ? 0 : gone < this.#gone ? gone : gone - this.#gone
+      if (gone >= 0) this.#gone = gone
+      if (taken.length + missed >= count) this.#promising = true
+      if (missed > 0 && !supply.expires) {
+        yield* lifecycle.report({ _tag: "Truncated", topic, group: this.#group, count: missed })
+      }
+      if (supply.expires) yield* this.#tellGaps(taken, missed, holes.toString("latin1"))
+      const last = taken.at(-1)
+      if (last === undefined) return
+      this.#lastId = last.id
       this.#takeLimit = Math.min(takeLimit, Math.max(1, Math.floor((takeBytes * taken.length) / (records.length + 1))))
       this.#holdings.add(taken)
     })
@@ -431,6 +447,31 @@ export class CustodyReceiver implements Receiver {
     return taken
   }
 
+  /** `missed` are gone, of them in the holes so many as they say; the rest of them an answer told of that was lost. */
+  #tellGaps(taken: ReadonlyArray<CustodyDelivery>, missed: number, holes: string): Effect.Effect<void> {
+    return Effect.gen({ self: this }, function* () {
+      const { lifecycle, topic } = this.#options
+      this.#missed += missed
+      if (this.#missed === 0 || taken.length === 0) return
+      const pairs = holes === "" ? [] : holes.split(" ").map(Number)
+      const before = new Map<number, number>()
+      for (let i = 0; i + 1 < pairs.length; i += 2) before.set((pairs[i] ?? 0) - 1, pairs[i + 1] ?? 0)
+      const behind = before.get(taken.length) ?? 0
+      let inside = 0
+      for (let i = 1; i < taken.length; i++) inside += before.get(i) ?? 0
+      before.set(0, this.#missed - inside - behind)
+      this.#missed = behind
+      for (const [i, delivery] of taken.entries()) {
+        const count = before.get(i) ?? 0
+        if (count === 0) continue
+        const after = i === 0 ? this.#lastId : taken[i - 1]?.id
+        const gap: Gap = { missed: count, after, before: delivery.id, reason: "expired" }
+        delivery.gap = gap
+        yield* lifecycle.report({ _tag: "Gap", topic, group: this.#group, consumer: this.consumer, gap })
+      }
+    })
+  }
+
   get #holdsSuspect(): boolean {
     return this.#suspect !== undefined && this.#holdings.find(this.#suspect) === this.#suspect
   }
@@ -443,7 +484,8 @@ export class CustodyReceiver implements Receiver {
       const key = mine.processing(this.consumer)
       const members = yield* commands.run("smembers", (client) => client.smembers(key), { key })
       const known = new Set(this.#holdings.all().map(({ receipt }) => receipt))
-      const unknown = members.filter((member) => !known.has(member))
+      // In the order in which they were made, as far as their last number tells.
+      const unknown = members.filter((member) => !known.has(member)).sort((a, b) => nth(a) - nth(b))
       for (let i = 0; i < unknown.length; i += moveLimit) {
         yield* evaluate(
           commands,
@@ -687,8 +729,11 @@ type Taken = readonly [
   attempts: Buffer,
   records: Buffer,
   suspect: 0 | 1,
-  gone: number
+  gone: number,
+  holes: Buffer
 ]
+
+const nth = (member: string): number => Number(/(\d*)(?:#\d+)?$/.exec(member)?.[1])
 
 const stopped = new Disconnected({ ambiguous: false, cause: new Error("the receiver is closed") })
 

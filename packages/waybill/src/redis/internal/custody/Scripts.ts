@@ -185,10 +185,11 @@ return {'OK', alive and 1 or 0, redis.call('HEXISTS', state, 'paused'), (#again 
    * | 1 | consumer |
    * | 2 | how many at most, up to 1000 |
    * | 3 | 1: one of them may be a suspect |
+   * | 4 | 1: an answer was lost, say in any case how many are gone |
    *
    * | reply | |
    * |---|---|
-   * | `OK`, members, lengths, attempts, records, suspect, gone | members: with a blank between, those that came back first. lengths: of their records in bytes, the same way. attempts: of those that came back. records: all in one. suspect = 1: the first is one. gone: ids that stand for nothing any more |
+   * | `OK`, members, lengths, attempts, records, suspect, gone, holes | members: with a blank between, those that came back first. lengths: of their records in bytes, the same way. attempts: of those that came back. records: all in one. suspect = 1: the first is one. gone: how many ids this consumer was due since it joined that stood for nothing any more, -1 when none was added. holes: where they were, as pairs: before which of the members, from 1, and how many |
    * | `EXPIRED` | the heartbeat has run out: what it took now could be taken from it in the same moment |
    * | `PAUSED` | |
    * | `WRONGTYPE`, key, found | |
@@ -212,7 +213,16 @@ local suspect = #again
 if max > suspect then
   for _, id in ipairs(redis.call('LPOP', returned, max - suspect) or {}) do again[#again + 1] = id end
 end
-local members, lengths, attempts, found, gone = {}, {}, {}, {}, 0
+local members, lengths, attempts, found, gone, holes = {}, {}, {}, {}, 0, {}
+local function hole(count)
+  local place = #members + 1
+  gone = gone + count
+  if holes[#holes - 1] == place then holes[#holes] = holes[#holes] + count
+  else
+    holes[#holes + 1] = place
+    holes[#holes + 1] = count
+  end
+end
 if #again > 0 then
   local stored, known = read(again), redis.call('HMGET', marks, unpack(again))
   for i = 1, #again do
@@ -227,29 +237,32 @@ if #again > 0 then
       lengths[n] = #text
     else
       if i == 1 then suspect = 0 end
-      gone = gone + 1
+      hole(1)
       redis.call('HDEL', marks, id)
     end
   end
 end
 if max > #again then
-  local new = fresh(max - #again)
-  if #new > 0 then
-    local stored = read(new)
-    local n = #members
-    for i = 1, #new do
-      local text = stored[i]
-      if text then
-        n = n + 1
-        members[n] = new[i]
-        found[n] = text
-        lengths[n] = #text
-      else
-        gone = gone + 1
-      end
+  local new, missing = fresh(max - #again)
+  local stored = #new > 0 and read(new)
+  local n = #members
+  for i = 1, #new do
+    local text = stored[i]
+    if missing and missing[i] then hole(missing[i]) end
+    if text then
+      n = n + 1
+      members[n] = new[i]
+      found[n] = text
+      lengths[n] = #text
+    else
+      hole(1)
     end
   end
+  if missing and missing[#new + 1] then hole(missing[#new + 1]) end
 end
+local sum = -1
+if gone > 0 then sum = redis.call('HINCRBY', state, 'gone:' .. consumer, gone)
+elseif ARGV[4] == '1' then sum = tonumber(redis.call('HGET', state, 'gone:' .. consumer)) or 0 end
 if #members > 0 then
   if redis.call('EXISTS', processing) == 0 then
     redis.call('HSET', state, 'oldest:' .. consumer, string.format('%.0f', now))
@@ -257,7 +270,7 @@ if #members > 0 then
   redis.call('SADD', processing, unpack(members))
 end
 return {'OK', table.concat(members, ' '), table.concat(lengths, ' '), table.concat(attempts, ' '), table.concat(found),
-  suspect, gone}
+  suspect, sum, table.concat(holes, ' ')}
 `
   }
 
@@ -442,16 +455,20 @@ for i = 6, #ARGV do
           bury('CrashLoop', 'delivered ' .. deaths + 1 .. ' times to consumers that died or stalled', attempts + 1,
             fence + 1, message.id or id, message.at or string.match(id, '^%d+') or '0', id, consumer, fieldsOf(message), 1)
           buried[#buried + 1] = {member, attempts + 1, text}
+          redis.call('HDEL', marks, id)
+          forget({id})
+        else
+          -- Whoever takes next counts it among those that are gone.
+          free(id, deaths)
+          moved = moved + 1
         end
-        redis.call('HDEL', marks, id)
-        forget({id})
       end
       redis.call('SREM', processing, member)
     end
     if moved + #buried > before and not leaving then from[#from + 1] = consumer end
     if redis.call('EXISTS', processing) == 0 then
       redis.call('ZREM', consumers, consumer)
-      redis.call('HDEL', state, 'oldest:' .. consumer)
+      redis.call('HDEL', state, 'oldest:' .. consumer, 'gone:' .. consumer)
     end
   end
 end

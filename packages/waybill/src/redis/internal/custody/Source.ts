@@ -16,7 +16,7 @@
  * |---|---|
  * | `foreign()` | the reply `{'WRONGTYPE', key, found}` when one of its keys holds something else, otherwise nil |
  * | `open(group, start, known)` | a group joins, whether it is `known` or new, and then from `earliest` or `latest`. Answers the reply of a refusal, or nil. All checks are done; it may write |
- * | `fresh(n)` | takes at most `n` ids that the group has not had, in their order |
+ * | `fresh(n)` | takes at most `n` ids that the group has not had, in their order. A source that can lose messages answers behind them a table: how many are gone in front of the first of the ids, of the second and so on, and at last behind them |
  * | `read(ids)` | their records (Record.ts), in the same order; false where there is none any more: then custody forgets the id, and counts it as gone |
  * | `forget(ids)` | the group has settled them for good |
  * | `restore(id, record)` | a dead letter comes back under this id: `read` finds it again |

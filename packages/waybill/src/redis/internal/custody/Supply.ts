@@ -5,15 +5,21 @@
  */
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import type { Reason } from "../../../Transport.ts"
 import type { CustodyScripts } from "./Scripts.ts"
 
 export interface Supply {
   readonly pattern: string
   readonly scripts: CustodyScripts
   readonly keys: ReadonlyArray<string>
+  /** What is gone before it is read has expired, as it was told to; otherwise somebody has cut it away. */
+  readonly expires: boolean
   /**
-   * Calls `heard` with the milliseconds until something may be there to take, until the scope closes. Custody itself
-   * announces what comes back on the topic's channel `wake`.
+   * Calls `heard` with the milliseconds until something may be there to take, and `refused` when nothing will be heard of,
+   * until the scope closes. Custody itself announces what comes back on the topic's channel `wake`.
    */
-  readonly listen: (heard: (millis: number) => void) => Effect.Effect<void, never, Scope.Scope>
+  readonly listen: (
+    heard: (millis: number) => void,
+    refused: (reason: Reason) => void
+  ) => Effect.Effect<void, never, Scope.Scope>
 }
