@@ -28,6 +28,12 @@ export const baseOf = (prefix: string, topic: string): string => {
 export interface TopicKeys {
   /** Stream: the messages, one entry each. */
   readonly stream: string
+  /** What the keys of messages begin with, where a message is a key. */
+  readonly messages: string
+  /** String: which version of a key that others wrote was taken in. Expires with it. */
+  readonly adopted: (name: string) => string
+  /** String: written to find out whether the server announces it. Expires at once. */
+  readonly probe: (probe: string) => string
   /** Hash: the pattern and the wire version that the topic was opened with. */
   readonly meta: string
   /** Sorted set: messages that are not due yet, by due time. */
@@ -73,6 +79,10 @@ export interface GroupKeys {
   readonly marks: string
   /** Set: what a consumer has been given and has not settled. */
   readonly processing: (consumer: string) => string
+  /** Hash: the number up to which the group was given messages, and the one it began behind. */
+  readonly position: string
+  /** Hash: records of messages that came back from the dead letters. */
+  readonly restored: string
   /** Hash: paused or not, the position to start from when the group is lost, counters. */
   readonly state: string
 }
@@ -85,6 +95,9 @@ export const topicKeys = (prefix: string, topic: string): TopicKeys => {
   const base = baseOf(prefix, topic)
   return {
     stream: `${base}:stream`,
+    messages: `${base}:message:`,
+    adopted: (name) => `${base}:adopted:${name}`,
+    probe: (probe) => `${base}:probe:${probe}`,
     meta: `${base}:meta`,
     delayed: `${base}:delayed`,
     delayedBodies: `${base}:delayed-bodies`,
@@ -108,6 +121,8 @@ export const topicKeys = (prefix: string, topic: string): TopicKeys => {
         suspects: `${mine}:suspects`,
         marks: `${mine}:marks`,
         processing: (consumer) => `${mine}:processing:${consumer}`,
+        position: `${mine}:position`,
+        restored: `${mine}:restored`,
         state: `${mine}:state`
       }
     }

@@ -1,0 +1,172 @@
+/**
+ * Messages that live for a while: each is a key with an expiry. At least once within that time: a message that was
+ * published is delivered to every group until the group settles it or the message expires, whatever crashes, as long as
+ * Redis keeps its data. A group that comes late gets everything that has not expired, in order, and then what is new. What
+ * expired before a group read it is counted, and told as a `Gap`.
+ *
+ * Keyspace events wake those who wait; what is read is decided by the numbers of the messages, never by an event. So an
+ * event that is lost costs at most `pollInterval`. A key that another program wrote with a plain SET is a message too.
+ *
+ * @module
+ */
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as RcMap from "effect/RcMap"
+import type * as Scope from "effect/Scope"
+import { Inspector } from "../Inspector.ts"
+import { AtLeastOnce, AtMostOnce, type Receiver, Transport, TransportError } from "../Transport.ts"
+import * as CustodyInspector from "./internal/custody/CustodyInspector.ts"
+import * as Members from "./internal/custody/CustodyReceiver.ts"
+import { topicKeys } from "./internal/Keys.ts"
+import { pattern, publish } from "./internal/keyspace/KeyspaceScripts.ts"
+import * as Source from "./internal/keyspace/KeyspaceSource.ts"
+import { Listener } from "./internal/keyspace/Listener.ts"
+import { millisOf, settingsOf, type StoreOptions } from "./internal/Settings.ts"
+import { make as makeStore } from "./internal/Store.ts"
+import { make as makeSubscriber } from "./internal/Subscriber.ts"
+import { IoRedis } from "./IoRedis.ts"
+
+/**
+ * @category models
+ */
+export interface Options extends StoreOptions {
+  /** For how long a message lives, 1 hour by default. A delayed one lives so long from when it is due. */
+  readonly ttl?: Duration.Input
+  /**
+   * What to do about the keyspace events of the server, which are off unless somebody switched them on. `require`, the
+   * default: receiving fails with `NotificationsDisabled` when they are off. `enable`: they are switched on with CONFIG SET,
+   * beside those that are on. `poll`: they are not used, and new messages are found within `pollInterval`.
+   */
+  readonly notifications?: "require" | "enable" | "poll"
+  /**
+   * Whether to look for keys that other programs wrote while nobody listened, when a topic is first received from and after
+   * each lost connection; with `poll` over and over. False by default: it is a SCAN of the whole database, in small steps.
+   * Keys that are written while somebody listens are found without it.
+   */
+  readonly scan?: boolean
+}
+
+/**
+ * The keyspace pattern, on the connections of `IoRedis`. Throws on a prefix with white space, braces or a colon, a duration
+ * of nothing, or a count that is not a whole number from 1: those are bugs.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Layer, Schema } from "effect"
+ * import { Consumer, Topic } from "waybill"
+ * import { IoRedis, RedisKeyspace } from "waybill/redis"
+ *
+ * const Alert = Topic.make("alerts", { payload: Schema.String })
+ *
+ * const Pager = Consumer.make(Alert, { group: "pager" }).pipe(
+ *   Consumer.process(() => Effect.void),
+ *   Consumer.layer
+ * )
+ *
+ * const Main = Pager.pipe(
+ *   Layer.provide(RedisKeyspace.layer({ ttl: "10 minutes", notifications: "enable" })),
+ *   Layer.provide(IoRedis.layer({ url: "redis://127.0.0.1:6379" }))
+ * )
+ * ```
+ *
+ * @category layers
+ */
+export const layer = (
+  options: Options = {}
+): Layer.Layer<Transport | Inspector | AtLeastOnce | AtMostOnce, never, IoRedis> => {
+  const settings = settingsOf(options)
+  const ttlMillis = millisOf("ttl", options.ttl ?? "1 hour")
+  const keysOf = (topic: string) => topicKeys(settings.prefix, topic)
+  return Layer.effectContext(
+    Effect.gen(function* () {
+      const redis = yield* IoRedis
+      const subscriber = yield* makeSubscriber(redis)
+      const listeners = yield* RcMap.make({
+        lookup: (topic: string) => {
+          const listener = new Listener({
+            redis,
+            subscriber,
+            topic,
+            keys: keysOf(topic),
+            notifications: options.notifications ?? "require",
+            scan: options.scan ?? false,
+            ttlMillis,
+            pollMillis: settings.pollMillis
+          })
+          return Effect.as(listener.start, listener)
+        }
+      })
+      const store = yield* makeStore(redis, {
+        name: pattern,
+        settings,
+        publishing: (topic) => {
+          const keys = keysOf(topic)
+          return {
+            script: publish,
+            keys: (publisher) => [keys.meta, keys.publisher(publisher), keys.delayed, keys.delayedBodies],
+            seen: keys.seen,
+            setting: ttlMillis
+          }
+        },
+        join: Effect.fnUntraced(function* (subscription, { clock, lifecycle, redis }, opened) {
+          const { group, topic } = subscription
+          const keys = keysOf(topic)
+          const listener = yield* RcMap.get(listeners, topic).pipe(
+            // A failure is for those who asked, not for those who ask next.
+            Effect.tapError(() => RcMap.invalidate(listeners, topic)),
+            Effect.mapError((reason) => new TransportError({ operation: "receive", topic, reason }))
+          )
+          return yield* Members.make({
+            commands: redis.commands,
+            topic,
+            keys,
+            supply: {
+              pattern,
+              scripts: Source.scripts,
+              keys: Source.keysOf(keys, keys.group(group)),
+              listen: (wake, fail) => listener.hear({ wake, fail }),
+              expires: true
+            },
+            subscription,
+            lifecycle,
+            clock,
+            deadLetters: settings.deadLetters,
+            pollMillis: settings.pollMillis,
+            opened
+          })
+        })
+      })
+      return Context.make(Transport, store.transport).pipe(
+        Context.add(
+          Inspector,
+          CustodyInspector.make(
+            { commands: redis.commands, prefix: settings.prefix, keysOf, steered: store.steered },
+            pattern,
+            (topic, group) => {
+              const keys = keysOf(topic)
+              return { scripts: Source.scripts, keys: Source.keysOf(keys, keys.group(group)) }
+            }
+          )
+        ),
+        Context.add(AtLeastOnce, "AtLeastOnce"),
+        Context.add(AtMostOnce, "AtMostOnce")
+      )
+    })
+  )
+}
+
+/**
+ * For as long as the scope is open, the receiver behaves like one whose process stands still: it takes nothing and
+ * renews nothing, so that others of its group take its deliveries over once the lease has passed. For tests; it dies on
+ * a receiver of another transport.
+ *
+ * @category testing
+ */
+export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Scope> => {
+  if (!(receiver instanceof Members.CustodyReceiver)) {
+    return Effect.die(new Error("silence needs a receiver of RedisKeyspace"))
+  }
+  return Effect.acquireRelease(receiver.setSilent(true), () => receiver.setSilent(false))
+}

@@ -1,0 +1,212 @@
+/**
+ * How messages come to be in the topic: published in batches, all of a batch or none and once however often the script
+ * runs for it, or written by others as plain keys and taken in, each version of a key once.
+ *
+ * @module
+ */
+import { part, records } from "../custody/Record.ts"
+import { marker } from "../Envelope.ts"
+import { shape } from "../Publisher.ts"
+import type { Script } from "../Script.ts"
+import { clock, may, mismatch, writes } from "../ScriptParts.ts"
+import { numbers } from "./Numbers.ts"
+
+/** The name of the pattern in the topic's meta key. */
+export const pattern = "keyspace"
+
+/**
+ * Stores messages, or answers what it answered before when the batch was stored already.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1 | meta |
+ * | 2 | publisher: the number of its last batch and the answer to it |
+ * | 3, 4 | delayed, and their bodies |
+ * | 5... | for each message with an id: the marker that it was stored |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1 to 5, 7... | as `Publishing` says |
+ * | 6 | for how long a message lives, ms |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, answers, new | answers joined by commas: the id of the message; `+` when the caller gave it; `=` for a duplicate. new = 1: the topic was not there before |
+ * | `CONFLICT`, pattern, wire | the topic was opened as something else |
+ * | `STALE` | a later batch of this publisher was stored already: this one was given up, and changes nothing |
+ * | `WRONGTYPE`, key, found | |
+ */
+export const publish: Script = {
+  name: "waybill/keyspace-publish",
+  lua: `${writes}${mismatch}${clock}${may}
+local meta, publisher, delayed, bodies = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local shapes, ttl = ARGV[7], ARGV[6]
+local wrong = mismatch(meta, 'hash') or mismatch(publisher, 'string')
+  or string.find(shapes, '[@-o]') and (mismatch(delayed, 'zset') or mismatch(bodies, 'hash'))
+if wrong then return wrong end
+local opened = redis.call('HMGET', meta, 'pattern', 'wire')
+if opened[1] and (opened[1] ~= ARGV[1] or opened[2] ~= ARGV[2]) then
+  return {'CONFLICT', opened[1], opened[2] or ''}
+end
+local before = redis.call('GETRANGE', publisher, 0, 19)
+if before ~= '' then
+  local number = string.match(before, '^%d+')
+  if number == ARGV[3] then
+    return {'OK', string.sub(redis.call('GET', publisher), #number + 2), 0}
+  end
+  if tonumber(number) > tonumber(ARGV[3]) then return {'STALE'} end
+end
+may('SET', string.sub(meta, 1, -5) .. 'message:n', '', 'PX', 1)
+may('EXISTS', string.sub(meta, 1, -5) .. 'message:n')
+may('HSET', meta, 'pattern', '')
+${numbers}
+load()
+if not opened[1] then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
+
+${records}
+local call, band, byte = redis.call, bit.band, string.byte
+local now = clock()
+local at = digits(now)
+-- The record of a message that is nothing but its payload.
+local plain = string.char(${48 + part.at}) .. #at .. ',\\n' .. at
+local answers = {}
+local arg, mark, stored = 8, 5, last
+for i = 1, #shapes do
+  local shape = byte(shapes, i) - 48
+  local payload = ARGV[arg]
+  arg = arg + 1
+  if shape == 0 then
+    add(plain .. payload, ttl)
+    answers[i] = digits(last)
+  else
+    local id, headers, key, version, due
+    if band(shape, ${shape.id}) ~= 0 then id = ARGV[arg]; arg = arg + 1 end
+    if band(shape, ${shape.headers}) ~= 0 then headers = ARGV[arg]; arg = arg + 1 end
+    if band(shape, ${shape.key}) ~= 0 then key = ARGV[arg]; arg = arg + 1 end
+    if band(shape, ${shape.version}) ~= 0 then version = ARGV[arg]; arg = arg + 1 end
+    if band(shape, ${shape.after + shape.at}) ~= 0 then
+      due = tonumber(ARGV[arg])
+      if band(shape, ${shape.after}) ~= 0 then due = now + due end
+      arg = arg + 1
+    end
+    local seen
+    if id then seen = KEYS[mark]; mark = mark + 1 end
+    if seen and call('EXISTS', seen) == 1 then
+      answers[i] = '='
+    else
+      if due and due > now then
+        local number = call('HINCRBY', meta, 'delayed', 1)
+        answers[i] = '+'
+        if not id then
+          id = string.format('%.0f-d%d', now, number)
+          answers[i] = id
+        end
+        -- Padded, so that messages which are due in the same millisecond keep their order.
+        local member = string.format('%012d', number)
+        call('HSET', bodies, member, ttl .. ' ' .. record(payload, id, headers, key, version, at))
+        call('ZADD', delayed, due, member)
+      else
+        add(record(payload, id, headers, key, version, at), ttl)
+        answers[i] = id and '+' or digits(last)
+      end
+      if seen then call('SET', seen, '1', 'PX', ARGV[5]) end
+    end
+  end
+end
+if last > stored then note() end
+local answer = table.concat(answers, ',')
+call('SET', publisher, ARGV[3] .. ' ' .. answer, 'PX', ARGV[4])
+return {'OK', answer, opened[1] and 0 or 1}
+`
+}
+
+/**
+ * `recordOf(text, at)`: the record of what somebody else wrote at this time. Text that begins like an envelope and is
+ * not sound keeps all its bytes under headers that nobody can read: so it ends in the dead letters.
+ */
+const envelopes = `
+local function recordOf(text, at)
+  if string.sub(text, 1, ${marker.length}) ~= '${marker}' then return record(text, nil, nil, nil, nil, at) end
+  local json, payload = string.match(string.sub(text, ${marker.length + 1}), '^([^\\n]*)\\n?(.*)$')
+  local sound, line = pcall(cjson.decode, json)
+  sound = sound and type(line) == 'table'
+  local function take(field, kind)
+    local value = sound and line[field]
+    if not sound or value == nil then return nil end
+    sound = type(value) == kind and value ~= '' and (kind ~= 'number' or value >= 0 and value % 1 == 0 and value < 1e15)
+    return sound and kind == 'number' and string.format('%.0f', value) or value
+  end
+  local id, key, version, published = take('id', 'string'), take('key', 'string'), take('v', 'number'), take('at', 'number')
+  local headers = take('headers', 'table')
+  if sound and headers then
+    for name, value in pairs(headers) do sound = sound and type(name) == 'string' and type(value) == 'string' end
+    headers = next(headers) and cjson.encode(headers)
+  end
+  if not sound then return record(text, nil, '', nil, nil, at) end
+  return record(payload, id, headers or nil, key, version, published or at)
+end
+`
+
+/**
+ * Takes keys in that others have written: what they hold becomes a message with the same expiry, under a number of its
+ * own, so that writing the key again or deleting it takes nothing back. What was taken in before is known by its value and its
+ * expiry; a key without one gets the time that our own messages have.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1 | meta |
+ * | 2... | for each: the key, and the mark of what was taken in from it |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1, 2 | pattern and wire version |
+ * | 3 | for how long a message lives that says nothing about it, ms |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, count | how many were new |
+ * | `CONFLICT`, pattern, wire | the topic was opened as something else |
+ * | `WRONGTYPE`, key, found | |
+ */
+export const adopt: Script = {
+  name: "waybill/keyspace-adopt",
+  lua: `${writes}${mismatch}${clock}${may}
+local meta = KEYS[1]
+local wrong = mismatch(meta, 'hash')
+for i = 3, #KEYS, 2 do wrong = wrong or mismatch(KEYS[i], 'string') end
+if wrong then return wrong end
+local opened = redis.call('HMGET', meta, 'pattern', 'wire')
+if opened[1] and (opened[1] ~= ARGV[1] or opened[2] ~= ARGV[2]) then
+  return {'CONFLICT', opened[1], opened[2] or ''}
+end
+may('SET', string.sub(meta, 1, -5) .. 'message:n', '', 'PX', 1)
+may('PEXPIREAT', KEYS[2], 1)
+may('HSET', meta, 'pattern', '')
+${numbers}${records}${envelopes}
+load()
+local now = clock()
+local at = digits(now)
+local stored = last
+for i = 2, #KEYS, 2 do
+  -- What is no string is no message, and what is gone was one for too short a time.
+  local value = redis.call('TYPE', KEYS[i]).ok == 'string' and redis.call('GET', KEYS[i])
+  if value then
+    local expires = redis.call('PEXPIRETIME', KEYS[i])
+    if expires < 0 then
+      expires = now + tonumber(ARGV[3])
+      redis.call('PEXPIREAT', KEYS[i], digits(expires))
+    end
+    local mark = redis.sha1hex(value) .. ' ' .. digits(expires)
+    if expires > now and redis.call('GET', KEYS[i + 1]) ~= mark then
+      add(recordOf(value, at), digits(expires - now))
+      redis.call('SET', KEYS[i + 1], mark, 'PXAT', digits(expires))
+    end
+  end
+end
+if last > stored then
+  note()
+  if not opened[1] then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
+end
+return {'OK', last - stored}
+`
+}

@@ -1,0 +1,157 @@
+/**
+ * Where the messages of a group come from: the numbers after its cursor. Each group has a cursor of its own, which moves on
+ * in the step that hands messages out, so that nothing is skipped and nothing comes twice, whoever asks and whatever was heard.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1 | meta |
+ * | 2, 3 | delayed, and their bodies |
+ * | 4 | position of the group: `cursor`, the number up to which it was given messages; `born`, the last number when it came to be |
+ * | 5 | records that came back from the dead letters of the group |
+ *
+ * @module
+ */
+import { make as makeScripts } from "../custody/Scripts.ts"
+import type { GroupKeys, TopicKeys } from "../Keys.ts"
+import { pattern } from "./KeyspaceScripts.ts"
+import { numbers } from "./Numbers.ts"
+
+export const keysOf = (keys: TopicKeys, group: GroupKeys): ReadonlyArray<string> => [
+  keys.meta,
+  keys.delayed,
+  keys.delayedBodies,
+  group.position,
+  group.restored
+]
+
+/** As `Source` of custody asks for it. */
+const lua = `
+local foreign, open, fresh, read, forget, restore, promote, backlog, peek, outlook
+do
+local meta, delayed, bodies, position, restored = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+${numbers}
+-- The records that were looked up to find out whether they are there.
+local taken = {}
+local function cursor()
+  load()
+  return math.max(first - 1, math.min(last, tonumber(redis.call('HGET', position, 'cursor')) or 0))
+end
+function foreign()
+  return mismatch(meta, 'hash') or mismatch(delayed, 'zset') or mismatch(bodies, 'hash')
+    or mismatch(position, 'hash') or mismatch(restored, 'hash')
+end
+function open(group, start, known)
+  load()
+  note()
+  if redis.call('HEXISTS', position, 'cursor') == 0 then
+    -- What had expired before a group was there is nothing that it misses.
+    redis.call('HSET', position, 'cursor', digits(start == 'latest' and not known and last or first - 1),
+      'born', digits(known and base or last))
+  end
+end
+function fresh(n)
+  load()
+  local at = redis.call('HMGET', position, 'cursor', 'born')
+  local before, born = tonumber(at[1]) or 0, tonumber(at[2]) or 0
+  at = cursor()
+  local ids, missing = {}, {}
+  -- Numbers up to this one are behind us, and so many of the last of them were gone.
+  local function pass(to, count)
+    local missed = math.min(count, to - math.max(born, base))
+    if missed > 0 then missing[#ids + 1] = (missing[#ids + 1] or 0) + missed end
+    at = to
+  end
+  if at > before then pass(at, at - before) end
+  -- How many keys are looked at in one call: a long row of expired ones takes several.
+  local budget = n + 5000
+  while #ids < n and at < last and budget > 0 do
+    local row, numbers = {}, {}
+    local size = math.min(n - #ids, last - at, 200)
+    for i = 1, size do
+      numbers[i] = digits(at + i)
+      row[i] = message .. numbers[i]
+    end
+    local found, any = redis.call('MGET', unpack(row)), false
+    for i = 1, size do
+      if found[i] then
+        ids[#ids + 1] = numbers[i]
+        taken[numbers[i]] = found[i]
+        any = true
+        at = at + 1
+      else
+        pass(at + 1, 1)
+      end
+    end
+    budget = budget - size
+    if not any then
+      local skipped = gone(at + 1, budget)
+      pass(at + skipped, skipped)
+      budget = budget - skipped
+    end
+  end
+  if at ~= before then redis.call('HSET', position, 'cursor', digits(at)) end
+  return ids, missing
+end
+function read(ids)
+  local texts, missing = {}, {}
+  for i, id in ipairs(ids) do
+    texts[i] = taken[id] or false
+    if not texts[i] then missing[#missing + 1] = i end
+  end
+  if #missing == 0 then return texts end
+  local names, fields = {}, {}
+  for i, index in ipairs(missing) do
+    names[i] = message .. ids[index]
+    fields[i] = ids[index]
+  end
+  local there = redis.call('MGET', unpack(names))
+  local back = redis.call('HMGET', restored, unpack(fields))
+  for i, index in ipairs(missing) do texts[index] = there[i] or back[i] end
+  return texts
+end
+function forget(ids)
+  if redis.call('EXISTS', restored) == 1 then redis.call('HDEL', restored, unpack(ids)) end
+end
+function restore(id, record)
+  redis.call('HSET', restored, id, record)
+end
+function promote(now, limit)
+  local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, limit)
+  if #due > 0 then
+    load()
+    for i, record in ipairs(redis.call('HMGET', bodies, unpack(due))) do
+      local ttl, text = string.match(record or '', '^(%d+) (.*)$')
+      if ttl then add(text, ttl) end
+    end
+    redis.call('ZREM', delayed, unpack(due))
+    redis.call('HDEL', bodies, unpack(due))
+    note()
+  end
+  return #due, tonumber(redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2])
+end
+function backlog()
+  local from = cursor()
+  return last - from - gone(from + 1, 2000)
+end
+function peek(after, limit, newest)
+  load()
+  local ids = {}
+  local step = newest and -1 or 1
+  local at = newest and last or math.max(first, (tonumber(after) or 0) + 1)
+  if not newest then at = at + gone(at, 2000) end
+  for look = 1, limit + 1000 do
+    if #ids == limit or at < first or at > last then break end
+    if redis.call('EXISTS', name(at)) == 1 then table.insert(ids, newest and 1 or #ids + 1, digits(at)) end
+    at = at + step
+  end
+  return ids
+end
+function outlook()
+  load()
+  return last - first + 1 - gone(first, 2000), redis.call('ZCARD', delayed),
+    tonumber(redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2])
+end
+end
+`
+
+export const scripts = makeScripts({ pattern, keys: 5, lua })

@@ -1,0 +1,198 @@
+/**
+ * Hears what is written to the keys of a topic, for all receivers of this process: they wake at once, and what others
+ * wrote by hand is taken in. An event says only that there is something to look at: one that is lost delays what a poll
+ * finds anyway, except keys of others, which nothing but the event or a scan knows of.
+ *
+ * @module
+ */
+import type * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Latch from "effect/Latch"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import type * as Scope from "effect/Scope"
+import type { Reason } from "../../../Transport.ts"
+import type { IoRedis } from "../../IoRedis.ts"
+import { evaluate, wire } from "../Answer.ts"
+import type { TopicKeys } from "../Keys.ts"
+import type { Subscriber } from "../Subscriber.ts"
+import { adopt, pattern } from "./KeyspaceScripts.ts"
+import { channelOf, check } from "./Notifications.ts"
+
+export type Notifications = "require" | "enable" | "poll"
+
+export interface ListenerOptions {
+  readonly redis: Context.Service.Shape<typeof IoRedis>
+  readonly subscriber: Subscriber
+  readonly topic: string
+  readonly keys: TopicKeys
+  readonly notifications: Notifications
+  readonly scan: boolean
+  readonly ttlMillis: number
+  readonly pollMillis: number
+}
+
+/** A receiver, as the listener sees it. */
+export interface Hearer {
+  /** There may be something to take in so many milliseconds. */
+  readonly wake: (millis: number) => void
+  /** Nothing that is new will be heard of. */
+  readonly fail: (reason: Reason) => void
+}
+
+/** How many keys of others one script takes in. */
+const adoptLimit = 100
+/** About how many keys of the whole database the server looks at in one step of a scan. */
+const scanStep = 1000
+/** In poll mode scans go on, but take no more than this part of the time. */
+const scanShare = 0.1
+
+const set = Buffer.from("set")
+
+/** The names of our own messages. Anything else under the topic was written by somebody else. */
+const ours = /^n\d{16}$/
+
+/** Takes a text literally in a glob pattern of the server. */
+const literally = (text: string): string => text.replaceAll(/[*?[\]\\^]/g, "\\$&")
+
+export class Listener {
+  readonly #options: ListenerOptions
+  readonly #hearers = new Set<Hearer>()
+  /** Keys of others that were written, and may be written again while they are taken in. */
+  readonly #written = new Set<string>()
+  readonly #work = Latch.makeUnsafe(false)
+  #scan: boolean
+  /** Whether the server announces keys has to be asked again: it may be another one, or the same with other settings. */
+  #verify = false
+  /** How long to wait for the next scan, when there is to be one. */
+  #restMillis: number | undefined
+
+  constructor(options: ListenerOptions) {
+    this.#options = options
+    this.#scan = options.scan
+  }
+
+  /** Until the scope closes. */
+  hear(hearer: Hearer): Effect.Effect<void, never, Scope.Scope> {
+    return Effect.acquireRelease(
+      Effect.sync(() => void this.#hearers.add(hearer)),
+      () => Effect.sync(() => this.#hearers.delete(hearer))
+    )
+  }
+
+  /** Returns when everything written from now on is heard. */
+  readonly start: Effect.Effect<void, Reason, Scope.Scope> = Effect.gen({ self: this }, function* () {
+    const { keys, notifications, redis, subscriber } = this.#options
+    if (notifications !== "poll") {
+      const db = yield* redis.commands.run("ping", (client) => client.ping().then(() => client.options.db ?? 0))
+      const channel = channelOf(db, keys.messages)
+      yield* subscriber.subscribe("pattern", `${literally(channel)}*`, {
+        message: (event, on) => {
+          // SET with an expiry is two events, and the end of the expiry a third.
+          if (!event.equals(set)) return
+          const name = on.slice(channel.length)
+          if (ours.test(name)) return this.#wake(0)
+          this.#written.add(name)
+          this.#work.openUnsafe()
+        },
+        interrupted: () => {
+          this.#verify = true
+          this.#scan = this.#options.scan
+          this.#work.openUnsafe()
+          this.#wake(0)
+        },
+        refused: (reason) => this.#fail(reason)
+      })
+      yield* this.#check
+    }
+    yield* subscriber.subscribe("channel", keys.wake, {
+      message: (millis) => this.#wake(Number(String(millis)) || 0),
+      interrupted: () => this.#wake(0),
+      refused: (reason) => this.#fail(reason)
+    })
+    if (this.#scan) this.#work.openUnsafe()
+    yield* Effect.forkScoped(this.#run)
+  })
+
+  #wake(millis: number): void {
+    for (const hearer of this.#hearers) hearer.wake(millis)
+  }
+
+  #fail(reason: Reason): void {
+    for (const hearer of this.#hearers) hearer.fail(reason)
+  }
+
+  get #check(): Effect.Effect<void, Reason> {
+    const { keys, notifications, redis } = this.#options
+    return check(redis, keys, notifications === "enable")
+  }
+
+  readonly #run: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
+    const { pollMillis } = this.#options
+    while (true) {
+      // Where nothing is announced, a scan is all there is: it goes on and on.
+      if (this.#restMillis === undefined) yield* this.#work.await
+      else if (Option.isNone(yield* Effect.timeoutOption(this.#work.await, this.#restMillis))) this.#scan = true
+      this.#work.closeUnsafe()
+      const result = yield* Effect.result(this.#step)
+      if (Result.isSuccess(result)) continue
+      const reason = result.failure
+      this.#work.openUnsafe()
+      if (reason.permanent) this.#fail(reason)
+      else if (reason._tag === "Refused") yield* Effect.logWarning("keys of others wait to be taken in", reason.message)
+      yield* Effect.sleep(pollMillis)
+    }
+  })
+
+  readonly #step: Effect.Effect<void, Reason> = Effect.gen({ self: this }, function* () {
+    if (this.#verify) {
+      yield* this.#check
+      this.#verify = false
+    }
+    yield* this.#adopt()
+    if (!this.#scan) return
+    this.#scan = false
+    const [took] = yield* Effect.onError(Effect.timed(this.#look), () => Effect.sync(() => (this.#scan = true)))
+    const { notifications, pollMillis } = this.#options
+    if (notifications === "poll") this.#restMillis = Math.max(pollMillis, Duration.toMillis(took) / scanShare)
+  })
+
+  #adopt(): Effect.Effect<void, Reason> {
+    return Effect.gen({ self: this }, function* () {
+      const { keys, redis, topic, ttlMillis } = this.#options
+      while (this.#written.size > 0) {
+        const names = [...this.#written].slice(0, adoptLimit)
+        // Written again while this is on its way means one more look.
+        for (const name of names) this.#written.delete(name)
+        yield* Effect.onError(
+          evaluate(
+            redis.commands,
+            { topic, pattern },
+            adopt,
+            [keys.meta, ...names.flatMap((name) => [keys.messages + name, keys.adopted(name)])],
+            [pattern, wire, ttlMillis]
+          ),
+          () => Effect.sync(() => names.forEach((name) => this.#written.add(name)))
+        )
+      }
+    })
+  }
+
+  /** Looks at every key of the database, a few at a time. */
+  readonly #look: Effect.Effect<void, Reason> = Effect.gen({ self: this }, function* () {
+    const { keys, redis } = this.#options
+    let cursor = "0"
+    do {
+      const [next, found] = yield* redis.commands.run("scan", (client) =>
+        client.scan(cursor, "MATCH", `${literally(keys.messages)}*`, "COUNT", scanStep)
+      )
+      for (const key of found) {
+        const name = key.slice(keys.messages.length)
+        if (!ours.test(name)) this.#written.add(name)
+      }
+      yield* this.#adopt()
+      cursor = next
+    } while (cursor !== "0")
+  })
+}

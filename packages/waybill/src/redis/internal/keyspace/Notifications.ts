@@ -1,0 +1,80 @@
+import type * as Context from "effect/Context"
+/**
+ * Whether the server announces what is written to keys: asked where asking is allowed, tried out where it is not.
+ *
+ * @module
+ */
+import * as SecureRandom from "effect/crypto/SecureRandom"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import { Disconnected, NotificationsDisabled, type Reason } from "../../../Transport.ts"
+import type { IoRedis } from "../../IoRedis.ts"
+import type { TopicKeys } from "../Keys.ts"
+
+type Redis = Context.Service.Shape<typeof IoRedis>
+
+const setting = "notify-keyspace-events"
+
+/** Events under the name of the key (`K`), of commands that write a string (`$`). `A` stands for all commands. */
+const missing = (flags: string): string =>
+  (flags.includes("K") ? "" : "K") + (flags.includes("$") || flags.includes("A") ? "" : "$")
+
+/** The channel on which the server says what happened to a key. */
+export const channelOf = (db: number, key: string): string => `__keyspace@${db}__:${key}`
+
+/**
+ * Fails with `NotificationsDisabled` when the keys of a topic are not announced. `enable`: has the server announce them, on top of what it
+ * announces already; what is on is never switched off.
+ */
+export const check = Effect.fnUntraced(function* (
+  redis: Redis,
+  keys: TopicKeys,
+  enable: boolean
+): Effect.fn.Return<void, Reason> {
+  const flags = yield* Effect.result(ask(redis))
+  if (Result.isSuccess(flags)) {
+    const lacking = missing(flags.success)
+    if (lacking === "") return
+    const needed = flags.success + lacking
+    if (!enable) return yield* new NotificationsDisabled({ found: flags.success, needed })
+    yield* redis.commands.run("config|set", (client) => client.config("SET", setting, needed))
+    return
+  }
+  const reason = flags.failure
+  // Not allowed, or no such command: what the server does tells more than what it says.
+  if (reason._tag !== "NotPermitted" && reason._tag !== "Rejected") return yield* Effect.fail(reason)
+  if (yield* isAnnounced(redis, keys)) return
+  if (enable) return yield* Effect.fail(reason)
+  return yield* new NotificationsDisabled({ found: "(CONFIG GET is not allowed)", needed: "K$" })
+})
+
+const ask = (redis: Redis): Effect.Effect<string, Reason> =>
+  Effect.map(
+    redis.commands.run("config|get", (client) => client.config("GET", setting)),
+    // Name and value in turn.
+    (reply) => String((reply as ReadonlyArray<unknown>)[1] ?? "")
+  )
+
+/**
+ * Writes a key and listens. The server sends the event before it answers a PING on the connection that listens, so that no
+ * time has to pass until silence is an answer.
+ */
+const isAnnounced = (redis: Redis, keys: TopicKeys): Effect.Effect<boolean, Reason> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const key = keys.probe(SecureRandom.uuidV4Unsafe())
+      const listener = yield* redis.dedicated("probe")
+      let heard = false
+      const subscribed = yield* listener.run("subscribe", (client) => {
+        client.on("message", () => {
+          heard = true
+        })
+        return client.subscribe(channelOf(client.options.db ?? 0, key)).then(() => client)
+      })
+      yield* redis.commands.run("set", (client) => client.set(key, "", "PX", 1000), { key })
+      const answered = yield* listener.run("ping", (client) => client.ping().then(() => client))
+      // Another connection has not heard what this one would have.
+      if (answered !== subscribed) return yield* new Disconnected({ ambiguous: false, cause: new Error("no answer") })
+      return heard
+    })
+  )
