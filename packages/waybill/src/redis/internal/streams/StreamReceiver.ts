@@ -38,6 +38,7 @@ import { Holdings } from "../Holdings.ts"
 import type { GroupKeys, TopicKeys } from "../Keys.ts"
 import type { Script } from "../Script.ts"
 import * as DeliveryScripts from "./DeliveryScripts.ts"
+import { type GroupReply, readGroup } from "./GroupReply.ts"
 import * as GroupScripts from "./GroupScripts.ts"
 import { Settler } from "./Settler.ts"
 import { isDoubtful, type Source, StreamDelivery } from "./StreamDelivery.ts"
@@ -76,9 +77,6 @@ const hurryMillis = 50
 const longestLook = 1000
 /** Leaving takes no longer, however long a shutdown may take. */
 const longestLeave = 3000
-
-/** A reply of XREADGROUP: for each stream its key and its entries. */
-type ReadReply = ReadonlyArray<readonly [key: string, entries: ReadonlyArray<readonly [string, ReadonlyArray<string>]>]>
 
 /** An entry as the claim script tells it. */
 type Claimed = readonly [
@@ -362,20 +360,24 @@ export class StreamReceiver implements Receiver {
           (client) =>
             this.#halted
               ? Promise.resolve(null) // it was halted while this waited for a connection
-              : (client.xreadgroup(
-                  "GROUP",
-                  this.#group,
-                  this.consumer,
-                  "COUNT",
-                  count,
-                  "BLOCK",
-                  blockMillis,
-                  "STREAMS",
-                  keys.stream,
-                  this.#keys.retry,
-                  ">",
-                  ">"
-                ) as Promise<ReadReply | null>), // the shape of the reply in this client's default mapping
+              : readGroup(
+                  client,
+                  () =>
+                    client.xreadgroup(
+                      "GROUP",
+                      this.#group,
+                      this.consumer,
+                      "COUNT",
+                      count,
+                      "BLOCK",
+                      blockMillis,
+                      "STREAMS",
+                      keys.stream,
+                      this.#keys.retry,
+                      ">",
+                      ">"
+                    ) as Promise<GroupReply | null> // the shape of the reply in this client's default mapping
+                ),
           { deadline: blockMillis + graceMillis, key: `${keys.stream} or ${this.#keys.retry}` }
         )
         .pipe(
@@ -410,7 +412,7 @@ export class StreamReceiver implements Receiver {
     })
   }
 
-  #receive(reply: ReadReply): Effect.Effect<void> {
+  #receive(reply: GroupReply): Effect.Effect<void> {
     const { keys, topic } = this.#options
     const now = this.#now()
     const deliveries: Array<StreamDelivery> = []

@@ -1,0 +1,242 @@
+/**
+ * Replies of XREADGROUP, read off the socket for a fraction of what the client's decoder takes, which makes a buffer
+ * and then a string of every part of every entry. What is no such reply goes to the client as it came: nothing but speed
+ * depends on what is here.
+ *
+ * @module
+ */
+import type { Redis } from "ioredis"
+
+/** For each stream its key and its entries: the id, and field names and values in turn. */
+export type GroupReply = ReadonlyArray<
+  readonly [key: string, entries: ReadonlyArray<readonly [id: string, fields: ReadonlyArray<string>]>]
+>
+
+/**
+ * The reply to the XREADGROUP that `send` sends on this client. Nothing else may be under way on its connection until
+ * then.
+ */
+export const readGroup = async (client: Redis, send: () => Promise<GroupReply | null>): Promise<GroupReply | null> => {
+  const tap = tapOf(client)
+  if (tap === undefined) return send()
+  tap.expect()
+  const reply = await send()
+  return tap.take() ?? reply
+}
+
+/** A client lives as long as its socket. */
+const taps = new WeakMap<Redis, Tap | undefined>()
+
+const tapOf = (client: Redis): Tap | undefined => {
+  if (!taps.has(client)) taps.set(client, tapInto(client.stream))
+  return taps.get(client)
+}
+
+type Listener = (chunk: Buffer) => void
+
+const tapInto = (stream: Redis["stream"]): Tap | undefined => {
+  const listeners = stream.listeners("data")
+  // The client's decoder, and nobody who would have to see every byte as well.
+  if (listeners.length !== 1) return undefined
+  const decoder = listeners[0] as Listener // what listens to "data" takes chunks
+  const tap = new Tap(decoder)
+  stream.prependListener("data", tap.listener)
+  stream.removeListener("data", decoder)
+  return tap
+}
+
+/** What the client sees instead of a reply that was taken: nothing to read. */
+const nothing = Buffer.from("_\r\n")
+
+class Tap {
+  readonly #decoder: Listener
+  #expecting = false
+  #parser: Parser | undefined
+  #reply: GroupReply | undefined
+
+  constructor(decoder: Listener) {
+    this.#decoder = decoder
+  }
+
+  /** The next bytes that come are the beginning of a reply of XREADGROUP, or of an error. */
+  expect(): void {
+    this.#expecting = true
+    this.#reply = undefined
+  }
+
+  take(): GroupReply | undefined {
+    const reply = this.#reply
+    this.#expecting = false
+    this.#reply = undefined
+    return reply
+  }
+
+  readonly listener: Listener = (chunk) => {
+    if (this.#parser === undefined) {
+      const begins = this.#expecting && chunk[0] === map
+      this.#expecting = false
+      if (!begins) return this.#decoder(chunk)
+      this.#parser = new Parser()
+    }
+    const parser = this.#parser
+    const rest = parser.write(chunk)
+    if (rest === "more") return
+    this.#parser = undefined
+    if (rest === "odd") {
+      for (const seen of parser.chunks) this.#decoder(seen)
+    } else {
+      this.#reply = parser.reply
+      this.#decoder(nothing)
+      if (rest < chunk.length) this.#decoder(chunk.subarray(rest))
+    }
+  }
+}
+
+/** How the parts of a reply begin. */
+const map = 37 // %
+const array = 42 // *
+const blob = 36 // $
+const cr = 13
+
+/** Not all of a part is there yet. */
+const more = -1
+/** No part that a reply of XREADGROUP has in this place. */
+const odd = -2
+
+const none = Buffer.alloc(0)
+
+const payload = Buffer.from("payload")
+
+/** Reads one reply in as many chunks as it comes in. */
+class Parser {
+  /** All that was seen, for the client when this turns out to be something else. */
+  readonly chunks: Array<Buffer> = []
+  readonly reply: Array<[key: string, entries: Array<[id: string, fields: Array<string>]>]> = []
+  /** What is being read, from where. */
+  #data: Buffer = none
+  #at = 0
+  /** What came since and has to wait: pieces of a large value are put together once, when all of them are there. */
+  #later: Array<Buffer> = []
+  #laterSize = 0
+  /** How many bytes are missing at least before there is more to read. */
+  #missing = 1
+  /** How many streams the reply has; how many entries of the present one are to come; how many names and values of the present one. */
+  #streams = more
+  #entries = 0
+  #fields = 0
+  #inStream: Array<[id: string, fields: Array<string>]> = []
+  #inEntry: Array<string> = []
+
+  /** Where in the chunk the reply ended, if it did. */
+  write(chunk: Buffer): number | "more" | "odd" {
+    this.chunks.push(chunk)
+    this.#later.push(chunk)
+    this.#laterSize += chunk.length
+    if (this.#laterSize < this.#missing) return "more"
+    this.#data =
+      this.#at === this.#data.length && this.#later.length === 1
+        ? chunk
+        : Buffer.concat([this.#data.subarray(this.#at), ...this.#later])
+    this.#at = 0
+    this.#later = []
+    this.#laterSize = 0
+    this.#missing = 1
+    const outcome = this.#read()
+    if (outcome === more) return "more"
+    return outcome === odd ? "odd" : chunk.length - (this.#data.length - this.#at)
+  }
+
+  #read(): number {
+    if (this.#streams === more) {
+      const streams = this.#size(map)
+      if (streams < 0) return streams
+      this.#streams = streams
+    }
+    while (true) {
+      // What was read stays read: an entry of very many fields is not begun again with every chunk.
+      const from = this.#at
+      let outcome: number
+      if (this.#fields > 0) outcome = this.#field()
+      else if (this.#entries > 0) outcome = this.#entry()
+      else if (this.reply.length < this.#streams) outcome = this.#stream()
+      else return this.#at
+      if (outcome < 0) {
+        this.#at = from
+        return outcome
+      }
+    }
+  }
+
+  #stream(): number {
+    const key = this.#text()
+    if (typeof key !== "string") return key
+    const size = this.#size(array)
+    if (size < 0) return size
+    this.#inStream = []
+    this.reply.push([key, this.#inStream])
+    this.#entries = size
+    return size
+  }
+
+  #entry(): number {
+    const parts = this.#size(array)
+    if (parts !== 2) return parts < 0 ? parts : odd
+    const id = this.#text()
+    if (typeof id !== "string") return id
+    const size = this.#size(array)
+    if (size < 0) return size
+    this.#inEntry = []
+    this.#inStream.push([id, this.#inEntry])
+    this.#entries--
+    this.#fields = size
+    return size
+  }
+
+  #field(): number {
+    const text = this.#text()
+    if (typeof text !== "string") return text
+    this.#inEntry.push(text)
+    return --this.#fields
+  }
+
+  /** The number after this character. */
+  #size(character: number): number {
+    const data = this.#data
+    let at = this.#at
+    if (at === data.length) return more
+    if (data[at] !== character) return odd
+    let size = 0
+    while (++at < data.length) {
+      const byte = data[at]! // within bounds
+      if (byte === cr) {
+        if (at + 1 === data.length) return more
+        this.#at = at + 2
+        return size
+      }
+      if (byte < 48 || byte > 57) return odd
+      size = size * 10 + byte - 48
+    }
+    return more
+  }
+
+  #text(): string | number {
+    const size = this.#size(blob)
+    if (size < 0) return size
+    const data = this.#data
+    const from = this.#at
+    const to = from + size
+    if (to + 2 > data.length) {
+      this.#missing = to + 2 - data.length
+      return more
+    }
+    this.#at = to + 2
+    return isPayload(data, from, size) ? "payload" : data.toString("utf8", from, to)
+  }
+}
+
+/** The name that every entry has is no new string each time. */
+const isPayload = (data: Buffer, from: number, size: number): boolean => {
+  if (size !== payload.length) return false
+  for (let i = 0; i < size; i++) if (data[from + i] !== payload[i]) return false
+  return true
+}
