@@ -206,9 +206,9 @@ export class Group {
     return this.#deadLetters.page(after, limit)
   }
 
-  /** When something may become available without anybody acting. */
-  nextDue(): number {
-    if (this.paused) return Infinity
+  /** When something may become available for this member without anybody acting; who may not take waits to be let. */
+  nextDue(waiting: Member): number {
+    if (!this.#mayTake(waiting)) return Infinity
     let due = this.#retries.nextDue ?? Infinity
     for (const member of this.#members) if (member.held.size > 0) due = Math.min(due, member.expiresAt())
     return due

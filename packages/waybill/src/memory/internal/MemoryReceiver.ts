@@ -91,7 +91,7 @@ export class MemoryReceiver implements Receiver {
   /** Waits until there may be something to take. */
   #change(clock: Clock.Clock, now: number): Effect.Effect<void> {
     const { changed } = this.#topic
-    const due = Math.min(this.#topic.nextDelayedAt ?? Infinity, this.#group.nextDue())
+    const due = Math.min(this.#topic.nextDelayedAt ?? Infinity, this.#group.nextDue(this.#member))
     if (due === Infinity) return changed.await
     return Effect.raceFirst(changed.await, clock.sleep(Duration.millis(Math.min(due - now, longestSleep))))
   }
