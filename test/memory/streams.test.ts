@@ -1,4 +1,9 @@
 import { TransportSuite } from "@waybill/testing"
 import { MemoryStreams } from "waybill/memory"
 
-TransportSuite.run("MemoryStreams", { layer: MemoryStreams.layer(), time: "test", silence: MemoryStreams.silence })
+TransportSuite.run("MemoryStreams", {
+  layer: MemoryStreams.layer(),
+  time: "test",
+  features: { transactional: true },
+  silence: MemoryStreams.silence
+})

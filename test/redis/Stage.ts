@@ -6,7 +6,16 @@ import { assert } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Context, Duration, Effect, Exit, Layer, Option, Random, References, Scope } from "effect"
 import { Redis } from "ioredis"
-import { Inspector, type Lifecycle, type Message, type Delivery, Settlement, Transport } from "waybill"
+import {
+  type Commit,
+  Inspector,
+  type Lifecycle,
+  type Message,
+  type Delivery,
+  Records,
+  Settlement,
+  Transport
+} from "waybill"
 import { IoRedis, RedisStreams } from "waybill/redis"
 
 export interface Options extends RedisStreams.Options {
@@ -58,6 +67,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
   ).pipe(Effect.provideService(References.MinimumLogLevel, "None"))
   const transport = Context.get(context, Transport.Transport)
   const inspector = Context.get(context, Inspector.Inspector)
+  const records = Context.get(context, Records.Records)
   const redis = yield* client(server.url)
   const events: Array<Lifecycle.Event> = []
   yield* transport.lifecycle.listen((event) => events.push(event))
@@ -80,6 +90,8 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
     server,
     transport,
     inspector,
+    /** Reads a record beside the topic `t`. */
+    read: <A>(query: Commit.Query<A>) => records.read({ name: "t" }, query),
     redis,
     prefix,
     /** The name of a key of the topic `t`. */

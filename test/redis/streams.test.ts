@@ -7,6 +7,7 @@ const redis = Layer.unwrap(Effect.map(RedisServer.RedisServer, ({ url }) => IoRe
 TransportSuite.run("RedisStreams", {
   layer: RedisStreams.layer().pipe(Layer.provideMerge(redis), Layer.provideMerge(RedisServer.layer())),
   time: "live",
+  features: { transactional: true },
   silence: RedisStreams.silence,
   conflict: (topic) =>
     Effect.flatMap(IoRedis.IoRedis, ({ commands }) =>

@@ -10,6 +10,7 @@ import { Context, Duration, Effect, type Layer, References, type Scope } from "e
 import type { Inspector, Transport } from "waybill"
 import * as Bench from "./suite/Bench.ts"
 import type { Check, Features } from "./suite/Check.ts"
+import { committing } from "./suite/Committing.ts"
 import { groups } from "./suite/Groups.ts"
 import { inspecting } from "./suite/Inspecting.ts"
 import { outages } from "./suite/Outages.ts"
@@ -25,7 +26,7 @@ export interface Options<R, E> {
   /** The transport, and what the hooks below need. Built once for all checks; each uses a topic of its own. */
   readonly layer: Layer.Layer<Transport.Transport | Inspector.Inspector | R, E>
   readonly time: "test" | "live"
-  /** What the transport promises; everything, unless it says otherwise here. */
+  /** What the transport promises; everything but `transactional`, unless it says otherwise here. */
   readonly features?: Partial<Features>
   /** The lease that receivers ask for: 30 seconds under `TestClock`, 400 milliseconds on the real one by default. */
   readonly lease?: Duration.Input
@@ -43,7 +44,14 @@ export interface Options<R, E> {
  *
  * @category checks
  */
-export const checks: ReadonlyArray<Check> = [...publishing, ...groups, ...settling, ...outages, ...inspecting]
+export const checks: ReadonlyArray<Check> = [
+  ...publishing,
+  ...groups,
+  ...settling,
+  ...outages,
+  ...committing,
+  ...inspecting
+]
 
 /**
  * The check of this name, to run it with `verify`. Throws when there is none.
@@ -106,6 +114,7 @@ const featuresOf = <R, E>({ conflict, features, silence }: Options<R, E>): Featu
   deadLetters: true,
   pause: true,
   trimming: true,
+  transactional: false,
   silence: silence !== undefined,
   conflict: conflict !== undefined,
   ...features

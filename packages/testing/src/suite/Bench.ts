@@ -4,9 +4,9 @@
  * @module
  */
 import { assert } from "@effect/vitest"
-import { Clock, Context, Duration, Effect, Equal, Exit, Fiber, Random, Scope } from "effect"
+import { Clock, Context, Duration, Effect, Equal, Exit, Fiber, Option, Random, Scope } from "effect"
 import { TestClock } from "effect/testing"
-import { type Delivery, Inspector, type Message, type Settlement, Transport } from "waybill"
+import { type Commit, type Delivery, Inspector, type Message, Records, type Settlement, Transport } from "waybill"
 import { othersRun } from "../Turns.ts"
 
 /** The facts about a transport that checks may ask for. */
@@ -49,6 +49,8 @@ export class Bench extends Context.Service<
     readonly within: <A, E, R>(what: string, effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
     /** Asks until the answer equals `expected`; dies with the difference when it never does. */
     readonly becomes: <A, E, R>(what: string, effect: Effect.Effect<A, E, R>, expected: A) => Effect.Effect<void, E, R>
+    /** Reads a record beside the topic. */
+    readonly read: <A>(query: Commit.Query<A>) => Effect.Effect<A, Transport.TransportError>
     readonly pass: (duration: Duration.Duration) => Effect.Effect<void>
     /** Milliseconds that the effect took, by the clock in use. */
     readonly elapsed: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<readonly [A, number], E, R>
@@ -118,6 +120,7 @@ export const make = Effect.fnUntraced(function* (
   const transport = yield* Transport.Transport
   const inspector = yield* Inspector.Inspector
   const topic = `check-${(yield* Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER)).toString(36)}`
+  const records = yield* Effect.serviceOption(Records.Records)
   const inTest = setting.time === "test"
 
   const pass = (duration: Duration.Duration) => (inTest ? TestClock.adjust(duration) : Effect.sleep(duration))
@@ -189,6 +192,10 @@ export const make = Effect.fnUntraced(function* (
     one: (receiver) => Effect.map(take(receiver, 1), (deliveries) => deliveries[0]!),
     within,
     becomes,
+    read: (query) =>
+      Option.isSome(records)
+        ? records.value.read({ name: topic }, query)
+        : Effect.die(new Error("a transport that commits provides Records")),
     pass,
     elapsed: (effect) =>
       Effect.gen(function* () {

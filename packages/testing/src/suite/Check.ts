@@ -32,6 +32,11 @@ export interface Features {
   readonly pause: boolean
   /** What every group has settled is dropped by itself. */
   readonly trimming: boolean
+  /**
+   * A commit is applied together with the ack, all of it once or none of it. Not expected unless it is promised: the layer
+   * provides `Records` then.
+   */
+  readonly transactional: boolean
   /** `Options.silence` is there. */
   readonly silence: boolean
   /** `Options.conflict` is there. */

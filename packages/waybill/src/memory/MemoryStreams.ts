@@ -7,12 +7,14 @@
  *
  * @module
  */
+import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { Inspector } from "../Inspector.ts"
-import { type LimitOptions, limitsOf, wholeOf } from "../internal/Limits.ts"
-import type { AtLeastOnce, AtMostOnce, Receiver, Transport } from "../Transport.ts"
+import { type LimitOptions, limitsOf, millisOf, wholeOf } from "../internal/Limits.ts"
+import type { Records } from "../Records.ts"
+import type { AtLeastOnce, AtMostOnce, Receiver, Transactional, Transport } from "../Transport.ts"
 import { Log } from "./internal/Log.ts"
 import * as MemoryReceiver from "./internal/MemoryReceiver.ts"
 import * as Store from "./internal/Store.ts"
@@ -29,6 +31,11 @@ export interface Options extends LimitOptions {
    * `Truncated` says so.
    */
   readonly retention?: "settled" | { readonly maxLength: number }
+  /**
+   * For how long it is remembered that the commit of a message was applied, 31 days by default. A group whose messages may
+   * come again after that is not joined: `MarkerTooShort`.
+   */
+  readonly marker?: Duration.Input
 }
 
 const pattern = "streams"
@@ -52,11 +59,17 @@ const pattern = "streams"
  *
  * @category layers
  */
-export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector | AtLeastOnce | AtMostOnce> => {
+export const layer = (
+  options: Options = {}
+): Layer.Layer<Transport | Inspector | Records | AtLeastOnce | AtMostOnce | Transactional> => {
   const maxLength =
     typeof options.retention === "object" ? wholeOf("retention.maxLength", options.retention.maxLength) : Infinity
+  const markerMillis = millisOf("marker", options.marker ?? "31 days")
   return Layer.effectContext(
-    Store.make({ name: pattern, limits: limitsOf(options), source: (place) => new Log(place, maxLength) })
+    Store.transactional(
+      { name: pattern, limits: limitsOf(options), source: (place) => new Log(place, maxLength) },
+      markerMillis
+    )
   )
 }
 

@@ -8,16 +8,31 @@
  * @module
  */
 import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { Inspector } from "../Inspector.ts"
-import { AtLeastOnce, AtMostOnce, type Receiver, Transport } from "../Transport.ts"
+import { Records } from "../Records.ts"
+import {
+  AtLeastOnce,
+  AtMostOnce,
+  markerProblem,
+  type Receiver,
+  Transactional,
+  Transport,
+  TransportError
+} from "../Transport.ts"
+import { wire } from "./internal/Answer.ts"
+import { Committer } from "./internal/Committer.ts"
 import { topicKeys } from "./internal/Keys.ts"
-import { settingsOf, type StoreOptions, wholeOf } from "./internal/Settings.ts"
+import * as RecordReader from "./internal/RecordReader.ts"
+import { millisOf, settingsOf, type StoreOptions, wholeOf } from "./internal/Settings.ts"
 import { make as makeStore } from "./internal/Store.ts"
+import { commit } from "./internal/streams/CommitParts.ts"
 import { pattern } from "./internal/streams/GroupScripts.ts"
 import { publish } from "./internal/streams/PublishScript.ts"
+import type { StreamDelivery } from "./internal/streams/StreamDelivery.ts"
 import * as StreamInspector from "./internal/streams/StreamInspector.ts"
 import * as Members from "./internal/streams/StreamReceiver.ts"
 import { IoRedis } from "./IoRedis.ts"
@@ -32,6 +47,11 @@ export interface Options extends StoreOptions {
    * gone, and `Truncated` says so.
    */
   readonly retention?: "settled" | { readonly maxLength: number }
+  /**
+   * For how long it is remembered that the commit of a message was applied, 31 days by default. A group whose messages may
+   * come again after that is not joined: `MarkerTooShort`. It costs about 150 bytes a message.
+   */
+  readonly marker?: Duration.Input
 }
 
 /**
@@ -61,10 +81,11 @@ export interface Options extends StoreOptions {
  */
 export const layer = (
   options: Options = {}
-): Layer.Layer<Transport | Inspector | AtLeastOnce | AtMostOnce, never, IoRedis> => {
+): Layer.Layer<Transport | Inspector | Records | AtLeastOnce | AtMostOnce | Transactional, never, IoRedis> => {
   const settings = settingsOf(options)
   const maxLength =
     typeof options.retention === "object" ? wholeOf("retention.maxLength", options.retention.maxLength) : undefined
+  const markerMillis = millisOf("marker", options.marker ?? "31 days")
   const keysOf = (topic: string) => topicKeys(settings.prefix, topic)
   return Layer.effectContext(
     Effect.gen(function* () {
@@ -81,20 +102,46 @@ export const layer = (
             setting: maxLength ?? ""
           }
         },
-        join: (subscription, { clock, lifecycle, redis }, opened) =>
-          Members.make({
+        join: (subscription, { clock, lifecycle, published, redis }, opened) => {
+          const { group, topic } = subscription
+          const problem = markerProblem(markerMillis, settings.deadLetters.maxAgeMillis, subscription)
+          if (problem !== undefined) {
+            return Effect.fail(new TransportError({ operation: "receive", topic, reason: problem }))
+          }
+          const { done, released, retry } = keysOf(topic).group(group)
+          return Members.make({
             commands: redis.commands,
             dedicated: redis.dedicated,
-            topic: subscription.topic,
-            keys: keysOf(subscription.topic),
+            topic,
+            keys: keysOf(topic),
             subscription,
             lifecycle,
             clock,
             deadLetters: settings.deadLetters,
+            committer: (consumer) =>
+              new Committer<StreamDelivery>({
+                commands: redis.commands,
+                clock,
+                prefix: settings.prefix,
+                topic,
+                pattern,
+                markerMillis,
+                script: commit,
+                keys: [keysOf(topic).stream, retry, released],
+                args: [group, consumer, pattern, wire, settings.deduplicationMillis, maxLength ?? ""],
+                own: ({ count, detached, entry, source }) => [source, entry, detached ? 0 : count],
+                done,
+                target: (topic) => {
+                  const { delayed, delayedBodies, meta, seen, stream } = keysOf(topic)
+                  return { keys: [stream, meta, delayed, delayedBodies], seen }
+                },
+                published
+              }),
             pollMillis: settings.pollMillis,
             trims: maxLength === undefined,
             opened
           })
+        }
       })
       return Context.make(Transport, store.transport).pipe(
         Context.add(
@@ -106,8 +153,10 @@ export const layer = (
             steered: store.steered
           })
         ),
+        Context.add(Records, RecordReader.make(redis.commands, settings.prefix)),
         Context.add(AtLeastOnce, "AtLeastOnce"),
-        Context.add(AtMostOnce, "AtMostOnce")
+        Context.add(AtMostOnce, "AtMostOnce"),
+        Context.add(Transactional, "Transactional")
       )
     })
   )

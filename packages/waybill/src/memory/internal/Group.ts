@@ -8,6 +8,7 @@
  */
 import * as Duration from "effect/Duration"
 import type * as Latch from "effect/Latch"
+import type { Commit } from "../../Commit.ts"
 import type { Delivery } from "../../Delivery.ts"
 import type { ConsumerInfo, GroupInfo, PendingMessage, WaitingMessage } from "../../Inspector.ts"
 import type { DeadLetterCap } from "../../internal/Limits.ts"
@@ -29,6 +30,8 @@ export interface Home {
   readonly change: () => void
   /** Has this latch opened, once the present step is complete. */
   readonly open: (latch: Latch.Latch) => void
+  /** Applies the commit of a delivery that is ours; answers what it ends as when it is refused. */
+  readonly commit: (delivery: Delivery, commit: Commit, now: number) => Settlement.DeadLetter | undefined
 }
 
 /** A message that so many consumers have died with may have killed them, or may only have been near. */
@@ -125,9 +128,16 @@ export class Group {
     member.held.delete(delivery.receipt)
     if (work === member.suspect) this.#freeSuspect(member)
     switch (settlement._tag) {
-      case "Ack":
+      case "Ack": {
+        const refused =
+          settlement.commit === undefined ? undefined : this.#topic.commit(delivery, settlement.commit, now)
+        if (refused !== undefined) {
+          this.#bury(work, refused.reason, refused.cause, now)
+          return refused
+        }
         this.#leaveSource(work)
         break
+      }
       case "Retry":
         this.#leaveSource(work)
         work.deaths = 0

@@ -21,18 +21,28 @@ import type { Topic } from "./Topic.ts"
 /** Longer than this no timer of a runtime lasts; who waits longer looks again. */
 const longestSleep = 24 * 60 * 60 * 1000
 
+/** What a receiver knows of its layer. */
+export interface Home {
+  readonly pattern: string
+  readonly lifecycle: Lifecycle
+  /** The topics that commits have published to meanwhile. */
+  readonly touched: () => ReadonlySet<Topic>
+}
+
 export class MemoryReceiver implements Receiver {
   readonly consumer: string
   /** The pattern of its layer. */
   readonly pattern: string
   readonly #lifecycle: Lifecycle
+  readonly #touched: () => ReadonlySet<Topic>
   readonly #topic: Topic
   readonly #group: Group
   readonly #member: Member
 
-  constructor(pattern: string, lifecycle: Lifecycle, topic: Topic, group: Group, member: Member) {
+  constructor({ lifecycle, pattern, touched }: Home, topic: Topic, group: Group, member: Member) {
     this.pattern = pattern
     this.#lifecycle = lifecycle
+    this.#touched = touched
     this.consumer = member.consumer
     this.#topic = topic
     this.#group = group
@@ -65,7 +75,14 @@ export class MemoryReceiver implements Receiver {
       const answers = settlements.map(([delivery, settlement]) =>
         this.#group.settle(this.#member, delivery, settlement, now)
       )
-      return completed(this.#lifecycle, this.#topic, fiber, answers)
+      const touched = this.#touched()
+      const told = completed(this.#lifecycle, this.#topic, fiber, answers)
+      return touched.size === 0
+        ? told
+        : Effect.andThen(
+            Effect.all(Array.from(touched, (topic) => completed(this.#lifecycle, topic, fiber, undefined))),
+            told
+          )
     })
 
   readonly lost: Receiver["lost"] = Effect.suspend(() => {

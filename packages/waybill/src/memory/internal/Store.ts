@@ -10,7 +10,18 @@ import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import { Inspector, type Page, type TopicInfo } from "../../Inspector.ts"
 import { Lifecycle } from "../../Lifecycle.ts"
-import { AtLeastOnce, AtMostOnce, Transport, TopicConflict, TransportError } from "../../Transport.ts"
+import { Records } from "../../Records.ts"
+import {
+  AtLeastOnce,
+  AtMostOnce,
+  markerProblem,
+  TopicConflict,
+  Transactional,
+  Transport,
+  TransportError,
+  WrongKeyType
+} from "../../Transport.ts"
+import { Commits } from "./Commits.ts"
 import type { Group } from "./Group.ts"
 import { Member } from "./Member.ts"
 import { MemoryReceiver } from "./MemoryReceiver.ts"
@@ -21,30 +32,52 @@ import { type Pattern, Topic } from "./Topic.ts"
 export const make = (
   pattern: Pattern
 ): Effect.Effect<Context.Context<Transport | Inspector | AtLeastOnce | AtMostOnce>> =>
-  Effect.map(Random.nextIntBetween(0x100000, 0xffffff), (instance) => {
-    const store = new Store(pattern, instance.toString(16))
-    return Context.make(Transport, transportOf(store)).pipe(
-      Context.add(Inspector, inspectorOf(store)),
-      Context.add(AtLeastOnce, "AtLeastOnce"),
-      Context.add(AtMostOnce, "AtMostOnce")
-    )
-  })
+  Effect.map(makeStore(pattern, Infinity), contextOf)
+
+/** What a layer provides that also applies commits, and remembers for so long that it has. */
+export const transactional = (
+  pattern: Pattern,
+  markerMillis: number
+): Effect.Effect<Context.Context<Transport | Inspector | Records | AtLeastOnce | AtMostOnce | Transactional>> =>
+  Effect.map(makeStore(pattern, markerMillis), (store) =>
+    contextOf(store).pipe(Context.add(Records, recordsOf(store)), Context.add(Transactional, "Transactional"))
+  )
+
+const makeStore = (pattern: Pattern, markerMillis: number): Effect.Effect<Store> =>
+  Effect.map(
+    Random.nextIntBetween(0x100000, 0xffffff),
+    (instance) => new Store(pattern, markerMillis, instance.toString(16))
+  )
+
+const contextOf = (store: Store) =>
+  Context.make(Transport, transportOf(store)).pipe(
+    Context.add(Inspector, inspectorOf(store)),
+    Context.add(AtLeastOnce, "AtLeastOnce"),
+    Context.add(AtMostOnce, "AtMostOnce")
+  )
 
 class Store {
   readonly topics = new Map<string, Topic>()
   readonly lifecycle = new Lifecycle()
   readonly pattern: Pattern
+  readonly markerMillis: number
+  readonly commits: Commits
   readonly #instance: string
   #consumers = 0
 
-  constructor(pattern: Pattern, instance: string) {
+  constructor(pattern: Pattern, markerMillis: number, instance: string) {
     this.pattern = pattern
+    this.markerMillis = markerMillis
+    this.commits = new Commits({ lifecycle: this.lifecycle, open: (topic) => this.open(topic), markerMillis })
     this.#instance = instance
   }
 
   open(name: string): Topic {
     let topic = this.topics.get(name)
-    if (topic === undefined) this.topics.set(name, (topic = new Topic(name, this.pattern)))
+    if (topic === undefined) {
+      topic = new Topic(name, this.pattern, (delivery, commit, now) => this.commits.apply(delivery, commit, now))
+      this.topics.set(name, topic)
+    }
     return topic
   }
 
@@ -63,16 +96,42 @@ const transportOf = (store: Store): Context.Service.Shape<typeof Transport> => (
   receive: (subscription) =>
     Effect.acquireRelease(
       Effect.suspend(() => {
+        const problem = markerProblem(store.markerMillis, store.pattern.limits.deadLetters.maxAgeMillis, subscription)
+        if (problem !== undefined) {
+          const { topic } = subscription
+          return Effect.fail(new TransportError({ operation: "receive", topic, reason: problem }))
+        }
         const topic = store.open(subscription.topic)
         const group = topic.join(subscription.group, subscription.start)
         if (group instanceof TopicConflict) {
           return Effect.fail(new TransportError({ operation: "receive", topic: topic.name, reason: group }))
         }
         const member = new Member(store.nextConsumer(), subscription)
-        return Effect.succeed(new MemoryReceiver(store.pattern.name, store.lifecycle, topic, group, member))
+        return Effect.succeed(
+          new MemoryReceiver(
+            {
+              pattern: store.pattern.name,
+              lifecycle: store.lifecycle,
+              touched: () => store.commits.touched()
+            },
+            topic,
+            group,
+            member
+          )
+        )
       }),
       (receiver) => receiver.leave
     )
+})
+
+const recordsOf = (store: Store): Context.Service.Shape<typeof Records> => ({
+  read: ({ name: topic }, query) =>
+    step((now) => {
+      const found = store.commits.records(topic).ask(query, now)
+      if (found !== undefined) return Exit.succeed(found.answer)
+      const reason = new WrongKeyType({ key: query.key, detail: `it is no ${query.type}` })
+      return Exit.fail(new TransportError({ operation: "inspect", topic, reason }))
+    })
 })
 
 const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {

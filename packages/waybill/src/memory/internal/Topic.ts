@@ -26,6 +26,7 @@ export class Topic implements Home {
   readonly name: string
   /** What nobody has been told yet. */
   readonly facts: Array<Fact> = []
+  readonly commit: Home["commit"]
   readonly #pattern: Pattern
   readonly #source: Source
   readonly #paused = new Set<string>()
@@ -41,8 +42,9 @@ export class Topic implements Home {
   #idMillis = 0
   #idSequence = 0
 
-  constructor(name: string, pattern: Pattern) {
+  constructor(name: string, pattern: Pattern, commit: Home["commit"]) {
     this.name = name
+    this.commit = commit
     this.#pattern = pattern
     this.#source = pattern.source({ topic: name, report: (fact) => this.report(fact) })
   }

@@ -85,7 +85,12 @@ export interface GroupKeys {
   readonly restored: string
   /** Hash: paused or not, the position to start from when the group is lost, counters. */
   readonly state: string
+  /** String: the commit of this message was applied, by the delivery with the fence that it holds. Expires. */
+  readonly done: (id: string) => string
 }
+
+/** The key of a record beside `topic`: one for all topics that share the hash tag. */
+export const dataKey = (prefix: string, topic: string, name: string): string => `${tagOf(prefix, topic)}:data:${name}`
 
 /**
  * The keys of `topic` under `prefix`. A group's name stands between two fixed parts, so no two groups share a key
@@ -123,7 +128,8 @@ export const topicKeys = (prefix: string, topic: string): TopicKeys => {
         processing: (consumer) => `${mine}:processing:${consumer}`,
         position: `${mine}:position`,
         restored: `${mine}:restored`,
-        state: `${mine}:state`
+        state: `${mine}:state`,
+        done: (id) => `${mine}:done:${id}`
       }
     }
   }

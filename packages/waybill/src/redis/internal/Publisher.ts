@@ -11,7 +11,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
-import type { Outgoing, Receipt } from "../../Message.ts"
+import type { Due, Outgoing, Receipt } from "../../Message.ts"
 import { Disconnected, type Reason, TransportError } from "../../Transport.ts"
 import { type Opened, problemOf, wire } from "./Answer.ts"
 import type { Connection } from "./Connection.ts"
@@ -300,43 +300,54 @@ const encode = (calls: ReadonlyArray<Call>, seenOf: (id: string) => string, now:
   let shapes = ""
   let dueIn = Infinity
   for (const call of calls) {
-    for (const { body, due, headers, id, key, version } of call.messages) {
-      let bits = 0
-      args.push(body)
-      if (id !== undefined) {
-        bits |= shape.id
-        args.push(id)
-        seen.push(seenOf(id))
-      }
-      for (const _ in headers) {
-        bits |= shape.headers
-        args.push(JSON.stringify(headers))
-        break
-      }
-      if (key !== undefined) {
-        bits |= shape.key
-        args.push(key)
-      }
-      if (version !== 1) {
-        bits |= shape.version
-        args.push(version)
-      }
-      if (due !== undefined) {
-        if (due._tag === "After") {
-          const delay = Math.min(longest, Math.ceil(Duration.toMillis(due.delay)))
-          bits |= shape.after
-          args.push(delay)
-          dueIn = Math.min(dueIn, delay)
-        } else {
-          bits |= shape.at
-          args.push(Math.min(longest, Math.ceil(due.epochMillis)))
-          dueIn = Math.min(dueIn, due.epochMillis - now)
-        }
-      }
-      shapes += String.fromCharCode(48 + bits)
+    for (const message of call.messages) {
+      const { due, id } = message
+      shapes += String.fromCharCode(48 + pushMessage(args, message))
+      if (id !== undefined) seen.push(seenOf(id))
+      if (due !== undefined) dueIn = Math.min(dueIn, dueInOf(due, now))
     }
   }
   return { shapes, seen, args, dueIn }
+}
+
+/** Milliseconds from now. */
+export const dueInOf = (due: Due, now: number): number =>
+  due._tag === "After" ? Math.min(longest, Math.ceil(Duration.toMillis(due.delay))) : due.epochMillis - now
+
+/** Adds the payload, and what else there is in the order of the bits; answers the bits. */
+export const pushMessage = (
+  args: Array<string | number>,
+  { body, due, headers, id, key, version }: Outgoing
+): number => {
+  let bits = 0
+  args.push(body)
+  if (id !== undefined) {
+    bits |= shape.id
+    args.push(id)
+  }
+  for (const _ in headers) {
+    bits |= shape.headers
+    args.push(JSON.stringify(headers))
+    break
+  }
+  if (key !== undefined) {
+    bits |= shape.key
+    args.push(key)
+  }
+  if (version !== 1) {
+    bits |= shape.version
+    args.push(version)
+  }
+  if (due !== undefined) {
+    if (due._tag === "After") {
+      bits |= shape.after
+      args.push(dueInOf(due, 0))
+    } else {
+      bits |= shape.at
+      args.push(Math.min(longest, Math.ceil(due.epochMillis)))
+    }
+  }
+  return bits
 }
 
 const receiptsOf = (calls: ReadonlyArray<Call>, answer: string): Array<Receipt> => {

@@ -11,6 +11,7 @@ import * as Scope from "effect/Scope"
 import { Lifecycle } from "../../Lifecycle.ts"
 import type { Receiver, Subscription, Transport, TransportError } from "../../Transport.ts"
 import type { IoRedis } from "../IoRedis.ts"
+import type { Published } from "./Committer.ts"
 import { registry } from "./Keys.ts"
 import { Publisher, type Publishing } from "./Publisher.ts"
 import type { Settings } from "./Settings.ts"
@@ -42,6 +43,8 @@ export interface Shared {
   readonly redis: Context.Service.Shape<typeof IoRedis>
   readonly clock: Clock.Clock
   readonly lifecycle: Lifecycle
+  /** Messages were stored, and not by a publisher: the registry, the lifecycle and whoever waits for them learn of it. */
+  readonly published: (published: Published) => Effect.Effect<void>
 }
 
 export interface Store extends Shared {
@@ -83,9 +86,7 @@ export const make = Effect.fnUntraced(function* (
         deduplicationMillis: settings.deduplicationMillis,
         timeoutMillis: settings.publishMillis,
         opened: register(topic),
-        delayed: (millis) => {
-          for (const one of members) if (one.topic === topic) one.member.expect(millis)
-        }
+        delayed: (millis) => expect(topic, millis)
       })
       publishers.set(topic, publisher)
       return Scope.addFinalizer(scope, publisher.close).pipe(
@@ -94,7 +95,21 @@ export const make = Effect.fnUntraced(function* (
       )
     })
 
-  const shared: Shared = { redis, clock, lifecycle }
+  const expect = (topic: string, millis: number) => {
+    for (const one of members) if (one.topic === topic) one.member.expect(millis)
+  }
+
+  const shared: Shared = {
+    redis,
+    clock,
+    lifecycle,
+    published: ({ dueIn, messages, opened, receipts, topic }) =>
+      Effect.suspend(() => {
+        if (dueIn < Infinity) expect(topic, dueIn)
+        if (lifecycle.active) lifecycle.emit({ _tag: "Published", topic, messages, receipts })
+        return opened ? register(topic) : Effect.void
+      })
+  }
   return {
     ...shared,
     transport: {

@@ -8,6 +8,47 @@ import type { Script } from "../Script.ts"
 import { clock, mismatch, writes, may } from "../ScriptParts.ts"
 
 /**
+ * `fieldsOf(shape, arg)`: the fields of a message whose payload is ARGV[arg], its id, when it is due if that is not yet, and
+ * the next argument.
+ * `delay(meta, delayed, bodies, fields, id, due)`: keeps a message until it is due; the answer that a publish script gives.
+ */
+export const fieldsOf = `
+local instant
+local function fieldsOf(shape, arg)
+  local band, fields, id, due = bit.band, {'payload', ARGV[arg]}, nil, nil
+  arg = arg + 1
+  if band(shape, ${shape.id}) ~= 0 then id = ARGV[arg]; arg = arg + 1; fields[3] = 'id'; fields[4] = id end
+  if band(shape, ${shape.headers}) ~= 0 then fields[#fields + 1] = 'headers'; fields[#fields + 1] = ARGV[arg]; arg = arg + 1 end
+  if band(shape, ${shape.key}) ~= 0 then fields[#fields + 1] = 'key'; fields[#fields + 1] = ARGV[arg]; arg = arg + 1 end
+  if band(shape, ${shape.version}) ~= 0 then fields[#fields + 1] = 'v'; fields[#fields + 1] = ARGV[arg]; arg = arg + 1 end
+  if band(shape, ${shape.after + shape.at}) ~= 0 then
+    instant = instant or clock()
+    due = tonumber(ARGV[arg])
+    if band(shape, ${shape.after}) ~= 0 then due = instant + due end
+    if due <= instant then due = nil end
+    arg = arg + 1
+  end
+  return fields, id, due, arg
+end
+local function delay(meta, delayed, bodies, fields, id, due)
+  local number = redis.call('HINCRBY', meta, 'delayed', 1)
+  local answer = '+'
+  if not id then
+    answer = string.format('%.0f-d%d', instant, number)
+    fields[#fields + 1] = 'id'
+    fields[#fields + 1] = answer
+  end
+  fields[#fields + 1] = 'at'
+  fields[#fields + 1] = string.format('%.0f', instant)
+  -- Padded, so that messages which are due in the same millisecond keep their order.
+  local member = string.format('%012d', number)
+  redis.call('HSET', bodies, member, cmsgpack.pack(fields))
+  redis.call('ZADD', delayed, due, member)
+  return answer
+end
+`
+
+/**
  * Stores messages, or answers what it answered before when the batch was stored already.
  *
  * | KEYS | |
@@ -37,7 +78,7 @@ import { clock, mismatch, writes, may } from "../ScriptParts.ts"
  */
 export const publish: Script = {
   name: "waybill/publish",
-  lua: `${writes}${mismatch}${clock}${may}
+  lua: `${writes}${mismatch}${clock}${may}${fieldsOf}
 local stream, meta, publisher, delayed, bodies = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local shapes = ARGV[7]
 local last = redis.pcall('GETRANGE', publisher, 0, 19)
@@ -63,11 +104,11 @@ end
 may('SET', publisher, '', 'PX', 1)
 if not known then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
 
-local call, band, byte = redis.call, bit.band, string.byte
+local call, byte = redis.call, string.byte
 -- The first entry is the first write: what it cannot be written to is named.
 local append = redis.pcall
 local answers = {}
-local arg, marker, now = 8, 6, nil
+local arg, marker = 8, 6
 for i = 1, #shapes do
   local shape = byte(shapes, i) - 48
   if shape == 0 then
@@ -79,37 +120,15 @@ for i = 1, #shapes do
     answers[i] = entry
     arg = arg + 1
   else
-    local fields, id, due = {'payload', ARGV[arg]}, nil, nil
-    arg = arg + 1
-    if band(shape, ${shape.id}) ~= 0 then id = ARGV[arg]; arg = arg + 1; fields[3] = 'id'; fields[4] = id end
-    if band(shape, ${shape.headers}) ~= 0 then fields[#fields + 1] = 'headers'; fields[#fields + 1] = ARGV[arg]; arg = arg + 1 end
-    if band(shape, ${shape.key}) ~= 0 then fields[#fields + 1] = 'key'; fields[#fields + 1] = ARGV[arg]; arg = arg + 1 end
-    if band(shape, ${shape.version}) ~= 0 then fields[#fields + 1] = 'v'; fields[#fields + 1] = ARGV[arg]; arg = arg + 1 end
-    if band(shape, ${shape.after + shape.at}) ~= 0 then
-      now = now or clock()
-      due = tonumber(ARGV[arg])
-      if band(shape, ${shape.after}) ~= 0 then due = now + due end
-      arg = arg + 1
-    end
+    local fields, id, due
+    fields, id, due, arg = fieldsOf(shape, arg)
     local seen
     if id then seen = KEYS[marker]; marker = marker + 1 end
     if seen and call('EXISTS', seen) == 1 then
       answers[i] = '='
     else
-      if due and due > now then
-        local number = call('HINCRBY', meta, 'delayed', 1)
-        answers[i] = '+'
-        if not id then
-          answers[i] = string.format('%.0f-d%d', now, number)
-          fields[#fields + 1] = 'id'
-          fields[#fields + 1] = answers[i]
-        end
-        fields[#fields + 1] = 'at'
-        fields[#fields + 1] = string.format('%.0f', now)
-        -- Padded, so that messages which are due in the same millisecond keep their order.
-        local member = string.format('%012d', number)
-        call('HSET', bodies, member, cmsgpack.pack(fields))
-        call('ZADD', delayed, due, member)
+      if due then
+        answers[i] = delay(meta, delayed, bodies, fields, id, due)
       else
         local entry = append('XADD', stream, '*', unpack(fields))
         if append ~= call then

@@ -13,6 +13,7 @@ import type { Delivery } from "../../../Delivery.ts"
 import * as Settlement from "../../../Settlement.ts"
 import { Disconnected, type Reason, type Settled, TransportError } from "../../../Transport.ts"
 import { problemOf } from "../Answer.ts"
+import type { Committed, Committer, Committing } from "../Committer.ts"
 import type { Connection } from "../Connection.ts"
 import type { Holdings } from "../Holdings.ts"
 import type { GroupKeys } from "../Keys.ts"
@@ -34,6 +35,7 @@ export interface SettlerOptions {
   /** Something left the stream, and may be trimmed. */
   readonly settled: () => void
   readonly dropped: (count: number) => Effect.Effect<void>
+  readonly committer: Committer<StreamDelivery>
 }
 
 interface Step {
@@ -42,6 +44,14 @@ interface Step {
   readonly settlement: Settlement.Settlement
   /** The entry is gone from the stream: its fields come from here. */
   withFields: boolean
+  /** Its commit was refused; this is the settlement, and the answer. */
+  readonly refused?: Settlement.DeadLetter
+}
+
+/** A delivery that ends with a commit, and its place among the answers. */
+interface Bound {
+  readonly index: number
+  readonly entry: Committing<StreamDelivery>
 }
 
 /** How many deliveries one run of the script ends. */
@@ -77,13 +87,16 @@ export class Settler {
       const acks: Array<StreamDelivery> = []
       const places: Array<number> = []
       const steps: Array<Step> = []
+      const bound: Array<Bound> = []
       for (let i = 0; i < settlements.length; i++) {
         const [given, settlement] = settlements[i] as (typeof settlements)[0] // i is within bounds
         const delivery = holdings.find(given)
         answers.push("Stale")
         if (delivery === undefined) continue
         delivery.settling = true
-        if (settlement._tag === "Ack" && (delivery.detached || delivery.renewedAt > since)) {
+        if (settlement._tag === "Ack" && settlement.commit !== undefined) {
+          bound.push({ index: i, entry: [delivery, settlement.commit] })
+        } else if (settlement._tag === "Ack" && (delivery.detached || delivery.renewedAt > since)) {
           acks.push(delivery)
           places.push(i)
         } else {
@@ -91,7 +104,7 @@ export class Settler {
         }
       }
       const work =
-        steps.length === 0 && acks.length === 0
+        steps.length === 0 && acks.length === 0 && bound.length === 0
           ? Effect.void
           : Effect.gen({ self: this }, function* () {
               if (acks.length > 0) {
@@ -103,6 +116,7 @@ export class Settler {
                   else if (settled || delivery.detached) answers[index] = "Settled"
                 })
               }
+              if (bound.length > 0) steps.push(...(yield* this.#commit(bound, answers)))
               for (let from = 0; from < steps.length; from += maxSteps) {
                 yield* this.#run(steps.slice(from, from + maxSteps), answers)
               }
@@ -111,6 +125,7 @@ export class Settler {
         if (Exit.isSuccess(exit)) return Effect.void
         for (const delivery of acks) delivery.settling = false
         for (const { delivery } of steps) delivery.settling = false
+        for (const { entry } of bound) entry[0].settling = false
         return Effect.void
       })
     })
@@ -164,6 +179,46 @@ export class Settler {
     )
   }
 
+  /** Applies commits; answers what is to become of those that are refused. */
+  #commit(bound: ReadonlyArray<Bound>, answers: Array<Settled>): Effect.Effect<ReadonlyArray<Step>, TransportError> {
+    const { committer, holdings, settled } = this.#options
+    return Effect.gen({ self: this }, function* () {
+      const refused: Array<Step> = []
+      const refuse = ({ entry, index }: Bound, settlement: Settlement.DeadLetter) =>
+        refused.push({ index, delivery: entry[0], settlement, withFields: entry[0].detached, refused: settlement })
+      let open: Array<Bound> = []
+      for (const one of bound) {
+        const objection = committer.objection(one.entry[1])
+        if (objection === undefined) open.push(one)
+        else refuse(one, objection)
+      }
+      while (open.length > 0) {
+        const entries = open.map(({ entry }) => entry)
+        const some = committer.fit(entries)
+        const sent = entries.slice(0, some)
+        const result = yield* this.#persistently((_, ambiguous) =>
+          Effect.map(committer.apply(sent), (told: ReadonlyArray<Committed>) => ({ told, ambiguous }))
+        )
+        for (let i = 0; i < some; i++) {
+          const one = open[i] as Bound // some of them
+          const told = result.told[i] as Committed // one for each
+          if (typeof told === "object") {
+            refuse(one, told)
+            continue
+          }
+          const [delivery] = one.entry
+          // After a lost answer, "not yours" is also what is left of an older delivery that was done.
+          const done = told === "Done" || (result.ambiguous && delivery.renewedAt > holdings.sureSince())
+          answers[one.index] = done ? "Settled" : "Stale"
+          holdings.forget(delivery)
+        }
+        open = open.slice(some)
+        settled()
+      }
+      return refused
+    })
+  }
+
   /** Runs the script until every step has an answer. */
   #run(steps: ReadonlyArray<Step>, answers: Array<Settled>): Effect.Effect<void, TransportError> {
     const { commands, dropped, holdings, keys, settled, stream, topic } = this.#options
@@ -192,7 +247,7 @@ export class Settler {
           }
           // After a lost answer, "not yours" is also what our own success looks like.
           const done = told === "O" || (result.ambiguous && step.delivery.renewedAt > holdings.sureSince())
-          answers[step.index] = done ? "Settled" : "Stale"
+          answers[step.index] = done ? (step.refused ?? "Settled") : "Stale"
           holdings.forget(step.delivery)
           if (step.settlement._tag === "Retry") this.#options.delayed(delayOf(step.settlement))
         }

@@ -32,6 +32,7 @@ import {
   TransportError
 } from "../../../Transport.ts"
 import { evaluate, wire } from "../Answer.ts"
+import type { Committer } from "../Committer.ts"
 import type { Connection } from "../Connection.ts"
 import { millisOf } from "../Entry.ts"
 import { Holdings } from "../Holdings.ts"
@@ -52,6 +53,7 @@ export interface ReceiverOptions {
   readonly lifecycle: Lifecycle
   readonly clock: Clock.Clock
   readonly deadLetters: { readonly maxCount: number; readonly maxAgeMillis: number }
+  readonly committer: (consumer: string) => Committer<StreamDelivery>
   readonly pollMillis: number
   /** Whether what all groups have settled is cut off. */
   readonly trims: boolean
@@ -167,7 +169,8 @@ export class StreamReceiver implements Receiver {
           this.#wakeKeeper?.()
         }
       },
-      dropped: (count) => this.#dropped(count)
+      dropped: (count) => this.#dropped(count),
+      committer: options.committer(this.consumer)
     })
   }
 

@@ -1,0 +1,306 @@
+import { assert } from "@effect/vitest"
+import { Duration, Effect, Option } from "effect"
+import { Commit, Settlement, type Transport } from "waybill"
+import { type Bench, bodies, outgoing, settle, settled } from "./Bench.ts"
+import { check } from "./Check.ts"
+
+const total = Commit.counter("total")
+const other = Commit.counter("other")
+const names = Commit.hash("names")
+
+/** Settles one delivery of a new message with the commit. */
+const commitOne = Effect.fnUntraced(function* (
+  bench: Bench["Service"],
+  receiver: Transport.Receiver,
+  commit: Commit.Commit
+) {
+  yield* bench.publish("a")
+  const delivery = yield* bench.one(receiver)
+  const [answer] = yield* settle(receiver, [delivery], Settlement.commit(commit))
+  return { answer, delivery }
+})
+
+const reasonOf = (answer: Transport.Settled | undefined) => (typeof answer === "object" ? answer.reason : answer)
+
+const deadLettersOf = (bench: Bench["Service"], group: string) =>
+  bench.inspector.deadLetters(bench.topic, group, { after: Option.none(), limit: 10 })
+
+export const committing = [
+  check(
+    "a commit is applied with the ack, whatever kinds of records it writes to",
+    ["transactional"],
+    Effect.fnUntraced(function* (bench) {
+      const [members, scores, list, text] = [
+        Commit.set("members"),
+        Commit.sortedSet("scores"),
+        Commit.list("list"),
+        Commit.text("text")
+      ]
+      const receiver = yield* bench.join("g")
+      const first = Commit.make({
+        writes: [
+          total.set(40),
+          total.add(2),
+          names.set("ada", "Lovelace"),
+          names.set("old", 1),
+          names.increment("old", 41),
+          members.add("a", "b", "c"),
+          members.remove("b"),
+          scores.set("low", -1.5),
+          scores.set("high", Infinity),
+          scores.increment("low", 0.25),
+          list.append("2", "3", "4"),
+          list.prepend("1"),
+          list.keepLast(3),
+          text.set("kept")
+        ]
+      })
+      assert.deepStrictEqual((yield* commitOne(bench, receiver, first)).answer, "Settled")
+      yield* bench.becomes("figures", bench.figures("g"), settled)
+      assert.strictEqual(yield* bench.read(total.value), 42)
+      assert.deepStrictEqual(
+        yield* bench.read(names.all),
+        new Map([
+          ["ada", "Lovelace"],
+          ["old", "42"]
+        ])
+      )
+      assert.strictEqual(yield* bench.read(names.get("ada")), "Lovelace")
+      assert.strictEqual(yield* bench.read(names.get("nobody")), undefined)
+      assert.deepStrictEqual([...(yield* bench.read(members.all))].sort(), ["a", "c"])
+      assert.isTrue(yield* bench.read(members.has("a")))
+      assert.isFalse(yield* bench.read(members.has("b")))
+      assert.deepStrictEqual(
+        [...(yield* bench.read(scores.all))],
+        [
+          ["low", -1.25],
+          ["high", Infinity]
+        ]
+      )
+      assert.deepStrictEqual(yield* bench.read(list.all), ["2", "3", "4"])
+      assert.strictEqual(yield* bench.read(text.value), "kept")
+      const second = Commit.make({
+        writes: [
+          names.remove("ada", "old"),
+          members.clear,
+          scores.remove("low", "high"),
+          list.clear,
+          text.clear,
+          total.clear
+        ]
+      })
+      yield* commitOne(bench, receiver, second)
+      assert.strictEqual(yield* bench.read(total.value), 0)
+      assert.strictEqual((yield* bench.read(names.all)).size, 0)
+      assert.strictEqual((yield* bench.read(members.all)).size, 0)
+      assert.strictEqual((yield* bench.read(scores.all)).size, 0)
+      assert.deepStrictEqual(yield* bench.read(list.all), [])
+      assert.strictEqual(yield* bench.read(text.value), undefined)
+    })
+  ),
+
+  check(
+    "a text with a ttl is gone after it",
+    ["transactional"],
+    Effect.fnUntraced(function* (bench) {
+      const text = Commit.text("text")
+      const receiver = yield* bench.join("g")
+      yield* commitOne(bench, receiver, Commit.make({ writes: [text.set("for now", { ttl: bench.delay })] }))
+      assert.strictEqual(yield* bench.read(text.value), "for now")
+      yield* bench.pass(bench.delay)
+      yield* bench.becomes("the text", bench.read(text.value), undefined)
+      yield* commitOne(
+        bench,
+        receiver,
+        Commit.make({ writes: [text.set("for now", { ttl: bench.delay }), text.set("for good")] })
+      )
+      yield* bench.pass(Duration.times(bench.delay, 2))
+      assert.strictEqual(yield* bench.read(text.value), "for good")
+    })
+  ),
+
+  check(
+    "a commit that is repeated changes nothing",
+    ["transactional"],
+    Effect.fnUntraced(function* (bench) {
+      const receiver = yield* bench.join("g")
+      const commit = Commit.make({ writes: [total.add(1)] })
+      const { delivery } = yield* commitOne(bench, receiver, commit)
+      yield* settle(receiver, [delivery], Settlement.commit(commit))
+      assert.strictEqual(yield* bench.read(total.value), 1)
+      yield* bench.becomes("figures", bench.figures("g"), settled)
+    })
+  ),
+
+  check(
+    "many commits of one call are each applied once, and one that is refused holds up no other",
+    ["transactional"],
+    Effect.fnUntraced(function* (bench) {
+      const receiver = yield* bench.join("g")
+      const count = 300
+      const [first, ...rest] = Array.from({ length: count }, (_, i) => `${i}`)
+      yield* bench.publish(first!, ...rest)
+      const deliveries = yield* bench.take(receiver, count)
+      const wrong = Commit.make({ writes: [Commit.list("total").append("x")] })
+      const settlements = deliveries.map(
+        (delivery, i) =>
+          [delivery, Settlement.commit(i === 7 ? wrong : Commit.make({ writes: [total.add(1)] }))] as const
+      )
+      const [one, ...others] = settlements
+      const answers = yield* receiver.settle([one!, ...others])
+      assert.strictEqual(answers.filter((answer) => answer === "Settled").length, count - 1)
+      assert.strictEqual(reasonOf(answers[7]), "CommitRejected")
+      assert.strictEqual(yield* bench.read(total.value), count - 1)
+      yield* bench.becomes("figures", bench.figures("g"), { ...settled, deadLetters: 1 })
+    })
+  ),
+
+  check(
+    "a retried message is committed once",
+    ["transactional", "redelivery"],
+    Effect.fnUntraced(function* (bench) {
+      const receiver = yield* bench.join("g")
+      yield* bench.publish("a")
+      const first = yield* bench.one(receiver)
+      yield* settle(receiver, [first], Settlement.retry(Duration.zero, "cause"))
+      const second = yield* bench.one(receiver)
+      const commit = Settlement.commit(Commit.make({ writes: [total.add(1)] }))
+      assert.deepStrictEqual(yield* settle(receiver, [second], commit), ["Settled"])
+      assert.deepStrictEqual(yield* settle(receiver, [first], commit), ["Stale"])
+      assert.strictEqual(yield* bench.read(total.value), 1)
+      yield* bench.becomes("figures", bench.figures("g"), settled)
+    })
+  ),
+
+  check(
+    "a commit that comes too late applies nothing: neither before nor after the one of the new owner",
+    ["transactional", "redelivery", "sharing", "silence"],
+    Effect.fnUntraced(function* (bench) {
+      const one = yield* bench.join("g")
+      yield* bench.publish("a")
+      const late = yield* bench.one(one)
+      yield* bench.setting.silence(one)
+      const two = yield* bench.join("g")
+      yield* bench.pass(bench.setting.lease)
+      const delivery = yield* bench.one(two)
+      assert.deepStrictEqual(yield* settle(one, [late], Settlement.commit(Commit.make({ writes: [other.add(1)] }))), [
+        "Stale"
+      ])
+      const commit = Settlement.commit(Commit.make({ writes: [total.add(1)] }))
+      assert.deepStrictEqual(yield* settle(two, [delivery], commit), ["Settled"])
+      assert.deepStrictEqual(yield* settle(one, [late], commit), ["Stale"])
+      assert.deepStrictEqual([yield* bench.read(total.value), yield* bench.read(other.value)], [1, 0])
+    })
+  ),
+
+  check(
+    "a commit that is refused changes nothing and becomes a dead letter, and can be applied after a redrive",
+    ["transactional", "deadLetters"],
+    Effect.fnUntraced(function* (bench) {
+      const receiver = yield* bench.join("g")
+      yield* commitOne(bench, receiver, Commit.make({ writes: [names.set("ada", "Lovelace")] }))
+      // The second write is of the wrong kind: that shows before the first one is made.
+      const refused = [
+        Commit.make({ writes: [total.add(1), Commit.counter("names").add(1)] }),
+        // The first write fails when it is made.
+        Commit.make({ writes: [names.increment("ada", 1), total.add(1)] }),
+        Commit.make({
+          writes: [total.add(1)],
+          messages: [{ topic: `${bench.topic}-other`, message: outgoing("x") }]
+        })
+      ]
+      for (const commit of refused) {
+        const { answer } = yield* commitOne(bench, receiver, commit)
+        assert.strictEqual(reasonOf(answer), "CommitRejected")
+        assert.strictEqual(yield* bench.read(total.value), 0)
+      }
+      const letters = yield* deadLettersOf(bench, "g")
+      assert.deepStrictEqual(
+        letters.map(({ body, reason }) => [body, reason]),
+        refused.map(() => ["a", "CommitRejected"])
+      )
+      assert.include(letters[0]?.cause, "names")
+      yield* bench.inspector.redrive(bench.topic, "g", [letters[0]!.entry])
+      const again = yield* bench.one(receiver)
+      const repaired = Settlement.commit(Commit.make({ writes: [total.add(1)] }))
+      assert.deepStrictEqual(yield* settle(receiver, [again], repaired), ["Settled"])
+      assert.strictEqual(yield* bench.read(total.value), 1)
+    })
+  ),
+
+  check(
+    "a commit that is refused half way is a dead letter of its own kind, and nothing of it is applied again",
+    ["transactional", "deadLetters"],
+    Effect.fnUntraced(function* (bench) {
+      const receiver = yield* bench.join("g")
+      yield* commitOne(bench, receiver, Commit.make({ writes: [names.set("ada", "Lovelace")] }))
+      const commit = Commit.make({ writes: [total.add(1), names.increment("ada", 1), other.add(1)] })
+      const { answer } = yield* commitOne(bench, receiver, commit)
+      assert.strictEqual(reasonOf(answer), "PartialCommit")
+      const [letter] = yield* deadLettersOf(bench, "g")
+      assert.strictEqual(letter?.reason, "PartialCommit")
+      yield* bench.inspector.redrive(bench.topic, "g", [letter!.entry])
+      const again = yield* bench.one(receiver)
+      const [second] = yield* settle(receiver, [again], Settlement.commit(Commit.make({ writes: [total.add(1)] })))
+      assert.strictEqual(reasonOf(second), "PartialCommit")
+      assert.deepStrictEqual([yield* bench.read(total.value), yield* bench.read(other.value)], [1, 0])
+      yield* bench.becomes("figures", bench.figures("g"), { ...settled, deadLetters: 1 })
+    })
+  ),
+
+  check(
+    "the messages of a commit are published with it, and an id once",
+    ["transactional", "deduplication"],
+    Effect.fnUntraced(function* (bench) {
+      const out = `${bench.topic}/out`
+      const receiver = yield* bench.join("g")
+      const message = outgoing({ body: "x", headers: { h: "1" }, key: "k", version: 2 })
+      const named = outgoing({ body: "named", id: "n" })
+      const publish = (...messages: ReadonlyArray<typeof message>) =>
+        Commit.make({ messages: messages.map((message) => ({ topic: out, message })) })
+      yield* commitOne(bench, receiver, publish(message, named))
+      yield* commitOne(bench, receiver, publish(named, outgoing("last")))
+      const theirs = yield* bench.transport.receive({
+        topic: out,
+        group: "g",
+        start: "earliest",
+        lease: bench.setting.lease,
+        maxDeliveries: 5,
+        shutdown: Duration.seconds(2)
+      })
+      const deliveries = yield* bench.take(theirs, 3)
+      assert.sameMembers([...bodies(deliveries)], ["x", "named", "last"])
+      const first = deliveries.find(({ body }) => body === "x")
+      assert.deepInclude(first, { headers: { h: "1" }, key: "k", version: 2, attempt: 1 })
+      assert.include(
+        deliveries.map(({ id }) => id),
+        "n"
+      )
+      assert.isTrue((yield* bench.inspector.topics).includes(out))
+    })
+  ),
+
+  check(
+    "a message of a commit can be delayed",
+    ["transactional", "delay"],
+    Effect.fnUntraced(function* (bench) {
+      const receiver = yield* bench.join("g")
+      const message = outgoing({ body: "later", due: { _tag: "After", delay: bench.delay } })
+      const { answer } = yield* commitOne(bench, receiver, Commit.make({ messages: [{ topic: bench.topic, message }] }))
+      assert.strictEqual(answer, "Settled")
+      const [delivery, millis] = yield* bench.elapsed(bench.one(receiver))
+      assert.strictEqual(delivery.body, "later")
+      assert.isAtLeast(millis, Duration.toMillis(bench.delay) / 2)
+    })
+  ),
+
+  check(
+    "a consumer whose messages may come again after the marker is not let in",
+    ["transactional"],
+    Effect.fnUntraced(function* (bench) {
+      yield* bench.join("g", { redelivery: Duration.minutes(5) })
+      const error = yield* Effect.flip(Effect.scoped(bench.join("g", { redelivery: Duration.infinity })))
+      assert.strictEqual(error.reason._tag, "MarkerTooShort")
+    })
+  )
+]

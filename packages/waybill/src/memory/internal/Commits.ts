@@ -1,0 +1,108 @@
+/**
+ * Commits in memory: applied once for each message id and group while the marker lasts, all of it or none. What is refused
+ * after something was written is marked, so that it is never applied again.
+ *
+ * @module
+ */
+import type { Commit } from "../../Commit.ts"
+import type { Delivery } from "../../Delivery.ts"
+import type { Lifecycle } from "../../Lifecycle.ts"
+import type { Outgoing } from "../../Message.ts"
+import { deadLetter, type DeadLetter } from "../../Settlement.ts"
+import { Fifo } from "./Fifo.ts"
+import { RecordStore } from "./RecordStore.ts"
+import type { Topic } from "./Topic.ts"
+
+export class Commits {
+  readonly #lifecycle: Lifecycle
+  readonly #open: (topic: string) => Topic
+  readonly #markerMillis: number
+  readonly #records = new Map<string, RecordStore>()
+  /** By topic, group and id: whether all of the commit was applied. */
+  readonly #markers = new Map<string, "whole" | "partial">()
+  readonly #forgetting = new Fifo<{ readonly key: string; readonly at: number }>()
+  #touched = new Set<Topic>()
+
+  constructor(options: {
+    readonly lifecycle: Lifecycle
+    readonly open: (topic: string) => Topic
+    readonly markerMillis: number
+  }) {
+    this.#lifecycle = options.lifecycle
+    this.#open = options.open
+    this.#markerMillis = options.markerMillis
+  }
+
+  /** The records beside a topic. */
+  records(topic: string): RecordStore {
+    const tag = tagOf(topic)
+    let records = this.#records.get(tag)
+    if (records === undefined) this.#records.set(tag, (records = new RecordStore()))
+    return records
+  }
+
+  /** Applies the commit of a delivery that is its member's; answers what it ends as when it is refused. */
+  apply({ group, id, topic }: Delivery, { messages, writes }: Commit, now: number): DeadLetter | undefined {
+    this.#forget(now)
+    const key = JSON.stringify([topic, group, id])
+    const marker = this.#markers.get(key)
+    if (marker !== undefined) {
+      return marker === "whole" ? undefined : deadLetter("PartialCommit", "an earlier delivery was refused in part")
+    }
+    const records = this.records(topic)
+    for (const write of writes) {
+      const objection = records.objection(write, now)
+      if (objection !== undefined) return rejected(`${write.command} of ${write.key}: ${objection}`)
+    }
+    for (const publication of messages) {
+      if (tagOf(publication.topic) === tagOf(topic)) continue
+      return rejected(
+        `a commit beside ${topic} cannot publish to ${publication.topic}: the names must be the same up to the first slash`
+      )
+    }
+    for (let i = 0; i < writes.length; i++) {
+      const write = writes[i]!
+      const refused = records.write(write, now)
+      if (refused === undefined) continue
+      const cause = `part ${i + 1} of ${writes.length + messages.length}, ${write.command} of ${write.key}, was refused: ${refused}`
+      if (i === 0) return rejected(cause)
+      this.#mark(key, "partial", now)
+      return deadLetter("PartialCommit", cause)
+    }
+    for (const { message, topic } of messages) this.#publish(topic, message, now)
+    this.#mark(key, "whole", now)
+    return undefined
+  }
+
+  /** The topics that commits have published to since this was asked last: their receivers are to be told. */
+  touched(): ReadonlySet<Topic> {
+    const touched = this.#touched
+    if (touched.size > 0) this.#touched = new Set()
+    return touched
+  }
+
+  #publish(name: string, message: Outgoing, now: number): void {
+    const topic = this.#open(name)
+    const messages = [message]
+    const receipts = topic.publish(messages, now)
+    this.#touched.add(topic)
+    if (this.#lifecycle.active) this.#lifecycle.emit({ _tag: "Published", topic: name, messages, receipts })
+  }
+
+  #mark(key: string, marker: "whole" | "partial", now: number): void {
+    this.#markers.set(key, marker)
+    this.#forgetting.push({ key, at: now + this.#markerMillis })
+  }
+
+  #forget(now: number): void {
+    for (let first = this.#forgetting.peek(); first !== undefined && first.at <= now; first = this.#forgetting.peek()) {
+      this.#markers.delete(first.key)
+      this.#forgetting.shift()
+    }
+  }
+}
+
+const rejected = (cause: string) => deadLetter("CommitRejected", cause)
+
+/** Topics whose names are the same up to the first slash may stand in one commit, here as on Redis. */
+const tagOf = (topic: string): string => topic.split("/", 1)[0]!

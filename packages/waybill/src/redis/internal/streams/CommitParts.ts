@@ -1,0 +1,73 @@
+/**
+ * Commits of deliveries from a stream: whose a delivery is, its group's list of pending entries says.
+ *
+ * @module
+ */
+import { commitScript } from "../CommitScript.ts"
+import { ask } from "../ScriptParts.ts"
+import { fieldsOf } from "./PublishScript.ts"
+
+/**
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2, 3 | stream, retry stream, released |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1, 2 | group, consumer |
+ * | 3, 4 | pattern and wire version |
+ * | 5 | how long message ids are remembered, ms |
+ * | 6 | greatest length of a stream, or "" |
+ * | a delivery | source, entry, count; count 0: the group was lost and the entry with it, there is no owner to ask for |
+ *
+ * The keys of a topic: stream, meta, delayed, their bodies.
+ */
+export const commit = commitScript({
+  keys: 3,
+  args: 6,
+  delivery: 3,
+  lua: `${ask}${fieldsOf}
+local group, consumer = ARGV[1], ARGV[2]
+local acked, uncounted = {{}, {}}, {}
+local function owns(i)
+  local count = tonumber(ARGV[i + 2])
+  if count == 0 then return true end
+  local owned = ask('XPENDING', KEYS[ARGV[i] + 1], group, ARGV[i + 1], ARGV[i + 1], 1, consumer)
+  return owned and #owned == 1 and owned[1][4] == count
+end
+local function leave(i)
+  local source, entry, count = ARGV[i] + 1, ARGV[i + 1], tonumber(ARGV[i + 2])
+  if count > 0 then acked[source][#acked[source] + 1] = entry end
+  if count > 1 then uncounted[#uncounted + 1] = ARGV[i] .. entry end
+end
+local function leaving()
+  for source = 1, 2 do
+    if #acked[source] > 0 then redis.call('XACK', KEYS[source], group, unpack(acked[source])) end
+  end
+  if #uncounted > 0 then redis.call('HDEL', KEYS[3], unpack(uncounted)) end
+end
+local function objection(base)
+  local wrong = mismatch(KEYS[base], 'stream') or mismatch(KEYS[base + 1], 'hash') or mismatch(KEYS[base + 2], 'zset')
+    or mismatch(KEYS[base + 3], 'hash')
+  if wrong then return wrong[2] .. ' is a ' .. wrong[3] end
+  local opened = redis.call('HMGET', KEYS[base + 1], 'pattern', 'wire')
+  if opened[1] and (opened[1] ~= ARGV[3] or opened[2] ~= ARGV[4]) then
+    return 'the topic is ' .. opened[1] .. ', wire version ' .. (opened[2] or '')
+  end
+end
+local function append(base, shape, arg, seen)
+  if seen and redis.call('EXISTS', seen) == 1 then return '=' end
+  local stream, meta = KEYS[base], KEYS[base + 1]
+  local fields, id, due = fieldsOf(shape, arg)
+  local answer
+  if due then answer = delay(meta, KEYS[base + 2], KEYS[base + 3], fields, id, due)
+  else answer = redis.pcall('XADD', stream, '*', unpack(fields)) end
+  if type(answer) == 'table' then return answer end
+  local opened = redis.call('HSETNX', meta, 'pattern', ARGV[3]) == 1
+  if opened then redis.call('HSET', meta, 'wire', ARGV[4]) end
+  if seen then redis.call('SET', seen, '1', 'PX', ARGV[5]) end
+  if ARGV[6] ~= '' then redis.call('XTRIM', stream, 'MAXLEN', '~', ARGV[6]) end
+  return id and '+' or answer, opened
+end
+`
+})

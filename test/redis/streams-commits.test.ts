@@ -1,0 +1,134 @@
+/**
+ * Commits on streams, where Redis shows: what the keys look like, what comes after the memory of published ids has passed, lost
+ * answers, missing permissions and a server without memory.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { FaultProxy, RedisServer } from "@waybill/testing"
+import { Duration, Effect, Fiber, Layer } from "effect"
+import { Commit, Settlement, type Transport } from "waybill"
+import * as Stage from "./Stage.ts"
+
+const servers = FaultProxy.layer.pipe(Layer.provideMerge(RedisServer.layer()))
+
+const total = Commit.counter("total")
+const one = Settlement.commit(Commit.make({ writes: [total.add(1)] }))
+
+const reasons = (answers: ReadonlyArray<Transport.Settled>) =>
+  answers.map((answer) => (typeof answer === "object" ? answer.reason : answer))
+
+describe("commits on streams", () => {
+  it.live("a record lies beside its topic under a plain name, and the marker expires", () =>
+    Effect.gen(function* () {
+      const { group, groupKey, join, key, publish, redis, settle, take } = yield* Stage.make({
+        marker: "40 days",
+        deadLetters: { maxAge: "1 day" }
+      })
+      const receiver = yield* join()
+      yield* publish({ body: "a", id: "my-id" })
+      assert.deepStrictEqual(yield* settle(receiver, yield* take(receiver, 1), one), ["Settled"])
+      assert.strictEqual(yield* Effect.promise(() => redis.get(key("data:total"))), "1")
+      assert.strictEqual(yield* Effect.promise(() => redis.get(groupKey("done:my-id"))), "1")
+      const days = (yield* Effect.promise(() => redis.pttl(groupKey("done:my-id")))) / (24 * 60 * 60 * 1000)
+      assert.isTrue(days > 39.9 && days <= 40)
+      assert.deepInclude(yield* group(), { pending: 0, lag: 0 })
+    }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()))
+  )
+
+  it.live("an id that is stored twice, after the window for published ids, is applied once", () =>
+    Effect.gen(function* () {
+      const { group, join, key, publish, read, redis, settle, take } = yield* Stage.make({ deduplicationWindow: 1 })
+      const receiver = yield* join()
+      for (let i = 0; i < 3; i++) {
+        yield* publish({ body: `${i}`, id: "same" })
+        yield* Stage.becomes(
+          "forgotten",
+          Effect.promise(() => redis.exists(key("seen:same"))),
+          0
+        )
+      }
+      const [first, ...others] = yield* take(receiver, 3)
+      assert.deepStrictEqual(yield* settle(receiver, [first!], one), ["Settled"])
+      assert.deepStrictEqual(yield* settle(receiver, others, one), ["Settled", "Settled"])
+      assert.strictEqual(yield* read(total.value), 1)
+      assert.deepInclude(yield* group(), { pending: 0 })
+    }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()))
+  )
+
+  it.live("a commit whose answer was lost is applied once, and is settled", () =>
+    Effect.gen(function* () {
+      const proxy = yield* FaultProxy.FaultProxy
+      const { group, join, publish, read, settle, take } = yield* Stage.make({ url: proxy.url })
+      const receiver = yield* join({ lease: Duration.minutes(1) })
+      for (let i = 1; i <= 5; i++) {
+        yield* publish("a", "b")
+        const deliveries = yield* take(receiver, 2)
+        const snapped = yield* proxy.dropReply("EVALSHA")
+        assert.deepStrictEqual(yield* settle(receiver, deliveries, one), ["Settled", "Settled"])
+        yield* snapped
+        assert.strictEqual(yield* read(total.value), 2 * i)
+      }
+      assert.deepInclude(yield* group(), { pending: 0, deadLetters: 0 })
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live("a refused one whose answer was lost is one dead letter", () =>
+    Effect.gen(function* () {
+      const proxy = yield* FaultProxy.FaultProxy
+      const { group, join, letters, publish, settle, take } = yield* Stage.make({ url: proxy.url })
+      const receiver = yield* join({ lease: Duration.minutes(1) })
+      yield* publish("first")
+      yield* settle(receiver, yield* take(receiver, 1), one)
+      for (const writes of [
+        [Commit.hash("total").set("a", 1)],
+        [Commit.text("x").set("1"), Commit.hash("x").set("a", 1)]
+      ]) {
+        yield* publish("a")
+        const deliveries = yield* take(receiver, 1)
+        const snapped = yield* proxy.dropReply("EVALSHA")
+        const answers = yield* settle(receiver, deliveries, Settlement.commit(Commit.make({ writes })))
+        yield* snapped
+        assert.match(String(reasons(answers)[0]), /CommitRejected|PartialCommit/)
+      }
+      assert.deepStrictEqual(
+        (yield* letters).map(({ reason }) => reason),
+        ["CommitRejected", "PartialCommit"]
+      )
+      assert.deepInclude(yield* group(), { pending: 0 })
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live("what the user may not do is refused before anything is written", () =>
+    Effect.gen(function* () {
+      const { port, url } = yield* RedisServer.RedisServer
+      const admin = yield* Stage.client(url)
+      yield* Effect.promise(() => admin.call("ACL", "SETUSER", "clerk", "on", ">pw", "~*", "&*", "+@all", "-lpush"))
+      const { join, letters, publish, read, settle, take } = yield* Stage.make({
+        url: `redis://clerk:pw@127.0.0.1:${port}`
+      })
+      const receiver = yield* join()
+      yield* publish("a")
+      const commit = Commit.make({ writes: [total.add(1), Commit.list("events").prepend("a")] })
+      const answers = yield* settle(receiver, yield* take(receiver, 1), Settlement.commit(commit))
+      assert.deepStrictEqual(reasons(answers), ["CommitRejected"])
+      assert.include((yield* letters)[0]?.cause, "NOPERM")
+      assert.strictEqual(yield* read(total.value), 0)
+    }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()))
+  )
+
+  it.live("a server without memory applies nothing until it has some", () =>
+    Effect.gen(function* () {
+      const { join, publish, read, redis, settle, take } = yield* Stage.make()
+      const receiver = yield* join()
+      yield* publish("a", "b")
+      const deliveries = yield* take(receiver, 2)
+      yield* Effect.promise(() => redis.config("SET", "maxmemory", "1mb"))
+      const settling = yield* Effect.forkChild(settle(receiver, deliveries, one), { startImmediately: true })
+      yield* Effect.sleep(300)
+      assert.isUndefined(settling.pollUnsafe())
+      assert.strictEqual(yield* read(total.value), 0)
+      yield* Effect.promise(() => redis.config("SET", "maxmemory", "0"))
+      assert.deepStrictEqual(yield* Fiber.join(settling), ["Settled", "Settled"])
+      assert.strictEqual(yield* read(total.value), 2)
+    }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()))
+  )
+})
