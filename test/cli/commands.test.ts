@@ -6,7 +6,7 @@ import { RedisServer } from "@waybill/testing"
 import { Deferred, Effect, Layer, References, Schedule, Schema } from "effect"
 import { Consumer, Producer, Topic } from "waybill"
 import { IoRedis, RedisStreams } from "waybill/redis"
-import { run, until } from "./Terminal.ts"
+import { process, run, until } from "./Terminal.ts"
 
 class Declined extends Schema.TaggedError<Declined>()("Declined", {}) {}
 class Busy extends Schema.TaggedError<Busy>()("Busy", {}) {}
@@ -217,6 +217,10 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })
           assert.match(ended.err + ended.out, message)
           assert.notInclude(ended.err + ended.out, "secret")
         }
+        // A process ends like that, too.
+        const ended = yield* process(["stats", "nope"], { url })
+        assert.strictEqual(ended.code, 3)
+        assert.match(ended.err, /^waybill: there is no topic nope\. [^\n]*\n$/)
         const help = yield* run(["dead", "redrive", "--help"], { url })
         assert.strictEqual(help.code, 0)
         assert.include(help.out, "waybill dead redrive orders billing --reason GatewayDown --dry-run")

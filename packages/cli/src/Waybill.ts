@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { Console, Effect } from "effect"
 import { Command } from "effect/cli"
 import { dashboard } from "./commands/Dashboard.ts"
 import { dead } from "./commands/Dead.ts"
@@ -14,9 +15,17 @@ import { tail } from "./commands/Tail.ts"
 import { topics } from "./commands/Topics.ts"
 import { flags, layer } from "./Server.ts"
 
-export const waybill = Command.make("waybill").pipe(
+const waybill = Command.make("waybill").pipe(
   Command.withSharedFlags(flags),
   Command.withDescription("Look at topics, groups and dead letters on Redis, and steer them"),
   Command.withSubcommands([topics, stats, tail, publish, pending, retries, consumers, dead, pause, resume, dashboard]),
   Command.provide((flags) => layer(flags))
 )
+
+const version = "0.0.0"
+
+/** Runs the command with these arguments. What the user can mend is one line: a stack trace would say that we are broken. */
+export const run = (args: ReadonlyArray<string>) =>
+  Command.runWith(waybill, { version })(args).pipe(
+    Effect.tapError((error) => (error._tag === "ShowHelp" ? Effect.void : Console.error(`waybill: ${error.message}`)))
+  )

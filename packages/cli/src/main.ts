@@ -1,13 +1,11 @@
 #!/usr/bin/env node
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Console, Effect } from "effect"
-import { Command } from "effect/cli"
-import { waybill } from "./Waybill.ts"
+import { Effect, Stdio } from "effect"
+import { run } from "./Waybill.ts"
 
-waybill.pipe(
-  Command.run({ version: "0.0.0" }),
-  // What the user can mend is one line; a stack trace would say that the command is broken.
-  Effect.tapError((error) => (error._tag === "ShowHelp" ? Effect.void : Console.error(`waybill: ${error.message}`))),
+Stdio.Stdio.pipe(
+  Effect.flatMap(({ args }) => args),
+  Effect.flatMap(run),
   Effect.provide(NodeServices.layer),
   NodeRuntime.runMain
 )

@@ -142,6 +142,8 @@ const pass = Effect.fnUntraced(function* <P, RD, RE>(
   const perStep = ratePerSecond === undefined ? pageSize : Math.max(1, Math.min(pageSize, Math.floor(ratePerSecond)))
   const pause = ratePerSecond === undefined ? Effect.void : Effect.sleep((perStep / ratePerSecond) * 1000)
   yield* pages(topic.name, group).pipe(
+    // The next page is on its way while this one is worked on.
+    Stream.buffer({ capacity: 1 }),
     Stream.takeWhile(() => selected < limit),
     Stream.runForEach(
       Effect.fnUntraced(function* (page) {

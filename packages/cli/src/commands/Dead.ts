@@ -176,20 +176,21 @@ const act = (verb: "redrive" | "discard") => {
     const raw = Topic.make(topic, { payload: Schema.Unknown })
     const where = fits(filters)
     const most = Option.getOrUndefined(limit)
-    const plan = yield* Effect.mapError(move(raw, group, { where, limit: most, dryRun: true }), toProblem)
-    if (dryRun || plan.selected === 0) {
-      return yield* print(
-        json,
-        { ...plan, dryRun },
-        () =>
-          `${plan.selected.toLocaleString("en-US")} of ${plan.examined.toLocaleString("en-US")} dead letters fit${dryRun ? ", nothing was done" : ""}.`
-      )
-    }
-    const question =
-      verb === "redrive"
-        ? `Send ${plan.selected.toLocaleString("en-US")} dead letters back to ${group} of ${topic}?`
-        : `Delete ${plan.selected.toLocaleString("en-US")} dead letters of ${group} of ${topic} for good?`
-    if (!yes) {
+    if (dryRun || !yes) {
+      const plan = yield* Effect.mapError(move(raw, group, { where, limit: most, dryRun: true }), toProblem)
+      const selected = plan.selected.toLocaleString("en-US")
+      if (dryRun || plan.selected === 0) {
+        return yield* print(
+          json,
+          { ...plan, dryRun },
+          () =>
+            `${selected} of ${plan.examined.toLocaleString("en-US")} dead letters fit${dryRun ? ", nothing was done" : ""}.`
+        )
+      }
+      const question =
+        verb === "redrive"
+          ? `Send ${selected} dead letters back to ${group} of ${topic}?`
+          : `Delete ${selected} dead letters of ${group} of ${topic} for good?`
       if (!(yield* (yield* Stdio.Stdio).stdinIsTerminal)) {
         return yield* new NotConfirmed({ detail: `not done: ${question} There is no terminal to ask on; say --yes` })
       }
@@ -197,12 +198,11 @@ const act = (verb: "redrive" | "discard") => {
         return yield* new NotConfirmed({ detail: "not done" })
       }
     }
-    const progress = yield* showProgress(plan.selected, info.deadLetters)
+    const progress = yield* showProgress(info.deadLetters)
     const report = yield* move(raw, group, {
       where: (letter) => {
-        const chosen = where(letter)
-        if (chosen) progress.step()
-        return chosen
+        progress.step()
+        return where(letter)
       },
       limit: most,
       ...(Option.isSome(rate) ? { ratePerSecond: rate.value } : {})
@@ -219,14 +219,14 @@ const act = (verb: "redrive" | "discard") => {
 }
 
 /** A bar on standard error, while that is a terminal. */
-const showProgress = Effect.fnUntraced(function* (selected: number, _total: number) {
+const showProgress = Effect.fnUntraced(function* (total: number) {
   const shown = yield* (yield* Stdio.Stdio).stderrIsTerminal
   let done = 0
   let drawn = -1
   return {
     step: () => {
       done++
-      const part = Math.floor((done / selected) * 30)
+      const part = Math.floor((done / total) * 30)
       if (!shown || part === drawn) return
       drawn = part
       process.stderr.write(`\r[${"=".repeat(part)}${" ".repeat(30 - part)}] ${done.toLocaleString("en-US")}`)
