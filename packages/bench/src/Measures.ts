@@ -5,6 +5,7 @@ import type { Measure } from "./Measure.ts"
 import { consume } from "./measures/Consume.ts"
 import { heap } from "./measures/Heap.ts"
 import { latency } from "./measures/Latency.ts"
+import { lists } from "./measures/Lists.ts"
 import { memory } from "./measures/Memory.ts"
 import { publishOneByOne } from "./measures/Publish.ts"
 import { publishAll } from "./measures/PublishAll.ts"
@@ -19,5 +20,6 @@ export const measures: ReadonlyArray<Measure> = [
   latency,
   memory,
   heap,
-  retries
+  retries,
+  lists
 ]

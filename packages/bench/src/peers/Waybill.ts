@@ -5,7 +5,7 @@
 import { Clock, Data, Effect, Layer, Schedule, type Scope } from "effect"
 import { Consumer, Inspector, Producer, Topic, type Transport } from "waybill"
 import { MemoryStreams } from "waybill/memory"
-import { IoRedis, RedisStreams } from "waybill/redis"
+import { IoRedis, RedisLists, RedisStreams } from "waybill/redis"
 import { batchesOf, concurrency, type Peer, publishers } from "../Peer.ts"
 import type { Numbered, Work } from "../Work.ts"
 
@@ -98,6 +98,10 @@ const make = Effect.fnUntraced(function* <E>(work: Work, layer: Layer.Layer<Serv
 /** On Redis. */
 export const onRedis = (work: Work) => (port: number) =>
   make(work, RedisStreams.layer({ prefix: "bench" }).pipe(Layer.provide(IoRedis.layer({ port }))))
+
+/** On Redis, as a queue in lists. */
+export const onLists = (work: Work) => (port: number) =>
+  make(work, RedisLists.layer({ prefix: "bench" }).pipe(Layer.provide(IoRedis.layer({ port }))))
 
 /** In the memory of the process. */
 export const onMemory = (work: Work) => () => make(work, MemoryStreams.layer())

@@ -316,14 +316,14 @@ may('SREM', processing, '')
 local answers = {}
 if acks > 0 then
   local held = redis.call('SMISMEMBER', processing, unpack(ARGV, 5, 4 + acks))
-  local ids = {}
+  local stale = false
   for i = 1, acks do
-    if held[i] == 1 then
-      ids[#ids + 1] = ARGV[4 + i]
-      answers[i] = 'O'
-    else
-      answers[i] = 'F'
-    end
+    if held[i] == 1 then answers[i] = 'O' else answers[i], stale = 'F', true end
+  end
+  local ids = {unpack(ARGV, 5, 4 + acks)}
+  if stale then
+    ids = {}
+    for i = 1, acks do if held[i] == 1 then ids[#ids + 1] = ARGV[4 + i] end end
   end
   if #ids > 0 then
     redis.call('SREM', processing, unpack(ids))
