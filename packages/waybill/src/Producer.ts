@@ -31,6 +31,11 @@ export interface PublishOptions {
   readonly delay?: Duration.Input | undefined
   /** Not delivered before this instant, by the store's clock. Ignored when `delay` is given. */
   readonly at?: DateTime.DateTime | undefined
+  /**
+   * For patterns whose order is by priority (`RedisLists`, `MemoryLists`); others take no notice. It travels as the header
+   * `priority`; `normal` when neither it nor the header is given.
+   */
+  readonly priority?: "high" | "normal" | "low" | undefined
 }
 
 /**
@@ -148,7 +153,8 @@ const outgoing = <P, RD, RE>(
   options: PublishOptions | undefined,
   trace: string | undefined
 ): Outgoing => {
-  const headers = options?.headers ?? noHeaders
+  const given = options?.headers ?? noHeaders
+  const headers = options?.priority === undefined ? given : { ...given, priority: options.priority }
   return {
     id: options?.id,
     body,

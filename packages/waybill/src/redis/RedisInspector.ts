@@ -9,7 +9,11 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { Inspector } from "../Inspector.ts"
 import { TopicConflict, TransportError } from "../Transport.ts"
+import * as CustodyInspector from "./internal/custody/CustodyInspector.ts"
 import { topicKeys } from "./internal/Keys.ts"
+import { pattern as keyspace } from "./internal/keyspace/KeyspaceScripts.ts"
+import * as Keyspace from "./internal/keyspace/KeyspaceSource.ts"
+import * as Lists from "./internal/lists/ListSource.ts"
 import { settingsOf, type StoreOptions } from "./internal/Settings.ts"
 import { pattern as streams } from "./internal/streams/GroupScripts.ts"
 import * as StreamInspector from "./internal/streams/StreamInspector.ts"
@@ -41,8 +45,17 @@ export const layer = (options: Pick<StoreOptions, "prefix"> = {}): Layer.Layer<I
     Effect.gen(function* () {
       const { commands } = yield* IoRedis
       const keysOf = (topic: string) => topicKeys(prefix, topic)
+      const options = { commands, prefix, keysOf, steered: () => Effect.void }
       const inspectors: Record<string, Context.Service.Shape<typeof Inspector>> = {
-        [streams]: StreamInspector.make({ commands, prefix, keysOf, steered: () => Effect.void })
+        [streams]: StreamInspector.make(options),
+        [Lists.pattern]: CustodyInspector.make(options, Lists.pattern, (topic) => ({
+          scripts: Lists.scripts("fifo"),
+          keys: Lists.keysOf(keysOf(topic))
+        })),
+        [keyspace]: CustodyInspector.make(options, keyspace, (topic, group) => {
+          const keys = keysOf(topic)
+          return { scripts: Keyspace.scripts, keys: Keyspace.keysOf(keys, keys.group(group)) }
+        })
       }
       // A topic that was never opened by us may be a stream that somebody else writes.
       const otherwise = inspectors[streams]!

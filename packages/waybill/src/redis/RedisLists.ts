@@ -20,6 +20,7 @@ import * as ListSource from "./internal/lists/ListSource.ts"
 import * as Publish from "./internal/lists/PublishScript.ts"
 import { settingsOf, type StoreOptions } from "./internal/Settings.ts"
 import { make as makeStore } from "./internal/Store.ts"
+import { make as makeSubscriber } from "./internal/Subscriber.ts"
 import { IoRedis } from "./IoRedis.ts"
 
 /**
@@ -69,6 +70,7 @@ export const layer = (
   return Layer.effectContext(
     Effect.gen(function* () {
       const redis = yield* IoRedis
+      const subscriber = yield* makeSubscriber(redis)
       const store = yield* makeStore(redis, {
         name: ListSource.pattern,
         settings,
@@ -82,17 +84,30 @@ export const layer = (
           }
         },
         join: (subscription, { clock, lifecycle, redis }, opened) => {
-          const keys = keysOf(subscription.topic)
+          const { topic } = subscription
+          const keys = keysOf(topic)
           return Members.make({
             commands: redis.commands,
-            topic: subscription.topic,
+            topic,
             keys,
             supply: {
               pattern: ListSource.pattern,
               scripts,
               keys: ListSource.keysOf(keys),
               expires: false,
-              listen: () => Effect.void
+              listen: (heard) =>
+                subscriber
+                  .subscribe("channel", keys.wake, {
+                    message: (millis) => heard(Number(millis) || 0),
+                    interrupted: () => heard(0),
+                    refused: () => {}
+                  })
+                  .pipe(
+                    // It polls all the same.
+                    Effect.catch((reason) =>
+                      Effect.logWarning("no notifications, only polling", { topic, reason: reason.message })
+                    )
+                  )
             },
             subscription,
             lifecycle,

@@ -56,13 +56,14 @@ export const make = (
       Effect.gen(function* () {
         const { groups, meta } = keysOf(topic)
         const { keys, scripts } = supplyOf(topic, "")
-        const [, opened, depth, delayed, next, names] = yield* inspecting.evaluate<
-          [string, string, number, number, number, ReadonlyArray<string>]
+        const [, opened, depth, delayed, next, names, published] = yield* inspecting.evaluate<
+          [string, string, number, number, number, ReadonlyArray<string>, number]
         >(topic, scripts.overview, [...keys, meta, groups], [])
         const info: TopicInfo = {
           topic,
           pattern: opened === "" ? pattern : opened,
           depth,
+          published: published < 0 ? undefined : published,
           delayed,
           nextDelayedAt: next < 0 ? undefined : next,
           groups: yield* Effect.forEach(names, (group) => describeGroup(topic, group))

@@ -11,6 +11,7 @@
  */
 import type { Body, Headers, Message } from "../../../Message.ts"
 import { bodyOf, headersOf, wholeOf } from "../Entry.ts"
+import { marker } from "../Envelope.ts"
 
 export const part = { id: 1, headers: 2, key: 4, version: 8, at: 16 } as const
 
@@ -62,6 +63,33 @@ local function fieldsOf(message)
     end
   end
   return fields
+end
+`
+
+/**
+ * `recordOf(text, at)`: the record of what somebody else wrote (Envelope.ts), at this time. Text that begins like an envelope and is
+ * not sound keeps all its bytes under headers that nobody can read: so it ends in the dead letters.
+ */
+export const envelopes = `
+local function recordOf(text, at)
+  if string.sub(text, 1, ${marker.length}) ~= '${marker}' then return record(text, nil, nil, nil, nil, at) end
+  local json, payload = string.match(string.sub(text, ${marker.length + 1}), '^([^\\n]*)\\n?(.*)$')
+  local sound, line = pcall(cjson.decode, json)
+  sound = sound and type(line) == 'table'
+  local function take(field, kind)
+    local value = sound and line[field]
+    if not sound or value == nil then return nil end
+    sound = type(value) == kind and value ~= '' and (kind ~= 'number' or value >= 0 and value % 1 == 0 and value < 1e15)
+    return sound and kind == 'number' and string.format('%.0f', value) or value
+  end
+  local id, key, version, published = take('id', 'string'), take('key', 'string'), take('v', 'number'), take('at', 'number')
+  local headers = take('headers', 'table')
+  if sound and headers then
+    for name, value in pairs(headers) do sound = sound and type(name) == 'string' and type(value) == 'string' end
+    headers = next(headers) and cjson.encode(headers)
+  end
+  if not sound then return record(text, nil, '', nil, nil, at) end
+  return record(payload, id, headers or nil, key, version, published or at)
 end
 `
 

@@ -585,7 +585,7 @@ return {'OK', count}
    *
    * | reply | |
    * |---|---|
-   * | `OK`, pattern, depth, delayed, next, groups | pattern: "" when the topic was never opened. next: when the next delayed message is due, -1 when there is none |
+   * | `OK`, pattern, depth, delayed, next, groups, published | pattern: "" when the topic was never opened. next: when the next delayed message is due, -1 when there is none. published: how many messages there ever were, -1 when nobody counts |
    * | `WRONGTYPE`, key, found | |
    */
   const overview: Script = {
@@ -595,8 +595,8 @@ local wrong = foreign() or mismatch(${at(1)}, 'hash') or mismatch(${at(2)}, 'set
 if wrong then return wrong end
 local names = redis.call('SMEMBERS', ${at(2)})
 table.sort(names)
-local depth, delayed, next = outlook()
-return {'OK', redis.call('HGET', ${at(1)}, 'pattern') or '', depth, delayed, next or -1, names}
+local depth, delayed, next, published = outlook()
+return {'OK', redis.call('HGET', ${at(1)}, 'pattern') or '', depth, delayed, next or -1, names, published or -1}
 `
   }
 

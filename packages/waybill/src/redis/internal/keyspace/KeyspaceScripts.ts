@@ -4,8 +4,7 @@
  *
  * @module
  */
-import { part, records } from "../custody/Record.ts"
-import { marker } from "../Envelope.ts"
+import { envelopes, part, records } from "../custody/Record.ts"
 import { shape } from "../Publisher.ts"
 import type { Script } from "../Script.ts"
 import { clock, may, mismatch, writes } from "../ScriptParts.ts"
@@ -119,33 +118,6 @@ call('SET', publisher, ARGV[3] .. ' ' .. answer, 'PX', ARGV[4])
 return {'OK', answer, opened[1] and 0 or 1}
 `
 }
-
-/**
- * `recordOf(text, at)`: the record of what somebody else wrote at this time. Text that begins like an envelope and is
- * not sound keeps all its bytes under headers that nobody can read: so it ends in the dead letters.
- */
-const envelopes = `
-local function recordOf(text, at)
-  if string.sub(text, 1, ${marker.length}) ~= '${marker}' then return record(text, nil, nil, nil, nil, at) end
-  local json, payload = string.match(string.sub(text, ${marker.length + 1}), '^([^\\n]*)\\n?(.*)$')
-  local sound, line = pcall(cjson.decode, json)
-  sound = sound and type(line) == 'table'
-  local function take(field, kind)
-    local value = sound and line[field]
-    if not sound or value == nil then return nil end
-    sound = type(value) == kind and value ~= '' and (kind ~= 'number' or value >= 0 and value % 1 == 0 and value < 1e15)
-    return sound and kind == 'number' and string.format('%.0f', value) or value
-  end
-  local id, key, version, published = take('id', 'string'), take('key', 'string'), take('v', 'number'), take('at', 'number')
-  local headers = take('headers', 'table')
-  if sound and headers then
-    for name, value in pairs(headers) do sound = sound and type(name) == 'string' and type(value) == 'string' end
-    headers = next(headers) and cjson.encode(headers)
-  end
-  if not sound then return record(text, nil, '', nil, nil, at) end
-  return record(payload, id, headers or nil, key, version, published or at)
-end
-`
 
 /**
  * Takes keys in that others have written: what they hold becomes a message with the same expiry, under a number of its

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { envelopes } from "../custody/Record.ts"
 import { make as makeScripts } from "../custody/Scripts.ts"
 import type { Source } from "../custody/Source.ts"
 import type { TopicKeys } from "../Keys.ts"
@@ -22,8 +23,17 @@ export const keysOf = (keys: TopicKeys): ReadonlyArray<string> => [
   keys.meta
 ]
 
+/** `levelOf(headers)`: the number of the list for a message with these headers, where priorities count. */
+export const levels = `
+local function levelOf(headers)
+  local ok, parsed = pcall(cjson.decode, headers or '')
+  local priority = ok and type(parsed) == 'table' and parsed.priority
+  return priority == 'high' and 1 or priority == 'low' and 3 or 2
+end
+`
+
 /** In `meta`, `last` counts the messages, and `group` names the group that the queue belongs to. */
-const lua = (take: "LPOP" | "RPOP") => `
+const lua = (order: Order) => `${envelopes}${levels}
 local function foreign()
   return mismatch(KEYS[1], 'list') or mismatch(KEYS[2], 'list') or mismatch(KEYS[3], 'list') or mismatch(KEYS[4], 'hash')
     or mismatch(KEYS[5], 'zset') or mismatch(KEYS[6], 'hash') or mismatch(KEYS[7], 'list') or mismatch(KEYS[8], 'hash')
@@ -45,16 +55,17 @@ local function adopt(n)
   local last, now = redis.call('HINCRBY', KEYS[8], 'last', #bodies), string.format('%.0f', clock())
   for i, body in ipairs(bodies) do
     local id = now .. '-' .. string.format('%.0f', last - #bodies + i)
-    redis.call('HSET', KEYS[4], id, '0' .. body)
-    redis.call('RPUSH', KEYS[2], id)
+    local text = recordOf(body)
+    redis.call('HSET', KEYS[4], id, text)
+    redis.call('RPUSH', KEYS[${order === "priority" ? "levelOf(parsed(text).headers)" : "2"}], id)
   end
 end
 local function fresh(n)
   adopt(n)
-  local ids = redis.call('${take}', KEYS[1], n) or {}
+  local ids = redis.call('${order === "lifo" ? "RPOP" : "LPOP"}', KEYS[1], n) or {}
   for k = 2, 3 do
     if #ids == n then break end
-    local more = redis.call('${take}', KEYS[k], n - #ids)
+    local more = redis.call('${order === "lifo" ? "RPOP" : "LPOP"}', KEYS[k], n - #ids)
     if more then
       if #ids == 0 then ids = more else for _, id in ipairs(more) do ids[#ids + 1] = id end end
     end
@@ -115,21 +126,22 @@ local function peek(after, limit, newest)
 end
 local function outlook()
   local head = redis.call('ZRANGE', KEYS[5], 0, 0, 'WITHSCORES')[2]
-  return redis.call('HLEN', KEYS[4]) + redis.call('LLEN', KEYS[7]), redis.call('ZCARD', KEYS[5]), head and tonumber(head)
+  local delayed = redis.call('ZCARD', KEYS[5])
+  return redis.call('HLEN', KEYS[4]) + redis.call('LLEN', KEYS[7]), delayed, head and tonumber(head),
+    (tonumber(redis.call('HGET', KEYS[8], 'last')) or 0) + redis.call('LLEN', KEYS[7]) - delayed
 end
 `
 
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "lists"
 
-/** The same for every pattern that keeps its messages in lists; each has scripts of its own name. */
-export const make = (pattern: string, order: Order): Source => ({
-  pattern,
-  keys: 8,
-  lua: lua(order === "lifo" ? "RPOP" : "LPOP")
-})
+/** The source as another pattern that keeps its messages in lists uses it, under a name of its own. */
+export const make = (pattern: string, order: Order): Source => ({ pattern, keys: 8, lua: lua(order) })
 
-const oldestFirst = makeScripts(make(pattern, "fifo"))
-const newestFirst = makeScripts(make(pattern, "lifo"))
+const made = {
+  fifo: makeScripts(make(pattern, "fifo")),
+  lifo: makeScripts(make(pattern, "lifo")),
+  priority: makeScripts(make(pattern, "priority"))
+}
 
-export const scripts = (order: Order) => (order === "lifo" ? newestFirst : oldestFirst)
+export const scripts = (order: Order) => made[order]

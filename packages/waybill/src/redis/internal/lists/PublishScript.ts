@@ -9,6 +9,7 @@ import type { TopicKeys } from "../Keys.ts"
 import { shape } from "../Publisher.ts"
 import type { Script } from "../Script.ts"
 import { clock, may, mismatch, writes } from "../ScriptParts.ts"
+import { levels } from "./ListSource.ts"
 
 export const keysOf = (keys: TopicKeys, publisher: string): ReadonlyArray<string> => [
   keys.ready.high,
@@ -54,7 +55,7 @@ export const keysOf = (keys: TopicKeys, publisher: string): ReadonlyArray<string
  */
 export const publish: Script = {
   name: "waybill/push",
-  lua: `${writes}${mismatch}${clock}${may}${records}
+  lua: `${writes}${mismatch}${clock}${may}${records}${levels}
 local bodies, meta, publisher, delayed, delayedBodies, channel = KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local shapes = ARGV[7]
 local wrong = mismatch(KEYS[1], 'list') or mismatch(KEYS[2], 'list') or mismatch(KEYS[3], 'list') or mismatch(bodies, 'hash')
@@ -71,30 +72,24 @@ if last ~= '' then
   if number == ARGV[3] then return {'OK', string.sub(redis.call('GET', publisher), #number + 2), 0} end
   if tonumber(number) > tonumber(ARGV[3]) then return {'STALE'} end
 end
-may('HINCRBY', meta, 'last', 1)
 may('HSET', bodies, '', '')
-may('RPUSH', KEYS[2], '')
 may('SET', publisher, '', 'PX', 1)
+may('RPUSH', KEYS[2], '')
 if not opened[1] then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
 
 local call, band, byte, format = redis.call, bit.band, string.byte, string.format
 local now = clock()
 local prefix = format('%.0f-', now)
-local number = call('HINCRBY', meta, 'last', #shapes) - #shapes
+local number = tonumber(call('HGET', meta, 'last')) or 0
 local answers = {}
 local pairs_, lists, soonest = {}, {{}, {}, {}}, nil
-local function level(headers)
-  if ARGV[6] ~= 'priority' or not headers then return 2 end
-  local ok, parsed = pcall(cjson.decode, headers)
-  local priority = ok and type(parsed) == 'table' and parsed.priority
-  return priority == 'high' and 1 or priority == 'low' and 3 or 2
-end
 local normal = lists[2]
 local arg, marker = 8, 10
 for i = 1, #shapes do
   local shape = byte(shapes, i) - 48
-  local entry = prefix .. number + i
   if shape == 0 then
+    number = number + 1
+    local entry = prefix .. number
     pairs_[#pairs_ + 1] = entry
     pairs_[#pairs_ + 1] = '0' .. ARGV[arg]
     normal[#normal + 1] = entry
@@ -117,9 +112,11 @@ for i = 1, #shapes do
     if seen and call('EXISTS', seen) == 1 then
       answers[i] = '='
     else
-      local text, to = record(payload, id, headers, key, version), level(headers)
+      number = number + 1
+      local entry = prefix .. number
+      local text, to = record(payload, id, headers, key, version), ARGV[6] == 'priority' and levelOf(headers) or 2
       if due and due > now then
-        local member = format('%d:%015.0f:%s', to, number + i, entry)
+        local member = format('%d:%015.0f:%s', to, number, entry)
         call('HSET', delayedBodies, member, text)
         call('ZADD', delayed, due, member)
         soonest = math.min(soonest or due, due)
@@ -134,6 +131,7 @@ for i = 1, #shapes do
     end
   end
 end
+call('HSET', meta, 'last', format('%.0f', number))
 for from = 1, #pairs_, 2000 do call('HSET', bodies, unpack(pairs_, from, math.min(from + 1999, #pairs_))) end
 for to, ids in ipairs(lists) do
   for from = 1, #ids, 2000 do call('RPUSH', KEYS[to], unpack(ids, from, math.min(from + 1999, #ids))) end
