@@ -8,124 +8,146 @@ import type { Script } from "../Script.ts"
 import { add, ask, clock, drains, ids, mismatch, reads } from "../ScriptParts.ts"
 
 /**
- * A topic without its groups.
+ * The groups of a topic: those that are registered, and those that others made.
  *
  * | KEYS | |
  * |---|---|
- * | 1, 2, 3, 4 | stream, meta, groups, delayed |
+ * | 1, 2 | stream, groups |
  *
  * | reply | |
  * |---|---|
- * | `OK`, pattern, depth, delayed, next, groups, published | pattern: "" when the topic was never opened. next: when the next delayed message is due, -1 when there is none. published: entries ever added, -1 when the server does not count |
+ * | `OK`, names | |
  * | `WRONGTYPE`, key, found | |
  */
-export const overview: Script = {
-  name: "waybill/overview",
-  lua: `${reads}${mismatch}
-local stream, meta, groups, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local wrong = mismatch(stream, 'stream') or mismatch(meta, 'hash') or mismatch(groups, 'set') or mismatch(delayed, 'zset')
+export const groups: Script = {
+  name: "waybill/groups",
+  lua: `${reads}${mismatch}${ask}
+local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'set')
 if wrong then return wrong end
-local names = redis.call('SMEMBERS', groups)
+local names = redis.call('SMEMBERS', KEYS[2])
 local there = {}
 for _, name in ipairs(names) do there[name] = true end
-local published = 0
-if redis.call('EXISTS', stream) == 1 then
-  published = -1
-  local info = redis.call('XINFO', 'STREAM', stream)
-  for i = 1, #info, 2 do if info[i] == 'entries-added' then published = info[i + 1] end end
-  for _, g in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-    if not there[g[2]] then names[#names + 1] = g[2] end
-  end
+for _, g in ipairs(ask('XINFO', 'GROUPS', KEYS[1]) or {}) do
+  if not there[g[2]] then names[#names + 1] = g[2] end
 end
 table.sort(names)
-local next = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
-return {'OK', redis.call('HGET', meta, 'pattern') or '', redis.call('XLEN', stream), redis.call('ZCARD', delayed),
-  next and tonumber(next) or -1, names, published}
+return {'OK', names}
 `
 }
 
 /**
- * One group.
+ * A topic and its groups. A thousand topics are looked at in one go, so it asks nothing twice, and looks at the types of the
+ * keys only when one of them turns out to be wrong.
  *
  * The backlog is exact when the group is at the end, has not begun, or has at most 32 entries to go. In between it is
  * counted from what was ever added and read, less what was cut off: exact too, unless single entries were deleted by hand.
  *
  * | KEYS | |
  * |---|---|
- * | 1, 2 | stream, retry stream |
- * | 3, 4, 5, 6 | waiting, dead letters, consumers, state |
+ * | 1, 2, 3 | stream, meta, delayed |
+ * | 4... | for each group: retry stream, waiting, dead letters, consumers, state |
  *
  * | ARGV | |
  * |---|---|
- * | 1, 2 | group, the name that released entries go to |
+ * | 1 | the name that released entries go to |
+ * | 2... | the groups |
  *
  * | reply | |
  * |---|---|
- * | `OK`, lag, pending, oldest, waiting, next, dead, dropped, paused, consumers | oldest: ms. next: when the next retry is due, -1 when none waits. consumers: name, pending, name, pending... |
+ * | `OK`, pattern, depth, delayed, next, published, figures | pattern: "" when the topic was never opened. next: when the next delayed message is due, -1 when there is none. published: entries ever added, -1 when the server does not count. figures: `Figures` (Inspecting.ts) of each group |
  * | `WRONGTYPE`, key, found | |
  */
 export const describe: Script = {
   name: "waybill/describe",
   lua: `${reads}${mismatch}${clock}${ask}${ids}
-local waiting, dead, consumers, state = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local group, nobody = ARGV[1], ARGV[2]
-local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(waiting, 'zset')
-  or mismatch(dead, 'stream') or mismatch(consumers, 'zset') or mismatch(state, 'hash')
-if wrong then return wrong end
+local call = redis.call
+local stream, nobody = KEYS[1], ARGV[1]
 local now = clock()
+
 local function of(flat)
   local map = {}
   for i = 1, #flat, 2 do map[flat[i]] = flat[i + 1] end
   return map
 end
-local noted = redis.call('HMGET', state, 'cut', 'dropped', 'paused')
-
-local function backlog(stream, cut)
-  if redis.call('EXISTS', stream) == 0 then return 0 end
-  local info = of(redis.call('XINFO', 'STREAM', stream))
-  local mine
-  for _, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-    if flat[2] == group then mine = of(flat) end
+local function groupsOf(key)
+  local found = {}
+  for _, flat in ipairs(ask('XINFO', 'GROUPS', key) or {}) do
+    local group = of(flat)
+    found[group['name']] = group
   end
+  return found
+end
+
+local function backlog(key, info, mine, cut)
+  if not info then return 0 end
   if not mine then return info['length'] end
   local at = mine['last-delivered-id']
   if at == info['last-generated-id'] then return 0 end
-  local ahead = #redis.call('XRANGE', stream, '(' .. at, '+', 'COUNT', 33)
+  -- The server's own count is right until single entries are deleted, or cut off before the group has read them.
+  if mine['lag'] and cut == 0 and info['max-deleted-entry-id'] == '0-0' then return mine['lag'] end
+  local ahead = #call('XRANGE', key, '(' .. at, '+', 'COUNT', 33)
   if ahead < 33 then return ahead end
-  if less(at, redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1][1]) then return info['length'] end
+  if less(at, call('XRANGE', key, '-', '+', 'COUNT', 1)[1][1]) then return info['length'] end
   if mine['entries-read'] and info['entries-added'] then
     return math.max(ahead, math.min(info['length'], info['entries-added'] - mine['entries-read'] - cut))
   end
   return math.max(ahead, math.min(info['length'], mine['lag'] or info['length']))
 end
 
-local pending, released, oldest, held = 0, 0, 0, {}
-for source = 0, 1 do
-  local stream = KEYS[source + 1]
-  for _, flat in ipairs(ask('XINFO', 'CONSUMERS', stream, group) or {}) do
-    local member = of(flat)
-    local name, count = member['name'], member['pending']
-    if name == nobody then
-      released = released + count
-    elseif count > 0 then
-      pending = pending + count
-      held[name] = (held[name] or 0) + count
-      oldest = math.max(oldest, redis.call('XPENDING', stream, group, '-', '+', 1, name)[1][3])
-      local since = redis.call('HGET', state, 'oldest:' .. name)
-      if since then oldest = math.max(oldest, now - tonumber(since)) end
+local function look()
+  local info = ask('XINFO', 'STREAM', stream)
+  info = info and of(info)
+  local mine = groupsOf(stream)
+  local figures = {}
+  for g = 2, #ARGV do
+    local group, k = ARGV[g], 5 * g - 6
+    local retry, waiting, dead, consumers, state = KEYS[k], KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4]
+    local noted = of(call('HGETALL', state))
+    local pending, released, oldest, held = 0, 0, 0, {}
+    local function count(key)
+      local summary = ask('XPENDING', key, group)
+      if not summary or summary[1] == 0 then return end
+      for _, one in ipairs(summary[4]) do
+        local name, holds = one[1], tonumber(one[2])
+        if name == nobody then
+          released = released + holds
+        else
+          pending = pending + holds
+          held[name] = (held[name] or 0) + holds
+          oldest = math.max(oldest, call('XPENDING', key, group, '-', '+', 1, name)[1][3])
+          local since = noted['oldest:' .. name]
+          if since then oldest = math.max(oldest, now - tonumber(since)) end
+        end
+      end
     end
+    count(stream)
+    local retries = call('XLEN', retry) > 0
+    if retries then count(retry) end
+    local living = {}
+    for _, name in ipairs(call('ZRANGEBYSCORE', consumers, string.format('(%.0f', now), '+inf')) do
+      living[#living + 1] = name
+      living[#living + 1] = held[name] or 0
+    end
+    local again = released
+    if retries then
+      again = again + backlog(retry, of(call('XINFO', 'STREAM', retry)), groupsOf(retry)[group], 0)
+    end
+    local later, next = call('ZCARD', waiting), again > 0 and now or -1
+    if later > 0 and again == 0 then next = tonumber(call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2]) end
+    figures[#figures + 1] = {'OK', backlog(stream, info, mine[group], tonumber(noted['cut'] or '0')), pending, oldest,
+      later + again, next, call('XLEN', dead), tonumber(noted['dropped'] or '0'), noted['paused'] and 1 or 0, living}
   end
+  local next = call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
+  return {'OK', call('HGET', KEYS[2], 'pattern') or '', info and info['length'] or 0, call('ZCARD', KEYS[3]),
+    next and tonumber(next) or -1, not info and 0 or info['entries-added'] or -1, figures}
 end
-local living = {}
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', consumers, string.format('(%.0f', now), '+inf')) do
-  living[#living + 1] = name
-  living[#living + 1] = held[name] or 0
-end
-local again = released + backlog(KEYS[2], 0)
-local next = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2]
-next = again > 0 and now or next and tonumber(next) or -1
-return {'OK', backlog(KEYS[1], tonumber(noted[1] or '0')), pending, oldest, redis.call('ZCARD', waiting) + again, next,
-  redis.call('XLEN', dead), tonumber(noted[2] or '0'), noted[3] and 1 or 0, living}
+
+local seen, reply = pcall(look)
+if seen then return reply end
+local types = {'stream', 'zset', 'stream', 'zset', 'hash'}
+local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'hash') or mismatch(KEYS[3], 'zset')
+for k = 4, #KEYS do wrong = wrong or mismatch(KEYS[k], types[(k - 4) % 5 + 1]) end
+return wrong or error(reply)
 `
 }
 

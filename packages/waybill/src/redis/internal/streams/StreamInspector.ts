@@ -13,39 +13,53 @@ import { nobody, pattern } from "./GroupScripts.ts"
 import * as InspectScripts from "./InspectScripts.ts"
 import { type Source, StreamDelivery } from "./StreamDelivery.ts"
 
+/** How many groups one script looks at: nobody else is served meanwhile. */
+const groupsAtOnce = 100
+
 export const make = (options: InspectorOptions): Context.Service.Shape<typeof Inspector> => {
   const inspecting = new Inspecting(options, pattern)
   const { commands, keysOf } = options
-
-  const describeGroup = Effect.fnUntraced(function* (topic: string, group: string) {
-    const keys = keysOf(topic)
-    const mine = keys.group(group)
-    const figures = yield* inspecting.evaluate<Figures>(
-      topic,
-      InspectScripts.describe,
-      [keys.stream, mine.retry, mine.waiting, mine.dead, mine.consumers, mine.state],
-      [group, nobody]
-    )
-    return groupOf(group, figures)
-  })
 
   return {
     ...inspecting.plain,
 
     describe: (topic) =>
       Effect.gen(function* () {
-        const keys = keysOf(topic)
-        const [, opened, depth, delayed, next, groups, published] = yield* inspecting.evaluate<
-          [string, string, number, number, number, ReadonlyArray<string>, number]
-        >(topic, InspectScripts.overview, [keys.stream, keys.meta, keys.groups, keys.delayed], [])
+        const { delayed, group, groups, meta, stream } = keysOf(topic)
+        const [, names] = yield* inspecting.evaluate<[string, ReadonlyArray<string>]>(
+          topic,
+          InspectScripts.groups,
+          [stream, groups],
+          []
+        )
+        const look = (some: ReadonlyArray<string>) =>
+          inspecting.evaluate<[string, string, number, number, number, number, ReadonlyArray<Figures>]>(
+            topic,
+            InspectScripts.describe,
+            [
+              stream,
+              meta,
+              delayed,
+              ...some.map(group).flatMap((mine) => [mine.retry, mine.waiting, mine.dead, mine.consumers, mine.state])
+            ],
+            [nobody, ...some]
+          )
+        const [, opened, depth, later, next, published, figures] = yield* look(names.slice(0, groupsAtOnce))
+        const all = [...figures]
+        for (let i = groupsAtOnce; i < names.length; i += groupsAtOnce) {
+          all.push(...(yield* look(names.slice(i, i + groupsAtOnce)))[6])
+        }
         const info: TopicInfo = {
           topic,
           pattern: opened === "" ? pattern : opened,
           depth,
           published: published < 0 ? undefined : published,
-          delayed,
+          delayed: later,
           nextDelayedAt: next < 0 ? undefined : next,
-          groups: yield* Effect.forEach(groups, (group) => describeGroup(topic, group))
+          groups: names.flatMap((name, i) => {
+            const found = all[i]
+            return found === undefined ? [] : [groupOf(name, found)]
+          })
         }
         return info
       }).pipe(failing(topic)),
