@@ -6,13 +6,13 @@ import { assert, describe, it } from "@effect/vitest"
 const order = [
   ["internal/Limits", "Message", "Topic", "Gap", "Delivery", "Commit", "Settlement", "RetryPolicy", "Routing"],
   ["Lifecycle", "Transport", "Inspector", "Records"],
-  ["Metrics"],
+  ["internal/Durations", "Metrics"],
   ["Producer", "internal/Workers", "Consumer", "DeadLetters"]
 ].flat()
 /** A folder of transports sees what travels and the ports, its own files, and no other folder. */
 const folders = ["memory", "redis"]
 const folderOf = (file: string) => folders.find((folder) => file.startsWith(`${folder}/`))
-const ports = order.slice(0, order.indexOf("Metrics"))
+const ports = order.slice(0, order.indexOf("internal/Durations"))
 
 type Import = readonly [from: string, to: string]
 

@@ -146,7 +146,8 @@ describe("leases", () => {
       yield* until("both are told", () => transport.count("Settled") === 2)
       const stale = transport.events.flatMap((event) => (event._tag === "Settled" ? [event.stale] : []))
       assert.deepStrictEqual(stale, [true, false])
-      const count = (outcome: string) => Effect.map(Metric.value(Metrics.settled("t", "g", outcome)), (s) => s.count)
+      const count = (outcome: Metrics.Outcome) =>
+        Effect.map(Metric.value(Metrics.settled("t", "g", outcome)), (s) => s.count)
       assert.strictEqual(yield* count("stale"), 1)
       assert.strictEqual(yield* count("ack"), 1)
       assert.strictEqual((yield* Metric.value(Metrics.leasesLost("t", "g"))).count, 0)

@@ -78,8 +78,9 @@ describe("Consumer.transactional", () => {
           ["DeadLetter", "Settled", true]
         ]
       )
-      const count = (outcome: string) => Effect.map(Metric.value(Metrics.settled("t", "g", outcome)), (s) => s.count)
-      assert.deepStrictEqual(yield* Effect.all([count("ack"), count("dead_letter")]), [1, 1])
+      const count = (outcome: Metrics.Outcome, reason?: string) =>
+        Effect.map(Metric.value(Metrics.settled("t", "g", outcome, reason)), (s) => s.count)
+      assert.deepStrictEqual(yield* Effect.all([count("ack"), count("dead_letter", "CommitRejected")]), [1, 1])
       assert.deepStrictEqual(transport.complaints(), [])
     }).pipe(Effect.provideService(Metric.MetricRegistry, new Map()))
   )

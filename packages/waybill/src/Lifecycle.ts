@@ -94,6 +94,7 @@ type Listener = (event: Event) => void
  */
 export class Lifecycle {
   readonly #listeners = new Set<Listener>()
+  readonly #overhearing = new Set<Listener>()
 
   get active(): boolean {
     return this.#listeners.size > 0
@@ -101,6 +102,7 @@ export class Lifecycle {
 
   emit(event: Event): void {
     for (const listener of this.#listeners) listener(event)
+    for (const listener of this.#overhearing) listener(event)
   }
 
   /** Emits a rare fact and writes it to the log. Not for `Published` and `Settled`, which come by the message. */
@@ -116,16 +118,15 @@ export class Lifecycle {
 
   /** Calls `listener` for every event until the scope closes. It runs inside the emitting fiber: it must be quick and not throw. */
   listen(listener: Listener): Effect.Effect<void, never, Scope.Scope> {
-    return Effect.suspend(() => {
-      // One of its own: the same function may listen in several scopes.
-      const own: Listener = (event) => listener(event)
-      return Effect.acquireRelease(
-        Effect.sync(() => {
-          this.#listeners.add(own)
-        }),
-        () => Effect.sync(() => this.#listeners.delete(own))
-      )
-    })
+    return attach(this.#listeners, listener)
+  }
+
+  /**
+   * Like `listen`, for facts that are rare: it does not make the hub `active`, so `Published` and `Settled` of the two ends
+   * come only while somebody else listens. What a transport does on its own, it always tells.
+   */
+  overhear(listener: Listener): Effect.Effect<void, never, Scope.Scope> {
+    return attach(this.#overhearing, listener)
   }
 
   /**
@@ -144,3 +145,15 @@ export class Lifecycle {
     )
   }
 }
+
+const attach = (listeners: Set<Listener>, listener: Listener): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.suspend(() => {
+    // One of its own: the same function may listen in several scopes.
+    const own: Listener = (event) => listener(event)
+    return Effect.acquireRelease(
+      Effect.sync(() => {
+        listeners.add(own)
+      }),
+      () => Effect.sync(() => listeners.delete(own))
+    )
+  })

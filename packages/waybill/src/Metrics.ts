@@ -1,34 +1,178 @@
 /**
- * The names, units and attributes of every metric; they are API. Attributes are topic, group and outcome, so the number
- * of series does not grow with traffic.
+ * The names, units and attributes of every metric: they are API, and docs/telemetry.md has them in one table. Attributes
+ * are topics, groups and words of closed sets, so the number of series does not grow with traffic.
+ *
+ * Consumers and producers count what passes through them, whoever looks. `layer` adds what lifecycle events tell, and
+ * `layerInspector` what the store says about all groups, whoever consumes them.
  *
  * @module
  */
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
+import * as Schedule from "effect/Schedule"
+import { type GroupInfo, Inspector, type TopicInfo } from "./Inspector.ts"
+import type { Event } from "./Lifecycle.ts"
+import { Transport } from "./Transport.ts"
+
+const counter = (name: string, description: string, attributes: Record<string, string>) =>
+  Metric.counter(name, { description, attributes, incremental: true })
+
+const gauge = (name: string, description: string, attributes: Record<string, string> = {}) =>
+  Metric.gauge(name, { description, attributes })
+
+const seconds = (name: string, description: string, attributes: Record<string, string>, longest: number) =>
+  Metric.histogram(name, {
+    description,
+    // OTLP has the unit beside the name, Prometheus in it.
+    attributes: { ...attributes, unit: "s" },
+    boundaries: boundaries.filter((boundary) => boundary <= longest)
+  })
+
+const boundaries = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600]
 
 /** Messages accepted by `publish`. `outcome`: `stored` or `duplicate`. */
 export const published = (topic: string, outcome: "stored" | "duplicate") =>
-  Metric.counter("waybill_messages_published", { attributes: { topic, outcome }, incremental: true })
+  counter("waybill_messages_published_total", "Messages accepted by publish", { topic, outcome })
 
 /** Deliveries taken from the transport, redeliveries included. */
 export const received = (topic: string, group: string) =>
-  Metric.counter("waybill_messages_received", { attributes: { topic, group }, incremental: true })
+  counter("waybill_messages_received_total", "Deliveries taken, redeliveries included", { topic, group })
 
-/** Deliveries that a consumer ended; a crash loop, which no consumer sees, is in the log and in Inspector's dead letters. `outcome`: `ack`, `retry`, `dead_letter`, `release`, or `stale` when the lease had moved on. */
-export const settled = (topic: string, group: string, outcome: string) =>
-  Metric.counter("waybill_messages_settled", { attributes: { topic, group, outcome }, incremental: true })
+/** How a delivery may end; `stale` when the lease had moved on and nothing was changed. */
+export type Outcome = "ack" | "retry" | "dead_letter" | "release" | "stale"
 
-/** Milliseconds from handing a delivery to its handler until the handler's exit. */
-export const handlerDuration = (topic: string, group: string) =>
-  Metric.histogram("waybill_handler_duration_millis", {
-    attributes: { topic, group },
-    boundaries: [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000]
+/**
+ * Deliveries that ended. Dead letters have a `reason` too, from `deadLettered`. Those of crash loops, which no consumer
+ * ever sees, are counted by `layer`.
+ */
+export const settled = (topic: string, group: string, outcome: Outcome, reason?: string) =>
+  counter("waybill_messages_settled_total", "Deliveries that ended, by how", {
+    topic,
+    group,
+    outcome,
+    ...(reason === undefined ? {} : { reason })
   })
+
+/** Seconds from publishing, by the store's clock, until the message is first given to a handler, by this process's. A delay that was asked for is part of it. */
+export const waitingTime = (topic: string, group: string) =>
+  seconds("waybill_message_wait_seconds", "From publishing to the first handler", { topic, group }, 3600)
+
+/** Seconds from handing a delivery, or a batch, to its handler until the handler's exit. */
+export const handlerDuration = (topic: string, group: string) =>
+  seconds("waybill_handler_duration_seconds", "From a handler's start to its exit", { topic, group }, 60)
+
+/** Seconds that one round of settlements took, whatever it carried, with all its repetitions. */
+export const settleDuration = (topic: string, group: string) =>
+  seconds("waybill_settle_duration_seconds", "How long a round of settlements took", { topic, group }, 60)
 
 /** Deliveries whose lease was lost before they were settled, in a handler or on the way to one. */
 export const leasesLost = (topic: string, group: string) =>
-  Metric.counter("waybill_leases_lost", { attributes: { topic, group }, incremental: true })
+  counter("waybill_leases_lost_total", "Deliveries whose lease was lost unsettled", { topic, group })
+
+/** Deliveries that wait in this process for a free handler, as of the last batch that came or was settled. */
+export const buffered = (topic: string, group: string) =>
+  gauge("waybill_consumer_buffered", "Deliveries waiting in this process for a handler", { topic, group })
+
+/** How many may: the `prefetch` of the group's consumers in this process. */
+export const bufferSize = (topic: string, group: string) =>
+  gauge("waybill_consumer_buffer_size", "How many deliveries may wait in this process", { topic, group })
+
+/** Failures of the transport under a consumer, one for each try. */
+export const consumerFailures = (topic: string, group: string, permanent: boolean) =>
+  counter("waybill_consumer_failures_total", "Failures of the transport under a consumer", {
+    topic,
+    group,
+    permanent: String(permanent)
+  })
+
+/** Deliveries taken over from consumers that died or stalled. */
+export const claimed = (topic: string, group: string) =>
+  counter("waybill_messages_claimed_total", "Deliveries taken over from other consumers", { topic, group })
+
+/** Messages that somebody's trimming cut away before the group had settled them. */
+export const truncated = (topic: string, group: string) =>
+  counter("waybill_messages_truncated_total", "Unsettled messages cut away by trimming", { topic, group })
+
+/** Dead letters that the cap dropped, as far as this process did it. */
+export const deadLettersDropped = (topic: string, group: string) =>
+  counter("waybill_dead_letters_dropped_total", "Dead letters dropped by the cap", { topic, group })
+
+/** How often the group was gone and was made again. */
+export const groupsRecreated = (topic: string, group: string) =>
+  counter("waybill_groups_recreated_total", "How often a lost group was made again", { topic, group })
+
+/** How often a subscriber knew that it had missed something. */
+export const gaps = (group: string, reason: string) =>
+  counter("waybill_gaps_total", "How often a subscriber knew that it had missed messages", { group, reason })
+
+/** How many messages that were, where it is known. */
+export const missed = (group: string, reason: string) =>
+  counter("waybill_messages_missed_total", "Messages missed in gaps, where the number is known", { group, reason })
+
+/** Connections that were lost. `role`: the first word of the connection's role, such as `commands` or `reader`. */
+export const disconnects = (role: string) =>
+  counter("waybill_disconnects_total", "Connections to the store that were lost", { role })
+
+/** Connections that came back; as long as there are fewer than were lost, some are down. */
+export const reconnects = (role: string) =>
+  counter("waybill_reconnects_total", "Connections to the store that came back", { role })
+
+/** 1 when the last round of `layerInspector` could read everything, otherwise 0. */
+export const inspectorUp = gauge(
+  "waybill_inspector_up",
+  "Whether the last look into the store succeeded (1) or not (0)"
+)
+
+/** The gauges of a topic, with the figure that each of them shows. */
+export const topicGauges: ReadonlyArray<
+  readonly [gauge: (topic: string) => Metric.Gauge<number>, figure: (info: TopicInfo) => number]
+> = [
+  [(topic) => gauge("waybill_topic_messages", "Messages in the store", { topic }), (info) => info.depth],
+  [(topic) => gauge("waybill_topic_delayed", "Messages published and not yet due", { topic }), (info) => info.delayed]
+]
+
+/** The gauges of a group, with the figure that each of them shows. */
+export const groupGauges: ReadonlyArray<
+  readonly [gauge: (topic: string, group: string) => Metric.Gauge<number>, figure: (info: GroupInfo) => number]
+> = [
+  [
+    (topic, group) => gauge("waybill_group_lag", "Messages never delivered to the group", { topic, group }),
+    (info) => info.lag
+  ],
+  [
+    (topic, group) => gauge("waybill_group_pending", "Messages delivered and not settled", { topic, group }),
+    (info) => info.pending
+  ],
+  [
+    (topic, group) =>
+      gauge("waybill_group_oldest_pending_seconds", "Time since the oldest pending message was delivered", {
+        topic,
+        group,
+        unit: "s"
+      }),
+    (info) => info.oldestPendingMillis / 1000
+  ],
+  [
+    (topic, group) => gauge("waybill_group_waiting", "Messages waiting for their next attempt", { topic, group }),
+    (info) => info.waiting
+  ],
+  [
+    (topic, group) => gauge("waybill_group_dead_letters", "Dead letters of the group", { topic, group }),
+    (info) => info.deadLetters
+  ],
+  [
+    (topic, group) => gauge("waybill_group_consumers", "Consumers whose heartbeat is alive", { topic, group }),
+    (info) => info.consumers.length
+  ],
+  [
+    (topic, group) => gauge("waybill_group_paused", "Whether the group is paused (1) or not (0)", { topic, group }),
+    (info) => (info.paused ? 1 : 0)
+  ]
+]
 
 /**
  * The series of a metric in this context, for what is counted with every message: looking it up each time costs more
@@ -49,3 +193,219 @@ export const seriesOf = <Input, State>(
   }
   throw new Error("a metric registers itself when it is asked for its value")
 }
+
+/** Ours, which always have a series of their own. */
+const ownReasons: ReadonlySet<string> = new Set([
+  "CommitRejected",
+  "CrashLoop",
+  "DecodeFailure",
+  "Defect",
+  "Failure",
+  "HandlerTimeout",
+  "Interrupted",
+  "PartialCommit",
+  "Unrouted"
+])
+
+/** How many other reasons of a group get one, in the life of the process. */
+const maxReasons = 20
+
+/** A reason is a short word; what is longer is most likely made of data. */
+const maxReasonLength = 64
+
+/**
+ * Counts dead letters by reason. Reasons are the user's and may be made of anything, an id even, so there is a bound: the
+ * first 20 of a group that are not ours are counted by name, and what comes later, or is longer than 64 characters, as `other`.
+ */
+export const deadLettered = (
+  topic: string,
+  group: string,
+  context: Context.Context<never>
+): ((reason: string) => void) => {
+  const named = new Map<string, Metric.Metric.Hooks<number, unknown>>()
+  const name = (reason: string) => {
+    const series = seriesOf(settled(topic, group, "dead_letter", reason), context)
+    named.set(reason, series)
+    return series
+  }
+  let full = false
+  /** Whether there is room for one more. The registry knows: other consumers of the group count there too. */
+  const room = (reason: string) => {
+    if (ownReasons.has(reason)) return true
+    if (full || reason.length > maxReasonLength) return false
+    const { id } = settled(topic, group, "dead_letter")
+    const known = new Set<string>()
+    for (const { attributes, id: other } of Context.get(context, Metric.MetricRegistry).values()) {
+      if (other !== id || attributes?.["topic"] !== topic || attributes["group"] !== group) continue
+      const found = attributes["reason"]
+      if (found !== undefined && found !== otherReason && !ownReasons.has(found)) known.add(found)
+    }
+    if (known.has(reason) || known.size < maxReasons) return true
+    full = true
+    for (const found of known) name(found)
+    return false
+  }
+  return (reason) => {
+    const series = named.get(reason) ?? (room(reason) ? name(reason) : (named.get(otherReason) ?? name(otherReason)))
+    series.update(1, context)
+  }
+}
+
+const otherReason = "other"
+
+/**
+ * Counts what the transport's lifecycle events tell: gaps, reconnects, dead letters that the cap dropped, crash loops.
+ * One for each transport of the process.
+ *
+ * @example
+ * ```ts
+ * import { Layer } from "effect"
+ * import { Metrics } from "waybill"
+ * import { MemoryStreams } from "waybill/memory"
+ *
+ * const Transport = Metrics.layer.pipe(Layer.provideMerge(MemoryStreams.layer()))
+ * ```
+ */
+export const layer: Layer.Layer<never, never, Transport> = Layer.effectDiscard(
+  Effect.gen(function* () {
+    const { lifecycle } = yield* Transport
+    const context = yield* Effect.context<never>()
+    yield* lifecycle.overhear((event) => countEvent(event, context))
+  })
+)
+
+const countEvent = (event: Event, context: Context.Context<never>): void => {
+  const add = (metric: Metric.Counter<number>, count = 1) => metric.updateUnsafe(count, context)
+  switch (event._tag) {
+    case "Settled":
+      // Consumers count what they settle. What no consumer has seen, nobody else counts.
+      if (event.settlement._tag === "DeadLetter" && event.settlement.reason === "CrashLoop") {
+        return add(settled(event.topic, event.group, "dead_letter", "CrashLoop"))
+      }
+      return
+    case "ConsumerFailing":
+      return add(consumerFailures(event.topic, event.group, event.permanent))
+    case "Claimed":
+      return add(claimed(event.topic, event.group), event.count)
+    case "Truncated":
+      return add(truncated(event.topic, event.group), event.count)
+    case "DeadLettersDropped":
+      return add(deadLettersDropped(event.topic, event.group), event.count)
+    case "GroupRecreated":
+      return add(groupsRecreated(event.topic, event.group))
+    case "Gap":
+      add(gaps(event.group, event.gap.reason))
+      if (event.gap.missed !== undefined) add(missed(event.group, event.gap.reason), event.gap.missed)
+      return
+    case "Disconnected":
+      return add(disconnects(kindOf(event.role)))
+    case "Reconnected":
+      return add(reconnects(kindOf(event.role)))
+  }
+}
+
+/** `reader:orders:billing` is a reader. */
+const kindOf = (role: string): string => role.split(":", 1)[0] ?? role
+
+export interface InspectorOptions {
+  /** When to look; every 15 seconds by default. Where it ends, the looking ends. */
+  readonly schedule?: Schedule.Schedule<unknown> | undefined
+  /** Which topics to look at; all of them by default. Each group of each costs the store one question, and the process its series. */
+  readonly topics?: ((topic: string) => boolean) | undefined
+}
+
+/**
+ * Shows what `Inspector` says about topics and groups as gauges. One process has to do it, not each: every one of them
+ * would show the same.
+ *
+ * A store that cannot be asked does not end it: then `waybill_inspector_up` is 0, and the gauges of the topics that could
+ * not be read are gone until they can, so that no old figure passes for a new one.
+ *
+ * @example
+ * ```ts
+ * import { Layer, Schedule } from "effect"
+ * import { Metrics } from "waybill"
+ * import { MemoryStreams } from "waybill/memory"
+ *
+ * const Gauges = Metrics.layerInspector({ schedule: Schedule.spaced("1 minute") }).pipe(
+ *   Layer.provide(MemoryStreams.layer())
+ * )
+ * ```
+ */
+export const layerInspector = (options: InspectorOptions = {}): Layer.Layer<never, never, Inspector> =>
+  Layer.effectDiscard(
+    Effect.gen(function* () {
+      const inspector = yield* Inspector
+      const context = yield* Effect.context<never>()
+      const { schedule = Schedule.spaced("15 seconds"), topics: wanted = () => true } = options
+      /** What the last round has set, by topic. */
+      const shown = new Map<string, ReadonlyArray<Metric.Gauge<number>>>()
+      let up = true
+
+      const hide = (topic: string, but: ReadonlySet<string>) => {
+        for (const metric of shown.get(topic) ?? []) {
+          if (!but.has(keyOf(metric))) Metric.removeUnsafe(metric, context)
+        }
+        shown.delete(topic)
+      }
+
+      const hideAll = () => {
+        for (const topic of shown.keys()) hide(topic, nobody)
+      }
+
+      const show = (info: TopicInfo) => {
+        const now: Array<Metric.Gauge<number>> = []
+        const set = (metric: Metric.Gauge<number>, figure: number) => {
+          metric.updateUnsafe(figure, context)
+          now.push(metric)
+        }
+        for (const [make, figure] of topicGauges) set(make(info.topic), figure(info))
+        for (const group of info.groups) {
+          for (const [make, figure] of groupGauges) set(make(info.topic, group.group), figure(group))
+        }
+        hide(info.topic, new Set(now.map(keyOf)))
+        shown.set(info.topic, now)
+      }
+
+      const look = Effect.gen(function* () {
+        const topics = (yield* Effect.onError(inspector.topics, () => Effect.sync(hideAll))).filter(wanted)
+        for (const topic of shown.keys()) if (!topics.includes(topic)) hide(topic, nobody)
+        const failures: Array<Cause.Cause<unknown>> = []
+        yield* Effect.forEach(
+          topics,
+          (topic) =>
+            Effect.map(Effect.exit(inspector.describe(topic)), (exit) => {
+              if (Exit.isSuccess(exit)) return show(exit.value)
+              failures.push(exit.cause)
+              hide(topic, nobody)
+            }),
+          { concurrency: 8, discard: true }
+        )
+        if (failures[0] !== undefined) return yield* Effect.failCause(failures[0])
+      })
+
+      const round = Effect.gen(function* () {
+        const exit = yield* Effect.exit(look)
+        inspectorUp.updateUnsafe(Exit.isSuccess(exit) ? 1 : 0, context)
+        if (Exit.isSuccess(exit)) {
+          up = true
+          return
+        }
+        if (Cause.hasInterruptsOnly(exit.cause)) return yield* exit
+        if (up) yield* Effect.logWarning("the store could not be inspected", exit.cause)
+        up = false
+      })
+
+      yield* Effect.addFinalizer(() =>
+        Effect.sync(() => {
+          hideAll()
+          Metric.removeUnsafe(inspectorUp, context)
+        })
+      )
+      yield* Effect.forkScoped(Effect.repeat(round, schedule))
+    })
+  )
+
+const keyOf = ({ attributes, id }: Metric.Gauge<number>): string => JSON.stringify([id, attributes])
+
+const nobody: ReadonlySet<string> = new Set()

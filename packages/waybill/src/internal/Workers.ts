@@ -12,6 +12,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import type * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
@@ -21,6 +22,7 @@ import * as Metrics from "../Metrics.ts"
 import { decide, render, type Routes, shorten } from "../Routing.ts"
 import * as Settlement from "../Settlement.ts"
 import { type Receiver, type Settled, type Subscription, Transport, type TransportError } from "../Transport.ts"
+import { durationsOf } from "./Durations.ts"
 
 /** A consumer with its types erased: what the loop needs to know. */
 export interface Program {
@@ -169,17 +171,21 @@ const makeCrew = Effect.fnUntraced(function* (
   const halting = yield* Deferred.make<void>()
   const retrying = persistently(transport, subscription)
 
+  const seriesOf = <Input, State>(metric: Metric.Metric<Input, State>) => Metrics.seriesOf(metric, context)
   const metrics = {
-    received: Metrics.received(topic, group),
-    lost: Metrics.leasesLost(topic, group),
-    ack: Metrics.settled(topic, group, "ack"),
-    retry: Metrics.settled(topic, group, "retry"),
-    deadLetter: Metrics.settled(topic, group, "dead_letter"),
-    release: Metrics.settled(topic, group, "release"),
-    stale: Metrics.settled(topic, group, "stale")
+    received: seriesOf(Metrics.received(topic, group)),
+    lost: seriesOf(Metrics.leasesLost(topic, group)),
+    ack: seriesOf(Metrics.settled(topic, group, "ack")),
+    retry: seriesOf(Metrics.settled(topic, group, "retry")),
+    release: seriesOf(Metrics.settled(topic, group, "release")),
+    stale: seriesOf(Metrics.settled(topic, group, "stale")),
+    buffered: seriesOf(Metrics.buffered(topic, group)),
+    bufferSize: seriesOf(Metrics.bufferSize(topic, group))
   }
-
-  const duration = Metrics.seriesOf(Metrics.handlerDuration(topic, group), context)
+  const handlerDuration = durationsOf(Metrics.handlerDuration(topic, group), context)
+  const settleDuration = durationsOf(Metrics.settleDuration(topic, group), context)
+  const waitingTime = durationsOf(Metrics.waitingTime(topic, group), context)
+  const deadLettered = Metrics.deadLettered(topic, group, context)
 
   let stopping = false
   let buffer: ReadonlyArray<Delivery> = []
@@ -200,8 +206,39 @@ const makeCrew = Effect.fnUntraced(function* (
 
   const buffered = () => buffer.length - next
 
-  const pull = (): Delivery | undefined => {
+  /** What the gauge shows of this consumer: others of the group may show theirs beside it. */
+  let shown = 0
+  const showBuffer = () => {
+    const now = buffered()
+    if (now !== shown) metrics.buffered.modify(now - shown, context)
+    shown = now
+  }
+
+  let pulledAt = 0
+  /** How far in the buffer waiting times are counted. */
+  let waited = 0
+  /** For those pulled in the same millisecond together: one by one it would cost 5 % of a message that takes no time. */
+  const countWaits = () => {
+    for (; waited < next; waited++) {
+      const { fence, publishedAt } = buffer[waited]!
+      // Later deliveries have waited for more than a handler.
+      if (fence === 1) waitingTime.add(Math.max(0, pulledAt - publishedAt))
+    }
+  }
+
+  const refill = (deliveries: ReadonlyArray<Delivery>) => {
+    countWaits()
+    buffer = deliveries
+    next = 0
+    waited = 0
+  }
+
+  const pull = (at: number): Delivery | undefined => {
     if (next >= buffer.length) return undefined
+    if (at !== pulledAt) {
+      countWaits()
+      pulledAt = at
+    }
     const delivery = buffer[next++]!
     if (buffered() <= ahead >> 1) {
       const now = clock.currentTimeMillisUnsafe()
@@ -274,7 +311,7 @@ const makeCrew = Effect.fnUntraced(function* (
         let turnStartedAt = clock.currentTimeMillisUnsafe()
         let startedAt = turnStartedAt
         while (!slot.interrupted) {
-          const delivery = pull()
+          const delivery = pull(startedAt)
           if (delivery === undefined) {
             if (stopping) return
             yield* restore(park)
@@ -290,7 +327,7 @@ const makeCrew = Effect.fnUntraced(function* (
           }
           const exit = Exit.isExit(effect) ? effect : yield* Effect.exit(restore(effect))
           const endedAt = clock.currentTimeMillisUnsafe()
-          duration.update(endedAt - startedAt, context)
+          handlerDuration.add(endedAt - startedAt)
           startedAt = endedAt
           slot.working.length = 0
           if (Exit.isSuccess(exit) && slot.lost.size === 0) {
@@ -310,8 +347,9 @@ const makeCrew = Effect.fnUntraced(function* (
     )
 
   const fill = (slot: Slot, size: number) => {
+    const now = clock.currentTimeMillisUnsafe()
     while (slot.working.length < size) {
-      const delivery = pull()
+      const delivery = pull(now)
       if (delivery === undefined) return
       slot.working.push(delivery)
     }
@@ -321,7 +359,7 @@ const makeCrew = Effect.fnUntraced(function* (
     Effect.uninterruptibleMask((restore) =>
       Effect.gen(function* () {
         while (!slot.interrupted) {
-          const first = pull()
+          const first = pull(clock.currentTimeMillisUnsafe())
           if (first === undefined) {
             if (stopping) return
             yield* restore(park)
@@ -344,7 +382,7 @@ const makeCrew = Effect.fnUntraced(function* (
           if (!slot.interrupted) {
             const startedAt = clock.currentTimeMillisUnsafe()
             ran = yield* Effect.exit(restore(Effect.suspend(() => handle.run(worked))))
-            duration.update(clock.currentTimeMillisUnsafe() - startedAt, context)
+            handlerDuration.add(clock.currentTimeMillisUnsafe() - startedAt)
           }
           slot.working.length = 0
           for (let i = 0; i < worked.length; i++) {
@@ -392,11 +430,11 @@ const makeCrew = Effect.fnUntraced(function* (
       const batch = yield* retrying(receiver.take(want))
       if (starved && batch.length >= want) ahead = Math.min(prefetch, ahead * 2 + 1)
       held += batch.length
-      buffer = buffered() === 0 ? batch : [...buffer.slice(next), ...batch]
-      next = 0
+      refill(buffered() === 0 ? batch : [...buffer.slice(next), ...batch])
       filledAt = clock.currentTimeMillisUnsafe()
-      metrics.received.updateUnsafe(batch.length, context)
+      metrics.received.update(batch.length, context)
       wakeWorkers()
+      showBuffer()
     }
   })
 
@@ -419,12 +457,16 @@ const makeCrew = Effect.fnUntraced(function* (
       const results = values.length <= maxSettle ? values : values.slice(0, maxSettle)
       values = results === values ? [] : values.slice(maxSettle)
       if (!Arr.isReadonlyArrayNonEmpty(entries)) continue
+      const startedAt = clock.currentTimeMillisUnsafe()
       const settled = yield* retrying(receiver.settle(entries))
+      settleDuration.add(clock.currentTimeMillisUnsafe() - startedAt)
       for (let i = 0; i < entries.length; i++) {
         const instead = settled[i]
         if (typeof instead === "object") entries[i] = [entries[i]![0], instead]
       }
       held -= entries.length
+      countWaits()
+      showBuffer()
       wakeFeeder?.()
       const died = count(entries, settled)
       if (died !== undefined) yield* Effect.logWarning("DeadLettered", { topic, group, reasons: died })
@@ -457,16 +499,16 @@ const makeCrew = Effect.fnUntraced(function* (
     let died: Record<string, number> | undefined
     for (let i = 0; i < entries.length; i++) {
       const settlement = entries[i]![1]
-      if (settled[i] === "Stale") metrics.stale.updateUnsafe(1, context)
+      if (settled[i] === "Stale") metrics.stale.update(1, context)
       else if (settlement._tag === "Ack") acks++
-      else if (settlement._tag === "Retry") metrics.retry.updateUnsafe(1, context)
-      else if (settlement._tag === "Release") metrics.release.updateUnsafe(1, context)
+      else if (settlement._tag === "Retry") metrics.retry.update(1, context)
+      else if (settlement._tag === "Release") metrics.release.update(1, context)
       else {
-        metrics.deadLetter.updateUnsafe(1, context)
+        deadLettered(settlement.reason)
         died = { ...died, [settlement.reason]: (died?.[settlement.reason] ?? 0) + 1 }
       }
     }
-    if (acks > 0) metrics.ack.updateUnsafe(acks, context)
+    if (acks > 0) metrics.ack.update(acks, context)
     return died
   }
 
@@ -478,11 +520,10 @@ const makeCrew = Effect.fnUntraced(function* (
   const watch = Effect.gen(function* () {
     while (true) {
       const lost = new Set(yield* receiver.lost)
-      metrics.lost.updateUnsafe(lost.size, context)
+      metrics.lost.update(lost.size, context)
       const kept = buffer.slice(next).filter((delivery) => !lost.has(delivery))
       held -= buffered() - kept.length
-      buffer = kept
-      next = 0
+      refill(kept)
       for (const slot of slots) {
         const mine = slot.working.filter((delivery) => lost.has(delivery))
         if (mine.length === 0) continue
@@ -514,6 +555,7 @@ const makeCrew = Effect.fnUntraced(function* (
       { startImmediately: true }
     )
 
+  metrics.bufferSize.modify(prefetch, context)
   yield* lifecycle.report({ _tag: "ConsumerStarted", topic, group, consumer: receiver.consumer })
   const crew = yield* Effect.forEach(slots, (slot) => keep(employ(slot)))
   const settler = yield* keep(settle)
@@ -526,8 +568,9 @@ const makeCrew = Effect.fnUntraced(function* (
     yield* Deferred.succeed(halting, undefined)
     feeder.interruptUnsafe()
     // What was never handed to a handler is released by the receiver as it leaves.
-    buffer = []
-    next = 0
+    refill([])
+    showBuffer()
+    metrics.bufferSize.modify(-prefetch, context)
     wakeWorkers()
     const gone = Fiber.awaitAll(crew)
     const drained = yield* Effect.timeoutOption(gone, subscription.shutdown)
