@@ -6,7 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 const order = [
   ["internal/Limits", "Message", "Topic", "Gap", "Delivery", "Commit", "Settlement", "RetryPolicy", "Routing"],
   ["Lifecycle", "Transport", "Inspector", "Records"],
-  ["internal/Durations", "Metrics"],
+  ["internal/Durations", "Metrics", "internal/Tracing"],
   ["Producer", "internal/Workers", "Consumer", "DeadLetters"]
 ].flat()
 /** A folder of transports sees what travels and the ports, its own files, and no other folder. */

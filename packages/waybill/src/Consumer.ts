@@ -11,15 +11,14 @@
  *
  * @module
  */
-import type { NonEmptyReadonlyArray } from "effect/Array"
+import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { identity } from "effect/Function"
-import * as HttpTraceContext from "effect/http/HttpTraceContext"
 import * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
+import type * as Option from "effect/Option"
 import { type Pipeable, pipeArguments } from "effect/Pipeable"
 import * as Queue from "effect/Queue"
 import type * as Result from "effect/Result"
@@ -28,6 +27,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { Commit } from "./Commit.ts"
 import type { Delivery } from "./Delivery.ts"
+import * as Tracing from "./internal/Tracing.ts"
 import { type Handle, type Program, run as runProgram, Undecodable } from "./internal/Workers.ts"
 import type { RetryPolicy } from "./RetryPolicy.ts"
 import * as Routing from "./Routing.ts"
@@ -59,6 +59,12 @@ export interface Options<G extends keyof Guarantees = "at-least-once"> {
   readonly shutdown?: Duration.Input
   /** What the layer must keep, `at-least-once` by default. */
   readonly guarantee?: G
+  /**
+   * How the span of an attempt belongs to the producer's, where a tracer is installed. `link`, the default and what
+   * OpenTelemetry's conventions recommend: a trace of its own, linked to the producer's. `parent`: in the same trace, as its
+   * child, and linked too. The span of a batch comes from many producers and is always only linked.
+   */
+  readonly trace?: "link" | "parent"
 }
 
 /** A topic and a group, still without a handler. */
@@ -209,20 +215,11 @@ const one = <P>(
   commits,
   run: (delivery) => {
     const decoded = source.decode(delivery)
-    const handled: Effect.Effect<unknown, unknown, unknown> =
-      Exit.isExit(decoded) && Exit.isSuccess(decoded)
-        ? handler(decoded.value as P, delivery) // isExit cannot know what the effect would have produced
-        : Effect.flatMap(decoded, (payload) => handler(payload, delivery))
-    return delivery.headers["traceparent"] === undefined ? handled : continueTrace(handled, delivery)
+    return Exit.isExit(decoded) && Exit.isSuccess(decoded)
+      ? handler(decoded.value as P, delivery) // isExit cannot know what the effect would have produced
+      : Effect.flatMap(decoded, (payload) => handler(payload, delivery))
   }
 })
-
-/** Makes the producer's span the parent of the handler's. */
-const continueTrace = <A, E, R>(self: Effect.Effect<A, E, R>, delivery: Delivery): Effect.Effect<A, E, R> =>
-  Option.match(HttpTraceContext.w3c(delivery.headers as Parameters<typeof HttpTraceContext.w3c>[0]), {
-    onNone: () => self,
-    onSome: (span) => Effect.withParentSpan(self, span)
-  })
 
 /** One item of a batch. */
 export interface Item<out P> {
@@ -433,17 +430,16 @@ export interface Outcome<out A> {
   readonly value: Option.Option<A>
 }
 
-const programOf = <A, R>({
-  handle,
-  routes,
-  source: { options, topic }
-}: Consumer<A, never, R>): Effect.Effect<Program> => {
+const programOf = <A, R>(
+  { handle, routes, source: { options, topic } }: Consumer<A, never, R>,
+  records: boolean
+): Effect.Effect<Program> => {
   const program = (redelivery: Duration.Duration | undefined): Program => ({
     concurrency: options.concurrency ?? 1,
     prefetch: options.prefetch ?? 1024,
     routes,
     // The workers inherit the context of the fiber that runs them, and its type is R.
-    handle: handle as Handle,
+    handle: traced(handle as Handle, records, options.trace ?? "link"),
     subscription: {
       topic: topic.name,
       group: options.group,
@@ -459,6 +455,49 @@ const programOf = <A, R>({
     : Effect.sync(() => program(undefined))
 }
 
+/** Asked once and not for each message: the workers have the tracer of the fiber that runs them. */
+const runTraced = <A, R>(self: Consumer<A, never, R>, ...rest: Rest) =>
+  Effect.flatMap(
+    Effect.withFiber((fiber) => programOf(self, Tracing.records(fiber))),
+    (program) => runProgram(program, ...rest)
+  )
+
+type Rest = Parameters<typeof runProgram> extends [Program, ...infer Others] ? Others : never
+
+const traced = (handle: Handle, records: boolean, relation: Tracing.Relation): Handle => {
+  if (handle._tag === "Batch") {
+    if (!records) return handle
+    return {
+      ...handle,
+      run: (deliveries: ReadonlyArray<Delivery>) =>
+        isReadonlyArrayNonEmpty(deliveries)
+          ? Tracing.attemptedBatch(handle.run(deliveries), deliveries)
+          : handle.run(deliveries)
+    }
+  }
+  if (records) {
+    return {
+      ...handle,
+      run: (delivery: Delivery) =>
+        Tracing.attempted(
+          Effect.suspend(() => handle.run(delivery)),
+          delivery,
+          relation
+        )
+    }
+  }
+  return {
+    ...handle,
+    run: (delivery: Delivery) => {
+      const handled = handle.run(delivery)
+      if (delivery.headers["traceparent"] === undefined) return handled
+      // Nobody records, and what the handler publishes belongs to the same trace all the same.
+      const creation = Tracing.creation(delivery.headers)
+      return creation === undefined ? handled : Effect.withParentSpan(handled, creation)
+    }
+  }
+}
+
 /**
  * Consumes until interrupted. Connections that come back are waited for, with backoff, in the log and as lifecycle
  * events; what does not pass by itself (a key of another type, a missing permission, a wrong password) fails with a
@@ -468,7 +507,7 @@ const programOf = <A, R>({
  * released without counting the attempt; all of it within `shutdown` plus 10 seconds, even when the server is away.
  */
 export const run = <A, R>(self: Consumer<A, never, R>): Effect.Effect<never, TransportError, Transport | R> =>
-  Effect.flatMap(programOf(self), (program) => runProgram(program, Effect.void, undefined))
+  runTraced(self, Effect.void, undefined)
 
 /**
  * `run` as a stream of how deliveries ended, after they were settled. Reading slowly slows the consumer down; ending the
@@ -492,13 +531,11 @@ export const run = <A, R>(self: Consumer<A, never, R>): Effect.Effect<never, Tra
 export const stream = <A, R>(self: Consumer<A, never, R>): Stream.Stream<Outcome<A>, TransportError, Transport | R> =>
   Stream.callback<Outcome<A>, TransportError, Transport | R>(
     (queue) =>
-      Effect.flatMap(programOf(self), (program) =>
-        runProgram(
-          program,
-          Effect.void,
-          // The values come from this consumer's handler, which returns A.
-          (outcomes) => Queue.offerAll(queue, outcomes as NonEmptyReadonlyArray<Outcome<A>>)
-        )
+      runTraced(
+        self,
+        Effect.void,
+        // The values come from this consumer's handler, which returns A.
+        (outcomes) => Queue.offerAll(queue, outcomes as NonEmptyReadonlyArray<Outcome<A>>)
       ),
     { bufferSize: 256, strategy: "suspend" }
   )
@@ -516,7 +553,7 @@ export const layer = <A, R>(self: Consumer<A, never, R>): Layer.Layer<never, Tra
   Layer.effectDiscard(
     Effect.gen(function* () {
       const joined = yield* Deferred.make<void, TransportError>()
-      yield* runProgram(yield* programOf(self), Deferred.succeed(joined, undefined), undefined).pipe(
+      yield* runTraced(self, Deferred.succeed(joined, undefined), undefined).pipe(
         Effect.tapCause((cause) => Deferred.failCause(joined, cause)),
         // Bugs are tried again too: the worst consumer is one that has stopped and nobody knows.
         Effect.sandbox,

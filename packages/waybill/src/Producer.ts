@@ -5,16 +5,14 @@
  * @module
  */
 import * as Arr from "effect/Array"
-import * as Context from "effect/Context"
+import type * as Context from "effect/Context"
 import type * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import { memoize } from "effect/Function"
-import * as Option from "effect/Option"
-import * as Tracer from "effect/Tracer"
 import type { Publication } from "./Commit.ts"
+import * as Tracing from "./internal/Tracing.ts"
 import type { Due, Headers, Outgoing, Receipt } from "./Message.ts"
 import * as Metrics from "./Metrics.ts"
 import type { InvalidPayload, PayloadTooLarge, Topic } from "./Topic.ts"
@@ -63,8 +61,10 @@ export const publish = Effect.fnUntraced(function* <P, RD, RE>(
   options?: PublishOptions
 ): Effect.fn.Return<Receipt, InvalidPayload | PayloadTooLarge | TransportError, Transport | RE> {
   const transport = yield* Transport
-  const message = outgoing(topic, payload, yield* topic.encode(payload), options, yield* currentTrace)
-  const receipts = yield* send(transport, topic, [message])
+  const body = yield* topic.encode(payload)
+  const receipts = yield* sending(topic, 1, options?.id, (trace) =>
+    send(transport, topic, [outgoing(topic, payload, body, options, trace)])
+  )
   // The port answers one receipt a message.
   return receipts[0]!
 })
@@ -89,14 +89,20 @@ export const publishAll = Effect.fnUntraced(function* <P, RD, RE>(
   options?: (payload: P, index: number) => PublishOptions
 ): Effect.fn.Return<ReadonlyArray<Receipt>, InvalidPayload | PayloadTooLarge | TransportError, Transport | RE> {
   const transport = yield* Transport
-  const trace = yield* currentTrace
-  const messages: Array<Outgoing> = []
-  for (let i = 0; i < payloads.length; i++) {
-    // i is within bounds; P may itself be undefined, so no other check can tell.
-    const payload = payloads[i] as P
-    messages.push(outgoing(topic, payload, yield* topic.encode(payload), options?.(payload, i), trace))
-  }
-  return Arr.isReadonlyArrayNonEmpty(messages) ? yield* send(transport, topic, messages) : []
+  const bodies: Array<string> = []
+  for (const payload of payloads) bodies.push(yield* topic.encode(payload))
+  if (!Arr.isReadonlyArrayNonEmpty(bodies)) return []
+  return yield* sending(topic, bodies.length, undefined, (trace) =>
+    send(
+      transport,
+      topic,
+      Arr.map(bodies, (body, i) => {
+        // i is within bounds; P may itself be undefined, so no other check can tell.
+        const payload = payloads[i] as P
+        return outgoing(topic, payload, body, options?.(payload, i), trace)
+      })
+    )
+  )
 })
 
 /**
@@ -127,22 +133,30 @@ export const message = Effect.fnUntraced(function* <P, RD, RE>(
   options?: PublishOptions
 ): Effect.fn.Return<Publication, InvalidPayload | PayloadTooLarge, RE> {
   const body = yield* topic.encode(payload)
-  return { topic: topic.name, message: outgoing(topic, payload, body, options, yield* currentTrace) }
+  const trace = yield* Effect.withFiber((fiber) => Effect.succeed(Tracing.traceparent(fiber.cache.span)))
+  return { topic: topic.name, message: outgoing(topic, payload, body, options, trace) }
 })
 
-/** The `traceparent` of the span that publishes, or of the nearest one around it that may be told to others. */
-const currentTrace = Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>): Exit.Exit<string | undefined> => {
-  let span = fiber.cache.span
-  while (span !== undefined && Context.get(span.annotations, Tracer.DisablePropagation)) {
-    span = span._tag === "Span" ? Option.getOrUndefined(span.parent) : undefined
-  }
-  if (span === undefined) return Exit.succeed(undefined)
-  const header = `00-${span.traceId.padStart(32, "0")}-${span.spanId.padStart(16, "0")}-${span.sampled ? "01" : "00"}`
-  // A tracer may have ids of its own kind, which nobody could read back.
-  return Exit.succeed(traceparent.test(header) ? header : undefined)
-})
-
-const traceparent = /^00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]$/
+/**
+ * Gives `send` the `traceparent` for the messages: of a span of its own when somebody records spans, otherwise of the
+ * one around it. Nobody records: nothing is made.
+ */
+const sending = (
+  topic: { readonly name: string },
+  count: number,
+  id: string | undefined,
+  send: (trace: string | undefined) => Effect.Effect<ReadonlyArray<Receipt>, TransportError>
+): Effect.Effect<ReadonlyArray<Receipt>, TransportError> =>
+  Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => {
+    if (!Tracing.records(fiber)) return send(Tracing.traceparent(fiber.cache.span))
+    return Effect.useSpan(`send ${topic.name}`, Tracing.sent(topic.name, count, id), (span) =>
+      send(Tracing.traceparent(span)).pipe(
+        Effect.tap((receipts) => Effect.sync(() => Tracing.stored(span, receipts))),
+        Effect.tapError((error) => Effect.sync(() => span.attribute("error.type", error.reason._tag))),
+        Effect.withParentSpan(span)
+      )
+    )
+  })
 
 const noHeaders: Headers = {}
 
