@@ -120,6 +120,20 @@ describe("readGroup", () => {
     })
   )
 
+  it.effect("knows where the reply ends, also when the chunk with its end brings more", () =>
+    Effect.promise(async () => {
+      const bytes = Buffer.concat([encoded(someReply), Buffer.from(":1\r\n")])
+      for (let at = 1; at < bytes.length - 4; at++) {
+        const { client, receive, seen, send } = fake()
+        const reply = readGroup(client, send)
+        receive(bytes.subarray(0, at))
+        receive(bytes.subarray(at))
+        assert.deepStrictEqual(await reply, someReply)
+        assert.strictEqual(seen(), "_\r\n:1\r\n")
+      }
+    })
+  )
+
   it.effect("leaves all of a reply to the client when it turns odd at any byte", () =>
     Effect.promise(async () => {
       // The last entry of the last stream has no fields, as when it was deleted.

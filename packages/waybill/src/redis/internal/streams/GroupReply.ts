@@ -115,11 +115,13 @@ class Parser {
   /** What is being read, from where. */
   #data: Buffer = none
   #at = 0
-  /** What came since and has to wait: pieces of a large value are put together once, when all of them are there. */
-  #later: Array<Buffer> = []
-  #laterSize = 0
-  /** How many bytes are missing at least before there is more to read. */
-  #missing = 1
+  /** Where the part begins that is being read. */
+  #begin = 0
+  /** How many bytes that part has at least, when not all of it is there. */
+  #needed = 0
+  /** Its pieces so far: they are put together once, when all of them are there, and nothing else is copied. */
+  #pieces: Array<Buffer> = []
+  #gathered = 0
   /** How many streams the reply has; how many entries of the present one are to come; how many names and values of the present one. */
   #streams = more
   #entries = 0
@@ -130,20 +132,32 @@ class Parser {
   /** Where in the chunk the reply ended, if it did. */
   write(chunk: Buffer): number | "more" | "odd" {
     this.chunks.push(chunk)
-    this.#later.push(chunk)
-    this.#laterSize += chunk.length
-    if (this.#laterSize < this.#missing) return "more"
-    this.#data =
-      this.#at === this.#data.length && this.#later.length === 1
-        ? chunk
-        : Buffer.concat([this.#data.subarray(this.#at), ...this.#later])
-    this.#at = 0
-    this.#later = []
-    this.#laterSize = 0
-    this.#missing = 1
-    const outcome = this.#read()
-    if (outcome === more) return "more"
-    return outcome === odd ? "odd" : chunk.length - (this.#data.length - this.#at)
+    let from = 0
+    while (true) {
+      const begun = this.#gathered > 0
+      if (begun) {
+        // Of the chunk only as much as the part lacks.
+        const piece = chunk.subarray(from, from + this.#needed - this.#gathered)
+        this.#pieces.push(piece)
+        this.#gathered += piece.length
+        from += piece.length
+        if (this.#gathered < this.#needed) return "more"
+        this.#data = Buffer.concat(this.#pieces, this.#gathered)
+        this.#at = 0
+      } else {
+        this.#data = chunk
+        this.#at = from
+      }
+      this.#needed = 0
+      const outcome = this.#read()
+      if (outcome === odd) return "odd"
+      if (outcome !== more) return begun ? from - (this.#data.length - this.#at) : this.#at
+      const rest = this.#data.subarray(this.#at)
+      this.#pieces = rest.length === 0 ? [] : [rest]
+      this.#gathered = rest.length
+      this.#needed = Math.max(this.#needed, rest.length + 1)
+      if (!begun || from === chunk.length) return "more"
+    }
   }
 
   #read(): number {
@@ -154,14 +168,14 @@ class Parser {
     }
     while (true) {
       // What was read stays read: an entry of very many fields is not begun again with every chunk.
-      const from = this.#at
+      this.#begin = this.#at
       let outcome: number
       if (this.#fields > 0) outcome = this.#field()
       else if (this.#entries > 0) outcome = this.#entry()
       else if (this.reply.length < this.#streams) outcome = this.#stream()
       else return this.#at
       if (outcome < 0) {
-        this.#at = from
+        this.#at = this.#begin
         return outcome
       }
     }
@@ -226,7 +240,7 @@ class Parser {
     const from = this.#at
     const to = from + size
     if (to + 2 > data.length) {
-      this.#missing = to + 2 - data.length
+      this.#needed = to + 2 - this.#begin
       return more
     }
     this.#at = to + 2
