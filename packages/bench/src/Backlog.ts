@@ -12,7 +12,7 @@ export class JobNotDone extends Schema.TaggedError<JobNotDone>()("JobNotDone", {
 }) {}
 
 /** Nothing here takes minutes unless it hangs. */
-const patience = "4 minutes"
+export const patience = "4 minutes"
 
 /** Consumes the messages from 0 to `messages` and answers how many a second, from the first call of the handler to the last. */
 export const drain = Effect.fnUntraced(function* (peer: Peer, messages: number) {

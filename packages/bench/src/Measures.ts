@@ -2,8 +2,11 @@
  * Every measure, in the order of the report.
  */
 import type { Measure } from "./Measure.ts"
+import { catchUp } from "./measures/CatchUp.ts"
 import { consume } from "./measures/Consume.ts"
+import { exactlyOnce } from "./measures/ExactlyOnce.ts"
 import { heap } from "./measures/Heap.ts"
+import { keyspace } from "./measures/Keyspace.ts"
 import { latency } from "./measures/Latency.ts"
 import { lists } from "./measures/Lists.ts"
 import { memory } from "./measures/Memory.ts"
@@ -21,5 +24,8 @@ export const measures: ReadonlyArray<Measure> = [
   memory,
   heap,
   retries,
-  lists
+  lists,
+  exactlyOnce,
+  keyspace,
+  catchUp
 ]

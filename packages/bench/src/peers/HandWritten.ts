@@ -17,7 +17,7 @@ const count = 500
 type Read = ReadonlyArray<readonly [stream: string, entries: ReadonlyArray<Entry>]> | null
 type Entry = readonly [id: string, fields: ReadonlyArray<string>]
 
-const connect = (port: number, options?: { readonly enableAutoPipelining: boolean }) =>
+export const connect = (port: number, options?: { readonly enableAutoPipelining: boolean }) =>
   Effect.acquireRelease(
     Effect.promise(async () => {
       const redis = new Redis(port, "127.0.0.1", { ...options, lazyConnect: true, maxRetriesPerRequest: null })

@@ -6,9 +6,10 @@
  * No schema, attempts, leases, retries, dead letters, notifications or reconnecting.
  */
 import { Effect } from "effect"
-import { Redis } from "ioredis"
+import type { Redis } from "ioredis"
 import { batchesOf, type Peer, singly } from "../Peer.ts"
 import type { Numbered } from "../Work.ts"
+import { connect } from "./HandWritten.ts"
 
 const [ready, bodies, processing] = ["bench:ready", "bench:bodies", "bench:processing"]
 const count = 500
@@ -22,16 +23,6 @@ return {ids, redis.call('HMGET', KEYS[2], unpack(ids))}`
 const doneLua = `#!lua
 for i = 1, #ARGV do redis.call('LREM', KEYS[2], 1, ARGV[i]) end
 return redis.call('HDEL', KEYS[1], unpack(ARGV))`
-
-const connect = (port: number, options?: { readonly enableAutoPipelining: boolean }) =>
-  Effect.acquireRelease(
-    Effect.promise(async () => {
-      const redis = new Redis(port, "127.0.0.1", { ...options, lazyConnect: true, maxRetriesPerRequest: null })
-      await redis.connect()
-      return redis
-    }),
-    (redis) => Effect.sync(() => redis.disconnect())
-  )
 
 export const make = Effect.fnUntraced(function* (port: number) {
   const commands = yield* connect(port)

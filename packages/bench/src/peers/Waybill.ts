@@ -3,16 +3,17 @@
  * that is on by default. Only the layer below differs: streams on Redis, or their twin in memory.
  */
 import { Clock, Data, Effect, Layer, Schedule, type Scope } from "effect"
-import { Consumer, Inspector, Producer, Topic, type Transport } from "waybill"
+import { Commit, Consumer, Inspector, Producer, Records, Topic, type Transport } from "waybill"
 import { MemoryStreams } from "waybill/memory"
-import { IoRedis, RedisLists, RedisStreams } from "waybill/redis"
+import { IoRedis, RedisKeyspace, RedisLists, RedisStreams } from "waybill/redis"
 import { batchesOf, concurrency, type Peer, publishers } from "../Peer.ts"
 import type { Numbered, Work } from "../Work.ts"
 
-/** What the consumer of this bench needs of a layer. */
-type Services = Transport.Transport | Transport.AtLeastOnce | Inspector.Inspector
+/** What the consumer of this bench needs of a layer: it asks for little, so that it compiles over every pattern. */
+type Services = Transport.Transport | Transport.AtMostOnce | Inspector.Inspector
 
 const group = "bench"
+const options = { group, concurrency, guarantee: "at-most-once" } as const
 
 /** What is measured of Waybill alone. */
 export interface WaybillPeer extends Peer {
@@ -29,9 +30,11 @@ class NotYet extends Data.TaggedError("NotYet")<{ readonly millis: number }> {}
 
 const anotherTime = Schedule.spaced("1 millis").pipe(Schedule.upTo({ times: 5 }))
 
+const topicOf = (work: Work) => Topic.make(`bench.${work.name}`, { payload: work.schema })
+
 const make = Effect.fnUntraced(function* <E>(work: Work, layer: Layer.Layer<Services, E>) {
   const context = yield* Layer.build(layer)
-  const topic = Topic.make(`bench.${work.name}`, { payload: work.schema })
+  const topic = topicOf(work)
 
   const peer: WaybillPeer = {
     publishBatches: (messages) =>
@@ -52,7 +55,7 @@ const make = Effect.fnUntraced(function* <E>(work: Work, layer: Layer.Layer<Serv
       }).pipe(Effect.provideContext(context)),
     publishOne: (message) => Effect.runPromiseWith(context)(Producer.publish(topic, message)),
     consume: (handle) =>
-      Consumer.make(topic, { group, concurrency }).pipe(
+      Consumer.make(topic, options).pipe(
         Consumer.process((message) => {
           handle(message)
           return Effect.void
@@ -63,7 +66,7 @@ const make = Effect.fnUntraced(function* <E>(work: Work, layer: Layer.Layer<Serv
         Effect.asVoid
       ),
     consumeAtSecondAttempt: (dueAt, handle) =>
-      Consumer.make(topic, { group, concurrency }).pipe(
+      Consumer.make(topic, options).pipe(
         Consumer.process(
           Effect.fnUntraced(function* (message, { attempt }) {
             if (attempt === 1) return yield* new NotYet({ millis: dueAt - (yield* Clock.currentTimeMillis) })
@@ -95,13 +98,61 @@ const make = Effect.fnUntraced(function* <E>(work: Work, layer: Layer.Layer<Serv
   return peer
 })
 
-/** On Redis. */
-export const onRedis = (work: Work) => (port: number) =>
-  make(work, RedisStreams.layer({ prefix: "bench" }).pipe(Layer.provide(IoRedis.layer({ port }))))
+const over =
+  <E>(layer: Layer.Layer<Services, E, IoRedis.IoRedis>) =>
+  (work: Work) =>
+  (port: number) =>
+    make(work, layer.pipe(Layer.provide(IoRedis.layer({ port }))))
 
-/** On Redis, as a queue in lists. */
-export const onLists = (work: Work) => (port: number) =>
-  make(work, RedisLists.layer({ prefix: "bench" }).pipe(Layer.provide(IoRedis.layer({ port }))))
+const prefix = "bench"
 
-/** In the memory of the process. */
+/** On Redis Streams. */
+export const onRedis = over(RedisStreams.layer({ prefix }))
+
+/** On lists. */
+export const onLists = over(RedisLists.layer({ prefix }))
+
+/** On keys that expire, with the server's events switched on. */
+export const onKeyspace = over(RedisKeyspace.layer({ prefix, notifications: "enable" }))
+
+/** A consumer whose handler returns one write, and the number that all writes together have made. */
+export interface CommittingPeer extends Peer {
+  readonly counted: Effect.Effect<number, unknown>
+}
+
+type CommittingServices = Services | Transport.AtLeastOnce | Transport.Transactional | Records.Records
+
+const counter = Commit.counter("handled")
+const one = Effect.succeed(Commit.make({ writes: [counter.add(1)] }))
+
+const committingOver =
+  <E>(layer: Layer.Layer<CommittingServices, E, IoRedis.IoRedis>) =>
+  (work: Work) =>
+    Effect.fnUntraced(function* (port: number) {
+      const context = yield* Layer.build(layer.pipe(Layer.provide(IoRedis.layer({ port }))))
+      const topic = topicOf(work)
+      const peer: CommittingPeer = {
+        ...(yield* make(work, Layer.succeedContext(context))),
+        consume: (handle) =>
+          Consumer.make(topic, { group, concurrency }).pipe(
+            Consumer.transactional((message) => {
+              handle(message)
+              return one
+            }),
+            Consumer.layer,
+            Layer.build,
+            Effect.provideContext(context),
+            Effect.asVoid
+          ),
+        counted: Records.Records.use((records) => records.read(topic, counter.value)).pipe(
+          Effect.provideContext(context)
+        )
+      }
+      return peer
+    })
+
+/** On Redis Streams, with a commit a message. */
+export const committingOnStreams = committingOver(RedisStreams.layer({ prefix }))
+
+/** Streams in the memory of the process. */
 export const onMemory = (work: Work) => () => make(work, MemoryStreams.layer())
