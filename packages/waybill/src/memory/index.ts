@@ -1,2 +1,3 @@
+export * as MemoryExactlyOnce from "./MemoryExactlyOnce.ts"
 export * as MemoryLists from "./MemoryLists.ts"
 export * as MemoryStreams from "./MemoryStreams.ts"

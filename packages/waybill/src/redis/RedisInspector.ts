@@ -13,6 +13,7 @@ import * as CustodyInspector from "./internal/custody/CustodyInspector.ts"
 import { topicKeys } from "./internal/Keys.ts"
 import { pattern as keyspace } from "./internal/keyspace/KeyspaceScripts.ts"
 import * as Keyspace from "./internal/keyspace/KeyspaceSource.ts"
+import * as ExactlyOnce from "./internal/lists/CommitParts.ts"
 import * as Lists from "./internal/lists/ListSource.ts"
 import { settingsOf, type StoreOptions } from "./internal/Settings.ts"
 import { pattern as streams } from "./internal/streams/GroupScripts.ts"
@@ -50,6 +51,10 @@ export const layer = (options: Pick<StoreOptions, "prefix"> = {}): Layer.Layer<I
         [streams]: StreamInspector.make(options),
         [Lists.pattern]: CustodyInspector.make(options, Lists.pattern, (topic) => ({
           scripts: Lists.scripts("fifo"),
+          keys: Lists.keysOf(keysOf(topic))
+        })),
+        [ExactlyOnce.pattern]: CustodyInspector.make(options, ExactlyOnce.pattern, (topic) => ({
+          scripts: ExactlyOnce.of("fifo").scripts,
           keys: Lists.keysOf(keysOf(topic))
         })),
         [keyspace]: CustodyInspector.make(options, keyspace, (topic, group) => {

@@ -7,21 +7,16 @@
  *
  * @module
  */
-import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import { Inspector } from "../Inspector.ts"
-import { AtLeastOnce, AtMostOnce, type Receiver, Transport } from "../Transport.ts"
-import * as CustodyInspector from "./internal/custody/CustodyInspector.ts"
+import type { Inspector } from "../Inspector.ts"
+import type { AtLeastOnce, AtMostOnce, Receiver, Transport } from "../Transport.ts"
 import * as Members from "./internal/custody/CustodyReceiver.ts"
-import { topicKeys } from "./internal/Keys.ts"
 import * as ListSource from "./internal/lists/ListSource.ts"
-import * as Publish from "./internal/lists/PublishScript.ts"
+import * as Queue from "./internal/lists/Queue.ts"
 import { settingsOf, type StoreOptions } from "./internal/Settings.ts"
-import { make as makeStore } from "./internal/Store.ts"
-import { make as makeSubscriber } from "./internal/Subscriber.ts"
-import { IoRedis } from "./IoRedis.ts"
+import type { IoRedis } from "./IoRedis.ts"
 
 /**
  * @category models
@@ -65,72 +60,8 @@ export const layer = (
 ): Layer.Layer<Transport | Inspector | AtLeastOnce | AtMostOnce, never, IoRedis> => {
   const settings = settingsOf(options)
   const order = options.order ?? "fifo"
-  const scripts = ListSource.scripts(order)
-  const keysOf = (topic: string) => topicKeys(settings.prefix, topic)
   return Layer.effectContext(
-    Effect.gen(function* () {
-      const redis = yield* IoRedis
-      const subscriber = yield* makeSubscriber(redis)
-      const store = yield* makeStore(redis, {
-        name: ListSource.pattern,
-        settings,
-        publishing: (topic) => {
-          const keys = keysOf(topic)
-          return {
-            script: Publish.publish,
-            keys: (publisher) => Publish.keysOf(keys, publisher),
-            seen: keys.seen,
-            setting: order
-          }
-        },
-        join: (subscription, { clock, lifecycle, redis }, opened) => {
-          const { topic } = subscription
-          const keys = keysOf(topic)
-          return Members.make({
-            commands: redis.commands,
-            topic,
-            keys,
-            supply: {
-              pattern: ListSource.pattern,
-              scripts,
-              keys: ListSource.keysOf(keys),
-              expires: false,
-              listen: (heard) =>
-                subscriber
-                  .subscribe("channel", keys.wake, {
-                    message: (millis) => heard(Number(millis) || 0),
-                    interrupted: () => heard(0),
-                    refused: () => {}
-                  })
-                  .pipe(
-                    // It polls all the same.
-                    Effect.catch((reason) =>
-                      Effect.logWarning("no notifications, only polling", { topic, reason: reason.message })
-                    )
-                  )
-            },
-            subscription,
-            lifecycle,
-            clock,
-            deadLetters: settings.deadLetters,
-            pollMillis: settings.pollMillis,
-            opened
-          })
-        }
-      })
-      return Context.make(Transport, store.transport).pipe(
-        Context.add(
-          Inspector,
-          CustodyInspector.make(
-            { commands: redis.commands, prefix: settings.prefix, keysOf, steered: store.steered },
-            ListSource.pattern,
-            (topic) => ({ scripts, keys: ListSource.keysOf(keysOf(topic)) })
-          )
-        ),
-        Context.add(AtLeastOnce, "AtLeastOnce"),
-        Context.add(AtMostOnce, "AtMostOnce")
-      )
-    })
+    Queue.make({ pattern: ListSource.pattern, settings, order, scripts: ListSource.scripts(order) })
   )
 }
 

@@ -1,4 +1,5 @@
 export * as IoRedis from "./IoRedis.ts"
+export * as RedisExactlyOnce from "./RedisExactlyOnce.ts"
 export * as RedisInspector from "./RedisInspector.ts"
 export * as RedisKeyspace from "./RedisKeyspace.ts"
 export * as RedisLists from "./RedisLists.ts"

@@ -34,6 +34,7 @@ import {
   TransportError
 } from "../../../Transport.ts"
 import { evaluate, problemOf, wire } from "../Answer.ts"
+import type { Committer } from "../Committer.ts"
 import type { Connection } from "../Connection.ts"
 import { Holdings } from "../Holdings.ts"
 import type { GroupKeys, TopicKeys } from "../Keys.ts"
@@ -51,6 +52,8 @@ export interface ReceiverOptions {
   readonly lifecycle: Lifecycle
   readonly clock: Clock.Clock
   readonly deadLetters: DeadLetterCap
+  /** Of a pattern that applies commits. */
+  readonly committer?: ((consumer: string) => Committer<CustodyDelivery>) | undefined
   readonly pollMillis: number
   /** Runs after the group was joined: the topic is in the store. */
   readonly opened: Effect.Effect<void>
@@ -156,6 +159,7 @@ export class CustodyReceiver implements Receiver {
         }
         this.wake(millis)
       },
+      committer: options.committer?.(this.consumer),
       dropped: (count) => this.#dropped(count)
     })
   }

@@ -11,9 +11,10 @@ import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import type { Delivery } from "../../../Delivery.ts"
 import type { DeadLetterCap } from "../../../internal/Limits.ts"
-import type { Settlement, Retry } from "../../../Settlement.ts"
+import type { DeadLetter, Retry, Settlement } from "../../../Settlement.ts"
 import { Disconnected, type Reason, type Settled, TransportError } from "../../../Transport.ts"
 import { evaluate } from "../Answer.ts"
+import type { Committed, Committer, Committing } from "../Committer.ts"
 import type { Connection } from "../Connection.ts"
 import type { Holdings } from "../Holdings.ts"
 import type { Script } from "../Script.ts"
@@ -32,6 +33,8 @@ export interface SettlerOptions {
   /** Something ended; a message will be there to take in so many milliseconds, if any. */
   readonly settled: (millis: number) => void
   readonly dropped: (count: number) => Effect.Effect<void>
+  /** Of a pattern that applies commits. */
+  readonly committer: Committer<CustodyDelivery> | undefined
 }
 
 interface Step {
@@ -40,6 +43,14 @@ interface Step {
   readonly settlement: Settlement
   /** The store has it no more: what is written into the dead letter comes from here. */
   withRecord: boolean
+  /** Its commit was refused; this is the settlement, and the answer. */
+  readonly refused?: DeadLetter
+}
+
+/** A delivery that ends with a commit, and its place among the answers. */
+interface Bound {
+  readonly index: number
+  readonly entry: Committing<CustodyDelivery>
 }
 
 /** How many deliveries one run of the script ends: plain acks, and others. */
@@ -75,24 +86,35 @@ export class CustodySettler {
       const acks: Array<CustodyDelivery> = []
       const places: Array<number> = []
       const steps: Array<Step> = []
+      const bound: Array<Bound> = []
+      const { committer } = this.#options
       for (let i = 0; i < settlements.length; i++) {
         const [given, settlement] = settlements[i] as (typeof settlements)[0] // i is within bounds
         const delivery = holdings.find(given)
         answers.push("Stale")
         if (delivery === undefined) continue
         delivery.settling = true
-        if (settlement._tag === "Ack" && delivery.fence === 1) {
+        if (committer !== undefined && settlement._tag === "Ack" && settlement.commit !== undefined) {
+          bound.push({ index: i, entry: [delivery, settlement.commit] })
+        } else if (settlement._tag === "Ack" && delivery.fence === 1) {
           acks.push(delivery)
           places.push(i)
         } else {
           steps.push({ index: i, delivery, settlement, withRecord: false })
         }
       }
-      if (acks.length + steps.length === 0) return Effect.succeed(answers)
-      return Effect.onExit(Effect.as(this.#end(acks, places, steps, answers), answers), (exit) => {
+      if (acks.length + steps.length + bound.length === 0) return Effect.succeed(answers)
+      const work =
+        committer === undefined || bound.length === 0
+          ? this.#end(acks, places, steps, answers)
+          : Effect.flatMap(this.#commit(committer, bound, answers), (refused) =>
+              this.#end(acks, places, [...steps, ...refused], answers)
+            )
+      return Effect.onExit(Effect.as(work, answers), (exit) => {
         if (Exit.isSuccess(exit)) return Effect.void
         for (const delivery of acks) delivery.settling = false
         for (const { delivery } of steps) delivery.settling = false
+        for (const { entry } of bound) entry[0].settling = false
         return Effect.void
       })
     })
@@ -113,11 +135,17 @@ export class CustodySettler {
         const plain = from === 0 && acks.length <= maxAcks ? acks : acks.slice(from, from + maxAcks)
         const some = open.length <= maxSteps ? open : open.slice(0, maxSteps)
         const args = this.#args(plain, some)
-        const { ambiguous, told, lost } = yield* this.#persistently(args)
+        const { ambiguous, reply } = yield* this.#persistently(this.#run(args))
+        const [, told, lost] = reply
         const since = holdings.sureSince()
-        const answer = (delivery: CustodyDelivery, index: number, letter: string | undefined) => {
+        const answer = (
+          delivery: CustodyDelivery,
+          index: number,
+          letter: string | undefined,
+          done: Settled = "Settled"
+        ) => {
           // After a lost answer, "not yours" is also what our own success looks like.
-          if (letter === "O" || (ambiguous && delivery.renewedAt > since)) answers[index] = "Settled"
+          if (letter === "O" || (ambiguous && delivery.renewedAt > since)) answers[index] = done
           holdings.forget(delivery)
         }
         plain.forEach((delivery, i) => answer(delivery, places[from + i] as number, told[i])) // as many as acks
@@ -130,7 +158,7 @@ export class CustodySettler {
             gone.push(step)
             return
           }
-          answer(step.delivery, step.index, letter)
+          answer(step.delivery, step.index, letter, step.refused)
           if (step.settlement._tag === "Retry") soonest = Math.min(soonest, delayOf(step.settlement))
           if (step.settlement._tag === "Release") soonest = 0
         })
@@ -173,35 +201,78 @@ export class CustodySettler {
     return args
   }
 
+  #run(args: ReadonlyArray<string | Uint8Array | number>): Effect.Effect<[string, string, number], Reason> {
+    const { commands, keys, pattern, script, topic } = this.#options
+    return evaluate<[string, string, number]>(commands, { topic, pattern }, script, keys, args)
+  }
+
+  /** Applies commits; answers what is to become of those that are refused. */
+  #commit(
+    committer: Committer<CustodyDelivery>,
+    bound: ReadonlyArray<Bound>,
+    answers: Array<Settled>
+  ): Effect.Effect<ReadonlyArray<Step>, TransportError> {
+    const { holdings, settled } = this.#options
+    return Effect.gen({ self: this }, function* () {
+      const refused: Array<Step> = []
+      const refuse = ({ entry, index }: Bound, settlement: DeadLetter) =>
+        refused.push({ index, delivery: entry[0], settlement, withRecord: false, refused: settlement })
+      let open: Array<Bound> = []
+      for (const one of bound) {
+        const objection = committer.objection(one.entry[1])
+        if (objection === undefined) open.push(one)
+        else refuse(one, objection)
+      }
+      while (open.length > 0) {
+        const entries = open.map(({ entry }) => entry)
+        const some = committer.fit(entries)
+        const { ambiguous, reply } = yield* this.#persistently(committer.apply(entries.slice(0, some)))
+        const since = holdings.sureSince()
+        for (let i = 0; i < some; i++) {
+          const one = open[i] as Bound // some of them
+          const told = reply[i] as Committed // one for each
+          if (typeof told === "object") {
+            refuse(one, told)
+            continue
+          }
+          const [delivery] = one.entry
+          // After a lost answer, "not yours" is also what is left of an older delivery that was done.
+          if (told === "Done" || (ambiguous && delivery.renewedAt > since)) answers[one.index] = "Settled"
+          holdings.forget(delivery)
+        }
+        open = open.slice(some)
+        settled(Infinity)
+      }
+      return refused
+    })
+  }
+
   /**
    * Repeats what may be repeated until it works: only the server can tell whether a delivery is still ours. `ambiguous`:
    * an earlier run may have succeeded.
    */
-  #persistently(
-    args: ReadonlyArray<string | Uint8Array | number>
-  ): Effect.Effect<{ readonly told: string; readonly lost: number; readonly ambiguous: boolean }, TransportError> {
-    const { commands, keys, pattern, script, topic } = this.#options
-    const run = Effect.suspend(() =>
-      evaluate<[string, string, number]>(commands, { topic, pattern }, script, keys, args)
-    )
-    const fail = (reason: Reason) => Effect.fail(new TransportError({ operation: "settle", topic, reason }))
+  #persistently<A>(
+    run: Effect.Effect<A, Reason>
+  ): Effect.Effect<{ readonly reply: A; readonly ambiguous: boolean }, TransportError> {
+    const fail = (reason: Reason) =>
+      Effect.fail(new TransportError({ operation: "settle", topic: this.#options.topic, reason }))
     const again = (
       reason: Reason,
       ambiguous: boolean,
       pause: number
-    ): Effect.Effect<{ readonly told: string; readonly lost: number; readonly ambiguous: boolean }, TransportError> => {
+    ): Effect.Effect<{ readonly reply: A; readonly ambiguous: boolean }, TransportError> => {
       if (reason.permanent) return fail(reason)
       const unsure = ambiguous || (reason._tag === "Disconnected" && reason.ambiguous)
       if (this.#closed) return fail(unsure ? new Disconnected({ ambiguous: true, cause: reason }) : reason)
       return Effect.flatMap(Effect.result(Effect.delay(run, pause)), (result) =>
         Result.isSuccess(result)
-          ? Effect.succeed({ told: result.success[1], lost: result.success[2], ambiguous: unsure })
+          ? Effect.succeed({ reply: result.success, ambiguous: unsure })
           : again(result.failure, unsure, Math.min(pause * 2, longestPause))
       )
     }
     return Effect.matchEffect(run, {
       onFailure: (reason) => again(reason, false, firstPause),
-      onSuccess: ([, told, lost]) => Effect.succeed({ told, lost, ambiguous: false })
+      onSuccess: (reply) => Effect.succeed({ reply, ambiguous: false })
     })
   }
 }

@@ -24,6 +24,28 @@ export const keysOf = (keys: TopicKeys, publisher: string): ReadonlyArray<string
 ]
 
 /**
+ * `incoming(shape, arg, now, order)`: the record of the message whose payload is ARGV[arg], the number of its list, its id,
+ * when it is due if that is not yet, and the next argument. Uses `record` and `levelOf`.
+ */
+export const incoming = `
+local function incoming(shape, arg, now, order)
+  local band, payload, id, headers, key, version, due = bit.band, ARGV[arg], nil, nil, nil, nil, nil
+  arg = arg + 1
+  if band(shape, ${shape.id}) ~= 0 then id = ARGV[arg]; arg = arg + 1 end
+  if band(shape, ${shape.headers}) ~= 0 then headers = ARGV[arg]; arg = arg + 1 end
+  if band(shape, ${shape.key}) ~= 0 then key = ARGV[arg]; arg = arg + 1 end
+  if band(shape, ${shape.version}) ~= 0 then version = ARGV[arg]; arg = arg + 1 end
+  if band(shape, ${shape.after + shape.at}) ~= 0 then
+    due = tonumber(ARGV[arg])
+    if band(shape, ${shape.after}) ~= 0 then due = now + due end
+    if due <= now then due = nil end
+    arg = arg + 1
+  end
+  return record(payload, id, headers, key, version), order == 'priority' and levelOf(headers) or 2, id, due, arg
+end
+`
+
+/**
  * Stores messages, or answers what it answered before when the batch was stored already.
  *
  * | KEYS | |
@@ -55,7 +77,7 @@ export const keysOf = (keys: TopicKeys, publisher: string): ReadonlyArray<string
  */
 export const publish: Script = {
   name: "waybill/push",
-  lua: `${writes}${mismatch}${clock}${may}${records}${levels}
+  lua: `${writes}${mismatch}${clock}${may}${records}${levels}${incoming}
 local bodies, meta, publisher, delayed, delayedBodies, channel = KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local shapes = ARGV[7]
 local wrong = mismatch(KEYS[1], 'list') or mismatch(KEYS[2], 'list') or mismatch(KEYS[3], 'list') or mismatch(bodies, 'hash')
@@ -77,7 +99,7 @@ may('SET', publisher, '', 'PX', 1)
 may('RPUSH', KEYS[2], '')
 if not opened[1] then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
 
-local call, band, byte, format = redis.call, bit.band, string.byte, string.format
+local call, byte, format = redis.call, string.byte, string.format
 local now = clock()
 local prefix = format('%.0f-', now)
 local number = tonumber(call('HGET', meta, 'last')) or 0
@@ -96,17 +118,8 @@ for i = 1, #shapes do
     answers[i] = entry
     arg = arg + 1
   else
-    local payload, id, headers, key, version, due = ARGV[arg], nil, nil, nil, nil, nil
-    arg = arg + 1
-    if band(shape, ${shape.id}) ~= 0 then id = ARGV[arg]; arg = arg + 1 end
-    if band(shape, ${shape.headers}) ~= 0 then headers = ARGV[arg]; arg = arg + 1 end
-    if band(shape, ${shape.key}) ~= 0 then key = ARGV[arg]; arg = arg + 1 end
-    if band(shape, ${shape.version}) ~= 0 then version = ARGV[arg]; arg = arg + 1 end
-    if band(shape, ${shape.after + shape.at}) ~= 0 then
-      due = tonumber(ARGV[arg])
-      if band(shape, ${shape.after}) ~= 0 then due = now + due end
-      arg = arg + 1
-    end
+    local text, to, id, due
+    text, to, id, due, arg = incoming(shape, arg, now, ARGV[6])
     local seen
     if id then seen = KEYS[marker]; marker = marker + 1 end
     if seen and call('EXISTS', seen) == 1 then
@@ -114,8 +127,7 @@ for i = 1, #shapes do
     else
       number = number + 1
       local entry = prefix .. number
-      local text, to = record(payload, id, headers, key, version), ARGV[6] == 'priority' and levelOf(headers) or 2
-      if due and due > now then
+      if due then
         local member = format('%d:%015.0f:%s', to, number, entry)
         call('HSET', delayedBodies, member, text)
         call('ZADD', delayed, due, member)

@@ -1,0 +1,91 @@
+/**
+ * Effectively once, for what a commit writes to Redis and no further: the writes, messages and ack of `Consumer.transactional`
+ * become true together, once for each message id while its marker lasts, whatever crashes, as long as Redis keeps its data.
+ * What a handler does to the world by itself happens at least once.
+ *
+ * It is the work queue of `RedisLists` with a marker for each message that was done. A queue has one group.
+ *
+ * @module
+ */
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import type { Inspector } from "../Inspector.ts"
+import type { Records } from "../Records.ts"
+import type { AtLeastOnce, AtMostOnce, Receiver, Transactional, Transport } from "../Transport.ts"
+import * as Members from "./internal/custody/CustodyReceiver.ts"
+import * as CommitParts from "./internal/lists/CommitParts.ts"
+import type { Order } from "./internal/lists/ListSource.ts"
+import * as Queue from "./internal/lists/Queue.ts"
+import { millisOf, settingsOf, type StoreOptions } from "./internal/Settings.ts"
+import type { IoRedis } from "./IoRedis.ts"
+
+/**
+ * As with `RedisLists`, but dead letters are kept for 7 days by default: a redriven message needs its marker still.
+ *
+ * @category models
+ */
+export interface Options extends StoreOptions {
+  /** Who is next, as with `RedisLists`: `fifo` by default. Programs that share a queue must agree on it. */
+  readonly order?: Order
+  /**
+   * For how long it is remembered that the commit of a message was applied, 8 days by default. A queue whose messages may
+   * come again after that is not joined: `MarkerTooShort`. It costs about 150 bytes a message.
+   */
+  readonly marker?: Duration.Input
+}
+
+/**
+ * The exactly-once pattern, on the connections of `IoRedis`. Throws on a prefix with white space, braces or a colon, a duration
+ * of nothing, or a count that is not a whole number from 1: those are bugs.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Layer, Schema } from "effect"
+ * import { Commit, Consumer, Topic } from "waybill"
+ * import { IoRedis, RedisExactlyOnce } from "waybill/redis"
+ *
+ * const Deposit = Topic.make("ledger/deposits", { payload: Schema.Struct({ account: Schema.String, cents: Schema.Int }) })
+ * const balances = Commit.hash("balances")
+ *
+ * const Ledger = Consumer.make(Deposit, { group: "ledger", concurrency: 64 }).pipe(
+ *   Consumer.transactional(({ account, cents }) =>
+ *     Effect.succeed(Commit.make({ writes: [balances.increment(account, cents)] }))
+ *   ),
+ *   Consumer.layer
+ * )
+ *
+ * const Main = Ledger.pipe(
+ *   Layer.provide(RedisExactlyOnce.layer({ prefix: "bank" })),
+ *   Layer.provide(IoRedis.layer({ url: "redis://127.0.0.1:6379" }))
+ * )
+ * ```
+ *
+ * @category layers
+ */
+export const layer = (
+  options: Options = {}
+): Layer.Layer<Transport | Inspector | Records | AtLeastOnce | AtMostOnce | Transactional, never, IoRedis> => {
+  const settings = settingsOf({ ...options, deadLetters: { maxAge: "7 days", ...options.deadLetters } })
+  const markerMillis = millisOf("marker", options.marker ?? "8 days")
+  const order = options.order ?? "fifo"
+  const { commit, scripts } = CommitParts.of(order)
+  return Layer.effectContext(
+    Queue.transactional({ pattern: CommitParts.pattern, settings, order, scripts }, { script: commit, markerMillis })
+  )
+}
+
+/**
+ * For as long as the scope is open, the receiver behaves like one whose process stands still: it takes nothing and
+ * renews nothing, so that others of its group take its deliveries over once the lease has passed. For tests; it dies on
+ * a receiver of another transport.
+ *
+ * @category testing
+ */
+export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Scope> => {
+  if (!(receiver instanceof Members.CustodyReceiver)) {
+    return Effect.die(new Error("silence needs a receiver of RedisExactlyOnce"))
+  }
+  return Effect.acquireRelease(receiver.setSilent(true), () => receiver.setSilent(false))
+}

@@ -1,0 +1,111 @@
+/**
+ * Commits of deliveries from a queue: whose a delivery is, custody knows.
+ *
+ * @module
+ */
+import { commitScript } from "../CommitScript.ts"
+import { records } from "../custody/Record.ts"
+import { make as makeScripts } from "../custody/Scripts.ts"
+import type { Source } from "../custody/Source.ts"
+import type { TopicKeys } from "../Keys.ts"
+import * as ListSource from "./ListSource.ts"
+import { incoming } from "./PublishScript.ts"
+
+/** The name in the topic's meta key of the pattern that commits. */
+export const pattern = "exactly-once"
+
+/** The keys of a topic that messages go to, in the order of the script. */
+export const targetOf = (keys: TopicKeys): ReadonlyArray<string> => [
+  keys.ready.high,
+  keys.ready.normal,
+  keys.ready.low,
+  keys.bodies,
+  keys.meta,
+  keys.delayed,
+  keys.delayedBodies,
+  keys.wake
+]
+
+/**
+ * | KEYS | |
+ * |---|---|
+ * | the source's own | |
+ * | +1, +2 | processing of the consumer, marks |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1, 2 | pattern and wire version |
+ * | 3 | how long message ids are remembered, ms |
+ * | 4 | `priority`: the header of that name decides on the list |
+ * | a delivery | its member in the processing set |
+ */
+const commitOf = (source: Source) =>
+  commitScript({
+    keys: source.keys + 2,
+    args: 4,
+    delivery: 1,
+    lua: `${records}${source.lua}${incoming}
+local processing, marks = KEYS[${source.keys + 1}], KEYS[${source.keys + 2}]
+local left, ids, marked = {}, {}, {}
+local function owns(i)
+  return redis.call('SISMEMBER', processing, ARGV[i]) == 1
+end
+local function leave(i)
+  local member = ARGV[i]
+  local id = string.match(member, '^(.*)#%d+$')
+  left[#left + 1] = member
+  ids[#ids + 1] = id or member
+  if id then marked[#marked + 1] = id end
+end
+local function leaving()
+  if #left == 0 then return end
+  redis.call('SREM', processing, unpack(left))
+  if #marked > 0 then redis.call('HDEL', marks, unpack(marked)) end
+  forget(ids)
+end
+local function objection(base)
+  local wrong = mismatch(KEYS[base], 'list') or mismatch(KEYS[base + 1], 'list') or mismatch(KEYS[base + 2], 'list')
+    or mismatch(KEYS[base + 3], 'hash') or mismatch(KEYS[base + 4], 'hash') or mismatch(KEYS[base + 5], 'zset')
+    or mismatch(KEYS[base + 6], 'hash')
+  if wrong then return wrong[2] .. ' is a ' .. wrong[3] end
+  local opened = redis.call('HMGET', KEYS[base + 4], 'pattern', 'wire')
+  if opened[1] and (opened[1] ~= ARGV[1] or opened[2] ~= ARGV[2]) then
+    return 'the topic is ' .. opened[1] .. ', wire version ' .. (opened[2] or '')
+  end
+end
+local instant
+local function append(base, shape, arg, seen)
+  if seen and redis.call('EXISTS', seen) == 1 then return '=' end
+  local meta = KEYS[base + 4]
+  instant = instant or clock()
+  local text, to, id, due = incoming(shape, arg, instant, ARGV[4])
+  local number = redis.pcall('HINCRBY', meta, 'last', 1)
+  if type(number) == 'table' then return number end
+  local opened = redis.call('HSETNX', meta, 'pattern', ARGV[1]) == 1
+  if opened then redis.call('HSET', meta, 'wire', ARGV[2]) end
+  local entry = string.format('%.0f-%.0f', instant, number)
+  if due then
+    local member = string.format('%d:%015.0f:%s', to, number, entry)
+    redis.call('HSET', KEYS[base + 6], member, text)
+    redis.call('ZADD', KEYS[base + 5], due, member)
+    redis.pcall('PUBLISH', KEYS[base + 7], string.format('%.0f', due - instant))
+  else
+    redis.call('HSET', KEYS[base + 3], entry, text)
+    redis.call('RPUSH', KEYS[base + to - 1], entry)
+    redis.pcall('PUBLISH', KEYS[base + 7], '0')
+  end
+  if seen then redis.call('SET', seen, '1', 'PX', ARGV[3]) end
+  return id and '+' or entry, opened
+end
+`
+  })
+
+const make = (order: ListSource.Order) => {
+  const source = ListSource.make(pattern, order)
+  return { scripts: makeScripts(source), commit: commitOf(source) }
+}
+
+const made = { fifo: make("fifo"), lifo: make("lifo"), priority: make("priority") }
+
+/** The scripts of custody, and the one that applies commits. */
+export const of = (order: ListSource.Order) => made[order]

@@ -1,0 +1,157 @@
+/**
+ * What the patterns provide that keep their messages in lists: the same queue under a name of its own, with or without
+ * commits.
+ *
+ * @module
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { Inspector } from "../../../Inspector.ts"
+import { Records } from "../../../Records.ts"
+import { AtLeastOnce, AtMostOnce, markerProblem, Transactional, Transport, TransportError } from "../../../Transport.ts"
+import { IoRedis } from "../../IoRedis.ts"
+import { wire } from "../Answer.ts"
+import { Committer } from "../Committer.ts"
+import type { CustodyDelivery } from "../custody/CustodyDelivery.ts"
+import * as CustodyInspector from "../custody/CustodyInspector.ts"
+import * as Members from "../custody/CustodyReceiver.ts"
+import type { CustodyScripts } from "../custody/Scripts.ts"
+import { topicKeys } from "../Keys.ts"
+import * as RecordReader from "../RecordReader.ts"
+import type { Script } from "../Script.ts"
+import type { Settings } from "../Settings.ts"
+import { make as makeStore } from "../Store.ts"
+import { make as makeSubscriber } from "../Subscriber.ts"
+import { targetOf } from "./CommitParts.ts"
+import * as ListSource from "./ListSource.ts"
+import * as Publish from "./PublishScript.ts"
+
+export interface QueueOptions {
+  readonly pattern: string
+  readonly settings: Settings
+  readonly order: ListSource.Order
+  readonly scripts: CustodyScripts
+}
+
+/** How a queue applies commits, and for how long it remembers that it has. */
+export interface Commits {
+  readonly script: Script
+  readonly markerMillis: number
+}
+
+type Provided = Transport | Inspector | AtLeastOnce | AtMostOnce
+
+export const make = (options: QueueOptions): Effect.Effect<Context.Context<Provided>, never, IoRedis | Scope.Scope> =>
+  Effect.flatMap(IoRedis, (redis) => provide(redis, options, undefined))
+
+export const transactional = (
+  options: QueueOptions,
+  commits: Commits
+): Effect.Effect<Context.Context<Provided | Records | Transactional>, never, IoRedis | Scope.Scope> =>
+  Effect.flatMap(IoRedis, (redis) =>
+    Effect.map(provide(redis, options, commits), (context) =>
+      context.pipe(
+        Context.add(Records, RecordReader.make(redis.commands, options.settings.prefix)),
+        Context.add(Transactional, "Transactional")
+      )
+    )
+  )
+
+const provide = Effect.fnUntraced(function* (
+  redis: Context.Service.Shape<typeof IoRedis>,
+  { order, pattern, scripts, settings }: QueueOptions,
+  commits: Commits | undefined
+): Effect.fn.Return<Context.Context<Provided>, never, Scope.Scope> {
+  const keysOf = (topic: string) => topicKeys(settings.prefix, topic)
+  const subscriber = yield* makeSubscriber(redis)
+  const store = yield* makeStore(redis, {
+    name: pattern,
+    settings,
+    publishing: (topic) => {
+      const keys = keysOf(topic)
+      return {
+        script: Publish.publish,
+        keys: (publisher) => Publish.keysOf(keys, publisher),
+        seen: keys.seen,
+        setting: order
+      }
+    },
+    join: (subscription, { clock, lifecycle, published, redis }, opened) => {
+      const { group, topic } = subscription
+      const problem =
+        commits === undefined
+          ? undefined
+          : markerProblem(commits.markerMillis, settings.deadLetters.maxAgeMillis, subscription)
+      if (problem !== undefined) {
+        return Effect.fail(new TransportError({ operation: "receive", topic, reason: problem }))
+      }
+      const keys = keysOf(topic)
+      return Members.make({
+        commands: redis.commands,
+        topic,
+        keys,
+        supply: {
+          pattern: pattern,
+          scripts,
+          keys: ListSource.keysOf(keys),
+          expires: false,
+          listen: (heard) =>
+            subscriber
+              .subscribe("channel", keys.wake, {
+                message: (millis) => heard(Number(millis) || 0),
+                interrupted: () => heard(0),
+                refused: () => {}
+              })
+              .pipe(
+                // It polls all the same.
+                Effect.catch((reason) =>
+                  Effect.logWarning("no notifications, only polling", { topic, reason: reason.message })
+                )
+              )
+        },
+        subscription,
+        lifecycle,
+        clock,
+        deadLetters: settings.deadLetters,
+        pollMillis: settings.pollMillis,
+        committer:
+          commits &&
+          ((consumer) => {
+            const { done, marks, processing } = keys.group(group)
+            return new Committer<CustodyDelivery>({
+              commands: redis.commands,
+              clock,
+              prefix: settings.prefix,
+              topic,
+              pattern,
+              markerMillis: commits.markerMillis,
+              script: commits.script,
+              keys: [...ListSource.keysOf(keys), processing(consumer), marks],
+              args: [pattern, wire, settings.deduplicationMillis, order],
+              own: ({ receipt }) => [receipt],
+              done,
+              target: (topic) => {
+                const keys = keysOf(topic)
+                return { keys: targetOf(keys), seen: keys.seen }
+              },
+              published
+            })
+          }),
+        opened
+      })
+    }
+  })
+  return Context.make(Transport, store.transport).pipe(
+    Context.add(
+      Inspector,
+      CustodyInspector.make(
+        { commands: redis.commands, prefix: settings.prefix, keysOf, steered: store.steered },
+        pattern,
+        (topic) => ({ scripts, keys: ListSource.keysOf(keysOf(topic)) })
+      )
+    ),
+    Context.add(AtLeastOnce, "AtLeastOnce"),
+    Context.add(AtMostOnce, "AtMostOnce")
+  )
+})

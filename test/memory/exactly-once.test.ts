@@ -1,0 +1,47 @@
+/**
+ * Effectively once in memory: the suite, and what happens after the memory of published ids and after the marker.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { runUntilIdle, TransportSuite } from "@waybill/testing"
+import { Effect, Layer, Schema } from "effect"
+import { TestClock } from "effect/testing"
+import { Commit, Consumer, Producer, Records, Topic } from "waybill"
+import { MemoryExactlyOnce } from "waybill/memory"
+
+TransportSuite.run("MemoryExactlyOnce", {
+  layer: MemoryExactlyOnce.layer(),
+  time: "test",
+  silence: MemoryExactlyOnce.silence,
+  features: { groups: false, transactional: true }
+})
+
+const Numbers = Topic.make("numbers", { payload: Schema.Int })
+const total = Commit.counter("total")
+
+describe("MemoryExactlyOnce", () => {
+  it.effect("an id that is published again is applied once, until its marker has expired", () =>
+    Effect.gen(function* () {
+      const { read } = yield* Records.Records
+      const publish = Effect.andThen(Producer.publish(Numbers, 1, { id: "same" }), runUntilIdle())
+      yield* publish
+      assert.strictEqual(yield* read(Numbers, total.value), 1)
+      for (let day = 1; day <= 7; day++) {
+        yield* TestClock.adjust("1 day")
+        assert.strictEqual((yield* Producer.publish(Numbers, 1, { id: "same" }))._tag, "Stored")
+        yield* runUntilIdle()
+        assert.strictEqual(yield* read(Numbers, total.value), 1)
+      }
+      yield* TestClock.adjust("1 day")
+      yield* publish
+      assert.strictEqual(yield* read(Numbers, total.value), 2)
+    }).pipe(
+      Effect.provide(
+        Consumer.make(Numbers, { group: "g" }).pipe(
+          Consumer.transactional((n) => Effect.succeed(Commit.make({ writes: [total.add(n)] }))),
+          Consumer.layer,
+          Layer.provideMerge(MemoryExactlyOnce.layer())
+        )
+      )
+    )
+  )
+})
