@@ -75,7 +75,7 @@ local function recordOf(text, at)
   if string.sub(text, 1, ${marker.length}) ~= '${marker}' then return record(text, nil, nil, nil, nil, at) end
   local json, payload = string.match(string.sub(text, ${marker.length + 1}), '^([^\\n]*)\\n?(.*)$')
   local sound, line = pcall(cjson.decode, json)
-  sound = sound and type(line) == 'table'
+  sound = sound and type(line) == 'table' and string.find(json, '^%s*{')
   local function take(field, kind)
     local value = sound and line[field]
     if not sound or value == nil then return nil end

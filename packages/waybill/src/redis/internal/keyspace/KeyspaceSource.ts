@@ -52,7 +52,8 @@ end
 function fresh(n)
   load()
   local at = redis.call('HMGET', position, 'cursor', 'born')
-  local before, born = tonumber(at[1]) or 0, tonumber(at[2]) or 0
+  -- A group that does not know any more where it was begins at the front: again is better than never.
+  local before, born = tonumber(at[1]), tonumber(at[2]) or last
   at = cursor()
   local ids, missing = {}, {}
   -- Numbers up to this one are behind us, and so many of the last of them were gone.
@@ -61,7 +62,7 @@ function fresh(n)
     if missed > 0 then missing[#ids + 1] = (missing[#ids + 1] or 0) + missed end
     at = to
   end
-  if at > before then pass(at, at - before) end
+  if before and at > before then pass(at, at - before) end
   -- How many keys are looked at in one call: a long row of expired ones takes several.
   local budget = n + 5000
   while #ids < n and at < last and budget > 0 do
