@@ -2,11 +2,12 @@ import { assert, describe, it } from "@effect/vitest"
 import { Array as Arr, Duration, Effect } from "effect"
 import { TestClock } from "effect/testing"
 import { type Message, Settlement, Transport } from "waybill"
-import { MemoryLists, MemoryStreams } from "waybill/memory"
+import { MemoryKeyspace, MemoryLists, MemoryStreams } from "waybill/memory"
 
 const patterns = [
   ["MemoryStreams", MemoryStreams],
-  ["MemoryLists", MemoryLists]
+  ["MemoryLists", MemoryLists],
+  ["MemoryKeyspace", MemoryKeyspace]
 ] as const
 
 const outgoing = (body: string): Message.Outgoing => ({
@@ -49,7 +50,7 @@ describe.each(patterns)("%s, what consumers have died with", (_, pattern) => {
 
   const waits = Effect.fnUntraced(function* (receiver: Transport.Receiver) {
     const fiber = yield* Effect.forkChild(receiver.take(10), { startImmediately: true })
-    yield* TestClock.adjust("1 hour")
+    yield* TestClock.adjust("1 minute")
     assert.isUndefined(fiber.pollUnsafe(), "nothing for who has a suspect")
     return fiber
   })
@@ -139,6 +140,10 @@ describe.each(patterns)("%s, options that make no sense", (_, { layer }) => {
   ] as const)("throw while the layer is described: %s", (_, options, message) => {
     assert.throws(() => layer(options), message)
   })
+})
+
+it("MemoryKeyspace refuses messages that do not live", () => {
+  assert.throws(() => MemoryKeyspace.layer({ ttl: "0 seconds" }), /ttl must be longer than nothing/)
 })
 
 it("MemoryStreams refuses a log of no length", () => {

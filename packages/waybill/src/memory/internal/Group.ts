@@ -105,7 +105,6 @@ export class Group {
   take(member: Member, max: number, now: number): Array<Delivery> {
     const out: Array<Delivery> = []
     if (!this.#mayTake(member)) return out
-    this.#missed += this.#cursor.missed(now)
     this.#takeSuspect(member, now, out)
     while (out.length < max) {
       const work = this.#returned.shift()
@@ -288,6 +287,7 @@ export class Group {
   }
 
   #takeNew(member: Member, max: number, now: number, out: Array<Delivery>): void {
+    this.#missed += this.#cursor.missed(now)
     while (out.length < max) {
       const message = this.#cursor.next()
       if (message === undefined) return

@@ -54,8 +54,11 @@ export class Queue implements Source, Cursor {
 
   join(group: string, start: "earliest" | "latest"): Cursor | TopicConflict {
     if (this.#owner !== undefined) {
-      const [expected, found] = [group, this.#owner].map((name) => `the queue of group ${name}`) as [string, string]
-      return new TopicConflict({ topic: this.#place.topic, expected, found })
+      return new TopicConflict({
+        topic: this.#place.topic,
+        expected: `a queue of the group ${group}`,
+        found: `a queue that belongs to the group ${this.#owner}, and a queue has one group`
+      })
     }
     this.#owner = group
     if (start === "latest") for (const lane of this.#lanes) while (lane.shift() !== undefined);

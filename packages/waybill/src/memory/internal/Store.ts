@@ -95,30 +95,29 @@ const transportOf = (store: Store): Context.Service.Shape<typeof Transport> => (
     }),
   receive: (subscription) =>
     Effect.acquireRelease(
-      Effect.suspend(() => {
+      step((now, fiber) => {
         const problem = markerProblem(store.markerMillis, store.pattern.limits.deadLetters.maxAgeMillis, subscription)
         if (problem !== undefined) {
           const { topic } = subscription
           return Effect.fail(new TransportError({ operation: "receive", topic, reason: problem }))
         }
         const topic = store.open(subscription.topic)
-        const group = topic.join(subscription.group, subscription.start)
+        const group = topic.join(subscription.group, subscription.start, now)
         if (group instanceof TopicConflict) {
           return Effect.fail(new TransportError({ operation: "receive", topic: topic.name, reason: group }))
         }
         const member = new Member(store.nextConsumer(), subscription)
-        return Effect.succeed(
-          new MemoryReceiver(
-            {
-              pattern: store.pattern.name,
-              lifecycle: store.lifecycle,
-              touched: () => store.commits.touched()
-            },
-            topic,
-            group,
-            member
-          )
+        const receiver = new MemoryReceiver(
+          {
+            pattern: store.pattern.name,
+            lifecycle: store.lifecycle,
+            touched: () => store.commits.touched()
+          },
+          topic,
+          group,
+          member
         )
+        return completed(store.lifecycle, topic, fiber, receiver)
       }),
       (receiver) => receiver.leave
     )

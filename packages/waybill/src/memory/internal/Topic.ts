@@ -71,9 +71,11 @@ export class Topic implements Home {
   }
 
   /** The group of this name; a new one begins where `start` says. */
-  join(name: string, start: "earliest" | "latest"): Group | TopicConflict {
+  join(name: string, start: "earliest" | "latest", now: number): Group | TopicConflict {
     const known = this.#groups.get(name)
     if (known !== undefined) return known
+    this.promote(now)
+    this.#source.trim(now)
     const cursor = this.#source.join(name, start)
     if (cursor instanceof TopicConflict) return cursor
     const group = new Group(this, name, cursor, this.#pattern.limits.deadLetters)

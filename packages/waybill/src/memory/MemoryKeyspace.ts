@@ -1,0 +1,70 @@
+/**
+ * Messages that live for a while, in the memory of this process. At least once within that time: a message is delivered
+ * to every group until the group settles it or the message expires. A group that comes late gets everything that has not
+ * expired, in order; what expired before a group read it is counted, and told as a `Gap`. What is not settled dies with the process.
+ *
+ * It answers like `RedisKeyspace`, without a server, and all its time is the caller's `Clock`.
+ *
+ * @module
+ */
+import type * as Duration from "effect/Duration"
+import type * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import type { Inspector } from "../Inspector.ts"
+import { type LimitOptions, limitsOf, millisOf } from "../internal/Limits.ts"
+import type { AtLeastOnce, AtMostOnce, Receiver, Transport } from "../Transport.ts"
+import * as MemoryReceiver from "./internal/MemoryReceiver.ts"
+import { Shelf } from "./internal/Shelf.ts"
+import * as Store from "./internal/Store.ts"
+
+/**
+ * @category models
+ */
+export interface Options extends LimitOptions {
+  /**
+   * For how long a message lives, 1 hour by default. A delayed one lives so long from when it is due, and one that comes back
+   * from the dead letters until it is settled.
+   */
+  readonly ttl?: Duration.Input
+}
+
+const pattern = "keyspace"
+
+/**
+ * A store of its own with every build: two programs share messages by sharing the layer. Throws on a duration of nothing,
+ * or a count that is not a whole number from 1: those are bugs.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Layer, Schema } from "effect"
+ * import { Consumer, Topic } from "waybill"
+ * import { MemoryKeyspace } from "waybill/memory"
+ *
+ * const Price = Topic.make("prices", { payload: Schema.Struct({ symbol: Schema.String, cents: Schema.Int }) })
+ *
+ * const Board = Consumer.make(Price, { group: "board" }).pipe(
+ *   Consumer.process(() => Effect.void),
+ *   Consumer.layer,
+ *   Layer.provide(MemoryKeyspace.layer({ ttl: "10 minutes" }))
+ * )
+ * ```
+ *
+ * @category layers
+ */
+export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector | AtLeastOnce | AtMostOnce> => {
+  const ttlMillis = millisOf("ttl", options.ttl ?? "1 hour")
+  return Layer.effectContext(
+    Store.make({ name: pattern, limits: limitsOf(options), source: () => new Shelf(ttlMillis) })
+  )
+}
+
+/**
+ * For as long as the scope is open, the receiver behaves like one whose process stands still: it takes nothing and
+ * renews nothing, so that others of its group take its deliveries over once the lease has passed. For tests; it dies on
+ * a receiver of another transport.
+ *
+ * @category testing
+ */
+export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Scope> =>
+  MemoryReceiver.silence(receiver, "MemoryKeyspace", pattern)

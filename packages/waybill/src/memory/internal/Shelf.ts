@@ -1,0 +1,90 @@
+/**
+ * Messages that live for a while, in the order in which they came. Each group reads all that live when it comes to them,
+ * also one that comes late; what expires before is counted.
+ *
+ * @module
+ */
+import { Fifo } from "./Fifo.ts"
+import type { Cursor, Source, Stored } from "./Source.ts"
+
+export class Shelf implements Source {
+  readonly #messages = new Fifo<Stored>()
+  readonly #cursors: Array<ShelfCursor> = []
+  readonly #ttlMillis: number
+
+  constructor(ttlMillis: number) {
+    this.#ttlMillis = ttlMillis
+  }
+
+  depth(): number {
+    return this.#messages.length
+  }
+
+  *entries(): Iterable<readonly [string, Stored]> {
+    const { first } = this.#messages
+    for (const [i, message] of this.#messages.entries().entries()) yield [String(first + i), message]
+  }
+
+  add(message: Stored, now: number): void {
+    message.expiresAt = now + this.#ttlMillis
+    this.#messages.push(message)
+  }
+
+  /** All live equally long, so the oldest expire first. */
+  trim(now: number): void {
+    const messages = this.#messages
+    let oldest = messages.peek()
+    if (oldest === undefined || oldest.expiresAt > now) return
+    for (; oldest !== undefined && oldest.expiresAt <= now; oldest = messages.peek()) messages.shift()
+    for (const cursor of this.#cursors) cursor.cut()
+  }
+
+  join(_: string, start: "earliest" | "latest"): Cursor {
+    const { end, first } = this.#messages
+    const cursor = new ShelfCursor(this, this.#messages, start === "earliest" ? first : end)
+    this.#cursors.push(cursor)
+    return cursor
+  }
+}
+
+class ShelfCursor implements Cursor {
+  readonly #shelf: Shelf
+  readonly #messages: Fifo<Stored>
+  /** Of the first message that the group has not seen. */
+  #position: number
+  #missed = 0
+
+  constructor(shelf: Shelf, messages: Fifo<Stored>, position: number) {
+    this.#shelf = shelf
+    this.#messages = messages
+    this.#position = position
+  }
+
+  get lag(): number {
+    return this.#messages.end - this.#position
+  }
+
+  next(): Stored | undefined {
+    const message = this.#messages.at(this.#position)
+    if (message !== undefined) this.#position++
+    return message
+  }
+
+  /** The shelf has lost its first messages. */
+  cut(): void {
+    const { first } = this.#messages
+    if (this.#position >= first) return
+    this.#missed += first - this.#position
+    this.#position = first
+  }
+
+  missed(now: number): number {
+    this.#shelf.trim(now)
+    const missed = this.#missed
+    this.#missed = 0
+    return missed
+  }
+
+  /** Others may come for it, so it lives on. */
+  settled(): void {}
+}
