@@ -109,6 +109,7 @@ const featuresOf = <R, E>({ conflict, features, silence }: Options<R, E>): Featu
   order: true,
   deduplication: true,
   delay: true,
+  retry: true,
   redelivery: true,
   fencedAck: true,
   deadLetters: true,
@@ -124,6 +125,7 @@ const attempt = Effect.fnUntraced(function* <R, E>(check: Check, options: Option
   const context = yield* Effect.context<R>()
   const bench = yield* Bench.make({
     time: options.time,
+    history: featuresOf(options).history,
     lease: Duration.fromInputUnsafe(options.lease ?? (options.time === "test" ? "30 seconds" : "400 millis")),
     silence: (receiver) =>
       options.silence === undefined

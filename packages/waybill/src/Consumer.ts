@@ -27,6 +27,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { Commit } from "./Commit.ts"
 import type { Delivery } from "./Delivery.ts"
+import type { Gap } from "./Gap.ts"
 import * as Tracing from "./internal/Tracing.ts"
 import { type Handle, type Program, run as runProgram, Undecodable } from "./internal/Workers.ts"
 import type { RetryPolicy } from "./RetryPolicy.ts"
@@ -343,6 +344,52 @@ export const timeout =
         ...handle,
         run: (deliveries: ReadonlyArray<Delivery>, outer: Limit = identity) =>
           handle.run(deliveries, (effect) => outer(limit(effect)))
+      }
+    })
+  }
+
+/**
+ * Runs `f` before the handler of a message in front of which others were missed, such as to load what they would have told.
+ * It sees every such delivery, a retried one again. What can fail in it has to be handled in it.
+ *
+ * @example
+ * ```ts
+ * import { Console, Effect, Schema } from "effect"
+ * import { Consumer, Topic } from "waybill"
+ *
+ * const Price = Topic.make("prices", { payload: Schema.Struct({ cents: Schema.Int }) })
+ *
+ * const Ticker = Consumer.make(Price, { group: "ticker", guarantee: "at-most-once" }).pipe(
+ *   Consumer.process(({ cents }) => Console.log(cents)),
+ *   Consumer.onGap((gap) => Console.log(`missed ${gap.missed ?? "some"} between ${gap.after} and ${gap.before}`)),
+ *   Consumer.layer
+ * )
+ * ```
+ */
+export const onGap =
+  <R2>(f: (gap: Gap) => Effect.Effect<unknown, never, R2>) =>
+  <A, E, R>(self: Consumer<A, E, R>): Consumer<A, E, R | R2> => {
+    const { handle, routes, source } = self
+    if (handle._tag === "One") {
+      return makeConsumer({
+        source,
+        routes,
+        handle: {
+          ...handle,
+          run: (delivery: Delivery) =>
+            delivery.gap === undefined ? handle.run(delivery) : Effect.andThen(f(delivery.gap), handle.run(delivery))
+        }
+      })
+    }
+    return makeConsumer({
+      source,
+      routes,
+      handle: {
+        ...handle,
+        run: (deliveries: ReadonlyArray<Delivery>, limit?: Limit) => {
+          const gaps = deliveries.flatMap(({ gap }) => (gap === undefined ? [] : [gap]))
+          return Effect.andThen(Effect.forEach(gaps, f, { discard: true }), handle.run(deliveries, limit))
+        }
       }
     })
   }

@@ -205,6 +205,19 @@ export const markerProblem = (
   return markerMillis < neededMillis ? new MarkerTooShort({ markerMillis, neededMillis }) : undefined
 }
 
+/** A subscriber that was told to fail rather than to drop messages had no room for one more. */
+export class Overflow extends Schema.TaggedError<Overflow>()("Overflow", {
+  capacity: Schema.Int
+}) {
+  readonly permanent = true
+  override get message(): string {
+    return (
+      `the consumer is too slow: ${this.capacity} messages wait for it, and more arrive. ` +
+      "Let it work faster, let the buffer be larger, or choose what to drop"
+    )
+  }
+}
+
 /** The server answered with an error that we do not know: a bug of ours, or a server that differs. */
 export class Rejected extends Schema.TaggedError<Rejected>()("Rejected", {
   command: Schema.String,
@@ -226,6 +239,7 @@ export type Reason =
   | NotOffered
   | NotificationsDisabled
   | MarkerTooShort
+  | Overflow
   | Rejected
 
 /**
@@ -245,6 +259,7 @@ export class TransportError extends Schema.TaggedError<TransportError>()("Transp
     NotOffered,
     NotificationsDisabled,
     MarkerTooShort,
+    Overflow,
     Rejected
   ])
 }) {

@@ -12,6 +12,8 @@ import { othersRun } from "../Turns.ts"
 /** The facts about a transport that checks may ask for. */
 export interface Setting {
   readonly time: "test" | "live"
+  /** A receiver gets what was published before it came. */
+  readonly history: boolean
   readonly lease: Duration.Duration
   readonly silence: (receiver: Transport.Receiver) => Effect.Effect<void, unknown, Scope.Scope>
   readonly conflict: (topic: string) => Effect.Effect<void, unknown>
@@ -38,6 +40,15 @@ export class Bench extends Context.Service<
       group: string,
       options?: SubscriptionOptions
     ) => Effect.Effect<Transport.Receiver, Transport.TransportError, Scope.Scope>
+    /** What was published, and a receiver that gets it: one that comes later where the transport can do that. */
+    readonly audience: <A, E, R>(
+      group: string,
+      publishing: Effect.Effect<A, E, R>
+    ) => Effect.Effect<
+      { readonly published: A; readonly receiver: Transport.Receiver },
+      E | Transport.TransportError,
+      R | Scope.Scope
+    >
     /** Takes until there are `count` deliveries, letting time pass where it must. */
     readonly take: (
       receiver: Taker,
@@ -171,6 +182,17 @@ export const make = Effect.fnUntraced(function* (
       }
     })
 
+  const join: Bench["Service"]["join"] = (group, options) =>
+    transport.receive({
+      topic,
+      group,
+      start: "earliest",
+      lease: setting.lease,
+      maxDeliveries: 5,
+      shutdown: Duration.seconds(2),
+      ...options
+    })
+
   return {
     transport,
     inspector,
@@ -178,16 +200,12 @@ export const make = Effect.fnUntraced(function* (
     topic,
     delay: inTest ? Duration.minutes(1) : Duration.millis(200),
     publish: (first, ...rest) => transport.publish(topic, [outgoing(first), ...rest.map(outgoing)]),
-    join: (group, options) =>
-      transport.receive({
-        topic,
-        group,
-        start: "earliest",
-        lease: setting.lease,
-        maxDeliveries: 5,
-        shutdown: Duration.seconds(2),
-        ...options
-      }),
+    join,
+    audience: Effect.fnUntraced(function* (group, publishing) {
+      const early = setting.history ? undefined : yield* join(group)
+      const published = yield* publishing
+      return { published, receiver: early ?? (yield* join(group)) }
+    }),
     take,
     one: (receiver) => Effect.map(take(receiver, 1), (deliveries) => deliveries[0]!),
     within,

@@ -24,7 +24,9 @@ export interface Features {
   readonly deduplication: boolean
   /** A message can be published before it is due. */
   readonly delay: boolean
-  /** What is not settled is delivered again: retry, release, leases, attempts and fences. */
+  /** What failed for now comes again to the receiver that had it: retries, releases, attempts and fences. */
+  readonly retry: boolean
+  /** What is not settled is delivered again, also to others and after its receiver is gone: leaving, leases. */
   readonly redelivery: boolean
   /** A late `Ack` of a delivery that has gone to somebody else is refused as well. */
   readonly fencedAck: boolean

@@ -64,7 +64,7 @@ export const groups = [
 
   check(
     "what one group does with a message is nothing to another",
-    ["groups", "redelivery", "deadLetters"],
+    ["groups", "retry", "deadLetters"],
     Effect.fnUntraced(function* (bench) {
       const one = yield* bench.join("one")
       const two = yield* bench.join("two")

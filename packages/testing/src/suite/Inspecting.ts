@@ -163,7 +163,7 @@ export const inspecting = [
 
   check(
     "a dead letter keeps the message, the reason, the cause and the attempts",
-    ["redelivery", "deadLetters"],
+    ["retry", "deadLetters"],
     Effect.fnUntraced(function* (bench) {
       const receiver = yield* bench.join("g")
       const body = '{"not json 🚚'
@@ -213,7 +213,7 @@ export const inspecting = [
 
   check(
     "a redriven message comes back with its id, a fresh count of attempts and a fence that goes on",
-    ["redelivery", "deadLetters"],
+    ["retry", "deadLetters"],
     Effect.fnUntraced(function* (bench) {
       const receiver = yield* bench.join("g")
       yield* bench.publish({ body: "a", id: "x", headers: { h: "1" } })
@@ -236,7 +236,7 @@ export const inspecting = [
 
   check(
     "redriving a dead letter twice, or by two at a time, never doubles the message",
-    ["redelivery", "deadLetters"],
+    ["retry", "deadLetters"],
     Effect.fnUntraced(function* (bench) {
       const { letters, receiver } = yield* bury(bench, "a", "b", "c")
       const entries = letters.map((letter) => letter.entry)
@@ -261,7 +261,7 @@ export const inspecting = [
 
   check(
     "a redrive goes to its own group only",
-    ["redelivery", "deadLetters", "groups"],
+    ["retry", "deadLetters", "groups"],
     Effect.fnUntraced(function* (bench) {
       const other = yield* bench.join("other")
       const { letters, receiver } = yield* bury(bench, "a")
@@ -296,7 +296,7 @@ export const inspecting = [
 
   check(
     "a paused group takes nothing new until it is resumed, while another goes on",
-    ["pause", "groups", "redelivery"],
+    ["pause", "groups", "retry"],
     Effect.fnUntraced(function* (bench) {
       const paused = yield* bench.join("g")
       const other = yield* bench.join("other")

@@ -12,16 +12,19 @@ import { check } from "./Check.ts"
 export const publishing = [
   check(
     "receipts stand in the order of the messages and name the ids that consumers see",
-    ["history"],
+    [],
     Effect.fnUntraced(function* (bench) {
-      const receipts = yield* bench.publish("a", { body: "b", id: "named" }, "c")
+      const { published: receipts, receiver } = yield* bench.audience(
+        "g",
+        bench.publish("a", { body: "b", id: "named" }, "c")
+      )
       assert.deepStrictEqual(
         receipts.map((receipt) => receipt._tag),
         ["Stored", "Stored", "Stored"]
       )
       assert.strictEqual(receipts[1]?.id, "named")
       assert.strictEqual(new Set(receipts.map((receipt) => receipt.id)).size, 3, "assigned ids differ")
-      const deliveries = yield* bench.take(yield* bench.join("g"), 3)
+      const deliveries = yield* bench.take(receiver, 3)
       assert.deepStrictEqual(
         new Map(deliveries.map((delivery) => [delivery.body, delivery.id])),
         new Map(["a", "b", "c"].map((body, i) => [body, receipts[i]?.id ?? ""]))
@@ -31,12 +34,16 @@ export const publishing = [
 
   check(
     "messages come in the order in which they were published, within a batch and from batch to batch",
-    ["order", "history"],
+    ["order"],
     Effect.fnUntraced(function* (bench) {
-      yield* bench.publish("1", "2", "3")
-      yield* bench.publish("4")
-      yield* bench.publish("5", "6")
-      const receiver = yield* bench.join("g")
+      const { receiver } = yield* bench.audience(
+        "g",
+        Effect.gen(function* () {
+          yield* bench.publish("1", "2", "3")
+          yield* bench.publish("4")
+          yield* bench.publish("5", "6")
+        })
+      )
       assert.deepStrictEqual(bodies(yield* bench.take(receiver, 2)), ["1", "2"])
       assert.deepStrictEqual(bodies(yield* bench.take(receiver, 4)), ["3", "4", "5", "6"])
     })
@@ -44,21 +51,21 @@ export const publishing = [
 
   check(
     "a batch of a thousand arrives whole",
-    ["history"],
+    [],
     Effect.fnUntraced(function* (bench) {
       const sent = Array.from({ length: 1000 }, (_, i) => String(i).padStart(4, "0"))
       const [first = "", ...rest] = sent
-      yield* bench.publish(first, ...rest)
-      assert.deepStrictEqual(sortedBodies(yield* bench.take(yield* bench.join("g"), 1000)), sent)
+      const { receiver } = yield* bench.audience("g", bench.publish(first, ...rest))
+      assert.deepStrictEqual(sortedBodies(yield* bench.take(receiver, 1000)), sent)
     })
   ),
 
   check(
     "concurrent publishers lose nothing, and each keeps its own order",
-    ["order", "history"],
+    ["order"],
     Effect.fnUntraced(function* (bench) {
       const publishers = Array.from({ length: 8 }, (_, i) => `p${i}`)
-      yield* Effect.forEach(
+      const publishing = Effect.forEach(
         publishers,
         (publisher) =>
           Effect.forEach(
@@ -67,7 +74,8 @@ export const publishing = [
           ),
         { concurrency: "unbounded" }
       )
-      const arrived = bodies(yield* bench.take(yield* bench.join("g"), 200))
+      const { receiver } = yield* bench.audience("g", publishing)
+      const arrived = bodies(yield* bench.take(receiver, 200))
       for (const publisher of publishers) {
         assert.deepStrictEqual(
           arrived.filter((body) => String(body).startsWith(`${publisher}:`)),
@@ -84,10 +92,10 @@ export const publishing = [
   ].map(({ body, name }) =>
     check(
       `${name} arrives unchanged`,
-      ["history"],
+      [],
       Effect.fnUntraced(function* (bench) {
-        yield* bench.publish(body)
-        const delivery = yield* bench.one(yield* bench.join("g"))
+        const { receiver } = yield* bench.audience("g", bench.publish(body))
+        const delivery = yield* bench.one(receiver)
         // A plain comparison: the difference between two mebibytes is not for reading.
         assert.isTrue(delivery.body === body, "the body differs")
       })
@@ -96,7 +104,7 @@ export const publishing = [
 
   check(
     "headers, key and version arrive unchanged, and a delivery says where it comes from",
-    ["history"],
+    [],
     Effect.fnUntraced(function* (bench) {
       const headers: Message.Headers = {
         traceparent: "00-ab-cd-01",
@@ -105,8 +113,11 @@ export const publishing = [
         naïve: "ünïcode 🚚",
         lines: "\n\t"
       }
-      yield* bench.publish({ body: "full", headers, key: "customer-7 ✓", version: 7 }, "plain")
-      const deliveries = yield* bench.take(yield* bench.join("g"), 2)
+      const { receiver } = yield* bench.audience(
+        "g",
+        bench.publish({ body: "full", headers, key: "customer-7 ✓", version: 7 }, "plain")
+      )
+      const deliveries = yield* bench.take(receiver, 2)
       const full = deliveries.find((delivery) => delivery.body === "full")
       const plain = deliveries.find((delivery) => delivery.body === "plain")
       assert.deepStrictEqual({ ...full?.headers }, headers)

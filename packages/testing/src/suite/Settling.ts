@@ -37,7 +37,7 @@ export const settling = [
 
   check(
     "a retry counts the attempt and keeps the message as it was",
-    ["redelivery"],
+    ["retry"],
     Effect.fnUntraced(function* (bench) {
       const receiver = yield* bench.join("g")
       yield* bench.publish({ body: "a", id: "x", headers: { h: "1" }, key: "k", version: 3 })
@@ -57,7 +57,7 @@ export const settling = [
 
   check(
     "a retry does not come before its delay has passed",
-    ["redelivery"],
+    ["retry"],
     Effect.fnUntraced(function* (bench) {
       const receiver = yield* bench.join("g")
       yield* bench.publish("a")
@@ -72,7 +72,7 @@ export const settling = [
 
   check(
     "retries come in the order in which they are due, and hold up nobody",
-    ["redelivery", "order"],
+    ["retry", "order"],
     Effect.fnUntraced(function* (bench) {
       const receiver = yield* bench.join("g")
       yield* bench.publish("late", "early")
@@ -176,7 +176,7 @@ export const settling = [
 
   check(
     "settlements of one call may differ, and its answers stand in the same order",
-    ["redelivery", "deadLetters"],
+    ["retry", "deadLetters"],
     Effect.fnUntraced(function* (bench) {
       const receiver = yield* bench.join("g")
       yield* bench.publish("ack", "retry", "die", "release")
@@ -214,7 +214,7 @@ export const settling = [
   ).map(([name, settlement, figures]) =>
     check(
       `${name} that is repeated changes nothing`,
-      ["redelivery", "deadLetters"],
+      ["retry", "deadLetters"],
       Effect.fnUntraced(function* (bench) {
         const receiver = yield* bench.join("g")
         yield* bench.publish("a")
@@ -247,7 +247,7 @@ export const settling = [
 
   check(
     "a settlement that comes after another one of the same delivery is too late",
-    ["redelivery", "deadLetters"],
+    ["retry", "deadLetters"],
     Effect.fnUntraced(function* (bench) {
       const receiver = yield* bench.join("g")
       yield* bench.publish("a")

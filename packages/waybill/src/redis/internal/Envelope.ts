@@ -26,6 +26,10 @@ export interface Envelope {
   readonly producer: string | undefined
   /** Counts the messages of this producer, from 1. */
   readonly number: number | undefined
+  /** How often it was delivered before it was sent again. */
+  readonly fence: number | undefined
+  /** The topic it was published to, where that is not plain from where it lies. */
+  readonly topic: string | undefined
 }
 
 /** What a line may say besides the payload; all of it optional. */
@@ -37,13 +41,15 @@ export const marker = "waybill:1 "
 const noHeaders: Headers = Object.freeze({})
 
 /** The text of a message. */
-export const seal = (body: string, { at, headers, id, key, number, producer, version }: Line): string => {
+export const seal = (body: string, { at, fence, headers, id, key, number, producer, topic, version }: Line): string => {
   let line = ""
   if (producer !== undefined && number !== undefined) line = `,"producer":${JSON.stringify(producer)},"n":${number}`
   if (at !== undefined) line += `,"at":${at}`
   if (id !== undefined) line += `,"id":${JSON.stringify(id)}`
   if (key !== undefined) line += `,"key":${JSON.stringify(key)}`
   if (version !== undefined && version !== 1) line += `,"v":${version}`
+  if (fence !== undefined) line += `,"fence":${fence}`
+  if (topic !== undefined) line += `,"topic":${JSON.stringify(topic)}`
   for (const _ in headers) {
     line += `,"headers":${JSON.stringify(headers)}`
     break
@@ -70,7 +76,9 @@ export const open = (bytes: Buffer): Envelope => {
     version: line.version ?? 1,
     at: line.at,
     producer: line.producer,
-    number: line.number
+    number: line.number,
+    fence: line.fence,
+    topic: line.topic
   }
 }
 
@@ -82,7 +90,9 @@ const plain = (body: Body): Envelope => ({
   version: 1,
   at: undefined,
   producer: undefined,
-  number: undefined
+  number: undefined,
+  fence: undefined,
+  topic: undefined
 })
 
 /** The line of nearly every message on a channel; taking it apart like this costs a third of parsing it as JSON. */
@@ -98,8 +108,8 @@ const lineOf = (json: string): Line | undefined => {
     return undefined
   }
   if (!isSound(parsed)) return undefined
-  const { at, headers, id, key, n, producer, v } = parsed
-  return { at, headers, id, key, number: n, producer, version: v }
+  const { at, fence, headers, id, key, n, producer, topic, v } = parsed
+  return { at, fence, headers, id, key, number: n, producer, topic, version: v }
 }
 
 interface Sound {
@@ -110,12 +120,14 @@ interface Sound {
   readonly n?: number
   readonly producer?: string
   readonly v?: number
+  readonly fence?: number
+  readonly topic?: string
 }
 
 /** Every field is absent or what it should be; others are none of ours. */
 const isSound = (line: unknown): line is Sound => {
   if (typeof line !== "object" || line === null || Array.isArray(line)) return false
-  const { at, headers, id, key, n, producer, v }: { readonly [Name in keyof Sound]?: unknown } = line
+  const { at, fence, headers, id, key, n, producer, topic, v }: { readonly [Name in keyof Sound]?: unknown } = line
   return (
     (id === undefined || (isText(id) && id !== "")) &&
     (key === undefined || isText(key)) &&
@@ -123,6 +135,8 @@ const isSound = (line: unknown): line is Sound => {
     (at === undefined || isWhole(at)) &&
     (n === undefined || isWhole(n)) &&
     (v === undefined || isWhole(v)) &&
+    (fence === undefined || isWhole(fence)) &&
+    (topic === undefined || isText(topic)) &&
     (headers === undefined || isHeaders(headers))
   )
 }

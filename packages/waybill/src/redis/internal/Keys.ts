@@ -24,6 +24,20 @@ export const baseOf = (prefix: string, topic: string): string => {
   return tagOf(prefix, topic) + rest
 }
 
+const channelEnd = ":channel"
+
+/** The channels of all topics that fit a name with `*`, `?` or `[...]` in it. A star ends at the first slash. */
+export const channelGlob = (prefix: string, topic: string): string => {
+  const escaped = prefix.replace(/[*?[\]\\]/g, "\\$&")
+  return `${baseOf(escaped, topic)}${channelEnd}`
+}
+
+/** The topic of a channel. */
+export const topicOf = (prefix: string, channel: string): string => {
+  const [first = "", rest = ""] = channel.slice(prefix.length + 2, -channelEnd.length).split("}")
+  return first + rest.replaceAll("%3A", ":").replaceAll("%25", "%")
+}
+
 /** The keys of a topic. */
 export interface TopicKeys {
   /** Stream: the messages, one entry each. */
@@ -50,6 +64,8 @@ export interface TopicKeys {
   readonly inbox: string
   /** Channel: something may be there to take. No key, but a name among them. */
   readonly wake: string
+  /** Channel: the messages of a topic that stores none. */
+  readonly channel: string
   /** String: this message id was stored. Expires after the window. */
   readonly seen: (id: string) => string
   /** String: the last batch of one publisher and what was answered, so that a repetition is recognised. */
@@ -77,6 +93,8 @@ export interface GroupKeys {
   readonly suspects: string
   /** Hash: attempts, fence, deaths and last cause of ids that came back. */
   readonly marks: string
+  /** Channel: dead letters that were sent back to the group. */
+  readonly redriven: string
   /** Set: what a consumer has been given and has not settled. */
   readonly processing: (consumer: string) => string
   /** Hash: the number up to which the group was given messages, and the one it began behind. */
@@ -111,6 +129,7 @@ export const topicKeys = (prefix: string, topic: string): TopicKeys => {
     bodies: `${base}:bodies`,
     inbox: `${base}:inbox`,
     wake: `${base}:wake`,
+    channel: `${base}${channelEnd}`,
     seen: (id) => `${base}:seen:${id}`,
     publisher: (publisher) => `${base}:publisher:${publisher}`,
     group: (group) => {
@@ -125,6 +144,7 @@ export const topicKeys = (prefix: string, topic: string): TopicKeys => {
         returned: `${mine}:returned`,
         suspects: `${mine}:suspects`,
         marks: `${mine}:marks`,
+        redriven: `${mine}:redriven`,
         processing: (consumer) => `${mine}:processing:${consumer}`,
         position: `${mine}:position`,
         restored: `${mine}:restored`,

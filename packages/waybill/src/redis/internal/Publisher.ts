@@ -9,12 +9,12 @@ import type * as Clock from "effect/Clock"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import type { Due, Outgoing, Receipt } from "../../Message.ts"
-import { Disconnected, type Reason, TransportError } from "../../Transport.ts"
+import { Disconnected, type Reason, type TransportError } from "../../Transport.ts"
 import { type Opened, problemOf, wire } from "./Answer.ts"
 import type { Connection } from "./Connection.ts"
+import { type Call, Outbox, type Sender } from "./Outbox.ts"
 import type { Script } from "./Script.ts"
 
 /**
@@ -61,9 +61,6 @@ export interface PublisherOptions extends Opened {
   readonly delayed: (millis: number) => void
 }
 
-/** What one script call may carry; a single `publish` is never split. */
-const maxMessages = 1000
-const maxUnits = 4 * 1024 * 1024
 /** How long the server remembers the answer to a publisher's last batch, unless publishing may go on for longer. */
 const answerMillis = 10 * 60 * 1000
 /** Time enough for one attempt, also for a batch that had to wait for a long time. */
@@ -82,130 +79,29 @@ const passing: ReadonlySet<string> = new Set([
   "TRYAGAIN"
 ])
 
-/** A caller, waiting. */
-class Call {
-  readonly messages: NonEmptyReadonlyArray<Outgoing>
-  readonly resume: (effect: Effect.Effect<ReadonlyArray<Receipt>, TransportError>) => void
-  readonly expires: number
-  abandoned = false
-
-  constructor(
-    messages: NonEmptyReadonlyArray<Outgoing>,
-    resume: (effect: Effect.Effect<ReadonlyArray<Receipt>, TransportError>) => void,
-    expires: number
-  ) {
-    this.messages = messages
-    this.resume = resume
-    this.expires = expires
-  }
-}
-
-export class Publisher {
+export class Publisher implements Sender {
   readonly #options: PublisherOptions
+  readonly #outbox: Outbox
   readonly #keys: ReadonlyArray<string>
   #batch = 0
-  #queue: Array<Call> = []
-  #next = 0
-  #wake: (() => void) | undefined
-  #closed = false
   #open = false
 
   constructor(options: PublisherOptions) {
     this.#options = options
+    this.#outbox = new Outbox({ ...options, send: (calls) => this.#store(calls) })
     this.#keys = options.publishing.keys(SecureRandom.uuidV4Unsafe())
   }
 
-  /** Milliseconds that pass whatever is done to the wall clock. */
-  #now(): number {
-    return Number(this.#options.clock.monotonicTimeNanosUnsafe() / 1_000_000n)
+  get run(): Effect.Effect<never> {
+    return this.#outbox.run
+  }
+
+  get close(): Effect.Effect<void> {
+    return this.#outbox.close
   }
 
   publish(messages: NonEmptyReadonlyArray<Outgoing>): Effect.Effect<ReadonlyArray<Receipt>, TransportError> {
-    return Effect.callback((resume) => {
-      if (this.#closed) return resume(this.#failure(closed))
-      const call = new Call(messages, resume, this.#now() + this.#options.timeoutMillis)
-      this.#queue.push(call)
-      this.#wake?.()
-      return Effect.sync(() => {
-        call.abandoned = true
-      })
-    })
-  }
-
-  /** Sends what is queued, batch after batch; to be forked into the scope of the layer. */
-  readonly run: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
-    let sent = false
-    while (true) {
-      // Everybody who was resumed by the last batch gets to join the next one. After a pause nobody waits for company.
-      if (sent) yield* Effect.yieldNow
-      if (this.#next === this.#queue.length) yield* this.#idle()
-      sent = true
-      const calls = this.#take()
-      if (calls.length === 0) continue
-      yield* Effect.exit(Effect.onExit(this.#store(calls), (exit) => Effect.sync(() => this.#answer(calls, exit))))
-    }
-  })
-
-  readonly close: Effect.Effect<void> = Effect.sync(() => {
-    this.#closed = true
-    for (const call of this.#queue.splice(this.#next)) call.resume(this.#failure(closed))
-  })
-
-  #answer(calls: ReadonlyArray<Call>, exit: Exit.Exit<ReadonlyArray<Receipt>, TransportError>): void {
-    if (Exit.isFailure(exit)) {
-      // When the layer closes, the batch on its way is interrupted.
-      const told = Exit.hasInterrupts(exit) ? this.#failure(closedMidway) : exit
-      for (const call of calls) call.resume(told)
-      return
-    }
-    let from = 0
-    for (const call of calls) {
-      const to = from + call.messages.length
-      call.resume(Exit.succeed(calls.length === 1 ? exit.value : exit.value.slice(from, to)))
-      from = to
-    }
-  }
-
-  #idle(): Effect.Effect<void> {
-    return Effect.callback((resume) => {
-      if (this.#queue.length > this.#next) return resume(Effect.void)
-      this.#wake = () => {
-        this.#wake = undefined
-        resume(Effect.void)
-      }
-      return Effect.sync(() => {
-        this.#wake = undefined
-      })
-    })
-  }
-
-  /** The calls of the next batch. Those that expired in the queue fail here: nothing of them was sent. */
-  #take(): Array<Call> {
-    const now = this.#now()
-    const calls: Array<Call> = []
-    let messages = 0
-    let units = 0
-    while (this.#next < this.#queue.length) {
-      const call = this.#queue[this.#next] as Call // within bounds
-      if (!call.abandoned && call.expires <= now) {
-        call.resume(this.#failure(waitedInVain))
-      } else if (!call.abandoned) {
-        const size = sizeOf(call.messages)
-        if (calls.length > 0 && (messages + call.messages.length > maxMessages || units + size > maxUnits)) break
-        messages += call.messages.length
-        units += size
-        calls.push(call)
-      }
-      this.#next++
-    }
-    if (this.#next === this.#queue.length) {
-      this.#queue = []
-      this.#next = 0
-    } else if (this.#next > 1024) {
-      this.#queue = this.#queue.slice(this.#next)
-      this.#next = 0
-    }
-    return calls
+    return this.#outbox.publish(messages)
   }
 
   /** Stores one batch, again and again until its time is over. */
@@ -217,10 +113,10 @@ export class Publisher {
       const keys = batch.seen.length === 0 ? this.#keys : [...this.#keys, ...batch.seen]
       const args = this.#args(++this.#batch, batch)
       const first = calls[0] as Call // the caller checked that there is one
-      const deadline = Math.max(first.expires, this.#now() + leastAttemptMillis)
+      const deadline = Math.max(first.expires, this.#outbox.now() + leastAttemptMillis)
       let ambiguous = false
       while (true) {
-        const left = deadline - this.#now()
+        const left = deadline - this.#outbox.now()
         const result = yield* Effect.result(commands.eval(script, keys, args, { deadline: left }))
         let reason: Reason | undefined
         if (Result.isSuccess(result)) {
@@ -241,9 +137,9 @@ export class Publisher {
         if (reason._tag === "Disconnected" && reason.ambiguous) ambiguous = true
         const again =
           reason._tag === "Disconnected" || (reason._tag === "Refused" && (ambiguous || passing.has(reason.code)))
-        if (!again || this.#now() + pauseMillis >= deadline) {
+        if (!again || this.#outbox.now() + pauseMillis >= deadline) {
           // Once an answer was lost, no later refusal tells what became of the batch.
-          return yield* this.#failure(
+          return yield* this.#outbox.failure(
             ambiguous && !(reason._tag === "Disconnected" && reason.ambiguous)
               ? new Disconnected({ ambiguous: true, cause: reason })
               : reason
@@ -266,20 +162,6 @@ export class Publisher {
     args[6] = batch.shapes
     return args
   }
-
-  #failure(reason: Reason): Exit.Exit<never, TransportError> {
-    return Exit.fail(new TransportError({ operation: "publish", topic: this.#options.topic, reason }))
-  }
-}
-
-const closed = new Disconnected({ ambiguous: false, cause: new Error("the transport is closed") })
-const closedMidway = new Disconnected({ ambiguous: true, cause: new Error("the transport is closed") })
-const waitedInVain = new Disconnected({ ambiguous: false, cause: new Error("no batch got through in time") })
-
-const sizeOf = (messages: ReadonlyArray<Outgoing>): number => {
-  let size = 0
-  for (const message of messages) size += message.body.length
-  return size
 }
 
 interface Batch {

@@ -13,7 +13,8 @@ import type { Receiver, Subscription, Transport, TransportError } from "../../Tr
 import type { IoRedis } from "../IoRedis.ts"
 import type { Published } from "./Committer.ts"
 import { registry } from "./Keys.ts"
-import { Publisher, type Publishing } from "./Publisher.ts"
+import type { Sender } from "./Outbox.ts"
+import { Publisher, type PublisherOptions, type Publishing } from "./Publisher.ts"
 import type { Settings } from "./Settings.ts"
 
 /** A receiver, as the others of its process know it. */
@@ -29,7 +30,8 @@ export interface Pattern {
   /** Its name in the meta key of a topic. */
   readonly name: string
   readonly settings: Settings
-  readonly publishing: (topic: string) => Publishing
+  /** The script that stores messages; or, for a pattern that stores none, what sends them. */
+  readonly publishing: (topic: string) => Publishing | ((options: SenderOptions) => Sender)
   /** `opened` is to run after the topic has come to be in the store. */
   readonly join: (
     subscription: Subscription,
@@ -37,6 +39,9 @@ export interface Pattern {
     opened: Effect.Effect<void>
   ) => Effect.Effect<Member, TransportError, Scope.Scope>
 }
+
+/** What everything that sends messages is given. */
+export type SenderOptions = Pick<PublisherOptions, "commands" | "topic" | "clock" | "timeoutMillis" | "opened">
 
 /** What every part works with. */
 export interface Shared {
@@ -64,7 +69,7 @@ export const make = Effect.fnUntraced(function* (
   const run = Effect.runForkWith(yield* Effect.context<never>())
   yield* redis.listen((event) => run(lifecycle.report(event)))
 
-  const publishers = new Map<string, Publisher>()
+  const publishers = new Map<string, Sender>()
   const members = new Set<{ readonly topic: string; readonly group: string; readonly member: Member }>()
 
   /** Puts the topic into the registry. Failing is no reason to fail what was done; the next opening tries again. */
@@ -73,21 +78,28 @@ export const make = Effect.fnUntraced(function* (
     return Effect.ignore(redis.commands.run("sadd", (client) => client.sadd(key, topic), { key }))
   }
 
-  const open = (topic: string): Effect.Effect<Publisher> =>
+  const open = (topic: string): Effect.Effect<Sender> =>
     Effect.suspend(() => {
       const known = publishers.get(topic)
       if (known !== undefined) return Effect.succeed(known)
-      const publisher = new Publisher({
+      const publishing = pattern.publishing(topic)
+      const options: SenderOptions = {
         commands: redis.commands,
         topic,
-        pattern: pattern.name,
-        publishing: pattern.publishing(topic),
         clock,
-        deduplicationMillis: settings.deduplicationMillis,
         timeoutMillis: settings.publishMillis,
-        opened: register(topic),
-        delayed: (millis) => expect(topic, millis)
-      })
+        opened: register(topic)
+      }
+      const publisher =
+        typeof publishing === "function"
+          ? publishing(options)
+          : new Publisher({
+              ...options,
+              pattern: pattern.name,
+              publishing,
+              deduplicationMillis: settings.deduplicationMillis,
+              delayed: (millis) => expect(topic, millis)
+            })
       publishers.set(topic, publisher)
       return Scope.addFinalizer(scope, publisher.close).pipe(
         Effect.andThen(Effect.forkIn(publisher.run, scope)),

@@ -1,0 +1,362 @@
+/**
+ * What a subscriber holds of messages that nobody stores: a bounded buffer, what waits for its next attempt, and what is
+ * in a handler. It never loses anything in silence: what the buffer has no room for is a gap before what follows.
+ *
+ * @module
+ */
+import type { NonEmptyReadonlyArray } from "effect/Array"
+import type * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type { Delivery } from "../Delivery.ts"
+import type { Gap } from "../Gap.ts"
+import type { Body, Headers } from "../Message.ts"
+import type { DeadLetter, Settlement } from "../Settlement.ts"
+import { Overflow, type Receiver, type Settled, TransportError } from "../Transport.ts"
+
+/** Messages that are missing in front of another one. */
+export type Hole = Omit<Gap, "before">
+
+/** One message on its way through one subscriber. Always in this shape: tens of thousands a second are made. */
+export class Copy implements Delivery {
+  readonly topic: string
+  readonly group: string
+  readonly id: string
+  readonly body: Body
+  readonly headers: Headers
+  readonly key: string | undefined
+  readonly version: number
+  readonly publishedAt: number
+  attempt: number
+  fence: number
+  gap: Gap | undefined
+  /** Who answers for it, from being taken to being settled. */
+  holder: Inbox | undefined
+  /** When it arrived, counted; with the fence it names the delivery. */
+  number: number
+  /** Which batch of dead letters it was sent with. */
+  burial: number
+
+  constructor(
+    topic: string,
+    group: string,
+    id: string,
+    body: Body,
+    headers: Headers,
+    key: string | undefined,
+    version: number,
+    publishedAt: number,
+    fence: number
+  ) {
+    this.topic = topic
+    this.group = group
+    this.id = id
+    this.body = body
+    this.headers = headers
+    this.key = key
+    this.version = version
+    this.publishedAt = publishedAt
+    this.attempt = 1
+    this.fence = fence
+    this.gap = undefined
+    this.holder = undefined
+    this.number = 0
+    this.burial = 0
+  }
+
+  get receipt(): string {
+    return `${this.number}:${this.fence}`
+  }
+
+  /** The next delivery of the same message. */
+  again(attempt: number): Copy {
+    const { body, gap, group, headers, id, key, number, publishedAt, topic, version } = this
+    const copy = new Copy(topic, group, id, body, headers, key, version, publishedAt, this.fence + 1)
+    copy.attempt = attempt
+    copy.gap = gap
+    copy.number = number
+    return copy
+  }
+}
+
+export interface InboxOptions {
+  readonly topic: string
+  readonly group: string
+  readonly consumer: string
+  /** How many messages may wait for the consumer to take them. */
+  readonly capacity: number
+  readonly overflow: "drop-oldest" | "drop-newest" | "fail"
+  readonly clock: Clock.Clock
+  /** Called with each gap as its delivery is taken; quick, and does not throw. */
+  readonly gap: (gap: Gap) => void
+  /** Stores dead letters. Repeated with the same ones when the outcome is unknown. */
+  readonly bury: (
+    letters: NonEmptyReadonlyArray<readonly [copy: Copy, settlement: DeadLetter]>
+  ) => Effect.Effect<void, TransportError>
+}
+
+interface Waiting {
+  readonly due: number
+  readonly copy: Copy
+}
+
+/** Longer than this no timer of a runtime lasts; who waits longer looks again. */
+const longestSleep = 24 * 60 * 60 * 1000
+
+export class Inbox implements Receiver {
+  readonly #options: InboxOptions
+  /** What has arrived, from `#first` on. */
+  #arrived: Array<Copy> = []
+  #first = 0
+  /** Handed back, and due again: goes out before what is new. */
+  #returned: Array<Copy> = []
+  /** In the order in which it is due. */
+  readonly #retries: Array<Waiting> = []
+  #held = 0
+  #numbered = 0
+  /** Missing in front of the first that has arrived, and behind the last. */
+  #before: Hole | undefined
+  #behind: Hole | undefined
+  #lastTaken: string | undefined
+  #failure: TransportError | undefined
+  #paused = false
+  #waiters: Array<() => void> = []
+  #waking = false
+
+  constructor(options: InboxOptions) {
+    this.#options = options
+  }
+
+  get consumer(): string {
+    return this.#options.consumer
+  }
+
+  /** Taken and not settled. */
+  get pending(): number {
+    return this.#held
+  }
+
+  /** Waiting for its next attempt. */
+  get waiting(): number {
+    return this.#retries.length + this.#returned.length
+  }
+
+  get nextDue(): number | undefined {
+    return this.#retries[0]?.due
+  }
+
+  /** Whether taking waits although there is something to take. */
+  set paused(paused: boolean) {
+    this.#paused = paused
+    this.#wake()
+  }
+
+  /** Takes in what has arrived; `missing` is what did not, just before. */
+  add(copy: Copy, missing?: Hole): void {
+    const { capacity, overflow } = this.#options
+    copy.number = ++this.#numbered
+    let hole = missing
+    if (this.#arrived.length - this.#first >= capacity) {
+      if (overflow === "fail") {
+        const reason = new Overflow({ capacity })
+        return this.fail(new TransportError({ operation: "receive", topic: this.#options.topic, reason }))
+      }
+      if (overflow === "drop-newest") {
+        const after = this.#arrived.at(-1)?.id
+        this.#behind = joined(joined(this.#behind, missing), { missed: 1, after, reason: "overflow" })
+        return
+      }
+      const oldest = this.#arrived[this.#first++] as Copy // capacity is at least 1
+      const dropped: Hole = { missed: 1, after: this.#lastTaken, reason: "overflow" }
+      this.#before = joined(joined(this.#before, oldest.gap), dropped)
+      this.#compact()
+    }
+    if (this.#behind !== undefined) {
+      hole = joined(this.#behind, missing)
+      this.#behind = undefined
+    }
+    if (hole !== undefined) copy.gap = { ...hole, before: copy.id }
+    this.#arrived.push(copy)
+    this.#wake()
+  }
+
+  /** Fails who waits, or the next who comes. */
+  fail(error: TransportError): void {
+    this.#failure = error
+    this.#wake()
+  }
+
+  readonly take = (max: number): Effect.Effect<NonEmptyReadonlyArray<Copy>, TransportError> =>
+    Effect.withFiber((fiber) => {
+      // Interrupted between this step and the caller's next one, the fiber would lose what it took: yield before, not there.
+      if (fiber.currentOpCount + 64 > fiber.cache.maxOpsBeforeYield) {
+        return Effect.flatMap(Effect.yieldNow, () => this.take(max))
+      }
+      if (this.#failure !== undefined) {
+        const failure = this.#failure
+        this.#failure = undefined
+        return Exit.fail(failure)
+      }
+      if (!this.#paused) {
+        if (this.#retries.length > 0) this.#promote()
+        const taken = this.#cut(Math.max(1, max))
+        // Not empty: just looked.
+        if (taken.length > 0) return Exit.succeed(taken as unknown as NonEmptyReadonlyArray<Copy>)
+      }
+      return Effect.flatMap(this.#change(), () => this.take(max))
+    })
+
+  readonly settle: Receiver["settle"] = (settlements) =>
+    Effect.suspend(() => {
+      let letters: Array<readonly [Copy, DeadLetter]> | undefined
+      for (const [delivery, settlement] of settlements) {
+        if (settlement._tag !== "DeadLetter" || !this.#holds(delivery)) continue
+        letters ??= []
+        letters.push([delivery, settlement])
+      }
+      if (letters === undefined) return Exit.succeed(this.#end(settlements))
+      return Effect.map(
+        // Not empty: made with the first.
+        this.#options.bury(letters as unknown as NonEmptyReadonlyArray<readonly [Copy, DeadLetter]>),
+        () => this.#end(settlements)
+      )
+    })
+
+  /** There are no leases: nobody else has ever been given the same delivery. */
+  readonly lost: Receiver["lost"] = Effect.never
+
+  /** Gives up everything; answers how many messages are lost with it. */
+  leave(): number {
+    const count = this.#arrived.length - this.#first + this.#returned.length + this.#retries.length + this.#held
+    this.#arrived = []
+    this.#first = 0
+    this.#returned = []
+    this.#retries.length = 0
+    this.#held = 0
+    return count
+  }
+
+  #holds(delivery: Delivery): delivery is Copy {
+    return delivery instanceof Copy && delivery.holder === this
+  }
+
+  #end(settlements: ReadonlyArray<readonly [Delivery, Settlement]>): Array<Settled> {
+    const answers: Array<Settled> = []
+    let woken = false
+    for (const [delivery, settlement] of settlements) {
+      if (!this.#holds(delivery)) {
+        answers.push("Stale")
+        continue
+      }
+      delivery.holder = undefined
+      this.#held--
+      if (settlement._tag === "Retry") {
+        const due = this.#options.clock.currentTimeMillisUnsafe() + Duration.toMillis(settlement.delay)
+        this.#wait(Math.ceil(due), delivery.again(delivery.attempt + 1))
+        woken = true
+      } else if (settlement._tag === "Release") {
+        this.#returned.push(delivery.again(delivery.attempt))
+        woken = true
+      }
+      answers.push("Settled")
+    }
+    if (woken) this.#wake()
+    return answers
+  }
+
+  /** Equal times keep the order in which they came. */
+  #wait(due: number, copy: Copy): void {
+    let low = 0
+    let high = this.#retries.length
+    while (low < high) {
+      const middle = (low + high) >> 1
+      if (this.#retries[middle]!.due <= due) low = middle + 1
+      else high = middle
+    }
+    this.#retries.splice(low, 0, { due, copy })
+  }
+
+  #promote(): void {
+    const now = this.#options.clock.currentTimeMillisUnsafe()
+    let count = 0
+    while (count < this.#retries.length && this.#retries[count]!.due <= now) count++
+    for (const { copy } of this.#retries.splice(0, count)) this.#returned.push(copy)
+  }
+
+  #cut(max: number): Array<Copy> {
+    let taken: Array<Copy>
+    if (this.#returned.length > 0) {
+      taken = this.#returned.splice(0, max)
+    } else {
+      const arrived = this.#arrived
+      if (this.#first === 0 && arrived.length <= max) {
+        taken = arrived
+        this.#arrived = []
+      } else {
+        taken = arrived.slice(this.#first, this.#first + max)
+        this.#first += taken.length
+        this.#compact()
+      }
+      const first = taken[0]
+      if (first === undefined) return taken
+      if (this.#before !== undefined) {
+        const hole = joined(this.#before, first.gap)
+        first.gap = { ...(hole as Hole), before: first.id } // one of them is there
+        this.#before = undefined
+      }
+      this.#lastTaken = taken[taken.length - 1]!.id
+      for (const { gap } of taken) if (gap !== undefined) this.#options.gap(gap)
+    }
+    for (const copy of taken) copy.holder = this
+    this.#held += taken.length
+    return taken
+  }
+
+  /** Copying only when half is empty keeps the price of dropping one constant. */
+  #compact(): void {
+    if (this.#first < this.#arrived.length && this.#first * 2 < this.#arrived.length) return
+    this.#arrived = this.#arrived.slice(this.#first)
+    this.#first = 0
+  }
+
+  /** Waits until there may be something to take. */
+  #change(): Effect.Effect<void> {
+    const woken = Effect.callback<void>((resume) => {
+      const waiter = () => resume(Effect.void)
+      this.#waiters.push(waiter)
+      return Effect.sync(() => {
+        this.#waiters = this.#waiters.filter((other) => other !== waiter)
+      })
+    })
+    const due = this.#paused ? undefined : this.nextDue
+    if (due === undefined) return woken
+    const { clock } = this.#options
+    const millis = Math.max(1, Math.min(due - clock.currentTimeMillisUnsafe(), longestSleep))
+    return Effect.raceFirst(woken, clock.sleep(Duration.millis(millis)))
+  }
+
+  /** Once for everything that arrives in one go: what wakes up takes all of it. */
+  #wake(): void {
+    if (this.#waking || this.#waiters.length === 0) return
+    this.#waking = true
+    queueMicrotask(this.#tell)
+  }
+
+  readonly #tell = (): void => {
+    this.#waking = false
+    const waiters = this.#waiters
+    this.#waiters = []
+    for (const waiter of waiters) waiter()
+  }
+}
+
+/** Two holes in a row are one. */
+const joined = (a: Hole | undefined, b: Hole | undefined): Hole | undefined => {
+  if (a === undefined || b === undefined) return a ?? b
+  return {
+    missed: a.missed === undefined || b.missed === undefined ? undefined : a.missed + b.missed,
+    after: a.after,
+    reason: a.reason === b.reason ? a.reason : "disconnected"
+  }
+}

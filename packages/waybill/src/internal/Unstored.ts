@@ -1,0 +1,23 @@
+/**
+ * What cannot be published where nobody stores messages.
+ *
+ * @module
+ */
+import type { Outgoing } from "../Message.ts"
+import { NotOffered } from "../Transport.ts"
+import { isGlob } from "./Glob.ts"
+
+/** Why these messages are not sent, if they are not. */
+export const refusal = (topic: string, messages: ReadonlyArray<Outgoing>): NotOffered | undefined => {
+  return isGlob(topic) ? oneTopic : messages.some(({ due }) => due !== undefined) ? noDelay : undefined
+}
+
+const oneTopic = new NotOffered({
+  feature: "publishing to several topics",
+  detail: "a name with *, ? or [ in it stands for topics to listen to. Publish to one of them"
+})
+
+const noDelay = new NotOffered({
+  feature: "delayed messages",
+  detail: "nobody stores a message until it is due. Publish it then, or use a pattern that stores messages"
+})

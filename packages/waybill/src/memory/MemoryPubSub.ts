@@ -1,0 +1,172 @@
+/**
+ * Publishing and subscribing in the memory of this process. At most once: a message reaches every subscriber that is there
+ * when it is published, and nobody else; nothing is stored. What a subscriber was too slow for it is told, as a `Gap`
+ * before the next message.
+ *
+ * It answers like `RedisPubSub`, without a server, and all its time is the caller's `Clock`.
+ *
+ * @module
+ */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Random from "effect/Random"
+import { Inspector } from "../Inspector.ts"
+import { Inbox, type InboxOptions } from "../internal/Inbox.ts"
+import { limitsOf, wholeOf } from "../internal/Limits.ts"
+import { refusal } from "../internal/Unstored.ts"
+import { Lifecycle } from "../Lifecycle.ts"
+import { AtMostOnce, type Subscription, Transport, TransportError } from "../Transport.ts"
+import { type Circle, Hall } from "./internal/Hall.ts"
+import { step } from "./internal/Step.ts"
+
+/**
+ * @category models
+ */
+export interface Options {
+  /** How many dead letters a group keeps, and for how long; the oldest go first, and `DeadLettersDropped` says so. 100,000 and 30 days by default. */
+  readonly deadLetters?: { readonly maxCount?: number; readonly maxAge?: Duration.Input }
+  /** How many messages may wait for a consumer that is slow, 1024 by default. */
+  readonly buffer?: number
+  /**
+   * What happens to a message that finds the buffer full. `drop-oldest`, the default, makes room for it; `drop-newest` drops it;
+   * both are told as a `Gap`. `fail` fails the consumer with `Overflow`.
+   */
+  readonly overflow?: "drop-oldest" | "drop-newest" | "fail"
+}
+
+const pattern = "pubsub"
+
+/**
+ * Two programs hear each other by sharing the layer. Throws on a buffer that is not a whole number from 1: that is a bug.
+ *
+ * @example
+ * ```ts
+ * import { Console, Effect, Layer, Schema } from "effect"
+ * import { Consumer, Producer, Topic } from "waybill"
+ * import { MemoryPubSub } from "waybill/memory"
+ *
+ * const Price = Topic.make("prices.tea", { payload: Schema.Struct({ cents: Schema.Int }) })
+ *
+ * const Ticker = Consumer.make(Price, { group: "ticker", guarantee: "at-most-once" }).pipe(
+ *   Consumer.process(({ cents }) => Console.log(cents)),
+ *   Consumer.layer
+ * )
+ *
+ * const program = Producer.publish(Price, { cents: 250 }).pipe(
+ *   Effect.provide(Ticker.pipe(Layer.provideMerge(MemoryPubSub.layer({ overflow: "drop-newest" }))))
+ * )
+ * ```
+ *
+ * @category layers
+ */
+export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector | AtMostOnce> => {
+  const { deadLetters } = limitsOf(options)
+  const capacity = wholeOf("buffer", options.buffer ?? 1024)
+  const overflow = options.overflow ?? "drop-oldest"
+  return Layer.effectContext(
+    Effect.gen(function* () {
+      const instance = (yield* Random.nextIntBetween(0x100000, 0xffffff)).toString(16)
+      const hall = new Hall(deadLetters, instance)
+      const lifecycle = new Lifecycle()
+      const run = Effect.runForkWith(yield* Effect.context<never>())
+      let consumers = 0
+
+      const enter = Effect.fnUntraced(function* ({ group, topic }: Subscription) {
+        const consumer = `memory-${instance}-${++consumers}`
+        const circle = hall.circle(topic, group)
+        const clock = yield* Clock.Clock
+        const inbox: Inbox = new Inbox({
+          topic,
+          group,
+          consumer,
+          capacity,
+          overflow,
+          clock,
+          gap: (gap) => void run(lifecycle.report({ _tag: "Gap", topic, group, consumer, gap })),
+          bury: (letters) => bury(circle, topic, letters)
+        })
+        inbox.paused = circle.paused
+        circle.inboxes.add(inbox)
+        return { circle, inbox }
+      })
+
+      const bury = (circle: Circle, topic: string, letters: Parameters<InboxOptions["bury"]>[0]) =>
+        step((now) => {
+          let dropped = 0
+          for (const [copy, { cause, reason }] of letters) {
+            const { attempt, body, fence, group, headers, id, key, publishedAt, version } = copy
+            const message = { id, body, headers, key, version, publishedAt }
+            const end = { reason, cause, attempts: attempt, diedAt: now }
+            dropped += circle.dead.add({ ...message, topic: copy.topic, group, ...end }, fence)
+          }
+          return dropped === 0
+            ? Exit.void
+            : lifecycle.report({ _tag: "DeadLettersDropped", topic, group: circle.name, count: dropped })
+        })
+
+      const setPaused = (topic: string, group: string, paused: boolean) =>
+        Effect.suspend(() => {
+          const circle = hall.circle(topic, group)
+          if (circle.paused === paused) return Effect.void
+          circle.paused = paused
+          for (const inbox of circle.inboxes) inbox.paused = paused
+          return lifecycle.report({ _tag: paused ? "ConsumerPaused" : "ConsumerResumed", topic, group })
+        })
+
+      return Context.make(
+        Transport,
+        Transport.of({
+          lifecycle,
+          publish: (topic, messages) =>
+            step((now) => {
+              const reason = refusal(topic, messages)
+              return reason === undefined
+                ? Exit.succeed(hall.publish(topic, messages, now))
+                : Exit.fail(new TransportError({ operation: "publish", topic, reason }))
+            }),
+          receive: (subscription) =>
+            Effect.map(
+              Effect.acquireRelease(enter(subscription), ({ circle, inbox }) =>
+                Effect.suspend(() => {
+                  circle.inboxes.delete(inbox)
+                  const lost = inbox.leave()
+                  const { group, topic } = subscription
+                  return lost === 0
+                    ? Effect.void
+                    : Effect.logWarning("a subscriber leaves, and messages that it had are lost", {
+                        topic,
+                        group,
+                        lost
+                      })
+                })
+              ),
+              ({ inbox }) => inbox
+            )
+        })
+      ).pipe(
+        Context.add(
+          Inspector,
+          Inspector.of({
+            topics: Effect.sync(() => hall.topics),
+            describe: (topic) => Effect.sync(() => hall.describe(topic, pattern)),
+            messages: () => Effect.succeed([]),
+            pending: () => Effect.succeed([]),
+            waiting: () => Effect.succeed([]),
+            deadLetters: (topic, group, { after, limit }) =>
+              Effect.sync(() => hall.deadLetters(topic, group, Option.getOrUndefined(after), limit)),
+            redrive: (topic, group, entries) => Effect.sync(() => hall.redrive(topic, group, entries)),
+            discard: (topic, group, entries) => Effect.sync(() => hall.discard(topic, group, entries)),
+            pause: (topic, group) => setPaused(topic, group, true),
+            resume: (topic, group) => setPaused(topic, group, false)
+          })
+        ),
+        Context.add(AtMostOnce, "AtMostOnce")
+      )
+    })
+  )
+}

@@ -1,0 +1,137 @@
+/**
+ * Topics that keep no messages: who listens, and the dead letters of each group.
+ *
+ * @module
+ */
+import type { DeadLetter, GroupInfo, TopicInfo } from "../../Inspector.ts"
+import { matcher } from "../../internal/Glob.ts"
+import { Copy, type Inbox } from "../../internal/Inbox.ts"
+import type { DeadLetterCap } from "../../internal/Limits.ts"
+import type { Outgoing, Receipt } from "../../Message.ts"
+import { DeadLetters } from "./DeadLetters.ts"
+
+/** Who shares dead letters and pauses together. */
+export class Circle {
+  readonly name: string
+  readonly inboxes = new Set<Inbox>()
+  readonly dead: DeadLetters
+  paused = false
+
+  constructor(name: string, deadLetters: DeadLetterCap) {
+    this.name = name
+    this.dead = new DeadLetters(deadLetters)
+  }
+}
+
+/** A topic, or a pattern for topics, as it was asked for. */
+class Seat {
+  readonly topic: string
+  readonly fits: (topic: string) => boolean
+  readonly circles = new Map<string, Circle>()
+
+  constructor(topic: string) {
+    this.topic = topic
+    this.fits = matcher(topic)
+  }
+}
+
+export class Hall {
+  readonly #seats = new Map<string, Seat>()
+  readonly #deadLetters: DeadLetterCap
+  readonly #instance: string
+  #published = 0
+
+  constructor(deadLetters: DeadLetterCap, instance: string) {
+    this.#deadLetters = deadLetters
+    this.#instance = instance
+  }
+
+  get topics(): ReadonlyArray<string> {
+    return Array.from(this.#seats.keys()).sort()
+  }
+
+  publish(topic: string, messages: ReadonlyArray<Outgoing>, now: number): Array<Receipt> {
+    this.#seat(topic)
+    const receipts: Array<Receipt> = []
+    for (const { body, headers, id: given, key, version } of messages) {
+      const id = given ?? `${this.#instance}-${++this.#published}`
+      for (const seat of this.#seats.values()) {
+        if (!seat.fits(topic)) continue
+        for (const { inboxes, name } of seat.circles.values()) {
+          for (const inbox of inboxes) inbox.add(new Copy(topic, name, id, body, headers, key, version, now, 1))
+        }
+      }
+      receipts.push({ _tag: "Stored", id })
+    }
+    return receipts
+  }
+
+  circle(topic: string, group: string): Circle {
+    const { circles } = this.#seat(topic)
+    let circle = circles.get(group)
+    if (circle === undefined) circles.set(group, (circle = new Circle(group, this.#deadLetters)))
+    return circle
+  }
+
+  /** One that nobody would hear stays where it is. */
+  redrive(topic: string, group: string, entries: ReadonlyArray<string>): number {
+    const { dead, inboxes } = this.circle(topic, group)
+    let count = 0
+    if (inboxes.size === 0) return count
+    for (const entry of entries) {
+      const grave = dead.take(entry)
+      if (grave === undefined) continue
+      const { letter } = grave
+      const { body, headers, id, key, publishedAt, version } = letter
+      for (const inbox of inboxes) {
+        inbox.add(new Copy(letter.topic, group, id, body, headers, key, version, publishedAt, grave.fence + 1))
+      }
+      count++
+    }
+    return count
+  }
+
+  discard(topic: string, group: string, entries: ReadonlyArray<string>): number {
+    const { dead } = this.circle(topic, group)
+    return entries.filter((entry) => dead.take(entry) !== undefined).length
+  }
+
+  deadLetters(topic: string, group: string, after: string | undefined, limit: number): ReadonlyArray<DeadLetter> {
+    return this.#seats.get(topic)?.circles.get(group)?.dead.page(after, limit) ?? []
+  }
+
+  describe(topic: string, pattern: string): TopicInfo {
+    const circles = this.#seats.get(topic)?.circles.values() ?? []
+    const groups = Array.from(circles, figuresOf)
+    return { topic, pattern, depth: 0, published: undefined, delayed: 0, nextDelayedAt: undefined, groups }
+  }
+
+  #seat(topic: string): Seat {
+    let seat = this.#seats.get(topic)
+    if (seat === undefined) this.#seats.set(topic, (seat = new Seat(topic)))
+    return seat
+  }
+}
+
+const figuresOf = ({ dead, inboxes, name, paused }: Circle): GroupInfo => {
+  let pending = 0
+  let waiting = 0
+  let nextRetryAt: number | undefined
+  for (const inbox of inboxes) {
+    pending += inbox.pending
+    waiting += inbox.waiting
+    if (inbox.nextDue !== undefined) nextRetryAt = Math.min(inbox.nextDue, nextRetryAt ?? Infinity)
+  }
+  return {
+    group: name,
+    lag: 0,
+    pending,
+    oldestPendingMillis: 0,
+    waiting,
+    nextRetryAt,
+    deadLetters: dead.size,
+    deadLettersDropped: dead.dropped,
+    paused,
+    consumers: Array.from(inboxes, ({ consumer, pending }) => ({ consumer, pending }))
+  }
+}

@@ -1,0 +1,128 @@
+/**
+ * Delivery over Redis pub/sub. At most once: a message reaches every subscriber that is connected when it is published,
+ * and nobody else; nothing is stored. What a subscriber has missed while its connection was down it is told, as a `Gap`
+ * before the next message.
+ *
+ * Retries wait in the memory of the process and end with it. Dead letters are stored.
+ *
+ * @module
+ */
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { Inspector } from "../Inspector.ts"
+import { isGlob } from "../internal/Glob.ts"
+import { AtMostOnce, NotOffered, Transport, TransportError } from "../Transport.ts"
+import { topicKeys } from "./internal/Keys.ts"
+import { Announcer } from "./internal/pubsub/Announcer.ts"
+import * as PubSubInspector from "./internal/pubsub/PubSubInspector.ts"
+import * as Members from "./internal/pubsub/PubSubReceiver.ts"
+import { pattern } from "./internal/pubsub/Scripts.ts"
+import { settingsOf, type StoreOptions, wholeOf } from "./internal/Settings.ts"
+import { make as makeStore } from "./internal/Store.ts"
+import { make as makeSubscriber } from "./internal/Subscriber.ts"
+import { IoRedis } from "./IoRedis.ts"
+
+/**
+ * @category models
+ */
+export interface Options extends Pick<StoreOptions, "prefix" | "deadLetters"> {
+  /**
+   * `plain`, the default: every subscriber on the server, and on every node of a cluster, can listen. `sharded`: messages
+   * stay on the node that the topic belongs to, and patterns are not offered. Publishers and subscribers must agree.
+   */
+  readonly channels?: "plain" | "sharded"
+  /** How many messages may wait in this process for a consumer that is slow, 1024 by default. */
+  readonly buffer?: number
+  /**
+   * What happens to a message that finds the buffer full. `drop-oldest`, the default, makes room for it; `drop-newest` drops it;
+   * both are told as a `Gap`. `fail` fails the consumer with `Overflow`.
+   */
+  readonly overflow?: "drop-oldest" | "drop-newest" | "fail"
+  /** How long publishing waits for a connection before it fails, 5 seconds by default. */
+  readonly publishTimeout?: Duration.Input
+}
+
+/**
+ * The pub/sub pattern, on the connections of `IoRedis`. A consumer has to say that at most once is enough for it.
+ *
+ * A consumer whose topic has `*`, `?` or `[...]` in its name hears every topic that fits; `Delivery.topic` tells which. Its
+ * group does not share messages: every subscriber gets every message, and the name stands for dead letters, metrics and pause.
+ *
+ * Throws on a prefix with white space, braces or a colon, or a buffer that is not a whole number from 1: those are bugs.
+ *
+ * @example
+ * ```ts
+ * import { Console, Effect, Layer, Schema } from "effect"
+ * import { Consumer, Topic } from "waybill"
+ * import { IoRedis, RedisPubSub } from "waybill/redis"
+ *
+ * const Price = Topic.make("prices.*", { payload: Schema.Struct({ cents: Schema.Int }) })
+ *
+ * const Ticker = Consumer.make(Price, { group: "ticker", guarantee: "at-most-once" }).pipe(
+ *   Consumer.process(({ cents }, { topic }) => Console.log(`${topic}: ${cents}`)),
+ *   Consumer.onGap((gap) => Console.log(`${gap.missed ?? "some"} prices were missed`)),
+ *   Consumer.layer
+ * )
+ *
+ * const Main = Ticker.pipe(
+ *   Layer.provide(RedisPubSub.layer({ prefix: "shop" })),
+ *   Layer.provide(IoRedis.layer({ url: "redis://127.0.0.1:6379" }))
+ * )
+ * ```
+ *
+ * @category layers
+ */
+export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector | AtMostOnce, never, IoRedis> => {
+  const settings = settingsOf(options)
+  const capacity = wholeOf("buffer", options.buffer ?? 1024)
+  const overflow = options.overflow ?? "drop-oldest"
+  const sharded = options.channels === "sharded"
+  const command = sharded ? "SPUBLISH" : "PUBLISH"
+  const keysOf = (topic: string) => topicKeys(settings.prefix, topic)
+  return Layer.effectContext(
+    Effect.gen(function* () {
+      const redis = yield* IoRedis
+      const subscriber = yield* makeSubscriber(redis)
+      const store = yield* makeStore(redis, {
+        name: pattern,
+        settings,
+        publishing: (topic) => (sender) => new Announcer(sender, keysOf(topic), command),
+        join: (subscription, { clock, lifecycle, redis }, opened) =>
+          sharded && isGlob(subscription.topic)
+            ? Effect.fail(new TransportError({ operation: "receive", topic: subscription.topic, reason: noGlobs }))
+            : Members.make({
+                commands: redis.commands,
+                subscriber,
+                prefix: settings.prefix,
+                keys: keysOf(subscription.topic),
+                sharded,
+                capacity,
+                overflow,
+                subscription,
+                lifecycle,
+                clock,
+                deadLetters: settings.deadLetters,
+                pollMillis: settings.pollMillis,
+                opened
+              })
+      })
+      return Context.make(Transport, store.transport).pipe(
+        Context.add(
+          Inspector,
+          PubSubInspector.make(
+            { commands: redis.commands, prefix: settings.prefix, keysOf, steered: store.steered },
+            command
+          )
+        ),
+        Context.add(AtMostOnce, "AtMostOnce")
+      )
+    })
+  )
+}
+
+const noGlobs = new NotOffered({
+  feature: "patterns over sharded channels",
+  detail: "a shard knows only its own channels. Name the topic, or use plain channels"
+})

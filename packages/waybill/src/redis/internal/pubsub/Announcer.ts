@@ -1,0 +1,97 @@
+/**
+ * Publishing to one channel: what concurrent callers give while a batch is on its way goes out together in one write. Each
+ * message gets the next number of this producer, so that whoever misses one can tell.
+ *
+ * A batch whose answer was lost is not sent again: it may have been heard.
+ *
+ * @module
+ */
+import type { NonEmptyReadonlyArray } from "effect/Array"
+import * as SecureRandom from "effect/crypto/SecureRandom"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import { refusal } from "../../../internal/Unstored.ts"
+import type { Outgoing, Receipt } from "../../../Message.ts"
+import type { Reason, TransportError } from "../../../Transport.ts"
+import { evaluate, wire } from "../Answer.ts"
+import { seal } from "../Envelope.ts"
+import type { TopicKeys } from "../Keys.ts"
+import { type Call, Outbox, type Sender } from "../Outbox.ts"
+import type { SenderOptions } from "../Store.ts"
+import { pattern, publish } from "./Scripts.ts"
+
+/** How long a batch goes on trying when it has surely not been sent. */
+const pauseMillis = 50
+
+export class Announcer implements Sender {
+  readonly #options: SenderOptions
+  readonly #keys: ReadonlyArray<string>
+  readonly #command: "PUBLISH" | "SPUBLISH"
+  readonly #outbox: Outbox
+  readonly #producer = SecureRandom.uuidV4Unsafe().slice(-12)
+  #number = 0
+  #open = false
+
+  constructor(options: SenderOptions, keys: TopicKeys, command: "PUBLISH" | "SPUBLISH") {
+    this.#options = options
+    this.#keys = [keys.meta, keys.channel]
+    this.#command = command
+    this.#outbox = new Outbox({ ...options, send: (calls) => this.#send(calls) })
+  }
+
+  get run(): Effect.Effect<never> {
+    return this.#outbox.run
+  }
+
+  get close(): Effect.Effect<void> {
+    return this.#outbox.close
+  }
+
+  publish(messages: NonEmptyReadonlyArray<Outgoing>): Effect.Effect<ReadonlyArray<Receipt>, TransportError> {
+    const refused = refusal(this.#options.topic, messages)
+    return refused === undefined ? this.#outbox.publish(messages) : this.#outbox.failure(refused)
+  }
+
+  #send(calls: ReadonlyArray<Call>): Effect.Effect<ReadonlyArray<Receipt>, TransportError> {
+    return Effect.gen({ self: this }, function* () {
+      const { clock, commands, opened, topic } = this.#options
+      const first = calls[0] as Call // a batch is never empty
+      const receipts: Array<Receipt> = []
+      const args: Array<string> = [pattern, wire, this.#command]
+      const at = clock.currentTimeMillisUnsafe()
+      const producer = this.#producer
+      let number = this.#number
+      for (const call of calls) {
+        for (const { body, headers, id, key, version } of call.messages) {
+          number++
+          args.push(seal(body, { producer, number, at, id, key, version, headers }))
+          receipts.push({ _tag: "Stored", id: id ?? `${producer}-${number}` })
+        }
+      }
+      while (true) {
+        const result = yield* Effect.result(
+          evaluate<[string, 0 | 1]>(commands, { topic, pattern }, publish, this.#keys, args)
+        )
+        if (Result.isSuccess(result)) {
+          this.#number = number
+          if (!this.#open || result.success[1] === 1) {
+            this.#open = true
+            yield* opened
+          }
+          return receipts
+        }
+        const reason = result.failure
+        // These numbers may have been heard. Those of a batch that surely was not are given to the next one.
+        if (reason._tag === "Disconnected" && reason.ambiguous) this.#number = number
+        if (!isPassing(reason) || this.#outbox.now() + pauseMillis >= first.expires) {
+          return yield* this.#outbox.failure(reason)
+        }
+        yield* Effect.sleep(pauseMillis)
+      }
+    })
+  }
+}
+
+/** Nothing was sent, and soon it may be. */
+const isPassing = (reason: Reason): boolean =>
+  reason._tag === "Disconnected" ? !reason.ambiguous : reason._tag === "Refused"

@@ -1,0 +1,67 @@
+/**
+ * Looks at topics that store no messages, and steers their groups. What subscribers hold they tell themselves, about once
+ * a second; nothing of it can be read.
+ *
+ * @module
+ */
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type { Inspector, TopicInfo } from "../../../Inspector.ts"
+import { marker } from "../Envelope.ts"
+import { failing, type Figures, groupOf, Inspecting, type InspectorOptions } from "../Inspecting.ts"
+import * as Scripts from "./Scripts.ts"
+
+export const make = (
+  options: InspectorOptions,
+  command: "PUBLISH" | "SPUBLISH"
+): Context.Service.Shape<typeof Inspector> => {
+  const inspecting = new Inspecting(options, Scripts.pattern)
+  const { commands, keysOf, steered } = options
+
+  const describeGroup = Effect.fnUntraced(function* (topic: string, group: string) {
+    // Those of this process tell at once what they hold.
+    yield* steered(topic, group)
+    const mine = keysOf(topic).group(group)
+    const figures = yield* inspecting.evaluate<Figures>(
+      topic,
+      Scripts.describe,
+      [mine.consumers, mine.state, mine.dead],
+      []
+    )
+    return groupOf(group, figures)
+  })
+
+  return {
+    ...inspecting.plain,
+
+    describe: (topic) =>
+      Effect.gen(function* () {
+        const { groups, meta } = keysOf(topic)
+        const opened = yield* commands.run("hget", (client) => client.hget(meta, "pattern"), { key: meta })
+        const names = yield* commands.run("smembers", (client) => client.smembers(groups), { key: groups })
+        const info: TopicInfo = {
+          topic,
+          pattern: opened ?? Scripts.pattern,
+          depth: 0,
+          delayed: 0,
+          nextDelayedAt: undefined,
+          groups: yield* Effect.forEach(names.sort(), (group) => describeGroup(topic, group))
+        }
+        return info
+      }).pipe(failing(topic)),
+
+    messages: () => Effect.succeed([]),
+    pending: () => Effect.succeed([]),
+    waiting: () => Effect.succeed([]),
+
+    redrive: (topic, group, deadLetters) => {
+      const { dead, redriven } = keysOf(topic).group(group)
+      return inspecting.inBatches(topic, deadLetters, (some) =>
+        Effect.map(
+          inspecting.evaluate<[string, number]>(topic, Scripts.redrive, [dead, redriven], [command, marker, ...some]),
+          ([, count]) => count
+        )
+      )
+    }
+  }
+}

@@ -1,0 +1,262 @@
+/**
+ * A subscriber: what its subscription brings goes into the inbox of its consumer, and what is missing is found out on the
+ * way. A beat every now and then tells that it lives, and asks whether its group is paused.
+ *
+ * @module
+ */
+import { hostname } from "node:os"
+import type { NonEmptyReadonlyArray } from "effect/Array"
+import type * as Clock from "effect/Clock"
+import * as SecureRandom from "effect/crypto/SecureRandom"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Random from "effect/Random"
+import * as Result from "effect/Result"
+import type * as Scope from "effect/Scope"
+import type { Gap } from "../../../Gap.ts"
+import { isGlob } from "../../../internal/Glob.ts"
+import { Copy, Inbox, type InboxOptions } from "../../../internal/Inbox.ts"
+import type { DeadLetterCap } from "../../../internal/Limits.ts"
+import type { Lifecycle } from "../../../Lifecycle.ts"
+import type { DeadLetter } from "../../../Settlement.ts"
+import { type Reason, type Receiver, type Subscription, TransportError } from "../../../Transport.ts"
+import { evaluate, wire } from "../Answer.ts"
+import type { Connection } from "../Connection.ts"
+import { type Envelope, open } from "../Envelope.ts"
+import { channelGlob, type TopicKeys, topicOf } from "../Keys.ts"
+import type { Listener, Subscriber } from "../Subscriber.ts"
+import * as Scripts from "./Scripts.ts"
+import { Sequences } from "./Sequences.ts"
+
+export interface ReceiverOptions extends Pick<InboxOptions, "capacity" | "overflow"> {
+  readonly commands: Connection
+  readonly subscriber: Subscriber
+  readonly prefix: string
+  readonly keys: TopicKeys
+  readonly sharded: boolean
+  readonly subscription: Subscription
+  readonly lifecycle: Lifecycle
+  readonly clock: Clock.Clock
+  readonly deadLetters: DeadLetterCap
+  readonly pollMillis: number
+  /** Runs after the topic has come to be in the store. */
+  readonly opened: Effect.Effect<void>
+}
+
+/** A subscriber counts as alive for so many beats without one. */
+const livesFor = 10
+/** For how long a batch of dead letters is recognised when it is sent again. */
+const rememberMillis = 10 * 60 * 1000
+/** Who leaves does not wait longer for a server that does not answer. */
+const farewell = "1 second"
+
+/** Subscribes; returns when the server has confirmed. Leaves when the scope closes. */
+export const make = Effect.fnUntraced(function* (
+  options: ReceiverOptions
+): Effect.fn.Return<PubSubReceiver, TransportError, Scope.Scope> {
+  const run = Effect.runForkWith(yield* Effect.context<never>())
+  const receiver = new PubSubReceiver(options, (gap) => run(receiver.report(gap)))
+  yield* Effect.acquireRelease(receiver.start, () => receiver.stop)
+  const { keys, prefix, sharded, subscriber, subscription } = options
+  const listen = (kind: Parameters<Subscriber["subscribe"]>[0], name: string, listener: Listener) =>
+    Effect.mapError(subscriber.subscribe(kind, name, listener), receiver.failureOf)
+  const kind = sharded ? "shard" : "channel"
+  yield* listen(kind, keys.group(subscription.group).redriven, receiver.again)
+  if (isGlob(subscription.topic)) yield* listen("pattern", channelGlob(prefix, subscription.topic), receiver.listener)
+  else yield* listen(kind, keys.channel, receiver.listener)
+  return receiver
+})
+
+export class PubSubReceiver implements Receiver {
+  readonly consumer = `${hostname()}-${process.pid}-${SecureRandom.uuidV4Unsafe().slice(0, 8)}`
+  readonly #options: ReceiverOptions
+  readonly #inbox: Inbox
+  readonly #sequences = new Sequences()
+  readonly #isGlob: boolean
+  #channel = ""
+  #topic: string
+  #unnamed = 0
+  #burials = 0
+  #open = false
+  #paused = false
+  #beating: Fiber.Fiber<unknown> | undefined
+
+  constructor(options: ReceiverOptions, gap: (gap: Gap) => void) {
+    this.#options = options
+    const { capacity, clock, overflow, subscription } = options
+    const { group, topic } = subscription
+    this.#topic = topic
+    this.#isGlob = isGlob(topic)
+    const bury: InboxOptions["bury"] = (letters) => this.#bury(letters)
+    this.#inbox = new Inbox({ topic, group, consumer: this.consumer, capacity, overflow, clock, gap, bury })
+    this.take = this.#inbox.take
+    this.settle = this.#inbox.settle
+    this.lost = this.#inbox.lost
+  }
+
+  readonly take: Receiver["take"]
+  readonly settle: Receiver["settle"]
+  readonly lost: Receiver["lost"]
+
+  /** Nothing is ever due from somewhere else. */
+  expect(): void {}
+
+  readonly look: Effect.Effect<void> = Effect.suspend(() => Effect.ignore(this.#beat))
+
+  readonly listener: Listener = {
+    message: (bytes, channel) => {
+      const envelope = open(bytes)
+      const { id: given, number, producer } = envelope
+      const id = given ?? (number === undefined ? this.#nextId() : `${producer}-${number}`)
+      const missing = this.#sequences.follow(channel, envelope, id)
+      this.#inbox.add(this.#copyOf(this.#topicOf(channel), id, envelope), missing)
+    },
+    interrupted: () => this.#sequences.interrupt(),
+    refused: (reason) => this.#inbox.fail(this.failureOf(reason))
+  }
+
+  /** What was sent back to the group. A letter that is lost on the way was one that nobody heard. */
+  readonly again: Listener = {
+    message: (bytes) => {
+      const envelope = open(bytes)
+      const { topic } = this.#options.subscription
+      this.#inbox.add(this.#copyOf(envelope.topic ?? topic, envelope.id ?? this.#nextId(), envelope))
+    },
+    interrupted: () => {},
+    refused: (reason) => this.#inbox.fail(this.failureOf(reason))
+  }
+
+  readonly failureOf = (reason: Reason): TransportError =>
+    new TransportError({ operation: "receive", topic: this.#options.subscription.topic, reason })
+
+  report(gap: Gap): Effect.Effect<void> {
+    const { lifecycle, subscription } = this.#options
+    const { group, topic } = subscription
+    return lifecycle.report({ _tag: "Gap", topic, group, consumer: this.consumer, gap })
+  }
+
+  get start(): Effect.Effect<void, TransportError> {
+    return Effect.gen({ self: this }, function* () {
+      yield* Effect.mapError(this.#beat, this.failureOf)
+      this.#beating = yield* Effect.forkDetach(this.#beats)
+    })
+  }
+
+  get stop(): Effect.Effect<void> {
+    return Effect.gen({ self: this }, function* () {
+      if (this.#beating !== undefined) yield* Fiber.interrupt(this.#beating)
+      const { group, topic } = this.#options.subscription
+      const mine = this.#options.keys.group(group)
+      const lost = this.#inbox.leave()
+      if (lost > 0)
+        yield* Effect.logWarning("a subscriber leaves, and messages that it had are lost", { topic, group, lost })
+      yield* Effect.ignore(
+        this.#options.commands.eval(Scripts.leave, [mine.consumers, mine.state], [this.consumer], {
+          deadline: farewell
+        })
+      )
+    })
+  }
+
+  readonly #beats: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
+    while (true) {
+      yield* Effect.sleep(this.#options.pollMillis * (yield* Random.nextBetween(0.75, 1)))
+      const result = yield* Effect.result(this.#beat)
+      if (Result.isFailure(result) && result.failure.permanent) this.#inbox.fail(this.failureOf(result.failure))
+    }
+  })
+
+  readonly #beat: Effect.Effect<void, Reason> = Effect.gen({ self: this }, function* () {
+    const { clock, keys, lifecycle, opened, pollMillis, subscription } = this.#options
+    const { group, topic } = subscription
+    const mine = keys.group(group)
+    const due = this.#inbox.nextDue
+    const [, isNew, paused] = yield* this.#evaluate<[string, 0 | 1, 0 | 1]>(
+      Scripts.beat,
+      [keys.meta, keys.groups, mine.consumers, mine.state, mine.dead],
+      [
+        Scripts.pattern,
+        wire,
+        group,
+        this.consumer,
+        pollMillis * livesFor,
+        this.#inbox.pending,
+        this.#inbox.waiting,
+        due === undefined ? -1 : Math.max(0, due - clock.currentTimeMillisUnsafe())
+      ]
+    )
+    if (!this.#open || isNew === 1) {
+      this.#open = true
+      yield* opened
+    }
+    if ((paused === 1) === this.#paused) return
+    this.#paused = this.#inbox.paused = paused === 1
+    yield* lifecycle.report({ _tag: this.#paused ? "ConsumerPaused" : "ConsumerResumed", topic, group })
+  })
+
+  #bury(letters: NonEmptyReadonlyArray<readonly [Copy, DeadLetter]>): Effect.Effect<void, TransportError> {
+    const { deadLetters, keys, lifecycle, subscription } = this.#options
+    const { group, topic } = subscription
+    const mine = keys.group(group)
+    const [first] = letters[0]
+    // The same ones again: nobody knows whether they were stored.
+    if (first.burial === 0) first.burial = ++this.#burials
+    const args: Array<string | number | Uint8Array> = [
+      this.consumer,
+      deadLetters.maxCount,
+      deadLetters.maxAgeMillis,
+      first.burial,
+      rememberMillis
+    ]
+    for (const [copy, { cause, reason }] of letters) {
+      const fields = fieldsOf(copy)
+      const { attempt, fence, id, publishedAt } = copy
+      args.push(reason, cause, attempt, fence, id, publishedAt, copy.topic, fields.length, ...fields)
+    }
+    return this.#evaluate<[string, number]>(
+      Scripts.bury,
+      [mine.dead, mine.state, keys.publisher(this.consumer)],
+      args
+    ).pipe(
+      Effect.mapError((reason) => new TransportError({ operation: "settle", topic, reason })),
+      Effect.flatMap(([, count]) =>
+        count > 0 ? lifecycle.report({ _tag: "DeadLettersDropped", topic, group, count }) : Effect.void
+      )
+    )
+  }
+
+  #evaluate<A extends ReadonlyArray<unknown>>(
+    script: (typeof Scripts)["beat"],
+    keys: ReadonlyArray<string>,
+    args: ReadonlyArray<string | number | Uint8Array>
+  ): Effect.Effect<A, Reason> {
+    const { commands, subscription } = this.#options
+    return evaluate<A>(commands, { topic: subscription.topic, pattern: Scripts.pattern }, script, keys, args)
+  }
+
+  #nextId(): string {
+    return `${this.consumer}-${++this.#unnamed}`
+  }
+
+  #topicOf(channel: string): string {
+    if (this.#isGlob && channel !== this.#channel) {
+      this.#channel = channel
+      this.#topic = topicOf(this.#options.prefix, channel)
+    }
+    return this.#topic
+  }
+
+  #copyOf(topic: string, id: string, { at, body, fence, headers, key, version }: Envelope): Copy {
+    const { clock, subscription } = this.#options
+    const publishedAt = at ?? clock.currentTimeMillisUnsafe()
+    return new Copy(topic, subscription.group, id, body, headers, key, version, publishedAt, (fence ?? 0) + 1)
+  }
+}
+
+const fieldsOf = ({ body, headers, key, version }: Copy): Array<string | Uint8Array> => {
+  const fields: Array<string | Uint8Array> = ["payload", body]
+  if (Object.keys(headers).length > 0) fields.push("headers", JSON.stringify(headers))
+  if (key !== undefined) fields.push("key", key)
+  if (version !== 1) fields.push("v", String(version))
+  return fields
+}

@@ -1,0 +1,234 @@
+/**
+ * What a topic that stores no messages has in the store all the same: that it was opened, who listens, and the dead letters.
+ *
+ * @module
+ */
+import type { Script } from "../Script.ts"
+import { clock, deadLetters, add, drains, mismatch, reads } from "../ScriptParts.ts"
+
+/** The name of the pattern in the topic's meta key. */
+export const pattern = "pubsub"
+
+/** `open(meta)`: a reply when the topic was opened as something else; otherwise nil, and whether it was opened now. */
+const open = `
+local function open(meta)
+  local wrong = mismatch(meta, 'hash')
+  if wrong then return wrong end
+  local opened = redis.call('HMGET', meta, 'pattern', 'wire')
+  if opened[1] and (opened[1] ~= ARGV[1] or opened[2] ~= ARGV[2]) then
+    return {'CONFLICT', opened[1], opened[2] or ''}
+  end
+  if opened[1] then return nil, 0 end
+  redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2])
+  return nil, 1
+end
+`
+
+/**
+ * Publishes a batch in order: all of it or nothing.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2 | meta, channel |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1, 2 | pattern and wire version |
+ * | 3 | `PUBLISH` or `SPUBLISH` |
+ * | 4... | the messages |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, new | new = 1: the topic was opened by this |
+ * | `CONFLICT`, pattern, wire | the topic was opened as something else |
+ * | `WRONGTYPE`, key, found | |
+ */
+export const publish: Script = {
+  name: "waybill/announce",
+  lua: `${drains}${mismatch}${open}
+local wrong, new = open(KEYS[1])
+if wrong then return wrong end
+local channel, command = KEYS[2], ARGV[3]
+local call = redis.call
+for i = 4, #ARGV do call(command, channel, ARGV[i]) end
+return {'OK', new}
+`
+}
+
+/**
+ * Says that a subscriber lives, what it has in hand, and asks whether its group is paused. Forgets subscribers that have
+ * been silent for too long, some at a time.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2 | meta, groups |
+ * | 3, 4, 5 | consumers, state, dead letters |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1, 2 | pattern and wire version |
+ * | 3, 4 | group, consumer |
+ * | 5 | for how long it counts as alive, ms |
+ * | 6, 7 | how many deliveries it holds, how many wait for their next attempt |
+ * | 8 | in how many ms the first of these is due, or -1 |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, new, paused | new = 1: the topic was opened by this |
+ * | `CONFLICT`, pattern, wire | the topic was opened as something else |
+ * | `WRONGTYPE`, key, found | |
+ */
+export const beat: Script = {
+  name: "waybill/listen",
+  lua: `${drains}${mismatch}${clock}${open}
+local groups, consumers, state = KEYS[2], KEYS[3], KEYS[4]
+local wrong = mismatch(groups, 'set') or mismatch(consumers, 'zset') or mismatch(state, 'hash') or mismatch(KEYS[5], 'stream')
+local new
+if not wrong then wrong, new = open(KEYS[1]) end
+if wrong then return wrong end
+local now = clock()
+redis.call('SADD', groups, ARGV[3])
+redis.call('ZADD', consumers, now + tonumber(ARGV[5]), ARGV[4])
+local due = tonumber(ARGV[8])
+redis.call('HSET', state, 'held:' .. ARGV[4], ARGV[6] .. ' ' .. ARGV[7] .. ' '
+  .. (due < 0 and '-1' or string.format('%.0f', now + due)))
+for _, gone in ipairs(redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16)) do
+  redis.call('ZREM', consumers, gone)
+  redis.call('HDEL', state, 'held:' .. gone)
+end
+return {'OK', new, redis.call('HEXISTS', state, 'paused')}
+`
+}
+
+/**
+ * Stores dead letters. A batch that is sent again is recognised by its number.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2, 3 | dead letters, state, the last batch of this subscriber |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1 | consumer |
+ * | 2, 3 | cap of the dead letters: how many, and for how long in ms |
+ * | 4, 5 | number of the batch, and how long it is remembered, ms |
+ * | 6... | for each letter: reason, cause, attempts, fence, id, published at, topic, number of fields, and the fields |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, dropped | dead letters the cap dropped |
+ * | `WRONGTYPE`, key, found | nothing was done |
+ */
+export const bury: Script = {
+  name: "waybill/bury",
+  lua: `${drains}${mismatch}${clock}${add}
+local dead, state, last = KEYS[1], KEYS[2], KEYS[3]
+local wrong = mismatch(dead, 'stream') or mismatch(state, 'hash') or mismatch(last, 'string')
+if wrong then return wrong end
+if redis.call('GET', last) == ARGV[4] then return {'OK', 0} end
+${deadLetters}
+local i = 6
+while i <= #ARGV do
+  local count, raw = tonumber(ARGV[i + 7]), {}
+  for f = 1, count do raw[f] = ARGV[i + 7 + f] end
+  bury(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[1], raw, 1)
+  i = i + 8 + count
+end
+redis.call('SET', last, ARGV[4], 'PX', ARGV[5])
+return {'OK', keepDead(ARGV[2], tonumber(ARGV[3]), clock())}
+`
+}
+
+/**
+ * A group as its subscribers have told.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2, 3 | consumers, state, dead letters |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, lag, pending, oldest, waiting, next, dead, dropped, paused, consumers | lag and oldest are 0: nobody knows. next: when the next retry is due, -1 when none waits. consumers: name, pending, name, pending... |
+ * | `WRONGTYPE`, key, found | |
+ */
+export const describe: Script = {
+  name: "waybill/describe",
+  lua: `${reads}${mismatch}${clock}
+local consumers, state, dead = KEYS[1], KEYS[2], KEYS[3]
+local wrong = mismatch(consumers, 'zset') or mismatch(state, 'hash') or mismatch(dead, 'stream')
+if wrong then return wrong end
+local pending, waiting, next, living = 0, 0, -1, {}
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', consumers, string.format('(%.0f', clock()), '+inf')) do
+  local held, waits, due = string.match(redis.call('HGET', state, 'held:' .. name) or '', '^(%d+) (%d+) (%-?%d+)$')
+  held, waits, due = tonumber(held or '0'), tonumber(waits or '0'), tonumber(due or '-1')
+  pending, waiting = pending + held, waiting + waits
+  if due >= 0 and (next < 0 or due < next) then next = due end
+  living[#living + 1] = name
+  living[#living + 1] = held
+end
+local noted = redis.call('HMGET', state, 'dropped', 'paused')
+return {'OK', 0, pending, 0, waiting, next, redis.call('XLEN', dead), tonumber(noted[1] or '0'), noted[2] and 1 or 0, living}
+`
+}
+
+/**
+ * Publishes dead letters to the subscribers of their group. One that nobody hears stays where it is.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2 | dead letters, the channel of what is sent back |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1 | `PUBLISH` or `SPUBLISH` |
+ * | 2 | what the first line of a message begins with |
+ * | 3... | their entries |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, count | how many were there and were heard |
+ * | `WRONGTYPE`, key, found | |
+ */
+export const redrive: Script = {
+  name: "waybill/redrive",
+  lua: `${drains}${mismatch}
+local dead, channel = KEYS[1], KEYS[2]
+local wrong = mismatch(dead, 'stream')
+if wrong then return wrong end
+local count = 0
+for i = 3, #ARGV do
+  local letter = redis.call('XRANGE', dead, ARGV[i], ARGV[i])[1]
+  if letter then
+    local head, message = {}, {}
+    for f = 1, #letter[2], 2 do (f <= 16 and head or message)[letter[2][f]] = letter[2][f + 1] end
+    if message['packed'] then
+      local raw = cmsgpack.unpack(message['packed'])
+      for f = 1, #raw, 2 do message[raw[f]] = raw[f + 1] end
+    end
+    local line = '{"id":' .. cjson.encode(head['id'] or ARGV[i]) .. ',"fence":' .. (tonumber(head['fence']) or 0)
+    if string.find(head['at'] or '', '^%d+$') then line = line .. ',"at":' .. head['at'] end
+    if head['origin'] then line = line .. ',"topic":' .. cjson.encode(head['origin']) end
+    if message['key'] then line = line .. ',"key":' .. cjson.encode(message['key']) end
+    if string.find(message['v'] or '', '^%d+$') then line = line .. ',"v":' .. message['v'] end
+    if string.find(message['headers'] or '', '^{') then line = line .. ',"headers":' .. message['headers'] end
+    if redis.call(ARGV[1], channel, ARGV[2] .. line .. '}\\n' .. (message['payload'] or '')) > 0 then
+      redis.call('XDEL', dead, ARGV[i])
+      count = count + 1
+    end
+  end
+end
+return {'OK', count}
+`
+}
+
+/** Nothing is left to say of a subscriber that leaves. KEYS: consumers, state. ARGV: consumer. Replies `OK`. */
+export const leave: Script = {
+  name: "waybill/hang-up",
+  lua: `${drains}${mismatch}
+local wrong = mismatch(KEYS[1], 'zset') or mismatch(KEYS[2], 'hash')
+if wrong then return wrong end
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('HDEL', KEYS[2], 'held:' .. ARGV[1])
+return {'OK'}
+`
+}

@@ -1,0 +1,15 @@
+import { TransportSuite } from "@waybill/testing"
+import { MemoryPubSub } from "waybill/memory"
+
+TransportSuite.run("MemoryPubSub", {
+  layer: MemoryPubSub.layer(),
+  time: "test",
+  features: {
+    sharing: false,
+    history: false,
+    deduplication: false,
+    delay: false,
+    redelivery: false,
+    trimming: false
+  }
+})
