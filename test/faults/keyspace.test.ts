@@ -237,7 +237,7 @@ describe("subscribers in bad weather", () => {
     )
   )
 
-  it.live.each(["FLUSHALL", "meta", "groups", "group:g:consumers", "group:g:position"])(
+  it.live.each(["FLUSHALL", "meta", "numbers", "groups", "group:g:consumers", "group:g:position"])(
     "E17 %s is lost while somebody waits: the work goes on",
     (lost) =>
       play(

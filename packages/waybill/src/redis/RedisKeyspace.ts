@@ -105,7 +105,7 @@ export const layer = (
           const keys = keysOf(topic)
           return {
             script: publish,
-            keys: (publisher) => [keys.meta, keys.publisher(publisher), keys.delayed, keys.delayedBodies],
+            keys: (publisher) => [keys.meta, keys.publisher(publisher), keys.delayed, keys.delayedBodies, keys.numbers],
             seen: keys.seen,
             setting: ttlMillis
           }

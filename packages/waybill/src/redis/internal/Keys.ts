@@ -42,6 +42,8 @@ export const topicOf = (prefix: string, channel: string): string => {
 export interface TopicKeys {
   /** Stream: the messages, one entry each. */
   readonly stream: string
+  /** String: which messages there were, where a message is a key: they are numbered. */
+  readonly numbers: string
   /** What the keys of messages begin with, where a message is a key. */
   readonly messages: string
   /** String: which version of a key that others wrote was taken in. Expires with it. */
@@ -118,6 +120,7 @@ export const topicKeys = (prefix: string, topic: string): TopicKeys => {
   const base = baseOf(prefix, topic)
   return {
     stream: `${base}:stream`,
+    numbers: `${base}:numbers`,
     messages: `${base}:message:`,
     adopted: (name) => `${base}:adopted:${name}`,
     probe: (probe) => `${base}:probe:${probe}`,

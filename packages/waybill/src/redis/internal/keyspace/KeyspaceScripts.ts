@@ -21,7 +21,8 @@ export const pattern = "keyspace"
  * | 1 | meta |
  * | 2 | publisher: the number of its last batch and the answer to it |
  * | 3, 4 | delayed, and their bodies |
- * | 5... | for each message with an id: the marker that it was stored |
+ * | 5 | numbers |
+ * | 6... | for each message with an id: the marker that it was stored |
  *
  * | ARGV | |
  * |---|---|
@@ -38,9 +39,9 @@ export const pattern = "keyspace"
 export const publish: Script = {
   name: "waybill/keyspace-publish",
   lua: `${writes}${mismatch}${clock}${may}
-local meta, publisher, delayed, bodies = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local meta, publisher, delayed, bodies, counters = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local shapes, ttl = ARGV[7], ARGV[6]
-local wrong = mismatch(meta, 'hash') or mismatch(publisher, 'string')
+local wrong = mismatch(meta, 'hash') or mismatch(publisher, 'string') or mismatch(counters, 'string')
   or string.find(shapes, '[@-o]') and (mismatch(delayed, 'zset') or mismatch(bodies, 'hash'))
 if wrong then return wrong end
 local opened = redis.call('HMGET', meta, 'pattern', 'wire')
@@ -55,10 +56,10 @@ if before ~= '' then
   end
   if tonumber(number) > tonumber(ARGV[3]) then return {'STALE'} end
 end
-may('SET', string.sub(meta, 1, -5) .. 'message:n', '', 'PX', 1)
-may('EXISTS', string.sub(meta, 1, -5) .. 'message:n')
-may('HSET', meta, 'pattern', '')
 ${numbers}
+may('SET', message, '', 'PX', 1)
+may('EXISTS', message)
+may('HSET', meta, 'pattern', '')
 load()
 if not opened[1] then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
 
@@ -69,7 +70,7 @@ local at = digits(now)
 -- The record of a message that is nothing but its payload.
 local plain = string.char(${48 + part.at}) .. #at .. ',\\n' .. at
 local answers = {}
-local arg, mark, stored = 8, 5, last
+local arg, mark, stored = 8, 6, last
 for i = 1, #shapes do
   local shape = byte(shapes, i) - 48
   local payload = ARGV[arg]
@@ -126,8 +127,8 @@ return {'OK', answer, opened[1] and 0 or 1}
  *
  * | KEYS | |
  * |---|---|
- * | 1 | meta |
- * | 2... | for each: the key, and the mark of what was taken in from it |
+ * | 1, 2 | meta, numbers |
+ * | 3... | for each: the key, and the mark of what was taken in from it |
  *
  * | ARGV | |
  * |---|---|
@@ -143,23 +144,23 @@ return {'OK', answer, opened[1] and 0 or 1}
 export const adopt: Script = {
   name: "waybill/keyspace-adopt",
   lua: `${writes}${mismatch}${clock}${may}
-local meta = KEYS[1]
-local wrong = mismatch(meta, 'hash')
-for i = 3, #KEYS, 2 do wrong = wrong or mismatch(KEYS[i], 'string') end
+local meta, counters = KEYS[1], KEYS[2]
+local wrong = mismatch(meta, 'hash') or mismatch(counters, 'string')
+for i = 4, #KEYS, 2 do wrong = wrong or mismatch(KEYS[i], 'string') end
 if wrong then return wrong end
 local opened = redis.call('HMGET', meta, 'pattern', 'wire')
 if opened[1] and (opened[1] ~= ARGV[1] or opened[2] ~= ARGV[2]) then
   return {'CONFLICT', opened[1], opened[2] or ''}
 end
-may('SET', string.sub(meta, 1, -5) .. 'message:n', '', 'PX', 1)
-may('PEXPIREAT', KEYS[2], 1)
-may('HSET', meta, 'pattern', '')
 ${numbers}${records}${envelopes}
+may('SET', message, '', 'PX', 1)
+may('PEXPIREAT', KEYS[3], 1)
+may('HSET', meta, 'pattern', '')
 load()
 local now = clock()
 local at = digits(now)
 local stored = last
-for i = 2, #KEYS, 2 do
+for i = 3, #KEYS, 2 do
   -- What is no string is no message, and what is gone was one for too short a time.
   local value = redis.call('TYPE', KEYS[i]).ok == 'string' and redis.call('GET', KEYS[i])
   if value then

@@ -4,7 +4,7 @@
  *
  * | KEYS | |
  * |---|---|
- * | 1 | meta |
+ * | 1 | numbers |
  * | 2, 3 | delayed, and their bodies |
  * | 4 | position of the group: `cursor`, the number up to which it was given messages; `born`, the last number when it came to be |
  * | 5 | records that came back from the dead letters of the group |
@@ -17,7 +17,7 @@ import { pattern } from "./KeyspaceScripts.ts"
 import { numbers } from "./Numbers.ts"
 
 export const keysOf = (keys: TopicKeys, group: GroupKeys): ReadonlyArray<string> => [
-  keys.meta,
+  keys.numbers,
   keys.delayed,
   keys.delayedBodies,
   group.position,
@@ -28,7 +28,7 @@ export const keysOf = (keys: TopicKeys, group: GroupKeys): ReadonlyArray<string>
 const lua = `
 local foreign, open, fresh, read, forget, restore, promote, backlog, peek, outlook
 do
-local meta, delayed, bodies, position, restored = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local counters, delayed, bodies, position, restored = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 ${numbers}
 -- The records that were looked up to find out whether they are there.
 local taken = {}
@@ -37,7 +37,7 @@ local function cursor()
   return math.max(first - 1, math.min(last, tonumber(redis.call('HGET', position, 'cursor')) or 0))
 end
 function foreign()
-  return mismatch(meta, 'hash') or mismatch(delayed, 'zset') or mismatch(bodies, 'hash')
+  return mismatch(counters, 'string') or mismatch(delayed, 'zset') or mismatch(bodies, 'hash')
     or mismatch(position, 'hash') or mismatch(restored, 'hash')
 end
 function open(group, start, known)

@@ -50,8 +50,8 @@ const scanShare = 0.1
 
 const set = Buffer.from("set")
 
-/** The names of our own messages. Anything else under the topic was written by somebody else. */
-const ours = /^n\d{16}$/
+/** What the names of our own messages begin with. Any other was given by somebody else. */
+const ours = "#"
 
 /** Takes a text literally in a glob pattern of the server. */
 const literally = (text: string): string => text.replaceAll(/[*?[\]\\^]/g, "\\$&")
@@ -86,14 +86,13 @@ export class Listener {
     const { keys, notifications, redis, subscriber } = this.#options
     if (notifications !== "poll") {
       const db = yield* redis.commands.run("ping", (client) => client.ping().then(() => client.options.db ?? 0))
+      // One event for a batch of ours, and one for each key of others.
       const channel = channelOf(db, keys.messages)
-      yield* subscriber.subscribe("pattern", `${literally(channel)}*`, {
+      yield* subscriber.subscribe("pattern", `${literally(channel)}[^${ours}]*`, {
         message: (event, on) => {
           // SET with an expiry is two events, and the end of the expiry a third.
           if (!event.equals(set)) return
-          const name = on.slice(channel.length)
-          if (ours.test(name)) return this.#wake(0)
-          this.#written.add(name)
+          this.#written.add(on.slice(channel.length))
           this.#work.openUnsafe()
         },
         interrupted: () => {
@@ -104,16 +103,29 @@ export class Listener {
         },
         refused: (reason) => this.#fail(reason)
       })
+      yield* subscriber.subscribe(
+        "channel",
+        channelOf(db, keys.numbers),
+        this.#hears(() => 0)
+      )
       yield* this.#check
     }
-    yield* subscriber.subscribe("channel", keys.wake, {
-      message: (millis) => this.#wake(Number(String(millis)) || 0),
-      interrupted: () => this.#wake(0),
-      refused: (reason) => this.#fail(reason)
-    })
+    yield* subscriber.subscribe(
+      "channel",
+      keys.wake,
+      this.#hears((millis) => Number(String(millis)) || 0)
+    )
     if (this.#scan) this.#work.openUnsafe()
     yield* Effect.forkScoped(this.#run)
   })
+
+  #hears(millisOf: (message: Buffer) => number) {
+    return {
+      message: (message: Buffer) => this.#wake(millisOf(message)),
+      interrupted: () => this.#wake(0),
+      refused: (reason: Reason) => this.#fail(reason)
+    }
+  }
 
   #wake(millis: number): void {
     for (const hearer of this.#hearers) hearer.wake(millis)
@@ -170,7 +182,7 @@ export class Listener {
             redis.commands,
             { topic, pattern },
             adopt,
-            [keys.meta, ...names.flatMap((name) => [keys.messages + name, keys.adopted(name)])],
+            [keys.meta, keys.numbers, ...names.flatMap((name) => [keys.messages + name, keys.adopted(name)])],
             [pattern, wire, ttlMillis]
           ),
           () => Effect.sync(() => names.forEach((name) => this.#written.add(name)))
@@ -189,7 +201,7 @@ export class Listener {
       )
       for (const key of found) {
         const name = key.slice(keys.messages.length)
-        if (!ours.test(name)) this.#written.add(name)
+        if (!name.startsWith(ours)) this.#written.add(name)
       }
       yield* this.#adopt()
       cursor = next

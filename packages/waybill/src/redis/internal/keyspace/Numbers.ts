@@ -6,11 +6,12 @@
  */
 
 /**
- * Lua, for a script with the local `meta`. `load()` comes first, when it is known that nothing foreign lies there; then
- * `add(record, ttl)` stores the next message, and `note()` keeps the numbers, once, after the last. `name(number)` is the key of a
+ * Lua, for a script with the local `counters`, the key of the numbers. `load()` comes first, when it is known that nothing foreign lies there; then
+ * `add(record, ttl)` stores the next message, and `note()` keeps the numbers, once, after the last: the
+ * server announces that they changed, which is what wakes those who wait, once for a batch. `name(number)` is the key of a
  * message, `digits(number)` the number as text.
  *
- * `base` is where the numbers began: the clock, in microseconds. Should the meta key be lost, they begin again above every
+ * `base` is where the numbers began: the clock, in microseconds. Should the key be lost, they begin again above every
  * number that was ever given, and no group waits for what came before.
  *
  * `first` is the lowest number whose message may be there. Each call moves it on over what has expired, faster than numbers
@@ -19,15 +20,15 @@
  * The keys of messages cannot be among KEYS: the script itself finds their numbers. They lie under the same hash tag.
  */
 export const numbers = `
-local message = string.sub(meta, 1, -5) .. 'message:n'
+local message = string.gsub(counters, 'numbers$', 'message:#')
 local function digits(number) return string.format('%.0f', number) end
 local function name(number) return message .. digits(number) end
 local base, first, last
 local function load()
   if base then return end
-  local found = redis.call('HMGET', meta, 'base', 'first', 'last')
-  base, first, last = tonumber(found[1]), tonumber(found[2]), tonumber(found[3])
-  if not (base and first and last) then
+  local b, f, l = string.match(redis.call('GET', counters) or '', '^(%d+) (%d+) (%d+)$')
+  base, first, last = tonumber(b), tonumber(f), tonumber(l)
+  if not base then
     local t = redis.call('TIME')
     base = t[1] * 1000000 + t[2]
     first, last = base + 1, base
@@ -56,6 +57,6 @@ local function gone(from, most)
 end
 local function note()
   first = first + gone(first, 2000)
-  redis.call('HSET', meta, 'base', digits(base), 'first', digits(first), 'last', digits(last))
+  redis.call('SET', counters, digits(base) .. ' ' .. digits(first) .. ' ' .. digits(last))
 end
 `
