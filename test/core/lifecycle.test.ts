@@ -57,6 +57,29 @@ describe("Lifecycle", () => {
     })
   )
 
+  it.effect("a listener that throws is logged once, and neither those who emit nor other listeners notice", () =>
+    Effect.gen(function* () {
+      const { lines, provide } = yield* logging
+      yield* Effect.gen(function* () {
+        const lifecycle = new Lifecycle.Lifecycle()
+        const heard: Array<Lifecycle.Event> = []
+        yield* lifecycle.listen(() => {
+          throw new Error("a listener's bug")
+        })
+        yield* lifecycle.listen((event) => heard.push(event))
+        lifecycle.emit(paused("a"))
+        lifecycle.emit(paused("b"))
+        assert.deepStrictEqual(heard, [paused("a"), paused("b")])
+        yield* quiet()
+      }).pipe(Effect.scoped, provide)
+      assert.deepStrictEqual(
+        lines.map(([level]) => level),
+        ["Error"]
+      )
+      assert.include(lines[0]?.[1], "has thrown on ConsumerPaused")
+    })
+  )
+
   it.effect("a listener may end itself, and others may come, while an event goes round", () =>
     Effect.gen(function* () {
       const lifecycle = new Lifecycle.Lifecycle()

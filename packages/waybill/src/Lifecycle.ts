@@ -4,6 +4,8 @@
  *
  * @module
  */
+import * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
@@ -116,7 +118,7 @@ export class Lifecycle {
     })
   }
 
-  /** Calls `listener` for every event until the scope closes. It runs inside the emitting fiber: it must be quick and not throw. */
+  /** Calls `listener` for every event until the scope closes. It runs inside the emitting fiber: it must be quick. What it throws is logged once. */
   listen(listener: Listener): Effect.Effect<void, never, Scope.Scope> {
     return attach(this.#listeners, listener)
   }
@@ -146,10 +148,21 @@ export class Lifecycle {
   }
 }
 
+/** A listener that throws must not end the fiber that works: the first time is logged, where the listener came from. */
 const attach = (listeners: Set<Listener>, listener: Listener): Effect.Effect<void, never, Scope.Scope> =>
-  Effect.suspend(() => {
+  Effect.contextWith((context: Context.Context<never>) => {
+    let complained = false
     // One of its own: the same function may listen in several scopes.
-    const own: Listener = (event) => listener(event)
+    const own: Listener = (event) => {
+      try {
+        listener(event)
+      } catch (defect) {
+        if (complained) return
+        complained = true
+        const log = Effect.logError(`A listener of lifecycle events has thrown on ${event._tag}`, Cause.die(defect))
+        Effect.runForkWith(context)(log)
+      }
+    }
     return Effect.acquireRelease(
       Effect.sync(() => {
         listeners.add(own)
