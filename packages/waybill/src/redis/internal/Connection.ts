@@ -17,7 +17,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { Redis, type RedisOptions } from "ioredis"
 import { Disconnected, type Reason, Rejected } from "../../Transport.ts"
-import { commandsOf, firstDenied, type Script, sha1 } from "./Script.ts"
+import { commandsOf, firstDenied, type Script, sent } from "./Script.ts"
 import { classify, isDeniedInScript, isForeign } from "./ServerError.ts"
 
 /** One connection to the server, or the wait for the next one. */
@@ -568,10 +568,9 @@ const evaluate = (
     }
     throw error
   }
-  return call("EVALSHA", sha1(script)).catch((error: unknown) =>
-    error instanceof Error && error.message.startsWith("NOSCRIPT")
-      ? call("EVAL", script.lua).catch(explain)
-      : explain(error)
+  const { sha1, text } = sent(script)
+  return call("EVALSHA", sha1).catch((error: unknown) =>
+    error instanceof Error && error.message.startsWith("NOSCRIPT") ? call("EVAL", text).catch(explain) : explain(error)
   )
 }
 

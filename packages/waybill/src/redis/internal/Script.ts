@@ -10,16 +10,51 @@ export interface Script {
   readonly lua: string
 }
 
-const digests = new WeakMap<Script, string>()
+/** What is sent to the server, and the name under which the server caches it. */
+export interface Sent {
+  readonly text: string
+  readonly sha1: string
+}
 
-/** The name under which the server caches the script; computed once a script. */
-export const sha1 = (script: Script): string => {
-  let digest = digests.get(script)
-  if (digest === undefined) {
-    digest = createHash("sha1").update(script.lua).digest("hex")
-    digests.set(script, digest)
+const sents = new WeakMap<Script, Sent>()
+
+/** Computed once a script. */
+export const sent = (script: Script): Sent => {
+  let found = sents.get(script)
+  if (found === undefined) {
+    const text = guarded(script.lua)
+    found = { text, sha1: createHash("sha1").update(text).digest("hex") }
+    sents.set(script, found)
   }
-  return digest
+  return found
+}
+
+/**
+ * A script that writes asks for all its permissions before it does anything: one that is refused in the middle has
+ * written already, and nothing takes that back. Servers that cannot tell let it pass. What a script does with `pcall` it can
+ * do without.
+ */
+const guarded = (lua: string): string => {
+  const [header = "", ...rest] = lua.split("\n")
+  if (!header.startsWith("#!lua") || header.includes("no-writes")) return lua
+  const commands = new Set(
+    [...lua.matchAll(/\b(?:call|ask)\('([A-Z]+)'(?:, '([A-Z]+)')?/g)].map(([, command, sub]) =>
+      sub === undefined ? `'${command}'` : `'${command}', '${sub}'`
+    )
+  )
+  const checks = [...commands].map((command) => `  need(${command}, KEYS[1])`)
+  return [
+    header,
+    "if redis.acl_check_cmd then",
+    "  local function need(...)",
+    "    if redis.acl_check_cmd(...) then return end",
+    "    local command = string.lower(select('#', ...) > 2 and (...) .. '|' .. select(2, ...) or (...))",
+    '    error({err = "NOPERM this user has no permissions to run the \'" .. command .. "\' command"})',
+    "  end",
+    ...checks,
+    "end",
+    ...rest
+  ].join("\n")
 }
 
 /**

@@ -88,6 +88,7 @@ if not known or string.find(shapes, '[@-o]') then
   local wrong = mismatch(stream, 'stream') or mismatch(meta, 'hash') or mismatch(publisher, 'string')
     or mismatch(delayed, 'zset') or mismatch(bodies, 'hash')
   if wrong then return wrong end
+  if type(last) == 'table' then error(last) end
   local opened = redis.call('HMGET', meta, 'pattern', 'wire')
   known = opened[1]
   if known and (opened[1] ~= ARGV[1] or opened[2] ~= ARGV[2]) then
