@@ -4,8 +4,8 @@
 import { History } from "@waybill/testing"
 import { Context, Data, Effect, Exit, Fiber, Layer, Scope } from "effect"
 import { Consumer, type Lifecycle, Transport } from "waybill"
-import { IoRedis, RedisStreams } from "waybill/redis"
 import { consumer, type Terms } from "./Jobs.ts"
+import * as Pattern from "./Pattern.ts"
 
 export class Missed extends Data.TaggedError("Missed")<{ readonly message: string }> {}
 
@@ -24,14 +24,15 @@ export interface Member {
   readonly fails: Effect.Effect<Transport.TransportError, Missed>
 }
 
-/** The library on its own connections to a server. */
-export const streams = (url: string, connectionName = "test") =>
-  RedisStreams.layer().pipe(Layer.provideMerge(IoRedis.layer({ url, connectionName })))
-
 /** Joins the group over `url`, and leaves it with the scope. */
-export const join = Effect.fnUntraced(function* (name: string, url: string, terms: Terms = {}) {
+export const join = Effect.fnUntraced(function* (
+  name: string,
+  url: string,
+  terms: Terms = {},
+  pattern: Pattern.Name = "streams"
+) {
   const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
-  const context = yield* Effect.provideService(Layer.build(streams(url, name)), Scope.Scope, scope)
+  const context = yield* Effect.provideService(Layer.build(Pattern.on(pattern, url, name)), Scope.Scope, scope)
   const transport = Context.get(context, Transport.Transport)
   const recorder = History.inMemory(name)
   const counts = new Map<string, number>()

@@ -10,3 +10,10 @@ export interface NaiveOrders {
   /** The process kills itself between the two round trips of this retry, counted from 1. */
   readonly dieInRetry?: number
 }
+
+export const list = "naive:list"
+
+export interface NaiveListOrders {
+  readonly url: string
+  readonly mode: "pop" | "lremFinally"
+}

@@ -6,6 +6,7 @@ import { RedisServer } from "@waybill/testing"
 import { Effect, Layer, Logger, type Scope } from "effect"
 import type { Terms } from "./Jobs.ts"
 import * as Member from "./Member.ts"
+import * as Pattern from "./Pattern.ts"
 import { client, disconnected, judge, publish, settled } from "./Verdict.ts"
 import type { WaybillOrders } from "./waybill-worker.ts"
 import * as WorkerProcess from "./WorkerProcess.ts"
@@ -13,15 +14,21 @@ import * as WorkerProcess from "./WorkerProcess.ts"
 /** The library's log would hide what the tests print, and the workers have one of their own. */
 const Silent = Logger.layer([])
 
-const layer = (options?: RedisServer.Options) =>
+const layer = ({ pattern = "streams", ...options }: Options = {}) =>
   Layer.mergeAll(
-    Layer.unwrap(Effect.map(RedisServer.RedisServer, (server) => Member.streams(server.url))),
+    Layer.unwrap(Effect.map(RedisServer.RedisServer, (server) => Pattern.on(pattern, server.url))),
+    Pattern.layer(pattern),
     WorkerProcess.layer
   ).pipe(Layer.provideMerge(RedisServer.layer(options)), Layer.provideMerge(Silent))
 
+export interface Options extends RedisServer.Options {
+  /** Streams by default. */
+  readonly pattern?: Pattern.Name
+}
+
 /** Runs a test on a scene of its own. What the test has opened is closed before the server is. */
 export const play =
-  (options?: RedisServer.Options) =>
+  (options?: Options) =>
   <A, E>(test: Effect.Effect<A, E, Layer.Success<ReturnType<typeof layer>> | Scope.Scope>) =>
     test.pipe(Effect.scoped, Effect.provide(layer(options)))
 
@@ -30,8 +37,10 @@ export const make = Effect.gen(function* () {
   const server = yield* RedisServer.RedisServer
   const crew = yield* WorkerProcess.Crew
   const redis = yield* client(server.url)
+  const pattern = yield* Pattern.Pattern
   const members: Array<Member.Member> = []
   return {
+    pattern,
     server,
     redis,
     crew,
@@ -40,15 +49,16 @@ export const make = Effect.gen(function* () {
     hire: ({
       through,
       ...orders
-    }: Omit<WaybillOrders, "url"> & { readonly every?: number; readonly through?: number } = {}) =>
+    }: Omit<WaybillOrders, "url" | "pattern"> & { readonly every?: number; readonly through?: number } = {}) =>
       crew.hire("waybill-worker.ts", {
         ...orders,
+        pattern: pattern.name,
         url: through === undefined ? server.url : `redis://127.0.0.1:${through}`
       }),
     /** Consumers in this process; `url` is the server's, or that of a proxy in front of it. */
     join: (url: string, terms?: Terms) =>
       Effect.gen(function* () {
-        const member = yield* Member.join(`member-${members.length + 1}`, url, terms)
+        const member = yield* Member.join(`member-${members.length + 1}`, url, terms, pattern.name)
         members.push(member)
         yield* member.happens("ConsumerStarted")
         return member

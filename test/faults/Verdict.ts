@@ -8,6 +8,9 @@ import { Data, Effect, Option, Random, Schedule, type Scope } from "effect"
 import { Redis } from "ioredis"
 import { Inspector, Producer } from "waybill"
 import { group, Job } from "./Jobs.ts"
+import { ask, Pattern } from "./Pattern.ts"
+
+export { ask, streamKeys as keys } from "./Pattern.ts"
 
 export class NotSettled extends Data.TaggedError("NotSettled")<{ readonly message: string }> {}
 
@@ -22,93 +25,17 @@ export const client = (url: string): Effect.Effect<Redis, never, Scope.Scope> =>
     (redis) => Effect.sync(() => redis.disconnect())
   )
 
-/** Runs commands of that client; a failure is a defect of the test. */
-export const ask = <A>(f: () => Promise<A>): Effect.Effect<A> => Effect.promise(f)
-
-const tag = `{waybill:${Job.name}}`
-
-/** What docs/wire-format.md calls the keys of a topic and of a group. */
-export const keys = {
-  stream: `${tag}:stream`,
-  meta: `${tag}:meta`,
-  delayed: `${tag}:delayed`,
-  delayedBodies: `${tag}:delayed-bodies`,
-  groups: `${tag}:groups`,
-  retry: `${tag}:group:${group}:retry`,
-  waiting: `${tag}:group:${group}:waiting`,
-  waitingBodies: `${tag}:group:${group}:waiting-bodies`,
-  dead: `${tag}:group:${group}:dead`,
-  consumers: `${tag}:group:${group}:consumers`,
-  released: `${tag}:group:${group}:released`,
-  state: `${tag}:group:${group}:state`
-}
-
-/** Message ids by place. In waiting bodies the id comes first; everywhere else it is a field, or the entry's own. */
-const lookup = `
-local stream, retry, group = KEYS[1], KEYS[2], ARGV[1]
-local function idOf(entry, fields)
-  for i = 1, #fields, 2 do if fields[i] == 'id' then return fields[i + 1] end end
-  return entry
-end
-local undelivered, pending, waiting, dead = {}, {}, {}, {}
-local function look(key, later)
-  local groups = redis.pcall('XINFO', 'GROUPS', key)
-  local after
-  if not groups.err then
-    for _, g in ipairs(groups) do if g[2] == group then after = g[8] end end
-  end
-  for _, e in ipairs(redis.call('XRANGE', key, after and '(' .. after or '-', '+')) do later[#later + 1] = idOf(e[1], e[2]) end
-  if not after then return end
-  for _, p in ipairs(redis.call('XPENDING', key, group, '-', '+', 1000000)) do
-    local there = redis.call('XRANGE', key, p[1], p[1])[1]
-    pending[#pending + 1] = there and idOf(p[1], there[2]) or p[1]
-  end
-end
-look(stream, undelivered)
-look(retry, waiting)
-for _, body in ipairs(redis.call('HVALS', KEYS[3])) do undelivered[#undelivered + 1] = idOf('delayed', cmsgpack.unpack(body)) end
-for _, body in ipairs(redis.call('HVALS', KEYS[4])) do waiting[#waiting + 1] = cmsgpack.unpack(body)[1] end
-for _, e in ipairs(redis.call('XRANGE', KEYS[5], '-', '+')) do dead[#dead + 1] = idOf(e[1], e[2]) end
-return {undelivered, pending, waiting, dead}
-`
-
-export const remains = (redis: Redis): Effect.Effect<History.Remains> =>
-  Effect.map(
-    ask(() => redis.eval(lookup, 5, keys.stream, keys.retry, keys.delayedBodies, keys.waitingBodies, keys.dead, group)),
-    (found) => {
-      const [undelivered, pending, waiting, deadLetters] = found as [string[], string[], string[], string[]]
-      return { group, undelivered, pending, waiting, deadLetters }
-    }
-  )
-
-/** Nothing undelivered, pending or waiting: 1. */
-const idle = `
-for i = 1, 2 do
-  local groups = redis.pcall('XINFO', 'GROUPS', KEYS[i])
-  if groups.err then return 0 end
-  local last
-  local info = redis.call('XINFO', 'STREAM', KEYS[i])
-  for j = 1, #info, 2 do if info[j] == 'last-generated-id' then last = info[j + 1] end end
-  local found = 0
-  for _, g in ipairs(groups) do
-    if g[2] == ARGV[1] then
-      found = 1
-      if g[6] > 0 or g[8] ~= last then return 0 end
-    end
-  end
-  if found == 0 then return 0 end
-end
-return redis.call('ZCARD', KEYS[3]) + redis.call('ZCARD', KEYS[4]) == 0 and 1 or 0
-`
-
 /** Waits until the group has nothing left to do; after `within` seconds it says what is left. */
-export const settled = (redis: Redis, within = 15): Effect.Effect<void, NotSettled> =>
-  ask(() => redis.eval(idle, 4, keys.stream, keys.retry, keys.delayed, keys.waiting, group)).pipe(
-    Effect.repeat({ until: (answer) => answer === 1, schedule: Schedule.spaced("50 millis") }),
+export const settled = (redis: Redis, within = 15): Effect.Effect<void, NotSettled, Pattern> =>
+  Pattern.use((pattern) => pattern.idle(redis)).pipe(
+    Effect.repeat({ until: (idle) => idle, schedule: Schedule.spaced("50 millis") }),
     Effect.timeoutOrElse({
       duration: `${within} seconds`,
       orElse: () =>
-        Effect.flatMap(remains(redis), (rest) => Effect.fail(new NotSettled({ message: told(rest, within) })))
+        Effect.flatMap(
+          Pattern.use((pattern) => pattern.remains(redis)),
+          (rest) => Effect.fail(new NotSettled({ message: told(rest, within) }))
+        )
     }),
     Effect.asVoid
   )
@@ -144,7 +71,7 @@ export const judge = Effect.fnUntraced(function* (
   events: ReadonlyArray<History.Event>,
   promises?: History.Promises
 ) {
-  const rest = yield* remains(redis)
+  const rest = yield* (yield* Pattern).remains(redis)
   const report = History.check(events, [rest], promises)
   const text = History.render(report)
   if (report.violations.length > 0) {

@@ -52,7 +52,7 @@ export class Crew extends Context.Service<
     readonly recorder: History.Recorder
     /** Starts `test/faults/<program>` and waits until it is ready. */
     readonly hire: <O extends object>(
-      program: "waybill-worker.ts" | "naive-worker.ts",
+      program: "waybill-worker.ts" | "naive-worker.ts" | "naive-list-worker.ts",
       orders: O & { readonly url: string; readonly every?: number }
     ) => Effect.Effect<WorkerProcess, WorkerFailed, Scope.Scope>
     /** Asks all to stop, and waits until they have: then they have written down everything. */

@@ -7,36 +7,11 @@ import { FaultProxy } from "@waybill/testing"
 import { Effect, Schedule } from "effect"
 import { Producer, Transport } from "waybill"
 import { Job } from "./Jobs.ts"
-import * as Member from "./Member.ts"
+import * as Pattern from "./Pattern.ts"
 import * as Scene from "./Scene.ts"
-import { ask, keys, many, settled } from "./Verdict.ts"
+import { ask, many, settled } from "./Verdict.ts"
 
 describe("a connection", () => {
-  it.live("E10 reset before and after the server has executed a publish: stored once, with one receipt", () =>
-    Effect.gen(function* () {
-      const { crew, join, redis, server, verdict } = yield* Scene.make
-      const proxy = yield* FaultProxy.make(server.port)
-      yield* Effect.gen(function* () {
-        const ids = new Set<string>()
-        for (let i = 0; i < 20; i++) {
-          yield* i % 2 === 0 ? proxy.dropReply("EVALSHA") : proxy.resetBefore("EVALSHA")
-          // Without an id of its own: only the publisher can tell that it asks again.
-          const receipts = yield* Producer.publishAll(Job, [{ act: "work" }, { act: "work" }])
-          for (const { _tag, id } of receipts) {
-            assert.strictEqual(_tag, "Stored")
-            ids.add(id)
-            crew.recorder.record({ _tag: "Published", id })
-          }
-        }
-        assert.strictEqual(ids.size, 40)
-        assert.strictEqual(yield* ask(() => redis.xlen(keys.stream)), 40)
-      }).pipe(Effect.provide(Member.streams(proxy.url)))
-      yield* join(server.url)
-      const { report } = yield* verdict()
-      assert.deepStrictEqual(report.repetitions, [])
-    }).pipe(Scene.play())
-  )
-
   it.live.each(
     ["XREADGROUP", "XACK", "EVALSHA"].flatMap((command) => [
       { when: "before", command },
@@ -68,47 +43,6 @@ describe("a connection", () => {
       )
       assert.isAtLeast(member.happened("Disconnected"), rounds)
     }).pipe(Scene.play())
-  )
-
-  it.live(
-    "E10 cut anywhere in a request or a reply",
-    () =>
-      Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Scene.make
-        const proxy = yield* FaultProxy.make(server.port)
-        const member = yield* join(proxy.url, { concurrency: 4, prefetch: 16 })
-        for (let round = 0; round < 20; round++) {
-          crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: member.name })
-          const snapped = yield* proxy.cutAfter(37 * (round + 1), round % 2 === 0 ? "requests" : "replies")
-          yield* publish(many(`work-${round}`, 20, { act: "work", millis: 1 }))
-          yield* Effect.timeout(snapped, "10 seconds")
-          yield* settled(redis)
-        }
-        const { report } = yield* verdict()
-        assert.strictEqual(report.counts.published, 400)
-      }).pipe(Scene.play()),
-    40_000
-  )
-
-  it.live(
-    "E10 cut again before it has recovered, many times: it recovers from the last one too",
-    () =>
-      Effect.gen(function* () {
-        const { crew, join, publish, server, verdict } = yield* Scene.make
-        const proxy = yield* FaultProxy.make(server.port)
-        const member = yield* join(proxy.url, { concurrency: 4, prefetch: 16 })
-        crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: member.name })
-        yield* publish(many("work", 100, { act: "work", millis: 1 }))
-        for (let round = 0; round < 15; round++) {
-          yield* Effect.timeout(
-            yield* proxy.cutAfter(100 + 20 * round, round % 2 === 0 ? "requests" : "replies"),
-            "10 seconds"
-          )
-        }
-        const { report } = yield* verdict()
-        assert.strictEqual(report.counts.published, 100)
-      }).pipe(Scene.play()),
-    40_000
   )
 
   it.live(
@@ -218,6 +152,96 @@ describe("a connection", () => {
     }).pipe(Scene.play())
   )
 
+  it.live("no server at all: publishing fails in time with a typed error, and leaving ends in time", () =>
+    Effect.gen(function* () {
+      const { join, server } = yield* Scene.make
+      const member = yield* join(server.url, { shutdown: "1 second" })
+      yield* server.kill
+      const began = performance.now()
+      const error = yield* Effect.flip(Producer.publish(Job, { act: "work" }))
+      assert.isTrue(error instanceof Transport.TransportError && error.reason._tag === "Disconnected")
+      assert.isBelow(performance.now() - began, 7000)
+      const leaving = performance.now()
+      yield* member.leave
+      assert.isBelow(performance.now() - leaving, 11_000)
+    }).pipe(Scene.play())
+  )
+})
+
+describe.each(Pattern.patterns)("a connection, %s", (pattern) => {
+  it.live("E10 reset before and after the server has executed a publish: stored once, with one receipt", () =>
+    Effect.gen(function* () {
+      const {
+        crew,
+        join,
+        pattern: { depth },
+        redis,
+        server,
+        verdict
+      } = yield* Scene.make
+      const proxy = yield* FaultProxy.make(server.port)
+      yield* Effect.gen(function* () {
+        const ids = new Set<string>()
+        for (let i = 0; i < 20; i++) {
+          yield* i % 2 === 0 ? proxy.dropReply("EVALSHA") : proxy.resetBefore("EVALSHA")
+          // Without an id of its own: only the publisher can tell that it asks again.
+          const receipts = yield* Producer.publishAll(Job, [{ act: "work" }, { act: "work" }])
+          for (const { _tag, id } of receipts) {
+            assert.strictEqual(_tag, "Stored")
+            ids.add(id)
+            crew.recorder.record({ _tag: "Published", id })
+          }
+        }
+        assert.strictEqual(ids.size, 40)
+        assert.strictEqual(yield* depth(redis), 40)
+      }).pipe(Effect.provide(Pattern.on(pattern, proxy.url)))
+      yield* join(server.url)
+      const { report } = yield* verdict()
+      assert.deepStrictEqual(report.repetitions, [])
+    }).pipe(Scene.play({ pattern }))
+  )
+
+  it.live(
+    "E10 cut anywhere in a request or a reply",
+    () =>
+      Effect.gen(function* () {
+        const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+        const proxy = yield* FaultProxy.make(server.port)
+        const member = yield* join(proxy.url, { concurrency: 4, prefetch: 16 })
+        for (let round = 0; round < 20; round++) {
+          crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: member.name })
+          const snapped = yield* proxy.cutAfter(37 * (round + 1), round % 2 === 0 ? "requests" : "replies")
+          yield* publish(many(`work-${round}`, 20, { act: "work", millis: 1 }))
+          yield* Effect.timeout(snapped, "10 seconds")
+          yield* settled(redis)
+        }
+        const { report } = yield* verdict()
+        assert.strictEqual(report.counts.published, 400)
+      }).pipe(Scene.play({ pattern })),
+    40_000
+  )
+
+  it.live(
+    "E10 cut again before it has recovered, many times: it recovers from the last one too",
+    () =>
+      Effect.gen(function* () {
+        const { crew, join, publish, server, verdict } = yield* Scene.make
+        const proxy = yield* FaultProxy.make(server.port)
+        const member = yield* join(proxy.url, { concurrency: 4, prefetch: 16 })
+        crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: member.name })
+        yield* publish(many("work", 100, { act: "work", millis: 1 }))
+        for (let round = 0; round < 15; round++) {
+          yield* Effect.timeout(
+            yield* proxy.cutAfter(100 + 20 * round, round % 2 === 0 ? "requests" : "replies"),
+            "10 seconds"
+          )
+        }
+        const { report } = yield* verdict()
+        assert.strictEqual(report.counts.published, 100)
+      }).pipe(Scene.play({ pattern })),
+    40_000
+  )
+
   it.live("E16 SCRIPT FLUSH in a loop: nobody notices", () =>
     Effect.gen(function* () {
       const { join, publish, redis, server, verdict } = yield* Scene.make
@@ -234,21 +258,6 @@ describe("a connection", () => {
       assert.strictEqual(letters.length, 20)
       assert.isTrue(report.repetitions.every(({ because }) => because === "Retry"))
       assert.strictEqual(member.happened("ConsumerFailing"), 0)
-    }).pipe(Scene.play())
-  )
-
-  it.live("no server at all: publishing fails in time with a typed error, and leaving ends in time", () =>
-    Effect.gen(function* () {
-      const { join, server } = yield* Scene.make
-      const member = yield* join(server.url, { shutdown: "1 second" })
-      yield* server.kill
-      const began = performance.now()
-      const error = yield* Effect.flip(Producer.publish(Job, { act: "work" }))
-      assert.isTrue(error instanceof Transport.TransportError && error.reason._tag === "Disconnected")
-      assert.isBelow(performance.now() - began, 7000)
-      const leaving = performance.now()
-      yield* member.leave
-      assert.isBelow(performance.now() - leaving, 11_000)
-    }).pipe(Scene.play())
+    }).pipe(Scene.play({ pattern }))
   )
 })

@@ -3,6 +3,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { patterns } from "./Pattern.ts"
 import * as Scene from "./Scene.ts"
 import { many, settled } from "./Verdict.ts"
 
@@ -10,7 +11,7 @@ const again = (verdict: {
   readonly report: { readonly repetitions: ReadonlyArray<{ readonly id: string; readonly because: string }> }
 }) => verdict.report.repetitions.map(({ because, id }) => `${id} after ${because}`).toSorted()
 
-describe("a consumer process", () => {
+describe.each(patterns)("a consumer process, %s", (pattern) => {
   it.live("E1 SIGKILL in the middle of a handler: a peer takes over after the lease, and the attempt counts", () =>
     Effect.gen(function* () {
       const { crew, hire, publish, verdict } = yield* Scene.make
@@ -25,7 +26,7 @@ describe("a consumer process", () => {
       const [, second] = (yield* crew.history).filter(({ fact }) => fact._tag === "Started" && fact.id === "hanging")
       assert.deepInclude(second, { writer: peer.name })
       assert.deepInclude(second?.fact, { attempt: 2 })
-    }).pipe(Scene.play())
+    }).pipe(Scene.play({ pattern }))
   )
 
   it.live(
@@ -43,7 +44,7 @@ describe("a consumer process", () => {
           effects.map(({ accepted }) => accepted),
           [true, true]
         )
-      }).pipe(Scene.play())
+      }).pipe(Scene.play({ pattern }))
   )
 
   it.live.each(["taken", "beforeSettling", "afterSettling"] as const)("E2 SIGKILL at the point %s", (failpoint) =>
@@ -58,7 +59,7 @@ describe("a consumer process", () => {
       // Taken and not begun: nobody can tell of a handling. Settled before the kill: nothing to do again.
       if (failpoint === "beforeSettling") assert.isAbove(report.repetitions.length, 0)
       if (failpoint === "taken") assert.strictEqual(report.repetitions.length, 0)
-    }).pipe(Scene.play())
+    }).pipe(Scene.play({ pattern }))
   )
 
   it.live(
@@ -84,7 +85,7 @@ describe("a consumer process", () => {
             writer === zombie.name && fact._tag === "Settled" && !fact.stale && fact.id === "outside"
         )
         assert.deepStrictEqual(refused, [])
-      }).pipe(Scene.play())
+      }).pipe(Scene.play({ pattern }))
   )
 
   it.live(
@@ -102,7 +103,7 @@ describe("a consumer process", () => {
         // Nobody was hurt, so every attempt is exactly the first: the checker has looked.
         assert.deepStrictEqual(report.repetitions, [])
         assert.strictEqual(report.counts.handlings, 100)
-      }).pipe(Scene.play())
+      }).pipe(Scene.play({ pattern }))
   )
 
   it.live("E4 SIGTERM with too little time: what is running is handed back, and its attempt does not count", () =>
@@ -130,7 +131,7 @@ describe("a consumer process", () => {
       yield* third.kill
       yield* hire({ concurrency: 50 })
       yield* verdict()
-    }).pipe(Scene.play())
+    }).pipe(Scene.play({ pattern }))
   )
 
   it.live("E26 poison that always fails: a dead letter when its policy ends", () =>
@@ -147,7 +148,7 @@ describe("a consumer process", () => {
         report.repetitions.map(({ because }) => because),
         ["Retry", "Retry"]
       )
-    }).pipe(Scene.play())
+    }).pipe(Scene.play({ pattern }))
   )
 
   it.live("E26 poison that kills its process: a dead letter, unseen, at the limit; what was near it survives", () =>
@@ -167,6 +168,6 @@ describe("a consumer process", () => {
         letters.map(({ attempts, id, reason }) => ({ attempts, id, reason })),
         [{ attempts: 5, id: "deadly", reason: "CrashLoop" }]
       )
-    }).pipe(Scene.play())
+    }).pipe(Scene.play({ pattern }))
   )
 })

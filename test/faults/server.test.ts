@@ -3,10 +3,11 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Random } from "effect"
+import { patterns } from "./Pattern.ts"
 import * as Scene from "./Scene.ts"
 import { many, seeded, settled } from "./Verdict.ts"
 
-describe("a server that is killed", () => {
+describe.each(patterns)("a server that is killed, %s", (pattern) => {
   it.live(
     "E5 SIGKILL with its log on disk: everything that was accepted is there, and everybody comes back",
     () =>
@@ -40,7 +41,7 @@ describe("a server that is killed", () => {
         console.log(`E5 ${text}`)
         assert.strictEqual(report.counts.published, 4000)
         for (const worker of workers) assert.isAtLeast(worker.said("Reconnected"), 3)
-      }).pipe(Scene.play({ appendonly: "always" })),
+      }).pipe(Scene.play({ pattern, appendonly: "always" })),
     60_000
   )
 
@@ -60,6 +61,6 @@ describe("a server that is killed", () => {
       console.log(`E8 ${text}`)
       const after = (yield* crew.history).filter(({ fact }) => fact._tag === "Ended" && fact.id.startsWith("after-"))
       assert.strictEqual(after.length, 100)
-    }).pipe(Scene.play())
+    }).pipe(Scene.play({ pattern }))
   )
 })

@@ -8,6 +8,7 @@ import type { Redis } from "ioredis"
 import { Producer, Topic, Transport } from "waybill"
 import { group, Job } from "./Jobs.ts"
 import * as Member from "./Member.ts"
+import * as Pattern from "./Pattern.ts"
 import * as Scene from "./Scene.ts"
 import { ask, keys, many, settled } from "./Verdict.ts"
 
@@ -64,7 +65,7 @@ describe("a store that forgets", () => {
   )
 })
 
-describe("a store that is full", () => {
+describe.each(Pattern.patterns)("a store that is full, %s", (pattern) => {
   it.live("E18 out of memory: producers are told, consumers drain it, and it recovers", () =>
     Effect.gen(function* () {
       const { crew, join, publish, redis, server, verdict } = yield* Scene.make
@@ -86,7 +87,7 @@ describe("a store that is full", () => {
       const { letters, report } = yield* verdict()
       assert.strictEqual(letters.length, 5)
       assert.strictEqual(report.counts.published, 236)
-    }).pipe(Scene.play())
+    }).pipe(Scene.play({ pattern }))
   )
 })
 
@@ -248,7 +249,7 @@ describe("a store that refuses permission", () => {
       yield* grant(redis, "-xadd")
       const error = yield* Producer.publish(Job, { act: "work" }).pipe(
         Effect.flip,
-        Effect.provide(Member.streams(urlOf(server.port)))
+        Effect.provide(Pattern.on("streams", urlOf(server.port)))
       )
       assert.deepInclude(reasonOf(error), { _tag: "NotPermitted" })
       assert.strictEqual(yield* ask(() => redis.exists(keys.stream)), 0)
@@ -328,15 +329,22 @@ describe("messages that no producer of ours would write", () => {
   )
 })
 
-describe("doubles", () => {
+describe.each(Pattern.patterns)("doubles, %s", (pattern) => {
   it.live("E27 the same id published again, one by one, together, in one batch, later: stored once, one receipt", () =>
     Effect.gen(function* () {
-      const { crew, join, redis, server, verdict } = yield* Scene.make
+      const {
+        crew,
+        join,
+        pattern: { depth },
+        redis,
+        server,
+        verdict
+      } = yield* Scene.make
       const one = (id: string, delay?: "300 millis") => Producer.publish(Job, { act: "work" }, { id, delay })
       for (const id of ["one", "together", "batch", "delayed"]) crew.recorder.record({ _tag: "Publishing", id })
 
       const first = yield* one("one")
-      const second = yield* one("one").pipe(Effect.provide(Member.streams(server.url)))
+      const second = yield* one("one").pipe(Effect.provide(Pattern.on(pattern, server.url)))
       assert.deepStrictEqual(
         [first, second],
         [
@@ -357,14 +365,16 @@ describe("doubles", () => {
         assert.strictEqual(receipts.filter(({ _tag }) => _tag === "Stored").length, 1)
         assert.strictEqual(new Set(receipts.map(({ id }) => id)).size, 1)
       }
-      assert.strictEqual(yield* ask(() => redis.xlen(keys.stream)), 3)
+      assert.strictEqual(yield* depth(redis), 3)
       for (const id of ["one", "together", "batch", "delayed"]) crew.recorder.record({ _tag: "Published", id })
       yield* join(server.url)
       const { report } = yield* verdict()
       assert.strictEqual(report.counts.handlings, 4)
-    }).pipe(Scene.play())
+    }).pipe(Scene.play({ pattern }))
   )
+})
 
+describe("doubles", () => {
   it.live("E27 the same message in the stream twice, by another hand: both come, under one id", () =>
     Effect.gen(function* () {
       const { join, redis, server } = yield* Scene.make

@@ -7,12 +7,14 @@ import { History } from "@waybill/testing"
 import { Effect, Layer, Logger } from "effect"
 import { Redis } from "ioredis"
 import { Consumer, type Lifecycle, Transport } from "waybill"
-import { IoRedis, RedisStreams } from "waybill/redis"
 import { consumer, type Terms } from "./Jobs.ts"
+import * as Pattern from "./Pattern.ts"
 import type { Orders } from "./WorkerProcess.ts"
 
 export interface WaybillOrders extends Terms {
   readonly url: string
+  /** Streams by default. */
+  readonly pattern?: Pattern.Name
   /** Where this process kills itself, the first time it gets there. */
   readonly failpoint?: "taken" | "beforeSettling" | "afterSettling"
 }
@@ -93,12 +95,7 @@ const toStderr = Logger.make(({ logLevel, message }) => void writeSync(2, `${log
 
 program.pipe(
   Effect.scoped,
-  Effect.provide(
-    Failpoints.pipe(
-      Layer.provideMerge(RedisStreams.layer()),
-      Layer.provide(IoRedis.layer({ url: orders.url, connectionName: orders.name }))
-    )
-  ),
+  Effect.provide(Failpoints.pipe(Layer.provideMerge(Pattern.on(orders.pattern ?? "streams", orders.url, orders.name)))),
   Effect.provide(Logger.layer([toStderr])),
   NodeRuntime.runMain({
     teardown: (exit, onExit) => {

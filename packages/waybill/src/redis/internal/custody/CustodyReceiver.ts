@@ -570,7 +570,17 @@ export class CustodyReceiver implements Receiver {
       [string, 0 | 1, 0 | 1, 0 | 1, number, number, ReadonlyArray<string>]
     >(
       supply.scripts.beat,
-      [keys.groups, mine.consumers, mine.state, mine.waiting, mine.returned, mine.suspects, keys.wake],
+      [
+        keys.groups,
+        mine.consumers,
+        mine.state,
+        mine.waiting,
+        mine.returned,
+        mine.suspects,
+        mine.marks,
+        mine.dead,
+        keys.wake
+      ],
       [this.#group, this.consumer, this.#leaseMillis, moveLimit, age === undefined ? "" : Math.round(age)]
     )
     if (tag === "NOGROUP") {
@@ -586,7 +596,8 @@ export class CustodyReceiver implements Receiver {
     if (backlog > 0) this.wake(0)
     if (more === 1) return true
     yield* this.#handBackUnclaimed()
-    return dead.length > 0 ? yield* this.#vacate("dead", dead) : false
+    // Whose own heartbeat had run out knows of an outage that may have met all of them: those who live get a beat to say so.
+    return alive === 1 && dead.length > 0 ? yield* this.#vacate("dead", dead) : false
   })
 
   #setPaused(paused: boolean): Effect.Effect<void> {

@@ -122,8 +122,8 @@ return {'OK', known and 1 or 0}
    * |---|---|
    * | +1 | groups |
    * | +2, +3 | consumers, state |
-   * | +4 to +6 | waiting, returned, suspects |
-   * | +7 | the channel `wake` |
+   * | +4 to +8 | waiting, returned, suspects; marks and dead letters, only to see what they are |
+   * | +9 | the channel `wake` |
    *
    * | ARGV | |
    * |---|---|
@@ -142,10 +142,11 @@ return {'OK', known and 1 or 0}
     name: name("beat"),
     lua: `${drains}${mismatch}${clock}${records}${source.lua}
 local groups, consumers, state, waiting, returned, suspects, channel =
-  ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}, ${at(5)}, ${at(6)}, ${at(7)}
+  ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}, ${at(5)}, ${at(6)}, ${at(9)}
 local consumer, limit = ARGV[2], tonumber(ARGV[4])
 local wrong = foreign() or mismatch(groups, 'set') or mismatch(consumers, 'zset') or mismatch(state, 'hash')
   or mismatch(waiting, 'zset') or mismatch(returned, 'list') or mismatch(suspects, 'list')
+  or mismatch(${at(7)}, 'hash') or mismatch(${at(8)}, 'stream')
 if wrong then return wrong end
 if redis.call('SISMEMBER', groups, ARGV[1]) == 0 then return {'NOGROUP'} end
 local now = clock()

@@ -1,0 +1,230 @@
+import { assert, describe, it } from "@effect/vitest"
+import { FaultProxy, RedisServer } from "@waybill/testing"
+import { Context, Duration, Effect, Exit, Fiber, Layer, Random, References, Scope } from "effect"
+import { Inspector, type Message, Settlement, Transport } from "waybill"
+import { IoRedis, RedisLists } from "waybill/redis"
+import { becomes, client, type Draft, outgoing } from "./Stage.ts"
+
+const servers = FaultProxy.layer.pipe(Layer.provideMerge(RedisServer.layer()))
+
+/** A queue `t` under a prefix of its own, and a plain client beside it. */
+const stage = Effect.fnUntraced(function* (options: RedisLists.Options & { readonly url?: string } = {}) {
+  const server = yield* RedisServer.RedisServer
+  const prefix = `queue${(yield* Random.nextIntBetween(0, 2 ** 40)).toString(36)}`
+  const { url = server.url, ...rest } = options
+  const context = yield* Layer.build(
+    RedisLists.layer({ prefix, ...rest }).pipe(Layer.provideMerge(IoRedis.layer({ url })))
+  ).pipe(Effect.provideService(References.MinimumLogLevel, "None"))
+  const transport = Context.get(context, Transport.Transport)
+  const redis = yield* client(server.url)
+  return {
+    transport,
+    inspector: Context.get(context, Inspector.Inspector),
+    redis,
+    key: (name: string) => `{${prefix}:t}:${name}`,
+    publish: (first: Draft | string, ...others: ReadonlyArray<Draft | string>) =>
+      transport.publish("t", [outgoing(first), ...others.map(outgoing)]),
+    join: (subscription: Partial<Transport.Subscription> = {}) =>
+      transport
+        .receive({
+          topic: "t",
+          group: "g",
+          start: "earliest",
+          lease: Duration.seconds(10),
+          maxDeliveries: 5,
+          shutdown: Duration.seconds(2),
+          ...subscription
+        })
+        .pipe(Effect.provideService(References.MinimumLogLevel, "None"))
+  }
+})
+
+const bodiesOf = (messages: ReadonlyArray<{ readonly body: Message.Body }>) => messages.map(({ body }) => String(body))
+
+const prioritised = (body: string, priority?: string): Draft => ({
+  body,
+  headers: priority === undefined ? {} : { priority }
+})
+
+describe("who is next", () => {
+  it.live.each([
+    ["fifo", ["a", "b", "c", "d", "e"]],
+    ["lifo", ["e", "d", "c", "b", "a"]],
+    ["priority", ["c", "e", "a", "d", "b"]]
+  ] as Array<["fifo" | "lifo" | "priority", Array<string>]>)("%s", ([order, expected]) =>
+    Effect.gen(function* () {
+      const { join, publish } = yield* stage({ order })
+      yield* publish(
+        prioritised("a"),
+        prioritised("b", "low"),
+        prioritised("c", "high"),
+        prioritised("d", "normal"),
+        prioritised("e", "high")
+      )
+      const receiver = yield* join()
+      assert.deepStrictEqual(bodiesOf(yield* receiver.take(10)), expected)
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live("a delayed message takes its place by priority when it is due", () =>
+    Effect.gen(function* () {
+      const { inspector, join, publish } = yield* stage({ order: "priority" })
+      const due = { _tag: "After", delay: Duration.millis(1) } as const
+      yield* publish("a", { ...prioritised("b", "high"), due })
+      yield* inspector.pause("t", "g")
+      const receiver = yield* join()
+      yield* becomes(
+        "delayed",
+        Effect.map(inspector.describe("t"), ({ delayed }) => delayed),
+        0
+      )
+      yield* inspector.resume("t", "g")
+      assert.deepStrictEqual(bodiesOf(yield* receiver.take(10)), ["b", "a"])
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live("what comes back goes first, whatever the order", () =>
+    Effect.gen(function* () {
+      const { join, publish } = yield* stage({ order: "lifo" })
+      const receiver = yield* join()
+      yield* publish("old")
+      const [old] = yield* receiver.take(1)
+      yield* publish("new")
+      yield* receiver.settle([[old, Settlement.release]])
+      assert.deepStrictEqual(bodiesOf(yield* receiver.take(2)), ["old", "new"])
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+})
+
+describe("one group", () => {
+  it.live("another group is refused, and told whose the queue is", () =>
+    Effect.gen(function* () {
+      const { join } = yield* stage()
+      yield* join({ group: "first" })
+      const error = yield* Effect.flip(join({ group: "second" }))
+      assert.strictEqual(error.reason._tag, "TopicConflict")
+      assert.include(error.message, "first")
+      assert.include(error.message, "second")
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+})
+
+describe("notifications", () => {
+  it.live("wake who waits, long before it would have polled", () =>
+    Effect.gen(function* () {
+      const { join, publish } = yield* stage({ pollInterval: "1 hour" })
+      const receiver = yield* join({ lease: Duration.hours(1) })
+      const waiting = yield* Effect.forkChild(receiver.take(1), { startImmediately: true })
+      yield* publish("a")
+      assert.deepStrictEqual(bodiesOf(yield* Effect.timeout(Fiber.join(waiting), "5 seconds")), ["a"])
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live("one that is lost costs at most one poll interval", () =>
+    Effect.gen(function* () {
+      const { join, key, publish, redis } = yield* stage({ pollInterval: "300 millis" })
+      const receiver = yield* join({ lease: Duration.hours(1) })
+      // Nobody is told of anything from here on.
+      const deaf = yield* Effect.forkScoped(
+        Effect.forever(
+          Effect.delay(
+            Effect.promise(() => redis.call("CLIENT", "KILL", "TYPE", "pubsub")),
+            "1 millis"
+          )
+        )
+      )
+      for (let i = 0; i < 3; i++) {
+        const waiting = yield* Effect.forkChild(receiver.take(1), { startImmediately: true })
+        // A foreign hand, which announces nothing.
+        yield* i === 0 ? publish("a") : Effect.promise(() => redis.rpush(key("inbox"), "a"))
+        const [taken] = yield* Effect.timeout(Fiber.join(waiting), "5 seconds")
+        yield* receiver.settle([[taken, Settlement.ack]])
+      }
+      yield* Fiber.interrupt(deaf)
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live("who may not subscribe polls", () =>
+    Effect.gen(function* () {
+      const server = yield* RedisServer.RedisServer
+      const admin = yield* client(server.url)
+      yield* Effect.promise(() =>
+        admin.call("ACL", "SETUSER", "app", "reset", "on", ">secret", "~*", "&*", "+@all", "-subscribe", "-publish")
+      )
+      const { join, publish } = yield* stage({
+        url: `redis://app:secret@127.0.0.1:${server.port}`,
+        pollInterval: "200 millis"
+      })
+      const receiver = yield* join()
+      yield* publish("a")
+      assert.deepStrictEqual(bodiesOf(yield* receiver.take(1)), ["a"])
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+})
+
+describe("an answer that never comes", () => {
+  it.live("what it brought is handed back and comes again, no attempt counted", () =>
+    Effect.gen(function* () {
+      const proxy = yield* FaultProxy.FaultProxy
+      const { inspector, join, publish } = yield* stage({ url: proxy.url })
+      const receiver = yield* join()
+      yield* inspector.pause("t", "g")
+      yield* publish("a", "b", "c")
+      const waiting = yield* Effect.forkChild(receiver.take(3), { startImmediately: true })
+      yield* proxy.dropReply("EVALSHA")
+      yield* inspector.resume("t", "g")
+      const taken = yield* Fiber.join(waiting)
+      assert.deepStrictEqual(bodiesOf(taken), ["a", "b", "c"])
+      assert.isTrue(taken.every(({ attempt }) => attempt === 1))
+      const [first, ...others] = taken.map((delivery) => [delivery, Settlement.ack] as const)
+      assert.deepStrictEqual(yield* receiver.settle([first!, ...others]), ["Settled", "Settled", "Settled"])
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+})
+
+describe("a foreign producer", () => {
+  it.live("pushes into the inbox with one command, and a plain client can tell what became of it", () =>
+    Effect.gen(function* () {
+      const { inspector, join, key, redis } = yield* stage({ order: "priority" })
+      yield* Effect.promise(() => redis.rpush(key("inbox"), "plain"))
+      yield* Effect.promise(() =>
+        redis.rpush(key("inbox"), 'waybill:1 {"id":"o-1","key":"k","v":2,"headers":{"priority":"high"}}\nurgent')
+      )
+      assert.strictEqual((yield* inspector.describe("t")).depth, 2)
+      const receiver = yield* join()
+      const [urgent, plain] = yield* receiver.take(2)
+      assert.deepInclude(urgent, { id: "o-1", key: "k", version: 2, body: "urgent" })
+      assert.deepInclude(plain, { body: "plain", version: 1, attempt: 1 })
+      yield* receiver.settle([
+        [urgent, Settlement.ack],
+        [plain!, Settlement.ack]
+      ])
+      assert.strictEqual(yield* Effect.promise(() => redis.hlen(key("bodies"))), 0)
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+})
+
+describe("leaving", () => {
+  it.live("leaves nothing behind but what it did not settle, and that is free at once", () =>
+    Effect.gen(function* () {
+      const { join, key, publish, redis } = yield* stage()
+      const scope = yield* Scope.make()
+      const receiver = yield* Scope.provide(join(), scope)
+      yield* publish("a", "b", "c")
+      const [a] = yield* receiver.take(3)
+      yield* receiver.settle([[a, Settlement.ack]])
+      yield* Scope.close(scope, Exit.void)
+      const left = yield* Effect.promise(() => redis.keys(key("group:g:*")))
+      assert.deepStrictEqual(left.toSorted(), [key("group:g:marks"), key("group:g:returned")])
+      const next = yield* (yield* join()).take(2)
+      assert.deepStrictEqual(bodiesOf(next), ["b", "c"])
+      assert.deepStrictEqual(
+        next.map(({ attempt, fence }) => [attempt, fence]),
+        [
+          [1, 2],
+          [1, 2]
+        ]
+      )
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+})
