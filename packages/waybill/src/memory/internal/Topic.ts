@@ -51,6 +51,7 @@ export class Topic implements Home {
 
   publish(messages: ReadonlyArray<Outgoing>, now: number): ReadonlyArray<Receipt> {
     this.#forget(now)
+    this.promote(now)
     const receipts = messages.map((message) => this.#accept(message, now))
     this.#source.trim(now)
     this.change()
@@ -59,10 +60,13 @@ export class Topic implements Home {
 
   /** Moves what has become due into the source. */
   promote(now: number): void {
-    if (this.#delayed.length === 0) return
-    let message = this.#delayed.shift(now)
-    if (message === undefined) return
-    for (; message !== undefined; message = this.#delayed.shift(now)) this.#add(message, now)
+    const due = this.#delayed.nextDue
+    if (due === undefined || due > now) return
+    for (let at: number | undefined = due; at !== undefined && at <= now; at = this.#delayed.nextDue) {
+      const message = this.#delayed.shift(now)
+      // Whenever anybody comes to look: it was there when it was due.
+      if (message !== undefined) this.#add(message, at)
+    }
     this.#source.trim(now)
   }
 
