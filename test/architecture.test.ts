@@ -5,7 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 /** A module imports only modules that stand before it, in its row or in a row above. Give a new module its place here. */
 const order = [
   ["internal/Limits", "Message", "Topic", "Gap", "Delivery", "Commit", "Settlement", "RetryPolicy", "Routing"],
-  ["Lifecycle", "Transport", "Inspector", "internal/Glob", "internal/Unstored", "internal/Inbox", "Records"],
+  ["Lifecycle", "Transport", "Inspector", "internal/Glob", "internal/Unstored", "internal/Inbox", "Records", "Health"],
   ["internal/Durations", "Metrics", "internal/Tracing"],
   ["Producer", "internal/Workers", "Consumer", "DeadLetters"]
 ].flat()

@@ -144,6 +144,41 @@ describe("the table in docs/telemetry.md", () => {
   )
 })
 
+describe("docs/grafana.json", () => {
+  const text = readFileSync(join(import.meta.dirname, "../../docs/grafana.json"), "utf8")
+  const names = new Map(table.map(({ kind, name }) => [name, kind]))
+  const expressions = [...text.matchAll(/"(?:expr|query)": "(.*)"/g)].map(([, expression = ""]) => expression)
+  const used = expressions.flatMap((expression) => [...expression.matchAll(/waybill_\w+/g)].map(([name]) => name))
+
+  it("uses metrics of the table only, and all of them", () => {
+    assert.isAbove(used.length, 30)
+    const found = used.map((name) => (names.has(name) ? name : name.replace(/_(?:bucket|sum|count)$/, "")))
+    assert.deepStrictEqual([...new Set(found)].sort(), [...names.keys()].sort())
+  })
+
+  it("asks for the buckets of histograms, the rates of counters, and labels that there are", () => {
+    const attributes = new Map(table.map((row) => [row.name, row.attributes]))
+    for (const expression of expressions) {
+      for (const [, before = "", name = "", selector = ""] of expression.matchAll(
+        /(\w+\(|^|[ (])(waybill_\w+)(?:\{([^}]*)\})?/g
+      )) {
+        const base = name.replace(/_bucket$/, "")
+        if (names.get(base) === "histogram") assert.match(name, /_bucket$/)
+        if (names.get(base) === "counter" && !expression.startsWith("label_values"))
+          assert.match(before, /rate\(|increase\(/)
+        for (const [, label = ""] of selector.matchAll(/(\w+)=/g))
+          assert.include(attributes.get(base) ?? [], label, expression)
+      }
+    }
+  })
+
+  it("has panels with titles and ids of their own", () => {
+    const { panels } = JSON.parse(text) as { panels: ReadonlyArray<{ id: number; title: string }> } // just written so
+    assert.strictEqual(new Set(panels.map(({ id }) => id)).size, panels.length)
+    for (const { title } of panels) assert.isNotEmpty(title)
+  })
+})
+
 describe("Metrics of a consumer", () => {
   it.effect("waiting time: the first handler only, from the store's time of publishing", () =>
     Effect.gen(function* () {

@@ -1,4 +1,5 @@
 export * as MemoryExactlyOnce from "./MemoryExactlyOnce.ts"
+export * as MemoryHealth from "./MemoryHealth.ts"
 export * as MemoryKeyspace from "./MemoryKeyspace.ts"
 export * as MemoryLists from "./MemoryLists.ts"
 export * as MemoryPubSub from "./MemoryPubSub.ts"

@@ -1,5 +1,6 @@
 export * as IoRedis from "./IoRedis.ts"
 export * as RedisExactlyOnce from "./RedisExactlyOnce.ts"
+export * as RedisHealth from "./RedisHealth.ts"
 export * as RedisInspector from "./RedisInspector.ts"
 export * as RedisKeyspace from "./RedisKeyspace.ts"
 export * as RedisLists from "./RedisLists.ts"

@@ -1,0 +1,168 @@
+/**
+ * Whether messages can be relied on at this moment: `ready`, `degraded` (they flow, and something that was counted on is
+ * missing) or `down` (they do not), with the reasons. Asking never fails, changes nothing, and answers within seconds,
+ * whatever state the store is in.
+ *
+ * @module
+ */
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as HttpServerResponse from "effect/http/HttpServerResponse"
+import { type GroupInfo, Inspector } from "./Inspector.ts"
+import type { TransportError } from "./Transport.ts"
+
+/** What is wrong, one thing. */
+export interface Problem {
+  readonly code:
+    | "Unreachable"
+    | "Loading"
+    | "ReadOnly"
+    | "EvictionPolicy"
+    | "PersistenceOff"
+    | "SnapshotsOnly"
+    | "PersistenceFailing"
+    | "ReplicasMissing"
+    | "ReplicasBehind"
+    | "NotInspectable"
+    | "Lag"
+    | "OldestPending"
+    | "DeadLetters"
+    | "CheckFailed"
+  readonly impact: "degraded" | "down"
+  /** For people: figures, names, and what to do. Never a password. */
+  readonly detail: string
+}
+
+export interface Report {
+  readonly status: "ready" | "degraded" | "down"
+  /** The worst first. */
+  readonly problems: ReadonlyArray<Problem>
+}
+
+/** What a store can say about itself. `RedisHealth` and `MemoryHealth` provide it. */
+export class Store extends Context.Service<
+  Store,
+  {
+    readonly problems: Effect.Effect<ReadonlyArray<Problem>>
+  }
+>()("waybill/Health/Store") {}
+
+export interface Options {
+  /** Over one of these a group is `degraded`. Without limits groups are not looked at, which costs the store nothing. */
+  readonly limits?: {
+    /** Messages never delivered to the group. */
+    readonly lag?: number
+    /** Since the oldest pending message was delivered. */
+    readonly oldestPending?: Duration.Input
+    readonly deadLetters?: number
+  }
+  /** Which topics to hold against the limits; all of them by default. */
+  readonly topics?: (topic: string) => boolean
+  /** Problems that are as you want them, such as `PersistenceOff` on a cache of messages: they are left out. */
+  readonly accept?: ReadonlyArray<Problem["code"]>
+}
+
+/** What takes longer is as good as down: whoever asks has a deadline too. */
+const patience = "3 seconds"
+
+/**
+ * Asks the store about itself, and Inspector about the groups when there are limits.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Health } from "waybill"
+ *
+ * const program = Effect.gen(function*() {
+ *   const { problems, status } = yield* Health.check({ limits: { lag: 10_000, oldestPending: "5 minutes" } })
+ *   for (const { code, detail } of problems) yield* Effect.logWarning(status, code, detail)
+ * })
+ * ```
+ */
+export const check = Effect.fn("Health.check")(function* (
+  options: Options = {}
+): Effect.fn.Return<Report, never, Store | Inspector> {
+  const store = yield* Store
+  const { accept = [], limits } = options
+  const parts = [bounded(store.problems)]
+  if (limits !== undefined) parts.push(bounded(overLimits(yield* Inspector, options)))
+  const found = (yield* Effect.all(parts, { concurrency: "unbounded" })).flat()
+  const problems = found.filter(({ code }) => !accept.includes(code)).sort((a, b) => worth[b.impact] - worth[a.impact])
+  return { status: problems[0]?.impact ?? "ready", problems }
+})
+
+const worth = { degraded: 1, down: 2 }
+
+/**
+ * The report as an HTTP answer: JSON, with status 200 when `ready` or `degraded` and 503 when `down`. Load balancers take
+ * a process out for the latter, and nothing gets better by taking out one that is merely degraded.
+ *
+ * @example
+ * ```ts
+ * import { Layer } from "effect"
+ * import { HttpRouter } from "effect/http"
+ * import { Health } from "waybill"
+ * import { IoRedis, RedisHealth, RedisStreams } from "waybill/redis"
+ *
+ * const HealthRoute = HttpRouter.add("GET", "/health", Health.respond({ limits: { lag: 10_000 } })).pipe(
+ *   Layer.provide([RedisStreams.layer(), RedisHealth.layer()]),
+ *   Layer.provide(IoRedis.layer())
+ * )
+ * ```
+ */
+export const respond = (
+  options: Options = {}
+): Effect.Effect<HttpServerResponse.HttpServerResponse, never, Store | Inspector> =>
+  Effect.map(check(options), (report) =>
+    HttpServerResponse.jsonUnsafe(report, {
+      status: report.status === "down" ? 503 : 200,
+      headers: { "cache-control": "no-store" }
+    })
+  )
+
+/** Ends in time and with an answer, whatever happens inside. */
+const bounded = (part: Effect.Effect<ReadonlyArray<Problem>>): Effect.Effect<ReadonlyArray<Problem>> =>
+  part.pipe(
+    Effect.timeoutOrElse({
+      duration: patience,
+      orElse: () => down("Unreachable", `no answer within ${patience}`)
+    }),
+    Effect.catchDefect((defect) => down("CheckFailed", Cause.pretty(Cause.die(defect))))
+  )
+
+const down = (code: Problem["code"], detail: string): Effect.Effect<ReadonlyArray<Problem>> =>
+  Effect.succeed([{ code, impact: "down", detail }])
+
+const overLimits = (
+  inspector: Context.Service.Shape<typeof Inspector>,
+  { limits = {}, topics: wanted = () => true }: Options
+): Effect.Effect<ReadonlyArray<Problem>> =>
+  Effect.gen(function* () {
+    const topics = (yield* inspector.topics).filter(wanted)
+    const infos = yield* Effect.forEach(topics, inspector.describe, { concurrency: 8 })
+    return infos.flatMap(({ groups, topic }) => groups.flatMap((group) => problemsOf(topic, group, limits)))
+  }).pipe(Effect.catch((error: TransportError) => down("NotInspectable", error.message)))
+
+const problemsOf = (
+  topic: string,
+  { deadLetters, group, lag, oldestPendingMillis }: GroupInfo,
+  limits: NonNullable<Options["limits"]>
+): ReadonlyArray<Problem> => {
+  const problems: Array<Problem> = []
+  const over = (code: Problem["code"], what: string) =>
+    problems.push({ code, impact: "degraded", detail: `group ${group} of topic ${topic}: ${what}` })
+  if (limits.lag !== undefined && lag > limits.lag) {
+    over("Lag", `${lag} messages were never delivered, the limit is ${limits.lag}`)
+  }
+  const oldest = limits.oldestPending === undefined ? undefined : Duration.fromInputUnsafe(limits.oldestPending)
+  if (oldest !== undefined && oldestPendingMillis > Duration.toMillis(oldest)) {
+    const age = Duration.format(Duration.millis(oldestPendingMillis))
+    over("OldestPending", `a message has been pending for ${age}, the limit is ${Duration.format(oldest)}`)
+  }
+  if (limits.deadLetters !== undefined && deadLetters > limits.deadLetters) {
+    over("DeadLetters", `${deadLetters} dead letters, the limit is ${limits.deadLetters}`)
+  }
+  return problems
+}

@@ -1,0 +1,142 @@
+/**
+ * What a Redis server says about itself, held against what Waybill's promises need: that it can be reached and written to,
+ * that it evicts nothing, that it keeps what it has accepted, and that its replicas follow.
+ *
+ * It reads `INFO`, and `CONFIG GET save` where that is permitted: managed servers often forbid it.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Health from "../Health.ts"
+import type { Connection } from "./internal/Connection.ts"
+import { wholeOf } from "./internal/Settings.ts"
+import { IoRedis } from "./IoRedis.ts"
+
+/**
+ * @category models
+ */
+export interface Options {
+  /** How many replicas the server must have, 0 by default. Those that it has must follow in any case. */
+  readonly replicas?: number
+}
+
+/**
+ * Lets `Health.check` ask the server behind `IoRedis`. Throws on a number of replicas that is not a whole number.
+ *
+ * | code | impact | when |
+ * |---|---|---|
+ * | `Unreachable` | down | no connection, no answer, or the server does not know us |
+ * | `Loading` | down | it is still reading its data from disk |
+ * | `ReadOnly` | down | it is a replica, and takes no writes |
+ * | `EvictionPolicy` | degraded | it has a memory limit and deletes keys when that is reached |
+ * | `PersistenceOff` | degraded | it writes nothing to disk |
+ * | `SnapshotsOnly` | degraded | it writes snapshots only, and forgets what came after the last one |
+ * | `PersistenceFailing` | degraded | its last write to disk failed; it may refuse writes because of it |
+ * | `ReplicasMissing` | degraded | fewer replicas than `replicas` |
+ * | `ReplicasBehind` | degraded | a replica is not online, or silent for more than 10 seconds |
+ *
+ * @example
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { Health } from "waybill"
+ * import { IoRedis, RedisHealth, RedisStreams } from "waybill/redis"
+ *
+ * const program = Health.check({ accept: ["SnapshotsOnly"] }).pipe(
+ *   Effect.provide([RedisStreams.layer(), RedisHealth.layer({ replicas: 1 })]),
+ *   Effect.provide(IoRedis.layer())
+ * )
+ * ```
+ *
+ * @category layers
+ */
+export const layer = (options: Options = {}): Layer.Layer<Health.Store, never, IoRedis> => {
+  const replicas = options.replicas === undefined ? 0 : wholeOf("replicas", options.replicas)
+  return Layer.effect(
+    Health.Store,
+    Effect.map(IoRedis, ({ commands }) => ({ problems: ask(commands, replicas) }))
+  )
+}
+
+const ask = (commands: Connection, replicas: number): Effect.Effect<ReadonlyArray<Health.Problem>> =>
+  Effect.gen(function* () {
+    const text = yield* commands.run("INFO", (client) => client.info())
+    const save = yield* commands
+      .run("CONFIG GET save", (client) => client.config("GET", "save"))
+      .pipe(
+        Effect.map((answer) => (Array.isArray(answer) ? String(answer[1] ?? "") : undefined)),
+        // Not permitted: then what INFO says has to do.
+        Effect.catch(() => Effect.succeed(undefined))
+      )
+    return problemsOf(new Map(fieldsOf(text)), save, replicas)
+  }).pipe(
+    Effect.catch((reason) =>
+      Effect.succeed([
+        reason._tag === "Refused" && reason.code === "LOADING"
+          ? loading
+          : ({ code: "Unreachable", impact: "down", detail: reason.message } satisfies Health.Problem)
+      ])
+    )
+  )
+
+const loading: Health.Problem = {
+  code: "Loading",
+  impact: "down",
+  detail: "the server is still loading its data from disk"
+}
+
+/** The fields of an answer to INFO: one a line, under headings. */
+const fieldsOf = (text: string): Array<readonly [string, string]> =>
+  [...text.matchAll(/^([^:#\r\n]+):([^\r\n]*)/gm)].map(([, name = "", value = ""]) => [name, value] as const)
+
+/** A replica tells its master every second how far it is. */
+const longestSilence = 10
+
+/** The problems that INFO shows. `save` is the setting of that name, `undefined` when nobody may know. */
+const problemsOf = (
+  info: ReadonlyMap<string, string>,
+  save: string | undefined,
+  replicas: number
+): ReadonlyArray<Health.Problem> => {
+  const problems: Array<Health.Problem> = []
+  const is = (name: string, value: string) => info.get(name) === value
+  const degraded = (code: Health.Problem["code"], detail: string) => problems.push({ code, impact: "degraded", detail })
+
+  if (is("loading", "1")) problems.push(loading)
+  if (is("role", "slave")) {
+    const detail = `the server is a replica of ${info.get("master_host")}:${info.get("master_port")} and takes no writes`
+    problems.push({ code: "ReadOnly", impact: "down", detail })
+  }
+
+  const policy = info.get("maxmemory_policy")
+  if (policy !== undefined && policy !== "noeviction" && Number(info.get("maxmemory")) > 0) {
+    degraded("EvictionPolicy", `maxmemory-policy is ${policy}: messages may be deleted. Set it to noeviction`)
+  }
+
+  if (is("aof_enabled", "0")) {
+    if (save === "") {
+      degraded("PersistenceOff", "nothing is written to disk: a restart loses every message. Set appendonly to yes")
+    } else {
+      degraded("SnapshotsOnly", "a crash loses what came after the last snapshot. Set appendonly to yes")
+    }
+  }
+  const failing = ["aof_last_write_status", "aof_last_bgrewrite_status", "rdb_last_bgsave_status"].filter((name) =>
+    is(name, "err")
+  )
+  if (failing.length > 0) degraded("PersistenceFailing", `the last write to disk failed: ${failing.join(", ")}`)
+
+  const connected = Number(info.get("connected_slaves") ?? 0)
+  if (connected < replicas) degraded("ReplicasMissing", `${connected} replicas are connected, ${replicas} are wanted`)
+  for (let i = 0; i < connected; i++) {
+    const replica = new Map(
+      (info.get(`slave${i}`) ?? "").split(",").map((field) => field.split("=", 2) as [string, string])
+    )
+    const address = `${replica.get("ip")}:${replica.get("port")}`
+    if (replica.get("state") !== "online") {
+      degraded("ReplicasBehind", `the replica ${address} is ${replica.get("state")}`)
+    } else if (Number(replica.get("lag")) > longestSilence) {
+      degraded("ReplicasBehind", `the replica ${address} was last heard of ${replica.get("lag")} s ago`)
+    }
+  }
+  return problems
+}
