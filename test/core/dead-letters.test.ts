@@ -3,6 +3,7 @@ import { Effect, Fiber, Layer, Result, Schema, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Consumer, DeadLetters, Inspector, Producer, Topic, Transport } from "waybill"
 import { MemoryStreams } from "waybill/memory"
+import { quiet } from "./Running.ts"
 
 class Odd extends Schema.TaggedError<Odd>()("Odd", {}) {}
 
@@ -75,6 +76,8 @@ describe("DeadLetters", () => {
       const running = yield* Effect.forkChild(Consumer.run(judge))
       const report = yield* DeadLetters.redrive(Numbers, group, { ratePerSecond: 10 }).pipe(
         Effect.forkChild,
+        // Until it waits for the clock: a page is read in a fiber of its own.
+        Effect.tap(quiet()),
         Effect.tap(TestClock.adjust("1 minute")),
         Effect.flatMap(Fiber.join)
       )
@@ -87,6 +90,7 @@ describe("DeadLetters", () => {
     Effect.gen(function* () {
       yield* judged(40)
       const redriving = yield* Effect.forkChild(DeadLetters.redrive(Numbers, group, { ratePerSecond: 10 }))
+      yield* quiet()
       yield* TestClock.adjust("999 millis")
       assert.strictEqual((yield* counted).dead, 20)
       yield* TestClock.adjust("1 millis")
