@@ -52,8 +52,15 @@ export class Crew extends Context.Service<
     readonly recorder: History.Recorder
     /** Starts `test/faults/<program>` and waits until it is ready. */
     readonly hire: <O extends object>(
-      program: "waybill-worker.ts" | "naive-worker.ts" | "naive-list-worker.ts",
-      orders: O & { readonly url: string; readonly every?: number }
+      program:
+        | "waybill-worker.ts"
+        | "naive-worker.ts"
+        | "ledger-worker.ts"
+        | "naive-ledger-worker.ts"
+        | "naive-list-worker.ts",
+      orders: O & { readonly url: string; readonly every?: number },
+      /** Where it kills itself, for programs that can: the environment variable `FAILPOINT`. */
+      failpoint?: string
     ) => Effect.Effect<WorkerProcess, WorkerFailed, Scope.Scope>
     /** Asks all to stop, and waits until they have: then they have written down everything. */
     readonly dismiss: Effect.Effect<void, WorkerFailed>
@@ -76,7 +83,8 @@ const make = Effect.gen(function* () {
 
   const hire = Effect.fnUntraced(function* <O extends object>(
     program: string,
-    orders: O & { readonly url: string; readonly every?: number }
+    orders: O & { readonly url: string; readonly every?: number },
+    failpoint = ""
   ): Effect.fn.Return<WorkerProcess, WorkerFailed, Scope.Scope> {
     const name = `worker-${paths.length + 1}`
     const history = join(dir, `${name}.ndjson`)
@@ -84,7 +92,7 @@ const make = Effect.gen(function* () {
     writeFileSync(history, "")
     const full: Orders = { ...orders, name, history, every: orders.every ?? 1 }
     const worker = yield* Effect.acquireRelease(
-      Effect.sync(() => start(program, full, recorder)),
+      Effect.sync(() => start(program, full, recorder, failpoint)),
       (worker) => worker.kill
     )
     paths.push(history)
@@ -113,13 +121,18 @@ const make = Effect.gen(function* () {
 
 export const layer = Layer.effect(Crew, make)
 
-const start = (program: string, orders: Orders, recorder: History.Recorder): WorkerProcess => {
+const start = (program: string, orders: Orders, recorder: History.Recorder, failpoint: string): WorkerProcess => {
   const { name } = orders
   const child = spawn(process.execPath, [join(import.meta.dirname, program), JSON.stringify(orders)], {
     // Its standard input ends with this process, and the worker with its standard input.
     stdio: ["pipe", "pipe", "pipe"],
     // Many workers start and few end by themselves: those leave the compiled modules to the next.
-    env: { ...process.env, NODE_NO_WARNINGS: "1", NODE_COMPILE_CACHE: join(tmpdir(), "waybill-compile-cache") }
+    env: {
+      ...process.env,
+      FAILPOINT: failpoint,
+      NODE_NO_WARNINGS: "1",
+      NODE_COMPILE_CACHE: join(tmpdir(), "waybill-compile-cache")
+    }
   })
   const said = new Map<string, number>()
   let handled = 0
