@@ -7,7 +7,7 @@ const order = [
   ["internal/Limits", "Message", "Topic", "Gap", "Delivery", "Commit", "Settlement", "RetryPolicy", "Routing"],
   ["Lifecycle", "Transport", "Inspector", "internal/Glob", "internal/Unstored", "internal/Inbox", "Records", "Health"],
   ["internal/Durations", "Metrics", "internal/Tracing"],
-  ["Producer", "internal/Workers", "Consumer", "DeadLetters"]
+  ["Producer", "internal/Workers", "Consumer", "DeadLetters", "Log"]
 ].flat()
 /** A folder of transports sees what travels and the ports, its own files, and no other folder. */
 const folders = ["memory", "redis"]

@@ -66,6 +66,11 @@ export interface Page {
 export interface NewestPage extends Page {
   /** With `after` none: the newest `limit` instead of the oldest, in the same order. */
   readonly newest?: boolean
+  /**
+   * With `after` none: the newest `limit` of those that lie in front of this position, in the same order; none where what
+   * lay there is gone.
+   */
+  readonly before?: string | undefined
 }
 
 /** A message as it lies in the store. */

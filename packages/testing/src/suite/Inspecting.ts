@@ -152,6 +152,12 @@ export const inspecting = [
         (yield* read({ newest: true, limit: 3 })).map(({ body }) => body),
         ["b", "c", "d"]
       )
+      const all = yield* read({})
+      const before = (index: number, limit: number) =>
+        Effect.map(read({ before: all[index]?.position, limit }), (page) => page.map(({ body }) => body))
+      assert.deepStrictEqual(yield* before(3, 2), ["b", "c"])
+      assert.deepStrictEqual(yield* before(1, 2), ["a"])
+      assert.deepStrictEqual(yield* before(0, 2), [])
       const { headers, id, key, version } = first[0]!
       assert.deepStrictEqual(
         { headers: { ...headers }, id, key, version },

@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
-import { Inspector, type Page, type TopicInfo } from "../../Inspector.ts"
+import { Inspector, type NewestPage, type Page, type TopicInfo } from "../../Inspector.ts"
 import { Lifecycle } from "../../Lifecycle.ts"
 import { Records } from "../../Records.ts"
 import {
@@ -165,8 +165,8 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
         const topic = store.topics.get(name)
         if (topic === undefined) return Exit.succeed([])
         const all = topic.messages(now)
-        const newest = page.newest === true && Option.isNone(page.after)
-        return completed(lifecycle, topic, fiber, newest ? all.slice(-page.limit) : pageOf(all, page))
+        const backwards = Option.isNone(page.after) && (page.newest === true || page.before !== undefined)
+        return completed(lifecycle, topic, fiber, backwards ? lastOf(all, page) : pageOf(all, page))
       }),
     pending: (topic, group, page) => inGroup(topic, group, [], (group, now) => pageOf(group.pending(now), page)),
     waiting: (topic, group, page) => inGroup(topic, group, [], (group, now) => pageOf(group.waiting(now), page)),
@@ -177,6 +177,14 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
     pause: (topic, group) => setPaused(topic, group, true),
     resume: (topic, group) => setPaused(topic, group, false)
   }
+}
+
+const lastOf = <A extends { readonly position: string }>(
+  items: ReadonlyArray<A>,
+  { before, limit }: NewestPage
+): ReadonlyArray<A> => {
+  const end = before === undefined ? items.length : items.findIndex(({ position }) => position === before)
+  return items.slice(Math.max(0, end - limit), Math.max(0, end))
 }
 
 const pageOf = <A extends { readonly position: string }>(

@@ -71,14 +71,15 @@ export const make = (
         return info
       }).pipe(failing(topic)),
 
-    messages: (topic, { after, limit, newest }) => {
+    messages: (topic, { after, before, limit, newest }) => {
       const { keys, scripts } = supplyOf(topic, "")
-      const from = Option.getOrElse(after, () => "")
+      const backwards = Option.isNone(after) && (newest === true || before !== undefined)
+      const from = Option.getOrElse(after, () => before ?? "")
       return inspecting
         .evaluateExactly<[Uint8Array, ReadonlyArray<readonly [Buffer, Buffer]>]>(topic, scripts.messages, keys, [
           from,
           limit,
-          newest === true && from === "" ? 1 : 0
+          backwards ? 1 : 0
         ])
         .pipe(
           Effect.map(([, rows]) =>

@@ -606,7 +606,7 @@ return {'OK', redis.call('HGET', ${at(1)}, 'pattern') or '', depth, delayed, nex
    *
    * | ARGV | |
    * |---|---|
-   * | 1 | id after which to begin, or "" |
+   * | 1 | id after which to begin, or before which to end, or "" |
    * | 2 | how many at most |
    * | 3 | 1: the last ones |
    *

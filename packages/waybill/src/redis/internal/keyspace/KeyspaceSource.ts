@@ -134,11 +134,11 @@ function backlog()
   local from = cursor()
   return last - from - gone(from + 1, 2000)
 end
-function peek(after, limit, newest)
+function peek(from, limit, newest)
   load()
   local ids = {}
   local step = newest and -1 or 1
-  local at = newest and last or math.max(first, (tonumber(after) or 0) + 1)
+  local at = newest and math.min(last, (tonumber(from) or last + 1) - 1) or math.max(first, (tonumber(from) or 0) + 1)
   if not newest then at = at + gone(at, 2000) end
   for look = 1, limit + 1000 do
     if #ids == limit or at < first or at > last then break end

@@ -103,24 +103,28 @@ end
 local function backlog()
   return redis.call('LLEN', KEYS[1]) + redis.call('LLEN', KEYS[2]) + redis.call('LLEN', KEYS[3]) + redis.call('LLEN', KEYS[7])
 end
-local function peek(after, limit, newest)
-  local ids, level, from = {}, 1, 0
-  for k = 1, after and 3 or 0 do
-    local place = redis.call('LPOS', KEYS[k], after)
-    if place then level, from = k, place + 1 end
+local function peek(from, limit, newest)
+  local ids, level, place = {}, 0, 0
+  for k = 1, from and 3 or 0 do
+    local found = redis.call('LPOS', KEYS[k], from)
+    if found then level, place = k, found end
   end
   if newest then
-    for k = 3, 1, -1 do
-      local some = #ids < limit and redis.call('LRANGE', KEYS[k], #ids - limit, -1) or {}
+    if from and level == 0 then return ids end
+    for k = from and level or 3, 1, -1 do
+      local stop = k == level and place or redis.call('LLEN', KEYS[k])
+      local start = math.max(0, stop - limit + #ids)
+      local some = start < stop and redis.call('LRANGE', KEYS[k], start, stop - 1) or {}
       for _, id in ipairs(ids) do some[#some + 1] = id end
       ids = some
     end
     return ids
   end
-  for k = level, 3 do
+  if level > 0 then place = place + 1 end
+  for k = math.max(1, level), 3 do
     if #ids == limit then break end
-    for _, id in ipairs(redis.call('LRANGE', KEYS[k], from, from + limit - #ids - 1)) do ids[#ids + 1] = id end
-    from = 0
+    for _, id in ipairs(redis.call('LRANGE', KEYS[k], place, place + limit - #ids - 1)) do ids[#ids + 1] = id end
+    place = 0
   end
   return ids
 end

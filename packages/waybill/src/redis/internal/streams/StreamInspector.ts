@@ -64,15 +64,17 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
         return info
       }).pipe(failing(topic)),
 
-    messages: (topic, { after, limit, newest }) => {
+    messages: (topic, { after, before, limit, newest }) => {
       const key = keysOf(topic).stream
-      const backwards = newest === true && Option.isNone(after)
+      const backwards = Option.isNone(after) && (newest === true || before !== undefined)
+      // The server knows no interval that ends in front of the first id there is.
+      if (backwards && before !== undefined && /^0+(-0+)?$/.test(before)) return Effect.succeed([])
       return commands
         .run(
           "xrange",
           (client) =>
             backwards
-              ? client.xrevrangeBuffer(key, "+", "-", "COUNT", limit)
+              ? client.xrevrangeBuffer(key, before === undefined ? "+" : `(${before}`, "-", "COUNT", limit)
               : client.xrangeBuffer(
                   key,
                   Option.match(after, { onNone: () => "-", onSome: (position) => `(${position}` }),

@@ -1,0 +1,108 @@
+/**
+ * Reading a topic as a log: what is stored, forwards and backwards, without consuming it. Whoever remembers the position of
+ * the last message it saw goes on behind it, without a hole and without a repeat, for as long as the store keeps them.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import type * as Result from "effect/Result"
+import * as Stream from "effect/Stream"
+import { Inspector, type NewestPage, type StoredMessage } from "./Inspector.ts"
+import type { DecodeFailure, Topic } from "./Topic.ts"
+import type { TransportError } from "./Transport.ts"
+
+/** A stored message with its body decoded, or why it cannot be. */
+export interface Entry<out P> extends StoredMessage {
+  readonly payload: Result.Result<P, DecodeFailure>
+}
+
+/**
+ * The oldest `limit` messages, or the first `limit` behind the position `after`. Fewer: there are no more at present. For
+ * patterns that store messages; a pattern in which they leave once they are delivered has only those that are still to come.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Log, Topic } from "waybill"
+ *
+ * const Room = Topic.make("chat/room/tea", { payload: Schema.String })
+ *
+ * const program = Effect.gen(function*() {
+ *   const page = yield* Log.first(Room, { limit: 100 })
+ *   const next = yield* Log.first(Room, { after: page.at(-1)?.position, limit: 100 })
+ *   yield* Effect.log(`${page.length} and ${next.length} messages`)
+ * })
+ * ```
+ */
+export const first = Effect.fn("Log.first")(function* <P, RD, RE>(
+  topic: Topic<P, RD, RE>,
+  options: { readonly after?: string | undefined; readonly limit: number }
+): Effect.fn.Return<ReadonlyArray<Entry<P>>, TransportError, Inspector | RD> {
+  return yield* read(topic, { after: Option.fromNullishOr(options.after), limit: options.limit })
+})
+
+/**
+ * The newest `limit` messages, or the last `limit` in front of the position `before`; oldest first. Fewer: there are no
+ * older ones.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Log, Topic } from "waybill"
+ *
+ * const Room = Topic.make("chat/room/tea", { payload: Schema.String })
+ *
+ * const program = Effect.gen(function*() {
+ *   const page = yield* Log.last(Room, { limit: 50 })
+ *   const older = yield* Log.last(Room, { before: page[0]?.position, limit: 50 })
+ *   yield* Effect.log(`${page.length} messages, and ${older.length} before them`)
+ * })
+ * ```
+ */
+export const last = Effect.fn("Log.last")(function* <P, RD, RE>(
+  topic: Topic<P, RD, RE>,
+  options: { readonly before?: string | undefined; readonly limit: number }
+): Effect.fn.Return<ReadonlyArray<Entry<P>>, TransportError, Inspector | RD> {
+  return yield* read(topic, { after: Option.none(), newest: true, before: options.before, limit: options.limit })
+})
+
+/** How much the store answers at a time. */
+const pageSize = 500
+
+/**
+ * All messages there are, or those behind the position `after`, oldest first. Ends where the log ends when it gets there.
+ *
+ * @example
+ * ```ts
+ * import { Schema, Stream } from "effect"
+ * import { Log, Topic } from "waybill"
+ *
+ * const Room = Topic.make("chat/room/tea", { payload: Schema.String })
+ *
+ * const program = Log.stream(Room).pipe(Stream.runCount)
+ * ```
+ */
+export const stream = <P, RD, RE>(
+  topic: Topic<P, RD, RE>,
+  options?: { readonly after?: string | undefined }
+): Stream.Stream<Entry<P>, TransportError, Inspector | RD> =>
+  Stream.paginate(options?.after, (after) =>
+    Effect.map(read(topic, { after: Option.fromNullishOr(after), limit: pageSize }), (page) => {
+      const end = page.length < pageSize ? Option.none() : Option.fromNullishOr(page.at(-1)?.position)
+      return [page, end] as const
+    })
+  )
+
+const read = <P, RD, RE>(
+  topic: Topic<P, RD, RE>,
+  page: NewestPage
+): Effect.Effect<ReadonlyArray<Entry<P>>, TransportError, Inspector | RD> =>
+  Effect.flatMap(Inspector, (inspector) =>
+    Effect.flatMap(
+      inspector.messages(topic.name, page),
+      Effect.forEach((stored) =>
+        Effect.map(Effect.result(topic.decode(stored.body)), (payload): Entry<P> => ({ ...stored, payload }))
+      )
+    )
+  )
