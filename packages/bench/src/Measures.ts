@@ -12,6 +12,7 @@ import { lists } from "./measures/Lists.ts"
 import { memory } from "./measures/Memory.ts"
 import { publishOneByOne } from "./measures/Publish.ts"
 import { publishAll } from "./measures/PublishAll.ts"
+import { pubSub } from "./measures/PubSub.ts"
 import { retries } from "./measures/Retries.ts"
 import { webhooks } from "./measures/Webhooks.ts"
 
@@ -24,6 +25,7 @@ export const measures: ReadonlyArray<Measure> = [
   memory,
   heap,
   retries,
+  pubSub,
   lists,
   exactlyOnce,
   keyspace,

@@ -5,7 +5,7 @@
 import { Clock, Data, Effect, Layer, Schedule, type Scope } from "effect"
 import { Commit, Consumer, Inspector, Producer, Records, Topic, type Transport } from "waybill"
 import { MemoryStreams } from "waybill/memory"
-import { IoRedis, RedisKeyspace, RedisLists, RedisStreams } from "waybill/redis"
+import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisPubSub, RedisStreams } from "waybill/redis"
 import { batchesOf, concurrency, type Peer, publishers } from "../Peer.ts"
 import type { Numbered, Work } from "../Work.ts"
 
@@ -112,6 +112,9 @@ export const onRedis = over(RedisStreams.layer({ prefix }))
 /** On lists. */
 export const onLists = over(RedisLists.layer({ prefix }))
 
+/** On channels. */
+export const onPubSub = over(RedisPubSub.layer({ prefix }))
+
 /** On keys that expire, with the server's events switched on. */
 export const onKeyspace = over(RedisKeyspace.layer({ prefix, notifications: "enable" }))
 
@@ -150,6 +153,9 @@ const committingOver =
       }
       return peer
     })
+
+/** On lists with markers, with a commit a message. */
+export const committing = committingOver(RedisExactlyOnce.layer({ prefix }))
 
 /** On Redis Streams, with a commit a message. */
 export const committingOnStreams = committingOver(RedisStreams.layer({ prefix }))
