@@ -6,6 +6,7 @@ import { RedisServer } from "@waybill/testing"
 import { Deferred, Effect, Layer, References, Schedule, Schema } from "effect"
 import { Consumer, Producer, Topic } from "waybill"
 import { IoRedis, RedisStreams } from "waybill/redis"
+import { client } from "../redis/Stage.ts"
 import { process, run, until } from "./Terminal.ts"
 
 class Declined extends Schema.TaggedError<Declined>()("Declined", {}) {}
@@ -226,6 +227,64 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })
         assert.include(help.out, "waybill dead redrive orders billing --reason GatewayDown --dry-run")
         assert.include((yield* run(["--completions", "bash"], { url })).out, "waybill")
       }),
+    60_000
+  )
+
+  it.effect(
+    "publishes to a topic of every pattern, and inspects it as what it is",
+    () =>
+      Effect.gen(function* () {
+        const { url } = yield* RedisServer.RedisServer
+        for (const pattern of ["streams", "lists", "exactly-once", "keyspace", "pubsub"]) {
+          const topic = `of-${pattern}`
+          const opened = yield* run(["publish", topic, "--pattern", pattern], { url, stdin: '{"n":1}\n{"n":2}\n' })
+          assert.deepStrictEqual([opened.code, opened.out], [0, "2 stored.\n"], opened.err)
+          const again = yield* run(["publish", topic], { url, stdin: '{"n":3}\n' })
+          assert.strictEqual(again.code, 0, again.err)
+          const [info] = JSON.parse((yield* run(["stats", topic, "--json"], { url })).out)
+          assert.strictEqual(info.pattern, pattern)
+          const tail = yield* run(["tail", topic, "--json"], { url })
+          const bodies = tail.out.split("\n").flatMap((line) => (line === "" ? [] : [JSON.parse(line).body]))
+          // What nobody stores cannot be looked at.
+          assert.deepStrictEqual(bodies, pattern === "pubsub" ? [] : ['{"n":1}', '{"n":2}', '{"n":3}'])
+        }
+        const other = yield* run(["publish", "of-lists", "--pattern", "streams"], { url, stdin: "1\n" })
+        assert.strictEqual(other.code, 1)
+        assert.match(other.err, /of the pattern lists, not streams/)
+      }),
+    60_000
+  )
+
+  it.effect(
+    "has a doctor who finds what endangers messages",
+    () =>
+      Effect.gen(function* () {
+        const { url } = yield* RedisServer.make({ appendonly: "always" })
+        const well = yield* run(["doctor"], { url })
+        assert.deepStrictEqual([well.code, well.out], [0, `${new URL(url).host} is in good health.\n`], well.err)
+
+        const redis = yield* client(url)
+        yield* Effect.promise(async () => {
+          await redis.config("SET", "maxmemory", "100mb")
+          await redis.config("SET", "maxmemory-policy", "allkeys-lru")
+          await redis.sadd("waybill:topics", "stuck", "foreign")
+          await redis.xadd("{waybill:stuck}:stream", "*", "payload", "1")
+          await redis.xgroup("CREATE", "{waybill:stuck}:stream", "billing", "0")
+          await redis.xreadgroup("GROUP", "billing", "gone", "STREAMS", "{waybill:stuck}:stream", ">")
+          await redis.set("{waybill:foreign}:stream", "no stream")
+        })
+        const ill = yield* run(["doctor", "--json"], { url })
+        assert.strictEqual(ill.code, 4)
+        assert.match(ill.err, /^waybill: 3 findings need attention\n$/)
+        const problems = JSON.parse(ill.out).filter(({ level }: { level: string }) => level === "problem")
+        assert.deepStrictEqual(
+          problems.map(({ about }: { about: string }) => about),
+          ["server, EvictionPolicy", "foreign", "stuck, group billing"]
+        )
+        assert.match(problems[0].detail, /allkeys-lru.*noeviction/)
+        assert.match(problems[1].detail, /\{waybill:foreign\}:stream/)
+        assert.match(problems[2].detail, /no consumer is alive, and 1 messages wait/)
+      }).pipe(Effect.scoped),
     60_000
   )
 

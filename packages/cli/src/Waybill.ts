@@ -7,6 +7,7 @@ import { Console, Effect } from "effect"
 import { Command } from "effect/cli"
 import { dashboard } from "./commands/Dashboard.ts"
 import { dead } from "./commands/Dead.ts"
+import { doctor } from "./commands/Doctor.ts"
 import { consumers, pending, retries } from "./commands/Pending.ts"
 import { publish } from "./commands/Publish.ts"
 import { stats } from "./commands/Stats.ts"
@@ -18,7 +19,20 @@ import { flags, layer } from "./Server.ts"
 const waybill = Command.make("waybill").pipe(
   Command.withSharedFlags(flags),
   Command.withDescription("Look at topics, groups and dead letters on Redis, and steer them"),
-  Command.withSubcommands([topics, stats, tail, publish, pending, retries, consumers, dead, pause, resume, dashboard]),
+  Command.withSubcommands([
+    topics,
+    stats,
+    tail,
+    publish,
+    pending,
+    retries,
+    consumers,
+    dead,
+    pause,
+    resume,
+    doctor,
+    dashboard
+  ]),
   Command.provide((flags) => layer(flags))
 )
 

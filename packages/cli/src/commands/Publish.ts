@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { Duration, Effect, Result, Schema, Stdio, Stream } from "effect"
+import { Duration, Effect, type Layer, Option, Result, Schema, Stdio, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
-import { Inspector, Producer, Topic } from "waybill"
-import { RedisStreams } from "waybill/redis"
+import { Inspector, Producer, Topic, type Transport } from "waybill"
+import { type IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisPubSub, RedisStreams } from "waybill/redis"
 import { Misuse } from "../Problem.ts"
 import { print } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
@@ -38,17 +38,25 @@ export const publish = Command.make(
       Flag.withDescription("name=value, for every message; may be given several times"),
       Flag.withDefault<Record<string, string>>({})
     ),
+    pattern: Flag.Literals("pattern", ["streams", "lists", "exactly-once", "keyspace", "pubsub"]).pipe(
+      Flag.withDescription("What a topic that is not there yet is opened as, streams by default"),
+      Flag.optional
+    ),
     maxBytes: Flag.Int("max-bytes").pipe(
       Flag.withDescription("Greatest size of a payload, 1 MiB by default"),
       Flag.withDefault(1_048_576)
     )
   },
-  Effect.fnUntraced(function* ({ envelope, header, maxBytes, topic: name }) {
+  Effect.fnUntraced(function* ({ envelope, header, maxBytes, pattern: asked, topic: name }) {
     const { json, prefix } = yield* Server
     const inspector = yield* Inspector.Inspector
-    const { pattern } = yield* Effect.mapError(inspector.describe(name), toProblem)
-    const layer = layers[pattern]
-    if (layer === undefined) {
+    const known = (yield* Effect.mapError(inspector.topics, toProblem)).includes(name)
+    const opened = yield* Effect.mapError(inspector.describe(name), toProblem)
+    const pattern = known ? opened.pattern : Option.getOrElse(asked, () => opened.pattern)
+    if (Option.isSome(asked) && asked.value !== pattern) {
+      return yield* new Misuse({ detail: `topic ${name} is of the pattern ${pattern}, not ${asked.value}` })
+    }
+    if (!isPattern(pattern)) {
       return yield* new Misuse({
         detail: `topic ${name} is of the pattern ${pattern}, to which this command cannot publish`
       })
@@ -108,7 +116,7 @@ export const publish = Command.make(
       Effect.catchTag(["InvalidPayload", "PayloadTooLarge"], (error) =>
         Effect.fail(new Misuse({ detail: error.message }))
       ),
-      Effect.provide(layer(prefix))
+      Effect.provide(layers[pattern](prefix))
     )
     yield* print(
       json,
@@ -128,7 +136,14 @@ export const publish = Command.make(
   ])
 )
 
-/** How to publish to a topic of each pattern. */
-const layers: Record<string, (prefix: string) => ReturnType<typeof RedisStreams.layer>> = {
-  streams: (prefix) => RedisStreams.layer({ prefix })
-}
+/** How to publish to a topic of each pattern, by the name in its meta key. */
+const layers = {
+  streams: (prefix) => RedisStreams.layer({ prefix }),
+  // A header `priority` counts in queues that look at it, and the others are told nothing by its absence.
+  lists: (prefix) => RedisLists.layer({ prefix, order: "priority" }),
+  "exactly-once": (prefix) => RedisExactlyOnce.layer({ prefix, order: "priority" }),
+  keyspace: (prefix) => RedisKeyspace.layer({ prefix, notifications: "poll" }),
+  pubsub: (prefix) => RedisPubSub.layer({ prefix })
+} satisfies Record<string, (prefix: string) => Layer.Layer<Transport.Transport, never, IoRedis.IoRedis>>
+
+const isPattern = (name: string): name is keyof typeof layers => name in layers

@@ -15,6 +15,8 @@ import { pattern as keyspace } from "./internal/keyspace/KeyspaceScripts.ts"
 import * as Keyspace from "./internal/keyspace/KeyspaceSource.ts"
 import * as ExactlyOnce from "./internal/lists/CommitParts.ts"
 import * as Lists from "./internal/lists/ListSource.ts"
+import * as PubSubInspector from "./internal/pubsub/PubSubInspector.ts"
+import { pattern as pubsub } from "./internal/pubsub/Scripts.ts"
 import { settingsOf, type StoreOptions } from "./internal/Settings.ts"
 import { pattern as streams } from "./internal/streams/GroupScripts.ts"
 import * as StreamInspector from "./internal/streams/StreamInspector.ts"
@@ -60,7 +62,9 @@ export const layer = (options: Pick<StoreOptions, "prefix"> = {}): Layer.Layer<I
         [keyspace]: CustodyInspector.make(options, keyspace, (topic, group) => {
           const keys = keysOf(topic)
           return { scripts: Keyspace.scripts, keys: Keyspace.keysOf(keys, keys.group(group)) }
-        })
+        }),
+        // Which kind of channel it is only matters to a redrive: plain ones reach plain subscribers.
+        [pubsub]: PubSubInspector.make(options, "PUBLISH")
       }
       // A topic that was never opened by us may be a stream that somebody else writes.
       const otherwise = inspectors[streams]!

@@ -1,9 +1,9 @@
-import type * as Context from "effect/Context"
 /**
  * Whether the server announces what is written to keys: asked where asking is allowed, tried out where it is not.
  *
  * @module
  */
+import type * as Context from "effect/Context"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"

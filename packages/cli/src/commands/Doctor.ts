@@ -1,0 +1,201 @@
+/**
+ * `waybill doctor`: looks for what endangers messages, on the server and in the topics, and says what to do about it.
+ *
+ * @module
+ */
+import { Clock, Effect } from "effect"
+import { Command } from "effect/cli"
+import { Health, Inspector } from "waybill"
+import { IoRedis, RedisHealth } from "waybill/redis"
+import { Unwell } from "../Problem.ts"
+import { age, print, safe } from "../Screen.ts"
+import { Server, toProblem } from "../Server.ts"
+
+/** `problem`: messages are lost, stuck or in danger. `note`: somebody may want to know. */
+interface Finding {
+  readonly level: "problem" | "note"
+  readonly about: string
+  readonly detail: string
+}
+
+/** Settled messages that lie about in a stream are cut off within seconds; so many have another reason. */
+const tooManySettled = 10_000
+/** Times in Redis are the server's; only reading them is confusing when a clock differs by more. */
+const clockMillis = 2000
+const oldMillis = 60 * 60 * 1000
+
+export const doctor = Command.make(
+  "doctor",
+  {},
+  Effect.fnUntraced(function* () {
+    const { address, json } = yield* Server
+    const findings = [...(yield* server), ...(yield* commandsThere), ...(yield* clock), ...(yield* topics)]
+    const problems = findings.filter(({ level }) => level === "problem").length
+    yield* print(json, findings, () =>
+      findings.length === 0
+        ? `${address} is in good health.`
+        : findings
+            .map(({ about, detail, level }) => `${level === "problem" ? "!!" : "  "} ${safe(about)}: ${safe(detail)}`)
+            .join("\n")
+    )
+    if (problems > 0) return yield* new Unwell({ count: problems })
+  })
+).pipe(
+  Command.withDescription("Look for what endangers messages: the server's settings, and topics that nobody works on"),
+  Command.withExamples([
+    { command: "waybill doctor", description: "Exit code 4 when something needs attention" },
+    { command: "waybill doctor --json | jq '.[] | select(.level == \"problem\")'", description: "For a script" }
+  ])
+)
+
+/** What the server says about itself. */
+const server: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis | Inspector.Inspector> = Health.check().pipe(
+  Effect.map(({ problems }) =>
+    problems.map(({ code, detail }): Finding => ({ level: "problem", about: `server, ${code}`, detail }))
+  ),
+  Effect.provide(RedisHealth.layer())
+)
+
+/** What the scripts of the patterns call, and older or other servers may lack. */
+const needed = ["EVALSHA", "XREADGROUP", "XPENDING", "XCLAIM", "XINFO", "LMPOP", "SMISMEMBER", "PEXPIRETIME"]
+
+const commandsThere: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = Effect.gen(function* () {
+  const { commands } = yield* IoRedis.IoRedis
+  return yield* (
+    commands
+      // An entry for each name, null when the server does not know it.
+      .run("command|info", (client) => client.call("COMMAND", "INFO", ...needed) as Promise<ReadonlyArray<unknown>>)
+      .pipe(
+        Effect.map((rows) => needed.filter((_, i) => rows[i] === null)),
+        Effect.map((lacking): ReadonlyArray<Finding> =>
+          lacking.length === 0
+            ? []
+            : [
+                {
+                  level: "problem",
+                  about: "server",
+                  detail: `it lacks the commands ${lacking.join(", ")}: use Redis 7.0 or newer`
+                }
+              ]
+        ),
+        Effect.catch(() =>
+          Effect.succeed<ReadonlyArray<Finding>>([
+            {
+              level: "note",
+              about: "server",
+              detail: "it does not say which commands it has: COMMAND INFO is not permitted"
+            }
+          ])
+        )
+      )
+  )
+})
+
+const clock: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = Effect.gen(function* () {
+  const { commands } = yield* IoRedis.IoRedis
+  const [seconds, micros] = yield* commands.run("time", (client) => client.time())
+  const off = Number(seconds) * 1000 + Number(micros) / 1000 - (yield* Clock.currentTimeMillis)
+  return Math.abs(off) < clockMillis
+    ? []
+    : [
+        {
+          level: "note" as const,
+          about: "clock",
+          detail: `the server's is ${age(Math.abs(off))} ${off > 0 ? "ahead of" : "behind"} this machine's. Retries and delays go by the server's`
+        }
+      ]
+}).pipe(Effect.catch(() => Effect.succeed([])))
+
+const topics = Effect.gen(function* () {
+  const inspector = yield* Inspector.Inspector
+  const names = yield* Effect.mapError(inspector.topics, toProblem)
+  const found = yield* Effect.forEach(
+    names,
+    (topic) =>
+      inspector.describe(topic).pipe(
+        Effect.map(findingsOf),
+        // One topic that cannot be looked at hides no other.
+        Effect.catch((error) =>
+          Effect.succeed<ReadonlyArray<Finding>>([{ level: "problem", about: topic, detail: error.message }])
+        )
+      ),
+    { concurrency: 16 }
+  )
+  return [...found.flat(), ...(yield* announcements(names))]
+})
+
+const count = (value: number): string => value.toLocaleString("en-US")
+
+const findingsOf = ({ depth, groups, pattern, topic }: Inspector.TopicInfo): ReadonlyArray<Finding> => {
+  const findings: Array<Finding> = []
+  const find = (level: Finding["level"], about: string, detail: string) => findings.push({ level, about, detail })
+  if (groups.length === 0 && depth > 0) {
+    find("note", topic, `${count(depth)} messages are stored and no group has ever joined: they stay until one does`)
+  }
+  const open = Math.max(0, ...groups.map(({ lag, pending, waiting }) => lag + pending + waiting))
+  if (pattern === "streams" && groups.length > 0 && depth - open > tooManySettled) {
+    find(
+      "problem",
+      topic,
+      `${count(depth - open)} messages that every group has settled are not cut off: either no consumer is alive, or a ` +
+        "registered group is gone and holds them. `redis-cli SMEMBERS '{prefix:topic}:groups'` lists them; SREM gives one up"
+    )
+  }
+  for (const { consumers, deadLetters, group, lag, oldestPendingMillis, paused, pending, waiting } of groups) {
+    const about = `${topic}, group ${group}`
+    const work = lag + pending + waiting
+    if (paused && work > 0) {
+      find("note", about, `it is paused, with ${count(work)} messages to go: \`waybill resume ${topic} ${group}\``)
+    } else if (consumers.length === 0 && work > 0) {
+      find("problem", about, `no consumer is alive, and ${count(work)} messages wait for one`)
+    }
+    const owned = consumers.reduce((sum, consumer) => sum + consumer.pending, 0)
+    if (pending > owned && consumers.length > 0) {
+      find(
+        "note",
+        about,
+        `${count(pending - owned)} messages belong to consumers that are gone: others take them over within the lease`
+      )
+    }
+    if (pending > 0 && oldestPendingMillis > oldMillis) {
+      find(
+        "note",
+        about,
+        `a message has been with its consumer for ${age(oldestPendingMillis)}: does its handler still move?`
+      )
+    }
+    if (deadLetters > 0) {
+      find("note", about, `${count(deadLetters)} dead letters: \`waybill dead list ${topic} ${group}\``)
+    }
+  }
+  return findings
+}
+
+/** Topics of the keyspace pattern need the server to announce what is written. */
+const announcements = Effect.fnUntraced(function* (names: ReadonlyArray<string>) {
+  const inspector = yield* Inspector.Inspector
+  const { commands } = yield* IoRedis.IoRedis
+  const patterns = yield* Effect.forEach(
+    names,
+    (topic) => Effect.orElseSucceed(inspector.describe(topic), () => undefined),
+    {
+      concurrency: 16
+    }
+  )
+  if (!patterns.some((info) => info?.pattern === "keyspace")) return []
+  const flags = yield* commands
+    .run("config|get", (client) => client.config("GET", "notify-keyspace-events") as Promise<ReadonlyArray<string>>)
+    .pipe(
+      Effect.map((answer) => answer[1] ?? ""),
+      Effect.orElseSucceed(() => undefined)
+    )
+  if (flags === undefined || (flags.includes("K") && /[$A]/.test(flags))) return []
+  const finding: Finding = {
+    level: "note",
+    about: "server",
+    detail:
+      `notify-keyspace-events is "${flags}", and there are topics of the keyspace pattern: without K$ their subscribers poll, or ` +
+      "fail with NotificationsDisabled"
+  }
+  return [finding]
+})
