@@ -53,6 +53,7 @@ describe("pnpm example", () => {
 const lines = new Map([
   ["critical-tasks", "20 of 20 invoices are out, 0 left in the store"],
   ["exactly-once", "applied 3 of 6 messages"],
+  ["five-patterns", "a late group, 3"],
   ["lists", "9 pictures are shrunk, 0 left in the queue"],
   ["keyspace", "desk: 2 alerts expired before I came back"],
   ["quickstart", "charged o-1 on attempt 2"],
