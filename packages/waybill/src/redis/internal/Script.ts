@@ -32,7 +32,7 @@ export const sent = (script: Script): Sent => {
 /**
  * A script that writes asks for all its permissions before it does anything: one that is refused in the middle has
  * written already, and nothing takes that back. Servers that cannot tell let it pass. What a script does with `pcall` it can
- * do without.
+ * do without. A script that need not ask in every call says where it asks, with a line that says `-- permissions`.
  */
 const guarded = (lua: string): string => {
   const [header = "", ...rest] = lua.split("\n")
@@ -43,8 +43,7 @@ const guarded = (lua: string): string => {
     )
   )
   const checks = [...commands].map((command) => `  need(${command}, KEYS[1])`)
-  return [
-    header,
+  const asking = [
     "if redis.acl_check_cmd then",
     "  local function need(...)",
     "    if redis.acl_check_cmd(...) then return end",
@@ -52,10 +51,12 @@ const guarded = (lua: string): string => {
     '    error({err = "NOPERM this user has no permissions to run the \'" .. command .. "\' command"})',
     "  end",
     ...checks,
-    "end",
-    ...rest
+    "end"
   ].join("\n")
+  return lua.includes(here) ? lua.replace(here, () => asking) : [header, asking, ...rest].join("\n")
 }
+
+const here = "-- permissions"
 
 /**
  * The commands that may be in a script, a subcommand behind its command: every word in capitals between quotes. More

@@ -82,9 +82,10 @@ export const publish: Script = {
 local stream, meta, publisher, delayed, bodies = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local shapes = ARGV[7]
 local last = redis.pcall('GETRANGE', publisher, 0, 19)
--- Who published here lately has had its keys looked at. Messages that are due later write to more of them.
+-- Who published here lately has had its keys and permissions looked at. Messages that are due later need more of them.
 local known = type(last) == 'string' and last ~= '' and redis.call('EXISTS', meta) == 1
 if not known or string.find(shapes, '[@-o]') then
+  -- permissions
   local wrong = mismatch(stream, 'stream') or mismatch(meta, 'hash') or mismatch(publisher, 'string')
     or mismatch(delayed, 'zset') or mismatch(bodies, 'hash')
   if wrong then return wrong end
