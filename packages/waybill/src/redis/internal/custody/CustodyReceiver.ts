@@ -490,7 +490,8 @@ export class CustodyReceiver implements Receiver {
       const known = new Set(this.#holdings.all().map(({ receipt }) => receipt))
       // In the order in which they were made, as far as their last number tells.
       const unknown = members.filter((member) => !known.has(member)).sort((a, b) => nth(a) - nth(b))
-      for (let i = 0; i < unknown.length; i += moveLimit) {
+      // The last part first: each goes in front of what came back before.
+      for (let end = unknown.length; end > 0; end -= moveLimit) {
         yield* evaluate(
           commands,
           { topic, pattern: supply.pattern },
@@ -506,7 +507,13 @@ export class CustodyReceiver implements Receiver {
             mine.state,
             keys.wake
           ],
-          [this.consumer, 1, 1, 0, ...unknown.slice(i, i + moveLimit).flatMap((member) => ["L", member])]
+          [
+            this.consumer,
+            1,
+            1,
+            0,
+            ...unknown.slice(Math.max(0, end - moveLimit), end).flatMap((member) => ["L", member])
+          ]
         )
       }
       this.#unsure = false

@@ -39,7 +39,8 @@ export const suspicious = 2
  * `marked(id)`: attempts, fence and deaths until now.
  * `mark(id, attempts, fence, deaths, cause)`: notes them.
  * `idOf(member)`: the id in a member of a processing set.
- * `free(id, deaths)`: lets the next who takes have it. A suspect waits in a list of its own.
+ * `free(id, deaths)`: lets others have it, after what came back before. A suspect waits in a list of its own.
+ * `putBack(id, deaths)`: the same, before everything else: for what was handed out and not finished. The last comes first.
  * `wake(millis)`: tells whoever listens; a hint, so that a missing permission does not matter.
  *
  * They use the locals `marks`, `returned`, `suspects` and `channel`.
@@ -54,6 +55,9 @@ local function mark(id, attempts, fence, deaths, cause)
 end
 local function idOf(member)
   return string.match(member, '^(.*)#%d+$') or member
+end
+local function putBack(id, deaths)
+  redis.call('LPUSH', deaths >= ${suspicious} and suspects or returned, id)
 end
 local function free(id, deaths)
   redis.call('RPUSH', deaths >= ${suspicious} and suspects or returned, id)
@@ -333,6 +337,7 @@ if acks > 0 then
 end
 if not steps then return {'OK', table.concat(answers), 0} end
 ${marking}${deadLetters}
+local released = {}
 local now, soonest, buried = clock(), nil, false
 local i = 5 + acks
 while i <= #ARGV do
@@ -368,7 +373,7 @@ while i <= #ARGV do
       soonest = math.min(soonest or a, a)
     elseif op == 'L' then
       mark(entry, attempts - 1, fence, deaths)
-      free(entry, deaths)
+      released[#released + 1] = {entry, deaths}
       soonest = 0
     end
     if answer == 'O' then
@@ -381,6 +386,7 @@ while i <= #ARGV do
   end
   answers[#answers + 1] = answer
 end
+for n = #released, 1, -1 do putBack(released[n][1], released[n][2]) end
 if soonest then wake(soonest) end
 return {'OK', table.concat(answers), buried and keepDead(ARGV[2], tonumber(ARGV[3]), now) or 0}
 `
@@ -433,9 +439,10 @@ for i = 6, #ARGV do
     local order = {}
     for m, member in ipairs(members) do order[member] = nth(idOf(member)) end
     table.sort(members, function(a, b)
-      if order[a] ~= order[b] then return order[a] < order[b] end
-      return a < b
+      if order[a] ~= order[b] then return order[a] > order[b] end
+      return a > b
     end)
+    -- The newest first, so that the oldest ends up in front, also when it takes several calls.
     for m, member in ipairs(members) do
       if done >= limit then break end
       done = done + 1
@@ -443,11 +450,11 @@ for i = 6, #ARGV do
       local attempts, fence, deaths = marked(id)
       if leaving then
         mark(id, attempts, fence + 1, deaths)
-        free(id, deaths)
+        putBack(id, deaths)
         moved = moved + 1
       elseif deaths + 1 < most then
         mark(id, attempts + 1, fence + 1, deaths + 1)
-        free(id, deaths + 1)
+        putBack(id, deaths + 1)
         moved = moved + 1
       else
         local text = read({id})[1]
@@ -460,7 +467,7 @@ for i = 6, #ARGV do
           forget({id})
         else
           -- Whoever takes next counts it among those that are gone.
-          free(id, deaths)
+          putBack(id, deaths)
           moved = moved + 1
         end
       end

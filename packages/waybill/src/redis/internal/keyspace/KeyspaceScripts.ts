@@ -64,7 +64,7 @@ load()
 if not opened[1] then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
 
 ${records}
-local call, band, byte = redis.call, bit.band, string.byte
+local band, byte = bit.band, string.byte
 local now = clock()
 local at = digits(now)
 -- The record of a message that is nothing but its payload.
@@ -76,8 +76,7 @@ for i = 1, #shapes do
   local payload = ARGV[arg]
   arg = arg + 1
   if shape == 0 then
-    add(plain .. payload, ttl)
-    answers[i] = digits(last)
+    answers[i] = add(plain .. payload, ttl)
   else
     local id, headers, key, version, due
     if band(shape, ${shape.id}) ~= 0 then id = ARGV[arg]; arg = arg + 1 end
@@ -106,8 +105,8 @@ for i = 1, #shapes do
         call('HSET', bodies, member, ttl .. ' ' .. record(payload, id, headers, key, version, at))
         call('ZADD', delayed, due, member)
       else
-        add(record(payload, id, headers, key, version, at), ttl)
-        answers[i] = id and '+' or digits(last)
+        local number = add(record(payload, id, headers, key, version, at), ttl)
+        answers[i] = id and '+' or number
       end
       if seen then call('SET', seen, '1', 'PX', ARGV[5]) end
     end

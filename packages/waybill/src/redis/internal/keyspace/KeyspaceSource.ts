@@ -150,7 +150,7 @@ end
 function outlook()
   load()
   return last - first + 1 - gone(first, 2000), redis.call('ZCARD', delayed),
-    tonumber(redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2])
+    tonumber(redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]), last - base
 end
 end
 `

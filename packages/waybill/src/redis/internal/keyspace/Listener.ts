@@ -174,9 +174,12 @@ export class Listener {
     return Effect.gen({ self: this }, function* () {
       const { keys, redis, topic, ttlMillis } = this.#options
       while (this.#written.size > 0) {
-        const names = [...this.#written].slice(0, adoptLimit)
-        // Written again while this is on its way means one more look.
-        for (const name of names) this.#written.delete(name)
+        const names: Array<string> = []
+        for (const name of this.#written) {
+          // Written again while this is on its way means one more look.
+          this.#written.delete(name)
+          if (names.push(name) === adoptLimit) break
+        }
         yield* Effect.onError(
           evaluate(
             redis.commands,

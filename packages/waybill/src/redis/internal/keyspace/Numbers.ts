@@ -7,7 +7,7 @@
 
 /**
  * Lua, for a script with the local `counters`, the key of the numbers. `load()` comes first, when it is known that nothing foreign lies there; then
- * `add(record, ttl)` stores the next message, and `note()` keeps the numbers, once, after the last: the
+ * `add(record, ttl)` stores the next message and answers its number as text, and `note()` keeps the numbers, once, after the last: the
  * server announces that they changed, which is what wakes those who wait, once for a batch. `name(number)` is the key of a
  * message, `digits(number)` the number as text.
  *
@@ -21,7 +21,8 @@
  */
 export const numbers = `
 local message = string.gsub(counters, 'numbers$', 'message:#')
-local function digits(number) return string.format('%.0f', number) end
+local format, call = string.format, redis.call
+local function digits(number) return format('%.0f', number) end
 local function name(number) return message .. digits(number) end
 local base, first, last
 local function load()
@@ -36,7 +37,9 @@ local function load()
 end
 local function add(record, ttl)
   last = last + 1
-  redis.call('SET', name(last), record, 'PX', ttl)
+  local number = digits(last)
+  call('SET', message .. number, record, 'PX', ttl)
+  return number
 end
 -- How many messages from this number on are gone, one after the other; about so many are looked at.
 local function gone(from, most)
