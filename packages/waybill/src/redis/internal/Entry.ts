@@ -40,5 +40,16 @@ export const isHeaders = (value: unknown): value is Headers =>
 export const wholeOf = (text: string | undefined): number | undefined =>
   text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : undefined
 
+let lastPrefix = "no id"
+let lastMillis = 0
+
 /** The milliseconds in the id of a stream entry. */
-export const millisOf = (entry: string): number => Number(entry.slice(0, entry.indexOf("-")))
+export const millisOf = (entry: string): number => {
+  // Many messages are published in the same millisecond, and parsing it each time is a twentieth of what a message costs.
+  if (entry.startsWith(lastPrefix)) return lastMillis
+  const end = entry.indexOf("-")
+  if (end < 1) return Number.NaN
+  lastPrefix = entry.slice(0, end + 1)
+  lastMillis = Number(entry.slice(0, end))
+  return lastMillis
+}
