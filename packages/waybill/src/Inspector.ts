@@ -117,6 +117,11 @@ export interface GroupInfo {
   readonly group: string
   /** Stored and never delivered to this group. */
   readonly lag: number
+  /**
+   * Position among `messages` up to which the group was given them: what it was never given comes after it. None where
+   * messages leave as they are given, or before the group was given any.
+   */
+  readonly reached?: string | undefined
   /** Delivered and not settled. */
   readonly pending: number
   /** Milliseconds since the oldest pending message was delivered; 0 when nothing is pending. */

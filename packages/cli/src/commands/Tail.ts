@@ -1,5 +1,5 @@
 /**
- * `waybill tail`: follows a topic without consuming anything.
+ * `waybill tail`: follows a topic, or what lies ahead of a group, without consuming anything.
  *
  * @module
  */
@@ -8,16 +8,93 @@ import { Command, Flag } from "effect/cli"
 import { Inspector } from "waybill"
 import { bodyText, instant, messageJson, safe } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
-import { describe, topic } from "./Target.ts"
+import { pages } from "./Pages.ts"
+import { describe, describeGroup, topic } from "./Target.ts"
+
+const show = (json: boolean) => (message: Inspector.StoredMessage | Inspector.PendingMessage) =>
+  Console.log(
+    json
+      ? JSON.stringify(messageJson(message))
+      : `${instant(message.publishedAt)}  ${safe(message.id)}  ${safe(bodyText(message.body))}${
+          "consumer" in message ? `  (with ${safe(message.consumer)})` : ""
+        }`
+  )
+
+/** What comes behind the position, again and again. */
+const following = (topic: string, start: Option.Option<string>) =>
+  Stream.unwrap(
+    Effect.map(Inspector.Inspector, (inspector) =>
+      Stream.paginate(start, (after) =>
+        Effect.gen(function* () {
+          const page = yield* inspector.messages(topic, { after, limit: 200 })
+          if (page.length === 0) yield* Effect.sleep("250 millis")
+          return [page, Option.some(Option.orElse(Option.fromNullishOr(page.at(-1)?.position), () => after))] as const
+        })
+      )
+    )
+  ).pipe(Stream.mapError(toProblem))
+
+const tailTopic = Effect.fnUntraced(function* (topic: string, lines: number, follow: boolean) {
+  const { json } = yield* Server
+  const inspector = yield* Inspector.Inspector
+  if (!follow) yield* describe(topic)
+  const newest = yield* Effect.mapError(
+    inspector.messages(topic, { after: Option.none(), limit: Math.max(1, lines), newest: true }),
+    toProblem
+  )
+  yield* Effect.forEach(lines < 1 ? [] : newest, show(json), { discard: true })
+  if (!follow) return
+  yield* Stream.runForEach(following(topic, Option.fromNullishOr(newest.at(-1)?.position)), show(json))
+})
+
+const tailGroup = Effect.fnUntraced(function* (
+  topic: string,
+  group: string,
+  lines: Option.Option<number>,
+  follow: boolean
+) {
+  const { json } = yield* Server
+  const inspector = yield* Inspector.Inspector
+  // First where the group stands, then what is pending: what it is given in between is shown as pending, and not again.
+  const { lag, pending, reached } = yield* describeGroup(topic, group)
+  const start = Option.fromNullishOr(reached)
+  const shown = new Set<string>()
+  const held = pages(
+    (page) => inspector.pending(topic, group, page),
+    ({ position }) => position,
+    pending
+  ).pipe(Stream.tap(({ id }) => Effect.sync(() => shown.add(id))))
+  const ahead = follow
+    ? following(topic, start)
+    : pages(
+        (page) => inspector.messages(topic, { ...page, after: Option.orElse(page.after, () => start) }),
+        ({ position }) => position,
+        lag
+      )
+  const all = Stream.concat(
+    held,
+    Stream.filter(ahead, ({ id }) => !shown.delete(id))
+  )
+  yield* Stream.runForEach(Option.match(lines, { onNone: () => all, onSome: (n) => Stream.take(all, n) }), show(json))
+})
 
 export const tail = Command.make(
   "tail",
   {
     topic,
+    group: Flag.String("group").pipe(
+      Flag.withAlias("g"),
+      Flag.withDescription(
+        "Begin where this group stands: with what its consumers hold, and then what it was never given"
+      ),
+      Flag.optional
+    ),
     lines: Flag.Int("lines").pipe(
       Flag.withAlias("n"),
-      Flag.withDescription("Begin with so many of the newest messages, 10 by default"),
-      Flag.withDefault(10)
+      Flag.withDescription(
+        "Begin with so many of the newest messages, 10 by default. With --group: at most so many of the oldest, then end"
+      ),
+      Flag.optional
     ),
     follow: Flag.Boolean("follow").pipe(
       Flag.withAlias("f"),
@@ -25,35 +102,21 @@ export const tail = Command.make(
       Flag.withDefault(false)
     )
   },
-  Effect.fnUntraced(function* ({ follow, lines, topic }) {
-    const { json } = yield* Server
-    const inspector = yield* Inspector.Inspector
-    if (!follow) yield* describe(topic)
-    const show = (message: Inspector.StoredMessage) =>
-      Console.log(
-        json
-          ? JSON.stringify(messageJson(message))
-          : `${instant(message.publishedAt)}  ${safe(message.id)}  ${safe(bodyText(message.body))}`
-      )
-    const newest = yield* Effect.mapError(
-      inspector.messages(topic, { after: Option.none(), limit: Math.max(1, lines), newest: true }),
-      toProblem
-    )
-    yield* Effect.forEach(lines < 1 ? [] : newest, show, { discard: true })
-    if (!follow) return
-    const start = Option.fromNullishOr(newest.at(-1)?.position)
-    yield* Stream.paginate(start, (after) =>
-      Effect.gen(function* () {
-        const page = yield* inspector.messages(topic, { after, limit: 200 })
-        if (page.length === 0) yield* Effect.sleep("250 millis")
-        return [page, Option.some(Option.orElse(Option.fromNullishOr(page.at(-1)?.position), () => after))] as const
-      })
-    ).pipe(Stream.mapError(toProblem), Stream.runForEach(show))
-  })
+  ({ follow, group, lines, topic }) =>
+    Option.match(group, {
+      onNone: () =>
+        tailTopic(
+          topic,
+          Option.getOrElse(lines, () => 10),
+          follow
+        ),
+      onSome: (group) => tailGroup(topic, group, lines, follow)
+    })
 ).pipe(
-  Command.withDescription("Show the newest messages of a topic and follow it, without consuming"),
+  Command.withDescription("Show the newest messages of a topic, or what lies ahead of a group, without consuming"),
   Command.withExamples([
     { command: "waybill tail orders --follow", description: "Watch what is published" },
+    { command: "waybill tail orders --group billing", description: "What billing holds and has not been given yet" },
     { command: "waybill tail orders -n 100 --json | jq .body", description: "The last hundred bodies" }
   ])
 )

@@ -240,6 +240,7 @@ export class Group {
     return {
       group: this.name,
       lag: this.#cursor.lag,
+      reached: this.#cursor.reached,
       pending,
       oldestPendingMillis: now - oldest,
       waiting: returned + this.#retries.length,

@@ -82,6 +82,10 @@ class LogCursor implements Cursor {
     return this.#messages.end - this.position
   }
 
+  get reached(): string {
+    return String(this.position - 1)
+  }
+
   next(): Stored | undefined {
     const message = this.#messages.at(this.position)
     if (message !== undefined) this.position++

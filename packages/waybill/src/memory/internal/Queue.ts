@@ -21,6 +21,7 @@ export class Queue implements Source, Cursor {
   readonly #lanes = [new Fifo<Stored>(), new Fifo<Stored>(), new Fifo<Stored>()] as const
   readonly #place: Place
   readonly #order: Order
+  readonly reached = undefined
   #owner: string | undefined
 
   constructor(place: Place, order: Order) {

@@ -64,6 +64,10 @@ class ShelfCursor implements Cursor {
     return this.#messages.end - this.#position
   }
 
+  get reached(): string {
+    return String(this.#position - 1)
+  }
+
   next(): Stored | undefined {
     const message = this.#messages.at(this.#position)
     if (message !== undefined) this.#position++

@@ -54,6 +54,8 @@ export interface Cursor {
   readonly next: () => Stored | undefined
   /** How many of those there are. */
   readonly lag: number
+  /** Position of the last one that it has seen, where the source keeps those. */
+  readonly reached: string | undefined
   /** How many expired unseen since this was asked last. */
   readonly missed: (now: number) => number
   /** The group needs a message that came from `next` no longer in its place: it is done with it, or keeps it itself. */

@@ -38,12 +38,13 @@ export type Figures = readonly [
   dead: number,
   dropped: number,
   paused: 0 | 1,
-  living: ReadonlyArray<string | number>
+  living: ReadonlyArray<string | number>,
+  reached: string
 ]
 
 export const groupOf = (
   group: string,
-  [, lag, pending, oldest, waiting, next, dead, dropped, paused, living]: Figures
+  [, lag, pending, oldest, waiting, next, dead, dropped, paused, living, reached]: Figures
 ): GroupInfo => {
   const consumers: Array<ConsumerInfo> = []
   for (let i = 0; i + 1 < living.length; i += 2) {
@@ -52,6 +53,7 @@ export const groupOf = (
   return {
     group,
     lag,
+    reached: reached === "" ? undefined : reached,
     pending,
     oldestPendingMillis: oldest,
     waiting,

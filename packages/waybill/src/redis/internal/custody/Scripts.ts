@@ -501,7 +501,7 @@ return {'OK', moved, from, buried, #buried > 0 and keepDead(ARGV[4], tonumber(AR
    *
    * | reply | |
    * |---|---|
-   * | `OK`, lag, pending, oldest, waiting, next, dead, dropped, paused, consumers | oldest: ms. next: when the next retry is due, -1 when none waits. consumers: name, pending, name, pending... of the living |
+   * | `OK`, lag, pending, oldest, waiting, next, dead, dropped, paused, consumers, reached | oldest: ms. next: when the next retry is due, -1 when none waits. consumers: name, pending, name, pending... of the living. reached: the last id that the group was given, "" where the source does not know |
    * | `WRONGTYPE`, key, found | |
    */
   const describe: Script = {
@@ -528,8 +528,9 @@ end
 local again = redis.call('LLEN', returned) + redis.call('LLEN', suspects)
 local next = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2]
 next = again > 0 and now or next and tonumber(next) or -1
-return {'OK', backlog(), pending, oldest, redis.call('ZCARD', waiting) + again, next, redis.call('XLEN', dead),
-  tonumber(redis.call('HGET', state, 'dropped') or '0'), redis.call('HEXISTS', state, 'paused'), living}
+local lag, reached = backlog()
+return {'OK', lag, pending, oldest, redis.call('ZCARD', waiting) + again, next, redis.call('XLEN', dead),
+  tonumber(redis.call('HGET', state, 'dropped') or '0'), redis.call('HEXISTS', state, 'paused'), living, reached or ''}
 `
   }
 

@@ -132,7 +132,7 @@ function promote(now, limit)
 end
 function backlog()
   local from = cursor()
-  return last - from - gone(from + 1, 2000)
+  return last - from - gone(from + 1, 2000), digits(from)
 end
 function peek(from, limit, newest)
   load()

@@ -148,7 +148,7 @@ return {'OK', keepDead(ARGV[2], tonumber(ARGV[3]), clock())}
  *
  * | reply | |
  * |---|---|
- * | `OK`, lag, pending, oldest, waiting, next, dead, dropped, paused, consumers | lag and oldest are 0: nobody knows. next: when the next retry is due, -1 when none waits. consumers: name, pending, name, pending... |
+ * | `OK`, lag, pending, oldest, waiting, next, dead, dropped, paused, consumers, reached | lag and oldest are 0, and reached is "": nobody knows. next: when the next retry is due, -1 when none waits. consumers: name, pending, name, pending... |
  * | `WRONGTYPE`, key, found | |
  */
 export const describe: Script = {
@@ -167,7 +167,7 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', consumers, string.format('(%.0
   living[#living + 1] = held
 end
 local noted = redis.call('HMGET', state, 'dropped', 'paused')
-return {'OK', 0, pending, 0, waiting, next, redis.call('XLEN', dead), tonumber(noted[1] or '0'), noted[2] and 1 or 0, living}
+return {'OK', 0, pending, 0, waiting, next, redis.call('XLEN', dead), tonumber(noted[1] or '0'), noted[2] and 1 or 0, living, ''}
 `
 }
 

@@ -135,7 +135,7 @@ local function look()
     local later, next = call('ZCARD', waiting), again > 0 and now or -1
     if later > 0 and again == 0 then next = tonumber(call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2]) end
     figures[#figures + 1] = {'OK', backlog(stream, info, mine[group], tonumber(noted['cut'] or '0')), pending, oldest,
-      later + again, next, call('XLEN', dead), tonumber(noted['dropped'] or '0'), noted['paused'] and 1 or 0, living}
+      later + again, next, call('XLEN', dead), tonumber(noted['dropped'] or '0'), noted['paused'] and 1 or 0, living, mine[group] and mine[group]['last-delivered-id'] or ''}
   end
   local next = call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
   return {'OK', call('HGET', KEYS[2], 'pattern') or '', info and info['length'] or 0, call('ZCARD', KEYS[3]),
