@@ -161,10 +161,9 @@ export class Group {
       if (grave === undefined) continue
       const { id, body, headers, key, version, publishedAt } = grave.letter
       this.#returned.push({
-        message: { id, body, headers, key, version, publishedAt },
+        // Whoever brings it back wants it to be seen: it does not expire.
+        message: { id, body, headers, key, version, publishedAt, open: 0, expiresAt: undefined },
         kept: undefined,
-        // Whoever brings it back wants it to be seen.
-        expiresAt: Infinity,
         attempt: 0,
         fence: grave.fence,
         deaths: 0,
@@ -253,7 +252,8 @@ export class Group {
   }
 
   #deliver(work: Work, member: Member, now: number, out: Array<Delivery>): void {
-    if (work.expiresAt <= now) {
+    const { expiresAt } = work.message
+    if (expiresAt !== undefined && expiresAt <= now) {
       this.#leaveSource(work)
       this.#missed++
       return
@@ -292,11 +292,9 @@ export class Group {
     while (out.length < max) {
       const message = this.#cursor.next()
       if (message === undefined) return
-      const { expiresAt } = message
       const work = {
         message,
         kept: message,
-        expiresAt,
         attempt: 0,
         fence: 0,
         deaths: 0,

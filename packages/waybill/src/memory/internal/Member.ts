@@ -6,17 +6,14 @@
 import * as Duration from "effect/Duration"
 import * as Latch from "effect/Latch"
 import type { Delivery } from "../../Delivery.ts"
-import type { Message } from "../../Message.ts"
 import type { Subscription } from "../../Transport.ts"
 import type { Stored } from "./Source.ts"
 
 /** A message on its way through a group. */
 export interface Work {
-  readonly message: Message
+  readonly message: Stored
   /** The same message while the source still keeps it for this group. */
   kept: Stored | undefined
-  /** From when on it is not delivered any more. */
-  readonly expiresAt: number
   attempt: number
   fence: number
   /** How many consumers died holding it since it was retried last. */

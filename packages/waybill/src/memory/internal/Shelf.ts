@@ -33,10 +33,9 @@ export class Shelf implements Source {
   /** All live equally long, so the oldest expire first. */
   trim(now: number): void {
     const messages = this.#messages
-    let oldest = messages.peek()
-    if (oldest === undefined || oldest.expiresAt > now) return
-    for (; oldest !== undefined && oldest.expiresAt <= now; oldest = messages.peek()) messages.shift()
-    for (const cursor of this.#cursors) cursor.cut()
+    const { first } = messages
+    while ((messages.peek()?.expiresAt ?? Infinity) <= now) messages.shift()
+    if (messages.first > first) for (const cursor of this.#cursors) cursor.cut()
   }
 
   join(_: string, start: "earliest" | "latest"): Cursor {

@@ -12,8 +12,8 @@ import type { TopicConflict } from "../../Transport.ts"
 export interface Stored extends Message {
   /** How many groups have not settled it, where the source counts that. */
   open: number
-  /** From when on it is not delivered any more. */
-  expiresAt: number
+  /** From when on it is not delivered any more; `undefined` where messages live until they are settled, and costs nothing. */
+  expiresAt: number | undefined
 }
 
 /** The message without what the store knows of it. */

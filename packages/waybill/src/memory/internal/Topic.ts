@@ -166,7 +166,7 @@ export class Topic implements Home {
       this.#forgetting.push({ id, at: now + this.#pattern.limits.deduplicationMillis })
     }
     const { body, due, headers, key, version } = message
-    const stored: Stored = { id, body, headers, key, version, publishedAt: now, open: 0, expiresAt: Infinity }
+    const stored: Stored = { id, body, headers, key, version, publishedAt: now, open: 0, expiresAt: undefined }
     const at = due === undefined ? now : due._tag === "After" ? now + Duration.toMillis(due.delay) : due.epochMillis
     if (at > now) this.#delayed.push(wholeMillis(at), stored)
     else this.#add(stored, now)
