@@ -115,6 +115,24 @@ describe("commits on streams", () => {
     }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()))
   )
 
+  it.live.each(["done:b", "released"])("a foreign value under %s is named, and nothing is applied", (name) =>
+    Effect.gen(function* () {
+      const { group, groupKey, join, publish, read, redis, settle, take } = yield* Stage.make()
+      const receiver = yield* join()
+      yield* publish({ body: "a", id: "a" }, { body: "b", id: "b" })
+      const deliveries = yield* take(receiver, 2)
+      const foreign = groupKey(name)
+      yield* Effect.promise(() => redis.zadd(foreign, 1, "foreign"))
+      const { reason } = yield* Effect.flip(settle(receiver, deliveries, one))
+      assert.deepInclude(reason, { _tag: "WrongKeyType", key: foreign })
+      assert.strictEqual(yield* read(total.value), 0)
+      yield* Effect.promise(() => redis.del(foreign))
+      assert.deepStrictEqual(yield* settle(receiver, deliveries, one), ["Settled", "Settled"])
+      assert.strictEqual(yield* read(total.value), 2)
+      assert.deepInclude(yield* group(), { pending: 0, deadLetters: 0 })
+    }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()))
+  )
+
   it.live("a server without memory applies nothing until it has some", () =>
     Effect.gen(function* () {
       const { join, publish, read, redis, settle, take } = yield* Stage.make()

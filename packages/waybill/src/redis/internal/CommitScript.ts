@@ -16,6 +16,7 @@ export interface CommitParts {
   /**
    * Defines these functions. `i` is where the arguments of the delivery begin.
    *
+   * - `unfit()`: the reply when one of the pattern's own keys holds something else, or nil.
    * - `owns(i)`: whether the delivery is the caller's.
    * - `leave(i)`: the delivery is done. `leaving()`: called once, after the last one.
    * - `objection(base)`: what is wrong with the topic whose keys begin at KEYS[base], as text, or nil.
@@ -53,6 +54,9 @@ export const commitScript = ({ args, delivery, keys, lua }: CommitParts): Script
 local call, try = redis.call, redis.pcall
 local may = redis.acl_check_cmd
 local ttl = ARGV[${args + 2}]
+local wrong = unfit()
+for d = 1, tonumber(ARGV[${args + 1}]) do wrong = wrong or mismatch(KEYS[${keys} + d], 'string') end
+if wrong then return wrong end
 local answers, refused, published, new = {}, {}, {}, 0
 local fine, sound = {}, {}
 

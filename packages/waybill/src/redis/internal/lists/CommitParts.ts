@@ -47,6 +47,9 @@ const commitOf = (source: Source) =>
     lua: `${records}${source.lua}${incoming}
 local processing, marks = KEYS[${source.keys + 1}], KEYS[${source.keys + 2}]
 local left, ids, marked = {}, {}, {}
+local function unfit()
+  return foreign() or mismatch(processing, 'set') or mismatch(marks, 'hash')
+end
 local function owns(i)
   return redis.call('SISMEMBER', processing, ARGV[i]) == 1
 end

@@ -29,6 +29,9 @@ export const commit = commitScript({
   lua: `${ask}${fieldsOf}
 local group, consumer = ARGV[1], ARGV[2]
 local acked, uncounted = {{}, {}}, {}
+local function unfit()
+  return mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(KEYS[3], 'hash')
+end
 local function owns(i)
   local count = tonumber(ARGV[i + 2])
   if count == 0 then return true end
