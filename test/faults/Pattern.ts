@@ -5,11 +5,11 @@ import type { History } from "@waybill/testing"
 import { Context, Effect, Layer } from "effect"
 import type { Redis } from "ioredis"
 import type { Inspector, Transport } from "waybill"
-import { IoRedis, RedisLists, RedisStreams } from "waybill/redis"
+import { IoRedis, RedisExactlyOnce, RedisLists, RedisStreams } from "waybill/redis"
 import { group, Job } from "./Jobs.ts"
 
 /** Those that deliver at least once and keep what they are told to. */
-export const patterns = ["streams", "lists"] as const
+export const patterns = ["streams", "lists", "exactly-once"] as const
 
 export type Name = (typeof patterns)[number]
 
@@ -30,7 +30,8 @@ type Services = Transport.Transport | Transport.AtLeastOnce | Inspector.Inspecto
 
 const layers: Record<Name, () => Layer.Layer<Services, never, IoRedis.IoRedis>> = {
   streams: () => RedisStreams.layer(),
-  lists: () => RedisLists.layer()
+  lists: () => RedisLists.layer(),
+  "exactly-once": () => RedisExactlyOnce.layer()
 }
 
 /** The pattern on connections of its own to a server. */
@@ -59,7 +60,7 @@ export const streamKeys = {
   state: `${mine}:state`
 }
 
-/** What docs/lists.md calls them. */
+/** What docs/lists.md calls them; the keys of exactly-once are the same. */
 export const listKeys = {
   ready: `${tag}:ready`,
   readyHigh: `${tag}:ready:high`,
@@ -214,6 +215,9 @@ const lists = Pattern.of({
   depth: (redis) => ask(() => redis.hlen(listKeys.bodies))
 })
 
-const known: Record<Name, Pattern["Service"]> = { streams, lists }
+/** The same keys, and one thing more that it does with them. */
+const exactlyOnce = Pattern.of({ ...lists, name: "exactly-once" })
+
+const known: Record<Name, Pattern["Service"]> = { streams, lists, "exactly-once": exactlyOnce }
 
 export const layer = (name: Name) => Layer.succeed(Pattern, known[name])

@@ -1,5 +1,5 @@
 /**
- * Faults that meet a queue in lists at places that only it has. The numbers are those of the fault matrix.
+ * Faults that meet the queues in lists at places that only they have. The numbers are those of the fault matrix.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy } from "@waybill/testing"
@@ -12,7 +12,7 @@ import { listKeys } from "./Pattern.ts"
 import * as Scene from "./Scene.ts"
 import { ask, many, settled } from "./Verdict.ts"
 
-const play = Scene.play({ pattern: "lists" })
+const queues = ["lists", "exactly-once"] as const
 const processing = (consumer: string) => listKeys.returned.replace(/returned$/, `processing:${consumer}`)
 
 const reasonOf = (error: unknown): Transport.Reason => {
@@ -20,7 +20,8 @@ const reasonOf = (error: unknown): Transport.Reason => {
   throw error
 }
 
-describe("a queue", () => {
+describe.each(queues)("a queue, %s", (pattern) => {
+  const play = Scene.play({ pattern })
   it.live.each(["before", "after"] as const)(
     "E10 reset %s the server has executed what a consumer asks for, again and again",
     (when) =>
@@ -96,7 +97,8 @@ describe("a queue", () => {
   )
 })
 
-describe("a queue with foreign values", () => {
+describe.each(queues)("a queue with foreign values, %s", (pattern) => {
+  const play = Scene.play({ pattern })
   const spoil = (redis: Redis, key: string) => ask(() => redis.multi().del(key).set(key, "mine").exec())
 
   it.live("E20 WRONGTYPE of any key before the start: the consumer fails and names it, and writes nothing", () =>
@@ -105,7 +107,7 @@ describe("a queue with foreign values", () => {
       for (const [name, key] of Object.entries(listKeys)) {
         yield* ask(() => redis.flushall())
         yield* spoil(redis, key)
-        const member = yield* Member.join(`member-${name}`, server.url, {}, "lists")
+        const member = yield* Member.join(`member-${name}`, server.url, {}, pattern)
         assert.deepInclude(reasonOf(yield* member.fails), { _tag: "WrongKeyType", key })
         assert.deepStrictEqual(yield* ask(() => redis.keys("*")), [key])
         yield* member.leave
@@ -166,7 +168,8 @@ describe("a queue with foreign values", () => {
   )
 })
 
-describe("an inbox", () => {
+describe.each(queues)("an inbox, %s", (pattern) => {
+  const play = Scene.play({ pattern })
   it.live("E24 whatever others push becomes a message, or a dead letter with what arrived, and the loop goes on", () =>
     Effect.gen(function* () {
       const { crew, join, publish, redis, server, verdict } = yield* Scene.make
