@@ -134,6 +134,29 @@ describe("Subscriber", () => {
     }).pipe(Effect.scoped, Effect.provide(quietly))
   )
 
+  it.live("what was refused is asked for again, also while the others have much to hear", () =>
+    Effect.gen(function* () {
+      const { other, publish, subscriber } = yield* stage
+      const [news, secrets] = [listening(), listening()]
+      yield* subscriber.subscribe("channel", "news", news.listener)
+      yield* subscriber.subscribe("channel", "secrets", secrets.listener)
+      yield* Effect.forkScoped(Effect.forever(Effect.andThen(publish("news", "1"), Effect.sleep("100 millis"))))
+      // The server ends the connection of who hears what it may not hear any more.
+      yield* Effect.promise(() => other.acl("SETUSER", "default", "resetchannels", "&news"))
+      yield* becomes(
+        "refused",
+        Effect.sync(() => secrets.told.includes("NotPermitted")),
+        true
+      )
+      yield* Effect.promise(() => other.acl("SETUSER", "default", "allchannels"))
+      yield* becomes(
+        "back",
+        Effect.sync(() => secrets.told.at(-1)),
+        "interrupted"
+      )
+    }).pipe(Effect.scoped, Effect.provide(quietly))
+  )
+
   it.live("a channel that the user may not hear is a typed failure, and the others live on", () =>
     Effect.gen(function* () {
       const { other, publish, subscriber } = yield* stage

@@ -144,11 +144,11 @@ class Line {
     while (true) {
       yield* Effect.sleep(quiet)
       if (this.#subjects.size === 0) continue
+      for (const subject of this.#subjects.values()) if (!subject.live && !subject.asked) this.#ask(subject)
       const heard = this.#heard
       this.#heard = false
       if (heard) continue
       yield* Effect.ignore(this.connection.run("ping", (client) => client.ping(), { deadline: patience }))
-      for (const subject of this.#subjects.values()) if (!subject.live && !subject.asked) this.#ask(subject)
     }
   })
 
