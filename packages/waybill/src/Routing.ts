@@ -39,6 +39,7 @@ export interface Routes {
   readonly fallback: Row<unknown> | undefined
 }
 
+/** No failure has a route yet. */
 export const none: Routes = { rows: new Map(), fallback: undefined }
 
 /**

@@ -46,8 +46,11 @@ export const ack: Settlement = { _tag: "Ack" }
 /** Done, and this is to become true with it. */
 export const commit = (commit: Commit): Ack => ({ _tag: "Ack", commit })
 
+/** Failed for now, to be tried again after `delay`; no time means at once. `cause` is kept with what waits. */
 export const retry = (delay: Duration.Duration, cause: string): Settlement => ({ _tag: "Retry", delay, cause })
 
+/** Failed for good: `reason` is the word to filter by, `cause` what a human reads. */
 export const deadLetter = (reason: string, cause: string): DeadLetter => ({ _tag: "DeadLetter", reason, cause })
 
+/** Handed back, the attempt not counted. */
 export const release: Settlement = { _tag: "Release" }
