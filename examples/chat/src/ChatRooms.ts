@@ -1,0 +1,250 @@
+/**
+ * The rooms: what a user may do in them, and what is in them. A call that changes something answers when it is true for
+ * everyone, and an answer is never a guess: `Unavailable` says that it is not known, and the same call again finds out.
+ *
+ * @module
+ */
+import { Context, Effect, Latch, Layer, Schema } from "effect"
+import * as SecureRandom from "effect/crypto/SecureRandom"
+import { type Inspector, Producer, Records, Transport } from "waybill"
+import { type Command, Commands } from "./Command.ts"
+import { News } from "./News.ts"
+import {
+  limits,
+  type Membership,
+  type Message,
+  NotAMember,
+  RoomExists,
+  RoomNotFound,
+  type Sent,
+  TooManyRooms,
+  Unavailable
+} from "./Protocol.ts"
+import * as Record from "./Records.ts"
+import * as RoomLog from "./RoomLog.ts"
+
+export class ChatRooms extends Context.Service<
+  ChatRooms,
+  {
+    /** `id` makes the call repeatable: whoever made the room under it, succeeds again. The maker is in the room. */
+    readonly createRoom: (
+      room: string,
+      user: string,
+      id: string
+    ) => Effect.Effect<void, RoomExists | TooManyRooms | Unavailable>
+    /** In the order of the alphabet. */
+    readonly listRooms: Effect.Effect<ReadonlyArray<string>, Unavailable>
+    readonly joinRoom: (room: string, user: string) => Effect.Effect<void, RoomNotFound | Unavailable>
+    readonly leaveRoom: (room: string, user: string) => Effect.Effect<void, RoomNotFound | Unavailable>
+    readonly getMembers: (room: string) => Effect.Effect<ReadonlyArray<string>, RoomNotFound | Unavailable>
+    /** Stores one message for this user and id. */
+    readonly sendMessage: (message: {
+      readonly room: string
+      readonly user: string
+      readonly id: string
+      readonly text: string
+    }) => Effect.Effect<void, RoomNotFound | NotAMember | Unavailable>
+    /** The newest 50, or `limit`, in front of `before`; oldest first. */
+    readonly getRoomHistory: (
+      room: string,
+      page?: { readonly limit?: number | undefined; readonly before?: string | undefined }
+    ) => Effect.Effect<ReadonlyArray<Message>, RoomNotFound | Unavailable>
+    /** The user's own last 100, oldest first. */
+    readonly getSentMessages: (user: string) => Effect.Effect<ReadonlyArray<Sent>, Unavailable>
+    readonly markRead: (
+      room: string,
+      user: string,
+      position: string
+    ) => Effect.Effect<void, RoomNotFound | NotAMember | Unavailable>
+    /** Tells the others, if anybody hears it. */
+    readonly typing: (room: string, user: string) => Effect.Effect<void>
+    readonly roomsOf: (user: string) => Effect.Effect<ReadonlySet<string>, Unavailable>
+    readonly membership: (room: string, user: string) => Effect.Effect<Membership, Unavailable>
+    /** The position behind which the newest 50 messages stand; none when there are no more of them. */
+    readonly begin: (room: string) => Effect.Effect<string | undefined, Unavailable>
+    /** At most 100 messages behind the position. */
+    readonly after: (room: string, position: string | undefined) => Effect.Effect<ReadonlyArray<Message>, Unavailable>
+  }
+>()("chat/ChatRooms") {
+  static readonly layer: Layer.Layer<
+    ChatRooms,
+    never,
+    News | Transport.Transport | Records.Records | Inspector.Inspector
+  > = Layer.effect(
+    ChatRooms,
+    Effect.gen(function* () {
+      const news = yield* News
+      const store = yield* Effect.context<Transport.Transport | Records.Records | Inspector.Inspector>()
+      const { read } = Context.get(store, Records.Records)
+
+      /** Those who wait for the outcome of a command, by its id. */
+      const waiting = new Map<string, { readonly latch: Latch.Latch; count: number }>()
+      yield* news.hear((fact) => {
+        if (fact._tag === "Settled") waiting.get(fact.command)?.latch.openUnsafe()
+        else if (fact._tag === "Missed") for (const { latch } of waiting.values()) latch.openUnsafe()
+      })
+
+      const settledNews = (id: string) =>
+        Effect.acquireRelease(
+          Effect.sync(() => {
+            const there = waiting.get(id) ?? { latch: Latch.makeUnsafe(), count: 0 }
+            there.count++
+            waiting.set(id, there)
+            return there.latch
+          }),
+          () =>
+            Effect.sync(() => {
+              const there = waiting.get(id)
+              if (there !== undefined && --there.count === 0) waiting.delete(id)
+            })
+        )
+
+      /** The news only say that there is an answer; when they do not come, it is looked for once a second. */
+      const ask = Effect.fnUntraced(function* (id: string, command: Command) {
+        const settled = yield* settledNews(id)
+        const receipt = yield* Producer.publish(Commands, command, { id })
+        for (let second = receipt._tag === "Stored" ? 1 : 0; second <= patienceSeconds; second++) {
+          if (second > 0) yield* Effect.timeoutOption(settled.await, "1 second")
+          const found = yield* read(Commands, Record.answer(id).value)
+          if (found !== undefined) return yield* Effect.orDie(decodeAnswer(found))
+        }
+        return yield* new Unavailable({})
+      }, Effect.scoped)
+
+      const asked = (id: string, command: Command) =>
+        ask(id, command).pipe(
+          Effect.provideContext(store),
+          unavailable,
+          // The edge has checked it.
+          Effect.catchTag(["InvalidPayload", "PayloadTooLarge"], Effect.die)
+        )
+
+      const anew = (command: Command) => asked(`${command._tag}/${SecureRandom.uuidV7Unsafe()}`, command)
+
+      const has = (room: string) => unavailable(read(Commands, Record.rooms.has(room)))
+
+      const mustExist = Effect.fnUntraced(function* (room: string) {
+        if (!(yield* has(room))) return yield* new RoomNotFound({ room })
+      })
+
+      const furthestRead = (room: string, user: string) =>
+        Effect.map(read(Commands, Record.reads(user, room).all), (positions) =>
+          positions.reduce<string | null>((far, one) => (far === null ? one : RoomLog.later(far, one)), null)
+        )
+
+      const after = (room: string, position: string | undefined, limit: number) =>
+        RoomLog.after(room, position, limit).pipe(Effect.provideContext(store), unavailable)
+
+      const before = (room: string, position: string | undefined, limit: number) =>
+        RoomLog.before(room, position, limit).pipe(Effect.provideContext(store), unavailable)
+
+      const joinRoom = Effect.fn("ChatRooms.joinRoom")(function* (room: string, user: string) {
+        if ((yield* anew({ _tag: "JoinRoom", room, user })) === "RoomNotFound") return yield* new RoomNotFound({ room })
+      })
+
+      return ChatRooms.of({
+        createRoom: Effect.fn("ChatRooms.createRoom")(function* (room, user, id) {
+          const command = `create/${user}/${id}`
+          const answer = yield* asked(command, { _tag: "CreateRoom", room, user })
+          if (answer === "TooManyRooms") return yield* new TooManyRooms({ limit: limits.rooms })
+          const [first] = yield* unavailable(read(Commands, Record.claims(room).all))
+          if (first !== command) return yield* new RoomExists({ room })
+          // Made and not entered, because we died in between, is mended by the same call again.
+          yield* Effect.catchTag(joinRoom(room, user), "RoomNotFound", Effect.die)
+        }),
+
+        listRooms: Effect.map(unavailable(read(Commands, Record.rooms.all)), sorted),
+
+        joinRoom,
+
+        leaveRoom: Effect.fn("ChatRooms.leaveRoom")(function* (room, user) {
+          const answer = yield* anew({ _tag: "LeaveRoom", room, user })
+          if (answer === "RoomNotFound") return yield* new RoomNotFound({ room })
+        }),
+
+        getMembers: Effect.fn("ChatRooms.getMembers")(function* (room) {
+          yield* mustExist(room)
+          return sorted(yield* unavailable(read(Commands, Record.members(room).all)))
+        }),
+
+        sendMessage: Effect.fn("ChatRooms.sendMessage")(function* ({ id, room, text, user }) {
+          const answer = yield* asked(`send/${user}/${id}`, { _tag: "SendMessage", room, user, id, text })
+          if (answer === "RoomNotFound") return yield* new RoomNotFound({ room })
+          if (answer === "NotAMember") return yield* new NotAMember({ room, user })
+        }),
+
+        getRoomHistory: Effect.fn("ChatRooms.getRoomHistory")(function* (room, page = {}) {
+          yield* mustExist(room)
+          return yield* before(room, page.before, page.limit ?? limits.history)
+        }),
+
+        getSentMessages: Effect.fn("ChatRooms.getSentMessages")(function* (user) {
+          const texts = yield* unavailable(read(Commands, Record.sent(user).all))
+          return yield* Effect.forEach(texts, (text) => Effect.orDie(decodeSent(text)))
+        }),
+
+        markRead: Effect.fn("ChatRooms.markRead")(function* (room, user, position) {
+          yield* mustExist(room)
+          const [newest] = yield* before(room, undefined, 1)
+          if (newest === undefined) return
+          // A marker behind the end would hide what is still to come.
+          const answer = yield* anew({
+            _tag: "MarkRead",
+            room,
+            user,
+            position: RoomLog.later(position, newest.position) === position ? newest.position : position
+          })
+          if (answer === "NotAMember") return yield* new NotAMember({ room, user })
+        }),
+
+        typing: Effect.fn("ChatRooms.typing")(function* (room, user) {
+          const isMember = yield* Effect.orElseSucceed(read(Commands, Record.members(room).has(user)), () => false)
+          if (isMember) yield* news.tell([{ _tag: "Typing", room, user }])
+        }),
+
+        roomsOf: (user) => unavailable(read(Commands, Record.roomsOf(user).all)),
+
+        membership: Effect.fn("ChatRooms.membership")(function* (room, user) {
+          const marker = yield* unavailable(furthestRead(room, user))
+          // Own messages are read, so that some of others lie further on.
+          const behind = yield* after(room, marker ?? undefined, 2 * limits.unread)
+          const unread = behind.filter((message) => message.user !== user).length
+          return {
+            room,
+            members: sorted(yield* unavailable(read(Commands, Record.members(room).all))),
+            unread: Math.min(unread, limits.unread),
+            read: marker
+          }
+        }),
+
+        begin: (room) =>
+          Effect.map(before(room, undefined, limits.history + 1), (newest) =>
+            newest.length > limits.history ? newest[0]?.position : undefined
+          ),
+
+        after: (room, position) => after(room, position, 100)
+      })
+    })
+  )
+}
+
+/** For how long an answer is waited for. */
+const patienceSeconds = 10
+
+const decodeAnswer = Schema.decodeUnknownEffect(Record.Answer)
+const decodeSent = Schema.decodeUnknownEffect(Record.SentJson)
+
+const sorted = (names: ReadonlySet<string>): ReadonlyArray<string> => [...names].sort()
+
+const isTransportError = (error: unknown): error is Transport.TransportError =>
+  error instanceof Transport.TransportError
+
+const unavailable = <A, E, R>(
+  self: Effect.Effect<A, E | Transport.TransportError, R>
+): Effect.Effect<A, Exclude<E, Transport.TransportError> | Unavailable, R> =>
+  Effect.catch(self, (error): Effect.Effect<never, Exclude<E, Transport.TransportError> | Unavailable> =>
+    isTransportError(error)
+      ? Effect.andThen(Effect.logWarning("the store does not answer", error), Effect.fail(new Unavailable({})))
+      : // The guard cannot take a member out of a type that is not known yet.
+        Effect.fail(error as Exclude<E, Transport.TransportError>)
+  )

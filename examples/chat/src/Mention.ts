@@ -1,0 +1,28 @@
+/**
+ * Who is named in a text, and what becomes of it: a message that is there when, and only when, the text is.
+ *
+ * @module
+ */
+import { Schema } from "effect"
+import { Topic } from "waybill"
+import { limits, Room, Text, User } from "./Protocol.ts"
+
+export const Mention = Schema.Struct({ to: User, by: User, room: Room, text: Text })
+export type Mention = typeof Mention.Type
+
+export const Mentions = Topic.make("chat/mentions", { payload: Mention })
+
+/** More names in one text are not told by mail. */
+const most = 20
+
+const pattern = new RegExp(`(?<![a-z0-9_@-])@([a-z0-9][a-z0-9_-]{0,${limits.name - 1}})(?![a-z0-9_-])`, "gi")
+
+/** The names behind an `@`, each once. Whether they are somebody's is another question. */
+export const namesIn = (text: string): ReadonlyArray<string> => {
+  const names = new Set<string>()
+  for (const [, name = ""] of text.matchAll(pattern)) {
+    if (names.size === most) break
+    names.add(name.toLowerCase())
+  }
+  return [...names]
+}

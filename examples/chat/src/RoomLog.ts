@@ -1,0 +1,50 @@
+/**
+ * The stream of a room: the truth about what was said, in one order for everyone. No group consumes it; whoever wants to know
+ * reads it behind the last position it has seen.
+ *
+ * @module
+ */
+import { Effect, Result, Schema } from "effect"
+import { type Inspector, Log, Topic, type Transport } from "waybill"
+import { ClientId, type Message, Text, User } from "./Protocol.ts"
+
+export const topic = (room: string) =>
+  Topic.make(`chat/room/${room}`, { payload: Schema.Struct({ id: ClientId, user: User, text: Text }) })
+
+type Entry = Log.Entry<{ readonly id: string; readonly user: string; readonly text: string }>
+
+/** What somebody else wrote into the stream, and is no message, is not shown. */
+const messagesOf = (entries: ReadonlyArray<Entry>): ReadonlyArray<Message> =>
+  entries.flatMap(({ payload, position, publishedAt }) =>
+    Result.isSuccess(payload) ? [{ ...payload.success, position, at: publishedAt }] : []
+  )
+
+/** At most `limit` messages behind the position, or from the beginning; none at the end of the room. */
+export const after = Effect.fnUntraced(function* (
+  room: string,
+  position: string | undefined,
+  limit: number
+): Effect.fn.Return<ReadonlyArray<Message>, Transport.TransportError, Inspector.Inspector> {
+  let from = position
+  while (true) {
+    const entries = yield* Log.first(topic(room), { after: from, limit })
+    const messages = messagesOf(entries)
+    if (messages.length > 0 || entries.length < limit) return messages
+    from = entries.at(-1)?.position
+  }
+})
+
+/** The newest `limit` messages, or those in front of the position; oldest first. */
+export const before = (
+  room: string,
+  position: string | undefined,
+  limit: number
+): Effect.Effect<ReadonlyArray<Message>, Transport.TransportError, Inspector.Inspector> =>
+  Effect.map(Log.last(topic(room), { before: position, limit }), messagesOf)
+
+/** The later of two positions, which are one number or two, the first counting more. */
+export const later = (a: string, b: string): string => {
+  const [a1 = 0, a2 = 0] = a.split("-").map(Number)
+  const [b1 = 0, b2 = 0] = b.split("-").map(Number)
+  return a1 > b1 || (a1 === b1 && a2 > b2) ? a : b
+}

@@ -1,0 +1,429 @@
+/**
+ * Each operation of the chat, in memory. The clock is the test's: a heartbeat a minute and five minutes of silence take none.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Context, Effect, Fiber, Layer, Ref, type Scope, Stream } from "effect"
+import { RpcTest } from "effect/rpc"
+import { TestClock } from "effect/testing"
+import { DeadLetters, Producer } from "waybill"
+import { MemoryKeyspace } from "waybill/memory"
+import { ChatRooms } from "../../../examples/chat/src/ChatRooms.ts"
+import * as Handlers from "../../../examples/chat/src/Handlers.ts"
+import * as Layers from "../../../examples/chat/src/Layers.ts"
+import { Live } from "../../../examples/chat/src/Live.ts"
+import { Mentions, namesIn } from "../../../examples/chat/src/Mention.ts"
+import { AddressUnknown, Notifications, PostOfficeBusy } from "../../../examples/chat/src/Notifications.ts"
+import { Presence, Signs, ttlMillis } from "../../../examples/chat/src/Presence.ts"
+import { Chat, type Event, limits, type Message } from "../../../examples/chat/src/Protocol.ts"
+import { quiet, until } from "../../core/Running.ts"
+
+const silent = Layer.succeed(Notifications, Notifications.of({ notify: () => Effect.void }))
+
+const chat = (notifications = silent) => Layers.layerMemory.pipe(Layer.provide(notifications))
+
+const it_ = <A, E>(
+  name: string,
+  test: Effect.Effect<A, E, ChatRooms | Live | Presence | Scope.Scope>,
+  notifications = silent
+) => it.effect(name, () => Effect.provide(test, chat(notifications)))
+
+/** What one tab is told, for as long as the test or until it closes. */
+const watch = Effect.fnUntraced(function* (user: string, tab = "tab", positions: Record<string, string> = {}) {
+  const live = yield* Live
+  const events: Array<Event> = []
+  const fiber = yield* live.connect({ user, tab, positions }).pipe(
+    Stream.runForEach((event) => Effect.sync(() => events.push(event))),
+    Effect.forkScoped({ startImmediately: true })
+  )
+  yield* until(`${user} is welcome`, () => events.length > 0)
+  yield* quiet()
+  return {
+    events,
+    fiber,
+    close: Fiber.interrupt(fiber),
+    tags: () => events.map(({ _tag }) => _tag),
+    texts: (room: string) =>
+      events.flatMap((event) => (event._tag === "Posted" && event.room === room ? [event.message.text] : []))
+  }
+})
+
+const say = (room: string, user: string, ...texts: ReadonlyArray<string>) =>
+  ChatRooms.use((rooms) =>
+    Effect.forEach(
+      texts,
+      (text, i) =>
+        rooms.sendMessage({
+          room,
+          user,
+          id: `${room}-${text.length}-${i}-${text.slice(-8).replace(/\W/g, "_")}`,
+          text
+        }),
+      {
+        discard: true
+      }
+    )
+  )
+
+const numbered = (count: number) => Array.from({ length: count }, (_, i) => `number ${i}`)
+
+describe("the chat server", () => {
+  it_(
+    "createRoom: once, RoomExists the second time, and again for who made it under the same id",
+    Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      yield* rooms.createRoom("tea", "ada", "1")
+      assert.deepStrictEqual(yield* rooms.listRooms, ["tea"])
+      assert.deepStrictEqual(yield* rooms.getMembers("tea"), ["ada"])
+      const again = yield* Effect.flip(rooms.createRoom("tea", "bob", "1"))
+      assert.strictEqual(again._tag, "RoomExists")
+      assert.deepStrictEqual(yield* rooms.getMembers("tea"), ["ada"])
+      yield* rooms.createRoom("tea", "ada", "1")
+      assert.strictEqual((yield* Effect.flip(rooms.createRoom("tea", "ada", "2")))._tag, "RoomExists")
+    })
+  )
+
+  it_(
+    "createRoom: of many at once one makes it",
+    Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      const results = yield* Effect.forEach(
+        Array.from({ length: 20 }, (_, i) => `user-${i}`),
+        (user) => Effect.result(rooms.createRoom("tea", user, "1")),
+        { concurrency: "unbounded" }
+      )
+      assert.strictEqual(results.filter(({ _tag }) => _tag === "Success").length, 1)
+    })
+  )
+
+  it_(
+    "sendMessage: the room must exist, the sender must be in it, and its history is kept to 100",
+    Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      const message = { room: "tea", user: "ada", id: "1", text: "hello" }
+      assert.strictEqual((yield* Effect.flip(rooms.sendMessage(message)))._tag, "RoomNotFound")
+      yield* rooms.createRoom("tea", "bob", "1")
+      assert.strictEqual((yield* Effect.flip(rooms.sendMessage({ ...message, id: "2" })))._tag, "NotAMember")
+      yield* rooms.joinRoom("tea", "ada")
+      yield* rooms.createRoom("coffee", "ada", "2")
+      yield* say("tea", "ada", ...numbered(60))
+      yield* say("coffee", "ada", ...numbered(60))
+      const sent = yield* rooms.getSentMessages("ada")
+      assert.deepStrictEqual(
+        sent.map(({ room, text }) => `${room} ${text}`),
+        [...numbered(60).map((text) => `tea ${text}`), ...numbered(60).map((text) => `coffee ${text}`)].slice(-100)
+      )
+    })
+  )
+
+  it_(
+    "sendMessage: twice under one id is one message, also for two who try at the same moment",
+    Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      yield* rooms.createRoom("tea", "ada", "1")
+      const send = rooms.sendMessage({ room: "tea", user: "ada", id: "same", text: "hello" })
+      yield* Effect.all([send, send, send], { concurrency: "unbounded" })
+      yield* send
+      const texts = (yield* rooms.getRoomHistory("tea")).map(({ text }) => text)
+      assert.deepStrictEqual(texts, ["hello"])
+      assert.strictEqual((yield* rooms.getSentMessages("ada")).length, 1)
+    })
+  )
+
+  it_(
+    "joinRoom and leaveRoom: who is in is in once, who is out is out",
+    Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      assert.strictEqual((yield* Effect.flip(rooms.joinRoom("tea", "ada")))._tag, "RoomNotFound")
+      assert.strictEqual((yield* Effect.flip(rooms.leaveRoom("tea", "ada")))._tag, "RoomNotFound")
+      yield* rooms.createRoom("tea", "ada", "1")
+      yield* rooms.joinRoom("tea", "bob")
+      yield* rooms.joinRoom("tea", "bob")
+      assert.deepStrictEqual(yield* rooms.getMembers("tea"), ["ada", "bob"])
+      assert.deepStrictEqual([...(yield* rooms.roomsOf("bob"))], ["tea"])
+      yield* rooms.leaveRoom("tea", "bob")
+      yield* rooms.leaveRoom("tea", "bob")
+      assert.deepStrictEqual(yield* rooms.getMembers("tea"), ["ada"])
+      assert.deepStrictEqual([...(yield* rooms.roomsOf("bob"))], [])
+    })
+  )
+
+  it_(
+    "getRoomHistory: the last 50 by default, oldest first, and back page by page",
+    Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      assert.strictEqual((yield* Effect.flip(rooms.getRoomHistory("tea")))._tag, "RoomNotFound")
+      yield* rooms.createRoom("tea", "ada", "1")
+      yield* say("tea", "ada", ...numbered(120))
+      const texts = (messages: ReadonlyArray<Message>) => messages.map(({ text }) => text)
+      const page = yield* rooms.getRoomHistory("tea")
+      assert.deepStrictEqual(texts(page), numbered(120).slice(-50))
+      const older = yield* rooms.getRoomHistory("tea", { before: page[0]?.position })
+      assert.deepStrictEqual(texts(older), numbered(120).slice(20, 70))
+      const oldest = yield* rooms.getRoomHistory("tea", { before: older[0]?.position })
+      assert.deepStrictEqual(texts(oldest), numbered(120).slice(0, 20))
+      assert.deepStrictEqual(yield* rooms.getRoomHistory("tea", { before: oldest[0]?.position }), [])
+      assert.deepStrictEqual(texts(yield* rooms.getRoomHistory("tea", { limit: 2 })), ["number 118", "number 119"])
+    })
+  )
+
+  it_(
+    "unread: counts what others said behind the marker, which never goes back",
+    Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      yield* rooms.createRoom("tea", "ada", "1")
+      yield* say("tea", "ada", "before you came")
+      yield* rooms.joinRoom("tea", "bob")
+      const unread = Effect.map(rooms.membership("tea", "bob"), (membership) => membership.unread)
+      assert.strictEqual(yield* unread, 0)
+      yield* say("tea", "ada", "one", "two!", "three")
+      yield* say("tea", "bob", "mine")
+      assert.strictEqual(yield* unread, 3)
+      const [, one, two] = yield* rooms.getRoomHistory("tea")
+      yield* rooms.markRead("tea", "bob", two!.position)
+      assert.strictEqual(yield* unread, 1)
+      yield* rooms.markRead("tea", "bob", one!.position)
+      assert.strictEqual(yield* unread, 1)
+      // A marker far behind the end stands at the end.
+      yield* rooms.markRead("tea", "bob", "99999999999999")
+      assert.strictEqual(yield* unread, 0)
+      yield* say("tea", "ada", "a new one")
+      assert.strictEqual(yield* unread, 1)
+      yield* say("tea", "ada", ...numbered(150))
+      assert.strictEqual(yield* unread, limits.unread)
+      assert.strictEqual((yield* Effect.flip(rooms.markRead("tea", "eve", one!.position)))._tag, "NotAMember")
+    })
+  )
+})
+
+describe("the chat client", () => {
+  it_(
+    "connect: online with a heartbeat every minute, for as long as it takes",
+    Effect.gen(function* () {
+      const presence = yield* Presence
+      yield* watch("ada")
+      const bob = yield* watch("bob")
+      assert.deepInclude(bob.events[0]!, { _tag: "Welcome", online: ["ada", "bob"] })
+      for (let minute = 0; minute < 30; minute++) yield* TestClock.adjust("1 minute")
+      yield* quiet()
+      assert.deepStrictEqual([...(yield* presence.online)].sort(), ["ada", "bob"])
+      assert.notInclude(bob.tags(), "Offline")
+    })
+  )
+
+  it_(
+    "a live callback per joined room: every message of the room, in order, once",
+    Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      const live = yield* Live
+      yield* rooms.createRoom("tea", "ada", "1")
+      yield* rooms.createRoom("coffee", "ada", "2")
+      yield* rooms.joinRoom("tea", "bob")
+      yield* rooms.joinRoom("coffee", "bob")
+      const heard = yield* Ref.make<ReadonlyArray<string>>([])
+      const callbacks: Record<string, (message: Message) => Effect.Effect<void>> = {
+        tea: ({ text }) => Ref.update(heard, (all) => [...all, `tea: ${text}`]),
+        coffee: ({ text }) => Ref.update(heard, (all) => [...all, `coffee: ${text}`])
+      }
+      yield* live.connect({ user: "bob", tab: "tab", positions: {} }).pipe(
+        Stream.runForEach((event) => (event._tag === "Posted" ? callbacks[event.room]!(event.message) : Effect.void)),
+        Effect.forkScoped({ startImmediately: true })
+      )
+      yield* say("tea", "ada", "first")
+      yield* say("coffee", "ada", "second")
+      yield* say("tea", "bob", "third")
+      yield* quiet()
+      assert.deepStrictEqual(yield* Ref.get(heard), ["tea: first", "coffee: second", "tea: third"])
+    })
+  )
+
+  it_(
+    "joinRoom and leaveRoom while connected: the room comes with its last 50 messages, and goes; others see it",
+    Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      yield* rooms.createRoom("tea", "ada", "1")
+      yield* say("tea", "ada", ...numbered(60))
+      const ada = yield* watch("ada")
+      const bob = yield* watch("bob")
+      yield* rooms.joinRoom("tea", "bob")
+      yield* until("bob has the room", () => bob.texts("tea").length === 50)
+      assert.deepInclude(
+        bob.events.find(({ _tag }) => _tag === "Entered")!,
+        {
+          membership: { room: "tea", members: ["ada", "bob"], unread: 0, read: "59" }
+        }
+      )
+      assert.deepStrictEqual(bob.texts("tea"), numbered(60).slice(-50))
+      yield* until("ada sees bob", () => ada.tags().includes("Joined"))
+      yield* rooms.leaveRoom("tea", "bob")
+      yield* until("bob is out", () => bob.tags().includes("Exited"))
+      yield* until("ada sees it", () => ada.tags().includes("Left"))
+      yield* say("tea", "ada", "alone again")
+      yield* until("ada hears it", () => ada.texts("tea").includes("alone again"))
+      assert.notInclude(bob.texts("tea"), "alone again")
+      yield* rooms.joinRoom("tea", "bob")
+      yield* until("bob hears what it missed", () => bob.texts("tea").includes("alone again"))
+      assert.deepStrictEqual(bob.texts("tea"), [...numbered(60).slice(-50), "alone again"])
+    })
+  )
+
+  it_(
+    "connect again with the last position seen: what was missed, in order, without hole or repeat",
+    Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      yield* rooms.createRoom("tea", "ada", "1")
+      yield* rooms.joinRoom("tea", "bob")
+      const bob = yield* watch("bob")
+      yield* say("tea", "ada", "one", "two!")
+      yield* until("two are there", () => bob.texts("tea").length === 2)
+      yield* bob.close
+      const last = bob.events.findLast((event) => event._tag === "Posted")
+      assert(last?._tag === "Posted")
+      yield* say("tea", "ada", ...numbered(250))
+      const again = yield* watch("bob", "tab", { tea: last.message.position })
+      yield* until("all are there", () => again.texts("tea").length === 250)
+      assert.deepStrictEqual(again.texts("tea"), numbered(250))
+    })
+  )
+
+  it_(
+    "disconnect: offline, and out of all rooms",
+    Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      const ask = yield* RpcTest.makeClient(Chat).pipe(Effect.provide(Handlers.layer))
+      yield* rooms.createRoom("tea", "ada", "1")
+      yield* rooms.joinRoom("tea", "bob")
+      const ada = yield* watch("ada")
+      const bob = yield* watch("bob")
+      yield* ask.disconnect({ user: "bob" })
+      yield* Fiber.join(bob.fiber)
+      yield* until("ada sees it", () => ada.tags().includes("Offline") && ada.tags().includes("Left"))
+      assert.deepStrictEqual(yield* rooms.getMembers("tea"), ["ada"])
+      assert.isFalse((yield* Presence).isOnline("bob"))
+    }).pipe(Effect.provide(Layers.layerMemory.pipe(Layer.provide(silent))))
+  )
+
+  it_(
+    "presence: several tabs are one user, who is gone when the last one closes",
+    Effect.gen(function* () {
+      const ada = yield* watch("ada")
+      const first = yield* watch("bob", "first")
+      const second = yield* watch("bob", "second")
+      yield* until("bob is there", () => ada.tags().includes("Online"))
+      yield* first.close
+      yield* quiet()
+      assert.notInclude(ada.tags(), "Offline")
+      yield* second.close
+      yield* until("bob is gone", () => ada.tags().includes("Offline"))
+      assert.deepStrictEqual(
+        ada.events.filter(({ _tag }) => _tag === "Online" || _tag === "Offline"),
+        [
+          { _tag: "Online", user: "bob" },
+          { _tag: "Offline", user: "bob", reason: "left" }
+        ]
+      )
+    })
+  )
+
+  it.effect(
+    "presence: who is not heard of for 300 s has timed out, and a server that starts late knows who is there",
+    () =>
+      Effect.gen(function* () {
+        const server = Effect.map(Layer.build(Layer.fresh(Presence.layer)), (context) => Context.get(context, Presence))
+        const first = yield* server
+        const changes: Array<unknown> = []
+        yield* first.hear((change) => changes.push(change))
+        yield* first.enter("ada", "tab")
+        // Of a server that was killed, nothing more is heard.
+        yield* Producer.publish(Signs, { _tag: "Here", user: "bob", tab: "tab", connection: "of a dead server" })
+        yield* until("bob is there", () => first.isOnline("bob"))
+        yield* TestClock.adjust("4 minutes")
+        const late = yield* server
+        yield* until("the late one knows both", () => late.isOnline("bob") && late.isOnline("ada"))
+        yield* TestClock.adjust(ttlMillis - 240_000 - 1000)
+        assert.isTrue(first.isOnline("bob"))
+        yield* TestClock.adjust("2 seconds")
+        assert.deepStrictEqual([first.isOnline("bob"), late.isOnline("bob")], [false, false])
+        assert.deepStrictEqual([first.isOnline("ada"), late.isOnline("ada")], [true, true])
+        assert.deepInclude(changes, { _tag: "Offline", user: "bob", reason: "timed-out" })
+      }).pipe(Effect.provide(MemoryKeyspace.layer({ ttl: ttlMillis })))
+  )
+
+  it_(
+    "typing: others in the room are told, nobody else, and not who types",
+    Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      yield* rooms.createRoom("tea", "ada", "1")
+      yield* rooms.joinRoom("tea", "bob")
+      const [ada, bob, eve] = [yield* watch("ada"), yield* watch("bob"), yield* watch("eve")]
+      yield* rooms.typing("tea", "eve")
+      yield* rooms.typing("tea", "bob")
+      yield* until("ada sees it", () => ada.tags().includes("Typing"))
+      yield* quiet()
+      assert.deepStrictEqual(
+        ada.events.filter(({ _tag }) => _tag === "Typing"),
+        [{ _tag: "Typing", room: "tea", user: "bob" }]
+      )
+      assert.notInclude([...bob.tags(), ...eve.tags()], "Typing")
+    })
+  )
+})
+
+describe("too much, too bad", () => {
+  it_(
+    "a user who sends too much is told when to go on; others are not concerned",
+    Effect.gen(function* () {
+      const ask = yield* RpcTest.makeClient(Chat).pipe(Effect.provide(Handlers.layer))
+      yield* ask.createRoom({ room: "tea", user: "ada", id: "1" })
+      const send = (i: number) => ask.sendMessage({ room: "tea", user: "ada", id: `${i}`, text: "hello" })
+      const results = yield* Effect.forEach(numbered(40), (_, i) => Effect.result(send(i)))
+      const refused = results.flatMap((result) => (result._tag === "Failure" ? [result.failure] : []))
+      assert.strictEqual(refused.length, 11)
+      const [first] = refused
+      assert(first?._tag === "TooManyMessages")
+      assert.isAbove(first.retryAfterMillis, 0)
+      yield* ask.joinRoom({ room: "tea", user: "bob" })
+      yield* TestClock.adjust(first.retryAfterMillis)
+      yield* send(100)
+    }).pipe(Effect.provide(Layers.layerMemory.pipe(Layer.provide(silent))))
+  )
+
+  it("mentions are names behind an @, not addresses", () => {
+    assert.deepStrictEqual(namesIn("@bob, hi @Eve! (@eve) me@work.org @@x @-y @zoe."), ["bob", "eve", "zoe"])
+  })
+
+  it.effect("a mention is told to its member until it is, or ends in the dead letters, and the chat goes on", () => {
+    const told: Array<string> = []
+    let busy = 3
+    const flaky = Layer.succeed(
+      Notifications,
+      Notifications.of({
+        notify: ({ to }) =>
+          to === "nobody"
+            ? Effect.fail(new AddressUnknown({ user: to }))
+            : busy-- > 0
+              ? Effect.fail(new PostOfficeBusy({}))
+              : Effect.sync(() => told.push(to))
+      })
+    )
+    return Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      yield* rooms.createRoom("tea", "ada", "1")
+      for (const user of ["bob", "nobody"]) yield* rooms.joinRoom("tea", user)
+      const bob = yield* watch("bob")
+      yield* say("tea", "ada", "@bob @nobody @stranger @ada look")
+      yield* until("bob sees it", () => bob.tags().includes("Mentioned"))
+      yield* say("tea", "ada", "and on we go")
+      for (let second = 0; second < 20; second++) {
+        yield* TestClock.adjust("1 second")
+        yield* quiet()
+      }
+      assert.deepStrictEqual(told, ["bob"])
+      const dead = yield* Stream.runCollect(DeadLetters.stream(Mentions, "email"))
+      assert.deepStrictEqual(
+        dead.map(({ body, reason }) => [JSON.parse(String(body)).to, reason]),
+        [["nobody", "AddressUnknown"]]
+      )
+      assert.deepStrictEqual(bob.texts("tea"), ["@bob @nobody @stranger @ada look", "and on we go"])
+    }).pipe(Effect.provide(chat(flaky)))
+  })
+})

@@ -1,0 +1,119 @@
+import { assert, describe, it } from "@effect/vitest"
+import { RedisServer } from "@waybill/testing"
+import { Effect, Exit, Fiber, Stream } from "effect"
+import { client, start } from "./ServerProcess.ts"
+
+const get = (port: number, path: string, headers: Record<string, string> = {}) =>
+  Effect.promise(async () => {
+    const response = await fetch(`http://127.0.0.1:${port}${path}`, { headers })
+    return {
+      status: response.status,
+      text: await response.text(),
+      policy: response.headers.get("content-security-policy")
+    }
+  })
+
+describe("pnpm example chat", () => {
+  it.live("is up in memory, says how to build its page or serves it, and stops when it is told to", () =>
+    Effect.gen(function* () {
+      const server = yield* start({})
+      const chat = yield* client(() => server.port)
+      yield* chat.createRoom({ room: "tea", user: "ada", id: "1" })
+      yield* chat.sendMessage({ room: "tea", user: "ada", id: "2", text: "hello" })
+      const history = yield* chat.getRoomHistory({ room: "tea" })
+      assert.deepStrictEqual(
+        history.map(({ text }) => text),
+        ["hello"]
+      )
+      const again = yield* Effect.flip(chat.createRoom({ room: "tea", user: "bob", id: "1" }))
+      assert.strictEqual(again._tag, "RoomExists")
+      const page = yield* get(server.port, "/")
+      assert.include([200, 503], page.status)
+      if (page.status === 503) assert.include(page.text, "The page is not built")
+      assert.include(page.policy ?? "", "default-src 'none'")
+      // Closed while a stream is open.
+      const open = yield* chat.connect({ user: "ada", tab: "tab", positions: {} }).pipe(
+        Stream.runForEach(() => Effect.void),
+        Effect.forkScoped
+      )
+      yield* server.kill("SIGTERM")
+      // What the shell says of a program that was stopped and has cleaned up; one that was killed has no code.
+      assert.strictEqual(yield* server.ended, 130)
+      assert.include(server.said(), "ConsumerStopped { topic: 'chat/news'")
+      assert.isTrue(Exit.isFailure(yield* Fiber.await(open)))
+    })
+  )
+
+  it.live("refuses what is not of the protocol, and other pages; and goes on", () =>
+    Effect.gen(function* () {
+      const server = yield* start({})
+      assert.strictEqual((yield* get(server.port, "/", { origin: "http://elsewhere.example" })).status, 403)
+      yield* Effect.promise(
+        () =>
+          new Promise<void>((resolve) => {
+            const socket = new WebSocket(`ws://127.0.0.1:${server.port}/rpc`)
+            socket.onopen = () => {
+              for (const garbage of [
+                "{",
+                "[]",
+                "null",
+                "7",
+                '{"_tag":"Request"}',
+                '{"_tag":"Request","id":"1","tag":"nonesuch","payload":{},"headers":[]}'
+              ]) {
+                socket.send(garbage)
+              }
+              socket.send(
+                JSON.stringify({
+                  _tag: "Request",
+                  id: "2",
+                  tag: "createRoom",
+                  payload: { room: "<script>", user: "ada", id: "1" },
+                  headers: []
+                })
+              )
+              setTimeout(() => socket.close(), 300)
+            }
+            socket.onclose = () => resolve()
+          })
+      )
+      const chat = yield* client(() => server.port)
+      assert.deepStrictEqual(yield* chat.listRooms(), [])
+      const bad = yield* Effect.exit(chat.createRoom({ room: "Not A Room", user: "ada", id: "1" }))
+      assert.isTrue(Exit.isFailure(bad))
+      yield* chat.createRoom({ room: "tea", user: "ada", id: "1" })
+    })
+  )
+
+  it.live("two processes on two ports share rooms, messages and presence on one Redis", () =>
+    Effect.gen(function* () {
+      const redis = yield* RedisServer.make()
+      const [first, second] = yield* Effect.all([start({ redis: redis.url }), start({ redis: redis.url })], {
+        concurrency: 2
+      })
+      const ada = yield* client(() => first.port)
+      const bob = yield* client(() => second.port)
+      yield* ada.createRoom({ room: "tea", user: "ada", id: "1" })
+      yield* bob.joinRoom({ room: "tea", user: "bob" })
+      const seen = new Set<string>()
+      const expected = ["Welcome", "Entered", "Online", "Typing", "Posted", "Mentioned"]
+      const last = yield* bob.connect({ user: "bob", tab: "tab", positions: {} }).pipe(
+        Stream.tap((event) =>
+          event._tag === "Entered"
+            ? Effect.gen(function* () {
+                yield* Effect.forkScoped(Stream.runDrain(ada.connect({ user: "ada", tab: "tab", positions: {} })))
+                yield* ada.typing({ room: "tea", user: "ada" })
+                yield* ada.sendMessage({ room: "tea", user: "ada", id: "2", text: "@bob hello" })
+              })
+            : Effect.void
+        ),
+        Stream.map(({ _tag }) => seen.add(_tag)),
+        Stream.takeUntil(() => expected.every((tag) => seen.has(tag))),
+        Stream.runLast
+      )
+      assert.strictEqual(last._tag, "Some")
+      yield* Effect.forEach([first, second], (server) => server.kill("SIGTERM"))
+      assert.deepStrictEqual(yield* Effect.all([first.ended, second.ended]), [130, 130])
+    })
+  )
+})
