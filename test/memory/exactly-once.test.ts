@@ -5,7 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { runUntilIdle, TransportSuite } from "@waybill/testing"
 import { Effect, Layer, Schema } from "effect"
 import { TestClock } from "effect/testing"
-import { Commit, Consumer, Producer, Records, Topic } from "waybill"
+import { Commit, Consumer, DeadLetters, Producer, Records, Topic } from "waybill"
 import { MemoryExactlyOnce } from "waybill/memory"
 
 TransportSuite.run("MemoryExactlyOnce", {
@@ -17,6 +17,7 @@ TransportSuite.run("MemoryExactlyOnce", {
 
 const Numbers = Topic.make("numbers", { payload: Schema.Int })
 const total = Commit.counter("total")
+const words = Commit.hash("words")
 
 describe("MemoryExactlyOnce", () => {
   it.effect("an id that is published again is applied once, until its marker has expired", () =>
@@ -38,6 +39,30 @@ describe("MemoryExactlyOnce", () => {
       Effect.provide(
         Consumer.make(Numbers, { group: "g" }).pipe(
           Consumer.transactional((n) => Effect.succeed(Commit.make({ writes: [total.add(n)] }))),
+          Consumer.layer,
+          Layer.provideMerge(MemoryExactlyOnce.layer())
+        )
+      )
+    )
+  )
+
+  it.effect("what was refused in part is never applied again, however late and often it is redriven", () =>
+    Effect.gen(function* () {
+      const { read } = yield* Records.Records
+      yield* Producer.publish(Numbers, 1, { id: "partial" })
+      yield* runUntilIdle()
+      for (let week = 1; week <= 3; week++) {
+        yield* TestClock.adjust("6 days")
+        assert.strictEqual((yield* DeadLetters.redrive(Numbers, "g")).done, 1)
+        yield* runUntilIdle()
+        assert.strictEqual(yield* read(Numbers, total.value), 1)
+      }
+    }).pipe(
+      Effect.provide(
+        Consumer.make(Numbers, { group: "g" }).pipe(
+          Consumer.transactional((n) =>
+            Effect.succeed(Commit.make({ writes: [total.add(n), words.set("a", "text"), words.increment("a", n)] }))
+          ),
           Consumer.layer,
           Layer.provideMerge(MemoryExactlyOnce.layer())
         )

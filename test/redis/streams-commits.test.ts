@@ -97,6 +97,21 @@ describe("commits on streams", () => {
     }).pipe(Effect.scoped, Effect.provide(servers))
   )
 
+  it.live("the marker of a refused one begins again each time that it comes back", () =>
+    Effect.gen(function* () {
+      const { groupKey, inspector, join, letters, publish, read, redis, settle, take } = yield* Stage.make()
+      const receiver = yield* join()
+      const partly = Settlement.commit(Commit.make({ writes: [total.add(1), Commit.hash("total").set("a", 1)] }))
+      yield* publish({ body: "a", id: "a" })
+      assert.deepStrictEqual(reasons(yield* settle(receiver, yield* take(receiver, 1), partly)), ["PartialCommit"])
+      yield* Effect.promise(() => redis.pexpire(groupKey("done:a"), 60_000))
+      yield* inspector.redrive("t", "g", [(yield* letters)[0]!.entry])
+      assert.deepStrictEqual(reasons(yield* settle(receiver, yield* take(receiver, 1), one)), ["PartialCommit"])
+      assert.isAbove(yield* Effect.promise(() => redis.pttl(groupKey("done:a"))), 60_000)
+      assert.strictEqual(yield* read(total.value), 1)
+    }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()))
+  )
+
   it.live("what the user may not do is refused before anything is written", () =>
     Effect.gen(function* () {
       const { port, url } = yield* RedisServer.RedisServer

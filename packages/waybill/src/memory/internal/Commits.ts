@@ -18,8 +18,8 @@ export class Commits {
   readonly #open: (topic: string) => Topic
   readonly #markerMillis: number
   readonly #records = new Map<string, RecordStore>()
-  /** By topic, group and id: whether all of the commit was applied. */
-  readonly #markers = new Map<string, "whole" | "partial">()
+  /** By topic, group and id: whether all of the commit was applied, and until when that is remembered. */
+  readonly #markers = new Map<string, { readonly applied: "whole" | "partial"; readonly until: number }>()
   readonly #forgetting = new Fifo<{ readonly key: string; readonly at: number }>()
   #touched = new Set<Topic>()
 
@@ -47,7 +47,10 @@ export class Commits {
     const key = JSON.stringify([topic, group, id])
     const marker = this.#markers.get(key)
     if (marker !== undefined) {
-      return marker === "whole" ? undefined : deadLetter("PartialCommit", "an earlier delivery was refused in part")
+      if (marker.applied === "whole") return undefined
+      // It goes back to the dead letters, and may come from there as late as before.
+      this.#mark(key, "partial", now)
+      return deadLetter("PartialCommit", "an earlier delivery was refused in part")
     }
     const records = this.records(topic)
     for (const write of writes) {
@@ -89,14 +92,16 @@ export class Commits {
     if (this.#lifecycle.active) this.#lifecycle.emit({ _tag: "Published", topic: name, messages, receipts })
   }
 
-  #mark(key: string, marker: "whole" | "partial", now: number): void {
-    this.#markers.set(key, marker)
-    this.#forgetting.push({ key, at: now + this.#markerMillis })
+  #mark(key: string, applied: "whole" | "partial", now: number): void {
+    const until = now + this.#markerMillis
+    this.#markers.set(key, { applied, until })
+    this.#forgetting.push({ key, at: until })
   }
 
   #forget(now: number): void {
     for (let first = this.#forgetting.peek(); first !== undefined && first.at <= now; first = this.#forgetting.peek()) {
-      this.#markers.delete(first.key)
+      const marker = this.#markers.get(first.key)
+      if (marker !== undefined && marker.until <= now) this.#markers.delete(first.key)
       this.#forgetting.shift()
     }
   }

@@ -90,7 +90,10 @@ for d = 1, tonumber(ARGV[${args + 1}]) do
     -- Whoever asks again after a lost answer finds its own mark.
     answers[d] = before == fence and 'R' or 'F'
   elseif before then
-    if string.find(before, '^partial') then answers[d] = 'P'
+    if string.find(before, '^partial') then
+      answers[d] = 'P'
+      -- It goes back to the dead letters, and may come from there as late as before.
+      call('PEXPIRE', marker, ttl)
     else
       answers[d] = 'D'
       leave(first)
