@@ -170,6 +170,19 @@ const makeConsumer = <A, E, R>(fields: {
 /**
  * Handles deliveries one at a time in each of `concurrency` workers. The delivery tells the message id, the attempt, the
  * headers and the fence.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Consumer, Topic } from "waybill"
+ *
+ * const Thumbnail = Topic.make("thumbnails", { payload: Schema.Struct({ file: Schema.String }) })
+ *
+ * const Shrink = Consumer.make(Thumbnail, { group: "shrink", concurrency: 4 }).pipe(
+ *   Consumer.process(({ file }, { attempt, id }) => Effect.log(`${id}: shrinking ${file}, attempt ${attempt}`)),
+ *   Consumer.layer
+ * )
+ * ```
  */
 export const process =
   <P, Handled extends Effect.Effect<unknown, unknown, unknown>>(handler: (payload: P, delivery: Delivery) => Handled) =>
@@ -320,7 +333,24 @@ export class HandlerTimeout extends Schema.TaggedError<HandlerTimeout>()(timedOu
   }
 }
 
-/** Interrupts a handler that takes longer; `HandlerTimeout` is then a failure like any other and needs a route. */
+/**
+ * Interrupts a handler that takes longer; `HandlerTimeout` is then a failure like any other and needs a route.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Consumer, Topic } from "waybill"
+ *
+ * const Thumbnail = Topic.make("thumbnails", { payload: Schema.Struct({ file: Schema.String }) })
+ *
+ * const Shrink = Consumer.make(Thumbnail, { group: "shrink" }).pipe(
+ *   Consumer.process(({ file }) => Effect.log(`shrinking ${file}`)),
+ *   Consumer.timeout("30 seconds"),
+ *   Consumer.onFailure({ HandlerTimeout: Consumer.deadLetter("TooLarge") }),
+ *   Consumer.layer
+ * )
+ * ```
+ */
 export const timeout =
   (duration: Duration.Input) =>
   <A, E, R>(self: Consumer<A, E, R>): Consumer<A, E | HandlerTimeout, R> => {
@@ -433,7 +463,23 @@ export const onFailure =
       }
     })
 
-/** The route of every failure that has none yet, untagged ones too. */
+/**
+ * The route of every failure that has none yet, untagged ones too.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Consumer, RetryPolicy, Topic } from "waybill"
+ *
+ * const Thumbnail = Topic.make("thumbnails", { payload: Schema.Struct({ file: Schema.String }) })
+ *
+ * const Shrink = Consumer.make(Thumbnail, { group: "shrink" }).pipe(
+ *   Consumer.process(({ file }) => Effect.fail(`no such file: ${file}`)),
+ *   Consumer.orElse(Consumer.retry(RetryPolicy.standard)),
+ *   Consumer.layer
+ * )
+ * ```
+ */
 export const orElse =
   <E>(row: Routing.Row<E>) =>
   <A, R>(self: Consumer<A, E, R>): Consumer<A, never, R> => {
@@ -451,6 +497,16 @@ export const orElse =
 /**
  * Route: try again after the policy's next delay, or dead-letter when the policy has ended. `after` is a lower bound for
  * this one delay, such as a server's Retry-After.
+ *
+ * @example
+ * ```ts
+ * import { Schedule } from "effect"
+ * import { Consumer } from "waybill"
+ *
+ * // Once a minute, an hour long; then a dead letter.
+ * const patient = Consumer.retry(Schedule.spaced("1 minute").pipe(Schedule.upTo({ times: 60 })))
+ * const asTold = Consumer.retry(Schedule.exponential("1 second").pipe(Schedule.upTo({ times: 5 })), { after: "30 seconds" })
+ * ```
  */
 export const retry = <E = unknown>(
   policy: RetryPolicy<E>,
@@ -461,10 +517,38 @@ export const retry = <E = unknown>(
   after: options?.after === undefined ? undefined : Duration.fromInputUnsafe(options.after)
 })
 
-/** Route: to the dead letters at once. The reason is a short word to filter by, the failure's tag by default. */
+/**
+ * Route: to the dead letters at once. The reason is a short word to filter by, the failure's tag by default.
+ *
+ * @example
+ * ```ts
+ * import { Consumer } from "waybill"
+ *
+ * const byItsTag = Consumer.deadLetter()
+ * const byAWord = Consumer.deadLetter("over-limit")
+ * ```
+ */
 export const deadLetter = (reason?: string): Routing.Route<unknown> => ({ _tag: "DeadLetter", reason })
 
-/** Route: the failure is fine, the message is done. */
+/**
+ * Route: the failure is fine, the message is done.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Consumer, Topic } from "waybill"
+ *
+ * class AlreadyGone extends Schema.TaggedError<AlreadyGone>()("AlreadyGone", {}) {}
+ *
+ * const Removal = Topic.make("removals", { payload: Schema.String })
+ *
+ * const Remove = Consumer.make(Removal, { group: "remove" }).pipe(
+ *   Consumer.process(() => Effect.fail(new AlreadyGone())),
+ *   Consumer.onFailure({ AlreadyGone: Consumer.acknowledge }),
+ *   Consumer.layer
+ * )
+ * ```
+ */
 export const acknowledge: Routing.Route<unknown> = { _tag: "Ack" }
 
 /** How one delivery ended. */
@@ -552,6 +636,20 @@ const traced = (handle: Handle, records: boolean, relation: Tracing.Relation): H
  *
  * Interruption drains: nothing new is taken, running handlers get `shutdown` to finish, the rest is interrupted and
  * released without counting the attempt; all of it within `shutdown` plus 10 seconds, even when the server is away.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Consumer, Topic } from "waybill"
+ *
+ * const Thumbnail = Topic.make("thumbnails", { payload: Schema.Struct({ file: Schema.String }) })
+ *
+ * // Ends the program when the server refuses us for good.
+ * const program = Consumer.make(Thumbnail, { group: "shrink" }).pipe(
+ *   Consumer.process(({ file }) => Effect.log(`shrinking ${file}`)),
+ *   Consumer.run
+ * )
+ * ```
  */
 export const run = <A, R>(self: Consumer<A, never, R>): Effect.Effect<never, TransportError, Transport | R> =>
   runTraced(self, Effect.void, undefined)
@@ -595,6 +693,24 @@ const revival = Schedule.spaced("30 seconds")
  * fail with. Once it is up, such a failure, or a bug in a transport, is logged and reported as `ConsumerFailing` with
  * `permanent: true`, and tried again every 30 seconds, so that granting the permission is enough. To stop the program
  * instead, use `run`.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Layer, Schema } from "effect"
+ * import { Consumer, Topic } from "waybill"
+ * import { IoRedis, RedisStreams } from "waybill/redis"
+ *
+ * const Thumbnail = Topic.make("thumbnails", { payload: Schema.Struct({ file: Schema.String }) })
+ *
+ * const Shrink = Consumer.make(Thumbnail, { group: "shrink" }).pipe(
+ *   Consumer.process(({ file }) => Effect.log(`shrinking ${file}`)),
+ *   Consumer.layer
+ * )
+ *
+ * const program = Layer.launch(
+ *   Shrink.pipe(Layer.provide(RedisStreams.layer()), Layer.provide(IoRedis.layerUrl("redis://127.0.0.1:6379")))
+ * )
+ * ```
  */
 export const layer = <A, R>(self: Consumer<A, never, R>): Layer.Layer<never, TransportError, Transport | R> =>
   Layer.effectDiscard(

@@ -94,7 +94,20 @@ export const redrive = Effect.fn("DeadLetters.redrive")(function* <P, RD, RE>(
   return yield* pass(topic, group, selection, (entries) => inspector.redrive(topic.name, group, entries))
 })
 
-/** Deletes dead letters for good. */
+/**
+ * Deletes dead letters for good.
+ *
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import { DeadLetters, Topic } from "waybill"
+ *
+ * const Payment = Topic.make("payments", { payload: Schema.Struct({ cents: Schema.Int }) })
+ *
+ * const old = Date.parse("2026-01-01")
+ * const program = DeadLetters.discard(Payment, "charge", { where: (letter) => letter.diedAt < old })
+ * ```
+ */
 export const discard = Effect.fn("DeadLetters.discard")(function* <P, RD, RE>(
   topic: Topic<P, RD, RE>,
   group: string,

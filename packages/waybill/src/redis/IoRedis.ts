@@ -86,15 +86,42 @@ export interface Options {
  * Makes the connections of one server. Building the layer connects once: it fails with a `TransportError` of operation
  * `connect`, at once when the server refuses who we are, and after `startTimeout` when it cannot be reached. From then
  * on a lost connection is made again for ever, 50 ms after it was lost and less often later, up to every 2 seconds.
+ *
+ * @example
+ * ```ts
+ * import { Redacted } from "effect"
+ * import { IoRedis } from "waybill/redis"
+ *
+ * const RedisLive = IoRedis.layer({ host: "redis.internal", password: Redacted.make("from a vault"), tls: true })
+ * ```
  */
 export const layer = (options: Options = {}): Layer.Layer<IoRedis, TransportError> =>
   Layer.effect(IoRedis, make(options))
 
-/** The same with options from `Config`. */
+/**
+ * The same with options from `Config`.
+ *
+ * @example
+ * ```ts
+ * import { Config } from "effect"
+ * import { IoRedis } from "waybill/redis"
+ *
+ * const RedisLive = IoRedis.layerConfig({ url: Config.Redacted("REDIS_URL") })
+ * ```
+ */
 export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<IoRedis, TransportError | Config.ConfigError> =>
   Layer.effect(IoRedis, Effect.flatMap(Config.unwrap(options), make))
 
-/** The server of a URL such as `redis://127.0.0.1:6379`; see `Options.url`. */
+/**
+ * The server of a URL such as `redis://127.0.0.1:6379`; see `Options.url`.
+ *
+ * @example
+ * ```ts
+ * import { IoRedis } from "waybill/redis"
+ *
+ * const RedisLive = IoRedis.layerUrl("redis://127.0.0.1:6379/1")
+ * ```
+ */
 export const layerUrl = (url: string | Redacted.Redacted<string>): Layer.Layer<IoRedis, TransportError> =>
   layer({ url })
 

@@ -88,7 +88,7 @@ end
  */
 export const add = `
 local function add(stream, head, raw, from)
-  local call = {'XADD', stream, '*'}
+  local call = {}
   for i = 1, #head do call[#call + 1] = head[i] end
   if #raw - from > 6000 then
     for i = from, #raw, 2 do
@@ -103,7 +103,7 @@ local function add(stream, head, raw, from)
   else
     for i = from, #raw do call[#call + 1] = raw[i] end
   end
-  return redis.call(unpack(call))
+  return redis.call('XADD', stream, '*', unpack(call))
 end
 `
 
