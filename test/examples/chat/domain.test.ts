@@ -2,7 +2,7 @@
  * Each operation of the chat, in memory. The clock is the test's: a heartbeat a minute and five minutes of silence take none.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Fiber, Layer, Ref, type Scope, Stream } from "effect"
+import { Context, Effect, Fiber, Latch, Layer, Ref, type Scope, Stream } from "effect"
 import { RpcTest } from "effect/rpc"
 import { TestClock } from "effect/testing"
 import { DeadLetters, Producer } from "waybill"
@@ -385,6 +385,34 @@ describe("too much, too bad", () => {
       yield* TestClock.adjust(first.retryAfterMillis)
       yield* send(100)
     }).pipe(Effect.provide(Layers.layerMemory.pipe(Layer.provide(silent))))
+  )
+
+  it_(
+    "who does not read holds nobody up, and goes on later where it has stopped",
+    Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      const live = yield* Live
+      yield* rooms.createRoom("tea", "ada", "1")
+      yield* rooms.joinRoom("tea", "bob")
+      const texts: Array<string> = []
+      const gate = Latch.makeUnsafe()
+      yield* live.connect({ user: "bob", tab: "slow", positions: {} }).pipe(
+        Stream.runForEach((event) =>
+          Effect.andThen(
+            Effect.sync(() => event._tag === "Posted" && texts.push(event.message.text)),
+            event._tag === "Posted" ? gate.await : Effect.void
+          )
+        ),
+        Effect.forkScoped({ startImmediately: true })
+      )
+      const ada = yield* watch("ada")
+      yield* say("tea", "ada", ...numbered(700))
+      yield* until("ada has them all", () => ada.texts("tea").length === 700)
+      assert.deepStrictEqual(texts, ["number 0"])
+      yield* gate.open
+      yield* until("bob has them all", () => texts.length === 700)
+      assert.deepStrictEqual(texts, numbered(700))
+    })
   )
 
   it("mentions are names behind an @, not addresses", () => {
