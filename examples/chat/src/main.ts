@@ -9,6 +9,7 @@ import { HttpServer } from "effect/http"
 import * as Layers from "./Layers.ts"
 import { Notifications } from "./Notifications.ts"
 import * as Server from "./Server.ts"
+import { client } from "./Terminal.ts"
 
 const flags = {
   host: Flag.String("host").pipe(
@@ -56,7 +57,8 @@ const chat = Command.make(
   Command.withDescription(
     "A server of the chat. On the Redis of REDIS_URL any number of them share their rooms; without it, one keeps them in memory."
   ),
-  Command.withExamples([{ command: "chat --port 3001", description: "A second server beside the one on port 3000" }])
+  Command.withExamples([{ command: "chat --port 3001", description: "A second server beside the one on port 3000" }]),
+  Command.withSubcommands([client])
 )
 
 chat.pipe(

@@ -1,0 +1,302 @@
+/**
+ * The chat as one user sees it in one tab: a state that follows the server over lost connections and killed servers. What
+ * was missed comes in order and once, and what nobody confirmed is sent again under its id.
+ *
+ * The page and the terminal are two views of it.
+ *
+ * @module
+ */
+import { Effect, FiberMap, Layer, Queue, Schedule, Semaphore, Stream, SubscriptionRef } from "effect"
+import * as SecureRandom from "effect/crypto/SecureRandom"
+import { RpcClient, RpcSerialization } from "effect/rpc"
+import { Socket } from "effect/socket"
+import { Chat, type ClientId, type Event, limits, type Message } from "./Protocol.ts"
+
+/** A message of this tab that has not come back from its room yet. */
+export interface Outgoing {
+  readonly id: typeof ClientId.Type
+  readonly room: string
+  readonly text: string
+  /** Why the server refused it for good. */
+  readonly refused: string | undefined
+}
+
+/** A room of this user. */
+export interface RoomState {
+  readonly room: string
+  readonly members: ReadonlyArray<string>
+  /** Without hole: from the oldest that was asked for to the newest that there is. */
+  readonly messages: ReadonlyArray<Message>
+  /** Whether there may be messages before the first of these. */
+  readonly older: boolean
+  /** Up to where this user has read, in any tab; `null` before the first time. */
+  readonly read: string | null
+  /** What the server counted behind that when it last told; messages come on top of it or are part of it. */
+  readonly counted: number
+  /** Positions of those of these messages that name this user. */
+  readonly naming: ReadonlySet<string>
+  readonly typing: ReadonlyArray<string>
+  /** Not heard of since the last reconnect: left in another tab meanwhile, or about to come. */
+  readonly stale: boolean
+}
+
+export interface State {
+  readonly user: string
+  /** `left`: the user has gone, in this tab or in another, and the session is over. */
+  readonly connection: "connecting" | "live" | "lost" | "left"
+  readonly online: ReadonlySet<string>
+  readonly rooms: ReadonlyMap<string, RoomState>
+  readonly outgoing: ReadonlyArray<Outgoing>
+}
+
+/** Messages of others behind the marker, at most `limits.unread`; and how many that are here name this user. */
+export const unread = (
+  { counted, messages, naming, read }: RoomState,
+  user: string
+): { readonly unread: number; readonly mentions: number } => {
+  const marker = messages.findLastIndex(({ position }) => position === read)
+  // The marker is not here: it is before these messages, or they are still coming and it is among them.
+  const unclear = marker < 0 && read !== null
+  const behind = unclear && counted === 0 ? [] : messages.slice(marker + 1)
+  const others = behind.filter((message) => message.user !== user).length
+  const unread = unclear ? counted : Math.min(Math.max(counted, others), limits.unread)
+  const mentions = behind.filter(({ position }) => naming.has(position)).length
+  return { unread, mentions: Math.min(mentions, unread) }
+}
+
+/** Messages that a tab keeps of a room: the older half goes when there are more, and can be asked for again. */
+const kept = 2000
+
+const nobody = (user: string): State => ({
+  user,
+  connection: "connecting",
+  online: new Set(),
+  rooms: new Map(),
+  outgoing: []
+})
+
+const withRoom = (state: State, room: string, change: (room: RoomState) => Partial<RoomState>): State => {
+  const before = state.rooms.get(room)
+  return before === undefined
+    ? state
+    : { ...state, rooms: new Map(state.rooms).set(room, { ...before, ...change(before) }) }
+}
+
+const including = (names: ReadonlyArray<string>, name: string) =>
+  names.includes(name) ? names : [...names, name].toSorted()
+const without = (names: ReadonlyArray<string>, name: string) => names.filter((one) => one !== name)
+
+/** What of this tab is not among these messages. */
+const unposted = ({ outgoing, user }: State, messages: ReadonlyArray<Message>) =>
+  outgoing.filter(({ id }) => !messages.some((message) => message.id === id && message.user === user))
+
+/** What the state is after an event. */
+export const next = (state: State, event: Event): State => {
+  switch (event._tag) {
+    case "Welcome":
+      return {
+        ...state,
+        connection: "live",
+        online: new Set(event.online),
+        rooms: new Map([...state.rooms].map(([room, one]) => [room, { ...one, stale: true }]))
+      }
+    case "Entered": {
+      const { room } = event.membership
+      const { members, read, unread } = event.membership
+      const before = state.rooms.get(room) ?? { room, messages: [], older: true, naming: new Set(), typing: [] }
+      const entered = { ...before, members, read, counted: unread, stale: false }
+      return { ...state, rooms: new Map(state.rooms).set(room, entered) }
+    }
+    case "Exited": {
+      const rooms = new Map(state.rooms)
+      rooms.delete(event.room)
+      return { ...state, rooms }
+    }
+    case "Posted": {
+      const { message, room } = event
+      const mine = message.user === state.user
+      return {
+        ...withRoom(state, room, ({ messages, older, typing }) => ({
+          messages: [...(messages.length < kept ? messages : messages.slice(kept / 2)), message],
+          older: older || messages.length >= kept,
+          typing: without(typing, message.user)
+        })),
+        outgoing: mine ? unposted(state, [message]) : state.outgoing
+      }
+    }
+    case "Mentioned":
+      return withRoom(state, event.room, ({ naming }) => ({ naming: new Set(naming).add(event.message.position) }))
+    case "Joined":
+      return withRoom(state, event.room, ({ members }) => ({ members: including(members, event.user) }))
+    case "Left":
+      return withRoom(state, event.room, ({ members, typing }) => ({
+        members: without(members, event.user),
+        typing: without(typing, event.user)
+      }))
+    case "Online":
+      return { ...state, online: new Set(state.online).add(event.user) }
+    case "Offline":
+      return { ...state, online: new Set(without([...state.online], event.user)) }
+    case "Typing":
+      return withRoom(state, event.room, ({ typing }) => ({ typing: including(typing, event.user) }))
+    case "Unread":
+      return withRoom(state, event.room, () => ({ read: event.read, counted: event.unread }))
+  }
+}
+
+export type Session = Effect.Success<ReturnType<typeof make>>
+
+/**
+ * Begins a session that ends with the scope. `seen` is told each event once the state has followed it.
+ *
+ * What is asked by hand is asked again for ten seconds while nothing answers; a message until it is answered.
+ */
+export const make = Effect.fn("Session.make")(function* (options: {
+  readonly user: string
+  readonly seen?: (event: Event) => Effect.Effect<unknown>
+}) {
+  const { seen, user } = options
+  const chat = yield* RpcClient.make(Chat)
+  const state = yield* SubscriptionRef.make(nobody(user))
+  const update = (change: (state: State) => State) => SubscriptionRef.update(state, change)
+  const tab = SecureRandom.uuidV4Unsafe()
+  const waiting = yield* Queue.unbounded<Outgoing>()
+  const timers = yield* FiberMap.make<string>()
+  const paging = yield* Semaphore.make(1)
+
+  const follow = Effect.fnUntraced(function* (event: Event) {
+    yield* update((state) => next(state, event))
+    if (event._tag === "Typing") {
+      const quiet = update((state) =>
+        withRoom(state, event.room, ({ typing }) => ({ typing: without(typing, event.user) }))
+      )
+      // Heard of again, it begins anew.
+      yield* FiberMap.run(timers, `types ${event.room} ${event.user}`, Effect.delay(quiet, limits.typingMillis))
+    }
+    if (seen !== undefined) yield* seen(event)
+  })
+
+  const connected = Stream.unwrap(
+    Effect.map(SubscriptionRef.get(state), ({ rooms }) => {
+      const positions = [...rooms].flatMap(([room, { messages }]) => {
+        const last = messages.at(-1)
+        return last === undefined ? [] : [[room, last.position] as const]
+      })
+      return chat.connect({ user, tab, positions: Object.fromEntries(positions) })
+    })
+  )
+  const become = (connection: State["connection"]) => update((state) => ({ ...state, connection }))
+  // When the stream breaks, it is taken up again from the last message of each room. It ends when the user goes.
+  yield* Stream.runForEach(connected, follow).pipe(
+    Effect.tapCause(() => become("lost")),
+    Effect.retry(Schedule.spaced("500 millis")),
+    Effect.andThen(become("left")),
+    Effect.forkScoped
+  )
+
+  const deliver = (one: Outgoing): Effect.Effect<void> => {
+    const { id, room, text } = one
+    return Effect.catch(chat.sendMessage({ id, room, text, user }), (error) => {
+      switch (error._tag) {
+        case "RoomNotFound":
+        case "NotAMember":
+          return update((state) => ({
+            ...state,
+            outgoing: state.outgoing.map((other) => (other.id === id ? { ...one, refused: error.message } : other))
+          }))
+        case "TooManyMessages":
+          return Effect.delay(deliver(one), error.retryAfterMillis)
+        default:
+          // Perhaps it is stored and the answer was lost: under the same id it is stored once.
+          return Effect.delay(deliver(one), "500 millis")
+      }
+    })
+  }
+  // One after the other, so that they stand in the room as they were written.
+  yield* Queue.take(waiting).pipe(Effect.flatMap(deliver), Effect.forever, Effect.forkScoped)
+
+  const patiently = <A, E extends { readonly _tag: string }>(asked: Effect.Effect<A, E>) =>
+    Effect.retry(asked, {
+      while: ({ _tag }) => _tag === "RpcClientError" || _tag === "Unavailable",
+      schedule: Schedule.max([Schedule.spaced("500 millis"), Schedule.recurs(20)])
+    })
+
+  return {
+    state,
+    /** Returns at once; the text is in `outgoing` until it comes back from the room. It has to be one, by `Text`. */
+    send: Effect.fnUntraced(function* (room: string, text: string) {
+      const one: Outgoing = { id: SecureRandom.uuidV4Unsafe(), room, text, refused: undefined }
+      yield* update((state) => ({ ...state, outgoing: [...state.outgoing, one] }))
+      yield* Queue.offer(waiting, one)
+    }),
+    /** Forgets a message that was refused. */
+    discard: (id: string) => update((state) => ({ ...state, outgoing: state.outgoing.filter((one) => one.id !== id) })),
+    /** Puts the page before the first message in front of it; whether there was one. */
+    older: Effect.fnUntraced(
+      function* (room: string) {
+        const before = (yield* SubscriptionRef.get(state)).rooms.get(room)?.messages[0]?.position
+        if (before === undefined) return false
+        const page = yield* patiently(chat.getRoomHistory({ room, before }))
+        yield* update((state) => ({
+          ...withRoom(state, room, ({ messages }) =>
+            messages[0]?.position === before
+              ? { messages: [...page, ...messages], older: page.length === limits.history }
+              : {}
+          ),
+          outgoing: unposted(state, page)
+        }))
+        return page.length > 0
+      },
+      Semaphore.withPermits(paging, 1)
+    ),
+    /** The user has seen the room to its end. */
+    read: Effect.fnUntraced(function* (room: string) {
+      const now = (yield* SubscriptionRef.get(state)).rooms.get(room)
+      const last = now?.messages.at(-1)
+      if (now === undefined || now.stale || last === undefined || unread(now, user).unread === 0) return
+      yield* update((state) => withRoom(state, room, () => ({ read: last.position, counted: 0 })))
+      const mark = Effect.gen(function* () {
+        const position = (yield* SubscriptionRef.get(state)).rooms.get(room)?.read
+        if (typeof position === "string") yield* patiently(chat.markRead({ room, user, position }))
+      })
+      // One for all that comes in a moment.
+      yield* FiberMap.run(timers, `reads ${room}`, Effect.ignore(Effect.delay(mark, "300 millis")), {
+        onlyIfMissing: true
+      })
+    }),
+    /** Once in a while is enough, however often it is called. */
+    typing: (room: string) =>
+      FiberMap.run(
+        timers,
+        `typing ${room}`,
+        Effect.andThen(Effect.ignore(chat.typing({ room, user })), Effect.sleep(limits.typingMillis / 2)),
+        { onlyIfMissing: true }
+      ),
+    rooms: patiently(chat.listRooms()),
+    sent: patiently(chat.getSentMessages({ user })),
+    create: (room: string) => {
+      const id = SecureRandom.uuidV4Unsafe()
+      return patiently(chat.createRoom({ room, user, id }))
+    },
+    join: (room: string) => patiently(chat.joinRoom({ room, user })),
+    leave: (room: string) => patiently(chat.leaveRoom({ room, user })),
+    /** Goes offline in all tabs, and out of all rooms. */
+    quit: patiently(chat.disconnect({ user }))
+  }
+})
+
+/** The WebSocket at this address, dialled again for as long as it takes. */
+export const protocol = (url: string): Layer.Layer<RpcClient.Protocol> =>
+  RpcClient.layerProtocolSocket({
+    retryPolicy: Schedule.jittered(Schedule.spaced("1 second"))
+  }).pipe(
+    Layer.provide(Socket.layerWebSocket(url)),
+    Layer.provide(Socket.layerWebSocketConstructorGlobal),
+    Layer.provide(RpcSerialization.layerJson)
+  )
+
+/** The parts of a text: mentions, as the server reads them, and what is between. */
+export const parts = (text: string): ReadonlyArray<{ readonly text: string; readonly mention?: string }> =>
+  text.split(mention).map((text, i) => (i % 2 === 0 ? { text } : { text, mention: text.slice(1).toLowerCase() }))
+
+const mention = new RegExp(`(?<![a-z0-9_@-])(@[a-z0-9][a-z0-9_-]{0,${limits.name - 1}})(?![a-z0-9_-])`, "i")

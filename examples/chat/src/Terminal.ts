@@ -1,0 +1,210 @@
+/**
+ * `chat client`: the chat in a terminal. What others write is text: no control character of theirs reaches the terminal.
+ *
+ * @module
+ */
+import * as Readline from "node:readline"
+import { type Cause, Effect, Option, Queue, Schema, Stream, SubscriptionRef } from "effect"
+import { Command, Flag } from "effect/cli"
+import { type Event, type Message, path, Room, Text, User } from "./Protocol.ts"
+import * as Session from "./Session.ts"
+
+// Control characters and what turns the direction of text around: both can make a terminal show something else.
+const unsafe = /[\p{Cc}\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu
+
+/** The text with every control character written as its escape, but for the ends of its lines. */
+export const safe = (text: string): string =>
+  text
+    .split("\n")
+    .map((line) =>
+      line.replaceAll(unsafe, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`)
+    )
+    .join("\n    ")
+
+const isText = Schema.is(Text)
+const isRoom = Schema.is(Room)
+
+const time = (at: number): string => new Date(at).toTimeString().slice(0, 5)
+
+const said = ({ at, text, user }: Message): string => `${time(at)} ${user}: ${safe(text)}`
+
+/** Messages of a room that are shown when one goes in. */
+const shown = 20
+
+const help = `What you write goes to the room that you are in. Beside that:
+/rooms          your rooms, and all others
+/create ROOM    makes a room and goes in
+/join ROOM      goes in
+/leave          leaves the room that you are in
+/members        who is in it
+/earlier        what was said before
+/sent           your own last messages
+/end            ends this client; you stay in your rooms`
+
+/** The lines of standard input, and a way to print that leaves alone what is being typed. */
+const terminal = Effect.gen(function* () {
+  const lines = yield* Queue.unbounded<string, Cause.Done>()
+  const interactive = process.stdin.isTTY && process.stdout.isTTY
+  const io = yield* Effect.acquireRelease(
+    Effect.sync(() =>
+      Readline.createInterface({ input: process.stdin, output: process.stdout, terminal: interactive, prompt: "> " })
+    ),
+    (io) => Effect.sync(() => io.close())
+  )
+  io.on("line", (line) => {
+    Queue.offerUnsafe(lines, line)
+    if (interactive) io.prompt()
+  })
+  io.on("close", () => Queue.endUnsafe(lines))
+  const print = (text: string) =>
+    Effect.sync(() => {
+      if (interactive) {
+        Readline.cursorTo(process.stdout, 0)
+        Readline.clearLine(process.stdout, 0)
+      }
+      process.stdout.write(`${text}\n`)
+      if (interactive) io.prompt(true)
+    })
+  return { lines: Stream.fromQueue(lines), print }
+})
+
+const run = Effect.fnUntraced(function* (user: string, first: string | undefined) {
+  const { lines, print } = yield* terminal
+  let current: string | undefined
+  const events = yield* Queue.unbounded<Event>()
+  const session = yield* Session.make({ user, seen: (event) => Queue.offer(events, event) })
+  const show = (event: Event): Effect.Effect<void> => {
+    switch (event._tag) {
+      case "Posted":
+        return event.room === current
+          ? Effect.andThen(print(said(event.message)), session.read(event.room))
+          : Effect.void
+      case "Mentioned":
+        return event.room === current ? Effect.void : print(`* ${event.message.user} names you in ${event.room}`)
+      case "Joined":
+        return event.room === current ? print(`* ${event.user} joins`) : Effect.void
+      case "Left":
+        return event.room === current ? print(`* ${event.user} leaves`) : Effect.void
+      case "Online":
+        return print(`* ${event.user} is online`)
+      case "Offline":
+        return print(`* ${event.user} is offline${event.reason === "left" ? "" : ": nothing was heard for 300 s"}`)
+      case "Exited":
+        if (event.room !== current) return Effect.void
+        current = undefined
+        return print(`* you have left ${event.room}`)
+      default:
+        return Effect.void
+    }
+  }
+  yield* Queue.take(events).pipe(Effect.flatMap(show), Effect.forever, Effect.forkScoped)
+
+  const state = SubscriptionRef.get(session.state)
+  const until = <A>(found: (state: Session.State) => A | undefined) =>
+    SubscriptionRef.changes(session.state).pipe(
+      Stream.map(found),
+      Stream.filter((a) => a !== undefined),
+      Stream.runHead,
+      Effect.map(Option.getOrThrow)
+    )
+
+  yield* SubscriptionRef.changes(session.state).pipe(
+    Stream.map(({ connection }) => connection),
+    Stream.changes,
+    Stream.runForEach((connection) =>
+      print(connection === "live" ? `* you are online as ${user}: /help` : `* ${connection}`)
+    ),
+    Effect.forkScoped
+  )
+
+  const goInto = Effect.fnUntraced(function* (room: string) {
+    const { messages } = yield* until(({ rooms }) => rooms.get(room))
+    current = room
+    yield* print(`* you are in ${room}`)
+    for (const message of messages.slice(-shown)) yield* print(said(message))
+    yield* session.read(room)
+  })
+  const named = (room: string, then: Effect.Effect<void, { readonly message: string }>) =>
+    isRoom(room) ? then : print(`* a room has a name of 1 to 32 of a-z, 0-9, _ and -`)
+  const inside = <E>(then: (room: string) => Effect.Effect<unknown, E>): Effect.Effect<unknown, E> =>
+    current === undefined ? print("* you are in no room: /join one") : then(current)
+
+  const commands: Readonly<Record<string, (name: string) => Effect.Effect<unknown, { readonly message: string }>>> = {
+    "/help": () => print(help),
+    "/rooms": () =>
+      Effect.gen(function* () {
+        const { rooms } = yield* state
+        for (const room of yield* session.rooms) {
+          const mine = rooms.get(room)
+          const unread = mine === undefined ? 0 : Session.unread(mine, user).unread
+          yield* print(`  ${room}${mine === undefined ? "" : `: you are a member, ${unread} unread`}`)
+        }
+      }),
+    "/create": (name) => named(name, Effect.andThen(session.create(name), goInto(name))),
+    "/join": (name) => named(name, Effect.andThen(session.join(name), goInto(name))),
+    "/leave": () => inside(session.leave),
+    "/members": () =>
+      inside((room) =>
+        Effect.gen(function* () {
+          const { online, rooms } = yield* state
+          for (const name of rooms.get(room)?.members ?? []) {
+            yield* print(`  ${name}${online.has(name) ? "" : ", offline"}`)
+          }
+        })
+      ),
+    "/earlier": () =>
+      inside((room) =>
+        Effect.gen(function* () {
+          const before = (yield* state).rooms.get(room)?.messages.length ?? 0
+          yield* session.older(room)
+          const { messages = [] } = (yield* state).rooms.get(room) ?? {}
+          for (const message of messages.slice(0, messages.length - before)) yield* print(said(message))
+          yield* print("* this was before")
+        })
+      ),
+    "/sent": () =>
+      Effect.gen(function* () {
+        for (const { at, room, text } of yield* session.sent) yield* print(`${time(at)} ${room}: ${safe(text)}`)
+      })
+  }
+
+  yield* until(({ connection }) => (connection === "live" ? true : undefined))
+  if (first !== undefined) yield* Effect.andThen(session.join(first), goInto(first))
+  yield* lines.pipe(
+    Stream.takeUntil((line) => line.trim() === "/end"),
+    Stream.runForEach((line) => {
+      const [, verb = "", name = ""] = /^(\/\w+)\s*(\S*)/.exec(line.trim()) ?? []
+      if (verb === "/end" || line.trim() === "") return Effect.void
+      if (verb !== "") {
+        const command = commands[verb] ?? (() => print(`* there is no ${safe(verb)}: /help`))
+        return Effect.catch(command(name), ({ message }) => print(`* ${message}`))
+      }
+      if (!isText(line)) return print("* this is too long")
+      return inside((room) => session.send(room, line))
+    })
+  )
+  // What was written last is on its way.
+  yield* until(({ outgoing }) => (outgoing.every(({ refused }) => refused !== undefined) ? true : undefined))
+})
+
+export const client = Command.make(
+  "client",
+  {
+    url: Flag.String("url").pipe(
+      Flag.withDescription("A server of the chat, http://127.0.0.1:3000 by default"),
+      Flag.withDefault("http://127.0.0.1:3000")
+    ),
+    user: Flag.String("user").pipe(Flag.withDescription("Your name"), Flag.withSchema(User)),
+    room: Flag.String("room").pipe(Flag.withDescription("The room to go into"), Flag.withSchema(Room), Flag.optional)
+  },
+  Effect.fnUntraced(function* ({ room, url, user }) {
+    const socket = new URL(path, url)
+    socket.protocol = socket.protocol.replace("http", "ws")
+    yield* Effect.provide(Effect.scoped(run(user, Option.getOrUndefined(room))), Session.protocol(socket.href))
+  })
+).pipe(
+  Command.withDescription("The chat in this terminal, at any of its servers"),
+  Command.withExamples([
+    { command: "chat client --user ada --room engines", description: "Talk, and watch others talk" }
+  ])
+)

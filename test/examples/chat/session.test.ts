@@ -1,0 +1,124 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer, Option, Stream, SubscriptionRef } from "effect"
+import { type Event, limits, type Message } from "../../../examples/chat/src/Protocol.ts"
+import * as Session from "../../../examples/chat/src/Session.ts"
+import { client, start } from "./ServerProcess.ts"
+
+const message = (position: number, user: string): Message => ({
+  position: `${position}`,
+  id: `m-${position}`,
+  user,
+  text: `number ${position}`,
+  at: position
+})
+const posted = (position: number, user = "alan"): Event => ({
+  _tag: "Posted",
+  room: "engines",
+  message: message(position, user)
+})
+const entered = (unread: number, read: string | null): Event => ({
+  _tag: "Entered",
+  membership: { room: "engines", members: ["ada", "alan"], unread, read }
+})
+const numbers = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => from + i)
+
+const beginning: Session.State = {
+  user: "ada",
+  connection: "connecting",
+  online: new Set(),
+  rooms: new Map(),
+  outgoing: []
+}
+const after = (...events: ReadonlyArray<Event>) => events.reduce(Session.next, beginning)
+const unread = (...events: ReadonlyArray<Event>) => Session.unread(after(...events).rooms.get("engines")!, "ada")
+
+describe("what a session makes of events", () => {
+  it("counts what is unread once, told by the server or come since", () => {
+    // The server counted the five that come now.
+    assert.strictEqual(unread(entered(5, "3"), ...numbers(1, 9).map((i) => posted(i))).unread, 5)
+    assert.strictEqual(unread(entered(0, "8"), ...numbers(1, 9).map((i) => posted(i))).unread, 0)
+    // While they come, and the marker has not: nothing is made up.
+    assert.strictEqual(unread(entered(0, "8"), ...numbers(1, 5).map((i) => posted(i))).unread, 0)
+    assert.strictEqual(unread(entered(0, "2"), posted(1), posted(2), posted(3), posted(4, "ada")).unread, 1)
+    assert.strictEqual(unread(entered(0, null), posted(1), posted(2)).unread, 2)
+    // More than are here.
+    assert.strictEqual(unread(entered(70, "1"), ...numbers(50, 100).map((i) => posted(i))).unread, 70)
+    assert.strictEqual(unread(entered(0, null), ...numbers(0, 300).map((i) => posted(i))).unread, limits.unread)
+    // Read in another tab.
+    const read: Event = { _tag: "Unread", room: "engines", unread: 0, read: "2" }
+    assert.strictEqual(unread(entered(0, null), posted(1), posted(2), read).unread, 0)
+  })
+
+  it("counts mentions among what is unread only", () => {
+    const naming = (position: number): ReadonlyArray<Event> => [
+      posted(position),
+      { _tag: "Mentioned", room: "engines", message: message(position, "alan") }
+    ]
+    assert.strictEqual(unread(entered(2, "1"), ...naming(1), ...naming(2), posted(3)).mentions, 1)
+    assert.strictEqual(unread(entered(0, "3"), ...naming(1), ...naming(2), posted(3)).mentions, 0)
+  })
+
+  it("forgets an outgoing message when it comes back, and only its own", () => {
+    const outgoing = [{ id: "m-1", room: "engines", text: "number 1", refused: undefined }]
+    const before = { ...after(entered(0, null)), outgoing }
+    assert.deepStrictEqual(Session.next(before, posted(1, "alan")).outgoing, outgoing)
+    assert.deepStrictEqual(Session.next(before, posted(1, "ada")).outgoing, [])
+  })
+
+  it("a room that is not heard of after a reconnect is stale, one that is keeps its messages", () => {
+    const events = [entered(0, null), posted(1)]
+    const welcome: Event = { _tag: "Welcome", user: "ada", online: ["ada"] }
+    assert.isTrue(after(...events, welcome).rooms.get("engines")?.stale)
+    const again = after(...events, welcome, entered(0, "1")).rooms.get("engines")
+    assert.deepStrictEqual([again?.stale, again?.messages.length], [false, 1])
+  })
+
+  it("keeps so many messages of a room, and knows that there are older ones", () => {
+    const room = after(entered(0, null), ...numbers(0, 2500).map((i) => posted(i))).rooms.get("engines")!
+    assert.isBelow(room.messages.length, 2001)
+    assert.isTrue(room.older)
+    const kept = room.messages.map(({ position }) => Number(position))
+    assert.deepStrictEqual(kept, numbers(kept[0]!, 2500))
+  })
+
+  it("finds mentions in a text", () => {
+    assert.deepStrictEqual(Session.parts("a @Bob, x@y.z @c"), [
+      { text: "a " },
+      { text: "@Bob", mention: "bob" },
+      { text: ", x@y.z " },
+      { text: "@c", mention: "c" },
+      { text: "" }
+    ])
+  })
+})
+
+describe("a session on a server", () => {
+  it.live(
+    "says why a message was refused, and goes on with the next; ends when the user goes in another tab",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* start({})
+        const chat = yield* client(() => server.port)
+        const protocol = yield* Layer.build(Session.protocol(`ws://127.0.0.1:${server.port}/rpc`))
+        const ada = yield* Effect.provideContext(Session.make({ user: "ada" }), protocol)
+        const until = (found: (state: Session.State) => boolean) =>
+          SubscriptionRef.changes(ada.state).pipe(
+            Stream.filter(found),
+            Stream.runHead,
+            Effect.map(Option.getOrThrow),
+            Effect.timeout("20 seconds")
+          )
+        yield* ada.create("engines")
+        yield* ada.send("nonesuch", "nobody hears me")
+        yield* ada.send("engines", "hello")
+        const { outgoing } = yield* until(({ rooms }) => rooms.get("engines")?.messages.length === 1)
+        assert.deepStrictEqual(
+          outgoing.map(({ refused }) => refused),
+          ["there is no room nonesuch"]
+        )
+        yield* chat.disconnect({ user: "ada" })
+        yield* until(({ connection }) => connection === "left")
+      }),
+    60_000
+  )
+})
