@@ -8,36 +8,8 @@ import type { Script } from "../Script.ts"
 import { add, ask, clock, drains, ids, mismatch, reads } from "../ScriptParts.ts"
 
 /**
- * The groups of a topic: those that are registered, and those that others made.
- *
- * | KEYS | |
- * |---|---|
- * | 1, 2 | stream, groups |
- *
- * | reply | |
- * |---|---|
- * | `OK`, names | |
- * | `WRONGTYPE`, key, found | |
- */
-export const groups: Script = {
-  name: "waybill/groups",
-  lua: `${reads}${mismatch}${ask}
-local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'set')
-if wrong then return wrong end
-local names = redis.call('SMEMBERS', KEYS[2])
-local there = {}
-for _, name in ipairs(names) do there[name] = true end
-for _, g in ipairs(ask('XINFO', 'GROUPS', KEYS[1]) or {}) do
-  if not there[g[2]] then names[#names + 1] = g[2] end
-end
-table.sort(names)
-return {'OK', names}
-`
-}
-
-/**
- * A topic and its groups. A thousand topics are looked at in one go, so it asks nothing twice, and looks at the types of the
- * keys only when one of them turns out to be wrong.
+ * A topic and its groups. A thousand topics are looked at in one go, so it asks nothing twice and nothing that it
+ * can know to be empty, and looks at the types of the keys only when one of them turns out to be wrong.
  *
  * The backlog is exact when the group is at the end, has not begun, or has at most 32 entries to go. In between it is
  * counted from what was ever added and read, less what was cut off: exact too, unless single entries were deleted by hand.
@@ -54,7 +26,7 @@ return {'OK', names}
  *
  * | reply | |
  * |---|---|
- * | `OK`, pattern, depth, delayed, next, published, figures | pattern: "" when the topic was never opened. next: when the next delayed message is due, -1 when there is none. published: entries ever added, -1 when the server does not count. figures: `Figures` (Inspecting.ts) of each group |
+ * | `OK`, pattern, depth, delayed, next, published, figures, others | pattern: "" when the topic was never opened. next: when the next delayed message is due, -1 when there is none. published: entries ever added, -1 when the server does not count. figures: `Figures` (Inspecting.ts) of each group. others: groups of the stream that were not asked for |
  * | `WRONGTYPE`, key, found | |
  */
 export const describe: Script = {
@@ -97,11 +69,20 @@ end
 local function look()
   local info = ask('XINFO', 'STREAM', stream)
   info = info and of(info)
-  local mine = groupsOf(stream)
-  local figures = {}
+  local mine = info and groupsOf(stream) or {}
+  local figures, asked, places = {}, {}, {}
+  for g = 2, #ARGV do
+    local k = 5 * g - 6
+    places[#places + 1] = KEYS[k]
+    places[#places + 1] = KEYS[k + 1]
+    places[#places + 1] = KEYS[k + 2]
+  end
+  -- Retries and dead letters are rare: one question for the keys of all groups.
+  local calm = #places == 0 or call('EXISTS', unpack(places)) == 0
   for g = 2, #ARGV do
     local group, k = ARGV[g], 5 * g - 6
     local retry, waiting, dead, consumers, state = KEYS[k], KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4]
+    asked[group] = true
     local noted = of(call('HGETALL', state))
     local pending, released, oldest, held = 0, 0, 0, {}
     local function count(key)
@@ -120,8 +101,8 @@ local function look()
         end
       end
     end
-    count(stream)
-    local retries = call('XLEN', retry) > 0
+    if mine[group] and mine[group]['pending'] > 0 then count(stream) end
+    local retries = not calm and call('XLEN', retry) > 0
     if retries then count(retry) end
     local living = {}
     for _, name in ipairs(call('ZRANGEBYSCORE', consumers, string.format('(%.0f', now), '+inf')) do
@@ -132,14 +113,17 @@ local function look()
     if retries then
       again = again + backlog(retry, of(call('XINFO', 'STREAM', retry)), groupsOf(retry)[group], 0)
     end
-    local later, next = call('ZCARD', waiting), again > 0 and now or -1
+    local later, next = calm and 0 or call('ZCARD', waiting), again > 0 and now or -1
     if later > 0 and again == 0 then next = tonumber(call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2]) end
     figures[#figures + 1] = {'OK', backlog(stream, info, mine[group], tonumber(noted['cut'] or '0')), pending, oldest,
-      later + again, next, call('XLEN', dead), tonumber(noted['dropped'] or '0'), noted['paused'] and 1 or 0, living, mine[group] and mine[group]['last-delivered-id'] or ''}
+      later + again, next, calm and 0 or call('XLEN', dead), tonumber(noted['dropped'] or '0'), noted['paused'] and 1 or 0, living, mine[group] and mine[group]['last-delivered-id'] or ''}
   end
-  local next = call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
-  return {'OK', call('HGET', KEYS[2], 'pattern') or '', info and info['length'] or 0, call('ZCARD', KEYS[3]),
-    next and tonumber(next) or -1, not info and 0 or info['entries-added'] or -1, figures}
+  local others = {}
+  for group in pairs(mine) do if not asked[group] then others[#others + 1] = group end end
+  local delayed = call('ZCARD', KEYS[3])
+  local next = delayed > 0 and tonumber(call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]) or -1
+  return {'OK', call('HGET', KEYS[2], 'pattern') or '', info and info['length'] or 0, delayed, next,
+    not info and 0 or info['entries-added'] or -1, figures, others}
 end
 
 local seen, reply = pcall(look)

@@ -6,7 +6,14 @@
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import type { Inspector, PendingMessage, StoredMessage, TopicInfo, WaitingMessage } from "../../../Inspector.ts"
+import type {
+  GroupInfo,
+  Inspector,
+  PendingMessage,
+  StoredMessage,
+  TopicInfo,
+  WaitingMessage
+} from "../../../Inspector.ts"
 import type { Message } from "../../../Message.ts"
 import { failing, type Figures, groupOf, Inspecting, type InspectorOptions, messageOf } from "../Inspecting.ts"
 import { nobody, pattern } from "./GroupScripts.ts"
@@ -26,29 +33,32 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
     describe: (topic) =>
       Effect.gen(function* () {
         const { delayed, group, groups, meta, stream } = keysOf(topic)
-        const [, names] = yield* inspecting.evaluate<[string, ReadonlyArray<string>]>(
-          topic,
-          InspectScripts.groups,
-          [stream, groups],
-          []
-        )
-        const look = (some: ReadonlyArray<string>) =>
-          inspecting.evaluate<[string, string, number, number, number, number, ReadonlyArray<Figures>]>(
+        const look = Effect.fnUntraced(function* (names: ReadonlyArray<string>) {
+          const [, opened, depth, later, next, published, figures, others] = yield* inspecting.evaluate<
+            [string, string, number, number, number, number, ReadonlyArray<Figures>, ReadonlyArray<string>]
+          >(
             topic,
             InspectScripts.describe,
             [
               stream,
               meta,
               delayed,
-              ...some.map(group).flatMap((mine) => [mine.retry, mine.waiting, mine.dead, mine.consumers, mine.state])
+              ...names.map(group).flatMap((mine) => [mine.retry, mine.waiting, mine.dead, mine.consumers, mine.state])
             ],
-            [nobody, ...some]
+            [nobody, ...names]
           )
-        const [, opened, depth, later, next, published, figures] = yield* look(names.slice(0, groupsAtOnce))
-        const all = [...figures]
-        for (let i = groupsAtOnce; i < names.length; i += groupsAtOnce) {
-          all.push(...(yield* look(names.slice(i, i + groupsAtOnce)))[6])
-        }
+          for (const [i, name] of names.entries()) {
+            const found = figures[i]
+            if (found !== undefined) seen.set(name, groupOf(name, found))
+          }
+          return { opened, depth, later, next, published, others }
+        })
+        const seen = new Map<string, GroupInfo>()
+        const registered = yield* commands.run("smembers", (client) => client.smembers(groups), { key: groups })
+        const { depth, later, next, opened, others, published } = yield* look(registered.slice(0, groupsAtOnce))
+        // Groups that others made are no members of the set.
+        const rest = [...new Set([...registered, ...others])].slice(Math.min(registered.length, groupsAtOnce))
+        for (let i = 0; i < rest.length; i += groupsAtOnce) yield* look(rest.slice(i, i + groupsAtOnce))
         const info: TopicInfo = {
           topic,
           pattern: opened === "" ? pattern : opened,
@@ -56,10 +66,7 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
           published: published < 0 ? undefined : published,
           delayed: later,
           nextDelayedAt: next < 0 ? undefined : next,
-          groups: names.flatMap((name, i) => {
-            const found = all[i]
-            return found === undefined ? [] : [groupOf(name, found)]
-          })
+          groups: [...seen.keys()].sort().flatMap((name) => seen.get(name) ?? [])
         }
         return info
       }).pipe(failing(topic)),

@@ -1,0 +1,525 @@
+/**
+ * Inspector beside somebody who counts for himself, over histories drawn from a seed: WAYBILL_SEED repeats them. What
+ * happens by itself in between (heartbeats, promotion, takeover, trimming) changes both; they are compared when nothing did.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { RedisServer } from "@waybill/testing"
+import { Cause, Context, Duration, Effect, Exit, Layer, Option, Random, References, Scope } from "effect"
+import type { Redis } from "ioredis"
+import { type Delivery, Inspector, Settlement, Transport } from "waybill"
+import { MemoryExactlyOnce, MemoryKeyspace, MemoryLists, MemoryStreams } from "waybill/memory"
+import { IoRedis, RedisExactlyOnce, RedisInspector, RedisKeyspace, RedisLists, RedisStreams } from "waybill/redis"
+import { drawing } from "../faults/Verdict.ts"
+import { becomes, client, outgoing } from "./Stage.ts"
+import * as Truth from "./Truth.ts"
+
+type Services = Transport.Transport | Inspector.Inspector
+type Look = Effect.Success<typeof Inspector.Inspector>
+
+interface Subject {
+  readonly pattern: Truth.Pattern
+  readonly layer: Layer.Layer<Services, never, IoRedis.IoRedis>
+  readonly twin: Layer.Layer<Services>
+  readonly silence: (receiver: Transport.Receiver) => Effect.Effect<void, never, Scope.Scope>
+  readonly groups: ReadonlyArray<string>
+  /** A read that waits on the server when a take ends brings one more delivery, which the next take hands out. */
+  readonly readsAhead: boolean
+  /** What another program does to publish. */
+  readonly foreign: (redis: Redis, base: string, name: string) => Promise<unknown>
+}
+
+const poll = { pollInterval: "50 millis" } as const
+/** A dead consumer is found within the test, and a living one may well lose its lease on a slow machine: the counts must agree. */
+const lease = Duration.millis(500)
+
+const inbox: Subject["foreign"] = (redis, base, name) => redis.rpush(`${base}:inbox`, name)
+
+const subjects: ReadonlyArray<Subject> = [
+  {
+    pattern: "streams",
+    layer: RedisStreams.layer(poll),
+    twin: MemoryStreams.layer(),
+    silence: RedisStreams.silence,
+    groups: ["g", "h"],
+    readsAhead: true,
+    foreign: (redis, base, name) => redis.xadd(`${base}:stream`, "*", "payload", name)
+  },
+  {
+    pattern: "lists",
+    layer: RedisLists.layer(poll),
+    twin: MemoryLists.layer(),
+    silence: RedisLists.silence,
+    groups: ["g"],
+    readsAhead: false,
+    foreign: inbox
+  },
+  {
+    pattern: "exactly-once",
+    layer: RedisExactlyOnce.layer(poll),
+    twin: MemoryExactlyOnce.layer(),
+    silence: RedisExactlyOnce.silence,
+    groups: ["g"],
+    readsAhead: false,
+    foreign: inbox
+  },
+  {
+    pattern: "keyspace",
+    layer: RedisKeyspace.layer({ ...poll, notifications: "enable" }),
+    twin: MemoryKeyspace.layer(),
+    silence: RedisKeyspace.silence,
+    groups: ["g", "h"],
+    readsAhead: false,
+    foreign: (redis, base, name) => redis.set(`${base}:message:${name}`, name, "EX", 3600)
+  }
+]
+
+/** All items of all pages, three at a time. */
+const allPages = <A extends { readonly position: string }>(
+  read: (page: Inspector.Page) => Effect.Effect<ReadonlyArray<A>, Transport.TransportError>
+) =>
+  Effect.gen(function* () {
+    const items: Array<A> = []
+    for (;;) {
+      const page = yield* read({ after: Option.fromNullishOr(items.at(-1)?.position), limit: 3 })
+      if (page.length === 0) return items
+      items.push(...page)
+    }
+  })
+
+/** What Inspector says, in the words of the truth. */
+const told = Effect.fnUntraced(function* (inspector: Look, topic: string, redis: Redis) {
+  const info = yield* inspector.describe(topic)
+  const now = yield* Effect.promise(() => Truth.serverNow(redis))
+  const groups: Record<string, Truth.GroupTruth> = {}
+  for (const found of info.groups) {
+    const { consumers, deadLettersDropped, group, lag, nextRetryAt, oldestPendingMillis, paused, pending } = found
+    const held = yield* allPages((page) => inspector.pending(topic, group, page))
+    const waiting = yield* allPages((page) => inspector.waiting(topic, group, page))
+    const letters = yield* allPages((page) =>
+      Effect.map(inspector.deadLetters(topic, group, page), (letters) =>
+        letters.map((letter) => ({ ...letter, position: letter.entry }))
+      )
+    )
+    assert.strictEqual(letters.length, found.deadLetters, "dead letters, counted and read")
+    assert.strictEqual(waiting.length, found.waiting, "what waits, counted and read")
+    if (pending === 0) assert.strictEqual(oldestPendingMillis, 0, "the age of nothing")
+    groups[group] = {
+      lag,
+      pending,
+      waiting: found.waiting,
+      nextRetryAt: Truth.instant(nextRetryAt, now),
+      deadLettersDropped,
+      paused,
+      consumers: Truth.counted(Object.fromEntries(consumers.map(({ consumer, pending }) => [consumer, pending]))),
+      held: held.map(({ position }) => position).toSorted(),
+      letters: letters.map(({ entry }) => entry),
+      due: Truth.later(
+        waiting.map(({ dueAt }) => dueAt),
+        now
+      )
+    }
+  }
+  const messages = yield* allPages((page) => inspector.messages(topic, page))
+  const truth: Truth.Truth = {
+    depth: info.depth,
+    delayed: info.delayed,
+    nextDelayedAt: Truth.instant(info.nextDelayedAt, now),
+    messages: messages.map(({ position }) => position),
+    groups
+  }
+  return { truth, published: info.published }
+})
+
+type Read = typeof Truth.read
+
+/** Compares when the truth was the same before and behind. */
+const agree = Effect.fnUntraced(function* (
+  read: Read,
+  redis: Redis,
+  { pattern }: Subject,
+  inspector: Look,
+  topic: string,
+  stored: number,
+  context: string
+) {
+  const look = Effect.promise(() => read(redis, pattern, `{waybill:${topic}}`))
+  for (let left = 200; ; left--) {
+    const before = yield* look
+    const found = yield* Effect.exit(told(inspector, topic, redis))
+    const behind = yield* look
+    if (JSON.stringify(before) !== JSON.stringify(behind)) {
+      assert.isAbove(left, 0, `${context}: it never stands still`)
+      continue
+    }
+    const { published, truth } = yield* found
+    assert.deepStrictEqual(truth, before, context)
+    if (published !== undefined) assert.strictEqual(published, stored - before.delayed, `${context}: published`)
+    return before
+  }
+})
+
+interface Seat {
+  readonly group: string
+  readonly receiver: Transport.Receiver
+  readonly scope: Scope.Closeable
+  readonly held: Array<Delivery.Delivery>
+}
+
+const joining = (topic: string, group: string, lease: Duration.Duration) => ({
+  topic,
+  group,
+  start: "earliest" as const,
+  lease,
+  maxDeliveries: 3,
+  shutdown: Duration.seconds(1)
+})
+
+const settlements = [
+  Settlement.ack,
+  Settlement.retry(Duration.hours(1), "cause"),
+  Settlement.retry(Duration.zero, "cause"),
+  Settlement.deadLetter("Broken", "cause"),
+  Settlement.release
+]
+
+/** One history on a server of its own; answers what was done how often. */
+const history = Effect.fnUntraced(
+  function* (subject: Subject, steps: number, read: Read = Truth.read) {
+    const draw = yield* drawing(`inspector, ${subject.pattern}`)
+    const below = (count: number) => Effect.map(draw(Random.next), (x) => Math.floor(x * count))
+    const one = <A>(items: ReadonlyArray<A>) => Effect.map(below(items.length), (i) => items[i])
+    const { url } = yield* RedisServer.make()
+    const redis = yield* client(url)
+    const context = yield* Layer.build(
+      Layer.mergeAll(
+        subject.layer,
+        Layer.effect(Elsewhere, Effect.provide(Inspector.Inspector, RedisInspector.layer()))
+      ).pipe(Layer.provide(IoRedis.layer({ url })))
+    )
+    const transport = Context.get(context, Transport.Transport)
+    // The one that tools use, on topics of any pattern.
+    const inspector = Context.get(context, Elsewhere)
+    const topic = "t"
+    const base = `{waybill:${topic}}`
+    const done: Record<string, number> = {}
+    const seats: Array<Seat> = []
+    let stored = 0
+
+    const join = Effect.fnUntraced(function* (group: string) {
+      const scope = yield* Effect.acquireRelease(Scope.make(), (scope, exit) => Scope.close(scope, exit))
+      const receiver = yield* Scope.provide(transport.receive(joining(topic, group, lease)), scope)
+      seats.push({ group, receiver, scope, held: [] })
+    })
+
+    const deeds: Record<string, () => Effect.Effect<unknown, Transport.TransportError, Scope.Scope>> = {
+      publish: Effect.fnUntraced(function* () {
+        const drafts = yield* Effect.forEach(Array.from({ length: 1 + (yield* below(4)) }), (_, i) =>
+          Effect.map(below(4), (kind) =>
+            outgoing({
+              body: "b",
+              ...(kind === 0 ? { id: `m${stored + i}` } : {}),
+              ...(kind === 1 ? { due: { _tag: "After", delay: Duration.hours(1) } as const } : {}),
+              ...(kind === 2 ? { due: { _tag: "After", delay: Duration.millis(30) } as const } : {})
+            })
+          )
+        )
+        const [first, ...rest] = drafts
+        assert(first !== undefined)
+        yield* transport.publish(topic, [first, ...rest])
+        stored += drafts.length
+      }),
+      foreign: () => Effect.promise(() => subject.foreign(redis, base, `f${stored++}`)),
+      join: () => Effect.flatMap(one(subject.groups), (group) => (seats.length < 5 ? join(group ?? "g") : Effect.void)),
+      take: Effect.fnUntraced(function* () {
+        const seat = yield* one(seats)
+        if (seat === undefined) return
+        const taken = yield* Effect.timeoutOption(seat.receiver.take(1 + (yield* below(5))), "150 millis")
+        if (Option.isSome(taken)) seat.held.push(...taken.value)
+      }),
+      settle: Effect.fnUntraced(function* () {
+        const seat = yield* one(seats.filter(({ held }) => held.length > 0))
+        const [first, ...rest] = seat?.held.splice(0, 1 + (yield* below(3))) ?? []
+        if (seat === undefined || first === undefined) return
+        const settlement = (yield* one(settlements)) ?? Settlement.ack
+        yield* seat.receiver.settle([[first, settlement], ...rest.map((delivery) => [delivery, settlement] as const)])
+      }),
+      leave: Effect.fnUntraced(function* () {
+        const seat = yield* one(seats)
+        if (seat === undefined) return
+        seats.splice(seats.indexOf(seat), 1)
+        yield* Scope.close(seat.scope, Exit.void)
+      }),
+      die: Effect.fnUntraced(function* () {
+        const seat = yield* one(seats)
+        if (seat === undefined) return
+        seats.splice(seats.indexOf(seat), 1)
+        yield* subject.silence(seat.receiver)
+      }),
+      redrive: Effect.fnUntraced(function* () {
+        const group = (yield* one(subject.groups)) ?? "g"
+        const letters = yield* inspector.deadLetters(topic, group, {
+          after: Option.none(),
+          limit: 1 + (yield* below(3))
+        })
+        yield* inspector.redrive(
+          topic,
+          group,
+          letters.map(({ entry }) => entry)
+        )
+      }),
+      discard: Effect.fnUntraced(function* () {
+        const group = (yield* one(subject.groups)) ?? "g"
+        const letters = yield* inspector.deadLetters(topic, group, { after: Option.none(), limit: 1 })
+        yield* inspector.discard(
+          topic,
+          group,
+          letters.map(({ entry }) => entry)
+        )
+      }),
+      pause: () => Effect.flatMap(one(subject.groups), (group) => inspector.pause(topic, group ?? "g")),
+      resume: () => Effect.forEach(subject.groups, (group) => inspector.resume(topic, group)),
+      pass: () => Effect.flatMap(below(800), (millis) => Effect.sleep(millis))
+    }
+    const often = ["publish", "publish", "take", "take", "take", "take", "settle", "settle", "settle", "resume"]
+    const names = [...often, ...Object.keys(deeds)]
+
+    for (const group of subject.groups) yield* join(group)
+    for (let step = 0; step < steps; step++) {
+      const name = (yield* one(names)) ?? "publish"
+      yield* deeds[name]!()
+      done[name] = (done[name] ?? 0) + 1
+      yield* agree(read, redis, subject, inspector, topic, stored, `step ${step}, ${name}`)
+    }
+    return done
+  },
+  Effect.scoped,
+  Effect.provideService(References.MinimumLogLevel, "None")
+)
+
+/** Beside the inspector of the layer. */
+class Elsewhere extends Context.Service<Elsewhere, Look>()("waybill/test/Elsewhere") {}
+
+describe("Inspector agrees with who counts for himself", () => {
+  it.live.each(subjects.map((subject) => [subject.pattern, subject] as const))(
+    "over a random history on %s",
+    ([, subject]) => Effect.asVoid(history(subject, 100)),
+    120_000
+  )
+})
+
+/** What both of a pair of twins say, whatever their ids and positions look like. */
+const figuresOf = Effect.fnUntraced(function* (inspector: Look, topic: string, readsAhead: boolean) {
+  const info = yield* inspector.describe(topic)
+  const idsOf = (messages: ReadonlyArray<{ readonly id: string }>) => messages.map(({ id }) => id).toSorted()
+  const groups: Record<string, unknown> = {}
+  for (const { consumers, deadLettersDropped, group, lag, paused, pending, waiting } of info.groups) {
+    groups[group] = {
+      paused,
+      deadLettersDropped,
+      letters: idsOf(yield* inspector.deadLetters(topic, group, { after: Option.none(), limit: 1000 })),
+      ...(readsAhead
+        ? { open: lag + pending + waiting, consumers: consumers.length }
+        : {
+            lag,
+            held: idsOf(yield* allPages((page) => inspector.pending(topic, group, page))),
+            waits: idsOf(yield* allPages((page) => inspector.waiting(topic, group, page))),
+            pending,
+            waiting,
+            consumers: consumers.map(({ pending }) => pending).toSorted()
+          })
+    }
+  }
+  const messages = yield* allPages((page) => inspector.messages(topic, page))
+  return {
+    delayed: info.delayed,
+    // In a stream, what was released stays where it was published; in memory it does not.
+    ...(readsAhead ? {} : { depth: info.depth, messages: messages.map(({ id }) => id) }),
+    groups: Object.fromEntries(Object.entries(groups).toSorted(([a], [b]) => (a < b ? -1 : 1)))
+  }
+})
+
+interface Side {
+  readonly transport: Effect.Success<typeof Transport.Transport>
+  readonly inspector: Look
+  readonly seats: Map<string, Seat>
+}
+
+/** The same history on Redis and in memory: one consumer a group, which always takes all that there is. */
+const twins = Effect.fnUntraced(
+  function* (subject: Subject, steps: number) {
+    const draw = yield* drawing(`twins, ${subject.pattern}`)
+    const below = (count: number) => Effect.map(draw(Random.next), (x) => Math.floor(x * count))
+    const one = <A>(items: ReadonlyArray<A>) => Effect.map(below(items.length), (i) => items[i])
+    const { url } = yield* RedisServer.make()
+    const topic = "t"
+    const sideOf = (layer: Layer.Layer<Services>) =>
+      Effect.map(Layer.build(layer), (context): Side => ({
+        transport: Context.get(context, Transport.Transport),
+        inspector: Context.get(context, Inspector.Inspector),
+        seats: new Map()
+      }))
+    const onRedis = yield* sideOf(subject.layer.pipe(Layer.provide(Layer.orDie(IoRedis.layer({ url })))))
+    const inMemory = yield* sideOf(subject.twin)
+    const both = <A>(f: (side: Side) => Effect.Effect<A, Transport.TransportError, Scope.Scope>) =>
+      Effect.forEach([onRedis, inMemory], f)
+    let stored = 0
+
+    const join = (group: string) =>
+      both(
+        Effect.fnUntraced(function* ({ seats, transport }) {
+          const scope = yield* Effect.acquireRelease(Scope.make(), (scope, exit) => Scope.close(scope, exit))
+          const receiver = yield* Scope.provide(transport.receive(joining(topic, group, Duration.minutes(1))), scope)
+          seats.set(group, { group, receiver, scope, held: [] })
+        })
+      )
+
+    /** Does something to the dead letters of these ids. */
+    const withLetters = Effect.fnUntraced(function* (group: string, deed: "redrive" | "discard") {
+      const letters = yield* inMemory.inspector.deadLetters(topic, group, { after: Option.none(), limit: 1000 })
+      const letter = yield* one(letters)
+      yield* both(({ inspector }) =>
+        Effect.gen(function* () {
+          const letters = yield* inspector.deadLetters(topic, group, { after: Option.none(), limit: 1000 })
+          yield* inspector[deed](
+            topic,
+            group,
+            letters.flatMap(({ entry, id }) => (id === letter?.id ? [entry] : []))
+          )
+        })
+      )
+    })
+
+    const deeds: Record<string, (group: string) => Effect.Effect<unknown, Transport.TransportError, Scope.Scope>> = {
+      publish: Effect.fnUntraced(function* () {
+        const [first, ...rest] = yield* Effect.forEach(Array.from({ length: 1 + (yield* below(4)) }), () =>
+          Effect.map(below(4), (kind) =>
+            outgoing({
+              // Now and then one that was there before.
+              id: `m${kind === 0 && stored > 0 ? stored - 1 : stored++}`,
+              body: "b",
+              ...(kind === 1 ? { due: { _tag: "After", delay: Duration.hours(1) } as const } : {})
+            })
+          )
+        )
+        assert(first !== undefined)
+        yield* both(({ transport }) => transport.publish(topic, [first, ...rest]))
+      }),
+      take: Effect.fnUntraced(function* (group) {
+        const info = yield* inMemory.inspector.describe(topic)
+        const found = info.groups.find((candidate) => candidate.group === group)
+        if (found === undefined || found.paused || !inMemory.seats.has(group)) return
+        const waiting = yield* inMemory.inspector.waiting(topic, group, { after: Option.none(), limit: 1000 })
+        const far = waiting.filter(({ cause }) => cause === "an hour").length
+        const count = found.lag + waiting.length - far
+        yield* both(
+          Effect.fnUntraced(function* ({ seats }) {
+            const seat = seats.get(group)!
+            const before = seat.held.length
+            while (seat.held.length < before + count) {
+              seat.held.push(...(yield* seat.receiver.take(before + count - seat.held.length)))
+            }
+          })
+        )
+      }),
+      settle: Effect.fnUntraced(function* (group) {
+        const ids = inMemory.seats.get(group)?.held.map(({ id }) => id) ?? []
+        const id = yield* one(ids)
+        const settlement = yield* one([
+          Settlement.ack,
+          Settlement.retry(Duration.hours(1), "an hour"),
+          Settlement.retry(Duration.zero, "cause"),
+          Settlement.deadLetter("Broken", "cause"),
+          Settlement.release
+        ])
+        if (id === undefined || settlement === undefined) return
+        yield* both(
+          Effect.fnUntraced(function* ({ seats }) {
+            const { held, receiver } = seats.get(group)!
+            const [delivery] = held.splice(
+              held.findIndex((delivery) => delivery.id === id),
+              1
+            )
+            assert(delivery?.id === id)
+            assert.deepStrictEqual(yield* receiver.settle([[delivery, settlement]]), ["Settled"])
+          })
+        )
+      }),
+      leave: (group) =>
+        both(({ seats }) => {
+          const seat = seats.get(group)
+          seats.delete(group)
+          return seat === undefined ? Effect.void : Scope.close(seat.scope, Exit.void)
+        }),
+      join: (group) => (inMemory.seats.has(group) ? Effect.void : join(group)),
+      redrive: (group) => withLetters(group, "redrive"),
+      discard: (group) => withLetters(group, "discard"),
+      pause: (group) => both(({ inspector }) => inspector.pause(topic, group)),
+      resume: (group) => both(({ inspector }) => inspector.resume(topic, group))
+    }
+    const often = [
+      "publish",
+      "publish",
+      "take",
+      "take",
+      "settle",
+      "settle",
+      "settle",
+      "settle",
+      "settle",
+      "join",
+      "resume"
+    ]
+    const names = [...often, ...Object.keys(deeds)]
+
+    for (const group of subject.groups) yield* join(group)
+    for (let step = 0; step < steps; step++) {
+      const name = (yield* one(names)) ?? "publish"
+      yield* deeds[name]!((yield* one(subject.groups)) ?? "g")
+      const expected = yield* figuresOf(inMemory.inspector, topic, subject.readsAhead)
+      // What is settled by everybody is cut off a moment later.
+      yield* becomes(`step ${step}, ${name}`, figuresOf(onRedis.inspector, topic, subject.readsAhead), expected)
+    }
+  },
+  Effect.scoped,
+  Effect.provideService(References.MinimumLogLevel, "None")
+)
+
+describe("Inspector says the same on Redis and in memory", () => {
+  it.live.each(subjects.map((subject) => [subject.pattern, subject] as const))(
+    "over the same history: %s",
+    ([, subject]) => twins(subject, 80),
+    120_000
+  )
+})
+
+const groupFigure =
+  (falsify: (group: Truth.GroupTruth) => Partial<Truth.GroupTruth>): ((truth: Truth.Truth) => Partial<Truth.Truth>) =>
+  ({ groups }) => ({
+    groups: Object.fromEntries(Object.entries(groups).map(([name, group]) => [name, { ...group, ...falsify(group) }]))
+  })
+
+describe("a reader with one figure that is false is noticed", () => {
+  it.live.each([
+    ["depth", ({ depth }: Truth.Truth) => ({ depth: depth + 1 })],
+    ["delayed", ({ delayed }: Truth.Truth) => ({ delayed: delayed + 1 })],
+    ["messages", ({ messages }: Truth.Truth) => ({ messages: [...messages, "0-1"] })],
+    ["lag", groupFigure(({ lag }) => ({ lag: lag + 1 }))],
+    ["pending", groupFigure(({ pending }) => ({ pending: pending + 1 }))],
+    ["waiting", groupFigure(({ waiting }) => ({ waiting: waiting + 1 }))],
+    ["dead letters", groupFigure(({ letters }) => ({ letters: [...letters, "0-1"] }))],
+    ["paused", groupFigure(({ paused }) => ({ paused: !paused }))],
+    ["consumers", groupFigure(({ consumers }) => ({ consumers: [...consumers, "somebody: 1"] }))]
+  ] as const)(
+    "%s",
+    ([, falsify]) =>
+      Effect.gen(function* () {
+        const read: Read = async (redis, pattern, base) => {
+          const truth = await Truth.read(redis, pattern, base)
+          return { ...truth, ...falsify(truth) }
+        }
+        const exit = yield* Effect.exit(history(subjects[0]!, 3, read))
+        assert.match(Exit.isFailure(exit) ? Cause.pretty(exit.cause) : "nothing", /step \d, .*to deeply equal/)
+      }),
+    30_000
+  )
+})
