@@ -33,9 +33,24 @@ export class Live extends Context.Service<
       const rooms = yield* ChatRooms
       const news = yield* News
       const presence = yield* Presence
+      const followed = new Map<string, Tail>()
       const tails = yield* RcMap.make({
-        lookup: (room: string) => Effect.sync(() => new Tail((position) => rooms.after(room, position))),
+        lookup: (room: string) =>
+          Effect.acquireRelease(
+            Effect.sync(() => {
+              const tail = new Tail((position) => rooms.after(room, position))
+              followed.set(room, tail)
+              return tail
+            }),
+            () => Effect.sync(() => followed.delete(room))
+          ),
         idleTimeToLive: "1 minute"
+      })
+      // Before any connection hears it, and comes to read.
+      yield* news.hear((fact) => {
+        if (fact._tag === "Missed") for (const tail of followed.values()) tail.grown = true
+        const tail = fact._tag === "Posted" ? followed.get(fact.room) : undefined
+        if (tail !== undefined) tail.grown = true
       })
 
       const open = Effect.fnUntraced(function* ({ positions, tab, user }: Connecting) {
@@ -68,6 +83,8 @@ class Tail {
   /** Without a hole, in order; the first one follows upon `#start`. */
   #messages: Array<Message> = []
   #start: string | undefined
+  /** There may be more in the room than this. */
+  grown = true
 
   constructor(read: (position: string | undefined) => Effect.Effect<ReadonlyArray<Message>, Unavailable>) {
     this.#read = read
@@ -76,10 +93,17 @@ class Tail {
   /** At most `most` messages behind the position. */
   after(position: string | undefined): Effect.Effect<ReadonlyArray<Message>, Unavailable> {
     return Effect.suspend(() => {
-      const known = this.#behind(position)
-      if (known !== undefined && known.length > 0) return Effect.succeed(known)
-      return this.#alone.withPermit(Effect.suspend(() => this.#fetch(position)))
+      const known = this.#known(position)
+      return known === undefined
+        ? this.#alone.withPermit(Effect.suspend(() => this.#fetch(position)))
+        : Effect.succeed(known)
     })
+  }
+
+  /** What can be said without asking. */
+  #known(position: string | undefined): ReadonlyArray<Message> | undefined {
+    const found = this.#behind(position)
+    return found?.length === 0 && this.grown ? undefined : found
   }
 
   #behind(position: string | undefined): ReadonlyArray<Message> | undefined {
@@ -91,11 +115,16 @@ class Tail {
 
   #fetch(position: string | undefined): Effect.Effect<ReadonlyArray<Message>, Unavailable> {
     // Somebody may have brought it while we waited.
-    const known = this.#behind(position)
-    if (known !== undefined && known.length > 0) return Effect.succeed(known)
-    return Effect.map(this.#read(position), (fresh) => {
+    const known = this.#known(position)
+    if (known !== undefined) return Effect.succeed(known)
+    const atEnd = position === (this.#messages.at(-1)?.position ?? this.#start)
+    // What is told from here on is not in this reading, or is in it and read again.
+    if (atEnd) this.grown = false
+    const reading = Effect.onError(this.#read(position), () => Effect.sync(() => (this.grown = true)))
+    return Effect.map(reading, (fresh) => {
       if (fresh.length === 0) return fresh
-      if (position === (this.#messages.at(-1)?.position ?? this.#start)) {
+      if (fresh.length === most) this.grown = true
+      if (atEnd) {
         this.#messages.push(...fresh)
       } else if (this.#messages.length === 0 || fresh.length < most) {
         // It has come to the end of the room, from another place: the tail begins there. Who is far behind reads for itself.
@@ -184,7 +213,8 @@ class Connection {
 
   #lookAtAll(): void {
     this.#moved = true
-    for (const room of this.#places.keys()) {
+    for (const [room, { tail }] of this.#places) {
+      tail.grown = true
       this.#posted.add(room)
       this.#members.add(room)
     }
@@ -306,7 +336,7 @@ class Connection {
           events.push({ _tag: "Mentioned", room, message })
         }
       }
-      // There may be more, and then it is not the end that is waited for.
+      // There may be more: what was known already was not all.
       if (messages.length > 0) this.#posted.add(room)
     })
   }
