@@ -18,6 +18,8 @@ export interface Held extends Delivery {
   /** When it was last known to be ours, and when it came, by the clock of the receiver. */
   renewedAt: number
   readonly takenAt: number
+  /** It is being settled: if the server says it is no longer ours, that may be our own doing. */
+  settling: boolean
   /** Who answers for it, until it is settled or lost, and its neighbours there. */
   holder: object | undefined
   before: this | undefined

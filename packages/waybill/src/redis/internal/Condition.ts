@@ -1,0 +1,41 @@
+/**
+ * Where one fiber waits for something to come true, and others say that it may have. No signal is lost between the look
+ * and the wait, as those who call `until` look again when they have begun to wait.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+
+export class Condition {
+  #signalled: (() => void) | undefined
+
+  /** Whoever waits looks again. */
+  signal(): void {
+    this.#signalled?.()
+  }
+
+  /** Waits until it holds. */
+  until(holds: () => boolean): Effect.Effect<void> {
+    return Effect.callback((resume) => {
+      // It may have come true since the fiber looked, and the signal have found nobody.
+      if (holds()) return resume(Effect.void)
+      return this.#listen(holds, resume)
+    })
+  }
+
+  /** Waits for the next signal, whatever was before. */
+  readonly next: Effect.Effect<void> = Effect.callback((resume) => this.#listen(always, resume))
+
+  #listen(holds: () => boolean, resume: (effect: Effect.Effect<void>) => void): Effect.Effect<void> {
+    this.#signalled = () => {
+      if (!holds()) return
+      this.#signalled = undefined
+      resume(Effect.void)
+    }
+    return Effect.sync(() => {
+      this.#signalled = undefined
+    })
+  }
+}
+
+const always = () => true

@@ -1,0 +1,244 @@
+/**
+ * The place of a receiver in its group, from joining until it has left. Whatever the server and the network do, it goes
+ * on; only leaving has an end, within the time that the shutdown may take.
+ *
+ * Two fibers do the work: the worker fetches what is new, as its pattern does it, and the keeper beats.
+ *
+ * @module
+ */
+import { hostname } from "node:os"
+import type * as Clock from "effect/Clock"
+import * as SecureRandom from "effect/crypto/SecureRandom"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Result from "effect/Result"
+import * as Scope from "effect/Scope"
+import type { Lifecycle } from "../../Lifecycle.ts"
+import * as Settlement from "../../Settlement.ts"
+import { Disconnected, type Reason, type Subscription, TransportError } from "../../Transport.ts"
+import { Condition } from "./Condition.ts"
+import type { Connection } from "./Connection.ts"
+import { type Held, Holdings } from "./Holdings.ts"
+import { hurryMillis, Keeper, type KeeperOptions } from "./Keeper.ts"
+import type { GroupKeys } from "./Keys.ts"
+
+export interface MembershipOptions extends Pick<KeeperOptions, "pollMillis" | "beat" | "repair" | "eager"> {
+  readonly commands: Connection
+  readonly topic: string
+  readonly keys: GroupKeys
+  readonly subscription: Subscription
+  readonly lifecycle: Lifecycle
+  readonly clock: Clock.Clock
+  /** Opens what the worker needs, and answers what the worker does. */
+  readonly work: Effect.Effect<Effect.Effect<never>, never, Scope.Scope>
+  readonly join: Effect.Effect<void, Reason>
+  /** Somebody waits for more than there is. */
+  readonly demanded: () => void
+  /** Nothing new may be taken from now on, until the worker is woken. */
+  readonly halted: Effect.Effect<void>
+  /** Makes sure that nothing is given to this consumer after what is handed back. */
+  readonly end: (worker: Fiber.Fiber<unknown>) => Effect.Effect<void>
+  /** Gives to others some of what this consumer holds; answers whether there is more of it. */
+  readonly handBack: Effect.Effect<boolean, Reason>
+}
+
+/** Leaving takes no longer, however long a shutdown may take. */
+const longestLeave = 3000
+
+export class Membership<D extends Held> {
+  readonly consumer = `${hostname()}-${process.pid}-${SecureRandom.uuidV4Unsafe().slice(0, 8)}`
+  readonly leaseMillis: number
+  readonly holdings: Holdings<D>
+  /** Where the worker waits. */
+  readonly worker = new Condition()
+  readonly keeper: Keeper
+  readonly #options: MembershipOptions
+  readonly #startedAt: bigint
+  readonly #scope = Scope.makeUnsafe()
+  #fibers: readonly [worker: Fiber.Fiber<unknown>, keeper: Fiber.Fiber<unknown>] | undefined
+  #paused = false
+  #silent = false
+  #stopping = false
+
+  constructor(options: MembershipOptions) {
+    this.#options = options
+    this.#startedAt = options.clock.monotonicTimeNanosUnsafe()
+    this.leaseMillis = Duration.toMillis(options.subscription.lease)
+    const { leaseMillis, now } = this
+    const { beat, demanded, eager, pollMillis, repair } = options
+    this.holdings = new Holdings<D>({ now, leaseMillis, demanded })
+    this.keeper = new Keeper({
+      now,
+      pollMillis,
+      leaseMillis,
+      beat,
+      repair,
+      still: () => this.#silent || this.#stopping,
+      eager,
+      succeeded: () => this.holdings.recover(),
+      failed: (reason) => this.fail(reason)
+    })
+  }
+
+  get #group(): string {
+    return this.#options.subscription.group
+  }
+
+  /** Milliseconds since the receiver was made, whatever is done to the wall clock. Small and whole: such numbers cost nothing to keep. */
+  readonly now = (): number => Number((this.#options.clock.monotonicTimeNanosUnsafe() - this.#startedAt) / 1_000_000n)
+
+  get paused(): boolean {
+    return this.#paused
+  }
+
+  /** Nothing new may be taken. */
+  get halted(): boolean {
+    return this.#paused || this.#silent || this.#stopping
+  }
+
+  /** Somebody waits for what is new, and may have it. */
+  get wanting(): boolean {
+    return this.holdings.demand > 0 && this.holdings.buffered === 0 && !this.halted
+  }
+
+  failureOf(reason: Reason): TransportError {
+    return new TransportError({ operation: "receive", topic: this.#options.topic, reason })
+  }
+
+  /** Those who wait learn of it. */
+  fail(reason: Reason): void {
+    this.holdings.fail(this.failureOf(reason))
+  }
+
+  /** Stands still or goes on, like a process that is stopped: nothing is taken or renewed meanwhile. */
+  readonly setSilent = (silent: boolean): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      this.#silent = silent
+      this.keeper.verify = true
+      this.keeper.wake()
+      return this.#turned(silent)
+    })
+
+  setPaused(paused: boolean): Effect.Effect<void> {
+    if (paused === this.#paused) return Effect.void
+    this.#paused = paused
+    const { lifecycle, topic } = this.#options
+    return Effect.andThen(
+      this.#turned(paused),
+      lifecycle.report({ _tag: paused ? "ConsumerPaused" : "ConsumerResumed", topic, group: this.#group })
+    )
+  }
+
+  #turned(halted: boolean): Effect.Effect<void> {
+    return halted ? this.#options.halted : Effect.sync(() => this.worker.signal())
+  }
+
+  // --- what became of deliveries ---------------------------------------------------------------------------------
+
+  /** These are no longer ours; whoever was given them learns of it. */
+  lose(deliveries: ReadonlyArray<D>): Effect.Effect<void> {
+    if (deliveries.length === 0) return Effect.void
+    const lost = this.holdings.lose(deliveries)
+    const { lifecycle, topic } = this.#options
+    return lost.length === 0
+      ? Effect.void
+      : lifecycle.report({ _tag: "LeaseLost", topic, group: this.#group, deliveries: lost })
+  }
+
+  /** The server says of each that is held whether it is still ours. */
+  renewed(asked: ReadonlyArray<D>, sentAt: number, isOurs: (index: number) => boolean): Effect.Effect<void> {
+    const lost: Array<D> = []
+    asked.forEach((delivery, index) => {
+      if (isOurs(index)) delivery.renewedAt = sentAt
+      // What is being settled may have left by our own hand, and what was settled meanwhile has.
+      else if (!delivery.settling && this.holdings.find(delivery) === delivery) lost.push(delivery)
+    })
+    return this.lose(lost)
+  }
+
+  /** What was fetched for somebody who no longer asks: others could have it. */
+  get unclaimed(): ReadonlyArray<readonly [D, Settlement.Settlement]> {
+    return this.holdings.unclaimed(this.leaseMillis / 3).map((delivery) => [delivery, Settlement.release] as const)
+  }
+
+  /** Too many consumers had died with them: nobody settles what nobody has seen, so nobody else tells of it. */
+  buried(deliveries: ReadonlyArray<D>, cause: (delivery: D) => string): Effect.Effect<void> {
+    if (deliveries.length === 0) return Effect.void
+    const { lifecycle, topic } = this.#options
+    const group = this.#group
+    return Effect.andThen(
+      Effect.logWarning("DeadLettered", { topic, group, reasons: { CrashLoop: deliveries.length } }),
+      Effect.sync(() => {
+        for (const delivery of deliveries) {
+          const settlement = Settlement.deadLetter("CrashLoop", cause(delivery))
+          lifecycle.emit({ _tag: "Settled", topic, group, delivery, settlement, stale: false })
+        }
+      })
+    )
+  }
+
+  /** So many messages were gone before anybody saw them. */
+  truncated(count: number): Effect.Effect<void> {
+    const { lifecycle, topic } = this.#options
+    return count === 0 ? Effect.void : lifecycle.report({ _tag: "Truncated", topic, group: this.#group, count })
+  }
+
+  /** The cap dropped so many dead letters. */
+  dropped(count: number): Effect.Effect<void> {
+    const { lifecycle, topic } = this.#options
+    return count === 0
+      ? Effect.void
+      : lifecycle.report({ _tag: "DeadLettersDropped", topic, group: this.#group, count })
+  }
+
+  // --- coming, staying, leaving ----------------------------------------------------------------------------------
+
+  readonly start: Effect.Effect<void, TransportError> = Effect.gen({ self: this }, function* () {
+    const { join, work } = this.#options
+    const worker = yield* Scope.provide(work, this.#scope)
+    const result = yield* Effect.result(join)
+    if (Result.isFailure(result)) {
+      yield* Scope.close(this.#scope, Exit.void)
+      return yield* Effect.fail(this.failureOf(result.failure))
+    }
+    this.#fibers = [yield* Effect.forkDetach(worker), yield* Effect.forkDetach(this.keeper.run)]
+  })
+
+  /** Never takes longer than the shutdown may: what could not be handed back is claimed by others after the lease. */
+  readonly stop: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
+    this.#stopping = true
+    const limit = Math.min(longestLeave, Duration.toMillis(this.#options.subscription.shutdown))
+    // A fiber of its own: whoever closes the scope may be interrupted, and then timeouts do not work.
+    const leaving = yield* Effect.forkDetach(Effect.timeoutOption(this.#leave, limit))
+    yield* Fiber.await(leaving)
+    this.fail(stopped)
+    const fibers = this.#fibers ?? []
+    yield* Fiber.await(yield* Effect.forkDetach(Effect.timeoutOption(Fiber.interruptAll(fibers), limit)))
+    yield* Scope.close(this.#scope, Exit.void)
+  })
+
+  readonly #leave: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
+    const { commands, end, handBack, keys } = this.#options
+    if (this.#fibers !== undefined) {
+      const [worker, keeper] = this.#fibers
+      yield* Fiber.interrupt(keeper)
+      yield* end(worker)
+    }
+    while (true) {
+      const answer = yield* Effect.result(handBack)
+      if (Result.isSuccess(answer)) {
+        if (!answer.success) return
+      } else if (answer.failure.permanent) {
+        // It cannot hand back what it holds, but the others need not wait for its heartbeat to run out.
+        const key = keys.consumers
+        return yield* Effect.ignore(commands.run("zadd", (client) => client.zadd(key, 0, this.consumer)))
+      } else {
+        yield* Effect.sleep(hurryMillis)
+      }
+    }
+  })
+}
+
+const stopped = new Disconnected({ ambiguous: false, cause: new Error("the receiver is closed") })

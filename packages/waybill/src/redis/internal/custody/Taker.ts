@@ -1,0 +1,209 @@
+/**
+ * Takes what came back and what is new, when somebody waits for it and something may be there. What an answer that was
+ * lost had given us is handed back before the next take: nobody has seen it.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import type { Lifecycle } from "../../../Lifecycle.ts"
+import { type Reason, Rejected } from "../../../Transport.ts"
+import { evaluate, problemOf } from "../Answer.ts"
+import { Condition } from "../Condition.ts"
+import type { Connection } from "../Connection.ts"
+import { hurryMillis, survivable } from "../Keeper.ts"
+import type { GroupKeys } from "../Keys.ts"
+import type { Membership } from "../Membership.ts"
+import type { CustodyDelivery } from "./CustodyDelivery.ts"
+import { Gaps } from "./Gaps.ts"
+import type { Supply } from "./Supply.ts"
+import { deliveriesOf, type TakeReply } from "./TakeReply.ts"
+
+export interface TakerOptions {
+  readonly commands: Connection
+  readonly topic: string
+  readonly group: string
+  readonly keys: GroupKeys
+  readonly supply: Supply
+  readonly lifecycle: Lifecycle
+  readonly membership: Membership<CustodyDelivery>
+  /** Keys of the script that ends deliveries. */
+  readonly settleKeys: ReadonlyArray<string>
+}
+
+/** How many one script may hand out, and about how many bytes: what a slow network carries within its deadline. */
+const takeLimit = 1000
+const takeBytes = 4 * 1024 * 1024
+/** How much one script may hand back. */
+const releaseLimit = 500
+/** Who leaves does not wait longer for a take that is on its way. */
+const longestTake = 500
+
+export class Taker {
+  readonly #options: TakerOptions
+  readonly #over = new Condition()
+  readonly #gaps = new Gaps()
+  #taking = false
+  /** Something may be there that was not there when we looked last. */
+  #promising = true
+  /** Something may have been given to us without our learning of it. */
+  #unsure = false
+  /** How many a take may bring, by the size of the last ones. */
+  #limit = takeLimit
+  /** The last delivery that more than one consumer had died with. */
+  #suspect: CustodyDelivery | undefined
+
+  constructor(options: TakerOptions) {
+    this.#options = options
+  }
+
+  /** Something may be there to take. */
+  wake(): void {
+    this.#promising = true
+    this.#options.membership.worker.signal()
+  }
+
+  /** A delivery ended: when it was the suspect, there may be more to take. */
+  settled(): void {
+    if (this.#suspect === undefined || this.#holdsSuspect) return
+    this.#suspect = undefined
+    this.wake()
+  }
+
+  /** Waits for a take that is on its way: it would give us something after we have left. The script refuses those that come later. */
+  get end(): Effect.Effect<void> {
+    return Effect.asVoid(
+      Effect.timeoutOption(
+        this.#over.until(() => !this.#taking),
+        longestTake
+      )
+    )
+  }
+
+  readonly run: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
+    const { membership } = this.#options
+    const wanting = () => this.#promising && membership.wanting
+    while (true) {
+      if (!wanting()) {
+        yield* membership.worker.until(wanting)
+        continue
+      }
+      const count = Math.min(membership.holdings.demand, this.#limit)
+      const result = yield* Effect.result(survivable(this.#takeOnce(count)))
+      if (Result.isSuccess(result)) continue
+      // Perhaps it was more than the network brings in time.
+      this.#limit = Math.max(1, count >> 1)
+      this.#promising = true
+      const reason = result.failure
+      // A connection that was lost is being made again, and the next take waits for it. Only when that takes too long
+      // are those told who wait: they would back off, further with each loss, while messages arrive.
+      if (reason._tag === "Disconnected" && reason.ambiguous) continue
+      membership.fail(reason)
+      yield* Effect.sleep(hurryMillis)
+    }
+  })
+
+  #takeOnce(count: number): Effect.Effect<void, Reason> {
+    const { commands, group, keys, lifecycle, membership, supply, topic } = this.#options
+    const { consumer, keeper } = membership
+    const script = supply.scripts.take
+    return Effect.gen({ self: this }, function* () {
+      const asked = this.#unsure
+      if (asked) yield* this.#handBackUnknown()
+      // What becomes ready from now on may come too late for this take.
+      this.#promising = false
+      this.#taking = true
+      const now = membership.now()
+      const reply = yield* commands
+        .eval(
+          script,
+          [
+            ...supply.keys,
+            keys.consumers,
+            keys.state,
+            keys.processing(consumer),
+            keys.returned,
+            keys.suspects,
+            keys.marks
+          ],
+          [consumer, count, this.#holdsSuspect ? 0 : 1, asked ? 1 : 0],
+          { buffers: true }
+        )
+        .pipe(
+          Effect.onError(() => Effect.sync(() => (this.#unsure = true))),
+          Effect.ensuring(
+            Effect.sync(() => {
+              this.#taking = false
+              this.#over.signal()
+            })
+          )
+        )
+      // The reply table of the script: bytes where it has strings.
+      const told = reply as TakeReply
+      const [tag, , , , records, suspect, gone, holes] = told
+      switch (String(tag)) {
+        case "OK":
+          break
+        case "EXPIRED":
+          this.#promising = true
+          keeper.verify = true
+          keeper.wake()
+          return yield* Effect.sleep(hurryMillis)
+        case "PAUSED":
+          // The keeper notices when it is over.
+          return keeper.expect(0)
+        default:
+          return yield* Effect.fail(
+            problemOf(script.name, { topic, pattern: supply.pattern }, (reply as ReadonlyArray<unknown>).map(String)) ??
+              new Rejected({ command: script.name, detail: `an answer that is none: ${String(tag)}` })
+          )
+      }
+      const taken = deliveriesOf(told, topic, group, now)
+      if (suspect === 1) this.#suspect = taken[0]
+      const missed = this.#gaps.count(gone)
+      if (taken.length + missed >= count) this.#promising = true
+      if (supply.expires) {
+        for (const gap of this.#gaps.note(taken, missed, holes.toString("latin1"))) {
+          yield* lifecycle.report({ _tag: "Gap", topic, group, consumer, gap })
+        }
+      } else {
+        yield* membership.truncated(missed)
+      }
+      if (taken.length === 0) return
+      this.#limit = Math.min(takeLimit, Math.max(1, Math.floor((takeBytes * taken.length) / (records.length + 1))))
+      membership.holdings.add(taken)
+    })
+  }
+
+  get #holdsSuspect(): boolean {
+    const { holdings } = this.#options.membership
+    return this.#suspect !== undefined && holdings.find(this.#suspect) === this.#suspect
+  }
+
+  /** Hands back what an answer that never came had given us: nobody has seen it. Runs in the taker. */
+  #handBackUnknown(): Effect.Effect<void, Reason> {
+    return Effect.gen({ self: this }, function* () {
+      const { commands, keys, membership, settleKeys, supply, topic } = this.#options
+      const { consumer, holdings } = membership
+      const key = keys.processing(consumer)
+      const members = yield* commands.run("smembers", (client) => client.smembers(key), { key })
+      const known = new Set(holdings.all().map(({ receipt }) => receipt))
+      // In the order in which they were made, as far as their last number tells.
+      const unknown = members.filter((member) => !known.has(member)).sort((a, b) => nth(a) - nth(b))
+      // The last part first: each goes in front of what came back before.
+      for (let end = unknown.length; end > 0; end -= releaseLimit) {
+        yield* evaluate(commands, { topic, pattern: supply.pattern }, supply.scripts.settle, settleKeys, [
+          consumer,
+          1,
+          1,
+          0,
+          ...unknown.slice(Math.max(0, end - releaseLimit), end).flatMap((member) => ["L", member])
+        ])
+      }
+      this.#unsure = false
+    })
+  }
+}
+
+/** The last number in the name of a delivery. */
+const nth = (member: string): number => Number(/(\d*)(?:#\d+)?$/.exec(member)?.[1])

@@ -1,0 +1,238 @@
+/**
+ * Finds deliveries that are without a consumer: what dead or leaving ones have left is taken over, and what was given to
+ * us by an answer that never came is taken in. What consumers died with is taken over one at a time.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import * as Semaphore from "effect/Semaphore"
+import type { Lifecycle } from "../../../Lifecycle.ts"
+import type { Reason, Subscription } from "../../../Transport.ts"
+import { evaluate } from "../Answer.ts"
+import type { Connection } from "../Connection.ts"
+import type { GroupKeys, TopicKeys } from "../Keys.ts"
+import type { Membership } from "../Membership.ts"
+import { claim } from "./DeliveryScripts.ts"
+import { isGroupGone } from "./GroupGone.ts"
+import { nobody, pattern } from "./GroupScripts.ts"
+import { isDoubtful, type Source, StreamDelivery } from "./StreamDelivery.ts"
+
+export interface ClaimsOptions {
+  readonly commands: Connection
+  readonly topic: string
+  readonly keys: TopicKeys
+  readonly subscription: Subscription
+  readonly lifecycle: Lifecycle
+  readonly deadLetters: { readonly maxCount: number; readonly maxAgeMillis: number }
+  readonly membership: Membership<StreamDelivery>
+}
+
+/** How much one script may take over. */
+const claimLimit = 500
+/** How much one command tells of what is ours. */
+const pageLimit = 1000
+
+/** An entry as the claim script tells it. */
+type Claimed = readonly [
+  source: Source,
+  entry: string,
+  count: number,
+  released: number,
+  fields: ReadonlyArray<string>,
+  owner: string
+]
+
+/** Where an entry lies, and its id there. */
+type Named = readonly [Source, string]
+
+export class Claims {
+  readonly #options: ClaimsOptions
+  readonly #group: string
+  readonly #keys: GroupKeys
+  /** What one claim has been given and does not hold yet would look unknown to another. */
+  readonly #claiming = Semaphore.makeUnsafe(1)
+  /** Something may have been delivered to us without our learning of it. */
+  unsure = false
+  /** The last claim took all it could. */
+  more = false
+  /** The last delivery taken over that more than one consumer had died with. */
+  #suspect: StreamDelivery | undefined
+  #scannedAt = -Infinity
+
+  constructor(options: ClaimsOptions) {
+    this.#options = options
+    this.#group = options.subscription.group
+    this.#keys = options.keys.group(this.#group)
+  }
+
+  /** A delivery ended: when it was the suspect, there may be more to take over. */
+  settled(): void {
+    if (this.#suspect === undefined || this.#holdsSuspect) return
+    this.#suspect = undefined
+    this.more = true
+    this.#options.membership.keeper.wake()
+  }
+
+  /** Takes over at most so many deliveries; and every now and then what is ours by the server and not by us. */
+  takeOver(max: number): Effect.Effect<void, Reason> {
+    const { membership } = this.#options
+    const scan = membership.now() - this.#scannedAt >= membership.leaseMillis / 3 ? this.#scan() : nothingUnknown
+    return this.#claiming.withPermits(1)(
+      Effect.flatMap(scan, (unknown) => this.#claim(Math.min(claimLimit, max), unknown))
+    )
+  }
+
+  /** Finds what was delivered to us by an answer that never came. Runs in the reader: no read is on its way meanwhile. */
+  get adoptUnknown(): Effect.Effect<void, Reason> {
+    const adopt = Effect.gen({ self: this }, function* () {
+      const { commands, keys, membership } = this.#options
+      const unknown: Array<Named> = []
+      for (const source of [0, 1] as const) {
+        const key = source === 0 ? keys.stream : this.#keys.retry
+        const held = this.#entries(source)
+        let from = "-"
+        while (true) {
+          const page = yield* commands
+            .run(
+              "xpending",
+              (client) =>
+                client.xpending(key, this.#group, from, "+", pageLimit, membership.consumer) as Promise<
+                  ReadonlyArray<[string]>
+                >, // one row an entry, its id first
+              { key }
+            )
+            .pipe(Effect.catchIf(isGroupGone, () => Effect.succeed([])))
+          for (const [entry] of page) if (!held.has(entry)) unknown.push([source, entry])
+          const last = page.at(-1)
+          if (last === undefined || page.length < pageLimit) break
+          from = `(${last[0]}`
+        }
+      }
+      this.unsure = false
+      for (let i = 0; i < unknown.length; i += claimLimit) {
+        yield* this.#claim(0, unknown.slice(i, i + claimLimit))
+      }
+    })
+    return Effect.onError(this.#claiming.withPermits(1)(adopt), () => Effect.sync(() => (this.unsure = true)))
+  }
+
+  /** Reads again, as bytes, what did not look like text. What cannot be read now is found again later as unknown. */
+  exact(deliveries: ReadonlyArray<StreamDelivery>): Effect.Effect<ReadonlyArray<StreamDelivery>> {
+    const { commands, keys } = this.#options
+    return Effect.gen({ self: this }, function* () {
+      const exact: Array<StreamDelivery> = []
+      for (const delivery of deliveries) {
+        if (isDoubtful(delivery.body)) {
+          const key = delivery.source === 0 ? keys.stream : this.#keys.retry
+          const { entry } = delivery
+          const result = yield* Effect.result(
+            commands.run("xrange", (client) => client.xrangeBuffer(key, entry, entry), { key })
+          )
+          if (Result.isFailure(result)) {
+            this.unsure = true
+            continue
+          }
+          delivery.useBytes(result.success[0]?.[1])
+        }
+        exact.push(delivery)
+      }
+      return exact
+    })
+  }
+
+  /** The ids of the entries that are held from one stream. */
+  #entries(source: Source): ReadonlySet<string> {
+    const entries = new Set<string>()
+    const { holdings } = this.#options.membership
+    for (const delivery of holdings.all()) if (delivery.source === source) entries.add(delivery.entry)
+    return entries
+  }
+
+  /** Finds entries that are ours by the server's list and that we neither hold nor have renewed for a lease. */
+  #scan(): Effect.Effect<ReadonlyArray<Named>, Reason> {
+    const { commands, keys, membership } = this.#options
+    this.#scannedAt = membership.now()
+    const idle = Math.ceil(membership.leaseMillis)
+    return Effect.gen({ self: this }, function* () {
+      const found: Array<Named> = []
+      for (const source of [0, 1] as const) {
+        const key = source === 0 ? keys.stream : this.#keys.retry
+        const page = yield* commands.run(
+          "xpending",
+          (client) =>
+            client.xpending(key, this.#group, "IDLE", idle, "-", "+", claimLimit, membership.consumer) as Promise<
+              ReadonlyArray<[string]>
+            >, // one row an entry, its id first
+          { key }
+        )
+        const held = this.#entries(source)
+        for (const [entry] of page) if (!held.has(entry)) found.push([source, entry])
+      }
+      return found
+    })
+  }
+
+  /** Takes over at most `max` deliveries, and those named. */
+  #claim(max: number, unknown: ReadonlyArray<Named>): Effect.Effect<void, Reason> {
+    const { commands, deadLetters, keys, lifecycle, membership, subscription, topic } = this.#options
+    const group = this.#group
+    return Effect.gen({ self: this }, function* () {
+      const mine = this.#keys
+      const now = membership.now()
+      const [tag, taken, buried, gone, dropped, more] = yield* evaluate<
+        [string, ReadonlyArray<Claimed>, ReadonlyArray<Claimed>, number, number, 0 | 1]
+      >(
+        commands,
+        { topic, pattern },
+        claim,
+        [keys.stream, mine.retry, mine.consumers, mine.released, mine.dead, mine.state],
+        [
+          group,
+          membership.consumer,
+          nobody,
+          max,
+          subscription.maxDeliveries,
+          deadLetters.maxCount,
+          deadLetters.maxAgeMillis,
+          Math.ceil(membership.leaseMillis),
+          this.#holdsSuspect ? 0 : 1,
+          ...unknown.flat()
+        ]
+      )
+      if (tag !== "OK") {
+        this.more = false
+        // The next beat revives us; what was named is found again.
+        if (unknown.length > 0) this.unsure = true
+        return
+      }
+      const from = new Set<string>()
+      let count = 0
+      const toDelivery = ([source, entry, times, released, fields, owner]: Claimed) => {
+        if (owner !== nobody && owner !== membership.consumer) from.add(owner)
+        return new StreamDelivery(topic, group, source, entry, times, released, fields, now)
+      }
+      const deliveries = taken.map(toDelivery)
+      const suspect = taken.findIndex(([, , times, released, , owner]) => from.has(owner) && times - released > 2)
+      if (suspect >= 0) this.#suspect = deliveries[suspect]
+      // A call stops when it has gathered much: the rest of what was named is looked for again.
+      if (taken.length + buried.length + gone < unknown.length) this.unsure = true
+      for (const claimed of taken) if (from.has(claimed[5])) count++
+      const graves = buried.map(toDelivery)
+      membership.holdings.add(yield* this.exact(deliveries))
+      // With a suspect in hand there is no hurry: its end wakes the keeper.
+      this.more = max > 0 && (taken.length >= max || (more === 1 && !this.#holdsSuspect))
+      if (from.size > 0) yield* lifecycle.report({ _tag: "Claimed", topic, group, from: [...from], count })
+      yield* membership.buried(graves, ({ count }) => `delivered ${count} times to consumers that died or stalled`)
+      yield* membership.truncated(gone)
+      yield* membership.dropped(dropped)
+    })
+  }
+
+  get #holdsSuspect(): boolean {
+    const { holdings } = this.#options.membership
+    return this.#suspect !== undefined && holdings.find(this.#suspect) === this.#suspect
+  }
+}
+
+const nothingUnknown = Effect.succeed<ReadonlyArray<Named>>([])
