@@ -39,3 +39,9 @@ export interface Source {
   /** The functions above. */
   readonly lua: string
 }
+
+/** How the scripts of a pattern are called, and how their Lua says the nth key after those of the source. */
+export const naming = (source: Source) => ({
+  at: (n: number): string => `KEYS[${source.keys + n}]`,
+  name: (step: string): string => `waybill/${source.pattern}/${step}`
+})

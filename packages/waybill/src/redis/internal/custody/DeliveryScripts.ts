@@ -1,0 +1,239 @@
+/**
+ * How messages change hands in custody: a consumer takes them, and settles them.
+ *
+ * KEYS begin with those of the source; `+1` in the tables below is the first after them.
+ *
+ * @module
+ */
+import type { Script } from "../Script.ts"
+import { add, clock, deadLetters, drains, may, mismatch } from "../ScriptParts.ts"
+import { marking } from "./Marking.ts"
+import { records } from "./Record.ts"
+import { naming, type Source } from "./Source.ts"
+
+export interface DeliveryScripts {
+  readonly take: Script
+  readonly settle: Script
+}
+
+export const make = (source: Source): DeliveryScripts => {
+  const { at, name } = naming(source)
+
+  /**
+   * Gives the consumer what came back, then what is new. A whole batch is a few strings: taking a reply of thousands of
+   * small ones apart would cost more than all the rest.
+   *
+   * | KEYS | |
+   * |---|---|
+   * | +1, +2 | consumers, state |
+   * | +3 to +6 | processing of the consumer, returned, suspects, marks |
+   *
+   * | ARGV | |
+   * |---|---|
+   * | 1 | consumer |
+   * | 2 | how many at most, up to 1000 |
+   * | 3 | 1: one of them may be a suspect |
+   * | 4 | 1: an answer was lost, say in any case how many are gone |
+   *
+   * | reply | |
+   * |---|---|
+   * | `OK`, members, lengths, attempts, records, suspect, gone, holes | members: with a blank between, those that came back first. lengths: of their records in bytes, the same way. attempts: of those that came back. records: all in one. suspect = 1: the first is one. gone: how many ids this consumer was due since it joined that stood for nothing any more, -1 when none was added. holes: where they were, as pairs: before which of the members, from 1, and how many |
+   * | `EXPIRED` | the heartbeat has run out: what it took now could be taken from it in the same moment |
+   * | `PAUSED` | |
+   * | `WRONGTYPE`, key, found | |
+   */
+  const take: Script = {
+    name: name("take"),
+    lua: `${drains}${mismatch}${clock}${records}${may}${source.lua}
+local consumers, state, processing, returned, suspects, marks = ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}, ${at(5)}, ${at(6)}
+local consumer, max = ARGV[1], tonumber(ARGV[2])
+local wrong = foreign() or mismatch(consumers, 'zset') or mismatch(state, 'hash') or mismatch(processing, 'set')
+  or mismatch(returned, 'list') or mismatch(suspects, 'list') or mismatch(marks, 'hash')
+if wrong then return wrong end
+may('SADD', processing, '')
+local now = clock()
+local until_ = redis.call('ZSCORE', consumers, consumer)
+if not until_ or tonumber(until_) <= now then return {'EXPIRED'} end
+if redis.call('HEXISTS', state, 'paused') == 1 then return {'PAUSED'} end
+
+local again = ARGV[3] == '1' and redis.call('LPOP', suspects, 1) or {}
+local suspect = #again
+if max > suspect then
+  for _, id in ipairs(redis.call('LPOP', returned, max - suspect) or {}) do again[#again + 1] = id end
+end
+local members, lengths, attempts, found, gone, holes = {}, {}, {}, {}, 0, {}
+local function hole(count)
+  local place = #members + 1
+  gone = gone + count
+  if holes[#holes - 1] == place then holes[#holes] = holes[#holes] + count
+  else
+    holes[#holes + 1] = place
+    holes[#holes + 1] = count
+  end
+end
+if #again > 0 then
+  local stored, known = read(again), redis.call('HMGET', marks, unpack(again))
+  for i = 1, #again do
+    local id, text = again[i], stored[i]
+    if text then
+      local a, f = string.match(known[i] or '', '^(%d+):(%d+)')
+      a, f = tonumber(a) or 0, tonumber(f) or 0
+      local n = #members + 1
+      members[n] = f == 0 and id or id .. '#' .. f + 1
+      attempts[n] = a + 1
+      found[n] = text
+      lengths[n] = #text
+    else
+      if i == 1 then suspect = 0 end
+      hole(1)
+      redis.call('HDEL', marks, id)
+    end
+  end
+end
+if max > #again then
+  local new, missing = fresh(max - #again)
+  local stored = #new > 0 and read(new)
+  local n = #members
+  for i = 1, #new do
+    local text = stored[i]
+    if missing and missing[i] then hole(missing[i]) end
+    if text then
+      n = n + 1
+      members[n] = new[i]
+      found[n] = text
+      lengths[n] = #text
+    else
+      hole(1)
+    end
+  end
+  if missing and missing[#new + 1] then hole(missing[#new + 1]) end
+end
+local sum = -1
+if gone > 0 then sum = redis.call('HINCRBY', state, 'gone:' .. consumer, gone)
+elseif ARGV[4] == '1' then sum = tonumber(redis.call('HGET', state, 'gone:' .. consumer)) or 0 end
+if #members > 0 then
+  if redis.call('EXISTS', processing) == 0 then
+    redis.call('HSET', state, 'oldest:' .. consumer, string.format('%.0f', now))
+  end
+  redis.call('SADD', processing, unpack(members))
+end
+return {'OK', table.concat(members, ' '), table.concat(lengths, ' '), table.concat(attempts, ' '), table.concat(found),
+  suspect, sum, table.concat(holes, ' ')}
+`
+  }
+
+  /**
+   * Ends deliveries, each in its own way. Plain acks of first deliveries stand in front: they are many.
+   *
+   * | KEYS | |
+   * |---|---|
+   * | +1 to +5 | processing of the consumer, returned, suspects, marks, waiting |
+   * | +6, +7 | dead letters, state |
+   * | +8 | the channel `wake` |
+   *
+   * | ARGV | |
+   * |---|---|
+   * | 1 | consumer |
+   * | 2, 3 | cap of the dead letters: how many, and for how long in ms |
+   * | 4 | number of plain acks |
+   * | 5... | their members, which are ids |
+   * | then | for each other delivery: operation, member; for `R`: delay in ms, cause; for `D`: reason, cause, message id, published at, record or "" |
+   *
+   * Operations: `A` ack; `R` retry; `D` dead letter; `L` release. The record is read here; the caller sends it only
+   * after `G`.
+   *
+   * | reply | |
+   * |---|---|
+   * | `OK`, answers, dropped | one character a delivery: `O` done, `F` not the consumer's (any more), `G` the record is gone, send it. dropped: dead letters the cap dropped |
+   * | `WRONGTYPE`, key, found | nothing was done |
+   */
+  const settle: Script = {
+    name: name("settle"),
+    lua: `${drains}${mismatch}${clock}${add}${may}${records}${source.lua}
+local processing, returned, suspects, marks, waiting, dead, state, channel =
+  ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}, ${at(5)}, ${at(6)}, ${at(7)}, ${at(8)}
+local consumer, acks = ARGV[1], tonumber(ARGV[4])
+local steps = #ARGV > 4 + acks
+local wrong = foreign() or mismatch(processing, 'set')
+if steps then
+  wrong = wrong or mismatch(returned, 'list') or mismatch(suspects, 'list') or mismatch(marks, 'hash')
+    or mismatch(waiting, 'zset') or mismatch(dead, 'stream') or mismatch(state, 'hash')
+end
+if wrong then return wrong end
+may('SREM', processing, '')
+local answers = {}
+if acks > 0 then
+  local held = redis.call('SMISMEMBER', processing, unpack(ARGV, 5, 4 + acks))
+  local stale = false
+  for i = 1, acks do
+    if held[i] == 1 then answers[i] = 'O' else answers[i], stale = 'F', true end
+  end
+  local ids = {unpack(ARGV, 5, 4 + acks)}
+  if stale then
+    ids = {}
+    for i = 1, acks do if held[i] == 1 then ids[#ids + 1] = ARGV[4 + i] end end
+  end
+  if #ids > 0 then
+    redis.call('SREM', processing, unpack(ids))
+    forget(ids)
+  end
+end
+if not steps then return {'OK', table.concat(answers), 0} end
+${marking}${deadLetters}
+local released = {}
+local now, soonest, buried = clock(), nil, false
+local i = 5 + acks
+while i <= #ARGV do
+  local op, member = ARGV[i], ARGV[i + 1]
+  i = i + 2
+  local a, cause, id, at, text
+  if op == 'R' then
+    a, cause = tonumber(ARGV[i]), ARGV[i + 1]
+    i = i + 2
+  elseif op == 'D' then
+    a, cause, id, at, text = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+    i = i + 5
+  end
+  local answer = 'O'
+  if redis.call('SISMEMBER', processing, member) == 0 then
+    answer = 'F'
+  else
+    local entry = idOf(member)
+    local attempts, fence, deaths = marked(entry)
+    -- What the delivery on its way counts.
+    attempts, fence = attempts + 1, fence + 1
+    if op == 'D' then
+      text = text ~= '' and text or read({entry})[1]
+      if text then
+        bury(a, cause, attempts, fence, id, at, entry, consumer, fieldsOf(parsed(text)), 1)
+        buried = true
+      else
+        answer = 'G'
+      end
+    elseif op == 'R' then
+      mark(entry, attempts, fence, 0, cause)
+      if a > 0 then redis.call('ZADD', waiting, now + a, entry) else free(entry, 0) end
+      soonest = math.min(soonest or a, a)
+    elseif op == 'L' then
+      mark(entry, attempts - 1, fence, deaths)
+      released[#released + 1] = {entry, deaths}
+      soonest = 0
+    end
+    if answer == 'O' then
+      redis.call('SREM', processing, member)
+      if op == 'A' or op == 'D' then
+        redis.call('HDEL', marks, entry)
+        forget({entry})
+      end
+    end
+  end
+  answers[#answers + 1] = answer
+end
+for n = #released, 1, -1 do putBack(released[n][1], released[n][2]) end
+if soonest then wake(soonest) end
+return {'OK', table.concat(answers), buried and keepDead(ARGV[2], tonumber(ARGV[3]), now) or 0}
+`
+  }
+
+  return { take, settle }
+}

@@ -1,0 +1,50 @@
+/**
+ * What custody notes about a message that came back, in Lua, for its scripts.
+ *
+ * `marks` has a field for what came back at least once and only for that: attempts, fence and deaths up to now, then the
+ * cause of the last failure, with a colon between. It is written when a delivery ends, so the delivery on its way is one more of each.
+ *
+ * @module
+ */
+
+/** Two consumers have died with it: a consumer gets one such at a time. */
+export const suspicious = 2
+
+/**
+ * `marked(id)`: attempts, fence and deaths until now.
+ * `mark(id, attempts, fence, deaths, cause)`: notes them.
+ * `idOf(member)`: the id in a member of a processing set.
+ * `free(id, deaths)`: lets others have it, after what came back before. A suspect waits in a list of its own.
+ * `putBack(id, deaths)`: the same, before everything else: for what was handed out and not finished. The last comes first.
+ * `wake(millis)`: tells whoever listens; a hint, so that a missing permission does not matter.
+ *
+ * They use the locals `marks`, `returned`, `suspects` and `channel`.
+ */
+export const marking = `
+local function marked(id)
+  local a, f, d = string.match(redis.call('HGET', marks, id) or '', '^(%d+):(%d+):(%d+)')
+  return tonumber(a) or 0, tonumber(f) or 0, tonumber(d) or 0
+end
+local function mark(id, attempts, fence, deaths, cause)
+  redis.call('HSET', marks, id, attempts .. ':' .. fence .. ':' .. deaths .. ':' .. (cause or ''))
+end
+local function idOf(member)
+  return string.match(member, '^(.*)#%d+$') or member
+end
+local function putBack(id, deaths)
+  redis.call('LPUSH', deaths >= ${suspicious} and suspects or returned, id)
+end
+local function free(id, deaths)
+  redis.call('RPUSH', deaths >= ${suspicious} and suspects or returned, id)
+end
+local function wake(millis)
+  redis.pcall('PUBLISH', channel, string.format('%.0f', millis))
+end
+`
+
+/** `nth(id)`: for putting ids that lay in a set into the order in which they were made, as far as their last number tells. */
+export const nth = `
+local function nth(id)
+  return tonumber(string.match(id, '%d+$') or '0')
+end
+`
