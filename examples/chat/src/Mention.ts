@@ -5,7 +5,7 @@
  */
 import { Schema } from "effect"
 import { Topic } from "waybill"
-import { limits, Room, Text, User } from "./Protocol.ts"
+import { mention, Room, Text, User } from "./Protocol.ts"
 
 export const Mention = Schema.Struct({ to: User, by: User, room: Room, text: Text })
 export type Mention = typeof Mention.Type
@@ -15,12 +15,10 @@ export const Mentions = Topic.make("chat/mentions", { payload: Mention })
 /** More names in one text are not told by mail. */
 const most = 20
 
-const pattern = new RegExp(`(?<![a-z0-9_@-])@([a-z0-9][a-z0-9_-]{0,${limits.name - 1}})(?![a-z0-9_-])`, "gi")
-
 /** The names behind an `@`, each once. Whether they are somebody's is another question. */
 export const namesIn = (text: string): ReadonlyArray<string> => {
   const names = new Set<string>()
-  for (const [, name = ""] of text.matchAll(pattern)) {
+  for (const [, name = ""] of text.matchAll(mention)) {
     if (names.size === most) break
     names.add(name.toLowerCase())
   }

@@ -40,6 +40,8 @@ const name = (what: string) =>
 
 /** The name of a user: what stands behind `@` in a mention, too. */
 export const User = name("user")
+/** Every mention in a text, and the name behind its `@`, which stands for the one in lower case. */
+export const mention = new RegExp(`(?<![a-z0-9_@-])@([a-z0-9][a-z0-9_-]{0,${limits.name - 1}})(?![a-z0-9_-])`, "gi")
 /** The name of a room. */
 export const Room = name("room")
 

@@ -10,7 +10,7 @@ import { Effect, FiberMap, Layer, Queue, Schedule, Semaphore, Stream, Subscripti
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import { RpcClient, RpcSerialization } from "effect/rpc"
 import { Socket } from "effect/socket"
-import { Chat, type ClientId, type Event, limits, type Message } from "./Protocol.ts"
+import { Chat, type ClientId, type Event, limits, mention, type Message } from "./Protocol.ts"
 
 /** A message of this tab that has not come back from its room yet. */
 export interface Outgoing {
@@ -295,8 +295,8 @@ export const protocol = (url: string): Layer.Layer<RpcClient.Protocol> =>
     Layer.provide(RpcSerialization.layerJson)
   )
 
-/** The parts of a text: mentions, as the server reads them, and what is between. */
+/** The parts of a text: mentions, and what is between. */
 export const parts = (text: string): ReadonlyArray<{ readonly text: string; readonly mention?: string }> =>
-  text.split(mention).map((text, i) => (i % 2 === 0 ? { text } : { text, mention: text.slice(1).toLowerCase() }))
-
-const mention = new RegExp(`(?<![a-z0-9_@-])(@[a-z0-9][a-z0-9_-]{0,${limits.name - 1}})(?![a-z0-9_-])`, "i")
+  text
+    .split(mention)
+    .map((part, i) => (i % 2 === 0 ? { text: part } : { text: `@${part}`, mention: part.toLowerCase() }))

@@ -49,7 +49,7 @@ export const Rooms = ({ choose, chosen, forget, session, state }: Props) => {
     <nav class="rooms" aria-label="Rooms">
       <header>
         <Face name={state.user} online={state.connection === "live"} />
-        <strong class="grow">{state.user}</strong>
+        <strong class="grow name">{state.user}</strong>
         <button class="quiet" title="Take another name in this tab; you stay in your rooms" onClick={forget}>
           Switch
         </button>
