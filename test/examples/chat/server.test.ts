@@ -13,7 +13,8 @@ const get = (port: number, path: string, headers: Record<string, string> = {}) =
     }
   })
 
-describe("pnpm example chat", () => {
+// Starting processes takes its time where many other things run.
+describe("pnpm example chat", { timeout: 120_000 }, () => {
   it.live("is up in memory, says how to build its page or serves it, and stops when it is told to", () =>
     Effect.gen(function* () {
       const server = yield* start({})
