@@ -10,6 +10,7 @@ import { keyspace } from "./measures/Keyspace.ts"
 import { latency } from "./measures/Latency.ts"
 import { lists } from "./measures/Lists.ts"
 import { memory } from "./measures/Memory.ts"
+import { operator } from "./measures/Operator.ts"
 import { publishOneByOne } from "./measures/Publish.ts"
 import { publishAll } from "./measures/PublishAll.ts"
 import { pubSub } from "./measures/PubSub.ts"
@@ -29,5 +30,6 @@ export const measures: ReadonlyArray<Measure> = [
   lists,
   exactlyOnce,
   keyspace,
-  catchUp
+  catchUp,
+  operator
 ]
