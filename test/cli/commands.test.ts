@@ -208,6 +208,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })
             /no connection to Redis at 127\.0\.0\.1:1 within 5s.*Start a server there/
           ],
           [["topics", "--url", "redis://u:secret@127.0.0.1:1"], url, 1, /REDIS_PASSWORD/],
+          [["topics", "--url", "REDIS://u:secret@127.0.0.1:1"], url, 1, /REDIS_PASSWORD/],
           [["topics", "--prefix", "a b"], url, 1, /"a b" is no prefix/],
           [["dead", "redrive"], url, 1, /Missing required argument: topic/],
           [["nonsense"], url, 1, /nonsense/]

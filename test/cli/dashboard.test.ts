@@ -231,6 +231,7 @@ layer(
             403
           ],
           ["by a name that only resolves to us", writing, "GET", "/api/overview", { host: "evil.example" }, 421],
+          ["an image in another page", writing, "GET", "/api/overview", { "sec-fetch-site": "cross-site" }, 403],
           ["the page, by such a name", writing, "GET", "/", { host: "evil.example" }, 421],
           ["where the page only looks", looking, "POST", redrive, { ...json, ...bearer }, 403],
           ["a method that is none of ours", writing, "DELETE", redrive, bearer, 404],

@@ -63,7 +63,7 @@ export const layer = (flags: Flags) =>
         return yield* new Misuse({ detail: `"${chosenPrefix}" is no prefix: no white space, no braces, no colon` })
       }
       const given = Option.getOrUndefined(flags.url)
-      if (given !== undefined && /^rediss?:\/\/[^@/]*:[^@/]+@/.test(given)) {
+      if (given !== undefined && hasPassword(given)) {
         return yield* new Misuse({
           detail:
             "a password in --url can be read by every process of this machine: put the URL into REDIS_URL, " +
@@ -106,6 +106,14 @@ const passwordOf = Effect.fnUntraced(function* ({ askPassword, passwordFile }: F
   }
   return Option.getOrUndefined(yield* fromEnvironment("REDIS_PASSWORD"))
 })
+
+const hasPassword = (url: string): boolean => {
+  try {
+    return new URL(url).password !== ""
+  } catch {
+    return false
+  }
+}
 
 /** Host and port, without the rest: what may be shown. */
 const addressOf = (url: string | Redacted.Redacted<string>): string => {

@@ -226,7 +226,8 @@ const showProgress = Effect.fnUntraced(function* (total: number) {
   return {
     step: () => {
       done++
-      const part = Math.floor((done / total) * 30)
+      // More may have died since they were counted.
+      const part = Math.min(30, Math.floor((done / Math.max(1, total)) * 30))
       if (!shown || part === drawn) return
       drawn = part
       process.stderr.write(`\r[${"=".repeat(part)}${" ".repeat(30 - part)}] ${done.toLocaleString("en-US")}`)

@@ -101,8 +101,9 @@ export const publish = Command.make(
             .slice(0, wrong === undefined ? lines.length : lines.indexOf(wrong))
             .flatMap(Result.match({ onFailure: () => [], onSuccess: (line) => [line] }))
           counts.read += batch.length
-          const keys = new Map(batch.map(({ key, payload }) => [payload, key]))
-          const raw = Topic.make(name, { payload: Schema.Unknown, maxBytes, key: (payload) => keys.get(payload) })
+          // Asked for once a payload, in order: equal payloads may have different keys.
+          let at = 0
+          const raw = Topic.make(name, { payload: Schema.Unknown, maxBytes, key: () => batch[at++]?.key })
           const receipts = yield* Producer.publishAll(
             raw,
             batch.map(({ payload }) => payload),

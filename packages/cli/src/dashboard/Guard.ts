@@ -38,6 +38,11 @@ export const refusal = (
     return Option.some(refuse(403, "requests of other pages are not answered"))
   }
   if (asks === "page") return Option.none()
+  // An image or a script of another page asks without an origin; the browser says where it stands all the same.
+  const site = request.headers["sec-fetch-site"]
+  if (site !== undefined && site !== "same-origin" && site !== "none") {
+    return Option.some(refuse(403, "requests of other pages are not answered"))
+  }
   if (asks === "write" && !rules.writes) {
     return Option.some(refuse(403, "this dashboard only looks: start it with --allow-writes to change things"))
   }
