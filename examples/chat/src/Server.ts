@@ -71,6 +71,11 @@ export const layer = (options: { readonly host: string; readonly port: number })
   HttpRouter.serve(Layer.mergeAll(procedures, files, guard), { disableLogger: true, disableListenLog: true }).pipe(
     Layer.provideMerge(
       // Streams have been ended by then; a WebSocket that is still open would be waited for in vain.
-      NodeHttpServer.layer(createServer, { ...options, gracefulShutdownTimeout: "250 millis" })
+      NodeHttpServer.layer(createServer, {
+        ...options,
+        gracefulShutdownTimeout: "250 millis",
+        // No call of the protocol is nearly as large; what is larger closes the socket.
+        websocket: { maxPayload: 256 * 1024 }
+      })
     )
   )
