@@ -51,6 +51,8 @@ const moveLimit = 500
 const renewLimit = 200
 const leaveLimit = 500
 const trimLimit = 20_000
+/** How many entries a node of a stream has at most, as the server comes. */
+const trimSlack = 128
 
 /** Joins the group; leaves it when the scope closes. */
 export const make = Effect.fnUntraced(function* (
@@ -276,7 +278,8 @@ export class StreamReceiver implements Receiver {
       this.#settledSince = false
       this.#trimmedAt = now()
       const removed = yield* this.#trim()
-      if (removed >= trimLimit) {
+      // A run stops up to a node before its limit.
+      if (removed >= trimLimit - trimSlack) {
         this.#settledSince = true
         this.#trimmedAt = -Infinity
       }
