@@ -80,7 +80,7 @@ export const retries = Measure.make({
 })
 
 /** Until when all second attempts are put off: the first ones and the trimming must be over by then. */
-const millisToFail = (messages: number) => 1500 + messages / 2
+const millisToFail = (messages: number) => 1500 + messages / 3
 
 /** All messages are out of the stream and wait. */
 const waiting = (peer: WaybillPeer, messages: number) =>
