@@ -215,7 +215,7 @@ return {'OK', alive and 1 or 0, noted[3] and 1 or 0, more, next, cut}
  *
  * | reply | |
  * |---|---|
- * | `OK`, removed | how many entries are gone |
+ * | `OK`, more | more = 1: call again |
  * | `WRONGTYPE`, key, found | |
  */
 export const trim: Script = {
@@ -240,7 +240,7 @@ local function settled(stream, registered)
   for _, name in ipairs(registered) do if not there[name] then return end end
   return low
 end
-local removed = 0
+local more = 0
 local function cut(stream, registered)
   local low = settled(stream, registered)
   if not low then return end
@@ -248,12 +248,11 @@ local function cut(stream, registered)
   local most = tonumber(ARGV[1])
   local count = redis.call('XTRIM', stream, 'MINID', '~', low, 'LIMIT', most)
   -- Redis stops before it exceeds the limit: more than a node (128 entries at most, as the server comes) may be left then.
-  if count < most - 128 then count = count + redis.call('XTRIM', stream, 'MINID', low) end
-  removed = removed + count
+  if count >= most - 128 then more = 1 else redis.call('XTRIM', stream, 'MINID', low) end
 end
 cut(KEYS[2], {})
 if ARGV[2] == '1' then cut(KEYS[1], redis.call('SMEMBERS', KEYS[3])) end
-return {'OK', removed}
+return {'OK', more}
 `
 }
 

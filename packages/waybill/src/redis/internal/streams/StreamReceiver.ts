@@ -51,8 +51,6 @@ const moveLimit = 500
 const renewLimit = 200
 const leaveLimit = 500
 const trimLimit = 20_000
-/** How many entries a node of a stream has at most, as the server comes. */
-const trimSlack = 128
 
 /** Joins the group; leaves it when the scope closes. */
 export const make = Effect.fnUntraced(function* (
@@ -277,9 +275,7 @@ export class StreamReceiver implements Receiver {
     if (this.#settledSince && now() - this.#trimmedAt >= pollMillis) {
       this.#settledSince = false
       this.#trimmedAt = now()
-      const removed = yield* this.#trim()
-      // A run stops up to a node before its limit.
-      if (removed >= trimLimit - trimSlack) {
+      if (yield* this.#trim()) {
         this.#settledSince = true
         this.#trimmedAt = -Infinity
       }
@@ -287,7 +283,8 @@ export class StreamReceiver implements Receiver {
     return false
   })
 
-  #trim(): Effect.Effect<number, Reason> {
+  /** Whether there is more to cut off. */
+  #trim(): Effect.Effect<boolean, Reason> {
     const { keys, trims } = this.#options
     return Effect.map(
       this.#eval<[string, number]>(
@@ -295,7 +292,7 @@ export class StreamReceiver implements Receiver {
         [keys.stream, this.#keys.retry, keys.groups],
         [trimLimit, trims ? 1 : 0]
       ),
-      ([, removed]) => removed
+      ([, more]) => more === 1
     )
   }
 
