@@ -55,12 +55,11 @@ const fromEnvironment = (name: string) => Config.option(Config.Redacted(name))
 export const layer = (flags: Flags) =>
   Layer.unwrap(
     Effect.gen(function* () {
-      const prefix = Option.getOrElse(flags.prefix, () => "waybill")
-      const chosenPrefix = Option.isSome(flags.prefix)
-        ? prefix
+      const prefix = Option.isSome(flags.prefix)
+        ? flags.prefix.value
         : yield* Config.String("WAYBILL_PREFIX").pipe(Config.withDefault("waybill"))
-      if (!/^[^\s{}:]{1,200}$/.test(chosenPrefix)) {
-        return yield* new Misuse({ detail: `"${chosenPrefix}" is no prefix: no white space, no braces, no colon` })
+      if (!/^[^\s{}:]{1,200}$/.test(prefix)) {
+        return yield* new Misuse({ detail: `"${prefix}" is no prefix: no white space, no braces, no colon` })
       }
       const given = Option.getOrUndefined(flags.url)
       if (given !== undefined && hasPassword(given)) {
@@ -76,8 +75,8 @@ export const layer = (flags: Flags) =>
         (yield* Config.option(Config.String("REDIS_USERNAME")).pipe(Effect.map(Option.getOrUndefined)))
       const password = yield* passwordOf(flags)
       return Layer.mergeAll(
-        RedisInspector.layer({ prefix: chosenPrefix }),
-        Layer.succeed(Server, { json: flags.json, prefix: chosenPrefix, address: addressOf(url) })
+        RedisInspector.layer({ prefix }),
+        Layer.succeed(Server, { json: flags.json, prefix, address: addressOf(url) })
       ).pipe(
         Layer.provideMerge(
           IoRedis.layer({

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { Clock, Effect } from "effect"
+import { Clock, Effect, Result } from "effect"
 import { Command } from "effect/cli"
 import { Health, Inspector } from "waybill"
 import { IoRedis, RedisHealth } from "waybill/redis"
@@ -109,19 +109,17 @@ const clock: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = Eff
 const topics = Effect.gen(function* () {
   const inspector = yield* Inspector.Inspector
   const names = yield* Effect.mapError(inspector.topics, toProblem)
-  const found = yield* Effect.forEach(
-    names,
-    (topic) =>
-      inspector.describe(topic).pipe(
-        Effect.map(findingsOf),
-        // One topic that cannot be looked at hides no other.
-        Effect.catch((error) =>
-          Effect.succeed<ReadonlyArray<Finding>>([{ level: "problem", about: topic, detail: error.message }])
-        )
-      ),
-    { concurrency: 16 }
+  // One topic that cannot be looked at hides no other.
+  const described = yield* Effect.forEach(names, (topic) => Effect.result(inspector.describe(topic)), {
+    concurrency: 16
+  })
+  const found = described.flatMap((info, i): ReadonlyArray<Finding> =>
+    Result.isSuccess(info)
+      ? findingsOf(info.success)
+      : [{ level: "problem", about: names[i] ?? "", detail: info.failure.message }]
   )
-  return [...found.flat(), ...(yield* announcements(names))]
+  const watched = described.some((info) => Result.isSuccess(info) && info.success.pattern === "keyspace")
+  return watched ? [...found, ...(yield* announcements)] : found
 })
 
 const count = (value: number): string => value.toLocaleString("en-US")
@@ -172,17 +170,8 @@ const findingsOf = ({ depth, groups, pattern, topic }: Inspector.TopicInfo): Rea
 }
 
 /** Topics of the keyspace pattern need the server to announce what is written. */
-const announcements = Effect.fnUntraced(function* (names: ReadonlyArray<string>) {
-  const inspector = yield* Inspector.Inspector
+const announcements: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = Effect.gen(function* () {
   const { commands } = yield* IoRedis.IoRedis
-  const patterns = yield* Effect.forEach(
-    names,
-    (topic) => Effect.orElseSucceed(inspector.describe(topic), () => undefined),
-    {
-      concurrency: 16
-    }
-  )
-  if (!patterns.some((info) => info?.pattern === "keyspace")) return []
   const flags = yield* commands
     .run("config|get", (client) => client.config("GET", "notify-keyspace-events") as Promise<ReadonlyArray<string>>)
     .pipe(
