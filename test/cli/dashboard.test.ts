@@ -108,7 +108,7 @@ layer(
           await page.getByRole("dialog").getByText("1 dead letters of billing would go back").waitFor()
           await page.getByRole("dialog").getByRole("button", { name: "Redrive" }).click()
           await page.getByText("1 sent back.").waitFor()
-          await rows(page).nth(1).waitFor()
+          await rows(page).nth(2).waitFor({ state: "detached" })
         })
         assert.strictEqual(yield* promise(() => rows(page).count()), 2)
         const inspector = yield* Effect.provideContext(Inspector.Inspector, context)
