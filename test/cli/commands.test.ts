@@ -88,6 +88,8 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })
           consumers.map(({ pending }: { pending: number }) => pending),
           [1]
         )
+        assert.isAbove(consumers[0].leaseLeftMillis, 0)
+        assert.match(yield* read("consumers", "orders", "billing"), /CONSUMER +PENDING +LEASE LEFT\n\S+ +1 +\d/)
 
         const [letter] = yield* json(["dead", "list", "orders", "billing"])
         assert.strictEqual(letter.id, "declined")

@@ -257,7 +257,7 @@ describe("MemoryStreams", () => {
         assert.deepStrictEqual([claimed.from, claimed.count], [[one.consumer], 2])
         assert.strictEqual((yield* probe.event("LeaseLost")).deliveries.length, 2)
         const group = (yield* describeTopic).groups[0]
-        assert.deepStrictEqual(group?.consumers, [{ consumer: two.consumer, pending: 2 }])
+        assert.deepStrictEqual(group?.consumers, [{ consumer: two.consumer, pending: 2, leaseLeftMillis: undefined }])
       }).pipe(Effect.provide(withStreams()))
   )
 

@@ -141,6 +141,11 @@ export interface GroupInfo {
 export interface ConsumerInfo {
   readonly consumer: string
   readonly pending: number
+  /**
+   * Milliseconds until it is taken for dead, unless it beats before. Undefined in memory, where consumers that are not
+   * told to be silent need no beat.
+   */
+  readonly leaseLeftMillis: number | undefined
 }
 
 export interface DeadLetter extends Message {

@@ -135,7 +135,14 @@ export const Group = ({ choose, group, overview, topic }: Props) => {
             head={["Consumer", "Heartbeat", "Pending"]}
             rows={info.consumers.map((one) => ({
               key: one.consumer,
-              cells: [one.consumer, <span class="dot good" title="alive" />, one.pending]
+              cells: [
+                one.consumer,
+                <>
+                  <span class="dot good" title="alive" />
+                  {one.leaseLeftMillis !== undefined && ` ${age(one.leaseLeftMillis)} of its lease left`}
+                </>,
+                one.pending
+              ]
             }))}
           />
         ))}

@@ -100,13 +100,19 @@ export const consumers = Command.make(
       info.consumers.length === 0
         ? "No consumer of this group is alive."
         : table(
-            ["CONSUMER", "PENDING"],
-            info.consumers.map(({ consumer, pending }) => [consumer, pending])
+            ["CONSUMER", "PENDING", "LEASE LEFT"],
+            info.consumers.map(({ consumer, leaseLeftMillis, pending }) => [
+              consumer,
+              pending,
+              leaseLeftMillis === undefined ? "" : age(leaseLeftMillis)
+            ])
           )
     )
   })
 ).pipe(
-  Command.withDescription("The living consumers of a group"),
+  Command.withDescription(
+    "The living consumers of a group: what they hold, and when each is taken for dead unless it beats"
+  ),
   Command.withExamples([{ command: "waybill consumers orders billing", description: "Who works, and on how much" }])
 )
 

@@ -70,7 +70,16 @@ export const inspecting = [
         assert.closeTo(at ?? Number.NaN, due, 30_000)
       }
       assert.isAtLeast(info.groups[0]?.oldestPendingMillis ?? Number.NaN, 20 - toleranceMillis)
-      assert.deepStrictEqual(info.groups[0]?.consumers, [{ consumer: receiver.consumer, pending: 2 }])
+      const consumers = info.groups[0]?.consumers ?? []
+      assert.deepStrictEqual(
+        consumers.map(({ consumer, pending }) => [consumer, pending]),
+        [[receiver.consumer, 2]]
+      )
+      const leaseLeftMillis = consumers[0]?.leaseLeftMillis
+      if (leaseLeftMillis !== undefined) {
+        const lease = Duration.toMillis(bench.setting.lease)
+        assert.isTrue(leaseLeftMillis > 0 && leaseLeftMillis <= lease, `${leaseLeftMillis} of ${lease} ms`)
+      }
     })
   ),
 

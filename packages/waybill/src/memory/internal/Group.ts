@@ -233,7 +233,10 @@ export class Group {
         oldest = Math.min(oldest, work.deliveredAt)
         break
       }
-      if (member.expiresAt() > now) consumers.push({ consumer: member.consumer, pending: member.held.size })
+      const left = member.expiresAt() - now
+      if (left <= 0) continue
+      const leaseLeftMillis = left === Infinity ? undefined : left
+      consumers.push({ consumer: member.consumer, pending: member.held.size, leaseLeftMillis })
     }
     const returned = this.#returned.length + this.#suspects.length
     return {

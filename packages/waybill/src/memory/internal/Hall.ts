@@ -132,6 +132,6 @@ const figuresOf = ({ dead, inboxes, name, paused }: Circle): GroupInfo => {
     deadLetters: dead.size,
     deadLettersDropped: dead.dropped,
     paused,
-    consumers: Array.from(inboxes, ({ consumer, pending }) => ({ consumer, pending }))
+    consumers: Array.from(inboxes, ({ consumer, pending }) => ({ consumer, pending, leaseLeftMillis: undefined }))
   }
 }

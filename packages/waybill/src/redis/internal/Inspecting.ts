@@ -27,7 +27,7 @@ export interface InspectorOptions {
 /** How many dead letters one run of a script moves or deletes. */
 const redriveLimit = 200
 
-/** A reply about one group: of the scripts `describe`. */
+/** A reply about one group: of the scripts `describe`. `living`: name, pending, ms until the lease ends, name... */
 export type Figures = readonly [
   tag: string,
   lag: number,
@@ -47,8 +47,9 @@ export const groupOf = (
   [, lag, pending, oldest, waiting, next, dead, dropped, paused, living, reached]: Figures
 ): GroupInfo => {
   const consumers: Array<ConsumerInfo> = []
-  for (let i = 0; i + 1 < living.length; i += 2) {
-    consumers.push({ consumer: String(living[i]), pending: Number(living[i + 1]) })
+  for (let i = 0; i + 2 < living.length; i += 3) {
+    const [consumer, pending, leaseLeft] = living.slice(i, i + 3)
+    consumers.push({ consumer: String(consumer), pending: Number(pending), leaseLeftMillis: Number(leaseLeft) })
   }
   return {
     group,

@@ -62,7 +62,7 @@ return {'OK', redis.call('HGET', ${at(1)}, 'pattern') or '', depth, delayed, nex
    *
    * | reply | |
    * |---|---|
-   * | `OK`, lag, pending, oldest, waiting, next, dead, dropped, paused, consumers, reached | oldest: ms. next: when the next retry is due, -1 when none waits. consumers: name, pending, name, pending... of the living. reached: the last id that the group was given, "" where the source does not know |
+   * | `OK`, lag, pending, oldest, waiting, next, dead, dropped, paused, consumers, reached | oldest: ms. next: when the next retry is due, -1 when none waits. consumers: name, pending, ms until its lease ends, name... of the living. reached: the last id that the group was given, "" where the source does not know |
    * | `WRONGTYPE`, key, found | |
    */
   const describe: Script = {
@@ -84,6 +84,7 @@ for i, consumer in ipairs(ARGV) do
   if until_ and tonumber(until_) > now then
     living[#living + 1] = consumer
     living[#living + 1] = held
+    living[#living + 1] = tonumber(until_) - now
   end
 end
 local again = redis.call('LLEN', returned) + redis.call('LLEN', suspects)

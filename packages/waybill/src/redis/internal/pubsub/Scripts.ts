@@ -148,7 +148,7 @@ return {'OK', keepDead(ARGV[2], tonumber(ARGV[3]), clock())}
  *
  * | reply | |
  * |---|---|
- * | `OK`, lag, pending, oldest, waiting, next, dead, dropped, paused, consumers, reached | lag and oldest are 0, and reached is "": nobody knows. next: when the next retry is due, -1 when none waits. consumers: name, pending, name, pending... |
+ * | `OK`, lag, pending, oldest, waiting, next, dead, dropped, paused, consumers, reached | lag and oldest are 0, and reached is "": nobody knows. next: when the next retry is due, -1 when none waits. consumers: name, pending, ms until it counts as gone, name... |
  * | `WRONGTYPE`, key, found | |
  */
 export const describe: Script = {
@@ -157,14 +157,18 @@ export const describe: Script = {
 local consumers, state, dead = KEYS[1], KEYS[2], KEYS[3]
 local wrong = mismatch(consumers, 'zset') or mismatch(state, 'hash') or mismatch(dead, 'stream')
 if wrong then return wrong end
+local now = clock()
 local pending, waiting, next, living = 0, 0, -1, {}
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', consumers, string.format('(%.0f', clock()), '+inf')) do
+local alive = redis.call('ZRANGEBYSCORE', consumers, string.format('(%.0f', now), '+inf', 'WITHSCORES')
+for i = 1, #alive, 2 do
+  local name = alive[i]
   local held, waits, due = string.match(redis.call('HGET', state, 'held:' .. name) or '', '^(%d+) (%d+) (%-?%d+)$')
   held, waits, due = tonumber(held or '0'), tonumber(waits or '0'), tonumber(due or '-1')
   pending, waiting = pending + held, waiting + waits
   if due >= 0 and (next < 0 or due < next) then next = due end
   living[#living + 1] = name
   living[#living + 1] = held
+  living[#living + 1] = tonumber(alive[i + 1]) - now
 end
 local noted = redis.call('HMGET', state, 'dropped', 'paused')
 return {'OK', 0, pending, 0, waiting, next, redis.call('XLEN', dead), tonumber(noted[1] or '0'), noted[2] and 1 or 0, living, ''}

@@ -105,9 +105,11 @@ local function look()
     local retries = not calm and call('XLEN', retry) > 0
     if retries then count(retry) end
     local living = {}
-    for _, name in ipairs(call('ZRANGEBYSCORE', consumers, string.format('(%.0f', now), '+inf')) do
-      living[#living + 1] = name
-      living[#living + 1] = held[name] or 0
+    local alive = call('ZRANGEBYSCORE', consumers, string.format('(%.0f', now), '+inf', 'WITHSCORES')
+    for i = 1, #alive, 2 do
+      living[#living + 1] = alive[i]
+      living[#living + 1] = held[alive[i]] or 0
+      living[#living + 1] = tonumber(alive[i + 1]) - now
     end
     local again = released
     if retries then
