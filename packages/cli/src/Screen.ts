@@ -48,7 +48,7 @@ export const bodyText = (body: Message.Body): string =>
 export const messageJson = <A extends Message.Message>({ body, ...rest }: A) => ({
   ...rest,
   body: bodyText(body),
-  ...(typeof body === "string" ? {} : { base64: true })
+  ...(typeof body === "string" ? {} : ({ base64: true } as const))
 })
 
 /** 1.5 s, 3 min, 2 h, 5 d. */

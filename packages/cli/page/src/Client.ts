@@ -11,6 +11,7 @@ import type {
   Page,
   Pending,
   Report,
+  Seen,
   Selection,
   Stored,
   Waiting
@@ -48,19 +49,22 @@ const ask = async <A>(path: string, body?: unknown): Promise<A> => {
 
 const topicPath = (topic: string) => `topics/${encodeURIComponent(topic)}`
 const groupPath = (topic: string, group: string) => `${topicPath(topic)}/groups/${encodeURIComponent(group)}`
-const query = (after: string | undefined, limit: number) =>
-  `?limit=${limit}${after === undefined ? "" : `&after=${encodeURIComponent(after)}`}`
+const query = (after: string | undefined) =>
+  `?limit=100${after === undefined ? "" : `&after=${encodeURIComponent(after)}`}`
 
 export const overview = (): Promise<Overview> => ask("overview")
 export const messages = (topic: string): Promise<Page<Stored>> => ask(`${topicPath(topic)}/messages?limit=100&newest=1`)
-export const life = (topic: string, id: string): Promise<Life> =>
-  ask(`${topicPath(topic)}/life/${encodeURIComponent(id)}`)
+export const life = (topic: string, id: string, group: string | undefined, seen: Seen | undefined): Promise<Life> => {
+  const params = new URLSearchParams(seen === undefined || group === undefined ? {} : { group, list: seen.list })
+  if (seen?.after !== undefined) params.set("after", seen.after)
+  return ask(`${topicPath(topic)}/life/${encodeURIComponent(id)}?${params}`)
+}
 export const pending = (topic: string, group: string, after?: string): Promise<Page<Pending>> =>
-  ask(`${groupPath(topic, group)}/pending${query(after, 100)}`)
+  ask(`${groupPath(topic, group)}/pending${query(after)}`)
 export const waiting = (topic: string, group: string, after?: string): Promise<Page<Waiting>> =>
-  ask(`${groupPath(topic, group)}/waiting${query(after, 100)}`)
+  ask(`${groupPath(topic, group)}/waiting${query(after)}`)
 export const dead = (topic: string, group: string, after?: string): Promise<Page<Dead>> =>
-  ask(`${groupPath(topic, group)}/dead${query(after, 100)}`)
+  ask(`${groupPath(topic, group)}/dead${query(after)}`)
 export const move = (
   verb: "redrive" | "discard",
   topic: string,

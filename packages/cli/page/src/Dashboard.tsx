@@ -5,7 +5,7 @@
  * @module
  */
 import { useEffect, useState } from "preact/hooks"
-import type { Overview } from "../../src/dashboard/Api.ts"
+import type { Overview, Seen } from "../../src/dashboard/Api.ts"
 import * as Client from "./Client.ts"
 import { note } from "./Figures.ts"
 import { Group } from "./Group.tsx"
@@ -19,13 +19,22 @@ export interface Chosen {
   readonly topic: string
   readonly group: string | undefined
   readonly message: string | undefined
+  readonly seen: Seen | undefined
 }
+
+const lists = ["dead", "pending", "waiting"] as const
 
 const chosenIn = (): Chosen | undefined => {
   const params = new URLSearchParams(location.search)
   const topic = params.get("topic")
   if (topic === null) return undefined
-  return { topic, group: params.get("group") ?? undefined, message: params.get("message") ?? undefined }
+  const list = lists.find((one) => one === params.get("list"))
+  return {
+    topic,
+    group: params.get("group") ?? undefined,
+    message: params.get("message") ?? undefined,
+    seen: list && { list, after: params.get("after") ?? undefined }
+  }
 }
 
 const addressOf = (chosen: Chosen | undefined): string => {
@@ -34,6 +43,8 @@ const addressOf = (chosen: Chosen | undefined): string => {
     params.set("topic", chosen.topic)
     if (chosen.group !== undefined) params.set("group", chosen.group)
     if (chosen.message !== undefined) params.set("message", chosen.message)
+    if (chosen.seen !== undefined) params.set("list", chosen.seen.list)
+    if (chosen.seen?.after !== undefined) params.set("after", chosen.seen.after)
   }
   const text = params.toString()
   return text === "" ? location.pathname : `?${text}`
@@ -119,15 +130,17 @@ export const Dashboard = () => {
               overview={overview}
               topic={chosen.topic}
               group={chosen.group}
-              choose={(message) => choose({ ...chosen, message })}
+              choose={(message, seen) => choose({ ...chosen, message, seen })}
             />
           )}
           {chosen?.message !== undefined && (
             <Message
               key={chosen.message}
               topic={chosen.topic}
+              group={chosen.group}
               id={chosen.message}
-              close={() => choose({ ...chosen, message: undefined })}
+              seen={chosen.seen}
+              close={() => choose({ ...chosen, message: undefined, seen: undefined })}
             />
           )}
         </main>

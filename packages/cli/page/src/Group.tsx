@@ -4,7 +4,7 @@
  * @module
  */
 import { useEffect, useRef, useState } from "preact/hooks"
-import type { Dead, Overview, Pending, Report, Selection, Stored, Waiting } from "../../src/dashboard/Api.ts"
+import type { Dead, Overview, Pending, Report, Seen, Selection, Stored, Waiting } from "../../src/dashboard/Api.ts"
 import { Chart } from "./Chart.tsx"
 import * as Client from "./Client.ts"
 import { Confirm } from "./Confirm.tsx"
@@ -26,7 +26,7 @@ interface Props {
   readonly overview: Overview
   readonly topic: string
   readonly group: string
-  readonly choose: (message: string) => void
+  readonly choose: (message: string, seen: Seen | undefined) => void
 }
 
 export const Group = ({ choose, group, overview, topic }: Props) => {
@@ -102,7 +102,7 @@ export const Group = ({ choose, group, overview, topic }: Props) => {
           head={["Message", "Consumer", "Attempt", "Held", "Body"]}
           row={(one) => [one.id, one.consumer, one.attempt, age(one.heldMillis), <Body of={one} />]}
           positionOf={(one) => one.position}
-          choose={(one) => choose(one.id)}
+          choose={(one, after) => choose(one.id, { list: "pending", after })}
           empty="Nothing is with a consumer."
         />
       )}
@@ -112,7 +112,7 @@ export const Group = ({ choose, group, overview, topic }: Props) => {
           head={["Message", "Attempts", "Due", "Cause", "Body"]}
           row={(one) => [one.id, one.attempts, instant(one.dueAt), one.cause, <Body of={one} />]}
           positionOf={(one) => one.position}
-          choose={(one) => choose(one.id)}
+          choose={(one, after) => choose(one.id, { list: "waiting", after })}
           empty="Nothing waits for another attempt."
         />
       )}
@@ -122,7 +122,7 @@ export const Group = ({ choose, group, overview, topic }: Props) => {
           head={["Message", "Published", "Key", "Body"]}
           row={(one) => [one.id, instant(one.publishedAt), one.key ?? "", <Body of={one} />]}
           positionOf={(one) => one.position}
-          choose={(one) => choose(one.id)}
+          choose={(one) => choose(one.id, undefined)}
           newestFirst
           empty="Nothing is stored: what every group has settled is gone."
         />
@@ -218,6 +218,7 @@ const usePages = <A,>(read: (after: string | undefined) => Promise<{ readonly it
     trouble,
     again: () => setTurn((before) => before + 1),
     page: starts.length,
+    after: starts.at(-1),
     next: (after: string) => setStarts([...starts, after]),
     previous: () => setStarts(starts.length > 1 ? starts.slice(0, -1) : starts)
   }
@@ -263,7 +264,7 @@ const Paged = <A,>({
   readonly head: ReadonlyArray<string>
   readonly row: (item: A) => ReadonlyArray<Cell>
   readonly positionOf: (item: A) => string
-  readonly choose: (item: A) => void
+  readonly choose: (item: A, after: string | undefined) => void
   readonly newestFirst?: boolean
   readonly empty: string
 }) => {
@@ -282,7 +283,11 @@ const Paged = <A,>({
       ) : (
         <Table
           head={head}
-          rows={shown.map((item) => ({ key: positionOf(item), cells: row(item), open: () => choose(item) }))}
+          rows={shown.map((item) => ({
+            key: positionOf(item),
+            cells: row(item),
+            open: () => choose(item, pages.after)
+          }))}
         />
       )}
       <Pager
@@ -307,7 +312,7 @@ const DeadLetters = ({
   readonly group: string
   readonly writes: boolean
   readonly size: number
-  readonly choose: (message: string) => void
+  readonly choose: Props["choose"]
 }) => {
   const pages = usePages((after) => Client.dead(topic, group, after))
   const [marked, setMarked] = useState<ReadonlySet<string>>(new Set())
@@ -391,7 +396,7 @@ const DeadLetters = ({
           head={["", "Message", "Reason", "Attempts", "Died", "Body"]}
           rows={shown.map((letter: Dead) => ({
             key: letter.entry,
-            open: () => choose(letter.id),
+            open: () => choose(letter.id, { list: "dead", after: pages.after }),
             cells: [
               writes ? (
                 <input

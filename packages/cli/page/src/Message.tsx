@@ -4,17 +4,21 @@
  * @module
  */
 import { useEffect, useState } from "preact/hooks"
-import type { Dead, Life } from "../../src/dashboard/Api.ts"
+import type { Dead, Life, Seen } from "../../src/dashboard/Api.ts"
 import * as Client from "./Client.ts"
 import { age, instant, WholeBody } from "./Text.tsx"
 
 export const Message = ({
   close,
+  group,
   id,
+  seen,
   topic
 }: {
   readonly topic: string
+  readonly group: string | undefined
   readonly id: string
+  readonly seen: Seen | undefined
   readonly close: () => void
 }) => {
   const [life, setLife] = useState<Life>()
@@ -23,9 +27,13 @@ export const Message = ({
     let stopped = false
     let timer: number
     const look = () => {
-      Client.life(topic, id)
+      Client.life(topic, id, group, seen)
         .then(
-          (found) => !stopped && setLife(found),
+          (found) => {
+            if (stopped) return
+            setLife(found)
+            setTrouble(undefined)
+          },
           (error: Error) => !stopped && setTrouble(error.message)
         )
         .finally(() => {
@@ -44,7 +52,7 @@ export const Message = ({
 
   const any =
     life?.message ??
-    life?.groups.flatMap(({ dead, pending, waiting }) => [pending, waiting, ...dead]).find((one) => one !== undefined)
+    life?.groups.flatMap(({ dead, pending, waiting }) => [pending, waiting, dead]).find((one) => one !== undefined)
   return (
     <aside class="message" aria-label={`Message ${id}`}>
       <div class="bar">
@@ -64,8 +72,8 @@ export const Message = ({
         <p class="empty">Looking …</p>
       ) : any === undefined ? (
         <p class="empty">
-          It is with no group any more: every group has settled it and it was trimmed, or it is not among the newest
-          that were looked through.
+          It is with no group any more: every group has settled it and it was trimmed, or it is not among the thousand
+          that were looked through in each list.
         </p>
       ) : (
         <>
@@ -75,19 +83,17 @@ export const Message = ({
               {any.key !== undefined && <span class="faint"> key {any.key}</span>}
             </li>
             {life.groups.map(({ dead, group, pending, waiting }) => (
-              <li key={group} class={dead.length > 0 ? "bad" : (pending ?? waiting) ? "now" : "done"}>
+              <li key={group} class={dead !== undefined ? "bad" : (pending ?? waiting) ? "now" : "done"}>
                 <strong>{group}</strong>{" "}
                 {pending !== undefined
                   ? `is handled by ${pending.consumer}, attempt ${pending.attempt}, for ${age(pending.heldMillis)}`
                   : waiting !== undefined
                     ? `waits after ${waiting.attempts} attempt${waiting.attempts === 1 ? "" : "s"} until ${instant(waiting.dueAt)}`
-                    : dead.length > 0
+                    : dead !== undefined
                       ? ""
                       : "has settled it, or has not begun with it"}
                 {waiting !== undefined && waiting.cause !== "" && <pre class="cause">{waiting.cause}</pre>}
-                {dead.map((letter) => (
-                  <Death key={letter.entry} letter={letter} />
-                ))}
+                {dead !== undefined && <Death letter={dead} />}
               </li>
             ))}
           </ol>

@@ -67,7 +67,8 @@ export const Topics = ({
               {found.slice(0, shown).map(({ group, topic }) => {
                 const last = group && pointsOf(topic.topic, group.group).at(-1)
                 const open = () =>
-                  group !== undefined && choose({ topic: topic.topic, group: group.group, message: undefined })
+                  group !== undefined &&
+                  choose({ topic: topic.topic, group: group.group, message: undefined, seen: undefined })
                 const active = chosen !== undefined && chosen.topic === topic.topic && chosen.group === group?.group
                 return (
                   <tr

@@ -7,7 +7,8 @@ import { Effect, Option, Stream } from "effect"
 import type { Inspector, Transport } from "waybill"
 import { toProblem } from "../Server.ts"
 
-const pageSize = 500
+/** A body may be a megabyte. */
+const pageSize = 200
 
 /** The items of all pages, at most `limit` of them. */
 export const pages = <A>(

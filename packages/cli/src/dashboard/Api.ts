@@ -19,8 +19,15 @@ export interface Overview {
   readonly topics: ReadonlyArray<Inspector.TopicInfo>
 }
 
+/** One page of a list. Of each body only the beginning: the whole one is in the message's `Life`. */
 export interface Page<A> {
   readonly items: ReadonlyArray<A>
+}
+
+/** In which list a message was seen, and after which position its page began: it is looked for from there on. */
+export interface Seen {
+  readonly list: "dead" | "pending" | "waiting"
+  readonly after: string | undefined
 }
 
 export type Stored = Json<Inspector.StoredMessage>
@@ -35,7 +42,7 @@ export interface Life {
     readonly group: string
     readonly pending: Pending | undefined
     readonly waiting: Waiting | undefined
-    readonly dead: ReadonlyArray<Dead>
+    readonly dead: Dead | undefined
   }>
 }
 

@@ -4,20 +4,26 @@
  *
  * @module
  */
-import { Clock, Effect, Layer, Option, Schema } from "effect"
+import { Array as Arr, Clock, Effect, Layer, Option, Schema } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse, HttpStaticServer } from "effect/http"
-import { DeadLetters, Inspector, Topic, type Transport } from "waybill"
+import { DeadLetters, Inspector, type Message, Topic, type Transport } from "waybill"
 import { messageJson } from "../Screen.ts"
 import { Server } from "../Server.ts"
-import type { Life, Overview, Report } from "./Api.ts"
+import type { Life, Overview, Report, Seen } from "./Api.ts"
 import * as Guard from "./Guard.ts"
 
-const Limit = Schema.NumberFromString.check(Schema.isInt(), Schema.isBetween({ minimum: 1, maximum: 500 }))
+const Limit = Schema.NumberFromString.check(Schema.isInt(), Schema.isBetween({ minimum: 1, maximum: 100 }))
 
 const Query = Schema.Struct({
   after: Schema.optional(Schema.String),
   limit: Schema.optional(Limit),
   newest: Schema.optional(Schema.Literals(["0", "1"]))
+})
+
+const SeenQuery = Schema.Struct({
+  group: Schema.optional(Schema.String),
+  list: Schema.optional(Schema.Literals(["dead", "pending", "waiting"])),
+  after: Schema.optional(Schema.String)
 })
 
 const SelectionBody = Schema.Struct({
@@ -46,8 +52,36 @@ const answered = <R>(
     })
   )
 
-/** How many messages of each kind are looked through for one. */
-const searched = 2000
+/** How many messages of each list are looked through for one, from where it was seen, and from the beginning. */
+const searched = 1000
+const pageSize = 100
+
+/** A line of a list shows no more of a body. */
+const beginning = 500
+
+const rowOf = <A extends Message.Message>(message: A) => {
+  const row = messageJson(message)
+  return { ...row, body: row.body.slice(0, beginning) }
+}
+
+type Read<A> = (page: Inspector.NewestPage) => Effect.Effect<ReadonlyArray<A>, Transport.TransportError>
+
+/** The first one that fits, page by page. */
+const sought = Effect.fnUntraced(function* <A>(
+  read: Read<A>,
+  first: Inspector.NewestPage,
+  next: (page: Arr.NonEmptyReadonlyArray<A>) => Inspector.NewestPage,
+  fits: (one: A) => boolean
+) {
+  let page = first
+  for (let seen = 0; seen < searched; seen += pageSize) {
+    const found = yield* read(page)
+    const one = found.find(fits)
+    if (one !== undefined || !Arr.isReadonlyArrayNonEmpty(found) || found.length < pageSize) return one
+    page = next(found)
+  }
+  return undefined
+})
 
 type Params = Readonly<Record<string, string | undefined>>
 type Handle<E, R> = (params: Params) => Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>
@@ -69,21 +103,21 @@ export const layer = (rules: Guard.Rules, page: string) => {
 
   const pageOf = Effect.map(HttpServerRequest.schemaSearchParams(Query), ({ after, limit, newest }) => ({
     after: Option.fromNullishOr(after),
-    limit: limit ?? 100,
+    limit: limit ?? pageSize,
     newest: newest === "1"
   }))
 
-  const paged = <A extends { readonly body: string | Uint8Array }>(
+  const paged = <A extends Message.Message>(
     f: (
       inspector: Inspector.Inspector["Service"],
       page: Inspector.NewestPage
-    ) => Effect.Effect<ReadonlyArray<A & Parameters<typeof messageJson>[0]>, Transport.TransportError>
+    ) => Effect.Effect<ReadonlyArray<A>, Transport.TransportError>
   ) =>
     answered(
       Effect.gen(function* () {
         const inspector = yield* Inspector.Inspector
         const items = yield* f(inspector, yield* pageOf)
-        return { items: items.map(messageJson) }
+        return { items: items.map(rowOf) }
       })
     )
 
@@ -105,25 +139,54 @@ export const layer = (rules: Guard.Rules, page: string) => {
     answered(
       Effect.gen(function* () {
         const inspector = yield* Inspector.Inspector
+        const seen = yield* HttpServerRequest.schemaSearchParams(SeenQuery)
         const info = yield* inspector.describe(topic)
-        const first = { after: Option.none(), limit: searched }
-        const stored = yield* inspector.messages(topic, { ...first, newest: true })
         const is = <A extends { readonly id: string }>(one: A) => one.id === id
-        const message = stored.find(is)
-        const groups = yield* Effect.forEach(info.groups, ({ group }) =>
+        const from = (after: string | undefined) => ({ after: Option.fromNullishOr(after), limit: pageSize })
+        const forward = <A extends Message.Message>(
+          count: number,
+          read: Read<A>,
+          positionOf: (one: A) => string,
+          start: string | undefined
+        ) =>
           Effect.gen(function* () {
-            const pending = (yield* inspector.pending(topic, group, first)).find(is)
-            const waiting = (yield* inspector.waiting(topic, group, first)).find(is)
-            const dead = (yield* inspector.deadLetters(topic, group, first)).filter(is)
-            return {
-              group,
-              pending: pending === undefined ? undefined : messageJson(pending),
-              waiting: waiting === undefined ? undefined : messageJson(waiting),
-              dead: dead.map(messageJson)
-            }
+            if (count === 0) return undefined
+            const next = (page: Arr.NonEmptyReadonlyArray<A>) => from(positionOf(Arr.lastNonEmpty(page)))
+            const there = start === undefined ? undefined : yield* sought(read, from(start), next, is)
+            const one = there ?? (yield* sought(read, from(undefined), next, is))
+            return one === undefined ? undefined : messageJson(one)
           })
+        const stored = yield* sought(
+          (page) => inspector.messages(topic, page),
+          { ...from(undefined), newest: true },
+          ([first]) => ({ ...from(undefined), before: first.position }),
+          is
         )
-        return { message: message === undefined ? undefined : messageJson(message), groups } as Life
+        const groups = yield* Effect.forEach(info.groups, ({ deadLetters, group, pending, waiting }) => {
+          const start = (list: Seen["list"]) => (group === seen.group && list === seen.list ? seen.after : undefined)
+          return Effect.all({
+            group: Effect.succeed(group),
+            pending: forward(
+              pending,
+              (page) => inspector.pending(topic, group, page),
+              (one) => one.position,
+              start("pending")
+            ),
+            waiting: forward(
+              waiting,
+              (page) => inspector.waiting(topic, group, page),
+              (one) => one.position,
+              start("waiting")
+            ),
+            dead: forward(
+              deadLetters,
+              (page) => inspector.deadLetters(topic, group, page),
+              ({ entry }) => entry,
+              start("dead")
+            )
+          })
+        })
+        return { message: stored === undefined ? undefined : messageJson(stored), groups } satisfies Life
       })
     )
 
