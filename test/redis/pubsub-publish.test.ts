@@ -9,7 +9,7 @@ import { assert, layer } from "@effect/vitest"
 import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Context, Duration, Effect, Layer, Option, Random, References } from "effect"
 import { Inspector, Settlement, Transport } from "waybill"
-import { IoRedis, RedisPubSub } from "waybill/redis"
+import { IoRedis, RedisInspector, RedisPubSub } from "waybill/redis"
 import { client, outgoing } from "./Stage.ts"
 
 const shell = (command: string) =>
@@ -133,6 +133,22 @@ layer(servers, { excludeTestServices: true, timeout: "30 seconds" })("RedisPubSu
       const [second] = yield* receiver.take(1)
       assert.deepStrictEqual(Buffer.from(second.body as Uint8Array), bytes)
       assert.deepStrictEqual([second.id, second.topic, second.fence], [first.id, "raw.a", 2])
+    })
+  )
+
+  it.effect("tools send dead letters back to subscribers on shards, who do not know of them", () =>
+    Effect.gen(function* () {
+      const { listen, prefix, redis, server } = yield* stage({ channels: "sharded" })
+      const receiver = yield* listen("t")
+      yield* Effect.promise(() => redis.spublish(`{${prefix}:t}:channel`, "x"))
+      const [first] = yield* receiver.take(1)
+      yield* receiver.settle([[first, Settlement.deadLetter("Bad", "cause")]])
+      const tools = RedisInspector.layer({ prefix }).pipe(Layer.provide(IoRedis.layer({ url: server.url })))
+      const inspector = Context.get(yield* Layer.build(tools), Inspector.Inspector)
+      const [letter] = yield* inspector.deadLetters("t", "g", { after: Option.none(), limit: 10 })
+      assert.strictEqual(yield* inspector.redrive("t", "g", [letter!.entry]), 1)
+      const [second] = yield* receiver.take(1)
+      assert.deepStrictEqual([second.id, second.body], [first.id, "x"])
     })
   )
 

@@ -63,8 +63,7 @@ export const layer = (options: Pick<StoreOptions, "prefix"> = {}): Layer.Layer<I
           const keys = keysOf(topic)
           return { scripts: Keyspace.scripts, keys: Keyspace.keysOf(keys, keys.group(group)) }
         }),
-        // Which kind of channel it is only matters to a redrive: plain ones reach plain subscribers.
-        [pubsub]: PubSubInspector.make(options, "PUBLISH")
+        [pubsub]: PubSubInspector.make(options)
       }
       // A topic that was never opened by us may be a stream that somebody else writes.
       const otherwise = inspectors[streams]!

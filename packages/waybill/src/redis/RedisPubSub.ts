@@ -111,10 +111,12 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
       return Context.make(Transport, store.transport).pipe(
         Context.add(
           Inspector,
-          PubSubInspector.make(
-            { commands: redis.commands, prefix: settings.prefix, keysOf, steered: store.steered },
-            command
-          )
+          PubSubInspector.make({
+            commands: redis.commands,
+            prefix: settings.prefix,
+            keysOf,
+            steered: store.steered
+          })
         ),
         Context.add(AtMostOnce, "AtMostOnce")
       )

@@ -11,10 +11,7 @@ import { marker } from "../Envelope.ts"
 import { failing, type Figures, groupOf, Inspecting, type InspectorOptions } from "../Inspecting.ts"
 import * as Scripts from "./Scripts.ts"
 
-export const make = (
-  options: InspectorOptions,
-  command: "PUBLISH" | "SPUBLISH"
-): Context.Service.Shape<typeof Inspector> => {
+export const make = (options: InspectorOptions): Context.Service.Shape<typeof Inspector> => {
   const inspecting = new Inspecting(options, Scripts.pattern)
   const { commands, keysOf, steered } = options
 
@@ -58,7 +55,7 @@ export const make = (
       const { dead, redriven } = keysOf(topic).group(group)
       return inspecting.inBatches(topic, deadLetters, (some) =>
         Effect.map(
-          inspecting.evaluate<[string, number]>(topic, Scripts.redrive, [dead, redriven], [command, marker, ...some]),
+          inspecting.evaluate<[string, number]>(topic, Scripts.redrive, [dead, redriven], [marker, ...some]),
           ([, count]) => count
         )
       )

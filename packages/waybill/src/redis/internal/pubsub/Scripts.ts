@@ -176,7 +176,8 @@ return {'OK', 0, pending, 0, waiting, next, redis.call('XLEN', dead), tonumber(n
 }
 
 /**
- * Publishes dead letters to the subscribers of their group. One that nobody hears stays where it is.
+ * Publishes dead letters to the subscribers of their group. One that nobody hears stays where it is. Whoever sends them
+ * back need not know of which kind the group's channels are: no subscriber listens on both.
  *
  * | KEYS | |
  * |---|---|
@@ -184,9 +185,8 @@ return {'OK', 0, pending, 0, waiting, next, redis.call('XLEN', dead), tonumber(n
  *
  * | ARGV | |
  * |---|---|
- * | 1 | `PUBLISH` or `SPUBLISH` |
- * | 2 | what the first line of a message begins with |
- * | 3... | their entries |
+ * | 1 | what the first line of a message begins with |
+ * | 2... | their entries |
  *
  * | reply | |
  * |---|---|
@@ -199,8 +199,18 @@ export const redrive: Script = {
 local dead, channel = KEYS[1], KEYS[2]
 local wrong = mismatch(dead, 'stream')
 if wrong then return wrong end
+local function heard(message)
+  local plain = redis.pcall('PUBLISH', channel, message)
+  if plain == 0 or type(plain) == 'table' then
+    local sharded = redis.pcall('SPUBLISH', channel, message)
+    -- Who may not use one of them gets along with the other.
+    if type(sharded) ~= 'table' then return sharded > 0 end
+    if type(plain) == 'table' then error(plain) end
+  end
+  return plain > 0
+end
 local count = 0
-for i = 3, #ARGV do
+for i = 2, #ARGV do
   local letter = redis.call('XRANGE', dead, ARGV[i], ARGV[i])[1]
   if letter then
     local head, message = {}, {}
@@ -215,7 +225,7 @@ for i = 3, #ARGV do
     if message['key'] then line = line .. ',"key":' .. cjson.encode(message['key']) end
     if string.find(message['v'] or '', '^%d+$') then line = line .. ',"v":' .. message['v'] end
     if string.find(message['headers'] or '', '^{') then line = line .. ',"headers":' .. message['headers'] end
-    if redis.call(ARGV[1], channel, ARGV[2] .. line .. '}\\n' .. (message['payload'] or '')) > 0 then
+    if heard(ARGV[1] .. line .. '}\\n' .. (message['payload'] or '')) then
       redis.call('XDEL', dead, ARGV[i])
       count = count + 1
     end
