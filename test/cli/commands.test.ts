@@ -95,6 +95,11 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })
         assert.strictEqual(letter.id, "declined")
         assert.deepStrictEqual(yield* json(["dead", "list", "orders", "billing", "--reason", "Other"]), [])
         assert.include(yield* read("dead", "show", "orders", "billing", letter.entry), "reason     Declined")
+        for (const entry of ["nonsense", "0-0", letter.entry.replace(/-.*/, "-999"), "99999999999999-1"]) {
+          const ended = yield* run(["dead", "show", "orders", "billing", entry], { url })
+          assert.strictEqual(ended.code, 3, entry)
+          assert.include(ended.err, `has no dead letter ${entry}`)
+        }
 
         assert.strictEqual((yield* run(["pause", "orders", "billing"], { url })).code, 0)
         assert.isTrue((yield* json(["stats", "orders"]))[0].groups[0].paused)
@@ -250,6 +255,8 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })
           const bodies = tail.out.split("\n").flatMap((line) => (line === "" ? [] : [JSON.parse(line).body]))
           // What nobody stores cannot be looked at.
           assert.deepStrictEqual(bodies, pattern === "pubsub" ? [] : ['{"n":1}', '{"n":2}', '{"n":3}'])
+          assert.strictEqual(tail.code, pattern === "pubsub" ? 3 : 0)
+          assert.match(tail.err, pattern === "pubsub" ? /stores no messages: there is nothing to show/ : /^$/)
         }
         const other = yield* run(["publish", "of-lists", "--pattern", "streams"], { url, stdin: "1\n" })
         assert.strictEqual(other.code, 1)

@@ -6,11 +6,14 @@ import { request } from "node:http"
 import { join } from "node:path"
 import { assert, layer } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
-import { Effect, Layer, References, Schema } from "effect"
+import { Effect, Layer, Option, Redacted, References, Schema } from "effect"
+import { HttpServerRequest } from "effect/http"
 import type { Page } from "playwright-core"
 import { build } from "vite"
 import { Consumer, Inspector, Producer, Topic } from "waybill"
 import { IoRedis, RedisStreams } from "waybill/redis"
+// The command is a program and exports nothing.
+import * as Guard from "../../packages/cli/src/dashboard/Guard.ts"
 import { browser, hasBrowser } from "./Browser.ts"
 
 const cli = join(import.meta.dirname, "../../packages/cli")
@@ -212,6 +215,23 @@ layer(
     60_000
   )
 
+  it.effect("on port 80 browsers leave the port out, and on IPv6 they write brackets", () =>
+    Effect.sync(() => {
+      const rules = { everywhere: false, writes: false, guarded: false, token: Redacted.make("t") }
+      const status = (host: string, port: number, names = ["127.0.0.1", "[::1]"]) =>
+        Guard.refusal(
+          { ...rules, names, port },
+          HttpServerRequest.fromWeb(new Request("http://localhost/", { headers: { host } })),
+          "read"
+        ).pipe(Option.match({ onNone: () => 200, onSome: ({ status }) => status }))
+      assert.deepStrictEqual(
+        [status("127.0.0.1", 80), status("127.0.0.1", 4747), status("[::1]:4747", 4747), status("[::1]", 80)],
+        [200, 421, 200, 200]
+      )
+      assert.deepStrictEqual([status("127.0.0.1:4747@evil", 4747), status("", 80), status("a b", 80)], [421, 421, 421])
+    })
+  )
+
   it.effect(
     "strangers change nothing and see nothing",
     () =>
@@ -251,6 +271,14 @@ layer(
           ["looking is allowed", writing, "GET", "/api/overview", {}, 200],
           ["a page that is too large", writing, "GET", "/api/topics/orders/groups/billing/dead?limit=100000", {}, 400],
           ["files outside of the page", writing, "GET", "/../../package.json", {}, 404],
+          [
+            "names as long as they may be",
+            writing,
+            "GET",
+            `/api/topics/${"t".repeat(200)}/groups/${"g".repeat(200)}/dead`,
+            {},
+            200
+          ],
           ["the page itself", writing, "GET", "/", {}, 200]
         ] as const
         for (const [what, to, method, path, headers, status] of cases) {
@@ -263,6 +291,20 @@ layer(
         }
         const inspector = yield* Effect.provideContext(Inspector.Inspector, context)
         assert.strictEqual((yield* inspector.describe("orders")).groups[0]?.deadLetters, 1)
+        // Where others reach it, looking needs the token, too; any address will do, a name that resolves to us will not.
+        const everywhere = new URL(yield* dashboard(url, "--host", "0.0.0.0"))
+        const looks = { authorization: `Bearer ${everywhere.hash.slice("#token=".length)}` }
+        const local = new URL(`http://127.0.0.1:${everywhere.port}`)
+        for (const [host, headers, status] of [
+          [local.host, looks, 200],
+          ["10.1.2.3:8080", looks, 200],
+          [everywhere.host, looks, 200],
+          [local.host, {}, 401],
+          ["evil.example", looks, 421]
+        ] as const) {
+          const answer = yield* ask(local, "GET", "/api/overview", { ...headers, host })
+          assert.strictEqual(answer.status, status, host)
+        }
         assert.strictEqual((yield* ask(writing, "POST", redrive, { ...json, ...bearer })).status, 200)
         assert.strictEqual((yield* inspector.describe("orders")).groups[0]?.deadLetters, 0)
       }).pipe(Effect.scoped),

@@ -85,28 +85,36 @@ const list = Command.make(
   ])
 )
 
+/** The position that a page begins after to begin with this entry: one of many is found as soon as one of few. */
+const justBefore = (entry: string): Option.Option<string> => {
+  const [, millis, count] = /^(\d{1,15})-(\d{1,19})$/.exec(entry) ?? []
+  if (millis === undefined || count === undefined) return Option.none()
+  return Option.some(
+    BigInt(count) > 0n ? `${millis}-${BigInt(count) - 1n}` : `${Math.max(0, Number(millis) - 1)}-${last}`
+  )
+}
+
+/** The highest second part that an entry can have. */
+const last = 2n ** 64n - 1n
+
 const show = Command.make(
   "show",
   { topic, group, entry: Argument.String("entry").pipe(Argument.withDescription("Its ENTRY in the list")) },
   Effect.fnUntraced(function* ({ entry, group, topic }) {
     const { json } = yield* Server
     const inspector = yield* Inspector.Inspector
-    const info = yield* describeGroup(topic, group)
-    const found = yield* pages(
-      (page) => inspector.deadLetters(topic, group, page),
-      (letter) => letter.entry,
-      info.deadLetters
-    ).pipe(
-      Stream.filter((letter) => letter.entry === entry),
-      Stream.runHead
-    )
-    if (Option.isNone(found)) {
+    yield* describeGroup(topic, group)
+    const [letter] = yield* Option.match(justBefore(entry), {
+      onNone: () => Effect.succeed([]),
+      onSome: (after) =>
+        Effect.mapError(inspector.deadLetters(topic, group, { after: Option.some(after), limit: 1 }), toProblem)
+    })
+    if (letter?.entry !== entry) {
       return yield* new NotThere({
         what: `${group} of ${topic} has no dead letter ${safe(entry)}`,
         hint: `\`waybill dead list ${topic} ${group}\` shows those it has`
       })
     }
-    const letter = found.value
     yield* print(json, messageJson(letter), () =>
       [
         `entry      ${letter.entry}`,

@@ -35,7 +35,7 @@ export const pending = Command.make(
     ).pipe(Stream.runCollect)
     yield* print(json, found.map(messageJson), () =>
       found.length === 0
-        ? "Nothing is with a consumer."
+        ? none(info.pending, "Nothing is with a consumer.")
         : `${table(
             ["ID", "CONSUMER", "ATTEMPT", "HELD", "BODY"],
             found.map((one) => [
@@ -70,7 +70,7 @@ export const retries = Command.make(
     ).pipe(Stream.runCollect)
     yield* print(json, found.map(messageJson), () =>
       found.length === 0
-        ? "Nothing waits for another attempt."
+        ? none(info.waiting, "Nothing waits for another attempt.")
         : `${table(
             ["ID", "ATTEMPTS", "DUE", "CAUSE", "BODY"],
             found.map((one) => [
@@ -115,6 +115,10 @@ export const consumers = Command.make(
   ),
   Command.withExamples([{ command: "waybill consumers orders billing", description: "Who works, and on how much" }])
 )
+
+/** Subscribers of a pattern that stores nothing tell how many they have, and not which. */
+const none = (count: number, nothing: string): string =>
+  count === 0 ? nothing : `${count.toLocaleString("en-US")}, in the memory of the consumers: nobody else can list them.`
 
 const more = (count: number): string =>
   count > 0 ? `\n... and ${count.toLocaleString("en-US")} more: --limit shows them` : ""

@@ -6,6 +6,7 @@
 import { Console, Effect, Option, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
 import { Inspector } from "waybill"
+import { NotThere } from "../Problem.ts"
 import { bodyText, instant, messageJson, safe } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
 import { pages } from "./Pages.ts"
@@ -19,6 +20,17 @@ const show = (json: boolean) => (message: Inspector.StoredMessage | Inspector.Pe
           "consumer" in message ? `  (with ${safe(message.consumer)})` : ""
         }`
   )
+
+/** Silence would not tell that there will never be anything to show. */
+const refuseUnstored = Effect.fnUntraced(function* (topic: string) {
+  const inspector = yield* Inspector.Inspector
+  const { pattern } = yield* Effect.mapError(inspector.describe(topic), toProblem)
+  if (pattern !== "pubsub") return
+  return yield* new NotThere({
+    what: `topic ${safe(topic)} is of the pattern pubsub, which stores no messages: there is nothing to show`,
+    hint: "Who subscribes sees them as they are published"
+  })
+})
 
 /** What comes behind the position, again and again. */
 const following = (topic: string, start: Option.Option<string>) =>
@@ -102,16 +114,12 @@ export const tail = Command.make(
       Flag.withDefault(false)
     )
   },
-  ({ follow, group, lines, topic }) =>
-    Option.match(group, {
-      onNone: () =>
-        tailTopic(
-          topic,
-          Option.getOrElse(lines, () => 10),
-          follow
-        ),
-      onSome: (group) => tailGroup(topic, group, lines, follow)
-    })
+  Effect.fnUntraced(function* ({ follow, group, lines, topic }) {
+    yield* refuseUnstored(topic)
+    if (Option.isSome(group)) return yield* tailGroup(topic, group.value, lines, follow)
+    const count = Option.getOrElse(lines, () => 10)
+    yield* tailTopic(topic, count, follow)
+  })
 ).pipe(
   Command.withDescription("Show the newest messages of a topic, or what lies ahead of a group, without consuming"),
   Command.withExamples([

@@ -9,12 +9,16 @@
  * @module
  */
 import { createHash } from "node:crypto"
+import { isIP } from "node:net"
 import { Equal, Option, Redacted } from "effect"
 import { type HttpServerRequest, HttpServerResponse } from "effect/http"
 
 export interface Rules {
-  /** The names by which this server may be asked for, with the port. */
-  readonly hosts: ReadonlyArray<string>
+  /** The names and addresses by which this server may be asked for. */
+  readonly names: ReadonlyArray<string>
+  readonly port: number
+  /** It listens on every address of the machine: any of them will do, whatever the port is mapped to. */
+  readonly everywhere: boolean
   readonly token: Redacted.Redacted<string>
   readonly writes: boolean
   /** Whether looking needs the token as well: it does where others can reach the server. */
@@ -31,8 +35,10 @@ export const refusal = (
   asks: "page" | "read" | "write"
 ): Option.Option<HttpServerResponse.HttpServerResponse> => {
   const { host, origin } = request.headers
-  if (host === undefined || !rules.hosts.includes(host.toLowerCase())) {
-    return Option.some(refuse(421, `this server is not ${host ?? "without a name"}`))
+  if (host === undefined || !isOurs(rules, host)) {
+    return Option.some(
+      refuse(421, `this server is not ${host ?? "without a name"}: ask for ${rules.names.join(" or ")}`)
+    )
   }
   if (origin !== undefined && origin.toLowerCase() !== `http://${host.toLowerCase()}`) {
     return Option.some(refuse(403, "requests of other pages are not answered"))
@@ -50,6 +56,15 @@ export const refusal = (
     return Option.some(refuse(401, "the token is missing or wrong: open the address that was printed at the start"))
   }
   return Option.none()
+}
+
+/** Browsers leave out the port 80. */
+const isOurs = ({ everywhere, names, port }: Rules, host: string): boolean => {
+  if (!URL.canParse(`http://${host}`)) return false
+  const asked = new URL(`http://${host}`)
+  // A stranger's name can be made to resolve to us; an address is nobody's name.
+  if (everywhere && isIP(asked.hostname.replace(/^\[|\]$/g, "")) > 0) return true
+  return names.includes(asked.hostname) && (everywhere || Number(asked.port || 80) === port)
 }
 
 const authorized = (token: Redacted.Redacted<string>, header: string | undefined): boolean =>

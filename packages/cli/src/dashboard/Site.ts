@@ -4,20 +4,26 @@
  * @module
  */
 import { createServer } from "node:http"
+import { isIPv6 } from "node:net"
+import { hostname } from "node:os"
 import { join } from "node:path"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import { Console, Effect, FileSystem, Layer, Redacted } from "effect"
+import { Effect, FileSystem, Layer, Redacted } from "effect"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import { HttpRouter, HttpServer } from "effect/http"
 import { Misuse } from "../Problem.ts"
+import { print } from "../Screen.ts"
 import { Server } from "../Server.ts"
-import type { Rules } from "./Guard.ts"
 import * as Routes from "./Routes.ts"
 
 /** Built by Vite; the same place seen from the sources and from what is published. */
 const page = join(import.meta.dirname, "../../dist/page")
 
-const loopback = new Set(["127.0.0.1", "localhost", "::1", "[::1]"])
+const loopback = ["127.0.0.1", "localhost", "[::1]"]
+const unspecified = ["0.0.0.0", "[::]"]
+
+/** Names of topics and groups have up to 200 characters, each of them up to nine in an address; ids have no limit. */
+const maxParamLength = 8000
 
 export interface Options {
   readonly host: string
@@ -26,31 +32,37 @@ export interface Options {
 }
 
 export const serve = Effect.fnUntraced(function* ({ allowWrites, host, port }: Options) {
-  const { address, prefix } = yield* Server
+  const { address, json, prefix } = yield* Server
   const fs = yield* FileSystem.FileSystem
   if (!(yield* Effect.orElseSucceed(fs.exists(join(page, "index.html")), () => false))) {
     return yield* new Misuse({ detail: "the page is not built: run `pnpm build` in the repository first" })
   }
   const token = Redacted.make(SecureRandom.uuidV4Unsafe() + SecureRandom.uuidV4Unsafe())
-  const guarded = !loopback.has(host)
-  // Known once the server listens: the port may be any.
-  const hosts: Array<string> = []
-  const rules: Rules = { hosts, token, writes: allowWrites, guarded }
+  const name = nameOf(host)
+  const everywhere = unspecified.includes(name)
+  const guarded = !loopback.includes(name)
+  const names = [...(everywhere ? [] : [name]), ...(guarded ? [hostname().toLowerCase()] : []), ...loopback]
+  // The port may be any: it is known once the server listens.
+  const rules = { names, port, everywhere, token, writes: allowWrites, guarded }
   const announced = Effect.gen(function* () {
     const bound = (yield* HttpServer.HttpServer).address
-    const listening = "port" in bound ? bound.port : port
-    const names = guarded ? [host] : ["127.0.0.1", "localhost", "[::1]"]
-    hosts.push(...names.map((name) => `${name.toLowerCase()}:${listening}`))
+    if ("port" in bound) rules.port = bound.port
     const secret = allowWrites || guarded ? `/#token=${Redacted.value(token)}` : ""
-    yield* Console.log(
-      `${prefix} on ${address}: http://${names[0]}:${listening}${secret}\n` +
+    const url = `http://${names[0]}:${rules.port}${secret}`
+    yield* print(
+      json,
+      { url, prefix, address, writes: allowWrites },
+      () =>
+        `${prefix} on ${address}: ${url}\n` +
         (allowWrites ? "The page may change things; keep its address to yourself." : "The page only looks.") +
         " Ctrl-c ends."
     )
   })
-  const server = HttpRouter.serve(Routes.layer(rules, page), { disableListenLog: true, disableLogger: true }).pipe(
-    Layer.provideMerge(NodeHttpServer.layer(createServer, { host, port }))
-  )
+  const server = HttpRouter.serve(Routes.layer(rules, page), {
+    disableListenLog: true,
+    disableLogger: true,
+    routerConfig: { maxParamLength }
+  }).pipe(Layer.provideMerge(NodeHttpServer.layer(createServer, { host: host.replace(/^\[|\]$/g, ""), port })))
   yield* Effect.andThen(announced, Effect.never).pipe(
     Effect.provide(server),
     Effect.catchTag(
@@ -59,3 +71,9 @@ export const serve = Effect.fnUntraced(function* ({ allowWrites, host, port }: O
     )
   )
 }, Effect.scoped)
+
+/** As browsers write it in an address. */
+const nameOf = (host: string): string => {
+  const address = `http://${isIPv6(host) ? `[${host}]` : host}`
+  return URL.canParse(address) ? new URL(address).hostname : host
+}
