@@ -1,10 +1,10 @@
 /**
- * What Inspector should say, counted by plain commands from the keys that docs/wire-format.md, docs/lists.md and
- * docs/keyspace.md name. Nothing here knows a script or a module of the library.
+ * What Inspector should say, counted by plain commands from the keys that docs/wire-format.md, docs/lists.md,
+ * docs/keyspace.md and docs/pubsub.md name. Nothing here knows a script or a module of the library.
  */
 import type { Redis } from "ioredis"
 
-export type Pattern = "streams" | "lists" | "exactly-once" | "keyspace"
+export type Pattern = "streams" | "lists" | "exactly-once" | "keyspace" | "pubsub"
 
 export interface GroupTruth {
   readonly lag: number
@@ -14,7 +14,7 @@ export interface GroupTruth {
   readonly deadLettersDropped: number
   readonly paused: boolean
   readonly consumers: ReadonlyArray<string>
-  /** One a message that is held, by the place where it lies. */
+  /** One a message that is held, by the place where it lies; none where only their number is known. */
   readonly held: ReadonlyArray<string>
   readonly letters: ReadonlyArray<string>
   /** When those are due that are not due soon. */
@@ -101,6 +101,35 @@ const custodySource = async (redis: Redis, base: string, group: string, lag: num
   return { lag, held, again: (await redis.llen(`${mine}:returned`)) + (await redis.llen(`${mine}:suspects`)) }
 }
 
+/** What each subscriber has told: how many it holds, how many wait, and when the first of these is due. */
+const toldBy = async (redis: Redis, mine: string, living: ReadonlyArray<string>) => {
+  const told = await Promise.all(living.map((name) => redis.hget(`${mine}:state`, `held:${name}`)))
+  return living.map((name, i) => {
+    const [held = 0, waits = 0, due = -1] = (told[i] ?? "0 0 -1").split(" ").map(Number)
+    return { name, held, waits, due }
+  })
+}
+
+const subscribers = async (redis: Redis, mine: string, now: number): Promise<GroupTruth> => {
+  const living = await redis.zrangebyscore(`${mine}:consumers`, `(${now}`, "+inf")
+  const told = await toldBy(redis, mine, living)
+  const dues = told.flatMap(({ due }) => (due < 0 ? [] : [due]))
+  const sum = (counts: ReadonlyArray<number>) => counts.reduce((a, b) => a + b, 0)
+  const state = await redis.hgetall(`${mine}:state`)
+  return {
+    lag: 0,
+    pending: sum(told.map(({ held }) => held)),
+    waiting: sum(told.map(({ waits }) => waits)),
+    nextRetryAt: instant(dues.length === 0 ? undefined : Math.min(...dues), now),
+    deadLettersDropped: Number(state["dropped"] ?? 0),
+    paused: state["paused"] !== undefined,
+    consumers: counted(Object.fromEntries(told.map(({ held, name }) => [name, held]))),
+    held: [],
+    letters: await entriesOf(redis, `${mine}:dead`),
+    due: []
+  }
+}
+
 const numbersOf = async (redis: Redis, base: string): Promise<ReadonlyArray<number>> =>
   (await redis.keys(`${base}:message:#*`)).map((key) => Number(key.split("#")[1])).toSorted((a, b) => a - b)
 
@@ -109,6 +138,11 @@ export const read = async (redis: Redis, pattern: Pattern, base: string): Promis
   const now = await serverNow(redis)
   const delayed = await scoresOf(redis, `${base}:delayed`)
   const names = new Set(await redis.smembers(`${base}:groups`))
+  if (pattern === "pubsub") {
+    const groups: Record<string, GroupTruth> = {}
+    for (const group of names) groups[group] = await subscribers(redis, `${base}:group:${group}`, now)
+    return { depth: 0, delayed: 0, nextDelayedAt: "none", messages: [], groups }
+  }
   let depth: number
   let messages: ReadonlyArray<string>
   let sourceOf: (group: string) => Promise<Source>
