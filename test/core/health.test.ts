@@ -23,19 +23,20 @@ const store = (problems: Health.Store["Service"]["problems"]) => Layer.succeed(H
 
 const sound = store(Effect.succeed([]))
 
+const infoOf = (topic: string, groups: ReadonlyArray<Inspector.GroupInfo>): Inspector.TopicInfo => ({
+  topic,
+  pattern: "streams",
+  published: 0,
+  depth: 0,
+  delayed: 0,
+  nextDelayedAt: undefined,
+  groups
+})
+
 const inspector = (groups: ReadonlyArray<Inspector.GroupInfo>) =>
   Layer.mock(Inspector.Inspector, {
     topics: Effect.succeed(["orders", "audit"]),
-    describe: (topic) =>
-      Effect.succeed({
-        topic,
-        pattern: "streams",
-        published: 0,
-        depth: 0,
-        delayed: 0,
-        nextDelayedAt: undefined,
-        groups: topic === "orders" ? groups : []
-      })
+    describe: (topic) => Effect.succeed(infoOf(topic, topic === "orders" ? groups : []))
   })
 
 const problem = (code: Health.Problem["code"], impact: Health.Problem["impact"]): Health.Problem => ({
@@ -103,6 +104,33 @@ describe("Health.check", () => {
         ])
       ])
     )
+  )
+
+  it.effect("a topic that cannot be looked at, or not in time, hides no other, and takes nobody out of service", () =>
+    Effect.gen(function* () {
+      const looked = Layer.mock(Inspector.Inspector, {
+        topics: Effect.succeed(["broken", "orders", "slow"]),
+        describe: (topic) =>
+          topic === "slow"
+            ? Effect.never
+            : topic === "broken"
+              ? Effect.fail(
+                  new Transport.TransportError({
+                    operation: "inspect",
+                    topic,
+                    reason: new Transport.WrongKeyType({ key: "k", detail: "no stream" })
+                  })
+                )
+              : Effect.succeed(infoOf(topic, [group("billing", { lag: 11 })]))
+      })
+      const checking = yield* Effect.forkChild(Health.check({ limits }).pipe(Effect.provide([sound, looked])), {
+        startImmediately: true
+      })
+      yield* TestClock.adjust("3 seconds")
+      const report = yield* Fiber.join(checking)
+      assert.deepStrictEqual(codes(report), ["degraded", "NotInspectable", "Lag", "NotInspectable"])
+      assert.match(report.problems[2]?.detail ?? "", /not every group.*no answer within 3 seconds/)
+    })
   )
 
   it.effect("a store that cannot be inspected, a bug and silence are down, not failures", () =>

@@ -64,6 +64,16 @@ describe("RedisHealth", () => {
     }).pipe(on({ args: ["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"] }))
   )
 
+  it.live("who may not ask the server about itself can deliver messages all the same", () =>
+    Effect.gen(function* () {
+      const { url } = yield* RedisServer.RedisServer
+      yield* command(url, "ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-info")
+      const report = yield* check(url, {}, { username: "app", password: Redacted.make("secret") })
+      assert.deepStrictEqual(codes(report), ["degraded", "NotInspectable"])
+      assert.match(report.problems[0]?.detail ?? "", /\+info/)
+    }).pipe(on({}))
+  )
+
   it.live("a replica is down, and its master ready while it follows, and degraded when it falls behind", () =>
     Effect.gen(function* () {
       const master = yield* RedisServer.RedisServer
@@ -103,7 +113,7 @@ describe("RedisHealth", () => {
       yield* Effect.gen(function* () {
         assert.deepStrictEqual(yield* report, ["ready"])
         yield* server.pause
-        assert.deepStrictEqual(yield* report, ["down", "Unreachable", "Unreachable"])
+        assert.deepStrictEqual(yield* report, ["down", "Unreachable", "NotInspectable"])
         yield* server.resume
         assert.deepStrictEqual(yield* becomes("ready"), ["ready"])
         yield* server.kill

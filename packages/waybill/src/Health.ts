@@ -86,8 +86,16 @@ export const check = Effect.fn("Health.check")(function* (
 ): Effect.fn.Return<Report, never, Store | Inspector> {
   const store = yield* Store
   const { accept = [], limits } = options
-  const parts = [bounded(store.problems)]
-  if (limits !== undefined) parts.push(bounded(overLimits(yield* Inspector, options)))
+  const parts = [bounded(store.problems, ({ code, detail }) => ({ code, impact: "down", detail }))]
+  if (limits !== undefined) {
+    const over: Array<Problem> = []
+    const look = Effect.as(overLimits(yield* Inspector, options, over), [])
+    // What holds up or fails who looks at groups does not hold up messages; a store that is away says so itself.
+    const unfinished = bounded(look, ({ detail }) =>
+      notInspectable(`not every group was held against its limits: ${detail}`)
+    )
+    parts.push(Effect.map(unfinished, (problems) => [...over, ...problems]))
+  }
   const found = (yield* Effect.all(parts, { concurrency: "unbounded" })).flat()
   const problems = found.filter(({ code }) => !accept.includes(code)).sort((a, b) => worth[b.impact] - worth[a.impact])
   return { status: problems[0]?.impact ?? "ready", problems }
@@ -123,27 +131,45 @@ export const respond = (
   )
 
 /** Ends in time and with an answer, whatever happens inside. */
-const bounded = (part: Effect.Effect<ReadonlyArray<Problem>>): Effect.Effect<ReadonlyArray<Problem>> =>
+const bounded = (
+  part: Effect.Effect<ReadonlyArray<Problem>>,
+  problem: (why: Pick<Problem, "code" | "detail">) => Problem
+): Effect.Effect<ReadonlyArray<Problem>> =>
   part.pipe(
     Effect.timeoutOrElse({
       duration: patience,
-      orElse: () => down("Unreachable", `no answer within ${patience}`)
+      orElse: () => Effect.succeed([problem({ code: "Unreachable", detail: `no answer within ${patience}` })])
     }),
-    Effect.catchDefect((defect) => down("CheckFailed", Cause.pretty(Cause.die(defect))))
+    Effect.catchDefect((defect) =>
+      Effect.succeed([problem({ code: "CheckFailed", detail: Cause.pretty(Cause.die(defect)) })])
+    )
   )
 
-const down = (code: Problem["code"], detail: string): Effect.Effect<ReadonlyArray<Problem>> =>
-  Effect.succeed([{ code, impact: "down", detail }])
+const notInspectable = (detail: string): Problem => ({ code: "NotInspectable", impact: "degraded", detail })
 
+/** Adds to `found` as it goes: what is known when time is up counts. */
 const overLimits = (
   inspector: Context.Service.Shape<typeof Inspector>,
-  { limits = {}, topics: wanted = () => true }: Options
-): Effect.Effect<ReadonlyArray<Problem>> =>
-  Effect.gen(function* () {
+  { limits = {}, topics: wanted = () => true }: Options,
+  found: Array<Problem>
+): Effect.Effect<void> => {
+  const unknown = (error: TransportError) => found.push(notInspectable(error.message))
+  return Effect.gen(function* () {
     const topics = (yield* inspector.topics).filter(wanted)
-    const infos = yield* Effect.forEach(topics, inspector.describe, { concurrency: 8 })
-    return infos.flatMap(({ groups, topic }) => groups.flatMap((group) => problemsOf(topic, group, limits)))
-  }).pipe(Effect.catch((error: TransportError) => down("NotInspectable", error.message)))
+    yield* Effect.forEach(
+      topics,
+      (topic) =>
+        Effect.match(inspector.describe(topic), {
+          onFailure: unknown,
+          onSuccess: ({ groups }) => found.push(...groups.flatMap((group) => problemsOf(topic, group, limits)))
+        }),
+      { concurrency: 8, discard: true }
+    )
+  }).pipe(
+    Effect.catch((error) => Effect.sync(() => unknown(error))),
+    Effect.asVoid
+  )
+}
 
 const problemsOf = (
   topic: string,

@@ -9,6 +9,7 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Health from "../Health.ts"
+import type { Reason } from "../Transport.ts"
 import type { Connection } from "./internal/Connection.ts"
 import { wholeOf } from "./internal/Settings.ts"
 import { IoRedis } from "./IoRedis.ts"
@@ -29,6 +30,7 @@ export interface Options {
  * | `Unreachable` | down | no connection, no answer, or the server does not know us |
  * | `Loading` | down | it is still reading its data from disk |
  * | `ReadOnly` | down | it is a replica, and takes no writes |
+ * | `NotInspectable` | degraded | `INFO` is not permitted: nothing is known of what follows |
  * | `EvictionPolicy` | degraded | it has a memory limit and deletes keys when that is reached |
  * | `PersistenceOff` | degraded | it writes nothing to disk |
  * | `SnapshotsOnly` | degraded | it writes snapshots only, and forgets what came after the last one |
@@ -69,15 +71,18 @@ const ask = (commands: Connection, replicas: number): Effect.Effect<ReadonlyArra
         Effect.catch(() => Effect.succeed(undefined))
       )
     return problemsOf(new Map(fieldsOf(text)), save, replicas)
-  }).pipe(
-    Effect.catch((reason) =>
-      Effect.succeed([
-        reason._tag === "Refused" && reason.code === "LOADING"
-          ? loading
-          : ({ code: "Unreachable", impact: "down", detail: reason.message } satisfies Health.Problem)
-      ])
-    )
-  )
+  }).pipe(Effect.catch((reason) => Effect.succeed([problemOf(reason)])))
+
+const problemOf = (reason: Reason): Health.Problem => {
+  if (reason._tag === "Refused" && reason.code === "LOADING") return loading
+  if (reason._tag !== "NotPermitted") return { code: "Unreachable", impact: "down", detail: reason.message }
+  // Whoever says no is there.
+  return {
+    code: "NotInspectable",
+    impact: "degraded",
+    detail: `${reason.message}. Whether the server keeps messages is not known: permit INFO, which is +info in its ACL`
+  }
+}
 
 const loading: Health.Problem = {
   code: "Loading",
