@@ -3,9 +3,11 @@
  */
 import { assert, layer } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
-import { Deferred, Effect, Layer, References, Schedule, Schema } from "effect"
+import { Deferred, Effect, Fiber, Layer, References, Schedule, Schema } from "effect"
 import { Consumer, Producer, Topic } from "waybill"
 import { IoRedis, RedisStreams } from "waybill/redis"
+// The command is a program and exports nothing.
+import { versionFindings } from "../../packages/cli/src/commands/Doctor.ts"
 import { client } from "../redis/Stage.ts"
 import { process, run, until } from "./Terminal.ts"
 
@@ -296,6 +298,84 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })
         assert.match(problems[2].detail, /no consumer is alive, and 1 messages wait/)
       }).pipe(Effect.scoped),
     60_000
+  )
+
+  it.effect(
+    "the doctor says what the server does not permit to see, and what a keyspace topic needs",
+    () =>
+      Effect.gen(function* () {
+        const { url } = yield* RedisServer.make({ appendonly: "always" })
+        yield* run(["publish", "keys", "--pattern", "keyspace"], { url, stdin: "1\n" })
+        const notes = (env?: Record<string, string>) =>
+          Effect.map(run(["doctor", "--json"], { url, ...(env === undefined ? {} : { env }) }), ({ code, out }) => {
+            assert.strictEqual(code, 0, out)
+            return JSON.parse(out).map(({ detail }: { detail: string }) => detail)
+          })
+        assert.match((yield* notes()).join("\n"), /notify-keyspace-events is "", .* without K\$/)
+        const redis = yield* client(url)
+        yield* Effect.promise(async () => {
+          await redis.config("SET", "notify-keyspace-events", "K$")
+          await redis.call(
+            "ACL",
+            "SETUSER",
+            "app",
+            "on",
+            ">geheim",
+            "~*",
+            "&*",
+            "+@all",
+            "-info",
+            "-config",
+            "-command"
+          )
+        })
+        assert.notMatch((yield* notes()).join("\n"), /notify-keyspace-events/)
+        const blind = yield* notes({ REDIS_USERNAME: "app", REDIS_PASSWORD: "geheim" })
+        for (const what of [/permit INFO/, /COMMAND INFO is not permitted/, /CONFIG GET is not permitted/]) {
+          assert.match(blind.join("\n"), what)
+        }
+      }).pipe(Effect.scoped),
+    60_000
+  )
+
+  it.effect(
+    "the doctor looks twice, and sees a backlog that grows although consumers are alive",
+    () =>
+      Effect.gen(function* () {
+        const { url } = yield* RedisServer.make({ appendonly: "always" })
+        const redis = yield* client(url)
+        yield* Effect.promise(async () => {
+          await redis.sadd("waybill:topics", "busy")
+          await redis.xadd("{waybill:busy}:stream", "*", "payload", "1")
+          await redis.xgroup("CREATE", "{waybill:busy}:stream", "billing", "0")
+          await redis.sadd("{waybill:busy}:groups", "billing")
+          await redis.zadd("{waybill:busy}:group:billing:consumers", Date.now() + 3_600_000, "slow")
+        })
+        const growth = /busy, group billing: its backlog of \S+ grows by \S+ a second: 1 consumers do not keep up/
+        const calm = yield* run(["doctor", "--watch", "0.1"], { url })
+        assert.notMatch(calm.out, growth)
+        const add = Effect.promise(() =>
+          Promise.all(Array.from({ length: 50 }, () => redis.xadd("{waybill:busy}:stream", "*", "payload", "1")))
+        )
+        const adding = yield* Effect.forkChild(Effect.forever(Effect.andThen(add, Effect.sleep("10 millis"))))
+        const ill = yield* run(["doctor", "--watch", "1"], { url })
+        yield* Fiber.interrupt(adding)
+        assert.match(ill.out, growth)
+        assert.notMatch((yield* run(["doctor", "--watch", "0"], { url })).out, growth)
+      }).pipe(Effect.scoped),
+    60_000
+  )
+
+  it.effect("the doctor knows which versions are too old", () =>
+    Effect.sync(() => {
+      const about = (text: string) => versionFindings(text).map(({ detail, level }) => `${level}: ${detail}`)
+      assert.deepStrictEqual(about("# Server\r\nredis_version:7.0.15\r\nos:Linux"), [])
+      assert.deepStrictEqual(about("redis_version:8.2.1\r\nserver_name:valkey"), [])
+      assert.deepStrictEqual(about("redis_version:6.2.14\r\n"), [
+        "problem: it is version 6.2.14: use Redis 7.0 or newer"
+      ])
+      assert.deepStrictEqual(about(""), ["note: it does not say its version"])
+    })
   )
 
   it.effect(

@@ -99,6 +99,17 @@ describe("DeadLetters", () => {
     }).pipe(onMemory)
   )
 
+  it.effect("what is looked at and left costs no time of the rate", () =>
+    Effect.gen(function* () {
+      yield* judged(40)
+      const where = ({ payload }: DeadLetters.Decoded<number>) => Result.isSuccess(payload) && payload.success === 7
+      const redriving = yield* Effect.forkChild(DeadLetters.redrive(Numbers, group, { ratePerSecond: 10, where }))
+      yield* quiet()
+      yield* TestClock.adjust("100 millis")
+      assert.deepInclude(yield* Fiber.join(redriving), { selected: 1, done: 1 })
+    }).pipe(onMemory)
+  )
+
   it.effect("discards what matches, up to the limit, and leaves the rest", () =>
     Effect.gen(function* () {
       yield* judged(100)

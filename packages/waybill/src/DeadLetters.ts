@@ -153,7 +153,8 @@ const pass = Effect.fnUntraced(function* <P, RD, RE>(
   let selected = 0
   let done = 0
   const perStep = ratePerSecond === undefined ? pageSize : Math.max(1, Math.min(pageSize, Math.floor(ratePerSecond)))
-  const pause = ratePerSecond === undefined ? Effect.void : Effect.sleep((perStep / ratePerSecond) * 1000)
+  const pauseAfter = (moved: number) =>
+    ratePerSecond === undefined ? Effect.void : Effect.sleep((moved / ratePerSecond) * 1000)
   yield* pages(topic.name, group).pipe(
     // The next page is on its way while this one is worked on.
     Stream.buffer({ capacity: 1 }),
@@ -171,7 +172,7 @@ const pass = Effect.fnUntraced(function* <P, RD, RE>(
         if (dryRun) return
         for (const entries of Arr.chunksOf(matching, perStep)) {
           done += yield* act(entries)
-          yield* pause
+          yield* pauseAfter(entries.length)
         }
       })
     )

@@ -4,7 +4,7 @@
  * @module
  */
 import { Clock, Effect, Result } from "effect"
-import { Command } from "effect/cli"
+import { Command, Flag } from "effect/cli"
 import { Health, Inspector } from "waybill"
 import { IoRedis, RedisHealth } from "waybill/redis"
 import { Unwell } from "../Problem.ts"
@@ -12,7 +12,7 @@ import { age, print, safe } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
 
 /** `problem`: messages are lost, stuck or in danger. `note`: somebody may want to know. */
-interface Finding {
+export interface Finding {
   readonly level: "problem" | "note"
   readonly about: string
   readonly detail: string
@@ -23,13 +23,33 @@ const tooManySettled = 10_000
 /** Times in Redis are the server's; only reading them is confusing when a clock differs by more. */
 const clockMillis = 2000
 const oldMillis = 60 * 60 * 1000
+/** A backlog goes up and down; one that is bigger by so many after so short a time is not kept up with. */
+const muchGrowth = 100
+const oldest = [7, 0] as const
 
 export const doctor = Command.make(
   "doctor",
-  {},
-  Effect.fnUntraced(function* () {
+  {
+    watch: Flag.Finite("watch").pipe(
+      Flag.withDescription(
+        "Seconds between two looks at the backlogs, to see those that grow; 2 by default, 0 for one look"
+      ),
+      Flag.withDefault(2),
+      Flag.filter(
+        (seconds) => seconds >= 0,
+        () => "not less than 0"
+      )
+    )
+  },
+  Effect.fnUntraced(function* ({ watch }) {
     const { address, json } = yield* Server
-    const findings = [...(yield* server), ...(yield* commandsThere), ...(yield* clock), ...(yield* topics)]
+    const findings = [
+      ...(yield* server),
+      ...(yield* version),
+      ...(yield* commandsThere),
+      ...(yield* clock),
+      ...(yield* topics(watch))
+    ]
     const problems = findings.filter(({ level }) => level === "problem").length
     yield* print(json, findings, () =>
       findings.length === 0
@@ -51,10 +71,27 @@ export const doctor = Command.make(
 /** What the server says about itself. */
 const server: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis | Inspector.Inspector> = Health.check().pipe(
   Effect.map(({ problems }) =>
-    problems.map(({ code, detail }): Finding => ({ level: "problem", about: `server, ${code}`, detail }))
+    problems.map(({ code, detail }) => (code === "NotInspectable" ? note : problem)(`server, ${code}`, detail))
   ),
   Effect.provide(RedisHealth.layer())
 )
+
+const note = (about: string, detail: string): Finding => ({ level: "note", about, detail })
+const problem = (about: string, detail: string): Finding => ({ level: "problem", about, detail })
+
+/** What `INFO server` says of the version. Those that are no Redis name the version that they are compatible with. */
+export const versionFindings = (text: string): ReadonlyArray<Finding> => {
+  const [, version, major, minor] = /^redis_version:((\d+)\.(\d+)\S*)/m.exec(text) ?? []
+  if (version === undefined) return [note("server", "it does not say its version")]
+  const behind = Number(major) - oldest[0] || Number(minor) - oldest[1]
+  return behind >= 0 ? [] : [problem("server", `it is version ${version}: use Redis ${oldest.join(".")} or newer`)]
+}
+
+const version: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = Effect.gen(function* () {
+  const { commands } = yield* IoRedis.IoRedis
+  return versionFindings(yield* commands.run("info", (client) => client.info("server")))
+  // Where INFO is not permitted, the server's health says so.
+}).pipe(Effect.catch(() => Effect.succeed([])))
 
 /** What the scripts of the patterns call, and older or other servers may lack. */
 const needed = ["EVALSHA", "XREADGROUP", "XPENDING", "XCLAIM", "XINFO", "LMPOP", "SMISMEMBER", "PEXPIRETIME"]
@@ -70,22 +107,10 @@ const commandsThere: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedi
         Effect.map((lacking): ReadonlyArray<Finding> =>
           lacking.length === 0
             ? []
-            : [
-                {
-                  level: "problem",
-                  about: "server",
-                  detail: `it lacks the commands ${lacking.join(", ")}: use Redis 7.0 or newer`
-                }
-              ]
+            : [problem("server", `it lacks the commands ${lacking.join(", ")}: use Redis ${oldest.join(".")} or newer`)]
         ),
         Effect.catch(() =>
-          Effect.succeed<ReadonlyArray<Finding>>([
-            {
-              level: "note",
-              about: "server",
-              detail: "it does not say which commands it has: COMMAND INFO is not permitted"
-            }
-          ])
+          Effect.succeed([note("server", "it does not say which commands it has: COMMAND INFO is not permitted")])
         )
       )
   )
@@ -98,15 +123,14 @@ const clock: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = Eff
   return Math.abs(off) < clockMillis
     ? []
     : [
-        {
-          level: "note" as const,
-          about: "clock",
-          detail: `the server's is ${age(Math.abs(off))} ${off > 0 ? "ahead of" : "behind"} this machine's. Retries and delays go by the server's`
-        }
+        note(
+          "clock",
+          `the server's is ${age(Math.abs(off))} ${off > 0 ? "ahead of" : "behind"} this machine's. Retries and delays go by the server's`
+        )
       ]
 }).pipe(Effect.catch(() => Effect.succeed([])))
 
-const topics = Effect.gen(function* () {
+const topics = Effect.fnUntraced(function* (watch: number) {
   const inspector = yield* Inspector.Inspector
   const names = yield* Effect.mapError(inspector.topics, toProblem)
   // One topic that cannot be looked at hides no other.
@@ -114,13 +138,50 @@ const topics = Effect.gen(function* () {
     concurrency: 16
   })
   const found = described.flatMap((info, i): ReadonlyArray<Finding> =>
-    Result.isSuccess(info)
-      ? findingsOf(info.success)
-      : [{ level: "problem", about: names[i] ?? "", detail: info.failure.message }]
+    Result.isSuccess(info) ? findingsOf(info.success) : [problem(names[i] ?? "", info.failure.message)]
   )
-  const watched = described.some((info) => Result.isSuccess(info) && info.success.pattern === "keyspace")
-  return watched ? [...found, ...(yield* announcements)] : found
+  const infos = described.flatMap((info) => (Result.isSuccess(info) ? [info.success] : []))
+  if (infos.some(({ pattern }) => pattern === "keyspace")) found.push(...(yield* announcements))
+  if (watch > 0) found.push(...(yield* growing(infos, watch)))
+  return found
 })
+
+/** Groups that work, and whose backlog grows all the same. */
+const growing = Effect.fnUntraced(function* (before: ReadonlyArray<Inspector.TopicInfo>, seconds: number) {
+  const inspector = yield* Inspector.Inspector
+  const behind = before.filter(({ groups }) => groups.some(({ consumers, lag }) => consumers.length > 0 && lag > 0))
+  if (behind.length === 0) return []
+  yield* Effect.sleep(seconds * 1000)
+  const found = yield* Effect.forEach(
+    behind,
+    (earlier) =>
+      Effect.match(inspector.describe(earlier.topic), {
+        // What cannot be looked at was told by the first look.
+        onFailure: () => [],
+        onSuccess: (info) => growthOf(earlier, info, seconds)
+      }),
+    { concurrency: 16 }
+  )
+  return found.flat()
+})
+
+const growthOf = (
+  before: Inspector.TopicInfo,
+  { groups, topic }: Inspector.TopicInfo,
+  seconds: number
+): ReadonlyArray<Finding> =>
+  groups.flatMap(({ consumers, group, lag }) => {
+    const earlier = before.groups.find((candidate) => candidate.group === group)
+    const growth = lag - (earlier?.lag ?? lag)
+    if (consumers.length === 0 || growth < muchGrowth) return []
+    const rate = count(Math.round(growth / seconds))
+    return [
+      note(
+        `${topic}, group ${group}`,
+        `its backlog of ${count(lag)} grows by ${rate} a second: ${count(consumers.length)} consumers do not keep up`
+      )
+    ]
+  })
 
 const count = (value: number): string => value.toLocaleString("en-US")
 
@@ -178,13 +239,20 @@ const announcements: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedi
       Effect.map((answer) => answer[1] ?? ""),
       Effect.orElseSucceed(() => undefined)
     )
-  if (flags === undefined || (flags.includes("K") && /[$A]/.test(flags))) return []
-  const finding: Finding = {
-    level: "note",
-    about: "server",
-    detail:
-      `notify-keyspace-events is "${flags}", and there are topics of the keyspace pattern: without K$ their subscribers poll, or ` +
-      "fail with NotificationsDisabled"
+  if (flags === undefined) {
+    return [
+      note(
+        "server",
+        "it does not say whether it announces keys, which topics of the keyspace pattern need: CONFIG GET is not permitted"
+      )
+    ]
   }
-  return [finding]
+  if (flags.includes("K") && /[$A]/.test(flags)) return []
+  return [
+    note(
+      "server",
+      `notify-keyspace-events is "${flags}", and there are topics of the keyspace pattern: without K$ their subscribers poll, or ` +
+        "fail with NotificationsDisabled"
+    )
+  ]
 })
