@@ -15,6 +15,7 @@ import { publishOneByOne } from "./measures/Publish.ts"
 import { publishAll } from "./measures/PublishAll.ts"
 import { pubSub } from "./measures/PubSub.ts"
 import { retries } from "./measures/Retries.ts"
+import { tracing } from "./measures/Tracing.ts"
 import { webhooks } from "./measures/Webhooks.ts"
 
 export const measures: ReadonlyArray<Measure> = [
@@ -25,6 +26,7 @@ export const measures: ReadonlyArray<Measure> = [
   latency,
   memory,
   heap,
+  tracing,
   retries,
   pubSub,
   lists,
