@@ -1,0 +1,130 @@
+/**
+ * A batch of deliveries that are to end, sorted by how the server is asked to end them, and the answers so far. Every
+ * delivery gets an answer, in the order in which they were given.
+ *
+ * @module
+ */
+import type { NonEmptyReadonlyArray } from "effect/Array"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type { Delivery } from "../../Delivery.ts"
+import type { DeadLetter, Retry, Settlement } from "../../Settlement.ts"
+import type { Settled, TransportError } from "../../Transport.ts"
+import type { Committed, Committer, Committing } from "./Committer.ts"
+import type { Held, Holdings } from "./Holdings.ts"
+import type { Persistence } from "./Persistence.ts"
+
+/** A delivery that a script ends, and its place among the answers. */
+export interface Step<D> {
+  readonly index: number
+  readonly delivery: D
+  readonly settlement: Settlement
+  /** The store has it no more: what is written of it comes from here. */
+  gone: boolean
+  /** Its commit was refused; this is the settlement, and the answer. */
+  readonly refused?: DeadLetter
+}
+
+/** A delivery that ends with a commit, and its place among the answers. */
+interface Bound<D extends Held> {
+  readonly index: number
+  readonly entry: Committing<D>
+}
+
+/** A cause that waits for a retry, or lies in the dead letters, is cut to so many characters. */
+export const maxWaitingCause = 100
+export const maxDeadCause = 8000
+/** Redis keeps due times as floating point numbers; this is far enough away. */
+const longest = 2 ** 52
+
+/** Milliseconds until the next attempt. */
+export const delayOf = (retry: Retry): number => Math.min(longest, Math.ceil(Duration.toMillis(retry.delay)))
+
+export class Settling<D extends Held> {
+  /** Plain acks, and the place of each among the answers. */
+  readonly acks: Array<D> = []
+  readonly places: Array<number> = []
+  readonly steps: Array<Step<D>> = []
+  readonly bound: Array<Bound<D>> = []
+  readonly answers: Array<Settled> = []
+  readonly #holdings: Holdings<D>
+  readonly #isGone: (delivery: D) => boolean
+
+  /** What is not held by us any more is stale. `isPlain`: an ack that needs no more than saying so. */
+  constructor(
+    settlements: NonEmptyReadonlyArray<readonly [delivery: Delivery, settlement: Settlement]>,
+    options: {
+      readonly holdings: Holdings<D>
+      readonly commits: boolean
+      readonly isPlain: (delivery: D) => boolean
+      readonly isGone: (delivery: D) => boolean
+    }
+  ) {
+    const { commits, holdings, isGone, isPlain } = options
+    this.#holdings = holdings
+    this.#isGone = isGone
+    for (let index = 0; index < settlements.length; index++) {
+      const [given, settlement] = settlements[index] as (typeof settlements)[0] // within bounds
+      const delivery = holdings.find(given)
+      this.answers.push("Stale")
+      if (delivery === undefined) continue
+      delivery.settling = true
+      if (commits && settlement._tag === "Ack" && settlement.commit !== undefined) {
+        this.bound.push({ index, entry: [delivery, settlement.commit] })
+      } else if (settlement._tag === "Ack" && isPlain(delivery)) {
+        this.acks.push(delivery)
+        this.places.push(index)
+      } else {
+        this.steps.push({ index, delivery, settlement, gone: isGone(delivery) })
+      }
+    }
+  }
+
+  /** Runs what ends them; those that were not ended are held as before. */
+  through(work: Effect.Effect<void, TransportError>): Effect.Effect<ReadonlyArray<Settled>, TransportError> {
+    return Effect.onExit(Effect.as(work, this.answers), (exit) => {
+      if (Exit.isSuccess(exit)) return Effect.void
+      for (const delivery of this.acks) delivery.settling = false
+      for (const { delivery } of this.steps) delivery.settling = false
+      for (const { entry } of this.bound) entry[0].settling = false
+      return Effect.void
+    })
+  }
+
+  /** Applies the commits; those that are refused become steps. `settled` runs after each call of the server. */
+  commit(committer: Committer<D>, persistence: Persistence, settled: () => void): Effect.Effect<void, TransportError> {
+    return Effect.gen({ self: this }, function* () {
+      let open: Array<Bound<D>> = []
+      for (const one of this.bound) {
+        const objection = committer.objection(one.entry[1])
+        if (objection === undefined) open.push(one)
+        else this.#refuse(one, objection)
+      }
+      while (open.length > 0) {
+        const entries = open.map(({ entry }) => entry)
+        const some = committer.fit(entries)
+        const { ambiguous, reply } = yield* persistence.try(() => committer.apply(entries.slice(0, some)))
+        const since = this.#holdings.sureSince()
+        for (let i = 0; i < some; i++) {
+          const one = open[i] as Bound<D> // some of them
+          const told = reply[i] as Committed // one for each
+          if (typeof told === "object") {
+            this.#refuse(one, told)
+            continue
+          }
+          const [delivery] = one.entry
+          // After a lost answer, "not yours" is also what is left of an older delivery that was done.
+          if (told === "Done" || (ambiguous && delivery.renewedAt > since)) this.answers[one.index] = "Settled"
+          this.#holdings.forget(delivery)
+        }
+        open = open.slice(some)
+        settled()
+      }
+    })
+  }
+
+  #refuse({ entry: [delivery], index }: Bound<D>, settlement: DeadLetter): void {
+    this.steps.push({ index, delivery, settlement, gone: this.#isGone(delivery), refused: settlement })
+  }
+}
