@@ -44,18 +44,6 @@ end
 `
 
 /**
- * `may(...)`: fails, before anything is written, when the user lacks the permission for a command that comes later.
- * Servers that cannot tell let it pass.
- */
-export const may = `
-local function may(...)
-  if redis.acl_check_cmd and not redis.acl_check_cmd(...) then
-    error({err = "NOPERM this user has no permissions to run the '" .. string.lower((...)) .. "' command"})
-  end
-end
-`
-
-/**
  * `less(a, b)`: the order of stream ids, which have more digits than a Lua number.
  * `after(id)`: the next id, or the same when it is too large to count on.
  * `before(id)`: an id such that everything from `id` on comes after it, and nothing that came earlier but a few entries

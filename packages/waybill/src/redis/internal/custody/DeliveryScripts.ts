@@ -6,7 +6,7 @@
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, clock, deadLetters, drains, may, mismatch } from "../ScriptParts.ts"
+import { add, clock, deadLetters, drains, mismatch } from "../ScriptParts.ts"
 import { marking } from "./Marking.ts"
 import { records } from "./Record.ts"
 import { naming, type Source } from "./Source.ts"
@@ -44,13 +44,12 @@ export const make = (source: Source): DeliveryScripts => {
    */
   const take: Script = {
     name: name("take"),
-    lua: `${drains}${mismatch}${clock}${records}${may}${source.lua}
+    lua: `${drains}${mismatch}${clock}${records}${source.lua}
 local consumers, state, processing, returned, suspects, marks = ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}, ${at(5)}, ${at(6)}
 local consumer, max = ARGV[1], tonumber(ARGV[2])
 local wrong = foreign() or mismatch(consumers, 'zset') or mismatch(state, 'hash') or mismatch(processing, 'set')
   or mismatch(returned, 'list') or mismatch(suspects, 'list') or mismatch(marks, 'hash')
 if wrong then return wrong end
-may('SADD', processing, '')
 local now = clock()
 local until_ = redis.call('ZSCORE', consumers, consumer)
 if not until_ or tonumber(until_) <= now then return {'EXPIRED'} end
@@ -149,7 +148,7 @@ return {'OK', table.concat(members, ' '), table.concat(lengths, ' '), table.conc
    */
   const settle: Script = {
     name: name("settle"),
-    lua: `${drains}${mismatch}${clock}${add}${may}${records}${source.lua}
+    lua: `${drains}${mismatch}${clock}${add}${records}${source.lua}
 local processing, returned, suspects, marks, waiting, dead, state, channel =
   ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}, ${at(5)}, ${at(6)}, ${at(7)}, ${at(8)}
 local consumer, acks = ARGV[1], tonumber(ARGV[4])
@@ -160,7 +159,6 @@ if steps then
     or mismatch(waiting, 'zset') or mismatch(dead, 'stream') or mismatch(state, 'hash')
 end
 if wrong then return wrong end
-may('SREM', processing, '')
 local answers = {}
 if acks > 0 then
   local held = redis.call('SMISMEMBER', processing, unpack(ARGV, 5, 4 + acks))

@@ -7,7 +7,7 @@
 import { envelopes, part, records } from "../custody/Record.ts"
 import { shape } from "../Publisher.ts"
 import type { Script } from "../Script.ts"
-import { clock, may, mismatch, writes } from "../ScriptParts.ts"
+import { clock, mismatch, writes } from "../ScriptParts.ts"
 import { numbers } from "./Numbers.ts"
 
 /** The name of the pattern in the topic's meta key. */
@@ -38,7 +38,7 @@ export const pattern = "keyspace"
  */
 export const publish: Script = {
   name: "waybill/keyspace-publish",
-  lua: `${writes}${mismatch}${clock}${may}
+  lua: `${writes}${mismatch}${clock}
 local meta, publisher, delayed, bodies, counters = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local shapes, ttl = ARGV[7], ARGV[6]
 local wrong = mismatch(meta, 'hash') or mismatch(publisher, 'string') or mismatch(counters, 'string')
@@ -57,9 +57,6 @@ if before ~= '' then
   if tonumber(number) > tonumber(ARGV[3]) then return {'STALE'} end
 end
 ${numbers}
-may('SET', message, '', 'PX', 1)
-may('EXISTS', message)
-may('HSET', meta, 'pattern', '')
 load()
 if not opened[1] then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
 
@@ -142,7 +139,7 @@ return {'OK', answer, opened[1] and 0 or 1}
  */
 export const adopt: Script = {
   name: "waybill/keyspace-adopt",
-  lua: `${writes}${mismatch}${clock}${may}
+  lua: `${writes}${mismatch}${clock}
 local meta, counters = KEYS[1], KEYS[2]
 local wrong = mismatch(meta, 'hash') or mismatch(counters, 'string')
 for i = 4, #KEYS, 2 do wrong = wrong or mismatch(KEYS[i], 'string') end
@@ -152,9 +149,6 @@ if opened[1] and (opened[1] ~= ARGV[1] or opened[2] ~= ARGV[2]) then
   return {'CONFLICT', opened[1], opened[2] or ''}
 end
 ${numbers}${records}${envelopes}
-may('SET', message, '', 'PX', 1)
-may('PEXPIREAT', KEYS[3], 1)
-may('HSET', meta, 'pattern', '')
 load()
 local now = clock()
 local at = digits(now)

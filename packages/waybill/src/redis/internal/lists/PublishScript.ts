@@ -8,7 +8,7 @@ import { records } from "../custody/Record.ts"
 import type { TopicKeys } from "../Keys.ts"
 import { shape } from "../Publisher.ts"
 import type { Script } from "../Script.ts"
-import { clock, may, mismatch, writes } from "../ScriptParts.ts"
+import { clock, mismatch, writes } from "../ScriptParts.ts"
 import { levels } from "./ListSource.ts"
 
 export const keysOf = (keys: TopicKeys, publisher: string): ReadonlyArray<string> => [
@@ -77,7 +77,7 @@ end
  */
 export const publish: Script = {
   name: "waybill/push",
-  lua: `${writes}${mismatch}${clock}${may}${records}${levels}${incoming}
+  lua: `${writes}${mismatch}${clock}${records}${levels}${incoming}
 local bodies, meta, publisher, delayed, delayedBodies, channel = KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local shapes = ARGV[7]
 local wrong = mismatch(KEYS[1], 'list') or mismatch(KEYS[2], 'list') or mismatch(KEYS[3], 'list') or mismatch(bodies, 'hash')
@@ -94,9 +94,6 @@ if last ~= '' then
   if number == ARGV[3] then return {'OK', string.sub(redis.call('GET', publisher), #number + 2), 0} end
   if tonumber(number) > tonumber(ARGV[3]) then return {'STALE'} end
 end
-may('HSET', bodies, '', '')
-may('SET', publisher, '', 'PX', 1)
-may('RPUSH', KEYS[2], '')
 if not opened[1] then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
 
 local call, byte, format = redis.call, string.byte, string.format

@@ -7,7 +7,7 @@
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, ask, clock, deadLetters, drains, mismatch, split, may } from "../ScriptParts.ts"
+import { add, ask, clock, deadLetters, drains, mismatch, split } from "../ScriptParts.ts"
 
 /**
  * Ends deliveries, each in its own way.
@@ -35,14 +35,12 @@ import { add, ask, clock, deadLetters, drains, mismatch, split, may } from "../S
  */
 export const settle: Script = {
   name: "waybill/settle",
-  lua: `${drains}${mismatch}${clock}${add}${split}${ask}${may}
+  lua: `${drains}${mismatch}${clock}${add}${split}${ask}
 local waiting, bodies, dead, released, state = KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local group, consumer = ARGV[1], ARGV[2]
 local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(waiting, 'zset')
   or mismatch(bodies, 'hash') or mismatch(dead, 'stream') or mismatch(released, 'hash') or mismatch(state, 'hash')
 if wrong then return wrong end
-may('XACK', KEYS[1], group, '0-1')
-may('HDEL', released, '')
 ${deadLetters}
 local now = clock()
 local answers, buried = {}, false

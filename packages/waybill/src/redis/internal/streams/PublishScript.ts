@@ -5,7 +5,7 @@
  */
 import { shape } from "../Publisher.ts"
 import type { Script } from "../Script.ts"
-import { clock, mismatch, writes, may } from "../ScriptParts.ts"
+import { clock, mismatch, writes } from "../ScriptParts.ts"
 
 /**
  * `fieldsOf(shape, arg)`: the fields of a message whose payload is ARGV[arg], its id, when it is due if that is not yet, and
@@ -78,7 +78,7 @@ end
  */
 export const publish: Script = {
   name: "waybill/publish",
-  lua: `${writes}${mismatch}${clock}${may}${fieldsOf}
+  lua: `${writes}${mismatch}${clock}${fieldsOf}
 local stream, meta, publisher, delayed, bodies = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local shapes = ARGV[7]
 local last = redis.pcall('GETRANGE', publisher, 0, 19)
@@ -103,7 +103,6 @@ if last ~= '' then
   end
   if tonumber(number) > tonumber(ARGV[3]) then return {'STALE'} end
 end
-may('SET', publisher, '', 'PX', 1)
 if not known then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
 
 local call, byte = redis.call, string.byte
