@@ -131,7 +131,7 @@ describe("subscribers in bad weather", () => {
               return { heard, restart }
             }),
             stage.redis,
-            10_000
+            60_000
           )
           assert.deepStrictEqual(result, none)
         })

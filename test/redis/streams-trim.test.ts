@@ -76,9 +76,11 @@ const play = Effect.fnUntraced(function* (draw: <A>(drawn: Effect.Effect<A>) => 
   }
 
   for (const party of parties) {
-    for (let idle = 0; idle < 20;) {
+    const open = Effect.map(inspector.describe("t"), ({ groups }) =>
+      groups.reduce((sum, info) => (info.group === party.group ? sum + info.lag + info.pending + info.waiting : sum), 0)
+    )
+    while ((yield* open) > 0) {
       yield* takeSome(party, 100)
-      idle = party.held.length === 0 ? idle + 1 : 0
       yield* settleSome(party, party.held.length, Settlement.ack)
     }
     const missing = [...published].filter((body) => !party.done.has(body) && !party.buried.has(body))
