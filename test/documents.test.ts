@@ -45,7 +45,7 @@ describe("examples in docstrings and pages", () => {
   it.each([
     ["the workspace's TypeScript", "node_modules/typescript/bin/tsc"],
     ["TypeScript 6, which many users have", "docs/node_modules/typescript/bin/tsc"]
-  ])("compile with %s", { timeout: 120_000 }, (_, compiler) => {
+  ])("compile with %s", { timeout: 240_000 }, (_, compiler) => {
     try {
       execFileSync(process.execPath, [compiler, "--noEmit", "-p", folder], { cwd: root, encoding: "utf8" })
     } catch (error) {
@@ -53,7 +53,7 @@ describe("examples in docstrings and pages", () => {
     }
   })
 
-  it("load", { timeout: 60_000 }, () => {
+  it("load", { timeout: 180_000 }, () => {
     const urls = examples
       .filter(({ code }) => !/it\.effect\(|TransportSuite\.run/.test(code))
       .map(({ name }) => pathToFileURL(join(folder, name)).href)

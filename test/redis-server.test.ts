@@ -5,11 +5,11 @@ import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Effect, Exit, Scope } from "effect"
 
-/** Sends one inline command and gives the reply, or "refused" / "silent". */
-const ask = (port: number, command: string) =>
+/** Sends one inline command and gives the reply, or "refused", or "silent" when that long nothing came. */
+const ask = (port: number, command: string, silence = 20_000) =>
   Effect.callback<string>((resume) => {
     const socket = Net.connect(port, "127.0.0.1", () => socket.write(`${command}\r\n`))
-    socket.setTimeout(300, () => socket.destroy(new Error("silent")))
+    socket.setTimeout(silence, () => socket.destroy(new Error("silent")))
     socket.once("data", (reply) => {
       resume(Effect.succeed(reply.toString().trim()))
       socket.destroy()
@@ -61,7 +61,7 @@ describe("RedisServer", () => {
     Effect.gen(function* () {
       const server = yield* RedisServer.make()
       yield* server.pause
-      assert.strictEqual(yield* ask(server.port, "PING"), "silent")
+      assert.strictEqual(yield* ask(server.port, "PING", 300), "silent")
       yield* server.resume
       assert.strictEqual(yield* ask(server.port, "PING"), "+PONG")
       yield* server.pause
@@ -96,7 +96,7 @@ describe("RedisServer", () => {
       })
       yield* Effect.suspend(() => (isGone(pid) ? Effect.void : Effect.fail("still there"))).pipe(
         Effect.delay("20 millis"),
-        Effect.retry({ times: 200 })
+        Effect.retry({ times: 2000 })
       )
     })
   )

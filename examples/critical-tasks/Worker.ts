@@ -39,8 +39,11 @@ export class Printer extends Context.Service<
     })
 }
 
-/** 200 ms doubling, each delay spread by 0.8 to 1.2 so that a crowd does not come back at once. */
-const backoff = Schedule.exponential("200 millis").pipe(Schedule.jittered)
+/**
+ * 2 s, growing by a quarter, each delay spread by 0.8 to 1.2 so that a crowd does not come back at once. The first is longer than
+ * a restart takes: the story wants the second attempt in other hands.
+ */
+const backoff = Schedule.exponential("2 seconds", 1.25).pipe(Schedule.jittered)
 
 const consumer = (tell: Tell) =>
   Consumer.make(Invoices, { group, concurrency: 4, lease: "2 seconds" }).pipe(

@@ -55,12 +55,12 @@ const scene = Effect.gen(function* () {
     Effect.flatMap(([info]) =>
       info.groups[0].deadLetters === 1 && info.groups[0].waiting === 1 ? Effect.void : Effect.fail("not yet")
     ),
-    Effect.retry(Schedule.spaced("50 millis").pipe(Schedule.upTo({ times: 100 })))
+    Effect.retry(Schedule.spaced("50 millis").pipe(Schedule.upTo({ times: 600 })))
   )
   return { url, context, json }
 }).pipe(Effect.provideService(References.MinimumLogLevel, "None"))
 
-layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })("waybill", (it) => {
+layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })("waybill", (it) => {
   it.effect(
     "shows what there is, and steers it",
     () =>
@@ -117,11 +117,11 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })
         // It is declined again, and then it is deleted.
         yield* json(["dead", "discard", "orders", "billing", "--id", "declined", "--yes"]).pipe(
           Effect.flatMap(({ done }) => (done === 1 ? Effect.void : Effect.fail("not dead again yet"))),
-          Effect.retry(Schedule.spaced("50 millis").pipe(Schedule.upTo({ times: 100 })))
+          Effect.retry(Schedule.spaced("50 millis").pipe(Schedule.upTo({ times: 600 })))
         )
         assert.deepStrictEqual(yield* json(["dead", "list", "orders", "billing"]), [])
       }).pipe(Effect.scoped),
-    60_000
+    120_000
   )
 
   it.effect(
@@ -155,7 +155,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })
           ]
         )
       }),
-    60_000
+    120_000
   )
 
   it.effect(
@@ -182,7 +182,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })
         const [info] = JSON.parse((yield* run(["stats", "followed", "--json"], { url })).out)
         assert.deepStrictEqual([info.depth, info.groups.length], [2, 0])
       }),
-    60_000
+    120_000
   )
 
   it.effect(
@@ -199,7 +199,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })
         assert.strictEqual(code, 130)
         assert.strictEqual(JSON.parse(out.split("\n")[1] ?? "")[0].topic, "watched")
       }),
-    60_000
+    120_000
   )
 
   it.effect(
@@ -237,7 +237,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })
         assert.include(help.out, "waybill dead redrive orders billing --reason GatewayDown --dry-run")
         assert.include((yield* run(["--completions", "bash"], { url })).out, "waybill")
       }),
-    60_000
+    120_000
   )
 
   it.effect(
@@ -264,7 +264,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })
         assert.strictEqual(other.code, 1)
         assert.match(other.err, /of the pattern lists, not streams/)
       }),
-    60_000
+    120_000
   )
 
   it.effect(
@@ -297,7 +297,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })
         assert.match(problems[1].detail, /\{waybill:foreign\}:stream/)
         assert.match(problems[2].detail, /no consumer is alive, and 1 messages wait/)
       }).pipe(Effect.scoped),
-    60_000
+    120_000
   )
 
   it.effect(
@@ -389,6 +389,6 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })
         assert.match(refused.err, /Check the user name and password/)
         assert.strictEqual((yield* run(["topics"], { url, env: { REDIS_PASSWORD: "geheim" } })).code, 0)
       }).pipe(Effect.scoped),
-    60_000
+    120_000
   )
 })

@@ -6,7 +6,7 @@ import { type ChildProcess, spawn } from "node:child_process"
 import { join } from "node:path"
 import { env, execPath } from "node:process"
 import { assert, layer } from "@effect/vitest"
-import { RedisServer } from "@waybill/testing"
+import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Context, Duration, Effect, Layer, References } from "effect"
 import type { Redis } from "ioredis"
 import { Settlement, Transport } from "waybill"
@@ -100,12 +100,14 @@ const patterns = [
   ["lists", RedisLists.layer()]
 ] as const
 
-layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })("a redrive that is killed", (it) => {
+layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })("a redrive that is killed", (it) => {
   it.effect.each(patterns)(
     "loses and doubles nothing: %s",
     ([topic, pattern]) =>
       Effect.gen(function* () {
-        const { url } = yield* RedisServer.RedisServer
+        const { port, url } = yield* RedisServer.RedisServer
+        // Every command of the redrive goes through this process: however slow that is, it sees each step in time to kill.
+        const proxy = yield* FaultProxy.make(port)
         const redis = yield* client(url)
         const look = Effect.promise(() => places[topic]!(redis, topic))
         // Nobody takes meanwhile: the group is left before anything comes back.
@@ -114,7 +116,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })
 
         let left = count
         for (let kill = 1; kill <= kills; kill++) {
-          const child = redrive(topic, url)
+          const child = redrive(topic, proxy.url)
           const over = yield* Effect.forkChild(ended(child), { startImmediately: true })
           const before = left
           while (left > before - 500 && over.pollUnsafe() === undefined) {

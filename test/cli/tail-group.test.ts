@@ -16,7 +16,7 @@ const patterns: ReadonlyArray<readonly [string, Layer.Layer<Transport.Transport,
   ["keyspace", RedisKeyspace.layer({ notifications: "enable" })]
 ]
 
-layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })("waybill tail --group", (it) => {
+layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })("waybill tail --group", (it) => {
   it.effect.each(patterns)(
     "begins where the group stands, and consumes nothing: %s",
     ([topic, pattern]) =>
@@ -79,6 +79,6 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })
         assert.strictEqual(nobody.code, 3)
         assert.match(nobody.err, /has no group nobody\. There is: billing/)
       }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "None")),
-    60_000
+    120_000
   )
 })

@@ -32,7 +32,7 @@ describe("a fiber may be made to yield between any two steps", () => {
       for (const concurrency of [1, 4]) {
         const size = yield* handled(concurrency).pipe(
           Effect.provideService(Scheduler.MaxOpsBeforeYield, steps),
-          Effect.timeout("10 seconds")
+          Effect.timeout("1 minute")
         )
         assert.strictEqual(size, count)
       }

@@ -54,7 +54,7 @@ describe("examples/critical-tasks", () => {
         assert.strictEqual(code, 0, out)
         expectStory(out)
       }),
-    60_000
+    120_000
   )
 
   it.live(
@@ -71,6 +71,6 @@ describe("examples/critical-tasks", () => {
         )
         assert.deepStrictEqual(yield* Effect.promise(() => redis.keys("*")), [])
       }).pipe(Effect.scoped),
-    90_000
+    120_000
   )
 })

@@ -47,7 +47,7 @@ describe("pnpm example", () => {
 
   it.each(listed.filter((name) => !servers.has(name)))(
     "%s runs in memory and ends by itself",
-    { timeout: 60_000 },
+    { timeout: 180_000 },
     (name) => {
       const { code, err, out } = example(name)
       assert.strictEqual(code, 0, `${out}${err}`)

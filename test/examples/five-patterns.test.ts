@@ -49,7 +49,7 @@ const printed = (url: string | undefined) => {
 }
 
 describe("five-patterns", () => {
-  it("prints what arrives in memory", { timeout: 60_000 }, () => {
+  it("prints what arrives in memory", { timeout: 180_000 }, () => {
     assert.strictEqual(printed(undefined), `What arrives, in memory:\n${table}`)
   })
 
@@ -60,6 +60,6 @@ describe("five-patterns", () => {
         const { url } = yield* RedisServer.RedisServer
         assert.strictEqual(printed(url), `What arrives, in Redis:\n${table}`)
       }).pipe(Effect.provide(RedisServer.layer())),
-    60_000
+    120_000
   )
 })

@@ -90,7 +90,7 @@ const get = (url: string) =>
 
 /** Asks until it is so. */
 const until = <A>(ask: Effect.Effect<A>, holds: (answer: A) => boolean) =>
-  Effect.repeat(ask, { until: holds, schedule: Schedule.spaced("100 millis") }).pipe(Effect.timeout("20 seconds"))
+  Effect.repeat(ask, { until: holds, schedule: Schedule.spaced("100 millis") }).pipe(Effect.timeout("60 seconds"))
 
 const table = readFileSync(join(root, "docs/telemetry.md"), "utf8")
 const names = new Set([...table.matchAll(/^\| `(waybill_\w+)`/gm)].map(([, name]) => name))
@@ -122,7 +122,7 @@ describe("examples/telemetry", () => {
         assert.match(text, /^waybill_messages_settled_total\{topic="orders",group="billing",outcome="retry"\} [1-9]/m)
         assert.match(
           text,
-          /^waybill_messages_settled_total\{topic="orders",group="billing",outcome="dead_letter",reason="CardDeclined"\} 1$/m
+          /^waybill_messages_settled_total\{topic="orders",group="billing",outcome="dead_letter",reason="CardDeclined"\} [1-9]\d*$/m
         )
         assert.match(
           text,
@@ -152,7 +152,7 @@ describe("examples/telemetry", () => {
 
         const ended = yield* Effect.forkChild(closed(child), { startImmediately: true })
         child.kill("SIGTERM")
-        yield* Effect.timeout(Fiber.join(ended), "20 seconds")
+        yield* Effect.timeout(Fiber.join(ended), "60 seconds")
         const spans = (otlp.bodies.get("/v1/traces") ?? []).flatMap((body) =>
           Schema.decodeUnknownSync(Traces)(body).resourceSpans.flatMap(({ scopeSpans }) =>
             scopeSpans.flatMap((scope) => scope.spans)
@@ -168,6 +168,6 @@ describe("examples/telemetry", () => {
         const checkout = spans.find(({ name }) => name === "checkout")
         assert.isTrue(spans.some(({ name, traceId }) => name === "send orders" && traceId === checkout?.traceId))
       }).pipe(Effect.provide(RedisServer.layer())),
-    { timeout: 60_000 }
+    { timeout: 180_000 }
   )
 })

@@ -79,8 +79,8 @@ describe("pnpm start", () => {
         expectGood(report)
         assert.strictEqual(report.groups[1]?.repeated, 0)
         assert.include(out, "0 of 996")
-      }).pipe(Effect.timeout("80 seconds")),
-    90_000
+      }).pipe(Effect.timeout("150 seconds")),
+    180_000
   )
 
   it.live(
@@ -98,8 +98,8 @@ describe("pnpm start", () => {
           (redis) => Effect.sync(() => redis.disconnect())
         )
         assert.deepStrictEqual(yield* Effect.promise(() => redis.keys("*")), [])
-      }).pipe(Effect.scoped, Effect.timeout("80 seconds")),
-    90_000
+      }).pipe(Effect.scoped, Effect.timeout("150 seconds")),
+    180_000
   )
 
   it.live(
@@ -121,8 +121,8 @@ describe("pnpm start", () => {
         assert.strictEqual(code, 0, `${out}${err}`)
         assert.include(err, "Disconnected")
         expectGood(reportOf(out))
-      }).pipe(Effect.scoped, Effect.timeout("110 seconds")),
-    120_000
+      }).pipe(Effect.scoped, Effect.timeout("150 seconds")),
+    180_000
   )
 
   it.live(
@@ -141,8 +141,8 @@ describe("pnpm start", () => {
             ["audit", 0, 0]
           ]
         )
-      }).pipe(Effect.timeout("80 seconds")),
-    90_000
+      }).pipe(Effect.timeout("150 seconds")),
+    180_000
   )
 
   it.live(
@@ -176,8 +176,8 @@ describe("pnpm start", () => {
         const { code, err } = yield* ended(child)
         assert.strictEqual(code, 130, err)
         assert.notInclude(err, "ERROR")
-      }).pipe(Effect.scoped, Effect.timeout("40 seconds")),
-    50_000
+      }).pipe(Effect.scoped, Effect.timeout("100 seconds")),
+    180_000
   )
 
   it.live("--serve without a secret says what to set, and --help what there is", () =>

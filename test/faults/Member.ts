@@ -9,6 +9,9 @@ import * as Pattern from "./Pattern.ts"
 
 export class Missed extends Data.TaggedError("Missed")<{ readonly message: string }> {}
 
+/** How long a test waits for what has to happen. */
+const patience = "45 seconds"
+
 export interface Member {
   readonly name: string
   readonly recorder: ReturnType<typeof History.inMemory>
@@ -61,7 +64,7 @@ export const join = Effect.fnUntraced(function* (
       return Effect.sync(() => watchers.delete(watcher))
     }).pipe(
       Effect.timeoutOrElse({
-        duration: "15 seconds",
+        duration: patience,
         orElse: () =>
           Effect.fail(
             new Missed({
@@ -95,7 +98,7 @@ export const join = Effect.fnUntraced(function* (
     }),
     fails: Fiber.await(fiber).pipe(
       Effect.timeoutOrElse({
-        duration: "15 seconds",
+        duration: patience,
         orElse: () => Effect.fail(new Missed({ message: `${name} has not failed` }))
       }),
       Effect.flatMap((exit) =>

@@ -9,6 +9,8 @@ export interface NaiveOrders {
   readonly lease: number
   /** The process kills itself between the two round trips of this retry, counted from 1. */
   readonly dieInRetry?: number
+  /** The process kills itself in the middle of this handling, counted from 1. */
+  readonly dieIn?: number
 }
 
 export const list = "naive:list"
@@ -16,4 +18,6 @@ export const list = "naive:list"
 export interface NaiveListOrders {
   readonly url: string
   readonly mode: "pop" | "lremFinally"
+  /** The process kills itself in the middle of this handling, counted from 1. */
+  readonly dieIn?: number
 }

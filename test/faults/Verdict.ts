@@ -26,7 +26,7 @@ export const client = (url: string): Effect.Effect<Redis, never, Scope.Scope> =>
   )
 
 /** Waits until the group has nothing left to do; after `within` seconds it says what is left. */
-export const settled = (redis: Redis, within = 15): Effect.Effect<void, NotSettled, Pattern> =>
+export const settled = (redis: Redis, within = 45): Effect.Effect<void, NotSettled, Pattern> =>
   Pattern.use((pattern) => pattern.idle(redis)).pipe(
     Effect.repeat({ until: (idle) => idle, schedule: Schedule.spaced("50 millis") }),
     Effect.timeoutOrElse({
@@ -51,7 +51,7 @@ export const disconnected = (redis: Redis): Effect.Effect<void, NotSettled> =>
   ).pipe(
     Effect.repeat({ until: (open) => open.length === 0, schedule: Schedule.spaced("20 millis") }),
     Effect.timeoutOrElse({
-      duration: "3 seconds",
+      duration: "30 seconds",
       orElse: () => Effect.fail(new NotSettled({ message: "those who have left are still connected" }))
     }),
     Effect.asVoid

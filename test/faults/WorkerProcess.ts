@@ -24,8 +24,8 @@ export interface Orders {
 export interface WorkerProcess {
   /** Unique for each life. */
   readonly name: string
-  /** Waits for a line that the worker says, or has said. */
-  readonly says: (line: string) => Effect.Effect<void, WorkerFailed>
+  /** Waits until the worker says a line, or has said it, so many times; once by default. */
+  readonly says: (line: string, times?: number) => Effect.Effect<void, WorkerFailed>
   /** Waits until its handler has begun at least so many times; a multiple of `every`. */
   readonly handles: (count: number) => Effect.Effect<void, WorkerFailed>
   /** How often the worker has said this so far. */
@@ -70,7 +70,7 @@ export class Crew extends Context.Service<
 >()("waybill/test/Crew") {}
 
 /** How long a test waits for a word of a worker. */
-const patience = "30 seconds"
+const patience = "60 seconds"
 
 const make = Effect.gen(function* () {
   const dir = yield* Effect.acquireRelease(
@@ -185,7 +185,7 @@ const start = (program: string, orders: Orders, recorder: History.Recorder, fail
 
   return {
     name,
-    says: (line) => expect(line, () => said.has(line)),
+    says: (line, times = 1) => expect(line, () => (said.get(line) ?? 0) >= times),
     handles: (count) => expect(`handled ${count}`, () => handled >= count),
     said: (line) => said.get(line) ?? 0,
     kill: Effect.suspend(() => {

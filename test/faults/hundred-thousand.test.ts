@@ -36,7 +36,8 @@ describe("a hundred thousand messages", () => {
           every,
           concurrency: 64,
           prefetch: 256,
-          lease: "3 seconds",
+          // No living worker may lose it, on a machine with other things to do: the verdict counts on that.
+          lease: "10 seconds",
           maxDeliveries: 20
         })
         const began = performance.now()
@@ -63,7 +64,7 @@ describe("a hundred thousand messages", () => {
           { concurrency: workers, discard: true }
         )
         yield* Effect.all([producing, dying], { concurrency: 2, discard: true })
-        yield* settled(redis, 60)
+        yield* settled(redis, 120)
         const seconds = (performance.now() - began) / 1000
         yield* crew.dismiss
         const { letters, report, text } = yield* judge(redis, yield* crew.history)
@@ -80,6 +81,6 @@ describe("a hundred thousand messages", () => {
         assert.isAbove(killed.length, 0)
         assert.isAtMost(killed.length, workers * livesLost * (64 + 256))
       }).pipe(Scene.play()),
-    180_000
+    300_000
   )
 })

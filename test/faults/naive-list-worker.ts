@@ -27,7 +27,10 @@ const handle = async (raw: string) => {
   // It has no fence; this one makes sure that it does not fail for that.
   const fence = await commands.incr("naive:fence")
   recorder.record({ _tag: "Started", group, id, attempt: 1, fence })
-  if (++begun % orders.every === 0) say(`handled ${begun}`)
+  if (++begun === orders.dieIn) {
+    recorder.record({ _tag: "Fault", fault: "Killed", target: name })
+    process.kill(process.pid, "SIGKILL")
+  }
   await new Promise((resolve) => setTimeout(resolve, 2))
   recorder.record({ _tag: "Ended", group, id, fence, outcome: fails ? "failure" : "success" })
   if (fails) throw new Error("the handler failed")

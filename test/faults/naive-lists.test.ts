@@ -13,7 +13,7 @@ const Scene = Layer.mergeAll(RedisServer.layer(), WorkerProcess.layer)
 
 const idsOf = (raws: ReadonlyArray<string>): Array<string> => raws.map((raw) => (JSON.parse(raw) as { id: string }).id)
 
-/** Runs workers over 500 messages, of which every tenth fails when `failing`; each is killed when it has handled so many. */
+/** Runs workers over 500 messages, of which every tenth fails when `failing`; each dies in the handling that `kills` says. */
 const run = Effect.fnUntraced(function* (
   mode: NaiveListOrders["mode"],
   failing: boolean,
@@ -28,13 +28,14 @@ const run = Effect.fnUntraced(function* (
     yield* ask(() => redis.lpush(list, JSON.stringify({ id, fails: failing && i % 10 === 9 })))
     crew.recorder.record({ _tag: "Published", id })
   }
-  const hire = crew.hire("naive-list-worker.ts", { url: server.url, mode })
-  for (const after of kills) {
-    const worker = yield* hire
-    yield* worker.handles(after)
-    yield* worker.kill
+  const hire = (fate: Pick<NaiveListOrders, "dieIn"> = {}) =>
+    crew.hire("naive-list-worker.ts", { url: server.url, mode, ...fate })
+  for (const dieIn of kills) {
+    // By its own hand: one that is killed from outside may just have nothing in hand.
+    const worker = yield* hire({ dieIn })
+    assert.strictEqual(yield* worker.gone, "SIGKILL")
   }
-  const last = yield* hire
+  const last = yield* hire()
   yield* last.says("idle")
   yield* crew.dismiss
   const stuck = yield* ask(async () => {
@@ -63,7 +64,7 @@ describe("a naive consumer of a list", () => {
       Effect.gen(function* () {
         assert.include([...(yield* run("pop", false, yield* drawn("pop")))], "Lost")
       }).pipe(Effect.provide(Scene)),
-    60_000
+    120_000
   )
 
   it.live("that removes a message in finally loses what fails", () =>
@@ -78,6 +79,6 @@ describe("a naive consumer of a list", () => {
       Effect.gen(function* () {
         assert.isNotEmpty([...(yield* run("lremFinally", false, yield* drawn("lremFinally")))])
       }).pipe(Effect.provide(Scene)),
-    60_000
+    120_000
   )
 })

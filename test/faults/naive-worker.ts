@@ -48,7 +48,10 @@ const handle = async ({ attempt, entry, fails, id }: Entry) => {
     settled(id, fence, "Ack")
   }
   recorder.record({ _tag: "Started", group, id, attempt, fence })
-  if (++begun % orders.every === 0) say(`handled ${begun}`)
+  if (++begun === orders.dieIn) {
+    recorder.record({ _tag: "Fault", fault: "Killed", target: name })
+    process.kill(process.pid, "SIGKILL")
+  }
   await new Promise((resolve) => setTimeout(resolve, 2))
   const failed = attempt <= fails
   recorder.record({ _tag: "Ended", group, id, fence, outcome: failed ? "failure" : "success" })

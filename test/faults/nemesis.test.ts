@@ -143,7 +143,7 @@ describe("a nemesis", () => {
           }
         )
         yield* Effect.all([producing, hurting], { concurrency: 2 }).pipe(
-          Effect.andThen(settled(redis, 40)),
+          Effect.andThen(settled(redis, 90)),
           Effect.raceFirst(replacing)
         )
         const { letters, report, text } = yield* verdict().pipe(
@@ -153,6 +153,6 @@ describe("a nemesis", () => {
         assert.strictEqual(report.counts.published, count)
         assert.isTrue(letters.every(({ reason }) => reason === "Failed"))
       }).pipe(Scene.play({ appendonly: "always" })),
-    (seconds + 90) * 1000
+    (seconds + 240) * 1000
   )
 })

@@ -178,14 +178,14 @@ const trial = Effect.fnUntraced(function* (pattern: Pattern, port: number, admin
   note(
     "consume",
     yield* refused(denied, "consume", Effect.raceFirst(working, Effect.provideContext(idle, whole))).pipe(
-      Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error(`stuck without ${denied}`)) })
+      Effect.timeoutOrElse({ duration: "60 seconds", orElse: () => Effect.die(new Error(`stuck without ${denied}`)) })
     )
   )
 
   const finishing = yield* Effect.forkScoped(Effect.provideContext(Consumer.run(consumer(done)), whole))
   yield* Effect.provideContext(idle, whole).pipe(
     Effect.timeoutOrElse({
-      duration: "20 seconds",
+      duration: "60 seconds",
       orElse: () => Effect.die(new Error(`left undone after ${denied} was denied`))
     })
   )
@@ -230,6 +230,6 @@ describe.each(Object.entries(patterns))("E21 %s", (_, pattern) => {
         for (const needed of ["EVALSHA", "ZADD", "HSET"]) assert.include(refusals.get(needed) ?? [], "consume", needed)
         assert.include(refusals.get("EVALSHA") ?? [], "publish")
       }).pipe(Effect.scoped, Effect.provide(Logger.layer([]))),
-    180_000
+    300_000
   )
 })

@@ -50,7 +50,7 @@ export const client = (url: string) =>
 /** Asks until the answer is the expected one; the last answer is in the failure. */
 export const becomes = <A>(what: string, ask: Effect.Effect<A, unknown>, expected: A): Effect.Effect<void> =>
   Effect.gen(function* () {
-    for (let left = 250; ; left--) {
+    for (let left = 1000; ; left--) {
       const actual = yield* Effect.orDie(ask)
       if (left === 0) return assert.deepStrictEqual(actual, expected, what)
       if (JSON.stringify(actual) === JSON.stringify(expected)) return
@@ -125,7 +125,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
     /** Waits until an event with this tag has happened. */
     happens: <T extends Lifecycle.Event["_tag"]>(tag: T) =>
       Effect.gen(function* () {
-        for (let left = 250; left > 0; left--) {
+        for (let left = 1000; left > 0; left--) {
           const found = events.find((event) => event._tag === tag)
           // The tag was compared.
           if (found !== undefined) return found as Extract<Lifecycle.Event, { readonly _tag: T }>
@@ -135,6 +135,12 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
           new Error(`${tag} did not happen, only ${events.map(({ _tag }) => _tag).join(", ") || "nothing"}`)
         )
       }),
+    /** Waits until a read waits on the server. */
+    blocked: becomes(
+      "a read waits",
+      Effect.promise(async () => (await redis.info("clients")).includes("blocked_clients:1")),
+      true
+    ),
     letters: inspector.deadLetters("t", "g", { after: Option.none(), limit: 100 }),
     group: (name = "g") =>
       Effect.map(inspector.describe("t"), (info) => {

@@ -4,7 +4,7 @@ import { Effect, Fiber, Layer, Queue, Schedule, Schema } from "effect"
 import { PersistedQueue, RateLimiter, Redis } from "effect/persistence"
 import { IoRedis } from "waybill/redis"
 
-const live = IoRedis.layerEffectRedis({ maxConnections: 2, acquireTimeout: "1 second" }).pipe(
+const live = IoRedis.layerEffectRedis({ maxConnections: 2, acquireTimeout: "3 seconds" }).pipe(
   Layer.provideMerge(Layer.unwrap(Effect.map(FaultProxy.FaultProxy, (proxy) => IoRedis.layerUrl(proxy.url)))),
   Layer.provideMerge(FaultProxy.layer),
   Layer.provideMerge(RedisServer.layer())

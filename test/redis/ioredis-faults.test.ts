@@ -7,6 +7,7 @@ import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Effect, Exit, Fiber, Layer, Random, Redacted, References, Schedule, Scope } from "effect"
 import { Redis } from "ioredis"
 import { IoRedis } from "waybill/redis"
+import { drawing } from "../faults/Verdict.ts"
 
 type Outcome = "done" | "ambiguous" | "not run"
 
@@ -18,7 +19,9 @@ interface Told {
 }
 
 /** How late an answer may come after its deadline, on a machine that is busy with other tests. */
-const slack = 1000
+const slack = 5000
+/** A deadline that nobody reaches: who waited for it would be later than any slack. */
+const far = 60_000
 
 /** Increments a key of its own, so that the server can tell how often it ran. */
 const increment = (connection: IoRedis.Connection, key: string, deadline: number): Effect.Effect<Told> =>
@@ -83,16 +86,16 @@ describe("IoRedis under faults", () => {
       const { commands } = yield* IoRedis.IoRedis
       const proxy = yield* FaultProxy.FaultProxy
       yield* proxy.resetBefore("INCR")
-      const before = yield* many(commands, "before", 20, 3000)
+      const before = yield* many(commands, "before", 20, far)
       yield* commands.ready
       yield* proxy.dropReply("INCR")
-      const after = yield* many(commands, "after", 20, 3000)
+      const after = yield* many(commands, "after", 20, far)
       yield* commands.ready
-      const healed = yield* increment(commands, "healed", 3000)
+      const healed = yield* increment(commands, "healed", 30_000)
 
       assert.deepStrictEqual(outcomes([...before, ...after]), ["ambiguous"])
       assert.strictEqual(healed.outcome, "done")
-      // At once: nobody waited for the deadline of three seconds.
+      // At once: nobody waited for the deadline.
       yield* check([...before, ...after, healed], 0)
       const ran = yield* ranAtServer(["before:0", "after:0"])
       assert.deepStrictEqual([...ran.values()], [0, 1])
@@ -116,7 +119,7 @@ describe("IoRedis under faults", () => {
       const proxy = yield* FaultProxy.FaultProxy
       // ":1\r\n" each: two arrive, and half of the third.
       yield* proxy.cutAfter(10, "replies")
-      const told = yield* many(commands, "cut", 10, 3000)
+      const told = yield* many(commands, "cut", 10, far)
       assert.deepStrictEqual(
         told.map(({ outcome }) => outcome),
         ["done", "done", ...Array.from({ length: 8 }, () => "ambiguous" as const)]
@@ -137,7 +140,7 @@ describe("IoRedis under faults", () => {
           many(redis.commands, "in flight", 20, 500),
           Effect.flip(reader.run("BLPOP", (client) => client.blpop("list", 0), { deadline: "500 millis" })),
           // Its own deadline is far, but the connection is destroyed under it.
-          increment(redis.commands, "other", 60_000)
+          increment(redis.commands, "other", far)
         ],
         { concurrency: "unbounded" }
       )
@@ -147,7 +150,7 @@ describe("IoRedis under faults", () => {
       assert.deepStrictEqual(outcomes(waiting), ["not run"])
 
       yield* proxy.pass
-      const healed = yield* increment(redis.commands, "healed", 3000)
+      const healed = yield* increment(redis.commands, "healed", 30_000)
       assert.strictEqual(healed.outcome, "done")
       yield* reader.ready
       // Until only the two new connections are left, bytes of the old ones may still be on their way.
@@ -166,7 +169,7 @@ describe("IoRedis under faults", () => {
       assert.deepStrictEqual(outcomes(inFlight), ["ambiguous"])
       assert.deepStrictEqual(outcomes(waiting), ["not run"])
       yield* server.resume
-      const healed = yield* increment(commands, "healed", 3000)
+      const healed = yield* increment(commands, "healed", 30_000)
       assert.strictEqual(healed.outcome, "done")
       yield* check([...inFlight, ...waiting, healed], 400)
     }).pipe(Effect.scoped, Effect.provide(live()))
@@ -181,7 +184,7 @@ describe("IoRedis under faults", () => {
         Effect.gen(function* () {
           const all: Array<Told> = []
           while (settled < 1500) {
-            all.push(yield* increment(commands, `${name}:${all.length}`, 5000))
+            all.push(yield* increment(commands, `${name}:${all.length}`, far))
             settled++
           }
           return all
@@ -198,7 +201,7 @@ describe("IoRedis under faults", () => {
       }
       const told = (yield* Fiber.join(workers)).flat()
       assert.deepStrictEqual(outcomes(told), ["ambiguous", "done"])
-      yield* check(told, 5000)
+      yield* check(told, far)
     }).pipe(Effect.scoped, Effect.provide(live({ appendonly: "always" })))
   )
 
@@ -219,12 +222,12 @@ describe("IoRedis under faults", () => {
           startImmediately: true
         })
         yield* Effect.promise(() => admin.call("CLIENT", "KILL", "TYPE", "normal"))
-        told.push(...(yield* many(redis.commands, `round ${round}`, 20, 3000)))
+        told.push(...(yield* many(redis.commands, `round ${round}`, 20, far)))
         assert.deepInclude(yield* Fiber.join(read), { _tag: "Disconnected", ambiguous: true })
       }
       yield* redis.commands.ready
       yield* reader.ready
-      yield* check(told, 3000)
+      yield* check(told, far)
       const count = (tag: string, role: string) =>
         events.filter((event) => event._tag === tag && event.role === role).length
       // The event comes right after the connection, so the last may be on its way.
@@ -296,7 +299,7 @@ describe("IoRedis under faults", () => {
       const started = performance.now()
       const reason = yield* Effect.flip(
         redis.commands
-          .run("GET", (client) => client.get("k"), { deadline: "20 seconds" })
+          .run("GET", (client) => client.get("k"), { deadline: "1 minute" })
           .pipe(
             // What was in flight at the kill is another matter.
             Effect.retry({ while: (reason) => reason._tag === "Disconnected" })
@@ -304,11 +307,14 @@ describe("IoRedis under faults", () => {
       )
       assert.strictEqual(reason._tag, "AuthenticationFailed")
       assert.strictEqual((yield* Effect.flip(redis.commands.ready))._tag, "AuthenticationFailed")
-      assert.isBelow(performance.now() - started, 2000)
-      // The next attempt to connect is more than a second away, and nobody waits for it.
-      const again = performance.now()
-      yield* Effect.flip(redis.commands.run("GET", (client) => client.get("k"), { deadline: "20 seconds" }))
-      assert.isBelow(performance.now() - again, 1000)
+      assert.isBelow(performance.now() - started, 20_000)
+      // Nobody waits for the next attempt to connect: the refusal is there in the next turns, before any time has passed.
+      const again = yield* Effect.forkChild(
+        Effect.flip(redis.commands.run("GET", (client) => client.get("k"), { deadline: "1 minute" })),
+        { startImmediately: true }
+      )
+      for (let turn = 0; turn < 10; turn++) yield* Effect.yieldNow
+      assert.isDefined(again.pollUnsafe())
       password = "new"
       assert.isNull(
         yield* redis.commands
@@ -351,7 +357,7 @@ describe("IoRedis under faults", () => {
     ["in a black hole", "blackhole"],
     ["waiting for a server that is gone", "kill"],
     ["refused", "refuse"]
-  ] as const)("closing %s returns within a second and leaves no call, no socket", ([, fault]) =>
+  ] as const)("closing %s returns soon and leaves no call, no socket", ([, fault]) =>
     Effect.gen(function* () {
       const server = yield* RedisServer.RedisServer
       const proxy = yield* FaultProxy.FaultProxy
@@ -365,18 +371,18 @@ describe("IoRedis under faults", () => {
       if (fault === "blackhole") yield* proxy.blackhole
       if (fault === "kill") yield* server.kill
       if (fault === "refuse") yield* Effect.andThen(proxy.refuse, proxy.reset)
-      const calls = yield* Effect.forkChild(many(redis.commands, "call", 100, 60_000), { startImmediately: true })
+      const calls = yield* Effect.forkChild(many(redis.commands, "call", 100, far), { startImmediately: true })
       // Made after the fault: it never connects.
       const late = yield* Scope.provide(redis.dedicated("late"), scope)
-      const lateCalls = yield* Effect.forkChild(many(late, "late", 10, 60_000), { startImmediately: true })
+      const lateCalls = yield* Effect.forkChild(many(late, "late", 10, far), { startImmediately: true })
       if (fault === "none") yield* Fiber.join(calls)
 
       const started = performance.now()
       yield* Scope.close(scope, Exit.void)
-      assert.isBelow(performance.now() - started, 1000)
+      assert.isBelow(performance.now() - started, slack)
       assert.isTrue(Exit.isFailure(yield* Fiber.join(early)))
       const told = [...(yield* Fiber.join(calls)), ...(yield* Fiber.join(lateCalls))]
-      assert.isBelow(performance.now() - started, 1000)
+      assert.isBelow(performance.now() - started, slack)
       assert.deepInclude(yield* Effect.flip(redis.commands.run("PING", (client) => client.ping())), {
         _tag: "Disconnected",
         ambiguous: false
@@ -386,7 +392,7 @@ describe("IoRedis under faults", () => {
       yield* server.resume
       yield* proxy.pass
       yield* proxy.connections.pipe(Effect.repeat({ until: (count) => count === 0, schedule: Schedule.spaced(10) }))
-      yield* check(told, 60_000)
+      yield* check(told, far)
     }).pipe(
       Effect.scoped,
       Effect.provide(FaultProxy.layer.pipe(Layer.provideMerge(RedisServer.layer({ appendonly: "always" }))))
@@ -395,21 +401,19 @@ describe("IoRedis under faults", () => {
 
   it.live("anything, at any time, in any order", () =>
     Effect.gen(function* () {
-      const seed = yield* Random.nextIntBetween(0, 2 ** 31)
-      // eslint-disable-next-line no-console
-      console.log(`ioredis-faults: seed ${seed}`)
+      const draw = yield* drawing("ioredis-faults")
       const { commands } = yield* IoRedis.IoRedis
       const proxy = yield* FaultProxy.FaultProxy
       const server = yield* RedisServer.RedisServer
-      const pause = Effect.flatMap(Random.nextIntBetween(20, 250), (millis) => Effect.sleep(millis))
+      const pause = Effect.flatMap(draw(Random.nextIntBetween(20, 250)), (millis) => Effect.sleep(millis))
       const faults = [
         proxy.reset,
         proxy.dropReply("INCR"),
         proxy.resetBefore("INCR"),
         proxy.resetBefore("HELLO"),
         proxy.dropReply("PING"),
-        Effect.flatMap(Random.nextIntBetween(1, 2000), (bytes) => proxy.cutAfter(bytes, "replies")),
-        Effect.flatMap(Random.nextIntBetween(1, 5000), (bytes) => proxy.cutAfter(bytes, "requests")),
+        Effect.flatMap(draw(Random.nextIntBetween(1, 2000)), (bytes) => proxy.cutAfter(bytes, "replies")),
+        Effect.flatMap(draw(Random.nextIntBetween(1, 5000)), (bytes) => proxy.cutAfter(bytes, "requests")),
         Effect.andThen(proxy.blackhole, Effect.andThen(Effect.sleep(800), proxy.pass)),
         Effect.andThen(proxy.refuse, Effect.andThen(proxy.reset, Effect.andThen(Effect.sleep(500), proxy.pass))),
         Effect.andThen(server.pause, Effect.andThen(Effect.sleep(800), server.resume)),
@@ -428,15 +432,13 @@ describe("IoRedis under faults", () => {
       const workers = yield* Effect.forkChild(
         Effect.forEach(Array.from({ length: 20 }).keys(), worker, { concurrency: "unbounded" })
       )
-      yield* Effect.gen(function* () {
-        for (const fault of yield* Random.shuffle([...faults, ...faults])) {
-          yield* fault
-          yield* pause
-        }
-      }).pipe(Random.withSeed(seed))
+      for (const fault of yield* draw(Random.shuffle([...faults, ...faults]))) {
+        yield* fault
+        yield* pause
+      }
       over = true
       const told = (yield* Fiber.join(workers)).flat()
-      yield* increment(commands, "healed", 5000)
+      yield* increment(commands, "healed", 30_000)
       yield* proxy.connections.pipe(Effect.repeat({ until: (count) => count === 1, schedule: Schedule.spaced(10) }))
       const count = (outcome: Outcome) => told.filter((one) => one.outcome === outcome).length
       assert.isAbove(count("done"), 100)

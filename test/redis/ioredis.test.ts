@@ -300,11 +300,11 @@ describe("IoRedis.layer", () => {
     Effect.gen(function* () {
       const server = yield* RedisServer.make()
       yield* server.stop
-      const { error, reason } = yield* connectReason({ port: server.port, startTimeout: "200 millis" })
+      const { error, reason } = yield* connectReason({ port: server.port, startTimeout: "2 seconds" })
       assert.deepInclude(reason, { _tag: "Disconnected", ambiguous: false, permanent: false })
       assert.match(
         error.message,
-        new RegExp(`127.0.0.1:${server.port} within 200ms: connect ECONNREFUSED.*Start a server`)
+        new RegExp(`127.0.0.1:${server.port} within 2s: connect ECONNREFUSED.*Start a server`)
       )
       const nowhere = yield* connectReason({ host: "no-such-host.invalid", startTimeout: "200 millis" })
       assert.include(nowhere.error.message, "no-such-host.invalid:6379")
@@ -326,7 +326,7 @@ describe("IoRedis.layer", () => {
 
   it.live("waits for a server that is loading its data, and says so to those who cannot wait", () =>
     Effect.gen(function* () {
-      const keys = 60
+      const keys = 120
       // 25 ms a key, and a look at the clients between two of them: the handles of Redis' own tests.
       const slowly = [
         "--key-load-delay",
@@ -349,7 +349,7 @@ describe("IoRedis.layer", () => {
         .pipe(Effect.flip, Effect.repeat({ until: (reason) => reason._tag === "Refused" }))
       assert.deepInclude(impatient, { _tag: "Refused", code: "LOADING" })
       assert.strictEqual(
-        yield* redis.commands.run("DBSIZE", (client) => client.dbsize(), { deadline: "10 seconds" }),
+        yield* redis.commands.run("DBSIZE", (client) => client.dbsize(), { deadline: "30 seconds" }),
         keys
       )
       yield* Fiber.join(restart)
@@ -366,15 +366,20 @@ describe("IoRedis.layer", () => {
       const subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
       const made = ["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", "2"]
       execFileSync("openssl", [...made, ...subject, "-keyout", key, "-out", certificate], { stdio: "ignore" })
-      const port = yield* Random.nextIntBetween(30_000, 32_000)
       const files = ["--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate]
-      yield* RedisServer.make({ args: ["--tls-port", `${port}`, "--tls-auth-clients", "no", ...files] })
+      // A port that somebody has taken is none that a server starts with.
+      const port = yield* Random.nextIntBetween(30_000, 32_000).pipe(
+        Effect.tap((port) =>
+          RedisServer.make({ args: ["--tls-port", `${port}`, "--tls-auth-clients", "no", ...files] })
+        ),
+        Effect.retry({ times: 3 })
+      )
       const ca = readFileSync(certificate)
       const redis = yield* IoRedis.make({ url: `rediss://localhost:${port}`, tls: { ca } })
       assert.strictEqual(yield* redis.commands.run("PING", (client) => client.ping()), "PONG")
-      const unknown = yield* connectReason({ url: `rediss://localhost:${port}`, startTimeout: "300 millis" })
+      const unknown = yield* connectReason({ url: `rediss://localhost:${port}`, startTimeout: "3 seconds" })
       assert.include(unknown.error.message, "self-signed certificate")
-      const misnamed = yield* connectReason({ host: "127.0.0.1", port, tls: { ca }, startTimeout: "300 millis" })
+      const misnamed = yield* connectReason({ host: "127.0.0.1", port, tls: { ca }, startTimeout: "3 seconds" })
       assert.include(misnamed.error.message, "127.0.0.1 is not in the cert's list")
     }).pipe(Effect.scoped)
   )

@@ -8,7 +8,7 @@ import { Settlement } from "waybill"
 import { consume, make, settle, take } from "./KeyspaceStage.ts"
 import { becomes } from "./Stage.ts"
 
-layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })("expiry", (it) => {
+layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })("expiry", (it) => {
   const numbered = (from: number, count: number) => Array.from({ length: count }, (_, i) => `${from + i}`)
 
   /** Publishes messages that live shortly, and waits until they are gone. */

@@ -10,7 +10,7 @@ import { Duration, Effect, Fiber, Option } from "effect"
 import { Settlement } from "waybill"
 import { cli, consume, make, settle, take } from "./KeyspaceStage.ts"
 
-layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })("keys of others", (it) => {
+layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })("keys of others", (it) => {
   it.effect("a plain redis-cli SET with an expiry is delivered, and wakes who waits", () =>
     Effect.gen(function* () {
       const { join, key, server } = yield* make({ prefix: "waybill", pollInterval: "1 hour" })

@@ -13,7 +13,7 @@ const Servers = RedisServer.layer()
 const failing = (effect: Effect.Effect<unknown, Transport.TransportError, never>) =>
   Effect.map(Effect.flip(effect), ({ reason }) => reason)
 
-layer(Servers, { excludeTestServices: true, timeout: "30 seconds" })("notifications", (it) => {
+layer(Servers, { excludeTestServices: true, timeout: "60 seconds" })("notifications", (it) => {
   const flags = (redis: { config: (how: "SET", name: string, value: string) => Promise<unknown> }, value: string) =>
     Effect.promise(() => redis.config("SET", "notify-keyspace-events", value))
   const asked = (redis: { config: (how: "GET", name: string) => Promise<unknown> }) =>

@@ -116,7 +116,7 @@ describe("notifications", () => {
       const receiver = yield* join({ lease: Duration.hours(1) })
       const waiting = yield* Effect.forkChild(receiver.take(1), { startImmediately: true })
       yield* publish("a")
-      assert.deepStrictEqual(bodiesOf(yield* Effect.timeout(Fiber.join(waiting), "5 seconds")), ["a"])
+      assert.deepStrictEqual(bodiesOf(yield* Effect.timeout(Fiber.join(waiting), "30 seconds")), ["a"])
     }).pipe(Effect.scoped, Effect.provide(servers))
   )
 
@@ -137,7 +137,7 @@ describe("notifications", () => {
         const waiting = yield* Effect.forkChild(receiver.take(1), { startImmediately: true })
         // A foreign hand, which announces nothing.
         yield* i === 0 ? publish("a") : Effect.promise(() => redis.rpush(key("inbox"), "a"))
-        const [taken] = yield* Effect.timeout(Fiber.join(waiting), "5 seconds")
+        const [taken] = yield* Effect.timeout(Fiber.join(waiting), "30 seconds")
         yield* receiver.settle([[taken, Settlement.ack]])
       }
       yield* Fiber.interrupt(deaf)

@@ -25,7 +25,8 @@ const build = (url: string, options?: RedisPubSub.Options) =>
 const stage = Effect.fnUntraced(function* (options?: RedisPubSub.Options) {
   const server = yield* RedisServer.RedisServer
   const proxy = yield* FaultProxy.FaultProxy
-  const publisher = yield* build(server.url)
+  // Forty megabytes take their time on a slow machine.
+  const publisher = yield* build(server.url, { publishTimeout: "1 minute" })
   const subscriber = yield* build(proxy.url, options)
   const told: Array<Told> = []
   const events: Array<Lifecycle.Event> = []

@@ -48,7 +48,7 @@ const stage = Effect.fnUntraced(function* (options?: RedisPubSub.Options) {
 
 const servers = FaultProxy.layer.pipe(Layer.provideMerge(RedisServer.layer()))
 
-layer(servers, { excludeTestServices: true, timeout: "30 seconds" })("RedisPubSub", (it) => {
+layer(servers, { excludeTestServices: true, timeout: "60 seconds" })("RedisPubSub", (it) => {
   it.effect("refuses delays and patterns to publishers, and patterns over shards to subscribers", () =>
     Effect.gen(function* () {
       const { proxy, transport } = yield* stage()

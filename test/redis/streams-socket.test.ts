@@ -95,11 +95,17 @@ describe("replies off the socket", () => {
       const subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
       const made = ["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", "2"]
       execFileSync("openssl", [...made, ...subject, "-keyout", key, "-out", certificate], { stdio: "ignore" })
-      const port = yield* Random.nextIntBetween(28_000, 30_000)
       const files = ["--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate]
-      const server = yield* RedisServer.make({
-        args: ["--tls-port", `${port}`, "--tls-auth-clients", "no", ...files]
-      })
+      // A port that somebody has taken is none that a server starts with.
+      const { port, server } = yield* Random.nextIntBetween(32_000, 32_700).pipe(
+        Effect.flatMap((port) =>
+          Effect.map(
+            RedisServer.make({ args: ["--tls-port", `${port}`, "--tls-auth-clients", "no", ...files] }),
+            (server) => ({ port, server })
+          )
+        ),
+        Effect.retry({ times: 3 })
+      )
       yield* consumesAll(yield* Stage.client(server.url), {
         url: `rediss://localhost:${port}`,
         tls: { ca: readFileSync(certificate) }

@@ -25,7 +25,7 @@ const shell = (command: string) =>
     )
   })
 
-layer(RedisServer.layer(), { excludeTestServices: true, timeout: "30 seconds" })("wire format", (it) => {
+layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })("wire format", (it) => {
   it.effect("a message published by redis-cli XADD is consumed, with defaults for what it leaves out", () =>
     Effect.gen(function* () {
       const { group, join: enter, key, server, settle, take } = yield* Stage.make()

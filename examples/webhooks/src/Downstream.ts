@@ -94,7 +94,8 @@ export const consumer = Consumer.make(Webhooks, { group, concurrency: 32 }).pipe
   Consumer.process((webhook, delivery) =>
     wants(webhook) ? Downstream.use((downstream) => downstream.notify(delivery.id, webhook)) : Effect.void
   ),
-  Consumer.timeout("1 second"),
+  // A service that hangs is given up; one that is only held up, as is all of this on a busy machine, is not.
+  Consumer.timeout("3 seconds"),
   Consumer.onFailure({
     Unavailable: Consumer.retry(backoff),
     HandlerTimeout: Consumer.retry(backoff),

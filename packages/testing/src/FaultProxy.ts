@@ -6,7 +6,8 @@
  * black hole is still there for the other side. It lives as long as its scope.
  */
 import * as Net from "node:net"
-import { Context, Deferred, Effect, Layer, Random, type Scope } from "effect"
+import { Context, Deferred, Effect, Layer, type Scope } from "effect"
+import * as Port from "./Port.ts"
 import { RedisServer } from "./RedisServer.ts"
 
 /**
@@ -61,7 +62,8 @@ export const make = Effect.fn("FaultProxy.make")(function* (
   upstream: number
 ): Effect.fn.Return<FaultProxy["Service"], never, Scope.Scope> {
   const proxy = new Proxy(upstream)
-  const port = yield* listenSomewhere(proxy.server)
+  const port = yield* Port.reserve
+  yield* listen(proxy.server, port)
   yield* Effect.addFinalizer(() => proxy.close)
 
   const trap = (set: (snapped: () => void) => void) =>
@@ -291,21 +293,3 @@ const listen = (server: Net.Server, port: number): Effect.Effect<void> =>
   Effect.callback((resume) => {
     server.listen(port, "127.0.0.1", () => resume(Effect.void))
   })
-
-/**
- * From below the range that the system gives to outgoing connections: from inside it, a client that keeps dialling a
- * refusing proxy ends up connected to itself.
- */
-const listenSomewhere = (server: Net.Server): Effect.Effect<number> =>
-  Effect.suspend(() =>
-    Effect.flatMap(Random.nextIntBetween(10_000, 30_000), (port) =>
-      Effect.callback<number>((resume) => {
-        const onError = () => resume(listenSomewhere(server))
-        server.once("error", onError)
-        server.listen(port, "127.0.0.1", () => {
-          server.off("error", onError)
-          resume(Effect.succeed(port))
-        })
-      })
-    )
-  )

@@ -70,6 +70,8 @@ interface Waiter {
 }
 
 const patienceMillis = 3000
+/** A process that is held up for long lets no patience run out: what it waits for had no time to happen either. */
+const tickMillis = 100
 
 /**
  * Put it between the consumers and the transport, so that it misses nothing.
@@ -166,8 +168,14 @@ export const layer: Layer.Layer<Probe, never, Transport.Transport> = Layer.effec
 /** Dies after a while of real time: the clock of the test may stand still. */
 const impatience = (message: () => string): Effect.Effect<never> =>
   Effect.callback((resume) => {
-    const timer = setTimeout(() => resume(Effect.die(new Error(message()))), patienceMillis)
-    return Effect.sync(() => clearTimeout(timer))
+    let left = patienceMillis
+    const timer = setInterval(() => {
+      left -= tickMillis
+      if (left > 0) return
+      clearInterval(timer)
+      resume(Effect.die(new Error(message())))
+    }, tickMillis)
+    return Effect.sync(() => clearInterval(timer))
   })
 
 const summary = (events: ReadonlyArray<Lifecycle.Event>): string => {

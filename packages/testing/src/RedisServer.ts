@@ -9,7 +9,8 @@ import { mkdtemp, readFile, rm } from "node:fs/promises"
 import * as Net from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { Context, Effect, Layer, Random, Schema, type Scope, Semaphore } from "effect"
+import { Context, Effect, Layer, Schema, type Scope, Semaphore } from "effect"
+import * as Port from "./Port.ts"
 
 /**
  * The server could not be started: there is no program to run, or the one there is gave up.
@@ -111,8 +112,8 @@ export const make = Effect.fn("RedisServer.make")(function* (
   })
 
   yield* Effect.addFinalizer(() => end("SIGKILL"))
-  // Between the look at a port and the bind another process may take it, so a failed start tries elsewhere.
-  const port = yield* Effect.retry(Effect.tap(freePort, startAt), { times: 3 })
+  // Between the look at a port and the bind a stranger may take it, so a failed start tries elsewhere.
+  const port = yield* Effect.retry(Effect.tap(Port.reserve, startAt), { times: 3 })
   const oneAtATime = Semaphore.makeUnsafe(1).withPermits(1)
 
   return RedisServer.of({
@@ -185,20 +186,6 @@ const endWithThisProcess = (child: ChildProcess): void => {
   guard.unref()
   child.once("exit", () => guard.kill("SIGKILL"))
 }
-
-/**
- * A port that nobody listens on, from below the range that the system gives to outgoing connections. From inside that
- * range, a client that keeps dialling a stopped server ends up connected to itself, and the server cannot bind again.
- */
-const freePort: Effect.Effect<number> = Effect.suspend(() =>
-  Effect.flatMap(Random.nextIntBetween(10_000, 30_000), (port) =>
-    Effect.callback<number>((resume) => {
-      const probe = Net.createServer()
-      probe.once("error", () => resume(freePort))
-      probe.listen(port, "127.0.0.1", () => probe.close(() => resume(Effect.succeed(port))))
-    })
-  )
-)
 
 /** Asks until the server answers, and says no once the process is gone or 20 seconds have passed. */
 const answers = (port: number, child: ChildProcess): Effect.Effect<boolean> =>

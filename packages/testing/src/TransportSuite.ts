@@ -28,7 +28,11 @@ export interface Options<R, E> {
   readonly time: "test" | "live"
   /** What the transport promises; everything but `transactional`, unless it says otherwise here. */
   readonly features?: Partial<Features>
-  /** The lease that receivers ask for: 30 seconds under `TestClock`, 400 milliseconds on the real one by default. */
+  /**
+   * The lease that checks wait for to pass: 30 seconds under `TestClock`, 400 milliseconds on the real one by default. Checks
+   * in which it must not pass ask for at least 2 seconds on the real clock: a process that is held up for as long as its lease
+   * loses it.
+   */
   readonly lease?: Duration.Input
   /**
    * For as long as the scope is open, the receiver renews no lease and shows no life, as if its process stood still. What
@@ -95,9 +99,9 @@ export const verify = Effect.fn("TransportSuite.verify")(
  */
 export const run = <R, E>(name: string, options: Options<R, E>): void => {
   const features = featuresOf(options)
-  itLayer(options.layer, { excludeTestServices: options.time === "live", timeout: "30 seconds" })(name, (it) => {
+  itLayer(options.layer, { excludeTestServices: options.time === "live", timeout: "60 seconds" })(name, (it) => {
     for (const check of checks) {
-      it.effect.skipIf(check.needs.some((need) => !features[need]))(check.name, () => attempt(check, options), 30_000)
+      it.effect.skipIf(check.needs.some((need) => !features[need]))(check.name, () => attempt(check, options), 60_000)
     }
   })
 }
@@ -123,10 +127,12 @@ const featuresOf = <R, E>({ conflict, features, silence }: Options<R, E>): Featu
 
 const attempt = Effect.fnUntraced(function* <R, E>(check: Check, options: Options<R, E>) {
   const context = yield* Effect.context<R>()
+  const lease = Duration.fromInputUnsafe(options.lease ?? (options.time === "test" ? "30 seconds" : "400 millis"))
   const bench = yield* Bench.make({
     time: options.time,
     history: featuresOf(options).history,
-    lease: Duration.fromInputUnsafe(options.lease ?? (options.time === "test" ? "30 seconds" : "400 millis")),
+    lease,
+    safeLease: options.time === "test" ? lease : Duration.max(lease, Duration.seconds(2)),
     silence: (receiver) =>
       options.silence === undefined
         ? missing("silence")

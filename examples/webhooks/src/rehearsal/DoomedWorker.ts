@@ -21,7 +21,7 @@ export interface DoomedWorker {
 }
 
 /** How many lines it writes before it gets stuck; there are more than 300 to write, for two workers. */
-const linesToWrite = 80
+const linesToWrite = 30
 
 /** An audit log whose disk stops answering after some lines. */
 const stallingAudit = (path: string, stuck: Effect.Effect<unknown>) =>

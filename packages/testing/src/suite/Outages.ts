@@ -11,12 +11,13 @@ import { check } from "./Check.ts"
 
 /** A receiver that holds one message and falls silent; another that has taken the message over. */
 const takeover = Effect.fnUntraced(function* (bench: Bench["Service"]) {
-  const one = yield* bench.join("g")
+  const lease = { lease: bench.setting.lease }
+  const one = yield* bench.join("g", lease)
   yield* bench.publish("a")
   const first = yield* bench.one(one)
   const silence = yield* Effect.acquireRelease(Scope.make(), (scope, exit) => Scope.close(scope, exit))
   yield* Scope.provide(bench.setting.silence(one), silence)
-  const two = yield* bench.join("g")
+  const two = yield* bench.join("g", lease)
   const second = yield* bench.one(two)
   return { one, two, first, second, wakeUp: Scope.close(silence, Exit.void) }
 })
@@ -31,7 +32,7 @@ export const outages = [
       const slow = yield* bench.one(one)
       const two = yield* bench.join("g")
       const fiber = yield* Effect.forkChild(two.take(10), { startImmediately: true })
-      yield* bench.pass(Duration.times(bench.setting.lease, 2.5))
+      yield* bench.pass(Duration.times(bench.setting.safeLease, 2.5))
       assert.isUndefined(fiber.pollUnsafe(), "nothing for the other one")
       yield* bench.publish("sentinel")
       const taken = yield* bench.within("the sentinel", Fiber.join(fiber))
@@ -91,13 +92,14 @@ export const outages = [
     "a message that too many consumers died of becomes a dead letter that nobody sees again",
     ["redelivery", "sharing", "silence", "deadLetters"],
     Effect.fnUntraced(function* (bench) {
+      const terms = { lease: bench.setting.lease, maxDeliveries: 2 }
       yield* bench.publish("poison")
       for (const attempt of [1, 2]) {
-        const receiver = yield* bench.join("g", { maxDeliveries: 2 })
+        const receiver = yield* bench.join("g", terms)
         assert.strictEqual((yield* bench.one(receiver)).attempt, attempt)
         yield* bench.setting.silence(receiver)
       }
-      const receiver = yield* bench.join("g", { maxDeliveries: 2 })
+      const receiver = yield* bench.join("g", terms)
       const fiber = yield* Effect.forkChild(receiver.take(10), { startImmediately: true })
       yield* bench.becomes("figures", bench.figures("g"), { ...settled, deadLetters: 1 })
       assert.isUndefined(fiber.pollUnsafe(), "nothing was handed out")

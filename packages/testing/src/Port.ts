@@ -1,0 +1,53 @@
+/**
+ * Ports for servers of tests, one for each at any time, whichever process it is in.
+ *
+ * @module
+ */
+import * as Net from "node:net"
+import { Effect, Random, type Scope } from "effect"
+
+/**
+ * A port of 127.0.0.1 that nobody listens on, until the scope closes: also while its server is down, no other test takes it.
+ *
+ * It is from below the range that the system gives to outgoing connections. From inside that range, a client that keeps
+ * dialling a stopped server ends up connected to itself, and the server cannot bind again.
+ */
+export const reserve: Effect.Effect<number, never, Scope.Scope> = Effect.suspend(() =>
+  Effect.flatMap(Random.nextIntBetween(10_000, 30_000), (port) =>
+    Effect.gen(function* () {
+      if (!(yield* claim(port)) || !(yield* isFree(port))) return yield* reserve
+      return port
+    })
+  )
+)
+
+/**
+ * Says whether the port is ours. A socket with a name that is no file: it is there once, and is gone with its process however
+ * that ends. Only Linux has them; elsewhere chance has to do.
+ */
+const claim = (port: number): Effect.Effect<boolean, never, Scope.Scope> =>
+  process.platform !== "linux"
+    ? Effect.succeed(true)
+    : Effect.map(
+        Effect.acquireRelease(listening({ path: `\0waybill-port-${port}` }), (server) =>
+          Effect.sync(() => server?.close())
+        ),
+        (server) => server !== undefined
+      )
+
+const isFree = (port: number): Effect.Effect<boolean> =>
+  Effect.flatMap(listening({ port, host: "127.0.0.1" }), (server) =>
+    server === undefined
+      ? Effect.succeed(false)
+      : Effect.callback<boolean>((resume) => void server.close(() => resume(Effect.succeed(true))))
+  )
+
+const listening = (options: Net.ListenOptions): Effect.Effect<Net.Server | undefined> =>
+  Effect.callback((resume) => {
+    const server = Net.createServer((socket) => void socket.destroy())
+    server.once("error", () => resume(Effect.undefined))
+    server.listen(options, () => {
+      server.unref()
+      resume(Effect.succeed(server))
+    })
+  })
