@@ -77,7 +77,7 @@ export const inspecting = [
       )
       const leaseLeftMillis = consumers[0]?.leaseLeftMillis
       if (leaseLeftMillis !== undefined) {
-        const lease = Duration.toMillis(bench.setting.lease)
+        const lease = Duration.toMillis(bench.setting.safeLease)
         assert.isTrue(leaseLeftMillis > 0 && leaseLeftMillis <= lease, `${leaseLeftMillis} of ${lease} ms`)
       }
     })
