@@ -24,7 +24,7 @@ export interface Options {
   readonly env?: Readonly<Record<string, string>>
 }
 
-const start = (args: ReadonlyArray<string>, { env, url }: Options): ChildProcess =>
+export const start = (args: ReadonlyArray<string>, { env, url }: Options): ChildProcess =>
   spawn(execPath, [main, ...args], {
     env: { PATH: environment["PATH"], NO_COLOR: "1", ...(url === undefined ? {} : { REDIS_URL: url }), ...env },
     stdio: ["pipe", "pipe", "pipe"]

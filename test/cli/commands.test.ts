@@ -1,6 +1,8 @@
 /**
  * Every command of `waybill` on a real server, as a process: what it prints, for people and for programs, and how it ends.
  */
+import { writeFileSync } from "node:fs"
+import { join } from "node:path"
 import { assert, layer } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Deferred, Effect, Fiber, Layer, References, Schedule, Schema } from "effect"
@@ -112,7 +114,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         assert.deepStrictEqual(plan, { examined: 1, selected: 1, done: 0, dryRun: true })
         const refused = yield* run(["dead", "redrive", "orders", "billing"], { url })
         assert.strictEqual(refused.code, 5)
-        assert.match(refused.err, /^waybill: not done: Send 1 dead letters back.*--yes\n$/)
+        assert.match(refused.err, /^waybill: not done: "Send 1 dead letter back.*--yes.*\n$/)
         assert.strictEqual((yield* json(["dead", "redrive", "orders", "billing", "--yes"])).done, 1)
         // It is declined again, and then it is deleted.
         yield* json(["dead", "discard", "orders", "billing", "--id", "declined", "--yes"]).pipe(
@@ -220,6 +222,13 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
           [["topics", "--url", "REDIS://u:secret@127.0.0.1:1"], url, 1, /REDIS_PASSWORD/],
           [["topics", "--prefix", "a b"], url, 1, /"a b" is no prefix/],
           [["dead", "redrive"], url, 1, /Missing required argument: topic/],
+          [["topics"], "127.0.0.1:6379", 1, /REDIS_URL is no address of a server/],
+          [["topics", "--url", "http://127.0.0.1"], url, 1, /--url is no address of a server/],
+          [["topics", "--ask-password"], url, 5, /no terminal to ask on/],
+          [["dashboard", "--port", "99999"], url, 1, /from 0 to 65535/],
+          [["dead", "list", "t", "g", "--limit", "0"], url, 1, /at least 1/],
+          [["dead", "redrive", "t", "g", "--limit", "-3", "--yes"], url, 1, /at least 1/],
+          [["tail", "t", "-n", "-4"], url, 1, /not less than 0/],
           [["nonsense"], url, 1, /nonsense/]
         ] as const
         for (const [args, address, code, message] of cases) {
@@ -295,7 +304,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         )
         assert.match(problems[0].detail, /allkeys-lru.*noeviction/)
         assert.match(problems[1].detail, /\{waybill:foreign\}:stream/)
-        assert.match(problems[2].detail, /no consumer is alive, and 1 messages wait/)
+        assert.match(problems[2].detail, /no consumer is alive, and 1 message waits/)
       }).pipe(Effect.scoped),
     120_000
   )
@@ -351,7 +360,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
           await redis.sadd("{waybill:busy}:groups", "billing")
           await redis.zadd("{waybill:busy}:group:billing:consumers", Date.now() + 3_600_000, "slow")
         })
-        const growth = /busy, group billing: its backlog of \S+ grows by \S+ a second: 1 consumers do not keep up/
+        const growth = /busy, group billing: its backlog of \S+ grows by \S+ a second, with 1 consumer at work/
         const calm = yield* run(["doctor", "--watch", "0.1"], { url })
         assert.notMatch(calm.out, growth)
         const add = Effect.promise(() =>
@@ -363,6 +372,66 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         assert.match(ill.out, growth)
         assert.notMatch((yield* run(["doctor", "--watch", "0"], { url })).out, growth)
       }).pipe(Effect.scoped),
+    60_000
+  )
+
+  it.effect(
+    "the doctor finds what nobody works on, what is not cut off, and what the dead have left",
+    () =>
+      Effect.gen(function* () {
+        const { url } = yield* RedisServer.make({ appendonly: "always" })
+        const redis = yield* client(url)
+        yield* Effect.promise(async () => {
+          await redis.sadd("waybill:topics", "alone", "long", "left")
+          await redis.xadd("{waybill:alone}:stream", "*", "payload", "1")
+          const settled = redis.pipeline()
+          for (let i = 0; i < 10_001; i++) settled.xadd("{waybill:long}:stream", "*", "payload", "1")
+          await settled.exec()
+          await redis.xgroup("CREATE", "{waybill:long}:stream", "billing", "$")
+          await redis.xadd("{waybill:left}:stream", "*", "payload", "1")
+          await redis.xgroup("CREATE", "{waybill:left}:stream", "billing", "0")
+          await redis.xreadgroup("GROUP", "billing", "gone", "STREAMS", "{waybill:left}:stream", ">")
+          await redis.zadd("{waybill:left}:group:billing:consumers", Date.now() + 3_600_000, "alive")
+        })
+        const { code, out } = yield* run(["doctor"], { url })
+        assert.strictEqual(code, 4)
+        assert.match(out, / alone: 1 message and no group has ever joined/)
+        assert.match(out, /!! long: 10,001 messages that every group has settled are not cut off/)
+        assert.match(out, / left, group billing: 1 message of consumers that are gone/)
+      }).pipe(Effect.scoped),
+    60_000
+  )
+
+  it.effect(
+    "shows a dead letter that has no payload, field by field",
+    () =>
+      Effect.gen(function* () {
+        const { url } = yield* RedisServer.RedisServer
+        const redis = yield* client(url)
+        const entry = yield* Effect.promise(async () => {
+          await redis.sadd("waybill:topics", "loose")
+          await redis.xgroup("CREATE", "{waybill:loose}:stream", "g", "0", "MKSTREAM")
+          const head = ["reason", "Odd", "cause", "c", "attempts", "1", "fence", "1"]
+          const more = ["id", "1-1", "at", "1", "origin", "1-1", "consumer", "c"]
+          return redis.xadd(
+            "{waybill:loose}:group:g:dead",
+            "*",
+            ...head,
+            ...more,
+            "temperature",
+            "21",
+            "raw",
+            Buffer.from([255, 0])
+          )
+        })
+        const shown = yield* run(["dead", "show", "loose", "g", String(entry)], { url })
+        assert.match(shown.out, /none of which is a payload\n  temperature: 21\n  raw: \(base64\) \/wA=/)
+        const json = JSON.parse((yield* run(["dead", "list", "loose", "g", "--json"], { url })).out)
+        assert.deepStrictEqual(json[0].fields, [
+          ["temperature", "21"],
+          ["raw", "/wA="]
+        ])
+      }),
     60_000
   )
 
@@ -388,6 +457,12 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         assert.strictEqual(refused.code, 2)
         assert.match(refused.err, /Check the user name and password/)
         assert.strictEqual((yield* run(["topics"], { url, env: { REDIS_PASSWORD: "geheim" } })).code, 0)
+        const file = join(server.dir, "password")
+        yield* Effect.sync(() => writeFileSync(file, "geheim\nwhat else is in it\n"))
+        assert.strictEqual((yield* run(["topics", "--password-file", file], { url })).code, 0)
+        const missing = yield* run(["topics", "--password-file", `${file}-2`], { url })
+        assert.strictEqual(missing.code, 1)
+        assert.match(missing.err, /cannot read the password file/)
       }).pipe(Effect.scoped),
     120_000
   )

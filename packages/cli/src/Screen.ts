@@ -6,7 +6,7 @@
  */
 import { Console, Effect } from "effect"
 import { CliOutput } from "effect/cli"
-import type { Message } from "waybill"
+import type { Inspector, Message } from "waybill"
 
 // Control characters and what turns the direction of text around: both can make a terminal show something else.
 const unsafe = /[\p{Cc}\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu
@@ -14,6 +14,12 @@ const unsafe = /[\p{Cc}\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu
 /** The text with every control character written as its escape. */
 export const safe = (text: string): string =>
   text.replaceAll(unsafe, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`)
+
+export const number = (value: number): string => value.toLocaleString("en-US")
+
+/** 1 dead letter, 2 dead letters, no dead letter. */
+export const count = (value: number, noun: string): string =>
+  `${value === 0 ? "no" : number(value)} ${noun}${value === 0 || value === 1 ? "" : "s"}`
 
 /** At most so many columns, the last of them an ellipsis when something is left out. */
 export const shortened = (text: string, width: number): string =>
@@ -44,9 +50,21 @@ export const table = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyA
 export const bodyText = (body: Message.Body): string =>
   typeof body === "string" ? body : Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString("base64")
 
+/** A body on one line of a table or a log: bytes that are no text say so. */
+export const bodyShown = (body: Message.Body): string =>
+  typeof body === "string" ? safe(body) : `(base64) ${bodyText(body)}`
+
+export const firstLine = (text: string): string => text.split("\n", 1)[0] ?? ""
+
 /** A message for JSON output. */
-export const messageJson = <A extends Message.Message>({ body, ...rest }: A) => ({
+export const messageJson = <A extends Message.Message & Pick<Partial<Inspector.DeadLetter>, "fields">>({
+  body,
+  ...rest
+}: A) => ({
   ...rest,
+  ...(rest.fields === undefined
+    ? {}
+    : { fields: rest.fields.map(([name, value]) => [name, bodyText(value)] as const) }),
   body: bodyText(body),
   ...(typeof body === "string" ? {} : ({ base64: true } as const))
 })

@@ -4,11 +4,11 @@
  *
  * @module
  */
-import { Config, Context, Duration, Effect, FileSystem, Layer, Option, Redacted } from "effect"
+import { Config, Context, Duration, Effect, FileSystem, Layer, Option, Redacted, Stdio } from "effect"
 import { Flag, Prompt } from "effect/cli"
 import { type Inspector, type Transport } from "waybill"
 import { IoRedis, RedisInspector } from "waybill/redis"
-import { Misuse, ServerProblem } from "./Problem.ts"
+import { Misuse, NotConfirmed, ServerProblem } from "./Problem.ts"
 
 /** Flags of every command. */
 export const flags = {
@@ -70,6 +70,12 @@ export const layer = (flags: Flags) =>
         })
       }
       const url = given ?? Option.getOrUndefined(yield* fromEnvironment("REDIS_URL")) ?? "redis://127.0.0.1:6379"
+      if (!isUrl(typeof url === "string" ? url : Redacted.value(url))) {
+        const from = given === undefined ? "REDIS_URL" : "--url"
+        return yield* new Misuse({
+          detail: `${from} is no address of a server: redis://host:port/db, or rediss:// for TLS`
+        })
+      }
       const username =
         Option.getOrUndefined(flags.user) ??
         (yield* Config.option(Config.String("REDIS_USERNAME")).pipe(Effect.map(Option.getOrUndefined)))
@@ -95,7 +101,10 @@ export const layer = (flags: Flags) =>
   )
 
 const passwordOf = Effect.fnUntraced(function* ({ askPassword, passwordFile }: Flags) {
-  if (askPassword) return yield* Prompt.run(Prompt.Password({ message: "Password" }))
+  if (askPassword) {
+    yield* askable("the password was to be asked for")
+    return yield* Prompt.run(Prompt.Password({ message: "Password" }))
+  }
   if (Option.isSome(passwordFile)) {
     const fs = yield* FileSystem.FileSystem
     const text = yield* fs
@@ -104,6 +113,15 @@ const passwordOf = Effect.fnUntraced(function* ({ askPassword, passwordFile }: F
     return Redacted.make(text.split(/\r?\n/, 1)[0] ?? "")
   }
   return Option.getOrUndefined(yield* fromEnvironment("REDIS_PASSWORD"))
+})
+
+const isUrl = (url: string): boolean => URL.canParse(url) && /^rediss?:$/.test(new URL(url).protocol)
+
+/** A question needs somebody who sees it and can answer. */
+export const askable = Effect.fnUntraced(function* (what: string) {
+  const { stdinIsTerminal, stdoutIsTerminal } = yield* Stdio.Stdio
+  if ((yield* stdinIsTerminal) && (yield* stdoutIsTerminal)) return
+  return yield* new NotConfirmed({ detail: `not done: ${what}, and there is no terminal to ask on` })
 })
 
 const hasPassword = (url: string): boolean => {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { Console, Effect } from "effect"
+import { Console, Effect, Logger, References } from "effect"
 import { Command } from "effect/cli"
 import { dashboard } from "./commands/Dashboard.ts"
 import { dead } from "./commands/Dead.ts"
@@ -41,5 +41,8 @@ const version = "0.0.0"
 /** Runs the command with these arguments. What the user can mend is one line: a stack trace would say that we are broken. */
 export const run = (args: ReadonlyArray<string>) =>
   Command.runWith(waybill, { version })(args).pipe(
+    // What is printed is the answer: what happens meanwhile does not belong into it.
+    Effect.provide(Logger.layer([Logger.withConsoleError(Logger.formatSimple)])),
+    Effect.provideService(References.MinimumLogLevel, "Warn"),
     Effect.tapError((error) => (error._tag === "ShowHelp" ? Effect.void : Console.error(`waybill: ${error.message}`)))
   )

@@ -4,7 +4,6 @@
  *
  * @module
  */
-import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
@@ -57,6 +56,8 @@ export interface Selection<in P> {
   readonly dryRun?: boolean | undefined
   /** At most so many a second; unlimited by default. */
   readonly ratePerSecond?: number | undefined
+  /** Told after each step what was done so far; quick, and does not throw. */
+  readonly onProgress?: ((report: Report) => void) | undefined
 }
 
 /** `selected` matched, `done` of them were still there and were moved or deleted. */
@@ -146,34 +147,39 @@ const pages = (topic: string, group: string): Stream.Stream<ReadonlyArray<DeadLe
 const pass = Effect.fnUntraced(function* <P, RD, RE>(
   topic: Topic<P, RD, RE>,
   group: string,
-  { dryRun = false, limit = Infinity, ratePerSecond, where = () => true }: Selection<P>,
+  { dryRun = false, limit = Infinity, onProgress, ratePerSecond, where = () => true }: Selection<P>,
   act: (entries: ReadonlyArray<string>) => Effect.Effect<number, TransportError>
 ): Effect.fn.Return<Report, TransportError, Inspector | RD> {
   let examined = 0
   let selected = 0
   let done = 0
   const perStep = ratePerSecond === undefined ? pageSize : Math.max(1, Math.min(pageSize, Math.floor(ratePerSecond)))
-  const pauseAfter = (moved: number) =>
-    ratePerSecond === undefined ? Effect.void : Effect.sleep((moved / ratePerSecond) * 1000)
+  let matching: Array<string> = []
+  let pause = 0
+  const step = Effect.gen(function* () {
+    if (matching.length > 0 && !dryRun) {
+      // Before the step: what comes after the last one has nothing to wait for.
+      if (pause > 0) yield* Effect.sleep(pause)
+      if (ratePerSecond !== undefined) pause = (matching.length / ratePerSecond) * 1000
+      done += yield* act(matching)
+    }
+    matching = []
+    onProgress?.({ examined, selected, done })
+  })
   yield* pages(topic.name, group).pipe(
     // The next page is on its way while this one is worked on.
     Stream.buffer({ capacity: 1 }),
     Stream.takeWhile(() => selected < limit),
     Stream.runForEach(
       Effect.fnUntraced(function* (page) {
-        const matching: Array<string> = []
         for (const letter of page) {
           if (selected === limit) break
           examined++
           if (!where(yield* decoded(topic, letter))) continue
           selected++
-          matching.push(letter.entry)
+          if (matching.push(letter.entry) === perStep) yield* step
         }
-        if (dryRun) return
-        for (const entries of Arr.chunksOf(matching, perStep)) {
-          done += yield* act(entries)
-          yield* pauseAfter(entries.length)
-        }
+        yield* step
       })
     )
   )

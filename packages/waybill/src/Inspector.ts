@@ -7,7 +7,7 @@
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
-import type { Message } from "./Message.ts"
+import type { Body, Message } from "./Message.ts"
 import type { TransportError } from "./Transport.ts"
 
 export class Inspector extends Context.Service<
@@ -157,4 +157,9 @@ export interface DeadLetter extends Message {
   readonly cause: string
   readonly attempts: number
   readonly diedAt: number
+  /**
+   * What the message consisted of, where none of it is a payload: names, and values as text or bytes. Then the body is
+   * empty.
+   */
+  readonly fields?: ReadonlyArray<readonly [name: string, value: Body]> | undefined
 }

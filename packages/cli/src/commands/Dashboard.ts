@@ -14,7 +14,14 @@ export const dashboard = Command.make(
       Flag.withDescription("Where to listen, 127.0.0.1 by default. Elsewhere the page needs its token to look, too"),
       Flag.withDefault("127.0.0.1")
     ),
-    port: Flag.Int("port").pipe(Flag.withDescription("4747 by default; 0 for any"), Flag.withDefault(4747)),
+    port: Flag.Int("port").pipe(
+      Flag.withDescription("4747 by default; 0 for any"),
+      Flag.withDefault(4747),
+      Flag.filter(
+        (port) => port >= 0 && port <= 65_535,
+        () => "from 0 to 65535"
+      )
+    ),
     allowWrites: Flag.Boolean("allow-writes").pipe(
       Flag.withDescription("Let the page redrive, discard, pause and resume, with the token that is printed"),
       Flag.withDefault(false)

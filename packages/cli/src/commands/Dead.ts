@@ -4,13 +4,13 @@
  *
  * @module
  */
-import { Effect, Option, Schema, Stdio, Stream } from "effect"
+import { Console, Effect, Exit, Option, Schema, Stdio, Stream } from "effect"
 import { Argument, Command, Flag, Prompt } from "effect/cli"
 import { DeadLetters, Inspector, Topic } from "waybill"
 import { Misuse, NotConfirmed, NotThere } from "../Problem.ts"
-import { bodyText, instant, messageJson, print, safe, shortened, table } from "../Screen.ts"
-import { Server, toProblem } from "../Server.ts"
-import { pages } from "./Pages.ts"
+import { bodyShown, bodyText, count, instant, messageJson, number, print, safe, shortened, table } from "../Screen.ts"
+import { askable, Server, toProblem } from "../Server.ts"
+import { limit, pages } from "./Pages.ts"
 import { describeGroup, group, topic } from "./Target.ts"
 
 const filters = {
@@ -47,13 +47,9 @@ const list = Command.make(
     topic,
     group,
     ...filters,
-    limit: Flag.Int("limit").pipe(
-      Flag.withAlias("n"),
-      Flag.withDescription("How many at most, 50 by default"),
-      Flag.withDefault(50)
-    )
+    limit: limit.pipe(Flag.withDescription("How many at most, 50 by default"), Flag.withDefault(50))
   },
-  Effect.fnUntraced(function* ({ group, limit, topic, ...filters }) {
+  Effect.fnUntraced(function* ({ group, limit: most, topic, ...filters }) {
     const { json } = yield* Server
     const inspector = yield* Inspector.Inspector
     const info = yield* describeGroup(topic, group)
@@ -61,7 +57,7 @@ const list = Command.make(
       (page) => inspector.deadLetters(topic, group, page),
       ({ entry }) => entry,
       info.deadLetters
-    ).pipe(Stream.filter(fits(filters)), Stream.take(limit), Stream.runCollect)
+    ).pipe(Stream.filter(fits(filters)), Stream.take(most), Stream.runCollect)
     yield* print(json, found.map(messageJson), () =>
       found.length === 0
         ? "No dead letter fits."
@@ -73,9 +69,11 @@ const list = Command.make(
               letter.reason,
               letter.attempts,
               instant(letter.diedAt),
-              shortened(safe(bodyText(letter.body)), 50)
+              shortened(bodyShown(letter.body), 50)
             ])
-          )}\n${found.length} shown of ${info.deadLetters.toLocaleString("en-US")} dead letters of ${group}.`
+          )}\n${number(found.length)} shown of ${count(info.deadLetters, "dead letter")} of ${group}${
+            found.length === most && found.length < info.deadLetters ? "; --limit shows more" : ""
+          }.`
     )
   })
 ).pipe(
@@ -130,8 +128,12 @@ const show = Command.make(
         "cause",
         ...letter.cause.split("\n").map((line) => `  ${safe(line)}`),
         "",
-        typeof letter.body === "string" ? "body" : "body (no text: base64)",
-        `  ${safe(bodyText(letter.body))}`
+        ...(letter.fields === undefined
+          ? [typeof letter.body === "string" ? "body" : "body (no text: base64)", `  ${safe(bodyText(letter.body))}`]
+          : [
+              "fields, none of which is a payload",
+              ...letter.fields.map(([name, value]) => `  ${safe(name)}: ${bodyShown(value)}`)
+            ])
       ].join("\n")
     )
   })
@@ -146,11 +148,7 @@ const selection = {
   topic,
   group,
   ...filters,
-  limit: Flag.Int("limit").pipe(
-    Flag.withAlias("n"),
-    Flag.withDescription("At most so many; all by default"),
-    Flag.optional
-  ),
+  limit: limit.pipe(Flag.withDescription("At most so many; all by default"), Flag.optional),
   dryRun: Flag.Boolean("dry-run").pipe(Flag.withDescription("Only count them"), Flag.withDefault(false)),
   rate: Flag.Finite("rate").pipe(
     Flag.withDescription("At most so many a second; as fast as possible by default"),
@@ -183,44 +181,52 @@ const act = (verb: "redrive" | "discard") => {
     // Whatever the payload is: a filter of this command looks at the text.
     const raw = Topic.make(topic, { payload: Schema.Unknown })
     const where = fits(filters)
+    let planned = info.deadLetters
     const most = Option.getOrUndefined(limit)
     if (dryRun || !yes) {
       const plan = yield* Effect.mapError(move(raw, group, { where, limit: most, dryRun: true }), toProblem)
-      const selected = plan.selected.toLocaleString("en-US")
+      planned = plan.examined
       if (dryRun || plan.selected === 0) {
         return yield* print(
           json,
           { ...plan, dryRun },
           () =>
-            `${selected} of ${plan.examined.toLocaleString("en-US")} dead letters fit${dryRun ? ", nothing was done" : ""}.`
+            `${number(plan.selected)} of ${count(plan.examined, "dead letter")} ${plan.selected === 1 ? "fits" : "fit"}${dryRun ? ", nothing was done" : ""}.`
         )
       }
       const question =
         verb === "redrive"
-          ? `Send ${selected} dead letters back to ${group} of ${topic}?`
-          : `Delete ${selected} dead letters of ${group} of ${topic} for good?`
-      if (!(yield* (yield* Stdio.Stdio).stdinIsTerminal)) {
-        return yield* new NotConfirmed({ detail: `not done: ${question} There is no terminal to ask on; say --yes` })
-      }
+          ? `Send ${count(plan.selected, "dead letter")} back to ${group} of ${topic}?`
+          : `Delete ${count(plan.selected, "dead letter")} of ${group} of ${topic} for good?`
+      yield* askable(`"${question}" was to be answered (--yes does it)`)
       if (!(yield* Prompt.run(Prompt.Confirm({ message: question, initial: false })))) {
         return yield* new NotConfirmed({ detail: "not done" })
       }
     }
-    const progress = yield* showProgress(info.deadLetters)
+    const what = verb === "redrive" ? "sent back" : "deleted"
+    const progress = yield* showProgress(planned)
     const report = yield* move(raw, group, {
-      where: (letter) => {
-        progress.step()
-        return where(letter)
-      },
+      where,
       limit: most,
-      ...(Option.isSome(rate) ? { ratePerSecond: rate.value } : {})
-    }).pipe(Effect.mapError(toProblem), Effect.ensuring(progress.end))
+      ratePerSecond: Option.getOrUndefined(rate),
+      onProgress: progress.step
+    }).pipe(
+      Effect.mapError(toProblem),
+      Effect.ensuring(progress.end),
+      Effect.onExit((exit) =>
+        Exit.isSuccess(exit)
+          ? Effect.void
+          : Console.error(
+              `waybill: ${number(progress.done())} ${what} until then; the same command goes on with the rest`
+            )
+      )
+    )
     yield* print(
       json,
       { ...report, dryRun: false },
       () =>
-        `${report.done.toLocaleString("en-US")} ${verb === "redrive" ? "sent back" : "deleted"}${
-          report.done < report.selected ? `; ${report.selected - report.done} were gone already` : ""
+        `${number(report.done)} ${what}${
+          report.done < report.selected ? `; ${number(report.selected - report.done)} were gone already` : ""
         }.`
     )
   })
@@ -230,18 +236,20 @@ const act = (verb: "redrive" | "discard") => {
 const showProgress = Effect.fnUntraced(function* (total: number) {
   const shown = yield* (yield* Stdio.Stdio).stderrIsTerminal
   let done = 0
-  let drawn = -1
+  let drawn = ""
   return {
-    step: () => {
-      done++
+    step: (report: DeadLetters.Report) => {
+      done = report.done
       // More may have died since they were counted.
-      const part = Math.min(30, Math.floor((done / Math.max(1, total)) * 30))
-      if (!shown || part === drawn) return
-      drawn = part
-      process.stderr.write(`\r[${"=".repeat(part)}${" ".repeat(30 - part)}] ${done.toLocaleString("en-US")}`)
+      const part = Math.min(30, Math.floor((report.examined / Math.max(1, total)) * 30))
+      const bar = `[${"=".repeat(part)}${" ".repeat(30 - part)}] ${number(done)}`
+      if (!shown || bar === drawn) return
+      drawn = bar
+      process.stderr.write(`\r${bar}`)
     },
+    done: () => done,
     end: Effect.sync(() => {
-      if (shown && drawn >= 0) process.stderr.write("\n")
+      if (drawn !== "") process.stderr.write("\n")
     })
   }
 })

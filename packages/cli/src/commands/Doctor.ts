@@ -8,7 +8,7 @@ import { Command, Flag } from "effect/cli"
 import { Health, Inspector } from "waybill"
 import { IoRedis, RedisHealth } from "waybill/redis"
 import { Unwell } from "../Problem.ts"
-import { age, print, safe } from "../Screen.ts"
+import { age, count, number, print, safe } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
 
 /** `problem`: messages are lost, stuck or in danger. `note`: somebody may want to know. */
@@ -174,29 +174,27 @@ const growthOf = (
     const earlier = before.groups.find((candidate) => candidate.group === group)
     const growth = lag - (earlier?.lag ?? lag)
     if (consumers.length === 0 || growth < muchGrowth) return []
-    const rate = count(Math.round(growth / seconds))
+    const rate = number(Math.round(growth / seconds))
     return [
       note(
         `${topic}, group ${group}`,
-        `its backlog of ${count(lag)} grows by ${rate} a second: ${count(consumers.length)} consumers do not keep up`
+        `its backlog of ${number(lag)} grows by ${rate} a second, with ${count(consumers.length, "consumer")} at work`
       )
     ]
   })
-
-const count = (value: number): string => value.toLocaleString("en-US")
 
 const findingsOf = ({ depth, groups, pattern, topic }: Inspector.TopicInfo): ReadonlyArray<Finding> => {
   const findings: Array<Finding> = []
   const find = (level: Finding["level"], about: string, detail: string) => findings.push({ level, about, detail })
   if (groups.length === 0 && depth > 0) {
-    find("note", topic, `${count(depth)} messages are stored and no group has ever joined: they stay until one does`)
+    find("note", topic, `${count(depth, "message")} and no group has ever joined: they stay until one does`)
   }
   const open = Math.max(0, ...groups.map(({ lag, pending, waiting }) => lag + pending + waiting))
   if (pattern === "streams" && groups.length > 0 && depth - open > tooManySettled) {
     find(
       "problem",
       topic,
-      `${count(depth - open)} messages that every group has settled are not cut off: either no consumer is alive, or a ` +
+      `${number(depth - open)} messages that every group has settled are not cut off: either no consumer is alive, or a ` +
         "registered group is gone and holds them. `redis-cli SMEMBERS '{prefix:topic}:groups'` lists them; SREM gives one up"
     )
   }
@@ -204,16 +202,20 @@ const findingsOf = ({ depth, groups, pattern, topic }: Inspector.TopicInfo): Rea
     const about = `${topic}, group ${group}`
     const work = lag + pending + waiting
     if (paused && work > 0) {
-      find("note", about, `it is paused, with ${count(work)} messages to go: \`waybill resume ${topic} ${group}\``)
+      find("note", about, `it is paused, with ${count(work, "message")} to go: \`waybill resume ${topic} ${group}\``)
     } else if (consumers.length === 0 && work > 0) {
-      find("problem", about, `no consumer is alive, and ${count(work)} messages wait for one`)
+      find(
+        "problem",
+        about,
+        `no consumer is alive, and ${count(work, "message")} ${work === 1 ? "waits" : "wait"} for one`
+      )
     }
     const owned = consumers.reduce((sum, consumer) => sum + consumer.pending, 0)
     if (pending > owned && consumers.length > 0) {
       find(
         "note",
         about,
-        `${count(pending - owned)} messages belong to consumers that are gone: others take them over within the lease`
+        `${count(pending - owned, "message")} of consumers that are gone: others take them over within the lease`
       )
     }
     if (pending > 0 && oldestPendingMillis > oldMillis) {
@@ -224,7 +226,7 @@ const findingsOf = ({ depth, groups, pattern, topic }: Inspector.TopicInfo): Rea
       )
     }
     if (deadLetters > 0) {
-      find("note", about, `${count(deadLetters)} dead letters: \`waybill dead list ${topic} ${group}\``)
+      find("note", about, `${count(deadLetters, "dead letter")}: \`waybill dead list ${topic} ${group}\``)
     }
   }
   return findings

@@ -4,11 +4,25 @@
  * @module
  */
 import { Effect, Option, Stream } from "effect"
+import { Flag } from "effect/cli"
 import type { Inspector, Transport } from "waybill"
+import { number } from "../Screen.ts"
 import { toProblem } from "../Server.ts"
 
 /** A body may be a megabyte. */
 const pageSize = 200
+
+/** How many lines of a list. */
+export const limit = Flag.Int("limit").pipe(
+  Flag.withAlias("n"),
+  Flag.filter(
+    (lines) => lines >= 1,
+    () => "at least 1"
+  )
+)
+
+/** Below a list that is not all there is. */
+export const more = (left: number): string => (left > 0 ? `\n... and ${number(left)} more: --limit shows them` : "")
 
 /** The items of all pages, at most `limit` of them. */
 export const pages = <A>(

@@ -6,24 +6,16 @@
 import { Clock, Effect, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
 import { Inspector } from "waybill"
-import { age, bodyText, messageJson, print, safe, shortened, table } from "../Screen.ts"
+import { age, bodyShown, firstLine, messageJson, number, print, safe, shortened, table } from "../Screen.ts"
 import { Server } from "../Server.ts"
-import { pages } from "./Pages.ts"
+import { limit, more, pages } from "./Pages.ts"
 import { describeGroup, group, topic } from "./Target.ts"
 
-const limit = Flag.Int("limit").pipe(
-  Flag.withAlias("n"),
-  Flag.withDescription("How many at most, 50 by default"),
-  Flag.withDefault(50),
-  Flag.filter(
-    (count) => count >= 1,
-    () => "at least 1"
-  )
-)
+const some = limit.pipe(Flag.withDescription("How many at most, 50 by default"), Flag.withDefault(50))
 
 export const pending = Command.make(
   "pending",
-  { topic, group, limit },
+  { topic, group, limit: some },
   Effect.fnUntraced(function* ({ group, limit, topic }) {
     const { json } = yield* Server
     const inspector = yield* Inspector.Inspector
@@ -43,7 +35,7 @@ export const pending = Command.make(
               one.consumer,
               one.attempt,
               age(one.heldMillis),
-              shortened(safe(bodyText(one.body)), 60)
+              shortened(bodyShown(one.body), 60)
             ])
           )}${more(info.pending - found.length)}`
     )
@@ -57,7 +49,7 @@ export const pending = Command.make(
 
 export const retries = Command.make(
   "retries",
-  { topic, group, limit },
+  { topic, group, limit: some },
   Effect.fnUntraced(function* ({ group, limit, topic }) {
     const { json } = yield* Server
     const inspector = yield* Inspector.Inspector
@@ -77,8 +69,8 @@ export const retries = Command.make(
               one.id,
               one.attempts,
               one.dueAt <= now ? "now" : `in ${age(one.dueAt - now)}`,
-              shortened(safe(one.cause), 40),
-              shortened(safe(bodyText(one.body)), 60)
+              shortened(safe(firstLine(one.cause)), 40),
+              shortened(bodyShown(one.body), 60)
             ])
           )}${more(info.waiting - found.length)}`
     )
@@ -118,7 +110,4 @@ export const consumers = Command.make(
 
 /** Subscribers of a pattern that stores nothing tell how many they have, and not which. */
 const none = (count: number, nothing: string): string =>
-  count === 0 ? nothing : `${count.toLocaleString("en-US")}, in the memory of the consumers: nobody else can list them.`
-
-const more = (count: number): string =>
-  count > 0 ? `\n... and ${count.toLocaleString("en-US")} more: --limit shows them` : ""
+  count === 0 ? nothing : `${number(count)}, in the memory of the consumers: nobody else can list them.`

@@ -5,10 +5,10 @@
  */
 import { Duration, Effect, type Layer, Option, Result, Schema, Stdio, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
-import { Inspector, Producer, Topic, type Transport } from "waybill"
+import { Inspector, Producer, type Topic, type Transport } from "waybill"
 import { type IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisPubSub, RedisStreams } from "waybill/redis"
-import { Misuse } from "../Problem.ts"
-import { print } from "../Screen.ts"
+import { Misuse, ServerProblem } from "../Problem.ts"
+import { bodyText, count, number, print } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
 import { topic } from "./Target.ts"
 
@@ -24,7 +24,27 @@ const Envelope = Schema.Struct({
 
 const decodeEnvelope = Schema.decodeUnknownEffect(Envelope)
 
+/** What comes within this time travels together: whoever types, or follows a file, does not wait for a full batch. */
 const batchSize = 500
+const batchTime = "50 millis"
+
+const utf8 = new TextEncoder()
+
+interface Line {
+  /** The payload as it is stored. */
+  readonly text: string
+  readonly key: string | undefined
+  readonly options: Producer.PublishOptions
+}
+
+/** Numbers of JSON have no limit, and those of JavaScript do. */
+const exactly = (name: string, value: unknown, context?: { readonly source?: string }): unknown => {
+  const source = context?.source
+  if (typeof value === "number" && !Number.isSafeInteger(value) && source !== undefined && /^-?\d+$/.test(source)) {
+    throw new RangeError(`${name} is ${source}, which would become ${value}: put it between quotes`)
+  }
+  return value
+}
 
 export const publish = Command.make(
   "publish",
@@ -63,19 +83,28 @@ export const publish = Command.make(
     }
     const counts = { read: 0, stored: 0, duplicate: 0 }
 
-    const parse = Effect.fnUntraced(function* (line: string, number: number) {
+    const parse = Effect.fnUntraced(function* (line: string, number: number): Effect.fn.Return<Line, Misuse> {
       const wrong = (detail: string) =>
-        new Misuse({ detail: `line ${number}: ${detail}. The lines before it were published` })
+        new Misuse({ detail: `line ${number}: ${detail}${number === 1 ? "" : ". The lines before it were published"}` })
+      const sized = (text: string) => {
+        const bytes = utf8.encode(text).length
+        return bytes <= maxBytes
+          ? Effect.succeed(text)
+          : wrong(`${bytes} bytes, and the limit is ${maxBytes}: --max-bytes raises it`)
+      }
       const value = yield* Effect.try({
-        try: (): unknown => JSON.parse(line),
-        catch: (error) => wrong(`no JSON (${error instanceof Error ? error.message : String(error)})`)
+        // What is stored is the line itself; of an envelope it is made anew.
+        try: (): unknown => (envelope ? JSON.parse(line, exactly) : JSON.parse(line)),
+        catch: (error) =>
+          wrong(error instanceof SyntaxError ? `no JSON (${error.message})` : (error as RangeError).message) // see above
       })
-      if (!envelope) return { payload: value, options: { headers: header } }
+      if (!envelope) return { text: yield* sized(line.trim()), key: undefined, options: { headers: header } }
       const { delay, headers, id, key, payload } = yield* Effect.mapError(decodeEnvelope(value), (error) =>
         wrong(error.message)
       )
+      if (payload === undefined) return yield* wrong("an envelope without a payload")
       return {
-        payload,
+        text: yield* sized(JSON.stringify(payload)),
         key,
         options: {
           id,
@@ -93,37 +122,33 @@ export const publish = Command.make(
       Stream.filter(([line]) => line.trim() !== ""),
       // As values: a line that makes no sense must not overtake the lines before it.
       Stream.mapEffect(([line, index]) => Effect.result(parse(line, index + 1))),
-      Stream.grouped(batchSize),
+      Stream.groupedWithin(batchSize, batchTime),
       Stream.runForEach(
         Effect.fnUntraced(function* (lines) {
           const wrong = lines.find(Result.isFailure)
           const batch = lines
             .slice(0, wrong === undefined ? lines.length : lines.indexOf(wrong))
             .flatMap(Result.match({ onFailure: () => [], onSuccess: (line) => [line] }))
+          const receipts = yield* Producer.publishAll(linesOf(name), batch, ({ options }) => options)
           counts.read += batch.length
-          // Asked for once a payload, in order: equal payloads may have different keys.
-          let at = 0
-          const raw = Topic.make(name, { payload: Schema.Unknown, maxBytes, key: () => batch[at++]?.key })
-          const receipts = yield* Producer.publishAll(
-            raw,
-            batch.map(({ payload }) => payload),
-            (_, index) => batch[index]!.options // as many as payloads
-          )
           for (const receipt of receipts) counts[receipt._tag === "Stored" ? "stored" : "duplicate"]++
           if (wrong !== undefined) yield* Effect.fromResult(wrong)
         })
       ),
-      Effect.catchTag("TransportError", (error) => Effect.fail(toProblem(error))),
-      Effect.catchTag(["InvalidPayload", "PayloadTooLarge"], (error) =>
-        Effect.fail(new Misuse({ detail: error.message }))
-      ),
+      Effect.catchTag("TransportError", (error) => {
+        const { detail } = toProblem(error)
+        return new ServerProblem({
+          detail: `${detail}. ${count(counts.read, "line")} ${counts.read === 1 ? "was" : "were"} published before`
+        })
+      }),
+      Effect.catchTag(["InvalidPayload", "PayloadTooLarge"], (error) => new Misuse({ detail: error.message })),
       Effect.provide(layers[pattern](prefix))
     )
     yield* print(
       json,
       counts,
       () =>
-        `${counts.stored.toLocaleString("en-US")} stored${counts.duplicate > 0 ? `, ${counts.duplicate.toLocaleString("en-US")} were there already` : ""}.`
+        `${number(counts.stored)} stored${counts.duplicate > 0 ? `, ${number(counts.duplicate)} ${counts.duplicate === 1 ? "was" : "were"} there already` : ""}.`
     )
   })
 ).pipe(
@@ -136,6 +161,15 @@ export const publish = Command.make(
     }
   ])
 )
+
+/** A topic whose payloads are texts that stay as they are. */
+const linesOf = (name: string): Topic.Topic<Line> => ({
+  name,
+  version: 1,
+  key: ({ key }) => key,
+  encode: ({ text }) => Effect.succeed(text),
+  decode: (body) => Effect.succeed({ text: bodyText(body), key: undefined, options: {} })
+})
 
 /** How to publish to a topic of each pattern, by the name in its meta key. */
 const layers = {

@@ -9,6 +9,7 @@ import { Inspector } from "waybill"
 import { age, print, table } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
 import { describe } from "./Target.ts"
+import { waitingOut } from "./Watching.ts"
 
 export const stats = Command.make(
   "stats",
@@ -31,20 +32,19 @@ export const stats = Command.make(
   Effect.fnUntraced(function* ({ interval, topic, watch }) {
     const { address, json } = yield* Server
     const inspector = yield* Inspector.Inspector
-    const look = Option.match(topic, {
-      onNone: () =>
-        inspector.topics.pipe(
-          Effect.flatMap(Effect.forEach(inspector.describe, { concurrency: 32 })),
-          Effect.mapError(toProblem)
-        ),
-      onSome: (name) => Effect.map(describe(name), (info) => [info])
-    })
-    if (!watch) return yield* Effect.flatMap(look, (infos) => print(json, infos, () => text(infos)))
+    const names = Option.match(topic, { onNone: () => inspector.topics, onSome: (name) => Effect.succeed([name]) })
+    const look = Effect.flatMap(names, Effect.forEach(inspector.describe, { concurrency: 32 }))
+    // One that is not there is said at once.
+    if (Option.isSome(topic)) yield* describe(topic.value)
+    if (!watch) {
+      const infos = yield* Effect.mapError(look, toProblem)
+      return yield* print(json, infos, () => text(infos))
+    }
 
     const terminal = yield* Terminal.Terminal
     const clears = !json && (yield* (yield* Stdio.Stdio).stdoutIsTerminal)
     let before: ReadonlyArray<Inspector.TopicInfo> = []
-    yield* look.pipe(
+    yield* waitingOut(look).pipe(
       Effect.tap((infos) =>
         Effect.gen(function* () {
           if (json) return yield* Console.log(JSON.stringify(infos))
@@ -93,7 +93,7 @@ const text = (
       ])
     }
   }
-  return table(["TOPIC", "GROUP", "LAG", "PENDING", "OLDEST", "WAITING", "DEAD", "CONSUMERS", "", ""], rows)
+  return table(["TOPIC", "GROUP", "LAG", "PENDING", "OLDEST", "WAITING", "DEAD", "CONSUMERS", "STATE", "TREND"], rows)
 }
 
 const trend = (change: number, seconds: number): string =>

@@ -7,16 +7,17 @@ import { Console, Effect, Option, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
 import { Inspector } from "waybill"
 import { NotThere } from "../Problem.ts"
-import { bodyText, instant, messageJson, safe } from "../Screen.ts"
+import { bodyShown, instant, messageJson, safe } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
 import { pages } from "./Pages.ts"
 import { describe, describeGroup, topic } from "./Target.ts"
+import { waitingOut } from "./Watching.ts"
 
 const show = (json: boolean) => (message: Inspector.StoredMessage | Inspector.PendingMessage) =>
   Console.log(
     json
       ? JSON.stringify(messageJson(message))
-      : `${instant(message.publishedAt)}  ${safe(message.id)}  ${safe(bodyText(message.body))}${
+      : `${instant(message.publishedAt)}  ${safe(message.id)}  ${bodyShown(message.body)}${
           "consumer" in message ? `  (with ${safe(message.consumer)})` : ""
         }`
   )
@@ -38,13 +39,13 @@ const following = (topic: string, start: Option.Option<string>) =>
     Effect.map(Inspector.Inspector, (inspector) =>
       Stream.paginate(start, (after) =>
         Effect.gen(function* () {
-          const page = yield* inspector.messages(topic, { after, limit: 200 })
+          const page = yield* waitingOut(inspector.messages(topic, { after, limit: 200 }))
           if (page.length === 0) yield* Effect.sleep("250 millis")
           return [page, Option.some(Option.orElse(Option.fromNullishOr(page.at(-1)?.position), () => after))] as const
         })
       )
     )
-  ).pipe(Stream.mapError(toProblem))
+  )
 
 const tailTopic = Effect.fnUntraced(function* (topic: string, lines: number, follow: boolean) {
   const { json } = yield* Server
@@ -105,6 +106,10 @@ export const tail = Command.make(
       Flag.withAlias("n"),
       Flag.withDescription(
         "Begin with so many of the newest messages, 10 by default. With --group: at most so many of the oldest, then end"
+      ),
+      Flag.filter(
+        (lines) => lines >= 0,
+        () => "not less than 0"
       ),
       Flag.optional
     ),

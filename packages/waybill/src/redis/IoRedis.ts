@@ -205,9 +205,9 @@ const unreachable = (reason: Reason, address: string, waited: Duration.Duration)
     : new Disconnected({
         ambiguous: false,
         cause: new Error(
-          `no connection to Redis at ${address} within ${Duration.format(waited)}: ${
+          `no connection to Redis at ${address} within ${Duration.format(waited)} (startTimeout): ${
             reason.cause instanceof Error ? reason.cause.message : String(reason.cause)
-          }. Start a server there, correct host and port, or let startTimeout be longer`
+          }. Start a server there, or correct host and port`
         )
       })
 

@@ -28,6 +28,7 @@ export const deadLetterOf = (
     return index === undefined ? undefined : fields[index]
   }
   const payload = bytes[message.get("payload") ?? -1]
+  const loose = payload === undefined ? Array.from(message, ([name, i]) => [name, bodyOf(bytes[i]!)] as const) : []
   return {
     entry,
     topic,
@@ -41,6 +42,7 @@ export const deadLetterOf = (
     reason: head.get("reason") ?? "",
     cause: head.get("cause") ?? "",
     attempts: Number(head.get("attempts")) || 0,
-    diedAt: millisOf(entry)
+    diedAt: millisOf(entry),
+    ...(loose.length > 0 ? { fields: loose } : {})
   }
 }
