@@ -5,7 +5,7 @@
  * |---|---|---|
  * | commands, rooms, mentions, records | streams | stored, in order, and applied in one step |
  * | news and typing | pub/sub | only wakes; what is lost is found again by looking |
- * | presence | keyspace | a sign of life that expires by itself |
+ * | presence | keyspace, read as a log | a sign of life that expires by itself |
  */
 import { Layer, type Redacted } from "effect"
 import { RateLimiter } from "effect/persistence"
@@ -42,7 +42,7 @@ interface Patterns<E, R> {
     R
   >
   readonly pubsub: Layer.Layer<Transport.Transport | Transport.AtMostOnce, E, R>
-  readonly keyspace: Layer.Layer<Transport.Transport | Transport.AtLeastOnce, E, R>
+  readonly keyspace: Layer.Layer<Transport.Transport | Inspector.Inspector, E, R>
   readonly limits: Layer.Layer<RateLimiter.RateLimiterStore, E, R>
 }
 
@@ -71,6 +71,6 @@ export const layerRedis = (url: Redacted.Redacted, prefix: string) =>
   domain({
     streams: RedisStreams.layer({ prefix, ...streams }),
     pubsub: RedisPubSub.layer({ prefix }),
-    keyspace: RedisKeyspace.layer({ prefix, ttl: ttlMillis, notifications: "enable" }),
+    keyspace: RedisKeyspace.layer({ prefix, ttl: ttlMillis }),
     limits: RateLimiter.layerStoreRedis({ prefix: `${prefix}:limits:` }).pipe(Layer.provide(IoRedis.layerEffectRedis()))
   }).pipe(Layer.provide(IoRedis.layer({ url, connectionName: "chat" })))

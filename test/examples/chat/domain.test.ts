@@ -2,19 +2,21 @@
  * Each operation of the chat, in memory. The clock is the test's: a heartbeat a minute and five minutes of silence take none.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Fiber, Latch, Layer, Ref, type Scope, Stream } from "effect"
+import { Context, Effect, Fiber, Latch, Layer, Option, Ref, type Result, type Scope, Stream } from "effect"
 import { RpcTest } from "effect/rpc"
 import { TestClock } from "effect/testing"
 import { DeadLetters, Producer } from "waybill"
-import { MemoryKeyspace } from "waybill/memory"
+import { MemoryKeyspace, MemoryPubSub } from "waybill/memory"
+import { atOnce } from "../../../examples/chat/src/Allowance.ts"
 import { ChatRooms } from "../../../examples/chat/src/ChatRooms.ts"
 import * as Handlers from "../../../examples/chat/src/Handlers.ts"
 import * as Layers from "../../../examples/chat/src/Layers.ts"
 import { Live } from "../../../examples/chat/src/Live.ts"
 import { Mentions, namesIn } from "../../../examples/chat/src/Mention.ts"
+import { News } from "../../../examples/chat/src/News.ts"
 import { AddressUnknown, Notifications, PostOfficeBusy } from "../../../examples/chat/src/Notifications.ts"
 import { Presence, Signs, ttlMillis } from "../../../examples/chat/src/Presence.ts"
-import { Chat, type Event, limits, type Message } from "../../../examples/chat/src/Protocol.ts"
+import { Chat, type Event, limits, type Message, TooManyRequests } from "../../../examples/chat/src/Protocol.ts"
 import { quiet, until } from "../../core/Running.ts"
 
 const silent = Layer.succeed(Notifications, Notifications.of({ notify: () => Effect.void }))
@@ -332,20 +334,49 @@ describe("the chat client", () => {
         const first = yield* server
         const changes: Array<unknown> = []
         yield* first.hear((change) => changes.push(change))
-        yield* first.enter("ada", "tab")
+        const sign = yield* first.enter("ada", "tab")
         // Of a server that was killed, nothing more is heard.
         yield* Producer.publish(Signs, { _tag: "Here", user: "bob", tab: "tab", connection: "of a dead server" })
+        yield* News.use(({ tell }) => tell([{ _tag: "Presence" }]))
         yield* until("bob is there", () => first.isOnline("bob"))
-        yield* TestClock.adjust("4 minutes")
+        yield* until("ada is there", () => first.isOnline("ada"))
+        for (let minute = 0; minute < 4; minute++) yield* Effect.andThen(TestClock.adjust("1 minute"), sign)
         const late = yield* server
-        yield* until("the late one knows both", () => late.isOnline("bob") && late.isOnline("ada"))
+        assert.deepStrictEqual([late.isOnline("bob"), late.isOnline("ada")], [true, true])
         yield* TestClock.adjust(ttlMillis - 240_000 - 1000)
         assert.isTrue(first.isOnline("bob"))
         yield* TestClock.adjust("2 seconds")
         assert.deepStrictEqual([first.isOnline("bob"), late.isOnline("bob")], [false, false])
         assert.deepStrictEqual([first.isOnline("ada"), late.isOnline("ada")], [true, true])
         assert.deepInclude(changes, { _tag: "Offline", user: "bob", reason: "timed-out" })
-      }).pipe(Effect.provide(MemoryKeyspace.layer({ ttl: ttlMillis })))
+      }).pipe(
+        Effect.provide([MemoryKeyspace.layer({ ttl: ttlMillis }), Layer.provide(News.layer, MemoryPubSub.layer())])
+      )
+  )
+
+  it_(
+    "presence: who acknowledges nothing for 300 s has timed out though its connection is open, and is back when it reads on",
+    Effect.gen(function* () {
+      const live = yield* Live
+      const ada = yield* watch("ada")
+      const gate = Latch.makeUnsafe()
+      const seen: Array<Event> = []
+      yield* live.connect({ user: "bob", tab: "tab", positions: {} }).pipe(
+        Stream.runForEach((event) => Effect.andThen(gate.await, () => Effect.sync(() => seen.push(event)))),
+        Effect.forkScoped({ startImmediately: true })
+      )
+      yield* until("bob is there", () => ada.tags().includes("Online"))
+      for (let minute = 0; minute < 4; minute++) yield* TestClock.adjust("1 minute")
+      assert.notInclude(ada.tags(), "Offline")
+      for (let second = 0; second < 61; second++) yield* TestClock.adjust("1 second")
+      yield* until("bob is gone", () => ada.tags().includes("Offline"))
+      assert.deepInclude(ada.events, { _tag: "Offline", user: "bob", reason: "timed-out" })
+      yield* gate.open
+      yield* until("bob reads", () => seen.length > 0)
+      for (let second = 0; second < 10; second++) yield* TestClock.adjust("1 second")
+      yield* until("bob is back", () => ada.tags().filter((tag) => tag === "Online").length === 2)
+      assert.isTrue((yield* Presence).isOnline("ada"))
+    })
   )
 
   it_(
@@ -379,12 +410,113 @@ describe("too much, too bad", () => {
       const refused = results.flatMap((result) => (result._tag === "Failure" ? [result.failure] : []))
       assert.strictEqual(refused.length, 11)
       const [first] = refused
-      assert(first?._tag === "TooManyMessages")
+      assert(first?._tag === "TooManyRequests")
       assert.isAbove(first.retryAfterMillis, 0)
       yield* ask.joinRoom({ room: "tea", user: "bob" })
       yield* TestClock.adjust(first.retryAfterMillis)
       yield* send(100)
     }).pipe(Effect.provide(Layers.layerMemory.pipe(Layer.provide(silent))))
+  )
+
+  it_(
+    "reads, markers and connections are counted each by itself, and a user is told when to go on",
+    Effect.gen(function* () {
+      const ask = yield* RpcTest.makeClient(Chat).pipe(Effect.provide(Handlers.layer))
+      yield* ask.createRoom({ room: "tea", user: "ada", id: "1" })
+      yield* ask.sendMessage({ room: "tea", user: "ada", id: "2", text: "hello" })
+      const [message] = yield* ask.getRoomHistory({ room: "tea", user: "ada" })
+      const position = message!.position
+      /** How often it may be done before it is too much, and in how many milliseconds it may be done again. */
+      const allowed = Effect.fnUntraced(function* <E extends { readonly _tag: string }>(
+        call: Effect.Effect<unknown, E | TooManyRequests>
+      ) {
+        for (let times = 0; times < 200; times++) {
+          const result = yield* Effect.result(call)
+          if (result._tag === "Success") continue
+          const error: unknown = result.failure
+          assert.instanceOf(error, TooManyRequests)
+          return [times, error.retryAfterMillis]
+        }
+        return assert.fail("nobody counts")
+      })
+      // One read has been done above.
+      assert.deepStrictEqual(yield* allowed(ask.getRoomHistory({ room: "tea", user: "ada" })), [99, 100])
+      for (const call of [
+        ask.listRooms({ user: "ada" }),
+        ask.getMembers({ room: "tea", user: "ada" }),
+        ask.getSentMessages({ user: "ada" })
+      ]) {
+        assert.deepStrictEqual(yield* allowed(call), [0, 100])
+      }
+      const connect = Stream.runHead(ask.connect({ user: "ada", tab: "tab", positions: {} }))
+      assert.deepStrictEqual(yield* allowed(connect), [30, 1000])
+      assert.deepStrictEqual(yield* allowed(ask.markRead({ room: "tea", user: "ada", position })), [100, 100])
+      // Two of the thirty have been used above.
+      const send = ask.sendMessage({ room: "tea", user: "ada", id: "2", text: "hello" })
+      assert.strictEqual((yield* allowed(send))[0], 28)
+      yield* ask.listRooms({ user: "bob" })
+      yield* TestClock.adjust(100)
+      yield* ask.listRooms({ user: "ada" })
+    }).pipe(Effect.provide(Layers.layerMemory.pipe(Layer.provide(silent))))
+  )
+
+  it_(
+    "one connection has so much under way, and what is more is refused at once",
+    Effect.gen(function* () {
+      const ask = yield* RpcTest.makeClient(Chat).pipe(Effect.provide(Handlers.layer))
+      const refused = (result: Result.Result<unknown, { readonly _tag: string }>) =>
+        result._tag === "Failure" && result.failure._tag === "TooManyRequests"
+      // None of them is answered before all are there: who carries commands out has its turn after who asks.
+      const joins = yield* Effect.forEach(
+        Array.from({ length: atOnce + 5 }, (_, i) => `user-${i}`),
+        (user) => Effect.result(ask.joinRoom({ room: "tea", user })),
+        { concurrency: "unbounded" }
+      )
+      assert.strictEqual(joins.filter(refused).length, 5)
+      const connect = (tab: string) => Stream.runHead(ask.connect({ user: tab, tab, positions: {} }))
+      const open = yield* Effect.forEach(["one", "two", "three", "four"], (tab) =>
+        ask.connect({ user: tab, tab, positions: {} }).pipe(Stream.runDrain, Effect.forkScoped)
+      )
+      yield* quiet()
+      assert.isTrue(refused(yield* Effect.result(connect("five"))))
+      assert.isTrue(refused(yield* Effect.result(ask.listRooms({ user: "five" }))))
+      yield* Fiber.interrupt(open[0]!)
+      yield* quiet()
+      yield* ask.listRooms({ user: "five" })
+      assert.isTrue(Option.isSome(yield* connect("five")))
+    }).pipe(Effect.provide(Layers.layerMemory.pipe(Layer.provide(silent))))
+  )
+
+  it_(
+    "what one connection is handed at a time is bounded over all its rooms, and nothing is left out for it",
+    Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      const live = yield* Live
+      const names = Array.from({ length: 120 }, (_, i) => `room-${i}`)
+      for (const room of names) {
+        yield* rooms.createRoom(room, "ada", room)
+        yield* rooms.joinRoom(room, "bob")
+      }
+      const few = names.slice(0, 6)
+      for (const room of few) yield* say(room, "ada", ...numbered(50).map((text) => `@bob ${text}`))
+      const chunks: Array<ReadonlyArray<Event>> = []
+      const bob = yield* live.connect({ user: "bob", tab: "tab", positions: {} }).pipe(
+        Stream.runForEachArray((events) => Effect.sync(() => chunks.push(events))),
+        Effect.forkScoped({ startImmediately: true })
+      )
+      const posted = () => chunks.flat().flatMap((event) => (event._tag === "Posted" ? [event] : []))
+      yield* until("bob has all", () => posted().length === 300)
+      yield* Fiber.interrupt(bob)
+      assert.isAtMost(Math.max(...chunks.map(({ length }) => length)), 101)
+      assert.strictEqual(chunks.flat().filter(({ _tag }) => _tag === "Entered").length, names.length)
+      assert.strictEqual(chunks.flat().filter(({ _tag }) => _tag === "Mentioned").length, 300)
+      for (const name of few) {
+        assert.deepStrictEqual(
+          posted().flatMap(({ message, room }) => (room === name ? [message.text] : [])),
+          numbered(50).map((text) => `@bob ${text}`)
+        )
+      }
+    })
   )
 
   it_(

@@ -1,6 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
-import { Effect, Exit, Fiber, Stream } from "effect"
+import { Effect, Exit, Fiber, Layer, Stream } from "effect"
+import { Inspector } from "waybill"
+import { IoRedis, RedisKeyspace } from "waybill/redis"
+import { Signs } from "../../../examples/chat/src/Presence.ts"
 import { client, start } from "./ServerProcess.ts"
 
 const get = (port: number, path: string, headers: Record<string, string> = {}) =>
@@ -21,7 +24,7 @@ describe("pnpm example chat", { timeout: 120_000 }, () => {
       const chat = yield* client(() => server.port)
       yield* chat.createRoom({ room: "tea", user: "ada", id: "1" })
       yield* chat.sendMessage({ room: "tea", user: "ada", id: "2", text: "hello" })
-      const history = yield* chat.getRoomHistory({ room: "tea" })
+      const history = yield* chat.getRoomHistory({ room: "tea", user: "ada" })
       assert.deepStrictEqual(
         history.map(({ text }) => text),
         ["hello"]
@@ -79,7 +82,7 @@ describe("pnpm example chat", { timeout: 120_000 }, () => {
           })
       )
       const chat = yield* client(() => server.port)
-      assert.deepStrictEqual(yield* chat.listRooms(), [])
+      assert.deepStrictEqual(yield* chat.listRooms({ user: "ada" }), [])
       const bad = yield* Effect.exit(chat.createRoom({ room: "Not A Room", user: "ada", id: "1" }))
       assert.isTrue(Exit.isFailure(bad))
       yield* chat.createRoom({ room: "tea", user: "ada", id: "1" })
@@ -115,6 +118,12 @@ describe("pnpm example chat", { timeout: 120_000 }, () => {
       assert.strictEqual(last._tag, "Some")
       yield* Effect.forEach([first, second], (server) => server.kill("SIGTERM"))
       assert.deepStrictEqual(yield* Effect.all([first.ended, second.ended]), [130, 130])
+      // However many processes there were, nothing of any of them stays behind.
+      const { groups, published } = yield* Inspector.Inspector.use(({ describe }) => describe(Signs.name)).pipe(
+        Effect.provide(RedisKeyspace.layer({ prefix: "chat" }).pipe(Layer.provide(IoRedis.layer({ url: redis.url }))))
+      )
+      assert.isAtLeast(published ?? 0, 2)
+      assert.deepStrictEqual(groups, [])
     })
   )
 })

@@ -88,7 +88,7 @@ describe("pnpm example chat client", () => {
         yield* ada.type("The last word")
         yield* ada.close
         assert.strictEqual(yield* ada.ended, 0)
-        const history = yield* chat.getRoomHistory({ room: "machines" })
+        const history = yield* chat.getRoomHistory({ room: "machines", user: "ada" })
         assert.deepStrictEqual(
           history.map(({ text, user }) => [user, text]),
           [["ada", "The last word"]]
