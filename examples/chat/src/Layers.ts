@@ -25,9 +25,10 @@ const maxLength = 100_000
 const streams = {
   retention: { maxLength },
   deduplicationWindow: Command.remembered,
-  // Nothing comes again from the dead letters once its id is forgotten.
-  deadLetters: { maxAge: "1 day" },
-  marker: Command.remembered
+  // As long as the id of a command is known, so that a client who asks again finds either its outcome or its remains.
+  deadLetters: { maxAge: Command.remembered },
+  // What comes back from there at the last moment, and is then tried for as long as it may be, is still not applied twice.
+  marker: "2 days"
 } as const
 
 interface Patterns<E, R> {
@@ -46,7 +47,8 @@ interface Patterns<E, R> {
   readonly limits: Layer.Layer<RateLimiter.RateLimiterStore, E, R>
 }
 
-const domain = <E, R>({ keyspace, limits, pubsub, streams }: Patterns<E, R>) =>
+/** The chat, over these patterns. */
+export const domain = <E, R>({ keyspace, limits, pubsub, streams }: Patterns<E, R>) =>
   Live.layer.pipe(
     Layer.merge(Command.layer),
     Layer.merge(Notifications.layer),
@@ -58,13 +60,15 @@ const domain = <E, R>({ keyspace, limits, pubsub, streams }: Patterns<E, R>) =>
     Layer.provideMerge(Layer.provide(RateLimiter.layer, limits))
   )
 
-/** Everything in this process: what was said ends with it. */
-export const layerMemory = domain({
+export const memory = {
   streams: MemoryStreams.layer(streams),
   pubsub: MemoryPubSub.layer(),
   keyspace: MemoryKeyspace.layer({ ttl: ttlMillis }),
   limits: RateLimiter.layerStoreMemory
-})
+}
+
+/** Everything in this process: what was said ends with it. */
+export const layerMemory = domain(memory)
 
 /** On Redis, with everyone who uses the same `prefix` there. */
 export const layerRedis = (url: Redacted.Redacted, prefix: string) =>

@@ -162,6 +162,16 @@ export const Event = Schema.Union([
 ])
 export type Event = typeof Event.Type
 
+/**
+ * What was asked under this id was given up, and under this id it will not be asked for again. What is still wanted is asked
+ * for under a new id.
+ */
+export class GivenUp extends Schema.TaggedError<GivenUp>()("GivenUp", { id: ClientId }) {
+  override get message(): string {
+    return "the chat has failed at this, and has given it up"
+  }
+}
+
 /** Stands before every procedure: a user may do so much at once, and a connection ask for so much at a time. */
 export class Allowance extends RpcMiddleware.Service<Allowance>()("chat/Allowance", {
   error: Schema.Union([TooManyRequests, Unavailable])
@@ -172,7 +182,7 @@ export class Chat extends RpcGroup.make(
   /** Makes a room and lets its maker in. Done again under the same id it succeeds again. */
   Rpc.make("createRoom", {
     payload: { room: Room, user: User, id: ClientId },
-    error: Schema.Union([RoomExists, TooManyRooms, Unavailable])
+    error: Schema.Union([RoomExists, TooManyRooms, GivenUp, Unavailable])
   }),
   /** All rooms, in the order of the alphabet. */
   Rpc.make("listRooms", { payload: { user: User }, success: Schema.Array(Room), error: Unavailable }),
@@ -198,7 +208,7 @@ export class Chat extends RpcGroup.make(
    */
   Rpc.make("sendMessage", {
     payload: { room: Room, user: User, id: ClientId, text: Text },
-    error: Schema.Union([RoomNotFound, NotAMember, Unavailable])
+    error: Schema.Union([RoomNotFound, NotAMember, GivenUp, Unavailable])
   }),
   /**
    * The newest messages, or the newest ones before a position; oldest first. 50 unless `limit` says otherwise. Fewer than

@@ -17,6 +17,8 @@ export interface Outgoing {
   readonly id: typeof ClientId.Type
   readonly room: string
   readonly text: string
+  /** The server has said that it is in the room. */
+  readonly stored: boolean
   /** Why the server refused it for good. */
   readonly refused: string | undefined
 }
@@ -208,14 +210,18 @@ export const make = Effect.fn("Session.make")(function* (options: {
 
   const deliver = (one: Outgoing): Effect.Effect<void> => {
     const { id, room, text } = one
-    return Effect.catch(chat.sendMessage({ id, room, text, user }), (error) => {
+    const become = (change: Partial<Outgoing>) =>
+      update((state) => ({
+        ...state,
+        outgoing: state.outgoing.map((other) => (other.id === id ? { ...one, ...change } : other))
+      }))
+    const sent = Effect.andThen(chat.sendMessage({ id, room, text, user }), become({ stored: true }))
+    return Effect.catch(sent, (error) => {
       switch (error._tag) {
         case "RoomNotFound":
         case "NotAMember":
-          return update((state) => ({
-            ...state,
-            outgoing: state.outgoing.map((other) => (other.id === id ? { ...one, refused: error.message } : other))
-          }))
+        case "GivenUp":
+          return become({ refused: error.message })
         case "TooManyRequests":
           return Effect.delay(deliver(one), error.retryAfterMillis)
         default:
@@ -237,7 +243,7 @@ export const make = Effect.fn("Session.make")(function* (options: {
     state,
     /** Returns at once; the text is in `outgoing` until it comes back from the room. It has to be one, by `Text`. */
     send: Effect.fnUntraced(function* (room: string, text: string) {
-      const one: Outgoing = { id: SecureRandom.uuidV4Unsafe(), room, text, refused: undefined }
+      const one: Outgoing = { id: SecureRandom.uuidV4Unsafe(), room, text, stored: false, refused: undefined }
       yield* update((state) => ({ ...state, outgoing: [...state.outgoing, one] }))
       yield* Queue.offer(waiting, one)
     }),

@@ -2,13 +2,14 @@
  * Each operation of the chat, in memory. The clock is the test's: a heartbeat a minute and five minutes of silence take none.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Fiber, Latch, Layer, Option, Ref, type Result, type Scope, Stream } from "effect"
+import { Context, Effect, Fiber, Latch, Layer, Logger, Option, Ref, type Result, type Scope, Stream } from "effect"
 import { RpcTest } from "effect/rpc"
 import { TestClock } from "effect/testing"
-import { DeadLetters, Producer } from "waybill"
+import { DeadLetters, Producer, Records, Transport } from "waybill"
 import { MemoryKeyspace, MemoryPubSub } from "waybill/memory"
 import { atOnce } from "../../../examples/chat/src/Allowance.ts"
 import { ChatRooms } from "../../../examples/chat/src/ChatRooms.ts"
+import { Commands, group } from "../../../examples/chat/src/Command.ts"
 import * as Handlers from "../../../examples/chat/src/Handlers.ts"
 import * as Layers from "../../../examples/chat/src/Layers.ts"
 import { Live } from "../../../examples/chat/src/Live.ts"
@@ -16,16 +17,42 @@ import { Mentions, namesIn } from "../../../examples/chat/src/Mention.ts"
 import { News } from "../../../examples/chat/src/News.ts"
 import { AddressUnknown, Notifications, PostOfficeBusy } from "../../../examples/chat/src/Notifications.ts"
 import { Presence, Signs, ttlMillis } from "../../../examples/chat/src/Presence.ts"
-import { Chat, type Event, limits, type Message, TooManyRequests } from "../../../examples/chat/src/Protocol.ts"
+import {
+  Chat,
+  type Event,
+  GivenUp,
+  limits,
+  type Message,
+  TooManyRequests
+} from "../../../examples/chat/src/Protocol.ts"
+import * as Record from "../../../examples/chat/src/Records.ts"
 import { quiet, until } from "../../core/Running.ts"
 
 const silent = Layer.succeed(Notifications, Notifications.of({ notify: () => Effect.void }))
 
 const chat = (notifications = silent) => Layers.layerMemory.pipe(Layer.provide(notifications))
 
+type Read = Context.Service.Shape<typeof Records.Records>["read"]
+
+/** A chat that does something else when it reads its records. */
+const reading = (change: (read: Read) => Read) =>
+  Layers.domain({
+    ...Layers.memory,
+    streams: Layer.effectContext(
+      Effect.map(Layer.build(Layers.memory.streams), (context) =>
+        Context.add(context, Records.Records, { read: change(Context.get(context, Records.Records).read) })
+      )
+    )
+  }).pipe(Layer.provide(silent))
+
+const refused = new Transport.TransportError({
+  operation: "inspect",
+  reason: new Transport.Refused({ code: "LOADING", detail: "the test says so" })
+})
+
 const it_ = <A, E>(
   name: string,
-  test: Effect.Effect<A, E, ChatRooms | Live | Presence | Scope.Scope>,
+  test: Effect.Effect<A, E, ChatRooms | Live | News | Presence | Records.Records | Scope.Scope>,
   notifications = silent
 ) => it.effect(name, () => Effect.provide(test, chat(notifications)))
 
@@ -128,6 +155,100 @@ describe("the chat server", () => {
       const texts = (yield* rooms.getRoomHistory("tea")).map(({ text }) => text)
       assert.deepStrictEqual(texts, ["hello"])
       assert.strictEqual((yield* rooms.getSentMessages("ada")).length, 1)
+    })
+  )
+
+  it.effect("sendMessage: a command that died for want of the store is done when it is asked for again, once", () => {
+    let down = false
+    return Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      yield* rooms.createRoom("tea", "ada", "1")
+      const send = rooms.sendMessage({ room: "tea", user: "ada", id: "same", text: "hello" })
+      down = true
+      assert.strictEqual((yield* Effect.flip(send))._tag, "Unavailable")
+      for (let second = 0; second < 40; second++) yield* TestClock.adjust("1 second")
+      const dead = DeadLetters.stream(Commands, group)
+      assert.deepStrictEqual(
+        (yield* Stream.runCollect(dead)).map(({ reason }) => reason),
+        ["TransportError"]
+      )
+      assert.strictEqual((yield* Effect.flip(send))._tag, "Unavailable")
+      down = false
+      yield* Effect.all([send, send, send], { concurrency: "unbounded" })
+      yield* send
+      assert.deepStrictEqual(
+        (yield* rooms.getRoomHistory("tea")).map(({ text }) => text),
+        ["hello"]
+      )
+      assert.strictEqual((yield* rooms.getSentMessages("ada")).length, 1)
+      assert.strictEqual(yield* Stream.runCount(dead), 0)
+    }).pipe(
+      Effect.provide(reading((read) => (topic, query) => (down ? Effect.fail(refused) : read(topic, query)))),
+      Effect.provide(Logger.layer([]))
+    )
+  })
+
+  it.effect("sendMessage: a command that died of itself is given up under its id, and done under another", () => {
+    let broken = false
+    return Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      yield* rooms.createRoom("tea", "ada", "1")
+      const send = (id: string) => rooms.sendMessage({ room: "tea", user: "ada", id, text: "hello" })
+      broken = true
+      const first = yield* Effect.forkScoped(Effect.flip(send("one")))
+      for (let second = 0; second < 11; second++) yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* Fiber.join(first))._tag, "Unavailable")
+      broken = false
+      assert.deepStrictEqual(yield* Effect.flip(send("one")), new GivenUp({ id: "one" }))
+      assert.deepStrictEqual(yield* Effect.flip(send("one")), new GivenUp({ id: "one" }))
+      yield* send("two")
+      assert.deepStrictEqual(
+        (yield* rooms.getRoomHistory("tea")).map(({ id }) => id),
+        ["two"]
+      )
+      assert.strictEqual((yield* Stream.runCollect(DeadLetters.stream(Commands, group))).length, 1)
+    }).pipe(
+      Effect.provide(
+        reading((read) => (topic, query) => {
+          // The members are read by who carries a command out, and not by who asks for it.
+          return broken && query.key.startsWith("members/") ? Effect.die("a bug") : read(topic, query)
+        })
+      ),
+      Effect.provide(Logger.layer([]))
+    )
+  })
+
+  it_(
+    "the outcome of what nobody can ask for again is kept for a minute, that of a message for a day",
+    Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      const news = yield* News
+      const { read } = yield* Records.Records
+      const commands: Array<string> = []
+      yield* news.hear((fact) => {
+        if (fact._tag === "Settled") commands.push(fact.command)
+      })
+      yield* rooms.createRoom("tea", "ada", "1")
+      const send = rooms.sendMessage({ room: "tea", user: "ada", id: "1", text: "hello" })
+      yield* send
+      const [message] = yield* rooms.getRoomHistory("tea")
+      yield* rooms.joinRoom("tea", "bob")
+      yield* rooms.markRead("tea", "bob", message!.position)
+      yield* rooms.leaveRoom("tea", "bob")
+      const answers = Effect.map(
+        Effect.forEach(commands, (command) => read(Commands, Record.answer(command).value)),
+        (all) => all.filter((answer) => answer !== undefined).length
+      )
+      // The maker joins, too.
+      yield* until("all are heard of", () => commands.length === 6)
+      assert.strictEqual(yield* answers, 6)
+      yield* TestClock.adjust("61 seconds")
+      assert.strictEqual(yield* answers, 2)
+      yield* TestClock.adjust("23 hours")
+      yield* send
+      assert.strictEqual((yield* rooms.getRoomHistory("tea")).length, 1)
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual(yield* answers, 0)
     })
   )
 

@@ -59,7 +59,7 @@ describe("what a session makes of events", () => {
   })
 
   it("forgets an outgoing message when it comes back, and only its own", () => {
-    const outgoing = [{ id: "m-1", room: "engines", text: "number 1", refused: undefined }]
+    const outgoing = [{ id: "m-1", room: "engines", text: "number 1", stored: false, refused: undefined }]
     const before = { ...after(entered(0, null)), outgoing }
     assert.deepStrictEqual(Session.next(before, posted(1, "alan")).outgoing, outgoing)
     assert.deepStrictEqual(Session.next(before, posted(1, "ada")).outgoing, [])

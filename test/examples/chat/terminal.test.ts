@@ -100,6 +100,26 @@ describe("pnpm example chat client", () => {
   )
 
   it.live(
+    "ends although nobody confirms what was written last, and says so",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* start({})
+        const chat = yield* client(() => server.port)
+        yield* chat.createRoom({ room: "engines", user: "alan", id: "1" })
+        const ada = yield* terminal(server.port, "--user", "ada", "--room", "engines")
+        yield* ada.shows("* you are in engines")
+        yield* server.kill("SIGKILL")
+        yield* ada.shows("* lost")
+        yield* ada.type("Is anybody there?")
+        yield* ada.close
+        assert.strictEqual(yield* ada.ended, 1)
+        assert.include(ada.screen(), "* nobody has confirmed to engines: Is anybody there?")
+        assert.include(ada.screen(), "What you wrote last may not have arrived")
+      }),
+    60_000
+  )
+
+  it.live(
     "refuses a name that is none",
     () =>
       Effect.gen(function* () {
