@@ -54,8 +54,16 @@ export const Text = Schema.String.check(
 /** An id that the client makes up: one for each message and each tab, such as a UUID. */
 export const ClientId = Schema.String.check(Schema.isPattern(new RegExp(`^[A-Za-z0-9_-]{1,${limits.id}}$`)))
 
-/** A place in a room. Only the server compares them: a client keeps the one of the last message that it has seen. */
-export const Position = Schema.String.check(Schema.isPattern(/^\d{1,20}(-\d{1,20})?$/))
+/**
+ * A place in a room: one or two numbers of 64 bits. Only the server compares them: a client keeps the one of the last message
+ * that it has seen.
+ */
+export const Position = Schema.String.check(
+  Schema.isPattern(/^\d{1,20}(-\d{1,20})?$/).abort(),
+  Schema.makeFilter((position) => position.split("-").every((number) => BigInt(number) < 2n ** 64n), {
+    message: "a position is made of numbers below 2^64"
+  })
+)
 
 export const Message = Schema.Struct({
   /** Where it stands in the room, and what paging and reconnecting name. */

@@ -165,6 +165,30 @@ describe("a socket of the chat", { timeout: 60_000 }, () => {
     }).pipe(Effect.provide(Logger.layer([])))
   )
 
+  it.live("a position that is none is refused, and the chat goes on", () =>
+    Effect.gen(function* () {
+      const { rooms, url } = yield* server
+      yield* rooms.createRoom("tea", "ada", "1")
+      yield* rooms.sendMessage({ room: "tea", user: "ada", id: "1", text: "hello" })
+      const ada = yield* dial(url)
+      const last = "18446744073709551615"
+      for (const position of ["", "x", "-1", "1-", "1-2-3", "18446744073709551616", `0-${last}0`, "1e3"]) {
+        const call = { room: "tea", user: "ada" }
+        yield* ada.ask(`before ${position}`, "getRoomHistory", { ...call, before: position })
+        yield* ada.ask(`read ${position}`, "markRead", { ...call, position })
+        yield* ada.ask(`connect ${position}`, "connect", { user: "ada", tab: "tab", positions: { tea: position } })
+        for (const asked of ["before", "read", "connect"]) {
+          assert.include(yield* ada.answer(`${asked} ${position}`), `"_tag":"Failure"`)
+        }
+      }
+      for (const position of ["0", "0-0", last, `${last}-${last}`]) {
+        yield* ada.ask(`mark ${position}`, "markRead", { room: "tea", user: "ada", position })
+        assert.include(yield* ada.answer(`mark ${position}`), `"_tag":"Success"`)
+      }
+      assert.deepInclude(yield* rooms.membership("tea", "ada"), { unread: 0, read: "0" })
+    }).pipe(Effect.provide(Logger.layer([])))
+  )
+
   it.live("an upgrade from another page is refused", () =>
     Effect.gen(function* () {
       const { url } = yield* server
