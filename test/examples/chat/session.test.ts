@@ -65,6 +65,12 @@ describe("what a session makes of events", () => {
     assert.deepStrictEqual(Session.next(before, posted(1, "ada")).outgoing, [])
   })
 
+  it("who has said something types no more", () => {
+    const typing: Event = { _tag: "Typing", room: "engines", user: "alan" }
+    assert.deepStrictEqual(after(entered(0, null), typing).rooms.get("engines")?.typing, ["alan"])
+    assert.deepStrictEqual(after(entered(0, null), typing, posted(1)).rooms.get("engines")?.typing, [])
+  })
+
   it("a room that is not heard of after a reconnect is stale, one that is keeps its messages", () => {
     const events = [entered(0, null), posted(1)]
     const welcome: Event = { _tag: "Welcome", user: "ada", online: ["ada"] }

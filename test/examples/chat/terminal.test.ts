@@ -42,7 +42,7 @@ const terminal = Effect.fnUntraced(function* (port: number, ...args: ReadonlyArr
         }
         changed.add(look)
         look()
-      }).pipe(Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(`no "${text}" in ${screen}`) }))
+      }).pipe(Effect.timeoutOrElse({ duration: "40 seconds", orElse: () => Effect.die(`no "${text}" in ${screen}`) }))
   }
 })
 
@@ -96,7 +96,7 @@ describe("pnpm example chat client", () => {
         // oxlint-disable-next-line no-control-regex -- these are what is looked for
         assert.notMatch(ada.screen(), /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202e]/)
       }),
-    60_000
+    120_000
   )
 
   it.live(
@@ -116,7 +116,7 @@ describe("pnpm example chat client", () => {
         assert.include(ada.screen(), "* nobody has confirmed to engines: Is anybody there?")
         assert.include(ada.screen(), "What you wrote last may not have arrived")
       }),
-    60_000
+    120_000
   )
 
   it.live(
@@ -127,6 +127,6 @@ describe("pnpm example chat client", () => {
         assert.notStrictEqual(yield* ada.ended, 0)
         assert.include(ada.screen(), "the name of a user has 1 to 32")
       }),
-    60_000
+    120_000
   )
 })
