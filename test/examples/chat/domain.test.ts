@@ -121,6 +121,9 @@ describe("the chat server", () => {
       assert.deepStrictEqual(yield* rooms.getMembers("tea"), ["ada"])
       yield* rooms.createRoom("tea", "ada", "1")
       assert.strictEqual((yield* Effect.flip(rooms.createRoom("tea", "ada", "2")))._tag, "RoomExists")
+      // An id is one of a room: used again for another, it is another.
+      yield* rooms.createRoom("coffee", "ada", "1")
+      assert.deepStrictEqual(yield* rooms.getMembers("coffee"), ["ada"])
     })
   )
 
