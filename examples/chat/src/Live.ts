@@ -71,8 +71,8 @@ export class Live extends Context.Service<
   )
 }
 
-/** Nobody tells it: how long news may be late that were lost. */
-const lookAgain = "5 seconds"
+/** How long news may be late that were lost, whatever else there is news of meanwhile. */
+const lookAgainMillis = 5000
 
 /** How many messages of a room are kept for those who follow it closely. */
 const tailLength = 500
@@ -174,6 +174,8 @@ class Connection {
   readonly #presences = new Map<string, "left" | "timed-out">()
   readonly #typing = new Map<string, Event>()
   #left = false
+  /** When it has last looked at everything. */
+  #looked = 0
   readonly #woken = Latch.makeUnsafe()
 
   constructor(options: {
@@ -236,14 +238,19 @@ class Connection {
     return Effect.gen({ self: this }, function* () {
       const since = yield* Clock.currentTimeMillis
       while (!this.#left) {
+        const now = yield* Clock.currentTimeMillis
+        if (now - since >= signMillis) return [{ _tag: "Heartbeat" }]
+        if (now - this.#looked >= lookAgainMillis) {
+          this.#looked = now
+          this.#lookAtAll()
+        }
         this.#woken.closeUnsafe()
         const events: Array<Event> = []
         // What has been found is handed out, whatever happens to the rest: places have moved on.
         const complete = yield* Effect.isSuccess(this.#collect(events))
         if (isReadonlyArrayNonEmpty(events)) return events
-        if (!complete) yield* Effect.sleep("1 second")
-        else if ((yield* Effect.timeoutOption(this.#woken.await, lookAgain))._tag === "None") this.#lookAtAll()
-        if ((yield* Clock.currentTimeMillis) - since >= signMillis) return [{ _tag: "Heartbeat" }]
+        if (complete) yield* Effect.timeoutOption(this.#woken.await, this.#looked + lookAgainMillis - now)
+        else yield* Effect.sleep("1 second")
       }
       return yield* Cause.done()
     })

@@ -39,6 +39,7 @@ import {
   TooManyRequests
 } from "../../../examples/chat/src/Protocol.ts"
 import * as Record from "../../../examples/chat/src/Records.ts"
+import * as RoomLog from "../../../examples/chat/src/RoomLog.ts"
 import { quiet, until } from "../../core/Running.ts"
 
 const silent = Layer.succeed(Notifications, Notifications.of({ notify: () => Effect.void }))
@@ -65,7 +66,7 @@ const refused = new Transport.TransportError({
 
 const it_ = <A, E>(
   name: string,
-  test: Effect.Effect<A, E, ChatRooms | Live | News | Presence | Records.Records | Scope.Scope>,
+  test: Effect.Effect<A, E, ChatRooms | Live | News | Presence | Records.Records | Scope.Scope | Transport.Transport>,
   notifications = silent
 ) => it.effect(name, () => Effect.provide(test, chat(notifications)))
 
@@ -402,6 +403,27 @@ describe("the chat client", () => {
       yield* rooms.joinRoom("tea", "bob")
       yield* until("bob hears what it missed", () => bob.texts("tea").includes("alone again"))
       assert.deepStrictEqual(bob.texts("tea"), [...numbered(60).slice(-50), "alone again"])
+    })
+  )
+
+  it_(
+    "news that nobody told are found within five seconds, also by who hears other news all the time",
+    Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      for (const room of ["tea", "coffee"]) {
+        yield* rooms.createRoom(room, "ada", room)
+        yield* rooms.joinRoom(room, "bob")
+      }
+      const bob = yield* watch("bob")
+      // Stored by a process that was killed before it could tell.
+      yield* Producer.publish(RoomLog.topic("tea"), { id: "1", user: "ada", text: "is anybody here?" })
+      for (let second = 0; second < 6; second++) {
+        yield* say("coffee", "ada", `busy ${second}`)
+        yield* TestClock.adjust("1 second")
+        yield* quiet()
+      }
+      assert.strictEqual(bob.texts("coffee").length, 6)
+      assert.deepStrictEqual(bob.texts("tea"), ["is anybody here?"])
     })
   )
 
