@@ -4,7 +4,7 @@
 import { assert, layer } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Duration, Effect, Fiber, Option } from "effect"
-import { Settlement } from "waybill"
+import { type Inspector, Settlement } from "waybill"
 import * as Stage from "./Stage.ts"
 
 layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })("inspecting streams", (it) => {
@@ -20,6 +20,25 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
       assert.deepStrictEqual({ depth, pattern }, { depth: 3, pattern: "streams" })
       const { consumers, lag, pending } = yield* group()
       assert.deepStrictEqual({ consumers, lag, pending }, { consumers: [], lag: 2, pending: 1 })
+    })
+  )
+
+  it.effect("there is nothing in front of the first position there is, and nothing behind the last one", () =>
+    Effect.gen(function* () {
+      const { inspector, publish } = yield* Stage.make()
+      yield* publish("a", "b")
+      const read = (page: Partial<Inspector.NewestPage>) =>
+        Effect.map(inspector.messages("t", { after: Option.none(), limit: 10, ...page }), (all) =>
+          all.map(({ body }) => body)
+        )
+      const last = "18446744073709551615"
+      assert.deepStrictEqual(yield* read({ before: "0" }), [])
+      assert.deepStrictEqual(yield* read({ before: "0-0" }), [])
+      assert.deepStrictEqual(yield* read({ before: `${last}-${last}` }), ["a", "b"])
+      assert.deepStrictEqual(yield* read({ before: last }), ["a", "b"])
+      assert.deepStrictEqual(yield* read({ after: Option.some("0-0") }), ["a", "b"])
+      assert.deepStrictEqual(yield* read({ after: Option.some(last) }), [])
+      assert.deepStrictEqual(yield* read({ after: Option.some(`${last}-${last}`) }), [])
     })
   )
 

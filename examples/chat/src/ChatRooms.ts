@@ -1,15 +1,16 @@
 /**
  * The rooms: what a user may do in them, and what is in them. A call that changes something answers when it is true for
- * everyone, and an answer is never a guess: `Unavailable` says that it is not known, and the same call again finds out.
+ * everyone, and an answer is never a guess: `Unavailable` says that it is not known, and the same call again finds out, for
+ * a day.
  *
  * @module
  */
-import { Context, Effect, Latch, Layer, Schema } from "effect"
-import * as SecureRandom from "effect/crypto/SecureRandom"
-import { type Inspector, Producer, Records, Transport } from "waybill"
-import { type Command, Commands } from "./Command.ts"
+import { Context, Effect, Latch, Layer, Option, Schema, Stream } from "effect"
+import { DeadLetters, Inspector, Producer, Records, Transport } from "waybill"
+import { type Command, Commands, group } from "./Command.ts"
 import { News } from "./News.ts"
 import {
+  GivenUp,
   limits,
   type Membership,
   type Message,
@@ -31,19 +32,19 @@ export class ChatRooms extends Context.Service<
       room: string,
       user: string,
       id: string
-    ) => Effect.Effect<void, RoomExists | TooManyRooms | Unavailable>
+    ) => Effect.Effect<void, RoomExists | TooManyRooms | GivenUp | Unavailable>
     /** In the order of the alphabet. */
     readonly listRooms: Effect.Effect<ReadonlyArray<string>, Unavailable>
     readonly joinRoom: (room: string, user: string) => Effect.Effect<void, RoomNotFound | Unavailable>
     readonly leaveRoom: (room: string, user: string) => Effect.Effect<void, RoomNotFound | Unavailable>
     readonly getMembers: (room: string) => Effect.Effect<ReadonlyArray<string>, RoomNotFound | Unavailable>
-    /** Stores one message for this user and id. */
+    /** Stores one message for this user and id, whatever text and room comes with the id again. */
     readonly sendMessage: (message: {
       readonly room: string
       readonly user: string
       readonly id: string
       readonly text: string
-    }) => Effect.Effect<void, RoomNotFound | NotAMember | Unavailable>
+    }) => Effect.Effect<void, RoomNotFound | NotAMember | GivenUp | Unavailable>
     /** The newest 50, or `limit`, in front of `before`; oldest first. */
     readonly getRoomHistory: (
       room: string,
@@ -78,48 +79,72 @@ export class ChatRooms extends Context.Service<
       const { read } = Context.get(store, Records.Records)
 
       /** Those who wait for the outcome of a command, by its id. */
-      const waiting = new Map<string, { readonly latch: Latch.Latch; count: number }>()
+      const waiting = new Map<string, Set<Latch.Latch>>()
+      const wake = (latches: Iterable<Latch.Latch> = []) => {
+        for (const latch of latches) latch.openUnsafe()
+      }
       yield* news.hear((fact) => {
-        if (fact._tag === "Settled") waiting.get(fact.command)?.latch.openUnsafe()
-        else if (fact._tag === "Missed") for (const { latch } of waiting.values()) latch.openUnsafe()
+        if (fact._tag === "Settled") wake(waiting.get(fact.command))
+        else if (fact._tag === "Missed") for (const latches of waiting.values()) wake(latches)
       })
 
       const settledNews = (id: string) =>
         Effect.acquireRelease(
           Effect.sync(() => {
-            const there = waiting.get(id) ?? { latch: Latch.makeUnsafe(), count: 0 }
-            there.count++
-            waiting.set(id, there)
-            return there.latch
+            const latch = Latch.makeUnsafe()
+            waiting.set(id, (waiting.get(id) ?? new Set()).add(latch))
+            return latch
           }),
-          () =>
+          (latch) =>
             Effect.sync(() => {
-              const there = waiting.get(id)
-              if (there !== undefined && --there.count === 0) waiting.delete(id)
+              const latches = waiting.get(id)
+              latches?.delete(latch)
+              if (latches?.size === 0) waiting.delete(id)
             })
         )
 
-      /** The news only say that there is an answer; when they do not come, it is looked for once a second. */
-      const ask = Effect.fnUntraced(function* (id: string, command: Command) {
-        const settled = yield* settledNews(id)
+      /**
+       * A command that has died for want of the store is sent back: it leaves the dead letters in the same step, so that who
+       * asks twice does not double it. One that died of itself would die again: it stays there, for those who can mend it.
+       */
+      const revive = Effect.fnUntraced(function* (command: string) {
+        const letter = yield* DeadLetters.stream(Commands, group).pipe(
+          Stream.filter(({ id }) => id === command),
+          Stream.runHead
+        )
+        if (Option.isNone(letter)) return
+        if (letter.value.reason !== "TransportError") return yield* new Died({})
+        yield* Inspector.Inspector.use(({ redrive }) => redrive(Commands.name, group, [letter.value.entry]))
+      })
+
+      /**
+       * Asked again under the same id, a command that is carried out is answered as before, one that is under way is waited for,
+       * and one that has died is sent back. The news only say that there may be an answer; when they do not come, it is looked
+       * for once a second.
+       */
+      const ask = Effect.fnUntraced(function* (command: Command, id?: string) {
         const receipt = yield* Producer.publish(Commands, command, { id })
-        for (let second = receipt._tag === "Stored" ? 1 : 0; second <= patienceSeconds; second++) {
-          if (second > 0) yield* Effect.timeoutOption(settled.await, "1 second")
-          const found = yield* read(Commands, Record.answer(id).value)
+        const settled = yield* settledNews(receipt.id)
+        for (let second = 0; ; second++) {
+          settled.closeUnsafe()
+          const found = yield* read(Commands, Record.answer(receipt.id).value)
           if (found !== undefined) return yield* Effect.orDie(decodeAnswer(found))
+          if (second === patienceSeconds) return yield* new Unavailable({})
+          if (second === 0 && receipt._tag === "Duplicate") yield* revive(receipt.id)
+          yield* Effect.timeoutOption(settled.await, "1 second")
         }
-        return yield* new Unavailable({})
       }, Effect.scoped)
 
-      const asked = (id: string, command: Command) =>
-        ask(id, command).pipe(
+      const asked = (command: Command, id?: string) =>
+        ask(command, id).pipe(
           Effect.provideContext(store),
           unavailable,
           // The edge has checked it.
           Effect.catchTag(["InvalidPayload", "PayloadTooLarge"], Effect.die)
         )
 
-      const anew = (command: Command) => asked(`${command._tag}/${SecureRandom.uuidV7Unsafe()}`, command)
+      /** Under an id that nobody else knows, so that nobody can ask for it again. */
+      const anew = (command: Command) => Effect.catchTag(asked(command), "Died", Effect.die)
 
       const has = (room: string) => unavailable(read(Commands, Record.rooms.has(room)))
 
@@ -144,8 +169,10 @@ export class ChatRooms extends Context.Service<
 
       return ChatRooms.of({
         createRoom: Effect.fn("ChatRooms.createRoom")(function* (room, user, id) {
-          const command = `create/${user}/${id}`
-          const answer = yield* asked(command, { _tag: "CreateRoom", room, user })
+          const command = `create/${room}/${user}/${id}`
+          const answer = yield* asked({ _tag: "CreateRoom", room, user }, command).pipe(
+            Effect.catchTag("Died", () => new GivenUp({ id }))
+          )
           if (answer === "TooManyRooms") return yield* new TooManyRooms({ limit: limits.rooms })
           const [first] = yield* unavailable(read(Commands, Record.claims(room).all))
           if (first !== command) return yield* new RoomExists({ room })
@@ -168,7 +195,9 @@ export class ChatRooms extends Context.Service<
         }),
 
         sendMessage: Effect.fn("ChatRooms.sendMessage")(function* ({ id, room, text, user }) {
-          const answer = yield* asked(`send/${user}/${id}`, { _tag: "SendMessage", room, user, id, text })
+          const answer = yield* asked({ _tag: "SendMessage", room, user, id, text }, `send/${user}/${id}`).pipe(
+            Effect.catchTag("Died", () => new GivenUp({ id }))
+          )
           if (answer === "RoomNotFound") return yield* new RoomNotFound({ room })
           if (answer === "NotAMember") return yield* new NotAMember({ room, user })
         }),
@@ -227,6 +256,9 @@ export class ChatRooms extends Context.Service<
     })
   )
 }
+
+/** A command is among the dead letters, and would be again. */
+class Died extends Schema.TaggedError<Died>()("Died", {}) {}
 
 /** For how long an answer is waited for. */
 const patienceSeconds = 10

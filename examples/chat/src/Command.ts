@@ -27,22 +27,31 @@ export type Command = typeof Command.Type
 
 export const Commands = Topic.make("chat/commands", { payload: Command })
 
-/** For how long a command that comes again is known: as long as its outcome is kept, and the mark that it was applied. */
-export const remembered = "2 days"
+export const group = "chat"
+
+/**
+ * For how long a command is known by the id that a client gave it: a client that has heard nothing of it, such as a laptop
+ * that was closed over night, may ask again for a day. Its outcome is kept for as long, and so is what died.
+ */
+export const remembered = "1 day"
+
+/** Nobody asks again under an id that no client knows, and who has asked waits for ten seconds. */
+const waitedFor = "1 minute"
 
 /** A store that does not answer is asked again for half a minute; then the command is a dead letter, and can be sent back. */
 const patience = Schedule.spaced("500 millis").pipe(Schedule.upTo({ times: 60 }))
 
-const consumer = Consumer.make(Commands, { group: "chat", concurrency: 32, lease: "5 seconds" }).pipe(
+const consumer = Consumer.make(Commands, { group, concurrency: 32, lease: "5 seconds" }).pipe(
   Consumer.transactional((command, delivery) =>
     Effect.gen(function* () {
       const records = yield* Records.Records
+      const { room, user } = command
+      const ttl = command._tag === "CreateRoom" || command._tag === "SendMessage" ? remembered : waitedFor
       const outcome = (answer: Record.Answer, change: Partial<Commit.Commit> = {}) =>
         Commit.make({
           messages: change.messages ?? [],
-          writes: [...(change.writes ?? []), Record.answer(delivery.id).set(answer, { ttl: remembered })]
+          writes: [...(change.writes ?? []), Record.answer(delivery.id).set(answer, { ttl })]
         })
-      const { room, user } = command
 
       if (command._tag === "CreateRoom") {
         const claims = yield* records.read(Commands, Record.claims(room).all)

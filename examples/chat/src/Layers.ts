@@ -5,7 +5,7 @@
  * |---|---|---|
  * | commands, rooms, mentions, records | streams | stored, in order, and applied in one step |
  * | news and typing | pub/sub | only wakes; what is lost is found again by looking |
- * | presence | keyspace | a sign of life that expires by itself |
+ * | presence | keyspace, read as a log | a sign of life that expires by itself |
  */
 import { Layer, type Redacted } from "effect"
 import { RateLimiter } from "effect/persistence"
@@ -25,9 +25,10 @@ const maxLength = 100_000
 const streams = {
   retention: { maxLength },
   deduplicationWindow: Command.remembered,
-  // Nothing comes again from the dead letters once its id is forgotten.
-  deadLetters: { maxAge: "1 day" },
-  marker: Command.remembered
+  // As long as the id of a command is known, so that a client who asks again finds either its outcome or its remains.
+  deadLetters: { maxAge: Command.remembered },
+  // What comes back from there at the last moment, and is then tried for as long as it may be, is still not applied twice.
+  marker: "2 days"
 } as const
 
 interface Patterns<E, R> {
@@ -42,11 +43,12 @@ interface Patterns<E, R> {
     R
   >
   readonly pubsub: Layer.Layer<Transport.Transport | Transport.AtMostOnce, E, R>
-  readonly keyspace: Layer.Layer<Transport.Transport | Transport.AtLeastOnce, E, R>
+  readonly keyspace: Layer.Layer<Transport.Transport | Inspector.Inspector, E, R>
   readonly limits: Layer.Layer<RateLimiter.RateLimiterStore, E, R>
 }
 
-const domain = <E, R>({ keyspace, limits, pubsub, streams }: Patterns<E, R>) =>
+/** The chat, over these patterns. */
+export const domain = <E, R>({ keyspace, limits, pubsub, streams }: Patterns<E, R>) =>
   Live.layer.pipe(
     Layer.merge(Command.layer),
     Layer.merge(Notifications.layer),
@@ -58,19 +60,21 @@ const domain = <E, R>({ keyspace, limits, pubsub, streams }: Patterns<E, R>) =>
     Layer.provideMerge(Layer.provide(RateLimiter.layer, limits))
   )
 
-/** Everything in this process: what was said ends with it. */
-export const layerMemory = domain({
+export const memory = {
   streams: MemoryStreams.layer(streams),
   pubsub: MemoryPubSub.layer(),
   keyspace: MemoryKeyspace.layer({ ttl: ttlMillis }),
   limits: RateLimiter.layerStoreMemory
-})
+}
+
+/** Everything in this process: what was said ends with it. */
+export const layerMemory = domain(memory)
 
 /** On Redis, with everyone who uses the same `prefix` there. */
 export const layerRedis = (url: Redacted.Redacted, prefix: string) =>
   domain({
     streams: RedisStreams.layer({ prefix, ...streams }),
     pubsub: RedisPubSub.layer({ prefix }),
-    keyspace: RedisKeyspace.layer({ prefix, ttl: ttlMillis, notifications: "enable" }),
+    keyspace: RedisKeyspace.layer({ prefix, ttl: ttlMillis }),
     limits: RateLimiter.layerStoreRedis({ prefix: `${prefix}:limits:` }).pipe(Layer.provide(IoRedis.layerEffectRedis()))
   }).pipe(Layer.provide(IoRedis.layer({ url, connectionName: "chat" })))

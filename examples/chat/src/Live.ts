@@ -3,14 +3,17 @@
  * there is something new, and reads on from there when its reader asks for more. So nothing is missing and nothing comes
  * twice, whatever happened to the news, and a slow reader costs a set of names and holds nobody up.
  *
+ * What a reader asks for is also the sign that it is there. One that has vanished without a word asks for nothing more, and
+ * is offline once its last sign has expired, however long its connection seems to be open.
+ *
  * @module
  */
-import { Cause, Context, Effect, Latch, Layer, RcMap, Semaphore, Scope, Stream } from "effect"
+import { Cause, Clock, Context, Effect, Exit, Latch, Layer, RcMap, Semaphore, Scope, Stream } from "effect"
 import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
 import { ChatRooms } from "./ChatRooms.ts"
 import * as Mention from "./Mention.ts"
 import { type Listener as NewsListener, News } from "./News.ts"
-import { type Change, Presence } from "./Presence.ts"
+import { type Change, Presence, signMillis } from "./Presence.ts"
 import { type Event, type Message, type Unavailable } from "./Protocol.ts"
 
 export interface Connecting {
@@ -23,7 +26,7 @@ export interface Connecting {
 export class Live extends Context.Service<
   Live,
   {
-    /** Meanwhile the user is online. Ends when the user leaves. */
+    /** The user is online for as long as this is read. Ends when the user leaves. */
     readonly connect: (options: Connecting) => Stream.Stream<Event>
   }
 >()("chat/Live") {
@@ -58,8 +61,9 @@ export class Live extends Context.Service<
         const connection = new Connection({ rooms, presence, user, positions, scope, tails })
         yield* news.hear(connection.heard)
         yield* presence.hear(connection.changed)
-        yield* presence.enter(user, tab)
-        return Stream.fromPull(Effect.succeed(connection.next))
+        const sign = yield* presence.enter(user, tab)
+        // Over a network, the next one is asked for when the client has acknowledged the one before.
+        return Stream.fromPull(Effect.succeed(Effect.andThen(sign, connection.next)))
       })
 
       return Live.of({ connect: (options) => Stream.unwrap(open(options)) })
@@ -67,13 +71,16 @@ export class Live extends Context.Service<
   )
 }
 
-/** Nobody tells it: how long news may be late that were lost. */
-const lookAgain = "5 seconds"
+/** How long news may be late that were lost, whatever else there is news of meanwhile. */
+const lookAgainMillis = 5000
 
 /** How many messages of a room are kept for those who follow it closely. */
 const tailLength = 500
 
-/** How many messages, and how many signs of typing, one connection is handed at a time. */
+/**
+ * How many events one connection is handed at a time, whatever happens in its rooms, and one more when the last message
+ * names its user: as much as one that does not read can have on its way.
+ */
 const most = 100
 
 /** The newest messages of a room, read once for all connections of this process. */
@@ -140,9 +147,12 @@ class Tail {
 
 interface Place {
   readonly tail: Tail
+  /** For as long as the user is in the room. */
+  readonly scope: Scope.Closeable
   /** Of the last message that was handed out. */
   position: string | undefined
-  members: ReadonlySet<string>
+  /** Those that the connection has been told of. */
+  readonly members: Set<string>
 }
 
 class Connection {
@@ -164,6 +174,8 @@ class Connection {
   readonly #presences = new Map<string, "left" | "timed-out">()
   readonly #typing = new Map<string, Event>()
   #left = false
+  /** When it has last looked at everything. */
+  #looked = 0
   readonly #woken = Latch.makeUnsafe()
 
   constructor(options: {
@@ -184,7 +196,7 @@ class Connection {
 
   readonly heard: NewsListener = (fact) => {
     if (fact._tag === "Missed") return this.#lookAtAll()
-    if (fact._tag === "Settled") return
+    if (fact._tag === "Settled" || fact._tag === "Presence") return
     const { room } = fact
     if (fact._tag === "Members" && fact.user === this.#user) this.#moved = true
     else if (!this.#places.has(room)) return
@@ -224,14 +236,21 @@ class Connection {
   /** Waits for the next events. A store that does not answer is waited for, too. */
   get next(): Effect.Effect<NonEmptyReadonlyArray<Event>, Cause.Done<void>> {
     return Effect.gen({ self: this }, function* () {
+      const since = yield* Clock.currentTimeMillis
       while (!this.#left) {
+        const now = yield* Clock.currentTimeMillis
+        if (now - since >= signMillis) return [{ _tag: "Heartbeat" }]
+        if (now - this.#looked >= lookAgainMillis) {
+          this.#looked = now
+          this.#lookAtAll()
+        }
         this.#woken.closeUnsafe()
         const events: Array<Event> = []
         // What has been found is handed out, whatever happens to the rest: places have moved on.
         const complete = yield* Effect.isSuccess(this.#collect(events))
         if (isReadonlyArrayNonEmpty(events)) return events
-        if (!complete) yield* Effect.sleep("1 second")
-        else if ((yield* Effect.timeoutOption(this.#woken.await, lookAgain))._tag === "None") this.#lookAtAll()
+        if (complete) yield* Effect.timeoutOption(this.#woken.await, this.#looked + lookAgainMillis - now)
+        else yield* Effect.sleep("1 second")
       }
       return yield* Cause.done()
     })
@@ -244,26 +263,34 @@ class Connection {
         events.push({ _tag: "Welcome", user: this.#user, online: [...this.#online].sort() })
       }
       this.#comeAndGone(events, this.#online)
-      events.push(...this.#typing.values())
-      this.#typing.clear()
+      for (const [key, fact] of this.#typing) {
+        if (events.length >= most) break
+        events.push(fact)
+        this.#typing.delete(key)
+      }
       if (this.#moved) {
         this.#moved = false
         yield* Effect.tapError(this.#move(events), () => Effect.sync(() => (this.#moved = true)))
       }
-      yield* this.#each(this.#members, (room, place) => this.#meet(events, room, place))
-      yield* this.#each(this.#read, (room) => this.#count(events, room))
-      yield* this.#each(this.#posted, (room, place) => this.#post(events, room, place))
+      yield* this.#each(events, this.#members, (room, place) => this.#meet(events, room, place))
+      yield* this.#each(events, this.#read, (room) => this.#count(events, room))
+      yield* this.#each(events, this.#posted, (room, place) => this.#post(events, room, place))
     })
   }
 
-  /** Does it for each of these rooms, which are forgotten as soon as it begins, and remembered when it fails. */
+  /**
+   * Does it for each of these rooms for as long as there is place for more events. A room is forgotten as soon as it
+   * begins, and remembered, behind the others, when it fails or is not through.
+   */
   #each(
+    events: ReadonlyArray<Event>,
     names: Set<string>,
     f: (room: string, place: Place) => Effect.Effect<void, Unavailable>
   ): Effect.Effect<void, Unavailable> {
     return Effect.forEach(
       [...names],
       (room) => {
+        if (events.length >= most) return Effect.void
         names.delete(room)
         const place = this.#places.get(room)
         if (place === undefined) return Effect.void
@@ -275,30 +302,37 @@ class Connection {
 
   #comeAndGone(events: Array<Event>, online: Set<string>): void {
     for (const [user, reason] of this.#presences) {
+      if (events.length >= most) break
+      this.#presences.delete(user)
       const is = this.#presence.isOnline(user)
       if (user === this.#user || is === online.has(user)) continue
       if (is) online.add(user)
       else online.delete(user)
       events.push(is ? { _tag: "Online", user } : { _tag: "Offline", user, reason })
     }
-    this.#presences.clear()
   }
 
   #move(events: Array<Event>): Effect.Effect<void, Unavailable> {
     return Effect.gen({ self: this }, function* () {
       const now = yield* this.#rooms.roomsOf(this.#user)
-      for (const [room, { position }] of this.#places) {
+      for (const [room, { position, scope }] of this.#places) {
         if (now.has(room)) continue
+        yield* Scope.close(scope, Exit.void)
         this.#positions.set(room, position)
         this.#places.delete(room)
         events.push({ _tag: "Exited", room })
       }
       for (const room of [...now].sort()) {
         if (this.#places.has(room)) continue
+        if (events.length >= most) {
+          this.#moved = true
+          break
+        }
         const membership = yield* this.#rooms.membership(room, this.#user)
         const position = this.#positions.get(room) ?? (yield* this.#rooms.begin(room))
-        const tail = yield* Scope.provide(RcMap.get(this.#tails, room), this.#scope)
-        this.#places.set(room, { tail, position, members: new Set(membership.members) })
+        const scope = yield* Scope.fork(this.#scope)
+        const tail = yield* Scope.provide(RcMap.get(this.#tails, room), scope)
+        this.#places.set(room, { tail, scope, position, members: new Set(membership.members) })
         this.#posted.add(room)
         events.push({ _tag: "Entered", membership })
       }
@@ -310,13 +344,21 @@ class Connection {
       Effect.orElseSucceed(this.#rooms.getMembers(room), () => [...place.members]),
       (members) => {
         const now = new Set(members)
-        for (const user of members) {
-          if (user !== this.#user && !place.members.has(user)) events.push({ _tag: "Joined", room, user })
+        const changes: ReadonlyArray<Event & { readonly _tag: "Joined" | "Left" }> = [
+          ...members
+            .filter((user) => !place.members.has(user))
+            .map((user) => ({ _tag: "Joined", room, user }) as const),
+          ...[...place.members].filter((user) => !now.has(user)).map((user) => ({ _tag: "Left", room, user }) as const)
+        ]
+        for (const change of changes) {
+          if (events.length >= most) {
+            this.#members.add(room)
+            break
+          }
+          if (change._tag === "Joined") place.members.add(change.user)
+          else place.members.delete(change.user)
+          if (change.user !== this.#user) events.push(change)
         }
-        for (const user of place.members) {
-          if (user !== this.#user && !now.has(user)) events.push({ _tag: "Left", room, user })
-        }
-        place.members = now
       }
     )
   }
@@ -330,6 +372,7 @@ class Connection {
   #post(events: Array<Event>, room: string, place: Place): Effect.Effect<void, Unavailable> {
     return Effect.map(place.tail.after(place.position), (messages) => {
       for (const message of messages) {
+        if (events.length >= most) break
         place.position = message.position
         events.push({ _tag: "Posted", room, message })
         if (message.user !== this.#user && Mention.namesIn(message.text).includes(this.#user)) {

@@ -15,6 +15,8 @@ export const Fact = Schema.Union([
   /** This user has joined or left. */
   Schema.TaggedStruct("Members", { room: Room, user: User }),
   Schema.TaggedStruct("Read", { room: Room, user: User }),
+  /** Somebody has come or gone. */
+  Schema.TaggedStruct("Presence", {}),
   /** The only fact that stands nowhere else. */
   Schema.TaggedStruct("Typing", { room: Room, user: User })
 ])

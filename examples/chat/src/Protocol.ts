@@ -8,7 +8,7 @@
  * @module
  */
 import { Schema } from "effect"
-import { Rpc, RpcGroup } from "effect/rpc"
+import { Rpc, RpcGroup, RpcMiddleware } from "effect/rpc"
 
 /** How much of everything there may be. */
 export const limits = {
@@ -54,8 +54,16 @@ export const Text = Schema.String.check(
 /** An id that the client makes up: one for each message and each tab, such as a UUID. */
 export const ClientId = Schema.String.check(Schema.isPattern(new RegExp(`^[A-Za-z0-9_-]{1,${limits.id}}$`)))
 
-/** A place in a room. Only the server compares them: a client keeps the one of the last message that it has seen. */
-export const Position = Schema.String.check(Schema.isPattern(/^\d{1,20}(-\d{1,20})?$/))
+/**
+ * A place in a room: one or two numbers of 64 bits. Only the server compares them: a client keeps the one of the last message
+ * that it has seen.
+ */
+export const Position = Schema.String.check(
+  Schema.isPattern(/^\d{1,20}(-\d{1,20})?$/).abort(),
+  Schema.makeFilter((position) => position.split("-").every((number) => BigInt(number) < 2n ** 64n), {
+    message: "a position is made of numbers below 2^64"
+  })
+)
 
 export const Message = Schema.Struct({
   /** Where it stands in the room, and what paging and reconnecting name. */
@@ -106,12 +114,12 @@ export class NotAMember extends Schema.TaggedError<NotAMember>()("NotAMember", {
   }
 }
 
-/** This user asks for too much. Nothing was done; after so many milliseconds it may try again. */
-export class TooManyMessages extends Schema.TaggedError<TooManyMessages>()("TooManyMessages", {
+/** This user or this connection asks for too much. Nothing was done; after so many milliseconds it may try again. */
+export class TooManyRequests extends Schema.TaggedError<TooManyRequests>()("TooManyRequests", {
   retryAfterMillis: Schema.Number
 }) {
   override get message(): string {
-    return `too many messages: try again in ${Math.ceil(this.retryAfterMillis / 1000)} s`
+    return `too much at once: try again in ${Math.ceil(this.retryAfterMillis / 1000)} s`
   }
 }
 
@@ -153,6 +161,8 @@ export const Event = Schema.Union([
   /** Somebody, in however many tabs, came online; or went: by saying so, or because nothing was heard for 300 s. */
   Schema.TaggedStruct("Online", { user: User }),
   Schema.TaggedStruct("Offline", { user: User, reason: Schema.Literals(["left", "timed-out"]) }),
+  /** Nothing has happened for a minute. That a client acknowledges this, as everything, says that it is still there. */
+  Schema.TaggedStruct("Heartbeat", {}),
   /** Somebody else types in a room of this user, for the next `limits.typingMillis`. May be lost. */
   Schema.TaggedStruct("Typing", { room: Room, user: User }),
   /** The user's marker has moved in any of its tabs. New messages do not send it: who gets `Posted` counts. */
@@ -160,28 +170,43 @@ export const Event = Schema.Union([
 ])
 export type Event = typeof Event.Type
 
-/** The procedures of the chat. */
+/**
+ * What was asked under this id was given up, and under this id it will not be asked for again. What is still wanted is asked
+ * for under a new id.
+ */
+export class GivenUp extends Schema.TaggedError<GivenUp>()("GivenUp", { id: ClientId }) {
+  override get message(): string {
+    return "the chat has failed at this, and has given it up"
+  }
+}
+
+/** Stands before every procedure: a user may do so much at once, and a connection ask for so much at a time. */
+export class Allowance extends RpcMiddleware.Service<Allowance>()("chat/Allowance", {
+  error: Schema.Union([TooManyRequests, Unavailable])
+}) {}
+
+/** The procedures of the chat. Each of them may answer `TooManyRequests` or `Unavailable`, beside what it names itself. */
 export class Chat extends RpcGroup.make(
   /** Makes a room and lets its maker in. Done again under the same id it succeeds again. */
   Rpc.make("createRoom", {
     payload: { room: Room, user: User, id: ClientId },
-    error: Schema.Union([RoomExists, TooManyRooms, TooManyMessages, Unavailable])
+    error: Schema.Union([RoomExists, TooManyRooms, GivenUp, Unavailable])
   }),
   /** All rooms, in the order of the alphabet. */
-  Rpc.make("listRooms", { success: Schema.Array(Room), error: Unavailable }),
+  Rpc.make("listRooms", { payload: { user: User }, success: Schema.Array(Room), error: Unavailable }),
   /** Lets the user in; who is in, stays in. */
   Rpc.make("joinRoom", {
     payload: { room: Room, user: User },
-    error: Schema.Union([RoomNotFound, TooManyMessages, Unavailable])
+    error: Schema.Union([RoomNotFound, Unavailable])
   }),
   /** Takes the user out; who is not in, stays out. */
   Rpc.make("leaveRoom", {
     payload: { room: Room, user: User },
-    error: Schema.Union([RoomNotFound, TooManyMessages, Unavailable])
+    error: Schema.Union([RoomNotFound, Unavailable])
   }),
   /** Who is in the room, online or not, in the order of the alphabet. */
   Rpc.make("getMembers", {
-    payload: { room: Room },
+    payload: { room: Room, user: User },
     success: Schema.Array(User),
     error: Schema.Union([RoomNotFound, Unavailable])
   }),
@@ -191,7 +216,7 @@ export class Chat extends RpcGroup.make(
    */
   Rpc.make("sendMessage", {
     payload: { room: Room, user: User, id: ClientId, text: Text },
-    error: Schema.Union([RoomNotFound, NotAMember, TooManyMessages, Unavailable])
+    error: Schema.Union([RoomNotFound, NotAMember, GivenUp, Unavailable])
   }),
   /**
    * The newest messages, or the newest ones before a position; oldest first. 50 unless `limit` says otherwise. Fewer than
@@ -200,6 +225,7 @@ export class Chat extends RpcGroup.make(
   Rpc.make("getRoomHistory", {
     payload: {
       room: Room,
+      user: User,
       limit: Schema.optional(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: limits.page }))),
       before: Schema.optional(Position)
     },
@@ -211,13 +237,13 @@ export class Chat extends RpcGroup.make(
   /** Moves the user's read marker of the room up to this position; never back. */
   Rpc.make("markRead", {
     payload: { room: Room, user: User, position: Position },
-    error: Schema.Union([RoomNotFound, NotAMember, TooManyMessages, Unavailable])
+    error: Schema.Union([RoomNotFound, NotAMember, Unavailable])
   }),
-  /** Tells the room's members that the user types. May be lost, and says nothing when it is too often. */
+  /** Tells the room's members that the user types. May be lost. */
   Rpc.make("typing", { payload: { room: Room, user: User } }),
   /**
-   * Everything that happens, for as long as the stream is read; meanwhile the user is online. `positions` names for each
-   * room the last message that this client has: what came after it comes first. `tab` is the same one after a reconnect.
+   * Everything that happens, for as long as the stream is read; meanwhile the user is online, and whoever acknowledges
+   * nothing for 300 s is not, whether its connection is open or not. `positions` names for each room the last message that this client has: what came after it comes first. `tab` is the same one after a reconnect.
    */
   Rpc.make("connect", {
     payload: {
@@ -230,8 +256,8 @@ export class Chat extends RpcGroup.make(
     stream: true
   }),
   /** The user goes: offline in all tabs, and out of all rooms. Closing a tab does not do this: who comes back, is still in. */
-  Rpc.make("disconnect", { payload: { user: User }, error: Schema.Union([TooManyMessages, Unavailable]) })
-) {}
+  Rpc.make("disconnect", { payload: { user: User }, error: Unavailable })
+).middleware(Allowance) {}
 
 /** Where the WebSocket is, beside the page. Messages on it are JSON: `RpcSerialization.layerJson`. */
 export const path = "/rpc"

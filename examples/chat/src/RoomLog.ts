@@ -44,7 +44,7 @@ export const before = (
 
 /** The later of two positions, which are one number or two, the first counting more. */
 export const later = (a: string, b: string): string => {
-  const [a1 = 0, a2 = 0] = a.split("-").map(Number)
-  const [b1 = 0, b2 = 0] = b.split("-").map(Number)
+  const [a1 = 0n, a2 = 0n] = a.split("-").map(BigInt)
+  const [b1 = 0n, b2 = 0n] = b.split("-").map(BigInt)
   return a1 > b1 || (a1 === b1 && a2 > b2) ? a : b
 }

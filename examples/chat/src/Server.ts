@@ -6,7 +6,7 @@
  */
 import { createServer } from "node:http"
 import { join } from "node:path"
-import { NodeHttpServer } from "@effect/platform-node"
+import { NodeHttpServer, NodeWS } from "@effect/platform-node"
 import { Effect, FileSystem, Layer } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse, HttpStaticServer } from "effect/http"
 import { RpcSerialization, RpcServer } from "effect/rpc"
@@ -66,6 +66,29 @@ const procedures = RpcServer.layer(Chat, { disableFatalDefects: true }).pipe(
   Layer.provide(Handlers.layer)
 )
 
+/** Bytes that may wait for a client to read them. */
+const unread = 4 * 1024 * 1024
+
+/**
+ * Whoever asks and does not read the answers is cut off. What the server tells by itself waits for acknowledgements and never
+ * comes near to this.
+ */
+class ServerSocket extends NodeWS.WebSocket {
+  override send(data: string | Uint8Array): void {
+    if (this.#mayWrite()) super.send(data)
+  }
+
+  override pong(...args: Parameters<NodeWS.WebSocket["pong"]>): void {
+    if (this.#mayWrite()) super.pong(...args)
+  }
+
+  #mayWrite(): boolean {
+    if (this.bufferedAmount <= unread) return true
+    this.terminate()
+    return false
+  }
+}
+
 /** Listens as soon as the domain is up; `port` 0 takes a free one. */
 export const layer = (options: { readonly host: string; readonly port: number }) =>
   HttpRouter.serve(Layer.mergeAll(procedures, files, guard), { disableLogger: true, disableListenLog: true }).pipe(
@@ -75,7 +98,7 @@ export const layer = (options: { readonly host: string; readonly port: number })
         ...options,
         gracefulShutdownTimeout: "250 millis",
         // No call of the protocol is nearly as large; what is larger closes the socket.
-        websocket: { maxPayload: 256 * 1024 }
+        websocket: { maxPayload: 256 * 1024, WebSocket: ServerSocket }
       })
     )
   )

@@ -17,6 +17,8 @@ export interface Outgoing {
   readonly id: typeof ClientId.Type
   readonly room: string
   readonly text: string
+  /** The server has said that it is in the room. */
+  readonly stored: boolean
   /** Why the server refused it for good. */
   readonly refused: string | undefined
 }
@@ -139,17 +141,28 @@ export const next = (state: State, event: Event): State => {
       return { ...state, online: new Set(without([...state.online], event.user)) }
     case "Typing":
       return withRoom(state, event.room, ({ typing }) => ({ typing: including(typing, event.user) }))
+    case "Heartbeat":
+      return state
     case "Unread":
       return withRoom(state, event.room, () => ({ read: event.read, counted: event.unread }))
   }
 }
+
+interface Refusal {
+  readonly _tag: string
+  readonly retryAfterMillis?: number
+}
+
+/** Waits for as long as the server has said, when it was asked for too much. */
+const itsTurn = ({ retryAfterMillis = 0 }: Refusal) => Effect.sleep(retryAfterMillis)
 
 export type Session = Effect.Success<ReturnType<typeof make>>
 
 /**
  * Begins a session that ends with the scope. `seen` is told each event once the state has followed it.
  *
- * What is asked by hand is asked again for ten seconds while nothing answers; a message until it is answered.
+ * What is asked by hand is asked again for ten seconds while nothing answers, and as soon as it may be when it was too much;
+ * a message until it is answered.
  */
 export const make = Effect.fn("Session.make")(function* (options: {
   readonly user: string
@@ -189,6 +202,7 @@ export const make = Effect.fn("Session.make")(function* (options: {
   // When the stream breaks, it is taken up again from the last message of each room. It ends when the user goes.
   yield* Stream.runForEach(connected, follow).pipe(
     Effect.tapCause(() => become("lost")),
+    Effect.tapError(itsTurn),
     Effect.retry(Schedule.spaced("500 millis")),
     Effect.andThen(become("left")),
     Effect.forkScoped
@@ -196,15 +210,19 @@ export const make = Effect.fn("Session.make")(function* (options: {
 
   const deliver = (one: Outgoing): Effect.Effect<void> => {
     const { id, room, text } = one
-    return Effect.catch(chat.sendMessage({ id, room, text, user }), (error) => {
+    const become = (change: Partial<Outgoing>) =>
+      update((state) => ({
+        ...state,
+        outgoing: state.outgoing.map((other) => (other.id === id ? { ...one, ...change } : other))
+      }))
+    const sent = Effect.andThen(chat.sendMessage({ id, room, text, user }), become({ stored: true }))
+    return Effect.catch(sent, (error) => {
       switch (error._tag) {
         case "RoomNotFound":
         case "NotAMember":
-          return update((state) => ({
-            ...state,
-            outgoing: state.outgoing.map((other) => (other.id === id ? { ...one, refused: error.message } : other))
-          }))
-        case "TooManyMessages":
+        case "GivenUp":
+          return become({ refused: error.message })
+        case "TooManyRequests":
           return Effect.delay(deliver(one), error.retryAfterMillis)
         default:
           // Perhaps it is stored and the answer was lost: under the same id it is stored once.
@@ -215,9 +233,9 @@ export const make = Effect.fn("Session.make")(function* (options: {
   // One after the other, so that they stand in the room as they were written.
   yield* Queue.take(waiting).pipe(Effect.flatMap(deliver), Effect.forever, Effect.forkScoped)
 
-  const patiently = <A, E extends { readonly _tag: string }>(asked: Effect.Effect<A, E>) =>
-    Effect.retry(asked, {
-      while: ({ _tag }) => _tag === "RpcClientError" || _tag === "Unavailable",
+  const patiently = <A, E extends Refusal>(asked: Effect.Effect<A, E>) =>
+    Effect.retry(Effect.tapError(asked, itsTurn), {
+      while: ({ _tag }) => _tag === "RpcClientError" || _tag === "Unavailable" || _tag === "TooManyRequests",
       schedule: Schedule.max([Schedule.spaced("500 millis"), Schedule.recurs(20)])
     })
 
@@ -225,7 +243,7 @@ export const make = Effect.fn("Session.make")(function* (options: {
     state,
     /** Returns at once; the text is in `outgoing` until it comes back from the room. It has to be one, by `Text`. */
     send: Effect.fnUntraced(function* (room: string, text: string) {
-      const one: Outgoing = { id: SecureRandom.uuidV4Unsafe(), room, text, refused: undefined }
+      const one: Outgoing = { id: SecureRandom.uuidV4Unsafe(), room, text, stored: false, refused: undefined }
       yield* update((state) => ({ ...state, outgoing: [...state.outgoing, one] }))
       yield* Queue.offer(waiting, one)
     }),
@@ -236,7 +254,7 @@ export const make = Effect.fn("Session.make")(function* (options: {
       function* (room: string) {
         const before = (yield* SubscriptionRef.get(state)).rooms.get(room)?.messages[0]?.position
         if (before === undefined) return false
-        const page = yield* patiently(chat.getRoomHistory({ room, before }))
+        const page = yield* patiently(chat.getRoomHistory({ room, user, before }))
         yield* update((state) => ({
           ...withRoom(state, room, ({ messages }) =>
             messages[0]?.position === before
@@ -272,7 +290,7 @@ export const make = Effect.fn("Session.make")(function* (options: {
         Effect.andThen(Effect.ignore(chat.typing({ room, user })), Effect.sleep(limits.typingMillis / 2)),
         { onlyIfMissing: true }
       ),
-    rooms: patiently(chat.listRooms()),
+    rooms: patiently(chat.listRooms({ user })),
     sent: patiently(chat.getSentMessages({ user })),
     create: (room: string) => {
       const id = SecureRandom.uuidV4Unsafe()

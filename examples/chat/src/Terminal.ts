@@ -5,7 +5,7 @@
  */
 import * as Readline from "node:readline"
 import { type Cause, Effect, Option, Queue, Schema, Stream, SubscriptionRef } from "effect"
-import { Command, Flag } from "effect/cli"
+import { CliError, Command, Flag } from "effect/cli"
 import { type Event, type Message, path, Room, Text, User } from "./Protocol.ts"
 import * as Session from "./Session.ts"
 
@@ -117,6 +117,18 @@ const run = Effect.fnUntraced(function* (user: string, first: string | undefined
     Effect.forkScoped
   )
 
+  yield* SubscriptionRef.changes(session.state).pipe(
+    Stream.runForEach(({ outgoing }) =>
+      Effect.forEach(
+        outgoing.filter(({ refused }) => refused !== undefined),
+        ({ id, refused, room, text }) =>
+          Effect.andThen(print(`* not sent to ${room}, ${refused}: ${safe(text)}`), session.discard(id)),
+        { discard: true }
+      )
+    ),
+    Effect.forkScoped
+  )
+
   const goInto = Effect.fnUntraced(function* (room: string) {
     const { messages } = yield* until(({ rooms }) => rooms.get(room))
     current = room
@@ -184,8 +196,20 @@ const run = Effect.fnUntraced(function* (user: string, first: string | undefined
     })
   )
   // What was written last is on its way.
-  yield* until(({ outgoing }) => (outgoing.every(({ refused }) => refused !== undefined) ? true : undefined))
+  const arrived = until(({ outgoing }) => (outgoing.every(({ stored }) => stored) ? true : undefined))
+  if (Option.isSome(yield* Effect.timeoutOption(arrived, lastWait))) return
+  const { outgoing } = yield* state
+  for (const { room, stored, text } of outgoing) {
+    if (!stored) yield* print(`* nobody has confirmed to ${room}: ${safe(text)}`)
+  }
+  return yield* new CliError.UserError({
+    cause: undefined,
+    userMessage: "What you wrote last may not have arrived: the chat does not answer."
+  })
 })
+
+/** For how long the end of this client waits until what was written is stored. */
+const lastWait = "10 seconds"
 
 export const client = Command.make(
   "client",

@@ -2,28 +2,71 @@
  * Each operation of the chat, in memory. The clock is the test's: a heartbeat a minute and five minutes of silence take none.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Fiber, Latch, Layer, Ref, type Scope, Stream } from "effect"
+import {
+  Clock,
+  Context,
+  Effect,
+  Fiber,
+  Latch,
+  Layer,
+  Logger,
+  Option,
+  Ref,
+  type Result,
+  type Scope,
+  Stream
+} from "effect"
 import { RpcTest } from "effect/rpc"
 import { TestClock } from "effect/testing"
-import { DeadLetters, Producer } from "waybill"
-import { MemoryKeyspace } from "waybill/memory"
+import { DeadLetters, Producer, Records, Transport } from "waybill"
+import { MemoryKeyspace, MemoryPubSub } from "waybill/memory"
+import { atOnce } from "../../../examples/chat/src/Allowance.ts"
 import { ChatRooms } from "../../../examples/chat/src/ChatRooms.ts"
+import { Commands, group } from "../../../examples/chat/src/Command.ts"
 import * as Handlers from "../../../examples/chat/src/Handlers.ts"
 import * as Layers from "../../../examples/chat/src/Layers.ts"
 import { Live } from "../../../examples/chat/src/Live.ts"
 import { Mentions, namesIn } from "../../../examples/chat/src/Mention.ts"
+import { News } from "../../../examples/chat/src/News.ts"
 import { AddressUnknown, Notifications, PostOfficeBusy } from "../../../examples/chat/src/Notifications.ts"
 import { Presence, Signs, ttlMillis } from "../../../examples/chat/src/Presence.ts"
-import { Chat, type Event, limits, type Message } from "../../../examples/chat/src/Protocol.ts"
+import {
+  Chat,
+  type Event,
+  GivenUp,
+  limits,
+  type Message,
+  TooManyRequests
+} from "../../../examples/chat/src/Protocol.ts"
+import * as Record from "../../../examples/chat/src/Records.ts"
+import * as RoomLog from "../../../examples/chat/src/RoomLog.ts"
 import { quiet, until } from "../../core/Running.ts"
 
 const silent = Layer.succeed(Notifications, Notifications.of({ notify: () => Effect.void }))
 
 const chat = (notifications = silent) => Layers.layerMemory.pipe(Layer.provide(notifications))
 
+type Read = Context.Service.Shape<typeof Records.Records>["read"]
+
+/** A chat that does something else when it reads its records. */
+const reading = (change: (read: Read) => Read) =>
+  Layers.domain({
+    ...Layers.memory,
+    streams: Layer.effectContext(
+      Effect.map(Layer.build(Layers.memory.streams), (context) =>
+        Context.add(context, Records.Records, { read: change(Context.get(context, Records.Records).read) })
+      )
+    )
+  }).pipe(Layer.provide(silent))
+
+const refused = new Transport.TransportError({
+  operation: "inspect",
+  reason: new Transport.Refused({ code: "LOADING", detail: "the test says so" })
+})
+
 const it_ = <A, E>(
   name: string,
-  test: Effect.Effect<A, E, ChatRooms | Live | Presence | Scope.Scope>,
+  test: Effect.Effect<A, E, ChatRooms | Live | News | Presence | Records.Records | Scope.Scope | Transport.Transport>,
   notifications = silent
 ) => it.effect(name, () => Effect.provide(test, chat(notifications)))
 
@@ -79,6 +122,9 @@ describe("the chat server", () => {
       assert.deepStrictEqual(yield* rooms.getMembers("tea"), ["ada"])
       yield* rooms.createRoom("tea", "ada", "1")
       assert.strictEqual((yield* Effect.flip(rooms.createRoom("tea", "ada", "2")))._tag, "RoomExists")
+      // An id is one of a room: used again for another, it is another.
+      yield* rooms.createRoom("coffee", "ada", "1")
+      assert.deepStrictEqual(yield* rooms.getMembers("coffee"), ["ada"])
     })
   )
 
@@ -91,7 +137,10 @@ describe("the chat server", () => {
         (user) => Effect.result(rooms.createRoom("tea", user, "1")),
         { concurrency: "unbounded" }
       )
-      assert.strictEqual(results.filter(({ _tag }) => _tag === "Success").length, 1)
+      assert.deepStrictEqual(results.map((made) => (made._tag === "Success" ? "made" : made.failure._tag)).toSorted(), [
+        ...Array.from({ length: 19 }, () => "RoomExists"),
+        "made"
+      ])
     })
   )
 
@@ -126,6 +175,97 @@ describe("the chat server", () => {
       const texts = (yield* rooms.getRoomHistory("tea")).map(({ text }) => text)
       assert.deepStrictEqual(texts, ["hello"])
       assert.strictEqual((yield* rooms.getSentMessages("ada")).length, 1)
+    })
+  )
+
+  it.effect("sendMessage: a command that died for want of the store is done when it is asked for again, once", () => {
+    let down = false
+    return Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      yield* rooms.createRoom("tea", "ada", "1")
+      const send = rooms.sendMessage({ room: "tea", user: "ada", id: "same", text: "hello" })
+      down = true
+      assert.strictEqual((yield* Effect.flip(send))._tag, "Unavailable")
+      for (let second = 0; second < 40; second++) yield* TestClock.adjust("1 second")
+      const dead = DeadLetters.stream(Commands, group)
+      assert.deepStrictEqual(
+        (yield* Stream.runCollect(dead)).map(({ reason }) => reason),
+        ["TransportError"]
+      )
+      assert.strictEqual((yield* Effect.flip(send))._tag, "Unavailable")
+      down = false
+      yield* Effect.all([send, send, send], { concurrency: "unbounded" })
+      yield* send
+      assert.deepStrictEqual(
+        (yield* rooms.getRoomHistory("tea")).map(({ text }) => text),
+        ["hello"]
+      )
+      assert.strictEqual((yield* rooms.getSentMessages("ada")).length, 1)
+      assert.strictEqual(yield* Stream.runCount(dead), 0)
+    }).pipe(
+      Effect.provide(reading((read) => (topic, query) => (down ? Effect.fail(refused) : read(topic, query)))),
+      Effect.provide(Logger.layer([]))
+    )
+  })
+
+  it.effect("sendMessage: a command that died of itself is given up under its id, and done under another", () => {
+    let broken = false
+    return Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      yield* rooms.createRoom("tea", "ada", "1")
+      const send = (id: string) => rooms.sendMessage({ room: "tea", user: "ada", id, text: "hello" })
+      broken = true
+      const first = yield* Effect.forkScoped(Effect.flip(send("one")))
+      for (let second = 0; second < 11; second++) yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* Fiber.join(first))._tag, "Unavailable")
+      broken = false
+      assert.deepStrictEqual(yield* Effect.flip(send("one")), new GivenUp({ id: "one" }))
+      assert.deepStrictEqual(yield* Effect.flip(send("one")), new GivenUp({ id: "one" }))
+      yield* send("two")
+      assert.deepStrictEqual(
+        (yield* rooms.getRoomHistory("tea")).map(({ id }) => id),
+        ["two"]
+      )
+      assert.strictEqual((yield* Stream.runCollect(DeadLetters.stream(Commands, group))).length, 1)
+    }).pipe(
+      Effect.provide(
+        reading((read) => (topic, query) => {
+          // The members are read by who carries a command out, and not by who asks for it.
+          return broken && query.key.startsWith("members/") ? Effect.die("a bug") : read(topic, query)
+        })
+      ),
+      Effect.provide(Logger.layer([]))
+    )
+  })
+
+  it_(
+    "the outcome of what nobody can ask for again is kept for a minute, and not longer",
+    Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      const news = yield* News
+      const { read } = yield* Records.Records
+      const commands: Array<string> = []
+      yield* news.hear((fact) => {
+        if (fact._tag === "Settled") commands.push(fact.command)
+      })
+      yield* rooms.createRoom("tea", "ada", "1")
+      const send = rooms.sendMessage({ room: "tea", user: "ada", id: "1", text: "hello" })
+      yield* send
+      const [message] = yield* rooms.getRoomHistory("tea")
+      yield* rooms.joinRoom("tea", "bob")
+      yield* rooms.markRead("tea", "bob", message!.position)
+      yield* rooms.leaveRoom("tea", "bob")
+      const answers = Effect.map(
+        Effect.forEach(commands, (command) => read(Commands, Record.answer(command).value)),
+        (all) => all.filter((answer) => answer !== undefined).length
+      )
+      // The maker joins, too.
+      yield* until("all are heard of", () => commands.length === 6)
+      assert.strictEqual(yield* answers, 6)
+      yield* TestClock.adjust("61 seconds")
+      assert.strictEqual(yield* answers, 2)
+      yield* send
+      assert.strictEqual((yield* rooms.getRoomHistory("tea")).length, 1)
     })
   )
 
@@ -267,6 +407,27 @@ describe("the chat client", () => {
   )
 
   it_(
+    "news that nobody told are found within five seconds, also by who hears other news all the time",
+    Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      for (const room of ["tea", "coffee"]) {
+        yield* rooms.createRoom(room, "ada", room)
+        yield* rooms.joinRoom(room, "bob")
+      }
+      const bob = yield* watch("bob")
+      // Stored by a process that was killed before it could tell.
+      yield* Producer.publish(RoomLog.topic("tea"), { id: "1", user: "ada", text: "is anybody here?" })
+      for (let second = 0; second < 6; second++) {
+        yield* say("coffee", "ada", `busy ${second}`)
+        yield* TestClock.adjust("1 second")
+        yield* quiet()
+      }
+      assert.strictEqual(bob.texts("coffee").length, 6)
+      assert.deepStrictEqual(bob.texts("tea"), ["is anybody here?"])
+    })
+  )
+
+  it_(
     "connect again with the last position seen: what was missed, in order, without hole or repeat",
     Effect.gen(function* () {
       const rooms = yield* ChatRooms
@@ -332,20 +493,49 @@ describe("the chat client", () => {
         const first = yield* server
         const changes: Array<unknown> = []
         yield* first.hear((change) => changes.push(change))
-        yield* first.enter("ada", "tab")
+        const sign = yield* first.enter("ada", "tab")
         // Of a server that was killed, nothing more is heard.
         yield* Producer.publish(Signs, { _tag: "Here", user: "bob", tab: "tab", connection: "of a dead server" })
+        yield* News.use(({ tell }) => tell([{ _tag: "Presence" }]))
         yield* until("bob is there", () => first.isOnline("bob"))
-        yield* TestClock.adjust("4 minutes")
+        yield* until("ada is there", () => first.isOnline("ada"))
+        for (let minute = 0; minute < 4; minute++) yield* Effect.andThen(TestClock.adjust("1 minute"), sign)
         const late = yield* server
-        yield* until("the late one knows both", () => late.isOnline("bob") && late.isOnline("ada"))
+        assert.deepStrictEqual([late.isOnline("bob"), late.isOnline("ada")], [true, true])
         yield* TestClock.adjust(ttlMillis - 240_000 - 1000)
         assert.isTrue(first.isOnline("bob"))
         yield* TestClock.adjust("2 seconds")
         assert.deepStrictEqual([first.isOnline("bob"), late.isOnline("bob")], [false, false])
         assert.deepStrictEqual([first.isOnline("ada"), late.isOnline("ada")], [true, true])
         assert.deepInclude(changes, { _tag: "Offline", user: "bob", reason: "timed-out" })
-      }).pipe(Effect.provide(MemoryKeyspace.layer({ ttl: ttlMillis })))
+      }).pipe(
+        Effect.provide([MemoryKeyspace.layer({ ttl: ttlMillis }), Layer.provide(News.layer, MemoryPubSub.layer())])
+      )
+  )
+
+  it_(
+    "presence: who acknowledges nothing for 300 s has timed out though its connection is open, and is back when it reads on",
+    Effect.gen(function* () {
+      const live = yield* Live
+      const ada = yield* watch("ada")
+      const gate = Latch.makeUnsafe()
+      const seen: Array<Event> = []
+      yield* live.connect({ user: "bob", tab: "tab", positions: {} }).pipe(
+        Stream.runForEach((event) => Effect.andThen(gate.await, () => Effect.sync(() => seen.push(event)))),
+        Effect.forkScoped({ startImmediately: true })
+      )
+      yield* until("bob is there", () => ada.tags().includes("Online"))
+      for (let minute = 0; minute < 4; minute++) yield* TestClock.adjust("1 minute")
+      assert.notInclude(ada.tags(), "Offline")
+      for (let second = 0; second < 61; second++) yield* TestClock.adjust("1 second")
+      yield* until("bob is gone", () => ada.tags().includes("Offline"))
+      assert.deepInclude(ada.events, { _tag: "Offline", user: "bob", reason: "timed-out" })
+      yield* gate.open
+      yield* until("bob reads", () => seen.length > 0)
+      for (let second = 0; second < 10; second++) yield* TestClock.adjust("1 second")
+      yield* until("bob is back", () => ada.tags().filter((tag) => tag === "Online").length === 2)
+      assert.isTrue((yield* Presence).isOnline("ada"))
+    })
   )
 
   it_(
@@ -379,12 +569,113 @@ describe("too much, too bad", () => {
       const refused = results.flatMap((result) => (result._tag === "Failure" ? [result.failure] : []))
       assert.strictEqual(refused.length, 11)
       const [first] = refused
-      assert(first?._tag === "TooManyMessages")
+      assert(first?._tag === "TooManyRequests")
       assert.isAbove(first.retryAfterMillis, 0)
       yield* ask.joinRoom({ room: "tea", user: "bob" })
       yield* TestClock.adjust(first.retryAfterMillis)
       yield* send(100)
     }).pipe(Effect.provide(Layers.layerMemory.pipe(Layer.provide(silent))))
+  )
+
+  it_(
+    "reads, markers and connections are counted each by itself, and a user is told when to go on",
+    Effect.gen(function* () {
+      const ask = yield* RpcTest.makeClient(Chat).pipe(Effect.provide(Handlers.layer))
+      yield* ask.createRoom({ room: "tea", user: "ada", id: "1" })
+      yield* ask.sendMessage({ room: "tea", user: "ada", id: "2", text: "hello" })
+      const [message] = yield* ask.getRoomHistory({ room: "tea", user: "ada" })
+      const position = message!.position
+      /** How often it may be done before it is too much, and in how many milliseconds it may be done again. */
+      const allowed = Effect.fnUntraced(function* <E extends { readonly _tag: string }>(
+        call: Effect.Effect<unknown, E | TooManyRequests>
+      ) {
+        for (let times = 0; times < 200; times++) {
+          const result = yield* Effect.result(call)
+          if (result._tag === "Success") continue
+          const error: unknown = result.failure
+          assert.instanceOf(error, TooManyRequests)
+          return [times, error.retryAfterMillis]
+        }
+        return assert.fail("nobody counts")
+      })
+      // One read has been done above.
+      assert.deepStrictEqual(yield* allowed(ask.getRoomHistory({ room: "tea", user: "ada" })), [99, 100])
+      for (const call of [
+        ask.listRooms({ user: "ada" }),
+        ask.getMembers({ room: "tea", user: "ada" }),
+        ask.getSentMessages({ user: "ada" })
+      ]) {
+        assert.deepStrictEqual(yield* allowed(call), [0, 100])
+      }
+      const connect = Stream.runHead(ask.connect({ user: "ada", tab: "tab", positions: {} }))
+      assert.deepStrictEqual(yield* allowed(connect), [30, 1000])
+      assert.deepStrictEqual(yield* allowed(ask.markRead({ room: "tea", user: "ada", position })), [100, 100])
+      // Two of the thirty have been used above.
+      const send = ask.sendMessage({ room: "tea", user: "ada", id: "2", text: "hello" })
+      assert.strictEqual((yield* allowed(send))[0], 28)
+      yield* ask.listRooms({ user: "bob" })
+      yield* TestClock.adjust(100)
+      yield* ask.listRooms({ user: "ada" })
+    }).pipe(Effect.provide(Layers.layerMemory.pipe(Layer.provide(silent))))
+  )
+
+  it_(
+    "one connection has so much under way, and what is more is refused at once",
+    Effect.gen(function* () {
+      const ask = yield* RpcTest.makeClient(Chat).pipe(Effect.provide(Handlers.layer))
+      const refused = (result: Result.Result<unknown, { readonly _tag: string }>) =>
+        result._tag === "Failure" && result.failure._tag === "TooManyRequests"
+      // None of them is answered before all are there: who carries commands out has its turn after who asks.
+      const joins = yield* Effect.forEach(
+        Array.from({ length: atOnce + 5 }, (_, i) => `user-${i}`),
+        (user) => Effect.result(ask.joinRoom({ room: "tea", user })),
+        { concurrency: "unbounded" }
+      )
+      assert.strictEqual(joins.filter(refused).length, 5)
+      const connect = (tab: string) => Stream.runHead(ask.connect({ user: tab, tab, positions: {} }))
+      const open = yield* Effect.forEach(["one", "two", "three", "four"], (tab) =>
+        ask.connect({ user: tab, tab, positions: {} }).pipe(Stream.runDrain, Effect.forkScoped)
+      )
+      yield* quiet()
+      assert.isTrue(refused(yield* Effect.result(connect("five"))))
+      assert.isTrue(refused(yield* Effect.result(ask.listRooms({ user: "five" }))))
+      yield* Fiber.interrupt(open[0]!)
+      yield* quiet()
+      yield* ask.listRooms({ user: "five" })
+      assert.isTrue(Option.isSome(yield* connect("five")))
+    }).pipe(Effect.provide(Layers.layerMemory.pipe(Layer.provide(silent))))
+  )
+
+  it_(
+    "what one connection is handed at a time is bounded over all its rooms, and nothing is left out for it",
+    Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      const live = yield* Live
+      const names = Array.from({ length: 120 }, (_, i) => `room-${i}`)
+      for (const room of names) {
+        yield* rooms.createRoom(room, "ada", room)
+        yield* rooms.joinRoom(room, "bob")
+      }
+      const few = names.slice(0, 6)
+      for (const room of few) yield* say(room, "ada", ...numbered(50).map((text) => `@bob ${text}`))
+      const chunks: Array<ReadonlyArray<Event>> = []
+      const bob = yield* live.connect({ user: "bob", tab: "tab", positions: {} }).pipe(
+        Stream.runForEachArray((events) => Effect.sync(() => chunks.push(events))),
+        Effect.forkScoped({ startImmediately: true })
+      )
+      const posted = () => chunks.flat().flatMap((event) => (event._tag === "Posted" ? [event] : []))
+      yield* until("bob has all", () => posted().length === 300)
+      yield* Fiber.interrupt(bob)
+      assert.isAtMost(Math.max(...chunks.map(({ length }) => length)), 101)
+      assert.strictEqual(chunks.flat().filter(({ _tag }) => _tag === "Entered").length, names.length)
+      assert.strictEqual(chunks.flat().filter(({ _tag }) => _tag === "Mentioned").length, 300)
+      for (const name of few) {
+        assert.deepStrictEqual(
+          posted().flatMap(({ message, room }) => (room === name ? [message.text] : [])),
+          numbered(50).map((text) => `@bob ${text}`)
+        )
+      }
+    })
   )
 
   it_(
@@ -453,5 +744,76 @@ describe("too much, too bad", () => {
       )
       assert.deepStrictEqual(bob.texts("tea"), ["@bob @nobody @stranger @ada look", "and on we go"])
     }).pipe(Effect.provide(chat(flaky)))
+  })
+
+  it.effect(
+    "a post office that stays busy is asked seven times, and then the mention is a dead letter; nobody waits",
+    () => {
+      const asked: Array<number> = []
+      const busy = Layer.succeed(
+        Notifications,
+        Notifications.of({
+          notify: () =>
+            Effect.flatMap(Clock.currentTimeMillis, (now) => {
+              asked.push(now)
+              return Effect.fail(new PostOfficeBusy({}))
+            })
+        })
+      )
+      return Effect.gen(function* () {
+        const rooms = yield* ChatRooms
+        yield* rooms.createRoom("tea", "ada", "1")
+        yield* rooms.joinRoom("tea", "bob")
+        const bob = yield* watch("bob")
+        yield* say("tea", "ada", "@bob look")
+        const texts = ["@bob look"]
+        for (let second = 0; second < 70; second++) {
+          const text = `and on we go ${second}`
+          yield* say("tea", "ada", text)
+          texts.push(text)
+          // Nothing has to pass until it is there.
+          yield* until("bob hears it", () => bob.texts("tea").includes(text))
+          yield* TestClock.adjust("1 second")
+        }
+        const [first = 0] = asked
+        assert.deepStrictEqual(
+          asked.map((at) => at - first),
+          [0, 1000, 3000, 7000, 15_000, 31_000, 63_000]
+        )
+        const dead = yield* Stream.runCollect(DeadLetters.stream(Mentions, "email"))
+        assert.deepStrictEqual(
+          dead.map(({ attempts, body, reason }) => [JSON.parse(String(body)).to, reason, attempts]),
+          [["bob", "PostOfficeBusy", 7]]
+        )
+        assert.deepStrictEqual(bob.texts("tea"), texts)
+      }).pipe(Effect.provide(chat(busy)), Effect.provide(Logger.layer([])))
+    }
+  )
+
+  it.effect("the flaky post office of the example delivers to everyone who has an address, and buries the rest", () => {
+    const mails: Array<string> = []
+    const noted = Logger.layer([
+      Logger.make(({ message }) => {
+        const mail = /e-mail to ([\w-]+):/.exec(String(message))
+        if (mail !== null) mails.push(mail[1]!)
+      })
+    ])
+    return Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      yield* rooms.createRoom("tea", "ada", "1")
+      const names = [...Array.from({ length: 15 }, (_, i) => `user-${i}`), "nobody-1", "nobody-2"].toSorted()
+      for (const name of names) yield* rooms.joinRoom("tea", name)
+      yield* say("tea", "ada", names.map((name) => `@${name}`).join(" "))
+      for (let second = 0; second < 70; second++) yield* Effect.andThen(TestClock.adjust("1 second"), quiet())
+      assert.deepStrictEqual(
+        mails.toSorted(),
+        names.filter((name) => !name.startsWith("nobody"))
+      )
+      const dead = yield* Stream.runCollect(DeadLetters.stream(Mentions, "email"))
+      assert.deepStrictEqual(dead.map(({ body, reason }) => [JSON.parse(String(body)).to, reason]).toSorted(), [
+        ["nobody-1", "AddressUnknown"],
+        ["nobody-2", "AddressUnknown"]
+      ])
+    }).pipe(Effect.provide(chat(Notifications.layerFlaky("chat"))), Effect.provide(noted))
   })
 })

@@ -59,10 +59,16 @@ describe("what a session makes of events", () => {
   })
 
   it("forgets an outgoing message when it comes back, and only its own", () => {
-    const outgoing = [{ id: "m-1", room: "engines", text: "number 1", refused: undefined }]
+    const outgoing = [{ id: "m-1", room: "engines", text: "number 1", stored: false, refused: undefined }]
     const before = { ...after(entered(0, null)), outgoing }
     assert.deepStrictEqual(Session.next(before, posted(1, "alan")).outgoing, outgoing)
     assert.deepStrictEqual(Session.next(before, posted(1, "ada")).outgoing, [])
+  })
+
+  it("who has said something types no more", () => {
+    const typing: Event = { _tag: "Typing", room: "engines", user: "alan" }
+    assert.deepStrictEqual(after(entered(0, null), typing).rooms.get("engines")?.typing, ["alan"])
+    assert.deepStrictEqual(after(entered(0, null), typing, posted(1)).rooms.get("engines")?.typing, [])
   })
 
   it("a room that is not heard of after a reconnect is stale, one that is keeps its messages", () => {

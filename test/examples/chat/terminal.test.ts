@@ -42,7 +42,7 @@ const terminal = Effect.fnUntraced(function* (port: number, ...args: ReadonlyArr
         }
         changed.add(look)
         look()
-      }).pipe(Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(`no "${text}" in ${screen}`) }))
+      }).pipe(Effect.timeoutOrElse({ duration: "40 seconds", orElse: () => Effect.die(`no "${text}" in ${screen}`) }))
   }
 })
 
@@ -88,7 +88,7 @@ describe("pnpm example chat client", () => {
         yield* ada.type("The last word")
         yield* ada.close
         assert.strictEqual(yield* ada.ended, 0)
-        const history = yield* chat.getRoomHistory({ room: "machines" })
+        const history = yield* chat.getRoomHistory({ room: "machines", user: "ada" })
         assert.deepStrictEqual(
           history.map(({ text, user }) => [user, text]),
           [["ada", "The last word"]]
@@ -96,7 +96,27 @@ describe("pnpm example chat client", () => {
         // oxlint-disable-next-line no-control-regex -- these are what is looked for
         assert.notMatch(ada.screen(), /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202e]/)
       }),
-    60_000
+    120_000
+  )
+
+  it.live(
+    "ends although nobody confirms what was written last, and says so",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* start({})
+        const chat = yield* client(() => server.port)
+        yield* chat.createRoom({ room: "engines", user: "alan", id: "1" })
+        const ada = yield* terminal(server.port, "--user", "ada", "--room", "engines")
+        yield* ada.shows("* you are in engines")
+        yield* server.kill("SIGKILL")
+        yield* ada.shows("* lost")
+        yield* ada.type("Is anybody there?")
+        yield* ada.close
+        assert.strictEqual(yield* ada.ended, 1)
+        assert.include(ada.screen(), "* nobody has confirmed to engines: Is anybody there?")
+        assert.include(ada.screen(), "What you wrote last may not have arrived")
+      }),
+    120_000
   )
 
   it.live(
@@ -107,6 +127,6 @@ describe("pnpm example chat client", () => {
         assert.notStrictEqual(yield* ada.ended, 0)
         assert.include(ada.screen(), "the name of a user has 1 to 32")
       }),
-    60_000
+    120_000
   )
 })

@@ -3,13 +3,14 @@
  * deafens everyone to the news. In the end each member's view of a room has to be the room. WAYBILL_SEED repeats a plan,
  * WAYBILL_CHAT lets it go on for so many seconds, 10 by default.
  */
+import { isDeepStrictEqual } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Context, Deferred, Effect, Layer, Logger, Random, Redacted, Result, Schedule, Scope, Stream } from "effect"
 import { Log } from "waybill"
 import { IoRedis, RedisPubSub, RedisStreams } from "waybill/redis"
 import { News } from "../../../examples/chat/src/News.ts"
-import { type Event } from "../../../examples/chat/src/Protocol.ts"
+import { type Event, type Message } from "../../../examples/chat/src/Protocol.ts"
 import * as RoomLog from "../../../examples/chat/src/RoomLog.ts"
 import { client as redisClient, drawing } from "../../faults/Verdict.ts"
 import { client, type ServerProcess, start } from "./ServerProcess.ts"
@@ -23,27 +24,31 @@ const roomsOf = (user: string): ReadonlyArray<string> => {
   return [`room-${i % 20}`, `room-${(i * 7 + 3) % 20}`]
 }
 
-/** What is wrong with a view: it has to be the stream, in order, each message once. */
-const problems = (view: ReadonlyArray<string>, stream: ReadonlyArray<string>): ReadonlyArray<string> => {
+/** What is wrong with a view: it has to be the stream, in order, each message once and as it was written. */
+const problems = (view: ReadonlyArray<Message>, stream: ReadonlyArray<Message>): ReadonlyArray<string> => {
   const found: Array<string> = []
   const seen = new Set<string>()
-  for (const position of view) {
+  for (const { position } of view) {
     if (seen.has(position)) found.push(`${position} came again`)
     seen.add(position)
   }
-  for (const position of stream) if (!seen.has(position)) found.push(`${position} is missing`)
-  if (found.length === 0 && view.join() !== stream.join()) found.push("the order is another one")
+  for (const { position } of stream) if (!seen.has(position)) found.push(`${position} is missing`)
+  if (found.length > 0) return found
+  for (const [i, message] of stream.entries()) {
+    if (!isDeepStrictEqual(view[i], message)) found.push(`${JSON.stringify(view[i])} is not ${JSON.stringify(message)}`)
+  }
   return found
 }
 
 /** A user in front of a screen: dials some server, shows what it is told, says things, and is cut off now and then. */
 class Person {
   readonly user: string
-  readonly views = new Map<string, Array<string>>()
+  readonly views = new Map<string, Array<Message>>()
   chat: Effect.Success<ReturnType<typeof client>> | undefined
   dials = 0
-  /** Ends the present connection. */
-  cut: Effect.Effect<void> = Effect.void
+  cuts = 0
+  /** Ends the present connection; whether there was one. */
+  cut: Effect.Effect<boolean> = Effect.succeed(false)
   constructor(user: string) {
     this.user = user
     for (const room of roomsOf(user)) this.views.set(room, [])
@@ -51,7 +56,7 @@ class Person {
 
   show(event: Event): void {
     // Nothing is put right here: what the server says twice is there twice.
-    if (event._tag === "Posted") this.views.get(event.room)?.push(event.message.position)
+    if (event._tag === "Posted") this.views.get(event.room)?.push(event.message)
   }
 
   /** Stays connected for as long as it runs, to whichever server `port` names. */
@@ -59,7 +64,7 @@ class Person {
     return Effect.gen({ self: this }, function* () {
       const scope = yield* Effect.scope
       const ended = yield* Deferred.make<void>()
-      this.cut = Effect.asVoid(Deferred.succeed(ended, undefined))
+      this.cut = Deferred.succeed(ended, undefined)
       const target = port()
       const chat = yield* client(() => target)
       this.chat = chat
@@ -67,7 +72,7 @@ class Person {
       const positions: Record<string, string> = {}
       for (const [room, view] of this.views) {
         const last = view.at(-1)
-        if (last !== undefined) positions[room] = last
+        if (last !== undefined) positions[room] = last.position
       }
       yield* chat.connect({ user: this.user, tab: "tab", positions }).pipe(
         Stream.runForEach((event) => Effect.sync(() => this.show(event))),
@@ -84,7 +89,7 @@ class Person {
   say(room: string, id: string): Effect.Effect<void> {
     return Effect.gen({ self: this }, function* () {
       if (this.chat === undefined) return yield* Effect.fail("not connected" as const)
-      const sent = this.chat.sendMessage({ room, user: this.user, id, text: `${this.user} says ${id}` })
+      const sent = this.chat.sendMessage({ room, user: this.user, id, text: textOf(this.user, id) })
       return yield* Effect.timeout(sent, "12 seconds")
     }).pipe(
       Effect.catchCause(() => Effect.andThen(Effect.sleep("300 millis"), Effect.fail("not stored yet" as const))),
@@ -101,11 +106,22 @@ const reading = (url: string) =>
     Layer.provide(News.layer, RedisPubSub.layer({ prefix: "chat" }))
   ).pipe(Layer.provide(IoRedis.layer({ url: Redacted.make(url) })))
 
-const positionsOf = (room: string) =>
+const messagesOf = (room: string) =>
   Log.stream(RoomLog.topic(room)).pipe(
     Stream.runCollect,
-    Effect.map((entries) => entries.map(({ payload, position }) => ({ position, id: Result.getOrThrow(payload).id })))
+    Effect.map((entries) =>
+      entries.map(({ payload, position, publishedAt }): Message => ({
+        ...Result.getOrThrow(payload),
+        position,
+        at: publishedAt
+      }))
+    )
   )
+
+const textOf = (user: string, id: string) => `${user} says ${id}`
+
+/** A signal as the process answers to it. */
+const codeOf = { SIGKILL: -1, SIGTERM: 130 } as const
 
 describe("the chat under a seeded plan", () => {
   it.live(
@@ -138,7 +154,7 @@ describe("the chat under a seeded plan", () => {
           yield* setUp.sendMessage({ room, user: users[i]!, id: "first", text: "welcome" })
         }
 
-        const naive = new Map(rooms.map((room) => [room, [] as Array<string>]))
+        const naive = new Map<string, Array<Message>>(rooms.map((room) => [room, []]))
         const watching = yield* Effect.context<never>()
         yield* Context.get(store, News).hear((fact) => {
           if (fact._tag !== "Posted") return
@@ -147,7 +163,7 @@ describe("the chat under a seeded plan", () => {
             Effect.map(
               Effect.orElseSucceed(newest, () => []),
               ([message]) => {
-                if (message !== undefined) naive.get(fact.room)!.push(message.position)
+                if (message !== undefined) naive.get(fact.room)!.push(message)
               }
             )
           )
@@ -193,7 +209,7 @@ describe("the chat under a seeded plan", () => {
               if (peace()) break
               const room = roomsOf(person.user)[n % 2]!
               yield* person.say(room, `m-${n}`)
-              told.push(`${room} ${person.user} m-${n}`)
+              told.push(`${room} ${person.user} m-${n} ${textOf(person.user, `m-${n}`)}`)
             }
           }),
           { concurrency: "unbounded", discard: true }
@@ -224,66 +240,74 @@ describe("the chat under a seeded plan", () => {
             })
           )
         )
-        const deeds: Array<string> = []
-        const deafen = Effect.promise(() => admin.call("CLIENT", "KILL", "TYPE", "pubsub"))
+        // What was done, and not what was planned: who was not connected was not cut off.
+        const done = { SIGKILL: 0, SIGTERM: 0, cut: 0, deafened: 0 }
+        const deafen = Effect.gen(function* () {
+          done.deafened += Number(yield* Effect.promise(() => admin.call("CLIENT", "KILL", "TYPE", "pubsub")))
+        })
         const cutting = Effect.gen(function* () {
           yield* deafen
           for (const { pause, what, whom } of onConnections) {
             yield* Effect.sleep(pause)
-            if (peace()) return
-            deeds.push(what)
+            if (peace() && done.cut > 0) return
             if (what === "deafen") yield* deafen
-            else for (const i of whom) yield* people[i]!.cut
+            else
+              for (const i of whom) {
+                const person = people[i]!
+                if (!(yield* person.cut)) continue
+                person.cuts++
+                done.cut++
+              }
           }
         })
         const killing = Effect.gen(function* () {
           for (const { pause, place: index, signal } of onServers) {
             yield* Effect.sleep(pause)
-            if (peace()) return
-            deeds.push(signal)
+            if (peace() && done.SIGKILL > 0) return
             const place = places[index]!
             const { port } = place.server
             yield* place.server.kill(signal)
-            yield* place.server.ended
+            assert.strictEqual(yield* place.server.ended, codeOf[signal], `the server was not ended by ${signal}`)
+            done[signal]++
             place.server = yield* Scope.provide(start({ redis: redis.url, port }), place.scope)
           }
         })
         yield* Effect.all([talk, cutting, killing], { concurrency: 3 })
 
-        const truth = new Map<string, ReadonlyArray<{ readonly position: string; readonly id: string }>>()
-        for (const room of rooms) truth.set(room, yield* Effect.provideContext(positionsOf(room), store))
+        const truth = new Map<string, ReadonlyArray<Message>>()
+        for (const room of rooms) truth.set(room, yield* Effect.provideContext(messagesOf(room), store))
         yield* everyone("all have seen everything", ({ views }) =>
           [...views].every(([room, view]) => view.length >= truth.get(room)!.length)
         )
+        yield* everyone("all that were cut off are back", ({ cuts, dials }) => dials > cuts)
         const wrong: Array<string> = []
         for (const { user, views } of people) {
           for (const [room, view] of views) {
-            const found = problems(
-              view,
-              truth.get(room)!.map(({ position }) => position)
-            )
+            const found = problems(view, truth.get(room)!)
             if (found.length > 0) wrong.push(`${user} in ${room}: ${found.slice(0, 3).join(", ")}`)
           }
         }
-        const stored = [...truth.values()].reduce((sum, { length }) => sum + length, 0)
+        const stored = [...truth].flatMap(([room, messages]) =>
+          messages.map(({ id, text, user }) => `${room} ${user} ${id} ${text}`)
+        )
         const dials = people.reduce((sum, person) => sum + person.dials, 0)
         console.log(
-          `chat: ${stored} messages, ${dials - people.length} connections lost, ${deeds.length} deeds: ${deeds.join(" ")}`
+          `chat: ${stored.length} messages in ${rooms.length} rooms, ${people.length} people with ${2 * people.length} views; ` +
+            `${dials - people.length} connections lost, ` +
+            Object.entries(done)
+              .map(([what, times]) => `${times} ${what}`)
+              .join(", ")
         )
         assert.deepStrictEqual(wrong, [])
         // Whatever was answered is there, once; and nothing else but the welcomes.
-        assert.strictEqual(stored, told.length + rooms.length)
+        const welcomes = rooms.map((room, i) => `${room} ${users[i]!} first welcome`)
+        assert.deepStrictEqual(stored.toSorted(), [...told, ...welcomes].toSorted())
 
-        const trusting = rooms.filter(
-          (room) =>
-            problems(
-              naive.get(room)!,
-              truth
-                .get(room)!
-                .slice(1)
-                .map(({ position }) => position)
-            ).length > 0
-        )
+        for (const [what, times] of Object.entries(done)) {
+          if (what !== "SIGTERM") assert.isAbove(times, 0, `nothing was ${what}`)
+        }
+
+        const trusting = rooms.filter((room) => problems(naive.get(room)!, truth.get(room)!.slice(1)).length > 0)
         assert.isNotEmpty(trusting, "a view that trusts the news would do as well")
         crowd.interruptUnsafe()
       }).pipe(Effect.provide(Logger.layer([]))),

@@ -167,14 +167,14 @@ const Messages = ({ room, session, state }: Omit<Props, "close">) => {
             </div>
           )
         })}
-        {outgoing.map(({ id, refused, text }) => (
+        {outgoing.map(({ id, refused, stored, text }) => (
           <article key={id} class="outgoing">
             <span class="face none" />
             <div class="said">
               <Words text={text} me={state.user} members={room.members} />
               <p class="by">
                 {refused === undefined ? (
-                  <span class="faint">sending …</span>
+                  <span class="faint">{stored ? "sent" : "sending …"}</span>
                 ) : (
                   <>
                     <span class="bad">not sent: {refused}</span>{" "}

@@ -25,6 +25,8 @@ export const Rooms = ({ choose, chosen, forget, session, state }: Props) => {
   const [trouble, setTrouble] = useState<string>()
   const rooms = [...state.rooms.values()].filter(({ stale }) => !stale).toSorted((a, b) => (a.room < b.room ? -1 : 1))
 
+  const unjoined = others?.filter((room) => state.rooms.get(room)?.stale !== false) ?? []
+
   const ask = <A,>(asked: Effect.Effect<A, { readonly message: string }>, then: (answer: A) => void) => {
     setTrouble(undefined)
     Effect.runPromise(asked).then(then, (error: Error) => setTrouble(error.message))
@@ -122,11 +124,14 @@ export const Rooms = ({ choose, chosen, forget, session, state }: Props) => {
           {others === undefined ? "Join a room …" : "Close the list"}
         </button>
       </div>
-      {others !== undefined && (
-        <ul aria-label="All rooms">
-          {others
-            .filter((room) => state.rooms.get(room)?.stale !== false)
-            .map((room) => (
+      {others !== undefined &&
+        (unjoined.length === 0 ? (
+          <p class="faint pad">
+            {others.length === 0 ? "There is no room yet: create one." : "You are in all of them."}
+          </p>
+        ) : (
+          <ul aria-label="All rooms">
+            {unjoined.map((room) => (
               <li key={room}>
                 <button onClick={() => enter(room)}>
                   <span class="grow name">
@@ -136,8 +141,8 @@ export const Rooms = ({ choose, chosen, forget, session, state }: Props) => {
                 </button>
               </li>
             ))}
-        </ul>
-      )}
+          </ul>
+        ))}
     </nav>
   )
 }

@@ -23,6 +23,9 @@ import { type Source, StreamDelivery } from "./StreamDelivery.ts"
 /** How many groups one script looks at: nobody else is served meanwhile. */
 const groupsAtOnce = 100
 
+/** The last id there is. */
+const lastId = "18446744073709551615-18446744073709551615"
+
 export const make = (options: InspectorOptions): Context.Service.Shape<typeof Inspector> => {
   const inspecting = new Inspecting(options, pattern)
   const { commands, keysOf } = options
@@ -74,8 +77,9 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
     messages: (topic, { after, before, limit, newest }) => {
       const key = keysOf(topic).stream
       const backwards = Option.isNone(after) && (newest === true || before !== undefined)
-      // The server knows no interval that ends in front of the first id there is.
+      // The server knows no interval that ends in front of the first id there is, or begins behind the last one.
       if (backwards && before !== undefined && /^0+(-0+)?$/.test(before)) return Effect.succeed([])
+      if (Option.exists(after, (position) => position === lastId)) return Effect.succeed([])
       return commands
         .run(
           "xrange",
