@@ -13,7 +13,7 @@ describe.each(patterns)("a server that is killed, %s", (pattern) => {
     () =>
       Effect.gen(function* () {
         const { crew, hire, publish, server, verdict } = yield* Scene.make
-        const orders = { every: 20, concurrency: 8, lease: "1 second" }
+        const orders = { every: 20, concurrency: 8, lease: "2 seconds" }
         const workers = [yield* hire(orders), yield* hire(orders)] as const
         const moments = yield* seeded("E5", Effect.replicateEffect(Random.nextIntBetween(5, 20), 3))
         const outage = Effect.fnUntraced(function* (millis: number) {
@@ -34,7 +34,7 @@ describe.each(patterns)("a server that is killed, %s", (pattern) => {
               workers[1].handles(twenties * orders.every)
             )
             // The last one is longer than the lease: nobody could renew.
-            yield* outage(i === 2 ? 1500 : 0)
+            yield* outage(i === 2 ? 2500 : 0)
           }
         })
         const producing = Effect.forEach(
