@@ -10,7 +10,7 @@ import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Context, Duration, Effect, Layer, References } from "effect"
 import type { Redis } from "ioredis"
 import { Settlement, Transport } from "waybill"
-import { IoRedis, RedisLists, RedisStreams } from "waybill/redis"
+import { IoRedis, RedisExactlyOnce, RedisLists, RedisStreams } from "waybill/redis"
 import { client, outgoing } from "../redis/Stage.ts"
 
 const count = 20_000
@@ -29,21 +29,24 @@ const keyOf = (topic: string, name: string) => `{waybill:${topic}}:group:g:${nam
 const idsOf = async (redis: Redis, key: string) =>
   (await redis.xrange(key, "-", "+")).map(([, fields]) => fieldOf(fields, "id"))
 
+/** In lists, messages that brought an id are known by it; those that nobody has a record of are not there. */
+const inLists = async (redis: Redis, topic: string) => {
+  const ids = await redis.lrange(keyOf(topic, "returned"), 0, -1)
+  const records = ids.length === 0 ? [] : await redis.hmget(`{waybill:${topic}}:bodies`, ...ids)
+  return {
+    dead: await idsOf(redis, keyOf(topic, "dead")),
+    back: ids.filter((_, i) => records[i] !== null)
+  }
+}
+
 /** Looks past the library, at what docs/wire-format.md and docs/lists.md call the keys. */
 const places: Record<string, (redis: Redis, topic: string) => Promise<Place>> = {
   streams: async (redis, topic) => ({
     dead: await idsOf(redis, keyOf(topic, "dead")),
     back: await idsOf(redis, keyOf(topic, "retry"))
   }),
-  // In lists, messages that brought an id are known by it; those that nobody has a record of are not there.
-  lists: async (redis, topic) => {
-    const ids = await redis.lrange(keyOf(topic, "returned"), 0, -1)
-    const records = ids.length === 0 ? [] : await redis.hmget(`{waybill:${topic}}:bodies`, ...ids)
-    return {
-      dead: await idsOf(redis, keyOf(topic, "dead")),
-      back: ids.filter((_, i) => records[i] !== null)
-    }
-  }
+  lists: inLists,
+  "exactly-once": inLists
 }
 
 /** What is wrong, if anything: how many are nowhere, and how many are there once too often. */
@@ -97,7 +100,8 @@ const bury = Effect.fnUntraced(function* (topic: string, url: string, pattern: (
 
 const patterns = [
   ["streams", RedisStreams.layer()],
-  ["lists", RedisLists.layer()]
+  ["lists", RedisLists.layer()],
+  ["exactly-once", RedisExactlyOnce.layer()]
 ] as const
 
 layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })("a redrive that is killed", (it) => {

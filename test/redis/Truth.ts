@@ -133,6 +133,46 @@ const subscribers = async (redis: Redis, mine: string, now: number): Promise<Gro
 const numbersOf = async (redis: Redis, base: string): Promise<ReadonlyArray<number>> =>
   (await redis.keys(`${base}:message:#*`)).map((key) => Number(key.split("#")[1])).toSorted((a, b) => a - b)
 
+/** When the first entry that each consumer holds was given to it last, by the server's own list. */
+const givenLast = async (redis: Redis, key: string, group: string, now: number) => {
+  const given = new Map<string, number>()
+  if (!(await groupsOf(redis, key)).some(({ name }) => name === group)) return given
+  // Entry, consumer, idle time and count of each, says the server.
+  const rows = (await redis.xpending(key, group, "-", "+", 100_000)) as ReadonlyArray<readonly [string, string, number]>
+  for (const [, consumer, idle] of rows) {
+    if (consumer !== "(released)" && !given.has(consumer)) given.set(consumer, now - idle)
+  }
+  return given
+}
+
+/** Since when the oldest of what the group holds has been with its consumer, by what the consumers have noted. */
+export const oldestSince = async (
+  redis: Redis,
+  pattern: Pattern,
+  base: string,
+  group: string
+): Promise<number | undefined> => {
+  const mine = `${base}:group:${group}`
+  const now = await serverNow(redis)
+  const state = await redis.hgetall(`${mine}:state`)
+  const instants: Array<number> = []
+  if (pattern === "pubsub") {
+    const living = await redis.zrangebyscore(`${mine}:consumers`, `(${now}`, "+inf")
+    for (const name of living) instants.push(Number(state[`held:${name}`]?.split(" ")[3] ?? -1))
+  } else if (pattern === "streams") {
+    for (const key of [`${base}:stream`, `${mine}:retry`]) {
+      for (const [consumer, given] of await givenLast(redis, key, group, now)) {
+        instants.push(given, Number(state[`oldest:${consumer}`] ?? -1))
+      }
+    }
+  } else {
+    const { held } = await custodySource(redis, base, group, 0)
+    for (const [consumer] of held) instants.push(Number(state[`oldest:${consumer}`] ?? -1))
+  }
+  const noted = instants.filter((instant) => instant >= 0)
+  return noted.length === 0 ? undefined : Math.min(...noted)
+}
+
 /** What the topic is, looked at past the library. */
 export const read = async (redis: Redis, pattern: Pattern, base: string): Promise<Truth> => {
   const now = await serverNow(redis)

@@ -39,6 +39,9 @@ const poll = { pollInterval: "50 millis" } as const
 /** A dead consumer is found within the test, and a living one may well lose its lease on a slow machine: the counts must agree. */
 const lease = Duration.millis(500)
 
+/** Ages are told by two clocks that each count in milliseconds. */
+const slackMillis = 20
+
 const inbox: Subject["foreign"] = (redis, base, name) => redis.rpush(`${base}:inbox`, name)
 
 interface Twin extends Subject {
@@ -149,7 +152,8 @@ const told = Effect.fnUntraced(function* (inspector: Look, topic: string, redis:
     messages: messages.map(({ position }) => position),
     groups
   }
-  return { truth, published: info.published }
+  const oldest = new Map(info.groups.map(({ group, oldestPendingMillis }) => [group, oldestPendingMillis]))
+  return { truth, published: info.published, oldest }
 })
 
 type Read = typeof Truth.read
@@ -164,17 +168,34 @@ const agree = Effect.fnUntraced(function* (
   stored: number,
   context: string
 ) {
-  const look = Effect.promise(() => read(redis, pattern, `{waybill:${topic}}`))
+  const base = `{waybill:${topic}}`
+  const look = Effect.promise(() => read(redis, pattern, base))
+  const now = Effect.promise(() => Truth.serverNow(redis))
+  const since = (group: string) => Effect.promise(() => Truth.oldestSince(redis, pattern, base, group))
   for (let left = 200; ; left--) {
     const before = yield* look
+    const groups = Object.keys(before.groups)
+    const from = yield* now
+    const sinceBefore = yield* Effect.forEach(groups, since)
     const found = yield* Effect.exit(told(inspector, topic, redis))
+    const sinceBehind = yield* Effect.forEach(groups, since)
+    const to = yield* now
     const behind = yield* look
     if (JSON.stringify(before) !== JSON.stringify(behind)) {
       assert.isAbove(left, 0, `${context}: it never stands still`)
       continue
     }
-    const { published, truth } = yield* found
+    const { oldest, published, truth } = yield* found
     assert.deepStrictEqual(truth, before, context)
+    groups.forEach((group, i) => {
+      const [first, last] = [sinceBefore[i], sinceBehind[i]]
+      const age = oldest.get(group) ?? Number.NaN
+      if (first === undefined && last === undefined) return assert.strictEqual(age, 0, `${context}: the age of nothing`)
+      // A beat that came in between may have moved it by what two clocks differ, or more: then nothing is known.
+      if (first === undefined || last === undefined || Math.abs(first - last) > slackMillis) return
+      assert.isAtLeast(age, from - first - slackMillis, `${context}: the oldest of ${group}`)
+      assert.isAtMost(age, to - first + slackMillis, `${context}: the oldest of ${group}`)
+    })
     if (pattern === "keyspace" && left > 0 && published !== stored - before.delayed) {
       // A key that somebody else wrote is a message once its event has been heard.
       yield* Effect.sleep("20 millis")

@@ -84,7 +84,10 @@ export interface PendingMessage extends StoredMessage {
   readonly consumer: string
   /** Which attempt it is, from 1. */
   readonly attempt: number
-  /** Milliseconds since it was delivered, or since its lease was last renewed. */
+  /**
+   * For how many milliseconds its consumer has had it, at most: a store that notes for each consumer only since when it
+   * holds the oldest of what it holds says that.
+   */
   readonly heldMillis: number
 }
 

@@ -4,6 +4,7 @@
  */
 import { registerHooks } from "node:module"
 import type { Work } from "../Work.ts"
+import type * as Waybill from "./Waybill.ts"
 
 const mark = "?untraced"
 
@@ -36,6 +37,6 @@ registerHooks({
 /** In the memory of the process. */
 export const onMemory = async (work: Work) => {
   // The same module under another name, which types do not know.
-  const copy = (await import(`./Waybill.ts${mark}`)) as typeof import("./Waybill.ts")
+  const copy = (await import(`./Waybill.ts${mark}`)) as typeof Waybill
   return copy.onMemory(work)
 }

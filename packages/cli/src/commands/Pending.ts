@@ -43,7 +43,7 @@ export const pending = Command.make(
 ).pipe(
   Command.withDescription("What consumers of a group have been given and have not settled"),
   Command.withExamples([
-    { command: "waybill pending orders billing", description: "Who holds which message, and for how long" }
+    { command: "waybill pending orders billing", description: "Who holds which message, and for how long at most" }
   ])
 )
 

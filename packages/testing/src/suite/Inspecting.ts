@@ -84,6 +84,25 @@ export const inspecting = [
   ),
 
   check(
+    "a group tells for how long the oldest of what its consumers hold has been with them",
+    [],
+    Effect.fnUntraced(function* (bench) {
+      const receiver = yield* bench.join("g")
+      const oldest = Effect.map(
+        bench.inspector.describe(bench.topic),
+        ({ groups }) => groups[0]?.oldestPendingMillis ?? Number.NaN
+      )
+      yield* bench.publish("a")
+      const [delivery] = yield* bench.take(receiver, 1)
+      assert(delivery !== undefined)
+      yield* bench.pass(Duration.millis(200))
+      assert.isAtLeast(yield* oldest, 200 - toleranceMillis)
+      yield* settle(receiver, [delivery], Settlement.ack)
+      yield* bench.becomes("nothing is held", oldest, 0)
+    })
+  ),
+
+  check(
     "what is pending and what waits can be read in pages, with consumer, attempt, due time and cause",
     ["redelivery"],
     Effect.fnUntraced(function* (bench) {

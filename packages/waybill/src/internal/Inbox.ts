@@ -33,6 +33,8 @@ export class Copy implements Delivery {
   gap: Gap | undefined
   /** Who answers for it, from being taken to being settled. */
   holder: Inbox | undefined
+  /** When it was taken, in milliseconds since the epoch. */
+  takenAt: number
   /** When it arrived, counted; with the fence it names the delivery. */
   number: number
   /** Which batch of dead letters it was sent with. */
@@ -61,6 +63,7 @@ export class Copy implements Delivery {
     this.fence = fence
     this.gap = undefined
     this.holder = undefined
+    this.takenAt = 0
     this.number = 0
     this.burial = 0
   }
@@ -113,7 +116,8 @@ export class Inbox implements Receiver {
   #returned: Array<Copy> = []
   /** In the order in which it is due. */
   readonly #retries: Array<Waiting> = []
-  #held = 0
+  /** Taken and not settled, in the order in which they were taken. */
+  readonly #held = new Set<Copy>()
   #numbered = 0
   /** Missing in front of the first that has arrived, and behind the last. */
   #before: Hole | undefined
@@ -134,7 +138,13 @@ export class Inbox implements Receiver {
 
   /** Taken and not settled. */
   get pending(): number {
-    return this.#held
+    return this.#held.size
+  }
+
+  /** Since when the oldest of them has been held. */
+  get oldestTakenAt(): number | undefined {
+    for (const { takenAt } of this.#held) return takenAt
+    return undefined
   }
 
   /** Waiting for its next attempt. */
@@ -228,12 +238,12 @@ export class Inbox implements Receiver {
 
   /** Gives up everything; answers how many messages are lost with it. */
   leave(): number {
-    const count = this.#arrived.length - this.#first + this.#returned.length + this.#retries.length + this.#held
+    const count = this.#arrived.length - this.#first + this.#returned.length + this.#retries.length + this.#held.size
     this.#arrived = []
     this.#first = 0
     this.#returned = []
     this.#retries.length = 0
-    this.#held = 0
+    this.#held.clear()
     return count
   }
 
@@ -250,7 +260,7 @@ export class Inbox implements Receiver {
         continue
       }
       delivery.holder = undefined
-      this.#held--
+      this.#held.delete(delivery)
       if (settlement._tag === "Retry") {
         const due = this.#options.clock.currentTimeMillisUnsafe() + Duration.toMillis(settlement.delay)
         this.#wait(Math.ceil(due), delivery.again(delivery.attempt + 1))
@@ -308,8 +318,12 @@ export class Inbox implements Receiver {
       this.#lastTaken = taken[taken.length - 1]!.id
       for (const { gap } of taken) if (gap !== undefined) this.#options.gap(gap)
     }
-    for (const copy of taken) copy.holder = this
-    this.#held += taken.length
+    const now = this.#options.clock.currentTimeMillisUnsafe()
+    for (const copy of taken) {
+      copy.holder = this
+      copy.takenAt = now
+      this.#held.add(copy)
+    }
     return taken
   }
 

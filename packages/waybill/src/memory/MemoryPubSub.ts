@@ -153,7 +153,7 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
           Inspector,
           Inspector.of({
             topics: Effect.sync(() => hall.topics),
-            describe: (topic) => Effect.sync(() => hall.describe(topic, pattern)),
+            describe: (topic) => Effect.map(Clock.currentTimeMillis, (now) => hall.describe(topic, pattern, now)),
             messages: () => Effect.succeed([]),
             pending: () => Effect.succeed([]),
             waiting: () => Effect.succeed([]),

@@ -100,9 +100,9 @@ export class Hall {
     return this.#seats.get(topic)?.circles.get(group)?.dead.page(after, limit) ?? []
   }
 
-  describe(topic: string, pattern: string): TopicInfo {
+  describe(topic: string, pattern: string, now: number): TopicInfo {
     const circles = this.#seats.get(topic)?.circles.values() ?? []
-    const groups = Array.from(circles, figuresOf)
+    const groups = Array.from(circles, (circle) => figuresOf(circle, now))
     return { topic, pattern, depth: 0, published: undefined, delayed: 0, nextDelayedAt: undefined, groups }
   }
 
@@ -113,20 +113,22 @@ export class Hall {
   }
 }
 
-const figuresOf = ({ dead, inboxes, name, paused }: Circle): GroupInfo => {
+const figuresOf = ({ dead, inboxes, name, paused }: Circle, now: number): GroupInfo => {
   let pending = 0
   let waiting = 0
   let nextRetryAt: number | undefined
+  let oldest = now
   for (const inbox of inboxes) {
     pending += inbox.pending
     waiting += inbox.waiting
+    oldest = Math.min(oldest, inbox.oldestTakenAt ?? now)
     if (inbox.nextDue !== undefined) nextRetryAt = Math.min(inbox.nextDue, nextRetryAt ?? Infinity)
   }
   return {
     group: name,
     lag: 0,
     pending,
-    oldestPendingMillis: 0,
+    oldestPendingMillis: now - oldest,
     waiting,
     nextRetryAt,
     deadLetters: dead.size,

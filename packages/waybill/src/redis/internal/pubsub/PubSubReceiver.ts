@@ -171,6 +171,8 @@ export class PubSubReceiver implements Receiver {
     const { group, topic } = subscription
     const mine = keys.group(group)
     const due = this.#inbox.nextDue
+    const oldest = this.#inbox.oldestTakenAt
+    const now = clock.currentTimeMillisUnsafe()
     const [, isNew, paused] = yield* this.#evaluate<[string, 0 | 1, 0 | 1]>(
       Scripts.beat,
       [keys.meta, keys.groups, mine.consumers, mine.state, mine.dead],
@@ -182,7 +184,8 @@ export class PubSubReceiver implements Receiver {
         pollMillis * livesFor,
         this.#inbox.pending,
         this.#inbox.waiting,
-        due === undefined ? -1 : Math.max(0, due - clock.currentTimeMillisUnsafe())
+        due === undefined ? -1 : Math.max(0, due - now),
+        oldest === undefined ? -1 : Math.max(0, now - oldest)
       ]
     )
     if (!this.#open || isNew === 1) {

@@ -71,6 +71,7 @@ return {'OK', new}
  * | 5 | for how long it counts as alive, ms |
  * | 6, 7 | how many deliveries it holds, how many wait for their next attempt |
  * | 8 | in how many ms the first of these is due, or -1 |
+ * | 9 | for how many ms it has held the oldest of its deliveries, or -1 |
  *
  * | reply | |
  * |---|---|
@@ -89,9 +90,10 @@ if wrong then return wrong end
 local now = clock()
 redis.call('SADD', groups, ARGV[3])
 redis.call('ZADD', consumers, now + tonumber(ARGV[5]), ARGV[4])
-local due = tonumber(ARGV[8])
+local due, held = tonumber(ARGV[8]), tonumber(ARGV[9])
 redis.call('HSET', state, 'held:' .. ARGV[4], ARGV[6] .. ' ' .. ARGV[7] .. ' '
-  .. (due < 0 and '-1' or string.format('%.0f', now + due)))
+  .. (due < 0 and '-1' or string.format('%.0f', now + due)) .. ' '
+  .. (held < 0 and '-1' or string.format('%.0f', now - held)))
 for _, gone in ipairs(redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16)) do
   redis.call('ZREM', consumers, gone)
   redis.call('HDEL', state, 'held:' .. gone)
@@ -148,7 +150,7 @@ return {'OK', keepDead(ARGV[2], tonumber(ARGV[3]), clock())}
  *
  * | reply | |
  * |---|---|
- * | `OK`, lag, pending, oldest, waiting, next, dead, dropped, paused, consumers, reached | lag and oldest are 0, and reached is "": nobody knows. next: when the next retry is due, -1 when none waits. consumers: name, pending, ms until it counts as gone, name... |
+ * | `OK`, lag, pending, oldest, waiting, next, dead, dropped, paused, consumers, reached | lag is 0, and reached is "": nobody knows. oldest: ms. next: when the next retry is due, -1 when none waits. consumers: name, pending, ms until it counts as gone, name... |
  * | `WRONGTYPE`, key, found | |
  */
 export const describe: Script = {
@@ -158,12 +160,14 @@ local consumers, state, dead = KEYS[1], KEYS[2], KEYS[3]
 local wrong = mismatch(consumers, 'zset') or mismatch(state, 'hash') or mismatch(dead, 'stream')
 if wrong then return wrong end
 local now = clock()
-local pending, waiting, next, living = 0, 0, -1, {}
+local pending, waiting, next, oldest, living = 0, 0, -1, 0, {}
 local alive = redis.call('ZRANGEBYSCORE', consumers, string.format('(%.0f', now), '+inf', 'WITHSCORES')
 for i = 1, #alive, 2 do
   local name = alive[i]
-  local held, waits, due = string.match(redis.call('HGET', state, 'held:' .. name) or '', '^(%d+) (%d+) (%-?%d+)$')
-  held, waits, due = tonumber(held or '0'), tonumber(waits or '0'), tonumber(due or '-1')
+  local told = redis.call('HGET', state, 'held:' .. name) or ''
+  local held, waits, due, since = string.match(told, '^(%d+) (%d+) (%-?%d+) (%-?%d+)$')
+  held, waits, due, since = tonumber(held or '0'), tonumber(waits or '0'), tonumber(due or '-1'), tonumber(since or '-1')
+  if since >= 0 then oldest = math.max(oldest, now - since) end
   pending, waiting = pending + held, waiting + waits
   if due >= 0 and (next < 0 or due < next) then next = due end
   living[#living + 1] = name
@@ -171,7 +175,7 @@ for i = 1, #alive, 2 do
   living[#living + 1] = tonumber(alive[i + 1]) - now
 end
 local noted = redis.call('HMGET', state, 'dropped', 'paused')
-return {'OK', 0, pending, 0, waiting, next, redis.call('XLEN', dead), tonumber(noted[1] or '0'), noted[2] and 1 or 0, living, ''}
+return {'OK', 0, pending, oldest, waiting, next, redis.call('XLEN', dead), tonumber(noted[1] or '0'), noted[2] and 1 or 0, living, ''}
 `
 }
 

@@ -142,7 +142,7 @@ return wrong or error(reply)
  *
  * | KEYS | |
  * |---|---|
- * | 1, 2, 3 | stream, retry stream, released |
+ * | 1 to 4 | stream, retry stream, released, state |
  *
  * | ARGV | |
  * |---|---|
@@ -152,16 +152,21 @@ return wrong or error(reply)
  *
  * | reply | |
  * |---|---|
- * | `OK`, rows | rows: source, entry, consumer, idle ms, count, released, fields. Fields are empty when the entry was cut off |
+ * | `OK`, rows | rows: source, entry, consumer, ms that it has been held at most, count, released, fields. Fields are empty when the entry was cut off |
  * | `WRONGTYPE`, key, found | |
  */
 export const pending: Script = {
   name: "waybill/pending",
-  lua: `${reads}${mismatch}${ask}
+  lua: `${reads}${mismatch}${clock}${ask}
 local group, nobody = ARGV[1], ARGV[2]
-local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(KEYS[3], 'hash')
+local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(KEYS[3], 'hash') or mismatch(KEYS[4], 'hash')
 if wrong then return wrong end
-local limit, rows = tonumber(ARGV[5]), {}
+local limit, rows, now, since = tonumber(ARGV[5]), {}, clock(), {}
+-- Renewing a lease makes the server forget since when: the consumer has told for the oldest of what it holds.
+local function held(consumer, idle)
+  if since[consumer] == nil then since[consumer] = tonumber(redis.call('HGET', KEYS[4], 'oldest:' .. consumer) or now) end
+  return math.max(idle, now - since[consumer])
+end
 for source = tonumber(ARGV[3]), 1 do
   local from = source == tonumber(ARGV[3]) and ARGV[4] ~= '' and '(' .. ARGV[4] or '-'
   while #rows < limit do
@@ -171,7 +176,7 @@ for source = tonumber(ARGV[3]), 1 do
       from = '(' .. row[1]
       if row[2] ~= nobody and #rows < limit then
         local there = redis.call('XRANGE', KEYS[source + 1], row[1], row[1])[1]
-        rows[#rows + 1] = {source, row[1], row[2], row[3], row[4],
+        rows[#rows + 1] = {source, row[1], row[2], held(row[2], row[3]), row[4],
           tonumber(redis.call('HGET', KEYS[3], source .. row[1]) or '0'), there and there[2] or {}}
       end
     end

@@ -117,19 +117,19 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
         .evaluateExactly<[Uint8Array, ReadonlyArray<PendingRow>]>(
           topic,
           InspectScripts.pending,
-          [keys.stream, mine.retry, mine.released],
+          [keys.stream, mine.retry, mine.released, mine.state],
           [group, nobody, source, entry, limit]
         )
         .pipe(
           Effect.map(([, rows]) =>
-            rows.map(([from, bytes, consumer, idle, count, released, fields]): PendingMessage => {
+            rows.map(([from, bytes, consumer, heldMillis, count, released, fields]): PendingMessage => {
               const delivery = deliveryOf(topic, group, from, String(bytes), count, released, fields)
               return {
                 ...messageOf(delivery),
                 position: `${from}${String(bytes)}`,
                 consumer: String(consumer),
                 attempt: delivery.attempt,
-                heldMillis: idle
+                heldMillis
               }
             })
           ),
@@ -182,7 +182,7 @@ type PendingRow = readonly [
   source: Source,
   entry: Uint8Array,
   consumer: Uint8Array,
-  idle: number,
+  heldMillis: number,
   count: number,
   released: number,
   fields: Bytes
