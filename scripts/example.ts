@@ -31,6 +31,17 @@ class NoSuchExample extends Schema.TaggedError<NoSuchExample>()("NoSuchExample",
   override readonly [Runtime.errorExitCode] = 2
 }
 
+/** An example with a page for browsers has it built before it is started for the first time. */
+const pageOf = Effect.fnUntraced(function* (name: string) {
+  const configFile = join(root, name, "page/vite.config.ts")
+  if (!existsSync(configFile) || existsSync(join(root, name, "dist/page/index.html"))) return
+  yield* Console.error("Building its page, once ...")
+  yield* Effect.promise(async () => {
+    const { build } = await import("vite")
+    await build({ configFile, logLevel: "error" })
+  })
+})
+
 // What stands behind the name belongs to the example, `--help` included.
 const [, , ...args] = process.argv
 const end = args.findIndex((arg) => !arg.startsWith("-")) + 1
@@ -51,6 +62,7 @@ const command = Command.make(
       yield* Console.error(`There is no example ${name.value}. There are:\n\n${list}`)
       return yield* new NoSuchExample({ name: name.value })
     }
+    yield* pageOf(name.value)
     // It takes this process over, as if it had been started alone.
     const main = join(root, name.value, manifest.main)
     process.argv = [process.execPath, main, ...passedOn]
