@@ -15,13 +15,17 @@ export const pause = Command.make(
   { topic, group },
   Effect.fnUntraced(function* ({ group, topic }) {
     const { json } = yield* Server
-    yield* describeGroup(topic, group)
+    const { consumers } = yield* describeGroup(topic, group)
+    // Only ours look whether they may: those of other programs have no heartbeat here.
+    const who =
+      consumers.length === 0
+        ? "no consumer of Waybill is alive in it, and those that come"
+        : "its consumers finish what they hold and"
     yield* Effect.mapError((yield* Inspector.Inspector).pause(topic, group), toProblem)
     yield* print(
       json,
       { topic, group, paused: true },
-      () =>
-        `${group} of ${topic} is paused: its consumers finish what they hold and take nothing new until \`waybill resume ${topic} ${group}\`.`
+      () => `${group} of ${topic} is paused: ${who} take nothing new until \`waybill resume ${topic} ${group}\`.`
     )
   })
 ).pipe(
