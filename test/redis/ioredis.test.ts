@@ -304,7 +304,7 @@ describe("IoRedis.layer", () => {
       assert.deepInclude(reason, { _tag: "Disconnected", ambiguous: false, permanent: false })
       assert.match(
         error.message,
-        new RegExp(`127.0.0.1:${server.port} within 2s: connect ECONNREFUSED.*Start a server`)
+        new RegExp(`127.0.0.1:${server.port} within 2s \\(startTimeout\\): connect ECONNREFUSED.*Start a server`)
       )
       const nowhere = yield* connectReason({ host: "no-such-host.invalid", startTimeout: "200 millis" })
       assert.include(nowhere.error.message, "no-such-host.invalid:6379")

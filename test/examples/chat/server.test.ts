@@ -135,8 +135,9 @@ describe("pnpm example chat", { timeout: 120_000 }, () => {
       // A room that both want to make at once is made by one of them.
       const makers = yield* Effect.forEach(
         [
-          [ada, "ada"],
-          [bob, "bob"]
+          // Two who have asked for nothing yet: ada has used up what she may ask for.
+          [ada, "cleo"],
+          [bob, "dan"]
         ] as const,
         ([chat, user]) => Effect.result(chat.createRoom({ room: "coffee", user, id: "1" })),
         { concurrency: 2 }
