@@ -10,6 +10,7 @@ import { DeadLetters, Inspector, Topic } from "waybill"
 import { Misuse, NotConfirmed, NotThere } from "../Problem.ts"
 import { bodyText, instant, messageJson, print, safe, shortened, table } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
+import { justBefore } from "./Entry.ts"
 import { pages } from "./Pages.ts"
 import { describeGroup, group, topic } from "./Target.ts"
 
@@ -84,18 +85,6 @@ const list = Command.make(
     { command: "waybill dead list orders billing --reason CardDeclined", description: "Those that died of one reason" }
   ])
 )
-
-/** The position that a page begins after to begin with this entry: one of many is found as soon as one of few. */
-const justBefore = (entry: string): Option.Option<string> => {
-  const [, millis, count] = /^(\d{1,15})-(\d{1,19})$/.exec(entry) ?? []
-  if (millis === undefined || count === undefined) return Option.none()
-  return Option.some(
-    BigInt(count) > 0n ? `${millis}-${BigInt(count) - 1n}` : `${Math.max(0, Number(millis) - 1)}-${last}`
-  )
-}
-
-/** The highest second part that an entry can have. */
-const last = 2n ** 64n - 1n
 
 const show = Command.make(
   "show",
