@@ -121,7 +121,6 @@ const pictures = Effect.gen(function* () {
   const small = yield* show(phone)
   // The charts have to get something to show.
   yield* Effect.sleep("75 seconds")
-  yield* Effect.promise(() => large.getByRole("button", { name: "Look again" }).click())
   yield* Effect.promise(() => large.locator(".group tbody tr").nth(9).waitFor())
   yield* take(large, "dashboard")
   yield* take(small, "dashboard-phone")
