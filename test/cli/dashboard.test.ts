@@ -11,7 +11,7 @@ import { HttpServerRequest } from "effect/http"
 import type { Page } from "playwright-core"
 import { build } from "vite"
 import { Consumer, Inspector, Producer, Topic } from "waybill"
-import { IoRedis, RedisStreams } from "waybill/redis"
+import { IoRedis, RedisLists, RedisStreams } from "waybill/redis"
 // The command is a program and exports nothing.
 import * as Guard from "../../packages/cli/src/dashboard/Guard.ts"
 import { isUpTo } from "../../packages/cli/src/dashboard/Life.ts"
@@ -336,6 +336,35 @@ layer(
     120_000
   )
 
+  it.effect("in a queue, which a message leaves as it is given, what is stored was not given yet", () =>
+    Effect.gen(function* () {
+      const { url } = yield* RedisServer.make()
+      const context = yield* Layer.build(RedisLists.layer().pipe(Layer.provideMerge(IoRedis.layer({ url }))))
+      const inspector = yield* Effect.provideContext(Inspector.Inspector, context)
+      const Post = Consumer.make(Parcels, { group: "post" }).pipe(
+        Consumer.process(() => Effect.fail("no road")),
+        Consumer.orElse(Consumer.deadLetter("Lost")),
+        Consumer.layer
+      )
+      const post = Effect.map(inspector.describe("parcels"), ({ groups }) => groups[0])
+      const publish = (id: string) => Producer.publish(Parcels, "a book", { id })
+      yield* publish("parcel-1").pipe(
+        Effect.andThen(until(Effect.map(post, (group) => group?.deadLetters === 1))),
+        Effect.provide(Post),
+        Effect.andThen(publish("parcel-2")),
+        Effect.provideContext(context)
+      )
+      const address = new URL(yield* dashboard(url))
+      const given = Effect.fnUntraced(function* (id: string) {
+        const { text } = yield* ask(address, "GET", `/api/topics/parcels/life/${id}`)
+        const { groups } = JSON.parse(text) as { readonly groups: ReadonlyArray<{ readonly given?: boolean }> }
+        return groups.map((group) => group.given)
+      })
+      assert.deepStrictEqual(yield* given("parcel-1"), [true])
+      assert.deepStrictEqual(yield* given("parcel-2"), [false])
+    }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "None"))
+  )
+
   it("positions are compared as numbers", () => {
     assert.isTrue(isUpTo("9-5", "10-0"))
     assert.isTrue(isUpTo("10-9", "10-10"))
@@ -426,6 +455,15 @@ layer(
           await page.getByText("page 3", { exact: true }).waitFor()
           const third = await ids()
           assert.strictEqual(new Set([...first, ...second, ...third]).size, 250)
+          // What cannot be turned to is said, beside the lines that are there.
+          await page.getByRole("button", { name: "Back" }).click()
+          await page.getByText("page 2", { exact: true }).waitFor()
+          await page.route(/\/dead\?.*after=/, (route) => route.fulfill({ status: 502, json: { why: "out of paper" } }))
+          await page.getByRole("button", { name: "Next" }).click()
+          await page.getByRole("alert").getByText("out of paper").waitFor()
+          await page.waitForResponse(/overview/)
+          assert.isTrue(await page.getByRole("alert").isVisible())
+          assert.deepStrictEqual(await ids(), second)
         })
       }).pipe(Effect.scoped),
     120_000

@@ -10,9 +10,9 @@ import * as Client from "./Client.ts"
 import { note } from "./Figures.ts"
 import { Group } from "./Group.tsx"
 import { Message } from "./Message.tsx"
-import { Trouble } from "./Pages.tsx"
 import { Topic } from "./Topic.tsx"
 import { Topics } from "./Topics.tsx"
+import { Trouble } from "./Trouble.tsx"
 
 const every = 2000
 

@@ -7,9 +7,10 @@ import { useEffect, useState } from "preact/hooks"
 import type { Dead, Report, Seen, Selection } from "../../src/dashboard/Api.ts"
 import * as Client from "./Client.ts"
 import { Confirm } from "./Confirm.tsx"
-import { type Look, Pager, Trouble, usePages } from "./Pages.tsx"
+import { type Look, Pager, usePages } from "./Pages.tsx"
 import { Table } from "./Table.tsx"
 import { Body, count, counted, Moment, Name, safe } from "./Text.tsx"
+import { Trouble } from "./Trouble.tsx"
 
 interface Plan {
   readonly verb: "redrive" | "discard"

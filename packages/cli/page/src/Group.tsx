@@ -10,9 +10,10 @@ import * as Client from "./Client.ts"
 import { DeadLetters } from "./DeadLetters.tsx"
 import { pointsOf } from "./Figures.ts"
 import { Messages } from "./Messages.tsx"
-import { Paged, Trouble } from "./Pages.tsx"
+import { Paged } from "./Pages.tsx"
 import { Table } from "./Table.tsx"
 import { age, Body, count, Moment, Name } from "./Text.tsx"
+import { Trouble } from "./Trouble.tsx"
 
 const tabs = ["dead", "pending", "waiting", "messages", "consumers"] as const
 type Tab = (typeof tabs)[number]
@@ -138,7 +139,7 @@ export const Group = ({ choose, group, overview, topic }: Props) => {
             <Name text={one.id} />,
             one.attempts,
             <Moment at={one.dueAt} />,
-            <Name text={one.cause} />,
+            <Name text={one.cause.split("\n", 1)[0] ?? ""} />,
             <Body of={one} />
           ]}
           positionOf={(one) => one.position}

@@ -7,8 +7,8 @@ import type { ComponentChildren } from "preact"
 import { useEffect, useState } from "preact/hooks"
 import type { Life, Seen } from "../../src/dashboard/Api.ts"
 import * as Client from "./Client.ts"
-import { Trouble } from "./Pages.tsx"
 import { age, count, counted, instant, lines, Name, safe, WholeBody } from "./Text.tsx"
+import { Trouble } from "./Trouble.tsx"
 
 export const Message = ({
   close,
@@ -97,8 +97,15 @@ export const Message = ({
           </ol>
           {life.groups.length === 0 && <p class="faint">No group has ever asked for it.</p>}
           {life.groups.map((one) => (
-            <Track key={one.group} of={one} stored={life.message !== undefined} />
+            <Track key={one.group} of={one} />
           ))}
+          {life.groups.some(isSettled) && (
+            <p class="faint small">
+              {life.message === undefined
+                ? "Settled, or cut off: it is not stored any more."
+                : "What was there before a group began, and what was discarded, counts as settled."}
+            </p>
+          )}
           {Object.keys(any.headers).length > 0 && (
             <>
               <h3>Headers</h3>
@@ -124,6 +131,9 @@ export const Message = ({
   )
 }
 
+const isSettled = ({ dead, given, pending, waiting }: Life["groups"][number]): boolean =>
+  given === true && (dead ?? pending ?? waiting) === undefined
+
 /** `ahead`: the message has not got there. */
 const Station = ({
   children,
@@ -139,24 +149,18 @@ const Station = ({
   </li>
 )
 
-const Track = ({ of, stored }: { readonly of: Life["groups"][number]; readonly stored: boolean }) => (
+const Track = ({ of }: { readonly of: Life["groups"][number] }) => (
   <>
     <h3>
       <Name text={of.group} />
     </h3>
     <ol class="life" aria-label={`In ${safe(of.group)}`}>
-      <Stations of={of} stored={stored} />
+      <Stations {...of} />
     </ol>
   </>
 )
 
-const Stations = ({
-  of: { dead, given, lag, pending, waiting },
-  stored
-}: {
-  readonly of: Life["groups"][number]
-  readonly stored: boolean
-}) => {
+const Stations = ({ dead, given, lag, pending, waiting }: Life["groups"][number]) => {
   if (pending !== undefined) {
     return (
       <>
@@ -209,7 +213,7 @@ const Stations = ({
       return (
         <>
           <Station mark="ahead" name="not given yet">
-            {counted(lag, "message")} to go
+            the lag is {count(lag)}
           </Station>
           <Station mark="ahead" name="settled" />
         </>
@@ -218,13 +222,7 @@ const Stations = ({
       return (
         <>
           <Station mark="done" name="given" />
-          <Station mark="done" name="settled">
-            <span class="faint small">
-              {stored
-                ? "or it was there before the group began, or its dead letter was discarded"
-                : "or cut off: it is not stored any more"}
-            </span>
-          </Station>
+          <Station mark="done" name="settled" />
         </>
       )
   }

@@ -7,7 +7,7 @@
 import type { ComponentChildren } from "preact"
 import { useEffect, useRef, useState } from "preact/hooks"
 import { type Column, Table } from "./Table.tsx"
-import { lines } from "./Text.tsx"
+import { Trouble } from "./Trouble.tsx"
 
 const pageSize = 100
 
@@ -40,10 +40,11 @@ export const usePages = <A,>(
   const seen = useRef<string>(undefined)
 
   /** The answer to an earlier question is not shown after a later one was asked. */
-  const go = (starts: Shown<A>["starts"]) => {
+  const go = (starts: Shown<A>["starts"], turned: boolean) => {
     const mine = ++newest.current
     seen.current = figures
-    return read(starts.at(-1)).then(
+    setTurning(turned)
+    void read(starts.at(-1)).then(
       ({ items }) => {
         if (mine !== newest.current) return
         setShown({ starts, items })
@@ -52,20 +53,15 @@ export const usePages = <A,>(
       },
       (error: Error) => {
         if (mine !== newest.current) return
-        // With the next look at the figures, it is tried again.
-        seen.current = undefined
+        // What nobody has asked for is tried again with the next look at the figures.
+        if (!turned) seen.current = undefined
         setTrouble(error.message)
         setTurning(false)
       }
     )
   }
-  const turn = (starts: Shown<A>["starts"]) => {
-    setTurning(true)
-    void go(starts)
-  }
-
   useEffect(() => {
-    if (!held && !turning && seen.current !== figures) void go(shown?.starts ?? [undefined])
+    if (!held && !turning && seen.current !== figures) go(shown?.starts ?? [undefined], false)
   }, [at, held, turning])
   useEffect(() => () => void (newest.current = Infinity), [])
 
@@ -77,10 +73,10 @@ export const usePages = <A,>(
     page: starts.length,
     full: shown?.items.length === pageSize,
     start: starts.at(-1),
-    again: () => turn(starts),
-    first: () => turn([undefined]),
-    next: (start: string) => turn([...starts, start]),
-    previous: () => turn(starts.slice(0, -1))
+    again: () => go(starts, true),
+    first: () => go([undefined], true),
+    next: (start: string) => go([...starts, start], true),
+    previous: () => go(starts.slice(0, -1), true)
   }
 }
 
@@ -112,14 +108,7 @@ export const Pager = <A,>({
   )
 }
 
-export const Trouble = ({ text }: { readonly text: string | undefined }) =>
-  text === undefined ? null : (
-    <p class="trouble" role="alert">
-      {lines(text)}
-    </p>
-  )
-
-export interface PagedProps<A> {
+interface PagedProps<A> {
   readonly read: (start: Start) => Promise<{ readonly items: ReadonlyArray<A> }>
   readonly look: Look
   readonly columns: ReadonlyArray<Column>
