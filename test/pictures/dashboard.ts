@@ -109,19 +109,20 @@ const pictures = Effect.gen(function* () {
   )
   const address = yield* dashboard(url)
   const chromium = yield* browser
-  const show = Effect.fnUntraced(function* (options: typeof desktop | typeof phone) {
+  const show = Effect.fnUntraced(function* (options: Parameters<typeof chromium.newPage>[0]) {
     const page = yield* Effect.promise(() => chromium.newPage(options))
     yield* Effect.promise(async () => {
       await page.goto(address)
       await page.getByRole("cell", { name: "billing" }).click()
+      // Nothing is pointed at.
+      await page.mouse.move(0, 0)
     })
     return page
   })
-  const large = yield* show(desktop)
+  const large = yield* show({ ...desktop, viewport: { width: 1280, height: 680 } })
   const small = yield* show(phone)
   // The charts have to get something to show.
   yield* Effect.sleep("75 seconds")
-  yield* Effect.promise(() => large.getByRole("button", { name: "Look again" }).click())
   yield* Effect.promise(() => large.locator(".group tbody tr").nth(9).waitFor())
   yield* take(large, "dashboard")
   yield* take(small, "dashboard-phone")

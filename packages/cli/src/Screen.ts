@@ -7,13 +7,9 @@
 import { Console, Effect } from "effect"
 import { CliOutput } from "effect/cli"
 import type { Inspector, Message } from "waybill"
+import { safe } from "./SafeText.ts"
 
-// Control characters and what turns the direction of text around: both can make a terminal show something else.
-const unsafe = /[\p{Cc}\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu
-
-/** The text with every control character written as its escape. */
-export const safe = (text: string): string =>
-  text.replaceAll(unsafe, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`)
+export { safe }
 
 export const number = (value: number): string => value.toLocaleString("en-US")
 

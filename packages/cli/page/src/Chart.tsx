@@ -1,11 +1,12 @@
 /**
- * A chart that moves on with every look.
+ * A chart that moves on with every look, with the last values beside it, or those under the pointer.
  *
  * @module
  */
-import { useEffect, useRef } from "preact/hooks"
+import { useEffect, useRef, useState } from "preact/hooks"
 import uPlot from "uplot"
 import "uplot/dist/uPlot.min.css"
+import { rate } from "./Figures.ts"
 
 export interface Series {
   readonly label: string
@@ -15,6 +16,21 @@ export interface Series {
 }
 
 const colourOf = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim()
+
+const height = 150
+
+/** Seconds: what was seen a moment ago is not drawn out to the whole width. */
+const shortest = 60
+
+const time = (seconds: boolean) =>
+  new Intl.DateTimeFormat(undefined, {
+    hour: "2-digit",
+    minute: "2-digit",
+    ...(seconds ? { second: "2-digit" } : {}),
+    hourCycle: "h23"
+  })
+const toSeconds = time(true)
+const toMinutes = time(false)
 
 export const Chart = ({
   at,
@@ -27,14 +43,14 @@ export const Chart = ({
 }) => {
   const place = useRef<HTMLDivElement>(null)
   const plot = useRef<uPlot>(undefined)
-  const data = [at, ...series.map(({ values }) => values.map((value) => value ?? null))] as unknown as uPlot.AlignedData
+  const [pointed, setPointed] = useState<number>()
+  const data: uPlot.AlignedData = [[...at], ...series.map(({ values }) => values.map((value) => value ?? null))]
 
   useEffect(() => {
     const element = place.current
     if (element === null) return
-    const ink = colourOf("faint")
     const axis = {
-      stroke: ink,
+      stroke: colourOf("faint"),
       grid: { stroke: colourOf("line"), width: 1 },
       ticks: { show: false },
       font: "11px system-ui"
@@ -42,11 +58,24 @@ export const Chart = ({
     const chart = new uPlot(
       {
         width: element.clientWidth,
-        height: 170,
+        height,
         cursor: { y: false },
-        legend: { live: true },
-        scales: { y: { range: (_, __, max) => [0, Math.max(1, max * 1.1)] } },
-        axes: [axis, { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => tick.toLocaleString("en-US")) }],
+        legend: { show: false },
+        scales: {
+          x: { range: (_, min, max) => [Math.min(min, max - shortest), max] },
+          y: { range: (_, __, max) => [0, Math.max(1, max * 1.1)] }
+        },
+        axes: [
+          {
+            ...axis,
+            size: 28,
+            space: 70,
+            incrs: [5, 10, 15, 30, 60, 120, 300, 600],
+            values: (_, ticks, __, ___, step) =>
+              ticks.map((tick) => (step < 60 ? toSeconds : toMinutes).format(tick * 1000))
+          },
+          { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => tick.toLocaleString("en-US")) }
+        ],
         series: [
           {},
           ...series.map(({ colour, label }) => ({
@@ -56,13 +85,14 @@ export const Chart = ({
             fill: `${colourOf(colour)}22`,
             points: { show: false }
           }))
-        ]
+        ],
+        hooks: { setCursor: [({ cursor }) => setPointed(cursor.idx ?? undefined)] }
       },
       data,
       element
     )
     plot.current = chart
-    const resized = new ResizeObserver(() => chart.setSize({ width: element.clientWidth, height: 170 }))
+    const resized = new ResizeObserver(() => chart.setSize({ width: element.clientWidth, height }))
     resized.observe(element)
     return () => {
       resized.disconnect()
@@ -73,9 +103,19 @@ export const Chart = ({
 
   useEffect(() => plot.current?.setData(data), [at.at(-1)])
 
+  const shown = pointed ?? at.length - 1
+  const shownAt = at[shown]
   return (
     <figure class="chart">
-      <figcaption>{label}</figcaption>
+      <figcaption>
+        <span>{label}</span>
+        {series.map(({ colour, label, values }) => (
+          <span key={label} class="key">
+            <i style={{ background: `var(--${colour})` }} /> {label} <b>{rate(values[shown])}</b>
+          </span>
+        ))}
+        {pointed !== undefined && shownAt !== undefined && <span>{toSeconds.format(shownAt * 1000)}</span>}
+      </figcaption>
       <div ref={place} />
     </figure>
   )

@@ -53,10 +53,15 @@ const query = (after: string | undefined) =>
   `?limit=100${after === undefined ? "" : `&after=${encodeURIComponent(after)}`}`
 
 export const overview = (): Promise<Overview> => ask("overview")
-export const messages = (topic: string): Promise<Page<Stored>> => ask(`${topicPath(topic)}/messages?limit=100&newest=1`)
+/** The newest ones, or those in front of a position. */
+export const messages = (topic: string, before?: string): Promise<Page<Stored>> =>
+  ask(
+    `${topicPath(topic)}/messages${query(undefined)}&newest=1${before === undefined ? "" : `&before=${encodeURIComponent(before)}`}`
+  )
 export const life = (topic: string, id: string, group: string | undefined, seen: Seen | undefined): Promise<Life> => {
-  const params = new URLSearchParams(seen === undefined || group === undefined ? {} : { group, list: seen.list })
-  if (seen?.after !== undefined) params.set("after", seen.after)
+  const params = new URLSearchParams(seen === undefined ? {} : { list: seen.list })
+  if (group !== undefined) params.set("group", group)
+  if (seen?.at !== undefined) params.set("at", seen.at)
   return ask(`${topicPath(topic)}/life/${encodeURIComponent(id)}?${params}`)
 }
 export const pending = (topic: string, group: string, after?: string): Promise<Page<Pending>> =>

@@ -10,7 +10,9 @@ import * as Client from "./Client.ts"
 import { note } from "./Figures.ts"
 import { Group } from "./Group.tsx"
 import { Message } from "./Message.tsx"
+import { Topic } from "./Topic.tsx"
 import { Topics } from "./Topics.tsx"
+import { Trouble } from "./Trouble.tsx"
 
 const every = 2000
 
@@ -22,7 +24,7 @@ export interface Chosen {
   readonly seen: Seen | undefined
 }
 
-const lists = ["dead", "pending", "waiting"] as const
+const lists = ["dead", "pending", "waiting", "messages"] as const
 
 const chosenIn = (): Chosen | undefined => {
   const params = new URLSearchParams(location.search)
@@ -33,7 +35,7 @@ const chosenIn = (): Chosen | undefined => {
     topic,
     group: params.get("group") ?? undefined,
     message: params.get("message") ?? undefined,
-    seen: list && { list, after: params.get("after") ?? undefined }
+    seen: list && { list, at: params.get("at") ?? undefined }
   }
 }
 
@@ -44,10 +46,16 @@ const addressOf = (chosen: Chosen | undefined): string => {
     if (chosen.group !== undefined) params.set("group", chosen.group)
     if (chosen.message !== undefined) params.set("message", chosen.message)
     if (chosen.seen !== undefined) params.set("list", chosen.seen.list)
-    if (chosen.seen?.after !== undefined) params.set("after", chosen.seen.after)
+    if (chosen.seen?.at !== undefined) params.set("at", chosen.seen.at)
   }
   const text = params.toString()
   return text === "" ? location.pathname : `?${text}`
+}
+
+const may: Readonly<Record<Overview["writes"], string>> = {
+  no: "only looks",
+  locked: "only looks without its token",
+  yes: "may change things"
 }
 
 export const Dashboard = () => {
@@ -107,16 +115,13 @@ export const Dashboard = () => {
           </span>
         )}
         <span class="grow" />
-        {overview && (
-          <span class={`badge ${overview.writes ? "warm" : ""}`}>
-            {overview.writes ? "may change things" : "only looks"}
-          </span>
-        )}
+        {overview && <span class={`badge ${overview.writes === "no" ? "" : "warm"}`}>{may[overview.writes]}</span>}
         <span class={`dot ${trouble === undefined ? "good" : "bad"}`} title={trouble ?? "up to date"} />
       </header>
-      {trouble !== undefined && (
-        <p class="trouble" role="alert">
-          {trouble}
+      <Trouble text={trouble} />
+      {overview?.writes === "locked" && (
+        <p class="notice" role="note">
+          To change things, open the address with the token: it was printed where the dashboard was started.
         </p>
       )}
       {overview === undefined ? (
@@ -124,18 +129,26 @@ export const Dashboard = () => {
       ) : (
         <main class={chosen === undefined ? "" : "split"}>
           <Topics overview={overview} chosen={chosen} choose={choose} />
-          {chosen?.group !== undefined && (
-            <Group
-              key={`${chosen.topic} ${chosen.group}`}
-              overview={overview}
-              topic={chosen.topic}
-              group={chosen.group}
-              choose={(message, seen) => choose({ ...chosen, message, seen })}
-            />
-          )}
+          {chosen !== undefined &&
+            (chosen.group === undefined ? (
+              <Topic
+                key={chosen.topic}
+                overview={overview}
+                topic={chosen.topic}
+                choose={(message, seen) => choose({ ...chosen, message, seen })}
+              />
+            ) : (
+              <Group
+                key={`${chosen.topic} ${chosen.group}`}
+                overview={overview}
+                topic={chosen.topic}
+                group={chosen.group}
+                choose={(message, seen) => choose({ ...chosen, message, seen })}
+              />
+            ))}
           {chosen?.message !== undefined && (
             <Message
-              key={chosen.message}
+              key={JSON.stringify(chosen)}
               topic={chosen.topic}
               group={chosen.group}
               id={chosen.message}

@@ -63,4 +63,8 @@ export const note = ({ now, topics }: Overview): void => {
 }
 
 export const rate = (value: number | undefined): string =>
-  value === undefined ? "–" : value < 10 && value > 0 ? value.toFixed(1) : Math.round(value).toLocaleString("en-US")
+  value === undefined
+    ? "–"
+    : value < 10 && !Number.isInteger(value)
+      ? value.toFixed(1)
+      : Math.round(value).toLocaleString("en-US")

@@ -1,12 +1,14 @@
 /**
- * One message's life: when it was published, and where it is in each group that still has it.
+ * One message's life, from publishing to settlement: the stations that it has passed in each group, and where it is now.
  *
  * @module
  */
+import type { ComponentChildren } from "preact"
 import { useEffect, useState } from "preact/hooks"
-import type { Dead, Life, Seen } from "../../src/dashboard/Api.ts"
+import type { Life, Seen } from "../../src/dashboard/Api.ts"
 import * as Client from "./Client.ts"
-import { age, instant, WholeBody } from "./Text.tsx"
+import { age, count, counted, instant, lines, Name, safe, WholeBody } from "./Text.tsx"
+import { Trouble } from "./Trouble.tsx"
 
 export const Message = ({
   close,
@@ -54,7 +56,7 @@ export const Message = ({
     life?.message ??
     life?.groups.flatMap(({ dead, pending, waiting }) => [pending, waiting, dead]).find((one) => one !== undefined)
   return (
-    <aside class="message" aria-label={`Message ${id}`}>
+    <aside class="message" aria-label="The message">
       <div class="bar">
         <h2>Message</h2>
         <span class="grow" />
@@ -62,50 +64,64 @@ export const Message = ({
           Close
         </button>
       </div>
-      {trouble !== undefined && (
-        <p class="trouble" role="alert">
-          {trouble}
-        </p>
-      )}
-      <p class="id">{id}</p>
+      <Trouble text={trouble} />
+      <p class="id">
+        <Name text={id} />
+      </p>
       {life === undefined ? (
         <p class="empty">Looking …</p>
       ) : any === undefined ? (
         <p class="empty">
           It is with no group any more: every group has settled it and it was trimmed, or it is not among the thousand
           that were looked through in each list.
+          {life.delayed > 0 &&
+            ` Or it is one of the ${count(life.delayed)} of this topic that are not due yet, which nobody can look at.`}
         </p>
       ) : (
         <>
-          <ol class="life">
-            <li class="done">
-              <strong>published</strong> {instant(any.publishedAt)}
-              {any.key !== undefined && <span class="faint"> key {any.key}</span>}
-            </li>
-            {life.groups.map(({ dead, group, pending, waiting }) => (
-              <li key={group} class={dead !== undefined ? "bad" : (pending ?? waiting) ? "now" : "done"}>
-                <strong>{group}</strong>{" "}
-                {pending !== undefined
-                  ? `is handled by ${pending.consumer}, attempt ${pending.attempt}, for ${age(pending.heldMillis)}`
-                  : waiting !== undefined
-                    ? `waits after ${waiting.attempts} attempt${waiting.attempts === 1 ? "" : "s"} until ${instant(waiting.dueAt)}`
-                    : dead !== undefined
-                      ? ""
-                      : "has settled it, or has not begun with it"}
-                {waiting !== undefined && waiting.cause !== "" && <pre class="cause">{waiting.cause}</pre>}
-                {dead !== undefined && <Death letter={dead} />}
-              </li>
-            ))}
+          <ol class="life" aria-label="On its way to the groups">
+            <Station mark="done" name="published">
+              {instant(any.publishedAt)}
+              {any.key !== undefined && (
+                <span class="faint">
+                  {" "}
+                  key <Name text={any.key} />
+                </span>
+              )}
+            </Station>
+            {life.dueAt !== undefined && (
+              <Station mark="done" name="delayed">
+                until {instant(life.dueAt)}
+              </Station>
+            )}
           </ol>
+          {life.groups.length === 0 && <p class="faint">No group has ever asked for it.</p>}
+          {life.groups.map((one) => (
+            <Track key={one.group} of={one} />
+          ))}
+          {life.groups.some(isSettled) && (
+            <p class="faint small">
+              {life.message === undefined
+                ? "Settled, or cut off: it is not stored any more."
+                : "What was there before a group began, and what was discarded, counts as settled."}
+            </p>
+          )}
           {Object.keys(any.headers).length > 0 && (
-            <dl>
-              {Object.entries(any.headers).map(([name, value]) => (
-                <>
-                  <dt>{name}</dt>
-                  <dd>{value}</dd>
-                </>
-              ))}
-            </dl>
+            <>
+              <h3>Headers</h3>
+              <dl>
+                {Object.entries(any.headers).map(([name, value]) => (
+                  <>
+                    <dt>
+                      <Name text={name} />
+                    </dt>
+                    <dd>
+                      <Name text={value} />
+                    </dd>
+                  </>
+                ))}
+              </dl>
+            </>
           )}
           <h3>Body</h3>
           <WholeBody of={any} />
@@ -115,10 +131,106 @@ export const Message = ({
   )
 }
 
-const Death = ({ letter }: { readonly letter: Dead }) => (
+const isSettled = ({ dead, given, pending, waiting }: Life["groups"][number]): boolean =>
+  given === true && (dead ?? pending ?? waiting) === undefined
+
+/** `ahead`: the message has not got there. */
+const Station = ({
+  children,
+  mark,
+  name
+}: {
+  readonly mark: "done" | "now" | "bad" | "ahead"
+  readonly name: string
+  readonly children?: ComponentChildren
+}) => (
+  <li class={mark}>
+    <strong>{name}</strong> {children}
+  </li>
+)
+
+const Track = ({ of }: { readonly of: Life["groups"][number] }) => (
   <>
-    died of <span class="badge bad">{letter.reason}</span> {instant(letter.diedAt)}, after {letter.attempts} attempt
-    {letter.attempts === 1 ? "" : "s"}
-    <pre class="cause">{letter.cause}</pre>
+    <h3>
+      <Name text={of.group} />
+    </h3>
+    <ol class="life" aria-label={`In ${safe(of.group)}`}>
+      <Stations {...of} />
+    </ol>
   </>
 )
+
+const Stations = ({ dead, given, lag, pending, waiting }: Life["groups"][number]) => {
+  if (pending !== undefined) {
+    return (
+      <>
+        <Station mark="now" name="given">
+          to <Name text={pending.consumer} />, attempt {count(pending.attempt)}, {age(pending.heldMillis)} ago
+        </Station>
+        <Station mark="ahead" name="settled" />
+      </>
+    )
+  }
+  if (waiting !== undefined) {
+    return (
+      <>
+        <Station mark="done" name="given">
+          {counted(waiting.attempts, "attempt")}
+          <Cause text={waiting.cause} />
+        </Station>
+        <Station mark="now" name="waiting">
+          {waiting.dueAt > Date.now() ? `until ${instant(waiting.dueAt)}` : "for a consumer: it is due"}
+        </Station>
+        <Station mark="ahead" name="settled" />
+      </>
+    )
+  }
+  if (dead !== undefined) {
+    return (
+      <>
+        <Station mark="done" name="given">
+          {counted(dead.attempts, "attempt")}
+        </Station>
+        <Station mark="bad" name="died">
+          of{" "}
+          <span class="badge bad">
+            <Name text={dead.reason} />
+          </span>{" "}
+          {instant(dead.diedAt)}
+          <Cause text={dead.cause} />
+        </Station>
+      </>
+    )
+  }
+  switch (given) {
+    case undefined:
+      return (
+        <Station mark="ahead" name="not known">
+          It is not with this group, and not among the stored messages that were looked through.
+        </Station>
+      )
+    case false:
+      return (
+        <>
+          <Station mark="ahead" name="not given yet">
+            the lag is {count(lag)}
+          </Station>
+          <Station mark="ahead" name="settled" />
+        </>
+      )
+    case true:
+      return (
+        <>
+          <Station mark="done" name="given" />
+          <Station mark="done" name="settled" />
+        </>
+      )
+  }
+}
+
+const Cause = ({ text }: { readonly text: string }) =>
+  text === "" ? null : (
+    <pre class="cause">
+      <bdi>{lines(text)}</bdi>
+    </pre>
+  )

@@ -1,10 +1,31 @@
 /**
- * Times and bodies as text. Bodies are what strangers wrote: they are only ever put on the page as text.
+ * What strangers wrote, and times, as text. Names and bodies are only ever put on the page as text, with nothing in it that
+ * could make it look like something else.
  *
  * @module
  */
+import { safe } from "../../src/SafeText.ts"
+
+export { safe }
+
+/** One line that somebody else wrote: it does not turn around what stands beside it. */
+export const Name = ({ text }: { readonly text: string }) => (
+  <bdi class="text" title={safe(text)}>
+    {safe(text)}
+  </bdi>
+)
+
+/** The same of several lines. */
+export const lines = (text: string): string => text.split(/\r?\n/).map(safe).join("\n")
 
 export const instant = (epochMillis: number): string => new Date(epochMillis).toLocaleString()
+
+/** Without the date, where that is today. */
+export const Moment = ({ at }: { readonly at: number }) => {
+  const date = new Date(at)
+  const today = date.toDateString() === new Date().toDateString()
+  return <time title={instant(at)}>{today ? date.toLocaleTimeString() : date.toLocaleString()}</time>
+}
 
 export const age = (millis: number): string => {
   if (millis < 1000) return `${Math.round(millis)} ms`
@@ -14,6 +35,11 @@ export const age = (millis: number): string => {
   return `${Math.floor(millis / 86_400_000)} d`
 }
 
+export const count = (value: number): string => value.toLocaleString("en-US")
+
+/** 1 attempt, 2 attempts. */
+export const counted = (value: number, what: string): string => `${count(value)} ${what}${value === 1 ? "" : "s"}`
+
 interface WithBody {
   readonly body: string
   readonly base64?: true
@@ -21,25 +47,26 @@ interface WithBody {
 
 /** The beginning of a body. */
 export const Body = ({ of: { base64, body } }: { readonly of: WithBody }) => (
-  <code class="body">
-    {base64 === true && <span class="badge">base64</span>} {body.length > 120 ? `${body.slice(0, 120)}…` : body}
+  <code>
+    {base64 === true && <span class="badge">base64</span>}
+    <bdi>{safe(body.slice(0, 200))}</bdi>
   </code>
 )
 
-/** The whole body, JSON laid out. */
-export const WholeBody = ({ of: { base64, body } }: { readonly of: WithBody }) => {
-  let text = body
-  if (base64 !== true) {
-    try {
-      text = JSON.stringify(JSON.parse(body), null, 2)
-    } catch {
-      // It is shown as it came.
-    }
+/** The whole body; JSON is laid out, unless that would change what it says. */
+export const WholeBody = ({ of: { base64, body } }: { readonly of: WithBody }) => (
+  <pre>
+    {base64 === true && <span class="badge">no text: base64</span>}
+    <bdi>{lines(base64 === true ? body : laidOut(body))}</bdi>
+  </pre>
+)
+
+const laidOut = (body: string): string => {
+  try {
+    const value: unknown = JSON.parse(body)
+    // A number of many digits is not what it was.
+    return JSON.stringify(value) === body ? JSON.stringify(value, null, 2) : body
+  } catch {
+    return body
   }
-  return (
-    <pre>
-      {base64 === true && <span class="badge">no text: base64</span>}
-      {text}
-    </pre>
-  )
 }

@@ -8,8 +8,7 @@ import type { Inspector } from "waybill"
 import type { Overview } from "../../src/dashboard/Api.ts"
 import type { Chosen } from "./Dashboard.tsx"
 import { pointsOf, rate } from "./Figures.ts"
-
-const count = (value: number): string => value.toLocaleString("en-US")
+import { count, counted, Name } from "./Text.tsx"
 
 interface Row {
   readonly topic: Inspector.TopicInfo
@@ -32,7 +31,8 @@ export const Topics = ({
   const rows = overview.topics.flatMap((topic): ReadonlyArray<Row> =>
     topic.groups.length === 0 ? [{ topic, group: undefined }] : topic.groups.map((group) => ({ topic, group }))
   )
-  const found = rows.filter(({ group, topic }) => `${topic.topic} ${group?.group ?? ""}`.includes(search))
+  const sought = search.toLowerCase()
+  const found = rows.filter(({ group, topic }) => `${topic.topic} ${group?.group ?? ""}`.toLowerCase().includes(sought))
   return (
     <section class="topics" aria-label="Topics and groups">
       <div class="bar">
@@ -52,8 +52,9 @@ export const Topics = ({
           <table>
             <thead>
               <tr>
-                <th>Topic</th>
+                <th class="wide">Topic</th>
                 <th>Group</th>
+                <th class="number wide">Stored</th>
                 <th class="number">Lag</th>
                 <th class="number wide">Pending</th>
                 <th class="number wide">Waiting</th>
@@ -67,27 +68,32 @@ export const Topics = ({
               {found.slice(0, shown).map(({ group, topic }) => {
                 const last = group && pointsOf(topic.topic, group.group).at(-1)
                 const open = () =>
-                  group !== undefined &&
-                  choose({ topic: topic.topic, group: group.group, message: undefined, seen: undefined })
+                  choose({ topic: topic.topic, group: group?.group, message: undefined, seen: undefined })
                 const active = chosen !== undefined && chosen.topic === topic.topic && chosen.group === group?.group
+                const figure = (value: number | undefined) => (value === undefined ? "–" : count(value))
+                const name = (
+                  <>
+                    <Name text={topic.topic} /> <span class="faint small">{topic.pattern}</span>
+                  </>
+                )
                 return (
                   <tr
                     key={`${topic.topic} ${group?.group}`}
-                    class={`${group === undefined ? "" : "link"} ${active ? "active" : ""}`}
-                    tabIndex={group === undefined ? -1 : 0}
+                    class={`link ${active ? "active" : ""}`}
+                    tabIndex={0}
                     onClick={open}
                     onKeyDown={(event) => event.key === "Enter" && open()}
                   >
-                    <td>
-                      {topic.topic} <span class="faint small">{topic.pattern}</span>
+                    <td class="who wide">{name}</td>
+                    <td class="who">
+                      <span class="narrow">{name}</span>
+                      {group === undefined ? <span class="faint">no group</span> : <Name text={group.group} />}
                     </td>
-                    <td>{group?.group ?? <span class="faint">no group</span>}</td>
-                    <td class="number">{count(group?.lag ?? topic.depth)}</td>
-                    <td class="number wide">{count(group?.pending ?? 0)}</td>
-                    <td class="number wide">{count(group?.waiting ?? 0)}</td>
-                    <td class={`number ${(group?.deadLetters ?? 0) > 0 ? "bad" : ""}`}>
-                      {count(group?.deadLetters ?? 0)}
-                    </td>
+                    <td class="number wide">{count(topic.depth)}</td>
+                    <td class="number">{figure(group?.lag)}</td>
+                    <td class="number wide">{figure(group?.pending)}</td>
+                    <td class="number wide">{figure(group?.waiting)}</td>
+                    <td class={`number ${(group?.deadLetters ?? 0) > 0 ? "bad" : ""}`}>{figure(group?.deadLetters)}</td>
                     <td class="number wide">{rate(last?.publishedRate)}</td>
                     <td class="number wide">{rate(last?.settledRate)}</td>
                     <td class="wide">
@@ -98,9 +104,7 @@ export const Topics = ({
                           no consumer
                         </span>
                       ) : (
-                        <span class="faint">
-                          {group.consumers.length} consumer{group.consumers.length === 1 ? "" : "s"}
-                        </span>
+                        <span class="faint">{counted(group.consumers.length, "consumer")}</span>
                       )}
                     </td>
                   </tr>

@@ -10,6 +10,7 @@ import { DeadLetters, Inspector, Topic } from "waybill"
 import { Misuse, NotConfirmed, NotThere } from "../Problem.ts"
 import { bodyShown, bodyText, count, instant, messageJson, number, print, safe, shortened, table } from "../Screen.ts"
 import { askable, Server, toProblem } from "../Server.ts"
+import { justBefore } from "./Entry.ts"
 import { limit, pages } from "./Pages.ts"
 import { describeGroup, group, topic } from "./Target.ts"
 
@@ -82,18 +83,6 @@ const list = Command.make(
     { command: "waybill dead list orders billing --reason CardDeclined", description: "Those that died of one reason" }
   ])
 )
-
-/** The position that a page begins after to begin with this entry: one of many is found as soon as one of few. */
-const justBefore = (entry: string): Option.Option<string> => {
-  const [, millis, count] = /^(\d{1,15})-(\d{1,19})$/.exec(entry) ?? []
-  if (millis === undefined || count === undefined) return Option.none()
-  return Option.some(
-    BigInt(count) > 0n ? `${millis}-${BigInt(count) - 1n}` : `${Math.max(0, Number(millis) - 1)}-${last}`
-  )
-}
-
-/** The highest second part that an entry can have. */
-const last = 2n ** 64n - 1n
 
 const show = Command.make(
   "show",

@@ -12,8 +12,8 @@ export interface Overview {
   /** The server's address and the prefix, to tell dashboards apart. */
   readonly address: string
   readonly prefix: string
-  /** Whether the page may change anything. */
-  readonly writes: boolean
+  /** Whether the page may change anything. `locked`: with the token it may, and it has not sent that. */
+  readonly writes: "no" | "locked" | "yes"
   /** Milliseconds since the epoch, by the clock of the dashboard's server. */
   readonly now: number
   readonly topics: ReadonlyArray<Inspector.TopicInfo>
@@ -24,10 +24,10 @@ export interface Page<A> {
   readonly items: ReadonlyArray<A>
 }
 
-/** In which list a message was seen, and after which position its page began: it is looked for from there on. */
+/** In which list a message was seen, and the position that named its page: it is looked for from there on. */
 export interface Seen {
-  readonly list: "dead" | "pending" | "waiting"
-  readonly after: string | undefined
+  readonly list: "dead" | "pending" | "waiting" | "messages"
+  readonly at: string | undefined
 }
 
 export type Stored = Json<Inspector.StoredMessage>
@@ -35,11 +35,19 @@ export type Pending = Json<Inspector.PendingMessage>
 export type Waiting = Json<Inspector.WaitingMessage>
 export type Dead = Json<Inspector.DeadLetter>
 
-/** Where one message is, in each group that still has it. */
+/** Where one message is, in each group of its topic. */
 export interface Life {
+  /** As it is stored, as long as it is. */
   readonly message: Stored | undefined
+  /** When it became due, where it was delayed and the store tells. */
+  readonly dueAt: number | undefined
+  /** How many messages of the topic are not due yet. Nobody can look at these. */
+  readonly delayed: number
   readonly groups: ReadonlyArray<{
     readonly group: string
+    readonly lag: number
+    /** Whether the group was ever given it; undefined where nobody can tell. */
+    readonly given: boolean | undefined
     readonly pending: Pending | undefined
     readonly waiting: Waiting | undefined
     readonly dead: Dead | undefined
@@ -53,6 +61,7 @@ export interface Selection {
   readonly dryRun: boolean
 }
 
+/** `selected`: how many were meant, or in a dry run, how many of them are there. */
 export interface Report {
   readonly examined: number
   readonly selected: number

@@ -52,7 +52,7 @@ export const refusal = (
   if (asks === "write" && !rules.writes) {
     return Option.some(refuse(403, "this dashboard only looks: start it with --allow-writes to change things"))
   }
-  if ((asks === "write" || rules.guarded) && !authorized(rules.token, request.headers["authorization"])) {
+  if ((asks === "write" || rules.guarded) && !authorized(rules, request)) {
     return Option.some(refuse(401, "the token is missing or wrong: open the address that was printed at the start"))
   }
   return Option.none()
@@ -67,9 +67,12 @@ const isOurs = ({ everywhere, names, port }: Rules, host: string): boolean => {
   return names.includes(asked.hostname) && (everywhere || Number(asked.port || 80) === port)
 }
 
-const authorized = (token: Redacted.Redacted<string>, header: string | undefined): boolean =>
+/** Whether the request carries the token. */
+export const authorized = ({ token }: Rules, request: HttpServerRequest.HttpServerRequest): boolean => {
+  const header = request.headers["authorization"]
   // Comparing what was hashed tells nothing by the time it takes.
-  header !== undefined && Equal.equals(digest(header), digest(`Bearer ${Redacted.value(token)}`))
+  return header !== undefined && Equal.equals(digest(header), digest(`Bearer ${Redacted.value(token)}`))
+}
 
 const digest = (text: string): string => createHash("sha256").update(text).digest("hex")
 

@@ -4,26 +4,32 @@
  *
  * @module
  */
-import { Array as Arr, Clock, Effect, Layer, Option, Schema } from "effect"
-import { HttpRouter, HttpServerRequest, HttpServerResponse, HttpStaticServer } from "effect/http"
+import { Clock, Effect, Layer, Option, Schema } from "effect"
+import { HttpRouter, HttpServerError, HttpServerRequest, HttpServerResponse, HttpStaticServer } from "effect/http"
 import { DeadLetters, Inspector, type Message, Topic, type Transport } from "waybill"
+import { justBefore } from "../commands/Entry.ts"
+import { describeGroup } from "../commands/Target.ts"
+import type { NotThere, ServerProblem } from "../Problem.ts"
+import { safe } from "../SafeText.ts"
 import { messageJson } from "../Screen.ts"
 import { Server } from "../Server.ts"
-import type { Life, Overview, Report, Seen } from "./Api.ts"
+import type { Overview, Report } from "./Api.ts"
 import * as Guard from "./Guard.ts"
+import * as Life from "./Life.ts"
 
 const Limit = Schema.NumberFromString.check(Schema.isInt(), Schema.isBetween({ minimum: 1, maximum: 100 }))
 
 const Query = Schema.Struct({
   after: Schema.optional(Schema.String),
   limit: Schema.optional(Limit),
+  before: Schema.optional(Schema.String),
   newest: Schema.optional(Schema.Literals(["0", "1"]))
 })
 
-const SeenQuery = Schema.Struct({
+const Place = Schema.Struct({
   group: Schema.optional(Schema.String),
-  list: Schema.optional(Schema.Literals(["dead", "pending", "waiting"])),
-  after: Schema.optional(Schema.String)
+  list: Schema.optional(Schema.Literals(["dead", "pending", "waiting", "messages"])),
+  at: Schema.optional(Schema.String)
 })
 
 const SelectionBody = Schema.Struct({
@@ -33,27 +39,68 @@ const SelectionBody = Schema.Struct({
 })
 
 const json = (value: unknown, status = 200): HttpServerResponse.HttpServerResponse =>
-  HttpServerResponse.jsonUnsafe(value, { status, headers: Guard.headers })
+  HttpServerResponse.jsonUnsafe(value, { status })
+
+/** What the request asks for makes no sense. */
+class Senseless extends Schema.TaggedError<Senseless>()("Senseless", { why: Schema.String }) {
+  override get message(): string {
+    return this.why
+  }
+}
 
 /** What the store says is what the page shows; a request that makes no sense says why. */
 const answered = <R>(
   effect: Effect.Effect<
     unknown,
-    Transport.TransportError | Schema.SchemaError | { readonly _tag: "HttpServerError" },
+    | Transport.TransportError
+    | ServerProblem
+    | NotThere
+    | Senseless
+    | Schema.SchemaError
+    | HttpServerError.HttpServerError,
     R
   >
-): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R> =>
-  effect.pipe(
+): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R> => {
+  const why =
+    (status: number) =>
+    ({ message }: { readonly message: string }) =>
+      Effect.succeed(json({ why: message }, status))
+  return effect.pipe(
     Effect.map((value) => json(value)),
     Effect.catchTags({
-      TransportError: (error) => Effect.succeed(json({ why: error.message }, 502)),
-      SchemaError: (error) => Effect.succeed(json({ why: error.message }, 400)),
+      TransportError: why(502),
+      ServerProblem: why(502),
+      NotThere: why(404),
+      Senseless: why(400),
+      SchemaError: why(400),
       HttpServerError: () => Effect.succeed(json({ why: "the request broke off" }, 400))
     })
   )
+}
 
-/** How many messages of each list are looked through for one, from where it was seen, and from the beginning. */
-const searched = 1000
+/** The server does not know what to do with a position that was made up. */
+const from = <A, R>(
+  positions: ReadonlyArray<string | undefined>,
+  read: Effect.Effect<A, Transport.TransportError, R>
+): Effect.Effect<A, Transport.TransportError | Senseless, R> => {
+  const position = positions.find((one) => one !== undefined)
+  return Effect.catchIf(
+    read,
+    ({ reason }) => position !== undefined && reason._tag === "Rejected",
+    () => new Senseless({ why: `there is no position ${safe(position ?? "")}` })
+  )
+}
+
+const body = <A, I>(schema: Schema.Codec<A, I>) =>
+  Effect.gen(function* () {
+    const text = yield* (yield* HttpServerRequest.HttpServerRequest).text
+    const value = yield* Effect.try({
+      try: (): unknown => JSON.parse(text),
+      catch: () => new Senseless({ why: "the body of the request is no JSON" })
+    })
+    return yield* Schema.decodeUnknownEffect(schema)(value)
+  })
+
 const pageSize = 100
 
 /** A line of a list shows no more of a body. */
@@ -64,23 +111,23 @@ const rowOf = <A extends Message.Message>(message: A) => {
   return { ...row, body: row.body.slice(0, beginning) }
 }
 
-type Read<A> = (page: Inspector.NewestPage) => Effect.Effect<ReadonlyArray<A>, Transport.TransportError>
-
-/** The first one that fits, page by page. */
-const sought = Effect.fnUntraced(function* <A>(
-  read: Read<A>,
-  first: Inspector.NewestPage,
-  next: (page: Arr.NonEmptyReadonlyArray<A>) => Inspector.NewestPage,
-  fits: (one: A) => boolean
-) {
-  let page = first
-  for (let seen = 0; seen < searched; seen += pageSize) {
-    const found = yield* read(page)
-    const one = found.find(fits)
-    if (one !== undefined || !Arr.isReadonlyArrayNonEmpty(found) || found.length < pageSize) return one
-    page = next(found)
-  }
-  return undefined
+/** How many of the named dead letters are there. */
+const present = Effect.fnUntraced(function* (topic: string, group: string, entries: ReadonlyArray<string>) {
+  const inspector = yield* Inspector.Inspector
+  const found = yield* Effect.forEach(
+    entries,
+    (entry) =>
+      Option.match(justBefore(entry), {
+        onNone: () => Effect.succeed(false),
+        onSome: (after) =>
+          Effect.map(
+            inspector.deadLetters(topic, group, { after: Option.some(after), limit: 1 }),
+            ([letter]) => letter?.entry === entry
+          )
+      }),
+    { concurrency: 32 }
+  )
+  return found.filter(Boolean).length
 })
 
 type Params = Readonly<Record<string, string | undefined>>
@@ -92,7 +139,7 @@ export const layer = (rules: Guard.Rules, page: string) => {
     <E, R>(asks: "read" | "write", handle: Handle<E, R>) =>
     (request: HttpServerRequest.HttpServerRequest) =>
       Option.match(Guard.refusal(rules, request, asks), {
-        onSome: (refused) => Effect.succeed(HttpServerResponse.setHeaders(refused, Guard.headers)),
+        onSome: Effect.succeed,
         onNone: () => Effect.flatMap(HttpRouter.params, handle)
       })
 
@@ -100,12 +147,6 @@ export const layer = (rules: Guard.Rules, page: string) => {
     HttpRouter.add("GET", path, guarded("read", handle))
   const write = <E, R>(path: HttpRouter.PathInput, handle: Handle<E, R>) =>
     HttpRouter.add("POST", path, guarded("write", handle))
-
-  const pageOf = Effect.map(HttpServerRequest.schemaSearchParams(Query), ({ after, limit, newest }) => ({
-    after: Option.fromNullishOr(after),
-    limit: limit ?? pageSize,
-    newest: newest === "1"
-  }))
 
   const paged = <A extends Message.Message>(
     f: (
@@ -116,7 +157,14 @@ export const layer = (rules: Guard.Rules, page: string) => {
     answered(
       Effect.gen(function* () {
         const inspector = yield* Inspector.Inspector
-        const items = yield* f(inspector, yield* pageOf)
+        const { after, before, limit, newest } = yield* HttpServerRequest.schemaSearchParams(Query)
+        const page = {
+          after: Option.fromNullishOr(after),
+          before,
+          limit: limit ?? pageSize,
+          newest: newest === "1"
+        }
+        const items = yield* from([after, before], f(inspector, page))
         return { items: items.map(rowOf) }
       })
     )
@@ -130,64 +178,16 @@ export const layer = (rules: Guard.Rules, page: string) => {
       const { address, prefix } = yield* Server
       const names = yield* inspector.topics
       const topics = yield* Effect.forEach(names, inspector.describe, { concurrency: 32 })
-      const value: Overview = { address, prefix, writes: rules.writes, now: yield* Clock.currentTimeMillis, topics }
+      const request = yield* HttpServerRequest.HttpServerRequest
+      const writes = !rules.writes ? "no" : Guard.authorized(rules, request) ? "yes" : "locked"
+      const value: Overview = { address, prefix, writes, now: yield* Clock.currentTimeMillis, topics }
       return value
     })
   )
 
   const life = (topic: string, id: string) =>
     answered(
-      Effect.gen(function* () {
-        const inspector = yield* Inspector.Inspector
-        const seen = yield* HttpServerRequest.schemaSearchParams(SeenQuery)
-        const info = yield* inspector.describe(topic)
-        const is = <A extends { readonly id: string }>(one: A) => one.id === id
-        const from = (after: string | undefined) => ({ after: Option.fromNullishOr(after), limit: pageSize })
-        const forward = <A extends Message.Message>(
-          count: number,
-          read: Read<A>,
-          positionOf: (one: A) => string,
-          start: string | undefined
-        ) =>
-          Effect.gen(function* () {
-            if (count === 0) return undefined
-            const next = (page: Arr.NonEmptyReadonlyArray<A>) => from(positionOf(Arr.lastNonEmpty(page)))
-            const there = start === undefined ? undefined : yield* sought(read, from(start), next, is)
-            const one = there ?? (yield* sought(read, from(undefined), next, is))
-            return one === undefined ? undefined : messageJson(one)
-          })
-        const stored = yield* sought(
-          (page) => inspector.messages(topic, page),
-          { ...from(undefined), newest: true },
-          ([first]) => ({ ...from(undefined), before: first.position }),
-          is
-        )
-        const groups = yield* Effect.forEach(info.groups, ({ deadLetters, group, pending, waiting }) => {
-          const start = (list: Seen["list"]) => (group === seen.group && list === seen.list ? seen.after : undefined)
-          return Effect.all({
-            group: Effect.succeed(group),
-            pending: forward(
-              pending,
-              (page) => inspector.pending(topic, group, page),
-              (one) => one.position,
-              start("pending")
-            ),
-            waiting: forward(
-              waiting,
-              (page) => inspector.waiting(topic, group, page),
-              (one) => one.position,
-              start("waiting")
-            ),
-            dead: forward(
-              deadLetters,
-              (page) => inspector.deadLetters(topic, group, page),
-              ({ entry }) => entry,
-              start("dead")
-            )
-          })
-        })
-        return { message: stored === undefined ? undefined : messageJson(stored), groups } satisfies Life
-      })
+      Effect.flatMap(HttpServerRequest.schemaSearchParams(Place), (seen) => from([seen.at], Life.look(topic, id, seen)))
     )
 
   const moved = (verb: "redrive" | "discard") => {
@@ -195,20 +195,21 @@ export const layer = (rules: Guard.Rules, page: string) => {
     return (params: Params) =>
       answered(
         Effect.gen(function* () {
-          const { dryRun, entries, reason } = yield* HttpServerRequest.schemaBodyJson(SelectionBody)
+          const { dryRun, entries, reason } = yield* body(SelectionBody)
           const inspector = yield* Inspector.Inspector
           const topic = topicOf(params)
           const group = groupOf(params)
-          if (entries !== undefined) {
-            const done = dryRun ? 0 : yield* inspector[verb](topic, group, entries)
-            const report: Report = { examined: entries.length, selected: entries.length, done }
-            return report
+          yield* describeGroup(topic, group)
+          if (entries === undefined) {
+            const raw = Topic.make(topic, { payload: Schema.Unknown })
+            const where = (letter: Inspector.DeadLetter) => reason === undefined || letter.reason === reason
+            return yield* move(raw, group, { where, dryRun })
           }
-          const raw = Topic.make(topic, { payload: Schema.Unknown })
-          return yield* move(raw, group, {
-            where: (letter) => reason === undefined || letter.reason === reason,
-            dryRun
-          })
+          const named = [...new Set(entries)]
+          const report: Report = dryRun
+            ? { examined: named.length, selected: yield* present(topic, group, named), done: 0 }
+            : { examined: named.length, selected: named.length, done: yield* inspector[verb](topic, group, named) }
+          return report
         })
       )
   }
@@ -216,6 +217,8 @@ export const layer = (rules: Guard.Rules, page: string) => {
   const steered = (verb: "pause" | "resume") => (params: Params) =>
     answered(
       Effect.gen(function* () {
+        // Steering one that is not there would make it.
+        yield* describeGroup(topicOf(params), groupOf(params))
         yield* (yield* Inspector.Inspector)[verb](topicOf(params), groupOf(params))
         return { paused: verb === "pause" }
       })
@@ -223,6 +226,17 @@ export const layer = (rules: Guard.Rules, page: string) => {
 
   const ofGroup = "/api/topics/:topic/groups/:group" as const
   return Layer.mergeAll(
+    HttpRouter.middleware(
+      (answer) =>
+        answer.pipe(
+          Effect.catchIf(
+            (error) => HttpServerError.isHttpServerError(error) && error.reason._tag === "RouteNotFound",
+            () => Effect.succeed(json({ why: "there is nothing here" }, 404))
+          ),
+          Effect.map(HttpServerResponse.setHeaders(Guard.headers))
+        ),
+      { global: true }
+    ),
     read("/api/overview", () => overview),
     read("/api/topics/:topic/messages", (params) =>
       paged((inspector, page) => inspector.messages(topicOf(params), page))
@@ -246,7 +260,7 @@ export const layer = (rules: Guard.Rules, page: string) => {
         HttpRouter.add("GET", "/*", (request) =>
           Option.match(Guard.refusal(rules, request, "page"), {
             onSome: Effect.succeed,
-            onNone: () => Effect.map(files, HttpServerResponse.setHeaders(Guard.headers))
+            onNone: () => files
           })
         )
       )

@@ -41,7 +41,9 @@ export const serve = Effect.fnUntraced(function* ({ allowWrites, host, port }: O
   const name = nameOf(host)
   const everywhere = unspecified.includes(name)
   const guarded = !loopback.includes(name)
-  const names = [...(everywhere ? [] : [name]), ...(guarded ? [hostname().toLowerCase()] : []), ...loopback]
+  const names = [
+    ...new Set([...(everywhere ? [] : [name]), ...(guarded ? [hostname().toLowerCase()] : []), ...loopback])
+  ]
   // The port may be any: it is known once the server listens.
   const rules = { names, port, everywhere, token, writes: allowWrites, guarded }
   const announced = Effect.gen(function* () {
@@ -62,7 +64,16 @@ export const serve = Effect.fnUntraced(function* ({ allowWrites, host, port }: O
     disableListenLog: true,
     disableLogger: true,
     routerConfig: { maxParamLength }
-  }).pipe(Layer.provideMerge(NodeHttpServer.layer(createServer, { host: host.replace(/^\[|\]$/g, ""), port })))
+  }).pipe(
+    Layer.provideMerge(
+      NodeHttpServer.layer(createServer, {
+        host: host.replace(/^\[|\]$/g, ""),
+        port,
+        // Browsers hold connections open that they do not use.
+        gracefulShutdownTimeout: "1 second"
+      })
+    )
+  )
   yield* Effect.andThen(announced, Effect.never).pipe(
     Effect.provide(server),
     Effect.catchTag(

@@ -1,0 +1,207 @@
+/**
+ * The dead letters of a group: looked through, marked, sent back and deleted. What would happen is said before it does.
+ *
+ * @module
+ */
+import { useEffect, useState } from "preact/hooks"
+import type { Dead, Report, Seen, Selection } from "../../src/dashboard/Api.ts"
+import * as Client from "./Client.ts"
+import { Confirm } from "./Confirm.tsx"
+import { type Look, Pager, usePages } from "./Pages.tsx"
+import { Table } from "./Table.tsx"
+import { Body, count, counted, Moment, Name, safe } from "./Text.tsx"
+import { Trouble } from "./Trouble.tsx"
+
+interface Plan {
+  readonly verb: "redrive" | "discard"
+  readonly selection: Omit<Selection, "dryRun">
+  /** The marked ones that are not among the lines on the page. */
+  readonly unseen: number
+  readonly found: Report
+}
+
+export const DeadLetters = ({
+  choose,
+  group,
+  look,
+  size,
+  topic,
+  writes
+}: {
+  readonly topic: string
+  readonly group: string
+  readonly writes: boolean
+  readonly size: number
+  readonly look: Look
+  readonly choose: (message: string, seen: Seen) => void
+}) => {
+  const [asking, setAsking] = useState<Plan>()
+  const pages = usePages((after) => Client.dead(topic, group, after), look, asking !== undefined)
+  const [marked, setMarked] = useState<ReadonlySet<string>>(new Set())
+  const [reason, setReason] = useState("")
+  const [said, setSaid] = useState<string>()
+  const items = pages.items ?? []
+  const reasons = [...new Set([...items.map((letter) => letter.reason), ...(reason === "" ? [] : [reason])])]
+  const shown = reason === "" ? items : items.filter((letter) => letter.reason === reason)
+  const unseen = [...marked].filter((entry) => !shown.some((letter) => letter.entry === entry)).length
+
+  // Where one page shows all there is, nothing of the reason is left.
+  const all = pages.items !== undefined && pages.page === 1 && !pages.full
+  useEffect(() => {
+    if (all && shown.length === 0) setReason("")
+  }, [pages.items])
+
+  const toggle = (entry: string) => {
+    const next = new Set(marked)
+    if (!next.delete(entry)) next.add(entry)
+    setMarked(next)
+  }
+  const failed = (error: unknown) => setSaid(error instanceof Error ? error.message : String(error))
+  /** First what would happen, then a question, then it happens. */
+  const plan = async (verb: Plan["verb"]) => {
+    const selection = marked.size > 0 ? { entries: [...marked] } : reason === "" ? {} : { reason }
+    try {
+      const found = await Client.move(verb, topic, group, { ...selection, dryRun: true })
+      if (found.selected > 0) return setAsking({ verb, selection, unseen, found })
+      setSaid("None of them is there any more.")
+      setMarked(new Set())
+      pages.first()
+    } catch (error) {
+      failed(error)
+    }
+  }
+  const act = async ({ found, selection, verb }: Plan) => {
+    setAsking(undefined)
+    try {
+      const { done } = await Client.move(verb, topic, group, { ...selection, dryRun: false })
+      const gone = found.selected - done
+      setSaid(
+        `${count(done)} ${verb === "redrive" ? "sent back" : "deleted"}${gone > 0 ? `, ${count(gone)} were gone already` : ""}.`
+      )
+    } catch (error) {
+      failed(error)
+    }
+    setMarked(new Set())
+    if (selection.entries !== undefined) return pages.again()
+    setReason("")
+    pages.first()
+  }
+  const what =
+    marked.size > 0 ? `the ${count(marked.size)} marked` : reason !== "" ? `all that died of ${safe(reason)}` : "all"
+
+  return (
+    <>
+      <div class="bar tools">
+        <label>
+          Reason{" "}
+          <select value={reason} onChange={(event) => setReason(event.currentTarget.value)}>
+            <option value="">all</option>
+            {reasons.toSorted().map((one) => (
+              <option key={one} value={one}>
+                {safe(one)}
+              </option>
+            ))}
+          </select>
+        </label>
+        {marked.size > 0 && (
+          <span>
+            {count(marked.size)} marked{unseen > 0 && `, ${count(unseen)} of them not shown here`}{" "}
+            <button onClick={() => setMarked(new Set())}>Unmark</button>
+          </span>
+        )}
+        <span class="grow" />
+        {writes && size > 0 && (
+          <>
+            <button class="main" onClick={() => void plan("redrive")}>
+              Redrive {what} …
+            </button>
+            <button onClick={() => void plan("discard")}>Discard {what} …</button>
+          </>
+        )}
+      </div>
+      {said !== undefined && (
+        <p class="said" role="status">
+          {safe(said)}
+        </p>
+      )}
+      <Trouble text={pages.trouble} />
+      {pages.items === undefined ? (
+        <p class="empty">Looking …</p>
+      ) : shown.length === 0 ? (
+        <p class="empty">No dead letters{reason === "" ? "" : " of this reason on this page: others may have some"}.</p>
+      ) : (
+        <Table
+          columns={[
+            ...(writes ? [{ title: "" }] : []),
+            { title: "Message" },
+            { title: "Reason" },
+            { title: "Attempts", kind: "number" },
+            { title: "Died" },
+            { title: "Body", kind: "body" }
+          ]}
+          rows={shown.map((letter: Dead) => ({
+            key: letter.entry,
+            open: () => choose(letter.id, { list: "dead", at: pages.start }),
+            cells: [
+              ...(writes
+                ? [
+                    <input
+                      type="checkbox"
+                      aria-label={`Mark ${safe(letter.id)}`}
+                      checked={marked.has(letter.entry)}
+                      onClick={(event) => event.stopPropagation()}
+                      onChange={() => toggle(letter.entry)}
+                    />
+                  ]
+                : []),
+              <Name text={letter.id} />,
+              <span class="badge bad">
+                <Name text={letter.reason} />
+              </span>,
+              letter.attempts,
+              <Moment at={letter.diedAt} />,
+              <Body of={letter} />
+            ]
+          }))}
+        />
+      )}
+      <Pager pages={pages} positionOf={(items) => items.at(-1)?.entry} />
+      {asking !== undefined && (
+        <Confirm
+          title={asking.verb === "redrive" ? "Send back?" : "Delete for good?"}
+          go={asking.verb === "redrive" ? "Redrive" : "Discard"}
+          act={() => void act(asking)}
+          close={() => setAsking(undefined)}
+        >
+          <Question plan={asking} group={group} />
+        </Confirm>
+      )}
+    </>
+  )
+}
+
+const Question = ({
+  group,
+  plan: {
+    found: { examined, selected },
+    selection: { entries, reason },
+    unseen,
+    verb
+  }
+}: {
+  readonly plan: Plan
+  readonly group: string
+}) => (
+  <>
+    <strong>{count(selected)}</strong> dead letter{selected === 1 ? "" : "s"} of <Name text={group} />
+    {reason !== undefined && (
+      <>
+        {" "}
+        that died of <Name text={reason} />
+      </>
+    )}{" "}
+    would {verb === "redrive" ? "go back to the group, with a fresh count of attempts" : "be deleted"}.
+    {entries !== undefined && selected < examined && ` Of the ${counted(examined, "marked one")}, the others are gone.`}
+    {unseen > 0 && ` ${counted(unseen, "marked one")} cannot be seen on this page.`}
+  </>
+)

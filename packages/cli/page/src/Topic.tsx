@@ -1,0 +1,52 @@
+/**
+ * One topic without regard to its groups, which it may have none of: what is stored, and what is still to come.
+ *
+ * @module
+ */
+import { useEffect, useRef } from "preact/hooks"
+import type { Overview, Seen } from "../../src/dashboard/Api.ts"
+import { Messages } from "./Messages.tsx"
+import { count, instant, Name } from "./Text.tsx"
+
+export const Topic = ({
+  choose,
+  overview,
+  topic
+}: {
+  readonly overview: Overview
+  readonly topic: string
+  readonly choose: (message: string, seen: Seen) => void
+}) => {
+  const place = useRef<HTMLElement>(null)
+  useEffect(() => place.current?.scrollIntoView({ block: "nearest" }), [])
+  const info = overview.topics.find((one) => one.topic === topic)
+  if (info === undefined) return <section class="group empty">This topic is gone.</section>
+  const { delayed, depth, groups, nextDelayedAt, pattern, published } = info
+  return (
+    <section class="group" ref={place} aria-label="The topic">
+      <div class="bar">
+        <h2>
+          <Name text={topic} /> <span class="faint small">{pattern}</span>
+        </h2>
+        {groups.length === 0 && <span class="badge">no group</span>}
+      </div>
+      <dl class="figures">
+        <dt>Stored</dt>
+        <dd>{count(depth)}</dd>
+        <dt>Delayed</dt>
+        <dd>
+          {count(delayed)}
+          {nextDelayedAt !== undefined && <span class="faint"> the next one until {instant(nextDelayedAt)}</span>}
+        </dd>
+        {published !== undefined && (
+          <>
+            <dt>Ever published</dt>
+            <dd>{count(published)}</dd>
+          </>
+        )}
+      </dl>
+      <h3>Messages</h3>
+      <Messages topic={topic} look={{ at: overview.now, figures: `${depth} ${published}` }} choose={choose} />
+    </section>
+  )
+}

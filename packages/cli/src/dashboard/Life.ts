@@ -1,0 +1,131 @@
+/**
+ * Where one message is, in each group of its topic. What cannot be known is said to be unknown, and never guessed.
+ *
+ * @module
+ */
+import { Array as Arr, Effect, Option } from "effect"
+import { Inspector, type Message, type Transport } from "waybill"
+import { messageJson } from "../Screen.ts"
+import type { Life, Seen } from "./Api.ts"
+
+/** How many messages of each list are looked through for one, from where it was seen, and from the beginning. */
+const searched = 1000
+const pageSize = 100
+
+type Read<A> = (page: Inspector.NewestPage) => Effect.Effect<ReadonlyArray<A>, Transport.TransportError>
+type Next<A> = (page: Arr.NonEmptyReadonlyArray<A>) => Inspector.NewestPage
+
+/** The first one that fits, page by page. */
+const sought = Effect.fnUntraced(function* <A>(
+  read: Read<A>,
+  first: Inspector.NewestPage,
+  next: Next<A>,
+  fits: (one: A) => boolean
+) {
+  let page = first
+  for (let seen = 0; seen < searched; seen += pageSize) {
+    const found = yield* read(page)
+    const one = found.find(fits)
+    if (one !== undefined || !Arr.isReadonlyArrayNonEmpty(found) || found.length < pageSize) return one
+    page = next(found)
+  }
+  return undefined
+})
+
+/** Where the message was seen: it is looked for there first. */
+export interface Place {
+  readonly group?: string | undefined
+  readonly list?: Seen["list"] | undefined
+  readonly at?: string | undefined
+}
+
+export const look = Effect.fnUntraced(function* (topic: string, id: string, seen: Place) {
+  const inspector = yield* Inspector.Inspector
+  const info = yield* inspector.describe(topic)
+  const find = Effect.fnUntraced(function* <A extends Message.Message>(
+    read: Read<A>,
+    from: (at: string | undefined) => Inspector.NewestPage,
+    next: Next<A>,
+    start: string | undefined
+  ) {
+    const is = (one: A) => one.id === id
+    const there = start === undefined ? undefined : yield* sought(read, from(start), next, is)
+    return there ?? (yield* sought(read, from(undefined), next, is))
+  })
+  /** A list that is read from its beginning on. */
+  const forward = <A extends Message.Message>(read: Read<A>, positionOf: (one: A) => string, start?: string) => {
+    const from = (after: string | undefined) => ({ after: Option.fromNullishOr(after), limit: pageSize })
+    return Effect.map(
+      find(read, from, (page) => from(positionOf(Arr.lastNonEmpty(page))), start),
+      (one) => one && messageJson(one)
+    )
+  }
+  const newest = (before: string | undefined) => ({ after: Option.none(), limit: pageSize, newest: true, before })
+  const stored = yield* find(
+    (page) => inspector.messages(topic, page),
+    newest,
+    ([first]) => newest(first.position),
+    seen.list === "messages" ? seen.at : undefined
+  )
+  const groups = yield* Effect.forEach(
+    info.groups,
+    Effect.fnUntraced(function* ({ group, lag, reached }) {
+      const start = (list: Seen["list"]) => (group === seen.group && list === seen.list ? seen.at : undefined)
+      const withConsumer = forward(
+        (page) => inspector.pending(topic, group, page),
+        ({ position }) => position,
+        start("pending")
+      )
+      // In the order in which messages move on, so that one that moves meanwhile is met further on.
+      let pending = yield* withConsumer
+      const waiting = yield* forward(
+        (page) => inspector.waiting(topic, group, page),
+        ({ position }) => position,
+        start("waiting")
+      )
+      const dead = yield* forward(
+        (page) => inspector.deadLetters(topic, group, page),
+        ({ entry }) => entry,
+        start("dead")
+      )
+      // From waiting it may have gone back to a consumer.
+      if (pending === undefined && waiting === undefined && dead === undefined) pending = yield* withConsumer
+      const held = pending !== undefined || waiting !== undefined || dead !== undefined
+      return { group, lag, pending, waiting, dead, given: held || given(info, stored?.position, reached) }
+    })
+  )
+  const life: Life = {
+    message: stored && messageJson(stored),
+    dueAt: stored && dueAt(info, stored),
+    delayed: info.delayed,
+    groups
+  }
+  return life
+})
+
+/** Whether the group was given what it does not hold; `undefined` where nobody can tell. */
+const given = (
+  { depth, pattern }: Inspector.TopicInfo,
+  position: string | undefined,
+  reached: string | undefined
+): boolean | undefined => {
+  if (position !== undefined) return reached !== undefined && isUpTo(position, reached)
+  // What is not stored any more was given to whoever was there; what is stored may lie deeper than was looked.
+  return pattern === "pubsub" || depth > searched ? undefined : true
+}
+
+/** In streams a position begins with the time at which the message was stored, which a delayed one is when it is due. */
+const dueAt = ({ pattern }: Inspector.TopicInfo, { position, publishedAt }: Inspector.StoredMessage) => {
+  const at = Number(position.split("-")[0])
+  return pattern === "streams" && at > publishedAt ? at : undefined
+}
+
+/**
+ * Whether the position is not behind the other. Patterns that tell how far a group got have positions of one number, or of
+ * two with a dash between them, of up to 64 bits each.
+ */
+export const isUpTo = (position: string, reached: string): boolean => {
+  const [first = 0n, second = 0n] = position.split("-").map(BigInt)
+  const [upToFirst = 0n, upToSecond = 0n] = reached.split("-").map(BigInt)
+  return first === upToFirst ? second <= upToSecond : first < upToFirst
+}
