@@ -55,6 +55,7 @@ export const Message = ({
   const any =
     life?.message ??
     life?.groups.flatMap(({ dead, pending, waiting }) => [pending, waiting, dead]).find((one) => one !== undefined)
+  const fields = life?.groups.find(({ dead }) => dead?.fields !== undefined)?.dead?.fields
   return (
     <aside class="message" aria-label="The message">
       <div class="bar">
@@ -106,30 +107,39 @@ export const Message = ({
                 : "What was there before a group began, and what was discarded, counts as settled."}
             </p>
           )}
-          {Object.keys(any.headers).length > 0 && (
+          <Pairs title="Headers" of={Object.entries(any.headers)} />
+          {fields === undefined ? (
             <>
-              <h3>Headers</h3>
-              <dl>
-                {Object.entries(any.headers).map(([name, value]) => (
-                  <>
-                    <dt>
-                      <Name text={name} />
-                    </dt>
-                    <dd>
-                      <Name text={value} />
-                    </dd>
-                  </>
-                ))}
-              </dl>
+              <h3>Body</h3>
+              <WholeBody of={any} />
             </>
+          ) : (
+            <Pairs title="Fields, none of which is a payload" of={fields} />
           )}
-          <h3>Body</h3>
-          <WholeBody of={any} />
         </>
       )}
     </aside>
   )
 }
+
+const Pairs = ({ of, title }: { readonly title: string; readonly of: ReadonlyArray<readonly [string, string]> }) =>
+  of.length === 0 ? null : (
+    <>
+      <h3>{title}</h3>
+      <dl>
+        {of.map(([name, value]) => (
+          <>
+            <dt>
+              <Name text={name} />
+            </dt>
+            <dd>
+              <Name text={value} />
+            </dd>
+          </>
+        ))}
+      </dl>
+    </>
+  )
 
 const isSettled = ({ dead, given, pending, waiting }: Life["groups"][number]): boolean =>
   given === true && (dead ?? pending ?? waiting) === undefined
@@ -165,7 +175,7 @@ const Stations = ({ dead, given, lag, pending, waiting }: Life["groups"][number]
     return (
       <>
         <Station mark="now" name="given">
-          to <Name text={pending.consumer} />, attempt {count(pending.attempt)}, {age(pending.heldMillis)} ago
+          to <Name text={pending.consumer} />, attempt {count(pending.attempt)}, for at most {age(pending.heldMillis)}
         </Station>
         <Station mark="ahead" name="settled" />
       </>

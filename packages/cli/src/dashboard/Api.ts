@@ -33,7 +33,10 @@ export interface Seen {
 export type Stored = Json<Inspector.StoredMessage>
 export type Pending = Json<Inspector.PendingMessage>
 export type Waiting = Json<Inspector.WaitingMessage>
-export type Dead = Json<Inspector.DeadLetter>
+export type Dead = Omit<Json<Inspector.DeadLetter>, "fields"> & {
+  /** Bytes that are no text as base64. */
+  readonly fields?: ReadonlyArray<readonly [name: string, value: string]>
+}
 
 /** Where one message is, in each group of its topic. */
 export interface Life {
