@@ -91,5 +91,10 @@ const take = async (): Promise<Array<Entry>> => {
   return read === null ? [] : entriesOf(read[0]?.[1] ?? [])
 }
 
+// Who is asked to stop finishes what it has in hand: only a kill may lose it.
+let leaving = false
+process.once("SIGTERM", () => (leaving = true))
+
 say("ready")
-while (true) await Promise.all((await take()).map(handle))
+while (!leaving) await Promise.all((await take()).map(handle))
+process.exit(0)
