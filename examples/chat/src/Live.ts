@@ -161,8 +161,8 @@ class Connection {
   readonly #tails: RcMap.RcMap<string, Tail>
   readonly #scope: Scope.Scope
   readonly #user: string
-  /** Where the user goes on in a room that it enters. */
-  readonly #positions: Map<string, string | undefined>
+  /** Where the client stopped to read before this connection. One that leaves a room throws away what it had of it. */
+  readonly #positions: Map<string, string>
 
   readonly #places = new Map<string, Place>()
   #online: Set<string> | undefined
@@ -315,10 +315,10 @@ class Connection {
   #move(events: Array<Event>): Effect.Effect<void, Unavailable> {
     return Effect.gen({ self: this }, function* () {
       const now = yield* this.#rooms.roomsOf(this.#user)
-      for (const [room, { position, scope }] of this.#places) {
+      for (const [room, { scope }] of this.#places) {
         if (now.has(room)) continue
         yield* Scope.close(scope, Exit.void)
-        this.#positions.set(room, position)
+        this.#positions.delete(room)
         this.#places.delete(room)
         events.push({ _tag: "Exited", room })
       }

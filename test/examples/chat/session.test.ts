@@ -98,6 +98,20 @@ describe("what a session makes of events", () => {
   })
 })
 
+/** A user at a server, and a way to wait for what it sees. */
+const enter = Effect.fnUntraced(function* (port: number, user: string) {
+  const protocol = yield* Layer.build(Session.protocol(`ws://127.0.0.1:${port}/rpc`))
+  const session = yield* Effect.provideContext(Session.make({ user }), protocol)
+  const until = (found: (state: Session.State) => boolean) =>
+    SubscriptionRef.changes(session.state).pipe(
+      Stream.filter(found),
+      Stream.runHead,
+      Effect.map(Option.getOrThrow),
+      Effect.timeout("20 seconds")
+    )
+  return { ...session, until }
+})
+
 describe("a session on a server", () => {
   it.live(
     "says why a message was refused, and goes on with the next; ends when the user goes in another tab",
@@ -105,25 +119,35 @@ describe("a session on a server", () => {
       Effect.gen(function* () {
         const server = yield* start({})
         const chat = yield* client(() => server.port)
-        const protocol = yield* Layer.build(Session.protocol(`ws://127.0.0.1:${server.port}/rpc`))
-        const ada = yield* Effect.provideContext(Session.make({ user: "ada" }), protocol)
-        const until = (found: (state: Session.State) => boolean) =>
-          SubscriptionRef.changes(ada.state).pipe(
-            Stream.filter(found),
-            Stream.runHead,
-            Effect.map(Option.getOrThrow),
-            Effect.timeout("20 seconds")
-          )
+        const ada = yield* enter(server.port, "ada")
         yield* ada.create("engines")
         yield* ada.send("nonesuch", "nobody hears me")
         yield* ada.send("engines", "hello")
-        const { outgoing } = yield* until(({ rooms }) => rooms.get("engines")?.messages.length === 1)
+        const { outgoing } = yield* ada.until(({ rooms }) => rooms.get("engines")?.messages.length === 1)
         assert.deepStrictEqual(
           outgoing.map(({ refused }) => refused),
           ["there is no room nonesuch"]
         )
         yield* chat.disconnect({ user: "ada" })
-        yield* until(({ connection }) => connection === "left")
+        yield* ada.until(({ connection }) => connection === "left")
+      }),
+    60_000
+  )
+
+  it.live(
+    "leaves a room and joins again: what was said is there again",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* start({})
+        const ada = yield* enter(server.port, "ada")
+        yield* ada.create("engines")
+        yield* ada.send("engines", "hello")
+        yield* ada.until(({ rooms }) => rooms.get("engines")?.messages.length === 1)
+        yield* ada.leave("engines")
+        yield* ada.until(({ rooms }) => rooms.size === 0)
+        yield* ada.join("engines")
+        const { rooms } = yield* ada.until(({ rooms }) => rooms.get("engines")?.messages.length === 1)
+        assert.strictEqual(rooms.get("engines")?.messages[0]?.text, "hello")
       }),
     60_000
   )
