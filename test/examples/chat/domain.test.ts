@@ -13,12 +13,13 @@ import {
   Option,
   Ref,
   type Result,
+  Schema,
   type Scope,
   Stream
 } from "effect"
 import { RpcTest } from "effect/rpc"
 import { TestClock } from "effect/testing"
-import { DeadLetters, Producer, Records, Transport } from "waybill"
+import { DeadLetters, Producer, Records, Topic, Transport } from "waybill"
 import { MemoryKeyspace, MemoryPubSub } from "waybill/memory"
 import { atOnce } from "../../../examples/chat/src/Allowance.ts"
 import { ChatRooms } from "../../../examples/chat/src/ChatRooms.ts"
@@ -405,6 +406,30 @@ describe("the chat client", () => {
       // Whoever leaves has thrown away what it had.
       const again = [...numbered(60), "alone again"].slice(-50)
       assert.deepStrictEqual(bob.texts("tea"), [...numbered(60).slice(-50), ...again])
+    })
+  )
+
+  it_(
+    "what is no message among them neither shortens a page nor shows a newcomer the whole room",
+    Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      const foreign = Topic.make("chat/room/tea", { payload: Schema.Struct({ foo: Schema.String }) })
+      yield* rooms.createRoom("tea", "ada", "1")
+      yield* say("tea", "ada", ...numbered(120))
+      yield* Producer.publish(foreign, { foo: "bar" })
+      yield* rooms.joinRoom("tea", "bob")
+      const bob = yield* watch("bob")
+      yield* until("bob has the newest", () => bob.texts("tea").includes("number 119"))
+      assert.deepStrictEqual(bob.texts("tea"), numbered(120).slice(-50))
+      const newest = yield* rooms.getRoomHistory("tea")
+      assert.deepStrictEqual(
+        newest.map(({ text }) => text),
+        numbered(120).slice(-50)
+      )
+      // Nothing of this chat in front of it: that is the beginning.
+      const [first] = yield* rooms.getRoomHistory("tea", { limit: 120 })
+      assert(first?.text === "number 0")
+      assert.deepStrictEqual(yield* rooms.getRoomHistory("tea", { before: first.position }), [])
     })
   )
 
