@@ -9,8 +9,9 @@
 import { Effect, FiberMap, Layer, Queue, Schedule, Semaphore, Stream, SubscriptionRef } from "effect"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import { RpcClient, RpcSerialization } from "effect/rpc"
+import type { RpcClientError } from "effect/rpc/RpcClientError"
 import { Socket } from "effect/socket"
-import { Chat, type ClientId, type Event, limits, mention, type Message } from "./Protocol.ts"
+import { Chat, type ClientId, type Event, limits, mention, type Message, Unavailable } from "./Protocol.ts"
 
 /** A message of this tab that has not come back from its room yet. */
 export interface Outgoing {
@@ -233,11 +234,15 @@ export const make = Effect.fn("Session.make")(function* (options: {
   // One after the other, so that they stand in the room as they were written.
   yield* Queue.take(waiting).pipe(Effect.flatMap(deliver), Effect.forever, Effect.forkScoped)
 
-  const patiently = <A, E extends Refusal>(asked: Effect.Effect<A, E>) =>
-    Effect.retry(Effect.tapError(asked, itsTurn), {
-      while: ({ _tag }) => _tag === "RpcClientError" || _tag === "Unavailable" || _tag === "TooManyRequests",
-      schedule: Schedule.max([Schedule.spaced("500 millis"), Schedule.recurs(20)])
-    })
+  const patiently = <A, E extends Refusal>(asked: Effect.Effect<A, E | RpcClientError>) =>
+    // That a socket could not be opened says the same to people.
+    Effect.catchTag(asked, "RpcClientError", () => new Unavailable({})).pipe(
+      Effect.tapError(itsTurn),
+      Effect.retry({
+        while: ({ _tag }) => _tag === "Unavailable" || _tag === "TooManyRequests",
+        schedule: Schedule.max([Schedule.spaced("500 millis"), Schedule.recurs(20)])
+      })
+    )
 
   return {
     state,
