@@ -37,6 +37,7 @@ import {
   GivenUp,
   limits,
   type Message,
+  Text,
   TooManyRequests
 } from "../../../examples/chat/src/Protocol.ts"
 import * as Record from "../../../examples/chat/src/Records.ts"
@@ -393,6 +394,8 @@ describe("the chat client", () => {
           membership: { room: "tea", members: ["ada", "bob"], unread: 0, read: "59" }
         }
       )
+      assert.deepInclude(ada.events[0]!, { _tag: "Welcome", rooms: ["tea"] })
+      assert.deepInclude(bob.events[0]!, { _tag: "Welcome", rooms: [] })
       assert.deepStrictEqual(bob.texts("tea"), numbered(60).slice(-50))
       yield* until("ada sees bob", () => ada.tags().includes("Joined"))
       yield* rooms.leaveRoom("tea", "bob")
@@ -586,6 +589,14 @@ describe("the chat client", () => {
 })
 
 describe("too much, too bad", () => {
+  it("a text has something to see in it", () => {
+    const isText = Schema.is(Text)
+    const nothing = ["", " \n", "\u200b", "\u200d\ufeff \u2060", "\u00ad", "\u3164", "\ufe0f", "\u2800", "\u0000"]
+    assert.deepStrictEqual(nothing.filter(isText), [])
+    const something = ["a", "\u200ba", ".", "👩‍🚀", "☎️", "مرحبا", "한글", "e\u0301"]
+    assert.deepStrictEqual(something.filter(isText), something)
+  })
+
   it_(
     "a user who sends too much is told when to go on; others are not concerned",
     Effect.gen(function* () {

@@ -23,9 +23,9 @@ export const Rooms = ({ choose, chosen, forget, session, state }: Props) => {
   const [others, setOthers] = useState<ReadonlyArray<string>>()
   const [name, setName] = useState("")
   const [trouble, setTrouble] = useState<string>()
-  const rooms = [...state.rooms.values()].filter(({ stale }) => !stale).toSorted((a, b) => (a.room < b.room ? -1 : 1))
+  const rooms = [...state.rooms.values()].toSorted((a, b) => (a.room < b.room ? -1 : 1))
 
-  const unjoined = others?.filter((room) => state.rooms.get(room)?.stale !== false) ?? []
+  const unjoined = others?.filter((room) => !state.rooms.has(room)) ?? []
 
   const ask = <A,>(asked: Effect.Effect<A, { readonly message: string }>, then: (answer: A) => void) => {
     setTrouble(undefined)
