@@ -4,7 +4,7 @@
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Config, Console, Effect, Layer, Logger, Option, Schema } from "effect"
-import { CliError, Command, Flag } from "effect/cli"
+import { CliError, CliOutput, Command, Flag } from "effect/cli"
 import { HttpServer } from "effect/http"
 import * as Layers from "./Layers.ts"
 import { Notifications } from "./Notifications.ts"
@@ -66,8 +66,20 @@ const chat = Command.make(
   Command.withSubcommands([client])
 )
 
+/** What is wrong with the flags is not looked for under a screen of help. */
+const presenter = CliOutput.layerPresenter({
+  present: (event) =>
+    event._tag === "InvalidInvocation"
+      ? Effect.gen(function* () {
+          yield* Console.error(`${event.commandPath.join(" ")} --help says what there is.`)
+          yield* Console.error((yield* CliOutput.Formatter).formatErrors(event.errors))
+        })
+      : CliOutput.defaultPresenter.present(event)
+})
+
 chat.pipe(
   Command.run({ version: "0.0.0" }),
+  Effect.provide(presenter),
   Effect.provide(NodeServices.layer),
   Effect.provideService(Logger.LogToStderr, true),
   NodeRuntime.runMain

@@ -179,6 +179,7 @@ describe("pnpm example chat client", () => {
       Effect.gen(function* () {
         const address = "a server has an address such as http://127.0.0.1:3000"
         const refused = [
+          { args: ["client"], why: "Missing required flag: --user" },
           { args: ["client", "--user", "<b>"], why: "and begins with a letter or digit" },
           { args: ["client", "--user", "ada", "--url", "nonsense"], why: address },
           { args: ["client", "--user", "ada", "--url", "ftp://127.0.0.1"], why: address },
@@ -191,6 +192,7 @@ describe("pnpm example chat client", () => {
             const { ended, screen } = yield* run(...args)
             assert.strictEqual(yield* ended, 1)
             assert.isTrue(screen().trimEnd().endsWith(why), screen())
+            assert.isBelow(screen().trim().split("\n").length, 6, screen())
           }),
           { concurrency: 2 }
         )
