@@ -142,6 +142,20 @@ describe("a session on a server", () => {
   )
 
   it.live(
+    "says in its own words that nobody is there",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* start({})
+        yield* server.kill("SIGKILL")
+        yield* server.ended
+        const ada = yield* enter(server.port, "ada")
+        const nobody = yield* Effect.flip(ada.join("engines"))
+        assert.strictEqual(nobody.message, "the chat does not answer at present: try again")
+      }),
+    60_000
+  )
+
+  it.live(
     "leaves a room and joins again: what was said is there again",
     () =>
       Effect.gen(function* () {
