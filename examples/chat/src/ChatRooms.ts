@@ -209,7 +209,8 @@ export class ChatRooms extends Context.Service<
 
         getSentMessages: Effect.fn("ChatRooms.getSentMessages")(function* (user) {
           const texts = yield* unavailable(read(Commands, Record.sent(user).all))
-          return yield* Effect.forEach(texts, (text) => Effect.orDie(decodeSent(text)))
+          // What was a text once, and is none any more, is not shown in its room either.
+          return texts.flatMap((text) => Option.toArray(decodeSent(text)))
         }),
 
         markRead: Effect.fn("ChatRooms.markRead")(function* (room, user, position) {
@@ -264,7 +265,7 @@ class Died extends Schema.TaggedError<Died>()("Died", {}) {}
 const patienceSeconds = 10
 
 const decodeAnswer = Schema.decodeUnknownEffect(Record.Answer)
-const decodeSent = Schema.decodeUnknownEffect(Record.SentJson)
+const decodeSent = Schema.decodeUnknownOption(Record.SentJson)
 
 const sorted = (names: ReadonlySet<string>): ReadonlyArray<string> => [...names].sort()
 

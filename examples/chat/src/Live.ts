@@ -161,9 +161,11 @@ class Connection {
   readonly #tails: RcMap.RcMap<string, Tail>
   readonly #scope: Scope.Scope
   readonly #user: string
-  /** Where the user goes on in a room that it enters. */
-  readonly #positions: Map<string, string | undefined>
+  /** Where the client stopped to read before this connection. One that leaves a room throws away what it had of it. */
+  readonly #positions: Map<string, string>
 
+  /** Those that the client takes for its own. */
+  readonly #told = new Set<string>()
   readonly #places = new Map<string, Place>()
   #online: Set<string> | undefined
   // What there may be news about. All of it is bounded by the number of rooms and users.
@@ -259,8 +261,11 @@ class Connection {
   #collect(events: Array<Event>): Effect.Effect<void, Unavailable> {
     return Effect.gen({ self: this }, function* () {
       if (this.#online === undefined) {
+        const rooms = [...(yield* this.#rooms.roomsOf(this.#user))].sort()
+        for (const room of rooms) this.#told.add(room)
+        for (const room of this.#positions.keys()) if (!this.#told.has(room)) this.#positions.delete(room)
         this.#online = new Set(yield* this.#presence.online).add(this.#user)
-        events.push({ _tag: "Welcome", user: this.#user, online: [...this.#online].sort() })
+        events.push({ _tag: "Welcome", user: this.#user, online: [...this.#online].sort(), rooms })
       }
       this.#comeAndGone(events, this.#online)
       for (const [key, fact] of this.#typing) {
@@ -315,10 +320,12 @@ class Connection {
   #move(events: Array<Event>): Effect.Effect<void, Unavailable> {
     return Effect.gen({ self: this }, function* () {
       const now = yield* this.#rooms.roomsOf(this.#user)
-      for (const [room, { position, scope }] of this.#places) {
+      for (const room of this.#told) {
         if (now.has(room)) continue
-        yield* Scope.close(scope, Exit.void)
-        this.#positions.set(room, position)
+        const place = this.#places.get(room)
+        if (place !== undefined) yield* Scope.close(place.scope, Exit.void)
+        this.#told.delete(room)
+        this.#positions.delete(room)
         this.#places.delete(room)
         events.push({ _tag: "Exited", room })
       }
@@ -333,6 +340,7 @@ class Connection {
         const scope = yield* Scope.fork(this.#scope)
         const tail = yield* Scope.provide(RcMap.get(this.#tails, room), scope)
         this.#places.set(room, { tail, scope, position, members: new Set(membership.members) })
+        this.#told.add(room)
         this.#posted.add(room)
         events.push({ _tag: "Entered", membership })
       }

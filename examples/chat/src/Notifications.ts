@@ -1,6 +1,6 @@
 /**
- * Tells people who were named and do not look: an e-mail for each mention. At least once; a post office that is down is asked
- * again, for minutes, and what cannot be delivered ends in the dead letters. The chat never waits for any of it.
+ * Tells people who were named, whether they look or not: an e-mail for each mention. At least once; a post office that is
+ * down is asked again for a minute, and what cannot be delivered ends in the dead letters. The chat never waits for any of it.
  *
  * @module
  */

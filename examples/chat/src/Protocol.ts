@@ -45,10 +45,12 @@ export const mention = new RegExp(`(?<![a-z0-9_@-])@([a-z0-9][a-z0-9_-]{0,${limi
 /** The name of a room. */
 export const Room = name("room")
 
-/** Something to read: not only white space. */
+/** Something to read: not only white space, and not only what is not drawn at all, such as characters without width. */
 export const Text = Schema.String.check(
   Schema.isMaxLength(limits.text),
-  Schema.isPattern(/\S/, { message: "there is nothing in this text" })
+  Schema.isPattern(/[^\s\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}\u2800]/u, {
+    message: "there is nothing to see in this text"
+  })
 )
 
 /** An id that the client makes up: one for each message and each tab, such as a UUID. */
@@ -142,8 +144,11 @@ export class Unavailable extends Schema.TaggedError<Unavailable>()("Unavailable"
 
 /** What a connection is told, in this order for each room: `Entered`, then its messages without hole or repeat. */
 export const Event = Schema.Union([
-  /** The first event of every connection. `online`: who is, of all users. An `Entered` for each room of the user follows. */
-  Schema.TaggedStruct("Welcome", { user: User, online: Schema.Array(User) }),
+  /**
+   * The first event of every connection. `online`: who is, of all users. `rooms`: those of the user, of each of which an
+   * `Entered` follows, or an `Exited`.
+   */
+  Schema.TaggedStruct("Welcome", { user: User, online: Schema.Array(User), rooms: Schema.Array(Room) }),
   /**
    * The user is in this room: at the beginning, or because it has joined in any of its tabs. Messages follow from the
    * position that the connection named; without one, from the newest `limits.history` on, and what is older is history.

@@ -34,13 +34,21 @@ export const after = Effect.fnUntraced(function* (
   }
 })
 
-/** The newest `limit` messages, or those in front of the position; oldest first. */
-export const before = (
+/** The newest `limit` messages, or those in front of the position; oldest first. Fewer at the beginning of the room only. */
+export const before = Effect.fnUntraced(function* (
   room: string,
   position: string | undefined,
   limit: number
-): Effect.Effect<ReadonlyArray<Message>, Transport.TransportError, Inspector.Inspector> =>
-  Effect.map(Log.last(topic(room), { before: position, limit }), messagesOf)
+): Effect.fn.Return<ReadonlyArray<Message>, Transport.TransportError, Inspector.Inspector> {
+  let messages: ReadonlyArray<Message> = []
+  let to = position
+  while (true) {
+    const entries = yield* Log.last(topic(room), { before: to, limit })
+    messages = [...messagesOf(entries), ...messages].slice(-limit)
+    if (messages.length === limit || entries.length < limit) return messages
+    to = entries[0]?.position
+  }
+})
 
 /** The later of two positions, which are one number or two, the first counting more. */
 export const later = (a: string, b: string): string => {

@@ -6,17 +6,19 @@
  *
  * @module
  */
-import { Effect, FiberMap, Layer, Queue, Schedule, Semaphore, Stream, SubscriptionRef } from "effect"
+import { Effect, FiberMap, Layer, Queue, Schedule, Schema, Semaphore, Stream, SubscriptionRef } from "effect"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import { RpcClient, RpcSerialization } from "effect/rpc"
+import type { RpcClientError } from "effect/rpc/RpcClientError"
 import { Socket } from "effect/socket"
-import { Chat, type ClientId, type Event, limits, mention, type Message } from "./Protocol.ts"
+import { Chat, ClientId, type Event, limits, mention, type Message, Room, Text, Unavailable } from "./Protocol.ts"
+
+/** All that it takes to send a message again, and to have it stored once. */
+export const Unsent = Schema.Struct({ id: ClientId, room: Room, text: Text })
+export type Unsent = typeof Unsent.Type
 
 /** A message of this tab that has not come back from its room yet. */
-export interface Outgoing {
-  readonly id: typeof ClientId.Type
-  readonly room: string
-  readonly text: string
+export interface Outgoing extends Unsent {
   /** The server has said that it is in the room. */
   readonly stored: boolean
   /** Why the server refused it for good. */
@@ -38,8 +40,6 @@ export interface RoomState {
   /** Positions of those of these messages that name this user. */
   readonly naming: ReadonlySet<string>
   readonly typing: ReadonlyArray<string>
-  /** Not heard of since the last reconnect: left in another tab meanwhile, or about to come. */
-  readonly stale: boolean
 }
 
 export interface State {
@@ -92,6 +92,10 @@ const without = (names: ReadonlyArray<string>, name: string) => names.filter((on
 const unposted = ({ outgoing, user }: State, messages: ReadonlyArray<Message>) =>
   outgoing.filter(({ id }) => !messages.some((message) => message.id === id && message.user === user))
 
+/** Whether somebody else names this user. */
+const names = (user: string) => (message: Message) =>
+  message.user !== user && parts(message.text).some(({ mention }) => mention === user)
+
 /** What the state is after an event. */
 export const next = (state: State, event: Event): State => {
   switch (event._tag) {
@@ -100,13 +104,14 @@ export const next = (state: State, event: Event): State => {
         ...state,
         connection: "live",
         online: new Set(event.online),
-        rooms: new Map([...state.rooms].map(([room, one]) => [room, { ...one, stale: true }]))
+        // What the user is not in any more, left in another tab or with the memory of a server, is not shown.
+        rooms: new Map([...state.rooms].filter(([room]) => event.rooms.includes(room)))
       }
     case "Entered": {
       const { room } = event.membership
       const { members, read, unread } = event.membership
       const before = state.rooms.get(room) ?? { room, messages: [], older: true, naming: new Set(), typing: [] }
-      const entered = { ...before, members, read, counted: unread, stale: false }
+      const entered = { ...before, members, read, counted: unread }
       return { ...state, rooms: new Map(state.rooms).set(room, entered) }
     }
     case "Exited": {
@@ -167,8 +172,10 @@ export type Session = Effect.Success<ReturnType<typeof make>>
 export const make = Effect.fn("Session.make")(function* (options: {
   readonly user: string
   readonly seen?: (event: Event) => Effect.Effect<unknown>
+  /** What an earlier session of this user has left unconfirmed. */
+  readonly unsent?: ReadonlyArray<Unsent>
 }) {
-  const { seen, user } = options
+  const { seen, unsent = [], user } = options
   const chat = yield* RpcClient.make(Chat)
   const state = yield* SubscriptionRef.make(nobody(user))
   const update = (change: (state: State) => State) => SubscriptionRef.update(state, change)
@@ -199,12 +206,13 @@ export const make = Effect.fn("Session.make")(function* (options: {
     })
   )
   const become = (connection: State["connection"]) => update((state) => ({ ...state, connection }))
+  const leave = update((state) => ({ ...nobody(user), connection: "left", outgoing: state.outgoing }))
   // When the stream breaks, it is taken up again from the last message of each room. It ends when the user goes.
   yield* Stream.runForEach(connected, follow).pipe(
     Effect.tapCause(() => become("lost")),
     Effect.tapError(itsTurn),
     Effect.retry(Schedule.spaced("500 millis")),
-    Effect.andThen(become("left")),
+    Effect.andThen(leave),
     Effect.forkScoped
   )
 
@@ -230,23 +238,34 @@ export const make = Effect.fn("Session.make")(function* (options: {
       }
     })
   }
+  const send = Effect.fnUntraced(function* (message: Unsent) {
+    const one: Outgoing = { ...message, stored: false, refused: undefined }
+    yield* update((state) => ({ ...state, outgoing: [...state.outgoing, one] }))
+    yield* Queue.offer(waiting, one)
+  })
+  yield* Effect.forEach(unsent, send, { discard: true })
   // One after the other, so that they stand in the room as they were written.
   yield* Queue.take(waiting).pipe(Effect.flatMap(deliver), Effect.forever, Effect.forkScoped)
 
-  const patiently = <A, E extends Refusal>(asked: Effect.Effect<A, E>) =>
-    Effect.retry(Effect.tapError(asked, itsTurn), {
-      while: ({ _tag }) => _tag === "RpcClientError" || _tag === "Unavailable" || _tag === "TooManyRequests",
-      schedule: Schedule.max([Schedule.spaced("500 millis"), Schedule.recurs(20)])
-    })
+  const patiently = <A, E extends Refusal>(asked: Effect.Effect<A, E | RpcClientError>) =>
+    // That a socket could not be opened says the same to people.
+    Effect.catchTag(asked, "RpcClientError", () => new Unavailable({})).pipe(
+      Effect.tapError(itsTurn),
+      Effect.retry({
+        while: ({ _tag }) => _tag === "Unavailable" || _tag === "TooManyRequests",
+        schedule: Schedule.max([Schedule.spaced("500 millis"), Schedule.recurs(20)])
+      })
+    )
 
   return {
     state,
     /** Returns at once; the text is in `outgoing` until it comes back from the room. It has to be one, by `Text`. */
-    send: Effect.fnUntraced(function* (room: string, text: string) {
-      const one: Outgoing = { id: SecureRandom.uuidV4Unsafe(), room, text, stored: false, refused: undefined }
-      yield* update((state) => ({ ...state, outgoing: [...state.outgoing, one] }))
-      yield* Queue.offer(waiting, one)
-    }),
+    send: (room: string, text: string) =>
+      Effect.andThen(
+        send({ id: SecureRandom.uuidV4Unsafe(), room, text }),
+        // What is typed next is news again.
+        FiberMap.remove(timers, `typing ${room}`)
+      ),
     /** Forgets a message that was refused. */
     discard: (id: string) => update((state) => ({ ...state, outgoing: state.outgoing.filter((one) => one.id !== id) })),
     /** Puts the page before the first message in front of it; whether there was one. */
@@ -256,9 +275,13 @@ export const make = Effect.fn("Session.make")(function* (options: {
         if (before === undefined) return false
         const page = yield* patiently(chat.getRoomHistory({ room, user, before }))
         yield* update((state) => ({
-          ...withRoom(state, room, ({ messages }) =>
+          ...withRoom(state, room, ({ messages, naming }) =>
             messages[0]?.position === before
-              ? { messages: [...page, ...messages], older: page.length === limits.history }
+              ? {
+                  messages: [...page, ...messages],
+                  older: page.length === limits.history,
+                  naming: new Set([...naming, ...page.filter(names(user)).map(({ position }) => position)])
+                }
               : {}
           ),
           outgoing: unposted(state, page)
@@ -271,7 +294,7 @@ export const make = Effect.fn("Session.make")(function* (options: {
     read: Effect.fnUntraced(function* (room: string) {
       const now = (yield* SubscriptionRef.get(state)).rooms.get(room)
       const last = now?.messages.at(-1)
-      if (now === undefined || now.stale || last === undefined || unread(now, user).unread === 0) return
+      if (now === undefined || last === undefined || unread(now, user).unread === 0) return
       yield* update((state) => withRoom(state, room, () => ({ read: last.position, counted: 0 })))
       const mark = Effect.gen(function* () {
         const position = (yield* SubscriptionRef.get(state)).rooms.get(room)?.read

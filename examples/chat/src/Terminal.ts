@@ -4,9 +4,9 @@
  * @module
  */
 import * as Readline from "node:readline"
-import { type Cause, Effect, Option, Queue, Schema, Stream, SubscriptionRef } from "effect"
+import { type Cause, Deferred, Effect, Option, Queue, Schema, Stream, SubscriptionRef } from "effect"
 import { CliError, Command, Flag } from "effect/cli"
-import { type Event, type Message, path, Room, Text, User } from "./Protocol.ts"
+import { type Event, limits, type Message, path, Room, Text, User } from "./Protocol.ts"
 import * as Session from "./Session.ts"
 
 // Control characters and what turns the direction of text around: both can make a terminal show something else.
@@ -41,9 +41,30 @@ const help = `What you write goes to the room that you are in. Beside that:
 /sent           your own last messages
 /end            ends this client; you stay in your rooms`
 
-/** The lines of standard input, and a way to print that leaves alone what is being typed. */
-const terminal = Effect.gen(function* () {
+/**
+ * The lines of standard input up to `/end`, behind one that was typed on the command line, and a way to print that leaves
+ * alone what is being typed.
+ */
+const terminal = Effect.fnUntraced(function* (first: string | undefined) {
   const lines = yield* Queue.unbounded<string, Cause.Done>()
+  const ended = yield* Deferred.make<void>()
+  /** What has been typed and is not done. */
+  const undone: Array<string> = []
+  const typed = (line: string) => {
+    if (over || line.trim() === "") return
+    undone.push(line)
+    Queue.offerUnsafe(lines, line)
+  }
+  let over = false
+  const end = () => {
+    over = true
+    // Closed within an event of its own, the input would be waited for.
+    setImmediate(() => {
+      Queue.endUnsafe(lines)
+      Deferred.doneUnsafe(ended, Effect.void)
+    })
+  }
+  if (first !== undefined) typed(first)
   const interactive = process.stdin.isTTY && process.stdout.isTTY
   const io = yield* Effect.acquireRelease(
     Effect.sync(() =>
@@ -52,10 +73,11 @@ const terminal = Effect.gen(function* () {
     (io) => Effect.sync(() => io.close())
   )
   io.on("line", (line) => {
-    Queue.offerUnsafe(lines, line)
+    if (line.trim() === "/end") return end()
+    typed(line)
     if (interactive) io.prompt()
   })
-  io.on("close", () => Queue.endUnsafe(lines))
+  io.on("close", end)
   const print = (text: string) =>
     Effect.sync(() => {
       if (interactive) {
@@ -65,11 +87,18 @@ const terminal = Effect.gen(function* () {
       process.stdout.write(`${text}\n`)
       if (interactive) io.prompt(true)
     })
-  return { lines: Stream.fromQueue(lines), print }
+  const each = (act: (line: string) => Effect.Effect<unknown>) =>
+    Stream.runForEach(Stream.fromQueue(lines), (line) =>
+      Effect.andThen(
+        act(line),
+        Effect.sync(() => undone.shift())
+      )
+    )
+  return { each, undone, ended: Deferred.await(ended), print }
 })
 
-const run = Effect.fnUntraced(function* (user: string, first: string | undefined) {
-  const { lines, print } = yield* terminal
+const run = Effect.fnUntraced(function* (user: string, room: string | undefined) {
+  const { each, ended, print, undone } = yield* terminal(room === undefined ? undefined : `/join ${room}`)
   let current: string | undefined
   const events = yield* Queue.unbounded<Event>()
   const session = yield* Session.make({ user, seen: (event) => Queue.offer(events, event) })
@@ -153,7 +182,13 @@ const run = Effect.fnUntraced(function* (user: string, first: string | undefined
         }
       }),
     "/create": (name) => named(name, Effect.andThen(session.create(name), goInto(name))),
-    "/join": (name) => named(name, Effect.andThen(session.join(name), goInto(name))),
+    "/join": (name) =>
+      named(
+        name,
+        Effect.andThen(session.join(name), goInto(name)).pipe(
+          Effect.catchTag("RoomNotFound", ({ message }) => print(`* ${message}: /create ${name} makes it`))
+        )
+      ),
     "/leave": () => inside(session.leave),
     "/members": () =>
       inside((room) =>
@@ -180,28 +215,33 @@ const run = Effect.fnUntraced(function* (user: string, first: string | undefined
       })
   }
 
-  yield* until(({ connection }) => (connection === "live" ? true : undefined))
-  if (first !== undefined) yield* Effect.andThen(session.join(first), goInto(first))
-  yield* lines.pipe(
-    Stream.takeUntil((line) => line.trim() === "/end"),
-    Stream.runForEach((line) => {
-      const [, verb = "", name = ""] = /^(\/\w+)\s*(\S*)/.exec(line.trim()) ?? []
-      if (verb === "/end" || line.trim() === "") return Effect.void
-      if (verb !== "") {
-        const command = commands[verb] ?? (() => print(`* there is no ${safe(verb)}: /help`))
-        return Effect.catch(command(name), ({ message }) => print(`* ${message}`))
-      }
-      if (!isText(line)) return print("* this is too long")
-      return inside((room) => session.send(room, line))
-    })
+  const obeyed = each((line) => {
+    const [, verb = "", name = ""] = /^(\/\w+)\s*(\S*)/.exec(line.trim()) ?? []
+    if (verb !== "") {
+      const command = commands[verb] ?? (() => print(`* there is no ${safe(verb)}: /help`))
+      return Effect.catch(command(name), ({ message }) => print(`* ${message}`))
+    }
+    if (!isText(line)) return print(`* a text has something to see in it, and at most ${limits.text} characters`)
+    return inside((room) => session.send(room, line))
+  })
+  const confirmed = (all: Session.State) => undone.length === 0 && all.outgoing.every(({ stored }) => stored)
+  const done = until(({ connection }) => (connection === "live" ? true : undefined)).pipe(
+    Effect.andThen(obeyed),
+    // What was written last is on its way.
+    Effect.andThen(until((all) => (confirmed(all) ? true : undefined)))
   )
-  // What was written last is on its way.
-  const arrived = until(({ outgoing }) => (outgoing.every(({ stored }) => stored) ? true : undefined))
-  if (Option.isSome(yield* Effect.timeoutOption(arrived, lastWait))) return
-  const { outgoing } = yield* state
-  for (const { room, stored, text } of outgoing) {
+  // Whatever is waited for: a server that never was there, an answer, a room.
+  const enough = Effect.gen(function* () {
+    yield* ended
+    if (!confirmed(yield* state)) yield* Effect.sleep(lastWait)
+  })
+  yield* Effect.raceFirst(done, enough)
+  const last = yield* state
+  if (confirmed(last)) return
+  for (const { room, stored, text } of last.outgoing) {
     if (!stored) yield* print(`* nobody has confirmed to ${room}: ${safe(text)}`)
   }
+  for (const line of undone) yield* print(`* nobody has confirmed: ${safe(line)}`)
   return yield* new CliError.UserError({
     cause: undefined,
     userMessage: "What you wrote last may not have arrived: the chat does not answer."
@@ -209,16 +249,23 @@ const run = Effect.fnUntraced(function* (user: string, first: string | undefined
 })
 
 /** For how long the end of this client waits until what was written is stored. */
-const lastWait = "10 seconds"
+const lastWait = "9 seconds"
+
+const Server = Schema.String.check(
+  Schema.makeFilter((url) => URL.canParse(url) && ["http:", "https:"].includes(new URL(url).protocol), {
+    message: "a server has an address such as http://127.0.0.1:3000"
+  })
+)
 
 export const client = Command.make(
   "client",
   {
     url: Flag.String("url").pipe(
       Flag.withDescription("A server of the chat, http://127.0.0.1:3000 by default"),
+      Flag.withSchema(Server),
       Flag.withDefault("http://127.0.0.1:3000")
     ),
-    user: Flag.String("user").pipe(Flag.withDescription("Your name"), Flag.withSchema(User)),
+    user: Flag.String("user").pipe(Flag.withDescription("Your name, which is needed"), Flag.withSchema(User)),
     room: Flag.String("room").pipe(Flag.withDescription("The room to go into"), Flag.withSchema(Room), Flag.optional)
   },
   Effect.fnUntraced(function* ({ room, url, user }) {
@@ -227,7 +274,7 @@ export const client = Command.make(
     yield* Effect.provide(Effect.scoped(run(user, Option.getOrUndefined(room))), Session.protocol(socket.href))
   })
 ).pipe(
-  Command.withDescription("The chat in this terminal, at any of its servers"),
+  Command.withDescription("The chat in this terminal, at any of its servers. /help says what can be done there."),
   Command.withExamples([
     { command: "chat client --user ada --room engines", description: "Talk, and watch others talk" }
   ])

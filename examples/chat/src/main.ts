@@ -3,13 +3,17 @@
  * `REDIS_URL`; without it, one is alone and keeps everything in memory.
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Config, Console, Effect, Layer, Logger, Option } from "effect"
-import { CliError, Command, Flag } from "effect/cli"
+import { Config, Console, Effect, Layer, Logger, Option, Schema } from "effect"
+import { CliError, CliOutput, Command, Flag } from "effect/cli"
 import { HttpServer } from "effect/http"
 import * as Layers from "./Layers.ts"
 import { Notifications } from "./Notifications.ts"
 import * as Server from "./Server.ts"
 import { client } from "./Terminal.ts"
+
+const Port = Schema.Int.check(
+  Schema.isBetween({ minimum: 0, maximum: 65_535 }, { message: "a port is a number from 0 to 65535" })
+)
 
 const flags = {
   host: Flag.String("host").pipe(
@@ -18,6 +22,7 @@ const flags = {
   ),
   port: Flag.Int("port").pipe(
     Flag.withDescription("The port to listen on, 3000 by default; 0 takes a free one"),
+    Flag.withSchema(Port),
     Flag.withDefault(3000)
   ),
   prefix: Flag.String("prefix").pipe(
@@ -61,8 +66,20 @@ const chat = Command.make(
   Command.withSubcommands([client])
 )
 
+/** What is wrong with the flags is not looked for under a screen of help. */
+const presenter = CliOutput.layerPresenter({
+  present: (event) =>
+    event._tag === "InvalidInvocation"
+      ? Effect.gen(function* () {
+          yield* Console.error(`${event.commandPath.join(" ")} --help says what there is.`)
+          yield* Console.error((yield* CliOutput.Formatter).formatErrors(event.errors))
+        })
+      : CliOutput.defaultPresenter.present(event)
+})
+
 chat.pipe(
   Command.run({ version: "0.0.0" }),
+  Effect.provide(presenter),
   Effect.provide(NodeServices.layer),
   Effect.provideService(Logger.LogToStderr, true),
   NodeRuntime.runMain

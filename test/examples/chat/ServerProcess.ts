@@ -3,6 +3,7 @@
  */
 import { spawn } from "node:child_process"
 import { join } from "node:path"
+import { NodeWS } from "@effect/platform-node"
 import { Deferred, Effect, Layer, Schedule, type Scope } from "effect"
 import { RpcClient, RpcSerialization } from "effect/rpc"
 import { Socket } from "effect/socket"
@@ -60,17 +61,26 @@ export const start = Effect.fn("ServerProcess.start")(function* (options: {
   }
 })
 
-const socket = (port: () => number) =>
+const socket = (port: () => number, dialled: (socket: NodeWS.WebSocket) => void) =>
   Socket.layerWebSocket(Effect.sync(() => `ws://127.0.0.1:${port()}${path}`)).pipe(
-    Layer.provide(Socket.layerWebSocketConstructorGlobal)
+    Layer.provide(
+      Layer.succeed(Socket.WebSocketConstructor)((url) => {
+        const socket = new NodeWS.WebSocket(url)
+        dialled(socket)
+        return socket
+      })
+    )
   )
 
-/** A client whose socket dials again and again, each time the port that it is told. It lives as long as the scope. */
-export const client = (port: () => number) =>
+/**
+ * A client whose socket dials again and again, each time the port that it is told. It lives as long as the scope. `dialled`
+ * is given each socket, which can be torn down under the client.
+ */
+export const client = (port: () => number, dialled: (socket: NodeWS.WebSocket) => void = () => {}) =>
   Effect.flatMap(
     Layer.build(
       RpcClient.layerProtocolSocket({ retryTransientErrors: true, retryPolicy: Schedule.spaced("100 millis") }).pipe(
-        Layer.provide(socket(port)),
+        Layer.provide(socket(port, dialled)),
         Layer.provide(RpcSerialization.layerJson)
       )
     ),

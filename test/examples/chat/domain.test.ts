@@ -13,12 +13,13 @@ import {
   Option,
   Ref,
   type Result,
+  Schema,
   type Scope,
   Stream
 } from "effect"
 import { RpcTest } from "effect/rpc"
 import { TestClock } from "effect/testing"
-import { DeadLetters, Producer, Records, Transport } from "waybill"
+import { DeadLetters, Producer, Records, Topic, Transport } from "waybill"
 import { MemoryKeyspace, MemoryPubSub } from "waybill/memory"
 import { atOnce } from "../../../examples/chat/src/Allowance.ts"
 import { ChatRooms } from "../../../examples/chat/src/ChatRooms.ts"
@@ -36,6 +37,7 @@ import {
   GivenUp,
   limits,
   type Message,
+  Text,
   TooManyRequests
 } from "../../../examples/chat/src/Protocol.ts"
 import * as Record from "../../../examples/chat/src/Records.ts"
@@ -377,7 +379,7 @@ describe("the chat client", () => {
   )
 
   it_(
-    "joinRoom and leaveRoom while connected: the room comes with its last 50 messages, and goes; others see it",
+    "joinRoom and leaveRoom while connected: the room comes with its last 50 messages, each time, and goes; others see it",
     Effect.gen(function* () {
       const rooms = yield* ChatRooms
       yield* rooms.createRoom("tea", "ada", "1")
@@ -392,6 +394,8 @@ describe("the chat client", () => {
           membership: { room: "tea", members: ["ada", "bob"], unread: 0, read: "59" }
         }
       )
+      assert.deepInclude(ada.events[0]!, { _tag: "Welcome", rooms: ["tea"] })
+      assert.deepInclude(bob.events[0]!, { _tag: "Welcome", rooms: [] })
       assert.deepStrictEqual(bob.texts("tea"), numbered(60).slice(-50))
       yield* until("ada sees bob", () => ada.tags().includes("Joined"))
       yield* rooms.leaveRoom("tea", "bob")
@@ -402,7 +406,33 @@ describe("the chat client", () => {
       assert.notInclude(bob.texts("tea"), "alone again")
       yield* rooms.joinRoom("tea", "bob")
       yield* until("bob hears what it missed", () => bob.texts("tea").includes("alone again"))
-      assert.deepStrictEqual(bob.texts("tea"), [...numbered(60).slice(-50), "alone again"])
+      // Whoever leaves has thrown away what it had.
+      const again = [...numbered(60), "alone again"].slice(-50)
+      assert.deepStrictEqual(bob.texts("tea"), [...numbered(60).slice(-50), ...again])
+    })
+  )
+
+  it_(
+    "what is no message among them neither shortens a page nor shows a newcomer the whole room",
+    Effect.gen(function* () {
+      const rooms = yield* ChatRooms
+      const foreign = Topic.make("chat/room/tea", { payload: Schema.Struct({ foo: Schema.String }) })
+      yield* rooms.createRoom("tea", "ada", "1")
+      yield* say("tea", "ada", ...numbered(120))
+      yield* Producer.publish(foreign, { foo: "bar" })
+      yield* rooms.joinRoom("tea", "bob")
+      const bob = yield* watch("bob")
+      yield* until("bob has the newest", () => bob.texts("tea").includes("number 119"))
+      assert.deepStrictEqual(bob.texts("tea"), numbered(120).slice(-50))
+      const newest = yield* rooms.getRoomHistory("tea")
+      assert.deepStrictEqual(
+        newest.map(({ text }) => text),
+        numbered(120).slice(-50)
+      )
+      // Nothing of this chat in front of it: that is the beginning.
+      const [first] = yield* rooms.getRoomHistory("tea", { limit: 120 })
+      assert(first?.text === "number 0")
+      assert.deepStrictEqual(yield* rooms.getRoomHistory("tea", { before: first.position }), [])
     })
   )
 
@@ -559,6 +589,14 @@ describe("the chat client", () => {
 })
 
 describe("too much, too bad", () => {
+  it("a text has something to see in it", () => {
+    const isText = Schema.is(Text)
+    const nothing = ["", " \n", "\u200b", "\u200d\ufeff \u2060", "\u00ad", "\u3164", "\ufe0f", "\u2800", "\u0000"]
+    assert.deepStrictEqual(nothing.filter(isText), [])
+    const something = ["a", "\u200ba", ".", "👩‍🚀", "☎️", "مرحبا", "한글", "e\u0301"]
+    assert.deepStrictEqual(something.filter(isText), something)
+  })
+
   it_(
     "a user who sends too much is told when to go on; others are not concerned",
     Effect.gen(function* () {

@@ -20,6 +20,10 @@ const two = Effect.gen(function* () {
   return { redis, one, other }
 })
 
+/** Runs in the page, whose types are not those of the tests. */
+const uncut = (element: { readonly scrollWidth: number; readonly clientWidth: number }) =>
+  element.scrollWidth <= element.clientWidth
+
 const promise = <A>(f: () => Promise<A>) => Effect.promise(f)
 
 let shared: Effect.Success<typeof browser>
@@ -54,6 +58,11 @@ const enter = async (page: Page, room: string) => {
   await page.getByRole("button", { name: "Join a room" }).click()
   await page.getByRole("list", { name: "All rooms" }).getByRole("button", { name: room }).click()
   await page.getByRole("main", { name: `Room ${room}` }).waitFor()
+}
+
+const leave = async (page: Page, answer: "Stay" | "Leave") => {
+  await page.getByRole("button", { name: "Leave", exact: true }).click()
+  await page.getByRole("dialog").getByRole("button", { name: answer }).click()
 }
 
 const say = async (page: Page, text: string) => {
@@ -107,7 +116,7 @@ layer(
           await create(alan.page, "machines")
           await say(ada.page, "Are you still there, @alan?")
           await alan.page.getByLabel("1 unread").waitFor()
-          await alan.page.getByLabel("1 mentions").waitFor()
+          await alan.page.getByLabel("1 mention", { exact: true }).waitFor()
           await alan.page.waitForFunction("document.title === '(1) Chat'")
           await alan.page.getByRole("button", { name: "engines" }).click()
           await posted(alan.page).getByText("still there").waitFor()
@@ -120,7 +129,10 @@ layer(
         yield* promise(async () => {
           await enter(again.page, "engines")
           await member(ada.page, "grace").waitFor()
-          await again.page.getByRole("button", { name: "Leave" }).click()
+          // It asks first.
+          await leave(again.page, "Stay")
+          await member(ada.page, "grace").waitFor()
+          await leave(again.page, "Leave")
           await member(ada.page, "grace").waitFor({ state: "detached" })
         })
         assert.deepStrictEqual([...ada.errors, ...alan.errors, ...again.errors], [])
@@ -130,7 +142,7 @@ layer(
   )
 
   it.effect.skipIf(!hasBrowser)(
-    "a server is killed while two talk and comes back: all is there, in the same order, once",
+    "a server is killed while two talk, one reloads, and it comes back: all is there, in the same order, once",
     () =>
       Effect.gen(function* () {
         const { redis, one, other } = yield* two
@@ -162,10 +174,16 @@ layer(
           // Her own wait, his are stored.
           await ada.page.getByText("sending …").nth(4).waitFor()
           await posted(alan.page).getByText("alan 9.").waitFor()
+          // There is nobody who could give her the page.
+          await ada.page.reload().then(
+            () => assert.fail("the server is still there"),
+            () => undefined
+          )
         })
         yield* start({ redis, port: one.port })
         yield* promise(async () => {
-          await ada.page.getByText("The connection is lost.").waitFor({ state: "detached" })
+          await ada.page.goto(`http://127.0.0.1:${one.port}/?room=engines`)
+          await ada.page.getByRole("main", { name: "Room engines" }).waitFor()
           await both(10, 12)
           for (const { page } of [ada, alan]) {
             for (const text of said) await posted(page).getByText(text, { exact: true }).waitFor()
@@ -180,6 +198,88 @@ layer(
           assert.deepStrictEqual(of(hers), of(said), `${who}'s messages stand in the order in which they were sent`)
         }
         assert.deepStrictEqual([...ada.errors, ...alan.errors], [])
+      }).pipe(Effect.scoped),
+    120_000
+  )
+
+  it.effect.skipIf(!hasBrowser)(
+    "what is written stays with its room, and what one writes is in sight; a network that goes is noticed at once",
+    () =>
+      Effect.gen(function* () {
+        const one = yield* start({})
+        const name = "ada-of-london"
+        const { errors, page } = yield* open(one, name, { viewport: { width: 800, height: 600 } })
+        yield* promise(async () => {
+          const self = page.getByRole("navigation", { name: "Rooms" }).getByText(name)
+          assert.isTrue(await self.evaluate(uncut))
+          await create(page, "engines")
+          await create(page, "machines")
+          await page.getByLabel("Your message").fill("half a sentence")
+          await page.getByRole("button", { name: "engines" }).click()
+          await page.getByRole("main", { name: "Room engines" }).waitFor()
+          assert.strictEqual(await page.getByLabel("Your message").inputValue(), "")
+          await page.getByRole("button", { name: "machines" }).click()
+          await page.getByRole("main", { name: "Room machines" }).waitFor()
+          assert.strictEqual(await page.getByLabel("Your message").inputValue(), "half a sentence")
+
+          await say(page, "long\n".repeat(80))
+          await posted(page).getByText("long").waitFor()
+          await log(page).evaluate((element: { scrollTop: number }) => void (element.scrollTop = 0))
+          await page.getByRole("button", { name: "Newest" }).waitFor()
+          await say(page, "down here")
+          await posted(page).getByText("down here").waitFor()
+          await page.getByRole("button", { name: "Newest" }).waitFor({ state: "detached" })
+
+          const lit = page.getByRole("navigation", { name: "Rooms" }).locator(".dot.on")
+          await lit.waitFor()
+          await page.context().setOffline(true)
+          // The connection itself needs 9 s.
+          await page.getByText("The connection is lost.").waitFor({ timeout: 4000 })
+          await page.locator(".dot.on").first().waitFor({ state: "detached" })
+          await page.context().setOffline(false)
+          await page.getByText("The connection is lost.").waitFor({ state: "detached" })
+          await lit.waitFor()
+        })
+        assert.deepStrictEqual(errors, [])
+      }).pipe(Effect.scoped),
+    120_000
+  )
+
+  it.effect.skipIf(!hasBrowser)(
+    "who signs out elsewhere goes in again under the same name, and a room that is gone is not shown",
+    () =>
+      Effect.gen(function* () {
+        const one = yield* start({})
+        const chat = yield* client(() => one.port)
+        const { errors, page } = yield* open(one, "ada")
+        const offered = page.getByRole("button", { name: "Join #engines" })
+        yield* promise(() => create(page, "engines"))
+        yield* chat.disconnect({ user: "ada" })
+        yield* promise(async () => {
+          await page.getByText("You have signed out.").waitFor()
+          assert.isTrue(await page.getByRole("button", { name: "Create" }).isDisabled())
+          assert.isTrue(await page.getByRole("button", { name: "Join a room" }).isDisabled())
+          await page.getByRole("button", { name: "Go in again" }).click()
+          await page.getByText("You are in no room yet.").waitFor()
+          await page.getByRole("navigation", { name: "Rooms" }).getByText("ada").waitFor()
+          // The address still names it.
+          await offered.click()
+          await page.getByRole("main", { name: "Room engines", exact: true }).waitFor()
+          await say(page, "hello")
+          await posted(page).getByText("hello").waitFor()
+        })
+        yield* one.kill("SIGKILL")
+        yield* one.ended
+        yield* start({ port: one.port })
+        yield* promise(async () => {
+          await page.getByText("You are in no room yet.").waitFor()
+          await offered.click()
+          await page.getByRole("alert").getByText("there is no room engines").waitFor()
+          await page.getByLabel("Name of a new room").fill("engines")
+          await page.getByRole("button", { name: "Create" }).click()
+          await page.getByText("Nobody has said anything yet.").waitFor()
+        })
+        assert.deepStrictEqual(errors, [])
       }).pipe(Effect.scoped),
     120_000
   )

@@ -71,12 +71,18 @@ describe("what a session makes of events", () => {
     assert.deepStrictEqual(after(entered(0, null), typing, posted(1)).rooms.get("engines")?.typing, [])
   })
 
-  it("a room that is not heard of after a reconnect is stale, one that is keeps its messages", () => {
+  it("a room that one is not in any more after a reconnect is gone, one that one is in keeps its messages", () => {
     const events = [entered(0, null), posted(1)]
-    const welcome: Event = { _tag: "Welcome", user: "ada", online: ["ada"] }
-    assert.isTrue(after(...events, welcome).rooms.get("engines")?.stale)
-    const again = after(...events, welcome, entered(0, "1")).rooms.get("engines")
-    assert.deepStrictEqual([again?.stale, again?.messages.length], [false, 1])
+    const welcome = (...rooms: ReadonlyArray<string>): Event => ({
+      _tag: "Welcome",
+      user: "ada",
+      online: ["ada"],
+      rooms
+    })
+    assert.isFalse(after(...events, welcome("machines")).rooms.has("engines"))
+    // Made again, it is another one.
+    assert.deepStrictEqual(after(...events, welcome(), entered(0, null)).rooms.get("engines")?.messages, [])
+    assert.strictEqual(after(...events, welcome("engines"), entered(0, "1")).rooms.get("engines")?.messages.length, 1)
   })
 
   it("keeps so many messages of a room, and knows that there are older ones", () => {
@@ -98,6 +104,20 @@ describe("what a session makes of events", () => {
   })
 })
 
+/** A user at a server, and a way to wait for what it sees. */
+const enter = Effect.fnUntraced(function* (port: number, user: string, unsent: ReadonlyArray<Session.Unsent> = []) {
+  const protocol = yield* Layer.build(Session.protocol(`ws://127.0.0.1:${port}/rpc`))
+  const session = yield* Effect.provideContext(Session.make({ user, unsent }), protocol)
+  const until = (found: (state: Session.State) => boolean) =>
+    SubscriptionRef.changes(session.state).pipe(
+      Stream.filter(found),
+      Stream.runHead,
+      Effect.map(Option.getOrThrow),
+      Effect.timeout("20 seconds")
+    )
+  return { ...session, until }
+})
+
 describe("a session on a server", () => {
   it.live(
     "says why a message was refused, and goes on with the next; ends when the user goes in another tab",
@@ -105,25 +125,105 @@ describe("a session on a server", () => {
       Effect.gen(function* () {
         const server = yield* start({})
         const chat = yield* client(() => server.port)
-        const protocol = yield* Layer.build(Session.protocol(`ws://127.0.0.1:${server.port}/rpc`))
-        const ada = yield* Effect.provideContext(Session.make({ user: "ada" }), protocol)
-        const until = (found: (state: Session.State) => boolean) =>
-          SubscriptionRef.changes(ada.state).pipe(
-            Stream.filter(found),
-            Stream.runHead,
-            Effect.map(Option.getOrThrow),
-            Effect.timeout("20 seconds")
-          )
+        const ada = yield* enter(server.port, "ada")
         yield* ada.create("engines")
         yield* ada.send("nonesuch", "nobody hears me")
         yield* ada.send("engines", "hello")
-        const { outgoing } = yield* until(({ rooms }) => rooms.get("engines")?.messages.length === 1)
+        const { outgoing } = yield* ada.until(({ rooms }) => rooms.get("engines")?.messages.length === 1)
         assert.deepStrictEqual(
           outgoing.map(({ refused }) => refused),
           ["there is no room nonesuch"]
         )
         yield* chat.disconnect({ user: "ada" })
-        yield* until(({ connection }) => connection === "left")
+        const { online, rooms } = yield* ada.until(({ connection }) => connection === "left")
+        assert.deepStrictEqual([rooms.size, online.size], [0, 0])
+      }),
+    60_000
+  )
+
+  it.live(
+    "says in its own words that nobody is there",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* start({})
+        yield* server.kill("SIGKILL")
+        yield* server.ended
+        const ada = yield* enter(server.port, "ada")
+        const nobody = yield* Effect.flip(ada.join("engines"))
+        assert.strictEqual(nobody.message, "the chat does not answer at present: try again")
+      }),
+    60_000
+  )
+
+  it.live(
+    "leaves a room and joins again: what was said is there again",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* start({})
+        const ada = yield* enter(server.port, "ada")
+        yield* ada.create("engines")
+        yield* ada.send("engines", "hello")
+        yield* ada.until(({ rooms }) => rooms.get("engines")?.messages.length === 1)
+        yield* ada.leave("engines")
+        yield* ada.until(({ rooms }) => rooms.size === 0)
+        yield* ada.join("engines")
+        const { rooms } = yield* ada.until(({ rooms }) => rooms.get("engines")?.messages.length === 1)
+        assert.strictEqual(rooms.get("engines")?.messages[0]?.text, "hello")
+      }),
+    60_000
+  )
+
+  it.live(
+    "sends what an earlier session has left, under the same id, in order",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* start({})
+        const chat = yield* client(() => server.port)
+        yield* chat.createRoom({ room: "engines", user: "ada", id: "make" })
+        // The first was stored, and the answer lost.
+        yield* chat.sendMessage({ room: "engines", user: "ada", id: "1", text: "one" })
+        const unsent = ["one", "two", "three"].map((text, i) => ({ id: `${i + 1}`, room: "engines", text }))
+        const ada = yield* enter(server.port, "ada", unsent)
+        const { rooms } = yield* ada.until(
+          ({ outgoing, rooms }) => outgoing.length === 0 && rooms.get("engines")?.messages.length === 3
+        )
+        assert.deepStrictEqual(
+          rooms.get("engines")?.messages.map(({ text }) => text),
+          ["one", "two", "three"]
+        )
+      }),
+    60_000
+  )
+
+  it.live(
+    "marks the mentions in what it pages back to; and is seen to type again as soon as it has sent",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* start({})
+        const chat = yield* client(() => server.port)
+        yield* chat.createRoom({ room: "engines", user: "alan", id: "make" })
+        for (const user of ["ada", "bob", "cleo"]) yield* chat.joinRoom({ room: "engines", user })
+        yield* chat.sendMessage({ room: "engines", user: "alan", id: "first", text: "@Ada, @bob: hello" })
+        for (let i = 0; i < 50; i++) {
+          // Nobody may write as much as this.
+          yield* chat.sendMessage({ room: "engines", user: i < 25 ? "bob" : "cleo", id: `${i}`, text: `number ${i}` })
+        }
+        const ada = yield* enter(server.port, "ada")
+        const alan = yield* enter(server.port, "alan")
+        for (const one of [ada, alan]) yield* one.until(({ rooms }) => rooms.get("engines")?.messages.length === 50)
+        yield* ada.older("engines")
+        const { rooms } = yield* SubscriptionRef.get(ada.state)
+        const first = rooms.get("engines")?.messages[0]
+        assert.deepStrictEqual([...(rooms.get("engines")?.naming ?? [])], [first?.position])
+
+        const typing = (who: ReadonlyArray<string>) =>
+          alan.until(({ rooms }) => rooms.get("engines")?.typing.join() === who.join())
+        yield* ada.typing("engines")
+        yield* typing(["ada"])
+        yield* ada.send("engines", "hello")
+        yield* typing([])
+        yield* ada.typing("engines")
+        yield* typing(["ada"])
       }),
     60_000
   )

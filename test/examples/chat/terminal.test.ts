@@ -1,4 +1,5 @@
 import { spawn } from "node:child_process"
+import { createServer } from "node:net"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Stream } from "effect"
@@ -6,12 +7,21 @@ import { client, start } from "./ServerProcess.ts"
 
 const root = join(import.meta.dirname, "../../..")
 
-/** The client as a person starts it, with a keyboard and a screen to look at. */
-const terminal = Effect.fnUntraced(function* (port: number, ...args: ReadonlyArray<string>) {
+/** A port at which nobody listens. */
+const unused = Effect.callback<number>((resume) => {
+  const server = createServer().listen(0, "127.0.0.1", () => {
+    const address = server.address()
+    assert(address !== null && typeof address === "object")
+    server.close(() => resume(Effect.succeed(address.port)))
+  })
+})
+
+/** The chat as a person starts it, with a keyboard and a screen to look at. */
+const run = Effect.fnUntraced(function* (...args: ReadonlyArray<string>) {
   const ended = yield* Deferred.make<number | null>()
   const child = yield* Effect.acquireRelease(
     Effect.sync(() =>
-      spawn(process.execPath, ["scripts/example.ts", "chat", "client", "--url", `http://127.0.0.1:${port}`, ...args], {
+      spawn(process.execPath, ["scripts/example.ts", "chat", ...args], {
         cwd: root,
         stdio: ["pipe", "pipe", "pipe"]
       })
@@ -45,6 +55,9 @@ const terminal = Effect.fnUntraced(function* (port: number, ...args: ReadonlyArr
       }).pipe(Effect.timeoutOrElse({ duration: "40 seconds", orElse: () => Effect.die(`no "${text}" in ${screen}`) }))
   }
 })
+
+const terminal = (port: number, ...args: ReadonlyArray<string>) =>
+  run("client", "--url", `http://127.0.0.1:${port}`, ...args)
 
 describe("pnpm example chat client", () => {
   it.live(
@@ -120,12 +133,69 @@ describe("pnpm example chat client", () => {
   )
 
   it.live(
-    "refuses a name that is none",
+    "ends although there was never anybody, and names what was typed",
     () =>
       Effect.gen(function* () {
-        const ada = yield* terminal(1, "--user", "<b>")
-        assert.notStrictEqual(yield* ada.ended, 0)
-        assert.include(ada.screen(), "the name of a user has 1 to 32")
+        const nobody = yield* unused
+        const [piped, ending, silent] = yield* Effect.all([
+          terminal(nobody, "--user", "ada"),
+          terminal(nobody, "--user", "ada", "--room", "engines"),
+          terminal(nobody, "--user", "ada")
+        ])
+        yield* piped.type("hello")
+        yield* piped.close
+        yield* ending.type("/end")
+        yield* silent.close
+        assert.strictEqual(yield* piped.ended, 1)
+        assert.include(piped.screen(), "* nobody has confirmed: hello")
+        assert.include(piped.screen(), "What you wrote last may not have arrived")
+        assert.strictEqual(yield* ending.ended, 1)
+        assert.include(ending.screen(), "* nobody has confirmed: /join engines")
+        // Who wanted nothing misses nothing.
+        assert.strictEqual(yield* silent.ended, 0)
+      }),
+    40_000
+  )
+
+  it.live(
+    "stays when the room to go into does not exist, and says how it is made",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* start({})
+        const ada = yield* terminal(server.port, "--user", "ada", "--room", "engines")
+        yield* ada.shows("* there is no room engines: /create engines makes it\n")
+        yield* ada.type("/create engines")
+        yield* ada.shows("* you are in engines")
+        yield* ada.type("/end")
+        assert.strictEqual(yield* ada.ended, 0)
+        assert.notInclude(ada.screen(), "RoomNotFound")
+      }),
+    120_000
+  )
+
+  it.live(
+    "refuses flags that are none, in a sentence that comes last",
+    () =>
+      Effect.gen(function* () {
+        const address = "a server has an address such as http://127.0.0.1:3000"
+        const refused = [
+          { args: ["client"], why: "Missing required flag: --user" },
+          { args: ["client", "--user", "<b>"], why: "and begins with a letter or digit" },
+          { args: ["client", "--user", "ada", "--url", "nonsense"], why: address },
+          { args: ["client", "--user", "ada", "--url", "ftp://127.0.0.1"], why: address },
+          { args: ["client", "--user", "ada", "--url", "file:///"], why: address },
+          { args: ["--port", "99999"], why: "a port is a number from 0 to 65535" }
+        ]
+        yield* Effect.forEach(
+          refused,
+          Effect.fnUntraced(function* ({ args, why }) {
+            const { ended, screen } = yield* run(...args)
+            assert.strictEqual(yield* ended, 1)
+            assert.isTrue(screen().trimEnd().endsWith(why), screen())
+            assert.isBelow(screen().trim().split("\n").length, 6, screen())
+          }),
+          { concurrency: 2 }
+        )
       }),
     120_000
   )

@@ -49,6 +49,8 @@ class Person {
   cuts = 0
   /** Ends the present connection; whether there was one. */
   cut: Effect.Effect<boolean> = Effect.succeed(false)
+  /** Destroys the present TCP connection, without a word to either end; whether there was one. */
+  tear: Effect.Effect<boolean> = Effect.succeed(false)
   constructor(user: string) {
     this.user = user
     for (const room of roomsOf(user)) this.views.set(room, [])
@@ -66,7 +68,16 @@ class Person {
       const ended = yield* Deferred.make<void>()
       this.cut = Deferred.succeed(ended, undefined)
       const target = port()
-      const chat = yield* client(() => target)
+      const chat = yield* client(
+        () => target,
+        (socket) => {
+          this.tear = Effect.suspend(() => {
+            if (socket.readyState !== socket.OPEN) return Effect.succeed(false)
+            socket.terminate()
+            return Effect.succeed(true)
+          })
+        }
+      )
       this.chat = chat
       this.dials++
       const positions: Record<string, string> = {}
@@ -225,7 +236,7 @@ describe("the chat under a seeded plan", () => {
             4 * seconds,
             Effect.all({
               pause: Random.nextIntBetween(200, 1000),
-              what: Random.choice(["cut", "cut", "deafen"] as const),
+              what: Random.choice(["cut", "tear", "deafen"] as const),
               whom: cut
             })
           )
@@ -241,7 +252,7 @@ describe("the chat under a seeded plan", () => {
           )
         )
         // What was done, and not what was planned: who was not connected was not cut off.
-        const done = { SIGKILL: 0, SIGTERM: 0, cut: 0, deafened: 0 }
+        const done = { SIGKILL: 0, SIGTERM: 0, cut: 0, torn: 0, deafened: 0 }
         const deafen = Effect.gen(function* () {
           done.deafened += Number(yield* Effect.promise(() => admin.call("CLIENT", "KILL", "TYPE", "pubsub")))
         })
@@ -249,14 +260,14 @@ describe("the chat under a seeded plan", () => {
           yield* deafen
           for (const { pause, what, whom } of onConnections) {
             yield* Effect.sleep(pause)
-            if (peace() && done.cut > 0) return
+            if (peace() && done.cut > 0 && done.torn > 0) return
             if (what === "deafen") yield* deafen
             else
               for (const i of whom) {
                 const person = people[i]!
-                if (!(yield* person.cut)) continue
+                if (!(yield* person[what])) continue
                 person.cuts++
-                done.cut++
+                done[what === "cut" ? "cut" : "torn"]++
               }
           }
         })

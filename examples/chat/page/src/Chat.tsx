@@ -3,12 +3,13 @@
  *
  * @module
  */
-import { Effect, Stream, SubscriptionRef } from "effect"
-import { useEffect, useState } from "preact/hooks"
-import { path } from "../../src/Protocol.ts"
+import { Effect, Schema, Stream, SubscriptionRef } from "effect"
+import { useEffect, useRef, useState } from "preact/hooks"
+import { path, Room as RoomName } from "../../src/Protocol.ts"
 import * as Session from "../../src/Session.ts"
 import { Room } from "./Room.tsx"
 import { Rooms } from "./Rooms.tsx"
+import * as Unsent from "./Unsent.ts"
 
 const socket = new URL(path, location.href)
 socket.protocol = socket.protocol.replace("http", "ws")
@@ -19,6 +20,9 @@ const banners = {
   left: "You have signed out. "
 } as const
 
+const isRoom = Schema.is(RoomName)
+const nobody: ReadonlySet<string> = new Set()
+
 /** The chosen room stands in the address, so that a reload and the way back show the same. */
 const chosenIn = () => new URLSearchParams(location.search).get("room") ?? undefined
 
@@ -26,25 +30,50 @@ export const Chat = ({ forget, user }: { readonly user: string; readonly forget:
   const [session, setSession] = useState<Session.Session>()
   const [state, setState] = useState<Session.State>()
   const [chosen, setChosen] = useState(chosenIn)
+  const [trouble, setTrouble] = useState<string>()
+  const [offline, setOffline] = useState(false)
+  const [times, setTimes] = useState(1)
+  /** What is written and not sent, by room. */
+  const drafts = useRef(new Map<string, string>())
   const choose = (room: string | undefined) => {
     history.pushState(null, "", room === undefined ? location.pathname : `?room=${encodeURIComponent(room)}`)
     setChosen(room)
+    setTrouble(undefined)
   }
 
   useEffect(() => {
     const back = () => setChosen(chosenIn())
+    // Sooner than the connection can notice it.
+    const gone = () => setOffline(true)
+    const here = () => setOffline(false)
     addEventListener("popstate", back)
-    return () => removeEventListener("popstate", back)
+    addEventListener("offline", gone)
+    addEventListener("online", here)
+    return () => {
+      removeEventListener("popstate", back)
+      removeEventListener("offline", gone)
+      removeEventListener("online", here)
+    }
   }, [])
 
   useEffect(() => {
     const program = Effect.gen(function* () {
-      const session = yield* Session.make({ user })
+      const session = yield* Session.make({
+        user,
+        unsent: Unsent.load(user),
+        // A server that is still heard is not behind the network that has gone.
+        seen: () => Effect.sync(() => setOffline(false))
+      })
       setSession(session)
-      yield* Stream.runForEach(SubscriptionRef.changes(session.state), (state) => Effect.sync(() => setState(state)))
+      yield* Stream.runForEach(SubscriptionRef.changes(session.state), (state) =>
+        Effect.sync(() => {
+          Unsent.keep(user, state.outgoing)
+          setState(state)
+        })
+      )
     })
     return Effect.runCallback(Effect.provide(Effect.scoped(program), Session.protocol(socket.href)))
-  }, [user])
+  }, [user, times])
 
   const unread = [...(state?.rooms.values() ?? [])].reduce((sum, room) => sum + Session.unread(room, user).unread, 0)
   useEffect(() => {
@@ -52,22 +81,54 @@ export const Chat = ({ forget, user }: { readonly user: string; readonly forget:
   }, [unread])
 
   if (session === undefined || state === undefined) return null
+  const connection = offline && state.connection === "live" ? "lost" : state.connection
+  // Who is online is not known before the connection is there again.
+  const known = connection === "live" ? state : { ...state, connection, online: nobody }
   const room = chosen === undefined ? undefined : state.rooms.get(chosen)
+  const offered = room === undefined && connection === "live" && isRoom(chosen) ? chosen : undefined
   return (
-    <div class={`chat ${room === undefined ? "" : "inside"}`}>
-      {state.connection !== "live" && (
+    <div class={`chat ${room === undefined && offered === undefined ? "" : "inside"}`}>
+      {connection !== "live" && (
         <p class="banner" role="status">
-          {banners[state.connection]}
-          {state.connection === "left" && <button onClick={forget}>Go in again</button>}
+          {banners[connection]}
+          {connection === "left" && <button onClick={() => setTimes(times + 1)}>Go in again</button>}
         </p>
       )}
-      <Rooms session={session} state={state} chosen={chosen} choose={choose} forget={forget} />
-      {room === undefined ? (
+      <Rooms session={session} state={known} chosen={chosen} choose={choose} forget={forget} />
+      {room !== undefined ? (
+        <Room
+          key={room.room}
+          session={session}
+          state={known}
+          room={room}
+          drafts={drafts.current}
+          close={() => choose(undefined)}
+        />
+      ) : offered !== undefined ? (
+        <main class="nothing offer" aria-label={`Room ${offered}, from outside`}>
+          <p>You are not in #{offered}.</p>
+          <button
+            class="main"
+            onClick={() => {
+              setTrouble(undefined)
+              void Effect.runPromise(session.join(offered)).catch((error: Error) => setTrouble(error.message))
+            }}
+          >
+            Join #{offered}
+          </button>
+          <button class="quiet" onClick={() => choose(undefined)}>
+            Back to the rooms
+          </button>
+          {trouble !== undefined && (
+            <p class="trouble" role="alert">
+              {trouble}
+            </p>
+          )}
+        </main>
+      ) : (
         <main class="nothing">
           <p>Choose a room, or make one.</p>
         </main>
-      ) : (
-        <Room key={room.room} session={session} state={state} room={room} close={() => choose(undefined)} />
       )}
     </div>
   )

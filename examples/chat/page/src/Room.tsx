@@ -7,6 +7,7 @@ import { Effect, Schema } from "effect"
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks"
 import { limits, type Message, Text } from "../../src/Protocol.ts"
 import type * as Session from "../../src/Session.ts"
+import { Question } from "./Question.tsx"
 import { day, Face, time, typists, Words } from "./Text.tsx"
 
 const isText = Schema.is(Text)
@@ -16,10 +17,14 @@ interface Props {
   readonly state: Session.State
   readonly room: Session.RoomState
   readonly close: () => void
+  /** By room; it outlives the look at this one. */
+  readonly drafts: Map<string, string>
 }
 
-export const Room = ({ close, room, session, state }: Props) => {
+export const Room = ({ close, drafts, room, session, state }: Props) => {
   const [members, setMembers] = useState(false)
+  const [trouble, setTrouble] = useState<string>()
+  const known = state.connection === "live"
   const online = room.members.filter((name) => state.online.has(name)).length
   return (
     <>
@@ -32,22 +37,28 @@ export const Room = ({ close, room, session, state }: Props) => {
             <span class="faint">#</span> {room.room}
           </h2>
           <button class="quiet" aria-expanded={members} onClick={() => setMembers(!members)}>
-            <span class="dot on" /> {online} of {room.members.length}
+            <span class={`dot ${online > 0 ? "on" : ""}`} /> {known ? `${online} of ` : ""}
+            {room.members.length}
           </button>
-          <button
-            class="quiet"
-            onClick={() =>
-              Effect.runPromise(session.leave(room.room)).then(close, (error: Error) => alert(error.message))
-            }
-          >
-            Leave
-          </button>
+          <Question
+            label="Leave"
+            question={`Leave #${room.room}?`}
+            yes={() => {
+              setTrouble(undefined)
+              void Effect.runPromise(session.leave(room.room)).then(close, (error: Error) => setTrouble(error.message))
+            }}
+          />
         </header>
+        {trouble !== undefined && (
+          <p class="trouble" role="alert">
+            {trouble}
+          </p>
+        )}
         <Messages session={session} state={state} room={room} />
         <p class="typing" role="status">
           {typists(room.typing)}
         </p>
-        <Composer session={session} room={room.room} />
+        <Composer session={session} room={room.room} drafts={drafts} />
       </main>
       <aside class={`members ${members ? "shown" : ""}`} aria-label="Members">
         <h3>Members</h3>
@@ -58,7 +69,7 @@ export const Room = ({ close, room, session, state }: Props) => {
               <li key={name} class={state.online.has(name) ? "" : "away"}>
                 <Face name={name} online={state.online.has(name)} />
                 <span class="name">{name}</span>
-                <span class="unseen">{state.online.has(name) ? "online" : "offline"}</span>
+                {known && <span class="unseen">{state.online.has(name) ? "online" : "offline"}</span>}
               </li>
             ))}
         </ul>
@@ -71,9 +82,9 @@ export const Room = ({ close, room, session, state }: Props) => {
 const together = (before: Message | undefined, message: Message): boolean =>
   before !== undefined && before.user === message.user && message.at - before.at < 300_000
 
-const Messages = ({ room, session, state }: Omit<Props, "close">) => {
+const Messages = ({ room, session, state }: Pick<Props, "room" | "session" | "state">) => {
   const place = useRef<HTMLDivElement>(null)
-  const seen = useRef({ height: 0, first: "", bottom: true })
+  const seen = useRef({ height: 0, first: "", bottom: true, outgoing: 0 })
   const [atBottom, setAtBottom] = useState(true)
   const [asking, setAsking] = useState(false)
   const { messages } = room
@@ -89,14 +100,15 @@ const Messages = ({ room, session, state }: Omit<Props, "close">) => {
     if (seen.current.bottom && !document.hidden) Effect.runFork(session.read(room.room))
   }
 
-  // New ones are followed where the end was in sight; older ones in front move nothing.
+  // New ones are followed where the end was in sight, and one's own are always; older ones in front move nothing.
   useLayoutEffect(() => {
     const element = place.current
     if (element === null) return
     const first = messages[0]?.position ?? ""
+    if (outgoing.length > seen.current.outgoing) seen.current.bottom = true
     if (seen.current.bottom) element.scrollTop = element.scrollHeight
     else if (first !== seen.current.first) element.scrollTop += element.scrollHeight - seen.current.height
-    seen.current = { ...seen.current, height: element.scrollHeight, first }
+    seen.current = { ...seen.current, height: element.scrollHeight, first, outgoing: outgoing.length }
   }, [messages, outgoing.length])
 
   useEffect(() => {
@@ -200,12 +212,22 @@ const Messages = ({ room, session, state }: Omit<Props, "close">) => {
   )
 }
 
-const Composer = ({ room, session }: { readonly session: Session.Session; readonly room: string }) => {
-  const [text, setText] = useState("")
+const Composer = ({
+  drafts,
+  room,
+  session
+}: Pick<Props, "drafts" | "session"> & {
+  readonly room: string
+}) => {
+  const [text, setText] = useState(drafts.get(room) ?? "")
+  const write = (text: string) => {
+    drafts.set(room, text)
+    setText(text)
+  }
   const send = () => {
     if (!isText(text)) return
     Effect.runFork(session.send(room, text))
-    setText("")
+    write("")
   }
   return (
     <form
@@ -218,11 +240,11 @@ const Composer = ({ room, session }: { readonly session: Session.Session; readon
       <textarea
         rows={Math.min(6, text.split("\n").length)}
         maxLength={limits.text}
-        placeholder={`Say something in #${room}`}
+        placeholder="Say something"
         aria-label="Your message"
         value={text}
         onInput={(event) => {
-          setText(event.currentTarget.value)
+          write(event.currentTarget.value)
           if (event.currentTarget.value !== "") Effect.runFork(session.typing(room))
         }}
         onKeyDown={(event) => {

@@ -7,6 +7,7 @@ import { Effect, Schema } from "effect"
 import { useState } from "preact/hooks"
 import { limits, Room } from "../../src/Protocol.ts"
 import * as Session from "../../src/Session.ts"
+import { Question } from "./Question.tsx"
 import { Face } from "./Text.tsx"
 
 const isRoom = Schema.is(Room)
@@ -23,9 +24,12 @@ export const Rooms = ({ choose, chosen, forget, session, state }: Props) => {
   const [others, setOthers] = useState<ReadonlyArray<string>>()
   const [name, setName] = useState("")
   const [trouble, setTrouble] = useState<string>()
-  const rooms = [...state.rooms.values()].filter(({ stale }) => !stale).toSorted((a, b) => (a.room < b.room ? -1 : 1))
+  const rooms = [...state.rooms.values()].toSorted((a, b) => (a.room < b.room ? -1 : 1))
 
-  const unjoined = others?.filter((room) => state.rooms.get(room)?.stale !== false) ?? []
+  /** What would be done now, nobody here would see. */
+  const gone = state.connection === "left"
+
+  const unjoined = others?.filter((room) => !state.rooms.has(room)) ?? []
 
   const ask = <A,>(asked: Effect.Effect<A, { readonly message: string }>, then: (answer: A) => void) => {
     setTrouble(undefined)
@@ -50,24 +54,27 @@ export const Rooms = ({ choose, chosen, forget, session, state }: Props) => {
   return (
     <nav class="rooms" aria-label="Rooms">
       <header>
-        <Face name={state.user} online={state.connection === "live"} />
-        <strong class="grow name">{state.user}</strong>
-        <button class="quiet" title="Take another name in this tab; you stay in your rooms" onClick={forget}>
-          Switch
-        </button>
-        <button
-          class="quiet"
-          title="Go offline in all tabs, and out of all rooms"
-          onClick={() =>
-            confirm("Sign out? You leave all your rooms.") &&
-            ask(session.quit, () => {
-              choose(undefined)
-              forget()
-            })
-          }
-        >
-          Sign out
-        </button>
+        <span class="self">
+          <Face name={state.user} online={state.connection === "live"} />
+          <strong class="name">{state.user}</strong>
+        </span>
+        <span>
+          <button class="quiet" title="Take another name in this tab; you stay in your rooms" onClick={forget}>
+            Switch
+          </button>
+          <Question
+            label="Sign out"
+            question="Sign out? You leave all your rooms."
+            title="Go offline in all tabs, and out of all rooms"
+            disabled={gone}
+            yes={() =>
+              ask(session.quit, () => {
+                choose(undefined)
+                forget()
+              })
+            }
+          />
+        </span>
       </header>
       <ul>
         {rooms.map((room) => {
@@ -79,7 +86,7 @@ export const Rooms = ({ choose, chosen, forget, session, state }: Props) => {
                   <span class="faint">#</span> {room.room}
                 </span>
                 {mentions > 0 && (
-                  <span class="count loud" aria-label={`${mentions} mentions`}>
+                  <span class="count loud" aria-label={mentions === 1 ? "1 mention" : `${mentions} mentions`}>
                     @{mentions}
                   </span>
                 )}
@@ -110,14 +117,16 @@ export const Rooms = ({ choose, chosen, forget, session, state }: Props) => {
           placeholder="New room"
           aria-label="Name of a new room"
           autocapitalize="none"
+          disabled={gone}
           value={name}
           onInput={(event) => setName(event.currentTarget.value)}
         />
-        <button>Create</button>
+        <button disabled={gone}>Create</button>
       </form>
       <div class="bar">
         <button
           class="wide"
+          disabled={gone}
           aria-expanded={others !== undefined}
           onClick={() => (others === undefined ? ask(session.rooms, setOthers) : setOthers(undefined))}
         >
@@ -133,7 +142,7 @@ export const Rooms = ({ choose, chosen, forget, session, state }: Props) => {
           <ul aria-label="All rooms">
             {unjoined.map((room) => (
               <li key={room}>
-                <button onClick={() => enter(room)}>
+                <button disabled={gone} onClick={() => enter(room)}>
                   <span class="grow name">
                     <span class="faint">#</span> {room}
                   </span>
