@@ -61,7 +61,7 @@ const pictures = Effect.gen(function* () {
   for (const [i, [room, user, text]] of elsewhere.entries()) {
     yield* chat.sendMessage({ room, user, id: `elsewhere-${i}`, text })
   }
-  yield* Effect.promise(() => large.getByLabel("1 mentions").waitFor())
+  yield* Effect.promise(() => large.getByLabel("1 mention").waitFor())
   yield* chat.typing({ room: "engines", user: "edsger" })
   for (const page of [large, small]) yield* Effect.promise(() => page.getByText("edsger is typing").waitFor())
   yield* take(large, "chat")
