@@ -120,6 +120,38 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
     }).pipe(Effect.scoped)
   )
 
+  it.effect("a redrive that is interrupted says how far it got, and the same command goes on", () =>
+    Effect.gen(function* () {
+      const { url } = yield* RedisServer.RedisServer
+      const redis = yield* client(url)
+      const dead = "{waybill:broken}:group:g:dead"
+      yield* Effect.promise(async () => {
+        await redis.sadd("waybill:topics", "broken")
+        await redis.xgroup("CREATE", "{waybill:broken}:stream", "g", "0", "MKSTREAM")
+        for (let i = 0; i < 30; i++) await redis.xadd(dead, "*", "payload", String(i))
+      })
+      const left = Effect.promise(() => redis.xlen(dead))
+      // One at once, and the next one a quarter of an hour later.
+      const child = yield* open(["dead", "redrive", "broken", "g", "--limit", "20", "--rate", "0.001", "--yes"], url)
+      const over = yield* Effect.forkChild(ended(child), { startImmediately: true })
+      yield* becomes("the first", left, 29)
+      // It has had the answer for long: the server has heard nothing of it for a second.
+      const waits = Effect.promise(async () =>
+        String(await redis.call("CLIENT", "LIST"))
+          .split("\n")
+          .some((line) => line.includes("name=waybill-cli") && Number(/ idle=(\d+)/.exec(line)?.[1]) >= 1)
+      )
+      yield* becomes("it waits for the next", waits, true)
+      child.kill("SIGINT")
+      const { code, err } = yield* Fiber.join(over)
+      assert.strictEqual(code, 130)
+      assert.match(err, /^waybill: 1 sent back until then; the same command goes on with the rest$/m)
+      const rest = yield* run(["dead", "redrive", "broken", "g", "--yes", "--json"], { url })
+      assert.strictEqual(JSON.parse(rest.out).done, 29)
+      assert.strictEqual(yield* left, 0)
+    }).pipe(Effect.scoped)
+  )
+
   it.effect("watches on when the server is back", () =>
     Effect.gen(function* () {
       const server = yield* RedisServer.make({ appendonly: "always" })
