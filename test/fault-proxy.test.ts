@@ -1,7 +1,7 @@
 import * as Net from "node:net"
 import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy, RedisServer } from "@waybill/testing"
-import { Effect, Exit, Layer, Scope } from "effect"
+import { Effect, Exit, Layer, Random, Scope } from "effect"
 
 const live = FaultProxy.layer.pipe(Layer.provideMerge(RedisServer.layer()))
 
@@ -149,6 +149,41 @@ describe("FaultProxy", () => {
       assert.strictEqual(yield* ask(writer, "SET", "k", "v"), "reset")
       yield* requests
       assert.strictEqual(yield* atServer("GET", "k"), "$-1\r\n")
+    }).pipe(Effect.scoped, Effect.provide(live))
+  )
+
+  it.live("carries bytes late, slowly and in pieces, in order, and drops none", () =>
+    Effect.gen(function* () {
+      const proxy = yield* FaultProxy.FaultProxy
+      const socket = yield* connect(proxy.port)
+      const since = Effect.sync(() => performance.now())
+      yield* proxy.carry({ latency: "50 millis" })
+      let began = yield* since
+      assert.strictEqual(yield* ask(socket, "PING"), "+PONG\r\n")
+      assert.isAtLeast((yield* since) - began, 99)
+
+      yield* Random.withSeed(proxy.carry({ jitter: "20 millis" }), "jitter")
+      socket.write(request("INCR", "n"))
+      for (let n = 2; n <= 20; n++) socket.write(request("INCR", "n"))
+      yield* reads(socket, Array.from({ length: 20 }, (_, n) => `:${n + 1}\r\n`).join(""))
+
+      yield* proxy.carry({ bytesPerSecond: 100_000 })
+      const value = "v".repeat(20_000)
+      began = yield* since
+      assert.strictEqual(yield* ask(socket, "SET", "k", value), "+OK\r\n")
+      assert.isAtLeast((yield* since) - began, 199)
+      socket.write(request("GET", "k"))
+      yield* reads(socket, `$20000\r\n${value}\r\n`)
+      assert.isAtLeast((yield* since) - began, 398)
+
+      yield* proxy.carry({ fragment: 1 })
+      const [first, ...others] = [yield* ask(socket, "PING"), ...(yield* Effect.replicateEffect(next(socket), 6))]
+      assert.deepStrictEqual([first, ...others], ["+", "P", "O", "N", "G", "\r", "\n"])
+
+      yield* proxy.carry({ latency: "1 hour" })
+      assert.isTrue(yield* isSilent(socket, "PING"))
+      yield* proxy.pass
+      assert.strictEqual(yield* next(socket), "+PONG\r\n")
     }).pipe(Effect.scoped, Effect.provide(live))
   )
 

@@ -6,9 +6,24 @@
  * black hole is still there for the other side. It lives as long as its scope.
  */
 import * as Net from "node:net"
-import { Context, Deferred, Effect, Layer, type Scope } from "effect"
+import { Context, Deferred, Duration, Effect, Layer, Random, type Scope } from "effect"
 import * as Port from "./Port.ts"
 import { RedisServer } from "./RedisServer.ts"
+
+/**
+ * How a slow or uneven network carries bytes: each connection by itself, each direction by itself, always in order.
+ *
+ * @category models
+ */
+export interface Line {
+  /** How long every byte is on its way. */
+  readonly latency?: Duration.Input
+  /** Up to so much longer, drawn for each write from the `Random` of the fiber that sets the line. */
+  readonly jitter?: Duration.Input
+  readonly bytesPerSecond?: number
+  /** The most bytes that arrive at once: with 1, a reader sees every byte boundary. */
+  readonly fragment?: number
+}
 
 /**
  * A proxy that passes everything on, until told otherwise.
@@ -21,10 +36,12 @@ export class FaultProxy extends Context.Service<
     readonly port: number
     readonly url: string
     /**
-     * Ends a black hole and a refusal. What was kept back in a black hole arrives now, as it does when a network
+     * Ends a black hole, a refusal and a line. What was kept back in a black hole arrives now, as it does when a network
      * recovers.
      */
     readonly pass: Effect.Effect<void>
+    /** From now on bytes travel like this, on old connections and new ones. */
+    readonly carry: (line: Line) => Effect.Effect<void>
     /** From now on no byte goes either way, on old connections and new ones, and nobody is told. */
     readonly blackhole: Effect.Effect<void>
     /** New connections are refused; those there are live on. */
@@ -77,9 +94,17 @@ export const make = Effect.fn("FaultProxy.make")(function* (
     port,
     url: `redis://127.0.0.1:${port}`,
     pass: Effect.andThen(
-      Effect.sync(() => proxy.flow(true)),
+      Effect.sync(() => {
+        proxy.line = undefined
+        proxy.flow(true)
+      }),
       Effect.suspend(() => (proxy.server.listening ? Effect.void : listen(proxy.server, port)))
     ),
+    carry: Effect.fnUntraced(function* ({ bytesPerSecond, fragment, jitter = 0, latency = 0 }) {
+      const random = yield* Random.Random
+      const [least, more] = [Duration.toMillis(latency), Duration.toMillis(jitter)]
+      proxy.line = { delay: () => least + more * random.nextDoubleUnsafe(), bytesPerSecond, fragment }
+    }),
     blackhole: Effect.sync(() => proxy.flow(false)),
     refuse: Effect.sync(() => void proxy.server.close()),
     reset: Effect.sync(() => proxy.reset()),
@@ -117,6 +142,13 @@ interface Cut {
   readonly snapped: () => void
 }
 
+/** A line as the pairs see it. */
+interface Carrier {
+  readonly delay: () => number
+  readonly bytesPerSecond: number | undefined
+  readonly fragment: number | undefined
+}
+
 class Proxy {
   readonly server: Net.Server
   readonly pairs = new Set<Pair>()
@@ -124,6 +156,7 @@ class Proxy {
   readonly upstream: number
   trap: Trap | undefined
   cut: Cut | undefined
+  line: Carrier | undefined
   flowing = true
 
   constructor(upstream: number) {
@@ -155,6 +188,8 @@ class Pair {
   readonly client: Net.Socket
   server: Net.Socket | undefined
   readonly requests = new Requests()
+  readonly toServer = new Sending(this)
+  readonly toClient = new Sending(this)
   /** The replies from here on are swallowed; the connection is reset when the server has answered with this. */
   drop: { readonly nonce: string; readonly snapped: () => void } | undefined
   swallowed = ""
@@ -183,6 +218,8 @@ class Pair {
     }
     this.server.resume()
     this.client.resume()
+    this.toServer.flow(this.server)
+    this.toClient.flow(this.client)
   }
 
   onRequests(chunk: Buffer): void {
@@ -200,7 +237,7 @@ class Pair {
         this.drop = { nonce, snapped: trap.snapped }
         this.send("requests", request.bytes)
         // The server answers in order: when this comes back, the command in front of it has been executed.
-        this.server?.write(`*2\r\n$4\r\nPING\r\n$${nonce.length}\r\n${nonce}\r\n`)
+        this.toServer.write(Buffer.from(`*2\r\n$4\r\nPING\r\n$${nonce.length}\r\n${nonce}\r\n`))
       } else {
         this.send("requests", request.bytes)
       }
@@ -216,15 +253,15 @@ class Pair {
   }
 
   send(direction: Direction, bytes: Buffer): void {
-    const to = direction === "requests" ? this.server : this.client
+    const to = direction === "requests" ? this.toServer : this.toClient
     const cut = this.proxy.cut
-    if (cut === undefined || cut.direction !== direction) return void to?.write(bytes)
+    if (cut === undefined || cut.direction !== direction) return to.write(bytes)
     if (bytes.length < cut.bytes) {
       cut.bytes -= bytes.length
-      return void to?.write(bytes)
+      return to.write(bytes)
     }
     this.proxy.cut = undefined
-    to?.write(bytes.subarray(0, cut.bytes), () => {
+    to.write(bytes.subarray(0, cut.bytes), () => {
       this.reset()
       cut.snapped()
     })
@@ -237,10 +274,90 @@ class Pair {
 
   /** One side is gone: the other gets what is still on its way to it, and then the end. */
   onClose(): void {
-    this.client.end()
-    this.server?.end()
+    this.toClient.end()
+    this.toServer.end()
     if (this.client.closed && this.server?.closed !== false) this.proxy.pairs.delete(this)
   }
+}
+
+/** One direction of a pair: what is on its way, in order. */
+class Sending {
+  readonly #pair: Pair
+  readonly #queue: Array<Piece> = []
+  #socket: Net.Socket | undefined
+  /** When the line has carried what is queued, in milliseconds. */
+  #freeAt = 0
+  #timer: NodeJS.Timeout | undefined
+  #turn: NodeJS.Immediate | undefined
+  #ended = false
+
+  constructor(pair: Pair) {
+    this.#pair = pair
+  }
+
+  flow(socket: Net.Socket): void {
+    this.#socket = socket
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    this.#pump()
+  }
+
+  write(bytes: Buffer, written: () => void = () => {}): void {
+    const { line } = this.#pair.proxy
+    if (line === undefined && this.#queue.length === 0) return void this.#socket?.write(bytes, written)
+    const { bytesPerSecond = Infinity, delay = () => 0, fragment = Infinity } = line ?? {}
+    // A slow line carries a hundred pieces a second rather than everything at the end.
+    const most = Math.min(fragment, Math.max(1, Math.ceil(bytesPerSecond / 100)))
+    const arrives = performance.now() + delay()
+    for (let from = 0; from < bytes.length; from += most) {
+      const piece = bytes.subarray(from, from + most)
+      this.#freeAt = Math.max(this.#freeAt, arrives) + (1000 * piece.length) / bytesPerSecond
+      this.#queue.push({
+        at: this.#freeAt,
+        bytes: piece,
+        written: from + most < bytes.length ? () => {} : written
+      })
+    }
+    this.#pump()
+  }
+
+  end(): void {
+    this.#ended = true
+    this.#pump()
+  }
+
+  /** One piece at a time, so that a reader in this process sees each by itself. */
+  #pump(): void {
+    if (this.#timer !== undefined || this.#turn !== undefined || !this.#pair.proxy.flowing) return
+    const piece = this.#queue[0]
+    if (piece === undefined) {
+      if (this.#ended) this.#socket?.end()
+      return
+    }
+    const left = this.#pair.proxy.line === undefined ? 0 : piece.at - performance.now()
+    if (left > 0) {
+      this.#timer = setTimeout(() => {
+        this.#timer = undefined
+        this.#pump()
+      }, left)
+      return
+    }
+    this.#queue.shift()
+    this.#socket?.write(piece.bytes, piece.written)
+    // What was written just now is read in the poll phase of the event loop, which lies between these two.
+    this.#turn = setImmediate(() => {
+      this.#turn = setImmediate(() => {
+        this.#turn = undefined
+        this.#pump()
+      })
+    })
+  }
+}
+
+interface Piece {
+  readonly at: number
+  readonly bytes: Buffer
+  readonly written: () => void
 }
 
 /** Node resets a socket only after all its writes, and one that has sent its end never: so the second call insists. */
