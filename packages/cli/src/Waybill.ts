@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { Console, Effect, Logger, References } from "effect"
+import { Effect, Logger, References } from "effect"
 import { Command } from "effect/cli"
 import { dashboard } from "./commands/Dashboard.ts"
 import { dead } from "./commands/Dead.ts"
@@ -14,6 +14,7 @@ import { stats } from "./commands/Stats.ts"
 import { pause, resume } from "./commands/Steer.ts"
 import { tail } from "./commands/Tail.ts"
 import { topics } from "./commands/Topics.ts"
+import * as Output from "./Output.ts"
 import { flags, layer } from "./Server.ts"
 
 const waybill = Command.make("waybill").pipe(
@@ -38,11 +39,11 @@ const waybill = Command.make("waybill").pipe(
 
 const version = "0.0.0"
 
-/** Runs the command with these arguments. What the user can mend is one line: a stack trace would say that we are broken. */
+/** Runs the command with these arguments. */
 export const run = (args: ReadonlyArray<string>) =>
   Command.runWith(waybill, { version })(args).pipe(
     // What is printed is the answer: what happens meanwhile does not belong into it.
     Effect.provide(Logger.layer([Logger.withConsoleError(Logger.formatSimple)])),
     Effect.provideService(References.MinimumLogLevel, "Warn"),
-    Effect.tapError((error) => (error._tag === "ShowHelp" ? Effect.void : Console.error(`waybill: ${error.message}`)))
+    Output.guarded
   )

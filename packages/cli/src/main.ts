@@ -3,17 +3,14 @@
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Effect, Stdio } from "effect"
+import * as Output from "./Output.ts"
 import { run } from "./Waybill.ts"
 
-// Whoever reads us has had enough: `head` is no error.
-process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code !== "EPIPE") throw error
-  process.exit(0)
-})
+Output.endWithReader()
 
 Stdio.Stdio.pipe(
   Effect.flatMap(({ args }) => args),
   Effect.flatMap(run),
   Effect.provide(NodeServices.layer),
-  NodeRuntime.runMain
+  NodeRuntime.runMain({ teardown: Output.leave, disableErrorReporting: true })
 )

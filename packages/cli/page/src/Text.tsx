@@ -4,9 +4,9 @@
  *
  * @module
  */
-import { safe } from "../../src/SafeText.ts"
+import { safe, safeLines as lines } from "../../src/SafeText.ts"
 
-export { safe }
+export { lines, safe }
 
 /** One line that somebody else wrote: it does not turn around what stands beside it. */
 export const Name = ({ text }: { readonly text: string }) => (
@@ -14,9 +14,6 @@ export const Name = ({ text }: { readonly text: string }) => (
     {safe(text)}
   </bdi>
 )
-
-/** The same of several lines. */
-export const lines = (text: string): string => text.split(/\r?\n/).map(safe).join("\n")
 
 export const instant = (epochMillis: number): string => new Date(epochMillis).toLocaleString()
 

@@ -188,7 +188,7 @@ const act = (verb: "redrive" | "discard") => {
           ? `Send ${count(plan.selected, "dead letter")} back to ${group} of ${topic}?`
           : `Delete ${count(plan.selected, "dead letter")} of ${group} of ${topic} for good?`
       yield* askable(`"${question}" was to be answered (--yes does it)`)
-      if (!(yield* Prompt.run(Prompt.Confirm({ message: question, initial: false })))) {
+      if (!(yield* Prompt.run(Prompt.Confirm({ message: safe(question), initial: false })))) {
         return yield* new NotConfirmed({ detail: "not done" })
       }
     }

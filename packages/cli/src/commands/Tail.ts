@@ -6,6 +6,7 @@
 import { Console, Effect, Option, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
 import { Inspector } from "waybill"
+import { drained } from "../Output.ts"
 import { NotThere } from "../Problem.ts"
 import { bodyShown, instant, messageJson, safe } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
@@ -14,12 +15,15 @@ import { describe, describeGroup, topic } from "./Target.ts"
 import { waitingOut } from "./Watching.ts"
 
 const show = (json: boolean) => (message: Inspector.StoredMessage | Inspector.PendingMessage) =>
-  Console.log(
-    json
-      ? JSON.stringify(messageJson(message))
-      : `${instant(message.publishedAt)}  ${safe(message.id)}  ${bodyShown(message.body)}${
-          "consumer" in message ? `  (with ${safe(message.consumer)})` : ""
-        }`
+  Effect.andThen(
+    Console.log(
+      json
+        ? JSON.stringify(messageJson(message))
+        : `${instant(message.publishedAt)}  ${safe(message.id)}  ${bodyShown(message.body)}${
+            "consumer" in message ? `  (with ${safe(message.consumer)})` : ""
+          }`
+    ),
+    drained
   )
 
 /** Silence would not tell that there will never be anything to show. */

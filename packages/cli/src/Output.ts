@@ -1,0 +1,92 @@
+/**
+ * The one way out of the command. Whatever is printed, by a command, an error, a log line or a screen of help, reaches the
+ * terminal as text: no byte of it is a control sequence. The process ends when all of it was read, with the exit code of
+ * what happened.
+ *
+ * @module
+ */
+import { Cause, Console, Effect, type Exit, Option, Runtime } from "effect"
+import { CliError, CliOutput } from "effect/cli"
+import { safeLines } from "./SafeText.ts"
+
+/**
+ * Prints through the console that is there. In JSON the characters that are escaped stand in strings only, where the
+ * escape means the same.
+ */
+const text = (console: Console.Console): Console.Console => ({
+  ...console,
+  log: (...words: ReadonlyArray<unknown>) => console.log(safeLines(words.map(String).join(" "))),
+  error: (...words: ReadonlyArray<unknown>) => console.error(safeLines(words.map(String).join(" ")))
+})
+
+/** What is wrong with the arguments is not looked for under a screen of help. */
+const presenter: CliOutput.Presenter = {
+  present: (event) =>
+    event._tag === "InvalidInvocation"
+      ? Console.error(
+          `waybill: ${event.errors.map(({ message }) => message).join("\n         ")}\n` +
+            `\`${event.commandPath.join(" ")} --help\` shows the arguments and examples`
+        )
+      : CliOutput.defaultPresenter.present(event)
+}
+
+/** What the user can mend is one line: a stack trace would say that we are broken. */
+const report = (cause: Cause.Cause<{ readonly message: string }>): Effect.Effect<void> =>
+  Cause.hasInterruptsOnly(cause)
+    ? Effect.void
+    : Option.match(Cause.findErrorOption(cause), {
+        onNone: () => Console.error(`waybill: this is a bug: ${Cause.pretty(cause)}`),
+        // The presenter has told those.
+        onSome: (error) =>
+          CliError.isCliError(error) && error._tag === "ShowHelp"
+            ? Effect.void
+            : Console.error(`waybill: ${error.message}`)
+      })
+
+/** Lets nothing out that is not text, and says why the command failed. */
+export const guarded = <A, E extends { readonly message: string }, R>(
+  command: Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> =>
+  command.pipe(
+    Effect.tapCause(report),
+    Effect.provideService(CliOutput.Presenter, presenter),
+    Effect.provideService(CliOutput.Formatter, CliOutput.defaultFormatter({ colors: false })),
+    Effect.updateService(Console.Console, text)
+  )
+
+/** Waits until the reader of standard output has caught up: what it has not read would pile up in memory. */
+export const drained: Effect.Effect<void> = Effect.suspend(() =>
+  process.stdout.writableNeedDrain ? Effect.promise(() => written(process.stdout)) : Effect.void
+)
+
+/** Who interrupts does not want to wait for a reader that has stopped. */
+const interruptedMillis = 1000
+
+/** Ends the process with the code of `exit`, when all that was printed was read. */
+export const leave: Runtime.Teardown = (exit, onExit) =>
+  Runtime.defaultTeardown(exit, (code) => {
+    const leaving = () => {
+      process.exitCode = code
+      onExit(code)
+    }
+    // A reader that leaves meanwhile does not change what happened.
+    process.exitCode = code
+    void Promise.all([written(process.stdout), written(process.stderr)]).then(leaving)
+    if (isInterrupted(exit)) setTimeout(leaving, interruptedMillis).unref()
+  })
+
+const isInterrupted = (exit: Exit.Exit<unknown, unknown>): boolean =>
+  exit._tag === "Failure" && Cause.hasInterruptsOnly(exit.cause)
+
+const written = (stream: NodeJS.WriteStream): Promise<void> =>
+  new Promise((resolve) => stream.write("", () => resolve()))
+
+/** A reader that has had enough, such as `head`, is no error. */
+export const endWithReader = (): void => {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on("error", (error: NodeJS.ErrnoException) => {
+      if (error.code !== "EPIPE") throw error
+      process.exit()
+    })
+  }
+}
