@@ -6,7 +6,8 @@ import { RedisServer } from "@waybill/testing"
 import { Console, Effect } from "effect"
 import { Redis } from "ioredis"
 import * as Contender from "./Contender.ts"
-import type { Measure, Plan, Sample } from "./Measure.ts"
+import { type Measure, type Plan, type Sample, valuesOf } from "./Measure.ts"
+import { compare } from "./Report.ts"
 
 export interface Options {
   readonly quick: boolean
@@ -14,17 +15,68 @@ export interface Options {
   readonly profile: string | undefined
 }
 
+interface Entrant {
+  readonly name: string
+  readonly label?: string
+  readonly program?: string
+}
+
 /** The results of one measure. */
-export const run = Effect.fnUntraced(function* (measure: Measure, { profile, quick }: Options) {
-  const plan = quick ? measure.quick : measure.full
+export const run = (measure: Measure, options: Options) =>
+  Effect.map(
+    rounds(
+      measure,
+      measure.contenders.map((name) => ({ name })),
+      options.quick ? measure.quick : measure.full,
+      options
+    ),
+    measure.judge
+  )
+
+/** How slow this commit may be, by the other. */
+const bar = { atLeast: 0.97 }
+
+/** This library beside another commit of it, whose sources lie in `checkout`: nobody else takes part. */
+export const runAgainst = Effect.fnUntraced(function* (
+  measure: Measure,
+  other: { readonly commit: string; readonly checkout: string },
+  options: Options
+) {
+  const program = Contender.programIn(other.checkout)
+  const labelOf = (name: string) => `${name}@${other.commit}`
+  const samples = yield* rounds(
+    measure,
+    measure.own.flatMap((name) => [{ name }, { name, label: labelOf(name), program }]),
+    { ...(options.quick ? measure.quick : measure.full), rounds: options.quick ? 3 : 9 },
+    options
+  )
+  return measure.own.map((name) =>
+    compare({
+      measure: measure.own.length > 1 ? `${measure.title}, ${name}` : measure.title,
+      unit: "msgs/s",
+      against: other.commit,
+      ours: valuesOf(samples[name] ?? [], "rate"),
+      theirs: valuesOf(samples[labelOf(name)] ?? [], "rate"),
+      bar
+    })
+  )
+})
+
+/** What each contender gave, by its label. */
+const rounds = Effect.fnUntraced(function* (
+  measure: Measure,
+  entrants: ReadonlyArray<Entrant>,
+  plan: Plan,
+  { profile }: Options
+) {
   const server = yield* RedisServer.make()
   const redis = yield* Effect.acquireRelease(
     Effect.sync(() => new Redis(server.port, "127.0.0.1")),
     (redis) => Effect.sync(() => redis.disconnect())
   )
   yield* Console.error(`${measure.title}: ${plan.messages.toLocaleString("en-US")} messages`)
-  const contenders = yield* Effect.forEach(measure.contenders, (name) =>
-    Contender.make({ measure: measure.name, name, port: server.port, profile })
+  const contenders = yield* Effect.forEach(entrants, (entrant) =>
+    Contender.make({ measure: measure.name, ...entrant, port: server.port, profile })
   )
   const samples: Record<string, Array<Sample>> = {}
   for (let round = 1 - plan.warmups; round <= plan.rounds; round++) {
@@ -37,7 +89,7 @@ export const run = Effect.fnUntraced(function* (measure: Measure, { profile, qui
     }
     yield* Console.error(`  ${nameOf(round, plan)}: ${told.toSorted().join("   ")}`)
   }
-  return measure.judge(samples)
+  return samples
 }, Effect.scoped)
 
 /** Nobody is always the one who runs after the slowest. */

@@ -3,6 +3,7 @@
  * its heap is its own, and that stands still while another one runs.
  */
 import { type ChildProcess, fork } from "node:child_process"
+import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { Effect, Schema, type Scope } from "effect"
 import type { Sample, Size } from "./Measure.ts"
@@ -22,17 +23,24 @@ export interface Contender {
 /** What the process answers to a `Size`. */
 export type Answer = { readonly sample: Sample } | { readonly error: string }
 
-const program = fileURLToPath(new URL("ContenderProcess.ts", import.meta.url))
+const own = fileURLToPath(new URL("ContenderProcess.ts", import.meta.url))
+
+/** The same program in a checkout of another commit. */
+export const programIn = (checkout: string): string => join(checkout, "packages/bench/src/ContenderProcess.ts")
 
 /** Starts the process. It ends with the scope, or with this process. */
 export const make = Effect.fnUntraced(function* (options: {
   readonly measure: string
   readonly name: string
+  /** What it is called in the report, where that differs. */
+  readonly label?: string
+  /** That of another commit, or this one. */
+  readonly program?: string
   readonly port: number
   /** Where the process writes a CPU profile as it ends. */
   readonly profile: string | undefined
 }): Effect.fn.Return<Contender, never, Scope.Scope> {
-  const { measure, name, port, profile } = options
+  const { label = options.name, measure, name, port, profile, program = own } = options
   const child = yield* Effect.acquireRelease(
     Effect.sync(() =>
       fork(program, [measure, name, `${port}`], {
@@ -40,7 +48,7 @@ export const make = Effect.fnUntraced(function* (options: {
           "--expose-gc",
           ...(profile === undefined
             ? []
-            : ["--cpu-prof", "--cpu-prof-dir", profile, "--cpu-prof-name", `${measure}-${name}.cpuprofile`])
+            : ["--cpu-prof", "--cpu-prof-dir", profile, "--cpu-prof-name", `${measure}-${label}.cpuprofile`])
         ],
         stdio: ["ignore", "ignore", "inherit", "ipc"]
       })
@@ -48,14 +56,14 @@ export const make = Effect.fnUntraced(function* (options: {
     leave
   )
   return {
-    name,
+    name: label,
     round: (size) =>
       Effect.callback<Sample, RoundFailed>((resume) => {
         const done = (effect: Effect.Effect<Sample, RoundFailed>) => {
           child.off("message", onMessage).off("exit", onExit)
           resume(effect)
         }
-        const failed = (message: string) => done(new RoundFailed({ contender: name, message }))
+        const failed = (message: string) => done(new RoundFailed({ contender: label, message }))
         // The process answers as it is asked to.
         const onMessage = (answer: Answer) =>
           "error" in answer ? failed(answer.error) : done(Effect.succeed(answer.sample))

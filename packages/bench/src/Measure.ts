@@ -31,6 +31,8 @@ export interface Measure {
   readonly full: Plan
   readonly quick: Plan
   readonly contenders: ReadonlyArray<string>
+  /** Those that are this library and tell a `rate`: another commit of it can be compared with them. */
+  readonly own: ReadonlyArray<string>
   /** One round of one contender, in the contender's process. */
   readonly round: (contender: string, port: number, size: Size) => Effect.Effect<Sample, unknown>
   /** What a sample says in a few words. */
@@ -48,17 +50,19 @@ export const make = <Name extends string, P, A extends Sample>(options: {
   readonly quick: Plan<NoInfer<Name>>
   /** Each is loaded only in the process that needs it. */
   readonly contenders: Readonly<Record<Name, () => Promise<Make<P>>>>
+  readonly own?: ReadonlyArray<NoInfer<Name>>
   readonly round: (peer: P, size: Size) => Effect.Effect<A, unknown, Scope.Scope>
   readonly describe: (sample: NoInfer<A>) => string
   readonly judge: (samples: Samples<NoInfer<Name>, NoInfer<A>>) => ReadonlyArray<Result>
 }): Measure => {
-  const { contenders, describe, full, judge, name, quick, round, title } = options
+  const { contenders, describe, full, judge, name, own = [], quick, round, title } = options
   return {
     name,
     title,
     full,
     quick,
     contenders: Object.keys(contenders),
+    own,
     round: (contender, port, size) =>
       Effect.gen(function* () {
         // The name is one of `contenders` above.

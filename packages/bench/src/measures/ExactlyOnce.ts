@@ -30,6 +30,7 @@ export const exactlyOnce = Measure.make({
     streams: async () => (await import("../peers/Waybill.ts")).committingOnStreams(small),
     bullmq: async () => (await import("../peers/BullMq.ts")).make
   },
+  own: ["waybill", "streams"],
   round,
   describe: ({ rate }) => `${format(rate)}/s`,
   judge: ({ bullmq, streams, waybill }) => {

@@ -23,6 +23,7 @@ export const keyspace = Measure.make({
     waybill: async () => (await import("../peers/Waybill.ts")).onKeyspace(small),
     loop: async () => (await import("../peers/HandWrittenKeyspace.ts")).make
   },
+  own: ["waybill"],
   round,
   describe: ({ rate }) => `${format(rate)}/s`,
   judge: ({ loop, waybill }) => [

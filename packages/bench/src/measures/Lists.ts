@@ -25,6 +25,7 @@ export const lists = Measure.make({
     loop: async () => (await import("../peers/HandWrittenLists.ts")).make,
     bullmq: async () => (await import("../peers/BullMq.ts")).make
   },
+  own: ["waybill"],
   round,
   describe: ({ rate }) => `${format(rate)}/s`,
   judge: ({ bullmq, loop, waybill }) => {

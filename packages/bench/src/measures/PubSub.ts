@@ -23,6 +23,7 @@ export const pubSub = Measure.make({
     waybill: async () => (await import("../peers/Waybill.ts")).onPubSub(small),
     loop: async () => (await import("../peers/HandWrittenPubSub.ts")).make
   },
+  own: ["waybill"],
   round,
   describe: ({ rate }) => `${format(rate)}/s`,
   judge: ({ loop, waybill }) => [

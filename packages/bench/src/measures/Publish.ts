@@ -26,6 +26,7 @@ export const publishOneByOne = Measure.make({
     persistedQueue: async () => (await import("../peers/PersistedQueue.ts")).make(small),
     groupmq: async () => (await import("../peers/GroupMq.ts")).make
   },
+  own: ["waybill"],
   round,
   describe: ({ rate }) => `${format(rate)}/s`,
   judge: ({ bullmq, groupmq, persistedQueue, waybill, xadd }) => {

@@ -24,6 +24,7 @@ export const publishAll = Measure.make({
     xadd: async () => (await import("../peers/HandWritten.ts")).make,
     bullmq: async () => (await import("../peers/BullMq.ts")).make
   },
+  own: ["waybill"],
   round,
   describe: ({ rate }) => `${format(rate)}/s`,
   judge: ({ bullmq, waybill, xadd }) => {
