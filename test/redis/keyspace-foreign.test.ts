@@ -9,6 +9,7 @@ import { RedisServer } from "@waybill/testing"
 import { Duration, Effect, Fiber, Option } from "effect"
 import { Settlement } from "waybill"
 import { cli, consume, make, settle, take } from "./KeyspaceStage.ts"
+import { outgoing } from "./Stage.ts"
 
 layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })("keys of others", (it) => {
   it.effect("a plain redis-cli SET with an expiry is delivered, and wakes who waits", () =>
@@ -193,6 +194,45 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
       })
       yield* Effect.promise(() => redis.set(`{a*[b]?:${odd}}:message:*[x]`, "odd", "EX", 60))
       assert.deepStrictEqual(yield* consume(receiver, 1), ["odd"])
+    })
+  )
+
+  it.effect("case B16: names that are no text are messages, heard or scanned, and differ by their bytes", () =>
+    Effect.gen(function* () {
+      const stage = yield* make({ pollInterval: "1 hour" })
+      const names = [
+        Buffer.from([0x6b, 0xff, 0x31]),
+        Buffer.from([0x6b, 0xfe, 0x31]),
+        Buffer.from([0x00]),
+        Buffer.from([0xc3]),
+        Buffer.from([0x2a, 0x3f, 0x5b, 0x80]),
+        Buffer.from("naïve 🚚")
+      ]
+      const write = (topic: string, round: string) =>
+        Effect.forEach(names, (name, i) =>
+          Effect.promise(() =>
+            stage.redis.set(
+              Buffer.concat([Buffer.from(stage.key("message:").replace(":t}", `:${topic}}`)), name]),
+              `${round} ${i}`,
+              "EX",
+              60
+            )
+          )
+        )
+      const bodies = (round: string) => names.map((_, i) => `${round} ${i}`)
+      for (const topic of ["t", "żółć"]) {
+        const receiver = yield* stage.join({ topic })
+        yield* write(topic, "heard")
+        assert.deepStrictEqual((yield* consume(receiver, names.length)).toSorted(), bodies("heard"))
+        // Each version once.
+        yield* write(topic, "again")
+        assert.deepStrictEqual((yield* consume(receiver, names.length)).toSorted(), bodies("again"))
+        yield* stage.transport.publish(topic, [outgoing("sentinel")])
+        assert.deepStrictEqual(yield* consume(receiver, 1), ["sentinel"])
+      }
+      yield* write("scanned", "before")
+      const late = yield* (yield* stage.another({ scan: true })).join({ topic: "scanned" })
+      assert.deepStrictEqual((yield* consume(late, names.length)).toSorted(), bodies("before"))
     })
   )
 })

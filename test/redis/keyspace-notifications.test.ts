@@ -13,6 +13,13 @@ const Servers = RedisServer.layer()
 const failing = (effect: Effect.Effect<unknown, Transport.TransportError, never>) =>
   Effect.map(Effect.flip(effect), ({ reason }) => reason)
 
+/** The body of the next message, or that there was none. */
+const bodyOf = (receiver: Transport.Receiver) =>
+  Effect.orElseSucceed(
+    Effect.map(receiver.take(1), ([{ body }]) => body),
+    () => "not yet"
+  )
+
 layer(Servers, { excludeTestServices: true, timeout: "60 seconds" })("notifications", (it) => {
   const flags = (redis: { config: (how: "SET", name: string, value: string) => Promise<unknown> }, value: string) =>
     Effect.promise(() => redis.config("SET", "notify-keyspace-events", value))
@@ -114,13 +121,81 @@ layer(Servers, { excludeTestServices: true, timeout: "60 seconds" })("notificati
       assert.strictEqual(reason._tag, "NotificationsDisabled")
       yield* flags(redis, "K$")
       yield* publish("a")
+      yield* becomes("taken again", bodyOf(receiver), "a")
+    })
+  )
+
+  it.effect("case A10: enable finds out that somebody overwrote the flags, and switches on what is missing again", () =>
+    Effect.gen(function* () {
+      const { join, key, redis } = yield* make({ notifications: "enable", pollInterval: "1 hour" })
+      const receiver = yield* join()
+      for (const [i, overwritten] of ["Egx", "Kx"].entries()) {
+        yield* flags(redis, overwritten)
+        yield* becomes(
+          "on again, beside what is there",
+          asked(redis),
+          [...new Set(`${overwritten}K$`)].toSorted().join("")
+        )
+        yield* Effect.promise(() => redis.set(key(`message:k${i}`), `${i}`, "EX", 60))
+        assert.deepStrictEqual(yield* consume(receiver, 1), [`${i}`])
+      }
+    })
+  )
+
+  it.effect.each(["enable", "require"] as const)(
+    "case A10: with a scan, keys that others wrote while events were off are taken in afterwards (%s)",
+    (notifications) =>
+      Effect.gen(function* () {
+        const { join, key, redis } = yield* make({ notifications, scan: true, pollInterval: "50 millis" })
+        yield* flags(redis, "K$")
+        const receiver = yield* join()
+        yield* flags(redis, "Egx")
+        yield* Effect.promise(() => redis.set(key("message:k"), "meanwhile", "EX", 60))
+        if (notifications === "require") {
+          assert.strictEqual((yield* failing(receiver.take(1)))._tag, "NotificationsDisabled")
+          yield* flags(redis, "K$")
+        }
+        yield* becomes("taken in", bodyOf(receiver), "meanwhile")
+      })
+  )
+
+  it.effect("case A10: require, and both where CONFIG is denied, report within seconds that events are off", () =>
+    Effect.gen(function* () {
+      const { another, redis, server } = yield* make()
+      yield* Effect.promise(() => redis.acl("SETUSER", "watching", "on", ">pw", "~*", "&*", "+@all", "-config"))
+      const limited = server.url.replace("redis://", "redis://watching:pw@")
+      for (const [url, notifications, expected] of [
+        [server.url, "require", "NotificationsDisabled"],
+        [limited, "require", "NotificationsDisabled"],
+        [limited, "enable", "NotPermitted"]
+      ] as const) {
+        yield* flags(redis, "K$")
+        const { join, publish } = yield* another({ url, notifications, pollInterval: "1 second" })
+        const receiver = yield* join({ start: "latest", group: `${notifications} ${url === limited}` })
+        const fiber = yield* Effect.forkChild(receiver.take(1), { startImmediately: true })
+        yield* flags(redis, "Egx")
+        const reason = yield* failing(
+          Effect.timeout(Fiber.join(fiber), "8 seconds").pipe(Effect.catchTag("TimeoutError", Effect.die))
+        )
+        assert.strictEqual(reason._tag, expected)
+        assert.isTrue(reason.permanent)
+        // What is ours is found all the same, and it is over as soon as they are on again.
+        yield* flags(redis, "K$")
+        yield* publish("a")
+        yield* becomes("taken again", bodyOf(receiver), "a")
+      }
+      // Each layer asked once, and did not fill the server's log with the same question.
+      const log = (yield* Effect.promise(() => redis.acl("LOG"))) as ReadonlyArray<ReadonlyArray<unknown>>
+      const refused = log.filter((entry) => entry.includes("config|get") && entry.includes("watching"))
+      const counts = refused.map((entry) => Number(entry[entry.indexOf("count") + 1]))
+      assert.isAtMost(
+        counts.reduce((sum, count) => sum + count, 0),
+        2
+      )
       yield* becomes(
-        "taken again",
-        Effect.orElseSucceed(
-          Effect.map(receiver.take(1), ([{ body }]) => body),
-          () => "not yet"
-        ),
-        "a"
+        "nothing is left of it",
+        Effect.promise(() => redis.keys("*probe*")),
+        []
       )
     })
   )

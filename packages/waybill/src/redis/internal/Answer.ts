@@ -50,7 +50,7 @@ export const evaluate = <A extends ReadonlyArray<unknown>>(
   commands: Connection,
   opened: Opened,
   script: Script,
-  keys: ReadonlyArray<string>,
+  keys: ReadonlyArray<string | Buffer>,
   args: ReadonlyArray<string | Uint8Array | number>
 ): Effect.Effect<A, Reason> =>
   Effect.flatMap(commands.eval(script, keys, args), (reply) => {

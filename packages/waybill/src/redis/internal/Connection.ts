@@ -46,7 +46,7 @@ export interface Connection {
    */
   readonly eval: (
     script: Script,
-    keys: ReadonlyArray<string>,
+    keys: ReadonlyArray<string | Buffer>,
     args: ReadonlyArray<string | Uint8Array | number>,
     options?: EvalOptions
   ) => Effect.Effect<unknown, Reason>
@@ -232,13 +232,13 @@ export class Link implements Connection {
 
   readonly eval = (
     script: Script,
-    keys: ReadonlyArray<string>,
+    keys: ReadonlyArray<string | Buffer>,
     args: ReadonlyArray<string | Uint8Array | number>,
     options?: EvalOptions
   ): Effect.Effect<unknown, Reason> =>
     this.run(script.name, (client) => evaluate(client, script, keys, args, options?.buffers === true), {
       deadline: options?.deadline,
-      key: keys.length === 1 ? keys[0] : keys.join(" or ")
+      key: keys.join(" or ")
     })
 
   readonly clientId: Effect.Effect<number | undefined> = Effect.sync(() => this.#clientId)
@@ -551,7 +551,7 @@ const end = (client: Redis): Effect.Effect<void> =>
 const evaluate = (
   client: Redis,
   script: Script,
-  keys: ReadonlyArray<string>,
+  keys: ReadonlyArray<string | Buffer>,
   args: ReadonlyArray<string | Uint8Array | number>,
   buffers: boolean
 ): Promise<unknown> => {

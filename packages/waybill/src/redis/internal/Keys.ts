@@ -46,8 +46,8 @@ export interface TopicKeys {
   readonly numbers: string
   /** What the keys of messages begin with, where a message is a key. */
   readonly messages: string
-  /** String: which version of a key that others wrote was taken in. Expires with it. */
-  readonly adopted: (name: string) => string
+  /** What the keys begin with that say which version of a key of others was taken in. Strings; each expires with its key. */
+  readonly adopted: string
   /** String: written to find out whether the server announces it. Expires at once. */
   readonly probe: (probe: string) => string
   /** Hash: the pattern and the wire version that the topic was opened with. */
@@ -122,7 +122,7 @@ export const topicKeys = (prefix: string, topic: string): TopicKeys => {
     stream: `${base}:stream`,
     numbers: `${base}:numbers`,
     messages: `${base}:message:`,
-    adopted: (name) => `${base}:adopted:${name}`,
+    adopted: `${base}:adopted:`,
     probe: (probe) => `${base}:probe:${probe}`,
     meta: `${base}:meta`,
     delayed: `${base}:delayed`,

@@ -22,8 +22,8 @@ export type Kind = "channel" | "pattern" | "shard"
 
 /** Called from the socket: everything in it must be quick and not throw. */
 export interface Listener {
-  /** The channel is the one that it was published to, whatever was subscribed to. */
-  readonly message: (payload: Buffer, channel: string) => void
+  /** The channel is the one that it was published to, whatever was subscribed to; its bytes need not be text. */
+  readonly message: (payload: Buffer, channel: string, bytes: Buffer) => void
   /** The subscription was lost and is there again: what was published in between never arrives. */
   readonly interrupted: () => void
   /** The server does not want to subscribe again; it is asked every few seconds. */
@@ -36,6 +36,8 @@ export interface Subscriber {
    * `interrupted` is called. Fails when the server says no, or nothing for 5 seconds.
    */
   readonly subscribe: (kind: Kind, name: string, listener: Listener) => Effect.Effect<void, Reason, Scope.Scope>
+  /** Returns when everything of this kind was delivered that was published before. */
+  readonly delivered: (kind: Kind) => Effect.Effect<void, Reason>
 }
 
 /** How long a connection may be silent before it is asked for a sign of life, and how long that may take. */
@@ -59,7 +61,8 @@ export const make = Effect.fnUntraced(function* (
     )
   const lines = { channel: yield* line("channel"), pattern: yield* line("pattern"), shard: yield* line("shard") }
   return {
-    subscribe: (kind, name, listener) => Effect.flatMap(lines[kind], (line) => line.subscribe(name, listener))
+    subscribe: (kind, name, listener) => Effect.flatMap(lines[kind], (line) => line.subscribe(name, listener)),
+    delivered: (kind) => Effect.flatMap(lines[kind], (line) => line.ping)
   }
 })
 
@@ -148,9 +151,14 @@ class Line {
       const heard = this.#heard
       this.#heard = false
       if (heard) continue
-      yield* Effect.ignore(this.connection.run("ping", (client) => client.ping(), { deadline: patience }))
+      yield* Effect.ignore(this.ping)
     }
   })
+
+  /** What the server sent before it answers has arrived. */
+  get ping(): Effect.Effect<void, Reason> {
+    return Effect.asVoid(this.connection.run("ping", (client) => client.ping(), { deadline: patience }))
+  }
 
   #enter(name: string, listener: Listener): Subject {
     let subject = this.#subjects.get(name)
@@ -243,7 +251,7 @@ class Line {
     }
     // A message may overtake the news that its subscription was confirmed.
     if (!subject.live) this.#confirm(subject)
-    for (const listener of subject.listeners) listener.message(payload, this.#lastChannel)
+    for (const listener of subject.listeners) listener.message(payload, this.#lastChannel, bytes)
   }
 }
 

@@ -18,7 +18,7 @@ import { evaluate, wire } from "../Answer.ts"
 import type { TopicKeys } from "../Keys.ts"
 import type { Subscriber } from "../Subscriber.ts"
 import { adopt, pattern } from "./KeyspaceScripts.ts"
-import { channelOf, check } from "./Notifications.ts"
+import { channelOf, checkOf, databaseOf } from "./Notifications.ts"
 
 export type Notifications = "require" | "enable" | "poll"
 
@@ -45,6 +45,8 @@ export interface Hearer {
 const adoptLimit = 100
 /** About how many keys of the whole database the server looks at in one step of a scan. */
 const scanStep = 1000
+/** How long others may have switched the events off unnoticed. Whoever hears one meanwhile need not ask. */
+const watchMillis = 2000
 /** In poll mode scans go on, but take no more than this part of the time. */
 const scanShare = 0.1
 
@@ -53,13 +55,17 @@ const set = Buffer.from("set")
 /** What the names of our own messages begin with. Any other was given by somebody else. */
 const ours = "#"
 
+/** A key, as its bytes: others may give names that are no text. */
+const keyOf = (beginning: string, name: string): Buffer =>
+  Buffer.concat([Buffer.from(beginning), Buffer.from(name, "latin1")])
+
 /** Takes a text literally in a glob pattern of the server. */
 const literally = (text: string): string => text.replaceAll(/[*?[\]\\^]/g, "\\$&")
 
 export class Listener {
   readonly #options: ListenerOptions
   readonly #hearers = new Set<Hearer>()
-  /** Keys of others that were written, and may be written again while they are taken in. */
+  /** Names of keys of others that were written, and may be written again while they are taken in: one character a byte. */
   readonly #written = new Set<string>()
   readonly #work = Latch.makeUnsafe(false)
   #scan: boolean
@@ -67,10 +73,13 @@ export class Listener {
   #verify = false
   /** How long to wait for the next scan, when there is to be one. */
   #restMillis: number | undefined
+  readonly #check: Effect.Effect<string | undefined, Reason>
 
   constructor(options: ListenerOptions) {
     this.#options = options
     this.#scan = options.scan
+    const { keys, notifications, redis, subscriber } = options
+    this.#check = checkOf(redis, subscriber, keys, notifications === "enable")
   }
 
   /** Until the scope closes. */
@@ -85,14 +94,15 @@ export class Listener {
   readonly start: Effect.Effect<void, Reason, Scope.Scope> = Effect.gen({ self: this }, function* () {
     const { keys, notifications, redis, subscriber } = this.#options
     if (notifications !== "poll") {
-      const db = yield* redis.commands.run("ping", (client) => client.ping().then(() => client.options.db ?? 0))
+      const db = yield* databaseOf(redis)
       // One event for a batch of ours, and one for each key of others.
       const channel = channelOf(db, keys.messages)
+      const named = Buffer.byteLength(channel)
       yield* subscriber.subscribe("pattern", `${literally(channel)}[^${ours}]*`, {
-        message: (event, on) => {
+        message: (event, _, on) => {
           // SET with an expiry is two events, and the end of the expiry a third.
           if (!event.equals(set)) return
-          this.#written.add(on.slice(channel.length))
+          this.#written.add(on.toString("latin1", named))
           this.#work.openUnsafe()
         },
         interrupted: () => {
@@ -135,17 +145,17 @@ export class Listener {
     for (const hearer of this.#hearers) hearer.fail(reason)
   }
 
-  get #check(): Effect.Effect<void, Reason> {
-    const { keys, notifications, redis } = this.#options
-    return check(redis, keys, notifications === "enable")
-  }
-
   readonly #run: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
-    const { pollMillis } = this.#options
+    const { notifications, pollMillis } = this.#options
+    const polls = notifications === "poll"
     while (true) {
-      // Where nothing is announced, a scan is all there is: it goes on and on.
-      if (this.#restMillis === undefined) yield* this.#work.await
-      else if (Option.isNone(yield* Effect.timeoutOption(this.#work.await, this.#restMillis))) this.#scan = true
+      const rest = polls ? this.#restMillis : watchMillis
+      if (rest === undefined) yield* this.#work.await
+      else if (Option.isNone(yield* Effect.timeoutOption(this.#work.await, rest))) {
+        // Where nothing is announced, a scan is all there is: it goes on and on.
+        if (polls) this.#scan = true
+        else this.#verify = true
+      }
       this.#work.closeUnsafe()
       const result = yield* Effect.result(this.#step)
       if (Result.isSuccess(result)) continue
@@ -159,8 +169,24 @@ export class Listener {
 
   readonly #step: Effect.Effect<void, Reason> = Effect.gen({ self: this }, function* () {
     if (this.#verify) {
-      yield* this.#check
+      const { scan, topic } = this.#options
+      const found = yield* Effect.tapError(this.#check, ({ _tag }) =>
+        Effect.sync(() => {
+          // Once they are on again, what was written meanwhile is looked for.
+          if (_tag === "NotificationsDisabled") this.#scan = scan
+        })
+      )
       this.#verify = false
+      if (found !== undefined) {
+        this.#scan = scan
+        this.#wake(0)
+        yield* Effect.logWarning(
+          scan
+            ? "keyspace events were switched off, and are on again"
+            : "keyspace events were switched off, and are on again: keys that others wrote meanwhile are not taken in",
+          { topic, found }
+        )
+      }
     }
     yield* this.#adopt()
     if (!this.#scan) return
@@ -185,7 +211,11 @@ export class Listener {
             redis.commands,
             { topic, pattern },
             adopt,
-            [keys.meta, keys.numbers, ...names.flatMap((name) => [keys.messages + name, keys.adopted(name)])],
+            [
+              keys.meta,
+              keys.numbers,
+              ...names.flatMap((name) => [keyOf(keys.messages, name), keyOf(keys.adopted, name)])
+            ],
             [pattern, wire, ttlMillis]
           ),
           () => Effect.sync(() => names.forEach((name) => this.#written.add(name)))
@@ -197,17 +227,15 @@ export class Listener {
   /** Looks at every key of the database, a few at a time. */
   readonly #look: Effect.Effect<void, Reason> = Effect.gen({ self: this }, function* () {
     const { keys, redis } = this.#options
+    const named = Buffer.byteLength(keys.messages)
     let cursor = "0"
     do {
       const [next, found] = yield* redis.commands.run("scan", (client) =>
-        client.scan(cursor, "MATCH", `${literally(keys.messages)}*`, "COUNT", scanStep)
+        client.scanBuffer(cursor, "MATCH", `${literally(keys.messages)}[^${ours}]*`, "COUNT", scanStep)
       )
-      for (const key of found) {
-        const name = key.slice(keys.messages.length)
-        if (!name.startsWith(ours)) this.#written.add(name)
-      }
+      for (const key of found) this.#written.add(key.toString("latin1", named))
       yield* this.#adopt()
-      cursor = next
+      cursor = String(next)
     } while (cursor !== "0")
   })
 }

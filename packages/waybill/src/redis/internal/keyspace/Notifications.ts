@@ -10,6 +10,7 @@ import * as Result from "effect/Result"
 import { Disconnected, NotificationsDisabled, type Reason } from "../../../Transport.ts"
 import type { IoRedis } from "../../IoRedis.ts"
 import type { TopicKeys } from "../Keys.ts"
+import type { Subscriber } from "../Subscriber.ts"
 
 type Redis = Context.Service.Shape<typeof IoRedis>
 
@@ -19,34 +20,47 @@ const setting = "notify-keyspace-events"
 const missing = (flags: string): string =>
   (flags.includes("K") ? "" : "K") + (flags.includes("$") || flags.includes("A") ? "" : "$")
 
+/** The database that the connections of the layer use. */
+export const databaseOf = (redis: Redis): Effect.Effect<number, Reason> =>
+  redis.commands.run("ping", (client) => client.ping().then(() => client.options.db ?? 0))
+
 /** The channel on which the server says what happened to a key. */
 export const channelOf = (db: number, key: string): string => `__keyspace@${db}__:${key}`
 
 /**
- * Fails with `NotificationsDisabled` when the keys of a topic are not announced. `enable`: has the server announce them, on top of what it
- * announces already; what is on is never switched off.
+ * A check that fails with `NotificationsDisabled` when the keys of a topic are not announced. `enable`: it has the server announce
+ * them, on top of what it announces already, and returns the flags that it found; what is on is never switched off.
+ *
+ * It may run over and over: who was denied CONFIG once does not fill the server's ACL log by asking again.
  */
-export const check = Effect.fnUntraced(function* (
+export const checkOf = (
   redis: Redis,
+  subscriber: Subscriber,
   keys: TopicKeys,
   enable: boolean
-): Effect.fn.Return<void, Reason> {
-  const flags = yield* Effect.result(ask(redis))
-  if (Result.isSuccess(flags)) {
-    const lacking = missing(flags.success)
-    if (lacking === "") return
-    const needed = flags.success + lacking
-    if (!enable) return yield* new NotificationsDisabled({ found: flags.success, needed })
-    yield* redis.commands.run("config|set", (client) => client.config("SET", setting, needed))
-    return
-  }
-  const reason = flags.failure
-  // Not allowed, or no such command: what the server does tells more than what it says.
-  if (reason._tag !== "NotPermitted" && reason._tag !== "Rejected") return yield* Effect.fail(reason)
-  if (yield* isAnnounced(redis, keys)) return
-  if (enable) return yield* Effect.fail(reason)
-  return yield* new NotificationsDisabled({ found: "(CONFIG GET is not allowed)", needed: "K$" })
-})
+): Effect.Effect<string | undefined, Reason> => {
+  let denied: Reason | undefined
+  return Effect.gen(function* () {
+    if (denied === undefined) {
+      const flags = yield* Effect.result(ask(redis))
+      if (Result.isSuccess(flags)) {
+        const lacking = missing(flags.success)
+        if (lacking === "") return
+        const needed = flags.success + lacking
+        if (!enable) return yield* new NotificationsDisabled({ found: flags.success, needed })
+        yield* redis.commands.run("config|set", (client) => client.config("SET", setting, needed))
+        return flags.success
+      }
+      const reason = flags.failure
+      // Not allowed, or no such command: what the server does tells more than what it says.
+      if (reason._tag !== "NotPermitted" && reason._tag !== "Rejected") return yield* Effect.fail(reason)
+      denied = reason
+    }
+    if (yield* isAnnounced(redis, subscriber, keys)) return
+    if (enable) return yield* Effect.fail(denied)
+    return yield* new NotificationsDisabled({ found: "(CONFIG GET is not allowed)", needed: "K$" })
+  })
+}
 
 const ask = (redis: Redis): Effect.Effect<string, Reason> =>
   Effect.map(
@@ -59,22 +73,22 @@ const ask = (redis: Redis): Effect.Effect<string, Reason> =>
  * Writes a key and listens. The server sends the event before it answers a PING on the connection that listens, so that no
  * time has to pass until silence is an answer.
  */
-const isAnnounced = (redis: Redis, keys: TopicKeys): Effect.Effect<boolean, Reason> =>
+const isAnnounced = (redis: Redis, subscriber: Subscriber, keys: TopicKeys): Effect.Effect<boolean, Reason> =>
   Effect.scoped(
     Effect.gen(function* () {
       const key = keys.probe(SecureRandom.uuidV4Unsafe())
-      const listener = yield* redis.dedicated("probe")
+      const db = yield* databaseOf(redis)
       let heard = false
-      const subscribed = yield* listener.run("subscribe", (client) => {
-        client.on("message", () => {
-          heard = true
-        })
-        return client.subscribe(channelOf(client.options.db ?? 0, key)).then(() => client)
+      let cut = false
+      yield* subscriber.subscribe("channel", channelOf(db, key), {
+        message: () => (heard = true),
+        interrupted: () => (cut = true),
+        refused: () => {}
       })
       yield* redis.commands.run("set", (client) => client.set(key, "", "PX", 1000), { key })
-      const answered = yield* listener.run("ping", (client) => client.ping().then(() => client))
-      // Another connection has not heard what this one would have.
-      if (answered !== subscribed) return yield* new Disconnected({ ambiguous: false, cause: new Error("no answer") })
+      yield* subscriber.delivered("channel")
+      // Another connection has not heard what the lost one would have.
+      if (cut && !heard) return yield* new Disconnected({ ambiguous: false, cause: new Error("no answer") })
       return heard
     })
   )
