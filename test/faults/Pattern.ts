@@ -5,11 +5,11 @@ import type { History } from "@waybill/testing"
 import { Context, Effect, Layer } from "effect"
 import type { Redis } from "ioredis"
 import type { Inspector, Transport } from "waybill"
-import { IoRedis, RedisExactlyOnce, RedisLists, RedisStreams } from "waybill/redis"
+import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisStreams } from "waybill/redis"
 import { group, Job } from "./Jobs.ts"
 
 /** Those that deliver at least once and keep what they are told to. */
-export const patterns = ["streams", "lists", "exactly-once"] as const
+export const patterns = ["streams", "lists", "exactly-once", "keyspace"] as const
 
 export type Name = (typeof patterns)[number]
 
@@ -31,7 +31,8 @@ type Services = Transport.Transport | Transport.AtLeastOnce | Inspector.Inspecto
 const layers: Record<Name, () => Layer.Layer<Services, never, IoRedis.IoRedis>> = {
   streams: () => RedisStreams.layer(),
   lists: () => RedisLists.layer(),
-  "exactly-once": () => RedisExactlyOnce.layer()
+  "exactly-once": () => RedisExactlyOnce.layer(),
+  keyspace: () => RedisKeyspace.layer({ notifications: "enable" })
 }
 
 /** The pattern on connections of its own to a server. */
@@ -71,6 +72,24 @@ export const listKeys = {
   delayed: `${tag}:delayed`,
   delayedBodies: `${tag}:delayed-bodies`,
   groups: `${tag}:groups`,
+  waiting: `${mine}:waiting`,
+  returned: `${mine}:returned`,
+  suspects: `${mine}:suspects`,
+  marks: `${mine}:marks`,
+  dead: `${mine}:dead`,
+  consumers: `${mine}:consumers`,
+  state: `${mine}:state`
+}
+
+/** What docs/wire-format.md calls those of the keyspace pattern; what is not here is called as in lists. */
+export const keyspaceKeys = {
+  numbers: `${tag}:numbers`,
+  meta: `${tag}:meta`,
+  delayed: `${tag}:delayed`,
+  delayedBodies: `${tag}:delayed-bodies`,
+  groups: `${tag}:groups`,
+  position: `${mine}:position`,
+  restored: `${mine}:restored`,
   waiting: `${mine}:waiting`,
   returned: `${mine}:returned`,
   suspects: `${mine}:suspects`,
@@ -218,6 +237,74 @@ const lists = Pattern.of({
 /** The same keys, and one thing more that it does with them. */
 const exactlyOnce = Pattern.of({ ...lists, name: "exactly-once" })
 
-const known: Record<Name, Pattern["Service"]> = { streams, lists, "exactly-once": exactlyOnce }
+/** What the group has still to read are the numbers behind its cursor; what it was given is held by number. */
+const lookupKeyspace = `
+local message = string.gsub(KEYS[1], 'numbers$', 'message:#')
+local function idOf(entry, record)
+  record = record or redis.call('GET', message .. entry) or redis.call('HGET', KEYS[4], entry)
+  if not record then return entry end
+  local length, from = string.match(record, '^[13579;=?](%d+),[%d,]*\\n()')
+  return length and string.sub(record, from, from + length - 1) or entry
+end
+local undelivered, pending, waiting, dead = {}, {}, {}, {}
+local base, last = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+) %d+ (%d+)$')
+local cursor = redis.call('HGET', KEYS[3], 'cursor') or base
+for number = (cursor or 1) + 1, last or 0 do
+  local entry = string.format('%.0f', number)
+  local record = redis.call('GET', message .. entry)
+  if record then undelivered[#undelivered + 1] = idOf(entry, record) end
+end
+for _, body in ipairs(redis.call('HVALS', KEYS[2])) do
+  undelivered[#undelivered + 1] = idOf('delayed', string.match(body, '^%d+ (.*)$'))
+end
+for k = 5, 6 do
+  for _, entry in ipairs(redis.call('LRANGE', KEYS[k], 0, -1)) do waiting[#waiting + 1] = idOf(entry) end
+end
+for _, entry in ipairs(redis.call('ZRANGE', KEYS[7], 0, -1)) do waiting[#waiting + 1] = idOf(entry) end
+for _, e in ipairs(redis.call('XRANGE', KEYS[8], '-', '+')) do dead[#dead + 1] = e[2][10] end
+for k = 9, #KEYS do
+  for _, member in ipairs(redis.call('SMEMBERS', KEYS[k])) do
+    pending[#pending + 1] = idOf(string.match(member, '^(.*)#%d+$') or member)
+  end
+end
+return {undelivered, pending, waiting, dead}
+`
+
+const keyspace = Pattern.of({
+  name: "keyspace",
+  remains: (redis) => {
+    const { dead, delayedBodies, numbers, position, restored, returned, suspects, waiting } = keyspaceKeys
+    return ask(async () => {
+      const processing = await redis.keys(`${mine}:processing:*`)
+      const keys = [numbers, delayedBodies, position, restored, returned, suspects, waiting, dead, ...processing]
+      return found(await redis.eval(lookupKeyspace, keys.length, ...keys))
+    })
+  },
+  idle: (redis) =>
+    ask(async () => {
+      const { consumers, delayed, groups, numbers, position, returned, suspects, waiting } = keyspaceKeys
+      const names = await redis.zrange(consumers, "0", "-1")
+      const left = await Promise.all([
+        redis.zcard(delayed),
+        redis.zcard(waiting),
+        redis.llen(returned),
+        redis.llen(suspects),
+        ...names.map((name) => redis.scard(`${mine}:processing:${name}`))
+      ])
+      const last = (await redis.get(numbers))?.split(" ")[2]
+      return (
+        left.every((count) => count === 0) &&
+        (await redis.hget(position, "cursor")) === (last ?? null) &&
+        (await redis.sismember(groups, group)) === 1
+      )
+    }),
+  depth: (redis) =>
+    ask(async () => {
+      const [base = 0, , last = 0] = ((await redis.get(keyspaceKeys.numbers)) ?? "").split(" ").map(Number)
+      return last - base
+    })
+})
+
+const known: Record<Name, Pattern["Service"]> = { streams, lists, "exactly-once": exactlyOnce, keyspace }
 
 export const layer = (name: Name) => Layer.succeed(Pattern, known[name])
