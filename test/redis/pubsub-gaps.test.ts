@@ -154,7 +154,7 @@ describe("RedisPubSub tells what is missing", () => {
       (s: Effect.Success<ReturnType<typeof stage>>) => Effect.flatten(s.proxy.cutAfter(5000, "replies"))
     ]
   ] as const) {
-    it.live(`when ${name} during 1,000 publishes (E 14)`, () =>
+    it.live(`when ${name} during 1,000 publishes (E14)`, () =>
       Effect.gen(function* () {
         const s = yield* stage()
         yield* s.listen
@@ -173,6 +173,40 @@ describe("RedisPubSub tells what is missing", () => {
           s.events.flatMap((event) => (event._tag === "Gap" && event.group === "g" ? [event.gap] : [])),
           s.gaps()
         )
+      }).pipe(Effect.scoped, quietly, Effect.provide(servers))
+    )
+  }
+
+  it.live("when its line is cut off for longer than anybody waits, and recovers (E11, E13)", () =>
+    Effect.gen(function* () {
+      const s = yield* stage()
+      yield* s.listen
+      const gone = () => s.events.some((event) => event._tag === "Disconnected" && event.role.startsWith("subscriber"))
+      // Whoever waits for the system to notice waits for many minutes.
+      const cutOff = s.proxy.blackhole.pipe(
+        Effect.andThen(becomes("noticed", Effect.sync(gone), true)),
+        Effect.andThen(s.proxy.pass)
+      )
+      const { count } = yield* through(s, cutOff)
+      assert.deepStrictEqual(complaints(s.told, count), [])
+      assert.isAtLeast(s.gaps().length, 1)
+    }).pipe(Effect.scoped, quietly, Effect.provide(servers))
+  )
+
+  for (const [name, line] of Object.entries({
+    late: { latency: "10 millis", jitter: "20 millis" },
+    slowly: { bytesPerSecond: 200_000 },
+    "byte by byte": { fragment: 1 }
+  } satisfies Record<string, FaultProxy.Line>)) {
+    it.live(`nothing when its line carries ${name} (E12)`, () =>
+      Effect.gen(function* () {
+        const s = yield* stage()
+        yield* s.listen
+        yield* s.proxy.carry(line)
+        const bodies = Array.from({ length: 200 }, (_, i) => `${i} ü漢😀 \r\n$5\r\n`)
+        yield* s.publish(...bodies)
+        yield* becomes("all of them", Effect.sync(s.heard), bodies)
+        assert.deepStrictEqual(s.gaps(), [])
       }).pipe(Effect.scoped, quietly, Effect.provide(servers))
     )
   }
@@ -205,7 +239,7 @@ describe("RedisPubSub tells what is missing", () => {
       }).pipe(Effect.scoped, quietly, Effect.provide(servers))
   )
 
-  it.live("when the server is restarted, and when it stood still for a while (E 8, E 9)", () =>
+  it.live("when the server is restarted, and when it stood still for a while (E8, E9)", () =>
     Effect.gen(function* () {
       const s = yield* stage()
       yield* s.listen
@@ -238,7 +272,7 @@ describe("RedisPubSub tells what is missing", () => {
     }).pipe(Effect.scoped, quietly, Effect.provide(servers))
   )
 
-  it.live("nothing when FLUSHALL takes away all that the store knew of it, and it is known again (E 17)", () =>
+  it.live("nothing when FLUSHALL takes away all that the store knew of it, and it is known again (E17)", () =>
     Effect.gen(function* () {
       const s = yield* stage()
       yield* s.listen
@@ -256,7 +290,7 @@ describe("RedisPubSub tells what is missing", () => {
     }).pipe(Effect.scoped, quietly, Effect.provide(servers))
   )
 
-  it.live("when a message is so large that the server drops the subscriber (E 25)", () =>
+  it.live("when a message is so large that the server drops the subscriber (E25)", () =>
     Effect.gen(function* () {
       const s = yield* stage()
       yield* s.listen
@@ -301,7 +335,7 @@ describe("RedisPubSub with a consumer that is too slow", () => {
     ["drop-oldest", ["6", "7", "8", "9"], 6, [undefined, 6]],
     ["drop-newest", ["0", "1", "2", "3", "10"], 6, [3, 10]]
   ] as const) {
-    it.live(`${overflow}: what is dropped is a gap (E 37)`, () =>
+    it.live(`${overflow}: what is dropped is a gap (E37)`, () =>
       Effect.gen(function* () {
         const s = yield* stage({ buffer: 4, overflow })
         for (const number of numbers(0, 10)) yield* s.publish(number)
