@@ -20,13 +20,17 @@ const short = (error: unknown) => {
     case "WrongKeyType":
       return `WrongKeyType ${reason.key}`
     case "NotPermitted":
-      return `NotPermitted ${reason.command}`
+      return [
+        `NotPermitted ${reason.command}`,
+        ...(reason.key === undefined ? [] : [`on the key ${reason.key}`]),
+        ...(reason.channel === undefined ? [] : [`on the channel ${reason.channel}`])
+      ].join(" ")
     default:
       return reason._tag
   }
 }
 
-describe("ServerError.classify", () => {
+describe("case C11: ServerError.classify", () => {
   it.each([
     // The server refuses for now. Words of Redis 7.0.15, also as a script sees them.
     ["LOADING Redis is loading the dataset in memory", "Refused LOADING"],
@@ -68,14 +72,32 @@ describe("ServerError.classify", () => {
       "WrongKeyType orders"
     ],
     ["NOPERM this user has no permissions to run the 'xadd' command", "NotPermitted XADD"],
-    ["NOPERM this user has no permissions to access one of the keys used as arguments", "NotPermitted XADD"],
+    [
+      "NOPERM this user has no permissions to access one of the keys used as arguments",
+      "NotPermitted XADD on the key orders"
+    ],
+    ["NOPERM No permissions to access a key", "NotPermitted XADD on the key orders"],
+    ["NOPERM No permissions to access a channel", "NotPermitted XADD on the channel orders"],
     [
       "ERR The user executing the script can't run this command or subcommand script: 8ab, on @user_script:1.",
       "NotPermitted XADD"
     ],
     [
       "ERR The user executing the script can't access at least one of the keys mentioned in the command arguments script: 8ab",
-      "NotPermitted XADD"
+      "NotPermitted XADD on the key orders"
+    ],
+    // Of Redis 7.4 and later, and Valkey.
+    [
+      "ERR ACL failure in script: User limited has no permissions to run the 'hset' command script: 8ab, on @user_script:1.",
+      "NotPermitted hset"
+    ],
+    [
+      "ERR ACL failure in script: No permissions to access a key script: 8ab, on @user_script:1.",
+      "NotPermitted XADD on the key orders"
+    ],
+    [
+      "ERR ACL failure in script: No permissions to access a channel script: 8ab, on @user_script:1.",
+      "NotPermitted XADD on the channel orders"
     ],
     ["WRONGPASS invalid username-password pair or user is disabled.", "AuthenticationFailed"],
     ["NOAUTH Authentication required.", "AuthenticationFailed"],
@@ -202,10 +224,10 @@ describe("ServerError.classify, asking a real server", () => {
       const mine = ["mine:orders", "*", "a", "b"] as const
       assert.strictEqual(yield* failure("XADD", () => limited.xadd(...mine)), "NotPermitted XADD")
       assert.strictEqual(yield* failure("XADD", () => inScript(limited, "XADD", ...mine)), "NotPermitted XADD")
-      assert.strictEqual(yield* failure("GET", () => limited.get("others")), "NotPermitted GET")
+      assert.strictEqual(yield* failure("GET", () => limited.get("others")), "NotPermitted GET on the key orders")
       assert.strictEqual(
         yield* failure("GET", () => limited.eval("return redis.call('GET', 'others')", 0)),
-        "NotPermitted GET"
+        "NotPermitted GET on the key orders"
       )
 
       yield* Effect.promise(() => admin.config("SET", "maxmemory", "1"))

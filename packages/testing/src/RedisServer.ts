@@ -31,6 +31,11 @@ export interface Options {
   readonly appendonly?: "no" | "everysec" | "always"
   /** Further arguments for the program, such as `["--maxmemory", "50mb"]`. */
   readonly args?: ReadonlyArray<string>
+  /**
+   * The program, by its name on the PATH or by its path. By default the one in the environment variable
+   * `WAYBILL_SERVER`, else `redis-server`, else `valkey-server`.
+   */
+  readonly program?: string
 }
 
 /**
@@ -72,6 +77,8 @@ export const make = Effect.fn("RedisServer.make")(function* (
     (dir) => Effect.promise(() => rm(dir, { recursive: true, force: true }))
   )
   const appendonly = options.appendonly ?? "no"
+  const chosen = options.program ?? (process.env.WAYBILL_SERVER || undefined)
+  const programs = chosen === undefined ? ["redis-server", "valkey-server"] : [chosen]
   const argsAt = (port: number) => [
     "--port",
     `${port}`,
@@ -139,8 +146,6 @@ export const layer = (options?: Options): Layer.Layer<RedisServer, RedisServerUn
 
 const log = "redis.log"
 
-const programs = ["redis-server", "valkey-server"]
-
 const isAlive = (child: ChildProcess): boolean => child.exitCode === null && child.signalCode === null
 
 const exited = (child: ChildProcess): Effect.Effect<void> =>
@@ -152,20 +157,23 @@ const exited = (child: ChildProcess): Effect.Effect<void> =>
 /** Runs the first of these programs that this machine has. */
 const spawnFirst = (
   names: ReadonlyArray<string>,
-  args: ReadonlyArray<string>
+  args: ReadonlyArray<string>,
+  tried: ReadonlyArray<string> = []
 ): Effect.Effect<ChildProcess, RedisServerUnavailable> => {
   const [name, ...others] = names
   if (name === undefined) {
     return Effect.fail(
       new RedisServerUnavailable({
         message:
-          "No redis-server or valkey-server on the PATH: install one, for example with `apt-get install redis-server`."
+          tried.length === 1
+            ? `${tried[0]} cannot be run: it is not there, or is not a program.`
+            : "No redis-server or valkey-server on the PATH: install one, for example with `apt-get install redis-server`."
       })
     )
   }
   return Effect.callback<ChildProcess, RedisServerUnavailable>((resume) => {
     const child = spawn(name, args, { stdio: "ignore" })
-    child.once("error", () => resume(spawnFirst(others, args)))
+    child.once("error", () => resume(spawnFirst(others, args, [...tried, name])))
     child.once("spawn", () => {
       endWithThisProcess(child)
       resume(Effect.succeed(child))

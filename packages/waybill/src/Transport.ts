@@ -114,14 +114,22 @@ export class WrongKeyType extends Schema.TaggedError<WrongKeyType>()("WrongKeyTy
   }
 }
 
-/** The user we are on the server lacks a permission. */
+/** The user we are on the server lacks a permission: for the command, or for the key or the channel that it is about. */
 export class NotPermitted extends Schema.TaggedError<NotPermitted>()("NotPermitted", {
   command: Schema.String,
+  key: Schema.optional(Schema.String),
+  channel: Schema.optional(Schema.String),
   detail: Schema.String
 }) {
   readonly permanent = true
   override get message(): string {
-    return `not permitted to run ${this.command}: ${this.detail}. Grant it with ACL SETUSER`
+    const [what, grant] =
+      this.key !== undefined
+        ? [` on the key ${this.key}`, `~${this.key}`]
+        : this.channel !== undefined
+          ? [` on the channel ${this.channel}`, `&${this.channel}`]
+          : ["", this.command.includes("/") ? "" : `+${this.command.toLowerCase()}`]
+    return `not permitted to run ${this.command}${what}: ${this.detail}. Grant it with ACL SETUSER${grant && ` <user> ${grant}`}`
   }
 }
 

@@ -17,8 +17,8 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { Redis, type RedisOptions } from "ioredis"
 import { Disconnected, type Reason, Rejected } from "../../Transport.ts"
-import { commandsOf, firstDenied, type Script, sent } from "./Script.ts"
-import { classify, isDeniedInScript, isForeign } from "./ServerError.ts"
+import { refusal, type Script, sent, suspicions } from "./Script.ts"
+import { classify, isDenied, isForeign } from "./ServerError.ts"
 
 /** One connection to the server, or the wait for the next one. */
 export interface Connection {
@@ -559,12 +559,15 @@ const evaluate = (
     const all = [scriptOrHash, keys.length, ...keys, ...args.map(toArgument)]
     return buffers ? client.callBuffer(command, all) : client.call(command, all)
   }
-  /** A refusal inside a script does not say which command it was about: find out, and say it as the server says it elsewhere. */
+  /** The server does not say which key it was about, nor inside a script which command: find out, and say it in its words. */
   const explain = async (error: unknown): Promise<never> => {
-    if (isDeniedInScript(error)) {
-      const denied = await client.eval(firstDenied.lua, 1, keys[0] ?? "", ...commandsOf(script)).catch(() => undefined)
-      if (typeof denied === "string")
-        error.message = `NOPERM this user has no permissions to run the '${denied}' command`
+    if (isDenied(error) && script.announces !== undefined && error.message.includes("channel")) {
+      error.message = `NOPERM this user has no permissions to access the channel '${keys[script.announces.key - 1]}'`
+    } else if (isDenied(error)) {
+      const asked = client.eval(refusal.lua, 0, ...suspicions(script, keys)) as Promise<[string, string] | null>
+      const [what, name] = (await asked.catch(() => null)) ?? []
+      if (what === "command") error.message = `NOPERM this user has no permissions to run the '${name}' command`
+      if (what === "key") error.message = `NOPERM this user has no permissions to access the key '${name}'`
     }
     throw error
   }

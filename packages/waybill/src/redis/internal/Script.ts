@@ -8,6 +8,8 @@ import { createHash } from "node:crypto"
 export interface Script {
   readonly name: string
   readonly lua: string
+  /** How it publishes, if it does and has to: the number of the channel among its keys. */
+  readonly announces?: { readonly command: "PUBLISH" | "SPUBLISH"; readonly key: number }
 }
 
 /** What is sent to the server, and the name under which the server caches it. */
@@ -30,6 +32,76 @@ export const sent = (script: Script): Sent => {
 }
 
 /**
+ * How many words the shortest form of a command has behind its key, subcommands behind their command: servers newer than
+ * 8.0.1 say of no shorter one whether it is permitted. TIME has no key.
+ */
+export const wordsBehindKey: Readonly<Record<string, number>> = {
+  DEL: 0,
+  EXISTS: 0,
+  GET: 0,
+  GETRANGE: 2,
+  HDEL: 1,
+  HEXISTS: 1,
+  HGET: 1,
+  HGETALL: 0,
+  HINCRBY: 2,
+  HLEN: 0,
+  HMGET: 1,
+  HSET: 2,
+  HSETNX: 2,
+  LLEN: 0,
+  LPOP: 0,
+  LPOS: 1,
+  LPUSH: 1,
+  LRANGE: 2,
+  MGET: 0,
+  PEXPIRE: 1,
+  PEXPIREAT: 1,
+  PEXPIRETIME: 0,
+  RPOP: 0,
+  RPUSH: 1,
+  SADD: 1,
+  SCARD: 0,
+  SET: 1,
+  SISMEMBER: 1,
+  SMEMBERS: 0,
+  SMISMEMBER: 1,
+  SREM: 1,
+  TIME: -1,
+  TYPE: 0,
+  UNLINK: 0,
+  XACK: 2,
+  XADD: 3,
+  XCLAIM: 4,
+  XDEL: 1,
+  "XGROUP CREATE": 2,
+  "XGROUP DELCONSUMER": 2,
+  "XINFO CONSUMERS": 1,
+  "XINFO GROUPS": 0,
+  "XINFO STREAM": 0,
+  XLEN: 0,
+  XPENDING: 1,
+  XRANGE: 2,
+  XTRIM: 2,
+  ZADD: 2,
+  ZCARD: 0,
+  ZCOUNT: 2,
+  ZRANGE: 2,
+  ZRANGEBYSCORE: 2,
+  ZRANK: 1,
+  ZREM: 1,
+  ZSCORE: 1
+}
+
+/** The commands with a row above that `calls` finds in a script, a subcommand behind its command. */
+const commandsIn = (lua: string, calls: RegExp): ReadonlySet<string> =>
+  new Set(
+    [...lua.matchAll(calls)]
+      .map(([, word = "", next]) => (`${word} ${next}` in wordsBehindKey ? `${word} ${next}` : word))
+      .filter((command) => command in wordsBehindKey)
+  )
+
+/**
  * A script that writes asks for all its permissions before it does anything: one that is refused in the middle has
  * written already, and nothing takes that back. Servers that cannot tell let it pass. What a script does with `pcall` it can
  * do without. A script that need not ask in every call says where it asks, with a line that says `-- permissions`.
@@ -37,17 +109,16 @@ export const sent = (script: Script): Sent => {
 const guarded = (lua: string): string => {
   const [header = "", ...rest] = lua.split("\n")
   if (!header.startsWith("#!lua") || header.includes("no-writes")) return lua
-  const commands = new Set(
-    [...lua.matchAll(/\b(?:call|ask)\('([A-Z]+)'(?:, '([A-Z]+)')?/g)].map(([, command, sub]) =>
-      sub === undefined ? `'${command}'` : `'${command}', '${sub}'`
-    )
-  )
-  const checks = [...commands].map((command) => `  need(${command}, KEYS[1])`)
+  const checks = [...commandsIn(lua, /\b(?:call|ask)\('([A-Z]+)'(?:, '([A-Z]+)')?/g)].map((command) => {
+    const words = wordsBehindKey[command] ?? 0
+    const said = command.split(" ").map((word) => `'${word}'`)
+    const key = words < 0 ? [] : ["KEYS[1]", ...Array<string>(words).fill("''")]
+    return `  need('${command.toLowerCase().replace(" ", "|")}', ${[...said, ...key].join(", ")})`
+  })
   const asking = [
     "if redis.acl_check_cmd then",
-    "  local function need(...)",
+    "  local function need(command, ...)",
     "    if redis.acl_check_cmd(...) then return end",
-    "    local command = string.lower(select('#', ...) > 2 and (...) .. '|' .. select(2, ...) or (...))",
     '    error({err = "NOPERM this user has no permissions to run the \'" .. command .. "\' command"})',
     "  end",
     ...checks,
@@ -59,29 +130,51 @@ const guarded = (lua: string): string => {
 const here = "-- permissions"
 
 /**
- * The commands that may be in a script, a subcommand behind its command: every word in capitals between quotes. More
- * words than commands, but whoever asks can tell.
+ * Finds out why a script was refused; what it touches need not be among its keys, for nothing is touched.
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1 | how many keys |
+ * | 2... | the keys |
+ * | then | for each command: its words, how many belong behind its key, and which of the keys it is about |
+ *
+ * | reply | |
+ * |---|---|
+ * | `key`, key | the first key that the user has no access to |
+ * | `command`, command | the first command that it may not run, a subcommand behind `|` |
+ * | nothing | neither |
  */
-export const commandsOf = (script: Script): ReadonlyArray<string> => {
-  const found = new Set<string>()
-  for (const [, word = "", next] of script.lua.matchAll(/'([A-Z]{3,})'(?=(?:, '([A-Z]{3,})')?)/g)) {
-    found.add(word)
-    if (next !== undefined) found.add(`${word} ${next}`)
-  }
-  return [...found]
-}
-
-/** Asks which of the commands in ARGV the user lacks; the first of them, in the words of the server, or nothing. */
-export const firstDenied: Script = {
-  name: "waybill/denied",
+export const refusal: Script = {
+  name: "waybill/refusal",
   lua: `#!lua flags=no-writes
-for _, command in ipairs(ARGV) do
-  local words = {}
-  for word in string.gmatch(command, '%a+') do words[#words + 1] = word end
-  words[#words + 1] = KEYS[1]
-  -- What is no command raises an error.
+local last = 1 + ARGV[1]
+for i = 2, last do
+  -- Whoever has come here may run EVAL, so that only the key is in question.
+  local known, allowed = pcall(redis.acl_check_cmd, 'EVAL', '', '1', ARGV[i])
+  if known and not allowed then return {'key', ARGV[i]} end
+end
+for i = last + 1, #ARGV, 3 do
+  local words, behind = {}, tonumber(ARGV[i + 1])
+  for word in string.gmatch(ARGV[i], '%a+') do words[#words + 1] = word end
+  if behind >= 0 then words[#words + 1] = ARGV[1 + ARGV[i + 2]] end
+  for _ = 1, behind do words[#words + 1] = '' end
   local known, allowed = pcall(redis.acl_check_cmd, unpack(words))
-  if known and not allowed then return string.lower(string.gsub(command, ' ', '|')) end
+  if known and not allowed then return {'command', string.lower((string.gsub(ARGV[i], ' ', '|')))} end
 end
 `
 }
+
+/** What to send to `refusal` about a script: also what it can do without may be the reason. */
+export const suspicions = (
+  script: Script,
+  keys: ReadonlyArray<string | Buffer>
+): ReadonlyArray<string | Buffer | number> => [
+  keys.length,
+  ...keys,
+  ...[...commandsIn(script.lua, /(?:call|ask|append)\('([A-Z]+)'(?:, '([A-Z]+)')?/g)].flatMap((command) => [
+    command,
+    wordsBehindKey[command] ?? 0,
+    1
+  ]),
+  ...(script.announces === undefined ? [] : [script.announces.command, 1, script.announces.key])
+]

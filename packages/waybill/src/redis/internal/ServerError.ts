@@ -26,10 +26,7 @@ export const classify = (error: unknown, command: string, key?: string): Reason 
   if (refusals.has(code)) return new Refused({ code, detail })
   if (tooManyClients.test(detail)) return new Refused({ code: "MAXCLIENTS", detail })
   if (code === "WRONGTYPE") return new WrongKeyType({ key: key ?? "(not known)", detail })
-  if (code === "NOPERM" || deniedInScript.test(detail)) {
-    const denied = /run the '([^']+)' command/.exec(detail)?.[1] ?? command
-    return new NotPermitted({ command: denied === command.toLowerCase() ? command : denied, detail })
-  }
+  if (code === "NOPERM" || deniedInScript.test(detail)) return denial(detail, command, key)
   if (authentications.has(code) || authentication.test(detail)) return new AuthenticationFailed({ detail })
   return new Rejected({ command, detail })
 }
@@ -72,12 +69,25 @@ const tooManyClients = /^ERR max number of clients/
 const authentications: ReadonlySet<string> = new Set(["DENIED", "NOAUTH", "WRONGPASS"])
 const authentication = /^ERR (?:invalid password|AUTH <password> called|Client sent AUTH)/
 
-/** Redis 7.0 answers a script without the permission with a plain `ERR`, and does not say for which command. */
-const deniedInScript = /^ERR The user executing the script can't/
+/** A script that lacks a permission hears a plain `ERR`: up to Redis 7.0 in these words, later in those. */
+const deniedInScript = /^ERR (?:The user executing the script can't|ACL failure in script)/
 
-/** That refusal, where it is about a command and not about a key. */
-export const isDeniedInScript = (error: unknown): error is Error =>
-  error instanceof Error && /ERR The user executing the script can't run this command/.test(error.message)
+/** Whether the server refused because of a permission, in a script or outside. */
+export const isDenied = (error: unknown): error is Error =>
+  error instanceof Error &&
+  /^NOPERM |ERR The user executing the script can't|ERR ACL failure in script/.test(error.message)
+
+/** What was denied: a command, or a key or channel that it is about. Few servers name the latter; we know it. */
+const denial = (detail: string, command: string, key: string | undefined): NotPermitted => {
+  const denied = /run the '([^']+)' command/.exec(detail)?.[1]
+  if (denied !== undefined) {
+    return new NotPermitted({ command: denied === command.toLowerCase() ? command : denied, detail })
+  }
+  const named = /access the (?:key|channel) '(.*)'$/s.exec(detail)?.[1] ?? key
+  if (/\bchannels?\b/.test(detail)) return new NotPermitted({ command, channel: named, detail })
+  if (/\bkeys?\b/.test(detail)) return new NotPermitted({ command, key: named, detail })
+  return new NotPermitted({ command, detail })
+}
 
 /** Before 7.0 an error inside a script arrives wrapped: `ERR Error running script (call to f_...): @user_script:1: ...`. */
 const withoutScriptFrame = (detail: string): string =>

@@ -17,6 +17,7 @@ import { evaluate, wire } from "../Answer.ts"
 import { seal } from "../Envelope.ts"
 import type { TopicKeys } from "../Keys.ts"
 import { type Call, Outbox, type Sender } from "../Outbox.ts"
+import type { Script } from "../Script.ts"
 import type { SenderOptions } from "../Store.ts"
 import { pattern, publish } from "./Scripts.ts"
 
@@ -26,7 +27,7 @@ const pauseMillis = 50
 export class Announcer implements Sender {
   readonly #options: SenderOptions
   readonly #keys: ReadonlyArray<string>
-  readonly #command: "PUBLISH" | "SPUBLISH"
+  readonly #script: Script
   readonly #outbox: Outbox
   readonly #producer = SecureRandom.uuidV4Unsafe().slice(-12)
   #number = 0
@@ -35,7 +36,7 @@ export class Announcer implements Sender {
   constructor(options: SenderOptions, keys: TopicKeys, command: "PUBLISH" | "SPUBLISH") {
     this.#options = options
     this.#keys = [keys.meta, keys.channel]
-    this.#command = command
+    this.#script = publish[command]
     this.#outbox = new Outbox({ ...options, send: (calls) => this.#send(calls) })
   }
 
@@ -57,7 +58,7 @@ export class Announcer implements Sender {
       const { clock, commands, opened, topic } = this.#options
       const first = calls[0] as Call // a batch is never empty
       const receipts: Array<Receipt> = []
-      const args: Array<string> = [pattern, wire, this.#command]
+      const args: Array<string> = [pattern, wire]
       const at = clock.currentTimeMillisUnsafe()
       const producer = this.#producer
       let number = this.#number
@@ -70,7 +71,7 @@ export class Announcer implements Sender {
       }
       while (true) {
         const result = yield* Effect.result(
-          evaluate<[string, 0 | 1]>(commands, { topic, pattern }, publish, this.#keys, args)
+          evaluate<[string, 0 | 1]>(commands, { topic, pattern }, this.#script, this.#keys, args)
         )
         if (Result.isSuccess(result)) {
           this.#number = number

@@ -34,8 +34,7 @@ end
  * | ARGV | |
  * |---|---|
  * | 1, 2 | pattern and wire version |
- * | 3 | `PUBLISH` or `SPUBLISH` |
- * | 4... | the messages |
+ * | 3... | the messages |
  *
  * | reply | |
  * |---|---|
@@ -43,17 +42,19 @@ end
  * | `CONFLICT`, pattern, wire | the topic was opened as something else |
  * | `WRONGTYPE`, key, found | |
  */
-export const publish: Script = {
+const publishWith = (command: "PUBLISH" | "SPUBLISH"): Script => ({
   name: "waybill/announce",
+  announces: { command, key: 2 },
   lua: `${drains}${mismatch}${open}
 local wrong, new = open(KEYS[1])
 if wrong then return wrong end
-local channel, command = KEYS[2], ARGV[3]
+local channel, command = KEYS[2], '${command}'
 local call = redis.call
-for i = 4, #ARGV do call(command, channel, ARGV[i]) end
+for i = 3, #ARGV do call(command, channel, ARGV[i]) end
 return {'OK', new}
 `
-}
+})
+export const publish = { PUBLISH: publishWith("PUBLISH"), SPUBLISH: publishWith("SPUBLISH") }
 
 /**
  * Says that a subscriber lives, what it has in hand, and asks whether its group is paused. Forgets subscribers that have
@@ -199,6 +200,7 @@ return {'OK', 0, pending, oldest, waiting, next, redis.call('XLEN', dead), tonum
  */
 export const redrive: Script = {
   name: "waybill/redrive",
+  announces: { command: "PUBLISH", key: 2 },
   lua: `${drains}${mismatch}
 local dead, channel = KEYS[1], KEYS[2]
 local wrong = mismatch(dead, 'stream')
