@@ -102,7 +102,7 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
             const { attempt, body, fence, group, headers, id, key, publishedAt, version } = copy
             const message = { id, body, headers, key, version, publishedAt }
             const end = { reason, cause, attempts: attempt, diedAt: now }
-            dropped += circle.dead.add({ ...message, topic: copy.topic, group, ...end }, fence)
+            dropped += circle.dead.add({ ...message, topic: copy.topic, group, ...end }, fence, false)
           }
           return dropped === 0
             ? Exit.void
@@ -158,9 +158,11 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
             pending: () => Effect.succeed([]),
             waiting: () => Effect.succeed([]),
             deadLetters: (topic, group, { after, limit }) =>
-              Effect.sync(() => hall.deadLetters(topic, group, Option.getOrUndefined(after), limit)),
-            redrive: (topic, group, entries) => Effect.sync(() => hall.redrive(topic, group, entries)),
-            discard: (topic, group, entries) => Effect.sync(() => hall.discard(topic, group, entries)),
+              step((now) =>
+                Exit.succeed(hall.deadLetters(topic, group, { after: Option.getOrUndefined(after), limit }, now))
+              ),
+            redrive: (topic, group, entries) => step((now) => Exit.succeed(hall.redrive(topic, group, entries, now))),
+            discard: (topic, group, entries) => step((now) => Exit.succeed(hall.discard(topic, group, entries, now))),
             pause: (topic, group) => setPaused(topic, group, true),
             resume: (topic, group) => setPaused(topic, group, false)
           })

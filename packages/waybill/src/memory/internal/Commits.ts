@@ -1,6 +1,6 @@
 /**
  * Commits in memory: applied once for each message id and group while the marker lasts, all of it or none. What is refused
- * after something was written is marked, so that it is never applied again.
+ * after something was written is never applied again: its message knows, for as long as it may come back.
  *
  * @module
  */
@@ -42,15 +42,19 @@ export class Commits {
   }
 
   /** Applies the commit of a delivery that is its member's; answers what it ends as when it is refused. */
-  apply({ group, id, topic }: Delivery, { messages, writes }: Commit, now: number): DeadLetter | undefined {
+  apply(
+    { group, id, topic }: Delivery,
+    { messages, writes }: Commit,
+    now: number,
+    partial: boolean
+  ): DeadLetter | undefined {
+    if (partial) return again
     this.#forget(now)
     const key = JSON.stringify([topic, group, id])
     const marker = this.#markers.get(key)
     if (marker !== undefined) {
       if (marker.applied === "whole") return undefined
-      // It goes back to the dead letters, and may come from there as late as before.
-      this.#mark(key, "partial", now)
-      return deadLetter("PartialCommit", "an earlier delivery was refused in part")
+      return again
     }
     const records = this.records(topic)
     for (const write of writes) {
@@ -106,6 +110,8 @@ export class Commits {
     }
   }
 }
+
+const again = deadLetter("PartialCommit", "an earlier delivery was refused in part")
 
 const rejected = (cause: string) => deadLetter("CommitRejected", cause)
 

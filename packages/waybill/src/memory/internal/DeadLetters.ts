@@ -1,6 +1,6 @@
 /**
- * The dead letters of one group, oldest first. With each new one, those that are too many or too old are dropped, and
- * counted.
+ * The dead letters of one group, oldest first. With each new one, and before anybody looks, those that are too many or too
+ * old are dropped, and counted.
  *
  * @module
  */
@@ -11,6 +11,8 @@ import type { DeadLetterCap } from "../../internal/Limits.ts"
 export interface Grave {
   readonly letter: DeadLetter
   readonly fence: number
+  /** Some of its commit was applied: none of it is to be applied again. */
+  readonly partial: boolean
 }
 
 export class DeadLetters {
@@ -33,16 +35,21 @@ export class DeadLetters {
     return this.#dropped
   }
 
-  /** Answers how many were dropped for it. */
-  add(letter: Omit<DeadLetter, "entry">, fence: number): number {
+  /** Returns how many were dropped for it. */
+  add(letter: Omit<DeadLetter, "entry">, fence: number, partial: boolean): number {
     const entry = this.#next++
-    this.#graves.set(entry, { letter: { entry: String(entry), ...letter }, fence })
+    this.#graves.set(entry, { letter: { entry: String(entry), ...letter }, fence, partial })
+    return this.expire(letter.diedAt)
+  }
+
+  /** Drops those that are too many or too old; returns how many. Everything below takes it that this was done just now. */
+  expire(now: number): number {
     const { maxAgeMillis, maxCount } = this.#limits
     let dropped = 0
-    while (this.#oldest < entry) {
+    while (this.#oldest < this.#next) {
       const oldest = this.#graves.get(this.#oldest)
       if (oldest !== undefined) {
-        if (this.#graves.size <= maxCount && letter.diedAt - oldest.letter.diedAt < maxAgeMillis) break
+        if (this.#graves.size <= maxCount && now - oldest.letter.diedAt <= maxAgeMillis) break
         this.#graves.delete(this.#oldest)
         dropped++
       }
@@ -53,7 +60,6 @@ export class DeadLetters {
   }
 
   page(after: string | undefined, limit: number): Array<DeadLetter> {
-    while (this.#oldest < this.#next && !this.#graves.has(this.#oldest)) this.#oldest++
     const page: Array<DeadLetter> = []
     const start = after === undefined ? this.#oldest : Math.max(this.#oldest, Number(after) + 1)
     for (let entry = start; entry < this.#next && page.length < limit; entry++) {

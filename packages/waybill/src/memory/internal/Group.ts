@@ -31,7 +31,12 @@ export interface Home {
   /** Has this latch opened, once the present step is complete. */
   readonly open: (latch: Latch.Latch) => void
   /** Applies the commit of a delivery that is ours; answers what it ends as when it is refused. */
-  readonly commit: (delivery: Delivery, commit: Commit, now: number) => Settlement.DeadLetter | undefined
+  readonly commit: (
+    delivery: Delivery,
+    commit: Commit,
+    now: number,
+    partial: boolean
+  ) => Settlement.DeadLetter | undefined
 }
 
 /** A message that so many consumers have died with may have killed them, or may only have been near. */
@@ -129,8 +134,11 @@ export class Group {
     switch (settlement._tag) {
       case "Ack": {
         const refused =
-          settlement.commit === undefined ? undefined : this.#topic.commit(delivery, settlement.commit, now)
+          settlement.commit === undefined
+            ? undefined
+            : this.#topic.commit(delivery, settlement.commit, now, work.partial)
         if (refused !== undefined) {
+          if (refused.reason === "PartialCommit") work.partial = true
           this.#bury(work, refused.reason, refused.cause, now)
           return refused
         }
@@ -154,7 +162,8 @@ export class Group {
     return "Settled"
   }
 
-  redrive(entries: ReadonlyArray<string>): number {
+  redrive(entries: ReadonlyArray<string>, now: number): number {
+    this.#expire(now)
     let count = 0
     for (const entry of entries) {
       const grave = this.#deadLetters.take(entry)
@@ -168,6 +177,7 @@ export class Group {
         fence: grave.fence,
         deaths: 0,
         cause: "",
+        partial: grave.partial,
         delivery: undefined,
         deliveredAt: 0
       })
@@ -177,7 +187,8 @@ export class Group {
     return count
   }
 
-  discard(entries: ReadonlyArray<string>): number {
+  discard(entries: ReadonlyArray<string>, now: number): number {
+    this.#expire(now)
     let count = 0
     for (const entry of entries) if (this.#deadLetters.take(entry) !== undefined) count++
     return count
@@ -210,7 +221,8 @@ export class Group {
     ]
   }
 
-  deadLetters(after: string | undefined, limit: number) {
+  deadLetters(after: string | undefined, limit: number, now: number) {
+    this.#expire(now)
     return this.#deadLetters.page(after, limit)
   }
 
@@ -223,6 +235,7 @@ export class Group {
   }
 
   describe(now: number): GroupInfo {
+    this.#expire(now)
     const consumers: Array<ConsumerInfo> = []
     let pending = 0
     let oldest = now
@@ -302,6 +315,7 @@ export class Group {
         fence: 0,
         deaths: 0,
         cause: "",
+        partial: false,
         delivery: undefined,
         deliveredAt: now
       }
@@ -358,7 +372,16 @@ export class Group {
     const { id, body, headers, key, version, publishedAt } = work.message
     const topic = this.#topic.name
     const letter = { id, body, headers, key, version, publishedAt, topic, group: this.name }
-    const count = this.#deadLetters.add({ ...letter, reason, cause, attempts: work.attempt, diedAt: now }, work.fence)
+    const end = { reason, cause, attempts: work.attempt, diedAt: now }
+    this.#tellDropped(this.#deadLetters.add({ ...letter, ...end }, work.fence, work.partial))
+  }
+
+  #expire(now: number): void {
+    this.#tellDropped(this.#deadLetters.expire(now))
+  }
+
+  #tellDropped(count: number): void {
+    const topic = this.#topic.name
     if (count > 0) this.#topic.report({ _tag: "DeadLettersDropped", topic, group: this.name, count })
   }
 

@@ -74,8 +74,9 @@ export class Hall {
   }
 
   /** One that nobody would hear stays where it is. */
-  redrive(topic: string, group: string, entries: ReadonlyArray<string>): number {
+  redrive(topic: string, group: string, entries: ReadonlyArray<string>, now: number): number {
     const { dead, inboxes } = this.circle(topic, group)
+    dead.expire(now)
     let count = 0
     if (inboxes.size === 0) return count
     for (const entry of entries) {
@@ -91,13 +92,21 @@ export class Hall {
     return count
   }
 
-  discard(topic: string, group: string, entries: ReadonlyArray<string>): number {
+  discard(topic: string, group: string, entries: ReadonlyArray<string>, now: number): number {
     const { dead } = this.circle(topic, group)
+    dead.expire(now)
     return entries.filter((entry) => dead.take(entry) !== undefined).length
   }
 
-  deadLetters(topic: string, group: string, after: string | undefined, limit: number): ReadonlyArray<DeadLetter> {
-    return this.#seats.get(topic)?.circles.get(group)?.dead.page(after, limit) ?? []
+  deadLetters(
+    topic: string,
+    group: string,
+    { after, limit }: { readonly after: string | undefined; readonly limit: number },
+    now: number
+  ): ReadonlyArray<DeadLetter> {
+    const dead = this.#seats.get(topic)?.circles.get(group)?.dead
+    dead?.expire(now)
+    return dead?.page(after, limit) ?? []
   }
 
   describe(topic: string, pattern: string, now: number): TopicInfo {
@@ -114,6 +123,7 @@ export class Hall {
 }
 
 const figuresOf = ({ dead, inboxes, name, paused }: Circle, now: number): GroupInfo => {
+  dead.expire(now)
   let pending = 0
   let waiting = 0
   let nextRetryAt: number | undefined

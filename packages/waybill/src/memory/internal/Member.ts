@@ -20,6 +20,8 @@ export interface Work {
   deaths: number
   /** The rendered failure of the last attempt. */
   cause: string
+  /** Some of its commit was applied: none of it is to be applied again, however often it comes back. */
+  partial: boolean
   delivery: Delivery | undefined
   deliveredAt: number
 }

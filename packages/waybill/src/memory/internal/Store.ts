@@ -75,7 +75,9 @@ class Store {
   open(name: string): Topic {
     let topic = this.topics.get(name)
     if (topic === undefined) {
-      topic = new Topic(name, this.pattern, (delivery, commit, now) => this.commits.apply(delivery, commit, now))
+      topic = new Topic(name, this.pattern, (delivery, commit, now, partial) =>
+        this.commits.apply(delivery, commit, now, partial)
+      )
       this.topics.set(name, topic)
     }
     return topic
@@ -159,7 +161,13 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
   })
   return {
     topics: Effect.sync(() => Array.from(store.topics.keys())),
-    describe: (name) => step((now) => Exit.succeed(store.topics.get(name)?.describe(now) ?? nothing(name))),
+    describe: (name) =>
+      step((now, fiber) => {
+        const topic = store.topics.get(name)
+        return topic === undefined
+          ? Exit.succeed(nothing(name))
+          : completed(lifecycle, topic, fiber, topic.describe(now))
+      }),
     messages: (name, page) =>
       step((now, fiber) => {
         const topic = store.topics.get(name)
@@ -171,9 +179,9 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
     pending: (topic, group, page) => inGroup(topic, group, [], (group, now) => pageOf(group.pending(now), page)),
     waiting: (topic, group, page) => inGroup(topic, group, [], (group, now) => pageOf(group.waiting(now), page)),
     deadLetters: (topic, group, { after, limit }) =>
-      inGroup(topic, group, [], (group) => group.deadLetters(Option.getOrUndefined(after), limit)),
-    redrive: (topic, group, entries) => inGroup(topic, group, 0, (group) => group.redrive(entries)),
-    discard: (topic, group, entries) => inGroup(topic, group, 0, (group) => group.discard(entries)),
+      inGroup(topic, group, [], (group, now) => group.deadLetters(Option.getOrUndefined(after), limit, now)),
+    redrive: (topic, group, entries) => inGroup(topic, group, 0, (group, now) => group.redrive(entries, now)),
+    discard: (topic, group, entries) => inGroup(topic, group, 0, (group, now) => group.discard(entries, now)),
     pause: (topic, group) => setPaused(topic, group, true),
     resume: (topic, group) => setPaused(topic, group, false)
   }

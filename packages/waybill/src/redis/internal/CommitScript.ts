@@ -37,7 +37,7 @@ export interface CommitParts {
  * |---|---|
  * | the pattern's own | |
  * | + 1, 2 | number of deliveries; how long a marker lasts, ms |
- * | then | for each delivery: the pattern's own, fence, number of arguments of the commit, of its writes, of its messages |
+ * | then | for each delivery: the pattern's own, fence, 1 when some of its commit was applied, number of arguments of the commit, of its writes, of its messages |
  * | for each write | command, key, type, number of arguments, arguments |
  * | for each message | first key of its topic, key of its marker or 0, shape, number of arguments, payload and what its shape says |
  *
@@ -83,17 +83,18 @@ local i = ${args + 3}
 for d = 1, tonumber(ARGV[${args + 1}]) do
   local marker, first = KEYS[${keys} + d], i
   i = i + ${delivery}
-  local fence, size, writes, messages = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
-  i = i + 4
+  local fence, partial = ARGV[i], ARGV[i + 1] == '1'
+  local size, writes, messages = tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
+  i = i + 5
   local before = call('GET', marker)
   if not owns(first) then
     -- Whoever asks again after a lost answer finds its own mark.
     answers[d] = before == fence and 'R' or 'F'
-  elseif before then
-    if string.find(before, '^partial') then
+  elseif partial or before then
+    if partial or string.find(before, '^partial') then
       answers[d] = 'P'
-      -- It goes back to the dead letters, and may come from there as late as before.
-      call('PEXPIRE', marker, ttl)
+      -- It lasts until a dead letter says the same, however long that takes.
+      if before then call('PERSIST', marker) end
     else
       answers[d] = 'D'
       leave(first)
@@ -154,7 +155,7 @@ for d = 1, tonumber(ARGV[${args + 1}]) do
       while #published > told do published[#published] = nil end
       refused[#refused + 1] = {d, part, why}
       answers[d] = changed and 'P' or 'X'
-      if changed then call('SET', marker, 'partial:' .. part .. ':' .. fence, 'PX', ttl) end
+      if changed then call('SET', marker, 'partial:' .. part .. ':' .. fence) end
     end
   end
   i = i + size

@@ -6,12 +6,12 @@
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type { Commit } from "../../Commit.ts"
-import type { Delivery } from "../../Delivery.ts"
 import type { Outgoing, Receipt } from "../../Message.ts"
 import { deadLetter, type DeadLetter } from "../../Settlement.ts"
 import type { Reason } from "../../Transport.ts"
 import { evaluate } from "./Answer.ts"
 import type { Connection } from "./Connection.ts"
+import type { Held } from "./Holdings.ts"
 import { dataKey, tagOf } from "./Keys.ts"
 import { dueInOf, pushMessage } from "./Publisher.ts"
 import type { Script } from "./Script.ts"
@@ -27,7 +27,7 @@ export interface Published {
   readonly opened: boolean
 }
 
-export interface CommitterOptions<D extends Delivery> {
+export interface CommitterOptions<D extends Held> {
   readonly commands: Connection
   readonly clock: Clock.Clock
   readonly prefix: string
@@ -46,7 +46,7 @@ export interface CommitterOptions<D extends Delivery> {
   readonly published: (published: Published) => Effect.Effect<void>
 }
 
-export type Committing<D extends Delivery> = readonly [delivery: D, commit: Commit]
+export type Committing<D extends Held> = readonly [delivery: D, commit: Commit]
 
 /** `Stale`: somebody else has the delivery. A dead letter: the commit was refused, and the delivery is still ours. */
 export type Committed = "Done" | "Stale" | DeadLetter
@@ -56,7 +56,7 @@ const maxCommits = 250
 const maxParts = 2000
 const maxUnits = 2 * 1024 * 1024
 
-export class Committer<D extends Delivery> {
+export class Committer<D extends Held> {
   readonly #options: CommitterOptions<D>
   readonly #tag: string
   readonly #opened = new Set<string>()
@@ -64,6 +64,16 @@ export class Committer<D extends Delivery> {
   constructor(options: CommitterOptions<D>) {
     this.#options = options
     this.#tag = tagOf(options.prefix, options.topic)
+  }
+
+  /** How long a marker lasts. */
+  get markerMillis(): number {
+    return this.#options.markerMillis
+  }
+
+  /** The marker of a message. */
+  done(id: string): string {
+    return this.#options.done(id)
   }
 
   /** Why the commit can never be applied, whatever the server holds. */
@@ -138,7 +148,7 @@ export class Committer<D extends Delivery> {
     const places = new Map<string, number>()
     for (const [delivery, { messages, writes }] of commits) {
       for (const arg of this.#options.own(delivery)) args.push(arg)
-      const size = args.push(delivery.fence, 0, writes.length, messages.length) - 3
+      const size = args.push(delivery.fence, delivery.tally.partial ? 1 : 0, 0, writes.length, messages.length) - 3
       const from = args.length
       for (const { args: rest, command, key, type } of writes) {
         let place = places.get(key)

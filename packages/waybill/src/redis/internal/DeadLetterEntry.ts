@@ -5,8 +5,9 @@
  */
 import type { DeadLetter } from "../../Inspector.ts"
 import { bodyOf, type Fields, headersOf, millisOf } from "./Entry.ts"
+import { read } from "./Tally.ts"
 
-/** Our own pairs come first; after them the fields of the message, as they were. */
+/** Our own pairs come first, then the tally if there is one; after them the fields of the message, as they were. */
 const headLength = 16
 
 export const deadLetterOf = (
@@ -18,7 +19,9 @@ export const deadLetterOf = (
   const fields: Fields = bytes.map(String)
   const head = new Map<string, string>()
   const message = new Map<string, number>()
+  const tallied = fields[headLength] === "tally" && read(fields[headLength + 1]) !== undefined
   for (let i = 0; i + 1 < fields.length; i += 2) {
+    if (tallied && i === headLength) continue
     const name = fields[i] as string // i is within bounds
     if (i < headLength) head.set(name, fields[i + 1] as string)
     else message.set(name, i + 1)

@@ -12,9 +12,12 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { Delivery } from "../../Delivery.ts"
 import type { TransportError } from "../../Transport.ts"
+import type { Tally } from "./Tally.ts"
 
 /** A delivery as a receiver keeps it, whatever its pattern. */
 export interface Held extends Delivery {
+  /** What was noted about the message in earlier attempts. */
+  readonly tally: Tally
   /** When it was last known to be ours, and when it came, by the clock of the receiver. */
   renewedAt: number
   readonly takenAt: number

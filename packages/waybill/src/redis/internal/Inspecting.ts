@@ -13,6 +13,7 @@ import { type Reason, TransportError } from "../../Transport.ts"
 import { evaluate, problemOf } from "./Answer.ts"
 import type { Connection } from "./Connection.ts"
 import { deadLetterOf } from "./DeadLetterEntry.ts"
+import { discard, expire, letters } from "./DeadLetterScripts.ts"
 import { registry, type TopicKeys } from "./Keys.ts"
 import type { Script } from "./Script.ts"
 
@@ -27,7 +28,10 @@ export interface InspectorOptions {
 /** How many dead letters one run of a script moves or deletes. */
 const redriveLimit = 200
 
-/** A reply about one group: of the scripts `describe`. `living`: name, pending, ms until the lease ends, name... */
+/**
+ * A reply about one group: of the scripts `describe`. `living`: name, pending, ms until the lease ends, name... `old` = 1:
+ * some of the dead letters are too old to count, and counted.
+ */
 export type Figures = readonly [
   tag: string,
   lag: number,
@@ -39,7 +43,8 @@ export type Figures = readonly [
   dropped: number,
   paused: 0 | 1,
   living: ReadonlyArray<string | number>,
-  reached: string
+  reached: string,
+  old: 0 | 1
 ]
 
 export const groupOf = (
@@ -116,6 +121,20 @@ export class Inspecting {
     })
   }
 
+  /** Looks again when dead letters that are too old have been dropped; where that is not permitted they count. */
+  withoutOld(topic: string, group: string, look: Effect.Effect<Figures, Reason>): Effect.Effect<Figures, Reason> {
+    return Effect.flatMap(look, (figures) =>
+      figures[11] === 0 ? Effect.succeed(figures) : Effect.andThen(this.expire(topic, group), look)
+    )
+  }
+
+  /** Drops the dead letters of a group that are too old, if that is permitted. */
+  expire(topic: string, group: string): Effect.Effect<void> {
+    const { dead, state } = this.#options.keysOf(topic).group(group)
+    const some = this.evaluate<[string, number]>(topic, expire, [dead, state], [])
+    return Effect.ignore(Effect.repeat(some, { while: ([, dropped]) => dropped > 0 }))
+  }
+
   /** Runs `run` for some of the dead letters at a time; answers the sum of what it answers. */
   inBatches(
     topic: string,
@@ -154,22 +173,24 @@ export class Inspecting {
         ),
 
       deadLetters: (topic, group, page) => {
-        const key = keysOf(topic).group(group).dead
-        const from = Option.match(page.after, { onNone: () => "-", onSome: (after) => `(${after}` })
-        return commands
-          .run("xrange", (client) => client.xrangeBuffer(key, from, "+", "COUNT", page.limit), { key })
-          .pipe(
-            Effect.map((letters) =>
-              letters.map(([entry, fields]) => deadLetterOf(topic, group, String(entry), fields))
-            ),
-            failing(topic)
-          )
+        const { dead, state } = keysOf(topic).group(group)
+        return this.evaluateExactly<[Uint8Array, ReadonlyArray<readonly [Buffer, ReadonlyArray<Buffer>]>]>(
+          topic,
+          letters,
+          [dead, state],
+          [Option.getOrElse(page.after, () => ""), page.limit]
+        ).pipe(
+          Effect.map(([, letters]) =>
+            letters.map(([entry, fields]) => deadLetterOf(topic, group, String(entry), fields))
+          ),
+          failing(topic)
+        )
       },
 
       discard: (topic, group, deadLetters) => {
-        const key = keysOf(topic).group(group).dead
+        const { dead, state } = keysOf(topic).group(group)
         return this.inBatches(topic, deadLetters, (some) =>
-          commands.run("xdel", (client) => client.xdel(key, ...some), { key })
+          Effect.map(this.evaluate<[string, number]>(topic, discard, [dead, state], some), ([, count]) => count)
         )
       },
 

@@ -96,34 +96,28 @@ end
 `
 
 /**
- * `bury(letter)`: adds a dead letter. Its own eight pairs come first and the fields of the message follow as they were, whatever
- * they are called, which is how `exhume` tells them apart.
- * `keepDead(max, age, now)`: applies the cap; how many dead letters it dropped. They are counted in the state of the group.
- *
- * Both use the locals `dead` and `state`, the keys.
+ * `isTally(name, value)`: whether the pair is what we note about a message, and no field of its own (Tally.ts).
+ * `isPartial(tally)`: whether it says that some of the commit was applied.
  */
-export const deadLetters = `
-local function bury(reason, cause, attempts, fence, id, at, origin, consumer, raw, from)
-  return add(dead, {'reason', reason, 'cause', cause, 'attempts', attempts, 'fence', fence, 'id', id, 'at', at,
-    'origin', origin, 'consumer', consumer}, raw, from)
+export const tallies = `
+local function isTally(name, value)
+  return name == 'tally' and value and string.find(value, '^%d+;[01];%S*$')
 end
-local function keepDead(max, age, now)
-  local dropped = redis.call('XTRIM', dead, 'MAXLEN', max)
-    + redis.call('XTRIM', dead, 'MINID', string.format('%.0f', math.max(0, now - age)))
-  if dropped > 0 then redis.call('HINCRBY', state, 'dropped', dropped) end
-  return dropped
+local function isPartial(tally)
+  return tally and string.find(tally, '^%d+;1;')
 end
 `
 
 /**
  * `split(source, entry, fields)`: id, published at, attempts and deliveries before this entry, and where the fields of
- * the message begin. A retry entry carries the first four in its first four pairs; an entry of the main stream may
- * carry the first two, and its own id stands for what it does not.
+ * the message begin; and its tally, if it has one. A retry entry carries the first four in its first four pairs, and behind
+ * them the tally; an entry of the main stream may carry the first two, and its own id stands for what it does not.
  */
-export const split = `
+export const split = `${tallies}
 local function split(source, entry, fields)
   if source == '1' and fields[1] == 'id' and fields[3] == 'at' and fields[5] == 'attempt' and fields[7] == 'fence' then
-    return fields[2], fields[4], tonumber(fields[6]) or 0, tonumber(fields[8]) or 0, 9
+    local tally = isTally(fields[9], fields[10]) and fields[10]
+    return fields[2], fields[4], tonumber(fields[6]) or 0, tonumber(fields[8]) or 0, tally and 11 or 9, tally
   end
   local id, at = entry, string.match(entry, '^%d+')
   for i = 1, #fields, 2 do

@@ -14,6 +14,7 @@ import type { Settled, TransportError } from "../../Transport.ts"
 import type { Committed, Committer, Committing } from "./Committer.ts"
 import type { Held, Holdings } from "./Holdings.ts"
 import type { Persistence } from "./Persistence.ts"
+import type { Tally } from "./Tally.ts"
 
 /** A delivery that a script ends, and its place among the answers. */
 export interface Step<D> {
@@ -40,6 +41,15 @@ const longest = 2 ** 52
 
 /** Milliseconds until the next attempt. */
 export const delayOf = (retry: Retry): number => Math.min(longest, Math.ceil(Duration.toMillis(retry.delay)))
+
+/** The commit was refused in part: this time, and not an earlier one. */
+export const isPartial = ({ refused }: Step<unknown>): boolean => refused?.reason === "PartialCommit"
+
+/** What is noted about the message when it comes back, or lies in the dead letters. */
+export const tallyAfter = (step: Step<{ readonly tally: Tally }>): Tally => {
+  const { tally } = step.delivery
+  return isPartial(step) ? { ...tally, partial: true } : tally
+}
 
 export class Settling<D extends Held> {
   /** Plain acks, and the place of each among the answers. */

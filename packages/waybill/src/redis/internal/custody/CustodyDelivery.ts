@@ -7,6 +7,7 @@ import type { Gap } from "../../../Gap.ts"
 import type { Body, Headers } from "../../../Message.ts"
 import { millisOf } from "../Entry.ts"
 import type { Held } from "../Holdings.ts"
+import { fresh, type Tally } from "../Tally.ts"
 import { read } from "./Record.ts"
 
 const noHeaders: Headers = Object.freeze({})
@@ -26,6 +27,7 @@ export class CustodyDelivery implements Held {
   /** What the set of what its consumer holds has for it: the id, and behind `#` the fence, when it is not the first. */
   readonly receipt: string
   gap: Gap | undefined = undefined
+  tally: Tally = fresh
   renewedAt: number
   readonly takenAt: number
   holder: object | undefined = undefined

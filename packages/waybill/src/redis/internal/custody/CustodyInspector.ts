@@ -31,7 +31,7 @@ export const make = (
     const mine = keysOf(topic).group(group)
     const { keys, scripts } = supplyOf(topic, group)
     const consumers = yield* consumersOf(topic, group)
-    const figures = yield* inspecting.evaluate<Figures>(
+    const look = inspecting.evaluate<Figures>(
       topic,
       scripts.describe,
       [
@@ -46,7 +46,7 @@ export const make = (
       ],
       consumers
     )
-    return groupOf(group, figures)
+    return groupOf(group, yield* inspecting.withoutOld(topic, group, look))
   })
 
   return {
@@ -153,7 +153,7 @@ export const make = (
           inspecting.evaluate<[string, number]>(
             topic,
             scripts.redrive,
-            [...keys, mine.dead, mine.returned, mine.marks, keysOf(topic).wake],
+            [...keys, mine.dead, mine.returned, mine.marks, mine.state, keysOf(topic).wake],
             some
           ),
           ([, count]) => count

@@ -240,14 +240,14 @@ export class CustodyReceiver implements Receiver {
 
   /** Answers whether there is more to do at once. */
   readonly #beat: Effect.Effect<boolean, Reason> = Effect.gen({ self: this }, function* () {
-    const { keys, supply } = this.#options
+    const { deadLetters, keys, supply } = this.#options
     const mine = this.#keys
     const membership = this.#membership
     const { keeper } = membership
     const sentAt = membership.now()
     const age = this.#holdings.age()
-    const [tag, alive, paused, more, next, backlog, dead] = yield* this.#eval<
-      [string, 0 | 1, 0 | 1, 0 | 1, number, number, ReadonlyArray<string>]
+    const [tag, alive, paused, more, next, backlog, dead, dropped] = yield* this.#eval<
+      [string, 0 | 1, 0 | 1, 0 | 1, number, number, ReadonlyArray<string>, number]
     >(
       supply.scripts.beat,
       [
@@ -261,7 +261,15 @@ export class CustodyReceiver implements Receiver {
         mine.dead,
         keys.wake
       ],
-      [this.#group, this.consumer, membership.leaseMillis, moveLimit, age === undefined ? "" : Math.round(age)]
+      [
+        this.#group,
+        this.consumer,
+        membership.leaseMillis,
+        moveLimit,
+        age === undefined ? "" : Math.round(age),
+        deadLetters.maxCount,
+        deadLetters.maxAgeMillis
+      ]
     )
     if (tag === "NOGROUP") {
       yield* this.#join(true)
@@ -269,6 +277,7 @@ export class CustodyReceiver implements Receiver {
     }
     if (next >= 0) keeper.expect(next)
     if (alive === 0) keeper.verify = true
+    yield* membership.dropped(dropped)
     // Nobody has looked while it was paused.
     if (paused === 0 && membership.paused) this.wake(0)
     yield* membership.setPaused(paused === 1)

@@ -16,7 +16,8 @@ import type { Connection } from "../Connection.ts"
 import type { Holdings } from "../Holdings.ts"
 import { Persistence } from "../Persistence.ts"
 import type { Script } from "../Script.ts"
-import { delayOf, maxDeadCause, maxWaitingCause, Settling, type Step } from "../Settling.ts"
+import { delayOf, isPartial, maxDeadCause, maxWaitingCause, Settling, type Step, tallyAfter } from "../Settling.ts"
+import { write as writeTally } from "../Tally.ts"
 import type { CustodyDelivery } from "./CustodyDelivery.ts"
 import { write } from "./Record.ts"
 
@@ -79,8 +80,9 @@ export class CustodySettler {
       while (from < acks.length || open.length > 0) {
         const plain = from === 0 && acks.length <= maxAcks ? acks : acks.slice(from, from + maxAcks)
         const some = open.length <= maxSteps ? open : open.slice(0, maxSteps)
-        const args = this.#args(plain, some)
-        const { ambiguous, reply } = yield* this.#persistence.try(() => this.#run(args))
+        const markers: Array<string> = []
+        const args = this.#args(plain, some, markers)
+        const { ambiguous, reply } = yield* this.#persistence.try(() => this.#run(markers, args))
         const [, told, lost] = reply
         const since = holdings.sureSince()
         const answer = (
@@ -115,11 +117,13 @@ export class CustodySettler {
     })
   }
 
+  /** Puts into `markers` the keys that the arguments name. */
   #args(
     acks: ReadonlyArray<CustodyDelivery>,
-    steps: ReadonlyArray<Step<CustodyDelivery>>
+    steps: ReadonlyArray<Step<CustodyDelivery>>,
+    markers: Array<string>
   ): Array<string | Uint8Array | number> {
-    const { consumer, deadLetters } = this.#options
+    const { committer, consumer, deadLetters } = this.#options
     const args: Array<string | Uint8Array | number> = [
       consumer,
       deadLetters.maxCount,
@@ -127,7 +131,8 @@ export class CustodySettler {
       acks.length
     ]
     for (const { receipt } of acks) args.push(receipt)
-    for (const { delivery, gone, settlement } of steps) {
+    for (const step of steps) {
+      const { delivery, gone, settlement } = step
       const { id, publishedAt, receipt } = delivery
       switch (settlement._tag) {
         case "Ack":
@@ -135,10 +140,17 @@ export class CustodySettler {
           break
         case "Retry":
           args.push("R", receipt, delayOf(settlement), settlement.cause.slice(0, maxWaitingCause))
+          args.push(writeTally(tallyAfter(step)))
           break
         case "DeadLetter": {
           const cause = settlement.cause.slice(0, maxDeadCause)
-          args.push("D", receipt, settlement.reason, cause, id, publishedAt, gone ? write(delivery) : "")
+          args.push("D", receipt, settlement.reason, cause, writeTally(tallyAfter(step)), id, publishedAt)
+          args.push(gone ? write(delivery) : "")
+          if (isPartial(step) && committer !== undefined) {
+            args.push(markers.push(committer.done(id)), committer.markerMillis)
+          } else {
+            args.push(0, 0)
+          }
           break
         }
         case "Release":
@@ -149,8 +161,11 @@ export class CustodySettler {
     return args
   }
 
-  #run(args: ReadonlyArray<string | Uint8Array | number>): Effect.Effect<[string, string, number], Reason> {
+  #run(
+    markers: ReadonlyArray<string>,
+    args: ReadonlyArray<string | Uint8Array | number>
+  ): Effect.Effect<[string, string, number], Reason> {
     const { commands, keys, pattern, script, topic } = this.#options
-    return evaluate<[string, string, number]>(commands, { topic, pattern }, script, keys, args)
+    return evaluate<[string, string, number]>(commands, { topic, pattern }, script, [...keys, ...markers], args)
   }
 }

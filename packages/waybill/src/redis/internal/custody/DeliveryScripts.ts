@@ -1,3 +1,4 @@
+import { burying, keeping } from "../DeadLetterScripts.ts"
 /**
  * How messages change hands in custody: a consumer takes them, and settles them.
  *
@@ -6,7 +7,7 @@
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, clock, deadLetters, drains, mismatch } from "../ScriptParts.ts"
+import { add, clock, drains, mismatch, tallies } from "../ScriptParts.ts"
 import { marking } from "./Marking.ts"
 import { records } from "./Record.ts"
 import { naming, type Source } from "./Source.ts"
@@ -37,7 +38,7 @@ export const make = (source: Source): DeliveryScripts => {
    *
    * | reply | |
    * |---|---|
-   * | `OK`, members, lengths, attempts, records, suspect, gone, holes | members: with a blank between, those that came back first. lengths: of their records in bytes, the same way. attempts: of those that came back. records: all in one. suspect = 1: the first is one. gone: how many ids this consumer was due since it joined that stood for nothing any more, -1 when none was added. holes: where they were, as pairs: before which of the members, from 1, and how many |
+   * | `OK`, members, lengths, attempts, records, suspect, gone, holes, tallies | members: with a blank between, those that came back first. lengths: of their records in bytes, the same way. attempts: of those that came back. records: all in one. suspect = 1: the first is one. gone: how many ids this consumer was due since it joined that stood for nothing any more, -1 when none was added. holes: where they were, as pairs: before which of the members, from 1, and how many. tallies: of those that came back, `-` for none |
    * | `EXPIRED` | the heartbeat has run out: what it took now could be taken from it in the same moment |
    * | `PAUSED` | |
    * | `WRONGTYPE`, key, found | |
@@ -60,7 +61,7 @@ local suspect = #again
 if max > suspect then
   for _, id in ipairs(redis.call('LPOP', returned, max - suspect) or {}) do again[#again + 1] = id end
 end
-local members, lengths, attempts, found, gone, holes = {}, {}, {}, {}, 0, {}
+local members, lengths, attempts, found, gone, holes, tallied = {}, {}, {}, {}, 0, {}, {}
 local function hole(count)
   local place = #members + 1
   gone = gone + count
@@ -80,6 +81,7 @@ if #again > 0 then
       local n = #members + 1
       members[n] = f == 0 and id or id .. '#' .. f + 1
       attempts[n] = a + 1
+      tallied[n] = string.match(known[i] or '', '\\31(%d+;[01];%S*)$') or '-'
       found[n] = text
       lengths[n] = #text
     else
@@ -117,7 +119,7 @@ if #members > 0 then
   redis.call('SADD', processing, unpack(members))
 end
 return {'OK', table.concat(members, ' '), table.concat(lengths, ' '), table.concat(attempts, ' '), table.concat(found),
-  suspect, sum, table.concat(holes, ' ')}
+  suspect, sum, table.concat(holes, ' '), table.concat(tallied, ' ')}
 `
   }
 
@@ -129,6 +131,7 @@ return {'OK', table.concat(members, ' '), table.concat(lengths, ' '), table.conc
    * | +1 to +5 | processing of the consumer, returned, suspects, marks, waiting |
    * | +6, +7 | dead letters, state |
    * | +8 | the channel `wake` |
+   * | +9... | markers of commits that were refused in part |
    *
    * | ARGV | |
    * |---|---|
@@ -136,10 +139,10 @@ return {'OK', table.concat(members, ' '), table.concat(lengths, ' '), table.conc
    * | 2, 3 | cap of the dead letters: how many, and for how long in ms |
    * | 4 | number of plain acks |
    * | 5... | their members, which are ids |
-   * | then | for each other delivery: operation, member; for `R`: delay in ms, cause; for `D`: reason, cause, message id, published at, record or "" |
+   * | then | for each other delivery: operation, member; for `R`: delay in ms, cause, tally; for `D`: reason, cause, tally, message id, published at, record or "", marker and how long it lasts, ms |
    *
    * Operations: `A` ack; `R` retry; `D` dead letter; `L` release. The record is read here; the caller sends it only
-   * after `G`.
+   * after `G`. marker: which of the last KEYS, or 0: now that the dead letter knows, it may expire.
    *
    * | reply | |
    * |---|---|
@@ -177,43 +180,46 @@ if acks > 0 then
   end
 end
 if not steps then return {'OK', table.concat(answers), 0} end
-${marking}${deadLetters}
+${tallies}${marking}${burying}${keeping}
 local released = {}
 local now, soonest, buried = clock(), nil, false
 local i = 5 + acks
 while i <= #ARGV do
   local op, member = ARGV[i], ARGV[i + 1]
   i = i + 2
-  local a, cause, id, at, text
+  local a, cause, tally, id, at, text, marker, ttl
   if op == 'R' then
-    a, cause = tonumber(ARGV[i]), ARGV[i + 1]
-    i = i + 2
+    a, cause, tally = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2]
+    i = i + 3
   elseif op == 'D' then
-    a, cause, id, at, text = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
-    i = i + 5
+    a, cause, tally, id, at, text = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
+    marker, ttl = tonumber(ARGV[i + 6]), ARGV[i + 7]
+    i = i + 8
   end
   local answer = 'O'
   if redis.call('SISMEMBER', processing, member) == 0 then
     answer = 'F'
   else
     local entry = idOf(member)
-    local attempts, fence, deaths = marked(entry)
+    local attempts, fence, deaths, before = marked(entry)
     -- What the delivery on its way counts.
     attempts, fence = attempts + 1, fence + 1
     if op == 'D' then
       text = text ~= '' and text or read({entry})[1]
       if text then
-        bury(a, cause, attempts, fence, id, at, entry, consumer, fieldsOf(parsed(text)), 1)
+        bury(a, cause, attempts, fence, id, at, entry, consumer, fieldsOf(parsed(text)), 1,
+          isPartial(tally))
+        if marker > 0 then redis.call('PEXPIRE', KEYS[${source.keys} + 8 + marker], ttl) end
         buried = true
       else
         answer = 'G'
       end
     elseif op == 'R' then
-      mark(entry, attempts, fence, 0, cause)
+      mark(entry, attempts, fence, 0, tally, cause)
       if a > 0 then redis.call('ZADD', waiting, now + a, entry) else free(entry, 0) end
       soonest = math.min(soonest or a, a)
     elseif op == 'L' then
-      mark(entry, attempts - 1, fence, deaths)
+      mark(entry, attempts - 1, fence, deaths, before)
       released[#released + 1] = {entry, deaths}
       soonest = 0
     end

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { aging, counting, exhuming } from "../DeadLetterScripts.ts"
 import type { Script } from "../Script.ts"
 import { clock, drains, mismatch, reads } from "../ScriptParts.ts"
 import { marking, nth } from "./Marking.ts"
@@ -62,12 +63,12 @@ return {'OK', redis.call('HGET', ${at(1)}, 'pattern') or '', depth, delayed, nex
    *
    * | reply | |
    * |---|---|
-   * | `OK`, lag, pending, oldest, waiting, next, dead, dropped, paused, consumers, reached | oldest: ms. next: when the next retry is due, -1 when none waits. consumers: name, pending, ms until its lease ends, name... of the living. reached: the last id that the group was given, "" where the source does not know |
+   * | `OK`, lag, pending, oldest, waiting, next, dead, dropped, paused, consumers, reached, old | oldest: ms. next: when the next retry is due, -1 when none waits. consumers: name, pending, ms until its lease ends, name... of the living. reached: the last id that the group was given, "" where the source does not know |
    * | `WRONGTYPE`, key, found | |
    */
   const describe: Script = {
     name: name("describe"),
-    lua: `${reads}${mismatch}${clock}${records}${source.lua}
+    lua: `${reads}${mismatch}${clock}${records}${counting}${source.lua}
 local waiting, returned, suspects, dead, consumers, state = ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}, ${at(5)}, ${at(6)}
 local wrong = foreign() or mismatch(waiting, 'zset') or mismatch(returned, 'list') or mismatch(suspects, 'list')
   or mismatch(dead, 'stream') or mismatch(consumers, 'zset') or mismatch(state, 'hash')
@@ -91,8 +92,9 @@ local again = redis.call('LLEN', returned) + redis.call('LLEN', suspects)
 local next = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2]
 next = again > 0 and now or next and tonumber(next) or -1
 local lag, reached = backlog()
-return {'OK', lag, pending, oldest, redis.call('ZCARD', waiting) + again, next, redis.call('XLEN', dead),
-  tonumber(redis.call('HGET', state, 'dropped') or '0'), redis.call('HEXISTS', state, 'paused'), living, reached or ''}
+local letters, old = deadCount(dead, state, now)
+return {'OK', lag, pending, oldest, redis.call('ZCARD', waiting) + again, next, letters,
+  tonumber(redis.call('HGET', state, 'dropped') or '0'), redis.call('HEXISTS', state, 'paused'), living, reached or '', old}
 `
   }
 
@@ -204,7 +206,8 @@ if wrong then return wrong end
 local now, limit, rows = clock(), tonumber(ARGV[2]), {}
 local part, place = string.sub(ARGV[1], 1, 1), string.sub(ARGV[1], 2)
 local function row(position, id, due)
-  local attempts, cause = string.match(redis.call('HGET', marks, id) or '', '^(%d+):%d+:%d+:(.*)$')
+  local text = string.gsub(redis.call('HGET', marks, id) or '', '\\31%d+;[01];%S*$', '')
+  local attempts, cause = string.match(text, '^(%d+):%d+:%d+:(.*)$')
   rows[#rows + 1] = {position, id, due, tonumber(attempts) or 0, cause or '', read({id})[1] or '0'}
 end
 for _, of in ipairs({{'a', returned}, {'b', suspects}}) do
@@ -237,8 +240,8 @@ return {'OK', rows}
    *
    * | KEYS | |
    * |---|---|
-   * | +1 to +3 | dead letters, returned, marks |
-   * | +4 | the channel `wake` |
+   * | +1 to +4 | dead letters, returned, marks, state |
+   * | +5 | the channel `wake` |
    *
    * | ARGV | |
    * |---|---|
@@ -251,28 +254,30 @@ return {'OK', rows}
    */
   const redrive: Script = {
     name: name("redrive"),
-    lua: `${drains}${mismatch}${clock}${records}${source.lua}
-local dead, returned, marks, channel = ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}
+    lua: `${drains}${mismatch}${clock}${records}${aging}${exhuming}${source.lua}
+local dead, returned, marks, state, channel = ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}, ${at(5)}
 local suspects = returned
 local wrong = foreign() or mismatch(dead, 'stream') or mismatch(returned, 'list') or mismatch(marks, 'hash')
+  or mismatch(state, 'hash')
 if wrong then return wrong end
 ${marking}
-local count = 0
+local since, count = keptSince(state, clock()), 0
 for i = 1, #ARGV do
-  local letter = redis.call('XRANGE', dead, ARGV[i], ARGV[i])[1]
+  local letter = isKept(ARGV[i], since) and redis.call('XRANGE', dead, ARGV[i], ARGV[i])[1]
   if letter then
     local f = letter[2]
     -- A letter that somebody else wrote has an id of its own; the entry is one.
-    local id, fence, from, message, at = 'letter-' .. ARGV[i], 0, 1, nil, nil
-    if f[1] == 'reason' and f[7] == 'fence' and f[9] == 'id' and f[11] == 'at' and f[13] == 'origin' then
-      id, fence, from = f[14], tonumber(f[8]) or 0, 17
-      if f[10] ~= id then message = f[10] end
-      if f[12] ~= string.match(id, '^(%d+)-') then at = f[12] end
+    local id, fence, message, at, tally = 'letter-' .. ARGV[i], 0, nil, nil, nil
+    local from, head = exhumed(f)
+    if head then
+      id, fence, tally = head.origin, tonumber(head.fence) or 0, head.partial and '0;1;' or nil
+      if head.id ~= id then message = head.id end
+      if head.at ~= string.match(id, '^(%d+)-') then at = head.at end
     end
     local of = {}
     for n = from, #f - 1, 2 do of[f[n]] = f[n + 1] end
     restore(id, record(of.payload or '', message, of.headers, of.key, of.v, at))
-    mark(id, 0, fence, 0)
+    mark(id, 0, fence, 0, tally)
     redis.call('RPUSH', returned, id)
     redis.call('XDEL', dead, ARGV[i])
     count = count + 1

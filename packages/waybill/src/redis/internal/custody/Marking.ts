@@ -2,7 +2,8 @@
  * What custody notes about a message that came back, in Lua, for its scripts.
  *
  * `marks` has a field for what came back at least once and only for that: attempts, fence and deaths up to now, then the
- * cause of the last failure, with a colon between. It is written when a delivery ends, so the delivery on its way is one more of each.
+ * cause of the last failure, with a colon between, and behind a unit separator (31) the tally (Tally.ts). It is written when a
+ * delivery ends, so the delivery on its way is one more of each.
  *
  * @module
  */
@@ -11,8 +12,8 @@
 export const suspicious = 2
 
 /**
- * `marked(id)`: attempts, fence and deaths until now.
- * `mark(id, attempts, fence, deaths, cause)`: notes them.
+ * `marked(id)`: attempts, fence and deaths until now, and the tally, if there is one.
+ * `mark(id, attempts, fence, deaths, tally, cause)`: notes them.
  * `idOf(member)`: the id in a member of a processing set.
  * `free(id, deaths)`: lets others have it, after what came back before. A suspect waits in a list of its own.
  * `putBack(id, deaths)`: the same, before everything else: for what was handed out and not finished. The last comes first.
@@ -22,11 +23,13 @@ export const suspicious = 2
  */
 export const marking = `
 local function marked(id)
-  local a, f, d = string.match(redis.call('HGET', marks, id) or '', '^(%d+):(%d+):(%d+)')
-  return tonumber(a) or 0, tonumber(f) or 0, tonumber(d) or 0
+  local text = redis.call('HGET', marks, id) or ''
+  local a, f, d = string.match(text, '^(%d+):(%d+):(%d+)')
+  return tonumber(a) or 0, tonumber(f) or 0, tonumber(d) or 0, string.match(text, '\\31(%d+;[01];%S*)$')
 end
-local function mark(id, attempts, fence, deaths, cause)
-  redis.call('HSET', marks, id, attempts .. ':' .. fence .. ':' .. deaths .. ':' .. (cause or ''))
+local function mark(id, attempts, fence, deaths, tally, cause)
+  redis.call('HSET', marks, id, attempts .. ':' .. fence .. ':' .. deaths .. ':' .. (cause or '')
+    .. (tally and '\\31' .. tally or ''))
 end
 local function idOf(member)
   return string.match(member, '^(.*)#%d+$') or member

@@ -1,3 +1,4 @@
+import { burying, keeping } from "../DeadLetterScripts.ts"
 /**
  * How consumers belong to a group in custody: they join, live, and leave or die. A consumer whose heartbeat has run out
  * loses its whole set in one step.
@@ -7,7 +8,7 @@
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, clock, deadLetters, drains, mismatch } from "../ScriptParts.ts"
+import { add, clock, drains, mismatch, tallies } from "../ScriptParts.ts"
 import { marking, nth } from "./Marking.ts"
 import { records } from "./Record.ts"
 import { naming, type Source } from "./Source.ts"
@@ -69,7 +70,7 @@ return {'OK', known and 1 or 0}
    * |---|---|
    * | +1 | groups |
    * | +2, +3 | consumers, state |
-   * | +4 to +8 | waiting, returned, suspects; marks and dead letters, only to see what they are |
+   * | +4 to +8 | waiting, returned, suspects; marks, only to see what they are; dead letters |
    * | +9 | the channel `wake` |
    *
    * | ARGV | |
@@ -78,10 +79,11 @@ return {'OK', known and 1 or 0}
    * | 3 | lease, ms |
    * | 4 | how many may be moved of each kind |
    * | 5 | for how long the oldest delivery has been held, ms, or "" |
+   * | 6, 7 | cap of the dead letters: how many, and for how long in ms |
    *
    * | reply | |
    * |---|---|
-   * | `OK`, alive, paused, more, next, backlog, dead | alive = 0: the heartbeat had run out. more = 1: there is more to move. next: ms until something is due, -1 when nothing waits. backlog: how many could be taken now. dead: names of consumers whose heartbeat has run out |
+   * | `OK`, alive, paused, more, next, backlog, dead, dropped | alive = 0: the heartbeat had run out. more = 1: there is more to move. next: ms until something is due, -1 when nothing waits. backlog: how many could be taken now. dead: names of consumers whose heartbeat has run out. dropped: dead letters the cap dropped |
    * | `NOGROUP` | nothing was done |
    * | `WRONGTYPE`, key, found | |
    */
@@ -90,11 +92,12 @@ return {'OK', known and 1 or 0}
     lua: `${drains}${mismatch}${clock}${records}${source.lua}
 local groups, consumers, state, waiting, returned, suspects, channel =
   ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}, ${at(5)}, ${at(6)}, ${at(9)}
-local consumer, limit = ARGV[2], tonumber(ARGV[4])
+local consumer, limit, dead = ARGV[2], tonumber(ARGV[4]), ${at(8)}
 local wrong = foreign() or mismatch(groups, 'set') or mismatch(consumers, 'zset') or mismatch(state, 'hash')
   or mismatch(waiting, 'zset') or mismatch(returned, 'list') or mismatch(suspects, 'list')
-  or mismatch(${at(7)}, 'hash') or mismatch(${at(8)}, 'stream')
+  or mismatch(${at(7)}, 'hash') or mismatch(dead, 'stream')
 if wrong then return wrong end
+${keeping}
 if redis.call('SISMEMBER', groups, ARGV[1]) == 0 then return {'NOGROUP'} end
 local now = clock()
 local until_ = redis.call('ZSCORE', consumers, consumer)
@@ -115,7 +118,7 @@ if head and (not due or tonumber(head) < due) then due = tonumber(head) end
 return {'OK', alive and 1 or 0, redis.call('HEXISTS', state, 'paused'), (#again == limit or moved == limit) and 1 or 0,
   due and math.max(0, due - now) or -1,
   redis.call('LLEN', returned) + redis.call('LLEN', suspects) + backlog(),
-  redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16)}
+  redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16), keepDead(ARGV[6], tonumber(ARGV[7]), now)}
 `
   }
 
@@ -153,7 +156,7 @@ local wrong = foreign() or mismatch(consumers, 'zset') or mismatch(state, 'hash'
   or mismatch(suspects, 'list') or mismatch(marks, 'hash') or mismatch(dead, 'stream')
 for i = 6, #ARGV do wrong = wrong or mismatch(KEYS[${source.keys} + 2 + i], 'set') end
 if wrong then return wrong end
-${marking}${deadLetters}${nth}
+${tallies}${marking}${burying}${keeping}${nth}
 local now = clock()
 local moved, from, buried, done = 0, {}, {}, 0
 for i = 6, #ARGV do
@@ -174,13 +177,13 @@ for i = 6, #ARGV do
       if done >= limit then break end
       done = done + 1
       local id = idOf(member)
-      local attempts, fence, deaths = marked(id)
+      local attempts, fence, deaths, tally = marked(id)
       if leaving then
-        mark(id, attempts, fence + 1, deaths)
+        mark(id, attempts, fence + 1, deaths, tally)
         putBack(id, deaths)
         moved = moved + 1
       elseif deaths + 1 < most then
-        mark(id, attempts + 1, fence + 1, deaths + 1)
+        mark(id, attempts + 1, fence + 1, deaths + 1, tally)
         putBack(id, deaths + 1)
         moved = moved + 1
       else
@@ -188,7 +191,8 @@ for i = 6, #ARGV do
         if text then
           local message = parsed(text)
           bury('CrashLoop', 'delivered ' .. deaths + 1 .. ' times to consumers that died or stalled', attempts + 1,
-            fence + 1, message.id or id, message.at or string.match(id, '^%d+') or '0', id, consumer, fieldsOf(message), 1)
+            fence + 1, message.id or id, message.at or string.match(id, '^%d+') or '0', id, consumer, fieldsOf(message), 1,
+            isPartial(tally))
           buried[#buried + 1] = {member, attempts + 1, text}
           redis.call('HDEL', marks, id)
           forget({id})

@@ -5,6 +5,7 @@
  * @module
  */
 import { isAscii } from "node:buffer"
+import { fresh, read } from "../Tally.ts"
 import { CustodyDelivery } from "./CustodyDelivery.ts"
 
 export type TakeReply = readonly [
@@ -15,12 +16,13 @@ export type TakeReply = readonly [
   records: Buffer,
   suspect: 0 | 1,
   gone: number,
-  holes: Buffer
+  holes: Buffer,
+  tallies: Buffer
 ]
 
 /** The deliveries in a reply that is `OK`. */
 export const deliveriesOf = (
-  [, members, lengths, attempts, records]: TakeReply,
+  [, members, lengths, attempts, records, , , , tallies]: TakeReply,
   topic: string,
   group: string,
   now: number
@@ -29,6 +31,7 @@ export const deliveriesOf = (
   const names = members.toString("utf8").split(" ")
   const sizes = lengths.toString("latin1").split(" ")
   const before = attempts.length === 0 ? [] : attempts.toString("latin1").split(" ")
+  const noted = tallies.length === 0 ? [] : tallies.toString("latin1").split(" ")
   const text = isAscii(records) ? records.toString("latin1") : undefined
   const taken: Array<CustodyDelivery> = []
   let from = 0
@@ -36,7 +39,9 @@ export const deliveriesOf = (
     const to = from + Number(sizes[i])
     const attempt = i < before.length ? Number(before[i]) : 1
     const name = names[i] as string // within bounds
-    taken.push(new CustodyDelivery(topic, group, name, attempt, records, text, from, to, now))
+    const delivery = new CustodyDelivery(topic, group, name, attempt, records, text, from, to, now)
+    if (i < noted.length) delivery.tally = read(noted[i]) ?? fresh
+    taken.push(delivery)
     from = to
   }
   return taken

@@ -19,13 +19,8 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
     // Those of this process tell at once what they hold.
     yield* steered(topic, group)
     const mine = keysOf(topic).group(group)
-    const figures = yield* inspecting.evaluate<Figures>(
-      topic,
-      Scripts.describe,
-      [mine.consumers, mine.state, mine.dead],
-      []
-    )
-    return groupOf(group, figures)
+    const look = inspecting.evaluate<Figures>(topic, Scripts.describe, [mine.consumers, mine.state, mine.dead], [])
+    return groupOf(group, yield* inspecting.withoutOld(topic, group, look))
   })
 
   return {
@@ -52,10 +47,10 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
     waiting: () => Effect.succeed([]),
 
     redrive: (topic, group, deadLetters) => {
-      const { dead, redriven } = keysOf(topic).group(group)
+      const { dead, redriven, state } = keysOf(topic).group(group)
       return inspecting.inBatches(topic, deadLetters, (some) =>
         Effect.map(
-          inspecting.evaluate<[string, number]>(topic, Scripts.redrive, [dead, redriven], [marker, ...some]),
+          inspecting.evaluate<[string, number]>(topic, Scripts.redrive, [dead, redriven, state], [marker, ...some]),
           ([, count]) => count
         )
       )

@@ -167,13 +167,13 @@ export class PubSubReceiver implements Receiver {
   })
 
   readonly #beat: Effect.Effect<void, Reason> = Effect.gen({ self: this }, function* () {
-    const { clock, keys, lifecycle, opened, pollMillis, subscription } = this.#options
+    const { clock, deadLetters, keys, lifecycle, opened, pollMillis, subscription } = this.#options
     const { group, topic } = subscription
     const mine = keys.group(group)
     const due = this.#inbox.nextDue
     const oldest = this.#inbox.oldestTakenAt
     const now = clock.currentTimeMillisUnsafe()
-    const [, isNew, paused] = yield* this.#evaluate<[string, 0 | 1, 0 | 1]>(
+    const [, isNew, paused, dropped] = yield* this.#evaluate<[string, 0 | 1, 0 | 1, number]>(
       Scripts.beat,
       [keys.meta, keys.groups, mine.consumers, mine.state, mine.dead],
       [
@@ -185,13 +185,16 @@ export class PubSubReceiver implements Receiver {
         this.#inbox.pending,
         this.#inbox.waiting,
         due === undefined ? -1 : Math.max(0, due - now),
-        oldest === undefined ? -1 : Math.max(0, now - oldest)
+        oldest === undefined ? -1 : Math.max(0, now - oldest),
+        deadLetters.maxCount,
+        deadLetters.maxAgeMillis
       ]
     )
     if (!this.#open || isNew === 1) {
       this.#open = true
       yield* opened
     }
+    if (dropped > 0) yield* lifecycle.report({ _tag: "DeadLettersDropped", topic, group, count: dropped })
     if ((paused === 1) === this.#paused) return
     this.#paused = this.#inbox.paused = paused === 1
     yield* lifecycle.report({ _tag: this.#paused ? "ConsumerPaused" : "ConsumerResumed", topic, group })

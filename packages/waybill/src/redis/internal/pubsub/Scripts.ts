@@ -1,10 +1,11 @@
+import { aging, burying, counting, keeping } from "../DeadLetterScripts.ts"
 /**
  * What a topic that stores no messages has in the store all the same: that it was opened, who listens, and the dead letters.
  *
  * @module
  */
 import type { Script } from "../Script.ts"
-import { clock, deadLetters, add, drains, mismatch, reads } from "../ScriptParts.ts"
+import { add, clock, drains, mismatch, reads } from "../ScriptParts.ts"
 
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "pubsub"
@@ -73,18 +74,19 @@ export const publish = { PUBLISH: publishWith("PUBLISH"), SPUBLISH: publishWith(
  * | 6, 7 | how many deliveries it holds, how many wait for their next attempt |
  * | 8 | in how many ms the first of these is due, or -1 |
  * | 9 | for how many ms it has held the oldest of its deliveries, or -1 |
+ * | 10, 11 | cap of the dead letters: how many, and for how long in ms |
  *
  * | reply | |
  * |---|---|
- * | `OK`, new, paused | new = 1: the topic was opened by this |
+ * | `OK`, new, paused, dropped | new = 1: the topic was opened by this. dropped: dead letters the cap dropped |
  * | `CONFLICT`, pattern, wire | the topic was opened as something else |
  * | `WRONGTYPE`, key, found | |
  */
 export const beat: Script = {
   name: "waybill/listen",
   lua: `${drains}${mismatch}${clock}${open}
-local groups, consumers, state = KEYS[2], KEYS[3], KEYS[4]
-local wrong = mismatch(groups, 'set') or mismatch(consumers, 'zset') or mismatch(state, 'hash') or mismatch(KEYS[5], 'stream')
+local groups, consumers, state, dead = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local wrong = mismatch(groups, 'set') or mismatch(consumers, 'zset') or mismatch(state, 'hash') or mismatch(dead, 'stream')
 local new
 if not wrong then wrong, new = open(KEYS[1]) end
 if wrong then return wrong end
@@ -99,7 +101,8 @@ for _, gone in ipairs(redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT
   redis.call('ZREM', consumers, gone)
   redis.call('HDEL', state, 'held:' .. gone)
 end
-return {'OK', new, redis.call('HEXISTS', state, 'paused')}
+${keeping}
+return {'OK', new, redis.call('HEXISTS', state, 'paused'), keepDead(ARGV[10], tonumber(ARGV[11]), now)}
 `
 }
 
@@ -129,7 +132,7 @@ local dead, state, last = KEYS[1], KEYS[2], KEYS[3]
 local wrong = mismatch(dead, 'stream') or mismatch(state, 'hash') or mismatch(last, 'string')
 if wrong then return wrong end
 if redis.call('GET', last) == ARGV[4] then return {'OK', 0} end
-${deadLetters}
+${burying}${keeping}
 local i = 6
 while i <= #ARGV do
   local count, raw = tonumber(ARGV[i + 7]), {}
@@ -151,12 +154,12 @@ return {'OK', keepDead(ARGV[2], tonumber(ARGV[3]), clock())}
  *
  * | reply | |
  * |---|---|
- * | `OK`, lag, pending, oldest, waiting, next, dead, dropped, paused, consumers, reached | lag is 0, and reached is "": nobody knows. oldest: ms. next: when the next retry is due, -1 when none waits. consumers: name, pending, ms until it counts as gone, name... |
+ * | `OK`, lag, pending, oldest, waiting, next, dead, dropped, paused, consumers, reached, old | lag is 0, and reached is "": nobody knows. oldest: ms. next: when the next retry is due, -1 when none waits. consumers: name, pending, ms until it counts as gone, name... |
  * | `WRONGTYPE`, key, found | |
  */
 export const describe: Script = {
   name: "waybill/describe",
-  lua: `${reads}${mismatch}${clock}
+  lua: `${reads}${mismatch}${clock}${counting}
 local consumers, state, dead = KEYS[1], KEYS[2], KEYS[3]
 local wrong = mismatch(consumers, 'zset') or mismatch(state, 'hash') or mismatch(dead, 'stream')
 if wrong then return wrong end
@@ -176,7 +179,8 @@ for i = 1, #alive, 2 do
   living[#living + 1] = tonumber(alive[i + 1]) - now
 end
 local noted = redis.call('HMGET', state, 'dropped', 'paused')
-return {'OK', 0, pending, oldest, waiting, next, redis.call('XLEN', dead), tonumber(noted[1] or '0'), noted[2] and 1 or 0, living, ''}
+local letters, old = deadCount(dead, state, now)
+return {'OK', 0, pending, oldest, waiting, next, letters, tonumber(noted[1] or '0'), noted[2] and 1 or 0, living, '', old}
 `
 }
 
@@ -186,7 +190,7 @@ return {'OK', 0, pending, oldest, waiting, next, redis.call('XLEN', dead), tonum
  *
  * | KEYS | |
  * |---|---|
- * | 1, 2 | dead letters, the channel of what is sent back |
+ * | 1, 2, 3 | dead letters, the channel of what is sent back, state |
  *
  * | ARGV | |
  * |---|---|
@@ -201,10 +205,11 @@ return {'OK', 0, pending, oldest, waiting, next, redis.call('XLEN', dead), tonum
 export const redrive: Script = {
   name: "waybill/redrive",
   announces: { command: "PUBLISH", key: 2 },
-  lua: `${drains}${mismatch}
-local dead, channel = KEYS[1], KEYS[2]
-local wrong = mismatch(dead, 'stream')
+  lua: `${drains}${mismatch}${clock}${aging}
+local dead, channel, state = KEYS[1], KEYS[2], KEYS[3]
+local wrong = mismatch(dead, 'stream') or mismatch(state, 'hash')
 if wrong then return wrong end
+local since = keptSince(state, clock())
 local function heard(message)
   local plain = redis.pcall('PUBLISH', channel, message)
   if plain == 0 or type(plain) == 'table' then
@@ -217,7 +222,7 @@ local function heard(message)
 end
 local count = 0
 for i = 2, #ARGV do
-  local letter = redis.call('XRANGE', dead, ARGV[i], ARGV[i])[1]
+  local letter = isKept(ARGV[i], since) and redis.call('XRANGE', dead, ARGV[i], ARGV[i])[1]
   if letter then
     local head, message = {}, {}
     for f = 1, #letter[2], 2 do (f <= 16 and head or message)[letter[2][f]] = letter[2][f + 1] end

@@ -1,3 +1,4 @@
+import { burying, keeping } from "../DeadLetterScripts.ts"
 /**
  * What happens to deliveries: they are settled, taken over, kept alive. Each step first asks the server whether the
  * delivery is still the consumer's: same owner, same count of deliveries. If not, somebody else has it, and nothing is changed.
@@ -7,7 +8,7 @@
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, ask, clock, deadLetters, drains, mismatch, split } from "../ScriptParts.ts"
+import { add, ask, clock, drains, mismatch, split } from "../ScriptParts.ts"
 
 /**
  * Ends deliveries, each in its own way.
@@ -17,16 +18,18 @@ import { add, ask, clock, deadLetters, drains, mismatch, split } from "../Script
  * | 1, 2 | stream, retry stream |
  * | 3, 4 | waiting, their bodies |
  * | 5, 6, 7 | dead letters, released, state |
+ * | 8... | markers of commits that were refused in part |
  *
  * | ARGV | |
  * |---|---|
  * | 1, 2, 3 | group, consumer, the name that released entries go to |
  * | 4, 5 | cap of the dead letters: how many, and for how long in ms |
- * | 6... | for each delivery: operation, source, entry, count; for `R` and `D` also: a, cause, id, published at, attempt, fence, number of fields, and the fields |
+ * | 6 | how long a marker lasts, ms |
+ * | 7... | for each delivery: operation, source, entry, count; for `R` and `D` also: a, cause, id, published at, attempt, fence, tally, marker, number of fields, and the fields |
  *
  * Operations: `A` ack; `R` retry, a = delay in ms; `D` dead letter, a = reason; `L` release. The fields of the message are
  * taken from the entry; the caller sends them only after `G`. Count 0 means that the group was lost and the entry with
- * it: there is no owner to ask for.
+ * it: there is no owner to ask for. marker: which of KEYS, or 0: now that the dead letter knows, it may expire.
  *
  * | reply | |
  * |---|---|
@@ -41,18 +44,19 @@ local group, consumer = ARGV[1], ARGV[2]
 local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(waiting, 'zset')
   or mismatch(bodies, 'hash') or mismatch(dead, 'stream') or mismatch(released, 'hash') or mismatch(state, 'hash')
 if wrong then return wrong end
-${deadLetters}
+${burying}${keeping}
 local now = clock()
 local answers, buried = {}, false
-local i = 6
+local i = 7
 while i <= #ARGV do
   local op, source, entry, count = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3])
   i = i + 4
-  local a, cause, id, at, attempt, fence, raw
+  local a, cause, id, at, attempt, fence, tally, marker, raw
   if op == 'R' or op == 'D' then
     a, cause, id, at, attempt, fence = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
-    local fields = tonumber(ARGV[i + 6])
-    i = i + 7
+    tally, marker = ARGV[i + 6], tonumber(ARGV[i + 7])
+    local fields = tonumber(ARGV[i + 8])
+    i = i + 9
     if fields > 0 then
       raw = {}
       for f = 1, fields do raw[f] = ARGV[i + f - 1] end
@@ -90,12 +94,13 @@ while i <= #ARGV do
     if not raw then
       answer = 'G'
     elseif op == 'R' then
-      local body = {id, at, attempt, fence, cause}
+      local body = {id, at, attempt, fence, cause, 'tally', tally}
       for f = from, #raw do body[#body + 1] = raw[f] end
       redis.call('HSET', bodies, member, cmsgpack.pack(body))
       redis.call('ZADD', waiting, now + tonumber(a), member)
     else
-      bury(a, cause, attempt, fence, id, at, member, consumer, raw, from)
+      bury(a, cause, attempt, fence, id, at, member, consumer, raw, from, isPartial(tally))
+      if marker > 0 then redis.call('PEXPIRE', KEYS[marker], ARGV[6]) end
       buried = true
     end
     if answer == 'O' and count > 0 then
@@ -147,7 +152,7 @@ local group, consumer, nobody = ARGV[1], ARGV[2], ARGV[3]
 local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(consumers, 'zset')
   or mismatch(released, 'hash') or mismatch(dead, 'stream') or mismatch(state, 'hash')
 if wrong then return wrong end
-${deadLetters}
+${burying}${keeping}
 local now = clock()
 local until_ = redis.call('ZSCORE', consumers, consumer)
 if not until_ or tonumber(until_) <= now then return {'EXPIRED'} end
@@ -170,10 +175,10 @@ local function adopt(source, entry, count, owner)
   if died and count - uncounted >= most then
     local there = redis.call('XRANGE', stream, entry, entry)[1]
     if there then
-      local id, at, attempt, fence, first = split(tostring(source), entry, there[2])
+      local id, at, attempt, fence, first, tally = split(tostring(source), entry, there[2])
       local attempts = attempt + count - uncounted
       bury('CrashLoop', 'delivered ' .. (count - uncounted) .. ' times to consumers that died or stalled', attempts,
-        fence + count, id, at, member, owner, there[2], first)
+        fence + count, id, at, member, owner, there[2], first, isPartial(tally))
       buried[#buried + 1] = {source, entry, count, uncounted, there[2], owner}
       weigh(there[2])
     else

@@ -1,3 +1,4 @@
+import { keeping } from "../DeadLetterScripts.ts"
 /**
  * What the members of a group do besides handling messages: join, stay alive, bring back what is due, cut off what is
  * settled, leave. Any number of members may do it at once; each step finds what the others left to do.
@@ -5,7 +6,7 @@
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, ask, clock, drains, ids, mismatch } from "../ScriptParts.ts"
+import { add, ask, clock, drains, ids, mismatch, tallies } from "../ScriptParts.ts"
 
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "streams"
@@ -95,7 +96,7 @@ return {'OK', main, again, known and 1 or 0, from, first(stream), first(retry)}
  * | 1, 2 | stream, retry stream |
  * | 3, 4, 5 | consumers, state, released |
  * | 6, 7 | delayed, their bodies |
- * | 8, 9 | waiting, their bodies |
+ * | 8, 9, 10 | waiting, their bodies, dead letters |
  *
  * | ARGV | |
  * |---|---|
@@ -103,22 +104,25 @@ return {'OK', main, again, known and 1 or 0, from, first(stream), first(retry)}
  * | 3 | lease, ms |
  * | 4 | how many may be moved of each kind |
  * | 5 | for how long the oldest delivery has been held, ms, or "" |
+ * | 6, 7 | cap of the dead letters: how many, and for how long in ms |
  *
  * | reply | |
  * |---|---|
- * | `OK`, alive, paused, more, next, cut | alive = 0: the heartbeat had run out. paused, more = 1: yes. next: ms until something is due, -1 when nothing waits. cut: messages this group never saw that were cut off since the last beat |
+ * | `OK`, alive, paused, more, next, cut, dropped | alive = 0: the heartbeat had run out. paused, more = 1: yes. next: ms until something is due, -1 when nothing waits. cut: messages this group never saw that were cut off since the last beat. dropped: dead letters the cap dropped |
  * | `NOGROUP` | nothing was done |
  * | `WRONGTYPE`, key, found | |
  */
 export const beat: Script = {
   name: "waybill/beat",
-  lua: `${drains}${mismatch}${clock}${ids}${add}${ask}
+  lua: `${drains}${mismatch}${clock}${ids}${add}${ask}${tallies}
 local stream, retry, consumers, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, consumer = ARGV[1], ARGV[2]
 local wrong = mismatch(stream, 'stream') or mismatch(retry, 'stream') or mismatch(consumers, 'zset')
   or mismatch(state, 'hash') or mismatch(KEYS[5], 'hash') or mismatch(KEYS[6], 'zset') or mismatch(KEYS[7], 'hash')
-  or mismatch(KEYS[8], 'zset') or mismatch(KEYS[9], 'hash')
+  or mismatch(KEYS[8], 'zset') or mismatch(KEYS[9], 'hash') or mismatch(KEYS[10], 'stream')
 if wrong then return wrong end
+local dead = KEYS[10]
+${keeping}
 local pending, retrying = ask('XPENDING', stream, group), ask('XPENDING', retry, group)
 if not pending or not retrying then return {'NOGROUP'} end
 local now = clock()
@@ -150,7 +154,12 @@ if #again > 0 then
   local found = redis.call('HMGET', KEYS[9], unpack(again))
   for i = 1, #again do
     local f = found[i] and unpacked(found[i])
-    if f then add(retry, {'id', f[1], 'at', f[2], 'attempt', f[3], 'fence', f[4]}, f, 6)
+    if f then
+      local head, from = {'id', f[1], 'at', f[2], 'attempt', f[3], 'fence', f[4]}, 6
+      if isTally(f[6], f[7]) then
+        head[9], head[10], from = f[6], f[7], 8
+      end
+      add(retry, head, f, from)
     elseif found[i] then add(retry, {}, {'payload', found[i]}, 1) end
   end
   redis.call('ZREM', KEYS[8], unpack(again))
@@ -197,7 +206,7 @@ if read and added then
     end
   end
 end
-return {'OK', alive and 1 or 0, noted[3] and 1 or 0, more, next, cut}
+return {'OK', alive and 1 or 0, noted[3] and 1 or 0, more, next, cut, keepDead(ARGV[6], tonumber(ARGV[7]), now)}
 `
 }
 

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { aging, counting, exhuming } from "../DeadLetterScripts.ts"
 import type { Script } from "../Script.ts"
 import { add, ask, clock, drains, ids, mismatch, reads } from "../ScriptParts.ts"
 
@@ -31,7 +32,7 @@ import { add, ask, clock, drains, ids, mismatch, reads } from "../ScriptParts.ts
  */
 export const describe: Script = {
   name: "waybill/describe",
-  lua: `${reads}${mismatch}${clock}${ask}${ids}
+  lua: `${reads}${mismatch}${clock}${ask}${ids}${counting}
 local call = redis.call
 local stream, nobody = KEYS[1], ARGV[1]
 local now = clock()
@@ -117,8 +118,10 @@ local function look()
     end
     local later, next = calm and 0 or call('ZCARD', waiting), again > 0 and now or -1
     if later > 0 and again == 0 then next = tonumber(call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2]) end
+    local letters, old = 0, 0
+    if not calm then letters, old = deadCount(dead, state, now) end
     figures[#figures + 1] = {'OK', backlog(stream, info, mine[group], tonumber(noted['cut'] or '0')), pending, oldest,
-      later + again, next, calm and 0 or call('XLEN', dead), tonumber(noted['dropped'] or '0'), noted['paused'] and 1 or 0, living, mine[group] and mine[group]['last-delivered-id'] or ''}
+      later + again, next, letters, tonumber(noted['dropped'] or '0'), noted['paused'] and 1 or 0, living, mine[group] and mine[group]['last-delivered-id'] or '', old}
   end
   local others = {}
   for group in pairs(mine) do if not asked[group] then others[#others + 1] = group end end
@@ -268,7 +271,7 @@ return {'OK', now, rows}
  *
  * | KEYS | |
  * |---|---|
- * | 1, 2 | dead letters, retry stream |
+ * | 1, 2, 3 | dead letters, retry stream, state |
  *
  * | ARGV | |
  * |---|---|
@@ -281,19 +284,20 @@ return {'OK', now, rows}
  */
 export const redrive: Script = {
   name: "waybill/redrive",
-  lua: `${drains}${mismatch}${add}
-local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream')
+  lua: `${drains}${mismatch}${clock}${add}${aging}${exhuming}
+local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(KEYS[3], 'hash')
 if wrong then return wrong end
-local count = 0
+local since, count = keptSince(KEYS[3], clock()), 0
 for i = 1, #ARGV do
-  local letter = redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i])[1]
+  local letter = isKept(ARGV[i], since) and redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i])[1]
   if letter then
-    local f = letter[2]
-    if f[1] == 'reason' and f[7] == 'fence' and f[9] == 'id' and f[11] == 'at' then
-      add(KEYS[2], {'id', f[10], 'at', f[12], 'attempt', '0', 'fence', f[8]}, f, 17)
-    else
-      add(KEYS[2], {}, f, 1)
+    local from, head = exhumed(letter[2])
+    local again = head and {'id', head.id, 'at', head.at, 'attempt', '0', 'fence', head.fence} or {}
+    if head and head.partial then
+      again[9] = 'tally'
+      again[10] = '0;1;'
     end
+    add(KEYS[2], again, letter[2], from)
     redis.call('XDEL', KEYS[1], ARGV[i])
     count = count + 1
   end

@@ -15,7 +15,8 @@ import type { Connection } from "../Connection.ts"
 import type { Holdings } from "../Holdings.ts"
 import type { GroupKeys } from "../Keys.ts"
 import { Persistence } from "../Persistence.ts"
-import { delayOf, maxDeadCause, maxWaitingCause, Settling, type Step } from "../Settling.ts"
+import { delayOf, isPartial, maxDeadCause, maxWaitingCause, Settling, type Step, tallyAfter } from "../Settling.ts"
+import { write } from "../Tally.ts"
 import { settle as settleScript } from "./DeliveryScripts.ts"
 import { nobody, pattern } from "./GroupScripts.ts"
 import { fieldsOf, type StreamDelivery } from "./StreamDelivery.ts"
@@ -138,11 +139,12 @@ export class Settler {
   /** Runs the script until every step has an answer. */
   #run(steps: ReadonlyArray<Step<StreamDelivery>>, answers: Array<Settled>): Effect.Effect<void, TransportError> {
     const { commands, dropped, holdings, keys, settled, stream, topic } = this.#options
-    const scriptKeys = [stream, keys.retry, keys.waiting, keys.waitingBodies, keys.dead, keys.released, keys.state]
+    const own = [stream, keys.retry, keys.waiting, keys.waitingBodies, keys.dead, keys.released, keys.state]
     return Effect.gen({ self: this }, function* () {
       let open = steps
       while (open.length > 0) {
-        const args = this.#args(open)
+        const scriptKeys = [...own]
+        const args = this.#args(open, scriptKeys)
         const { ambiguous, reply } = yield* this.#persistence.try(() =>
           evaluate<[string, string, number]>(commands, { topic, pattern }, settleScript, scriptKeys, args)
         )
@@ -169,19 +171,31 @@ export class Settler {
     })
   }
 
-  #args(steps: ReadonlyArray<Step<StreamDelivery>>): Array<string | Uint8Array | number> {
-    const { consumer, deadLetters, group } = this.#options
+  /** Puts behind `keys` what the arguments name. */
+  #args(steps: ReadonlyArray<Step<StreamDelivery>>, keys: Array<string>): Array<string | Uint8Array | number> {
+    const { committer, consumer, deadLetters, group } = this.#options
     const args: Array<string | Uint8Array | number> = [
       group,
       consumer,
       nobody,
       deadLetters.maxCount,
-      deadLetters.maxAgeMillis
+      deadLetters.maxAgeMillis,
+      committer.markerMillis
     ]
-    for (const { delivery, gone, settlement } of steps) {
+    for (const step of steps) {
+      const { delivery, gone, settlement } = step
       const { attempt, count, detached, entry, fence, id, publishedAt, source } = delivery
       const fields = gone ? fieldsOf(delivery) : []
-      const message = (attempts: number) => [id, publishedAt, attempts, fence, fields.length, ...fields]
+      const message = (attempts: number, marker = 0) => [
+        id,
+        publishedAt,
+        attempts,
+        fence,
+        write(tallyAfter(step)),
+        marker,
+        fields.length,
+        ...fields
+      ]
       const owned = detached ? 0 : count
       switch (settlement._tag) {
         case "Ack":
@@ -194,7 +208,8 @@ export class Settler {
         }
         case "DeadLetter": {
           const cause = settlement.cause.slice(0, maxDeadCause)
-          args.push("D", source, entry, owned, settlement.reason, cause, ...message(attempt))
+          const marker = isPartial(step) ? keys.push(committer.done(id)) : 0
+          args.push("D", source, entry, owned, settlement.reason, cause, ...message(attempt, marker))
           break
         }
         case "Release":

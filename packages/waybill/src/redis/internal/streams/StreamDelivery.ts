@@ -7,6 +7,7 @@
 import type { Body, Headers } from "../../../Message.ts"
 import { bodyOf, type Fields, headersOf, millisOf, wholeOf } from "../Entry.ts"
 import type { Held } from "../Holdings.ts"
+import { fresh, read, type Tally } from "../Tally.ts"
 
 /** Where an entry lies: in the topic's stream, or in the group's retry stream. */
 export type Source = 0 | 1
@@ -41,6 +42,7 @@ export class StreamDelivery implements Held {
   settling = false
   /** The group was lost, and the entry with it; what is here is all there is. */
   detached = false
+  tally: Tally = fresh
 
   constructor(
     topic: string,
@@ -102,6 +104,11 @@ export class StreamDelivery implements Held {
       publishedAt = fields[3] ?? ""
       this.attempt += wholeOf(fields[5]) ?? 0
       this.fence += wholeOf(fields[7]) ?? 0
+      const tally = fields[8] === "tally" ? read(fields[9]) : undefined
+      if (tally !== undefined) {
+        start = 10
+        this.tally = tally
+      }
     }
     for (let i = start; i + 1 < fields.length; i += 2) {
       const value = fields[i + 1] as string // i + 1 is within bounds

@@ -53,15 +53,21 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
           for (const [i, name] of names.entries()) {
             const found = figures[i]
             if (found !== undefined) seen.set(name, groupOf(name, found))
+            if (found?.[11] === 1) old.add(name)
           }
           return { opened, depth, later, next, published, others }
         })
         const seen = new Map<string, GroupInfo>()
+        /** Groups with dead letters that are too old to count, and were counted. */
+        const old = new Set<string>()
         const registered = yield* commands.run("smembers", (client) => client.smembers(groups), { key: groups })
         const { depth, later, next, opened, others, published } = yield* look(registered.slice(0, groupsAtOnce))
         // Groups that others made are no members of the set.
         const rest = [...new Set([...registered, ...others])].slice(Math.min(registered.length, groupsAtOnce))
         for (let i = 0; i < rest.length; i += groupsAtOnce) yield* look(rest.slice(i, i + groupsAtOnce))
+        const expired = [...old]
+        yield* Effect.forEach(expired, (name) => inspecting.expire(topic, name), { discard: true })
+        for (let i = 0; i < expired.length; i += groupsAtOnce) yield* look(expired.slice(i, i + groupsAtOnce))
         const info: TopicInfo = {
           topic,
           pattern: opened === "" ? pattern : opened,
@@ -165,10 +171,10 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
     },
 
     redrive: (topic, group, deadLetters) => {
-      const { dead, retry } = keysOf(topic).group(group)
+      const { dead, retry, state } = keysOf(topic).group(group)
       return inspecting.inBatches(topic, deadLetters, (some) =>
         Effect.map(
-          inspecting.evaluate<[string, number]>(topic, InspectScripts.redrive, [dead, retry], some),
+          inspecting.evaluate<[string, number]>(topic, InspectScripts.redrive, [dead, retry, state], some),
           ([, count]) => count
         )
       )

@@ -235,13 +235,15 @@ export class StreamReceiver implements Receiver {
 
   /** Answers whether there is more to do at once. */
   readonly #beat: Effect.Effect<boolean, Reason> = Effect.gen({ self: this }, function* () {
-    const { keys, pollMillis } = this.#options
+    const { deadLetters, keys, pollMillis } = this.#options
     const mine = this.#keys
     const membership = this.#membership
     const { keeper, leaseMillis, now } = membership
     const sentAt = now()
     const age = this.#holdings.age()
-    const [tag, alive, paused, more, next, cut] = yield* this.#eval<[string, 0 | 1, 0 | 1, 0 | 1, number, number]>(
+    const [tag, alive, paused, more, next, cut, dropped] = yield* this.#eval<
+      [string, 0 | 1, 0 | 1, 0 | 1, number, number, number]
+    >(
       GroupScripts.beat,
       [
         keys.stream,
@@ -252,14 +254,24 @@ export class StreamReceiver implements Receiver {
         keys.delayed,
         keys.delayedBodies,
         mine.waiting,
-        mine.waitingBodies
+        mine.waitingBodies,
+        mine.dead
       ],
-      [this.#group, this.consumer, leaseMillis, moveLimit, age === undefined ? "" : Math.round(age)]
+      [
+        this.#group,
+        this.consumer,
+        leaseMillis,
+        moveLimit,
+        age === undefined ? "" : Math.round(age),
+        deadLetters.maxCount,
+        deadLetters.maxAgeMillis
+      ]
     )
     if (tag === "NOGROUP") return yield* Effect.fail(groupGone)
     if (next >= 0) keeper.expect(next)
     if (alive === 0) keeper.verify = true
     yield* membership.truncated(cut)
+    yield* membership.dropped(dropped)
     yield* membership.setPaused(paused === 1)
     if (keeper.verify || sentAt - this.#renewedAt >= leaseMillis / 3) yield* this.#renew()
     this.#holdings.beatAt = sentAt

@@ -1,0 +1,276 @@
+/** Limits hold whether there is traffic or not, alike on every pattern and in memory. */
+import { assert, describe, it } from "@effect/vitest"
+import { RedisServer } from "@waybill/testing"
+import { Context, Duration, Effect, Exit, Layer, Option, Random, References, Schema, Scope } from "effect"
+import { Commit, DeadLetters, Inspector, Records, Settlement, Topic, Transport } from "waybill"
+import { MemoryExactlyOnce, MemoryKeyspace, MemoryLists, MemoryPubSub, MemoryStreams } from "waybill/memory"
+import {
+  IoRedis,
+  RedisExactlyOnce,
+  RedisInspector,
+  RedisKeyspace,
+  RedisLists,
+  RedisPubSub,
+  RedisStreams
+} from "waybill/redis"
+import { becomes, client, outgoing } from "./Stage.ts"
+
+type Ports = Transport.Transport | Inspector.Inspector
+
+interface Cap {
+  readonly prefix: string
+  readonly deadLetters: { readonly maxAge: Duration.Input }
+}
+
+interface Case {
+  readonly name: string
+  readonly inMemory: boolean
+  readonly layer: (cap: Cap) => Layer.Layer<Ports, never, IoRedis.IoRedis>
+}
+
+const ttl = Duration.minutes(5)
+
+const patterns: ReadonlyArray<Case> = [
+  { name: "RedisStreams", inMemory: false, layer: RedisStreams.layer },
+  { name: "RedisLists", inMemory: false, layer: RedisLists.layer },
+  { name: "RedisExactlyOnce", inMemory: false, layer: RedisExactlyOnce.layer },
+  {
+    name: "RedisKeyspace",
+    inMemory: false,
+    layer: (cap) => RedisKeyspace.layer({ ...cap, ttl, notifications: "enable" })
+  },
+  { name: "RedisPubSub", inMemory: false, layer: RedisPubSub.layer },
+  { name: "MemoryStreams", inMemory: true, layer: MemoryStreams.layer },
+  { name: "MemoryLists", inMemory: true, layer: MemoryLists.layer },
+  { name: "MemoryExactlyOnce", inMemory: true, layer: MemoryExactlyOnce.layer },
+  { name: "MemoryKeyspace", inMemory: true, layer: (cap) => MemoryKeyspace.layer({ ...cap, ttl }) },
+  { name: "MemoryPubSub", inMemory: true, layer: MemoryPubSub.layer }
+]
+
+const page = { after: Option.none<string>(), limit: 10 }
+
+/** The ports of one layer, and an inspector like that of the command: it knows nothing but the prefix. */
+const stage = Effect.fnUntraced(
+  function* <P>(inMemory: boolean, layer: (prefix: string) => Layer.Layer<Ports | P, never, IoRedis.IoRedis>) {
+    const { url } = yield* RedisServer.RedisServer
+    const prefix = `limits${(yield* Random.nextIntBetween(0, 2 ** 40)).toString(36)}`
+    const redis = IoRedis.layer({ url })
+    const context = yield* Layer.build(Layer.provide(layer(prefix), redis))
+    const inspector = Context.get(context, Inspector.Inspector)
+    const transport = Context.get(context, Transport.Transport)
+    const operator = inMemory
+      ? inspector
+      : Context.get(
+          yield* Layer.build(RedisInspector.layer({ prefix }).pipe(Layer.provide(redis))),
+          Inspector.Inspector
+        )
+    const join = (options: Partial<Transport.Subscription> = {}) =>
+      transport.receive({
+        topic: "t",
+        group: "g",
+        start: "earliest",
+        lease: Duration.seconds(10),
+        maxDeliveries: 5,
+        shutdown: Duration.seconds(2),
+        ...options
+      })
+    const figures = Effect.map(operator.describe("t"), ({ groups: [group] }) => ({
+      deadLetters: group?.deadLetters,
+      dropped: group?.deadLettersDropped
+    }))
+    return { context, prefix, inspector, operator, transport, join, figures }
+  },
+  Effect.provideService(References.MinimumLogLevel, "None")
+)
+
+const Text = Topic.make("t", { payload: Schema.String })
+
+describe("case F1: dead letters that are too old", () => {
+  it.live.each(patterns)(
+    "$name: are neither listed nor counted nor sent back nor deleted, although none is buried",
+    ({ inMemory, layer }) =>
+      Effect.gen(function* () {
+        const maxAge = Duration.seconds(4)
+        const { figures, inspector, join, operator, transport } = yield* stage(inMemory, (prefix) =>
+          layer({ prefix, deadLetters: { maxAge } })
+        )
+        const bury = Effect.fnUntraced(function* (body: string) {
+          const receiver = yield* join()
+          yield* transport.publish("t", [outgoing(JSON.stringify(body))])
+          const [delivery] = yield* receiver.take(1)
+          yield* receiver.settle([[delivery, Settlement.deadLetter("Bad", "cause")]])
+        }, Effect.scoped)
+        yield* bury("old")
+        yield* bury("older friend")
+        yield* Effect.sleep("2.5 seconds")
+        yield* bury("young")
+        const all = yield* operator.deadLetters("t", "g", page)
+        assert.deepStrictEqual(
+          all.map(({ body }) => String(body)),
+          ['"old"', '"older friend"', '"young"']
+        )
+        yield* Effect.sleep("1.7 seconds")
+        // Nobody lives who could have dropped them.
+        const [old, friend, young] = all.map(({ entry }) => entry)
+        for (const each of [operator, inspector]) {
+          const listed = yield* each.deadLetters("t", "g", page)
+          assert.deepStrictEqual(
+            listed.map(({ body }) => String(body)),
+            ['"young"']
+          )
+          const after = yield* each.deadLetters("t", "g", { ...page, after: Option.some(old!) })
+          assert.strictEqual(after.length, 1)
+        }
+        assert.strictEqual(yield* operator.discard("t", "g", [friend!]), 0)
+        yield* join()
+        assert.strictEqual(yield* operator.redrive("t", "g", [old!]), 0)
+        const { deadLetters } = yield* figures
+        assert.strictEqual(deadLetters, 1)
+        const report = yield* DeadLetters.redrive(Text, "g", { dryRun: true }).pipe(
+          Effect.provideService(Inspector.Inspector, operator)
+        )
+        assert.deepStrictEqual(report, { examined: 1, selected: 1, done: 0 })
+        assert.strictEqual(yield* operator.redrive("t", "g", [young!]), 1)
+      }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()))
+  )
+
+  it.live.each(patterns.filter(({ inMemory }) => !inMemory))(
+    "$name: are dropped and reported by consumers that have nothing else to do",
+    ({ layer }) =>
+      Effect.gen(function* () {
+        const { context, figures, join, transport } = yield* stage(false, (prefix) =>
+          layer({ prefix, deadLetters: { maxAge: "1 second" } })
+        )
+        const events: Array<number> = []
+        yield* Context.get(context, Transport.Transport).lifecycle.listen((event) => {
+          if (event._tag === "DeadLettersDropped") events.push(event.count)
+        })
+        const receiver = yield* join()
+        yield* transport.publish("t", [outgoing("a")])
+        const [delivery] = yield* receiver.take(1)
+        yield* receiver.settle([[delivery, Settlement.deadLetter("Bad", "cause")]])
+        yield* Effect.forkChild(receiver.take(1))
+        yield* becomes(
+          "events",
+          Effect.sync(() => events),
+          [1]
+        )
+        assert.deepStrictEqual(yield* figures, { deadLetters: 0, dropped: 1 })
+      }).pipe(
+        Effect.provideService(References.MinimumLogLevel, "None"),
+        Effect.scoped,
+        Effect.provide(RedisServer.layer())
+      )
+  )
+})
+
+const total = Commit.counter("total")
+const names = Commit.hash("names")
+
+interface Committing {
+  readonly name: string
+  readonly inMemory: boolean
+  readonly layer: (
+    options: Cap & { readonly marker: Duration.Input }
+  ) => Layer.Layer<Ports | Records.Records, never, IoRedis.IoRedis>
+  readonly silence: (receiver: Transport.Receiver) => Effect.Effect<void, never, Scope.Scope>
+}
+
+const committing: ReadonlyArray<Committing> = [
+  { name: "RedisStreams", inMemory: false, layer: RedisStreams.layer, silence: RedisStreams.silence },
+  { name: "RedisExactlyOnce", inMemory: false, layer: RedisExactlyOnce.layer, silence: RedisExactlyOnce.silence },
+  { name: "MemoryStreams", inMemory: true, layer: MemoryStreams.layer, silence: MemoryStreams.silence },
+  { name: "MemoryExactlyOnce", inMemory: true, layer: MemoryExactlyOnce.layer, silence: MemoryExactlyOnce.silence }
+]
+
+describe("case F1: a commit that was refused in part", () => {
+  it.live.each(committing)(
+    "$name: is never applied again, however late and by whatever way its message comes back",
+    ({ inMemory, layer, silence }) =>
+      Effect.gen(function* () {
+        const marker = Duration.millis(200)
+        const { context, join, operator, transport } = yield* stage(inMemory, (prefix) =>
+          layer({ prefix, marker, deadLetters: { maxAge: "1 hour" } })
+        )
+        const lapse = Effect.sleep("400 millis")
+        const lease = Duration.seconds(1)
+        const receiver = yield* join({ lease, maxDeliveries: 2 })
+        const one = Effect.map(receiver.take(1), ([delivery]) => delivery)
+        const commit = (commit: Commit.Commit) =>
+          Effect.flatMap(one, (delivery) => receiver.settle([[delivery, Settlement.commit(commit)]]))
+        const again = commit(Commit.make({ writes: [total.add(1)] }))
+        const redrive = Effect.gen(function* () {
+          const [letter] = yield* operator.deadLetters("t", "g", page)
+          assert.isDefined(letter)
+          yield* lapse
+          assert.strictEqual(yield* operator.redrive("t", "g", [letter!.entry]), 1)
+          return letter!
+        })
+        const refused = Effect.gen(function* () {
+          assert.deepInclude((yield* again)[0], { reason: "PartialCommit" })
+          const read = Context.get(context, Records.Records).read
+          assert.strictEqual(yield* read({ name: "t" }, total.value), 1)
+        })
+        yield* transport.publish("t", [outgoing("names")])
+        yield* commit(Commit.make({ writes: [names.set("ada", "Lovelace")] }))
+        yield* transport.publish("t", [outgoing({ body: "twice", id: "m" })])
+        const [first] = yield* commit(Commit.make({ writes: [total.add(1), names.increment("ada", 1)] }))
+        assert.deepInclude(first, { reason: "PartialCommit" })
+
+        assert.strictEqual((yield* redrive).reason, "PartialCommit")
+        yield* lapse
+        yield* refused
+        // Again and again, after a retry, a release, a death, and a death of another kind.
+        yield* redrive
+        yield* receiver.settle([[yield* one, Settlement.retry(Duration.millis(300), "later")]])
+        yield* receiver.settle([[yield* one, Settlement.release]])
+        yield* receiver.settle([[yield* one, Settlement.retry(Duration.zero, "later")]])
+        yield* lapse
+        yield* refused
+        yield* redrive
+        yield* receiver.settle([[yield* one, Settlement.deadLetter("CardDeclined", "cause")]])
+        assert.strictEqual((yield* redrive).reason, "CardDeclined")
+        const scope = yield* Scope.make()
+        const fragile = yield* Scope.provide(join({ lease, maxDeliveries: 2 }), scope)
+        const held = yield* fragile.take(1)
+        assert.strictEqual(held.length, 1)
+        yield* Scope.provide(silence(fragile), scope)
+        yield* lapse
+        yield* refused
+        yield* Scope.close(scope, Exit.void)
+        yield* redrive
+        yield* refused
+      }).pipe(Effect.scoped, Effect.provide(RedisServer.layer())),
+    30_000
+  )
+
+  it.live.each(committing.filter(({ inMemory }) => !inMemory))(
+    "$name: is not applied again when its dead letter could not be written, and the marker would have lapsed",
+    ({ layer }) =>
+      Effect.gen(function* () {
+        const { context, join, prefix, transport } = yield* stage(false, (prefix) =>
+          layer({ prefix, marker: "200 millis", deadLetters: { maxAge: "1 hour" } })
+        )
+        const redis = yield* client((yield* RedisServer.RedisServer).url)
+        const dead = `{${prefix}:t}:group:g:dead`
+        const receiver = yield* join()
+        yield* transport.publish("t", [outgoing("names"), outgoing({ body: "twice", id: "m" })])
+        const [first] = yield* receiver.take(1)
+        yield* receiver.settle([[first, Settlement.commit(Commit.make({ writes: [names.set("ada", "Lovelace")] }))]])
+        const [delivery] = yield* receiver.take(1)
+        const partial = Settlement.commit(Commit.make({ writes: [total.add(1), names.increment("ada", 1)] }))
+        yield* Effect.promise(() => redis.set(dead, "foreign"))
+        const error = yield* Effect.flip(receiver.settle([[delivery, partial]]))
+        assert.strictEqual(error.reason._tag, "WrongKeyType")
+        yield* Effect.sleep("500 millis")
+        yield* Effect.promise(() => redis.del(dead))
+        const [refused] = yield* receiver.settle([
+          [delivery, Settlement.commit(Commit.make({ writes: [total.add(1)] }))]
+        ])
+        assert.deepInclude(refused, { reason: "PartialCommit" })
+        assert.strictEqual(yield* Context.get(context, Records.Records).read({ name: "t" }, total.value), 1)
+        // The letter knows now: the marker may lapse again.
+        assert.notStrictEqual(yield* Effect.promise(() => redis.pttl(`{${prefix}:t}:group:g:done:m`)), -1)
+      }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()))
+  )
+})
