@@ -106,7 +106,7 @@ describe("a connection", () => {
       const connections = ask(async () =>
         String(await redis.client("LIST"))
           .split("\n")
-          .filter((line) => line.includes(`name=${member.name}`))
+          .filter((line) => line.includes(`name=${member.name}`) && line.includes(" sub=0 "))
           .map((line) => /^id=(\d+)/.exec(line)?.[1] ?? "")
       )
       for (let round = 0; round < 10; round++) {

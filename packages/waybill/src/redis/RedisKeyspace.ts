@@ -105,7 +105,14 @@ export const layer = (
           const keys = keysOf(topic)
           return {
             script: publish,
-            keys: (publisher) => [keys.meta, keys.publisher(publisher), keys.delayed, keys.delayedBodies, keys.numbers],
+            keys: (publisher) => [
+              keys.meta,
+              keys.publisher(publisher),
+              keys.delayed,
+              keys.delayedBodies,
+              keys.numbers,
+              keys.wake
+            ],
             seen: keys.seen,
             setting: ttlMillis
           }

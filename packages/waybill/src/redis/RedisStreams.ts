@@ -35,6 +35,8 @@ import { publish } from "./internal/streams/PublishScript.ts"
 import type { StreamDelivery } from "./internal/streams/StreamDelivery.ts"
 import * as StreamInspector from "./internal/streams/StreamInspector.ts"
 import * as Members from "./internal/streams/StreamReceiver.ts"
+import { make as makeSubscriber } from "./internal/Subscriber.ts"
+import { hear } from "./internal/Wake.ts"
 import { IoRedis } from "./IoRedis.ts"
 
 /**
@@ -90,6 +92,7 @@ export const layer = (
   return Layer.effectContext(
     Effect.gen(function* () {
       const redis = yield* IoRedis
+      const subscriber = yield* makeSubscriber(redis)
       const store = yield* makeStore(redis, {
         name: pattern,
         settings,
@@ -97,7 +100,14 @@ export const layer = (
           const keys = keysOf(topic)
           return {
             script: publish,
-            keys: (publisher) => [keys.stream, keys.meta, keys.publisher(publisher), keys.delayed, keys.delayedBodies],
+            keys: (publisher) => [
+              keys.stream,
+              keys.meta,
+              keys.publisher(publisher),
+              keys.delayed,
+              keys.delayedBodies,
+              keys.wake
+            ],
             seen: keys.seen,
             setting: maxLength ?? ""
           }
@@ -112,6 +122,7 @@ export const layer = (
           return Members.make({
             commands: redis.commands,
             dedicated: redis.dedicated,
+            hear: (heard) => hear(subscriber, topic, group, keysOf(topic), heard),
             topic,
             keys: keysOf(topic),
             subscription,
@@ -132,8 +143,8 @@ export const layer = (
                 own: ({ count, detached, entry, source }) => [source, entry, detached ? 0 : count],
                 done,
                 target: (topic) => {
-                  const { delayed, delayedBodies, meta, seen, stream } = keysOf(topic)
-                  return { keys: [stream, meta, delayed, delayedBodies], seen }
+                  const { delayed, delayedBodies, meta, seen, stream, wake } = keysOf(topic)
+                  return { keys: [stream, meta, delayed, delayedBodies, wake], seen }
                 },
                 published
               }),

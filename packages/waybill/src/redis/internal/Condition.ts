@@ -23,9 +23,6 @@ export class Condition {
     })
   }
 
-  /** Waits for the next signal, whatever was before. */
-  readonly next: Effect.Effect<void> = Effect.callback((resume) => this.#listen(always, resume))
-
   #listen(holds: () => boolean, resume: (effect: Effect.Effect<void>) => void): Effect.Effect<void> {
     this.#signalled = () => {
       if (!holds()) return
@@ -37,5 +34,3 @@ export class Condition {
     })
   }
 }
-
-const always = () => true

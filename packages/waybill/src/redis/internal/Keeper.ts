@@ -28,6 +28,8 @@ export interface KeeperOptions {
   readonly failed: (reason: Reason) => void
 }
 
+/** How soon after a beat the next may bring in what is due: a busy group has something due at any moment. */
+const leastMillis = 10
 /** How soon a beat is repeated that somebody waits for, and anything else that failed. */
 export const hurryMillis = 50
 /** Who pauses a group does not wait longer for a receiver of its process. */
@@ -40,6 +42,7 @@ export class Keeper {
   #beats = 0
   readonly #looks = new Set<{ readonly after: number; readonly done: () => void }>()
   #dueAt = Infinity
+  #called = false
   /** The next beat has to ask whose the deliveries are before anything else. */
   verify = false
 
@@ -49,6 +52,7 @@ export class Keeper {
 
   /** Beats again without waiting, if it waits. */
   wake(): void {
+    this.#called = true
     this.#woken.signal()
   }
 
@@ -99,13 +103,20 @@ export class Keeper {
 
   /** Until something is due, but at most for the poll interval: others may have brought what we do not know of. */
   #pause(): Effect.Effect<void> {
-    return Effect.flatMap(Random.nextBetween(0.75, 1), (spread) => {
+    return Effect.gen({ self: this }, function* () {
       const { eager, leaseMillis, now, pollMillis } = this.#options
-      const most = Math.min(pollMillis * spread, leaseMillis / 3)
-      // Somebody waits, or asked while nobody listened.
-      const hurry = this.verify ? hurryMillis : eager() ? 0 : Infinity
-      const wait = Math.max(1, Math.min(most, hurry, this.#dueAt - now()))
-      return Effect.asVoid(Effect.timeoutOption(this.#woken.next, wait))
+      const began = now()
+      const latest = began + Math.min(pollMillis * (yield* Random.nextBetween(0.75, 1)), leaseMillis / 3)
+      this.#called = false
+      while (true) {
+        // Somebody waits, or asked while nobody listened.
+        const hurry = began + (this.verify ? hurryMillis : eager() ? 1 : Infinity)
+        const dueAt = this.#dueAt
+        const wait = Math.min(latest, hurry, Math.max(dueAt, began + leastMillis)) - now()
+        if (this.#called || wait <= 0) return
+        const sooner = () => this.#called || this.#dueAt < dueAt
+        yield* Effect.timeoutOption(this.#woken.until(sooner), wait)
+      }
     })
   }
 }

@@ -44,6 +44,16 @@ end
 `
 
 /**
+ * `announce(channel, millis, group)`: tells who listens that there may be something to take in so many milliseconds, for this
+ * group only when one is named. A hint, so that a missing permission does not matter.
+ */
+export const announce = `
+local function announce(channel, millis, group)
+  redis.pcall('PUBLISH', channel, string.format('%.0f', math.max(0, millis)) .. (group and ' ' .. group or ''))
+end
+`
+
+/**
  * `less(a, b)`: the order of stream ids, which have more digits than a Lua number.
  * `after(id)`: the next id, or the same when it is too large to count on.
  * `before(id)`: an id such that everything from `id` on comes after it, and nothing that came earlier but a few entries

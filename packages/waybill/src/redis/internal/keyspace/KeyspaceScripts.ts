@@ -7,7 +7,7 @@
 import { envelopes, part, records } from "../custody/Record.ts"
 import { shape } from "../Publisher.ts"
 import type { Script } from "../Script.ts"
-import { clock, mismatch, writes } from "../ScriptParts.ts"
+import { announce, clock, mismatch, writes } from "../ScriptParts.ts"
 import { numbers } from "./Numbers.ts"
 
 /** The name of the pattern in the topic's meta key. */
@@ -22,7 +22,8 @@ export const pattern = "keyspace"
  * | 2 | publisher: the number of its last batch and the answer to it |
  * | 3, 4 | delayed, and their bodies |
  * | 5 | numbers |
- * | 6... | for each message with an id: the marker that it was stored |
+ * | 6 | the channel `wake` |
+ * | 7... | for each message with an id: the marker that it was stored |
  *
  * | ARGV | |
  * |---|---|
@@ -38,7 +39,7 @@ export const pattern = "keyspace"
  */
 export const publish: Script = {
   name: "waybill/keyspace-publish",
-  lua: `${writes}${mismatch}${clock}
+  lua: `${writes}${mismatch}${clock}${announce}
 local meta, publisher, delayed, bodies, counters = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local shapes, ttl = ARGV[7], ARGV[6]
 local wrong = mismatch(meta, 'hash') or mismatch(publisher, 'string') or mismatch(counters, 'string')
@@ -67,7 +68,7 @@ local at = digits(now)
 -- The record of a message that is nothing but its payload.
 local plain = string.char(${48 + part.at}) .. #at .. ',\\n' .. at
 local answers = {}
-local arg, mark, stored = 8, 6, last
+local arg, mark, stored, soonest = 8, 7, last, nil
 for i = 1, #shapes do
   local shape = byte(shapes, i) - 48
   local payload = ARGV[arg]
@@ -101,6 +102,7 @@ for i = 1, #shapes do
         local member = string.format('%012d', number)
         call('HSET', bodies, member, ttl .. ' ' .. record(payload, id, headers, key, version, at))
         call('ZADD', delayed, due, member)
+        soonest = math.min(soonest or due, due)
       else
         local number = add(record(payload, id, headers, key, version, at), ttl)
         answers[i] = id and '+' or number
@@ -112,6 +114,8 @@ end
 if last > stored then note() end
 local answer = table.concat(answers, ',')
 call('SET', publisher, ARGV[3] .. ' ' .. answer, 'PX', ARGV[4])
+-- What is stored announces itself; what waits does not.
+if soonest then announce(KEYS[6], soonest - now) end
 return {'OK', answer, opened[1] and 0 or 1}
 `
 }

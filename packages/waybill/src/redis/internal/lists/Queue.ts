@@ -23,6 +23,7 @@ import type { Script } from "../Script.ts"
 import type { Settings } from "../Settings.ts"
 import { make as makeStore } from "../Store.ts"
 import { make as makeSubscriber } from "../Subscriber.ts"
+import { hear } from "../Wake.ts"
 import { targetOf } from "./CommitParts.ts"
 import * as ListSource from "./ListSource.ts"
 import * as Publish from "./PublishScript.ts"
@@ -96,19 +97,7 @@ const provide = Effect.fnUntraced(function* (
           scripts,
           keys: ListSource.keysOf(keys),
           expires: false,
-          listen: (heard) =>
-            subscriber
-              .subscribe("channel", keys.wake, {
-                message: (millis) => heard(Number(millis) || 0),
-                interrupted: () => heard(0),
-                refused: () => {}
-              })
-              .pipe(
-                // It polls all the same.
-                Effect.catch((reason) =>
-                  Effect.logWarning("no notifications, only polling", { topic, reason: reason.message })
-                )
-              )
+          listen: (heard) => hear(subscriber, topic, group, keys, heard)
         },
         subscription,
         lifecycle,

@@ -4,7 +4,7 @@
  * @module
  */
 import { commitScript } from "../CommitScript.ts"
-import { ask } from "../ScriptParts.ts"
+import { announce, ask } from "../ScriptParts.ts"
 import { fieldsOf } from "./PublishScript.ts"
 
 /**
@@ -20,13 +20,13 @@ import { fieldsOf } from "./PublishScript.ts"
  * | 6 | greatest length of a stream, or "" |
  * | a delivery | source, entry, count; count 0: the group was lost and the entry with it, there is no owner to ask for |
  *
- * The keys of a topic: stream, meta, delayed, their bodies.
+ * The keys of a topic: stream, meta, delayed, their bodies, the channel `wake`.
  */
 export const commit = commitScript({
   keys: 3,
   args: 6,
   delivery: 3,
-  lua: `${ask}${fieldsOf}
+  lua: `${ask}${announce}${fieldsOf}
 local group, consumer = ARGV[1], ARGV[2]
 local acked, uncounted = {{}, {}}, {}
 local function unfit()
@@ -48,6 +48,7 @@ local function leaving()
     if #acked[source] > 0 then redis.call('XACK', KEYS[source], group, unpack(acked[source])) end
   end
   if #uncounted > 0 then redis.call('HDEL', KEYS[3], unpack(uncounted)) end
+  announced()
 end
 local function objection(base)
   local wrong = mismatch(KEYS[base], 'stream') or mismatch(KEYS[base + 1], 'hash') or mismatch(KEYS[base + 2], 'zset')
@@ -63,7 +64,7 @@ local function append(base, shape, arg, seen)
   local stream, meta = KEYS[base], KEYS[base + 1]
   local fields, id, due = fieldsOf(shape, arg)
   local answer
-  if due then answer = delay(meta, KEYS[base + 2], KEYS[base + 3], fields, id, due)
+  if due then answer = delay(meta, KEYS[base + 2], KEYS[base + 3], KEYS[base + 4], fields, id, due)
   else answer = redis.pcall('XADD', stream, '*', unpack(fields)) end
   if type(answer) == 'table' then return answer end
   local opened = redis.call('HSETNX', meta, 'pattern', ARGV[3]) == 1

@@ -8,7 +8,7 @@ import { burying, keeping } from "../DeadLetterScripts.ts"
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, ask, clock, drains, mismatch, split } from "../ScriptParts.ts"
+import { add, announce, ask, clock, drains, mismatch, split } from "../ScriptParts.ts"
 
 /**
  * Ends deliveries, each in its own way.
@@ -18,7 +18,8 @@ import { add, ask, clock, drains, mismatch, split } from "../ScriptParts.ts"
  * | 1, 2 | stream, retry stream |
  * | 3, 4 | waiting, their bodies |
  * | 5, 6, 7 | dead letters, released, state |
- * | 8... | markers of commits that were refused in part |
+ * | 8 | the channel `wake` |
+ * | 9... | markers of commits that were refused in part |
  *
  * | ARGV | |
  * |---|---|
@@ -38,7 +39,7 @@ import { add, ask, clock, drains, mismatch, split } from "../ScriptParts.ts"
  */
 export const settle: Script = {
   name: "waybill/settle",
-  lua: `${drains}${mismatch}${clock}${add}${split}${ask}
+  lua: `${drains}${mismatch}${clock}${add}${split}${ask}${announce}
 local waiting, bodies, dead, released, state = KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local group, consumer = ARGV[1], ARGV[2]
 local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(waiting, 'zset')
@@ -46,7 +47,7 @@ local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mism
 if wrong then return wrong end
 ${burying}${keeping}
 local now = clock()
-local answers, buried = {}, false
+local answers, buried, soonest = {}, false, nil
 local i = 7
 while i <= #ARGV do
   local op, source, entry, count = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3])
@@ -79,6 +80,7 @@ while i <= #ARGV do
   elseif op == 'L' then
     redis.call('XCLAIM', stream, group, ARGV[3], 0, entry, 'TIME', 0, 'JUSTID')
     redis.call('HINCRBY', released, member, 1)
+    soonest = 0
   else
     local from = 1
     if not raw then
@@ -98,6 +100,7 @@ while i <= #ARGV do
       for f = from, #raw do body[#body + 1] = raw[f] end
       redis.call('HSET', bodies, member, cmsgpack.pack(body))
       redis.call('ZADD', waiting, now + tonumber(a), member)
+      soonest = math.min(soonest or a, a)
     else
       bury(a, cause, attempt, fence, id, at, member, consumer, raw, from, isPartial(tally))
       if marker > 0 then redis.call('PEXPIRE', KEYS[marker], ARGV[6]) end
@@ -110,6 +113,7 @@ while i <= #ARGV do
   end
   answers[#answers + 1] = answer
 end
+if soonest then announce(KEYS[8], soonest, group) end
 return {'OK', table.concat(answers), buried and keepDead(ARGV[4], tonumber(ARGV[5]), now) or 0}
 `
 }

@@ -6,7 +6,7 @@ import { keeping } from "../DeadLetterScripts.ts"
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, ask, clock, drains, ids, mismatch, tallies } from "../ScriptParts.ts"
+import { add, announce, ask, clock, drains, ids, mismatch, tallies } from "../ScriptParts.ts"
 
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "streams"
@@ -267,12 +267,13 @@ return {'OK', more}
 
 /**
  * Leaves the group: what the consumer holds is handed back without counting as an attempt, and the consumer is removed
- * when it holds nothing more.
+ * when it holds nothing more. The others look at once: they take over what is handed back, and what it knew to be due.
  *
  * | KEYS | |
  * |---|---|
  * | 1, 2 | stream, retry stream |
  * | 3, 4, 5 | consumers, released, state |
+ * | 6 | the channel `wake` |
  *
  * | ARGV | |
  * |---|---|
@@ -285,7 +286,7 @@ return {'OK', more}
  */
 export const leave: Script = {
   name: "waybill/leave",
-  lua: `${drains}${ask}
+  lua: `${drains}${ask}${announce}
 local group, consumer, limit = ARGV[1], ARGV[2], tonumber(ARGV[4])
 local more = 0
 for source = 0, 1 do
@@ -303,6 +304,7 @@ if more == 0 then
   redis.call('ZREM', KEYS[3], consumer)
   redis.call('HDEL', KEYS[5], 'oldest:' .. consumer)
 end
+announce(KEYS[6], 0, group)
 return {'OK', more}
 `
 }

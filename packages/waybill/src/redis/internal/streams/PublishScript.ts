@@ -5,12 +5,13 @@
  */
 import { shape } from "../Publisher.ts"
 import type { Script } from "../Script.ts"
-import { clock, mismatch, writes } from "../ScriptParts.ts"
+import { announce, clock, mismatch, writes } from "../ScriptParts.ts"
 
 /**
  * `fieldsOf(shape, arg)`: the fields of a message whose payload is ARGV[arg], its id, when it is due if that is not yet, and
  * the next argument.
- * `delay(meta, delayed, bodies, fields, id, due)`: keeps a message until it is due; the answer that a publish script gives.
+ * `delay(meta, delayed, bodies, channel, fields, id, due)`: keeps a message until it is due; the answer that a publish script gives.
+ * `announced()`: called once, after the last message: who waits on the channels learns when the first delayed one is due.
  */
 export const fieldsOf = `
 local instant
@@ -30,7 +31,8 @@ local function fieldsOf(shape, arg)
   end
   return fields, id, due, arg
 end
-local function delay(meta, delayed, bodies, fields, id, due)
+local soonest = {}
+local function delay(meta, delayed, bodies, channel, fields, id, due)
   local number = redis.call('HINCRBY', meta, 'delayed', 1)
   local answer = '+'
   if not id then
@@ -44,7 +46,11 @@ local function delay(meta, delayed, bodies, fields, id, due)
   local member = string.format('%012d', number)
   redis.call('HSET', bodies, member, cmsgpack.pack(fields))
   redis.call('ZADD', delayed, due, member)
+  soonest[channel] = math.min(soonest[channel] or due, due)
   return answer
+end
+local function announced()
+  for channel, due in pairs(soonest) do announce(channel, due - instant) end
 end
 `
 
@@ -57,7 +63,8 @@ end
  * | 2 | meta |
  * | 3 | publisher: the number of its last batch and the answer to it |
  * | 4, 5 | delayed, and their bodies |
- * | 6... | for each message with an id: the marker that it was stored |
+ * | 6 | the channel `wake` |
+ * | 7... | for each message with an id: the marker that it was stored |
  *
  * | ARGV | |
  * |---|---|
@@ -78,7 +85,7 @@ end
  */
 export const publish: Script = {
   name: "waybill/publish",
-  lua: `${writes}${mismatch}${clock}${fieldsOf}
+  lua: `${writes}${mismatch}${clock}${announce}${fieldsOf}
 local stream, meta, publisher, delayed, bodies = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local shapes = ARGV[7]
 local last = redis.pcall('GETRANGE', publisher, 0, 19)
@@ -109,7 +116,7 @@ local call, byte = redis.call, string.byte
 -- The first entry is the first write: what it cannot be written to is named.
 local append = redis.pcall
 local answers = {}
-local arg, marker = 8, 6
+local arg, marker = 8, 7
 for i = 1, #shapes do
   local shape = byte(shapes, i) - 48
   if shape == 0 then
@@ -129,7 +136,7 @@ for i = 1, #shapes do
       answers[i] = '='
     else
       if due then
-        answers[i] = delay(meta, delayed, bodies, fields, id, due)
+        answers[i] = delay(meta, delayed, bodies, KEYS[6], fields, id, due)
       else
         local entry = append('XADD', stream, '*', unpack(fields))
         if append ~= call then
@@ -145,6 +152,7 @@ end
 if ARGV[6] ~= '' then call('XTRIM', stream, 'MAXLEN', '~', ARGV[6]) end
 local answer = table.concat(answers, ',')
 call('SET', publisher, ARGV[3] .. ' ' .. answer, 'PX', ARGV[4])
+announced()
 return {'OK', answer, known and 0 or 1}
 `
 }

@@ -27,6 +27,8 @@ export interface SettlerOptions {
   readonly group: string
   readonly consumer: string
   readonly stream: string
+  /** The channel on which is said what others may take, or when. */
+  readonly wake: string
   readonly keys: GroupKeys
   readonly holdings: Holdings<StreamDelivery>
   readonly deadLetters: { readonly maxCount: number; readonly maxAgeMillis: number }
@@ -138,8 +140,8 @@ export class Settler {
 
   /** Runs the script until every step has an answer. */
   #run(steps: ReadonlyArray<Step<StreamDelivery>>, answers: Array<Settled>): Effect.Effect<void, TransportError> {
-    const { commands, dropped, holdings, keys, settled, stream, topic } = this.#options
-    const own = [stream, keys.retry, keys.waiting, keys.waitingBodies, keys.dead, keys.released, keys.state]
+    const { commands, dropped, holdings, keys, settled, stream, topic, wake } = this.#options
+    const own = [stream, keys.retry, keys.waiting, keys.waitingBodies, keys.dead, keys.released, keys.state, wake]
     return Effect.gen({ self: this }, function* () {
       let open = steps
       while (open.length > 0) {

@@ -32,6 +32,8 @@ import type { StreamDelivery } from "./StreamDelivery.ts"
 export interface ReceiverOptions {
   readonly commands: Connection
   readonly dedicated: (role: string) => Effect.Effect<Connection, never, Scope.Scope>
+  /** Calls `heard` with the milliseconds until there may be something to bring in or to take over. */
+  readonly hear: (heard: (millis: number) => void) => Effect.Effect<void, never, Scope.Scope>
   readonly topic: string
   readonly keys: TopicKeys
   readonly subscription: Subscription
@@ -84,7 +86,7 @@ export class StreamReceiver implements Receiver {
     const membership = new Membership<StreamDelivery>({
       ...options,
       keys: mine,
-      work: Effect.suspend(() => this.#reader.open),
+      work: Effect.suspend(() => Effect.andThen(Effect.forkScoped(this.#hear), this.#reader.open)),
       join: this.#join(false),
       beat: this.#beat,
       repair: (reason) => (isGroupGone(reason) ? this.#join(true) : Effect.fail(reason)),
@@ -107,6 +109,7 @@ export class StreamReceiver implements Receiver {
       group,
       consumer,
       stream: keys.stream,
+      wake: keys.wake,
       keys: mine,
       holdings,
       deadLetters,
@@ -169,6 +172,15 @@ export class StreamReceiver implements Receiver {
   ): Effect.Effect<A, Reason> {
     const { commands, topic } = this.#options
     return evaluate<A>(commands, { topic, pattern: GroupScripts.pattern }, script, keys, args)
+  }
+
+  /** A hint: joining does not wait for it. What was announced before is found by the look that follows. */
+  get #hear(): Effect.Effect<void, never, Scope.Scope> {
+    const hear = this.#options.hear((millis) => this.expect(millis))
+    return Effect.andThen(
+      hear,
+      Effect.sync(() => this.expect(0))
+    )
   }
 
   #demanded(): void {
@@ -343,7 +355,7 @@ export class StreamReceiver implements Receiver {
     const mine = this.#keys
     const [, more] = yield* this.#eval<[string, 0 | 1]>(
       GroupScripts.leave,
-      [keys.stream, mine.retry, mine.consumers, mine.released, mine.state],
+      [keys.stream, mine.retry, mine.consumers, mine.released, mine.state, keys.wake],
       [this.#group, this.consumer, GroupScripts.nobody, leaveLimit]
     )
     if (more === 1) return true
