@@ -10,7 +10,7 @@ import { type Event, limits, type Message, path, Room, Text, User } from "./Prot
 import * as Session from "./Session.ts"
 
 // Control characters and what turns the direction of text around: both can make a terminal show something else.
-const unsafe = /[\p{Cc}\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu
+const unsafe = /[\p{Cc}\p{Zl}\p{Zp}\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f\ufff9-\ufffb]/gu
 
 /** The text with every control character written as its escape, but for the ends of its lines. */
 export const safe = (text: string): string =>

@@ -18,7 +18,7 @@ export interface Decoded<out P> extends DeadLetter {
   readonly payload: Result.Result<P, DecodeFailure>
 }
 
-/** What a page of the pass carries; the store answers each in constant time. */
+/** How many a page of the pass carries, at most: a page of large ones is shorter. */
 const pageSize = 500
 
 /**

@@ -57,7 +57,10 @@ export class Inspector extends Context.Service<
   }
 >()("waybill/Inspector") {}
 
-/** At most `limit` after the position that an earlier page has named; the first ones without. */
+/**
+ * At most `limit` after the position that an earlier page has named; the first ones without. A page that is full at about
+ * 1 MiB ends before, behind at least one: the end is where a page is empty.
+ */
 export interface Page {
   readonly after: Option.Option<string>
   readonly limit: number

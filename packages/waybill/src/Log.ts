@@ -39,7 +39,15 @@ export const first = Effect.fn("Log.first")(function* <P, RD, RE>(
   topic: Topic<P, RD, RE>,
   options: { readonly after?: string | undefined; readonly limit: number }
 ): Effect.fn.Return<ReadonlyArray<Entry<P>>, TransportError, Inspector | RD> {
-  return yield* read(topic, { after: Option.fromNullishOr(options.after), limit: options.limit })
+  const found: Array<Entry<P>> = []
+  let after = options.after
+  do {
+    const page = yield* read(topic, { after: Option.fromNullishOr(after), limit: options.limit - found.length })
+    if (page.length === 0) break
+    for (const entry of page) found.push(entry)
+    after = page.at(-1)?.position
+  } while (found.length < options.limit)
+  return found
 })
 
 /**
@@ -64,10 +72,20 @@ export const last = Effect.fn("Log.last")(function* <P, RD, RE>(
   topic: Topic<P, RD, RE>,
   options: { readonly before?: string | undefined; readonly limit: number }
 ): Effect.fn.Return<ReadonlyArray<Entry<P>>, TransportError, Inspector | RD> {
-  return yield* read(topic, { after: Option.none(), newest: true, before: options.before, limit: options.limit })
+  const pages: Array<ReadonlyArray<Entry<P>>> = []
+  let before = options.before
+  let left = options.limit
+  do {
+    const page = yield* read(topic, { after: Option.none(), newest: true, before, limit: left })
+    if (page.length === 0) break
+    pages.push(page)
+    before = page[0]?.position
+    left -= page.length
+  } while (left > 0)
+  return pages.reverse().flat()
 })
 
-/** How much the store answers at a time. */
+/** How many the store returns at a time, at most: a page of large ones is shorter. */
 const pageSize = 500
 
 /**
@@ -88,10 +106,10 @@ export const stream = <P, RD, RE>(
   options?: { readonly after?: string | undefined }
 ): Stream.Stream<Entry<P>, TransportError, Inspector | RD> =>
   Stream.paginate(options?.after, (after) =>
-    Effect.map(read(topic, { after: Option.fromNullishOr(after), limit: pageSize }), (page) => {
-      const end = page.length < pageSize ? Option.none() : Option.fromNullishOr(page.at(-1)?.position)
-      return [page, end] as const
-    })
+    Effect.map(
+      read(topic, { after: Option.fromNullishOr(after), limit: pageSize }),
+      (page) => [page, Option.fromNullishOr(page.at(-1)?.position)] as const
+    )
   )
 
 const read = <P, RD, RE>(

@@ -46,7 +46,7 @@ export const DeadLetters = ({
   const unseen = [...marked].filter((entry) => !shown.some((letter) => letter.entry === entry)).length
 
   // Where one page shows all there is, nothing of the reason is left.
-  const all = pages.items !== undefined && pages.page === 1 && !pages.full
+  const all = pages.items !== undefined && pages.page === 1 && !pages.more
   useEffect(() => {
     if (all && shown.length === 0) setReason("")
   }, [pages.items])

@@ -6,10 +6,9 @@
  */
 import type { ComponentChildren } from "preact"
 import { useEffect, useRef, useState } from "preact/hooks"
+import type { Page } from "../../src/dashboard/Api.ts"
 import { type Column, Table } from "./Table.tsx"
 import { Trouble } from "./Trouble.tsx"
-
-const pageSize = 100
 
 /** What tells that a list may have changed. */
 export interface Look {
@@ -25,14 +24,11 @@ interface Shown<A> {
   /** The starts of the pages up to this one. */
   readonly starts: ReadonlyArray<Start>
   readonly items: ReadonlyArray<A>
+  readonly more: boolean
 }
 
 /** `held`: the lines stay as they are, because somebody is asked about them. */
-export const usePages = <A,>(
-  read: (start: Start) => Promise<{ readonly items: ReadonlyArray<A> }>,
-  { at, figures }: Look,
-  held = false
-) => {
+export const usePages = <A,>(read: (start: Start) => Promise<Page<A>>, { at, figures }: Look, held = false) => {
   const [shown, setShown] = useState<Shown<A>>()
   const [turning, setTurning] = useState(false)
   const [trouble, setTrouble] = useState<string>()
@@ -45,9 +41,9 @@ export const usePages = <A,>(
     seen.current = figures
     setTurning(turned)
     void read(starts.at(-1)).then(
-      ({ items }) => {
+      ({ items, more }) => {
         if (mine !== newest.current) return
-        setShown({ starts, items })
+        setShown({ starts, items, more })
         setTrouble(undefined)
         setTurning(false)
       },
@@ -71,7 +67,7 @@ export const usePages = <A,>(
     trouble,
     turning: turning || shown === undefined,
     page: starts.length,
-    full: shown?.items.length === pageSize,
+    more: shown?.more === true,
     start: starts.at(-1),
     again: () => go(starts, true),
     first: () => go([undefined], true),
@@ -97,7 +93,7 @@ export const Pager = <A,>({
       <span class="faint">page {pages.page}</span>
       <button
         onClick={() => next !== undefined && pages.next(next)}
-        disabled={pages.turning || !pages.full || next === undefined}
+        disabled={pages.turning || !pages.more || next === undefined}
       >
         Next
       </button>
@@ -109,7 +105,7 @@ export const Pager = <A,>({
 }
 
 interface PagedProps<A> {
-  readonly read: (start: Start) => Promise<{ readonly items: ReadonlyArray<A> }>
+  readonly read: (start: Start) => Promise<Page<A>>
   readonly look: Look
   readonly columns: ReadonlyArray<Column>
   readonly row: (item: A) => ReadonlyArray<ComponentChildren>

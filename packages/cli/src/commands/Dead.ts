@@ -6,7 +6,7 @@
  */
 import { Console, Effect, Exit, Option, Schema, Stdio, Stream } from "effect"
 import { Argument, Command, Flag, Prompt } from "effect/cli"
-import { DeadLetters, Inspector, Topic } from "waybill"
+import { DeadLetters, Inspector, type Message, Topic } from "waybill"
 import { Misuse, NotConfirmed, NotThere } from "../Problem.ts"
 import { bodyShown, bodyText, count, instant, messageJson, number, print, safe, shortened, table } from "../Screen.ts"
 import { askable, Server, toProblem } from "../Server.ts"
@@ -18,12 +18,18 @@ const filters = {
   reason: Flag.String("reason").pipe(Flag.withDescription("Only those that died of this reason"), Flag.optional),
   id: Flag.String("id").pipe(Flag.withDescription("Only the message with this id"), Flag.optional),
   contains: Flag.String("contains").pipe(
-    Flag.withDescription("Only those whose body contains this text"),
+    Flag.withDescription("Only those whose body contains this text, as bytes where it is no text"),
     Flag.optional
   ),
   before: Flag.Date("before").pipe(Flag.withDescription("Only those that died before this instant"), Flag.optional),
   after: Flag.Date("after").pipe(Flag.withDescription("Only those that died at this instant or later"), Flag.optional)
 }
+
+/** Bytes are searched as bytes: what is printed of them says something else. */
+const holds = (body: Message.Body, text: string): boolean =>
+  typeof body === "string"
+    ? body.includes(text)
+    : Buffer.from(body.buffer, body.byteOffset, body.byteLength).includes(text)
 
 interface Filters {
   readonly reason: Option.Option<string>
@@ -38,7 +44,7 @@ const fits =
   (letter: Inspector.DeadLetter): boolean =>
     (Option.isNone(reason) || letter.reason === reason.value) &&
     (Option.isNone(id) || letter.id === id.value) &&
-    (Option.isNone(contains) || bodyText(letter.body).includes(contains.value)) &&
+    (Option.isNone(contains) || holds(letter.body, contains.value)) &&
     (Option.isNone(before) || letter.diedAt < before.value.getTime()) &&
     (Option.isNone(after) || letter.diedAt >= after.value.getTime())
 

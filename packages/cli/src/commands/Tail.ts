@@ -51,14 +51,30 @@ const following = (topic: string, start: Option.Option<string>) =>
     )
   )
 
+/** The newest messages in their order. */
+const newestOf = Effect.fnUntraced(function* (inspector: Inspector.Inspector["Service"], topic: string, lines: number) {
+  const pages: Array<ReadonlyArray<Inspector.StoredMessage>> = []
+  let before: string | undefined
+  for (let left = lines; left > 0;) {
+    const page = yield* inspector.messages(topic, {
+      after: Option.none(),
+      limit: Math.min(200, left),
+      newest: true,
+      before
+    })
+    if (page.length === 0) break
+    pages.push(page)
+    before = page[0]?.position
+    left -= page.length
+  }
+  return pages.reverse().flat()
+})
+
 const tailTopic = Effect.fnUntraced(function* (topic: string, lines: number, follow: boolean) {
   const { json } = yield* Server
   const inspector = yield* Inspector.Inspector
   if (!follow) yield* describe(topic)
-  const newest = yield* Effect.mapError(
-    inspector.messages(topic, { after: Option.none(), limit: Math.max(1, lines), newest: true }),
-    toProblem
-  )
+  const newest = yield* Effect.mapError(newestOf(inspector, topic, Math.max(1, lines)), toProblem)
   yield* Effect.forEach(lines < 1 ? [] : newest, show(json), { discard: true })
   if (!follow) return
   yield* Stream.runForEach(following(topic, Option.fromNullishOr(newest.at(-1)?.position)), show(json))

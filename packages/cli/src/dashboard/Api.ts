@@ -22,6 +22,8 @@ export interface Overview {
 /** One page of a list. Of each body only the beginning: the whole one is in the message's `Life`. */
 export interface Page<A> {
   readonly items: ReadonlyArray<A>
+  /** Whether there may be something behind them. */
+  readonly more: boolean
 }
 
 /** In which list a message was seen, and the position that named its page: it is looked for from there on. */

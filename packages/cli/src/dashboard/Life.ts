@@ -23,10 +23,11 @@ const sought = Effect.fnUntraced(function* <A>(
   fits: (one: A) => boolean
 ) {
   let page = first
-  for (let seen = 0; seen < searched; seen += pageSize) {
+  for (let seen = 0; seen < searched;) {
     const found = yield* read(page)
     const one = found.find(fits)
-    if (one !== undefined || !Arr.isReadonlyArrayNonEmpty(found) || found.length < pageSize) return one
+    if (one !== undefined || !Arr.isReadonlyArrayNonEmpty(found)) return one
+    seen += found.length
     page = next(found)
   }
   return undefined

@@ -125,7 +125,8 @@ const present = Effect.fnUntraced(function* (topic: string, group: string, entri
             ([letter]) => letter?.entry === entry
           )
       }),
-    { concurrency: 32 }
+    // Each brings its body along.
+    { concurrency: 4 }
   )
   return found.filter(Boolean).length
 })
@@ -152,7 +153,8 @@ export const layer = (rules: Guard.Rules, page: string) => {
     f: (
       inspector: Inspector.Inspector["Service"],
       page: Inspector.NewestPage
-    ) => Effect.Effect<ReadonlyArray<A>, Transport.TransportError>
+    ) => Effect.Effect<ReadonlyArray<A>, Transport.TransportError>,
+    positionOf: (item: A) => string
   ) =>
     answered(
       Effect.gen(function* () {
@@ -164,8 +166,19 @@ export const layer = (rules: Guard.Rules, page: string) => {
           limit: limit ?? pageSize,
           newest: newest === "1"
         }
+        const backwards = Option.isNone(page.after) && (page.newest || before !== undefined)
+        /** A page of large ones is short, and not the last one for that. */
+        const isMore = (items: ReadonlyArray<A>) => {
+          const last = items.at(backwards ? 0 : -1)
+          if (last === undefined || items.length === page.limit) return Effect.succeed(last !== undefined)
+          const position = positionOf(last)
+          const next = backwards
+            ? { after: Option.none(), before: position, limit: 1, newest: true }
+            : { after: Option.some(position), limit: 1 }
+          return Effect.map(f(inspector, next), (behind) => behind.length > 0)
+        }
         const items = yield* from([after, before], f(inspector, page))
-        return { items: items.map(rowOf) }
+        return { items: items.map(rowOf), more: yield* isMore(items) }
       })
     )
 
@@ -239,17 +252,29 @@ export const layer = (rules: Guard.Rules, page: string) => {
     ),
     read("/api/overview", () => overview),
     read("/api/topics/:topic/messages", (params) =>
-      paged((inspector, page) => inspector.messages(topicOf(params), page))
+      paged(
+        (inspector, page) => inspector.messages(topicOf(params), page),
+        ({ position }) => position
+      )
     ),
     read("/api/topics/:topic/life/:id", (params) => life(topicOf(params), params["id"] ?? "")),
     read(`${ofGroup}/pending`, (params) =>
-      paged((inspector, page) => inspector.pending(topicOf(params), groupOf(params), page))
+      paged(
+        (inspector, page) => inspector.pending(topicOf(params), groupOf(params), page),
+        ({ position }) => position
+      )
     ),
     read(`${ofGroup}/waiting`, (params) =>
-      paged((inspector, page) => inspector.waiting(topicOf(params), groupOf(params), page))
+      paged(
+        (inspector, page) => inspector.waiting(topicOf(params), groupOf(params), page),
+        ({ position }) => position
+      )
     ),
     read(`${ofGroup}/dead`, (params) =>
-      paged((inspector, page) => inspector.deadLetters(topicOf(params), groupOf(params), page))
+      paged(
+        (inspector, page) => inspector.deadLetters(topicOf(params), groupOf(params), page),
+        ({ entry }) => entry
+      )
     ),
     write(`${ofGroup}/redrive`, moved("redrive")),
     write(`${ofGroup}/discard`, moved("discard")),

@@ -7,7 +7,7 @@
  * @module
  */
 import type { Script } from "./Script.ts"
-import { clock, drains, mismatch, reads, tallies } from "./ScriptParts.ts"
+import { clock, drains, mismatch, paging, reads, tallies, weighing } from "./ScriptParts.ts"
 
 /**
  * `bury(letter)`: adds a dead letter. Its own eight pairs come first and the fields of the message follow as they were, whatever
@@ -115,13 +115,13 @@ end
  */
 export const letters: Script = {
   name: "waybill/letters",
-  lua: `${reads}${mismatch}${clock}${aging}
+  lua: `${reads}${mismatch}${clock}${aging}${weighing}${paging}
 local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'hash')
 if wrong then return wrong end
 local since = keptSince(KEYS[2], clock())
 local from = string.format('%.0f', since)
 if ARGV[1] ~= '' and isKept(ARGV[1], since) then from = '(' .. ARGV[1] end
-return {'OK', redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', ARGV[2])}
+return {'OK', page(KEYS[1], from, tonumber(ARGV[2]))}
 `
 }
 

@@ -23,6 +23,43 @@ local function mismatch(key, expected)
 end
 `
 
+/**
+ * `room()`: whether a page has room for more. `weigh(value)`: counts the bytes in it; the value. A page ends behind the
+ * message that fills it, so that it holds one however large that is, and a slow line carries it before its deadline.
+ */
+export const weighing = `
+local carried = 0
+local function room() return carried < 1048576 end
+local function weigh(value)
+  if type(value) == 'string' then carried = carried + #value + 8
+  elseif type(value) == 'table' then for _, part in ipairs(value) do weigh(part) end end
+  return value
+end
+`
+
+/**
+ * `page(stream, from, limit, backwards)`: entries of a stream, from an end of the range as XRANGE has them, until the page has
+ * no room. The server loads entries as a whole, and a few at a time are no burden, however large.
+ *
+ * It uses `weighing`.
+ */
+export const paging = `
+local function page(stream, from, limit, backwards)
+  local rows = {}
+  while #rows < limit and room() do
+    local count = math.min(16, limit - #rows)
+    local some = redis.call(backwards and 'XREVRANGE' or 'XRANGE', stream, from, backwards and '-' or '+', 'COUNT', count)
+    for _, entry in ipairs(some) do
+      if not room() then break end
+      rows[#rows + 1] = weigh(entry)
+    end
+    if #some < count then break end
+    from = '(' .. rows[#rows][1]
+  end
+  return rows
+end
+`
+
 /** `clock()`: milliseconds since the epoch by the server's clock, the only one that counts. */
 export const clock = `
 local function clock()

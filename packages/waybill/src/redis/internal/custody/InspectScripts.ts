@@ -7,7 +7,7 @@
  */
 import { aging, counting, exhuming } from "../DeadLetterScripts.ts"
 import type { Script } from "../Script.ts"
-import { clock, drains, mismatch, reads } from "../ScriptParts.ts"
+import { clock, drains, mismatch, reads, weighing } from "../ScriptParts.ts"
 import { marking, nth } from "./Marking.ts"
 import { records } from "./Record.ts"
 import { naming, type Source } from "./Source.ts"
@@ -114,12 +114,17 @@ return {'OK', lag, pending, oldest, redis.call('ZCARD', waiting) + again, next, 
    */
   const messages: Script = {
     name: name("messages"),
-    lua: `${reads}${mismatch}${clock}${records}${source.lua}
+    lua: `${reads}${mismatch}${clock}${records}${source.lua}${weighing}
 local wrong = foreign()
 if wrong then return wrong end
-local ids, rows = peek(ARGV[1] ~= '' and ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'), {}
-local found = #ids > 0 and read(ids)
-for i, id in ipairs(ids) do if found[i] then rows[#rows + 1] = {id, found[i]} end end
+local newest = ARGV[3] == '1'
+local ids, rows = peek(ARGV[1] ~= '' and ARGV[1], tonumber(ARGV[2]), newest), {}
+-- What the page has no room for lies behind it, and with the newest ones in front of it.
+for i = newest and #ids or 1, newest and 1 or #ids, newest and -1 or 1 do
+  if not room() then break end
+  local found = read({ids[i]})[1]
+  if found then table.insert(rows, newest and 1 or #rows + 1, {ids[i], weigh(found)}) end
+end
 return {'OK', rows}
 `
   }
@@ -145,7 +150,7 @@ return {'OK', rows}
    */
   const pending: Script = {
     name: name("pending"),
-    lua: `${reads}${mismatch}${clock}${records}${source.lua}
+    lua: `${reads}${mismatch}${clock}${records}${source.lua}${weighing}
 local state, marks = ${at(1)}, ${at(2)}
 local wrong = foreign() or mismatch(state, 'hash') or mismatch(marks, 'hash')
 for i = 3, #ARGV do wrong = wrong or mismatch(KEYS[${source.keys} + i], 'set') end
@@ -167,12 +172,12 @@ table.sort(held, before)
 local rows, from = {}, ARGV[1]
 order[from] = order[from] or nth(idOf(from))
 for _, member in ipairs(held) do
-  if #rows == tonumber(ARGV[2]) then break end
+  if #rows == tonumber(ARGV[2]) or not room() then break end
   if from == '' or before(from, member) then
     local id = idOf(member)
     local since = redis.call('HGET', state, 'oldest:' .. of[member])
     rows[#rows + 1] = {member, of[member], since and math.max(0, now - tonumber(since)) or 0, marked(id) + 1,
-      read({id})[1] or '0'}
+      weigh(read({id})[1] or '0')}
   end
 end
 return {'OK', rows}
@@ -198,7 +203,7 @@ return {'OK', rows}
    */
   const waiting: Script = {
     name: name("waiting"),
-    lua: `${reads}${mismatch}${clock}${records}${source.lua}
+    lua: `${reads}${mismatch}${clock}${records}${source.lua}${weighing}
 local waiting, returned, suspects, marks = ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}
 local wrong = foreign() or mismatch(waiting, 'zset') or mismatch(returned, 'list') or mismatch(suspects, 'list')
   or mismatch(marks, 'hash')
@@ -208,17 +213,19 @@ local part, place = string.sub(ARGV[1], 1, 1), string.sub(ARGV[1], 2)
 local function row(position, id, due)
   local text = string.gsub(redis.call('HGET', marks, id) or '', '\\31%d+;[01];%S*$', '')
   local attempts, cause = string.match(text, '^(%d+):%d+:%d+:(.*)$')
-  rows[#rows + 1] = {position, id, due, tonumber(attempts) or 0, cause or '', read({id})[1] or '0'}
+  rows[#rows + 1] = {position, id, due, tonumber(attempts) or 0, cause or '', weigh(read({id})[1] or '0')}
 end
 for _, of in ipairs({{'a', returned}, {'b', suspects}}) do
   local letter, list = of[1], of[2]
-  if part <= letter and #rows < limit then
+  if part <= letter and #rows < limit and room() then
     local after = part == letter and place ~= '' and redis.call('LPOS', list, place)
     local from = after and after + 1 or 0
-    for _, id in ipairs(redis.call('LRANGE', list, from, from + limit - #rows - 1)) do row(letter .. id, id, now) end
+    for _, id in ipairs(redis.call('LRANGE', list, from, from + limit - #rows - 1)) do
+      if room() then row(letter .. id, id, now) end
+    end
   end
 end
-if #rows < limit then
+if #rows < limit and room() then
   local rank = 0
   if part == 'c' then
     local score, id = string.match(place, '^(%-?%d+):(.*)$')
@@ -227,6 +234,7 @@ if #rows < limit then
   end
   local page = redis.call('ZRANGE', waiting, rank, rank + limit - #rows - 1, 'WITHSCORES')
   for i = 1, #page, 2 do
+    if not room() then break end
     local due = string.format('%.0f', tonumber(page[i + 1]))
     row('c' .. due .. ':' .. page[i], page[i], tonumber(due))
   end

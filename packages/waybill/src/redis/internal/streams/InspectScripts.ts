@@ -6,7 +6,7 @@
  */
 import { aging, counting, exhuming } from "../DeadLetterScripts.ts"
 import type { Script } from "../Script.ts"
-import { add, ask, clock, drains, ids, mismatch, reads } from "../ScriptParts.ts"
+import { add, ask, clock, drains, ids, mismatch, reads, paging, weighing } from "../ScriptParts.ts"
 
 /**
  * A topic and its groups. A thousand topics are looked at in one go, so it asks nothing twice and nothing that it
@@ -141,6 +141,35 @@ return wrong or error(reply)
 }
 
 /**
+ * One page of the stream.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1 | the stream |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1 | entry behind which to begin, or in front of which to begin backwards, or "" |
+ * | 2 | how many at most |
+ * | 3 | 1: backwards |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, entries | as XRANGE and XREVRANGE have them |
+ * | `WRONGTYPE`, key, found | |
+ */
+export const messages: Script = {
+  name: "waybill/messages",
+  lua: `${reads}${mismatch}${weighing}${paging}
+local wrong = mismatch(KEYS[1], 'stream')
+if wrong then return wrong end
+local backwards = ARGV[3] == '1'
+local from = ARGV[1] ~= '' and '(' .. ARGV[1] or backwards and '+' or '-'
+return {'OK', page(KEYS[1], from, tonumber(ARGV[2]), backwards)}
+`
+}
+
+/**
  * What consumers of a group have been given and have not settled: first from the stream, then from the retry stream.
  *
  * | KEYS | |
@@ -160,7 +189,7 @@ return wrong or error(reply)
  */
 export const pending: Script = {
   name: "waybill/pending",
-  lua: `${reads}${mismatch}${clock}${ask}
+  lua: `${reads}${mismatch}${clock}${ask}${weighing}
 local group, nobody = ARGV[1], ARGV[2]
 local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(KEYS[3], 'hash') or mismatch(KEYS[4], 'hash')
 if wrong then return wrong end
@@ -172,15 +201,15 @@ local function held(consumer, idle)
 end
 for source = tonumber(ARGV[3]), 1 do
   local from = source == tonumber(ARGV[3]) and ARGV[4] ~= '' and '(' .. ARGV[4] or '-'
-  while #rows < limit do
+  while #rows < limit and room() do
     local page = ask('XPENDING', KEYS[source + 1], group, from, '+', limit)
     if not page or #page == 0 then break end
     for _, row in ipairs(page) do
       from = '(' .. row[1]
-      if row[2] ~= nobody and #rows < limit then
+      if row[2] ~= nobody and #rows < limit and room() then
         local there = redis.call('XRANGE', KEYS[source + 1], row[1], row[1])[1]
         rows[#rows + 1] = {source, row[1], row[2], held(row[2], row[3]), row[4],
-          tonumber(redis.call('HGET', KEYS[3], source .. row[1]) or '0'), there and there[2] or {}}
+          tonumber(redis.call('HGET', KEYS[3], source .. row[1]) or '0'), weigh(there and there[2] or {})}
       end
     end
   end
@@ -210,7 +239,7 @@ return {'OK', rows}
  */
 export const waiting: Script = {
   name: "waybill/waiting",
-  lua: `${reads}${mismatch}${clock}${ask}
+  lua: `${reads}${mismatch}${clock}${ask}${weighing}
 local group, nobody, limit = ARGV[1], ARGV[2], tonumber(ARGV[4])
 local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(KEYS[3], 'hash')
   or mismatch(KEYS[4], 'zset') or mismatch(KEYS[5], 'hash')
@@ -219,31 +248,38 @@ local now, rows = clock(), {}
 local part, place = string.sub(ARGV[3], 1, 1), string.sub(ARGV[3], 2)
 local function fieldsOf(stream, entry)
   local there = redis.call('XRANGE', stream, entry, entry)[1]
-  return there and there[2] or {}
+  return weigh(there and there[2] or {})
 end
 for source = 0, 1 do
   local letter = source == 0 and 'a' or 'b'
-  if part <= letter then
+  if part <= letter and room() then
     local from = part == letter and place ~= '' and '(' .. place or '-'
     local page = ask('XPENDING', KEYS[source + 1], group, from, '+', limit - #rows + 1, nobody) or {}
     for _, row in ipairs(page) do
-      if #rows == limit then break end
+      if #rows == limit or not room() then break end
       rows[#rows + 1] = {letter .. row[1], source, row[1], now, row[4],
         tonumber(redis.call('HGET', KEYS[3], source .. row[1]) or '0'), fieldsOf(KEYS[source + 1], row[1])}
     end
   end
 end
-if part <= 'c' and #rows < limit then
+if part <= 'c' and #rows < limit and room() then
   local last
   for _, flat in ipairs(ask('XINFO', 'GROUPS', KEYS[2]) or {}) do
     if flat[2] == group then for i = 1, #flat, 2 do if flat[i] == 'last-delivered-id' then last = flat[i + 1] end end end
   end
   local from = part == 'c' and place ~= '' and place or last or '0-0'
-  for _, entry in ipairs(redis.call('XRANGE', KEYS[2], '(' .. from, '+', 'COUNT', limit - #rows)) do
-    rows[#rows + 1] = {'c' .. entry[1], 1, entry[1], now, 0, 0, entry[2]}
+  local more = true
+  while more and #rows < limit and room() do
+    local some = redis.call('XRANGE', KEYS[2], '(' .. from, '+', 'COUNT', math.min(16, limit - #rows))
+    for _, entry in ipairs(some) do
+      if not room() then break end
+      rows[#rows + 1] = {'c' .. entry[1], 1, entry[1], now, 0, 0, weigh(entry[2])}
+      from = entry[1]
+    end
+    more = #some > 0
   end
 end
-if #rows < limit then
+if #rows < limit and room() then
   local rank = 0
   if part == 'd' then
     local score, member = string.match(place, '^(%-?%d+):(.*)$')
@@ -252,6 +288,7 @@ if #rows < limit then
   end
   local page = redis.call('ZRANGE', KEYS[4], rank, rank + limit - #rows - 1, 'WITHSCORES')
   for i = 1, #page, 2 do
+    if not room() then break end
     local due = string.format('%.0f', tonumber(page[i + 1]))
     local body = redis.call('HGET', KEYS[5], page[i])
     local ok, fields = pcall(cmsgpack.unpack, body or '')
@@ -259,7 +296,7 @@ if #rows < limit then
     local raw = {'id', tostring(fields[1]), 'at', tostring(fields[2]), 'attempt', tostring(fields[3]), 'fence',
       tostring(fields[4])}
     for f = 6, #fields do raw[#raw + 1] = fields[f] end
-    rows[#rows + 1] = {'d' .. due .. ':' .. page[i], 1, page[i], tonumber(due), 0, 0, raw, tostring(fields[5])}
+    rows[#rows + 1] = {'d' .. due .. ':' .. page[i], 1, page[i], tonumber(due), 0, 0, weigh(raw), weigh(tostring(fields[5]))}
   end
 end
 return {'OK', now, rows}

@@ -86,23 +86,16 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
       // The server knows no interval that ends in front of the first id there is, or begins behind the last one.
       if (backwards && before !== undefined && /^0+(-0+)?$/.test(before)) return Effect.succeed([])
       if (Option.exists(after, (position) => position === lastId)) return Effect.succeed([])
-      return commands
-        .run(
-          "xrange",
-          (client) =>
-            backwards
-              ? client.xrevrangeBuffer(key, before === undefined ? "+" : `(${before}`, "-", "COUNT", limit)
-              : client.xrangeBuffer(
-                  key,
-                  Option.match(after, { onNone: () => "-", onSome: (position) => `(${position}` }),
-                  "+",
-                  "COUNT",
-                  limit
-                ),
-          { key }
+      const from = backwards ? before : Option.getOrUndefined(after)
+      return inspecting
+        .evaluateExactly<[Uint8Array, ReadonlyArray<readonly [entry: Uint8Array, fields: Bytes]>]>(
+          topic,
+          InspectScripts.messages,
+          [key],
+          [from ?? "", limit, backwards ? 1 : 0]
         )
         .pipe(
-          Effect.map((entries) =>
+          Effect.map(([, entries]) =>
             (backwards ? entries.toReversed() : entries).map(([entry, fields]): StoredMessage => {
               const position = String(entry)
               return { ...storedOf(topic, "", 0, position, fields), position }
