@@ -4,7 +4,19 @@ import { assert, describe, it } from "@effect/vitest"
 
 /** A module imports only modules that stand before it, in its row or in a row above. Give a new module its place here. */
 const order = [
-  ["internal/Limits", "Message", "Topic", "Gap", "Delivery", "Commit", "Settlement", "RetryPolicy", "Routing"],
+  [
+    "internal/Limits",
+    "internal/Name",
+    "Message",
+    "internal/Budget",
+    "Topic",
+    "Gap",
+    "Delivery",
+    "Commit",
+    "Settlement",
+    "RetryPolicy",
+    "Routing"
+  ],
   ["Lifecycle", "Transport", "Inspector", "internal/Glob", "internal/Unstored", "internal/Inbox", "Records", "Health"],
   ["internal/Durations", "Metrics", "internal/Tracing"],
   ["Producer", "internal/Workers", "Consumer", "DeadLetters", "Log"]

@@ -8,6 +8,8 @@
  * @module
  */
 import * as Duration from "effect/Duration"
+import { unitsOf } from "./internal/Budget.ts"
+import { isName } from "./internal/Name.ts"
 import type { Outgoing } from "./Message.ts"
 
 /** What a record holds, by the name that Redis has for it. */
@@ -47,13 +49,16 @@ export interface Query<out A> {
 export type Reply = string | number | null | ReadonlyArray<string>
 
 /** How many writes and messages one commit may have, and how many arguments one write. */
-const most = 1000
+export const maxParts = 1000
+
+/** How many characters one commit may have, in the arguments of its writes and in all that its messages consist of. */
+export const maxUnits = 16 * 1024 * 1024
 
 /**
  * Writes and messages as one commit: applied in this order, writes first. Empty, it only marks the message as done.
  *
- * Throws when there are more than 1000 writes and messages, or more than 1000 arguments to one write: a commit holds up
- * the whole server for as long as it is applied.
+ * Throws when there are more than `maxParts` writes and messages, more than `maxParts` arguments to one write, or more than
+ * `maxUnits` characters in all: a commit holds up the whole server for as long as it is applied.
  *
  * @example
  * ```ts
@@ -80,14 +85,31 @@ export const make = ({
   readonly writes?: ReadonlyArray<Write>
   readonly messages?: ReadonlyArray<Publication>
 }): Commit => {
-  if (writes.length + messages.length > most) {
-    throw new Error(`a commit has at most ${most} writes and messages, not ${writes.length + messages.length}`)
+  if (writes.length + messages.length > maxParts) {
+    throw new Error(`a commit has at most ${maxParts} writes and messages, not ${writes.length + messages.length}`)
   }
   for (const { args, command, key } of writes) {
-    if (args.length > most)
-      throw new Error(`${command} of ${key} has ${args.length} arguments, and may have ${most}: make it several writes`)
+    if (args.length > maxParts) {
+      throw new Error(
+        `${command} of ${key} has ${args.length} arguments, and may have ${maxParts}: make it several writes`
+      )
+    }
   }
-  return { writes, messages }
+  // Copies: whoever made the arrays may go on using them.
+  const commit = { writes: writes.slice(), messages: messages.slice() }
+  const units = sizeOf(commit)
+  if (units > maxUnits) throw new Error(`a commit has at most ${maxUnits} characters, not ${units}`)
+  return commit
+}
+
+/** Characters in the arguments of its writes, and in all that its messages consist of. */
+export const sizeOf = ({ messages, writes }: Commit): number => {
+  let units = 0
+  for (const { message } of messages) units += unitsOf(message)
+  for (const { args } of writes) {
+    for (const arg of args) units += typeof arg === "string" ? arg.length : 8
+  }
+  return units
 }
 
 const none: ReadonlyArray<never> = []
@@ -191,7 +213,7 @@ export const hash = (name: string): Hash => {
       key: name,
       type: "hash",
       command: "HGET",
-      args: [field],
+      args: [sound("HGET", name, field)],
       decode: (reply) => (reply === null ? undefined : String(reply))
     }),
     all: { key: name, type: "hash", command: "HGETALL", args: none, decode: (reply) => new Map(pairs(reply)) }
@@ -228,7 +250,7 @@ export const set = (name: string): Members => {
       key: name,
       type: "set",
       command: "SISMEMBER",
-      args: [member],
+      args: [sound("SISMEMBER", name, member)],
       decode: (reply) => reply === 1
     }),
     all: { key: name, type: "set", command: "SMEMBERS", args: none, decode: (reply) => new Set(texts(reply)) }
@@ -309,10 +331,21 @@ export const list = (name: string): List => {
 }
 
 const writing = (key: string, type: RecordType) => {
-  if (!/^[^\s{}]{1,200}$/.test(key)) {
+  if (!isName(key)) {
     throw new Error(`"${key}" is no name of a record: 1 to 200 characters, no white space, no braces`)
   }
-  return (command: string, args: ReadonlyArray<string | number>): Write => ({ key, type, command, args })
+  return (command: string, args: ReadonlyArray<string | number>): Write => ({
+    key,
+    type,
+    command,
+    args: args.map((arg) => sound(command, key, arg))
+  })
+}
+
+/** Half of a surrogate pair would become another text in the store, and what is no text cannot be stored at all. */
+const sound = (command: string, key: string, arg: string | number): string | number => {
+  if (typeof arg === "number" || (typeof arg === "string" && arg.isWellFormed())) return arg
+  throw new Error(`${command} of ${key}: an argument is no well-formed text and no number`)
 }
 
 const whole = (amount: number): number => {

@@ -28,6 +28,7 @@ import * as Stream from "effect/Stream"
 import type { Commit } from "./Commit.ts"
 import type { Delivery } from "./Delivery.ts"
 import type { Gap } from "./Gap.ts"
+import { isName } from "./internal/Name.ts"
 import * as Tracing from "./internal/Tracing.ts"
 import { type Handle, type Program, run as runProgram, Undecodable } from "./internal/Workers.ts"
 import type { RetryPolicy } from "./RetryPolicy.ts"
@@ -111,7 +112,7 @@ const PipeableProto = {
 }
 
 /**
- * Begins a consumer of `topic`. Throws on an empty group name, one with white space or braces, and on a number that makes
+ * Begins a consumer of `topic`. Throws on an empty group name, one with white space, braces or half a surrogate pair in it, and on a number that makes
  * no sense, such as a concurrency below 1 or a lease below 100 ms: those are bugs.
  *
  * @example
@@ -136,7 +137,7 @@ export const make = <P, RD, RE, G extends keyof Guarantees = "at-least-once">(
   topic: Topic<P, RD, RE>,
   options: Options<G>
 ): Source<P, RD | Guarantees[G]> => {
-  if (!/^[^\s{}]{1,200}$/.test(options.group)) {
+  if (!isName(options.group)) {
     throw new Error(`"${options.group}" is no group name: 1 to 200 characters, no white space, no braces`)
   }
   whole("concurrency", options.concurrency ?? 1, 1)

@@ -12,11 +12,21 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import { memoize } from "effect/Function"
 import type { Publication } from "./Commit.ts"
+import { partsOf, unitsOf } from "./internal/Budget.ts"
 import * as Tracing from "./internal/Tracing.ts"
 import type { Due, Headers, Outgoing, Receipt } from "./Message.ts"
 import * as Metrics from "./Metrics.ts"
-import type { InvalidPayload, PayloadTooLarge, Topic } from "./Topic.ts"
-import { Transport, type TransportError } from "./Transport.ts"
+import { InvalidPayload, PayloadTooLarge, type Topic } from "./Topic.ts"
+import { Transport, TransportError } from "./Transport.ts"
+
+/** How many messages `publishAll` stores in one step: all of them or none. What is more is stored in parts. */
+export const maxAtomicMessages = 1000
+
+/**
+ * How many bytes `publishAll` stores in one step, counted in UTF-8 over body, headers, id and key of each message. What is
+ * more is stored in parts; a part has at least one message.
+ */
+export const maxAtomicBytes = 1_048_576
 
 export interface PublishOptions {
   /**
@@ -57,21 +67,28 @@ export interface PublishOptions {
  */
 export const publish = Effect.fnUntraced(function* <P, RD, RE>(
   topic: Topic<P, RD, RE>,
-  payload: P,
+  payload: NoInfer<P>,
   options?: PublishOptions
 ): Effect.fn.Return<Receipt, InvalidPayload | PayloadTooLarge | TransportError, Transport | RE> {
   const transport = yield* Transport
+  const given = givenBy(options)
   const body = yield* topic.encode(payload)
-  const receipts = yield* sending(topic, 1, options?.id, (trace) =>
-    send(transport, topic, [outgoing(topic, payload, body, options, trace)])
-  )
+  const message = outgoing(topic, payload, body, given)
+  const problem = problemOf(topic, message)
+  if (problem !== undefined) return yield* Effect.fail(problem)
+  const receipts = yield* sending(topic, 1, message.id, (trace) => send(transport, topic, [traced(message, trace)]))
   // The port answers one receipt a message.
   return receipts[0]!
 })
 
 /**
- * Publishes all payloads in one round trip, in order: all of them or, when it fails, none. `options` gives each payload
- * its id, headers or due time.
+ * Publishes all payloads, in order. `options` gives each payload its id, headers or due time.
+ *
+ * Up to 1,000 messages (`maxAtomicMessages`) of together 1 MiB (`maxAtomicBytes`) are stored in one step: all of them or,
+ * when it fails, none. A longer call is stored in parts of that size, one after the other and each once: when it fails,
+ * `stored` in the `TransportError` says how many messages from the front of the call are stored, and a part whose answer was
+ * lost (`Disconnected` with `ambiguous: true`) may be stored as well. What does not fit fails before anything is sent,
+ * wherever in the call it stands.
  *
  * @example
  * ```ts
@@ -85,24 +102,35 @@ export const publish = Effect.fnUntraced(function* <P, RD, RE>(
  */
 export const publishAll = Effect.fnUntraced(function* <P, RD, RE>(
   topic: Topic<P, RD, RE>,
-  payloads: ReadonlyArray<P>,
-  options?: (payload: P, index: number) => PublishOptions
+  payloads: ReadonlyArray<NoInfer<P>>,
+  options?: (payload: NoInfer<P>, index: number) => PublishOptions
 ): Effect.fn.Return<ReadonlyArray<Receipt>, InvalidPayload | PayloadTooLarge | TransportError, Transport | RE> {
   const transport = yield* Transport
-  const bodies: Array<string> = []
-  for (const payload of payloads) bodies.push(yield* topic.encode(payload))
-  if (!Arr.isReadonlyArrayNonEmpty(bodies)) return []
-  return yield* sending(topic, bodies.length, undefined, (trace) =>
-    send(
-      transport,
-      topic,
-      Arr.map(bodies, (body, i) => {
-        // i is within bounds; P may itself be undefined, so no other check can tell.
-        const payload = payloads[i] as P
-        return outgoing(topic, payload, body, options?.(payload, i), trace)
-      })
-    )
-  )
+  const parts: Array<Arr.NonEmptyArray<Outgoing>> = []
+  let part: Array<Outgoing> = []
+  let bytes = 0
+  // A copy: encoding many takes turns with others, who may change the array.
+  const all = payloads.slice()
+  for (let i = 0; i < all.length; i++) {
+    // i is within bounds; P may itself be undefined, so no other check can tell.
+    const payload = all[i] as P
+    const given = givenBy(options?.(payload, i))
+    const message = outgoing(topic, payload, yield* topic.encode(payload), given)
+    const problem = problemOf(topic, message)
+    if (problem !== undefined) return yield* Effect.fail(problem)
+    const size = bytesIn(message)
+    if (part.length === 0 || part.length === maxAtomicMessages || bytes + size > maxAtomicBytes) {
+      const first: Arr.NonEmptyArray<Outgoing> = [message]
+      parts.push(first)
+      part = first
+      bytes = size
+    } else {
+      part.push(message)
+      bytes += size
+    }
+  }
+  if (parts.length === 0) return []
+  return yield* sending(topic, all.length, undefined, (trace) => sendAll(transport, topic, parts, trace))
 })
 
 /**
@@ -129,12 +157,15 @@ export const publishAll = Effect.fnUntraced(function* <P, RD, RE>(
  */
 export const message = Effect.fnUntraced(function* <P, RD, RE>(
   topic: Topic<P, RD, RE>,
-  payload: P,
+  payload: NoInfer<P>,
   options?: PublishOptions
 ): Effect.fn.Return<Publication, InvalidPayload | PayloadTooLarge, RE> {
-  const body = yield* topic.encode(payload)
+  const given = givenBy(options)
+  const message = outgoing(topic, payload, yield* topic.encode(payload), given)
+  const problem = problemOf(topic, message)
+  if (problem !== undefined) return yield* Effect.fail(problem)
   const trace = yield* Effect.withFiber((fiber) => Effect.succeed(Tracing.traceparent(fiber.cache.span)))
-  return { topic: topic.name, message: outgoing(topic, payload, body, options, trace) }
+  return { topic: topic.name, message: traced(message, trace) }
 })
 
 /**
@@ -158,25 +189,97 @@ const sending = (
     )
   })
 
-const noHeaders: Headers = {}
+const noHeaders: Headers = Object.freeze({})
+
+/** What a producer chooses besides the payload. */
+type Given = Pick<Outgoing, "id" | "headers" | "due">
+
+const nothing: Given = { id: undefined, headers: noHeaders, due: undefined }
+
+/** Read once, as the call begins: the caller may go on using its objects. */
+const givenBy = (options: PublishOptions | undefined): Given => {
+  if (options === undefined) return nothing
+  const { headers = noHeaders, id, priority } = options
+  return {
+    id,
+    headers:
+      priority === undefined
+        ? headers === noHeaders
+          ? noHeaders
+          : Object.freeze({ ...headers })
+        : Object.freeze({ ...headers, priority }),
+    due: dueOf(options)
+  }
+}
 
 const outgoing = <P, RD, RE>(
   topic: Topic<P, RD, RE>,
   payload: P,
   body: string,
-  options: PublishOptions | undefined,
-  trace: string | undefined
-): Outgoing => {
-  const given = options?.headers ?? noHeaders
-  const headers = options?.priority === undefined ? given : { ...given, priority: options.priority }
-  return {
-    id: options?.id,
-    body,
-    headers: trace === undefined || "traceparent" in headers ? headers : { ...headers, traceparent: trace },
-    key: topic.key(payload),
-    version: topic.version,
-    due: options === undefined ? undefined : dueOf(options)
+  { due, headers, id }: Given
+): Outgoing => ({
+  id,
+  body,
+  headers,
+  key: topic.key(payload),
+  version: topic.version,
+  due
+})
+
+/** The context of who publishes, unless the headers name one. It is ours, and counts for nothing. */
+const traced = (message: Outgoing, trace: string | undefined): Outgoing =>
+  trace === undefined || "traceparent" in message.headers
+    ? message
+    : { ...message, headers: Object.freeze({ ...message.headers, traceparent: trace }) }
+
+/** Why the message may not be sent. */
+const problemOf = (
+  topic: Pick<Topic<unknown>, "name" | "maxBytes">,
+  message: Outgoing
+): InvalidPayload | PayloadTooLarge | undefined => {
+  const { headers, id, key } = message
+  const wrong = issueOf(id, headers, key)
+  if (wrong !== undefined) return new InvalidPayload({ topic: topic.name, ...wrong })
+  // A UTF-16 unit becomes at most three bytes, so most messages need no counting.
+  if (unitsOf(message) * 3 <= topic.maxBytes) return undefined
+  const parts = partsOf(message)
+  const bytes = parts.body + parts.headers + parts.id + parts.key
+  if (bytes <= topic.maxBytes) return undefined
+  let part: keyof typeof parts = "body"
+  for (const other of ["headers", "id", "key"] as const) if (parts[other] > parts[part]) part = other
+  return new PayloadTooLarge({ topic: topic.name, part, bytes, limit: topic.maxBytes })
+}
+
+/** The types say that all of these are texts; JavaScript does not, and half of a surrogate pair would become another text. */
+const issueOf = (
+  id: unknown,
+  headers: Readonly<Record<string, unknown>>,
+  key: unknown
+): Pick<InvalidPayload, "part" | "issue"> | undefined => {
+  if (id !== undefined) {
+    const issue = id === "" ? "it is empty" : textIssue(id)
+    if (issue !== undefined) return { part: "id", issue }
   }
+  if (key !== undefined) {
+    const issue = textIssue(key)
+    if (issue !== undefined) return { part: "key", issue }
+  }
+  for (const name in headers) {
+    const issue = textIssue(headers[name])
+    if (issue !== undefined) return { part: "headers", issue: `the value of "${name.toWellFormed()}": ${issue}` }
+    if (!name.isWellFormed()) return { part: "headers", issue: `the name "${name.toWellFormed()}": ${illFormed}` }
+  }
+  return undefined
+}
+
+const illFormed = "it has half of a surrogate pair in it"
+
+const textIssue = (text: unknown): string | undefined =>
+  typeof text !== "string" ? `expected a string, got ${typeof text}` : text.isWellFormed() ? undefined : illFormed
+
+const bytesIn = (message: Outgoing): number => {
+  const { body, headers, id, key } = partsOf(message)
+  return body + headers + id + key
 }
 
 const dueOf = (options: PublishOptions): Due | undefined =>
@@ -190,6 +293,26 @@ const metricsOf = memoize((topic: { readonly name: string }) => ({
   stored: Metrics.published(topic.name, "stored"),
   duplicate: Metrics.published(topic.name, "duplicate")
 }))
+
+/** One part after the other; a failure says how many messages were stored before it. */
+const sendAll = Effect.fnUntraced(function* (
+  transport: Context.Service.Shape<typeof Transport>,
+  topic: { readonly name: string },
+  parts: ReadonlyArray<Arr.NonEmptyReadonlyArray<Outgoing>>,
+  trace: string | undefined
+) {
+  const stored: Array<Receipt> = []
+  for (const part of parts) {
+    const messages = trace === undefined ? part : Arr.map(part, (message) => traced(message, trace))
+    const receipts = yield* Effect.mapError(
+      send(transport, topic, messages),
+      ({ operation, reason, topic }) => new TransportError({ operation, topic, reason, stored: stored.length })
+    )
+    if (parts.length === 1) return receipts
+    for (const receipt of receipts) stored.push(receipt)
+  }
+  return stored
+})
 
 const send = Effect.fnUntraced(function* (
   transport: Context.Service.Shape<typeof Transport>,

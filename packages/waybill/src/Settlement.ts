@@ -49,8 +49,30 @@ export const commit = (commit: Commit): Ack => ({ _tag: "Ack", commit })
 /** Failed for now, to be tried again after `delay`; no time means at once. `cause` is kept with what waits. */
 export const retry = (delay: Duration.Duration, cause: string): Settlement => ({ _tag: "Retry", delay, cause })
 
-/** Failed for good: `reason` is the word to filter by, `cause` what a human reads. */
-export const deadLetter = (reason: string, cause: string): DeadLetter => ({ _tag: "DeadLetter", reason, cause })
+/** A reason is cut to so many bytes in UTF-8. */
+export const maxReasonBytes = 1024
+
+/** Failed for good: `reason` is the word to filter by, cut to `maxReasonBytes`; `cause` what a human reads. */
+export const deadLetter = (reason: string, cause: string): DeadLetter => ({
+  _tag: "DeadLetter",
+  reason: shortened(reason),
+  cause
+})
+
+const utf8 = new TextEncoder()
+
+const shortened = (reason: unknown): string => {
+  // The types say so; JavaScript does not.
+  const text = typeof reason === "string" ? reason : String(reason)
+  if (text.length * 3 <= maxReasonBytes) return text.toWellFormed()
+  const { read } = utf8.encodeInto(text, new Uint8Array(maxReasonBytes))
+  if (read === text.length) return text.toWellFormed()
+  // Never in the middle of a character.
+  const fits = utf8.encodeInto(text, new Uint8Array(maxReasonBytes - ellipsis.length)).read
+  return text.slice(0, fits).toWellFormed() + ellipsis
+}
+
+const ellipsis = "..."
 
 /** Handed back, the attempt not counted. */
 export const release: Settlement = { _tag: "Release" }

@@ -11,12 +11,16 @@ import * as SchemaJITCompiler from "effect/schema/SchemaJITCompiler"
 import * as SchemaAST from "effect/SchemaAST"
 import * as SchemaIssue from "effect/SchemaIssue"
 import * as SchemaParser from "effect/SchemaParser"
+import { bytesOf } from "./internal/Budget.ts"
+import { isName } from "./internal/Name.ts"
 import type { Body } from "./Message.ts"
 
 export interface Topic<in out Payload, out DecodingServices = never, out EncodingServices = never> {
   readonly name: string
   /** Version of the payload's schema; travels with every message. */
   readonly version: number
+  /** How many bytes in UTF-8 a message may have: body, headers, id and key together. */
+  readonly maxBytes: number
   /** What must stay in order, where the transport can. */
   readonly key: (payload: Payload) => string | undefined
   /** To JSON text, checked against the schema and the size limit. */
@@ -24,26 +28,38 @@ export interface Topic<in out Payload, out DecodingServices = never, out Encodin
   readonly decode: (body: Body) => Effect.Effect<Payload, DecodeFailure, DecodingServices>
 }
 
-/** The value does not fit the topic's schema. Nothing was sent. */
+/** The parts of a message that a producer chooses. */
+const Part = Schema.Literals(["body", "headers", "id", "key"]).pipe(
+  Schema.withConstructorDefault(Effect.succeed("body" as const))
+)
+
+/** The value does not fit the topic's schema, or what is to travel with it is no text. Nothing was sent. */
 export class InvalidPayload extends Schema.TaggedError<InvalidPayload>()("InvalidPayload", {
   topic: Schema.String,
+  /** Which part of the message; `body` unless said otherwise. */
+  part: Part,
   issue: Schema.String
 }) {
   override get message(): string {
-    return `the payload does not fit the schema of topic ${this.topic}: ${this.issue}`
+    return this.part === "body"
+      ? `the payload does not fit the schema of topic ${this.topic}: ${this.issue}`
+      : `the ${this.part} of a message for topic ${this.topic}: ${this.issue}`
   }
 }
 
-/** The encoded value is larger than the topic allows. Nothing was sent. Store it elsewhere and publish where it is. */
+/** The message is larger than the topic allows. Nothing was sent. Store it elsewhere and publish where it is. */
 export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>()("PayloadTooLarge", {
   topic: Schema.String,
+  /** The largest part of the message; `body` unless said otherwise. */
+  part: Part,
+  /** Of all parts together. */
   bytes: Schema.Int,
   limit: Schema.Int
 }) {
   override get message(): string {
     return (
-      `the payload for topic ${this.topic} has ${this.bytes} bytes and the limit is ${this.limit}; ` +
-      "raise maxBytes of the topic, or publish a reference to it"
+      `the message for topic ${this.topic} has ${this.bytes} bytes, most of them in its ${this.part}, and the limit is ` +
+      `${this.limit}; raise maxBytes of the topic, or publish a reference to it`
     )
   }
 }
@@ -61,11 +77,7 @@ export class DecodeFailure extends Schema.TaggedError<DecodeFailure>()("DecodeFa
 /** 1 MiB: what a Redis server moves without anyone noticing. */
 const defaultMaxBytes = 1_048_576
 
-const utf8 = new TextEncoder()
-
 const describe = SchemaIssue.makeFormatterDefault()
-
-const namePattern = /^[^\s{}]{1,200}$/
 
 /**
  * Defines a topic.
@@ -73,9 +85,10 @@ const namePattern = /^[^\s{}]{1,200}$/
  * - `payload`: its JSON form is `Schema.toCodecJson(payload)`, so dates, bigints and options survive.
  * - `key`: what must stay in order, where the transport can. None by default.
  * - `version`: of the schema, 1 by default.
- * - `maxBytes`: limit of the encoded payload in UTF-8 bytes, 1 MiB by default.
+ * - `maxBytes`: limit of a message in UTF-8 bytes, its encoded payload, headers, id and key together; 1 MiB by default.
  *
- * Throws when the name is empty, longer than 200 characters, or has white space or braces in it: that is a bug.
+ * Throws when the name is empty, longer than 200 characters, or has white space, braces or half a surrogate pair in it: that
+ * is a bug.
  *
  * @example
  * ```ts
@@ -97,7 +110,7 @@ export const make = <S extends Schema.Constraint>(
     readonly maxBytes?: number
   }
 ): Topic<S["Type"], S["DecodingServices"], S["EncodingServices"]> => {
-  if (!namePattern.test(name)) {
+  if (!isName(name)) {
     throw new Error(`"${name}" is no topic name: 1 to 200 characters, no white space, no braces`)
   }
   const codec = Schema.toCodecJson(options.payload)
@@ -113,7 +126,7 @@ export const make = <S extends Schema.Constraint>(
     const text = JSON.stringify(json)
     // A UTF-16 unit becomes at most three bytes, so most payloads need no counting.
     if (text.length * 3 <= limit) return Exit.succeed(text)
-    const bytes = utf8.encode(text).length
+    const bytes = bytesOf(text)
     return bytes <= limit ? Exit.succeed(text) : Exit.fail(new PayloadTooLarge({ topic: name, bytes, limit }))
   }
   const undecodable = (issue: string) => new DecodeFailure({ topic: name, issue })
@@ -121,6 +134,7 @@ export const make = <S extends Schema.Constraint>(
   return {
     name,
     version: options.version ?? 1,
+    maxBytes: limit,
     key: options.key ?? (() => undefined),
     encode: (payload) => {
       const encoded = encodeUnknown(payload)

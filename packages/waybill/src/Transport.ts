@@ -20,7 +20,10 @@ import type { DeadLetter, Settlement } from "./Settlement.ts"
 export class Transport extends Context.Service<
   Transport,
   {
-    /** Stores the messages in order, in one round trip, and answers in the same order. All of them or none. */
+    /**
+     * Stores the messages in order, in one round trip, and answers in the same order. All of them or none. `Producer` gives
+     * it at most 1,000 messages of together 1 MiB, or a single one.
+     */
     readonly publish: (
       topic: string,
       messages: NonEmptyReadonlyArray<Outgoing>
@@ -257,6 +260,8 @@ export type Reason =
 export class TransportError extends Schema.TaggedError<TransportError>()("TransportError", {
   operation: Schema.Literals(["connect", "publish", "receive", "settle", "inspect"]),
   topic: Schema.optional(Schema.String),
+  /** Of `Producer.publishAll`: how many messages from the front of the call are stored all the same. */
+  stored: Schema.optional(Schema.Int),
   reason: Schema.Union([
     Disconnected,
     Refused,
@@ -272,6 +277,7 @@ export class TransportError extends Schema.TaggedError<TransportError>()("Transp
   ])
 }) {
   override get message(): string {
-    return `${this.operation}${this.topic === undefined ? "" : ` on topic ${this.topic}`}: ${this.reason.message}`
+    const stored = this.stored === undefined || this.stored === 0 ? "" : `, after ${this.stored} messages were stored`
+    return `${this.operation}${this.topic === undefined ? "" : ` on topic ${this.topic}`}: ${this.reason.message}${stored}`
   }
 }

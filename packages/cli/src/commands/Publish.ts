@@ -129,7 +129,7 @@ export const publish = Command.make(
           const batch = lines
             .slice(0, wrong === undefined ? lines.length : lines.indexOf(wrong))
             .flatMap(Result.match({ onFailure: () => [], onSuccess: (line) => [line] }))
-          const receipts = yield* Producer.publishAll(linesOf(name), batch, ({ options }) => options)
+          const receipts = yield* Producer.publishAll(linesOf(name, maxBytes), batch, ({ options }) => options)
           counts.read += batch.length
           for (const receipt of receipts) counts[receipt._tag === "Stored" ? "stored" : "duplicate"]++
           if (wrong !== undefined) yield* Effect.fromResult(wrong)
@@ -137,6 +137,7 @@ export const publish = Command.make(
       ),
       Effect.catchTag("TransportError", (error) => {
         const { detail } = toProblem(error)
+        counts.read += error.stored ?? 0
         return new ServerProblem({
           detail: `${detail}. ${count(counts.read, "line")} ${counts.read === 1 ? "was" : "were"} published before`
         })
@@ -163,9 +164,10 @@ export const publish = Command.make(
 )
 
 /** A topic whose payloads are texts that stay as they are. */
-const linesOf = (name: string): Topic.Topic<Line> => ({
+const linesOf = (name: string, maxBytes: number): Topic.Topic<Line> => ({
   name,
   version: 1,
+  maxBytes,
   key: ({ key }) => key,
   encode: ({ text }) => Effect.succeed(text),
   decode: (body) => Effect.succeed({ text: bodyText(body), key: undefined, options: {} })

@@ -5,7 +5,7 @@
  */
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import type { Commit } from "../../Commit.ts"
+import { type Commit, sizeOf } from "../../Commit.ts"
 import type { Outgoing, Receipt } from "../../Message.ts"
 import { deadLetter, type DeadLetter } from "../../Settlement.ts"
 import type { Reason } from "../../Transport.ts"
@@ -55,14 +55,18 @@ export type Committed = "Done" | "Stale" | DeadLetter
 const maxCommits = 250
 const maxParts = 2000
 const maxUnits = 2 * 1024 * 1024
+/** Of a command, which managed servers limit; what else stands beside the keys fits into the rest. */
+const maxKeys = 3900
 
 export class Committer<D extends Held> {
   readonly #options: CommitterOptions<D>
   readonly #tag: string
   readonly #opened = new Set<string>()
+  readonly #keysOfTarget: number
 
   constructor(options: CommitterOptions<D>) {
     this.#options = options
+    this.#keysOfTarget = options.target(options.topic).keys.length
     this.#tag = tagOf(options.prefix, options.topic)
   }
 
@@ -77,12 +81,19 @@ export class Committer<D extends Held> {
   }
 
   /** Why the commit can never be applied, whatever the server holds. */
-  objection({ messages }: Commit): DeadLetter | undefined {
+  objection({ messages, writes }: Commit): DeadLetter | undefined {
     for (const { topic } of messages) {
       if (tagOf(this.#options.prefix, topic) === this.#tag) continue
       return deadLetter(
         "CommitRejected",
         `a commit beside ${this.#options.topic} cannot publish to ${topic}: the names must be the same up to the first slash`
+      )
+    }
+    const topics = new Set(messages.map(({ topic }) => topic)).size
+    if (topics * this.#keysOfTarget + messages.length + writes.length > maxKeys) {
+      return deadLetter(
+        "CommitRejected",
+        `its messages go to ${topics} topics, and one command cannot name the keys of so many: publish to fewer`
       )
     }
     return undefined
@@ -92,14 +103,14 @@ export class Committer<D extends Held> {
   fit(commits: ReadonlyArray<Committing<D>>): number {
     let parts = 0
     let units = 0
+    let keys = this.#options.keys.length
     for (let i = 0; i < commits.length; i++) {
-      const { messages, writes } = (commits[i] as Committing<D>)[1] // within bounds
+      const commit = (commits[i] as Committing<D>)[1] // within bounds
+      const { messages, writes } = commit
       parts += writes.length + messages.length
-      for (const { message } of messages) units += message.body.length
-      for (const { args } of writes) {
-        for (const arg of args) units += typeof arg === "string" ? arg.length : 8
-      }
-      if (i === maxCommits || (i > 0 && (parts > maxParts || units > maxUnits))) return i
+      units += sizeOf(commit)
+      keys += 1 + writes.length + messages.length * (1 + this.#keysOfTarget)
+      if (i === maxCommits || (i > 0 && (parts > maxParts || units > maxUnits || keys > maxKeys))) return i
     }
     return commits.length
   }

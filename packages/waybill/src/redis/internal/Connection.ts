@@ -17,7 +17,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { Redis, type RedisOptions } from "ioredis"
 import { Disconnected, type Reason, Rejected } from "../../Transport.ts"
-import { refusal, type Script, sent, suspicions } from "./Script.ts"
+import { fitting, refusal, type Script, sent, suspicions } from "./Script.ts"
 import { classify, isDenied, isForeign } from "./ServerError.ts"
 
 /** One connection to the server, or the wait for the next one. */
@@ -556,7 +556,7 @@ const evaluate = (
   buffers: boolean
 ): Promise<unknown> => {
   const call = (command: string, scriptOrHash: string): Promise<unknown> => {
-    const all = [scriptOrHash, keys.length, ...keys, ...args.map(toArgument)]
+    const all = [scriptOrHash, keys.length, ...keys, ...fitting(keys.length, args).map(toArgument)]
     return buffers ? client.callBuffer(command, all) : client.call(command, all)
   }
   /** The server does not say which key it was about, nor inside a script which command: find out, and say it in its words. */

@@ -20,9 +20,16 @@ export const tagOf = (prefix: string, topic: string): string => {
  */
 export const baseOf = (prefix: string, topic: string): string => {
   const slash = topic.indexOf("/")
-  const rest = slash < 0 ? "" : topic.slice(slash).replaceAll("%", "%25").replaceAll(":", "%3A")
-  return tagOf(prefix, topic) + rest
+  return tagOf(prefix, topic) + (slash < 0 ? "" : escaped(topic.slice(slash)))
 }
+
+const escaped = (text: string): string => text.replaceAll("%", "%25").replaceAll(":", "%3A")
+
+/**
+ * A group's name in a key. One with a colon is escaped, and stands behind a colon of its own: so it looks like no name without
+ * one, and those stay as they always were.
+ */
+const segmentOf = (group: string): string => (group.includes(":") ? `:${escaped(group)}` : group)
 
 const channelEnd = ":channel"
 
@@ -113,8 +120,7 @@ export interface GroupKeys {
 export const dataKey = (prefix: string, topic: string, name: string): string => `${tagOf(prefix, topic)}:data:${name}`
 
 /**
- * The keys of `topic` under `prefix`. A group's name stands between two fixed parts, so no two groups share a key
- * whatever they are called.
+ * The keys of `topic` under `prefix`. No two names share a key, whatever topics, groups and message ids are called.
  */
 export const topicKeys = (prefix: string, topic: string): TopicKeys => {
   const base = baseOf(prefix, topic)
@@ -136,7 +142,7 @@ export const topicKeys = (prefix: string, topic: string): TopicKeys => {
     seen: (id) => `${base}:seen:${id}`,
     publisher: (publisher) => `${base}:publisher:${publisher}`,
     group: (group) => {
-      const mine = `${base}:group:${group}`
+      const mine = `${base}:group:${segmentOf(group)}`
       return {
         retry: `${mine}:retry`,
         waiting: `${mine}:waiting`,

@@ -8,6 +8,7 @@ import type { NonEmptyReadonlyArray } from "effect/Array"
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import { unitsOf } from "../../internal/Budget.ts"
 import type { Outgoing, Receipt } from "../../Message.ts"
 import { Disconnected, type Reason, TransportError } from "../../Transport.ts"
 
@@ -165,6 +166,6 @@ const waitedInVain = new Disconnected({ ambiguous: false, cause: new Error("no b
 
 const sizeOf = (messages: ReadonlyArray<Outgoing>): number => {
   let size = 0
-  for (const message of messages) size += message.body.length
+  for (const message of messages) size += unitsOf(message)
   return size
 }

@@ -24,7 +24,7 @@ const sents = new WeakMap<Script, Sent>()
 export const sent = (script: Script): Sent => {
   let found = sents.get(script)
   if (found === undefined) {
-    const text = guarded(script.lua)
+    const text = unpacking(guarded(script.lua))
     found = { text, sha1: createHash("sha1").update(text).digest("hex") }
     sents.set(script, found)
   }
@@ -128,6 +128,41 @@ const guarded = (lua: string): string => {
 }
 
 const here = "-- permissions"
+
+/** How many arguments a command may have: managed servers refuse one with more. */
+const maxArguments = 3999
+
+/** Stands in front of packed arguments. It has a space in it, as the first argument of no script has. */
+const packed = "packed arguments"
+
+/** Arguments that came packed are what a script sees in ARGV. */
+const unpacking = (lua: string): string =>
+  lua.replace(
+    "\n",
+    `\nlocal ARGV = ARGV\nif #ARGV == 2 and ARGV[1] == '${packed}' then ARGV = cmsgpack.unpack(ARGV[2]) end\n`
+  )
+
+/** The same arguments, as one where they are too many for a command. The keys stay as they are: they have to be declared. */
+export const fitting = (
+  keys: number,
+  args: ReadonlyArray<string | Uint8Array | number>
+): ReadonlyArray<string | Uint8Array | number> => (keys + args.length + 3 > maxArguments ? [packed, pack(args)] : args)
+
+/** MessagePack: an array of strings, each with its length in four bytes. */
+const pack = (args: ReadonlyArray<string | Uint8Array | number>): Buffer => {
+  const head = (type: number, length: number) => {
+    const bytes = Buffer.allocUnsafe(5)
+    bytes[0] = type
+    bytes.writeUInt32BE(length, 1)
+    return bytes
+  }
+  const parts: Array<Uint8Array> = [head(0xdd, args.length)]
+  for (const arg of args) {
+    const bytes = arg instanceof Uint8Array ? arg : Buffer.from(String(arg))
+    parts.push(head(0xdb, bytes.length), bytes)
+  }
+  return Buffer.concat(parts)
+}
 
 /**
  * Finds out why a script was refused; what it touches need not be among its keys, for nothing is touched.

@@ -6,6 +6,7 @@
  */
 import type * as Duration from "effect/Duration"
 import { type LimitOptions, type Limits, limitsOf, millisOf } from "../../internal/Limits.ts"
+import { isName } from "../../internal/Name.ts"
 
 export { millisOf, wholeOf } from "../../internal/Limits.ts"
 
@@ -39,7 +40,7 @@ export const settingsOf = (options: StoreOptions): Settings => ({
 
 /** A colon parts the prefix from the topic: with one inside, two prefixes could mean the same key. */
 const prefixOf = (prefix: string): string => {
-  if (!/^[^\s{}:]{1,200}$/.test(prefix)) {
+  if (!isName(prefix) || prefix.includes(":")) {
     throw new Error(`"${prefix}" is no prefix: 1 to 200 characters, no white space, no braces, no colon`)
   }
   return prefix

@@ -9,6 +9,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { Delivery } from "../../Delivery.ts"
+import { unitsOf } from "../../internal/Budget.ts"
 import type { DeadLetter, Retry, Settlement } from "../../Settlement.ts"
 import type { Settled, TransportError } from "../../Transport.ts"
 import type { Committed, Committer, Committing } from "./Committer.ts"
@@ -36,6 +37,21 @@ interface Bound<D extends Held> {
 /** A cause that waits for a retry, or lies in the dead letters, is cut to so many characters. */
 export const maxWaitingCause = 100
 export const maxDeadCause = 8000
+/** How many deliveries one call ends, and how much of messages it moves, here or in the server. */
+const maxSteps = 100
+const maxUnits = 4 * 1024 * 1024
+
+/** As many of the first steps as one call may carry; at least one. */
+export const fit = <D extends Delivery>(steps: ReadonlyArray<Step<D>>): number => {
+  let units = 0
+  for (let i = 0; i < steps.length; i++) {
+    const { delivery, settlement } = steps[i] as Step<D> // within bounds
+    if (settlement._tag === "Retry" || settlement._tag === "DeadLetter") units += unitsOf(delivery)
+    if (i === maxSteps || (i > 0 && units > maxUnits)) return i
+  }
+  return steps.length
+}
+
 /** Redis keeps due times as floating point numbers; this is far enough away. */
 const longest = 2 ** 52
 

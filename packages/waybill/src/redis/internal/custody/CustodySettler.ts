@@ -16,7 +16,7 @@ import type { Connection } from "../Connection.ts"
 import type { Holdings } from "../Holdings.ts"
 import { Persistence } from "../Persistence.ts"
 import type { Script } from "../Script.ts"
-import { delayOf, isPartial, maxDeadCause, maxWaitingCause, Settling, type Step, tallyAfter } from "../Settling.ts"
+import { delayOf, fit, isPartial, maxDeadCause, maxWaitingCause, Settling, type Step, tallyAfter } from "../Settling.ts"
 import { write as writeTally } from "../Tally.ts"
 import type { CustodyDelivery } from "./CustodyDelivery.ts"
 import { write } from "./Record.ts"
@@ -37,9 +37,8 @@ export interface SettlerOptions {
   readonly committer: Committer<CustodyDelivery> | undefined
 }
 
-/** How many deliveries one run of the script ends: plain acks, and others. */
+/** How many plain acks one run of the script ends. */
 const maxAcks = 1000
-const maxSteps = 100
 export class CustodySettler {
   readonly #options: SettlerOptions
   readonly #persistence: Persistence
@@ -79,7 +78,7 @@ export class CustodySettler {
       let open: ReadonlyArray<Step<CustodyDelivery>> = steps
       while (from < acks.length || open.length > 0) {
         const plain = from === 0 && acks.length <= maxAcks ? acks : acks.slice(from, from + maxAcks)
-        const some = open.length <= maxSteps ? open : open.slice(0, maxSteps)
+        const some = open.slice(0, fit(open))
         const markers: Array<string> = []
         const args = this.#args(plain, some, markers)
         const { ambiguous, reply } = yield* this.#persistence.try(() => this.#run(markers, args))

@@ -5,7 +5,7 @@
  * @module
  */
 import { hostname } from "node:os"
-import type { NonEmptyReadonlyArray } from "effect/Array"
+import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
 import type * as Clock from "effect/Clock"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Effect from "effect/Effect"
@@ -14,6 +14,7 @@ import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { Gap } from "../../../Gap.ts"
+import { unitsOf } from "../../../internal/Budget.ts"
 import { isGlob } from "../../../internal/Glob.ts"
 import { Copy, Inbox, type InboxOptions } from "../../../internal/Inbox.ts"
 import type { DeadLetterCap } from "../../../internal/Limits.ts"
@@ -49,6 +50,14 @@ const livesFor = 10
 const rememberMillis = 10 * 60 * 1000
 /** Who leaves does not wait longer for a server that does not answer. */
 const farewell = "1 second"
+
+type Letter = readonly [copy: Copy, settlement: DeadLetter]
+
+/** In the place of a batch's number: the letter is stored. */
+const buried = -1
+/** How many letters one run of the script stores, and how much of them. */
+const maxLetters = 100
+const maxUnits = 4 * 1024 * 1024
 
 /** Subscribes; returns when the server has confirmed. Leaves when the scope closes. */
 export const make = Effect.fnUntraced(function* (
@@ -200,7 +209,28 @@ export class PubSubReceiver implements Receiver {
     yield* lifecycle.report({ _tag: this.#paused ? "ConsumerPaused" : "ConsumerResumed", topic, group })
   })
 
-  #bury(letters: NonEmptyReadonlyArray<readonly [Copy, DeadLetter]>): Effect.Effect<void, TransportError> {
+  /** Some at a time. Those that were stored are not sent again with the rest. */
+  #bury(letters: NonEmptyReadonlyArray<Letter>): Effect.Effect<void, TransportError> {
+    return Effect.gen({ self: this }, function* () {
+      let some: Array<Letter> = []
+      let units = 0
+      for (const letter of letters) {
+        const [copy, { cause }] = letter
+        if (copy.burial === buried) continue
+        const size = unitsOf(copy) + cause.length
+        if (isReadonlyArrayNonEmpty(some) && (some.length === maxLetters || units + size > maxUnits)) {
+          yield* this.#store(some)
+          some = []
+          units = 0
+        }
+        some.push(letter)
+        units += size
+      }
+      if (isReadonlyArrayNonEmpty(some)) yield* this.#store(some)
+    })
+  }
+
+  #store(letters: NonEmptyReadonlyArray<Letter>): Effect.Effect<void, TransportError> {
     const { deadLetters, keys, lifecycle, subscription } = this.#options
     const { group, topic } = subscription
     const mine = keys.group(group)
@@ -225,6 +255,11 @@ export class PubSubReceiver implements Receiver {
       args
     ).pipe(
       Effect.mapError((reason) => new TransportError({ operation: "settle", topic, reason })),
+      Effect.tap(() =>
+        Effect.sync(() => {
+          for (const [copy] of letters) copy.burial = buried
+        })
+      ),
       Effect.flatMap(([, count]) =>
         count > 0 ? lifecycle.report({ _tag: "DeadLettersDropped", topic, group, count }) : Effect.void
       )

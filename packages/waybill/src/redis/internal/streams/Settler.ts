@@ -15,7 +15,7 @@ import type { Connection } from "../Connection.ts"
 import type { Holdings } from "../Holdings.ts"
 import type { GroupKeys } from "../Keys.ts"
 import { Persistence } from "../Persistence.ts"
-import { delayOf, isPartial, maxDeadCause, maxWaitingCause, Settling, type Step, tallyAfter } from "../Settling.ts"
+import { delayOf, fit, isPartial, maxDeadCause, maxWaitingCause, Settling, type Step, tallyAfter } from "../Settling.ts"
 import { write } from "../Tally.ts"
 import { settle as settleScript } from "./DeliveryScripts.ts"
 import { nobody, pattern } from "./GroupScripts.ts"
@@ -40,8 +40,6 @@ export interface SettlerOptions {
   readonly committer: Committer<StreamDelivery>
 }
 
-/** How many deliveries one run of the script ends. */
-const maxSteps = 100
 export class Settler {
   readonly #options: SettlerOptions
   readonly #persistence: Persistence
@@ -86,8 +84,10 @@ export class Settler {
       if (bound.length > 0) {
         yield* settling.commit(this.#options.committer, this.#persistence, this.#options.settled)
       }
-      for (let from = 0; from < steps.length; from += maxSteps) {
-        yield* this.#run(steps.slice(from, from + maxSteps), answers)
+      for (let rest: ReadonlyArray<Step<StreamDelivery>> = steps; rest.length > 0;) {
+        const some = fit(rest)
+        yield* this.#run(rest.slice(0, some), answers)
+        rest = rest.slice(some)
       }
     })
   }

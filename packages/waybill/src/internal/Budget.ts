@@ -1,0 +1,34 @@
+/**
+ * How much of a message travels: its body, headers, id and key together.
+ *
+ * @module
+ */
+import type { Message, Outgoing } from "../Message.ts"
+
+const utf8 = new TextEncoder()
+const scratch = new Uint8Array(3 * 512)
+
+/** Bytes in UTF-8. */
+export const bytesOf = (text: string): number =>
+  text.length <= 512 ? utf8.encodeInto(text, scratch).written : utf8.encode(text).length
+
+/** Bytes of each part in UTF-8. */
+export const partsOf = ({ body, headers, id, key }: Outgoing) => {
+  let inHeaders = 0
+  for (const name in headers) inHeaders += bytesOf(name) + bytesOf(headers[name] as string) // a name of theirs
+  return {
+    body: bytesOf(body),
+    headers: inHeaders,
+    id: id === undefined ? 0 : bytesOf(id),
+    key: key === undefined ? 0 : bytesOf(key)
+  }
+}
+
+/** In UTF-16 units, each of which becomes one to three bytes: cheaper to count. */
+export const unitsOf = ({ body, headers, id, key }: Outgoing | Message): number => {
+  let units = body.length
+  if (id !== undefined) units += id.length
+  if (key !== undefined) units += key.length
+  for (const name in headers) units += name.length + (headers[name] as string).length // a name of theirs
+  return units
+}
