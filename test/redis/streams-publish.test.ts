@@ -3,8 +3,9 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy, RedisServer } from "@waybill/testing"
-import { Duration, Effect, Fiber, Layer, Result } from "effect"
+import { Duration, Effect, Fiber, Layer, Random, Result } from "effect"
 import { RedisStreams } from "waybill/redis"
+import { drawing } from "../faults/Verdict.ts"
 import * as Stage from "./Stage.ts"
 
 const servers = FaultProxy.layer.pipe(Layer.provideMerge(RedisServer.layer()))
@@ -233,6 +234,72 @@ describe("publishing on streams", () => {
       yield* Effect.sleep(1200)
       assert.strictEqual(events.filter(({ _tag }) => _tag === "Truncated").length, 1)
     }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live.each(["joined", "away"] as const)(
+    "case A12: lag is what is stored and unread, whatever was cut off, the group %s meanwhile",
+    (member) =>
+      Effect.gen(function* () {
+        const draw = yield* drawing(`lag, ${member}`)
+        const count = (below: number) => draw(Random.nextIntBetween(1, below))
+        const maxLength = 600
+        const { events, group, join, joinAndLeave, key, publish, redis, settle, take } = yield* scene({
+          retention: { maxLength }
+        })
+        const { leave, receiver: first } = yield* joinAndLeave()
+        let receiver = first
+        let published = 0
+        let read = 0
+        const publishSome = Effect.fnUntraced(function* (some: number) {
+          yield* publish("x", ...Array.from({ length: some - 1 }, () => "x"))
+          published += some
+        })
+        const readSome = Effect.fnUntraced(function* (some: number) {
+          yield* settle(receiver, yield* take(receiver, some))
+          read += some
+        })
+        const told = () => events.reduce((sum, event) => (event._tag === "Truncated" ? sum + event.count : sum), 0)
+        yield* publishSome(yield* count(200))
+        if (yield* draw(Random.nextBoolean)) yield* readSome(1)
+        if (member === "away") yield* leave
+        for (let round = 0; round < 6; round++) {
+          yield* publishSome(yield* count(1500))
+          if (yield* draw(Random.nextBoolean)) yield* publishSome(yield* count(1500))
+          const stored = yield* Effect.promise(() => redis.xlen(key("stream")))
+          if (round === 1 && member === "away") receiver = yield* join()
+          const before = (yield* group()).lag
+          if (published > 1500) assert.isAtMost(before, stored)
+          if (round === 0 && member === "away") continue
+          const some = Math.min(before, yield* count(100))
+          yield* readSome(some)
+          assert.strictEqual((yield* group()).lag, before - some)
+        }
+        // To the end, where everything shows.
+        const left = (yield* group()).lag
+        yield* readSome(left)
+        assert.strictEqual((yield* group()).lag, 0)
+        yield* Stage.becomes("told", Effect.sync(told), published - read)
+      }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live(
+    "case A12: what another program cut off while nobody was there is told, and lag is right from the first read",
+    () =>
+      Effect.gen(function* () {
+        const { group, happens, join, joinAndLeave, key, publish, redis, settle, take } = yield* Stage.make()
+        const { leave, receiver } = yield* joinAndLeave()
+        yield* publish("first")
+        yield* settle(receiver, yield* take(receiver, 1))
+        yield* leave
+        yield* publish("x", ...Array.from({ length: 3500 - 1 }, () => "x"))
+        const cut = 3500 - 601
+        assert.strictEqual(yield* Effect.promise(() => redis.xtrim(key("stream"), "MAXLEN", 601)), cut)
+        assert.strictEqual((yield* group()).lag, 601)
+        const late = yield* join()
+        yield* settle(late, yield* take(late, 100))
+        assert.strictEqual((yield* group()).lag, 501)
+        assert.strictEqual((yield* happens("Truncated")).count, cut)
+      }).pipe(Effect.scoped, Effect.provide(servers))
   )
 
   it.live("a user who may not write all of it writes none of it", () =>

@@ -174,3 +174,43 @@ local function split(source, entry, fields)
   return id, at, 0, 0, 1
 end
 `
+
+/**
+ * `unseen(stream, group, info, mine)`: how many entries were cut off before this group could read them, where that shows: in front of
+ * all there is, or at the end. The server is told where the group stands, so that it counts on from there; some count entries
+ * that were cut off as still to be read, and some do not. Takes the replies of XINFO as maps. Uses `less`.
+ */
+export const unseen = `
+local function of(flat)
+  local map = {}
+  for i = 1, #flat, 2 do map[flat[i]] = flat[i + 1] end
+  return map
+end
+local function unseen(stream, group, info, mine)
+  local at, read, added, first = mine['last-delivered-id'], mine['entries-read'], info['entries-added'], info['first-entry']
+  if not read or not added then return 0 end
+  local left
+  if at == info['last-generated-id'] then left = 0
+  elseif first and less(at, first[1]) then left = info['length']
+  else return 0 end
+  if read == added - left then return 0 end
+  local told = redis.pcall('XGROUP', 'SETID', stream, group, at, 'ENTRIESREAD', string.format('%.0f', added - left))
+  return told.err and 0 or math.max(0, added - left - read)
+end
+`
+
+/** `shorten(stream, meta, length)`: cuts off what is too long, and notes in the meta key which group did not see how many of it. */
+export const shorten = `
+local function shorten(stream, meta, length)
+  if redis.call('XTRIM', stream, 'MAXLEN', '~', length) == 0 then return end
+  -- Whoever may not look still publishes: then the group finds out by itself, if it can.
+  local groups, info = redis.pcall('XINFO', 'GROUPS', stream), redis.pcall('XINFO', 'STREAM', stream)
+  if groups.err or info.err then return end
+  info = of(info)
+  for _, flat in ipairs(groups) do
+    local mine = of(flat)
+    local count = unseen(stream, mine['name'], info, mine)
+    if count > 0 then redis.call('HINCRBY', meta, 'cut:' .. mine['name'], count) end
+  end
+end
+`

@@ -4,7 +4,7 @@
  * @module
  */
 import { commitScript } from "../CommitScript.ts"
-import { announce, ask } from "../ScriptParts.ts"
+import { announce, ask, ids, shorten, unseen } from "../ScriptParts.ts"
 import { fieldsOf } from "./PublishScript.ts"
 
 /**
@@ -26,7 +26,7 @@ export const commit = commitScript({
   keys: 3,
   args: 6,
   delivery: 3,
-  lua: `${ask}${announce}${fieldsOf}
+  lua: `${ask}${announce}${ids}${unseen}${shorten}${fieldsOf}
 local group, consumer = ARGV[1], ARGV[2]
 local acked, uncounted = {{}, {}}, {}
 local function unfit()
@@ -70,7 +70,7 @@ local function append(base, shape, arg, seen)
   local opened = redis.call('HSETNX', meta, 'pattern', ARGV[3]) == 1
   if opened then redis.call('HSET', meta, 'wire', ARGV[4]) end
   if seen then redis.call('SET', seen, '1', 'PX', ARGV[5]) end
-  if ARGV[6] ~= '' then redis.call('XTRIM', stream, 'MAXLEN', '~', ARGV[6]) end
+  if ARGV[6] ~= '' then shorten(stream, meta, ARGV[6]) end
   return id and '+' or answer, opened
 end
 `

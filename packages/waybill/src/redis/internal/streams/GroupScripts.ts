@@ -6,7 +6,7 @@ import { keeping } from "../DeadLetterScripts.ts"
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, announce, ask, clock, drains, ids, mismatch, tallies } from "../ScriptParts.ts"
+import { add, announce, ask, clock, drains, ids, mismatch, tallies, unseen } from "../ScriptParts.ts"
 
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "streams"
@@ -43,7 +43,7 @@ export const nobody = "(released)"
  */
 export const join: Script = {
   name: "waybill/join",
-  lua: `${drains}${mismatch}${clock}${ids}
+  lua: `${drains}${mismatch}${clock}${ids}${unseen}
 local stream, retry, meta, groups, consumers, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local group = ARGV[3]
 local wrong = mismatch(stream, 'stream') or mismatch(retry, 'stream') or mismatch(meta, 'hash')
@@ -56,17 +56,14 @@ if opened[1] and (opened[1] ~= ARGV[1] or opened[2] ~= ARGV[2]) then
 end
 if not opened[1] then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
 
-local last = '0-0'
-if redis.call('EXISTS', stream) == 1 then
-  local info = redis.call('XINFO', 'STREAM', stream)
-  for i = 1, #info, 2 do if info[i] == 'last-generated-id' then last = info[i + 1] end end
-end
+local info = redis.call('EXISTS', stream) == 1 and of(redis.call('XINFO', 'STREAM', stream))
+local last = info and info['last-generated-id'] or '0-0'
 local function first(key)
   local entry = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
   return entry and entry[1] or ''
 end
-local function create(key, start)
-  local made = redis.pcall('XGROUP', 'CREATE', key, group, start, 'MKSTREAM')
+local function create(key, start, ...)
+  local made = redis.pcall('XGROUP', 'CREATE', key, group, start, 'MKSTREAM', ...)
   if not made.err then return 1 end
   if string.find(made.err, '^BUSYGROUP') then return 0 end
   error(made)
@@ -77,10 +74,23 @@ if known then
   local mark = redis.call('HGET', state, 'mark')
   from = mark and not less(last, mark) and mark or '0-0'
 end
-local main = create(stream, from)
+-- What was cut off before the group was there, it has not missed.
+local passed = not info and 0
+if info and info['entries-added'] then
+  if from == last then passed = info['entries-added']
+  elseif from == '0-0' then passed = info['entries-added'] - info['length'] end
+end
+local main = passed and create(stream, from, 'ENTRIESREAD', string.format('%.0f', passed)) or create(stream, from)
 local again = create(retry, '0-0')
 redis.call('SADD', groups, group)
 if main == 1 then redis.call('HSET', state, 'mark', from) end
+if main == 0 and info then
+  -- What others cut off while nobody was here, before the first read makes it invisible.
+  for _, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    local count = flat[2] == group and unseen(stream, group, info, of(flat)) or 0
+    if count > 0 then redis.call('HINCRBY', meta, 'cut:' .. group, count) end
+  end
+end
 if main == 1 and again == 1 then redis.call('DEL', KEYS[7]) end
 redis.call('ZADD', consumers, clock() + tonumber(ARGV[6]), ARGV[4])
 return {'OK', main, again, known and 1 or 0, from, first(stream), first(retry)}
@@ -97,6 +107,7 @@ return {'OK', main, again, known and 1 or 0, from, first(stream), first(retry)}
  * | 3, 4, 5 | consumers, state, released |
  * | 6, 7 | delayed, their bodies |
  * | 8, 9, 10 | waiting, their bodies, dead letters |
+ * | 11 | meta |
  *
  * | ARGV | |
  * |---|---|
@@ -114,12 +125,12 @@ return {'OK', main, again, known and 1 or 0, from, first(stream), first(retry)}
  */
 export const beat: Script = {
   name: "waybill/beat",
-  lua: `${drains}${mismatch}${clock}${ids}${add}${ask}${tallies}
+  lua: `${drains}${mismatch}${clock}${ids}${add}${ask}${unseen}${tallies}
 local stream, retry, consumers, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, consumer = ARGV[1], ARGV[2]
 local wrong = mismatch(stream, 'stream') or mismatch(retry, 'stream') or mismatch(consumers, 'zset')
   or mismatch(state, 'hash') or mismatch(KEYS[5], 'hash') or mismatch(KEYS[6], 'zset') or mismatch(KEYS[7], 'hash')
-  or mismatch(KEYS[8], 'zset') or mismatch(KEYS[9], 'hash') or mismatch(KEYS[10], 'stream')
+  or mismatch(KEYS[8], 'zset') or mismatch(KEYS[9], 'hash') or mismatch(KEYS[10], 'stream') or mismatch(KEYS[11], 'hash')
 if wrong then return wrong end
 local dead = KEYS[10]
 ${keeping}
@@ -176,11 +187,6 @@ for _, set in ipairs({KEYS[6], KEYS[8]}) do
   end
 end
 
-local function of(flat)
-  local map = {}
-  for i = 1, #flat, 2 do map[flat[i]] = flat[i + 1] end
-  return map
-end
 local info = of(redis.call('XINFO', 'STREAM', stream))
 local mine
 for _, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
@@ -191,21 +197,12 @@ local mark = pending[1] > 0 and before(pending[2]) or mine['last-delivered-id']
 if mark ~= noted[1] then redis.call('HSET', state, 'mark', mark) end
 if pending[1] == 0 and retrying[1] == 0 then redis.call('DEL', KEYS[5]) end
 
--- Entries ever added, minus those this group has read, minus those it still can read: what it never got to see.
-local cut, read, added = 0, mine['entries-read'], info['entries-added']
-if read and added then
-  local first = info['first-entry']
-  local left
-  if mine['last-delivered-id'] == info['last-generated-id'] then left = 0
-  elseif first and less(mine['last-delivered-id'], first[1]) then left = info['length'] end
-  if left then
-    local total, before = added - read - left, tonumber(noted[2] or '0')
-    if total ~= before then
-      redis.call('HSET', state, 'cut', total)
-      if total > before then cut = total - before end
-    end
-  end
-end
+-- Cut off by programs of others, and by publishers, who have noted it.
+local cut = unseen(stream, group, info, mine) - (noted[2] or 0)
+if noted[2] then redis.call('HDEL', state, 'cut') end
+local told = redis.call('HGET', KEYS[11], 'cut:' .. group)
+if told then redis.call('HDEL', KEYS[11], 'cut:' .. group) end
+cut = math.max(0, cut) + (told or 0)
 return {'OK', alive and 1 or 0, noted[3] and 1 or 0, more, next, cut, keepDead(ARGV[6], tonumber(ARGV[7]), now)}
 `
 }

@@ -51,18 +51,18 @@ local function groupsOf(key)
   return found
 end
 
-local function backlog(key, info, mine, cut)
-  if not info then return 0 end
+local function backlog(key, info, mine)
+  if not info or info['length'] == 0 then return 0 end
   if not mine then return info['length'] end
   local at = mine['last-delivered-id']
   if at == info['last-generated-id'] then return 0 end
-  -- The server's own count is right until single entries are deleted, or cut off before the group has read them.
-  if mine['lag'] and cut == 0 and info['max-deleted-entry-id'] == '0-0' then return mine['lag'] end
+  if less(at, info['first-entry'][1]) then return info['length'] end
+  -- The server's own count is right until single entries are deleted: its groups are told what was cut off before them.
+  if mine['lag'] and info['max-deleted-entry-id'] == '0-0' then return math.min(info['length'], mine['lag']) end
   local ahead = #call('XRANGE', key, '(' .. at, '+', 'COUNT', 33)
   if ahead < 33 then return ahead end
-  if less(at, call('XRANGE', key, '-', '+', 'COUNT', 1)[1][1]) then return info['length'] end
   if mine['entries-read'] and info['entries-added'] then
-    return math.max(ahead, math.min(info['length'], info['entries-added'] - mine['entries-read'] - cut))
+    return math.max(ahead, math.min(info['length'], info['entries-added'] - mine['entries-read']))
   end
   return math.max(ahead, math.min(info['length'], mine['lag'] or info['length']))
 end
@@ -114,13 +114,13 @@ local function look()
     end
     local again = released
     if retries then
-      again = again + backlog(retry, of(call('XINFO', 'STREAM', retry)), groupsOf(retry)[group], 0)
+      again = again + backlog(retry, of(call('XINFO', 'STREAM', retry)), groupsOf(retry)[group])
     end
     local later, next = calm and 0 or call('ZCARD', waiting), again > 0 and now or -1
     if later > 0 and again == 0 then next = tonumber(call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2]) end
     local letters, old = 0, 0
     if not calm then letters, old = deadCount(dead, state, now) end
-    figures[#figures + 1] = {'OK', backlog(stream, info, mine[group], tonumber(noted['cut'] or '0')), pending, oldest,
+    figures[#figures + 1] = {'OK', backlog(stream, info, mine[group]), pending, oldest,
       later + again, next, letters, tonumber(noted['dropped'] or '0'), noted['paused'] and 1 or 0, living, mine[group] and mine[group]['last-delivered-id'] or '', old}
   end
   local others = {}

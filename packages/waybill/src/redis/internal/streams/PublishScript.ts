@@ -5,7 +5,7 @@
  */
 import { shape } from "../Publisher.ts"
 import type { Script } from "../Script.ts"
-import { announce, clock, mismatch, writes } from "../ScriptParts.ts"
+import { announce, clock, ids, mismatch, shorten, unseen, writes } from "../ScriptParts.ts"
 
 /**
  * `fieldsOf(shape, arg)`: the fields of a message whose payload is ARGV[arg], its id, when it is due if that is not yet, and
@@ -85,7 +85,7 @@ end
  */
 export const publish: Script = {
   name: "waybill/publish",
-  lua: `${writes}${mismatch}${clock}${announce}${fieldsOf}
+  lua: `${writes}${mismatch}${clock}${announce}${ids}${unseen}${shorten}${fieldsOf}
 local stream, meta, publisher, delayed, bodies = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local shapes = ARGV[7]
 local last = redis.pcall('GETRANGE', publisher, 0, 19)
@@ -149,7 +149,7 @@ for i = 1, #shapes do
     end
   end
 end
-if ARGV[6] ~= '' then call('XTRIM', stream, 'MAXLEN', '~', ARGV[6]) end
+if ARGV[6] ~= '' then shorten(stream, meta, ARGV[6]) end
 local answer = table.concat(answers, ',')
 call('SET', publisher, ARGV[3] .. ' ' .. answer, 'PX', ARGV[4])
 announced()

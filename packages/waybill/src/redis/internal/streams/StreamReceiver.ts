@@ -267,7 +267,8 @@ export class StreamReceiver implements Receiver {
         keys.delayedBodies,
         mine.waiting,
         mine.waitingBodies,
-        mine.dead
+        mine.dead,
+        keys.meta
       ],
       [
         this.#group,
