@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
+import { wordsBehindKey } from "../packages/waybill/src/redis/internal/Script.ts"
 
 /** A module imports only modules that stand before it, in its row or in a row above. Give a new module its place here. */
 const order = [
@@ -67,5 +68,21 @@ describe("architecture", () => {
     ["a module nobody placed", ["Toolbox", "Topic"], "Toolbox has no place in the order"]
   ] as const)("reports %s", (_, edge, report) => {
     assert.include(violations([edge[0]], [edge]), report)
+  })
+
+  it("case C11: every command that a script calls has its row in Script.ts, so that it is asked for first", () => {
+    const root = join(import.meta.dirname, "../packages/waybill/src/redis/internal")
+    const called = readdirSync(root, { recursive: true, encoding: "utf8" })
+      .filter((path) => path.endsWith(".ts"))
+      .flatMap((path) => [
+        ...readFileSync(join(root, path), "utf8").matchAll(/\b(?:call|ask)\('([A-Z]+)'(?:, '([A-Z]+)')?/g)
+      ])
+      .map(([, command = "", sub]) => (command === "XGROUP" || command === "XINFO" ? `${command} ${sub}` : command))
+    assert.isAbove(called.length, 100)
+    assert.deepStrictEqual(
+      called.filter((command) => !(command in wordsBehindKey)),
+      [],
+      "commands without a row in wordsBehindKey"
+    )
   })
 })

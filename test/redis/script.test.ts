@@ -1,31 +1,10 @@
-import { readdirSync, readFileSync } from "node:fs"
-import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Effect } from "effect"
 import { wordsBehindKey } from "../../packages/waybill/src/redis/internal/Script.ts"
 import * as Stage from "./Stage.ts"
 
-const internal = join(import.meta.dirname, "../../packages/waybill/src/redis/internal")
-
 describe("case C11: what a script asks before it writes", () => {
-  it("every command that a script calls is asked for", () => {
-    const sources = readdirSync(internal, { recursive: true, encoding: "utf8" })
-      .filter((name) => name.endsWith(".ts"))
-      .map((name) => readFileSync(join(internal, name), "utf8"))
-    const called = sources.flatMap((source) =>
-      [...source.matchAll(/\b(?:call|ask)\('([A-Z]+)'(?:, '([A-Z]+)')?/g)].map(([, command = "", sub]) =>
-        command === "XGROUP" || command === "XINFO" ? `${command} ${sub}` : command
-      )
-    )
-    assert.isAbove(called.length, 100)
-    assert.deepStrictEqual(
-      called.filter((command) => !(command in wordsBehindKey)),
-      [],
-      "wordsBehindKey in Script.ts has no row for"
-    )
-  })
-
   it.live("with as many words as it needs: Redis 8.0.2 refuses the script otherwise", () =>
     Effect.gen(function* () {
       const server = yield* RedisServer.make()
