@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy, RedisServer } from "@waybill/testing"
-import { Context, Duration, Effect, Exit, Fiber, Layer, Random, References, Scope } from "effect"
+import { Context, Duration, Effect, Exit, Fiber, Layer, Option, Random, References, Scope } from "effect"
 import { Inspector, type Message, Settlement, Transport } from "waybill"
-import { IoRedis, RedisLists } from "waybill/redis"
+import { IoRedis, RedisExactlyOnce, RedisInspector, RedisLists } from "waybill/redis"
 import { becomes, client, type Draft, outgoing } from "./Stage.ts"
 
 const servers = FaultProxy.layer.pipe(Layer.provideMerge(RedisServer.layer()))
@@ -64,6 +64,85 @@ describe("who is next", () => {
       const receiver = yield* join()
       assert.deepStrictEqual(bodiesOf(yield* receiver.take(10)), expected)
     }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live.each(["lists", "exactly-once"] as const)(
+    "case A13: the order belongs to the topic: who asks for another one is refused, on %s",
+    (pattern) =>
+      Effect.gen(function* () {
+        const { url } = yield* RedisServer.RedisServer
+        const layers = { lists: RedisLists.layer, "exactly-once": RedisExactlyOnce.layer }
+        const prefix = `orders-${pattern}`
+        const program = Effect.fnUntraced(function* (order: RedisLists.Options["order"] | undefined) {
+          const context = yield* Layer.build(
+            layers[pattern](order === undefined ? { prefix } : { prefix, order }).pipe(
+              Layer.provide(IoRedis.layer({ url })),
+              Layer.fresh
+            )
+          ).pipe(Effect.provideService(References.MinimumLogLevel, "None"))
+          const transport = Context.get(context, Transport.Transport)
+          return {
+            inspector: Context.get(context, Inspector.Inspector),
+            publish: (topic: string, body: string, priority = "normal") =>
+              transport.publish(topic, [outgoing(prioritised(body, priority))]),
+            join: (topic: string) =>
+              transport.receive({
+                topic,
+                group: "g",
+                start: "earliest",
+                lease: Duration.seconds(10),
+                maxDeliveries: 5,
+                shutdown: Duration.seconds(2)
+              })
+          }
+        })
+        const redis = yield* client(url)
+        const orderOf = (topic: string) => Effect.promise(() => redis.hget(`{${prefix}:${topic}}:meta`, "order"))
+        const fifo = yield* program(undefined)
+        const lifo = yield* program("lifo")
+        const any = yield* program("any")
+        const refusal = (effect: Effect.Effect<unknown, Transport.TransportError, Scope.Scope>) =>
+          Effect.map(Effect.flip(Effect.scoped(effect)), ({ reason }) => reason)
+        const conflict = (expected: string, found: string) =>
+          ({
+            _tag: "TopicConflict",
+            expected: `a queue in the order ${expected}`,
+            found: `a queue in the order ${found}`
+          }) as const
+
+        // Published to first, and received from first.
+        yield* lifo.publish("published", "1")
+        assert.strictEqual(yield* orderOf("published"), "lifo")
+        assert.deepInclude(yield* refusal(fifo.publish("published", "2")), conflict("fifo", "lifo"))
+        assert.deepInclude(yield* refusal(fifo.join("published")), conflict("fifo", "lifo"))
+        yield* fifo.join("received")
+        assert.strictEqual(yield* orderOf("received"), "fifo")
+        assert.deepInclude(yield* refusal(lifo.join("received")), conflict("lifo", "fifo"))
+        assert.deepInclude(yield* refusal(lifo.publish("received", "2")), conflict("lifo", "fifo"))
+        assert.strictEqual((yield* lifo.inspector.describe("published")).depth, 1)
+
+        // An older version has opened it: the first that asks says which it is.
+        yield* Effect.promise(() => redis.hset(`{${prefix}:older}:meta`, "pattern", pattern, "wire", "1"))
+        yield* any.publish("older", "1")
+        assert.strictEqual(yield* orderOf("older"), null)
+        yield* lifo.join("older")
+        assert.strictEqual(yield* orderOf("older"), "lifo")
+        assert.deepInclude(yield* refusal(fifo.join("older")), conflict("fifo", "lifo"))
+
+        // A tool need not know it, and an inspector of every pattern reads it.
+        yield* any.publish("published", "2", "high")
+        yield* any.publish("published", "3", "low")
+        const all = Context.get(
+          yield* Layer.build(RedisInspector.layer({ prefix }).pipe(Layer.provide(IoRedis.layer({ url })))),
+          Inspector.Inspector
+        )
+        for (const inspector of [lifo.inspector, fifo.inspector, any.inspector, all]) {
+          const listed = yield* inspector.messages("published", { after: Option.none(), limit: 10 })
+          assert.deepStrictEqual(bodiesOf(listed), ["3", "2", "1"])
+        }
+        const receiver = yield* any.join("published")
+        assert.deepStrictEqual(bodiesOf(yield* receiver.take(10)), ["3", "2", "1"])
+      }).pipe(Effect.scoped, Effect.provide(servers))
   )
 
   it.live("a delayed message takes its place by priority when it is due", () =>
@@ -215,7 +294,11 @@ describe("leaving", () => {
       yield* receiver.settle([[a, Settlement.ack]])
       yield* Scope.close(scope, Exit.void)
       const left = yield* Effect.promise(() => redis.keys(key("group:g:*")))
-      assert.deepStrictEqual(left.toSorted(), [key("group:g:marks"), key("group:g:returned")])
+      // The state is for how long the group keeps its dead letters.
+      assert.deepStrictEqual(
+        left.toSorted(),
+        ["marks", "returned", "state"].map((name) => key(`group:g:${name}`))
+      )
       const next = yield* (yield* join()).take(2)
       assert.deepStrictEqual(bodiesOf(next), ["b", "c"])
       assert.deepStrictEqual(

@@ -176,9 +176,8 @@ const linesOf = (name: string, maxBytes: number): Topic.Topic<Line> => ({
 /** How to publish to a topic of each pattern, by the name in its meta key. */
 const layers = {
   streams: (prefix) => RedisStreams.layer({ prefix }),
-  // A header `priority` counts in queues that look at it, and the others are told nothing by its absence.
-  lists: (prefix) => RedisLists.layer({ prefix, order: "priority" }),
-  "exactly-once": (prefix) => RedisExactlyOnce.layer({ prefix, order: "priority" }),
+  lists: (prefix) => RedisLists.layer({ prefix, order: "any" }),
+  "exactly-once": (prefix) => RedisExactlyOnce.layer({ prefix, order: "any" }),
   keyspace: (prefix) => RedisKeyspace.layer({ prefix, notifications: "poll" }),
   pubsub: (prefix) => RedisPubSub.layer({ prefix })
 } satisfies Record<string, (prefix: string) => Layer.Layer<Transport.Transport, never, IoRedis.IoRedis>>

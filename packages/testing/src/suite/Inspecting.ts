@@ -27,6 +27,44 @@ const bury = Effect.fnUntraced(function* (bench: Bench["Service"], first: string
 
 export const inspecting = [
   check(
+    "case A13: what is stored is listed in the order in which it is handed out, page by page from either end",
+    ["history"],
+    Effect.fnUntraced(function* (bench) {
+      const draft = (priority: string, i: number) => ({ body: `${i} ${priority}`, headers: { priority } })
+      const [first, ...rest] = ["normal", "low", "high", "normal", "high", "low", "normal", "low"].map(draft)
+      assert(first !== undefined)
+      yield* bench.publish(first)
+      for (const one of rest) yield* bench.publish(one)
+      for (const limit of [1, 3, 100]) {
+        const forwards: Array<Inspector.StoredMessage> = []
+        for (let more = true; more;) {
+          const after = Option.fromNullishOr(forwards.at(-1)?.position)
+          const page = yield* bench.inspector.messages(bench.topic, { after, limit })
+          forwards.push(...page)
+          more = page.length > 0
+        }
+        const backwards: Array<Inspector.StoredMessage> = []
+        for (let more = true; more;) {
+          const before = backwards[0]?.position
+          const from = before === undefined ? { newest: true } : { before }
+          const page = yield* bench.inspector.messages(bench.topic, { after: Option.none(), limit, ...from })
+          backwards.unshift(...page)
+          more = page.length > 0
+        }
+        const listed = yield* bench.inspector.messages(bench.topic, { after: Option.none(), limit: 100 })
+        assert.strictEqual(listed.length, 8)
+        assert.deepStrictEqual(forwards, listed, `forwards by ${limit}`)
+        assert.deepStrictEqual(backwards, listed, `backwards by ${limit}`)
+      }
+      const listed = yield* bench.inspector.messages(bench.topic, { after: Option.none(), limit: 100 })
+      assert.deepStrictEqual(
+        bodies(yield* bench.take(yield* bench.join("g"), 8)),
+        listed.map(({ body }) => body)
+      )
+    })
+  ),
+
+  check(
     "a topic is listed from when it is opened, and describing an unknown one opens nothing",
     [],
     Effect.fnUntraced(function* (bench) {

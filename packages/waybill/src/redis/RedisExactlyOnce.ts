@@ -27,7 +27,7 @@ import type { IoRedis } from "./IoRedis.ts"
  * @category models
  */
 export interface Options extends StoreOptions {
-  /** Who is next, as with `RedisLists`: `fifo` by default. Programs that share a queue must agree on it. */
+  /** Who is next, as with `RedisLists`: `fifo` by default. */
   readonly order?: Order
   /**
    * For how long it is remembered that the commit of a message was applied, 8 days by default. A queue whose messages may

@@ -52,11 +52,11 @@ export const layer = (options: Pick<StoreOptions, "prefix"> = {}): Layer.Layer<I
       const inspectors: Record<string, Context.Service.Shape<typeof Inspector>> = {
         [streams]: StreamInspector.make(options),
         [Lists.pattern]: CustodyInspector.make(options, Lists.pattern, (topic) => ({
-          scripts: Lists.scripts("fifo"),
+          scripts: Lists.scripts("any"),
           keys: Lists.keysOf(keysOf(topic))
         })),
         [ExactlyOnce.pattern]: CustodyInspector.make(options, ExactlyOnce.pattern, (topic) => ({
-          scripts: ExactlyOnce.of("fifo").scripts,
+          scripts: ExactlyOnce.of("any").scripts,
           keys: Lists.keysOf(keysOf(topic))
         })),
         [keyspace]: CustodyInspector.make(options, keyspace, (topic, group) => {

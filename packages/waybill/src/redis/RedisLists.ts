@@ -24,10 +24,11 @@ import type { IoRedis } from "./IoRedis.ts"
 export interface Options extends StoreOptions {
   /**
    * Who is next. `fifo`, the default: the oldest. `lifo`: the newest. `priority`: what was published with priority
-   * `high`, then `normal`, then `low`, the oldest first. What comes back is always handed out before what is new. Programs
-   * that share a queue must agree on it.
+   * `high`, then `normal`, then `low`, the oldest first. What comes back is always handed out before what is new. The order
+   * belongs to the topic from when it is first published to or received from: who asks for another one then fails with
+   * `TopicConflict`. `any`, for programs that only publish: the order that the topic has.
    */
-  readonly order?: "fifo" | "lifo" | "priority"
+  readonly order?: "fifo" | "lifo" | "priority" | "any"
 }
 
 /**

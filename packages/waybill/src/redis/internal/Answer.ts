@@ -38,6 +38,12 @@ export const problemOf = (
         expected: `a queue of the group ${String(reply[2])}`,
         found: `a queue that belongs to the group ${String(reply[1])}, and a queue has one group`
       })
+    case "ORDERED":
+      return new TopicConflict({
+        topic,
+        expected: `a queue in the order ${String(reply[2])}`,
+        found: `a queue in the order ${String(reply[1])}`
+      })
     case "STALE":
       return new Rejected({ command: script, detail: "a later batch was stored before this one" })
     default:

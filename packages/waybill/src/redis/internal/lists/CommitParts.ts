@@ -36,7 +36,7 @@ export const targetOf = (keys: TopicKeys): ReadonlyArray<string> => [
  * |---|---|
  * | 1, 2 | pattern and wire version |
  * | 3 | how long message ids are remembered, ms |
- * | 4 | `priority`: the header of that name decides on the list |
+ * | 4 | the order of the queue, or `any`. `priority`: the header of that name decides on the list |
  * | a delivery | its member in the processing set |
  */
 const commitOf = (source: Source) =>
@@ -71,21 +71,26 @@ local function objection(base)
     or mismatch(KEYS[base + 3], 'hash') or mismatch(KEYS[base + 4], 'hash') or mismatch(KEYS[base + 5], 'zset')
     or mismatch(KEYS[base + 6], 'hash')
   if wrong then return wrong[2] .. ' is a ' .. wrong[3] end
-  local opened = redis.call('HMGET', KEYS[base + 4], 'pattern', 'wire')
+  local opened = redis.call('HMGET', KEYS[base + 4], 'pattern', 'wire', 'order')
   if opened[1] and (opened[1] ~= ARGV[1] or opened[2] ~= ARGV[2]) then
     return 'the topic is ' .. opened[1] .. ', wire version ' .. (opened[2] or '')
   end
+  local other = disagreement(ARGV[4], opened[3])
+  if other then return 'the topic is a queue in the order ' .. other[2] .. ', not ' .. other[3] end
 end
 local instant
 local function append(base, shape, arg, seen)
   if seen and redis.call('EXISTS', seen) == 1 then return '=' end
   local meta = KEYS[base + 4]
   instant = instant or clock()
-  local text, to, id, due = incoming(shape, arg, instant, ARGV[4])
+  local order = ARGV[4]
+  if order == 'any' then order = redis.call('HGET', meta, 'order') or 'priority' end
+  local text, to, id, due = incoming(shape, arg, instant, order)
   local number = redis.pcall('HINCRBY', meta, 'last', 1)
   if type(number) == 'table' then return number end
   local opened = redis.call('HSETNX', meta, 'pattern', ARGV[1]) == 1
   if opened then redis.call('HSET', meta, 'wire', ARGV[2]) end
+  if ARGV[4] ~= 'any' then redis.call('HSETNX', meta, 'order', order) end
   local entry = string.format('%.0f-%.0f', instant, number)
   if due then
     local member = string.format('%d:%015.0f:%s', to, number, entry)
@@ -108,7 +113,7 @@ const make = (order: ListSource.Order) => {
   return { scripts: makeScripts(source), commit: commitOf(source) }
 }
 
-const made = { fifo: make("fifo"), lifo: make("lifo"), priority: make("priority") }
+const made = { fifo: make("fifo"), lifo: make("lifo"), priority: make("priority"), any: make("any") }
 
 /** The scripts of custody, and the one that applies commits. */
 export const of = (order: ListSource.Order) => made[order]

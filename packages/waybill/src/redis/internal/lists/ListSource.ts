@@ -9,7 +9,7 @@ import { make as makeScripts } from "../custody/Scripts.ts"
 import type { Source } from "../custody/Source.ts"
 import type { TopicKeys } from "../Keys.ts"
 
-export type Order = "fifo" | "lifo" | "priority"
+export type Order = "fifo" | "lifo" | "priority" | "any"
 
 /** The keys of the source, in the order in which its Lua names them. */
 export const keysOf = (keys: TopicKeys): ReadonlyArray<string> => [
@@ -32,18 +32,36 @@ local function levelOf(headers)
 end
 `
 
-/** In `meta`, `last` counts the messages, and `group` names the group that the queue belongs to. */
-const lua = (order: Order) => `${envelopes}${levels}
+/**
+ * `disagreement(order, found)`: the reply when the queue has another order than the one that is asked for, or nil. A queue that an
+ * older version has opened has none yet, and takes the first that is asked for.
+ */
+export const disagreement = `
+local function disagreement(order, found)
+  if found and order ~= 'any' and order ~= found then return {'ORDERED', found, order} end
+end
+`
+
+/**
+ * In `meta`, `last` counts the messages, `group` names the group that the queue belongs to, and `order` says who is next.
+ * `any` is the order that the queue has.
+ */
+const lua = (order: Order) => `${envelopes}${levels}${disagreement}
+local function order()
+  return redis.call('HGET', KEYS[8], 'order') or '${order === "any" ? "fifo" : order}'
+end
 local function foreign()
   return mismatch(KEYS[1], 'list') or mismatch(KEYS[2], 'list') or mismatch(KEYS[3], 'list') or mismatch(KEYS[4], 'hash')
     or mismatch(KEYS[5], 'zset') or mismatch(KEYS[6], 'hash') or mismatch(KEYS[7], 'list') or mismatch(KEYS[8], 'hash')
 end
 local function open(group, start, known)
-  local owner = redis.call('HGET', KEYS[8], 'group')
-  if owner then
-    if owner ~= group then return {'OWNED', owner, group} end
-    return
-  end
+  local noted = redis.call('HMGET', KEYS[8], 'group', 'order')
+  local owner = noted[1]
+  if owner and owner ~= group then return {'OWNED', owner, group} end
+  local refused = disagreement('${order}', noted[2])
+  if refused then return refused end
+  if not noted[2] and '${order}' ~= 'any' then redis.call('HSET', KEYS[8], 'order', '${order}') end
+  if owner then return end
   redis.call('HSET', KEYS[8], 'group', group)
   -- What was stored before is for nobody. Delayed messages come later than the group.
   if start == 'latest' then redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[7]) end
@@ -57,15 +75,16 @@ local function adopt(n)
     local id = now .. '-' .. string.format('%.0f', last - #bodies + i)
     local text = recordOf(body)
     redis.call('HSET', KEYS[4], id, text)
-    redis.call('RPUSH', KEYS[${order === "priority" ? "levelOf(parsed(text).headers)" : "2"}], id)
+    redis.call('RPUSH', KEYS[order() == 'priority' and levelOf(parsed(text).headers) or 2], id)
   end
 end
 local function fresh(n)
   adopt(n)
-  local ids = redis.call('${order === "lifo" ? "RPOP" : "LPOP"}', KEYS[1], n) or {}
+  local pop = order() == 'lifo' and 'RPOP' or 'LPOP'
+  local ids = redis.call(pop, KEYS[1], n) or {}
   for k = 2, 3 do
     if #ids == n then break end
-    local more = redis.call('${order === "lifo" ? "RPOP" : "LPOP"}', KEYS[k], n - #ids)
+    local more = redis.call(pop, KEYS[k], n - #ids)
     if more then
       if #ids == 0 then ids = more else for _, id in ipairs(more) do ids[#ids + 1] = id end end
     end
@@ -103,18 +122,25 @@ end
 local function backlog()
   return redis.call('LLEN', KEYS[1]) + redis.call('LLEN', KEYS[2]) + redis.call('LLEN', KEYS[3]) + redis.call('LLEN', KEYS[7])
 end
+-- The ids of a list from one place to another, places counted in the order in which they are taken.
+local function row(key, start, stop)
+  if stop < start then return {} end
+  if order() ~= 'lifo' then return redis.call('LRANGE', key, start, stop) end
+  local ids, found = {}, redis.call('LRANGE', key, -1 - stop, -1 - start)
+  for i = #found, 1, -1 do ids[#ids + 1] = found[i] end
+  return ids
+end
 local function peek(from, limit, newest)
   local ids, level, place = {}, 0, 0
   for k = 1, from and 3 or 0 do
     local found = redis.call('LPOS', KEYS[k], from)
-    if found then level, place = k, found end
+    if found then level, place = k, order() == 'lifo' and redis.call('LLEN', KEYS[k]) - 1 - found or found end
   end
   if newest then
     if from and level == 0 then return ids end
     for k = from and level or 3, 1, -1 do
       local stop = k == level and place or redis.call('LLEN', KEYS[k])
-      local start = math.max(0, stop - limit + #ids)
-      local some = start < stop and redis.call('LRANGE', KEYS[k], start, stop - 1) or {}
+      local some = row(KEYS[k], math.max(0, stop - limit + #ids), stop - 1)
       for _, id in ipairs(ids) do some[#some + 1] = id end
       ids = some
     end
@@ -123,7 +149,9 @@ local function peek(from, limit, newest)
   if level > 0 then place = place + 1 end
   for k = math.max(1, level), 3 do
     if #ids == limit then break end
-    for _, id in ipairs(redis.call('LRANGE', KEYS[k], place, place + limit - #ids - 1)) do ids[#ids + 1] = id end
+    for _, id in ipairs(row(KEYS[k], place, math.min(redis.call('LLEN', KEYS[k]), place + limit - #ids) - 1)) do
+      ids[#ids + 1] = id
+    end
     place = 0
   end
   return ids
@@ -145,7 +173,8 @@ export const make = (pattern: string, order: Order): Source => ({ pattern, keys:
 const made = {
   fifo: makeScripts(make(pattern, "fifo")),
   lifo: makeScripts(make(pattern, "lifo")),
-  priority: makeScripts(make(pattern, "priority"))
+  priority: makeScripts(make(pattern, "priority")),
+  any: makeScripts(make(pattern, "any"))
 }
 
 export const scripts = (order: Order) => made[order]

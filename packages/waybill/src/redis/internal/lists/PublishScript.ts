@@ -9,7 +9,7 @@ import type { TopicKeys } from "../Keys.ts"
 import { shape } from "../Publisher.ts"
 import type { Script } from "../Script.ts"
 import { clock, mismatch, writes } from "../ScriptParts.ts"
-import { levels } from "./ListSource.ts"
+import { disagreement, levels } from "./ListSource.ts"
 
 export const keysOf = (keys: TopicKeys, publisher: string): ReadonlyArray<string> => [
   keys.ready.high,
@@ -64,7 +64,7 @@ end
  * | 3 | number of the batch, growing |
  * | 4 | how long the answer is kept, ms |
  * | 5 | how long message ids are remembered, ms |
- * | 6 | `priority`: the header of that name decides on the list |
+ * | 6 | the order of the queue, or `any`. `priority`: the header of that name decides on the list |
  * | 7 | the shapes: one character a message |
  * | 8... | for each message: payload, then what its shape says, in the order of the bits |
  *
@@ -77,7 +77,7 @@ end
  */
 export const publish: Script = {
   name: "waybill/push",
-  lua: `${writes}${mismatch}${clock}${records}${levels}${incoming}
+  lua: `${writes}${mismatch}${clock}${records}${levels}${incoming}${disagreement}
 local bodies, meta, publisher, delayed, delayedBodies, channel = KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local shapes = ARGV[7]
 local wrong = mismatch(KEYS[1], 'list') or mismatch(KEYS[2], 'list') or mismatch(KEYS[3], 'list') or mismatch(bodies, 'hash')
@@ -86,8 +86,10 @@ if not wrong and string.find(shapes, '[@-o]') then
   wrong = mismatch(delayed, 'zset') or mismatch(delayedBodies, 'hash')
 end
 if wrong then return wrong end
-local opened = redis.call('HMGET', meta, 'pattern', 'wire')
+local opened = redis.call('HMGET', meta, 'pattern', 'wire', 'order')
 if opened[1] and (opened[1] ~= ARGV[1] or opened[2] ~= ARGV[2]) then return {'CONFLICT', opened[1], opened[2] or ''} end
+local refused = disagreement(ARGV[6], opened[3])
+if refused then return refused end
 local last = redis.call('GETRANGE', publisher, 0, 19)
 if last ~= '' then
   local number = string.match(last, '^%d+')
@@ -95,6 +97,9 @@ if last ~= '' then
   if tonumber(number) > tonumber(ARGV[3]) then return {'STALE'} end
 end
 if not opened[1] then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
+local order = ARGV[6]
+if order == 'any' then order = opened[3] or 'priority'
+elseif not opened[3] then redis.call('HSET', meta, 'order', order) end
 
 local call, byte, format = redis.call, string.byte, string.format
 local now = clock()
@@ -116,7 +121,7 @@ for i = 1, #shapes do
     arg = arg + 1
   else
     local text, to, id, due
-    text, to, id, due, arg = incoming(shape, arg, now, ARGV[6])
+    text, to, id, due, arg = incoming(shape, arg, now, order)
     local seen
     if id then seen = KEYS[marker]; marker = marker + 1 end
     if seen and call('EXISTS', seen) == 1 then
