@@ -188,4 +188,19 @@ describe("Lifecycle", () => {
       assert.deepStrictEqual(event?._tag === "LeaseLost" && event.deliveries, deliveries)
     })
   )
+
+  it.effect("a line about lost leases says topic and group, names some messages and counts all", () =>
+    Effect.gen(function* () {
+      const { lines, provide } = yield* logging
+      const transport = yield* FakeTransport.make
+      const deliveries = Array.from({ length: 5000 }, (_, i) => transport.delivery("x", { id: `m-${i}` }))
+      yield* provide(
+        transport.lifecycle.report({ _tag: "LeaseLost", topic: "my-topic", group: "my-group", deliveries })
+      )
+      const text = lines[0]![1]
+      for (const word of ["LeaseLost", "my-topic", "my-group", "m-0", "m-19", "5000"]) assert.include(text, word)
+      assert.notInclude(text, "m-20")
+      assert.isBelow(text.length, 1000)
+    })
+  )
 })

@@ -89,6 +89,9 @@ const levels = new Map<Event["_tag"], (...message: ReadonlyArray<unknown>) => Ef
   ["Claimed", Effect.logWarning]
 ])
 
+/** How many messages a line of the log names; it says how many there are. */
+const namedInLog = 20
+
 type Listener = (event: Event) => void
 
 /**
@@ -112,8 +115,15 @@ export class Lifecycle {
     return Effect.suspend(() => {
       this.emit(event)
       const { _tag, ...facts } = event
-      // Whole deliveries would put payloads into the log.
-      const details = "deliveries" in facts ? { ...facts, deliveries: facts.deliveries.map((lost) => lost.id) } : facts
+      // Whole deliveries would put payloads into the log, and all of their ids would flood it.
+      const details =
+        "deliveries" in facts
+          ? {
+              ...facts,
+              deliveries: facts.deliveries.slice(0, namedInLog).map((lost) => lost.id),
+              count: facts.deliveries.length
+            }
+          : facts
       return (levels.get(_tag) ?? Effect.logInfo)(_tag, details)
     })
   }
