@@ -11,6 +11,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Context, Effect, Layer, Schema, type Scope, Semaphore } from "effect"
 import * as Port from "./Port.ts"
+import type { ServerClock } from "./ServerClock.ts"
 
 /**
  * The server could not be started: there is no program to run, or the one there is gave up.
@@ -36,6 +37,8 @@ export interface Options {
    * `WAYBILL_SERVER`, else `redis-server`, else `valkey-server`.
    */
   readonly program?: string
+  /** The wall clock that it goes by. */
+  readonly clock?: ServerClock
 }
 
 /**
@@ -108,7 +111,7 @@ export const make = Effect.fn("RedisServer.make")(function* (
   const startAt = Effect.fnUntraced(function* (port: number) {
     if (running() !== undefined) return
     // Uninterrupted up to the assignment: from there on the finalizer knows the process.
-    const started = yield* spawnFirst(programs, argsAt(port)).pipe(
+    const started = yield* spawnFirst(programs, argsAt(port), options.clock?.env).pipe(
       Effect.tap((process) => Effect.sync(() => (child = process))),
       Effect.uninterruptible
     )
@@ -158,6 +161,7 @@ const exited = (child: ChildProcess): Effect.Effect<void> =>
 const spawnFirst = (
   names: ReadonlyArray<string>,
   args: ReadonlyArray<string>,
+  env: Readonly<Record<string, string>> | undefined,
   tried: ReadonlyArray<string> = []
 ): Effect.Effect<ChildProcess, RedisServerUnavailable> => {
   const [name, ...others] = names
@@ -172,8 +176,8 @@ const spawnFirst = (
     )
   }
   return Effect.callback<ChildProcess, RedisServerUnavailable>((resume) => {
-    const child = spawn(name, args, { stdio: "ignore" })
-    child.once("error", () => resume(spawnFirst(others, args, [...tried, name])))
+    const child = spawn(name, args, { stdio: "ignore", env: { ...process.env, ...env } })
+    child.once("error", () => resume(spawnFirst(others, args, env, [...tried, name])))
     child.once("spawn", () => {
       endWithThisProcess(child)
       resume(Effect.succeed(child))

@@ -69,6 +69,30 @@ end
 `
 
 /**
+ * `live(consumer, lease, now)`: the consumer lives for a lease from now on. Its lease is noted, so that others can tell a
+ * heartbeat from what a clock that went back has left of one.
+ * `correct(lease, now)`: a heartbeat further ahead than the lease of its consumer is none. Who lives beats again within a lease;
+ * so long it has, and no longer. `lease` is the caller's: what is not further ahead than that is looked at later. A consumer
+ * that has noted none gets a minute more before it is doubted, and then the same.
+ *
+ * They use the locals `consumers` and `state`, the keys.
+ */
+export const heartbeats = `
+local function live(consumer, lease, now)
+  redis.call('ZADD', consumers, now + lease, consumer)
+  redis.call('HSET', state, 'lease:' .. consumer, lease)
+end
+local function correct(lease, now)
+  local ahead = redis.call('ZRANGE', consumers, '+inf', string.format('(%.0f', now + lease), 'BYSCORE', 'REV',
+    'LIMIT', 0, 16, 'WITHSCORES')
+  for i = 1, #ahead, 2 do
+    local noted, until_ = tonumber(redis.call('HGET', state, 'lease:' .. ahead[i])), tonumber(ahead[i + 1])
+    if until_ > now + (noted or lease + 60000) then redis.call('ZADD', consumers, now + (noted or lease), ahead[i]) end
+  end
+end
+`
+
+/**
  * `ask(...)`: the reply to a command about a group, nil when there is no such group or stream. What else is wrong, such as a
  * missing permission, ends the script: it must not look like somebody else's delivery.
  */

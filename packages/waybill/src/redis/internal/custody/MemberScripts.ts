@@ -8,7 +8,7 @@ import { burying, keeping } from "../DeadLetterScripts.ts"
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, clock, drains, mismatch, tallies } from "../ScriptParts.ts"
+import { add, clock, drains, heartbeats, mismatch, tallies } from "../ScriptParts.ts"
 import { marking, nth } from "./Marking.ts"
 import { records } from "./Record.ts"
 import { naming, type Source } from "./Source.ts"
@@ -58,7 +58,8 @@ local refused = open(ARGV[3], ARGV[5], known)
 if refused then return refused end
 if not opened[1] then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
 redis.call('SADD', groups, ARGV[3])
-redis.call('ZADD', consumers, clock() + tonumber(ARGV[6]), ARGV[4])
+${heartbeats}
+live(ARGV[4], tonumber(ARGV[6]), clock())
 return {'OK', known and 1 or 0}
 `
   }
@@ -72,6 +73,7 @@ return {'OK', known and 1 or 0}
    * | +2, +3 | consumers, state |
    * | +4 to +8 | waiting, returned, suspects; marks, only to see what they are; dead letters |
    * | +9 | the channel `wake` |
+   * | +10 | processing of the consumer |
    *
    * | ARGV | |
    * |---|---|
@@ -83,7 +85,7 @@ return {'OK', known and 1 or 0}
    *
    * | reply | |
    * |---|---|
-   * | `OK`, alive, paused, more, next, backlog, dead, dropped | alive = 0: the heartbeat had run out. more = 1: there is more to move. next: ms until something is due, -1 when nothing waits. backlog: how many could be taken now. dead: names of consumers whose heartbeat has run out. dropped: dead letters the cap dropped |
+   * | `OK`, alive, paused, more, next, backlog, dead, dropped, held | alive = 0: the heartbeat had run out. more = 1: there is more to move. next: ms until something is due, -1 when nothing waits. backlog: how many could be taken now. dead: names of consumers whose heartbeat has run out. dropped: dead letters the cap dropped. held: how many deliveries the consumer has |
    * | `NOGROUP` | nothing was done |
    * | `WRONGTYPE`, key, found | |
    */
@@ -95,14 +97,16 @@ local groups, consumers, state, waiting, returned, suspects, channel =
 local consumer, limit, dead = ARGV[2], tonumber(ARGV[4]), ${at(8)}
 local wrong = foreign() or mismatch(groups, 'set') or mismatch(consumers, 'zset') or mismatch(state, 'hash')
   or mismatch(waiting, 'zset') or mismatch(returned, 'list') or mismatch(suspects, 'list')
-  or mismatch(${at(7)}, 'hash') or mismatch(dead, 'stream')
+  or mismatch(${at(7)}, 'hash') or mismatch(dead, 'stream') or mismatch(${at(10)}, 'set')
 if wrong then return wrong end
 ${keeping}
 if redis.call('SISMEMBER', groups, ARGV[1]) == 0 then return {'NOGROUP'} end
 local now = clock()
 local until_ = redis.call('ZSCORE', consumers, consumer)
 local alive = until_ and tonumber(until_) > now
-redis.call('ZADD', consumers, now + tonumber(ARGV[3]), consumer)
+${heartbeats}
+live(consumer, tonumber(ARGV[3]), now)
+correct(tonumber(ARGV[3]), now)
 if ARGV[5] ~= '' then redis.call('HSET', state, 'oldest:' .. consumer, string.format('%.0f', now - tonumber(ARGV[5])))
 else redis.call('HDEL', state, 'oldest:' .. consumer) end
 
@@ -118,7 +122,8 @@ if head and (not due or tonumber(head) < due) then due = tonumber(head) end
 return {'OK', alive and 1 or 0, redis.call('HEXISTS', state, 'paused'), (#again == limit or moved == limit) and 1 or 0,
   due and math.max(0, due - now) or -1,
   redis.call('LLEN', returned) + redis.call('LLEN', suspects) + backlog(),
-  redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16), keepDead(ARGV[6], tonumber(ARGV[7]), now)}
+  redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16), keepDead(ARGV[6], tonumber(ARGV[7]), now),
+  redis.call('SCARD', ${at(10)})}
 `
   }
 
@@ -207,7 +212,7 @@ for i = 6, #ARGV do
     if moved + #buried > before and not leaving then from[#from + 1] = consumer end
     if redis.call('EXISTS', processing) == 0 then
       redis.call('ZREM', consumers, consumer)
-      redis.call('HDEL', state, 'oldest:' .. consumer, 'gone:' .. consumer)
+      redis.call('HDEL', state, 'oldest:' .. consumer, 'gone:' .. consumer, 'lease:' .. consumer)
     end
   end
 end

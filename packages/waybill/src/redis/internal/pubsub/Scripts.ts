@@ -5,7 +5,7 @@ import { aging, burying, counting, keeping } from "../DeadLetterScripts.ts"
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, clock, drains, mismatch, reads } from "../ScriptParts.ts"
+import { add, clock, drains, heartbeats, mismatch, reads } from "../ScriptParts.ts"
 
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "pubsub"
@@ -92,14 +92,16 @@ if not wrong then wrong, new = open(KEYS[1]) end
 if wrong then return wrong end
 local now = clock()
 redis.call('SADD', groups, ARGV[3])
-redis.call('ZADD', consumers, now + tonumber(ARGV[5]), ARGV[4])
+${heartbeats}
+live(ARGV[4], tonumber(ARGV[5]), now)
+correct(tonumber(ARGV[5]), now)
 local due, held = tonumber(ARGV[8]), tonumber(ARGV[9])
 redis.call('HSET', state, 'held:' .. ARGV[4], ARGV[6] .. ' ' .. ARGV[7] .. ' '
   .. (due < 0 and '-1' or string.format('%.0f', now + due)) .. ' '
   .. (held < 0 and '-1' or string.format('%.0f', now - held)))
 for _, gone in ipairs(redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16)) do
   redis.call('ZREM', consumers, gone)
-  redis.call('HDEL', state, 'held:' .. gone)
+  redis.call('HDEL', state, 'held:' .. gone, 'lease:' .. gone)
 end
 ${keeping}
 return {'OK', new, redis.call('HEXISTS', state, 'paused'), keepDead(ARGV[10], tonumber(ARGV[11]), now)}
@@ -253,7 +255,7 @@ export const leave: Script = {
 local wrong = mismatch(KEYS[1], 'zset') or mismatch(KEYS[2], 'hash')
 if wrong then return wrong end
 redis.call('ZREM', KEYS[1], ARGV[1])
-redis.call('HDEL', KEYS[2], 'held:' .. ARGV[1])
+redis.call('HDEL', KEYS[2], 'held:' .. ARGV[1], 'lease:' .. ARGV[1])
 return {'OK'}
 `
 }

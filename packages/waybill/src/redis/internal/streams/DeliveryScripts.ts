@@ -140,7 +140,7 @@ return {'OK', table.concat(answers), buried and keepDead(ARGV[4], tonumber(ARGV[
  * | 6, 7 | cap of the dead letters: how many, and for how long in ms |
  * | 8 | lease, ms: what a consumer without a heartbeat has had for that long is taken from it |
  * | 9 | 1: a suspect may be taken |
- * | 10... | source and entry of what is the consumer's own and unknown to it |
+ * | 10... | source and entry of what is the consumer's own and unknown to it, and 1 when the delivery counts as an attempt |
  *
  * | reply | |
  * |---|---|
@@ -172,7 +172,7 @@ local function weigh(fields)
 end
 
 -- Takes the entry, buries it, or leaves it when it is a suspect too many.
-local function adopt(source, entry, count, owner)
+local function adopt(source, entry, count, owner, uncounting)
   local stream, member = KEYS[source + 1], source .. entry
   local uncounted = tonumber(redis.call('HGET', released, member) or '0')
   local died = owner ~= nobody and owner ~= consumer
@@ -202,7 +202,7 @@ local function adopt(source, entry, count, owner)
   local there = redis.call('XCLAIM', stream, group, consumer, 0, entry)[1]
   if there then
     -- What an answer that never came had brought us was no attempt.
-    if owner == consumer then uncounted = redis.call('HINCRBY', released, member, 1) end
+    if uncounting then uncounted = redis.call('HINCRBY', released, member, 1) end
     taken[#taken + 1] = {source, entry, count + 1, uncounted, there[2], owner}
     weigh(there[2])
   else
@@ -212,10 +212,10 @@ local function adopt(source, entry, count, owner)
   end
 end
 
-for i = 10, #ARGV, 2 do
+for i = 10, #ARGV, 3 do
   if full() then break end
   local own = ask('XPENDING', KEYS[ARGV[i] + 1], group, ARGV[i + 1], ARGV[i + 1], 1, consumer)
-  if own and own[1] then adopt(tonumber(ARGV[i]), own[1][1], own[1][4], consumer) end
+  if own and own[1] then adopt(tonumber(ARGV[i]), own[1][1], own[1][4], consumer, ARGV[i + 2] ~= '1') end
 end
 
 -- Takes what the owner holds, as far as the budget goes.
@@ -242,7 +242,7 @@ local function remove(owner)
   end
   for source = 0, 1 do redis.call('XGROUP', 'DELCONSUMER', KEYS[source + 1], group, owner) end
   redis.call('ZREM', consumers, owner)
-  redis.call('HDEL', state, 'oldest:' .. owner)
+  redis.call('HDEL', state, 'oldest:' .. owner, 'lease:' .. owner)
 end
 drain(nobody, 0)
 for _, owner in ipairs(redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16)) do

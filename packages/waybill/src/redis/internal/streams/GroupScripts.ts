@@ -6,7 +6,7 @@ import { keeping } from "../DeadLetterScripts.ts"
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, announce, ask, clock, drains, ids, mismatch, tallies, unseen } from "../ScriptParts.ts"
+import { add, announce, ask, clock, drains, heartbeats, ids, mismatch, tallies, unseen } from "../ScriptParts.ts"
 
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "streams"
@@ -92,7 +92,8 @@ if main == 0 and info then
   end
 end
 if main == 1 and again == 1 then redis.call('DEL', KEYS[7]) end
-redis.call('ZADD', consumers, clock() + tonumber(ARGV[6]), ARGV[4])
+${heartbeats}
+live(ARGV[4], tonumber(ARGV[6]), clock())
 return {'OK', main, again, known and 1 or 0, from, first(stream), first(retry)}
 `
 }
@@ -119,7 +120,7 @@ return {'OK', main, again, known and 1 or 0, from, first(stream), first(retry)}
  *
  * | reply | |
  * |---|---|
- * | `OK`, alive, paused, more, next, cut, dropped | alive = 0: the heartbeat had run out. paused, more = 1: yes. next: ms until something is due, -1 when nothing waits. cut: messages this group never saw that were cut off since the last beat. dropped: dead letters the cap dropped |
+ * | `OK`, alive, paused, more, next, cut, dropped, held | alive = 0: the heartbeat had run out. paused, more = 1: yes. next: ms until something is due, -1 when nothing waits. cut: messages this group never saw that were cut off since the last beat. dropped: dead letters the cap dropped. held: how many deliveries the consumer has |
  * | `NOGROUP` | nothing was done |
  * | `WRONGTYPE`, key, found | |
  */
@@ -140,7 +141,9 @@ local now = clock()
 
 local until_ = redis.call('ZSCORE', consumers, consumer)
 local alive = until_ and tonumber(until_) > now
-redis.call('ZADD', consumers, now + tonumber(ARGV[3]), consumer)
+${heartbeats}
+live(consumer, tonumber(ARGV[3]), now)
+correct(tonumber(ARGV[3]), now)
 if ARGV[5] ~= '' then redis.call('HSET', state, 'oldest:' .. consumer, string.format('%.0f', now - tonumber(ARGV[5])))
 else redis.call('HDEL', state, 'oldest:' .. consumer) end
 
@@ -203,7 +206,11 @@ if noted[2] then redis.call('HDEL', state, 'cut') end
 local told = redis.call('HGET', KEYS[11], 'cut:' .. group)
 if told then redis.call('HDEL', KEYS[11], 'cut:' .. group) end
 cut = math.max(0, cut) + (told or 0)
-return {'OK', alive and 1 or 0, noted[3] and 1 or 0, more, next, cut, keepDead(ARGV[6], tonumber(ARGV[7]), now)}
+local held = 0
+for _, summary in ipairs({pending, retrying}) do
+  for _, one in ipairs(summary[4] or {}) do if one[1] == consumer then held = held + tonumber(one[2]) end end
+end
+return {'OK', alive and 1 or 0, noted[3] and 1 or 0, more, next, cut, keepDead(ARGV[6], tonumber(ARGV[7]), now), held}
 `
 }
 
@@ -299,7 +306,7 @@ for source = 0, 1 do
 end
 if more == 0 then
   redis.call('ZREM', KEYS[3], consumer)
-  redis.call('HDEL', KEYS[5], 'oldest:' .. consumer)
+  redis.call('HDEL', KEYS[5], 'oldest:' .. consumer, 'lease:' .. consumer)
 end
 announce(KEYS[6], 0, group)
 return {'OK', more}
