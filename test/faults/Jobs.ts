@@ -44,6 +44,7 @@ export interface Terms {
   readonly lease?: string
   readonly shutdown?: string
   readonly maxDeliveries?: number
+  readonly leaseLost?: Consumer.LeaseLost
 }
 
 /** Two retries, then a dead letter. */
@@ -59,7 +60,8 @@ export const consumer = (site: Site, terms: Terms = {}) =>
     // Longer than a busy machine holds up a process: the verdict forgives a stale fence only to those whom the test has stopped.
     lease: (terms.lease ?? "2 seconds") as "2 seconds",
     shutdown: (terms.shutdown ?? "5 seconds") as "5 seconds",
-    maxDeliveries: terms.maxDeliveries ?? 5
+    maxDeliveries: terms.maxDeliveries ?? 5,
+    leaseLost: terms.leaseLost ?? "interrupt"
   }).pipe(
     Consumer.process(History.observe(site.recorder)(perform(site))),
     Consumer.onFailure({ Failed: Consumer.retry(policy) })

@@ -74,7 +74,7 @@ describe("a connection", () => {
       Effect.gen(function* () {
         const { crew, join, publish, redis, server, verdict } = yield* Scene.make
         const proxy = yield* FaultProxy.make(server.port)
-        const cutOff = yield* join(proxy.url, { concurrency: 4, prefetch: 0 })
+        const cutOff = yield* join(proxy.url, { concurrency: 4, prefetch: 0, leaseLost: "continue" })
         yield* publish([
           // Long enough that the hole is there before they end.
           ["acked", { act: "write", millis: 2000 }],

@@ -42,3 +42,15 @@ expectTypeOf(records.read(Transfer, total.value)).toEqualTypeOf<Effect.Effect<nu
 expectTypeOf(records.read(Transfer, Commit.hash("h").get("f"))).toEqualTypeOf<
   Effect.Effect<string | undefined, Transport.TransportError>
 >()
+
+// A handler may go on when its lease is lost; one that commits may not.
+const goesOn = Consumer.make(Transfer, { group: "ledger", leaseLost: "continue" })
+Consumer.layer(goesOn.pipe(Consumer.process(() => Effect.void)))
+const stops = Consumer.make(Transfer, { group: "ledger", leaseLost: "interrupt" })
+stops.pipe(Consumer.transactional(() => Effect.succeed(Commit.make({ writes: [total.add(1)] }))))
+// @ts-expect-error its commit could only be refused
+goesOn.pipe(Consumer.transactional(() => Effect.succeed(Commit.make({ writes: [total.add(1)] }))))
+declare const either: Consumer.LeaseLost
+const unknown = Consumer.make(Transfer, { group: "ledger", leaseLost: either })
+// @ts-expect-error it might go on
+unknown.pipe(Consumer.transactional(() => Effect.succeed(Commit.make({ writes: [total.add(1)] }))))

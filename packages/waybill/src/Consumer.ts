@@ -44,7 +44,10 @@ export interface Guarantees {
   readonly transactional: Transactional
 }
 
-export interface Options<G extends keyof Guarantees = "at-least-once"> {
+/** What becomes of a handler whose message may go to somebody else. */
+export type LeaseLost = "interrupt" | "continue"
+
+export interface Options<G extends keyof Guarantees = "at-least-once", L extends LeaseLost = LeaseLost> {
   /** Consumers of one group share its messages; each group gets all of them. */
   readonly group: string
   /** Handlers at a time, 1 by default: one after the other, in the order of delivery. With `processBatch`: batches at a time. */
@@ -59,6 +62,13 @@ export interface Options<G extends keyof Guarantees = "at-least-once"> {
   readonly maxDeliveries?: number
   /** What running handlers get to finish in when the consumer stops, 20 s by default. Then they are interrupted and released. */
   readonly shutdown?: Duration.Input
+  /**
+   * What becomes of a handler whose lease is lost: the store says so, or has not answered for nine tenths of the lease.
+   * `interrupt`, the default: it is interrupted before somebody else may begin, and an outage longer than the lease interrupts
+   * every handler. `continue`: it runs to its end, perhaps beside its successor, and what it settles with is refused if
+   * there is one. Not for `Consumer.transactional`.
+   */
+  readonly leaseLost?: L
   /** What the layer must keep, `at-least-once` by default. */
   readonly guarantee?: G
   /**
@@ -70,10 +80,10 @@ export interface Options<G extends keyof Guarantees = "at-least-once"> {
 }
 
 /** A topic and a group, still without a handler. */
-export interface Source<out P, out R> extends Pipeable {
+export interface Source<out P, out R, out L extends LeaseLost = LeaseLost> extends Pipeable {
   readonly topic: { readonly name: string }
   readonly decode: (delivery: Delivery) => Effect.Effect<P, Undecodable, R>
-  readonly options: Options<keyof Guarantees>
+  readonly options: Options<keyof Guarantees, L>
 }
 
 /** `A`: what the handler returns. `E`: the failures that have no route yet. `R`: what it needs. */
@@ -133,10 +143,10 @@ const PipeableProto = {
  * )
  * ```
  */
-export const make = <P, RD, RE, G extends keyof Guarantees = "at-least-once">(
+export const make = <P, RD, RE, G extends keyof Guarantees = "at-least-once", const L extends LeaseLost = "interrupt">(
   topic: Topic<P, RD, RE>,
-  options: Options<G>
-): Source<P, RD | Guarantees[G]> => {
+  options: Options<G, L>
+): Source<P, RD | Guarantees[G], L> => {
   if (!isName(options.group)) {
     throw new Error(`"${options.group}" is no group name: 1 to 200 characters, no white space, no braces`)
   }
@@ -152,7 +162,7 @@ export const make = <P, RD, RE, G extends keyof Guarantees = "at-least-once">(
       ? (decoded as Exit.Exit<P>) // isExit cannot know what the effect would have produced
       : Effect.mapError(decoded, (failure) => new Undecodable(failure.message))
   }
-  const source: Source<P, RD> = Object.assign(Object.create(PipeableProto), { topic, decode, options })
+  const source: Source<P, RD, L> = Object.assign(Object.create(PipeableProto), { topic, decode, options })
   return source
 }
 
@@ -218,7 +228,9 @@ export const process =
  */
 export const transactional =
   <P, Handled extends Effect.Effect<Commit, unknown, unknown>>(handler: (payload: P, delivery: Delivery) => Handled) =>
-  <RS>(source: Source<P, RS>): Consumer<Commit, Effect.Error<Handled>, Effect.Services<Handled> | RS | Transactional> =>
+  <RS>(
+    source: Source<P, RS, "interrupt">
+  ): Consumer<Commit, Effect.Error<Handled>, Effect.Services<Handled> | RS | Transactional> =>
     makeConsumer({ source, routes: Routing.none, handle: one(source, handler, true) })
 
 const one = <P>(
@@ -579,6 +591,7 @@ const programOf = <A, R>(
       lease: Duration.fromInputUnsafe(options.lease ?? "15 seconds"),
       maxDeliveries: options.maxDeliveries ?? 5,
       shutdown: Duration.fromInputUnsafe(options.shutdown ?? "20 seconds"),
+      leaseLost: options.leaseLost ?? "interrupt",
       redelivery
     }
   })

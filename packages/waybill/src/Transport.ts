@@ -46,6 +46,11 @@ export interface Subscription {
   /** How long leaving the group may take, whatever state the server is in. */
   readonly shutdown: Duration.Duration
   /**
+   * `interrupt`, also when absent: what is held counts as lost before somebody else may have it, by the clock of this
+   * process, whether the store can be asked or not. `continue`: only when the store says so.
+   */
+  readonly leaseLost?: "interrupt" | "continue" | undefined
+  /**
    * Of a consumer that commits: for how long its retry policies may bring a message again, all delays of the longest one
    * added up; infinite when it does not end. Its absence says that the consumer does not commit.
    */
@@ -62,7 +67,7 @@ export interface Receiver {
   readonly settle: (
     settlements: NonEmptyReadonlyArray<readonly [delivery: Delivery, settlement: Settlement]>
   ) => Effect.Effect<ReadonlyArray<Settled>, TransportError>
-  /** Waits for deliveries whose lease is gone: somebody else may have them now, and settling them changes nothing. */
+  /** Waits for deliveries whose lease is gone: somebody else may have them soon, and settling them changes nothing. */
   readonly lost: Effect.Effect<NonEmptyReadonlyArray<Delivery>>
 }
 

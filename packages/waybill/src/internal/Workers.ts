@@ -524,7 +524,8 @@ const makeCrew = Effect.fnUntraced(function* (
       const kept = buffer.slice(next).filter((delivery) => !lost.has(delivery))
       held -= buffered() - kept.length
       refill(kept)
-      for (const slot of slots) {
+      // Those that go on are refused when they are settled.
+      for (const slot of subscription.leaseLost === "continue" ? [] : slots) {
         const mine = slot.working.filter((delivery) => lost.has(delivery))
         if (mine.length === 0) continue
         for (const delivery of mine) slot.lost.add(delivery)

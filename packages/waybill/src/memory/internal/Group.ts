@@ -84,9 +84,12 @@ export class Group {
     this.#topic.change()
   }
 
-  /** What members hold whose lease has passed goes back, the attempt counted; what too many have died of, goes no further. */
-  reclaim(member: Member, now: number): void {
-    if (!this.#mayTake(member)) return
+  /**
+   * What members hold whose lease has passed goes back, the attempt counted; what too many have died of, goes no further.
+   * Answers whether there was any.
+   */
+  reclaim(member: Member, now: number): boolean {
+    if (!this.#mayTake(member)) return false
     const from: Array<string> = []
     let count = 0
     for (const silent of this.#members) {
@@ -104,6 +107,7 @@ export class Group {
       this.#topic.open(silent.robbed)
     }
     if (count > 0) this.#topic.report({ _tag: "Claimed", topic: this.#topic.name, group: this.name, from, count })
+    return count > 0
   }
 
   /** At most `max` deliveries for this member; none when there is nothing for it now. */

@@ -21,6 +21,9 @@ import type { Topic } from "./Topic.ts"
 /** Longer than this no timer of a runtime lasts; who waits longer looks again. */
 const longestSleep = 24 * 60 * 60 * 1000
 
+/** From a loss until a handler that was interrupted has ended, if its finalizers wait for nothing. */
+const turns = 8
+
 /** What a receiver knows of its layer. */
 export interface Home {
   readonly pattern: string
@@ -59,9 +62,14 @@ export class MemoryReceiver implements Receiver {
       const clock = fiber.getRef(Clock.Clock)
       const now = clock.currentTimeMillisUnsafe()
       this.#topic.promote(now)
-      this.#group.reclaim(this.#member, now)
+      const reclaimed = this.#group.reclaim(this.#member, now)
       // What others must know comes first: nothing may come between the deliveries and who asked for them.
       const told = completed(this.#lifecycle, this.#topic, fiber, undefined)
+      if (reclaimed) {
+        // Handlers that are to be interrupted have the turns for it before the messages begin again here.
+        const others = Effect.andThen(told, Effect.repeat(Effect.yieldNow, { times: turns }))
+        return Effect.flatMap(others, () => this.take(max))
+      }
       if (!Exit.isExit(told)) return Effect.flatMap(told, () => this.take(max))
       const deliveries = this.#group.take(this.#member, Math.max(1, max), now)
       return isReadonlyArrayNonEmpty(deliveries)

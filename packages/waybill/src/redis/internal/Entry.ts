@@ -53,3 +53,9 @@ export const millisOf = (entry: string): number => {
   lastMillis = Number(entry.slice(0, end))
   return lastMillis
 }
+
+/** The order of stream ids, as far as numbers can tell. */
+export const precedes = (a: string, b: string): boolean => {
+  const [x, y] = [millisOf(a), millisOf(b)]
+  return x !== y ? x < y : Number(a.slice(a.indexOf("-") + 1)) < Number(b.slice(b.indexOf("-") + 1))
+}

@@ -23,6 +23,8 @@ export interface Held extends Delivery {
   readonly takenAt: number
   /** It is being settled: if the server says it is no longer ours, that may be our own doing. */
   settling: boolean
+  /** The store has lost it: nobody else can be given it, and it stays ours. */
+  readonly detached?: boolean
   /** Who answers for it, until it is settled or lost, and its neighbours there. */
   holder: object | undefined
   before: this | undefined
@@ -41,7 +43,8 @@ export class Holdings<D extends Held> {
   readonly #waiters: Array<Waiter<D>> = []
   readonly #now: () => number
   readonly #demanded: () => void
-  readonly #leaseMillis: number
+  /** A tenth less than the lease, for what the network and two clocks may differ. */
+  readonly #sureMillis: number
   #buffer: Array<D> = []
   #failure: TransportError | undefined
   #lost: Array<Delivery> = []
@@ -53,7 +56,7 @@ export class Holdings<D extends Held> {
   /** `demanded` is called when somebody waits for more than there is. */
   constructor(options: { readonly now: () => number; readonly leaseMillis: number; readonly demanded: () => void }) {
     this.#now = options.now
-    this.#leaseMillis = options.leaseMillis
+    this.#sureMillis = Math.floor(options.leaseMillis * 0.9)
     this.#demanded = options.demanded
   }
 
@@ -143,9 +146,13 @@ export class Holdings<D extends Held> {
 
   /** Nobody else can have been given yet what was renewed after this. */
   sureSince(): number {
-    // A tenth of the lease for what the network and two clocks may differ.
-    const since = this.#now() - Math.floor(this.#leaseMillis * 0.9)
+    const since = this.#now() - this.#sureMillis
     return this.beatAt > since ? since : Infinity
+  }
+
+  /** For how many milliseconds more nobody takes us for dead, heard or not. */
+  sureFor(): number {
+    return this.beatAt + this.#sureMillis - this.#now()
   }
 
   /** The delivery that is meant, if it is still held; a copy of it will do. */
@@ -170,6 +177,12 @@ export class Holdings<D extends Held> {
     const all: Array<D> = []
     for (let delivery = this.#first; delivery !== undefined; delivery = delivery.after) all.push(delivery)
     return all
+  }
+
+  /** Those that somebody was given. */
+  taken(): Array<D> {
+    const buffer = new Set(this.#buffer)
+    return this.all().filter((delivery) => !buffer.has(delivery))
   }
 
   /** For how long the oldest delivery has been held, in milliseconds. */

@@ -2,7 +2,8 @@
  * The place of a receiver in its group, from joining until it has left. Whatever the server and the network do, it goes
  * on; only leaving has an end, within the time that the shutdown may take.
  *
- * Two fibers do the work: the worker fetches what is new, as its pattern does it, and the keeper beats.
+ * Three fibers do the work: the worker fetches what is new, as its pattern does it, the keeper beats, and the watch ends
+ * what runs under a lease that is not sure any more, by the clock of this process, whether the server can be asked or not.
  *
  * @module
  */
@@ -51,16 +52,19 @@ export class Membership<D extends Held> {
   readonly consumer = `${hostname()}-${process.pid}-${SecureRandom.uuidV4Unsafe().slice(0, 8)}`
   readonly leaseMillis: number
   readonly holdings: Holdings<D>
+  /** What was lost by our own clock, and may still be ours by the server's set: receipts. */
+  readonly unheard = new Set<string>()
   /** Where the worker waits. */
   readonly worker = new Condition()
   readonly keeper: Keeper
   readonly #options: MembershipOptions
   readonly #startedAt: bigint
   readonly #scope = Scope.makeUnsafe()
-  #fibers: readonly [worker: Fiber.Fiber<unknown>, keeper: Fiber.Fiber<unknown>] | undefined
+  #fibers: readonly [worker: Fiber.Fiber<unknown>, ...others: ReadonlyArray<Fiber.Fiber<unknown>>] | undefined
   #paused = false
   #silent = false
   #stopping = false
+  #countedAt = -Infinity
 
   constructor(options: MembershipOptions) {
     this.#options = options
@@ -147,6 +151,33 @@ export class Membership<D extends Held> {
       : lifecycle.report({ _tag: "LeaseLost", topic, group: this.#group, deliveries: lost })
   }
 
+  /** Until leaving. Woken late, it finds out at once: then this process stood still, and others may have gone on. */
+  readonly #watch: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
+    if (this.#options.subscription.leaseLost === "continue") return
+    while (true) {
+      const left = this.holdings.sureFor()
+      yield* Effect.sleep(left > 0 ? left : this.leaseMillis / 20)
+      if (this.#silent || this.holdings.sureFor() > 0) continue
+      // Of what is being settled the server decides, and nobody is given what lies here until it has answered.
+      const taken = this.holdings.taken().filter(({ detached, settling }) => detached !== true && !settling)
+      if (taken.length === 0) continue
+      // If the server calls them ours when it is back, they are handed back.
+      for (const { receipt } of taken) this.unheard.add(receipt)
+      this.keeper.verify = true
+      yield* this.lose(taken)
+    }
+  })
+
+  /**
+   * Whether the server counts more or fewer deliveries as ours than we know of: looked at once a lease. What is on its way
+   * differs too, and costs a closer look that finds nothing.
+   */
+  differs(count: number, now: number): boolean {
+    if (now - this.#countedAt < this.leaseMillis) return false
+    this.#countedAt = now
+    return this.holdings.all().reduce((held, { detached }) => (detached === true ? held : held + 1), 0) !== count
+  }
+
   /** The server says of each that is held whether it is still ours. */
   renewed(asked: ReadonlyArray<D>, sentAt: number, isOurs: (index: number) => boolean): Effect.Effect<void> {
     const lost: Array<D> = []
@@ -203,7 +234,19 @@ export class Membership<D extends Held> {
       yield* Scope.close(this.#scope, Exit.void)
       return yield* Effect.fail(this.failureOf(result.failure))
     }
-    this.#fibers = [yield* Effect.forkDetach(worker), yield* Effect.forkDetach(this.keeper.run)]
+    // Another server may have taken the place of the one that we knew, and have missed what that did last.
+    yield* Scope.provide(
+      this.#options.commands.each(() => {
+        this.keeper.verify = true
+        this.keeper.wake()
+      }),
+      this.#scope
+    )
+    this.#fibers = [
+      yield* Effect.forkDetach(worker),
+      yield* Effect.forkDetach(this.keeper.run),
+      yield* Effect.forkDetach(this.#watch)
+    ]
   })
 
   /** Never takes longer than the shutdown may: what could not be handed back is claimed by others after the lease. */
@@ -222,8 +265,8 @@ export class Membership<D extends Held> {
   readonly #leave: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
     const { commands, end, handBack, keys } = this.#options
     if (this.#fibers !== undefined) {
-      const [worker, keeper] = this.#fibers
-      yield* Fiber.interrupt(keeper)
+      const [worker, ...others] = this.#fibers
+      yield* Fiber.interruptAll(others)
       yield* end(worker)
     }
     while (true) {

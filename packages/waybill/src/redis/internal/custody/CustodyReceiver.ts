@@ -246,8 +246,8 @@ export class CustodyReceiver implements Receiver {
     const { keeper } = membership
     const sentAt = membership.now()
     const age = this.#holdings.age()
-    const [tag, alive, paused, more, next, backlog, dead, dropped] = yield* this.#eval<
-      [string, 0 | 1, 0 | 1, 0 | 1, number, number, ReadonlyArray<string>, number]
+    const [tag, alive, paused, more, next, backlog, dead, dropped, held] = yield* this.#eval<
+      [string, 0 | 1, 0 | 1, 0 | 1, number, number, ReadonlyArray<string>, number, number]
     >(
       supply.scripts.beat,
       [
@@ -259,7 +259,8 @@ export class CustodyReceiver implements Receiver {
         mine.suspects,
         mine.marks,
         mine.dead,
-        keys.wake
+        keys.wake,
+        mine.processing(this.consumer)
       ],
       [
         this.#group,
@@ -276,7 +277,7 @@ export class CustodyReceiver implements Receiver {
       return true
     }
     if (next >= 0) keeper.expect(next)
-    if (alive === 0) keeper.verify = true
+    if (alive === 0 || membership.differs(held, sentAt)) keeper.verify = true
     yield* membership.dropped(dropped)
     // Nobody has looked while it was paused.
     if (paused === 0 && membership.paused) this.wake(0)
@@ -292,13 +293,14 @@ export class CustodyReceiver implements Receiver {
     return alive === 1 && dead.length > 0 ? yield* this.#vacate("dead", dead) : false
   })
 
-  /** Asks of every delivery whether it is still ours. */
+  /** Asks of every delivery whether it is still ours, and has the taker ask which others are. */
   #ask(): Effect.Effect<void, Reason> {
     return Effect.gen({ self: this }, function* () {
       const { commands } = this.#options
       const membership = this.#membership
       const key = this.#keys.processing(this.consumer)
       membership.keeper.verify = false
+      this.#taker.compare()
       const held = this.#holdings.all().filter(({ settling }) => !settling)
       for (let i = 0; i < held.length; i += verifyLimit) {
         const some = held.slice(i, i + verifyLimit)

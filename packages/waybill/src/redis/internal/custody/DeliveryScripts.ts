@@ -141,7 +141,8 @@ return {'OK', table.concat(members, ' '), table.concat(lengths, ' '), table.conc
    * | 5... | their members, which are ids |
    * | then | for each other delivery: operation, member; for `R`: delay in ms, cause, tally; for `D`: reason, cause, tally, message id, published at, record or "", marker and how long it lasts, ms |
    *
-   * Operations: `A` ack; `R` retry; `D` dead letter; `L` release. The record is read here; the caller sends it only
+   * Operations: `A` ack; `R` retry; `D` dead letter; `L` release; `U` the consumer does not know of it, as it has lost it or
+   * its settlement was: handed back, and the attempt counts. The record is read here; the caller sends it only
    * after `G`. marker: which of the last KEYS, or 0: now that the dead letter knows, it may expire.
    *
    * | reply | |
@@ -218,8 +219,8 @@ while i <= #ARGV do
       mark(entry, attempts, fence, 0, tally, cause)
       if a > 0 then redis.call('ZADD', waiting, now + a, entry) else free(entry, 0) end
       soonest = math.min(soonest or a, a)
-    elseif op == 'L' then
-      mark(entry, attempts - 1, fence, deaths, before)
+    elseif op == 'L' or op == 'U' then
+      mark(entry, op == 'L' and attempts - 1 or attempts, fence, deaths, before)
       released[#released + 1] = {entry, deaths}
       soonest = 0
     end

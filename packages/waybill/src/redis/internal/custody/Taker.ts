@@ -1,9 +1,11 @@
 /**
- * Takes what came back and what is new, when somebody waits for it and something may be there. What an answer that was
- * lost had given us is handed back before the next take: nobody has seen it.
+ * Takes what came back and what is new, when somebody waits for it and something may be there. What is ours by the server's
+ * set and unknown to us is handed back before the next take: an answer was lost that had given it to us, or the
+ * settlement that had ended it.
  *
  * @module
  */
+import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type { Lifecycle } from "../../../Lifecycle.ts"
@@ -48,6 +50,8 @@ export class Taker {
   #promising = true
   /** Something may have been given to us without our learning of it. */
   #unsure = false
+  /** The server may have more for ours than we know of. */
+  #differs = false
   /** How many a take may bring, by the size of the last ones. */
   #limit = takeLimit
   /** The last delivery that more than one consumer had died with. */
@@ -60,6 +64,12 @@ export class Taker {
   /** Something may be there to take. */
   wake(): void {
     this.#promising = true
+    this.#options.membership.worker.signal()
+  }
+
+  /** Hands back what is ours by the server's set and unknown to us, whether somebody waits or not. */
+  compare(): void {
+    this.#differs = true
     this.#options.membership.worker.signal()
   }
 
@@ -83,9 +93,15 @@ export class Taker {
   readonly run: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
     const { membership } = this.#options
     const wanting = () => this.#promising && membership.wanting
+    const busy = () => wanting() || (this.#differs && !membership.halted)
     while (true) {
-      if (!wanting()) {
-        yield* membership.worker.until(wanting)
+      if (!busy()) {
+        yield* membership.worker.until(busy)
+        continue
+      }
+      if (this.#differs) {
+        const compared = yield* Effect.result(survivable(this.#handBackUnknown()))
+        if (Result.isFailure(compared)) yield* Effect.sleep(hurryMillis)
         continue
       }
       const count = Math.min(membership.holdings.demand, this.#limit)
@@ -130,7 +146,11 @@ export class Taker {
           { buffers: true }
         )
         .pipe(
-          Effect.onError(() => Effect.sync(() => (this.#unsure = true))),
+          Effect.onError((cause) =>
+            Effect.sync(() => {
+              if (!wasNeverSent(cause)) this.#unsure = true
+            })
+          ),
           Effect.ensuring(
             Effect.sync(() => {
               this.#taking = false
@@ -180,13 +200,14 @@ export class Taker {
     return this.#suspect !== undefined && holdings.find(this.#suspect) === this.#suspect
   }
 
-  /** Hands back what an answer that never came had given us: nobody has seen it. Runs in the taker. */
+  /** Hands back what is unknown to us. What an answer that never came had given us is no attempt: nobody has seen it. Runs in the taker. */
   #handBackUnknown(): Effect.Effect<void, Reason> {
     return Effect.gen({ self: this }, function* () {
       const { commands, keys, membership, settleKeys, supply, topic } = this.#options
       const { consumer, holdings } = membership
       const key = keys.processing(consumer)
       const members = yield* commands.run("smembers", (client) => client.smembers(key), { key })
+      const op = (member: string) => (this.#unsure && !membership.unheard.has(member) ? "L" : "U")
       const known = new Set(holdings.all().map(({ receipt }) => receipt))
       // In the order in which they were made, as far as their last number tells.
       const unknown = members.filter((member) => !known.has(member)).sort((a, b) => nth(a) - nth(b))
@@ -197,13 +218,22 @@ export class Taker {
           1,
           1,
           0,
-          ...unknown.slice(Math.max(0, end - releaseLimit), end).flatMap((member) => ["L", member])
+          ...unknown.slice(Math.max(0, end - releaseLimit), end).flatMap((member) => [op(member), member])
         ])
       }
+      membership.unheard.clear()
       this.#unsure = false
+      this.#differs = false
+      if (unknown.length > 0) this.wake()
     })
   }
 }
+
+/** Nothing came of it on the server. */
+const wasNeverSent = (cause: Cause.Cause<Reason>): boolean =>
+  cause.reasons.every(
+    (reason) => reason._tag === "Fail" && reason.error._tag === "Disconnected" && !reason.error.ambiguous
+  )
 
 /** The last number in the name of a delivery. */
 const nth = (member: string): number => Number(/(\d*)(?:#\d+)?$/.exec(member)?.[1])

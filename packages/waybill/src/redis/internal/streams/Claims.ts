@@ -1,6 +1,7 @@
 /**
- * Finds deliveries that are without a consumer: what dead or leaving ones have left is taken over, and what was given to
- * us by an answer that never came is taken in. What consumers died with is taken over one at a time.
+ * Finds deliveries that are without a consumer: what dead or leaving ones have left is taken over, and what is ours by the
+ * server's list and unknown to us is taken in: an answer was lost that had given it to us, or the settlement that had
+ * ended it. What consumers died with is taken over one at a time.
  *
  * @module
  */
@@ -43,8 +44,8 @@ type Claimed = readonly [
   owner: string
 ]
 
-/** Where an entry lies, and its id there. */
-type Named = readonly [Source, string]
+/** Where an entry lies, its id there, and whether the delivery that we do not know of counts as an attempt. */
+type Named = readonly [Source, string, counts: 0 | 1]
 
 export class Claims {
   readonly #options: ClaimsOptions
@@ -52,13 +53,12 @@ export class Claims {
   readonly #keys: GroupKeys
   /** What one claim has been given and does not hold yet would look unknown to another. */
   readonly #claiming = Semaphore.makeUnsafe(1)
-  /** Something may have been delivered to us without our learning of it. */
+  /** The server may have more for ours than we know of. */
   unsure = false
   /** The last claim took all it could. */
   more = false
   /** The last delivery taken over that more than one consumer had died with. */
   #suspect: StreamDelivery | undefined
-  #scannedAt = -Infinity
 
   constructor(options: ClaimsOptions) {
     this.#options = options
@@ -74,17 +74,13 @@ export class Claims {
     this.#options.membership.keeper.wake()
   }
 
-  /** Takes over at most so many deliveries; and every now and then what is ours by the server and not by us. */
+  /** Takes over at most so many deliveries. */
   takeOver(max: number): Effect.Effect<void, Reason> {
-    const { membership } = this.#options
-    const scan = membership.now() - this.#scannedAt >= membership.leaseMillis / 3 ? this.#scan() : nothingUnknown
-    return this.#claiming.withPermits(1)(
-      Effect.flatMap(scan, (unknown) => this.#claim(Math.min(claimLimit, max), unknown))
-    )
+    return this.#claiming.withPermits(1)(this.#claim(Math.min(claimLimit, max), []))
   }
 
-  /** Finds what was delivered to us by an answer that never came. Runs in the reader: no read is on its way meanwhile. */
-  get adoptUnknown(): Effect.Effect<void, Reason> {
+  /** Takes in what is ours and unknown to us. Runs in the reader: no read is on its way meanwhile. `seen` was no answer that never came. */
+  adoptUnknown(seen: (source: Source, entry: string) => boolean): Effect.Effect<void, Reason> {
     const adopt = Effect.gen({ self: this }, function* () {
       const { commands, keys, membership } = this.#options
       const unknown: Array<Named> = []
@@ -103,7 +99,7 @@ export class Claims {
               { key }
             )
             .pipe(Effect.catchIf(isGroupGone, () => Effect.succeed([])))
-          for (const [entry] of page) if (!held.has(entry)) unknown.push([source, entry])
+          for (const [entry] of page) if (!held.has(entry)) unknown.push([source, entry, seen(source, entry) ? 1 : 0])
           const last = page.at(-1)
           if (last === undefined || page.length < pageLimit) break
           from = `(${last[0]}`
@@ -147,30 +143,6 @@ export class Claims {
     const { holdings } = this.#options.membership
     for (const delivery of holdings.all()) if (delivery.source === source) entries.add(delivery.entry)
     return entries
-  }
-
-  /** Finds entries that are ours by the server's list and that we neither hold nor have renewed for a lease. */
-  #scan(): Effect.Effect<ReadonlyArray<Named>, Reason> {
-    const { commands, keys, membership } = this.#options
-    this.#scannedAt = membership.now()
-    const idle = Math.ceil(membership.leaseMillis)
-    return Effect.gen({ self: this }, function* () {
-      const found: Array<Named> = []
-      for (const source of [0, 1] as const) {
-        const key = source === 0 ? keys.stream : this.#keys.retry
-        const page = yield* commands.run(
-          "xpending",
-          (client) =>
-            client.xpending(key, this.#group, "IDLE", idle, "-", "+", claimLimit, membership.consumer) as Promise<
-              ReadonlyArray<[string]>
-            >, // one row an entry, its id first
-          { key }
-        )
-        const held = this.#entries(source)
-        for (const [entry] of page) if (!held.has(entry)) found.push([source, entry])
-      }
-      return found
-    })
   }
 
   /** Takes over at most `max` deliveries, and those named. */
@@ -234,5 +206,3 @@ export class Claims {
     return this.#suspect !== undefined && holdings.find(this.#suspect) === this.#suspect
   }
 }
-
-const nothingUnknown = Effect.succeed<ReadonlyArray<Named>>([])

@@ -1,6 +1,6 @@
 /**
  * Reads what is new from the topic's stream and the group's retry stream, for as long as somebody waits, on a connection
- * of its own, because a read waits on the server. What an answer that was lost had brought is found before the next read.
+ * of its own, because a read waits on the server. What is ours and unknown to us is found before the next read.
  *
  * @module
  */
@@ -12,6 +12,7 @@ import type * as Scope from "effect/Scope"
 import type { Reason } from "../../../Transport.ts"
 import { Condition } from "../Condition.ts"
 import type { Connection } from "../Connection.ts"
+import { precedes } from "../Entry.ts"
 import { hurryMillis, survivable } from "../Keeper.ts"
 import type { TopicKeys } from "../Keys.ts"
 import type { Membership } from "../Membership.ts"
@@ -49,6 +50,8 @@ export class Reader {
   #reading = false
   /** How many entries a read may bring, by the size of the last ones. */
   #limit = Infinity
+  /** The last entry that a read has brought from each stream. */
+  readonly #last: [string, string] = ["0-0", "0-0"]
 
   constructor(options: ReaderOptions) {
     this.#options = options
@@ -62,6 +65,13 @@ export class Reader {
       this.#connection = connection
       return this.#read(connection)
     })
+  }
+
+  /** Takes in what is ours by the server's list and unknown to us, whether somebody waits or not. */
+  compare(): void {
+    const { claims, membership } = this.#options
+    claims.unsure = true
+    membership.worker.signal()
   }
 
   /** Ends a read that waits on the server, from another connection; nothing is delivered by it. */
@@ -92,12 +102,12 @@ export class Reader {
   }
 
   #read(connection: Connection): Effect.Effect<never> {
-    const { membership } = this.#options
-    const wanting = () => membership.wanting
+    const { claims, membership } = this.#options
+    const busy = () => membership.wanting || (claims.unsure && !membership.halted)
     return Effect.gen({ self: this }, function* () {
       while (true) {
-        if (!membership.wanting) {
-          yield* membership.worker.until(wanting)
+        if (!busy()) {
+          yield* membership.worker.until(busy)
           continue
         }
         const count = Math.min(membership.holdings.demand, this.#limit)
@@ -106,6 +116,7 @@ export class Reader {
           // Perhaps it was more than the network brings in time.
           this.#limit = Math.max(1, count >> 1)
           yield* this.#readFailed(result.failure)
+          if (!membership.wanting) yield* Effect.sleep(hurryMillis)
         }
       }
     })
@@ -115,8 +126,15 @@ export class Reader {
     const { claims, group, keys, membership } = this.#options
     return Effect.gen({ self: this }, function* () {
       if (claims.unsure) {
-        yield* claims.adoptUnknown
-        if (membership.holdings.demand === 0) return
+        const { unheard } = membership
+        yield* claims.adoptUnknown(
+          (source, entry) =>
+            !precedes(this.#last[source], entry) || unheard.has(source === 0 ? entry : `retry:${entry}`)
+        )
+        unheard.clear()
+        // Some of it is left for the next time.
+        if (claims.unsure) yield* Effect.sleep(hurryMillis)
+        return
       }
       this.#reading = true
       const reply = yield* connection
@@ -167,6 +185,7 @@ export class Reader {
     let units = 0
     for (const [key, entries] of reply) {
       const source = key === keys.stream ? 0 : 1
+      this.#last[source] = entries.at(-1)?.[0] ?? this.#last[source]
       for (const [entry, fields] of entries) {
         const delivery = new StreamDelivery(topic, group, source, entry, 1, 0, fields, now)
         deliveries.push(delivery)

@@ -16,7 +16,7 @@ import type { Reason, Receiver, Settled, Subscription, TransportError } from "..
 import { evaluate, wire } from "../Answer.ts"
 import type { Committer } from "../Committer.ts"
 import type { Connection } from "../Connection.ts"
-import { millisOf } from "../Entry.ts"
+import { precedes } from "../Entry.ts"
 import type { Holdings } from "../Holdings.ts"
 import type { GroupKeys, TopicKeys } from "../Keys.ts"
 import { Membership } from "../Membership.ts"
@@ -253,8 +253,8 @@ export class StreamReceiver implements Receiver {
     const { keeper, leaseMillis, now } = membership
     const sentAt = now()
     const age = this.#holdings.age()
-    const [tag, alive, paused, more, next, cut, dropped] = yield* this.#eval<
-      [string, 0 | 1, 0 | 1, 0 | 1, number, number, number]
+    const [tag, alive, paused, more, next, cut, dropped, held] = yield* this.#eval<
+      [string, 0 | 1, 0 | 1, 0 | 1, number, number, number, number]
     >(
       GroupScripts.beat,
       [
@@ -282,7 +282,7 @@ export class StreamReceiver implements Receiver {
     )
     if (tag === "NOGROUP") return yield* Effect.fail(groupGone)
     if (next >= 0) keeper.expect(next)
-    if (alive === 0) keeper.verify = true
+    if (alive === 0 || membership.differs(held, sentAt)) keeper.verify = true
     yield* membership.truncated(cut)
     yield* membership.dropped(dropped)
     yield* membership.setPaused(paused === 1)
@@ -321,7 +321,7 @@ export class StreamReceiver implements Receiver {
     )
   }
 
-  /** Asks for every delivery that is held for long, or for every one, whether it is still ours. */
+  /** Asks for every delivery that is held for long, or for every one, whether it is still ours; then the reader asks which others are. */
   #renew(): Effect.Effect<void, Reason> {
     return Effect.gen({ self: this }, function* () {
       const { keys } = this.#options
@@ -329,6 +329,7 @@ export class StreamReceiver implements Receiver {
       const { keeper, leaseMillis, now } = membership
       const everything = keeper.verify
       keeper.verify = false
+      if (everything) this.#reader.compare()
       this.#renewedAt = now()
       const limit = now() - leaseMillis / 3
       const candidates: Array<StreamDelivery> = []
@@ -363,10 +364,4 @@ export class StreamReceiver implements Receiver {
     if (this.#settledSince) yield* Effect.ignore(this.#trim())
     return false
   })
-}
-
-/** The order of stream ids, as far as numbers can tell. */
-const precedes = (a: string, b: string): boolean => {
-  const [x, y] = [millisOf(a), millisOf(b)]
-  return x !== y ? x < y : Number(a.slice(a.indexOf("-") + 1)) < Number(b.slice(b.indexOf("-") + 1))
 }
