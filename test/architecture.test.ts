@@ -7,6 +7,7 @@ import { wordsBehindKey } from "../packages/waybill/src/redis/internal/Script.ts
 const order = [
   [
     "internal/Limits",
+    "internal/Suspects",
     "internal/Name",
     "Message",
     "internal/Budget",

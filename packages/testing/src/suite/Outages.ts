@@ -6,7 +6,7 @@
 import { assert } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Option, Scope } from "effect"
 import { Settlement } from "waybill"
-import { type Bench, settle, settled, sortedBodies } from "./Bench.ts"
+import { type Bench, bodies, settle, settled, sortedBodies } from "./Bench.ts"
 import { check } from "./Check.ts"
 
 /** A receiver that holds one message and falls silent; another that has taken the message over. */
@@ -112,6 +112,100 @@ export const outages = [
       assert.strictEqual(letter?.reason, "CrashLoop")
       assert.strictEqual(letter?.body, "poison")
       assert.strictEqual(letter?.attempts, 2)
+    })
+  ),
+
+  check(
+    "case F2: deaths count on through retries and releases until the limit, and a redrive begins anew",
+    ["redelivery", "retry", "sharing", "silence", "deadLetters"],
+    Effect.fnUntraced(function* (bench) {
+      const terms = { lease: bench.setting.lease, maxDeliveries: 3 }
+      yield* bench.publish("poison")
+      for (const attempts of [5, 5]) {
+        for (const death of [1, 2, 3]) {
+          const receiver = yield* bench.join("g", terms)
+          if (death > 1) {
+            yield* settle(receiver, [yield* bench.one(receiver)], Settlement.release)
+            yield* settle(receiver, [yield* bench.one(receiver)], Settlement.retry(bench.delay, "cause"))
+          }
+          yield* bench.one(receiver)
+          yield* bench.setting.silence(receiver)
+        }
+        const receiver = yield* bench.join("g", terms)
+        const fiber = yield* Effect.forkChild(receiver.take(10), { startImmediately: true })
+        yield* bench.becomes("figures", bench.figures("g"), { ...settled, deadLetters: 1 })
+        assert.isUndefined(fiber.pollUnsafe(), "nothing was handed out")
+        yield* Fiber.interrupt(fiber)
+        yield* bench.setting.silence(receiver)
+        const [letter] = yield* bench.inspector.deadLetters(bench.topic, "g", { after: Option.none(), limit: 10 })
+        assert.deepInclude(letter, { reason: "CrashLoop", body: "poison", attempts })
+        yield* bench.inspector.redrive(bench.topic, "g", [letter!.entry])
+      }
+    })
+  ),
+
+  check(
+    "case A8: what somebody else has killed goes on as it was, until few deaths are left",
+    ["redelivery", "sharing", "silence"],
+    Effect.fnUntraced(function* (bench) {
+      const terms = { lease: bench.setting.lease, maxDeliveries: 5 }
+      const count = 9
+      yield* bench.publish("0", ...Array.from({ length: count - 1 }, (_, i) => String(i + 1)))
+      for (const together of [9, 9, 9, 8]) {
+        const receiver = yield* bench.join("g", terms)
+        const taken = yield* bench.take(receiver, together)
+        assert.strictEqual(new Set(bodies(taken)).size, together)
+        yield* bench.setting.silence(receiver)
+      }
+      // Eight of them may die once more. Each is by itself, whatever the order.
+      const receiver = yield* bench.join("g", terms)
+      const seen: Array<string> = []
+      while (seen.length < count) {
+        const taken = yield* bench.within("the next one", receiver.take(10))
+        assert.strictEqual(taken.length, 1)
+        seen.push(...sortedBodies(taken))
+        yield* settle(receiver, taken, Settlement.ack)
+      }
+      assert.strictEqual(new Set(seen).size, count)
+      yield* bench.becomes("figures", bench.figures("g"), settled)
+    })
+  ),
+
+  check(
+    "case A8: the one that kills is found in as many deaths as it may see, and takes nobody along",
+    ["redelivery", "sharing", "silence", "deadLetters"],
+    Effect.fnUntraced(function* (bench) {
+      const terms = { lease: bench.setting.lease, maxDeliveries: 5 }
+      const innocent = Array.from({ length: 20 }, (_, i) => `innocent ${i}`)
+      yield* bench.publish("innocent", ...innocent.slice(1, 9), "poison", ...innocent.slice(9))
+      let deaths = 0
+      let acked = 0
+      while (acked < innocent.length) {
+        const receiver = yield* bench.join("g", terms)
+        for (let alive = true; alive && acked < innocent.length;) {
+          const taken = yield* bench.within("the rest", receiver.take(100))
+          alive = !bodies(taken).includes("poison")
+          if (!alive) {
+            deaths++
+            yield* bench.setting.silence(receiver)
+          } else {
+            acked += taken.length
+            yield* settle(receiver, taken, Settlement.ack)
+          }
+        }
+      }
+      while (deaths < 5) {
+        const receiver = yield* bench.join("g", terms)
+        assert.deepStrictEqual(bodies(yield* bench.take(receiver, 1)), ["poison"])
+        deaths++
+        yield* bench.setting.silence(receiver)
+      }
+      assert.strictEqual(deaths, 5)
+      const receiver = yield* bench.join("g", terms)
+      yield* Effect.forkChild(receiver.take(10), { startImmediately: true })
+      yield* bench.becomes("figures", bench.figures("g"), { ...settled, deadLetters: 1 })
+      const [letter] = yield* bench.inspector.deadLetters(bench.topic, "g", { after: Option.none(), limit: 10 })
+      assert.deepInclude(letter, { reason: "CrashLoop", body: "poison", attempts: 5 })
     })
   )
 ]

@@ -12,6 +12,7 @@ import type { Commit } from "../../Commit.ts"
 import type { Delivery } from "../../Delivery.ts"
 import type { ConsumerInfo, GroupInfo, PendingMessage, WaitingMessage } from "../../Inspector.ts"
 import type { DeadLetterCap } from "../../internal/Limits.ts"
+import { admits, loadOf, suspicious } from "../../internal/Suspects.ts"
 import * as Settlement from "../../Settlement.ts"
 import type { Settled } from "../../Transport.ts"
 import { DeadLetters } from "./DeadLetters.ts"
@@ -39,9 +40,6 @@ export interface Home {
   ) => Settlement.DeadLetter | undefined
 }
 
-/** A message that so many consumers have died with may have killed them, or may only have been near. */
-const suspicious = 2
-
 export class Group {
   readonly name: string
   readonly #topic: Home
@@ -49,7 +47,7 @@ export class Group {
   readonly #members = new Set<Member>()
   /** Handed back unfinished, and redriven: goes out before everything else. */
   readonly #returned = new Fifo<Work>()
-  /** Those among them that several consumers have died with. A member gets one at a time: who dies of it takes no innocent ones along. */
+  /** Those among them that several consumers have died with. */
   readonly #suspects = new Fifo<Work>()
   readonly #retries = new DueQueue<Work>()
   readonly #deadLetters: DeadLetters
@@ -75,7 +73,7 @@ export class Group {
     this.#members.delete(member)
     for (const work of member.held.values()) this.#release(work)
     member.held.clear()
-    member.suspect = undefined
+    member.suspects.clear()
   }
 
   /** A silent member neither takes nor renews. */
@@ -103,7 +101,7 @@ export class Group {
         else this.#buryUnseen(work, now)
       }
       silent.held.clear()
-      silent.suspect = undefined
+      silent.suspects.clear()
       this.#topic.open(silent.robbed)
     }
     if (count > 0) this.#topic.report({ _tag: "Claimed", topic: this.#topic.name, group: this.name, from, count })
@@ -114,7 +112,7 @@ export class Group {
   take(member: Member, max: number, now: number): Array<Delivery> {
     const out: Array<Delivery> = []
     if (!this.#mayTake(member)) return out
-    this.#takeSuspect(member, now, out)
+    this.#takeSuspects(member, max, now, out)
     while (out.length < max) {
       const work = this.#returned.shift()
       if (work === undefined) break
@@ -127,6 +125,8 @@ export class Group {
     this.#takeRetries(member, out.length + share, now, out)
     this.#takeNew(member, max, now, out)
     this.#takeRetries(member, max, now, out)
+    // Some of what was due may be among them.
+    this.#takeSuspects(member, max, now, out)
     return out
   }
 
@@ -134,7 +134,7 @@ export class Group {
     const work = member.held.get(delivery.receipt)
     if (work === undefined) return "Stale"
     member.held.delete(delivery.receipt)
-    if (work === member.suspect) this.#freeSuspect(member)
+    if (member.suspects.delete(work) && this.#suspects.length > 0) this.#topic.change()
     switch (settlement._tag) {
       case "Ack": {
         const refused =
@@ -151,7 +151,6 @@ export class Group {
       }
       case "Retry":
         this.#leaveSource(work)
-        work.deaths = 0
         work.cause = settlement.cause
         this.#retries.push(wholeMillis(now + Duration.toMillis(settlement.delay)), work)
         this.#topic.change()
@@ -331,22 +330,19 @@ export class Group {
     while (out.length < upTo) {
       const work = this.#retries.shift(now)
       if (work === undefined) return
-      this.#deliver(work, member, now, out)
+      if (work.deaths < suspicious) this.#deliver(work, member, now, out)
+      else this.#suspects.push(work)
     }
   }
 
-  #takeSuspect(member: Member, now: number, out: Array<Delivery>): void {
-    while (member.suspect === undefined) {
-      const work = this.#suspects.shift()
-      if (work === undefined) return
+  #takeSuspects(member: Member, max: number, now: number, out: Array<Delivery>): void {
+    for (let work = this.#suspects.peek(); work !== undefined && out.length < max; work = this.#suspects.peek()) {
+      const load = loadOf(deathsOf(member.suspects), member.maxDeliveries)
+      if (!admits(load, work.deaths, member.maxDeliveries)) return
+      this.#suspects.shift()
       this.#deliver(work, member, now, out)
-      if (out.length > 0) member.suspect = work
+      if (work.delivery !== undefined && member.held.get(work.delivery.receipt) === work) member.suspects.add(work)
     }
-  }
-
-  #freeSuspect(member: Member): void {
-    member.suspect = undefined
-    if (this.#suspects.length > 0) this.#topic.change()
   }
 
   #mayTake(member: Member): boolean {
@@ -398,4 +394,8 @@ export class Group {
     const { topic, group } = work.delivery
     this.#topic.report({ _tag: "Settled", topic, group, delivery: work.delivery, settlement, stale: false })
   }
+}
+
+function* deathsOf(works: Iterable<Work>) {
+  for (const { deaths } of works) yield deaths
 }

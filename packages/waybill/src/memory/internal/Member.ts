@@ -16,7 +16,7 @@ export interface Work {
   kept: Stored | undefined
   attempt: number
   fence: number
-  /** How many consumers died holding it since it was retried last. */
+  /** How many consumers died holding it. */
   deaths: number
   /** The rendered failure of the last attempt. */
   cause: string
@@ -32,8 +32,8 @@ export class Member {
   readonly maxDeliveries: number
   /** By receipt, oldest delivery first. */
   readonly held = new Map<string, Work>()
-  /** The one it holds that several consumers have died with. */
-  suspect: Work | undefined = undefined
+  /** Those among them that several consumers have died with. */
+  readonly suspects = new Set<Work>()
   /** Since when it renews nothing; `undefined` while it lives. */
   silentSince: number | undefined = undefined
   #lost: Array<Delivery> = []

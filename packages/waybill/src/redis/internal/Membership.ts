@@ -93,6 +93,11 @@ export class Membership<D extends Held> {
   /** Milliseconds since the receiver was made, whatever is done to the wall clock. Small and whole: such numbers cost nothing to keep. */
   readonly now = (): number => Number((this.#options.clock.monotonicTimeNanosUnsafe() - this.#startedAt) / 1_000_000n)
 
+  /** How often a message may be delivered to consumers that die on it. */
+  get maxDeliveries(): number {
+    return this.#options.subscription.maxDeliveries
+  }
+
   get paused(): boolean {
     return this.#paused
   }

@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { base, suspicious } from "../../internal/Suspects.ts"
 
 /** For scripts that write something new: the server refuses them when it is out of memory, before they begin. */
 export const writes = "#!lua\n"
@@ -176,6 +177,30 @@ local function isTally(name, value)
 end
 local function isPartial(tally)
   return tally and string.find(tally, '^%d+;1;')
+end
+`
+
+/**
+ * `isSuspect(deaths)`, `admits(deaths)`: whether a consumer may have it beside what it holds (Suspects.ts). Where one had to wait
+ * those behind it do too, so that its turn comes.
+ *
+ * Uses the locals `most`, how often a message may be delivered to consumers that die; `held` and `limit`: how many suspects
+ * the consumer holds, and how many they are to be at most, or -1.
+ */
+export const suspecting = `
+local waits = false
+local function isSuspect(deaths)
+  return deaths >= ${suspicious}
+end
+local function admits(deaths)
+  local company = ${base} ^ math.max(0, most - deaths - 1)
+  if limit >= 0 then company = math.min(company, limit) end
+  if waits or held >= company then
+    waits = true
+    return false
+  end
+  held, limit = held + 1, company
+  return true
 end
 `
 

@@ -7,7 +7,7 @@ import { burying, keeping } from "../DeadLetterScripts.ts"
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, clock, drains, mismatch, tallies } from "../ScriptParts.ts"
+import { add, clock, drains, mismatch, suspecting, tallies } from "../ScriptParts.ts"
 import { marking } from "./Marking.ts"
 import { records } from "./Record.ts"
 import { naming, type Source } from "./Source.ts"
@@ -33,12 +33,13 @@ export const make = (source: Source): DeliveryScripts => {
    * |---|---|
    * | 1 | consumer |
    * | 2 | how many at most, up to 1000 |
-   * | 3 | 1: one of them may be a suspect |
-   * | 4 | 1: an answer was lost, say in any case how many are gone |
+   * | 3 | 1: an answer was lost, say in any case how many are gone |
+   * | 4 | how often a message may be delivered to consumers that die |
+   * | 5, 6 | how many suspects the consumer holds, and how many they are to be at most, or -1 |
    *
    * | reply | |
    * |---|---|
-   * | `OK`, members, lengths, attempts, records, suspect, gone, holes, tallies | members: with a blank between, those that came back first. lengths: of their records in bytes, the same way. attempts: of those that came back. records: all in one. suspect = 1: the first is one. gone: how many ids this consumer was due since it joined that stood for nothing any more, -1 when none was added. holes: where they were, as pairs: before which of the members, from 1, and how many. tallies: of those that came back, `-` for none |
+   * | `OK`, members, lengths, attempts, records, suspects, gone, holes, tallies | members: with a blank between, those that came back first. lengths: of their records in bytes, the same way. attempts: of those that came back. records: all in one. suspects: so many of the first are some. gone: how many ids this consumer was due since it joined that stood for nothing any more, -1 when none was added. holes: where they were, as pairs: before which of the members, from 1, and how many. tallies: of those that came back |
    * | `EXPIRED` | the heartbeat has run out: what it took now could be taken from it in the same moment |
    * | `PAUSED` | |
    * | `WRONGTYPE`, key, found | |
@@ -48,6 +49,8 @@ export const make = (source: Source): DeliveryScripts => {
     lua: `${drains}${mismatch}${clock}${records}${source.lua}
 local consumers, state, processing, returned, suspects, marks = ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}, ${at(5)}, ${at(6)}
 local consumer, max = ARGV[1], tonumber(ARGV[2])
+local most, held, limit = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+${suspecting}
 local wrong = foreign() or mismatch(consumers, 'zset') or mismatch(state, 'hash') or mismatch(processing, 'set')
   or mismatch(returned, 'list') or mismatch(suspects, 'list') or mismatch(marks, 'hash')
 if wrong then return wrong end
@@ -56,12 +59,17 @@ local until_ = redis.call('ZSCORE', consumers, consumer)
 if not until_ or tonumber(until_) <= now then return {'EXPIRED'} end
 if redis.call('HEXISTS', state, 'paused') == 1 then return {'PAUSED'} end
 
-local again = ARGV[3] == '1' and redis.call('LPOP', suspects, 1) or {}
+local again = {}
+for _, id in ipairs(redis.call('LRANGE', suspects, 0, max - 1)) do
+  if not admits(tonumber(string.match(redis.call('HGET', marks, id) or '', '^%d+:%d+:(%d+)') or '0')) then break end
+  again[#again + 1] = id
+end
 local suspect = #again
+if suspect > 0 then redis.call('LPOP', suspects, suspect) end
 if max > suspect then
   for _, id in ipairs(redis.call('LPOP', returned, max - suspect) or {}) do again[#again + 1] = id end
 end
-local members, lengths, attempts, found, gone, holes, tallied = {}, {}, {}, {}, 0, {}, {}
+local members, lengths, attempts, found, gone, holes, tallied, dead = {}, {}, {}, {}, 0, {}, {}, 0
 local function hole(count)
   local place = #members + 1
   gone = gone + count
@@ -76,16 +84,16 @@ if #again > 0 then
   for i = 1, #again do
     local id, text = again[i], stored[i]
     if text then
-      local a, f = string.match(known[i] or '', '^(%d+):(%d+)')
+      local a, f, d = string.match(known[i] or '', '^(%d+):(%d+):(%d+)')
       a, f = tonumber(a) or 0, tonumber(f) or 0
       local n = #members + 1
       members[n] = f == 0 and id or id .. '#' .. f + 1
       attempts[n] = a + 1
-      tallied[n] = string.match(known[i] or '', '\\31(%d+;[01];%S*)$') or '-'
+      tallied[n] = (d or '0') .. (string.match(known[i] or '', '\\31%d+(;[01];%S*)$') or ';0;')
       found[n] = text
       lengths[n] = #text
     else
-      if i == 1 then suspect = 0 end
+      if i <= suspect then dead = dead + 1 end
       hole(1)
       redis.call('HDEL', marks, id)
     end
@@ -111,7 +119,7 @@ if max > #again then
 end
 local sum = -1
 if gone > 0 then sum = redis.call('HINCRBY', state, 'gone:' .. consumer, gone)
-elseif ARGV[4] == '1' then sum = tonumber(redis.call('HGET', state, 'gone:' .. consumer)) or 0 end
+elseif ARGV[3] == '1' then sum = tonumber(redis.call('HGET', state, 'gone:' .. consumer)) or 0 end
 if #members > 0 then
   if redis.call('EXISTS', processing) == 0 then
     redis.call('HSET', state, 'oldest:' .. consumer, string.format('%.0f', now))
@@ -119,7 +127,7 @@ if #members > 0 then
   redis.call('SADD', processing, unpack(members))
 end
 return {'OK', table.concat(members, ' '), table.concat(lengths, ' '), table.concat(attempts, ' '), table.concat(found),
-  suspect, sum, table.concat(holes, ' '), table.concat(tallied, ' ')}
+  suspect - dead, sum, table.concat(holes, ' '), table.concat(tallied, ' ')}
 `
   }
 
@@ -216,8 +224,8 @@ while i <= #ARGV do
         answer = 'G'
       end
     elseif op == 'R' then
-      mark(entry, attempts, fence, 0, tally, cause)
-      if a > 0 then redis.call('ZADD', waiting, now + a, entry) else free(entry, 0) end
+      mark(entry, attempts, fence, deaths, tally, cause)
+      if a > 0 then redis.call('ZADD', waiting, now + a, entry) else free(entry, deaths) end
       soonest = math.min(soonest or a, a)
     elseif op == 'L' or op == 'U' then
       mark(entry, op == 'L' and attempts - 1 or attempts, fence, deaths, before)

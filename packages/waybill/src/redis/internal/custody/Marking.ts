@@ -7,9 +7,7 @@
  *
  * @module
  */
-
-/** Two consumers have died with it: a consumer gets one such at a time. */
-export const suspicious = 2
+import { suspicious } from "../../../internal/Suspects.ts"
 
 /**
  * `marked(id)`: attempts, fence and deaths until now, and the tally, if there is one.

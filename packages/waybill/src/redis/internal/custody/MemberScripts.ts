@@ -71,7 +71,7 @@ return {'OK', known and 1 or 0}
    * |---|---|
    * | +1 | groups |
    * | +2, +3 | consumers, state |
-   * | +4 to +8 | waiting, returned, suspects; marks, only to see what they are; dead letters |
+   * | +4 to +8 | waiting, returned, suspects, marks, dead letters |
    * | +9 | the channel `wake` |
    * | +10 | processing of the consumer |
    *
@@ -92,14 +92,14 @@ return {'OK', known and 1 or 0}
   const beat: Script = {
     name: name("beat"),
     lua: `${drains}${mismatch}${clock}${records}${source.lua}
-local groups, consumers, state, waiting, returned, suspects, channel =
-  ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}, ${at(5)}, ${at(6)}, ${at(9)}
+local groups, consumers, state, waiting, returned, suspects, marks, channel =
+  ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}, ${at(5)}, ${at(6)}, ${at(7)}, ${at(9)}
 local consumer, limit, dead = ARGV[2], tonumber(ARGV[4]), ${at(8)}
 local wrong = foreign() or mismatch(groups, 'set') or mismatch(consumers, 'zset') or mismatch(state, 'hash')
   or mismatch(waiting, 'zset') or mismatch(returned, 'list') or mismatch(suspects, 'list')
-  or mismatch(${at(7)}, 'hash') or mismatch(dead, 'stream') or mismatch(${at(10)}, 'set')
+  or mismatch(marks, 'hash') or mismatch(dead, 'stream') or mismatch(${at(10)}, 'set')
 if wrong then return wrong end
-${keeping}
+${keeping}${marking}
 if redis.call('SISMEMBER', groups, ARGV[1]) == 0 then return {'NOGROUP'} end
 local now = clock()
 local until_ = redis.call('ZSCORE', consumers, consumer)
@@ -112,7 +112,10 @@ else redis.call('HDEL', state, 'oldest:' .. consumer) end
 
 local again = redis.call('ZRANGEBYSCORE', waiting, '-inf', now, 'LIMIT', 0, limit)
 if #again > 0 then
-  redis.call('RPUSH', returned, unpack(again))
+  for _, id in ipairs(again) do
+    local _, _, deaths = marked(id)
+    free(id, deaths)
+  end
   redis.call('ZREM', waiting, unpack(again))
 end
 local moved, due = promote(now, limit)

@@ -14,7 +14,7 @@ export type TakeReply = readonly [
   lengths: Buffer,
   attempts: Buffer,
   records: Buffer,
-  suspect: 0 | 1,
+  suspects: number,
   gone: number,
   holes: Buffer,
   tallies: Buffer

@@ -8,6 +8,7 @@
 import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
+import { loadOf } from "../../../internal/Suspects.ts"
 import type { Lifecycle } from "../../../Lifecycle.ts"
 import { type Reason, Rejected } from "../../../Transport.ts"
 import { evaluate, problemOf } from "../Answer.ts"
@@ -54,8 +55,8 @@ export class Taker {
   #differs = false
   /** How many a take may bring, by the size of the last ones. */
   #limit = takeLimit
-  /** The last delivery that more than one consumer had died with. */
-  #suspect: CustodyDelivery | undefined
+  /** Those we hold that more than one consumer had died with. */
+  #suspects: ReadonlyArray<CustodyDelivery> = []
 
   constructor(options: TakerOptions) {
     this.#options = options
@@ -73,10 +74,12 @@ export class Taker {
     this.#options.membership.worker.signal()
   }
 
-  /** A delivery ended: when it was the suspect, there may be more to take. */
+  /** A delivery ended: when it was a suspect, there may be more to take. */
   settled(): void {
-    if (this.#suspect === undefined || this.#holdsSuspect) return
-    this.#suspect = undefined
+    if (this.#suspects.length === 0) return
+    const held = this.#suspects.filter(this.#holds)
+    if (held.length === this.#suspects.length) return
+    this.#suspects = held
     this.wake()
   }
 
@@ -130,6 +133,11 @@ export class Taker {
       this.#promising = false
       this.#taking = true
       const now = membership.now()
+      this.#suspects = this.#suspects.filter(this.#holds)
+      const load = loadOf(
+        this.#suspects.map(({ tally }) => tally.deaths),
+        membership.maxDeliveries
+      )
       const reply = yield* commands
         .eval(
           script,
@@ -142,7 +150,14 @@ export class Taker {
             keys.suspects,
             keys.marks
           ],
-          [consumer, count, this.#holdsSuspect ? 0 : 1, asked ? 1 : 0],
+          [
+            consumer,
+            count,
+            asked ? 1 : 0,
+            membership.maxDeliveries,
+            load.held,
+            load.most === Infinity ? -1 : load.most
+          ],
           { buffers: true }
         )
         .pipe(
@@ -160,7 +175,7 @@ export class Taker {
         )
       // The reply table of the script: bytes where it has strings.
       const told = reply as TakeReply
-      const [tag, , , , records, suspect, gone, holes] = told
+      const [tag, , , , records, suspects, gone, holes] = told
       switch (String(tag)) {
         case "OK":
           break
@@ -179,7 +194,6 @@ export class Taker {
           )
       }
       const taken = deliveriesOf(told, topic, group, now)
-      if (suspect === 1) this.#suspect = taken[0]
       const missed = this.#gaps.count(gone)
       if (taken.length + missed >= count) this.#promising = true
       if (supply.expires) {
@@ -192,13 +206,12 @@ export class Taker {
       if (taken.length === 0) return
       this.#limit = Math.min(takeLimit, Math.max(1, Math.floor((takeBytes * taken.length) / (records.length + 1))))
       membership.holdings.add(taken)
+      if (suspects > 0) this.#suspects = [...this.#suspects, ...taken.slice(0, suspects)]
     })
   }
 
-  get #holdsSuspect(): boolean {
-    const { holdings } = this.#options.membership
-    return this.#suspect !== undefined && holdings.find(this.#suspect) === this.#suspect
-  }
+  readonly #holds = (delivery: CustodyDelivery): boolean =>
+    this.#options.membership.holdings.find(delivery) === delivery
 
   /** Hands back what is unknown to us. What an answer that never came had given us is no attempt: nobody has seen it. Runs in the taker. */
   #handBackUnknown(): Effect.Effect<void, Reason> {

@@ -1,13 +1,14 @@
 /**
  * Finds deliveries that are without a consumer: what dead or leaving ones have left is taken over, and what is ours by the
  * server's list and unknown to us is taken in: an answer was lost that had given it to us, or the settlement that had
- * ended it. What consumers died with is taken over one at a time.
+ * ended it. What consumers died with is taken over a few at a time.
  *
  * @module
  */
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Semaphore from "effect/Semaphore"
+import { loadOf, suspicious } from "../../../internal/Suspects.ts"
 import type { Lifecycle } from "../../../Lifecycle.ts"
 import type { Reason, Subscription } from "../../../Transport.ts"
 import { evaluate } from "../Answer.ts"
@@ -57,8 +58,8 @@ export class Claims {
   unsure = false
   /** The last claim took all it could. */
   more = false
-  /** The last delivery taken over that more than one consumer had died with. */
-  #suspect: StreamDelivery | undefined
+  /** What we hold that several consumers have died with, while something waits for the end of one of them. */
+  #suspects: ReadonlyArray<StreamDelivery> = []
 
   constructor(options: ClaimsOptions) {
     this.#options = options
@@ -66,10 +67,10 @@ export class Claims {
     this.#keys = options.keys.group(this.#group)
   }
 
-  /** A delivery ended: when it was the suspect, there may be more to take over. */
+  /** A delivery ended: when it was a suspect, there may be more to take over. */
   settled(): void {
-    if (this.#suspect === undefined || this.#holdsSuspect) return
-    this.#suspect = undefined
+    if (this.#suspects.every(this.#holds)) return
+    this.#suspects = []
     this.more = true
     this.#options.membership.keeper.wake()
   }
@@ -152,6 +153,8 @@ export class Claims {
     return Effect.gen({ self: this }, function* () {
       const mine = this.#keys
       const now = membership.now()
+      const suspects = membership.holdings.all().filter(isSuspect)
+      const load = loadOf(deathsOf(suspects), subscription.maxDeliveries)
       const [tag, taken, buried, gone, dropped, more] = yield* evaluate<
         [string, ReadonlyArray<Claimed>, ReadonlyArray<Claimed>, number, number, 0 | 1]
       >(
@@ -168,7 +171,8 @@ export class Claims {
           deadLetters.maxCount,
           deadLetters.maxAgeMillis,
           Math.ceil(membership.leaseMillis),
-          this.#holdsSuspect ? 0 : 1,
+          load.held,
+          load.most === Infinity ? -1 : load.most,
           ...unknown.flat()
         ]
       )
@@ -185,15 +189,14 @@ export class Claims {
         return new StreamDelivery(topic, group, source, entry, times, released, fields, now)
       }
       const deliveries = taken.map(toDelivery)
-      const suspect = taken.findIndex(([, , times, released, , owner]) => from.has(owner) && times - released > 2)
-      if (suspect >= 0) this.#suspect = deliveries[suspect]
       // A call stops when it has gathered much: the rest of what was named is looked for again.
       if (taken.length + buried.length + gone < unknown.length) this.unsure = true
       for (const claimed of taken) if (from.has(claimed[5])) count++
       const graves = buried.map(toDelivery)
       membership.holdings.add(yield* this.exact(deliveries))
-      // With a suspect in hand there is no hurry: its end wakes the keeper.
-      this.more = max > 0 && (taken.length >= max || (more === 1 && !this.#holdsSuspect))
+      // With suspects in hand there is no hurry: the end of one wakes the keeper.
+      this.#suspects = more === 1 ? [...suspects, ...deliveries.filter(isSuspect)].filter(this.#holds) : []
+      this.more = max > 0 && (taken.length >= max || (more === 1 && this.#suspects.length === 0))
       if (from.size > 0) yield* lifecycle.report({ _tag: "Claimed", topic, group, from: [...from], count })
       yield* membership.buried(graves, ({ count }) => `delivered ${count} times to consumers that died or stalled`)
       yield* membership.truncated(gone)
@@ -201,8 +204,11 @@ export class Claims {
     })
   }
 
-  get #holdsSuspect(): boolean {
-    const { holdings } = this.#options.membership
-    return this.#suspect !== undefined && holdings.find(this.#suspect) === this.#suspect
-  }
+  readonly #holds = (delivery: StreamDelivery): boolean => this.#options.membership.holdings.find(delivery) === delivery
+}
+
+const isSuspect = ({ tally }: StreamDelivery): boolean => tally.deaths >= suspicious
+
+function* deathsOf(deliveries: Iterable<StreamDelivery>) {
+  for (const { tally } of deliveries) yield tally.deaths
 }

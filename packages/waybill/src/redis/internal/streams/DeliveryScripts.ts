@@ -8,7 +8,7 @@ import { burying, keeping } from "../DeadLetterScripts.ts"
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, announce, ask, clock, drains, mismatch, split } from "../ScriptParts.ts"
+import { add, announce, ask, clock, drains, mismatch, split, suspecting } from "../ScriptParts.ts"
 
 /**
  * Ends deliveries, each in its own way.
@@ -119,9 +119,9 @@ return {'OK', table.concat(answers), buried and keepDead(ARGV[4], tonumber(ARGV[
 }
 
 /**
- * Takes over what nobody is working on. An entry that two consumers have died with is a suspect, and a consumer gets one
- * at a time: whoever dies of it takes no innocent ones along, which would be buried with it in the end. A call stops when
- * it has gathered a few megabytes.
+ * Takes over what nobody is working on. An entry that two consumers have died with is a suspect, and a consumer gets the
+ * fewer of them the fewer deaths they may still see: innocent ones would be buried with it in the end. A call stops when it
+ * has gathered a few megabytes.
  *
  * It takes entries that were released, those of consumers whose heartbeat has run out, and
  * the caller's own of which it does not know. What has been delivered too often becomes a dead letter instead.
@@ -139,8 +139,8 @@ return {'OK', table.concat(answers), buried and keepDead(ARGV[4], tonumber(ARGV[
  * | 5 | how often an entry may be delivered |
  * | 6, 7 | cap of the dead letters: how many, and for how long in ms |
  * | 8 | lease, ms: what a consumer without a heartbeat has had for that long is taken from it |
- * | 9 | 1: a suspect may be taken |
- * | 10... | source and entry of what is the consumer's own and unknown to it, and 1 when the delivery counts as an attempt |
+ * | 9, 10 | how many suspects the consumer holds, and how many they are to be at most, or -1 |
+ * | 11... | source and entry of what is the consumer's own and unknown to it, and 1 when the delivery counts as an attempt |
  *
  * | reply | |
  * |---|---|
@@ -160,9 +160,10 @@ ${burying}${keeping}
 local now = clock()
 local until_ = redis.call('ZSCORE', consumers, consumer)
 if not until_ or tonumber(until_) <= now then return {'EXPIRED'} end
-local budget, most = tonumber(ARGV[4]), tonumber(ARGV[5])
+local budget, most, held, limit = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[9]), tonumber(ARGV[10])
+${suspecting}
 local taken, buried, gone = {}, {}, 0
-local bytes, more, suspects = 0, 0, ARGV[9] == '1'
+local bytes, more = 0, 0
 
 local function full()
   return bytes > 4194304
@@ -176,12 +177,18 @@ local function adopt(source, entry, count, owner, uncounting)
   local stream, member = KEYS[source + 1], source .. entry
   local uncounted = tonumber(redis.call('HGET', released, member) or '0')
   local died = owner ~= nobody and owner ~= consumer
-  if died and count - uncounted >= most then
-    local there = redis.call('XRANGE', stream, entry, entry)[1]
+  local deaths, there = count - uncounted, nil
+  if source == 1 and owner ~= consumer then
+    there = redis.call('XRANGE', stream, entry, entry)[1]
+    local tally = there and select(6, split('1', entry, there[2]))
+    if tally then deaths = deaths + tonumber(string.match(tally, '^%d+')) end
+  end
+  if died and deaths >= most then
+    there = there or redis.call('XRANGE', stream, entry, entry)[1]
     if there then
       local id, at, attempt, fence, first, tally = split(tostring(source), entry, there[2])
       local attempts = attempt + count - uncounted
-      bury('CrashLoop', 'delivered ' .. (count - uncounted) .. ' times to consumers that died or stalled', attempts,
+      bury('CrashLoop', 'delivered ' .. deaths .. ' times to consumers that died or stalled', attempts,
         fence + count, id, at, member, owner, there[2], first, isPartial(tally))
       buried[#buried + 1] = {source, entry, count, uncounted, there[2], owner}
       weigh(there[2])
@@ -192,14 +199,11 @@ local function adopt(source, entry, count, owner, uncounting)
     redis.call('HDEL', released, member)
     return
   end
-  if died and count - uncounted >= 2 then
-    if not suspects then
-      more = 1
-      return
-    end
-    suspects = false
+  if owner ~= consumer and isSuspect(deaths) and not admits(deaths) then
+    more = 1
+    return
   end
-  local there = redis.call('XCLAIM', stream, group, consumer, 0, entry)[1]
+  there = redis.call('XCLAIM', stream, group, consumer, 0, entry)[1]
   if there then
     -- What an answer that never came had brought us was no attempt.
     if uncounting then uncounted = redis.call('HINCRBY', released, member, 1) end
@@ -212,7 +216,7 @@ local function adopt(source, entry, count, owner, uncounting)
   end
 end
 
-for i = 10, #ARGV, 3 do
+for i = 11, #ARGV, 3 do
   if full() then break end
   local own = ask('XPENDING', KEYS[ARGV[i] + 1], group, ARGV[i + 1], ARGV[i + 1], 1, consumer)
   if own and own[1] then adopt(tonumber(ARGV[i]), own[1][1], own[1][4], consumer, ARGV[i + 2] ~= '1') end

@@ -76,6 +76,8 @@ export class StreamDelivery implements Held {
     } else {
       this.#read(source, fields)
     }
+    const died = count - released - 1
+    if (died > 0) this.tally = { ...this.tally, deaths: this.tally.deaths + died }
   }
 
   /**
