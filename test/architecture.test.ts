@@ -19,7 +19,17 @@ const order = [
     "RetryPolicy",
     "Routing"
   ],
-  ["Lifecycle", "Transport", "Inspector", "internal/Glob", "internal/Unstored", "internal/Inbox", "Records", "Health"],
+  [
+    "Lifecycle",
+    "Transport",
+    "internal/Recalls",
+    "Inspector",
+    "internal/Glob",
+    "internal/Unstored",
+    "internal/Inbox",
+    "Records",
+    "Health"
+  ],
   ["internal/Durations", "Metrics", "internal/Tracing"],
   ["Producer", "internal/Workers", "Consumer", "DeadLetters", "Log"]
 ].flat()

@@ -54,6 +54,11 @@ export interface Options<G extends keyof Guarantees = "at-least-once", L extends
   readonly concurrency?: number
   /** How many deliveries may wait in this process for a free handler, 1024 at most by default; fewer when handlers are slow. */
   readonly prefetch?: number
+  /**
+   * How many bytes of messages may be in this process, waiting or with a handler, 64 MiB by default. Large messages are taken
+   * fewer at a time, and a single one that is larger alone.
+   */
+  readonly prefetchBytes?: number
   /** Where a new group begins: at everything stored (`earliest`, the default) or at what comes after (`latest`). */
   readonly start?: "earliest" | "latest"
   /** How long a silent consumer keeps its messages, 15 s by default. Living ones renew in time, however long handlers take. */
@@ -152,6 +157,7 @@ export const make = <P, RD, RE, G extends keyof Guarantees = "at-least-once", co
   }
   whole("concurrency", options.concurrency ?? 1, 1)
   whole("prefetch", options.prefetch ?? 0, 0)
+  whole("prefetchBytes", options.prefetchBytes ?? 1, 1)
   whole("maxDeliveries", options.maxDeliveries ?? 1, 1)
   if (!(Duration.toMillis(Duration.fromInputUnsafe(options.lease ?? "1 second")) >= 100)) {
     throw new Error("lease must be at least 100 ms: it is renewed three times in that time")
@@ -581,6 +587,7 @@ const programOf = <A, R>(
   const program = (redelivery: Duration.Duration | undefined): Program => ({
     concurrency: options.concurrency ?? 1,
     prefetch: options.prefetch ?? 1024,
+    prefetchBytes: options.prefetchBytes ?? 64 * 1024 * 1024,
     routes,
     // The workers inherit the context of the fiber that runs them, and its type is R.
     handle: traced(handle as Handle, records, options.trace ?? "link"),

@@ -51,7 +51,10 @@ export class Inspector extends Context.Service<
       group: string,
       deadLetters: ReadonlyArray<string>
     ) => Effect.Effect<number, TransportError>
-    /** Consumers of the group take nothing new until `resume`; what they hold, they finish. Survives restarts. */
+    /**
+     * Consumers of the group begin nothing until `resume`; handlers that run end, and what has not begun goes back. Survives
+     * restarts. Returns when every living consumer has said so, or its heartbeat would have run out.
+     */
     readonly pause: (topic: string, group: string) => Effect.Effect<void, TransportError>
     readonly resume: (topic: string, group: string) => Effect.Effect<void, TransportError>
   }

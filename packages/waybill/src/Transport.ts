@@ -61,14 +61,29 @@ export interface Subscription {
 export interface Receiver {
   /** Unique for the life of this process; shown by Inspector. */
   readonly consumer: string
-  /** Waits for at least one delivery and takes at most `max`. Interrupting it loses nothing. */
-  readonly take: (max: number) => Effect.Effect<NonEmptyReadonlyArray<Delivery>, TransportError>
+  /**
+   * Waits for at least one delivery and takes at most `max`, and no more of them than about `bytes` hold. Interrupting it loses
+   * nothing.
+   */
+  readonly take: (max: number, bytes?: number) => Effect.Effect<NonEmptyReadonlyArray<Delivery>, TransportError>
   /** Ends deliveries; the answers stand in the same order. Safe to repeat when the outcome is unknown. */
   readonly settle: (
     settlements: NonEmptyReadonlyArray<readonly [delivery: Delivery, settlement: Settlement]>
   ) => Effect.Effect<ReadonlyArray<Settled>, TransportError>
   /** Waits for deliveries whose lease is gone: somebody else may have them soon, and settling them changes nothing. */
   readonly lost: Effect.Effect<NonEmptyReadonlyArray<Delivery>>
+  /**
+   * Waits until the receiver wants deliveries back whose handlers have not begun: the group is paused, or something more
+   * urgent waits. A transport without it never does.
+   */
+  readonly recalled?: Effect.Effect<Recall>
+}
+
+/** A wish of a receiver to have deliveries back. */
+export interface Recall {
+  readonly concerns: (delivery: Delivery) => boolean
+  /** To be run when none of them will begin any more: each was released, or had begun before. */
+  readonly done: Effect.Effect<void>
 }
 
 /**

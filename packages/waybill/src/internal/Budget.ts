@@ -32,3 +32,14 @@ export const unitsOf = ({ body, headers, id, key }: Outgoing | Message): number 
   for (const name in headers) units += name.length + (headers[name] as string).length // a name of theirs
   return units
 }
+
+/** How many of the messages fit, from the first on; the first does in any case. */
+export const fitting = (messages: ReadonlyArray<Message>, max: number, units: number): number => {
+  const most = Math.min(max, messages.length)
+  let sum = 0
+  for (let i = 0; i < most; i++) {
+    sum += unitsOf(messages[i]!) // within bounds
+    if (sum > units) return Math.max(1, i)
+  }
+  return most
+}

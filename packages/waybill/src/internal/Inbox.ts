@@ -13,7 +13,9 @@ import type { Delivery } from "../Delivery.ts"
 import type { Gap } from "../Gap.ts"
 import type { Body, Headers } from "../Message.ts"
 import type { DeadLetter, Settlement } from "../Settlement.ts"
-import { Overflow, type Receiver, type Settled, TransportError } from "../Transport.ts"
+import { Overflow, type Recall, type Receiver, type Settled, TransportError } from "../Transport.ts"
+import { fitting, unitsOf } from "./Budget.ts"
+import { everything, Recalls } from "./Recalls.ts"
 
 /** Messages that are missing in front of another one. */
 export type Hole = Omit<Gap, "before">
@@ -87,8 +89,9 @@ export interface InboxOptions {
   readonly topic: string
   readonly group: string
   readonly consumer: string
-  /** How many messages may wait for the consumer to take them. */
+  /** How many messages may wait for the consumer to take them, and how many bytes of them. */
   readonly capacity: number
+  readonly capacityBytes: number
   readonly overflow: "drop-oldest" | "drop-newest" | "fail"
   readonly clock: Clock.Clock
   /** Called with each gap as its delivery is taken; quick, and does not throw. */
@@ -116,9 +119,11 @@ const longestSleep = 24 * 60 * 60 * 1000
 
 export class Inbox implements Receiver {
   readonly #options: InboxOptions
+  readonly #recalls = new Recalls()
   /** What has arrived, from `#first` on. */
   #arrived: Array<Copy> = []
   #first = 0
+  #arrivedBytes = 0
   /** Handed back, and due again: goes out before what is new. */
   #returned: Array<Copy> = []
   /** In the order in which it is due. */
@@ -170,14 +175,22 @@ export class Inbox implements Receiver {
     this.#wake()
   }
 
+  readonly recalled: Effect.Effect<Recall> = this.#recalls.next
+
+  /** Asks for everything back that has not begun; returns when nothing of it will. */
+  get recall(): Effect.Effect<void> {
+    return this.#recalls.ask(everything)
+  }
+
   /** Takes in what has arrived; `missing` is what did not, just before. */
   add(copy: Copy, missing?: Hole): void {
-    const { capacity, overflow } = this.#options
+    const { overflow } = this.#options
     copy.number = ++this.#numbered
     let hole = missing
-    if (this.#arrived.length - this.#first >= capacity) {
+    const size = unitsOf(copy)
+    while (this.#isFull(size)) {
       if (overflow === "fail") {
-        const reason = new Overflow({ capacity })
+        const reason = new Overflow({ capacity: this.#arrived.length - this.#first })
         return this.fail(new TransportError({ operation: "receive", topic: this.#options.topic, reason }))
       }
       if (overflow === "drop-newest") {
@@ -185,7 +198,8 @@ export class Inbox implements Receiver {
         this.#behind = joined(joined(this.#behind, missing), { missed: 1, after, reason: "overflow" })
         return
       }
-      const oldest = this.#arrived[this.#first++] as Copy // capacity is at least 1
+      const oldest = this.#arrived[this.#first++] as Copy // it is full
+      this.#arrivedBytes -= unitsOf(oldest)
       const dropped: Hole = { missed: 1, after: this.#lastTaken, reason: "overflow" }
       this.#before = joined(joined(this.#before, oldest.gap), dropped)
       this.#compact()
@@ -196,6 +210,7 @@ export class Inbox implements Receiver {
     }
     if (hole !== undefined) copy.gap = { ...hole, before: copy.id }
     this.#arrived.push(copy)
+    this.#arrivedBytes += size
     this.#wake()
   }
 
@@ -205,11 +220,18 @@ export class Inbox implements Receiver {
     this.#wake()
   }
 
-  readonly take = (max: number): Effect.Effect<NonEmptyReadonlyArray<Copy>, TransportError> =>
+  /** One message has room in any case. */
+  #isFull(size: number): boolean {
+    const { capacity, capacityBytes } = this.#options
+    const count = this.#arrived.length - this.#first
+    return count >= capacity || (count > 0 && this.#arrivedBytes + size > capacityBytes)
+  }
+
+  readonly take = (max: number, bytes = Infinity): Effect.Effect<NonEmptyReadonlyArray<Copy>, TransportError> =>
     Effect.withFiber((fiber) => {
       // Interrupted between this step and the caller's next one, the fiber would lose what it took: yield before, not there.
       if (fiber.currentOpCount + 64 > fiber.cache.maxOpsBeforeYield) {
-        return Effect.flatMap(Effect.yieldNow, () => this.take(max))
+        return Effect.flatMap(Effect.yieldNow, () => this.take(max, bytes))
       }
       if (this.#failure !== undefined) {
         const failure = this.#failure
@@ -218,11 +240,11 @@ export class Inbox implements Receiver {
       }
       if (!this.#paused) {
         if (this.#retries.length > 0) this.#promote()
-        const taken = this.#cut(Math.max(1, max))
+        const taken = this.#cut(Math.max(1, max), bytes)
         // Not empty: just looked.
         if (taken.length > 0) return Exit.succeed(taken as unknown as NonEmptyReadonlyArray<Copy>)
       }
-      return Effect.flatMap(this.#change(), () => this.take(max))
+      return Effect.flatMap(this.#change(), () => this.take(max, bytes))
     })
 
   readonly settle: Receiver["settle"] = (settlements) =>
@@ -246,9 +268,11 @@ export class Inbox implements Receiver {
 
   /** Gives up everything; answers how many messages are lost with it. */
   leave(): number {
+    this.#recalls.close()
     const count = this.#arrived.length - this.#first + this.#returned.length + this.#retries.length + this.#held
     this.#arrived = []
     this.#first = 0
+    this.#arrivedBytes = 0
     this.#returned = []
     this.#retries.length = 0
     this.#held = 0
@@ -262,6 +286,7 @@ export class Inbox implements Receiver {
 
   #end(settlements: ReadonlyArray<readonly [Delivery, Settlement]>): Array<Settled> {
     const answers: Array<Settled> = []
+    const released: Array<Copy> = []
     let woken = false
     for (const [delivery, settlement] of settlements) {
       if (!this.#holds(delivery)) {
@@ -276,11 +301,13 @@ export class Inbox implements Receiver {
         this.#wait(Math.ceil(due), delivery.again(delivery.attempt + 1))
         woken = true
       } else if (settlement._tag === "Release") {
-        this.#returned.push(delivery.again(delivery.attempt))
+        released.push(delivery.again(delivery.attempt))
         woken = true
       }
       answers.push("Settled")
     }
+    // In front of what came back before: it was delivered before that.
+    if (released.length > 0) this.#returned = [...released, ...this.#returned]
     if (woken) this.#wake()
     return answers
   }
@@ -304,17 +331,20 @@ export class Inbox implements Receiver {
     for (const { copy } of this.#retries.splice(0, count)) this.#returned.push(copy)
   }
 
-  #cut(max: number): Array<Copy> {
+  #cut(max: number, bytes: number): Array<Copy> {
     let taken: Array<Copy>
     if (this.#returned.length > 0) {
-      taken = this.#returned.splice(0, max)
+      taken = this.#returned.splice(0, fitting(this.#returned, max, bytes))
     } else {
       const arrived = this.#arrived
-      if (this.#first === 0 && arrived.length <= max) {
+      if (this.#first === 0 && arrived.length <= max && this.#arrivedBytes <= bytes) {
         taken = arrived
         this.#arrived = []
+        this.#arrivedBytes = 0
       } else {
         taken = arrived.slice(this.#first, this.#first + max)
+        taken.length = fitting(taken, max, bytes)
+        for (const copy of taken) this.#arrivedBytes -= unitsOf(copy)
         this.#first += taken.length
         this.#compact()
       }

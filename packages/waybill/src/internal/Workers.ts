@@ -1,6 +1,7 @@
 /**
  * The loop under every consumer: takes batches from a receiver, hands deliveries to worker fibers, gathers settlements
- * while one batch is in flight. Holds at most `concurrency + prefetch` deliveries; settles or releases each of them.
+ * while one batch is in flight. Holds at most `concurrency + prefetch` deliveries and `prefetchBytes` bytes; settles or
+ * releases each of them. What no worker comes to is released, so that others of the group may have it.
  *
  * @module
  */
@@ -22,13 +23,16 @@ import * as Metrics from "../Metrics.ts"
 import { decide, render, type Routes, shorten } from "../Routing.ts"
 import * as Settlement from "../Settlement.ts"
 import { type Receiver, type Settled, type Subscription, Transport, type TransportError } from "../Transport.ts"
+import { unitsOf } from "./Budget.ts"
 import { durationsOf } from "./Durations.ts"
+import { everything } from "./Recalls.ts"
 
 /** A consumer with its types erased: what the loop needs to know. */
 export interface Program {
   readonly subscription: Subscription
   readonly concurrency: number
   readonly prefetch: number
+  readonly prefetchBytes: number
   readonly routes: Routes
   readonly handle: Handle
 }
@@ -74,8 +78,11 @@ const limits = {
   leave: Duration.seconds(5)
 }
 
-/** A batch that lies in the buffer for longer than this was too large: others could have had it. */
+/** What the workers do not come to within about this time was too much to take ahead: others could have it. */
 const lingerMillis = 200
+
+/** Longer than this no timer of a runtime lasts. */
+const longestSleep = 24 * 60 * 60 * 1000
 
 const maxSettle = 1000
 
@@ -90,6 +97,8 @@ interface Slot {
   readonly working: Array<Delivery>
   readonly lost: Set<Delivery>
   interrupted: boolean
+  /** It waits for its batch to fill: the handler has not begun. */
+  gathering: boolean
 }
 
 type Entry = readonly [Delivery, Settlement.Settlement]
@@ -160,7 +169,7 @@ const makeCrew = Effect.fnUntraced(function* (
   receiver: Receiver,
   observe: ((outcomes: Arr.NonEmptyReadonlyArray<Outcome>) => Effect.Effect<unknown>) | undefined
 ) {
-  const { concurrency, handle, prefetch, routes, subscription } = program
+  const { concurrency, handle, prefetch, prefetchBytes, routes, subscription } = program
   const { group, topic } = subscription
   const window = handle._tag === "Batch" ? concurrency * handle.size : concurrency
   const transport = yield* Transport
@@ -193,8 +202,14 @@ const makeCrew = Effect.fnUntraced(function* (
   let filledAt = 0
   /** Taken and not settled: buffered, in a handler, or waiting to be settled. */
   let held = 0
-  /** How much to take ahead of the workers. Doubles while they starve, halves while deliveries lie about. */
+  let heldBytes = 0
+  /** How much to take ahead of the workers. Doubles while they starve, and follows their pace while deliveries lie about. */
   let ahead = Math.min(concurrency, prefetch)
+  /** How many were pulled since when. */
+  let pulled = 0
+  let measuredAt = 0
+  /** On the way back to the store, unbegun, in the order of delivery. */
+  let returning: Array<Delivery> = []
   let outbox: Array<Entry> = []
   let values: Array<Option.Option<unknown>> = []
 
@@ -203,6 +218,9 @@ const makeCrew = Effect.fnUntraced(function* (
   let wakeFeeder: (() => void) | undefined
   let wakeSettler: (() => void) | undefined
   let wakeFlushed: (() => void) | undefined
+  let wakeTender: (() => void) | undefined
+  let wakeRecaller: (() => void) | undefined
+  let wakeReleaser: (() => void) | undefined
 
   const buffered = () => buffer.length - next
 
@@ -233,6 +251,48 @@ const makeCrew = Effect.fnUntraced(function* (
     waited = 0
   }
 
+  /** How much a take that waits has asked for. */
+  let asking = 0
+  let taker: Fiber.Fiber<never, TransportError> | undefined
+  let retreating = false
+
+  /**
+   * Hands back what no worker has begun and `concerned` picks out. A take that still waits for more than is wanted now is
+   * given up: it would bring the same again.
+   */
+  const handBack = (concerned: (delivery: Delivery, place: number) => boolean) => {
+    const kept: Array<Delivery> = []
+    const back: Array<Delivery> = []
+    for (let i = next; i < buffer.length; i++) {
+      const delivery = buffer[i]!
+      if (concerned(delivery, i - next)) back.push(delivery)
+      else kept.push(delivery)
+    }
+    if (back.length > 0) {
+      refill(kept)
+      showBuffer()
+      // They go in front of what was handed back before: it came later.
+      returning = [...back, ...returning]
+      wakeReleaser?.()
+    }
+    if (asking > Math.max(0, wanted()) && taker !== undefined) {
+      retreating = true
+      taker.interruptUnsafe()
+    }
+  }
+
+  /** Takes no more ahead than the workers have come to lately; what is much more than that goes back. */
+  const adapt = (now: number) => {
+    const pace = Math.floor((pulled * lingerMillis) / (now - measuredAt))
+    pulled = 0
+    measuredAt = now
+    if (pace >= ahead) return
+    ahead = pace
+    // A few for each worker stay: they are not worth the way there and back.
+    const kept = 2 * Math.max(window, pace)
+    handBack((_, place) => place >= kept)
+  }
+
   const pull = (at: number): Delivery | undefined => {
     if (next >= buffer.length) return undefined
     if (at !== pulledAt) {
@@ -240,14 +300,9 @@ const makeCrew = Effect.fnUntraced(function* (
       pulledAt = at
     }
     const delivery = buffer[next++]!
-    if (buffered() <= ahead >> 1) {
-      const now = clock.currentTimeMillisUnsafe()
-      if (ahead > 0 && now - filledAt > lingerMillis) {
-        ahead >>= 1
-        filledAt = now
-      }
-      if (buffered() <= ahead >> 1) wakeFeeder?.()
-    }
+    pulled++
+    if (at - measuredAt > lingerMillis) adapt(at)
+    if (buffered() <= ahead >> 1) wakeFeeder?.()
     return delivery
   }
 
@@ -266,6 +321,11 @@ const makeCrew = Effect.fnUntraced(function* (
   const wakeWorkers = () => {
     // A resumed worker runs at once, as far as it can: often one of them empties the buffer.
     while (idle.length > 0 && (stopping || buffered() > 0)) idle.pop()!()
+  }
+
+  const letGo = (delivery: Delivery) => {
+    held--
+    heldBytes -= unitsOf(delivery)
   }
 
   const ackOf: (value: unknown) => Settlement.Settlement =
@@ -288,7 +348,7 @@ const makeCrew = Effect.fnUntraced(function* (
   /** Settles, or not, by what became of the handler and of the lease. */
   const conclude = (slot: Slot, delivery: Delivery, exit: Exit.Exit<unknown, unknown>) => {
     if (slot.lost.delete(delivery)) {
-      held--
+      letGo(delivery)
       wakeFeeder?.()
       return Exit.void
     }
@@ -373,9 +433,13 @@ const makeCrew = Effect.fnUntraced(function* (
               body: () => park,
               step: () => fill(slot, handle.size)
             })
+            slot.gathering = true
             // Whoever interrupts it here, the handler has not seen these yet: they are released.
             const waited = yield* Effect.exit(restore(Effect.timeoutOption(more, handle.within)))
+            slot.gathering = false
             if (Exit.isFailure(waited)) slot.interrupted = true
+            // They were recalled meanwhile.
+            else if (slot.working.length === 0) continue
           }
           const worked = slot.working.slice()
           let ran: Exit.Exit<ReadonlyArray<Exit.Exit<unknown, unknown>>> = Exit.interrupt()
@@ -411,7 +475,12 @@ const makeCrew = Effect.fnUntraced(function* (
   })
 
   /** How much may be taken now; nothing while the buffer is still well filled. */
-  const wanted = () => (buffered() > ahead >> 1 ? 0 : Math.min(window + ahead - held, maxTake))
+  const wanted = () => {
+    if (buffered() > ahead >> 1) return 0
+    // One that is larger than all that may be held is held alone.
+    if (held > 0 && heldBytes > (buffered() > 0 ? prefetchBytes >> 1 : prefetchBytes - 1)) return 0
+    return Math.min(window + ahead - held, maxTake)
+  }
 
   const feed = Effect.gen(function* () {
     while (true) {
@@ -427,14 +496,126 @@ const makeCrew = Effect.fnUntraced(function* (
         continue
       }
       const starved = buffered() === 0
-      const batch = yield* retrying(receiver.take(want))
-      if (starved && batch.length >= want) ahead = Math.min(prefetch, ahead * 2 + 1)
+      asking = want
+      const batch = yield* retrying(receiver.take(want, Math.max(1, prefetchBytes - heldBytes)))
+      asking = 0
+      const now = clock.currentTimeMillisUnsafe()
+      // More at a time would have been used up as quickly, if these were.
+      if (starved && batch.length >= want && now - filledAt <= lingerMillis) ahead = Math.min(prefetch, ahead * 2 + 1)
+      filledAt = now
       held += batch.length
-      refill(buffered() === 0 ? batch : [...buffer.slice(next), ...batch])
-      filledAt = clock.currentTimeMillisUnsafe()
+      for (let i = 0; i < batch.length; i++) heldBytes += unitsOf(batch[i]!)
+      if (buffered() === 0) {
+        refill(batch)
+        pulled = 0
+        measuredAt = now
+        wakeTender?.()
+      } else {
+        refill([...buffer.slice(next), ...batch])
+      }
       metrics.received.update(batch.length, context)
       wakeWorkers()
       showBuffer()
+    }
+  })
+
+  /** Takes along what is new, until it fails; a take that is given up is followed by the next. */
+  const feeding = Effect.gen(function* () {
+    while (true) {
+      taker = yield* Effect.forkDetach(feed, { startImmediately: true })
+      const exit = yield* Fiber.await(taker)
+      asking = 0
+      if (!retreating || !wasInterrupted(exit)) return yield* exit
+      retreating = false
+    }
+  })
+
+  /** Hands everything back that has lain for a third of a lease while no worker took any: all of them may hang. */
+  const tend = Effect.gen(function* () {
+    const lyingMillis = Math.min(longestSleep, Math.ceil(Duration.toMillis(subscription.lease) / 3))
+    while (true) {
+      if (buffered() === 0) {
+        yield* Effect.callback<void>((resume) => {
+          if (buffered() > 0) return resume(Effect.void)
+          wakeTender = () => {
+            wakeTender = undefined
+            resume(Effect.void)
+          }
+        })
+        continue
+      }
+      const left = Math.max(pulledAt, measuredAt) + lyingMillis - clock.currentTimeMillisUnsafe()
+      if (left > 0) {
+        yield* Effect.sleep(left)
+        continue
+      }
+      ahead = 0
+      handBack(everything)
+    }
+  })
+
+  const recall = Effect.gen(function* () {
+    const { recalled } = receiver
+    if (recalled === undefined) return yield* Effect.never
+    while (true) {
+      const { concerns, done } = yield* recalled
+      // The more often something is wanted back, the less is taken ahead.
+      ahead >>= 1
+      handBack(concerns)
+      for (const slot of slots) {
+        if (!slot.gathering) continue
+        const back = slot.working.filter(concerns)
+        const kept = slot.working.filter((delivery) => !back.includes(delivery))
+        slot.working.splice(0, Infinity, ...kept)
+        returning = [...back, ...returning]
+      }
+      wakeReleaser?.()
+      yield* Effect.callback<void>((resume) => {
+        if (returned()) return resume(Effect.void)
+        wakeRecaller = () => {
+          if (!returned()) return
+          wakeRecaller = undefined
+          resume(Effect.void)
+        }
+      })
+      yield* done
+    }
+  })
+
+  let releasing = false
+  const returned = () => returning.length === 0 && !releasing
+
+  /** Beside `settle`, which may wait for its observer. */
+  const release = Effect.gen(function* () {
+    while (true) {
+      if (returning.length === 0) {
+        yield* Effect.callback<void>((resume) => {
+          if (returning.length > 0) return resume(Effect.void)
+          wakeReleaser = () => {
+            if (returning.length === 0) return
+            wakeReleaser = undefined
+            resume(Effect.void)
+          }
+        })
+      }
+      // The last of them first: each part goes in front of those that went before.
+      const part = returning.slice(-maxSettle)
+      returning = returning.slice(0, -maxSettle)
+      if (!Arr.isReadonlyArrayNonEmpty(part)) continue
+      releasing = true
+      const settled = yield* retrying(
+        receiver.settle(Arr.map(part, (delivery) => [delivery, Settlement.release] as const))
+      )
+      releasing = false
+      metrics.release.update(part.length, context)
+      part.forEach((delivery, i) => {
+        letGo(delivery)
+        if (!lifecycle.active) return
+        const stale = settled[i] === "Stale"
+        lifecycle.emit({ _tag: "Settled", topic, group, delivery, settlement: Settlement.release, stale })
+      })
+      wakeFeeder?.()
+      wakeRecaller?.()
     }
   })
 
@@ -464,7 +645,7 @@ const makeCrew = Effect.fnUntraced(function* (
         const instead = settled[i]
         if (typeof instead === "object") entries[i] = [entries[i]![0], instead]
       }
-      held -= entries.length
+      for (let i = 0; i < entries.length; i++) letGo(entries[i]![0])
       countWaits()
       showBuffer()
       wakeFeeder?.()
@@ -521,8 +702,11 @@ const makeCrew = Effect.fnUntraced(function* (
     while (true) {
       const lost = new Set(yield* receiver.lost)
       metrics.lost.update(lost.size, context)
-      const kept = buffer.slice(next).filter((delivery) => !lost.has(delivery))
-      held -= buffered() - kept.length
+      const kept: Array<Delivery> = []
+      for (const delivery of buffer.slice(next)) {
+        if (lost.has(delivery)) letGo(delivery)
+        else kept.push(delivery)
+      }
       refill(kept)
       // Those that go on are refused when they are settled.
       for (const slot of subscription.leaseLost === "continue" ? [] : slots) {
@@ -539,7 +723,8 @@ const makeCrew = Effect.fnUntraced(function* (
     fiber: undefined,
     working: [],
     lost: new Set(),
-    interrupted: false
+    interrupted: false,
+    gathering: false
   }))
 
   /** A loop that ends has failed, whether it says so or not. What is no `TransportError` has not been reported yet. */
@@ -561,13 +746,15 @@ const makeCrew = Effect.fnUntraced(function* (
   const crew = yield* Effect.forEach(slots, (slot) => keep(employ(slot)))
   const settler = yield* keep(settle)
   const watcher = yield* keep(watch)
-  const feeder = yield* keep(feed)
+  const helpers = [yield* keep(recall), yield* keep(release), yield* keep(tend)]
+  const feeder = yield* keep(feeding)
 
   const dismiss = Effect.gen(function* () {
     stopping = true
     yield* lifecycle.report({ _tag: "ConsumerStopping", topic, group, consumer: receiver.consumer })
     yield* Deferred.succeed(halting, undefined)
     feeder.interruptUnsafe()
+    taker?.interruptUnsafe()
     // What was never handed to a handler is released by the receiver as it leaves.
     refill([])
     showBuffer()
@@ -584,7 +771,9 @@ const makeCrew = Effect.fnUntraced(function* (
       if (outbox.length === 0 && wakeSettler !== undefined) resume(Effect.void)
     })
     yield* Effect.timeoutOption(Effect.raceFirst(flushed, Fiber.await(settler)), limits.flush)
-    yield* Effect.timeoutOption(Fiber.interruptAll([feeder, settler, watcher, ...crew]), limits.end)
+    const takers = taker === undefined ? [] : [taker]
+    const fibers = [feeder, ...takers, settler, watcher, ...helpers, ...crew]
+    yield* Effect.timeoutOption(Fiber.interruptAll(fibers), limits.end)
     yield* lifecycle.report({ _tag: "ConsumerStopped", topic, group, consumer: receiver.consumer })
   })
 

@@ -32,6 +32,8 @@ export interface Options {
   readonly deadLetters?: { readonly maxCount?: number; readonly maxAge?: Duration.Input }
   /** How many messages may wait for a consumer that is slow, 1024 by default. */
   readonly buffer?: number
+  /** How many bytes of them, 64 MiB by default; one message may wait in any case. */
+  readonly bufferBytes?: number
   /**
    * What happens to a message that finds the buffer full. `drop-oldest`, the default, makes room for it; `drop-newest` drops it;
    * both are told as a `Gap`. `fail` fails the consumer with `Overflow`.
@@ -67,6 +69,7 @@ const pattern = "pubsub"
 export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector | AtMostOnce> => {
   const { deadLetters } = limitsOf(options)
   const capacity = wholeOf("buffer", options.buffer ?? 1024)
+  const capacityBytes = wholeOf("bufferBytes", options.bufferBytes ?? 64 * 1024 * 1024)
   const overflow = options.overflow ?? "drop-oldest"
   return Layer.effectContext(
     Effect.gen(function* () {
@@ -85,6 +88,7 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
           group,
           consumer,
           capacity,
+          capacityBytes,
           overflow,
           clock,
           gap: (gap) => void run(lifecycle.report({ _tag: "Gap", topic, group, consumer, gap })),
@@ -115,7 +119,13 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
           if (circle.paused === paused) return Effect.void
           circle.paused = paused
           for (const inbox of circle.inboxes) inbox.paused = paused
-          return lifecycle.report({ _tag: paused ? "ConsumerPaused" : "ConsumerResumed", topic, group })
+          const quiet = paused
+            ? Effect.forEach(circle.inboxes, (inbox) => inbox.recall, { concurrency: "unbounded", discard: true })
+            : Effect.void
+          return Effect.andThen(
+            quiet,
+            lifecycle.report({ _tag: paused ? "ConsumerPaused" : "ConsumerResumed", topic, group })
+          )
         })
 
       return Context.make(

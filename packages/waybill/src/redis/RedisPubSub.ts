@@ -35,6 +35,8 @@ export interface Options extends Pick<StoreOptions, "prefix" | "deadLetters"> {
   readonly channels?: "plain" | "sharded"
   /** How many messages may wait in this process for a consumer that is slow, 1024 by default. */
   readonly buffer?: number
+  /** How many bytes of them, 64 MiB by default; one message may wait in any case. */
+  readonly bufferBytes?: number
   /**
    * What happens to a message that finds the buffer full. `drop-oldest`, the default, makes room for it; `drop-newest` drops it;
    * both are told as a `Gap`. `fail` fails the consumer with `Overflow`.
@@ -77,6 +79,7 @@ export interface Options extends Pick<StoreOptions, "prefix" | "deadLetters"> {
 export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector | AtMostOnce, never, IoRedis> => {
   const settings = settingsOf(options)
   const capacity = wholeOf("buffer", options.buffer ?? 1024)
+  const capacityBytes = wholeOf("bufferBytes", options.bufferBytes ?? 64 * 1024 * 1024)
   const overflow = options.overflow ?? "drop-oldest"
   const sharded = options.channels === "sharded"
   const command = sharded ? "SPUBLISH" : "PUBLISH"
@@ -99,6 +102,7 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
                 keys: keysOf(subscription.topic),
                 sharded,
                 capacity,
+                capacityBytes,
                 overflow,
                 subscription,
                 lifecycle,

@@ -26,6 +26,11 @@ export class Fifo<A> {
     this.#items.push(item)
   }
 
+  /** Puts it where so many are in front of it. */
+  insert(place: number, item: A): void {
+    this.#items.splice(this.#head + place, 0, item)
+  }
+
   at(position: number): A | undefined {
     return position < this.#first ? undefined : this.#items[position - this.#first + this.#head]
   }

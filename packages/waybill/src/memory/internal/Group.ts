@@ -7,11 +7,14 @@
  * @module
  */
 import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
 import type * as Latch from "effect/Latch"
 import type { Commit } from "../../Commit.ts"
 import type { Delivery } from "../../Delivery.ts"
 import type { ConsumerInfo, GroupInfo, PendingMessage, WaitingMessage } from "../../Inspector.ts"
+import { unitsOf } from "../../internal/Budget.ts"
 import type { DeadLetterCap } from "../../internal/Limits.ts"
+import { everything } from "../../internal/Recalls.ts"
 import { admits, loadOf, suspicious } from "../../internal/Suspects.ts"
 import * as Settlement from "../../Settlement.ts"
 import type { Settled } from "../../Transport.ts"
@@ -19,7 +22,7 @@ import { DeadLetters } from "./DeadLetters.ts"
 import { DueQueue, wholeMillis } from "./DueQueue.ts"
 import { Fifo } from "./Fifo.ts"
 import type { Member, Work } from "./Member.ts"
-import { type Cursor, type Fact, plain } from "./Source.ts"
+import { type Cursor, type Fact, plain, type Stored } from "./Source.ts"
 
 /** What a group needs of the topic it belongs to. */
 export interface Home {
@@ -45,13 +48,15 @@ export class Group {
   readonly #topic: Home
   readonly #cursor: Cursor
   readonly #members = new Set<Member>()
-  /** Handed back unfinished, and redriven: goes out before everything else. */
+  /** Handed back unfinished, and redriven: goes out before everything else; where priorities count, before what is not more urgent. */
   readonly #returned = new Fifo<Work>()
   /** Those among them that several consumers have died with. */
   readonly #suspects = new Fifo<Work>()
   readonly #retries = new DueQueue<Work>()
   readonly #deadLetters: DeadLetters
   #retryTurn = true
+  /** How many bytes the present take may still bring. */
+  #room = 0
   /** Expired before anybody got to see them, and nobody has been told. */
   #missed = 0
   #lastId: string | undefined
@@ -71,7 +76,10 @@ export class Group {
   /** What the member still holds goes back, in the order it was delivered. */
   leave(member: Member): void {
     this.#members.delete(member)
-    for (const work of member.held.values()) this.#release(work)
+    member.recalls.close()
+    const works = [...member.held.values()]
+    for (const work of works) work.attempt--
+    this.#returnAll(works)
     member.held.clear()
     member.suspects.clear()
   }
@@ -97,9 +105,9 @@ export class Group {
       for (const work of silent.held.values()) {
         if (work.delivery !== undefined) silent.rob(work.delivery)
         work.deaths++
-        if (work.deaths < member.maxDeliveries) this.#return(work)
-        else this.#buryUnseen(work, now)
+        if (work.deaths >= member.maxDeliveries) this.#buryUnseen(work, now)
       }
+      this.#returnAll([...silent.held.values()].filter((work) => work.deaths < member.maxDeliveries))
       silent.held.clear()
       silent.suspects.clear()
       this.#topic.open(silent.robbed)
@@ -108,12 +116,18 @@ export class Group {
     return count > 0
   }
 
-  /** At most `max` deliveries for this member; none when there is nothing for it now. */
-  take(member: Member, max: number, now: number): Array<Delivery> {
+  /** At most `max` deliveries for this member, and about as many as `bytes` hold; none when there is nothing for it now. */
+  take(member: Member, max: number, bytes: number, now: number): Array<Delivery> {
     const out: Array<Delivery> = []
+    this.#room = bytes
     if (!this.#mayTake(member)) return out
     this.#takeSuspects(member, max, now, out)
-    while (out.length < max) {
+    const { urgencyOf } = this.#cursor
+    if (urgencyOf !== undefined) {
+      this.#takeUrgent(member, max, urgencyOf, now, out)
+      return out
+    }
+    while (out.length < max && this.#room > 0) {
       const work = this.#returned.shift()
       if (work === undefined) break
       this.#deliver(work, member, now, out)
@@ -128,6 +142,30 @@ export class Group {
     // Some of what was due may be among them.
     this.#takeSuspects(member, max, now, out)
     return out
+  }
+
+  /** Something is there now that is more urgent than what members may have in hand. */
+  stir(message: Stored): void {
+    const { urgencyOf } = this.#cursor
+    if (urgencyOf === undefined || this.paused) return
+    const urgency = urgencyOf(message)
+    for (const { held, recalls } of this.#members) {
+      recalls.request(
+        ({ receipt }) => {
+          const work = held.get(receipt)
+          return work !== undefined && urgencyOf(work.message) > urgency
+        },
+        () => {}
+      )
+    }
+  }
+
+  /** Asks members for what they have not begun; returns when none of it will begin. */
+  get quiet(): Effect.Effect<void> {
+    return Effect.forEach(this.#members, ({ recalls }) => recalls.ask(everything), {
+      concurrency: "unbounded",
+      discard: true
+    })
   }
 
   settle(member: Member, delivery: Delivery, settlement: Settlement.Settlement, now: number): Settled {
@@ -172,7 +210,7 @@ export class Group {
       const grave = this.#deadLetters.take(entry)
       if (grave === undefined) continue
       const { id, body, headers, key, version, publishedAt } = grave.letter
-      this.#returned.push({
+      const work: Work = {
         // Whoever brings it back wants it to be seen: it does not expire.
         message: { id, body, headers, key, version, publishedAt, open: 0, expiresAt: undefined },
         kept: undefined,
@@ -183,7 +221,8 @@ export class Group {
         partial: grave.partial,
         delivery: undefined,
         deliveredAt: 0
-      })
+      }
+      this.#putBack(work, false)
       count++
     }
     if (count > 0) this.#topic.change()
@@ -296,6 +335,7 @@ export class Group {
     work.delivery = delivery
     work.deliveredAt = now
     member.held.set(delivery.receipt, work)
+    this.#room -= unitsOf(work.message)
     out.push(delivery)
   }
 
@@ -306,28 +346,56 @@ export class Group {
     return { ...delivery, gap }
   }
 
+  /** By how urgent they are, and then by age. */
+  #takeUrgent(
+    member: Member,
+    max: number,
+    urgencyOf: (message: Stored) => number,
+    now: number,
+    out: Array<Delivery>
+  ): void {
+    for (let due = this.#retries.shift(now); due !== undefined; due = this.#retries.shift(now)) {
+      if (due.deaths < suspicious) this.#putBack(due, false)
+      else this.#suspects.push(due)
+    }
+    while (out.length < max && this.#room > 0) {
+      const back = this.#returned.peek()
+      const message = this.#cursor.next(back === undefined ? undefined : urgencyOf(back.message) - 1)
+      if (message !== undefined) this.#deliver(newWork(message, now), member, now, out)
+      else if (back === undefined) return
+      else this.#deliver(this.#returned.shift() ?? back, member, now, out)
+    }
+  }
+
+  /** In front of everything that waits, or behind it; where priorities count, of what is as urgent and as old. */
+  #putBack(work: Work, front: boolean): void {
+    const { urgencyOf } = this.#cursor
+    const returned = this.#returned
+    let place = front ? 0 : returned.length
+    if (urgencyOf !== undefined) {
+      const order = ({ message }: Work) => [urgencyOf(message), message.publishedAt] as const
+      const [urgency, age] = order(work)
+      place = returned.entries().findIndex((other) => {
+        const [otherUrgency, otherAge] = order(other)
+        if (otherUrgency !== urgency) return otherUrgency > urgency
+        return front ? otherAge >= age : otherAge > age
+      })
+      if (place < 0) place = returned.length
+    }
+    returned.insert(place, work)
+  }
+
   #takeNew(member: Member, max: number, now: number, out: Array<Delivery>): void {
     this.#missed += this.#cursor.missed(now)
-    while (out.length < max) {
+    while (out.length < max && this.#room > 0) {
       const message = this.#cursor.next()
       if (message === undefined) return
-      const work = {
-        message,
-        kept: message,
-        attempt: 0,
-        fence: 0,
-        deaths: 0,
-        cause: "",
-        partial: false,
-        delivery: undefined,
-        deliveredAt: now
-      }
-      this.#deliver(work, member, now, out)
+      this.#deliver(newWork(message, now), member, now, out)
     }
   }
 
   #takeRetries(member: Member, upTo: number, now: number, out: Array<Delivery>): void {
-    while (out.length < upTo) {
+    while (out.length < upTo && this.#room > 0) {
       const work = this.#retries.shift(now)
       if (work === undefined) return
       if (work.deaths < suspicious) this.#deliver(work, member, now, out)
@@ -354,9 +422,15 @@ export class Group {
     this.#return(work)
   }
 
+  /** In the order in which they were delivered. */
+  #returnAll(works: ReadonlyArray<Work>): void {
+    for (const work of works) if (work.deaths >= suspicious) this.#return(work)
+    for (const work of works.toReversed()) if (work.deaths < suspicious) this.#return(work)
+  }
+
   #return(work: Work): void {
     this.#leaveSource(work)
-    if (work.deaths < suspicious) this.#returned.push(work)
+    if (work.deaths < suspicious) this.#putBack(work, true)
     else this.#suspects.push(work)
     this.#topic.change()
   }
@@ -395,6 +469,18 @@ export class Group {
     this.#topic.report({ _tag: "Settled", topic, group, delivery: work.delivery, settlement, stale: false })
   }
 }
+
+const newWork = (message: Stored, now: number): Work => ({
+  message,
+  kept: message,
+  attempt: 0,
+  fence: 0,
+  deaths: 0,
+  cause: "",
+  partial: false,
+  delivery: undefined,
+  deliveredAt: now
+})
 
 function* deathsOf(works: Iterable<Work>) {
   for (const { deaths } of works) yield deaths

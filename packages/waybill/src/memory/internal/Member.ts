@@ -6,6 +6,7 @@
 import * as Duration from "effect/Duration"
 import * as Latch from "effect/Latch"
 import type { Delivery } from "../../Delivery.ts"
+import { Recalls } from "../../internal/Recalls.ts"
 import type { Subscription } from "../../Transport.ts"
 import type { Stored } from "./Source.ts"
 
@@ -32,6 +33,8 @@ export class Member {
   readonly maxDeliveries: number
   /** By receipt, oldest delivery first. */
   readonly held = new Map<string, Work>()
+  /** What it is asked to give back unbegun. */
+  readonly recalls = new Recalls()
   /** Those among them that several consumers have died with. */
   readonly suspects = new Set<Work>()
   /** Since when it renews nothing; `undefined` while it lives. */

@@ -12,7 +12,7 @@ import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import type { Delivery } from "../../Delivery.ts"
 import type { Lifecycle } from "../../Lifecycle.ts"
-import type { Receiver } from "../../Transport.ts"
+import type { Recall, Receiver, Settled } from "../../Transport.ts"
 import type { Group } from "./Group.ts"
 import type { Member } from "./Member.ts"
 import { completed, step } from "./Step.ts"
@@ -53,11 +53,11 @@ export class MemoryReceiver implements Receiver {
     group.join(member)
   }
 
-  readonly take = (max: number): Effect.Effect<NonEmptyReadonlyArray<Delivery>> =>
+  readonly take = (max: number, bytes = Infinity): Effect.Effect<NonEmptyReadonlyArray<Delivery>> =>
     Effect.withFiber((fiber) => {
       // Interrupted between this step and the caller's next one, the fiber would lose what it took: yield before, not there.
       if (fiber.currentOpCount + 64 > fiber.cache.maxOpsBeforeYield) {
-        return Effect.flatMap(Effect.yieldNow, () => this.take(max))
+        return Effect.flatMap(Effect.yieldNow, () => this.take(max, bytes))
       }
       const clock = fiber.getRef(Clock.Clock)
       const now = clock.currentTimeMillisUnsafe()
@@ -68,21 +68,28 @@ export class MemoryReceiver implements Receiver {
       if (reclaimed) {
         // Handlers that are to be interrupted have the turns for it before the messages begin again here.
         const others = Effect.andThen(told, Effect.repeat(Effect.yieldNow, { times: turns }))
-        return Effect.flatMap(others, () => this.take(max))
+        return Effect.flatMap(others, () => this.take(max, bytes))
       }
-      if (!Exit.isExit(told)) return Effect.flatMap(told, () => this.take(max))
-      const deliveries = this.#group.take(this.#member, Math.max(1, max), now)
+      if (!Exit.isExit(told)) return Effect.flatMap(told, () => this.take(max, bytes))
+      const deliveries = this.#group.take(this.#member, Math.max(1, max), bytes, now)
       return isReadonlyArrayNonEmpty(deliveries)
         ? // A gap is told within the turns that are left, so nothing comes between either.
           completed(this.#lifecycle, this.#topic, fiber, deliveries)
-        : Effect.flatMap(this.#change(clock, now), () => this.take(max))
+        : Effect.flatMap(this.#change(clock, now), () => this.take(max, bytes))
     })
 
   readonly settle: Receiver["settle"] = (settlements) =>
     step((now, fiber) => {
-      const answers = settlements.map(([delivery, settlement]) =>
-        this.#group.settle(this.#member, delivery, settlement, now)
+      const answers = settlements.map(([delivery, settlement]): Settled =>
+        settlement._tag === "Release" ? "Stale" : this.#group.settle(this.#member, delivery, settlement, now)
       )
+      // The last one first: each goes in front of what came back before.
+      for (let i = settlements.length - 1; i >= 0; i--) {
+        const [delivery, settlement] = settlements[i] ?? settlements[0] // within bounds
+        if (settlement._tag === "Release") {
+          answers[i] = this.#group.settle(this.#member, delivery, settlement, now)
+        }
+      }
       const touched = this.#touched()
       const told = completed(this.#lifecycle, this.#topic, fiber, answers)
       return touched.size === 0
@@ -100,6 +107,10 @@ export class MemoryReceiver implements Receiver {
     const { group, topic } = lost[0]
     return Effect.as(this.#lifecycle.report({ _tag: "LeaseLost", topic, group, deliveries: lost }), lost)
   })
+
+  get recalled(): Effect.Effect<Recall> {
+    return this.#member.recalls.next
+  }
 
   readonly leave = step((_, fiber) => {
     this.#group.leave(this.#member)

@@ -15,18 +15,21 @@ export type Order = "fifo" | "lifo" | "priority"
 const normal = 1
 
 /** Which of the lanes: high, normal, low. */
-const laneOf = ({ priority }: Headers): number => (priority === "high" ? 0 : priority === "low" ? 2 : normal)
+const laneOf = ({ headers: { priority } }: { readonly headers: Headers }): number =>
+  priority === "high" ? 0 : priority === "low" ? 2 : normal
 
 export class Queue implements Source, Cursor {
   readonly #lanes = [new Fifo<Stored>(), new Fifo<Stored>(), new Fifo<Stored>()] as const
   readonly #place: Place
   readonly #order: Order
   readonly reached = undefined
+  readonly urgencyOf: Cursor["urgencyOf"]
   #owner: string | undefined
 
   constructor(place: Place, order: Order) {
     this.#place = place
     this.#order = order
+    this.urgencyOf = order === "priority" ? laneOf : undefined
   }
 
   /** What was taken belongs to the queue until it is settled. */
@@ -47,7 +50,7 @@ export class Queue implements Source, Cursor {
   }
 
   add(message: Stored): void {
-    const lane = this.#order === "priority" ? laneOf(message.headers) : normal
+    const lane = this.#order === "priority" ? laneOf(message) : normal
     this.#lanes[lane]?.push(message)
   }
 
@@ -66,8 +69,9 @@ export class Queue implements Source, Cursor {
     return this
   }
 
-  next(): Stored | undefined {
-    for (const lane of this.#lanes) {
+  next(urgency = Infinity): Stored | undefined {
+    for (const [number, lane] of this.#lanes.entries()) {
+      if (number > urgency) return undefined
       const message = this.#order === "lifo" ? lane.pop() : lane.shift()
       if (message !== undefined) return message
     }

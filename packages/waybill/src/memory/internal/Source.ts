@@ -50,8 +50,10 @@ export interface Source {
 
 /** How far one group has come. */
 export interface Cursor {
-  /** The next message that the group has not seen. */
-  readonly next: () => Stored | undefined
+  /** The next message that the group has not seen; with `urgency`, only one that is at least so urgent. */
+  readonly next: (urgency?: number) => Stored | undefined
+  /** How urgent a message is, 0 most of all, where that decides on the order. */
+  readonly urgencyOf?: ((message: Stored) => number) | undefined
   /** How many of those there are. */
   readonly lag: number
   /** Position of the last one that it has seen, where the source keeps those. */

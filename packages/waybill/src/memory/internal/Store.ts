@@ -149,7 +149,9 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
     step((_, fiber) => {
       const topic = store.open(name)
       topic.setPaused(group, paused)
-      return completed(lifecycle, topic, fiber, undefined)
+      const told = completed(lifecycle, topic, fiber, undefined)
+      const quiet = paused ? topic.group(group)?.quiet : undefined
+      return quiet === undefined ? told : Effect.andThen(told, quiet)
     })
   const nothing = (topic: string): TopicInfo => ({
     topic,

@@ -176,6 +176,7 @@ export class Topic implements Home {
   #add(message: Stored, now: number): void {
     this.#published++
     this.#source.add(message, now)
+    for (const group of this.#groups.values()) group.stir(message)
   }
 
   #nextId(now: number): string {

@@ -11,6 +11,7 @@ import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { Delivery } from "../../Delivery.ts"
+import { fitting } from "../../internal/Budget.ts"
 import type { TransportError } from "../../Transport.ts"
 import type { Tally } from "./Tally.ts"
 
@@ -33,6 +34,7 @@ export interface Held extends Delivery {
 
 interface Waiter<D extends Held> {
   readonly max: number
+  readonly bytes: number
   readonly resume: (effect: Effect.Effect<NonEmptyReadonlyArray<D>, TransportError>) => void
 }
 
@@ -43,6 +45,7 @@ export class Holdings<D extends Held> {
   readonly #waiters: Array<Waiter<D>> = []
   readonly #now: () => number
   readonly #demanded: () => void
+  readonly #paused: () => boolean
   /** A tenth less than the lease, for what the network and two clocks may differ. */
   readonly #sureMillis: number
   #buffer: Array<D> = []
@@ -53,9 +56,15 @@ export class Holdings<D extends Held> {
   /** When the last heartbeat that arrived was sent: nobody takes us for dead until a lease after it. */
   beatAt = -Infinity
 
-  /** `demanded` is called when somebody waits for more than there is. */
-  constructor(options: { readonly now: () => number; readonly leaseMillis: number; readonly demanded: () => void }) {
+  /** `demanded` is called when somebody waits for more than there is. While it is `paused` nothing is handed out. */
+  constructor(options: {
+    readonly now: () => number
+    readonly leaseMillis: number
+    readonly demanded: () => void
+    readonly paused: () => boolean
+  }) {
     this.#now = options.now
+    this.#paused = options.paused
     this.#sureMillis = Math.floor(options.leaseMillis * 0.9)
     this.#demanded = options.demanded
   }
@@ -63,6 +72,11 @@ export class Holdings<D extends Held> {
   /** How many deliveries somebody waits for at this moment. */
   get demand(): number {
     return this.#waiters[0]?.max ?? 0
+  }
+
+  /** How many bytes of them, about. */
+  get demandBytes(): number {
+    return this.#waiters[0]?.bytes ?? 0
   }
 
   get buffered(): number {
@@ -75,11 +89,11 @@ export class Holdings<D extends Held> {
     return Math.max(0, Math.max(this.demand, this.#now() - at < millis ? max : 0) - this.#buffer.length)
   }
 
-  take(max: number): Effect.Effect<NonEmptyReadonlyArray<D>, TransportError> {
+  take(max: number, bytes = Infinity): Effect.Effect<NonEmptyReadonlyArray<D>, TransportError> {
     return Effect.withFiber((fiber) => {
       // A fiber that is about to yield may be interrupted there, with the deliveries in its hands.
       if (fiber.currentOpCount + 64 > fiber.cache.maxOpsBeforeYield) {
-        return Effect.flatMap(Effect.yieldNow, () => this.take(max))
+        return Effect.flatMap(Effect.yieldNow, () => this.take(max, bytes))
       }
       const count = Math.max(1, max)
       this.#lastTake = { at: this.#now(), max: count }
@@ -88,14 +102,14 @@ export class Holdings<D extends Held> {
         this.#failure = undefined
         return Exit.fail(failure)
       }
-      const taken = this.#waiters.length === 0 ? this.#cut(count) : undefined
-      return taken !== undefined ? Exit.succeed(taken) : this.#wait(count)
+      const taken = this.#waiters.length === 0 ? this.#cut(count, bytes) : undefined
+      return taken !== undefined ? Exit.succeed(taken) : this.#wait(count, bytes)
     })
   }
 
-  #wait(max: number): Effect.Effect<NonEmptyReadonlyArray<D>, TransportError> {
+  #wait(max: number, bytes: number): Effect.Effect<NonEmptyReadonlyArray<D>, TransportError> {
     return Effect.callback((resume) => {
-      const waiter: Waiter<D> = { max, resume }
+      const waiter: Waiter<D> = { max, bytes, resume }
       this.#waiters.push(waiter)
       this.#demanded()
       return Effect.sync(() => {
@@ -105,8 +119,8 @@ export class Holdings<D extends Held> {
     })
   }
 
-  /** Takes charge of deliveries and hands them to whoever waits. */
-  add(deliveries: ReadonlyArray<D>): void {
+  /** Takes charge of deliveries and hands them to whoever waits, if they are `offered`. */
+  add(deliveries: ReadonlyArray<D>, offered = true): void {
     for (const delivery of deliveries) {
       delivery.holder = this
       delivery.before = this.#last
@@ -114,6 +128,7 @@ export class Holdings<D extends Held> {
       else this.#last.after = delivery
       this.#last = delivery
     }
+    if (!offered) return
     if (this.#buffer.length === 0) this.#buffer = deliveries.slice()
     else this.#buffer.push(...deliveries)
     this.handOut()
@@ -122,7 +137,7 @@ export class Holdings<D extends Held> {
   handOut(): void {
     while (this.#waiters.length > 0) {
       const waiter = this.#waiters[0] as Waiter<D> // just looked
-      const taken = this.#cut(waiter.max)
+      const taken = this.#cut(waiter.max, waiter.bytes)
       if (taken === undefined) return
       this.#waiters.shift()
       // The fiber goes on inside this call, as far as it can.
@@ -131,17 +146,18 @@ export class Holdings<D extends Held> {
   }
 
   /** The next deliveries, if there are any and they are surely ours. */
-  #cut(max: number): NonEmptyReadonlyArray<D> | undefined {
+  #cut(max: number, bytes: number): NonEmptyReadonlyArray<D> | undefined {
     const buffer = this.#buffer
-    if (buffer.length === 0) return undefined
+    if (buffer.length === 0 || this.#paused()) return undefined
     const since = this.sureSince()
     if (buffer.some((delivery) => delivery.renewedAt <= since)) return undefined
-    if (buffer.length <= max) {
+    const count = fitting(buffer, max, bytes)
+    if (count === buffer.length) {
       this.#buffer = []
       return buffer as unknown as NonEmptyReadonlyArray<D> // not empty: just looked
     }
-    this.#buffer = buffer.slice(max)
-    return buffer.slice(0, max) as unknown as NonEmptyReadonlyArray<D> // max is at least 1
+    this.#buffer = buffer.slice(count)
+    return buffer.slice(0, count) as unknown as NonEmptyReadonlyArray<D> // count is at least 1
   }
 
   /** Nobody else can have been given yet what was renewed after this. */
@@ -188,6 +204,13 @@ export class Holdings<D extends Held> {
   /** For how long the oldest delivery has been held, in milliseconds. */
   age(): number | undefined {
     return this.#first === undefined ? undefined : this.#now() - this.#first.takenAt
+  }
+
+  /** Takes back all that waits in the buffer. */
+  empty(): ReadonlyArray<D> {
+    const buffer = this.#buffer
+    this.#buffer = []
+    return buffer
   }
 
   /** Takes back what has waited in the buffer for longer than `millis`: others could have had it. */

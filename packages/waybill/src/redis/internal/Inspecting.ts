@@ -16,6 +16,7 @@ import { deadLetterOf } from "./DeadLetterEntry.ts"
 import { discard, expire, letters } from "./DeadLetterScripts.ts"
 import { registry, type TopicKeys } from "./Keys.ts"
 import type { Script } from "./Script.ts"
+import { clock, mismatch, reads } from "./ScriptParts.ts"
 
 export interface InspectorOptions {
   readonly commands: Connection
@@ -27,6 +28,40 @@ export interface InspectorOptions {
 
 /** How many dead letters one run of a script moves or deletes. */
 const redriveLimit = 200
+
+/** How long between two looks at who still has to pause, ms: twice as long each time. */
+const shortestLook = 10
+const longestLook = 100
+
+/**
+ * Which consumers of a paused group live and have not said that they begin nothing any more.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2 | consumers, state |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, longest, consumer... | longest: ms until the last of them is taken for dead, unless it beats. None when the group is not paused any more |
+ */
+const unquiet: Script = {
+  name: "waybill/unquiet",
+  lua: `${reads}${mismatch}${clock}
+local wrong = mismatch(KEYS[1], 'zset') or mismatch(KEYS[2], 'hash')
+if wrong then return wrong end
+local reply = {'OK', 0}
+if redis.call('HEXISTS', KEYS[2], 'paused') == 0 then return reply end
+local now = clock()
+local living = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. string.format('%.0f', now), '+inf', 'WITHSCORES')
+for i = 1, #living, 2 do
+  if redis.call('HEXISTS', KEYS[2], 'quiet:' .. living[i]) == 0 then
+    reply[#reply + 1] = living[i]
+    reply[2] = math.max(reply[2], tonumber(living[i + 1]) - now)
+  end
+end
+return reply
+`
+}
 
 /**
  * A reply about one group: of the scripts `describe`. `living`: name, pending, ms until the lease ends, name... `old` = 1:
@@ -150,6 +185,36 @@ export class Inspecting {
     }).pipe(failing(topic))
   }
 
+  /**
+   * Waits until no consumer of the paused group begins anything. Those that do not say so in time are named in the log: whoever
+   * beats tells within a lease, unless it is an older build.
+   */
+  #quiet(topic: string, group: string): Effect.Effect<void, Reason> {
+    const { consumers, state } = this.#options.keysOf(topic).group(group)
+    return Effect.gen({ self: this }, function* () {
+      let left: number | undefined
+      for (let wait = shortestLook; ; wait = Math.min(longestLook, wait * 2)) {
+        const [, longest, ...others] = yield* this.evaluate<[string, number, ...Array<string>]>(
+          topic,
+          unquiet,
+          [consumers, state],
+          []
+        )
+        if (others.length === 0) return
+        left ??= longest
+        if (left <= 0) {
+          return yield* Effect.logWarning("a paused group has consumers that may go on", {
+            topic,
+            group,
+            consumers: others
+          })
+        }
+        yield* Effect.sleep(wait)
+        left -= wait
+      }
+    })
+  }
+
   /** What needs no script of the pattern. */
   get plain(): Pick<
     Context.Service.Shape<typeof Inspector>,
@@ -162,7 +227,11 @@ export class Inspecting {
         .run<unknown>("hset", (client) => (paused ? client.hset(key, "paused", "1") : client.hdel(key, "paused")), {
           key
         })
-        .pipe(Effect.andThen(steered(topic, group)), failing(topic))
+        .pipe(
+          Effect.andThen(steered(topic, group)),
+          Effect.andThen(paused ? this.#quiet(topic, group) : Effect.void),
+          failing(topic)
+        )
     }
     return {
       topics: commands

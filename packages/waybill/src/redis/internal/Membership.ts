@@ -16,6 +16,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
+import { everything, Recalls } from "../../internal/Recalls.ts"
 import type { Lifecycle } from "../../Lifecycle.ts"
 import * as Settlement from "../../Settlement.ts"
 import { Disconnected, type Reason, type Subscription, TransportError } from "../../Transport.ts"
@@ -39,6 +40,8 @@ export interface MembershipOptions extends Pick<KeeperOptions, "pollMillis" | "b
   readonly demanded: () => void
   /** Nothing new may be taken from now on, until the worker is woken. */
   readonly halted: Effect.Effect<void>
+  /** Returns when nothing that was asked for before it was halted is on its way any more. */
+  readonly idle: Effect.Effect<void>
   /** Makes sure that nothing is given to this consumer after what is handed back. */
   readonly end: (worker: Fiber.Fiber<unknown>) => Effect.Effect<void>
   /** Gives to others some of what this consumer holds; answers whether there is more of it. */
@@ -57,11 +60,16 @@ export class Membership<D extends Held> {
   /** Where the worker waits. */
   readonly worker = new Condition()
   readonly keeper: Keeper
+  /** What the consumer is asked to give back unbegun. */
+  readonly recalls = new Recalls()
   readonly #options: MembershipOptions
   readonly #startedAt: bigint
   readonly #scope = Scope.makeUnsafe()
   #fibers: readonly [worker: Fiber.Fiber<unknown>, ...others: ReadonlyArray<Fiber.Fiber<unknown>>] | undefined
   #paused = false
+  /** It is paused, and nothing begins here any more. */
+  #quiet = false
+  #quieting: Fiber.Fiber<unknown> | undefined
   #silent = false
   #stopping = false
   #countedAt = -Infinity
@@ -72,7 +80,7 @@ export class Membership<D extends Held> {
     this.leaseMillis = Duration.toMillis(options.subscription.lease)
     const { leaseMillis, now } = this
     const { beat, demanded, eager, pollMillis, repair } = options
-    this.holdings = new Holdings<D>({ now, leaseMillis, demanded })
+    this.holdings = new Holdings<D>({ now, leaseMillis, demanded, paused: () => this.#paused })
     this.keeper = new Keeper({
       now,
       pollMillis,
@@ -100,6 +108,11 @@ export class Membership<D extends Held> {
 
   get paused(): boolean {
     return this.#paused
+  }
+
+  /** It is paused, nothing begins any more, and what had not begun went back: the beat tells the server. */
+  get quiet(): boolean {
+    return this.#quiet && this.holdings.buffered === 0
   }
 
   /** Nothing new may be taken. */
@@ -132,13 +145,25 @@ export class Membership<D extends Held> {
 
   setPaused(paused: boolean): Effect.Effect<void> {
     if (paused === this.#paused) return Effect.void
-    this.#paused = paused
-    const { lifecycle, topic } = this.#options
-    return Effect.andThen(
-      this.#turned(paused),
-      lifecycle.report({ _tag: paused ? "ConsumerPaused" : "ConsumerResumed", topic, group: this.#group })
-    )
+    return Effect.gen({ self: this }, function* () {
+      this.#paused = paused
+      this.#quiet = false
+      if (this.#quieting !== undefined) yield* Fiber.interrupt(this.#quieting)
+      this.#quieting = paused ? yield* Effect.forkDetach(this.#quieten) : undefined
+      const { lifecycle, topic } = this.#options
+      yield* this.#turned(paused)
+      this.holdings.handOut()
+      yield* lifecycle.report({ _tag: paused ? "ConsumerPaused" : "ConsumerResumed", topic, group: this.#group })
+    })
   }
+
+  /** A beat must not wait for this: it takes as long as the store takes to have everything back. */
+  readonly #quieten: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
+    yield* this.#options.idle
+    yield* this.recalls.ask(everything)
+    this.#quiet = true
+    this.keeper.expect(0)
+  })
 
   #turned(halted: boolean): Effect.Effect<void> {
     return halted ? this.#options.halted : Effect.sync(() => this.worker.signal())
@@ -196,7 +221,8 @@ export class Membership<D extends Held> {
 
   /** What was fetched for somebody who no longer asks: others could have it. */
   get unclaimed(): ReadonlyArray<readonly [D, Settlement.Settlement]> {
-    return this.holdings.unclaimed(this.leaseMillis / 3).map((delivery) => [delivery, Settlement.release] as const)
+    const unclaimed = this.#paused ? this.holdings.empty() : this.holdings.unclaimed(this.leaseMillis / 3)
+    return unclaimed.map((delivery) => [delivery, Settlement.release] as const)
   }
 
   /** Too many consumers had died with them: nobody settles what nobody has seen, so nobody else tells of it. */
@@ -272,6 +298,7 @@ export class Membership<D extends Held> {
     if (this.#fibers !== undefined) {
       const [worker, ...others] = this.#fibers
       yield* Fiber.interruptAll(others)
+      if (this.#quieting !== undefined) yield* Fiber.interrupt(this.#quieting)
       yield* end(worker)
     }
     while (true) {

@@ -94,6 +94,19 @@ end
 `
 
 /**
+ * `paused(state, consumer, quiet)`: 1 when the group is paused, otherwise 0. `quiet` = '1': the consumer knows that it is, and begins
+ * nothing; it is noted for who pauses, until a beat says otherwise.
+ */
+export const pausing = `
+local function paused(state, consumer, quiet)
+  local is = redis.call('HEXISTS', state, 'paused')
+  if is == 1 and quiet == '1' then redis.call('HSET', state, 'quiet:' .. consumer, '1')
+  else redis.call('HDEL', state, 'quiet:' .. consumer) end
+  return is
+end
+`
+
+/**
  * `ask(...)`: the reply to a command about a group, nil when there is no such group or stream. What else is wrong, such as a
  * missing permission, ends the script: it must not look like somebody else's delivery.
  */

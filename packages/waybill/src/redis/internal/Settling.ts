@@ -39,15 +39,19 @@ export const maxWaitingCause = 100
 export const maxDeadCause = 8000
 /** How many deliveries one call ends, and how much of messages it moves, here or in the server. */
 const maxSteps = 100
+const maxReleases = 1000
 const maxUnits = 4 * 1024 * 1024
 
 /** As many of the first steps as one call may carry; at least one. */
 export const fit = <D extends Delivery>(steps: ReadonlyArray<Step<D>>): number => {
   let units = 0
+  let others = 0
   for (let i = 0; i < steps.length; i++) {
     const { delivery, settlement } = steps[i] as Step<D> // within bounds
     if (settlement._tag === "Retry" || settlement._tag === "DeadLetter") units += unitsOf(delivery)
-    if (i === maxSteps || (i > 0 && units > maxUnits)) return i
+    // What goes back together is seen by others together: apart, the later ones could overtake the earlier.
+    if (settlement._tag !== "Release") others++
+    if (others > maxSteps || i === maxReleases || (i > 0 && units > maxUnits)) return i
   }
   return steps.length
 }

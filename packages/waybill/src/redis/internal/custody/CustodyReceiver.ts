@@ -12,7 +12,7 @@ import type { Delivery } from "../../../Delivery.ts"
 import type { DeadLetterCap } from "../../../internal/Limits.ts"
 import type { Lifecycle } from "../../../Lifecycle.ts"
 import type { Settlement } from "../../../Settlement.ts"
-import type { Reason, Receiver, Settled, Subscription, TransportError } from "../../../Transport.ts"
+import type { Reason, Recall, Receiver, Settled, Subscription, TransportError } from "../../../Transport.ts"
 import { evaluate, wire } from "../Answer.ts"
 import type { Committer } from "../Committer.ts"
 import type { Connection } from "../Connection.ts"
@@ -91,6 +91,7 @@ export class CustodyReceiver implements Receiver {
       eager: () => false,
       demanded: () => this.#demanded(),
       halted: Effect.void,
+      idle: Effect.suspend(() => this.#taker.idle),
       end: () => this.#taker.end,
       handBack: Effect.suspend(() => this.#vacate("leave", [this.consumer]))
     })
@@ -129,8 +130,8 @@ export class CustodyReceiver implements Receiver {
     })
   }
 
-  take(max: number): Effect.Effect<NonEmptyReadonlyArray<Delivery>, TransportError> {
-    return this.#holdings.take(max)
+  take(max: number, bytes?: number): Effect.Effect<NonEmptyReadonlyArray<Delivery>, TransportError> {
+    return this.#holdings.take(max, bytes)
   }
 
   settle(
@@ -141,6 +142,10 @@ export class CustodyReceiver implements Receiver {
 
   get lost(): Effect.Effect<NonEmptyReadonlyArray<Delivery>> {
     return this.#holdings.lost
+  }
+
+  get recalled(): Effect.Effect<Recall> {
+    return this.#membership.recalls.next
   }
 
   /** Something may be there to take in so many milliseconds. */
@@ -269,7 +274,8 @@ export class CustodyReceiver implements Receiver {
         moveLimit,
         age === undefined ? "" : Math.round(age),
         deadLetters.maxCount,
-        deadLetters.maxAgeMillis
+        deadLetters.maxAgeMillis,
+        membership.quiet ? 1 : 0
       ]
     )
     if (tag === "NOGROUP") {
@@ -288,7 +294,10 @@ export class CustodyReceiver implements Receiver {
     if (backlog > 0) this.wake(0)
     if (more === 1) return true
     const [first, ...others] = membership.unclaimed
-    if (first !== undefined) yield* Effect.ignore(this.#settler.settle([first, ...others]))
+    if (first !== undefined) {
+      yield* Effect.ignore(this.#settler.settle([first, ...others]))
+      if (membership.quiet) keeper.expect(0)
+    }
     // Whose own heartbeat had run out knows of an outage that may have met all of them: those who live get a beat to say so.
     return alive === 1 && dead.length > 0 ? yield* this.#vacate("dead", dead) : false
   })

@@ -75,7 +75,7 @@ export class CustodySettler {
     const { dropped, holdings, settled } = this.#options
     return Effect.gen({ self: this }, function* () {
       let from = 0
-      let open: ReadonlyArray<Step<CustodyDelivery>> = steps
+      let open: ReadonlyArray<Step<CustodyDelivery>> = newestReleaseFirst(steps)
       while (from < acks.length || open.length > 0) {
         const plain = from === 0 && acks.length <= maxAcks ? acks : acks.slice(from, from + maxAcks)
         const some = open.slice(0, fit(open))
@@ -167,4 +167,10 @@ export class CustodySettler {
     const { commands, keys, pattern, script, topic } = this.#options
     return evaluate<[string, string, number]>(commands, { topic, pattern }, script, [...keys, ...markers], args)
   }
+}
+
+/** Each of them goes in front of those that went back before, so the last one has to be the first. */
+const newestReleaseFirst = (steps: ReadonlyArray<Step<CustodyDelivery>>): ReadonlyArray<Step<CustodyDelivery>> => {
+  const releases = steps.filter(({ settlement }) => settlement._tag === "Release")
+  return releases.length < 2 ? steps : [...steps.filter((step) => !releases.includes(step)), ...releases.reverse()]
 }

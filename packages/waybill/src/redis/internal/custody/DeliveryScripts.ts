@@ -149,7 +149,7 @@ return {'OK', table.concat(members, ' '), table.concat(lengths, ' '), table.conc
    * | 5... | their members, which are ids |
    * | then | for each other delivery: operation, member; for `R`: delay in ms, cause, tally; for `D`: reason, cause, tally, message id, published at, record or "", marker and how long it lasts, ms |
    *
-   * Operations: `A` ack; `R` retry; `D` dead letter; `L` release; `U` the consumer does not know of it, as it has lost it or
+   * Operations: `A` ack; `R` retry; `D` dead letter; `L` release, of several the newest first; `U` the consumer does not know of it, as it has lost it or
    * its settlement was: handed back, and the attempt counts. The record is read here; the caller sends it only
    * after `G`. marker: which of the last KEYS, or 0: now that the dead letter knows, it may expire.
    *
@@ -190,7 +190,6 @@ if acks > 0 then
 end
 if not steps then return {'OK', table.concat(answers), 0} end
 ${tallies}${marking}${burying}${keeping}
-local released = {}
 local now, soonest, buried = clock(), nil, false
 local i = 5 + acks
 while i <= #ARGV do
@@ -229,7 +228,7 @@ while i <= #ARGV do
       soonest = math.min(soonest or a, a)
     elseif op == 'L' or op == 'U' then
       mark(entry, op == 'L' and attempts - 1 or attempts, fence, deaths, before)
-      released[#released + 1] = {entry, deaths}
+      putBack(entry, deaths)
       soonest = 0
     end
     if answer == 'O' then
@@ -242,7 +241,6 @@ while i <= #ARGV do
   end
   answers[#answers + 1] = answer
 end
-for n = #released, 1, -1 do putBack(released[n][1], released[n][2]) end
 if soonest then wake(soonest) end
 return {'OK', table.concat(answers), buried and keepDead(ARGV[2], tonumber(ARGV[3]), now) or 0}
 `

@@ -85,12 +85,12 @@ export class Taker {
 
   /** Waits for a take that is on its way: it would give us something after we have left. The script refuses those that come later. */
   get end(): Effect.Effect<void> {
-    return Effect.asVoid(
-      Effect.timeoutOption(
-        this.#over.until(() => !this.#taking),
-        longestTake
-      )
-    )
+    return Effect.asVoid(Effect.timeoutOption(this.idle, longestTake))
+  }
+
+  /** Waits until no take is on its way. */
+  get idle(): Effect.Effect<void> {
+    return this.#over.until(() => !this.#taking)
   }
 
   readonly run: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
@@ -222,16 +222,15 @@ export class Taker {
       const members = yield* commands.run("smembers", (client) => client.smembers(key), { key })
       const op = (member: string) => (this.#unsure && !membership.unheard.has(member) ? "L" : "U")
       const known = new Set(holdings.all().map(({ receipt }) => receipt))
-      // In the order in which they were made, as far as their last number tells.
-      const unknown = members.filter((member) => !known.has(member)).sort((a, b) => nth(a) - nth(b))
-      // The last part first: each goes in front of what came back before.
-      for (let end = unknown.length; end > 0; end -= releaseLimit) {
+      // The newest first, as far as their last number tells: each goes in front of what came back before.
+      const unknown = members.filter((member) => !known.has(member)).sort((a, b) => nth(b) - nth(a))
+      for (let from = 0; from < unknown.length; from += releaseLimit) {
         yield* evaluate(commands, { topic, pattern: supply.pattern }, supply.scripts.settle, settleKeys, [
           consumer,
           1,
           1,
           0,
-          ...unknown.slice(Math.max(0, end - releaseLimit), end).flatMap((member) => [op(member), member])
+          ...unknown.slice(from, from + releaseLimit).flatMap((member) => [op(member), member])
         ])
       }
       membership.unheard.clear()

@@ -20,7 +20,7 @@ import { Copy, Inbox, type InboxOptions } from "../../../internal/Inbox.ts"
 import type { DeadLetterCap } from "../../../internal/Limits.ts"
 import type { Lifecycle } from "../../../Lifecycle.ts"
 import type { DeadLetter } from "../../../Settlement.ts"
-import { type Reason, type Receiver, type Subscription, TransportError } from "../../../Transport.ts"
+import { type Reason, type Recall, type Receiver, type Subscription, TransportError } from "../../../Transport.ts"
 import { evaluate, wire } from "../Answer.ts"
 import type { Connection } from "../Connection.ts"
 import { type Envelope, open } from "../Envelope.ts"
@@ -29,7 +29,7 @@ import type { Listener, Subscriber } from "../Subscriber.ts"
 import * as Scripts from "./Scripts.ts"
 import { Sequences } from "./Sequences.ts"
 
-export interface ReceiverOptions extends Pick<InboxOptions, "capacity" | "overflow"> {
+export interface ReceiverOptions extends Pick<InboxOptions, "capacity" | "capacityBytes" | "overflow"> {
   readonly commands: Connection
   readonly subscriber: Subscriber
   readonly prefix: string
@@ -88,24 +88,39 @@ export class PubSubReceiver implements Receiver {
   #burials = 0
   #open = false
   #paused = false
+  /** It is paused, and nothing begins here any more. */
+  #quiet = false
+  #quieting: Fiber.Fiber<unknown> | undefined
   #beating: Fiber.Fiber<unknown> | undefined
 
   constructor(options: ReceiverOptions, gap: (gap: Gap) => void) {
     this.#options = options
-    const { capacity, clock, overflow, subscription } = options
+    const { capacity, capacityBytes, clock, overflow, subscription } = options
     const { group, topic } = subscription
     this.#topic = topic
     this.#isGlob = isGlob(topic)
     const bury: InboxOptions["bury"] = (letters) => this.#bury(letters)
-    this.#inbox = new Inbox({ topic, group, consumer: this.consumer, capacity, overflow, clock, gap, bury })
+    this.#inbox = new Inbox({
+      topic,
+      group,
+      consumer: this.consumer,
+      capacity,
+      capacityBytes,
+      overflow,
+      clock,
+      gap,
+      bury
+    })
     this.take = this.#inbox.take
     this.settle = this.#inbox.settle
     this.lost = this.#inbox.lost
+    this.recalled = this.#inbox.recalled
   }
 
   readonly take: Receiver["take"]
   readonly settle: Receiver["settle"]
   readonly lost: Receiver["lost"]
+  readonly recalled: Effect.Effect<Recall>
 
   /** Nothing is ever due from somewhere else. */
   expect(): void {}
@@ -153,7 +168,7 @@ export class PubSubReceiver implements Receiver {
 
   get stop(): Effect.Effect<void> {
     return Effect.gen({ self: this }, function* () {
-      if (this.#beating !== undefined) yield* Fiber.interrupt(this.#beating)
+      for (const fiber of [this.#beating, this.#quieting]) if (fiber !== undefined) yield* Fiber.interrupt(fiber)
       const { group, topic } = this.#options.subscription
       const mine = this.#options.keys.group(group)
       const lost = this.#inbox.leave()
@@ -196,7 +211,8 @@ export class PubSubReceiver implements Receiver {
         due === undefined ? -1 : Math.max(0, due - now),
         oldest === undefined ? -1 : Math.max(0, now - oldest),
         deadLetters.maxCount,
-        deadLetters.maxAgeMillis
+        deadLetters.maxAgeMillis,
+        this.#quiet ? 1 : 0
       ]
     )
     if (!this.#open || isNew === 1) {
@@ -206,7 +222,17 @@ export class PubSubReceiver implements Receiver {
     if (dropped > 0) yield* lifecycle.report({ _tag: "DeadLettersDropped", topic, group, count: dropped })
     if ((paused === 1) === this.#paused) return
     this.#paused = this.#inbox.paused = paused === 1
+    this.#quiet = false
+    if (this.#quieting !== undefined) yield* Fiber.interrupt(this.#quieting)
+    this.#quieting = this.#paused ? yield* Effect.forkDetach(this.#quieten) : undefined
     yield* lifecycle.report({ _tag: this.#paused ? "ConsumerPaused" : "ConsumerResumed", topic, group })
+  })
+
+  /** A beat does not wait for this: the consumer may have to come to it. */
+  readonly #quieten: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
+    yield* this.#inbox.recall
+    this.#quiet = true
+    yield* Effect.ignore(this.#beat)
   })
 
   /** Some at a time. Those that were stored are not sent again with the rest. */

@@ -5,7 +5,7 @@ import { aging, burying, counting, keeping } from "../DeadLetterScripts.ts"
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, clock, drains, heartbeats, mismatch, reads } from "../ScriptParts.ts"
+import { add, clock, drains, heartbeats, mismatch, pausing, reads } from "../ScriptParts.ts"
 
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "pubsub"
@@ -75,6 +75,7 @@ export const publish = { PUBLISH: publishWith("PUBLISH"), SPUBLISH: publishWith(
  * | 8 | in how many ms the first of these is due, or -1 |
  * | 9 | for how many ms it has held the oldest of its deliveries, or -1 |
  * | 10, 11 | cap of the dead letters: how many, and for how long in ms |
+ * | 12 | 1: it knows that the group is paused, and begins nothing |
  *
  * | reply | |
  * |---|---|
@@ -84,7 +85,7 @@ export const publish = { PUBLISH: publishWith("PUBLISH"), SPUBLISH: publishWith(
  */
 export const beat: Script = {
   name: "waybill/listen",
-  lua: `${drains}${mismatch}${clock}${open}
+  lua: `${drains}${mismatch}${clock}${pausing}${open}
 local groups, consumers, state, dead = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local wrong = mismatch(groups, 'set') or mismatch(consumers, 'zset') or mismatch(state, 'hash') or mismatch(dead, 'stream')
 local new
@@ -101,10 +102,10 @@ redis.call('HSET', state, 'held:' .. ARGV[4], ARGV[6] .. ' ' .. ARGV[7] .. ' '
   .. (held < 0 and '-1' or string.format('%.0f', now - held)))
 for _, gone in ipairs(redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16)) do
   redis.call('ZREM', consumers, gone)
-  redis.call('HDEL', state, 'held:' .. gone, 'lease:' .. gone)
+  redis.call('HDEL', state, 'held:' .. gone, 'lease:' .. gone, 'quiet:' .. gone)
 end
 ${keeping}
-return {'OK', new, redis.call('HEXISTS', state, 'paused'), keepDead(ARGV[10], tonumber(ARGV[11]), now)}
+return {'OK', new, paused(state, ARGV[4], ARGV[12]), keepDead(ARGV[10], tonumber(ARGV[11]), now)}
 `
 }
 
@@ -255,7 +256,7 @@ export const leave: Script = {
 local wrong = mismatch(KEYS[1], 'zset') or mismatch(KEYS[2], 'hash')
 if wrong then return wrong end
 redis.call('ZREM', KEYS[1], ARGV[1])
-redis.call('HDEL', KEYS[2], 'held:' .. ARGV[1], 'lease:' .. ARGV[1])
+redis.call('HDEL', KEYS[2], 'held:' .. ARGV[1], 'lease:' .. ARGV[1], 'quiet:' .. ARGV[1])
 return {'OK'}
 `
 }

@@ -58,6 +58,8 @@ export class Claims {
   unsure = false
   /** The last claim took all it could. */
   more = false
+  /** This consumer has handed something back, and not seen yet that nothing of it is left. */
+  returned = false
   /** What we hold that several consumers have died with, while something waits for the end of one of them. */
   #suspects: ReadonlyArray<StreamDelivery> = []
 
@@ -65,6 +67,11 @@ export class Claims {
     this.#options = options
     this.#group = options.subscription.group
     this.#keys = options.keys.group(this.#group)
+  }
+
+  /** There may be something to take over. */
+  get pending(): boolean {
+    return this.more || this.returned
   }
 
   /** A delivery ended: when it was a suspect, there may be more to take over. */
@@ -109,6 +116,11 @@ export class Claims {
       this.unsure = false
       for (let i = 0; i < unknown.length; i += claimLimit) {
         yield* this.#claim(0, unknown.slice(i, i + claimLimit))
+        // What is left is found again when somebody asks for it.
+        if (membership.holdings.demand === 0) {
+          this.unsure ||= i + claimLimit < unknown.length
+          break
+        }
       }
     })
     return Effect.onError(this.#claiming.withPermits(1)(adopt), () => Effect.sync(() => (this.unsure = true)))
@@ -182,6 +194,7 @@ export class Claims {
         if (unknown.length > 0) this.unsure = true
         return
       }
+      if (max > 0 && taken.length < max && more === 0) this.returned = false
       const from = new Set<string>()
       let count = 0
       const toDelivery = ([source, entry, times, released, fields, owner]: Claimed) => {

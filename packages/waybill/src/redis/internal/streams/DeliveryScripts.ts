@@ -246,7 +246,7 @@ local function remove(owner)
   end
   for source = 0, 1 do redis.call('XGROUP', 'DELCONSUMER', KEYS[source + 1], group, owner) end
   redis.call('ZREM', consumers, owner)
-  redis.call('HDEL', state, 'oldest:' .. owner, 'lease:' .. owner)
+  redis.call('HDEL', state, 'oldest:' .. owner, 'lease:' .. owner, 'quiet:' .. owner)
 end
 drain(nobody, 0)
 for _, owner in ipairs(redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16)) do

@@ -14,14 +14,22 @@ export type GroupReply = ReadonlyArray<
 
 /**
  * The reply to the XREADGROUP that `send` sends on this client. Nothing else may be under way on its connection until
- * then.
+ * then. Of a reply that is much larger than `bytes` only about so much is kept: the entries in front. `cut` is called then.
  */
-export const readGroup = async (client: Redis, send: () => Promise<GroupReply | null>): Promise<GroupReply | null> => {
+export const readGroup = async (
+  client: Redis,
+  send: () => Promise<GroupReply | null>,
+  bytes = Infinity,
+  cut: () => void = () => {}
+): Promise<GroupReply | null> => {
   const tap = tapOf(client)
   if (tap === undefined) return send()
-  tap.expect()
+  tap.expect(bytes)
   const reply = await send()
-  return tap.take() ?? reply
+  const taken = tap.take()
+  if (taken === undefined) return reply
+  if (taken.cut) cut()
+  return taken.reply
 }
 
 /** A client lives as long as its socket. */
@@ -51,24 +59,26 @@ const nothing = Buffer.from("_\r\n")
 class Tap {
   readonly #decoder: Listener
   #expecting = false
+  #bytes = Infinity
   #parser: Parser | undefined
-  #reply: GroupReply | undefined
+  #read: Parser | undefined
 
   constructor(decoder: Listener) {
     this.#decoder = decoder
   }
 
   /** The next bytes that come are the beginning of a reply of XREADGROUP, or of an error. */
-  expect(): void {
+  expect(bytes: number): void {
     this.#expecting = true
-    this.#reply = undefined
+    this.#bytes = bytes
+    this.#read = undefined
   }
 
-  take(): GroupReply | undefined {
-    const reply = this.#reply
+  take(): Parser | undefined {
+    const read = this.#read
     this.#expecting = false
-    this.#reply = undefined
-    return reply
+    this.#read = undefined
+    return read
   }
 
   readonly listener: Listener = (chunk) => {
@@ -76,7 +86,7 @@ class Tap {
       const begins = this.#expecting && chunk[0] === map
       this.#expecting = false
       if (!begins) return this.#decoder(chunk)
-      this.#parser = new Parser()
+      this.#parser = new Parser(this.#bytes)
     }
     const parser = this.#parser
     const rest = parser.write(chunk)
@@ -85,7 +95,7 @@ class Tap {
     if (rest === "odd") {
       for (const seen of parser.chunks) this.#decoder(seen)
     } else {
-      this.#reply = parser.reply
+      this.#read = parser
       this.#decoder(nothing)
       if (rest < chunk.length) this.#decoder(chunk.subarray(rest))
     }
@@ -109,8 +119,8 @@ const payload = Buffer.from("payload")
 
 /** Reads one reply in as many chunks as it comes in. */
 class Parser {
-  /** All that was seen, for the client when this turns out to be something else. */
-  readonly chunks: Array<Buffer> = []
+  /** All that was seen, for the client when this turns out to be something else; nothing once that is too much to keep. */
+  chunks: Array<Buffer> = []
   readonly reply: Array<[key: string, entries: Array<[id: string, fields: Array<string>]>]> = []
   /** What is being read, from where. */
   #data: Buffer = none
@@ -128,10 +138,18 @@ class Parser {
   #fields = 0
   #inStream: Array<[id: string, fields: Array<string>]> = []
   #inEntry: Array<string> = []
+  readonly #bytes: number
+  #kept = 0
+  /** There was more than is kept: the entries from here on are read and dropped. */
+  cut = false
+
+  constructor(bytes: number) {
+    this.#bytes = bytes
+  }
 
   /** Where in the chunk the reply ended, if it did. */
   write(chunk: Buffer): number | "more" | "odd" {
-    this.chunks.push(chunk)
+    if (!this.cut) this.chunks.push(chunk)
     let from = 0
     while (true) {
       const begun = this.#gathered > 0
@@ -199,8 +217,12 @@ class Parser {
     if (typeof id !== "string") return id
     const size = this.#size(array)
     if (size < 0) return size
+    if (this.#kept > this.#bytes) {
+      this.cut = true
+      this.chunks = []
+    }
     this.#inEntry = []
-    this.#inStream.push([id, this.#inEntry])
+    if (!this.cut) this.#inStream.push([id, this.#inEntry])
     this.#entries--
     this.#fields = size
     return size
@@ -209,7 +231,10 @@ class Parser {
   #field(): number {
     const text = this.#text()
     if (typeof text !== "string") return text
-    this.#inEntry.push(text)
+    if (!this.cut) {
+      this.#inEntry.push(text)
+      this.#kept += text.length
+    }
     return --this.#fields
   }
 
@@ -244,6 +269,7 @@ class Parser {
       return more
     }
     this.#at = to + 2
+    if (this.cut) return ""
     return isPayload(data, from, size) ? "payload" : data.toString("utf8", from, to)
   }
 }

@@ -6,7 +6,19 @@ import { keeping } from "../DeadLetterScripts.ts"
  * @module
  */
 import type { Script } from "../Script.ts"
-import { add, announce, ask, clock, drains, heartbeats, ids, mismatch, tallies, unseen } from "../ScriptParts.ts"
+import {
+  add,
+  announce,
+  ask,
+  clock,
+  drains,
+  heartbeats,
+  ids,
+  mismatch,
+  pausing,
+  tallies,
+  unseen
+} from "../ScriptParts.ts"
 
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "streams"
@@ -37,7 +49,7 @@ export const nobody = "(released)"
  *
  * | reply | |
  * |---|---|
- * | `OK`, main, retry, lost, from, first, first | main, retry = 1: the group was made there. lost = 1: it had existed. from: where it starts. first: id of the first entry of the stream and of the retry stream, or "" |
+ * | `OK`, main, retry, lost, from, first, first, paused | main, retry = 1: the group was made there. lost = 1: it had existed. from: where it starts. first: id of the first entry of the stream and of the retry stream, or "". paused = 1: the group is |
  * | `CONFLICT`, pattern, wire | the topic was opened as something else |
  * | `WRONGTYPE`, key, found | |
  */
@@ -94,7 +106,8 @@ end
 if main == 1 and again == 1 then redis.call('DEL', KEYS[7]) end
 ${heartbeats}
 live(ARGV[4], tonumber(ARGV[6]), clock())
-return {'OK', main, again, known and 1 or 0, from, first(stream), first(retry)}
+return {'OK', main, again, known and 1 or 0, from, first(stream), first(retry),
+  redis.call('HEXISTS', state, 'paused')}
 `
 }
 
@@ -117,6 +130,7 @@ return {'OK', main, again, known and 1 or 0, from, first(stream), first(retry)}
  * | 4 | how many may be moved of each kind |
  * | 5 | for how long the oldest delivery has been held, ms, or "" |
  * | 6, 7 | cap of the dead letters: how many, and for how long in ms |
+ * | 8 | 1: it knows that the group is paused, and begins nothing |
  *
  * | reply | |
  * |---|---|
@@ -126,7 +140,7 @@ return {'OK', main, again, known and 1 or 0, from, first(stream), first(retry)}
  */
 export const beat: Script = {
   name: "waybill/beat",
-  lua: `${drains}${mismatch}${clock}${ids}${add}${ask}${unseen}${tallies}
+  lua: `${drains}${mismatch}${clock}${ids}${add}${ask}${unseen}${pausing}${tallies}
 local stream, retry, consumers, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, consumer = ARGV[1], ARGV[2]
 local wrong = mismatch(stream, 'stream') or mismatch(retry, 'stream') or mismatch(consumers, 'zset')
@@ -195,7 +209,7 @@ local mine
 for _, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   if flat[2] == group then mine = of(flat) end
 end
-local noted = redis.call('HMGET', state, 'mark', 'cut', 'paused')
+local noted = redis.call('HMGET', state, 'mark', 'cut')
 local mark = pending[1] > 0 and before(pending[2]) or mine['last-delivered-id']
 if mark ~= noted[1] then redis.call('HSET', state, 'mark', mark) end
 if pending[1] == 0 and retrying[1] == 0 then redis.call('DEL', KEYS[5]) end
@@ -210,7 +224,7 @@ local held = 0
 for _, summary in ipairs({pending, retrying}) do
   for _, one in ipairs(summary[4] or {}) do if one[1] == consumer then held = held + tonumber(one[2]) end end
 end
-return {'OK', alive and 1 or 0, noted[3] and 1 or 0, more, next, cut, keepDead(ARGV[6], tonumber(ARGV[7]), now), held}
+return {'OK', alive and 1 or 0, paused(state, consumer, ARGV[8]), more, next, cut, keepDead(ARGV[6], tonumber(ARGV[7]), now), held}
 `
 }
 
@@ -306,7 +320,7 @@ for source = 0, 1 do
 end
 if more == 0 then
   redis.call('ZREM', KEYS[3], consumer)
-  redis.call('HDEL', KEYS[5], 'oldest:' .. consumer, 'lease:' .. consumer)
+  redis.call('HDEL', KEYS[5], 'oldest:' .. consumer, 'lease:' .. consumer, 'quiet:' .. consumer)
 end
 announce(KEYS[6], 0, group)
 return {'OK', more}

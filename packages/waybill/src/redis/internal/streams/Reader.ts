@@ -29,6 +29,8 @@ export interface ReaderOptions {
   readonly keys: TopicKeys
   readonly membership: Membership<StreamDelivery>
   readonly claims: Claims
+  /** Hands deliveries back that nobody was given. */
+  readonly putBack: (deliveries: ReadonlyArray<StreamDelivery>) => Effect.Effect<void>
   /** The group is gone, by what a read says: makes sure that it exists. */
   readonly rejoin: Effect.Effect<void, Reason>
 }
@@ -89,14 +91,16 @@ export class Reader {
       : Effect.void
   )
 
+  /** Waits until no read is on its way. */
+  get idle(): Effect.Effect<void> {
+    return this.#over.until(() => !this.#reading)
+  }
+
   /** Nothing is delivered to us after this: interrupting a read that still waits destroys its connection. */
   end(fiber: Fiber.Fiber<unknown>): Effect.Effect<void> {
     return Effect.gen({ self: this }, function* () {
       yield* this.unblock
-      yield* Effect.timeoutOption(
-        this.#over.until(() => !this.#reading),
-        longestRead
-      )
+      yield* Effect.timeoutOption(this.idle, longestRead)
       yield* Fiber.interrupt(fiber)
     })
   }
@@ -136,6 +140,11 @@ export class Reader {
         if (claims.unsure) yield* Effect.sleep(hurryMillis)
         return
       }
+      // What came back goes before what is new.
+      if (claims.pending) {
+        yield* claims.takeOver(membership.holdings.demand)
+        if (!membership.wanting) return
+      }
       this.#reading = true
       const reply = yield* connection
         .run(
@@ -159,7 +168,9 @@ export class Reader {
                       this.#retry,
                       ">",
                       ">"
-                    ) as Promise<GroupReply | null> // the shape of the reply in this client's default mapping
+                    ) as Promise<GroupReply | null>, // the shape of the reply in this client's default mapping
+                  Math.max(readUnits, membership.holdings.demandBytes),
+                  () => (claims.unsure = true)
                 ),
           { deadline: blockMillis + graceMillis, key: `${keys.stream} or ${this.#retry}` }
         )
@@ -194,9 +205,12 @@ export class Reader {
       }
     }
     if (units > 0) this.#limit = Math.max(1, Math.floor((readUnits * deliveries.length) / units))
-    if (doubtful) return Effect.map(claims.exact(deliveries), (exact) => membership.holdings.add(exact))
-    membership.holdings.add(deliveries)
-    return Effect.void
+    const add = (deliveries: ReadonlyArray<StreamDelivery>) => {
+      membership.holdings.add(deliveries, !claims.returned)
+      // Older ones were handed back while this was on its way, and come first.
+      return claims.returned ? this.#options.putBack(deliveries) : Effect.void
+    }
+    return doubtful ? Effect.flatMap(claims.exact(deliveries), add) : add(deliveries)
   }
 
   #readFailed(reason: Reason): Effect.Effect<void> {

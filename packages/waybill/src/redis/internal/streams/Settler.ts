@@ -37,6 +37,8 @@ export interface SettlerOptions {
   /** Something left the stream, and may be trimmed. */
   readonly settled: () => void
   readonly dropped: (count: number) => Effect.Effect<void>
+  /** Something goes back, or has gone back, for others to take over. */
+  readonly released: () => void
   readonly committer: Committer<StreamDelivery>
 }
 
@@ -143,6 +145,8 @@ export class Settler {
     const { commands, dropped, holdings, keys, settled, stream, topic, wake } = this.#options
     const own = [stream, keys.retry, keys.waiting, keys.waitingBodies, keys.dead, keys.released, keys.state, wake]
     return Effect.gen({ self: this }, function* () {
+      const releases = steps.some(({ settlement }) => settlement._tag === "Release")
+      if (releases) this.#options.released()
       let open = steps
       while (open.length > 0) {
         const scriptKeys = [...own]
@@ -169,6 +173,7 @@ export class Settler {
         if (lost > 0) yield* dropped(lost)
         open = gone
       }
+      if (releases) this.#options.released()
       settled()
     })
   }

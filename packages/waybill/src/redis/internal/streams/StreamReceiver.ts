@@ -11,8 +11,8 @@ import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { Delivery } from "../../../Delivery.ts"
 import type { Lifecycle } from "../../../Lifecycle.ts"
-import type { Settlement } from "../../../Settlement.ts"
-import type { Reason, Receiver, Settled, Subscription, TransportError } from "../../../Transport.ts"
+import * as Settlement from "../../../Settlement.ts"
+import type { Reason, Recall, Receiver, Settled, Subscription, TransportError } from "../../../Transport.ts"
 import { evaluate, wire } from "../Answer.ts"
 import type { Committer } from "../Committer.ts"
 import type { Connection } from "../Connection.ts"
@@ -90,9 +90,10 @@ export class StreamReceiver implements Receiver {
       join: this.#join(false),
       beat: this.#beat,
       repair: (reason) => (isGroupGone(reason) ? this.#join(true) : Effect.fail(reason)),
-      eager: () => this.#claims.more && this.#holdings.demand > 0,
+      eager: () => this.#claims.pending && this.#holdings.demand > 0,
       demanded: () => this.#demanded(),
       halted: Effect.suspend(() => this.#reader.unblock),
+      idle: Effect.suspend(() => this.#reader.idle),
       end: (worker) => this.#reader.end(worker),
       handBack: this.#handBack
     })
@@ -102,7 +103,11 @@ export class StreamReceiver implements Receiver {
     this.#holdings = holdings
     const claims = new Claims({ ...options, membership })
     this.#claims = claims
-    this.#reader = new Reader({ ...options, group, membership, claims, rejoin: this.#join(true) })
+    const putBack = (deliveries: ReadonlyArray<StreamDelivery>) => {
+      const [first, ...others] = deliveries.map((delivery) => [delivery, Settlement.release] as const)
+      return first === undefined ? Effect.void : Effect.ignore(this.#settler.settle([first, ...others]))
+    }
+    this.#reader = new Reader({ ...options, group, membership, claims, putBack, rejoin: this.#join(true) })
     this.#settler = new Settler({
       commands,
       topic,
@@ -119,22 +124,30 @@ export class StreamReceiver implements Receiver {
         claims.settled()
       },
       dropped: (count) => membership.dropped(count),
+      released: () => {
+        claims.returned = true
+        if (holdings.demand > 0) this.#demanded()
+      },
       committer: committer(consumer)
     })
   }
 
-  take(max: number): Effect.Effect<NonEmptyReadonlyArray<Delivery>, TransportError> {
-    return this.#holdings.take(max)
+  take(max: number, bytes?: number): Effect.Effect<NonEmptyReadonlyArray<Delivery>, TransportError> {
+    return this.#holdings.take(max, bytes)
   }
 
   settle(
-    settlements: NonEmptyReadonlyArray<readonly [delivery: Delivery, settlement: Settlement]>
+    settlements: NonEmptyReadonlyArray<readonly [delivery: Delivery, settlement: Settlement.Settlement]>
   ): Effect.Effect<ReadonlyArray<Settled>, TransportError> {
     return this.#settler.settle(settlements)
   }
 
   get lost(): Effect.Effect<NonEmptyReadonlyArray<Delivery>> {
     return this.#holdings.lost
+  }
+
+  get recalled(): Effect.Effect<Recall> {
+    return this.#membership.recalls.next
   }
 
   /** A message of the topic will be due in so many milliseconds. */
@@ -186,7 +199,7 @@ export class StreamReceiver implements Receiver {
   #demanded(): void {
     const { keeper, worker } = this.#membership
     if (this.#holdings.buffered > 0) keeper.verify = true
-    if (keeper.verify || this.#claims.more) keeper.wake()
+    if (keeper.verify || this.#claims.pending) keeper.wake()
     worker.signal()
   }
 
@@ -200,8 +213,8 @@ export class StreamReceiver implements Receiver {
         const mine = this.#keys
         const membership = this.#membership
         const sentAt = membership.now()
-        const [, main, retry, known, from, firstMain, firstRetry] = yield* this.#eval<
-          [string, 0 | 1, 0 | 1, 0 | 1, string, string, string]
+        const [, main, retry, known, from, firstMain, firstRetry, paused] = yield* this.#eval<
+          [string, 0 | 1, 0 | 1, 0 | 1, string, string, string, 0 | 1]
         >(
           GroupScripts.join,
           [
@@ -227,6 +240,8 @@ export class StreamReceiver implements Receiver {
           ]
         )
         this.#holdings.beatAt = sentAt
+        // A read does not ask: it must not begin before this is known.
+        yield* membership.setPaused(paused === 1)
         if (!again || main === 1) yield* opened
         if (known === 0 || main + retry === 0) return
         yield* lifecycle.report({ _tag: "GroupRecreated", topic, group: this.#group, from })
@@ -277,7 +292,8 @@ export class StreamReceiver implements Receiver {
         moveLimit,
         age === undefined ? "" : Math.round(age),
         deadLetters.maxCount,
-        deadLetters.maxAgeMillis
+        deadLetters.maxAgeMillis,
+        membership.quiet ? 1 : 0
       ]
     )
     if (tag === "NOGROUP") return yield* Effect.fail(groupGone)
@@ -294,7 +310,10 @@ export class StreamReceiver implements Receiver {
     if (more === 1) return true
 
     const [first, ...others] = membership.unclaimed
-    if (first !== undefined) yield* Effect.ignore(this.#settler.settle([first, ...others]))
+    if (first !== undefined) {
+      yield* Effect.ignore(this.#settler.settle([first, ...others]))
+      if (membership.quiet) keeper.expect(0)
+    }
     const wanted = membership.paused ? 0 : this.#holdings.wanted(Math.min(pollMillis, leaseMillis / 3))
     if (wanted > 0) yield* this.#claims.takeOver(wanted)
     if (this.#settledSince && now() - this.#trimmedAt >= pollMillis) {

@@ -1,0 +1,65 @@
+/**
+ * How a receiver asks for deliveries back before their handlers begin, and learns that it has them.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import type { Delivery } from "../Delivery.ts"
+import type { Recall } from "../Transport.ts"
+
+export class Recalls {
+  #asked: Array<Recall> = []
+  readonly #open = new Map<Recall, () => void>()
+  #listening = false
+  #tell: (() => void) | undefined
+
+  /** As `Receiver.recalled`. */
+  readonly next: Effect.Effect<Recall> = Effect.suspend(() => {
+    this.#listening = true
+    const recall = this.#asked.shift()
+    return recall === undefined ? Effect.flatMap(this.#some, () => this.next) : Effect.succeed(recall)
+  })
+
+  /** Asks for what it concerns; `done` is called when the consumer begins none of it any more: at once where none listens. */
+  request(concerns: (delivery: Delivery) => boolean, done: () => void): void {
+    if (!this.#listening) return done()
+    const recall: Recall = {
+      concerns,
+      done: Effect.sync(() => {
+        this.#open.delete(recall)
+        done()
+      })
+    }
+    this.#open.set(recall, done)
+    this.#asked.push(recall)
+    this.#tell?.()
+  }
+
+  /** The same, as an effect that returns then. */
+  ask(concerns: (delivery: Delivery) => boolean): Effect.Effect<void> {
+    return Effect.callback((resume) => this.request(concerns, () => resume(Effect.void)))
+  }
+
+  /** The consumer has left: whatever was asked for, it begins nothing more. */
+  close(): void {
+    this.#listening = false
+    this.#asked = []
+    const open = [...this.#open.values()]
+    this.#open.clear()
+    for (const done of open) done()
+  }
+
+  readonly #some: Effect.Effect<void> = Effect.callback((resume) => {
+    if (this.#asked.length > 0) return resume(Effect.void)
+    this.#tell = () => {
+      this.#tell = undefined
+      resume(Effect.void)
+    }
+    return Effect.sync(() => {
+      this.#tell = undefined
+    })
+  })
+}
+
+/** All that was taken and has not begun. */
+export const everything = (): boolean => true
