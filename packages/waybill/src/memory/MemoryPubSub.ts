@@ -17,6 +17,7 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import { Inspector } from "../Inspector.ts"
+import { matcher } from "../internal/Glob.ts"
 import { Inbox, type InboxOptions } from "../internal/Inbox.ts"
 import { limitsOf, wholeOf } from "../internal/Limits.ts"
 import { refusal } from "../internal/Unstored.ts"
@@ -24,6 +25,7 @@ import { Lifecycle } from "../Lifecycle.ts"
 import type { Outgoing, Receipt } from "../Message.ts"
 import { AtMostOnce, type Subscription, Transport, TransportError } from "../Transport.ts"
 import { type Circle, Hall } from "./internal/Hall.ts"
+import { make as makeSiblings } from "./internal/Siblings.ts"
 import { step } from "./internal/Step.ts"
 
 /**
@@ -49,7 +51,7 @@ const pattern = "pubsub"
 const patience = 16
 
 /**
- * Two programs hear each other by sharing the layer. Throws on a buffer that is not a whole number from 1: that is a bug.
+ * Two programs hear each other by sharing the layer, and one that uses two of them for a topic is warned. Throws on a buffer that is not a whole number from 1: that is a bug.
  *
  * @example
  * ```ts
@@ -82,6 +84,11 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
     Effect.gen(function* () {
       const instance = (yield* Random.nextIntBetween(0x100000, 0xffffff)).toString(16)
       const hall = new Hall(deadLetters, instance)
+      const siblings = yield* makeSiblings({
+        pattern,
+        fits: (topic, other) => matcher(topic)(other) || matcher(other)(topic),
+        unsettled: () => []
+      })
       const lifecycle = new Lifecycle()
       const run = Effect.runForkWith(yield* Effect.context<never>())
       let consumers = 0
@@ -177,9 +184,11 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
             Effect.suspend(() => {
               const reason = refusal(topic, messages)
               if (reason !== undefined) return Effect.fail(new TransportError({ operation: "publish", topic, reason }))
-              if (messages.length <= part) return Effect.andThen(relieved(topic), publish(topic, messages))
+              if (messages.length <= part)
+                return siblings.using(topic, Effect.andThen(relieved(topic), publish(topic, messages)))
               return Effect.uninterruptible(
                 Effect.gen(function* () {
+                  yield* siblings.using(topic, Effect.void)
                   const receipts: Array<Receipt> = []
                   for (let from = 0; from < messages.length; from += part) {
                     yield* relieved(topic)
@@ -191,7 +200,7 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
             }),
           receive: (subscription) =>
             Effect.map(
-              Effect.acquireRelease(enter(subscription), ({ circle, inbox }) =>
+              Effect.acquireRelease(siblings.using(subscription.topic, enter(subscription)), ({ circle, inbox }) =>
                 Effect.suspend(() => {
                   circle.inboxes.delete(inbox)
                   const lost = inbox.leave()
