@@ -59,7 +59,11 @@ export const publish = Command.make(
     ),
     maxBytes: Flag.Int("max-bytes").pipe(
       Flag.withDescription("Greatest size of a payload, 1 MiB by default"),
-      Flag.withDefault(1_048_576)
+      Flag.withDefault(1_048_576),
+      Flag.filter(
+        (bytes) => bytes >= 1,
+        () => "at least 1"
+      )
     )
   },
   Effect.fnUntraced(function* ({ envelope, header, maxBytes, pattern: asked, topic: name }) {

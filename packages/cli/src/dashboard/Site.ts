@@ -62,7 +62,8 @@ export const serve = Effect.fnUntraced(function* ({ allowWrites, host, port, pub
       () =>
         `${prefix} on ${address}: ${url}\n` +
         (allowWrites ? "The page may change things; keep its address to yourself." : "The page only looks.") +
-        " Ctrl-c ends."
+        " Ctrl-c ends." +
+        (publicUrl === undefined ? "" : `\nThe proxy finds it on port ${rules.port}.`)
     )
   })
   const server = HttpRouter.serve(Routes.layer(rules, page), {

@@ -12,7 +12,7 @@ import type * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { Inspector } from "../Inspector.ts"
-import { type LimitOptions, limitsOf, millisOf } from "../internal/Limits.ts"
+import { type LimitOptions, limitsOf, millisOf, oneOf } from "../internal/Limits.ts"
 import type { Records } from "../Records.ts"
 import type { AtLeastOnce, AtMostOnce, Receiver, Transactional, Transport } from "../Transport.ts"
 import * as MemoryReceiver from "./internal/MemoryReceiver.ts"
@@ -65,7 +65,7 @@ const pattern = "exactly-once"
 export const layer = (
   options: Options = {}
 ): Layer.Layer<Transport | Inspector | Records | AtLeastOnce | AtMostOnce | Transactional> => {
-  const { order = "fifo" } = options
+  const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority"])
   const limits = limitsOf({ ...options, deadLetters: { maxAge: "7 days", ...options.deadLetters } })
   const markerMillis = millisOf("marker", options.marker ?? "8 days")
   return Layer.effectContext(

@@ -10,7 +10,7 @@ import type * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { Inspector } from "../Inspector.ts"
-import { type LimitOptions, limitsOf } from "../internal/Limits.ts"
+import { type LimitOptions, limitsOf, oneOf } from "../internal/Limits.ts"
 import type { AtLeastOnce, AtMostOnce, Receiver, Transport } from "../Transport.ts"
 import * as MemoryReceiver from "./internal/MemoryReceiver.ts"
 import { type Order, Queue } from "./internal/Queue.ts"
@@ -53,7 +53,7 @@ const pattern = "lists"
  * @category layers
  */
 export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector | AtLeastOnce | AtMostOnce> => {
-  const { order = "fifo" } = options
+  const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority"])
   return Layer.effectContext(
     Store.make({ name: pattern, limits: limitsOf(options), source: (place) => new Queue(place, order) })
   )

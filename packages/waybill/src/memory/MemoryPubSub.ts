@@ -16,10 +16,10 @@ import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
-import { Inspector } from "../Inspector.ts"
+import { checked, Inspector } from "../Inspector.ts"
 import { matcher } from "../internal/Glob.ts"
 import { Inbox, type InboxOptions } from "../internal/Inbox.ts"
-import { limitsOf, wholeOf } from "../internal/Limits.ts"
+import { limitsOf, oneOf, wholeOf } from "../internal/Limits.ts"
 import { refusal } from "../internal/Unstored.ts"
 import { Lifecycle } from "../Lifecycle.ts"
 import type { Outgoing, Receipt } from "../Message.ts"
@@ -77,7 +77,7 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
   const { deadLetters } = limitsOf(options)
   const capacity = wholeOf("buffer", options.buffer ?? 1024)
   const capacityBytes = wholeOf("bufferBytes", options.bufferBytes ?? 64 * 1024 * 1024)
-  const overflow = options.overflow ?? "drop-oldest"
+  const overflow = oneOf("overflow", options.overflow ?? "drop-oldest", ["drop-oldest", "drop-newest", "fail"])
   /** How many are published before subscribers get a turn that need one. */
   const part = Math.max(1, capacity >> 2)
   return Layer.effectContext(
@@ -220,7 +220,7 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
       ).pipe(
         Context.add(
           Inspector,
-          Inspector.of({
+          checked({
             topics: Effect.sync(() => hall.topics),
             describe: (topic) => Effect.map(Clock.currentTimeMillis, (now) => hall.describe(topic, pattern, now)),
             messages: () => Effect.succeed([]),

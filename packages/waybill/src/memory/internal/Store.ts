@@ -9,7 +9,7 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
-import { Inspector, type NewestPage, type Page, type TopicInfo } from "../../Inspector.ts"
+import { checked, Inspector, type NewestPage, type Page, type TopicInfo } from "../../Inspector.ts"
 import { Lifecycle } from "../../Lifecycle.ts"
 import { Records } from "../../Records.ts"
 import {
@@ -67,7 +67,7 @@ function* unsettledOf(topics: ReadonlyMap<string, Topic>, now: number): Iterable
 
 const contextOf = (store: Store) =>
   Context.make(Transport, transportOf(store)).pipe(
-    Context.add(Inspector, inspectorOf(store)),
+    Context.add(Inspector, checked(inspectorOf(store))),
     Context.add(AtLeastOnce, "AtLeastOnce"),
     Context.add(AtMostOnce, "AtMostOnce")
   )
