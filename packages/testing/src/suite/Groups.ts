@@ -49,6 +49,29 @@ export const groups = [
   ),
 
   check(
+    "case D5: a group that comes later begins with the oldest message that some group has not settled",
+    ["groups", "history", "trimming"],
+    Effect.fnUntraced(function* (bench) {
+      const depth = Effect.map(bench.inspector.describe(bench.topic), ({ depth }) => depth)
+      yield* bench.publish("1", "2", "3")
+      const one = yield* bench.join("one")
+      const [a, b, c] = yield* bench.take(one, 3)
+      assert(a !== undefined && b !== undefined && c !== undefined)
+      yield* settle(one, [a, c], Settlement.ack)
+      yield* bench.becomes("the first is dropped, the last behind the second not", depth, 2)
+      const two = yield* bench.join("two")
+      const both = yield* bench.take(two, 2)
+      assert.deepStrictEqual(bodies(both), ["2", "3"])
+      yield* settle(two, both, Settlement.ack)
+      yield* settle(one, [b], Settlement.ack)
+      yield* bench.becomes("nothing is left", depth, 0)
+      const three = yield* bench.join("three")
+      yield* bench.publish("4")
+      assert.deepStrictEqual(bodies(yield* bench.take(three, 1)), ["4"])
+    })
+  ),
+
+  check(
     "every group gets every message",
     ["groups"],
     Effect.fnUntraced(function* (bench) {

@@ -60,8 +60,9 @@ export class Log implements Source {
     return cursor
   }
 
-  /** Drops what nobody needs. */
+  /** Drops what nobody needs, unless so many are kept, needed or not. */
   drop(): void {
+    if (this.#maxLength < Infinity) return
     while (this.#messages.peek()?.open === 0) this.#messages.shift()
   }
 }
