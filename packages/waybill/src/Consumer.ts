@@ -28,7 +28,6 @@ import * as Stream from "effect/Stream"
 import type { Commit } from "./Commit.ts"
 import type { Delivery } from "./Delivery.ts"
 import type { Gap } from "./Gap.ts"
-import { durationOf, finiteOf, oneOf, wholeOf } from "./internal/Limits.ts"
 import { isName } from "./internal/Name.ts"
 import * as Tracing from "./internal/Tracing.ts"
 import { type Handle, type Program, run as runProgram, Undecodable } from "./internal/Workers.ts"
@@ -72,7 +71,7 @@ export interface Options<G extends keyof Guarantees = "at-least-once", L extends
    * What becomes of a handler whose lease is lost: the store says so, or has not answered for nine tenths of the lease.
    * `interrupt`, the default: it is interrupted before somebody else may begin, and an outage longer than the lease interrupts
    * every handler. `continue`: it runs to its end, perhaps beside its successor, and what it settles with is refused if
-   * there is one. Not for `Consumer.transactional`.
+   * there is one; nothing else begins meanwhile. Not for `Consumer.transactional`.
    */
   readonly leaseLost?: L
   /** What the layer must keep, `at-least-once` by default. */
@@ -156,16 +155,11 @@ export const make = <P, RD, RE, G extends keyof Guarantees = "at-least-once", co
   if (!isName(options.group)) {
     throw new Error(`"${options.group}" is no group name: 1 to 200 characters, no white space, no braces`)
   }
-  wholeOf("concurrency", options.concurrency ?? 1)
-  wholeOf("prefetch", options.prefetch ?? 0, 0)
-  wholeOf("prefetchBytes", options.prefetchBytes ?? 1)
-  wholeOf("maxDeliveries", options.maxDeliveries ?? 1)
-  oneOf("start", options.start ?? "earliest", ["earliest", "latest"])
-  oneOf<keyof Guarantees>("guarantee", options.guarantee ?? "at-least-once", ["at-most-once", "at-least-once"])
-  oneOf("trace", options.trace ?? "link", ["link", "parent"])
-  oneOf<LeaseLost>("leaseLost", options.leaseLost ?? "interrupt", ["interrupt", "continue"])
-  durationOf("shutdown", options.shutdown ?? "20 seconds")
-  if (!(Duration.toMillis(finiteOf("lease", options.lease ?? "15 seconds")) >= 100)) {
+  whole("concurrency", options.concurrency ?? 1, 1)
+  whole("prefetch", options.prefetch ?? 0, 0)
+  whole("prefetchBytes", options.prefetchBytes ?? 1, 1)
+  whole("maxDeliveries", options.maxDeliveries ?? 1, 1)
+  if (!(Duration.toMillis(Duration.fromInputUnsafe(options.lease ?? "1 second")) >= 100)) {
     throw new Error("lease must be at least 100 ms: it is renewed three times in that time")
   }
   const decode = (delivery: Delivery): Effect.Effect<P, Undecodable, RD> => {
@@ -176,6 +170,12 @@ export const make = <P, RD, RE, G extends keyof Guarantees = "at-least-once", co
   }
   const source: Source<P, RD, L> = Object.assign(Object.create(PipeableProto), { topic, decode, options })
   return source
+}
+
+const whole = (name: string, value: number, from: number): void => {
+  if (!(Number.isSafeInteger(value) && value >= from)) {
+    throw new Error(`${name} must be a whole number from ${from}, not ${value}`)
+  }
 }
 
 const makeConsumer = <A, E, R>(fields: {
@@ -291,15 +291,14 @@ export const processBatch =
     Effect.Error<Handled> | OfResult<Effect.Success<Handled>[number]>["failure"],
     Effect.Services<Handled> | RS
   > => {
-    wholeOf("the size of a batch", size)
-    const longest = durationOf("the time for which a batch is filled", within)
+    whole("the size of a batch", size, 1)
     return makeConsumer({
       source,
       routes: Routing.none,
       handle: {
         _tag: "Batch",
         size,
-        within: longest,
+        within: Duration.fromInputUnsafe(within),
         run: Effect.fnUntraced(function* (deliveries: ReadonlyArray<Delivery>, limit: Limit = identity) {
           const exits: Array<Exit.Exit<unknown, unknown>> = []
           const items: Array<Item<P>> = []
@@ -534,7 +533,7 @@ export const retry = <E = unknown>(
 ): Routing.Route<E> => ({
   _tag: "Retry",
   policy,
-  after: options?.after === undefined ? undefined : finiteOf("after", options.after)
+  after: options?.after === undefined ? undefined : Duration.fromInputUnsafe(options.after)
 })
 
 /**

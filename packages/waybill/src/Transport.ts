@@ -47,7 +47,7 @@ export interface Subscription {
   readonly shutdown: Duration.Duration
   /**
    * `interrupt`, also when absent: what is held counts as lost before somebody else may have it, by the clock of this
-   * process, whether the store can be asked or not. `continue`: only when the store says so.
+   * process, whether the store can be asked or not. `continue`: only when the store says so; what has not begun is recalled.
    */
   readonly leaseLost?: "interrupt" | "continue" | undefined
   /**
@@ -260,16 +260,6 @@ export class Rejected extends Schema.TaggedError<Rejected>()("Rejected", {
   }
 }
 
-/** A page was asked for with a limit that is no number of messages. Nothing was sent. */
-export class InvalidLimit extends Schema.TaggedError<InvalidLimit>()("InvalidLimit", {
-  limit: Schema.Number
-}) {
-  readonly permanent = true
-  override get message(): string {
-    return `limit must be a whole number from 1, not ${this.limit}`
-  }
-}
-
 export type Reason =
   | Disconnected
   | Refused
@@ -281,7 +271,6 @@ export type Reason =
   | NotificationsDisabled
   | MarkerTooShort
   | Overflow
-  | InvalidLimit
   | Rejected
 
 /**
@@ -304,7 +293,6 @@ export class TransportError extends Schema.TaggedError<TransportError>()("Transp
     NotificationsDisabled,
     MarkerTooShort,
     Overflow,
-    InvalidLimit,
     Rejected
   ])
 }) {

@@ -207,8 +207,7 @@ const findingsOf = ({ depth, groups, pattern, topic }: Inspector.TopicInfo): Rea
       find(
         "problem",
         about,
-        `no consumer is alive, and ${count(work, "message")} ${work === 1 ? "waits" : "wait"} for one. If the group was ` +
-          'renamed or given up, retire it, for it keeps them for ever: "Retiring a group" in docs/streams.md'
+        `no consumer is alive, and ${count(work, "message")} ${work === 1 ? "waits" : "wait"} for one`
       )
     }
     const owned = consumers.reduce((sum, consumer) => sum + consumer.pending, 0)

@@ -138,8 +138,10 @@ export class Membership<D extends Held> {
   readonly setSilent = (silent: boolean): Effect.Effect<void> =>
     Effect.suspend(() => {
       this.#silent = silent
-      this.keeper.verify = true
-      this.keeper.wake()
+      if (!silent) {
+        this.keeper.verify = true
+        this.keeper.wake()
+      }
       return this.#turned(silent)
     })
 
@@ -182,12 +184,17 @@ export class Membership<D extends Held> {
   }
 
   /** Until leaving. Woken late, it finds out at once: then this process stood still, and others may have gone on. */
-  readonly #watch: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
-    if (this.#options.subscription.leaseLost === "continue") return
+  readonly #watch: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
+    const goesOn = this.#options.subscription.leaseLost === "continue"
     while (true) {
       const left = this.holdings.sureFor()
       yield* Effect.sleep(left > 0 ? left : this.leaseMillis / 20)
       if (this.#silent || this.holdings.sureFor() > 0) continue
+      if (goesOn) {
+        // What has begun goes on, and nothing else begins until the server has answered.
+        yield* this.recalls.ask(everything)
+        continue
+      }
       // Of what is being settled the server decides, and nobody is given what lies here until it has answered.
       const taken = this.holdings.taken().filter(({ detached, settling }) => detached !== true && !settling)
       if (taken.length === 0) continue
