@@ -11,11 +11,13 @@ export const Job = Topic.make("jobs", {
      * - `work`: takes `millis`.
      * - `fail`: takes `millis` and fails, `times` times (always by default).
      * - `hang`: never ends by itself the first time it is handled.
+     * - `defect`: takes `millis` and dies of a defect, `times` times (always by default).
+     * - `block`: stands in the way of everything else in its process until the test says so, `times` times (always by default).
      * - `die`: takes its process down, `times` times (always by default), with SIGKILL.
      * - `write`: takes `millis`, then writes to a store outside, under its fence.
      * - `writeAndDie`: the same, and then takes its process down, `times` times.
      */
-    act: Schema.Literals(["work", "fail", "hang", "die", "write", "writeAndDie"]),
+    act: Schema.Literals(["work", "fail", "hang", "defect", "block", "die", "write", "writeAndDie"]),
     millis: Schema.optional(Schema.Number),
     times: Schema.optional(Schema.Number)
   })
@@ -32,6 +34,8 @@ export interface Site {
   readonly recorder: History.Recorder
   /** Tells the test. */
   readonly say: (line: string) => void
+  /** Returns when the test says so; until then nothing else happens in this process. */
+  readonly block: () => void
   /** Ends this process with SIGKILL; the next instruction is not reached. */
   readonly die: () => void
   /** Writes to the store outside unless that has seen a greater fence: then it is the how many-th write, otherwise 0. */
@@ -68,7 +72,7 @@ export const consumer = (site: Site, terms: Terms = {}) =>
   )
 
 const perform =
-  ({ die, recorder, say, write }: Site) =>
+  ({ block, die, recorder, say, write }: Site) =>
   (job: Job, { attempt, fence, group, id }: Delivery.Delivery): Effect.Effect<void, Failed> => {
     const within = attempt <= (job.times ?? Number.POSITIVE_INFINITY)
     const take = job.millis === undefined ? Effect.void : Effect.sleep(job.millis)
@@ -90,6 +94,17 @@ const perform =
       case "hang":
         say(`began ${id}`)
         return attempt === 1 ? Effect.never : Effect.void
+      case "defect":
+        say(`began ${id}`)
+        return Effect.andThen(take, within ? Effect.die(new Failed({ id })) : Effect.void)
+      case "block":
+        return Effect.sync(() => {
+          say(`began ${id}`)
+          if (!within) return
+          recorder.record({ _tag: "Fault", fault: "Stopped", target: recorder.writer })
+          block()
+          recorder.record({ _tag: "Healed", target: recorder.writer })
+        })
       case "die":
         say(`began ${id}`)
         return within ? kill : take

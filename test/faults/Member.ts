@@ -77,6 +77,9 @@ export const join = Effect.fnUntraced(function* (
   const site = {
     recorder,
     say: note,
+    block: () => {
+      throw new Error("a member of this process would block the test")
+    },
     die: () => {
       throw new Error("a member of this process cannot die")
     },

@@ -3,7 +3,7 @@
  * standard output what it is doing, so that a test can wait for the moment to strike.
  */
 import { spawn } from "node:child_process"
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
@@ -21,6 +21,14 @@ export interface Orders {
   readonly every: number
 }
 
+const gateOf = ({ history }: Orders): string => `${history}.unblocked`
+
+/** What a worker calls that blocks itself: it returns once the test has said `unblock`. */
+export const block = (orders: Orders): void => {
+  const cell = new Int32Array(new SharedArrayBuffer(4))
+  while (!existsSync(gateOf(orders))) Atomics.wait(cell, 0, 0, 5)
+}
+
 export interface WorkerProcess {
   /** Unique for each life. */
   readonly name: string
@@ -36,6 +44,8 @@ export interface WorkerProcess {
   readonly stop: Effect.Effect<void>
   /** SIGCONT. */
   readonly resume: Effect.Effect<void>
+  /** Lets it go on where it blocks itself. */
+  readonly unblock: Effect.Effect<void>
   /** SIGTERM. */
   readonly terminate: Effect.Effect<void>
   /** Waits for its end: the exit code, or the signal. */
@@ -202,6 +212,7 @@ const start = (program: string, orders: Orders, recorder: History.Recorder, fail
       signal("SIGCONT"),
       Effect.sync(() => recorder.record({ _tag: "Healed", target: name }))
     ),
+    unblock: Effect.sync(() => writeFileSync(gateOf(orders), "")),
     terminate: signal("SIGTERM"),
     gone
   }

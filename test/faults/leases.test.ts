@@ -4,6 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Deferred, Effect, Logger, type Scope } from "effect"
+import { becomes } from "../redis/Stage.ts"
 import { person, story, storing } from "./Storing.ts"
 
 const play = <A, E>(test: Effect.Effect<A, E, RedisServer.RedisServer | Scope.Scope>) =>
@@ -11,13 +12,16 @@ const play = <A, E>(test: Effect.Effect<A, E, RedisServer.RedisServer | Scope.Sc
 
 describe.each(storing)("a lease, %s", (pattern) => {
   /** A has begun a message, then its connections carry nothing any more; B is there. */
-  const cutOff = Effect.fnUntraced(function* (leaseLost: "interrupt" | "continue" | undefined) {
+  const cutOff = Effect.fnUntraced(function* (
+    leaseLost: "interrupt" | "continue" | undefined,
+    others: ReadonlyArray<string> = []
+  ) {
     const server = yield* RedisServer.RedisServer
     const proxy = yield* FaultProxy.make(server.port)
     const [one, two] = [yield* person(pattern, proxy.url), yield* person(pattern, server.url)]
     const { order, tell, until } = story()
     const end = yield* Deferred.make<void>()
-    yield* one.publish("m")
+    for (const body of ["m", ...others]) yield* one.publish(body)
     yield* one.consume(
       (body, { attempt }) =>
         tell("A", `began ${body}`, attempt).pipe(
@@ -62,6 +66,21 @@ describe.each(storing)("a lease, %s", (pattern) => {
       yield* proxy.pass
       yield* until("A", "began m", 2)
       assert.deepStrictEqual(order(), ["A began m", "A was interrupted in m", "A began m"])
+    }).pipe(play)
+  )
+
+  it.live("case A14: leaseLost continue: what has not begun does not begin until the connection is back", () =>
+    Effect.gen(function* () {
+      const { end, order, proxy, two, until } = yield* cutOff("continue", ["n"])
+      yield* Effect.sleep("3 seconds")
+      yield* Deferred.succeed(end, undefined)
+      yield* until("A", "ended m")
+      yield* Effect.sleep("1 second")
+      assert.deepStrictEqual(order(), ["A began m", "A ended m"])
+      yield* proxy.pass
+      yield* until("A", "ended n")
+      yield* becomes("nothing is left", Effect.orDie(two.left), [0, 0])
+      assert.deepStrictEqual(order(), ["A began m", "A ended m", "A began n", "A ended n"])
     }).pipe(play)
   )
 

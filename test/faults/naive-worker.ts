@@ -9,7 +9,7 @@ import { writeSync } from "node:fs"
 import { History } from "@waybill/testing"
 import { Redis } from "ioredis"
 import { group, type NaiveOrders, stream } from "./Naive.ts"
-import type { Orders } from "./WorkerProcess.ts"
+import { block, type Orders } from "./WorkerProcess.ts"
 
 const orders: Orders & NaiveOrders = JSON.parse(process.argv[2] ?? "{}")
 const { lease, mode, name, url } = orders
@@ -52,12 +52,19 @@ const handle = async ({ attempt, entry, fails, id }: Entry) => {
     recorder.record({ _tag: "Fault", fault: "Killed", target: name })
     process.kill(process.pid, "SIGKILL")
   }
+  if (begun === orders.blockIn) {
+    recorder.record({ _tag: "Fault", fault: "Stopped", target: name })
+    say("blocked")
+    block(orders)
+    recorder.record({ _tag: "Healed", target: name })
+  }
   await new Promise((resolve) => setTimeout(resolve, 2))
   const failed = attempt <= fails
   recorder.record({ _tag: "Ended", group, id, fence, outcome: failed ? "failure" : "success" })
   if (mode === "ackFirst") return
   if (failed) {
     await commands.xadd(stream, "*", "id", id, "attempt", attempt + 1, "fails", fails)
+    say("retried")
     if (++retries === orders.dieInRetry) {
       recorder.record({ _tag: "Fault", fault: "Killed", target: name })
       process.kill(process.pid, "SIGKILL")

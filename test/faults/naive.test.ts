@@ -91,6 +91,30 @@ describe("a naive consumer", () => {
   )
 
   it.live(
+    "E35 that is blocked for longer than its lease doubles what it retries then, without a fence",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* RedisServer.RedisServer
+        const crew = yield* WorkerProcess.Crew
+        const redis = yield* client(server.url)
+        // The tenth of them fails once.
+        yield* publish(redis, crew.recorder, 10, true)
+        const orders = { url: server.url, mode: "copyToRetry", lease: 1000 } as const
+        const blocked = yield* crew.hire("naive-worker.ts", { ...orders, blockIn: 10 })
+        yield* blocked.says("blocked")
+        yield* crew.hire("naive-worker.ts", orders)
+        // The other one has taken all over, and done it.
+        yield* settled(redis)
+        yield* blocked.unblock
+        yield* blocked.says("retried")
+        yield* settled(redis)
+        yield* crew.dismiss
+        assert.include(tags(History.check(yield* crew.history, [yield* remains(redis)])), "TwoEnds")
+      }).pipe(Effect.provide(Scene)),
+    120_000
+  )
+
+  it.live(
     "that copies a failed message and then acknowledges it doubles it when it is killed in between",
     () =>
       Effect.gen(function* () {

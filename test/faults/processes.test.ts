@@ -2,6 +2,7 @@
  * Consumers as processes that are killed, stopped and asked to leave. The numbers are those of the fault matrix.
  */
 import { assert, describe, it } from "@effect/vitest"
+import { FaultProxy } from "@waybill/testing"
 import { Effect } from "effect"
 import { patterns } from "./Pattern.ts"
 import * as Scene from "./Scene.ts"
@@ -89,6 +90,64 @@ describe.each(patterns)("a consumer process, %s", (pattern) => {
         )
         assert.deepStrictEqual(refused, [])
       }).pipe(Scene.play({ pattern }))
+  )
+
+  it.live(
+    "E3 SIGSTOP, then SIGCONT, and it settles before it finds out: the server refuses ack, retry and dead letter",
+    () =>
+      Effect.gen(function* () {
+        const { crew, hire, publish, redis, server, verdict } = yield* Scene.make
+        const proxy = yield* FaultProxy.make(server.port)
+        const late = ["acked", "retried", "buried"]
+        yield* publish([
+          // Long enough that it is stopped before they end.
+          ["acked", { act: "write", millis: 3000 }],
+          ["retried", { act: "fail", millis: 3000, times: 1 }],
+          ["buried", { act: "defect", millis: 3000, times: 1 }]
+        ])
+        const zombie = yield* hire({ concurrency: 3, lease: "2 seconds", deaf: true, through: proxy.port })
+        for (const id of late) yield* zombie.says(`began ${id}`)
+        yield* zombie.stop
+        const peer = yield* hire()
+        yield* peer.says("wrote acked accepted")
+        yield* settled(redis)
+        const before = (yield* proxy.commands).get("EVALSHA") ?? 0
+        yield* zombie.resume
+        for (const id of late) yield* zombie.says(`stale ${id}`)
+        // It beats no more: what it has asked for are its settlements.
+        assert.isAbove((yield* proxy.commands).get("EVALSHA") ?? 0, before)
+        const { letters } = yield* verdict()
+        assert.deepStrictEqual(letters, [])
+        const accepted = (yield* crew.history).filter(
+          ({ fact, writer }) => writer === zombie.name && fact._tag === "Settled" && !fact.stale
+        )
+        assert.deepStrictEqual(accepted, [])
+      }).pipe(Scene.play({ pattern }))
+  )
+
+  it.live("E35 event loop blocked for longer than the lease: as E3, for all that was in hand", () =>
+    Effect.gen(function* () {
+      const { crew, hire, join, publish, redis, server, verdict } = yield* Scene.make
+      const blocked = yield* hire({ concurrency: 3, lease: "1 second" })
+      yield* publish([
+        ["fails", { act: "fail", millis: 2000, times: 1 }],
+        ["dies", { act: "defect", millis: 2000, times: 1 }],
+        ["blocks", { act: "block", times: 1 }]
+      ])
+      yield* blocked.says("began blocks")
+      const peer = yield* join(server.url)
+      yield* peer.says("began blocks")
+      yield* settled(redis)
+      yield* blocked.unblock
+      for (const id of ["fails", "dies", "blocks"]) {
+        yield* Effect.raceFirst(blocked.says(`lost ${id}`), blocked.says(`stale ${id}`))
+      }
+      yield* verdict()
+      const accepted = (yield* crew.history).filter(
+        ({ fact, writer }) => writer === blocked.name && fact._tag === "Settled" && !fact.stale
+      )
+      assert.deepStrictEqual(accepted, [])
+    }).pipe(Scene.play({ pattern }))
   )
 
   it.live(

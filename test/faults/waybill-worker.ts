@@ -4,12 +4,12 @@
 import { writeSync } from "node:fs"
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { History } from "@waybill/testing"
-import { Effect, Layer, Logger } from "effect"
+import { Effect, Layer, Logger, Scope } from "effect"
 import { Redis } from "ioredis"
 import { Consumer, type Lifecycle, Transport } from "waybill"
 import { consumer, type Terms } from "./Jobs.ts"
 import * as Pattern from "./Pattern.ts"
-import type { Orders } from "./WorkerProcess.ts"
+import { block, type Orders } from "./WorkerProcess.ts"
 
 export interface WaybillOrders extends Terms {
   readonly url: string
@@ -17,6 +17,8 @@ export interface WaybillOrders extends Terms {
   readonly pattern?: Pattern.Name
   /** Where this process kills itself, the first time it gets there. */
   readonly failpoint?: "taken" | "beforeSettling" | "afterSettling"
+  /** Once it has taken something it does not find out what became of its lease: not until it settles. */
+  readonly deaf?: boolean
 }
 
 const orders: Orders & WaybillOrders = JSON.parse(process.argv[2] ?? "{}")
@@ -42,16 +44,26 @@ const dieAt = (point: WaybillOrders["failpoint"]) =>
     die()
   })
 
-/** The same transport, with places to die at. */
+/** What it had asked when it fell silent is answered before it goes on. */
+const fallSilent = (receiver: Transport.Receiver, scope: Scope.Scope) =>
+  Effect.andThen(Scope.provide(Pattern.silence[orders.pattern ?? "streams"](receiver), scope), Effect.sleep("1 second"))
+
+/** The same transport, with places to die at, and to fall silent at. */
 const Failpoints = Layer.effect(
   Transport.Transport,
   Effect.map(Transport.Transport, (transport) => ({
     publish: transport.publish,
     lifecycle: transport.lifecycle,
     receive: (subscription) =>
-      Effect.map(transport.receive(subscription), (receiver): Transport.Receiver => ({
+      Effect.zipWith(transport.receive(subscription), Effect.scope, (receiver, scope): Transport.Receiver => ({
         consumer: receiver.consumer,
-        take: (max) => Effect.tap(receiver.take(max), dieAt("taken")),
+        take: (max) =>
+          receiver
+            .take(max)
+            .pipe(
+              Effect.tap(dieAt("taken")),
+              Effect.tap(orders.deaf === true ? fallSilent(receiver, scope) : Effect.void)
+            ),
         settle: (settlements) =>
           dieAt("beforeSettling").pipe(
             Effect.andThen(receiver.settle(settlements)),
@@ -88,7 +100,7 @@ const program = Effect.gen(function* () {
     } else if (event._tag === "ConsumerStarted") say("ready")
     else if (event._tag !== "Published") say(event._tag)
   })
-  yield* Consumer.run(consumer({ recorder, say, die, write }, orders))
+  yield* Consumer.run(consumer({ recorder, say, block: () => block(orders), die, write }, orders))
 })
 
 const toStderr = Logger.make(({ logLevel, message }) => void writeSync(2, `${logLevel} ${JSON.stringify(message)}\n`))
