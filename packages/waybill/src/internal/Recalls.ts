@@ -11,6 +11,9 @@ export class Recalls {
   #asked: Array<Recall> = []
   readonly #open = new Map<Recall, () => void>()
   #listening = false
+  #stirring = false
+  /** Of the most urgent that was told of meanwhile. */
+  #urgency = Infinity
   #tell: (() => void) | undefined
 
   /** As `Receiver.recalled`. */
@@ -38,6 +41,24 @@ export class Recalls {
   /** The same, as an effect that returns then. */
   ask(concerns: (delivery: Delivery) => boolean): Effect.Effect<void> {
     return Effect.callback((resume) => this.request(concerns, () => resume(Effect.void)))
+  }
+
+  /** Something waits that is so urgent: asks for what is less so, once at a time whatever is said meanwhile. */
+  stir(urgency: number, urgencyOf: (delivery: Delivery) => number): void {
+    if (this.#stirring) {
+      this.#urgency = Math.min(this.#urgency, urgency)
+      return
+    }
+    this.#stirring = true
+    this.request(
+      (delivery) => urgencyOf(delivery) > urgency,
+      () => {
+        this.#stirring = false
+        const next = this.#urgency
+        this.#urgency = Infinity
+        if (next < Infinity) this.stir(next, urgencyOf)
+      }
+    )
   }
 
   /** The consumer has left: whatever was asked for, it begins nothing more. */

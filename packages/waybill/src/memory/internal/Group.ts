@@ -121,8 +121,9 @@ export class Group {
     const out: Array<Delivery> = []
     this.#room = bytes
     if (!this.#mayTake(member)) return out
-    this.#takeSuspects(member, max, now, out)
     const { urgencyOf } = this.#cursor
+    if (urgencyOf !== undefined) this.#promote(now)
+    this.#takeSuspects(member, max, now, out)
     if (urgencyOf !== undefined) {
       this.#takeUrgent(member, max, urgencyOf, now, out)
       return out
@@ -150,13 +151,10 @@ export class Group {
     if (urgencyOf === undefined || this.paused) return
     const urgency = urgencyOf(message)
     for (const { held, recalls } of this.#members) {
-      recalls.request(
-        ({ receipt }) => {
-          const work = held.get(receipt)
-          return work !== undefined && urgencyOf(work.message) > urgency
-        },
-        () => {}
-      )
+      recalls.stir(urgency, ({ receipt }) => {
+        const work = held.get(receipt)
+        return work === undefined ? 0 : urgencyOf(work.message)
+      })
     }
   }
 
@@ -346,6 +344,14 @@ export class Group {
     return { ...delivery, gap }
   }
 
+  /** What is due for its next attempt is one of those that came back. */
+  #promote(now: number): void {
+    for (let due = this.#retries.shift(now); due !== undefined; due = this.#retries.shift(now)) {
+      if (due.deaths < suspicious) this.#putBack(due, false)
+      else this.#suspects.push(due)
+    }
+  }
+
   /** By how urgent they are, and then by age. */
   #takeUrgent(
     member: Member,
@@ -354,10 +360,6 @@ export class Group {
     now: number,
     out: Array<Delivery>
   ): void {
-    for (let due = this.#retries.shift(now); due !== undefined; due = this.#retries.shift(now)) {
-      if (due.deaths < suspicious) this.#putBack(due, false)
-      else this.#suspects.push(due)
-    }
     while (out.length < max && this.#room > 0) {
       const back = this.#returned.peek()
       const message = this.#cursor.next(back === undefined ? undefined : urgencyOf(back.message) - 1)

@@ -9,21 +9,26 @@ import type * as Scope from "effect/Scope"
 import type { TopicKeys } from "./Keys.ts"
 import type { Subscriber } from "./Subscriber.ts"
 
-/** Calls `heard` with the milliseconds until then, until the scope closes. What is for another group is not heard. */
+/**
+ * Calls `heard` with the milliseconds until then, and with how urgent it is where that was said, until the scope closes. What is
+ * for another group is not heard.
+ */
 export const hear = (
   subscriber: Subscriber,
   topic: string,
   group: string,
   keys: TopicKeys,
-  heard: (millis: number) => void
+  heard: (millis: number, urgency?: number) => void
 ): Effect.Effect<void, never, Scope.Scope> =>
   subscriber
     .subscribe("channel", keys.wake, {
       message: (payload) => {
         const text = String(payload)
         const blank = text.indexOf(" ")
-        if (blank < 0) heard(Number(text) || 0)
-        else if (text.slice(blank + 1) === group) heard(Number(text.slice(0, blank)) || 0)
+        if (blank < 0) {
+          const [millis, urgency] = text.split(";")
+          heard(Number(millis) || 0, urgency === undefined ? undefined : Number(urgency))
+        } else if (text.slice(blank + 1) === group) heard(Number(text.slice(0, blank)) || 0)
       },
       interrupted: () => heard(0),
       refused: () => {}

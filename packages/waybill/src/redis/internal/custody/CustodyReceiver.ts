@@ -79,7 +79,7 @@ export class CustodyReceiver implements Receiver {
       work: Effect.suspend(() =>
         Effect.as(
           supply.listen(
-            (millis) => this.wake(millis),
+            (millis, urgency) => this.wake(millis, urgency),
             (reason) => membership.fail(reason)
           ),
           this.#taker.run
@@ -149,7 +149,11 @@ export class CustodyReceiver implements Receiver {
   }
 
   /** Something may be there to take in so many milliseconds. */
-  wake(millis: number): void {
+  wake(millis: number, urgency = Infinity): void {
+    const { urgencyOf } = this.#options.supply
+    if (urgencyOf !== undefined && urgency < Infinity && !this.#membership.paused) {
+      this.#membership.recalls.stir(urgency, urgencyOf)
+    }
     if (millis > 0) this.expect(millis)
     else this.#taker.wake()
   }
@@ -251,8 +255,8 @@ export class CustodyReceiver implements Receiver {
     const { keeper } = membership
     const sentAt = membership.now()
     const age = this.#holdings.age()
-    const [tag, alive, paused, more, next, backlog, dead, dropped, held] = yield* this.#eval<
-      [string, 0 | 1, 0 | 1, 0 | 1, number, number, ReadonlyArray<string>, number, number]
+    const [tag, alive, paused, more, next, backlog, dead, dropped, held, urgency] = yield* this.#eval<
+      [string, 0 | 1, 0 | 1, 0 | 1, number, number, ReadonlyArray<string>, number, number, number]
     >(
       supply.scripts.beat,
       [
@@ -291,7 +295,7 @@ export class CustodyReceiver implements Receiver {
     if (keeper.verify) yield* this.#ask()
     this.#holdings.beatAt = sentAt
     this.#holdings.handOut()
-    if (backlog > 0) this.wake(0)
+    if (backlog > 0) this.wake(0, urgency || undefined)
     if (more === 1) return true
     const [first, ...others] = membership.unclaimed
     if (first !== undefined) {

@@ -8,7 +8,7 @@ import { burying, keeping } from "../DeadLetterScripts.ts"
  */
 import type { Script } from "../Script.ts"
 import { add, clock, drains, mismatch, suspecting, tallies } from "../ScriptParts.ts"
-import { marking } from "./Marking.ts"
+import { marking, nth } from "./Marking.ts"
 import { records } from "./Record.ts"
 import { naming, type Source } from "./Source.ts"
 
@@ -16,6 +16,63 @@ export interface DeliveryScripts {
   readonly take: Script
   readonly settle: Script
 }
+
+/** How many records are looked up at a time, and how many of those that came back are put into the order of their urgency. */
+const part = 32
+const mostRanked = 256
+
+/** What came back, and then what is new. */
+const inTurn = `
+while left() > 0 do
+  local some = redis.call('LPOP', returned, left())
+  if not some then break end
+  brought = brought + #some
+  back(some)
+end
+while left() > 0 do
+  local n = left()
+  local new, missing = fresh(n)
+  brought = brought + #new
+  first(new, missing)
+  if #new < n then break end
+end
+`
+
+/** By urgency and then by age: what came back is older than what is new and as urgent. */
+const byUrgency = `${nth}
+local ranked, ranks, seen = {}, {}, 0
+while #ranked < ${mostRanked} and seen < bytes do
+  local some = redis.call('LRANGE', returned, #ranked, #ranked + part - 1)
+  if #some == 0 then break end
+  for i, text in ipairs(read(some)) do
+    local id = some[i]
+    ranked[#ranked + 1] = id
+    ranks[id] = {text and urgencyOf(text) or 1, nth(id)}
+    seen = seen + (text and #text or 0)
+  end
+  if #some < part then break end
+end
+table.sort(ranked, function(a, b)
+  if ranks[a][1] ~= ranks[b][1] then return ranks[a][1] < ranks[b][1] end
+  return ranks[a][2] < ranks[b][2]
+end)
+local next = 1
+for urgency = 1, 3 do
+  while left() > 0 and ranked[next] and ranks[ranked[next]][1] == urgency do
+    redis.call('LREM', returned, 1, ranked[next])
+    brought = brought + 1
+    back({ranked[next]})
+    next = next + 1
+  end
+  while left() > 0 do
+    local n = left()
+    local new = fresh(n, urgency)
+    brought = brought + #new
+    first(new)
+    if #new < n then break end
+  end
+end
+`
 
 export const make = (source: Source): DeliveryScripts => {
   const { at, name } = naming(source)
@@ -36,6 +93,7 @@ export const make = (source: Source): DeliveryScripts => {
    * | 3 | 1: an answer was lost, say in any case how many are gone |
    * | 4 | how often a message may be delivered to consumers that die |
    * | 5, 6 | how many suspects the consumer holds, and how many they are to be at most, or -1 |
+   * | 7 | about how many bytes of records at most; a part that was begun is brought in any case |
    *
    * | reply | |
    * |---|---|
@@ -66,9 +124,6 @@ for _, id in ipairs(redis.call('LRANGE', suspects, 0, max - 1)) do
 end
 local suspect = #again
 if suspect > 0 then redis.call('LPOP', suspects, suspect) end
-if max > suspect then
-  for _, id in ipairs(redis.call('LPOP', returned, max - suspect) or {}) do again[#again + 1] = id end
-end
 local members, lengths, attempts, found, gone, holes, tallied, dead = {}, {}, {}, {}, 0, {}, {}, 0
 local function hole(count)
   local place = #members + 1
@@ -79,7 +134,10 @@ local function hole(count)
     holes[#holes + 1] = count
   end
 end
-if #again > 0 then
+-- Part by part, and no more of them when their records are large: what they are is not known before they are read.
+local part, bytes, brought, size, turned = ${part}, tonumber(ARGV[7]), suspect, 0, false
+local function left() return size < bytes and math.min(part, max - brought) or 0 end
+local function back(again)
   local stored, known = read(again), redis.call('HMGET', marks, unpack(again))
   for i = 1, #again do
     local id, text = again[i], stored[i]
@@ -92,15 +150,15 @@ if #again > 0 then
       tallied[n] = (d or '0') .. (string.match(known[i] or '', '\\31%d+(;[01];%S*)$') or ';0;')
       found[n] = text
       lengths[n] = #text
+      size = size + #text
     else
-      if i <= suspect then dead = dead + 1 end
+      if not turned then dead = dead + 1 end
       hole(1)
       redis.call('HDEL', marks, id)
     end
   end
 end
-if max > #again then
-  local new, missing = fresh(max - #again)
+local function first(new, missing)
   local stored = #new > 0 and read(new)
   local n = #members
   for i = 1, #new do
@@ -111,12 +169,17 @@ if max > #again then
       members[n] = new[i]
       found[n] = text
       lengths[n] = #text
+      size = size + #text
+      ${source.urgent ? "attempts[n], tallied[n] = 1, '0;0;'" : ""}
     else
       hole(1)
     end
   end
   if missing and missing[#new + 1] then hole(missing[#new + 1]) end
 end
+if suspect > 0 then back(again) end
+turned = true
+${source.urgent ? byUrgency : inTurn}
 local sum = -1
 if gone > 0 then sum = redis.call('HINCRBY', state, 'gone:' .. consumer, gone)
 elseif ARGV[3] == '1' then sum = tonumber(redis.call('HGET', state, 'gone:' .. consumer)) or 0 end

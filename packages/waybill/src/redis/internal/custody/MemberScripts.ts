@@ -86,7 +86,7 @@ return {'OK', known and 1 or 0}
    *
    * | reply | |
    * |---|---|
-   * | `OK`, alive, paused, more, next, backlog, dead, dropped, held | alive = 0: the heartbeat had run out. more = 1: there is more to move. next: ms until something is due, -1 when nothing waits. backlog: how many could be taken now. dead: names of consumers whose heartbeat has run out. dropped: dead letters the cap dropped. held: how many deliveries the consumer has |
+   * | `OK`, alive, paused, more, next, backlog, dead, dropped, held, urgency | alive = 0: the heartbeat had run out. more = 1: there is more to move. next: ms until something is due, -1 when nothing waits. backlog: how many could be taken now. dead: names of consumers whose heartbeat has run out. dropped: dead letters the cap dropped. held: how many deliveries the consumer has. urgency: of the most urgent one that nobody was given, 0 where that is not told |
    * | `NOGROUP` | nothing was done |
    * | `WRONGTYPE`, key, found | |
    */
@@ -127,7 +127,7 @@ return {'OK', alive and 1 or 0, paused(state, consumer, ARGV[8]), (#again == lim
   due and math.max(0, due - now) or -1,
   redis.call('LLEN', returned) + redis.call('LLEN', suspects) + backlog(),
   redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16), keepDead(ARGV[6], tonumber(ARGV[7]), now),
-  redis.call('SCARD', ${at(10)})}
+  redis.call('SCARD', ${at(10)}), ${source.urgent ? "urgency(redis.call('LINDEX', returned, 0))" : 0}}
 `
   }
 

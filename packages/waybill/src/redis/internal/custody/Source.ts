@@ -17,6 +17,9 @@
  * | `foreign()` | the reply `{'WRONGTYPE', key, found}` when one of its keys holds something else, otherwise nil |
  * | `open(group, start, known)` | a group joins, whether it is `known` or new, and then from `earliest` or `latest`. Answers the reply of a refusal, or nil. All checks are done; it may write |
  * | `fresh(n)` | takes at most `n` ids that the group has not had, in their order. A source that can lose messages answers behind them a table: how many are gone in front of the first of the ids, of the second and so on, and at last behind them |
+ * | `fresh(n, urgency)` | of an `urgent` source: of those with this urgency, from 1 to 3, the most urgent first |
+ * | `urgencyOf(record)` | of an `urgent` source |
+ * | `urgency(id)` | of an `urgent` source: that of the most urgent one that `fresh` could take, or of this one, or 0 |
  * | `read(ids)` | their records (Record.ts), in the same order; false where there is none any more: then custody forgets the id, and counts it as gone |
  * | `forget(ids)` | the group has settled them for good |
  * | `restore(id, record)` | a dead letter comes back under this id: `read` finds it again |
@@ -38,6 +41,8 @@ export interface Source {
   readonly keys: number
   /** The functions above. */
   readonly lua: string
+  /** Its messages are more or less urgent, and it has the functions that tell. */
+  readonly urgent?: boolean
 }
 
 /** How the scripts of a pattern are called, and how their Lua says the nth key after those of the source. */

@@ -5,6 +5,7 @@
  */
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import type { Delivery } from "../../../Delivery.ts"
 import type { Reason } from "../../../Transport.ts"
 import type { CustodyScripts } from "./Scripts.ts"
 
@@ -14,12 +15,14 @@ export interface Supply {
   readonly keys: ReadonlyArray<string>
   /** What is gone before it is read has expired, as it was told to; otherwise somebody has cut it away. */
   readonly expires: boolean
+  /** How urgent a delivery is, 1 most of all, where that decides on the order. */
+  readonly urgencyOf?: ((delivery: Delivery) => number) | undefined
   /**
-   * Calls `heard` with the milliseconds until something may be there to take, and `refused` when nothing will be heard of,
+   * Calls `heard` with the milliseconds until something may be there to take, and how urgent the most urgent of it is, if that was said, and `refused` when nothing will be heard of,
    * until the scope closes. Custody itself announces what comes back on the topic's channel `wake`.
    */
   readonly listen: (
-    heard: (millis: number) => void,
+    heard: (millis: number, urgency?: number) => void,
     refused: (reason: Reason) => void
   ) => Effect.Effect<void, never, Scope.Scope>
 }

@@ -53,7 +53,7 @@ export class Taker {
   #unsure = false
   /** The server may have more for ours than we know of. */
   #differs = false
-  /** How many a take may bring, by the size of the last ones. */
+  /** How many a take may bring. */
   #limit = takeLimit
   /** Those we hold that more than one consumer had died with. */
   #suspects: ReadonlyArray<CustodyDelivery> = []
@@ -133,6 +133,7 @@ export class Taker {
       this.#promising = false
       this.#taking = true
       const now = membership.now()
+      const bytes = Math.max(1, Math.min(takeBytes, membership.holdings.demandBytes))
       this.#suspects = this.#suspects.filter(this.#holds)
       const load = loadOf(
         this.#suspects.map(({ tally }) => tally.deaths),
@@ -156,7 +157,8 @@ export class Taker {
             asked ? 1 : 0,
             membership.maxDeliveries,
             load.held,
-            load.most === Infinity ? -1 : load.most
+            load.most === Infinity ? -1 : load.most,
+            bytes
           ],
           { buffers: true }
         )
@@ -195,7 +197,7 @@ export class Taker {
       }
       const taken = deliveriesOf(told, topic, group, now)
       const missed = this.#gaps.count(gone)
-      if (taken.length + missed >= count) this.#promising = true
+      if (taken.length + missed >= count || records.length >= bytes) this.#promising = true
       if (supply.expires) {
         for (const gap of this.#gaps.note(taken, missed, holes.toString("latin1"))) {
           yield* lifecycle.report({ _tag: "Gap", topic, group, consumer, gap })
@@ -204,7 +206,7 @@ export class Taker {
         yield* membership.truncated(missed)
       }
       if (taken.length === 0) return
-      this.#limit = Math.min(takeLimit, Math.max(1, Math.floor((takeBytes * taken.length) / (records.length + 1))))
+      this.#limit = takeLimit
       membership.holdings.add(taken)
       if (suspects > 0) this.#suspects = [...this.#suspects, ...taken.slice(0, suspects)]
     })

@@ -1,3 +1,4 @@
+import type { Delivery } from "../../../Delivery.ts"
 /**
  * Where the messages of a queue come from: lists of ids, most urgent first, with the messages in a hash beside them. A
  * queue has one group, the first that joins.
@@ -78,8 +79,9 @@ local function adopt(n)
     redis.call('RPUSH', KEYS[order() == 'priority' and levelOf(parsed(text).headers) or 2], id)
   end
 end
-local function fresh(n)
+local function fresh(n, urgency)
   adopt(n)
+  if urgency then return redis.call('LPOP', KEYS[urgency], n) or {} end
   local pop = order() == 'lifo' and 'RPOP' or 'LPOP'
   local ids = redis.call(pop, KEYS[1], n) or {}
   for k = 2, 3 do
@@ -91,8 +93,18 @@ local function fresh(n)
   end
   return ids
 end
+local function urgencyOf(record)
+  return levelOf(parsed(record).headers)
+end
 local function read(ids)
   return redis.call('HMGET', KEYS[4], unpack(ids))
+end
+local function urgency(back)
+  local most = 4
+  for k = 3, 1, -1 do if redis.call('EXISTS', KEYS[k]) == 1 then most = k end end
+  local record = back and read({back})[1]
+  if record then most = math.min(most, urgencyOf(record)) end
+  return most < 4 and most or 0
 end
 local function forget(ids)
   redis.call('HDEL', KEYS[4], unpack(ids))
@@ -168,7 +180,16 @@ end
 export const pattern = "lists"
 
 /** The source as another pattern that keeps its messages in lists uses it, under a name of its own. */
-export const make = (pattern: string, order: Order): Source => ({ pattern, keys: 8, lua: lua(order) })
+export const make = (pattern: string, order: Order): Source => ({
+  pattern,
+  keys: 8,
+  lua: lua(order),
+  urgent: order === "priority"
+})
+
+/** As `levelOf` of the scripts says. */
+export const urgencyOf = ({ headers: { priority } }: Delivery): number =>
+  priority === "high" ? 1 : priority === "low" ? 3 : 2
 
 const made = {
   fifo: makeScripts(make(pattern, "fifo")),

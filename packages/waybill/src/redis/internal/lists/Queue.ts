@@ -97,6 +97,7 @@ const provide = Effect.fnUntraced(function* (
           scripts,
           keys: ListSource.keysOf(keys),
           expires: false,
+          urgencyOf: order === "priority" ? ListSource.urgencyOf : undefined,
           listen: (heard) => hear(subscriber, topic, group, keys, heard)
         },
         subscription,
