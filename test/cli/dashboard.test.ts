@@ -15,6 +15,7 @@ import { IoRedis, RedisLists, RedisStreams } from "waybill/redis"
 // The command is a program and exports nothing.
 import * as Guard from "../../packages/cli/src/dashboard/Guard.ts"
 import { isUpTo } from "../../packages/cli/src/dashboard/Life.ts"
+import { client } from "../redis/Stage.ts"
 import { browser, hasBrowser } from "./Browser.ts"
 
 const cli = join(import.meta.dirname, "../../packages/cli")
@@ -79,7 +80,7 @@ const dashboard = (url: string, ...args: ReadonlyArray<string>) =>
       let out = ""
       child.stdout.on("data", (chunk) => {
         out += chunk
-        const address = /(http:\S+)/.exec(out)?.[1]
+        const address = /(https?:\S+)/.exec(out)?.[1]
         if (address !== undefined) resume(Effect.succeed({ address, kill: () => child.kill("SIGINT") }))
       })
       child.on("exit", (code) => resume(Effect.die(new Error(`the dashboard ended with ${code}: ${out}`))))
@@ -627,18 +628,130 @@ layer(
   it.effect("on port 80 browsers leave the port out, and on IPv6 they write brackets", () =>
     Effect.sync(() => {
       const rules = { everywhere: false, writes: false, guarded: false, token: Redacted.make("t") }
-      const status = (host: string, port: number, names = ["127.0.0.1", "[::1]"]) =>
+      const status = (host: string, port: number, names = ["10.0.0.1", "[2001:db8::1]"]) =>
         Guard.refusal(
           { ...rules, names, port },
           HttpServerRequest.fromWeb(new Request("http://localhost/", { headers: { host } })),
           "read"
         ).pipe(Option.match({ onNone: () => 200, onSome: ({ status }) => status }))
       assert.deepStrictEqual(
-        [status("127.0.0.1", 80), status("127.0.0.1", 4747), status("[::1]:4747", 4747), status("[::1]", 80)],
+        [
+          status("10.0.0.1", 80),
+          status("10.0.0.1", 4747),
+          status("[2001:db8::1]:4747", 4747),
+          status("[2001:db8::1]", 80)
+        ],
         [200, 421, 200, 200]
       )
       assert.deepStrictEqual([status("127.0.0.1:4747@evil", 4747), status("", 80), status("a b", 80)], [421, 421, 421])
     })
+  )
+
+  it.effect("case C14: through a forwarded port, and behind a proxy that speaks HTTPS under another name", () =>
+    Effect.gen(function* () {
+      const { url } = yield* buried(1)
+      const pause = "/api/topics/orders/groups/billing/pause"
+      const plain = new URL(yield* dashboard(url, "--allow-writes"))
+      const bearer = bearerOf(plain)
+      for (const [host, origin, status] of [
+        ["localhost:9000", "http://localhost:9000", 200],
+        ["127.0.0.1:80", "http://127.0.0.1:80", 200],
+        ["[::1]:12345", "http://[::1]:12345", 200],
+        ["localhost", "http://localhost", 200],
+        ["localhost:9000", "http://localhost:9001", 403],
+        ["localhost:9000", "http://evil.example", 403],
+        ["localhost.evil.example:9000", undefined, 421],
+        ["waybill.example", "https://waybill.example", 421]
+      ] as const) {
+        const headers = { host, ...bearer, ...(origin === undefined ? {} : { origin }) }
+        assert.strictEqual((yield* ask(plain, "GET", "/api/overview", headers)).status, status, `${host} ${origin}`)
+        assert.strictEqual((yield* ask(plain, "POST", pause, headers, "{}")).status, status, `${host} ${origin}`)
+      }
+      const shown = yield* dashboard(
+        url,
+        "--allow-writes",
+        "--public-url",
+        "https://Waybill.example/ops/",
+        "--port",
+        "0"
+      )
+      assert.match(shown, /^https:\/\/waybill\.example\/ops\/#token=/)
+      const publicUrl = new URL("https://waybill.example/")
+      const rules = { names: ["127.0.0.1"], port: 4747, everywhere: false, writes: true, guarded: true, publicUrl }
+      const status = (headers: Record<string, string>, asks: "read" | "write" = "write") =>
+        Guard.refusal(
+          { ...rules, token: Redacted.make("t") },
+          HttpServerRequest.fromWeb(
+            new Request("http://localhost/", { headers: { authorization: "Bearer t", ...headers } })
+          ),
+          asks
+        ).pipe(Option.match({ onNone: () => 200, onSome: ({ status }) => status }))
+      const origin = "https://waybill.example"
+      assert.deepStrictEqual(
+        [
+          status({ host: "waybill.example", origin, "sec-fetch-site": "same-origin" }),
+          // A proxy may ask by the name that it knows.
+          status({ host: "127.0.0.1:4747", origin }),
+          status({ host: "waybill.example", origin, authorization: "no" }, "read"),
+          status({ host: "waybill.example", origin: "https://evil.example" }),
+          status({ host: "evil.example", origin }),
+          status({ host: "waybill.example", origin, "sec-fetch-site": "cross-site" })
+        ],
+        [200, 200, 401, 403, 421, 403]
+      )
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect.skipIf(!hasBrowser)("case C7: a topic, a group and an id that are dots are opened and steered", () =>
+    Effect.gen(function* () {
+      const { url } = yield* RedisServer.make()
+      const redis = yield* client(url)
+      const names = [".", "..", "~", "~.", "...", "%2e"]
+      yield* promise(async () => {
+        for (const name of names) {
+          await redis.sadd("waybill:topics", name)
+          await redis.sadd(`{waybill:${name}}:groups`, name)
+          await redis.xgroup("CREATE", `{waybill:${name}}:stream`, name, "0", "MKSTREAM")
+          const head = ["reason", "Odd", "cause", "", "attempts", "1", "fence", "1", "id", name, "at", "1"]
+          const rest = ["origin", "1-1", "consumer", "c", "payload", `"the body of ${name}"`]
+          await redis.xadd(`{waybill:${name}}:group:${name}:dead`, "1-1", ...head, ...rest)
+        }
+      })
+      const { errors, page } = yield* open(yield* dashboard(url, "--allow-writes"))
+      for (const name of names) {
+        yield* promise(async () => {
+          const place = new URL(page.url())
+          place.search = String(new URLSearchParams({ topic: name, group: name, message: name }))
+          await page.goto(String(place))
+          await page.getByRole("complementary").getByText(`"the body of ${name}"`).waitFor()
+          await page.getByRole("complementary").getByRole("button", { name: "Close" }).click()
+          await page.getByRole("button", { name: "Pause" }).click()
+          await page.getByRole("button", { name: "Resume" }).waitFor()
+        })
+        const paused = yield* promise(() => redis.hget(`{waybill:${name}}:group:${name}:state`, "paused"))
+        assert.strictEqual(paused, "1", name)
+      }
+      assert.deepStrictEqual(errors, [])
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect.skipIf(!hasBrowser)("case C3: the page shows the other topics, and names the one that cannot be read", () =>
+    Effect.gen(function* () {
+      const { url } = yield* buried(1)
+      const redis = yield* client(url)
+      yield* promise(async () => {
+        await redis.sadd("waybill:topics", "broken")
+        await redis.set("{waybill:broken}:meta", "of a wrong type")
+      })
+      const { page } = yield* open(yield* dashboard(url))
+      yield* promise(async () => {
+        await page.getByRole("cell", { name: "billing" }).waitFor()
+        await page
+          .getByRole("alert")
+          .getByText(/broken cannot be read: the key \{waybill:broken\}:meta/)
+          .waitFor()
+      })
+    }).pipe(Effect.scoped)
   )
 
   it.effect(

@@ -59,14 +59,78 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         large.err,
         /^waybill: line 3: 102 bytes, and the limit is 100.*The lines before it were published\n$/
       )
-      const envelope = yield* run(["publish", "exact", "--envelope"], {
-        url,
-        stdin: '{"payload":{"id":12345678901234567890}}\n'
-      })
-      assert.strictEqual(envelope.code, 1)
-      assert.match(envelope.err, /^waybill: line 1: id is 12345678901234567890, .* put it between quotes\n$/)
       assert.strictEqual((yield* run(["tail", "exact", "--json"], { url })).out.trim().split("\n").length, 3)
     })
+  )
+
+  it.effect("case C6: the payload of an envelope is stored as the text that it is", () =>
+    Effect.gen(function* () {
+      const { url } = yield* RedisServer.RedisServer
+      const payloads = [
+        "1e400",
+        "0.10000000000000000000000001",
+        "12345678901234567e3",
+        "-0",
+        "1.0",
+        "null",
+        '{"id":12345678901234567890, "a" : [1.50,{"payload":2}],"a":"}\\"]:,{"}',
+        '"\\ud800 \\u00e9 \\/"',
+        "[]"
+      ]
+      const lines = payloads.flatMap((payload) => [
+        `{"payload":${payload}}`,
+        `{"headers": {"payload" : "no" , "b":"{"} , "payload" :  ${payload} , "key":"a,b" }`,
+        `{"payload":"not this one","p\\u0061yload":${payload}}`
+      ])
+      const ended = yield* run(["publish", "envelopes", "--envelope"], { url, stdin: lines.join("\n") })
+      assert.strictEqual(ended.code, 0, ended.err)
+      const { out } = yield* run(["tail", "envelopes", "-n", "100", "--json"], { url })
+      const stored = out
+        .trim()
+        .split("\n")
+        .map((line) => JSON.parse(line))
+      assert.deepStrictEqual(
+        stored.map(({ body }) => body),
+        payloads.flatMap((payload) => [payload, payload, payload])
+      )
+      assert.deepStrictEqual([stored[1].headers, stored[1].key], [{ payload: "no", b: "{" }, "a,b"])
+      for (const line of ['{"key":"k"}', '[{"payload":1}]', "1", '{"payload":1,"delay":1e400}']) {
+        assert.strictEqual((yield* run(["publish", "envelopes", "--envelope"], { url, stdin: line })).code, 1, line)
+      }
+    })
+  )
+
+  it.effect("case C4: bytes that are no text are refused with the line, and text is stored byte for byte", () =>
+    Effect.gen(function* () {
+      const { url } = yield* RedisServer.RedisServer
+      const redis = yield* client(url)
+      const publish = (topic: string, bytes: Buffer) =>
+        Effect.gen(function* () {
+          const child = yield* open(["publish", topic], url)
+          const over = yield* Effect.forkChild(ended(child), { startImmediately: true })
+          // A character that comes in two halves is one.
+          for (const byte of bytes) child.stdin?.write(Buffer.from([byte]))
+          child.stdin?.end()
+          return yield* Fiber.join(over)
+        })
+      const bad = Buffer.concat([
+        Buffer.from('"fine"\n'),
+        Buffer.from('"caf\xe9"\n', "latin1"),
+        Buffer.from('"late"\n')
+      ])
+      const refused = yield* publish("bytes", bad)
+      assert.strictEqual(refused.code, 1)
+      assert.match(refused.err, /^waybill: line 2: it is not UTF-8/)
+      const good = '"café \u{1f600} \u2028"'
+      const stored = yield* publish("bytes", Buffer.from(`${good}\r\n\n ${good} `))
+      assert.deepStrictEqual([stored.code, stored.out], [0, "2 stored.\n"])
+      const entries = yield* Effect.promise(() => redis.xrangeBuffer("{waybill:bytes}:stream", "-", "+"))
+      const bodies = entries.map(([, fields]) => fields[fields.findIndex((field) => String(field) === "payload") + 1])
+      assert.deepStrictEqual(bodies.map(String), ['"fine"', good, good])
+      const endless = yield* run(["publish", "bytes", "--max-bytes", "10"], { url, stdin: "1".repeat(2_000_000) })
+      assert.strictEqual(endless.code, 1)
+      assert.match(endless.err, /^waybill: line 1: /)
+    }).pipe(Effect.scoped)
   )
 
   it.effect("ends in peace when nobody reads on", () =>

@@ -94,8 +94,32 @@ describe("DeadLetters", () => {
       yield* TestClock.adjust("999 millis")
       assert.strictEqual((yield* counted).dead, 20)
       yield* TestClock.adjust("1 millis")
-      assert.strictEqual((yield* counted).dead, 10)
+      assert.strictEqual((yield* counted).dead, 19)
       yield* Fiber.interrupt(redriving)
+    }).pipe(onMemory)
+  )
+
+  it.effect("case F9: a rate is even from the first second on, whatever it is", () =>
+    Effect.gen(function* () {
+      yield* judged(800)
+      for (const ratePerSecond of [50, 7, 33.3, 400]) {
+        const { dead: before = 0 } = yield* counted
+        const redriving = yield* Effect.forkChild(DeadLetters.discard(Numbers, group, { ratePerSecond }))
+        yield* quiet()
+        for (let tenths = 1; tenths <= 10; tenths++) {
+          yield* TestClock.adjust("100 millis")
+          const { dead = 0 } = yield* counted
+          const expected = (ratePerSecond * tenths) / 10
+          // A step is at most a twentieth of a second's, and at least one.
+          assert.closeTo(
+            before - dead,
+            expected,
+            Math.max(2, ratePerSecond / 20 + 1),
+            `${ratePerSecond} after ${tenths}`
+          )
+        }
+        yield* Fiber.interrupt(redriving)
+      }
     }).pipe(onMemory)
   )
 

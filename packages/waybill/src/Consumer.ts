@@ -28,6 +28,7 @@ import * as Stream from "effect/Stream"
 import type { Commit } from "./Commit.ts"
 import type { Delivery } from "./Delivery.ts"
 import type { Gap } from "./Gap.ts"
+import { durationOf, finiteOf, oneOf, wholeOf } from "./internal/Limits.ts"
 import { isName } from "./internal/Name.ts"
 import * as Tracing from "./internal/Tracing.ts"
 import { type Handle, type Program, run as runProgram, Undecodable } from "./internal/Workers.ts"
@@ -155,11 +156,16 @@ export const make = <P, RD, RE, G extends keyof Guarantees = "at-least-once", co
   if (!isName(options.group)) {
     throw new Error(`"${options.group}" is no group name: 1 to 200 characters, no white space, no braces`)
   }
-  whole("concurrency", options.concurrency ?? 1, 1)
-  whole("prefetch", options.prefetch ?? 0, 0)
-  whole("prefetchBytes", options.prefetchBytes ?? 1, 1)
-  whole("maxDeliveries", options.maxDeliveries ?? 1, 1)
-  if (!(Duration.toMillis(Duration.fromInputUnsafe(options.lease ?? "1 second")) >= 100)) {
+  wholeOf("concurrency", options.concurrency ?? 1)
+  wholeOf("prefetch", options.prefetch ?? 0, 0)
+  wholeOf("prefetchBytes", options.prefetchBytes ?? 1)
+  wholeOf("maxDeliveries", options.maxDeliveries ?? 1)
+  oneOf("start", options.start ?? "earliest", ["earliest", "latest"])
+  oneOf<keyof Guarantees>("guarantee", options.guarantee ?? "at-least-once", ["at-most-once", "at-least-once"])
+  oneOf("trace", options.trace ?? "link", ["link", "parent"])
+  oneOf<LeaseLost>("leaseLost", options.leaseLost ?? "interrupt", ["interrupt", "continue"])
+  durationOf("shutdown", options.shutdown ?? "20 seconds")
+  if (!(Duration.toMillis(finiteOf("lease", options.lease ?? "15 seconds")) >= 100)) {
     throw new Error("lease must be at least 100 ms: it is renewed three times in that time")
   }
   const decode = (delivery: Delivery): Effect.Effect<P, Undecodable, RD> => {
@@ -170,12 +176,6 @@ export const make = <P, RD, RE, G extends keyof Guarantees = "at-least-once", co
   }
   const source: Source<P, RD, L> = Object.assign(Object.create(PipeableProto), { topic, decode, options })
   return source
-}
-
-const whole = (name: string, value: number, from: number): void => {
-  if (!(Number.isSafeInteger(value) && value >= from)) {
-    throw new Error(`${name} must be a whole number from ${from}, not ${value}`)
-  }
 }
 
 const makeConsumer = <A, E, R>(fields: {
@@ -291,14 +291,15 @@ export const processBatch =
     Effect.Error<Handled> | OfResult<Effect.Success<Handled>[number]>["failure"],
     Effect.Services<Handled> | RS
   > => {
-    whole("the size of a batch", size, 1)
+    wholeOf("the size of a batch", size)
+    const longest = durationOf("the time for which a batch is filled", within)
     return makeConsumer({
       source,
       routes: Routing.none,
       handle: {
         _tag: "Batch",
         size,
-        within: Duration.fromInputUnsafe(within),
+        within: longest,
         run: Effect.fnUntraced(function* (deliveries: ReadonlyArray<Delivery>, limit: Limit = identity) {
           const exits: Array<Exit.Exit<unknown, unknown>> = []
           const items: Array<Item<P>> = []
@@ -533,7 +534,7 @@ export const retry = <E = unknown>(
 ): Routing.Route<E> => ({
   _tag: "Retry",
   policy,
-  after: options?.after === undefined ? undefined : Duration.fromInputUnsafe(options.after)
+  after: options?.after === undefined ? undefined : finiteOf("after", options.after)
 })
 
 /**

@@ -4,14 +4,20 @@
  *
  * @module
  */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
 import { type DeadLetter, Inspector } from "./Inspector.ts"
+import { numberOf, wholeOf } from "./internal/Limits.ts"
 import type { DecodeFailure, Topic } from "./Topic.ts"
 import type { TransportError } from "./Transport.ts"
+
+/** With a rate the steps are so small that it is one, and not a burst each second. */
+const stepsPerSecond = 20
 
 /** A dead letter with its body decoded, or why it cannot be. */
 export interface Decoded<out P> extends DeadLetter {
@@ -54,7 +60,7 @@ export interface Selection<in P> {
   readonly limit?: number | undefined
   /** Only counts. */
   readonly dryRun?: boolean | undefined
-  /** At most so many a second; unlimited by default. */
+  /** At most so many a second, evenly from the first on; unlimited by default. */
   readonly ratePerSecond?: number | undefined
   /** Told after each step what was done so far; quick, and does not throw. */
   readonly onProgress?: ((report: Report) => void) | undefined
@@ -150,17 +156,24 @@ const pass = Effect.fnUntraced(function* <P, RD, RE>(
   { dryRun = false, limit = Infinity, onProgress, ratePerSecond, where = () => true }: Selection<P>,
   act: (entries: ReadonlyArray<string>) => Effect.Effect<number, TransportError>
 ): Effect.fn.Return<Report, TransportError, Inspector | RD> {
+  if (limit !== Infinity) wholeOf("limit", limit)
+  if (ratePerSecond !== undefined) numberOf("ratePerSecond", ratePerSecond, 0)
   let examined = 0
   let selected = 0
   let done = 0
-  const perStep = ratePerSecond === undefined ? pageSize : Math.max(1, Math.min(pageSize, Math.floor(ratePerSecond)))
+  const perStep =
+    ratePerSecond === undefined ? pageSize : Math.max(1, Math.min(pageSize, Math.floor(ratePerSecond / stepsPerSecond)))
   let matching: Array<string> = []
-  let pause = 0
+  /** When the next step may begin, by this process's clock that only goes forward. */
+  let next = 0n
   const step = Effect.gen(function* () {
     if (matching.length > 0 && !dryRun) {
-      // Before the step: what comes after the last one has nothing to wait for.
-      if (pause > 0) yield* Effect.sleep(pause)
-      if (ratePerSecond !== undefined) pause = (matching.length / ratePerSecond) * 1000
+      if (ratePerSecond !== undefined) {
+        const now = yield* Clock.currentTimeNanos
+        if (next > now) yield* Effect.sleep(Duration.nanos(next - now))
+        // What was late is not made up for: that would be a burst.
+        next = (next > now ? next : now) + BigInt(Math.ceil((matching.length / ratePerSecond) * 1e9))
+      }
       done += yield* act(matching)
     }
     matching = []

@@ -11,6 +11,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import { type GroupInfo, Inspector } from "./Inspector.ts"
+import { durationOf, wholeOf } from "./internal/Limits.ts"
 import type { TransportError } from "./Transport.ts"
 
 /** What is wrong, one thing. */
@@ -86,6 +87,9 @@ export const check = Effect.fn("Health.check")(function* (
 ): Effect.fn.Return<Report, never, Store | Inspector> {
   const store = yield* Store
   const { accept = [], limits } = options
+  if (limits?.lag !== undefined) wholeOf("limits.lag", limits.lag, 0)
+  if (limits?.deadLetters !== undefined) wholeOf("limits.deadLetters", limits.deadLetters, 0)
+  if (limits?.oldestPending !== undefined) durationOf("limits.oldestPending", limits.oldestPending)
   const parts = [bounded(store.problems, ({ code, detail }) => ({ code, impact: "down", detail }))]
   if (limits !== undefined) {
     const over: Array<Problem> = []

@@ -5,10 +5,10 @@
  * @module
  */
 import * as Context from "effect/Context"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import type { Body, Message } from "./Message.ts"
-import type { TransportError } from "./Transport.ts"
+import { InvalidLimit, TransportError } from "./Transport.ts"
 
 export class Inspector extends Context.Service<
   Inspector,
@@ -59,6 +59,22 @@ export class Inspector extends Context.Service<
     readonly resume: (topic: string, group: string) => Effect.Effect<void, TransportError>
   }
 >()("waybill/Inspector") {}
+
+/** The same inspector, which refuses pages with a limit that makes no sense; every pattern answers them alike. */
+export const checked = (inspector: Inspector["Service"]): Inspector["Service"] => {
+  const page = <A, P extends Page>(topic: string, page: P, read: (page: P) => Effect.Effect<A, TransportError>) => {
+    const { limit } = page
+    if (Number.isSafeInteger(limit) && limit >= 1) return read(page)
+    return Effect.fail(new TransportError({ operation: "inspect", topic, reason: new InvalidLimit({ limit }) }))
+  }
+  return {
+    ...inspector,
+    messages: (topic, asked) => page(topic, asked, (sound) => inspector.messages(topic, sound)),
+    pending: (topic, group, asked) => page(topic, asked, (sound) => inspector.pending(topic, group, sound)),
+    waiting: (topic, group, asked) => page(topic, asked, (sound) => inspector.waiting(topic, group, sound)),
+    deadLetters: (topic, group, asked) => page(topic, asked, (sound) => inspector.deadLetters(topic, group, sound))
+  }
+}
 
 /**
  * At most `limit` after the position that an earlier page has named; the first ones without. A page that is full at about

@@ -7,12 +7,13 @@
 import * as Arr from "effect/Array"
 import type * as Context from "effect/Context"
 import type * as DateTime from "effect/DateTime"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import { memoize } from "effect/Function"
 import type { Publication } from "./Commit.ts"
 import { partsOf, unitsOf } from "./internal/Budget.ts"
+import { finiteOf, oneOf } from "./internal/Limits.ts"
 import * as Tracing from "./internal/Tracing.ts"
 import type { Due, Headers, Outgoing, Receipt } from "./Message.ts"
 import * as Metrics from "./Metrics.ts"
@@ -200,6 +201,7 @@ const nothing: Given = { id: undefined, headers: noHeaders, due: undefined }
 const givenBy = (options: PublishOptions | undefined): Given => {
   if (options === undefined) return nothing
   const { headers = noHeaders, id, priority } = options
+  if (priority !== undefined) oneOf("priority", priority, ["high", "normal", "low"])
   return {
     id,
     headers:
@@ -284,7 +286,7 @@ const bytesIn = (message: Outgoing): number => {
 
 const dueOf = (options: PublishOptions): Due | undefined =>
   options.delay !== undefined
-    ? { _tag: "After", delay: Duration.fromInputUnsafe(options.delay) }
+    ? { _tag: "After", delay: finiteOf("delay", options.delay) }
     : options.at !== undefined
       ? { _tag: "At", epochMillis: options.at.epochMilliseconds }
       : undefined

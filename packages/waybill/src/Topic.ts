@@ -12,6 +12,7 @@ import * as SchemaAST from "effect/SchemaAST"
 import * as SchemaIssue from "effect/SchemaIssue"
 import * as SchemaParser from "effect/SchemaParser"
 import { bytesOf } from "./internal/Budget.ts"
+import { wholeOf } from "./internal/Limits.ts"
 import { isName } from "./internal/Name.ts"
 import type { Body } from "./Message.ts"
 
@@ -113,6 +114,8 @@ export const make = <S extends Schema.Constraint>(
   if (!isName(name)) {
     throw new Error(`"${name}" is no topic name: 1 to 200 characters, no white space, no braces`)
   }
+  wholeOf("version", options.version ?? 1)
+  wholeOf("maxBytes", options.maxBytes ?? defaultMaxBytes)
   const codec = Schema.toCodecJson(options.payload)
   // Compiled where the platform allows it, interpreted elsewhere: the same answers at a quarter of the price.
   const fromParsed = Schema.make<typeof codec>(takenAsJson(codec.ast))

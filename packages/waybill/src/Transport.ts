@@ -260,6 +260,16 @@ export class Rejected extends Schema.TaggedError<Rejected>()("Rejected", {
   }
 }
 
+/** A page was asked for with a limit that is no number of messages. Nothing was sent. */
+export class InvalidLimit extends Schema.TaggedError<InvalidLimit>()("InvalidLimit", {
+  limit: Schema.Number
+}) {
+  readonly permanent = true
+  override get message(): string {
+    return `limit must be a whole number from 1, not ${this.limit}`
+  }
+}
+
 export type Reason =
   | Disconnected
   | Refused
@@ -271,6 +281,7 @@ export type Reason =
   | NotificationsDisabled
   | MarkerTooShort
   | Overflow
+  | InvalidLimit
   | Rejected
 
 /**
@@ -293,6 +304,7 @@ export class TransportError extends Schema.TaggedError<TransportError>()("Transp
     NotificationsDisabled,
     MarkerTooShort,
     Overflow,
+    InvalidLimit,
     Rejected
   ])
 }) {

@@ -4,17 +4,18 @@
  *
  * @module
  */
-import type {
-  Dead,
-  Life,
-  Overview,
-  Page,
-  Pending,
-  Report,
-  Seen,
-  Selection,
-  Stored,
-  Waiting
+import {
+  type Dead,
+  type Life,
+  type Overview,
+  type Page,
+  partOf,
+  type Pending,
+  type Report,
+  type Seen,
+  type Selection,
+  type Stored,
+  type Waiting
 } from "../../src/dashboard/Api.ts"
 
 const key = "waybill-token"
@@ -47,8 +48,8 @@ const ask = async <A>(path: string, body?: unknown): Promise<A> => {
   return answer as A
 }
 
-const topicPath = (topic: string) => `topics/${encodeURIComponent(topic)}`
-const groupPath = (topic: string, group: string) => `${topicPath(topic)}/groups/${encodeURIComponent(group)}`
+const topicPath = (topic: string) => `topics/${partOf(topic)}`
+const groupPath = (topic: string, group: string) => `${topicPath(topic)}/groups/${partOf(group)}`
 const query = (after: string | undefined) =>
   `?limit=100${after === undefined ? "" : `&after=${encodeURIComponent(after)}`}`
 
@@ -62,7 +63,7 @@ export const life = (topic: string, id: string, group: string | undefined, seen:
   const params = new URLSearchParams(seen === undefined ? {} : { list: seen.list })
   if (group !== undefined) params.set("group", group)
   if (seen?.at !== undefined) params.set("at", seen.at)
-  return ask(`${topicPath(topic)}/life/${encodeURIComponent(id)}?${params}`)
+  return ask(`${topicPath(topic)}/life/${partOf(id)}?${params}`)
 }
 export const pending = (topic: string, group: string, after?: string): Promise<Page<Pending>> =>
   ask(`${groupPath(topic, group)}/pending${query(after)}`)

@@ -9,6 +9,7 @@ import type { Overview } from "../../src/dashboard/Api.ts"
 import type { Chosen } from "./Dashboard.tsx"
 import { pointsOf, rate } from "./Figures.ts"
 import { count, counted, Name } from "./Text.tsx"
+import { Trouble } from "./Trouble.tsx"
 
 interface Row {
   readonly topic: Inspector.TopicInfo
@@ -45,7 +46,10 @@ export const Topics = ({
           onInput={(event) => setSearch(event.currentTarget.value)}
         />
       </div>
-      {rows.length === 0 ? (
+      {overview.unreadable.map(({ topic, why }) => (
+        <Trouble key={topic} text={`${topic} cannot be read: ${why}`} />
+      ))}
+      {rows.length === 0 && overview.unreadable.length === 0 ? (
         <p class="empty">No topic was ever opened under the prefix {overview.prefix}.</p>
       ) : (
         <div class="scroll">

@@ -207,7 +207,8 @@ const findingsOf = ({ depth, groups, pattern, topic }: Inspector.TopicInfo): Rea
       find(
         "problem",
         about,
-        `no consumer is alive, and ${count(work, "message")} ${work === 1 ? "waits" : "wait"} for one`
+        `no consumer is alive, and ${count(work, "message")} ${work === 1 ? "waits" : "wait"} for one. If the group was ` +
+          'renamed or given up, retire it, for it keeps them for ever: "Retiring a group" in docs/streams.md'
       )
     }
     const owned = consumers.reduce((sum, consumer) => sum + consumer.pending, 0)

@@ -10,6 +10,7 @@ import { type IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisPubSub,
 import { Misuse, ServerProblem } from "../Problem.ts"
 import { bodyText, count, number, print } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
+import { lines, memberText, type Numbered, textOf } from "./Lines.ts"
 import { topic } from "./Target.ts"
 
 /** A line with `--envelope`: the payload, and what travels with it. */
@@ -30,20 +31,14 @@ const batchTime = "50 millis"
 
 const utf8 = new TextEncoder()
 
+/** A line may have spaces around its payload, and an envelope headers: how many times as long it may be. */
+const longest = 8
+
 interface Line {
   /** The payload as it is stored. */
   readonly text: string
   readonly key: string | undefined
   readonly options: Producer.PublishOptions
-}
-
-/** Numbers of JSON have no limit, and those of JavaScript do. */
-const exactly = (name: string, value: unknown, context?: { readonly source?: string }): unknown => {
-  const source = context?.source
-  if (typeof value === "number" && !Number.isSafeInteger(value) && source !== undefined && /^-?\d+$/.test(source)) {
-    throw new RangeError(`${name} is ${source}, which would become ${value}: put it between quotes`)
-  }
-  return value
 }
 
 export const publish = Command.make(
@@ -64,7 +59,11 @@ export const publish = Command.make(
     ),
     maxBytes: Flag.Int("max-bytes").pipe(
       Flag.withDescription("Greatest size of a payload, 1 MiB by default"),
-      Flag.withDefault(1_048_576)
+      Flag.withDefault(1_048_576),
+      Flag.filter(
+        (bytes) => bytes >= 1,
+        () => "at least 1"
+      )
     )
   },
   Effect.fnUntraced(function* ({ envelope, header, maxBytes, pattern: asked, topic: name }) {
@@ -83,7 +82,8 @@ export const publish = Command.make(
     }
     const counts = { read: 0, stored: 0, duplicate: 0 }
 
-    const parse = Effect.fnUntraced(function* (line: string, number: number): Effect.fn.Return<Line, Misuse> {
+    const parse = Effect.fnUntraced(function* (numbered: Numbered): Effect.fn.Return<Line | undefined, Misuse> {
+      const [, number] = numbered
       const wrong = (detail: string) =>
         new Misuse({ detail: `line ${number}: ${detail}${number === 1 ? "" : ". The lines before it were published"}` })
       const sized = (text: string) => {
@@ -92,19 +92,24 @@ export const publish = Command.make(
           ? Effect.succeed(text)
           : wrong(`${bytes} bytes, and the limit is ${maxBytes}: --max-bytes raises it`)
       }
-      const value = yield* Effect.try({
-        // What is stored is the line itself; of an envelope it is made anew.
-        try: (): unknown => (envelope ? JSON.parse(line, exactly) : JSON.parse(line)),
-        catch: (error) =>
-          wrong(error instanceof SyntaxError ? `no JSON (${error.message})` : (error as RangeError).message) // see above
+      const line = yield* Effect.try({
+        try: () => textOf(numbered).trim(),
+        catch: () => wrong("it is not UTF-8, which JSON is written in")
       })
-      if (!envelope) return { text: yield* sized(line.trim()), key: undefined, options: { headers: header } }
+      if (line === "") return undefined
+      const value = yield* Effect.try({
+        try: (): unknown => JSON.parse(line),
+        catch: (error) => wrong(`no JSON (${(error as SyntaxError).message})`) // nothing else is thrown
+      })
+      if (!envelope) return { text: yield* sized(line), key: undefined, options: { headers: header } }
       const { delay, headers, id, key, payload } = yield* Effect.mapError(decodeEnvelope(value), (error) =>
         wrong(error.message)
       )
-      if (payload === undefined) return yield* wrong("an envelope without a payload")
+      // What is stored is the text itself: numbers of JSON have no limit, and those of JavaScript do.
+      const text = payload === undefined ? undefined : memberText(line, "payload")
+      if (text === undefined) return yield* wrong("an envelope without a payload")
       return {
-        text: yield* sized(JSON.stringify(payload)),
+        text: yield* sized(text),
         key,
         options: {
           id,
@@ -116,19 +121,16 @@ export const publish = Command.make(
 
     yield* (yield* Stdio.Stdio).stdin.pipe(
       Stream.mapError((error) => new Misuse({ detail: `cannot read standard input: ${error.message}` })),
-      Stream.decodeText,
-      Stream.splitLines,
-      Stream.zipWithIndex,
-      Stream.filter(([line]) => line.trim() !== ""),
+      lines(maxBytes * longest + 1_048_576),
       // As values: a line that makes no sense must not overtake the lines before it.
-      Stream.mapEffect(([line, index]) => Effect.result(parse(line, index + 1))),
+      Stream.mapEffect((line) => Effect.result(parse(line))),
       Stream.groupedWithin(batchSize, batchTime),
       Stream.runForEach(
         Effect.fnUntraced(function* (lines) {
           const wrong = lines.find(Result.isFailure)
           const batch = lines
             .slice(0, wrong === undefined ? lines.length : lines.indexOf(wrong))
-            .flatMap(Result.match({ onFailure: () => [], onSuccess: (line) => [line] }))
+            .flatMap(Result.match({ onFailure: () => [], onSuccess: (line) => line ?? [] }))
           const receipts = yield* Producer.publishAll(linesOf(name, maxBytes), batch, ({ options }) => options)
           counts.read += batch.length
           for (const receipt of receipts) counts[receipt._tag === "Stored" ? "stored" : "duplicate"]++

@@ -8,7 +8,8 @@ import { Argument, Command, Flag } from "effect/cli"
 import { Inspector } from "waybill"
 import { age, print, table } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
-import { describe } from "./Target.ts"
+import { nothing } from "./Prefixes.ts"
+import { allReadable, describe, describeAll, lookedJson, unreadableText } from "./Target.ts"
 import { waitingOut } from "./Watching.ts"
 
 export const stats = Command.make(
@@ -33,23 +34,31 @@ export const stats = Command.make(
     const { address, json } = yield* Server
     const inspector = yield* Inspector.Inspector
     const names = Option.match(topic, { onNone: () => inspector.topics, onSome: (name) => Effect.succeed([name]) })
-    const look = Effect.flatMap(names, Effect.forEach(inspector.describe, { concurrency: 32 }))
+    const look = Effect.flatMap(names, describeAll)
     // One that is not there is said at once.
     if (Option.isSome(topic)) yield* describe(topic.value)
     if (!watch) {
-      const infos = yield* Effect.mapError(look, toProblem)
-      return yield* print(json, infos, () => text(infos))
+      const looked = yield* Effect.mapError(look, toProblem)
+      const none = looked.infos.length + looked.unreadable.length === 0 ? yield* nothing : undefined
+      yield* print(json, lookedJson(looked), () => none ?? text(looked.infos))
+      return yield* allReadable(looked)
     }
+    const none = yield* nothing
 
     const terminal = yield* Terminal.Terminal
     const clears = !json && (yield* (yield* Stdio.Stdio).stdoutIsTerminal)
     let before: ReadonlyArray<Inspector.TopicInfo> = []
     yield* waitingOut(look).pipe(
-      Effect.tap((infos) =>
+      Effect.tap((looked) =>
         Effect.gen(function* () {
-          if (json) return yield* Console.log(JSON.stringify(infos))
+          if (json) return yield* Console.log(JSON.stringify(lookedJson(looked)))
+          const { infos, unreadable } = looked
+          const figures = [
+            infos.length + unreadable.length === 0 ? none : text(infos, before, interval),
+            ...(unreadable.length === 0 ? [] : [unreadableText(unreadable)])
+          ].join("\n")
           if (clears) yield* Effect.ignore(terminal.display("\u001b[2J\u001b[H"))
-          yield* Console.log(`${address}, every ${interval} s, ctrl-c ends\n\n${text(infos, before, interval)}`)
+          yield* Console.log(`${address}, every ${interval} s, ctrl-c ends\n\n${figures}`)
           before = infos
         })
       ),
@@ -72,7 +81,6 @@ const text = (
   before: ReadonlyArray<Inspector.TopicInfo> = [],
   seconds = 1
 ): string => {
-  if (infos.length === 0) return "No topic was ever opened under this prefix."
   const rows: Array<ReadonlyArray<string | number>> = []
   for (const info of infos) {
     if (info.groups.length === 0) rows.push([info.topic, "(no group)", info.depth, 0, "", 0, 0, 0, "", ""])

@@ -3,12 +3,13 @@
  *
  * @module
  */
-import { Effect, Schema } from "effect"
+import { Effect, Result, Schema } from "effect"
 import { Argument } from "effect/cli"
-import { Inspector } from "waybill"
-import { NotThere } from "../Problem.ts"
+import { Inspector, type Transport } from "waybill"
+import { NotThere, ServerProblem } from "../Problem.ts"
 import { safe } from "../Screen.ts"
 import { toProblem } from "../Server.ts"
+import { nothing } from "./Prefixes.ts"
 
 const Name = Schema.String.check(
   Schema.isPattern(/^[^\s{}]{1,200}$/, { message: "1 to 200 characters, no white space, no braces" })
@@ -23,6 +24,50 @@ export const group = Argument.String("group").pipe(
   Argument.withSchema(Name)
 )
 
+/** A topic that cannot be looked at, and why. */
+export interface Unreadable {
+  readonly topic: string
+  readonly why: string
+}
+
+/** Topics, and those among them that cannot be looked at: one of these hides no other. */
+export interface Looked {
+  readonly infos: ReadonlyArray<Inspector.TopicInfo>
+  readonly unreadable: ReadonlyArray<Unreadable>
+}
+
+/** The figures of all these topics. What passes by itself, such as a lost connection, concerns them all. */
+export const describeAll = Effect.fnUntraced(function* (
+  topics: ReadonlyArray<string>
+): Effect.fn.Return<Looked, Transport.TransportError, Inspector.Inspector> {
+  const inspector = yield* Inspector.Inspector
+  const infos: Array<Inspector.TopicInfo> = []
+  const unreadable: Array<Unreadable> = []
+  const described = yield* Effect.forEach(topics, (topic) => Effect.result(inspector.describe(topic)), {
+    concurrency: 32
+  })
+  for (const [i, info] of described.entries()) {
+    if (Result.isSuccess(info)) infos.push(info.success)
+    else if (!info.failure.reason.permanent) return yield* info.failure
+    else unreadable.push({ topic: topics[i] ?? "", why: info.failure.reason.message })
+  }
+  return { infos, unreadable }
+})
+
+/** For a program: a topic that cannot be looked at has its name, and an `error` in the place of its figures. */
+export const lookedJson = ({ infos, unreadable }: Looked) => [
+  ...infos,
+  ...unreadable.map(({ topic, why }) => ({ topic, error: why }))
+]
+
+/** One line for each topic that cannot be looked at. */
+export const unreadableText = (unreadable: ReadonlyArray<Unreadable>): string =>
+  unreadable.map(({ topic, why }) => `${safe(topic)} cannot be read: ${safe(why)}`).join("\n")
+
+/** Fails when there are such. */
+export const allReadable = ({ unreadable }: Looked): Effect.Effect<void, ServerProblem> =>
+  unreadable.length === 0 ? Effect.void : Effect.fail(new ServerProblem({ detail: unreadableText(unreadable) }))
+
 /** The topic's figures, when it is there. */
 export const describe = Effect.fnUntraced(function* (topic: string) {
   const inspector = yield* Inspector.Inspector
@@ -32,7 +77,7 @@ export const describe = Effect.fnUntraced(function* (topic: string) {
     if (!topics.includes(topic)) {
       return yield* new NotThere({
         what: `there is no topic ${safe(topic)}`,
-        hint: topics.length === 0 ? "No topic was ever opened under this prefix" : `There is: ${list(topics)}`
+        hint: topics.length === 0 ? yield* nothing : `There is: ${list(topics)}`
       })
     }
   }

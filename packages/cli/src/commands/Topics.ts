@@ -8,25 +8,29 @@ import { Command } from "effect/cli"
 import { Inspector } from "waybill"
 import { print, table } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
+import { nothing } from "./Prefixes.ts"
+import { allReadable, describeAll, lookedJson } from "./Target.ts"
 
 export const topics = Command.make(
   "topics",
   {},
   Effect.fnUntraced(function* () {
-    const { json, prefix } = yield* Server
+    const { json } = yield* Server
     const inspector = yield* Inspector.Inspector
-    const infos = yield* inspector.topics.pipe(
-      Effect.flatMap(Effect.forEach(inspector.describe, { concurrency: 32 })),
-      Effect.mapError(toProblem)
+    const looked = yield* inspector.topics.pipe(Effect.flatMap(describeAll), Effect.mapError(toProblem))
+    const { infos, unreadable } = looked
+    const none = infos.length + unreadable.length === 0 ? yield* nothing : undefined
+    yield* print(
+      json,
+      lookedJson(looked),
+      () =>
+        none ??
+        table(
+          ["TOPIC", "PATTERN", "STORED", "DELAYED", "GROUPS"],
+          infos.map(({ delayed, depth, groups, pattern, topic }) => [topic, pattern, depth, delayed, groups.length])
+        )
     )
-    yield* print(json, infos, () =>
-      infos.length === 0
-        ? `No topic was ever opened under the prefix ${prefix}.`
-        : table(
-            ["TOPIC", "PATTERN", "STORED", "DELAYED", "GROUPS"],
-            infos.map(({ delayed, depth, groups, pattern, topic }) => [topic, pattern, depth, delayed, groups.length])
-          )
-    )
+    yield* allReadable(looked)
   })
 ).pipe(
   Command.withDescription("List the topics"),

@@ -1,9 +1,15 @@
 /**
- * What the dashboard's server and its page say to each other, as JSON. Types only: the page carries nothing of the server.
+ * What the dashboard's server and its page say to each other, as JSON. The page carries nothing of the server.
  *
  * @module
  */
 import type { Inspector, Message } from "waybill"
+
+/** A name as a part of a path. Dots alone would be no part of it but a step along it, so a mark stands in front of them. */
+export const partOf = (name: string): string => encodeURIComponent(/^(\.\.?$|~)/.test(name) ? `~${name}` : name)
+
+/** The name that such a part means, once it is decoded. */
+export const nameIn = (part = ""): string => (part.startsWith("~") ? part.slice(1) : part)
 
 /** A message with its body as text; `base64` when the bytes are no text. */
 export type Json<A extends Message.Message> = Omit<A, "body"> & { readonly body: string; readonly base64?: true }
@@ -17,6 +23,8 @@ export interface Overview {
   /** Milliseconds since the epoch, by the clock of the dashboard's server. */
   readonly now: number
   readonly topics: ReadonlyArray<Inspector.TopicInfo>
+  /** Topics that cannot be looked at. */
+  readonly unreadable: ReadonlyArray<{ readonly topic: string; readonly why: string }>
 }
 
 /** One page of a list. Of each body only the beginning: the whole one is in the message's `Life`. */

@@ -13,10 +13,15 @@ import { isIP } from "node:net"
 import { Equal, Option, Redacted } from "effect"
 import { type HttpServerRequest, HttpServerResponse } from "effect/http"
 
+/** Names of this machine to itself. A port that is forwarded has another number on its other end. */
+export const loopback: ReadonlyArray<string> = ["127.0.0.1", "localhost", "[::1]"]
+
 export interface Rules {
-  /** The names and addresses by which this server may be asked for. */
+  /** The names and addresses by which this server may be asked for, at its port. */
   readonly names: ReadonlyArray<string>
   readonly port: number
+  /** Where a proxy shows this server to others. It may ask for it by either name. */
+  readonly publicUrl?: URL | undefined
   /** It listens on every address of the machine: any of them will do, whatever the port is mapped to. */
   readonly everywhere: boolean
   readonly token: Redacted.Redacted<string>
@@ -37,10 +42,17 @@ export const refusal = (
   const { host, origin } = request.headers
   if (host === undefined || !isOurs(rules, host)) {
     return Option.some(
-      refuse(421, `this server is not ${host ?? "without a name"}: ask for ${rules.names.join(" or ")}`)
+      refuse(
+        421,
+        `this server is not ${host ?? "without a name"}: ask for ${rules.names.join(" or ")}, or start it with --public-url`
+      )
     )
   }
-  if (origin !== undefined && origin.toLowerCase() !== `http://${host.toLowerCase()}`) {
+  if (
+    origin !== undefined &&
+    origin.toLowerCase() !== `http://${host.toLowerCase()}` &&
+    origin !== rules.publicUrl?.origin
+  ) {
     return Option.some(refuse(403, "requests of other pages are not answered"))
   }
   if (asks === "page") return Option.none()
@@ -59,11 +71,12 @@ export const refusal = (
 }
 
 /** Browsers leave out the port 80. */
-const isOurs = ({ everywhere, names, port }: Rules, host: string): boolean => {
+const isOurs = ({ everywhere, names, port, publicUrl }: Rules, host: string): boolean => {
   if (!URL.canParse(`http://${host}`)) return false
   const asked = new URL(`http://${host}`)
   // A stranger's name can be made to resolve to us; an address is nobody's name.
   if (everywhere && isIP(asked.hostname.replace(/^\[|\]$/g, "")) > 0) return true
+  if (loopback.includes(asked.hostname) || asked.hostname === publicUrl?.hostname) return true
   return names.includes(asked.hostname) && (everywhere || Number(asked.port || 80) === port)
 }
 

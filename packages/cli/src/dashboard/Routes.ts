@@ -8,12 +8,12 @@ import { Clock, Effect, Layer, Option, Schema } from "effect"
 import { HttpRouter, HttpServerError, HttpServerRequest, HttpServerResponse, HttpStaticServer } from "effect/http"
 import { DeadLetters, Inspector, type Message, Topic, type Transport } from "waybill"
 import { justBefore } from "../commands/Entry.ts"
-import { describeGroup } from "../commands/Target.ts"
+import { describeAll, describeGroup } from "../commands/Target.ts"
 import type { NotThere, ServerProblem } from "../Problem.ts"
 import { safe } from "../SafeText.ts"
 import { messageJson } from "../Screen.ts"
 import { Server } from "../Server.ts"
-import type { Overview, Report } from "./Api.ts"
+import { nameIn, type Overview, type Report } from "./Api.ts"
 import * as Guard from "./Guard.ts"
 import * as Life from "./Life.ts"
 
@@ -182,18 +182,17 @@ export const layer = (rules: Guard.Rules, page: string) => {
       })
     )
 
-  const topicOf = (params: Params) => params["topic"] ?? ""
-  const groupOf = (params: Params) => params["group"] ?? ""
+  const topicOf = (params: Params) => nameIn(params["topic"])
+  const groupOf = (params: Params) => nameIn(params["group"])
 
   const overview = answered(
     Effect.gen(function* () {
       const inspector = yield* Inspector.Inspector
       const { address, prefix } = yield* Server
-      const names = yield* inspector.topics
-      const topics = yield* Effect.forEach(names, inspector.describe, { concurrency: 32 })
+      const { infos: topics, unreadable } = yield* Effect.flatMap(inspector.topics, describeAll)
       const request = yield* HttpServerRequest.HttpServerRequest
       const writes = !rules.writes ? "no" : Guard.authorized(rules, request) ? "yes" : "locked"
-      const value: Overview = { address, prefix, writes, now: yield* Clock.currentTimeMillis, topics }
+      const value: Overview = { address, prefix, writes, now: yield* Clock.currentTimeMillis, topics, unreadable }
       return value
     })
   )
@@ -257,7 +256,7 @@ export const layer = (rules: Guard.Rules, page: string) => {
         ({ position }) => position
       )
     ),
-    read("/api/topics/:topic/life/:id", (params) => life(topicOf(params), params["id"] ?? "")),
+    read("/api/topics/:topic/life/:id", (params) => life(topicOf(params), nameIn(params["id"]))),
     read(`${ofGroup}/pending`, (params) =>
       paged(
         (inspector, page) => inspector.pending(topicOf(params), groupOf(params), page),

@@ -14,12 +14,12 @@ import { HttpRouter, HttpServer } from "effect/http"
 import { Misuse } from "../Problem.ts"
 import { print } from "../Screen.ts"
 import { Server } from "../Server.ts"
+import { loopback } from "./Guard.ts"
 import * as Routes from "./Routes.ts"
 
 /** Built by Vite; the same place seen from the sources and from what is published. */
 const page = join(import.meta.dirname, "../../dist/page")
 
-const loopback = ["127.0.0.1", "localhost", "[::1]"]
 const unspecified = ["0.0.0.0", "[::]"]
 
 /** Names of topics and groups have up to 200 characters, each of them up to nine in an address; ids have no limit. */
@@ -29,9 +29,10 @@ export interface Options {
   readonly host: string
   readonly port: number
   readonly allowWrites: boolean
+  readonly publicUrl: URL | undefined
 }
 
-export const serve = Effect.fnUntraced(function* ({ allowWrites, host, port }: Options) {
+export const serve = Effect.fnUntraced(function* ({ allowWrites, host, port, publicUrl }: Options) {
   const { address, json, prefix } = yield* Server
   const fs = yield* FileSystem.FileSystem
   if (!(yield* Effect.orElseSucceed(fs.exists(join(page, "index.html")), () => false))) {
@@ -40,24 +41,29 @@ export const serve = Effect.fnUntraced(function* ({ allowWrites, host, port }: O
   const token = Redacted.make(SecureRandom.uuidV4Unsafe() + SecureRandom.uuidV4Unsafe())
   const name = nameOf(host)
   const everywhere = unspecified.includes(name)
-  const guarded = !loopback.includes(name)
+  const guarded = publicUrl !== undefined || !loopback.includes(name)
   const names = [
-    ...new Set([...(everywhere ? [] : [name]), ...(guarded ? [hostname().toLowerCase()] : []), ...loopback])
+    ...new Set([
+      ...(everywhere ? [] : [name]),
+      ...(loopback.includes(name) ? [] : [hostname().toLowerCase()]),
+      ...loopback
+    ])
   ]
   // The port may be any: it is known once the server listens.
-  const rules = { names, port, everywhere, token, writes: allowWrites, guarded }
+  const rules = { names, port, publicUrl, everywhere, token, writes: allowWrites, guarded }
   const announced = Effect.gen(function* () {
     const bound = (yield* HttpServer.HttpServer).address
     if ("port" in bound) rules.port = bound.port
     const secret = allowWrites || guarded ? `/#token=${Redacted.value(token)}` : ""
-    const url = `http://${names[0]}:${rules.port}${secret}`
+    const url = (publicUrl?.href.replace(/\/$/, "") ?? `http://${names[0]}:${rules.port}`) + secret
     yield* print(
       json,
       { url, prefix, address, writes: allowWrites },
       () =>
         `${prefix} on ${address}: ${url}\n` +
         (allowWrites ? "The page may change things; keep its address to yourself." : "The page only looks.") +
-        " Ctrl-c ends."
+        " Ctrl-c ends." +
+        (publicUrl === undefined ? "" : `\nThe proxy finds it on port ${rules.port}.`)
     )
   })
   const server = HttpRouter.serve(Routes.layer(rules, page), {

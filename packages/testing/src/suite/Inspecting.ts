@@ -27,6 +27,29 @@ const bury = Effect.fnUntraced(function* (bench: Bench["Service"], first: string
 
 export const inspecting = [
   check(
+    "case F5: a page with a limit that is no number of messages is refused, with the same error for every list",
+    [],
+    Effect.fnUntraced(function* (bench) {
+      const { inspector, topic } = bench
+      yield* bench.publish("a")
+      for (const limit of [0, -1, 1.5, NaN, Infinity, -Infinity, 2 ** 53]) {
+        const page = { after: Option.none<string>(), limit }
+        const errors = yield* Effect.all([
+          Effect.flip(inspector.messages(topic, page)),
+          Effect.flip(inspector.messages(topic, { ...page, newest: true })),
+          Effect.flip(inspector.messages(topic, { ...page, before: "1-1" })),
+          Effect.flip(inspector.pending(topic, "g", page)),
+          Effect.flip(inspector.waiting(topic, "g", { ...page, after: Option.some("1-1") })),
+          Effect.flip(inspector.deadLetters(topic, "g", page))
+        ])
+        for (const { operation, reason } of errors) {
+          assert.deepStrictEqual([operation, reason._tag, reason.permanent], ["inspect", "InvalidLimit", true])
+          assert.strictEqual(reason.message, `limit must be a whole number from 1, not ${limit}`)
+        }
+      }
+    })
+  ),
+  check(
     "case A13: what is stored is listed in the order in which it is handed out, page by page from either end",
     ["history"],
     Effect.fnUntraced(function* (bench) {

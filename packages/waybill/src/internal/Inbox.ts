@@ -133,6 +133,7 @@ export class Inbox implements Receiver {
   /** In the order in which they were taken; those in front may be settled. */
   #handfuls: Array<Handful> = []
   #numbered = 0
+  #takes = 0
   /** Missing in front of the first that has arrived, and behind the last. */
   #before: Hole | undefined
   #behind: Hole | undefined
@@ -158,6 +159,16 @@ export class Inbox implements Receiver {
   /** Since when the oldest of them has been held. */
   get oldestTakenAt(): number | undefined {
     return this.#handfuls.find(({ open }) => open > 0)?.takenAt
+  }
+
+  /** How often something was taken. */
+  get takes(): number {
+    return this.#takes
+  }
+
+  /** More than half of what may wait does wait for a consumer that could take it. */
+  get crowded(): boolean {
+    return !this.#paused && 2 * (this.#arrived.length - this.#first) > this.#options.capacity
   }
 
   /** Waiting for its next attempt. */
@@ -358,6 +369,7 @@ export class Inbox implements Receiver {
       this.#lastTaken = taken[taken.length - 1]!.id
       for (const { gap } of taken) if (gap !== undefined) this.#options.gap(gap)
     }
+    this.#takes++
     // One note for all that is taken at once: one for each would cost a tenth of what a message costs here.
     const handful = { takenAt: this.#options.clock.currentTimeMillisUnsafe(), open: taken.length }
     for (const copy of taken) {

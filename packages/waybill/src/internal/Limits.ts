@@ -5,6 +5,7 @@
  * @module
  */
 import * as Duration from "effect/Duration"
+import * as Option from "effect/Option"
 
 /**
  * @category models
@@ -35,15 +36,52 @@ export const limitsOf = (options: LimitOptions): Limits => ({
   }
 })
 
+/** As long as anyone will wait: a thousand years. */
+const longestMillis = 1000 * 365 * 24 * 60 * 60 * 1000
+
 export const millisOf = (option: string, input: Duration.Input): number => {
-  const millis = Duration.toMillis(Duration.fromInputUnsafe(input))
+  const millis = Duration.toMillis(durationOf(option, input))
   if (!(millis > 0)) throw new Error(`${option} must be longer than nothing`)
-  // As long as anyone will wait: a thousand years.
-  return Math.min(Math.ceil(millis), 1000 * 365 * 24 * 60 * 60 * 1000)
+  return Math.min(Math.ceil(millis), longestMillis)
 }
 
-export const wholeOf = (option: string, count: number): number => {
-  if (!Number.isSafeInteger(count) || count < 1)
-    throw new Error(`${option} must be a whole number from 1, not ${count}`)
+/** A duration that is none, such as NaN or less than nothing, becomes something else on its way, and is refused before. */
+export const durationOf = (option: string, input: Duration.Input): Duration.Duration => {
+  const duration = Option.getOrUndefined(Duration.fromInput(input))
+  if (duration === undefined || Number.isNaN(input) || Duration.toMillis(duration) < 0) {
+    throw new Error(`${option} must be a duration, such as "10 seconds" or milliseconds from 0, not ${shown(input)}`)
+  }
+  return duration
+}
+
+/** The same of one that ends. */
+export const finiteOf = (option: string, input: Duration.Input): Duration.Duration => {
+  const duration = durationOf(option, input)
+  if (!(Duration.toMillis(duration) <= longestMillis)) {
+    throw new Error(`${option} must end within a thousand years, and not last ${shown(input)}`)
+  }
+  return duration
+}
+
+export const wholeOf = (option: string, count: number, least = 1): number => {
+  if (!Number.isSafeInteger(count) || count < least)
+    throw new Error(`${option} must be a whole number from ${least}, not ${shown(count)}`)
   return count
 }
+
+/** A number that something is held against, or a rate. */
+export const numberOf = (option: string, value: number, above: number): number => {
+  if (!(Number.isFinite(value) && value > above))
+    throw new Error(`${option} must be a number greater than ${above}, not ${shown(value)}`)
+  return value
+}
+
+export const oneOf = <A extends string>(option: string, value: A, allowed: ReadonlyArray<NoInfer<A>>): A => {
+  if (!allowed.includes(value)) {
+    throw new Error(`${option} must be ${allowed.map((one) => `"${one}"`).join(" or ")}, not ${shown(value)}`)
+  }
+  return value
+}
+
+/** Callers without types hand in anything. */
+const shown = (value: unknown): string => (typeof value === "string" ? `"${value}"` : String(value))

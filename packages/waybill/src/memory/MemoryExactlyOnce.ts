@@ -12,7 +12,7 @@ import type * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { Inspector } from "../Inspector.ts"
-import { type LimitOptions, limitsOf, millisOf } from "../internal/Limits.ts"
+import { type LimitOptions, limitsOf, millisOf, oneOf } from "../internal/Limits.ts"
 import type { Records } from "../Records.ts"
 import type { AtLeastOnce, AtMostOnce, Receiver, Transactional, Transport } from "../Transport.ts"
 import * as MemoryReceiver from "./internal/MemoryReceiver.ts"
@@ -37,7 +37,8 @@ export interface Options extends LimitOptions {
 const pattern = "exactly-once"
 
 /**
- * A store of its own with every build: two programs share messages and records by sharing the layer. A topic is one queue,
+ * A store of its own with every build: two programs share messages and records by sharing the layer, and one that uses
+ * two of them for a topic is warned. A topic is one queue,
  * and the first group that joins owns it; another one fails with `TopicConflict`. Throws on a duration of nothing, or a count
  * that is not a whole number from 1: those are bugs.
  *
@@ -64,7 +65,7 @@ const pattern = "exactly-once"
 export const layer = (
   options: Options = {}
 ): Layer.Layer<Transport | Inspector | Records | AtLeastOnce | AtMostOnce | Transactional> => {
-  const { order = "fifo" } = options
+  const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority"])
   const limits = limitsOf({ ...options, deadLetters: { maxAge: "7 days", ...options.deadLetters } })
   const markerMillis = millisOf("marker", options.marker ?? "8 days")
   return Layer.effectContext(

@@ -10,7 +10,7 @@ import type * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { Inspector } from "../Inspector.ts"
-import { type LimitOptions, limitsOf } from "../internal/Limits.ts"
+import { type LimitOptions, limitsOf, oneOf } from "../internal/Limits.ts"
 import type { AtLeastOnce, AtMostOnce, Receiver, Transport } from "../Transport.ts"
 import * as MemoryReceiver from "./internal/MemoryReceiver.ts"
 import { type Order, Queue } from "./internal/Queue.ts"
@@ -30,7 +30,8 @@ export interface Options extends LimitOptions {
 const pattern = "lists"
 
 /**
- * A store of its own with every build: two programs share messages by sharing the layer. A topic is one queue, and the
+ * A store of its own with every build: two programs share messages by sharing the layer, and one that uses
+ * two of them for a topic is warned. A topic is one queue, and the
  * first group that joins owns it; another one fails with `TopicConflict`. Throws on a duration of nothing, or a count that is
  * not a whole number from 1: those are bugs.
  *
@@ -52,7 +53,7 @@ const pattern = "lists"
  * @category layers
  */
 export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector | AtLeastOnce | AtMostOnce> => {
-  const { order = "fifo" } = options
+  const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority"])
   return Layer.effectContext(
     Store.make({ name: pattern, limits: limitsOf(options), source: (place) => new Queue(place, order) })
   )

@@ -12,16 +12,20 @@ import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
-import { Inspector } from "../Inspector.ts"
+import { checked, Inspector } from "../Inspector.ts"
+import { matcher } from "../internal/Glob.ts"
 import { Inbox, type InboxOptions } from "../internal/Inbox.ts"
-import { limitsOf, wholeOf } from "../internal/Limits.ts"
+import { limitsOf, oneOf, wholeOf } from "../internal/Limits.ts"
 import { refusal } from "../internal/Unstored.ts"
 import { Lifecycle } from "../Lifecycle.ts"
+import type { Outgoing, Receipt } from "../Message.ts"
 import { AtMostOnce, type Subscription, Transport, TransportError } from "../Transport.ts"
 import { type Circle, Hall } from "./internal/Hall.ts"
+import { make as makeSiblings } from "./internal/Siblings.ts"
 import { step } from "./internal/Step.ts"
 
 /**
@@ -43,8 +47,11 @@ export interface Options {
 
 const pattern = "pubsub"
 
+/** How many turns a subscriber may let pass before it counts as one that takes nothing. */
+const patience = 16
+
 /**
- * Two programs hear each other by sharing the layer. Throws on a buffer that is not a whole number from 1: that is a bug.
+ * Two programs hear each other by sharing the layer, and one that uses two of them for a topic is warned. Throws on a buffer that is not a whole number from 1: that is a bug.
  *
  * @example
  * ```ts
@@ -70,11 +77,18 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
   const { deadLetters } = limitsOf(options)
   const capacity = wholeOf("buffer", options.buffer ?? 1024)
   const capacityBytes = wholeOf("bufferBytes", options.bufferBytes ?? 64 * 1024 * 1024)
-  const overflow = options.overflow ?? "drop-oldest"
+  const overflow = oneOf("overflow", options.overflow ?? "drop-oldest", ["drop-oldest", "drop-newest", "fail"])
+  /** How many are published before subscribers get a turn that need one. */
+  const part = Math.max(1, capacity >> 2)
   return Layer.effectContext(
     Effect.gen(function* () {
       const instance = (yield* Random.nextIntBetween(0x100000, 0xffffff)).toString(16)
       const hall = new Hall(deadLetters, instance)
+      const siblings = yield* makeSiblings({
+        pattern,
+        fits: (topic, other) => matcher(topic)(other) || matcher(other)(topic),
+        unsettled: () => []
+      })
       const lifecycle = new Lifecycle()
       const run = Effect.runForkWith(yield* Effect.context<never>())
       let consumers = 0
@@ -113,6 +127,40 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
             : lifecycle.report({ _tag: "DeadLettersDropped", topic, group: circle.name, count: dropped })
         })
 
+      const publish = (topic: string, messages: ReadonlyArray<Outgoing>) =>
+        step((now) => Exit.succeed(hall.publish(topic, messages, now)))
+
+      /**
+       * Lets subscribers run that have much to take: what is published takes no time here, and would meet full buffers of
+       * consumers that had no turn. Nobody waits for one that takes nothing when it is its turn.
+       */
+      const relieved = (topic: string): Effect.Effect<void> =>
+        Effect.suspend(() => {
+          if (hall.crowded(topic).length === 0) return Exit.void
+          // One looks for all who publish.
+          if (relief !== undefined) return Effect.flatMap(relief.await, () => relieved(topic))
+          const over = Latch.makeUnsafe()
+          relief = over
+          return Effect.ensuring(
+            relieving(topic),
+            Effect.sync(() => {
+              relief = undefined
+              over.openUnsafe()
+            })
+          )
+        })
+      let relief: Latch.Latch | undefined
+      const relieving = Effect.fnUntraced(function* (topic: string) {
+        const takesOf = (inboxes: ReadonlyArray<Inbox>) => inboxes.reduce((sum, { takes }) => sum + takes, 0)
+        let inVain = 0
+        for (let crowd = hall.crowded(topic); crowd.length > 0; crowd = hall.crowded(topic)) {
+          if (inVain === patience) return hall.giveUp(crowd)
+          const before = takesOf(crowd)
+          yield* Effect.yieldNow
+          inVain = takesOf(crowd) === before ? inVain + 1 : 0
+        }
+      })
+
       const setPaused = (topic: string, group: string, paused: boolean) =>
         Effect.suspend(() => {
           const circle = hall.circle(topic, group)
@@ -133,15 +181,26 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
         Transport.of({
           lifecycle,
           publish: (topic, messages) =>
-            step((now) => {
+            Effect.suspend(() => {
               const reason = refusal(topic, messages)
-              return reason === undefined
-                ? Exit.succeed(hall.publish(topic, messages, now))
-                : Exit.fail(new TransportError({ operation: "publish", topic, reason }))
+              if (reason !== undefined) return Effect.fail(new TransportError({ operation: "publish", topic, reason }))
+              if (messages.length <= part)
+                return siblings.using(topic, Effect.andThen(relieved(topic), publish(topic, messages)))
+              return Effect.uninterruptible(
+                Effect.gen(function* () {
+                  yield* siblings.using(topic, Effect.void)
+                  const receipts: Array<Receipt> = []
+                  for (let from = 0; from < messages.length; from += part) {
+                    yield* relieved(topic)
+                    receipts.push(...(yield* publish(topic, messages.slice(from, from + part))))
+                  }
+                  return receipts
+                })
+              )
             }),
           receive: (subscription) =>
             Effect.map(
-              Effect.acquireRelease(enter(subscription), ({ circle, inbox }) =>
+              Effect.acquireRelease(siblings.using(subscription.topic, enter(subscription)), ({ circle, inbox }) =>
                 Effect.suspend(() => {
                   circle.inboxes.delete(inbox)
                   const lost = inbox.leave()
@@ -161,7 +220,7 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
       ).pipe(
         Context.add(
           Inspector,
-          Inspector.of({
+          checked({
             topics: Effect.sync(() => hall.topics),
             describe: (topic) => Effect.map(Clock.currentTimeMillis, (now) => hall.describe(topic, pattern, now)),
             messages: () => Effect.succeed([]),

@@ -12,7 +12,7 @@ import type * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { Inspector } from "../Inspector.ts"
-import { type LimitOptions, limitsOf, millisOf, wholeOf } from "../internal/Limits.ts"
+import { type LimitOptions, limitsOf, millisOf, oneOf, wholeOf } from "../internal/Limits.ts"
 import type { Records } from "../Records.ts"
 import type { AtLeastOnce, AtMostOnce, Receiver, Transactional, Transport } from "../Transport.ts"
 import { Log } from "./internal/Log.ts"
@@ -41,7 +41,8 @@ export interface Options extends LimitOptions {
 const pattern = "streams"
 
 /**
- * A store of its own with every build: two programs share messages by sharing the layer. Throws on a duration of nothing,
+ * A store of its own with every build: two programs share messages by sharing the layer, and one that uses
+ * two of them for a topic is warned. Throws on a duration of nothing,
  * or a count that is not a whole number from 1: those are bugs.
  *
  * @example
@@ -62,8 +63,9 @@ const pattern = "streams"
 export const layer = (
   options: Options = {}
 ): Layer.Layer<Transport | Inspector | Records | AtLeastOnce | AtMostOnce | Transactional> => {
-  const maxLength =
-    typeof options.retention === "object" ? wholeOf("retention.maxLength", options.retention.maxLength) : Infinity
+  const { retention = "settled" } = options
+  if (typeof retention !== "object") oneOf("retention", retention, ["settled"])
+  const maxLength = typeof retention === "object" ? wholeOf("retention.maxLength", retention.maxLength) : Infinity
   const markerMillis = millisOf("marker", options.marker ?? "31 days")
   return Layer.effectContext(
     Store.transactional(

@@ -42,6 +42,7 @@ import {
   Ticker
 } from "./internal/Connection.ts"
 import { make as makeEffectRedis } from "./internal/EffectRedis.ts"
+import { durationOf, wholeOf } from "./internal/Settings.ts"
 
 export type { Connection, ConnectionEvent, EvalOptions, RunOptions } from "./internal/Connection.ts"
 export type { Script } from "./internal/Script.ts"
@@ -95,8 +96,17 @@ export interface Options {
  * const RedisLive = IoRedis.layer({ host: "redis.internal", password: Redacted.make("from a vault"), tls: true })
  * ```
  */
-export const layer = (options: Options = {}): Layer.Layer<IoRedis, TransportError> =>
-  Layer.effect(IoRedis, make(options))
+export const layer = (options: Options = {}): Layer.Layer<IoRedis, TransportError> => {
+  check(options)
+  return Layer.effect(IoRedis, make(options))
+}
+
+/** Throws where a number makes no sense. */
+const check = ({ db, port, startTimeout }: Options): void => {
+  if (port !== undefined) wholeOf("port", port)
+  if (db !== undefined) wholeOf("db", db, 0)
+  if (startTimeout !== undefined) durationOf("startTimeout", startTimeout)
+}
 
 /**
  * The same with options from `Config`.
@@ -154,6 +164,7 @@ export const layerEffectRedis = (
 export const make = Effect.fnUntraced(function* (
   options: Options = {}
 ): Effect.fn.Return<IoRedis["Service"], TransportError, Scope.Scope> {
+  check(options)
   const server = yield* Effect.mapError(complete(options), connectFailed)
   const listeners = new Set<(event: ConnectionEvent) => void>()
   const shared: Shared = {

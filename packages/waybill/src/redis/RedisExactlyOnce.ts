@@ -18,7 +18,7 @@ import * as Members from "./internal/custody/CustodyReceiver.ts"
 import * as CommitParts from "./internal/lists/CommitParts.ts"
 import type { Order } from "./internal/lists/ListSource.ts"
 import * as Queue from "./internal/lists/Queue.ts"
-import { millisOf, settingsOf, type StoreOptions } from "./internal/Settings.ts"
+import { millisOf, oneOf, settingsOf, type StoreOptions } from "./internal/Settings.ts"
 import type { IoRedis } from "./IoRedis.ts"
 
 /**
@@ -69,7 +69,7 @@ export const layer = (
 ): Layer.Layer<Transport | Inspector | Records | AtLeastOnce | AtMostOnce | Transactional, never, IoRedis> => {
   const settings = settingsOf({ ...options, deadLetters: { maxAge: "7 days", ...options.deadLetters } })
   const markerMillis = millisOf("marker", options.marker ?? "8 days")
-  const order = options.order ?? "fifo"
+  const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority"])
   const { commit, scripts } = CommitParts.of(order)
   return Layer.effectContext(
     Queue.transactional({ pattern: CommitParts.pattern, settings, order, scripts }, { script: commit, markerMillis })

@@ -53,7 +53,7 @@ export interface Options {
  * @category layers
  */
 export const layer = (options: Options = {}): Layer.Layer<Health.Store, never, IoRedis> => {
-  const replicas = options.replicas === undefined ? 0 : wholeOf("replicas", options.replicas)
+  const replicas = options.replicas === undefined ? 0 : wholeOf("replicas", options.replicas, 0)
   return Layer.effect(
     Health.Store,
     Effect.map(IoRedis, ({ commands }) => ({ problems: ask(commands, replicas) }))

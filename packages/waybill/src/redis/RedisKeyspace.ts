@@ -23,7 +23,7 @@ import { topicKeys } from "./internal/Keys.ts"
 import { pattern, publish } from "./internal/keyspace/KeyspaceScripts.ts"
 import * as Source from "./internal/keyspace/KeyspaceSource.ts"
 import { Listener } from "./internal/keyspace/Listener.ts"
-import { millisOf, settingsOf, type StoreOptions } from "./internal/Settings.ts"
+import { millisOf, oneOf, settingsOf, type StoreOptions } from "./internal/Settings.ts"
 import { make as makeStore } from "./internal/Store.ts"
 import { make as makeSubscriber } from "./internal/Subscriber.ts"
 import { IoRedis } from "./IoRedis.ts"
@@ -77,6 +77,7 @@ export const layer = (
   options: Options = {}
 ): Layer.Layer<Transport | Inspector | AtLeastOnce | AtMostOnce, never, IoRedis> => {
   const settings = settingsOf(options)
+  const notifications = oneOf("notifications", options.notifications ?? "require", ["require", "enable", "poll"])
   const ttlMillis = millisOf("ttl", options.ttl ?? "1 hour")
   const keysOf = (topic: string) => topicKeys(settings.prefix, topic)
   return Layer.effectContext(
@@ -90,7 +91,7 @@ export const layer = (
             subscriber,
             topic,
             keys: keysOf(topic),
-            notifications: options.notifications ?? "require",
+            notifications,
             scan: options.scan ?? false,
             ttlMillis,
             pollMillis: settings.pollMillis

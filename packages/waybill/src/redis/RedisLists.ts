@@ -15,7 +15,7 @@ import type { AtLeastOnce, AtMostOnce, Receiver, Transport } from "../Transport.
 import * as Members from "./internal/custody/CustodyReceiver.ts"
 import * as ListSource from "./internal/lists/ListSource.ts"
 import * as Queue from "./internal/lists/Queue.ts"
-import { settingsOf, type StoreOptions } from "./internal/Settings.ts"
+import { oneOf, settingsOf, type StoreOptions } from "./internal/Settings.ts"
 import type { IoRedis } from "./IoRedis.ts"
 
 /**
@@ -60,7 +60,7 @@ export const layer = (
   options: Options = {}
 ): Layer.Layer<Transport | Inspector | AtLeastOnce | AtMostOnce, never, IoRedis> => {
   const settings = settingsOf(options)
-  const order = options.order ?? "fifo"
+  const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority"])
   return Layer.effectContext(
     Queue.make({ pattern: ListSource.pattern, settings, order, scripts: ListSource.scripts(order) })
   )

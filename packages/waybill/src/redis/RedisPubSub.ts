@@ -19,7 +19,7 @@ import { Announcer } from "./internal/pubsub/Announcer.ts"
 import * as PubSubInspector from "./internal/pubsub/PubSubInspector.ts"
 import * as Members from "./internal/pubsub/PubSubReceiver.ts"
 import { pattern } from "./internal/pubsub/Scripts.ts"
-import { settingsOf, type StoreOptions, wholeOf } from "./internal/Settings.ts"
+import { oneOf, settingsOf, type StoreOptions, wholeOf } from "./internal/Settings.ts"
 import { make as makeStore } from "./internal/Store.ts"
 import { make as makeSubscriber } from "./internal/Subscriber.ts"
 import { IoRedis } from "./IoRedis.ts"
@@ -80,8 +80,8 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
   const settings = settingsOf(options)
   const capacity = wholeOf("buffer", options.buffer ?? 1024)
   const capacityBytes = wholeOf("bufferBytes", options.bufferBytes ?? 64 * 1024 * 1024)
-  const overflow = options.overflow ?? "drop-oldest"
-  const sharded = options.channels === "sharded"
+  const overflow = oneOf("overflow", options.overflow ?? "drop-oldest", ["drop-oldest", "drop-newest", "fail"])
+  const sharded = oneOf("channels", options.channels ?? "plain", ["plain", "sharded"]) === "sharded"
   const command = sharded ? "SPUBLISH" : "PUBLISH"
   const keysOf = (topic: string) => topicKeys(settings.prefix, topic)
   return Layer.effectContext(

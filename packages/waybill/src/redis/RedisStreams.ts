@@ -27,7 +27,7 @@ import { wire } from "./internal/Answer.ts"
 import { Committer } from "./internal/Committer.ts"
 import { topicKeys } from "./internal/Keys.ts"
 import * as RecordReader from "./internal/RecordReader.ts"
-import { millisOf, settingsOf, type StoreOptions, wholeOf } from "./internal/Settings.ts"
+import { millisOf, oneOf, settingsOf, type StoreOptions, wholeOf } from "./internal/Settings.ts"
 import { make as makeStore } from "./internal/Store.ts"
 import { commit } from "./internal/streams/CommitParts.ts"
 import { pattern } from "./internal/streams/GroupScripts.ts"
@@ -85,8 +85,9 @@ export const layer = (
   options: Options = {}
 ): Layer.Layer<Transport | Inspector | Records | AtLeastOnce | AtMostOnce | Transactional, never, IoRedis> => {
   const settings = settingsOf(options)
-  const maxLength =
-    typeof options.retention === "object" ? wholeOf("retention.maxLength", options.retention.maxLength) : undefined
+  const { retention = "settled" } = options
+  if (typeof retention !== "object") oneOf("retention", retention, ["settled"])
+  const maxLength = typeof retention === "object" ? wholeOf("retention.maxLength", retention.maxLength) : undefined
   const markerMillis = millisOf("marker", options.marker ?? "31 days")
   const keysOf = (topic: string) => topicKeys(settings.prefix, topic)
   return Layer.effectContext(

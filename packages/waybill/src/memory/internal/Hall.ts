@@ -40,6 +40,10 @@ export class Hall {
   readonly #deadLetters: DeadLetterCap
   readonly #instance: string
   #published = 0
+  /** Some inbox may have become crowded. */
+  #tight = false
+  /** Inboxes that were waited for in vain, and what they had taken by then. */
+  readonly #stalled = new WeakMap<Inbox, number>()
 
   constructor(deadLetters: DeadLetterCap, instance: string) {
     this.#deadLetters = deadLetters
@@ -58,12 +62,37 @@ export class Hall {
       for (const seat of this.#seats.values()) {
         if (!seat.fits(topic)) continue
         for (const { inboxes, name } of seat.circles.values()) {
-          for (const inbox of inboxes) inbox.add(new Copy(topic, name, id, body, headers, key, version, now, 1))
+          for (const inbox of inboxes) {
+            inbox.add(new Copy(topic, name, id, body, headers, key, version, now, 1))
+            this.#tight ||= inbox.crowded
+          }
         }
       }
       receipts.push({ _tag: "Stored", id })
     }
     return receipts
+  }
+
+  /** Those who should get a turn before more is published to the topic. */
+  crowded(topic: string): ReadonlyArray<Inbox> {
+    if (!this.#tight) return []
+    const crowded: Array<Inbox> = []
+    this.#tight = false
+    for (const seat of this.#seats.values()) {
+      for (const { inboxes } of seat.circles.values()) {
+        for (const inbox of inboxes) {
+          if (!inbox.crowded) continue
+          this.#tight = true
+          if (this.#stalled.get(inbox) !== inbox.takes && seat.fits(topic)) crowded.push(inbox)
+        }
+      }
+    }
+    return crowded
+  }
+
+  /** They do not take anything: nobody waits for them again until they do. */
+  giveUp(inboxes: ReadonlyArray<Inbox>): void {
+    for (const inbox of inboxes) this.#stalled.set(inbox, inbox.takes)
   }
 
   circle(topic: string, group: string): Circle {

@@ -8,7 +8,8 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
-import { Inspector, type NewestPage, type Page, type TopicInfo } from "../../Inspector.ts"
+import type * as Scope from "effect/Scope"
+import { checked, Inspector, type NewestPage, type Page, type TopicInfo } from "../../Inspector.ts"
 import { Lifecycle } from "../../Lifecycle.ts"
 import { Records } from "../../Records.ts"
 import {
@@ -25,39 +26,55 @@ import { Commits } from "./Commits.ts"
 import type { Group } from "./Group.ts"
 import { Member } from "./Member.ts"
 import { MemoryReceiver } from "./MemoryReceiver.ts"
+import { make as makeSiblings, type Siblings } from "./Siblings.ts"
 import { completed, step } from "./Step.ts"
 import { type Pattern, Topic } from "./Topic.ts"
 
 /** What every layer that keeps messages provides. */
 export const make = (
   pattern: Pattern
-): Effect.Effect<Context.Context<Transport | Inspector | AtLeastOnce | AtMostOnce>> =>
+): Effect.Effect<Context.Context<Transport | Inspector | AtLeastOnce | AtMostOnce>, never, Scope.Scope> =>
   Effect.map(makeStore(pattern, Infinity), contextOf)
 
 /** What a layer provides that also applies commits, and remembers for so long that it has. */
 export const transactional = (
   pattern: Pattern,
   markerMillis: number
-): Effect.Effect<Context.Context<Transport | Inspector | Records | AtLeastOnce | AtMostOnce | Transactional>> =>
+): Effect.Effect<
+  Context.Context<Transport | Inspector | Records | AtLeastOnce | AtMostOnce | Transactional>,
+  never,
+  Scope.Scope
+> =>
   Effect.map(makeStore(pattern, markerMillis), (store) =>
     contextOf(store).pipe(Context.add(Records, recordsOf(store)), Context.add(Transactional, "Transactional"))
   )
 
-const makeStore = (pattern: Pattern, markerMillis: number): Effect.Effect<Store> =>
-  Effect.map(
-    Random.nextIntBetween(0x100000, 0xffffff),
-    (instance) => new Store(pattern, markerMillis, instance.toString(16))
-  )
+const makeStore = Effect.fnUntraced(function* (pattern: Pattern, markerMillis: number) {
+  const instance = yield* Random.nextIntBetween(0x100000, 0xffffff)
+  const topics = new Map<string, Topic>()
+  const siblings = yield* makeSiblings({ pattern: pattern.name, unsettled: (now) => unsettledOf(topics, now) })
+  return new Store(pattern, markerMillis, instance.toString(16), topics, siblings)
+})
+
+function* unsettledOf(topics: ReadonlyMap<string, Topic>, now: number): Iterable<readonly [string, number]> {
+  for (const [name, topic] of topics) {
+    const { delayed, depth, groups } = topic.describe(now)
+    const open = groups.reduce((sum, { lag, pending, waiting }) => sum + lag + pending + waiting, 0)
+    const count = delayed + (groups.length === 0 ? depth : open)
+    if (count > 0) yield [name, count]
+  }
+}
 
 const contextOf = (store: Store) =>
   Context.make(Transport, transportOf(store)).pipe(
-    Context.add(Inspector, inspectorOf(store)),
+    Context.add(Inspector, checked(inspectorOf(store))),
     Context.add(AtLeastOnce, "AtLeastOnce"),
     Context.add(AtMostOnce, "AtMostOnce")
   )
 
 class Store {
-  readonly topics = new Map<string, Topic>()
+  readonly topics: Map<string, Topic>
+  readonly siblings: Siblings
   readonly lifecycle = new Lifecycle()
   readonly pattern: Pattern
   readonly markerMillis: number
@@ -65,7 +82,15 @@ class Store {
   readonly #instance: string
   #consumers = 0
 
-  constructor(pattern: Pattern, markerMillis: number, instance: string) {
+  constructor(
+    pattern: Pattern,
+    markerMillis: number,
+    instance: string,
+    topics: Map<string, Topic>,
+    siblings: Siblings
+  ) {
+    this.topics = topics
+    this.siblings = siblings
     this.pattern = pattern
     this.markerMillis = markerMillis
     this.commits = new Commits({ lifecycle: this.lifecycle, open: (topic) => this.open(topic), markerMillis })
@@ -91,37 +116,43 @@ class Store {
 const transportOf = (store: Store): Context.Service.Shape<typeof Transport> => ({
   lifecycle: store.lifecycle,
   publish: (name, messages) =>
-    step((now, fiber) => {
-      const topic = store.open(name)
-      return completed(store.lifecycle, topic, fiber, topic.publish(messages, now))
-    }),
-  receive: (subscription) =>
-    Effect.acquireRelease(
+    store.siblings.using(
+      name,
       step((now, fiber) => {
-        const problem = markerProblem(store.markerMillis, store.pattern.limits.deadLetters.maxAgeMillis, subscription)
-        if (problem !== undefined) {
-          const { topic } = subscription
-          return Effect.fail(new TransportError({ operation: "receive", topic, reason: problem }))
-        }
-        const topic = store.open(subscription.topic)
-        const group = topic.join(subscription.group, subscription.start, now)
-        if (group instanceof TopicConflict) {
-          return Effect.fail(new TransportError({ operation: "receive", topic: topic.name, reason: group }))
-        }
-        const member = new Member(store.nextConsumer(), subscription)
-        const receiver = new MemoryReceiver(
-          {
-            pattern: store.pattern.name,
-            lifecycle: store.lifecycle,
-            touched: () => store.commits.touched()
-          },
-          topic,
-          group,
-          member
-        )
-        return completed(store.lifecycle, topic, fiber, receiver)
-      }),
-      (receiver) => receiver.leave
+        const topic = store.open(name)
+        return completed(store.lifecycle, topic, fiber, topic.publish(messages, now))
+      })
+    ),
+  receive: (subscription) =>
+    store.siblings.using(
+      subscription.topic,
+      Effect.acquireRelease(
+        step((now, fiber) => {
+          const problem = markerProblem(store.markerMillis, store.pattern.limits.deadLetters.maxAgeMillis, subscription)
+          if (problem !== undefined) {
+            const { topic } = subscription
+            return Effect.fail(new TransportError({ operation: "receive", topic, reason: problem }))
+          }
+          const topic = store.open(subscription.topic)
+          const group = topic.join(subscription.group, subscription.start, now)
+          if (group instanceof TopicConflict) {
+            return Effect.fail(new TransportError({ operation: "receive", topic: topic.name, reason: group }))
+          }
+          const member = new Member(store.nextConsumer(), subscription)
+          const receiver = new MemoryReceiver(
+            {
+              pattern: store.pattern.name,
+              lifecycle: store.lifecycle,
+              touched: () => store.commits.touched()
+            },
+            topic,
+            group,
+            member
+          )
+          return completed(store.lifecycle, topic, fiber, receiver)
+        }),
+        (receiver) => receiver.leave
+      )
     )
 })
 

@@ -8,7 +8,7 @@ import type * as Duration from "effect/Duration"
 import { type LimitOptions, type Limits, limitsOf, millisOf } from "../../internal/Limits.ts"
 import { isName } from "../../internal/Name.ts"
 
-export { millisOf, wholeOf } from "../../internal/Limits.ts"
+export { durationOf, millisOf, oneOf, wholeOf } from "../../internal/Limits.ts"
 
 /**
  * Everything has a default; programs that share topics must agree on `prefix`.

@@ -6,7 +6,14 @@
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import type { Inspector, PendingMessage, StoredMessage, TopicInfo, WaitingMessage } from "../../../Inspector.ts"
+import {
+  checked,
+  type Inspector,
+  type PendingMessage,
+  type StoredMessage,
+  type TopicInfo,
+  type WaitingMessage
+} from "../../../Inspector.ts"
 import type { Reason } from "../../../Transport.ts"
 import { failing, type Figures, groupOf, Inspecting, type InspectorOptions, messageOf } from "../Inspecting.ts"
 import { CustodyDelivery } from "./CustodyDelivery.ts"
@@ -49,7 +56,7 @@ export const make = (
     return groupOf(group, yield* inspecting.withoutOld(topic, group, look))
   })
 
-  return {
+  return checked({
     ...inspecting.plain,
 
     describe: (topic) =>
@@ -160,7 +167,7 @@ export const make = (
         )
       )
     }
-  }
+  })
 }
 
 const deliveryOf = (topic: string, group: string, member: string, attempt: number, record: Buffer): CustodyDelivery =>

@@ -6,7 +6,7 @@
  */
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import type { Inspector, TopicInfo } from "../../../Inspector.ts"
+import { checked, type Inspector, type TopicInfo } from "../../../Inspector.ts"
 import { marker } from "../Envelope.ts"
 import { failing, type Figures, groupOf, Inspecting, type InspectorOptions } from "../Inspecting.ts"
 import * as Scripts from "./Scripts.ts"
@@ -23,7 +23,7 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
     return groupOf(group, yield* inspecting.withoutOld(topic, group, look))
   })
 
-  return {
+  return checked({
     ...inspecting.plain,
 
     describe: (topic) =>
@@ -55,5 +55,5 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
         )
       )
     }
-  }
+  })
 }

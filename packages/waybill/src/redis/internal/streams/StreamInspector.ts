@@ -6,13 +6,14 @@
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import type {
-  GroupInfo,
-  Inspector,
-  PendingMessage,
-  StoredMessage,
-  TopicInfo,
-  WaitingMessage
+import {
+  checked,
+  type GroupInfo,
+  type Inspector,
+  type PendingMessage,
+  type StoredMessage,
+  type TopicInfo,
+  type WaitingMessage
 } from "../../../Inspector.ts"
 import type { Message } from "../../../Message.ts"
 import { failing, type Figures, groupOf, Inspecting, type InspectorOptions, messageOf } from "../Inspecting.ts"
@@ -30,7 +31,7 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
   const inspecting = new Inspecting(options, pattern)
   const { commands, keysOf } = options
 
-  return {
+  return checked({
     ...inspecting.plain,
 
     describe: (topic) =>
@@ -172,7 +173,7 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
         )
       )
     }
-  }
+  })
 }
 
 type Bytes = ReadonlyArray<Uint8Array>
