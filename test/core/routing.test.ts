@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Duration, Effect, Exit, Fiber, Random, Ref, Schedule, Schema } from "effect"
+import { Cause, Duration, Effect, Exit, Fiber, Option, Random, Ref, Schedule, Schema } from "effect"
+import { TestClock } from "effect/testing"
 import { Consumer, type Delivery, RetryPolicy, Routing, type Settlement } from "waybill"
 
 class Busy extends Schema.TaggedError<Busy>()("Busy", { retryAfterSeconds: Schema.Number }) {}
@@ -287,6 +288,109 @@ describe("decide", () => {
         )
       }),
     { arbitrary: { runs: 300 } }
+  )
+})
+
+describe("case D1: each row replays its own failures", () => {
+  const once = Schedule.spaced("10 seconds").pipe(Schedule.upTo({ times: 1 }))
+  const table = routes({ Busy: retry(doubling), Declined: retry(once) }, retry(once))
+  const counted = (attempt: number, failures: Record<string, number>): Delivery.Delivery => ({
+    ...deliveryOf(attempt),
+    failures: new Map(Object.entries(failures).map(([name, count]) => [name, { count, since: 0 }]))
+  })
+
+  it.effect.each([
+    ["the first of its kind, after others", declined, 8, { Busy: 7 }, "retry after 10000"],
+    ["the second of its kind", declined, 9, { Busy: 7, Declined: 1 }, "dead letter: Declined"],
+    ["the other kind goes on where it was", busy, 9, { Busy: 2, Declined: 1 }, "retry after 4000"],
+    ["deaths are no failures of a row", declined, 4, {}, "retry after 10000"],
+    ["the catch-all is one row", Exit.fail("boom"), 9, { Busy: 7, Declined: 1 }, "retry after 10000"],
+    ["the catch-all, again", Exit.fail({ _tag: "Other" }), 9, { "*": 1 }, "dead letter: Other"],
+    ["a handler that interrupts itself", interrupted, 30, { Busy: 29, "!": 10 }, "dead letter: Interrupted"]
+  ] as const)("%s", ([, exit, attempt, failures, expected]) =>
+    Effect.gen(function* () {
+      const settlement = yield* Routing.decide(exit, table, counted(attempt, failures))
+      assert.strictEqual(short(settlement), expected)
+    })
+  )
+
+  it.effect("the retry says which row it was, how often, and since when", () =>
+    Effect.gen(function* () {
+      yield* TestClock.setTime(5000)
+      const row = Effect.fnUntraced(function* (delivery: Delivery.Delivery) {
+        const settlement = yield* Routing.decide(busy, table, delivery)
+        return settlement._tag === "Retry" ? settlement.row : undefined
+      })
+      assert.deepStrictEqual(yield* row(counted(4, {})), { name: "Busy", count: 1, since: 5000 })
+      assert.deepStrictEqual(yield* row(counted(4, { Busy: 2 })), { name: "Busy", count: 3, since: 0 })
+      assert.deepStrictEqual(yield* row(deliveryOf(4)), { name: "Busy", count: 4, since: 5000 })
+    })
+  )
+})
+
+describe("case B10: a policy that knows the calendar", () => {
+  const nightly = Schedule.cron("1 23 * * *", "UTC")
+  const policy = routes({
+    Busy: Consumer.retry(nightly as Schedule.Schedule<unknown, unknown>) as Routing.Route<unknown>
+  })
+  const at = (text: string) => Date.parse(`2026-03-${text}Z`)
+
+  it.effect.each([
+    ["the first failure", "10T22:59:00", undefined, "10T23:01:00"],
+    ["the first of the day after", "11T23:02:00", "10T22:59:00", "12T23:01:00"],
+    ["the twentieth, before it is due", "30T22:59:30", "10T22:59:00", "30T23:01:00"]
+  ] as const)("%s", ([, now, since, due]) =>
+    Effect.gen(function* () {
+      yield* TestClock.setTime(at(now))
+      const count = since === undefined ? 0 : now.startsWith("30") ? 19 : 1
+      const failures = new Map(since === undefined ? [] : [["Busy", { count, since: at(since) }]])
+      const settlement = yield* Routing.decide(busy, policy, { ...deliveryOf(count + 1), failures })
+      assert.strictEqual(settlement._tag, "Retry")
+      if (settlement._tag !== "Retry") return
+      assert.strictEqual(at(now) + Duration.toMillis(settlement.delay), at(due))
+    })
+  )
+
+  it.effect("a limit on the time counts from the first failure, by the clock", () =>
+    Effect.gen(function* () {
+      const hour = Schedule.spaced("1 minute").pipe(Schedule.upTo({ duration: "1 hour" }))
+      yield* TestClock.setTime(at("10T12:00:00"))
+      const after = (since: string, count: number) =>
+        Effect.map(RetryPolicy.delayAfter(hour, count, undefined, at(since)), Option.isSome)
+      assert.isTrue(yield* after("10T11:00:00", 3))
+      assert.isFalse(yield* after("10T10:59:00", 3))
+      assert.isTrue(yield* after("10T11:59:00", 50))
+    })
+  )
+})
+
+describe("case B11: a policy without end", () => {
+  it.effect("is run for at most 10,000 steps, and then for one a failure", () =>
+    Effect.gen(function* () {
+      const steps = yield* Ref.make(0)
+      const policy = Schedule.exponential("1 second").pipe(
+        (unbounded) => Schedule.min([unbounded, Schedule.spaced("1 minute")]),
+        Schedule.modifyDelay(({ duration }) =>
+          Effect.as(
+            Ref.update(steps, (n) => n + 1),
+            duration
+          )
+        )
+      )
+      for (const attempt of [604_800, 604_801, 1_000_000, 604_800]) {
+        const delay = yield* RetryPolicy.delayAfter(policy, attempt, undefined)
+        assert.deepStrictEqual(Option.map(delay, Duration.toMillis), Option.some(60_000))
+      }
+      assert.strictEqual(yield* Ref.get(steps), 10_004)
+    })
+  )
+
+  it.effect("one that ends late still ends", () =>
+    Effect.gen(function* () {
+      const policy = Schedule.spaced("1 second").pipe(Schedule.upTo({ times: 5000 }))
+      const delays = yield* Effect.forEach([5000, 5001, 20_000], (n) => RetryPolicy.delayAfter(policy, n, undefined))
+      assert.deepStrictEqual(delays.map(Option.isSome), [true, false, false])
+    })
   )
 })
 

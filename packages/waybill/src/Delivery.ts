@@ -6,6 +6,12 @@
 import type { Gap } from "./Gap.ts"
 import type { Message } from "./Message.ts"
 
+/** How often one row of the routing table has retried a message, and when it did so first, in milliseconds since the epoch. */
+export interface Failures {
+  readonly count: number
+  readonly since: number
+}
+
 export interface Delivery extends Message {
   readonly topic: string
   readonly group: string
@@ -14,6 +20,11 @@ export interface Delivery extends Message {
    * consumer died are.
    */
   readonly attempt: number
+  /**
+   * How often each row of the routing table has retried the message so far, by the tag of the row; `*` is the catch-all. None
+   * where the transport does not know it: then each row counts all attempts.
+   */
+  readonly failures?: ReadonlyMap<string, Failures> | undefined
   /**
    * Grows with every delivery of this message to this group, for whatever reason. Pass it to another store and let that
    * store refuse a smaller one: this is how a consumer that was paused for too long is kept from overwriting its successor.

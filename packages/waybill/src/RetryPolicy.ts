@@ -3,6 +3,7 @@
  *
  * @module
  */
+import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -10,8 +11,11 @@ import * as Pull from "effect/Pull"
 import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 
-/** What a route accepts: any schedule that reads the error, cannot fail and needs no service. */
-export type RetryPolicy<E = never> = Schedule.Schedule<unknown, E>
+/**
+ * What a route accepts: any schedule that reads the error and needs no service. One that fails, such as `Schedule.cron` of what
+ * is no calendar, is a defect.
+ */
+export type RetryPolicy<E = never> = Schedule.Schedule<unknown, E, unknown>
 
 /**
  * 1 s doubling to 1 minute, each delay spread by 0.8 to 1.2, ten retries, then dead letter: about 5 minutes in all
@@ -23,23 +27,51 @@ export const standard: RetryPolicy<unknown> = Schedule.min([
 ]).pipe(Schedule.jittered, Schedule.upTo({ times: 10 }))
 
 /**
- * The delay before the attempt that follows attempt number `attempt`, or none when the schedule has ended by then.
+ * The delay that the policy has after so many failures, the present one included, or none when it has ended by then.
  *
- * The schedule is run again from its beginning with the present error as input and the summed delays as time: jitter is
- * drawn anew, and `upTo({ duration })` limits the summed delays, not the wall clock.
+ * The schedule is run again from its beginning with the present error as input; jitter is drawn anew. Its time is that of
+ * the clock: the first failure was at `since`, those that followed when the delay before them had passed, and the last is
+ * now. So a calendar means today, and `upTo({ duration })` limits the time since the first failure. Without `since` the first
+ * one counts as now, and the delays add up from there.
+ *
+ * A policy that has not ended after 10,000 failures counts as endless: from there on it is not run again, but goes on from
+ * where it was then, a step for each failure of any message.
  */
-export const delayAfter = Effect.fnUntraced(function* <E>(policy: RetryPolicy<E>, attempt: number, error: E) {
-  const step = yield* Schedule.toStep(policy)
-  let now = 0
-  let delay = Duration.zero
-  for (let i = 0; i < attempt; i++) {
-    const next = yield* Pull.catchDone(step(now, error), () => Effect.undefined)
-    if (next === undefined) return Option.none<Duration.Duration>()
-    delay = next[1]
-    now += Duration.toMillis(delay)
+export const delayAfter = Effect.fnUntraced(function* <E>(
+  policy: RetryPolicy<E>,
+  failures: number,
+  error: E,
+  since?: number
+) {
+  const now = yield* Clock.currentTimeMillis
+  const run = function* (step: Step<E>, count: number) {
+    let at = Math.min(since ?? now, now)
+    let delay = Duration.zero
+    for (let i = 1; i <= count; i++) {
+      if (since !== undefined && i === failures) at = now
+      const next = yield* Pull.catchDone(step(at, error), () => Effect.undefined)
+      if (next === undefined) return Option.none<Duration.Duration>()
+      delay = next[1]
+      at += Duration.toMillis(delay)
+      if (since !== undefined) at = Math.min(at, now)
+    }
+    return Option.some(delay)
   }
-  return Option.some(delay)
-})
+  if (failures <= endless) return yield* run(yield* Schedule.toStep(policy), failures)
+  let step = beyond.get(policy) as Step<E> | undefined // it was made of this policy
+  if (step === undefined) {
+    step = yield* Schedule.toStep(policy)
+    if (Option.isNone(yield* run(step, endless))) return Option.none<Duration.Duration>()
+    beyond.set(policy, step)
+  }
+  const next = yield* Pull.catchDone(step(now, error), () => Effect.undefined)
+  return Option.map(Option.fromUndefinedOr(next), ([, delay]) => delay)
+}, Effect.orDie)
+
+type Step<E> = (now: number, input: E) => Pull.Pull<[unknown, Duration.Duration], unknown, unknown>
+
+/** Policies that are endless, as they are after that many steps. */
+const beyond = new WeakMap<object, Step<never>>()
 
 /**
  * All delays of the policy added up, each at least `least`, with the greatest jitter; infinite when it does not end. Of

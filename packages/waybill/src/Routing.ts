@@ -94,25 +94,33 @@ const judge = (
       { _tag: "Retry", policy: RetryPolicy.standard, after: undefined },
       undefined,
       "Interrupted",
+      interrupted,
       cause,
       delivery
     )
   }
   const error = failure.value
   const tag = Predicate.hasProperty(error, "_tag") && typeof error._tag === "string" ? error._tag : undefined
-  const row = (tag === undefined ? undefined : routes.rows.get(tag)) ?? routes.fallback
+  const own = tag === undefined ? undefined : routes.rows.get(tag)
+  const row = own ?? routes.fallback
   if (row === undefined) return Effect.succeed(Settlement.deadLetter("Unrouted", render(cause)))
-  return follow(typeof row === "function" ? row(error, delivery) : row, error, tag ?? "Failure", cause, delivery)
+  const name = own === undefined || tag === undefined ? fallback : tag
+  return follow(typeof row === "function" ? row(error, delivery) : row, error, tag ?? "Failure", name, cause, delivery)
 }
 
 const defective = (cause: Cause.Cause<unknown>) => Settlement.deadLetter("Defect", render(cause))
 
 const acked = Exit.succeed(Settlement.ack)
 
+/** What the failures of the catch-all are counted under, and those of handlers that interrupt themselves. */
+const fallback = "*"
+const interrupted = "!"
+
 const follow = (
   route: Route<unknown>,
   error: unknown,
   tag: string,
+  row: string,
   cause: Cause.Cause<unknown>,
   delivery: Delivery
 ): Effect.Effect<Settlement.Settlement> => {
@@ -122,14 +130,26 @@ const follow = (
     case "DeadLetter":
       return Effect.succeed(Settlement.deadLetter(route.reason ?? tag, render(cause)))
     case "Retry":
-      return RetryPolicy.delayAfter(route.policy, delivery.attempt, error).pipe(
-        Effect.map(
-          Option.match({
-            onNone: () => Settlement.deadLetter(tag, render(cause)),
-            onSome: (delay) =>
-              Settlement.retry(route.after === undefined ? delay : Duration.max(delay, route.after), render(cause))
-          })
-        ),
+      return Effect.clockWith((clock) => {
+        const now = clock.currentTimeMillisUnsafe()
+        const before = delivery.failures?.get(row)
+        // Each row replays its own failures. Where nobody has counted them, all attempts stand for them.
+        const count = delivery.failures === undefined ? delivery.attempt : (before?.count ?? 0) + 1
+        const since = before?.since ?? (count === 1 ? now : undefined)
+        return RetryPolicy.delayAfter(route.policy, count, error, since).pipe(
+          Effect.map(
+            Option.match({
+              onNone: () => Settlement.deadLetter(tag, render(cause)),
+              onSome: (delay) =>
+                Settlement.retry(route.after === undefined ? delay : Duration.max(delay, route.after), render(cause), {
+                  name: row,
+                  count,
+                  since: since ?? now
+                })
+            })
+          )
+        )
+      }).pipe(
         // A schedule is the user's code too: it may die, or interrupt itself.
         Effect.catchCause((broken) => Effect.succeed(defective(broken)))
       )

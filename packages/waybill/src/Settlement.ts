@@ -5,6 +5,7 @@
  */
 import type * as Duration from "effect/Duration"
 import type { Commit } from "./Commit.ts"
+import type { Failures } from "./Delivery.ts"
 
 /** Done: the group never sees the message again. */
 export interface Ack {
@@ -19,6 +20,8 @@ export interface Retry {
   readonly delay: Duration.Duration
   /** The rendered failure, kept with the waiting message. */
   readonly cause: string
+  /** Which row of the routing table says so, and how often it has by now: the next delivery knows it as one of its `failures`. */
+  readonly row?: Failures & { readonly name: string }
 }
 
 /** Failed for good: the message, with its raw bytes, moves to the dead letters of its group. */
@@ -46,8 +49,30 @@ export const ack: Settlement = { _tag: "Ack" }
 /** Done, and this is to become true with it. */
 export const commit = (commit: Commit): Ack => ({ _tag: "Ack", commit })
 
-/** Failed for now, to be tried again after `delay`; no time means at once. `cause` is kept with what waits. */
-export const retry = (delay: Duration.Duration, cause: string): Settlement => ({ _tag: "Retry", delay, cause })
+/** Failed for now, to be tried again after `delay`; no time means at once. `cause` is kept with what waits, and `row` too. */
+export const retry = (delay: Duration.Duration, cause: string, row?: Retry["row"]): Settlement =>
+  row === undefined ? { _tag: "Retry", delay, cause } : { _tag: "Retry", delay, cause, row }
+
+/** How often each row has retried the message after this retry. */
+export const failuresAfter = (
+  before: ReadonlyMap<string, Failures> | undefined,
+  { row }: Retry
+): ReadonlyMap<string, Failures> | undefined => {
+  if (row === undefined) return before
+  const after = new Map(before)
+  const { count, name, since } = row
+  // The last ones stay, should there be more rows than anybody writes.
+  after.delete(name)
+  after.set(name, { count, since })
+  for (const [first] of after) {
+    if (after.size <= maxRows) break
+    after.delete(first)
+  }
+  return after
+}
+
+/** Of so many rows the failures are counted. */
+const maxRows = 32
 
 /** A reason is cut to so many bytes in UTF-8. */
 export const maxReasonBytes = 1024

@@ -4,7 +4,7 @@
  * @module
  */
 import { assert } from "@effect/vitest"
-import { Duration, Effect, Fiber } from "effect"
+import { Duration, Effect, Fiber, Option } from "effect"
 import { type Delivery, Settlement } from "waybill"
 import { joinAndLeave, settle, settled, sortedBodies, toleranceMillis } from "./Bench.ts"
 import { check } from "./Check.ts"
@@ -19,6 +19,57 @@ const assertNext = (before: Delivery.Delivery, after: Delivery.Delivery, attempt
 }
 
 export const settling = [
+  check(
+    "case D1: the next delivery knows which rows have retried the message, how often and since when",
+    ["retry"],
+    Effect.fnUntraced(function* (bench) {
+      const { receiver } = yield* bench.audience("g", bench.publish("a"))
+      const first = yield* bench.one(receiver)
+      assert.strictEqual(first.failures?.size, 0)
+      const rows = [
+        { name: "NoSlot", count: 1, since: 1_700_000_000_000 },
+        { name: "Zürich, =;@ 100 %", count: 3, since: 1 },
+        { name: "NoSlot", count: 2, since: 1_700_000_000_000 }
+      ]
+      let delivery = first
+      for (const row of rows) {
+        yield* settle(receiver, [delivery], Settlement.retry(Duration.zero, "cause", row))
+        yield* settle(receiver, [yield* bench.one(receiver)], Settlement.release)
+        delivery = yield* bench.one(receiver)
+      }
+      assert.deepStrictEqual(
+        delivery.failures,
+        new Map([
+          ["Zürich, =;@ 100 %", { count: 3, since: 1 }],
+          ["NoSlot", { count: 2, since: 1_700_000_000_000 }]
+        ])
+      )
+      assert.strictEqual(delivery.attempt, 4)
+      // However many rows there are, what is kept of them has an end.
+      for (let i = 0; i < 40; i++) {
+        const row = { name: `${i}${"x".repeat(500)}`, count: 1, since: 1 }
+        yield* settle(receiver, [delivery], Settlement.retry(Duration.zero, "cause", row))
+        delivery = yield* bench.one(receiver)
+      }
+      assert.strictEqual(delivery.failures?.size, 32)
+      yield* settle(receiver, [delivery], Settlement.ack)
+    })
+  ),
+
+  check(
+    "case D1: a redrive begins anew, also with the failures of each row",
+    ["retry", "deadLetters"],
+    Effect.fnUntraced(function* (bench) {
+      const { receiver } = yield* bench.audience("g", bench.publish("a"))
+      const row = { name: "NoSlot", count: 1, since: 1 }
+      yield* settle(receiver, [yield* bench.one(receiver)], Settlement.retry(Duration.zero, "cause", row))
+      yield* settle(receiver, [yield* bench.one(receiver)], Settlement.deadLetter("NoSlot", "cause"))
+      const [letter] = yield* bench.inspector.deadLetters(bench.topic, "g", { after: Option.none(), limit: 1 })
+      yield* bench.inspector.redrive(bench.topic, "g", [letter!.entry])
+      assert.strictEqual((yield* bench.one(receiver)).failures?.size, 0)
+    })
+  ),
+
   check(
     "what is acked does not come again, to nobody of the group",
     ["redelivery"],

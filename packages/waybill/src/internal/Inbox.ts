@@ -9,13 +9,16 @@ import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type { Delivery } from "../Delivery.ts"
+import type { Delivery, Failures } from "../Delivery.ts"
 import type { Gap } from "../Gap.ts"
 import type { Body, Headers } from "../Message.ts"
-import type { DeadLetter, Settlement } from "../Settlement.ts"
+import { type DeadLetter, failuresAfter, type Settlement } from "../Settlement.ts"
 import { Overflow, type Recall, type Receiver, type Settled, TransportError } from "../Transport.ts"
 import { fitting, unitsOf } from "./Budget.ts"
 import { everything, Recalls } from "./Recalls.ts"
+
+/** No row has retried it yet. */
+const unfailed: ReadonlyMap<string, Failures> = new Map()
 
 /** Messages that are missing in front of another one. */
 export type Hole = Omit<Gap, "before">
@@ -31,6 +34,7 @@ export class Copy implements Delivery {
   readonly version: number
   readonly publishedAt: number
   attempt: number
+  failures: ReadonlyMap<string, Failures> | undefined
   fence: number
   gap: Gap | undefined
   /** Who answers for it, from being taken to being settled. */
@@ -62,6 +66,7 @@ export class Copy implements Delivery {
     this.version = version
     this.publishedAt = publishedAt
     this.attempt = 1
+    this.failures = unfailed
     this.fence = fence
     this.gap = undefined
     this.holder = undefined
@@ -79,6 +84,7 @@ export class Copy implements Delivery {
     const { body, gap, group, headers, id, key, number, publishedAt, topic, version } = this
     const copy = new Copy(topic, group, id, body, headers, key, version, publishedAt, this.fence + 1)
     copy.attempt = attempt
+    copy.failures = this.failures
     copy.gap = gap
     copy.number = number
     return copy
@@ -309,7 +315,9 @@ export class Inbox implements Receiver {
       if (delivery.handful !== undefined) delivery.handful.open--
       if (settlement._tag === "Retry") {
         const due = this.#options.clock.currentTimeMillisUnsafe() + Duration.toMillis(settlement.delay)
-        this.#wait(Math.ceil(due), delivery.again(delivery.attempt + 1))
+        const copy = delivery.again(delivery.attempt + 1)
+        copy.failures = failuresAfter(delivery.failures, settlement)
+        this.#wait(Math.ceil(due), copy)
         woken = true
       } else if (settlement._tag === "Release") {
         released.push(delivery.again(delivery.attempt))

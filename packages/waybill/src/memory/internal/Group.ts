@@ -10,7 +10,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Latch from "effect/Latch"
 import type { Commit } from "../../Commit.ts"
-import type { Delivery } from "../../Delivery.ts"
+import type { Delivery, Failures } from "../../Delivery.ts"
 import type { ConsumerInfo, GroupInfo, PendingMessage, WaitingMessage } from "../../Inspector.ts"
 import { unitsOf } from "../../internal/Budget.ts"
 import type { DeadLetterCap } from "../../internal/Limits.ts"
@@ -188,6 +188,7 @@ export class Group {
       case "Retry":
         this.#leaveSource(work)
         work.cause = settlement.cause
+        work.failures = Settlement.failuresAfter(work.failures, settlement)
         this.#retries.push(wholeMillis(now + Duration.toMillis(settlement.delay)), work)
         this.#topic.change()
         break
@@ -216,6 +217,7 @@ export class Group {
         fence: grave.fence,
         deaths: 0,
         cause: "",
+        failures: unfailed,
         partial: grave.partial,
         delivery: undefined,
         deliveredAt: 0
@@ -325,6 +327,7 @@ export class Group {
       topic: this.#topic.name,
       group: this.name,
       attempt: ++work.attempt,
+      failures: work.failures,
       fence: ++work.fence,
       receipt: this.#topic.nextReceipt()
     }
@@ -479,10 +482,14 @@ const newWork = (message: Stored, now: number): Work => ({
   fence: 0,
   deaths: 0,
   cause: "",
+  failures: unfailed,
   partial: false,
   delivery: undefined,
   deliveredAt: now
 })
+
+/** No row has retried it yet. */
+const unfailed: ReadonlyMap<string, Failures> = new Map()
 
 function* deathsOf(works: Iterable<Work>) {
   for (const { deaths } of works) yield deaths

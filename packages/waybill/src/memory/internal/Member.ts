@@ -5,7 +5,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Latch from "effect/Latch"
-import type { Delivery } from "../../Delivery.ts"
+import type { Delivery, Failures } from "../../Delivery.ts"
 import { Recalls } from "../../internal/Recalls.ts"
 import type { Subscription } from "../../Transport.ts"
 import type { Stored } from "./Source.ts"
@@ -21,6 +21,8 @@ export interface Work {
   deaths: number
   /** The rendered failure of the last attempt. */
   cause: string
+  /** How often each row of the routing table has retried it. */
+  failures: ReadonlyMap<string, Failures> | undefined
   /** Some of its commit was applied: none of it is to be applied again, however often it comes back. */
   partial: boolean
   delivery: Delivery | undefined

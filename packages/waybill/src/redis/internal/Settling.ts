@@ -10,7 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { Delivery } from "../../Delivery.ts"
 import { unitsOf } from "../../internal/Budget.ts"
-import type { DeadLetter, Retry, Settlement } from "../../Settlement.ts"
+import { type DeadLetter, failuresAfter, type Retry, type Settlement } from "../../Settlement.ts"
 import type { Settled, TransportError } from "../../Transport.ts"
 import type { Committed, Committer, Committing } from "./Committer.ts"
 import type { Held, Holdings } from "./Holdings.ts"
@@ -68,7 +68,9 @@ export const isPartial = ({ refused }: Step<unknown>): boolean => refused?.reaso
 /** What is noted about the message when it comes back, or lies in the dead letters. */
 export const tallyAfter = (step: Step<{ readonly tally: Tally }>): Tally => {
   const { tally } = step.delivery
-  return isPartial(step) ? { ...tally, partial: true } : tally
+  if (isPartial(step)) return { ...tally, partial: true }
+  const { settlement } = step
+  return settlement._tag === "Retry" ? { ...tally, failures: failuresAfter(tally.failures, settlement) } : tally
 }
 
 export class Settling<D extends Held> {

@@ -74,6 +74,10 @@ export class CustodyDelivery implements Held {
     this.renewedAt = now
     this.takenAt = now
   }
+
+  get failures(): Tally["failures"] {
+    return this.tally.failures
+  }
 }
 
 /** The first byte of a record that is nothing but a payload. */

@@ -147,7 +147,7 @@ local function back(again)
       local n = #members + 1
       members[n] = f == 0 and id or id .. '#' .. f + 1
       attempts[n] = a + 1
-      tallied[n] = (d or '0') .. (string.match(known[i] or '', '\\31%d+(;[01];%S*)$') or ';0;')
+      tallied[n] = (d or '0') .. (string.match(known[i] or '', '\\31%d+(;[01];%S*)$') or (a == (tonumber(d) or 0) and ';0;' or ';0;?'))
       found[n] = text
       lengths[n] = #text
       size = size + #text

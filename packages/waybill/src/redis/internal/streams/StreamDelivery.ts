@@ -7,7 +7,7 @@
 import type { Body, Headers } from "../../../Message.ts"
 import { bodyOf, type Fields, headersOf, millisOf, wholeOf } from "../Entry.ts"
 import type { Held } from "../Holdings.ts"
-import { fresh, read, type Tally } from "../Tally.ts"
+import { fresh, read, type Tally, unknown } from "../Tally.ts"
 
 /** Where an entry lies: in the topic's stream, or in the group's retry stream. */
 export type Source = 0 | 1
@@ -80,6 +80,10 @@ export class StreamDelivery implements Held {
     if (died > 0) this.tally = { ...this.tally, deaths: this.tally.deaths + died }
   }
 
+  get failures(): Tally["failures"] {
+    return this.tally.failures
+  }
+
   /**
    * Puts the bytes of the entry, field names and values in turn, in place of a text that may have lost some. When the
    * entry is gone meanwhile, the text is all there is.
@@ -110,6 +114,8 @@ export class StreamDelivery implements Held {
       if (tally !== undefined) {
         start = 10
         this.tally = tally
+      } else if (fields[5] !== "0") {
+        this.tally = unknown
       }
     }
     for (let i = start; i + 1 < fields.length; i += 2) {
