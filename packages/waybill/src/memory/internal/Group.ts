@@ -126,6 +126,8 @@ export class Group {
     this.#takeSuspects(member, max, now, out)
     if (urgencyOf !== undefined) {
       this.#takeUrgent(member, max, urgencyOf, now, out)
+      // Some of what was due may be among them.
+      this.#takeSuspects(member, max, now, out)
       return out
     }
     while (out.length < max && this.#room > 0) {
