@@ -14,7 +14,9 @@ import { Misuse, NotConfirmed, ServerProblem } from "./Problem.ts"
 export const flags = {
   url: Flag.String("url").pipe(
     Flag.withAlias("u"),
-    Flag.withDescription("redis://host:port/db, or rediss:// for TLS. Default: REDIS_URL, or redis://127.0.0.1:6379"),
+    Flag.withDescription(
+      "redis://host:port/db, rediss:// for TLS, or unix:///path?db=0. Default: REDIS_URL, or redis://127.0.0.1:6379"
+    ),
     Flag.optional
   ),
   user: Flag.String("user").pipe(
@@ -62,18 +64,19 @@ export const layer = (flags: Flags) =>
         return yield* new Misuse({ detail: `"${prefix}" is no prefix: no white space, no braces, no colon` })
       }
       const given = Option.getOrUndefined(flags.url)
-      if (given !== undefined && hasPassword(given)) {
+      const url = given ?? Option.getOrUndefined(yield* fromEnvironment("REDIS_URL")) ?? "redis://127.0.0.1:6379"
+      const { address, hasPassword } = yield* Effect.mapError(
+        IoRedis.addressOf(url),
+        ({ message }) =>
+          new Misuse({
+            detail: `${given === undefined ? "REDIS_URL" : "--url"} is no address of a server: ${message}`
+          })
+      )
+      if (given !== undefined && hasPassword) {
         return yield* new Misuse({
           detail:
             "a password in --url can be read by every process of this machine: put the URL into REDIS_URL, " +
             "the password into REDIS_PASSWORD or a file for --password-file, or use --ask-password"
-        })
-      }
-      const url = given ?? Option.getOrUndefined(yield* fromEnvironment("REDIS_URL")) ?? "redis://127.0.0.1:6379"
-      if (!isUrl(typeof url === "string" ? url : Redacted.value(url))) {
-        const from = given === undefined ? "REDIS_URL" : "--url"
-        return yield* new Misuse({
-          detail: `${from} is no address of a server: redis://host:port/db, or rediss:// for TLS`
         })
       }
       const username =
@@ -82,7 +85,7 @@ export const layer = (flags: Flags) =>
       const password = yield* passwordOf(flags)
       return Layer.mergeAll(
         RedisInspector.layer({ prefix }),
-        Layer.succeed(Server, { json: flags.json, prefix, address: addressOf(url) })
+        Layer.succeed(Server, { json: flags.json, prefix, address })
       ).pipe(
         Layer.provideMerge(
           IoRedis.layer({
@@ -115,31 +118,12 @@ const passwordOf = Effect.fnUntraced(function* ({ askPassword, passwordFile }: F
   return Option.getOrUndefined(yield* fromEnvironment("REDIS_PASSWORD"))
 })
 
-const isUrl = (url: string): boolean => URL.canParse(url) && /^rediss?:$/.test(new URL(url).protocol)
-
 /** A question needs somebody who sees it and can answer. */
 export const askable = Effect.fnUntraced(function* (what: string) {
   const { stdinIsTerminal, stdoutIsTerminal } = yield* Stdio.Stdio
   if ((yield* stdinIsTerminal) && (yield* stdoutIsTerminal)) return
   return yield* new NotConfirmed({ detail: `not done: ${what}, and there is no terminal to ask on` })
 })
-
-const hasPassword = (url: string): boolean => {
-  try {
-    return new URL(url).password !== ""
-  } catch {
-    return false
-  }
-}
-
-/** Host and port, without the rest: what may be shown. */
-const addressOf = (url: string | Redacted.Redacted<string>): string => {
-  try {
-    return new URL(typeof url === "string" ? url : Redacted.value(url)).host
-  } catch {
-    return "the server"
-  }
-}
 
 export type Services = Inspector.Inspector | IoRedis.IoRedis | Server
 

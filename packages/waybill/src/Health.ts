@@ -18,6 +18,7 @@ import type { TransportError } from "./Transport.ts"
 export interface Problem {
   readonly code:
     | "Unreachable"
+    | "Unsupported"
     | "Loading"
     | "ReadOnly"
     | "EvictionPolicy"

@@ -166,6 +166,38 @@ export class AuthenticationFailed extends Schema.TaggedError<AuthenticationFaile
   }
 }
 
+/** The address of a server cannot be read. Nothing of it is shown: it may hold a password. */
+export class InvalidUrl extends Schema.TaggedError<InvalidUrl>()("InvalidUrl", {
+  detail: Schema.String
+}) {
+  readonly permanent = true
+  override get message(): string {
+    return `invalid URL of a server: ${this.detail}. Use redis://user:password@host:port/db, rediss:// for TLS, or unix:///path?db=0`
+  }
+}
+
+/** No secure line to the server: it shows a certificate that we do not accept, or one side speaks TLS and the other does not. */
+export class TlsFailed extends Schema.TaggedError<TlsFailed>()("TlsFailed", {
+  detail: Schema.String
+}) {
+  readonly permanent = true
+  override get message(): string {
+    return `no TLS connection: ${this.detail}`
+  }
+}
+
+/** What was connected to is no server that this library can work with. */
+export class UnsupportedServer extends Schema.TaggedError<UnsupportedServer>()("UnsupportedServer", {
+  /** What it is, with its version where it tells. */
+  found: Schema.String,
+  needed: Schema.String
+}) {
+  readonly permanent = true
+  override get message(): string {
+    return `this is ${this.found}: use ${this.needed}`
+  }
+}
+
 /** The topic was opened before with another pattern, or by a newer wire format. */
 export class TopicConflict extends Schema.TaggedError<TopicConflict>()("TopicConflict", {
   topic: Schema.String,
@@ -276,6 +308,9 @@ export type Reason =
   | WrongKeyType
   | NotPermitted
   | AuthenticationFailed
+  | InvalidUrl
+  | TlsFailed
+  | UnsupportedServer
   | TopicConflict
   | NotOffered
   | NotificationsDisabled
@@ -299,6 +334,9 @@ export class TransportError extends Schema.TaggedError<TransportError>()("Transp
     WrongKeyType,
     NotPermitted,
     AuthenticationFailed,
+    InvalidUrl,
+    TlsFailed,
+    UnsupportedServer,
     TopicConflict,
     NotOffered,
     NotificationsDisabled,

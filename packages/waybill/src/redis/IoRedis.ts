@@ -32,7 +32,8 @@ import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import type { RedisOptions } from "ioredis"
-import { Disconnected, type Reason, Rejected, TransportError } from "../Transport.ts"
+import { Disconnected, InvalidUrl, type Reason, TransportError } from "../Transport.ts"
+import * as Address from "./internal/Address.ts"
 import {
   type ClientOptions,
   type Connection,
@@ -64,16 +65,23 @@ export class IoRedis extends Context.Service<
 
 /** Where the server is and who we are there. Everything has a default: `redis://127.0.0.1:6379`, no password. */
 export interface Options {
-  /** `redis://user:password@host:port/db`, or `rediss://` for TLS. The other options win over what it says. */
+  /**
+   * `redis://user:password@host:port/db`, `rediss://` for TLS, or `unix://user:password@/run/redis.sock?db=0` (also
+   * `redis+unix://`) for a socket. The other options win over what it says. What cannot be read is `InvalidUrl`.
+   */
   readonly url?: string | Redacted.Redacted<string> | undefined
   readonly host?: string | undefined
   readonly port?: number | undefined
+  /** A socket in the file system, in place of host and port. */
+  readonly path?: string | undefined
   readonly db?: number | undefined
   readonly username?: string | undefined
   /** An effect is asked again before every attempt to connect, for passwords that change while the program runs. */
   readonly password?: Redacted.Redacted<string> | Effect.Effect<Redacted.Redacted<string>> | undefined
   /** `true` for TLS with the certificates of the system, or the options of `node:tls`. */
   readonly tls?: boolean | NonNullable<RedisOptions["tls"]> | undefined
+  /** Further options of ioredis: those that change how a line is made, and nothing that this library relies on. */
+  readonly client?: Pick<RedisOptions, (typeof passedOn)[number]> | undefined
   /** What CLIENT LIST shows in front of the role of each connection; `waybill` by default. */
   readonly connectionName?: string | undefined
   /**
@@ -82,6 +90,17 @@ export interface Options {
    */
   readonly startTimeout?: Duration.Input | undefined
 }
+
+const passedOn = [
+  "clientInfoTag",
+  "connectTimeout",
+  "disableClientInfo",
+  "family",
+  "keepAlive",
+  "noDelay",
+  "showFriendlyErrorStack",
+  "socketTimeout"
+] as const satisfies ReadonlyArray<keyof RedisOptions>
 
 /**
  * Makes the connections of one server. Building the layer connects once: it fails with a `TransportError` of operation
@@ -171,7 +190,7 @@ export const make = Effect.fnUntraced(function* (
     clientOptions: clientOptions(server),
     connectionName: options.connectionName ?? "waybill",
     incarnation: Math.abs(yield* Random.nextInt).toString(36),
-    address: `${server.host}:${server.port}`,
+    address: Address.shown({ host: server.host, path: server.path, port: server.port }),
     reconnect,
     ticker: new Ticker(),
     emit: (event) => {
@@ -222,75 +241,92 @@ const unreachable = (reason: Reason, address: string, waited: Duration.Duration)
         )
       })
 
+/**
+ * Where a URL leads, in words that hold no secret, and whether it has a password in it.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { IoRedis } from "waybill/redis"
+ *
+ * const program = Effect.map(IoRedis.addressOf("redis://:secret@redis.internal/3"), ({ address }) => address)
+ * ```
+ */
+export const addressOf = (
+  url: string | Redacted.Redacted<string>
+): Effect.Effect<{ readonly address: string; readonly hasPassword: boolean }, InvalidUrl> =>
+  Effect.map(parsed(url), (address) => ({
+    address: Address.shown(address),
+    hasPassword: address.password !== undefined
+  }))
+
+const parsed = (url: string | Redacted.Redacted<string>): Effect.Effect<Address.Address, InvalidUrl> => {
+  const found = Address.parse(typeof url === "string" ? url : Redacted.value(url))
+  return typeof found === "string" ? Effect.fail(new InvalidUrl({ detail: found })) : Effect.succeed(found)
+}
+
 /** The options with every default filled in. */
 const complete = Effect.fnUntraced(function* (options: Options): Effect.fn.Return<Complete, Reason> {
-  const url: FromUrl = options.url === undefined ? {} : yield* parseUrl(options.url)
+  const url: Partial<Address.Address> = options.url === undefined ? {} : yield* parsed(options.url)
   const password = options.password ?? url.password
   const tls = options.tls ?? url.tls ?? false
+  const path = options.path ?? (options.host === undefined && options.port === undefined ? url.path : undefined)
+  const port = options.port ?? url.port ?? 6379
+  const db = options.db ?? url.db ?? 0
+  if (!Number.isInteger(port) || port < 1 || port > 65_535) {
+    return yield* new InvalidUrl({ detail: `port ${port} is not a number from 1 to 65535` })
+  }
+  if (!Number.isInteger(db) || db < 0)
+    return yield* new InvalidUrl({ detail: `db ${db} is not the number of a database` })
   return {
-    host: options.host ?? url.host ?? "127.0.0.1",
-    port: options.port ?? url.port ?? 6379,
-    db: options.db ?? url.db ?? 0,
+    ...(path === undefined ? { host: options.host ?? url.host ?? "127.0.0.1", port } : { path }),
+    db,
     username: options.username ?? url.username,
     password: Effect.isEffect(password) ? password : Effect.succeed(password),
-    tls: tls === true ? {} : tls === false ? undefined : tls
+    tls: tls === true ? {} : tls === false ? undefined : tls,
+    client: options.client
   }
 })
 
 interface Complete {
-  readonly host: string
-  readonly port: number
+  readonly host?: string
+  readonly port?: number
+  readonly path?: string
   readonly db: number
   readonly username: string | undefined
   readonly password: Effect.Effect<Redacted.Redacted<string> | undefined>
   readonly tls: RedisOptions["tls"] | undefined
+  readonly client: Options["client"]
 }
 
-const clientOptions = ({ password, tls, username, ...server }: Complete): Effect.Effect<ClientOptions> =>
+const clientOptions = ({ client, password, tls, username, ...server }: Complete): Effect.Effect<ClientOptions> =>
   Effect.map(password, (password) => ({
+    ...defaults,
+    ...Object.fromEntries(
+      passedOn.flatMap((name) => (client?.[name] === undefined ? [] : [[name, client[name]] as const]))
+    ),
     ...server,
     ...(username === undefined ? {} : { username }),
     ...(password === undefined ? {} : { password: Redacted.value(password) }),
-    ...(tls === undefined ? {} : { tls }),
-    family: 0,
-    lazyConnect: true,
-    // Reconnecting is ours: see internal/Connection.
-    retryStrategy: null,
-    autoResubscribe: false,
-    autoResendUnfulfilledCommands: false,
-    enableOfflineQueue: false,
-    // The check of ioredis goes on with timers of its own after the client is gone.
-    enableReadyCheck: false,
-    maxRetriesPerRequest: null,
-    connectTimeout: 5000,
-    disconnectTimeout: 250,
-    keepAlive: 10_000,
-    noDelay: true,
-    protocol: 3,
-    replyMapping: "legacy",
-    disableClientInfo: true
+    ...(tls === undefined ? {} : { tls })
   }))
 
-type FromUrl = Pick<Options, "host" | "port" | "db" | "username" | "tls"> & {
-  readonly password?: Redacted.Redacted<string> | undefined
-}
-
-/** Errors never show the URL: it may hold a password. */
-const parseUrl = (url: string | Redacted.Redacted<string>): Effect.Effect<FromUrl, Reason> =>
-  Effect.try({
-    try: () => {
-      const parsed = new URL(typeof url === "string" ? url : Redacted.value(url))
-      const db = /^\/?(\d*)$/.exec(parsed.pathname)?.[1]
-      if ((parsed.protocol !== "redis:" && parsed.protocol !== "rediss:") || db === undefined) throw new Error()
-      return {
-        tls: parsed.protocol === "rediss:",
-        host: parsed.hostname === "" ? undefined : parsed.hostname.replace(/^\[|\]$/g, ""),
-        port: parsed.port === "" ? undefined : Number(parsed.port),
-        db: db === "" ? undefined : Number(db),
-        username: parsed.username === "" ? undefined : decodeURIComponent(parsed.username),
-        password: parsed.password === "" ? undefined : Redacted.make(decodeURIComponent(parsed.password))
-      }
-    },
-    catch: () =>
-      new Rejected({ command: "connect", detail: "the URL is not of the form redis://user:password@host:port/db" })
-  })
+const defaults = {
+  family: 0,
+  lazyConnect: true,
+  // Reconnecting is ours: see internal/Connection.
+  retryStrategy: null,
+  autoResubscribe: false,
+  autoResendUnfulfilledCommands: false,
+  enableOfflineQueue: false,
+  // The check of ioredis goes on with timers of its own after the client is gone.
+  enableReadyCheck: false,
+  maxRetriesPerRequest: null,
+  connectTimeout: 5000,
+  disconnectTimeout: 250,
+  keepAlive: 10_000,
+  noDelay: true,
+  protocol: 3,
+  replyMapping: "legacy",
+  disableClientInfo: true
+} as const

@@ -28,6 +28,7 @@ export interface Options {
  * | code | impact | when |
  * |---|---|---|
  * | `Unreachable` | down | no connection, no answer, or the server does not know us |
+ * | `Unsupported` | down | it is too old, or a part of a cluster, or a Sentinel; its version is in the detail |
  * | `Loading` | down | it is still reading its data from disk |
  * | `ReadOnly` | down | it is a replica, and takes no writes |
  * | `NotInspectable` | degraded | `INFO` is not permitted: nothing is known of what follows |
@@ -75,6 +76,8 @@ const ask = (commands: Connection, replicas: number): Effect.Effect<ReadonlyArra
 
 const problemOf = (reason: Reason): Health.Problem => {
   if (reason._tag === "Refused" && reason.code === "LOADING") return loading
+  if (reason._tag === "Refused" && reason.code === "READONLY") return readOnly(reason.detail)
+  if (reason._tag === "UnsupportedServer") return { code: "Unsupported", impact: "down", detail: reason.message }
   if (reason._tag !== "NotPermitted") return { code: "Unreachable", impact: "down", detail: reason.message }
   // Whoever says no is there.
   return {
@@ -83,6 +86,8 @@ const problemOf = (reason: Reason): Health.Problem => {
     detail: `${reason.message}. Whether the server keeps messages is not known: permit INFO, which is +info in its ACL`
   }
 }
+
+const readOnly = (detail: string): Health.Problem => ({ code: "ReadOnly", impact: "down", detail })
 
 const loading: Health.Problem = {
   code: "Loading",
@@ -109,8 +114,9 @@ const problemsOf = (
 
   if (is("loading", "1")) problems.push(loading)
   if (is("role", "slave")) {
-    const detail = `the server is a replica of ${info.get("master_host")}:${info.get("master_port")} and takes no writes`
-    problems.push({ code: "ReadOnly", impact: "down", detail })
+    problems.push(
+      readOnly(`the server is a replica of ${info.get("master_host")}:${info.get("master_port")} and takes no writes`)
+    )
   }
 
   const policy = info.get("maxmemory_policy")

@@ -13,10 +13,12 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
+import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { Redis, type RedisOptions } from "ioredis"
-import { Disconnected, type Reason, Rejected } from "../../Transport.ts"
+import { Disconnected, type Reason, Refused, Rejected } from "../../Transport.ts"
+import { type Ask, helloOf, inspect, mismatch, tlsFailure } from "./Handshake.ts"
 import { fitting, refusal, type Script, sent, suspicions } from "./Script.ts"
 import { classify, isDenied, isForeign } from "./ServerError.ts"
 
@@ -79,11 +81,7 @@ export type ConnectionEvent =
   | { readonly _tag: "Reconnected"; readonly role: string; readonly afterMillis: number }
 
 /** The types of the replies depend on their mapping, so it is named. */
-export type ClientOptions = RedisOptions & {
-  readonly host: string
-  readonly port: number
-  readonly replyMapping: "legacy"
-}
+export type ClientOptions = RedisOptions & { readonly replyMapping: "legacy" }
 
 /** What the connections of one service share. */
 export interface Shared {
@@ -105,6 +103,8 @@ const connectTimeout = Duration.seconds(5)
 const loadingPoll = Duration.millis(100)
 /** A server that accepts connections only to drop them is not asked more often than this. */
 const pauseAfterLoss = Duration.millis(50)
+/** What an attempt to connect has found is told for so long without another look. */
+const staleMillis = 250
 const defaultDeadline = Duration.seconds(5)
 /** Closing does not wait longer for the operating system to report the end of the socket. */
 const closeTimeout = Duration.millis(500)
@@ -194,6 +194,12 @@ export class Link implements Connection {
   #closed = false
   /** Why there is no connection at this moment. */
   #reason: Reason = new Disconnected({ ambiguous: false, cause: new Error("not connected yet") })
+  /** When the last attempt to connect ended. */
+  #attemptedAt = 0n
+  /** Open: the next attempt is made without waiting. */
+  readonly #impatient = Latch.makeUnsafe(false)
+  /** How often in a row the connection was given up because the server is read-only. */
+  #readOnlyTimes = 0
   readonly #waiting = new Set<Call>()
   readonly #inFlight = new Set<Call>()
   readonly #readyWaiters = new Set<(effect: Effect.Effect<void, Reason>) => void>()
@@ -202,13 +208,15 @@ export class Link implements Connection {
   readonly role: string
   /** Hidden from those who print a connection: the options know the password. */
   readonly #shared: Shared
-  readonly #dedicated: boolean
+  readonly dedicated: boolean
+  /** The server has refused a write because it is a replica, and was not seen to be a master since. */
+  readOnly = false
   readonly #clock: Clock.Clock
 
   constructor(role: string, shared: Shared, dedicated: boolean, clock: Clock.Clock) {
     this.role = role
     this.#shared = shared
-    this.#dedicated = dedicated
+    this.dedicated = dedicated
     this.#clock = clock
   }
 
@@ -246,7 +254,7 @@ export class Link implements Connection {
   readonly ready: Effect.Effect<void, Reason> = Effect.callback((resume) => {
     if (this.#closed) return resume(Effect.fail(this.#reason))
     if (this.#usable() !== undefined) return resume(Effect.void)
-    if (this.#reason.permanent) return resume(Effect.fail(this.#reason))
+    if (this.#reason.permanent && !this.#askAgain()) return resume(Effect.fail(this.#reason))
     this.#readyWaiters.add(resume)
     return Effect.sync(() => {
       this.#readyWaiters.delete(resume)
@@ -288,12 +296,20 @@ export class Link implements Connection {
     const client = this.#usable()
     if (client !== undefined) {
       this.#send(client, call)
-    } else if (this.#closed || this.#reason.permanent) {
+    } else if (this.#closed || (this.#reason.permanent && !this.#askAgain())) {
       call.resume(Effect.fail(this.#reason))
     } else {
       this.#waiting.add(call)
       this.#shared.ticker.wake()
     }
+  }
+
+  /** Whether the last attempt is so long ago that what it found may have changed: then there is another one now. */
+  #askAgain(): boolean {
+    const sinceMillis = Number(this.#clock.monotonicTimeNanosUnsafe() - this.#attemptedAt) / 1e6
+    if (sinceMillis < staleMillis) return false
+    this.#impatient.openUnsafe()
+    return true
   }
 
   #send(client: Redis, call: Call): void {
@@ -316,7 +332,10 @@ export class Link implements Connection {
         if (this.#inFlight.delete(call)) {
           const reason = afterSending(classify(error, call.command, call.key))
           // A replica takes the place of its master: what the address means has to be asked anew.
-          if (reason._tag === "Refused" && reason.code === "READONLY" && this.#client === client) this.#retiring = true
+          if (reason._tag === "Refused" && reason.code === "READONLY" && this.#client === client) {
+            this.#retiring = true
+            this.readOnly = true
+          }
           call.resume(Effect.fail(reason))
           if (this.#retiring) this.#retire(client)
         }
@@ -331,7 +350,7 @@ export class Link implements Connection {
   /** Called when the fiber that asked is interrupted: nobody waits for the answer any more. */
   #abandon(call: Call): void {
     if (this.#waiting.delete(call)) return
-    if (this.#dedicated && this.#inFlight.has(call) && this.#client !== undefined) {
+    if (this.dedicated && this.#inFlight.has(call) && this.#client !== undefined) {
       this.#lose(this.#client, new Error(`${call.command} was interrupted`))
     }
   }
@@ -382,18 +401,19 @@ export class Link implements Connection {
           return Effect.as(Effect.logError(`a callback of the connection ${this.role} threw`, defect), lostAt)
         })
       )
-      yield* Effect.sleep(pauseAfterLoss)
+      yield* Effect.sleep(Duration.times(pauseAfterLoss, Math.min(40, 2 ** this.#readOnlyTimes)))
     }
   })
 
   /** Lives through one connection and returns the time of its end. `lostAt` is the end of the one before. */
   readonly #connectOnce = Effect.fnUntraced(function* (this: Link, lostAt: bigint | undefined) {
-    const lost = yield* this.#connect.pipe(Effect.retry(this.#shared.reconnect), Effect.orDie)
+    const lost = yield* this.#connectInTheEnd
     if (lostAt !== undefined) {
       const afterMillis = Number(this.#clock.monotonicTimeNanosUnsafe() - lostAt) / 1e6
       this.#shared.emit({ _tag: "Reconnected", role: this.role, afterMillis: Math.round(afterMillis) })
     }
     const cause = yield* Deferred.await(lost)
+    this.#readOnlyTimes = this.readOnly ? this.#readOnlyTimes + 1 : 0
     const now = this.#clock.monotonicTimeNanosUnsafe()
     this.#shared.emit({ _tag: "Disconnected", role: this.role, cause: describe(cause) })
     return now
@@ -413,6 +433,7 @@ export class Link implements Connection {
       onClose()
       return lost
     }
+    this.readOnly = false
     for (const setup of this.#setups) setup(client.redis)
     const readyWaiters = Array.from(this.#readyWaiters)
     const waiting = Array.from(this.#waiting)
@@ -430,8 +451,21 @@ export class Link implements Connection {
     connect(this, this.#shared)
   ).pipe(Effect.tapError((reason) => Effect.sync(() => this.unreachable(reason))))
 
+  /** Tries until there is a connection: at the pace of the policy, and at once when somebody asks for what may have changed. */
+  readonly #connectInTheEnd: Effect.Effect<Deferred.Deferred<unknown>> = Effect.gen({ self: this }, function* () {
+    const step = yield* Schedule.toStep(this.#shared.reconnect)
+    while (true) {
+      const attempt = yield* Effect.result(this.#connect)
+      if (Result.isSuccess(attempt)) return attempt.success
+      const [, pause] = yield* Effect.orDie(step(this.#clock.currentTimeMillisUnsafe(), attempt.failure))
+      this.#impatient.closeUnsafe()
+      yield* Effect.raceFirst(Effect.sleep(pause), this.#impatient.await)
+    }
+  })
+
   unreachable(reason: Reason): void {
     this.#reason = reason
+    this.#attemptedAt = this.#clock.monotonicTimeNanosUnsafe()
     if (!reason.permanent) return
     this.#failAll(reason)
   }
@@ -468,16 +502,19 @@ const connect = Effect.fnUntraced(function* (
   link: Link,
   shared: Shared
 ): Effect.fn.Return<Deferred.Deferred<unknown>, Reason> {
-  const redis = new Redis({ ...(yield* shared.clientOptions), connectionName: link.name })
+  const options = yield* shared.clientOptions
+  const redis = new Redis({ ...options, connectionName: link.name })
   let lastError: unknown
   redis.on("error", (error) => {
     lastError = error
   })
   /** ioredis rejects with "Connection is closed." and tells the true cause only by an event. */
-  const ask = <A>(command: string, f: () => Promise<A>): Effect.Effect<A, Reason> =>
+  const ask: Ask = (command, f) =>
     Effect.tryPromise({
       try: f,
       catch: (error) => {
+        const failure = tlsFailure(lastError, shared.address)
+        if (failure !== undefined) return failure
         if (isForeign(lastError)) {
           return new Rejected({
             command,
@@ -501,8 +538,21 @@ const connect = Effect.fnUntraced(function* (
           )
       })
     )
+  const secure = options.tls !== undefined
+  const otherwise = mismatch(options, secure, shared.address).pipe(
+    Effect.flatMap((failure) => (failure === undefined ? Effect.never : Effect.fail(failure)))
+  )
   return yield* Effect.gen(function* () {
-    yield* ask("connect", () => redis.connect())
+    yield* ask("connect", () => redis.connect()).pipe(
+      // A server that waits for the rest of what it takes for a command never answers a TLS handshake.
+      Effect.raceFirst(secure ? Effect.delay(otherwise, suspicious) : Effect.never),
+      // And one that expects a handshake hangs up, or says something that is no Redis.
+      Effect.tapError((reason) =>
+        !secure && (reason._tag === "Rejected" || (reason._tag === "Disconnected" && !isSystem(reason.cause)))
+          ? Effect.raceFirst(otherwise, Effect.sleep(suspicious))
+          : Effect.void
+      )
+    )
     // ioredis reports a database that does not exist, or may not be used, by an event, and goes on in database 0.
     if (lastError !== undefined) return yield* Effect.fail(classify(lastError, "select"))
     yield* ask("ping", () => redis.ping()).pipe(
@@ -514,18 +564,39 @@ const connect = Effect.fnUntraced(function* (
         () => Effect.void
       )
     )
-    const id = yield* ask("client|id", () => redis.client("ID")).pipe(
+    const hello = yield* ask("hello", () => redis.call("HELLO")).pipe(
+      Effect.map(helloOf),
       Effect.catchIf(
         (reason) => !isUnusable(reason),
-        () => Effect.undefined
+        () => Effect.succeed(helloOf(undefined))
       )
     )
+    // Since it refused a write as a replica, it is of no use until it is none any more.
+    if (link.readOnly && (hello.role === "replica" || hello.role === "slave")) {
+      return yield* new Refused({ code: "READONLY", detail: `READONLY ${shared.address} is a replica` })
+    }
+    if (!link.dedicated) yield* inspect(redis, hello, ask, isUnusable)
+    const id =
+      hello.id ??
+      (yield* ask("client|id", () => redis.client("ID")).pipe(
+        Effect.catchIf(
+          (reason) => !isUnusable(reason),
+          () => Effect.undefined
+        )
+      ))
     return link.adopt({ redis, id, lastError: () => lastError })
   }).pipe(Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : end(redis))))
 })
 
+/** A line that is not made by then is looked at more closely. */
+const suspicious = Duration.seconds(1)
+/** The system has said why: nobody listens, or nobody can be found. */
+const isSystem = (cause: unknown): boolean =>
+  cause instanceof Error && "syscall" in cause && (cause.syscall === "connect" || cause.syscall === "getaddrinfo")
+
 const isLoading = (reason: Reason): boolean => reason._tag === "Refused" && reason.code === "LOADING"
-const isUnusable = (reason: Reason): boolean => reason._tag === "Disconnected" || reason._tag === "AuthenticationFailed"
+const isUnusable = (reason: Reason): boolean =>
+  reason._tag === "Disconnected" || reason._tag === "AuthenticationFailed" || reason._tag === "TlsFailed"
 const pollWhileLoading = Schedule.spaced(loadingPoll)
 
 /** Closes the socket now, in whatever state it is. What is in flight on it is rejected by ioredis soon after. */

@@ -203,14 +203,14 @@ end
 `
 }
 
-/** What to send to `refusal` about a script: also what it can do without may be the reason. */
+/** What to send to `refusal` about a script: every command that it names may be the reason. */
 export const suspicions = (
   script: Script,
   keys: ReadonlyArray<string | Buffer>
 ): ReadonlyArray<string | Buffer | number> => [
   keys.length,
   ...keys,
-  ...[...commandsIn(script.lua, /(?:call|ask|append)\('([A-Z]+)'(?:, '([A-Z]+)')?/g)].flatMap((command) => [
+  ...[...commandsIn(script.lua, /'([A-Z]{3,})'(?=(?:, '([A-Z]{3,})')?)/g)].flatMap((command) => [
     command,
     wordsBehindKey[command] ?? 0,
     1

@@ -1,0 +1,416 @@
+/** Where a URL leads, which URLs lead nowhere, and what a server is that cannot be worked with. */
+import { execFileSync, spawnSync } from "node:child_process"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import * as Net from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { inspect } from "node:util"
+import { assert, describe, it } from "@effect/vitest"
+import { RedisServer } from "@waybill/testing"
+import { Effect, Fiber, Redacted, Schedule } from "effect"
+import { Transport } from "waybill"
+import { IoRedis } from "waybill/redis"
+import * as Port from "../../packages/testing/src/Port.ts"
+import { run } from "../cli/Terminal.ts"
+
+/** Why there is no connection, and how long it took to say so. */
+const refusal = Effect.fnUntraced(function* (options: IoRedis.Options) {
+  const began = performance.now()
+  const error = yield* Effect.scoped(
+    Effect.flatMap(IoRedis.make(options), ({ commands }) =>
+      Effect.flatMap(
+        commands.run("SELECT", async ({ options: { host, port, path, db } }) => ({ host, port, path, db })),
+        (where) => Effect.die(new Error(`connected to ${JSON.stringify(where)}`))
+      )
+    )
+  ).pipe(Effect.flip)
+  assert(error instanceof Transport.TransportError)
+  return { error, reason: error.reason, millis: performance.now() - began }
+})
+
+/** At once: without waiting for a deadline of seconds, on a machine that is busy. */
+const atOnce = 4000
+
+const secret = "s3cr3t"
+const hostile: ReadonlyArray<readonly [url: string, why: RegExp]> = [
+  ["redis://h:1?db=3", /\?.*database goes behind the port/],
+  ["redis://h:1/?db=3", /\?/],
+  ["redis://h:1/0?timeout=5", /\?/],
+  ["redis://h:1#3", /#.*database goes behind the port/],
+  ["rediss://h:1/0#3", /#/],
+  [`redis://:${secret}#x@h:1`, /%23/],
+  [`redis://:${secret}?x@h:1`, /%3F/],
+  [`redis://:#${secret}@h:1`, /%23/],
+  [`redis://:${secret}/x@h:1`, /%2F/],
+  [`redis://u:${secret}%zz@h:1`, /%25/],
+  [`redis://u%f:${secret}@h:1`, /%25/],
+  [`redis://:${secret}%ff@h:1`, /%25/],
+  [`redis://:${secret} @h:1`, /white space/],
+  [`redis://:${secret}@h:1\n`, /white space/],
+  [`redis://:${secret}ö@h:1`, /ASCII/],
+  [`redis://:${secret}@`, /no host/],
+  ["redis://", /no host/],
+  ["redis:///3", /no host/],
+  ["redis://:6379", /no host/],
+  ["redis://h:", /port/],
+  ["redis://h:0", /port/],
+  ["redis://h:65536", /port/],
+  ["redis://h:port", /port/],
+  ["redis://h:1:2", /port/],
+  ["redis://h%20o:1", /no host/],
+  ["redis://[::1", /no host/],
+  ["redis://h:1/x", /database/],
+  ["redis://h:1/1/2", /database/],
+  ["redis://h:1/-1", /database/],
+  ["redis://h:1/1.5", /database/],
+  ["redis://h:1/99999999999", /database/],
+  [`http://:${secret}@h`, /begins with none/],
+  [`redis-sentinel://:${secret}@h`, /begins with none/],
+  [`valkeys://:${secret}@h`, /begins with none/],
+  [`redis:h:1`, /begins with none/],
+  [`${secret}`, /begins with none/],
+  ["", /begins with none/],
+  ["unix://", /no path/],
+  ["unix:///", /path/],
+  [`unix://${secret}`, /no path/],
+  ["unix:///run/redis.sock#1", /#/],
+  [`unix:///run/redis.sock?password=${secret}`, /only db=/],
+  ["unix:///run/redis.sock?db=", /only db=/],
+  ["redis+unix:///run/redis.sock?db=1&timeout=3", /only db=/],
+  ["redis+unix:///run/redis%zz.sock", /%25/]
+]
+
+describe("case C8: URLs that lead nowhere", () => {
+  it.live.each(hostile)("%j is refused at once", ([url, why]) =>
+    Effect.gen(function* () {
+      for (const given of [url, Redacted.make(url)]) {
+        const { error, millis, reason } = yield* refusal({ url: given, startTimeout: "Infinity" })
+        assert.strictEqual(reason._tag, "InvalidUrl")
+        assert.match(error.message, why)
+        assert.notInclude(inspect(error, { depth: 20 }) + JSON.stringify(error) + error.stack, secret)
+        assert.isBelow(millis, atOnce)
+      }
+    })
+  )
+
+  it.live("the command refuses them, too", () =>
+    Effect.gen(function* () {
+      for (const [url] of hostile) {
+        if (url === "") continue
+        for (const { code, err, out } of [yield* run(["topics"], { url }), yield* run(["topics", "--url", url])]) {
+          assert.strictEqual(code, 1, url)
+          assert.match(err, /^waybill: (?:REDIS_URL|--url) is no address of a server: invalid URL/)
+          assert.notInclude(out + err, secret)
+        }
+      }
+    })
+  )
+
+  it.live("options that make no address are refused too", () =>
+    Effect.gen(function* () {
+      for (const options of [{ port: 0 }, { port: 1.5 }, { port: Number.NaN }, { db: -1 }, { db: Number.NaN }]) {
+        assert.strictEqual((yield* refusal(options)).reason._tag, "InvalidUrl")
+      }
+    })
+  )
+
+  it.live("what is right goes on", () =>
+    Effect.gen(function* () {
+      for (const [url, shown] of [
+        ["redis://h", "h:6379"],
+        ["REDIS://h:1/", "h:1"],
+        ["rediss://:p%40ss%2F%23%3F@h.example:1/15", "h.example:1"],
+        ["redis://u@[::1]:7/2", "[::1]:7"],
+        ["redis://u:p:q@h_1:7", "h_1:7"],
+        ["redis://u:p@q@h:7", "h:7"],
+        ["unix:///run/redis.sock?db=2", "/run/redis.sock"],
+        ["redis+unix://:secret@/run/my%20redis.sock", "/run/my redis.sock"]
+      ] as const) {
+        assert.strictEqual((yield* IoRedis.addressOf(url)).address, shown)
+      }
+    })
+  )
+})
+
+describe("case D7: sockets in the file system", () => {
+  it.live("by URL with user, password and database, by option, and from the command", () =>
+    Effect.gen(function* () {
+      const dir = yield* Effect.acquireRelease(
+        Effect.sync(() => mkdtempSync(join(tmpdir(), "waybill-socket-"))),
+        (dir) => Effect.sync(() => rmSync(dir, { recursive: true }))
+      )
+      const path = join(dir, "redis.sock")
+      yield* RedisServer.make({ args: ["--unixsocket", path, "--requirepass", "p#s"] })
+      for (const scheme of ["unix", "redis+unix"]) {
+        const url = `${scheme}://default:p%23s@${path}?db=3`
+        const { commands } = yield* IoRedis.make({ url })
+        assert.match(String(yield* commands.run("CLIENT", (client) => client.client("INFO"))), / db=3 /)
+        const told = yield* run(["doctor", "--watch", "0"], { url })
+        assert.match(told.out, /PersistenceOff/)
+      }
+      const { commands } = yield* IoRedis.make({
+        path,
+        password: Redacted.make("p#s"),
+        client: { disableClientInfo: false, clientInfoTag: "mine" }
+      })
+      assert.match(String(yield* commands.run("CLIENT", (client) => client.client("INFO"))), / db=0 /)
+      const absent = yield* refusal({ path: join(dir, "absent.sock"), startTimeout: 0 })
+      assert.include(absent.error.message, "absent.sock")
+    }).pipe(Effect.scoped)
+  )
+})
+
+const hasOpenssl = spawnSync("openssl", ["version"]).status === 0
+
+describe.skipIf(!hasOpenssl)("case C9: lines that are not secure", () => {
+  const scene = Effect.gen(function* () {
+    const dir = yield* Effect.acquireRelease(
+      Effect.sync(() => mkdtempSync(join(tmpdir(), "waybill-tls-"))),
+      (dir) => Effect.sync(() => rmSync(dir, { recursive: true }))
+    )
+    const openssl = (...args: ReadonlyArray<string>) => execFileSync("openssl", args, { stdio: "ignore" })
+    const curve = ["-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=localhost"]
+    const serve = Effect.fnUntraced(function* (name: string, days: string) {
+      const [key, request, certificate, names] = ["key", "csr", "crt", "ext"].map((end) =>
+        join(dir, `${name}.${end}`)
+      ) as [string, string, string, string]
+      openssl("req", "-new", ...curve, "-keyout", key, "-out", request)
+      execFileSync("sh", ["-c", `echo subjectAltName=DNS:localhost > ${names}`])
+      openssl("x509", "-req", "-in", request, "-signkey", key, "-days", days, "-extfile", names, "-out", certificate)
+      const port = yield* Port.reserve
+      const files = ["--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate]
+      const server = yield* RedisServer.make({ args: ["--tls-port", `${port}`, "--tls-auth-clients", "no", ...files] })
+      return { port, plain: server.port, ca: readFileSync(certificate) }
+    })
+    return { good: yield* serve("good", "2"), expired: yield* serve("expired", "-1") }
+  })
+
+  it.live("certificates, and who speaks TLS with whom: at once, for good, and in these words", () =>
+    Effect.gen(function* () {
+      const { expired, good } = yield* scene
+      const cases = [
+        ["self-signed", { url: `rediss://localhost:${good.port}` }, /certificate.*self-signed/],
+        ["wrong name", { url: `rediss://127.0.0.1:${good.port}`, tls: { ca: good.ca } }, /certificate.*127\.0\.0\.1/],
+        ["expired", { url: `rediss://localhost:${expired.port}`, tls: { ca: expired.ca } }, /certificate.*expired/],
+        ["plain to TLS", { url: `redis://localhost:${good.port}` }, /speaks TLS.*rediss:/],
+        ["TLS to plain", { url: `rediss://localhost:${good.plain}` }, /does not speak TLS.*redis:/]
+      ] as const
+      for (const [name, options, words] of cases) {
+        const { error, millis, reason } = yield* refusal({ ...options, startTimeout: "Infinity" })
+        assert.strictEqual(reason._tag, "TlsFailed", name)
+        assert.isTrue(reason.permanent, name)
+        assert.match(error.message, words, name)
+        assert.isBelow(millis, atOnce, name)
+        if (!("tls" in options)) {
+          const told = yield* run(["topics"], { url: options.url })
+          assert.match(told.err, words, name)
+          assert.notMatch(told.err, /Start a server/, name)
+        }
+      }
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("a server that never says a word is not taken for one that speaks otherwise", () =>
+    Effect.gen(function* () {
+      const port = yield* Port.reserve
+      const silent = Net.createServer(() => {})
+      yield* Effect.acquireRelease(
+        Effect.callback<void>((resume) => void silent.listen(port, "127.0.0.1", () => resume(Effect.void))),
+        () => Effect.sync(() => silent.close())
+      )
+      for (const scheme of ["redis", "rediss"]) {
+        const { reason } = yield* refusal({ url: `${scheme}://127.0.0.1:${port}`, startTimeout: "3 seconds" })
+        assert.strictEqual(reason._tag, "Disconnected", scheme)
+      }
+    }).pipe(Effect.scoped)
+  )
+})
+
+/** Answers as an older server does, one reply a command. */
+const double = Effect.fnUntraced(function* (replies: (command: string, args: ReadonlyArray<string>) => string) {
+  const port = yield* Port.reserve
+  const sockets = new Set<Net.Socket>()
+  const server = Net.createServer((socket) => {
+    sockets.add(socket)
+    socket.on("error", () => {})
+    let text = ""
+    socket.on("data", (bytes) => {
+      text += bytes.toString("latin1")
+      while (true) {
+        const head = /^\*(\d+)\r\n/.exec(text)
+        if (head === null) return
+        const words: Array<string> = []
+        let at = head[0].length
+        for (let i = 0; i < Number(head[1]); i++) {
+          const size = /^\$(\d+)\r\n/.exec(text.slice(at))
+          if (size === null || text.length < at + size[0].length + Number(size[1]) + 2) return
+          at += size[0].length
+          words.push(text.slice(at, at + Number(size[1])))
+          at += Number(size[1]) + 2
+        }
+        text = text.slice(at)
+        socket.write(replies((words[0] ?? "").toUpperCase(), words.slice(1)), "latin1")
+      }
+    })
+  })
+  yield* Effect.acquireRelease(
+    Effect.callback<void>((resume) => void server.listen(port, "127.0.0.1", () => resume(Effect.void))),
+    () =>
+      Effect.sync(() => {
+        server.close()
+        for (const socket of sockets) socket.destroy()
+      })
+  )
+  return port
+})
+
+const bulk = (text: string) => `$${text.length}\r\n${text}\r\n`
+const helloOf = (version: string, mode = "standalone") =>
+  `%7\r\n${bulk("server")}${bulk("redis")}${bulk("version")}${bulk(version)}${bulk("proto")}:3\r\n${bulk("id")}:7\r\n` +
+  `${bulk("mode")}${bulk(mode)}${bulk("role")}${bulk("master")}${bulk("modules")}*0\r\n`
+const cannot = "-ERR Error compiling script (new function): user_script:1: unexpected symbol near '#'\r\n"
+
+describe("case C12: servers that are too old", () => {
+  it.live.each([
+    [
+      "6.2.14",
+      (command: string) => (command === "HELLO" ? helloOf("6.2.14") : command === "EVAL" ? cannot : "+OK\r\n")
+    ],
+    [
+      "5.0.14",
+      (command: string) =>
+        command === "HELLO"
+          ? "-ERR unknown command `HELLO`, with args beginning with: \r\n"
+          : command === "EVAL"
+            ? cannot
+            : command === "INFO"
+              ? bulk("# Server\r\nredis_version:5.0.14\r\n")
+              : "+OK\r\n"
+    ]
+  ] as const)("%s is refused on connecting, with its version and what is needed", ([version, replies]) =>
+    Effect.gen(function* () {
+      const port = yield* double(replies)
+      const { error, millis, reason } = yield* refusal({ port, startTimeout: "Infinity" })
+      assert.deepInclude(reason, {
+        _tag: "UnsupportedServer",
+        permanent: true,
+        needed: "Redis 7.0 or newer, or Valkey"
+      })
+      assert.include(error.message, `Redis ${version}`)
+      assert.isBelow(millis, atOnce)
+      const told = yield* run(["doctor"], { url: `redis://127.0.0.1:${port}` })
+      assert.notStrictEqual(told.code, 0)
+      assert.match(told.err, new RegExp(`Redis ${version.replaceAll(".", "\\.")}.*Redis 7\\.0 or newer`))
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("it is the server that counts, not its version", () =>
+    Effect.gen(function* () {
+      const port = yield* double((command) => (command === "HELLO" ? helloOf("6.2.14") : ":1\r\n"))
+      const { commands } = yield* IoRedis.make({ port })
+      assert.strictEqual(yield* commands.run("INCR", (client) => client.incr("k")), 1)
+    }).pipe(Effect.scoped)
+  )
+})
+
+describe("case C13: a part of something larger", () => {
+  it.live("a node of a cluster and a Sentinel say at once what they are", () =>
+    Effect.gen(function* () {
+      const node = yield* RedisServer.make({ args: ["--cluster-enabled", "yes"] })
+      const other = yield* refusal({ url: node.url, startTimeout: "Infinity" })
+      assert.strictEqual(other.reason._tag, "UnsupportedServer")
+      assert.match(other.error.message, /a node of a cluster \((?:Redis|Valkey) \d.*no part of a cluster/)
+      assert.isBelow(other.millis, atOnce)
+      const told = yield* run(["topics"], { url: node.url })
+      assert.match(told.err, /a node of a cluster/)
+
+      const port = yield* double((command, args) =>
+        command === "HELLO"
+          ? helloOf("7.0.15", "sentinel")
+          : command === "PING"
+            ? "+PONG\r\n"
+            : `-ERR unknown command '${command}', with args beginning with: ${args[0] ?? ""}\r\n`
+      )
+      const sentinel = yield* refusal({ port, startTimeout: "Infinity" })
+      assert.strictEqual(sentinel.reason._tag, "UnsupportedServer")
+      assert.match(sentinel.error.message, /a Sentinel \(Redis 7\.0\.15\).*master/)
+      assert.isBelow(sentinel.millis, atOnce)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("a cluster of one node serves all keys, and is served", () =>
+    Effect.gen(function* () {
+      const node = yield* RedisServer.make({ args: ["--cluster-enabled", "yes"] })
+      const { error } = yield* refusal({ url: node.url })
+      assert.match(error.message, /cluster/)
+      const slots = Net.connect(node.port, "127.0.0.1", () => slots.write("CLUSTER ADDSLOTSRANGE 0 16383\r\n"))
+      yield* Effect.addFinalizer(() => Effect.sync(() => slots.destroy()))
+      const { commands } = yield* IoRedis.make({ url: node.url }).pipe(
+        Effect.retry({ times: 100, schedule: Schedule.spaced("50 millis") })
+      )
+      const set = commands.run("SET", (client) => client.set("k", "v"))
+      assert.strictEqual(
+        yield* Effect.retry(set, {
+          times: 500,
+          schedule: Schedule.spaced("20 millis"),
+          while: (reason) => !reason.permanent
+        }),
+        "OK"
+      )
+    }).pipe(Effect.scoped)
+  )
+})
+
+describe("case C18: what was true a moment ago", () => {
+  it.live("a password that is wrong, and then nobody there", () =>
+    Effect.gen(function* () {
+      const server = yield* RedisServer.make({ args: ["--requirepass", "old"] })
+      const { commands } = yield* IoRedis.make({ url: server.url, password: Redacted.make("old") })
+      yield* commands.run("CONFIG", (client) => client.config("SET", "requirepass", "new"))
+      yield* Effect.ignore(
+        commands.run("CLIENT", (client) => client.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no"))
+      )
+      const ask = commands.run("PING", (client) => client.ping(), { deadline: "1 second" }).pipe(Effect.flip)
+      yield* ask.pipe(Effect.repeat({ until: (reason) => reason._tag === "AuthenticationFailed" }))
+      yield* server.kill
+      yield* Effect.sleep(300)
+      const reason = yield* ask
+      assert.strictEqual(reason._tag, "Disconnected")
+      assert.include(reason.message, "ECONNREFUSED")
+      // And the way back: what helps at once is found at once.
+      const again = yield* Effect.forkChild(commands.run("PING", (client) => client.ping(), { deadline: "20 seconds" }))
+      yield* server.start
+      assert.strictEqual(yield* Fiber.join(again), "PONG")
+    }).pipe(Effect.scoped)
+  )
+})
+
+describe("case A11: a server that has become a replica", () => {
+  it.live("is asked ever less often, up to every 2 seconds, and told once", () =>
+    Effect.gen(function* () {
+      const server = yield* RedisServer.make()
+      const redis = yield* IoRedis.make({ url: server.url })
+      const events: Array<string> = []
+      yield* redis.listen((event) => events.push(`${event._tag} ${event.role}`))
+      const admin = yield* IoRedis.make({ url: server.url })
+      const set = redis.commands.run("SET", (client) => client.set("k", "v"), { deadline: "500 millis" })
+      assert.strictEqual(yield* set, "OK")
+      yield* admin.commands.run("REPLICAOF", (client) => client.replicaof("127.0.0.1", "1"))
+      const connected = () =>
+        Effect.map(
+          admin.commands.run("INFO", (client) => client.info("stats")),
+          (text) => Number(/total_connections_received:(\d+)/.exec(text)?.[1])
+        )
+      const before = yield* connected()
+      const until = performance.now() + 6000
+      while (performance.now() < until) {
+        assert.deepInclude(yield* Effect.flip(set), { _tag: "Refused", code: "READONLY" })
+      }
+      assert.isBelow((yield* connected()) - before, 14)
+      assert.deepStrictEqual(events, ["Disconnected commands"])
+      yield* admin.commands.run("REPLICAOF", (client) => client.replicaof("NO", "ONE"))
+      yield* Effect.retry(set, { times: 20 })
+      assert.deepStrictEqual(events, ["Disconnected commands", "Reconnected commands"])
+    }).pipe(Effect.scoped)
+  )
+})
