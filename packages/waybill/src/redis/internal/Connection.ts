@@ -407,7 +407,7 @@ export class Link implements Connection {
 
   /** Lives through one connection and returns the time of its end. `lostAt` is the end of the one before. */
   readonly #connectOnce = Effect.fnUntraced(function* (this: Link, lostAt: bigint | undefined) {
-    const lost = yield* this.#connectInTheEnd
+    const lost = yield* this.#connectInTheEnd()
     if (lostAt !== undefined) {
       const afterMillis = Number(this.#clock.monotonicTimeNanosUnsafe() - lostAt) / 1e6
       this.#shared.emit({ _tag: "Reconnected", role: this.role, afterMillis: Math.round(afterMillis) })
@@ -452,7 +452,7 @@ export class Link implements Connection {
   ).pipe(Effect.tapError((reason) => Effect.sync(() => this.unreachable(reason))))
 
   /** Tries until there is a connection: at the pace of the policy, and at once when somebody asks for what may have changed. */
-  readonly #connectInTheEnd: Effect.Effect<Deferred.Deferred<unknown>> = Effect.gen({ self: this }, function* () {
+  readonly #connectInTheEnd = Effect.fnUntraced(function* (this: Link) {
     const step = yield* Schedule.toStep(this.#shared.reconnect)
     while (true) {
       const attempt = yield* Effect.result(this.#connect)
