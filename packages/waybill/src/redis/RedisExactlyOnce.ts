@@ -69,7 +69,7 @@ export const layer = (
 ): Layer.Layer<Transport | Inspector | Records | AtLeastOnce | AtMostOnce | Transactional, never, IoRedis> => {
   const settings = settingsOf({ ...options, deadLetters: { maxAge: "7 days", ...options.deadLetters } })
   const markerMillis = millisOf("marker", options.marker ?? "8 days")
-  const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority"])
+  const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority", "any"])
   const { commit, scripts } = CommitParts.of(order)
   return Layer.effectContext(
     Queue.transactional({ pattern: CommitParts.pattern, settings, order, scripts }, { script: commit, markerMillis })

@@ -60,7 +60,7 @@ export const layer = (
   options: Options = {}
 ): Layer.Layer<Transport | Inspector | AtLeastOnce | AtMostOnce, never, IoRedis> => {
   const settings = settingsOf(options)
-  const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority"])
+  const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority", "any"])
   return Layer.effectContext(
     Queue.make({ pattern: ListSource.pattern, settings, order, scripts: ListSource.scripts(order) })
   )
