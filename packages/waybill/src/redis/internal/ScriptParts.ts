@@ -49,7 +49,8 @@ local function page(stream, from, limit, backwards)
   local rows = {}
   while #rows < limit and room() do
     local count = math.min(16, limit - #rows)
-    local some = redis.call(backwards and 'XREVRANGE' or 'XRANGE', stream, from, backwards and '-' or '+', 'COUNT', count)
+    local some = backwards and redis.call('XREVRANGE', stream, from, '-', 'COUNT', count)
+      or redis.call('XRANGE', stream, from, '+', 'COUNT', count)
     for _, entry in ipairs(some) do
       if not room() then break end
       rows[#rows + 1] = weigh(entry)
