@@ -25,13 +25,32 @@ export const signMillis = 60_000
 const lookAgain = "5 seconds"
 
 const Sign = Schema.Union([
-  /** Here, by this connection of this tab. A tab has one at a time: a new one replaces the old. */
+  /** Here, by this connection of this tab. A tab has one at a time, or two while one replaces the other. */
   Schema.TaggedStruct("Here", { user: User, tab: ClientId, connection: Schema.String }),
   Schema.TaggedStruct("Gone", { user: User, tab: ClientId, connection: Schema.String }),
   /** Gone in all tabs. */
   Schema.TaggedStruct("Left", { user: User })
 ])
 type Sign = typeof Sign.Type
+
+interface Connection {
+  readonly tab: string
+  /** The number of its last sign of life. */
+  readonly sign: number
+  /** Since when another connection of its tab has gone, and nothing was heard of it. */
+  doubtedAt: bigint | undefined
+}
+
+interface Read {
+  readonly position: string
+  readonly user: string
+  readonly number: number
+  /** The connection that is there. */
+  readonly here?: string
+}
+
+/** For how long a connection counts that another one of its tab has outlived: its server may have been killed. */
+const doubtNanos = 10_000_000_000n
 
 export const Signs = Topic.make("chat/presence", { payload: Sign })
 
@@ -75,52 +94,90 @@ export class Presence extends Context.Service<
         for (const listener of listeners) listener(change)
       }
 
-      const users = new Map<string, Map<string, { readonly connection: string; readonly until: number }>>()
-      const here = (user: string, tab: string, connection: string, until: number) => {
-        const tabs = users.get(user) ?? new Map<string, { readonly connection: string; readonly until: number }>()
-        const isNew = tabs.size === 0
-        tabs.set(tab, { connection, until })
-        users.set(user, tabs)
-        if (isNew) tell({ _tag: "Online", user })
-      }
-      const gone = (user: string, reason: "left" | "timed-out", tab?: string) => {
-        const tabs = users.get(user)
-        if (tabs === undefined) return
-        if (tab !== undefined) tabs.delete(tab)
-        if (tab !== undefined && tabs.size > 0) return
+      const publish = (sign: Sign) =>
+        Producer.publish(Signs, sign).pipe(
+          Effect.provideContext(store),
+          // Names were checked at the edge.
+          Effect.catchTag(["InvalidPayload", "PayloadTooLarge"], Effect.die)
+        )
+      const attempt = (sign: Sign) =>
+        Effect.catch(publish(sign), (error) => Effect.logWarning("presence was not told", error))
+      const changed = news.tell([{ _tag: "Presence" }])
+
+      const users = new Map<string, Map<string, Connection>>()
+      /** What was read and has not expired, in the order of the store, which is that in which it expires. */
+      const kept: Array<Read> = []
+      let number = 0
+      const gone = (user: string, reason: "left" | "timed-out", connection?: string) => {
+        const connections = users.get(user)
+        if (connections === undefined) return
+        if (connection !== undefined) connections.delete(connection)
+        if (connection !== undefined && connections.size > 0) return
         users.delete(user)
         tell({ _tag: "Offline", user, reason })
       }
-      const sweep = Effect.map(Clock.currentTimeMillis, (now) => {
-        for (const [user, tabs] of users) {
-          for (const [tab, { until }] of tabs) if (until <= now) gone(user, "timed-out", tab)
-        }
-      })
+      /** Whoever holds a connection of this tab says that it is there, and one that says nothing is not. */
+      const doubt = (user: string, tab: string, at: bigint) => {
+        for (const one of users.get(user)?.values() ?? []) if (one.tab === tab) one.doubtedAt = at
+      }
 
-      const heed = (sign: Sign, publishedAt: number, now: number) => {
+      /** Connections of this process: how they say that they are there. */
+      const own = new Map<string, { readonly user: string; readonly tab: string; readonly sign: Effect.Effect<void> }>()
+      const heed = (sign: Sign, position: string, now: bigint): Effect.Effect<unknown> => {
         const { user } = sign
+        const read: Read = { position, user, number: ++number, ...(sign._tag === "Here" && { here: sign.connection }) }
+        kept.push(read)
         if (sign._tag === "Left") {
           gone(user, "left")
           tell({ _tag: "Left", user })
         } else if (sign._tag === "Here") {
-          const until = publishedAt + ttlMillis
-          if (until > now) here(user, sign.tab, sign.connection, until)
-        } else if (users.get(user)?.get(sign.tab)?.connection === sign.connection) {
-          gone(user, "left", sign.tab)
+          const connections = users.get(user) ?? new Map<string, Connection>()
+          const isNew = connections.size === 0
+          connections.set(sign.connection, { tab: sign.tab, sign: read.number, doubtedAt: undefined })
+          users.set(user, connections)
+          if (isNew) tell({ _tag: "Online", user })
+        } else if (users.get(user)?.has(sign.connection) === true) {
+          gone(user, "left", sign.connection)
+          doubt(user, sign.tab, now)
+          return Effect.forEach(
+            [...own].filter(([id, one]) => id !== sign.connection && one.user === user && one.tab === sign.tab),
+            ([, one]) => Effect.andThen(one.sign, changed)
+          )
         }
+        return Effect.void
       }
       let last: string | undefined
       const look = Effect.suspend(() =>
         Log.stream(Signs, { after: last }).pipe(
-          Stream.runForEach(({ payload, position, publishedAt }) =>
-            Effect.map(Clock.currentTimeMillis, (now) => {
+          Stream.runForEach(({ payload, position }) =>
+            Effect.flatMap(Clock.monotonicTimeNanos, (now) => {
               last = position
-              if (Result.isSuccess(payload)) heed(payload.success, publishedAt, now)
+              return Result.isSuccess(payload) ? heed(payload.success, position, now) : Effect.void
             })
           ),
           Effect.provideContext(store)
         )
       )
+
+      /** The store says what has expired, by its own clock: what lies in front of the oldest that it still has. */
+      const sweep = Effect.gen(function* () {
+        if (kept.length > 0) {
+          const [oldest] = yield* Log.first(Signs, { limit: 1 })
+          // It may have looked through many that are gone without meeting one that is not.
+          const unknown = oldest === undefined && (yield* Log.last(Signs, { limit: 1 })).length > 0
+          const place = kept.findIndex(({ position }) => position === oldest?.position)
+          const expired = unknown ? [] : kept.splice(0, place < 0 ? kept.length : place)
+          for (const { here, number, user } of expired) {
+            if (here !== undefined && users.get(user)?.get(here)?.sign === number) gone(user, "timed-out", here)
+          }
+        }
+        const now = yield* Clock.monotonicTimeNanos
+        for (const [user, connections] of users) {
+          for (const [id, { doubtedAt }] of connections) {
+            if (doubtedAt !== undefined && now - doubtedAt > doubtNanos) gone(user, "left", id)
+          }
+        }
+      }).pipe(Effect.provideContext(store), Effect.ignore)
 
       const woken = Latch.makeUnsafe()
       yield* news.hear(({ _tag }) => {
@@ -136,28 +193,26 @@ export class Presence extends Context.Service<
       )
       yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep("1 second"), sweep)))
 
-      const publish = (sign: Sign) =>
-        Producer.publish(Signs, sign).pipe(
-          Effect.provideContext(store),
-          // Names were checked at the edge.
-          Effect.catchTag(["InvalidPayload", "PayloadTooLarge"], Effect.die)
-        )
-      const attempt = (sign: Sign) =>
-        Effect.catch(publish(sign), (error) => Effect.logWarning("presence was not told", error))
-      const changed = news.tell([{ _tag: "Presence" }])
-
       return Presence.of({
         online: Effect.sync(() => new Set(users.keys())),
         isOnline: (user) => users.has(user),
         enter: Effect.fn("Presence.enter")(function* (user, tab) {
           const connection = SecureRandom.uuidV7Unsafe()
           const sign = attempt({ _tag: "Here", user, tab, connection })
-          yield* Effect.acquireRelease(Effect.andThen(sign, changed), () =>
-            Effect.andThen(attempt({ _tag: "Gone", user, tab, connection }), changed)
+          yield* Effect.acquireRelease(
+            Effect.andThen(
+              Effect.sync(() => own.set(connection, { user, tab, sign })),
+              Effect.andThen(sign, changed)
+            ),
+            () =>
+              Effect.andThen(
+                Effect.sync(() => own.delete(connection)),
+                Effect.andThen(attempt({ _tag: "Gone", user, tab, connection }), changed)
+              )
           )
-          let signed = yield* Clock.currentTimeMillis
-          return Effect.flatMap(Clock.currentTimeMillis, (now) => {
-            if (now - signed < signMillis) return Effect.void
+          let signed = yield* Clock.monotonicTimeNanos
+          return Effect.flatMap(Clock.monotonicTimeNanos, (now) => {
+            if (now - signed < BigInt(signMillis) * 1_000_000n) return Effect.void
             signed = now
             return sign
           })

@@ -169,7 +169,7 @@ const pass = Effect.fnUntraced(function* <P, RD, RE>(
   const step = Effect.gen(function* () {
     if (matching.length > 0 && !dryRun) {
       if (ratePerSecond !== undefined) {
-        const now = yield* Clock.currentTimeNanos
+        const now = yield* Clock.monotonicTimeNanos
         if (next > now) yield* Effect.sleep(Duration.nanos(next - now))
         // What was late is not made up for: that would be a burst.
         next = (next > now ? next : now) + BigInt(Math.ceil((matching.length / ratePerSecond) * 1e9))
