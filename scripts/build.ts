@@ -1,10 +1,10 @@
 /**
  * Builds the packages that are published, packs each one, and checks the tarball as its users will get it: in the
- * repository `exports` points at the sources, and only packing puts the published map in its place.
+ * repository `exports` points at the sources, and only packing puts the published map in its place. The tarballs stay in
+ * `tarballs`, for programs that want to try what is not published yet.
  */
 import { spawnSync } from "node:child_process"
-import { mkdtempSync, readdirSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { mkdirSync, readdirSync, rmSync } from "node:fs"
 import { join } from "node:path"
 
 const published = ["packages/waybill", "packages/testing", "packages/cli"]
@@ -17,8 +17,10 @@ const run = (program: string, ...args: ReadonlyArray<string>): void => {
   throw error ?? new Error(`${program} ${args.join(" ")} ended with ${status}`)
 }
 
-const tarballs = mkdtempSync(join(tmpdir(), "waybill-pack-"))
+const tarballs = join(import.meta.dirname, "../tarballs")
 try {
+  rmSync(tarballs, { recursive: true, force: true })
+  mkdirSync(tarballs)
   for (const directory of published) rmSync(join(directory, "dist"), { recursive: true, force: true })
   // From the beginning: what tsc remembers of the last build is not in `dist`, which is gone.
   run("tsc", "--build", "--force", "tsconfig.build.json", "packages/cli/tsconfig.build.json")
@@ -33,6 +35,4 @@ try {
 } catch (error) {
   console.error(error instanceof Error ? error.message : error)
   process.exitCode = 1
-} finally {
-  rmSync(tarballs, { recursive: true, force: true })
 }

@@ -11,7 +11,12 @@ import { Argument, CliConfig, Command, GlobalFlag } from "effect/cli"
 
 const root = join(import.meta.dirname, "../examples")
 
-const Manifest = Schema.Struct({ description: Schema.NonEmptyString, main: Schema.NonEmptyString })
+const Manifest = Schema.Struct({
+  description: Schema.NonEmptyString,
+  main: Schema.NonEmptyString,
+  /** False: it is about something else, and runs in memory only. */
+  redis: Schema.optional(Schema.Boolean)
+})
 const decode = Schema.decodeUnknownSync(Schema.fromJsonString(Manifest))
 
 const manifestOf = (name: string) => join(root, name, "package.json")
@@ -61,6 +66,9 @@ const command = Command.make(
     if (manifest === undefined) {
       yield* Console.error(`There is no example ${name.value}. There are:\n\n${list}`)
       return yield* new NoSuchExample({ name: name.value })
+    }
+    if (manifest.redis === false && process.env["REDIS_URL"] !== undefined) {
+      yield* Console.error(`${name.value} runs in memory: it does not use REDIS_URL.\n`)
     }
     yield* pageOf(name.value)
     // It takes this process over, as if it had been started alone.

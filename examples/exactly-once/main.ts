@@ -1,9 +1,9 @@
 /**
  * A ledger. Its consumer touches nothing: it says what is to become true, and that happens together with the ack. In memory,
- * or on Redis with `REDIS_URL`.
+ * or on Redis with `REDIS_URL`, under keys of this run.
  */
 import { NodeRuntime } from "@effect/platform-node"
-import { Clock, Config, Console, Effect, Layer, Option, Redacted, Schema } from "effect"
+import { Config, Console, Effect, Layer, Option, Random, Redacted, References, Schema } from "effect"
 import { Commit, Consumer, Inspector, Producer, Records, Topic } from "waybill"
 import { MemoryExactlyOnce } from "waybill/memory"
 import { IoRedis, RedisExactlyOnce } from "waybill/redis"
@@ -46,14 +46,37 @@ const Clerk = Consumer.make(Receipt, { group: "clerk" }).pipe(
 /** The memory of published ids is made short here, so that a duplicate is stored: the marker of the ledger knows it. */
 const options = { deduplicationWindow: "100 millis" } as const
 
-const Store = Layer.unwrap(
-  Effect.map(Config.option(Config.Redacted("REDIS_URL")), (url) =>
-    Option.isSome(url)
-      ? RedisExactlyOnce.layer({ ...options, prefix: "example-exactly-once" }).pipe(
-          Layer.provide(IoRedis.layer({ url: Redacted.value(url.value) }))
-        )
-      : MemoryExactlyOnce.layer(options)
+/** As it closes it deletes every key under `prefix`: the next run begins as this one did. */
+const forgetting = (prefix: string) =>
+  Layer.effectDiscard(
+    Effect.gen(function* () {
+      const { commands } = yield* IoRedis.IoRedis
+      const forget = Effect.gen(function* () {
+        let cursor = "0"
+        do {
+          const [next, keys] = yield* commands.run("SCAN", (redis) =>
+            redis.scan(cursor, "MATCH", `*${prefix}:*`, "COUNT", 1000)
+          )
+          if (keys.length > 0) yield* commands.run("UNLINK", (redis) => redis.unlink(...keys))
+          cursor = next
+        } while (cursor !== "0")
+      })
+      yield* Effect.addFinalizer(() =>
+        Effect.catch(forget, (error) => Effect.logWarning(`keys under ${prefix} are left on Redis`, error))
+      )
+    })
   )
+
+const Store = Layer.unwrap(
+  Effect.gen(function* () {
+    const url = yield* Config.option(Config.Redacted("REDIS_URL"))
+    if (Option.isNone(url)) return MemoryExactlyOnce.layer(options)
+    const prefix = `ledger-${(yield* Random.nextIntBetween(0x100000, 0xffffff)).toString(16)}`
+    return RedisExactlyOnce.layer({ ...options, prefix }).pipe(
+      Layer.provide(forgetting(prefix)),
+      Layer.provide(IoRedis.layer({ url: Redacted.value(url.value) }))
+    )
+  })
 )
 
 const done = Effect.flatMap(Inspector.Inspector, (inspector) =>
@@ -68,19 +91,22 @@ const done = Effect.flatMap(Inspector.Inspector, (inspector) =>
 
 Effect.gen(function* () {
   const { read } = yield* Records.Records
-  const before = yield* read(Transfer, count.value)
-  const run = yield* Clock.currentTimeMillis
   const transfers = [
     { from: "ada", to: "grace", cents: 500 },
     { from: "grace", to: "edsger", cents: 200 },
     { from: "edsger", to: "ada", cents: 50 }
   ]
-  const publish = Producer.publishAll(Transfer, transfers, (_, i) => ({ id: `${run}-${i}` }))
+  const publish = Producer.publishAll(Transfer, transfers, (_, i) => ({ id: `transfer-${i}` }))
   yield* publish
   yield* Effect.sleep("300 millis")
   const again = yield* publish
   yield* Console.log(`published again: ${again.map(({ _tag }) => _tag).join(", ")}`)
   yield* done
-  yield* Console.log(`applied ${(yield* read(Transfer, count.value)) - before} of 6 messages, which are 3 transfers`)
+  yield* Console.log(`applied ${yield* read(Transfer, count.value)} of 6 messages, which are 3 transfers`)
   for (const [name, cents] of yield* read(Transfer, balances.all)) yield* Console.log(`${name} has ${cents}`)
-}).pipe(Effect.provide(Layer.mergeAll(Ledger, Clerk).pipe(Layer.provideMerge(Store))), NodeRuntime.runMain)
+}).pipe(
+  Effect.provide(Layer.mergeAll(Ledger, Clerk).pipe(Layer.provideMerge(Store))),
+  // Who starts and stops differs from run to run.
+  Effect.provideService(References.MinimumLogLevel, "Error"),
+  NodeRuntime.runMain
+)

@@ -162,6 +162,27 @@ const patterns: ReadonlyArray<Pattern> = [
   }
 ]
 
+/** As it closes it deletes every key under `prefix`: the next run begins as this one did. */
+const forgetting = (prefix: string) =>
+  Layer.effectDiscard(
+    Effect.gen(function* () {
+      const { commands } = yield* IoRedis.IoRedis
+      const forget = Effect.gen(function* () {
+        let cursor = "0"
+        do {
+          const [next, keys] = yield* commands.run("SCAN", (redis) =>
+            redis.scan(cursor, "MATCH", `*${prefix}:*`, "COUNT", 1000)
+          )
+          if (keys.length > 0) yield* commands.run("UNLINK", (redis) => redis.unlink(...keys))
+          cursor = next
+        } while (cursor !== "0")
+      })
+      yield* Effect.addFinalizer(() =>
+        Effect.catch(forget, (error) => Effect.logWarning(`keys under ${prefix} are left on Redis`, error))
+      )
+    })
+  )
+
 const run = Effect.gen(function* () {
   const url = yield* Config.option(Config.Redacted("REDIS_URL"))
   const instance = (yield* Random.nextIntBetween(0x100000, 0xffffff)).toString(16)
@@ -172,7 +193,10 @@ const run = Effect.gen(function* () {
     ({ die, memory, name, redis }, i) => {
       const store = Option.isNone(url)
         ? memory
-        : redis(`five-${instance}-${i}`).pipe(Layer.provide(IoRedis.layerUrl(url.value)))
+        : redis(`five-${instance}-${i}`).pipe(
+            Layer.provide(forgetting(`five-${instance}-${i}`)),
+            Layer.provide(IoRedis.layerUrl(url.value))
+          )
       return Effect.forEach(Object.values(scenes), (scene) => Effect.scoped(scene(die[where])), {
         concurrency: "unbounded"
       }).pipe(
@@ -194,7 +218,7 @@ const program = Command.make("five-patterns", {}, () =>
   )
 ).pipe(
   Command.withDescription(
-    "Runs one consumer over all five patterns and prints what arrives. In memory, or on the Redis of REDIS_URL, where its few keys stay."
+    "Runs one consumer over all five patterns and prints what arrives. In memory, or on the Redis of REDIS_URL, under keys of this run."
   )
 )
 

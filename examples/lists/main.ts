@@ -72,8 +72,32 @@ const story = Effect.gen(function* () {
   yield* Console.log(`${pictures.length} pictures are shrunk, ${depth} left in the queue`)
 })
 
+/** As it closes it deletes every key under `prefix`: the next run begins as this one did. */
+const forgetting = (prefix: string) =>
+  Layer.effectDiscard(
+    Effect.gen(function* () {
+      const { commands } = yield* IoRedis.IoRedis
+      const forget = Effect.gen(function* () {
+        let cursor = "0"
+        do {
+          const [next, keys] = yield* commands.run("SCAN", (redis) =>
+            redis.scan(cursor, "MATCH", `*${prefix}:*`, "COUNT", 1000)
+          )
+          if (keys.length > 0) yield* commands.run("UNLINK", (redis) => redis.unlink(...keys))
+          cursor = next
+        } while (cursor !== "0")
+      })
+      yield* Effect.addFinalizer(() =>
+        Effect.catch(forget, (error) => Effect.logWarning(`keys under ${prefix} are left on Redis`, error))
+      )
+    })
+  )
+
 const onRedis = (url: Redacted.Redacted, prefix: string) =>
-  RedisLists.layer({ prefix, order: "priority" }).pipe(Layer.provide(IoRedis.layerUrl(url)))
+  RedisLists.layer({ prefix, order: "priority" }).pipe(
+    Layer.provide(forgetting(prefix)),
+    Layer.provide(IoRedis.layerUrl(url))
+  )
 
 const run = Effect.gen(function* () {
   const url = yield* Config.option(Config.Redacted("REDIS_URL"))
@@ -90,7 +114,7 @@ const program = Command.make("lists", {}, () =>
   )
 ).pipe(
   Command.withDescription(
-    "Shrinks pictures, the urgent first, while a worker dies. In memory, or on the Redis of REDIS_URL, where its few keys stay."
+    "Shrinks pictures, the urgent first, while a worker dies. In memory, or on the Redis of REDIS_URL, under keys of this run."
   )
 )
 

@@ -67,8 +67,31 @@ const slow = Effect.gen(function* () {
   yield* Console.log(`  shown: ${heard.join(" ")}\n`)
 })
 
-const prefix = "example-pubsub"
+/** As it closes it deletes every key under `prefix`: the next run begins as this one did. */
+const forgetting = (prefix: string) =>
+  Layer.effectDiscard(
+    Effect.gen(function* () {
+      const { commands } = yield* IoRedis.IoRedis
+      const forget = Effect.gen(function* () {
+        let cursor = "0"
+        do {
+          const [next, keys] = yield* commands.run("SCAN", (redis) =>
+            redis.scan(cursor, "MATCH", `*${prefix}:*`, "COUNT", 1000)
+          )
+          if (keys.length > 0) yield* commands.run("UNLINK", (redis) => redis.unlink(...keys))
+          cursor = next
+        } while (cursor !== "0")
+      })
+      yield* Effect.addFinalizer(() =>
+        Effect.catch(forget, (error) => Effect.logWarning(`keys under ${prefix} are left on Redis`, error))
+      )
+    })
+  )
+
+const prefix = `prices-${process.pid}`
 const redis = IoRedis.layer({ url })
+/** Beside a layer: what it has left goes when it closes. */
+const tidy = Layer.provide(Layer.mergeAll(forgetting(`${prefix}-pubsub`), forgetting(`${prefix}-streams`)), redis)
 
 Effect.gen(function* () {
   yield* Console.log(url === undefined ? "In memory; set REDIS_URL to see the same on Redis.\n" : "On Redis.\n")
@@ -78,8 +101,10 @@ Effect.gen(function* () {
     yield* tell("streams", MemoryStreams.layer())
     yield* Effect.provide(slow, MemoryPubSub.layer(small))
   } else {
-    yield* tell("pub/sub", Layer.provide(RedisPubSub.layer({ prefix: `${prefix}-pubsub` }), redis))
-    yield* tell("streams", Layer.provide(RedisStreams.layer({ prefix: `${prefix}-streams` }), redis))
-    yield* Effect.provide(slow, Layer.provide(RedisPubSub.layer({ prefix: `${prefix}-pubsub`, ...small }), redis))
+    yield* Effect.gen(function* () {
+      yield* tell("pub/sub", Layer.provide(RedisPubSub.layer({ prefix: `${prefix}-pubsub` }), redis))
+      yield* tell("streams", Layer.provide(RedisStreams.layer({ prefix: `${prefix}-streams` }), redis))
+      yield* Effect.provide(slow, Layer.provide(RedisPubSub.layer({ prefix: `${prefix}-pubsub`, ...small }), redis))
+    }).pipe(Effect.provide(tidy))
   }
 }).pipe(Effect.provideService(References.MinimumLogLevel, "Error"), NodeRuntime.runMain)
