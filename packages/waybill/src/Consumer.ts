@@ -174,7 +174,7 @@ export const make = <P, RD, RE, G extends keyof Guarantees = "at-least-once", co
       ? (decoded as Exit.Exit<P>) // isExit cannot know what the effect would have produced
       : Effect.mapError(decoded, (failure) => new Undecodable(failure.message))
   }
-  const source: Source<P, RD, L> = Object.assign(Object.create(PipeableProto), { topic, decode, options })
+  const source: Source<P, RD, L> = Object.assign(Object.create(PipeableProto), { topic, decode, options: { ...options } })
   return source
 }
 

@@ -4,7 +4,7 @@
  * @module
  */
 import { assert } from "@effect/vitest"
-import { Clock, Duration, Effect } from "effect"
+import { Clock, Duration, Effect, Option } from "effect"
 import { type Message, Settlement } from "waybill"
 import { bodies, settle, sortedBodies, toleranceMillis } from "./Bench.ts"
 import { check } from "./Check.ts"
@@ -130,6 +130,60 @@ export const publishing = [
       assert.strictEqual(plain?.group, "g")
       const age = (yield* Clock.currentTimeMillis) - (plain?.publishedAt ?? Number.NaN)
       assert.isTrue(age >= -toleranceMillis && age < 60_000, `published ${age} ms ago`)
+    })
+  ),
+
+  check(
+    "case F3: what a producer or a handler does to headers later changes nothing for anybody else",
+    ["retry", "deadLetters"],
+    Effect.fnUntraced(function* (bench) {
+      const write = (headers: Message.Headers) => {
+        // The types forbid it, and it may throw.
+        Reflect.set(headers, "a", "changed")
+        Reflect.set(headers, "new", "added")
+        Reflect.deleteProperty(headers, "b")
+      }
+      const published = { a: "1", b: "2" }
+      const headers = { ...published }
+      const receiver = yield* bench.join("g")
+      yield* bench.publish({ body: "with", headers }, { body: "without" })
+      write(headers)
+      for (let attempt = 1; attempt <= 3; attempt++) {
+        const deliveries = yield* bench.take(receiver, 2)
+        for (const delivery of deliveries) {
+          assert.deepStrictEqual(
+            { ...delivery.headers },
+            delivery.body === "with" ? published : {},
+            `attempt ${attempt}`
+          )
+          write(delivery.headers)
+        }
+        const end = attempt === 3 ? Settlement.deadLetter("Tried", "") : Settlement.retry(Duration.zero, "")
+        yield* settle(receiver, deliveries, end)
+      }
+      for (let look = 1; look <= 2; look++) {
+        const letters = yield* bench.inspector.deadLetters(bench.topic, "g", { after: Option.none(), limit: 2 })
+        for (const letter of letters) {
+          assert.deepStrictEqual({ ...letter.headers }, letter.body === "with" ? published : {}, `look ${look}`)
+          write(letter.headers)
+        }
+        assert.strictEqual(letters.length, 2)
+      }
+    })
+  ),
+
+  check(
+    "case F3: no group sees what the handler of another one does to headers",
+    ["groups"],
+    Effect.fnUntraced(function* (bench) {
+      const first = yield* bench.join("g")
+      const second = yield* bench.join("h")
+      yield* bench.publish({ body: "a", headers: { a: "1" } })
+      for (const receiver of [first, second]) {
+        const { headers } = yield* bench.one(receiver)
+        assert.deepStrictEqual({ ...headers }, { a: "1" })
+        Reflect.set(headers, "a", "changed")
+      }
     })
   ),
 

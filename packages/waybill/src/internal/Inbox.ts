@@ -11,10 +11,11 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { Delivery, Failures } from "../Delivery.ts"
 import type { Gap } from "../Gap.ts"
-import type { Body, Headers } from "../Message.ts"
+import type { Body, Headers, Message } from "../Message.ts"
 import { type DeadLetter, failuresAfter, type Settlement } from "../Settlement.ts"
 import { Overflow, type Recall, type Receiver, type Settled, TransportError } from "../Transport.ts"
 import { fitting, unitsOf } from "./Budget.ts"
+import { handed } from "./Headers.ts"
 import { everything, Recalls } from "./Recalls.ts"
 
 /** No row has retried it yet. */
@@ -30,6 +31,8 @@ export class Copy implements Delivery {
   readonly id: string
   readonly body: Body
   readonly headers: Headers
+  /** What was published, whatever a handler writes into the two above. */
+  readonly published: Pick<Message, "body" | "headers">
   readonly key: string | undefined
   readonly version: number
   readonly publishedAt: number
@@ -50,18 +53,19 @@ export class Copy implements Delivery {
     topic: string,
     group: string,
     id: string,
-    body: Body,
-    headers: Headers,
+    published: Pick<Message, "body" | "headers">,
     key: string | undefined,
     version: number,
     publishedAt: number,
     fence: number
   ) {
+    const { body, headers } = published
     this.topic = topic
     this.group = group
     this.id = id
-    this.body = body
-    this.headers = headers
+    this.body = typeof body === "string" ? body : body.slice()
+    this.headers = handed(headers)
+    this.published = published
     this.key = key
     this.version = version
     this.publishedAt = publishedAt
@@ -81,8 +85,8 @@ export class Copy implements Delivery {
 
   /** The next delivery of the same message. */
   again(attempt: number): Copy {
-    const { body, gap, group, headers, id, key, number, publishedAt, topic, version } = this
-    const copy = new Copy(topic, group, id, body, headers, key, version, publishedAt, this.fence + 1)
+    const { gap, group, id, key, number, published, publishedAt, topic, version } = this
+    const copy = new Copy(topic, group, id, published, key, version, publishedAt, this.fence + 1)
     copy.attempt = attempt
     copy.failures = this.failures
     copy.gap = gap

@@ -117,7 +117,8 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
         step((now) => {
           let dropped = 0
           for (const [copy, { cause, reason }] of letters) {
-            const { attempt, body, fence, group, headers, id, key, publishedAt, version } = copy
+            const { attempt, fence, group, id, key, published, publishedAt, version } = copy
+            const { body, headers } = published
             const message = { id, body, headers, key, version, publishedAt }
             const end = { reason, cause, attempts: attempt, diedAt: now }
             dropped += circle.dead.add({ ...message, topic: copy.topic, group, ...end }, fence, false)

@@ -13,6 +13,7 @@ import type { Commit } from "../../Commit.ts"
 import type { Delivery, Failures } from "../../Delivery.ts"
 import type { ConsumerInfo, GroupInfo, PendingMessage, WaitingMessage } from "../../Inspector.ts"
 import { unitsOf } from "../../internal/Budget.ts"
+import { handed } from "../../internal/Headers.ts"
 import type { DeadLetterCap } from "../../internal/Limits.ts"
 import { everything } from "../../internal/Recalls.ts"
 import { admits, loadOf, suspicious } from "../../internal/Suspects.ts"
@@ -322,7 +323,7 @@ export class Group {
     let delivery: Delivery = {
       id,
       body,
-      headers,
+      headers: handed(headers),
       key,
       version,
       publishedAt,

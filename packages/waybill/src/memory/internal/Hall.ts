@@ -5,6 +5,7 @@
  */
 import type { DeadLetter, GroupInfo, TopicInfo } from "../../Inspector.ts"
 import { matcher } from "../../internal/Glob.ts"
+import { kept } from "../../internal/Headers.ts"
 import { Copy, type Inbox } from "../../internal/Inbox.ts"
 import type { DeadLetterCap } from "../../internal/Limits.ts"
 import type { Outgoing, Receipt } from "../../Message.ts"
@@ -57,13 +58,14 @@ export class Hall {
   publish(topic: string, messages: ReadonlyArray<Outgoing>, now: number): Array<Receipt> {
     this.#seat(topic)
     const receipts: Array<Receipt> = []
-    for (const { body, headers, id: given, key, version } of messages) {
+    for (const { body, headers: sent, id: given, key, version } of messages) {
+      const published = { body, headers: kept(sent) }
       const id = given ?? `${this.#instance}-${++this.#published}`
       for (const seat of this.#seats.values()) {
         if (!seat.fits(topic)) continue
         for (const { inboxes, name } of seat.circles.values()) {
           for (const inbox of inboxes) {
-            inbox.add(new Copy(topic, name, id, body, headers, key, version, now, 1))
+            inbox.add(new Copy(topic, name, id, published, key, version, now, 1))
             this.#tight ||= inbox.crowded
           }
         }
@@ -112,9 +114,9 @@ export class Hall {
       const grave = dead.take(entry)
       if (grave === undefined) continue
       const { letter } = grave
-      const { body, headers, id, key, publishedAt, version } = letter
+      const { id, key, publishedAt, version } = letter
       for (const inbox of inboxes) {
-        inbox.add(new Copy(letter.topic, group, id, body, headers, key, version, publishedAt, grave.fence + 1))
+        inbox.add(new Copy(letter.topic, group, id, letter, key, version, publishedAt, grave.fence + 1))
       }
       count++
     }

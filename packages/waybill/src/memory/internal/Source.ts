@@ -5,6 +5,7 @@
  * @module
  */
 import type { GroupInfo } from "../../Inspector.ts"
+import { handed } from "../../internal/Headers.ts"
 import type { Event } from "../../Lifecycle.ts"
 import type { Message } from "../../Message.ts"
 import type { TopicConflict } from "../../Transport.ts"
@@ -20,7 +21,7 @@ export interface Stored extends Message {
 export const plain = ({ body, headers, id, key, publishedAt, version }: Message): Message => ({
   id,
   body,
-  headers,
+  headers: handed(headers),
   key,
   version,
   publishedAt

@@ -6,6 +6,7 @@
 import * as Duration from "effect/Duration"
 import * as Latch from "effect/Latch"
 import type { StoredMessage, TopicInfo } from "../../Inspector.ts"
+import { kept } from "../../internal/Headers.ts"
 import type { Limits } from "../../internal/Limits.ts"
 import type { Outgoing, Receipt } from "../../Message.ts"
 import { TopicConflict } from "../../Transport.ts"
@@ -166,7 +167,16 @@ export class Topic implements Home {
       this.#forgetting.push({ id, at: now + this.#pattern.limits.deduplicationMillis })
     }
     const { body, due, headers, key, version } = message
-    const stored: Stored = { id, body, headers, key, version, publishedAt: now, open: 0, expiresAt: undefined }
+    const stored: Stored = {
+      id,
+      body,
+      headers: kept(headers),
+      key,
+      version,
+      publishedAt: now,
+      open: 0,
+      expiresAt: undefined
+    }
     const at = due === undefined ? now : due._tag === "After" ? now + Duration.toMillis(due.delay) : due.epochMillis
     if (at > now) this.#delayed.push(wholeMillis(at), stored)
     else this.#add(stored, now)

@@ -19,6 +19,8 @@ export class CustodyDelivery implements Held {
   readonly id: string
   readonly body: Body
   readonly headers: Headers
+  /** As they were published, whatever a handler writes into the headers. */
+  readonly published: Headers
   readonly key: string | undefined
   readonly version: number
   readonly publishedAt: number
@@ -55,7 +57,8 @@ export class CustodyDelivery implements Held {
     if (text !== undefined && records[from] === plain) {
       this.id = entry
       this.body = text.slice(from + 1, to)
-      this.headers = noHeaders
+      this.headers = {}
+      this.published = noHeaders
       this.key = undefined
       this.version = 1
       this.publishedAt = millisOf(entry)
@@ -63,7 +66,8 @@ export class CustodyDelivery implements Held {
       const reading = read(records, text, from, to)
       this.id = reading.id ?? entry
       this.body = reading.body
-      this.headers = reading.headers ?? noHeaders
+      this.published = reading.headers ?? noHeaders
+      this.headers = { ...this.published }
       this.key = reading.key
       this.version = reading.version ?? 1
       this.publishedAt = reading.publishedAt ?? millisOf(entry)

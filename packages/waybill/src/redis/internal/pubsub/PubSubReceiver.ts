@@ -313,14 +313,15 @@ export class PubSubReceiver implements Receiver {
     return this.#topic
   }
 
-  #copyOf(topic: string, id: string, { at, body, fence, headers, key, version }: Envelope): Copy {
+  #copyOf(topic: string, id: string, envelope: Envelope): Copy {
+    const { at, fence, key, version } = envelope
     const { clock, subscription } = this.#options
     const publishedAt = at ?? clock.currentTimeMillisUnsafe()
-    return new Copy(topic, subscription.group, id, body, headers, key, version, publishedAt, (fence ?? 0) + 1)
+    return new Copy(topic, subscription.group, id, envelope, key, version, publishedAt, (fence ?? 0) + 1)
   }
 }
 
-const fieldsOf = ({ body, headers, key, version }: Copy): Array<string | Uint8Array> => {
+const fieldsOf = ({ key, published: { body, headers }, version }: Copy): Array<string | Uint8Array> => {
   const fields: Array<string | Uint8Array> = ["payload", body]
   if (Object.keys(headers).length > 0) fields.push("headers", JSON.stringify(headers))
   if (key !== undefined) fields.push("key", key)

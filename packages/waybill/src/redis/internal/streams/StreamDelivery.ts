@@ -26,6 +26,8 @@ export class StreamDelivery implements Held {
   id: string
   body: Body
   headers: Headers
+  /** As they were published, whatever a handler writes into the headers. */
+  published: Headers
   key: string | undefined
   version: number
   publishedAt: number
@@ -61,7 +63,8 @@ export class StreamDelivery implements Held {
     this.count = count
     this.id = entry
     this.body = ""
-    this.headers = noHeaders
+    this.headers = {}
+    this.published = noHeaders
     this.key = undefined
     this.version = 1
     this.publishedAt = 0
@@ -142,7 +145,10 @@ export class StreamDelivery implements Held {
         case "headers": {
           const headers = headersOf(value)
           if (headers === undefined) sound = false
-          else this.headers = headers
+          else {
+            this.published = headers
+            this.headers = { ...headers }
+          }
           break
         }
       }
@@ -157,7 +163,7 @@ export class StreamDelivery implements Held {
 /** The fields that make an equal message: for an entry that is no longer there to be copied. */
 export const fieldsOf = (delivery: StreamDelivery): Array<string | Uint8Array> => {
   const fields: Array<string | Uint8Array> = ["payload", delivery.body]
-  if (Object.keys(delivery.headers).length > 0) fields.push("headers", JSON.stringify(delivery.headers))
+  if (Object.keys(delivery.published).length > 0) fields.push("headers", JSON.stringify(delivery.published))
   if (delivery.key !== undefined) fields.push("key", delivery.key)
   if (delivery.version !== 1) fields.push("v", String(delivery.version))
   return fields
