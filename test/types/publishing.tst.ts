@@ -3,7 +3,7 @@
  */
 import { type Effect, Schema } from "effect"
 import { expectTypeOf } from "vitest"
-import { Commit, Producer, Topic } from "waybill"
+import { type Commit, Producer, Topic } from "waybill"
 
 const Speed = Topic.make("speeds", { payload: Schema.Literals(["slow", "quick"]) })
 const Count = Topic.make("counts", { payload: Schema.Literals([1, 2, 3]) })

@@ -99,8 +99,24 @@ export const make = ({
   const commit = { writes: writes.slice(), messages: messages.slice() }
   const units = sizeOf(commit)
   if (units > maxUnits) throw new Error(`a commit has at most ${maxUnits} characters, not ${units}`)
+  for (const { message, topic } of messages) {
+    if (typeof topic !== "string" || typeof message.body !== "string")
+      throw new Error("a message is made by Producer.message")
+  }
+  for (const { command, key, type } of writes) {
+    if (typeof command !== "string" || typeof key !== "string" || typeof type !== "string") {
+      throw new Error("a write is made by a record")
+    }
+  }
+  made.add(commit)
   return commit
 }
+
+const made = new WeakSet<object>()
+
+/** Whether `make` has made it. Asks nothing of the value, which may throw whatever it is asked. */
+export const isCommit = (value: unknown): value is Commit =>
+  typeof value === "object" && value !== null && made.has(value)
 
 /** Characters in the arguments of its writes, and in all that its messages consist of. */
 export const sizeOf = ({ messages, writes }: Commit): number => {

@@ -12,13 +12,14 @@
  * @module
  */
 import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
+import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
-import type * as Option from "effect/Option"
+import * as Option from "effect/Option"
 import { type Pipeable, pipeArguments } from "effect/Pipeable"
 import * as Queue from "effect/Queue"
 import type * as Result from "effect/Result"
@@ -35,7 +36,7 @@ import { type Handle, type Program, run as runProgram, Undecodable } from "./int
 import type { RetryPolicy } from "./RetryPolicy.ts"
 import * as Routing from "./Routing.ts"
 import type { Settlement } from "./Settlement.ts"
-import type { Topic } from "./Topic.ts"
+import type { DecodeFailure, Topic } from "./Topic.ts"
 import type { AtLeastOnce, AtMostOnce, Transactional, Transport, TransportError } from "./Transport.ts"
 
 /** What a consumer may ask of a layer. Asking for more than the layer keeps does not compile. */
@@ -169,13 +170,30 @@ export const make = <P, RD, RE, G extends keyof Guarantees = "at-least-once", co
     throw new Error("lease must be at least 100 ms: it is renewed three times in that time")
   }
   const decode = (delivery: Delivery): Effect.Effect<P, Undecodable, RD> => {
-    const decoded = topic.decode(delivery.body)
+    let decoded: Effect.Effect<P, DecodeFailure, RD>
+    try {
+      decoded = topic.decode(delivery.body)
+    } catch (defect) {
+      decoded = Exit.die(defect)
+    }
     return Exit.isExit(decoded) && Exit.isSuccess(decoded)
       ? (decoded as Exit.Exit<P>) // isExit cannot know what the effect would have produced
-      : Effect.mapError(decoded, (failure) => new Undecodable(failure.message))
+      : Effect.catchCause(decoded, undecodable)
   }
-  const source: Source<P, RD, L> = Object.assign(Object.create(PipeableProto), { topic, decode, options: { ...options } })
+  const source: Source<P, RD, L> = Object.assign(Object.create(PipeableProto), {
+    topic,
+    decode,
+    options: { ...options }
+  })
   return source
+}
+
+/** What the schema refuses, and what died while it decoded. An interruption is nothing of the message's. */
+const undecodable = (cause: Cause.Cause<DecodeFailure>): Effect.Effect<never, Undecodable> => {
+  const failure = Option.getOrUndefined(Cause.findErrorOption(cause))
+  const rest = Cause.fromReasons<never>(cause.reasons.flatMap((reason) => (reason._tag === "Fail" ? [] : [reason])))
+  if (Cause.hasInterrupts(rest) && !Cause.hasDies(rest)) return Effect.failCause(rest)
+  return Effect.fail(new Undecodable(Cause.hasDies(rest) || failure === undefined ? rest : failure.message))
 }
 
 const makeConsumer = <A, E, R>(fields: {

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -13,7 +14,8 @@ import type * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
 import { type DeadLetter, Inspector } from "./Inspector.ts"
 import { numberOf, wholeOf } from "./internal/Limits.ts"
-import type { DecodeFailure, Topic } from "./Topic.ts"
+import { render } from "./Routing.ts"
+import { DecodeFailure, type Topic } from "./Topic.ts"
 import type { TransportError } from "./Transport.ts"
 
 /** With a rate the steps are so small that it is one, and not a burst each second. */
@@ -125,7 +127,16 @@ export const discard = Effect.fn("DeadLetters.discard")(function* <P, RD, RE>(
 })
 
 const decoded = <P, RD, RE>(topic: Topic<P, RD, RE>, letter: DeadLetter): Effect.Effect<Decoded<P>, never, RD> =>
-  Effect.map(Effect.result(topic.decode(letter.body)), (payload) => ({ ...letter, payload }))
+  Effect.suspend(() => topic.decode(letter.body)).pipe(
+    // One letter that cannot even be looked at is no reason not to see the others.
+    Effect.catchCause((cause) =>
+      Cause.hasDies(cause)
+        ? Effect.fail(new DecodeFailure({ topic: topic.name, issue: `decoding died: ${render(cause)}` }))
+        : Effect.failCause(cause)
+    ),
+    Effect.result,
+    Effect.map((payload) => ({ ...letter, payload }))
+  )
 
 /** Ends after as many letters as there were at the beginning: new ones stand behind them. */
 const pages = (topic: string, group: string): Stream.Stream<ReadonlyArray<DeadLetter>, TransportError, Inspector> =>

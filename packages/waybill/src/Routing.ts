@@ -10,6 +10,7 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type { Delivery } from "./Delivery.ts"
+import { isSmall, outline } from "./internal/Outline.ts"
 import * as RetryPolicy from "./RetryPolicy.ts"
 import * as Settlement from "./Settlement.ts"
 
@@ -70,6 +71,20 @@ export const decide = (
   }
 }
 
+/**
+ * What it means that decoding the message died: a service that the schema needs is away, or has a bug. Tried again under
+ * `RetryPolicy.standard`, then a dead letter, reason `Defect`.
+ */
+export const decideDecoding = (cause: Cause.Cause<unknown>, delivery: Delivery): Effect.Effect<Settlement.Settlement> =>
+  follow(
+    { _tag: "Retry", policy: RetryPolicy.standard, after: undefined },
+    undefined,
+    "Defect",
+    decoding,
+    cause,
+    delivery
+  )
+
 /** For how long the policies among the routes may bring a message again; what a row decides by the failure is not known. */
 export const longestRetry = ({ fallback, rows }: Routes): Effect.Effect<Duration.Duration> =>
   Effect.gen(function* () {
@@ -112,9 +127,10 @@ const defective = (cause: Cause.Cause<unknown>) => Settlement.deadLetter("Defect
 
 const acked = Exit.succeed(Settlement.ack)
 
-/** What the failures of the catch-all are counted under, and those of handlers that interrupt themselves. */
+/** What the failures of the catch-all are counted under, those of handlers that interrupt themselves, and of decoding. */
 const fallback = "*"
 const interrupted = "!"
+const decoding = "?"
 
 const follow = (
   route: Route<unknown>,
@@ -161,10 +177,28 @@ const maxRendered = 4096
 
 /** The cause as text, at most 4096 characters. */
 export const render = (cause: Cause.Cause<unknown>): string => {
-  try {
-    return shorten(Cause.pretty(cause))
-  } catch {
-    return "a failure that cannot be shown: reading it throws"
+  const values = cause.reasons.slice(0, maxReasons).map(valueOf)
+  if (cause.reasons.length <= maxReasons && values.every(isSmall)) {
+    try {
+      return shorten(Cause.pretty(cause)).toWellFormed()
+    } catch {
+      return "a failure that cannot be shown: reading it throws"
+    }
+  }
+  return shorten(values.map((value) => outline(value)).join("\n")).toWellFormed()
+}
+
+/** How many failures at the same time are shown as they would show themselves. */
+const maxReasons = 20
+
+const valueOf = (reason: Cause.Reason<unknown>): unknown => {
+  switch (reason._tag) {
+    case "Fail":
+      return reason.error
+    case "Die":
+      return reason.defect
+    case "Interrupt":
+      return "interrupted"
   }
 }
 

@@ -125,8 +125,14 @@ export const make = <S extends Schema.Constraint>(
   const decodeUnknown = SchemaParser.decodeUnknownEffect(fromParsed)
   const limit = options.maxBytes ?? defaultMaxBytes
 
-  const toText = (json: unknown): Effect.Effect<string, PayloadTooLarge> => {
-    const text = JSON.stringify(json)
+  const toText = (json: unknown): Effect.Effect<string, InvalidPayload | PayloadTooLarge> => {
+    let text: string
+    try {
+      text = JSON.stringify(json)
+    } catch (defect) {
+      if (isTooDeep(defect)) return Exit.fail(new InvalidPayload({ topic: name, issue: tooDeep }))
+      throw defect
+    }
     // A UTF-16 unit becomes at most three bytes, so most payloads need no counting.
     if (text.length * 3 <= limit) return Exit.succeed(text)
     const bytes = bytesOf(text)
@@ -140,12 +146,17 @@ export const make = <S extends Schema.Constraint>(
     maxBytes: limit,
     key: options.key ?? (() => undefined),
     encode: (payload) => {
-      const encoded = encodeUnknown(payload)
+      let encoded: ReturnType<typeof encodeUnknown>
+      try {
+        encoded = encodeUnknown(payload)
+      } catch (defect) {
+        encoded = Exit.die(defect)
+      }
       // Most schemas answer at once: the result is already an Exit, and no fiber has to interpret it.
       if (Exit.isExit(encoded) && Exit.isSuccess(encoded)) return toText(encoded.value)
-      return Effect.flatMap(
-        Effect.mapError(encoded, (issue) => new InvalidPayload({ topic: name, issue: describe(issue) })),
-        toText
+      return Effect.mapError(encoded, (issue) => new InvalidPayload({ topic: name, issue: described(issue) })).pipe(
+        Effect.flatMap(toText),
+        catchTooDeep((issue) => new InvalidPayload({ topic: name, issue }))
       )
     },
     decode: (body) => {
@@ -156,11 +167,41 @@ export const make = <S extends Schema.Constraint>(
       } catch (error) {
         return Exit.fail(undecodable(String(error)))
       }
-      const decoded = decodeUnknown(json)
+      let decoded: ReturnType<typeof decodeUnknown>
+      try {
+        decoded = decodeUnknown(json)
+      } catch (defect) {
+        decoded = Exit.die(defect)
+      }
       // isExit cannot know that this Exit holds what the effect would have produced.
       if (Exit.isExit(decoded) && Exit.isSuccess(decoded)) return decoded as Exit.Exit<S["Type"]>
-      return Effect.mapError(decoded, (issue) => undecodable(describe(issue)))
+      return catchTooDeep(undecodable)(Effect.mapError(decoded, (issue) => undecodable(described(issue))))
     }
+  }
+}
+
+const tooDeep = "it is nested too deeply"
+
+/** The stack is used up. A defect may be anything, and throw when it is looked at. */
+const isTooDeep = (defect: unknown): boolean => {
+  try {
+    return defect instanceof RangeError && defect.message.includes("call stack")
+  } catch {
+    return false
+  }
+}
+
+const catchTooDeep =
+  <E2>(refuse: (issue: string) => E2) =>
+  <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | E2, R> =>
+    Effect.catchDefect(self, (defect) => (isTooDeep(defect) ? Effect.fail(refuse(tooDeep)) : Effect.die(defect)))
+
+const described = (issue: SchemaIssue.Issue): string => {
+  try {
+    return describe(issue)
+  } catch (defect) {
+    if (isTooDeep(defect)) return tooDeep
+    throw defect
   }
 }
 

@@ -123,6 +123,11 @@ const attributesOf = (topic: string, operation: "send" | "process") => ({
 
 const errorType = (cause: Cause.Cause<unknown>): string => {
   const failure = Option.getOrUndefined(Cause.findErrorOption(cause))
-  if (Predicate.hasProperty(failure, "_tag") && typeof failure._tag === "string") return failure._tag
+  try {
+    if (Predicate.hasProperty(failure, "_tag") && typeof failure._tag === "string") return failure._tag
+  } catch {
+    // A failure that cannot even be looked at ends as one.
+    return "Defect"
+  }
   return Cause.hasDies(cause) ? "Defect" : Cause.hasInterrupts(cause) ? "Interrupted" : "Failure"
 }

@@ -17,10 +17,10 @@ import type * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
-import type { Commit } from "../Commit.ts"
+import * as Commit from "../Commit.ts"
 import type { Delivery } from "../Delivery.ts"
 import * as Metrics from "../Metrics.ts"
-import { decide, render, type Routes, shorten } from "../Routing.ts"
+import { decide, decideDecoding, render, type Routes, shorten } from "../Routing.ts"
 import * as Settlement from "../Settlement.ts"
 import { type Receiver, type Settled, type Subscription, Transport, type TransportError } from "../Transport.ts"
 import { unitsOf } from "./Budget.ts"
@@ -60,11 +60,19 @@ export interface Outcome {
   readonly value: Option.Option<unknown>
 }
 
-/** How `Handle.run` says that the body never reached the handler. A class of its own: no user error can be taken for it. */
+/**
+ * How `Handle.run` says that the body never reached the handler: what the schema refuses has an issue; when decoding died
+ * there is a cause. A class of its own: no user error can be taken for it.
+ */
 export class Undecodable {
-  readonly issue: string
-  constructor(issue: string) {
-    this.issue = issue
+  readonly #why: string | Cause.Cause<never>
+  constructor(why: string | Cause.Cause<never>) {
+    this.#why = why
+  }
+
+  /** Why, if the failure is one of these. Asks nothing of the failure, which may throw whatever it is asked. */
+  static whyOf(failure: unknown): string | Cause.Cause<never> | undefined {
+    return typeof failure === "object" && failure !== null && #why in failure ? failure.#why : undefined
   }
 }
 
@@ -330,7 +338,7 @@ const makeCrew = Effect.fnUntraced(function* (
 
   const ackOf: (value: unknown) => Settlement.Settlement =
     handle._tag === "One" && handle.commits
-      ? (value) => Settlement.commit(value as Commit) // the types of `Consumer.transactional` say so
+      ? (value) => Settlement.commit(value as Commit.Commit) // the types of `Consumer.transactional` say so
       : () => Settlement.ack
 
   const put = (
@@ -357,9 +365,13 @@ const makeCrew = Effect.fnUntraced(function* (
       return Exit.void
     }
     const failure = Exit.isFailure(exit) ? Exit.findErrorOption(exit) : Option.none()
-    if (Option.isSome(failure) && failure.value instanceof Undecodable) {
-      put(delivery, Settlement.deadLetter("DecodeFailure", shorten(failure.value.issue)), undefined)
+    const why = Option.isSome(failure) ? Undecodable.whyOf(failure.value) : undefined
+    if (typeof why === "string") {
+      put(delivery, Settlement.deadLetter("DecodeFailure", shorten(why)), undefined)
       return Exit.void
+    }
+    if (why !== undefined) {
+      return Effect.map(decideDecoding(why, delivery), (settlement) => put(delivery, settlement, undefined))
     }
     if (Exit.isSuccess(exit)) return Exit.succeed(put(delivery, ackOf(exit.value), exit))
     return Effect.map(decide(exit, routes, delivery), (settlement) => put(delivery, settlement, exit))
@@ -385,7 +397,8 @@ const makeCrew = Effect.fnUntraced(function* (
           } catch (defect) {
             effect = Exit.die(defect)
           }
-          const exit = Exit.isExit(effect) ? effect : yield* Effect.exit(restore(effect))
+          const ended = Exit.isExit(effect) ? effect : yield* Effect.exit(restore(effect))
+          const exit = handle.commits && Exit.isSuccess(ended) ? committed(ended.value) : ended
           const endedAt = clock.currentTimeMillisUnsafe()
           handlerDuration.add(endedAt - startedAt)
           startedAt = endedAt
@@ -779,6 +792,20 @@ const makeCrew = Effect.fnUntraced(function* (
 
   return { failed, dismiss }
 })
+
+/** What a handler returns that commits: the types say that it is a commit, and JavaScript does not. */
+const committed = (value: unknown): Exit.Exit<Commit.Commit> => {
+  if (Commit.isCommit(value)) return Exit.succeed(value)
+  try {
+    const { messages, writes } = value as Commit.Commit // one that was made by hand, or none
+    if (Array.isArray(messages) && Array.isArray(writes)) return Exit.succeed(Commit.make({ messages, writes }))
+    return Exit.die(noCommit)
+  } catch (defect) {
+    return Exit.die(defect)
+  }
+}
+
+const noCommit = new Error("the handler returned no commit")
 
 const wasInterrupted = (exit: Exit.Exit<unknown, unknown>) => Exit.isFailure(exit) && Exit.hasInterrupts(exit)
 
