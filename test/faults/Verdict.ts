@@ -118,17 +118,17 @@ export const many = (name: string, count: number, job: Job): Array<readonly [id:
   Array.from({ length: count }, (_, i) => [`${name}-${i}`, job])
 
 /**
- * Chance that can be repeated: drawn from WAYBILL_SEED, or from a new seed, which is printed either way. Only what the
- * test does is drawn from it, never what the library does.
+ * Chance that can be repeated: drawn from WAYBILL_SEED, from the one given, or from a new seed, which is printed either
+ * way. Only what the test does is drawn from it, never what the library does.
  */
-export const drawing = (name: string): Effect.Effect<<A>(draw: Effect.Effect<A>) => Effect.Effect<A>> =>
+export const drawing = (name: string, given?: string): Effect.Effect<<A>(draw: Effect.Effect<A>) => Effect.Effect<A>> =>
   Effect.gen(function* () {
-    const seed = process.env.WAYBILL_SEED ?? String(yield* Random.nextIntBetween(1, 1_000_000_000))
+    const seed = process.env.WAYBILL_SEED ?? given ?? String(yield* Random.nextIntBetween(1, 1_000_000_000))
     console.log(`${name}: WAYBILL_SEED=${seed}`)
     const random = yield* Random.Random.pipe(Random.withSeed(seed))
     return Effect.provideService(Random.Random, random)
   })
 
 /** The same for a test that draws once. */
-export const seeded = <A>(name: string, draw: Effect.Effect<A>): Effect.Effect<A> =>
-  Effect.flatMap(drawing(name), (from) => from(draw))
+export const seeded = <A>(name: string, draw: Effect.Effect<A>, given?: string): Effect.Effect<A> =>
+  Effect.flatMap(drawing(name, given), (from) => from(draw))

@@ -5,7 +5,7 @@
 import { spawn } from "node:child_process"
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { join, resolve } from "node:path"
 import { createInterface } from "node:readline"
 import { History } from "@waybill/testing"
 import { Context, Data, Effect, Layer, type Scope } from "effect"
@@ -60,14 +60,16 @@ export class Crew extends Context.Service<
   {
     /** What the test does to its workers. */
     readonly recorder: History.Recorder
-    /** Starts `test/faults/<program>` and waits until it is ready. */
+    /** Starts a program of `test/faults` and waits until it is ready. */
     readonly hire: <O extends object>(
       program:
         | "waybill-worker.ts"
         | "naive-worker.ts"
         | "ledger-worker.ts"
         | "naive-ledger-worker.ts"
-        | "naive-list-worker.ts",
+        | "naive-list-worker.ts"
+        // That of another build.
+        | `/${string}`,
       orders: O & { readonly url: string; readonly every?: number },
       /** Where it kills itself, for programs that can: the environment variable `FAILPOINT`. */
       failpoint?: string
@@ -133,7 +135,7 @@ export const layer = Layer.effect(Crew, make)
 
 const start = (program: string, orders: Orders, recorder: History.Recorder, failpoint: string): WorkerProcess => {
   const { name } = orders
-  const child = spawn(process.execPath, [join(import.meta.dirname, program), JSON.stringify(orders)], {
+  const child = spawn(process.execPath, [resolve(import.meta.dirname, program), JSON.stringify(orders)], {
     // Its standard input ends with this process, and the worker with its standard input.
     stdio: ["pipe", "pipe", "pipe"],
     // Many workers start and few end by themselves: those leave the compiled modules to the next.

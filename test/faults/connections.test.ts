@@ -11,7 +11,7 @@ import * as Pattern from "./Pattern.ts"
 import * as Scene from "./Scene.ts"
 import { ask, many, settled } from "./Verdict.ts"
 
-describe("a connection", () => {
+describe("a connection, streams", () => {
   it.live.each(
     ["XREADGROUP", "XACK", "EVALSHA"].flatMap((command) => [
       { when: "before", command },

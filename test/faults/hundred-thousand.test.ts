@@ -1,16 +1,18 @@
 /**
  * The long run: a hundred thousand messages through three workers, each of which is killed at random moments and
- * replaced. None may be lost, and each that came twice must have been in the hands of one that was killed.
+ * replaced; fewer, unless `pnpm test:long` runs it. None may be lost, and each that came twice must have been in the hands of one that was killed.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Effect, Random } from "effect"
+import { complete, seedOf } from "../Sample.ts"
 import type { Job } from "./Jobs.ts"
+import { patterns } from "./Pattern.ts"
 import * as Scene from "./Scene.ts"
 import { client, judge, publish, seeded, settled } from "./Verdict.ts"
 import { Crew } from "./WorkerProcess.ts"
 
-const total = 100_000
+const total = complete ? 100_000 : 15_000
 const workers = 3
 const livesLost = 3
 /** How often a worker tells how far it is. */
@@ -18,7 +20,7 @@ const every = 100
 
 const job = (i: number): Job => (i % 100 === 99 ? { act: "fail", times: 1 } : { act: "work", millis: 1 })
 
-describe("a hundred thousand messages", () => {
+describe.each(patterns)("a hundred thousand messages, %s", (pattern) => {
   it.live(
     "E1 three workers killed with SIGKILL at random moments, and replaced: nothing lost, each repetition explained",
     () =>
@@ -29,9 +31,11 @@ describe("a hundred thousand messages", () => {
         // After so many messages each life of each worker ends; the instant within them is up to the machine.
         const schedule = yield* seeded(
           "a hundred thousand messages",
-          Effect.replicateEffect(Effect.replicateEffect(Random.nextIntBetween(1, 60), livesLost), workers)
+          Effect.replicateEffect(Effect.replicateEffect(Random.nextIntBetween(1, total / 1700), livesLost), workers),
+          seedOf(`a hundred thousand messages ${pattern}`)
         )
         const hire = crew.hire("waybill-worker.ts", {
+          pattern,
           url: server.url,
           every,
           concurrency: 64,
@@ -80,7 +84,7 @@ describe("a hundred thousand messages", () => {
         const killed = reasons.get("Killed") ?? []
         assert.isAbove(killed.length, 0)
         assert.isAtMost(killed.length, workers * livesLost * (64 + 256))
-      }).pipe(Scene.play()),
-    300_000
+      }).pipe(Scene.play({ pattern })),
+    complete ? 900_000 : 300_000
   )
 })

@@ -17,7 +17,7 @@ const reasonOf = (error: unknown): Transport.Reason => {
   throw error
 }
 
-describe("a store that forgets", () => {
+describe("a store that forgets, streams", () => {
   const faults: Record<string, (redis: Redis) => Promise<unknown>> = {
     FLUSHALL: (redis) => redis.flushall(),
     "DEL of the stream": (redis) => redis.del(keys.stream),
@@ -91,7 +91,7 @@ describe.each(Pattern.patterns)("a store that is full, %s", (pattern) => {
   )
 })
 
-describe("a store with foreign values", () => {
+describe("a store with foreign values, streams", () => {
   const Other = Topic.make("other", { payload: Schema.String })
   const mine = (key: string) => keys[key as keyof typeof keys]
   const spoil = (redis: Redis, key: string) => ask(() => redis.multi().del(key).set(key, "mine").exec())
@@ -190,7 +190,7 @@ describe("a store with foreign values", () => {
   )
 })
 
-describe("a store that refuses permission", () => {
+describe("a store that refuses permission, streams", () => {
   const urlOf = (port: number) => `redis://app:secret@127.0.0.1:${port}`
   const grant = (redis: Redis, ...rules: ReadonlyArray<string>) =>
     ask(() => redis.call("ACL", "SETUSER", "app", "reset", "on", ">secret", "~*", "&*", "+@all", ...rules))
@@ -273,7 +273,7 @@ describe("a store that refuses permission", () => {
   )
 })
 
-describe("messages that no producer of ours would write", () => {
+describe("messages that no producer of ours would write, streams", () => {
   it.live("E24 misshapen entries: dead letters with what arrived, and the loop goes on", () =>
     Effect.gen(function* () {
       const { crew, join, publish, redis, server, verdict } = yield* Scene.make
@@ -375,7 +375,7 @@ describe.each(Pattern.patterns)("doubles, %s", (pattern) => {
   )
 })
 
-describe("doubles", () => {
+describe("doubles, streams", () => {
   it.live("E27 the same message in the stream twice, by another hand: both come, under one id", () =>
     Effect.gen(function* () {
       const { join, redis, server } = yield* Scene.make

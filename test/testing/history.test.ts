@@ -584,6 +584,51 @@ describe("History", () => {
     for (const tag of tags) assert.include(History.render(report), tag)
   })
 
+  it("a kill explains only what its victim held, and a fault that is over explains nothing", () => {
+    const second = 1_000_000
+    const at = (seconds: number, writer: string, fact: History.Fact): History.Event => ({
+      writer,
+      at: Math.round(seconds * second),
+      fact
+    })
+    const tags = (events: ReadonlyArray<History.Event>) =>
+      History.check(events, [nothing]).violations.map(({ _tag }) => _tag)
+    const again = [at(20, b, started("1", 2, 2)), at(21, b, ended("1", 2)), at(22, b, settled("1", 2, "Ack"))]
+    const began = [at(1, p, published("1")), at(10, a, started("1", 1, 1))]
+
+    assert.deepStrictEqual(tags([...began, at(11, "test", fault("Killed", a)), ...again]), [])
+    // It lived to hand it back, and somebody had it already.
+    const late = [at(11, "test", fault("Killed", a)), at(20.5, a, settled("1", 1, "Retry", true))]
+    assert.deepStrictEqual(tags([...began, ...late, ...again]), [])
+    const kept = [at(11, "test", fault("Killed", a)), at(20.5, a, settled("1", 1, "Ack"))]
+    assert.deepStrictEqual(tags([...began, ...kept, ...again]), ["TwoEnds", "Unexplained"])
+
+    // An attempt that nobody saw was in the hands of somebody who died between the two that were seen.
+    const third = [at(20, b, started("1", 3, 3)), at(21, b, ended("1", 3)), at(22, b, settled("1", 3, "Ack"))]
+    const failed = [at(12, a, ended("1", 1, "failure")), at(13, a, settled("1", 1, "Retry"))]
+    assert.deepStrictEqual(tags([...began, ...failed, at(15, "test", fault("Killed", "c")), ...third]), [])
+    assert.deepStrictEqual(tags([...began, ...failed, at(2, "test", fault("Killed", "c")), ...third]), ["WrongAttempt"])
+
+    // It had been running for long when somebody else was given the message.
+    const zombie = [
+      at(1, p, published("1")),
+      at(2, "test", fault("Stopped", a)),
+      at(5, "test", { _tag: "Healed", target: a }),
+      ...again,
+      at(23, a, started("1", 1, 1)),
+      at(24, a, ended("1", 1, "interrupted"))
+    ]
+    assert.deepStrictEqual(tags(zombie.filter(({ fact }) => fact._tag !== "Healed")), [])
+    assert.include(tags(zombie), "StaleFence")
+  })
+
+  it("says how many repetitions each cause explains", () => {
+    const again = kept.find(({ again }) => again?.includes("Retry"))
+    const report = History.check(story(again?.lines ?? []), [again?.remains ?? nothing])
+    assert.deepStrictEqual(report.explained, { Retry: 1 })
+    assert.include(History.render(report), "again after Retry 1")
+  })
+
   it("judges each group by itself, and refuses to overlook one", () => {
     const other = { ...nothing, group: "other" }
     const report = History.check(story(handledOnce), [nothing, other])

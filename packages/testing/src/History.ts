@@ -301,6 +301,8 @@ export interface Report {
   /** Empty when every promise was kept. */
   readonly violations: ReadonlyArray<Violation>
   readonly repetitions: ReadonlyArray<Repetition>
+  /** How many repetitions each cause explains. */
+  readonly explained: Readonly<Partial<Record<Repetition["because"], number>>>
   readonly counts: {
     readonly published: number
     readonly handlings: number
@@ -327,12 +329,11 @@ export const check = (events: ReadonlyArray<Event>, remains: ReadonlyArray<Remai
  *
  * @category judging
  */
-export const render = ({ counts, repetitions, violations }: Report): string => {
+export const render = ({ counts, explained, violations }: Report): string => {
   const kinds = Map.groupBy(violations, (violation) => violation._tag)
-  const reasons = Map.groupBy(repetitions, (repetition) => repetition.because)
   const figures = [
     ...Object.entries(counts).map(([name, count]) => `${name} ${count}`),
-    ...[...reasons].map(([reason, all]) => `again after ${reason} ${all.length}`)
+    ...Object.entries(explained).map(([reason, count]) => `again after ${reason} ${count}`)
   ]
   return [
     figures.join(", "),

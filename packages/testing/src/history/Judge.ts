@@ -19,7 +19,7 @@ export const judge = (events: ReadonlyArray<Event>, remains: ReadonlyArray<Remai
       judgeEnd(told, id, life, places.get(id) ?? [], report)
       judgeEffects(life, promises, report)
       repetitions.push(
-        ...judgeHandlings(told, life, report).map((repetition) => ({ group: rest.group, id, ...repetition }))
+        ...judgeHandlings(told, id, life, report).map((repetition) => ({ group: rest.group, id, ...repetition }))
       )
     }
     if (promises.ordered === true) violations.push(...judgeOrder(told, rest.group, lives))
@@ -29,7 +29,9 @@ export const judge = (events: ReadonlyArray<Event>, remains: ReadonlyArray<Remai
     if (!judged.has(group)) throw new Error(`the history tells of group ${group}, and nobody said what is left of it`)
     for (const life of lives.values()) told.counts.handlings += life.handlings.length
   }
-  return { violations, repetitions, counts: told.counts }
+  const explained: Partial<Record<Repetition["because"], number>> = {}
+  for (const { because } of repetitions) explained[because] = (explained[because] ?? 0) + 1
+  return { violations, repetitions, explained, counts: told.counts }
 }
 
 type Of<Tag extends Fact["_tag"]> = Extract<Fact, { readonly _tag: Tag }>
@@ -244,15 +246,17 @@ const describe = ({ fact, writer }: { readonly fact: { readonly fence: number };
 type Reason = Pick<Repetition, "fence" | "because" | "writer">
 
 /** Each handling after the first needs a reason that lies between it and the one before it. */
-const judgeHandlings = (tale: Tale, life: Life, say: Say): Array<Reason> => {
+const judgeHandlings = (tale: Tale, id: string, life: Life, say: Say): Array<Reason> => {
   const reasons: Array<Reason> = []
   let former: Handling | undefined
   for (const handling of life.handlings) {
     const { attempt, fence } = handling.fact
     if (former !== undefined && fence <= former.fact.fence && !forgotBetween(tale, former.at, handling.at)) {
-      // A process that was stopped goes on with what it had in hand; whatever it does now, its fence is refused.
-      const zombie = fence < former.fact.fence ? hindrance(tale, handling.writer, 0, handling.at) : undefined
-      if (zombie === undefined) say("StaleFence", `${describe(handling)} after ${describe(former)}`)
+      // A process that was stopped goes on with what it had in hand; whatever it does now, its fence is refused. It stood
+      // still while another one was given the message: a fault that was over by then explains nothing.
+      const zombie = fence < former.fact.fence ? hindrance(tale, handling.writer, former.at, handling.at) : undefined
+      if (zombie === undefined || zombie.fault === "Killed")
+        say("StaleFence", `${describe(handling)} after ${describe(former)}`)
       else reasons.push({ fence, because: zombie.fault, writer: handling.writer })
       continue
     }
@@ -261,8 +265,10 @@ const judgeHandlings = (tale: Tale, life: Life, say: Say): Array<Reason> => {
       if (because !== undefined) reasons.push({ fence, because, writer: former.writer })
       else say("Unexplained", `${describe(handling)}; before it ${describe(former)}, ${fate(former, handling)}`)
     }
-    // What a process took and did not live to begin counts as an attempt, and no handler tells of it.
-    const unseen = life.unseen + tale.faults.filter((fault) => fault.from < handling.at).length
+    // What a process took and did not live to begin counts as an attempt, and no handler tells of it. It lost it to a fault
+    // between the handling before and this one.
+    const since = former?.at ?? tale.offered.get(id)?.at ?? 0
+    const unseen = life.unseen + tale.faults.filter((fault) => overlaps(fault, since, handling.at)).length
     const least =
       former === undefined || forgotBetween(tale, former.at, handling.at)
         ? 1
@@ -288,24 +294,25 @@ const explain = (tale: Tale, former: Handling, handling: Handling): Reason["beca
     }
   }
   if (former.leaseLost || settled?.fact.stale === true) return "LeaseLost"
-  return hindrance(tale, former.writer, former.at, Math.min(handling.at, settled?.at ?? Number.POSITIVE_INFINITY))
-    ?.fault
+  const until = Math.min(handling.at, settled?.at ?? Number.POSITIVE_INFINITY)
+  const { fault } = hindrance(tale, former.writer, former.at, until) ?? {}
+  // What it lived to settle it did not hold when it was killed.
+  return fault === "Killed" && settled !== undefined ? undefined : fault
 }
 
 const forgotBetween = (tale: Tale, from: number, until: number): boolean =>
   tale.faults.some((fault) => fault.fault === "StateLost" && from <= fault.from && fault.from <= until)
 
-/**
- * A fault that met the writer at some time between two instants. A kill is written down before it is done, so a handler
- * may begin in between; one that was killed has nothing before or after it to be taken for.
- */
+/** A kill is written down before it is done: a busy machine may let its victim go on for so many microseconds. */
+const killing = 1_000_000
+
+/** Whether a fault was there at some time between two instants. */
+const overlaps = ({ fault, ...at }: Fault, from: number, until: number): boolean =>
+  at.from <= until && (fault === "Killed" ? at.from + killing : fault === "StateLost" ? at.from : at.until) >= from
+
+/** A fault that met the writer at some time between two instants. */
 const hindrance = (tale: Tale, writer: string, from: number, until: number): Fault | undefined =>
-  tale.faults.find(
-    (fault) =>
-      (fault.target === writer || fault.target === "*") &&
-      fault.from <= until &&
-      (fault.fault === "Killed" || (fault.fault === "StateLost" ? fault.from : fault.until) >= from)
-  )
+  tale.faults.find((fault) => (fault.target === writer || fault.target === "*") && overlaps(fault, from, until))
 
 const fate = ({ ended, settled }: Handling, next: Handling): string =>
   settled === undefined

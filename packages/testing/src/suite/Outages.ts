@@ -75,6 +75,24 @@ export const outages = [
   ),
 
   check(
+    "an ack of a repeated delivery by the former owner is stale and changes nothing",
+    ["redelivery", "sharing", "silence", "retry", "fencedAck"],
+    Effect.fnUntraced(function* (bench) {
+      const lease = { lease: bench.setting.lease }
+      const one = yield* bench.join("g", lease)
+      yield* bench.publish("a")
+      yield* settle(one, [yield* bench.one(one)], Settlement.retry(Duration.zero, "again"))
+      const first = yield* bench.one(one)
+      yield* bench.setting.silence(one)
+      const two = yield* bench.join("g", lease)
+      const second = yield* bench.one(two)
+      assert.deepStrictEqual(yield* settle(one, [first], Settlement.ack), ["Stale"])
+      yield* bench.becomes("figures", bench.figures("g"), { ...settled, pending: 1 })
+      assert.deepStrictEqual(yield* settle(two, [second], Settlement.ack), ["Settled"])
+    })
+  ),
+
+  check(
     "a receiver that comes back learns what it has lost",
     ["redelivery", "sharing", "silence"],
     Effect.fnUntraced(function* (bench) {
