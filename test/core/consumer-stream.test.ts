@@ -13,6 +13,33 @@ const source = (options?: Partial<Consumer.Options>) => Consumer.make(Numbers, {
 const range = (from: number, to: number) => Array.from({ length: to - from }, (_, n) => from + n)
 
 describe("stream", () => {
+  it.effect.each([
+    [1, 1, 0],
+    [1, 1, 4],
+    [16, 3, 0],
+    [256, 4, 32]
+  ] as const)(
+    "case F10: buffer of %i, concurrency %i, prefetch %i: what is settled beyond take(10) is bounded",
+    ([bufferSize, concurrency, prefetch]) =>
+      Effect.gen(function* () {
+        const transport = yield* FakeTransport.make
+        transport.deliver(...range(0, 2000))
+        const outcomes = yield* source({ concurrency, prefetch, bufferSize }).pipe(
+          Consumer.process(() => Effect.void),
+          Consumer.stream,
+          Stream.take(10),
+          Stream.runCollect,
+          Effect.provide(transport.layer)
+        )
+        assert.lengthOf(outcomes, 10)
+        assert.isAtMost(transport.settled.length, 10 + 2 * bufferSize + 3 * (concurrency + prefetch))
+      })
+  )
+
+  it.each([0, -1, 1.5, NaN, Infinity])("a buffer of %d is refused", (bufferSize) => {
+    assert.throws(() => source({ bufferSize }), /bufferSize/)
+  })
+
   it.effect("tells how each delivery ended, with the handler's value, after it was settled", () =>
     Effect.gen(function* () {
       const transport = yield* FakeTransport.make

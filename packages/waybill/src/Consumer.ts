@@ -61,6 +61,8 @@ export interface Options<G extends keyof Guarantees = "at-least-once", L extends
    * fewer at a time, and a single one that is larger alone.
    */
   readonly prefetchBytes?: number
+  /** How many outcomes of `Consumer.stream` may wait to be read before nothing more is settled, 256 by default. */
+  readonly bufferSize?: number
   /** Where a new group begins: at everything stored (`earliest`, the default) or at what comes after (`latest`). */
   readonly start?: "earliest" | "latest"
   /** How long a silent consumer keeps its messages, 15 s by default. Living ones renew in time, however long handlers take. */
@@ -159,6 +161,7 @@ export const make = <P, RD, RE, G extends keyof Guarantees = "at-least-once", co
   }
   wholeOf("concurrency", options.concurrency ?? 1)
   wholeOf("prefetch", options.prefetch ?? 0, 0)
+  wholeOf("bufferSize", options.bufferSize ?? 1)
   wholeOf("prefetchBytes", options.prefetchBytes ?? 1)
   wholeOf("maxDeliveries", options.maxDeliveries ?? 1)
   oneOf("start", options.start ?? "earliest", ["earliest", "latest"])
@@ -698,6 +701,10 @@ export const run = <A, R>(self: Consumer<A, never, R>): Effect.Effect<never, Tra
  * `run` as a stream of how deliveries ended, after they were settled. Reading slowly slows the consumer down; ending the
  * stream stops it as `run` does.
  *
+ * More is settled than is read: what waits in the buffer, what is being settled, and what was read ahead or is with a handler when
+ * the stream ends. After `Stream.take(n)` these are at most `2 * bufferSize + 3 * (concurrency + prefetch)` deliveries, with batches
+ * `size` times the concurrency; to come close to `n` make all three small.
+ *
  * @example
  * ```ts
  * import { Effect, Schema, Stream } from "effect"
@@ -705,7 +712,7 @@ export const run = <A, R>(self: Consumer<A, never, R>): Effect.Effect<never, Tra
  *
  * const Greeting = Topic.make("greetings", { payload: Schema.String })
  *
- * const firstTen = Consumer.make(Greeting, { group: "sampler" }).pipe(
+ * const firstTen = Consumer.make(Greeting, { group: "sampler", prefetch: 0, bufferSize: 1 }).pipe(
  *   Consumer.process((name) => Effect.succeed(name.length)),
  *   Consumer.stream,
  *   Stream.take(10),
@@ -722,7 +729,7 @@ export const stream = <A, R>(self: Consumer<A, never, R>): Stream.Stream<Outcome
         // The values come from this consumer's handler, which returns A.
         (outcomes) => Queue.offerAll(queue, outcomes as NonEmptyReadonlyArray<Outcome<A>>)
       ),
-    { bufferSize: 256, strategy: "suspend" }
+    { bufferSize: self.source.options.bufferSize ?? 256, strategy: "suspend" }
   )
 
 /** How often a consumer whose layer is up tries again after a failure that does not pass by itself. */
