@@ -667,14 +667,7 @@ layer(
         assert.strictEqual((yield* ask(plain, "GET", "/api/overview", headers)).status, status, `${host} ${origin}`)
         assert.strictEqual((yield* ask(plain, "POST", pause, headers, "{}")).status, status, `${host} ${origin}`)
       }
-      const shown = yield* dashboard(
-        url,
-        "--allow-writes",
-        "--public-url",
-        "https://Waybill.example/ops/",
-        "--port",
-        "0"
-      )
+      const shown = yield* dashboard(url, "--allow-writes", "--public-url", "https://Waybill.example/ops/")
       assert.match(shown, /^https:\/\/waybill\.example\/ops\/#token=/)
       const publicUrl = new URL("https://waybill.example/")
       const rules = { names: ["127.0.0.1"], port: 4747, everywhere: false, writes: true, guarded: true, publicUrl }
