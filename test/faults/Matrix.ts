@@ -163,7 +163,10 @@ export const casesIn = (file: string, source: string): ReadonlyArray<Case> => {
       describe = title
       of = columnsOf(file, title, list)
     }
-    if (faults.length > 0) found.push({ file, describe, title: kind === "it" ? title : "", faults, columns: of })
+    if (faults.length === 0) continue
+    // A test may be run for each pattern, too.
+    const own = kind === "it" && list !== "" ? columnsOf("", title, list) : []
+    found.push({ file, describe, title: kind === "it" ? title : "", faults, columns: own.length > 0 ? own : of })
   }
   return found
 }
