@@ -1,8 +1,8 @@
-import { Context, Deferred, Effect, Exit, Layer, Queue, type Scope } from "effect"
 /**
  * A transport of which the test decides every answer. It keeps the books on each delivery that it hands out, and
  * `complaints` says which of them ended twice, or never.
  */
+import { Context, Deferred, Effect, Exit, Layer, Queue, type Scope } from "effect"
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import { type Delivery, Lifecycle, type Message, type Settlement, Transport } from "waybill"
 

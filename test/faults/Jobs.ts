@@ -1,7 +1,7 @@
-import { History } from "@waybill/testing"
 /**
  * The messages of the fault tests: each says what its handler has to go through. Whoever handles them writes the history.
  */
+import { History } from "@waybill/testing"
 import { Data, Effect, Schedule, Schema } from "effect"
 import { Consumer, type Delivery, Topic } from "waybill"
 

@@ -1,8 +1,8 @@
-import { assert } from "@effect/vitest"
 /**
  * The streams layer on a server of the test, under a prefix of its own, with a plain client beside it that sees and does
  * what no library would.
  */
+import { assert } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Context, Duration, Effect, Exit, Layer, Option, Random, References, Scope } from "effect"
 import { Redis } from "ioredis"

@@ -1,7 +1,7 @@
-import { execFile } from "node:child_process"
 /**
  * Keys that other programs write: each version of a key is one message, whoever hears of it and however often.
  */
+import { execFile } from "node:child_process"
 import { readFileSync } from "node:fs"
 import { join as path } from "node:path"
 import { assert, layer } from "@effect/vitest"

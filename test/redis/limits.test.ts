@@ -224,7 +224,8 @@ describe("case F1: a commit that was refused in part", () => {
         yield* redrive
         yield* receiver.settle([[yield* one, Settlement.retry(Duration.millis(300), "later")]])
         yield* receiver.settle([[yield* one, Settlement.release]])
-        yield* receiver.settle([[yield* one, Settlement.retry(Duration.zero, "later")]])
+        // Whatever a cause says, it is a cause.
+        yield* receiver.settle([[yield* one, Settlement.retry(Duration.zero, "\x1f0;0;")]])
         yield* lapse
         yield* refused
         yield* redrive

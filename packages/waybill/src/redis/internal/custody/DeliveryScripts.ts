@@ -1,4 +1,3 @@
-import { burying, keeping } from "../DeadLetterScripts.ts"
 /**
  * How messages change hands in custody: a consumer takes them, and settles them.
  *
@@ -6,6 +5,7 @@ import { burying, keeping } from "../DeadLetterScripts.ts"
  *
  * @module
  */
+import { burying, keeping } from "../DeadLetterScripts.ts"
 import type { Script } from "../Script.ts"
 import { add, clock, drains, mismatch, suspecting, tallies } from "../ScriptParts.ts"
 import { marking, nth } from "./Marking.ts"
@@ -147,7 +147,7 @@ local function back(again)
       local n = #members + 1
       members[n] = f == 0 and id or id .. '#' .. f + 1
       attempts[n] = a + 1
-      tallied[n] = (d or '0') .. (string.match(known[i] or '', '\\31%d+(;[01];%S*)$') or (a == (tonumber(d) or 0) and ';0;' or ';0;?'))
+      tallied[n] = (d or '0') .. (string.match(known[i] or '', '\\31%d+(;[01];[^%s\\31]*)$') or (a == (tonumber(d) or 0) and ';0;' or ';0;?'))
       found[n] = text
       lengths[n] = #text
       size = size + #text

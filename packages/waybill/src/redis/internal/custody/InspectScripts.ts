@@ -211,7 +211,7 @@ if wrong then return wrong end
 local now, limit, rows = clock(), tonumber(ARGV[2]), {}
 local part, place = string.sub(ARGV[1], 1, 1), string.sub(ARGV[1], 2)
 local function row(position, id, due)
-  local text = string.gsub(redis.call('HGET', marks, id) or '', '\\31%d+;[01];%S*$', '')
+  local text = string.gsub(redis.call('HGET', marks, id) or '', '\\31%d+;[01];[^%s\\31]*$', '')
   local attempts, cause = string.match(text, '^(%d+):%d+:%d+:(.*)$')
   rows[#rows + 1] = {position, id, due, tonumber(attempts) or 0, cause or '', weigh(read({id})[1] or '0')}
 end

@@ -2,8 +2,9 @@
  * What custody notes about a message that came back, in Lua, for its scripts.
  *
  * `marks` has a field for what came back at least once and only for that: attempts, fence and deaths up to now, then the
- * cause of the last failure, with a colon between, and behind a unit separator (31) the tally (Tally.ts). It is written when a
- * delivery ends, so the delivery on its way is one more of each.
+ * cause of the last failure, with a colon between, and behind a unit separator (31) the tally (Tally.ts). A cause may hold
+ * anything, unit separators too, and a tally none: the last one counts. It is written when a delivery ends, so the delivery on
+ * its way is one more of each.
  *
  * @module
  */
@@ -23,7 +24,7 @@ export const marking = `
 local function marked(id)
   local text = redis.call('HGET', marks, id) or ''
   local a, f, d = string.match(text, '^(%d+):(%d+):(%d+)')
-  return tonumber(a) or 0, tonumber(f) or 0, tonumber(d) or 0, string.match(text, '\\31(%d+;[01];%S*)$')
+  return tonumber(a) or 0, tonumber(f) or 0, tonumber(d) or 0, string.match(text, '\\31(%d+;[01];[^%s\\31]*)$')
 end
 local function mark(id, attempts, fence, deaths, tally, cause)
   redis.call('HSET', marks, id, attempts .. ':' .. fence .. ':' .. deaths .. ':' .. (cause or '')

@@ -1,4 +1,3 @@
-import { burying, keeping } from "../DeadLetterScripts.ts"
 /**
  * How consumers belong to a group in custody: they join, live, and leave or die. A consumer whose heartbeat has run out
  * loses its whole set in one step.
@@ -7,6 +6,7 @@ import { burying, keeping } from "../DeadLetterScripts.ts"
  *
  * @module
  */
+import { burying, keeping } from "../DeadLetterScripts.ts"
 import type { Script } from "../Script.ts"
 import { add, clock, drains, heartbeats, mismatch, pausing, tallies } from "../ScriptParts.ts"
 import { marking, nth } from "./Marking.ts"

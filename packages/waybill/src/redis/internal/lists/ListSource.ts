@@ -1,10 +1,10 @@
-import type { Delivery } from "../../../Delivery.ts"
 /**
  * Where the messages of a queue come from: lists of ids, most urgent first, with the messages in a hash beside them. A
  * queue has one group, the first that joins.
  *
  * @module
  */
+import type { Delivery } from "../../../Delivery.ts"
 import { envelopes } from "../custody/Record.ts"
 import { make as makeScripts } from "../custody/Scripts.ts"
 import type { Source } from "../custody/Source.ts"

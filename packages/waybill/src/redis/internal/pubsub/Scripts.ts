@@ -1,9 +1,9 @@
-import { aging, burying, counting, keeping } from "../DeadLetterScripts.ts"
 /**
  * What a topic that stores no messages has in the store all the same: that it was opened, who listens, and the dead letters.
  *
  * @module
  */
+import { aging, burying, counting, keeping } from "../DeadLetterScripts.ts"
 import type { Script } from "../Script.ts"
 import { add, clock, drains, heartbeats, mismatch, pausing, reads } from "../ScriptParts.ts"
 

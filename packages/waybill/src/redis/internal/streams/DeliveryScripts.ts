@@ -1,4 +1,3 @@
-import { burying, keeping } from "../DeadLetterScripts.ts"
 /**
  * What happens to deliveries: they are settled, taken over, kept alive. Each step first asks the server whether the
  * delivery is still the consumer's: same owner, same count of deliveries. If not, somebody else has it, and nothing is changed.
@@ -7,6 +6,7 @@ import { burying, keeping } from "../DeadLetterScripts.ts"
  *
  * @module
  */
+import { burying, keeping } from "../DeadLetterScripts.ts"
 import type { Script } from "../Script.ts"
 import { add, announce, ask, clock, drains, mismatch, split, suspecting } from "../ScriptParts.ts"
 

@@ -1,10 +1,10 @@
-import { keeping } from "../DeadLetterScripts.ts"
 /**
  * What the members of a group do besides handling messages: join, stay alive, bring back what is due, cut off what is
  * settled, leave. Any number of members may do it at once; each step finds what the others left to do.
  *
  * @module
  */
+import { keeping } from "../DeadLetterScripts.ts"
 import type { Script } from "../Script.ts"
 import {
   add,
