@@ -11,6 +11,7 @@ export type Services = Transport.Transport | Transport.AtMostOnce | Inspector.In
 export interface Options {
   readonly prefix?: string
   readonly publishTimeout?: Duration.Input
+  readonly pollInterval?: Duration.Input
 }
 
 /** Those that store messages. */

@@ -35,6 +35,7 @@ const namesOf = ({ group, other, prefix, topic }: Readonly<Record<keyof typeof n
 
 /** Every key that the names have, by what it is. */
 const keysOf = ({
+  db = 0,
   group,
   other,
   prefix,
@@ -44,6 +45,7 @@ const keysOf = ({
   readonly topic: string
   readonly group: string
   readonly other: string
+  readonly db?: number
 }) => {
   const found: Array<readonly [what: string, key: string]> = []
   const add = (what: ReadonlyArray<string>, value: unknown, more: ReadonlyArray<string>): void => {
@@ -51,7 +53,7 @@ const keysOf = ({
     else if (typeof value === "function") add(what, value(other), [...more, other])
     else for (const [name, each] of Object.entries(value as object)) add([...what, name], each, more)
   }
-  const { group: groupOf, messages, ...keys } = topicKeys(prefix, topic)
+  const { group: groupOf, messages, ...keys } = topicKeys(prefix, topic, db)
   add(["topic"], { ...keys, message: (name: string) => messages + name }, [prefix, topic])
   add(["group"], groupOf(group), [prefix, topic, group])
   found.push([JSON.stringify(["registry", prefix]), registry(prefix)])
@@ -80,15 +82,37 @@ describe("case B14: keys", () => {
   it.effect.prop("the topic of a channel is found again", named, (parts) =>
     Effect.sync(() => {
       const { prefix, topic } = namesOf(parts)
-      assert.strictEqual(topicOf(prefix, topicKeys(prefix, topic).channel), topic)
+      for (const db of [0, 1, 12]) assert.strictEqual(topicOf(prefix, topicKeys(prefix, topic, db).channel), topic)
     })
   )
 
+  const channels = new Map<string, string>()
+
+  it.effect.prop(
+    "case A9: no two databases share a channel, and no channel is called like a key of another",
+    named,
+    (parts) =>
+      Effect.sync(() => {
+        for (const db of [0, 1, 2, 12]) {
+          for (const [what, key] of keysOf({ ...namesOf(parts), db })) {
+            const isChannel = /"(?:wake|channel|redriven)"/.test(what)
+            const it = isChannel ? `${what} in ${db}` : what
+            const before = channels.get(key)
+            assert.isTrue(before === undefined || before === it, `${key} is ${before} and ${it}`)
+            channels.set(key, it)
+          }
+        }
+      }),
+    { arbitrary: { runs: 500 } }
+  )
+
   it("names without a colon stay as they were", () => {
-    const { dead, done } = topicKeys("p", "t").group("50%3A")
+    const { dead, done } = topicKeys("p", "t", 0).group("50%3A")
     assert.strictEqual(dead, "{p:t}:group:50%3A:dead")
     assert.strictEqual(done("x:state"), "{p:t}:group:50%3A:done:x:state")
-    assert.strictEqual(topicKeys("p", "t").group("a:b%").dead, "{p:t}:group::a%3Ab%25:dead")
+    assert.strictEqual(topicKeys("p", "t", 0).group("a:b%").dead, "{p:t}:group::a%3Ab%25:dead")
+    assert.strictEqual(topicKeys("p", "t", 0).channel, "{p:t}:channel")
+    assert.strictEqual(topicKeys("p", "t", 2).channel, "{p:t}:channel@2")
   })
 
   it.live.each([

@@ -53,6 +53,8 @@ export class IoRedis extends Context.Service<
   {
     /** The shared connection for commands and scripts. Nothing on it may block. */
     readonly commands: Connection
+    /** The number of the database that every connection uses. */
+    readonly db: number
     /**
      * A connection of its own for a role that blocks or subscribes, such as `reader:orders`; closed with the scope.
      * Returns at once and connects in the background.
@@ -209,6 +211,7 @@ export const make = Effect.fnUntraced(function* (
   )
   return IoRedis.of({
     commands,
+    db: server.db,
     dedicated: (role) => makeConnection(role, shared, { dedicated: true }),
     listen: (listener) =>
       Effect.acquireRelease(

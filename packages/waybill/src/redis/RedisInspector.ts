@@ -46,8 +46,8 @@ export const layer = (options: Pick<StoreOptions, "prefix"> = {}): Layer.Layer<I
   return Layer.effect(
     Inspector,
     Effect.gen(function* () {
-      const { commands } = yield* IoRedis
-      const keysOf = (topic: string) => topicKeys(prefix, topic)
+      const { commands, db } = yield* IoRedis
+      const keysOf = (topic: string) => topicKeys(prefix, topic, db)
       const options = { commands, prefix, keysOf, steered: () => Effect.void }
       const inspectors: Record<string, Context.Service.Shape<typeof Inspector>> = {
         [streams]: StreamInspector.make(options),

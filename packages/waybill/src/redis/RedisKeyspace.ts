@@ -79,10 +79,10 @@ export const layer = (
   const settings = settingsOf(options)
   const notifications = oneOf("notifications", options.notifications ?? "require", ["require", "enable", "poll"])
   const ttlMillis = millisOf("ttl", options.ttl ?? "1 hour")
-  const keysOf = (topic: string) => topicKeys(settings.prefix, topic)
   return Layer.effectContext(
     Effect.gen(function* () {
       const redis = yield* IoRedis
+      const keysOf = (topic: string) => topicKeys(settings.prefix, topic, redis.db)
       const subscriber = yield* makeSubscriber(redis)
       const listeners = yield* RcMap.make({
         lookup: (topic: string) => {

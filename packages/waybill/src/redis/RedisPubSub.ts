@@ -83,10 +83,10 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
   const overflow = oneOf("overflow", options.overflow ?? "drop-oldest", ["drop-oldest", "drop-newest", "fail"])
   const sharded = oneOf("channels", options.channels ?? "plain", ["plain", "sharded"]) === "sharded"
   const command = sharded ? "SPUBLISH" : "PUBLISH"
-  const keysOf = (topic: string) => topicKeys(settings.prefix, topic)
   return Layer.effectContext(
     Effect.gen(function* () {
       const redis = yield* IoRedis
+      const keysOf = (topic: string) => topicKeys(settings.prefix, topic, redis.db)
       const subscriber = yield* makeSubscriber(redis)
       const store = yield* makeStore(redis, {
         name: pattern,
@@ -99,6 +99,7 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
                 commands: redis.commands,
                 subscriber,
                 prefix: settings.prefix,
+                db: redis.db,
                 keys: keysOf(subscription.topic),
                 sharded,
                 capacity,

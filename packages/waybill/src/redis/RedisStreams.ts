@@ -89,10 +89,10 @@ export const layer = (
   if (typeof retention !== "object") oneOf("retention", retention, ["settled"])
   const maxLength = typeof retention === "object" ? wholeOf("retention.maxLength", retention.maxLength) : undefined
   const markerMillis = millisOf("marker", options.marker ?? "31 days")
-  const keysOf = (topic: string) => topicKeys(settings.prefix, topic)
   return Layer.effectContext(
     Effect.gen(function* () {
       const redis = yield* IoRedis
+      const keysOf = (topic: string) => topicKeys(settings.prefix, topic, redis.db)
       const subscriber = yield* makeSubscriber(redis)
       const store = yield* makeStore(redis, {
         name: pattern,

@@ -31,17 +31,19 @@ const escaped = (text: string): string => text.replaceAll("%", "%25").replaceAll
  */
 const segmentOf = (group: string): string => (group.includes(":") ? `:${escaped(group)}` : group)
 
-const channelEnd = ":channel"
+/** A channel is heard in every database of its server, so its name says which one it is of. That of database 0 says nothing. */
+const channelOf = (name: string, db: number): string => (db === 0 ? name : `${name}@${db}`)
 
 /** The channels of all topics that fit a name with `*`, `?` or `[...]` in it. A star ends at the first slash. */
-export const channelGlob = (prefix: string, topic: string): string => {
+export const channelGlob = (prefix: string, topic: string, db: number): string => {
   const escaped = prefix.replace(/[*?[\]\\]/g, "\\$&")
-  return `${baseOf(escaped, topic)}${channelEnd}`
+  return channelOf(`${baseOf(escaped, topic)}:channel`, db)
 }
 
 /** The topic of a channel. */
 export const topicOf = (prefix: string, channel: string): string => {
-  const [first = "", rest = ""] = channel.slice(prefix.length + 2, -channelEnd.length).split("}")
+  // A colon of a topic is escaped, so the last one stands before the end.
+  const [first = "", rest = ""] = channel.slice(prefix.length + 2, channel.lastIndexOf(":")).split("}")
   return first + rest.replaceAll("%3A", ":").replaceAll("%25", "%")
 }
 
@@ -120,9 +122,10 @@ export interface GroupKeys {
 export const dataKey = (prefix: string, topic: string, name: string): string => `${tagOf(prefix, topic)}:data:${name}`
 
 /**
- * The keys of `topic` under `prefix`. No two names share a key, whatever topics, groups and message ids are called.
+ * The keys of `topic` under `prefix` in a database. No two names share a key, whatever topics, groups and message ids are
+ * called; no two databases share a channel.
  */
-export const topicKeys = (prefix: string, topic: string): TopicKeys => {
+export const topicKeys = (prefix: string, topic: string, db: number): TopicKeys => {
   const base = baseOf(prefix, topic)
   return {
     stream: `${base}:stream`,
@@ -137,8 +140,8 @@ export const topicKeys = (prefix: string, topic: string): TopicKeys => {
     ready: { high: `${base}:ready:high`, normal: `${base}:ready`, low: `${base}:ready:low` },
     bodies: `${base}:bodies`,
     inbox: `${base}:inbox`,
-    wake: `${base}:wake`,
-    channel: `${base}${channelEnd}`,
+    wake: channelOf(`${base}:wake`, db),
+    channel: channelOf(`${base}:channel`, db),
     seen: (id) => `${base}:seen:${id}`,
     publisher: (publisher) => `${base}:publisher:${publisher}`,
     group: (group) => {
@@ -153,7 +156,7 @@ export const topicKeys = (prefix: string, topic: string): TopicKeys => {
         returned: `${mine}:returned`,
         suspects: `${mine}:suspects`,
         marks: `${mine}:marks`,
-        redriven: `${mine}:redriven`,
+        redriven: channelOf(`${mine}:redriven`, db),
         processing: (consumer) => `${mine}:processing:${consumer}`,
         position: `${mine}:position`,
         restored: `${mine}:restored`,

@@ -18,7 +18,7 @@ import { evaluate, wire } from "../Answer.ts"
 import type { TopicKeys } from "../Keys.ts"
 import type { Subscriber } from "../Subscriber.ts"
 import { adopt, pattern } from "./KeyspaceScripts.ts"
-import { channelOf, checkOf, databaseOf } from "./Notifications.ts"
+import { channelOf, checkOf } from "./Notifications.ts"
 
 export type Notifications = "require" | "enable" | "poll"
 
@@ -94,9 +94,8 @@ export class Listener {
   readonly start: Effect.Effect<void, Reason, Scope.Scope> = Effect.gen({ self: this }, function* () {
     const { keys, notifications, redis, subscriber } = this.#options
     if (notifications !== "poll") {
-      const db = yield* databaseOf(redis)
       // One event for a batch of ours, and one for each key of others.
-      const channel = channelOf(db, keys.messages)
+      const channel = channelOf(redis.db, keys.messages)
       const named = Buffer.byteLength(channel)
       yield* subscriber.subscribe("pattern", `${literally(channel)}[^${ours}]*`, {
         message: (event, _, on) => {
@@ -115,7 +114,7 @@ export class Listener {
       })
       yield* subscriber.subscribe(
         "channel",
-        channelOf(db, keys.numbers),
+        channelOf(redis.db, keys.numbers),
         this.#hears(() => 0)
       )
       yield* this.#check

@@ -20,10 +20,6 @@ const setting = "notify-keyspace-events"
 const missing = (flags: string): string =>
   (flags.includes("K") ? "" : "K") + (flags.includes("$") || flags.includes("A") ? "" : "$")
 
-/** The database that the connections of the layer use. */
-export const databaseOf = (redis: Redis): Effect.Effect<number, Reason> =>
-  redis.commands.run("ping", (client) => client.ping().then(() => client.options.db ?? 0))
-
 /** The channel on which the server says what happened to a key. */
 export const channelOf = (db: number, key: string): string => `__keyspace@${db}__:${key}`
 
@@ -77,10 +73,9 @@ const isAnnounced = (redis: Redis, subscriber: Subscriber, keys: TopicKeys): Eff
   Effect.scoped(
     Effect.gen(function* () {
       const key = keys.probe(SecureRandom.uuidV4Unsafe())
-      const db = yield* databaseOf(redis)
       let heard = false
       let cut = false
-      yield* subscriber.subscribe("channel", channelOf(db, key), {
+      yield* subscriber.subscribe("channel", channelOf(redis.db, key), {
         message: () => (heard = true),
         interrupted: () => (cut = true),
         refused: () => {}

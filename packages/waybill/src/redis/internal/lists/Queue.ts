@@ -64,7 +64,7 @@ const provide = Effect.fnUntraced(function* (
   { order, pattern, scripts, settings }: QueueOptions,
   commits: Commits | undefined
 ): Effect.fn.Return<Context.Context<Provided>, never, Scope.Scope> {
-  const keysOf = (topic: string) => topicKeys(settings.prefix, topic)
+  const keysOf = (topic: string) => topicKeys(settings.prefix, topic, redis.db)
   const subscriber = yield* makeSubscriber(redis)
   const store = yield* makeStore(redis, {
     name: pattern,

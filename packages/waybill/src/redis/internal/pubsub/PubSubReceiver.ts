@@ -33,6 +33,7 @@ export interface ReceiverOptions extends Pick<InboxOptions, "capacity" | "capaci
   readonly commands: Connection
   readonly subscriber: Subscriber
   readonly prefix: string
+  readonly db: number
   readonly keys: TopicKeys
   readonly sharded: boolean
   readonly subscription: Subscription
@@ -66,12 +67,13 @@ export const make = Effect.fnUntraced(function* (
   const run = Effect.runForkWith(yield* Effect.context<never>())
   const receiver = new PubSubReceiver(options, (gap) => run(receiver.report(gap)))
   yield* Effect.acquireRelease(receiver.start, () => receiver.stop)
-  const { keys, prefix, sharded, subscriber, subscription } = options
+  const { db, keys, prefix, sharded, subscriber, subscription } = options
   const listen = (kind: Parameters<Subscriber["subscribe"]>[0], name: string, listener: Listener) =>
     Effect.mapError(subscriber.subscribe(kind, name, listener), receiver.failureOf)
   const kind = sharded ? "shard" : "channel"
   yield* listen(kind, keys.group(subscription.group).redriven, receiver.again)
-  if (isGlob(subscription.topic)) yield* listen("pattern", channelGlob(prefix, subscription.topic), receiver.listener)
+  if (isGlob(subscription.topic))
+    yield* listen("pattern", channelGlob(prefix, subscription.topic, db), receiver.listener)
   else yield* listen(kind, keys.channel, receiver.listener)
   return receiver
 })
