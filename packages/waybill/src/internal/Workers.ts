@@ -266,7 +266,7 @@ const makeCrew = Effect.fnUntraced(function* (
 
   /**
    * Hands back what no worker has begun and `concerned` picks out. A take that still waits for more than is wanted now is
-   * given up: it would bring the same again.
+   * given up: it would bring the same again. Returns whether there was any.
    */
   const handBack = (concerned: (delivery: Delivery, place: number) => boolean) => {
     const kept: Array<Delivery> = []
@@ -287,6 +287,7 @@ const makeCrew = Effect.fnUntraced(function* (
       retreating = true
       taker.interruptUnsafe()
     }
+    return back.length > 0
   }
 
   /** Takes no more ahead than the workers have come to lately; what is much more than that goes back. */
@@ -573,8 +574,7 @@ const makeCrew = Effect.fnUntraced(function* (
     while (true) {
       const { concerns, done } = yield* recalled
       // The more often something is wanted back, the less is taken ahead.
-      ahead >>= 1
-      handBack(concerns)
+      if (handBack(concerns)) ahead >>= 1
       for (const slot of slots) {
         if (!slot.gathering) continue
         const back = slot.working.filter(concerns)
