@@ -18,6 +18,12 @@ import { type GroupInfo, Inspector, type TopicInfo } from "./Inspector.ts"
 import type { Event } from "./Lifecycle.ts"
 import { Transport } from "./Transport.ts"
 
+/** What has no series of its own is counted under this name. */
+const other = "other"
+
+/** How many topics of a process have series of their own for what it publishes; those that come later share one. */
+export const maxPublishedTopics = 1000
+
 const counter = (name: string, description: string, attributes: Record<string, string>) =>
   Metric.counter(name, { description, attributes, incremental: true })
 
@@ -34,7 +40,7 @@ const seconds = (name: string, description: string, attributes: Record<string, s
 
 const boundaries = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600]
 
-/** Messages accepted by `publish`. `outcome`: `stored` or `duplicate`. */
+/** Messages accepted by `publish`. `outcome`: `stored` or `duplicate`. Behind the first 1,000 topics of a process it is counted under the topic `other`. */
 export const published = (topic: string, outcome: "stored" | "duplicate") =>
   counter("waybill_messages_published_total", "Messages accepted by publish", { topic, outcome })
 
@@ -194,6 +200,28 @@ export const seriesOf = <Input, State>(
   throw new Error("a metric registers itself when it is asked for its value")
 }
 
+/** What counts the messages that a process publishes to a topic, by what became of them. */
+type Publishing = Readonly<Record<"stored" | "duplicate", Metric.Counter<number>>>
+
+/** For each registry, by topic. */
+const publishing = new WeakMap<object, Map<string, Publishing>>()
+
+/**
+ * The counters of a topic that is published to. A process may publish to any number of topics, and a series is never given
+ * back: so the first 1,000 topics have series of their own, and what comes later is counted under the topic `other`.
+ */
+export const publishedTo = (topic: string, context: Context.Context<never>): Publishing => {
+  const registry = Context.get(context, Metric.MetricRegistry)
+  let topics = publishing.get(registry)
+  if (topics === undefined) publishing.set(registry, (topics = new Map()))
+  const name = topics.has(topic) || topics.size < maxPublishedTopics ? topic : other
+  let counters = topics.get(name)
+  if (counters === undefined) {
+    topics.set(name, (counters = { stored: published(name, "stored"), duplicate: published(name, "duplicate") }))
+  }
+  return counters
+}
+
 /** Ours, which always have a series of their own. */
 const ownReasons: ReadonlySet<string> = new Set([
   "CommitRejected",
@@ -235,10 +263,10 @@ export const deadLettered = (
     if (full || reason.length > maxReasonLength) return false
     const { id } = settled(topic, group, "dead_letter")
     const known = new Set<string>()
-    for (const { attributes, id: other } of Context.get(context, Metric.MetricRegistry).values()) {
-      if (other !== id || attributes?.["topic"] !== topic || attributes["group"] !== group) continue
+    for (const { attributes, id: otherId } of Context.get(context, Metric.MetricRegistry).values()) {
+      if (otherId !== id || attributes?.["topic"] !== topic || attributes["group"] !== group) continue
       const found = attributes["reason"]
-      if (found !== undefined && found !== otherReason && !ownReasons.has(found)) known.add(found)
+      if (found !== undefined && found !== other && !ownReasons.has(found)) known.add(found)
     }
     if (known.has(reason) || known.size < maxReasons) return true
     full = true
@@ -246,12 +274,10 @@ export const deadLettered = (
     return false
   }
   return (reason) => {
-    const series = named.get(reason) ?? (room(reason) ? name(reason) : (named.get(otherReason) ?? name(otherReason)))
+    const series = named.get(reason) ?? (room(reason) ? name(reason) : (named.get(other) ?? name(other)))
     series.update(1, context)
   }
 }
-
-const otherReason = "other"
 
 /**
  * Counts what the transport's lifecycle events tell: gaps, reconnects, dead letters that the cap dropped, crash loops.

@@ -10,7 +10,6 @@ import type * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
-import { memoize } from "effect/Function"
 import type { Publication } from "./Commit.ts"
 import { partsOf, unitsOf } from "./internal/Budget.ts"
 import { finiteOf, oneOf } from "./internal/Limits.ts"
@@ -291,11 +290,6 @@ const dueOf = (options: PublishOptions): Due | undefined =>
       ? { _tag: "At", epochMillis: options.at.epochMilliseconds }
       : undefined
 
-const metricsOf = memoize((topic: { readonly name: string }) => ({
-  stored: Metrics.published(topic.name, "stored"),
-  duplicate: Metrics.published(topic.name, "duplicate")
-}))
-
 /** One part after the other; a failure says how many messages were stored before it. */
 const sendAll = Effect.fnUntraced(function* (
   transport: Context.Service.Shape<typeof Transport>,
@@ -325,7 +319,7 @@ const send = Effect.fnUntraced(function* (
   const context = yield* Effect.context<never>()
   let stored = 0
   for (const receipt of receipts) if (receipt._tag === "Stored") stored++
-  const metrics = metricsOf(topic)
+  const metrics = Metrics.publishedTo(topic.name, context)
   if (stored > 0) metrics.stored.updateUnsafe(stored, context)
   if (stored < receipts.length) metrics.duplicate.updateUnsafe(receipts.length - stored, context)
   if (transport.lifecycle.active) transport.lifecycle.emit({ _tag: "Published", topic: topic.name, messages, receipts })

@@ -15,7 +15,7 @@ import { Inspector } from "../Inspector.ts"
 import { isGlob } from "../internal/Glob.ts"
 import { AtMostOnce, NotOffered, Transport, TransportError } from "../Transport.ts"
 import { topicKeys } from "./internal/Keys.ts"
-import { Announcer } from "./internal/pubsub/Announcer.ts"
+import { Announcer, row, type Row } from "./internal/pubsub/Announcer.ts"
 import * as PubSubInspector from "./internal/pubsub/PubSubInspector.ts"
 import * as Members from "./internal/pubsub/PubSubReceiver.ts"
 import { pattern } from "./internal/pubsub/Scripts.ts"
@@ -88,10 +88,16 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
       const redis = yield* IoRedis
       const keysOf = (topic: string) => topicKeys(settings.prefix, topic, redis.db)
       const subscriber = yield* makeSubscriber(redis)
+      // Subscribers tell by the numbers what they missed, so these outlast the publishers.
+      const rows = new Map<string, Row>()
       const store = yield* makeStore(redis, {
         name: pattern,
         settings,
-        publishing: (topic) => (sender) => new Announcer(sender, keysOf(topic), command),
+        publishing: (topic) => (sender) => {
+          let mine = rows.get(topic)
+          if (mine === undefined) rows.set(topic, (mine = row()))
+          return new Announcer(sender, keysOf(topic), command, mine)
+        },
         join: (subscription, { clock, lifecycle, redis }, opened) =>
           sharded && isGlob(subscription.topic)
             ? Effect.fail(new TransportError({ operation: "receive", topic: subscription.topic, reason: noGlobs }))

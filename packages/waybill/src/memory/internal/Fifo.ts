@@ -23,7 +23,9 @@ export class Fifo<A> {
   }
 
   push(item: A): void {
-    this.#items.push(item)
+    // An array that a first item is pushed to makes room for sixteen more.
+    if (this.#items.length === 0) this.#items = [item]
+    else this.#items.push(item)
   }
 
   /** Puts it where so many are in front of it. */

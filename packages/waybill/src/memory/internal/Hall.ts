@@ -37,6 +37,8 @@ class Seat {
 }
 
 export class Hall {
+  /** Those that were published to or subscribed to. */
+  readonly #topics = new Set<string>()
   readonly #seats = new Map<string, Seat>()
   readonly #deadLetters: DeadLetterCap
   readonly #instance: string
@@ -52,11 +54,11 @@ export class Hall {
   }
 
   get topics(): ReadonlyArray<string> {
-    return Array.from(this.#seats.keys()).sort()
+    return Array.from(this.#topics).sort()
   }
 
   publish(topic: string, messages: ReadonlyArray<Outgoing>, now: number): Array<Receipt> {
-    this.#seat(topic)
+    this.#topics.add(topic)
     const receipts: Array<Receipt> = []
     for (const { body, headers: sent, id: given, key, version } of messages) {
       const published = { body, headers: kept(sent) }
@@ -98,7 +100,10 @@ export class Hall {
   }
 
   circle(topic: string, group: string): Circle {
-    const { circles } = this.#seat(topic)
+    let seat = this.#seats.get(topic)
+    if (seat === undefined) this.#seats.set(topic, (seat = new Seat(topic)))
+    this.#topics.add(topic)
+    const { circles } = seat
     let circle = circles.get(group)
     if (circle === undefined) circles.set(group, (circle = new Circle(group, this.#deadLetters)))
     return circle
@@ -144,12 +149,6 @@ export class Hall {
     const circles = this.#seats.get(topic)?.circles.values() ?? []
     const groups = Array.from(circles, (circle) => figuresOf(circle, now))
     return { topic, pattern, depth: 0, published: undefined, delayed: 0, nextDelayedAt: undefined, groups }
-  }
-
-  #seat(topic: string): Seat {
-    let seat = this.#seats.get(topic)
-    if (seat === undefined) this.#seats.set(topic, (seat = new Seat(topic)))
-    return seat
   }
 }
 

@@ -9,7 +9,8 @@ import type { Cursor, Place, Source, Stored } from "./Source.ts"
 
 export class Log implements Source {
   readonly #messages = new Fifo<Stored>()
-  readonly #cursors = new Map<string, LogCursor>()
+  /** Made with the first group: there may be topics by the thousand that have none. */
+  #cursors: Map<string, LogCursor> | undefined
   readonly #place: Place
   readonly #maxLength: number
 
@@ -32,7 +33,7 @@ export class Log implements Source {
   }
 
   add(message: Stored): void {
-    message.open = this.#cursors.size
+    message.open = this.#cursors?.size ?? 0
     this.#messages.push(message)
   }
 
@@ -40,7 +41,7 @@ export class Log implements Source {
     const messages = this.#messages
     if (messages.length <= this.#maxLength) return
     while (messages.length > this.#maxLength) messages.shift()
-    for (const [group, cursor] of this.#cursors) {
+    for (const [group, cursor] of this.#cursors ?? []) {
       const count = messages.first - cursor.position
       if (count <= 0) continue
       cursor.position = messages.first
@@ -51,6 +52,7 @@ export class Log implements Source {
   join(group: string, start: "earliest" | "latest"): Cursor {
     const messages = this.#messages
     const cursor = new LogCursor(this, messages, start === "earliest" ? messages.first : messages.end)
+    this.#cursors ??= new Map()
     this.#cursors.set(group, cursor)
     for (let position = cursor.position; position < messages.end; position++) {
       const message = messages.at(position)

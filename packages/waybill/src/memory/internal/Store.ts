@@ -23,7 +23,7 @@ import {
   WrongKeyType
 } from "../../Transport.ts"
 import { Commits } from "./Commits.ts"
-import type { Group } from "./Group.ts"
+import type { Group, Home } from "./Group.ts"
 import { Member } from "./Member.ts"
 import { MemoryReceiver } from "./MemoryReceiver.ts"
 import { make as makeSiblings, type Siblings } from "./Siblings.ts"
@@ -80,6 +80,8 @@ class Store {
   readonly markerMillis: number
   readonly commits: Commits
   readonly #instance: string
+  readonly #commit: Home["commit"] = (delivery, commit, now, partial) =>
+    this.commits.apply(delivery, commit, now, partial)
   #consumers = 0
 
   constructor(
@@ -100,9 +102,7 @@ class Store {
   open(name: string): Topic {
     let topic = this.topics.get(name)
     if (topic === undefined) {
-      topic = new Topic(name, this.pattern, (delivery, commit, now, partial) =>
-        this.commits.apply(delivery, commit, now, partial)
-      )
+      topic = new Topic(name, this.pattern, this.#commit)
       this.topics.set(name, topic)
     }
     return topic

@@ -23,6 +23,12 @@ export interface Pattern {
   readonly source: (place: Place) => Source
 }
 
+/** The ids that count as published, and in which order they are forgotten. */
+class Seen {
+  readonly ids = new Set<string>()
+  readonly forgetting = new Fifo<{ readonly id: string; readonly at: number }>()
+}
+
 export class Topic implements Home {
   readonly name: string
   /** What nobody has been told yet. */
@@ -30,12 +36,12 @@ export class Topic implements Home {
   readonly commit: Home["commit"]
   readonly #pattern: Pattern
   readonly #source: Source
-  readonly #paused = new Set<string>()
-  readonly #groups = new Map<string, Group>()
-  readonly #delayed = new DueQueue<Stored>()
-  readonly #seen = new Set<string>()
-  readonly #forgetting = new Fifo<{ readonly id: string; readonly at: number }>()
-  #changed = Latch.makeUnsafe()
+  // Made when they are needed: there may be topics by the thousand.
+  #paused: Set<string> | undefined
+  #groups: Map<string, Group> | undefined
+  #delayed: DueQueue<Stored> | undefined
+  #seen: Seen | undefined
+  #changed: Latch.Latch | undefined
   #stirred = false
   #opening: Array<Latch.Latch> = []
   #receipts = 0
@@ -61,10 +67,11 @@ export class Topic implements Home {
 
   /** Moves what has become due into the source. */
   promote(now: number): void {
-    const due = this.#delayed.nextDue
-    if (due === undefined || due > now) return
-    for (let at: number | undefined = due; at !== undefined && at <= now; at = this.#delayed.nextDue) {
-      const message = this.#delayed.shift(now)
+    const delayed = this.#delayed
+    const due = delayed?.nextDue
+    if (delayed === undefined || due === undefined || due > now) return
+    for (let at: number | undefined = due; at !== undefined && at <= now; at = delayed.nextDue) {
+      const message = delayed.shift(now)
       // Whenever anybody comes to look: it was there when it was due.
       if (message !== undefined) this.#add(message, at)
     }
@@ -72,29 +79,31 @@ export class Topic implements Home {
   }
 
   group(name: string): Group | undefined {
-    return this.#groups.get(name)
+    return this.#groups?.get(name)
   }
 
   /** The group of this name; a new one begins where `start` says. */
   join(name: string, start: "earliest" | "latest", now: number): Group | TopicConflict {
-    const known = this.#groups.get(name)
+    const groups = (this.#groups ??= new Map())
+    const known = groups.get(name)
     if (known !== undefined) return known
     this.promote(now)
     this.#source.trim(now)
     const cursor = this.#source.join(name, start)
     if (cursor instanceof TopicConflict) return cursor
     const group = new Group(this, name, cursor, this.#pattern.limits.deadLetters)
-    group.paused = this.#paused.has(name)
-    this.#groups.set(name, group)
+    group.paused = this.#paused?.has(name) === true
+    groups.set(name, group)
     return group
   }
 
   /** Also for a group that does not exist yet. */
   setPaused(name: string, paused: boolean): void {
-    if (this.#paused.has(name) === paused) return
-    if (paused) this.#paused.add(name)
-    else this.#paused.delete(name)
-    const group = this.#groups.get(name)
+    const all = (this.#paused ??= new Set())
+    if (all.has(name) === paused) return
+    if (paused) all.add(name)
+    else all.delete(name)
+    const group = this.group(name)
     if (group !== undefined) group.paused = paused
     this.change()
     this.report({ _tag: paused ? "ConsumerPaused" : "ConsumerResumed", topic: this.name, group: name })
@@ -106,7 +115,7 @@ export class Topic implements Home {
 
   /** Opens at the next change that may give a waiting receiver something to take. */
   get changed(): Latch.Latch {
-    return this.#changed
+    return (this.#changed ??= Latch.makeUnsafe())
   }
 
   change(): void {
@@ -124,8 +133,8 @@ export class Topic implements Home {
   /** The latches to open now that a step is complete. */
   opening(): ReadonlyArray<Latch.Latch> {
     if (this.#stirred) {
-      this.#opening.push(this.#changed)
-      this.#changed = Latch.makeUnsafe()
+      if (this.#changed !== undefined) this.#opening.push(this.#changed)
+      this.#changed = undefined
       this.#stirred = false
     }
     if (this.#opening.length === 0) return this.#opening
@@ -135,20 +144,20 @@ export class Topic implements Home {
   }
 
   get nextDelayedAt(): number | undefined {
-    return this.#delayed.nextDue
+    return this.#delayed?.nextDue
   }
 
   describe(now: number): TopicInfo {
     this.promote(now)
     this.#source.trim(now)
-    const groups = Array.from(this.#groups.values(), (group) => group.describe(now))
+    const groups = Array.from(this.#groups?.values() ?? [], (group) => group.describe(now))
     return {
       topic: this.name,
       pattern: this.#pattern.name,
       depth: this.#source.depth(groups),
       published: this.#published,
-      delayed: this.#delayed.length,
-      nextDelayedAt: this.#delayed.nextDue,
+      delayed: this.#delayed?.length ?? 0,
+      nextDelayedAt: this.nextDelayedAt,
       groups
     }
   }
@@ -162,9 +171,10 @@ export class Topic implements Home {
   #accept(message: Outgoing, now: number): Receipt {
     const id = message.id ?? this.#nextId(now)
     if (message.id !== undefined) {
-      if (this.#seen.has(id)) return { _tag: "Duplicate", id }
-      this.#seen.add(id)
-      this.#forgetting.push({ id, at: now + this.#pattern.limits.deduplicationMillis })
+      const seen = (this.#seen ??= new Seen())
+      if (seen.ids.has(id)) return { _tag: "Duplicate", id }
+      seen.ids.add(id)
+      seen.forgetting.push({ id, at: now + this.#pattern.limits.deduplicationMillis })
     }
     const { body, due, headers, key, version } = message
     const stored: Stored = {
@@ -178,7 +188,7 @@ export class Topic implements Home {
       expiresAt: undefined
     }
     const at = due === undefined ? now : due._tag === "After" ? now + Duration.toMillis(due.delay) : due.epochMillis
-    if (at > now) this.#delayed.push(wholeMillis(at), stored)
+    if (at > now) (this.#delayed ??= new DueQueue()).push(wholeMillis(at), stored)
     else this.#add(stored, now)
     return { _tag: "Stored", id }
   }
@@ -186,6 +196,7 @@ export class Topic implements Home {
   #add(message: Stored, now: number): void {
     this.#published++
     this.#source.add(message, now)
+    if (this.#groups === undefined) return
     for (const group of this.#groups.values()) group.stir(message)
   }
 
@@ -198,9 +209,12 @@ export class Topic implements Home {
   }
 
   #forget(now: number): void {
-    for (let first = this.#forgetting.peek(); first !== undefined && first.at <= now; first = this.#forgetting.peek()) {
-      this.#seen.delete(first.id)
-      this.#forgetting.shift()
+    const seen = this.#seen
+    if (seen === undefined) return
+    const { forgetting, ids } = seen
+    for (let first = forgetting.peek(); first !== undefined && first.at <= now; first = forgetting.peek()) {
+      ids.delete(first.id)
+      forgetting.shift()
     }
   }
 }

@@ -57,6 +57,8 @@ const maxParts = 2000
 const maxUnits = 2 * 1024 * 1024
 /** Of a command, which managed servers limit; what else stands beside the keys fits into the rest. */
 const maxKeys = 3900
+/** So many topics are known to be open. */
+const maxOpened = 1000
 
 export class Committer<D extends Held> {
   readonly #options: CommitterOptions<D>
@@ -210,6 +212,8 @@ export class Committer<D extends Held> {
       topics,
       ([topic, there]) => {
         const first = opened || !this.#opened.has(topic)
+        // Telling of one twice does no harm.
+        if (this.#opened.size === maxOpened) this.#opened.clear()
         this.#opened.add(topic)
         return this.#options.published({ topic, ...there, opened: first })
       },

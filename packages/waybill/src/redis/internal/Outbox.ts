@@ -17,6 +17,8 @@ export interface Sender {
   readonly publish: (messages: NonEmptyReadonlyArray<Outgoing>) => Effect.Effect<ReadonlyArray<Receipt>, TransportError>
   readonly run: Effect.Effect<never>
   readonly close: Effect.Effect<void>
+  /** A caller waits for its receipts. */
+  readonly busy: boolean
 }
 
 /** What one batch may carry; a single `publish` is never split. */
@@ -55,6 +57,7 @@ export class Outbox implements Sender {
   #next = 0
   #wake: (() => void) | undefined
   #closed = false
+  #sending = false
 
   constructor(options: OutboxOptions) {
     this.#options = options
@@ -87,6 +90,7 @@ export class Outbox implements Sender {
       sent = true
       const calls = this.#take()
       if (calls.length === 0) continue
+      this.#sending = true
       yield* Effect.exit(
         Effect.onExit(this.#options.send(calls), (exit) => Effect.sync(() => this.#answer(calls, exit)))
       )
@@ -98,7 +102,12 @@ export class Outbox implements Sender {
     for (const call of this.#queue.splice(this.#next)) call.resume(this.failure(closed))
   })
 
+  get busy(): boolean {
+    return this.#sending || this.#queue.length > this.#next
+  }
+
   #answer(calls: ReadonlyArray<Call>, exit: Exit.Exit<ReadonlyArray<Receipt>, TransportError>): void {
+    this.#sending = false
     if (Exit.isFailure(exit)) {
       // When the layer closes, the batch on its way is interrupted.
       const told = Exit.hasInterrupts(exit) ? this.failure(closedMidway) : exit

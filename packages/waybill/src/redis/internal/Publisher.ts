@@ -96,6 +96,10 @@ export class Publisher implements Sender {
     return this.#outbox.run
   }
 
+  get busy(): boolean {
+    return this.#outbox.busy
+  }
+
   get close(): Effect.Effect<void> {
     return this.#outbox.close
   }

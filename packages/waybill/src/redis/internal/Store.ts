@@ -7,6 +7,7 @@
 import * as Clock from "effect/Clock"
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import { Lifecycle } from "../../Lifecycle.ts"
 import type { Receiver, Subscription, Transport, TransportError } from "../../Transport.ts"
@@ -40,6 +41,16 @@ export interface Pattern {
   ) => Effect.Effect<Member, TransportError, Scope.Scope>
 }
 
+/** A publisher, and whether it was used since the last look. */
+interface Opened {
+  readonly publisher: Sender
+  readonly scope: Scope.Closeable
+  used: boolean
+}
+
+/** A publisher that is not used for so long, or up to twice as long, is closed: a process may publish to topics by the thousand. */
+const sweepMillis = 5000
+
 /** What everything that sends messages is given. */
 export type SenderOptions = Pick<PublisherOptions, "commands" | "topic" | "clock" | "timeoutMillis" | "opened">
 
@@ -69,7 +80,7 @@ export const make = Effect.fnUntraced(function* (
   const run = Effect.runForkWith(yield* Effect.context<never>())
   yield* redis.listen((event) => run(lifecycle.report(event)))
 
-  const publishers = new Map<string, Sender>()
+  const publishers = new Map<string, Opened>()
   const members = new Set<{ readonly topic: string; readonly group: string; readonly member: Member }>()
 
   /** Puts the topic into the registry. Failing is no reason to fail what was done; the next opening tries again. */
@@ -78,9 +89,15 @@ export const make = Effect.fnUntraced(function* (
     return Effect.ignore(redis.commands.run("sadd", (client) => client.sadd(key, topic), { key }))
   }
 
+  const used = (topic: string): Sender | undefined => {
+    const known = publishers.get(topic)
+    if (known !== undefined) known.used = true
+    return known?.publisher
+  }
+
   const open = (topic: string): Effect.Effect<Sender> =>
     Effect.suspend(() => {
-      const known = publishers.get(topic)
+      const known = used(topic)
       if (known !== undefined) return Effect.succeed(known)
       const publishing = pattern.publishing(topic)
       const options: SenderOptions = {
@@ -100,12 +117,37 @@ export const make = Effect.fnUntraced(function* (
               deduplicationMillis: settings.deduplicationMillis,
               delayed: (millis) => expect(topic, millis)
             })
-      publishers.set(topic, publisher)
-      return Scope.addFinalizer(scope, publisher.close).pipe(
-        Effect.andThen(Effect.forkIn(publisher.run, scope)),
+      const opening = Scope.forkUnsafe(scope)
+      publishers.set(topic, { publisher, scope: opening, used: true })
+      return Scope.addFinalizer(opening, publisher.close).pipe(
+        Effect.andThen(Effect.forkIn(publisher.run, opening)),
+        Effect.andThen(
+          Effect.suspend(() => {
+            if (sweeping) return Effect.void
+            sweeping = true
+            return Effect.forkIn(sweep, scope)
+          })
+        ),
         Effect.as(publisher)
       )
     })
+
+  /** Closes the publishers that nobody has used from one look to the next, until none is left. */
+  const sweep = Effect.gen(function* () {
+    while (publishers.size > 0) {
+      yield* Effect.sleep(sweepMillis)
+      for (const [topic, one] of publishers) {
+        if (one.used || one.publisher.busy) {
+          one.used = false
+        } else {
+          publishers.delete(topic)
+          yield* Scope.close(one.scope, Exit.void)
+        }
+      }
+    }
+    sweeping = false
+  })
+  let sweeping = false
 
   const expect = (topic: string, millis: number) => {
     for (const one of members) if (one.topic === topic) one.member.expect(millis)
@@ -126,11 +168,11 @@ export const make = Effect.fnUntraced(function* (
     ...shared,
     transport: {
       lifecycle,
-      publish: (topic, messages) => {
-        const publisher = publishers.get(topic)
-        if (publisher !== undefined) return publisher.publish(messages)
-        return Effect.flatMap(open(topic), (opened) => opened.publish(messages))
-      },
+      // Looked up as it runs: until then a publisher that is known now may be closed.
+      publish: (topic, messages) =>
+        Effect.suspend(
+          () => used(topic)?.publish(messages) ?? Effect.flatMap(open(topic), (opened) => opened.publish(messages))
+        ),
       receive: Effect.fnUntraced(function* (subscription) {
         const { group, topic } = subscription
         const member = yield* pattern.join(subscription, shared, register(topic))

@@ -21,6 +21,14 @@ import type { Script } from "../Script.ts"
 import type { SenderOptions } from "../Store.ts"
 import { pattern, publish } from "./Scripts.ts"
 
+/** A producer's messages on one channel are numbered, and go on being so when its publisher is closed and opened again. */
+export interface Row {
+  readonly producer: string
+  number: number
+}
+
+export const row = (): Row => ({ producer: SecureRandom.uuidV4Unsafe().slice(-12), number: 0 })
+
 /** How long a batch goes on trying when it has surely not been sent. */
 const pauseMillis = 50
 
@@ -29,12 +37,12 @@ export class Announcer implements Sender {
   readonly #keys: ReadonlyArray<string>
   readonly #script: Script
   readonly #outbox: Outbox
-  readonly #producer = SecureRandom.uuidV4Unsafe().slice(-12)
-  #number = 0
+  readonly #row: Row
   #open = false
 
-  constructor(options: SenderOptions, keys: TopicKeys, command: "PUBLISH" | "SPUBLISH") {
+  constructor(options: SenderOptions, keys: TopicKeys, command: "PUBLISH" | "SPUBLISH", row: Row) {
     this.#options = options
+    this.#row = row
     this.#keys = [keys.meta, keys.channel]
     this.#script = publish[command]
     this.#outbox = new Outbox({ ...options, send: (calls) => this.#send(calls) })
@@ -42,6 +50,10 @@ export class Announcer implements Sender {
 
   get run(): Effect.Effect<never> {
     return this.#outbox.run
+  }
+
+  get busy(): boolean {
+    return this.#outbox.busy
   }
 
   get close(): Effect.Effect<void> {
@@ -60,8 +72,8 @@ export class Announcer implements Sender {
       const receipts: Array<Receipt> = []
       const args: Array<string> = [pattern, wire]
       const at = clock.currentTimeMillisUnsafe()
-      const producer = this.#producer
-      let number = this.#number
+      const { producer } = this.#row
+      let { number } = this.#row
       for (const call of calls) {
         for (const { body, headers, id, key, version } of call.messages) {
           number++
@@ -74,7 +86,7 @@ export class Announcer implements Sender {
           evaluate<[string, 0 | 1]>(commands, { topic, pattern }, this.#script, this.#keys, args)
         )
         if (Result.isSuccess(result)) {
-          this.#number = number
+          this.#row.number = number
           if (!this.#open || result.success[1] === 1) {
             this.#open = true
             yield* opened
@@ -83,7 +95,7 @@ export class Announcer implements Sender {
         }
         const reason = result.failure
         // These numbers may have been heard. Those of a batch that surely was not are given to the next one.
-        if (reason._tag === "Disconnected" && reason.ambiguous) this.#number = number
+        if (reason._tag === "Disconnected" && reason.ambiguous) this.#row.number = number
         if (!isPassing(reason) || this.#outbox.now() + pauseMillis >= first.expires) {
           return yield* this.#outbox.failure(reason)
         }
