@@ -10,6 +10,10 @@ import { person, story, storing } from "./Storing.ts"
 const play = <A, E>(test: Effect.Effect<A, E, RedisServer.RedisServer | Scope.Scope>) =>
   test.pipe(Effect.scoped, Effect.provide(RedisServer.layer()), Effect.provide(Logger.layer([])))
 
+/** Blocks the event loop, as garbage collection, a long loop or a stopped process does. */
+const standStill = (millis: number) =>
+  Effect.sync(() => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, millis))
+
 describe.each(storing)("a lease, %s", (pattern) => {
   /** A has begun a message, then its connections carry nothing any more; B is there. */
   const cutOff = Effect.fnUntraced(function* (
@@ -66,6 +70,27 @@ describe.each(storing)("a lease, %s", (pattern) => {
       yield* proxy.pass
       yield* until("A", "began m", 2)
       assert.deepStrictEqual(order(), ["A began m", "A was interrupted in m", "A began m"])
+    }).pipe(play)
+  )
+
+  it.live("case A14: after the event loop stood still, nothing that was in hand begins before it was given up", () =>
+    Effect.gen(function* () {
+      const one = yield* person(pattern, (yield* RedisServer.RedisServer).url)
+      const { order, tell, until } = story()
+      for (const body of ["m", "in hand"]) yield* one.publish(body)
+      const givenUp = () =>
+        one.events.some((event) =>
+          event._tag === "LeaseLost"
+            ? event.deliveries.some(({ body }) => body === '"in hand"')
+            : event._tag === "Settled" && event.delivery.body === '"in hand"'
+        )
+      yield* one.consume((body, { attempt }) =>
+        body === "m"
+          ? Effect.andThen(Effect.sleep(100), attempt === 1 ? standStill(5000) : Effect.void)
+          : Effect.andThen(tell("A", givenUp() ? "had given it up" : "had not given it up"), tell("A", "began"))
+      )
+      yield* until("A", "began")
+      assert.strictEqual(order()[0], "A had given it up")
     }).pipe(play)
   )
 

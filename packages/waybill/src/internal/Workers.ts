@@ -97,6 +97,9 @@ const maxSettle = 1000
 /** A worker whose handlers never wait steps back after so long. */
 const turnMillis = 5
 
+/** From a timer that is late until what it says has reached the workers. */
+const aLittleLater = Effect.repeat(Effect.yieldNow, { times: 8 })
+
 const reconnect = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
 
 interface Slot {
@@ -203,6 +206,9 @@ const makeCrew = Effect.fnUntraced(function* (
   const settleDuration = durationsOf(Metrics.settleDuration(topic, group), context)
   const waitingTime = durationsOf(Metrics.waitingTime(topic, group), context)
   const deadLettered = Metrics.deadLettered(topic, group, context)
+
+  /** After a turn of so long this process may have stood still: then leases are looked at before anything else begins. */
+  const standstillMillis = Duration.toMillis(subscription.lease) / 10
 
   let stopping = false
   let buffer: ReadonlyArray<Delivery> = []
@@ -412,8 +418,9 @@ const makeCrew = Effect.fnUntraced(function* (
             startedAt = clock.currentTimeMillisUnsafe()
           }
           // A handler that never waits gives nobody else in this process a turn.
-          if (endedAt - turnStartedAt >= turnMillis) {
-            yield* Effect.yieldNow
+          const turn = endedAt - turnStartedAt
+          if (turn >= turnMillis) {
+            yield* turn >= standstillMillis ? aLittleLater : Effect.yieldNow
             turnStartedAt = startedAt = clock.currentTimeMillisUnsafe()
           }
         }
@@ -457,10 +464,12 @@ const makeCrew = Effect.fnUntraced(function* (
           }
           const worked = slot.working.slice()
           let ran: Exit.Exit<ReadonlyArray<Exit.Exit<unknown, unknown>>> = Exit.interrupt()
+          let took = 0
           if (!slot.interrupted) {
             const startedAt = clock.currentTimeMillisUnsafe()
             ran = yield* Effect.exit(restore(Effect.suspend(() => handle.run(worked))))
-            handlerDuration.add(clock.currentTimeMillisUnsafe() - startedAt)
+            took = clock.currentTimeMillisUnsafe() - startedAt
+            handlerDuration.add(took)
           }
           slot.working.length = 0
           for (let i = 0; i < worked.length; i++) {
@@ -468,6 +477,7 @@ const makeCrew = Effect.fnUntraced(function* (
             yield* conclude(slot, worked[i]!, exit)
           }
           if (wasInterrupted(ran)) return
+          if (took >= standstillMillis) yield* aLittleLater
         }
       })
     )
