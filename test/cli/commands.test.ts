@@ -282,9 +282,16 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
       Effect.gen(function* () {
         const { url } = yield* RedisServer.make({ appendonly: "always" })
         const well = yield* run(["doctor"], { url })
-        assert.deepStrictEqual([well.code, well.out], [0, `${new URL(url).host} is in good health.\n`], well.err)
-
         const redis = yield* client(url)
+        const info = yield* Effect.promise(() => redis.info("server"))
+        const found = (name: string) => new RegExp(`^${name}:(\\S+)`, "m").exec(info)?.[1]
+        const valkey = found("valkey_version")
+        const version = valkey === undefined ? `Redis ${found("redis_version")}` : `Valkey ${valkey}`
+        assert.deepStrictEqual(
+          [well.code, well.out],
+          [0, `${new URL(url).host} is in good health: ${version}.\n`],
+          well.err
+        )
         yield* Effect.promise(async () => {
           await redis.config("SET", "maxmemory", "100mb")
           await redis.config("SET", "maxmemory-policy", "allkeys-lru")
@@ -297,6 +304,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         const ill = yield* run(["doctor", "--json"], { url })
         assert.strictEqual(ill.code, 4)
         assert.match(ill.err, /^waybill: 3 findings need attention\n$/)
+        assert.deepStrictEqual(JSON.parse(ill.out)[0], { level: "note", about: "server", detail: version })
         const problems = JSON.parse(ill.out).filter(({ level }: { level: string }) => level === "problem")
         assert.deepStrictEqual(
           problems.map(({ about }: { about: string }) => about),

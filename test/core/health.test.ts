@@ -57,6 +57,23 @@ describe("Health.check", () => {
     }).pipe(Effect.provide([MemoryHealth.layer, MemoryStreams.layer()]))
   )
 
+  it.effect("says which server it is, and does without a server that does not say it", () =>
+    Effect.gen(function* () {
+      const saying = (server: Health.Store["Service"]["server"]) =>
+        Layer.succeed(Health.Store, { problems: Effect.succeed([]), ...(server === undefined ? {} : { server }) })
+      const reportOf = (server: Health.Store["Service"]["server"]) =>
+        Health.check().pipe(Effect.provide([saying(server), inspector([])]))
+      const ready = { status: "ready", problems: [] } as const
+      assert.deepStrictEqual(yield* reportOf(Effect.succeed("Valkey 9.1.2")), { ...ready, server: "Valkey 9.1.2" })
+      for (const silent of [undefined, Effect.undefined, Effect.die("a bug")]) {
+        assert.deepStrictEqual(yield* reportOf(silent), ready)
+      }
+      const waiting = yield* Effect.forkChild(reportOf(Effect.never), { startImmediately: true })
+      yield* TestClock.adjust("3 seconds")
+      assert.deepStrictEqual(yield* Fiber.join(waiting), ready)
+    })
+  )
+
   it.effect("is as bad as the worst problem, which comes first; what is accepted is left out", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(codes(yield* Health.check()), ["down", "ReadOnly", "SnapshotsOnly", "EvictionPolicy"])

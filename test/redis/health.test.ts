@@ -25,13 +25,22 @@ const command = (url: string, ...words: readonly [string, ...ReadonlyArray<strin
     (redis) => Effect.sync(() => redis.disconnect())
   )
 
+/** What the server calls itself in INFO, where Valkey has two versions: its own, and the one that it is compatible with. */
+const versionOf = (url: string) =>
+  Effect.map(command(url, "INFO", "server"), (text) => {
+    const valkey = /^valkey_version:(\S+)/m.exec(String(text))?.[1]
+    return valkey === undefined ? `Redis ${/^redis_version:(\S+)/m.exec(String(text))?.[1]}` : `Valkey ${valkey}`
+  })
+
 const on = (options: RedisServer.Options) => Effect.provide(Layer.fresh(RedisServer.layer(options)))
 
 describe("RedisHealth", () => {
   it.live("a server that keeps everything is ready", () =>
     Effect.gen(function* () {
       const { url } = yield* RedisServer.RedisServer
-      assert.deepStrictEqual(yield* check(url), { status: "ready", problems: [] })
+      const report = yield* check(url)
+      assert.deepStrictEqual(report, { status: "ready", problems: [], server: yield* versionOf(url) })
+      assert.match(report.server ?? "", /^(?:Redis|Valkey) \d+\.\d+\.\d+$/)
       assert.deepStrictEqual(codes(yield* check(url, { replicas: 1 })), ["degraded", "ReplicasMissing"])
     }).pipe(on({ appendonly: "everysec", args: ["--maxmemory", "100mb"] }))
   )
@@ -71,7 +80,24 @@ describe("RedisHealth", () => {
       const report = yield* check(url, {}, { username: "app", password: Redacted.make("secret") })
       assert.deepStrictEqual(codes(report), ["degraded", "NotInspectable"])
       assert.match(report.problems[0]?.detail ?? "", /\+info/)
+      assert.strictEqual(report.server, yield* versionOf(url))
     }).pipe(on({}))
+  )
+
+  it.live("names the commands that the server lacks, where it may ask", () =>
+    Effect.gen(function* () {
+      const { url } = yield* RedisServer.RedisServer
+      const report = yield* check(url)
+      assert.deepStrictEqual(codes(report), ["degraded", "Unsupported"])
+      assert.match(report.problems[0]?.detail ?? "", /lacks the commands LMPOP, SMISMEMBER: use Redis 7\.0 or newer/)
+      assert.strictEqual(report.server, yield* versionOf(url))
+      yield* command(url, "ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-command")
+      assert.deepStrictEqual(codes(yield* check(url, {}, { username: "app", password: Redacted.make("secret") })), [
+        "ready"
+      ])
+    }).pipe(
+      on({ appendonly: "everysec", args: ["--rename-command", "LMPOP", "", "--rename-command", "SMISMEMBER", ""] })
+    )
   )
 
   it.live("a replica is down, and its master ready while it follows, and degraded when it falls behind", () =>
@@ -86,7 +112,7 @@ describe("RedisHealth", () => {
             schedule: Schedule.spaced("100 millis").pipe(Schedule.upTo({ times: 200 }))
           })
         )
-        assert.deepStrictEqual(report, { status: "ready", problems: [] })
+        assert.deepStrictEqual(codes(report), ["ready"])
         const [status, first] = codes(yield* check(replica.url))
         assert.deepStrictEqual([status, first], ["down", "ReadOnly"])
         yield* replica.pause

@@ -41,6 +41,8 @@ export interface Report {
   readonly status: "ready" | "degraded" | "down"
   /** The worst first. */
   readonly problems: ReadonlyArray<Problem>
+  /** Name and version of the server, such as `Valkey 9.1.2`, where there is one and it says so. */
+  readonly server?: string
 }
 
 /** What a store can say about itself. `RedisHealth` and `MemoryHealth` provide it. */
@@ -48,6 +50,8 @@ export class Store extends Context.Service<
   Store,
   {
     readonly problems: Effect.Effect<ReadonlyArray<Problem>>
+    /** Name and version of the server behind it, where there is one. */
+    readonly server?: Effect.Effect<string | undefined>
   }
 >()("waybill/Health/Store") {}
 
@@ -101,10 +105,20 @@ export const check = Effect.fn("Health.check")(function* (
     )
     parts.push(Effect.map(unfinished, (problems) => [...over, ...problems]))
   }
-  const found = (yield* Effect.all(parts, { concurrency: "unbounded" })).flat()
+  const [found, server] = yield* Effect.all(
+    [Effect.map(Effect.all(parts, { concurrency: "unbounded" }), (all) => all.flat()), named(store)],
+    { concurrency: "unbounded" }
+  )
   const problems = found.filter(({ code }) => !accept.includes(code)).sort((a, b) => worth[b.impact] - worth[a.impact])
-  return { status: problems[0]?.impact ?? "ready", problems }
+  return { status: problems[0]?.impact ?? "ready", problems, ...(server === undefined ? {} : { server }) }
 })
+
+/** What is wrong with a server that does not say what it is, the problems say. */
+const named = ({ server = Effect.undefined }: Context.Service.Shape<typeof Store>): Effect.Effect<string | undefined> =>
+  server.pipe(
+    Effect.timeoutOrElse({ duration: patience, orElse: () => Effect.undefined }),
+    Effect.catchDefect(() => Effect.undefined)
+  )
 
 const worth = { degraded: 1, down: 2 }
 

@@ -43,18 +43,20 @@ export const doctor = Command.make(
   },
   Effect.fnUntraced(function* ({ watch }) {
     const { address, json } = yield* Server
+    const { found, runs } = yield* server
     const findings = [
-      ...(yield* server),
+      ...found,
       ...(yield* version),
       ...(yield* commandsThere),
       ...(yield* clock),
       ...(yield* topics(watch))
     ]
     const problems = findings.filter(({ level }) => level === "problem").length
-    yield* print(json, findings, () =>
+    const named = runs === undefined ? [] : [note("server", runs)]
+    yield* print(json, [...named, ...findings], () =>
       findings.length === 0
-        ? `${address} is in good health.`
-        : findings
+        ? `${address} is in good health${runs === undefined ? "" : `: ${safe(runs)}`}.`
+        : [...named, ...findings]
             .map(({ about, detail, level }) => `${level === "problem" ? "!!" : "  "} ${safe(about)}: ${safe(detail)}`)
             .join("\n")
     )
@@ -68,11 +70,14 @@ export const doctor = Command.make(
   ])
 )
 
-/** What the server says about itself. */
-const server: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis | Inspector.Inspector> = Health.check().pipe(
-  Effect.map(({ problems }) =>
-    problems.map(({ code, detail }) => (code === "NotInspectable" ? note : problem)(`server, ${code}`, detail))
-  ),
+/** What the server says about itself, and its name and version. */
+const server = Health.check().pipe(
+  Effect.map(({ problems, server }) => ({
+    found: problems.map(({ code, detail }): Finding =>
+      (code === "NotInspectable" ? note : problem)(`server, ${code}`, detail)
+    ),
+    runs: server
+  })),
   Effect.provide(RedisHealth.layer())
 )
 
@@ -93,28 +98,16 @@ const version: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = E
   // Where INFO is not permitted, the server's health says so.
 }).pipe(Effect.catch(() => Effect.succeed([])))
 
-/** What the scripts of the patterns call, and older or other servers may lack. */
-const needed = ["EVALSHA", "XREADGROUP", "XPENDING", "XCLAIM", "XINFO", "LMPOP", "SMISMEMBER", "PEXPIRETIME"]
-
+/** Where it is permitted, the server's health says which commands it lacks. */
 const commandsThere: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = Effect.gen(function* () {
   const { commands } = yield* IoRedis.IoRedis
-  return yield* (
-    commands
-      // An entry for each name, null when the server does not know it.
-      .run("command|info", (client) => client.call("COMMAND", "INFO", ...needed) as Promise<ReadonlyArray<unknown>>)
-      .pipe(
-        Effect.map((rows) => needed.filter((_, i) => rows[i] === null)),
-        Effect.map((lacking): ReadonlyArray<Finding> =>
-          lacking.length === 0
-            ? []
-            : [problem("server", `it lacks the commands ${lacking.join(", ")}: use Redis ${oldest.join(".")} or newer`)]
-        ),
-        Effect.catch(() =>
-          Effect.succeed([note("server", "it does not say which commands it has: COMMAND INFO is not permitted")])
-        )
-      )
+  yield* commands.run("command|info", (client) => client.call("COMMAND", "INFO", "EVALSHA"))
+  return []
+}).pipe(
+  Effect.catch(() =>
+    Effect.succeed([note("server", "it does not say which commands it has: COMMAND INFO is not permitted")])
   )
-})
+)
 
 const clock: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = Effect.gen(function* () {
   const { commands } = yield* IoRedis.IoRedis

@@ -2,7 +2,8 @@
  * What a Redis server says about itself, held against what Waybill's promises need: that it can be reached and written to,
  * that it evicts nothing, that it keeps what it has accepted, and that its replicas follow.
  *
- * It reads `INFO`, and `CONFIG GET save` where that is permitted: managed servers often forbid it.
+ * It reads `INFO`, and `CONFIG GET save` and `COMMAND INFO` where they are permitted: managed servers often forbid them. Which
+ * server it is, `HELLO` says.
  *
  * @module
  */
@@ -11,6 +12,7 @@ import * as Layer from "effect/Layer"
 import * as Health from "../Health.ts"
 import type { Reason } from "../Transport.ts"
 import type { Connection } from "./internal/Connection.ts"
+import { helloOf } from "./internal/Handshake.ts"
 import { wholeOf } from "./internal/Settings.ts"
 import { IoRedis } from "./IoRedis.ts"
 
@@ -29,6 +31,7 @@ export interface Options {
  * |---|---|---|
  * | `Unreachable` | down | no connection, no answer, or the server does not know us |
  * | `Unsupported` | down | it is too old, or a part of a cluster, or a Sentinel; its version is in the detail |
+ * | `Unsupported` | degraded | it lacks commands that patterns need; they are in the detail |
  * | `Loading` | down | it is still reading its data from disk |
  * | `ReadOnly` | down | it is a replica, and takes no writes |
  * | `NotInspectable` | degraded | `INFO` is not permitted: nothing is known of what follows |
@@ -57,7 +60,7 @@ export const layer = (options: Options = {}): Layer.Layer<Health.Store, never, I
   const replicas = options.replicas === undefined ? 0 : wholeOf("replicas", options.replicas, 0)
   return Layer.effect(
     Health.Store,
-    Effect.map(IoRedis, ({ commands }) => ({ problems: ask(commands, replicas) }))
+    Effect.map(IoRedis, ({ commands }) => ({ problems: ask(commands, replicas), server: server(commands) }))
   )
 }
 
@@ -71,8 +74,41 @@ const ask = (commands: Connection, replicas: number): Effect.Effect<ReadonlyArra
         // Not permitted: then what INFO says has to do.
         Effect.catch(() => Effect.succeed(undefined))
       )
-    return problemsOf(new Map(fieldsOf(text)), save, replicas)
+    return [...(yield* lacking(commands)), ...problemsOf(new Map(fieldsOf(text)), save, replicas)]
   }).pipe(Effect.catch((reason) => Effect.succeed([problemOf(reason)])))
+
+/** Name and version, also where `INFO` is not permitted. */
+const server = (commands: Connection): Effect.Effect<string | undefined> =>
+  commands
+    .run("HELLO", (client) => client.call("HELLO"))
+    .pipe(
+      Effect.map((reply) => helloOf(reply).server),
+      Effect.catch(() => Effect.undefined)
+    )
+
+/** What the scripts of the patterns call, and other servers, or those where it was renamed, may lack. */
+const needed = ["EVALSHA", "XREADGROUP", "XPENDING", "XCLAIM", "XINFO", "LMPOP", "SMISMEMBER", "PEXPIRETIME"]
+
+const lacking = (commands: Connection): Effect.Effect<ReadonlyArray<Health.Problem>> =>
+  commands
+    // An entry for each name, null when the server does not know it.
+    .run("COMMAND INFO", (client) => client.call("COMMAND", "INFO", ...needed) as Promise<ReadonlyArray<unknown>>)
+    .pipe(
+      Effect.map((rows) => needed.filter((_, i) => rows[i] === null)),
+      Effect.map((names): ReadonlyArray<Health.Problem> =>
+        names.length === 0
+          ? []
+          : [
+              {
+                code: "Unsupported",
+                impact: "degraded",
+                detail: `the server lacks the commands ${names.join(", ")}: use Redis 7.0 or newer, or Valkey, and rename none of them`
+              }
+            ]
+      ),
+      // Not permitted: what is missing shows when it is used.
+      Effect.catch(() => Effect.succeed([]))
+    )
 
 const problemOf = (reason: Reason): Health.Problem => {
   if (reason._tag === "Refused" && reason.code === "LOADING") return loading
