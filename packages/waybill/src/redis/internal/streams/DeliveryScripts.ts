@@ -9,6 +9,7 @@
 import { burying, keeping } from "../DeadLetterScripts.ts"
 import type { Script } from "../Script.ts"
 import { add, announce, ask, clock, drains, mismatch, split, suspecting } from "../ScriptParts.ts"
+import { noting } from "./Progress.ts"
 
 /**
  * Ends deliveries, each in its own way.
@@ -156,7 +157,7 @@ local group, consumer, nobody = ARGV[1], ARGV[2], ARGV[3]
 local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(consumers, 'zset')
   or mismatch(released, 'hash') or mismatch(dead, 'stream') or mismatch(state, 'hash')
 if wrong then return wrong end
-${burying}${keeping}
+${burying}${keeping}${noting}
 local now = clock()
 local until_ = redis.call('ZSCORE', consumers, consumer)
 if not until_ or tonumber(until_) <= now then return {'EXPIRED'} end
@@ -267,6 +268,7 @@ for source = 0, due and 1 or -1 do
     end
   end
 end
+if #taken + #buried > 0 then note(now) end
 return {'OK', taken, buried, gone, #buried > 0 and keepDead(ARGV[6], tonumber(ARGV[7]), now) or 0, more}
 `
 }
@@ -286,6 +288,7 @@ return {'OK', taken, buried, gone, #buried > 0 and keepDead(ARGV[6], tonumber(AR
  * | reply | |
  * |---|---|
  * | `OK`, answers | one character a delivery: `O` renewed, `L` lost |
+ * | `NOGROUP` | the group was lost, and whose they are is not known |
  */
 export const renew: Script = {
   name: "waybill/renew",
@@ -295,7 +298,8 @@ local answers = {}
 for i = 3, #ARGV, 3 do
   local stream, entry = KEYS[ARGV[i] + 1], ARGV[i + 1]
   local owned = ask('XPENDING', stream, group, entry, entry, 1, consumer)
-  if owned and #owned == 1 and owned[1][4] == tonumber(ARGV[i + 2]) then
+  if not owned then return {'NOGROUP'} end
+  if #owned == 1 and owned[1][4] == tonumber(ARGV[i + 2]) then
     -- XCLAIM would drop an entry that was cut off, and with it our right to settle it.
     if #redis.call('XRANGE', stream, entry, entry) == 1 then
       redis.call('XCLAIM', stream, group, consumer, 0, entry, 'JUSTID')

@@ -19,6 +19,7 @@ import {
   tallies,
   unseen
 } from "../ScriptParts.ts"
+import { noting, restoring } from "./Progress.ts"
 
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "streams"
@@ -29,8 +30,8 @@ export const nobody = "(released)"
 /**
  * Makes the group where it is missing and registers the consumer.
  *
- * A group that is registered and missing was lost. It begins where it was a second ago, or with everything stored when
- * that is not known: again is better than never.
+ * A group that is registered and missing was lost. It goes on where it stood (Progress.ts), or begins with everything stored
+ * when that is not known: again is better than never.
  *
  * | KEYS | |
  * |---|---|
@@ -46,18 +47,21 @@ export const nobody = "(released)"
  * | 5 | where a new group starts: `0` or `$` |
  * | 6 | lease, ms |
  * | 7 | 1: this consumer was a member before |
+ * | 8 | the name that released entries go to |
+ * | 9 | how many deliveries the consumer holds |
+ * | 10... | source, entry and count of each; and then the receipts of those that it settled last |
  *
  * | reply | |
  * |---|---|
- * | `OK`, main, retry, lost, from, first, first, paused | main, retry = 1: the group was made there. lost = 1: it had existed. from: where it starts. first: id of the first entry of the stream and of the retry stream, or "". paused = 1: the group is |
+ * | `OK`, main, retry, lost, from, first, first, paused | main, retry = 1: the group was made there; 2: it goes on there where it stood. lost = 1: it had existed. from: where it starts. first: id of the first entry of the stream and of the retry stream, or "". paused = 1: the group is |
  * | `CONFLICT`, pattern, wire | the topic was opened as something else |
  * | `WRONGTYPE`, key, found | |
  */
 export const join: Script = {
   name: "waybill/join",
-  lua: `${drains}${mismatch}${clock}${ids}${unseen}
+  lua: `${drains}${mismatch}${clock}${ids}${ask}${unseen}
 local stream, retry, meta, groups, consumers, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local group = ARGV[3]
+local group, consumer, nobody = ARGV[3], ARGV[4], ARGV[8]
 local wrong = mismatch(stream, 'stream') or mismatch(retry, 'stream') or mismatch(meta, 'hash')
   or mismatch(groups, 'set') or mismatch(consumers, 'zset') or mismatch(state, 'hash') or mismatch(KEYS[7], 'hash')
   or mismatch(KEYS[8], 'zset') or mismatch(KEYS[9], 'hash') or mismatch(KEYS[10], 'stream')
@@ -68,8 +72,24 @@ if opened[1] and (opened[1] ~= ARGV[1] or opened[2] ~= ARGV[2]) then
 end
 if not opened[1] then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
 
-local info = redis.call('EXISTS', stream) == 1 and of(redis.call('XINFO', 'STREAM', stream))
-local last = info and info['last-generated-id'] or '0-0'
+local function infoOf(key)
+  return redis.call('EXISTS', key) == 1 and of(redis.call('XINFO', 'STREAM', key))
+end
+local function lastOf(info)
+  return info and info['last-generated-id'] or '0-0'
+end
+local info = infoOf(stream)
+local last, lastRetry = lastOf(info), lastOf(infoOf(retry))
+-- By source and entry: how often what the consumer holds was delivered, and what it has settled.
+local held, over, settled = {}, {}, {{}, {}}
+for i = 10, 9 + 3 * ARGV[9], 3 do held[ARGV[i] .. ARGV[i + 1]] = tonumber(ARGV[i + 2]) end
+for i = 10 + 3 * ARGV[9], #ARGV do
+  local entry = string.match(ARGV[i], '^retry:(.*)$')
+  over[entry and '1' .. entry or '0' .. ARGV[i]] = true
+  local to = settled[entry and 2 or 1]
+  to[#to + 1] = entry or ARGV[i]
+end
+${noting}${restoring}
 local function first(key)
   local entry = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
   return entry and entry[1] or ''
@@ -82,7 +102,10 @@ local function create(key, start, ...)
 end
 local known = ARGV[7] == '1' or redis.call('SISMEMBER', groups, group) == 1
 local from = ARGV[5] == '$' and last or '0-0'
-if known then
+local progress = known and progressOf(0, last)
+local progressRetry = known and progressOf(1, lastRetry)
+if progress then from = progress.at
+elseif known then
   local mark = redis.call('HGET', state, 'mark')
   from = mark and not less(last, mark) and mark or '0-0'
 end
@@ -93,19 +116,27 @@ if info and info['entries-added'] then
   elseif from == '0-0' then passed = info['entries-added'] - info['length'] end
 end
 local main = passed and create(stream, from, 'ENTRIESREAD', string.format('%.0f', passed)) or create(stream, from)
-local again = create(retry, '0-0')
+local again = create(retry, progressRetry and progressRetry.at or '0-0')
 redis.call('SADD', groups, group)
-if main == 1 then redis.call('HSET', state, 'mark', from) end
-if main == 0 and info then
-  -- What others cut off while nobody was here, before the first read makes it invisible.
-  for _, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-    local count = flat[2] == group and unseen(stream, group, info, of(flat)) or 0
-    if count > 0 then redis.call('HINCRBY', meta, 'cut:' .. group, count) end
+for source = 0, 1 do
+  -- Another consumer was first, and could not know of them.
+  if (source == 0 and main or again) == 0 and #settled[source + 1] > 0 then
+    redis.call('XACK', KEYS[source + 1], group, unpack(settled[source + 1]))
   end
 end
-if main == 1 and again == 1 then redis.call('DEL', KEYS[7]) end
+if main == 1 and again == 1 and not progress and not progressRetry then redis.call('DEL', KEYS[7]) end
+if main == 1 and progress then
+  main = 2
+  restore(0, progress)
+elseif main == 1 then redis.call('HSET', state, 'mark', from) end
+if again == 1 and progressRetry then
+  again = 2
+  restore(1, progressRetry)
+end
+local now = clock()
+if main + again > 0 then note(now) end
 ${heartbeats}
-live(ARGV[4], tonumber(ARGV[6]), clock())
+live(consumer, tonumber(ARGV[6]), now)
 return {'OK', main, again, known and 1 or 0, from, first(stream), first(retry),
   redis.call('HEXISTS', state, 'paused')}
 `
@@ -143,6 +174,7 @@ export const beat: Script = {
   lua: `${drains}${mismatch}${clock}${ids}${add}${ask}${unseen}${pausing}${tallies}
 local stream, retry, consumers, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, consumer = ARGV[1], ARGV[2]
+${noting}
 local wrong = mismatch(stream, 'stream') or mismatch(retry, 'stream') or mismatch(consumers, 'zset')
   or mismatch(state, 'hash') or mismatch(KEYS[5], 'hash') or mismatch(KEYS[6], 'zset') or mismatch(KEYS[7], 'hash')
   or mismatch(KEYS[8], 'zset') or mismatch(KEYS[9], 'hash') or mismatch(KEYS[10], 'stream') or mismatch(KEYS[11], 'hash')
@@ -209,10 +241,13 @@ local mine
 for _, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   if flat[2] == group then mine = of(flat) end
 end
-local noted = redis.call('HMGET', state, 'mark', 'cut')
+local noted = redis.call('HMGET', state, 'mark', 'cut', 'noted')
 local mark = pending[1] > 0 and before(pending[2]) or mine['last-delivered-id']
 if mark ~= noted[1] then redis.call('HSET', state, 'mark', mark) end
 if pending[1] == 0 and retrying[1] == 0 then redis.call('DEL', KEYS[5]) end
+-- What comes again as an entry of the retry stream has left its entry before: the note must know that.
+local since = now - (tonumber(noted[3]) or 0)
+if #again > 0 or since >= 100 or since < 0 then note(now) end
 
 -- Cut off by programs of others, and by publishers, who have noted it.
 local cut = unseen(stream, group, info, mine) - (noted[2] or 0)
@@ -304,8 +339,9 @@ return {'OK', more}
  */
 export const leave: Script = {
   name: "waybill/leave",
-  lua: `${drains}${ask}${announce}
-local group, consumer, limit = ARGV[1], ARGV[2], tonumber(ARGV[4])
+  lua: `${drains}${clock}${ask}${announce}
+local group, consumer, limit, state = ARGV[1], ARGV[2], tonumber(ARGV[4]), KEYS[5]
+${noting}
 local more = 0
 for source = 0, 1 do
   local stream = KEYS[source + 1]
@@ -320,7 +356,8 @@ for source = 0, 1 do
 end
 if more == 0 then
   redis.call('ZREM', KEYS[3], consumer)
-  redis.call('HDEL', KEYS[5], 'oldest:' .. consumer, 'lease:' .. consumer, 'quiet:' .. consumer)
+  redis.call('HDEL', state, 'oldest:' .. consumer, 'lease:' .. consumer, 'quiet:' .. consumer)
+  note(clock())
 end
 announce(KEYS[6], 0, group)
 return {'OK', more}

@@ -42,9 +42,13 @@ export interface SettlerOptions {
   readonly committer: Committer<StreamDelivery>
 }
 
+/** So many of what was settled last are remembered. */
+const lastLimit = 2000
+
 export class Settler {
   readonly #options: SettlerOptions
   readonly #persistence: Persistence
+  #last: Array<string> = []
 
   constructor(options: SettlerOptions) {
     this.#options = options
@@ -54,6 +58,11 @@ export class Settler {
   /** From now on nothing is tried again. */
   close(): void {
     this.#persistence.close()
+  }
+
+  /** Receipts of what was acknowledged last: a group that was lost may not know it any more. */
+  get last(): ReadonlyArray<string> {
+    return this.#last.slice(-lastLimit)
   }
 
   settle(
@@ -68,7 +77,15 @@ export class Settler {
         isPlain: ({ detached, renewedAt }) => detached || renewedAt > since,
         isGone: ({ detached }) => detached
       })
-      return settling.through(this.#end(settling))
+      return Effect.map(settling.through(this.#end(settling)), (answers) => {
+        for (const { entry, index } of settling.bound)
+          if (answers[index] === "Settled") this.#last.push(entry[0].receipt)
+        for (const { delivery, index, settlement } of settling.steps) {
+          if (settlement._tag === "Ack" && answers[index] === "Settled") this.#last.push(delivery.receipt)
+        }
+        if (this.#last.length > 2 * lastLimit) this.#last = this.#last.slice(-lastLimit)
+        return answers
+      })
     })
   }
 
@@ -131,7 +148,11 @@ export class Settler {
       this.#persistence.try((repeated) => (repeated && !sure() ? noAnswer : acked)),
       ({ ambiguous, reply: count }) => {
         if (count === undefined) return undefined
-        for (const delivery of deliveries) holdings.forget(delivery)
+        for (const delivery of deliveries) {
+          holdings.forget(delivery)
+          // Without its group the server counts none of them: they are done all the same.
+          this.#last.push(delivery.receipt)
+        }
         settled()
         // Fewer than we had: somebody took some over before the command arrived, and nothing tells which. After a lost
         // answer it is what our own success looks like.

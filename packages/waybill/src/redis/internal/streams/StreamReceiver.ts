@@ -53,6 +53,8 @@ const moveLimit = 500
 const renewLimit = 200
 const leaveLimit = 500
 const trimLimit = 20_000
+/** Of so many of what it holds a consumer tells when the group was lost. */
+const heldLimit = 1000
 
 /** Joins the group; leaves it when the scope closes. */
 export const make = Effect.fnUntraced(function* (
@@ -213,8 +215,12 @@ export class StreamReceiver implements Receiver {
         const mine = this.#keys
         const membership = this.#membership
         const sentAt = membership.now()
+        const held = this.#holdings
+          .all()
+          .filter(({ detached }) => !detached)
+          .slice(0, heldLimit)
         const [, main, retry, known, from, firstMain, firstRetry, paused] = yield* this.#eval<
-          [string, 0 | 1, 0 | 1, 0 | 1, string, string, string, 0 | 1]
+          [string, 0 | 1 | 2, 0 | 1 | 2, 0 | 1, string, string, string, 0 | 1]
         >(
           GroupScripts.join,
           [
@@ -236,22 +242,34 @@ export class StreamReceiver implements Receiver {
             this.consumer,
             subscription.start === "earliest" ? "0" : "$",
             membership.leaseMillis,
-            again ? 1 : 0
+            again ? 1 : 0,
+            GroupScripts.nobody,
+            held.length,
+            ...held.flatMap(({ count, entry, source }) => [source, entry, count]),
+            ...this.#settler.last
           ]
         )
         this.#holdings.beatAt = sentAt
         // A read does not ask: it must not begin before this is known.
         yield* membership.setPaused(paused === 1)
-        if (!again || main === 1) yield* opened
+        if (!again || main > 0) yield* opened
+        if (again) {
+          // What is not ours in the group as it is now is found out by asking, and what nobody has is there to be taken.
+          membership.keeper.verify = true
+          this.#claims.returned = true
+          membership.keeper.expect(0)
+          membership.worker.signal()
+        }
         if (known === 0 || main + retry === 0) return
         yield* lifecycle.report({ _tag: "GroupRecreated", topic, group: this.#group, from })
         const lost: Array<StreamDelivery> = []
         for (const delivery of this.#holdings.all()) {
           const [made, first] = delivery.source === 0 ? [main, firstMain] : [retry, firstRetry]
           if (made === 0) continue
-          // What is still in the stream is delivered again. Of what is not, this is the last copy: it is worked on to the end.
-          if (first !== "" && !precedes(delivery.entry, first)) lost.push(delivery)
-          else delivery.detached = true
+          // Of what is not in the stream this is the last copy: it is worked on to the end. What is, is delivered again,
+          // unless the group has it still.
+          if (first === "" || precedes(delivery.entry, first)) delivery.detached = true
+          else if (made === 1) lost.push(delivery)
         }
         yield* membership.lose(lost)
       })
@@ -359,11 +377,12 @@ export class StreamReceiver implements Receiver {
       for (let i = 0; i < candidates.length; i += renewLimit) {
         const some = candidates.slice(i, i + renewLimit)
         const sentAt = now()
-        const [, told] = yield* this.#eval<[string, string]>(
+        const [tag, told] = yield* this.#eval<[string, string]>(
           DeliveryScripts.renew,
           [keys.stream, this.#keys.retry],
           [this.#group, this.consumer, ...some.flatMap(({ count, entry, source }) => [source, entry, count])]
         )
+        if (tag === "NOGROUP") return yield* Effect.fail(groupGone)
         yield* membership.renewed(some, sentAt, (index) => told[index] === "O")
       }
     }).pipe(Effect.onError(() => Effect.sync(() => (this.#membership.keeper.verify = true))))

@@ -1,0 +1,124 @@
+/**
+ * Where a group stands: up to where it was given messages, and which of them it has not settled. The server keeps that in
+ * the group, and `XGROUP DESTROY` takes it away; so it is noted in the state of the group as well, and a lost group goes on from there.
+ *
+ * @module
+ */
+
+/**
+ * `note(now)`: notes the progress of the group on both streams. Of many pending entries the first thousand; what was
+ * delivered after those counts as not delivered yet.
+ *
+ * It uses the locals `state`, the key, and `group`, the keys of the streams, and `ask`.
+ */
+export const noting = `
+local function note(now)
+  for source = 0, 1 do
+    local at
+    for _, flat in ipairs(ask('XINFO', 'GROUPS', KEYS[source + 1]) or {}) do
+      if flat[2] == group then
+        for i = 1, #flat, 2 do if flat[i] == 'last-delivered-id' then at = flat[i + 1] end end
+      end
+    end
+    if at then
+      local rows = ask('XPENDING', KEYS[source + 1], group, '-', '+', 1000)
+      local noted, place = {at}, {}
+      if #rows == 1000 then noted[1] = rows[1000][1] end
+      for _, row in ipairs(rows) do
+        local mine = place[row[2]]
+        if not mine then
+          mine = {}
+          place[row[2]] = mine
+          noted[#noted + 1] = row[2]
+          noted[#noted + 1] = mine
+        end
+        mine[#mine + 1] = row[1]
+        mine[#mine + 1] = row[4]
+      end
+      redis.call('HSET', state, 'progress:' .. source, cmsgpack.pack(noted))
+    end
+  end
+  redis.call('HSET', state, 'noted', string.format('%.0f', now))
+end
+`
+
+/**
+ * `progressOf(source, last)`: what was noted of a group that is missing on a stream whose last entry is `last`, and what comes
+ * behind it: that may have been delivered after the note. nil when nothing was noted, or the stream was lost as well.
+ * `restore(source, progress)`: gives the group, which was made at `progress.at`, its pending entries back, each to its consumer and
+ * with its count. What may have been delivered after the note comes again, with a greater fence, unless it is known to
+ * have ended: it waits for its next attempt, is a dead letter, or this consumer has settled it.
+ *
+ * They use the locals of `join`, `ask` and `less`.
+ */
+export const restoring = `
+local function progressOf(source, last)
+  local key = KEYS[source + 1]
+  if ask('XPENDING', key, group) then return end
+  local packed = redis.call('HGET', state, 'progress:' .. source)
+  local ok, noted = pcall(cmsgpack.unpack, packed or '')
+  if not packed or not ok or type(noted) ~= 'table' or not string.find(tostring(noted[1]), '^%d+%-%d+$') then return end
+  -- A build that does not note the progress still notes a mark; when that is further, all in front of it is settled.
+  local mark = source == 0 and redis.call('HGET', state, 'mark')
+  local at, floor, unsure = noted[1], mark or '0-0', {}
+  if less(at, floor) then at = floor end
+  if less(last, at) then return end
+  local bytes = 0
+  while bytes < 4194304 and #unsure < 2000 do
+    local entries = redis.call('XRANGE', key, '(' .. at, '+', 'COUNT', 16)
+    for _, entry in ipairs(entries) do
+      at = entry[1]
+      unsure[#unsure + 1] = at
+      for _, field in ipairs(entry[2]) do bytes = bytes + #field end
+    end
+    if #entries < 16 then break end
+  end
+  return {at = at, floor = floor, noted = noted, unsure = unsure}
+end
+local buried
+local function isOver(member)
+  if over[member] or redis.call('ZSCORE', KEYS[8], member) then return true end
+  if not buried then
+    buried = {}
+    local from, bytes, count = redis.call('HGET', state, 'noted') or '+', 0, 0
+    while bytes < 4194304 and count < 2000 do
+      local letters = redis.call('XRANGE', KEYS[10], from, '+', 'COUNT', 16)
+      for _, letter in ipairs(letters) do
+        local f = letter[2]
+        if f[13] == 'origin' then buried[f[14]] = true end
+        for _, field in ipairs(f) do bytes = bytes + #field end
+        from = '(' .. letter[1]
+      end
+      count = count + #letters
+      if #letters < 16 then break end
+    end
+  end
+  return buried[member]
+end
+local function restore(source, progress)
+  local noted = progress.noted
+  local function give(entry, owner, count)
+    local member = source .. entry
+    if isOver(member) then return end
+    local released = tonumber(redis.call('HGET', KEYS[7], member) or '0')
+    if held[member] and held[member] >= count then
+      owner, count = consumer, held[member]
+      held[member] = nil
+    elseif count == 0 or (owner == consumer and released < count) then
+      -- Nobody can tell whose it was, and how it ended: the delivery is no attempt.
+      owner, count, released = nobody, math.max(count, released + 1), released + 1
+      redis.call('HSET', KEYS[7], member, released)
+    elseif released >= count then
+      owner, count = nobody, released
+    end
+    redis.call('XCLAIM', KEYS[source + 1], group, owner, 0, entry, 'RETRYCOUNT', count, 'FORCE', 'JUSTID')
+  end
+  for i = 2, #noted, 2 do
+    local owner, entries = noted[i], noted[i + 1]
+    for j = 1, #entries, 2 do
+      if less(progress.floor, entries[j]) then give(entries[j], owner, entries[j + 1]) end
+    end
+  end
+  for _, entry in ipairs(progress.unsure) do give(entry, nobody, 0) end
+end
+`
