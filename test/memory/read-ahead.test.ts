@@ -1,8 +1,8 @@
 /** What a consumer has read ahead has a way back to the others of its group, in memory as on Redis, by the test's clock. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Schema } from "effect"
+import { Duration, Effect, Layer, Schema } from "effect"
 import { TestClock } from "effect/testing"
-import { Consumer, Inspector, Producer, Topic, type Transport } from "waybill"
+import { Consumer, Inspector, Producer, Topic, Transport } from "waybill"
 import { MemoryExactlyOnce, MemoryKeyspace, MemoryLists, MemoryPubSub, MemoryStreams } from "waybill/memory"
 import { quiet, run, until } from "../core/Running.ts"
 
@@ -110,3 +110,89 @@ describe.each(Object.entries({ ...stored, pubsub: MemoryPubSub.layer({ buffer: 1
     )
   }
 )
+
+const subscription = {
+  topic: "t",
+  group: "g",
+  start: "latest",
+  lease: Duration.seconds(10),
+  maxDeliveries: 5,
+  shutdown: Duration.seconds(1)
+} as const
+
+const Blob = Topic.make("blobs", { payload: Schema.String })
+
+describe.each(Object.entries({ ...stored, pubsub: MemoryPubSub.layer({ buffer: 10_000 }) }))(
+  "large messages in memory, %s",
+  (_, layer) => {
+    it.effect.each([
+      [10_000, 100_000, 30],
+      [1000, 65_536, 190],
+      [200_000, 100_000, 4]
+    ] as const)(
+      "case B7, E37: bodies of %i bytes behind tiny ones are held within %i bytes",
+      ([size, prefetchBytes, count]) =>
+        Effect.gen(function* () {
+          const inspector = yield* Inspector.Inspector
+          let handled = 0
+          const options = { group: "g", concurrency: 200, guarantee: "at-most-once", prefetchBytes } as const
+          const consumer = Consumer.make(Blob, options).pipe(
+            Consumer.process((blob) => {
+              handled++
+              return blob.length > 1 ? Effect.sleep(100) : Effect.void
+            })
+          )
+          yield* run(consumer, Layer.succeedContext(yield* Effect.context<Transport.Transport>()))
+          yield* Producer.publishAll(Blob, Array(500).fill("x"))
+          yield* until("tiny ones are done", () => handled === 500)
+          yield* quiet()
+          yield* Producer.publishAll(Blob, Array(count).fill("x".repeat(size)))
+          let most = 0
+          for (let turn = 0; turn < 10 && handled < 500 + count; turn++) {
+            yield* quiet()
+            const { groups } = yield* inspector.describe("blobs")
+            most = Math.max(most, groups[0]?.pending ?? 0)
+            yield* TestClock.adjust(100)
+          }
+          assert.strictEqual(handled, 500 + count)
+          // A batch may end with one that goes beyond.
+          assert.isAtMost(most, Math.ceil(prefetchBytes / size))
+          assert.isAtLeast(most, Math.max(1, Math.floor(prefetchBytes / size) - 1))
+        }).pipe(Effect.provide(layer as Layer.Layer<Layer.Success<typeof layer>>))
+    )
+  }
+)
+
+describe("large messages in memory, MemoryPubSub", () => {
+  it.effect.each([
+    ["drop-oldest", [10, 11, 12, 13], { missed: 10, before: "10" }],
+    ["drop-newest", [0, 1, 2, 20], { missed: 11, after: "2", before: "20" }]
+  ] as const)("case B7, E37: %s: what finds bufferBytes full is told as a gap", ([overflow, arrived, gap]) =>
+    Effect.gen(function* () {
+      const transport = yield* Transport.Transport
+      const receiver = yield* transport.receive(subscription)
+      const publish = (n: number, size: number) =>
+        transport.publish("t", [
+          { id: String(n), body: "x".repeat(size), headers: {}, key: undefined, version: 1, due: undefined }
+        ])
+      for (let n = 0; n < 14; n++) yield* publish(n, 1000)
+      const first = overflow === "drop-oldest" ? [] : yield* receiver.take(10)
+      if (overflow === "drop-newest") yield* publish(20, 1000)
+      const taken = [...first, ...(yield* receiver.take(10))]
+      assert.deepStrictEqual(
+        taken.map(({ id }) => Number(id)),
+        [...arrived]
+      )
+      const gaps = taken.flatMap(({ gap }) => (gap === undefined ? [] : [gap]))
+      assert.lengthOf(gaps, 1)
+      assert.deepInclude(gaps[0], { ...gap, reason: "overflow" })
+      // One that is larger than the buffer has room in any case, alone.
+      yield* publish(30, 9000)
+      const [large] = yield* receiver.take(10)
+      assert.deepInclude(large, { id: "30", gap: undefined })
+    }).pipe(
+      Effect.scoped,
+      Effect.provide(MemoryPubSub.layer({ overflow, bufferBytes: overflow === "drop-oldest" ? 4100 : 3100 }))
+    )
+  )
+})

@@ -361,6 +361,39 @@ describe("RedisPubSub with a consumer that is too slow", () => {
     )
   }
 
+  for (const [overflow, kept, missed] of [
+    ["drop-oldest", [6, 7, 8, 9], 6],
+    ["drop-newest", [0, 1, 2, 3, 10], 6]
+  ] as const) {
+    it.live(`case B7, E37: ${overflow}: what finds bufferBytes full is told as a gap`, () =>
+      Effect.gen(function* () {
+        const s = yield* stage({ bufferBytes: 4400, overflow })
+        const large = (n: number) => `${n} `.padEnd(1000, "x")
+        for (let n = 0; n < 10; n++) {
+          yield* s.publish(large(n))
+          // A witness has the same buffer, and empties it.
+          yield* becomes("all of them", s.witnessed, n + 1)
+        }
+        yield* s.listen
+        yield* becomes(
+          "what was kept",
+          Effect.sync(() => s.heard().length),
+          4
+        )
+        if (overflow === "drop-newest") yield* s.publish(large(10))
+        yield* becomes(
+          "what was kept",
+          Effect.sync(() => s.heard().map((body) => Number.parseInt(body))),
+          [...kept]
+        )
+        assert.deepStrictEqual(
+          s.gaps().map(({ missed, reason }) => [missed, reason]),
+          [[missed, "overflow"]]
+        )
+      }).pipe(Effect.scoped, quietly, Effect.provide(servers))
+    )
+  }
+
   it.live("fail: the consumer fails, and says why", () =>
     Effect.gen(function* () {
       const s = yield* stage({ buffer: 4, overflow: "fail" })

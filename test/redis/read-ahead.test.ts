@@ -6,7 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Context, Effect, Exit, Layer, Random, References, Schema, Scope } from "effect"
 import { Consumer, Inspector, type Message, Producer, Topic, type Transport } from "waybill"
-import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisStreams } from "waybill/redis"
+import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisPubSub, RedisStreams } from "waybill/redis"
 import { becomes } from "./Stage.ts"
 
 const Work = Topic.make("work", { payload: Schema.Struct({ n: Schema.Int, millis: Schema.Number }) })
@@ -177,6 +177,47 @@ describe.each(Object.entries(patterns))("read ahead, %s", (_, layer) => {
           yield* late.end
           yield* from.resume("work", "g")
           yield* until("all go on", () => running() === 8 || begun() === published)
+        }
+      }).pipe(Effect.provide(RedisServer.layer())),
+    60_000
+  )
+})
+
+describe("read ahead, RedisPubSub", () => {
+  it.live(
+    "cases A5 and F4: after pause nothing begins in any process, until resume",
+    () =>
+      Effect.gen(function* () {
+        const { consumer, program } = yield* stage((prefix) => RedisPubSub.layer({ prefix, buffer: 10_000 }))
+        const { inspector, publish } = yield* program
+        const consumers = [yield* consumer(), yield* consumer()] as const
+        const running = () => consumers.reduce((sum, { running }) => sum + running(), 0)
+        const begun = () => consumers.map(({ begun }) => begun.length)
+        const all = (count: number) => () => begun().every((begun) => begun === count)
+        yield* publish(works(1000, 0))
+        yield* until("quick ones are done", all(1000))
+        yield* publish(works(60, 100, 1000))
+        yield* until("slow ones have begun", () => running() === 8)
+        let published = 1060
+        // Of one that consumes here, and of one that does not.
+        for (const from of [consumers[0].inspector, inspector]) {
+          yield* from.pause("work", "g")
+          const before = begun()
+          yield* publish(works(20, 100, published))
+          published += 20
+          yield* until("what runs ends", () => running() === 0)
+          yield* Effect.sleep(600)
+          assert.deepStrictEqual(begun(), before)
+          yield* from.resume("work", "g")
+          yield* until("all go on", () => running() === 8)
+        }
+        yield* until("all are done", all(published))
+        for (const { attempts, begun } of consumers) {
+          assert.deepStrictEqual(
+            begun.toSorted((a, b) => a - b),
+            works(published, 0).map(({ n }) => n)
+          )
+          assert.isTrue(attempts.every((attempt) => attempt === 1))
         }
       }).pipe(Effect.provide(RedisServer.layer())),
     60_000
