@@ -32,7 +32,7 @@ describe("stream", () => {
           Effect.provide(transport.layer)
         )
         assert.lengthOf(outcomes, 10)
-        assert.isAtMost(transport.settled.length, 10 + 2 * bufferSize + 3 * (concurrency + prefetch))
+        assert.isAtMost(transport.settled.length, 10 + 2 * (bufferSize + concurrency + prefetch))
       })
   )
 

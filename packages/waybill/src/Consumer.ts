@@ -701,9 +701,10 @@ export const run = <A, R>(self: Consumer<A, never, R>): Effect.Effect<never, Tra
  * `run` as a stream of how deliveries ended, after they were settled. Reading slowly slows the consumer down; ending the
  * stream stops it as `run` does.
  *
- * More is settled than is read: what waits in the buffer, what is being settled, and what was read ahead or is with a handler when
- * the stream ends. After `Stream.take(n)` these are at most `2 * bufferSize + 3 * (concurrency + prefetch)` deliveries, with batches
- * `size` times the concurrency; to come close to `n` make all three small.
+ * More is settled than is read: after `Stream.take(n)` at most `2 * (bufferSize + concurrency + prefetch)` deliveries more, with
+ * batches `size` times the concurrency. The stream reads the buffer as a whole, so two of them may be full; what was settled
+ * and waits for room in it, and what is held when the stream ends, are each no more than a consumer holds at a time. To come close
+ * to `n` make all three small.
  *
  * @example
  * ```ts

@@ -775,13 +775,14 @@ const makeCrew = Effect.fnUntraced(function* (
   const dismiss = Effect.gen(function* () {
     stopping = true
     yield* lifecycle.report({ _tag: "ConsumerStopping", topic, group, consumer: receiver.consumer })
-    yield* Deferred.succeed(halting, undefined)
     feeder.interruptUnsafe()
     taker?.interruptUnsafe()
     // What was never handed to a handler is released by the receiver as it leaves.
     refill([])
     showBuffer()
     metrics.bufferSize.modify(-prefetch, context)
+    // Only now: what is settled makes room, and nothing may be taken into it any more.
+    yield* Deferred.succeed(halting, undefined)
     wakeWorkers()
     const gone = Fiber.awaitAll(crew)
     const drained = yield* Effect.timeoutOption(gone, subscription.shutdown)
