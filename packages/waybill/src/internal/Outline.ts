@@ -24,9 +24,10 @@ export const isSmall = (value: unknown): boolean => {
     if (typeof next === "string") left -= next.length
     else if (typeof next === "object" && next !== null && !seen.has(next)) {
       seen.add(next)
-      const size = sizeOf(next)
+      const keys = keysOf(next)
+      const size = sizeOf(next, keys)
       if (size > left) return false
-      for (const [, part] of partsOf(next, Infinity)) open.push(part)
+      for (const [, part] of partsOf(next, Infinity, keys)) open.push(part)
       left -= size
     }
     if (left < 0) return false
@@ -44,8 +45,9 @@ export const outline = (value: unknown, depth = 0): string => {
     const said = value instanceof Error ? read(value, "message") : undefined
     const name = typeof said === "string" ? `${nameOf(value)}: ${outline(said, depth)}` : nameOf(value)
     if (depth === maxDepth) return name
-    const size = sizeOf(value)
-    const parts = partsOf(value, maxParts).filter(([key]) => key !== "message" || typeof said !== "string")
+    const keys = keysOf(value)
+    const size = sizeOf(value, keys)
+    const parts = partsOf(value, maxParts, keys).filter(([key]) => key !== "message" || typeof said !== "string")
     const shown = parts.map(([key, part]) => `${key.slice(0, 100)}: ${outline(part, depth + 1)}`)
     if (size > shown.length) shown.push("...")
     return shown.length === 0 ? name : `${name} { ${shown.join(", ")} }`
@@ -65,20 +67,33 @@ const nameOf = (value: object): string => {
   return typeof name === "string" ? name.slice(0, 100) : "Object"
 }
 
+/** Of what has named parts. There is no way to ask for some of them, so nothing asks twice. */
+const keysOf = (value: object): ReadonlyArray<string> => {
+  try {
+    return Array.isArray(value) || ArrayBuffer.isView(value) ? [] : Object.keys(value)
+  } catch {
+    return []
+  }
+}
+
 /** How many parts it has, or bytes: without looking at them. */
-const sizeOf = (value: object): number => {
+const sizeOf = (value: object, keys: ReadonlyArray<string>): number => {
   try {
     if (Array.isArray(value)) return value.length
     if (ArrayBuffer.isView(value)) return value.byteLength
     if (value instanceof Map || value instanceof Set) return value.size
-    return Object.keys(value).length
+    return keys.length
   } catch {
     return 0
   }
 }
 
 /** The first parts, and of an error what it says: neither is listed among its keys. */
-const partsOf = (value: object, most: number): Array<readonly [key: string, part: unknown]> => {
+const partsOf = (
+  value: object,
+  most: number,
+  named: ReadonlyArray<string>
+): Array<readonly [key: string, part: unknown]> => {
   try {
     if (ArrayBuffer.isView(value)) return []
     const hidden = value instanceof Error ? ["message", "cause", "errors"] : []
@@ -90,7 +105,7 @@ const partsOf = (value: object, most: number): Array<readonly [key: string, part
         parts.push([String(parts.length), part])
       }
     }
-    if (!Array.isArray(value)) keys.push(...hidden, ...Object.keys(value).slice(0, most))
+    if (!Array.isArray(value)) keys.push(...hidden, ...named.slice(0, most))
     for (const key of keys) {
       const part = read(value, key)
       if (part !== undefined) parts.push([key, part])
