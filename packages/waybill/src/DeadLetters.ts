@@ -12,7 +12,7 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
-import { type DeadLetter, Inspector } from "./Inspector.ts"
+import { type DeadLetter, Inspector, nameProblem } from "./Inspector.ts"
 import { numberOf, wholeOf } from "./internal/Limits.ts"
 import { render } from "./Routing.ts"
 import { DecodeFailure, type Topic } from "./Topic.ts"
@@ -143,6 +143,8 @@ const pages = (topic: string, group: string): Stream.Stream<ReadonlyArray<DeadLe
   Stream.unwrap(
     Effect.gen(function* () {
       const inspector = yield* Inspector
+      const problem = nameProblem(topic, group)
+      if (problem !== undefined) return yield* Effect.fail(problem)
       const info = yield* inspector.describe(topic)
       const total = info.groups.find((candidate) => candidate.group === group)?.deadLetters ?? 0
       const start = { after: Option.none<string>(), left: total }

@@ -7,8 +7,9 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
+import { isName } from "./internal/Name.ts"
 import type { Body, Message } from "./Message.ts"
-import { InvalidLimit, TransportError } from "./Transport.ts"
+import { InvalidLimit, InvalidName, TransportError } from "./Transport.ts"
 
 export class Inspector extends Context.Service<
   Inspector,
@@ -60,19 +61,44 @@ export class Inspector extends Context.Service<
   }
 >()("waybill/Inspector") {}
 
-/** The same inspector, which refuses pages with a limit that makes no sense; every pattern answers them alike. */
+/**
+ * What is wrong with the names, whatever the store. The group of another program may have white space or braces in its name.
+ */
+export const nameProblem = (topic: string, group?: string): TransportError | undefined => {
+  const reason = !isName(topic)
+    ? new InvalidName({ kind: "topic", name: topic })
+    : group !== undefined && (group === "" || !group.isWellFormed())
+      ? new InvalidName({ kind: "group", name: group })
+      : undefined
+  return reason && new TransportError({ operation: "inspect", topic: topic.slice(0, 200).toWellFormed(), reason })
+}
+
+/**
+ * The same inspector, which refuses names that no topic or group can have, and pages with a limit that makes no sense; every
+ * pattern answers them alike.
+ */
 export const checked = (inspector: Inspector["Service"]): Inspector["Service"] => {
-  const page = <A, P extends Page>(topic: string, page: P, read: (page: P) => Effect.Effect<A, TransportError>) => {
-    const { limit } = page
-    if (Number.isSafeInteger(limit) && limit >= 1) return read(page)
-    return Effect.fail(new TransportError({ operation: "inspect", topic, reason: new InvalidLimit({ limit }) }))
+  const named = <A>(topic: string, group: string | undefined, ask: () => Effect.Effect<A, TransportError>) => {
+    const problem = nameProblem(topic, group)
+    return problem === undefined ? ask() : Effect.fail(problem)
   }
+  const page = <A>(topic: string, group: string | undefined, page: Page, ask: () => Effect.Effect<A, TransportError>) =>
+    named(topic, group, () => {
+      const { limit } = page
+      if (Number.isSafeInteger(limit) && limit >= 1) return ask()
+      return Effect.fail(new TransportError({ operation: "inspect", topic, reason: new InvalidLimit({ limit }) }))
+    })
   return {
-    ...inspector,
-    messages: (topic, asked) => page(topic, asked, (sound) => inspector.messages(topic, sound)),
-    pending: (topic, group, asked) => page(topic, asked, (sound) => inspector.pending(topic, group, sound)),
-    waiting: (topic, group, asked) => page(topic, asked, (sound) => inspector.waiting(topic, group, sound)),
-    deadLetters: (topic, group, asked) => page(topic, asked, (sound) => inspector.deadLetters(topic, group, sound))
+    topics: inspector.topics,
+    describe: (topic) => named(topic, undefined, () => inspector.describe(topic)),
+    messages: (topic, asked) => page(topic, undefined, asked, () => inspector.messages(topic, asked)),
+    pending: (topic, group, asked) => page(topic, group, asked, () => inspector.pending(topic, group, asked)),
+    waiting: (topic, group, asked) => page(topic, group, asked, () => inspector.waiting(topic, group, asked)),
+    deadLetters: (topic, group, asked) => page(topic, group, asked, () => inspector.deadLetters(topic, group, asked)),
+    redrive: (topic, group, entries) => named(topic, group, () => inspector.redrive(topic, group, entries)),
+    discard: (topic, group, entries) => named(topic, group, () => inspector.discard(topic, group, entries)),
+    pause: (topic, group) => named(topic, group, () => inspector.pause(topic, group)),
+    resume: (topic, group) => named(topic, group, () => inspector.resume(topic, group))
   }
 }
 

@@ -302,6 +302,18 @@ export class InvalidLimit extends Schema.TaggedError<InvalidLimit>()("InvalidLim
   }
 }
 
+/** No topic and no group can have this name. Nothing was sent. */
+export class InvalidName extends Schema.TaggedError<InvalidName>()("InvalidName", {
+  kind: Schema.Literals(["topic", "group"]),
+  name: Schema.String
+}) {
+  readonly permanent = true
+  override get message(): string {
+    const use = this.kind === "topic" ? "1 to 200 characters without white space or braces" : "at least one character"
+    return `invalid ${this.kind} name "${this.name.slice(0, 200).toWellFormed()}": use ${use}, and no half of a surrogate pair`
+  }
+}
+
 export type Reason =
   | Disconnected
   | Refused
@@ -317,6 +329,7 @@ export type Reason =
   | MarkerTooShort
   | Overflow
   | InvalidLimit
+  | InvalidName
   | Rejected
 
 /**
@@ -343,6 +356,7 @@ export class TransportError extends Schema.TaggedError<TransportError>()("Transp
     MarkerTooShort,
     Overflow,
     InvalidLimit,
+    InvalidName,
     Rejected
   ])
 }) {

@@ -50,6 +50,41 @@ export const inspecting = [
     })
   ),
   check(
+    "case B13: a name that no topic or no group can have is refused, with the same error whatever is asked",
+    [],
+    Effect.fnUntraced(function* (bench) {
+      const { inspector, topic } = bench
+      const page = { after: Option.none<string>(), limit: 1 }
+      const inGroup = (topic: string, group: string) => [
+        Effect.flip(inspector.pending(topic, group, page)),
+        Effect.flip(inspector.waiting(topic, group, page)),
+        Effect.flip(inspector.deadLetters(topic, group, page)),
+        Effect.flip(inspector.redrive(topic, group, ["1-1"])),
+        Effect.flip(inspector.discard(topic, group, ["1-1"])),
+        Effect.flip(inspector.pause(topic, group)),
+        Effect.flip(inspector.resume(topic, group))
+      ]
+      const before = yield* inspector.topics
+      for (const name of ["", "\ud800", "a\udc00b", "a b", "{a}", "x".repeat(201)]) {
+        const ofTopic = [Effect.flip(inspector.describe(name)), Effect.flip(inspector.messages(name, page))]
+        for (const { operation, reason } of yield* Effect.all([...ofTopic, ...inGroup(name, "g")])) {
+          assert.deepInclude(
+            { ...reason, operation },
+            { operation: "inspect", _tag: "InvalidName", kind: "topic", name }
+          )
+          assert.isTrue(reason.message.isWellFormed() && reason.permanent)
+        }
+      }
+      for (const name of ["", "\ud800", "a\udc00b"]) {
+        for (const { reason } of yield* Effect.all(inGroup(topic, name))) {
+          assert.deepInclude({ ...reason }, { _tag: "InvalidName", kind: "group", name })
+        }
+      }
+      // A pause opens a topic where it may.
+      assert.deepStrictEqual(yield* inspector.topics, before)
+    })
+  ),
+  check(
     "case A13: what is stored is listed in the order in which it is handed out, page by page from either end",
     ["history"],
     Effect.fnUntraced(function* (bench) {

@@ -7,7 +7,7 @@
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { Inspector } from "../Inspector.ts"
+import { checked, Inspector } from "../Inspector.ts"
 import { TopicConflict, TransportError } from "../Transport.ts"
 import * as CustodyInspector from "./internal/custody/CustodyInspector.ts"
 import { topicKeys } from "./internal/Keys.ts"
@@ -96,7 +96,7 @@ export const layer = (options: Pick<StoreOptions, "prefix"> = {}): Layer.Layer<I
           )
       }
 
-      return {
+      return checked({
         topics: otherwise.topics,
         describe: (topic) => of(topic, (inspector) => inspector.describe(topic)),
         messages: (topic, page) => of(topic, (inspector) => inspector.messages(topic, page)),
@@ -107,7 +107,7 @@ export const layer = (options: Pick<StoreOptions, "prefix"> = {}): Layer.Layer<I
         discard: (topic, group, entries) => of(topic, (inspector) => inspector.discard(topic, group, entries)),
         pause: (topic, group) => of(topic, (inspector) => inspector.pause(topic, group)),
         resume: (topic, group) => of(topic, (inspector) => inspector.resume(topic, group))
-      }
+      })
     })
   )
 }
