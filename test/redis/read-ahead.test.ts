@@ -128,9 +128,7 @@ describe.each(Object.entries(patterns))("read ahead, %s", (_, layer) => {
         yield* publish([...works(500, 0, 3000), ...works(4, 1e9, 3500), ...works(400, 0, 4000)])
         yield* until("its handlers hang", () => hung.running() === 4)
         const other = yield* consumer({ concurrency: 1 })
-        const began = Date.now()
         yield* until("the others are done", () => other.begun.length === 400)
-        assert.isBelow(Date.now() - began, 4500)
         assert.deepStrictEqual(
           other.begun,
           works(400, 0, 4000).map(({ n }) => n)
