@@ -98,6 +98,8 @@ Effect.gen(function* () {
   ]
   const publish = Producer.publishAll(Transfer, transfers, (_, i) => ({ id: `transfer-${i}` }))
   yield* publish
+  // The receipts are printed before, and not as it happens between.
+  yield* done
   yield* Effect.sleep("300 millis")
   const again = yield* publish
   yield* Console.log(`published again: ${again.map(({ _tag }) => _tag).join(", ")}`)

@@ -57,7 +57,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
       assert.strictEqual(large.code, 1)
       assert.match(
         large.err,
-        /^waybill: line 3: 102 bytes, and the limit is 100.*The lines before it were published\n$/
+        /^waybill: line 3: 102 bytes, most of them in its body, and the limit is 100.*The lines before it were published\n$/
       )
       assert.strictEqual((yield* run(["tail", "exact", "--json"], { url })).out.trim().split("\n").length, 3)
     })
@@ -127,10 +127,40 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
       const entries = yield* Effect.promise(() => redis.xrangeBuffer("{waybill:bytes}:stream", "-", "+"))
       const bodies = entries.map(([, fields]) => fields[fields.findIndex((field) => String(field) === "payload") + 1])
       assert.deepStrictEqual(bodies.map(String), ['"fine"', good, good])
+      // What JavaScript calls white space and JSON does not is no part of a value, and a mark of order stands at the beginning.
+      for (const wrong of ['\u00a0"a"', '"a"\u2003', '\ufeff"a"\u3000']) {
+        const foreign = yield* run(["publish", "bytes"], { url, stdin: `"first"\n${wrong}` })
+        assert.strictEqual(foreign.code, 1)
+        assert.match(foreign.err, /^waybill: line 2: no JSON/)
+      }
       const endless = yield* run(["publish", "bytes", "--max-bytes", "10"], { url, stdin: "1".repeat(2_000_000) })
       assert.strictEqual(endless.code, 1)
       assert.match(endless.err, /^waybill: line 1: /)
     }).pipe(Effect.scoped)
+  )
+
+  it.effect("says which line has an id, a key or headers that are refused, and publishes the lines before it", () =>
+    Effect.gen(function* () {
+      const { url } = yield* RedisServer.RedisServer
+      const half = "\\ud800"
+      for (const [i, [wrong, said]] of [
+        [`"id":"${half}"`, /the id .*half of a surrogate pair/],
+        [`"key":"${half}"`, /the key .*half of a surrogate pair/],
+        [`"headers":{"${half}":"x"}`, /the headers .*half of a surrogate pair/],
+        [`"id":"${"i".repeat(200)}"`, /most of them in its id, and the limit is 100: --max-bytes/],
+        [`"headers":{"h":"${"i".repeat(200)}"}`, /most of them in its headers, and the limit is 100: --max-bytes/],
+        ['"id":""', /id/],
+        ['"delay":1e300', /delay/]
+      ].entries() as ArrayIterator<[number, [string, RegExp]]>) {
+        const stdin = `{"payload":1}\n{"payload":2}\n{"payload":3,${wrong}}\n{"payload":4}\n`
+        const ended = yield* run(["publish", `refused-${i}`, "--envelope", "--max-bytes", "100"], { url, stdin })
+        assert.strictEqual(ended.code, 1, wrong)
+        assert.match(ended.err, said)
+        assert.match(ended.err, /^waybill: line 3: [^]*The lines before it were published\n$/)
+        const stored = (yield* run(["tail", `refused-${i}`], { url })).out
+        assert.strictEqual(stored.trim().split("\n").length, 2, wrong)
+      }
+    })
   )
 
   it.effect("ends in peace when nobody reads on", () =>

@@ -19,8 +19,8 @@ const Envelope = Schema.Struct({
   id: Schema.optional(Schema.NonEmptyString),
   key: Schema.optional(Schema.String),
   headers: Schema.optional(Schema.Record(Schema.String, Schema.String)),
-  /** Milliseconds. */
-  delay: Schema.optional(Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0)))
+  /** Milliseconds, up to a thousand years. */
+  delay: Schema.optional(Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1000 * 365 * 86_400_000 })))
 })
 
 const decodeEnvelope = Schema.decodeUnknownEffect(Envelope)
@@ -29,7 +29,8 @@ const decodeEnvelope = Schema.decodeUnknownEffect(Envelope)
 const batchSize = 500
 const batchTime = "50 millis"
 
-const utf8 = new TextEncoder()
+/** White space of JSON: any other around a value is refused, and not taken away. */
+const around = /^[ \t\r]+|[ \t\r]+$/g
 
 /** A line may have spaces around its payload, and an envelope headers: how many times as long it may be. */
 const longest = 8
@@ -58,7 +59,7 @@ export const publish = Command.make(
       Flag.optional
     ),
     maxBytes: Flag.Int("max-bytes").pipe(
-      Flag.withDescription("Greatest size of a payload, 1 MiB by default"),
+      Flag.withDescription("Greatest size of a message, 1 MiB by default"),
       Flag.withDefault(1_048_576),
       Flag.filter(
         (bytes) => bytes >= 1,
@@ -80,20 +81,26 @@ export const publish = Command.make(
         detail: `topic ${name} is of the pattern ${pattern}, to which this command cannot publish`
       })
     }
+    const outgoing = linesOf(name, maxBytes)
     const counts = { read: 0, stored: 0, duplicate: 0 }
 
     const parse = Effect.fnUntraced(function* (numbered: Numbered): Effect.fn.Return<Line | undefined, Misuse> {
       const [, number] = numbered
       const wrong = (detail: string) =>
         new Misuse({ detail: `line ${number}: ${detail}${number === 1 ? "" : ". The lines before it were published"}` })
-      const sized = (text: string) => {
-        const bytes = utf8.encode(text).length
-        return bytes <= maxBytes
-          ? Effect.succeed(text)
-          : wrong(`${bytes} bytes, and the limit is ${maxBytes}: --max-bytes raises it`)
-      }
+      // As the producer looks at it, who would refuse the whole batch without saying which line it was.
+      const fitting = (line: Line) =>
+        Effect.mapBoth(Producer.message(outgoing, line, line.options), {
+          onSuccess: () => line,
+          onFailure: (error) =>
+            wrong(
+              error._tag === "PayloadTooLarge"
+                ? `${error.bytes} bytes, most of them in its ${error.part}, and the limit is ${maxBytes}: --max-bytes raises it`
+                : error.message
+            )
+        })
       const line = yield* Effect.try({
-        try: () => textOf(numbered).trim(),
+        try: () => textOf(numbered).replace(around, ""),
         catch: () => wrong("it is not UTF-8, which JSON is written in")
       })
       if (line === "") return undefined
@@ -101,22 +108,22 @@ export const publish = Command.make(
         try: (): unknown => JSON.parse(line),
         catch: (error) => wrong(`no JSON (${(error as SyntaxError).message})`) // nothing else is thrown
       })
-      if (!envelope) return { text: yield* sized(line), key: undefined, options: { headers: header } }
+      if (!envelope) return yield* fitting({ text: line, key: undefined, options: { headers: header } })
       const { delay, headers, id, key, payload } = yield* Effect.mapError(decodeEnvelope(value), (error) =>
         wrong(error.message)
       )
       // What is stored is the text itself: numbers of JSON have no limit, and those of JavaScript do.
       const text = payload === undefined ? undefined : memberText(line, "payload")
       if (text === undefined) return yield* wrong("an envelope without a payload")
-      return {
-        text: yield* sized(text),
+      return yield* fitting({
+        text,
         key,
         options: {
           id,
           headers: { ...header, ...headers },
           ...(delay === undefined ? {} : { delay: Duration.millis(delay) })
         }
-      }
+      })
     })
 
     yield* (yield* Stdio.Stdio).stdin.pipe(
@@ -131,7 +138,7 @@ export const publish = Command.make(
           const batch = lines
             .slice(0, wrong === undefined ? lines.length : lines.indexOf(wrong))
             .flatMap(Result.match({ onFailure: () => [], onSuccess: (line) => line ?? [] }))
-          const receipts = yield* Producer.publishAll(linesOf(name, maxBytes), batch, ({ options }) => options)
+          const receipts = yield* Producer.publishAll(outgoing, batch, ({ options }) => options)
           counts.read += batch.length
           for (const receipt of receipts) counts[receipt._tag === "Stored" ? "stored" : "duplicate"]++
           if (wrong !== undefined) yield* Effect.fromResult(wrong)
