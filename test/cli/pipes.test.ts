@@ -176,6 +176,23 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
     }).pipe(Effect.scoped)
   )
 
+  it.effect("case C1: a reader that leaves does not change the exit code, and ends what would print on", () =>
+    Effect.gen(function* () {
+      const { url } = yield* RedisServer.RedisServer
+      yield* run(["publish", "left"], { url, stdin: "1\n2\n" })
+      for (const [args, expected] of [
+        [["doctor", "--json", "--watch", "0"], 4],
+        [["topics"], 0],
+        [["stats", "left", "--watch", "--interval", "0.2"], 0]
+      ] as const) {
+        const child = yield* open(args, url)
+        const over = yield* Effect.forkChild(ended(child), { startImmediately: true })
+        child.stdout?.destroy()
+        assert.strictEqual((yield* Fiber.join(over)).code, expected, args.join(" "))
+      }
+    }).pipe(Effect.scoped)
+  )
+
   it.effect("prints nothing but the answer, whatever happens to its connection", () =>
     Effect.gen(function* () {
       const { url } = yield* RedisServer.RedisServer

@@ -64,13 +64,12 @@ const interruptedMillis = 1000
 
 /** Ends the process with the code of `exit`, when all that was printed was read. */
 export const leave: Runtime.Teardown = (exit, onExit) =>
-  Runtime.defaultTeardown(exit, (code) => {
+  Runtime.defaultTeardown(exit, (told) => {
     const leaving = () => {
+      const code = told === 0 && unwritten ? 1 : told
       process.exitCode = code
       onExit(code)
     }
-    // A reader that leaves meanwhile does not change what happened.
-    process.exitCode = code
     void Promise.all([written(process.stdout), written(process.stderr)]).then(leaving)
     if (isInterrupted(exit)) setTimeout(leaving, interruptedMillis).unref()
   })
@@ -81,12 +80,30 @@ const isInterrupted = (exit: Exit.Exit<unknown, unknown>): boolean =>
 const written = (stream: NodeJS.WriteStream): Promise<void> =>
   new Promise((resolve) => stream.write("", () => resolve()))
 
-/** A reader that has had enough, such as `head`, is no error. */
-export const endWithReader = (): void => {
+/** Something that was printed could not be stored, such as on a full disk. */
+let unwritten = false
+
+/**
+ * A reader that has had enough, such as `head`, is no error, and ends only what would print on: other commands do what they
+ * were asked to, and leave with their own exit code.
+ */
+export const outliveReader = (): void => {
   for (const stream of [process.stdout, process.stderr]) {
     stream.on("error", (error: NodeJS.ErrnoException) => {
-      if (error.code !== "EPIPE") throw error
-      process.exit()
+      if (error.code === "EPIPE" || unwritten) return
+      unwritten = true
+      if (stream === process.stdout) process.stderr.write(`waybill: cannot print: ${error.message}\n`)
     })
   }
 }
+
+/** Ends what prints again and again when nobody reads on. */
+export const whileRead = <A, E, R>(printing: Effect.Effect<A, E, R>): Effect.Effect<A | void, E, R> =>
+  Effect.raceFirst(
+    printing,
+    Effect.callback<void>((resume) => {
+      const left = () => resume(Effect.void)
+      process.stdout.once("error", left)
+      return Effect.sync(() => process.stdout.off("error", left))
+    })
+  )

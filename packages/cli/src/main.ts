@@ -6,7 +6,7 @@ import { Effect, Stdio } from "effect"
 import * as Output from "./Output.ts"
 import { run } from "./Waybill.ts"
 
-Output.endWithReader()
+Output.outliveReader()
 
 Stdio.Stdio.pipe(
   Effect.flatMap(({ args }) => args),

@@ -6,6 +6,7 @@
 import { Console, Effect, Option, Schedule, Stdio, Terminal } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { Inspector } from "waybill"
+import { whileRead } from "../Output.ts"
 import { age, print, table } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
 import { nothing } from "./Prefixes.ts"
@@ -62,7 +63,8 @@ export const stats = Command.make(
           before = infos
         })
       ),
-      Effect.repeat(Schedule.spaced(interval * 1000))
+      Effect.repeat(Schedule.spaced(interval * 1000)),
+      whileRead
     )
   })
 ).pipe(

@@ -6,7 +6,7 @@
 import { Console, Effect, Option, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
 import { Inspector } from "waybill"
-import { drained } from "../Output.ts"
+import { drained, whileRead } from "../Output.ts"
 import { NotThere } from "../Problem.ts"
 import { bodyShown, instant, messageJson, safe } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
@@ -141,9 +141,9 @@ export const tail = Command.make(
   },
   Effect.fnUntraced(function* ({ follow, group, lines, topic }) {
     yield* refuseUnstored(topic)
-    if (Option.isSome(group)) return yield* tailGroup(topic, group.value, lines, follow)
+    if (Option.isSome(group)) return yield* whileRead(tailGroup(topic, group.value, lines, follow))
     const count = Option.getOrElse(lines, () => 10)
-    yield* tailTopic(topic, count, follow)
+    yield* whileRead(tailTopic(topic, count, follow))
   })
 ).pipe(
   Command.withDescription("Show the newest messages of a topic, or what lies ahead of a group, without consuming"),
