@@ -3,9 +3,10 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy, RedisServer } from "@waybill/testing"
-import { Deferred, Effect, Logger, type Scope } from "effect"
+import { Deferred, Effect, Exit, Fiber, Logger, Scope } from "effect"
+import type { Delivery } from "waybill"
 import { becomes } from "../redis/Stage.ts"
-import { person, story, storing } from "./Storing.ts"
+import { person, type Step, story, storing } from "./Storing.ts"
 
 const play = <A, E>(test: Effect.Effect<A, E, RedisServer.RedisServer | Scope.Scope>) =>
   test.pipe(Effect.scoped, Effect.provide(RedisServer.layer()), Effect.provide(Logger.layer([])))
@@ -135,6 +136,102 @@ describe.each(storing)("a lease, %s", (pattern) => {
       while (settled().length === 0) yield* Effect.sleep(10)
       assert.deepStrictEqual(settled(), [false])
       assert.deepStrictEqual(order(), ["A began m", "A ended m"])
+    }).pipe(play)
+  )
+
+  /** Attempt and fence of what has begun, in order. */
+  const deliveries = (steps: ReadonlyArray<Step>) => steps.flatMap(([, what]) => /^began (.*)$/.exec(what)?.[1] ?? [])
+
+  it.live("case A14: the attempt of a lost lease counts when it comes again, wherever it had come from", () =>
+    Effect.gen(function* () {
+      const server = yield* RedisServer.RedisServer
+      const proxy = yield* FaultProxy.make(server.port)
+      const [one, two] = [yield* person(pattern, proxy.url), yield* person(pattern, server.url)]
+      const { steps, tell, until } = story()
+      yield* one.publish("m")
+      const begin = (_: string, { attempt, fence }: Delivery.Delivery) =>
+        Effect.andThen(tell("A", `began ${attempt} ${fence}`), Effect.never)
+      // It interrupts and releases: that is no attempt, and the next one gets it as what came back.
+      yield* two
+        .consume(begin)
+        .pipe(Effect.andThen(until("A", "began 1 1")), Effect.andThen(Effect.sleep("100 millis")), Effect.scoped)
+      yield* one.consume(begin)
+      yield* until("A", "began 1 2")
+      yield* proxy.blackhole
+      yield* Effect.sleep("3 seconds")
+      yield* proxy.pass
+      yield* until("A", "began 2 3")
+      assert.deepStrictEqual(deliveries(steps), ["1 1", "1 2", "2 3"])
+    }).pipe(play)
+  )
+
+  it.live(
+    "case A14: the attempt of a lost lease counts when its consumer leaves before it has heard of the server",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* RedisServer.RedisServer
+        const proxy = yield* FaultProxy.make(server.port)
+        const [one, two] = [yield* person(pattern, proxy.url), yield* person(pattern, server.url)]
+        const { steps, tell, until } = story()
+        yield* one.publish("m")
+        const scope = yield* Scope.make()
+        yield* one
+          .consume(
+            (_, { attempt, fence }) =>
+              tell("A", `began ${attempt} ${fence}`).pipe(
+                Effect.andThen(Effect.never),
+                Effect.onInterrupt(() => tell("A", "was interrupted"))
+              ),
+            { shutdown: "3 seconds" }
+          )
+          .pipe(Scope.provide(scope))
+        yield* until("A", "began 1 1")
+        yield* proxy.blackhole
+        yield* until("A", "was interrupted")
+        const leaving = yield* Effect.forkChild(Scope.close(scope, Exit.void))
+        // What was on its way is lost.
+        yield* proxy.reset
+        yield* proxy.pass
+        yield* Fiber.join(leaving)
+        yield* two.consume((_, { attempt, fence }) => tell("B", `began ${attempt} ${fence}`))
+        yield* until("B", "began 2 2")
+        assert.deepStrictEqual(deliveries(steps), ["1 1", "2 2"])
+      }).pipe(play)
+  )
+
+  it.live("case A14: the attempt of a handler that has ended counts when its consumer could not say so and left", () =>
+    Effect.gen(function* () {
+      const server = yield* RedisServer.RedisServer
+      const proxy = yield* FaultProxy.make(server.port)
+      const [one, two] = [yield* person(pattern, proxy.url), yield* person(pattern, server.url)]
+      const { steps, tell, until } = story()
+      const end = yield* Deferred.make<void>()
+      yield* one.publish("m")
+      const scope = yield* Scope.make()
+      yield* one
+        .consume(
+          (_, { attempt, fence }) =>
+            tell("A", `began ${attempt} ${fence}`).pipe(
+              Effect.andThen(Deferred.await(end)),
+              Effect.andThen(tell("A", "ended"))
+            ),
+          { shutdown: "3 seconds", lease: "30 seconds" }
+        )
+        .pipe(Scope.provide(scope))
+      yield* until("A", "began 1 1")
+      yield* proxy.blackhole
+      yield* Deferred.succeed(end, undefined)
+      yield* until("A", "ended")
+      const leaving = yield* Effect.forkChild(Scope.close(scope, Exit.void))
+      // Longer than it waits for its last settlements, and not for as long as it tries to leave.
+      yield* Effect.sleep("4 seconds")
+      // What was on its way is lost.
+      yield* proxy.reset
+      yield* proxy.pass
+      yield* Fiber.join(leaving)
+      yield* two.consume((_, { attempt, fence }) => tell("B", `began ${attempt} ${fence}`))
+      yield* until("B", "began 2 2")
+      assert.deepStrictEqual(deliveries(steps), ["1 1", "2 2"])
     }).pipe(play)
   )
 })

@@ -55,6 +55,8 @@ export class Holdings<D extends Held> {
   #lastTake = { at: -Infinity, max: 0 }
   /** When the last heartbeat that arrived was sent: nobody takes us for dead until a lease after it. */
   beatAt = -Infinity
+  /** Those whose handlers have ended, and whose settlements have failed. */
+  readonly unsettled = new Set<D>()
 
   /** `demanded` is called when somebody waits for more than there is. While it is `paused` nothing is handed out. */
   constructor(options: {
@@ -187,6 +189,7 @@ export class Holdings<D extends Held> {
     if (after === undefined) this.#last = before
     else after.before = before
     delivery.holder = delivery.before = delivery.after = undefined
+    if (this.unsettled.size > 0) this.unsettled.delete(delivery)
   }
 
   all(): Array<D> {

@@ -26,7 +26,10 @@ import { type Held, Holdings } from "./Holdings.ts"
 import { hurryMillis, Keeper, type KeeperOptions } from "./Keeper.ts"
 import type { GroupKeys } from "./Keys.ts"
 
-export interface MembershipOptions extends Pick<KeeperOptions, "pollMillis" | "beat" | "repair" | "eager"> {
+export interface MembershipOptions<D extends Held> extends Pick<
+  KeeperOptions,
+  "pollMillis" | "beat" | "repair" | "eager"
+> {
   readonly commands: Connection
   readonly topic: string
   readonly keys: GroupKeys
@@ -44,6 +47,8 @@ export interface MembershipOptions extends Pick<KeeperOptions, "pollMillis" | "b
   readonly idle: Effect.Effect<void>
   /** Makes sure that nothing is given to this consumer after what is handed back. */
   readonly end: (worker: Fiber.Fiber<unknown>) => Effect.Effect<void>
+  /** Gives these to others, as attempts, where they are still ours: handlers have had them. */
+  readonly handBackBegun: (deliveries: ReadonlyArray<D>) => Effect.Effect<void, Reason>
   /** Gives to others some of what this consumer holds; answers whether there is more of it. */
   readonly handBack: Effect.Effect<boolean, Reason>
 }
@@ -55,14 +60,14 @@ export class Membership<D extends Held> {
   readonly consumer = `${hostname()}-${process.pid}-${SecureRandom.uuidV4Unsafe().slice(0, 8)}`
   readonly leaseMillis: number
   readonly holdings: Holdings<D>
-  /** What was lost by our own clock, and may still be ours by the server's set: receipts. */
-  readonly unheard = new Set<string>()
+  /** What was lost by our own clock, and may still be ours by the server's set, by receipt. */
+  readonly unheard = new Map<string, D>()
   /** Where the worker waits. */
   readonly worker = new Condition()
   readonly keeper: Keeper
   /** What the consumer is asked to give back unbegun. */
   readonly recalls = new Recalls()
-  readonly #options: MembershipOptions
+  readonly #options: MembershipOptions<D>
   readonly #startedAt: bigint
   readonly #scope = Scope.makeUnsafe()
   #fibers: readonly [worker: Fiber.Fiber<unknown>, ...others: ReadonlyArray<Fiber.Fiber<unknown>>] | undefined
@@ -74,7 +79,7 @@ export class Membership<D extends Held> {
   #stopping = false
   #countedAt = -Infinity
 
-  constructor(options: MembershipOptions) {
+  constructor(options: MembershipOptions<D>) {
     this.#options = options
     this.#startedAt = options.clock.monotonicTimeNanosUnsafe()
     this.leaseMillis = Duration.toMillis(options.subscription.lease)
@@ -199,7 +204,7 @@ export class Membership<D extends Held> {
       const taken = this.holdings.taken().filter(({ detached, settling }) => detached !== true && !settling)
       if (taken.length === 0) continue
       // If the server calls them ours when it is back, they are handed back.
-      for (const { receipt } of taken) this.unheard.add(receipt)
+      for (const delivery of taken) this.unheard.set(delivery.receipt, delivery)
       this.keeper.verify = true
       yield* this.lose(taken)
     }
@@ -301,7 +306,7 @@ export class Membership<D extends Held> {
   })
 
   readonly #leave: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
-    const { commands, end, handBack, keys } = this.#options
+    const { commands, end, handBack, handBackBegun, keys } = this.#options
     if (this.#fibers !== undefined) {
       const [worker, ...others] = this.#fibers
       yield* Fiber.interruptAll(others)
@@ -309,7 +314,10 @@ export class Membership<D extends Held> {
       yield* end(worker)
     }
     while (true) {
-      const answer = yield* Effect.result(handBack)
+      const begun = [...this.unheard.values(), ...this.holdings.unsettled].filter(({ detached }) => detached !== true)
+      const answer = yield* Effect.result(
+        begun.length === 0 ? handBack : Effect.andThen(handBackBegun(begun), handBack)
+      )
       if (Result.isSuccess(answer)) {
         if (!answer.success) return
       } else if (answer.failure.permanent) {

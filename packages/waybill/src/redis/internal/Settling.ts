@@ -117,11 +117,17 @@ export class Settling<D extends Held> {
   through(work: Effect.Effect<void, TransportError>): Effect.Effect<ReadonlyArray<Settled>, TransportError> {
     return Effect.onExit(Effect.as(work, this.answers), (exit) => {
       if (Exit.isSuccess(exit)) return Effect.void
-      for (const delivery of this.acks) delivery.settling = false
-      for (const { delivery } of this.steps) delivery.settling = false
-      for (const { entry } of this.bound) entry[0].settling = false
+      for (const delivery of this.acks) this.#keep(delivery, true)
+      for (const { delivery, settlement } of this.steps) this.#keep(delivery, settlement._tag !== "Release")
+      for (const { entry } of this.bound) this.#keep(entry[0], true)
       return Effect.void
     })
+  }
+
+  /** It was not ended. `handled`: a handler has had it. */
+  #keep(delivery: D, handled: boolean): void {
+    delivery.settling = false
+    if (handled && this.#holdings.find(delivery) === delivery) this.#holdings.unsettled.add(delivery)
   }
 
   /** Applies the commits; those that are refused become steps. `settled` runs after each call of the server. */

@@ -93,6 +93,7 @@ export class CustodyReceiver implements Receiver {
       halted: Effect.void,
       idle: Effect.suspend(() => this.#taker.idle),
       end: () => this.#taker.end,
+      handBackBegun: (deliveries) => this.#taker.handBackBegun(deliveries),
       handBack: Effect.suspend(() => this.#vacate("leave", [this.consumer]))
     })
     const { consumer, holdings } = membership

@@ -215,29 +215,45 @@ export class Taker {
   readonly #holds = (delivery: CustodyDelivery): boolean =>
     this.#options.membership.holdings.find(delivery) === delivery
 
-  /** Hands back what is unknown to us. What an answer that never came had given us is no attempt: nobody has seen it. Runs in the taker. */
-  #handBackUnknown(): Effect.Effect<void, Reason> {
-    return Effect.gen({ self: this }, function* () {
-      const { commands, keys, membership, settleKeys, supply, topic } = this.#options
-      const { consumer, holdings } = membership
-      const key = keys.processing(consumer)
-      const members = yield* commands.run("smembers", (client) => client.smembers(key), { key })
-      const op = (member: string) => (this.#unsure && !membership.unheard.has(member) ? "L" : "U")
-      const known = new Set(holdings.all().map(({ receipt }) => receipt))
-      // The newest first, as far as their last number tells: each goes in front of what came back before.
-      const unknown = members.filter((member) => !known.has(member)).sort((a, b) => nth(b) - nth(a))
-      for (let from = 0; from < unknown.length; from += releaseLimit) {
+  /** Hands back what handlers have had: it counts. */
+  handBackBegun(deliveries: ReadonlyArray<CustodyDelivery>): Effect.Effect<void, Reason> {
+    return this.#giveBack(
+      deliveries.toSorted((a, b) => nth(b.receipt) - nth(a.receipt)).map(({ receipt }) => ["U", receipt])
+    )
+  }
+
+  #giveBack(all: ReadonlyArray<readonly [op: "L" | "U", member: string]>): Effect.Effect<void, Reason> {
+    const { commands, membership, settleKeys, supply, topic } = this.#options
+    return Effect.gen(function* () {
+      for (let from = 0; from < all.length; from += releaseLimit) {
         yield* evaluate(commands, { topic, pattern: supply.pattern }, supply.scripts.settle, settleKeys, [
-          consumer,
+          membership.consumer,
           1,
           1,
           0,
-          ...unknown.slice(from, from + releaseLimit).flatMap((member) => [op(member), member])
+          ...all.slice(from, from + releaseLimit).flat()
         ])
       }
-      membership.unheard.clear()
+    })
+  }
+
+  /** Hands back what is unknown to us. What an answer that never came had given us is no attempt: nobody has seen it. Runs in the taker. */
+  #handBackUnknown(): Effect.Effect<void, Reason> {
+    return Effect.gen({ self: this }, function* () {
+      const { commands, keys, membership } = this.#options
+      const { consumer, holdings, unheard } = membership
+      const key = keys.processing(consumer)
+      // What is lost from here on, the server is asked about the next time.
+      const lost = [...unheard.keys()]
+      const members = yield* commands.run("smembers", (client) => client.smembers(key), { key })
+      const op = (member: string) => (this.#unsure && !unheard.has(member) ? "L" : "U")
+      const known = new Set(holdings.all().map(({ receipt }) => receipt))
+      // The newest first, as far as their last number tells: each goes in front of what came back before.
+      const unknown = members.filter((member) => !known.has(member)).sort((a, b) => nth(b) - nth(a))
+      yield* this.#giveBack(unknown.map((member) => [op(member), member] as const))
+      for (const member of lost) unheard.delete(member)
       this.#unsure = false
-      this.#differs = false
+      this.#differs = unheard.size > 0
       if (unknown.length > 0) this.wake()
     })
   }

@@ -29,7 +29,8 @@ import { noting } from "./Progress.ts"
  * | 6 | how long a marker lasts, ms |
  * | 7... | for each delivery: operation, source, entry, count; for `R` and `D` also: a, cause, id, published at, attempt, fence, tally, marker, number of fields, and the fields |
  *
- * Operations: `A` ack; `R` retry, a = delay in ms; `D` dead letter, a = reason; `L` release. The fields of the message are
+ * Operations: `A` ack; `R` retry, a = delay in ms; `D` dead letter, a = reason; `L` release; `U` the consumer leaves, and its
+ * handler has had it: handed back, and the attempt counts. The fields of the message are
  * taken from the entry; the caller sends them only after `G`. Count 0 means that the group was lost and the entry with
  * it: there is no owner to ask for. marker: which of KEYS, or 0: now that the dead letter knows, it may expire.
  *
@@ -78,9 +79,9 @@ while i <= #ARGV do
   elseif op == 'A' then
     redis.call('XACK', stream, group, entry)
     redis.call('HDEL', released, member)
-  elseif op == 'L' then
+  elseif op == 'L' or op == 'U' then
     redis.call('XCLAIM', stream, group, ARGV[3], 0, entry, 'TIME', 0, 'JUSTID')
-    redis.call('HINCRBY', released, member, 1)
+    if op == 'L' then redis.call('HINCRBY', released, member, 1) end
     soonest = 0
   else
     local from = 1

@@ -131,13 +131,16 @@ export class Reader {
     return Effect.gen({ self: this }, function* () {
       if (claims.unsure) {
         const { unheard } = membership
+        // What is lost from here on, the server is asked about the next time.
+        const lost = [...unheard.keys()]
         yield* claims.adoptUnknown(
           (source, entry) =>
             !precedes(this.#last[source], entry) || unheard.has(source === 0 ? entry : `retry:${entry}`)
         )
-        unheard.clear()
         // Some of it is left for the next time.
-        if (claims.unsure) yield* Effect.sleep(hurryMillis)
+        if (claims.unsure) return yield* Effect.sleep(hurryMillis)
+        for (const receipt of lost) unheard.delete(receipt)
+        claims.unsure = unheard.size > 0
         return
       }
       // What came back goes before what is new.

@@ -8,7 +8,7 @@ import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Effect from "effect/Effect"
 import type { Delivery } from "../../../Delivery.ts"
 import * as Settlement from "../../../Settlement.ts"
-import type { Settled, TransportError } from "../../../Transport.ts"
+import type { Reason, Settled, TransportError } from "../../../Transport.ts"
 import { evaluate } from "../Answer.ts"
 import type { Committer } from "../Committer.ts"
 import type { Connection } from "../Connection.ts"
@@ -44,6 +44,8 @@ export interface SettlerOptions {
 
 /** So many of what was settled last are remembered. */
 const lastLimit = 2000
+/** How many deliveries one call hands back. */
+const handBackLimit = 500
 
 export class Settler {
   readonly #options: SettlerOptions
@@ -87,6 +89,31 @@ export class Settler {
         return answers
       })
     })
+  }
+
+  /** Hands back what handlers have had: it counts. */
+  handBackBegun(deliveries: ReadonlyArray<StreamDelivery>): Effect.Effect<void, Reason> {
+    const { commands, topic } = this.#options
+    return Effect.gen({ self: this }, function* () {
+      for (let from = 0; from < deliveries.length; from += handBackLimit) {
+        const some = deliveries.slice(from, from + handBackLimit)
+        yield* evaluate(commands, { topic, pattern }, settleScript, this.#keys, [
+          ...this.#head,
+          ...some.flatMap(({ count, entry, source }) => ["U", source, entry, count])
+        ])
+      }
+    })
+  }
+
+  get #keys(): ReadonlyArray<string> {
+    const { keys, stream, wake } = this.#options
+    return [stream, keys.retry, keys.waiting, keys.waitingBodies, keys.dead, keys.released, keys.state, wake]
+  }
+
+  /** What stands in front of the deliveries. */
+  get #head(): ReadonlyArray<string | number> {
+    const { committer, consumer, deadLetters, group } = this.#options
+    return [group, consumer, nobody, deadLetters.maxCount, deadLetters.maxAgeMillis, committer.markerMillis]
   }
 
   #end(settling: Settling<StreamDelivery>): Effect.Effect<void, TransportError> {
@@ -163,14 +190,13 @@ export class Settler {
 
   /** Runs the script until every step has an answer. */
   #run(steps: ReadonlyArray<Step<StreamDelivery>>, answers: Array<Settled>): Effect.Effect<void, TransportError> {
-    const { commands, dropped, holdings, keys, settled, stream, topic, wake } = this.#options
-    const own = [stream, keys.retry, keys.waiting, keys.waitingBodies, keys.dead, keys.released, keys.state, wake]
+    const { commands, dropped, holdings, settled, topic } = this.#options
     return Effect.gen({ self: this }, function* () {
       const releases = steps.some(({ settlement }) => settlement._tag === "Release")
       if (releases) this.#options.released()
       let open = steps
       while (open.length > 0) {
-        const scriptKeys = [...own]
+        const scriptKeys = [...this.#keys]
         const args = this.#args(open, scriptKeys)
         const { ambiguous, reply } = yield* this.#persistence.try(() =>
           evaluate<[string, string, number]>(commands, { topic, pattern }, settleScript, scriptKeys, args)
@@ -201,15 +227,8 @@ export class Settler {
 
   /** Puts behind `keys` what the arguments name. */
   #args(steps: ReadonlyArray<Step<StreamDelivery>>, keys: Array<string>): Array<string | Uint8Array | number> {
-    const { committer, consumer, deadLetters, group } = this.#options
-    const args: Array<string | Uint8Array | number> = [
-      group,
-      consumer,
-      nobody,
-      deadLetters.maxCount,
-      deadLetters.maxAgeMillis,
-      committer.markerMillis
-    ]
+    const { committer } = this.#options
+    const args: Array<string | Uint8Array | number> = [...this.#head]
     for (const step of steps) {
       const { delivery, gone, settlement } = step
       const { attempt, count, detached, entry, fence, id, publishedAt, source } = delivery

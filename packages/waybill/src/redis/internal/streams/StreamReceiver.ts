@@ -97,6 +97,7 @@ export class StreamReceiver implements Receiver {
       halted: Effect.suspend(() => this.#reader.unblock),
       idle: Effect.suspend(() => this.#reader.idle),
       end: (worker) => this.#reader.end(worker),
+      handBackBegun: (deliveries) => this.#settler.handBackBegun(deliveries),
       handBack: this.#handBack
     })
     const { consumer, holdings } = membership
