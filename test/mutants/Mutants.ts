@@ -171,6 +171,20 @@ export const mutants: ReadonlyArray<Mutant> = [
     ]
   },
   {
+    name: "a pause is ignored, queues and keyspace",
+    file: "redis/internal/custody/DeliveryScripts.ts",
+    find: "if redis.call('HEXISTS', state, 'paused') == 1 then return {'PAUSED'} end",
+    replace: "",
+    proofs: on(custody, (pattern) => [{ file: "redis/read-ahead.test.ts", title: `${pattern} cases A5 and F4` }])
+  },
+  {
+    name: "what a leaver's handlers have had does not count",
+    file: "redis/internal/Membership.ts",
+    find: "begun.length === 0 ? handBack",
+    replace: "begun.length >= 0 ? handBack",
+    proofs: on(storing, faults("leases", "leaves before it has heard", "could not say so and left"))
+  },
+  {
     name: "a dead letter does not leave, streams",
     file: "redis/internal/streams/DeliveryScripts.ts",
     find: "if answer == 'O' and count > 0 then",
