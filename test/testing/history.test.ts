@@ -609,6 +609,14 @@ describe("History", () => {
     assert.deepStrictEqual(tags([...began, ...failed, at(15, "test", fault("Killed", "c")), ...third]), [])
     assert.deepStrictEqual(tags([...began, ...failed, at(2, "test", fault("Killed", "c")), ...third]), ["WrongAttempt"])
 
+    // Or in the hands of who lost its lease: it stood still. Its fence was counted too, and no more than that explains.
+    const lost = [at(12, a, leaseLost("1", 1)), at(13, a, ended("1", 1, "interrupted"))]
+    assert.deepStrictEqual(tags([...began, ...lost, ...third]), [])
+    const twice = [at(20, b, started("1", 2, 3)), at(21, b, ended("1", 2)), at(22, b, settled("1", 2, "Ack"))]
+    assert.deepStrictEqual(tags([...began, ...lost, ...twice]), ["WrongAttempt"])
+    const first = [at(20, b, started("1", 2, 1)), at(21, b, ended("1", 2)), at(22, b, settled("1", 2, "Ack"))]
+    assert.deepStrictEqual(tags([...began, ...lost, ...first]), ["WrongAttempt"])
+
     // It had been running for long when somebody else was given the message.
     const zombie = [
       at(1, p, published("1")),
