@@ -101,9 +101,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     name: "a released attempt counts, streams",
     file: "redis/internal/streams/DeliveryScripts.ts",
-    find: `'JUSTID')
-    redis.call('HINCRBY', released, member, 1)`,
-    replace: "'JUSTID')",
+    find: "if op == 'L' then redis.call('HINCRBY', released, member, 1) end",
+    replace: "",
     proofs: on(
       ["streams"],
       suite("a release does not count the attempt"),
