@@ -122,7 +122,7 @@ export const layer = (options: Options = {}): Layer.Layer<IoRedis, TransportErro
   return Layer.effect(IoRedis, make(options))
 }
 
-/** Throws where a number makes no sense. */
+/** Throws on a number that makes no sense: in the source of a program that is a bug. From `Config` it is an `InvalidUrl`. */
 const check = ({ db, port, startTimeout }: Options): void => {
   if (port !== undefined) wholeOf("port", port)
   if (db !== undefined) wholeOf("db", db, 0)
@@ -185,7 +185,7 @@ export const layerEffectRedis = (
 export const make = Effect.fnUntraced(function* (
   options: Options = {}
 ): Effect.fn.Return<IoRedis["Service"], TransportError, Scope.Scope> {
-  check(options)
+  const startTimeout = durationOf("startTimeout", options.startTimeout ?? "10 seconds")
   const server = yield* Effect.mapError(complete(options), connectFailed)
   const listeners = new Set<(event: ConnectionEvent) => void>()
   const shared: Shared = {
@@ -201,7 +201,6 @@ export const make = Effect.fnUntraced(function* (
   }
   yield* Effect.forkScoped(shared.ticker.run)
   const commands = yield* makeConnection("commands", shared, { dedicated: false })
-  const startTimeout = Duration.fromInputUnsafe(options.startTimeout ?? "10 seconds")
   yield* commands.ready.pipe(
     Effect.timeoutOrElse({
       duration: startTimeout,
