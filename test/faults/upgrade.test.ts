@@ -22,7 +22,15 @@ import * as Scene from "./Scene.ts"
 import { ask, many, settled } from "./Verdict.ts"
 
 const older = "0f878d4"
-const programs = ["Jobs.ts", "Pattern.ts", "Ledger.ts", "waybill-worker.ts", "ledger-worker.ts", "operator.ts"]
+const programs = [
+  "Jobs.ts",
+  "Pattern.ts",
+  "Ledger.ts",
+  "WorkerProcess.ts",
+  "waybill-worker.ts",
+  "ledger-worker.ts",
+  "operator.ts"
+]
 
 const directions = [
   ["older", "newer"],
