@@ -36,11 +36,13 @@ const expectStory = (out: string) => {
     "delivered attempt 3, fence 3",
     "waiting",
     "delivered attempt 4, fence 4",
+    "waiting",
+    "delivered attempt 5, fence 5",
     "dead"
   ])
-  assert.deepStrictEqual(said(out, "worker 4"), ["started", "delivered attempt 1, fence 5", "done"])
+  assert.deepStrictEqual(said(out, "worker 4"), ["started", "delivered attempt 1, fence 6", "done"])
   assert.deepStrictEqual(said(out, "store"), ["claimed"])
-  assert.include(out, "dead letter: invoice-7, Unreachable after 4 attempts")
+  assert.include(out, "dead letter: invoice-7, Unreachable after 5 attempts")
   assert.include(out, "redriven: 1\n")
   assert.include(out, "20 of 20 invoices are out, 0 left in the store")
 }
