@@ -7,7 +7,7 @@ export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     pool: "forks",
-    maxWorkers: 2,
+    maxWorkers: 4,
     // For what hangs, not for what is slow: on a machine with other things to do a process takes seconds to start.
     testTimeout: 120_000,
     hookTimeout: 120_000,
