@@ -297,8 +297,8 @@ describe("when the transport fails for a while", () => {
         ]
       )
       assert.deepStrictEqual(
-        logged.filter((line) => line.includes("ConsumerFailing")),
-        Array.from({ length: 4 }, () => "Error ConsumerFailing")
+        logged.filter((line) => /ConsumerFailing|ConsumerRecovered/.test(line)),
+        ["Error ConsumerFailing", "Info ConsumerRecovered", "Error ConsumerFailing", "Info ConsumerRecovered"]
       )
     })
   )

@@ -36,7 +36,10 @@ export type Event =
   /** It takes nothing new; what runs may finish within the consumer's `shutdown`. */
   | { readonly _tag: "ConsumerStopping"; readonly topic: string; readonly group: string; readonly consumer: string }
   | { readonly _tag: "ConsumerStopped"; readonly topic: string; readonly group: string; readonly consumer: string }
-  /** The transport failed under a consumer, which tries again with backoff; `permanent` when trying alone will not help. */
+  /**
+   * The transport failed under a consumer, which tries again with backoff; `permanent` when trying alone will not help. An
+   * event for each try; in the log an error stands once until `ConsumerRecovered`.
+   */
   | {
       readonly _tag: "ConsumerFailing"
       readonly topic: string
@@ -44,6 +47,8 @@ export type Event =
       readonly permanent: boolean
       readonly error: string
     }
+  /** What had failed works again, after so many tries in vain. */
+  | { readonly _tag: "ConsumerRecovered"; readonly topic: string; readonly group: string; readonly tries: number }
   | { readonly _tag: "ConsumerPaused"; readonly topic: string; readonly group: string }
   | { readonly _tag: "ConsumerResumed"; readonly topic: string; readonly group: string }
   | { readonly _tag: "Disconnected"; readonly role: string; readonly cause: string }

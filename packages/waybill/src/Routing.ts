@@ -10,7 +10,7 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type { Delivery } from "./Delivery.ts"
-import { isSmall, outline } from "./internal/Outline.ts"
+import { isSmall, type Names, outline } from "./internal/Outline.ts"
 import * as RetryPolicy from "./RetryPolicy.ts"
 import * as Settlement from "./Settlement.ts"
 
@@ -178,14 +178,15 @@ const maxRendered = 4096
 /** The cause as text, at most 4096 characters. */
 export const render = (cause: Cause.Cause<unknown>): string => {
   const values = cause.reasons.slice(0, maxReasons).map(valueOf)
-  if (cause.reasons.length <= maxReasons && values.every(isSmall)) {
+  const names: Names = new WeakMap()
+  if (cause.reasons.length <= maxReasons && values.every((value) => isSmall(value, names))) {
     try {
       return shorten(Cause.pretty(cause)).toWellFormed()
     } catch {
       return "a failure that cannot be shown: reading it throws"
     }
   }
-  return shorten(values.map((value) => outline(value)).join("\n")).toWellFormed()
+  return shorten(values.map((value) => outline(value, names)).join("\n")).toWellFormed()
 }
 
 /** How many failures at the same time are shown as they would show themselves. */

@@ -13,8 +13,11 @@ const maxParts = 20
 const maxText = 4096
 const maxTextInside = 1000
 
-/** Whether all of it is small enough to be shown as whoever made it would. Getters are not called. */
-export const isSmall = (value: unknown): boolean => {
+/** The names of a value's parts. Listing them is what a large value costs most, so a render lists those of each but once. */
+export type Names = WeakMap<object, ReadonlyArray<string>>
+
+/** Whether all of it is small enough to be shown as its own type would show it. Getters are not called. */
+export const isSmall = (value: unknown, names: Names): boolean => {
   let left = budget
   const seen = new Set<object>()
   const open: Array<unknown> = [value]
@@ -24,7 +27,7 @@ export const isSmall = (value: unknown): boolean => {
     if (typeof next === "string") left -= next.length
     else if (typeof next === "object" && next !== null && !seen.has(next)) {
       seen.add(next)
-      const keys = keysOf(next)
+      const keys = keysOf(next, names)
       const size = sizeOf(next, keys)
       if (size > left) return false
       for (const [, part] of partsOf(next, Infinity, keys)) open.push(part)
@@ -36,19 +39,19 @@ export const isSmall = (value: unknown): boolean => {
 }
 
 /** The value as text, cut short wherever it is long. */
-export const outline = (value: unknown, depth = 0): string => {
+export const outline = (value: unknown, names: Names, depth = 0): string => {
   const most = depth === 0 ? maxText : maxTextInside
   if (typeof value === "string") return value.length <= most ? value : `${value.slice(0, most)}...`
   if (typeof value === "function") return "[function]"
   if (typeof value !== "object" || value === null) return String(value)
   try {
     const said = value instanceof Error ? read(value, "message") : undefined
-    const name = typeof said === "string" ? `${nameOf(value)}: ${outline(said, depth)}` : nameOf(value)
+    const name = typeof said === "string" ? `${nameOf(value)}: ${outline(said, names, depth)}` : nameOf(value)
     if (depth === maxDepth) return name
-    const keys = keysOf(value)
+    const keys = keysOf(value, names)
     const size = sizeOf(value, keys)
     const parts = partsOf(value, maxParts, keys).filter(([key]) => key !== "message" || typeof said !== "string")
-    const shown = parts.map(([key, part]) => `${key.slice(0, 100)}: ${outline(part, depth + 1)}`)
+    const shown = parts.map(([key, part]) => `${key.slice(0, 100)}: ${outline(part, names, depth + 1)}`)
     if (size > shown.length) shown.push("...")
     return shown.length === 0 ? name : `${name} { ${shown.join(", ")} }`
   } catch {
@@ -67,10 +70,15 @@ const nameOf = (value: object): string => {
   return typeof name === "string" ? name.slice(0, 100) : "Object"
 }
 
-/** Of what has named parts. There is no way to ask for some of them, so nothing asks twice. */
-const keysOf = (value: object): ReadonlyArray<string> => {
+/** Of what has named parts. There is no way to ask for some of them only. */
+const keysOf = (value: object, names: Names): ReadonlyArray<string> => {
+  const known = names.get(value)
+  if (known !== undefined) return known
   try {
-    return Array.isArray(value) || ArrayBuffer.isView(value) ? [] : Object.keys(value)
+    if (Array.isArray(value) || ArrayBuffer.isView(value)) return []
+    const keys = Object.keys(value)
+    names.set(value, keys)
+    return keys
   } catch {
     return []
   }

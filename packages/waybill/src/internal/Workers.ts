@@ -158,22 +158,48 @@ const atMost = Effect.fnUntraced(function* <A, E>(limit: Duration.Duration, effe
   if (Option.isNone(ended)) fiber.interruptUnsafe()
 })
 
-/** Waits out what passes, reports it, and fails with what does not pass. */
-const persistently =
-  (transport: typeof Transport.Service, { group, topic }: Subscription) =>
-  <A, R>(self: Effect.Effect<A, TransportError, R>): Effect.Effect<A, TransportError, R> =>
-    self.pipe(
-      Effect.tapError((error) =>
-        transport.lifecycle.report({
-          _tag: "ConsumerFailing",
-          topic,
-          group,
-          permanent: error.reason.permanent,
-          error: error.message
-        })
-      ),
-      Effect.retry({ schedule: reconnect, while: (error) => !error.reason.permanent })
-    )
+/** How many different errors of one outage are written to the log; the lifecycle events tell all of them. */
+const maxErrorsLogged = 10
+
+/**
+ * Waits out what passes, reports it, and fails with what does not pass. An outage is tried again many times: the log has a
+ * line for each error that is new in it, and one for its end.
+ */
+const persistently = (transport: typeof Transport.Service, { group, topic }: Subscription) => {
+  const { lifecycle } = transport
+  const logged = new Set<string>()
+  let failing = 0
+  let tries = 0
+  const report = ({ message, reason: { permanent } }: TransportError): Effect.Effect<void> => {
+    const event = { _tag: "ConsumerFailing", topic, group, permanent, error: message } as const
+    tries++
+    if (!permanent && (logged.has(message) || logged.size === maxErrorsLogged)) {
+      return Effect.sync(() => lifecycle.emit(event))
+    }
+    logged.add(message)
+    return lifecycle.report(event)
+  }
+  const ended = (recovered: boolean): Effect.Effect<void> => {
+    if (--failing > 0) return Effect.void
+    const event = { _tag: "ConsumerRecovered", topic, group, tries } as const
+    logged.clear()
+    tries = 0
+    return recovered ? lifecycle.report(event) : Effect.void
+  }
+  return <A, R>(self: Effect.Effect<A, TransportError, R>): Effect.Effect<A, TransportError, R> =>
+    Effect.suspend(() => {
+      let failed = false
+      return self.pipe(
+        Effect.tapError((error) => {
+          if (!failed) failing++
+          failed = true
+          return report(error)
+        }),
+        Effect.retry({ schedule: reconnect, while: (error) => !error.reason.permanent }),
+        Effect.onExit((exit) => (failed ? ended(Exit.isSuccess(exit)) : Effect.void))
+      )
+    })
+}
 
 const makeCrew = Effect.fnUntraced(function* (
   program: Program,
