@@ -88,6 +88,20 @@ describe("FaultProxy", () => {
     }).pipe(Effect.scoped, Effect.provide(live))
   )
 
+  it.effect("passes on an inline command and another protocol, and the server replies", () =>
+    Effect.gen(function* () {
+      const proxy = yield* FaultProxy.FaultProxy
+      const inline = yield* connect(proxy.port)
+      assert.strictEqual(yield* ask(inline, "PING"), "+PONG\r\n")
+      inline.write("PING\r\n")
+      assert.strictEqual(yield* next(inline), "+PONG\r\n")
+      const browser = yield* connect(proxy.port)
+      browser.write("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+      assert.notStrictEqual(yield* next(browser), "silence")
+      assert.deepStrictEqual([...(yield* proxy.commands)], [["PING", 1]])
+    }).pipe(Effect.scoped, Effect.provide(live))
+  )
+
   it.effect("a black hole keeps everything back, for old connections and new ones, until it passes again", () =>
     Effect.gen(function* () {
       const proxy = yield* FaultProxy.FaultProxy

@@ -225,14 +225,16 @@ class Pair {
   onRequests(chunk: Buffer): void {
     for (const request of this.requests.read(chunk)) {
       const trap = this.proxy.trap
-      const snaps = trap?.command === request.command
+      const snaps = trap !== undefined && trap.command === request.command
       if (snaps) this.proxy.trap = undefined
-      if (snaps && trap?._tag === "ResetBefore") {
+      if (snaps && trap._tag === "ResetBefore") {
         this.reset()
         return trap.snapped()
       }
-      this.proxy.commands.set(request.command, (this.proxy.commands.get(request.command) ?? 0) + 1)
-      if (snaps && trap !== undefined) {
+      if (request.command !== undefined) {
+        this.proxy.commands.set(request.command, (this.proxy.commands.get(request.command) ?? 0) + 1)
+      }
+      if (snaps) {
         const nonce = `answered-${process.hrtime.bigint()}`
         this.drop = { nonce, snapped: trap.snapped }
         this.send("requests", request.bytes)
@@ -367,18 +369,25 @@ const reset = (socket: Net.Socket): void => {
 }
 
 interface Request {
-  readonly command: string
+  /** Unknown of bytes that are no array of strings. */
+  readonly command: string | undefined
   readonly bytes: Buffer
 }
 
-/** Cuts the bytes of a client into whole requests: arrays of strings, as every client library sends them. */
+/**
+ * Cuts the bytes of a client into whole requests: arrays of strings, as every client library sends them. From the first byte
+ * on that is none of those, such as an inline command's or of another protocol, they pass as they come: the server replies.
+ */
 class Requests {
   #rest: Buffer = Buffer.alloc(0)
+  #foreign = false
 
   read(chunk: Buffer): Array<Request> {
+    if (this.#foreign) return [{ command: undefined, bytes: chunk }]
     this.#rest = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk])
     const requests: Array<Request> = []
     for (let request = this.#next(); request !== undefined; request = this.#next()) requests.push(request)
+    if (this.#foreign) requests.push({ command: undefined, bytes: this.#rest })
     return requests
   }
 
@@ -399,9 +408,13 @@ class Requests {
   }
 
   #number(at: number, mark: string): { readonly value: number; readonly end: number } | undefined {
+    if (at === this.#rest.length) return undefined
+    if (this.#rest.toString("latin1", at, at + 1) !== mark) {
+      this.#foreign = true
+      return undefined
+    }
     const end = this.#rest.indexOf("\r\n", at)
     if (end < 0) return undefined
-    if (this.#rest.toString("latin1", at, at + 1) !== mark) throw new Error("FaultProxy: not a Redis request")
     return { value: Number(this.#rest.toString("latin1", at + 1, end)), end: end + 2 }
   }
 }
