@@ -106,9 +106,7 @@ export const publishAll = Effect.fnUntraced(function* <P, RD, RE>(
   options?: (payload: NoInfer<P>, index: number) => PublishOptions
 ): Effect.fn.Return<ReadonlyArray<Receipt>, InvalidPayload | PayloadTooLarge | TransportError, Transport | RE> {
   const transport = yield* Transport
-  const parts: Array<Arr.NonEmptyArray<Outgoing>> = []
-  let part: Array<Outgoing> = []
-  let bytes = 0
+  const messages: Array<Outgoing> = []
   // A copy: encoding many takes turns with others, who may change the array.
   const all = payloads.slice()
   for (let i = 0; i < all.length; i++) {
@@ -118,18 +116,10 @@ export const publishAll = Effect.fnUntraced(function* <P, RD, RE>(
     const message = outgoing(topic, payload, yield* topic.encode(payload), given)
     const problem = problemOf(topic, message)
     if (problem !== undefined) return yield* Effect.fail(problem)
-    const size = bytesIn(message)
-    if (part.length === 0 || part.length === maxAtomicMessages || bytes + size > maxAtomicBytes) {
-      const first: Arr.NonEmptyArray<Outgoing> = [message]
-      parts.push(first)
-      part = first
-      bytes = size
-    } else {
-      part.push(message)
-      bytes += size
-    }
+    messages.push(message)
   }
-  if (parts.length === 0) return []
+  if (!Arr.isReadonlyArrayNonEmpty(messages)) return []
+  const parts = inParts(messages)
   return yield* sending(topic, all.length, undefined, (trace) => sendAll(transport, topic, parts, trace))
 })
 
@@ -289,6 +279,30 @@ const dueOf = (options: PublishOptions): Due | undefined =>
     : options.at !== undefined
       ? { _tag: "At", epochMillis: options.at.epochMilliseconds }
       : undefined
+
+/** Each of them no larger than what is stored in one step. */
+const inParts = (messages: Arr.NonEmptyReadonlyArray<Outgoing>): ReadonlyArray<Arr.NonEmptyReadonlyArray<Outgoing>> => {
+  let units = 0
+  for (const message of messages) units += unitsOf(message)
+  // A UTF-16 unit becomes at most three bytes, so most calls need no counting.
+  if (messages.length <= maxAtomicMessages && units * 3 <= maxAtomicBytes) return [messages]
+  const parts: Array<Arr.NonEmptyArray<Outgoing>> = []
+  let part: Array<Outgoing> = []
+  let bytes = 0
+  for (const message of messages) {
+    const size = bytesIn(message)
+    if (part.length === 0 || part.length === maxAtomicMessages || bytes + size > maxAtomicBytes) {
+      const first: Arr.NonEmptyArray<Outgoing> = [message]
+      parts.push(first)
+      part = first
+      bytes = size
+    } else {
+      part.push(message)
+      bytes += size
+    }
+  }
+  return parts
+}
 
 /** One part after the other; a failure says how many messages were stored before it. */
 const sendAll = Effect.fnUntraced(function* (

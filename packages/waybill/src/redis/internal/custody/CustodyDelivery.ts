@@ -57,7 +57,7 @@ export class CustodyDelivery implements Held {
     if (text !== undefined && records[from] === plain) {
       this.id = entry
       this.body = text.slice(from + 1, to)
-      this.headers = {}
+      this.headers = noHeaders
       this.published = noHeaders
       this.key = undefined
       this.version = 1
@@ -67,7 +67,7 @@ export class CustodyDelivery implements Held {
       this.id = reading.id ?? entry
       this.body = reading.body
       this.published = reading.headers ?? noHeaders
-      this.headers = { ...this.published }
+      this.headers = this.published === noHeaders ? noHeaders : { ...this.published }
       this.key = reading.key
       this.version = reading.version ?? 1
       this.publishedAt = reading.publishedAt ?? millisOf(entry)

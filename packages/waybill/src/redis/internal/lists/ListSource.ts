@@ -48,8 +48,10 @@ end
  * `any` is the order that the queue has.
  */
 const lua = (order: Order) => `${envelopes}${levels}${disagreement}
+local queueOrder
 local function order()
-  return redis.call('HGET', KEYS[8], 'order') or '${order === "any" ? "fifo" : order}'
+  queueOrder = queueOrder or redis.call('HGET', KEYS[8], 'order') or '${order === "any" ? "fifo" : order}'
+  return queueOrder
 end
 local function foreign()
   return mismatch(KEYS[1], 'list') or mismatch(KEYS[2], 'list') or mismatch(KEYS[3], 'list') or mismatch(KEYS[4], 'hash')
@@ -68,9 +70,12 @@ local function open(group, start, known)
   if start == 'latest' then redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[7]) end
 end
 -- What others wrote gets an id, and its place behind what is ready.
+local adopted
 local function adopt(n)
+  if adopted then return end
   local bodies = redis.call('LPOP', KEYS[7], n)
-  if not bodies then return end
+  adopted = not bodies
+  if adopted then return end
   local last, now = redis.call('HINCRBY', KEYS[8], 'last', #bodies), string.format('%.0f', clock())
   for i, body in ipairs(bodies) do
     local id = now .. '-' .. string.format('%.0f', last - #bodies + i)
