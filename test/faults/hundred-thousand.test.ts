@@ -5,7 +5,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Effect, Random } from "effect"
-import { complete, seedOf } from "../Sample.ts"
+import { complete, sampled, seedOf } from "../Sample.ts"
 import type { Job } from "./Jobs.ts"
 import { patterns } from "./Pattern.ts"
 import * as Scene from "./Scene.ts"
@@ -20,7 +20,7 @@ const every = 100
 
 const job = (i: number): Job => (i % 100 === 99 ? { act: "fail", times: 1 } : { act: "work", millis: 1 })
 
-describe.each(patterns)("a hundred thousand messages, %s", (pattern) => {
+describe.each(sampled("hundred thousand", patterns, 2))("a hundred thousand messages, %s", (pattern) => {
   it.live(
     "E1 three workers killed with SIGKILL at random moments, and replaced: nothing lost, each repetition explained",
     () =>

@@ -6,6 +6,7 @@ import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Deferred, Effect, Exit, Fiber, Logger, Scope } from "effect"
 import type { Delivery } from "waybill"
 import { becomes } from "../redis/Stage.ts"
+import { sampled } from "../Sample.ts"
 import { person, type Step, story, storing } from "./Storing.ts"
 
 const play = <A, E>(test: Effect.Effect<A, E, RedisServer.RedisServer | Scope.Scope>) =>
@@ -15,7 +16,7 @@ const play = <A, E>(test: Effect.Effect<A, E, RedisServer.RedisServer | Scope.Sc
 const standStill = (millis: number) =>
   Effect.sync(() => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, millis))
 
-describe.each(storing)("a lease, %s", (pattern) => {
+describe.each(sampled("leases", storing, 2))("a lease, %s", (pattern) => {
   /** A has begun a message, then its connections carry nothing any more; B is there. */
   const cutOff = Effect.fnUntraced(function* (
     leaseLost: "interrupt" | "continue" | undefined,

@@ -6,6 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy } from "@waybill/testing"
 import { Effect, Random } from "effect"
 import { Producer } from "waybill"
+import { sampled } from "../Sample.ts"
 import { Job } from "./Jobs.ts"
 import * as Pattern from "./Pattern.ts"
 import * as Scene from "./Scene.ts"
@@ -20,7 +21,7 @@ const lines: Record<string, FaultProxy.Line> = {
   "pieces of seven bytes, late and slowly": { fragment: 7, latency: "10 millis", bytesPerSecond: 100_000 }
 }
 
-describe.each(Pattern.patterns)("a line, %s", (pattern) => {
+describe.each(sampled("lines", Pattern.patterns, 2))("a line, %s", (pattern) => {
   it.live.each(Object.keys(lines))(
     "E12 %s, for a producer and a consumer: everything is parsed, and no lease is lost",
     (name) =>

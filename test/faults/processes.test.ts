@@ -4,6 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy } from "@waybill/testing"
 import { Effect } from "effect"
+import { sampled } from "../Sample.ts"
 import { patterns } from "./Pattern.ts"
 import * as Scene from "./Scene.ts"
 import { many, settled } from "./Verdict.ts"
@@ -12,7 +13,7 @@ const again = (verdict: {
   readonly report: { readonly repetitions: ReadonlyArray<{ readonly id: string; readonly because: string }> }
 }) => verdict.report.repetitions.map(({ because, id }) => `${id} after ${because}`).toSorted()
 
-describe.each(patterns)("a consumer process, %s", (pattern) => {
+describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (pattern) => {
   it.live("E1 SIGKILL in the middle of a handler: a peer takes over after the lease, and the attempt counts", () =>
     Effect.gen(function* () {
       const { crew, hire, publish, verdict } = yield* Scene.make

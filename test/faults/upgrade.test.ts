@@ -50,7 +50,7 @@ describe.skipIf(!isThere)("a rolling upgrade", () => {
   }, 300_000)
   afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
-  describe.each(Pattern.patterns)("a rolling upgrade, %s", (pattern) => {
+  describe.each(sampled("upgrade, patterns", Pattern.patterns, 2))("a rolling upgrade, %s", (pattern) => {
     it.live.each(sampled(`upgrade ${pattern}`, directions, 1))(
       "E38 what the %s build leaves the %s one takes up, and both work beside each other",
       ([one, other]) =>
@@ -135,50 +135,53 @@ describe.skipIf(!isThere)("a rolling upgrade", () => {
     )
   })
 
-  describe.each(["streams", "exactly-once"] as const)("a ledger of two builds, %s", (pattern) => {
-    it.live(
-      "E38 a commit that one build has applied is known to the other: every transfer is applied once",
-      () =>
-        Effect.gen(function* () {
-          const { crew, server } = yield* Scene.make
-          const hire = (build: keyof typeof folders, failpoint?: string) =>
-            crew.hire(`${folders[build]}/ledger-worker.ts` as `/${string}`, { url: server.url, pattern }, failpoint)
-          const transfers = new Map(
-            Array.from({ length: 2000 }, (_, i) => [`t-${i}`, { from: i % 7, to: 7 + (i % 11), cents: 1 + (i % 97) }])
-          )
-          yield* Effect.gen(function* () {
-            const all = [...transfers]
-            const publish = (some: typeof all) =>
-              Producer.publishAll(
-                Ledger.Transfers,
-                some.map(([, transfer]) => transfer),
-                (_, i) => ({ id: some[i]![0] })
-              )
-            // Ids are remembered for a millisecond: what is published twice is there twice.
-            for (let from = 0; from < all.length; from += 500) yield* publish(all.slice(from, from + 500))
-            yield* publish(all.filter((_, i) => i % 10 === 0))
-            for (const moment of ["sent", "replied"] as const) {
-              for (const build of ["older", "newer"] as const) {
-                // Its fate may come before it is ready.
-                const worker = yield* Effect.option(hire(build, Ledger.failpointOf("commit", moment, 2)))
-                if (worker._tag === "Some") yield* worker.value.gone
+  describe.each(sampled("upgrade, ledgers", ["streams", "exactly-once"] as const, 1))(
+    "a ledger of two builds, %s",
+    (pattern) => {
+      it.live(
+        "E38 a commit that one build has applied is known to the other: every transfer is applied once",
+        () =>
+          Effect.gen(function* () {
+            const { crew, server } = yield* Scene.make
+            const hire = (build: keyof typeof folders, failpoint?: string) =>
+              crew.hire(`${folders[build]}/ledger-worker.ts` as `/${string}`, { url: server.url, pattern }, failpoint)
+            const transfers = new Map(
+              Array.from({ length: 2000 }, (_, i) => [`t-${i}`, { from: i % 7, to: 7 + (i % 11), cents: 1 + (i % 97) }])
+            )
+            yield* Effect.gen(function* () {
+              const all = [...transfers]
+              const publish = (some: typeof all) =>
+                Producer.publishAll(
+                  Ledger.Transfers,
+                  some.map(([, transfer]) => transfer),
+                  (_, i) => ({ id: some[i]![0] })
+                )
+              // Ids are remembered for a millisecond: what is published twice is there twice.
+              for (let from = 0; from < all.length; from += 500) yield* publish(all.slice(from, from + 500))
+              yield* publish(all.filter((_, i) => i % 10 === 0))
+              for (const moment of ["sent", "replied"] as const) {
+                for (const build of ["older", "newer"] as const) {
+                  // Its fate may come before it is ready.
+                  const worker = yield* Effect.option(hire(build, Ledger.failpointOf("commit", moment, 2)))
+                  if (worker._tag === "Some") yield* worker.value.gone
+                }
               }
-            }
-            yield* Effect.all([hire("older"), hire("newer")])
-            const figures = Effect.flatMap(Inspector.Inspector, (inspector) =>
-              inspector.describe(Ledger.Transfers.name)
-            )
-            yield* figures.pipe(
-              Effect.repeat({
-                until: ({ groups: [found] }) => found !== undefined && found.lag === 0 && found.pending === 0,
-                schedule: Schedule.spaced("50 millis")
-              }),
-              Effect.timeout("60 seconds")
-            )
-            assert.deepStrictEqual(Ledger.complaints(transfers, yield* Ledger.read), [])
-          }).pipe(Effect.provide(Ledger.layerOf(pattern).pipe(Layer.provide(IoRedis.layer({ url: server.url })))))
-        }).pipe(Scene.play({ pattern })),
-      400_000
-    )
-  })
+              yield* Effect.all([hire("older"), hire("newer")])
+              const figures = Effect.flatMap(Inspector.Inspector, (inspector) =>
+                inspector.describe(Ledger.Transfers.name)
+              )
+              yield* figures.pipe(
+                Effect.repeat({
+                  until: ({ groups: [found] }) => found !== undefined && found.lag === 0 && found.pending === 0,
+                  schedule: Schedule.spaced("50 millis")
+                }),
+                Effect.timeout("60 seconds")
+              )
+              assert.deepStrictEqual(Ledger.complaints(transfers, yield* Ledger.read), [])
+            }).pipe(Effect.provide(Ledger.layerOf(pattern).pipe(Layer.provide(IoRedis.layer({ url: server.url })))))
+          }).pipe(Scene.play({ pattern })),
+        400_000
+      )
+    }
+  )
 })

@@ -50,7 +50,7 @@ describe("mutants", () => {
       const child = spawn(
         process.execPath,
         [join(root, "node_modules/vitest/vitest.mjs"), ...args, "--reporter=json", `--outputFile=${report}`],
-        { cwd: copy, env, stdio: ["ignore", "pipe", "pipe"] }
+        { cwd: copy, env: { ...env, WAYBILL_SAMPLE: "all" }, stdio: ["ignore", "pipe", "pipe"] }
       )
       for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk) => (output += String(chunk)))
       child.once("close", resolve)

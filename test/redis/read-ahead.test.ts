@@ -7,6 +7,7 @@ import { RedisServer } from "@waybill/testing"
 import { Context, Effect, Exit, Layer, Random, References, Schema, Scope } from "effect"
 import { Consumer, Inspector, type Message, Producer, Topic, type Transport } from "waybill"
 import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisPubSub, RedisStreams } from "waybill/redis"
+import { sampled } from "../Sample.ts"
 import { becomes } from "./Stage.ts"
 
 const Work = Topic.make("work", { payload: Schema.Struct({ n: Schema.Int, millis: Schema.Number }) })
@@ -91,7 +92,7 @@ const figures = (inspector: Context.Service.Shape<typeof Inspector.Inspector>) =
     return { pending, left: lag + waiting }
   })
 
-describe.each(Object.entries(patterns))("read ahead, %s", (_, layer) => {
+describe.each(sampled("read ahead", Object.entries(patterns), 3))("read ahead, %s", (_, layer) => {
   it.live(
     "case A2: messages that turn out slow are shared with a consumer that is idle",
     () =>
