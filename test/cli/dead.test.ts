@@ -37,15 +37,27 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         ["grüße", ["umlaut"]],
         ["\u0000\u0000", ["zeros"]],
         ["base64", []],
-        ["\ufffd", []],
-        ["", bodies.map(([id]) => id)]
+        ["\ufffd", []]
       ]
       for (const [contains, ids] of cases) assert.deepStrictEqual(yield* found(contains), ids, contains)
+      for (const filter of ["--contains", "--reason", "--id"]) {
+        for (const action of ["list", "discard", "redrive"]) {
+          const refused = yield* run(["dead", action, "t", "g", filter, "", ...(action === "list" ? [] : ["--yes"])], {
+            url
+          })
+          assert.notStrictEqual(refused.code, 0, `${action} ${filter}`)
+          assert.include(refused.err, `${filter} is empty`)
+        }
+      }
       const discarded = yield* run(["dead", "discard", "t", "g", "--contains", "wAA", "--yes", "--json"], { url })
       assert.strictEqual(JSON.parse(discarded.out).done, 1)
       const redriven = yield* run(["dead", "redrive", "t", "g", "--contains", "hello", "--yes", "--json"], { url })
       assert.strictEqual(JSON.parse(redriven.out).done, 1)
-      assert.deepStrictEqual(yield* found(""), ["zeros", "umlaut"])
+      const { out } = yield* run(["dead", "list", "t", "g", "--json"], { url })
+      assert.deepStrictEqual(
+        JSON.parse(out).map(({ id }: { readonly id: string }) => id),
+        ["zeros", "umlaut"]
+      )
     }).pipe(Effect.scoped)
   )
 })

@@ -237,6 +237,15 @@ describe("decide", () => {
     })
   )
 
+  it.effect("an empty tag is no reason for a dead letter", () =>
+    Effect.gen(function* () {
+      const exit = Exit.fail({ _tag: "" })
+      for (const table of [routes({}, Consumer.deadLetter()), routes({ "": Consumer.deadLetter() })]) {
+        assert.strictEqual(short(yield* Routing.decide(exit, table, deliveryOf(1))), "dead letter: Failure")
+      }
+    })
+  )
+
   it.effect("a real handler that interrupts itself is one that was interrupted", () =>
     Effect.gen(function* () {
       const exit = yield* Fiber.await(yield* Effect.forkChild(Effect.interrupt))

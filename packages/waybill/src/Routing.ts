@@ -120,7 +120,8 @@ const judge = (
   const row = own ?? routes.fallback
   if (row === undefined) return Effect.succeed(Settlement.deadLetter("Unrouted", render(cause)))
   const name = own === undefined || tag === undefined ? fallback : tag
-  return follow(typeof row === "function" ? row(error, delivery) : row, error, tag ?? "Failure", name, cause, delivery)
+  // An empty tag is no reason.
+  return follow(typeof row === "function" ? row(error, delivery) : row, error, tag || "Failure", name, cause, delivery)
 }
 
 const defective = (cause: Cause.Cause<unknown>) => Settlement.deadLetter("Defect", render(cause))

@@ -14,13 +14,21 @@ import { justBefore } from "./Entry.ts"
 import { limit, pages } from "./Pages.ts"
 import { describeGroup, group, topic } from "./Target.ts"
 
-const filters = {
-  reason: Flag.String("reason").pipe(Flag.withDescription("Only those that died of this reason"), Flag.optional),
-  id: Flag.String("id").pipe(Flag.withDescription("Only the message with this id"), Flag.optional),
-  contains: Flag.String("contains").pipe(
-    Flag.withDescription("Only those whose body contains this text, as bytes where it is no text"),
+/** A variable of a shell that was never set would otherwise pick out every dead letter. */
+const text = (name: string, description: string) =>
+  Flag.String(name).pipe(
+    Flag.withDescription(description),
+    Flag.filter(
+      (value) => value !== "",
+      () => `--${name} is empty: leave it out to take all`
+    ),
     Flag.optional
-  ),
+  )
+
+const filters = {
+  reason: text("reason", "Only those that died of this reason"),
+  id: text("id", "Only the message with this id"),
+  contains: text("contains", "Only those whose body contains this text, as bytes where it is no text"),
   before: Flag.Date("before").pipe(Flag.withDescription("Only those that died before this instant"), Flag.optional),
   after: Flag.Date("after").pipe(Flag.withDescription("Only those that died at this instant or later"), Flag.optional)
 }
