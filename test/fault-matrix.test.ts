@@ -34,14 +34,16 @@ describe("the fault matrix", () => {
     const source = `
       describe("a thing, streams", () => { it.live("E1 one", () => {}); it.live.each([f("x")])("E2 two %s", () => {}) })
       describe.each(Pattern.patterns)("a thing, %s", () => { it.live(\n "three (E3, E4)", () => {}) })
-      it(\`\${a} E5\`, () => {})`
+      it(\`\${a} E5\`, () => {})
+      describe("connecting, every pattern", () => { it.live("E6 refused", () => {}) })`
     assert.deepStrictEqual(
       casesIn("faults/x.test.ts", source).map(({ columns, faults, title }) => [title, faults, columns.length]),
       [
         ["E1 one", [1], 1],
         ["E2 two %s", [2], 1],
         ["three (E3, E4)", [3, 4], 4],
-        ["%s E5", [5], 4]
+        ["%s E5", [5], 4],
+        ["E6 refused", [6], 5]
       ]
     )
   })

@@ -162,7 +162,7 @@ describe("case D7: sockets in the file system", () => {
 
 const hasOpenssl = spawnSync("openssl", ["version"]).status === 0
 
-describe.skipIf(!hasOpenssl)("case C9: lines that are not secure", () => {
+describe.skipIf(!hasOpenssl)("case C9: lines that are not secure, every pattern", () => {
   const scene = Effect.gen(function* () {
     const dir = yield* Effect.acquireRelease(
       Effect.sync(() => mkdtempSync(join(tmpdir(), "waybill-tls-"))),
@@ -185,7 +185,7 @@ describe.skipIf(!hasOpenssl)("case C9: lines that are not secure", () => {
     return { good: yield* serve("good", "2"), expired: yield* serve("expired", "-1") }
   })
 
-  it.live("certificates, and who speaks TLS with whom: at once, for good, and in these words", () =>
+  it.live("E23 certificates, and who speaks TLS with whom: at once, for good, and in these words", () =>
     Effect.gen(function* () {
       const { expired, good } = yield* scene
       const cases = [
@@ -361,8 +361,33 @@ describe("case C13: a part of something larger", () => {
   )
 })
 
-describe("case C18: what was true a moment ago", () => {
-  it.live("a password that is wrong, and then nobody there", () =>
+describe("a server that hangs up before it is asked anything", () => {
+  it.live.each([
+    ["-DENIED Redis is running in protected mode", "AuthenticationFailed"],
+    ["-ERR max number of clients reached", "Refused"],
+    ["-ERR upstream is going down", "Disconnected"],
+    ["", "Disconnected"]
+  ])("%j is %s", ([words, tag]) =>
+    Effect.gen(function* () {
+      const port = yield* Port.reserve
+      const server = Net.createServer((socket) => {
+        socket.on("error", () => {})
+        // With what the client says left unread, closing resets the line, as it does behind a real server.
+        socket.pause()
+        socket.end(words === "" ? "" : `${words}\r\n`, () => socket.destroy())
+      })
+      yield* Effect.acquireRelease(
+        Effect.callback<void>((resume) => void server.listen(port, "127.0.0.1", () => resume(Effect.void))),
+        () => Effect.sync(() => server.close())
+      )
+      const { reason } = yield* refusal({ url: `redis://127.0.0.1:${port}`, startTimeout: "2 seconds" })
+      assert.strictEqual(reason._tag, tag)
+    }).pipe(Effect.scoped)
+  )
+})
+
+describe("case C18: what was true a moment ago, every pattern", () => {
+  it.live("E22 a password that is wrong since it was changed, and then nobody there", () =>
     Effect.gen(function* () {
       const server = yield* RedisServer.make({ args: ["--requirepass", "old"] })
       const { commands } = yield* IoRedis.make({ url: server.url, password: Redacted.make("old") })

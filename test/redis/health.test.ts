@@ -34,7 +34,7 @@ const versionOf = (url: string) =>
 
 const on = (options: RedisServer.Options) => Effect.provide(Layer.fresh(RedisServer.layer(options)))
 
-describe("RedisHealth", () => {
+describe("RedisHealth, every pattern", () => {
   it.live("a server that keeps everything is ready", () =>
     Effect.gen(function* () {
       const { url } = yield* RedisServer.RedisServer
@@ -45,7 +45,7 @@ describe("RedisHealth", () => {
     }).pipe(on({ appendonly: "everysec", args: ["--maxmemory", "100mb"] }))
   )
 
-  it.live("says what deletes and what forgets messages", () =>
+  it.live("E19 says what deletes and what forgets messages", () =>
     Effect.gen(function* () {
       const { dir, url } = yield* RedisServer.RedisServer
       assert.deepStrictEqual(codes(yield* check(url)), ["degraded", "EvictionPolicy", "PersistenceOff"])

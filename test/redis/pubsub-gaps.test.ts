@@ -5,10 +5,11 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy, RedisServer } from "@waybill/testing"
-import { Context, Duration, Effect, Layer, Random, References } from "effect"
+import { Context, Duration, Effect, Layer, Random, References, type Scope } from "effect"
 import { Redis } from "ioredis"
 import { type Gap, type Lifecycle, Settlement, Transport } from "waybill"
 import { IoRedis, RedisPubSub } from "waybill/redis"
+import * as Port from "../../packages/testing/src/Port.ts"
 import { becomes, client, outgoing } from "./Stage.ts"
 
 /** What a subscriber was told, in order: a body, or a gap in front of the next one. */
@@ -124,7 +125,7 @@ const numbers = (from: number, to: number) => Array.from({ length: to - from }, 
 const published = 1000
 const through = Effect.fnUntraced(function* (
   { heard, publish }: Pick<Effect.Success<ReturnType<typeof stage>>, "heard" | "publish">,
-  hurt: Effect.Effect<unknown, unknown>
+  hurt: Effect.Effect<unknown, unknown, Scope.Scope>
 ) {
   const seed = yield* Random.nextIntBetween(100, 900)
   yield* publish(...numbers(0, seed))
@@ -289,6 +290,56 @@ describe("RedisPubSub tells what is missing", () => {
       yield* becomes("the topic", topics, ["t"])
     }).pipe(Effect.scoped, quietly, Effect.provide(servers))
   )
+
+  for (const [name, hurt] of [
+    [
+      "the server takes no more connections for a while",
+      (s: Effect.Success<ReturnType<typeof stage>>, redis: Redis) =>
+        Effect.gen(function* () {
+          const [, most = ""] = yield* Effect.promise(() => redis.config("GET", "maxclients") as Promise<Array<string>>)
+          yield* Effect.promise(() => redis.config("SET", "maxclients", "1"))
+          yield* s.proxy.reset
+          // Longer than it takes to try more than once.
+          yield* Effect.sleep("300 millis")
+          yield* Effect.promise(() => redis.config("SET", "maxclients", most))
+        })
+    ],
+    [
+      "the server moves to another port",
+      (s: Effect.Success<ReturnType<typeof stage>>, redis: Redis) =>
+        Effect.gen(function* () {
+          const port = yield* Port.reserve
+          yield* Effect.promise(() => redis.config("SET", "port", port))
+          yield* s.proxy.redirect(port)
+        })
+    ]
+  ] as const) {
+    it.live(`when ${name} (E36, E40)`, () =>
+      Effect.gen(function* () {
+        const s = yield* stage()
+        yield* s.listen
+        const redis = yield* client(s.server.url)
+        const { count } = yield* through(s, hurt(s, redis))
+        assert.deepStrictEqual(complaints(s.told, count), [])
+        assert.isAtLeast(s.gaps().length, 1)
+      }).pipe(Effect.scoped, quietly, Effect.provide(servers))
+    )
+  }
+
+  for (const kind of ["ALL", "WRITE"]) {
+    it.live(`nothing when the server is paused, CLIENT PAUSE ${kind} (E15)`, () =>
+      Effect.gen(function* () {
+        const s = yield* stage()
+        yield* s.listen
+        const redis = yield* client(s.server.url)
+        yield* s.publish(...numbers(0, 10))
+        yield* Effect.promise(() => redis.call("CLIENT", "PAUSE", "1000", kind))
+        yield* s.publish(...numbers(10, 20))
+        yield* becomes("all of them", Effect.sync(s.heard), numbers(0, 20))
+        assert.deepStrictEqual(s.gaps(), [])
+      }).pipe(Effect.scoped, quietly, Effect.provide(servers))
+    )
+  }
 
   it.live("when a message is so large that the server drops the subscriber (E25)", () =>
     Effect.gen(function* () {

@@ -48,6 +48,8 @@ export class FaultProxy extends Context.Service<
     readonly refuse: Effect.Effect<void>
     /** Resets every connection, towards both sides. */
     readonly reset: Effect.Effect<void>
+    /** The server has moved: every connection is reset, and new ones lead to this port of 127.0.0.1. */
+    readonly redirect: (upstream: number) => Effect.Effect<void>
     /**
      * Sets a trap: the connection that next sends `command` (such as "SET") is reset before the server sees that
      * command. The inner effect waits until it has snapped.
@@ -108,6 +110,11 @@ export const make = Effect.fn("FaultProxy.make")(function* (
     blackhole: Effect.sync(() => proxy.flow(false)),
     refuse: Effect.sync(() => void proxy.server.close()),
     reset: Effect.sync(() => proxy.reset()),
+    redirect: (upstream) =>
+      Effect.sync(() => {
+        proxy.upstream = upstream
+        proxy.reset()
+      }),
     resetBefore: (command) =>
       trap((snapped) => (proxy.trap = { _tag: "ResetBefore", command: command.toUpperCase(), snapped })),
     dropReply: (command) =>
@@ -153,7 +160,7 @@ class Proxy {
   readonly server: Net.Server
   readonly pairs = new Set<Pair>()
   readonly commands = new Map<string, number>()
-  readonly upstream: number
+  upstream: number
   trap: Trap | undefined
   cut: Cut | undefined
   line: Carrier | undefined

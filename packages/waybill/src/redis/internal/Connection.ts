@@ -18,7 +18,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { Redis, type RedisOptions } from "ioredis"
 import { Disconnected, type Reason, Refused, Rejected } from "../../Transport.ts"
-import { type Ask, helloOf, inspect, mismatch, tlsFailure } from "./Handshake.ts"
+import { type Ask, helloOf, inspect, mismatch, tlsFailure, unasked } from "./Handshake.ts"
 import { fitting, refusal, type Script, sent, suspicions } from "./Script.ts"
 import { classify, isDenied, isForeign } from "./ServerError.ts"
 
@@ -539,17 +539,17 @@ const connect = Effect.fnUntraced(function* (
       })
     )
   const secure = options.tls !== undefined
-  const otherwise = mismatch(options, secure, shared.address).pipe(
-    Effect.flatMap((failure) => (failure === undefined ? Effect.never : Effect.fail(failure)))
-  )
+  const toldBy = (look: Effect.Effect<Reason | undefined>): Effect.Effect<never, Reason> =>
+    Effect.flatMap(look, (reason) => (reason === undefined ? Effect.never : Effect.fail(reason)))
+  const otherwise = toldBy(mismatch(options, secure, shared.address))
   return yield* Effect.gen(function* () {
     yield* ask("connect", () => redis.connect()).pipe(
       // A server that waits for the rest of what it takes for a command never answers a TLS handshake.
       Effect.raceFirst(secure ? Effect.delay(otherwise, suspicious) : Effect.never),
-      // And one that expects a handshake hangs up, or says something that is no Redis.
+      // One that takes no more clients hangs up, and one that expects a handshake does, too, or says something that is no Redis.
       Effect.tapError((reason) =>
         !secure && (reason._tag === "Rejected" || (reason._tag === "Disconnected" && !isSystem(reason.cause)))
-          ? Effect.raceFirst(otherwise, Effect.sleep(suspicious))
+          ? Effect.raceAllFirst([otherwise, toldBy(unasked(options)), Effect.sleep(suspicious)])
           : Effect.void
       )
     )

@@ -9,6 +9,7 @@ import * as Tls from "node:tls"
 import * as Effect from "effect/Effect"
 import type { Redis } from "ioredis"
 import { type Reason, TlsFailed, UnsupportedServer } from "../../Transport.ts"
+import { classify } from "./ServerError.ts"
 
 /** What HELLO says. Nothing where the server does not know HELLO. */
 export interface Hello {
@@ -131,10 +132,38 @@ interface Place {
   readonly path?: string | undefined
 }
 
+const targetOf = (place: Place) =>
+  place.path === undefined ? { host: place.host, port: place.port ?? 6379 } : { path: place.path }
+
+/**
+ * Why the server hangs up before it is asked anything: it has too many clients, or is in protected mode. A client that
+ * speaks first loses these words to the reset that its own bytes bring about; here nothing is said, and only heard. Over
+ * TLS the server hangs up without a word.
+ */
+export const unasked = (place: Place): Effect.Effect<Reason | undefined> =>
+  Effect.callback<Reason | undefined>((resume) => {
+    let heard = ""
+    const done = () => {
+      socket.destroy()
+      const detail = /^-(.*)\r\n/.exec(heard)?.[1] ?? ""
+      const reason = classify(Object.assign(new Error(detail), { name: "ReplyError" }), "connect")
+      // What is not known may be some words of a proxy on its way down.
+      resume(Effect.succeed(reason._tag === "Rejected" ? undefined : reason))
+    }
+    const socket = Net.connect(targetOf(place))
+    socket.on("data", (bytes) => {
+      heard += bytes.toString("latin1")
+    })
+    socket.setTimeout(patienceMillis, done)
+    socket.on("error", done)
+    socket.once("close", done)
+    return Effect.sync(() => socket.destroy())
+  })
+
 /** Asks on a line of its own, when the one that was to be has come to nothing, whether the other side speaks otherwise. */
 export const mismatch = (place: Place, secure: boolean, address: string): Effect.Effect<TlsFailed | undefined> =>
   Effect.callback<TlsFailed | undefined>((resume) => {
-    const target = place.path === undefined ? { host: place.host, port: place.port ?? 6379 } : { path: place.path }
+    const target = targetOf(place)
     const done = (failed: TlsFailed | undefined) => {
       socket.removeAllListeners()
       socket.on("error", () => {})
