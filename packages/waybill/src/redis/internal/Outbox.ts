@@ -1,6 +1,6 @@
 /**
  * Callers that wait for their messages to be sent: what comes while a batch is on its way travels together in the next.
- * What expires in the queue fails there, and nothing of it was sent.
+ * When no batch has got through for too long, what has waited for all that time fails, and nothing of it was sent.
  *
  * @module
  */
@@ -29,17 +29,17 @@ const maxUnits = 4 * 1024 * 1024
 export class Call {
   readonly messages: NonEmptyReadonlyArray<Outgoing>
   readonly resume: (effect: Effect.Effect<ReadonlyArray<Receipt>, TransportError>) => void
-  readonly expires: number
+  readonly queuedAt: number
   abandoned = false
 
   constructor(
     messages: NonEmptyReadonlyArray<Outgoing>,
     resume: (effect: Effect.Effect<ReadonlyArray<Receipt>, TransportError>) => void,
-    expires: number
+    queuedAt: number
   ) {
     this.messages = messages
     this.resume = resume
-    this.expires = expires
+    this.queuedAt = queuedAt
   }
 }
 
@@ -58,6 +58,8 @@ export class Outbox implements Sender {
   #wake: (() => void) | undefined
   #closed = false
   #sending = false
+  /** When a batch got through last. */
+  #throughAt = -Infinity
 
   constructor(options: OutboxOptions) {
     this.#options = options
@@ -71,7 +73,7 @@ export class Outbox implements Sender {
   publish(messages: NonEmptyReadonlyArray<Outgoing>): Effect.Effect<ReadonlyArray<Receipt>, TransportError> {
     return Effect.callback((resume) => {
       if (this.#closed) return resume(this.failure(closed))
-      const call = new Call(messages, resume, this.now() + this.#options.timeoutMillis)
+      const call = new Call(messages, resume, this.now())
       this.#queue.push(call)
       this.#wake?.()
       return Effect.sync(() => {
@@ -114,6 +116,7 @@ export class Outbox implements Sender {
       for (const call of calls) call.resume(told)
       return
     }
+    this.#throughAt = this.now()
     let from = 0
     for (const call of calls) {
       const to = from + call.messages.length
@@ -135,6 +138,11 @@ export class Outbox implements Sender {
     })
   }
 
+  /** Until when it waits: as long as batches get through the queue moves, and may be long. */
+  expiry(call: Call): number {
+    return Math.max(call.queuedAt, this.#throughAt) + this.#options.timeoutMillis
+  }
+
   /** The calls of the next batch. Those that expired in the queue fail here: nothing of them was sent. */
   #take(): Array<Call> {
     const now = this.now()
@@ -143,7 +151,7 @@ export class Outbox implements Sender {
     let units = 0
     while (this.#next < this.#queue.length) {
       const call = this.#queue[this.#next] as Call // within bounds
-      if (!call.abandoned && call.expires <= now) {
+      if (!call.abandoned && this.expiry(call) <= now) {
         call.resume(this.failure(waitedInVain))
       } else if (!call.abandoned) {
         const size = sizeOf(call.messages)

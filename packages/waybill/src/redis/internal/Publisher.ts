@@ -117,7 +117,7 @@ export class Publisher implements Sender {
       const keys = batch.seen.length === 0 ? this.#keys : [...this.#keys, ...batch.seen]
       const args = this.#args(++this.#batch, batch)
       const first = calls[0] as Call // the caller checked that there is one
-      const deadline = Math.max(first.expires, this.#outbox.now() + leastAttemptMillis)
+      const deadline = Math.max(this.#outbox.expiry(first), this.#outbox.now() + leastAttemptMillis)
       let ambiguous = false
       while (true) {
         const left = deadline - this.#outbox.now()

@@ -20,7 +20,10 @@ export interface StoreOptions extends LimitOptions {
   readonly prefix?: string
   /** How long something that is due may lie unnoticed, when no program that knows of it is alive. 1 second by default. */
   readonly pollInterval?: Duration.Input
-  /** How long publishing goes on trying before it fails, 5 seconds by default. */
+  /**
+   * How long publishing goes on trying before it fails, 5 seconds by default. A message that waits for others in front of it
+   * waits for as long as they get through.
+   */
   readonly publishTimeout?: Duration.Input
 }
 

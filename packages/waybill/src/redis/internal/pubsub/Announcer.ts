@@ -96,7 +96,7 @@ export class Announcer implements Sender {
         const reason = result.failure
         // These numbers may have been heard. Those of a batch that surely was not are given to the next one.
         if (reason._tag === "Disconnected" && reason.ambiguous) this.#row.number = number
-        if (!isPassing(reason) || this.#outbox.now() + pauseMillis >= first.expires) {
+        if (!isPassing(reason) || this.#outbox.now() + pauseMillis >= this.#outbox.expiry(first)) {
           return yield* this.#outbox.failure(reason)
         }
         yield* Effect.sleep(pauseMillis)
