@@ -28,16 +28,27 @@ const faults =
   (pattern: string): ReadonlyArray<Proof> =>
     titles.map((title) => ({ file: `faults/${file}.test.ts`, title: `, ${pattern} .*${title}` }))
 
-/** The conformance suite of each pattern is a file. */
+/** The conformance suite of each pattern is a file; that of lists runs for each order, and one of them is enough. */
 const suite =
   (...titles: ReadonlyArray<string>) =>
   (pattern: string): ReadonlyArray<Proof> =>
-    titles.map((title) => ({ file: `redis/${pattern}.test.ts`, title }))
+    titles.map((title) => ({
+      file: `redis/${pattern}.test.ts`,
+      title: pattern === "lists" ? `fifo .*${title}` : title
+    }))
+
+/** Of pub/sub, what is lost is told. */
+const gaps = (...titles: ReadonlyArray<string>): ReadonlyArray<Proof> =>
+  titles.map((title) => ({ file: "redis/pubsub-gaps.test.ts", title }))
 
 const on = (
   patterns: ReadonlyArray<string>,
   ...proofs: ReadonlyArray<(pattern: string) => ReadonlyArray<Proof>>
 ): ReadonlyArray<Proof> => patterns.flatMap((pattern) => proofs.flatMap((proof) => proof(pattern)))
+
+const crashed = "a message that too many consumers died of becomes a dead letter"
+const died = "what a silent receiver holds goes to another one, the attempt counted"
+const retried = "a retry counts the attempt and keeps the message as it was"
 
 const streamsFence = {
   file: "redis/internal/streams/DeliveryScripts.ts",
@@ -96,7 +107,27 @@ export const mutants: ReadonlyArray<Mutant> = [
     file: "redis/internal/CommitScript.ts",
     find: "local before = call('GET', marker)",
     replace: "local before = false",
-    proofs: on(["exactly-once", "streams"], suite("commit"))
+    proofs: ["Streams", "ExactlyOnce"].map((name) => ({
+      file: "redis/limits.test.ts",
+      title: `Redis${name}: after the window for published ids`
+    }))
+  },
+  {
+    name: "the marker of a commit that was applied in part is taken for that of a whole one",
+    file: "redis/internal/CommitScript.ts",
+    find: "if partial or string.find(before, '^partial') then",
+    replace: "if partial then",
+    proofs: [{ file: "redis/streams-commits.test.ts", title: "a refused one whose answer was lost" }]
+  },
+  {
+    name: "a letter does not say that its commit was applied in part",
+    file: "redis/internal/CommitScript.ts",
+    find: "elseif partial or before then",
+    replace: "elseif before then",
+    proofs: ["Streams", "ExactlyOnce"].map((name) => ({
+      file: "redis/limits.test.ts",
+      title: `case F1.* Redis${name}: is never applied again`
+    }))
   },
   {
     name: "a released attempt counts, streams",
@@ -125,21 +156,114 @@ export const mutants: ReadonlyArray<Mutant> = [
     file: "redis/internal/streams/DeliveryScripts.ts",
     find: "if died and deaths >= most then",
     replace: "if false then",
-    proofs: on(["streams"], faults("processes", "E26 poison that kills"))
+    proofs: on(["streams"], suite(crashed))
   },
-  {
-    name: "the limit of crashes is dropped, queues and keyspace",
+  ...custody.map((pattern): Mutant => ({
+    name: `the limit of crashes is dropped, ${pattern}`,
     file: "redis/internal/custody/MemberScripts.ts",
     find: "elseif deaths + 1 < most then",
     replace: "elseif true then",
-    proofs: on(custody, faults("processes", "E26 poison that kills"))
+    proofs: on([pattern], suite(crashed))
+  })),
+  {
+    name: "the attempt that a death ends does not count, streams",
+    file: "redis/internal/streams/DeliveryScripts.ts",
+    find: "if uncounting then uncounted",
+    replace: "if uncounting or died then uncounted",
+    proofs: on(["streams"], suite(died))
+  },
+  ...custody.map((pattern): Mutant => ({
+    name: `the attempt that a death ends does not count, ${pattern}`,
+    file: "redis/internal/custody/MemberScripts.ts",
+    find: "mark(id, attempts + 1, fence + 1, deaths + 1, tally)",
+    replace: "mark(id, attempts, fence + 1, deaths + 1, tally)",
+    proofs: on([pattern], suite(died))
+  })),
+  {
+    name: "the attempt that a retry ends does not count, streams",
+    file: "redis/internal/streams/DeliveryScripts.ts",
+    find: "local body = {id, at, attempt, fence, cause,",
+    replace: "local body = {id, at, attempt - 1, fence, cause,",
+    proofs: on(["streams"], suite(retried))
   },
   {
-    name: "NOSCRIPT is an error",
-    file: "redis/internal/Connection.ts",
-    find: 'error.message.startsWith("NOSCRIPT")',
-    replace: 'error.message.startsWith("NOTHING")',
-    proofs: on(storing, faults("connections", "E16"))
+    name: "the attempt that a retry ends does not count, queues and keyspace",
+    file: "redis/internal/custody/DeliveryScripts.ts",
+    find: "mark(entry, attempts, fence, deaths, tally, cause)",
+    replace: "mark(entry, attempts - 1, fence, deaths, tally, cause)",
+    proofs: on(custody, suite(retried))
+  },
+  ...storing.flatMap((pattern): Array<Mutant> => [
+    {
+      name: `NOSCRIPT is an error, ${pattern}`,
+      file: "redis/internal/Connection.ts",
+      find: 'error.message.startsWith("NOSCRIPT")',
+      replace: 'error.message.startsWith("NOTHING")',
+      proofs: on([pattern], faults("connections", "E16"))
+    },
+    {
+      name: `a server without memory takes what is new, ${pattern}`,
+      file: "redis/internal/ScriptParts.ts",
+      find: 'export const writes = "#!lua\\n"',
+      replace: 'export const writes = "#!lua flags=allow-oom\\n"',
+      proofs: on([pattern], faults("store", "E18 out of memory"))
+    },
+    {
+      name: `a heartbeat from before the clock went back counts, ${pattern}`,
+      file: "redis/internal/ScriptParts.ts",
+      find: "if until_ > now + (noted or lease + 60000) then",
+      replace: "if false then",
+      proofs: on([pattern], faults("clock", "E34: an hour back, and a consumer dies"))
+    }
+  ]),
+  {
+    name: "a foreign value is not looked for",
+    file: "redis/internal/ScriptParts.ts",
+    find: "if found ~= expected and found ~= 'none' then",
+    replace: "if false then",
+    proofs: [
+      ...on(["streams"], faults("store", "E20 WRONGTYPE of any key before the start")),
+      ...on(queues, faults("lists", "E20 WRONGTYPE of any key before the start"))
+    ]
+  },
+  ...Object.entries({
+    streams: "redis/internal/streams/PublishScript.ts",
+    lists: "redis/internal/lists/PublishScript.ts",
+    keyspace: "redis/internal/keyspace/KeyspaceScripts.ts"
+  }).map(([pattern, file]): Mutant => ({
+    name: `an id that was published is stored again, ${pattern}`,
+    file,
+    find: "if seen and call('EXISTS', seen) == 1 then",
+    replace: "if false then",
+    proofs: on(pattern === "lists" ? queues : [pattern], faults("store", "E27 the same id published again"))
+  })),
+  {
+    name: "what pub/sub has missed is not told",
+    file: "redis/internal/pubsub/Sequences.ts",
+    find: "if (missed > 0) return",
+    replace: "if (missed < 0) return",
+    proofs: gaps("E11, E13", "E14", "E25")
+  },
+  {
+    name: "pub/sub does not notice that it was disconnected",
+    file: "redis/internal/pubsub/Sequences.ts",
+    find: "this.#interruptions++",
+    replace: "",
+    proofs: gaps("after a reconnect there is exactly one gap")
+  },
+  {
+    name: "pub/sub tells of a gap where there is none",
+    file: "redis/internal/pubsub/Sequences.ts",
+    find: "const missed = number - last.number - 1",
+    replace: "const missed = number - last.number",
+    proofs: gaps("E12", "E17")
+  },
+  {
+    name: "what overflows the buffer is not told",
+    file: "internal/Inbox.ts",
+    find: "this.#before = joined(joined(this.#before, oldest.gap), dropped)",
+    replace: "",
+    proofs: gaps("what is dropped is a gap", "what finds bufferBytes full")
   },
   ...Object.entries({
     streams: "redis/internal/streams/PublishScript.ts",
@@ -176,13 +300,13 @@ export const mutants: ReadonlyArray<Mutant> = [
     replace: "",
     proofs: on(custody, (pattern) => [{ file: "redis/read-ahead.test.ts", title: `, ${pattern} .*cases A5 and F4` }])
   },
-  {
-    name: "what a leaver's handlers have had does not count",
+  ...storing.map((pattern): Mutant => ({
+    name: `what a leaver's handlers have had does not count, ${pattern}`,
     file: "redis/internal/Membership.ts",
     find: "begun.length === 0 ? handBack",
     replace: "begun.length >= 0 ? handBack",
-    proofs: on(storing, faults("leases", "leaves before it has heard", "could not say so and left"))
-  },
+    proofs: on([pattern], faults("leases", "leaves before it has heard", "could not say so and left"))
+  })),
   {
     name: "a dead letter does not leave, streams",
     file: "redis/internal/streams/DeliveryScripts.ts",

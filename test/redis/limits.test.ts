@@ -1,7 +1,7 @@
 /** Limits hold whether there is traffic or not, alike on every pattern and in memory. */
 import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
-import { Context, Duration, Effect, Exit, Layer, Option, Random, References, Schema, Scope } from "effect"
+import { Context, Duration, Effect, Exit, Layer, Option, Random, References, Schedule, Schema, Scope } from "effect"
 import { Commit, DeadLetters, Inspector, Records, Settlement, Topic, Transport } from "waybill"
 import { MemoryExactlyOnce, MemoryKeyspace, MemoryLists, MemoryPubSub, MemoryStreams } from "waybill/memory"
 import {
@@ -171,7 +171,7 @@ interface Committing {
   readonly name: string
   readonly inMemory: boolean
   readonly layer: (
-    options: Cap & { readonly marker: Duration.Input }
+    options: Cap & { readonly marker?: Duration.Input; readonly deduplicationWindow?: Duration.Input }
   ) => Layer.Layer<Ports | Records.Records, never, IoRedis.IoRedis>
   readonly silence: (receiver: Transport.Receiver) => Effect.Effect<void, never, Scope.Scope>
 }
@@ -182,6 +182,26 @@ const committing: ReadonlyArray<Committing> = [
   { name: "MemoryStreams", inMemory: true, layer: MemoryStreams.layer, silence: MemoryStreams.silence },
   { name: "MemoryExactlyOnce", inMemory: true, layer: MemoryExactlyOnce.layer, silence: MemoryExactlyOnce.silence }
 ]
+
+describe("a commit whose id is stored again", () => {
+  it.live.each(committing)("$name: after the window for published ids, it is applied once", ({ inMemory, layer }) =>
+    Effect.gen(function* () {
+      const { context, join, transport } = yield* stage(inMemory, (prefix) =>
+        layer({ prefix, deadLetters: { maxAge: "1 hour" }, deduplicationWindow: 1 })
+      )
+      const receiver = yield* join()
+      for (const body of ["first", "again"]) {
+        yield* transport
+          .publish("t", [outgoing({ body, id: "same" })])
+          .pipe(Effect.repeat({ until: ([receipt]) => receipt?._tag === "Stored", schedule: Schedule.spaced(2) }))
+        const [delivery] = yield* receiver.take(1)
+        const answers = yield* receiver.settle([[delivery, Settlement.commit(Commit.make({ writes: [total.add(1)] }))]])
+        assert.deepStrictEqual(answers, ["Settled"])
+      }
+      assert.strictEqual(yield* Context.get(context, Records.Records).read({ name: "t" }, total.value), 1)
+    }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()))
+  )
+})
 
 describe("case F1: a commit that was refused in part", () => {
   it.live.each(committing)(
