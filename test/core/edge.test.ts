@@ -94,7 +94,12 @@ describe("case B13: only well-formed text is sent", () => {
     ["headers", { text: "a" }, { headers: { fine: "a", count: 1 as never } }],
     ["headers", { text: "a" }, { headers: { flag: true as never } }],
     ["headers", { text: "a" }, { headers: { nothing: undefined as never } }],
-    ["headers", { text: "a" }, { headers: { nested: { a: "b" } as never } }]
+    ["headers", { text: "a" }, { headers: { nested: { a: "b" } as never } }],
+    ["headers", { text: "a" }, { headers: null as never }],
+    ["headers", { text: "a" }, { headers: new Map([["a", "b"]]) as never, priority: "high" }],
+    ["headers", { text: "a" }, { headers: [["a", "b"]] as never }],
+    ["headers", { text: "a" }, { headers: new Headers({ a: "b" }) as never }],
+    ["headers", { text: "a" }, { headers: "a: b" as never }]
   ] as const)("%s", ([part, payload, options]) =>
     Effect.gen(function* () {
       const error = yield* refused(payload, options)

@@ -169,6 +169,9 @@ describe("case F7: of a call", () => {
     )
   }
   dies("delay", /delay must/, [...noDuration, "Infinity"], (delay) => onMemory(Producer.publish(Numbers, 1, { delay })))
+  dies("at", /at must/, [Number.NaN, Number.POSITIVE_INFINITY], (epochMilliseconds) =>
+    onMemory(Producer.publish(Numbers, 1, { at: { epochMilliseconds } as never }))
+  )
   dies("priority", /priority must be "high" or/, ["urgent", 1], (priority) =>
     onMemory(Producer.publishAll(Numbers, [1], () => ({ priority })))
   )

@@ -194,14 +194,17 @@ const givenBy = (options: PublishOptions | undefined): Given => {
   return {
     id,
     headers:
-      priority === undefined
-        ? headers === noHeaders
-          ? noHeaders
-          : Object.freeze({ ...headers })
-        : Object.freeze({ ...headers, priority }),
+      // What is no record is refused with the message: a copy would be an empty one.
+      (priority === undefined && headers === noHeaders) || !isRecord(headers)
+        ? headers
+        : Object.freeze(priority === undefined ? { ...headers } : { ...headers, priority }),
     due: dueOf(options)
   }
 }
+
+/** A map or an array has entries, and none of them are its properties. */
+const isRecord = (headers: unknown): boolean =>
+  typeof headers === "object" && headers !== null && !(Symbol.iterator in headers)
 
 const outgoing = <P, RD, RE>(
   topic: Topic<P, RD, RE>,
@@ -255,6 +258,7 @@ const issueOf = (
     const issue = textIssue(key)
     if (issue !== undefined) return { part: "key", issue }
   }
+  if (headers !== noHeaders && !isRecord(headers)) return { part: "headers", issue: "expected an object of strings" }
   for (const name in headers) {
     const issue = textIssue(headers[name])
     if (issue !== undefined) return { part: "headers", issue: `the value of "${name.toWellFormed()}": ${issue}` }
@@ -273,11 +277,16 @@ const bytesIn = (message: Outgoing): number => {
   return body + headers + id + key
 }
 
+const instantOf = (epochMillis: number): number => {
+  if (!Number.isFinite(epochMillis)) throw new Error(`at must be an instant, not ${epochMillis}`)
+  return epochMillis
+}
+
 const dueOf = (options: PublishOptions): Due | undefined =>
   options.delay !== undefined
     ? { _tag: "After", delay: finiteOf("delay", options.delay) }
     : options.at !== undefined
-      ? { _tag: "At", epochMillis: options.at.epochMilliseconds }
+      ? { _tag: "At", epochMillis: instantOf(options.at.epochMilliseconds) }
       : undefined
 
 /** Each of them no larger than what is stored in one step. */
