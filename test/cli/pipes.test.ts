@@ -94,15 +94,15 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         payloads.flatMap((payload) => [payload, payload, payload])
       )
       assert.deepStrictEqual([stored[1].headers, stored[1].key], [{ payload: "no", b: "{" }, "a,b"])
-      for (const line of [
-        '{"key":"k"}',
-        '[{"payload":1}]',
-        "1",
-        '{"payload":1,"delay":1e400}',
-        '{"payload":1,"dealy":1000}'
-      ]) {
+      for (const line of ['{"key":"k"}', '[{"payload":1}]', "1", '{"payload":1,"delay":1e400}']) {
         assert.strictEqual((yield* run(["publish", "envelopes", "--envelope"], { url, stdin: line })).code, 1, line)
       }
+      const misspelled = yield* run(["publish", "envelopes", "--envelope"], {
+        url,
+        stdin: '{"payload":1,"dealy":1000}'
+      })
+      assert.strictEqual(misspelled.code, 1)
+      assert.include(misspelled.err, "dealy")
     })
   )
 

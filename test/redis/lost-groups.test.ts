@@ -1,6 +1,6 @@
 /**
- * Groups that somebody destroys under their consumers, while the topic and the state of the group are still there: the
- * group goes on where it stood.
+ * A group destroyed while its consumers run, with the topic and the group's own state still in place, continues where it
+ * left off.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy, RedisServer } from "@waybill/testing"

@@ -47,7 +47,7 @@ export type Event =
       readonly permanent: boolean
       readonly error: string
     }
-  /** What had failed works again, after so many tries in vain. */
+  /** The transport works again after this many failed tries. */
   | { readonly _tag: "ConsumerRecovered"; readonly topic: string; readonly group: string; readonly tries: number }
   | { readonly _tag: "ConsumerPaused"; readonly topic: string; readonly group: string }
   | { readonly _tag: "ConsumerResumed"; readonly topic: string; readonly group: string }

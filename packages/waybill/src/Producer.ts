@@ -194,7 +194,7 @@ const givenBy = (options: PublishOptions | undefined): Given => {
   return {
     id,
     headers:
-      // What is no record is refused with the message: a copy would be an empty one.
+      // Anything but a record is kept as it is, so that `issueOf` refuses it: a copy would look like no headers.
       (priority === undefined && headers === noHeaders) || !isRecord(headers)
         ? headers
         : Object.freeze(priority === undefined ? { ...headers } : { ...headers, priority }),
@@ -202,7 +202,7 @@ const givenBy = (options: PublishOptions | undefined): Given => {
   }
 }
 
-/** A map or an array has entries, and none of them are its properties. */
+/** Maps and arrays are not records: their entries are not properties. */
 const isRecord = (headers: unknown): boolean =>
   typeof headers === "object" && headers !== null && !(Symbol.iterator in headers)
 

@@ -23,7 +23,7 @@ const Envelope = Schema.Struct({
   delay: Schema.optional(Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1000 * 365 * 86_400_000 })))
 })
 
-/** A member that nobody knows is a misspelt one: without it the message would be sent at once, or twice. */
+/** An unknown member is probably misspelled, and ignoring it would send the message at once, or twice. */
 const decodeEnvelope = Schema.decodeUnknownEffect(Envelope, { onExcessProperty: "error" })
 
 /** What comes within this time travels together: whoever types, or follows a file, does not wait for a full batch. */

@@ -268,7 +268,7 @@ const judgeHandlings = (tale: Tale, id: string, life: Life, say: Say): Array<Rea
     // What a process took and did not live to begin counts as an attempt, and no handler tells of it. It lost it to a fault
     // between the handling before and this one.
     const since = former?.at ?? tale.offered.get(id)?.at ?? 0
-    // A writer that lost its lease stood still, whoever held it up: what it was given again meanwhile, it lost again unseen.
+    // A writer that lost its lease was held up: anything delivered to it again in the meantime was lost again, unseen.
     const stalled = former?.leaseLost === true ? Math.max(0, fence - former.fact.fence - 1) : 0
     const unseen = life.unseen + stalled + tale.faults.filter((fault) => overlaps(fault, since, handling.at)).length
     const least =

@@ -138,7 +138,7 @@ export class Outbox implements Sender {
     })
   }
 
-  /** Until when it waits: as long as batches get through the queue moves, and may be long. */
+  /** How long a call may wait. Each batch that gets through extends it: a queue that moves may be long. */
   expiry(call: Call): number {
     return Math.max(call.queuedAt, this.#throughAt) + this.#options.timeoutMillis
   }
