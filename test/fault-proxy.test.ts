@@ -10,24 +10,32 @@ const connect = (port: number) =>
   Effect.acquireRelease(
     Effect.callback<Net.Socket, "refused">((resume) => {
       const socket = Net.connect(port, "127.0.0.1", () => resume(Effect.succeed(socket)))
-      socket.once("error", () => resume(Effect.fail("refused")))
+      socket.on("error", () => resume(Effect.fail("refused")))
     }),
     (socket) => Effect.sync(() => socket.destroy())
   )
 
-/** What arrives on the socket next: bytes, its end, or nothing for so many milliseconds. */
+/**
+ * What arrives on the socket next: bytes, its end, or nothing for so many milliseconds. It pauses the socket in between: one
+ * that flows without a listener drops what arrives.
+ */
 const next = (socket: Net.Socket, silent = 20_000) =>
   Effect.callback<string>((resume) => {
     if (socket.destroyed) return resume(Effect.succeed("reset"))
+    const ends = ["end", "error", "close"] as const
     const done = (what: string) => {
       clearTimeout(silence)
-      socket.removeAllListeners()
-      socket.on("error", () => {})
+      socket.off("data", onData)
+      for (const end of ends) socket.off(end, onEnd)
+      socket.pause()
       resume(Effect.succeed(what))
     }
+    const onData = (bytes: Buffer) => done(bytes.toString())
+    const onEnd = () => done("reset")
     const silence = setTimeout(() => done("silence"), silent)
-    socket.once("data", (bytes) => done(bytes.toString()))
-    for (const end of ["end", "error", "close"]) socket.once(end, () => done("reset"))
+    socket.on("data", onData)
+    for (const end of ends) socket.on(end, onEnd)
+    socket.resume()
   })
 
 const request = (...words: ReadonlyArray<string>) =>
