@@ -7,8 +7,9 @@ import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, layer } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
-import { Duration, Effect } from "effect"
-import { Settlement } from "waybill"
+import { Duration, Effect, Fiber } from "effect"
+import { Commit, Settlement } from "waybill"
+import { RedisStreams } from "waybill/redis"
 import * as Stage from "./Stage.ts"
 
 const cli = (port: number, ...args: ReadonlyArray<string>) =>
@@ -127,6 +128,43 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         })
     )
   }
+
+  // The first pair of another program's entry reads like what we note about a message ourselves.
+  it.effect("a field called tally is a field, through retries, deaths, the dead letters and a redrive", () =>
+    Effect.gen(function* () {
+      const { groupKey, inspector, join, key, letters, read, redis, settle, take } = yield* Stage.make()
+      const fields = ["tally", "4;1;", "payload", "{"]
+      yield* Effect.promise(() => redis.xadd(key("stream"), "*", ...fields))
+      const lies = Effect.promise(async () => (await redis.xrange(groupKey("dead"), "-", "+"))[0]?.[1].slice(-4))
+      const redriven = Effect.gen(function* () {
+        assert.deepStrictEqual(yield* lies, fields)
+        const [letter] = yield* letters
+        assert.strictEqual(letter?.body, "{")
+        assert.strictEqual(yield* inspector.redrive("t", "g", [letter!.entry]), 1)
+      })
+      const receiver = yield* join({ lease: Duration.millis(300), maxDeliveries: 1 })
+      const die = Settlement.deadLetter("Bad", "cause")
+      yield* settle(receiver, yield* take(receiver, 1), die)
+      yield* redriven
+      yield* settle(receiver, yield* take(receiver, 1), Settlement.retry(Duration.zero, "again"))
+      yield* settle(receiver, yield* take(receiver, 1), die)
+      yield* redriven
+      yield* take(receiver, 1)
+      yield* RedisStreams.silence(receiver)
+      const heir = yield* join({ maxDeliveries: 1 })
+      const next = yield* Effect.forkChild(take(heir, 1), { startImmediately: true })
+      yield* Stage.becomes(
+        "buried",
+        Effect.map(letters, (all) => all.map(({ reason }) => reason)),
+        ["CrashLoop"]
+      )
+      yield* redriven
+      const total = Commit.counter("total")
+      const [delivery] = yield* Fiber.join(next)
+      yield* settle(heir, [delivery!], Settlement.commit(Commit.make({ writes: [total.add(1)] })))
+      assert.strictEqual(yield* read(total.value), 1)
+    })
+  )
 
   it.effect("__proto__ among the headers is a header, and nothing else", () =>
     Effect.gen(function* () {

@@ -26,6 +26,8 @@ export interface CommitParts {
   readonly lua: string
 }
 
+const year = 365 * 24 * 60 * 60 * 1000
+
 /**
  * | KEYS | |
  * |---|---|
@@ -54,6 +56,8 @@ export const commitScript = ({ args, delivery, keys, lua }: CommitParts): Script
 local call, try = redis.call, redis.pcall
 local may = redis.acl_check_cmd
 local ttl = ARGV[${args + 2}]
+-- How long a marker lasts that says partial, while no dead letter says the same: whatever else may end its message.
+local untold = string.format('%.0f', tonumber(ttl) + ${year})
 local wrong = unfit()
 for d = 1, tonumber(ARGV[${args + 1}]) do wrong = wrong or mismatch(KEYS[${keys} + d], 'string') end
 if wrong then return wrong end
@@ -93,8 +97,7 @@ for d = 1, tonumber(ARGV[${args + 1}]) do
   elseif partial or before then
     if partial or string.find(before, '^partial') then
       answers[d] = 'P'
-      -- It lasts until a dead letter says the same, however long that takes.
-      if before then call('PERSIST', marker) end
+      if before then call('PEXPIRE', marker, untold) end
     else
       answers[d] = 'D'
       leave(first)
@@ -155,7 +158,7 @@ for d = 1, tonumber(ARGV[${args + 1}]) do
       while #published > told do published[#published] = nil end
       refused[#refused + 1] = {d, part, why}
       answers[d] = changed and 'P' or 'X'
-      if changed then call('SET', marker, 'partial:' .. part .. ':' .. fence) end
+      if changed then call('SET', marker, 'partial:' .. part .. ':' .. fence, 'PX', untold) end
     end
   end
   i = i + size

@@ -12,7 +12,7 @@ import { clock, drains, mismatch, paging, reads, tallies, weighing } from "./Scr
 /**
  * `bury(letter)`: adds a dead letter. Its own eight pairs come first and the fields of the message follow as they were, whatever
  * they are called. Between the two stands the tally of a message that had some of its commit applied: of all that is noted
- * about a message only that outlasts it.
+ * about a message only that outlasts it. It also stands there when the first field of the message could be taken for one.
  *
  * It uses the local `dead`, the key.
  */
@@ -20,9 +20,9 @@ export const burying = `
 local function bury(reason, cause, attempts, fence, id, at, origin, consumer, raw, from, partial)
   local head = {'reason', reason, 'cause', cause, 'attempts', attempts, 'fence', fence, 'id', id, 'at', at,
     'origin', origin, 'consumer', consumer}
-  if partial then
+  if partial or raw[from] == 'tally' then
     head[17] = 'tally'
-    head[18] = '0;1;'
+    head[18] = partial and '0;1;' or '0;0;'
   end
   return add(dead, head, raw, from)
 end
@@ -86,12 +86,9 @@ end
 export const exhuming = `${tallies}
 local function exhumed(f)
   if f[1] ~= 'reason' or f[7] ~= 'fence' or f[9] ~= 'id' or f[11] ~= 'at' or f[13] ~= 'origin' then return 1 end
-  local from, partial = 17, false
-  if isTally(f[17], f[18]) then
-    from, partial = 19, isPartial(f[18])
-  elseif f[2] == 'PartialCommit' then
-    partial = string.find(f[4], 'nothing of the commit will be applied again', 1, true)
-  end
+  local from = isTally(f[17], f[18]) and 19 or 17
+  local partial = from == 19 and isPartial(f[18])
+    or f[2] == 'PartialCommit' and string.find(f[4], 'nothing of the commit will be applied again', 1, true)
   return from, {fence = f[8], id = f[10], at = f[12], origin = f[14], partial = partial}
 end
 `

@@ -330,9 +330,9 @@ for i = 1, #ARGV do
   if letter then
     local from, head = exhumed(letter[2])
     local again = head and {'id', head.id, 'at', head.at, 'attempt', '0', 'fence', head.fence} or {}
-    if head and head.partial then
+    if head and (head.partial or letter[2][from] == 'tally') then
       again[9] = 'tally'
-      again[10] = '0;1;'
+      again[10] = head.partial and '0;1;' or '0;0;'
     end
     add(KEYS[2], again, letter[2], from)
     redis.call('XDEL', KEYS[1], ARGV[i])
