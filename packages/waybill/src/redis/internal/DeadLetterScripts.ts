@@ -159,7 +159,7 @@ return {'OK', age and keepDead(redis.call('XLEN', dead), age, clock()) or 0}
  *
  * | reply | |
  * |---|---|
- * | `OK`, count | how many were there |
+ * | `OK`, count, passed | how many were there, of how many that were looked at: all |
  * | `WRONGTYPE`, key, found | |
  */
 export const discard: Script = {
@@ -172,6 +172,6 @@ for i = 1, #ARGV do
   local gone = redis.call('XDEL', KEYS[1], ARGV[i])
   if isKept(ARGV[i], since) then count = count + gone end
 end
-return {'OK', count}
+return {'OK', count, #ARGV}
 `
 }

@@ -26,8 +26,11 @@ export interface InspectorOptions {
   readonly steered: (topic: string, group: string) => Effect.Effect<void>
 }
 
-/** How many dead letters one run of a script moves or deletes. */
+/** How many dead letters one run of a script moves or deletes at most. */
 const redriveLimit = 200
+
+/** The reply of such a script: how many dead letters it moved or deleted, of how many that it looked at. */
+export type Moved = readonly [tag: string, count: number, passed: number]
 
 /** How long between two looks at who still has to pause, ms: twice as long each time. */
 const shortestLook = 10
@@ -170,18 +173,22 @@ export class Inspecting {
     return Effect.ignore(Effect.repeat(some, { while: ([, dropped]) => dropped > 0 }))
   }
 
-  /** Runs `run` for some of the dead letters at a time; answers the sum of what it answers. */
+  /** Runs `run` for some of the dead letters at a time, until it has passed them all; answers how many there were. */
   inBatches(
     topic: string,
     entries: ReadonlyArray<string>,
-    run: (some: ReadonlyArray<string>) => Effect.Effect<number, Reason>
+    run: (some: ReadonlyArray<string>) => Effect.Effect<Moved, Reason>
   ): Effect.Effect<number, TransportError> {
     return Effect.gen(function* () {
       // Anything else is no entry, and would only make the server complain.
       const sound = entries.filter((entry) => /^\d+-\d+$/.test(entry))
-      let count = 0
-      for (let i = 0; i < sound.length; i += redriveLimit) count += yield* run(sound.slice(i, i + redriveLimit))
-      return count
+      let total = 0
+      for (let i = 0; i < sound.length;) {
+        const [, count, passed] = yield* run(sound.slice(i, i + redriveLimit))
+        total += count
+        i += passed
+      }
+      return total
     }).pipe(failing(topic))
   }
 
@@ -258,9 +265,7 @@ export class Inspecting {
 
       discard: (topic, group, deadLetters) => {
         const { dead, state } = keysOf(topic).group(group)
-        return this.inBatches(topic, deadLetters, (some) =>
-          Effect.map(this.evaluate<[string, number]>(topic, discard, [dead, state], some), ([, count]) => count)
-        )
+        return this.inBatches(topic, deadLetters, (some) => this.evaluate<Moved>(topic, discard, [dead, state], some))
       },
 
       pause: (topic, group) => steer(topic, group, true),

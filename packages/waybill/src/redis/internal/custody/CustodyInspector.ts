@@ -15,7 +15,15 @@ import {
   type WaitingMessage
 } from "../../../Inspector.ts"
 import type { Reason } from "../../../Transport.ts"
-import { failing, type Figures, groupOf, Inspecting, type InspectorOptions, messageOf } from "../Inspecting.ts"
+import {
+  failing,
+  type Figures,
+  groupOf,
+  Inspecting,
+  type InspectorOptions,
+  messageOf,
+  type Moved
+} from "../Inspecting.ts"
 import { CustodyDelivery } from "./CustodyDelivery.ts"
 import type { Supply } from "./Supply.ts"
 
@@ -156,14 +164,11 @@ export const make = (
       const mine = keysOf(topic).group(group)
       const { keys, scripts } = supplyOf(topic, group)
       return inspecting.inBatches(topic, deadLetters, (some) =>
-        Effect.map(
-          inspecting.evaluate<[string, number]>(
-            topic,
-            scripts.redrive,
-            [...keys, mine.dead, mine.returned, mine.marks, mine.state, keysOf(topic).wake],
-            some
-          ),
-          ([, count]) => count
+        inspecting.evaluate<Moved>(
+          topic,
+          scripts.redrive,
+          [...keys, mine.dead, mine.returned, mine.marks, mine.state, keysOf(topic).wake],
+          some
         )
       )
     }

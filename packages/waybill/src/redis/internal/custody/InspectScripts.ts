@@ -257,25 +257,27 @@ return {'OK', rows}
    *
    * | reply | |
    * |---|---|
-   * | `OK`, count | how many were there |
+   * | `OK`, count, passed | how many were there, of how many that were looked at: the others are for the next call |
    * | `WRONGTYPE`, key, found | |
    */
   const redrive: Script = {
     name: name("redrive"),
-    lua: `${drains}${mismatch}${clock}${records}${aging}${exhuming}${source.lua}
+    lua: `${drains}${mismatch}${clock}${records}${aging}${weighing}${exhuming}${source.lua}
 local dead, returned, marks, state, channel = ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}, ${at(5)}
 local suspects = returned
 local wrong = foreign() or mismatch(dead, 'stream') or mismatch(returned, 'list') or mismatch(marks, 'hash')
   or mismatch(state, 'hash')
 if wrong then return wrong end
 ${marking}
-local since, count = keptSince(state, clock()), 0
-for i = 1, #ARGV do
-  local letter = isKept(ARGV[i], since) and redis.call('XRANGE', dead, ARGV[i], ARGV[i])[1]
+local since, count, passed = keptSince(state, clock()), 0, 0
+while passed < #ARGV and room() do
+  passed = passed + 1
+  local entry = ARGV[passed]
+  local letter = isKept(entry, since) and redis.call('XRANGE', dead, entry, entry)[1]
   if letter then
-    local f = letter[2]
+    local f = weigh(letter[2])
     -- A letter that somebody else wrote has an id of its own; the entry is one.
-    local id, fence, message, at, tally = 'letter-' .. ARGV[i], 0, nil, nil, nil
+    local id, fence, message, at, tally = 'letter-' .. entry, 0, nil, nil, nil
     local from, head = exhumed(f)
     if head then
       id, fence, tally = head.origin, tonumber(head.fence) or 0, head.partial and '0;1;' or nil
@@ -287,12 +289,12 @@ for i = 1, #ARGV do
     restore(id, record(of.payload or '', message, of.headers, of.key, of.v, at))
     mark(id, 0, fence, 0, tally)
     redis.call('RPUSH', returned, id)
-    redis.call('XDEL', dead, ARGV[i])
+    redis.call('XDEL', dead, entry)
     count = count + 1
   end
 end
 if count > 0 then wake(0) end
-return {'OK', count}
+return {'OK', count, passed}
 `
   }
 

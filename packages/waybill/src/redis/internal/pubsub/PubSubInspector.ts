@@ -8,7 +8,7 @@ import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import { checked, type Inspector, type TopicInfo } from "../../../Inspector.ts"
 import { marker } from "../Envelope.ts"
-import { failing, type Figures, groupOf, Inspecting, type InspectorOptions } from "../Inspecting.ts"
+import { failing, type Figures, groupOf, Inspecting, type InspectorOptions, type Moved } from "../Inspecting.ts"
 import * as Scripts from "./Scripts.ts"
 
 export const make = (options: InspectorOptions): Context.Service.Shape<typeof Inspector> => {
@@ -49,10 +49,7 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
     redrive: (topic, group, deadLetters) => {
       const { dead, redriven, state } = keysOf(topic).group(group)
       return inspecting.inBatches(topic, deadLetters, (some) =>
-        Effect.map(
-          inspecting.evaluate<[string, number]>(topic, Scripts.redrive, [dead, redriven, state], [marker, ...some]),
-          ([, count]) => count
-        )
+        inspecting.evaluate<Moved>(topic, Scripts.redrive, [dead, redriven, state], [marker, ...some])
       )
     }
   })

@@ -5,7 +5,7 @@
  */
 import { aging, burying, counting, keeping } from "../DeadLetterScripts.ts"
 import type { Script } from "../Script.ts"
-import { add, clock, drains, heartbeats, mismatch, pausing, reads } from "../ScriptParts.ts"
+import { add, clock, drains, heartbeats, mismatch, pausing, reads, weighing } from "../ScriptParts.ts"
 
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "pubsub"
@@ -202,13 +202,13 @@ return {'OK', 0, pending, oldest, waiting, next, letters, tonumber(noted[1] or '
  *
  * | reply | |
  * |---|---|
- * | `OK`, count | how many were there and were heard |
+ * | `OK`, count, passed | how many were there and were heard, of how many that were looked at: the others are for the next call |
  * | `WRONGTYPE`, key, found | |
  */
 export const redrive: Script = {
   name: "waybill/redrive",
   announces: { command: "PUBLISH", key: 2 },
-  lua: `${drains}${mismatch}${clock}${aging}
+  lua: `${drains}${mismatch}${clock}${aging}${weighing}
 local dead, channel, state = KEYS[1], KEYS[2], KEYS[3]
 local wrong = mismatch(dead, 'stream') or mismatch(state, 'hash')
 if wrong then return wrong end
@@ -223,29 +223,32 @@ local function heard(message)
   end
   return plain > 0
 end
-local count = 0
-for i = 2, #ARGV do
-  local letter = isKept(ARGV[i], since) and redis.call('XRANGE', dead, ARGV[i], ARGV[i])[1]
+local count, passed = 0, 0
+while passed < #ARGV - 1 and room() do
+  passed = passed + 1
+  local entry = ARGV[passed + 1]
+  local letter = isKept(entry, since) and redis.call('XRANGE', dead, entry, entry)[1]
   if letter then
+    weigh(letter[2])
     local head, message = {}, {}
     for f = 1, #letter[2], 2 do (f <= 16 and head or message)[letter[2][f]] = letter[2][f + 1] end
     if message['packed'] then
       local raw = cmsgpack.unpack(message['packed'])
       for f = 1, #raw, 2 do message[raw[f]] = raw[f + 1] end
     end
-    local line = '{"id":' .. cjson.encode(head['id'] or ARGV[i]) .. ',"fence":' .. (tonumber(head['fence']) or 0)
+    local line = '{"id":' .. cjson.encode(head['id'] or entry) .. ',"fence":' .. (tonumber(head['fence']) or 0)
     if string.find(head['at'] or '', '^%d+$') then line = line .. ',"at":' .. head['at'] end
     if head['origin'] then line = line .. ',"topic":' .. cjson.encode(head['origin']) end
     if message['key'] then line = line .. ',"key":' .. cjson.encode(message['key']) end
     if string.find(message['v'] or '', '^%d+$') then line = line .. ',"v":' .. message['v'] end
     if string.find(message['headers'] or '', '^{') then line = line .. ',"headers":' .. message['headers'] end
     if heard(ARGV[1] .. line .. '}\\n' .. (message['payload'] or '')) then
-      redis.call('XDEL', dead, ARGV[i])
+      redis.call('XDEL', dead, entry)
       count = count + 1
     end
   end
 end
-return {'OK', count}
+return {'OK', count, passed}
 `
 }
 

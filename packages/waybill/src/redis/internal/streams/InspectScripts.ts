@@ -316,29 +316,31 @@ return {'OK', now, rows}
  *
  * | reply | |
  * |---|---|
- * | `OK`, count | how many were there |
+ * | `OK`, count, passed | how many were there, of how many that were looked at: the others are for the next call |
  * | `WRONGTYPE`, key, found | |
  */
 export const redrive: Script = {
   name: "waybill/redrive",
-  lua: `${drains}${mismatch}${clock}${add}${aging}${exhuming}
+  lua: `${drains}${mismatch}${clock}${add}${aging}${weighing}${exhuming}
 local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(KEYS[3], 'hash')
 if wrong then return wrong end
-local since, count = keptSince(KEYS[3], clock()), 0
-for i = 1, #ARGV do
-  local letter = isKept(ARGV[i], since) and redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i])[1]
+local since, count, passed = keptSince(KEYS[3], clock()), 0, 0
+while passed < #ARGV and room() do
+  passed = passed + 1
+  local entry = ARGV[passed]
+  local letter = isKept(entry, since) and redis.call('XRANGE', KEYS[1], entry, entry)[1]
   if letter then
-    local from, head = exhumed(letter[2])
+    local from, head = exhumed(weigh(letter[2]))
     local again = head and {'id', head.id, 'at', head.at, 'attempt', '0', 'fence', head.fence} or {}
     if head and (head.partial or letter[2][from] == 'tally') then
       again[9] = 'tally'
       again[10] = head.partial and '0;1;' or '0;0;'
     end
     add(KEYS[2], again, letter[2], from)
-    redis.call('XDEL', KEYS[1], ARGV[i])
+    redis.call('XDEL', KEYS[1], entry)
     count = count + 1
   end
 end
-return {'OK', count}
+return {'OK', count, passed}
 `
 }

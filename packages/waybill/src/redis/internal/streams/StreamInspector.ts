@@ -16,7 +16,15 @@ import {
   type WaitingMessage
 } from "../../../Inspector.ts"
 import type { Message } from "../../../Message.ts"
-import { failing, type Figures, groupOf, Inspecting, type InspectorOptions, messageOf } from "../Inspecting.ts"
+import {
+  failing,
+  type Figures,
+  groupOf,
+  Inspecting,
+  type InspectorOptions,
+  messageOf,
+  type Moved
+} from "../Inspecting.ts"
 import { nobody, pattern } from "./GroupScripts.ts"
 import * as InspectScripts from "./InspectScripts.ts"
 import { type Source, StreamDelivery } from "./StreamDelivery.ts"
@@ -167,10 +175,7 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
     redrive: (topic, group, deadLetters) => {
       const { dead, retry, state } = keysOf(topic).group(group)
       return inspecting.inBatches(topic, deadLetters, (some) =>
-        Effect.map(
-          inspecting.evaluate<[string, number]>(topic, InspectScripts.redrive, [dead, retry, state], some),
-          ([, count]) => count
-        )
+        inspecting.evaluate<Moved>(topic, InspectScripts.redrive, [dead, retry, state], some)
       )
     }
   })
