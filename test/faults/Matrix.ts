@@ -50,6 +50,11 @@ const naiveReader = {
   file: "faults/keyspace.test.ts",
   title: "who only scans, listens and reads does not: it misses messages, and the same check finds it"
 } as const
+const cutInFront = {
+  columns: storing,
+  file: "faults/server.test.ts",
+  title: "a log that is cut further in front: the same check finds what is missing"
+} as const
 const ownIssue = "comes with its own issue: Cluster and Sentinel"
 
 export const rows: Readonly<Record<number, Row>> = {
@@ -59,7 +64,7 @@ export const rows: Readonly<Record<number, Row>> = {
   4: { fault: "SIGTERM with work in hand", not: nothingStored },
   5: { fault: "SIGKILL of the server, appendfsync always", not: nothingKept },
   6: { fault: "SIGKILL of the server, appendfsync everysec", not: nothingKept },
-  7: { fault: "power loss: the tail of the append-only file is cut", not: nothingKept },
+  7: { fault: "power loss: the tail of the append-only file is cut", not: nothingKept, naive: [cutInFront] },
   8: { fault: "restart of the server with nothing on disk" },
   9: { fault: "SIGSTOP of the server" },
   10: {

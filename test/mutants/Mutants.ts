@@ -216,6 +216,13 @@ export const mutants: ReadonlyArray<Mutant> = [
       proofs: on([pattern], faults("clock", "E34: an hour back, and a consumer dies"))
     }
   ]),
+  ...storing.map((pattern): Mutant => ({
+    name: `a connection that is lost is not made again, ${pattern}`,
+    file: "redis/internal/Connection.ts",
+    find: "const lost = yield* this.#connectInTheEnd()",
+    replace: "const lost = yield* lostAt === undefined ? this.#connectInTheEnd() : Effect.never",
+    proofs: on([pattern], faults("server", "E5, E6 SIGKILL under", "E7 the tail"))
+  })),
   {
     name: "a foreign value is not looked for",
     file: "redis/internal/ScriptParts.ts",
