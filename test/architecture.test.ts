@@ -6,6 +6,7 @@ import { wordsBehindKey } from "../packages/waybill/src/redis/internal/Script.ts
 /** A module imports only modules that stand before it, in its row or in a row above. Give a new module its place here. */
 const order = [
   [
+    "internal/SafeText",
     "internal/Limits",
     "internal/Suspects",
     "internal/Name",

@@ -143,7 +143,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
         const bad = yield* run(["publish", "lines"], { url, stdin: '"good"\n{no json\n"never"\n' })
         assert.strictEqual(bad.code, 1)
-        assert.match(bad.err, /^waybill: line 2: no JSON .*The lines before it were published\n$/)
+        assert.match(bad.err, /^waybill: line 2: not valid JSON .*The lines before it were published\n$/)
         const stored = (yield* run(["tail", "lines", "--json"], { url })).out
           .trim()
           .split("\n")
@@ -220,10 +220,10 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
           ],
           [["topics", "--url", "redis://u:secret@127.0.0.1:1"], url, 1, /REDIS_PASSWORD/],
           [["topics", "--url", "REDIS://u:secret@127.0.0.1:1"], url, 1, /REDIS_PASSWORD/],
-          [["topics", "--prefix", "a b"], url, 1, /"a b" is no prefix/],
+          [["topics", "--prefix", "a b"], url, 1, /invalid prefix "a b"/],
           [["dead", "redrive"], url, 1, /Missing required argument: topic/],
-          [["topics"], "127.0.0.1:6379", 1, /REDIS_URL is no address of a server/],
-          [["topics", "--url", "http://127.0.0.1"], url, 1, /--url is no address of a server/],
+          [["topics"], "127.0.0.1:6379", 1, /REDIS_URL is not the address of a server/],
+          [["topics", "--url", "http://127.0.0.1"], url, 1, /--url is not the address of a server/],
           [["topics", "--ask-password"], url, 5, /no terminal to ask on/],
           [["dashboard", "--port", "99999"], url, 1, /from 0 to 65535/],
           [["dead", "list", "t", "g", "--limit", "0"], url, 1, /at least 1/],

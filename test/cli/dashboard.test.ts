@@ -592,7 +592,7 @@ layer(
         ["POST", `${groups}/nobody/redrive`, 404, "has no group nobody", `{"dryRun":false}`],
         ["POST", "/api/topics/nothing/groups/billing/pause", 404, "there is no topic nothing", "{}"],
         ["POST", "/api/topics/nothing/groups/billing/resume", 404, "there is no topic nothing", "{}"],
-        ["POST", `${groups}/billing/redrive`, 400, "is no JSON", "garbage"],
+        ["POST", `${groups}/billing/redrive`, 400, "is not valid JSON", "garbage"],
         ["POST", `${groups}/billing/redrive`, 400, "dryRun", "{}"],
         ["GET", `${groups}/billing/dead?after=zzz`, 400, "there is no position zzz", undefined],
         ["GET", `${groups}/billing/pending?after=zzz`, 400, "there is no position zzz", undefined],

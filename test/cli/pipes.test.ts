@@ -137,7 +137,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
       for (const wrong of ['\u00a0"a"', '"a"\u2003', '\ufeff"a"\u3000']) {
         const foreign = yield* run(["publish", "bytes"], { url, stdin: `"first"\n${wrong}` })
         assert.strictEqual(foreign.code, 1)
-        assert.match(foreign.err, /^waybill: line 2: no JSON/)
+        assert.match(foreign.err, /^waybill: line 2: not valid JSON/)
       }
       const endless = yield* run(["publish", "bytes", "--max-bytes", "10"], { url, stdin: "1".repeat(2_000_000) })
       assert.strictEqual(endless.code, 1)

@@ -292,8 +292,8 @@ describe("when the transport fails for a while", () => {
         [
           "receive on topic t: the connection is down (reset)",
           "receive on topic t: the connection is down (reset)",
-          "settle on topic t: the server refuses for now: OOM",
-          "settle on topic t: the server refuses for now: OOM"
+          "settle on topic t: the server rejected the command for now: OOM",
+          "settle on topic t: the server rejected the command for now: OOM"
         ]
       )
       assert.deepStrictEqual(

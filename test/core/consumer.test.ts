@@ -228,7 +228,7 @@ describe("Consumer over MemoryStreams", () => {
 describe("Consumer", () => {
   describe("make refuses what can only be a bug", () => {
     it.each(["", "a b", "a{b}", "x".repeat(201)])("the group name %j", (group) => {
-      assert.throws(() => source({ group }), /is no group name/)
+      assert.throws(() => source({ group }), /invalid group name/)
     })
     it.each([0, -1, 1.5, NaN, Infinity])("concurrency %d", (concurrency) => {
       assert.throws(() => source({ concurrency }), /concurrency/)

@@ -39,13 +39,13 @@ const refuses = (name: string, option: RegExp, values: ReadonlyArray<unknown>, f
 
 describe("case F7: of a consumer", () => {
   const make = (name: string) => (value: never) => Consumer.make(Numbers, { group: "g", [name]: value })
-  refuses("concurrency", /^concurrency must be a whole number from 1, not /, notWhole, make("concurrency"))
-  refuses("prefetch", /^prefetch must be a whole number from 0, not /, notWhole.slice(1), make("prefetch"))
-  refuses("prefetchBytes", /^prefetchBytes must be a whole number from 1, not /, notWhole, make("prefetchBytes"))
+  refuses("concurrency", /^concurrency must be an integer >= 1, got /, notWhole, make("concurrency"))
+  refuses("prefetch", /^prefetch must be an integer >= 0, got /, notWhole.slice(1), make("prefetch"))
+  refuses("prefetchBytes", /^prefetchBytes must be an integer >= 1, got /, notWhole, make("prefetchBytes"))
   refuses("maxDeliveries", /^maxDeliveries must be/, notWhole, make("maxDeliveries"))
   refuses("lease", /^lease must/, [...noWindow, "Infinity", Infinity, 99], make("lease"))
   refuses("shutdown", /^shutdown must be a duration/, noDuration, make("shutdown"))
-  refuses("start", /^start must be "earliest" or "latest", not /, ["newest", "", 1], make("start"))
+  refuses("start", /^start must be "earliest" or "latest", got /, ["newest", "", 1], make("start"))
   refuses("guarantee", /^guarantee must be/, ["exactly-once", 1], make("guarantee"))
   refuses("trace", /^trace must be/, ["child", true], make("trace"))
   refuses("leaseLost", /^leaseLost must be/, ["stop", true], make("leaseLost"))
@@ -163,7 +163,7 @@ describe("case F7: of a call", () => {
     )
     dies(
       "limit",
-      /limit must be a whole number from 1/,
+      /limit must be an integer >= 1/,
       notWhole.filter((n) => n !== Infinity),
       (limit) => onMemory(move(Numbers, "g", { limit }))
     )
@@ -183,9 +183,7 @@ describe("case F7: of a call", () => {
     onHealth(Health.check({ limits: { oldestPending } }))
   )
   for (const read of [Log.first, Log.last]) {
-    dies("limit", /limit must be a whole number from 1/, [0, -1, NaN, 1.5], (limit) =>
-      onMemory(read(Numbers, { limit }))
-    )
+    dies("limit", /limit must be an integer >= 1/, [0, -1, NaN, 1.5], (limit) => onMemory(read(Numbers, { limit })))
   }
   it.effect("what makes sense is taken", () =>
     Effect.gen(function* () {

@@ -263,7 +263,7 @@ describe("Topic", () => {
 
   describe("make", () => {
     it.each(["", " ", "a b", "a\tb", "a\n", "a{b", "a}b", "{}", "x".repeat(201)])("refuses the name %j", (name) => {
-      assert.throws(() => Topic.make(name, { payload: Schema.String }), /is no topic name/)
+      assert.throws(() => Topic.make(name, { payload: Schema.String }), /invalid topic name/)
     })
 
     it.each(["a", "orders.placed", "a:b/c", "été", "x".repeat(200)])("takes the name %j", (name) => {

@@ -61,7 +61,9 @@ export const layer = (flags: Flags) =>
         ? flags.prefix.value
         : yield* Config.String("WAYBILL_PREFIX").pipe(Config.withDefault("waybill"))
       if (!/^[^\s{}:]{1,200}$/.test(prefix)) {
-        return yield* new Misuse({ detail: `"${prefix}" is no prefix: no white space, no braces, no colon` })
+        return yield* new Misuse({
+          detail: `invalid prefix "${prefix}": use 1 to 200 characters without white space, braces or colons`
+        })
       }
       const given = Option.getOrUndefined(flags.url)
       const url = given ?? Option.getOrUndefined(yield* fromEnvironment("REDIS_URL")) ?? "redis://127.0.0.1:6379"
@@ -69,7 +71,7 @@ export const layer = (flags: Flags) =>
         IoRedis.addressOf(url),
         ({ message }) =>
           new Misuse({
-            detail: `${given === undefined ? "REDIS_URL" : "--url"} is no address of a server: ${message}`
+            detail: `${given === undefined ? "REDIS_URL" : "--url"} is not the address of a server: ${message}`
           })
       )
       if (given !== undefined && hasPassword) {

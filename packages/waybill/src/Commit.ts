@@ -9,7 +9,9 @@
  */
 import * as Duration from "effect/Duration"
 import { unitsOf } from "./internal/Budget.ts"
+import { shown } from "./internal/Limits.ts"
 import { isName } from "./internal/Name.ts"
+import { safe } from "./internal/SafeText.ts"
 import type { Outgoing } from "./Message.ts"
 
 /** What a record holds, by the name that Redis has for it. */
@@ -338,7 +340,8 @@ export const list = (name: string): List => {
     append: (item, ...more) => write("RPUSH", [item, ...more]),
     prepend: (item) => write("LPUSH", [item]),
     keepLast: (count) => {
-      if (!(Number.isSafeInteger(count) && count > 0)) throw new Error(`keepLast keeps 1 or more, not ${count}`)
+      if (!(Number.isSafeInteger(count) && count > 0))
+        throw new Error(`keepLast must be an integer >= 1, got ${shown(count)}`)
       return write("LTRIM", [-count, -1])
     },
     clear: write("DEL", none),
@@ -348,7 +351,7 @@ export const list = (name: string): List => {
 
 const writing = (key: string, type: RecordType) => {
   if (!isName(key)) {
-    throw new Error(`"${key}" is no name of a record: 1 to 200 characters, no white space, no braces`)
+    throw new Error(`invalid record name ${shown(key)}: use 1 to 200 characters without white space or braces`)
   }
   return (command: string, args: ReadonlyArray<string | number>): Write => ({
     key,
@@ -361,17 +364,18 @@ const writing = (key: string, type: RecordType) => {
 /** Half of a surrogate pair would become another text in the store, and what is no text cannot be stored at all. */
 const sound = (command: string, key: string, arg: string | number): string | number => {
   if (typeof arg === "number" || (typeof arg === "string" && arg.isWellFormed())) return arg
-  throw new Error(`${command} of ${key}: an argument is no well-formed text and no number`)
+  throw new Error(safe(`${command} of ${key}: an argument is neither well-formed text nor a number`))
 }
 
 const whole = (amount: number): number => {
-  if (!Number.isSafeInteger(amount)) throw new Error(`${amount} is no whole number that can be counted exactly`)
+  if (!Number.isSafeInteger(amount))
+    throw new Error(`a counter takes integers that are counted exactly, got ${shown(amount)}`)
   return amount
 }
 
 const millis = (input: Duration.Input): number => {
   const ttl = Math.ceil(Duration.toMillis(Duration.fromInputUnsafe(input)))
-  if (!(ttl > 0 && ttl <= longestTtl)) throw new Error(`a ttl is longer than nothing and shorter than 1000 years`)
+  if (!(ttl > 0 && ttl <= longestTtl)) throw new Error("a ttl must be longer than 0 and end within a thousand years")
   return ttl
 }
 
@@ -379,7 +383,7 @@ const longestTtl = 1000 * 365 * 24 * 60 * 60 * 1000
 
 /** Redis writes infinity in its own way. */
 const score = (value: number): string | number => {
-  if (Number.isNaN(value)) throw new Error("NaN is no score")
+  if (Number.isNaN(value)) throw new Error("a score must be a number, got NaN")
   return value === Infinity ? "+inf" : value === -Infinity ? "-inf" : value
 }
 

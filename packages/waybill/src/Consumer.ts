@@ -29,7 +29,7 @@ import * as Stream from "effect/Stream"
 import type { Commit } from "./Commit.ts"
 import type { Delivery } from "./Delivery.ts"
 import type { Gap } from "./Gap.ts"
-import { durationOf, finiteOf, oneOf, wholeOf } from "./internal/Limits.ts"
+import { durationOf, finiteOf, oneOf, shown, wholeOf } from "./internal/Limits.ts"
 import { isName } from "./internal/Name.ts"
 import * as Tracing from "./internal/Tracing.ts"
 import { type Handle, type Program, run as runProgram, Undecodable } from "./internal/Workers.ts"
@@ -157,7 +157,7 @@ export const make = <P, RD, RE, G extends keyof Guarantees = "at-least-once", co
   options: Options<G, L>
 ): Source<P, RD | Guarantees[G], L> => {
   if (!isName(options.group)) {
-    throw new Error(`"${options.group}" is no group name: 1 to 200 characters, no white space, no braces`)
+    throw new Error(`invalid group name ${shown(options.group)}: use 1 to 200 characters without white space or braces`)
   }
   wholeOf("concurrency", options.concurrency ?? 1)
   wholeOf("prefetch", options.prefetch ?? 0, 0)

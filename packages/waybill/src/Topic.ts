@@ -12,8 +12,9 @@ import * as SchemaAST from "effect/SchemaAST"
 import * as SchemaIssue from "effect/SchemaIssue"
 import * as SchemaParser from "effect/SchemaParser"
 import { bytesOf } from "./internal/Budget.ts"
-import { wholeOf } from "./internal/Limits.ts"
+import { shown, wholeOf } from "./internal/Limits.ts"
 import { isName } from "./internal/Name.ts"
+import { safe, safeLines } from "./internal/SafeText.ts"
 import type { Body } from "./Message.ts"
 
 export interface Topic<in out Payload, out DecodingServices = never, out EncodingServices = never> {
@@ -42,9 +43,11 @@ export class InvalidPayload extends Schema.TaggedError<InvalidPayload>()("Invali
   issue: Schema.String
 }) {
   override get message(): string {
-    return this.part === "body"
-      ? `the payload does not fit the schema of topic ${this.topic}: ${this.issue}`
-      : `the ${this.part} of a message for topic ${this.topic}: ${this.issue}`
+    return safeLines(
+      this.part === "body"
+        ? `the payload does not fit the schema of topic ${this.topic}: ${this.issue}`
+        : `the ${this.part} of a message for topic ${this.topic}: ${this.issue}`
+    )
   }
 }
 
@@ -58,9 +61,9 @@ export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>()("Payl
   limit: Schema.Int
 }) {
   override get message(): string {
-    return (
+    return safe(
       `the message for topic ${this.topic} has ${this.bytes} bytes, most of them in its ${this.part}, and the limit is ` +
-      `${this.limit}; raise maxBytes of the topic, or publish a reference to it`
+        `${this.limit}; raise maxBytes of the topic, or publish a reference to it`
     )
   }
 }
@@ -71,7 +74,7 @@ export class DecodeFailure extends Schema.TaggedError<DecodeFailure>()("DecodeFa
   issue: Schema.String
 }) {
   override get message(): string {
-    return `not a payload of topic ${this.topic}: ${this.issue}`
+    return safeLines(`not a payload of topic ${this.topic}: ${this.issue}`)
   }
 }
 
@@ -112,7 +115,7 @@ export const make = <S extends Schema.Constraint>(
   }
 ): Topic<S["Type"], S["DecodingServices"], S["EncodingServices"]> => {
   if (!isName(name)) {
-    throw new Error(`"${name}" is no topic name: 1 to 200 characters, no white space, no braces`)
+    throw new Error(`invalid topic name ${shown(name)}: use 1 to 200 characters without white space or braces`)
   }
   wholeOf("version", options.version ?? 1)
   wholeOf("maxBytes", options.maxBytes ?? defaultMaxBytes)

@@ -13,6 +13,7 @@ import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { Delivery } from "./Delivery.ts"
+import { safe } from "./internal/SafeText.ts"
 import type { Lifecycle } from "./Lifecycle.ts"
 import type { Outgoing, Receipt } from "./Message.ts"
 import type { DeadLetter, Settlement } from "./Settlement.ts"
@@ -110,7 +111,7 @@ export class Disconnected extends Schema.TaggedError<Disconnected>()("Disconnect
 }) {
   readonly permanent = false
   override get message(): string {
-    return `the connection is down${this.ambiguous ? "; the command may have run" : ""} (${String(this.cause)})`
+    return safe(`the connection is down${this.ambiguous ? "; the command may have run" : ""} (${String(this.cause)})`)
   }
 }
 
@@ -122,7 +123,7 @@ export class Refused extends Schema.TaggedError<Refused>()("Refused", {
 }) {
   readonly permanent = false
   override get message(): string {
-    return `the server refuses for now: ${this.detail}`
+    return safe(`the server rejected the command for now: ${this.detail}`)
   }
 }
 
@@ -133,7 +134,9 @@ export class WrongKeyType extends Schema.TaggedError<WrongKeyType>()("WrongKeyTy
 }) {
   readonly permanent = true
   override get message(): string {
-    return `the key ${this.key} holds another type of value: ${this.detail}. Rename or delete it, or choose another prefix`
+    return safe(
+      `the key ${this.key} holds another type of value: ${this.detail}. Rename or delete it, or choose another prefix`
+    )
   }
 }
 
@@ -152,7 +155,9 @@ export class NotPermitted extends Schema.TaggedError<NotPermitted>()("NotPermitt
         : this.channel !== undefined
           ? [` on the channel ${this.channel}`, `&${this.channel}`]
           : ["", this.command.includes("/") ? "" : `+${this.command.toLowerCase()}`]
-    return `not permitted to run ${this.command}${what}: ${this.detail}. Grant it with ACL SETUSER${grant && ` <user> ${grant}`}`
+    return safe(
+      `not permitted to run ${this.command}${what}: ${this.detail}. Grant it with ACL SETUSER${grant && ` <user> ${grant}`}`
+    )
   }
 }
 
@@ -162,7 +167,7 @@ export class AuthenticationFailed extends Schema.TaggedError<AuthenticationFaile
 }) {
   readonly permanent = true
   override get message(): string {
-    return `the server does not know us: ${this.detail}. Check the user name and password`
+    return safe(`authentication failed: ${this.detail}. Check the user name and password`)
   }
 }
 
@@ -172,7 +177,9 @@ export class InvalidUrl extends Schema.TaggedError<InvalidUrl>()("InvalidUrl", {
 }) {
   readonly permanent = true
   override get message(): string {
-    return `invalid URL of a server: ${this.detail}. Use redis://user:password@host:port/db, rediss:// for TLS, or unix:///path?db=0`
+    return safe(
+      `invalid URL of a server: ${this.detail}. Use redis://user:password@host:port/db, rediss:// for TLS, or unix:///path?db=0`
+    )
   }
 }
 
@@ -182,7 +189,7 @@ export class TlsFailed extends Schema.TaggedError<TlsFailed>()("TlsFailed", {
 }) {
   readonly permanent = true
   override get message(): string {
-    return `no TLS connection: ${this.detail}`
+    return safe(`no TLS connection: ${this.detail}`)
   }
 }
 
@@ -194,7 +201,7 @@ export class UnsupportedServer extends Schema.TaggedError<UnsupportedServer>()("
 }) {
   readonly permanent = true
   override get message(): string {
-    return `this is ${this.found}: use ${this.needed}`
+    return safe(`this is ${this.found}: use ${this.needed}`)
   }
 }
 
@@ -206,7 +213,7 @@ export class TopicConflict extends Schema.TaggedError<TopicConflict>()("TopicCon
 }) {
   readonly permanent = true
   override get message(): string {
-    return `topic ${this.topic} is ${this.found} in the store, and this program opens it as ${this.expected}`
+    return safe(`topic ${this.topic} is ${this.found} in the store, and this program opens it as ${this.expected}`)
   }
 }
 
@@ -219,7 +226,7 @@ export class NotOffered extends Schema.TaggedError<NotOffered>()("NotOffered", {
 }) {
   readonly permanent = true
   override get message(): string {
-    return `this pattern does not offer ${this.feature}: ${this.detail}`
+    return safe(`this pattern does not offer ${this.feature}: ${this.detail}`)
   }
 }
 
@@ -232,9 +239,9 @@ export class NotificationsDisabled extends Schema.TaggedError<NotificationsDisab
 }) {
   readonly permanent = true
   override get message(): string {
-    return (
+    return safe(
       `keyspace notifications are off: notify-keyspace-events is "${this.found}" and needs "${this.needed}". ` +
-      `Run CONFIG SET notify-keyspace-events ${this.needed}, let the layer do it, or let it poll`
+        `Run CONFIG SET notify-keyspace-events ${this.needed}, let the layer do it, or let it poll`
     )
   }
 }
@@ -288,7 +295,7 @@ export class Rejected extends Schema.TaggedError<Rejected>()("Rejected", {
 }) {
   readonly permanent = true
   override get message(): string {
-    return `${this.command} failed: ${this.detail}`
+    return safe(`${this.command} failed: ${this.detail}`)
   }
 }
 
@@ -298,7 +305,7 @@ export class InvalidLimit extends Schema.TaggedError<InvalidLimit>()("InvalidLim
 }) {
   readonly permanent = true
   override get message(): string {
-    return `limit must be a whole number from 1, not ${this.limit}`
+    return `limit must be an integer >= 1, got ${this.limit}`
   }
 }
 
@@ -310,7 +317,9 @@ export class InvalidName extends Schema.TaggedError<InvalidName>()("InvalidName"
   readonly permanent = true
   override get message(): string {
     const use = this.kind === "topic" ? "1 to 200 characters without white space or braces" : "at least one character"
-    return `invalid ${this.kind} name "${this.name.slice(0, 200).toWellFormed()}": use ${use}, and no half of a surrogate pair`
+    return safe(
+      `invalid ${this.kind} name "${this.name.slice(0, 200).toWellFormed()}": use ${use}, and no half of a surrogate pair`
+    )
   }
 }
 
@@ -362,6 +371,8 @@ export class TransportError extends Schema.TaggedError<TransportError>()("Transp
 }) {
   override get message(): string {
     const stored = this.stored === undefined || this.stored === 0 ? "" : `, after ${this.stored} messages were stored`
-    return `${this.operation}${this.topic === undefined ? "" : ` on topic ${this.topic}`}: ${this.reason.message}${stored}`
+    return safe(
+      `${this.operation}${this.topic === undefined ? "" : ` on topic ${this.topic}`}: ${this.reason.message}${stored}`
+    )
   }
 }

@@ -107,7 +107,7 @@ export const publish = Command.make(
       if (line === "") return undefined
       const value = yield* Effect.try({
         try: (): unknown => JSON.parse(line),
-        catch: (error) => wrong(`no JSON (${(error as SyntaxError).message})`) // nothing else is thrown
+        catch: (error) => wrong(`not valid JSON (${(error as SyntaxError).message})`) // nothing else is thrown
       })
       if (!envelope) return yield* fitting({ text: line, key: undefined, options: { headers: header } })
       const { delay, headers, id, key, payload } = yield* Effect.mapError(decodeEnvelope(value), (error) =>

@@ -96,7 +96,7 @@ const body = <A, I>(schema: Schema.Codec<A, I>) =>
     const text = yield* (yield* HttpServerRequest.HttpServerRequest).text
     const value = yield* Effect.try({
       try: (): unknown => JSON.parse(text),
-      catch: () => new Senseless({ why: "the body of the request is no JSON" })
+      catch: () => new Senseless({ why: "the body of the request is not valid JSON" })
     })
     return yield* Schema.decodeUnknownEffect(schema)(value)
   })

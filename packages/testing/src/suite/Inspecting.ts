@@ -44,7 +44,7 @@ export const inspecting = [
         ])
         for (const { operation, reason } of errors) {
           assert.deepStrictEqual([operation, reason._tag, reason.permanent], ["inspect", "InvalidLimit", true])
-          assert.strictEqual(reason.message, `limit must be a whole number from 1, not ${limit}`)
+          assert.strictEqual(reason.message, `limit must be an integer >= 1, got ${limit}`)
         }
       }
     })

@@ -6,6 +6,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"
+import { safe } from "./SafeText.ts"
 
 /**
  * @category models
@@ -41,7 +42,7 @@ const longestMillis = 1000 * 365 * 24 * 60 * 60 * 1000
 
 export const millisOf = (option: string, input: Duration.Input): number => {
   const millis = Duration.toMillis(durationOf(option, input))
-  if (!(millis > 0)) throw new Error(`${option} must be longer than nothing`)
+  if (!(millis > 0)) throw new Error(`${option} must be longer than 0`)
   return Math.min(Math.ceil(millis), longestMillis)
 }
 
@@ -49,7 +50,7 @@ export const millisOf = (option: string, input: Duration.Input): number => {
 export const durationOf = (option: string, input: Duration.Input): Duration.Duration => {
   const duration = Option.getOrUndefined(Duration.fromInput(input))
   if (duration === undefined || Number.isNaN(input) || Duration.toMillis(duration) < 0) {
-    throw new Error(`${option} must be a duration, such as "10 seconds" or milliseconds from 0, not ${shown(input)}`)
+    throw new Error(`${option} must be a duration, such as "10 seconds" or milliseconds from 0, got ${shown(input)}`)
   }
   return duration
 }
@@ -58,30 +59,31 @@ export const durationOf = (option: string, input: Duration.Input): Duration.Dura
 export const finiteOf = (option: string, input: Duration.Input): Duration.Duration => {
   const duration = durationOf(option, input)
   if (!(Duration.toMillis(duration) <= longestMillis)) {
-    throw new Error(`${option} must end within a thousand years, and not last ${shown(input)}`)
+    throw new Error(`${option} must end within a thousand years, got ${shown(input)}`)
   }
   return duration
 }
 
 export const wholeOf = (option: string, count: number, least = 1): number => {
   if (!Number.isSafeInteger(count) || count < least)
-    throw new Error(`${option} must be a whole number from ${least}, not ${shown(count)}`)
+    throw new Error(`${option} must be an integer >= ${least}, got ${shown(count)}`)
   return count
 }
 
 /** A number that something is held against, or a rate. */
 export const numberOf = (option: string, value: number, above: number): number => {
   if (!(Number.isFinite(value) && value > above))
-    throw new Error(`${option} must be a number greater than ${above}, not ${shown(value)}`)
+    throw new Error(`${option} must be a number greater than ${above}, got ${shown(value)}`)
   return value
 }
 
 export const oneOf = <A extends string>(option: string, value: A, allowed: ReadonlyArray<NoInfer<A>>): A => {
   if (!allowed.includes(value)) {
-    throw new Error(`${option} must be ${allowed.map((one) => `"${one}"`).join(" or ")}, not ${shown(value)}`)
+    throw new Error(`${option} must be ${allowed.map((one) => `"${one}"`).join(" or ")}, got ${shown(value)}`)
   }
   return value
 }
 
-/** Callers without types hand in anything. */
-const shown = (value: unknown): string => (typeof value === "string" ? `"${value}"` : String(value))
+/** Callers without types hand in anything, of any size. */
+export const shown = (value: unknown): string =>
+  safe(typeof value === "string" ? `"${value.slice(0, 200).toWellFormed()}"` : String(value).slice(0, 200))

@@ -40,7 +40,7 @@ const pattern = "exactly-once"
  * A store of its own with every build: two programs share messages and records by sharing the layer, and one that uses
  * two of them for a topic is warned. A topic is one queue,
  * and the first group that joins owns it; another one fails with `TopicConflict`. Throws on a duration of nothing, or a count
- * that is not a whole number from 1: those are bugs.
+ * that is not an integer >= 1: those are bugs.
  *
  * @example
  * ```ts

@@ -51,7 +51,7 @@ const pattern = "pubsub"
 const patience = 16
 
 /**
- * Two programs hear each other by sharing the layer, and one that uses two of them for a topic is warned. Throws on a buffer that is not a whole number from 1: that is a bug.
+ * Two programs hear each other by sharing the layer, and one that uses two of them for a topic is warned. Throws on a buffer that is not an integer >= 1: that is a bug.
  *
  * @example
  * ```ts

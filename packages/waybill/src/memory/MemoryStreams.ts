@@ -43,7 +43,7 @@ const pattern = "streams"
 /**
  * A store of its own with every build: two programs share messages by sharing the layer, and one that uses
  * two of them for a topic is warned. Throws on a duration of nothing,
- * or a count that is not a whole number from 1: those are bugs.
+ * or a count that is not an integer >= 1: those are bugs.
  *
  * @example
  * ```ts

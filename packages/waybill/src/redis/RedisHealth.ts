@@ -29,7 +29,7 @@ export interface Options {
  *
  * | code | impact | when |
  * |---|---|---|
- * | `Unreachable` | down | no connection, no answer, or the server does not know us |
+ * | `Unreachable` | down | no connection, no answer, or authentication failed |
  * | `Unsupported` | down | it is too old, or a part of a cluster, or a Sentinel; its version is in the detail |
  * | `Unsupported` | degraded | it lacks commands that patterns need; they are in the detail |
  * | `Loading` | down | it is still reading its data from disk |

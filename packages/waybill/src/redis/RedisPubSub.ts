@@ -52,7 +52,7 @@ export interface Options extends Pick<StoreOptions, "prefix" | "deadLetters"> {
  * A consumer whose topic has `*`, `?` or `[...]` in its name hears every topic that fits; `Delivery.topic` tells which. Its
  * group does not share messages: every subscriber gets every message, and the name stands for dead letters, metrics and pause.
  *
- * Throws on a prefix with white space, braces or a colon, or a buffer that is not a whole number from 1: those are bugs.
+ * Throws on a prefix with white space, braces or a colon, or a buffer that is not an integer >= 1: those are bugs.
  *
  * @example
  * ```ts

@@ -58,7 +58,7 @@ export interface Options extends StoreOptions {
 
 /**
  * The streams pattern, on the connections of `IoRedis`. Throws on a prefix with white space, braces or a colon, a duration of
- * nothing, or a count that is not a whole number from 1: those are bugs.
+ * nothing, or a count that is not an integer >= 1: those are bugs.
  *
  * @example
  * ```ts

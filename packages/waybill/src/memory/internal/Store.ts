@@ -161,7 +161,7 @@ const recordsOf = (store: Store): Context.Service.Shape<typeof Records> => ({
     step((now) => {
       const found = store.commits.records(topic).ask(query, now)
       if (found !== undefined) return Exit.succeed(found.answer)
-      const reason = new WrongKeyType({ key: query.key, detail: `it is no ${query.type}` })
+      const reason = new WrongKeyType({ key: query.key, detail: `it is not a ${query.type}` })
       return Exit.fail(new TransportError({ operation: "inspect", topic, reason }))
     })
 })

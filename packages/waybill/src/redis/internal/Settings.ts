@@ -5,7 +5,7 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import { type LimitOptions, type Limits, limitsOf, millisOf } from "../../internal/Limits.ts"
+import { type LimitOptions, type Limits, limitsOf, millisOf, shown } from "../../internal/Limits.ts"
 import { isName } from "../../internal/Name.ts"
 
 export { durationOf, millisOf, oneOf, wholeOf } from "../../internal/Limits.ts"
@@ -44,7 +44,7 @@ export const settingsOf = (options: StoreOptions): Settings => ({
 /** A colon parts the prefix from the topic: with one inside, two prefixes could mean the same key. */
 const prefixOf = (prefix: string): string => {
   if (!isName(prefix) || prefix.includes(":")) {
-    throw new Error(`"${prefix}" is no prefix: 1 to 200 characters, no white space, no braces, no colon`)
+    throw new Error(`invalid prefix ${shown(prefix)}: use 1 to 200 characters without white space, braces or colons`)
   }
   return prefix
 }
