@@ -532,6 +532,35 @@ layer(
     120_000
   )
 
+  it.effect.skipIf(!hasBrowser)("an empty reason is one of several, and not all of them", () =>
+    Effect.gen(function* () {
+      const { url } = yield* RedisServer.make()
+      const redis = yield* client(url)
+      yield* promise(async () => {
+        await redis.sadd("waybill:topics", "t")
+        await redis.sadd("{waybill:t}:groups", "g")
+        await redis.xgroup("CREATE", "{waybill:t}:stream", "g", "0", "MKSTREAM")
+        for (const [i, reason] of ["", "Odd"].entries()) {
+          const head = ["reason", reason, "cause", "", "attempts", "1", "fence", "1", "id", `m-${i}`, "at", "1"]
+          const rest = ["origin", `${i + 1}-1`, "consumer", "c", "payload", "1"]
+          await redis.xadd("{waybill:t}:group:g:dead", `${Date.now()}-${i}`, ...head, ...rest)
+        }
+      })
+      const { page } = yield* open(yield* dashboard(url, "--allow-writes"))
+      yield* promise(async () => {
+        await page.getByRole("cell", { name: "g", exact: true }).click()
+        await rows(page).nth(1).waitFor()
+        await page.getByLabel("Reason").selectOption({ label: "none" })
+        await page.getByRole("button", { name: "Discard all without a reason" }).click()
+        await page.getByRole("dialog").getByText("1 dead letter of g without a reason would be deleted").waitFor()
+        await page.getByRole("dialog").getByRole("button", { name: "Discard" }).click()
+        await page.getByText("1 deleted.").waitFor()
+        await page.getByRole("cell", { name: "m-0", exact: true }).waitFor({ state: "detached" })
+        assert.isTrue(await page.getByRole("cell", { name: "m-1", exact: true }).isVisible())
+      })
+    }).pipe(Effect.scoped)
+  )
+
   it.effect.skipIf(!hasBrowser)(
     "text that would turn around what stands beside it is shown as its escapes",
     () =>

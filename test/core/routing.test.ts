@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Duration, Effect, Exit, Fiber, Option, Random, Ref, Schedule, Schema } from "effect"
 import { TestClock } from "effect/testing"
-import { Consumer, type Delivery, RetryPolicy, Routing, type Settlement } from "waybill"
+import { Consumer, type Delivery, RetryPolicy, Routing, Settlement } from "waybill"
 
 class Busy extends Schema.TaggedError<Busy>()("Busy", { retryAfterSeconds: Schema.Number }) {}
 class Declined extends Schema.TaggedError<Declined>()("Declined", { code: Schema.String }) {}
@@ -70,7 +70,7 @@ const table: ReadonlyArray<Row> = [
   ["success, with routes", Exit.void, routes({ Busy: Consumer.deadLetter() }), 1, "Ack"],
   ["a failure with a row", declined, routes({ Declined: Consumer.deadLetter() }), 1, "dead letter: Declined"],
   ["a reason of the row's own", declined, routes({ Declined: Consumer.deadLetter("card") }), 1, "dead letter: card"],
-  ["an empty reason", declined, routes({ Declined: Consumer.deadLetter("") }), 1, "dead letter: "],
+  ["an empty reason is none", declined, routes({ Declined: Consumer.deadLetter("") }), 1, "dead letter: Declined"],
   ["a failure that is fine", declined, routes({ Declined: Consumer.acknowledge }), 1, "Ack"],
   [
     "a row that reads the failure",
@@ -239,6 +239,7 @@ describe("decide", () => {
 
   it.effect("an empty tag is no reason for a dead letter", () =>
     Effect.gen(function* () {
+      assert.strictEqual(short(Settlement.deadLetter("", "cause")), "dead letter: Failure")
       const exit = Exit.fail({ _tag: "" })
       for (const table of [routes({}, Consumer.deadLetter()), routes({ "": Consumer.deadLetter() })]) {
         assert.strictEqual(short(yield* Routing.decide(exit, table, deliveryOf(1))), "dead letter: Failure")

@@ -559,7 +559,7 @@ export const retry = <E = unknown>(
 })
 
 /**
- * Route: to the dead letters at once. The reason is a short word to filter by, the failure's tag by default.
+ * Route: to the dead letters at once. The reason is a short word to filter by, the failure's tag by default or when it is empty.
  *
  * @example
  * ```ts

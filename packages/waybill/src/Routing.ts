@@ -120,8 +120,7 @@ const judge = (
   const row = own ?? routes.fallback
   if (row === undefined) return Effect.succeed(Settlement.deadLetter("Unrouted", render(cause)))
   const name = own === undefined || tag === undefined ? fallback : tag
-  // An empty tag is no reason.
-  return follow(typeof row === "function" ? row(error, delivery) : row, error, tag || "Failure", name, cause, delivery)
+  return follow(typeof row === "function" ? row(error, delivery) : row, error, tag ?? "", name, cause, delivery)
 }
 
 const defective = (cause: Cause.Cause<unknown>) => Settlement.deadLetter("Defect", render(cause))
@@ -145,7 +144,7 @@ const follow = (
     case "Ack":
       return acked
     case "DeadLetter":
-      return Effect.succeed(Settlement.deadLetter(route.reason ?? tag, render(cause)))
+      return Effect.succeed(Settlement.deadLetter(route.reason || tag, render(cause)))
     case "Retry":
       return Effect.clockWith((clock) => {
         const now = clock.currentTimeMillisUnsafe()

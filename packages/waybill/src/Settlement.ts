@@ -77,10 +77,13 @@ const maxRows = 32
 /** A reason is cut to so many bytes in UTF-8. */
 export const maxReasonBytes = 1024
 
-/** Failed for good: `reason` is the word to filter by, cut to `maxReasonBytes`; `cause` what a human reads. */
+/**
+ * Failed for good: `reason` is the word to filter by, cut to `maxReasonBytes`, and `Failure` where it is empty; `cause` what a
+ * human reads.
+ */
 export const deadLetter = (reason: string, cause: string): DeadLetter => ({
   _tag: "DeadLetter",
-  reason: shortened(reason),
+  reason: shortened(reason) || "Failure",
   cause
 })
 

@@ -38,17 +38,18 @@ export const DeadLetters = ({
   const [asking, setAsking] = useState<Plan>()
   const pages = usePages((after) => Client.dead(topic, group, after), look, asking !== undefined)
   const [marked, setMarked] = useState<ReadonlySet<string>>(new Set())
-  const [reason, setReason] = useState("")
+  // None of them is chosen; a letter that somebody else wrote may have an empty one.
+  const [reason, setReason] = useState<string>()
   const [said, setSaid] = useState<string>()
   const items = pages.items ?? []
-  const reasons = [...new Set([...items.map((letter) => letter.reason), ...(reason === "" ? [] : [reason])])]
-  const shown = reason === "" ? items : items.filter((letter) => letter.reason === reason)
+  const reasons = [...new Set([...items.map((letter) => letter.reason), ...(reason === undefined ? [] : [reason])])]
+  const shown = reason === undefined ? items : items.filter((letter) => letter.reason === reason)
   const unseen = [...marked].filter((entry) => !shown.some((letter) => letter.entry === entry)).length
 
   // Where one page shows all there is, nothing of the reason is left.
   const all = pages.items !== undefined && pages.page === 1 && !pages.more
   useEffect(() => {
-    if (all && shown.length === 0) setReason("")
+    if (all && shown.length === 0) setReason(undefined)
   }, [pages.items])
 
   const toggle = (entry: string) => {
@@ -59,7 +60,7 @@ export const DeadLetters = ({
   const failed = (error: unknown) => setSaid(error instanceof Error ? error.message : String(error))
   /** First what would happen, then a question, then it happens. */
   const plan = async (verb: Plan["verb"]) => {
-    const selection = marked.size > 0 ? { entries: [...marked] } : reason === "" ? {} : { reason }
+    const selection = marked.size > 0 ? { entries: [...marked] } : reason === undefined ? {} : { reason }
     try {
       const found = await Client.move(verb, topic, group, { ...selection, dryRun: true })
       if (found.selected > 0) return setAsking({ verb, selection, unseen, found })
@@ -83,22 +84,31 @@ export const DeadLetters = ({
     }
     setMarked(new Set())
     if (selection.entries !== undefined) return pages.again()
-    setReason("")
+    setReason(undefined)
     pages.first()
   }
   const what =
-    marked.size > 0 ? `the ${count(marked.size)} marked` : reason !== "" ? `all that died of ${safe(reason)}` : "all"
+    marked.size > 0
+      ? `the ${count(marked.size)} marked`
+      : reason === undefined
+        ? "all"
+        : reason === ""
+          ? "all without a reason"
+          : `all that died of ${safe(reason)}`
 
   return (
     <>
       <div class="bar tools">
         <label>
           Reason{" "}
-          <select value={reason} onChange={(event) => setReason(event.currentTarget.value)}>
+          <select
+            value={reason === undefined ? "" : `=${reason}`}
+            onChange={({ currentTarget: { value } }) => setReason(value === "" ? undefined : value.slice(1))}
+          >
             <option value="">all</option>
             {reasons.toSorted().map((one) => (
-              <option key={one} value={one}>
-                {safe(one)}
+              <option key={one} value={`=${one}`}>
+                {one === "" ? "none" : safe(one)}
               </option>
             ))}
           </select>
@@ -128,7 +138,9 @@ export const DeadLetters = ({
       {pages.items === undefined ? (
         <p class="empty">Looking …</p>
       ) : shown.length === 0 ? (
-        <p class="empty">No dead letters{reason === "" ? "" : " of this reason on this page: others may have some"}.</p>
+        <p class="empty">
+          No dead letters{reason === undefined ? "" : " of this reason on this page: others may have some"}.
+        </p>
       ) : (
         <Table
           columns={[
@@ -194,7 +206,8 @@ const Question = ({
 }) => (
   <>
     <strong>{count(selected)}</strong> dead letter{selected === 1 ? "" : "s"} of <Name text={group} />
-    {reason !== undefined && (
+    {reason === "" && " without a reason"}
+    {reason !== undefined && reason !== "" && (
       <>
         {" "}
         that died of <Name text={reason} />
