@@ -5,7 +5,7 @@ import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, layer } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
-import { Deferred, Effect, Fiber, Layer, References, Schedule, Schema } from "effect"
+import { Clock, Deferred, Effect, Fiber, Layer, References, Schedule, Schema } from "effect"
 import { Consumer, Producer, Topic } from "waybill"
 import { IoRedis, RedisStreams } from "waybill/redis"
 // The command is a program and exports nothing.
@@ -86,6 +86,15 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         assert.include(waiting.cause, "Busy")
         assert.isAbove(waiting.dueAt, Date.now())
         assert.match(yield* read("retries", "orders", "billing"), /busy +1 +in 59 min/)
+        // Whatever the clock of this machine says: the server's counts.
+        const clock = yield* Clock.Clock
+        const ahead = { currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe() + 7_200_000 }
+        const late = { ...ahead, currentTimeMillis: Effect.sync(ahead.currentTimeMillisUnsafe) }
+        const skewed: Clock.Clock = Object.assign(Object.create(clock), late)
+        assert.match(
+          yield* Effect.provideService(read("retries", "orders", "billing"), Clock.Clock, skewed),
+          /busy +1 +in 59 min/
+        )
 
         const consumers = yield* json(["consumers", "orders", "billing"])
         assert.deepStrictEqual(

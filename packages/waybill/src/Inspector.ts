@@ -145,6 +145,8 @@ export interface WaitingMessage extends StoredMessage {
   readonly attempts: number
   /** When it is due, in milliseconds since the epoch by the store's clock. */
   readonly dueAt: number
+  /** In how many milliseconds that is, by the same clock; 0 when a consumer may have it now. */
+  readonly dueInMillis: number
   /** The rendered failure of the last attempt; shortened. */
   readonly cause: string
 }

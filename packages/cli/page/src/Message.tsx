@@ -189,7 +189,7 @@ const Stations = ({ dead, given, lag, pending, waiting }: Life["groups"][number]
           <Cause text={waiting.cause} />
         </Station>
         <Station mark="now" name="waiting">
-          {waiting.dueAt > Date.now() ? `until ${instant(waiting.dueAt)}` : "for a consumer: it is due"}
+          {waiting.dueInMillis > 0 ? `until ${instant(waiting.dueAt)}` : "for a consumer: it is due"}
         </Station>
         <Station mark="ahead" name="settled" />
       </>

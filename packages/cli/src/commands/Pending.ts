@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { Clock, Effect, Stream } from "effect"
+import { Effect, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
 import { Inspector } from "waybill"
 import { age, bodyShown, firstLine, messageJson, number, print, safe, shortened, table } from "../Screen.ts"
@@ -54,7 +54,6 @@ export const retries = Command.make(
     const { json } = yield* Server
     const inspector = yield* Inspector.Inspector
     const info = yield* describeGroup(topic, group)
-    const now = yield* Clock.currentTimeMillis
     const found = yield* pages(
       (page) => inspector.waiting(topic, group, page),
       ({ position }) => position,
@@ -68,7 +67,7 @@ export const retries = Command.make(
             found.map((one) => [
               one.id,
               one.attempts,
-              one.dueAt <= now ? "now" : `in ${age(one.dueAt - now)}`,
+              one.dueInMillis === 0 ? "now" : `in ${age(one.dueInMillis)}`,
               shortened(safe(firstLine(one.cause)), 40),
               shortened(bodyShown(one.body), 60)
             ])

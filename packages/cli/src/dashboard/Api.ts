@@ -20,7 +20,7 @@ export interface Overview {
   readonly prefix: string
   /** Whether the page may change anything. `locked`: with the token it may, and it has not sent that. */
   readonly writes: "no" | "locked" | "yes"
-  /** Milliseconds since the epoch, by the clock of the dashboard's server. */
+  /** Milliseconds since the epoch, by the clock of the dashboard's server: it tells one look from the next, and is held against nothing. */
   readonly now: number
   readonly topics: ReadonlyArray<Inspector.TopicInfo>
   /** Topics that cannot be looked at. */

@@ -239,6 +239,7 @@ export const inspecting = [
         ]
       )
       assert.closeTo(waiting[0]?.dueAt ?? Number.NaN, due, 30_000)
+      assert.closeTo(waiting[0]?.dueInMillis ?? Number.NaN, 3_600_000, 30_000)
       const { headers, id, key, version } = waiting[0]!
       assert.deepStrictEqual(
         { headers: { ...headers }, id, key, version },

@@ -258,6 +258,7 @@ export class Group {
       position: `${fence}:${message.id}`,
       attempts: attempt,
       dueAt,
+      dueInMillis: Math.max(0, dueAt - now),
       cause
     })
     return [

@@ -139,6 +139,7 @@ export const make = (
         .evaluateExactly<
           [
             Uint8Array,
+            number,
             ReadonlyArray<
               readonly [position: Buffer, id: Buffer, dueAt: number, attempts: number, cause: Buffer, record: Buffer]
             >
@@ -150,10 +151,17 @@ export const make = (
           [Option.getOrElse(after, () => "a"), limit]
         )
         .pipe(
-          Effect.map(([, rows]) =>
+          Effect.map(([, now, rows]) =>
             rows.map(([position, id, dueAt, attempts, cause, record]): WaitingMessage => {
               const delivery = deliveryOf(topic, group, String(id), attempts, record)
-              return { ...messageOf(delivery), position: String(position), attempts, dueAt, cause: String(cause) }
+              return {
+                ...messageOf(delivery),
+                position: String(position),
+                attempts,
+                dueAt,
+                dueInMillis: Math.max(0, dueAt - now),
+                cause: String(cause)
+              }
             })
           ),
           failing(topic)

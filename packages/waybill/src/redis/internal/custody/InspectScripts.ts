@@ -198,7 +198,7 @@ return {'OK', rows}
    *
    * | reply | |
    * |---|---|
-   * | `OK`, rows | rows: position, id, due, attempts, cause, record |
+   * | `OK`, now, rows | rows: position, id, due, attempts, cause, record |
    * | `WRONGTYPE`, key, found | |
    */
   const waiting: Script = {
@@ -239,7 +239,7 @@ if #rows < limit and room() then
     row('c' .. due .. ':' .. page[i], page[i], tonumber(due))
   end
 end
-return {'OK', rows}
+return {'OK', now, rows}
 `
   }
 

@@ -156,7 +156,7 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
           [group, nobody, Option.getOrElse(after, () => "a"), limit]
         )
         .pipe(
-          Effect.map(([, , rows]) =>
+          Effect.map(([, now, rows]) =>
             rows.map(([position, source, entry, dueAt, count, released, fields, cause]): WaitingMessage => {
               const delivery = deliveryOf(topic, group, source, String(entry), count, released, fields)
               return {
@@ -164,6 +164,7 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
                 position: String(position),
                 attempts: delivery.attempt,
                 dueAt,
+                dueInMillis: Math.max(0, dueAt - now),
                 cause: cause === undefined ? "" : String(cause)
               }
             })
