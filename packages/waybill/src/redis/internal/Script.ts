@@ -57,7 +57,6 @@ export const wordsBehindKey: Readonly<Record<string, number>> = {
   LRANGE: 2,
   LREM: 2,
   MGET: 0,
-  PERSIST: 0,
   PEXPIRE: 1,
   PEXPIREAT: 1,
   PEXPIRETIME: 0,
