@@ -12,26 +12,16 @@ const servers = Patterns.redis.pipe(Layer.provideMerge(RedisServer.layer()))
 
 const quiet = Layer.succeed(References.MinimumLogLevel, "None")
 
-const number = (stats: string, pattern: RegExp): number => Number(pattern.exec(stats)?.[1] ?? 0)
-
-/**
- * How many scripts ran meanwhile, and how much of the server's main thread each of them took in milliseconds. Processor
- * time, and not time: on a busy machine the server is held up itself.
- */
+/** How many scripts ran meanwhile. How long each of them takes is not asked: a busy machine holds up the server itself. */
 const watched = Effect.fnUntraced(function* <A, E, R>(effect: Effect.Effect<A, E, R>) {
   const { commands } = yield* IoRedis.IoRedis
   const look = Effect.map(
-    commands.run("info", (redis) => redis.info("all")),
-    (stats) => ({
-      scripts: number(stats, /cmdstat_evalsha:calls=(\d+)/),
-      seconds: number(stats, /used_cpu_user_main_thread:([\d.]+)/) + number(stats, /used_cpu_sys_main_thread:([\d.]+)/)
-    })
+    commands.run("info", (redis) => redis.info("commandstats")),
+    (stats) => Number(/cmdstat_evalsha:calls=(\d+)/.exec(stats)?.[1] ?? 0)
   )
   const before = yield* look
   const value = yield* effect
-  const after = yield* look
-  const scripts = after.scripts - before.scripts
-  return { value, scripts, millis: ((after.seconds - before.seconds) * 1000) / scripts }
+  return { value, scripts: (yield* look) - before }
 })
 
 const until = (topic: string, found: (letters: number) => boolean) =>
@@ -58,7 +48,7 @@ for (const [name, pattern] of Object.entries(Patterns.all)) {
           const count = 20_000
           const payloads = Array.from({ length: count }, (_, i) => `message ${i}`)
           // With all that makes arguments: more of them than a command may have.
-          const { millis, value: receipts } = yield* watched(
+          const { scripts, value: receipts } = yield* watched(
             Producer.publishAll(Text, payloads, (_, i) => ({
               id: `many-${i}`,
               headers: { index: String(i) },
@@ -69,7 +59,7 @@ for (const [name, pattern] of Object.entries(Patterns.all)) {
           assert.strictEqual(receipts.length, count)
           const inspector = yield* Inspector.Inspector
           if (name !== "RedisPubSub") assert.strictEqual((yield* inspector.describe(Text.name)).delayed, count)
-          assert.isBelow(millis, 50)
+          assert.isAtLeast(scripts, count / 250)
         }),
       60_000
     )

@@ -19,12 +19,12 @@ import * as Metrics from "./Metrics.ts"
 import { InvalidPayload, PayloadTooLarge, type Topic } from "./Topic.ts"
 import { Transport, TransportError } from "./Transport.ts"
 
-/** How many messages `publishAll` stores in one step: all of them or none. What is more is stored in parts. */
+/** How many messages `publishAll` stores in one step: all of them or none. A longer call is stored in parts. */
 export const maxAtomicMessages = 1000
 
 /**
- * How many bytes `publishAll` stores in one step, counted in UTF-8 over body, headers, id and key of each message. What is
- * more is stored in parts; a part has at least one message.
+ * How many bytes `publishAll` stores in one step, counted in UTF-8 over body, headers, id and key of each message. A larger
+ * call is stored in parts; a part has at least one message.
  */
 export const maxAtomicBytes = 1_048_576
 
@@ -85,7 +85,7 @@ export const publish = Effect.fnUntraced(function* <P, RD, RE>(
  * Publishes all payloads, in order. `options` gives each payload its id, headers or due time.
  *
  * Up to 1,000 messages (`maxAtomicMessages`) of together 1 MiB (`maxAtomicBytes`) are stored in one step: all of them or,
- * when it fails, none. A longer call is stored in parts of that size, one after the other and each once: when it fails,
+ * when it fails, none. A longer call is stored in parts of at most 250 messages, one after the other and each once: when it fails,
  * `stored` in the `TransportError` says how many messages from the front of the call are stored, and a part whose answer was
  * lost (`Disconnected` with `ambiguous: true`) may be stored as well. What does not fit fails before anything is sent,
  * wherever in the call it stands.
@@ -289,18 +289,29 @@ const dueOf = (options: PublishOptions): Due | undefined =>
       ? { _tag: "At", epochMillis: instantOf(options.at.epochMilliseconds) }
       : undefined
 
-/** Each of them no larger than what is stored in one step. */
-const inParts = (messages: Arr.NonEmptyReadonlyArray<Outgoing>): ReadonlyArray<Arr.NonEmptyReadonlyArray<Outgoing>> => {
+/** Of a call that is stored in parts anyhow: so many at a time are no burden to others, who wait in between. */
+const partMessages = 250
+
+/** Whether they are stored in one step. */
+const isAtomic = (messages: ReadonlyArray<Outgoing>): boolean => {
+  if (messages.length > maxAtomicMessages) return false
   let units = 0
   for (const message of messages) units += unitsOf(message)
   // A UTF-16 unit becomes at most three bytes, so most calls need no counting.
-  if (messages.length <= maxAtomicMessages && units * 3 <= maxAtomicBytes) return [messages]
+  if (units * 3 <= maxAtomicBytes) return true
+  let bytes = 0
+  for (const message of messages) bytes += bytesIn(message)
+  return bytes <= maxAtomicBytes
+}
+
+const inParts = (messages: Arr.NonEmptyReadonlyArray<Outgoing>): ReadonlyArray<Arr.NonEmptyReadonlyArray<Outgoing>> => {
+  if (isAtomic(messages)) return [messages]
   const parts: Array<Arr.NonEmptyArray<Outgoing>> = []
   let part: Array<Outgoing> = []
   let bytes = 0
   for (const message of messages) {
     const size = bytesIn(message)
-    if (part.length === 0 || part.length === maxAtomicMessages || bytes + size > maxAtomicBytes) {
+    if (part.length === 0 || part.length === partMessages || bytes + size > maxAtomicBytes) {
       const first: Arr.NonEmptyArray<Outgoing> = [message]
       parts.push(first)
       part = first
