@@ -30,6 +30,7 @@ const reasons = [
   new Transport.NotOffered({ feature: hostile, detail }),
   new Transport.NotificationsDisabled({ found: hostile, needed: hostile }),
   new Transport.InvalidName({ kind: "group", name: hostile }),
+  new Transport.TopicInUse({ topic: hostile, group: hostile, found: "pending" }),
   new Transport.Rejected({ command: hostile, detail })
 ]
 

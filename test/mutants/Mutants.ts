@@ -327,5 +327,12 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "if answer == 'O' then",
     replace: "if answer == 'O' and op ~= 'D' then",
     proofs: on(custody, faults("processes", "E26 poison that always fails"))
+  },
+  {
+    name: "what a dead consumer holds does not keep a topic from being removed",
+    file: "redis/internal/Removal.ts",
+    find: "{3, 'pending'}, ",
+    replace: "",
+    proofs: on(storing, suite("case B15: what a dead consumer holds"))
   }
 ]

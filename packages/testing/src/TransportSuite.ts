@@ -15,6 +15,7 @@ import { groups } from "./suite/Groups.ts"
 import { inspecting } from "./suite/Inspecting.ts"
 import { outages } from "./suite/Outages.ts"
 import { publishing } from "./suite/Publishing.ts"
+import { removing } from "./suite/Removing.ts"
 import { settling } from "./suite/Settling.ts"
 
 export type { Check, Features }
@@ -54,7 +55,8 @@ export const checks: ReadonlyArray<Check> = [
   ...settling,
   ...outages,
   ...committing,
-  ...inspecting
+  ...inspecting,
+  ...removing
 ]
 
 /**

@@ -1,6 +1,6 @@
 /**
- * Looking at topics and steering them, without consuming: figures, dead letters, redrive, pause. Reading never changes
- * anything; redriving the same dead letter twice never doubles the message.
+ * Looking at topics and steering them, without consuming: figures, dead letters, redrive, pause, removal. Reading never
+ * changes anything; redriving the same dead letter twice never doubles the message; removing takes nothing that is unsettled.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import { isName } from "./internal/Name.ts"
 import type { Body, Message } from "./Message.ts"
-import { InvalidLimit, InvalidName, TransportError } from "./Transport.ts"
+import { InvalidLimit, InvalidName, TopicInUse, TransportError } from "./Transport.ts"
 
 export class Inspector extends Context.Service<
   Inspector,
@@ -58,6 +58,11 @@ export class Inspector extends Context.Service<
      */
     readonly pause: (topic: string, group: string) => Effect.Effect<void, TransportError>
     readonly resume: (topic: string, group: string) => Effect.Effect<void, TransportError>
+    /**
+     * Deletes what is kept for a topic that is emptied, its groups too, in one step; `TopicInUse` says what is in the way.
+     * One that is not there is removed already. Publishing to it or consuming it afterwards makes it anew.
+     */
+    readonly remove: (topic: string) => Effect.Effect<void, TransportError>
   }
 >()("waybill/Inspector") {}
 
@@ -98,8 +103,31 @@ export const checked = (inspector: Inspector["Service"]): Inspector["Service"] =
     redrive: (topic, group, entries) => named(topic, group, () => inspector.redrive(topic, group, entries)),
     discard: (topic, group, entries) => named(topic, group, () => inspector.discard(topic, group, entries)),
     pause: (topic, group) => named(topic, group, () => inspector.pause(topic, group)),
-    resume: (topic, group) => named(topic, group, () => inspector.resume(topic, group))
+    resume: (topic, group) => named(topic, group, () => inspector.resume(topic, group)),
+    remove: (topic) => named(topic, undefined, () => inspector.remove(topic))
   }
+}
+
+/** What keeps a topic with these figures from being removed. */
+export const inUse = ({ delayed, depth, groups, topic }: TopicInfo): TopicInUse | undefined => {
+  if (delayed > 0) return new TopicInUse({ topic, found: "delayed" })
+  if (groups.length === 0 && depth > 0) return new TopicInUse({ topic, found: "messages" })
+  for (const { consumers, deadLetters, group, lag, pending, waiting } of groups) {
+    const found =
+      lag > 0
+        ? "messages"
+        : pending > 0
+          ? "pending"
+          : waiting > 0
+            ? "waiting"
+            : deadLetters > 0
+              ? "deadLetters"
+              : consumers.length > 0
+                ? "consumers"
+                : undefined
+    if (found !== undefined) return new TopicInUse({ topic, group, found })
+  }
+  return undefined
 }
 
 /**

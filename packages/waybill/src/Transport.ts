@@ -323,6 +323,31 @@ export class InvalidName extends Schema.TaggedError<InvalidName>()("InvalidName"
   }
 }
 
+/** The topic cannot be removed: some of it is in use. Nothing was changed. */
+export class TopicInUse extends Schema.TaggedError<TopicInUse>()("TopicInUse", {
+  topic: Schema.String,
+  /** Which group is in the way; none when it is the topic itself. */
+  group: Schema.optional(Schema.String),
+  found: Schema.Literals(["delayed", "messages", "pending", "waiting", "deadLetters", "consumers"])
+}) {
+  readonly permanent = true
+  override get message(): string {
+    const whose = this.group === undefined ? "it" : `its group ${this.group}`
+    const [what, instead] = {
+      delayed: ["messages that are not due yet", "let them be handled"],
+      messages: [
+        this.group === undefined ? "messages, and no group" : "messages that it was not given yet",
+        "let them be handled"
+      ],
+      pending: ["deliveries that are not settled", "let a consumer settle them"],
+      waiting: ["messages that wait for their next attempt", "let them be handled"],
+      deadLetters: ["dead letters", "redrive or discard them"],
+      consumers: ["living consumers", "stop them"]
+    }[this.found]
+    return safe(`topic ${this.topic} is in use: ${whose} has ${what}. To remove it, ${instead} first`)
+  }
+}
+
 export type Reason =
   | Disconnected
   | Refused
@@ -339,6 +364,7 @@ export type Reason =
   | Overflow
   | InvalidLimit
   | InvalidName
+  | TopicInUse
   | Rejected
 
 /**
@@ -366,6 +392,7 @@ export class TransportError extends Schema.TaggedError<TransportError>()("Transp
     Overflow,
     InvalidLimit,
     InvalidName,
+    TopicInUse,
     Rejected
   ])
 }) {

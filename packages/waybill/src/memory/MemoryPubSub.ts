@@ -16,7 +16,7 @@ import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
-import { checked, Inspector } from "../Inspector.ts"
+import { checked, Inspector, inUse } from "../Inspector.ts"
 import { matcher } from "../internal/Glob.ts"
 import { Inbox, type InboxOptions } from "../internal/Inbox.ts"
 import { limitsOf, oneOf, wholeOf } from "../internal/Limits.ts"
@@ -234,7 +234,16 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
             redrive: (topic, group, entries) => step((now) => Exit.succeed(hall.redrive(topic, group, entries, now))),
             discard: (topic, group, entries) => step((now) => Exit.succeed(hall.discard(topic, group, entries, now))),
             pause: (topic, group) => setPaused(topic, group, true),
-            resume: (topic, group) => setPaused(topic, group, false)
+            resume: (topic, group) => setPaused(topic, group, false),
+            remove: (topic) =>
+              step((now) => {
+                const reason = inUse(hall.describe(topic, pattern, now))
+                if (reason !== undefined) {
+                  return Exit.fail(new TransportError({ operation: "inspect", topic, reason }))
+                }
+                hall.remove(topic)
+                return Exit.void
+              })
           })
         ),
         Context.add(AtMostOnce, "AtMostOnce")

@@ -106,7 +106,8 @@ export const layer = (options: Pick<StoreOptions, "prefix"> = {}): Layer.Layer<I
         redrive: (topic, group, entries) => of(topic, (inspector) => inspector.redrive(topic, group, entries)),
         discard: (topic, group, entries) => of(topic, (inspector) => inspector.discard(topic, group, entries)),
         pause: (topic, group) => of(topic, (inspector) => inspector.pause(topic, group)),
-        resume: (topic, group) => of(topic, (inspector) => inspector.resume(topic, group))
+        resume: (topic, group) => of(topic, (inspector) => inspector.resume(topic, group)),
+        remove: (topic) => of(topic, (inspector) => inspector.remove(topic))
       })
     })
   )

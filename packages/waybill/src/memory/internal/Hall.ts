@@ -150,6 +150,11 @@ export class Hall {
     const groups = Array.from(circles, (circle) => figuresOf(circle, now))
     return { topic, pattern, depth: 0, published: undefined, delayed: 0, nextDelayedAt: undefined, groups }
   }
+
+  remove(topic: string): void {
+    this.#topics.delete(topic)
+    this.#seats.delete(topic)
+  }
 }
 
 const figuresOf = ({ dead, inboxes, name, paused }: Circle, now: number): GroupInfo => {

@@ -9,7 +9,7 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
-import { checked, Inspector, type NewestPage, type Page, type TopicInfo } from "../../Inspector.ts"
+import { checked, Inspector, inUse, type NewestPage, type Page, type TopicInfo } from "../../Inspector.ts"
 import { Lifecycle } from "../../Lifecycle.ts"
 import { Records } from "../../Records.ts"
 import {
@@ -17,6 +17,7 @@ import {
   AtMostOnce,
   markerProblem,
   TopicConflict,
+  type TopicInUse,
   Transactional,
   Transport,
   TransportError,
@@ -28,7 +29,7 @@ import { Member } from "./Member.ts"
 import { MemoryReceiver } from "./MemoryReceiver.ts"
 import { make as makeSiblings, type Siblings } from "./Siblings.ts"
 import { completed, step } from "./Step.ts"
-import { type Pattern, Topic } from "./Topic.ts"
+import { type Pattern, type Remains, Topic } from "./Topic.ts"
 
 /** What every layer that keeps messages provides. */
 export const make = (
@@ -80,6 +81,8 @@ class Store {
   readonly markerMillis: number
   readonly commits: Commits
   readonly #instance: string
+  /** Of topics that were removed, in this order. */
+  readonly #remains = new Map<string, Remains>()
   readonly #commit: Home["commit"] = (delivery, commit, now, partial) =>
     this.commits.apply(delivery, commit, now, partial)
   #consumers = 0
@@ -102,10 +105,23 @@ class Store {
   open(name: string): Topic {
     let topic = this.topics.get(name)
     if (topic === undefined) {
-      topic = new Topic(name, this.pattern, this.#commit)
+      topic = new Topic(name, this.pattern, this.#commit, this.#remains.get(name))
+      this.#remains.delete(name)
       this.topics.set(name, topic)
     }
     return topic
+  }
+
+  remove(topic: Topic, now: number): TopicInUse | undefined {
+    const reason = inUse(topic.describe(now))
+    if (reason !== undefined) return reason
+    this.topics.delete(topic.name)
+    for (const [name, { until }] of this.#remains) {
+      if (until > now) break
+      this.#remains.delete(name)
+    }
+    this.#remains.set(topic.name, topic.remains(now))
+    return undefined
   }
 
   nextConsumer(): string {
@@ -216,7 +232,19 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
     redrive: (topic, group, entries) => inGroup(topic, group, 0, (group, now) => group.redrive(entries, now)),
     discard: (topic, group, entries) => inGroup(topic, group, 0, (group, now) => group.discard(entries, now)),
     pause: (topic, group) => setPaused(topic, group, true),
-    resume: (topic, group) => setPaused(topic, group, false)
+    resume: (topic, group) => setPaused(topic, group, false),
+    remove: (name) =>
+      step((now, fiber) => {
+        const topic = store.topics.get(name)
+        if (topic === undefined) return Exit.void
+        const reason = store.remove(topic, now)
+        return Effect.andThen(
+          completed(lifecycle, topic, fiber, undefined),
+          reason === undefined
+            ? Exit.void
+            : Exit.fail(new TransportError({ operation: "inspect", topic: name, reason }))
+        )
+      })
   }
 }
 

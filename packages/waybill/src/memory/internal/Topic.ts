@@ -29,6 +29,15 @@ class Seen {
   readonly forgetting = new Fifo<{ readonly id: string; readonly at: number }>()
 }
 
+/** What outlasts a topic that is removed, as it does in Redis: which ids count as published, and the last that was given. */
+export interface Remains {
+  readonly seen: Seen | undefined
+  readonly idMillis: number
+  readonly idSequence: number
+  /** From then on it makes no difference any more. */
+  readonly until: number
+}
+
 export class Topic implements Home {
   readonly name: string
   /** What nobody has been told yet. */
@@ -49,10 +58,15 @@ export class Topic implements Home {
   #idMillis = 0
   #idSequence = 0
 
-  constructor(name: string, pattern: Pattern, commit: Home["commit"]) {
+  constructor(name: string, pattern: Pattern, commit: Home["commit"], remains: Remains | undefined) {
     this.name = name
     this.commit = commit
     this.#pattern = pattern
+    if (remains !== undefined) {
+      this.#seen = remains.seen
+      this.#idMillis = remains.idMillis
+      this.#idSequence = remains.idSequence
+    }
     this.#source = pattern.source({ topic: name, report: (fact) => this.report(fact) })
   }
 
@@ -160,6 +174,11 @@ export class Topic implements Home {
       nextDelayedAt: this.nextDelayedAt,
       groups
     }
+  }
+
+  remains(now: number): Remains {
+    const until = now + this.#pattern.limits.deduplicationMillis
+    return { seen: this.#seen, idMillis: this.#idMillis, idSequence: this.#idSequence, until }
   }
 
   messages(now: number): ReadonlyArray<StoredMessage> {

@@ -4,7 +4,7 @@
  * @module
  */
 import * as Effect from "effect/Effect"
-import { type Reason, Rejected, TopicConflict, WrongKeyType } from "../../Transport.ts"
+import { type Reason, Rejected, TopicConflict, TopicInUse, WrongKeyType } from "../../Transport.ts"
 import type { Connection } from "./Connection.ts"
 import type { Script } from "./Script.ts"
 
@@ -44,6 +44,13 @@ export const problemOf = (
         expected: `a queue in the order ${String(reply[2])}`,
         found: `a queue in the order ${String(reply[1])}`
       })
+    case "IN USE": {
+      // The script says one of these words.
+      const found = reply[1] as TopicInUse["found"]
+      return reply[2] === ""
+        ? new TopicInUse({ topic, found })
+        : new TopicInUse({ topic, group: String(reply[2]), found })
+    }
     case "STALE":
       return new Rejected({ command: script, detail: "a later batch was stored before this one" })
     default:

@@ -15,6 +15,7 @@ import type { Connection } from "./Connection.ts"
 import { deadLetterOf } from "./DeadLetterEntry.ts"
 import { discard, expire, letters } from "./DeadLetterScripts.ts"
 import { registry, type TopicKeys } from "./Keys.ts"
+import type { Belongings } from "./Removal.ts"
 import type { Script } from "./Script.ts"
 import { clock, mismatch, reads } from "./ScriptParts.ts"
 
@@ -171,6 +172,36 @@ export class Inspecting {
     const { dead, state } = this.#options.keysOf(topic).group(group)
     const some = this.evaluate<[string, number]>(topic, expire, [dead, state], [])
     return Effect.ignore(Effect.repeat(some, { while: ([, dropped]) => dropped > 0 }))
+  }
+
+  /** Removes a topic with these belongings, when nothing of it is in use. */
+  remove(topic: string, script: Script, { groups, others, topic: whole }: Belongings): Effect.Effect<void, Reason> {
+    const { commands, keysOf, prefix } = this.#options
+    const { groups: names, meta } = keysOf(topic)
+    const unseen = [[names, "set"], ...others] as const
+    const asked = {
+      types: unseen.map(([, type]) => type),
+      topic: { keys: whole.keys.length, args: whole.args },
+      groups: groups.map(({ args, group, keys, state }) => ({
+        group,
+        keys: keys.length,
+        args,
+        state: keys.indexOf(state) + 1
+      }))
+    }
+    const keys = [...unseen.map(([key]) => key), ...whole.keys, ...groups.flatMap(({ keys }) => keys)]
+    const key = registry(prefix)
+    return this.evaluate<[string]>(topic, script, keys, [JSON.stringify(asked)]).pipe(
+      Effect.repeat({ while: ([answer]) => answer === "AGAIN" }),
+      Effect.andThen(commands.run("srem", (client) => client.srem(key, topic), { key })),
+      Effect.andThen(commands.run("hget", (client) => client.hget(meta, "pattern"), { key: meta })),
+      // Somebody may have made it anew before its name was taken out.
+      Effect.flatMap((opened) =>
+        opened === null
+          ? Effect.void
+          : Effect.asVoid(commands.run("sadd", (client) => client.sadd(key, topic), { key }))
+      )
+    )
   }
 
   /** Runs `run` for some of the dead letters at a time, until it has passed them all; answers how many there were. */

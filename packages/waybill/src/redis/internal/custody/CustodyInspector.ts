@@ -42,25 +42,25 @@ export const make = (
     return commands.run("zrange", (client) => client.zrange(key, "0", "-1"), { key })
   }
 
-  const describeGroup = Effect.fnUntraced(function* (topic: string, group: string) {
+  /** What the script `describe` looks at. */
+  const describedOf = (topic: string, group: string, consumers: ReadonlyArray<string>): ReadonlyArray<string> => {
     const mine = keysOf(topic).group(group)
-    const { keys, scripts } = supplyOf(topic, group)
+    return [
+      ...supplyOf(topic, group).keys,
+      mine.waiting,
+      mine.returned,
+      mine.suspects,
+      mine.dead,
+      mine.consumers,
+      mine.state,
+      ...consumers.map(mine.processing)
+    ]
+  }
+
+  const describeGroup = Effect.fnUntraced(function* (topic: string, group: string) {
+    const { scripts } = supplyOf(topic, group)
     const consumers = yield* consumersOf(topic, group)
-    const look = inspecting.evaluate<Figures>(
-      topic,
-      scripts.describe,
-      [
-        ...keys,
-        mine.waiting,
-        mine.returned,
-        mine.suspects,
-        mine.dead,
-        mine.consumers,
-        mine.state,
-        ...consumers.map(mine.processing)
-      ],
-      consumers
-    )
+    const look = inspecting.evaluate<Figures>(topic, scripts.describe, describedOf(topic, group, consumers), consumers)
     return groupOf(group, yield* inspecting.withoutOld(topic, group, look))
   })
 
@@ -179,7 +179,26 @@ export const make = (
           some
         )
       )
-    }
+    },
+
+    remove: (topic) =>
+      Effect.gen(function* () {
+        const { groups, meta } = keysOf(topic)
+        const names = yield* commands.run("smembers", (client) => client.smembers(groups), { key: groups })
+        const whole = supplyOf(topic, "")
+        yield* inspecting.remove(topic, whole.scripts.remove, {
+          others: names.map((group) => [keysOf(topic).group(group).marks, "hash"]),
+          topic: { keys: [...whole.keys, meta, groups], args: [] },
+          groups: yield* Effect.forEach(names.sort(), (group) =>
+            Effect.map(consumersOf(topic, group), (consumers) => ({
+              group,
+              state: keysOf(topic).group(group).state,
+              keys: describedOf(topic, group, consumers),
+              args: consumers
+            }))
+          )
+        })
+      }).pipe(failing(topic))
   })
 }
 

@@ -6,6 +6,7 @@
  * @module
  */
 import { aging, counting, exhuming } from "../DeadLetterScripts.ts"
+import { bodyOf, removal } from "../Removal.ts"
 import type { Script } from "../Script.ts"
 import { clock, drains, mismatch, reads, weighing } from "../ScriptParts.ts"
 import { marking, nth } from "./Marking.ts"
@@ -19,6 +20,7 @@ export interface InspectScripts {
   readonly pending: Script
   readonly waiting: Script
   readonly redrive: Script
+  readonly remove: Script
 }
 
 export const make = (source: Source): InspectScripts => {
@@ -36,17 +38,16 @@ export const make = (source: Source): InspectScripts => {
    * | `OK`, pattern, depth, delayed, next, groups, published | pattern: "" when the topic was never opened. next: when the next delayed message is due, -1 when there is none. published: how many messages there ever were, -1 when nobody counts |
    * | `WRONGTYPE`, key, found | |
    */
-  const overview: Script = {
-    name: name("overview"),
-    lua: `${reads}${mismatch}${clock}${records}${source.lua}
+  const overviewOf = (first: string) => `${mismatch}${clock}${records}${source.lua}
 local wrong = foreign() or mismatch(${at(1)}, 'hash') or mismatch(${at(2)}, 'set')
 if wrong then return wrong end
+${first}
 local names = redis.call('SMEMBERS', ${at(2)})
 table.sort(names)
 local depth, delayed, next, published = outlook()
 return {'OK', redis.call('HGET', ${at(1)}, 'pattern') or '', depth, delayed, next or -1, names, published or -1}
 `
-  }
+  const overview: Script = { name: name("overview"), lua: `${reads}${overviewOf("")}` }
 
   /**
    * The figures of one group.
@@ -298,5 +299,22 @@ return {'OK', count, passed}
 `
   }
 
-  return { overview, describe, messages, pending, waiting, redrive }
+  /** The looks are `overview` and, for each group, `describe`. */
+  const remove = removal(
+    name("remove"),
+    overviewOf(source.passes === true ? "if pass() then return {'AGAIN'} end" : ""),
+    `local function figures(KEYS, ARGV)
+${bodyOf(describe)}
+end
+local found, asked = figures(KEYS, ARGV), {}
+if found[1] ~= 'OK' then return found end
+for _, consumer in ipairs(ARGV) do asked[consumer] = true end
+-- Who came after the caller had looked holds what the caller did not ask for.
+for _, consumer in ipairs(redis.call('ZRANGE', ${at(5)}, 0, -1)) do
+  if not asked[consumer] then found[10] = {consumer, 0, 0} end
+end
+return found`
+  )
+
+  return { overview, describe, messages, pending, waiting, redrive, remove }
 }

@@ -27,6 +27,7 @@
  * | `backlog()` | how many ids `fresh` could take; the last one that it gave, where what is given stays in its place |
  * | `peek(from, limit, newest)` | at most `limit` of these ids, in their order: the first behind the id `from`, or with `newest` the last in front of it; without it the first or the last of all |
  * | `outlook()` | how many messages are stored, how many are not due yet, and when the next of these is, or nil; how many there ever were, or nil |
+ * | `pass()` | of a source that `passes`: moves on over what has expired in front of all there is. Whether there may be more of it |
  *
  * A pattern that applies more than an ack as a message is settled adds an operation to the loop of the script `settle`.
  *
@@ -43,6 +44,8 @@ export interface Source {
   readonly lua: string
   /** Its messages are more or less urgent, and it has the functions that tell. */
   readonly urgent?: boolean
+  /** What it has is counted from where the first of it may be, and it has the function that moves this on. */
+  readonly passes?: boolean
 }
 
 /** How the scripts of a pattern are called, and how their Lua says the nth key after those of the source. */

@@ -26,7 +26,7 @@ export const keysOf = (keys: TopicKeys, group: GroupKeys): ReadonlyArray<string>
 
 /** As `Source` of custody asks for it. */
 const lua = `
-local foreign, open, fresh, read, forget, restore, promote, backlog, peek, outlook
+local foreign, open, fresh, read, forget, restore, promote, backlog, peek, outlook, pass
 do
 local counters, delayed, bodies, position, restored = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 ${numbers}
@@ -152,7 +152,13 @@ function outlook()
   return last - first + 1 - gone(first, 2000), redis.call('ZCARD', delayed),
     tonumber(redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]), last - base
 end
+function pass()
+  load()
+  local before = first
+  if before <= last then note() end
+  return first - before >= 2000
+end
 end
 `
 
-export const scripts = makeScripts({ pattern, keys: 5, lua })
+export const scripts = makeScripts({ pattern, keys: 5, lua, passes: true })

@@ -23,14 +23,19 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
     return groupOf(group, yield* inspecting.withoutOld(topic, group, look))
   })
 
+  const groupsOf = (topic: string) => {
+    const key = keysOf(topic).groups
+    return commands.run("smembers", (client) => client.smembers(key), { key })
+  }
+
   return checked({
     ...inspecting.plain,
 
     describe: (topic) =>
       Effect.gen(function* () {
-        const { groups, meta } = keysOf(topic)
+        const { meta } = keysOf(topic)
         const opened = yield* commands.run("hget", (client) => client.hget(meta, "pattern"), { key: meta })
-        const names = yield* commands.run("smembers", (client) => client.smembers(groups), { key: groups })
+        const names = yield* groupsOf(topic)
         const info: TopicInfo = {
           topic,
           pattern: opened ?? Scripts.pattern,
@@ -51,6 +56,18 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
       return inspecting.inBatches(topic, deadLetters, (some) =>
         inspecting.evaluate<Moved>(topic, Scripts.redrive, [dead, redriven, state], [marker, ...some])
       )
-    }
+    },
+
+    remove: (topic) =>
+      Effect.flatMap(groupsOf(topic), (names) =>
+        inspecting.remove(topic, Scripts.remove, {
+          others: [[keysOf(topic).meta, "hash"]],
+          topic: { keys: [], args: [] },
+          groups: names.sort().map((group) => {
+            const { consumers, dead, state } = keysOf(topic).group(group)
+            return { group, state, keys: [consumers, state, dead], args: [] }
+          })
+        })
+      ).pipe(failing(topic))
   })
 }

@@ -4,6 +4,7 @@
  * @module
  */
 import { aging, burying, counting, keeping } from "../DeadLetterScripts.ts"
+import { bodyOf, removal } from "../Removal.ts"
 import type { Script } from "../Script.ts"
 import { add, clock, drains, heartbeats, mismatch, pausing, reads, weighing } from "../ScriptParts.ts"
 
@@ -186,6 +187,9 @@ local letters, old = deadCount(dead, state, now)
 return {'OK', 0, pending, oldest, waiting, next, letters, tonumber(noted[1] or '0'), noted[2] and 1 or 0, living, '', old}
 `
 }
+
+/** What is stored of messages is dead letters alone. */
+export const remove = removal("waybill/remove", "return {'OK', '', 0, 0}", bodyOf(describe))
 
 /**
  * Publishes dead letters to the subscribers of their group. One that nobody hears stays where it is. Whoever sends them

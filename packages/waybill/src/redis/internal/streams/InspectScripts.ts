@@ -5,6 +5,7 @@
  * @module
  */
 import { aging, counting, exhuming } from "../DeadLetterScripts.ts"
+import { bodyOf, removal } from "../Removal.ts"
 import type { Script } from "../Script.ts"
 import { add, ask, clock, drains, ids, mismatch, reads, paging, weighing } from "../ScriptParts.ts"
 
@@ -344,3 +345,31 @@ end
 return {'OK', count, passed}
 `
 }
+
+/**
+ * The look at the topic is `describe`, with all groups. That at a group makes sure that it has read its streams to the end: a backlog
+ * may be the estimate of the server. Its KEYS: stream, retry stream, state; its argument: the group.
+ */
+export const remove = removal(
+  "waybill/remove",
+  `local function look(KEYS, ARGV)
+${bodyOf(describe)}
+end
+local found = look(KEYS, ARGV)
+if found[1] == 'OK' then for i = 2, #ARGV do seen[ARGV[i]] = found[7][i - 1] end end
+return found`,
+  `${ids}${ask}
+local function unread(stream, at)
+  local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+  return newest and (at == '' or less(at, newest[1])) and 1 or 0
+end
+local figures, again = seen[ARGV[1]], ''
+for _, flat in ipairs(ask('XINFO', 'GROUPS', KEYS[2]) or {}) do
+  local mine = {}
+  for i = 1, #flat, 2 do mine[flat[i]] = flat[i + 1] end
+  if mine['name'] == ARGV[1] then again = mine['last-delivered-id'] end
+end
+figures[2] = unread(KEYS[1], figures[11])
+figures[5] = math.max(figures[5], unread(KEYS[2], again))
+return figures`
+)

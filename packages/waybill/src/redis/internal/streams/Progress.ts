@@ -7,12 +7,13 @@
 
 /**
  * `note(now)`: notes the progress of the group on both streams. Of many pending entries the first thousand; what was
- * delivered after those counts as not delivered yet.
+ * delivered after those counts as not delivered yet. Of a group that is on neither nothing is noted: it was removed, or is lost.
  *
  * It uses the locals `state`, the key, and `group`, the keys of the streams, and `ask`.
  */
 export const noting = `
 local function note(now)
+  local there = false
   for source = 0, 1 do
     local at
     for _, flat in ipairs(ask('XINFO', 'GROUPS', KEYS[source + 1]) or {}) do
@@ -21,6 +22,7 @@ local function note(now)
       end
     end
     if at then
+      there = true
       local rows = ask('XPENDING', KEYS[source + 1], group, '-', '+', 1000)
       local noted, place = {at}, {}
       if #rows == 1000 then noted[1] = rows[1000][1] end
@@ -38,7 +40,7 @@ local function note(now)
       redis.call('HSET', state, 'progress:' .. source, cmsgpack.pack(noted))
     end
   end
-  redis.call('HSET', state, 'noted', string.format('%.0f', now))
+  if there then redis.call('HSET', state, 'noted', string.format('%.0f', now)) end
 end
 `
 

@@ -25,6 +25,7 @@ import {
   messageOf,
   type Moved
 } from "../Inspecting.ts"
+import type { GroupKeys } from "../Keys.ts"
 import { nobody, pattern } from "./GroupScripts.ts"
 import * as InspectScripts from "./InspectScripts.ts"
 import { type Source, StreamDelivery } from "./StreamDelivery.ts"
@@ -34,6 +35,15 @@ const groupsAtOnce = 100
 
 /** The last id there is. */
 const lastId = "18446744073709551615-18446744073709551615"
+
+/** What the script `describe` looks at of a group. */
+const describedOf = ({ consumers, dead, retry, state, waiting }: GroupKeys): ReadonlyArray<string> => [
+  retry,
+  waiting,
+  dead,
+  consumers,
+  state
+]
 
 export const make = (options: InspectorOptions): Context.Service.Shape<typeof Inspector> => {
   const inspecting = new Inspecting(options, pattern)
@@ -46,17 +56,10 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
       Effect.gen(function* () {
         const { delayed, group, groups, meta, stream } = keysOf(topic)
         const look = Effect.fnUntraced(function* (names: ReadonlyArray<string>) {
-          const [, opened, depth, later, next, published, figures, others] = yield* inspecting.evaluate<
-            [string, string, number, number, number, number, ReadonlyArray<Figures>, ReadonlyArray<string>]
-          >(
+          const [, opened, depth, later, next, published, figures, others] = yield* inspecting.evaluate<DescribeReply>(
             topic,
             InspectScripts.describe,
-            [
-              stream,
-              meta,
-              delayed,
-              ...names.map(group).flatMap((mine) => [mine.retry, mine.waiting, mine.dead, mine.consumers, mine.state])
-            ],
+            [stream, meta, delayed, ...names.map(group).flatMap(describedOf)],
             [nobody, ...names]
           )
           for (const [i, name] of names.entries()) {
@@ -178,9 +181,51 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
       return inspecting.inBatches(topic, deadLetters, (some) =>
         inspecting.evaluate<Moved>(topic, InspectScripts.redrive, [dead, retry, state], some)
       )
-    }
+    },
+
+    remove: (topic) =>
+      Effect.gen(function* () {
+        const { delayed, delayedBodies, group: groupKeys, groups, meta, stream } = keysOf(topic)
+        const shared = [stream, meta, delayed]
+        const registered = yield* commands.run("smembers", (client) => client.smembers(groups), { key: groups })
+        const [, , , , , , , others] = yield* inspecting.evaluate<DescribeReply>(
+          topic,
+          InspectScripts.describe,
+          shared,
+          [nobody]
+        )
+        // Groups that others made are no members of the set.
+        const names = [...new Set([...registered, ...others])].sort()
+        const mine = names.map((name) => ({ ...groupKeys(name), name }))
+        yield* inspecting.remove(topic, InspectScripts.remove, {
+          others: [
+            [delayedBodies, "hash"],
+            ...mine.map(({ released }) => [released, "hash"] as const),
+            ...mine.map(({ waitingBodies }) => [waitingBodies, "hash"] as const)
+          ],
+          topic: { keys: [...shared, ...mine.flatMap(describedOf)], args: [nobody, ...names] },
+          groups: mine.map(({ name, retry, state }) => ({
+            group: name,
+            state,
+            keys: [stream, retry, state],
+            args: [name]
+          }))
+        })
+      }).pipe(failing(topic))
   })
 }
+
+/** Of the script `describe`. */
+type DescribeReply = readonly [
+  tag: string,
+  opened: string,
+  depth: number,
+  delayed: number,
+  next: number,
+  published: number,
+  figures: ReadonlyArray<Figures>,
+  others: ReadonlyArray<string>
+]
 
 type Bytes = ReadonlyArray<Uint8Array>
 

@@ -1,0 +1,139 @@
+/**
+ * Removing a topic: when it may be, and what goes with it.
+ *
+ * @module
+ */
+import { assert } from "@effect/vitest"
+import { Duration, Effect, Option, Scope } from "effect"
+import { Commit, Settlement } from "waybill"
+import { type Bench, bodies, joinAndLeave, outgoing, settle } from "./Bench.ts"
+import { check } from "./Check.ts"
+
+const total = Commit.counter("total")
+
+/** Tries to remove the topic: answers `removed`, or the obstacle. */
+const attempt = ({ inspector, topic }: Bench["Service"]) =>
+  inspector.remove(topic).pipe(
+    Effect.as("removed"),
+    Effect.catchReason("TransportError", "TopicInUse", (reason) => {
+      assert.isTrue(reason.permanent && reason.topic === topic)
+      return Effect.succeed(reason.group === undefined ? reason.found : `${reason.found} of ${reason.group}`)
+    })
+  )
+
+export const removing = [
+  check(
+    "case B15: an emptied topic is removed, twice is once, and its next use makes it anew",
+    [],
+    Effect.fnUntraced(function* (bench) {
+      const { inspector, topic } = bench
+      for (const body of ["a", "b"]) {
+        const { leave, receiver } = yield* joinAndLeave(bench, "g")
+        yield* bench.publish(body)
+        const deliveries = yield* bench.take(receiver, 1)
+        assert.deepStrictEqual(bodies(deliveries), [body])
+        assert.include(yield* inspector.topics, topic)
+        yield* settle(receiver, deliveries, Settlement.ack)
+        yield* bench.becomes("the consumer is in the way", attempt(bench), "consumers of g")
+        yield* leave
+        yield* inspector.remove(topic)
+        yield* inspector.remove(topic)
+        assert.notInclude(yield* inspector.topics, topic)
+        const { delayed, depth, groups } = yield* inspector.describe(topic)
+        assert.deepStrictEqual({ delayed, depth, groups }, { delayed: 0, depth: 0, groups: [] })
+      }
+      // One that never was is gone as well.
+      yield* inspector.remove(`${topic}-never`)
+      assert.notInclude(yield* inspector.topics, `${topic}-never`)
+    })
+  ),
+
+  check(
+    "case B15: whatever is unsettled keeps a topic, and is named",
+    ["redelivery", "deadLetters", "delay", "history"],
+    Effect.fnUntraced(function* (bench) {
+      const { inspector, topic } = bench
+      const becomes = (expected: string) => bench.becomes(expected, attempt(bench), expected)
+      yield* bench.publish("a")
+      yield* becomes("messages")
+      const { leave, receiver } = yield* joinAndLeave(bench, "g")
+      yield* becomes("messages of g")
+      const first = yield* bench.one(receiver)
+      yield* becomes("pending of g")
+      yield* settle(receiver, [first], Settlement.retry(Duration.zero, "again"))
+      yield* becomes("waiting of g")
+      yield* settle(receiver, [yield* bench.one(receiver)], Settlement.deadLetter("Broken", "cause"))
+      yield* becomes("deadLetters of g")
+      yield* leave
+      yield* becomes("deadLetters of g")
+      const letters = yield* inspector.deadLetters(topic, "g", { after: Option.none(), limit: 10 })
+      assert.deepStrictEqual(
+        letters.map(({ body }) => body),
+        ["a"],
+        "what was refused has changed nothing"
+      )
+      yield* inspector.discard(
+        topic,
+        "g",
+        letters.map(({ entry }) => entry)
+      )
+      assert.strictEqual(yield* attempt(bench), "removed")
+      yield* bench.transport.publish(topic, [outgoing({ body: "b", due: { _tag: "After", delay: Duration.hours(1) } })])
+      yield* becomes("delayed")
+    })
+  ),
+
+  check(
+    "case B15: what a dead consumer holds keeps a topic, and a dead consumer that holds nothing does not",
+    ["redelivery", "sharing", "silence"],
+    Effect.fnUntraced(function* (bench) {
+      const scope = yield* Effect.acquireRelease(Scope.make(), (scope, exit) => Scope.close(scope, exit))
+      const one = yield* bench.join("g", { lease: bench.setting.lease })
+      yield* bench.publish("a")
+      const first = yield* bench.one(one)
+      yield* Scope.provide(bench.setting.silence(one), scope)
+      yield* bench.pass(bench.setting.lease)
+      yield* bench.becomes(
+        "nobody lives",
+        Effect.map(bench.inspector.describe(bench.topic), ({ groups }) => groups[0]?.consumers.length),
+        0
+      )
+      assert.strictEqual(yield* attempt(bench), "pending of g")
+      assert.deepStrictEqual(yield* settle(one, [first], Settlement.ack), ["Settled"])
+      assert.strictEqual(yield* attempt(bench), "removed")
+    })
+  ),
+
+  check(
+    "case B15: an id that was published stays known when its topic is removed",
+    ["redelivery", "deduplication"],
+    Effect.fnUntraced(function* (bench) {
+      const publishAndRemove = Effect.fnUntraced(function* () {
+        const { leave, receiver } = yield* joinAndLeave(bench, "g")
+        const [receipt] = yield* bench.publish({ body: "a", id: "a" })
+        if (receipt?._tag === "Stored") yield* settle(receiver, yield* bench.take(receiver, 1), Settlement.ack)
+        yield* leave
+        yield* bench.inspector.remove(bench.topic)
+        return receipt?._tag
+      })
+      assert.strictEqual(yield* publishAndRemove(), "Stored")
+      assert.strictEqual(yield* publishAndRemove(), "Duplicate")
+    })
+  ),
+
+  check(
+    "case B15: the records beside a topic stay when it is removed, and its next messages are new ones to its commits",
+    ["transactional"],
+    Effect.fnUntraced(function* (bench) {
+      for (const expected of [1, 2]) {
+        const { leave, receiver } = yield* joinAndLeave(bench, "g")
+        yield* bench.publish("a")
+        const deliveries = yield* bench.take(receiver, 1)
+        yield* settle(receiver, deliveries, Settlement.commit(Commit.make({ writes: [total.add(1)] })))
+        yield* leave
+        yield* bench.inspector.remove(bench.topic)
+        assert.strictEqual(yield* bench.read(total.value), expected)
+      }
+    })
+  )
+]
