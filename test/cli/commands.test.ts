@@ -170,6 +170,41 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
   )
 
   it.effect(
+    "case B15: removes a topic that is emptied, asks before, and says what is in the way",
+    () =>
+      Effect.gen(function* () {
+        const { url } = yield* RedisServer.RedisServer
+        const redis = yield* client(url)
+        const stream = "{waybill:emptied}:stream"
+        const remove = (...flags: ReadonlyArray<string>) => run(["topics", "remove", "emptied", ...flags], { url })
+        yield* run(["publish", "emptied"], { url, stdin: "1\n" })
+        assert.deepStrictEqual(yield* remove("--yes"), {
+          code: 5,
+          out: "",
+          err: "waybill: not done: topic emptied is in use: it has messages, and no group. To remove it, let them be handled first\n"
+        })
+        yield* Effect.promise(() => redis.xgroup("CREATE", stream, "theirs", "0"))
+        assert.include((yield* remove("--yes")).err, "its group theirs has messages that it was not given yet")
+        yield* Effect.promise(async () => {
+          await redis.xreadgroup("GROUP", "theirs", "c", "STREAMS", stream, ">")
+          const [[entry] = [""]] = await redis.xrange(stream, "-", "+")
+          await redis.xack(stream, "theirs", entry)
+        })
+        const asked = yield* remove()
+        assert.strictEqual(asked.code, 5)
+        assert.include(asked.err, 'not done: "Remove the topic emptied and its 1 group for good?" was to be answered')
+        assert.deepStrictEqual(yield* remove("--yes", "--json"), {
+          code: 0,
+          out: '{"topic":"emptied","removed":true}\n',
+          err: ""
+        })
+        assert.notInclude((yield* run(["topics"], { url })).out, "emptied")
+        assert.strictEqual((yield* remove("--yes")).code, 3)
+      }).pipe(Effect.scoped),
+    120_000
+  )
+
+  it.effect(
     "follows a topic without consuming, and what it prints cannot steer the terminal",
     () =>
       Effect.gen(function* () {

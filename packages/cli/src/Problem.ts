@@ -8,7 +8,7 @@
  * | 2 | the server cannot be reached, refuses us, or failed |
  * | 3 | what was named is not there |
  * | 4 | `doctor` found something that needs attention |
- * | 5 | not done: a question was answered with no, or could not be asked |
+ * | 5 | not done: a question was answered with no, or could not be asked, or what was to be removed is in use |
  * | 130 | interrupted |
  *
  * @module
@@ -57,6 +57,17 @@ export class NotConfirmed extends Schema.TaggedError<NotConfirmed>()("NotConfirm
   override readonly [Runtime.errorReported] = false
   override get message(): string {
     return this.detail
+  }
+}
+
+/** What was to be removed is in use. */
+export class InUse extends Schema.TaggedError<InUse>()("InUse", {
+  detail: Schema.String
+}) {
+  override readonly [Runtime.errorExitCode] = 5
+  override readonly [Runtime.errorReported] = false
+  override get message(): string {
+    return `not done: ${this.detail}`
   }
 }
 
