@@ -9,6 +9,7 @@ import type * as Context from "effect/Context"
 import type * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import type { Publication } from "./Commit.ts"
 import { partsOf, unitsOf } from "./internal/Budget.ts"
@@ -65,21 +66,31 @@ export interface PublishOptions {
  * })
  * ```
  */
-export const publish = Effect.fnUntraced(function* <P, RD, RE>(
+// No generators on this path: they would cost as much as all else that is done for a message in this file.
+export const publish = <P, RD, RE>(
   topic: Topic<P, RD, RE>,
   payload: NoInfer<P>,
   options?: PublishOptions
-): Effect.fn.Return<Receipt, InvalidPayload | PayloadTooLarge | TransportError, Transport | RE> {
-  const transport = yield* Transport
-  const given = givenBy(options)
-  const body = yield* topic.encode(payload)
-  const message = outgoing(topic, payload, body, given)
-  const problem = problemOf(topic, message)
-  if (problem !== undefined) return yield* Effect.fail(problem)
-  const receipts = yield* sending(topic, 1, message.id, (trace) => send(transport, topic, [traced(message, trace)]))
-  // The port answers one receipt a message.
-  return receipts[0]!
-})
+): Effect.Effect<Receipt, InvalidPayload | PayloadTooLarge | TransportError, Transport | RE> =>
+  Effect.flatMap(Transport, (transport) => {
+    const given = givenBy(options)
+    const publishEncoded = (
+      body: string
+    ): Effect.Effect<Receipt, InvalidPayload | PayloadTooLarge | TransportError> => {
+      const message = outgoing(topic, payload, body, given)
+      const problem = problemOf(topic, message)
+      if (problem !== undefined) return Effect.fail(problem)
+      return Effect.map(
+        sending(topic, 1, message.id, (trace, context) => send(transport, topic, [traced(message, trace)], context)),
+        // The port answers one receipt a message.
+        (receipts) => receipts[0]!
+      )
+    }
+    const encoded = topic.encode(payload)
+    return Exit.isExit(encoded) && Exit.isSuccess(encoded)
+      ? publishEncoded(encoded.value as string) // isExit cannot know what the Exit holds
+      : Effect.flatMap(encoded, publishEncoded)
+  })
 
 /**
  * Publishes all payloads, in order. `options` gives each payload its id, headers or due time.
@@ -120,7 +131,9 @@ export const publishAll = Effect.fnUntraced(function* <P, RD, RE>(
   }
   if (!Arr.isReadonlyArrayNonEmpty(messages)) return []
   const parts = inParts(messages)
-  return yield* sending(topic, all.length, undefined, (trace) => sendAll(transport, topic, parts, trace))
+  return yield* sending(topic, all.length, undefined, (trace, context) =>
+    sendAll(transport, topic, parts, trace, context)
+  )
 })
 
 /**
@@ -166,12 +179,16 @@ const sending = (
   topic: { readonly name: string },
   count: number,
   id: string | undefined,
-  send: (trace: string | undefined) => Effect.Effect<ReadonlyArray<Receipt>, TransportError>
+  send: (
+    trace: string | undefined,
+    context: Context.Context<never>
+  ) => Effect.Effect<ReadonlyArray<Receipt>, TransportError>
 ): Effect.Effect<ReadonlyArray<Receipt>, TransportError> =>
   Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => {
-    if (!Tracing.records(fiber)) return send(Tracing.traceparent(fiber.cache.span))
+    const { context } = fiber
+    if (!Tracing.records(fiber)) return send(Tracing.traceparent(fiber.cache.span), context)
     return Effect.useSpan(`send ${topic.name}`, Tracing.sent(topic.name, count, id), (span) =>
-      send(Tracing.traceparent(span)).pipe(
+      send(Tracing.traceparent(span), context).pipe(
         Effect.tap((receipts) => Effect.sync(() => Tracing.stored(span, receipts))),
         Effect.tapError((error) => Effect.sync(() => span.attribute("error.type", error.reason._tag))),
         Effect.withParentSpan(span)
@@ -329,13 +346,14 @@ const sendAll = Effect.fnUntraced(function* (
   transport: Context.Service.Shape<typeof Transport>,
   topic: { readonly name: string },
   parts: ReadonlyArray<Arr.NonEmptyReadonlyArray<Outgoing>>,
-  trace: string | undefined
+  trace: string | undefined,
+  context: Context.Context<never>
 ) {
   const stored: Array<Receipt> = []
   for (const part of parts) {
     const messages = trace === undefined ? part : Arr.map(part, (message) => traced(message, trace))
     const receipts = yield* Effect.mapError(
-      send(transport, topic, messages),
+      send(transport, topic, messages, context),
       ({ operation, reason, topic }) => new TransportError({ operation, topic, reason, stored: stored.length })
     )
     if (parts.length === 1) return receipts
@@ -344,18 +362,19 @@ const sendAll = Effect.fnUntraced(function* (
   return stored
 })
 
-const send = Effect.fnUntraced(function* (
+const send = (
   transport: Context.Service.Shape<typeof Transport>,
   topic: { readonly name: string },
-  messages: Arr.NonEmptyReadonlyArray<Outgoing>
-) {
-  const receipts = yield* transport.publish(topic.name, messages)
-  const context = yield* Effect.context<never>()
-  let stored = 0
-  for (const receipt of receipts) if (receipt._tag === "Stored") stored++
-  const metrics = Metrics.publishedTo(topic.name, context)
-  if (stored > 0) metrics.stored.updateUnsafe(stored, context)
-  if (stored < receipts.length) metrics.duplicate.updateUnsafe(receipts.length - stored, context)
-  if (transport.lifecycle.active) transport.lifecycle.emit({ _tag: "Published", topic: topic.name, messages, receipts })
-  return receipts
-})
+  messages: Arr.NonEmptyReadonlyArray<Outgoing>,
+  context: Context.Context<never>
+): Effect.Effect<ReadonlyArray<Receipt>, TransportError> =>
+  Effect.map(transport.publish(topic.name, messages), (receipts) => {
+    let stored = 0
+    for (const receipt of receipts) if (receipt._tag === "Stored") stored++
+    const metrics = Metrics.publishedTo(topic.name, context)
+    if (stored > 0) metrics.stored.updateUnsafe(stored, context)
+    if (stored < receipts.length) metrics.duplicate.updateUnsafe(receipts.length - stored, context)
+    if (transport.lifecycle.active)
+      transport.lifecycle.emit({ _tag: "Published", topic: topic.name, messages, receipts })
+    return receipts
+  })
