@@ -13,6 +13,7 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import type { Publication } from "./Commit.ts"
 import { partsOf, unitsOf } from "./internal/Budget.ts"
+import { noHeaders } from "./internal/Headers.ts"
 import { finiteOf, oneOf } from "./internal/Limits.ts"
 import * as Tracing from "./internal/Tracing.ts"
 import type { Due, Headers, Outgoing, Receipt } from "./Message.ts"
@@ -196,8 +197,6 @@ const sending = (
     )
   })
 
-const noHeaders: Headers = Object.freeze({})
-
 /** What a producer chooses besides the payload. */
 type Given = Pick<Outgoing, "id" | "headers" | "due">
 
@@ -275,7 +274,8 @@ const issueOf = (
     const issue = textIssue(key)
     if (issue !== undefined) return { part: "key", issue }
   }
-  if (headers !== noHeaders && !isRecord(headers)) return { part: "headers", issue: "expected an object of strings" }
+  if (headers === noHeaders) return undefined
+  if (!isRecord(headers)) return { part: "headers", issue: "expected an object of strings" }
   for (const name in headers) {
     const issue = textIssue(headers[name])
     if (issue !== undefined) return { part: "headers", issue: `the value of "${name.toWellFormed()}": ${issue}` }

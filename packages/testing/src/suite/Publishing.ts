@@ -156,6 +156,8 @@ export const publishing = [
             delivery.body === "with" ? published : {},
             `attempt ${attempt}`
           )
+          // Consumers count a delivery's bytes when it comes and when it goes: both have to be the same.
+          assert.isTrue(Object.isFrozen(delivery.headers))
           write(delivery.headers)
         }
         const end = attempt === 3 ? Settlement.deadLetter("Tried", "") : Settlement.retry(Duration.zero, "")

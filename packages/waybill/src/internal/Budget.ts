@@ -4,6 +4,7 @@
  * @module
  */
 import type { Message, Outgoing } from "../Message.ts"
+import { noHeaders } from "./Headers.ts"
 
 const utf8 = new TextEncoder()
 const scratch = new Uint8Array(3 * 512)
@@ -29,6 +30,7 @@ export const unitsOf = ({ body, headers, id, key }: Outgoing | Message): number 
   let units = body.length
   if (id !== undefined) units += id.length
   if (key !== undefined) units += key.length
+  if (headers === noHeaders) return units
   for (const name in headers) units += name.length + (headers[name] as string).length // a name of theirs
   return units
 }

@@ -1,15 +1,12 @@
 /**
- * Headers are shared by all who read a message: what is kept is frozen, and what is handed out is a copy.
+ * Headers are shared by everyone who reads a message, so they are frozen.
  *
  * @module
  */
 import type { Headers } from "../Message.ts"
 
+/** Of every message that has none, so that they cost nothing and are told by a glance. */
+export const noHeaders: Headers = Object.freeze({})
+
 /** Kept with a message. Whoever gave them may go on using the object. */
 export const kept = (headers: Headers): Headers => (Object.isFrozen(headers) ? headers : Object.freeze({ ...headers }))
-
-/** For one reader, who may write into it. */
-export const handed = (headers: Headers): Headers => {
-  for (const _ in headers) return { ...headers }
-  return {}
-}

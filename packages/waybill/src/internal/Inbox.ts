@@ -15,7 +15,6 @@ import type { Body, Headers, Message } from "../Message.ts"
 import { type DeadLetter, failuresAfter, type Settlement } from "../Settlement.ts"
 import { Overflow, type Recall, type Receiver, type Settled, TransportError } from "../Transport.ts"
 import { fitting, unitsOf } from "./Budget.ts"
-import { handed } from "./Headers.ts"
 import { everything, Recalls } from "./Recalls.ts"
 
 /** No row has retried it yet. */
@@ -31,7 +30,7 @@ export class Copy implements Delivery {
   readonly id: string
   readonly body: Body
   readonly headers: Headers
-  /** What was published, whatever a handler writes into the two above. */
+  /** What was published, whatever a handler writes into the body: bytes cannot be frozen, and each subscriber has its own. */
   readonly published: Pick<Message, "body" | "headers">
   readonly key: string | undefined
   readonly version: number
@@ -64,7 +63,7 @@ export class Copy implements Delivery {
     this.group = group
     this.id = id
     this.body = typeof body === "string" ? body : body.slice()
-    this.headers = handed(headers)
+    this.headers = headers
     this.published = published
     this.key = key
     this.version = version

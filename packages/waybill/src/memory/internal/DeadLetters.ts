@@ -5,7 +5,6 @@
  * @module
  */
 import type { DeadLetter } from "../../Inspector.ts"
-import { handed } from "../../internal/Headers.ts"
 import type { DeadLetterCap } from "../../internal/Limits.ts"
 
 /** A dead letter and how often the message was delivered: a redrive goes on counting from there. */
@@ -65,7 +64,7 @@ export class DeadLetters {
     const start = after === undefined ? this.#oldest : Math.max(this.#oldest, Number(after) + 1)
     for (let entry = start; entry < this.#next && page.length < limit; entry++) {
       const grave = this.#graves.get(entry)
-      if (grave !== undefined) page.push({ ...grave.letter, headers: handed(grave.letter.headers) })
+      if (grave !== undefined) page.push({ ...grave.letter })
     }
     return page
   }

@@ -13,7 +13,6 @@ import type { Commit } from "../../Commit.ts"
 import type { Delivery, Failures } from "../../Delivery.ts"
 import type { ConsumerInfo, GroupInfo, PendingMessage, WaitingMessage } from "../../Inspector.ts"
 import { unitsOf } from "../../internal/Budget.ts"
-import { handed } from "../../internal/Headers.ts"
 import type { DeadLetterCap } from "../../internal/Limits.ts"
 import { everything } from "../../internal/Recalls.ts"
 import { admits, loadOf, suspicious } from "../../internal/Suspects.ts"
@@ -324,7 +323,7 @@ export class Group {
     let delivery: Delivery = {
       id,
       body,
-      headers: handed(headers),
+      headers,
       key,
       version,
       publishedAt,

@@ -5,7 +5,6 @@
  * @module
  */
 import type { GroupInfo } from "../../Inspector.ts"
-import { handed } from "../../internal/Headers.ts"
 import type { Event } from "../../Lifecycle.ts"
 import type { Message } from "../../Message.ts"
 import type { TopicConflict } from "../../Transport.ts"
@@ -21,7 +20,7 @@ export interface Stored extends Message {
 export const plain = ({ body, headers, id, key, publishedAt, version }: Message): Message => ({
   id,
   body,
-  headers: handed(headers),
+  headers,
   key,
   version,
   publishedAt

@@ -28,7 +28,7 @@ export const headersOf = (json: string): Headers | undefined => {
   } catch {
     return undefined
   }
-  return isHeaders(parsed) ? parsed : undefined
+  return isHeaders(parsed) ? Object.freeze(parsed) : undefined
 }
 
 export const isHeaders = (value: unknown): value is Headers =>

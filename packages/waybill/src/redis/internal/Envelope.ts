@@ -11,6 +11,7 @@
  *
  * @module
  */
+import { noHeaders } from "../../internal/Headers.ts"
 import type { Body, Headers } from "../../Message.ts"
 import { bodyOf, isHeaders } from "./Entry.ts"
 
@@ -37,8 +38,6 @@ export type Line = { readonly [Name in Exclude<keyof Envelope, "body">]?: Envelo
 
 /** What the first line begins with: who we are, and the version of the line. */
 export const marker = "waybill:1 "
-
-const noHeaders: Headers = Object.freeze({})
 
 /** The text of a message. */
 export const seal = (body: string, { at, fence, headers, id, key, number, producer, topic, version }: Line): string => {
@@ -71,7 +70,7 @@ export const open = (bytes: Buffer): Envelope => {
     id: line.id,
     // The line is what JSON.parse takes, but its bytes may count more than its characters.
     body: body.includes("\uFFFD") ? bodyOf(bytes.subarray(bytes.indexOf(10) + 1)) : body,
-    headers: line.headers ?? noHeaders,
+    headers: line.headers === undefined ? noHeaders : Object.freeze(line.headers),
     key: line.key,
     version: line.version ?? 1,
     at: line.at,

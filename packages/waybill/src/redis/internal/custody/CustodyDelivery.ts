@@ -4,13 +4,12 @@
  * @module
  */
 import type { Gap } from "../../../Gap.ts"
+import { noHeaders } from "../../../internal/Headers.ts"
 import type { Body, Headers } from "../../../Message.ts"
 import { millisOf } from "../Entry.ts"
 import type { Held } from "../Holdings.ts"
 import { fresh, type Tally } from "../Tally.ts"
 import { read } from "./Record.ts"
-
-const noHeaders: Headers = Object.freeze({})
 
 /** Always in this shape, in this order: tens of thousands a second are made. */
 export class CustodyDelivery implements Held {
@@ -19,8 +18,6 @@ export class CustodyDelivery implements Held {
   readonly id: string
   readonly body: Body
   readonly headers: Headers
-  /** As they were published, whatever a handler writes into the headers. */
-  readonly published: Headers
   readonly key: string | undefined
   readonly version: number
   readonly publishedAt: number
@@ -58,7 +55,6 @@ export class CustodyDelivery implements Held {
       this.id = entry
       this.body = text.slice(from + 1, to)
       this.headers = noHeaders
-      this.published = noHeaders
       this.key = undefined
       this.version = 1
       this.publishedAt = millisOf(entry)
@@ -66,8 +62,7 @@ export class CustodyDelivery implements Held {
       const reading = read(records, text, from, to)
       this.id = reading.id ?? entry
       this.body = reading.body
-      this.published = reading.headers ?? noHeaders
-      this.headers = this.published === noHeaders ? noHeaders : { ...this.published }
+      this.headers = reading.headers ?? noHeaders
       this.key = reading.key
       this.version = reading.version ?? 1
       this.publishedAt = reading.publishedAt ?? millisOf(entry)

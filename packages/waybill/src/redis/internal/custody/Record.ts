@@ -159,7 +159,7 @@ const textOf = (bytes: Buffer, from: number, to: number): Body => {
 }
 
 /** The record of an equal message: for one that is no longer there to be read. */
-export const write = (message: Omit<Message, "headers"> & { readonly published: Headers }): Uint8Array => {
+export const write = (message: Message): Uint8Array => {
   const parts: Array<Buffer> = []
   let shape = zero
   const put = (bit: number, value: string | undefined) => {
@@ -167,7 +167,7 @@ export const write = (message: Omit<Message, "headers"> & { readonly published: 
     shape += bit
     parts.push(Buffer.from(value))
   }
-  put(part.headers, Object.keys(message.published).length === 0 ? undefined : JSON.stringify(message.published))
+  put(part.headers, Object.keys(message.headers).length === 0 ? undefined : JSON.stringify(message.headers))
   put(part.key, message.key)
   put(part.version, message.version === 1 ? undefined : String(message.version))
   const lengths = parts.map(({ length }) => `${length},`).join("")
