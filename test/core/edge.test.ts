@@ -35,7 +35,7 @@ const refused = Effect.fnUntraced(function* (
   return first
 })
 
-describe("case B2: the limit counts all that travels, and the error names the part", () => {
+describe("case B2, E25: the limit counts all that travels, and the error names the part, every pattern", () => {
   it.effect.each([
     ["body", { text: mebibytes(1) }, {}],
     ["headers", { text: "a" }, { headers: { large: mebibytes(20) } }],

@@ -64,7 +64,7 @@ describe.each(patterns)("a server that is killed, %s", (pattern) => {
       crew.recorder.record({ _tag: "Fault", fault: "StateLost", target: "*" })
       yield* server.kill
       yield* server.start
-      yield* worker.says("GroupRecreated")
+      yield* Effect.timeout(worker.says("GroupRecreated"), "20 seconds")
       yield* publish(many("after", 100, { act: "work" }))
       yield* settled(redis)
       const { text } = yield* verdict()

@@ -3,13 +3,15 @@
  * ours would write. The numbers are those of the fault matrix.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Schedule, Schema } from "effect"
+import { RedisServer } from "@waybill/testing"
+import { Effect, Logger, Schedule, Schema } from "effect"
 import type { Redis } from "ioredis"
 import { Producer, Topic, Transport } from "waybill"
 import { group, Job } from "./Jobs.ts"
 import * as Member from "./Member.ts"
 import * as Pattern from "./Pattern.ts"
 import * as Scene from "./Scene.ts"
+import { person, story } from "./Storing.ts"
 import { ask, client, keys, many, settled } from "./Verdict.ts"
 
 const reasonOf = (error: unknown): Transport.Reason => {
@@ -17,51 +19,90 @@ const reasonOf = (error: unknown): Transport.Reason => {
   throw error
 }
 
-describe("a store that forgets, streams", () => {
-  const faults: Record<string, (redis: Redis) => Promise<unknown>> = {
-    FLUSHALL: (redis) => redis.flushall(),
-    "DEL of the stream": (redis) => redis.del(keys.stream),
-    "XGROUP DESTROY": (redis) => redis.xgroup("DESTROY", keys.stream, group)
-  }
+interface Forgetting {
+  readonly forget: (redis: Redis) => Promise<unknown>
+  /** What the consumer says of it, when it finds work undone. */
+  readonly told: "GroupRecreated" | "Truncated"
+  /** How often: once by default. */
+  readonly times?: number
+  /** Messages that were not given to anybody yet are still there. */
+  readonly backlog?: boolean
+  /** What is in hand is finished. */
+  readonly inHand?: boolean
+}
 
-  it.live.each(Object.keys(faults))("E17 %s while the reader waits: told, and the work goes on", (name) =>
+const everything: Forgetting = { forget: (redis) => redis.flushall(), told: "GroupRecreated" }
+const ofQueue: Record<string, Forgetting> = {
+  FLUSHALL: everything,
+  "DEL of the groups": {
+    forget: (redis) => redis.del(Pattern.listKeys.groups),
+    told: "GroupRecreated",
+    backlog: true,
+    inHand: true
+  },
+  // Of the backlog, and of the retry.
+  "DEL of the messages": { forget: (redis) => redis.del(Pattern.listKeys.bodies), told: "Truncated", times: 21 }
+}
+const forgetting: Record<Pattern.Name, Record<string, Forgetting>> = {
+  streams: {
+    // It failed once, and had nowhere to wait but in a store that did not know it any more.
+    FLUSHALL: { ...everything, inHand: true },
+    "DEL of the stream": { forget: (redis) => redis.del(keys.stream), told: "GroupRecreated", inHand: true },
+    "XGROUP DESTROY": {
+      forget: (redis) => redis.xgroup("DESTROY", keys.stream, group),
+      told: "GroupRecreated",
+      backlog: true,
+      inHand: true
+    }
+  },
+  lists: ofQueue,
+  "exactly-once": ofQueue,
+  keyspace: { FLUSHALL: everything }
+}
+
+describe.each(Pattern.patterns)("a store that forgets, %s", (pattern) => {
+  const faults = forgetting[pattern]
+  const groupsLost = Object.keys(faults).filter((name) => faults[name]?.told === "GroupRecreated")
+
+  it.live.each(groupsLost)("E17 %s while nothing is to be done: told, and the work goes on", (name) =>
     Effect.gen(function* () {
       const { crew, join, publish, redis, server, verdict } = yield* Scene.make
       const member = yield* join(server.url)
       yield* publish(many("before", 20, { act: "work" }))
       yield* settled(redis)
       crew.recorder.record({ _tag: "Fault", fault: "StateLost", target: "*" })
-      yield* ask(() => faults[name]!(redis))
-      yield* member.happens("GroupRecreated")
+      yield* ask(() => faults[name]!.forget(redis))
+      yield* Effect.timeout(member.happens("GroupRecreated"), "20 seconds")
       yield* publish(many("after", 20, { act: "work" }))
       const { report } = yield* verdict()
       assert.strictEqual(report.counts.published, 40)
       // Forgiven is what was published before; what came after is owed, and the checker has looked.
       assert.strictEqual(member.happened("ConsumerFailing"), 0)
-    }).pipe(Scene.play())
+    }).pipe(Scene.play({ pattern }))
   )
 
-  it.live.each(Object.keys(faults))("E17 %s in the middle of the work: what is in hand is finished", (name) =>
-    Effect.gen(function* () {
-      const { crew, join, publish, redis, server, verdict } = yield* Scene.make
-      const member = yield* join(server.url, { concurrency: 1, prefetch: 0 })
-      yield* publish([["in-hand", { act: "fail", millis: 2000, times: 1 }], ...many("backlog", 20, { act: "work" })])
-      yield* member.says("began in-hand")
-      crew.recorder.record({ _tag: "Fault", fault: "StateLost", target: "*" })
-      yield* ask(() => faults[name]!(redis))
-      yield* member.happens("GroupRecreated")
-      yield* publish(many("after", 20, { act: "work" }))
-      yield* verdict()
-      const done = new Set(
-        member.recorder.events.flatMap(({ fact }) =>
-          fact._tag === "Ended" && fact.outcome === "success" ? [fact.id] : []
+  it.live.each(Object.keys(faults))(
+    "E17 %s in the middle of the work: told, and it goes on with what is there",
+    (name) =>
+      Effect.gen(function* () {
+        const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+        const member = yield* join(server.url, { concurrency: 1, prefetch: 0 })
+        yield* publish([["in-hand", { act: "fail", millis: 1000, times: 1 }], ...many("backlog", 20, { act: "work" })])
+        yield* member.says("began in-hand")
+        crew.recorder.record({ _tag: "Fault", fault: "StateLost", target: "*" })
+        const { backlog = false, forget, inHand = false, times, told } = faults[name]!
+        yield* ask(() => forget(redis))
+        yield* member.happens(told, times)
+        yield* publish(many("after", 20, { act: "work" }))
+        yield* verdict()
+        const done = new Set(
+          member.recorder.events.flatMap(({ fact }) =>
+            fact._tag === "Ended" && fact.outcome === "success" ? [fact.id] : []
+          )
         )
-      )
-      // It failed once, and had nowhere to wait but in a store that did not know it any more.
-      assert.isTrue(done.has("in-hand"))
-      // Without its group the stream is still there: nothing in it may be passed over.
-      if (name === "XGROUP DESTROY") for (let i = 0; i < 20; i++) assert.isTrue(done.has(`backlog-${i}`), `${i}`)
-    }).pipe(Scene.play())
+        assert.strictEqual(done.has("in-hand"), inHand)
+        for (let i = 0; i < 20; i++) assert.strictEqual(done.has(`backlog-${i}`), backlog, `${i}`)
+      }).pipe(Scene.play({ pattern }))
   )
 })
 
@@ -327,6 +368,35 @@ describe("messages that no producer of ours would write, streams", () => {
       assert.strictEqual(report.counts.deadLettered, Object.keys(wrong).length)
       assert.isUndefined(({} as { readonly act?: string }).act)
     }).pipe(Scene.play())
+  )
+})
+
+const byAnotherHand: Record<string, (redis: Redis, body: string) => Promise<unknown>> = {
+  streams: (redis, body) => redis.xadd(keys.stream, "*", "payload", body),
+  lists: (redis, body) => redis.rpush(Pattern.listKeys.inbox, body),
+  "exactly-once": (redis, body) => redis.rpush(Pattern.listKeys.inbox, body)
+}
+
+describe.each(["streams", "lists", "exactly-once"] as const)("large messages, %s", (pattern) => {
+  it.live(
+    "E25 twenty megabytes by another hand arrive whole; of ours they are refused, and nothing of them is sent",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* RedisServer.make()
+        const redis = yield* client(server.url)
+        const { consume, left, publish } = yield* person(pattern, server.url)
+        const { steps, tell, until } = story()
+        const large = "waybill ".repeat(2.5 * 1024 * 1024)
+        yield* consume((body) => tell("A", body === large ? "has it whole" : body.slice(0, 20)))
+        assert.propertyVal(yield* Effect.flip(publish(large)), "_tag", "PayloadTooLarge")
+        yield* ask(() => byAnotherHand[pattern]!(redis, JSON.stringify(large)))
+        yield* until("A", "has it whole")
+        yield* publish("small")
+        yield* until("A", "small")
+        yield* left.pipe(Effect.repeat({ until: ([undone]) => undone === 0, schedule: Schedule.spaced("20 millis") }))
+        assert.deepStrictEqual(yield* left, [0, 0])
+        assert.strictEqual(steps.length, 2)
+      }).pipe(Effect.scoped, Effect.provide(Logger.layer([])))
   )
 })
 

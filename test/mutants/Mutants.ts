@@ -48,6 +48,12 @@ const on = (
 
 const crashed = "a message that too many consumers died of becomes a dead letter"
 const died = "what a silent receiver holds goes to another one, the attempt counted"
+/** Where somebody dies, stands still or is cut off, and a peer takes over. */
+const takeovers = [
+  faults("processes", "E1 SIGKILL", "E2 SIGKILL between", "E35 event loop"),
+  faults("lines", "E13 a consumer is cut off"),
+  faults("crowd", "E39 many members")
+]
 const retried = "a retry counts the attempt and keeps the message as it was"
 
 const streamsFence = {
@@ -63,21 +69,25 @@ const operations = { A: "ack", R: "retry", D: "dead letter" }
 export const mutants: ReadonlyArray<Mutant> = [
   ...Object.entries(operations).flatMap(([op, name]): Array<Mutant> => {
     // That of a first delivery is settled by another branch of the script.
-    const stale = suite(
-      op === "A" ? "an ack of a repeated delivery by the former owner" : `a ${name} by the former owner is stale`
-    )
+    const stale = [
+      suite(
+        op === "A" ? "an ack of a repeated delivery by the former owner" : `a ${name} by the former owner is stale`
+      ),
+      // One of them is enough: the processes take their time.
+      ...(op === "R" ? [faults("processes", "E3 SIGSTOP, then SIGCONT")] : [])
+    ]
     return [
       {
         ...streamsFence,
         name: `the fence of ${name} is dropped, streams`,
         replace: `mine = op == '${op}' or owned and #owned == 1 and owned[1][4] == count`,
-        proofs: on(["streams"], stale)
+        proofs: on(["streams"], ...stale)
       },
       {
         ...custodyFence,
         name: `the fence of ${name} is dropped, queues and keyspace`,
         replace: `if op ~= '${op}' and redis.call('SISMEMBER', processing, member) == 0 then`,
-        proofs: on(custody, stale)
+        proofs: on(custody, ...stale)
       }
     ]
   }),
@@ -180,6 +190,20 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: on([pattern], suite(died))
   })),
   {
+    name: "the fence does not grow with a death, streams",
+    file: "redis/internal/streams/StreamDelivery.ts",
+    find: "this.fence = count",
+    replace: "this.fence = 1",
+    proofs: on(["streams"], ...takeovers)
+  },
+  ...custody.map((pattern): Mutant => ({
+    name: `the fence does not grow with a death, ${pattern}`,
+    file: "redis/internal/custody/MemberScripts.ts",
+    find: "mark(id, attempts + 1, fence + 1, deaths + 1, tally)",
+    replace: "mark(id, attempts + 1, fence, deaths + 1, tally)",
+    proofs: on([pattern], ...takeovers)
+  })),
+  {
     name: "the attempt that a retry ends does not count, streams",
     file: "redis/internal/streams/DeliveryScripts.ts",
     find: "local body = {id, at, attempt, fence, cause,",
@@ -221,7 +245,22 @@ export const mutants: ReadonlyArray<Mutant> = [
     file: "redis/internal/Connection.ts",
     find: "const lost = yield* this.#connectInTheEnd()",
     replace: "const lost = yield* lostAt === undefined ? this.#connectInTheEnd() : Effect.never",
-    proofs: on([pattern], faults("server", "E5, E6 SIGKILL under", "E7 the tail"))
+    proofs: on([pattern], faults("server", "E5, E6 SIGKILL under", "E7 the tail"), faults("connections", "E14"))
+  })),
+  ...storing.map((pattern): Mutant => ({
+    name: `a group that was lost is not told of, ${pattern}`,
+    ...(pattern === "streams"
+      ? {
+          file: "redis/internal/streams/StreamReceiver.ts",
+          find: "if (known === 0 || main + retry === 0) return",
+          replace: "return"
+        }
+      : {
+          file: "redis/internal/custody/CustodyReceiver.ts",
+          find: "if (!again || known === 1) return",
+          replace: "return"
+        }),
+    proofs: on([pattern], faults("server", "E8 SIGKILL"), faults("store", "E17 FLUSHALL while nothing"))
   })),
   {
     name: "a foreign value is not looked for",
@@ -283,6 +322,13 @@ export const mutants: ReadonlyArray<Mutant> = [
     replace: "if false then",
     proofs: on(pattern === "lists" ? queues : [pattern], faults("connections", "E10 reset before and after"))
   })),
+  {
+    name: "a message of any size is sent",
+    file: "Producer.ts",
+    find: "if (bytes <= topic.maxBytes) return undefined",
+    replace: "return undefined",
+    proofs: [{ file: "core/edge.test.ts", title: "case B2, E25" }]
+  },
   {
     name: "what expired is not counted",
     file: "redis/internal/keyspace/KeyspaceSource.ts",
