@@ -97,8 +97,7 @@ export const make = ({
       )
     }
   }
-  // Copies: whoever made the arrays may go on using them.
-  const commit = { writes: writes.slice(), messages: messages.slice() }
+  const commit = new Made(writes, messages)
   const units = sizeOf(commit)
   if (units > maxUnits) throw new Error(`a commit has at most ${maxUnits} characters, not ${units}`)
   for (const { message, topic } of messages) {
@@ -110,18 +109,34 @@ export const make = ({
       throw new Error("a write is made by a record")
     }
   }
-  made.add(commit)
   return commit
 }
 
-const made = new WeakSet<object>()
+/** What `make` has made. Copies: whoever made the arrays may go on using them. */
+class Made implements Commit {
+  readonly writes: ReadonlyArray<Write>
+  readonly messages: ReadonlyArray<Publication>
+  readonly #units: number
+
+  constructor(writes: ReadonlyArray<Write>, messages: ReadonlyArray<Publication>) {
+    this.writes = writes.slice()
+    this.messages = messages.slice()
+    this.#units = measured(this)
+  }
+
+  static unitsOf(value: object): number | undefined {
+    return #units in value ? value.#units : undefined
+  }
+}
 
 /** Whether `make` has made it. Asks nothing of the value, which may throw whatever it is asked. */
 export const isCommit = (value: unknown): value is Commit =>
-  typeof value === "object" && value !== null && made.has(value)
+  typeof value === "object" && value !== null && Made.unitsOf(value) !== undefined
 
 /** Characters in the arguments of its writes, and in all that its messages consist of. */
-export const sizeOf = ({ messages, writes }: Commit): number => {
+export const sizeOf = (commit: Commit): number => Made.unitsOf(commit) ?? measured(commit)
+
+const measured = ({ messages, writes }: Commit): number => {
   let units = 0
   for (const { message } of messages) units += unitsOf(message)
   for (const { args } of writes) {

@@ -84,6 +84,8 @@ export class Committer<D extends Held> {
 
   /** Why the commit can never be applied, whatever the server holds. */
   objection({ messages, writes }: Commit): DeadLetter | undefined {
+    // Writes alone are at most as many as keys fit into a command.
+    if (messages.length === 0) return undefined
     for (const { topic } of messages) {
       if (tagOf(this.#options.prefix, topic) === this.#tag) continue
       return deadLetter(
