@@ -239,9 +239,13 @@ layer(
           assert.include(await message.locator("pre").last().innerText(), "<img src=x")
         })
         assert.deepStrictEqual(errors, [])
-        const [median = 0, longest = 0] = [50, 99].map((place) => took.toSorted((a, b) => a - b)[place])
-        yield* Console.log(`a page of dead letters: median ${median.toFixed()} ms, longest ${longest.toFixed()} ms`)
-        assert.isBelow(median, 1000)
+        const median = (times: ReadonlyArray<number>) => times.toSorted((a, b) => a - b)[Math.floor(times.length / 2)]!
+        const [early, late] = [median(took.slice(0, 50)), median(took.slice(50))]
+        yield* Console.log(
+          `a page of dead letters: median ${early.toFixed()} ms, of the later half ${late.toFixed()} ms`
+        )
+        // The last page is as near as the first, at whatever pace this machine has.
+        assert.isBelow(late, 5 * early)
       }).pipe(Effect.scoped),
     120_000
   )

@@ -155,13 +155,17 @@ describe("case B12: a failure that holds megabytes", () => {
   ] as const)("%s is shown at a price that does not grow with it", (_, value) => {
     const causes = [Cause.fail(value()), Cause.die(value())]
     for (const cause of causes) {
-      const start = process.cpuUsage()
-      const shown = Routing.render(cause)
-      const { system, user } = process.cpuUsage(start)
-      assert.isAtMost(shown.length, 4096)
-      assert.isAbove(shown.length, 3)
-      // It was a second.
-      assert.isBelow((system + user) / 1000, 150)
+      // It was a second. The shortest of several: what else this process has to do falls into some of them.
+      let shortest = Infinity
+      for (let i = 0; i < 5; i++) {
+        const start = process.cpuUsage()
+        const shown = Routing.render(cause)
+        const { system, user } = process.cpuUsage(start)
+        shortest = Math.min(shortest, (system + user) / 1000)
+        assert.isAtMost(shown.length, 4096)
+        assert.isAbove(shown.length, 3)
+      }
+      assert.isBelow(shortest, 150)
     }
   })
 

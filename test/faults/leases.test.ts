@@ -224,8 +224,8 @@ describe.each(sampled("leases", storing, 2))("a lease, %s", (pattern) => {
       yield* Deferred.succeed(end, undefined)
       yield* until("A", "ended")
       const leaving = yield* Effect.forkChild(Scope.close(scope, Exit.void))
-      // Longer than it waits for its last settlements, and not for as long as it tries to leave.
-      yield* Effect.sleep("4 seconds")
+      // It has given up its last settlements, and tries to leave.
+      while (!one.events.some(({ _tag }) => _tag === "ConsumerStopped")) yield* Effect.sleep(10)
       // What was on its way is lost.
       yield* proxy.reset
       yield* proxy.pass
