@@ -303,6 +303,38 @@ describe("when the transport fails for a while", () => {
     })
   )
 
+  it.effect("ten errors of an outage are logged, and the next outage begins anew", () =>
+    Effect.gen(function* () {
+      const transport = yield* FakeTransport.make
+      const logged: Array<string> = []
+      const logger = Logger.make<unknown, void>(({ message }) => {
+        const [first] = Array.isArray(message) ? message : [message]
+        if (/ConsumerFailing|ConsumerRecovered/.test(String(first))) logged.push(String(first))
+      })
+      let left = 30
+      transport.onTake = Effect.suspend(() =>
+        left-- > 0
+          ? Effect.fail(error("receive", new Transport.Disconnected({ ambiguous: false, cause: `port ${left}` })))
+          : Effect.void
+      )
+      yield* Effect.provide(run(acking(), transport.layer), Logger.layer([logger]))
+      transport.deliver(1)
+      yield* TestClock.adjust("10 minutes")
+      yield* until("the outage is over", () => logged.includes("ConsumerRecovered"))
+      assert.deepStrictEqual(logged, [...Array<string>(10).fill("ConsumerFailing"), "ConsumerRecovered"])
+      assert.strictEqual(failing(transport).length, 30)
+      // Answers the take that waits; the next one fails once.
+      left = 1
+      transport.deliver(2)
+      yield* until("the second is settled", () => transport.settled.length === 2)
+      transport.deliver(3)
+      yield* quiet()
+      yield* TestClock.adjust("1 second")
+      yield* until("the next outage is over", () => logged.length > 12)
+      assert.deepStrictEqual(logged.slice(11), ["ConsumerFailing", "ConsumerRecovered"])
+    })
+  )
+
   it.effect("the backoff grows to five seconds and begins anew after a success", () =>
     Effect.gen(function* () {
       const transport = yield* FakeTransport.make
