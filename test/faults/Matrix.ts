@@ -263,7 +263,7 @@ fails when the page is not what they say.
 
 - **covered**: a test, and a control that fails in it: a mutant of the library (\`test/mutants\`), or a version as it is written by
   hand.
-- **tested**: a test, and no control yet: nobody has shown that it can fail.
+- **tested**: a test without a control: it has not been shown to fail.
 - **–**: the fault does not meet the pattern; the reason stands below.
 - **later**: has an issue of its own. **open**: no test yet.
 
