@@ -70,7 +70,10 @@ export const layer: Layer.Layer<Allowance, never, RateLimiter.RateLimiter> = Lay
           Effect.catch(({ reason }): Effect.Effect<never, TooManyRequests | Unavailable> =>
             reason._tag === "RateLimitExceeded"
               ? Effect.fail(new TooManyRequests({ retryAfterMillis: Duration.toMillis(reason.retryAfter) }))
-              : Effect.andThen(Effect.logWarning("nobody counts", reason), Effect.fail(new Unavailable({})))
+              : Effect.andThen(
+                  Effect.logWarning("the allowance was not counted", reason),
+                  Effect.fail(new Unavailable({}))
+                )
           )
         )
 

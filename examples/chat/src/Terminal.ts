@@ -239,9 +239,9 @@ const run = Effect.fnUntraced(function* (user: string, room: string | undefined)
   const last = yield* state
   if (confirmed(last)) return
   for (const { room, stored, text } of last.outgoing) {
-    if (!stored) yield* print(`* nobody has confirmed to ${room}: ${safe(text)}`)
+    if (!stored) yield* print(`* not confirmed in ${room}: ${safe(text)}`)
   }
-  for (const line of undone) yield* print(`* nobody has confirmed: ${safe(line)}`)
+  for (const line of undone) yield* print(`* not confirmed: ${safe(line)}`)
   return yield* new CliError.UserError({
     cause: undefined,
     userMessage: "What you wrote last may not have arrived: the chat does not answer."

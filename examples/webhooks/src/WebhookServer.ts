@@ -59,7 +59,7 @@ export const accept = Effect.fn("WebhookServer.accept")(function* (request: Http
   const event = request.headers["x-github-event"]
   if (!id) return yield* new Malformed({ why: "no x-github-delivery" })
   if (!event) return yield* new Malformed({ why: "no x-github-event" })
-  const payload = yield* Effect.mapError(parse(body), () => new Malformed({ why: "the body is no JSON object" }))
+  const payload = yield* Effect.mapError(parse(body), () => new Malformed({ why: "the body is not a JSON object" }))
 
   return yield* Producer.publish(Webhooks, { event, payload }, { id }).pipe(
     Effect.timeout(patience),

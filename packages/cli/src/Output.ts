@@ -19,7 +19,7 @@ const text = (console: Console.Console): Console.Console => ({
   error: (...words: ReadonlyArray<unknown>) => console.error(safeLines(words.map(String).join(" ")))
 })
 
-/** What is wrong with the arguments is not looked for under a screen of help. */
+/** An error in the arguments must not be buried under a screen of help. */
 const presenter: CliOutput.Presenter = {
   present: (event) =>
     event._tag === "InvalidInvocation"
@@ -30,7 +30,7 @@ const presenter: CliOutput.Presenter = {
       : CliOutput.defaultPresenter.present(event)
 }
 
-/** What the user can mend is one line: a stack trace would say that we are broken. */
+/** An error that the user can mend is one line: a stack trace would say that we are broken. */
 const report = (cause: Cause.Cause<{ readonly message: string }>): Effect.Effect<void> =>
   Cause.hasInterruptsOnly(cause)
     ? Effect.void
@@ -84,7 +84,7 @@ const written = (stream: NodeJS.WriteStream): Promise<void> =>
 let unwritten = false
 
 /**
- * A reader that has had enough, such as `head`, is no error, and ends only what would print on: other commands do what they
+ * A reader that has had enough, such as `head`, is not an error, and ends only what would print on: other commands do what they
  * were asked to, and leave with their own exit code.
  */
 export const outliveReader = (): void => {
@@ -97,7 +97,7 @@ export const outliveReader = (): void => {
   }
 }
 
-/** Ends what prints again and again when nobody reads on. */
+/** Ends what prints again and again once its reader is gone. */
 export const whileRead = <A, E, R>(printing: Effect.Effect<A, E, R>): Effect.Effect<A | void, E, R> =>
   Effect.raceFirst(
     printing,

@@ -15,7 +15,7 @@
  */
 import { Runtime, Schema } from "effect"
 
-/** What was named is not there. */
+/** The named thing is not there. */
 export class NotThere extends Schema.TaggedError<NotThere>()("NotThere", {
   what: Schema.String,
   hint: Schema.String
@@ -60,7 +60,7 @@ export class NotConfirmed extends Schema.TaggedError<NotConfirmed>()("NotConfirm
   }
 }
 
-/** What was to be removed is in use. */
+/** The topic to be removed is in use. */
 export class InUse extends Schema.TaggedError<InUse>()("InUse", {
   detail: Schema.String
 }) {

@@ -1,5 +1,5 @@
 /**
- * What the command prints: tables for people, one JSON value for programs. What comes out of a message is data: no byte
+ * Output of the command: tables for people, one JSON value for programs. Text that comes out of a message is data: no byte
  * of it reaches the terminal as a control sequence.
  *
  * @module
@@ -42,11 +42,11 @@ export const table = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyA
     .join("\n")
 }
 
-/** A body as text; bytes that are no text as base64, which `bytes: true` in JSON output tells. */
+/** A body as text; bytes that are not text as base64, which `bytes: true` in JSON output tells. */
 export const bodyText = (body: Message.Body): string =>
   typeof body === "string" ? body : Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString("base64")
 
-/** A body on one line of a table or a log: bytes that are no text say so. */
+/** A body on one line of a table or a log: bytes that are not text say so. */
 export const bodyShown = (body: Message.Body): string =>
   typeof body === "string" ? safe(body) : `(base64) ${bodyText(body)}`
 

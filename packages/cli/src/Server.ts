@@ -129,6 +129,6 @@ export const askable = Effect.fnUntraced(function* (what: string) {
 
 export type Services = Inspector.Inspector | IoRedis.IoRedis | Server
 
-/** What a transport says, with an exit code. */
+/** A transport's error, with an exit code. */
 export const toProblem = (error: Transport.TransportError): ServerProblem =>
   new ServerProblem({ detail: error.message })

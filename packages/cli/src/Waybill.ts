@@ -42,7 +42,7 @@ const version = "0.0.0"
 /** Runs the command with these arguments. */
 export const run = (args: ReadonlyArray<string>) =>
   Command.runWith(waybill, { version })(args).pipe(
-    // What is printed is the answer: what happens meanwhile does not belong into it.
+    // Standard output is the answer: events meanwhile do not belong in it.
     Effect.provide(Logger.layer([Logger.withConsoleError(Logger.formatSimple)])),
     Effect.provideService(References.MinimumLogLevel, "Warn"),
     Output.guarded

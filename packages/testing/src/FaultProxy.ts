@@ -42,7 +42,7 @@ export class FaultProxy extends Context.Service<
     readonly pass: Effect.Effect<void>
     /** From now on bytes travel like this, on old connections and new ones. */
     readonly carry: (line: Line) => Effect.Effect<void>
-    /** From now on no byte goes either way, on old connections and new ones, and nobody is told. */
+    /** From now on no byte goes either way, on old connections and new ones, and neither side is told. */
     readonly blackhole: Effect.Effect<void>
     /** New connections are refused; those there are live on. */
     readonly refuse: Effect.Effect<void>

@@ -10,9 +10,9 @@
  * |---|---|
  * | `Lost` | published, nowhere in the store, and no handler got through it |
  * | `Leftover` | still pending, waiting or undelivered at the end |
- * | `TwoEnds` | acknowledged or dead-lettered more than once, or ended and still in the store; an ack that a fault held up until somebody else had done the work again is no end of its own |
+ * | `TwoEnds` | acknowledged or dead-lettered more than once, or ended and still in the store; an ack that a fault held up until another consumer had done the work again is not an end of its own |
  * | `Unexplained` | handled again, though nothing had happened to its former handling |
- * | `StaleFence` | handled under a fence that does not grow, in a process that nobody had stopped |
+ * | `StaleFence` | handled under a fence that does not grow, in a process that was not stopped |
  * | `StaleEffect` | another store accepted an effect under a fence that had been overtaken |
  * | `WrongAttempt` | the attempt is not the number of deliveries before it, plus one |
  * | `Invented` | handled, and never published |
@@ -51,7 +51,7 @@ import type { Delivery, Lifecycle } from "waybill"
 import { judge } from "./history/Judge.ts"
 
 /**
- * What a process writes down, at the moment it happens.
+ * A fact that a process writes down, at the moment it happens.
  *
  * @category models
  */
@@ -162,7 +162,7 @@ export class NoHistory extends Schema.TaggedError<NoHistory>()("NoHistory", {
   issue: Schema.String
 }) {
   override get message(): string {
-    return `${this.path} is no history: ${this.issue}`
+    return `${this.path} is not a history: ${this.issue}`
   }
 }
 
@@ -230,7 +230,7 @@ export const follow = (recorder: Recorder, lifecycle: Lifecycle.Lifecycle): Effe
   })
 
 /**
- * What the store holds of a group's messages at the end, by message id; an id stands as often as it is there.
+ * The state of a group's messages in the store at the end, by message id; an id stands as often as it is there.
  *
  * @category models
  */
@@ -245,7 +245,7 @@ export interface Remains {
 }
 
 /**
- * What a pattern promises beyond at least once.
+ * A pattern's promises beyond at least once.
  *
  * @category models
  */
@@ -293,7 +293,7 @@ export interface Repetition {
 }
 
 /**
- * What the judge has to say.
+ * The judge's report.
  *
  * @category models
  */
@@ -345,7 +345,7 @@ export const render = ({ counts, explained, violations }: Report): string => {
 }
 
 /**
- * What happened to one message, line by line, with the faults in between: for whoever wants to know why it was reported.
+ * The history of one message, line by line, with the faults in between: to find out why it was reported.
  *
  * @category judging
  */

@@ -7,7 +7,7 @@ import * as Net from "node:net"
 import { Effect, Random, type Scope } from "effect"
 
 /**
- * A port of 127.0.0.1 that nobody listens on, until the scope closes: also while its server is down, no other test takes it.
+ * A free port of 127.0.0.1, until the scope closes: also while its server is down, no other test takes it.
  *
  * It is from below the range that the system gives to outgoing connections. From inside that range, a client that keeps
  * dialling a stopped server ends up connected to itself, and the server cannot bind again.

@@ -23,7 +23,7 @@ export class RedisServerUnavailable extends Schema.TaggedError<RedisServerUnavai
 }) {}
 
 /**
- * What may differ between the servers of two tests. Nothing is kept on disk by default.
+ * Options that may differ between the servers of two tests. Nothing is kept on disk by default.
  *
  * @category models
  */
@@ -60,7 +60,7 @@ export class RedisServer extends Context.Service<
     readonly stop: Effect.Effect<void>
     /** Starts the server again on the same port and directory; does nothing while it runs. */
     readonly start: Effect.Effect<void, RedisServerUnavailable>
-    /** SIGSTOP: connections stay open and nobody answers. */
+    /** SIGSTOP: connections stay open without an answer. */
     readonly pause: Effect.Effect<void>
     /** SIGCONT: ends a pause. */
     readonly resume: Effect.Effect<void>

@@ -16,7 +16,7 @@ import { Duration, Effect, type Scope } from "effect"
  * @category models
  */
 export interface ServerClock {
-  /** What the process needs in its environment. */
+  /** The variables that the process needs in its environment. */
   readonly env: Readonly<Record<string, string>>
   /** From now on the clock says so much more than the time, or less: `Duration.negate`. */
   readonly shift: (by: Duration.Duration) => Effect.Effect<void>

@@ -27,7 +27,7 @@ export interface Options<R, E> {
   /** The transport, and what the hooks below need. Built once for all checks; each uses a topic of its own. */
   readonly layer: Layer.Layer<Transport.Transport | Inspector.Inspector | R, E>
   readonly time: "test" | "live"
-  /** What the transport promises; everything but `transactional`, unless it says otherwise here. */
+  /** The promises of the transport; everything but `transactional`, unless it says otherwise here. */
   readonly features?: Partial<Features>
   /**
    * The lease that checks wait for to pass: 30 seconds under `TestClock`, 400 milliseconds on the real one by default. Checks

@@ -111,7 +111,7 @@ export const runUntilIdle: (
 /** Nothing sleeps longer than that. */
 const longestStride = Duration.toMillis(Duration.days(36_500))
 
-/** What changes when something happens, and does not change while time passes. */
+/** A text that changes when something happens, and does not change while time passes. */
 const figures = (info: Inspector.TopicInfo) => [
   info.topic,
   info.depth,

@@ -14,7 +14,7 @@ import { isName } from "./internal/Name.ts"
 import { safe } from "./internal/SafeText.ts"
 import type { Outgoing } from "./Message.ts"
 
-/** What a record holds, by the name that Redis has for it. */
+/** The type of a record's value, by the name that Redis has for it. */
 export type RecordType = "string" | "hash" | "set" | "zset" | "list"
 
 /** One write to one record. */
@@ -47,7 +47,7 @@ export interface Query<out A> {
   readonly decode: (reply: Reply) => A
 }
 
-/** What a store answers to a query, in the form of Redis. */
+/** The answer of a store to a query, in the form of Redis. */
 export type Reply = string | number | null | ReadonlyArray<string>
 
 /** How many writes and messages one commit may have, and how many arguments one write. */
@@ -112,7 +112,7 @@ export const make = ({
   return commit
 }
 
-/** What `make` has made. Copies: whoever made the arrays may go on using them. */
+/** What `make` has made. Copies: the caller may go on using the arrays. */
 class Made implements Commit {
   readonly writes: ReadonlyArray<Write>
   readonly messages: ReadonlyArray<Publication>
@@ -376,7 +376,7 @@ const writing = (key: string, type: RecordType) => {
   })
 }
 
-/** Half of a surrogate pair would become another text in the store, and what is no text cannot be stored at all. */
+/** Half of a surrogate pair would become another text in the store, and anything but text cannot be stored at all. */
 const sound = (command: string, key: string, arg: string | number): string | number => {
   if (typeof arg === "number" || (typeof arg === "string" && arg.isWellFormed())) return arg
   throw new Error(safe(`${command} of ${key}: an argument is neither well-formed text nor a number`))

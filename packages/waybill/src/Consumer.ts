@@ -39,14 +39,14 @@ import type { Settlement } from "./Settlement.ts"
 import type { DecodeFailure, Topic } from "./Topic.ts"
 import type { AtLeastOnce, AtMostOnce, Transactional, Transport, TransportError } from "./Transport.ts"
 
-/** What a consumer may ask of a layer. Asking for more than the layer keeps does not compile. */
+/** The guarantees that a consumer may ask of a layer. Asking for more than the layer keeps does not compile. */
 export interface Guarantees {
   readonly "at-most-once": AtMostOnce
   readonly "at-least-once": AtLeastOnce
   readonly transactional: Transactional
 }
 
-/** What becomes of a handler whose message may go to somebody else. */
+/** What happens to a handler whose message may go to another consumer. */
 export type LeaseLost = "interrupt" | "continue"
 
 export interface Options<G extends keyof Guarantees = "at-least-once", L extends LeaseLost = LeaseLost> {
@@ -69,16 +69,16 @@ export interface Options<G extends keyof Guarantees = "at-least-once", L extends
   readonly lease?: Duration.Input
   /** How often a message may take its consumer's process down before it is dead-lettered unseen, 5 by default. */
   readonly maxDeliveries?: number
-  /** What running handlers get to finish in when the consumer stops, 20 s by default. Then they are interrupted and released. */
+  /** How long running handlers may take to finish when the consumer stops, 20 s by default. Then they are interrupted and released. */
   readonly shutdown?: Duration.Input
   /**
-   * What becomes of a handler whose lease is lost: the store says so, or has not answered for nine tenths of the lease.
-   * `interrupt`, the default: it is interrupted before somebody else may begin, and an outage longer than the lease interrupts
-   * every handler. `continue`: it runs to its end, perhaps beside its successor, and what it settles with is refused if
+   * What happens to a handler whose lease is lost: the store says so, or has not answered for nine tenths of the lease.
+   * `interrupt`, the default: it is interrupted before another consumer may begin, and an outage longer than the lease interrupts
+   * every handler. `continue`: it runs to its end, perhaps beside its successor, and its settlement is refused if
    * there is one; nothing else begins meanwhile. Not for `Consumer.transactional`.
    */
   readonly leaseLost?: L
-  /** What the layer must keep, `at-least-once` by default. */
+  /** The guarantee that the layer must keep, `at-least-once` by default. */
   readonly guarantee?: G
   /**
    * How the span of an attempt belongs to the producer's, where a tracer is installed. `link`, the default and what
@@ -107,7 +107,7 @@ export interface Consumer<out A, out E, out R> extends Pipeable {
 type ErasedHandle =
   | {
       readonly _tag: "One"
-      /** What the handler returns is a commit. */
+      /** Whether the handler returns a commit. */
       readonly commits: boolean
       readonly run: (delivery: Delivery) => Effect.Effect<unknown, unknown, unknown>
     }
@@ -191,7 +191,7 @@ export const make = <P, RD, RE, G extends keyof Guarantees = "at-least-once", co
   return source
 }
 
-/** What the schema refuses, and what died while it decoded. An interruption is nothing of the message's. */
+/** Messages that the schema refuses, and those that died while being decoded. An interruption has nothing to do with the message. */
 const undecodable = (cause: Cause.Cause<DecodeFailure>): Effect.Effect<never, Undecodable> => {
   const failure = Option.getOrUndefined(Cause.findErrorOption(cause))
   const rest = Cause.fromReasons<never>(cause.reasons.flatMap((reason) => (reason._tag === "Fail" ? [] : [reason])))
@@ -235,7 +235,7 @@ export const process =
  * that the store refuses becomes a dead letter: `CommitRejected` when nothing of it was applied, `PartialCommit` when some was.
  *
  * Needs a layer that provides `Transactional`, and a marker that lasts longer than a message may come again: a retry policy
- * without an end fails with `MarkerTooShort`. What the handler does to the world by itself, it may do again.
+ * without an end fails with `MarkerTooShort`. Side effects of the handler itself may happen again.
  *
  * @example
  * ```ts
@@ -421,7 +421,7 @@ export const timeout =
 
 /**
  * Runs `f` before the handler of a message in front of which others were missed, such as to load what they would have told.
- * It sees every such delivery, a retried one again. What can fail in it has to be handled in it.
+ * It sees every such delivery, a retried one again. Its failures have to be handled inside it.
  *
  * @example
  * ```ts
@@ -598,7 +598,7 @@ export interface Outcome<out A> {
   readonly settlement: Settlement
   /** `Stale` when the lease had moved on and nothing was changed. */
   readonly settled: "Settled" | "Stale"
-  /** What the handler returned, when it succeeded. */
+  /** The value that the handler returned, when it succeeded. */
   readonly value: Option.Option<A>
 }
 
@@ -665,7 +665,7 @@ const traced = (handle: Handle, records: boolean, relation: Tracing.Relation): H
     run: (delivery: Delivery) => {
       const handled = handle.run(delivery)
       if (delivery.headers["traceparent"] === undefined) return handled
-      // Nobody records, and what the handler publishes belongs to the same trace all the same.
+      // No span is recorded, and what the handler publishes belongs to the same trace all the same.
       const creation = Tracing.creation(delivery.headers)
       return creation === undefined ? handled : Effect.withParentSpan(handled, creation)
     }
@@ -766,7 +766,7 @@ export const layer = <A, R>(self: Consumer<A, never, R>): Layer.Layer<never, Tra
       const joined = yield* Deferred.make<void, TransportError>()
       yield* runTraced(self, Deferred.succeed(joined, undefined), undefined).pipe(
         Effect.tapCause((cause) => Deferred.failCause(joined, cause)),
-        // Bugs are tried again too: the worst consumer is one that has stopped and nobody knows.
+        // Bugs are tried again too: the worst consumer is one that has stopped unnoticed.
         Effect.sandbox,
         Effect.retry(revival),
         Effect.forkScoped

@@ -128,7 +128,7 @@ export const discard = Effect.fn("DeadLetters.discard")(function* <P, RD, RE>(
 
 const decoded = <P, RD, RE>(topic: Topic<P, RD, RE>, letter: DeadLetter): Effect.Effect<Decoded<P>, never, RD> =>
   Effect.suspend(() => topic.decode(letter.body)).pipe(
-    // One letter that cannot even be looked at is no reason not to see the others.
+    // One letter that cannot even be looked at does not hide the others.
     Effect.catchCause((cause) =>
       Cause.hasDies(cause)
         ? Effect.fail(new DecodeFailure({ topic: topic.name, issue: `decoding died: ${render(cause)}` }))
@@ -184,7 +184,7 @@ const pass = Effect.fnUntraced(function* <P, RD, RE>(
       if (ratePerSecond !== undefined) {
         const now = yield* Clock.monotonicTimeNanos
         if (next > now) yield* Effect.sleep(Duration.nanos(next - now))
-        // What was late is not made up for: that would be a burst.
+        // Lost time is not made up for: that would be a burst.
         next = (next > now ? next : now) + BigInt(Math.ceil((matching.length / ratePerSecond) * 1e9))
       }
       done += yield* act(matching)

@@ -30,7 +30,7 @@ export interface Delivery extends Message {
    * store refuse a smaller one: this is how a consumer that was paused for too long is kept from overwriting its successor.
    */
   readonly fence: number
-  /** What was missed just before this one, from a pattern that can lose messages and knows that it did. */
+  /** The messages missed just before this one, from a pattern that can lose messages and knows that it did. */
   readonly gap?: Gap | undefined
   /** The transport's own handle. Opaque to everyone else. */
   readonly receipt: string

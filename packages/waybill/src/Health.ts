@@ -14,7 +14,7 @@ import { type GroupInfo, Inspector } from "./Inspector.ts"
 import { durationOf, wholeOf } from "./internal/Limits.ts"
 import type { TransportError } from "./Transport.ts"
 
-/** What is wrong, one thing. */
+/** One thing that is wrong. */
 export interface Problem {
   readonly code:
     | "Unreachable"
@@ -45,7 +45,7 @@ export interface Report {
   readonly server?: string
 }
 
-/** What a store can say about itself. `RedisHealth` and `MemoryHealth` provide it. */
+/** A store's own account of itself. `RedisHealth` and `MemoryHealth` provide it. */
 export class Store extends Context.Service<
   Store,
   {
@@ -70,7 +70,7 @@ export interface Options {
   readonly accept?: ReadonlyArray<Problem["code"]>
 }
 
-/** What takes longer is as good as down: whoever asks has a deadline too. */
+/** A store that takes longer is as good as down: the caller has a deadline too. */
 const patience = "3 seconds"
 
 /**
@@ -99,7 +99,7 @@ export const check = Effect.fn("Health.check")(function* (
   if (limits !== undefined) {
     const over: Array<Problem> = []
     const look = Effect.as(overLimits(yield* Inspector, options, over), [])
-    // What holds up or fails who looks at groups does not hold up messages; a store that is away says so itself.
+    // A failure to look at groups does not hold up messages; a store that is away says so itself.
     const unfinished = bounded(look, ({ detail }) =>
       notInspectable(`not every group was held against its limits: ${detail}`)
     )
@@ -113,7 +113,7 @@ export const check = Effect.fn("Health.check")(function* (
   return { status: problems[0]?.impact ?? "ready", problems, ...(server === undefined ? {} : { server }) }
 })
 
-/** What is wrong with a server that does not say what it is, the problems say. */
+/** When a server does not say what it is, the problems tell why. */
 const named = ({ server = Effect.undefined }: Context.Service.Shape<typeof Store>): Effect.Effect<string | undefined> =>
   server.pipe(
     Effect.timeoutOrElse({ duration: patience, orElse: () => Effect.undefined }),

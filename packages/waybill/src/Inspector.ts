@@ -67,7 +67,7 @@ export class Inspector extends Context.Service<
 >()("waybill/Inspector") {}
 
 /**
- * What is wrong with the names, whatever the store. The group of another program may have white space or braces in its name.
+ * The problem with the names, if there is one, whatever the store. The group of another program may have white space or braces in its name.
  */
 export const nameProblem = (topic: string, group?: string): TransportError | undefined => {
   const reason = !isName(topic)
@@ -108,7 +108,7 @@ export const checked = (inspector: Inspector["Service"]): Inspector["Service"] =
   }
 }
 
-/** What keeps a topic with these figures from being removed. */
+/** The reason why a topic with these figures may not be removed. */
 export const inUse = ({ delayed, depth, groups, topic }: TopicInfo): TopicInUse | undefined => {
   if (delayed > 0) return new TopicInUse({ topic, found: "delayed" })
   if (groups.length === 0 && depth > 0) return new TopicInUse({ topic, found: "messages" })
@@ -239,7 +239,7 @@ export interface DeadLetter extends Message {
   readonly attempts: number
   readonly diedAt: number
   /**
-   * What the message consisted of, where none of it is a payload: names, and values as text or bytes. Then the body is
+   * The parts of the message, where none of them is a payload: names, and values as text or bytes. Then the body is
    * empty.
    */
   readonly fields?: ReadonlyArray<readonly [name: string, value: Body]> | undefined

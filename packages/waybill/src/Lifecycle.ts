@@ -1,5 +1,5 @@
 /**
- * What happens to connections, groups, leases and messages, as data: the log, the metrics and the tests read the same
+ * Events of connections, groups, leases and messages, as data: the log, the metrics and the tests read the same
  * events, and this page lists all of them.
  *
  * @module
@@ -100,7 +100,7 @@ const namedInLog = 20
 type Listener = (event: Event) => void
 
 /**
- * A hub of events. Emitting to nobody costs one comparison: ask `active` before building an event on a hot path.
+ * A hub of events. Emitting without listeners costs one comparison: ask `active` before building an event on a hot path.
  */
 export class Lifecycle {
   readonly #listeners = new Set<Listener>()
@@ -133,14 +133,14 @@ export class Lifecycle {
     })
   }
 
-  /** Calls `listener` for every event until the scope closes. It runs inside the emitting fiber: it must be quick. What it throws is logged once. */
+  /** Calls `listener` for every event until the scope closes. It runs inside the emitting fiber: it must be quick. An error that it throws is logged once. */
   listen(listener: Listener): Effect.Effect<void, never, Scope.Scope> {
     return attach(this.#listeners, listener)
   }
 
   /**
    * Like `listen`, for facts that are rare: it does not make the hub `active`, so `Published` and `Settled` of the two ends
-   * come only while somebody else listens. What a transport does on its own, it always tells.
+   * come only while somebody else listens. Whatever a transport does on its own, it always tells.
    */
   overhear(listener: Listener): Effect.Effect<void, never, Scope.Scope> {
     return attach(this.#overhearing, listener)
@@ -148,7 +148,7 @@ export class Lifecycle {
 
   /**
    * All events from now on. A reader that falls more than `capacity` events behind (4096 by default) loses the oldest,
-   * so that nobody who watches can hold up those who work.
+   * so that no watcher can hold up the work.
    */
   stream(capacity = 4096): Stream.Stream<Event> {
     return Stream.unwrap(

@@ -1,5 +1,5 @@
 /**
- * Reading a topic as a log: what is stored, forwards and backwards, without consuming it. Whoever remembers the position of
+ * Reading a topic as a log: what is stored, forwards and backwards, without consuming it. A reader that remembers the position of
  * the last message it saw goes on behind it, without a hole and without a repeat, for as long as the store keeps them.
  *
  * @module

@@ -2,8 +2,8 @@
  * The names, units and attributes of every metric: they are API, and docs/telemetry.md has them in one table. Attributes
  * are topics, groups and words of closed sets, so the number of series does not grow with traffic.
  *
- * Consumers and producers count what passes through them, whoever looks. `layer` adds what lifecycle events tell, and
- * `layerInspector` what the store says about all groups, whoever consumes them.
+ * Consumers and producers count what passes through them, watched or not. `layer` adds what lifecycle events tell, and
+ * `layerInspector` what the store says about all groups, whichever program consumes them.
  *
  * @module
  */
@@ -18,7 +18,7 @@ import { type GroupInfo, Inspector, type TopicInfo } from "./Inspector.ts"
 import type { Event } from "./Lifecycle.ts"
 import { Transport } from "./Transport.ts"
 
-/** What has no series of its own is counted under this name. */
+/** Anything without a series of its own is counted under this name. */
 const other = "other"
 
 /** How many topics of a process have series of their own for what it publishes; those that come later share one. */
@@ -200,7 +200,7 @@ export const seriesOf = <Input, State>(
   throw new Error("a metric registers itself when it is asked for its value")
 }
 
-/** What counts the messages that a process publishes to a topic, by what became of them. */
+/** The counters of the messages that a process publishes to a topic, by outcome. */
 type Publishing = Readonly<Record<"stored" | "duplicate", Metric.Counter<number>>>
 
 /** For each registry, by topic. */
@@ -304,7 +304,7 @@ const countEvent = (event: Event, context: Context.Context<never>): void => {
   const add = (metric: Metric.Counter<number>, count = 1) => metric.updateUnsafe(count, context)
   switch (event._tag) {
     case "Settled":
-      // Consumers count what they settle. What no consumer has seen, nobody else counts.
+      // Consumers count what they settle. A message that no consumer has seen is counted here alone.
       if (event.settlement._tag === "DeadLetter" && event.settlement.reason === "CrashLoop") {
         return add(settled(event.topic, event.group, "dead_letter", "CrashLoop"))
       }
@@ -364,7 +364,7 @@ export const layerInspector = (options: InspectorOptions = {}): Layer.Layer<neve
       const inspector = yield* Inspector
       const context = yield* Effect.context<never>()
       const { schedule = Schedule.spaced("15 seconds"), topics: wanted = () => true } = options
-      /** What the last round has set, by topic. */
+      /** The series that the last round has set, by topic. */
       const shown = new Map<string, ReadonlyArray<Metric.Gauge<number>>>()
       let up = true
 

@@ -35,7 +35,7 @@ export class Records extends Context.Service<
   {
     /**
      * Reads a record beside `topic`. Fails with `WrongKeyType` when it was written as another kind of record; a record
-     * that nobody wrote is empty.
+     * that was never written is empty.
      */
     readonly read: <A>(topic: { readonly name: string }, query: Query<A>) => Effect.Effect<A, TransportError>
   }

@@ -12,7 +12,7 @@ import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 
 /**
- * What a route accepts: any schedule that reads the error and needs no service. One that fails, such as `Schedule.cron` of what
+ * A policy as a route accepts it: any schedule that reads the error and needs no service. One that fails, such as `Schedule.cron` of what
  * is no calendar, is a defect.
  */
 export type RetryPolicy<E = never> = Schedule.Schedule<unknown, E, unknown>

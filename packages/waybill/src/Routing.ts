@@ -44,7 +44,7 @@ export interface Routes {
 export const none: Routes = { rows: new Map(), fallback: undefined }
 
 /**
- * What an exit means for the delivery.
+ * How a delivery ends after this exit of its handler.
  *
  * | exit | settlement |
  * |---|---|
@@ -72,7 +72,7 @@ export const decide = (
 }
 
 /**
- * What it means that decoding the message died: a service that the schema needs is away, or has a bug. Tried again under
+ * How a delivery ends when decoding it died: a service that the schema needs is away, or has a bug. Tried again under
  * `RetryPolicy.standard`, then a dead letter, reason `Defect`.
  */
 export const decideDecoding = (cause: Cause.Cause<unknown>, delivery: Delivery): Effect.Effect<Settlement.Settlement> =>
@@ -127,7 +127,7 @@ const defective = (cause: Cause.Cause<unknown>) => Settlement.deadLetter("Defect
 
 const acked = Exit.succeed(Settlement.ack)
 
-/** What the failures of the catch-all are counted under, those of handlers that interrupt themselves, and of decoding. */
+/** The names that failures of the catch-all are counted under, those of handlers that interrupt themselves, and of decoding. */
 const fallback = "*"
 const interrupted = "!"
 const decoding = "?"
@@ -149,7 +149,7 @@ const follow = (
       return Effect.clockWith((clock) => {
         const now = clock.currentTimeMillisUnsafe()
         const before = delivery.failures?.get(row)
-        // Each row replays its own failures. Where nobody has counted them, all attempts stand for them.
+        // Each row replays its own failures. Where they were not counted, all attempts stand for them.
         const count = delivery.failures === undefined ? delivery.attempt : (before?.count ?? 0) + 1
         const since = before?.since ?? (count === 1 ? now : undefined)
         return RetryPolicy.delayAfter(route.policy, count, error, since).pipe(

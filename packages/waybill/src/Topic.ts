@@ -1,6 +1,6 @@
 /**
- * A topic is a name and a schema, pure data that producers and consumers share. What does not fit the schema is never
- * published, and what arrives misshapen never reaches a handler.
+ * A topic is a name and a schema, pure data that producers and consumers share. A payload that does not fit the schema is never
+ * published, and one that arrives misshapen never reaches a handler.
  *
  * @module
  */
@@ -35,7 +35,7 @@ const Part = Schema.Literals(["body", "headers", "id", "key"]).pipe(
   Schema.withConstructorDefault(Effect.succeed("body" as const))
 )
 
-/** The value does not fit the topic's schema, or what is to travel with it is no text. Nothing was sent. */
+/** The value does not fit the topic's schema, or a part of its message is not well-formed text. Nothing was sent. */
 export class InvalidPayload extends Schema.TaggedError<InvalidPayload>()("InvalidPayload", {
   topic: Schema.String,
   /** Which part of the message; `body` unless said otherwise. */
@@ -68,7 +68,7 @@ export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>()("Payl
   }
 }
 
-/** The body that arrived is no payload of this topic. Always a dead letter, raw bytes kept. */
+/** The body that arrived is not a payload of this topic. Always a dead letter, raw bytes kept. */
 export class DecodeFailure extends Schema.TaggedError<DecodeFailure>()("DecodeFailure", {
   topic: Schema.String,
   issue: Schema.String
@@ -209,7 +209,7 @@ const described = (issue: SchemaIssue.Issue): string => {
 }
 
 /**
- * The schema for what `JSON.parse` has returned. Whether that is JSON is no question any more, and asking it of every
+ * The schema for what `JSON.parse` has returned. It is JSON for certain, and asking that of every
  * node of a large payload costs half as much as parsing it.
  */
 const takenAsJson = (ast: SchemaAST.AST): SchemaAST.AST => {

@@ -71,7 +71,7 @@ export interface Receiver {
   readonly settle: (
     settlements: NonEmptyReadonlyArray<readonly [delivery: Delivery, settlement: Settlement]>
   ) => Effect.Effect<ReadonlyArray<Settled>, TransportError>
-  /** Waits for deliveries whose lease is gone: somebody else may have them soon, and settling them changes nothing. */
+  /** Waits for deliveries whose lease is gone: another consumer may have them soon, and settling them changes nothing. */
   readonly lost: Effect.Effect<NonEmptyReadonlyArray<Delivery>>
   /**
    * Waits until the receiver wants deliveries back whose handlers have not begun: the group is paused, or something more
@@ -193,9 +193,9 @@ export class TlsFailed extends Schema.TaggedError<TlsFailed>()("TlsFailed", {
   }
 }
 
-/** What was connected to is no server that this library can work with. */
+/** The server is not one that this library can work with. */
 export class UnsupportedServer extends Schema.TaggedError<UnsupportedServer>()("UnsupportedServer", {
-  /** What it is, with its version where it tells. */
+  /** Which server it is, with its version where it tells. */
   found: Schema.String,
   needed: Schema.String
 }) {
@@ -217,7 +217,7 @@ export class TopicConflict extends Schema.TaggedError<TopicConflict>()("TopicCon
   }
 }
 
-/** The pattern cannot do what was asked, such as delaying a message that nobody stores. Nothing was sent. */
+/** The pattern cannot do what was asked, such as delaying a message that is not stored. Nothing was sent. */
 export class NotOffered extends Schema.TaggedError<NotOffered>()("NotOffered", {
   /** What was asked for. */
   feature: Schema.String,
@@ -299,7 +299,7 @@ export class Rejected extends Schema.TaggedError<Rejected>()("Rejected", {
   }
 }
 
-/** A page was asked for with a limit that is no number of messages. Nothing was sent. */
+/** A page was asked for with a limit that is not an integer >= 1. Nothing was sent. */
 export class InvalidLimit extends Schema.TaggedError<InvalidLimit>()("InvalidLimit", {
   limit: Schema.Number
 }) {

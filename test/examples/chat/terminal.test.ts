@@ -126,7 +126,7 @@ describe("pnpm example chat client", () => {
         yield* ada.type("Is anybody there?")
         yield* ada.close
         assert.strictEqual(yield* ada.ended, 1)
-        assert.include(ada.screen(), "* nobody has confirmed to engines: Is anybody there?")
+        assert.include(ada.screen(), "* not confirmed in engines: Is anybody there?")
         assert.include(ada.screen(), "What you wrote last may not have arrived")
       }),
     120_000
@@ -147,10 +147,10 @@ describe("pnpm example chat client", () => {
         yield* ending.type("/end")
         yield* silent.close
         assert.strictEqual(yield* piped.ended, 1)
-        assert.include(piped.screen(), "* nobody has confirmed: hello")
+        assert.include(piped.screen(), "* not confirmed: hello")
         assert.include(piped.screen(), "What you wrote last may not have arrived")
         assert.strictEqual(yield* ending.ended, 1)
-        assert.include(ending.screen(), "* nobody has confirmed: /join engines")
+        assert.include(ending.screen(), "* not confirmed: /join engines")
         // Who wanted nothing misses nothing.
         assert.strictEqual(yield* silent.ended, 0)
       }),

@@ -1,6 +1,6 @@
 /**
- * What the page asks the server for. The token comes from the address, is kept for this tab, and leaves the address at once,
- * so that nobody copies it along with a link.
+ * The page's requests to the server. The token comes from the address, is kept for this tab, and leaves the address at once,
+ * so that it is not copied along with a link.
  *
  * @module
  */

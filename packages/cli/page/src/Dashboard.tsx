@@ -16,7 +16,7 @@ import { Trouble } from "./Trouble.tsx"
 
 const every = 2000
 
-/** What was chosen stands in the address, so that a reload and a bookmark show the same. */
+/** The choice stands in the address, so that a reload and a bookmark show the same. */
 export interface Chosen {
   readonly topic: string
   readonly group: string | undefined

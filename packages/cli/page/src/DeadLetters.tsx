@@ -1,5 +1,5 @@
 /**
- * The dead letters of a group: looked through, marked, sent back and deleted. What would happen is said before it does.
+ * The dead letters of a group: looked through, marked, sent back and deleted. The page says what would happen before it does.
  *
  * @module
  */

@@ -1,5 +1,5 @@
 /**
- * What the charts show: the last ten minutes of a group, as this page has seen them.
+ * The data of the charts: the last ten minutes of a group, as this page has seen them.
  *
  * @module
  */
@@ -39,7 +39,7 @@ export const note = ({ now, topics }: Overview): void => {
         before?.published === undefined || published === undefined || seconds <= 0
           ? undefined
           : Math.max(0, (published - before.published) / seconds)
-      // What came in, less what is more now than before, has left: acked or dead.
+      // Arrivals, less the growth of the backlog, have left: acked or dead.
       const open = group.lag + group.pending + group.waiting
       const openBefore = before === undefined ? 0 : before.lag + before.pending + before.waiting
       const settledRate =

@@ -76,7 +76,7 @@ export const Message = ({
           It is with no group any more: every group has settled it and it was trimmed, or it is not among the thousand
           that were looked through in each list.
           {life.delayed > 0 &&
-            ` Or it is one of the ${count(life.delayed)} of this topic that are not due yet, which nobody can look at.`}
+            ` Or it is one of the ${count(life.delayed)} of this topic that are not due yet, which cannot be looked at.`}
         </p>
       ) : (
         <>

@@ -1,5 +1,5 @@
 /**
- * What is stored for a topic, the newest first, back to the oldest that is kept.
+ * The stored messages of a topic, the newest first, back to the oldest that is kept.
  *
  * @module
  */

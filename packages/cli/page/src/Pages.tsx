@@ -10,7 +10,7 @@ import type { Page } from "../../src/dashboard/Api.ts"
 import { type Column, Table } from "./Table.tsx"
 import { Trouble } from "./Trouble.tsx"
 
-/** What tells that a list may have changed. */
+/** A sign that a list may have changed. */
 export interface Look {
   /** When the figures were taken. */
   readonly at: number
@@ -49,7 +49,7 @@ export const usePages = <A,>(read: (start: Start) => Promise<Page<A>>, { at, fig
       },
       (error: Error) => {
         if (mine !== newest.current) return
-        // What nobody has asked for is tried again with the next look at the figures.
+        // A reload that was not asked for is tried again with the next look at the figures.
         if (!turned) seen.current = undefined
         setTrouble(error.message)
         setTurning(false)

@@ -1,5 +1,5 @@
 /**
- * What strangers wrote, and times, as text. Names and bodies are only ever put on the page as text, with nothing in it that
+ * Text of strangers, and times, as text. Names and bodies are only ever put on the page as text, with nothing in it that
  * could make it look like something else.
  *
  * @module

@@ -1,5 +1,5 @@
 /**
- * What went wrong, in the words of whoever knows.
+ * An error, in the words of its source.
  *
  * @module
  */

@@ -28,7 +28,7 @@ const text = (name: string, description: string) =>
 const filters = {
   reason: text("reason", "Only those that died of this reason"),
   id: text("id", "Only the message with this id"),
-  contains: text("contains", "Only those whose body contains this text, as bytes where it is no text"),
+  contains: text("contains", "Only those whose body contains this text, as bytes where it is not text"),
   before: Flag.Date("before").pipe(Flag.withDescription("Only those that died before this instant"), Flag.optional),
   after: Flag.Date("after").pipe(Flag.withDescription("Only those that died at this instant or later"), Flag.optional)
 }

@@ -63,14 +63,14 @@ export const doctor = Command.make(
     if (problems > 0) return yield* new Unwell({ count: problems })
   })
 ).pipe(
-  Command.withDescription("Look for what endangers messages: the server's settings, and topics that nobody works on"),
+  Command.withDescription("Look for what endangers messages: the server's settings, and topics without consumers"),
   Command.withExamples([
     { command: "waybill doctor", description: "Exit code 4 when something needs attention" },
     { command: "waybill doctor --json | jq '.[] | select(.level == \"problem\")'", description: "For a script" }
   ])
 )
 
-/** What the server says about itself, and its name and version. */
+/** The server's health, and its name and version. */
 const server = Health.check().pipe(
   Effect.map(({ problems, server }) => ({
     found: problems.map(({ code, detail }): Finding =>
@@ -149,7 +149,7 @@ const growing = Effect.fnUntraced(function* (before: ReadonlyArray<Inspector.Top
     behind,
     (earlier) =>
       Effect.match(inspector.describe(earlier.topic), {
-        // What cannot be looked at was told by the first look.
+        // Topics that cannot be looked at were told by the first look.
         onFailure: () => [],
         onSuccess: (info) => growthOf(earlier, info, seconds)
       }),

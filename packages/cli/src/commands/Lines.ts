@@ -46,7 +46,7 @@ export const lines =
       )
     })
 
-/** The text of a line; throws when it is no UTF-8. A mark at the very beginning that says so is no part of it. */
+/** The text of a line; throws when it is not UTF-8. A byte order mark at the very beginning is left out. */
 export const textOf = ([bytes, number]: Numbered): string =>
   new TextDecoder("utf-8", { fatal: true, ignoreBOM: number > 1 }).decode(bytes)
 

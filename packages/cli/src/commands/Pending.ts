@@ -109,4 +109,4 @@ export const consumers = Command.make(
 
 /** Subscribers of a pattern that stores nothing tell how many they have, and not which. */
 const none = (count: number, nothing: string): string =>
-  count === 0 ? nothing : `${number(count)}, in the memory of the consumers: nobody else can list them.`
+  count === 0 ? nothing : `${number(count)}, in the memory of the consumers: they cannot be listed from outside.`

@@ -32,7 +32,7 @@ const found: Effect.Effect<ReadonlyArray<string>, never, IoRedis.IoRedis> = Effe
   return [...names].sort()
 }).pipe(Effect.orElseSucceed(() => []))
 
-/** What is said where there is no topic. */
+/** The message where there is no topic. */
 export const nothing: Effect.Effect<string, never, IoRedis.IoRedis | Server> = Effect.gen(function* () {
   const { prefix } = yield* Server
   const others = (yield* found).filter((other) => other !== prefix)

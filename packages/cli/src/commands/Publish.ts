@@ -26,7 +26,7 @@ const Envelope = Schema.Struct({
 /** An unknown member is probably misspelled, and ignoring it would send the message at once, or twice. */
 const decodeEnvelope = Schema.decodeUnknownEffect(Envelope, { onExcessProperty: "error" })
 
-/** What comes within this time travels together: whoever types, or follows a file, does not wait for a full batch. */
+/** Lines that come within this time travel together: one who types, or follows a file, does not wait for a full batch. */
 const batchSize = 500
 const batchTime = "50 millis"
 
@@ -113,7 +113,7 @@ export const publish = Command.make(
       const { delay, headers, id, key, payload } = yield* Effect.mapError(decodeEnvelope(value), (error) =>
         wrong(error.message)
       )
-      // What is stored is the text itself: numbers of JSON have no limit, and those of JavaScript do.
+      // The text itself is stored: numbers of JSON have no limit, and those of JavaScript do.
       const text = payload === undefined ? undefined : memberText(line, "payload")
       if (text === undefined) return yield* wrong("an envelope without a payload")
       return yield* fitting({

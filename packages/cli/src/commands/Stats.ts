@@ -98,7 +98,7 @@ const text = (
         group.waiting,
         group.deadLetters,
         group.consumers.length,
-        group.paused ? "paused" : group.consumers.length === 0 && group.lag + group.pending > 0 ? "nobody" : "",
+        group.paused ? "paused" : group.consumers.length === 0 && group.lag + group.pending > 0 ? "no consumer" : "",
         was === undefined ? "" : trend(group.lag - was.lag, seconds)
       ])
     }

@@ -37,7 +37,7 @@ const refuseUnstored = Effect.fnUntraced(function* (topic: string) {
   })
 })
 
-/** What comes behind the position, again and again. */
+/** Messages behind the position, again and again. */
 const following = (topic: string, start: Option.Option<string>) =>
   Stream.unwrap(
     Effect.map(Inspector.Inspector, (inspector) =>

@@ -1,5 +1,5 @@
 /**
- * What commands name: a topic, or a group of one. Naming one that is not there is said, with what is there instead.
+ * The arguments that name a topic, or a group of one. Naming one that is not there is said, with what is there instead.
  *
  * @module
  */
@@ -36,7 +36,7 @@ export interface Looked {
   readonly unreadable: ReadonlyArray<Unreadable>
 }
 
-/** The figures of all these topics. What passes by itself, such as a lost connection, concerns them all. */
+/** The figures of all these topics. A failure that passes by itself, such as a lost connection, concerns them all. */
 export const describeAll = Effect.fnUntraced(function* (
   topics: ReadonlyArray<string>
 ): Effect.fn.Return<Looked, Transport.TransportError, Inspector.Inspector> {

@@ -1,5 +1,5 @@
 /**
- * What the dashboard's server and its page say to each other, as JSON. The page carries nothing of the server.
+ * The messages between the dashboard's server and its page, as JSON. The page carries nothing of the server.
  *
  * @module
  */
@@ -11,7 +11,7 @@ export const partOf = (name: string): string => encodeURIComponent(/^(\.\.?$|~)/
 /** The name that such a part means, once it is decoded. */
 export const nameIn = (part = ""): string => (part.startsWith("~") ? part.slice(1) : part)
 
-/** A message with its body as text; `base64` when the bytes are no text. */
+/** A message with its body as text; `base64` when the bytes are not text. */
 export type Json<A extends Message.Message> = Omit<A, "body"> & { readonly body: string; readonly base64?: true }
 
 export interface Overview {
@@ -44,7 +44,7 @@ export type Stored = Json<Inspector.StoredMessage>
 export type Pending = Json<Inspector.PendingMessage>
 export type Waiting = Json<Inspector.WaitingMessage>
 export type Dead = Omit<Json<Inspector.DeadLetter>, "fields"> & {
-  /** Bytes that are no text as base64. */
+  /** Bytes that are not text as base64. */
   readonly fields?: ReadonlyArray<readonly [name: string, value: string]>
 }
 
@@ -54,12 +54,12 @@ export interface Life {
   readonly message: Stored | undefined
   /** When it became due, where it was delayed and the store tells. */
   readonly dueAt: number | undefined
-  /** How many messages of the topic are not due yet. Nobody can look at these. */
+  /** How many messages of the topic are not due yet. These cannot be looked at. */
   readonly delayed: number
   readonly groups: ReadonlyArray<{
     readonly group: string
     readonly lag: number
-    /** Whether the group was ever given it; undefined where nobody can tell. */
+    /** Whether the group was ever given it; undefined where that is unknown. */
     readonly given: boolean | undefined
     readonly pending: Pending | undefined
     readonly waiting: Waiting | undefined

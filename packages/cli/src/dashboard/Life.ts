@@ -1,5 +1,5 @@
 /**
- * Where one message is, in each group of its topic. What cannot be known is said to be unknown, and never guessed.
+ * Where one message is, in each group of its topic. Anything that cannot be known is said to be unknown, and never guessed.
  *
  * @module
  */
@@ -104,14 +104,14 @@ export const look = Effect.fnUntraced(function* (topic: string, id: string, seen
   return life
 })
 
-/** Whether the group was given what it does not hold; `undefined` where nobody can tell. */
+/** Whether the group was given what it does not hold; `undefined` where that is unknown. */
 const given = (
   { depth, pattern }: Inspector.TopicInfo,
   position: string | undefined,
   reached: string | undefined
 ): boolean | undefined => {
   if (position !== undefined) return reached !== undefined && isUpTo(position, reached)
-  // What is not stored any more was given to whoever was there; what is stored may lie deeper than was looked.
+  // No longer stored: it was given to every group of that time. Stored: it may lie deeper than was looked.
   return pattern === "pubsub" || depth > searched ? undefined : true
 }
 

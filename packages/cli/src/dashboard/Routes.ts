@@ -41,14 +41,14 @@ const SelectionBody = Schema.Struct({
 const json = (value: unknown, status = 200): HttpServerResponse.HttpServerResponse =>
   HttpServerResponse.jsonUnsafe(value, { status })
 
-/** What the request asks for makes no sense. */
+/** The request makes no sense. */
 class Senseless extends Schema.TaggedError<Senseless>()("Senseless", { why: Schema.String }) {
   override get message(): string {
     return this.why
   }
 }
 
-/** What the store says is what the page shows; a request that makes no sense says why. */
+/** The page shows the store's own words; a request that makes no sense says why. */
 const answered = <R>(
   effect: Effect.Effect<
     unknown,

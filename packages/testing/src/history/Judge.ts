@@ -26,7 +26,7 @@ export const judge = (events: ReadonlyArray<Event>, remains: ReadonlyArray<Remai
   }
   const judged = new Set(remains.map((rest) => rest.group))
   for (const [group, lives] of told.groups) {
-    if (!judged.has(group)) throw new Error(`the history tells of group ${group}, and nobody said what is left of it`)
+    if (!judged.has(group)) throw new Error(`the history tells of group ${group}, and what is left of it was not given`)
     for (const life of lives.values()) told.counts.handlings += life.handlings.length
   }
   const explained: Partial<Record<Repetition["because"], number>> = {}

@@ -27,7 +27,7 @@ const bury = Effect.fnUntraced(function* (bench: Bench["Service"], first: string
 
 export const inspecting = [
   check(
-    "case F5: a page with a limit that is no number of messages is refused, with the same error for every list",
+    "case F5: a page with a limit that is not an integer >= 1 is refused, with the same error for every list",
     [],
     Effect.fnUntraced(function* (bench) {
       const { inspector, topic } = bench

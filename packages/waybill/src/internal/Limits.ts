@@ -46,7 +46,7 @@ export const millisOf = (option: string, input: Duration.Input): number => {
   return Math.min(Math.ceil(millis), longestMillis)
 }
 
-/** A duration that is none, such as NaN or less than nothing, becomes something else on its way, and is refused before. */
+/** An invalid duration, such as NaN or a negative one, would become something else on its way, and is refused before. */
 export const durationOf = (option: string, input: Duration.Input): Duration.Duration => {
   const duration = Option.getOrUndefined(Duration.fromInput(input))
   if (duration === undefined || Number.isNaN(input) || Duration.toMillis(duration) < 0) {

@@ -1,5 +1,5 @@
 /**
- * What a topic, a group or a record may be called. A string with half of a surrogate pair in it is no name: as UTF-8 it
+ * What a topic, a group or a record may be called. A string with half of a surrogate pair in it is not a name: as UTF-8 it
  * would become another one.
  *
  * @module

@@ -1,5 +1,5 @@
 /**
- * What cannot be published where nobody stores messages.
+ * Options that a pattern without stored messages does not offer.
  *
  * @module
  */
@@ -19,5 +19,5 @@ const oneTopic = new NotOffered({
 
 const noDelay = new NotOffered({
   feature: "delayed messages",
-  detail: "nobody stores a message until it is due. Publish it then, or use a pattern that stores messages"
+  detail: "messages are not stored until they are due. Publish it then, or use a pattern that stores messages"
 })

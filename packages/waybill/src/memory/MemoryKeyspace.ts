@@ -1,7 +1,7 @@
 /**
  * Messages that live for a while, in the memory of this process. At least once within that time: a message is delivered
  * to every group until the group settles it or the message expires. A group that comes late gets everything that has not
- * expired, in order; what expired before a group read it is counted, and told as a `Gap`. What is not settled dies with the process.
+ * expired, in order; messages that expired before a group read them are counted, and told as a `Gap`. Unsettled messages die with the process.
  *
  * It answers like `RedisKeyspace`, without a server, and all its time is the caller's `Clock`.
  *

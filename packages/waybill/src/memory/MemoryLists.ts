@@ -1,6 +1,6 @@
 /**
  * A work queue in the memory of this process. At least once: each message is delivered to one consumer at a time, until
- * one of them settles it. What is not settled dies with the process.
+ * one of them settles it. Unsettled messages die with the process.
  *
  * It answers like `RedisLists`, without a server, and all its time is the caller's `Clock`.
  *
@@ -22,7 +22,7 @@ import * as Store from "./internal/Store.ts"
 export interface Options extends LimitOptions {
   /**
    * Which message is next: the oldest (`fifo`, the default), the newest (`lifo`), or the oldest of the highest priority
-   * (`priority`). What comes back from a consumer goes first in any case.
+   * (`priority`). Messages that come back from a consumer go first in any case.
    */
   readonly order?: Order
 }

@@ -1,6 +1,6 @@
 /**
  * Publishing and subscribing in the memory of this process. At most once: a message reaches every subscriber that is there
- * when it is published, and nobody else; nothing is stored. What a subscriber was too slow for it is told, as a `Gap`
+ * when it is published, and to no one else; nothing is stored. A subscriber is told what it was too slow for, as a `Gap`
  * before the next message.
  *
  * It answers like `RedisPubSub`, without a server, and all its time is the caller's `Clock`.
@@ -39,7 +39,7 @@ export interface Options {
   /** How many bytes of them, 64 MiB by default; one message may wait in any case. */
   readonly bufferBytes?: number
   /**
-   * What happens to a message that finds the buffer full. `drop-oldest`, the default, makes room for it; `drop-newest` drops it;
+   * The policy for a message that finds the buffer full. `drop-oldest`, the default, makes room for it; `drop-newest` drops it;
    * both are told as a `Gap`. `fail` fails the consumer with `Overflow`.
    */
   readonly overflow?: "drop-oldest" | "drop-newest" | "fail"
@@ -133,7 +133,7 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
 
       /**
        * Lets subscribers run that have much to take: what is published takes no time here, and would meet full buffers of
-       * consumers that had no turn. Nobody waits for one that takes nothing when it is its turn.
+       * consumers that had no turn. A consumer that takes nothing when it is its turn is not waited for.
        */
       const relieved = (topic: string): Effect.Effect<void> =>
         Effect.suspend(() => {

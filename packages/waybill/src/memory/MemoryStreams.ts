@@ -1,6 +1,6 @@
 /**
  * Streams with consumer groups in the memory of this process. At least once: a message is delivered to every group until
- * the group settles it. What is not settled dies with the process.
+ * the group settles it. Unsettled messages die with the process.
  *
  * It answers like `RedisStreams`, without a server, and all its time is the caller's `Clock`: under `TestClock` a retry
  * that is due tomorrow is one `adjust` away.
@@ -20,13 +20,13 @@ import * as MemoryReceiver from "./internal/MemoryReceiver.ts"
 import * as Store from "./internal/Store.ts"
 
 /**
- * What a store forgets, and when.
+ * When the store forgets messages and ids.
  *
  * @category models
  */
 export interface Options extends LimitOptions {
   /**
-   * What a topic's log keeps. `settled`, the default: what some group has not settled; while no group exists, everything.
+   * Which messages a topic's log keeps. `settled`, the default: those that some group has not settled; while no group exists, everything.
    * `{ maxLength }`: so many of the newest messages, settled or not. Lossy: what a slow group had not seen is gone, and
    * `Truncated` says so.
    */

@@ -69,7 +69,7 @@ export class IoRedis extends Context.Service<
 export interface Options {
   /**
    * `redis://user:password@host:port/db`, `rediss://` for TLS, or `unix://user:password@/run/redis.sock?db=0` (also
-   * `redis+unix://`) for a socket. The other options win over what it says. What cannot be read is `InvalidUrl`.
+   * `redis+unix://`) for a socket. The other options win over what it says. A URL that cannot be read is `InvalidUrl`.
    */
   readonly url?: string | Redacted.Redacted<string> | undefined
   readonly host?: string | undefined

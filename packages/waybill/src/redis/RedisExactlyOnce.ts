@@ -1,7 +1,7 @@
 /**
  * Effectively once, for what a commit writes to Redis and no further: the writes, messages and ack of `Consumer.transactional`
  * become true together, once for each message id while its marker lasts, whatever crashes, as long as Redis keeps its data.
- * What a handler does to the world by itself happens at least once.
+ * Side effects of the handler itself happen at least once.
  *
  * It is the work queue of `RedisLists` with a marker for each message that was done. A queue has one group.
  *

@@ -1,5 +1,5 @@
 /**
- * What a Redis server says about itself, held against what Waybill's promises need: that it can be reached and written to,
+ * A Redis server's account of itself, held against what Waybill's promises need: that it can be reached and written to,
  * that it evicts nothing, that it keeps what it has accepted, and that its replicas follow.
  *
  * It reads `INFO`, and `CONFIG GET save` and `COMMAND INFO` where they are permitted: managed servers often forbid them. Which
@@ -86,7 +86,7 @@ const server = (commands: Connection): Effect.Effect<string | undefined> =>
       Effect.catch(() => Effect.undefined)
     )
 
-/** What the scripts of the patterns call, and other servers, or those where it was renamed, may lack. */
+/** Commands that the scripts of the patterns call, and that other servers, or those where they were renamed, may lack. */
 const needed = ["EVALSHA", "XREADGROUP", "XPENDING", "XCLAIM", "XINFO", "LMPOP", "SMISMEMBER", "PEXPIRETIME"]
 
 const lacking = (commands: Connection): Effect.Effect<ReadonlyArray<Health.Problem>> =>
@@ -115,7 +115,7 @@ const problemOf = (reason: Reason): Health.Problem => {
   if (reason._tag === "Refused" && reason.code === "READONLY") return readOnly(reason.detail)
   if (reason._tag === "UnsupportedServer") return { code: "Unsupported", impact: "down", detail: reason.message }
   if (reason._tag !== "NotPermitted") return { code: "Unreachable", impact: "down", detail: reason.message }
-  // Whoever says no is there.
+  // A server that refuses is there.
   return {
     code: "NotInspectable",
     impact: "degraded",
@@ -138,7 +138,7 @@ const fieldsOf = (text: string): Array<readonly [string, string]> =>
 /** A replica tells its master every second how far it is. */
 const longestSilence = 10
 
-/** The problems that INFO shows. `save` is the setting of that name, `undefined` when nobody may know. */
+/** The problems that INFO shows. `save` is the setting of that name, `undefined` when it may not be read. */
 const problemsOf = (
   info: ReadonlyMap<string, string>,
   save: string | undefined,

@@ -35,13 +35,13 @@ export interface Options extends StoreOptions {
   /** For how long a message lives, 1 hour by default. A delayed one lives so long from when it is due. */
   readonly ttl?: Duration.Input
   /**
-   * What to do about the keyspace events of the server, which are off unless somebody switched them on. `require`, the
+   * How to deal with the keyspace events of the server, which are off unless they were switched on. `require`, the
    * default: receiving fails with `NotificationsDisabled` when they are off. `enable`: they are switched on with CONFIG SET,
    * beside those that are on. `poll`: they are not used, and new messages are found within `pollInterval`.
    */
   readonly notifications?: "require" | "enable" | "poll"
   /**
-   * Whether to look for keys that other programs wrote while nobody listened, when a topic is first received from and after
+   * Whether to look for keys that other programs wrote while no consumer listened, when a topic is first received from and after
    * each lost connection; with `poll` over and over. False by default: it is a SCAN of the whole database, in small steps.
    * Keys that are written while somebody listens are found without it.
    */

@@ -2,7 +2,7 @@
  * A work queue over Redis lists. At least once: a message that was published is delivered to one consumer of the queue's
  * group at a time until one settles it, whatever crashes, as long as Redis keeps its data. A handler may see it again.
  *
- * A consumer takes a batch in one step that also notes who has it. What is new is announced by a notification; one that
+ * A consumer takes a batch in one step that also notes who has it. A new message is announced by a notification; one that
  * is lost costs at most `pollInterval`. A queue has one group, the first that joins: for several, use RedisStreams.
  *
  * @module
@@ -24,7 +24,7 @@ import type { IoRedis } from "./IoRedis.ts"
 export interface Options extends StoreOptions {
   /**
    * Who is next. `fifo`, the default: the oldest. `lifo`: the newest. `priority`: what was published with priority
-   * `high`, then `normal`, then `low`, the oldest first. What comes back is always handed out before what is new. The order
+   * `high`, then `normal`, then `low`, the oldest first. Messages that come back are always handed out before new ones. The order
    * belongs to the topic from when it is first published to or received from: who asks for another one then fails with
    * `TopicConflict`. `any`, for programs that only publish: the order that the topic has.
    */

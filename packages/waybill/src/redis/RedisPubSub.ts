@@ -1,6 +1,6 @@
 /**
  * Delivery over Redis pub/sub. At most once: a message reaches every subscriber that is connected when it is published,
- * and nobody else; nothing is stored. What a subscriber has missed while its connection was down it is told, as a `Gap`
+ * and to no one else; nothing is stored. A subscriber is told what it has missed while its connection was down, as a `Gap`
  * before the next message.
  *
  * Retries wait in the memory of the process and end with it. Dead letters are stored.
@@ -38,7 +38,7 @@ export interface Options extends Pick<StoreOptions, "prefix" | "deadLetters"> {
   /** How many bytes of them, 64 MiB by default; one message may wait in any case. */
   readonly bufferBytes?: number
   /**
-   * What happens to a message that finds the buffer full. `drop-oldest`, the default, makes room for it; `drop-newest` drops it;
+   * The policy for a message that finds the buffer full. `drop-oldest`, the default, makes room for it; `drop-newest` drops it;
    * both are told as a `Gap`. `fail` fails the consumer with `Overflow`.
    */
   readonly overflow?: "drop-oldest" | "drop-newest" | "fail"

@@ -2,7 +2,7 @@
  * Delivery over Redis Streams with consumer groups. At least once: a message that was published is delivered to every
  * group until the group settles it, whatever crashes, as long as Redis keeps its data. A handler may see it again.
  *
- * Retries, delayed messages and dead letters live in Redis too, timed by its clock. What every group has settled is cut
+ * Retries, delayed messages and dead letters live in Redis too, timed by its clock. Messages that every group has settled are cut
  * off; nothing else is, unless you ask for it.
  *
  * @module
@@ -44,7 +44,7 @@ import { IoRedis } from "./IoRedis.ts"
  */
 export interface Options extends StoreOptions {
   /**
-   * What the topic's stream keeps. `settled`, the default: what some group has not settled; while no group exists, everything.
+   * Which messages the topic's stream keeps. `settled`, the default: those that some group has not settled; while no group exists, everything.
    * `{ maxLength }`: about that many of the newest messages, settled or not. Lossy: what a slow group had not seen is
    * gone, and `Truncated` says so.
    */

@@ -59,7 +59,7 @@ export const inspect = Effect.fnUntraced(function* (
   if (hello.mode === "cluster" && !(yield* servesAllSlots(client, ask, isLost))) {
     return yield* new UnsupportedServer({
       found: `a node of a cluster${hello.server === undefined ? "" : ` (${hello.server})`}, which has only a part of the keys`,
-      needed: "a server that is no part of a cluster, or a cluster of one node"
+      needed: "a server that is not part of a cluster, or a cluster of one node"
     })
   }
   const refused = yield* ask("eval", () => client.eval(probe, 0)).pipe(

@@ -1,5 +1,5 @@
 /**
- * Repeats what may be repeated until the server has answered, it refuses for good, or nobody waits any more.
+ * Retries an idempotent call until it succeeds, fails permanently, or the receiver closes.
  *
  * @module
  */
