@@ -8,7 +8,8 @@ import { Effect, Layer, Option, References, Schema, Stream } from "effect"
 import { DeadLetters, Inspector, Log, Topic } from "waybill"
 import { IoRedis, RedisInspector } from "waybill/redis"
 import { run } from "../cli/Terminal.ts"
-import { client } from "./Stage.ts"
+import { person, storing } from "../faults/Storing.ts"
+import { becomes, client } from "./Stage.ts"
 
 const size = 200_000
 const count = 600
@@ -165,5 +166,40 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         }
       }).pipe(Effect.scoped),
     300_000
+  )
+
+  it.effect.each(storing)(
+    "case B6: large messages that died with their consumer are buried a few megabytes at a time, %s",
+    (pattern) =>
+      Effect.gen(function* () {
+        const server = yield* RedisServer.make()
+        const line = yield* FaultProxy.make(server.port)
+        const [one, two] = [yield* person(pattern, line.url), yield* person(pattern, server.url)]
+        const large = 30
+        const terms = { concurrency: large, maxDeliveries: 1 }
+        for (let i = 0; i < large; i++) yield* two.publish("x".repeat(400_000))
+        let begun = 0
+        yield* one.consume(
+          () =>
+            Effect.andThen(
+              Effect.sync(() => begun++),
+              Effect.never
+            ),
+          terms
+        )
+        yield* becomes(
+          "all have begun",
+          Effect.sync(() => begun),
+          large
+        )
+        yield* line.blackhole
+        yield* two.consume(() => Effect.void, terms)
+        yield* becomes("all are buried", Effect.orDie(two.left), [0, large])
+        const told = () => two.events.filter((event) => event._tag === "Settled").length
+        yield* becomes("all are told", Effect.sync(told), large)
+        const steps = two.events.filter((event) => event._tag === "Claimed")
+        assert.isAtLeast(steps.length, 3)
+      }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "None")),
+    60_000
   )
 })

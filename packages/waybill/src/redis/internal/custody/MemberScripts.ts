@@ -8,7 +8,7 @@
  */
 import { burying, keeping } from "../DeadLetterScripts.ts"
 import type { Script } from "../Script.ts"
-import { add, clock, drains, heartbeats, mismatch, pausing, tallies } from "../ScriptParts.ts"
+import { add, clock, drains, heartbeats, mismatch, pausing, tallies, weighing } from "../ScriptParts.ts"
 import { marking, nth } from "./Marking.ts"
 import { records } from "./Record.ts"
 import { naming, type Source } from "./Source.ts"
@@ -133,7 +133,7 @@ return {'OK', alive and 1 or 0, paused(state, consumer, ARGV[8]), (#again == lim
 
   /**
    * Takes everything from consumers: from the caller, which leaves and has finished none of it, or from those whose
-   * heartbeat has run out. What too many have died with becomes a dead letter.
+   * heartbeat has run out. What too many have died with becomes a dead letter. A call stops when about a megabyte is buried.
    *
    * | KEYS | |
    * |---|---|
@@ -165,7 +165,7 @@ local wrong = foreign() or mismatch(consumers, 'zset') or mismatch(state, 'hash'
   or mismatch(suspects, 'list') or mismatch(marks, 'hash') or mismatch(dead, 'stream')
 for i = 6, #ARGV do wrong = wrong or mismatch(KEYS[${source.keys} + 2 + i], 'set') end
 if wrong then return wrong end
-${tallies}${marking}${burying}${keeping}${nth}
+${tallies}${marking}${burying}${keeping}${nth}${weighing}
 local now = clock()
 local moved, from, buried, done = 0, {}, {}, 0
 for i = 6, #ARGV do
@@ -183,7 +183,7 @@ for i = 6, #ARGV do
     end)
     -- The newest first, so that the oldest ends up in front, also when it takes several calls.
     for m, member in ipairs(members) do
-      if done >= limit then break end
+      if done >= limit or not room() then break end
       done = done + 1
       local id = idOf(member)
       local attempts, fence, deaths, tally = marked(id)
@@ -202,7 +202,7 @@ for i = 6, #ARGV do
           bury('CrashLoop', 'delivered ' .. deaths + 1 .. ' times to consumers that died or stalled', attempts + 1,
             fence + 1, message.id or id, message.at or string.match(id, '^%d+') or '0', id, consumer, fieldsOf(message), 1,
             isPartial(tally))
-          buried[#buried + 1] = {member, attempts + 1, text}
+          buried[#buried + 1] = {member, attempts + 1, weigh(text)}
           redis.call('HDEL', marks, id)
           forget({id})
         else
@@ -222,7 +222,7 @@ for i = 6, #ARGV do
 end
 if moved > 0 then wake(0) end
 return {'OK', moved, from, buried, #buried > 0 and keepDead(ARGV[4], tonumber(ARGV[5]), now) or 0,
-  done >= limit and 1 or 0}
+  (done >= limit or not room()) and 1 or 0}
 `
   }
 
