@@ -13,7 +13,7 @@ import * as Schedule from "effect/Schedule"
 
 /**
  * A policy as a route accepts it: any schedule that reads the error and needs no service. One that fails, such as `Schedule.cron` of what
- * is no calendar, is a defect.
+ * is not a calendar, is a defect.
  */
 export type RetryPolicy<E = never> = Schedule.Schedule<unknown, E, unknown>
 

@@ -1,5 +1,5 @@
 /**
- * What a subscriber holds of messages that nobody stores: a bounded buffer, what waits for its next attempt, and what is
+ * A subscriber's share of messages that are not stored: a bounded buffer, what waits for its next attempt, and what is
  * in a handler. It never loses anything in silence: what the buffer has no room for is a gap before what follows.
  *
  * @module
@@ -283,7 +283,7 @@ export class Inbox implements Receiver {
       )
     })
 
-  /** There are no leases: nobody else has ever been given the same delivery. */
+  /** There are no leases: no other consumer has ever been given the same delivery. */
   readonly lost: Receiver["lost"] = Effect.never
 
   /** Gives up everything; answers how many messages are lost with it. */

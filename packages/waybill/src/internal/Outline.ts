@@ -70,7 +70,7 @@ const nameOf = (value: object): string => {
   return typeof name === "string" ? name.slice(0, 100) : "Object"
 }
 
-/** Of what has named parts. There is no way to ask for some of them only. */
+/** Of a value with named parts. There is no way to ask for some of them only. */
 const keysOf = (value: object, names: Names): ReadonlyArray<string> => {
   const known = names.get(value)
   if (known !== undefined) return known

@@ -1,6 +1,6 @@
 /**
  * Messages that consumers have died with may have killed them, or may only have been near. The fewer deaths such a message
- * may still see, the fewer others like it a consumer is given beside it, and in the end none: whoever dies of it then takes
+ * may still see, the fewer others like it a consumer is given beside it, and in the end none: a consumer that dies of it then takes
  * no innocent one along. Deaths that somebody else has caused hold up nearly nothing.
  *
  * @module

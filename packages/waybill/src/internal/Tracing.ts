@@ -1,6 +1,6 @@
 /**
  * Spans of messages after OpenTelemetry's semantic conventions for messaging. Without a tracer there are none, and the
- * context of whoever published travels on all the same.
+ * context of the publisher travels on all the same.
  *
  * @module
  */
@@ -17,7 +17,7 @@ import * as Tracer from "effect/Tracer"
 import type { Delivery } from "../Delivery.ts"
 import type { Headers, Receipt } from "../Message.ts"
 
-/** Whether somebody has installed a tracer: without one Effect makes spans that nobody ever sees. */
+/** Whether a tracer is installed: without one Effect makes spans that are never seen. */
 export const records = (fiber: Fiber.Fiber<unknown, unknown>): boolean =>
   fiber.cache.tracer !== undefined && fiber.cache.tracerEnabled
 
@@ -28,7 +28,7 @@ export const traceparent = (span: Tracer.AnySpan | undefined): string | undefine
   }
   if (span === undefined) return undefined
   const header = `00-${span.traceId.padStart(32, "0")}-${span.spanId.padStart(16, "0")}-${span.sampled ? "01" : "00"}`
-  // A tracer may have ids of its own kind, which nobody could read back.
+  // A tracer may have ids of its own kind, which could not be read back.
   return sound.test(header) ? header : undefined
 }
 
@@ -74,7 +74,7 @@ export const attempted = <A, E, R>(
   })
 }
 
-/** Marks the attempts of a batch. It comes from many, so it is nobody's child. */
+/** Marks the attempts of a batch. It comes from many, so it is not the child of one. */
 export const attemptedBatch = <A, E, R>(
   self: Effect.Effect<A, E, R>,
   deliveries: NonEmptyReadonlyArray<Delivery>

@@ -57,7 +57,7 @@ export class Group {
   #retryTurn = true
   /** How many bytes the present take may still bring. */
   #room = 0
-  /** Expired before anybody got to see them, and nobody has been told. */
+  /** Expired before a handler got to see them, and not told yet. */
   #missed = 0
   #lastId: string | undefined
   paused = false
@@ -212,7 +212,7 @@ export class Group {
       if (grave === undefined) continue
       const { id, body, headers, key, version, publishedAt } = grave.letter
       const work: Work = {
-        // Whoever brings it back wants it to be seen: it does not expire.
+        // A message that is brought back is to be seen: it does not expire.
         message: { id, body, headers, key, version, publishedAt, open: 0, expiresAt: undefined },
         kept: undefined,
         attempt: 0,
@@ -467,7 +467,7 @@ export class Group {
     if (count > 0) this.#topic.report({ _tag: "DeadLettersDropped", topic, group: this.name, count })
   }
 
-  /** No consumer settles it, so nobody else reports it. */
+  /** No consumer settles it, so it is reported here. */
   #buryUnseen(work: Work, now: number): void {
     const cause = `${work.deaths} consumers died while they held this message`
     this.#bury(work, "CrashLoop", cause, now)

@@ -94,7 +94,7 @@ export class Hall {
     return crowded
   }
 
-  /** They do not take anything: nobody waits for them again until they do. */
+  /** They do not take anything: they are not waited for again until they do. */
   giveUp(inboxes: ReadonlyArray<Inbox>): void {
     for (const inbox of inboxes) this.#stalled.set(inbox, inbox.takes)
   }
@@ -109,7 +109,7 @@ export class Hall {
     return circle
   }
 
-  /** One that nobody would hear stays where it is. */
+  /** One that no subscriber would hear stays where it is. */
   redrive(topic: string, group: string, entries: ReadonlyArray<string>, now: number): number {
     const { dead, inboxes } = this.circle(topic, group)
     dead.expire(now)

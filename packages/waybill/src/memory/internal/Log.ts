@@ -62,7 +62,7 @@ export class Log implements Source {
     return cursor
   }
 
-  /** Drops what nobody needs, unless so many are kept, needed or not. */
+  /** Drops messages that are not needed, unless so many are kept, needed or not. */
   drop(): void {
     if (this.#maxLength < Infinity) return
     while (this.#messages.peek()?.open === 0) this.#messages.shift()

@@ -1,5 +1,5 @@
 /**
- * The messages of a work queue that nobody has taken yet. They belong to one group, the first that joins, and each leaves
+ * The messages of a work queue that no consumer has taken yet. They belong to one group, the first that joins, and each leaves
  * the queue when it is taken.
  *
  * @module

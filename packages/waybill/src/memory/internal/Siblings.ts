@@ -31,7 +31,7 @@ export interface SiblingsOptions {
   readonly pattern: string
   /** Whether what is published to the one topic is heard in the other, where that is not one and the same. */
   readonly fits?: (topic: string, other: string) => boolean
-  /** The topics with messages that nobody has settled, and how many, when the store is closed. */
+  /** The topics with unsettled messages, and how many, when the store is closed. */
   readonly unsettled: (now: number) => Iterable<readonly [topic: string, count: number]>
 }
 

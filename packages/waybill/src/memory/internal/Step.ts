@@ -20,7 +20,7 @@ export interface Traces {
 export const step = <A, E, R>(f: (now: number, fiber: Fiber.Fiber<unknown, unknown>) => Effect.Effect<A, E, R>) =>
   Effect.withFiber<A, E, R>((fiber) => f(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe(), fiber))
 
-/** Nobody is resumed before the fiber that made the step lets others run. */
+/** No other fiber is resumed before the one that made the step lets others run. */
 export const completed = <A>(
   lifecycle: Lifecycle,
   traces: Traces,

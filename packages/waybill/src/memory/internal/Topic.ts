@@ -40,7 +40,7 @@ export interface Remains {
 
 export class Topic implements Home {
   readonly name: string
-  /** What nobody has been told yet. */
+  /** Facts that were not told yet. */
   readonly facts: Array<Fact> = []
   readonly commit: Home["commit"]
   readonly #pattern: Pattern

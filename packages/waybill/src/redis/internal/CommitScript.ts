@@ -92,7 +92,7 @@ for d = 1, tonumber(ARGV[${args + 1}]) do
   i = i + 5
   local before = call('GET', marker)
   if not owns(first) then
-    -- Whoever asks again after a lost answer finds its own mark.
+    -- A consumer that asks again after a lost answer finds its own mark.
     answers[d] = before == fence and 'R' or 'F'
   elseif partial or before then
     if partial or string.find(before, '^partial') then

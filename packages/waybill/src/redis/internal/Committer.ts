@@ -195,7 +195,7 @@ export class Committer<D extends Held> {
     const topics = new Map<string, { messages: Array<Outgoing>; receipts: Array<Receipt>; dueIn: number }>()
     let next = 0
     for (let i = 0; i < commits.length && next < published.length; i++) {
-      // Of what was published before an answer was lost, nobody knows the receipts.
+      // The receipts of messages published before an answer was lost are not known.
       if (told[i] !== "O") continue
       for (const { message, topic } of (commits[i] as Committing<D>)[1].messages) {
         let there = topics.get(topic)

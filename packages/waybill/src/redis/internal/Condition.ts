@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 export class Condition {
   #signalled: (() => void) | undefined
 
-  /** Whoever waits looks again. */
+  /** All who wait look again. */
   signal(): void {
     this.#signalled?.()
   }
@@ -17,7 +17,7 @@ export class Condition {
   /** Waits until it holds. */
   until(holds: () => boolean): Effect.Effect<void> {
     return Effect.callback((resume) => {
-      // It may have come true since the fiber looked, and the signal have found nobody.
+      // It may have come true since the fiber looked, and the signal have found no one waiting.
       if (holds()) return resume(Effect.void)
       return this.#listen(holds, resume)
     })

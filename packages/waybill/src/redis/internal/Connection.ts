@@ -347,7 +347,7 @@ export class Link implements Connection {
     if (this.#inFlight.size === 0) this.#lose(client, new Error("the server is read-only"))
   }
 
-  /** Called when the fiber that asked is interrupted: nobody waits for the answer any more. */
+  /** Called when the fiber that asked is interrupted: its answer is not waited for any more. */
   #abandon(call: Call): void {
     if (this.#waiting.delete(call)) return
     if (this.dedicated && this.#inFlight.has(call) && this.#client !== undefined) {
@@ -590,7 +590,7 @@ const connect = Effect.fnUntraced(function* (
 
 /** A line that is not made by then is looked at more closely. */
 const suspicious = Duration.seconds(1)
-/** The system has said why: nobody listens, or nobody can be found. */
+/** The system has said why: the port is closed, or the host cannot be found. */
 const isSystem = (cause: unknown): boolean =>
   cause instanceof Error && "syscall" in cause && (cause.syscall === "connect" || cause.syscall === "getaddrinfo")
 
@@ -618,7 +618,7 @@ const end = (client: Redis): Effect.Effect<void> =>
     return Effect.sync(() => client.off("end", onEnd))
   }).pipe(Effect.timeoutOption(closeTimeout), Effect.asVoid)
 
-/** A server that does not know the script has not run it, so sending its text then is no second run. */
+/** A server that does not know the script has not run it, so sending its text then does not run it twice. */
 const evaluate = (
   client: Redis,
   script: Script,

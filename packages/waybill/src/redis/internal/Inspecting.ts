@@ -211,7 +211,7 @@ export class Inspecting {
     run: (some: ReadonlyArray<string>) => Effect.Effect<Moved, Reason>
   ): Effect.Effect<number, TransportError> {
     return Effect.gen(function* () {
-      // Anything else is no entry, and would only make the server complain.
+      // Anything else is not an entry, and would only make the server complain.
       const sound = entries.filter((entry) => /^\d+-\d+$/.test(entry))
       let total = 0
       for (let i = 0; i < sound.length;) {
@@ -224,7 +224,7 @@ export class Inspecting {
   }
 
   /**
-   * Waits until no consumer of the paused group begins anything. Those that do not say so in time are named in the log: whoever
+   * Waits until no consumer of the paused group begins anything. Those that do not say so in time are named in the log: one that
    * beats tells within a lease, unless it is an older build.
    */
   #quiet(topic: string, group: string): Effect.Effect<void, Reason> {

@@ -1,6 +1,6 @@
 /**
  * The keeper of a receiver beats until it is interrupted: it says that its consumer lives, brings in what is due, and looks for
- * work that nobody does. What a beat does is the pattern's; when it is time for one is decided here. A beat that fails is
+ * work that no member does. What a beat does is the pattern's; when it is time for one is decided here. A beat that fails is
  * followed by the next.
  *
  * @module
@@ -21,7 +21,7 @@ export interface KeeperOptions {
   readonly repair: (reason: Reason) => Effect.Effect<void, Reason>
   /** No beat is to begin: the receiver stands still. */
   readonly still: () => boolean
-  /** Whoever waits gets something from the next beat. */
+  /** A waiting take gets something from the next beat. */
   readonly eager: () => boolean
   readonly succeeded: () => void
   /** It will go on failing until somebody does something about it. */
@@ -109,7 +109,7 @@ export class Keeper {
       const latest = began + Math.min(pollMillis * (yield* Random.nextBetween(0.75, 1)), leaseMillis / 3)
       this.#called = false
       while (true) {
-        // Somebody waits, or asked while nobody listened.
+        // A take waits, or was asked for between two rounds.
         const hurry = began + (this.verify ? hurryMillis : eager() ? 1 : Infinity)
         const dueAt = this.#dueAt
         const wait = Math.min(latest, hurry, Math.max(dueAt, began + leastMillis)) - now()
@@ -121,6 +121,6 @@ export class Keeper {
   }
 }
 
-/** A bug of ours must be heard by whoever waits, and must not end the fiber that everything hangs on. */
+/** A bug of ours must be heard by those who wait, and must not end the fiber that everything hangs on. */
 export const survivable = <A>(self: Effect.Effect<A, Reason>): Effect.Effect<A, Reason> =>
   Effect.catchDefect(self, (defect) => Effect.fail(new Rejected({ command: "waybill", detail: String(defect) })))

@@ -67,7 +67,7 @@ export interface TopicKeys {
   readonly delayedBodies: string
   /** Set: the groups that hold back trimming, whether they exist at this moment or not. */
   readonly groups: string
-  /** Lists: the ids of messages that nobody has had yet, by how urgent they are. */
+  /** Lists: the ids of messages that no consumer has had yet, by how urgent they are. */
   readonly ready: { readonly high: string; readonly normal: string; readonly low: string }
   /** Hash: the messages of the lists, by id. */
   readonly bodies: string
@@ -98,7 +98,7 @@ export interface GroupKeys {
   readonly consumers: string
   /** Hash: how many deliveries of a pending entry ended unfinished and do not count. */
   readonly released: string
-  /** List: ids that came back, for whoever takes next. */
+  /** List: ids that came back, for the next that takes. */
   readonly returned: string
   /** List: ids that came back and that more than one consumer has died with. */
   readonly suspects: string

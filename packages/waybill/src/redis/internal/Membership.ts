@@ -200,7 +200,7 @@ export class Membership<D extends Held> {
         yield* this.recalls.ask(everything)
         continue
       }
-      // Of what is being settled the server decides, and nobody is given what lies here until it has answered.
+      // Of what is being settled the server decides, and nothing that lies here is given to a caller until it has answered.
       const taken = this.holdings.taken().filter(({ detached, settling }) => detached !== true && !settling)
       if (taken.length === 0) continue
       // If the server calls them ours when it is back, they are handed back.
@@ -237,7 +237,7 @@ export class Membership<D extends Held> {
     return unclaimed.map((delivery) => [delivery, Settlement.release] as const)
   }
 
-  /** Too many consumers had died with them: nobody settles what nobody has seen, so nobody else tells of it. */
+  /** Too many consumers had died with them: no handler has seen them, so no settlement tells of them. */
   buried(deliveries: ReadonlyArray<D>, cause: (delivery: D) => string): Effect.Effect<void> {
     if (deliveries.length === 0) return Effect.void
     const { lifecycle, topic } = this.#options
@@ -296,7 +296,7 @@ export class Membership<D extends Held> {
   readonly stop: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
     this.#stopping = true
     const limit = Math.min(longestLeave, Duration.toMillis(this.#options.subscription.shutdown))
-    // A fiber of its own: whoever closes the scope may be interrupted, and then timeouts do not work.
+    // A fiber of its own: the fiber that closes the scope may be interrupted, and then timeouts do not work.
     const leaving = yield* Effect.forkDetach(Effect.timeoutOption(this.#leave, limit))
     yield* Fiber.await(leaving)
     this.fail(stopped)

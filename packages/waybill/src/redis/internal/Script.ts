@@ -187,7 +187,7 @@ export const refusal: Script = {
   lua: `#!lua flags=no-writes
 local last = 1 + ARGV[1]
 for i = 2, last do
-  -- Whoever has come here may run EVAL, so that only the key is in question.
+  -- A user who has come here may run EVAL, so that only the key is in question.
   local known, allowed = pcall(redis.acl_check_cmd, 'EVAL', '', '1', ARGV[i])
   if known and not allowed then return {'key', ARGV[i]} end
 end

@@ -40,7 +40,7 @@ end
 
 /**
  * `page(stream, from, limit, backwards)`: entries of a stream, from an end of the range as XRANGE has them, until the page has
- * no room. The server loads entries as a whole, and a few at a time are no burden, however large.
+ * no room. The server loads entries as a whole, and a few at a time do not weigh, however large.
  *
  * It uses `weighing`.
  */
@@ -266,7 +266,7 @@ end
 export const shorten = `
 local function shorten(stream, meta, length)
   if redis.call('XTRIM', stream, 'MAXLEN', '~', length) == 0 then return end
-  -- Whoever may not look still publishes: then the group finds out by itself, if it can.
+  -- A user who may not look still publishes: then the group finds out by itself, if it can.
   local groups, info = redis.pcall('XINFO', 'GROUPS', stream), redis.pcall('XINFO', 'STREAM', stream)
   if groups.err or info.err then return end
   info = of(info)

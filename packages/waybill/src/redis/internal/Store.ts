@@ -59,7 +59,7 @@ export interface Shared {
   readonly redis: Context.Service.Shape<typeof IoRedis>
   readonly clock: Clock.Clock
   readonly lifecycle: Lifecycle
-  /** Messages were stored, and not by a publisher: the registry, the lifecycle and whoever waits for them learn of it. */
+  /** Messages were stored, and not by a publisher: the registry, the lifecycle and those who wait for them learn of it. */
   readonly published: (published: Published) => Effect.Effect<void>
 }
 
@@ -83,7 +83,7 @@ export const make = Effect.fnUntraced(function* (
   const publishers = new Map<string, Opened>()
   const members = new Set<{ readonly topic: string; readonly group: string; readonly member: Member }>()
 
-  /** Puts the topic into the registry. Failing is no reason to fail what was done; the next opening tries again. */
+  /** Puts the topic into the registry. Failing does not undo what was done; the next opening tries again. */
   const register = (topic: string): Effect.Effect<void> => {
     const key = registry(settings.prefix)
     return Effect.ignore(redis.commands.run("sadd", (client) => client.sadd(key, topic), { key }))
@@ -132,7 +132,7 @@ export const make = Effect.fnUntraced(function* (
       )
     })
 
-  /** Closes the publishers that nobody has used from one look to the next, until none is left. */
+  /** Closes the publishers that were not used from one look to the next, until none is left. */
   const sweep = Effect.gen(function* () {
     while (publishers.size > 0) {
       yield* Effect.sleep(sweepMillis)

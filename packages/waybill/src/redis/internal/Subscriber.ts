@@ -1,8 +1,8 @@
 /**
- * Subscriptions that come back by themselves: after a lost connection each is made again, and whoever listens is told
+ * Subscriptions that come back by themselves: after a lost connection each is made again, and its listener is told
  * before the first message that comes after the hole.
  *
- * One connection a kind carries all subscriptions of a layer. ioredis could subscribe again too, but tells nobody; and with
+ * One connection a kind carries all subscriptions of a layer. ioredis could subscribe again too, but does not say so; and with
  * several kinds on one connection it loses messages.
  *
  * @module
@@ -90,7 +90,7 @@ class Subject {
   readonly waiting = new Set<(effect: Effect.Effect<void, Reason>) => void>()
   /** Confirmed on the connection there is now. */
   live = false
-  /** Confirmed on an earlier connection, and nobody was told yet that it is gone. */
+  /** Confirmed on an earlier connection, and its listener was not told yet that it is gone. */
   cut = false
   /** Asked for on the connection there is now, and not answered. */
   asked = false
@@ -243,7 +243,7 @@ class Line {
     if (subject === undefined || !bytes.equals(this.#lastBytes) || (pattern ?? subject.name) !== subject.name) {
       const channel = bytes.toString()
       subject = this.#subjects.get(pattern ?? channel)
-      // It was published before the server heard that nobody listens any more.
+      // It was published before the server heard of the end of the subscription.
       if (subject === undefined) return
       this.#lastSubject = subject
       this.#lastBytes = bytes

@@ -2,7 +2,7 @@
  * What a store notes about a message from one attempt to the next, beside its attempts and its fence, as a short text that
  * travels with it: how many consumers died with it, whether some of its commit was applied (1 or 0), and how often each row of
  * the routing table has retried it; a semicolon between. A row is its tag, percent-encoded, `=`, how often, `@`, when first; a
- * comma between; `?` when nobody has counted. A build that knows nothing of it hands it on as a field of the message.
+ * comma between; `?` when they were not counted. A build that knows nothing of it hands it on as a field of the message.
  *
  * @module
  */

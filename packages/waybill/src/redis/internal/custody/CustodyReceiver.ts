@@ -290,7 +290,7 @@ export class CustodyReceiver implements Receiver {
     if (next >= 0) keeper.expect(next)
     if (alive === 0 || membership.differs(held, sentAt)) keeper.verify = true
     yield* membership.dropped(dropped)
-    // Nobody has looked while it was paused.
+    // It was not looked at while it was paused.
     if (paused === 0 && membership.paused) this.wake(0)
     yield* membership.setPaused(paused === 1)
     if (keeper.verify) yield* this.#ask()

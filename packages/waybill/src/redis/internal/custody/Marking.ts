@@ -16,7 +16,7 @@ import { suspicious } from "../../../internal/Suspects.ts"
  * `idOf(member)`: the id in a member of a processing set.
  * `free(id, deaths)`: lets others have it, after what came back before. A suspect waits in a list of its own.
  * `putBack(id, deaths)`: the same, before everything else: for what was handed out and not finished. The last comes first.
- * `wake(millis)`: tells whoever listens; a hint, so that a missing permission does not matter.
+ * `wake(millis)`: tells all who listen; a hint, so that a missing permission does not matter.
  *
  * They use the locals `marks`, `returned`, `suspects` and `channel`.
  */

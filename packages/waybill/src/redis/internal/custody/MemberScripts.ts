@@ -206,7 +206,7 @@ for i = 6, #ARGV do
           redis.call('HDEL', marks, id)
           forget({id})
         else
-          -- Whoever takes next counts it among those that are gone.
+          -- The next that takes counts it among those that are gone.
           putBack(id, deaths)
           moved = moved + 1
         end

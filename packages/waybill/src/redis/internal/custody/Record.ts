@@ -68,7 +68,7 @@ end
 
 /**
  * `recordOf(text, at)`: the record of what somebody else wrote (Envelope.ts), at this time. Text that begins like an envelope and is
- * not sound keeps all its bytes under headers that nobody can read: so it ends in the dead letters.
+ * not sound keeps all its bytes under headers that cannot be read: so it ends in the dead letters.
  */
 export const envelopes = `
 local function recordOf(text, at)

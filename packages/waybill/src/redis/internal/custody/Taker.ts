@@ -192,7 +192,7 @@ export class Taker {
         default:
           return yield* Effect.fail(
             problemOf(script.name, { topic, pattern: supply.pattern }, (reply as ReadonlyArray<unknown>).map(String)) ??
-              new Rejected({ command: script.name, detail: `an answer that is none: ${String(tag)}` })
+              new Rejected({ command: script.name, detail: `an invalid reply: ${String(tag)}` })
           )
       }
       const taken = deliveriesOf(told, topic, group, now)
@@ -237,7 +237,7 @@ export class Taker {
     })
   }
 
-  /** Hands back what is unknown to us. What an answer that never came had given us is no attempt: nobody has seen it. Runs in the taker. */
+  /** Hands back what is unknown to us. A delivery in an answer that never came is not an attempt: no handler has seen it. Runs in the taker. */
   #handBackUnknown(): Effect.Effect<void, Reason> {
     return Effect.gen({ self: this }, function* () {
       const { commands, keys, membership } = this.#options

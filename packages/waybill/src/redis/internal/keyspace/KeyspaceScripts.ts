@@ -158,7 +158,7 @@ local now = clock()
 local at = digits(now)
 local stored = last
 for i = 3, #KEYS, 2 do
-  -- What is no string is no message, and what is gone was one for too short a time.
+  -- A key that holds no string is not a message, and one that is gone was a message for too short a time.
   local value = redis.call('TYPE', KEYS[i]).ok == 'string' and redis.call('GET', KEYS[i])
   if value then
     local expires = redis.call('PEXPIRETIME', KEYS[i])

@@ -1,6 +1,6 @@
 /**
  * Where the messages of a group come from: the numbers after its cursor. Each group has a cursor of its own, which moves on
- * in the step that hands messages out, so that nothing is skipped and nothing comes twice, whoever asks and whatever was heard.
+ * in the step that hands messages out, so that nothing is skipped and nothing comes twice, whichever consumer asks and whatever was heard.
  *
  * | KEYS | |
  * |---|---|

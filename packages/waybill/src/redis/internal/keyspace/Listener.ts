@@ -45,7 +45,7 @@ export interface Hearer {
 const adoptLimit = 100
 /** About how many keys of the whole database the server looks at in one step of a scan. */
 const scanStep = 1000
-/** How long others may have switched the events off unnoticed. Whoever hears one meanwhile need not ask. */
+/** How long others may have switched the events off unnoticed. A listener that hears one meanwhile need not ask. */
 const watchMillis = 2000
 /** In poll mode scans go on, but take no more than this part of the time. */
 const scanShare = 0.1
@@ -55,7 +55,7 @@ const set = Buffer.from("set")
 /** What the names of our own messages begin with. Any other was given by somebody else. */
 const ours = "#"
 
-/** A key, as its bytes: others may give names that are no text. */
+/** A key, as its bytes: others may give names that are not text. */
 const keyOf = (beginning: string, name: string): Buffer =>
   Buffer.concat([Buffer.from(beginning), Buffer.from(name, "latin1")])
 

@@ -15,7 +15,7 @@
  * number that was ever given, and no group waits for what came before.
  *
  * `first` is the lowest number whose message may be there. Each call moves it on over what has expired, faster than numbers
- * are given, so that nobody who catches up begins with a long way over nothing.
+ * are given, so that a group that catches up does not begin with a long way over nothing.
  *
  * The keys of messages cannot be among KEYS: the script itself finds their numbers. They lie under the same hash tag.
  */

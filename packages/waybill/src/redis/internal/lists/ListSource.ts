@@ -66,7 +66,7 @@ local function open(group, start, known)
   if not noted[2] and '${order}' ~= 'any' then redis.call('HSET', KEYS[8], 'order', '${order}') end
   if owner then return end
   redis.call('HSET', KEYS[8], 'group', group)
-  -- What was stored before is for nobody. Delayed messages come later than the group.
+  -- Whatever was stored before is not for this group. Delayed messages come later than the group.
   if start == 'latest' then redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[7]) end
 end
 -- What others wrote gets an id, and its place behind what is ready.

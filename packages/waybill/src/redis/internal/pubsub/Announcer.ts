@@ -1,6 +1,6 @@
 /**
  * Publishing to one channel: what concurrent callers give while a batch is on its way goes out together in one write. Each
- * message gets the next number of this producer, so that whoever misses one can tell.
+ * message gets the next number of this producer, so that a subscriber that misses one can tell.
  *
  * A batch whose answer was lost is not sent again: it may have been heard.
  *

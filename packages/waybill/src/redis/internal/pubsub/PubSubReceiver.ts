@@ -141,7 +141,7 @@ export class PubSubReceiver implements Receiver {
     refused: (reason) => this.#inbox.fail(this.failureOf(reason))
   }
 
-  /** What was sent back to the group. A letter that is lost on the way was one that nobody heard. */
+  /** What was sent back to the group. A letter that is lost on the way was not heard by any subscriber. */
   readonly again: Listener = {
     message: (bytes) => {
       const envelope = open(bytes)
@@ -263,7 +263,7 @@ export class PubSubReceiver implements Receiver {
     const { group, topic } = subscription
     const mine = keys.group(group)
     const [first] = letters[0]
-    // The same ones again: nobody knows whether they were stored.
+    // The same ones again: whether they were stored is not known.
     if (first.burial === 0) first.burial = ++this.#burials
     const args: Array<string | number | Uint8Array> = [
       this.consumer,

@@ -158,7 +158,7 @@ return {'OK', keepDead(ARGV[2], tonumber(ARGV[3]), clock())}
  *
  * | reply | |
  * |---|---|
- * | `OK`, lag, pending, oldest, waiting, next, dead, dropped, paused, consumers, reached, old | lag is 0, and reached is "": nobody knows. oldest: ms. next: when the next retry is due, -1 when none waits. consumers: name, pending, ms until it counts as gone, name... |
+ * | `OK`, lag, pending, oldest, waiting, next, dead, dropped, paused, consumers, reached, old | lag is 0, and reached is "": it is not known. oldest: ms. next: when the next retry is due, -1 when none waits. consumers: name, pending, ms until it counts as gone, name... |
  * | `WRONGTYPE`, key, found | |
  */
 export const describe: Script = {
@@ -192,7 +192,7 @@ return {'OK', 0, pending, oldest, waiting, next, letters, tonumber(noted[1] or '
 export const remove = removal("waybill/remove", "return {'OK', '', 0, 0}", bodyOf(describe))
 
 /**
- * Publishes dead letters to the subscribers of their group. One that nobody hears stays where it is. Whoever sends them
+ * Publishes dead letters to the subscribers of their group. One that no subscriber hears stays where it is. A program that sends them
  * back need not know of which kind the group's channels are: no subscriber listens on both.
  *
  * | KEYS | |

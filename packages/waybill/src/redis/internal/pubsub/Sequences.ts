@@ -17,7 +17,7 @@ class Heard {
   readonly producers = new Map<string, Last>()
   /** How many interruptions there had been with the last message. */
   interruptions: number
-  /** Producers that were never heard may have sent something while nobody listened. */
+  /** Producers that were never heard may have sent something while no subscriber listened. */
   uncertain = false
   lastId: string | undefined
 

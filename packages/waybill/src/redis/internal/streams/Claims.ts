@@ -87,7 +87,7 @@ export class Claims {
     return this.#claiming.withPermits(1)(this.#claim(Math.min(claimLimit, max), []))
   }
 
-  /** Takes in what is ours and unknown to us. Runs in the reader: no read is on its way meanwhile. `seen` was no answer that never came. */
+  /** Takes in what is ours and unknown to us. Runs in the reader: no read is on its way meanwhile. `seen`: its answer has come. */
   adoptUnknown(seen: (source: Source, entry: string) => boolean): Effect.Effect<void, Reason> {
     const adopt = Effect.gen({ self: this }, function* () {
       const { commands, keys, membership } = this.#options

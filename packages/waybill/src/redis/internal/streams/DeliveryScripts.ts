@@ -121,7 +121,7 @@ return {'OK', table.concat(answers), buried and keepDead(ARGV[4], tonumber(ARGV[
 }
 
 /**
- * Takes over what nobody is working on. An entry that two consumers have died with is a suspect, and a consumer gets the
+ * Takes over entries that no consumer is working on. An entry that two consumers have died with is a suspect, and a consumer gets the
  * fewer of them the fewer deaths they may still see: innocent ones would be buried with it in the end. A call stops when it
  * has gathered a few megabytes.
  *
@@ -207,7 +207,7 @@ local function adopt(source, entry, count, owner, uncounting)
   end
   there = redis.call('XCLAIM', stream, group, consumer, 0, entry)[1]
   if there then
-    -- What an answer that never came had brought us was no attempt.
+    -- A delivery in an answer that never came was not an attempt.
     if uncounting then uncounted = redis.call('HINCRBY', released, member, 1) end
     taken[#taken + 1] = {source, entry, count + 1, uncounted, there[2], owner}
     weigh(there[2])

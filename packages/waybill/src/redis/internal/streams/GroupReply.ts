@@ -1,6 +1,6 @@
 /**
  * Replies of XREADGROUP, read off the socket for a fraction of what the client's decoder takes, which makes a buffer
- * and then a string of every part of every entry. What is no such reply goes to the client as it came: nothing but speed
+ * and then a string of every part of every entry. Any other reply goes to the client as it came: nothing but speed
  * depends on what is here.
  *
  * @module
@@ -44,7 +44,7 @@ type Listener = (chunk: Buffer) => void
 
 const tapInto = (stream: Redis["stream"]): Tap | undefined => {
   const listeners = stream.listeners("data")
-  // The client's decoder, and nobody who would have to see every byte as well.
+  // The client's decoder, and no listener that would have to see every byte as well.
   if (listeners.length !== 1) return undefined
   const decoder = listeners[0] as Listener // what listens to "data" takes chunks
   const tap = new Tap(decoder)
@@ -274,7 +274,7 @@ class Parser {
   }
 }
 
-/** The name that every entry has is no new string each time. */
+/** The name that every entry has is not a new string each time. */
 const isPayload = (data: Buffer, from: number, size: number): boolean => {
   if (size !== payload.length) return false
   for (let i = 0; i < size; i++) if (data[from + i] !== payload[i]) return false

@@ -24,7 +24,7 @@ import { noting, restoring } from "./Progress.ts"
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "streams"
 
-/** Whoever is handed back entries: not a process, and always as good as dead, so that the next claim finds them. */
+/** The owner of entries that were handed back: not a process, and always as good as dead, so that the next claim finds them. */
 export const nobody = "(released)"
 
 /**

@@ -107,7 +107,7 @@ local function restore(source, progress)
       owner, count = consumer, held[member]
       held[member] = nil
     elseif count == 0 or (owner == consumer and released < count) then
-      -- Nobody can tell whose it was, and how it ended: the delivery is no attempt.
+      -- Whose it was, and how it ended, is not known: the delivery is not an attempt.
       owner, count, released = nobody, math.max(count, released + 1), released + 1
       redis.call('HSET', KEYS[7], member, released)
     elseif released >= count then

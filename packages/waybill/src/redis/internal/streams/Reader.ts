@@ -29,7 +29,7 @@ export interface ReaderOptions {
   readonly keys: TopicKeys
   readonly membership: Membership<StreamDelivery>
   readonly claims: Claims
-  /** Hands deliveries back that nobody was given. */
+  /** Hands back deliveries that no handler was given. */
   readonly putBack: (deliveries: ReadonlyArray<StreamDelivery>) => Effect.Effect<void>
   /** The group is gone, by what a read says: makes sure that it exists. */
   readonly rejoin: Effect.Effect<void, Reason>

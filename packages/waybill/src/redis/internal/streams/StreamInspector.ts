@@ -30,7 +30,7 @@ import { nobody, pattern } from "./GroupScripts.ts"
 import * as InspectScripts from "./InspectScripts.ts"
 import { type Source, StreamDelivery } from "./StreamDelivery.ts"
 
-/** How many groups one script looks at: nobody else is served meanwhile. */
+/** How many groups one script looks at: no other client is served meanwhile. */
 const groupsAtOnce = 100
 
 /** The last id there is. */
@@ -74,7 +74,7 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
         const old = new Set<string>()
         const registered = yield* commands.run("smembers", (client) => client.smembers(groups), { key: groups })
         const { depth, later, next, opened, others, published } = yield* look(registered.slice(0, groupsAtOnce))
-        // Groups that others made are no members of the set.
+        // Groups that others made are not members of the set.
         const rest = [...new Set([...registered, ...others])].slice(Math.min(registered.length, groupsAtOnce))
         for (let i = 0; i < rest.length; i += groupsAtOnce) yield* look(rest.slice(i, i + groupsAtOnce))
         const expired = [...old]
@@ -194,7 +194,7 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
           shared,
           [nobody]
         )
-        // Groups that others made are no members of the set.
+        // Groups that others made are not members of the set.
         const names = [...new Set([...registered, ...others])].sort()
         const mine = names.map((name) => ({ ...groupKeys(name), name }))
         yield* inspecting.remove(topic, InspectScripts.remove, {

@@ -255,7 +255,7 @@ export class StreamReceiver implements Receiver {
         yield* membership.setPaused(paused === 1)
         if (!again || main > 0) yield* opened
         if (again) {
-          // What is not ours in the group as it is now is found out by asking, and what nobody has is there to be taken.
+          // Entries that are not ours in the group as it is now are found out by asking, and those without an owner are there to be taken.
           membership.keeper.verify = true
           this.#claims.returned = true
           membership.keeper.expect(0)
@@ -324,7 +324,7 @@ export class StreamReceiver implements Receiver {
     if (keeper.verify || sentAt - this.#renewedAt >= leaseMillis / 3) yield* this.#renew()
     this.#holdings.beatAt = sentAt
     this.#holdings.handOut()
-    // Whoever waits now may have waited for what was in the buffer until a moment ago.
+    // A take that waits now may have waited for what was in the buffer until a moment ago.
     if (this.#holdings.demand > 0) this.#demanded()
     if (more === 1) return true
 
