@@ -101,6 +101,35 @@ for (const [name, pattern] of Object.entries(Patterns.all)) {
       60_000
     )
 
+    it.effect.skipIf(name === "RedisPubSub")(
+      "case B6: large messages that are due at the same time come in a few at a time",
+      () =>
+        Effect.gen(function* () {
+          const Due = Topic.make("due", { payload: Schema.String })
+          const count = 30
+          const moves = Effect.map(
+            Effect.flatMap(IoRedis.IoRedis, ({ commands }) =>
+              commands.run("info", (redis) => redis.info("commandstats"))
+            ),
+            (stats) => Number(/cmdstat_zrem:calls=(\d+)/.exec(stats)?.[1] ?? 0)
+          )
+          yield* Producer.publishAll(Due, Array<string>(count).fill("x".repeat(300_000)), () => ({ delay: "1 second" }))
+          yield* Effect.sleep("1 second")
+          const before = yield* moves
+          const all = yield* Deferred.make<void>()
+          let handled = 0
+          yield* Layer.build(
+            Consumer.make(Due, { group: "g", concurrency: 50, guarantee: "at-most-once" }).pipe(
+              Consumer.process(() => (++handled === count ? Deferred.succeed(all, undefined) : Effect.void)),
+              Consumer.layer
+            )
+          )
+          yield* Deferred.await(all)
+          assert.isAtLeast((yield* moves) - before, 4)
+        }).pipe(Effect.scoped),
+      60_000
+    )
+
     it.effect(
       "case B5: reasons of megabytes are cut, and every failure is a dead letter",
       () =>

@@ -62,6 +62,28 @@ local function page(stream, from, limit, backwards)
 end
 `
 
+/**
+ * `bodiesOf(hash, ids)`: what stands in the hash under the first of these ids, until it is about a megabyte; the other ids are
+ * taken out of the list. A few at a time: how large the next ones are is not known.
+ *
+ * It uses `weighing`, and begins to weigh anew.
+ */
+export const fetching = `
+local function bodiesOf(hash, ids)
+  carried = 0
+  local bodies, step = {}, 1
+  while #bodies < #ids and room() do
+    local from = #bodies
+    for _, body in ipairs(redis.call('HMGET', hash, unpack(ids, from + 1, math.min(from + step, #ids)))) do
+      bodies[#bodies + 1] = weigh(body)
+    end
+    step = math.min(16, step * 2)
+  end
+  for i = #ids, #bodies + 1, -1 do ids[i] = nil end
+  return bodies
+end
+`
+
 /** `clock()`: milliseconds since the epoch by the server's clock, the only one that counts. */
 export const clock = `
 local function clock()

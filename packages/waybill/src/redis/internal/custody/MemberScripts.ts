@@ -8,7 +8,7 @@
  */
 import { burying, keeping } from "../DeadLetterScripts.ts"
 import type { Script } from "../Script.ts"
-import { add, clock, drains, heartbeats, mismatch, pausing, tallies, weighing } from "../ScriptParts.ts"
+import { add, clock, drains, fetching, heartbeats, mismatch, pausing, tallies, weighing } from "../ScriptParts.ts"
 import { marking, nth } from "./Marking.ts"
 import { records } from "./Record.ts"
 import { naming, type Source } from "./Source.ts"
@@ -79,7 +79,7 @@ return {'OK', known and 1 or 0}
    * |---|---|
    * | 1, 2 | group, consumer |
    * | 3 | lease, ms |
-   * | 4 | how many may be moved of each kind |
+   * | 4 | how many may be moved of each kind at most |
    * | 5 | for how long the oldest delivery has been held, ms, or "" |
    * | 6, 7 | cap of the dead letters: how many, and for how long in ms |
    * | 8 | 1: it knows that the group is paused, and begins nothing |
@@ -92,7 +92,7 @@ return {'OK', known and 1 or 0}
    */
   const beat: Script = {
     name: name("beat"),
-    lua: `${drains}${mismatch}${clock}${pausing}${records}${source.lua}
+    lua: `${drains}${mismatch}${clock}${pausing}${records}${weighing}${fetching}${source.lua}
 local groups, consumers, state, waiting, returned, suspects, marks, channel =
   ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}, ${at(5)}, ${at(6)}, ${at(7)}, ${at(9)}
 local consumer, limit, dead = ARGV[2], tonumber(ARGV[4]), ${at(8)}
@@ -123,7 +123,7 @@ local moved, due = promote(now, limit)
 if #again + moved > 0 then redis.pcall('PUBLISH', channel, '0') end
 local head = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2]
 if head and (not due or tonumber(head) < due) then due = tonumber(head) end
-return {'OK', alive and 1 or 0, paused(state, consumer, ARGV[8]), (#again == limit or moved == limit) and 1 or 0,
+return {'OK', alive and 1 or 0, paused(state, consumer, ARGV[8]), due and due <= now and 1 or 0,
   due and math.max(0, due - now) or -1,
   redis.call('LLEN', returned) + redis.call('LLEN', suspects) + backlog(),
   redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16), keepDead(ARGV[6], tonumber(ARGV[7]), now),

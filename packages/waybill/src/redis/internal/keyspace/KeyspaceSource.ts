@@ -120,7 +120,7 @@ function promote(now, limit)
   local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, limit)
   if #due > 0 then
     load()
-    for i, record in ipairs(redis.call('HMGET', bodies, unpack(due))) do
+    for i, record in ipairs(bodiesOf(bodies, due)) do
       local ttl, text = string.match(record or '', '^(%d+) (.*)$')
       if ttl then add(text, ttl) end
     end

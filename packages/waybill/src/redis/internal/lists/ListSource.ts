@@ -121,7 +121,7 @@ end
 local function promote(now, limit)
   local members = redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', now, 'LIMIT', 0, limit)
   if #members > 0 then
-    local found = redis.call('HMGET', KEYS[6], unpack(members))
+    local found = bodiesOf(KEYS[6], members)
     for i, member in ipairs(members) do
       local level, id = string.match(member, '^([123]):%d+:(.*)$')
       if found[i] then

@@ -12,12 +12,14 @@ import {
   ask,
   clock,
   drains,
+  fetching,
   heartbeats,
   ids,
   mismatch,
   pausing,
   tallies,
-  unseen
+  unseen,
+  weighing
 } from "../ScriptParts.ts"
 import { noting, restoring } from "./Progress.ts"
 
@@ -158,7 +160,7 @@ return {'OK', main, again, known and 1 or 0, from, first(stream), first(retry),
  * |---|---|
  * | 1, 2 | group, consumer |
  * | 3 | lease, ms |
- * | 4 | how many may be moved of each kind |
+ * | 4 | how many may be moved of each kind at most, and about a megabyte |
  * | 5 | for how long the oldest delivery has been held, ms, or "" |
  * | 6, 7 | cap of the dead letters: how many, and for how long in ms |
  * | 8 | 1: it knows that the group is paused, and begins nothing |
@@ -171,7 +173,7 @@ return {'OK', main, again, known and 1 or 0, from, first(stream), first(retry),
  */
 export const beat: Script = {
   name: "waybill/beat",
-  lua: `${drains}${mismatch}${clock}${ids}${add}${ask}${unseen}${pausing}${tallies}
+  lua: `${drains}${mismatch}${clock}${ids}${add}${ask}${unseen}${pausing}${tallies}${weighing}${fetching}
 local stream, retry, consumers, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, consumer = ARGV[1], ARGV[2]
 ${noting}
@@ -202,7 +204,7 @@ local function unpacked(body)
 end
 local moved = due(KEYS[6])
 if #moved > 0 then
-  local found = redis.call('HMGET', KEYS[7], unpack(moved))
+  local found = bodiesOf(KEYS[7], moved)
   for i = 1, #moved do
     if found[i] then add(stream, {}, unpacked(found[i]) or {'payload', found[i]}, 1) end
   end
@@ -211,7 +213,7 @@ if #moved > 0 then
 end
 local again = due(KEYS[8])
 if #again > 0 then
-  local found = redis.call('HMGET', KEYS[9], unpack(again))
+  local found = bodiesOf(KEYS[9], again)
   for i = 1, #again do
     local f = found[i] and unpacked(found[i])
     if f then
@@ -225,8 +227,6 @@ if #again > 0 then
   redis.call('ZREM', KEYS[8], unpack(again))
   redis.call('HDEL', KEYS[9], unpack(again))
 end
-local limit = tonumber(ARGV[4])
-local more = (#moved == limit or #again == limit) and 1 or 0
 local next = -1
 for _, set in ipairs({KEYS[6], KEYS[8]}) do
   local head = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]
@@ -259,7 +259,7 @@ local held = 0
 for _, summary in ipairs({pending, retrying}) do
   for _, one in ipairs(summary[4] or {}) do if one[1] == consumer then held = held + tonumber(one[2]) end end
 end
-return {'OK', alive and 1 or 0, paused(state, consumer, ARGV[8]), more, next, cut, keepDead(ARGV[6], tonumber(ARGV[7]), now), held}
+return {'OK', alive and 1 or 0, paused(state, consumer, ARGV[8]), next == 0 and 1 or 0, next, cut, keepDead(ARGV[6], tonumber(ARGV[7]), now), held}
 `
 }
 
