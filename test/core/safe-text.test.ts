@@ -1,8 +1,8 @@
 /** The messages of errors hold texts of strangers, and none of them steers the terminal or the log that shows it. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Schema } from "effect"
-import { Commit, Consumer, Topic, Transport } from "waybill"
-import { MemoryStreams } from "waybill/memory"
+import { Duration, Effect, Schema } from "effect"
+import { Commit, Consumer, Health, Producer, Topic, Transport } from "waybill"
+import { MemoryHealth, MemoryStreams } from "waybill/memory"
 import { RedisStreams } from "waybill/redis"
 
 /** Clears the screen, in both ways of saying so, begins a line, and turns the direction of text around. */
@@ -55,6 +55,21 @@ describe("case C5: the message of an error", () => {
       }
       isSafe(new Topic.PayloadTooLarge({ topic: hostile, bytes: 2, limit: 1 }).message)
     })
+  )
+
+  it.effect("of a problem of its health is safe, whatever groups and topics are called", () =>
+    Effect.gen(function* () {
+      const name = "\x1b[2J\u202ex"
+      yield* Producer.publish(Topic.make(name, { payload: Schema.Int }), 1)
+      const { receive } = yield* Transport.Transport
+      const times = { lease: Duration.seconds(10), shutdown: Duration.zero }
+      yield* receive({ topic: name, group: name, start: "earliest", maxDeliveries: 5, ...times })
+      const { problems } = yield* Health.check({ limits: { lag: 0 } })
+      assert.deepStrictEqual(
+        problems.map(({ detail }) => detail.split(":")[0]),
+        ["group \\u001b[2J\\u202ex of topic \\u001b[2J\\u202ex"]
+      )
+    }).pipe(Effect.scoped, Effect.provide([MemoryStreams.layer(), MemoryHealth.layer]))
   )
 
   it("of what was given wrongly is safe, and no longer than it must be", () => {

@@ -12,6 +12,7 @@ import * as Effect from "effect/Effect"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import { type GroupInfo, Inspector } from "./Inspector.ts"
 import { durationOf, wholeOf } from "./internal/Limits.ts"
+import { safeLines } from "./internal/SafeText.ts"
 import type { TransportError } from "./Transport.ts"
 
 /** One thing that is wrong. */
@@ -109,7 +110,10 @@ export const check = Effect.fn("Health.check")(function* (
     [Effect.map(Effect.all(parts, { concurrency: "unbounded" }), (all) => all.flat()), named(store)],
     { concurrency: "unbounded" }
   )
-  const problems = found.filter(({ code }) => !accept.includes(code)).sort((a, b) => worth[b.impact] - worth[a.impact])
+  const problems = found
+    .filter(({ code }) => !accept.includes(code))
+    .map((problem) => ({ ...problem, detail: safeLines(problem.detail) }))
+    .sort((a, b) => worth[b.impact] - worth[a.impact])
   return { status: problems[0]?.impact ?? "ready", problems, ...(server === undefined ? {} : { server }) }
 })
 
