@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Duration, Effect, Layer, Logger, Metric, Schedule, Schema } from "effect"
+import { Context, Duration, Effect, Layer, Logger, Metric, Schedule, Schema, Stream } from "effect"
 import { PrometheusMetrics } from "effect/observability"
 import { TestClock } from "effect/testing"
 import { Consumer, Inspector, type Lifecycle, Metrics, Producer, Settlement, Topic, Transport } from "waybill"
@@ -235,6 +235,43 @@ describe("Metrics of a consumer", () => {
       assert.strictEqual((yield* fill).value, 0)
       assert.strictEqual((yield* size).value, 0)
     }).pipe(alone)
+  )
+})
+
+describe("case B15: topics by the thousand", () => {
+  it.effect("series are bounded, whatever consumers come and go for, and nothing is uncounted", () =>
+    Effect.gen(function* () {
+      const context = yield* Effect.context<never>()
+      const series: Array<number> = []
+      const consumed = Effect.fnUntraced(function* (count: number, from: number) {
+        for (let i = from; i < from + count; i++) {
+          const topic = Topic.make(`t${i}`, { payload: Schema.Finite })
+          yield* Producer.publish(topic, i)
+          const outcomes = Consumer.make(topic, { group: "g", concurrency: 1 }).pipe(
+            Consumer.process(() => Effect.void),
+            Consumer.stream
+          )
+          yield* Stream.runDrain(Stream.take(outcomes, 1))
+          const transport = yield* Transport.Transport
+          transport.lifecycle.emit({ _tag: "Claimed", topic: topic.name, group: "g", from: ["a"], count: 1 })
+        }
+        series.push((yield* Metric.snapshot).length)
+      })
+      yield* consumed(20, 0)
+      for (let i = 20; i < Metrics.maxConsumedGroups; i++) Metrics.countedAs(`t${i}`, "g", context)
+      yield* consumed(1, Metrics.maxConsumedGroups)
+      yield* consumed(20, Metrics.maxConsumedGroups + 1)
+      // Those of publishers have a bound of their own, which is not reached here: one a topic.
+      assert.strictEqual(series[2], series[1]! + 20)
+      // One that was there before goes on under its name.
+      yield* consumed(1, 7)
+      assert.strictEqual(series[3], series[2])
+      const count = (metric: Metric.Counter<number>) => Effect.map(Metric.value(metric), (state) => state.count)
+      assert.strictEqual(yield* count(Metrics.received("t7", "g")), 2)
+      for (const metric of [Metrics.received, Metrics.claimed]) {
+        assert.strictEqual(yield* count(metric("other", "other")), 21)
+      }
+    }).pipe(Effect.provide(Metrics.layer.pipe(Layer.provideMerge(MemoryStreams.layer()))), alone, silently)
   )
 })
 

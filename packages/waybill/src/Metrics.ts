@@ -24,6 +24,9 @@ const other = "other"
 /** How many topics of a process have series of their own for what it publishes; those that come later share one. */
 export const maxPublishedTopics = 1000
 
+/** How many groups of topics have series of their own for what this process consumes; those that come later share one. */
+export const maxConsumedGroups = 1000
+
 const counter = (name: string, description: string, attributes: Record<string, string>) =>
   Metric.counter(name, { description, attributes, incremental: true })
 
@@ -222,6 +225,29 @@ export const publishedTo = (topic: string, context: Context.Context<never>): Pub
   return counters
 }
 
+/** For each registry, by topic and group. */
+const consuming = new WeakMap<object, Set<string>>()
+
+/**
+ * The names under which a group of a topic is counted here. Consumers may come and go for any number of topics, and what a
+ * series costs is ten times what is left of them: the first 1,000 have their own, what comes later is `other` of `other`.
+ */
+export const countedAs = (
+  topic: string,
+  group: string,
+  context: Context.Context<never>
+): { readonly topic: string; readonly group: string } => {
+  const registry = Context.get(context, Metric.MetricRegistry)
+  let groups = consuming.get(registry)
+  if (groups === undefined) consuming.set(registry, (groups = new Set()))
+  const name = JSON.stringify([topic, group])
+  if (!groups.has(name)) {
+    if (groups.size >= maxConsumedGroups) return { topic: other, group: other }
+    groups.add(name)
+  }
+  return { topic, group }
+}
+
 /** Ours, which always have a series of their own. */
 const ownReasons: ReadonlySet<string> = new Set([
   "CommitRejected",
@@ -302,23 +328,31 @@ export const layer: Layer.Layer<never, never, Transport> = Layer.effectDiscard(
 
 const countEvent = (event: Event, context: Context.Context<never>): void => {
   const add = (metric: Metric.Counter<number>, count = 1) => metric.updateUnsafe(count, context)
+  const addOf = (
+    { group, topic }: { readonly topic: string; readonly group: string },
+    metric: (topic: string, group: string) => Metric.Counter<number>,
+    count?: number
+  ) => {
+    const as = countedAs(topic, group, context)
+    add(metric(as.topic, as.group), count)
+  }
   switch (event._tag) {
     case "Settled":
       // Consumers count what they settle. A message that no consumer has seen is counted here alone.
       if (event.settlement._tag === "DeadLetter" && event.settlement.reason === "CrashLoop") {
-        return add(settled(event.topic, event.group, "dead_letter", "CrashLoop"))
+        return addOf(event, (topic, group) => settled(topic, group, "dead_letter", "CrashLoop"))
       }
       return
     case "ConsumerFailing":
-      return add(consumerFailures(event.topic, event.group, event.permanent))
+      return addOf(event, (topic, group) => consumerFailures(topic, group, event.permanent))
     case "Claimed":
-      return add(claimed(event.topic, event.group), event.count)
+      return addOf(event, claimed, event.count)
     case "Truncated":
-      return add(truncated(event.topic, event.group), event.count)
+      return addOf(event, truncated, event.count)
     case "DeadLettersDropped":
-      return add(deadLettersDropped(event.topic, event.group), event.count)
+      return addOf(event, deadLettersDropped, event.count)
     case "GroupRecreated":
-      return add(groupsRecreated(event.topic, event.group))
+      return addOf(event, groupsRecreated)
     case "Gap":
       add(gaps(event.group, event.gap.reason))
       if (event.gap.missed !== undefined) add(missed(event.group, event.gap.reason), event.gap.missed)

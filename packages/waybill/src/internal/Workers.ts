@@ -217,21 +217,22 @@ const makeCrew = Effect.fnUntraced(function* (
   const halting = yield* Deferred.make<void>()
   const retrying = persistently(transport, subscription)
 
+  const counted = Metrics.countedAs(topic, group, context)
   const seriesOf = <Input, State>(metric: Metric.Metric<Input, State>) => Metrics.seriesOf(metric, context)
   const metrics = {
-    received: seriesOf(Metrics.received(topic, group)),
-    lost: seriesOf(Metrics.leasesLost(topic, group)),
-    ack: seriesOf(Metrics.settled(topic, group, "ack")),
-    retry: seriesOf(Metrics.settled(topic, group, "retry")),
-    release: seriesOf(Metrics.settled(topic, group, "release")),
-    stale: seriesOf(Metrics.settled(topic, group, "stale")),
-    buffered: seriesOf(Metrics.buffered(topic, group)),
-    bufferSize: seriesOf(Metrics.bufferSize(topic, group))
+    received: seriesOf(Metrics.received(counted.topic, counted.group)),
+    lost: seriesOf(Metrics.leasesLost(counted.topic, counted.group)),
+    ack: seriesOf(Metrics.settled(counted.topic, counted.group, "ack")),
+    retry: seriesOf(Metrics.settled(counted.topic, counted.group, "retry")),
+    release: seriesOf(Metrics.settled(counted.topic, counted.group, "release")),
+    stale: seriesOf(Metrics.settled(counted.topic, counted.group, "stale")),
+    buffered: seriesOf(Metrics.buffered(counted.topic, counted.group)),
+    bufferSize: seriesOf(Metrics.bufferSize(counted.topic, counted.group))
   }
-  const handlerDuration = durationsOf(Metrics.handlerDuration(topic, group), context)
-  const settleDuration = durationsOf(Metrics.settleDuration(topic, group), context)
-  const waitingTime = durationsOf(Metrics.waitingTime(topic, group), context)
-  const deadLettered = Metrics.deadLettered(topic, group, context)
+  const handlerDuration = durationsOf(Metrics.handlerDuration(counted.topic, counted.group), context)
+  const settleDuration = durationsOf(Metrics.settleDuration(counted.topic, counted.group), context)
+  const waitingTime = durationsOf(Metrics.waitingTime(counted.topic, counted.group), context)
+  const deadLettered = Metrics.deadLettered(counted.topic, counted.group, context)
 
   /** After a turn of so long this process may have stood still: then leases are looked at before anything else begins. */
   const standstillMillis = Duration.toMillis(subscription.lease) / 10
