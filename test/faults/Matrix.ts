@@ -138,7 +138,7 @@ export interface Case {
 
 const tests = join(import.meta.dirname, "..")
 
-/** The patterns in the name of a suite: `, streams` or `, every pattern` at its end, or `%s` for each of a list. */
+/** The patterns in the name of a suite: `, streams` or `, every pattern` at its end, or `%s` for each of a list, which its name tells. */
 const columnsOf = (file: string, name: string, list: string): ReadonlyArray<Column> => {
   // What all of them have in common, such as connecting, is proven once.
   if (name.endsWith(", every pattern")) return columns
@@ -146,6 +146,7 @@ const columnsOf = (file: string, name: string, list: string): ReadonlyArray<Colu
   if (named.length > 0) return named
   if (name.includes("%s")) {
     if (/queues/.test(list)) return ["lists", "exactly-once"]
+    if (/everyPattern/.test(list)) return columns
     if (/patterns|storing/i.test(list)) return storing
     const listed = columns.filter((column) => list.includes(`"${column}"`))
     if (listed.length > 0) return listed

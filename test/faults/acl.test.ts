@@ -111,7 +111,7 @@ const simply = (desk: Desk) =>
 const orders = ["shop-priority", "shop-lifo"]
 const orderOf = (prefix: string) => (prefix === "shop-priority" ? "priority" : prefix === "shop-lifo" ? "lifo" : "fifo")
 
-const patterns: Record<string, Pattern> = {
+const everyPattern: Record<string, Pattern> = {
   RedisStreams: {
     open: (url, prefix) =>
       Effect.map(build(RedisStreams.layer({ prefix, pollInterval }), url), (services) => ({
@@ -307,7 +307,7 @@ const trial = Effect.fnUntraced(function* (pattern: Pattern, words: ReadonlyArra
   return [...(yield* denials), ...(Exit.isSuccess(exit) ? [] : [Cause.pretty(exit.cause).split("\n")[0]!])]
 }, Effect.scoped)
 
-describe.each(Object.entries(patterns))("E21 the line of docs/permissions.md, %s", (name, pattern) => {
+describe.each(Object.entries(everyPattern))("E21 the line of docs/permissions.md, %s", (name, pattern) => {
   it.live(
     "case C10: is enough for everything, and without any of its words something is denied",
     () =>

@@ -114,7 +114,7 @@ describe("a connection, streams", () => {
         yield* waiting
         yield* ask(() => redis.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
         // The connection for commands, and the one that reads.
-        yield* member.happens("Reconnected", 2 * round)
+        yield* Effect.timeout(member.happens("Reconnected", 2 * round), "20 seconds")
         if (round <= 7) continue
         const began = performance.now()
         yield* publish([[`next-${round}`, { act: "work" }]])
@@ -248,7 +248,7 @@ describe.each(Pattern.patterns)("a connection, %s", (pattern) => {
           if (round % 2 === 0) await redis.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
           else for (const id of ids) await redis.call("CLIENT", "KILL", "ID", id)
         })
-        yield* member.happens("Reconnected", open * (round + 1))
+        yield* Effect.timeout(member.happens("Reconnected", open * (round + 1)), "20 seconds")
       }
       const { report } = yield* verdict()
       assert.strictEqual(report.counts.published, 320)

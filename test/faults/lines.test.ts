@@ -80,7 +80,7 @@ describe.each(sampled("lines", Pattern.patterns, 2))("a line, %s", (pattern) => 
         yield* proxy.blackhole
         yield* publish(many("during", 20, { act: "work" }))
         // Without a deadline of ours the system would notice after many minutes, and nobody waits here for so long.
-        yield* member.happens("Disconnected", open)
+        yield* Effect.timeout(member.happens("Disconnected", open), "30 seconds")
         yield* proxy.pass
         yield* member.happens("Reconnected", open)
         const { report } = yield* verdict()

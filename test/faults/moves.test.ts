@@ -81,7 +81,7 @@ describe.concurrent.each(Pattern.patterns)("a server that does not serve, %s", (
         const began = performance.now()
         yield* stills[name]!(scene)
         // Asked in the middle of it, and asked again until it is stored: the receipts say once.
-        yield* publish(many("during", 20, { act: "work" }))
+        yield* Effect.timeout(publish(many("during", 20, { act: "work" })), "30 seconds")
         assert.isAtLeast(performance.now() - began, longer - 500, "it was held up")
         yield* settled(redis)
         yield* publish([...many("after", 20, { act: "work" }), ["dead", { act: "fail" }]])
@@ -115,7 +115,7 @@ describe.concurrent.each(Pattern.patterns)("a server that does not serve, %s", (
             const port = yield* Port.reserve
             yield* ask(() => redis.config("SET", "port", port))
             yield* proxy.redirect(port)
-            yield* publish(many(`after-${round}`, 20, { act: "work" }))
+            yield* Effect.timeout(publish(many(`after-${round}`, 20, { act: "work" })), "30 seconds")
             yield* settled(redis)
           }
         }).pipe(Effect.provide(Pattern.on(pattern, proxy.url)))

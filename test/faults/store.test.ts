@@ -400,6 +400,48 @@ describe.each(["streams", "lists", "exactly-once"] as const)("large messages, %s
   )
 })
 
+describe.each(Pattern.patterns)("a slow consumer, %s", (pattern) => {
+  it.live("E37 behind a quick producer: it has no more bytes in hand than it may have, and everything is handled", () =>
+    Effect.gen(function* () {
+      const server = yield* RedisServer.make()
+      const { consume, left, publish } = yield* person(pattern, server.url)
+      const bodies = Array.from({ length: 40 }, (_, i) => String(i).padEnd(10_000))
+      yield* Effect.forEach(bodies, publish)
+      const done = new Set<string>()
+      let inHand = 0
+      let most = 0
+      let begunAt = 0
+      // A handler ends when no other one begins any more: then the consumer has all that it may hold.
+      const filled = Effect.sync(() => performance.now() - begunAt > 200).pipe(
+        Effect.repeat({ until: (is) => is, schedule: Schedule.spaced("20 millis") })
+      )
+      yield* consume(
+        (body) =>
+          Effect.suspend(() => {
+            begunAt = performance.now()
+            most = Math.max(most, ++inHand)
+            return filled
+          }).pipe(
+            Effect.andThen(
+              Effect.sync(() => {
+                inHand--
+                done.add(body)
+              })
+            )
+          ),
+        { concurrency: 40, prefetch: 0, prefetchBytes: 100_000, lease: "30 seconds" }
+      )
+      yield* left.pipe(
+        Effect.repeat({ until: ([undone]) => undone === 0, schedule: Schedule.spaced("20 millis") }),
+        Effect.timeout("30 seconds")
+      )
+      assert.strictEqual(done.size, bodies.length)
+      // The last of them may not fit.
+      assert.isAtMost(most, 11)
+    }).pipe(Effect.scoped, Effect.provide(Logger.layer([])))
+  )
+})
+
 describe.each(Pattern.patterns)("doubles, %s", (pattern) => {
   it.live("E27 the same id published again, one by one, together, in one batch, later: stored once, one receipt", () =>
     Effect.gen(function* () {

@@ -245,7 +245,12 @@ export const mutants: ReadonlyArray<Mutant> = [
     file: "redis/internal/Connection.ts",
     find: "const lost = yield* this.#connectInTheEnd()",
     replace: "const lost = yield* lostAt === undefined ? this.#connectInTheEnd() : Effect.never",
-    proofs: on([pattern], faults("server", "E5, E6 SIGKILL under", "E7 the tail"), faults("connections", "E14"))
+    proofs: on(
+      [pattern],
+      faults("server", "E5, E6 SIGKILL under", "E7 the tail"),
+      faults("connections", "E14 closed by the server"),
+      faults("moves", "E9, E15", "E40")
+    )
   })),
   ...storing.map((pattern): Mutant => ({
     name: `a group that was lost is not told of, ${pattern}`,
@@ -260,8 +265,78 @@ export const mutants: ReadonlyArray<Mutant> = [
           find: "if (!again || known === 1) return",
           replace: "return"
         }),
-    proofs: on([pattern], faults("server", "E8 SIGKILL"), faults("store", "E17 FLUSHALL while nothing"))
+    proofs: on([pattern], faults("server", "E8 SIGKILL"), faults("store", "E17 (?:FLUSHALL|%s) while nothing"))
   })),
+  ...storing.map((pattern): Mutant => ({
+    name: `an answer is waited for without end, ${pattern}`,
+    file: "redis/internal/Connection.ts",
+    find: "for (const call of this.#inFlight) {\n      if (call.expires > now) continue",
+    replace: "for (const call of this.#inFlight) {\n      if (call.expires > 0) continue",
+    proofs: on([pattern], faults("lines", "E11 black hole"))
+  })),
+  ...storing.map((pattern): Mutant => ({
+    name: `a command has no time for its answer, ${pattern}`,
+    file: "redis/internal/Connection.ts",
+    find: "const defaultDeadline = Duration.seconds(5)",
+    replace: "const defaultDeadline = Duration.millis(20)",
+    proofs: on([pattern], faults("lines", "E12 (?:latency|%s),"))
+  })),
+  {
+    name: "a server that takes no more connections is not heard out",
+    file: "redis/internal/Connection.ts",
+    find: "Effect.raceAllFirst([otherwise, toldBy(unasked(options)), Effect.sleep(suspicious)])",
+    replace: "Effect.raceFirst(otherwise, Effect.sleep(suspicious))",
+    proofs: on(storing, faults("moves", "E36"))
+  },
+  {
+    name: "the server is not asked which command it denies",
+    file: "redis/internal/Connection.ts",
+    find: 'if (what === "command") error',
+    replace: 'if (what === "nothing") error',
+    proofs: [{ file: "faults/permissions.test.ts", title: "E21 " }]
+  },
+  {
+    name: "what was found at the last attempt to connect is told for good",
+    file: "redis/internal/Connection.ts",
+    find: "if (sinceMillis < staleMillis) return false",
+    replace: "if (sinceMillis >= 0) return false",
+    proofs: [{ file: "redis/addresses.test.ts", title: "E22" }]
+  },
+  {
+    name: "why a certificate is not accepted is not told",
+    file: "redis/internal/Handshake.ts",
+    find: "is not accepted: ${error.message}. Give",
+    replace: "is not accepted. Give",
+    proofs: [{ file: "redis/addresses.test.ts", title: "E23" }]
+  },
+  {
+    name: "an eviction policy is not told",
+    file: "redis/RedisHealth.ts",
+    find: 'if (policy !== undefined && policy !== "noeviction"',
+    replace: 'if (policy === "never"',
+    proofs: [{ file: "redis/health.test.ts", title: "E19" }]
+  },
+  {
+    name: "what cannot be decoded is acknowledged",
+    file: "internal/Workers.ts",
+    find: 'put(delivery, Settlement.deadLetter("DecodeFailure", shorten(why)), undefined)',
+    replace: "put(delivery, Settlement.ack, undefined)",
+    proofs: [...on(["streams"], faults("store", "E24")), ...on(queues, faults("lists", "E24"))]
+  },
+  {
+    name: "the bytes that a consumer holds are not counted",
+    file: "internal/Workers.ts",
+    find: "heldBytes += unitsOf(batch[i]!)",
+    replace: "heldBytes += 0",
+    proofs: on(storing, faults("store", "E37"))
+  },
+  {
+    name: "another wire version",
+    file: "redis/internal/Answer.ts",
+    find: 'export const wire = "1"',
+    replace: 'export const wire = "2"',
+    proofs: on(storing, faults("upgrade", "E38 what"))
+  },
   {
     name: "a foreign value is not looked for",
     file: "redis/internal/ScriptParts.ts",
@@ -302,7 +377,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     file: "redis/internal/pubsub/Sequences.ts",
     find: "const missed = number - last.number - 1",
     replace: "const missed = number - last.number",
-    proofs: gaps("E12", "E17")
+    proofs: gaps("E12", "E17", "E8, E9", "E15", "E36, E40")
   },
   {
     name: "what overflows the buffer is not told",

@@ -50,7 +50,12 @@ describe("mutants", () => {
       const child = spawn(
         process.execPath,
         [join(root, "node_modules/vitest/vitest.mjs"), ...args, "--reporter=json", `--outputFile=${report}`],
-        { cwd: copy, env: { ...env, WAYBILL_SAMPLE: "all" }, stdio: ["ignore", "pipe", "pipe"] }
+        // The copy has no history of its own, and two builds are to be compared.
+        {
+          cwd: copy,
+          env: { ...env, WAYBILL_SAMPLE: "all", GIT_DIR: join(root, ".git") },
+          stdio: ["ignore", "pipe", "pipe"]
+        }
       )
       for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk) => (output += String(chunk)))
       child.once("close", resolve)
