@@ -123,6 +123,18 @@ describe("DeadLetters", () => {
     }).pipe(onMemory)
   )
 
+  it.effect.each([1e-10, Number.MIN_VALUE])("case F9: a rate of %d does the first, and waits for the next", (rate) =>
+    Effect.gen(function* () {
+      yield* judged(2)
+      const redriving = yield* Effect.forkChild(DeadLetters.redrive(Numbers, group, { ratePerSecond: rate }))
+      yield* quiet()
+      yield* TestClock.adjust("1 hour")
+      assert.isUndefined(redriving.pollUnsafe())
+      assert.strictEqual((yield* counted).dead, 1)
+      yield* Fiber.interrupt(redriving)
+    }).pipe(onMemory)
+  )
+
   it.effect("what is looked at and left costs no time of the rate", () =>
     Effect.gen(function* () {
       yield* judged(40)

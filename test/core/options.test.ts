@@ -26,13 +26,16 @@ const Numbers = Topic.make("numbers", { payload: Schema.Int })
 /** As a caller without types writes it. */
 const untyped = (value: unknown) => value as never
 
-const notWhole = [0, -1, NaN, 1.5, Infinity, "3", 2 ** 53]
-const noDuration = [NaN, -1, -Infinity, "soon", "NaN seconds", "-1 second", "", true]
+const unprintable = Object.create(null) as unknown
+const notWhole = [0, -1, NaN, 1.5, Infinity, "3", 2 ** 53, unprintable]
+const noDuration = [NaN, -1, -Infinity, "soon", "NaN seconds", "-1 second", "", true, { seconds: NaN }, [NaN, 1]]
 const noWindow = [...noDuration, 0, "0 seconds"]
+
+const named = (value: unknown) => (value === unprintable ? "what is no text" : String(value))
 
 const refuses = (name: string, option: RegExp, values: ReadonlyArray<unknown>, f: (value: never) => unknown) =>
   describe(name, () => {
-    it.each(values.map((value) => [String(value), value]))("%s", (_, value) => {
+    it.each(values.map((value) => [named(value), value] as const))("%s", (_, value) => {
       assert.throws(() => f(untyped(value)), option)
     })
   })
@@ -40,6 +43,7 @@ const refuses = (name: string, option: RegExp, values: ReadonlyArray<unknown>, f
 describe("case F7: of a consumer", () => {
   const make = (name: string) => (value: never) => Consumer.make(Numbers, { group: "g", [name]: value })
   refuses("concurrency", /^concurrency must be an integer >= 1, got /, notWhole, make("concurrency"))
+  refuses("concurrency", /^concurrency must be at most 100000, got /, [100_001, Number.MAX_SAFE_INTEGER], make("concurrency"))
   refuses("prefetch", /^prefetch must be an integer >= 0, got /, notWhole.slice(1), make("prefetch"))
   refuses("prefetchBytes", /^prefetchBytes must be an integer >= 1, got /, notWhole, make("prefetchBytes"))
   refuses("maxDeliveries", /^maxDeliveries must be/, notWhole, make("maxDeliveries"))
@@ -49,7 +53,7 @@ describe("case F7: of a consumer", () => {
   refuses("guarantee", /^guarantee must be/, ["exactly-once", 1], make("guarantee"))
   refuses("trace", /^trace must be/, ["child", true], make("trace"))
   refuses("leaseLost", /^leaseLost must be/, ["stop", true], make("leaseLost"))
-  refuses("group", /group/, ["", "a b", "x".repeat(201)], make("group"))
+  refuses("group", /^invalid group name/, ["", "a b", "x".repeat(201), 5, undefined, null, []], make("group"))
   const source = Consumer.make(Numbers, { group: "g" })
   refuses("size of a batch", /size of a batch/, notWhole, (size) =>
     Consumer.processBatch(size, "1 second", () => Effect.succeed([]))(source)
@@ -57,6 +61,7 @@ describe("case F7: of a consumer", () => {
   refuses("time of a batch", /time for which a batch is filled/, noDuration, (within) =>
     Consumer.processBatch(1, within, () => Effect.succeed([]))(source)
   )
+  refuses("timeout", /^timeout must/, noWindow, Consumer.timeout)
   refuses("after", /^after must/, [...noDuration, Infinity], (after) => Consumer.retry(Schedule.recurs(1), { after }))
   it("what makes sense is taken", () => {
     Consumer.make(Numbers, {
@@ -131,7 +136,7 @@ describe("case F7: of a layer", () => {
   for (const layer of [RedisInspector.layer, RedisStreams.layer, RedisPubSub.layer]) {
     refuses("prefix", /prefix/, ["", "a b", "a:b", "{a}"], given(layer, "prefix"))
   }
-  refuses("port", /^port must/, notWhole, given(IoRedis.layer, "port"))
+  refuses("port", /^port must/, [...notWhole, 65_536], given(IoRedis.layer, "port"))
   refuses("db", /^db must/, notWhole.slice(1), given(IoRedis.layer, "db"))
   refuses("startTimeout", /^startTimeout must/, noDuration, given(IoRedis.layer, "startTimeout"))
 })
@@ -143,7 +148,7 @@ describe("case F7: of a call", () => {
     values: ReadonlyArray<unknown>,
     f: (value: never) => Effect.Effect<unknown, unknown, never>
   ) =>
-    it.effect.each(values.map((value) => [String(value), value] as const))(`${name}: %s`, ([, value]) =>
+    it.effect.each(values.map((value) => [named(value), value] as const))(`${name}: %s`, ([, value]) =>
       Effect.gen(function* () {
         const cause = yield* Effect.flip(Effect.sandbox(Effect.suspend(() => f(untyped(value)))))
         const [reason] = cause.reasons
@@ -190,6 +195,7 @@ describe("case F7: of a call", () => {
       yield* Producer.publish(Numbers, 1, { delay: 0 })
       yield* Producer.publish(Numbers, 1, { at: DateTime.makeUnsafe(0), priority: "high" })
       yield* DeadLetters.redrive(Numbers, "g", { ratePerSecond: 0.5, limit: 1 })
+      Consumer.timeout("Infinity")
       yield* DeadLetters.redrive(Numbers, "g", { limit: Infinity })
       assert.deepStrictEqual(yield* (yield* Inspector.Inspector).topics, ["numbers"])
     }).pipe(onMemory)

@@ -29,7 +29,7 @@ import * as Stream from "effect/Stream"
 import type { Commit } from "./Commit.ts"
 import type { Delivery } from "./Delivery.ts"
 import type { Gap } from "./Gap.ts"
-import { durationOf, finiteOf, oneOf, shown, wholeOf } from "./internal/Limits.ts"
+import { durationOf, finiteOf, millisOf, oneOf, shown, wholeOf } from "./internal/Limits.ts"
 import { isName } from "./internal/Name.ts"
 import * as Tracing from "./internal/Tracing.ts"
 import { type Handle, type Program, run as runProgram, Undecodable } from "./internal/Workers.ts"
@@ -52,7 +52,10 @@ export type LeaseLost = "interrupt" | "continue"
 export interface Options<G extends keyof Guarantees = "at-least-once", L extends LeaseLost = LeaseLost> {
   /** Consumers of one group share its messages; each group gets all of them. */
   readonly group: string
-  /** Handlers at a time, 1 by default: one after the other, in the order of delivery. With `processBatch`: batches at a time. */
+  /**
+   * Handlers at a time, 1 by default: one after the other, in the order of delivery; 100,000 at most. With `processBatch`:
+   * batches at a time.
+   */
   readonly concurrency?: number
   /** How many deliveries may wait in this process for a free handler, 1024 at most by default; fewer when handlers are slow. */
   readonly prefetch?: number
@@ -124,6 +127,9 @@ type ErasedHandle =
 
 type Limit = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | HandlerTimeout, R>
 
+/** Each has a fiber of its own from the beginning. */
+const mostHandlers = 100_000
+
 const PipeableProto = {
   pipe() {
     return pipeArguments(this, arguments)
@@ -159,7 +165,7 @@ export const make = <P, RD, RE, G extends keyof Guarantees = "at-least-once", co
   if (!isName(options.group)) {
     throw new Error(`invalid group name ${shown(options.group)}: use 1 to 200 characters without white space or braces`)
   }
-  wholeOf("concurrency", options.concurrency ?? 1)
+  wholeOf("concurrency", options.concurrency ?? 1, 1, mostHandlers)
   wholeOf("prefetch", options.prefetch ?? 0, 0)
   wholeOf("bufferSize", options.bufferSize ?? 1)
   wholeOf("prefetchBytes", options.prefetchBytes ?? 1)
@@ -375,7 +381,8 @@ export class HandlerTimeout extends Schema.TaggedError<HandlerTimeout>()(timedOu
 }
 
 /**
- * Interrupts a handler that takes longer; `HandlerTimeout` is then a failure like any other and needs a route.
+ * Interrupts a handler that takes longer; `HandlerTimeout` is then a failure like any other and needs a route. A duration of
+ * nothing throws.
  *
  * @example
  * ```ts
@@ -392,15 +399,13 @@ export class HandlerTimeout extends Schema.TaggedError<HandlerTimeout>()(timedOu
  * )
  * ```
  */
-export const timeout =
-  (duration: Duration.Input) =>
-  <A, E, R>(self: Consumer<A, E, R>): Consumer<A, E | HandlerTimeout, R> => {
-    const limit: Limit = (effect) =>
-      Effect.timeoutOrElse(effect, {
-        duration,
-        orElse: () => Effect.fail(new HandlerTimeout({ millis: Duration.toMillis(Duration.fromInputUnsafe(duration)) }))
-      })
-    const { handle, routes, source } = self
+export const timeout = (
+  duration: Duration.Input
+): (<A, E, R>(self: Consumer<A, E, R>) => Consumer<A, E | HandlerTimeout, R>) => {
+  const millis = millisOf("timeout", duration)
+  const limit: Limit = (effect) =>
+    Effect.timeoutOrElse(effect, { duration: millis, orElse: () => Effect.fail(new HandlerTimeout({ millis })) })
+  return ({ handle, routes, source }) => {
     if (handle._tag === "One") {
       return makeConsumer({
         source,
@@ -418,6 +423,7 @@ export const timeout =
       }
     })
   }
+}
 
 /**
  * Runs `f` before the handler of a message in front of which others were missed, such as to load what they would have told.

@@ -185,7 +185,8 @@ const pass = Effect.fnUntraced(function* <P, RD, RE>(
         const now = yield* Clock.monotonicTimeNanos
         if (next > now) yield* Effect.sleep(Duration.nanos(next - now))
         // Lost time is not made up for: that would be a burst.
-        next = (next > now ? next : now) + BigInt(Math.ceil((matching.length / ratePerSecond) * 1e9))
+        const nanos = Math.min((matching.length / ratePerSecond) * 1e9, Number.MAX_VALUE)
+        next = (next > now ? next : now) + BigInt(Math.ceil(nanos))
       }
       done += yield* act(matching)
     }

@@ -49,11 +49,14 @@ export const millisOf = (option: string, input: Duration.Input): number => {
 /** An invalid duration, such as NaN or a negative one, would become something else on its way, and is refused before. */
 export const durationOf = (option: string, input: Duration.Input): Duration.Duration => {
   const duration = Option.getOrUndefined(Duration.fromInput(input))
-  if (duration === undefined || Number.isNaN(input) || Duration.toMillis(duration) < 0) {
+  if (duration === undefined || holdsNaN(input) || Duration.toMillis(duration) < 0) {
     throw new Error(`${option} must be a duration, such as "10 seconds" or milliseconds from 0, got ${shown(input)}`)
   }
   return duration
 }
+
+const holdsNaN = (input: Duration.Input): boolean =>
+  typeof input === "object" ? Object.values(input).some(Number.isNaN) : Number.isNaN(input)
 
 /** The same of one that ends. */
 export const finiteOf = (option: string, input: Duration.Input): Duration.Duration => {
@@ -64,9 +67,10 @@ export const finiteOf = (option: string, input: Duration.Input): Duration.Durati
   return duration
 }
 
-export const wholeOf = (option: string, count: number, least = 1): number => {
+export const wholeOf = (option: string, count: number, least = 1, most = Infinity): number => {
   if (!Number.isSafeInteger(count) || count < least)
     throw new Error(`${option} must be an integer >= ${least}, got ${shown(count)}`)
+  if (count > most) throw new Error(`${option} must be at most ${most}, got ${count}`)
   return count
 }
 
@@ -86,4 +90,13 @@ export const oneOf = <A extends string>(option: string, value: A, allowed: Reado
 
 /** Callers without types hand in anything, of any size. */
 export const shown = (value: unknown): string =>
-  safe(typeof value === "string" ? `"${value.slice(0, 200).toWellFormed()}"` : String(value).slice(0, 200))
+  safe(typeof value === "string" ? `"${value.slice(0, 200).toWellFormed()}"` : asText(value).slice(0, 200))
+
+/** An object may refuse to become text. */
+const asText = (value: unknown): string => {
+  try {
+    return String(value)
+  } catch {
+    return `a value of type ${typeof value}`
+  }
+}

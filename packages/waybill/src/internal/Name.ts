@@ -6,4 +6,5 @@
  */
 
 /** 1 to 200 characters, well-formed, no white space, no braces. */
-export const isName = (name: string): boolean => /^[^\s{}]{1,200}$/.test(name) && name.isWellFormed()
+export const isName = (name: string): boolean =>
+  typeof name === "string" && /^[^\s{}]{1,200}$/.test(name) && name.isWellFormed()

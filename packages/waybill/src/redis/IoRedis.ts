@@ -124,7 +124,7 @@ export const layer = (options: Options = {}): Layer.Layer<IoRedis, TransportErro
 
 /** Throws on a number that makes no sense: in the source of a program that is a bug. From `Config` it is an `InvalidUrl`. */
 const check = ({ db, port, startTimeout }: Options): void => {
-  if (port !== undefined) wholeOf("port", port)
+  if (port !== undefined) wholeOf("port", port, 1, 65_535)
   if (db !== undefined) wholeOf("db", db, 0)
   if (startTimeout !== undefined) durationOf("startTimeout", startTimeout)
 }
