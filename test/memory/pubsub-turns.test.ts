@@ -52,6 +52,28 @@ describe("case F8: 5,000 messages to 50 subscribers in memory", () => {
     })
   )
 
+  /** Many of almost nothing, and some that fill most of the room. */
+  const sized = (n: number) => (n % 100 < 70 ? {} : { headers: { padding: "x".repeat(n % 7 === 0 ? 1500 : n % 50) } })
+  it.effect.each([
+    ["in one call", Producer.publishAll(Tick, numbers, sized)],
+    ["in many calls, one after the other", Effect.forEach(numbers, (n) => Producer.publish(Tick, n, sized(n)))],
+    [
+      "in many calls at once",
+      Effect.forEach(numbers, (n) => Producer.publish(Tick, n, sized(n)), { concurrency: "unbounded" })
+    ]
+  ] as const)("%s, with room for few bytes: all arrive", ([, publishing]) =>
+    Effect.gen(function* () {
+      const { done, layer, seen } = audience(10, 5000)
+      yield* Effect.andThen(publishing, done).pipe(
+        Effect.provide(layer.pipe(Layer.provideMerge(MemoryPubSub.layer({ bufferBytes: 2000 }))))
+      )
+      for (const { missed, numbers: arrived } of seen) {
+        assert.strictEqual(missed, 0)
+        assert.strictEqual(new Set(arrived).size, 5000)
+      }
+    })
+  )
+
   it.effect("one that takes nothing has gaps, as on Redis, and holds up neither the publisher nor the others", () =>
     Effect.gen(function* () {
       const quick = audience(5, 5000)

@@ -175,9 +175,12 @@ export class Inbox implements Receiver {
     return this.#takes
   }
 
-  /** More than half of what may wait does wait for a consumer that could take it. */
-  get crowded(): boolean {
-    return !this.#paused && 2 * (this.#arrived.length - this.#first) > this.#options.capacity
+  /** More than half of what may wait does wait for a consumer that could take it, or leaves no room for so many bytes. */
+  isCrowdedFor(bytes: number): boolean {
+    const { capacity, capacityBytes } = this.#options
+    const count = this.#arrived.length - this.#first
+    if (this.#paused || count === 0) return false
+    return 2 * count > capacity || this.#arrivedBytes + Math.max(bytes, this.#arrivedBytes) > capacityBytes
   }
 
   /** Waiting for its next attempt. */

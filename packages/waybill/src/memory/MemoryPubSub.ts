@@ -17,6 +17,7 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import { checked, Inspector, inUse } from "../Inspector.ts"
+import { unitsOf } from "../internal/Budget.ts"
 import { matcher } from "../internal/Glob.ts"
 import { Inbox, type InboxOptions } from "../internal/Inbox.ts"
 import { limitsOf, oneOf, wholeOf } from "../internal/Limits.ts"
@@ -50,6 +51,9 @@ const pattern = "pubsub"
 /** How many turns a subscriber may let pass before it counts as one that takes nothing. */
 const patience = 16
 
+/** With an id as long as those that are given here. */
+const sizeOf = (message: Outgoing): number => unitsOf(message) + (message.id === undefined ? 24 : 0)
+
 /**
  * Two programs hear each other by sharing the layer, and one that uses two of them for a topic is warned. Throws on a buffer that is not an integer >= 1: that is a bug.
  *
@@ -78,8 +82,21 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
   const capacity = wholeOf("buffer", options.buffer ?? 1024)
   const capacityBytes = wholeOf("bufferBytes", options.bufferBytes ?? 64 * 1024 * 1024)
   const overflow = oneOf("overflow", options.overflow ?? "drop-oldest", ["drop-oldest", "drop-newest", "fail"])
-  /** How many are published before subscribers get a turn that need one. */
-  const part = Math.max(1, capacity >> 2)
+  /** How many, and how many bytes, are published before subscribers get a turn that need one. */
+  const part = Math.max(1, Math.floor(capacity / 4))
+  const partBytes = Math.floor(capacityBytes / 4)
+  const partOf = (messages: ReadonlyArray<Outgoing>, from: number) => {
+    const next: Array<Outgoing> = []
+    let bytes = 0
+    for (let i = from; i < messages.length && next.length < part; i++) {
+      const message = messages[i]! // within bounds
+      const size = sizeOf(message)
+      if (next.length > 0 && bytes + size > partBytes) break
+      next.push(message)
+      bytes += size
+    }
+    return { next, bytes }
+  }
   return Layer.effectContext(
     Effect.gen(function* () {
       const instance = (yield* Random.nextIntBetween(0x100000, 0xffffff)).toString(16)
@@ -135,26 +152,30 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
        * Lets subscribers run that have much to take: what is published takes no time here, and would meet full buffers of
        * consumers that had no turn. A consumer that takes nothing when it is its turn is not waited for.
        */
-      const relieved = (topic: string): Effect.Effect<void> =>
+      const relieved = (topic: string, bytes: number): Effect.Effect<void> =>
         Effect.suspend(() => {
-          if (hall.crowded(topic).length === 0) return Exit.void
+          if (crowded(topic, bytes).length === 0) return Exit.void
           // One looks for all who publish.
-          if (relief !== undefined) return Effect.flatMap(relief.await, () => relieved(topic))
+          if (relief !== undefined) return Effect.flatMap(relief.await, () => relieved(topic, bytes))
           const over = Latch.makeUnsafe()
           relief = over
-          return Effect.ensuring(
-            relieving(topic),
-            Effect.sync(() => {
-              relief = undefined
-              over.openUnsafe()
-            })
+          return relieving(topic, bytes).pipe(
+            Effect.ensuring(
+              Effect.sync(() => {
+                relief = undefined
+                over.openUnsafe()
+              })
+            ),
+            // Those that waited may have gone on first.
+            Effect.andThen(relieved(topic, bytes))
           )
         })
       let relief: Latch.Latch | undefined
-      const relieving = Effect.fnUntraced(function* (topic: string) {
+      const crowded = (topic: string, bytes: number) => hall.crowded(topic, bytes, bytes > partBytes)
+      const relieving = Effect.fnUntraced(function* (topic: string, bytes: number) {
         const takesOf = (inboxes: ReadonlyArray<Inbox>) => inboxes.reduce((sum, { takes }) => sum + takes, 0)
         let inVain = 0
-        for (let crowd = hall.crowded(topic); crowd.length > 0; crowd = hall.crowded(topic)) {
+        for (let crowd = crowded(topic, bytes); crowd.length > 0; crowd = crowded(topic, bytes)) {
           if (inVain === patience) return hall.giveUp(crowd)
           const before = takesOf(crowd)
           yield* Effect.yieldNow
@@ -185,15 +206,18 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
             Effect.suspend(() => {
               const reason = refusal(topic, messages)
               if (reason !== undefined) return Effect.fail(new TransportError({ operation: "publish", topic, reason }))
-              if (messages.length <= part)
-                return siblings.using(topic, Effect.andThen(relieved(topic), publish(topic, messages)))
+              const only = messages.length === 1 ? messages[0] : undefined
+              if (only !== undefined) {
+                return siblings.using(topic, Effect.andThen(relieved(topic, sizeOf(only)), publish(topic, messages)))
+              }
               return Effect.uninterruptible(
                 Effect.gen(function* () {
                   yield* siblings.using(topic, Effect.void)
                   const receipts: Array<Receipt> = []
-                  for (let from = 0; from < messages.length; from += part) {
-                    yield* relieved(topic)
-                    receipts.push(...(yield* publish(topic, messages.slice(from, from + part))))
+                  for (let from = 0; from < messages.length; from = receipts.length) {
+                    const { bytes, next } = partOf(messages, from)
+                    yield* relieved(topic, bytes)
+                    receipts.push(...(yield* publish(topic, next)))
                   }
                   return receipts
                 })

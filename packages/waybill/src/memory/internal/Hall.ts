@@ -68,7 +68,7 @@ export class Hall {
         for (const { inboxes, name } of seat.circles.values()) {
           for (const inbox of inboxes) {
             inbox.add(new Copy(topic, name, id, published, key, version, now, 1))
-            this.#tight ||= inbox.crowded
+            this.#tight ||= inbox.isCrowdedFor(0)
           }
         }
       }
@@ -77,15 +77,15 @@ export class Hall {
     return receipts
   }
 
-  /** Those who should get a turn before more is published to the topic. */
-  crowded(topic: string): ReadonlyArray<Inbox> {
-    if (!this.#tight) return []
+  /** Those who should get a turn before so many more bytes are published to the topic, more than a part has or not. */
+  crowded(topic: string, bytes: number, large: boolean): ReadonlyArray<Inbox> {
+    if (!this.#tight && !large) return []
     const crowded: Array<Inbox> = []
     this.#tight = false
     for (const seat of this.#seats.values()) {
       for (const { inboxes } of seat.circles.values()) {
         for (const inbox of inboxes) {
-          if (!inbox.crowded) continue
+          if (!inbox.isCrowdedFor(bytes)) continue
           this.#tight = true
           if (this.#stalled.get(inbox) !== inbox.takes && seat.fits(topic)) crowded.push(inbox)
         }
