@@ -43,7 +43,12 @@ const refuses = (name: string, option: RegExp, values: ReadonlyArray<unknown>, f
 describe("case F7: of a consumer", () => {
   const make = (name: string) => (value: never) => Consumer.make(Numbers, { group: "g", [name]: value })
   refuses("concurrency", /^concurrency must be an integer >= 1, got /, notWhole, make("concurrency"))
-  refuses("concurrency", /^concurrency must be at most 100000, got /, [100_001, Number.MAX_SAFE_INTEGER], make("concurrency"))
+  refuses(
+    "concurrency",
+    /^concurrency must be at most 100000, got /,
+    [100_001, Number.MAX_SAFE_INTEGER],
+    make("concurrency")
+  )
   refuses("prefetch", /^prefetch must be an integer >= 0, got /, notWhole.slice(1), make("prefetch"))
   refuses("prefetchBytes", /^prefetchBytes must be an integer >= 1, got /, notWhole, make("prefetchBytes"))
   refuses("maxDeliveries", /^maxDeliveries must be/, notWhole, make("maxDeliveries"))

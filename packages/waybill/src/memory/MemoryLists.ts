@@ -22,7 +22,7 @@ import * as Store from "./internal/Store.ts"
 export interface Options extends LimitOptions {
   /**
    * Which message is next: the oldest (`fifo`, the default), the newest (`lifo`), or the oldest of the highest priority
-   * (`priority`). Messages that come back from a consumer go first in any case.
+   * (`priority`). Messages that come back from a consumer go before new ones that are as urgent.
    */
   readonly order?: Order
 }

@@ -24,8 +24,8 @@ import type { IoRedis } from "./IoRedis.ts"
 export interface Options extends StoreOptions {
   /**
    * Who is next. `fifo`, the default: the oldest. `lifo`: the newest. `priority`: what was published with priority
-   * `high`, then `normal`, then `low`, the oldest first. Messages that come back are always handed out before new ones. The order
-   * belongs to the topic from when it is first published to or received from: who asks for another one then fails with
+   * `high`, then `normal`, then `low`, the oldest first. Messages that come back are handed out before new ones that are as
+   * urgent. The order belongs to the topic from when it is first published to or received from: who asks for another one then fails with
    * `TopicConflict`. `any`, for programs that only publish: the order that the topic has.
    */
   readonly order?: "fifo" | "lifo" | "priority" | "any"
