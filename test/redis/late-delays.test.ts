@@ -30,6 +30,8 @@ type Failure = Transport.TransportError
 interface Program {
   readonly publish: (topic: string, body: string, delayMillis?: number) => Effect.Effect<unknown, Failure>
   readonly take: (topic: string) => Effect.Effect<Held, Failure>
+  readonly join: (topic: string) => Effect.Effect<Transport.Receiver, Failure>
+  readonly transport: Transport.Transport["Service"]
   readonly end: Effect.Effect<void>
 }
 
@@ -43,6 +45,9 @@ type Scenario = (
   topic: string,
   delay: number
 ) => Effect.Effect<Effect.Effect<number, Failure>, Failure>
+
+/** The body of what is there before the message that is waited for. */
+const atOnce = "at once"
 
 /** Does it, and then the program ends. */
 const dueIn = (delay: number, act: Effect.Effect<unknown, Failure>, end: Effect.Effect<void> = Effect.void) =>
@@ -62,6 +67,31 @@ const scenarios: Record<string, { readonly commits?: true; readonly prepare: Sce
       yield* publish(topic, "again")
       const { settle } = yield* take(topic)
       return dueIn(delay, settle(Settlement.retry(Duration.millis(delay), "not yet")), end)
+    })
+  },
+  "a delayed message that is published with one that is not": {
+    prepare: ({ transport }, topic, delay) => {
+      const due = { _tag: "After", delay: Duration.millis(delay) } as const
+      return Effect.succeed(
+        dueIn(delay, transport.publish(topic, [outgoing(atOnce), { ...outgoing("late"), due }, outgoing(atOnce)]))
+      )
+    }
+  },
+  "a retry that is settled with a release, whose consumer ends at once,": {
+    prepare: Effect.fnUntraced(function* ({ end, join, transport }, topic, delay) {
+      const receiver = yield* join(topic)
+      yield* transport.publish(topic, [outgoing("late"), outgoing(atOnce)])
+      const [first] = yield* receiver.take(1)
+      const [second] = yield* receiver.take(1)
+      const [late, other] = first.body === "late" ? [first, second] : [second, first]
+      return dueIn(
+        delay,
+        receiver.settle([
+          [late, Settlement.retry(Duration.millis(delay), "not yet")],
+          [other, Settlement.release]
+        ]),
+        end
+      )
     })
   },
   "a message that is released": {
@@ -116,6 +146,8 @@ describe.each(Object.entries(patterns))("case F6 %s", (_, { commits, layer }) =>
   // It asks for nothing any more soon after it has asked, and so does not take back itself what it releases.
   const another = Effect.map(build("20 millis"), ({ end, join, transport }): Program => ({
     end,
+    join,
+    transport,
     publish: (topic, body, delayMillis) => {
       const due =
         delayMillis === undefined ? undefined : ({ _tag: "After", delay: Duration.millis(delayMillis) } as const)
@@ -127,6 +159,14 @@ describe.each(Object.entries(patterns))("case F6 %s", (_, { commits, layer }) =>
       return { settle: (settlement) => receiver.settle([[delivery, settlement]]) }
     })
   }))
+
+  const awaited = Effect.fnUntraced(function* (receiver: Transport.Receiver) {
+    while (true) {
+      const [delivery] = yield* receiver.take(1)
+      if (delivery.body !== atOnce) return delivery
+      yield* receiver.settle([[delivery, Settlement.ack]])
+    }
+  })
 
   for (const [name, { commits: needed, prepare }] of Object.entries(scenarios)) {
     it.live.skipIf(needed === true && !commits)(
@@ -148,13 +188,13 @@ describe.each(Object.entries(patterns))("case F6 %s", (_, { commits, layer }) =>
             const program = yield* another
             const act = yield* prepare(program, topic, 60 + 40 * round)
             const taking = yield* Effect.forkChild(
-              Effect.zip(receiver.take(1), Clock.currentTimeMillis).pipe(Effect.timeout("20 seconds")),
+              Effect.zip(awaited(receiver), Clock.currentTimeMillis).pipe(Effect.timeout("20 seconds")),
               { startImmediately: true }
             )
             // It waits, and knows of nothing.
             yield* Effect.sleep("100 millis")
             const due = yield* act
-            const [control, [[delivery], taken]] = yield* Effect.all([controlLateness(due), Fiber.join(taking)], {
+            const [control, [delivery, taken]] = yield* Effect.all([controlLateness(due), Fiber.join(taking)], {
               concurrency: "unbounded"
             })
             yield* receiver.settle([[delivery, Settlement.ack]])

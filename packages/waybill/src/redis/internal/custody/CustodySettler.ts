@@ -97,6 +97,7 @@ export class CustodySettler {
         plain.forEach((delivery, i) => answer(delivery, places[from + i] as number, told[i])) // as many as acks
         const gone: Array<Step<CustodyDelivery>> = []
         let soonest = Infinity
+        let ready = false
         some.forEach((step, i) => {
           const letter = told[plain.length + i]
           if (letter === "G") {
@@ -105,9 +106,11 @@ export class CustodySettler {
             return
           }
           answer(step.delivery, step.index, letter, step.refused)
-          if (step.settlement._tag === "Retry") soonest = Math.min(soonest, delayOf(step.settlement))
-          if (step.settlement._tag === "Release") soonest = 0
+          const delay = step.settlement._tag === "Retry" ? delayOf(step.settlement) : undefined
+          if (delay !== undefined && delay > 0) soonest = Math.min(soonest, delay)
+          else if (delay !== undefined || step.settlement._tag === "Release") ready = true
         })
+        if (ready) settled(0)
         settled(soonest)
         if (lost > 0) yield* dropped(lost)
         from += plain.length

@@ -253,7 +253,7 @@ if acks > 0 then
 end
 if not steps then return {'OK', table.concat(answers), 0} end
 ${tallies}${marking}${burying}${keeping}
-local now, soonest, buried = clock(), nil, false
+local now, ready, soonest, buried = clock(), false, nil, false
 local i = 5 + acks
 while i <= #ARGV do
   local op, member = ARGV[i], ARGV[i + 1]
@@ -287,12 +287,17 @@ while i <= #ARGV do
       end
     elseif op == 'R' then
       mark(entry, attempts, fence, deaths, tally, cause)
-      if a > 0 then redis.call('ZADD', waiting, now + a, entry) else free(entry, deaths) end
-      soonest = math.min(soonest or a, a)
+      if a > 0 then
+        redis.call('ZADD', waiting, now + a, entry)
+        soonest = math.min(soonest or a, a)
+      else
+        free(entry, deaths)
+        ready = true
+      end
     elseif op == 'L' or op == 'U' then
       mark(entry, op == 'L' and attempts - 1 or attempts, fence, deaths, before)
       putBack(entry, deaths)
-      soonest = 0
+      ready = true
     end
     if answer == 'O' then
       redis.call('SREM', processing, member)
@@ -304,6 +309,8 @@ while i <= #ARGV do
   end
   answers[#answers + 1] = answer
 end
+-- Who takes what is ready does not look at what is due.
+if ready then wake(0) end
 if soonest then wake(soonest) end
 return {'OK', table.concat(answers), buried and keepDead(ARGV[2], tonumber(ARGV[3]), now) or 0}
 `

@@ -152,11 +152,12 @@ for to, ids in ipairs(lists) do
 end
 local answer = table.concat(answers, ',')
 call('SET', publisher, ARGV[3] .. ' ' .. answer, 'PX', ARGV[4])
--- A hint: who may not send it is found by polling.
+-- Hints: who may not send them is found by polling. Who takes what is ready does not look at what is due.
 if #pairs_ > 0 then
   local urgency = #lists[1] > 0 and 1 or #lists[2] > 0 and 2 or 3
   redis.pcall('PUBLISH', channel, ARGV[6] == 'priority' and '0;' .. urgency or '0')
-elseif soonest then redis.pcall('PUBLISH', channel, format('%.0f', soonest - now)) end
+end
+if soonest then redis.pcall('PUBLISH', channel, format('%.0f', soonest - now)) end
 return {'OK', answer, opened[1] and 0 or 1}
 `
 }
