@@ -6,9 +6,14 @@ import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Duration, Effect, Exit, Fiber, Logger, Random, Scope } from "effect"
 import { Redis } from "ioredis"
+import { Producer, Transport } from "waybill"
 import { make, settle } from "../redis/KeyspaceStage.ts"
 import { becomes } from "../redis/Stage.ts"
-import { ask, drawing } from "./Verdict.ts"
+import { Job } from "./Jobs.ts"
+import * as Member from "./Member.ts"
+import { keyspaceKeys } from "./Pattern.ts"
+import * as Scene from "./Scene.ts"
+import { ask, drawing, many, settled } from "./Verdict.ts"
 
 /** What differs between what was sent and what was heard. */
 const differences = (sent: ReadonlyArray<string>, heard: ReadonlyArray<string>) => {
@@ -280,5 +285,75 @@ describe("subscribers in bad weather", () => {
         assert.strictEqual((yield* receiver.take(1))[0].body, "small")
       })
     )
+  )
+})
+
+describe("others who write into the topic, keyspace", () => {
+  const reasonOf = (error: unknown): Transport.Reason => {
+    if (error instanceof Transport.TransportError) return error.reason
+    throw error
+  }
+
+  it.live("E20 WRONGTYPE of any key before the start: the consumer fails and names it, and writes nothing", () =>
+    Effect.gen(function* () {
+      const { redis, server } = yield* Scene.make
+      for (const [name, key] of Object.entries(keyspaceKeys)) {
+        yield* ask(() => redis.flushall())
+        // Numbers are a text.
+        yield* ask<unknown>(() => (name === "numbers" ? redis.sadd(key, "mine") : redis.set(key, "mine")))
+        const member = yield* Member.join(`member-${name}`, server.url, {}, "keyspace")
+        assert.deepInclude(reasonOf(yield* member.fails), { _tag: "WrongKeyType", key })
+        assert.deepStrictEqual(yield* ask(() => redis.keys("*")), [key])
+        yield* member.leave
+      }
+    }).pipe(Scene.play({ pattern: "keyspace" }))
+  )
+
+  it.live("E20 WRONGTYPE of any key that a publisher writes: it fails and names it, and writes nothing", () =>
+    Effect.gen(function* () {
+      const { redis } = yield* Scene.make
+      for (const name of ["meta", "numbers", "delayed", "delayedBodies"] as const) {
+        yield* ask(() => redis.flushall())
+        const key = keyspaceKeys[name]
+        yield* ask<unknown>(() => (name === "numbers" ? redis.sadd(key, "mine") : redis.set(key, "mine")))
+        const error = yield* Effect.flip(Producer.publish(Job, { act: "work" }, { id: "one", delay: "1 hour" }))
+        assert.deepInclude(reasonOf(error), { _tag: "WrongKeyType", key })
+        assert.deepStrictEqual(yield* ask(() => redis.keys("*")), [key])
+      }
+    }).pipe(Scene.play({ pattern: "keyspace" }))
+  )
+
+  it.live("E24 whatever they write becomes a message, or a dead letter with what arrived, and the loop goes on", () =>
+    Effect.gen(function* () {
+      const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+      const member = yield* join(server.url)
+      const wrong: ReadonlyArray<string | Buffer> = [
+        "{not json",
+        '{"act":"dance"}',
+        "",
+        Buffer.from([0xff, 0xfe, 0x00, 0x80, 0x7b]),
+        "waybill:1 oops\n{}",
+        'waybill:1 {"headers":{"a":1}}\n{"act":"work"}',
+        "[".repeat(50_000)
+      ]
+      for (const [i, body] of [...wrong, '{"act":"work"}'].entries()) {
+        yield* ask(() => redis.set(keyspaceKeys.meta.replace(/meta$/, `message:theirs-${i}`), body, "EX", 60))
+      }
+      yield* member.happens("Settled", wrong.length + 1)
+      yield* publish(many("after", 20, { act: "work" }))
+      yield* settled(redis)
+      for (const { fact } of member.recorder.events) {
+        if (fact._tag !== "Settled" || fact.id.startsWith("after-")) continue
+        crew.recorder.record({ _tag: "Published", id: fact.id })
+      }
+      const { letters, report } = yield* verdict()
+      const bytes = (body: unknown) => Buffer.from(body as string).toString("base64")
+      assert.sameMembers(
+        letters.map(({ body }) => bytes(body)),
+        wrong.map(bytes)
+      )
+      assert.isTrue(letters.every(({ reason }) => reason === "DecodeFailure"))
+      assert.strictEqual(report.counts.acknowledged, 21)
+    }).pipe(Scene.play({ pattern: "keyspace" }))
   )
 })

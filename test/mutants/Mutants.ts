@@ -321,7 +321,12 @@ export const mutants: ReadonlyArray<Mutant> = [
     file: "internal/Workers.ts",
     find: 'put(delivery, Settlement.deadLetter("DecodeFailure", shorten(why)), undefined)',
     replace: "put(delivery, Settlement.ack, undefined)",
-    proofs: [...on(["streams"], faults("store", "E24")), ...on(queues, faults("lists", "E24"))]
+    proofs: [
+      ...on(["streams"], faults("store", "E24")),
+      ...on(queues, faults("lists", "E24")),
+      ...on(["keyspace"], faults("keyspace", "E24")),
+      ...on(["pub/sub"], faults("pubsub", "E24"))
+    ]
   },
   {
     name: "the bytes that a consumer holds are not counted",
@@ -344,7 +349,9 @@ export const mutants: ReadonlyArray<Mutant> = [
     replace: "if false then",
     proofs: [
       ...on(["streams"], faults("store", "E20 WRONGTYPE of any key before the start")),
-      ...on(queues, faults("lists", "E20 WRONGTYPE of any key before the start"))
+      ...on(queues, faults("lists", "E20 WRONGTYPE of any key before the start")),
+      ...on(["keyspace"], faults("keyspace", "E20 WRONGTYPE of any key before the start")),
+      ...on(["pub/sub"], faults("pubsub", "E20"))
     ]
   },
   ...Object.entries({
