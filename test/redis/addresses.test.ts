@@ -304,6 +304,21 @@ describe("case C12: servers that are too old", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.live.each([
+    "ERR unknown command 'EVAL', with args beginning with: '#!lua'",
+    "ERR Lua script support is disabled",
+    "unsupported command 'eval'"
+  ])("a server or a proxy that runs no scripts is refused, whatever its version: %s", (words) =>
+    Effect.gen(function* () {
+      const port = yield* double((command) =>
+        command === "HELLO" ? helloOf("8.0.0") : command === "EVAL" ? `-${words}\r\n` : "+OK\r\n"
+      )
+      const { error, reason } = yield* refusal({ port, startTimeout: "Infinity" })
+      assert.deepInclude(reason, { _tag: "UnsupportedServer", permanent: true })
+      assert.include(error.message, "Redis 8.0.0, which runs no scripts")
+    }).pipe(Effect.scoped)
+  )
+
   it.live("it is the server that counts, not its version", () =>
     Effect.gen(function* () {
       const port = yield* double((command) => (command === "HELLO" ? helloOf("6.2.14") : ":1\r\n"))

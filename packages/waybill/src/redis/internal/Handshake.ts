@@ -69,7 +69,7 @@ export const inspect = Effect.fnUntraced(function* (
   // A permission that is missing, or a server that is busy, says nothing about what it can do.
   if (refused?._tag !== "Rejected") return
   const found = hello.server ?? (yield* versionOf(client, ask))
-  if (/unknown command/i.test(refused.detail)) {
+  if (/(?:unknown|unsupported) command|scripts?\b.*\bdisabled/i.test(refused.detail)) {
     return yield* new UnsupportedServer({ found: `${found}, which runs no scripts`, needed })
   }
   if (/compiling script|unexpected symbol|shebang|flag/i.test(refused.detail)) {
