@@ -34,7 +34,7 @@ const order = [
     "Health"
   ],
   ["internal/Durations", "Metrics", "internal/Tracing"],
-  ["Producer", "internal/Workers", "Consumer", "DeadLetters", "Log"]
+  ["internal/HandlerScope", "Producer", "internal/Workers", "Consumer", "DeadLetters", "Log"]
 ].flat()
 /** A folder of transports sees what travels and the ports, its own files, and no other folder. */
 const folders = ["memory", "redis"]

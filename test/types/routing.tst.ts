@@ -71,3 +71,24 @@ wire(
   ),
   atMostOnce
 )
+
+// A handler's scope comes from the consumer, and a generator function is a handler.
+export const scoped: Layer.Layer<never, Transport.TransportError, Transport.Transport | Transport.AtLeastOnce> =
+  source.pipe(
+    Consumer.process(function* ({ cents }) {
+      yield* Effect.addFinalizer(() => Effect.void)
+      return yield* charge({ cents })
+    }),
+    Consumer.orElse(Consumer.deadLetter()),
+    Consumer.layer
+  )
+// Its failures need a route as well.
+const generated = source.pipe(
+  Consumer.process(function* (payment) {
+    return yield* charge(payment)
+  })
+)
+// @ts-expect-error Busy and Declined have none
+Consumer.run(generated)
+// @ts-expect-error a promise is no effect
+source.pipe(Consumer.process(() => Promise.resolve(1)))

@@ -21,10 +21,12 @@ import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import { type Pipeable, pipeArguments } from "effect/Pipeable"
+import * as Predicate from "effect/Predicate"
 import * as Queue from "effect/Queue"
 import type * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Commit } from "./Commit.ts"
 import type { Delivery } from "./Delivery.ts"
@@ -211,9 +213,24 @@ const makeConsumer = <A, E, R>(fields: {
   readonly routes: Routing.Routes
 }): Consumer<A, E, R> => Object.assign(Object.create(PipeableProto), fields)
 
+/** What a handler may return: an effect or, from a generator function, what `Effect.gen` takes. */
+export type Handling =
+  | Effect.Effect<unknown, unknown, unknown>
+  | Generator<Effect.Effect<unknown, unknown, unknown>, unknown, never>
+
+/** The effect that a handler stands for. */
+export type Handled<H> =
+  H extends Generator<infer Step, infer A, never> ? Effect.Effect<A, Effect.Error<Step>, Effect.Services<Step>> : H
+
+/** What a handler needs besides the scope that each delivery brings along. */
+type Needs<H> = Exclude<Effect.Services<Handled<H>>, Scope.Scope>
+
 /**
  * Handles deliveries one at a time in each of `concurrency` workers. The delivery tells the message id, the attempt, the
  * headers and the fence.
+ *
+ * The handler is a function that returns an effect, or a generator function. Each delivery has a scope of its own, which is
+ * closed with the handler's exit before the message is settled.
  *
  * @example
  * ```ts
@@ -229,10 +246,8 @@ const makeConsumer = <A, E, R>(fields: {
  * ```
  */
 export const process =
-  <P, Handled extends Effect.Effect<unknown, unknown, unknown>>(handler: (payload: P, delivery: Delivery) => Handled) =>
-  <RS>(
-    source: Source<P, RS>
-  ): Consumer<Effect.Success<Handled>, Effect.Error<Handled>, Effect.Services<Handled> | RS> =>
+  <P, H extends Handling>(handler: (payload: P, delivery: Delivery) => H) =>
+  <RS>(source: Source<P, RS>): Consumer<Effect.Success<Handled<H>>, Effect.Error<Handled<H>>, Needs<H> | RS> =>
     makeConsumer({ source, routes: Routing.none, handle: one(source, handler, false) })
 
 /**
@@ -260,15 +275,20 @@ export const process =
  * ```
  */
 export const transactional =
-  <P, Handled extends Effect.Effect<Commit, unknown, unknown>>(handler: (payload: P, delivery: Delivery) => Handled) =>
-  <RS>(
-    source: Source<P, RS, "interrupt">
-  ): Consumer<Commit, Effect.Error<Handled>, Effect.Services<Handled> | RS | Transactional> =>
+  <
+    P,
+    H extends
+      | Effect.Effect<Commit, unknown, unknown>
+      | Generator<Effect.Effect<unknown, unknown, unknown>, Commit, never>
+  >(
+    handler: (payload: P, delivery: Delivery) => H
+  ) =>
+  <RS>(source: Source<P, RS, "interrupt">): Consumer<Commit, Effect.Error<Handled<H>>, Needs<H> | RS | Transactional> =>
     makeConsumer({ source, routes: Routing.none, handle: one(source, handler, true) })
 
 const one = <P>(
   source: Source<P, unknown>,
-  handler: (payload: P, delivery: Delivery) => Effect.Effect<unknown, unknown, unknown>,
+  handler: (payload: P, delivery: Delivery) => Handling,
   commits: boolean
 ): ErasedHandle => ({
   _tag: "One",
@@ -276,10 +296,23 @@ const one = <P>(
   run: (delivery) => {
     const decoded = source.decode(delivery)
     return Exit.isExit(decoded) && Exit.isSuccess(decoded)
-      ? handler(decoded.value as P, delivery) // isExit cannot know what the effect would have produced
-      : Effect.flatMap(decoded, (payload) => handler(payload, delivery))
+      ? effectOf(handler(decoded.value as P, delivery)) // isExit cannot know what the effect would have produced
+      : Effect.flatMap(decoded, (payload) => effectOf(handler(payload, delivery)))
   }
 })
+
+/** Types say that it is one of these; JavaScript does not. */
+const effectOf = (handling: Handling): Effect.Effect<unknown, unknown, unknown> => {
+  if (Effect.isEffect(handling)) return handling
+  if (typeof handling?.next === "function") return Effect.gen(() => handling)
+  return Exit.die(
+    new Error(
+      Predicate.isPromiseLike(handling)
+        ? "the handler returned a promise: wrap what makes it in Effect.tryPromise"
+        : "the handler returned no effect"
+    )
+  )
+}
 
 /** One item of a batch. */
 export interface Item<out P> {
@@ -288,7 +321,7 @@ export interface Item<out P> {
 }
 
 /**
- * Handles up to `size` deliveries together, waiting at most `within` for a batch to fill. The handler answers one
+ * Handles up to `size` deliveries together, in a scope of their own, waiting at most `within` for a batch to fill. The handler answers one
  * `Result` an item, in the same order: a bad item is retried or dead-lettered alone. Failing as a whole fails every item.
  * Items that cannot be decoded never reach it.
  *
@@ -306,17 +339,22 @@ export interface Item<out P> {
  * ```
  */
 export const processBatch =
-  <P, Handled extends Effect.Effect<ReadonlyArray<Result.Result<unknown, unknown>>, unknown, unknown>>(
+  <
+    P,
+    H extends
+      | Effect.Effect<ReadonlyArray<Result.Result<unknown, unknown>>, unknown, unknown>
+      | Generator<Effect.Effect<unknown, unknown, unknown>, ReadonlyArray<Result.Result<unknown, unknown>>, never>
+  >(
     size: number,
     within: Duration.Input,
-    handler: (items: NonEmptyReadonlyArray<Item<P>>) => Handled
+    handler: (items: NonEmptyReadonlyArray<Item<P>>) => H
   ) =>
   <RS>(
     source: Source<P, RS>
   ): Consumer<
-    OfResult<Effect.Success<Handled>[number]>["success"],
-    Effect.Error<Handled> | OfResult<Effect.Success<Handled>[number]>["failure"],
-    Effect.Services<Handled> | RS
+    OfResult<Results<H>[number]>["success"],
+    Effect.Error<Handled<H>> | OfResult<Results<H>[number]>["failure"],
+    Needs<H> | RS
   > => {
     wholeOf("the size of a batch", size)
     const longest = durationOf("the time for which a batch is filled", within)
@@ -343,10 +381,11 @@ export const processBatch =
           if (items.length > 0) {
             // Not empty: just looked.
             const handled = yield* Effect.exit(
-              limit(Effect.suspend(() => handler(items as unknown as NonEmptyReadonlyArray<Item<P>>)))
+              limit(Effect.suspend(() => effectOf(handler(items as unknown as NonEmptyReadonlyArray<Item<P>>))))
             )
             for (let i = 0; i < items.length; i++) {
-              exits[places[i]!] = Exit.isFailure(handled) ? handled : outcomeOf(handled.value[i])
+              // The types of the handler say so.
+              exits[places[i]!] = Exit.isFailure(handled) ? handled : outcomeOf((handled.value as Results<H>)[i])
             }
           }
           return exits
@@ -354,6 +393,8 @@ export const processBatch =
       }
     })
   }
+
+type Results<H> = Extract<Effect.Success<Handled<H>>, ReadonlyArray<Result.Result<unknown, unknown>>>
 
 /** A handler that always fails, or never ends, has no results to take the types from. */
 type OfResult<R> = [R] extends [never]

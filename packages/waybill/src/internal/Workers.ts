@@ -25,6 +25,7 @@ import * as Settlement from "../Settlement.ts"
 import { type Receiver, type Settled, type Subscription, Transport, type TransportError } from "../Transport.ts"
 import { unitsOf } from "./Budget.ts"
 import { durationsOf } from "./Durations.ts"
+import { HandlerScope } from "./HandlerScope.ts"
 import { everything } from "./Recalls.ts"
 
 /** A consumer with its types erased: what the loop needs to know. */
@@ -411,7 +412,7 @@ const makeCrew = Effect.fnUntraced(function* (
     return Effect.map(decide(exit, routes, delivery), (settlement) => put(delivery, settlement, exit))
   }
 
-  const workOne = (slot: Slot, handle: Extract<Handle, { _tag: "One" }>) =>
+  const workOne = (slot: Slot, handle: Extract<Handle, { _tag: "One" }>, scope: HandlerScope) =>
     Effect.uninterruptibleMask((restore) =>
       Effect.gen(function* () {
         let turnStartedAt = clock.currentTimeMillisUnsafe()
@@ -431,7 +432,8 @@ const makeCrew = Effect.fnUntraced(function* (
           } catch (defect) {
             effect = Exit.die(defect)
           }
-          const ended = Exit.isExit(effect) ? effect : yield* Effect.exit(restore(effect))
+          let ended = Exit.isExit(effect) ? effect : yield* Effect.exit(restore(effect))
+          if (scope.used) ended = yield* scope.close(ended)
           const exit = handle.commits && Exit.isSuccess(ended) ? committed(ended.value) : ended
           const endedAt = clock.currentTimeMillisUnsafe()
           handlerDuration.add(endedAt - startedAt)
@@ -463,7 +465,7 @@ const makeCrew = Effect.fnUntraced(function* (
     }
   }
 
-  const workBatch = (slot: Slot, handle: Extract<Handle, { _tag: "Batch" }>) =>
+  const workBatch = (slot: Slot, handle: Extract<Handle, { _tag: "Batch" }>, scope: HandlerScope) =>
     Effect.uninterruptibleMask((restore) =>
       Effect.gen(function* () {
         while (!slot.interrupted) {
@@ -495,6 +497,7 @@ const makeCrew = Effect.fnUntraced(function* (
           if (!slot.interrupted) {
             const startedAt = clock.currentTimeMillisUnsafe()
             ran = yield* Effect.exit(restore(Effect.suspend(() => handle.run(worked))))
+            if (scope.used) ran = yield* scope.close(ran)
             took = clock.currentTimeMillisUnsafe() - startedAt
             handlerDuration.add(took)
           }
@@ -509,7 +512,14 @@ const makeCrew = Effect.fnUntraced(function* (
       })
     )
 
-  const work = (slot: Slot) => (handle._tag === "One" ? workOne(slot, handle) : workBatch(slot, handle))
+  const work = (slot: Slot) =>
+    Effect.withFiber((fiber) => {
+      const scope = new HandlerScope(fiber)
+      return Effect.ensuring(
+        handle._tag === "One" ? workOne(slot, handle, scope) : workBatch(slot, handle, scope),
+        scope.end
+      )
+    })
 
   /** A worker that was interrupted for one delivery is replaced: an interrupted fiber stays interrupted. */
   const employ = Effect.fnUntraced(function* (slot: Slot) {
