@@ -296,6 +296,13 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: [{ file: "faults/permissions.test.ts", title: "E21 " }]
   },
   {
+    name: "pub/sub runs a command that its line of permissions does not have",
+    file: "redis/internal/pubsub/Scripts.ts",
+    find: "local wrong = mismatch(groups, 'set') or",
+    replace: "redis.call('DBSIZE')\nlocal wrong = mismatch(groups, 'set') or",
+    proofs: [{ file: "faults/acl.test.ts", title: "E21 .*(?:PubSub|pub/sub)" }]
+  },
+  {
     name: "what was found at the last attempt to connect is told for good",
     file: "redis/internal/Connection.ts",
     find: "if (sinceMillis < staleMillis) return false",
