@@ -11,7 +11,7 @@ import { sampled } from "../Sample.ts"
 import { type Mutant, mutants, type Proof } from "./Mutants.ts"
 
 const root = join(import.meta.dirname, "../..")
-const copied = ["package.json", "vitest.config.ts", "packages", "test", "scripts"]
+const copied = ["package.json", "vitest.config.ts", "packages", "test", "scripts", "docs/permissions.md"]
 
 interface Report {
   readonly testResults: ReadonlyArray<{
