@@ -154,7 +154,7 @@ describe("pnpm example chat client", () => {
         // Who wanted nothing misses nothing.
         assert.strictEqual(yield* silent.ended, 0)
       }),
-    40_000
+    120_000
   )
 
   it.live(
