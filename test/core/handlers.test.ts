@@ -110,6 +110,33 @@ describe("a handler's scope", () => {
   )
 })
 
+it.effect("a consumer is built by calls as it is by a pipe", () =>
+  Effect.gen(function* () {
+    const handled = Consumer.process(source(), (n, { attempt }) =>
+      n === 1 ? Effect.fail(new Busy()) : Effect.succeed(attempt)
+    )
+    assert.isTrue(Consumer.isConsumer(handled))
+    assert.isFalse(Consumer.isConsumer(source()))
+    assert.isFalse(Consumer.isConsumer(null))
+    const routed = Consumer.onFailure(handled, { Busy: Consumer.deadLetter("Occupied") })
+    const gaps: Array<unknown> = []
+    const whole = Consumer.orElse(
+      Consumer.timeout(
+        Consumer.onGap(routed, (gap) => Effect.sync(() => gaps.push(gap))),
+        "1 second"
+      ),
+      Consumer.acknowledge
+    )
+    assert.isTrue(Consumer.isConsumer(whole))
+    const outcomes = yield* ended(whole, 1, 2)
+    assert.deepStrictEqual(
+      outcomes.map(({ settlement }) => (settlement._tag === "DeadLetter" ? settlement.reason : settlement._tag)),
+      ["Occupied", "Ack"]
+    )
+    assert.deepStrictEqual(gaps, [])
+  })
+)
+
 describe("a generator function", () => {
   it.effect("is a handler", () =>
     Effect.gen(function* () {

@@ -66,7 +66,8 @@ describe("case F7: of a consumer", () => {
   refuses("time of a batch", /time for which a batch is filled/, noDuration, (within) =>
     Consumer.processBatch(1, within, () => Effect.succeed([]))(source)
   )
-  refuses("timeout", /^timeout must/, noWindow, Consumer.timeout)
+  const consumer = Consumer.process(source, () => Effect.void)
+  refuses("timeout", /^timeout must/, noWindow, (duration) => Consumer.timeout(consumer, duration))
   refuses("after", /^after must/, [...noDuration, Infinity], (after) => Consumer.retry(Schedule.recurs(1), { after }))
   it("what makes sense is taken", () => {
     Consumer.make(Numbers, {
@@ -200,7 +201,10 @@ describe("case F7: of a call", () => {
       yield* Producer.publish(Numbers, 1, { delay: 0 })
       yield* Producer.publish(Numbers, 1, { at: DateTime.makeUnsafe(0), priority: "high" })
       yield* DeadLetters.redrive(Numbers, "g", { ratePerSecond: 0.5, limit: 1 })
-      Consumer.timeout("Infinity")
+      Consumer.timeout(
+        Consumer.process(Consumer.make(Numbers, { group: "g" }), () => Effect.void),
+        "Infinity"
+      )
       yield* DeadLetters.redrive(Numbers, "g", { limit: Infinity })
       assert.deepStrictEqual(yield* (yield* Inspector.Inspector).topics, ["numbers"])
     }).pipe(onMemory)

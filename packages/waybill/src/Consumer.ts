@@ -17,7 +17,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import { identity } from "effect/Function"
+import { dual, identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import { type Pipeable, pipeArguments } from "effect/Pipeable"
@@ -102,7 +102,7 @@ export interface Source<out P, out R, out L extends LeaseLost = LeaseLost> exten
 
 /** `A`: what the handler returns. `E`: the failures that have no route yet. `R`: what it needs. */
 export interface Consumer<out A, out E, out R> extends Pipeable {
-  readonly "~waybill/Consumer": { readonly A: () => A; readonly E: () => E; readonly R: () => R }
+  readonly [TypeId]: { readonly A: () => A; readonly E: () => E; readonly R: () => R }
   readonly source: Source<unknown, unknown>
   readonly handle: ErasedHandle
   readonly routes: Routing.Routes
@@ -137,6 +137,14 @@ const PipeableProto = {
     return pipeArguments(this, arguments)
   }
 }
+
+const TypeId = "~waybill/Consumer"
+
+const ConsumerProto = { ...PipeableProto, [TypeId]: { A: identity, E: identity, R: identity } }
+
+/** Whether the value is a consumer: something that `process`, `processBatch` or `transactional` has made. */
+export const isConsumer = (value: unknown): value is Consumer<unknown, unknown, unknown> =>
+  Predicate.hasProperty(value, TypeId)
 
 /**
  * Begins a consumer of `topic`. Throws on an empty group name, one with white space, braces or half a surrogate pair in it, and on a number that makes
@@ -211,7 +219,7 @@ const makeConsumer = <A, E, R>(fields: {
   readonly source: Source<unknown, unknown>
   readonly handle: ErasedHandle
   readonly routes: Routing.Routes
-}): Consumer<A, E, R> => Object.assign(Object.create(PipeableProto), fields)
+}): Consumer<A, E, R> => Object.assign(Object.create(ConsumerProto), fields)
 
 /** What a handler may return: an effect or, from a generator function, what `Effect.gen` takes. */
 export type Handling =
@@ -245,10 +253,22 @@ type Needs<H> = Exclude<Effect.Services<Handled<H>>, Scope.Scope>
  * )
  * ```
  */
-export const process =
-  <P, H extends Handling>(handler: (payload: P, delivery: Delivery) => H) =>
-  <RS>(source: Source<P, RS>): Consumer<Effect.Success<Handled<H>>, Effect.Error<Handled<H>>, Needs<H> | RS> =>
+export const process: {
+  <P, H extends Handling>(
+    handler: (payload: P, delivery: Delivery) => H
+  ): <RS>(source: Source<P, RS>) => Consumer<Effect.Success<Handled<H>>, Effect.Error<Handled<H>>, Needs<H> | RS>
+  <P, RS, H extends Handling>(
+    source: Source<P, RS>,
+    handler: (payload: NoInfer<P>, delivery: Delivery) => H
+  ): Consumer<Effect.Success<Handled<H>>, Effect.Error<Handled<H>>, Needs<H> | RS>
+} = dual(
+  2,
+  <P, RS, H extends Handling>(
+    source: Source<P, RS>,
+    handler: (payload: P, delivery: Delivery) => H
+  ): Consumer<Effect.Success<Handled<H>>, Effect.Error<Handled<H>>, Needs<H> | RS> =>
     makeConsumer({ source, routes: Routing.none, handle: one(source, handler, false) })
+)
 
 /**
  * Handles deliveries one at a time in each of `concurrency` workers, by a handler that changes nothing: it returns a
@@ -440,13 +460,18 @@ export class HandlerTimeout extends Schema.TaggedError<HandlerTimeout>()(timedOu
  * )
  * ```
  */
-export const timeout = (
-  duration: Duration.Input
-): (<A, E, R>(self: Consumer<A, E, R>) => Consumer<A, E | HandlerTimeout, R>) => {
-  const millis = millisOf("timeout", duration)
-  const limit: Limit = (effect) =>
-    Effect.timeoutOrElse(effect, { duration: millis, orElse: () => Effect.fail(new HandlerTimeout({ millis })) })
-  return ({ handle, routes, source }) => {
+export const timeout: {
+  (duration: Duration.Input): <A, E, R>(self: Consumer<A, E, R>) => Consumer<A, E | HandlerTimeout, R>
+  <A, E, R>(self: Consumer<A, E, R>, duration: Duration.Input): Consumer<A, E | HandlerTimeout, R>
+} = dual(
+  2,
+  <A, E, R>(
+    { handle, routes, source }: Consumer<A, E, R>,
+    duration: Duration.Input
+  ): Consumer<A, E | HandlerTimeout, R> => {
+    const millis = millisOf("timeout", duration)
+    const limit: Limit = (effect) =>
+      Effect.timeoutOrElse(effect, { duration: millis, orElse: () => Effect.fail(new HandlerTimeout({ millis })) })
     if (handle._tag === "One") {
       return makeConsumer({
         source,
@@ -464,7 +489,7 @@ export const timeout = (
       }
     })
   }
-}
+)
 
 /**
  * Runs `f` before the handler of a message in front of which others were missed, such as to load what they would have told.
@@ -484,9 +509,15 @@ export const timeout = (
  * )
  * ```
  */
-export const onGap =
-  <R2>(f: (gap: Gap) => Effect.Effect<unknown, never, R2>) =>
-  <A, E, R>(self: Consumer<A, E, R>): Consumer<A, E, R | R2> => {
+export const onGap: {
+  <R2>(f: (gap: Gap) => Effect.Effect<unknown, never, R2>): <A, E, R>(self: Consumer<A, E, R>) => Consumer<A, E, R | R2>
+  <A, E, R, R2>(self: Consumer<A, E, R>, f: (gap: Gap) => Effect.Effect<unknown, never, R2>): Consumer<A, E, R | R2>
+} = dual(
+  2,
+  <A, E, R, R2>(
+    self: Consumer<A, E, R>,
+    f: (gap: Gap) => Effect.Effect<unknown, never, R2>
+  ): Consumer<A, E, R | R2> => {
     const { handle, routes, source } = self
     if (handle._tag === "One") {
       return makeConsumer({
@@ -511,6 +542,7 @@ export const onGap =
       }
     })
   }
+)
 
 /**
  * Gives failures their routes, by tag. A tag without a row stays in `E`, and the consumer will not run; a row for a tag
@@ -537,11 +569,20 @@ export const onGap =
  * )
  * ```
  */
-export const onFailure =
-  <E, const Rows extends Routing.Table<E> & { readonly [Tag in Exclude<keyof Rows, Routing.Tags<E>>]: never }>(
+export const onFailure: {
+  <E, const Rows extends RowsOf<E, Rows>>(
     rows: Rows
-  ) =>
-  <A, R>(self: Consumer<A, E, R>): Consumer<A, Exclude<E, { readonly _tag: keyof Rows }>, R> =>
+  ): <A, R>(self: Consumer<A, E, R>) => Consumer<A, Exclude<E, { readonly _tag: keyof Rows }>, R>
+  <A, E, R, const Rows extends RowsOf<E, Rows>>(
+    self: Consumer<A, E, R>,
+    rows: Rows
+  ): Consumer<A, Exclude<E, { readonly _tag: keyof Rows }>, R>
+} = dual(
+  2,
+  <A, E, R, const Rows extends RowsOf<E, Rows>>(
+    self: Consumer<A, E, R>,
+    rows: Rows
+  ): Consumer<A, Exclude<E, { readonly _tag: keyof Rows }>, R> =>
     makeConsumer({
       ...self,
       routes: {
@@ -550,6 +591,10 @@ export const onFailure =
         rows: new Map([...self.routes.rows, ...(Object.entries(rows) as Array<[string, Routing.Row<unknown>]>)])
       }
     })
+)
+
+/** Rows for failures that can happen, and for no others. */
+type RowsOf<E, Rows> = Routing.Table<E> & { readonly [Tag in Exclude<keyof Rows, Routing.Tags<E>>]: never }
 
 /**
  * The route of every failure that has none yet, untagged ones too.
@@ -568,19 +613,20 @@ export const onFailure =
  * )
  * ```
  */
-export const orElse =
-  <E>(row: Routing.Row<E>) =>
-  <A, R>(self: Consumer<A, E, R>): Consumer<A, never, R> => {
-    // At run time the row meets only failures of the consumer it was given to.
-    const erased = row as Routing.Row<unknown>
-    const { fallback, rows } = self.routes
-    const routes: Routing.Routes =
-      fallback === undefined
-        ? { rows, fallback: erased }
-        : // An earlier one keeps its failures: all that can have come after it is a timeout.
-          { rows: new Map([...rows, [timedOut, erased]]), fallback }
-    return makeConsumer({ ...self, routes })
-  }
+export const orElse: {
+  <E>(row: Routing.Row<E>): <A, R>(self: Consumer<A, E, R>) => Consumer<A, never, R>
+  <A, E, R>(self: Consumer<A, E, R>, row: Routing.Row<NoInfer<E>>): Consumer<A, never, R>
+} = dual(2, <A, E, R>(self: Consumer<A, E, R>, row: Routing.Row<E>): Consumer<A, never, R> => {
+  // At run time the row meets only failures of the consumer it was given to.
+  const erased = row as Routing.Row<unknown>
+  const { fallback, rows } = self.routes
+  const routes: Routing.Routes =
+    fallback === undefined
+      ? { rows, fallback: erased }
+      : // An earlier one keeps its failures: all that can have come after it is a timeout.
+        { rows: new Map([...rows, [timedOut, erased]]), fallback }
+  return makeConsumer({ ...self, routes })
+})
 
 /**
  * Route: try again after the policy's next delay, or dead-letter when the policy has ended. `after` is a lower bound for
