@@ -122,10 +122,11 @@ describe("case F1: dead letters that are too old", () => {
           assert.strictEqual(after.length, 1)
         }
         assert.strictEqual(yield* operator.discard("t", "g", [friend!]), 0)
-        yield* join()
         assert.strictEqual(yield* operator.redrive("t", "g", [old!]), 0)
         const { deadLetters } = yield* figures
         assert.strictEqual(deadLetters, 1)
+        yield* join()
+        assert.strictEqual(yield* operator.redrive("t", "g", [old!]), 0)
         const report = yield* DeadLetters.redrive(Text, "g", { dryRun: true }).pipe(
           Effect.provideService(Inspector.Inspector, operator)
         )
