@@ -1,8 +1,8 @@
 /** What is more urgent goes first, also before what came back and before what was read ahead. */
 import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
-import { Context, Duration, Effect, Layer, Random, References, Schema } from "effect"
-import { Consumer, type Delivery, Producer, Settlement, Topic, Transport } from "waybill"
+import { Context, Duration, Effect, Layer, Random, References, Schedule, Schema } from "effect"
+import { Consumer, DeadLetters, type Delivery, Inspector, Producer, Settlement, Topic, Transport } from "waybill"
 import { MemoryExactlyOnce, MemoryLists } from "waybill/memory"
 import { IoRedis, RedisExactlyOnce, RedisLists } from "waybill/redis"
 import { becomes, outgoing } from "./Stage.ts"
@@ -108,6 +108,57 @@ describe.each(Object.entries(patterns))("priorities, %s", (_, layer) => {
           )
           assert.isAtMost(begun.slice(0, begun.indexOf(priority)).filter((name) => name === "slow").length - before, 12)
         }
+      }).pipe(Effect.provideContext(context))
+    }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "None"))
+  )
+
+  it.live("case A4: so it is where something urgent comes back behind hundreds that were handed back", () =>
+    Effect.gen(function* () {
+      const Work = Topic.make("work", { payload: Schema.Struct({ name: Schema.String, millis: Schema.Number }) })
+      const context = yield* built
+      const begun: Array<string> = []
+      const times = (name: string) => begun.filter((other) => other === name).length
+      const publish = (priority: string, names: ReadonlyArray<string>, millis: number) =>
+        Producer.publishAll(
+          Work,
+          names.map((name) => ({ name, millis })),
+          () => ({ headers: { priority } })
+        )
+      const until = (what: string, holds: () => boolean) => becomes(what, Effect.sync(holds), true)
+      /** How many slow ones begin until one of this name has begun so many times. */
+      const meanwhile = Effect.fnUntraced(function* (name: string, count: number) {
+        const before = times("slow")
+        yield* until(`${name} has begun`, () => times(name) === count)
+        return begun.slice(0, begun.lastIndexOf(name)).filter((other) => other === "slow").length - before
+      })
+      yield* Effect.gen(function* () {
+        yield* Consumer.make(Work, { group: "g", concurrency: 4, shutdown: "200 millis" }).pipe(
+          Consumer.process(({ millis, name }) => {
+            begun.push(name)
+            if (millis > 0) return Effect.sleep(millis)
+            const fails = (name === "buried" || name === "retried") && times(name) === 1
+            return fails ? Effect.fail({ _tag: name } as const) : Effect.void
+          }),
+          Consumer.onFailure({
+            buried: Consumer.deadLetter("buried"),
+            retried: Consumer.retry(Schedule.spaced("500 millis").pipe(Schedule.upTo({ times: 1 })))
+          }),
+          Consumer.layer,
+          Layer.build
+        )
+        yield* publish("high", ["buried"], 0)
+        const { describe } = yield* Inspector.Inspector
+        const dead = Effect.map(describe(Work.name), ({ groups }) => groups[0]?.deadLetters)
+        yield* becomes("it is buried", Effect.orDie(dead), 1)
+        yield* publish("low", Array<string>(3000).fill("quick"), 0)
+        yield* until("quick ones are done", () => times("quick") === 3000)
+        yield* publish("low", Array<string>(450).fill("slow"), 100)
+        yield* until("slow ones have begun", () => times("slow") > 0)
+        yield* DeadLetters.redrive(Work, "g")
+        assert.isAtMost(yield* meanwhile("buried", 2), 12)
+        yield* publish("high", ["retried"], 0)
+        // Four of them begin in each tenth of a second until it is due.
+        assert.isAtMost(yield* meanwhile("retried", 2), 60)
       }).pipe(Effect.provideContext(context))
     }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "None"))
   )

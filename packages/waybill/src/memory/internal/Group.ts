@@ -206,7 +206,7 @@ export class Group {
 
   redrive(entries: ReadonlyArray<string>, now: number): number {
     this.#expire(now)
-    let count = 0
+    const back: Array<Work> = []
     for (const entry of entries) {
       const grave = this.#deadLetters.take(entry)
       if (grave === undefined) continue
@@ -225,10 +225,11 @@ export class Group {
         deliveredAt: 0
       }
       this.#putBack(work, false)
-      count++
+      back.push(work)
     }
-    if (count > 0) this.#topic.change()
-    return count
+    if (back.length > 0) this.#topic.change()
+    for (const { message } of back) this.stir(message)
+    return back.length
   }
 
   discard(entries: ReadonlyArray<string>, now: number): number {

@@ -17,7 +17,7 @@ export interface DeliveryScripts {
   readonly settle: Script
 }
 
-/** How many records are looked up at a time, and how many of those that came back are put into the order of their urgency. */
+/** How many records are looked up at a time, and how many of those that came back, at either end, are put into the order of their urgency. */
 const part = 32
 const mostRanked = 256
 
@@ -40,17 +40,25 @@ end
 
 /** By urgency and then by age: what came back is older than what is new and as urgent. */
 const byUrgency = `${nth}
-local ranked, ranks, seen = {}, {}, 0
-while #ranked < ${mostRanked} and seen < bytes do
-  local some = redis.call('LRANGE', returned, #ranked, #ranked + part - 1)
-  if #some == 0 then break end
-  for i, text in ipairs(read(some)) do
-    local id = some[i]
-    ranked[#ranked + 1] = id
-    ranks[id] = {text and urgencyOf(text) or 1, nth(id)}
-    seen = seen + (text and #text or 0)
+local ranked, ranks = {}, {}
+do
+  -- From both ends: what is handed back goes in front, what comes from a retry or from the dead letters behind it.
+  local length = redis.call('LLEN', returned)
+  for _, behind in ipairs({false, true}) do
+    local looked, seen = 0, 0
+    while looked < ${mostRanked} and seen < bytes and #ranked < length do
+      local count = math.min(${part}, length - #ranked)
+      local some = behind and redis.call('LRANGE', returned, -looked - count, -looked - 1)
+        or redis.call('LRANGE', returned, looked, looked + count - 1)
+      looked = looked + #some
+      for i, text in ipairs(read(some)) do
+        local id = some[i]
+        ranked[#ranked + 1] = id
+        ranks[id] = {text and urgencyOf(text) or 1, nth(id)}
+        seen = seen + (text and #text or 0)
+      end
+    end
   end
-  if #some < part then break end
 end
 table.sort(ranked, function(a, b)
   if ranks[a][1] ~= ranks[b][1] then return ranks[a][1] < ranks[b][1] end

@@ -289,7 +289,7 @@ while passed < #ARGV and room() do
     for n = from, #f - 1, 2 do of[f[n]] = f[n + 1] end
     restore(id, record(of.payload or '', message, of.headers, of.key, of.v, at))
     mark(id, 0, fence, 0, tally)
-    redis.call('RPUSH', returned, id)
+    free(id, 0)
     redis.call('XDEL', dead, entry)
     count = count + 1
   end

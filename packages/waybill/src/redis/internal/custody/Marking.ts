@@ -16,7 +16,9 @@ import { suspicious } from "../../../internal/Suspects.ts"
  * `idOf(member)`: the id in a member of a processing set.
  * `free(id, deaths)`: lets others have it, after what came back before. A suspect waits in a list of its own.
  * `putBack(id, deaths)`: the same, before everything else: for what was handed out and not finished. The last comes first.
- * `wake(millis)`: tells all who listen; a hint, so that a missing permission does not matter.
+ * `press(urgency)`: something waits now that is so urgent, if that counts; answers the most urgent of all. What is freed and put
+ * back says so by itself, as far as the source tells.
+ * `wake(millis)`: tells all who listen, and how urgent what waits now is; a hint, so that a missing permission does not matter.
  *
  * They use the locals `marks`, `returned`, `suspects` and `channel`.
  */
@@ -33,14 +35,21 @@ end
 local function idOf(member)
   return string.match(member, '^(.*)#%d+$') or member
 end
+local pressed
+local function press(urgency)
+  if urgency and urgency > 0 and (not pressed or urgency < pressed) then pressed = urgency end
+  return pressed
+end
 local function putBack(id, deaths)
+  press(pressing(id))
   redis.call('LPUSH', deaths >= ${suspicious} and suspects or returned, id)
 end
 local function free(id, deaths)
+  press(pressing(id))
   redis.call('RPUSH', deaths >= ${suspicious} and suspects or returned, id)
 end
 local function wake(millis)
-  redis.pcall('PUBLISH', channel, string.format('%.0f', millis))
+  redis.pcall('PUBLISH', channel, string.format('%.0f', millis) .. (millis == 0 and pressed and ';' .. pressed or ''))
 end
 `
 

@@ -120,14 +120,15 @@ if #again > 0 then
   redis.call('ZREM', waiting, unpack(again))
 end
 local moved, due = promote(now, limit)
-if #again + moved > 0 then redis.pcall('PUBLISH', channel, '0') end
+${source.urgent ? "if moved > 0 then press(urgency()) end" : ""}
+if #again + moved > 0 then wake(0) end
 local head = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2]
 if head and (not due or tonumber(head) < due) then due = tonumber(head) end
 return {'OK', alive and 1 or 0, paused(state, consumer, ARGV[8]), due and due <= now and 1 or 0,
   due and math.max(0, due - now) or -1,
   redis.call('LLEN', returned) + redis.call('LLEN', suspects) + backlog(),
   redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16), keepDead(ARGV[6], tonumber(ARGV[7]), now),
-  redis.call('SCARD', ${at(10)}), ${source.urgent ? "urgency(redis.call('LINDEX', returned, 0))" : 0}}
+  redis.call('SCARD', ${at(10)}), ${source.urgent ? "press(urgency(redis.call('LINDEX', returned, 0))) or 0" : 0}}
 `
   }
 

@@ -20,6 +20,7 @@
  * | `fresh(n, urgency)` | of an `urgent` source: of those with this urgency, from 1 to 3, the most urgent first |
  * | `urgencyOf(record)` | of an `urgent` source |
  * | `urgency(id)` | of an `urgent` source: that of the most urgent one that `fresh` could take, or of this one, or 0 |
+ * | `pressing(id)` | how urgent it is, from 1 to 3, where that counts and is cheap to tell; otherwise nil |
  * | `read(ids)` | their records (Record.ts), in the same order; false where there is none any more: then custody forgets the id, and counts it as gone |
  * | `forget(ids)` | the group has settled them for good |
  * | `restore(id, record)` | a dead letter comes back under this id: `read` finds it again |

@@ -26,7 +26,7 @@ export const keysOf = (keys: TopicKeys, group: GroupKeys): ReadonlyArray<string>
 
 /** As `Source` of custody asks for it. */
 const lua = `
-local foreign, open, fresh, read, forget, restore, promote, backlog, peek, outlook, pass
+local foreign, open, fresh, pressing, read, forget, restore, promote, backlog, peek, outlook, pass
 do
 local counters, delayed, bodies, position, restored = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 ${numbers}
@@ -92,6 +92,8 @@ function fresh(n)
   end
   if at ~= before then redis.call('HSET', position, 'cursor', digits(at)) end
   return ids, missing
+end
+function pressing()
 end
 function read(ids)
   local texts, missing = {}, {}

@@ -100,7 +100,7 @@ local function append(base, shape, arg, seen)
   else
     redis.call('HSET', KEYS[base + 3], entry, text)
     redis.call('RPUSH', KEYS[base + to - 1], entry)
-    redis.pcall('PUBLISH', KEYS[base + 7], '0')
+    redis.pcall('PUBLISH', KEYS[base + 7], order == 'priority' and '0;' .. to or '0')
   end
   if seen then redis.call('SET', seen, '1', 'PX', ARGV[3]) end
   return id and '+' or entry, opened

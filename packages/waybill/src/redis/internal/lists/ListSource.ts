@@ -104,6 +104,15 @@ end
 local function read(ids)
   return redis.call('HMGET', KEYS[4], unpack(ids))
 end
+-- Of what comes back in one call about a megabyte is looked at.
+local weighed = 0
+local function pressing(id)
+  if order() ~= 'priority' or weighed > 1048576 then return end
+  local record = read({id})[1]
+  if not record then return end
+  weighed = weighed + #record
+  return urgencyOf(record)
+end
 local function urgency(back)
   local most = 4
   for k = 3, 1, -1 do if redis.call('EXISTS', KEYS[k]) == 1 then most = k end end
