@@ -9,12 +9,13 @@ import type { Redis } from "ioredis"
 import { Producer } from "waybill"
 import * as Port from "../../packages/testing/src/Port.ts"
 import { Job } from "./Jobs.ts"
+import type * as Member from "./Member.ts"
 import * as Pattern from "./Pattern.ts"
 import * as Scene from "./Scene.ts"
 import { ask, many, settled } from "./Verdict.ts"
 
-/** Longer than a command waits for its answer, which is five seconds, and longer than a lease. */
-const longer = 5500
+/** Longer than a command waits for its answer, which is five seconds or a little more, and longer than a lease. */
+const longer = 6500
 
 /** Every connection but that of `redis`. */
 const hangUp = (redis: Redis) =>
@@ -53,13 +54,20 @@ describe.concurrent.each(Pattern.patterns)("a server that does not serve, %s", (
     60_000
   )
 
-  const stills: Record<string, (scene: Effect.Success<typeof Scene.make>) => Effect.Effect<unknown>> = {
+  const stills: Record<
+    string,
+    (scene: Effect.Success<typeof Scene.make>, member: Member.Member) => Effect.Effect<unknown>
+  > = {
     "CLIENT PAUSE ALL": ({ redis }) => ask(() => redis.call("CLIENT", "PAUSE", longer, "ALL")),
     "CLIENT PAUSE WRITE": ({ redis }) => ask(() => redis.call("CLIENT", "PAUSE", longer, "WRITE")),
-    SIGSTOP: ({ server }) =>
+    SIGSTOP: ({ server }, member) =>
       Effect.andThen(
         server.pause,
-        Effect.sleep(longer).pipe(Effect.andThen(server.resume), Effect.forkChild({ startImmediately: true }))
+        Effect.sleep(longer).pipe(
+          Effect.andThen(member.happens("Disconnected")),
+          Effect.andThen(server.resume),
+          Effect.forkChild({ startImmediately: true })
+        )
       )
   }
 
@@ -79,7 +87,7 @@ describe.concurrent.each(Pattern.patterns)("a server that does not serve, %s", (
         yield* member.says("began retried")
         crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
         const began = performance.now()
-        yield* stills[name]!(scene)
+        yield* stills[name]!(scene, member)
         // Asked in the middle of it, and asked again until it is stored: the receipts say once.
         yield* Effect.timeout(publish(many("during", 20, { act: "work" })), "30 seconds")
         assert.isAtLeast(performance.now() - began, longer - 500, "it was held up")
