@@ -19,6 +19,8 @@ export interface DeliveryScripts {
 
 /** How many records are looked up at a time, and how many of those that came back, at either end, are put into the order of their urgency. */
 const part = 32
+/** Bytes of a record: where they have this many or fewer on average, more are looked up at a time. */
+const small = 4096
 const mostRanked = 256
 
 /** What came back, and then what is new. */
@@ -143,8 +145,12 @@ local function hole(count)
   end
 end
 -- Part by part, and no more of them when their records are large: what they are is not known before they are read.
-local part, bytes, brought, size, turned = ${part}, tonumber(ARGV[7]), suspect, 0, false
-local function left() return size < bytes and math.min(part, max - brought) or 0 end
+local bytes, brought, size, turned = tonumber(ARGV[7]), suspect, 0, false
+-- Parts are larger behind small records: each costs a few calls.
+local function left()
+  local part = size < brought * ${small} and ${4 * part} or ${part}
+  return size < bytes and math.min(part, max - brought) or 0
+end
 local function back(again)
   local stored, known = read(again), redis.call('HMGET', marks, unpack(again))
   for i = 1, #again do
