@@ -323,7 +323,7 @@ describe("when the transport fails for a while", () => {
       yield* until("the outage is over", () => logged.includes("ConsumerRecovered"))
       assert.deepStrictEqual(logged, [...Array<string>(10).fill("ConsumerFailing"), "ConsumerRecovered"])
       assert.strictEqual(failing(transport).length, 30)
-      // Answers the take that waits; the next one fails once.
+      // Completes the take that waits; the next one fails once.
       left = 1
       transport.deliver(2)
       yield* until("the second is settled", () => transport.settled.length === 2)
@@ -351,7 +351,7 @@ describe("when the transport fails for a while", () => {
       yield* until("the first is settled", () => transport.settled.length === 1)
       yield* quiet()
       transport.onTake = failFirst(1, down)
-      // Answers the take that waits; the next one fails once.
+      // Completes the take that waits; the next one fails once.
       transport.deliver(2)
       yield* until("the second is settled", () => transport.settled.length === 2)
       transport.deliver(3)

@@ -80,6 +80,25 @@ describe("a handler's scope", () => {
     })
   )
 
+  it.effect.each([1, 2])("is closed when the lease is lost, %i at a time: nothing is settled", (concurrency) =>
+    Effect.gen(function* () {
+      const events: Array<string> = []
+      const transport = yield* FakeTransport.make
+      const consumer = source({ concurrency }).pipe(
+        Consumer.process(() => Effect.andThen(resource(events), Effect.never))
+      )
+      yield* run(consumer, transport.layer)
+      transport.deliver(1)
+      yield* until("it is in its handler", () => events.length === 1)
+      transport.lose(...transport.held.values())
+      yield* until("it is released", () => events.length === 2)
+      assert.deepStrictEqual(events, ["acquired", "released Failure"])
+      transport.deliver(2)
+      yield* until("the next is in its handler", () => events.length === 3)
+      assert.deepStrictEqual(transport.settled, [])
+    })
+  )
+
   it.effect("a release that dies makes a dead letter of the message", () =>
     Effect.gen(function* () {
       const [outcome] = yield* ended(

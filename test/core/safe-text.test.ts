@@ -4,6 +4,8 @@ import { Duration, Effect, Schema } from "effect"
 import { Commit, Consumer, Health, Producer, Topic, Transport } from "waybill"
 import { MemoryHealth, MemoryStreams } from "waybill/memory"
 import { RedisStreams } from "waybill/redis"
+import * as OfCommand from "../../packages/cli/src/SafeText.ts"
+import * as OfLibrary from "../../packages/waybill/src/internal/SafeText.ts"
 
 /** Clears the screen, in both ways of saying so, begins a line, and turns the direction of text around. */
 const hostile = "\x1b[2J\x9b2J\r\u2028\u202e\u061cx"
@@ -98,4 +100,11 @@ describe("case C5: the message of an error", () => {
       assert.fail(`not refused: ${give}`)
     }
   })
+})
+
+it("the command and the library escape the same characters", () => {
+  for (let code = 0; code <= 0xffff; code++) {
+    const character = String.fromCharCode(code)
+    assert.strictEqual(OfCommand.safe(character), OfLibrary.safe(character))
+  }
 })

@@ -35,7 +35,7 @@ describe.each(sampled("crowd", patterns, 2))("a crowd, %s", (pattern) => {
       }
       let published = 100
       for (let round = 0; round < 3; round++) {
-        // The last of them dies with empty hands, as any of them may: nobody has to wait for what it held.
+        // The last one dies holding nothing, as any of them may, so no other consumer waits for its messages.
         const holding = round < 2
         const victim = yield* hire({ ...terms, concurrency: 8, ...(holding ? { failpoint: "beforeSettling" } : {}) })
         // The others may be quicker: there is work until the victim has had some of it, too.

@@ -146,6 +146,7 @@ const outage = Effect.fnUntraced(function* (pattern: Name, appendonly: "always" 
   ] as const) {
     yield* until(who, `did ${body}`)
   }
+  // By then they are sent. What is checked below holds as well when they are not.
   yield* Effect.sleep("50 millis")
   yield* server.kill
   if (cut !== undefined) truncateSync(log(), yield* cut({ begun, marked, end }))

@@ -113,8 +113,7 @@ for (const [name, pattern] of Object.entries(Patterns.all)) {
             ),
             (stats) => Number(/cmdstat_zrem:calls=(\d+)/.exec(stats)?.[1] ?? 0)
           )
-          yield* Producer.publishAll(Due, Array<string>(count).fill("x".repeat(300_000)), () => ({ delay: "1 second" }))
-          yield* Effect.sleep("1 second")
+          yield* Producer.publishAll(Due, Array<string>(count).fill("x".repeat(300_000)), () => ({ delay: "1 millis" }))
           const before = yield* moves
           const all = yield* Deferred.make<void>()
           let handled = 0

@@ -222,16 +222,16 @@ const makeConsumer = <A, E, R>(fields: {
 }): Consumer<A, E, R> => Object.assign(Object.create(ConsumerProto), fields)
 
 /** What a handler may return: an effect or, from a generator function, what `Effect.gen` takes. */
-export type Handling =
+export type HandlerResult =
   | Effect.Effect<unknown, unknown, unknown>
   | Generator<Effect.Effect<unknown, unknown, unknown>, unknown, never>
 
 /** The effect that a handler stands for. */
-export type Handled<H> =
+export type HandlerEffect<H> =
   H extends Generator<infer Step, infer A, never> ? Effect.Effect<A, Effect.Error<Step>, Effect.Services<Step>> : H
 
 /** What a handler needs besides the scope that each delivery brings along. */
-type Needs<H> = Exclude<Effect.Services<Handled<H>>, Scope.Scope>
+type Needs<H> = Exclude<Effect.Services<HandlerEffect<H>>, Scope.Scope>
 
 /**
  * Handles deliveries one at a time in each of `concurrency` workers. The delivery tells the message id, the attempt, the
@@ -254,19 +254,21 @@ type Needs<H> = Exclude<Effect.Services<Handled<H>>, Scope.Scope>
  * ```
  */
 export const process: {
-  <P, H extends Handling>(
+  <P, H extends HandlerResult>(
     handler: (payload: P, delivery: Delivery) => H
-  ): <RS>(source: Source<P, RS>) => Consumer<Effect.Success<Handled<H>>, Effect.Error<Handled<H>>, Needs<H> | RS>
-  <P, RS, H extends Handling>(
+  ): <RS>(
+    source: Source<P, RS>
+  ) => Consumer<Effect.Success<HandlerEffect<H>>, Effect.Error<HandlerEffect<H>>, Needs<H> | RS>
+  <P, RS, H extends HandlerResult>(
     source: Source<P, RS>,
     handler: (payload: NoInfer<P>, delivery: Delivery) => H
-  ): Consumer<Effect.Success<Handled<H>>, Effect.Error<Handled<H>>, Needs<H> | RS>
+  ): Consumer<Effect.Success<HandlerEffect<H>>, Effect.Error<HandlerEffect<H>>, Needs<H> | RS>
 } = dual(
   2,
-  <P, RS, H extends Handling>(
+  <P, RS, H extends HandlerResult>(
     source: Source<P, RS>,
     handler: (payload: P, delivery: Delivery) => H
-  ): Consumer<Effect.Success<Handled<H>>, Effect.Error<Handled<H>>, Needs<H> | RS> =>
+  ): Consumer<Effect.Success<HandlerEffect<H>>, Effect.Error<HandlerEffect<H>>, Needs<H> | RS> =>
     makeConsumer({ source, routes: Routing.none, handle: one(source, handler, false) })
 )
 
@@ -303,12 +305,14 @@ export const transactional =
   >(
     handler: (payload: P, delivery: Delivery) => H
   ) =>
-  <RS>(source: Source<P, RS, "interrupt">): Consumer<Commit, Effect.Error<Handled<H>>, Needs<H> | RS | Transactional> =>
+  <RS>(
+    source: Source<P, RS, "interrupt">
+  ): Consumer<Commit, Effect.Error<HandlerEffect<H>>, Needs<H> | RS | Transactional> =>
     makeConsumer({ source, routes: Routing.none, handle: one(source, handler, true) })
 
 const one = <P>(
   source: Source<P, unknown>,
-  handler: (payload: P, delivery: Delivery) => Handling,
+  handler: (payload: P, delivery: Delivery) => HandlerResult,
   commits: boolean
 ): ErasedHandle => ({
   _tag: "One",
@@ -322,12 +326,12 @@ const one = <P>(
 })
 
 /** Types say that it is one of these; JavaScript does not. */
-const effectOf = (handling: Handling): Effect.Effect<unknown, unknown, unknown> => {
-  if (Effect.isEffect(handling)) return handling
-  if (typeof handling?.next === "function") return Effect.gen(() => handling)
+const effectOf = (result: HandlerResult): Effect.Effect<unknown, unknown, unknown> => {
+  if (Effect.isEffect(result)) return result
+  if (typeof result?.next === "function") return Effect.gen(() => result)
   return Exit.die(
     new Error(
-      Predicate.isPromiseLike(handling)
+      Predicate.isPromiseLike(result)
         ? "the handler returned a promise: wrap what makes it in Effect.tryPromise"
         : "the handler returned no effect"
     )
@@ -373,7 +377,7 @@ export const processBatch =
     source: Source<P, RS>
   ): Consumer<
     OfResult<Results<H>[number]>["success"],
-    Effect.Error<Handled<H>> | OfResult<Results<H>[number]>["failure"],
+    Effect.Error<HandlerEffect<H>> | OfResult<Results<H>[number]>["failure"],
     Needs<H> | RS
   > => {
     wholeOf("the size of a batch", size)
@@ -414,7 +418,7 @@ export const processBatch =
     })
   }
 
-type Results<H> = Extract<Effect.Success<Handled<H>>, ReadonlyArray<Result.Result<unknown, unknown>>>
+type Results<H> = Extract<Effect.Success<HandlerEffect<H>>, ReadonlyArray<Result.Result<unknown, unknown>>>
 
 /** A handler that always fails, or never ends, has no results to take the types from. */
 type OfResult<R> = [R] extends [never]

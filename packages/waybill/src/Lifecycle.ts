@@ -140,7 +140,7 @@ export class Lifecycle {
 
   /**
    * Like `listen`, for facts that are rare: it does not make the hub `active`, so `Published` and `Settled` of the two ends
-   * come only while somebody else listens. Whatever a transport does on its own, it always tells.
+   * come only while another listener is attached. Facts that a transport reports on its own always come.
    */
   overhear(listener: Listener): Effect.Effect<void, never, Scope.Scope> {
     return attach(this.#overhearing, listener)

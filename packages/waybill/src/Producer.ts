@@ -67,12 +67,12 @@ export interface PublishOptions {
  * })
  * ```
  */
-// No generators on this path: they would cost as much as all else that is done for a message in this file.
 export const publish = <P, RD, RE>(
   topic: Topic<P, RD, RE>,
   payload: NoInfer<P>,
   options?: PublishOptions
 ): Effect.Effect<Receipt, InvalidPayload | PayloadTooLarge | TransportError, Transport | RE> =>
+  // No generators on this path: they would cost as much as everything else that is done here for a message.
   Effect.flatMap(Transport, (transport) => {
     const given = givenBy(options)
     const publishEncoded = (

@@ -38,7 +38,7 @@ export const DeadLetters = ({
   const [asking, setAsking] = useState<Plan>()
   const pages = usePages((after) => Client.dead(topic, group, after), look, asking !== undefined)
   const [marked, setMarked] = useState<ReadonlySet<string>>(new Set())
-  // None of them is chosen; a letter that somebody else wrote may have an empty one.
+  // Undefined while all reasons are shown: a letter written by another program may have an empty reason.
   const [reason, setReason] = useState<string>()
   const [said, setSaid] = useState<string>()
   const items = pages.items ?? []

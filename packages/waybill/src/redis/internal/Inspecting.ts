@@ -195,7 +195,7 @@ export class Inspecting {
       Effect.repeat({ while: ([answer]) => answer === "AGAIN" }),
       Effect.andThen(commands.run("srem", (client) => client.srem(key, topic), { key })),
       Effect.andThen(commands.run("hget", (client) => client.hget(meta, "pattern"), { key: meta })),
-      // Somebody may have made it anew before its name was taken out.
+      // A producer may have opened it again before its name was taken out.
       Effect.flatMap((opened) =>
         opened === null
           ? Effect.void
@@ -204,7 +204,7 @@ export class Inspecting {
     )
   }
 
-  /** Runs `run` for some of the dead letters at a time, until it has passed them all; answers how many there were. */
+  /** Runs `run` for some of the dead letters at a time, until it has passed them all; returns how many were moved. */
   inBatches(
     topic: string,
     entries: ReadonlyArray<string>,

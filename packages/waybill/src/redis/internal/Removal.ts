@@ -25,9 +25,9 @@ export interface Belongings {
 export const bodyOf = (script: Script): string => script.lua.slice(script.lua.indexOf("\n"))
 
 /**
- * `overview` and `describe` are bodies of Lua functions of KEYS and ARGV. The first answers as the script `overview` of custody does;
- * behind that stand the names of more groups, if there are such. The second answers the `Figures` of a group. In the table `seen` the
- * first may leave what the second needs.
+ * `overview` and `describe` are bodies of Lua functions of KEYS and ARGV. The first returns the reply of the script `overview` of
+ * custody, followed by the names of any further groups. The second returns the `Figures` of a group. The first may leave in the
+ * table `seen` what the second needs.
  *
  * | KEYS | |
  * |---|---|

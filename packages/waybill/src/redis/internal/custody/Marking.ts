@@ -16,8 +16,8 @@ import { suspicious } from "../../../internal/Suspects.ts"
  * `idOf(member)`: the id in a member of a processing set.
  * `free(id, deaths)`: lets others have it, after what came back before. A suspect waits in a list of its own.
  * `putBack(id, deaths)`: the same, before everything else: for what was handed out and not finished. The last comes first.
- * `press(urgency)`: something waits now that is so urgent, if that counts; answers the most urgent of all. What is freed and put
- * back says so by itself, as far as the source tells.
+ * `press(urgency)`: notes that a message of this urgency waits now, where urgency counts; returns the most urgent one noted. `free`
+ * and `putBack` do so themselves, as far as the source tells.
  * `wake(millis)`: tells all who listen, and how urgent what waits now is; a hint, so that a missing permission does not matter.
  *
  * They use the locals `marks`, `returned`, `suspects` and `channel`.

@@ -24,7 +24,7 @@
  * | `read(ids)` | their records (Record.ts), in the same order; false where there is none any more: then custody forgets the id, and counts it as gone |
  * | `forget(ids)` | the group has settled them for good |
  * | `restore(id, record)` | a dead letter comes back under this id: `read` finds it again |
- * | `promote(now, limit)` | brings in at most `limit` messages that are due, and about a megabyte, with `bodiesOf`; answers how many, and when the next one is due or nil |
+ * | `promote(now, limit)` | brings in at most `limit` messages that are due, and about a megabyte, with `bodiesOf`; returns how many, and when the next one is due or nil |
  * | `backlog()` | how many ids `fresh` could take; the last one that it gave, where what is given stays in its place |
  * | `peek(from, limit, newest)` | at most `limit` of these ids, in their order: the first behind the id `from`, or with `newest` the last in front of it; without it the first or the last of all |
  * | `outlook()` | how many messages are stored, how many are not due yet, and when the next of these is, or nil; how many there ever were, or nil |
