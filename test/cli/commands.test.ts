@@ -10,7 +10,7 @@ import { Consumer, Producer, Topic } from "waybill"
 import { IoRedis, RedisStreams } from "waybill/redis"
 // The command is a program and exports nothing.
 import { versionFindings } from "../../packages/cli/src/commands/Doctor.ts"
-import { client } from "../redis/Stage.ts"
+import { client } from "../redis/Fixture.ts"
 import { process, run, until } from "./Terminal.ts"
 
 class Declined extends Schema.TaggedError<Declined>()("Declined", {}) {}
@@ -19,7 +19,7 @@ class Busy extends Schema.TaggedError<Busy>()("Busy", {}) {}
 const Orders = Topic.make("orders", { payload: Schema.Struct({ id: Schema.String, cents: Schema.Int }) })
 
 /** One order declined, one busy for an hour, one with a handler that does not end, and what nobody has looked at. */
-const scene = Effect.gen(function* () {
+const fixture = Effect.gen(function* () {
   const { url } = yield* RedisServer.RedisServer
   const entered = yield* Deferred.make<void>()
   const Billing = Consumer.make(Orders, { group: "billing", concurrency: 8, shutdown: "1 second" }).pipe(
@@ -67,7 +67,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
     "shows what there is, and steers it",
     () =>
       Effect.gen(function* () {
-        const { json, url } = yield* scene
+        const { json, url } = yield* fixture
         const read = (...args: ReadonlyArray<string>) => Effect.map(run(args, { url }), ({ out }) => out)
 
         assert.match(yield* read("topics"), /TOPIC +PATTERN.*\norders +streams/)

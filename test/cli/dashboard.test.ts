@@ -15,7 +15,7 @@ import { IoRedis, RedisLists, RedisStreams } from "waybill/redis"
 // The command is a program and exports nothing.
 import * as Guard from "../../packages/cli/src/dashboard/Guard.ts"
 import { isUpTo } from "../../packages/cli/src/dashboard/Life.ts"
-import { client } from "../redis/Stage.ts"
+import { client } from "../redis/Fixture.ts"
 import { browser, hasBrowser } from "./Browser.ts"
 
 const cli = join(import.meta.dirname, "../../packages/cli")

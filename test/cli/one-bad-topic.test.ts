@@ -2,7 +2,7 @@
 import { assert, layer } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Effect } from "effect"
-import { client } from "../redis/Stage.ts"
+import { client } from "../redis/Fixture.ts"
 import { run } from "./Terminal.ts"
 
 layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })(

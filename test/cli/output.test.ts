@@ -4,7 +4,7 @@
 import { assert, layer } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Effect } from "effect"
-import { client } from "../redis/Stage.ts"
+import { client } from "../redis/Fixture.ts"
 import { type Options, process, run, type Run, start } from "./Terminal.ts"
 
 /** Every character that can steer a terminal, or turn text around. */

@@ -5,7 +5,7 @@ import type { ChildProcess } from "node:child_process"
 import { assert, layer } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Effect, Fiber, Latch } from "effect"
-import { becomes, client } from "../redis/Stage.ts"
+import { becomes, client } from "../redis/Fixture.ts"
 import { run, type Run, start, until } from "./Terminal.ts"
 
 /** A process whose input stays open, and what it has printed in the end. */

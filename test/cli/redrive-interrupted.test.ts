@@ -11,7 +11,7 @@ import { Context, Duration, Effect, Layer, References } from "effect"
 import type { Redis } from "ioredis"
 import { Settlement, Transport } from "waybill"
 import { IoRedis, RedisExactlyOnce, RedisLists, RedisStreams } from "waybill/redis"
-import { client, outgoing } from "../redis/Stage.ts"
+import { client, outgoing } from "../redis/Fixture.ts"
 
 const count = 20_000
 const batch = 1000

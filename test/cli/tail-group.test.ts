@@ -6,7 +6,7 @@ import { RedisServer } from "@waybill/testing"
 import { Context, Duration, Effect, Layer, References } from "effect"
 import { Transport } from "waybill"
 import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisStreams } from "waybill/redis"
-import { outgoing } from "../redis/Stage.ts"
+import { outgoing } from "../redis/Fixture.ts"
 import { run, until } from "./Terminal.ts"
 
 const patterns: ReadonlyArray<readonly [string, Layer.Layer<Transport.Transport, never, IoRedis.IoRedis>]> = [

@@ -4,7 +4,7 @@ import { join } from "node:path"
 import { assert, layer } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Effect } from "effect"
-import { client } from "../redis/Stage.ts"
+import { client } from "../redis/Fixture.ts"
 
 const root = join(import.meta.dirname, "../..")
 

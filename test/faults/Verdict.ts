@@ -7,7 +7,7 @@ import { History } from "@waybill/testing"
 import { Data, Effect, Option, Random, Schedule, type Scope, Struct } from "effect"
 import { Redis } from "ioredis"
 import { Inspector, Producer } from "waybill"
-import { becomes } from "../redis/Stage.ts"
+import { becomes } from "../redis/Fixture.ts"
 import { group, Job } from "./Jobs.ts"
 import { ask, Pattern } from "./Pattern.ts"
 

@@ -4,7 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy, RedisServer, ServerClock } from "@waybill/testing"
 import { Deferred, Duration, Effect, Logger, type Scope } from "effect"
-import { becomes } from "../redis/Stage.ts"
+import { becomes } from "../redis/Fixture.ts"
 import { Failed, person, story, storing } from "./Storing.ts"
 
 const hour = Duration.hours(1)

@@ -6,9 +6,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy } from "@waybill/testing"
 import { Effect, Schedule } from "effect"
 import { Producer, Transport } from "waybill"
+import * as Fixture from "./Fixture.ts"
 import { Job } from "./Jobs.ts"
 import * as Pattern from "./Pattern.ts"
-import * as Scene from "./Scene.ts"
 import { ask, many, settled } from "./Verdict.ts"
 
 describe("a connection, streams", () => {
@@ -19,7 +19,7 @@ describe("a connection, streams", () => {
     ])
   )("E10 reset $when the server has executed $command of a consumer", ({ command, when }) =>
     Effect.gen(function* () {
-      const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+      const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
       const proxy = yield* FaultProxy.make(server.port)
       const member = yield* join(proxy.url, { concurrency: 2, prefetch: 4 })
       const rounds = 6
@@ -42,14 +42,14 @@ describe("a connection, streams", () => {
         Array.from({ length: rounds }, (_, round) => [`dead-${round}`, "Failed"])
       )
       assert.isAtLeast(member.happened("Disconnected"), rounds)
-    }).pipe(Scene.play())
+    }).pipe(Fixture.run())
   )
 
   it.live(
     "E11 black hole: noticed within the deadline, and a new connection when it ends",
     () =>
       Effect.gen(function* () {
-        const { crew, join, publish, server, verdict } = yield* Scene.make
+        const { crew, join, publish, server, verdict } = yield* Fixture.make
         const proxy = yield* FaultProxy.make(server.port)
         const member = yield* join(proxy.url, { concurrency: 4 })
         yield* publish(many("before", 20, { act: "work" }))
@@ -64,7 +64,7 @@ describe("a connection, streams", () => {
         yield* member.happens("Reconnected", 2)
         const { report } = yield* verdict()
         assert.strictEqual(report.counts.published, 40)
-      }).pipe(Scene.play()),
+      }).pipe(Fixture.run()),
     120_000
   )
 
@@ -72,7 +72,7 @@ describe("a connection, streams", () => {
     "E11 black hole of one consumer for longer than its lease: a peer takes over, and what it says afterwards is stale",
     () =>
       Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+        const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
         const proxy = yield* FaultProxy.make(server.port)
         const cutOff = yield* join(proxy.url, { concurrency: 4, prefetch: 0, leaseLost: "continue" })
         yield* publish([
@@ -94,13 +94,13 @@ describe("a connection, streams", () => {
         yield* cutOff.happens("Settled", 2)
         const { report } = yield* verdict()
         assert.strictEqual(report.counts.stale, 2)
-      }).pipe(Scene.play()),
+      }).pipe(Fixture.run()),
     120_000
   )
 
   it.live("E14 closed many times while there is nothing to do: what comes next does not wait for a backoff", () =>
     Effect.gen(function* () {
-      const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+      const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
       const member = yield* join(server.url)
       yield* publish([["first", { act: "work" }]])
       yield* member.happens("Settled")
@@ -125,12 +125,12 @@ describe("a connection, streams", () => {
       // has other things to do may hold up one of them.
       assert.isBelow(fastest, 1500)
       yield* verdict()
-    }).pipe(Scene.play())
+    }).pipe(Fixture.run())
   )
 
   it.live("no server at all: publishing fails in time with a typed error, and leaving ends in time", () =>
     Effect.gen(function* () {
-      const { join, server } = yield* Scene.make
+      const { join, server } = yield* Fixture.make
       const member = yield* join(server.url, { shutdown: "1 second" })
       yield* server.kill
       const began = performance.now()
@@ -140,7 +140,7 @@ describe("a connection, streams", () => {
       const leaving = performance.now()
       yield* member.leave
       assert.isBelow(performance.now() - leaving, 20_000)
-    }).pipe(Scene.play())
+    }).pipe(Fixture.run())
   )
 })
 
@@ -154,7 +154,7 @@ describe.each(Pattern.patterns)("a connection, %s", (pattern) => {
         redis,
         server,
         verdict
-      } = yield* Scene.make
+      } = yield* Fixture.make
       const proxy = yield* FaultProxy.make(server.port)
       yield* Effect.gen(function* () {
         const ids = new Set<string>()
@@ -174,14 +174,14 @@ describe.each(Pattern.patterns)("a connection, %s", (pattern) => {
       yield* join(server.url)
       const { report } = yield* verdict()
       assert.deepStrictEqual(report.repetitions, [])
-    }).pipe(Scene.play({ pattern }))
+    }).pipe(Fixture.run({ pattern }))
   )
 
   it.live(
     "E10 cut anywhere in a request or a reply",
     () =>
       Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+        const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
         const proxy = yield* FaultProxy.make(server.port)
         const member = yield* join(proxy.url, { concurrency: 4, prefetch: 16 })
         for (let round = 0; round < 20; round++) {
@@ -193,7 +193,7 @@ describe.each(Pattern.patterns)("a connection, %s", (pattern) => {
         }
         const { report } = yield* verdict()
         assert.strictEqual(report.counts.published, 400)
-      }).pipe(Scene.play({ pattern })),
+      }).pipe(Fixture.run({ pattern })),
     120_000
   )
 
@@ -201,7 +201,7 @@ describe.each(Pattern.patterns)("a connection, %s", (pattern) => {
     "E10 cut again before it has recovered, many times: it recovers from the last one too",
     () =>
       Effect.gen(function* () {
-        const { crew, join, publish, server, verdict } = yield* Scene.make
+        const { crew, join, publish, server, verdict } = yield* Fixture.make
         const proxy = yield* FaultProxy.make(server.port)
         const member = yield* join(proxy.url, { concurrency: 4, prefetch: 16 })
         crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: member.name })
@@ -214,13 +214,13 @@ describe.each(Pattern.patterns)("a connection, %s", (pattern) => {
         }
         const { report } = yield* verdict()
         assert.strictEqual(report.counts.published, 100)
-      }).pipe(Scene.play({ pattern })),
+      }).pipe(Fixture.run({ pattern })),
     120_000
   )
 
   it.live("E14 closed by the server again and again, all or one by one: nobody notices", () =>
     Effect.gen(function* () {
-      const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+      const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
       const member = yield* join(server.url, { concurrency: 4 })
       yield* publish(many("before", 10, { act: "work" }))
       yield* settled(redis)
@@ -253,12 +253,12 @@ describe.each(Pattern.patterns)("a connection, %s", (pattern) => {
       const { report } = yield* verdict()
       assert.strictEqual(report.counts.published, 320)
       assert.strictEqual(member.happened("LeaseLost"), 0)
-    }).pipe(Scene.play({ pattern }))
+    }).pipe(Fixture.run({ pattern }))
   )
 
   it.live("E16 SCRIPT FLUSH in a loop: nobody notices", () =>
     Effect.gen(function* () {
-      const { join, publish, redis, server, verdict } = yield* Scene.make
+      const { join, publish, redis, server, verdict } = yield* Fixture.make
       const member = yield* join(server.url, { concurrency: 4 })
       yield* ask(() => redis.script("FLUSH")).pipe(Effect.repeat(Schedule.spaced("2 millis")), Effect.forkScoped)
       for (let round = 0; round < 20; round++) {
@@ -272,6 +272,6 @@ describe.each(Pattern.patterns)("a connection, %s", (pattern) => {
       assert.strictEqual(letters.length, 20)
       assert.isTrue(report.repetitions.every(({ because }) => because === "Retry"))
       assert.strictEqual(member.happened("ConsumerFailing"), 0)
-    }).pipe(Scene.play({ pattern }))
+    }).pipe(Fixture.run({ pattern }))
   )
 })

@@ -6,15 +6,15 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Option, Schedule } from "effect"
 import { Producer } from "waybill"
 import { sampled } from "../Sample.ts"
+import * as Fixture from "./Fixture.ts"
 import { Job } from "./Jobs.ts"
 import { patterns, streamKeys } from "./Pattern.ts"
-import * as Scene from "./Scene.ts"
 import { ask, many, settled } from "./Verdict.ts"
 
 describe.each(sampled("crowd", patterns, 2))("a crowd, %s", (pattern) => {
   it.live("E39 many members that beat, promote and take over at once: nothing is lost, nothing doubled", () =>
     Effect.gen(function* () {
-      const { crew, hire, join, publish, redis, server, verdict } = yield* Scene.make
+      const { crew, hire, join, publish, redis, server, verdict } = yield* Fixture.make
       // Of a living one that is held up for longer than its lease the verdict knows nothing: it would find a stale fence.
       const terms = { concurrency: 2, prefetch: 4, lease: "2 seconds" }
       /** Victims that were found dead by one of the members. The name of a consumer has its process in it. */
@@ -69,6 +69,6 @@ describe.each(sampled("crowd", patterns, 2))("a crowd, %s", (pattern) => {
       )
       const { report } = yield* verdict()
       assert.strictEqual(report.counts.published, published)
-    }).pipe(Scene.play({ pattern }))
+    }).pipe(Fixture.run({ pattern }))
   )
 })

@@ -6,9 +6,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Effect, Random } from "effect"
 import { complete, sampled, seedOf } from "../Sample.ts"
+import * as Fixture from "./Fixture.ts"
 import type { Job } from "./Jobs.ts"
 import { patterns } from "./Pattern.ts"
-import * as Scene from "./Scene.ts"
 import { client, judge, publish, seeded, settled } from "./Verdict.ts"
 import { Crew } from "./WorkerProcess.ts"
 
@@ -84,7 +84,7 @@ describe.each(sampled("hundred thousand", patterns, 2))("a hundred thousand mess
         const killed = reasons.get("Killed") ?? []
         assert.isAbove(killed.length, 0)
         assert.isAtMost(killed.length, workers * livesLost * (64 + 256))
-      }).pipe(Scene.play({ pattern })),
+      }).pipe(Fixture.run({ pattern })),
     complete ? 900_000 : 300_000
   )
 })

@@ -7,12 +7,12 @@ import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Duration, Effect, Exit, Fiber, Logger, Random, Scope } from "effect"
 import { Redis } from "ioredis"
 import { Producer, Transport } from "waybill"
-import { make, settle } from "../redis/KeyspaceStage.ts"
-import { becomes } from "../redis/Stage.ts"
+import { becomes } from "../redis/Fixture.ts"
+import { make, settle } from "../redis/KeyspaceFixture.ts"
+import * as Fixture from "./Fixture.ts"
 import { Job } from "./Jobs.ts"
 import * as Member from "./Member.ts"
 import { keyspaceKeys } from "./Pattern.ts"
-import * as Scene from "./Scene.ts"
 import { ask, drawing, many, settled } from "./Verdict.ts"
 
 /** What differs between what was sent and what was heard. */
@@ -97,12 +97,12 @@ describe("subscribers in bad weather", () => {
     () =>
       play(
         Effect.gen(function* () {
-          const stage = yield* make()
+          const fixture = yield* make()
           const result = yield* season(
             "keyspace",
-            ([first, ...others]) => stage.publish(first, ...others),
+            ([first, ...others]) => fixture.publish(first, ...others),
             Effect.fnUntraced(function* (proxy) {
-              const program = yield* stage.another({ url: proxy.url })
+              const program = yield* fixture.another({ url: proxy.url })
               const heard: Array<string> = []
               const start = Effect.gen(function* () {
                 const scope = yield* Effect.acquireRelease(Scope.make(), (scope, exit) => Scope.close(scope, exit))
@@ -135,7 +135,7 @@ describe("subscribers in bad weather", () => {
               })
               return { heard, restart }
             }),
-            stage.redis,
+            fixture.redis,
             60_000
           )
           assert.deepStrictEqual(result, none)
@@ -296,7 +296,7 @@ describe("others who write into the topic, keyspace", () => {
 
   it.live("E20 WRONGTYPE of any key before the start: the consumer fails and names it, and writes nothing", () =>
     Effect.gen(function* () {
-      const { redis, server } = yield* Scene.make
+      const { redis, server } = yield* Fixture.make
       for (const [name, key] of Object.entries(keyspaceKeys)) {
         yield* ask(() => redis.flushall())
         // Numbers are a text.
@@ -306,12 +306,12 @@ describe("others who write into the topic, keyspace", () => {
         assert.deepStrictEqual(yield* ask(() => redis.keys("*")), [key])
         yield* member.leave
       }
-    }).pipe(Scene.play({ pattern: "keyspace" }))
+    }).pipe(Fixture.run({ pattern: "keyspace" }))
   )
 
   it.live("E20 WRONGTYPE of any key that a publisher writes: it fails and names it, and writes nothing", () =>
     Effect.gen(function* () {
-      const { redis } = yield* Scene.make
+      const { redis } = yield* Fixture.make
       for (const name of ["meta", "numbers", "delayed", "delayedBodies"] as const) {
         yield* ask(() => redis.flushall())
         const key = keyspaceKeys[name]
@@ -320,12 +320,12 @@ describe("others who write into the topic, keyspace", () => {
         assert.deepInclude(reasonOf(error), { _tag: "WrongKeyType", key })
         assert.deepStrictEqual(yield* ask(() => redis.keys("*")), [key])
       }
-    }).pipe(Scene.play({ pattern: "keyspace" }))
+    }).pipe(Fixture.run({ pattern: "keyspace" }))
   )
 
   it.live("E24 whatever they write becomes a message, or a dead letter with what arrived, and the loop goes on", () =>
     Effect.gen(function* () {
-      const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+      const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
       const member = yield* join(server.url)
       const wrong: ReadonlyArray<string | Buffer> = [
         "{not json",
@@ -354,6 +354,6 @@ describe("others who write into the topic, keyspace", () => {
       )
       assert.isTrue(letters.every(({ reason }) => reason === "DecodeFailure"))
       assert.strictEqual(report.counts.acknowledged, 21)
-    }).pipe(Scene.play({ pattern: "keyspace" }))
+    }).pipe(Fixture.run({ pattern: "keyspace" }))
   )
 })

@@ -5,7 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Deferred, Effect, Exit, Fiber, Logger, Scope } from "effect"
 import type { Delivery } from "waybill"
-import { becomes } from "../redis/Stage.ts"
+import { becomes } from "../redis/Fixture.ts"
 import { sampled } from "../Sample.ts"
 import { person, type Step, story, storing } from "./Storing.ts"
 

@@ -7,9 +7,9 @@ import { FaultProxy } from "@waybill/testing"
 import { Effect, Random } from "effect"
 import { Producer } from "waybill"
 import { sampled } from "../Sample.ts"
+import * as Fixture from "./Fixture.ts"
 import { Job } from "./Jobs.ts"
 import * as Pattern from "./Pattern.ts"
-import * as Scene from "./Scene.ts"
 import { drawing, many, settled } from "./Verdict.ts"
 
 /** Every way in which a line can carry less well than the loopback does. */
@@ -26,7 +26,7 @@ describe.each(sampled("lines", Pattern.patterns, 2))("a line, %s", (pattern) => 
     "E12 %s, for a producer and a consumer: everything is parsed, and no lease is lost",
     (name) =>
       Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+        const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
         const draw = yield* drawing(`E12 ${name}`)
         const proxy = yield* FaultProxy.make(server.port)
         // The line carries heartbeats no sooner than all else: how soon depends on how busy this machine is.
@@ -62,7 +62,7 @@ describe.each(sampled("lines", Pattern.patterns, 2))("a line, %s", (pattern) => 
         assert.deepInclude(report.counts, { published: known.length + jobs.length, leasesLost: 0, stale: 0 })
         assert.isTrue(report.repetitions.every(({ because }) => because === "Retry"))
         assert.strictEqual(member.happened("ConsumerFailing"), 0)
-      }).pipe(Scene.play({ pattern })),
+      }).pipe(Fixture.run({ pattern })),
     120_000
   )
 
@@ -70,7 +70,7 @@ describe.each(sampled("lines", Pattern.patterns, 2))("a line, %s", (pattern) => 
     "E11 black hole: noticed within the deadline, and new connections when it ends",
     () =>
       Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+        const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
         const proxy = yield* FaultProxy.make(server.port)
         const member = yield* join(proxy.url, { concurrency: 4 })
         yield* publish([...many("before", 20, { act: "work" }), ["retried", { act: "fail", times: 1 }]])
@@ -85,7 +85,7 @@ describe.each(sampled("lines", Pattern.patterns, 2))("a line, %s", (pattern) => 
         yield* member.happens("Reconnected", open)
         const { report } = yield* verdict()
         assert.strictEqual(report.counts.published, 41)
-      }).pipe(Scene.play({ pattern })),
+      }).pipe(Fixture.run({ pattern })),
     120_000
   )
 
@@ -93,7 +93,7 @@ describe.each(sampled("lines", Pattern.patterns, 2))("a line, %s", (pattern) => 
     "E13 a consumer is cut off for longer than its lease: a peer takes over, and the rest is shared when it is back",
     () =>
       Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+        const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
         const draw = yield* drawing("E13")
         const proxy = yield* FaultProxy.make(server.port)
         const cutOff = yield* join(proxy.url, { concurrency: 4, prefetch: 8 })
@@ -116,7 +116,7 @@ describe.each(sampled("lines", Pattern.patterns, 2))("a line, %s", (pattern) => 
         assert.deepStrictEqual(letters, [])
         assert.strictEqual(report.counts.published, 82)
         assert.isTrue(report.repetitions.some(({ id }) => id === "hanging"))
-      }).pipe(Scene.play({ pattern })),
+      }).pipe(Fixture.run({ pattern })),
     120_000
   )
 })

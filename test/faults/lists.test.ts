@@ -6,10 +6,10 @@ import { FaultProxy } from "@waybill/testing"
 import { Effect } from "effect"
 import type { Redis } from "ioredis"
 import { Producer, Transport } from "waybill"
+import * as Fixture from "./Fixture.ts"
 import { group, Job } from "./Jobs.ts"
 import * as Member from "./Member.ts"
 import { listKeys } from "./Pattern.ts"
-import * as Scene from "./Scene.ts"
 import { ask, many, settled } from "./Verdict.ts"
 
 const queues = ["lists", "exactly-once"] as const
@@ -21,12 +21,12 @@ const reasonOf = (error: unknown): Transport.Reason => {
 }
 
 describe.each(queues)("a queue, %s", (pattern) => {
-  const play = Scene.play({ pattern })
+  const play = Fixture.run({ pattern })
   it.live.each(["before", "after"] as const)(
     "E10 reset %s the server has executed what a consumer asks for, again and again",
     (when) =>
       Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+        const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
         const proxy = yield* FaultProxy.make(server.port)
         const member = yield* join(proxy.url, { concurrency: 2, prefetch: 4 })
         const rounds = 10
@@ -52,7 +52,7 @@ describe.each(queues)("a queue, %s", (pattern) => {
 
   it.live("E1 what a consumer holds is free again, in its order, when it is gone", () =>
     Effect.gen(function* () {
-      const { hire, publish, redis, verdict } = yield* Scene.make
+      const { hire, publish, redis, verdict } = yield* Fixture.make
       const victim = yield* hire({ concurrency: 1, prefetch: 16, lease: "500 millis" })
       yield* publish([["hanging", { act: "hang" }], ...many("work", 12, { act: "work" })])
       yield* victim.says("began hanging")
@@ -67,12 +67,12 @@ describe.each(queues)("a queue, %s", (pattern) => {
 })
 
 describe.each(queues)("a queue with foreign values, %s", (pattern) => {
-  const play = Scene.play({ pattern })
+  const play = Fixture.run({ pattern })
   const spoil = (redis: Redis, key: string) => ask(() => redis.multi().del(key).set(key, "mine").exec())
 
   it.live("E20 WRONGTYPE of any key before the start: the consumer fails and names it, and writes nothing", () =>
     Effect.gen(function* () {
-      const { redis, server } = yield* Scene.make
+      const { redis, server } = yield* Fixture.make
       for (const [name, key] of Object.entries(listKeys)) {
         yield* ask(() => redis.flushall())
         yield* spoil(redis, key)
@@ -86,7 +86,7 @@ describe.each(queues)("a queue with foreign values, %s", (pattern) => {
 
   it.live("E20 WRONGTYPE of any key that a publisher writes: it fails and names it, and writes nothing", () =>
     Effect.gen(function* () {
-      const { redis } = yield* Scene.make
+      const { redis } = yield* Fixture.make
       for (const name of ["ready", "readyHigh", "readyLow", "bodies", "meta", "delayed", "delayedBodies"] as const) {
         yield* ask(() => redis.flushall())
         const key = listKeys[name]
@@ -104,7 +104,7 @@ describe.each(queues)("a queue with foreign values, %s", (pattern) => {
     "E20 WRONGTYPE of any key in the middle of the work: told, nothing half done, and it goes on without it",
     () =>
       Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+        const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
         crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
         for (const [name, key] of Object.entries(listKeys)) {
           // Only joining and publishing read it.
@@ -138,10 +138,10 @@ describe.each(queues)("a queue with foreign values, %s", (pattern) => {
 })
 
 describe.each(queues)("an inbox, %s", (pattern) => {
-  const play = Scene.play({ pattern })
+  const play = Fixture.run({ pattern })
   it.live("E24 whatever others push becomes a message, or a dead letter with what arrived, and the loop goes on", () =>
     Effect.gen(function* () {
-      const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+      const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
       const member = yield* join(server.url)
       const binary = Buffer.from([0xff, 0xfe, 0x00, 0x80, 0x7b])
       const wrong: ReadonlyArray<string | Buffer> = [

@@ -8,10 +8,10 @@ import { Effect } from "effect"
 import type { Redis } from "ioredis"
 import { Producer } from "waybill"
 import * as Port from "../../packages/testing/src/Port.ts"
+import * as Fixture from "./Fixture.ts"
 import { Job } from "./Jobs.ts"
 import type * as Member from "./Member.ts"
 import * as Pattern from "./Pattern.ts"
-import * as Scene from "./Scene.ts"
 import { ask, many, settled } from "./Verdict.ts"
 
 /** Longer than a command waits for its answer, which is five seconds or a little more, and longer than a lease. */
@@ -29,7 +29,7 @@ describe.concurrent.each(Pattern.patterns)("a server that does not serve, %s", (
     "E36 takes no more connections: that is told, and everything goes on when it takes them again",
     () =>
       Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+        const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
         const member = yield* join(server.url)
         yield* publish([...many("before", 10, { act: "work" }), ["in-hand", { act: "fail", millis: 500, times: 1 }]])
         yield* member.says("began in-hand")
@@ -50,13 +50,13 @@ describe.concurrent.each(Pattern.patterns)("a server that does not serve, %s", (
         const { report } = yield* verdict()
         assert.strictEqual(report.counts.published, 21)
         assert.isAtLeast(member.happened("Reconnected"), 1)
-      }).pipe(Scene.play({ pattern })),
+      }).pipe(Fixture.run({ pattern })),
     60_000
   )
 
   const stills: Record<
     string,
-    (scene: Effect.Success<typeof Scene.make>, member: Member.Member) => Effect.Effect<unknown>
+    (fixture: Effect.Success<typeof Fixture.make>, member: Member.Member) => Effect.Effect<unknown>
   > = {
     "CLIENT PAUSE ALL": ({ redis }) => ask(() => redis.call("CLIENT", "PAUSE", longer, "ALL")),
     "CLIENT PAUSE WRITE": ({ redis }) => ask(() => redis.call("CLIENT", "PAUSE", longer, "WRITE")),
@@ -75,8 +75,8 @@ describe.concurrent.each(Pattern.patterns)("a server that does not serve, %s", (
     "E9, E15 %s for longer than a command waits: what was accepted is handled, and stored once",
     (name) =>
       Effect.gen(function* () {
-        const scene = yield* Scene.make
-        const { crew, join, publish, redis, server, verdict } = scene
+        const fixture = yield* Fixture.make
+        const { crew, join, publish, redis, server, verdict } = fixture
         const member = yield* join(server.url, { concurrency: 8 })
         yield* publish([
           ...many("before", 20, { act: "work" }),
@@ -87,7 +87,7 @@ describe.concurrent.each(Pattern.patterns)("a server that does not serve, %s", (
         yield* member.says("began retried")
         crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
         const began = performance.now()
-        yield* stills[name]!(scene, member)
+        yield* stills[name]!(fixture, member)
         // Asked in the middle of it, and asked again until it is stored: the receipts say once.
         yield* Effect.timeout(publish(many("during", 20, { act: "work" })), "30 seconds")
         assert.isAtLeast(performance.now() - began, longer - 500, "it was held up")
@@ -99,7 +99,7 @@ describe.concurrent.each(Pattern.patterns)("a server that does not serve, %s", (
           ["dead"]
         )
         assert.strictEqual(report.counts.published, 63)
-      }).pipe(Scene.play({ pattern })),
+      }).pipe(Fixture.run({ pattern })),
     60_000
   )
 
@@ -107,7 +107,7 @@ describe.concurrent.each(Pattern.patterns)("a server that does not serve, %s", (
     "E40 moves to another port while its name stays: what is in hand is settled there, and the work goes on",
     () =>
       Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+        const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
         const proxy = yield* FaultProxy.make(server.port)
         const member = yield* join(proxy.url, { concurrency: 8 })
         yield* Effect.gen(function* () {
@@ -131,7 +131,7 @@ describe.concurrent.each(Pattern.patterns)("a server that does not serve, %s", (
         assert.deepStrictEqual(letters, [])
         assert.strictEqual(report.counts.published, 126)
         assert.isAtLeast(member.happened("Reconnected"), 3)
-      }).pipe(Scene.play({ pattern })),
+      }).pipe(Fixture.run({ pattern })),
     60_000
   )
 })

@@ -9,7 +9,7 @@ import { group, list, type NaiveListOrders } from "./Naive.ts"
 import { ask, client, seeded } from "./Verdict.ts"
 import * as WorkerProcess from "./WorkerProcess.ts"
 
-const Scene = Layer.mergeAll(RedisServer.layer(), WorkerProcess.layer)
+const Fixture = Layer.mergeAll(RedisServer.layer(), WorkerProcess.layer)
 
 const idsOf = (raws: ReadonlyArray<string>): Array<string> => raws.map((raw) => (JSON.parse(raw) as { id: string }).id)
 
@@ -55,7 +55,7 @@ describe("a naive consumer of a list", () => {
   it.live.each(["pop", "lremFinally"] as const)("%s passes while nothing fails and nobody is killed", (mode) =>
     Effect.gen(function* () {
       assert.deepStrictEqual([...(yield* run(mode, false, []))], [])
-    }).pipe(Effect.provide(Scene))
+    }).pipe(Effect.provide(Fixture))
   )
 
   it.live(
@@ -63,14 +63,14 @@ describe("a naive consumer of a list", () => {
     () =>
       Effect.gen(function* () {
         assert.include([...(yield* run("pop", false, yield* drawn("pop")))], "Lost")
-      }).pipe(Effect.provide(Scene)),
+      }).pipe(Effect.provide(Fixture)),
     120_000
   )
 
   it.live("that removes a message in finally loses what fails", () =>
     Effect.gen(function* () {
       assert.include([...(yield* run("lremFinally", true, []))], "Lost")
-    }).pipe(Effect.provide(Scene))
+    }).pipe(Effect.provide(Fixture))
   )
 
   it.live(
@@ -78,7 +78,7 @@ describe("a naive consumer of a list", () => {
     () =>
       Effect.gen(function* () {
         assert.isNotEmpty([...(yield* run("lremFinally", false, yield* drawn("lremFinally")))])
-      }).pipe(Effect.provide(Scene)),
+      }).pipe(Effect.provide(Fixture)),
     120_000
   )
 })

@@ -10,7 +10,7 @@ import { group, type NaiveOrders, stream } from "./Naive.ts"
 import { ask, client, seeded } from "./Verdict.ts"
 import * as WorkerProcess from "./WorkerProcess.ts"
 
-const Scene = Layer.mergeAll(RedisServer.layer(), WorkerProcess.layer)
+const Fixture = Layer.mergeAll(RedisServer.layer(), WorkerProcess.layer)
 
 /** Puts messages into the stream; with `failing` every tenth fails once. */
 const publish = (redis: Redis, recorder: History.Recorder, count: number, failing: boolean) =>
@@ -76,7 +76,7 @@ describe("a naive consumer", () => {
     (mode) =>
       Effect.gen(function* () {
         assert.deepStrictEqual(tags(yield* run(mode, [])), [])
-      }).pipe(Effect.provide(Scene)),
+      }).pipe(Effect.provide(Fixture)),
     120_000
   )
 
@@ -86,7 +86,7 @@ describe("a naive consumer", () => {
       Effect.gen(function* () {
         const kills = yield* seeded("ackFirst", Effect.replicateEffect(Random.nextIntBetween(20, 200), 4))
         assert.include(tags(yield* run("ackFirst", kills)), "Lost")
-      }).pipe(Effect.provide(Scene)),
+      }).pipe(Effect.provide(Fixture)),
     120_000
   )
 
@@ -110,7 +110,7 @@ describe("a naive consumer", () => {
         yield* settled(redis)
         yield* crew.dismiss
         assert.include(tags(History.check(yield* crew.history, [yield* remains(redis)])), "TwoEnds")
-      }).pipe(Effect.provide(Scene)),
+      }).pipe(Effect.provide(Fixture)),
     120_000
   )
 
@@ -120,7 +120,7 @@ describe("a naive consumer", () => {
       Effect.gen(function* () {
         const retry = yield* seeded("copyToRetry", Random.nextIntBetween(1, 20))
         assert.include(tags(yield* run("copyToRetry", [], retry)), "Unexplained")
-      }).pipe(Effect.provide(Scene)),
+      }).pipe(Effect.provide(Fixture)),
     120_000
   )
 })

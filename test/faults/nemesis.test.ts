@@ -7,9 +7,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy } from "@waybill/testing"
 import { Effect, Random, Ref } from "effect"
 import { complete, seedOf } from "../Sample.ts"
+import * as Fixture from "./Fixture.ts"
 import type { Job } from "./Jobs.ts"
 import { patterns } from "./Pattern.ts"
-import * as Scene from "./Scene.ts"
 import { ask, drawing, settled } from "./Verdict.ts"
 
 const seconds = Number(process.env.WAYBILL_NEMESIS ?? (complete ? 60 : 8))
@@ -30,7 +30,7 @@ describe.each(patterns)("a nemesis, %s", (pattern) => {
     "hurts everything in turn, %s: nothing is lost, and every repetition has its reason",
     (nth) =>
       Effect.gen(function* () {
-        const { crew, hire, publish, redis, server, verdict } = yield* Scene.make
+        const { crew, hire, publish, redis, server, verdict } = yield* Fixture.make
         const draw = yield* drawing("nemesis", seedOf(`nemesis ${pattern} ${nth}`))
         let until = Infinity
         const peace = Effect.sync(() => performance.now() > until)
@@ -160,7 +160,7 @@ describe.each(patterns)("a nemesis, %s", (pattern) => {
         assert.isAbove(count, 0)
         assert.strictEqual(report.counts.published, count)
         assert.isTrue(letters.every(({ reason }) => reason === "Failed"))
-      }).pipe(Scene.play({ pattern, appendonly: "always" })),
+      }).pipe(Fixture.run({ pattern, appendonly: "always" })),
     (seconds + 240) * 1000
   )
 })

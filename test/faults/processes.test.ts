@@ -5,8 +5,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy } from "@waybill/testing"
 import { Effect, Schedule } from "effect"
 import { sampled } from "../Sample.ts"
+import * as Fixture from "./Fixture.ts"
 import { patterns } from "./Pattern.ts"
-import * as Scene from "./Scene.ts"
 import { many, settled } from "./Verdict.ts"
 
 const again = (verdict: {
@@ -16,7 +16,7 @@ const again = (verdict: {
 describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (pattern) => {
   it.live("E1 SIGKILL in the middle of a handler: a peer takes over after the lease, and the attempt counts", () =>
     Effect.gen(function* () {
-      const { crew, hire, publish, verdict } = yield* Scene.make
+      const { crew, hire, publish, verdict } = yield* Fixture.make
       const victim = yield* hire()
       yield* publish([["hanging", { act: "hang" }], ...many("work", 50, { act: "work", millis: 5 })])
       yield* victim.says("began hanging")
@@ -29,14 +29,14 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
       const [, second] = (yield* crew.history).filter(({ fact }) => fact._tag === "Started" && fact.id === "hanging")
       assert.deepInclude(second, { writer: peer.name })
       assert.deepInclude(second?.fact, { attempt: 2 })
-    }).pipe(Scene.play({ pattern }))
+    }).pipe(Fixture.run({ pattern }))
   )
 
   it.live(
     "E2 SIGKILL between the effect and the acknowledgement: the effect may come again, under a greater fence",
     () =>
       Effect.gen(function* () {
-        const { crew, hire, publish, verdict } = yield* Scene.make
+        const { crew, hire, publish, verdict } = yield* Fixture.make
         const victim = yield* hire()
         yield* publish([["twice", { act: "writeAndDie", times: 1 }]])
         yield* victim.gone
@@ -48,12 +48,12 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
           effects.map(({ accepted }) => accepted),
           [true, true]
         )
-      }).pipe(Scene.play({ pattern }))
+      }).pipe(Fixture.run({ pattern }))
   )
 
   it.live.each(["taken", "beforeSettling", "afterSettling"] as const)("E2 SIGKILL at the point %s", (failpoint) =>
     Effect.gen(function* () {
-      const { hire, publish, verdict } = yield* Scene.make
+      const { hire, publish, verdict } = yield* Fixture.make
       const victim = yield* hire({ failpoint, concurrency: 4 })
       yield* publish(many("work", 40, { act: "work", millis: 1 }))
       assert.strictEqual(yield* victim.gone, "SIGKILL")
@@ -63,14 +63,14 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
       // Taken and not begun: nobody can tell of a handling. Settled before the kill: nothing to do again.
       if (failpoint === "beforeSettling") assert.isAbove(report.repetitions.length, 0)
       if (failpoint === "taken") assert.strictEqual(report.repetitions.length, 0)
-    }).pipe(Scene.play({ pattern }))
+    }).pipe(Fixture.run({ pattern }))
   )
 
   it.live(
     "E3 SIGSTOP for longer than the lease, then SIGCONT: the zombie's effect and its settlement are refused",
     () =>
       Effect.gen(function* () {
-        const { crew, hire, publish, redis, verdict } = yield* Scene.make
+        const { crew, hire, publish, redis, verdict } = yield* Fixture.make
         const zombie = yield* hire({ concurrency: 2, lease: "1 second" })
         yield* publish([
           // Long enough that it is stopped before they end.
@@ -90,14 +90,14 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
             writer === zombie.name && fact._tag === "Settled" && !fact.stale && fact.id === "outside"
         )
         assert.deepStrictEqual(refused, [])
-      }).pipe(Scene.play({ pattern }))
+      }).pipe(Fixture.run({ pattern }))
   )
 
   it.live(
     "E3 SIGSTOP, then SIGCONT, and it settles before it finds out: the server refuses ack, retry and dead letter",
     () =>
       Effect.gen(function* () {
-        const { crew, hire, publish, redis, server, verdict } = yield* Scene.make
+        const { crew, hire, publish, redis, server, verdict } = yield* Fixture.make
         const proxy = yield* FaultProxy.make(server.port)
         const late = ["acked", "retried", "buried"]
         yield* publish([
@@ -130,12 +130,12 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
         assert.isAbove((yield* proxy.commands).get("EVALSHA") ?? 0, before)
         const { letters } = yield* verdict()
         assert.deepStrictEqual(letters, [])
-      }).pipe(Scene.play({ pattern }))
+      }).pipe(Fixture.run({ pattern }))
   )
 
   it.live("E35 event loop blocked for longer than the lease: as E3, for all that was in hand", () =>
     Effect.gen(function* () {
-      const { crew, hire, join, publish, redis, server, verdict } = yield* Scene.make
+      const { crew, hire, join, publish, redis, server, verdict } = yield* Fixture.make
       const blocked = yield* hire({ concurrency: 3, lease: "1 second" })
       yield* publish([
         ["fails", { act: "fail", millis: 2000, times: 1 }],
@@ -155,14 +155,14 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
         ({ fact, writer }) => writer === blocked.name && fact._tag === "Settled" && !fact.stale
       )
       assert.deepStrictEqual(accepted, [])
-    }).pipe(Scene.play({ pattern }))
+    }).pipe(Fixture.run({ pattern }))
   )
 
   it.live(
     "E4 SIGTERM with time enough: what is running is finished and acknowledged, and the process ends with 0",
     () =>
       Effect.gen(function* () {
-        const { hire, publish, verdict } = yield* Scene.make
+        const { hire, publish, verdict } = yield* Fixture.make
         const worker = yield* hire({ concurrency: 4, every: 4 })
         yield* publish(many("work", 100, { act: "work", millis: 300 }))
         yield* worker.handles(4)
@@ -173,12 +173,12 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
         // Nobody was hurt, so every attempt is exactly the first: the checker has looked.
         assert.deepStrictEqual(report.repetitions, [])
         assert.strictEqual(report.counts.handlings, 100)
-      }).pipe(Scene.play({ pattern }))
+      }).pipe(Fixture.run({ pattern }))
   )
 
   it.live("E4 SIGTERM with too little time: what is running is handed back, and its attempt does not count", () =>
     Effect.gen(function* () {
-      const { crew, hire, publish, verdict } = yield* Scene.make
+      const { crew, hire, publish, verdict } = yield* Fixture.make
       const worker = yield* hire({ concurrency: 2, shutdown: "200 millis", lease: "60 seconds" })
       yield* publish([["hanging", { act: "hang" }], ...many("work", 10, { act: "work", millis: 500 })])
       yield* worker.says("began hanging")
@@ -202,12 +202,12 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
       yield* third.kill
       yield* hire({ concurrency: 50 })
       yield* verdict()
-    }).pipe(Scene.play({ pattern }))
+    }).pipe(Fixture.run({ pattern }))
   )
 
   it.live("E26 poison that always fails: a dead letter when its policy ends", () =>
     Effect.gen(function* () {
-      const { hire, publish, verdict } = yield* Scene.make
+      const { hire, publish, verdict } = yield* Fixture.make
       yield* publish([["bad", { act: "fail" }], ...many("work", 20, { act: "work" })])
       yield* hire()
       const { letters, report } = yield* verdict()
@@ -219,12 +219,12 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
         report.repetitions.map(({ because }) => because),
         ["Retry", "Retry"]
       )
-    }).pipe(Scene.play({ pattern }))
+    }).pipe(Fixture.run({ pattern }))
   )
 
   it.live("E26 poison that kills its process: a dead letter, unseen, at the limit; what was near it survives", () =>
     Effect.gen(function* () {
-      const { hire, publish, verdict } = yield* Scene.make
+      const { hire, publish, verdict } = yield* Fixture.make
       const orders = { maxDeliveries: 5, concurrency: 8, prefetch: 32 }
       yield* publish([["deadly", { act: "die" }], ...many("work", 60, { act: "work", millis: 20 })])
       for (let life = 1; life <= 5; life++) {
@@ -239,6 +239,6 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
         letters.map(({ attempts, id, reason }) => ({ attempts, id, reason })),
         [{ attempts: 5, id: "deadly", reason: "CrashLoop" }]
       )
-    }).pipe(Scene.play({ pattern }))
+    }).pipe(Fixture.run({ pattern }))
   )
 })

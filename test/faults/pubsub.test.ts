@@ -15,7 +15,7 @@ const { consumers, dead, groups, meta, state } = streamKeys
 const channel = meta.replace(/meta$/, "channel")
 
 /** A server, a plain client of it, and the pattern. */
-const stage = Effect.gen(function* () {
+const fixture = Effect.gen(function* () {
   const server = yield* RedisServer.make()
   const redis = yield* client(server.url)
   const context = yield* Layer.build(RedisPubSub.layer().pipe(Layer.provideMerge(IoRedis.layer({ url: server.url }))))
@@ -33,7 +33,7 @@ const consumer = (done: Array<string>) =>
 describe("others who write into the topic, pub/sub", () => {
   it.live("E20 WRONGTYPE of any key before the start: the consumer fails and names it, and writes nothing", () =>
     Effect.gen(function* () {
-      const { context, redis } = yield* stage
+      const { context, redis } = yield* fixture
       for (const key of [meta, groups, consumers, state, dead]) {
         yield* ask(() => redis.flushall())
         yield* ask(() => redis.set(key, "mine"))
@@ -49,7 +49,7 @@ describe("others who write into the topic, pub/sub", () => {
 
   it.live("E24 whatever they publish becomes a dead letter with what arrived, and the loop goes on", () =>
     Effect.gen(function* () {
-      const { context, inspector, redis } = yield* stage
+      const { context, inspector, redis } = yield* fixture
       const done: Array<string> = []
       yield* Effect.forkScoped(Effect.provideContext(Consumer.run(consumer(done)), context))
       const until = (holds: Effect.Effect<boolean, unknown>) =>

@@ -6,8 +6,8 @@ import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Deferred, Effect, Logger, Random, Schedule } from "effect"
+import * as Fixture from "./Fixture.ts"
 import { patterns } from "./Pattern.ts"
-import * as Scene from "./Scene.ts"
 import { Failed, type Name, person, story, storing } from "./Storing.ts"
 import { ask, client, many, seeded, settled } from "./Verdict.ts"
 
@@ -16,7 +16,7 @@ describe.each(patterns)("a server that is killed, %s", (pattern) => {
     "E5 SIGKILL with its log on disk: everything that was accepted is there, and everybody comes back",
     () =>
       Effect.gen(function* () {
-        const { crew, hire, publish, server, verdict } = yield* Scene.make
+        const { crew, hire, publish, server, verdict } = yield* Fixture.make
         const orders = { every: 20, concurrency: 8, lease: "2 seconds" }
         const workers = [yield* hire(orders), yield* hire(orders)] as const
         const moments = yield* seeded("E5", Effect.replicateEffect(Random.nextIntBetween(5, 20), 3))
@@ -51,13 +51,13 @@ describe.each(patterns)("a server that is killed, %s", (pattern) => {
         console.log(`E5 ${text}`)
         assert.strictEqual(report.counts.published, 4000)
         for (const worker of workers) assert.isAtLeast(worker.said("Reconnected"), 3)
-      }).pipe(Scene.play({ pattern, appendonly: "always" })),
+      }).pipe(Fixture.run({ pattern, appendonly: "always" })),
     120_000
   )
 
   it.live("E8 SIGKILL with nothing on disk: groups are made again, the loss is told, and the work goes on", () =>
     Effect.gen(function* () {
-      const { crew, hire, publish, redis, server, verdict } = yield* Scene.make
+      const { crew, hire, publish, redis, server, verdict } = yield* Fixture.make
       const worker = yield* hire({ concurrency: 4, every: 4 })
       yield* publish([...many("slow", 4, { act: "work", millis: 800 }), ...many("gone", 100, { act: "work" })])
       yield* worker.handles(4)
@@ -71,7 +71,7 @@ describe.each(patterns)("a server that is killed, %s", (pattern) => {
       console.log(`E8 ${text}`)
       const after = (yield* crew.history).filter(({ fact }) => fact._tag === "Ended" && fact.id.startsWith("after-"))
       assert.strictEqual(after.length, 100)
-    }).pipe(Scene.play({ pattern }))
+    }).pipe(Fixture.run({ pattern }))
   )
 })
 

@@ -7,10 +7,10 @@ import { RedisServer } from "@waybill/testing"
 import { Effect, Logger, Schedule, Schema } from "effect"
 import type { Redis } from "ioredis"
 import { Producer, Topic, Transport } from "waybill"
+import * as Fixture from "./Fixture.ts"
 import { group, Job } from "./Jobs.ts"
 import * as Member from "./Member.ts"
 import * as Pattern from "./Pattern.ts"
-import * as Scene from "./Scene.ts"
 import { person, story } from "./Storing.ts"
 import { ask, client, keys, many, settled } from "./Verdict.ts"
 
@@ -66,7 +66,7 @@ describe.each(Pattern.patterns)("a store that forgets, %s", (pattern) => {
 
   it.live.each(groupsLost)("E17 %s while nothing is to be done: told, and the work goes on", (name) =>
     Effect.gen(function* () {
-      const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+      const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
       const member = yield* join(server.url)
       yield* publish(many("before", 20, { act: "work" }))
       yield* settled(redis)
@@ -78,14 +78,14 @@ describe.each(Pattern.patterns)("a store that forgets, %s", (pattern) => {
       assert.strictEqual(report.counts.published, 40)
       // Forgiven is what was published before; what came after is owed, and the checker has looked.
       assert.strictEqual(member.happened("ConsumerFailing"), 0)
-    }).pipe(Scene.play({ pattern }))
+    }).pipe(Fixture.run({ pattern }))
   )
 
   it.live.each(Object.keys(faults))(
     "E17 %s in the middle of the work: told, and it goes on with what is there",
     (name) =>
       Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+        const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
         const member = yield* join(server.url, { concurrency: 1, prefetch: 0 })
         yield* publish([["in-hand", { act: "fail", millis: 1000, times: 1 }], ...many("backlog", 20, { act: "work" })])
         yield* member.says("began in-hand")
@@ -102,14 +102,14 @@ describe.each(Pattern.patterns)("a store that forgets, %s", (pattern) => {
         )
         assert.strictEqual(done.has("in-hand"), inHand)
         for (let i = 0; i < 20; i++) assert.strictEqual(done.has(`backlog-${i}`), backlog, `${i}`)
-      }).pipe(Scene.play({ pattern }))
+      }).pipe(Fixture.run({ pattern }))
   )
 })
 
 describe.each(Pattern.patterns)("a store that is full, %s", (pattern) => {
   it.live("E18 out of memory: producers are told, consumers drain it, and it recovers", () =>
     Effect.gen(function* () {
-      const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+      const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
       yield* publish([
         ...many("work", 200, { act: "work" }),
         ...many("retry", 10, { act: "fail", times: 1 }),
@@ -128,7 +128,7 @@ describe.each(Pattern.patterns)("a store that is full, %s", (pattern) => {
       const { letters, report } = yield* verdict()
       assert.strictEqual(letters.length, 5)
       assert.strictEqual(report.counts.published, 236)
-    }).pipe(Scene.play({ pattern }))
+    }).pipe(Fixture.run({ pattern }))
   )
 })
 
@@ -152,7 +152,7 @@ describe("a store with foreign values, streams", () => {
 
   it.live("E20 WRONGTYPE of any key before the start: the consumer fails and names it, and writes nothing", () =>
     Effect.gen(function* () {
-      const { redis, server } = yield* Scene.make
+      const { redis, server } = yield* Fixture.make
       for (const name of joined) {
         yield* ask(() => redis.flushall())
         const key = mine(name)
@@ -163,14 +163,14 @@ describe("a store with foreign values, streams", () => {
         yield* Producer.publish(Other, "others are not concerned")
         yield* member.leave
       }
-    }).pipe(Scene.play())
+    }).pipe(Fixture.run())
   )
 
   it.live.each(["stream", "meta", "delayed", "delayedBodies"] as const)(
     "E20 WRONGTYPE of %s: publishing fails and names it, and writes nothing",
     (name) =>
       Effect.gen(function* () {
-        const { redis } = yield* Scene.make
+        const { redis } = yield* Fixture.make
         const key = mine(name)
         yield* spoil(redis, key)
         for (const delay of [undefined, "1 hour"] as const) {
@@ -178,14 +178,14 @@ describe("a store with foreign values, streams", () => {
           assert.deepInclude(reasonOf(error), { _tag: "WrongKeyType", key })
         }
         assert.deepStrictEqual(yield* ask(() => redis.keys("*")), [key])
-      }).pipe(Scene.play())
+      }).pipe(Fixture.run())
   )
 
   it.live(
     "E20 WRONGTYPE of any key in the middle of the work: the consumer fails and names it, and goes on without it",
     () =>
       Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+        const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
         crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
         const seen = [
           "stream",
@@ -226,7 +226,7 @@ describe("a store with foreign values, streams", () => {
           letters.map(({ id }) => id),
           ["buried"]
         )
-      }).pipe(Scene.play()),
+      }).pipe(Fixture.run()),
     120_000
   )
 })
@@ -240,7 +240,7 @@ describe("a store that refuses permission, streams", () => {
 
   /** Something for each command to do: a message to ack, one to retry, one to bury, and one that a peer dies with. */
   const play = Effect.fnUntraced(function* (denied: string) {
-    const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+    const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
     crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
     // Nobody is to take its message over before it is dead.
     const dying = yield* crew.hire("waybill-worker.ts", { url: server.url, lease: "4 seconds" })
@@ -282,12 +282,12 @@ describe("a store that refuses permission, streams", () => {
   })
 
   it.live.each(later)("E21 %s is denied later: the error names it, nothing half done", (denied) =>
-    play(denied).pipe(Scene.play())
+    play(denied).pipe(Fixture.run())
   )
 
   it.live("E21 publishing without permission fails with a typed error", () =>
     Effect.gen(function* () {
-      const { redis, server } = yield* Scene.make
+      const { redis, server } = yield* Fixture.make
       yield* grant(redis, "-xadd")
       const error = yield* Producer.publish(Job, { act: "work" }).pipe(
         Effect.flip,
@@ -295,12 +295,12 @@ describe("a store that refuses permission, streams", () => {
       )
       assert.deepInclude(reasonOf(error), { _tag: "NotPermitted" })
       assert.strictEqual(yield* ask(() => redis.exists(keys.stream)), 0)
-    }).pipe(Scene.play())
+    }).pipe(Fixture.run())
   )
 
   it.live("E21 without INFO, CLIENT, CONFIG and PING it works all the same, and leaves in time", () =>
     Effect.gen(function* () {
-      const { join, publish, redis, server, verdict } = yield* Scene.make
+      const { join, publish, redis, server, verdict } = yield* Fixture.make
       yield* grant(redis, "-info", "-client", "-config", "-ping", "-command", "-acl")
       const member = yield* join(urlOf(server.port))
       yield* publish([...many("work", 50, { act: "work" }), ["retry", { act: "fail", times: 1 }]])
@@ -310,14 +310,14 @@ describe("a store that refuses permission, streams", () => {
       assert.isBelow(performance.now() - began, 20_000)
       const { report } = yield* verdict()
       assert.strictEqual(report.counts.published, 51)
-    }).pipe(Scene.play())
+    }).pipe(Fixture.run())
   )
 })
 
 describe("messages that no producer of ours would write, streams", () => {
   it.live("E24 misshapen entries: dead letters with what arrived, and the loop goes on", () =>
     Effect.gen(function* () {
-      const { crew, join, publish, redis, server, verdict } = yield* Scene.make
+      const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
       yield* join(server.url)
       const binary = Buffer.from([0xff, 0xfe, 0x00, 0x80, 0x7b])
       const wrong: Record<string, ReadonlyArray<string | Buffer>> = {
@@ -367,7 +367,7 @@ describe("messages that no producer of ours would write, streams", () => {
       for (const trace of ["colour", "yesterday", "oops"]) assert.include(raw, trace)
       assert.strictEqual(report.counts.deadLettered, Object.keys(wrong).length)
       assert.isUndefined(({} as { readonly act?: string }).act)
-    }).pipe(Scene.play())
+    }).pipe(Fixture.run())
   )
 })
 
@@ -452,7 +452,7 @@ describe.each(Pattern.patterns)("doubles, %s", (pattern) => {
         redis,
         server,
         verdict
-      } = yield* Scene.make
+      } = yield* Fixture.make
       const one = (id: string, delay?: "300 millis") => Producer.publish(Job, { act: "work" }, { id, delay })
       for (const id of ["one", "together", "batch", "delayed"]) crew.recorder.record({ _tag: "Publishing", id })
 
@@ -483,14 +483,14 @@ describe.each(Pattern.patterns)("doubles, %s", (pattern) => {
       yield* join(server.url)
       const { report } = yield* verdict()
       assert.strictEqual(report.counts.handlings, 4)
-    }).pipe(Scene.play({ pattern }))
+    }).pipe(Fixture.run({ pattern }))
   )
 })
 
 describe("doubles, streams", () => {
   it.live("E27 the same message in the stream twice, by another hand: both come, under one id", () =>
     Effect.gen(function* () {
-      const { join, redis, server } = yield* Scene.make
+      const { join, redis, server } = yield* Fixture.make
       const member = yield* join(server.url)
       for (let i = 0; i < 2; i++) {
         yield* ask(() => redis.xadd(keys.stream, "*", "payload", '{"act":"work"}', "id", "double"))
@@ -503,14 +503,14 @@ describe("doubles, streams", () => {
           ["double", 1]
         ]
       )
-    }).pipe(Scene.play())
+    }).pipe(Fixture.run())
   )
 })
 
 describe("this file", () => {
   it.live("speaks of keys that there are", () =>
     Effect.gen(function* () {
-      const { join, publish, redis, server, verdict } = yield* Scene.make
+      const { join, publish, redis, server, verdict } = yield* Fixture.make
       // The server tells of every key that is touched: some are there only for a moment.
       const found = new Set<string>()
       const witness = yield* client(server.url)
@@ -531,6 +531,6 @@ describe("this file", () => {
       )
       const unused = new Set([keys.delayed, keys.delayedBodies, keys.released])
       for (const key of Object.values(keys)) if (!unused.has(key)) assert.isTrue(found.has(key), key)
-    }).pipe(Scene.play())
+    }).pipe(Fixture.run())
   )
 })

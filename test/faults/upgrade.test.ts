@@ -15,10 +15,10 @@ import { Inspector, Producer } from "waybill"
 import { IoRedis } from "waybill/redis"
 import * as Checkout from "../../scripts/Checkout.ts"
 import { sampled } from "../Sample.ts"
+import * as Fixture from "./Fixture.ts"
 import * as Ledger from "./Ledger.ts"
 import type { OperatorOrders } from "./operator.ts"
 import * as Pattern from "./Pattern.ts"
-import * as Scene from "./Scene.ts"
 import { ask, many, settled } from "./Verdict.ts"
 
 const older = "0f878d4"
@@ -61,7 +61,7 @@ describe.skipIf(!isThere)("a rolling upgrade", () => {
             redis,
             server,
             verdict
-          } = yield* Scene.make
+          } = yield* Fixture.make
           const hire = (build: keyof typeof folders) =>
             crew.hire(`${folders[build]}/waybill-worker.ts` as `/${string}`, {
               url: server.url,
@@ -130,7 +130,7 @@ describe.skipIf(!isThere)("a rolling upgrade", () => {
             yield* worker.terminate
             yield* worker.gone
           }
-        }).pipe(Scene.play({ pattern })),
+        }).pipe(Fixture.run({ pattern })),
       400_000
     )
   })
@@ -142,7 +142,7 @@ describe.skipIf(!isThere)("a rolling upgrade", () => {
         "E38 a commit that one build has applied is known to the other: every transfer is applied once",
         () =>
           Effect.gen(function* () {
-            const { crew, server } = yield* Scene.make
+            const { crew, server } = yield* Fixture.make
             const hire = (build: keyof typeof folders, failpoint?: string) =>
               crew.hire(`${folders[build]}/ledger-worker.ts` as `/${string}`, { url: server.url, pattern }, failpoint)
             const transfers = new Map(
@@ -179,7 +179,7 @@ describe.skipIf(!isThere)("a rolling upgrade", () => {
               )
               assert.deepStrictEqual(Ledger.complaints(transfers, yield* Ledger.read), [])
             }).pipe(Effect.provide(Ledger.layerOf(pattern).pipe(Layer.provide(IoRedis.layer({ url: server.url })))))
-          }).pipe(Scene.play({ pattern })),
+          }).pipe(Fixture.run({ pattern })),
         400_000
       )
     }

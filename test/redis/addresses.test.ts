@@ -165,7 +165,7 @@ describe("case D7: sockets in the file system", () => {
 const hasOpenssl = spawnSync("openssl", ["version"]).status === 0
 
 describe.skipIf(!hasOpenssl)("case C9: lines that are not secure, every pattern", () => {
-  const scene = Effect.gen(function* () {
+  const fixture = Effect.gen(function* () {
     const dir = yield* Effect.acquireRelease(
       Effect.sync(() => mkdtempSync(join(tmpdir(), "waybill-tls-"))),
       (dir) => Effect.sync(() => rmSync(dir, { recursive: true }))
@@ -189,7 +189,7 @@ describe.skipIf(!hasOpenssl)("case C9: lines that are not secure, every pattern"
 
   it.live("E23 certificates, and who speaks TLS with whom: at once, for good, and in these words", () =>
     Effect.gen(function* () {
-      const { expired, good } = yield* scene
+      const { expired, good } = yield* fixture
       const cases = [
         ["self-signed", { url: `rediss://localhost:${good.port}` }, /certificate.*self-signed/],
         ["wrong name", { url: `rediss://127.0.0.1:${good.port}`, tls: { ca: good.ca } }, /certificate.*127\.0\.0\.1/],

@@ -7,8 +7,8 @@ import { RedisServer } from "@waybill/testing"
 import { Context, Duration, Effect, Layer, Option, References } from "effect"
 import { Inspector, Settlement, Transport } from "waybill"
 import { IoRedis, RedisInspector, RedisPubSub } from "waybill/redis"
+import { client, outgoing } from "./Fixture.ts"
 import * as Patterns from "./Patterns.ts"
-import { client, outgoing } from "./Stage.ts"
 
 const prefix = "a9"
 

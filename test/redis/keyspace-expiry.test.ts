@@ -5,36 +5,36 @@ import { assert, layer } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Duration, Effect, Fiber, Option } from "effect"
 import { Settlement } from "waybill"
-import { consume, make, settle, take } from "./KeyspaceStage.ts"
-import { becomes } from "./Stage.ts"
+import { becomes } from "./Fixture.ts"
+import { consume, make, settle, take } from "./KeyspaceFixture.ts"
 
 layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })("expiry", (it) => {
   const numbered = (from: number, count: number) => Array.from({ length: count }, (_, i) => `${from + i}`)
 
   /** Publishes messages that live shortly, and waits until they are gone. */
   const lose = Effect.fnUntraced(function* (
-    stage: Effect.Success<ReturnType<typeof make>>,
+    fixture: Effect.Success<ReturnType<typeof make>>,
     ...bodies: ReadonlyArray<string>
   ) {
-    const brief = yield* stage.another({ ttl: "1 millis" })
+    const brief = yield* fixture.another({ ttl: "1 millis" })
     const [first = "", ...rest] = bodies
     const receipts = yield* brief.publish(first, ...rest)
-    const left = Effect.promise(() => stage.redis.exists(...receipts.map(({ id }) => stage.key(`message:#${id}`))))
+    const left = Effect.promise(() => fixture.redis.exists(...receipts.map(({ id }) => fixture.key(`message:#${id}`))))
     yield* becomes("all expired", left, 0)
   })
 
   it.effect("what expired before a group read it is a gap, counted and between which messages", () =>
     Effect.gen(function* () {
-      const stage = yield* make()
-      const { events, join, joinAndLeave, publish } = stage
+      const fixture = yield* make()
+      const { events, join, joinAndLeave, publish } = fixture
       const early = yield* joinAndLeave()
       yield* publish("0")
       const [zero] = yield* take(early.receiver, 1)
       yield* settle(early.receiver, [zero!])
       yield* early.leave
-      yield* lose(stage, ...numbered(1, 7))
+      yield* lose(fixture, ...numbered(1, 7))
       yield* publish("8", "9")
-      yield* lose(stage, ...numbered(10, 3))
+      yield* lose(fixture, ...numbered(10, 3))
       yield* publish("13")
       const receiver = yield* join()
       const deliveries = yield* take(receiver, 3)
@@ -62,14 +62,14 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
   it.effect("a long row of expired messages is passed by in bounded steps, and counted to the last", () =>
     Effect.gen(function* () {
-      const stage = yield* make()
-      const { join, joinAndLeave, publish } = stage
+      const fixture = yield* make()
+      const { join, joinAndLeave, publish } = fixture
       // It holds back the lowest number, so that the row has to be walked.
       yield* publish("first")
       const early = yield* joinAndLeave()
       assert.deepStrictEqual(yield* consume(early.receiver, 1), ["first"])
       yield* early.leave
-      const brief = yield* stage.another({ ttl: "1 millis" })
+      const brief = yield* fixture.another({ ttl: "1 millis" })
       for (let i = 0; i < 25; i++) yield* brief.publish("x", ...numbered(0, 999))
       yield* Effect.sleep(5)
       yield* publish("last")
@@ -81,8 +81,8 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
   it.effect("a message that expires while it waits for its retry is a gap; one in hand can still be settled", () =>
     Effect.gen(function* () {
-      const stage = yield* make()
-      const { inspector, join, key, publish, redis } = stage
+      const fixture = yield* make()
+      const { inspector, join, key, publish, redis } = fixture
       const receiver = yield* join()
       const [a, b] = yield* publish("waits", { body: "in hand", headers: { h: "1" }, key: "k" })
       const [waits, inHand] = yield* take(receiver, 2)

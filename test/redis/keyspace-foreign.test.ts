@@ -8,8 +8,8 @@ import { assert, layer } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Duration, Effect, Fiber, Option } from "effect"
 import { Settlement } from "waybill"
-import { cli, consume, make, settle, take } from "./KeyspaceStage.ts"
-import { outgoing } from "./Stage.ts"
+import { outgoing } from "./Fixture.ts"
+import { cli, consume, make, settle, take } from "./KeyspaceFixture.ts"
 
 layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })("keys of others", (it) => {
   it.effect("a plain redis-cli SET with an expiry is delivered, and wakes who waits", () =>
@@ -50,16 +50,16 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
   it.effect("a key that two programs hear of at once is one message for each group, in both", () =>
     Effect.gen(function* () {
-      const stage = yield* make()
-      const other = yield* stage.another()
-      const [one, two] = [yield* stage.join({ group: "one" }), yield* other.join({ group: "two" })]
+      const fixture = yield* make()
+      const other = yield* fixture.another()
+      const [one, two] = [yield* fixture.join({ group: "one" }), yield* other.join({ group: "two" })]
       for (let i = 0; i < 50; i++)
-        yield* Effect.promise(() => stage.redis.set(stage.key(`message:k${i}`), `${i}`, "EX", 60))
+        yield* Effect.promise(() => fixture.redis.set(fixture.key(`message:k${i}`), `${i}`, "EX", 60))
       const expected = Array.from({ length: 50 }, (_, i) => `${i}`)
       assert.deepStrictEqual((yield* consume(one, 50)).sort(), expected.toSorted())
       assert.deepStrictEqual((yield* consume(two, 50)).sort(), expected.toSorted())
       // What comes after it would come after a repetition, too.
-      yield* stage.publish("sentinel")
+      yield* fixture.publish("sentinel")
       assert.deepStrictEqual(yield* consume(one, 1), ["sentinel"])
       assert.deepStrictEqual(yield* consume(two, 1), ["sentinel"])
     })
@@ -199,7 +199,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
   it.effect("case B16: names that are no text are messages, heard or scanned, and differ by their bytes", () =>
     Effect.gen(function* () {
-      const stage = yield* make({ pollInterval: "1 hour" })
+      const fixture = yield* make({ pollInterval: "1 hour" })
       const names = [
         Buffer.from([0x6b, 0xff, 0x31]),
         Buffer.from([0x6b, 0xfe, 0x31]),
@@ -211,8 +211,8 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
       const write = (topic: string, round: string) =>
         Effect.forEach(names, (name, i) =>
           Effect.promise(() =>
-            stage.redis.set(
-              Buffer.concat([Buffer.from(stage.key("message:").replace(":t}", `:${topic}}`)), name]),
+            fixture.redis.set(
+              Buffer.concat([Buffer.from(fixture.key("message:").replace(":t}", `:${topic}}`)), name]),
               `${round} ${i}`,
               "EX",
               60
@@ -221,17 +221,17 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         )
       const bodies = (round: string) => names.map((_, i) => `${round} ${i}`)
       for (const topic of ["t", "żółć"]) {
-        const receiver = yield* stage.join({ topic })
+        const receiver = yield* fixture.join({ topic })
         yield* write(topic, "heard")
         assert.deepStrictEqual((yield* consume(receiver, names.length)).toSorted(), bodies("heard"))
         // Each version once.
         yield* write(topic, "again")
         assert.deepStrictEqual((yield* consume(receiver, names.length)).toSorted(), bodies("again"))
-        yield* stage.transport.publish(topic, [outgoing("sentinel")])
+        yield* fixture.transport.publish(topic, [outgoing("sentinel")])
         assert.deepStrictEqual(yield* consume(receiver, 1), ["sentinel"])
       }
       yield* write("scanned", "before")
-      const late = yield* (yield* stage.another({ scan: true })).join({ topic: "scanned" })
+      const late = yield* (yield* fixture.another({ scan: true })).join({ topic: "scanned" })
       assert.deepStrictEqual((yield* consume(late, names.length)).toSorted(), bodies("before"))
     })
   )

@@ -5,8 +5,8 @@ import { assert, layer } from "@effect/vitest"
 import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Effect, Fiber } from "effect"
 import type { Transport } from "waybill"
-import { consume, make } from "./KeyspaceStage.ts"
-import { becomes } from "./Stage.ts"
+import { becomes } from "./Fixture.ts"
+import { consume, make } from "./KeyspaceFixture.ts"
 
 const Servers = RedisServer.layer()
 

@@ -5,7 +5,7 @@ import { RedisServer } from "@waybill/testing"
 import { Context, Effect, Layer, References } from "effect"
 import { Inspector, type Message, Transport } from "waybill"
 import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisStreams } from "waybill/redis"
-import { outgoing } from "./Stage.ts"
+import { outgoing } from "./Fixture.ts"
 
 const patterns = {
   streams: RedisStreams.layer({ prefix: "streams" }),

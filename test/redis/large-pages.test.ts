@@ -9,7 +9,7 @@ import { DeadLetters, Inspector, Log, Topic } from "waybill"
 import { IoRedis, RedisInspector } from "waybill/redis"
 import { run } from "../cli/Terminal.ts"
 import { person, storing } from "../faults/Storing.ts"
-import { becomes, client } from "./Stage.ts"
+import { becomes, client } from "./Fixture.ts"
 
 const size = 200_000
 const count = 600
@@ -18,7 +18,7 @@ const patterns = ["streams", "lists", "exactly-once", "keyspace", "pubsub"] as c
 const Large = Topic.make("t", { payload: Schema.String })
 
 /** A topic of the pattern with so many dead letters, and a line to it that carries 20 MB a second. */
-const scene = Effect.fnUntraced(function* (pattern: string, letters: number) {
+const fixture = Effect.fnUntraced(function* (pattern: string, letters: number) {
   const server = yield* RedisServer.make()
   const redis = yield* client(server.url)
   const body = JSON.stringify("x".repeat(size))
@@ -47,7 +47,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
     "case B6: 600 dead letters of 200 kB at the end of a slow line are counted, begun and sent back",
     () =>
       Effect.gen(function* () {
-        const { context, redis } = yield* scene("streams", count)
+        const { context, redis } = yield* fixture("streams", count)
         const connected = Effect.map(
           Effect.promise(() => redis.info("stats")),
           (text) => /total_connections_received:(\d+)/.exec(text)?.[1]
@@ -79,7 +79,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
     () =>
       Effect.gen(function* () {
         for (const pattern of patterns) {
-          const { body, context, redis } = yield* scene(pattern, 30)
+          const { body, context, redis } = yield* fixture(pattern, 30)
           const inspector = yield* Effect.provideContext(Inspector.Inspector, context)
           const all = Effect.fnUntraced(function* <A extends { readonly id: string; readonly body: unknown }>(
             read: (page: Inspector.Page) => Effect.Effect<ReadonlyArray<A>, unknown>,
@@ -126,7 +126,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
     () =>
       Effect.gen(function* () {
         for (const pattern of ["streams", "lists", "exactly-once", "keyspace"] as const) {
-          const { context, direct, line, redis } = yield* scene(pattern, 0)
+          const { context, direct, line, redis } = yield* fixture(pattern, 0)
           const numbered = Array.from({ length: 20 }, (_, i) => `${i}`.padStart(size, "x"))
           const ended = yield* run(["publish", "t"], {
             url: direct,

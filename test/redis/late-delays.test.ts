@@ -7,7 +7,7 @@ import { RedisServer } from "@waybill/testing"
 import { Clock, Context, Duration, Effect, Exit, Fiber, Layer, References, Scope } from "effect"
 import { Commit, type Inspector, Settlement, Transport } from "waybill"
 import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisStreams } from "waybill/redis"
-import { outgoing } from "./Stage.ts"
+import { outgoing } from "./Fixture.ts"
 
 const lateMillis = 50
 const rounds = 7

@@ -8,7 +8,7 @@ import { Duration, Effect, Layer, type Scope } from "effect"
 import { type Delivery, Inspector, Settlement, Transport } from "waybill"
 import { MemoryKeyspace, MemoryStreams } from "waybill/memory"
 import { IoRedis, RedisKeyspace, RedisStreams } from "waybill/redis"
-import { becomes, outgoing } from "./Stage.ts"
+import { becomes, outgoing } from "./Fixture.ts"
 
 type Ports = Transport.Transport | Inspector.Inspector
 
@@ -30,7 +30,7 @@ const settledGoes: Record<string, Layer.Layer<Ports, unknown>> = {
   MemoryStreams: MemoryStreams.layer()
 }
 
-const stage = Effect.gen(function* () {
+const fixture = Effect.gen(function* () {
   const transport = yield* Transport.Transport
   const inspector = yield* Inspector.Inspector
   const join = (group: string) =>
@@ -81,7 +81,7 @@ describe.each(Object.entries(settledGoes))("case D5 %s", (_, layer) => {
     layer,
     "what every group has settled is not there for a group that comes later",
     Effect.gen(function* () {
-      const { depth, late, publish, settled } = yield* stage
+      const { depth, late, publish, settled } = yield* fixture
       yield* settled
       yield* becomes("cut off", depth, 0)
       yield* publish("next")
@@ -95,7 +95,7 @@ describe.each(Object.entries(kept))("case D5 %s", (_, layer) => {
     layer,
     "a group that comes later gets what another one has settled, in order",
     Effect.gen(function* () {
-      const { depth, fifty, late, publish, settled } = yield* stage
+      const { depth, fifty, late, publish, settled } = yield* fixture
       yield* settled
       // Longer than anybody would wait to cut it off.
       yield* Effect.sleep("1500 millis")

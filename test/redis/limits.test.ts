@@ -13,7 +13,7 @@ import {
   RedisPubSub,
   RedisStreams
 } from "waybill/redis"
-import { becomes, client, outgoing } from "./Stage.ts"
+import { becomes, client, outgoing } from "./Fixture.ts"
 
 type Ports = Transport.Transport | Inspector.Inspector
 
@@ -50,7 +50,7 @@ const patterns: ReadonlyArray<Case> = [
 const page = { after: Option.none<string>(), limit: 10 }
 
 /** The ports of one layer, and an inspector like that of the command: it knows nothing but the prefix. */
-const stage = Effect.fnUntraced(
+const fixture = Effect.fnUntraced(
   function* <P>(inMemory: boolean, layer: (prefix: string) => Layer.Layer<Ports | P, never, IoRedis.IoRedis>) {
     const { url } = yield* RedisServer.RedisServer
     const prefix = `limits${(yield* Random.nextIntBetween(0, 2 ** 40)).toString(36)}`
@@ -91,7 +91,7 @@ describe("case F1: dead letters that are too old", () => {
     ({ inMemory, layer }) =>
       Effect.gen(function* () {
         const maxAge = Duration.seconds(4)
-        const { figures, inspector, join, operator, transport } = yield* stage(inMemory, (prefix) =>
+        const { figures, inspector, join, operator, transport } = yield* fixture(inMemory, (prefix) =>
           layer({ prefix, deadLetters: { maxAge } })
         )
         const bury = Effect.fnUntraced(function* (body: string) {
@@ -139,7 +139,7 @@ describe("case F1: dead letters that are too old", () => {
     "$name: are dropped and reported by consumers that have nothing else to do",
     ({ layer }) =>
       Effect.gen(function* () {
-        const { context, figures, join, transport } = yield* stage(false, (prefix) =>
+        const { context, figures, join, transport } = yield* fixture(false, (prefix) =>
           layer({ prefix, deadLetters: { maxAge: "1 second" } })
         )
         const events: Array<number> = []
@@ -187,7 +187,7 @@ const committing: ReadonlyArray<Committing> = [
 describe("a commit whose id is stored again", () => {
   it.live.each(committing)("$name: after the window for published ids, it is applied once", ({ inMemory, layer }) =>
     Effect.gen(function* () {
-      const { context, join, transport } = yield* stage(inMemory, (prefix) =>
+      const { context, join, transport } = yield* fixture(inMemory, (prefix) =>
         layer({ prefix, deadLetters: { maxAge: "1 hour" }, deduplicationWindow: 1 })
       )
       const receiver = yield* join()
@@ -210,7 +210,7 @@ describe("case F1: a commit that was refused in part", () => {
     ({ inMemory, layer, silence }) =>
       Effect.gen(function* () {
         const marker = Duration.millis(200)
-        const { context, join, operator, transport } = yield* stage(inMemory, (prefix) =>
+        const { context, join, operator, transport } = yield* fixture(inMemory, (prefix) =>
           layer({ prefix, marker, deadLetters: { maxAge: "1 hour" } })
         )
         const lapse = Effect.sleep("400 millis")
@@ -270,7 +270,7 @@ describe("case F1: a commit that was refused in part", () => {
     "$name: is not applied again when its dead letter could not be written, for a year more than a marker lasts",
     ({ layer }) =>
       Effect.gen(function* () {
-        const { context, join, prefix, transport } = yield* stage(false, (prefix) =>
+        const { context, join, prefix, transport } = yield* fixture(false, (prefix) =>
           layer({ prefix, marker: "200 millis", deadLetters: { maxAge: "1 hour" } })
         )
         const redis = yield* client((yield* RedisServer.RedisServer).url)

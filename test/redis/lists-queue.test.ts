@@ -3,12 +3,12 @@ import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Context, Duration, Effect, Exit, Fiber, Layer, Option, Random, References, Scope } from "effect"
 import { Inspector, type Message, Settlement, Transport } from "waybill"
 import { IoRedis, RedisExactlyOnce, RedisInspector, RedisLists } from "waybill/redis"
-import { becomes, client, type Draft, outgoing } from "./Stage.ts"
+import { becomes, client, type Draft, outgoing } from "./Fixture.ts"
 
 const servers = FaultProxy.layer.pipe(Layer.provideMerge(RedisServer.layer()))
 
 /** A queue `t` under a prefix of its own, and a plain client beside it. */
-const stage = Effect.fnUntraced(function* (options: RedisLists.Options & { readonly url?: string } = {}) {
+const fixture = Effect.fnUntraced(function* (options: RedisLists.Options & { readonly url?: string } = {}) {
   const server = yield* RedisServer.RedisServer
   const prefix = `queue${(yield* Random.nextIntBetween(0, 2 ** 40)).toString(36)}`
   const { url = server.url, ...rest } = options
@@ -53,7 +53,7 @@ describe("who is next", () => {
     ["priority", ["c", "e", "a", "d", "b"]]
   ] as Array<["fifo" | "lifo" | "priority", Array<string>]>)("%s", ([order, expected]) =>
     Effect.gen(function* () {
-      const { join, publish } = yield* stage({ order })
+      const { join, publish } = yield* fixture({ order })
       yield* publish(
         prioritised("a"),
         prioritised("b", "low"),
@@ -147,7 +147,7 @@ describe("who is next", () => {
 
   it.live("a delayed message takes its place by priority when it is due", () =>
     Effect.gen(function* () {
-      const { inspector, join, publish } = yield* stage({ order: "priority" })
+      const { inspector, join, publish } = yield* fixture({ order: "priority" })
       const due = { _tag: "After", delay: Duration.millis(1) } as const
       yield* publish("a", { ...prioritised("b", "high"), due })
       yield* inspector.pause("t", "g")
@@ -164,7 +164,7 @@ describe("who is next", () => {
 
   it.live("what comes back goes first, whatever the order", () =>
     Effect.gen(function* () {
-      const { join, publish } = yield* stage({ order: "lifo" })
+      const { join, publish } = yield* fixture({ order: "lifo" })
       const receiver = yield* join()
       yield* publish("old")
       const [old] = yield* receiver.take(1)
@@ -178,7 +178,7 @@ describe("who is next", () => {
 describe("one group", () => {
   it.live("another group is refused, and told whose the queue is", () =>
     Effect.gen(function* () {
-      const { join } = yield* stage()
+      const { join } = yield* fixture()
       yield* join({ group: "first" })
       const error = yield* Effect.flip(join({ group: "second" }))
       assert.strictEqual(error.reason._tag, "TopicConflict")
@@ -191,7 +191,7 @@ describe("one group", () => {
 describe("notifications", () => {
   it.live("wake who waits, long before it would have polled", () =>
     Effect.gen(function* () {
-      const { join, publish } = yield* stage({ pollInterval: "1 hour" })
+      const { join, publish } = yield* fixture({ pollInterval: "1 hour" })
       const receiver = yield* join({ lease: Duration.hours(1) })
       const waiting = yield* Effect.forkChild(receiver.take(1), { startImmediately: true })
       yield* publish("a")
@@ -201,7 +201,7 @@ describe("notifications", () => {
 
   it.live("one that is lost costs at most one poll interval", () =>
     Effect.gen(function* () {
-      const { join, key, publish, redis } = yield* stage({ pollInterval: "300 millis" })
+      const { join, key, publish, redis } = yield* fixture({ pollInterval: "300 millis" })
       const receiver = yield* join({ lease: Duration.hours(1) })
       // Nobody is told of anything from here on.
       const deaf = yield* Effect.forkScoped(
@@ -230,7 +230,7 @@ describe("notifications", () => {
       yield* Effect.promise(() =>
         admin.call("ACL", "SETUSER", "app", "reset", "on", ">secret", "~*", "&*", "+@all", "-subscribe", "-publish")
       )
-      const { join, publish } = yield* stage({
+      const { join, publish } = yield* fixture({
         url: `redis://app:secret@127.0.0.1:${server.port}`,
         pollInterval: "200 millis"
       })
@@ -245,7 +245,7 @@ describe("an answer that never comes", () => {
   it.live("what it brought is handed back and comes again, no attempt counted", () =>
     Effect.gen(function* () {
       const proxy = yield* FaultProxy.FaultProxy
-      const { inspector, join, publish } = yield* stage({ url: proxy.url })
+      const { inspector, join, publish } = yield* fixture({ url: proxy.url })
       const receiver = yield* join()
       yield* inspector.pause("t", "g")
       yield* publish("a", "b", "c")
@@ -264,7 +264,7 @@ describe("an answer that never comes", () => {
 describe("a foreign producer", () => {
   it.live("pushes into the inbox with one command, and a plain client can tell what became of it", () =>
     Effect.gen(function* () {
-      const { inspector, join, key, redis } = yield* stage({ order: "priority" })
+      const { inspector, join, key, redis } = yield* fixture({ order: "priority" })
       yield* Effect.promise(() => redis.rpush(key("inbox"), "plain"))
       yield* Effect.promise(() =>
         redis.rpush(key("inbox"), 'waybill:1 {"id":"o-1","key":"k","v":2,"headers":{"priority":"high"}}\nurgent')
@@ -286,7 +286,7 @@ describe("a foreign producer", () => {
 describe("leaving", () => {
   it.live("leaves nothing behind but what it did not settle, and that is free at once", () =>
     Effect.gen(function* () {
-      const { join, key, publish, redis } = yield* stage()
+      const { join, key, publish, redis } = yield* fixture()
       const scope = yield* Scope.make()
       const receiver = yield* Scope.provide(join(), scope)
       yield* publish("a", "b", "c")

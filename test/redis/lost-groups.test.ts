@@ -7,7 +7,7 @@ import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Duration, Effect, Layer } from "effect"
 import { type Delivery, Settlement, type Transport } from "waybill"
 import { RedisStreams } from "waybill/redis"
-import * as Stage from "./Stage.ts"
+import * as Fixture from "./Fixture.ts"
 
 const servers = FaultProxy.layer.pipe(Layer.provideMerge(RedisServer.layer()))
 
@@ -16,8 +16,8 @@ const numbers = (count: number): readonly [string, ...Array<string>] => [
   ...Array.from({ length: count - 1 }, (_, i) => String(i + 1))
 ]
 
-const stage = Effect.gen(function* () {
-  const made = yield* Stage.make()
+const fixture = Effect.gen(function* () {
+  const made = yield* Fixture.make()
   const { groupKey, key, redis, settle, take } = made
   return {
     ...made,
@@ -30,7 +30,7 @@ const stage = Effect.gen(function* () {
     /** Another group holds everything in the stream. */
     keeper: made.join({ group: "keeps everything" }),
     recreated: (times: number) =>
-      Stage.becomes(
+      Fixture.becomes(
         "groups that were made again",
         Effect.sync(() => made.events.filter(({ _tag }) => _tag === "GroupRecreated").length),
         times
@@ -39,7 +39,7 @@ const stage = Effect.gen(function* () {
     beat: Effect.gen(function* () {
       const ask = Effect.promise(async () => String(await redis.hget(groupKey("state"), "noted")))
       const before = yield* ask
-      yield* Stage.becomes(
+      yield* Fixture.becomes(
         "a beat",
         Effect.map(ask, (now) => now !== before),
         true
@@ -74,7 +74,7 @@ describe("groups that are destroyed", () => {
   for (const which of [["stream"], ["retry"], ["stream", "retry"]] as const) {
     it.live(`case A7: ${which.join(" and ")}: what waits for its fourth attempt goes on, once`, () =>
       Effect.gen(function* () {
-        const { destroy, fail, join, keeper, publish, recreated, rest } = yield* stage
+        const { destroy, fail, join, keeper, publish, recreated, rest } = yield* fixture
         const receiver = yield* join()
         yield* keeper
         yield* publish({ body: "m", id: "m" })
@@ -97,7 +97,7 @@ describe("groups that are destroyed", () => {
   for (const waits of [true, false]) {
     it.live(`case A7: what was acknowledged does not come again, ${waits ? "a beat later" : "at once"}`, () =>
       Effect.gen(function* () {
-        const { beat, destroy, join, keeper, publish, recreated, rest, settle, take } = yield* stage
+        const { beat, destroy, join, keeper, publish, recreated, rest, settle, take } = yield* fixture
         const receiver = yield* join()
         yield* keeper
         yield* publish(...numbers(101))
@@ -121,7 +121,7 @@ describe("groups that are destroyed", () => {
   for (const waits of [true, false]) {
     it.live(`case A7: what consumers held is settled once each, ${waits ? "a beat later" : "at once"}`, () =>
       Effect.gen(function* () {
-        const { beat, destroy, events, group, join, keeper, publish, recreated, settle, take } = yield* stage
+        const { beat, destroy, events, group, join, keeper, publish, recreated, settle, take } = yield* fixture
         const lease = Duration.seconds(2)
         const living = yield* join({ lease })
         const dead = yield* join({ lease })
@@ -140,7 +140,7 @@ describe("groups that are destroyed", () => {
         )
         if (waits) assert.deepStrictEqual(yield* settle(dead, died), ["Stale", "Stale"])
         assert.deepStrictEqual(yield* settle(living, [...again, ...held]), Array(4).fill("Settled"))
-        yield* Stage.becomes(
+        yield* Fixture.becomes(
           "figures",
           Effect.map(group(), ({ lag, pending, waiting }) => [lag, pending, waiting]),
           [0, 0, 0]
@@ -160,7 +160,7 @@ describe("groups that are destroyed", () => {
   for (const waits of [true, false]) {
     it.live(`case A7: one dead letter an id, ${waits ? "a beat later" : "at once"}, and twice in a row`, () =>
       Effect.gen(function* () {
-        const { beat, destroy, join, keeper, letters, publish, recreated, rest, settle, take } = yield* stage
+        const { beat, destroy, join, keeper, letters, publish, recreated, rest, settle, take } = yield* fixture
         const receiver = yield* join()
         yield* keeper
         yield* publish({ body: "held", id: "held" }, { body: "m", id: "m" }, { body: "n", id: "n" })
@@ -191,7 +191,7 @@ describe("groups that are destroyed", () => {
 
   it.live("case A7: destroyed while the consumer is away: it goes on where the last one stood", () =>
     Effect.gen(function* () {
-      const { destroy, join, joinAndLeave, keeper, publish, rest, settle, take } = yield* stage
+      const { destroy, join, joinAndLeave, keeper, publish, rest, settle, take } = yield* fixture
       const { leave, receiver } = yield* joinAndLeave()
       yield* keeper
       yield* publish("retried", "released", "acked", "unread")

@@ -5,7 +5,7 @@ import { Context, Duration, Effect, Layer, Random, References, Schedule, Schema 
 import { Consumer, DeadLetters, type Delivery, Inspector, Producer, Settlement, Topic, Transport } from "waybill"
 import { MemoryExactlyOnce, MemoryLists } from "waybill/memory"
 import { IoRedis, RedisExactlyOnce, RedisLists } from "waybill/redis"
-import { becomes, outgoing } from "./Stage.ts"
+import { becomes, outgoing } from "./Fixture.ts"
 
 const order = "priority"
 const onRedis = <A>(layer: (prefix: string) => Layer.Layer<A, never, IoRedis.IoRedis>) =>

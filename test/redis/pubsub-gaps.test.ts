@@ -10,7 +10,7 @@ import { Redis } from "ioredis"
 import { type Gap, type Lifecycle, Settlement, Transport } from "waybill"
 import { IoRedis, RedisPubSub } from "waybill/redis"
 import * as Port from "../../packages/testing/src/Port.ts"
-import { becomes, client, outgoing } from "./Stage.ts"
+import { becomes, client, outgoing } from "./Fixture.ts"
 
 /** What a subscriber was told, in order: a body, or a gap in front of the next one. */
 type Told = string | Gap.Gap
@@ -23,7 +23,7 @@ const build = (url: string, options?: RedisPubSub.Options) =>
   )
 
 /** A publisher beside the faults, and a subscriber behind the proxy that notes what it is told. */
-const stage = Effect.fnUntraced(function* (options?: RedisPubSub.Options) {
+const fixture = Effect.fnUntraced(function* (options?: RedisPubSub.Options) {
   const server = yield* RedisServer.RedisServer
   const proxy = yield* FaultProxy.FaultProxy
   // Forty megabytes take their time on a slow machine.
@@ -124,7 +124,7 @@ const numbers = (from: number, to: number) => Array.from({ length: to - from }, 
 /** Publishes 1,000 messages while `hurt` is done to the subscriber at some moment, then some more until they are heard. */
 const published = 1000
 const through = Effect.fnUntraced(function* (
-  { heard, publish }: Pick<Effect.Success<ReturnType<typeof stage>>, "heard" | "publish">,
+  { heard, publish }: Pick<Effect.Success<ReturnType<typeof fixture>>, "heard" | "publish">,
   hurt: Effect.Effect<unknown, unknown, Scope.Scope>
 ) {
   const seed = yield* Random.nextIntBetween(100, 900)
@@ -140,10 +140,10 @@ const through = Effect.fnUntraced(function* (
 
 describe("RedisPubSub tells what is missing", () => {
   for (const [name, hurt] of [
-    ["the connection is reset", (s: Effect.Success<ReturnType<typeof stage>>) => s.proxy.reset],
+    ["the connection is reset", (s: Effect.Success<ReturnType<typeof fixture>>) => s.proxy.reset],
     [
       "CLIENT KILL TYPE pubsub",
-      (s: Effect.Success<ReturnType<typeof stage>>) =>
+      (s: Effect.Success<ReturnType<typeof fixture>>) =>
         Effect.scoped(
           Effect.flatMap(client(s.server.url), (redis) =>
             Effect.promise(() => redis.call("CLIENT", "KILL", "TYPE", "pubsub"))
@@ -152,12 +152,12 @@ describe("RedisPubSub tells what is missing", () => {
     ],
     [
       "the connection is cut in the middle of a message",
-      (s: Effect.Success<ReturnType<typeof stage>>) => Effect.flatten(s.proxy.cutAfter(5000, "replies"))
+      (s: Effect.Success<ReturnType<typeof fixture>>) => Effect.flatten(s.proxy.cutAfter(5000, "replies"))
     ]
   ] as const) {
     it.live(`when ${name} during 1,000 publishes (E14)`, () =>
       Effect.gen(function* () {
-        const s = yield* stage()
+        const s = yield* fixture()
         yield* s.listen
         const { count, seed } = yield* through(s, hurt(s))
         assert.deepStrictEqual(complaints(s.told, count), [], `cut near ${seed}`)
@@ -180,7 +180,7 @@ describe("RedisPubSub tells what is missing", () => {
 
   it.live("when its line is cut off for longer than anybody waits, and recovers (E11, E13)", () =>
     Effect.gen(function* () {
-      const s = yield* stage()
+      const s = yield* fixture()
       yield* s.listen
       const gone = () => s.events.some((event) => event._tag === "Disconnected" && event.role.startsWith("subscriber"))
       // Whoever waits for the system to notice waits for many minutes.
@@ -201,7 +201,7 @@ describe("RedisPubSub tells what is missing", () => {
   } satisfies Record<string, FaultProxy.Line>)) {
     it.live(`nothing when its line carries ${name} (E12)`, () =>
       Effect.gen(function* () {
-        const s = yield* stage()
+        const s = yield* fixture()
         yield* s.listen
         yield* s.proxy.carry(line)
         const bodies = Array.from({ length: 200 }, (_, i) => `${i} ü漢😀 \r\n$5\r\n`)
@@ -216,7 +216,7 @@ describe("RedisPubSub tells what is missing", () => {
     "after a reconnect there is exactly one gap, before anything else, also when nothing tells what was missed",
     () =>
       Effect.gen(function* () {
-        const s = yield* stage()
+        const s = yield* fixture()
         yield* s.listen
         yield* s.publish("0")
         yield* becomes("the first", Effect.sync(s.heard), ["0"])
@@ -242,7 +242,7 @@ describe("RedisPubSub tells what is missing", () => {
 
   it.live("when the server is restarted, and when it stood still for a while (E8, E9)", () =>
     Effect.gen(function* () {
-      const s = yield* stage()
+      const s = yield* fixture()
       yield* s.listen
       yield* s.publish(...numbers(0, 10))
       yield* becomes(
@@ -275,7 +275,7 @@ describe("RedisPubSub tells what is missing", () => {
 
   it.live("nothing when FLUSHALL takes away all that the store knew of it, and it is known again (E17)", () =>
     Effect.gen(function* () {
-      const s = yield* stage()
+      const s = yield* fixture()
       yield* s.listen
       const redis = yield* client(s.server.url)
       const groups = Effect.promise(async () => (await redis.smembers("{waybill:t}:groups")).toSorted())
@@ -294,7 +294,7 @@ describe("RedisPubSub tells what is missing", () => {
   for (const [name, hurt] of [
     [
       "the server takes no more connections for a while",
-      (s: Effect.Success<ReturnType<typeof stage>>, redis: Redis) =>
+      (s: Effect.Success<ReturnType<typeof fixture>>, redis: Redis) =>
         Effect.gen(function* () {
           const [, most = ""] = yield* Effect.promise(() => redis.config("GET", "maxclients") as Promise<Array<string>>)
           yield* Effect.promise(() => redis.config("SET", "maxclients", "1"))
@@ -306,7 +306,7 @@ describe("RedisPubSub tells what is missing", () => {
     ],
     [
       "the server moves to another port",
-      (s: Effect.Success<ReturnType<typeof stage>>, redis: Redis) =>
+      (s: Effect.Success<ReturnType<typeof fixture>>, redis: Redis) =>
         Effect.gen(function* () {
           const port = yield* Port.reserve
           yield* Effect.promise(() => redis.config("SET", "port", port))
@@ -316,7 +316,7 @@ describe("RedisPubSub tells what is missing", () => {
   ] as const) {
     it.live(`when ${name} (E36, E40)`, () =>
       Effect.gen(function* () {
-        const s = yield* stage()
+        const s = yield* fixture()
         yield* s.listen
         const redis = yield* client(s.server.url)
         const { count } = yield* through(s, hurt(s, redis))
@@ -329,7 +329,7 @@ describe("RedisPubSub tells what is missing", () => {
   for (const kind of ["ALL", "WRITE"]) {
     it.live(`nothing when the server is paused, CLIENT PAUSE ${kind} (E15)`, () =>
       Effect.gen(function* () {
-        const s = yield* stage()
+        const s = yield* fixture()
         yield* s.listen
         const redis = yield* client(s.server.url)
         yield* s.publish(...numbers(0, 10))
@@ -343,7 +343,7 @@ describe("RedisPubSub tells what is missing", () => {
 
   it.live("when a message is so large that the server drops the subscriber (E25)", () =>
     Effect.gen(function* () {
-      const s = yield* stage()
+      const s = yield* fixture()
       yield* s.listen
       yield* s.publish("0")
       yield* becomes("the first", Effect.sync(s.heard), ["0"])
@@ -388,7 +388,7 @@ describe("RedisPubSub with a consumer that is too slow", () => {
   ] as const) {
     it.live(`${overflow}: what is dropped is a gap (E37)`, () =>
       Effect.gen(function* () {
-        const s = yield* stage({ buffer: 4, overflow })
+        const s = yield* fixture({ buffer: 4, overflow })
         for (const number of numbers(0, 10)) yield* s.publish(number)
         // A second receiver of the same connection has heard all ten: so has the first.
         yield* becomes("all of them", s.witnessed, 10)
@@ -418,7 +418,7 @@ describe("RedisPubSub with a consumer that is too slow", () => {
   ] as const) {
     it.live(`case B7, E37: ${overflow}: what finds bufferBytes full is told as a gap`, () =>
       Effect.gen(function* () {
-        const s = yield* stage({ bufferBytes: 4400, overflow })
+        const s = yield* fixture({ bufferBytes: 4400, overflow })
         const large = (n: number) => `${n} `.padEnd(1000, "x")
         for (let n = 0; n < 10; n++) {
           yield* s.publish(large(n))
@@ -447,7 +447,7 @@ describe("RedisPubSub with a consumer that is too slow", () => {
 
   it.live("fail: the consumer fails, and says why", () =>
     Effect.gen(function* () {
-      const s = yield* stage({ buffer: 4, overflow: "fail" })
+      const s = yield* fixture({ buffer: 4, overflow: "fail" })
       yield* s.publish(...numbers(0, 10))
       const failure = yield* Effect.flip(Effect.forever(Effect.andThen(Effect.sleep("20 millis"), s.receiver.take(1))))
       assert.strictEqual(failure.reason._tag, "Overflow")

@@ -10,7 +10,7 @@ import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Context, Duration, Effect, Layer, Option, Random, References } from "effect"
 import { Inspector, Settlement, Transport } from "waybill"
 import { IoRedis, RedisInspector, RedisPubSub } from "waybill/redis"
-import { client, outgoing } from "./Stage.ts"
+import { client, outgoing } from "./Fixture.ts"
 
 const shell = (command: string) =>
   Effect.callback<string, Error>((resume) => {
@@ -19,7 +19,7 @@ const shell = (command: string) =>
     )
   })
 
-const stage = Effect.fnUntraced(function* (options?: RedisPubSub.Options) {
+const fixture = Effect.fnUntraced(function* (options?: RedisPubSub.Options) {
   const server = yield* RedisServer.RedisServer
   const proxy = yield* FaultProxy.FaultProxy
   const prefix = `p${(yield* Random.nextIntBetween(0, 2 ** 40)).toString(36)}`
@@ -51,12 +51,12 @@ const servers = FaultProxy.layer.pipe(Layer.provideMerge(RedisServer.layer()))
 layer(servers, { excludeTestServices: true, timeout: "60 seconds" })("RedisPubSub", (it) => {
   it.effect("refuses delays and patterns to publishers, and patterns over shards to subscribers", () =>
     Effect.gen(function* () {
-      const { proxy, transport } = yield* stage()
+      const { proxy, transport } = yield* fixture()
       const late = outgoing({ body: "x", due: { _tag: "After", delay: Duration.seconds(1) } })
       const before = (yield* proxy.commands).get("EVALSHA")
       const delayed = yield* Effect.flip(transport.publish("t", [outgoing("y"), late]))
       const many = yield* Effect.flip(transport.publish("t.*", [outgoing("x")]))
-      const sharded = yield* Effect.flip((yield* stage({ channels: "sharded" })).listen("t.*"))
+      const sharded = yield* Effect.flip((yield* fixture({ channels: "sharded" })).listen("t.*"))
       assert.deepStrictEqual(
         [delayed, many, sharded].map(({ reason }) => reason._tag),
         ["NotOffered", "NotOffered", "NotOffered"]
@@ -67,7 +67,7 @@ layer(servers, { excludeTestServices: true, timeout: "60 seconds" })("RedisPubSu
 
   it.effect("a batch whose answer was lost is not published again, and says so", () =>
     Effect.gen(function* () {
-      const { listen, proxy, transport } = yield* stage()
+      const { listen, proxy, transport } = yield* fixture()
       const receiver = yield* listen("t")
       yield* transport.publish("t", [outgoing("before")])
       yield* proxy.dropReply("EVALSHA")
@@ -82,7 +82,7 @@ layer(servers, { excludeTestServices: true, timeout: "60 seconds" })("RedisPubSu
 
   it.effect("a pattern hears the topics that fit, with or without a slash, and says which", () =>
     Effect.gen(function* () {
-      const { listen, transport } = yield* stage()
+      const { listen, transport } = yield* fixture()
       const prices = yield* listen("prices.[tc]*")
       const shops = yield* listen("shop/*")
       for (const topic of ["prices.tea", "prices.milk", "other", "prices.coffee", "shop/a:b", "prices.tea/x", "shop"]) {
@@ -109,7 +109,7 @@ layer(servers, { excludeTestServices: true, timeout: "60 seconds" })("RedisPubSu
     Effect.gen(function* () {
       const page = readFileSync(join(import.meta.dirname, "../../docs/pubsub.md"), "utf8")
       const command = /^redis-cli PUBLISH .*$/m.exec(page)?.[0] ?? "no command"
-      const { listen, server } = yield* stage({ prefix: "waybill" })
+      const { listen, server } = yield* fixture({ prefix: "waybill" })
       const receiver = yield* listen("prices.tea")
       yield* shell(command.replace("redis-cli", `redis-cli -p ${server.port}`))
       const [delivery] = yield* receiver.take(1)
@@ -120,7 +120,7 @@ layer(servers, { excludeTestServices: true, timeout: "60 seconds" })("RedisPubSu
 
   it.effect("bytes that are no text survive the dead letters and a redrive, and keep their topic", () =>
     Effect.gen(function* () {
-      const { inspector, listen, prefix, redis } = yield* stage()
+      const { inspector, listen, prefix, redis } = yield* fixture()
       const receiver = yield* listen("raw.*")
       const bytes = Buffer.from([0, 0xff, 0xfe, 10, 0x80])
       yield* Effect.promise(() => redis.publish(`{${prefix}:raw.a}:channel`, bytes))
@@ -138,7 +138,7 @@ layer(servers, { excludeTestServices: true, timeout: "60 seconds" })("RedisPubSu
 
   it.effect("tools send dead letters back to subscribers on shards, who do not know of them", () =>
     Effect.gen(function* () {
-      const { listen, prefix, redis, server } = yield* stage({ channels: "sharded" })
+      const { listen, prefix, redis, server } = yield* fixture({ channels: "sharded" })
       const receiver = yield* listen("t")
       yield* Effect.promise(() => redis.spublish(`{${prefix}:t}:channel`, "x"))
       const [first] = yield* receiver.take(1)
@@ -154,7 +154,7 @@ layer(servers, { excludeTestServices: true, timeout: "60 seconds" })("RedisPubSu
 
   it.effect("a dead letter that nobody would hear stays", () =>
     Effect.gen(function* () {
-      const { inspector, listen, transport } = yield* stage()
+      const { inspector, listen, transport } = yield* fixture()
       yield* Effect.scoped(
         Effect.gen(function* () {
           const receiver = yield* listen("t")

@@ -8,7 +8,7 @@ import { Context, Effect, Exit, Layer, Random, References, Schema, Scope } from 
 import { Consumer, Inspector, type Message, Producer, Topic, type Transport } from "waybill"
 import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisPubSub, RedisStreams } from "waybill/redis"
 import { sampled } from "../Sample.ts"
-import { becomes } from "./Stage.ts"
+import { becomes } from "./Fixture.ts"
 
 const Work = Topic.make("work", { payload: Schema.Struct({ n: Schema.Int, millis: Schema.Number }) })
 interface Work {
@@ -27,7 +27,7 @@ const patterns = {
 const lease = "1500 millis"
 
 /** Programs of one group, each as if in a process of its own. */
-const stage = Effect.fnUntraced(function* (
+const fixture = Effect.fnUntraced(function* (
   layer: (prefix: string) => Layer.Layer<Transport.Transport | Inspector.Inspector, never, IoRedis.IoRedis>
 ) {
   const { url } = yield* RedisServer.RedisServer
@@ -97,7 +97,7 @@ describe.each(sampled("read ahead", Object.entries(patterns), 3))("read ahead, %
     "case A2: messages that turn out slow are shared with a consumer that is idle",
     () =>
       Effect.gen(function* () {
-        const { consumer, program } = yield* stage(layer)
+        const { consumer, program } = yield* fixture(layer)
         const { publish } = yield* program
         const one = yield* consumer({ shutdown: "1 second" })
         yield* publish(works(3000, 0))
@@ -121,7 +121,7 @@ describe.each(sampled("read ahead", Object.entries(patterns), 3))("read ahead, %
     "case A3: what lies behind handlers that hang goes to a consumer that is idle, in order and uncounted",
     () =>
       Effect.gen(function* () {
-        const { consumer, program } = yield* stage(layer)
+        const { consumer, program } = yield* fixture(layer)
         const { publish } = yield* program
         const hung = yield* consumer({ shutdown: "100 millis" })
         yield* publish(works(3000, 0))
@@ -148,7 +148,7 @@ describe.each(sampled("read ahead", Object.entries(patterns), 3))("read ahead, %
     "cases A5 and F4: after pause nothing begins in any process, and what was read ahead is back, until resume",
     () =>
       Effect.gen(function* () {
-        const { consumer, program } = yield* stage(layer)
+        const { consumer, program } = yield* fixture(layer)
         const { inspector, publish } = yield* program
         const consumers = [yield* consumer(), yield* consumer()] as const
         const begun = () => consumers.reduce((sum, { begun }) => sum + begun.length, 0)
@@ -187,7 +187,7 @@ describe("read ahead, RedisPubSub", () => {
     "cases A5 and F4: after pause nothing begins in any process, until resume",
     () =>
       Effect.gen(function* () {
-        const { consumer, program } = yield* stage((prefix) => RedisPubSub.layer({ prefix, buffer: 10_000 }))
+        const { consumer, program } = yield* fixture((prefix) => RedisPubSub.layer({ prefix, buffer: 10_000 }))
         const { inspector, publish } = yield* program
         const consumers = [yield* consumer(), yield* consumer()] as const
         const running = () => consumers.reduce((sum, { running }) => sum + running(), 0)

@@ -6,8 +6,8 @@ import { RedisServer } from "@waybill/testing"
 import { Array, Context, Duration, Effect, Exit, Layer, Option, Random, References, Scope } from "effect"
 import { Inspector, Settlement, Transport } from "waybill"
 import { IoRedis, RedisExactlyOnce, RedisInspector, RedisKeyspace, RedisLists, RedisStreams } from "waybill/redis"
+import { client, outgoing } from "./Fixture.ts"
 import { all, type Services, storing } from "./Patterns.ts"
-import { client, outgoing } from "./Stage.ts"
 
 const silences = {
   RedisStreams: RedisStreams.silence,
@@ -24,7 +24,7 @@ const lease = Duration.seconds(10)
  * A pattern under a prefix of its own; an inspector like that of the command, and a plain client beside it. What `between` has
  * in it is done once, in front of the script that removes or of the command of this name.
  */
-const stage = Effect.fnUntraced(
+const fixture = Effect.fnUntraced(
   function* (pattern: (options: { readonly prefix: string }) => Layer.Layer<Services, never, IoRedis.IoRedis>) {
     const { url } = yield* RedisServer.RedisServer
     const prefix = `removal${(yield* Random.nextIntBetween(0, 2 ** 40)).toString(36)}`
@@ -102,7 +102,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
     "%s: only keys that expire by themselves and the records stay, also when a dead consumer leaves late",
     ([name, pattern]) =>
       Effect.gen(function* () {
-        const { found, inspector, lasting, redis, tag, transport, visitor } = yield* stage(pattern)
+        const { found, inspector, lasting, redis, tag, transport, visitor } = yield* fixture(pattern)
         const { leave, receiver } = yield* visitor()
         yield* publish(transport, "a")
         yield* publish(transport, "b")
@@ -156,7 +156,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
     "%s: what comes in between keeps the topic, or makes it anew",
     ([, pattern]) =>
       Effect.gen(function* () {
-        const { between, found, inspector, redis, tag, transport, visitor } = yield* stage(pattern)
+        const { between, found, inspector, redis, tag, transport, visitor } = yield* fixture(pattern)
         const state = `${tag}:group::a%3Ab`
         const empty = Effect.gen(function* () {
           const { leave, receiver } = yield* visitor()
@@ -203,7 +203,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
     "%s: a heartbeat counts until it runs out, what a clock that went back has left of one does not",
     ([, pattern]) =>
       Effect.gen(function* () {
-        const { found, redis, tag, visitor } = yield* stage(pattern)
+        const { found, redis, tag, visitor } = yield* fixture(pattern)
         const { leave } = yield* visitor()
         yield* leave
         const keys = `${tag}:group::a%3Ab`
@@ -221,7 +221,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
   it.effect("streams: groups of other programs and entries that were deleted one by one are looked at exactly", () =>
     Effect.gen(function* () {
-      const { found, inspector, lasting, redis, tag } = yield* stage(RedisStreams.layer)
+      const { found, inspector, lasting, redis, tag } = yield* fixture(RedisStreams.layer)
       const stream = `${tag}:stream`
       yield* Effect.promise(async () => {
         await redis.xgroup("CREATE", stream, "theirs", "0", "MKSTREAM")
@@ -264,7 +264,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
   it.effect("keyspace: messages that have expired in thousands are passed", () =>
     Effect.gen(function* () {
-      const { found, inspector, redis, tag } = yield* stage(storing.RedisKeyspace)
+      const { found, inspector, redis, tag } = yield* fixture(storing.RedisKeyspace)
       yield* Effect.promise(() =>
         redis
           .pipeline()
@@ -286,7 +286,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         [storing.RedisStreams, "delayed-bodies"],
         [storing.RedisLists, "group::a%3Ab:marks"]
       ] as const) {
-        const { found, inspector, lasting, redis, tag, visitor } = yield* stage(pattern)
+        const { found, inspector, lasting, redis, tag, visitor } = yield* fixture(pattern)
         const { leave } = yield* visitor()
         yield* leave
         yield* Effect.promise(() => redis.set(`${tag}:${key}`, "theirs"))
@@ -304,7 +304,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
     "%s: the line of docs/permissions.md, +unlink and +srem are enough, and without them nothing is gone",
     ([name, pattern]) =>
       Effect.gen(function* () {
-        const { lasting, prefix, redis, visitor } = yield* stage(pattern)
+        const { lasting, prefix, redis, visitor } = yield* fixture(pattern)
         const { url } = yield* RedisServer.RedisServer
         const { leave } = yield* visitor()
         yield* leave

@@ -7,7 +7,7 @@ import { RedisServer } from "@waybill/testing"
 import { Clock, Context, Duration, Effect, Fiber, Layer, Option, References, Scope } from "effect"
 import { type Delivery, Inspector, Settlement, Transport } from "waybill"
 import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisPubSub, RedisStreams } from "waybill/redis"
-import { becomes, client, type Draft, outgoing } from "./Stage.ts"
+import { becomes, client, type Draft, outgoing } from "./Fixture.ts"
 
 const skewMillis = 400_000
 /** Far less than the skew, and more than a busy machine holds anybody up. */

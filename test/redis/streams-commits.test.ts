@@ -6,7 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Duration, Effect, Fiber, Layer } from "effect"
 import { Commit, Settlement, type Transport } from "waybill"
-import * as Stage from "./Stage.ts"
+import * as Fixture from "./Fixture.ts"
 
 const servers = FaultProxy.layer.pipe(Layer.provideMerge(RedisServer.layer()))
 
@@ -19,7 +19,7 @@ const reasons = (answers: ReadonlyArray<Transport.Settled>) =>
 describe("commits on streams", () => {
   it.live("a record lies beside its topic under a plain name, and the marker expires", () =>
     Effect.gen(function* () {
-      const { group, groupKey, join, key, publish, redis, settle, take } = yield* Stage.make({
+      const { group, groupKey, join, key, publish, redis, settle, take } = yield* Fixture.make({
         marker: "40 days",
         deadLetters: { maxAge: "1 day" }
       })
@@ -36,11 +36,11 @@ describe("commits on streams", () => {
 
   it.live("an id that is stored twice, after the window for published ids, is applied once", () =>
     Effect.gen(function* () {
-      const { group, join, key, publish, read, redis, settle, take } = yield* Stage.make({ deduplicationWindow: 1 })
+      const { group, join, key, publish, read, redis, settle, take } = yield* Fixture.make({ deduplicationWindow: 1 })
       const receiver = yield* join()
       for (let i = 0; i < 3; i++) {
         yield* publish({ body: `${i}`, id: "same" })
-        yield* Stage.becomes(
+        yield* Fixture.becomes(
           "forgotten",
           Effect.promise(() => redis.exists(key("seen:same"))),
           0
@@ -57,7 +57,7 @@ describe("commits on streams", () => {
   it.live("a commit whose answer was lost is applied once, and is settled", () =>
     Effect.gen(function* () {
       const proxy = yield* FaultProxy.FaultProxy
-      const { group, join, publish, read, settle, take } = yield* Stage.make({ url: proxy.url })
+      const { group, join, publish, read, settle, take } = yield* Fixture.make({ url: proxy.url })
       const receiver = yield* join({ lease: Duration.minutes(1) })
       for (let i = 1; i <= 5; i++) {
         yield* publish("a", "b")
@@ -74,7 +74,7 @@ describe("commits on streams", () => {
   it.live("a refused one whose answer was lost is one dead letter", () =>
     Effect.gen(function* () {
       const proxy = yield* FaultProxy.FaultProxy
-      const { group, join, letters, publish, settle, take } = yield* Stage.make({ url: proxy.url })
+      const { group, join, letters, publish, settle, take } = yield* Fixture.make({ url: proxy.url })
       const receiver = yield* join({ lease: Duration.minutes(1) })
       yield* publish("first")
       yield* settle(receiver, yield* take(receiver, 1), one)
@@ -99,7 +99,7 @@ describe("commits on streams", () => {
 
   it.live("the marker of a refused one begins again each time that it comes back", () =>
     Effect.gen(function* () {
-      const { groupKey, inspector, join, letters, publish, read, redis, settle, take } = yield* Stage.make()
+      const { groupKey, inspector, join, letters, publish, read, redis, settle, take } = yield* Fixture.make()
       const receiver = yield* join()
       const partly = Settlement.commit(Commit.make({ writes: [total.add(1), Commit.hash("total").set("a", 1)] }))
       yield* publish({ body: "a", id: "a" })
@@ -115,9 +115,9 @@ describe("commits on streams", () => {
   it.live("what the user may not do is refused before anything is written", () =>
     Effect.gen(function* () {
       const { port, url } = yield* RedisServer.RedisServer
-      const admin = yield* Stage.client(url)
+      const admin = yield* Fixture.client(url)
       yield* Effect.promise(() => admin.call("ACL", "SETUSER", "clerk", "on", ">pw", "~*", "&*", "+@all", "-lpush"))
-      const { join, letters, publish, read, settle, take } = yield* Stage.make({
+      const { join, letters, publish, read, settle, take } = yield* Fixture.make({
         url: `redis://clerk:pw@127.0.0.1:${port}`
       })
       const receiver = yield* join()
@@ -132,7 +132,7 @@ describe("commits on streams", () => {
 
   it.live.each(["done:b", "released"])("a foreign value under %s is named, and nothing is applied", (name) =>
     Effect.gen(function* () {
-      const { group, groupKey, join, publish, read, redis, settle, take } = yield* Stage.make()
+      const { group, groupKey, join, publish, read, redis, settle, take } = yield* Fixture.make()
       const receiver = yield* join()
       yield* publish({ body: "a", id: "a" }, { body: "b", id: "b" })
       const deliveries = yield* take(receiver, 2)
@@ -150,7 +150,7 @@ describe("commits on streams", () => {
 
   it.live("a server without memory applies nothing until it has some", () =>
     Effect.gen(function* () {
-      const { join, publish, read, redis, settle, take } = yield* Stage.make()
+      const { join, publish, read, redis, settle, take } = yield* Fixture.make()
       const receiver = yield* join()
       yield* publish("a", "b")
       const deliveries = yield* take(receiver, 2)

@@ -5,12 +5,12 @@ import { assert, layer } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Duration, Effect, Fiber, Option } from "effect"
 import { type Inspector, Settlement } from "waybill"
-import * as Stage from "./Stage.ts"
+import * as Fixture from "./Fixture.ts"
 
 layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })("inspecting streams", (it) => {
   it.effect("a topic and a group that others made are described", () =>
     Effect.gen(function* () {
-      const { group, inspector, key, redis } = yield* Stage.make()
+      const { group, inspector, key, redis } = yield* Fixture.make()
       yield* Effect.promise(async () => {
         for (const body of ["a", "b", "c"]) await redis.xadd(key("stream"), "*", "payload", body)
         await redis.xgroup("CREATE", key("stream"), "g", "0")
@@ -25,7 +25,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
   it.effect("there is nothing in front of the first position there is, and nothing behind the last one", () =>
     Effect.gen(function* () {
-      const { inspector, publish } = yield* Stage.make()
+      const { inspector, publish } = yield* Fixture.make()
       yield* publish("a", "b")
       const read = (page: Partial<Inspector.NewestPage>) =>
         Effect.map(inspector.messages("t", { after: Option.none(), limit: 10, ...page }), (all) =>
@@ -44,7 +44,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
   it.effect("the lag is right at every position, after trimming too", () =>
     Effect.gen(function* () {
-      const { group, join, publish, settle, take } = yield* Stage.make({ pollInterval: "20 millis" })
+      const { group, join, publish, settle, take } = yield* Fixture.make({ pollInterval: "20 millis" })
       yield* join({ group: "behind" })
       const receiver = yield* join()
       yield* publish("first", ...Array.from({ length: 199 }, (_, i) => String(i)))
@@ -62,7 +62,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
   it.effect("the age of the oldest delivery goes on while its lease is renewed", () =>
     Effect.gen(function* () {
-      const { group, join, publish, take } = yield* Stage.make({ pollInterval: "50 millis" })
+      const { group, join, publish, take } = yield* Fixture.make({ pollInterval: "50 millis" })
       const receiver = yield* join({ lease: Duration.seconds(2) })
       assert.strictEqual((yield* group()).oldestPendingMillis, 0)
       yield* publish("slow")
@@ -80,7 +80,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
   it.effect("the cap of the dead letters drops the oldest, counts them and says so", () =>
     Effect.gen(function* () {
-      const { group, happens, join, letters, publish, settle, take } = yield* Stage.make({
+      const { group, happens, join, letters, publish, settle, take } = yield* Fixture.make({
         deadLetters: { maxCount: 3 }
       })
       const receiver = yield* join()
@@ -97,7 +97,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
   it.effect("dead letters that are too old are dropped when others come", () =>
     Effect.gen(function* () {
-      const { join, letters, publish, settle, take } = yield* Stage.make({ deadLetters: { maxAge: "200 millis" } })
+      const { join, letters, publish, settle, take } = yield* Fixture.make({ deadLetters: { maxAge: "200 millis" } })
       const receiver = yield* join()
       const bury = Effect.fnUntraced(function* (body: string) {
         yield* publish(body)
@@ -115,8 +115,8 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
   it.effect("a group that another program pauses takes nothing new within the poll interval, and resumes", () =>
     Effect.gen(function* () {
-      const { happens, join, prefix, publish, take } = yield* Stage.make({ pollInterval: "50 millis" })
-      const operator = yield* Stage.make({ prefix })
+      const { happens, join, prefix, publish, take } = yield* Fixture.make({ pollInterval: "50 millis" })
+      const operator = yield* Fixture.make({ prefix })
       const receiver = yield* join()
       const fiber = yield* Effect.forkChild(take(receiver, 1), { startImmediately: true })
       yield* operator.inspector.pause("t", "g")
@@ -135,7 +135,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
   it.effect("redriving what is no dead letter, by whatever name, does nothing", () =>
     Effect.gen(function* () {
-      const { inspector, join } = yield* Stage.make()
+      const { inspector, join } = yield* Fixture.make()
       yield* join()
       assert.strictEqual(yield* inspector.redrive("t", "g", ["", "-", "0-1", "x", "1; DEL", "*"]), 0)
       assert.strictEqual(yield* inspector.discard("t", "g", ["", "+", "0-1"]), 0)
@@ -145,7 +145,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
   it.effect("a thousand dead letters are redriven in one call", () =>
     Effect.gen(function* () {
-      const { group, inspector, join, letters, publish, settle, take } = yield* Stage.make()
+      const { group, inspector, join, letters, publish, settle, take } = yield* Fixture.make()
       const receiver = yield* join()
       yield* publish("0", ...Array.from({ length: 999 }, (_, i) => String(i + 1)))
       yield* settle(receiver, yield* take(receiver, 1000), Settlement.deadLetter("Bad", "cause"))

@@ -6,19 +6,19 @@ import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Duration, Effect, Fiber, Layer, Random, Result } from "effect"
 import { RedisStreams } from "waybill/redis"
 import { drawing } from "../faults/Verdict.ts"
-import * as Stage from "./Stage.ts"
+import * as Fixture from "./Fixture.ts"
 
 const servers = FaultProxy.layer.pipe(Layer.provideMerge(RedisServer.layer()))
 
-const scene = Effect.fnUntraced(function* (options: Stage.Options = {}) {
+const fixture = Effect.fnUntraced(function* (options: Fixture.Options = {}) {
   const proxy = yield* FaultProxy.FaultProxy
-  return { ...(yield* Stage.make({ url: proxy.url, ...options })), proxy }
+  return { ...(yield* Fixture.make({ url: proxy.url, ...options })), proxy }
 })
 
 describe("publishing on streams", () => {
   it.live("a batch whose reply was lost is stored once, and the caller gets its receipts", () =>
     Effect.gen(function* () {
-      const { key, proxy, publish, redis } = yield* scene()
+      const { key, proxy, publish, redis } = yield* fixture()
       yield* publish("before")
       const snapped = yield* proxy.dropReply("EVALSHA")
       const receipts = yield* publish("a", { body: "b", id: "b" }, "c")
@@ -38,7 +38,7 @@ describe("publishing on streams", () => {
 
   it.live("a batch that was cut off on its way is stored once", () =>
     Effect.gen(function* () {
-      const { key, proxy, publish, redis } = yield* scene()
+      const { key, proxy, publish, redis } = yield* fixture()
       yield* publish("before")
       for (const bytes of [1, 40, 150, 300]) {
         const snapped = yield* proxy.cutAfter(bytes, "requests")
@@ -51,7 +51,7 @@ describe("publishing on streams", () => {
 
   it.live("many publishers under a rain of resets: every success is stored once, in the order of its publisher", () =>
     Effect.gen(function* () {
-      const { key, proxy, publish, redis } = yield* scene({ publishTimeout: "20 seconds" })
+      const { key, proxy, publish, redis } = yield* fixture({ publishTimeout: "20 seconds" })
       // It ends: on a slow machine no connection may live for long enough in between to carry a batch.
       const rain = yield* Effect.forkChild(
         Effect.repeat(Effect.andThen(Effect.sleep(23), proxy.reset), { times: 100 }),
@@ -83,7 +83,7 @@ describe("publishing on streams", () => {
 
   it.live("with the server gone it fails in time, and what was never sent is said to be so", () =>
     Effect.gen(function* () {
-      const { proxy, publish } = yield* scene({ publishTimeout: "700 millis" })
+      const { proxy, publish } = yield* fixture({ publishTimeout: "700 millis" })
       yield* publish("before")
       yield* proxy.blackhole
       const start = performance.now()
@@ -107,7 +107,7 @@ describe("publishing on streams", () => {
     Effect.gen(function* () {
       const fibers = yield* Effect.scoped(
         Effect.gen(function* () {
-          const { proxy, publish } = yield* scene()
+          const { proxy, publish } = yield* fixture()
           yield* publish("before")
           yield* proxy.blackhole
           const sent = yield* Effect.forkDetach(Effect.result(publish("sent")), { startImmediately: true })
@@ -128,7 +128,7 @@ describe("publishing on streams", () => {
 
   it.live("a batch that was given up is not stored after a later one", () =>
     Effect.gen(function* () {
-      const { key, publish, redis, server } = yield* scene({ publishTimeout: "300 millis" })
+      const { key, publish, redis, server } = yield* fixture({ publishTimeout: "300 millis" })
       yield* publish("before")
       yield* server.pause
       const given = yield* Effect.result(publish("given up"))
@@ -144,7 +144,7 @@ describe("publishing on streams", () => {
 
   it.live("an id is remembered for the window and not for longer", () =>
     Effect.gen(function* () {
-      const { key, publish, redis } = yield* scene({ deduplicationWindow: "1 hour" })
+      const { key, publish, redis } = yield* fixture({ deduplicationWindow: "1 hour" })
       const tags = Effect.map(publish({ body: "x", id: "a" }), ([receipt]) => receipt?._tag)
       const left = Effect.promise(() => redis.pttl(key("seen:a")))
       assert.strictEqual(yield* tags, "Stored")
@@ -155,14 +155,14 @@ describe("publishing on streams", () => {
       // A duplicate does not prolong it. The end of the hour is the server's to keep: it is brought near by hand.
       assert.isAtMost(yield* left, before)
       yield* Effect.promise(() => redis.pexpire(key("seen:a"), 1))
-      yield* Stage.becomes("the hour", left, -2)
+      yield* Fixture.becomes("the hour", left, -2)
       assert.strictEqual(yield* tags, "Stored")
     }).pipe(Effect.scoped, Effect.provide(servers))
   )
 
   it.live("a message id may be delayed twice when its window has passed, and both are delivered", () =>
     Effect.gen(function* () {
-      const { join, publish, take } = yield* scene({ deduplicationWindow: "50 millis" })
+      const { join, publish, take } = yield* fixture({ deduplicationWindow: "50 millis" })
       const due = { _tag: "After", delay: Duration.millis(400) } as const
       yield* publish({ body: "one", id: "a", due })
       yield* Effect.sleep(100)
@@ -180,7 +180,7 @@ describe("publishing on streams", () => {
 
   it.live("out of memory: publishers are refused with nothing stored, consumers drain, and then it goes on", () =>
     Effect.gen(function* () {
-      const { group, join, key, letters, publish, redis, settle, take } = yield* scene()
+      const { group, join, key, letters, publish, redis, settle, take } = yield* fixture()
       yield* publish("a", "b", "c", { body: "late", due: { _tag: "After", delay: Duration.millis(500) } })
       yield* Effect.promise(() => redis.config("SET", "maxmemory", "1mb"))
       const refused = yield* Effect.result(publish("refused", { body: "refused", id: "refused" }))
@@ -204,9 +204,9 @@ describe("publishing on streams", () => {
 
   it.live("a call larger than a batch is stored whole", () =>
     Effect.gen(function* () {
-      const { key, redis, transport } = yield* scene({ publishTimeout: "1 minute" })
-      const messages = Array.from({ length: 60_000 }, (_, i) => Stage.outgoing(String(i)))
-      const receipts = yield* transport.publish("t", [Stage.outgoing("first"), ...messages])
+      const { key, redis, transport } = yield* fixture({ publishTimeout: "1 minute" })
+      const messages = Array.from({ length: 60_000 }, (_, i) => Fixture.outgoing(String(i)))
+      const receipts = yield* transport.publish("t", [Fixture.outgoing("first"), ...messages])
       assert.strictEqual(receipts.length, 60_001)
       assert.strictEqual(new Set(receipts.map(({ id }) => id)).size, 60_001)
       assert.strictEqual(yield* Effect.promise(() => redis.xlen(key("stream"))), 60_001)
@@ -215,7 +215,7 @@ describe("publishing on streams", () => {
 
   it.live("a lossy length keeps about so many, and tells the group what it never saw", () =>
     Effect.gen(function* () {
-      const { events, group, happens, join, key, publish, redis, settle, take } = yield* scene({
+      const { events, group, happens, join, key, publish, redis, settle, take } = yield* fixture({
         retention: { maxLength: 1000 }
       })
       const receiver = yield* join()
@@ -243,7 +243,7 @@ describe("publishing on streams", () => {
         const draw = yield* drawing(`lag, ${member}`)
         const count = (below: number) => draw(Random.nextIntBetween(1, below))
         const maxLength = 600
-        const { events, group, join, joinAndLeave, key, publish, redis, settle, take } = yield* scene({
+        const { events, group, join, joinAndLeave, key, publish, redis, settle, take } = yield* fixture({
           retention: { maxLength }
         })
         const { leave, receiver: first } = yield* joinAndLeave()
@@ -278,7 +278,7 @@ describe("publishing on streams", () => {
         const left = (yield* group()).lag
         yield* readSome(left)
         assert.strictEqual((yield* group()).lag, 0)
-        yield* Stage.becomes("told", Effect.sync(told), published - read)
+        yield* Fixture.becomes("told", Effect.sync(told), published - read)
       }).pipe(Effect.scoped, Effect.provide(servers))
   )
 
@@ -286,7 +286,7 @@ describe("publishing on streams", () => {
     "case A12: what another program cut off while nobody was there is told, and lag is right from the first read",
     () =>
       Effect.gen(function* () {
-        const { group, happens, join, joinAndLeave, key, publish, redis, settle, take } = yield* Stage.make()
+        const { group, happens, join, joinAndLeave, key, publish, redis, settle, take } = yield* Fixture.make()
         const { leave, receiver } = yield* joinAndLeave()
         yield* publish("first")
         yield* settle(receiver, yield* take(receiver, 1))
@@ -304,12 +304,12 @@ describe("publishing on streams", () => {
 
   it.live("a user who may not write all of it writes none of it", () =>
     Effect.gen(function* () {
-      const { key, redis, server } = yield* Stage.make()
+      const { key, redis, server } = yield* Fixture.make()
       yield* Effect.promise(() => redis.acl("SETUSER", "poor", "on", ">pw", "~*", "&*", "+@all", "-set"))
       const poor = new URL(server.url)
       poor.username = "poor"
       poor.password = "pw"
-      const theirs = yield* Stage.make({ url: poor.href })
+      const theirs = yield* Fixture.make({ url: poor.href })
       const result = yield* Effect.result(theirs.publish("a", "b"))
       assert.isTrue(Result.isFailure(result) && result.failure.reason._tag === "NotPermitted")
       assert.strictEqual(yield* Effect.promise(() => redis.exists(key("stream"), theirs.key("stream"))), 0)

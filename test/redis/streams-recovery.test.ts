@@ -7,7 +7,7 @@ import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Duration, Effect, Exit, Fiber, Layer, Result, Schedule, Scope } from "effect"
 import { Settlement, type Transport } from "waybill"
 import { RedisStreams } from "waybill/redis"
-import * as Stage from "./Stage.ts"
+import * as Fixture from "./Fixture.ts"
 
 const servers = FaultProxy.layer.pipe(Layer.provideMerge(RedisServer.layer()))
 
@@ -27,7 +27,7 @@ describe("groups that vanish", () => {
   ] as const) {
     it.live(`FLUSHALL ${name}: the group is made again, said once, and what is published next arrives`, () =>
       Effect.gen(function* () {
-        const { events, happens, inspector, join, publish, redis, settle, take } = yield* Stage.make()
+        const { events, happens, inspector, join, publish, redis, settle, take } = yield* Fixture.make()
         const receiver = yield* join()
         yield* publish("before")
         yield* settle(receiver, yield* take(receiver, 1))
@@ -51,7 +51,7 @@ describe("groups that vanish", () => {
 
   it.live("published between the FLUSHALL and its discovery: it is not missed", () =>
     Effect.gen(function* () {
-      const { join, publish, redis, settle, take } = yield* Stage.make()
+      const { join, publish, redis, settle, take } = yield* Fixture.make()
       const receiver = yield* join({ start: "latest" })
       yield* publish("before")
       yield* settle(receiver, yield* take(receiver, 1))
@@ -63,7 +63,7 @@ describe("groups that vanish", () => {
 
   it.live("case A7: XGROUP DESTROY: what is held stays with its consumer, what was settled does not come again", () =>
     Effect.gen(function* () {
-      const { happens, join, key, publish, redis, settle, take } = yield* Stage.make()
+      const { happens, join, key, publish, redis, settle, take } = yield* Fixture.make()
       const receiver = yield* join()
       const other = yield* join({ group: "keeps everything in the stream" })
       yield* publish("settled", "held", "unread")
@@ -71,7 +71,7 @@ describe("groups that vanish", () => {
       yield* settle(receiver, [settled!])
       // The position to start from is noted with each beat: in front of what is held, and so behind what is settled.
       const mark = Effect.promise(async () => (await redis.hget(`${key("group")}:g:state`, "mark")) ?? "0-0")
-      yield* Stage.becomes(
+      yield* Fixture.becomes(
         "the settled one is behind the mark",
         Effect.map(mark, (at) => !precedes(at, settled!.id)),
         true
@@ -87,7 +87,7 @@ describe("groups that vanish", () => {
 
   it.live("FLUSHALL under a handler: nobody else has the message, so it is worked on, and may still be retried", () =>
     Effect.gen(function* () {
-      const { happens, join, letters, publish, redis, settle, take } = yield* Stage.make()
+      const { happens, join, letters, publish, redis, settle, take } = yield* Fixture.make()
       const receiver = yield* join()
       yield* publish("acked", { body: "retried", id: "r", headers: { h: "1" } }, "buried", "released")
       const [acked, retried, buried, released] = yield* take(receiver, 4)
@@ -114,7 +114,7 @@ describe("groups that vanish", () => {
 
   it.live("a server that restarts empty is taken back into use", () =>
     Effect.gen(function* () {
-      const { happens, join, publish, server, take } = yield* Stage.make()
+      const { happens, join, publish, server, take } = yield* Fixture.make()
       const receiver = yield* join()
       yield* publish("before")
       yield* take(receiver, 1)
@@ -136,7 +136,7 @@ describe("answers that never come", () => {
   it.live("deliveries of a read whose reply was lost are found, once each", () =>
     Effect.gen(function* () {
       const proxy = yield* FaultProxy.FaultProxy
-      const { group, join, publish, settle, take } = yield* Stage.make({ url: proxy.url })
+      const { group, join, publish, settle, take } = yield* Fixture.make({ url: proxy.url })
       const receiver = yield* join()
       yield* publish("a", "b", "c")
       const snapped = yield* proxy.dropReply("XREADGROUP")
@@ -157,14 +157,14 @@ describe("answers that never come", () => {
     it.live(`a ${name} whose reply was lost is done once, and said to be done`, () =>
       Effect.gen(function* () {
         const proxy = yield* FaultProxy.FaultProxy
-        const { group, join, publish, settle, take } = yield* Stage.make({ url: proxy.url })
+        const { group, join, publish, settle, take } = yield* Fixture.make({ url: proxy.url })
         const receiver = yield* join({ lease: Duration.seconds(60) })
         yield* publish("a")
         const deliveries = yield* take(receiver, 1)
         const snapped = yield* proxy.dropReply(name === "ack" ? "XACK" : "EVALSHA")
         assert.deepStrictEqual(yield* settle(receiver, deliveries, settlement), ["Settled"])
         yield* snapped
-        yield* Stage.becomes(
+        yield* Fixture.becomes(
           "figures",
           Effect.map(group(), (info) => [info.lag, info.pending, info.waiting, info.deadLetters]),
           { ack: [0, 0, 0, 0], retry: [0, 0, 1, 0], "dead letter": [0, 0, 0, 1], release: [0, 0, 1, 0] }[name]
@@ -177,7 +177,7 @@ describe("answers that never come", () => {
 describe("consumers that die or stand still", () => {
   it.live("what a dead consumer held is taken over, and the consumer is forgotten", () =>
     Effect.gen(function* () {
-      const { happens, join, key, publish, redis, settle, take } = yield* Stage.make()
+      const { happens, join, key, publish, redis, settle, take } = yield* Fixture.make()
       const short = Duration.millis(400)
       const dead = yield* join({ lease: short })
       yield* publish("a", "b")
@@ -191,7 +191,7 @@ describe("consumers that die or stand still", () => {
       assert.strictEqual(claimed.count, 2)
       assert.deepStrictEqual(yield* settle(dead, held), ["Stale", "Stale"])
       assert.deepStrictEqual(yield* settle(living, taken), ["Settled", "Settled"])
-      yield* Stage.becomes(
+      yield* Fixture.becomes(
         "consumers",
         Effect.promise(async () => {
           // The shape of the reply: one flat list a consumer, its name second.
@@ -205,7 +205,7 @@ describe("consumers that die or stand still", () => {
 
   it.live("what somebody read by hand and forgot is taken over after the lease, and not before", () =>
     Effect.gen(function* () {
-      const { join, key, publish, redis, take } = yield* Stage.make()
+      const { join, key, publish, redis, take } = yield* Fixture.make()
       const receiver = yield* join({ lease: Duration.millis(600) })
       yield* publish("a")
       const start = performance.now()
@@ -219,7 +219,7 @@ describe("consumers that die or stand still", () => {
 
   it.live("a message that kills its consumers is buried unseen, and the burial is reported", () =>
     Effect.gen(function* () {
-      const { happens, join, letters, publish, take } = yield* Stage.make()
+      const { happens, join, letters, publish, take } = yield* Fixture.make()
       const terms = { lease: Duration.millis(300), maxDeliveries: 2 }
       yield* publish({ body: "poison", id: "p" })
       for (let i = 0; i < 2; i++) {
@@ -229,7 +229,7 @@ describe("consumers that die or stand still", () => {
       }
       const receiver = yield* join(terms)
       yield* Effect.forkChild(receiver.take(1), { startImmediately: true })
-      yield* Stage.becomes(
+      yield* Fixture.becomes(
         "letters",
         Effect.map(letters, (found) => found.map(({ attempts, body, id, reason }) => ({ attempts, body, id, reason }))),
         [{ attempts: 2, body: "poison", id: "p", reason: "CrashLoop" }]
@@ -240,7 +240,7 @@ describe("consumers that die or stand still", () => {
 
   it.live("a message that somebody cut off is reported, and its handler may still settle it", () =>
     Effect.gen(function* () {
-      const { happens, join, key, letters, publish, redis, settle, take } = yield* Stage.make()
+      const { happens, join, key, letters, publish, redis, settle, take } = yield* Fixture.make()
       const terms = { lease: Duration.millis(600) }
       const one = yield* join(terms)
       yield* publish("retried", "buried", "abandoned")
@@ -261,7 +261,7 @@ describe("consumers that die or stand still", () => {
 
   it.live("who asks while its buffer is lost to others is served with what comes next", () =>
     Effect.gen(function* () {
-      const { blocked, group, join, publish, settle, take } = yield* Stage.make()
+      const { blocked, group, join, publish, settle, take } = yield* Fixture.make()
       const lease = Duration.millis(600)
       const receiver = yield* join({ lease })
       // A read that is asked for and then not waited for fills the buffer.
@@ -269,7 +269,7 @@ describe("consumers that die or stand still", () => {
       yield* blocked
       yield* Fiber.interrupt(asked)
       yield* publish("a", "b", "c")
-      yield* Stage.becomes(
+      yield* Fixture.becomes(
         "delivered",
         Effect.map(group(), ({ pending }) => pending),
         3
@@ -289,7 +289,7 @@ describe("consumers that die or stand still", () => {
 
   it.live("what lies untaken for too long is given to others", () =>
     Effect.gen(function* () {
-      const { blocked, join, publish, take } = yield* Stage.make()
+      const { blocked, join, publish, take } = yield* Fixture.make()
       const terms = { lease: Duration.millis(900) }
       const hoarder = yield* join(terms)
       // The read goes on after its taker is gone, and gets the message.
@@ -315,7 +315,7 @@ describe("keys that are not ours", () => {
   it.live("each is named when a consumer joins", () =>
     Effect.gen(function* () {
       for (const name of [...topicKeys, ...groupKeys]) {
-        const { groupKey, join, key, redis } = yield* Stage.make()
+        const { groupKey, join, key, redis } = yield* Fixture.make()
         const wrong = topicKeys.includes(name) ? key(name) : groupKey(name)
         yield* Effect.promise(() => redis.lpush(wrong, "x"))
         const receiver = yield* Effect.result(join())
@@ -328,7 +328,7 @@ describe("keys that are not ours", () => {
   it.live("each is named to a consumer that runs, which goes on when it is gone", () =>
     Effect.gen(function* () {
       for (const name of [...topicKeys, ...groupKeys]) {
-        const { groupKey, join, key, publish, redis, take } = yield* Stage.make()
+        const { groupKey, join, key, publish, redis, take } = yield* Fixture.make()
         const wrong = topicKeys.includes(name) ? key(name) : groupKey(name)
         // What only trimming and joining read, only they can complain of.
         if (name === "meta" || name === "groups") continue
@@ -350,7 +350,7 @@ describe("keys that are not ours", () => {
   it.live("each is named to a publisher, and nothing is stored", () =>
     Effect.gen(function* () {
       for (const name of ["stream", "meta", "delayed", "delayed-bodies"]) {
-        const { key, publish, redis } = yield* Stage.make()
+        const { key, publish, redis } = yield* Fixture.make()
         yield* Effect.promise(() => redis.lpush(key(name), "x"))
         const result = yield* Effect.result(
           publish("a", { body: "b", due: { _tag: "After", delay: Duration.hours(1) } })
@@ -364,7 +364,7 @@ describe("keys that are not ours", () => {
   it.live("each is named to who settles, and nothing is half done", () =>
     Effect.gen(function* () {
       for (const name of ["waiting", "waiting-bodies", "dead", "released", "state"]) {
-        const { groupKey, join, key, publish, redis, settle, take } = yield* Stage.make()
+        const { groupKey, join, key, publish, redis, settle, take } = yield* Fixture.make()
         const receiver = yield* join()
         yield* publish("a")
         const taken = yield* take(receiver, 1)
@@ -383,7 +383,7 @@ describe("keys that are not ours", () => {
 describe("leaving", () => {
   it.live("leaves nothing behind but what it did not settle, and that is free at once", () =>
     Effect.gen(function* () {
-      const { groupKey, join, joinAndLeave, key, publish, redis, settle, take } = yield* Stage.make()
+      const { groupKey, join, joinAndLeave, key, publish, redis, settle, take } = yield* Fixture.make()
       const { leave, receiver } = yield* joinAndLeave()
       yield* publish("a", "b", "c")
       const [a] = yield* take(receiver, 2)
@@ -413,7 +413,7 @@ describe("leaving", () => {
   ] as const) {
     it.live(`returns in time when the server ${name}`, () =>
       Effect.gen(function* () {
-        const { joinAndLeave, publish, server, take } = yield* Stage.make()
+        const { joinAndLeave, publish, server, take } = yield* Fixture.make()
         const { leave, receiver } = yield* joinAndLeave({ shutdown: Duration.seconds(1) })
         yield* publish("a")
         yield* take(receiver, 1)

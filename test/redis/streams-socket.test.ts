@@ -13,7 +13,7 @@ import { Context, Duration, Effect, Fiber, Layer, Random } from "effect"
 import { Redis } from "ioredis"
 import { Settlement, Transport } from "waybill"
 import { IoRedis, RedisStreams } from "waybill/redis"
-import * as Stage from "./Stage.ts"
+import * as Fixture from "./Fixture.ts"
 
 const hasOpenssl = spawnSync("openssl", ["version"]).status === 0
 
@@ -81,7 +81,7 @@ describe("replies off the socket", () => {
   it.live("the pinned client lets them be taken, and every body is what was written", () =>
     Effect.gen(function* () {
       const server = yield* RedisServer.make()
-      yield* consumesAll(yield* Stage.client(server.url), { url: server.url })
+      yield* consumesAll(yield* Fixture.client(server.url), { url: server.url })
     })
   )
 
@@ -106,7 +106,7 @@ describe("replies off the socket", () => {
         ),
         Effect.retry({ times: 3 })
       )
-      yield* consumesAll(yield* Stage.client(server.url), {
+      yield* consumesAll(yield* Fixture.client(server.url), {
         url: `rediss://localhost:${port}`,
         tls: { ca: readFileSync(certificate) }
       })
@@ -116,7 +116,7 @@ describe("replies off the socket", () => {
   it.live("a connection that dies in the middle of a reply: each message arrives all the same, whole and once", () =>
     Effect.gen(function* () {
       const proxy = yield* FaultProxy.FaultProxy
-      const { join, key, redis, settle, take } = yield* Stage.make({ url: proxy.url })
+      const { join, key, redis, settle, take } = yield* Fixture.make({ url: proxy.url })
       const receiver = yield* join()
       for (const bytes of [1, 5, 40, 1000, 20_000, 70_000]) {
         const batch = Array.from({ length: 40 }, (_, i) => `${bytes}/${i}:${"y".repeat(2000)}`)

@@ -7,7 +7,7 @@ import { RedisServer } from "@waybill/testing"
 import { Duration, Effect, Exit, Random, Scope } from "effect"
 import { type Delivery, Settlement, type Transport } from "waybill"
 import { drawing } from "../faults/Verdict.ts"
-import * as Stage from "./Stage.ts"
+import * as Fixture from "./Fixture.ts"
 
 interface Party {
   readonly group: string
@@ -21,7 +21,7 @@ interface Party {
 const steps = 250
 
 const play = Effect.fnUntraced(function* (draw: <A>(drawn: Effect.Effect<A>) => Effect.Effect<A>) {
-  const { inspector, join, key, publish, redis, settle } = yield* Stage.make({ pollInterval: "10 millis" })
+  const { inspector, join, key, publish, redis, settle } = yield* Fixture.make({ pollInterval: "10 millis" })
   const published = new Set<string>()
   const enter = Effect.fnUntraced(function* (group: string) {
     const scope = yield* Scope.make()
@@ -88,7 +88,7 @@ const play = Effect.fnUntraced(function* (draw: <A>(drawn: Effect.Effect<A>) => 
     const both = [...party.done].filter((body) => party.buried.has(body))
     assert.deepStrictEqual(both, [], `no message of group ${party.group} ends twice`)
   }
-  yield* Stage.becomes(
+  yield* Fixture.becomes(
     "length",
     Effect.promise(() => redis.xlen(key("stream"))),
     0
@@ -116,7 +116,7 @@ describe("trimming", () => {
 
   it.live("does not stop in the middle of a long backlog", () =>
     Effect.gen(function* () {
-      const { join, key, publish, redis, settle, take } = yield* Stage.make({ pollInterval: "10 millis" })
+      const { join, key, publish, redis, settle, take } = yield* Fixture.make({ pollInterval: "10 millis" })
       const receiver = yield* join()
       yield* Effect.promise(async () => {
         const pipeline = redis.pipeline()
@@ -133,7 +133,7 @@ describe("trimming", () => {
         for (const { body } of taken) bodies.add(body)
         yield* settle(receiver, taken)
       }
-      yield* Stage.becomes(
+      yield* Fixture.becomes(
         "length",
         Effect.promise(() => redis.xlen(key("stream"))),
         0
@@ -143,7 +143,7 @@ describe("trimming", () => {
 
   it.live("waits for a group that is registered and missing", () =>
     Effect.gen(function* () {
-      const { join, key, publish, redis, settle, take } = yield* Stage.make({ pollInterval: "10 millis" })
+      const { join, key, publish, redis, settle, take } = yield* Fixture.make({ pollInterval: "10 millis" })
       const receiver = yield* join()
       yield* Effect.promise(() => redis.sadd(key("groups"), "comes back"))
       yield* publish("a")
@@ -152,7 +152,7 @@ describe("trimming", () => {
       assert.strictEqual(yield* Effect.promise(() => redis.xlen(key("stream"))), 1)
       const late = yield* join({ group: "comes back" })
       yield* settle(late, yield* take(late, 1))
-      yield* Stage.becomes(
+      yield* Fixture.becomes(
         "length",
         Effect.promise(() => redis.xlen(key("stream"))),
         0

@@ -10,7 +10,7 @@ import { RedisServer } from "@waybill/testing"
 import { Duration, Effect, Fiber } from "effect"
 import { Commit, Settlement } from "waybill"
 import { RedisStreams } from "waybill/redis"
-import * as Stage from "./Stage.ts"
+import * as Fixture from "./Fixture.ts"
 
 const cli = (port: number, ...args: ReadonlyArray<string>) =>
   Effect.callback<string, Error>((resume) => {
@@ -29,7 +29,7 @@ const shell = (command: string) =>
 layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })("wire format", (it) => {
   it.effect("a message published by redis-cli XADD is consumed, with defaults for what it leaves out", () =>
     Effect.gen(function* () {
-      const { group, join: enter, key, server, settle, take } = yield* Stage.make()
+      const { group, join: enter, key, server, settle, take } = yield* Fixture.make()
       const entry = yield* cli(server.port, "XADD", key("stream"), "*", "payload", '{"id":1}')
       const receiver = yield* enter()
       const [delivery] = yield* take(receiver, 1)
@@ -48,7 +48,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
     Effect.gen(function* () {
       const page = readFileSync(join(import.meta.dirname, "../../docs/wire-format.md"), "utf8")
       const command = /^redis-cli XADD .*$/m.exec(page)?.[0] ?? "no command"
-      const { server, transport } = yield* Stage.make({ prefix: "waybill" })
+      const { server, transport } = yield* Fixture.make({ prefix: "waybill" })
       const terms = { group: "g", start: "earliest", maxDeliveries: 5 } as const
       const times = { lease: Duration.seconds(10), shutdown: Duration.seconds(2) }
       const receiver = yield* transport.receive({ topic: "orders", ...terms, ...times })
@@ -60,7 +60,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
   it.effect("every optional field of the envelope is read", () =>
     Effect.gen(function* () {
-      const { join, key, redis, take } = yield* Stage.make()
+      const { join, key, redis, take } = yield* Fixture.make()
       const required = ["payload", "x"]
       const optional = ["id", "order-1", "key", "k", "v", "3", "at", "1700000000000", "headers", '{"a":"b"}']
       yield* Effect.promise(() => redis.xadd(key("stream"), "*", ...required, ...optional, "unknown", "kept"))
@@ -75,7 +75,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
   it.effect("what we publish is what the page on the wire format says", () =>
     Effect.gen(function* () {
-      const { key, prefix, publish, redis } = yield* Stage.make()
+      const { key, prefix, publish, redis } = yield* Fixture.make()
       const [plain] = yield* publish(
         "plain",
         { body: "full", id: "id-1", headers: { h: "1" }, key: "k", version: 2 },
@@ -114,7 +114,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
       `an entry with ${name} is delivered undecodable, and its fields reach the dead letters as they were`,
       () =>
         Effect.gen(function* () {
-          const { groupKey, join, key, redis, settle, take } = yield* Stage.make()
+          const { groupKey, join, key, redis, settle, take } = yield* Fixture.make()
           yield* Effect.promise(() => redis.xadd(key("stream"), "*", ...fields))
           const receiver = yield* join()
           const [delivery] = yield* take(receiver, 1)
@@ -132,7 +132,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
   // The first pair of another program's entry reads like what we note about a message ourselves.
   it.effect("a field called tally is a field, through retries, deaths, the dead letters and a redrive", () =>
     Effect.gen(function* () {
-      const { groupKey, inspector, join, key, letters, read, redis, settle, take } = yield* Stage.make()
+      const { groupKey, inspector, join, key, letters, read, redis, settle, take } = yield* Fixture.make()
       const fields = ["tally", "4;1;", "payload", "{"]
       yield* Effect.promise(() => redis.xadd(key("stream"), "*", ...fields))
       const lies = Effect.promise(async () => (await redis.xrange(groupKey("dead"), "-", "+"))[0]?.[1].slice(-4))
@@ -153,7 +153,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
       yield* RedisStreams.silence(receiver)
       const heir = yield* join({ maxDeliveries: 1 })
       const next = yield* Effect.forkChild(take(heir, 1), { startImmediately: true })
-      yield* Stage.becomes(
+      yield* Fixture.becomes(
         "buried",
         Effect.map(letters, (all) => all.map(({ reason }) => reason)),
         ["CrashLoop"]
@@ -168,7 +168,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
   it.effect("__proto__ among the headers is a header, and nothing else", () =>
     Effect.gen(function* () {
-      const { join, key, redis, take } = yield* Stage.make()
+      const { join, key, redis, take } = yield* Fixture.make()
       yield* Effect.promise(() =>
         redis.xadd(key("stream"), "*", "payload", "x", "headers", '{"__proto__":"y","constructor":"z"}')
       )
@@ -180,7 +180,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
   it.effect("bytes that are no text survive retries, the dead letters and a redrive", () =>
     Effect.gen(function* () {
-      const { inspector, join, key, letters, redis, settle, take } = yield* Stage.make()
+      const { inspector, join, key, letters, redis, settle, take } = yield* Fixture.make()
       const bytes = Buffer.from([0, 0xff, 0xfe, 0x80, 10, 13, 0xed, 0xa0, 0x80])
       yield* Effect.promise(() => redis.xadd(key("stream"), "*", "payload", bytes))
       const receiver = yield* join()
@@ -201,7 +201,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
   it.effect("text with the replacement character in it is text", () =>
     Effect.gen(function* () {
-      const { join, publish, take } = yield* Stage.make()
+      const { join, publish, take } = yield* Fixture.make()
       yield* publish("what \uFFFD is this")
       const [delivery] = yield* take(yield* join(), 1)
       assert.strictEqual(delivery?.body, "what \uFFFD is this")
@@ -210,7 +210,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
   it.effect("an entry with thousands of fields keeps its payload through a retry", () =>
     Effect.gen(function* () {
-      const { join, key, redis, settle, take } = yield* Stage.make()
+      const { join, key, redis, settle, take } = yield* Fixture.make()
       const fields = Array.from({ length: 5000 }, (_, i) => [`field-${i}`, "x"]).flat()
       yield* Effect.promise(() => redis.xadd(key("stream"), "*", ...fields, "payload", "wide"))
       const receiver = yield* join()
@@ -225,7 +225,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
   it.effect("a waiting body that is no longer ours does not stop the others", () =>
     Effect.gen(function* () {
-      const { groupKey, join, redis, settle, take, publish } = yield* Stage.make()
+      const { groupKey, join, redis, settle, take, publish } = yield* Fixture.make()
       const receiver = yield* join()
       yield* publish("a", "b")
       yield* settle(receiver, yield* take(receiver, 2), Settlement.retry(Duration.millis(400), "again"))

@@ -6,7 +6,7 @@ import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Context, Deferred, Effect, Exit, Layer, References, Scope } from "effect"
 import { IoRedis } from "waybill/redis"
 import { type Kind, make } from "../../packages/waybill/src/redis/internal/Subscriber.ts"
-import { becomes, client } from "./Stage.ts"
+import { becomes, client } from "./Fixture.ts"
 
 /** What a listener was told, in order. */
 const listening = () => {
@@ -21,7 +21,7 @@ const listening = () => {
   }
 }
 
-const stage = Effect.gen(function* () {
+const fixture = Effect.gen(function* () {
   const server = yield* RedisServer.RedisServer
   const proxy = yield* FaultProxy.FaultProxy
   const context = yield* Layer.build(IoRedis.layer({ url: proxy.url }))
@@ -56,7 +56,7 @@ describe("Subscriber", () => {
       `a ${kind}: what is published after subscribing arrives, and a lost connection is told before what follows`,
       () =>
         Effect.gen(function* () {
-          const { other, proxy, subscriber } = yield* stage
+          const { other, proxy, subscriber } = yield* fixture
           const say = (payload: string) =>
             Effect.promise(() => (kind === "shard" ? other.spublish("news", payload) : other.publish("news", payload)))
           const { listener, told } = listening()
@@ -81,7 +81,7 @@ describe("Subscriber", () => {
 
   it.live("no message that follows a loss comes before the news of it, however fast they are published", () =>
     Effect.gen(function* () {
-      const { other, publish, subscriber } = yield* stage
+      const { other, publish, subscriber } = yield* fixture
       const { listener, told } = listening()
       yield* subscriber.subscribe("channel", "news", listener)
       yield* publish("news", "0")
@@ -100,7 +100,7 @@ describe("Subscriber", () => {
 
   it.live("listeners of one name share a subscription, and the last to leave ends it", () =>
     Effect.gen(function* () {
-      const { publish, subscriber, subscribers } = yield* stage
+      const { publish, subscriber, subscribers } = yield* fixture
       const [a, b] = [listening(), listening()]
       const [first, second] = [yield* Scope.make(), yield* Scope.make()]
       yield* Scope.provide(subscriber.subscribe("channel", "news", a.listener), first)
@@ -122,7 +122,7 @@ describe("Subscriber", () => {
 
   it.live("a connection that has gone silent is found out and replaced", () =>
     Effect.gen(function* () {
-      const { lost, proxy, publish, subscriber } = yield* stage
+      const { lost, proxy, publish, subscriber } = yield* fixture
       const { listener, told } = listening()
       yield* subscriber.subscribe("channel", "news", listener)
       yield* proxy.blackhole
@@ -136,7 +136,7 @@ describe("Subscriber", () => {
 
   it.live("what was refused is asked for again, also while the others have much to hear", () =>
     Effect.gen(function* () {
-      const { other, publish, subscriber } = yield* stage
+      const { other, publish, subscriber } = yield* fixture
       const [news, secrets] = [listening(), listening()]
       yield* subscriber.subscribe("channel", "news", news.listener)
       yield* subscriber.subscribe("channel", "secrets", secrets.listener)
@@ -159,7 +159,7 @@ describe("Subscriber", () => {
 
   it.live("a channel that the user may not hear is a typed failure, and the others live on", () =>
     Effect.gen(function* () {
-      const { other, publish, subscriber } = yield* stage
+      const { other, publish, subscriber } = yield* fixture
       yield* Effect.promise(() => other.acl("SETUSER", "default", "resetchannels", "&news"))
       const { listener, told } = listening()
       yield* subscriber.subscribe("channel", "news", listener)

@@ -4,7 +4,7 @@
  */
 import { Clock, Context, Deferred, Effect, Layer } from "effect"
 import { type Delivery, type Lifecycle, type Message, type Settlement, Transport } from "waybill"
-import { isTestClock, othersRun, passTimeUntil } from "./Turns.ts"
+import { isTestClock, yieldToOthers, passTimeUntil } from "./Scheduling.ts"
 
 type Tag = Lifecycle.Event["_tag"]
 type Tagged<T extends Tag> = Extract<Lifecycle.Event, { readonly _tag: T }>
@@ -134,7 +134,7 @@ export const layer: Layer.Layer<Probe, never, Transport.Transport> = Layer.effec
       const fits = (candidate: Lifecycle.Event): candidate is Tagged<T> => candidate._tag === tag
       return next(tag, (candidate) => fits(candidate) && (where === undefined || where(candidate))).pipe(
         // What follows from the event at once, such as a timer for the next attempt, is there when the test goes on.
-        Effect.tap(othersRun),
+        Effect.tap(yieldToOthers),
         // What `next` finds fits.
         Effect.map((found) => found as Tagged<T>)
       )

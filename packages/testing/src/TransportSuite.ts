@@ -8,9 +8,9 @@
 import { layer as itLayer } from "@effect/vitest"
 import { Context, Duration, Effect, type Layer, References, type Scope } from "effect"
 import type { Inspector, Transport } from "waybill"
-import * as Bench from "./suite/Bench.ts"
 import type { Check, Features } from "./suite/Check.ts"
 import { committing } from "./suite/Committing.ts"
+import * as Fixture from "./suite/Fixture.ts"
 import { groups } from "./suite/Groups.ts"
 import { inspecting } from "./suite/Inspecting.ts"
 import { outages } from "./suite/Outages.ts"
@@ -130,7 +130,7 @@ const featuresOf = <R, E>({ conflict, features, silence }: Options<R, E>): Featu
 const attempt = Effect.fnUntraced(function* <R, E>(check: Check, options: Options<R, E>) {
   const context = yield* Effect.context<R>()
   const lease = Duration.fromInputUnsafe(options.lease ?? (options.time === "test" ? "30 seconds" : "400 millis"))
-  const bench = yield* Bench.make({
+  const fixture = yield* Fixture.make({
     time: options.time,
     history: featuresOf(options).history,
     lease,
@@ -146,7 +146,7 @@ const attempt = Effect.fnUntraced(function* <R, E>(check: Check, options: Option
       options.conflict === undefined ? missing("conflict") : Effect.provideContext(options.conflict(topic), context)
   })
   yield* check.effect.pipe(
-    Effect.provideService(Bench.Bench, bench),
+    Effect.provideService(Fixture.Fixture, fixture),
     // Checks cause what a transport warns of.
     Effect.provideService(References.MinimumLogLevel, "Error")
   )

@@ -4,7 +4,7 @@
  */
 import { Clock, Duration, Effect, Schema, type Scope } from "effect"
 import { Inspector, Transport } from "waybill"
-import { isTestClock, othersRun, passTimeUntil } from "./Turns.ts"
+import { isTestClock, yieldToOthers, passTimeUntil } from "./Scheduling.ts"
 
 /**
  * Something still waits, and moving the clock does not change it, or keeps it coming back.
@@ -78,7 +78,7 @@ export const runUntilIdle: (
   let before = ""
   let stride = 1
   for (let step = 0; ; step++) {
-    yield* othersRun
+    yield* yieldToOthers
     const infos = yield* look
     if (endless || step === maxSteps || stride > longestStride) {
       if (isTestClock(clock)) yield* Effect.forkDetach(passTimeUntil(clock, Effect.map(look, noConsumers)))

@@ -4,7 +4,7 @@
  * @module
  */
 import { Effect, type Scope } from "effect"
-import { Bench } from "./Bench.ts"
+import { Fixture } from "./Fixture.ts"
 
 /**
  * What a transport may promise. A check runs when everything it needs is promised.
@@ -51,11 +51,11 @@ export interface Features {
 export interface Check {
   readonly name: string
   readonly needs: ReadonlyArray<keyof Features>
-  readonly effect: Effect.Effect<void, unknown, Bench | Scope.Scope>
+  readonly effect: Effect.Effect<void, unknown, Fixture | Scope.Scope>
 }
 
 export const check = (
   name: string,
   needs: ReadonlyArray<keyof Features>,
-  body: (bench: Bench["Service"]) => Effect.Effect<unknown, unknown, Scope.Scope>
-): Check => ({ name, needs, effect: Effect.asVoid(Effect.flatMap(Bench, body)) })
+  body: (fixture: Fixture["Service"]) => Effect.Effect<unknown, unknown, Scope.Scope>
+): Check => ({ name, needs, effect: Effect.asVoid(Effect.flatMap(Fixture, body)) })

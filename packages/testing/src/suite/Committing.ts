@@ -1,8 +1,8 @@
 import { assert } from "@effect/vitest"
 import { Duration, Effect, Option } from "effect"
 import { Commit, Settlement, type Transport } from "waybill"
-import { type Bench, bodies, outgoing, settle, settled, toleranceMillis } from "./Bench.ts"
 import { check } from "./Check.ts"
+import { type Fixture, bodies, outgoing, settle, settled, toleranceMillis } from "./Fixture.ts"
 
 const total = Commit.counter("total")
 const other = Commit.counter("other")
@@ -10,33 +10,33 @@ const names = Commit.hash("names")
 
 /** Settles one delivery of a new message with the commit. */
 const commitOne = Effect.fnUntraced(function* (
-  bench: Bench["Service"],
+  fixture: Fixture["Service"],
   receiver: Transport.Receiver,
   commit: Commit.Commit
 ) {
-  yield* bench.publish("a")
-  const delivery = yield* bench.one(receiver)
+  yield* fixture.publish("a")
+  const delivery = yield* fixture.one(receiver)
   const [answer] = yield* settle(receiver, [delivery], Settlement.commit(commit))
   return { answer, delivery }
 })
 
 const reasonOf = (answer: Transport.Settled | undefined) => (typeof answer === "object" ? answer.reason : answer)
 
-const deadLettersOf = (bench: Bench["Service"], group: string) =>
-  bench.inspector.deadLetters(bench.topic, group, { after: Option.none(), limit: 10 })
+const deadLettersOf = (fixture: Fixture["Service"], group: string) =>
+  fixture.inspector.deadLetters(fixture.topic, group, { after: Option.none(), limit: 10 })
 
 export const committing = [
   check(
     "a commit is applied with the ack, whatever kinds of records it writes to",
     ["transactional"],
-    Effect.fnUntraced(function* (bench) {
+    Effect.fnUntraced(function* (fixture) {
       const [members, scores, list, text] = [
         Commit.set("members"),
         Commit.sortedSet("scores"),
         Commit.list("list"),
         Commit.text("text")
       ]
-      const receiver = yield* bench.join("g")
+      const receiver = yield* fixture.join("g")
       const first = Commit.make({
         writes: [
           total.set(40),
@@ -55,30 +55,30 @@ export const committing = [
           text.set("kept")
         ]
       })
-      assert.deepStrictEqual((yield* commitOne(bench, receiver, first)).answer, "Settled")
-      yield* bench.becomes("figures", bench.figures("g"), settled)
-      assert.strictEqual(yield* bench.read(total.value), 42)
+      assert.deepStrictEqual((yield* commitOne(fixture, receiver, first)).answer, "Settled")
+      yield* fixture.becomes("figures", fixture.figures("g"), settled)
+      assert.strictEqual(yield* fixture.read(total.value), 42)
       assert.deepStrictEqual(
-        yield* bench.read(names.all),
+        yield* fixture.read(names.all),
         new Map([
           ["ada", "Lovelace"],
           ["old", "42"]
         ])
       )
-      assert.strictEqual(yield* bench.read(names.get("ada")), "Lovelace")
-      assert.strictEqual(yield* bench.read(names.get("nobody")), undefined)
-      assert.deepStrictEqual([...(yield* bench.read(members.all))].sort(), ["a", "c"])
-      assert.isTrue(yield* bench.read(members.has("a")))
-      assert.isFalse(yield* bench.read(members.has("b")))
+      assert.strictEqual(yield* fixture.read(names.get("ada")), "Lovelace")
+      assert.strictEqual(yield* fixture.read(names.get("nobody")), undefined)
+      assert.deepStrictEqual([...(yield* fixture.read(members.all))].sort(), ["a", "c"])
+      assert.isTrue(yield* fixture.read(members.has("a")))
+      assert.isFalse(yield* fixture.read(members.has("b")))
       assert.deepStrictEqual(
-        [...(yield* bench.read(scores.all))],
+        [...(yield* fixture.read(scores.all))],
         [
           ["low", -1.25],
           ["high", Infinity]
         ]
       )
-      assert.deepStrictEqual(yield* bench.read(list.all), ["2", "3", "4"])
-      assert.strictEqual(yield* bench.read(text.value), "kept")
+      assert.deepStrictEqual(yield* fixture.read(list.all), ["2", "3", "4"])
+      assert.strictEqual(yield* fixture.read(text.value), "kept")
       const second = Commit.make({
         writes: [
           names.remove("ada", "old"),
@@ -89,60 +89,60 @@ export const committing = [
           total.clear
         ]
       })
-      yield* commitOne(bench, receiver, second)
-      assert.strictEqual(yield* bench.read(total.value), 0)
-      assert.strictEqual((yield* bench.read(names.all)).size, 0)
-      assert.strictEqual((yield* bench.read(members.all)).size, 0)
-      assert.strictEqual((yield* bench.read(scores.all)).size, 0)
-      assert.deepStrictEqual(yield* bench.read(list.all), [])
-      assert.strictEqual(yield* bench.read(text.value), undefined)
+      yield* commitOne(fixture, receiver, second)
+      assert.strictEqual(yield* fixture.read(total.value), 0)
+      assert.strictEqual((yield* fixture.read(names.all)).size, 0)
+      assert.strictEqual((yield* fixture.read(members.all)).size, 0)
+      assert.strictEqual((yield* fixture.read(scores.all)).size, 0)
+      assert.deepStrictEqual(yield* fixture.read(list.all), [])
+      assert.strictEqual(yield* fixture.read(text.value), undefined)
     })
   ),
 
   check(
     "a text with a ttl is gone after it",
     ["transactional"],
-    Effect.fnUntraced(function* (bench) {
+    Effect.fnUntraced(function* (fixture) {
       const text = Commit.text("text")
-      const receiver = yield* bench.join("g")
+      const receiver = yield* fixture.join("g")
       // On the real clock a short one may be over before anybody has looked.
-      yield* commitOne(bench, receiver, Commit.make({ writes: [text.set("for long", { ttl: Duration.hours(5) })] }))
-      assert.strictEqual(yield* bench.read(text.value), "for long")
-      yield* commitOne(bench, receiver, Commit.make({ writes: [text.set("for now", { ttl: bench.delay })] }))
-      yield* bench.pass(bench.delay)
-      yield* bench.becomes("the text", bench.read(text.value), undefined)
+      yield* commitOne(fixture, receiver, Commit.make({ writes: [text.set("for long", { ttl: Duration.hours(5) })] }))
+      assert.strictEqual(yield* fixture.read(text.value), "for long")
+      yield* commitOne(fixture, receiver, Commit.make({ writes: [text.set("for now", { ttl: fixture.delay })] }))
+      yield* fixture.pass(fixture.delay)
+      yield* fixture.becomes("the text", fixture.read(text.value), undefined)
       yield* commitOne(
-        bench,
+        fixture,
         receiver,
-        Commit.make({ writes: [text.set("for now", { ttl: bench.delay }), text.set("for good")] })
+        Commit.make({ writes: [text.set("for now", { ttl: fixture.delay }), text.set("for good")] })
       )
-      yield* bench.pass(Duration.times(bench.delay, 2))
-      assert.strictEqual(yield* bench.read(text.value), "for good")
+      yield* fixture.pass(Duration.times(fixture.delay, 2))
+      assert.strictEqual(yield* fixture.read(text.value), "for good")
     })
   ),
 
   check(
     "a commit that is repeated changes nothing",
     ["transactional"],
-    Effect.fnUntraced(function* (bench) {
-      const receiver = yield* bench.join("g")
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
       const commit = Commit.make({ writes: [total.add(1)] })
-      const { delivery } = yield* commitOne(bench, receiver, commit)
+      const { delivery } = yield* commitOne(fixture, receiver, commit)
       yield* settle(receiver, [delivery], Settlement.commit(commit))
-      assert.strictEqual(yield* bench.read(total.value), 1)
-      yield* bench.becomes("figures", bench.figures("g"), settled)
+      assert.strictEqual(yield* fixture.read(total.value), 1)
+      yield* fixture.becomes("figures", fixture.figures("g"), settled)
     })
   ),
 
   check(
     "many commits of one call are each applied once, and one that is refused holds up no other",
     ["transactional"],
-    Effect.fnUntraced(function* (bench) {
-      const receiver = yield* bench.join("g")
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
       const count = 300
       const [first, ...rest] = Array.from({ length: count }, (_, i) => `${i}`)
-      yield* bench.publish(first!, ...rest)
-      const deliveries = yield* bench.take(receiver, count)
+      yield* fixture.publish(first!, ...rest)
+      const deliveries = yield* fixture.take(receiver, count)
       const wrong = Commit.make({ writes: [Commit.list("total").append("x")] })
       const settlements = deliveries.map(
         (delivery, i) =>
@@ -152,56 +152,56 @@ export const committing = [
       const answers = yield* receiver.settle([one!, ...others])
       assert.strictEqual(answers.filter((answer) => answer === "Settled").length, count - 1)
       assert.strictEqual(reasonOf(answers[7]), "CommitRejected")
-      assert.strictEqual(yield* bench.read(total.value), count - 1)
-      yield* bench.becomes("figures", bench.figures("g"), { ...settled, deadLetters: 1 })
+      assert.strictEqual(yield* fixture.read(total.value), count - 1)
+      yield* fixture.becomes("figures", fixture.figures("g"), { ...settled, deadLetters: 1 })
     })
   ),
 
   check(
     "a retried message is committed once",
     ["transactional", "redelivery"],
-    Effect.fnUntraced(function* (bench) {
-      const receiver = yield* bench.join("g")
-      yield* bench.publish("a")
-      const first = yield* bench.one(receiver)
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
+      yield* fixture.publish("a")
+      const first = yield* fixture.one(receiver)
       yield* settle(receiver, [first], Settlement.retry(Duration.zero, "cause"))
-      const second = yield* bench.one(receiver)
+      const second = yield* fixture.one(receiver)
       const commit = Settlement.commit(Commit.make({ writes: [total.add(1)] }))
       assert.deepStrictEqual(yield* settle(receiver, [second], commit), ["Settled"])
       assert.deepStrictEqual(yield* settle(receiver, [first], commit), ["Stale"])
-      assert.strictEqual(yield* bench.read(total.value), 1)
-      yield* bench.becomes("figures", bench.figures("g"), settled)
+      assert.strictEqual(yield* fixture.read(total.value), 1)
+      yield* fixture.becomes("figures", fixture.figures("g"), settled)
     })
   ),
 
   check(
     "a commit that comes too late applies nothing: neither before nor after the one of the new owner",
     ["transactional", "redelivery", "sharing", "silence"],
-    Effect.fnUntraced(function* (bench) {
-      const lease = { lease: bench.setting.lease }
-      const one = yield* bench.join("g", lease)
-      yield* bench.publish("a")
-      const late = yield* bench.one(one)
-      yield* bench.setting.silence(one)
-      const two = yield* bench.join("g", lease)
-      yield* bench.pass(bench.setting.lease)
-      const delivery = yield* bench.one(two)
+    Effect.fnUntraced(function* (fixture) {
+      const lease = { lease: fixture.setting.lease }
+      const one = yield* fixture.join("g", lease)
+      yield* fixture.publish("a")
+      const late = yield* fixture.one(one)
+      yield* fixture.setting.silence(one)
+      const two = yield* fixture.join("g", lease)
+      yield* fixture.pass(fixture.setting.lease)
+      const delivery = yield* fixture.one(two)
       assert.deepStrictEqual(yield* settle(one, [late], Settlement.commit(Commit.make({ writes: [other.add(1)] }))), [
         "Stale"
       ])
       const commit = Settlement.commit(Commit.make({ writes: [total.add(1)] }))
       assert.deepStrictEqual(yield* settle(two, [delivery], commit), ["Settled"])
       assert.deepStrictEqual(yield* settle(one, [late], commit), ["Stale"])
-      assert.deepStrictEqual([yield* bench.read(total.value), yield* bench.read(other.value)], [1, 0])
+      assert.deepStrictEqual([yield* fixture.read(total.value), yield* fixture.read(other.value)], [1, 0])
     })
   ),
 
   check(
     "a commit that is refused changes nothing and becomes a dead letter, and can be applied after a redrive",
     ["transactional", "deadLetters"],
-    Effect.fnUntraced(function* (bench) {
-      const receiver = yield* bench.join("g")
-      yield* commitOne(bench, receiver, Commit.make({ writes: [names.set("ada", "Lovelace")] }))
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
+      yield* commitOne(fixture, receiver, Commit.make({ writes: [names.set("ada", "Lovelace")] }))
       // The second write is of the wrong kind: that shows before the first one is made.
       const refused = [
         Commit.make({ writes: [total.add(1), Commit.counter("names").add(1)] }),
@@ -209,69 +209,69 @@ export const committing = [
         Commit.make({ writes: [names.increment("ada", 1), total.add(1)] }),
         Commit.make({
           writes: [total.add(1)],
-          messages: [{ topic: `${bench.topic}-other`, message: outgoing("x") }]
+          messages: [{ topic: `${fixture.topic}-other`, message: outgoing("x") }]
         })
       ]
       for (const commit of refused) {
-        const { answer } = yield* commitOne(bench, receiver, commit)
+        const { answer } = yield* commitOne(fixture, receiver, commit)
         assert.strictEqual(reasonOf(answer), "CommitRejected")
-        assert.strictEqual(yield* bench.read(total.value), 0)
+        assert.strictEqual(yield* fixture.read(total.value), 0)
       }
-      const letters = yield* deadLettersOf(bench, "g")
+      const letters = yield* deadLettersOf(fixture, "g")
       assert.deepStrictEqual(
         letters.map(({ body, reason }) => [body, reason]),
         refused.map(() => ["a", "CommitRejected"])
       )
       assert.include(letters[0]?.cause, "names")
-      yield* bench.inspector.redrive(bench.topic, "g", [letters[0]!.entry])
-      const again = yield* bench.one(receiver)
+      yield* fixture.inspector.redrive(fixture.topic, "g", [letters[0]!.entry])
+      const again = yield* fixture.one(receiver)
       const repaired = Settlement.commit(Commit.make({ writes: [total.add(1)] }))
       assert.deepStrictEqual(yield* settle(receiver, [again], repaired), ["Settled"])
-      assert.strictEqual(yield* bench.read(total.value), 1)
+      assert.strictEqual(yield* fixture.read(total.value), 1)
     })
   ),
 
   check(
     "a commit that is refused half way is a dead letter of its own kind, and nothing of it is applied again",
     ["transactional", "deadLetters"],
-    Effect.fnUntraced(function* (bench) {
-      const receiver = yield* bench.join("g")
-      yield* commitOne(bench, receiver, Commit.make({ writes: [names.set("ada", "Lovelace")] }))
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
+      yield* commitOne(fixture, receiver, Commit.make({ writes: [names.set("ada", "Lovelace")] }))
       const commit = Commit.make({ writes: [total.add(1), names.increment("ada", 1), other.add(1)] })
-      const { answer } = yield* commitOne(bench, receiver, commit)
+      const { answer } = yield* commitOne(fixture, receiver, commit)
       assert.strictEqual(reasonOf(answer), "PartialCommit")
-      const [letter] = yield* deadLettersOf(bench, "g")
+      const [letter] = yield* deadLettersOf(fixture, "g")
       assert.strictEqual(letter?.reason, "PartialCommit")
-      yield* bench.inspector.redrive(bench.topic, "g", [letter!.entry])
-      const again = yield* bench.one(receiver)
+      yield* fixture.inspector.redrive(fixture.topic, "g", [letter!.entry])
+      const again = yield* fixture.one(receiver)
       const [second] = yield* settle(receiver, [again], Settlement.commit(Commit.make({ writes: [total.add(1)] })))
       assert.strictEqual(reasonOf(second), "PartialCommit")
-      assert.deepStrictEqual([yield* bench.read(total.value), yield* bench.read(other.value)], [1, 0])
-      yield* bench.becomes("figures", bench.figures("g"), { ...settled, deadLetters: 1 })
+      assert.deepStrictEqual([yield* fixture.read(total.value), yield* fixture.read(other.value)], [1, 0])
+      yield* fixture.becomes("figures", fixture.figures("g"), { ...settled, deadLetters: 1 })
     })
   ),
 
   check(
     "the messages of a commit are published with it, and an id once",
     ["transactional", "deduplication"],
-    Effect.fnUntraced(function* (bench) {
-      const out = `${bench.topic}/out`
-      const receiver = yield* bench.join("g")
+    Effect.fnUntraced(function* (fixture) {
+      const out = `${fixture.topic}/out`
+      const receiver = yield* fixture.join("g")
       const message = outgoing({ body: "x", headers: { h: "1" }, key: "k", version: 2 })
       const named = outgoing({ body: "named", id: "n" })
       const publish = (...messages: ReadonlyArray<typeof message>) =>
         Commit.make({ messages: messages.map((message) => ({ topic: out, message })) })
-      yield* commitOne(bench, receiver, publish(message, named))
-      yield* commitOne(bench, receiver, publish(named, outgoing("last")))
-      const theirs = yield* bench.transport.receive({
+      yield* commitOne(fixture, receiver, publish(message, named))
+      yield* commitOne(fixture, receiver, publish(named, outgoing("last")))
+      const theirs = yield* fixture.transport.receive({
         topic: out,
         group: "g",
         start: "earliest",
-        lease: bench.setting.safeLease,
+        lease: fixture.setting.safeLease,
         maxDeliveries: 5,
         shutdown: Duration.seconds(2)
       })
-      const deliveries = yield* bench.take(theirs, 3)
+      const deliveries = yield* fixture.take(theirs, 3)
       assert.sameMembers([...bodies(deliveries)], ["x", "named", "last"])
       const first = deliveries.find(({ body }) => body === "x")
       assert.deepInclude(first, { headers: { h: "1" }, key: "k", version: 2, attempt: 1 })
@@ -279,35 +279,35 @@ export const committing = [
         deliveries.map(({ id }) => id),
         "n"
       )
-      assert.isTrue((yield* bench.inspector.topics).includes(out))
+      assert.isTrue((yield* fixture.inspector.topics).includes(out))
     })
   ),
 
   check(
     "a message of a commit can be delayed",
     ["transactional", "delay"],
-    Effect.fnUntraced(function* (bench) {
-      const receiver = yield* bench.join("g")
-      const message = outgoing({ body: "later", due: { _tag: "After", delay: bench.delay } })
-      const commit = Commit.make({ messages: [{ topic: bench.topic, message }] })
-      const [{ answer, delivery }, millis] = yield* bench.elapsed(
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
+      const message = outgoing({ body: "later", due: { _tag: "After", delay: fixture.delay } })
+      const commit = Commit.make({ messages: [{ topic: fixture.topic, message }] })
+      const [{ answer, delivery }, millis] = yield* fixture.elapsed(
         Effect.gen(function* () {
-          const { answer } = yield* commitOne(bench, receiver, commit)
-          return { answer, delivery: yield* bench.one(receiver) }
+          const { answer } = yield* commitOne(fixture, receiver, commit)
+          return { answer, delivery: yield* fixture.one(receiver) }
         })
       )
       assert.strictEqual(answer, "Settled")
       assert.strictEqual(delivery.body, "later")
-      assert.isAtLeast(millis, Duration.toMillis(bench.delay) - toleranceMillis)
+      assert.isAtLeast(millis, Duration.toMillis(fixture.delay) - toleranceMillis)
     })
   ),
 
   check(
     "a consumer whose messages may come again after the marker is not let in",
     ["transactional"],
-    Effect.fnUntraced(function* (bench) {
-      yield* bench.join("g", { redelivery: Duration.minutes(5) })
-      const error = yield* Effect.flip(Effect.scoped(bench.join("g", { redelivery: Duration.infinity })))
+    Effect.fnUntraced(function* (fixture) {
+      yield* fixture.join("g", { redelivery: Duration.minutes(5) })
+      const error = yield* Effect.flip(Effect.scoped(fixture.join("g", { redelivery: Duration.infinity })))
       assert.strictEqual(error.reason._tag, "MarkerTooShort")
     })
   )

@@ -6,32 +6,32 @@
 import { assert } from "@effect/vitest"
 import { Clock, Duration, Effect, Fiber, Option } from "effect"
 import { type Inspector, type Message, Settlement, type Transport } from "waybill"
-import { type Bench, bodies, settle, settled, sortedBodies, toleranceMillis } from "./Bench.ts"
 import { check } from "./Check.ts"
+import { type Fixture, bodies, settle, settled, sortedBodies, toleranceMillis } from "./Fixture.ts"
 
-const page = (bench: Bench["Service"], after: string | undefined, limit: number) =>
-  bench.inspector.deadLetters(bench.topic, "g", { after: Option.fromNullishOr(after), limit })
+const page = (fixture: Fixture["Service"], after: string | undefined, limit: number) =>
+  fixture.inspector.deadLetters(fixture.topic, "g", { after: Option.fromNullishOr(after), limit })
 
 const byBody = (a: Message.Message, b: Message.Message) => String(a.body).localeCompare(String(b.body))
 
 /** Publishes, and buries in the order of the bodies; answers the receiver and the dead letters. */
-const bury = Effect.fnUntraced(function* (bench: Bench["Service"], first: string, ...rest: ReadonlyArray<string>) {
-  const receiver = yield* bench.join("g")
-  yield* bench.publish(first, ...rest)
-  const deliveries = yield* bench.take(receiver, 1 + rest.length)
+const bury = Effect.fnUntraced(function* (fixture: Fixture["Service"], first: string, ...rest: ReadonlyArray<string>) {
+  const receiver = yield* fixture.join("g")
+  yield* fixture.publish(first, ...rest)
+  const deliveries = yield* fixture.take(receiver, 1 + rest.length)
   for (const delivery of deliveries.toSorted(byBody)) {
     yield* settle(receiver, [delivery], Settlement.deadLetter("Broken", `cause of ${String(delivery.body)}`))
   }
-  return { receiver, letters: yield* page(bench, undefined, 100) }
+  return { receiver, letters: yield* page(fixture, undefined, 100) }
 })
 
 export const inspecting = [
   check(
     "case F5: a page with a limit that is not an integer >= 1 is refused, with the same error for every list",
     [],
-    Effect.fnUntraced(function* (bench) {
-      const { inspector, topic } = bench
-      yield* bench.publish("a")
+    Effect.fnUntraced(function* (fixture) {
+      const { inspector, topic } = fixture
+      yield* fixture.publish("a")
       for (const limit of [0, -1, 1.5, NaN, Infinity, -Infinity, 2 ** 53]) {
         const page = { after: Option.none<string>(), limit }
         const errors = yield* Effect.all([
@@ -52,8 +52,8 @@ export const inspecting = [
   check(
     "case B13: a name that no topic or no group can have is refused, with the same error whatever is asked",
     [],
-    Effect.fnUntraced(function* (bench) {
-      const { inspector, topic } = bench
+    Effect.fnUntraced(function* (fixture) {
+      const { inspector, topic } = fixture
       const page = { after: Option.none<string>(), limit: 1 }
       const inGroup = (topic: string, group: string) => [
         Effect.flip(inspector.pending(topic, group, page)),
@@ -87,17 +87,17 @@ export const inspecting = [
   check(
     "case A13: what is stored is listed in the order in which it is handed out, page by page from either end",
     ["history"],
-    Effect.fnUntraced(function* (bench) {
+    Effect.fnUntraced(function* (fixture) {
       const draft = (priority: string, i: number) => ({ body: `${i} ${priority}`, headers: { priority } })
       const [first, ...rest] = ["normal", "low", "high", "normal", "high", "low", "normal", "low"].map(draft)
       assert(first !== undefined)
-      yield* bench.publish(first)
-      for (const one of rest) yield* bench.publish(one)
+      yield* fixture.publish(first)
+      for (const one of rest) yield* fixture.publish(one)
       for (const limit of [1, 3, 100]) {
         const forwards: Array<Inspector.StoredMessage> = []
         for (let more = true; more;) {
           const after = Option.fromNullishOr(forwards.at(-1)?.position)
-          const page = yield* bench.inspector.messages(bench.topic, { after, limit })
+          const page = yield* fixture.inspector.messages(fixture.topic, { after, limit })
           forwards.push(...page)
           more = page.length > 0
         }
@@ -105,18 +105,18 @@ export const inspecting = [
         for (let more = true; more;) {
           const before = backwards[0]?.position
           const from = before === undefined ? { newest: true } : { before }
-          const page = yield* bench.inspector.messages(bench.topic, { after: Option.none(), limit, ...from })
+          const page = yield* fixture.inspector.messages(fixture.topic, { after: Option.none(), limit, ...from })
           backwards.unshift(...page)
           more = page.length > 0
         }
-        const listed = yield* bench.inspector.messages(bench.topic, { after: Option.none(), limit: 100 })
+        const listed = yield* fixture.inspector.messages(fixture.topic, { after: Option.none(), limit: 100 })
         assert.strictEqual(listed.length, 8)
         assert.deepStrictEqual(forwards, listed, `forwards by ${limit}`)
         assert.deepStrictEqual(backwards, listed, `backwards by ${limit}`)
       }
-      const listed = yield* bench.inspector.messages(bench.topic, { after: Option.none(), limit: 100 })
+      const listed = yield* fixture.inspector.messages(fixture.topic, { after: Option.none(), limit: 100 })
       assert.deepStrictEqual(
-        bodies(yield* bench.take(yield* bench.join("g"), 8)),
+        bodies(yield* fixture.take(yield* fixture.join("g"), 8)),
         listed.map(({ body }) => body)
       )
     })
@@ -125,29 +125,29 @@ export const inspecting = [
   check(
     "a topic is listed from when it is opened, and describing an unknown one opens nothing",
     [],
-    Effect.fnUntraced(function* (bench) {
-      const unknown = yield* bench.inspector.describe(bench.topic)
+    Effect.fnUntraced(function* (fixture) {
+      const unknown = yield* fixture.inspector.describe(fixture.topic)
       assert.deepStrictEqual(
         { topic: unknown.topic, depth: unknown.depth, delayed: unknown.delayed, groups: unknown.groups },
-        { topic: bench.topic, depth: 0, delayed: 0, groups: [] }
+        { topic: fixture.topic, depth: 0, delayed: 0, groups: [] }
       )
-      assert.notInclude(yield* bench.inspector.topics, bench.topic)
-      yield* bench.publish("a")
-      assert.include(yield* bench.inspector.topics, bench.topic)
+      assert.notInclude(yield* fixture.inspector.topics, fixture.topic)
+      yield* fixture.publish("a")
+      assert.include(yield* fixture.inspector.topics, fixture.topic)
     })
   ),
 
   check(
     "the figures agree with what happened, step by step",
     ["redelivery", "deadLetters", "delay"],
-    Effect.fnUntraced(function* (bench) {
-      const receiver = yield* bench.join("g")
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
       const expect = (what: string, figures: Partial<typeof settled>) =>
-        bench.becomes(what, bench.figures("g"), { ...settled, ...figures })
+        fixture.becomes(what, fixture.figures("g"), { ...settled, ...figures })
       yield* expect("nothing yet", {})
-      yield* bench.publish("a", "b", "c", "d", "e")
+      yield* fixture.publish("a", "b", "c", "d", "e")
       yield* expect("published", { lag: 5 })
-      const [a, b, c] = yield* bench.take(receiver, 3)
+      const [a, b, c] = yield* fixture.take(receiver, 3)
       assert(a !== undefined && b !== undefined && c !== undefined)
       yield* expect("taken", { lag: 2, pending: 3 })
       const due = (yield* Clock.currentTimeMillis) + 3_600_000
@@ -156,11 +156,11 @@ export const inspecting = [
       yield* expect("acked and retried", { lag: 2, pending: 1, waiting: 1 })
       yield* settle(receiver, [c], Settlement.deadLetter("Broken", "cause"))
       yield* expect("buried", { lag: 2, waiting: 1, deadLetters: 1 })
-      yield* bench.publish({ body: "f", due: { _tag: "After", delay: Duration.hours(1) } })
-      yield* bench.take(receiver, 2)
-      yield* bench.pass(Duration.millis(20))
+      yield* fixture.publish({ body: "f", due: { _tag: "After", delay: Duration.hours(1) } })
+      yield* fixture.take(receiver, 2)
+      yield* fixture.pass(Duration.millis(20))
       yield* expect("the rest taken", { pending: 2, waiting: 1, deadLetters: 1 })
-      const info = yield* bench.inspector.describe(bench.topic)
+      const info = yield* fixture.inspector.describe(fixture.topic)
       assert.strictEqual(info.delayed, 1)
       for (const at of [info.nextDelayedAt, info.groups[0]?.nextRetryAt]) {
         assert.closeTo(at ?? Number.NaN, due, 30_000)
@@ -173,7 +173,7 @@ export const inspecting = [
       )
       const leaseLeftMillis = consumers[0]?.leaseLeftMillis
       if (leaseLeftMillis !== undefined) {
-        const lease = Duration.toMillis(bench.setting.safeLease)
+        const lease = Duration.toMillis(fixture.setting.safeLease)
         assert.isTrue(leaseLeftMillis > 0 && leaseLeftMillis <= lease, `${leaseLeftMillis} of ${lease} ms`)
       }
     })
@@ -182,29 +182,29 @@ export const inspecting = [
   check(
     "a group tells for how long the oldest of what its consumers hold has been with them",
     [],
-    Effect.fnUntraced(function* (bench) {
-      const receiver = yield* bench.join("g")
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
       const oldest = Effect.map(
-        bench.inspector.describe(bench.topic),
+        fixture.inspector.describe(fixture.topic),
         ({ groups }) => groups[0]?.oldestPendingMillis ?? Number.NaN
       )
-      yield* bench.publish("a")
-      const [delivery] = yield* bench.take(receiver, 1)
+      yield* fixture.publish("a")
+      const [delivery] = yield* fixture.take(receiver, 1)
       assert(delivery !== undefined)
-      yield* bench.pass(Duration.millis(200))
+      yield* fixture.pass(Duration.millis(200))
       assert.isAtLeast(yield* oldest, 200 - toleranceMillis)
       yield* settle(receiver, [delivery], Settlement.ack)
-      yield* bench.becomes("nothing is held", oldest, 0)
+      yield* fixture.becomes("nothing is held", oldest, 0)
     })
   ),
 
   check(
     "what is pending and what waits can be read in pages, with consumer, attempt, due time and cause",
     ["redelivery"],
-    Effect.fnUntraced(function* (bench) {
-      const receiver = yield* bench.join("g")
-      yield* bench.publish({ body: "a", id: "a", headers: { h: "1" }, key: "k", version: 2 }, "b", "c", "d")
-      const taken = yield* bench.take(receiver, 4)
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
+      yield* fixture.publish({ body: "a", id: "a", headers: { h: "1" }, key: "k", version: 2 }, "b", "c", "d")
+      const taken = yield* fixture.take(receiver, 4)
       const due = (yield* Clock.currentTimeMillis) + 3_600_000
       const waits = taken.filter(({ body }) => body === "a" || body === "d")
       for (const [i, delivery] of waits.toSorted(byBody).entries()) {
@@ -224,13 +224,13 @@ export const inspecting = [
           assert.deepStrictEqual(yield* read({ after: Option.some((rest.at(-1) ?? first).position), limit: 10 }), [])
           return [first, ...rest]
         })
-      const pending = yield* all((page) => bench.inspector.pending(bench.topic, "g", page))
+      const pending = yield* all((page) => fixture.inspector.pending(fixture.topic, "g", page))
       assert.deepStrictEqual(
         pending.toSorted(byBody).map(({ attempt, body, consumer }) => [body, consumer, attempt]),
         ["b", "c"].map((body) => [body, receiver.consumer, 1])
       )
       for (const { heldMillis } of pending) assert.isAtLeast(heldMillis, 0)
-      const waiting = yield* all((page) => bench.inspector.waiting(bench.topic, "g", page))
+      const waiting = yield* all((page) => fixture.inspector.waiting(fixture.topic, "g", page))
       assert.deepStrictEqual(
         waiting.map(({ attempts, body, cause }) => [body, attempts, cause]),
         [
@@ -247,9 +247,9 @@ export const inspecting = [
       )
       // What is handed back waits too, and may be taken at once.
       yield* settle(receiver, [taken.find(({ body }) => body === "b")!], Settlement.retry(Duration.zero, "again"))
-      const again = yield* bench.one(receiver)
+      const again = yield* fixture.one(receiver)
       assert.strictEqual(again.attempt, 2)
-      const now = yield* bench.inspector.pending(bench.topic, "g", { after: Option.none(), limit: 10 })
+      const now = yield* fixture.inspector.pending(fixture.topic, "g", { after: Option.none(), limit: 10 })
       assert.deepStrictEqual(now.map(({ attempt, body }) => [body, attempt]).toSorted(), [
         ["b", 2],
         ["c", 1]
@@ -260,10 +260,10 @@ export const inspecting = [
   check(
     "what is stored can be read in pages, oldest or newest first, without consuming it",
     ["history", "order"],
-    Effect.fnUntraced(function* (bench) {
-      yield* bench.publish({ body: "a", id: "x", headers: { h: "1" }, key: "k", version: 2 }, "b", "c", "d")
+    Effect.fnUntraced(function* (fixture) {
+      yield* fixture.publish({ body: "a", id: "x", headers: { h: "1" }, key: "k", version: 2 }, "b", "c", "d")
       const read = (page: Partial<Inspector.NewestPage>) =>
-        bench.inspector.messages(bench.topic, { after: Option.none(), limit: 10, ...page })
+        fixture.inspector.messages(fixture.topic, { after: Option.none(), limit: 10, ...page })
       const first = yield* read({ limit: 2 })
       assert.deepStrictEqual(
         first.map(({ body }) => body),
@@ -288,23 +288,23 @@ export const inspecting = [
         { headers: { ...headers }, id, key, version },
         { headers: { h: "1" }, id: "x", key: "k", version: 2 }
       )
-      assert.deepStrictEqual(bodies(yield* bench.take(yield* bench.join("g"), 4)), ["a", "b", "c", "d"])
+      assert.deepStrictEqual(bodies(yield* fixture.take(yield* fixture.join("g"), 4)), ["a", "b", "c", "d"])
     })
   ),
 
   check(
     "a dead letter keeps the message, the reason, the cause and the attempts",
     ["retry", "deadLetters"],
-    Effect.fnUntraced(function* (bench) {
-      const receiver = yield* bench.join("g")
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
       const body = '{"not json 🚚'
-      yield* bench.publish({ body, id: "x", headers: { h: "1" }, key: "k", version: 2 })
-      yield* settle(receiver, yield* bench.take(receiver, 1), Settlement.retry(Duration.zero, "first"))
-      const delivery = yield* bench.one(receiver)
+      yield* fixture.publish({ body, id: "x", headers: { h: "1" }, key: "k", version: 2 })
+      yield* settle(receiver, yield* fixture.take(receiver, 1), Settlement.retry(Duration.zero, "first"))
+      const delivery = yield* fixture.one(receiver)
       const cause = "Error: second\n    at somewhere (file.ts:1:1) ✗"
       yield* settle(receiver, [delivery], Settlement.deadLetter("CardDeclined", cause))
       const died = yield* Clock.currentTimeMillis
-      const [letter, ...others] = yield* page(bench, undefined, 10)
+      const [letter, ...others] = yield* page(fixture, undefined, 10)
       assert.deepStrictEqual(others, [])
       assert(letter !== undefined)
       const { diedAt, entry, headers, ...rest } = letter
@@ -314,7 +314,7 @@ export const inspecting = [
         key: "k",
         version: 2,
         publishedAt: delivery.publishedAt,
-        topic: bench.topic,
+        topic: fixture.topic,
         group: "g",
         reason: "CardDeclined",
         cause,
@@ -329,12 +329,12 @@ export const inspecting = [
   check(
     "dead letters are listed in pages, oldest first, without gaps",
     ["deadLetters"],
-    Effect.fnUntraced(function* (bench) {
-      yield* bury(bench, "a", "b", "c", "d", "e")
+    Effect.fnUntraced(function* (fixture) {
+      yield* bury(fixture, "a", "b", "c", "d", "e")
       const pages: Array<ReadonlyArray<unknown>> = []
       let after: string | undefined
       for (let i = 0; i < 4; i++) {
-        const letters = yield* page(bench, after, 2)
+        const letters = yield* page(fixture, after, 2)
         pages.push(letters.map((letter) => letter.body))
         after = letters.at(-1)?.entry ?? after
       }
@@ -345,18 +345,18 @@ export const inspecting = [
   check(
     "a redriven message comes back with its id, a fresh count of attempts and a fence that goes on",
     ["retry", "deadLetters"],
-    Effect.fnUntraced(function* (bench) {
-      const receiver = yield* bench.join("g")
-      yield* bench.publish({ body: "a", id: "x", headers: { h: "1" } })
-      yield* settle(receiver, yield* bench.take(receiver, 1), Settlement.retry(Duration.zero, "cause"))
-      const before = yield* bench.one(receiver)
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
+      yield* fixture.publish({ body: "a", id: "x", headers: { h: "1" } })
+      yield* settle(receiver, yield* fixture.take(receiver, 1), Settlement.retry(Duration.zero, "cause"))
+      const before = yield* fixture.one(receiver)
       yield* settle(receiver, [before], Settlement.deadLetter("Broken", "cause"))
-      const [letter] = yield* page(bench, undefined, 10)
+      const [letter] = yield* page(fixture, undefined, 10)
       const fiber = yield* Effect.forkChild(receiver.take(1), { startImmediately: true })
       yield* Effect.yieldNow
-      assert.strictEqual(yield* bench.inspector.redrive(bench.topic, "g", [letter?.entry ?? ""]), 1)
-      assert.deepStrictEqual(yield* page(bench, undefined, 10), [])
-      const [after] = yield* bench.within("the message", Fiber.join(fiber))
+      assert.strictEqual(yield* fixture.inspector.redrive(fixture.topic, "g", [letter?.entry ?? ""]), 1)
+      assert.deepStrictEqual(yield* page(fixture, undefined, 10), [])
+      const [after] = yield* fixture.within("the message", Fiber.join(fiber))
       assert.strictEqual(after.id, "x")
       assert.strictEqual(after.body, "a")
       assert.deepStrictEqual({ ...after.headers }, { h: "1" })
@@ -368,84 +368,84 @@ export const inspecting = [
   check(
     "redriving a dead letter twice, or by two at a time, never doubles the message",
     ["retry", "deadLetters"],
-    Effect.fnUntraced(function* (bench) {
-      const { letters, receiver } = yield* bury(bench, "a", "b", "c")
+    Effect.fnUntraced(function* (fixture) {
+      const { letters, receiver } = yield* bury(fixture, "a", "b", "c")
       const entries = letters.map((letter) => letter.entry)
       const counts = yield* Effect.all(
         [
-          bench.inspector.redrive(bench.topic, "g", entries),
-          bench.inspector.redrive(bench.topic, "g", entries),
-          bench.inspector.redrive(bench.topic, "g", entries.slice(1))
+          fixture.inspector.redrive(fixture.topic, "g", entries),
+          fixture.inspector.redrive(fixture.topic, "g", entries),
+          fixture.inspector.redrive(fixture.topic, "g", entries.slice(1))
         ],
         { concurrency: "unbounded" }
       )
       assert.strictEqual(counts[0] + counts[1] + counts[2], 3, `redriven: ${counts.join(" + ")}`)
-      assert.strictEqual(yield* bench.inspector.redrive(bench.topic, "g", entries), 0)
-      const again = yield* bench.take(receiver, 3)
+      assert.strictEqual(yield* fixture.inspector.redrive(fixture.topic, "g", entries), 0)
+      const again = yield* fixture.take(receiver, 3)
       assert.deepStrictEqual(sortedBodies(again), ["a", "b", "c"])
       yield* settle(receiver, again, Settlement.ack)
-      yield* bench.publish("sentinel")
-      assert.strictEqual((yield* bench.one(receiver)).body, "sentinel")
-      yield* bench.becomes("figures", bench.figures("g"), { ...settled, pending: 1 })
+      yield* fixture.publish("sentinel")
+      assert.strictEqual((yield* fixture.one(receiver)).body, "sentinel")
+      yield* fixture.becomes("figures", fixture.figures("g"), { ...settled, pending: 1 })
     })
   ),
 
   check(
     "a redrive goes to its own group only",
     ["retry", "deadLetters", "groups"],
-    Effect.fnUntraced(function* (bench) {
-      const other = yield* bench.join("other")
-      const { letters, receiver } = yield* bury(bench, "a")
-      yield* settle(other, yield* bench.take(other, 1), Settlement.ack)
-      yield* bench.inspector.redrive(
-        bench.topic,
+    Effect.fnUntraced(function* (fixture) {
+      const other = yield* fixture.join("other")
+      const { letters, receiver } = yield* bury(fixture, "a")
+      yield* settle(other, yield* fixture.take(other, 1), Settlement.ack)
+      yield* fixture.inspector.redrive(
+        fixture.topic,
         "g",
         letters.map((letter) => letter.entry)
       )
-      assert.strictEqual((yield* bench.one(receiver)).body, "a")
-      yield* bench.publish("sentinel")
-      assert.strictEqual((yield* bench.one(other)).body, "sentinel")
+      assert.strictEqual((yield* fixture.one(receiver)).body, "a")
+      yield* fixture.publish("sentinel")
+      assert.strictEqual((yield* fixture.one(other)).body, "sentinel")
     })
   ),
 
   check(
     "discarding deletes the dead letters named, and counts those that were there",
     ["deadLetters"],
-    Effect.fnUntraced(function* (bench) {
-      const { letters } = yield* bury(bench, "a", "b", "c")
+    Effect.fnUntraced(function* (fixture) {
+      const { letters } = yield* bury(fixture, "a", "b", "c")
       const [a, , c] = letters.map((letter) => letter.entry)
       assert(a !== undefined && c !== undefined)
-      assert.strictEqual(yield* bench.inspector.discard(bench.topic, "g", [a, c]), 2)
-      assert.strictEqual(yield* bench.inspector.discard(bench.topic, "g", [a, c]), 0)
+      assert.strictEqual(yield* fixture.inspector.discard(fixture.topic, "g", [a, c]), 2)
+      assert.strictEqual(yield* fixture.inspector.discard(fixture.topic, "g", [a, c]), 0)
       assert.deepStrictEqual(
-        (yield* page(bench, undefined, 10)).map((letter) => letter.body),
+        (yield* page(fixture, undefined, 10)).map((letter) => letter.body),
         ["b"]
       )
-      assert.strictEqual(yield* bench.inspector.redrive(bench.topic, "g", [a]), 0)
+      assert.strictEqual(yield* fixture.inspector.redrive(fixture.topic, "g", [a]), 0)
     })
   ),
 
   check(
     "a paused group takes nothing new until it is resumed, while another goes on",
     ["pause", "groups", "retry"],
-    Effect.fnUntraced(function* (bench) {
-      const paused = yield* bench.join("g")
-      const other = yield* bench.join("other")
-      yield* bench.publish("held")
-      const held = yield* bench.one(paused)
-      yield* bench.inspector.pause(bench.topic, "g")
-      yield* bench.inspector.pause(bench.topic, "g")
+    Effect.fnUntraced(function* (fixture) {
+      const paused = yield* fixture.join("g")
+      const other = yield* fixture.join("other")
+      yield* fixture.publish("held")
+      const held = yield* fixture.one(paused)
+      yield* fixture.inspector.pause(fixture.topic, "g")
+      yield* fixture.inspector.pause(fixture.topic, "g")
       const fiber = yield* Effect.forkChild(paused.take(10), { startImmediately: true })
-      yield* bench.publish("a")
-      assert.deepStrictEqual(bodies(yield* bench.take(other, 2)), ["held", "a"])
-      yield* bench.pass(bench.delay)
+      yield* fixture.publish("a")
+      assert.deepStrictEqual(bodies(yield* fixture.take(other, 2)), ["held", "a"])
+      yield* fixture.pass(fixture.delay)
       assert.isUndefined(fiber.pollUnsafe(), "nothing new while paused")
-      const pausedGroup = (yield* bench.inspector.describe(bench.topic)).groups.find(({ group }) => group === "g")
+      const pausedGroup = (yield* fixture.inspector.describe(fixture.topic)).groups.find(({ group }) => group === "g")
       assert.strictEqual(pausedGroup?.paused, true)
       assert.deepStrictEqual(yield* settle(paused, [held], Settlement.ack), ["Settled"], "what it holds, it finishes")
-      yield* bench.inspector.resume(bench.topic, "g")
-      assert.deepStrictEqual(bodies(yield* bench.within("the message", Fiber.join(fiber))), ["a"])
-      const group = (yield* bench.inspector.describe(bench.topic)).groups.find(({ group }) => group === "g")
+      yield* fixture.inspector.resume(fixture.topic, "g")
+      assert.deepStrictEqual(bodies(yield* fixture.within("the message", Fiber.join(fiber))), ["a"])
+      const group = (yield* fixture.inspector.describe(fixture.topic)).groups.find(({ group }) => group === "g")
       assert.strictEqual(group?.paused, false)
     })
   ),
@@ -453,51 +453,51 @@ export const inspecting = [
   check(
     "a message is kept until every group has settled it, and dropped then",
     ["trimming", "groups", "redelivery"],
-    Effect.fnUntraced(function* (bench) {
-      const depth = Effect.map(bench.inspector.describe(bench.topic), (info) => info.depth)
-      const one = yield* bench.join("one")
-      const two = yield* bench.join("two")
-      yield* bench.publish("a", "b", "c")
-      yield* settle(one, yield* bench.take(one, 3), Settlement.ack)
+    Effect.fnUntraced(function* (fixture) {
+      const depth = Effect.map(fixture.inspector.describe(fixture.topic), (info) => info.depth)
+      const one = yield* fixture.join("one")
+      const two = yield* fixture.join("two")
+      yield* fixture.publish("a", "b", "c")
+      yield* settle(one, yield* fixture.take(one, 3), Settlement.ack)
       assert.strictEqual(yield* depth, 3, "two has not seen them yet")
-      const deliveries = yield* bench.take(two, 3)
+      const deliveries = yield* fixture.take(two, 3)
       assert.strictEqual(yield* depth, 3, "two holds them")
       yield* settle(two, deliveries, Settlement.ack)
-      yield* bench.becomes("depth", depth, 0)
+      yield* fixture.becomes("depth", depth, 0)
     })
   ),
 
   check(
     "a group that comes later keeps what it has not settled from being dropped",
     ["trimming", "groups", "history", "redelivery"],
-    Effect.fnUntraced(function* (bench) {
-      const depth = Effect.map(bench.inspector.describe(bench.topic), (info) => info.depth)
-      const one = yield* bench.join("one")
-      yield* bench.publish("a", "b", "c")
-      const two = yield* bench.join("two")
-      yield* settle(one, yield* bench.take(one, 3), Settlement.ack)
-      yield* bench.pass(bench.delay)
-      const deliveries = yield* bench.take(two, 3)
+    Effect.fnUntraced(function* (fixture) {
+      const depth = Effect.map(fixture.inspector.describe(fixture.topic), (info) => info.depth)
+      const one = yield* fixture.join("one")
+      yield* fixture.publish("a", "b", "c")
+      const two = yield* fixture.join("two")
+      yield* settle(one, yield* fixture.take(one, 3), Settlement.ack)
+      yield* fixture.pass(fixture.delay)
+      const deliveries = yield* fixture.take(two, 3)
       assert.deepStrictEqual(sortedBodies(deliveries), ["a", "b", "c"])
       assert.strictEqual(yield* depth, 3)
       yield* settle(two, deliveries, Settlement.ack)
-      yield* bench.becomes("depth", depth, 0)
+      yield* fixture.becomes("depth", depth, 0)
     })
   ),
 
   check(
     "a message that waits for its retry holds back no other from being dropped",
     ["trimming", "redelivery"],
-    Effect.fnUntraced(function* (bench) {
-      const receiver = yield* bench.join("g")
-      yield* bench.publish("waits", "b", "c")
-      const [waits, ...others] = yield* bench.take(receiver, 3)
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
+      yield* fixture.publish("waits", "b", "c")
+      const [waits, ...others] = yield* fixture.take(receiver, 3)
       assert(waits !== undefined)
       yield* settle(receiver, [waits], Settlement.retry(Duration.hours(1), "cause"))
       yield* settle(receiver, others, Settlement.ack)
-      yield* bench.becomes(
+      yield* fixture.becomes(
         "depth",
-        Effect.map(bench.inspector.describe(bench.topic), (info) => info.depth <= 1),
+        Effect.map(fixture.inspector.describe(fixture.topic), (info) => info.depth <= 1),
         true
       )
     })
@@ -506,12 +506,12 @@ export const inspecting = [
   check(
     "a topic without groups keeps everything",
     ["history"],
-    Effect.fnUntraced(function* (bench) {
-      yield* bench.publish("a", "b")
-      yield* bench.pass(bench.delay)
-      yield* bench.publish("c")
-      assert.strictEqual((yield* bench.inspector.describe(bench.topic)).depth, 3)
-      assert.deepStrictEqual(sortedBodies(yield* bench.take(yield* bench.join("g"), 3)), ["a", "b", "c"])
+    Effect.fnUntraced(function* (fixture) {
+      yield* fixture.publish("a", "b")
+      yield* fixture.pass(fixture.delay)
+      yield* fixture.publish("c")
+      assert.strictEqual((yield* fixture.inspector.describe(fixture.topic)).depth, 3)
+      assert.deepStrictEqual(sortedBodies(yield* fixture.take(yield* fixture.join("g"), 3)), ["a", "b", "c"])
     })
   )
 ]

@@ -6,19 +6,19 @@
 import { assert } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Option, Scope } from "effect"
 import { Settlement } from "waybill"
-import { type Bench, bodies, settle, settled, sortedBodies } from "./Bench.ts"
 import { check } from "./Check.ts"
+import { type Fixture, bodies, settle, settled, sortedBodies } from "./Fixture.ts"
 
 /** A receiver that holds one message and falls silent; another that has taken the message over. */
-const takeover = Effect.fnUntraced(function* (bench: Bench["Service"]) {
-  const lease = { lease: bench.setting.lease }
-  const one = yield* bench.join("g", lease)
-  yield* bench.publish("a")
-  const first = yield* bench.one(one)
+const takeover = Effect.fnUntraced(function* (fixture: Fixture["Service"]) {
+  const lease = { lease: fixture.setting.lease }
+  const one = yield* fixture.join("g", lease)
+  yield* fixture.publish("a")
+  const first = yield* fixture.one(one)
   const silence = yield* Effect.acquireRelease(Scope.make(), (scope, exit) => Scope.close(scope, exit))
-  yield* Scope.provide(bench.setting.silence(one), silence)
-  const two = yield* bench.join("g", lease)
-  const second = yield* bench.one(two)
+  yield* Scope.provide(fixture.setting.silence(one), silence)
+  const two = yield* fixture.join("g", lease)
+  const second = yield* fixture.one(two)
   return { one, two, first, second, wakeUp: Scope.close(silence, Exit.void) }
 })
 
@@ -26,16 +26,16 @@ export const outages = [
   check(
     "a living receiver keeps what it holds for longer than the lease",
     ["redelivery", "sharing"],
-    Effect.fnUntraced(function* (bench) {
-      const one = yield* bench.join("g")
-      yield* bench.publish("slow")
-      const slow = yield* bench.one(one)
-      const two = yield* bench.join("g")
+    Effect.fnUntraced(function* (fixture) {
+      const one = yield* fixture.join("g")
+      yield* fixture.publish("slow")
+      const slow = yield* fixture.one(one)
+      const two = yield* fixture.join("g")
       const fiber = yield* Effect.forkChild(two.take(10), { startImmediately: true })
-      yield* bench.pass(Duration.times(bench.setting.safeLease, 2.5))
+      yield* fixture.pass(Duration.times(fixture.setting.safeLease, 2.5))
       assert.isUndefined(fiber.pollUnsafe(), "nothing for the other one")
-      yield* bench.publish("sentinel")
-      const taken = yield* bench.within("the sentinel", Fiber.join(fiber))
+      yield* fixture.publish("sentinel")
+      const taken = yield* fixture.within("the sentinel", Fiber.join(fiber))
       assert.deepStrictEqual(sortedBodies(taken), ["sentinel"])
       assert.deepStrictEqual(yield* settle(one, [slow], Settlement.ack), ["Settled"])
     })
@@ -44,8 +44,8 @@ export const outages = [
   check(
     "what a silent receiver holds goes to another one, the attempt counted",
     ["redelivery", "sharing", "silence"],
-    Effect.fnUntraced(function* (bench) {
-      const { first, second } = yield* takeover(bench)
+    Effect.fnUntraced(function* (fixture) {
+      const { first, second } = yield* takeover(fixture)
       assert.strictEqual(second.id, first.id)
       assert.strictEqual(second.body, "a")
       assert.strictEqual(second.attempt, 2)
@@ -64,12 +64,12 @@ export const outages = [
     check(
       `a ${name} by the former owner is stale and changes nothing`,
       ["redelivery", "sharing", "silence", ...(name === "ack" ? (["fencedAck"] as const) : [])],
-      Effect.fnUntraced(function* (bench) {
-        const { first, one, second, two } = yield* takeover(bench)
+      Effect.fnUntraced(function* (fixture) {
+        const { first, one, second, two } = yield* takeover(fixture)
         assert.deepStrictEqual(yield* settle(one, [first], settlement), ["Stale"])
-        yield* bench.becomes("figures", bench.figures("g"), { ...settled, pending: 1 })
+        yield* fixture.becomes("figures", fixture.figures("g"), { ...settled, pending: 1 })
         assert.deepStrictEqual(yield* settle(two, [second], Settlement.ack), ["Settled"])
-        yield* bench.becomes("figures", bench.figures("g"), settled)
+        yield* fixture.becomes("figures", fixture.figures("g"), settled)
       })
     )
   ),
@@ -77,17 +77,17 @@ export const outages = [
   check(
     "an ack of a repeated delivery by the former owner is stale and changes nothing",
     ["redelivery", "sharing", "silence", "retry", "fencedAck"],
-    Effect.fnUntraced(function* (bench) {
-      const lease = { lease: bench.setting.lease }
-      const one = yield* bench.join("g", lease)
-      yield* bench.publish("a")
-      yield* settle(one, [yield* bench.one(one)], Settlement.retry(Duration.zero, "again"))
-      const first = yield* bench.one(one)
-      yield* bench.setting.silence(one)
-      const two = yield* bench.join("g", lease)
-      const second = yield* bench.one(two)
+    Effect.fnUntraced(function* (fixture) {
+      const lease = { lease: fixture.setting.lease }
+      const one = yield* fixture.join("g", lease)
+      yield* fixture.publish("a")
+      yield* settle(one, [yield* fixture.one(one)], Settlement.retry(Duration.zero, "again"))
+      const first = yield* fixture.one(one)
+      yield* fixture.setting.silence(one)
+      const two = yield* fixture.join("g", lease)
+      const second = yield* fixture.one(two)
       assert.deepStrictEqual(yield* settle(one, [first], Settlement.ack), ["Stale"])
-      yield* bench.becomes("figures", bench.figures("g"), { ...settled, pending: 1 })
+      yield* fixture.becomes("figures", fixture.figures("g"), { ...settled, pending: 1 })
       assert.deepStrictEqual(yield* settle(two, [second], Settlement.ack), ["Settled"])
     })
   ),
@@ -95,10 +95,10 @@ export const outages = [
   check(
     "a receiver that comes back learns what it has lost",
     ["redelivery", "sharing", "silence"],
-    Effect.fnUntraced(function* (bench) {
-      const { first, one, wakeUp } = yield* takeover(bench)
+    Effect.fnUntraced(function* (fixture) {
+      const { first, one, wakeUp } = yield* takeover(fixture)
       yield* wakeUp
-      const lost = yield* bench.within("the loss", one.lost)
+      const lost = yield* fixture.within("the loss", one.lost)
       assert.deepStrictEqual(
         lost.map(({ fence, id, receipt }) => ({ fence, id, receipt })),
         [{ fence: first.fence, id: first.id, receipt: first.receipt }]
@@ -109,21 +109,21 @@ export const outages = [
   check(
     "a message that too many consumers died of becomes a dead letter that nobody sees again",
     ["redelivery", "sharing", "silence", "deadLetters"],
-    Effect.fnUntraced(function* (bench) {
-      const terms = { lease: bench.setting.lease, maxDeliveries: 2 }
-      yield* bench.publish("poison")
+    Effect.fnUntraced(function* (fixture) {
+      const terms = { lease: fixture.setting.lease, maxDeliveries: 2 }
+      yield* fixture.publish("poison")
       for (const attempt of [1, 2]) {
-        const receiver = yield* bench.join("g", terms)
-        assert.strictEqual((yield* bench.one(receiver)).attempt, attempt)
-        yield* bench.setting.silence(receiver)
+        const receiver = yield* fixture.join("g", terms)
+        assert.strictEqual((yield* fixture.one(receiver)).attempt, attempt)
+        yield* fixture.setting.silence(receiver)
       }
-      const receiver = yield* bench.join("g", terms)
+      const receiver = yield* fixture.join("g", terms)
       const fiber = yield* Effect.forkChild(receiver.take(10), { startImmediately: true })
-      yield* bench.becomes("figures", bench.figures("g"), { ...settled, deadLetters: 1 })
+      yield* fixture.becomes("figures", fixture.figures("g"), { ...settled, deadLetters: 1 })
       assert.isUndefined(fiber.pollUnsafe(), "nothing was handed out")
-      yield* bench.publish("sentinel")
-      assert.deepStrictEqual(sortedBodies(yield* bench.within("the sentinel", Fiber.join(fiber))), ["sentinel"])
-      const [letter] = yield* bench.inspector.deadLetters(bench.topic, "g", {
+      yield* fixture.publish("sentinel")
+      assert.deepStrictEqual(sortedBodies(yield* fixture.within("the sentinel", Fiber.join(fiber))), ["sentinel"])
+      const [letter] = yield* fixture.inspector.deadLetters(fixture.topic, "g", {
         after: Option.none(),
         limit: 10
       })
@@ -136,28 +136,28 @@ export const outages = [
   check(
     "case F2: deaths count on through retries and releases until the limit, and a redrive begins anew",
     ["redelivery", "retry", "sharing", "silence", "deadLetters"],
-    Effect.fnUntraced(function* (bench) {
-      const terms = { lease: bench.setting.lease, maxDeliveries: 3 }
-      yield* bench.publish("poison")
+    Effect.fnUntraced(function* (fixture) {
+      const terms = { lease: fixture.setting.lease, maxDeliveries: 3 }
+      yield* fixture.publish("poison")
       for (const attempts of [5, 5]) {
         for (const death of [1, 2, 3]) {
-          const receiver = yield* bench.join("g", terms)
+          const receiver = yield* fixture.join("g", terms)
           if (death > 1) {
-            yield* settle(receiver, [yield* bench.one(receiver)], Settlement.release)
-            yield* settle(receiver, [yield* bench.one(receiver)], Settlement.retry(bench.delay, "cause"))
+            yield* settle(receiver, [yield* fixture.one(receiver)], Settlement.release)
+            yield* settle(receiver, [yield* fixture.one(receiver)], Settlement.retry(fixture.delay, "cause"))
           }
-          yield* bench.one(receiver)
-          yield* bench.setting.silence(receiver)
+          yield* fixture.one(receiver)
+          yield* fixture.setting.silence(receiver)
         }
-        const receiver = yield* bench.join("g", terms)
+        const receiver = yield* fixture.join("g", terms)
         const fiber = yield* Effect.forkChild(receiver.take(10), { startImmediately: true })
-        yield* bench.becomes("figures", bench.figures("g"), { ...settled, deadLetters: 1 })
+        yield* fixture.becomes("figures", fixture.figures("g"), { ...settled, deadLetters: 1 })
         assert.isUndefined(fiber.pollUnsafe(), "nothing was handed out")
         yield* Fiber.interrupt(fiber)
-        yield* bench.setting.silence(receiver)
-        const [letter] = yield* bench.inspector.deadLetters(bench.topic, "g", { after: Option.none(), limit: 10 })
+        yield* fixture.setting.silence(receiver)
+        const [letter] = yield* fixture.inspector.deadLetters(fixture.topic, "g", { after: Option.none(), limit: 10 })
         assert.deepInclude(letter, { reason: "CrashLoop", body: "poison", attempts })
-        yield* bench.inspector.redrive(bench.topic, "g", [letter!.entry])
+        yield* fixture.inspector.redrive(fixture.topic, "g", [letter!.entry])
       }
     })
   ),
@@ -165,47 +165,47 @@ export const outages = [
   check(
     "case A8: what somebody else has killed goes on as it was, until few deaths are left",
     ["redelivery", "sharing", "silence"],
-    Effect.fnUntraced(function* (bench) {
-      const terms = { lease: bench.setting.lease, maxDeliveries: 5 }
+    Effect.fnUntraced(function* (fixture) {
+      const terms = { lease: fixture.setting.lease, maxDeliveries: 5 }
       const count = 9
-      yield* bench.publish("0", ...Array.from({ length: count - 1 }, (_, i) => String(i + 1)))
+      yield* fixture.publish("0", ...Array.from({ length: count - 1 }, (_, i) => String(i + 1)))
       for (const together of [9, 9, 9, 8]) {
-        const receiver = yield* bench.join("g", terms)
-        const taken = yield* bench.take(receiver, together)
+        const receiver = yield* fixture.join("g", terms)
+        const taken = yield* fixture.take(receiver, together)
         assert.strictEqual(new Set(bodies(taken)).size, together)
-        yield* bench.setting.silence(receiver)
+        yield* fixture.setting.silence(receiver)
       }
       // Eight of them may die once more. Each is by itself, whatever the order.
-      const receiver = yield* bench.join("g", terms)
+      const receiver = yield* fixture.join("g", terms)
       const seen: Array<string> = []
       while (seen.length < count) {
-        const taken = yield* bench.within("the next one", receiver.take(10))
+        const taken = yield* fixture.within("the next one", receiver.take(10))
         assert.strictEqual(taken.length, 1)
         seen.push(...sortedBodies(taken))
         yield* settle(receiver, taken, Settlement.ack)
       }
       assert.strictEqual(new Set(seen).size, count)
-      yield* bench.becomes("figures", bench.figures("g"), settled)
+      yield* fixture.becomes("figures", fixture.figures("g"), settled)
     })
   ),
 
   check(
     "case A8: the one that kills is found in as many deaths as it may see, and takes nobody along",
     ["redelivery", "sharing", "silence", "deadLetters"],
-    Effect.fnUntraced(function* (bench) {
-      const terms = { lease: bench.setting.lease, maxDeliveries: 5 }
+    Effect.fnUntraced(function* (fixture) {
+      const terms = { lease: fixture.setting.lease, maxDeliveries: 5 }
       const innocent = Array.from({ length: 20 }, (_, i) => `innocent ${i}`)
-      yield* bench.publish("innocent", ...innocent.slice(1, 9), "poison", ...innocent.slice(9))
+      yield* fixture.publish("innocent", ...innocent.slice(1, 9), "poison", ...innocent.slice(9))
       let deaths = 0
       let acked = 0
       while (acked < innocent.length) {
-        const receiver = yield* bench.join("g", terms)
+        const receiver = yield* fixture.join("g", terms)
         for (let alive = true; alive && acked < innocent.length;) {
-          const taken = yield* bench.within("the rest", receiver.take(100))
+          const taken = yield* fixture.within("the rest", receiver.take(100))
           alive = !bodies(taken).includes("poison")
           if (!alive) {
             deaths++
-            yield* bench.setting.silence(receiver)
+            yield* fixture.setting.silence(receiver)
           } else {
             acked += taken.length
             yield* settle(receiver, taken, Settlement.ack)
@@ -213,16 +213,16 @@ export const outages = [
         }
       }
       while (deaths < 5) {
-        const receiver = yield* bench.join("g", terms)
-        assert.deepStrictEqual(bodies(yield* bench.take(receiver, 1)), ["poison"])
+        const receiver = yield* fixture.join("g", terms)
+        assert.deepStrictEqual(bodies(yield* fixture.take(receiver, 1)), ["poison"])
         deaths++
-        yield* bench.setting.silence(receiver)
+        yield* fixture.setting.silence(receiver)
       }
       assert.strictEqual(deaths, 5)
-      const receiver = yield* bench.join("g", terms)
+      const receiver = yield* fixture.join("g", terms)
       yield* Effect.forkChild(receiver.take(10), { startImmediately: true })
-      yield* bench.becomes("figures", bench.figures("g"), { ...settled, deadLetters: 1 })
-      const [letter] = yield* bench.inspector.deadLetters(bench.topic, "g", { after: Option.none(), limit: 10 })
+      yield* fixture.becomes("figures", fixture.figures("g"), { ...settled, deadLetters: 1 })
+      const [letter] = yield* fixture.inspector.deadLetters(fixture.topic, "g", { after: Option.none(), limit: 10 })
       assert.deepInclude(letter, { reason: "CrashLoop", body: "poison", attempts: 5 })
     })
   )

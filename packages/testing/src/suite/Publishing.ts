@@ -6,17 +6,17 @@
 import { assert } from "@effect/vitest"
 import { Clock, Duration, Effect, Option } from "effect"
 import { type Message, Settlement } from "waybill"
-import { bodies, settle, sortedBodies, toleranceMillis } from "./Bench.ts"
 import { check } from "./Check.ts"
+import { bodies, settle, sortedBodies, toleranceMillis } from "./Fixture.ts"
 
 export const publishing = [
   check(
     "receipts stand in the order of the messages and name the ids that consumers see",
     [],
-    Effect.fnUntraced(function* (bench) {
-      const { published: receipts, receiver } = yield* bench.audience(
+    Effect.fnUntraced(function* (fixture) {
+      const { published: receipts, receiver } = yield* fixture.audience(
         "g",
-        bench.publish("a", { body: "b", id: "named" }, "c")
+        fixture.publish("a", { body: "b", id: "named" }, "c")
       )
       assert.deepStrictEqual(
         receipts.map((receipt) => receipt._tag),
@@ -24,7 +24,7 @@ export const publishing = [
       )
       assert.strictEqual(receipts[1]?.id, "named")
       assert.strictEqual(new Set(receipts.map((receipt) => receipt.id)).size, 3, "assigned ids differ")
-      const deliveries = yield* bench.take(receiver, 3)
+      const deliveries = yield* fixture.take(receiver, 3)
       assert.deepStrictEqual(
         new Map(deliveries.map((delivery) => [delivery.body, delivery.id])),
         new Map(["a", "b", "c"].map((body, i) => [body, receipts[i]?.id ?? ""]))
@@ -35,47 +35,47 @@ export const publishing = [
   check(
     "messages come in the order in which they were published, within a batch and from batch to batch",
     ["order"],
-    Effect.fnUntraced(function* (bench) {
-      const { receiver } = yield* bench.audience(
+    Effect.fnUntraced(function* (fixture) {
+      const { receiver } = yield* fixture.audience(
         "g",
         Effect.gen(function* () {
-          yield* bench.publish("1", "2", "3")
-          yield* bench.publish("4")
-          yield* bench.publish("5", "6")
+          yield* fixture.publish("1", "2", "3")
+          yield* fixture.publish("4")
+          yield* fixture.publish("5", "6")
         })
       )
-      assert.deepStrictEqual(bodies(yield* bench.take(receiver, 2)), ["1", "2"])
-      assert.deepStrictEqual(bodies(yield* bench.take(receiver, 4)), ["3", "4", "5", "6"])
+      assert.deepStrictEqual(bodies(yield* fixture.take(receiver, 2)), ["1", "2"])
+      assert.deepStrictEqual(bodies(yield* fixture.take(receiver, 4)), ["3", "4", "5", "6"])
     })
   ),
 
   check(
     "a batch of a thousand arrives whole",
     [],
-    Effect.fnUntraced(function* (bench) {
+    Effect.fnUntraced(function* (fixture) {
       const sent = Array.from({ length: 1000 }, (_, i) => String(i).padStart(4, "0"))
       const [first = "", ...rest] = sent
-      const { receiver } = yield* bench.audience("g", bench.publish(first, ...rest))
-      assert.deepStrictEqual(sortedBodies(yield* bench.take(receiver, 1000)), sent)
+      const { receiver } = yield* fixture.audience("g", fixture.publish(first, ...rest))
+      assert.deepStrictEqual(sortedBodies(yield* fixture.take(receiver, 1000)), sent)
     })
   ),
 
   check(
     "concurrent publishers lose nothing, and each keeps its own order",
     ["order"],
-    Effect.fnUntraced(function* (bench) {
+    Effect.fnUntraced(function* (fixture) {
       const publishers = Array.from({ length: 8 }, (_, i) => `p${i}`)
       const publishing = Effect.forEach(
         publishers,
         (publisher) =>
           Effect.forEach(
             Array.from({ length: 25 }, (_, i) => i),
-            (i) => bench.publish(`${publisher}:${i}`)
+            (i) => fixture.publish(`${publisher}:${i}`)
           ),
         { concurrency: "unbounded" }
       )
-      const { receiver } = yield* bench.audience("g", publishing)
-      const arrived = bodies(yield* bench.take(receiver, 200))
+      const { receiver } = yield* fixture.audience("g", publishing)
+      const arrived = bodies(yield* fixture.take(receiver, 200))
       for (const publisher of publishers) {
         assert.deepStrictEqual(
           arrived.filter((body) => String(body).startsWith(`${publisher}:`)),
@@ -93,9 +93,9 @@ export const publishing = [
     check(
       `${name} arrives unchanged`,
       [],
-      Effect.fnUntraced(function* (bench) {
-        const { receiver } = yield* bench.audience("g", bench.publish(body))
-        const delivery = yield* bench.one(receiver)
+      Effect.fnUntraced(function* (fixture) {
+        const { receiver } = yield* fixture.audience("g", fixture.publish(body))
+        const delivery = yield* fixture.one(receiver)
         // A plain comparison: the difference between two mebibytes is not for reading.
         assert.isTrue(delivery.body === body, "the body differs")
       })
@@ -105,7 +105,7 @@ export const publishing = [
   check(
     "headers, key and version arrive unchanged, and a delivery says where it comes from",
     [],
-    Effect.fnUntraced(function* (bench) {
+    Effect.fnUntraced(function* (fixture) {
       const headers: Message.Headers = {
         traceparent: "00-ab-cd-01",
         "X-Case": "kept",
@@ -113,11 +113,11 @@ export const publishing = [
         naïve: "ünïcode 🚚",
         lines: "\n\t"
       }
-      const { receiver } = yield* bench.audience(
+      const { receiver } = yield* fixture.audience(
         "g",
-        bench.publish({ body: "full", headers, key: "customer-7 ✓", version: 7 }, "plain")
+        fixture.publish({ body: "full", headers, key: "customer-7 ✓", version: 7 }, "plain")
       )
-      const deliveries = yield* bench.take(receiver, 2)
+      const deliveries = yield* fixture.take(receiver, 2)
       const full = deliveries.find((delivery) => delivery.body === "full")
       const plain = deliveries.find((delivery) => delivery.body === "plain")
       assert.deepStrictEqual({ ...full?.headers }, headers)
@@ -126,7 +126,7 @@ export const publishing = [
       assert.deepStrictEqual({ ...plain?.headers }, {})
       assert.strictEqual(plain?.key, undefined)
       assert.strictEqual(plain?.version, 1)
-      assert.strictEqual(plain?.topic, bench.topic)
+      assert.strictEqual(plain?.topic, fixture.topic)
       assert.strictEqual(plain?.group, "g")
       const age = (yield* Clock.currentTimeMillis) - (plain?.publishedAt ?? Number.NaN)
       assert.isTrue(age >= -toleranceMillis && age < 60_000, `published ${age} ms ago`)
@@ -136,7 +136,7 @@ export const publishing = [
   check(
     "case F3: what a producer or a handler does to headers later changes nothing for anybody else",
     ["retry", "deadLetters"],
-    Effect.fnUntraced(function* (bench) {
+    Effect.fnUntraced(function* (fixture) {
       const write = (headers: Message.Headers) => {
         // The types forbid it, and it may throw.
         Reflect.set(headers, "a", "changed")
@@ -145,11 +145,11 @@ export const publishing = [
       }
       const published = { a: "1", b: "2" }
       const headers = { ...published }
-      const receiver = yield* bench.join("g")
-      yield* bench.publish({ body: "with", headers }, { body: "without" })
+      const receiver = yield* fixture.join("g")
+      yield* fixture.publish({ body: "with", headers }, { body: "without" })
       write(headers)
       for (let attempt = 1; attempt <= 3; attempt++) {
-        const deliveries = yield* bench.take(receiver, 2)
+        const deliveries = yield* fixture.take(receiver, 2)
         for (const delivery of deliveries) {
           assert.deepStrictEqual(
             { ...delivery.headers },
@@ -164,7 +164,7 @@ export const publishing = [
         yield* settle(receiver, deliveries, end)
       }
       for (let look = 1; look <= 2; look++) {
-        const letters = yield* bench.inspector.deadLetters(bench.topic, "g", { after: Option.none(), limit: 2 })
+        const letters = yield* fixture.inspector.deadLetters(fixture.topic, "g", { after: Option.none(), limit: 2 })
         for (const letter of letters) {
           assert.deepStrictEqual({ ...letter.headers }, letter.body === "with" ? published : {}, `look ${look}`)
           write(letter.headers)
@@ -177,12 +177,12 @@ export const publishing = [
   check(
     "case F3: no group sees what the handler of another one does to headers",
     ["groups"],
-    Effect.fnUntraced(function* (bench) {
-      const first = yield* bench.join("g")
-      const second = yield* bench.join("h")
-      yield* bench.publish({ body: "a", headers: { a: "1" } })
+    Effect.fnUntraced(function* (fixture) {
+      const first = yield* fixture.join("g")
+      const second = yield* fixture.join("h")
+      yield* fixture.publish({ body: "a", headers: { a: "1" } })
       for (const receiver of [first, second]) {
-        const { headers } = yield* bench.one(receiver)
+        const { headers } = yield* fixture.one(receiver)
         assert.deepStrictEqual({ ...headers }, { a: "1" })
         Reflect.set(headers, "a", "changed")
       }
@@ -192,80 +192,84 @@ export const publishing = [
   check(
     "an id that was published is a duplicate, in the same batch and in a later one",
     ["deduplication", "history"],
-    Effect.fnUntraced(function* (bench) {
-      const first = yield* bench.publish(
+    Effect.fnUntraced(function* (fixture) {
+      const first = yield* fixture.publish(
         { body: "a", id: "x" },
         { body: "other", id: "y" },
         { body: "a again", id: "x" }
       )
-      const second = yield* bench.publish({ body: "a once more", id: "x" }, { body: "last", id: "z" })
+      const second = yield* fixture.publish({ body: "a once more", id: "x" }, { body: "last", id: "z" })
       assert.deepStrictEqual(
         [...first, ...second].map(({ _tag, id }) => `${_tag} ${id}`),
         ["Stored x", "Stored y", "Duplicate x", "Duplicate x", "Stored z"]
       )
-      assert.deepStrictEqual(sortedBodies(yield* bench.take(yield* bench.join("g"), 3)), ["a", "last", "other"])
+      assert.deepStrictEqual(sortedBodies(yield* fixture.take(yield* fixture.join("g"), 3)), ["a", "last", "other"])
     })
   ),
 
   check(
     "an id stays a duplicate after its message is settled",
     ["deduplication", "redelivery", "history"],
-    Effect.fnUntraced(function* (bench) {
-      const receiver = yield* bench.join("g")
-      yield* bench.publish({ body: "a", id: "x" })
-      yield* settle(receiver, yield* bench.take(receiver, 1), Settlement.ack)
-      const [again] = yield* bench.publish({ body: "a", id: "x" })
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
+      yield* fixture.publish({ body: "a", id: "x" })
+      yield* settle(receiver, yield* fixture.take(receiver, 1), Settlement.ack)
+      const [again] = yield* fixture.publish({ body: "a", id: "x" })
       assert.strictEqual(again?._tag, "Duplicate")
-      yield* bench.publish("sentinel")
-      assert.strictEqual((yield* bench.one(receiver)).body, "sentinel")
+      yield* fixture.publish("sentinel")
+      assert.strictEqual((yield* fixture.one(receiver)).body, "sentinel")
     })
   ),
 
   check(
     "of many who publish one id at the same time, one stores it",
     ["deduplication", "history"],
-    Effect.fnUntraced(function* (bench) {
-      const receipts = yield* Effect.forEach(Array.from({ length: 20 }), () => bench.publish({ body: "a", id: "x" }), {
-        concurrency: "unbounded"
-      })
+    Effect.fnUntraced(function* (fixture) {
+      const receipts = yield* Effect.forEach(
+        Array.from({ length: 20 }),
+        () => fixture.publish({ body: "a", id: "x" }),
+        {
+          concurrency: "unbounded"
+        }
+      )
       assert.strictEqual(receipts.flat().filter((receipt) => receipt._tag === "Stored").length, 1)
-      yield* bench.publish("sentinel")
-      assert.deepStrictEqual(sortedBodies(yield* bench.take(yield* bench.join("g"), 2)), ["a", "sentinel"])
+      yield* fixture.publish("sentinel")
+      assert.deepStrictEqual(sortedBodies(yield* fixture.take(yield* fixture.join("g"), 2)), ["a", "sentinel"])
     })
   ),
 
   check(
     "a message with a delay is not delivered before it has passed",
     ["delay", "history"],
-    Effect.fnUntraced(function* (bench) {
-      const receiver = yield* bench.join("g")
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
       const after = (delay: Duration.Duration) => ({ _tag: "After", delay }) as const
       // Far enough that what is published with it comes first, however long the test is held up.
-      yield* bench.publish({ body: "far", due: after(Duration.hours(5)) }, "early")
-      assert.strictEqual((yield* bench.one(receiver)).body, "early")
-      const [late, millis] = yield* bench.elapsed(
-        Effect.andThen(bench.publish({ body: "late", due: after(bench.delay) }), bench.one(receiver))
+      yield* fixture.publish({ body: "far", due: after(Duration.hours(5)) }, "early")
+      assert.strictEqual((yield* fixture.one(receiver)).body, "early")
+      const [late, millis] = yield* fixture.elapsed(
+        Effect.andThen(fixture.publish({ body: "late", due: after(fixture.delay) }), fixture.one(receiver))
       )
       assert.strictEqual(late.body, "late")
-      assert.isAtLeast(millis, Duration.toMillis(bench.delay) - toleranceMillis)
+      assert.isAtLeast(millis, Duration.toMillis(fixture.delay) - toleranceMillis)
     })
   ),
 
   check(
     "a message with a due time is not delivered before it, and at once when it has passed",
     ["delay", "history"],
-    Effect.fnUntraced(function* (bench) {
-      const receiver = yield* bench.join("g")
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
       const due = (epochMillis: number) => ({ _tag: "At", epochMillis }) as const
       const now = yield* Clock.currentTimeMillis
-      yield* bench.publish(
+      yield* fixture.publish(
         { body: "far", due: due(now + Duration.toMillis(Duration.hours(5))) },
         { body: "passed", due: due(now - 60_000) }
       )
-      assert.strictEqual((yield* bench.one(receiver)).body, "passed")
-      const at = (yield* Clock.currentTimeMillis) + Duration.toMillis(bench.delay)
-      yield* bench.publish({ body: "late", due: due(at) })
-      assert.strictEqual((yield* bench.one(receiver)).body, "late")
+      assert.strictEqual((yield* fixture.one(receiver)).body, "passed")
+      const at = (yield* Clock.currentTimeMillis) + Duration.toMillis(fixture.delay)
+      yield* fixture.publish({ body: "late", due: due(at) })
+      assert.strictEqual((yield* fixture.one(receiver)).body, "late")
       assert.isAtLeast(yield* Clock.currentTimeMillis, at - toleranceMillis)
     })
   ),
@@ -273,11 +277,11 @@ export const publishing = [
   check(
     "delayed messages come in the order in which they are due, with the ids of their receipts",
     ["delay", "order", "history"],
-    Effect.fnUntraced(function* (bench) {
-      const receiver = yield* bench.join("g")
-      const due = (factor: number) => ({ _tag: "After", delay: Duration.times(bench.delay, factor) }) as const
-      const receipts = yield* bench.publish({ body: "second", due: due(2) }, { body: "first", due: due(1) })
-      const deliveries = yield* bench.take(receiver, 2)
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
+      const due = (factor: number) => ({ _tag: "After", delay: Duration.times(fixture.delay, factor) }) as const
+      const receipts = yield* fixture.publish({ body: "second", due: due(2) }, { body: "first", due: due(1) })
+      const deliveries = yield* fixture.take(receiver, 2)
       assert.deepStrictEqual(
         deliveries.map(({ body, id }) => [body, id]),
         [
@@ -291,26 +295,26 @@ export const publishing = [
   check(
     "the id of a delayed message is a duplicate before it is due",
     ["delay", "deduplication", "history"],
-    Effect.fnUntraced(function* (bench) {
-      const delayed = { body: "a", id: "x", due: { _tag: "After", delay: bench.delay } } as const
-      yield* bench.publish(delayed)
-      const [again] = yield* bench.publish({ body: "a", id: "x" })
+    Effect.fnUntraced(function* (fixture) {
+      const delayed = { body: "a", id: "x", due: { _tag: "After", delay: fixture.delay } } as const
+      yield* fixture.publish(delayed)
+      const [again] = yield* fixture.publish({ body: "a", id: "x" })
       assert.strictEqual(again?._tag, "Duplicate")
-      const receiver = yield* bench.join("g")
-      assert.strictEqual((yield* bench.one(receiver)).body, "a")
-      yield* bench.publish("sentinel")
-      assert.strictEqual((yield* bench.one(receiver)).body, "sentinel")
+      const receiver = yield* fixture.join("g")
+      assert.strictEqual((yield* fixture.one(receiver)).body, "a")
+      yield* fixture.publish("sentinel")
+      assert.strictEqual((yield* fixture.one(receiver)).body, "sentinel")
     })
   ),
 
   check(
     "a topic that another pattern has opened is refused, to publishers and to receivers",
     ["conflict"],
-    Effect.fnUntraced(function* (bench) {
-      yield* bench.setting.conflict(bench.topic)
-      const published = yield* Effect.flip(bench.publish("a"))
+    Effect.fnUntraced(function* (fixture) {
+      yield* fixture.setting.conflict(fixture.topic)
+      const published = yield* Effect.flip(fixture.publish("a"))
       assert.strictEqual(published.reason._tag, "TopicConflict")
-      const joined = yield* Effect.flip(bench.join("g"))
+      const joined = yield* Effect.flip(fixture.join("g"))
       assert.strictEqual(joined.reason._tag, "TopicConflict")
     })
   )

@@ -6,13 +6,13 @@
 import { assert } from "@effect/vitest"
 import { Duration, Effect, Option, Scope } from "effect"
 import { Commit, Settlement } from "waybill"
-import { type Bench, bodies, joinAndLeave, outgoing, settle } from "./Bench.ts"
 import { check } from "./Check.ts"
+import { type Fixture, bodies, joinAndLeave, outgoing, settle } from "./Fixture.ts"
 
 const total = Commit.counter("total")
 
 /** Tries to remove the topic: answers `removed`, or the obstacle. */
-const attempt = ({ inspector, topic }: Bench["Service"]) =>
+const attempt = ({ inspector, topic }: Fixture["Service"]) =>
   inspector.remove(topic).pipe(
     Effect.as("removed"),
     Effect.catchReason("TransportError", "TopicInUse", (reason) => {
@@ -25,16 +25,16 @@ export const removing = [
   check(
     "case B15: an emptied topic is removed, twice is once, and its next use makes it anew",
     [],
-    Effect.fnUntraced(function* (bench) {
-      const { inspector, topic } = bench
+    Effect.fnUntraced(function* (fixture) {
+      const { inspector, topic } = fixture
       for (const body of ["a", "b"]) {
-        const { leave, receiver } = yield* joinAndLeave(bench, "g")
-        yield* bench.publish(body)
-        const deliveries = yield* bench.take(receiver, 1)
+        const { leave, receiver } = yield* joinAndLeave(fixture, "g")
+        yield* fixture.publish(body)
+        const deliveries = yield* fixture.take(receiver, 1)
         assert.deepStrictEqual(bodies(deliveries), [body])
         assert.include(yield* inspector.topics, topic)
         yield* settle(receiver, deliveries, Settlement.ack)
-        yield* bench.becomes("the consumer is in the way", attempt(bench), "consumers of g")
+        yield* fixture.becomes("the consumer is in the way", attempt(fixture), "consumers of g")
         yield* leave
         yield* inspector.remove(topic)
         yield* inspector.remove(topic)
@@ -51,18 +51,18 @@ export const removing = [
   check(
     "case B15: whatever is unsettled keeps a topic, and is named",
     ["redelivery", "deadLetters", "delay", "history"],
-    Effect.fnUntraced(function* (bench) {
-      const { inspector, topic } = bench
-      const becomes = (expected: string) => bench.becomes(expected, attempt(bench), expected)
-      yield* bench.publish("a")
+    Effect.fnUntraced(function* (fixture) {
+      const { inspector, topic } = fixture
+      const becomes = (expected: string) => fixture.becomes(expected, attempt(fixture), expected)
+      yield* fixture.publish("a")
       yield* becomes("messages")
-      const { leave, receiver } = yield* joinAndLeave(bench, "g")
+      const { leave, receiver } = yield* joinAndLeave(fixture, "g")
       yield* becomes("messages of g")
-      const first = yield* bench.one(receiver)
+      const first = yield* fixture.one(receiver)
       yield* becomes("pending of g")
       yield* settle(receiver, [first], Settlement.retry(Duration.zero, "again"))
       yield* becomes("waiting of g")
-      yield* settle(receiver, [yield* bench.one(receiver)], Settlement.deadLetter("Broken", "cause"))
+      yield* settle(receiver, [yield* fixture.one(receiver)], Settlement.deadLetter("Broken", "cause"))
       yield* becomes("deadLetters of g")
       yield* leave
       yield* becomes("deadLetters of g")
@@ -77,8 +77,10 @@ export const removing = [
         "g",
         letters.map(({ entry }) => entry)
       )
-      assert.strictEqual(yield* attempt(bench), "removed")
-      yield* bench.transport.publish(topic, [outgoing({ body: "b", due: { _tag: "After", delay: Duration.hours(1) } })])
+      assert.strictEqual(yield* attempt(fixture), "removed")
+      yield* fixture.transport.publish(topic, [
+        outgoing({ body: "b", due: { _tag: "After", delay: Duration.hours(1) } })
+      ])
       yield* becomes("delayed")
     })
   ),
@@ -86,34 +88,34 @@ export const removing = [
   check(
     "case B15: what a dead consumer holds keeps a topic, and a dead consumer that holds nothing does not",
     ["redelivery", "sharing", "silence"],
-    Effect.fnUntraced(function* (bench) {
+    Effect.fnUntraced(function* (fixture) {
       const scope = yield* Effect.acquireRelease(Scope.make(), (scope, exit) => Scope.close(scope, exit))
-      const one = yield* bench.join("g", { lease: bench.setting.lease })
-      yield* bench.publish("a")
-      const first = yield* bench.one(one)
-      yield* Scope.provide(bench.setting.silence(one), scope)
-      yield* bench.pass(bench.setting.lease)
-      yield* bench.becomes(
+      const one = yield* fixture.join("g", { lease: fixture.setting.lease })
+      yield* fixture.publish("a")
+      const first = yield* fixture.one(one)
+      yield* Scope.provide(fixture.setting.silence(one), scope)
+      yield* fixture.pass(fixture.setting.lease)
+      yield* fixture.becomes(
         "nobody lives",
-        Effect.map(bench.inspector.describe(bench.topic), ({ groups }) => groups[0]?.consumers.length),
+        Effect.map(fixture.inspector.describe(fixture.topic), ({ groups }) => groups[0]?.consumers.length),
         0
       )
-      assert.strictEqual(yield* attempt(bench), "pending of g")
+      assert.strictEqual(yield* attempt(fixture), "pending of g")
       assert.deepStrictEqual(yield* settle(one, [first], Settlement.ack), ["Settled"])
-      assert.strictEqual(yield* attempt(bench), "removed")
+      assert.strictEqual(yield* attempt(fixture), "removed")
     })
   ),
 
   check(
     "case B15: an id that was published stays known when its topic is removed",
     ["redelivery", "deduplication"],
-    Effect.fnUntraced(function* (bench) {
+    Effect.fnUntraced(function* (fixture) {
       const publishAndRemove = Effect.fnUntraced(function* () {
-        const { leave, receiver } = yield* joinAndLeave(bench, "g")
-        const [receipt] = yield* bench.publish({ body: "a", id: "a" })
-        if (receipt?._tag === "Stored") yield* settle(receiver, yield* bench.take(receiver, 1), Settlement.ack)
+        const { leave, receiver } = yield* joinAndLeave(fixture, "g")
+        const [receipt] = yield* fixture.publish({ body: "a", id: "a" })
+        if (receipt?._tag === "Stored") yield* settle(receiver, yield* fixture.take(receiver, 1), Settlement.ack)
         yield* leave
-        yield* bench.inspector.remove(bench.topic)
+        yield* fixture.inspector.remove(fixture.topic)
         return receipt?._tag
       })
       assert.strictEqual(yield* publishAndRemove(), "Stored")
@@ -124,15 +126,15 @@ export const removing = [
   check(
     "case B15: the records beside a topic stay when it is removed, and its next messages are new ones to its commits",
     ["transactional"],
-    Effect.fnUntraced(function* (bench) {
+    Effect.fnUntraced(function* (fixture) {
       for (const expected of [1, 2]) {
-        const { leave, receiver } = yield* joinAndLeave(bench, "g")
-        yield* bench.publish("a")
-        const deliveries = yield* bench.take(receiver, 1)
+        const { leave, receiver } = yield* joinAndLeave(fixture, "g")
+        yield* fixture.publish("a")
+        const deliveries = yield* fixture.take(receiver, 1)
         yield* settle(receiver, deliveries, Settlement.commit(Commit.make({ writes: [total.add(1)] })))
         yield* leave
-        yield* bench.inspector.remove(bench.topic)
-        assert.strictEqual(yield* bench.read(total.value), expected)
+        yield* fixture.inspector.remove(fixture.topic)
+        assert.strictEqual(yield* fixture.read(total.value), expected)
       }
     })
   )

@@ -6,8 +6,8 @@
 import { assert } from "@effect/vitest"
 import { Duration, Effect, Fiber, Option } from "effect"
 import { type Delivery, Settlement } from "waybill"
-import { joinAndLeave, settle, settled, sortedBodies, toleranceMillis } from "./Bench.ts"
 import { check } from "./Check.ts"
+import { joinAndLeave, settle, settled, sortedBodies, toleranceMillis } from "./Fixture.ts"
 
 const now = Settlement.retry(Duration.zero, "cause")
 
@@ -22,9 +22,9 @@ export const settling = [
   check(
     "case D1: the next delivery knows which rows have retried the message, how often and since when",
     ["retry"],
-    Effect.fnUntraced(function* (bench) {
-      const { receiver } = yield* bench.audience("g", bench.publish("a"))
-      const first = yield* bench.one(receiver)
+    Effect.fnUntraced(function* (fixture) {
+      const { receiver } = yield* fixture.audience("g", fixture.publish("a"))
+      const first = yield* fixture.one(receiver)
       assert.strictEqual(first.failures?.size, 0)
       const rows = [
         { name: "NoSlot", count: 1, since: 1_700_000_000_000 },
@@ -34,8 +34,8 @@ export const settling = [
       let delivery = first
       for (const row of rows) {
         yield* settle(receiver, [delivery], Settlement.retry(Duration.zero, "cause", row))
-        yield* settle(receiver, [yield* bench.one(receiver)], Settlement.release)
-        delivery = yield* bench.one(receiver)
+        yield* settle(receiver, [yield* fixture.one(receiver)], Settlement.release)
+        delivery = yield* fixture.one(receiver)
       }
       assert.deepStrictEqual(
         delivery.failures,
@@ -49,7 +49,7 @@ export const settling = [
       for (let i = 0; i < 40; i++) {
         const row = { name: `${i}${"x".repeat(500)}`, count: 1, since: 1 }
         yield* settle(receiver, [delivery], Settlement.retry(Duration.zero, "cause", row))
-        delivery = yield* bench.one(receiver)
+        delivery = yield* fixture.one(receiver)
       }
       assert.strictEqual(delivery.failures?.size, 32)
       yield* settle(receiver, [delivery], Settlement.ack)
@@ -59,86 +59,86 @@ export const settling = [
   check(
     "case D1: a redrive begins anew, also with the failures of each row",
     ["retry", "deadLetters"],
-    Effect.fnUntraced(function* (bench) {
-      const { receiver } = yield* bench.audience("g", bench.publish("a"))
+    Effect.fnUntraced(function* (fixture) {
+      const { receiver } = yield* fixture.audience("g", fixture.publish("a"))
       const row = { name: "NoSlot", count: 1, since: 1 }
-      yield* settle(receiver, [yield* bench.one(receiver)], Settlement.retry(Duration.zero, "cause", row))
-      yield* settle(receiver, [yield* bench.one(receiver)], Settlement.deadLetter("NoSlot", "cause"))
-      const [letter] = yield* bench.inspector.deadLetters(bench.topic, "g", { after: Option.none(), limit: 1 })
-      yield* bench.inspector.redrive(bench.topic, "g", [letter!.entry])
-      assert.strictEqual((yield* bench.one(receiver)).failures?.size, 0)
+      yield* settle(receiver, [yield* fixture.one(receiver)], Settlement.retry(Duration.zero, "cause", row))
+      yield* settle(receiver, [yield* fixture.one(receiver)], Settlement.deadLetter("NoSlot", "cause"))
+      const [letter] = yield* fixture.inspector.deadLetters(fixture.topic, "g", { after: Option.none(), limit: 1 })
+      yield* fixture.inspector.redrive(fixture.topic, "g", [letter!.entry])
+      assert.strictEqual((yield* fixture.one(receiver)).failures?.size, 0)
     })
   ),
 
   check(
     "what is acked does not come again, to nobody of the group",
     ["redelivery"],
-    Effect.fnUntraced(function* (bench) {
-      const { leave, receiver } = yield* joinAndLeave(bench, "g")
-      yield* bench.publish("a", "b")
-      const deliveries = yield* bench.take(receiver, 2)
+    Effect.fnUntraced(function* (fixture) {
+      const { leave, receiver } = yield* joinAndLeave(fixture, "g")
+      yield* fixture.publish("a", "b")
+      const deliveries = yield* fixture.take(receiver, 2)
       assert.deepStrictEqual(yield* settle(receiver, deliveries, Settlement.ack), ["Settled", "Settled"])
       yield* leave
-      const next = yield* bench.join("g")
-      yield* bench.publish("sentinel")
-      assert.strictEqual((yield* bench.one(next)).body, "sentinel")
-      yield* bench.becomes("figures", bench.figures("g"), { ...settled, pending: 1 })
+      const next = yield* fixture.join("g")
+      yield* fixture.publish("sentinel")
+      assert.strictEqual((yield* fixture.one(next)).body, "sentinel")
+      yield* fixture.becomes("figures", fixture.figures("g"), { ...settled, pending: 1 })
     })
   ),
 
   check(
     "a retry counts the attempt and keeps the message as it was",
     ["retry"],
-    Effect.fnUntraced(function* (bench) {
-      const receiver = yield* bench.join("g")
-      yield* bench.publish({ body: "a", id: "x", headers: { h: "1" }, key: "k", version: 3 })
-      const first = yield* bench.one(receiver)
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
+      yield* fixture.publish({ body: "a", id: "x", headers: { h: "1" }, key: "k", version: 3 })
+      const first = yield* fixture.one(receiver)
       assert.strictEqual(first.attempt, 1)
       yield* settle(receiver, [first], now)
-      const second = yield* bench.one(receiver)
+      const second = yield* fixture.one(receiver)
       assertNext(first, second, 2)
       assert.deepStrictEqual({ ...second.headers }, { h: "1" })
       assert.strictEqual(second.key, "k")
       assert.strictEqual(second.version, 3)
       assert.strictEqual(second.publishedAt, first.publishedAt)
       yield* settle(receiver, [second], now)
-      assertNext(second, yield* bench.one(receiver), 3)
+      assertNext(second, yield* fixture.one(receiver), 3)
     })
   ),
 
   check(
     "a retry does not come before its delay has passed",
     ["retry"],
-    Effect.fnUntraced(function* (bench) {
-      const receiver = yield* bench.join("g")
-      yield* bench.publish("a")
-      const first = yield* bench.one(receiver)
-      const [second, millis] = yield* bench.elapsed(
-        Effect.andThen(settle(receiver, [first], Settlement.retry(bench.delay, "cause")), bench.one(receiver))
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
+      yield* fixture.publish("a")
+      const first = yield* fixture.one(receiver)
+      const [second, millis] = yield* fixture.elapsed(
+        Effect.andThen(settle(receiver, [first], Settlement.retry(fixture.delay, "cause")), fixture.one(receiver))
       )
       assertNext(first, second, 2)
-      assert.isAtLeast(millis, Duration.toMillis(bench.delay) - toleranceMillis)
+      assert.isAtLeast(millis, Duration.toMillis(fixture.delay) - toleranceMillis)
     })
   ),
 
   check(
     "retries come in the order in which they are due, and hold up nobody",
     ["retry", "order"],
-    Effect.fnUntraced(function* (bench) {
-      const receiver = yield* bench.join("g")
-      yield* bench.publish("far", "late", "early")
-      const [far, late, early] = yield* bench.take(receiver, 3)
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
+      yield* fixture.publish("far", "late", "early")
+      const [far, late, early] = yield* fixture.take(receiver, 3)
       assert(far !== undefined && late !== undefined && early !== undefined)
       // Only what is not due for hours is sure to be behind what is published now.
       yield* settle(receiver, [far], Settlement.retry(Duration.hours(5), "cause"))
-      yield* bench.publish("new")
-      const next = yield* bench.one(receiver)
+      yield* fixture.publish("new")
+      const next = yield* fixture.one(receiver)
       assert.deepStrictEqual([next.body, next.attempt], ["new", 1])
       yield* receiver.settle([
-        [late, Settlement.retry(Duration.times(bench.delay, 2), "cause")],
-        [early, Settlement.retry(bench.delay, "cause")]
+        [late, Settlement.retry(Duration.times(fixture.delay, 2), "cause")],
+        [early, Settlement.retry(fixture.delay, "cause")]
       ])
-      const again = [yield* bench.one(receiver), yield* bench.one(receiver)]
+      const again = [yield* fixture.one(receiver), yield* fixture.one(receiver)]
       assert.deepStrictEqual(
         again.map(({ attempt, body }) => [body, attempt]),
         [
@@ -152,16 +152,16 @@ export const settling = [
   check(
     "a release does not count the attempt, and others may have the message at once",
     ["redelivery", "sharing"],
-    Effect.fnUntraced(function* (bench) {
-      const one = yield* bench.join("g")
-      yield* bench.publish("a")
-      const first = yield* bench.one(one)
+    Effect.fnUntraced(function* (fixture) {
+      const one = yield* fixture.join("g")
+      yield* fixture.publish("a")
+      const first = yield* fixture.one(one)
       yield* settle(one, [first], now)
-      const second = yield* bench.one(one)
+      const second = yield* fixture.one(one)
       assertNext(first, second, 2)
-      const two = yield* bench.join("g")
+      const two = yield* fixture.join("g")
       assert.deepStrictEqual(yield* settle(one, [second], Settlement.release), ["Settled"])
-      assertNext(second, yield* bench.one(two), 2)
+      assertNext(second, yield* fixture.one(two), 2)
     })
   ),
 
@@ -175,15 +175,15 @@ export const settling = [
     check(
       `${name} wakes up a receiver that waits`,
       ["redelivery", "sharing"],
-      Effect.fnUntraced(function* (bench) {
-        const one = yield* bench.join("g")
-        yield* bench.publish("a")
-        const first = yield* bench.one(one)
-        const two = yield* bench.join("g")
+      Effect.fnUntraced(function* (fixture) {
+        const one = yield* fixture.join("g")
+        yield* fixture.publish("a")
+        const first = yield* fixture.one(one)
+        const two = yield* fixture.join("g")
         const fiber = yield* Effect.forkChild(two.take(1), { startImmediately: true })
         yield* Effect.yieldNow
-        yield* settle(one, [first], settlement ?? Settlement.retry(bench.delay, "cause"))
-        const [second] = yield* bench.within("the message", Fiber.join(fiber))
+        yield* settle(one, [first], settlement ?? Settlement.retry(fixture.delay, "cause"))
+        const [second] = yield* fixture.within("the message", Fiber.join(fiber))
         assertNext(first, second, attempt)
       })
     )
@@ -192,14 +192,14 @@ export const settling = [
   check(
     "a receiver that leaves wakes up one that waits",
     ["redelivery", "sharing"],
-    Effect.fnUntraced(function* (bench) {
-      const { leave, receiver } = yield* joinAndLeave(bench, "g")
-      yield* bench.publish("a")
-      const first = yield* bench.one(receiver)
-      const two = yield* bench.join("g")
+    Effect.fnUntraced(function* (fixture) {
+      const { leave, receiver } = yield* joinAndLeave(fixture, "g")
+      yield* fixture.publish("a")
+      const first = yield* fixture.one(receiver)
+      const two = yield* fixture.join("g")
       const fiber = yield* Effect.forkChild(two.take(1), { startImmediately: true })
       yield* leave
-      const [second] = yield* bench.within("the message", Fiber.join(fiber))
+      const [second] = yield* fixture.within("the message", Fiber.join(fiber))
       assertNext(first, second, 1)
     })
   ),
@@ -207,14 +207,14 @@ export const settling = [
   check(
     "leaving a group releases what was taken and not settled, and only that",
     ["redelivery"],
-    Effect.fnUntraced(function* (bench) {
-      const { leave, receiver } = yield* joinAndLeave(bench, "g")
-      yield* bench.publish("a", "b", "c", "d")
-      const taken = yield* bench.take(receiver, 3)
+    Effect.fnUntraced(function* (fixture) {
+      const { leave, receiver } = yield* joinAndLeave(fixture, "g")
+      yield* fixture.publish("a", "b", "c", "d")
+      const taken = yield* fixture.take(receiver, 3)
       yield* settle(receiver, taken.slice(0, 1), Settlement.ack)
-      yield* bench.within("leaving", leave)
-      const next = yield* bench.join("g")
-      const deliveries = yield* bench.take(next, 3)
+      yield* fixture.within("leaving", leave)
+      const next = yield* fixture.join("g")
+      const deliveries = yield* fixture.take(next, 3)
       assert.deepStrictEqual(
         sortedBodies([...deliveries, ...taken.slice(0, 1)]),
         ["a", "b", "c", "d"],
@@ -231,10 +231,10 @@ export const settling = [
   check(
     "settlements of one call may differ, and its answers stand in the same order",
     ["retry", "deadLetters"],
-    Effect.fnUntraced(function* (bench) {
-      const receiver = yield* bench.join("g")
-      yield* bench.publish("ack", "retry", "die", "release")
-      const deliveries = yield* bench.take(receiver, 4)
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
+      yield* fixture.publish("ack", "retry", "die", "release")
+      const deliveries = yield* fixture.take(receiver, 4)
       const by = (body: string) => {
         const found = deliveries.find((delivery) => delivery.body === body)
         assert(found !== undefined)
@@ -242,18 +242,18 @@ export const settling = [
       }
       yield* settle(receiver, [by("ack")], Settlement.ack)
       const answers = yield* receiver.settle([
-        [by("retry"), Settlement.retry(bench.delay, "cause")],
+        [by("retry"), Settlement.retry(fixture.delay, "cause")],
         [by("die"), Settlement.deadLetter("Broken", "cause")],
         [by("release"), Settlement.release]
       ])
       assert.deepStrictEqual(answers, ["Settled", "Settled", "Settled"])
       // Which of them is first is nobody's promise: the delay may be over before the first is taken.
-      const again = yield* bench.take(receiver, 2)
+      const again = yield* fixture.take(receiver, 2)
       assert.deepStrictEqual(again.map(({ attempt, body }) => [body, attempt]).toSorted(), [
         ["release", 1],
         ["retry", 2]
       ])
-      yield* bench.becomes("figures", bench.figures("g"), { ...settled, pending: 2, deadLetters: 1 })
+      yield* fixture.becomes("figures", fixture.figures("g"), { ...settled, pending: 2, deadLetters: 1 })
     })
   ),
 
@@ -267,16 +267,16 @@ export const settling = [
     check(
       `${name} that is repeated changes nothing`,
       ["retry", "deadLetters"],
-      Effect.fnUntraced(function* (bench) {
-        const receiver = yield* bench.join("g")
-        yield* bench.publish("a")
-        const delivery = yield* bench.one(receiver)
+      Effect.fnUntraced(function* (fixture) {
+        const receiver = yield* fixture.join("g")
+        yield* fixture.publish("a")
+        const delivery = yield* fixture.one(receiver)
         assert.deepStrictEqual(yield* settle(receiver, [delivery], settlement), ["Settled"])
-        yield* bench.becomes("figures", bench.figures("g"), figures)
+        yield* fixture.becomes("figures", fixture.figures("g"), figures)
         yield* settle(receiver, [delivery], settlement)
-        assert.deepStrictEqual(yield* bench.figures("g"), figures)
-        yield* bench.publish("sentinel")
-        assert.strictEqual((yield* bench.one(receiver)).body, "sentinel")
+        assert.deepStrictEqual(yield* fixture.figures("g"), figures)
+        yield* fixture.publish("sentinel")
+        assert.strictEqual((yield* fixture.one(receiver)).body, "sentinel")
       })
     )
   ),
@@ -284,31 +284,31 @@ export const settling = [
   check(
     "a release that is repeated does not take the message from its next owner",
     ["redelivery", "sharing"],
-    Effect.fnUntraced(function* (bench) {
-      const one = yield* bench.join("g")
-      const two = yield* bench.join("g")
-      yield* bench.publish("a")
-      const first = yield* bench.one(one)
+    Effect.fnUntraced(function* (fixture) {
+      const one = yield* fixture.join("g")
+      const two = yield* fixture.join("g")
+      yield* fixture.publish("a")
+      const first = yield* fixture.one(one)
       yield* settle(one, [first], Settlement.release)
-      const second = yield* bench.one(two)
+      const second = yield* fixture.one(two)
       yield* settle(one, [first], Settlement.release)
       assert.deepStrictEqual(yield* settle(two, [second], Settlement.ack), ["Settled"])
-      yield* bench.becomes("figures", bench.figures("g"), settled)
+      yield* fixture.becomes("figures", fixture.figures("g"), settled)
     })
   ),
 
   check(
     "a settlement that comes after another one of the same delivery is too late",
     ["retry", "deadLetters"],
-    Effect.fnUntraced(function* (bench) {
-      const receiver = yield* bench.join("g")
-      yield* bench.publish("a")
-      const delivery = yield* bench.one(receiver)
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
+      yield* fixture.publish("a")
+      const delivery = yield* fixture.one(receiver)
       yield* settle(receiver, [delivery], Settlement.ack)
       for (const late of [now, Settlement.deadLetter("Late", "cause"), Settlement.release]) {
         assert.deepStrictEqual(yield* settle(receiver, [delivery], late), ["Stale"])
       }
-      yield* bench.becomes("figures", bench.figures("g"), settled)
+      yield* fixture.becomes("figures", fixture.figures("g"), settled)
     })
   )
 ]

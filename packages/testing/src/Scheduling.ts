@@ -7,7 +7,7 @@ import { type Clock, Effect, Predicate } from "effect"
 import type { TestClock } from "effect/testing"
 
 /** Enough turns for every fiber that can run to run until it waits, and for what it wakes to do the same. */
-export const othersRun: Effect.Effect<void> = Effect.gen(function* () {
+export const yieldToOthers: Effect.Effect<void> = Effect.gen(function* () {
   for (let i = 0; i < 10; i++) yield* Effect.yieldNow
 })
 
@@ -21,6 +21,6 @@ export const passTimeUntil = Effect.fnUntraced(function* <E>(
   yield* clock.withLive(Effect.sleep("50 millis"))
   for (let seconds = 1; seconds < 300 && !(yield* done); seconds++) {
     yield* clock.adjust(seconds * 1000)
-    yield* othersRun
+    yield* yieldToOthers
   }
 })

@@ -7,7 +7,7 @@ import { RedisServer } from "@waybill/testing"
 import { Context, Duration, Effect, Exit, Layer, Random, References, Scope } from "effect"
 import { type Delivery, Inspector, type Lifecycle, Settlement, Transport } from "waybill"
 import { IoRedis, RedisKeyspace } from "waybill/redis"
-import { client, type Draft, type Joining, outgoing } from "./Stage.ts"
+import { client, type Draft, type Joining, outgoing } from "./Fixture.ts"
 
 export interface Options extends RedisKeyspace.Options {
   /** Where the library connects; the server itself by default. */
@@ -61,7 +61,7 @@ const program = Effect.fnUntraced(
 
 export const make = Effect.fnUntraced(function* ({ url, ...options }: Options = {}) {
   const server = yield* RedisServer.RedisServer
-  const prefix = `stage${(yield* Random.nextIntBetween(0, 2 ** 40)).toString(36)}`
+  const prefix = `fixture${(yield* Random.nextIntBetween(0, 2 ** 40)).toString(36)}`
   const all: RedisKeyspace.Options = { prefix, notifications: "enable", ...options }
   return {
     server,

@@ -6,7 +6,7 @@ import type { Redis } from "ioredis"
 
 export type Pattern = "streams" | "lists" | "exactly-once" | "keyspace" | "pubsub"
 
-export interface GroupTruth {
+export interface GroupModel {
   readonly lag: number
   readonly pending: number
   readonly waiting: number
@@ -21,12 +21,12 @@ export interface GroupTruth {
   readonly due: ReadonlyArray<number>
 }
 
-export interface Truth {
+export interface Model {
   readonly depth: number
   readonly delayed: number
   readonly nextDelayedAt: number | "soon" | "none"
   readonly messages: ReadonlyArray<string>
-  readonly groups: Readonly<Record<string, GroupTruth>>
+  readonly groups: Readonly<Record<string, GroupModel>>
 }
 
 /** Instants nearer than this are not told apart: they pass while one looks. */
@@ -110,7 +110,7 @@ const toldBy = async (redis: Redis, mine: string, living: ReadonlyArray<string>)
   })
 }
 
-const subscribers = async (redis: Redis, mine: string, now: number): Promise<GroupTruth> => {
+const subscribers = async (redis: Redis, mine: string, now: number): Promise<GroupModel> => {
   const living = await redis.zrangebyscore(`${mine}:consumers`, `(${now}`, "+inf")
   const told = await toldBy(redis, mine, living)
   const dues = told.flatMap(({ due }) => (due < 0 ? [] : [due]))
@@ -174,12 +174,12 @@ export const oldestSince = async (
 }
 
 /** What the topic is, looked at past the library. */
-export const read = async (redis: Redis, pattern: Pattern, base: string): Promise<Truth> => {
+export const read = async (redis: Redis, pattern: Pattern, base: string): Promise<Model> => {
   const now = await serverNow(redis)
   const delayed = await scoresOf(redis, `${base}:delayed`)
   const names = new Set(await redis.smembers(`${base}:groups`))
   if (pattern === "pubsub") {
-    const groups: Record<string, GroupTruth> = {}
+    const groups: Record<string, GroupModel> = {}
     for (const group of names) groups[group] = await subscribers(redis, `${base}:group:${group}`, now)
     return { depth: 0, delayed: 0, nextDelayedAt: "none", messages: [], groups }
   }
@@ -206,7 +206,7 @@ export const read = async (redis: Redis, pattern: Pattern, base: string): Promis
     const lag = messages.length + inbox
     sourceOf = (group) => custodySource(redis, base, group, lag)
   }
-  const groups: Record<string, GroupTruth> = {}
+  const groups: Record<string, GroupModel> = {}
   for (const group of [...names].toSorted()) {
     const mine = `${base}:group:${group}`
     const { again, held, lag } = await sourceOf(group)

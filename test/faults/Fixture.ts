@@ -26,8 +26,8 @@ export interface Options extends RedisServer.Options {
   readonly pattern?: Pattern.Name
 }
 
-/** Runs a test on a scene of its own. What the test has opened is closed before the server is. */
-export const play =
+/** Runs a test on a fixture of its own. What the test has opened is closed before the server is. */
+export const run =
   (options?: Options) =>
   <A, E>(test: Effect.Effect<A, E, Layer.Success<ReturnType<typeof layer>> | Scope.Scope>) =>
     test.pipe(Effect.scoped, Effect.provide(layer(options)))

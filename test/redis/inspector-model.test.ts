@@ -18,14 +18,14 @@ import {
   RedisStreams
 } from "waybill/redis"
 import { drawing } from "../faults/Verdict.ts"
-import { becomes, client, outgoing } from "./Stage.ts"
-import * as Truth from "./Truth.ts"
+import { becomes, client, outgoing } from "./Fixture.ts"
+import * as Model from "./Model.ts"
 
 type Services = Transport.Transport | Inspector.Inspector
 type Look = Effect.Success<typeof Inspector.Inspector>
 
 interface Subject {
-  readonly pattern: Truth.Pattern
+  readonly pattern: Model.Pattern
   readonly layer: Layer.Layer<Services, never, IoRedis.IoRedis>
   readonly silence: (receiver: Transport.Receiver) => Effect.Effect<void, never, Scope.Scope>
   readonly groups: ReadonlyArray<string>
@@ -111,11 +111,11 @@ const allPages = <A extends { readonly position: string }>(
     }
   })
 
-/** What Inspector says, in the words of the truth. */
+/** What Inspector says, in the words of the model. */
 const told = Effect.fnUntraced(function* (inspector: Look, topic: string, redis: Redis) {
   const info = yield* inspector.describe(topic)
-  const now = yield* Effect.promise(() => Truth.serverNow(redis))
-  const groups: Record<string, Truth.GroupTruth> = {}
+  const now = yield* Effect.promise(() => Model.serverNow(redis))
+  const groups: Record<string, Model.GroupModel> = {}
   for (const found of info.groups) {
     const { consumers, deadLettersDropped, group, lag, nextRetryAt, oldestPendingMillis, paused, pending } = found
     const held = yield* allPages((page) => inspector.pending(topic, group, page))
@@ -132,33 +132,33 @@ const told = Effect.fnUntraced(function* (inspector: Look, topic: string, redis:
       lag,
       pending,
       waiting: found.waiting,
-      nextRetryAt: Truth.instant(nextRetryAt, now),
+      nextRetryAt: Model.instant(nextRetryAt, now),
       deadLettersDropped,
       paused,
-      consumers: Truth.counted(Object.fromEntries(consumers.map(({ consumer, pending }) => [consumer, pending]))),
+      consumers: Model.counted(Object.fromEntries(consumers.map(({ consumer, pending }) => [consumer, pending]))),
       held: held.map(({ position }) => position).toSorted(),
       letters: letters.map(({ entry }) => entry),
-      due: Truth.later(
+      due: Model.later(
         waiting.map(({ dueAt }) => dueAt),
         now
       )
     }
   }
   const messages = yield* allPages((page) => inspector.messages(topic, page))
-  const truth: Truth.Truth = {
+  const model: Model.Model = {
     depth: info.depth,
     delayed: info.delayed,
-    nextDelayedAt: Truth.instant(info.nextDelayedAt, now),
+    nextDelayedAt: Model.instant(info.nextDelayedAt, now),
     messages: messages.map(({ position }) => position),
     groups
   }
   const oldest = new Map(info.groups.map(({ group, oldestPendingMillis }) => [group, oldestPendingMillis]))
-  return { truth, published: info.published, oldest }
+  return { model, published: info.published, oldest }
 })
 
-type Read = typeof Truth.read
+type Read = typeof Model.read
 
-/** Compares when the truth was the same before and behind. */
+/** Compares when the model was the same before and behind. */
 const agree = Effect.fnUntraced(function* (
   read: Read,
   redis: Redis,
@@ -170,8 +170,8 @@ const agree = Effect.fnUntraced(function* (
 ) {
   const base = `{waybill:${topic}}`
   const look = Effect.promise(() => read(redis, pattern, base))
-  const now = Effect.promise(() => Truth.serverNow(redis))
-  const since = (group: string) => Effect.promise(() => Truth.oldestSince(redis, pattern, base, group))
+  const now = Effect.promise(() => Model.serverNow(redis))
+  const since = (group: string) => Effect.promise(() => Model.oldestSince(redis, pattern, base, group))
   for (let left = 200; ; left--) {
     const before = yield* look
     const groups = Object.keys(before.groups)
@@ -185,8 +185,8 @@ const agree = Effect.fnUntraced(function* (
       assert.isAbove(left, 0, `${context}: it never stands still`)
       continue
     }
-    const { oldest, published, truth } = yield* found
-    assert.deepStrictEqual(truth, before, context)
+    const { oldest, published, model } = yield* found
+    assert.deepStrictEqual(model, before, context)
     groups.forEach((group, i) => {
       const [first, last] = [sinceBefore[i], sinceBehind[i]]
       const age = oldest.get(group) ?? Number.NaN
@@ -232,7 +232,7 @@ const settlements = [
 
 /** One history on a server of its own; answers what was done how often. */
 const history = Effect.fnUntraced(
-  function* (subject: Subject, steps: number, read: Read = Truth.read) {
+  function* (subject: Subject, steps: number, read: Read = Model.read) {
     const draw = yield* drawing(`inspector, ${subject.pattern}`)
     const below = (count: number) => Effect.map(draw(Random.next), (x) => Math.floor(x * count))
     const one = <A>(items: ReadonlyArray<A>) => Effect.map(below(items.length), (i) => items[i])
@@ -546,16 +546,16 @@ describe("Inspector says the same on Redis and in memory", () => {
 })
 
 const groupFigure =
-  (falsify: (group: Truth.GroupTruth) => Partial<Truth.GroupTruth>): ((truth: Truth.Truth) => Partial<Truth.Truth>) =>
+  (falsify: (group: Model.GroupModel) => Partial<Model.GroupModel>): ((model: Model.Model) => Partial<Model.Model>) =>
   ({ groups }) => ({
     groups: Object.fromEntries(Object.entries(groups).map(([name, group]) => [name, { ...group, ...falsify(group) }]))
   })
 
 describe("a reader with one figure that is false is noticed", () => {
   it.live.each([
-    ["depth", ({ depth }: Truth.Truth) => ({ depth: depth + 1 })],
-    ["delayed", ({ delayed }: Truth.Truth) => ({ delayed: delayed + 1 })],
-    ["messages", ({ messages }: Truth.Truth) => ({ messages: [...messages, "0-1"] })],
+    ["depth", ({ depth }: Model.Model) => ({ depth: depth + 1 })],
+    ["delayed", ({ delayed }: Model.Model) => ({ delayed: delayed + 1 })],
+    ["messages", ({ messages }: Model.Model) => ({ messages: [...messages, "0-1"] })],
     ["lag", groupFigure(({ lag }) => ({ lag: lag + 1 }))],
     ["pending", groupFigure(({ pending }) => ({ pending: pending + 1 }))],
     ["waiting", groupFigure(({ waiting }) => ({ waiting: waiting + 1 }))],
@@ -567,8 +567,8 @@ describe("a reader with one figure that is false is noticed", () => {
     ([, falsify]) =>
       Effect.gen(function* () {
         const read: Read = async (redis, pattern, base) => {
-          const truth = await Truth.read(redis, pattern, base)
-          return { ...truth, ...falsify(truth) }
+          const model = await Model.read(redis, pattern, base)
+          return { ...model, ...falsify(model) }
         }
         const exit = yield* Effect.exit(history(subjects[0]!, 3, read))
         assert.match(Exit.isFailure(exit) ? Cause.pretty(exit.cause) : "nothing", /step \d, .*to deeply equal/)

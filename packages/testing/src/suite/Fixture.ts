@@ -7,7 +7,7 @@ import { assert } from "@effect/vitest"
 import { Clock, Context, Duration, Effect, Equal, Exit, Fiber, Option, Random, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { type Commit, type Delivery, Inspector, type Message, Records, type Settlement, Transport } from "waybill"
-import { othersRun } from "../Turns.ts"
+import { yieldToOthers } from "../Scheduling.ts"
 
 /** The facts about a transport that checks may ask for. */
 export interface Setting {
@@ -26,8 +26,8 @@ type Draft = string | (Partial<Message.Outgoing> & { readonly body: string })
 type SubscriptionOptions = Partial<Omit<Transport.Subscription, "topic" | "group">>
 type Taker = Pick<Transport.Receiver, "take">
 
-export class Bench extends Context.Service<
-  Bench,
+export class Fixture extends Context.Service<
+  Fixture,
   {
     readonly transport: Context.Service.Shape<typeof Transport.Transport>
     readonly inspector: Context.Service.Shape<typeof Inspector.Inspector>
@@ -71,7 +71,7 @@ export class Bench extends Context.Service<
     /** The group's figures, without those that differ from run to run. */
     readonly figures: (group: string) => Effect.Effect<Figures, Transport.TransportError>
   }
->()("@waybill/testing/Bench") {}
+>()("@waybill/testing/Fixture") {}
 
 export interface Figures {
   readonly lag: number
@@ -115,12 +115,12 @@ export const sortedBodies = (deliveries: ReadonlyArray<Delivery.Delivery>): Read
 
 /** One receiver in a scope of its own: closing it is leaving the group. */
 export const joinAndLeave = Effect.fnUntraced(function* (
-  bench: Bench["Service"],
+  fixture: Fixture["Service"],
   group: string,
   options?: SubscriptionOptions
 ) {
   const scope = yield* Effect.acquireRelease(Scope.make(), (scope, exit) => Scope.close(scope, exit))
-  const receiver = yield* Scope.provide(bench.join(group, options), scope)
+  const receiver = yield* Scope.provide(fixture.join(group, options), scope)
   return { receiver, leave: Scope.close(scope, Exit.void) }
 })
 
@@ -130,7 +130,7 @@ const liveLimit = Duration.seconds(20)
 
 export const make = Effect.fnUntraced(function* (
   setting: Setting
-): Effect.fn.Return<Bench["Service"], never, Transport.Transport | Inspector.Inspector> {
+): Effect.fn.Return<Fixture["Service"], never, Transport.Transport | Inspector.Inspector> {
   const transport = yield* Transport.Transport
   const inspector = yield* Inspector.Inspector
   const topic = `check-${(yield* Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER)).toString(36)}`
@@ -145,7 +145,7 @@ export const make = Effect.fnUntraced(function* (
     return Effect.gen(function* () {
       const fiber = yield* Effect.forkChild(effect, { startImmediately: true })
       for (let i = 0; i < testSteps; i++) {
-        yield* othersRun
+        yield* yieldToOthers
         const exit = fiber.pollUnsafe()
         if (exit !== undefined) return yield* exit
         yield* TestClock.adjust(testStep)
@@ -155,7 +155,7 @@ export const make = Effect.fnUntraced(function* (
     })
   }
 
-  const take: Bench["Service"]["take"] = (receiver, count) => {
+  const take: Fixture["Service"]["take"] = (receiver, count) => {
     const taken: Array<Delivery.Delivery> = []
     return within(
       `${count} deliveries`,
@@ -175,17 +175,17 @@ export const make = Effect.fnUntraced(function* (
     )
   }
 
-  const becomes: Bench["Service"]["becomes"] = (what, effect, expected) =>
+  const becomes: Fixture["Service"]["becomes"] = (what, effect, expected) =>
     Effect.gen(function* () {
       for (let i = 0; ; i++) {
         const actual = yield* effect
         if (Equal.equals(actual, expected)) return
         if (i === (inTest ? 300 : 1000)) return assert.deepStrictEqual(actual, expected, what)
-        yield* inTest ? Effect.andThen(othersRun, TestClock.adjust("100 millis")) : Effect.sleep("20 millis")
+        yield* inTest ? Effect.andThen(yieldToOthers, TestClock.adjust("100 millis")) : Effect.sleep("20 millis")
       }
     })
 
-  const join: Bench["Service"]["join"] = (group, options) =>
+  const join: Fixture["Service"]["join"] = (group, options) =>
     transport.receive({
       topic,
       group,

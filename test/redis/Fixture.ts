@@ -60,7 +60,7 @@ export const becomes = <A>(what: string, ask: Effect.Effect<A, unknown>, expecte
 
 export const make = Effect.fnUntraced(function* (options: Options = {}) {
   const server = yield* RedisServer.RedisServer
-  const prefix = `stage${(yield* Random.nextIntBetween(0, 2 ** 40)).toString(36)}`
+  const prefix = `fixture${(yield* Random.nextIntBetween(0, 2 ** 40)).toString(36)}`
   const { url = server.url, ...rest } = options
   const context = yield* Layer.build(
     RedisStreams.layer({ prefix, ...rest }).pipe(Layer.provideMerge(IoRedis.layer({ url })))
