@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { wordsBehindKey } from "../packages/waybill/src/redis/internal/Script.ts"
+import { wordsBehindKey } from "../packages/waybill/src/redis/internal/connection/Script.ts"
 
 /** A module imports only modules that stand before it, in its row or in a row above. Give a new module its place here. */
 const order = [

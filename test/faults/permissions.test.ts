@@ -22,26 +22,29 @@ interface Pattern {
 
 const pollInterval = "50 millis"
 
+/** What every pattern that stores messages runs. */
+const shared = [".", "commit", "connection", "group", "inspect", "publish", "wire"]
+
 const patterns: Record<string, Pattern> = {
   RedisStreams: {
     layer: (prefix) => RedisStreams.layer({ prefix, pollInterval }),
     silence: RedisStreams.silence,
-    folders: [".", "streams"]
+    folders: [...shared, "streams"]
   },
   RedisLists: {
     layer: (prefix) => RedisLists.layer({ prefix, pollInterval }),
     silence: RedisLists.silence,
-    folders: [".", "custody", "lists"]
+    folders: [...shared, "claims", "lists"]
   },
   RedisExactlyOnce: {
     layer: (prefix) => RedisExactlyOnce.layer({ prefix, pollInterval }),
     silence: RedisExactlyOnce.silence,
-    folders: [".", "custody", "lists"]
+    folders: [...shared, "claims", "lists"]
   },
   RedisKeyspace: {
     layer: (prefix) => RedisKeyspace.layer({ prefix, pollInterval, notifications: "enable" }),
     silence: RedisKeyspace.silence,
-    folders: [".", "custody", "keyspace"]
+    folders: [...shared, "claims", "keyspace"]
   }
 }
 

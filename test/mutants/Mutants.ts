@@ -19,8 +19,8 @@ export interface Proof {
 }
 
 const queues = ["lists", "exactly-once"]
-const custody = [...queues, "keyspace"]
-const storing = ["streams", ...custody]
+const claims = [...queues, "keyspace"]
+const storing = ["streams", ...claims]
 
 /** In `test/faults` the pattern stands in the title. */
 const faults =
@@ -60,8 +60,8 @@ const streamsFence = {
   file: "redis/internal/streams/DeliveryScripts.ts",
   find: "mine = owned and #owned == 1 and owned[1][4] == count"
 }
-const custodyFence = {
-  file: "redis/internal/custody/DeliveryScripts.ts",
+const claimsFence = {
+  file: "redis/internal/claims/DeliveryScripts.ts",
   find: "if redis.call('SISMEMBER', processing, member) == 0 then"
 }
 const operations = { A: "ack", R: "retry", D: "dead letter" }
@@ -84,19 +84,19 @@ export const mutants: ReadonlyArray<Mutant> = [
         proofs: on(["streams"], ...stale)
       },
       {
-        ...custodyFence,
+        ...claimsFence,
         name: `the fence of ${name} is dropped, queues and keyspace`,
         replace: `if op ~= '${op}' and redis.call('SISMEMBER', processing, member) == 0 then`,
-        proofs: on(custody, ...stale)
+        proofs: on(claims, ...stale)
       }
     ]
   }),
   {
     name: "the fence of a plain ack is dropped",
-    file: "redis/internal/custody/DeliveryScripts.ts",
+    file: "redis/internal/claims/DeliveryScripts.ts",
     find: "else answers[i], stale = 'F', true end",
     replace: "else answers[i] = 'O' end",
-    proofs: on(custody, suite("a ack by the former owner is stale"))
+    proofs: on(claims, suite("a ack by the former owner is stale"))
   },
   {
     name: "the fence of a commit is dropped, exactly-once",
@@ -114,7 +114,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "the marker of a commit is ignored",
-    file: "redis/internal/CommitScript.ts",
+    file: "redis/internal/commit/CommitScript.ts",
     find: "local before = call('GET', marker)",
     replace: "local before = false",
     proofs: ["Streams", "ExactlyOnce"].map((name) => ({
@@ -124,14 +124,14 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "the marker of a commit that was applied in part is taken for that of a whole one",
-    file: "redis/internal/CommitScript.ts",
+    file: "redis/internal/commit/CommitScript.ts",
     find: "if partial or string.find(before, '^partial') then",
     replace: "if partial then",
     proofs: [{ file: "redis/streams-commits.test.ts", title: "a refused one whose answer was lost" }]
   },
   {
     name: "a letter does not say that its commit was applied in part",
-    file: "redis/internal/CommitScript.ts",
+    file: "redis/internal/commit/CommitScript.ts",
     find: "elseif partial or before then",
     replace: "elseif before then",
     proofs: ["Streams", "ExactlyOnce"].map((name) => ({
@@ -152,14 +152,10 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "a released attempt counts, queues and keyspace",
-    file: "redis/internal/custody/DeliveryScripts.ts",
+    file: "redis/internal/claims/DeliveryScripts.ts",
     find: "op == 'L' and attempts - 1 or attempts",
     replace: "attempts",
-    proofs: on(
-      custody,
-      suite("a release does not count the attempt"),
-      faults("processes", "E4 SIGTERM with too little")
-    )
+    proofs: on(claims, suite("a release does not count the attempt"), faults("processes", "E4 SIGTERM with too little"))
   },
   {
     name: "the limit of crashes is dropped, streams",
@@ -168,9 +164,9 @@ export const mutants: ReadonlyArray<Mutant> = [
     replace: "if false then",
     proofs: on(["streams"], suite(crashed))
   },
-  ...custody.map((pattern): Mutant => ({
+  ...claims.map((pattern): Mutant => ({
     name: `the limit of crashes is dropped, ${pattern}`,
-    file: "redis/internal/custody/MemberScripts.ts",
+    file: "redis/internal/claims/MemberScripts.ts",
     find: "elseif deaths + 1 < most then",
     replace: "elseif true then",
     proofs: on([pattern], suite(crashed))
@@ -182,9 +178,9 @@ export const mutants: ReadonlyArray<Mutant> = [
     replace: "if uncounting or died then uncounted",
     proofs: on(["streams"], suite(died))
   },
-  ...custody.map((pattern): Mutant => ({
+  ...claims.map((pattern): Mutant => ({
     name: `the attempt that a death ends does not count, ${pattern}`,
-    file: "redis/internal/custody/MemberScripts.ts",
+    file: "redis/internal/claims/MemberScripts.ts",
     find: "mark(id, attempts + 1, fence + 1, deaths + 1, tally)",
     replace: "mark(id, attempts, fence + 1, deaths + 1, tally)",
     proofs: on([pattern], suite(died))
@@ -196,9 +192,9 @@ export const mutants: ReadonlyArray<Mutant> = [
     replace: "this.fence = 1",
     proofs: on(["streams"], ...takeovers)
   },
-  ...custody.map((pattern): Mutant => ({
+  ...claims.map((pattern): Mutant => ({
     name: `the fence does not grow with a death, ${pattern}`,
-    file: "redis/internal/custody/MemberScripts.ts",
+    file: "redis/internal/claims/MemberScripts.ts",
     find: "mark(id, attempts + 1, fence + 1, deaths + 1, tally)",
     replace: "mark(id, attempts + 1, fence, deaths + 1, tally)",
     proofs: on([pattern], ...takeovers)
@@ -212,29 +208,29 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "the attempt that a retry ends does not count, queues and keyspace",
-    file: "redis/internal/custody/DeliveryScripts.ts",
+    file: "redis/internal/claims/DeliveryScripts.ts",
     find: "mark(entry, attempts, fence, deaths, tally, cause)",
     replace: "mark(entry, attempts - 1, fence, deaths, tally, cause)",
-    proofs: on(custody, suite(retried))
+    proofs: on(claims, suite(retried))
   },
   ...storing.flatMap((pattern): Array<Mutant> => [
     {
       name: `NOSCRIPT is an error, ${pattern}`,
-      file: "redis/internal/Connection.ts",
+      file: "redis/internal/connection/Connection.ts",
       find: 'error.message.startsWith("NOSCRIPT")',
       replace: 'error.message.startsWith("NOTHING")',
       proofs: on([pattern], faults("connections", "E16"))
     },
     {
       name: `a server without memory takes what is new, ${pattern}`,
-      file: "redis/internal/ScriptParts.ts",
+      file: "redis/internal/wire/Lua.ts",
       find: 'export const writes = "#!lua\\n"',
       replace: 'export const writes = "#!lua flags=allow-oom\\n"',
       proofs: on([pattern], faults("store", "E18 out of memory"))
     },
     {
       name: `a heartbeat from before the clock went back counts, ${pattern}`,
-      file: "redis/internal/ScriptParts.ts",
+      file: "redis/internal/wire/Lua.ts",
       find: "if until_ > now + (noted or lease + 60000) then",
       replace: "if false then",
       proofs: on([pattern], faults("clock", "E34: an hour back, and a consumer dies"))
@@ -242,7 +238,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   ]),
   ...storing.map((pattern): Mutant => ({
     name: `a connection that is lost is not made again, ${pattern}`,
-    file: "redis/internal/Connection.ts",
+    file: "redis/internal/connection/Connection.ts",
     find: "const lost = yield* this.#connectInTheEnd()",
     replace: "const lost = yield* lostAt === undefined ? this.#connectInTheEnd() : Effect.never",
     proofs: on(
@@ -261,7 +257,7 @@ export const mutants: ReadonlyArray<Mutant> = [
           replace: "return"
         }
       : {
-          file: "redis/internal/custody/CustodyReceiver.ts",
+          file: "redis/internal/claims/ClaimsReceiver.ts",
           find: "if (!again || known === 1) return",
           replace: "return"
         }),
@@ -269,28 +265,28 @@ export const mutants: ReadonlyArray<Mutant> = [
   })),
   ...storing.map((pattern): Mutant => ({
     name: `an answer is waited for without end, ${pattern}`,
-    file: "redis/internal/Connection.ts",
+    file: "redis/internal/connection/Connection.ts",
     find: "for (const call of this.#inFlight) {\n      if (call.expires > now) continue",
     replace: "for (const call of this.#inFlight) {\n      if (call.expires > 0) continue",
     proofs: on([pattern], faults("lines", "E11 black hole"))
   })),
   ...storing.map((pattern): Mutant => ({
     name: `a command has no time for its answer, ${pattern}`,
-    file: "redis/internal/Connection.ts",
+    file: "redis/internal/connection/Connection.ts",
     find: "const defaultDeadline = Duration.seconds(5)",
     replace: "const defaultDeadline = Duration.millis(20)",
     proofs: on([pattern], faults("lines", "E12 (?:latency|%s),"))
   })),
   {
     name: "a server that takes no more connections is not heard out",
-    file: "redis/internal/Connection.ts",
+    file: "redis/internal/connection/Connection.ts",
     find: "Effect.raceAllFirst([otherwise, toldBy(unasked(options)), Effect.sleep(suspicious)])",
     replace: "Effect.raceFirst(otherwise, Effect.sleep(suspicious))",
     proofs: on(storing, faults("moves", "E36"))
   },
   {
     name: "the server is not asked which command it denies",
-    file: "redis/internal/Connection.ts",
+    file: "redis/internal/connection/Connection.ts",
     find: 'if (what === "command") error',
     replace: 'if (what === "nothing") error',
     proofs: [{ file: "faults/permissions.test.ts", title: "E21 " }]
@@ -304,14 +300,14 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "what was found at the last attempt to connect is told for good",
-    file: "redis/internal/Connection.ts",
+    file: "redis/internal/connection/Connection.ts",
     find: "if (sinceMillis < staleMillis) return false",
     replace: "if (sinceMillis >= 0) return false",
     proofs: [{ file: "redis/addresses.test.ts", title: "E22" }]
   },
   {
     name: "why a certificate is not accepted is not told",
-    file: "redis/internal/Handshake.ts",
+    file: "redis/internal/connection/Handshake.ts",
     find: "is not accepted: ${error.message}. Give",
     replace: "is not accepted. Give",
     proofs: [{ file: "redis/addresses.test.ts", title: "E23" }]
@@ -344,14 +340,14 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "another wire version",
-    file: "redis/internal/Answer.ts",
+    file: "redis/internal/connection/ScriptReply.ts",
     find: 'export const wire = "1"',
     replace: 'export const wire = "2"',
     proofs: on(storing, faults("upgrade", "E38 what"))
   },
   {
     name: "a foreign value is not looked for",
-    file: "redis/internal/ScriptParts.ts",
+    file: "redis/internal/wire/Lua.ts",
     find: "if found ~= expected and found ~= 'none' then",
     replace: "if false then",
     proofs: [
@@ -437,14 +433,14 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "a pause is ignored, queues and keyspace",
-    file: "redis/internal/custody/DeliveryScripts.ts",
+    file: "redis/internal/claims/DeliveryScripts.ts",
     find: "if redis.call('HEXISTS', state, 'paused') == 1 then return {'PAUSED'} end",
     replace: "",
-    proofs: on(custody, (pattern) => [{ file: "redis/read-ahead.test.ts", title: `, ${pattern} .*cases A5 and F4` }])
+    proofs: on(claims, (pattern) => [{ file: "redis/read-ahead.test.ts", title: `, ${pattern} .*cases A5 and F4` }])
   },
   ...storing.map((pattern): Mutant => ({
     name: `what a leaver's handlers have had does not count, ${pattern}`,
-    file: "redis/internal/Membership.ts",
+    file: "redis/internal/group/Membership.ts",
     find: "begun.length === 0 ? handBack",
     replace: "begun.length >= 0 ? handBack",
     proofs: on([pattern], faults("leases", "leaves before it has heard", "could not say so and left"))
@@ -458,14 +454,14 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "a dead letter does not leave, queues and keyspace",
-    file: "redis/internal/custody/DeliveryScripts.ts",
+    file: "redis/internal/claims/DeliveryScripts.ts",
     find: "if answer == 'O' then",
     replace: "if answer == 'O' and op ~= 'D' then",
-    proofs: on(custody, faults("processes", "E26 poison that always fails"))
+    proofs: on(claims, faults("processes", "E26 poison that always fails"))
   },
   {
     name: "what a dead consumer holds does not keep a topic from being removed",
-    file: "redis/internal/Removal.ts",
+    file: "redis/internal/inspect/Removal.ts",
     find: "{3, 'pending'}, ",
     replace: "",
     proofs: on(storing, suite("case B15: what a dead consumer holds"))

@@ -91,7 +91,7 @@ const streamSource = async (redis: Redis, base: string, group: string): Promise<
   return { lag, held, again }
 }
 
-const custodySource = async (redis: Redis, base: string, group: string, lag: number): Promise<Source> => {
+const claimsSource = async (redis: Redis, base: string, group: string, lag: number): Promise<Source> => {
   const mine = `${base}:group:${group}`
   const held: Array<readonly [string, string]> = []
   for (const key of await redis.keys(`${mine}:processing:*`)) {
@@ -166,7 +166,7 @@ export const oldestSince = async (
       }
     }
   } else {
-    const { held } = await custodySource(redis, base, group, 0)
+    const { held } = await claimsSource(redis, base, group, 0)
     for (const [consumer] of held) instants.push(Number(state[`oldest:${consumer}`] ?? -1))
   }
   const noted = instants.filter((instant) => instant >= 0)
@@ -197,14 +197,14 @@ export const read = async (redis: Redis, pattern: Pattern, base: string): Promis
     depth = numbers.length
     sourceOf = async (group) => {
       const cursor = Number((await redis.hget(`${base}:group:${group}:position`, "cursor")) ?? 0)
-      return custodySource(redis, base, group, numbers.filter((number) => number > cursor).length)
+      return claimsSource(redis, base, group, numbers.filter((number) => number > cursor).length)
     }
   } else {
     messages = await redis.lrange(`${base}:ready`, 0, -1)
     const inbox = await redis.llen(`${base}:inbox`)
     depth = (await redis.hkeys(`${base}:bodies`)).length + inbox
     const lag = messages.length + inbox
-    sourceOf = (group) => custodySource(redis, base, group, lag)
+    sourceOf = (group) => claimsSource(redis, base, group, lag)
   }
   const groups: Record<string, GroupModel> = {}
   for (const group of [...names].toSorted()) {

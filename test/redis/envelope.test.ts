@@ -2,7 +2,7 @@
  * A message as one text: what we write we read, and whatever somebody else writes becomes a message.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { marker, open, seal } from "../../packages/waybill/src/redis/internal/Envelope.ts"
+import { marker, open, seal } from "../../packages/waybill/src/redis/internal/wire/Envelope.ts"
 
 const bytes = (text: string) => Buffer.from(text)
 

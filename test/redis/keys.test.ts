@@ -6,7 +6,7 @@ import { RedisServer } from "@waybill/testing"
 import { Effect, Fiber, Layer, Schema } from "effect"
 import { Commit, Consumer, Producer, Records, Topic } from "waybill"
 import { RedisExactlyOnce, RedisStreams } from "waybill/redis"
-import { dataKey, registry, topicKeys, topicOf } from "../../packages/waybill/src/redis/internal/Keys.ts"
+import { dataKey, registry, topicKeys, topicOf } from "../../packages/waybill/src/redis/internal/wire/Keys.ts"
 import * as Patterns from "./Patterns.ts"
 
 /** Pieces of our own keys, and what escapes them. */

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Exit, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import type { Outgoing } from "../../packages/waybill/src/Message.ts"
-import { Outbox } from "../../packages/waybill/src/redis/internal/Outbox.ts"
+import { Outbox } from "../../packages/waybill/src/redis/internal/publish/Outbox.ts"
 
 const message: Outgoing = {
   id: undefined,

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Effect, Fiber, Result } from "effect"
 import { Redis } from "ioredis"
-import { classify, codeOf, valuesOf } from "../../packages/waybill/src/redis/internal/ServerError.ts"
+import { classify, codeOf, valuesOf } from "../../packages/waybill/src/redis/internal/connection/ServerError.ts"
 
 const reply = (message: string) => Object.assign(new Error(message), { name: "ReplyError" })
 const system = (syscall: string, code: string) => Object.assign(new Error(`${syscall} ${code}`), { syscall, code })

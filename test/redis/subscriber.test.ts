@@ -5,7 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Context, Deferred, Effect, Exit, Layer, References, Scope } from "effect"
 import { IoRedis } from "waybill/redis"
-import { type Kind, make } from "../../packages/waybill/src/redis/internal/Subscriber.ts"
+import { type Kind, make } from "../../packages/waybill/src/redis/internal/connection/Subscriber.ts"
 import { becomes, client } from "./Fixture.ts"
 
 /** What a listener was told, in order. */

@@ -33,7 +33,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import type { RedisOptions } from "ioredis"
 import { Disconnected, InvalidUrl, type Reason, TransportError } from "../Transport.ts"
-import * as Address from "./internal/Address.ts"
+import * as Address from "./internal/connection/Address.ts"
 import {
   type ClientOptions,
   type Connection,
@@ -41,12 +41,12 @@ import {
   make as makeConnection,
   type Shared,
   Ticker
-} from "./internal/Connection.ts"
-import { make as makeEffectRedis } from "./internal/EffectRedis.ts"
+} from "./internal/connection/Connection.ts"
+import { make as makeEffectRedis } from "./internal/connection/EffectRedis.ts"
 import { durationOf, wholeOf } from "./internal/Settings.ts"
 
-export type { Connection, ConnectionEvent, EvalOptions, RunOptions } from "./internal/Connection.ts"
-export type { Script } from "./internal/Script.ts"
+export type { Connection, ConnectionEvent, EvalOptions, RunOptions } from "./internal/connection/Connection.ts"
+export type { Script } from "./internal/connection/Script.ts"
 
 export class IoRedis extends Context.Service<
   IoRedis,

@@ -14,7 +14,7 @@ import type * as Scope from "effect/Scope"
 import type { Inspector } from "../Inspector.ts"
 import type { Records } from "../Records.ts"
 import type { AtLeastOnce, AtMostOnce, Receiver, Transactional, Transport } from "../Transport.ts"
-import * as Members from "./internal/custody/CustodyReceiver.ts"
+import * as Members from "./internal/claims/ClaimsReceiver.ts"
 import * as CommitParts from "./internal/lists/CommitParts.ts"
 import type { Order } from "./internal/lists/ListSource.ts"
 import * as Queue from "./internal/lists/Queue.ts"
@@ -84,7 +84,7 @@ export const layer = (
  * @category testing
  */
 export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Scope> => {
-  if (!(receiver instanceof Members.CustodyReceiver)) {
+  if (!(receiver instanceof Members.ClaimsReceiver)) {
     return Effect.die(new Error("silence needs a receiver of RedisExactlyOnce"))
   }
   return Effect.acquireRelease(receiver.setSilent(true), () => receiver.setSilent(false))

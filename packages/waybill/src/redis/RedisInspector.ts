@@ -9,8 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { checked, Inspector } from "../Inspector.ts"
 import { TopicConflict, TransportError } from "../Transport.ts"
-import * as CustodyInspector from "./internal/custody/CustodyInspector.ts"
-import { topicKeys } from "./internal/Keys.ts"
+import * as ClaimsInspector from "./internal/claims/ClaimsInspector.ts"
 import { pattern as keyspace } from "./internal/keyspace/KeyspaceScripts.ts"
 import * as Keyspace from "./internal/keyspace/KeyspaceSource.ts"
 import * as ExactlyOnce from "./internal/lists/CommitParts.ts"
@@ -20,6 +19,7 @@ import { pattern as pubsub } from "./internal/pubsub/Scripts.ts"
 import { settingsOf, type StoreOptions } from "./internal/Settings.ts"
 import { pattern as streams } from "./internal/streams/GroupScripts.ts"
 import * as StreamInspector from "./internal/streams/StreamInspector.ts"
+import { topicKeys } from "./internal/wire/Keys.ts"
 import { IoRedis } from "./IoRedis.ts"
 
 /**
@@ -51,15 +51,15 @@ export const layer = (options: Pick<StoreOptions, "prefix"> = {}): Layer.Layer<I
       const options = { commands, prefix, keysOf, steered: () => Effect.void }
       const inspectors: Record<string, Context.Service.Shape<typeof Inspector>> = {
         [streams]: StreamInspector.make(options),
-        [Lists.pattern]: CustodyInspector.make(options, Lists.pattern, (topic) => ({
+        [Lists.pattern]: ClaimsInspector.make(options, Lists.pattern, (topic) => ({
           scripts: Lists.scripts("any"),
           keys: Lists.keysOf(keysOf(topic))
         })),
-        [ExactlyOnce.pattern]: CustodyInspector.make(options, ExactlyOnce.pattern, (topic) => ({
+        [ExactlyOnce.pattern]: ClaimsInspector.make(options, ExactlyOnce.pattern, (topic) => ({
           scripts: ExactlyOnce.of("any").scripts,
           keys: Lists.keysOf(keysOf(topic))
         })),
-        [keyspace]: CustodyInspector.make(options, keyspace, (topic, group) => {
+        [keyspace]: ClaimsInspector.make(options, keyspace, (topic, group) => {
           const keys = keysOf(topic)
           return { scripts: Keyspace.scripts, keys: Keyspace.keysOf(keys, keys.group(group)) }
         }),

@@ -17,15 +17,15 @@ import * as RcMap from "effect/RcMap"
 import type * as Scope from "effect/Scope"
 import { Inspector } from "../Inspector.ts"
 import { AtLeastOnce, AtMostOnce, type Receiver, Transport, TransportError } from "../Transport.ts"
-import * as CustodyInspector from "./internal/custody/CustodyInspector.ts"
-import * as Members from "./internal/custody/CustodyReceiver.ts"
-import { topicKeys } from "./internal/Keys.ts"
+import * as ClaimsInspector from "./internal/claims/ClaimsInspector.ts"
+import * as Members from "./internal/claims/ClaimsReceiver.ts"
+import { make as makeSubscriber } from "./internal/connection/Subscriber.ts"
 import { pattern, publish } from "./internal/keyspace/KeyspaceScripts.ts"
 import * as Source from "./internal/keyspace/KeyspaceSource.ts"
 import { Listener } from "./internal/keyspace/Listener.ts"
 import { millisOf, oneOf, settingsOf, type StoreOptions } from "./internal/Settings.ts"
 import { make as makeStore } from "./internal/Store.ts"
-import { make as makeSubscriber } from "./internal/Subscriber.ts"
+import { topicKeys } from "./internal/wire/Keys.ts"
 import { IoRedis } from "./IoRedis.ts"
 
 /**
@@ -130,7 +130,7 @@ export const layer = (
             commands: redis.commands,
             topic,
             keys,
-            supply: {
+            source: {
               pattern,
               scripts: Source.scripts,
               keys: Source.keysOf(keys, keys.group(group)),
@@ -149,7 +149,7 @@ export const layer = (
       return Context.make(Transport, store.transport).pipe(
         Context.add(
           Inspector,
-          CustodyInspector.make(
+          ClaimsInspector.make(
             { commands: redis.commands, prefix: settings.prefix, keysOf, steered: store.steered },
             pattern,
             (topic, group) => {
@@ -173,7 +173,7 @@ export const layer = (
  * @category testing
  */
 export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Scope> => {
-  if (!(receiver instanceof Members.CustodyReceiver)) {
+  if (!(receiver instanceof Members.ClaimsReceiver)) {
     return Effect.die(new Error("silence needs a receiver of RedisKeyspace"))
   }
   return Effect.acquireRelease(receiver.setSilent(true), () => receiver.setSilent(false))

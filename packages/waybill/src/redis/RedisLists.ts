@@ -12,7 +12,7 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { Inspector } from "../Inspector.ts"
 import type { AtLeastOnce, AtMostOnce, Receiver, Transport } from "../Transport.ts"
-import * as Members from "./internal/custody/CustodyReceiver.ts"
+import * as Members from "./internal/claims/ClaimsReceiver.ts"
 import * as ListSource from "./internal/lists/ListSource.ts"
 import * as Queue from "./internal/lists/Queue.ts"
 import { oneOf, settingsOf, type StoreOptions } from "./internal/Settings.ts"
@@ -74,7 +74,7 @@ export const layer = (
  * @category testing
  */
 export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Scope> => {
-  if (!(receiver instanceof Members.CustodyReceiver)) {
+  if (!(receiver instanceof Members.ClaimsReceiver)) {
     return Effect.die(new Error("silence needs a receiver of RedisLists"))
   }
   return Effect.acquireRelease(receiver.setSilent(true), () => receiver.setSilent(false))

@@ -23,10 +23,11 @@ import {
   Transport,
   TransportError
 } from "../Transport.ts"
-import { wire } from "./internal/Answer.ts"
-import { Committer } from "./internal/Committer.ts"
-import { topicKeys } from "./internal/Keys.ts"
-import * as RecordReader from "./internal/RecordReader.ts"
+import { Committer } from "./internal/commit/Committer.ts"
+import * as RecordReader from "./internal/commit/RecordReader.ts"
+import { wire } from "./internal/connection/ScriptReply.ts"
+import { make as makeSubscriber } from "./internal/connection/Subscriber.ts"
+import { hear } from "./internal/group/Wake.ts"
 import { millisOf, oneOf, settingsOf, type StoreOptions, wholeOf } from "./internal/Settings.ts"
 import { make as makeStore } from "./internal/Store.ts"
 import { commit } from "./internal/streams/CommitParts.ts"
@@ -35,8 +36,7 @@ import { publish } from "./internal/streams/PublishScript.ts"
 import type { StreamDelivery } from "./internal/streams/StreamDelivery.ts"
 import * as StreamInspector from "./internal/streams/StreamInspector.ts"
 import * as Members from "./internal/streams/StreamReceiver.ts"
-import { make as makeSubscriber } from "./internal/Subscriber.ts"
-import { hear } from "./internal/Wake.ts"
+import { topicKeys } from "./internal/wire/Keys.ts"
 import { IoRedis } from "./IoRedis.ts"
 
 /**

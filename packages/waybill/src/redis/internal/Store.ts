@@ -12,11 +12,11 @@ import * as Scope from "effect/Scope"
 import { Lifecycle } from "../../Lifecycle.ts"
 import type { Receiver, Subscription, Transport, TransportError } from "../../Transport.ts"
 import type { IoRedis } from "../IoRedis.ts"
-import type { Published } from "./Committer.ts"
-import { registry } from "./Keys.ts"
-import type { Sender } from "./Outbox.ts"
-import { Publisher, type PublisherOptions, type Publishing } from "./Publisher.ts"
+import type { Published } from "./commit/Committer.ts"
+import type { Sender } from "./publish/Outbox.ts"
+import { Publisher, type PublisherOptions, type Publishing } from "./publish/Publisher.ts"
 import type { Settings } from "./Settings.ts"
+import { registry } from "./wire/Keys.ts"
 
 /** A receiver, as the others of its process know it. */
 export interface Member extends Receiver {

@@ -1,13 +1,13 @@
+import type { Script } from "../connection/Script.ts"
+import { shape } from "../publish/Publisher.ts"
+import { announce, clock, mismatch, writes } from "../wire/Lua.ts"
 /**
  * How messages come to be in the topic: published in batches, all of a batch or none and once however often the script
  * runs for it, or written by others as plain keys and taken in, each version of a key once.
  *
  * @module
  */
-import { envelopes, part, records } from "../custody/Record.ts"
-import { shape } from "../Publisher.ts"
-import type { Script } from "../Script.ts"
-import { announce, clock, mismatch, writes } from "../ScriptParts.ts"
+import { envelopes, part, records } from "../wire/PackedMessage.ts"
 import { numbers } from "./Numbers.ts"
 
 /** The name of the pattern in the topic's meta key. */

@@ -11,8 +11,8 @@
  *
  * @module
  */
-import { make as makeScripts } from "../custody/Scripts.ts"
-import type { GroupKeys, TopicKeys } from "../Keys.ts"
+import { make as makeScripts } from "../claims/Scripts.ts"
+import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
 import { pattern } from "./KeyspaceScripts.ts"
 import { numbers } from "./Numbers.ts"
 
@@ -24,7 +24,7 @@ export const keysOf = (keys: TopicKeys, group: GroupKeys): ReadonlyArray<string>
   group.restored
 ]
 
-/** As `Source` of custody asks for it. */
+/** As `Source` of `claims/` asks for it. */
 const lua = `
 local foreign, open, fresh, pressing, read, forget, restore, promote, backlog, peek, outlook, pass
 do

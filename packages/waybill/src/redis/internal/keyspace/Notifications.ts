@@ -9,8 +9,8 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { Disconnected, NotificationsDisabled, type Reason } from "../../../Transport.ts"
 import type { IoRedis } from "../../IoRedis.ts"
-import type { TopicKeys } from "../Keys.ts"
-import type { Subscriber } from "../Subscriber.ts"
+import type { Subscriber } from "../connection/Subscriber.ts"
+import type { TopicKeys } from "../wire/Keys.ts"
 
 type Redis = Context.Service.Shape<typeof IoRedis>
 

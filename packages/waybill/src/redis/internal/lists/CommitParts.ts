@@ -1,13 +1,13 @@
+import { make as makeScripts } from "../claims/Scripts.ts"
+import type { Source } from "../claims/Source.ts"
 /**
- * Commits of deliveries from a queue: whose a delivery is, custody knows.
+ * Commits of deliveries from a queue: whose a delivery is, the group's claims say.
  *
  * @module
  */
-import { commitScript } from "../CommitScript.ts"
-import { records } from "../custody/Record.ts"
-import { make as makeScripts } from "../custody/Scripts.ts"
-import type { Source } from "../custody/Source.ts"
-import type { TopicKeys } from "../Keys.ts"
+import { commitScript } from "../commit/CommitScript.ts"
+import type { TopicKeys } from "../wire/Keys.ts"
+import { records } from "../wire/PackedMessage.ts"
 import * as ListSource from "./ListSource.ts"
 import { incoming } from "./PublishScript.ts"
 
@@ -115,5 +115,5 @@ const make = (order: ListSource.Order) => {
 
 const made = { fifo: make("fifo"), lifo: make("lifo"), priority: make("priority"), any: make("any") }
 
-/** The scripts of custody, and the one that applies commits. */
+/** The scripts of `claims/`, and the one that applies commits. */
 export const of = (order: ListSource.Order) => made[order]

@@ -5,10 +5,10 @@
  * @module
  */
 import type { Delivery } from "../../../Delivery.ts"
-import { envelopes } from "../custody/Record.ts"
-import { make as makeScripts } from "../custody/Scripts.ts"
-import type { Source } from "../custody/Source.ts"
-import type { TopicKeys } from "../Keys.ts"
+import { make as makeScripts } from "../claims/Scripts.ts"
+import type { Source } from "../claims/Source.ts"
+import type { TopicKeys } from "../wire/Keys.ts"
+import { envelopes } from "../wire/PackedMessage.ts"
 
 export type Order = "fifo" | "lifo" | "priority" | "any"
 

@@ -1,14 +1,14 @@
+import type { Script } from "../connection/Script.ts"
+import { shape } from "../publish/Publisher.ts"
+import type { TopicKeys } from "../wire/Keys.ts"
+import { clock, mismatch, writes } from "../wire/Lua.ts"
 /**
  * Publishing a batch into a queue: all of it or none, and once however often the script runs for it. The notification
  * leaves in the same step.
  *
  * @module
  */
-import { records } from "../custody/Record.ts"
-import type { TopicKeys } from "../Keys.ts"
-import { shape } from "../Publisher.ts"
-import type { Script } from "../Script.ts"
-import { clock, mismatch, writes } from "../ScriptParts.ts"
+import { records } from "../wire/PackedMessage.ts"
 import { disagreement, levels } from "./ListSource.ts"
 
 export const keysOf = (keys: TopicKeys, publisher: string): ReadonlyArray<string> => [

@@ -11,19 +11,19 @@ import { Inspector } from "../../../Inspector.ts"
 import { Records } from "../../../Records.ts"
 import { AtLeastOnce, AtMostOnce, markerProblem, Transactional, Transport, TransportError } from "../../../Transport.ts"
 import { IoRedis } from "../../IoRedis.ts"
-import { wire } from "../Answer.ts"
-import { Committer } from "../Committer.ts"
-import type { CustodyDelivery } from "../custody/CustodyDelivery.ts"
-import * as CustodyInspector from "../custody/CustodyInspector.ts"
-import * as Members from "../custody/CustodyReceiver.ts"
-import type { CustodyScripts } from "../custody/Scripts.ts"
-import { topicKeys } from "../Keys.ts"
-import * as RecordReader from "../RecordReader.ts"
-import type { Script } from "../Script.ts"
+import type { ClaimedDelivery } from "../claims/ClaimedDelivery.ts"
+import * as ClaimsInspector from "../claims/ClaimsInspector.ts"
+import * as Members from "../claims/ClaimsReceiver.ts"
+import type { ClaimsScripts } from "../claims/Scripts.ts"
+import { Committer } from "../commit/Committer.ts"
+import * as RecordReader from "../commit/RecordReader.ts"
+import type { Script } from "../connection/Script.ts"
+import { wire } from "../connection/ScriptReply.ts"
+import { make as makeSubscriber } from "../connection/Subscriber.ts"
+import { hear } from "../group/Wake.ts"
 import type { Settings } from "../Settings.ts"
 import { make as makeStore } from "../Store.ts"
-import { make as makeSubscriber } from "../Subscriber.ts"
-import { hear } from "../Wake.ts"
+import { topicKeys } from "../wire/Keys.ts"
 import { targetOf } from "./CommitParts.ts"
 import * as ListSource from "./ListSource.ts"
 import * as Publish from "./PublishScript.ts"
@@ -32,7 +32,7 @@ export interface QueueOptions {
   readonly pattern: string
   readonly settings: Settings
   readonly order: ListSource.Order
-  readonly scripts: CustodyScripts
+  readonly scripts: ClaimsScripts
 }
 
 /** How a queue applies commits, and for how long it remembers that it has. */
@@ -92,7 +92,7 @@ const provide = Effect.fnUntraced(function* (
         commands: redis.commands,
         topic,
         keys,
-        supply: {
+        source: {
           pattern: pattern,
           scripts,
           keys: ListSource.keysOf(keys),
@@ -109,7 +109,7 @@ const provide = Effect.fnUntraced(function* (
           commits &&
           ((consumer) => {
             const { done, marks, processing } = keys.group(group)
-            return new Committer<CustodyDelivery>({
+            return new Committer<ClaimedDelivery>({
               commands: redis.commands,
               clock,
               prefix: settings.prefix,
@@ -135,7 +135,7 @@ const provide = Effect.fnUntraced(function* (
   return Context.make(Transport, store.transport).pipe(
     Context.add(
       Inspector,
-      CustodyInspector.make(
+      ClaimsInspector.make(
         { commands: redis.commands, prefix: settings.prefix, keysOf, steered: store.steered },
         pattern,
         (topic) => ({ scripts, keys: ListSource.keysOf(keysOf(topic)) })

@@ -7,8 +7,8 @@
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import { checked, type Inspector, type TopicInfo } from "../../../Inspector.ts"
-import { marker } from "../Envelope.ts"
-import { failing, type Figures, groupOf, Inspecting, type InspectorOptions, type Moved } from "../Inspecting.ts"
+import { failing, type Figures, groupOf, Inspecting, type InspectorOptions, type Moved } from "../inspect/Inspecting.ts"
+import { marker } from "../wire/Envelope.ts"
 import * as Scripts from "./Scripts.ts"
 
 export const make = (options: InspectorOptions): Context.Service.Shape<typeof Inspector> => {

@@ -1,12 +1,12 @@
+import type { Script } from "../connection/Script.ts"
 /**
  * What a topic that stores no messages has in the store all the same: that it was opened, who listens, and the dead letters.
  *
  * @module
  */
-import { aging, burying, counting, keeping } from "../DeadLetterScripts.ts"
-import { bodyOf, removal } from "../Removal.ts"
-import type { Script } from "../Script.ts"
-import { add, clock, drains, heartbeats, mismatch, pausing, reads, weighing } from "../ScriptParts.ts"
+import { aging, burying, counting, keeping } from "../inspect/DeadLetterScripts.ts"
+import { bodyOf, removal } from "../inspect/Removal.ts"
+import { add, clock, drains, heartbeats, mismatch, pausing, reads, weighing } from "../wire/Lua.ts"
 
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "pubsub"

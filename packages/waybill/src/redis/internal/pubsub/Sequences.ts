@@ -5,7 +5,7 @@
  * @module
  */
 import type { Hole } from "../../../internal/Inbox.ts"
-import type { Envelope } from "../Envelope.ts"
+import type { Envelope } from "../wire/Envelope.ts"
 
 interface Last {
   number: number

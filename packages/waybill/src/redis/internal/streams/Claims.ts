@@ -11,10 +11,10 @@ import * as Semaphore from "effect/Semaphore"
 import { loadOf, suspicious } from "../../../internal/Suspects.ts"
 import type { Lifecycle } from "../../../Lifecycle.ts"
 import type { Reason, Subscription } from "../../../Transport.ts"
-import { evaluate } from "../Answer.ts"
-import type { Connection } from "../Connection.ts"
-import type { GroupKeys, TopicKeys } from "../Keys.ts"
-import type { Membership } from "../Membership.ts"
+import type { Connection } from "../connection/Connection.ts"
+import { evaluate } from "../connection/ScriptReply.ts"
+import type { Membership } from "../group/Membership.ts"
+import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
 import { claim } from "./DeliveryScripts.ts"
 import { isGroupGone } from "./GroupGone.ts"
 import { nobody, pattern } from "./GroupScripts.ts"
@@ -79,7 +79,7 @@ export class Claims {
     if (this.#suspects.every(this.#holds)) return
     this.#suspects = []
     this.more = true
-    this.#options.membership.keeper.wake()
+    this.#options.membership.heartbeat.wake()
   }
 
   /** Takes over at most so many deliveries. */
@@ -117,7 +117,7 @@ export class Claims {
       for (let i = 0; i < unknown.length; i += claimLimit) {
         yield* this.#claim(0, unknown.slice(i, i + claimLimit))
         // What is left is found again when somebody asks for it.
-        if (membership.holdings.demand === 0) {
+        if (membership.inFlight.demand === 0) {
           this.unsure ||= i + claimLimit < unknown.length
           break
         }
@@ -153,8 +153,8 @@ export class Claims {
   /** The ids of the entries that are held from one stream. */
   #entries(source: Source): ReadonlySet<string> {
     const entries = new Set<string>()
-    const { holdings } = this.#options.membership
-    for (const delivery of holdings.all()) if (delivery.source === source) entries.add(delivery.entry)
+    const { inFlight } = this.#options.membership
+    for (const delivery of inFlight.all()) if (delivery.source === source) entries.add(delivery.entry)
     return entries
   }
 
@@ -165,7 +165,7 @@ export class Claims {
     return Effect.gen({ self: this }, function* () {
       const mine = this.#keys
       const now = membership.now()
-      const suspects = membership.holdings.all().filter(isSuspect)
+      const suspects = membership.inFlight.all().filter(isSuspect)
       const load = loadOf(deathsOf(suspects), subscription.maxDeliveries)
       const [tag, taken, buried, gone, dropped, more] = yield* evaluate<
         [string, ReadonlyArray<Claimed>, ReadonlyArray<Claimed>, number, number, 0 | 1]
@@ -206,8 +206,8 @@ export class Claims {
       if (taken.length + buried.length + gone < unknown.length) this.unsure = true
       for (const claimed of taken) if (from.has(claimed[5])) count++
       const graves = buried.map(toDelivery)
-      membership.holdings.add(yield* this.exact(deliveries))
-      // With suspects in hand there is no hurry: the end of one wakes the keeper.
+      membership.inFlight.add(yield* this.exact(deliveries))
+      // With suspects in hand there is no hurry: the end of one wakes the heartbeat.
       this.#suspects = more === 1 ? [...suspects, ...deliveries.filter(isSuspect)].filter(this.#holds) : []
       this.more = max > 0 && (taken.length >= max || (more === 1 && this.#suspects.length === 0))
       if (from.size > 0) yield* lifecycle.report({ _tag: "Claimed", topic, group, from: [...from], count })
@@ -217,7 +217,7 @@ export class Claims {
     })
   }
 
-  readonly #holds = (delivery: StreamDelivery): boolean => this.#options.membership.holdings.find(delivery) === delivery
+  readonly #holds = (delivery: StreamDelivery): boolean => this.#options.membership.inFlight.find(delivery) === delivery
 }
 
 const isSuspect = ({ tally }: StreamDelivery): boolean => tally.deaths >= suspicious

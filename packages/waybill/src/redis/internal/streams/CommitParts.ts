@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { commitScript } from "../CommitScript.ts"
-import { announce, ask, ids, shorten, unseen } from "../ScriptParts.ts"
+import { commitScript } from "../commit/CommitScript.ts"
+import { announce, ask, ids, shorten, unseen } from "../wire/Lua.ts"
 import { fieldsOf } from "./PublishScript.ts"
 
 /**

@@ -1,3 +1,4 @@
+import type { Script } from "../connection/Script.ts"
 /**
  * What happens to deliveries: they are settled, taken over, kept alive. Each step first asks the server whether the
  * delivery is still the consumer's: same owner, same count of deliveries. If not, somebody else has it, and nothing is changed.
@@ -6,9 +7,8 @@
  *
  * @module
  */
-import { burying, keeping } from "../DeadLetterScripts.ts"
-import type { Script } from "../Script.ts"
-import { add, announce, ask, clock, drains, mismatch, split, suspecting } from "../ScriptParts.ts"
+import { burying, keeping } from "../inspect/DeadLetterScripts.ts"
+import { add, announce, ask, clock, drains, mismatch, split, suspecting } from "../wire/Lua.ts"
 import { noting } from "./Progress.ts"
 
 /**

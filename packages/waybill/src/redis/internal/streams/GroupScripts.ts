@@ -1,11 +1,11 @@
+import type { Script } from "../connection/Script.ts"
 /**
  * What the members of a group do besides handling messages: join, stay alive, bring back what is due, cut off what is
  * settled, leave. Any number of members may do it at once; each step finds what the others left to do.
  *
  * @module
  */
-import { keeping } from "../DeadLetterScripts.ts"
-import type { Script } from "../Script.ts"
+import { keeping } from "../inspect/DeadLetterScripts.ts"
 import {
   add,
   announce,
@@ -20,7 +20,7 @@ import {
   tallies,
   unseen,
   weighing
-} from "../ScriptParts.ts"
+} from "../wire/Lua.ts"
 import { noting, restoring } from "./Progress.ts"
 
 /** The name of the pattern in the topic's meta key. */

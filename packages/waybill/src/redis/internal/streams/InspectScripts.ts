@@ -1,13 +1,13 @@
+import type { Script } from "../connection/Script.ts"
 /**
  * Looking at a topic, and sending dead letters back. Looking writes nothing; sending back takes a dead letter away in
  * the same step, so that doing it twice does it once.
  *
  * @module
  */
-import { aging, counting, exhuming } from "../DeadLetterScripts.ts"
-import { bodyOf, removal } from "../Removal.ts"
-import type { Script } from "../Script.ts"
-import { add, ask, clock, drains, ids, mismatch, reads, paging, weighing } from "../ScriptParts.ts"
+import { aging, counting, exhuming } from "../inspect/DeadLetterScripts.ts"
+import { bodyOf, removal } from "../inspect/Removal.ts"
+import { add, ask, clock, drains, ids, mismatch, reads, paging, weighing } from "../wire/Lua.ts"
 
 /**
  * A topic and its groups. A thousand topics are looked at in one go, so it asks nothing twice and nothing that it

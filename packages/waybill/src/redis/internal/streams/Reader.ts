@@ -10,12 +10,12 @@ import * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { Reason } from "../../../Transport.ts"
-import { Condition } from "../Condition.ts"
-import type { Connection } from "../Connection.ts"
-import { precedes } from "../Entry.ts"
-import { hurryMillis, survivable } from "../Keeper.ts"
-import type { TopicKeys } from "../Keys.ts"
-import type { Membership } from "../Membership.ts"
+import type { Connection } from "../connection/Connection.ts"
+import { Condition } from "../group/Condition.ts"
+import { hurryMillis, survivable } from "../group/Heartbeat.ts"
+import type { Membership } from "../group/Membership.ts"
+import { precedes } from "../wire/Fields.ts"
+import type { TopicKeys } from "../wire/Keys.ts"
 import type { Claims } from "./Claims.ts"
 import { isGroupGone } from "./GroupGone.ts"
 import { type GroupReply, readGroup } from "./GroupReply.ts"
@@ -114,7 +114,7 @@ export class Reader {
           yield* membership.worker.until(busy)
           continue
         }
-        const count = Math.min(membership.holdings.demand, this.#limit)
+        const count = Math.min(membership.inFlight.demand, this.#limit)
         const result = yield* Effect.result(survivable(this.#readOnce(connection, count)))
         if (Result.isFailure(result)) {
           // Perhaps it was more than the network brings in time.
@@ -145,7 +145,7 @@ export class Reader {
       }
       // What came back goes before what is new.
       if (claims.pending) {
-        yield* claims.takeOver(membership.holdings.demand)
+        yield* claims.takeOver(membership.inFlight.demand)
         if (!membership.wanting) return
       }
       this.#reading = true
@@ -172,7 +172,7 @@ export class Reader {
                       ">",
                       ">"
                     ) as Promise<GroupReply | null>, // the shape of the reply in this client's default mapping
-                  Math.max(readUnits, membership.holdings.demandBytes),
+                  Math.max(readUnits, membership.inFlight.demandBytes),
                   () => (claims.unsure = true)
                 ),
           { deadline: blockMillis + graceMillis, key: `${keys.stream} or ${this.#retry}` }
@@ -209,7 +209,7 @@ export class Reader {
     }
     if (units > 0) this.#limit = Math.max(1, Math.floor((readUnits * deliveries.length) / units))
     const add = (deliveries: ReadonlyArray<StreamDelivery>) => {
-      membership.holdings.add(deliveries, !claims.returned)
+      membership.inFlight.add(deliveries, !claims.returned)
       // Older ones were handed back while this was on its way, and come first.
       return claims.returned ? this.#options.putBack(deliveries) : Effect.void
     }
@@ -228,7 +228,7 @@ export class Reader {
     if (reason._tag === "WrongKeyType") {
       // The read is about two keys and the answer about one of them; the beat tells which.
       return Effect.andThen(
-        Effect.sync(() => membership.keeper.expect(0)),
+        Effect.sync(() => membership.heartbeat.expect(0)),
         Effect.sleep(hurryMillis)
       )
     }

@@ -9,14 +9,23 @@ import * as Effect from "effect/Effect"
 import type { Delivery } from "../../../Delivery.ts"
 import * as Settlement from "../../../Settlement.ts"
 import type { Reason, Settled, TransportError } from "../../../Transport.ts"
-import { evaluate } from "../Answer.ts"
-import type { Committer } from "../Committer.ts"
-import type { Connection } from "../Connection.ts"
-import type { Holdings } from "../Holdings.ts"
-import type { GroupKeys } from "../Keys.ts"
-import { Persistence } from "../Persistence.ts"
-import { delayOf, fit, isPartial, maxDeadCause, maxWaitingCause, Settling, type Step, tallyAfter } from "../Settling.ts"
-import { write } from "../Tally.ts"
+import type { Committer } from "../commit/Committer.ts"
+import type { Connection } from "../connection/Connection.ts"
+import { evaluate } from "../connection/ScriptReply.ts"
+import type { InFlight } from "../group/InFlight.ts"
+import { RetryAmbiguous } from "../group/RetryAmbiguous.ts"
+import {
+  delayOf,
+  fit,
+  isPartial,
+  maxDeadCause,
+  maxWaitingCause,
+  SettlementBatch,
+  type Step,
+  tallyAfter
+} from "../group/SettlementBatch.ts"
+import type { GroupKeys } from "../wire/Keys.ts"
+import { write } from "../wire/Tally.ts"
 import { settle as settleScript } from "./DeliveryScripts.ts"
 import { nobody, pattern } from "./GroupScripts.ts"
 import { fieldsOf, type StreamDelivery } from "./StreamDelivery.ts"
@@ -30,7 +39,7 @@ export interface SettlerOptions {
   /** The channel on which is said what others may take, or when. */
   readonly wake: string
   readonly keys: GroupKeys
-  readonly holdings: Holdings<StreamDelivery>
+  readonly inFlight: InFlight<StreamDelivery>
   readonly deadLetters: { readonly maxCount: number; readonly maxAgeMillis: number }
   /** A message will be due again in so many milliseconds. */
   readonly delayed: (millis: number) => void
@@ -49,17 +58,17 @@ const handBackLimit = 500
 
 export class Settler {
   readonly #options: SettlerOptions
-  readonly #persistence: Persistence
+  readonly #retryAmbiguous: RetryAmbiguous
   #last: Array<string> = []
 
   constructor(options: SettlerOptions) {
     this.#options = options
-    this.#persistence = new Persistence(options.topic)
+    this.#retryAmbiguous = new RetryAmbiguous(options.topic)
   }
 
   /** From now on nothing is tried again. */
   close(): void {
-    this.#persistence.close()
+    this.#retryAmbiguous.close()
   }
 
   /** Receipts of what was acknowledged last: a group that was lost may not know it any more. */
@@ -71,18 +80,17 @@ export class Settler {
     settlements: NonEmptyReadonlyArray<readonly [delivery: Delivery, settlement: Settlement.Settlement]>
   ): Effect.Effect<ReadonlyArray<Settled>, TransportError> {
     return Effect.suspend(() => {
-      const { holdings } = this.#options
-      const since = holdings.sureSince()
-      const settling = new Settling<StreamDelivery>(settlements, {
-        holdings,
+      const { inFlight } = this.#options
+      const since = inFlight.sureSince()
+      const batch = new SettlementBatch<StreamDelivery>(settlements, {
+        inFlight,
         commits: true,
         isPlain: ({ detached, renewedAt }) => detached || renewedAt > since,
         isGone: ({ detached }) => detached
       })
-      return Effect.map(settling.through(this.#end(settling)), (answers) => {
-        for (const { entry, index } of settling.bound)
-          if (answers[index] === "Settled") this.#last.push(entry[0].receipt)
-        for (const { delivery, index, settlement } of settling.steps) {
+      return Effect.map(batch.through(this.#end(batch)), (answers) => {
+        for (const { entry, index } of batch.bound) if (answers[index] === "Settled") this.#last.push(entry[0].receipt)
+        for (const { delivery, index, settlement } of batch.steps) {
           if (settlement._tag === "Ack" && answers[index] === "Settled") this.#last.push(delivery.receipt)
         }
         if (this.#last.length > 2 * lastLimit) this.#last = this.#last.slice(-lastLimit)
@@ -116,8 +124,8 @@ export class Settler {
     return [group, consumer, nobody, deadLetters.maxCount, deadLetters.maxAgeMillis, committer.markerMillis]
   }
 
-  #end(settling: Settling<StreamDelivery>): Effect.Effect<void, TransportError> {
-    const { acks, answers, bound, places, steps } = settling
+  #end(batch: SettlementBatch<StreamDelivery>): Effect.Effect<void, TransportError> {
+    const { acks, answers, bound, places, steps } = batch
     return Effect.gen({ self: this }, function* () {
       if (acks.length > 0) {
         const settled = yield* this.#ack(acks)
@@ -128,7 +136,7 @@ export class Settler {
         })
       }
       if (bound.length > 0) {
-        yield* settling.commit(this.#options.committer, this.#persistence, this.#options.settled)
+        yield* batch.commit(this.#options.committer, this.#retryAmbiguous, this.#options.settled)
       }
       for (let rest: ReadonlyArray<Step<StreamDelivery>> = steps; rest.length > 0;) {
         const some = fit(rest)
@@ -143,7 +151,7 @@ export class Settler {
    * sure any more and nothing is known.
    */
   #ack(deliveries: ReadonlyArray<StreamDelivery>): Effect.Effect<boolean | undefined, TransportError> {
-    const { commands, group, holdings, keys, settled, stream } = this.#options
+    const { commands, group, inFlight, keys, settled, stream } = this.#options
     const fresh: Array<string> = []
     const again: Array<string> = []
     const uncounted: Array<string> = []
@@ -168,15 +176,15 @@ export class Settler {
             { key: `${stream}, ${keys.retry} or ${keys.released}` }
           )
     const sure = () => {
-      const since = holdings.sureSince()
+      const since = inFlight.sureSince()
       return deliveries.every(({ detached, renewedAt }) => detached || renewedAt > since)
     }
     return Effect.map(
-      this.#persistence.try((repeated) => (repeated && !sure() ? noAnswer : acked)),
+      this.#retryAmbiguous.try((repeated) => (repeated && !sure() ? noAnswer : acked)),
       ({ ambiguous, reply: count }) => {
         if (count === undefined) return undefined
         for (const delivery of deliveries) {
-          holdings.forget(delivery)
+          inFlight.forget(delivery)
           // Without its group the server counts none of them: they are done all the same.
           this.#last.push(delivery.receipt)
         }
@@ -190,7 +198,7 @@ export class Settler {
 
   /** Runs the script until every step has an answer. */
   #run(steps: ReadonlyArray<Step<StreamDelivery>>, answers: Array<Settled>): Effect.Effect<void, TransportError> {
-    const { commands, dropped, holdings, settled, topic } = this.#options
+    const { commands, dropped, inFlight, settled, topic } = this.#options
     return Effect.gen({ self: this }, function* () {
       const releases = steps.some(({ settlement }) => settlement._tag === "Release")
       if (releases) this.#options.released()
@@ -198,7 +206,7 @@ export class Settler {
       while (open.length > 0) {
         const scriptKeys = [...this.#keys]
         const args = this.#args(open, scriptKeys)
-        const { ambiguous, reply } = yield* this.#persistence.try(() =>
+        const { ambiguous, reply } = yield* this.#retryAmbiguous.try(() =>
           evaluate<[string, string, number]>(commands, { topic, pattern }, settleScript, scriptKeys, args)
         )
         const [, told, lost] = reply
@@ -212,9 +220,9 @@ export class Settler {
             continue
           }
           // After a lost answer, "not yours" is also what our own success looks like.
-          const done = letter === "O" || (ambiguous && step.delivery.renewedAt > holdings.sureSince())
+          const done = letter === "O" || (ambiguous && step.delivery.renewedAt > inFlight.sureSince())
           answers[step.index] = done ? (step.refused ?? "Settled") : "Stale"
-          holdings.forget(step.delivery)
+          inFlight.forget(step.delivery)
           if (step.settlement._tag === "Retry") this.#options.delayed(delayOf(step.settlement))
         }
         if (lost > 0) yield* dropped(lost)

@@ -6,9 +6,9 @@
  */
 import { noHeaders } from "../../../internal/Headers.ts"
 import type { Body, Headers } from "../../../Message.ts"
-import { bodyOf, type Fields, headersOf, millisOf, wholeOf } from "../Entry.ts"
-import type { Held } from "../Holdings.ts"
-import { fresh, read, type Tally, unknown } from "../Tally.ts"
+import type { Held } from "../group/InFlight.ts"
+import { bodyOf, type Fields, headersOf, millisOf, wholeOf } from "../wire/Fields.ts"
+import { fresh, read, type Tally, unknown } from "../wire/Tally.ts"
 
 /** Where an entry lies: in the topic's stream, or in the group's retry stream. */
 export type Source = 0 | 1

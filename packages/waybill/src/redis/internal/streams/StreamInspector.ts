@@ -24,8 +24,8 @@ import {
   type InspectorOptions,
   messageOf,
   type Moved
-} from "../Inspecting.ts"
-import type { GroupKeys } from "../Keys.ts"
+} from "../inspect/Inspecting.ts"
+import type { GroupKeys } from "../wire/Keys.ts"
 import { nobody, pattern } from "./GroupScripts.ts"
 import * as InspectScripts from "./InspectScripts.ts"
 import { type Source, StreamDelivery } from "./StreamDelivery.ts"

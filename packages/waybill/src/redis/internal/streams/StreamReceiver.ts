@@ -13,14 +13,14 @@ import type { Delivery } from "../../../Delivery.ts"
 import type { Lifecycle } from "../../../Lifecycle.ts"
 import * as Settlement from "../../../Settlement.ts"
 import type { Reason, Recall, Receiver, Settled, Subscription, TransportError } from "../../../Transport.ts"
-import { evaluate, wire } from "../Answer.ts"
-import type { Committer } from "../Committer.ts"
-import type { Connection } from "../Connection.ts"
-import { precedes } from "../Entry.ts"
-import type { Holdings } from "../Holdings.ts"
-import type { GroupKeys, TopicKeys } from "../Keys.ts"
-import { Membership } from "../Membership.ts"
-import type { Script } from "../Script.ts"
+import type { Committer } from "../commit/Committer.ts"
+import type { Connection } from "../connection/Connection.ts"
+import type { Script } from "../connection/Script.ts"
+import { evaluate, wire } from "../connection/ScriptReply.ts"
+import type { InFlight } from "../group/InFlight.ts"
+import { Membership } from "../group/Membership.ts"
+import { precedes } from "../wire/Fields.ts"
+import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
 import { Claims } from "./Claims.ts"
 import * as DeliveryScripts from "./DeliveryScripts.ts"
 import { groupGone, isGroupGone } from "./GroupGone.ts"
@@ -70,7 +70,7 @@ export class StreamReceiver implements Receiver {
   readonly #options: ReceiverOptions
   readonly #keys: GroupKeys
   readonly #membership: Membership<StreamDelivery>
-  readonly #holdings: Holdings<StreamDelivery>
+  readonly #inFlight: InFlight<StreamDelivery>
   readonly #claims: Claims
   readonly #reader: Reader
   readonly #settler: Settler
@@ -92,7 +92,7 @@ export class StreamReceiver implements Receiver {
       join: this.#join(false),
       beat: this.#beat,
       repair: (reason) => (isGroupGone(reason) ? this.#join(true) : Effect.fail(reason)),
-      eager: () => this.#claims.pending && this.#holdings.demand > 0,
+      eager: () => this.#claims.pending && this.#inFlight.demand > 0,
       demanded: () => this.#demanded(),
       halted: Effect.suspend(() => this.#reader.unblock),
       idle: Effect.suspend(() => this.#reader.idle),
@@ -100,10 +100,10 @@ export class StreamReceiver implements Receiver {
       handBackBegun: (deliveries) => this.#settler.handBackBegun(deliveries),
       handBack: this.#handBack
     })
-    const { consumer, holdings } = membership
+    const { consumer, inFlight } = membership
     this.consumer = consumer
     this.#membership = membership
-    this.#holdings = holdings
+    this.#inFlight = inFlight
     const claims = new Claims({ ...options, membership })
     this.#claims = claims
     const putBack = (deliveries: ReadonlyArray<StreamDelivery>) => {
@@ -119,7 +119,7 @@ export class StreamReceiver implements Receiver {
       stream: keys.stream,
       wake: keys.wake,
       keys: mine,
-      holdings,
+      inFlight,
       deadLetters,
       delayed: (millis) => this.expect(millis),
       settled: () => {
@@ -129,14 +129,14 @@ export class StreamReceiver implements Receiver {
       dropped: (count) => membership.dropped(count),
       released: () => {
         claims.returned = true
-        if (holdings.demand > 0) this.#demanded()
+        if (inFlight.demand > 0) this.#demanded()
       },
       committer: committer(consumer)
     })
   }
 
   take(max: number, bytes?: number): Effect.Effect<NonEmptyReadonlyArray<Delivery>, TransportError> {
-    return this.#holdings.take(max, bytes)
+    return this.#inFlight.take(max, bytes)
   }
 
   settle(
@@ -146,7 +146,7 @@ export class StreamReceiver implements Receiver {
   }
 
   get lost(): Effect.Effect<NonEmptyReadonlyArray<Delivery>> {
-    return this.#holdings.lost
+    return this.#inFlight.lost
   }
 
   get recalled(): Effect.Effect<Recall> {
@@ -155,12 +155,12 @@ export class StreamReceiver implements Receiver {
 
   /** A message of the topic will be due in so many milliseconds. */
   expect(millis: number): void {
-    this.#membership.keeper.expect(millis)
+    this.#membership.heartbeat.expect(millis)
   }
 
   /** Looks at once whether the group is paused; returns when it knows, or soon. */
   get look(): Effect.Effect<void> {
-    return this.#membership.keeper.look
+    return this.#membership.heartbeat.look
   }
 
   /** Stands still or goes on, like a process that is stopped: nothing is read or renewed meanwhile. */
@@ -200,9 +200,9 @@ export class StreamReceiver implements Receiver {
   }
 
   #demanded(): void {
-    const { keeper, worker } = this.#membership
-    if (this.#holdings.buffered > 0) keeper.verify = true
-    if (keeper.verify || this.#claims.pending) keeper.wake()
+    const { heartbeat, worker } = this.#membership
+    if (this.#inFlight.buffered > 0) heartbeat.verify = true
+    if (heartbeat.verify || this.#claims.pending) heartbeat.wake()
     worker.signal()
   }
 
@@ -216,7 +216,7 @@ export class StreamReceiver implements Receiver {
         const mine = this.#keys
         const membership = this.#membership
         const sentAt = membership.now()
-        const held = this.#holdings
+        const held = this.#inFlight
           .all()
           .filter(({ detached }) => !detached)
           .slice(0, heldLimit)
@@ -250,21 +250,21 @@ export class StreamReceiver implements Receiver {
             ...this.#settler.last
           ]
         )
-        this.#holdings.beatAt = sentAt
+        this.#inFlight.beatAt = sentAt
         // A read does not ask: it must not begin before this is known.
         yield* membership.setPaused(paused === 1)
         if (!again || main > 0) yield* opened
         if (again) {
           // Entries that are not ours in the group as it is now are found out by asking, and those without an owner are there to be taken.
-          membership.keeper.verify = true
+          membership.heartbeat.verify = true
           this.#claims.returned = true
-          membership.keeper.expect(0)
+          membership.heartbeat.expect(0)
           membership.worker.signal()
         }
         if (known === 0 || main + retry === 0) return
         yield* lifecycle.report({ _tag: "GroupRecreated", topic, group: this.#group, from })
         const lost: Array<StreamDelivery> = []
-        for (const delivery of this.#holdings.all()) {
+        for (const delivery of this.#inFlight.all()) {
           const [made, first] = delivery.source === 0 ? [main, firstMain] : [retry, firstRetry]
           if (made === 0) continue
           // Of what is not in the stream this is the last copy: it is worked on to the end. What is, is delivered again,
@@ -284,9 +284,9 @@ export class StreamReceiver implements Receiver {
     const { deadLetters, keys, pollMillis } = this.#options
     const mine = this.#keys
     const membership = this.#membership
-    const { keeper, leaseMillis, now } = membership
+    const { heartbeat, leaseMillis, now } = membership
     const sentAt = now()
-    const age = this.#holdings.age()
+    const age = this.#inFlight.age()
     const [tag, alive, paused, more, next, cut, dropped, held] = yield* this.#eval<
       [string, 0 | 1, 0 | 1, 0 | 1, number, number, number, number]
     >(
@@ -316,24 +316,24 @@ export class StreamReceiver implements Receiver {
       ]
     )
     if (tag === "NOGROUP") return yield* Effect.fail(groupGone)
-    if (next >= 0) keeper.expect(next)
-    if (alive === 0 || membership.differs(held, sentAt)) keeper.verify = true
+    if (next >= 0) heartbeat.expect(next)
+    if (alive === 0 || membership.differs(held, sentAt)) heartbeat.verify = true
     yield* membership.truncated(cut)
     yield* membership.dropped(dropped)
     yield* membership.setPaused(paused === 1)
-    if (keeper.verify || sentAt - this.#renewedAt >= leaseMillis / 3) yield* this.#renew()
-    this.#holdings.beatAt = sentAt
-    this.#holdings.handOut()
+    if (heartbeat.verify || sentAt - this.#renewedAt >= leaseMillis / 3) yield* this.#renew()
+    this.#inFlight.beatAt = sentAt
+    this.#inFlight.handOut()
     // A take that waits now may have waited for what was in the buffer until a moment ago.
-    if (this.#holdings.demand > 0) this.#demanded()
+    if (this.#inFlight.demand > 0) this.#demanded()
     if (more === 1) return true
 
     const [first, ...others] = membership.unclaimed
     if (first !== undefined) {
       yield* Effect.ignore(this.#settler.settle([first, ...others]))
-      if (membership.quiet) keeper.expect(0)
+      if (membership.quiet) heartbeat.expect(0)
     }
-    const wanted = membership.paused ? 0 : this.#holdings.wanted(Math.min(pollMillis, leaseMillis / 3))
+    const wanted = membership.paused ? 0 : this.#inFlight.wanted(Math.min(pollMillis, leaseMillis / 3))
     if (wanted > 0) yield* this.#claims.takeOver(wanted)
     if (this.#settledSince && now() - this.#trimmedAt >= pollMillis) {
       this.#settledSince = false
@@ -364,14 +364,14 @@ export class StreamReceiver implements Receiver {
     return Effect.gen({ self: this }, function* () {
       const { keys } = this.#options
       const membership = this.#membership
-      const { keeper, leaseMillis, now } = membership
-      const everything = keeper.verify
-      keeper.verify = false
+      const { heartbeat, leaseMillis, now } = membership
+      const everything = heartbeat.verify
+      heartbeat.verify = false
       if (everything) this.#reader.compare()
       this.#renewedAt = now()
       const limit = now() - leaseMillis / 3
       const candidates: Array<StreamDelivery> = []
-      for (const delivery of this.#holdings.all()) {
+      for (const delivery of this.#inFlight.all()) {
         if (delivery.detached || (!everything && (delivery.settling || delivery.renewedAt > limit))) continue
         candidates.push(delivery)
       }
@@ -386,7 +386,7 @@ export class StreamReceiver implements Receiver {
         if (tag === "NOGROUP") return yield* Effect.fail(groupGone)
         yield* membership.renewed(some, sentAt, (index) => told[index] === "O")
       }
-    }).pipe(Effect.onError(() => Effect.sync(() => (this.#membership.keeper.verify = true))))
+    }).pipe(Effect.onError(() => Effect.sync(() => (this.#membership.heartbeat.verify = true))))
   }
 
   // --- leaving ---------------------------------------------------------------------------------------------------

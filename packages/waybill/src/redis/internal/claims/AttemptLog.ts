@@ -1,0 +1,61 @@
+/**
+ * What the claims of a group note about a message that came back, in Lua, for its scripts.
+ *
+ * `marks` has a field for what came back at least once and only for that: attempts, fence and deaths up to now, then the
+ * cause of the last failure, with a colon between, and behind a unit separator (31) the tally (Tally.ts). A cause may hold
+ * anything, unit separators too, and a tally none: the last one counts. It is written when a delivery ends, so the delivery on
+ * its way is one more of each.
+ *
+ * @module
+ */
+import { suspicious } from "../../../internal/Suspects.ts"
+
+/**
+ * `marked(id)`: attempts, fence and deaths until now, and the tally, if there is one.
+ * `mark(id, attempts, fence, deaths, tally, cause)`: notes them.
+ * `idOf(member)`: the id in a member of a processing set.
+ * `free(id, deaths)`: lets others have it, after what came back before. A suspect waits in a list of its own.
+ * `putBack(id, deaths)`: the same, before everything else: for what was handed out and not finished. The last comes first.
+ * `press(urgency)`: notes that a message of this urgency waits now, where urgency counts; returns the most urgent one noted. `free`
+ * and `putBack` do so themselves, as far as the source tells.
+ * `wake(millis)`: tells all who listen, and how urgent what waits now is; a hint, so that a missing permission does not matter.
+ *
+ * They use the locals `marks`, `returned`, `suspects` and `channel`.
+ */
+export const marking = `
+local function marked(id)
+  local text = redis.call('HGET', marks, id) or ''
+  local a, f, d = string.match(text, '^(%d+):(%d+):(%d+)')
+  return tonumber(a) or 0, tonumber(f) or 0, tonumber(d) or 0, string.match(text, '\\31(%d+;[01];[^%s\\31]*)$')
+end
+local function mark(id, attempts, fence, deaths, tally, cause)
+  redis.call('HSET', marks, id, attempts .. ':' .. fence .. ':' .. deaths .. ':' .. (cause or '')
+    .. (tally and '\\31' .. tally or ''))
+end
+local function idOf(member)
+  return string.match(member, '^(.*)#%d+$') or member
+end
+local pressed
+local function press(urgency)
+  if urgency and urgency > 0 and (not pressed or urgency < pressed) then pressed = urgency end
+  return pressed
+end
+local function putBack(id, deaths)
+  press(pressing(id))
+  redis.call('LPUSH', deaths >= ${suspicious} and suspects or returned, id)
+end
+local function free(id, deaths)
+  press(pressing(id))
+  redis.call('RPUSH', deaths >= ${suspicious} and suspects or returned, id)
+end
+local function wake(millis)
+  redis.pcall('PUBLISH', channel, string.format('%.0f', millis) .. (millis == 0 and pressed and ';' .. pressed or ''))
+end
+`
+
+/** `nth(id)`: for putting ids that lay in a set into the order in which they were made, as far as their last number tells. */
+export const nth = `
+local function nth(id)
+  return tonumber(string.match(id, '%d+$') or '0')
+end
+`

@@ -1,0 +1,83 @@
+/**
+ * A message that a consumer has claimed.
+ *
+ * @module
+ */
+import type { Gap } from "../../../Gap.ts"
+import { noHeaders } from "../../../internal/Headers.ts"
+import type { Body, Headers } from "../../../Message.ts"
+import type { Held } from "../group/InFlight.ts"
+import { millisOf } from "../wire/Fields.ts"
+import { read } from "../wire/PackedMessage.ts"
+import { fresh, type Tally } from "../wire/Tally.ts"
+
+/** Always in this shape, in this order: tens of thousands a second are made. */
+export class ClaimedDelivery implements Held {
+  readonly topic: string
+  readonly group: string
+  readonly id: string
+  readonly body: Body
+  readonly headers: Headers
+  readonly key: string | undefined
+  readonly version: number
+  readonly publishedAt: number
+  readonly attempt: number
+  readonly fence: number
+  /** What the set of what its consumer holds has for it: the id, and behind `#` the fence, when it is not the first. */
+  readonly receipt: string
+  gap: Gap | undefined = undefined
+  tally: Tally = fresh
+  renewedAt: number
+  readonly takenAt: number
+  holder: object | undefined = undefined
+  before: this | undefined = undefined
+  after: this | undefined = undefined
+  /** It is being settled: if the server says it is no longer ours, that may be our own doing. */
+  settling = false
+
+  /** `records` from `from` to `to` is what is stored; `text` the same as text, when all of it is ASCII. */
+  constructor(
+    topic: string,
+    group: string,
+    member: string,
+    attempt: number,
+    records: Buffer,
+    text: string | undefined,
+    from: number,
+    to: number,
+    now: number
+  ) {
+    this.topic = topic
+    this.group = group
+    const hash = member.lastIndexOf("#")
+    const entry = hash < 0 ? member : member.slice(0, hash)
+    if (text !== undefined && records[from] === plain) {
+      this.id = entry
+      this.body = text.slice(from + 1, to)
+      this.headers = noHeaders
+      this.key = undefined
+      this.version = 1
+      this.publishedAt = millisOf(entry)
+    } else {
+      const reading = read(records, text, from, to)
+      this.id = reading.id ?? entry
+      this.body = reading.body
+      this.headers = reading.headers ?? noHeaders
+      this.key = reading.key
+      this.version = reading.version ?? 1
+      this.publishedAt = reading.publishedAt ?? millisOf(entry)
+    }
+    this.attempt = attempt
+    this.fence = hash < 0 ? 1 : Number(member.slice(hash + 1))
+    this.receipt = member
+    this.renewedAt = now
+    this.takenAt = now
+  }
+
+  get failures(): Tally["failures"] {
+    return this.tally.failures
+  }
+}
+
+/** The first byte of a record that is nothing but a payload. */
+const plain = 48

@@ -1,0 +1,334 @@
+import type { Script } from "../connection/Script.ts"
+/**
+ * How messages change hands: a consumer takes them, and settles them.
+ *
+ * KEYS begin with those of the source; `+1` in the tables below is the first after them.
+ *
+ * @module
+ */
+import { burying, keeping } from "../inspect/DeadLetterScripts.ts"
+import { add, clock, drains, mismatch, suspecting, tallies } from "../wire/Lua.ts"
+import { records } from "../wire/PackedMessage.ts"
+import { marking, nth } from "./AttemptLog.ts"
+import { naming, type Source } from "./Source.ts"
+
+export interface DeliveryScripts {
+  readonly take: Script
+  readonly settle: Script
+}
+
+/** How many records are looked up at a time, and how many of those that came back, at either end, are put into the order of their urgency. */
+const part = 32
+/** Bytes of a record: where they have this many or fewer on average, more are looked up at a time. */
+const small = 4096
+const mostRanked = 256
+
+/** What came back, and then what is new. */
+const inTurn = `
+while left() > 0 do
+  local some = redis.call('LPOP', returned, left())
+  if not some then break end
+  brought = brought + #some
+  back(some)
+end
+while left() > 0 do
+  local n = left()
+  local new, missing = fresh(n)
+  brought = brought + #new
+  first(new, missing)
+  if #new < n then break end
+end
+`
+
+/** By urgency and then by age: what came back is older than what is new and as urgent. */
+const byUrgency = `${nth}
+local ranked, ranks = {}, {}
+do
+  -- From both ends: what is handed back goes in front, what comes from a retry or from the dead letters behind it.
+  local length = redis.call('LLEN', returned)
+  for _, behind in ipairs({false, true}) do
+    local looked, seen = 0, 0
+    while looked < ${mostRanked} and seen < bytes and #ranked < length do
+      local count = math.min(${part}, length - #ranked)
+      local some = behind and redis.call('LRANGE', returned, -looked - count, -looked - 1)
+        or redis.call('LRANGE', returned, looked, looked + count - 1)
+      looked = looked + #some
+      for i, text in ipairs(read(some)) do
+        local id = some[i]
+        ranked[#ranked + 1] = id
+        ranks[id] = {text and urgencyOf(text) or 1, nth(id)}
+        seen = seen + (text and #text or 0)
+      end
+    end
+  end
+end
+table.sort(ranked, function(a, b)
+  if ranks[a][1] ~= ranks[b][1] then return ranks[a][1] < ranks[b][1] end
+  return ranks[a][2] < ranks[b][2]
+end)
+local next = 1
+for urgency = 1, 3 do
+  while left() > 0 and ranked[next] and ranks[ranked[next]][1] == urgency do
+    redis.call('LREM', returned, 1, ranked[next])
+    brought = brought + 1
+    back({ranked[next]})
+    next = next + 1
+  end
+  while left() > 0 do
+    local n = left()
+    local new = fresh(n, urgency)
+    brought = brought + #new
+    first(new)
+    if #new < n then break end
+  end
+end
+`
+
+export const make = (source: Source): DeliveryScripts => {
+  const { at, name } = naming(source)
+
+  /**
+   * Gives the consumer what came back, then what is new. A whole batch is a few strings: taking a reply of thousands of
+   * small ones apart would cost more than all the rest.
+   *
+   * | KEYS | |
+   * |---|---|
+   * | +1, +2 | consumers, state |
+   * | +3 to +6 | processing of the consumer, returned, suspects, marks |
+   *
+   * | ARGV | |
+   * |---|---|
+   * | 1 | consumer |
+   * | 2 | how many at most, up to 1000 |
+   * | 3 | 1: an answer was lost, say in any case how many are gone |
+   * | 4 | how often a message may be delivered to consumers that die |
+   * | 5, 6 | how many suspects the consumer holds, and how many they are to be at most, or -1 |
+   * | 7 | about how many bytes of records at most; a part that was begun is brought in any case |
+   *
+   * | reply | |
+   * |---|---|
+   * | `OK`, members, lengths, attempts, records, suspects, gone, holes, tallies | members: with a blank between, those that came back first. lengths: of their records in bytes, the same way. attempts: of those that came back. records: all in one. suspects: so many of the first are some. gone: how many ids this consumer was due since it joined that stood for nothing any more, -1 when none was added. holes: where they were, as pairs: before which of the members, from 1, and how many. tallies: of those that came back |
+   * | `EXPIRED` | the heartbeat has run out: what it took now could be taken from it in the same moment |
+   * | `PAUSED` | |
+   * | `WRONGTYPE`, key, found | |
+   */
+  const take: Script = {
+    name: name("take"),
+    lua: `${drains}${mismatch}${clock}${records}${source.lua}
+local consumers, state, processing, returned, suspects, marks = ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}, ${at(5)}, ${at(6)}
+local consumer, max = ARGV[1], tonumber(ARGV[2])
+local most, held, limit = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+${suspecting}
+local wrong = foreign() or mismatch(consumers, 'zset') or mismatch(state, 'hash') or mismatch(processing, 'set')
+  or mismatch(returned, 'list') or mismatch(suspects, 'list') or mismatch(marks, 'hash')
+if wrong then return wrong end
+local now = clock()
+local until_ = redis.call('ZSCORE', consumers, consumer)
+if not until_ or tonumber(until_) <= now then return {'EXPIRED'} end
+if redis.call('HEXISTS', state, 'paused') == 1 then return {'PAUSED'} end
+
+local again = {}
+for _, id in ipairs(redis.call('LRANGE', suspects, 0, max - 1)) do
+  if not admits(tonumber(string.match(redis.call('HGET', marks, id) or '', '^%d+:%d+:(%d+)') or '0')) then break end
+  again[#again + 1] = id
+end
+local suspect = #again
+if suspect > 0 then redis.call('LPOP', suspects, suspect) end
+local members, lengths, attempts, found, gone, holes, tallied, dead = {}, {}, {}, {}, 0, {}, {}, 0
+local function hole(count)
+  local place = #members + 1
+  gone = gone + count
+  if holes[#holes - 1] == place then holes[#holes] = holes[#holes] + count
+  else
+    holes[#holes + 1] = place
+    holes[#holes + 1] = count
+  end
+end
+-- Part by part, and no more of them when their records are large: what they are is not known before they are read.
+local bytes, brought, size, turned = tonumber(ARGV[7]), suspect, 0, false
+-- Parts are larger behind small records: each costs a few calls.
+local function left()
+  local part = size < brought * ${small} and ${4 * part} or ${part}
+  return size < bytes and math.min(part, max - brought) or 0
+end
+local function back(again)
+  local stored, known = read(again), redis.call('HMGET', marks, unpack(again))
+  for i = 1, #again do
+    local id, text = again[i], stored[i]
+    if text then
+      local a, f, d = string.match(known[i] or '', '^(%d+):(%d+):(%d+)')
+      a, f = tonumber(a) or 0, tonumber(f) or 0
+      local n = #members + 1
+      members[n] = f == 0 and id or id .. '#' .. f + 1
+      attempts[n] = a + 1
+      tallied[n] = (d or '0') .. (string.match(known[i] or '', '\\31%d+(;[01];[^%s\\31]*)$') or (a == (tonumber(d) or 0) and ';0;' or ';0;?'))
+      found[n] = text
+      lengths[n] = #text
+      size = size + #text
+    else
+      if not turned then dead = dead + 1 end
+      hole(1)
+      redis.call('HDEL', marks, id)
+    end
+  end
+end
+local function first(new, missing)
+  local stored = #new > 0 and read(new)
+  local n = #members
+  for i = 1, #new do
+    local text = stored[i]
+    if missing and missing[i] then hole(missing[i]) end
+    if text then
+      n = n + 1
+      members[n] = new[i]
+      found[n] = text
+      lengths[n] = #text
+      size = size + #text
+      ${source.urgent ? "attempts[n], tallied[n] = 1, '0;0;'" : ""}
+    else
+      hole(1)
+    end
+  end
+  if missing and missing[#new + 1] then hole(missing[#new + 1]) end
+end
+if suspect > 0 then back(again) end
+turned = true
+${source.urgent ? byUrgency : inTurn}
+local sum = -1
+if gone > 0 then sum = redis.call('HINCRBY', state, 'gone:' .. consumer, gone)
+elseif ARGV[3] == '1' then sum = tonumber(redis.call('HGET', state, 'gone:' .. consumer)) or 0 end
+if #members > 0 then
+  if redis.call('EXISTS', processing) == 0 then
+    redis.call('HSET', state, 'oldest:' .. consumer, string.format('%.0f', now))
+  end
+  redis.call('SADD', processing, unpack(members))
+end
+return {'OK', table.concat(members, ' '), table.concat(lengths, ' '), table.concat(attempts, ' '), table.concat(found),
+  suspect - dead, sum, table.concat(holes, ' '), table.concat(tallied, ' ')}
+`
+  }
+
+  /**
+   * Ends deliveries, each in its own way. Plain acks of first deliveries stand in front: they are many.
+   *
+   * | KEYS | |
+   * |---|---|
+   * | +1 to +5 | processing of the consumer, returned, suspects, marks, waiting |
+   * | +6, +7 | dead letters, state |
+   * | +8 | the channel `wake` |
+   * | +9... | markers of commits that were refused in part |
+   *
+   * | ARGV | |
+   * |---|---|
+   * | 1 | consumer |
+   * | 2, 3 | cap of the dead letters: how many, and for how long in ms |
+   * | 4 | number of plain acks |
+   * | 5... | their members, which are ids |
+   * | then | for each other delivery: operation, member; for `R`: delay in ms, cause, tally; for `D`: reason, cause, tally, message id, published at, record or "", marker and how long it lasts, ms |
+   *
+   * Operations: `A` ack; `R` retry; `D` dead letter; `L` release, of several the newest first; `U` the consumer does not know of it, as it has lost it or
+   * its settlement was: handed back, and the attempt counts. The record is read here; the caller sends it only
+   * after `G`. marker: which of the last KEYS, or 0: now that the dead letter knows, it may expire.
+   *
+   * | reply | |
+   * |---|---|
+   * | `OK`, answers, dropped | one character a delivery: `O` done, `F` not the consumer's (any more), `G` the record is gone, send it. dropped: dead letters the cap dropped |
+   * | `WRONGTYPE`, key, found | nothing was done |
+   */
+  const settle: Script = {
+    name: name("settle"),
+    lua: `${drains}${mismatch}${clock}${add}${records}${source.lua}
+local processing, returned, suspects, marks, waiting, dead, state, channel =
+  ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}, ${at(5)}, ${at(6)}, ${at(7)}, ${at(8)}
+local consumer, acks = ARGV[1], tonumber(ARGV[4])
+local steps = #ARGV > 4 + acks
+local wrong = foreign() or mismatch(processing, 'set')
+if steps then
+  wrong = wrong or mismatch(returned, 'list') or mismatch(suspects, 'list') or mismatch(marks, 'hash')
+    or mismatch(waiting, 'zset') or mismatch(dead, 'stream') or mismatch(state, 'hash')
+end
+if wrong then return wrong end
+local answers = {}
+if acks > 0 then
+  local held = redis.call('SMISMEMBER', processing, unpack(ARGV, 5, 4 + acks))
+  local stale = false
+  for i = 1, acks do
+    if held[i] == 1 then answers[i] = 'O' else answers[i], stale = 'F', true end
+  end
+  local ids = {unpack(ARGV, 5, 4 + acks)}
+  if stale then
+    ids = {}
+    for i = 1, acks do if held[i] == 1 then ids[#ids + 1] = ARGV[4 + i] end end
+  end
+  if #ids > 0 then
+    redis.call('SREM', processing, unpack(ids))
+    forget(ids)
+  end
+end
+if not steps then return {'OK', table.concat(answers), 0} end
+${tallies}${marking}${burying}${keeping}
+local now, ready, soonest, buried = clock(), false, nil, false
+local i = 5 + acks
+while i <= #ARGV do
+  local op, member = ARGV[i], ARGV[i + 1]
+  i = i + 2
+  local a, cause, tally, id, at, text, marker, ttl
+  if op == 'R' then
+    a, cause, tally = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2]
+    i = i + 3
+  elseif op == 'D' then
+    a, cause, tally, id, at, text = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
+    marker, ttl = tonumber(ARGV[i + 6]), ARGV[i + 7]
+    i = i + 8
+  end
+  local answer = 'O'
+  if redis.call('SISMEMBER', processing, member) == 0 then
+    answer = 'F'
+  else
+    local entry = idOf(member)
+    local attempts, fence, deaths, before = marked(entry)
+    -- What the delivery on its way counts.
+    attempts, fence = attempts + 1, fence + 1
+    if op == 'D' then
+      text = text ~= '' and text or read({entry})[1]
+      if text then
+        bury(a, cause, attempts, fence, id, at, entry, consumer, fieldsOf(parsed(text)), 1,
+          isPartial(tally))
+        if marker > 0 then redis.call('PEXPIRE', KEYS[${source.keys} + 8 + marker], ttl) end
+        buried = true
+      else
+        answer = 'G'
+      end
+    elseif op == 'R' then
+      mark(entry, attempts, fence, deaths, tally, cause)
+      if a > 0 then
+        redis.call('ZADD', waiting, now + a, entry)
+        soonest = math.min(soonest or a, a)
+      else
+        free(entry, deaths)
+        ready = true
+      end
+    elseif op == 'L' or op == 'U' then
+      mark(entry, op == 'L' and attempts - 1 or attempts, fence, deaths, before)
+      putBack(entry, deaths)
+      ready = true
+    end
+    if answer == 'O' then
+      redis.call('SREM', processing, member)
+      if op == 'A' or op == 'D' then
+        redis.call('HDEL', marks, entry)
+        forget({entry})
+      end
+    end
+  end
+  answers[#answers + 1] = answer
+end
+-- Who takes what is ready does not look at what is due.
+if ready then wake(0) end
+if soonest then wake(soonest) end
+return {'OK', table.concat(answers), buried and keepDead(ARGV[2], tonumber(ARGV[3]), now) or 0}
+`
+  }
+
+  return { take, settle }
+}

@@ -1,0 +1,48 @@
+/**
+ * The reply of the take script, as bytes: a whole batch is a few strings, and the records are cut out of one of them. What
+ * every part means stands above the script.
+ *
+ * @module
+ */
+import { isAscii } from "node:buffer"
+import { fresh, read } from "../wire/Tally.ts"
+import { ClaimedDelivery } from "./ClaimedDelivery.ts"
+
+export type TakeReply = readonly [
+  tag: Buffer,
+  members: Buffer,
+  lengths: Buffer,
+  attempts: Buffer,
+  records: Buffer,
+  suspects: number,
+  gone: number,
+  holes: Buffer,
+  tallies: Buffer
+]
+
+/** The deliveries in a reply that is `OK`. */
+export const deliveriesOf = (
+  [, members, lengths, attempts, records, , , , tallies]: TakeReply,
+  topic: string,
+  group: string,
+  now: number
+): ReadonlyArray<ClaimedDelivery> => {
+  if (members.length === 0) return []
+  const names = members.toString("utf8").split(" ")
+  const sizes = lengths.toString("latin1").split(" ")
+  const before = attempts.length === 0 ? [] : attempts.toString("latin1").split(" ")
+  const noted = tallies.length === 0 ? [] : tallies.toString("latin1").split(" ")
+  const text = isAscii(records) ? records.toString("latin1") : undefined
+  const taken: Array<ClaimedDelivery> = []
+  let from = 0
+  for (let i = 0; i < names.length; i++) {
+    const to = from + Number(sizes[i])
+    const attempt = i < before.length ? Number(before[i]) : 1
+    const name = names[i] as string // within bounds
+    const delivery = new ClaimedDelivery(topic, group, name, attempt, records, text, from, to, now)
+    if (i < noted.length) delivery.tally = read(noted[i]) ?? fresh
+    taken.push(delivery)
+    from = to
+  }
+  return taken
+}

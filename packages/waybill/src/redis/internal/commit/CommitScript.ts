@@ -1,0 +1,169 @@
+/**
+ * Applying commits, many in one call, each as a whole: whose delivery it is and whether it was done before is asked first,
+ * then what every write goes to, then everything is written, the marker last.
+ *
+ * @module
+ */
+import type { Script } from "../connection/Script.ts"
+import { clock, mismatch, writes } from "../wire/Lua.ts"
+
+/** What a pattern brings: Lua for its own deliveries and messages. */
+export interface CommitParts {
+  /** How many keys and how many arguments of its own stand before all others, and how many arguments a delivery has. */
+  readonly keys: number
+  readonly args: number
+  readonly delivery: number
+  /**
+   * Defines these functions. `i` is where the arguments of the delivery begin.
+   *
+   * - `unfit()`: the reply when one of the pattern's own keys holds something else, or nil.
+   * - `owns(i)`: whether the delivery is the caller's.
+   * - `leave(i)`: the delivery is done. `leaving()`: called once, after the last one.
+   * - `objection(base)`: what is wrong with the topic whose keys begin at KEYS[base], as text, or nil.
+   * - `append(base, shape, arg, seen)`: stores the message at ARGV[arg] unless the key `seen` is there, and answers as
+   *    publishing does, or the error of the server; and whether the topic is new.
+   */
+  readonly lua: string
+}
+
+const year = 365 * 24 * 60 * 60 * 1000
+
+/**
+ * | KEYS | |
+ * |---|---|
+ * | the pattern's own | |
+ * | then | for each delivery: the marker that it was done |
+ * | then | records, the keys of topics, the markers of message ids, in any order |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | the pattern's own | |
+ * | + 1, 2 | number of deliveries; how long a marker lasts, ms |
+ * | then | for each delivery: the pattern's own, fence, 1 when some of its commit was applied, number of arguments of the commit, of its writes, of its messages |
+ * | for each write | command, key, type, number of arguments, arguments |
+ * | for each message | first key of its topic, key of its marker or 0, shape, number of arguments, payload and what its shape says |
+ *
+ * Keys are numbers in KEYS.
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, answers, refused, published, new | answers: one character a delivery: `O` applied, `D` done by another delivery of the same id: both leave the group; `R` applied when this was asked before; `F` not the caller's; `X` refused, nothing was changed; `P` refused in part, never to be applied again: both are still the caller's. refused: delivery, number of the part, why, for each `X` and new `P`. published: for each message of each `O` in turn, its answer. new = 1: a topic was not there before |
+ * | `WRONGTYPE`, key, found | nothing was done |
+ */
+export const commitScript = ({ args, delivery, keys, lua }: CommitParts): Script => ({
+  name: "waybill/commit",
+  lua: `${writes}${mismatch}${clock}${lua}
+local call, try = redis.call, redis.pcall
+local may = redis.acl_check_cmd
+local ttl = ARGV[${args + 2}]
+-- How long a marker lasts that says partial, while no dead letter says the same: whatever else may end its message.
+local untold = string.format('%.0f', tonumber(ttl) + ${year})
+local wrong = unfit()
+for d = 1, tonumber(ARGV[${args + 1}]) do wrong = wrong or mismatch(KEYS[${keys} + d], 'string') end
+if wrong then return wrong end
+local answers, refused, published, new = {}, {}, {}, 0
+local fine, sound = {}, {}
+
+-- Why the write that begins at ARGV[j] may not be made; what was found to be fine is not asked again.
+local function refusal(j)
+  local command, key, kind = ARGV[j], tonumber(ARGV[j + 1]), ARGV[j + 2]
+  local known = fine[key]
+  if not known or known[1] ~= kind then
+    local found = call('TYPE', KEYS[key]).ok
+    if found ~= kind and found ~= 'none' then return 'the record is a ' .. found .. ', not a ' .. kind end
+    known = {kind}
+    fine[key] = known
+  end
+  if not known[command] then
+    if may then
+      local ok, allowed = pcall(may, command, KEYS[key], unpack(ARGV, j + 4, j + 3 + tonumber(ARGV[j + 3])))
+      if ok and not allowed then return 'NOPERM this user has no permissions to run ' .. command .. ' there' end
+    end
+    known[command] = true
+  end
+end
+
+local i = ${args + 3}
+for d = 1, tonumber(ARGV[${args + 1}]) do
+  local marker, first = KEYS[${keys} + d], i
+  i = i + ${delivery}
+  local fence, partial = ARGV[i], ARGV[i + 1] == '1'
+  local size, writes, messages = tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
+  i = i + 5
+  local before = call('GET', marker)
+  if not owns(first) then
+    -- A consumer that asks again after a lost answer finds its own mark.
+    answers[d] = before == fence and 'R' or 'F'
+  elseif partial or before then
+    if partial or string.find(before, '^partial') then
+      answers[d] = 'P'
+      if before then call('PEXPIRE', marker, untold) end
+    else
+      answers[d] = 'D'
+      leave(first)
+    end
+  else
+    local part, why, changed = 0, nil, false
+    local j = i
+    for k = 1, writes do
+      part, why = k, refusal(j)
+      if why then break end
+      j = j + 4 + ARGV[j + 3]
+    end
+    local from = j
+    if not why then
+      for k = 1, messages do
+        local base = tonumber(ARGV[j])
+        if not sound[base] then
+          part, why = writes + k, objection(base)
+          if why then break end
+          sound[base] = true
+        end
+        j = j + 4 + ARGV[j + 3]
+      end
+    end
+    if not why then
+      j = i
+      for k = 1, writes do
+        local last = j + 3 + ARGV[j + 3]
+        local reply = try(ARGV[j], KEYS[tonumber(ARGV[j + 1])], unpack(ARGV, j + 4, last))
+        if type(reply) == 'table' and reply.err then
+          part, why = k, reply.err
+          break
+        end
+        changed = true
+        j = last + 1
+      end
+    end
+    local told = #published
+    if not why then
+      j = from
+      for k = 1, messages do
+        local answer, opened = append(tonumber(ARGV[j]), tonumber(ARGV[j + 2]), j + 4, KEYS[tonumber(ARGV[j + 1])])
+        if opened then new = 1 end
+        if type(answer) == 'table' then
+          part, why = writes + k, answer.err
+          break
+        end
+        changed = true
+        published[#published + 1] = answer
+        j = j + 4 + ARGV[j + 3]
+      end
+    end
+    if not why then
+      call('SET', marker, fence, 'PX', ttl)
+      leave(first)
+      answers[d] = 'O'
+    else
+      while #published > told do published[#published] = nil end
+      refused[#refused + 1] = {d, part, why}
+      answers[d] = changed and 'P' or 'X'
+      if changed then call('SET', marker, 'partial:' .. part .. ':' .. fence, 'PX', untold) end
+    end
+  end
+  i = i + size
+end
+leaving()
+return {'OK', table.concat(answers), refused, published, new}
+`
+})

@@ -1,0 +1,241 @@
+/**
+ * Gives commits to the server, many in one call, and reads what became of each. Safe to repeat when the answer was lost.
+ *
+ * @module
+ */
+import type * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import { type Commit, sizeOf } from "../../../Commit.ts"
+import type { Outgoing, Receipt } from "../../../Message.ts"
+import { deadLetter, type DeadLetter } from "../../../Settlement.ts"
+import type { Reason } from "../../../Transport.ts"
+import type { Connection } from "../connection/Connection.ts"
+import type { Script } from "../connection/Script.ts"
+import { evaluate } from "../connection/ScriptReply.ts"
+import type { Held } from "../group/InFlight.ts"
+import { dueInOf, pushMessage } from "../publish/Publisher.ts"
+import { dataKey, tagOf } from "../wire/Keys.ts"
+
+/** Messages that a commit has published. */
+export interface Published {
+  readonly topic: string
+  readonly messages: ReadonlyArray<Outgoing>
+  readonly receipts: ReadonlyArray<Receipt>
+  /** When the first delayed one of them is due, in milliseconds from now. */
+  readonly dueIn: number
+  /** It may be the first that its topic has seen. */
+  readonly opened: boolean
+}
+
+export interface CommitterOptions<D extends Held> {
+  readonly commands: Connection
+  readonly clock: Clock.Clock
+  readonly prefix: string
+  readonly topic: string
+  readonly pattern: string
+  readonly markerMillis: number
+  /** The pattern's script, with what is its own in it. */
+  readonly script: Script
+  readonly keys: ReadonlyArray<string>
+  readonly args: ReadonlyArray<string | number>
+  readonly own: (delivery: D) => ReadonlyArray<string | number>
+  /** The marker that a message was done. */
+  readonly done: (id: string) => string
+  /** The keys of a topic that messages go to, and the marker that a message id was stored there. */
+  readonly target: (topic: string) => { readonly keys: ReadonlyArray<string>; readonly seen: (id: string) => string }
+  readonly published: (published: Published) => Effect.Effect<void>
+}
+
+export type Committing<D extends Held> = readonly [delivery: D, commit: Commit]
+
+/** `Stale`: somebody else has the delivery. A dead letter: the commit was refused, and the delivery is still ours. */
+export type Committed = "Done" | "Stale" | DeadLetter
+
+/** What one call may carry: the server does nothing else meanwhile. */
+const maxCommits = 250
+const maxParts = 2000
+const maxUnits = 2 * 1024 * 1024
+/** Of a command, which managed servers limit; what else stands beside the keys fits into the rest. */
+const maxKeys = 3900
+/** So many topics are known to be open. */
+const maxOpened = 1000
+
+export class Committer<D extends Held> {
+  readonly #options: CommitterOptions<D>
+  readonly #tag: string
+  readonly #opened = new Set<string>()
+  readonly #keysOfTarget: number
+
+  constructor(options: CommitterOptions<D>) {
+    this.#options = options
+    this.#keysOfTarget = options.target(options.topic).keys.length
+    this.#tag = tagOf(options.prefix, options.topic)
+  }
+
+  /** How long a marker lasts. */
+  get markerMillis(): number {
+    return this.#options.markerMillis
+  }
+
+  /** The marker of a message. */
+  done(id: string): string {
+    return this.#options.done(id)
+  }
+
+  /** Why the commit can never be applied, whatever the server holds. */
+  objection({ messages, writes }: Commit): DeadLetter | undefined {
+    // Writes alone are at most as many as keys fit into a command.
+    if (messages.length === 0) return undefined
+    for (const { topic } of messages) {
+      if (tagOf(this.#options.prefix, topic) === this.#tag) continue
+      return deadLetter(
+        "CommitRejected",
+        `a commit beside ${this.#options.topic} cannot publish to ${topic}: the names must be the same up to the first slash`
+      )
+    }
+    const topics = new Set(messages.map(({ topic }) => topic)).size
+    if (topics * this.#keysOfTarget + messages.length + writes.length > maxKeys) {
+      return deadLetter(
+        "CommitRejected",
+        `its messages go to ${topics} topics, and one command cannot name the keys of so many: publish to fewer`
+      )
+    }
+    return undefined
+  }
+
+  /** As many of the first ones as one call may carry; at least one. */
+  fit(commits: ReadonlyArray<Committing<D>>): number {
+    let parts = 0
+    let units = 0
+    let keys = this.#options.keys.length
+    for (let i = 0; i < commits.length; i++) {
+      const commit = (commits[i] as Committing<D>)[1] // within bounds
+      const { messages, writes } = commit
+      parts += writes.length + messages.length
+      units += sizeOf(commit)
+      keys += 1 + writes.length + messages.length * (1 + this.#keysOfTarget)
+      if (i === maxCommits || (i > 0 && (parts > maxParts || units > maxUnits || keys > maxKeys))) return i
+    }
+    return commits.length
+  }
+
+  /** Applies them in one call; the answers stand in the same order. */
+  apply(commits: ReadonlyArray<Committing<D>>): Effect.Effect<ReadonlyArray<Committed>, Reason> {
+    const { commands, pattern, script, topic } = this.#options
+    const { args, keys } = this.#encode(commits)
+    return Effect.flatMap(
+      // The reply table of the script.
+      evaluate<[string, string, ReadonlyArray<readonly [number, number, string]>, ReadonlyArray<string>, 0 | 1]>(
+        commands,
+        { topic, pattern },
+        script,
+        keys,
+        args
+      ),
+      ([, told, refused, published, opened]) => {
+        const causes = new Map(refused.map(([delivery, part, why]) => [delivery - 1, [part, why] as const]))
+        const answers = commits.map(([, commit], i): Committed => {
+          switch (told[i]) {
+            case "O":
+            case "R":
+            case "D":
+              return "Done"
+            case "F":
+              return "Stale"
+            default: {
+              const partial = told[i] === "P"
+              return deadLetter(partial ? "PartialCommit" : "CommitRejected", causeOf(commit, causes.get(i), partial))
+            }
+          }
+        })
+        return published.length === 0
+          ? Effect.succeed(answers)
+          : Effect.as(this.#tell(commits, told, published, opened === 1), answers)
+      }
+    )
+  }
+
+  #encode(commits: ReadonlyArray<Committing<D>>) {
+    const { args: head, done, keys: own, markerMillis, prefix, target, topic } = this.#options
+    const keys = [...own]
+    const args: Array<string | number> = [...head, commits.length, markerMillis]
+    for (const [{ id }] of commits) keys.push(done(id))
+    const places = new Map<string, number>()
+    for (const [delivery, { messages, writes }] of commits) {
+      for (const arg of this.#options.own(delivery)) args.push(arg)
+      const size = args.push(delivery.fence, delivery.tally.partial ? 1 : 0, 0, writes.length, messages.length) - 3
+      const from = args.length
+      for (const { args: rest, command, key, type } of writes) {
+        let place = places.get(key)
+        if (place === undefined) places.set(key, (place = keys.push(dataKey(prefix, topic, key))))
+        args.push(command, place, type, rest.length)
+        for (const arg of rest) args.push(arg)
+      }
+      for (const { message, topic } of messages) {
+        const { keys: theirs, seen } = target(topic)
+        // No record has a name with a space.
+        let place = places.get(`topic ${topic}`)
+        if (place === undefined) places.set(`topic ${topic}`, (place = keys.push(...theirs) - theirs.length + 1))
+        const at = args.push(place, message.id === undefined ? 0 : keys.push(seen(message.id)), 0, 0) - 2
+        args[at] = pushMessage(args, message)
+        args[at + 1] = args.length - at - 2
+      }
+      args[size] = args.length - from
+    }
+    return { keys, args }
+  }
+
+  #tell(
+    commits: ReadonlyArray<Committing<D>>,
+    told: string,
+    published: ReadonlyArray<string>,
+    opened: boolean
+  ): Effect.Effect<void> {
+    const now = this.#options.clock.currentTimeMillisUnsafe()
+    const topics = new Map<string, { messages: Array<Outgoing>; receipts: Array<Receipt>; dueIn: number }>()
+    let next = 0
+    for (let i = 0; i < commits.length && next < published.length; i++) {
+      // The receipts of messages published before an answer was lost are not known.
+      if (told[i] !== "O") continue
+      for (const { message, topic } of (commits[i] as Committing<D>)[1].messages) {
+        let there = topics.get(topic)
+        if (there === undefined) topics.set(topic, (there = { messages: [], receipts: [], dueIn: Infinity }))
+        const answer = published[next++] ?? ""
+        there.messages.push(message)
+        there.receipts.push(
+          message.id === undefined
+            ? { _tag: "Stored", id: answer }
+            : { _tag: answer === "=" ? "Duplicate" : "Stored", id: message.id }
+        )
+        if (message.due !== undefined) there.dueIn = Math.min(there.dueIn, dueInOf(message.due, now))
+      }
+    }
+    return Effect.forEach(
+      topics,
+      ([topic, there]) => {
+        const first = opened || !this.#opened.has(topic)
+        // Telling of one twice does no harm.
+        if (this.#opened.size === maxOpened) this.#opened.clear()
+        this.#opened.add(topic)
+        return this.#options.published({ topic, ...there, opened: first })
+      },
+      { discard: true }
+    )
+  }
+}
+
+const causeOf = (
+  { messages, writes }: Commit,
+  refused: readonly [part: number, why: string] | undefined,
+  partial: boolean
+): string => {
+  const rest = partial ? "; what came before it stays, and nothing of the commit will be applied again" : ""
+  if (refused === undefined) return `an earlier delivery of this message was refused in part${rest}`
+  const [part, why] = refused
+  const write = writes[part - 1]
+  const what =
+    write === undefined
+      ? `the message to ${messages[part - 1 - writes.length]?.topic ?? "?"}`
+      : `${write.command} of ${write.key}`
+  return `part ${part} of ${writes.length + messages.length}, ${what}, was refused: ${why}${rest}`
+}

@@ -1,0 +1,661 @@
+/**
+ * A connection that comes back by itself. Every command on it settles within its deadline, whatever the network and
+ * the server do, and no command is ever sent twice.
+ *
+ * ioredis can reconnect and resend too, but resending runs writes twice and loses what a read had taken; so each
+ * client here lives for one socket, and a new one is made when that is gone.
+ *
+ * @module
+ */
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Latch from "effect/Latch"
+import * as Result from "effect/Result"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import { Redis, type RedisOptions } from "ioredis"
+import { Disconnected, type Reason, Refused, Rejected } from "../../../Transport.ts"
+import { type Ask, helloOf, inspect, mismatch, tlsFailure, unasked } from "./Handshake.ts"
+import { fitting, refusal, type Script, sent, suspicions } from "./Script.ts"
+import { classify, isDenied, isForeign } from "./ServerError.ts"
+
+/** One connection to the server, or the wait for the next one. */
+export interface Connection {
+  readonly role: string
+  /**
+   * Runs `f` on the live client: one command, one pipeline or one transaction, nothing that waits in between.
+   *
+   * It waits for a connection and for the answer, together at most `deadline` (5 seconds by default, struck at most
+   * 100 ms late). When the deadline strikes while the command is in flight, the connection is destroyed with everything
+   * on it, for all who share it, and a new one is made: what has not left this process by then never will. So give a
+   * command on the shared connection no shorter deadline than its slowest neighbour needs.
+   *
+   * Fails with `Disconnected` when there was no connection or no answer. `ambiguous` is true when the command had been
+   * handed to a socket: then it may have run, or may still run on a server that is only stopped. A command is never
+   * sent again by us.
+   *
+   * Interrupting it takes back a command that was not sent. One in flight on the shared connection is left to finish;
+   * on a dedicated connection the connection is destroyed, and the server may have executed the command all the same:
+   * treat an interrupted blocking read as ambiguous.
+   */
+  readonly run: <A>(command: string, f: (client: Redis) => Promise<A>, options?: RunOptions) => Effect.Effect<A, Reason>
+  /**
+   * Runs a script by its hash, and with its text where the server does not know it (any more). `buffers` leaves the
+   * strings in the answer as they came. Fails and waits like `run`.
+   */
+  readonly eval: (
+    script: Script,
+    keys: ReadonlyArray<string | Buffer>,
+    args: ReadonlyArray<string | Uint8Array | number>,
+    options?: EvalOptions
+  ) => Effect.Effect<unknown, Reason>
+  /** The server's id of the current connection, for CLIENT UNBLOCK from another one; undefined while disconnected. */
+  readonly clientId: Effect.Effect<number | undefined>
+  /** Waits for a connection, for as long as it takes. Fails only with what waiting will not change: a wrong password. */
+  readonly ready: Effect.Effect<void, Reason>
+  /**
+   * Calls `setup` with the current client, if there is one, and with each later one before any waiting command is sent
+   * on it, until the scope closes. For subscriptions; `setup` must not throw.
+   */
+  readonly each: (setup: (client: Redis) => void) => Effect.Effect<void, never, Scope.Scope>
+}
+
+export interface RunOptions {
+  /** For the connection and the answer together; 5 seconds by default. */
+  readonly deadline?: Duration.Input | undefined
+  /** The key that the command is about, for errors. */
+  readonly key?: string | undefined
+}
+
+export interface EvalOptions {
+  readonly deadline?: Duration.Input | undefined
+  readonly buffers?: boolean | undefined
+}
+
+/** The same facts as the events of the same name in Lifecycle. */
+export type ConnectionEvent =
+  | { readonly _tag: "Disconnected"; readonly role: string; readonly cause: string }
+  | { readonly _tag: "Reconnected"; readonly role: string; readonly afterMillis: number }
+
+/** The types of the replies depend on their mapping, so it is named. */
+export type ClientOptions = RedisOptions & { readonly replyMapping: "legacy" }
+
+/** What the connections of one service share. */
+export interface Shared {
+  /** Asked before every attempt: a password may have changed. */
+  readonly clientOptions: Effect.Effect<ClientOptions>
+  /** Stands before and behind the role in the name of each connection. */
+  readonly connectionName: string
+  readonly incarnation: string
+  /** Where the server is, in words, without secrets. */
+  readonly address: string
+  readonly reconnect: Schedule.Schedule<unknown, Reason>
+  readonly ticker: Ticker
+  readonly emit: (event: ConnectionEvent) => void
+}
+
+/** How long connecting may take, with everything up to the first answer. */
+const connectTimeout = Duration.seconds(5)
+/** How often a server that is loading its data is asked whether it is done. */
+const loadingPoll = Duration.millis(100)
+/** A server that accepts connections only to drop them is not asked more often than this. */
+const pauseAfterLoss = Duration.millis(50)
+/** What an attempt to connect has found is told for so long without another look. */
+const staleMillis = 250
+const defaultDeadline = Duration.seconds(5)
+/** Closing does not wait longer for the operating system to report the end of the socket. */
+const closeTimeout = Duration.millis(500)
+
+/** Makes the connection and keeps making it until the scope closes. Returns at once. */
+export const make = Effect.fnUntraced(function* (
+  role: string,
+  shared: Shared,
+  options: { readonly dedicated: boolean }
+): Effect.fn.Return<Link, never, Scope.Scope> {
+  const link = new Link(role, shared, options.dedicated, yield* Clock.Clock)
+  yield* Effect.acquireRelease(
+    Effect.sync(() => shared.ticker.add(link)),
+    () => link.close
+  )
+  yield* Effect.forkScoped(link.keepConnected)
+  return link
+})
+
+/**
+ * Counts time for deadlines in steps of 50 ms, and only while a command waits: cheaper than a timer a command, and deaf
+ * to jumps of the wall clock and to a stalled event loop, behind which the answers may already lie.
+ */
+export class Ticker {
+  static readonly period = 50
+  readonly #links = new Set<Link>()
+  readonly #awake = Latch.makeUnsafe(false)
+  now = 0
+
+  /** The tick by which `deadline` has surely passed. */
+  after(deadline: Duration.Input | undefined): number {
+    const millis = deadline === undefined ? defaultMillis : Duration.toMillis(Duration.fromInputUnsafe(deadline))
+    return this.now + Math.ceil(millis / Ticker.period) + 1
+  }
+
+  wake(): void {
+    this.#awake.openUnsafe()
+  }
+
+  add(link: Link): void {
+    this.#links.add(link)
+  }
+
+  delete(link: Link): void {
+    this.#links.delete(link)
+  }
+
+  /** Ticks for ever; to be forked into the scope of the service. */
+  readonly run: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
+    while (true) {
+      yield* this.#awake.await
+      while (this.#busy()) {
+        yield* Effect.sleep(Ticker.period)
+        this.now++
+        for (const link of this.#links) link.expire()
+      }
+      this.#awake.closeUnsafe()
+    }
+  })
+
+  #busy(): boolean {
+    for (const link of this.#links) if (link.busy) return true
+    return false
+  }
+}
+const defaultMillis = Duration.toMillis(defaultDeadline)
+
+/** A command on its way, from being asked to being answered. */
+interface Call {
+  readonly command: string
+  readonly key: string | undefined
+  /** The tick at which it is given up. */
+  readonly expires: number
+  readonly f: (client: Redis) => Promise<unknown>
+  readonly resume: (effect: Effect.Effect<unknown, Reason>) => void
+}
+
+/** A connection with the inside that its service and its ticker need. */
+export class Link implements Connection {
+  /** The live client: answered after connecting, not lost since, and not about to be replaced. */
+  #client: Redis | undefined
+  /** Completed when `#client` is lost. */
+  #lost: Deferred.Deferred<unknown> | undefined
+  /** The live client serves only what is in flight: its server has told that it is the wrong one. */
+  #retiring = false
+  #clientId: number | undefined
+  #closed = false
+  /** Why there is no connection at this moment. */
+  #reason: Reason = new Disconnected({ ambiguous: false, cause: new Error("not connected yet") })
+  /** When the last attempt to connect ended. */
+  #attemptedAt = 0n
+  /** Open: the next attempt is made without waiting. */
+  readonly #impatient = Latch.makeUnsafe(false)
+  /** How often in a row the connection was given up because the server is read-only. */
+  #readOnlyTimes = 0
+  readonly #waiting = new Set<Call>()
+  readonly #inFlight = new Set<Call>()
+  readonly #readyWaiters = new Set<(effect: Effect.Effect<void, Reason>) => void>()
+  readonly #setups = new Set<(client: Redis) => void>()
+
+  readonly role: string
+  /** Hidden from those who print a connection: the options know the password. */
+  readonly #shared: Shared
+  readonly dedicated: boolean
+  /** The server has refused a write because it is a replica, and was not seen to be a master since. */
+  readOnly = false
+  readonly #clock: Clock.Clock
+
+  constructor(role: string, shared: Shared, dedicated: boolean, clock: Clock.Clock) {
+    this.role = role
+    this.#shared = shared
+    this.dedicated = dedicated
+    this.#clock = clock
+  }
+
+  readonly run = <A>(
+    command: string,
+    f: (client: Redis) => Promise<A>,
+    options?: RunOptions
+  ): Effect.Effect<A, Reason> =>
+    Effect.callback<A, Reason>((resume) => {
+      const call: Call = {
+        command,
+        key: options?.key,
+        expires: this.#shared.ticker.after(options?.deadline),
+        f,
+        // `f` makes what `resume` takes; the sets in between hold calls of every type.
+        resume: resume as (effect: Effect.Effect<unknown, Reason>) => void
+      }
+      this.#start(call)
+      return Effect.sync(() => this.#abandon(call))
+    })
+
+  readonly eval = (
+    script: Script,
+    keys: ReadonlyArray<string | Buffer>,
+    args: ReadonlyArray<string | Uint8Array | number>,
+    options?: EvalOptions
+  ): Effect.Effect<unknown, Reason> =>
+    this.run(script.name, (client) => evaluate(client, script, keys, args, options?.buffers === true), {
+      deadline: options?.deadline,
+      key: keys.join(" or ")
+    })
+
+  readonly clientId: Effect.Effect<number | undefined> = Effect.sync(() => this.#clientId)
+
+  readonly ready: Effect.Effect<void, Reason> = Effect.callback((resume) => {
+    if (this.#closed) return resume(Effect.fail(this.#reason))
+    if (this.#usable() !== undefined) return resume(Effect.void)
+    if (this.#reason.permanent && !this.#askAgain()) return resume(Effect.fail(this.#reason))
+    this.#readyWaiters.add(resume)
+    return Effect.sync(() => {
+      this.#readyWaiters.delete(resume)
+    })
+  })
+
+  readonly each = (setup: (client: Redis) => void): Effect.Effect<void, never, Scope.Scope> =>
+    Effect.acquireRelease(
+      Effect.sync(() => {
+        this.#setups.add(setup)
+        const client = this.#usable()
+        if (client !== undefined) setup(client)
+      }),
+      () => Effect.sync(() => this.#setups.delete(setup))
+    )
+
+  /** Why there is no connection, while there is none. */
+  get reason(): Reason {
+    return this.#reason
+  }
+
+  /** What CLIENT LIST shows. */
+  get name(): string {
+    return `${this.#shared.connectionName}:${this.role}:${this.#shared.incarnation}`.replace(/[^!-~]/g, "_")
+  }
+
+  get busy(): boolean {
+    return this.#waiting.size > 0 || this.#inFlight.size > 0
+  }
+
+  /** The client, if a command handed to it now will be written to its socket now. */
+  #usable(): Redis | undefined {
+    const client = this.#client
+    if (client === undefined || this.#retiring || client.status !== "ready" || !client.stream.writable) return undefined
+    return client
+  }
+
+  #start(call: Call): void {
+    const client = this.#usable()
+    if (client !== undefined) {
+      this.#send(client, call)
+    } else if (this.#closed || (this.#reason.permanent && !this.#askAgain())) {
+      call.resume(Effect.fail(this.#reason))
+    } else {
+      this.#waiting.add(call)
+      this.#shared.ticker.wake()
+    }
+  }
+
+  /** Whether the last attempt is so long ago that what it found may have changed: then there is another one now. */
+  #askAgain(): boolean {
+    const sinceMillis = Number(this.#clock.monotonicTimeNanosUnsafe() - this.#attemptedAt) / 1e6
+    if (sinceMillis < staleMillis) return false
+    this.#impatient.openUnsafe()
+    return true
+  }
+
+  #send(client: Redis, call: Call): void {
+    let answer: Promise<unknown>
+    try {
+      answer = call.f(client)
+    } catch (defect) {
+      return call.resume(Effect.die(defect))
+    }
+    this.#inFlight.add(call)
+    this.#shared.ticker.wake()
+    answer.then(
+      (value) => {
+        if (this.#inFlight.delete(call)) {
+          call.resume(Effect.succeed(value))
+          if (this.#retiring) this.#retire(client)
+        }
+      },
+      (error) => {
+        if (this.#inFlight.delete(call)) {
+          const reason = afterSending(classify(error, call.command, call.key))
+          // A replica takes the place of its master: what the address means has to be asked anew.
+          if (reason._tag === "Refused" && reason.code === "READONLY" && this.#client === client) {
+            this.#retiring = true
+            this.readOnly = true
+          }
+          call.resume(Effect.fail(reason))
+          if (this.#retiring) this.#retire(client)
+        }
+      }
+    )
+  }
+
+  #retire(client: Redis): void {
+    if (this.#inFlight.size === 0) this.#lose(client, new Error("the server is read-only"))
+  }
+
+  /** Called when the fiber that asked is interrupted: its answer is not waited for any more. */
+  #abandon(call: Call): void {
+    if (this.#waiting.delete(call)) return
+    if (this.dedicated && this.#inFlight.has(call) && this.#client !== undefined) {
+      this.#lose(this.#client, new Error(`${call.command} was interrupted`))
+    }
+  }
+
+  /** Strikes the deadlines that have passed. */
+  expire(): void {
+    const now = this.#shared.ticker.now
+    for (const call of this.#waiting) {
+      if (call.expires > now) continue
+      this.#waiting.delete(call)
+      // It waited for the close of a socket that already takes nothing.
+      if (this.#client !== undefined && !this.#retiring)
+        this.#lose(this.#client, new Error("the connection was closed"))
+      call.resume(Effect.fail(this.#reason))
+    }
+    for (const call of this.#inFlight) {
+      if (call.expires > now) continue
+      if (this.#client !== undefined) {
+        this.#lose(this.#client, new Error(`no answer to ${call.command} within its deadline`))
+      }
+      return
+    }
+  }
+
+  /** Ends a client and everything on it. What was in flight on it may have run. */
+  #lose(client: Redis, cause: unknown): void {
+    if (this.#client !== client) return
+    const lost = this.#lost
+    const calls = [...this.#inFlight]
+    this.#client = undefined
+    this.#clientId = undefined
+    this.#retiring = false
+    this.#inFlight.clear()
+    if (!this.#closed) this.#reason = new Disconnected({ ambiguous: false, cause })
+    destroy(client)
+    if (lost !== undefined) Deferred.doneUnsafe(lost, Exit.succeed(cause))
+    for (const call of calls) call.resume(Effect.fail(new Disconnected({ ambiguous: true, cause })))
+  }
+
+  /** Connects, waits for the end of the connection, and connects again. */
+  readonly keepConnected: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
+    let lostAt: bigint | undefined
+    while (true) {
+      lostAt = yield* this.#connectOnce(lostAt).pipe(
+        // A listener or a setup that throws must not end all reconnecting.
+        Effect.catchDefect((defect) => {
+          if (this.#client !== undefined) this.#lose(this.#client, defect)
+          return Effect.as(Effect.logError(`a callback of the connection ${this.role} threw`, defect), lostAt)
+        })
+      )
+      yield* Effect.sleep(Duration.times(pauseAfterLoss, Math.min(40, 2 ** this.#readOnlyTimes)))
+    }
+  })
+
+  /** Lives through one connection and returns the time of its end. `lostAt` is the end of the one before. */
+  readonly #connectOnce = Effect.fnUntraced(function* (this: Link, lostAt: bigint | undefined) {
+    const lost = yield* this.#connectInTheEnd()
+    if (lostAt !== undefined) {
+      const afterMillis = Number(this.#clock.monotonicTimeNanosUnsafe() - lostAt) / 1e6
+      this.#shared.emit({ _tag: "Reconnected", role: this.role, afterMillis: Math.round(afterMillis) })
+    }
+    const cause = yield* Deferred.await(lost)
+    this.#readOnlyTimes = this.readOnly ? this.#readOnlyTimes + 1 : 0
+    const now = this.#clock.monotonicTimeNanosUnsafe()
+    this.#shared.emit({ _tag: "Disconnected", role: this.role, cause: describe(cause) })
+    return now
+  })
+
+  /** Makes `client` the live one. The answer is completed with the cause of its end. */
+  adopt(client: Connected): Deferred.Deferred<unknown> {
+    const lost = Deferred.makeUnsafe<unknown>()
+    this.#client = client.redis
+    this.#clientId = client.id
+    this.#lost = lost
+    // For those who ask in the moment between the end of the socket and the news of it.
+    this.#reason = new Disconnected({ ambiguous: false, cause: new Error("the connection was closed") })
+    const onClose = () => this.#lose(client.redis, client.lastError() ?? new Error("the connection was closed"))
+    client.redis.once("close", onClose)
+    if (client.redis.status !== "ready") {
+      onClose()
+      return lost
+    }
+    this.readOnly = false
+    for (const setup of this.#setups) setup(client.redis)
+    const readyWaiters = Array.from(this.#readyWaiters)
+    const waiting = Array.from(this.#waiting)
+    this.#readyWaiters.clear()
+    for (const resume of readyWaiters) resume(Effect.void)
+    for (const call of waiting) {
+      // Those before it may have interrupted it, or lost the connection again, which puts it back.
+      if (this.#waiting.delete(call)) this.#start(call)
+    }
+    return lost
+  }
+
+  /** One attempt. Its failure is what callers hear until the next. */
+  readonly #connect: Effect.Effect<Deferred.Deferred<unknown>, Reason> = Effect.suspend(() =>
+    connect(this, this.#shared)
+  ).pipe(Effect.tapError((reason) => Effect.sync(() => this.unreachable(reason))))
+
+  /** Tries until there is a connection: at the pace of the policy, and at once when somebody asks for what may have changed. */
+  readonly #connectInTheEnd = Effect.fnUntraced(function* (this: Link) {
+    const step = yield* Schedule.toStep(this.#shared.reconnect)
+    while (true) {
+      const attempt = yield* Effect.result(this.#connect)
+      if (Result.isSuccess(attempt)) return attempt.success
+      const [, pause] = yield* Effect.orDie(step(this.#clock.currentTimeMillisUnsafe(), attempt.failure))
+      this.#impatient.closeUnsafe()
+      yield* Effect.raceFirst(Effect.sleep(pause), this.#impatient.await)
+    }
+  })
+
+  unreachable(reason: Reason): void {
+    this.#reason = reason
+    this.#attemptedAt = this.#clock.monotonicTimeNanosUnsafe()
+    if (!reason.permanent) return
+    this.#failAll(reason)
+  }
+
+  #failAll(reason: Reason): void {
+    const waiters = [...this.#readyWaiters]
+    const calls = [...this.#waiting]
+    this.#readyWaiters.clear()
+    this.#waiting.clear()
+    for (const resume of waiters) resume(Effect.fail(reason))
+    for (const call of calls) call.resume(Effect.fail(reason))
+  }
+
+  readonly close: Effect.Effect<void> = Effect.suspend(() => {
+    const client = this.#client
+    this.#closed = true
+    this.#reason = new Disconnected({ ambiguous: false, cause: new Error("the scope of the connection is closed") })
+    this.#shared.ticker.delete(this)
+    this.#failAll(this.#reason)
+    if (client === undefined) return Effect.void
+    this.#lose(client, new Error("the scope of the connection is closed"))
+    return end(client)
+  })
+}
+
+interface Connected {
+  readonly redis: Redis
+  readonly id: number | undefined
+  readonly lastError: () => unknown
+}
+
+/** Makes a client and hands it over when the server has answered on it. Nothing of a failed attempt is left. */
+const connect = Effect.fnUntraced(function* (
+  link: Link,
+  shared: Shared
+): Effect.fn.Return<Deferred.Deferred<unknown>, Reason> {
+  const options = yield* shared.clientOptions
+  const redis = new Redis({ ...options, connectionName: link.name })
+  let lastError: unknown
+  redis.on("error", (error) => {
+    lastError = error
+  })
+  /** ioredis rejects with "Connection is closed." and tells the true cause only by an event. */
+  const ask: Ask = (command, f) =>
+    Effect.tryPromise({
+      try: f,
+      catch: (error) => {
+        const failure = tlsFailure(lastError, shared.address)
+        if (failure !== undefined) return failure
+        if (isForeign(lastError)) {
+          return new Rejected({
+            command,
+            detail: `what listens at ${shared.address} does not speak the Redis protocol`
+          })
+        }
+        const reason = classify(lastError ?? error, command)
+        return reason._tag === "Disconnected" && reason.ambiguous
+          ? new Disconnected({ ambiguous: false, cause: reason.cause })
+          : reason
+      }
+    }).pipe(
+      Effect.timeoutOrElse({
+        duration: connectTimeout,
+        orElse: () =>
+          Effect.fail(
+            new Disconnected({
+              ambiguous: false,
+              cause: new Error(`${shared.address} did not answer within ${Duration.toSeconds(connectTimeout)} seconds`)
+            })
+          )
+      })
+    )
+  const secure = options.tls !== undefined
+  const toldBy = (look: Effect.Effect<Reason | undefined>): Effect.Effect<never, Reason> =>
+    Effect.flatMap(look, (reason) => (reason === undefined ? Effect.never : Effect.fail(reason)))
+  const otherwise = toldBy(mismatch(options, secure, shared.address))
+  return yield* Effect.gen(function* () {
+    yield* ask("connect", () => redis.connect()).pipe(
+      // A server that waits for the rest of what it takes for a command never answers a TLS handshake.
+      Effect.raceFirst(secure ? Effect.delay(otherwise, suspicious) : Effect.never),
+      // One that takes no more clients hangs up, and one that expects a handshake does, too, or says something that is no Redis.
+      Effect.tapError((reason) =>
+        !secure && (reason._tag === "Rejected" || (reason._tag === "Disconnected" && !isSystem(reason.cause)))
+          ? Effect.raceAllFirst([otherwise, toldBy(unasked(options)), Effect.sleep(suspicious)])
+          : Effect.void
+      )
+    )
+    // ioredis reports a database that does not exist, or may not be used, by an event, and goes on in database 0.
+    if (lastError !== undefined) return yield* Effect.fail(classify(lastError, "select"))
+    yield* ask("ping", () => redis.ping()).pipe(
+      Effect.tapError((reason) => (isLoading(reason) ? Effect.sync(() => link.unreachable(reason)) : Effect.void)),
+      Effect.retry({ while: isLoading, schedule: pollWhileLoading }),
+      // Whatever else the server says to a PING, it answers; what the user may do shows with the commands.
+      Effect.catchIf(
+        (reason) => !isUnusable(reason),
+        () => Effect.void
+      )
+    )
+    const hello = yield* ask("hello", () => redis.call("HELLO")).pipe(
+      Effect.map(helloOf),
+      Effect.catchIf(
+        (reason) => !isUnusable(reason),
+        () => Effect.succeed(helloOf(undefined))
+      )
+    )
+    // Since it refused a write as a replica, it is of no use until it is none any more.
+    if (link.readOnly && (hello.role === "replica" || hello.role === "slave")) {
+      return yield* new Refused({ code: "READONLY", detail: `READONLY ${shared.address} is a replica` })
+    }
+    if (!link.dedicated) yield* inspect(redis, hello, ask, isUnusable)
+    const id =
+      hello.id ??
+      (yield* ask("client|id", () => redis.client("ID")).pipe(
+        Effect.catchIf(
+          (reason) => !isUnusable(reason),
+          () => Effect.undefined
+        )
+      ))
+    return link.adopt({ redis, id, lastError: () => lastError })
+  }).pipe(Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : end(redis))))
+})
+
+/** A line that is not made by then is looked at more closely. */
+const suspicious = Duration.seconds(1)
+/** The system has said why: the port is closed, or the host cannot be found. */
+const isSystem = (cause: unknown): boolean =>
+  cause instanceof Error && "syscall" in cause && (cause.syscall === "connect" || cause.syscall === "getaddrinfo")
+
+const isLoading = (reason: Reason): boolean => reason._tag === "Refused" && reason.code === "LOADING"
+const isUnusable = (reason: Reason): boolean =>
+  reason._tag === "Disconnected" || reason._tag === "AuthenticationFailed" || reason._tag === "TlsFailed"
+const pollWhileLoading = Schedule.spaced(loadingPoll)
+
+/** Closes the socket now, in whatever state it is. What is in flight on it is rejected by ioredis soon after. */
+const destroy = (client: Redis): void => {
+  if (client.status === "end") return
+  client.disconnect()
+  // Before the first attempt to connect there is no socket, whatever the type says.
+  const stream: typeof client.stream | undefined = client.stream
+  stream?.destroy()
+}
+
+/** Destroys a client and waits until its socket is gone. */
+const end = (client: Redis): Effect.Effect<void> =>
+  Effect.callback<void>((resume) => {
+    const onEnd = () => resume(Effect.void)
+    client.once("end", onEnd)
+    destroy(client)
+    if (client.status === "end") onEnd()
+    return Effect.sync(() => client.off("end", onEnd))
+  }).pipe(Effect.timeoutOption(closeTimeout), Effect.asVoid)
+
+/** A server that does not know the script has not run it, so sending its text then does not run it twice. */
+const evaluate = (
+  client: Redis,
+  script: Script,
+  keys: ReadonlyArray<string | Buffer>,
+  args: ReadonlyArray<string | Uint8Array | number>,
+  buffers: boolean
+): Promise<unknown> => {
+  const call = (command: string, scriptOrHash: string): Promise<unknown> => {
+    const all = [scriptOrHash, keys.length, ...keys, ...fitting(keys.length, args).map(toArgument)]
+    return buffers ? client.callBuffer(command, all) : client.call(command, all)
+  }
+  /** The server does not say which key it was about, nor inside a script which command: find out, and say it in its words. */
+  const explain = async (error: unknown): Promise<never> => {
+    if (isDenied(error) && script.announces !== undefined && error.message.includes("channel")) {
+      error.message = `NOPERM this user has no permissions to access the channel '${keys[script.announces.key - 1]}'`
+    } else if (isDenied(error)) {
+      const asked = client.eval(refusal.lua, 0, ...suspicions(script, keys)) as Promise<[string, string] | null>
+      const [what, name] = (await asked.catch(() => null)) ?? []
+      if (what === "command") error.message = `NOPERM this user has no permissions to run the '${name}' command`
+      if (what === "key") error.message = `NOPERM this user has no permissions to access the key '${name}'`
+    }
+    throw error
+  }
+  const { sha1, text } = sent(script)
+  return call("EVALSHA", sha1).catch((error: unknown) =>
+    error instanceof Error && error.message.startsWith("NOSCRIPT") ? call("EVAL", text).catch(explain) : explain(error)
+  )
+}
+
+/** ioredis takes bytes only as `Buffer`; the view copies nothing. */
+const toArgument = (value: string | Uint8Array | number): string | Buffer | number =>
+  value instanceof Uint8Array && !Buffer.isBuffer(value)
+    ? Buffer.from(value.buffer, value.byteOffset, value.byteLength)
+    : (value as string | Buffer | number)
+
+/** What was given to a live socket may have run in part, even if its last command found the socket closed. */
+const afterSending = (reason: Reason): Reason =>
+  reason._tag === "Disconnected" ? new Disconnected({ ambiguous: true, cause: reason.cause }) : reason
+
+const describe = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))

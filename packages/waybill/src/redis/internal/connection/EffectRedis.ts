@@ -1,0 +1,100 @@
+/**
+ * Effect's own `Redis` service on the connections of `IoRedis`, so that `PersistedQueue`, `RateLimiter`, `Persistence`
+ * and `CircuitBreaker` of `effect/persistence` need no second client library.
+ *
+ * Commands keep the promises of `IoRedis`: each settles within 5 seconds and none is sent twice. Commands on a reserved
+ * connection may block for as long as they like.
+ *
+ * @module
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Redis from "effect/persistence/Redis"
+import * as Queue from "effect/Queue"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import type { Redis as Client } from "ioredis"
+import type { Reason } from "../../../Transport.ts"
+import type { Connection } from "./Connection.ts"
+
+/** What it is made of: the part of `IoRedis` that it needs. */
+export interface Connections {
+  readonly commands: Connection
+  readonly dedicated: (role: string) => Effect.Effect<Connection, never, Scope.Scope>
+}
+
+/** A `RedisError` has the reason of the port as its `cause`. */
+export const make = Effect.fnUntraced(function* (
+  redis: Connections,
+  options: Redis.PoolOptions
+): Effect.fn.Return<Redis.Redis["Service"], never, Scope.Scope> {
+  return yield* Redis.make({
+    send: send(redis.commands, undefined),
+    connect: Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const connection = yield* Scope.provide(redis.dedicated("reserved"), scope)
+      yield* connection.ready.pipe(
+        Effect.mapError(redisError),
+        Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, Exit.void)))
+      )
+      return { send: send(connection, Duration.infinity), close: Scope.close(scope, Exit.void) }
+    }),
+    subscribe: (channel, onMessage) => subscribe(redis, channel, onMessage),
+    pool: options
+  })
+})
+
+const redisError = (cause: Reason) => new Redis.RedisError({ cause })
+
+const send =
+  (connection: Connection, deadline: Duration.Duration | undefined) =>
+  <A = unknown>(command: string, ...args: ReadonlyArray<string>): Effect.Effect<A, Redis.RedisError> =>
+    connection
+      // The caller names the type of the reply; the port of Effect works that way.
+      .run(command, (client) => call(client, command, args) as Promise<A>, { deadline, key: args[0] })
+      .pipe(Effect.mapError(redisError))
+
+/**
+ * Replies as RESP2 has them, which is what Effect's own clients give. ioredis makes them so for commands in small
+ * letters, and makes an object of one.
+ */
+const call = (client: Client, command: string, args: ReadonlyArray<string>): Promise<unknown> => {
+  const name = command.toLowerCase()
+  return client.call(name === "hgetall" ? "HGETALL" : name, [...args])
+}
+
+/** A subscriber that hears nothing asks this often whether its server is still there. */
+const heartbeat = Duration.seconds(10)
+const retryDelay = Schedule.spaced("100 millis")
+
+/**
+ * Returns once the channel is subscribed. The inner effect subscribes again on each new connection; what is published
+ * in between is missed, as everywhere with pub/sub. It fails when the server denies the subscription for good.
+ */
+const subscribe = Effect.fnUntraced(function* (
+  redis: Connections,
+  channel: string,
+  onMessage: (message: Redis.RedisMessage) => void
+): Effect.fn.Return<Effect.Effect<never, Redis.RedisError>, Redis.RedisError, Scope.Scope> {
+  const connection = yield* redis.dedicated(`subscriber:${channel}`)
+  const connected = yield* Queue.sliding<void>(1)
+  yield* connection.each((client) => {
+    client.on("message", (channel, message) => onMessage({ channel, message }))
+    Queue.offerUnsafe(connected, undefined)
+  })
+  const subscribed = connection
+    .run("SUBSCRIBE", (client) => client.subscribe(channel))
+    .pipe(Effect.retry({ while: (reason) => !reason.permanent, schedule: retryDelay }), Effect.mapError(redisError))
+  // No answer within its deadline destroys the connection, and a new one comes.
+  const ping = Effect.ignore(connection.run("PING", (client) => client.ping()))
+  yield* Effect.mapError(connection.ready, redisError)
+  yield* Queue.take(connected)
+  yield* subscribed
+  return Queue.take(connected).pipe(
+    Effect.as(subscribed),
+    Effect.timeoutOrElse({ duration: heartbeat, orElse: () => Effect.succeed(ping) }),
+    Effect.flatten,
+    Effect.forever
+  )
+})

@@ -1,0 +1,275 @@
+/**
+ * What a receiver has in its hands: deliveries that wait to be taken, those that were taken and are not settled, those
+ * it has lost, and the fibers that wait for any of it. No input or output happens here.
+ *
+ * A delivery is handed out only while the lease on it is sure, by the clock of this process. When it is not, because
+ * the process stood still, the server has to be asked first.
+ *
+ * @module
+ */
+import type { NonEmptyReadonlyArray } from "effect/Array"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type { Delivery } from "../../../Delivery.ts"
+import { fitting } from "../../../internal/Budget.ts"
+import type { TransportError } from "../../../Transport.ts"
+import type { Tally } from "../wire/Tally.ts"
+
+/** A delivery as a receiver keeps it, whatever its pattern. */
+export interface Held extends Delivery {
+  /** What was noted about the message in earlier attempts. */
+  readonly tally: Tally
+  /** When it was last known to be ours, and when it came, by the clock of the receiver. */
+  renewedAt: number
+  readonly takenAt: number
+  /** It is being settled: if the server says it is no longer ours, that may be our own doing. */
+  settling: boolean
+  /** The store has lost it: nobody else can be given it, and it stays ours. */
+  readonly detached?: boolean
+  /** Who answers for it, until it is settled or lost, and its neighbours there. */
+  holder: object | undefined
+  before: this | undefined
+  after: this | undefined
+}
+
+interface Waiter<D extends Held> {
+  readonly max: number
+  readonly bytes: number
+  readonly resume: (effect: Effect.Effect<NonEmptyReadonlyArray<D>, TransportError>) => void
+}
+
+export class InFlight<D extends Held> {
+  /** The ends of the chain of what is held, in the order in which it came. A map would cost more than all the rest here. */
+  #first: D | undefined
+  #last: D | undefined
+  readonly #waiters: Array<Waiter<D>> = []
+  readonly #now: () => number
+  readonly #demanded: () => void
+  readonly #paused: () => boolean
+  /** A tenth less than the lease, for what the network and two clocks may differ. */
+  readonly #sureMillis: number
+  #buffer: Array<D> = []
+  #failure: TransportError | undefined
+  #lost: Array<Delivery> = []
+  #tellLost: (() => void) | undefined
+  #lastTake = { at: -Infinity, max: 0 }
+  /** When the last heartbeat that arrived was sent: nobody takes us for dead until a lease after it. */
+  beatAt = -Infinity
+  /** Those whose handlers have ended, and whose settlements have failed. */
+  readonly unsettled = new Set<D>()
+
+  /** `demanded` is called when somebody waits for more than there is. While it is `paused` nothing is handed out. */
+  constructor(options: {
+    readonly now: () => number
+    readonly leaseMillis: number
+    readonly demanded: () => void
+    readonly paused: () => boolean
+  }) {
+    this.#now = options.now
+    this.#paused = options.paused
+    this.#sureMillis = Math.floor(options.leaseMillis * 0.9)
+    this.#demanded = options.demanded
+  }
+
+  /** How many deliveries somebody waits for at this moment. */
+  get demand(): number {
+    return this.#waiters[0]?.max ?? 0
+  }
+
+  /** How many bytes of them, about. */
+  get demandBytes(): number {
+    return this.#waiters[0]?.bytes ?? 0
+  }
+
+  get buffered(): number {
+    return this.#buffer.length
+  }
+
+  /** How many more the consumer could use: it waits for them, or asked for as many less than `millis` ago. */
+  wanted(millis: number): number {
+    const { at, max } = this.#lastTake
+    return Math.max(0, Math.max(this.demand, this.#now() - at < millis ? max : 0) - this.#buffer.length)
+  }
+
+  take(max: number, bytes = Infinity): Effect.Effect<NonEmptyReadonlyArray<D>, TransportError> {
+    return Effect.withFiber((fiber) => {
+      // A fiber that is about to yield may be interrupted there, with the deliveries in its hands.
+      if (fiber.currentOpCount + 64 > fiber.cache.maxOpsBeforeYield) {
+        return Effect.flatMap(Effect.yieldNow, () => this.take(max, bytes))
+      }
+      const count = Math.max(1, max)
+      this.#lastTake = { at: this.#now(), max: count }
+      const failure = this.#failure
+      if (failure !== undefined) {
+        this.#failure = undefined
+        return Exit.fail(failure)
+      }
+      const taken = this.#waiters.length === 0 ? this.#cut(count, bytes) : undefined
+      return taken !== undefined ? Exit.succeed(taken) : this.#wait(count, bytes)
+    })
+  }
+
+  #wait(max: number, bytes: number): Effect.Effect<NonEmptyReadonlyArray<D>, TransportError> {
+    return Effect.callback((resume) => {
+      const waiter: Waiter<D> = { max, bytes, resume }
+      this.#waiters.push(waiter)
+      this.#demanded()
+      return Effect.sync(() => {
+        const index = this.#waiters.indexOf(waiter)
+        if (index >= 0) this.#waiters.splice(index, 1)
+      })
+    })
+  }
+
+  /** Takes charge of deliveries and hands them to whoever waits, if they are `offered`. */
+  add(deliveries: ReadonlyArray<D>, offered = true): void {
+    for (const delivery of deliveries) {
+      delivery.holder = this
+      delivery.before = this.#last
+      if (this.#last === undefined) this.#first = delivery
+      else this.#last.after = delivery
+      this.#last = delivery
+    }
+    if (!offered) return
+    if (this.#buffer.length === 0) this.#buffer = deliveries.slice()
+    else this.#buffer.push(...deliveries)
+    this.handOut()
+  }
+
+  handOut(): void {
+    while (this.#waiters.length > 0) {
+      const waiter = this.#waiters[0] as Waiter<D> // just looked
+      const taken = this.#cut(waiter.max, waiter.bytes)
+      if (taken === undefined) return
+      this.#waiters.shift()
+      // The fiber goes on inside this call, as far as it can.
+      waiter.resume(Exit.succeed(taken))
+    }
+  }
+
+  /** The next deliveries, if there are any and they are surely ours. */
+  #cut(max: number, bytes: number): NonEmptyReadonlyArray<D> | undefined {
+    const buffer = this.#buffer
+    if (buffer.length === 0 || this.#paused()) return undefined
+    const since = this.sureSince()
+    if (buffer.some((delivery) => delivery.renewedAt <= since)) return undefined
+    const count = fitting(buffer, max, bytes)
+    if (count === buffer.length) {
+      this.#buffer = []
+      return buffer as unknown as NonEmptyReadonlyArray<D> // not empty: just looked
+    }
+    this.#buffer = buffer.slice(count)
+    return buffer.slice(0, count) as unknown as NonEmptyReadonlyArray<D> // count is at least 1
+  }
+
+  /** Nobody else can have been given yet what was renewed after this. */
+  sureSince(): number {
+    const since = this.#now() - this.#sureMillis
+    return this.beatAt > since ? since : Infinity
+  }
+
+  /** For how many milliseconds more nobody takes us for dead, heard or not. */
+  sureFor(): number {
+    return this.beatAt + this.#sureMillis - this.#now()
+  }
+
+  /** The delivery that is meant, if it is still held; a copy of it will do. */
+  find(delivery: Delivery): D | undefined {
+    // Only what was given to `add` has this holder.
+    if ("holder" in delivery) return delivery.holder === this ? (delivery as D) : undefined
+    return this.all().find(({ fence, receipt }) => receipt === delivery.receipt && fence === delivery.fence)
+  }
+
+  /** The delivery is over. */
+  forget(delivery: D): void {
+    if (delivery.holder !== this) return
+    const { after, before } = delivery
+    if (before === undefined) this.#first = after
+    else before.after = after
+    if (after === undefined) this.#last = before
+    else after.before = before
+    delivery.holder = delivery.before = delivery.after = undefined
+    if (this.unsettled.size > 0) this.unsettled.delete(delivery)
+  }
+
+  all(): Array<D> {
+    const all: Array<D> = []
+    for (let delivery = this.#first; delivery !== undefined; delivery = delivery.after) all.push(delivery)
+    return all
+  }
+
+  /** Those that somebody was given. */
+  taken(): Array<D> {
+    const buffer = new Set(this.#buffer)
+    return this.all().filter((delivery) => !buffer.has(delivery))
+  }
+
+  /** For how long the oldest delivery has been held, in milliseconds. */
+  age(): number | undefined {
+    return this.#first === undefined ? undefined : this.#now() - this.#first.takenAt
+  }
+
+  /** Takes back all that waits in the buffer. */
+  empty(): ReadonlyArray<D> {
+    const buffer = this.#buffer
+    this.#buffer = []
+    return buffer
+  }
+
+  /** Takes back what has waited in the buffer for longer than `millis`: others could have had it. */
+  unclaimed(millis: number): Array<D> {
+    const limit = this.#now() - millis
+    const old = this.#buffer.filter((delivery) => delivery.takenAt < limit)
+    if (old.length > 0) this.#buffer = this.#buffer.filter((delivery) => delivery.takenAt >= limit)
+    return old
+  }
+
+  /** These are no longer ours. Answers those that somebody had been given. */
+  lose(deliveries: ReadonlyArray<D>): ReadonlyArray<D> {
+    for (const delivery of deliveries) this.forget(delivery)
+    const gone = new Set(deliveries)
+    const unseen = new Set(this.#buffer.filter((delivery) => gone.has(delivery)))
+    if (unseen.size > 0) this.#buffer = this.#buffer.filter((delivery) => !gone.has(delivery))
+    const lost = deliveries.filter((delivery) => !unseen.has(delivery))
+    if (lost.length > 0) {
+      this.#lost.push(...lost)
+      this.#tellLost?.()
+    }
+    return lost
+  }
+
+  /** Waits for deliveries that were lost after they had been taken. */
+  readonly lost: Effect.Effect<NonEmptyReadonlyArray<Delivery>> = Effect.suspend(() =>
+    this.#lost.length > 0 ? this.#takeLost : Effect.flatMap(this.#someLost, () => this.lost)
+  )
+
+  readonly #takeLost: Effect.Effect<NonEmptyReadonlyArray<Delivery>> = Effect.sync(() => {
+    const lost = this.#lost
+    this.#lost = []
+    return lost as unknown as NonEmptyReadonlyArray<Delivery> // the caller looked
+  })
+
+  readonly #someLost: Effect.Effect<void> = Effect.callback((resume) => {
+    this.#tellLost = () => {
+      this.#tellLost = undefined
+      resume(Effect.void)
+    }
+    return Effect.sync(() => {
+      this.#tellLost = undefined
+    })
+  })
+
+  /** Fails those who wait; with nobody waiting, and if it is worth keeping, the next who comes. */
+  fail(error: TransportError): void {
+    if (this.#waiters.length === 0) {
+      if (error.reason.permanent) this.#failure = error
+      return
+    }
+    for (const { resume } of this.#waiters.splice(0)) resume(Exit.fail(error))
+  }
+
+  /** What was wrong is not wrong any more. */
+  recover(): void {
+    this.#failure = undefined
+  }
+}

@@ -1,0 +1,39 @@
+/**
+ * Hearing that something of a topic may be there to take, or will be soon: for what others bring, so that it need not be
+ * polled for. A hint that is lost, or a server that does not let us subscribe, costs at most the poll interval.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { Subscriber } from "../connection/Subscriber.ts"
+import type { TopicKeys } from "../wire/Keys.ts"
+
+/**
+ * Calls `heard` with the milliseconds until then, and with how urgent it is where that was said, until the scope closes. What is
+ * for another group is not heard.
+ */
+export const hear = (
+  subscriber: Subscriber,
+  topic: string,
+  group: string,
+  keys: TopicKeys,
+  heard: (millis: number, urgency?: number) => void
+): Effect.Effect<void, never, Scope.Scope> =>
+  subscriber
+    .subscribe("channel", keys.wake, {
+      message: (payload) => {
+        const text = String(payload)
+        const blank = text.indexOf(" ")
+        if (blank < 0) {
+          const [millis, urgency] = text.split(";")
+          heard(Number(millis) || 0, urgency === undefined ? undefined : Number(urgency))
+        } else if (text.slice(blank + 1) === group) heard(Number(text.slice(0, blank)) || 0)
+      },
+      interrupted: () => heard(0),
+      refused: () => {}
+    })
+    .pipe(
+      // It polls all the same.
+      Effect.catch((reason) => Effect.logWarning("no notifications, only polling", { topic, reason: reason.message }))
+    )

@@ -1,0 +1,177 @@
+/**
+ * The dead letters of a group, whatever its pattern: how they are laid down, kept, counted, read and taken out again.
+ *
+ * How long they are kept is the word of the consumers. They leave it in the state of the group, so that reading and
+ * redriving go by it, whether anybody drops what is too old or not.
+ *
+ * @module
+ */
+import type { Script } from "../connection/Script.ts"
+import { clock, drains, mismatch, paging, reads, tallies, weighing } from "../wire/Lua.ts"
+
+/**
+ * `bury(letter)`: adds a dead letter. Its own eight pairs come first and the fields of the message follow as they were, whatever
+ * they are called. Between the two stands the tally of a message that had some of its commit applied: of all that is noted
+ * about a message only that outlasts it. It also stands there when the first field of the message could be taken for one.
+ *
+ * It uses the local `dead`, the key.
+ */
+export const burying = `
+local function bury(reason, cause, attempts, fence, id, at, origin, consumer, raw, from, partial)
+  local head = {'reason', reason, 'cause', cause, 'attempts', attempts, 'fence', fence, 'id', id, 'at', at,
+    'origin', origin, 'consumer', consumer}
+  if partial or raw[from] == 'tally' then
+    head[17] = 'tally'
+    head[18] = partial and '0;1;' or '0;0;'
+  end
+  return add(dead, head, raw, from)
+end
+`
+
+/**
+ * `keepDead(max, age, now)`: applies the cap; how many dead letters it dropped, some thousand at most. They are counted in
+ * the state of the group, and the age is noted there for those who only look.
+ *
+ * It uses the locals `dead` and `state`, the keys.
+ */
+export const keeping = `
+local function keepDead(max, age, now)
+  local function cut(strategy, threshold)
+    local most = 5000
+    local count = redis.call('XTRIM', dead, strategy, '~', threshold, 'LIMIT', most)
+    -- Redis stops before it exceeds the limit, by less than a node.
+    if count >= most - 128 then return count end
+    return count + redis.call('XTRIM', dead, strategy, threshold)
+  end
+  local dropped = cut('MAXLEN', max) + cut('MINID', string.format('%.0f', math.max(0, now - age)))
+  if dropped > 0 then redis.call('HINCRBY', state, 'dropped', dropped) end
+  local noted = string.format('%.0f', age)
+  if redis.call('HGET', state, 'max-age') ~= noted then redis.call('HSET', state, 'max-age', noted) end
+  return dropped
+end
+`
+
+/**
+ * `keptSince(state, now)`: the id from which on dead letters count: what is older is gone, whether anybody has dropped it
+ * or not.
+ * `isKept(entry, since)`
+ */
+export const aging = `
+local function keptSince(state, now)
+  local age = tonumber(redis.call('HGET', state, 'max-age') or '')
+  return age and math.max(0, now - age) or 0
+end
+local function isKept(entry, since)
+  return tonumber(string.match(entry, '^%d+')) >= since
+end
+`
+
+/** `deadCount(dead, state, now)`: how many dead letters there are, and 1 when some of them are too old to count. */
+export const counting = `${aging}
+local function deadCount(dead, state, now)
+  local count = redis.call('XLEN', dead)
+  if count == 0 then return 0, 0 end
+  local since = keptSince(state, now)
+  if isKept(redis.call('XRANGE', dead, '-', '+', 'COUNT', 1)[1][1], since) then return count, 0 end
+  if not isKept(redis.call('XREVRANGE', dead, '+', '-', 'COUNT', 1)[1][1], since) then return 0, 0 end
+  return count, 1
+end
+`
+
+/**
+ * `exhumed(entry, f)`: what a dead letter says of its message: the index at which its fields begin, and its head by name;
+ * without a head when somebody else wrote it. `head.partial`: some of its commit was applied. A letter of an older build says so
+ * in words alone.
+ */
+export const exhuming = `${tallies}
+local function exhumed(f)
+  if f[1] ~= 'reason' or f[7] ~= 'fence' or f[9] ~= 'id' or f[11] ~= 'at' or f[13] ~= 'origin' then return 1 end
+  local from = isTally(f[17], f[18]) and 19 or 17
+  local partial = from == 19 and isPartial(f[18])
+    or f[2] == 'PartialCommit' and string.find(f[4], 'nothing of the commit will be applied again', 1, true)
+  return from, {fence = f[8], id = f[10], at = f[12], origin = f[14], partial = partial}
+end
+`
+
+/**
+ * One page of the dead letters of a group, oldest first.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2 | dead letters, state |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1 | entry after which to begin, or "" |
+ * | 2 | how many at most |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, letters | as XRANGE has them |
+ * | `WRONGTYPE`, key, found | |
+ */
+export const letters: Script = {
+  name: "waybill/letters",
+  lua: `${reads}${mismatch}${clock}${aging}${weighing}${paging}
+local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'hash')
+if wrong then return wrong end
+local since = keptSince(KEYS[2], clock())
+local from = string.format('%.0f', since)
+if ARGV[1] ~= '' and isKept(ARGV[1], since) then from = '(' .. ARGV[1] end
+return {'OK', page(KEYS[1], from, tonumber(ARGV[2]))}
+`
+}
+
+/**
+ * Drops the dead letters that are too old.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2 | dead letters, state |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, dropped | some thousand at most: as many may be left |
+ * | `WRONGTYPE`, key, found | |
+ */
+export const expire: Script = {
+  name: "waybill/expire",
+  lua: `${drains}${mismatch}${clock}
+local dead, state = KEYS[1], KEYS[2]
+local wrong = mismatch(dead, 'stream') or mismatch(state, 'hash')
+if wrong then return wrong end
+${keeping}
+local age = tonumber(redis.call('HGET', state, 'max-age') or '')
+return {'OK', age and keepDead(redis.call('XLEN', dead), age, clock()) or 0}
+`
+}
+
+/**
+ * Deletes dead letters for good.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1, 2 | dead letters, state |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1... | their entries |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK`, count, passed | how many were there, of how many that were looked at: all |
+ * | `WRONGTYPE`, key, found | |
+ */
+export const discard: Script = {
+  name: "waybill/discard",
+  lua: `${drains}${mismatch}${clock}${aging}
+local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'hash')
+if wrong then return wrong end
+local since, count = keptSince(KEYS[2], clock()), 0
+for i = 1, #ARGV do
+  local gone = redis.call('XDEL', KEYS[1], ARGV[i])
+  if isKept(ARGV[i], since) then count = count + gone end
+end
+return {'OK', count, #ARGV}
+`
+}

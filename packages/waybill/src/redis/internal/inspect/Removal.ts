@@ -1,0 +1,102 @@
+/**
+ * Removing a topic: the script looks at it with the eyes of the inspector, and takes its keys away in the same step when
+ * nothing of it is in use.
+ *
+ * @module
+ */
+import type { Script } from "../connection/Script.ts"
+import { drains, mismatch } from "../wire/Lua.ts"
+
+/** Some of the keys of a topic, and arguments, as a script of the inspector asks for them. */
+export interface Look {
+  readonly keys: ReadonlyArray<string>
+  readonly args: ReadonlyArray<string>
+}
+
+/** What there is of a topic. */
+export interface Belongings {
+  /** Keys that no look is at, and what they hold. */
+  readonly others: ReadonlyArray<readonly [key: string, type: "set" | "hash"]>
+  readonly topic: Look
+  readonly groups: ReadonlyArray<Look & { readonly group: string; readonly state: string }>
+}
+
+/** What a script does, as the body of a Lua function of KEYS and ARGV. */
+export const bodyOf = (script: Script): string => script.lua.slice(script.lua.indexOf("\n"))
+
+/**
+ * `overview` and `describe` are bodies of Lua functions of KEYS and ARGV. The first returns the reply of the script `overview` of
+ * claims, followed by the names of any further groups. The second returns the `Figures` of a group. The first may leave in the
+ * table `seen` what the second needs.
+ *
+ * | KEYS | |
+ * |---|---|
+ * | 1 | groups |
+ * | 2... | those that no look is at; then those of each look |
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1 | as JSON: `types` of the keys that no look is at; `topic` and `groups`, the looks: `keys`, how many, and `args`; of a group `group`, its name, and `state`, the place of that key among its keys |
+ *
+ * | reply | |
+ * |---|---|
+ * | `OK` | nothing is there any more |
+ * | `AGAIN` | what has expired is not all passed yet: call again |
+ * | `IN USE`, found, group | group: "" when it is the topic itself. Nothing was done |
+ * | `WRONGTYPE`, key, found | nothing was done |
+ */
+export const removal = (name: string, overview: string, describe: string): Script => ({
+  name,
+  lua: `${drains}${mismatch}
+local seen = {}
+local function overview(KEYS, ARGV)
+${overview}
+end
+local function describe(KEYS, ARGV)
+${describe}
+end
+local asked = cjson.decode(ARGV[1])
+local from = #asked.types
+for k = 1, from do
+  local wrong = mismatch(KEYS[k], asked.types[k])
+  if wrong then return wrong end
+end
+local function keysOf(look)
+  local keys = {}
+  for i = 1, look.keys do keys[i] = KEYS[from + i] end
+  from = from + look.keys
+  return keys
+end
+-- A heartbeat that stayed ahead when the clock went back is none.
+local function lives(state, consumer, left)
+  local lease = tonumber(redis.call('HGET', state, 'lease:' .. consumer))
+  return not lease or left <= lease
+end
+local info = overview(keysOf(asked.topic), asked.topic.args)
+if info[1] ~= 'OK' then return info end
+if info[4] > 0 then return {'IN USE', 'delayed', ''} end
+if #asked.groups == 0 and info[3] > 0 then return {'IN USE', 'messages', ''} end
+local known = {}
+for _, look in ipairs(asked.groups) do
+  known[look.group] = true
+  local keys = keysOf(look)
+  local figures = describe(keys, look.args)
+  if figures[1] ~= 'OK' then return figures end
+  for _, what in ipairs({{2, 'messages'}, {3, 'pending'}, {5, 'waiting'}, {7, 'deadLetters'}}) do
+    if figures[what[1]] > 0 then return {'IN USE', what[2], look.group} end
+  end
+  local living = figures[10]
+  for i = 1, #living, 3 do
+    if lives(keys[look.state], living[i], living[i + 2]) then return {'IN USE', 'consumers', look.group} end
+  end
+end
+-- A group that is new since the caller looked has a consumer.
+for _, names in ipairs({redis.call('SMEMBERS', KEYS[1]), info[8] or {}}) do
+  for _, group in ipairs(names) do
+    if not known[group] then return {'IN USE', 'consumers', group} end
+  end
+end
+for _, key in ipairs(KEYS) do redis.call('UNLINK', key) end
+return {'OK'}
+`
+})

@@ -1,0 +1,188 @@
+/**
+ * Callers that wait for their messages to be sent: what comes while a batch is on its way travels together in the next.
+ * When no batch has got through for too long, what has waited for all that time fails, and nothing of it was sent.
+ *
+ * @module
+ */
+import type { NonEmptyReadonlyArray } from "effect/Array"
+import type * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import { unitsOf } from "../../../internal/Budget.ts"
+import type { Outgoing, Receipt } from "../../../Message.ts"
+import { Disconnected, type Reason, TransportError } from "../../../Transport.ts"
+
+/** What sends a topic's messages; `run` is to be forked into the scope of the layer. */
+export interface Sender {
+  readonly publish: (messages: NonEmptyReadonlyArray<Outgoing>) => Effect.Effect<ReadonlyArray<Receipt>, TransportError>
+  readonly run: Effect.Effect<never>
+  readonly close: Effect.Effect<void>
+  /** A caller waits for its receipts. */
+  readonly busy: boolean
+}
+
+/** What one batch may carry; a single `publish` is never split. */
+const maxMessages = 1000
+const maxUnits = 4 * 1024 * 1024
+
+/** A caller, waiting. */
+export class Call {
+  readonly messages: NonEmptyReadonlyArray<Outgoing>
+  readonly resume: (effect: Effect.Effect<ReadonlyArray<Receipt>, TransportError>) => void
+  readonly queuedAt: number
+  abandoned = false
+
+  constructor(
+    messages: NonEmptyReadonlyArray<Outgoing>,
+    resume: (effect: Effect.Effect<ReadonlyArray<Receipt>, TransportError>) => void,
+    queuedAt: number
+  ) {
+    this.messages = messages
+    this.resume = resume
+    this.queuedAt = queuedAt
+  }
+}
+
+export interface OutboxOptions {
+  readonly topic: string
+  readonly clock: Clock.Clock
+  readonly timeoutMillis: number
+  /** Sends one batch, and answers a receipt a message. */
+  readonly send: (calls: ReadonlyArray<Call>) => Effect.Effect<ReadonlyArray<Receipt>, TransportError>
+}
+
+export class Outbox implements Sender {
+  readonly #options: OutboxOptions
+  #queue: Array<Call> = []
+  #next = 0
+  #wake: (() => void) | undefined
+  #closed = false
+  #sending = false
+  /** When a batch got through last. */
+  #throughAt = -Infinity
+
+  constructor(options: OutboxOptions) {
+    this.#options = options
+  }
+
+  /** Milliseconds that pass whatever is done to the wall clock. */
+  now(): number {
+    return Number(this.#options.clock.monotonicTimeNanosUnsafe() / 1_000_000n)
+  }
+
+  publish(messages: NonEmptyReadonlyArray<Outgoing>): Effect.Effect<ReadonlyArray<Receipt>, TransportError> {
+    return Effect.callback((resume) => {
+      if (this.#closed) return resume(this.failure(closed))
+      const call = new Call(messages, resume, this.now())
+      this.#queue.push(call)
+      this.#wake?.()
+      return Effect.sync(() => {
+        call.abandoned = true
+      })
+    })
+  }
+
+  /** Sends what is queued, batch after batch; to be forked into the scope of the layer. */
+  readonly run: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
+    let sent = false
+    while (true) {
+      // Everybody who was resumed by the last batch gets to join the next one. After a pause nobody waits for company.
+      if (sent) yield* Effect.yieldNow
+      if (this.#next === this.#queue.length) yield* this.#idle()
+      sent = true
+      const calls = this.#take()
+      if (calls.length === 0) continue
+      this.#sending = true
+      yield* Effect.exit(
+        Effect.onExit(this.#options.send(calls), (exit) => Effect.sync(() => this.#answer(calls, exit)))
+      )
+    }
+  })
+
+  readonly close: Effect.Effect<void> = Effect.sync(() => {
+    this.#closed = true
+    for (const call of this.#queue.splice(this.#next)) call.resume(this.failure(closed))
+  })
+
+  get busy(): boolean {
+    return this.#sending || this.#queue.length > this.#next
+  }
+
+  #answer(calls: ReadonlyArray<Call>, exit: Exit.Exit<ReadonlyArray<Receipt>, TransportError>): void {
+    this.#sending = false
+    if (Exit.isFailure(exit)) {
+      // When the layer closes, the batch on its way is interrupted.
+      const told = Exit.hasInterrupts(exit) ? this.failure(closedMidway) : exit
+      for (const call of calls) call.resume(told)
+      return
+    }
+    this.#throughAt = this.now()
+    let from = 0
+    for (const call of calls) {
+      const to = from + call.messages.length
+      call.resume(Exit.succeed(calls.length === 1 ? exit.value : exit.value.slice(from, to)))
+      from = to
+    }
+  }
+
+  #idle(): Effect.Effect<void> {
+    return Effect.callback((resume) => {
+      if (this.#queue.length > this.#next) return resume(Effect.void)
+      this.#wake = () => {
+        this.#wake = undefined
+        resume(Effect.void)
+      }
+      return Effect.sync(() => {
+        this.#wake = undefined
+      })
+    })
+  }
+
+  /** How long a call may wait. Each batch that gets through extends it: a queue that moves may be long. */
+  expiry(call: Call): number {
+    return Math.max(call.queuedAt, this.#throughAt) + this.#options.timeoutMillis
+  }
+
+  /** The calls of the next batch. Those that expired in the queue fail here: nothing of them was sent. */
+  #take(): Array<Call> {
+    const now = this.now()
+    const calls: Array<Call> = []
+    let messages = 0
+    let units = 0
+    while (this.#next < this.#queue.length) {
+      const call = this.#queue[this.#next] as Call // within bounds
+      if (!call.abandoned && this.expiry(call) <= now) {
+        call.resume(this.failure(waitedInVain))
+      } else if (!call.abandoned) {
+        const size = sizeOf(call.messages)
+        if (calls.length > 0 && (messages + call.messages.length > maxMessages || units + size > maxUnits)) break
+        messages += call.messages.length
+        units += size
+        calls.push(call)
+      }
+      this.#next++
+    }
+    if (this.#next === this.#queue.length) {
+      this.#queue = []
+      this.#next = 0
+    } else if (this.#next > 1024) {
+      this.#queue = this.#queue.slice(this.#next)
+      this.#next = 0
+    }
+    return calls
+  }
+
+  failure(reason: Reason): Exit.Exit<never, TransportError> {
+    return Exit.fail(new TransportError({ operation: "publish", topic: this.#options.topic, reason }))
+  }
+}
+
+const closed = new Disconnected({ ambiguous: false, cause: new Error("the transport is closed") })
+const closedMidway = new Disconnected({ ambiguous: true, cause: new Error("the transport is closed") })
+const waitedInVain = new Disconnected({ ambiguous: false, cause: new Error("no batch got through in time") })
+
+const sizeOf = (messages: ReadonlyArray<Outgoing>): number => {
+  let size = 0
+  for (const message of messages) size += unitsOf(message)
+  return size
+}

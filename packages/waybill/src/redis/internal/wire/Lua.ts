@@ -1,0 +1,301 @@
+/**
+ * Lua that several scripts share. A script is a header, the parts it needs, and its body.
+ *
+ * Every script checks the types of its keys before the first write, so that a foreign value under one of our names is
+ * reported by its name and leaves nothing half done.
+ *
+ * @module
+ */
+import { base, suspicious } from "../../../internal/Suspects.ts"
+
+/** For scripts that write something new: the server refuses them when it is out of memory, before they begin. */
+export const writes = "#!lua\n"
+
+/** For scripts that only free or move: consumers must be able to drain a server that is out of memory. */
+export const drains = "#!lua flags=allow-oom\n"
+
+export const reads = "#!lua flags=no-writes,allow-oom\n"
+
+/** `mismatch(key, type)`: the reply `{'WRONGTYPE', key, found}` when the key holds something else, otherwise nil. */
+export const mismatch = `
+local function mismatch(key, expected)
+  local found = redis.call('TYPE', key).ok
+  if found ~= expected and found ~= 'none' then return {'WRONGTYPE', key, found} end
+end
+`
+
+/**
+ * `room()`: whether a page has room for more. `weigh(value)`: counts the bytes in it; the value. A page ends behind the
+ * message that fills it, so that it holds one however large that is, and a slow line carries it before its deadline.
+ */
+export const weighing = `
+local carried = 0
+local function room() return carried < 1048576 end
+local function weigh(value)
+  if type(value) == 'string' then carried = carried + #value + 8
+  elseif type(value) == 'table' then for _, part in ipairs(value) do weigh(part) end end
+  return value
+end
+`
+
+/**
+ * `page(stream, from, limit, backwards)`: entries of a stream, from an end of the range as XRANGE has them, until the page has
+ * no room. The server loads entries as a whole, and a few at a time do not weigh, however large.
+ *
+ * It uses `weighing`.
+ */
+export const paging = `
+local function page(stream, from, limit, backwards)
+  local rows = {}
+  while #rows < limit and room() do
+    local count = math.min(16, limit - #rows)
+    local some = backwards and redis.call('XREVRANGE', stream, from, '-', 'COUNT', count)
+      or redis.call('XRANGE', stream, from, '+', 'COUNT', count)
+    for _, entry in ipairs(some) do
+      if not room() then break end
+      rows[#rows + 1] = weigh(entry)
+    end
+    if #some < count then break end
+    from = '(' .. rows[#rows][1]
+  end
+  return rows
+end
+`
+
+/**
+ * `bodiesOf(hash, ids)`: what stands in the hash under the first of these ids, until it is about a megabyte; the other ids are
+ * taken out of the list. A few at a time: how large the next ones are is not known.
+ *
+ * It uses `weighing`, and begins to weigh anew.
+ */
+export const fetching = `
+local function bodiesOf(hash, ids)
+  carried = 0
+  local bodies, step = {}, 1
+  while #bodies < #ids and room() do
+    local from = #bodies
+    for _, body in ipairs(redis.call('HMGET', hash, unpack(ids, from + 1, math.min(from + step, #ids)))) do
+      bodies[#bodies + 1] = weigh(body)
+    end
+    step = math.min(16, step * 2)
+  end
+  for i = #ids, #bodies + 1, -1 do ids[i] = nil end
+  return bodies
+end
+`
+
+/** `clock()`: milliseconds since the epoch by the server's clock, the only one that counts. */
+export const clock = `
+local function clock()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+`
+
+/**
+ * `live(consumer, lease, now)`: the consumer lives for a lease from now on. Its lease is noted, so that others can tell a
+ * heartbeat from what a clock that went back has left of one.
+ * `correct(lease, now)`: a heartbeat further ahead than the lease of its consumer is none. Who lives beats again within a lease;
+ * so long it has, and no longer. `lease` is the caller's: what is not further ahead than that is looked at later. A consumer
+ * that has noted none gets a minute more before it is doubted, and then the same.
+ *
+ * They use the locals `consumers` and `state`, the keys.
+ */
+export const heartbeats = `
+local function live(consumer, lease, now)
+  redis.call('ZADD', consumers, now + lease, consumer)
+  redis.call('HSET', state, 'lease:' .. consumer, lease)
+end
+local function correct(lease, now)
+  local ahead = redis.call('ZRANGE', consumers, '+inf', string.format('(%.0f', now + lease), 'BYSCORE', 'REV',
+    'LIMIT', 0, 16, 'WITHSCORES')
+  for i = 1, #ahead, 2 do
+    local noted, until_ = tonumber(redis.call('HGET', state, 'lease:' .. ahead[i])), tonumber(ahead[i + 1])
+    if until_ > now + (noted or lease + 60000) then redis.call('ZADD', consumers, now + (noted or lease), ahead[i]) end
+  end
+end
+`
+
+/**
+ * `paused(state, consumer, quiet)`: 1 when the group is paused, otherwise 0. `quiet` = '1': the consumer knows that it is, and begins
+ * nothing; it is noted for who pauses, until a beat says otherwise.
+ */
+export const pausing = `
+local function paused(state, consumer, quiet)
+  local is = redis.call('HEXISTS', state, 'paused')
+  if is == 1 and quiet == '1' then redis.call('HSET', state, 'quiet:' .. consumer, '1')
+  else redis.call('HDEL', state, 'quiet:' .. consumer) end
+  return is
+end
+`
+
+/**
+ * `ask(...)`: the reply to a command about a group, nil when there is no such group or stream. What else is wrong, such as a
+ * missing permission, ends the script: it must not look like somebody else's delivery.
+ */
+export const ask = `
+local function ask(...)
+  local reply = redis.pcall(...)
+  if not reply.err then return reply end
+  if not string.find(reply.err, '^NOGROUP') and not string.find(reply.err, 'no such key', 1, true) then error(reply) end
+end
+`
+
+/**
+ * `announce(channel, millis, group)`: tells who listens that there may be something to take in so many milliseconds, for this
+ * group only when one is named. A hint, so that a missing permission does not matter.
+ */
+export const announce = `
+local function announce(channel, millis, group)
+  redis.pcall('PUBLISH', channel, string.format('%.0f', math.max(0, millis)) .. (group and ' ' .. group or ''))
+end
+`
+
+/**
+ * `less(a, b)`: the order of stream ids, which have more digits than a Lua number.
+ * `after(id)`: the next id, or the same when it is too large to count on.
+ * `before(id)`: an id such that everything from `id` on comes after it, and nothing that came earlier but a few entries
+ * of the same millisecond.
+ */
+export const ids = `
+local function less(a, b)
+  local am, as = string.match(a, '^(%d+)-(%d+)$')
+  local bm, bs = string.match(b, '^(%d+)-(%d+)$')
+  if am == bm then return #as < #bs or (#as == #bs and as < bs) end
+  return #am < #bm or (#am == #bm and am < bm)
+end
+local function after(id)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  return #seq < 16 and ms .. '-' .. string.format('%.0f', tonumber(seq) + 1) or id
+end
+local function before(id)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  if seq ~= '0' and #seq < 16 then return ms .. '-' .. string.format('%.0f', tonumber(seq) - 1) end
+  if ms == '0' then return '0-0' end
+  return string.format('%.0f', tonumber(ms) - 1) .. '-18446744073709551615'
+end
+`
+
+/**
+ * `add(stream, head, raw, from)`: XADD of the pairs in `head` and then of the pairs in `raw` from index `from` on; the new id.
+ *
+ * Lua passes at most some thousand arguments. An entry with more fields than that keeps its payload, and all fields
+ * packed into one.
+ */
+export const add = `
+local function add(stream, head, raw, from)
+  local call = {}
+  for i = 1, #head do call[#call + 1] = head[i] end
+  if #raw - from > 6000 then
+    for i = from, #raw, 2 do
+      if raw[i] == 'payload' then
+        call[#call + 1] = 'payload'
+        call[#call + 1] = raw[i + 1]
+        break
+      end
+    end
+    call[#call + 1] = 'packed'
+    call[#call + 1] = cmsgpack.pack(raw)
+  else
+    for i = from, #raw do call[#call + 1] = raw[i] end
+  end
+  return redis.call('XADD', stream, '*', unpack(call))
+end
+`
+
+/**
+ * `isTally(name, value)`: whether the pair is what we note about a message, and no field of its own (Tally.ts).
+ * `isPartial(tally)`: whether it says that some of the commit was applied.
+ */
+export const tallies = `
+local function isTally(name, value)
+  return name == 'tally' and value and string.find(value, '^%d+;[01];%S*$')
+end
+local function isPartial(tally)
+  return tally and string.find(tally, '^%d+;1;')
+end
+`
+
+/**
+ * `isSuspect(deaths)`, `admits(deaths)`: whether a consumer may have it beside what it holds (Suspects.ts). Where one had to wait
+ * those behind it do too, so that its turn comes.
+ *
+ * Uses the locals `most`, how often a message may be delivered to consumers that die; `held` and `limit`: how many suspects
+ * the consumer holds, and how many they are to be at most, or -1.
+ */
+export const suspecting = `
+local waits = false
+local function isSuspect(deaths)
+  return deaths >= ${suspicious}
+end
+local function admits(deaths)
+  local company = ${base} ^ math.max(0, most - deaths - 1)
+  if limit >= 0 then company = math.min(company, limit) end
+  if waits or held >= company then
+    waits = true
+    return false
+  end
+  held, limit = held + 1, company
+  return true
+end
+`
+
+/**
+ * `split(source, entry, fields)`: id, published at, attempts and deliveries before this entry, and where the fields of
+ * the message begin; and its tally, if it has one. A retry entry carries the first four in its first four pairs, and behind
+ * them the tally; an entry of the main stream may carry the first two, and its own id stands for what it does not.
+ */
+export const split = `${tallies}
+local function split(source, entry, fields)
+  if source == '1' and fields[1] == 'id' and fields[3] == 'at' and fields[5] == 'attempt' and fields[7] == 'fence' then
+    local tally = isTally(fields[9], fields[10]) and fields[10]
+    return fields[2], fields[4], tonumber(fields[6]) or 0, tonumber(fields[8]) or 0, tally and 11 or 9, tally
+  end
+  local id, at = entry, string.match(entry, '^%d+')
+  for i = 1, #fields, 2 do
+    if fields[i] == 'id' and fields[i + 1] ~= '' then id = fields[i + 1] end
+    if fields[i] == 'at' and string.find(fields[i + 1], '^%d+$') then at = fields[i + 1] end
+  end
+  return id, at, 0, 0, 1
+end
+`
+
+/**
+ * `unseen(stream, group, info, mine)`: how many entries were cut off before this group could read them, where that shows: in front of
+ * all there is, or at the end. The server is told where the group stands, so that it counts on from there; some count entries
+ * that were cut off as still to be read, and some do not. Takes the replies of XINFO as maps. Uses `less`.
+ */
+export const unseen = `
+local function of(flat)
+  local map = {}
+  for i = 1, #flat, 2 do map[flat[i]] = flat[i + 1] end
+  return map
+end
+local function unseen(stream, group, info, mine)
+  local at, read, added, first = mine['last-delivered-id'], mine['entries-read'], info['entries-added'], info['first-entry']
+  if not read or not added then return 0 end
+  local left
+  if at == info['last-generated-id'] then left = 0
+  elseif first and less(at, first[1]) then left = info['length']
+  else return 0 end
+  if read == added - left then return 0 end
+  local told = redis.pcall('XGROUP', 'SETID', stream, group, at, 'ENTRIESREAD', string.format('%.0f', added - left))
+  return told.err and 0 or math.max(0, added - left - read)
+end
+`
+
+/** `shorten(stream, meta, length)`: cuts off what is too long, and notes in the meta key which group did not see how many of it. */
+export const shorten = `
+local function shorten(stream, meta, length)
+  if redis.call('XTRIM', stream, 'MAXLEN', '~', length) == 0 then return end
+  -- A user who may not look still publishes: then the group finds out by itself, if it can.
+  local groups, info = redis.pcall('XINFO', 'GROUPS', stream), redis.pcall('XINFO', 'STREAM', stream)
+  if groups.err or info.err then return end
+  info = of(info)
+  for _, flat in ipairs(groups) do
+    local mine = of(flat)
+    local count = unseen(stream, mine['name'], info, mine)
+    if count > 0 then redis.call('HINCRBY', meta, 'cut:' .. mine['name'], count) end
+  end
+end
+`
