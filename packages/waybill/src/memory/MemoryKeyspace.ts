@@ -14,8 +14,8 @@ import type * as Scope from "effect/Scope"
 import type { Inspector } from "../Inspector.ts"
 import { type LimitOptions, limitsOf, millisOf } from "../internal/Limits.ts"
 import type { AtLeastOnce, AtMostOnce, Receiver, Transport } from "../Transport.ts"
+import { ExpiringLog } from "./internal/ExpiringLog.ts"
 import * as MemoryReceiver from "./internal/MemoryReceiver.ts"
-import { Shelf } from "./internal/Shelf.ts"
 import * as Store from "./internal/Store.ts"
 
 /**
@@ -56,7 +56,7 @@ const pattern = "keyspace"
 export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector | AtLeastOnce | AtMostOnce> => {
   const ttlMillis = millisOf("ttl", options.ttl ?? "1 hour")
   return Layer.effectContext(
-    Store.make({ name: pattern, limits: limitsOf(options), source: () => new Shelf(ttlMillis) })
+    Store.make({ name: pattern, limits: limitsOf(options), source: () => new ExpiringLog(ttlMillis) })
   )
 }
 

@@ -25,7 +25,7 @@ import { refusal } from "../internal/Unstored.ts"
 import { Lifecycle } from "../Lifecycle.ts"
 import type { Outgoing, Receipt } from "../Message.ts"
 import { AtMostOnce, type Subscription, Transport, TransportError } from "../Transport.ts"
-import { type Circle, Hall } from "./internal/Hall.ts"
+import { Channels, type SubscriberGroup } from "./internal/Channels.ts"
 import { make as makeSiblings } from "./internal/Siblings.ts"
 import { step } from "./internal/Step.ts"
 
@@ -100,7 +100,7 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
   return Layer.effectContext(
     Effect.gen(function* () {
       const instance = (yield* Random.nextIntBetween(0x100000, 0xffffff)).toString(16)
-      const hall = new Hall(deadLetters, instance)
+      const channels = new Channels(deadLetters, instance)
       const siblings = yield* makeSiblings({
         pattern,
         fits: (topic, other) => matcher(topic)(other) || matcher(other)(topic),
@@ -112,7 +112,7 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
 
       const enter = Effect.fnUntraced(function* ({ group, topic }: Subscription) {
         const consumer = `memory-${instance}-${++consumers}`
-        const circle = hall.circle(topic, group)
+        const subscribers = channels.group(topic, group)
         const clock = yield* Clock.Clock
         const inbox: Inbox = new Inbox({
           topic,
@@ -123,14 +123,14 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
           overflow,
           clock,
           gap: (gap) => void run(lifecycle.report({ _tag: "Gap", topic, group, consumer, gap })),
-          bury: (letters) => bury(circle, topic, letters)
+          bury: (letters) => deadLetter(subscribers, topic, letters)
         })
-        inbox.paused = circle.paused
-        circle.inboxes.add(inbox)
-        return { circle, inbox }
+        inbox.paused = subscribers.paused
+        subscribers.inboxes.add(inbox)
+        return { subscribers, inbox }
       })
 
-      const bury = (circle: Circle, topic: string, letters: Parameters<InboxOptions["bury"]>[0]) =>
+      const deadLetter = (subscribers: SubscriberGroup, topic: string, letters: Parameters<InboxOptions["bury"]>[0]) =>
         step((now) => {
           let dropped = 0
           for (const [copy, { cause, reason }] of letters) {
@@ -138,15 +138,15 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
             const { body, headers } = published
             const message = { id, body, headers, key, version, publishedAt }
             const end = { reason, cause, attempts: attempt, diedAt: now }
-            dropped += circle.dead.add({ ...message, topic: copy.topic, group, ...end }, fence, false)
+            dropped += subscribers.dead.add({ ...message, topic: copy.topic, group, ...end }, fence, false)
           }
           return dropped === 0
             ? Exit.void
-            : lifecycle.report({ _tag: "DeadLettersDropped", topic, group: circle.name, count: dropped })
+            : lifecycle.report({ _tag: "DeadLettersDropped", topic, group: subscribers.name, count: dropped })
         })
 
       const publish = (topic: string, messages: ReadonlyArray<Outgoing>) =>
-        step((now) => Exit.succeed(hall.publish(topic, messages, now)))
+        step((now) => Exit.succeed(channels.publish(topic, messages, now)))
 
       /**
        * Lets subscribers run that have much to take: what is published takes no time here, and would meet full buffers of
@@ -171,12 +171,12 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
           )
         })
       let relief: Latch.Latch | undefined
-      const crowded = (topic: string, bytes: number) => hall.crowded(topic, bytes, bytes > partBytes)
+      const crowded = (topic: string, bytes: number) => channels.crowded(topic, bytes, bytes > partBytes)
       const relieving = Effect.fnUntraced(function* (topic: string, bytes: number) {
         const takesOf = (inboxes: ReadonlyArray<Inbox>) => inboxes.reduce((sum, { takes }) => sum + takes, 0)
         let inVain = 0
         for (let crowd = crowded(topic, bytes); crowd.length > 0; crowd = crowded(topic, bytes)) {
-          if (inVain === patience) return hall.giveUp(crowd)
+          if (inVain === patience) return channels.giveUp(crowd)
           const before = takesOf(crowd)
           yield* Effect.yieldNow
           inVain = takesOf(crowd) === before ? inVain + 1 : 0
@@ -185,12 +185,12 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
 
       const setPaused = (topic: string, group: string, paused: boolean) =>
         Effect.suspend(() => {
-          const circle = hall.circle(topic, group)
-          if (circle.paused === paused) return Effect.void
-          circle.paused = paused
-          for (const inbox of circle.inboxes) inbox.paused = paused
+          const subscribers = channels.group(topic, group)
+          if (subscribers.paused === paused) return Effect.void
+          subscribers.paused = paused
+          for (const inbox of subscribers.inboxes) inbox.paused = paused
           const quiet = paused
-            ? Effect.forEach(circle.inboxes, (inbox) => inbox.recall, { concurrency: "unbounded", discard: true })
+            ? Effect.forEach(subscribers.inboxes, (inbox) => inbox.recall, { concurrency: "unbounded", discard: true })
             : Effect.void
           return Effect.andThen(
             quiet,
@@ -225,9 +225,9 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
             }),
           receive: (subscription) =>
             Effect.map(
-              Effect.acquireRelease(siblings.using(subscription.topic, enter(subscription)), ({ circle, inbox }) =>
+              Effect.acquireRelease(siblings.using(subscription.topic, enter(subscription)), ({ subscribers, inbox }) =>
                 Effect.suspend(() => {
-                  circle.inboxes.delete(inbox)
+                  subscribers.inboxes.delete(inbox)
                   const lost = inbox.leave()
                   const { group, topic } = subscription
                   return lost === 0
@@ -246,26 +246,28 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
         Context.add(
           Inspector,
           checked({
-            topics: Effect.sync(() => hall.topics),
-            describe: (topic) => Effect.map(Clock.currentTimeMillis, (now) => hall.describe(topic, pattern, now)),
+            topics: Effect.sync(() => channels.topics),
+            describe: (topic) => Effect.map(Clock.currentTimeMillis, (now) => channels.describe(topic, pattern, now)),
             messages: () => Effect.succeed([]),
             pending: () => Effect.succeed([]),
             waiting: () => Effect.succeed([]),
             deadLetters: (topic, group, { after, limit }) =>
               step((now) =>
-                Exit.succeed(hall.deadLetters(topic, group, { after: Option.getOrUndefined(after), limit }, now))
+                Exit.succeed(channels.deadLetters(topic, group, { after: Option.getOrUndefined(after), limit }, now))
               ),
-            redrive: (topic, group, entries) => step((now) => Exit.succeed(hall.redrive(topic, group, entries, now))),
-            discard: (topic, group, entries) => step((now) => Exit.succeed(hall.discard(topic, group, entries, now))),
+            redrive: (topic, group, entries) =>
+              step((now) => Exit.succeed(channels.redrive(topic, group, entries, now))),
+            discard: (topic, group, entries) =>
+              step((now) => Exit.succeed(channels.discard(topic, group, entries, now))),
             pause: (topic, group) => setPaused(topic, group, true),
             resume: (topic, group) => setPaused(topic, group, false),
             remove: (topic) =>
               step((now) => {
-                const reason = inUse(hall.describe(topic, pattern, now))
+                const reason = inUse(channels.describe(topic, pattern, now))
                 if (reason !== undefined) {
                   return Exit.fail(new TransportError({ operation: "inspect", topic, reason }))
                 }
-                hall.remove(topic)
+                channels.remove(topic)
                 return Exit.void
               })
           })

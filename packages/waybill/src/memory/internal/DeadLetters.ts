@@ -8,7 +8,7 @@ import type { DeadLetter } from "../../Inspector.ts"
 import type { DeadLetterCap } from "../../internal/Limits.ts"
 
 /** A dead letter and how often the message was delivered: a redrive goes on counting from there. */
-export interface Grave {
+export interface StoredLetter {
   readonly letter: DeadLetter
   readonly fence: number
   /** Some of its commit was applied: none of it is to be applied again. */
@@ -16,7 +16,7 @@ export interface Grave {
 }
 
 export class DeadLetters {
-  readonly #graves = new Map<number, Grave>()
+  readonly #letters = new Map<number, StoredLetter>()
   readonly #limits: DeadLetterCap
   #oldest = 1
   #next = 1
@@ -27,7 +27,7 @@ export class DeadLetters {
   }
 
   get size(): number {
-    return this.#graves.size
+    return this.#letters.size
   }
 
   /** How many were dropped so far. */
@@ -38,7 +38,7 @@ export class DeadLetters {
   /** Returns how many were dropped for it. */
   add(letter: Omit<DeadLetter, "entry">, fence: number, partial: boolean): number {
     const entry = this.#next++
-    this.#graves.set(entry, { letter: { entry: String(entry), ...letter }, fence, partial })
+    this.#letters.set(entry, { letter: { entry: String(entry), ...letter }, fence, partial })
     return this.expire(letter.diedAt)
   }
 
@@ -47,10 +47,10 @@ export class DeadLetters {
     const { maxAgeMillis, maxCount } = this.#limits
     let dropped = 0
     while (this.#oldest < this.#next) {
-      const oldest = this.#graves.get(this.#oldest)
+      const oldest = this.#letters.get(this.#oldest)
       if (oldest !== undefined) {
-        if (this.#graves.size <= maxCount && now - oldest.letter.diedAt <= maxAgeMillis) break
-        this.#graves.delete(this.#oldest)
+        if (this.#letters.size <= maxCount && now - oldest.letter.diedAt <= maxAgeMillis) break
+        this.#letters.delete(this.#oldest)
         dropped++
       }
       this.#oldest++
@@ -63,15 +63,15 @@ export class DeadLetters {
     const page: Array<DeadLetter> = []
     const start = after === undefined ? this.#oldest : Math.max(this.#oldest, Number(after) + 1)
     for (let entry = start; entry < this.#next && page.length < limit; entry++) {
-      const grave = this.#graves.get(entry)
-      if (grave !== undefined) page.push({ ...grave.letter })
+      const found = this.#letters.get(entry)
+      if (found !== undefined) page.push({ ...found.letter })
     }
     return page
   }
 
-  take(entry: string): Grave | undefined {
-    const grave = this.#graves.get(Number(entry))
-    if (grave !== undefined) this.#graves.delete(Number(entry))
-    return grave
+  take(entry: string): StoredLetter | undefined {
+    const found = this.#letters.get(Number(entry))
+    if (found !== undefined) this.#letters.delete(Number(entry))
+    return found
   }
 }

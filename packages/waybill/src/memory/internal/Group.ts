@@ -103,14 +103,14 @@ export class Group {
       from.push(silent.consumer)
       count += silent.held.size
       for (const work of silent.held.values()) {
-        if (work.delivery !== undefined) silent.rob(work.delivery)
+        if (work.delivery !== undefined) silent.revoke(work.delivery)
         work.deaths++
-        if (work.deaths >= member.maxDeliveries) this.#buryUnseen(work, now)
+        if (work.deaths >= member.maxDeliveries) this.#deadLetterUnseen(work, now)
       }
       this.#returnAll([...silent.held.values()].filter((work) => work.deaths < member.maxDeliveries))
       silent.held.clear()
       silent.suspects.clear()
-      this.#topic.open(silent.robbed)
+      this.#topic.open(silent.revoked)
     }
     if (count > 0) this.#topic.report({ _tag: "Claimed", topic: this.#topic.name, group: this.name, from, count })
     return count > 0
@@ -181,7 +181,7 @@ export class Group {
             : this.#topic.commit(delivery, settlement.commit, now, work.partial)
         if (refused !== undefined) {
           if (refused.reason === "PartialCommit") work.partial = true
-          this.#bury(work, refused.reason, refused.cause, now)
+          this.#deadLetter(work, refused.reason, refused.cause, now)
           return refused
         }
         this.#leaveSource(work)
@@ -195,7 +195,7 @@ export class Group {
         this.#topic.change()
         break
       case "DeadLetter":
-        this.#bury(work, settlement.reason, settlement.cause, now)
+        this.#deadLetter(work, settlement.reason, settlement.cause, now)
         break
       case "Release":
         this.#release(work)
@@ -208,19 +208,19 @@ export class Group {
     this.#expire(now)
     const back: Array<Work> = []
     for (const entry of entries) {
-      const grave = this.#deadLetters.take(entry)
-      if (grave === undefined) continue
-      const { id, body, headers, key, version, publishedAt } = grave.letter
+      const found = this.#deadLetters.take(entry)
+      if (found === undefined) continue
+      const { id, body, headers, key, version, publishedAt } = found.letter
       const work: Work = {
         // A message that is brought back is to be seen: it does not expire.
         message: { id, body, headers, key, version, publishedAt, open: 0, expiresAt: undefined },
         kept: undefined,
         attempt: 0,
-        fence: grave.fence,
+        fence: found.fence,
         deaths: 0,
         cause: "",
         failures: unfailed,
-        partial: grave.partial,
+        partial: found.partial,
         delivery: undefined,
         deliveredAt: 0
       }
@@ -450,7 +450,7 @@ export class Group {
     work.kept = undefined
   }
 
-  #bury(work: Work, reason: string, cause: string, now: number): void {
+  #deadLetter(work: Work, reason: string, cause: string, now: number): void {
     this.#leaveSource(work)
     const { id, body, headers, key, version, publishedAt } = work.message
     const topic = this.#topic.name
@@ -469,9 +469,9 @@ export class Group {
   }
 
   /** No consumer settles it, so it is reported here. */
-  #buryUnseen(work: Work, now: number): void {
+  #deadLetterUnseen(work: Work, now: number): void {
     const cause = `${work.deaths} consumers died while they held this message`
-    this.#bury(work, "CrashLoop", cause, now)
+    this.#deadLetter(work, "CrashLoop", cause, now)
     if (work.delivery === undefined) return
     const settlement = Settlement.deadLetter("CrashLoop", cause)
     const { topic, group } = work.delivery

@@ -42,7 +42,7 @@ export class Member {
   /** Since when it renews nothing; `undefined` while it lives. */
   silentSince: number | undefined = undefined
   #lost: Array<Delivery> = []
-  #robbed = Latch.makeUnsafe()
+  #revoked = Latch.makeUnsafe()
 
   constructor(consumer: string, subscription: Subscription) {
     this.consumer = consumer
@@ -51,11 +51,11 @@ export class Member {
   }
 
   /** Opens when others have taken something from it. */
-  get robbed(): Latch.Latch {
-    return this.#robbed
+  get revoked(): Latch.Latch {
+    return this.#revoked
   }
 
-  rob(delivery: Delivery): void {
+  revoke(delivery: Delivery): void {
     this.#lost.push(delivery)
   }
 
@@ -64,7 +64,7 @@ export class Member {
     const lost = this.#lost
     if (lost.length > 0) {
       this.#lost = []
-      this.#robbed = Latch.makeUnsafe()
+      this.#revoked = Latch.makeUnsafe()
     }
     return lost
   }

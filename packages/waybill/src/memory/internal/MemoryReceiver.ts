@@ -101,9 +101,9 @@ export class MemoryReceiver implements Receiver {
     })
 
   readonly lost: Receiver["lost"] = Effect.suspend(() => {
-    const robbed = this.#member.robbed
+    const revoked = this.#member.revoked
     const lost = this.#member.losses()
-    if (!isReadonlyArrayNonEmpty(lost)) return Effect.flatMap(robbed.await, () => this.lost)
+    if (!isReadonlyArrayNonEmpty(lost)) return Effect.flatMap(revoked.await, () => this.lost)
     const { group, topic } = lost[0]
     return Effect.as(this.#lifecycle.report({ _tag: "LeaseLost", topic, group, deliveries: lost }), lost)
   })

@@ -7,9 +7,9 @@
 import { Fifo } from "./Fifo.ts"
 import type { Cursor, Source, Stored } from "./Source.ts"
 
-export class Shelf implements Source {
+export class ExpiringLog implements Source {
   readonly #messages = new Fifo<Stored>()
-  readonly #cursors: Array<ShelfCursor> = []
+  readonly #cursors: Array<ExpiringCursor> = []
   readonly #ttlMillis: number
 
   constructor(ttlMillis: number) {
@@ -40,21 +40,21 @@ export class Shelf implements Source {
 
   join(_: string, start: "earliest" | "latest"): Cursor {
     const { end, first } = this.#messages
-    const cursor = new ShelfCursor(this, this.#messages, start === "earliest" ? first : end)
+    const cursor = new ExpiringCursor(this, this.#messages, start === "earliest" ? first : end)
     this.#cursors.push(cursor)
     return cursor
   }
 }
 
-class ShelfCursor implements Cursor {
-  readonly #shelf: Shelf
+class ExpiringCursor implements Cursor {
+  readonly #log: ExpiringLog
   readonly #messages: Fifo<Stored>
   /** Of the first message that the group has not seen. */
   #position: number
   #missed = 0
 
-  constructor(shelf: Shelf, messages: Fifo<Stored>, position: number) {
-    this.#shelf = shelf
+  constructor(log: ExpiringLog, messages: Fifo<Stored>, position: number) {
+    this.#log = log
     this.#messages = messages
     this.#position = position
   }
@@ -73,7 +73,7 @@ class ShelfCursor implements Cursor {
     return message
   }
 
-  /** The shelf has lost its first messages. */
+  /** The log has lost its first messages. */
   cut(): void {
     const { first } = this.#messages
     if (this.#position >= first) return
@@ -82,7 +82,7 @@ class ShelfCursor implements Cursor {
   }
 
   missed(now: number): number {
-    this.#shelf.trim(now)
+    this.#log.trim(now)
     const missed = this.#missed
     this.#missed = 0
     return missed

@@ -1,5 +1,5 @@
 /**
- * Topics that keep no messages: who listens, and the dead letters of each group.
+ * Topics that keep no messages: their subscribers, and the dead letters of each group.
  *
  * @module
  */
@@ -11,8 +11,8 @@ import type { DeadLetterCap } from "../../internal/Limits.ts"
 import type { Outgoing, Receipt } from "../../Message.ts"
 import { DeadLetters } from "./DeadLetters.ts"
 
-/** Who shares dead letters and pauses together. */
-export class Circle {
+/** Subscribers that share dead letters and are paused together. */
+export class SubscriberGroup {
   readonly name: string
   readonly inboxes = new Set<Inbox>()
   readonly dead: DeadLetters
@@ -25,10 +25,10 @@ export class Circle {
 }
 
 /** A topic, or a pattern for topics, as it was asked for. */
-class Seat {
+class Channel {
   readonly topic: string
   readonly fits: (topic: string) => boolean
-  readonly circles = new Map<string, Circle>()
+  readonly groups = new Map<string, SubscriberGroup>()
 
   constructor(topic: string) {
     this.topic = topic
@@ -36,10 +36,10 @@ class Seat {
   }
 }
 
-export class Hall {
+export class Channels {
   /** Those that were published to or subscribed to. */
   readonly #topics = new Set<string>()
-  readonly #seats = new Map<string, Seat>()
+  readonly #channels = new Map<string, Channel>()
   readonly #deadLetters: DeadLetterCap
   readonly #instance: string
   #published = 0
@@ -63,9 +63,9 @@ export class Hall {
     for (const { body, headers: sent, id: given, key, version } of messages) {
       const published = { body, headers: kept(sent) }
       const id = given ?? `${this.#instance}-${++this.#published}`
-      for (const seat of this.#seats.values()) {
-        if (!seat.fits(topic)) continue
-        for (const { inboxes, name } of seat.circles.values()) {
+      for (const channel of this.#channels.values()) {
+        if (!channel.fits(topic)) continue
+        for (const { inboxes, name } of channel.groups.values()) {
           for (const inbox of inboxes) {
             inbox.add(new Copy(topic, name, id, published, key, version, now, 1))
             this.#tight ||= inbox.isCrowdedFor(0)
@@ -82,12 +82,12 @@ export class Hall {
     if (!this.#tight && !large) return []
     const crowded: Array<Inbox> = []
     this.#tight = false
-    for (const seat of this.#seats.values()) {
-      for (const { inboxes } of seat.circles.values()) {
+    for (const channel of this.#channels.values()) {
+      for (const { inboxes } of channel.groups.values()) {
         for (const inbox of inboxes) {
           if (!inbox.isCrowdedFor(bytes)) continue
           this.#tight = true
-          if (this.#stalled.get(inbox) !== inbox.takes && seat.fits(topic)) crowded.push(inbox)
+          if (this.#stalled.get(inbox) !== inbox.takes && channel.fits(topic)) crowded.push(inbox)
         }
       }
     }
@@ -99,29 +99,29 @@ export class Hall {
     for (const inbox of inboxes) this.#stalled.set(inbox, inbox.takes)
   }
 
-  circle(topic: string, group: string): Circle {
-    let seat = this.#seats.get(topic)
-    if (seat === undefined) this.#seats.set(topic, (seat = new Seat(topic)))
+  group(topic: string, group: string): SubscriberGroup {
+    let channel = this.#channels.get(topic)
+    if (channel === undefined) this.#channels.set(topic, (channel = new Channel(topic)))
     this.#topics.add(topic)
-    const { circles } = seat
-    let circle = circles.get(group)
-    if (circle === undefined) circles.set(group, (circle = new Circle(group, this.#deadLetters)))
-    return circle
+    const { groups } = channel
+    let subscribers = groups.get(group)
+    if (subscribers === undefined) groups.set(group, (subscribers = new SubscriberGroup(group, this.#deadLetters)))
+    return subscribers
   }
 
   /** One that no subscriber would hear stays where it is. */
   redrive(topic: string, group: string, entries: ReadonlyArray<string>, now: number): number {
-    const { dead, inboxes } = this.circle(topic, group)
+    const { dead, inboxes } = this.group(topic, group)
     dead.expire(now)
     let count = 0
     if (inboxes.size === 0) return count
     for (const entry of entries) {
-      const grave = dead.take(entry)
-      if (grave === undefined) continue
-      const { letter } = grave
+      const found = dead.take(entry)
+      if (found === undefined) continue
+      const { letter } = found
       const { id, key, publishedAt, version } = letter
       for (const inbox of inboxes) {
-        inbox.add(new Copy(letter.topic, group, id, letter, key, version, publishedAt, grave.fence + 1))
+        inbox.add(new Copy(letter.topic, group, id, letter, key, version, publishedAt, found.fence + 1))
       }
       count++
     }
@@ -129,7 +129,7 @@ export class Hall {
   }
 
   discard(topic: string, group: string, entries: ReadonlyArray<string>, now: number): number {
-    const { dead } = this.circle(topic, group)
+    const { dead } = this.group(topic, group)
     dead.expire(now)
     return entries.filter((entry) => dead.take(entry) !== undefined).length
   }
@@ -140,24 +140,24 @@ export class Hall {
     { after, limit }: { readonly after: string | undefined; readonly limit: number },
     now: number
   ): ReadonlyArray<DeadLetter> {
-    const dead = this.#seats.get(topic)?.circles.get(group)?.dead
+    const dead = this.#channels.get(topic)?.groups.get(group)?.dead
     dead?.expire(now)
     return dead?.page(after, limit) ?? []
   }
 
   describe(topic: string, pattern: string, now: number): TopicInfo {
-    const circles = this.#seats.get(topic)?.circles.values() ?? []
-    const groups = Array.from(circles, (circle) => figuresOf(circle, now))
+    const known = this.#channels.get(topic)?.groups.values() ?? []
+    const groups = Array.from(known, (group) => figuresOf(group, now))
     return { topic, pattern, depth: 0, published: undefined, delayed: 0, nextDelayedAt: undefined, groups }
   }
 
   remove(topic: string): void {
     this.#topics.delete(topic)
-    this.#seats.delete(topic)
+    this.#channels.delete(topic)
   }
 }
 
-const figuresOf = ({ dead, inboxes, name, paused }: Circle, now: number): GroupInfo => {
+const figuresOf = ({ dead, inboxes, name, paused }: SubscriberGroup, now: number): GroupInfo => {
   dead.expire(now)
   let pending = 0
   let waiting = 0
