@@ -24,14 +24,15 @@ const order = [
   ],
   [
     "Lifecycle",
+    "TransportError",
+    "Inspector",
+    "Records",
+    "Health",
     "Transport",
     "internal/Recalls",
-    "Inspector",
     "internal/Glob",
     "internal/Unstored",
-    "internal/Inbox",
-    "Records",
-    "Health"
+    "internal/Inbox"
   ],
   ["internal/Durations", "Metrics", "internal/Tracing"],
   ["internal/HandlerScope", "Producer", "internal/Workers", "Consumer", "DeadLetters", "Log"]

@@ -13,7 +13,7 @@ import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import { type GroupInfo, Inspector } from "./Inspector.ts"
 import { durationOf, wholeOf } from "./internal/Limits.ts"
 import { safeLines } from "./internal/SafeText.ts"
-import type { TransportError } from "./Transport.ts"
+import type { TransportError } from "./TransportError.ts"
 
 /** One thing that is wrong. */
 export interface Problem {

@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import { isName } from "./internal/Name.ts"
 import type { Body, Message } from "./Message.ts"
-import { InvalidLimit, InvalidName, TopicInUse, TransportError } from "./Transport.ts"
+import { InvalidLimit, InvalidName, TopicInUse, TransportError } from "./TransportError.ts"
 
 export class Inspector extends Context.Service<
   Inspector,

@@ -7,7 +7,7 @@
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type { Query } from "./Commit.ts"
-import type { TransportError } from "./Transport.ts"
+import type { TransportError } from "./TransportError.ts"
 
 /**
  * Provided by the layers that provide `Transactional`.

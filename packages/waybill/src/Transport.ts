@@ -9,14 +9,18 @@
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
-import type * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { Delivery } from "./Delivery.ts"
-import { safe } from "./internal/SafeText.ts"
+import { Inspector } from "./Inspector.ts"
 import type { Lifecycle } from "./Lifecycle.ts"
 import type { Outgoing, Receipt } from "./Message.ts"
+import { Records } from "./Records.ts"
 import type { DeadLetter, Settlement } from "./Settlement.ts"
+import { MarkerTooShort, type TransportError } from "./TransportError.ts"
+
+export * from "./TransportError.ts"
 
 export class Transport extends Context.Service<
   Transport,
@@ -104,162 +108,45 @@ export class Transactional extends Context.Service<Transactional, "Transactional
   "waybill/Transport/Transactional"
 ) {}
 
-/** The connection is down or went down. `ambiguous`: the command may have run. */
-export class Disconnected extends Schema.TaggedError<Disconnected>()("Disconnected", {
-  ambiguous: Schema.Boolean,
-  cause: Schema.Defect()
-}) {
-  readonly permanent = false
-  override get message(): string {
-    return safe(`the connection is down${this.ambiguous ? "; the command may have run" : ""} (${String(this.cause)})`)
-  }
-}
+/** What a pattern can promise: the stronger one includes the weaker. */
+export type Guarantee = "at-most-once" | "at-least-once" | "transactional"
 
-/** The server refused for now and changed nothing: it is loading, read-only, out of memory, or its cluster is down. */
-export class Refused extends Schema.TaggedError<Refused>()("Refused", {
-  /** The server's code, such as `OOM` or `LOADING`. */
-  code: Schema.String,
-  detail: Schema.String
-}) {
-  readonly permanent = false
-  override get message(): string {
-    return safe(`the server rejected the command for now: ${this.detail}`)
-  }
-}
+/** What a layer provides that keeps the guarantee. */
+export type Provided<G extends Guarantee> =
+  | Transport
+  | Inspector
+  | AtMostOnce
+  | (G extends "at-most-once" ? never : AtLeastOnce)
+  | (G extends "transactional" ? Transactional | Records : never)
 
-/** A key of the topic holds something that is not ours. */
-export class WrongKeyType extends Schema.TaggedError<WrongKeyType>()("WrongKeyType", {
-  key: Schema.String,
-  detail: Schema.String
-}) {
-  readonly permanent = true
-  override get message(): string {
-    return safe(
-      `the key ${this.key} holds another type of value: ${this.detail}. Rename or delete it, or choose another prefix`
-    )
-  }
-}
-
-/** The user we are on the server lacks a permission: for the command, or for the key or the channel that it is about. */
-export class NotPermitted extends Schema.TaggedError<NotPermitted>()("NotPermitted", {
-  command: Schema.String,
-  key: Schema.optional(Schema.String),
-  channel: Schema.optional(Schema.String),
-  detail: Schema.String
-}) {
-  readonly permanent = true
-  override get message(): string {
-    const [what, grant] =
-      this.key !== undefined
-        ? [` on the key ${this.key}`, `~${this.key}`]
-        : this.channel !== undefined
-          ? [` on the channel ${this.channel}`, `&${this.channel}`]
-          : ["", this.command.includes("/") ? "" : `+${this.command.toLowerCase()}`]
-    return safe(
-      `not permitted to run ${this.command}${what}: ${this.detail}. Grant it with ACL SETUSER${grant && ` <user> ${grant}`}`
-    )
-  }
-}
-
-/** Wrong or missing user name or password. */
-export class AuthenticationFailed extends Schema.TaggedError<AuthenticationFailed>()("AuthenticationFailed", {
-  detail: Schema.String
-}) {
-  readonly permanent = true
-  override get message(): string {
-    return safe(`authentication failed: ${this.detail}. Check the user name and password`)
-  }
-}
-
-/** The address of a server cannot be read. Nothing of it is shown: it may hold a password. */
-export class InvalidUrl extends Schema.TaggedError<InvalidUrl>()("InvalidUrl", {
-  detail: Schema.String
-}) {
-  readonly permanent = true
-  override get message(): string {
-    return safe(
-      `invalid URL of a server: ${this.detail}. Use redis://user:password@host:port/db, rediss:// for TLS, or unix:///path?db=0`
-    )
-  }
-}
-
-/** No secure line to the server: it shows a certificate that we do not accept, or one side speaks TLS and the other does not. */
-export class TlsFailed extends Schema.TaggedError<TlsFailed>()("TlsFailed", {
-  detail: Schema.String
-}) {
-  readonly permanent = true
-  override get message(): string {
-    return safe(`no TLS connection: ${this.detail}`)
-  }
-}
-
-/** The server is not one that this library can work with. */
-export class UnsupportedServer extends Schema.TaggedError<UnsupportedServer>()("UnsupportedServer", {
-  /** Which server it is, with its version where it tells. */
-  found: Schema.String,
-  needed: Schema.String
-}) {
-  readonly permanent = true
-  override get message(): string {
-    return safe(`this is ${this.found}: use ${this.needed}`)
-  }
-}
-
-/** The topic was opened before with another pattern, or by a newer wire format. */
-export class TopicConflict extends Schema.TaggedError<TopicConflict>()("TopicConflict", {
-  topic: Schema.String,
-  expected: Schema.String,
-  found: Schema.String
-}) {
-  readonly permanent = true
-  override get message(): string {
-    return safe(`topic ${this.topic} is ${this.found} in the store, and this program opens it as ${this.expected}`)
-  }
-}
-
-/** The pattern cannot do what was asked, such as delaying a message that is not stored. Nothing was sent. */
-export class NotOffered extends Schema.TaggedError<NotOffered>()("NotOffered", {
-  /** What was asked for. */
-  feature: Schema.String,
-  /** Why not, and what to use instead. */
-  detail: Schema.String
-}) {
-  readonly permanent = true
-  override get message(): string {
-    return safe(`this pattern does not offer ${this.feature}: ${this.detail}`)
-  }
-}
-
-/** The server does not announce what happens to keys, and the pattern was told to rely on it. */
-export class NotificationsDisabled extends Schema.TaggedError<NotificationsDisabled>()("NotificationsDisabled", {
-  /** The server's `notify-keyspace-events` at present. */
-  found: Schema.String,
-  /** What it has to contain. */
-  needed: Schema.String
-}) {
-  readonly permanent = true
-  override get message(): string {
-    return safe(
-      `keyspace notifications are off: notify-keyspace-events is "${this.found}" and needs "${this.needed}". ` +
-        `Run CONFIG SET notify-keyspace-events ${this.needed}, let the layer do it, or let it poll`
-    )
-  }
-}
-
-/** A message could come again after the mark that it was done has expired, and would be applied twice. */
-export class MarkerTooShort extends Schema.TaggedError<MarkerTooShort>()("MarkerTooShort", {
-  markerMillis: Schema.Number,
-  /** The longest way a message may take until it comes again for the last time. */
-  neededMillis: Schema.Number
-}) {
-  readonly permanent = true
-  override get message(): string {
-    return (
-      `the marker of a done message lasts ${this.markerMillis} ms, and a message may come again for ${this.neededMillis} ms: ` +
-      "let the marker last longer, or end the retries sooner"
-    )
-  }
-}
+/**
+ * The layer of a pattern on a store: `make` brings everything that belongs to it, and `guarantee` is the strongest that
+ * it keeps.
+ */
+export const layer = <G extends Guarantee, E, R>(
+  guarantee: G,
+  make: Effect.Effect<
+    Transport["Service"] & {
+      readonly inspector: Inspector["Service"]
+      readonly records?: Records["Service"] | undefined
+    },
+    E,
+    R
+  >
+): Layer.Layer<Provided<G>, E, Exclude<R, Scope.Scope>> =>
+  Layer.effectContext(
+    Effect.map(make, (transport) => {
+      let context: Context.Context<never> = Context.make(Transport, transport).pipe(
+        Context.add(Inspector, transport.inspector),
+        Context.add(AtMostOnce, "AtMostOnce")
+      )
+      if (guarantee !== "at-most-once") context = Context.add(context, AtLeastOnce, "AtLeastOnce")
+      if (guarantee === "transactional") context = Context.add(context, Transactional, "Transactional")
+      if (transport.records !== undefined) context = Context.add(context, Records, transport.records)
+      // What was added above is what the guarantee stands for.
+      return context as Context.Context<Provided<G>>
+    })
+  )
 
 /**
  * What is wrong with a marker of this length for this subscription, if anything. A message may lie among the dead letters,
@@ -273,133 +160,4 @@ export const markerProblem = (
   if (redelivery === undefined) return undefined
   const neededMillis = deadLetterMillis + maxDeliveries * Duration.toMillis(lease) + Duration.toMillis(redelivery)
   return markerMillis < neededMillis ? new MarkerTooShort({ markerMillis, neededMillis }) : undefined
-}
-
-/** A subscriber that was told to fail rather than to drop messages had no room for one more. */
-export class Overflow extends Schema.TaggedError<Overflow>()("Overflow", {
-  capacity: Schema.Int
-}) {
-  readonly permanent = true
-  override get message(): string {
-    return (
-      `the consumer is too slow: ${this.capacity} messages wait for it, and more arrive. ` +
-      "Let it work faster, let the buffer be larger, or choose what to drop"
-    )
-  }
-}
-
-/** The server answered with an error that we do not know: a bug of ours, or a server that differs. */
-export class Rejected extends Schema.TaggedError<Rejected>()("Rejected", {
-  command: Schema.String,
-  detail: Schema.String
-}) {
-  readonly permanent = true
-  override get message(): string {
-    return safe(`${this.command} failed: ${this.detail}`)
-  }
-}
-
-/** A page was asked for with a limit that is not an integer >= 1. Nothing was sent. */
-export class InvalidLimit extends Schema.TaggedError<InvalidLimit>()("InvalidLimit", {
-  limit: Schema.Number
-}) {
-  readonly permanent = true
-  override get message(): string {
-    return `limit must be an integer >= 1, got ${this.limit}`
-  }
-}
-
-/** No topic and no group can have this name. Nothing was sent. */
-export class InvalidName extends Schema.TaggedError<InvalidName>()("InvalidName", {
-  kind: Schema.Literals(["topic", "group"]),
-  name: Schema.String
-}) {
-  readonly permanent = true
-  override get message(): string {
-    const use = this.kind === "topic" ? "1 to 200 characters without white space or braces" : "at least one character"
-    return safe(
-      `invalid ${this.kind} name "${this.name.slice(0, 200).toWellFormed()}": use ${use}, and no half of a surrogate pair`
-    )
-  }
-}
-
-/** The topic cannot be removed: some of it is in use. Nothing was changed. */
-export class TopicInUse extends Schema.TaggedError<TopicInUse>()("TopicInUse", {
-  topic: Schema.String,
-  /** Which group is in the way; none when it is the topic itself. */
-  group: Schema.optional(Schema.String),
-  found: Schema.Literals(["delayed", "messages", "pending", "waiting", "deadLetters", "consumers"])
-}) {
-  readonly permanent = true
-  override get message(): string {
-    const whose = this.group === undefined ? "it" : `its group ${this.group}`
-    const [what, instead] = {
-      delayed: ["messages that are not due yet", "let them be handled"],
-      messages: [
-        this.group === undefined ? "messages, and no group" : "messages that it was not given yet",
-        "let them be handled"
-      ],
-      pending: ["deliveries that are not settled", "let a consumer settle them"],
-      waiting: ["messages that wait for their next attempt", "let them be handled"],
-      deadLetters: ["dead letters", "redrive or discard them"],
-      consumers: ["living consumers", "stop them"]
-    }[this.found]
-    return safe(`topic ${this.topic} is in use: ${whose} has ${what}. To remove it, ${instead} first`)
-  }
-}
-
-export type Reason =
-  | Disconnected
-  | Refused
-  | WrongKeyType
-  | NotPermitted
-  | AuthenticationFailed
-  | InvalidUrl
-  | TlsFailed
-  | UnsupportedServer
-  | TopicConflict
-  | NotOffered
-  | NotificationsDisabled
-  | MarkerTooShort
-  | Overflow
-  | InvalidLimit
-  | InvalidName
-  | TopicInUse
-  | Rejected
-
-/**
- * Talking to the store failed. `reason` says how; `reason.permanent` whether waiting can help. Handle single reasons
- * with `Effect.catchReason("TransportError", "Refused", ...)`.
- */
-export class TransportError extends Schema.TaggedError<TransportError>()("TransportError", {
-  operation: Schema.Literals(["connect", "publish", "receive", "settle", "inspect"]),
-  topic: Schema.optional(Schema.String),
-  /** Of `Producer.publishAll`: how many messages from the front of the call are stored all the same. */
-  stored: Schema.optional(Schema.Int),
-  reason: Schema.Union([
-    Disconnected,
-    Refused,
-    WrongKeyType,
-    NotPermitted,
-    AuthenticationFailed,
-    InvalidUrl,
-    TlsFailed,
-    UnsupportedServer,
-    TopicConflict,
-    NotOffered,
-    NotificationsDisabled,
-    MarkerTooShort,
-    Overflow,
-    InvalidLimit,
-    InvalidName,
-    TopicInUse,
-    Rejected
-  ])
-}) {
-  override get message(): string {
-    const stored = this.stored === undefined || this.stored === 0 ? "" : `, after ${this.stored} messages were stored`
-    return safe(
-      `${this.operation}${this.topic === undefined ? "" : ` on topic ${this.topic}`}: ${this.reason.message}${stored}`
-    )
-  }
 }

@@ -9,12 +9,10 @@
  */
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
+import type * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import type { Inspector } from "../Inspector.ts"
 import { type LimitOptions, limitsOf, millisOf, oneOf } from "../internal/Limits.ts"
-import type { Records } from "../Records.ts"
-import type { AtLeastOnce, AtMostOnce, Receiver, Transactional, Transport } from "../Transport.ts"
+import { layer as layerOf, type Provided, type Receiver } from "../Transport.ts"
 import * as MemoryReceiver from "./internal/MemoryReceiver.ts"
 import { type Order, Queue } from "./internal/Queue.ts"
 import * as Store from "./internal/Store.ts"
@@ -62,14 +60,13 @@ const pattern = "exactly-once"
  *
  * @category layers
  */
-export const layer = (
-  options: Options = {}
-): Layer.Layer<Transport | Inspector | Records | AtLeastOnce | AtMostOnce | Transactional> => {
+export const layer = (options: Options = {}): Layer.Layer<Provided<"transactional">> => {
   const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority"])
   const limits = limitsOf({ ...options, deadLetters: { maxAge: "7 days", ...options.deadLetters } })
   const markerMillis = millisOf("marker", options.marker ?? "8 days")
-  return Layer.effectContext(
-    Store.transactional({ name: pattern, limits, source: (place) => new Queue(place, order) }, markerMillis)
+  return layerOf(
+    "transactional",
+    Store.make({ name: pattern, limits, source: (place) => new Queue(place, order) }, markerMillis)
   )
 }
 

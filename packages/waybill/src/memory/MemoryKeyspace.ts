@@ -9,11 +9,10 @@
  */
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
+import type * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import type { Inspector } from "../Inspector.ts"
 import { type LimitOptions, limitsOf, millisOf } from "../internal/Limits.ts"
-import type { AtLeastOnce, AtMostOnce, Receiver, Transport } from "../Transport.ts"
+import { layer as layerOf, type Provided, type Receiver } from "../Transport.ts"
 import { ExpiringLog } from "./internal/ExpiringLog.ts"
 import * as MemoryReceiver from "./internal/MemoryReceiver.ts"
 import * as Store from "./internal/Store.ts"
@@ -53,9 +52,10 @@ const pattern = "keyspace"
  *
  * @category layers
  */
-export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector | AtLeastOnce | AtMostOnce> => {
+export const layer = (options: Options = {}): Layer.Layer<Provided<"at-least-once">> => {
   const ttlMillis = millisOf("ttl", options.ttl ?? "1 hour")
-  return Layer.effectContext(
+  return layerOf(
+    "at-least-once",
     Store.make({ name: pattern, limits: limitsOf(options), source: () => new ExpiringLog(ttlMillis) })
   )
 }

@@ -7,11 +7,10 @@
  * @module
  */
 import type * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
+import type * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import type { Inspector } from "../Inspector.ts"
 import { type LimitOptions, limitsOf, oneOf } from "../internal/Limits.ts"
-import type { AtLeastOnce, AtMostOnce, Receiver, Transport } from "../Transport.ts"
+import { layer as layerOf, type Provided, type Receiver } from "../Transport.ts"
 import * as MemoryReceiver from "./internal/MemoryReceiver.ts"
 import { type Order, Queue } from "./internal/Queue.ts"
 import * as Store from "./internal/Store.ts"
@@ -52,9 +51,10 @@ const pattern = "lists"
  *
  * @category layers
  */
-export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector | AtLeastOnce | AtMostOnce> => {
+export const layer = (options: Options = {}): Layer.Layer<Provided<"at-least-once">> => {
   const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority"])
-  return Layer.effectContext(
+  return layerOf(
+    "at-least-once",
     Store.make({ name: pattern, limits: limitsOf(options), source: (place) => new Queue(place, order) })
   )
 }

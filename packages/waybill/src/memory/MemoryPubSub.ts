@@ -8,15 +8,14 @@
  * @module
  */
 import * as Clock from "effect/Clock"
-import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
-import * as Layer from "effect/Layer"
+import type * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
-import { checked, Inspector, inUse } from "../Inspector.ts"
+import { checked, inUse } from "../Inspector.ts"
 import { unitsOf } from "../internal/Budget.ts"
 import { matcher } from "../internal/Glob.ts"
 import { Inbox, type InboxOptions } from "../internal/Inbox.ts"
@@ -24,7 +23,7 @@ import { limitsOf, oneOf, wholeOf } from "../internal/Limits.ts"
 import { refusal } from "../internal/Unstored.ts"
 import { Lifecycle } from "../Lifecycle.ts"
 import type { Outgoing, Receipt } from "../Message.ts"
-import { AtMostOnce, type Subscription, Transport, TransportError } from "../Transport.ts"
+import { layer as layerOf, type Provided, type Subscription, TransportError } from "../Transport.ts"
 import { Channels, type SubscriberGroup } from "./internal/Channels.ts"
 import { make as makeSiblings } from "./internal/Siblings.ts"
 import { step } from "./internal/Step.ts"
@@ -77,7 +76,7 @@ const sizeOf = (message: Outgoing): number => unitsOf(message) + (message.id ===
  *
  * @category layers
  */
-export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector | AtMostOnce> => {
+export const layer = (options: Options = {}): Layer.Layer<Provided<"at-most-once">> => {
   const { deadLetters } = limitsOf(options)
   const capacity = wholeOf("buffer", options.buffer ?? 1024)
   const capacityBytes = wholeOf("bufferBytes", options.bufferBytes ?? 64 * 1024 * 1024)
@@ -97,7 +96,8 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
     }
     return { next, bytes }
   }
-  return Layer.effectContext(
+  return layerOf(
+    "at-most-once",
     Effect.gen(function* () {
       const instance = (yield* Random.nextIntBetween(0x100000, 0xffffff)).toString(16)
       const channels = new Channels(deadLetters, instance)
@@ -198,82 +198,72 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
           )
         })
 
-      return Context.make(
-        Transport,
-        Transport.of({
-          lifecycle,
-          publish: (topic, messages) =>
-            Effect.suspend(() => {
-              const reason = refusal(topic, messages)
-              if (reason !== undefined) return Effect.fail(new TransportError({ operation: "publish", topic, reason }))
-              const only = messages.length === 1 ? messages[0] : undefined
-              if (only !== undefined) {
-                return siblings.using(topic, Effect.andThen(relieved(topic, sizeOf(only)), publish(topic, messages)))
-              }
-              return Effect.uninterruptible(
-                Effect.gen(function* () {
-                  yield* siblings.using(topic, Effect.void)
-                  const receipts: Array<Receipt> = []
-                  for (let from = 0; from < messages.length; from = receipts.length) {
-                    const { bytes, next } = partOf(messages, from)
-                    yield* relieved(topic, bytes)
-                    receipts.push(...(yield* publish(topic, next)))
-                  }
-                  return receipts
-                })
-              )
-            }),
-          receive: (subscription) =>
-            Effect.map(
-              Effect.acquireRelease(siblings.using(subscription.topic, enter(subscription)), ({ subscribers, inbox }) =>
-                Effect.suspend(() => {
-                  subscribers.inboxes.delete(inbox)
-                  const lost = inbox.leave()
-                  const { group, topic } = subscription
-                  return lost === 0
-                    ? Effect.void
-                    : Effect.logWarning("a subscriber leaves, and messages that it had are lost", {
-                        topic,
-                        group,
-                        lost
-                      })
-                })
-              ),
-              ({ inbox }) => inbox
-            )
-        })
-      ).pipe(
-        Context.add(
-          Inspector,
-          checked({
-            topics: Effect.sync(() => channels.topics),
-            describe: (topic) => Effect.map(Clock.currentTimeMillis, (now) => channels.describe(topic, pattern, now)),
-            messages: () => Effect.succeed([]),
-            pending: () => Effect.succeed([]),
-            waiting: () => Effect.succeed([]),
-            deadLetters: (topic, group, { after, limit }) =>
-              step((now) =>
-                Exit.succeed(channels.deadLetters(topic, group, { after: Option.getOrUndefined(after), limit }, now))
-              ),
-            redrive: (topic, group, entries) =>
-              step((now) => Exit.succeed(channels.redrive(topic, group, entries, now))),
-            discard: (topic, group, entries) =>
-              step((now) => Exit.succeed(channels.discard(topic, group, entries, now))),
-            pause: (topic, group) => setPaused(topic, group, true),
-            resume: (topic, group) => setPaused(topic, group, false),
-            remove: (topic) =>
-              step((now) => {
-                const reason = inUse(channels.describe(topic, pattern, now))
-                if (reason !== undefined) {
-                  return Exit.fail(new TransportError({ operation: "inspect", topic, reason }))
+      return {
+        lifecycle,
+        publish: (topic, messages) =>
+          Effect.suspend(() => {
+            const reason = refusal(topic, messages)
+            if (reason !== undefined) return Effect.fail(new TransportError({ operation: "publish", topic, reason }))
+            const only = messages.length === 1 ? messages[0] : undefined
+            if (only !== undefined) {
+              return siblings.using(topic, Effect.andThen(relieved(topic, sizeOf(only)), publish(topic, messages)))
+            }
+            return Effect.uninterruptible(
+              Effect.gen(function* () {
+                yield* siblings.using(topic, Effect.void)
+                const receipts: Array<Receipt> = []
+                for (let from = 0; from < messages.length; from = receipts.length) {
+                  const { bytes, next } = partOf(messages, from)
+                  yield* relieved(topic, bytes)
+                  receipts.push(...(yield* publish(topic, next)))
                 }
-                channels.remove(topic)
-                return Exit.void
+                return receipts
               })
-          })
-        ),
-        Context.add(AtMostOnce, "AtMostOnce")
-      )
+            )
+          }),
+        receive: (subscription) =>
+          Effect.map(
+            Effect.acquireRelease(siblings.using(subscription.topic, enter(subscription)), ({ subscribers, inbox }) =>
+              Effect.suspend(() => {
+                subscribers.inboxes.delete(inbox)
+                const lost = inbox.leave()
+                const { group, topic } = subscription
+                return lost === 0
+                  ? Effect.void
+                  : Effect.logWarning("a subscriber leaves, and messages that it had are lost", {
+                      topic,
+                      group,
+                      lost
+                    })
+              })
+            ),
+            ({ inbox }) => inbox
+          ),
+        inspector: checked({
+          topics: Effect.sync(() => channels.topics),
+          describe: (topic) => Effect.map(Clock.currentTimeMillis, (now) => channels.describe(topic, pattern, now)),
+          messages: () => Effect.succeed([]),
+          pending: () => Effect.succeed([]),
+          waiting: () => Effect.succeed([]),
+          deadLetters: (topic, group, { after, limit }) =>
+            step((now) =>
+              Exit.succeed(channels.deadLetters(topic, group, { after: Option.getOrUndefined(after), limit }, now))
+            ),
+          redrive: (topic, group, entries) => step((now) => Exit.succeed(channels.redrive(topic, group, entries, now))),
+          discard: (topic, group, entries) => step((now) => Exit.succeed(channels.discard(topic, group, entries, now))),
+          pause: (topic, group) => setPaused(topic, group, true),
+          resume: (topic, group) => setPaused(topic, group, false),
+          remove: (topic) =>
+            step((now) => {
+              const reason = inUse(channels.describe(topic, pattern, now))
+              if (reason !== undefined) {
+                return Exit.fail(new TransportError({ operation: "inspect", topic, reason }))
+              }
+              channels.remove(topic)
+              return Exit.void
+            })
+        })
+      }
     })
   )
 }

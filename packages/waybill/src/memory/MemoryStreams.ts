@@ -9,12 +9,10 @@
  */
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
+import type * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import type { Inspector } from "../Inspector.ts"
 import { type LimitOptions, limitsOf, millisOf, oneOf, wholeOf } from "../internal/Limits.ts"
-import type { Records } from "../Records.ts"
-import type { AtLeastOnce, AtMostOnce, Receiver, Transactional, Transport } from "../Transport.ts"
+import { layer as layerOf, type Provided, type Receiver } from "../Transport.ts"
 import { Log } from "./internal/Log.ts"
 import * as MemoryReceiver from "./internal/MemoryReceiver.ts"
 import * as Store from "./internal/Store.ts"
@@ -60,18 +58,14 @@ const pattern = "streams"
  *
  * @category layers
  */
-export const layer = (
-  options: Options = {}
-): Layer.Layer<Transport | Inspector | Records | AtLeastOnce | AtMostOnce | Transactional> => {
+export const layer = (options: Options = {}): Layer.Layer<Provided<"transactional">> => {
   const { retention = "settled" } = options
   if (typeof retention !== "object") oneOf("retention", retention, ["settled"])
   const maxLength = typeof retention === "object" ? wholeOf("retention.maxLength", retention.maxLength) : Infinity
   const markerMillis = millisOf("marker", options.marker ?? "31 days")
-  return Layer.effectContext(
-    Store.transactional(
-      { name: pattern, limits: limitsOf(options), source: (place) => new Log(place, maxLength) },
-      markerMillis
-    )
+  return layerOf(
+    "transactional",
+    Store.make({ name: pattern, limits: limitsOf(options), source: (place) => new Log(place, maxLength) }, markerMillis)
   )
 }
 

@@ -9,11 +9,9 @@
  */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
+import type * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import type { Inspector } from "../Inspector.ts"
-import type { Records } from "../Records.ts"
-import type { AtLeastOnce, AtMostOnce, Receiver, Transactional, Transport } from "../Transport.ts"
+import { layer as layerOf, type Provided, type Receiver } from "../Transport.ts"
 import * as Members from "./internal/claims/ClaimsReceiver.ts"
 import * as CommitParts from "./internal/lists/CommitParts.ts"
 import type { Order } from "./internal/lists/ListSource.ts"
@@ -64,15 +62,14 @@ export interface Options extends StoreOptions {
  *
  * @category layers
  */
-export const layer = (
-  options: Options = {}
-): Layer.Layer<Transport | Inspector | Records | AtLeastOnce | AtMostOnce | Transactional, never, IoRedis> => {
+export const layer = (options: Options = {}): Layer.Layer<Provided<"transactional">, never, IoRedis> => {
   const settings = settingsOf({ ...options, deadLetters: { maxAge: "7 days", ...options.deadLetters } })
   const markerMillis = millisOf("marker", options.marker ?? "8 days")
   const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority", "any"])
   const { commit, scripts } = CommitParts.of(order)
-  return Layer.effectContext(
-    Queue.transactional({ pattern: CommitParts.pattern, settings, order, scripts }, { script: commit, markerMillis })
+  return layerOf(
+    "transactional",
+    Queue.make({ pattern: CommitParts.pattern, settings, order, scripts }, { script: commit, markerMillis })
   )
 }
 

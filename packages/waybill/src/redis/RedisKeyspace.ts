@@ -9,14 +9,12 @@
  *
  * @module
  */
-import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
+import type * as Layer from "effect/Layer"
 import * as RcMap from "effect/RcMap"
 import type * as Scope from "effect/Scope"
-import { Inspector } from "../Inspector.ts"
-import { AtLeastOnce, AtMostOnce, type Receiver, Transport, TransportError } from "../Transport.ts"
+import { layer as layerOf, type Provided, type Receiver, TransportError } from "../Transport.ts"
 import * as ClaimsInspector from "./internal/claims/ClaimsInspector.ts"
 import * as Members from "./internal/claims/ClaimsReceiver.ts"
 import { make as makeSubscriber } from "./internal/connection/Subscriber.ts"
@@ -73,13 +71,12 @@ export interface Options extends StoreOptions {
  *
  * @category layers
  */
-export const layer = (
-  options: Options = {}
-): Layer.Layer<Transport | Inspector | AtLeastOnce | AtMostOnce, never, IoRedis> => {
+export const layer = (options: Options = {}): Layer.Layer<Provided<"at-least-once">, never, IoRedis> => {
   const settings = settingsOf(options)
   const notifications = oneOf("notifications", options.notifications ?? "require", ["require", "enable", "poll"])
   const ttlMillis = millisOf("ttl", options.ttl ?? "1 hour")
-  return Layer.effectContext(
+  return layerOf(
+    "at-least-once",
     Effect.gen(function* () {
       const redis = yield* IoRedis
       const keysOf = (topic: string) => topicKeys(settings.prefix, topic, redis.db)
@@ -146,21 +143,17 @@ export const layer = (
           })
         })
       })
-      return Context.make(Transport, store.transport).pipe(
-        Context.add(
-          Inspector,
-          ClaimsInspector.make(
-            { commands: redis.commands, prefix: settings.prefix, keysOf, steered: store.steered },
-            pattern,
-            (topic, group) => {
-              const keys = keysOf(topic)
-              return { scripts: Source.scripts, keys: Source.keysOf(keys, keys.group(group)) }
-            }
-          )
-        ),
-        Context.add(AtLeastOnce, "AtLeastOnce"),
-        Context.add(AtMostOnce, "AtMostOnce")
-      )
+      return {
+        ...store.transport,
+        inspector: ClaimsInspector.make(
+          { commands: redis.commands, prefix: settings.prefix, keysOf, steered: store.steered },
+          pattern,
+          (topic, group) => {
+            const keys = keysOf(topic)
+            return { scripts: Source.scripts, keys: Source.keysOf(keys, keys.group(group)) }
+          }
+        )
+      }
     })
   )
 }

@@ -8,10 +8,9 @@
  * @module
  */
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
+import type * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import type { Inspector } from "../Inspector.ts"
-import type { AtLeastOnce, AtMostOnce, Receiver, Transport } from "../Transport.ts"
+import { layer as layerOf, type Provided, type Receiver } from "../Transport.ts"
 import * as Members from "./internal/claims/ClaimsReceiver.ts"
 import * as ListSource from "./internal/lists/ListSource.ts"
 import * as Queue from "./internal/lists/Queue.ts"
@@ -56,12 +55,11 @@ export interface Options extends StoreOptions {
  *
  * @category layers
  */
-export const layer = (
-  options: Options = {}
-): Layer.Layer<Transport | Inspector | AtLeastOnce | AtMostOnce, never, IoRedis> => {
+export const layer = (options: Options = {}): Layer.Layer<Provided<"at-least-once">, never, IoRedis> => {
   const settings = settingsOf(options)
   const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority", "any"])
-  return Layer.effectContext(
+  return layerOf(
+    "at-least-once",
     Queue.make({ pattern: ListSource.pattern, settings, order, scripts: ListSource.scripts(order) })
   )
 }

@@ -7,13 +7,11 @@
  *
  * @module
  */
-import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
-import { Inspector } from "../Inspector.ts"
+import type * as Layer from "effect/Layer"
 import { isGlob } from "../internal/Glob.ts"
-import { AtMostOnce, NotOffered, Transport, TransportError } from "../Transport.ts"
+import { layer as layerOf, type Provided, NotOffered, TransportError } from "../Transport.ts"
 import { make as makeSubscriber } from "./internal/connection/Subscriber.ts"
 import { Announcer, row, type Row } from "./internal/pubsub/ChannelPublisher.ts"
 import * as PubSubInspector from "./internal/pubsub/PubSubInspector.ts"
@@ -76,14 +74,15 @@ export interface Options extends Pick<StoreOptions, "prefix" | "deadLetters"> {
  *
  * @category layers
  */
-export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector | AtMostOnce, never, IoRedis> => {
+export const layer = (options: Options = {}): Layer.Layer<Provided<"at-most-once">, never, IoRedis> => {
   const settings = settingsOf(options)
   const capacity = wholeOf("buffer", options.buffer ?? 1024)
   const capacityBytes = wholeOf("bufferBytes", options.bufferBytes ?? 64 * 1024 * 1024)
   const overflow = oneOf("overflow", options.overflow ?? "drop-oldest", ["drop-oldest", "drop-newest", "fail"])
   const sharded = oneOf("channels", options.channels ?? "plain", ["plain", "sharded"]) === "sharded"
   const command = sharded ? "SPUBLISH" : "PUBLISH"
-  return Layer.effectContext(
+  return layerOf(
+    "at-most-once",
     Effect.gen(function* () {
       const redis = yield* IoRedis
       const keysOf = (topic: string) => topicKeys(settings.prefix, topic, redis.db)
@@ -119,18 +118,15 @@ export const layer = (options: Options = {}): Layer.Layer<Transport | Inspector 
                 opened
               })
       })
-      return Context.make(Transport, store.transport).pipe(
-        Context.add(
-          Inspector,
-          PubSubInspector.make({
-            commands: redis.commands,
-            prefix: settings.prefix,
-            keysOf,
-            steered: store.steered
-          })
-        ),
-        Context.add(AtMostOnce, "AtMostOnce")
-      )
+      return {
+        ...store.transport,
+        inspector: PubSubInspector.make({
+          commands: redis.commands,
+          prefix: settings.prefix,
+          keysOf,
+          steered: store.steered
+        })
+      }
     })
   )
 }

@@ -7,22 +7,11 @@
  *
  * @module
  */
-import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
+import type * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import { Inspector } from "../Inspector.ts"
-import { Records } from "../Records.ts"
-import {
-  AtLeastOnce,
-  AtMostOnce,
-  markerProblem,
-  type Receiver,
-  Transactional,
-  Transport,
-  TransportError
-} from "../Transport.ts"
+import { layer as layerOf, type Provided, markerProblem, type Receiver, TransportError } from "../Transport.ts"
 import { Committer } from "./internal/commit/Committer.ts"
 import * as RecordReader from "./internal/commit/RecordReader.ts"
 import { wire } from "./internal/connection/ScriptReply.ts"
@@ -81,15 +70,14 @@ export interface Options extends StoreOptions {
  *
  * @category layers
  */
-export const layer = (
-  options: Options = {}
-): Layer.Layer<Transport | Inspector | Records | AtLeastOnce | AtMostOnce | Transactional, never, IoRedis> => {
+export const layer = (options: Options = {}): Layer.Layer<Provided<"transactional">, never, IoRedis> => {
   const settings = settingsOf(options)
   const { retention = "settled" } = options
   if (typeof retention !== "object") oneOf("retention", retention, ["settled"])
   const maxLength = typeof retention === "object" ? wholeOf("retention.maxLength", retention.maxLength) : undefined
   const markerMillis = millisOf("marker", options.marker ?? "31 days")
-  return Layer.effectContext(
+  return layerOf(
+    "transactional",
     Effect.gen(function* () {
       const redis = yield* IoRedis
       const keysOf = (topic: string) => topicKeys(settings.prefix, topic, redis.db)
@@ -155,21 +143,16 @@ export const layer = (
           })
         }
       })
-      return Context.make(Transport, store.transport).pipe(
-        Context.add(
-          Inspector,
-          StreamInspector.make({
-            commands: redis.commands,
-            prefix: settings.prefix,
-            keysOf,
-            steered: store.steered
-          })
-        ),
-        Context.add(Records, RecordReader.make(redis.commands, settings.prefix)),
-        Context.add(AtLeastOnce, "AtLeastOnce"),
-        Context.add(AtMostOnce, "AtMostOnce"),
-        Context.add(Transactional, "Transactional")
-      )
+      return {
+        ...store.transport,
+        inspector: StreamInspector.make({
+          commands: redis.commands,
+          prefix: settings.prefix,
+          keysOf,
+          steered: store.steered
+        }),
+        records: RecordReader.make(redis.commands, settings.prefix)
+      }
     })
   )
 }

@@ -3,23 +3,19 @@
  *
  * @module
  */
-import * as Context from "effect/Context"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
-import type * as Scope from "effect/Scope"
-import { checked, Inspector, inUse, type NewestPage, type Page, type TopicInfo } from "../../Inspector.ts"
+import { checked, type Inspector, inUse, type NewestPage, type Page, type TopicInfo } from "../../Inspector.ts"
 import { Lifecycle } from "../../Lifecycle.ts"
-import { Records } from "../../Records.ts"
+import type { Records } from "../../Records.ts"
 import {
-  AtLeastOnce,
-  AtMostOnce,
   markerProblem,
   TopicConflict,
   type TopicInUse,
-  Transactional,
-  Transport,
+  type Transport,
   TransportError,
   WrongKeyType
 } from "../../Transport.ts"
@@ -31,24 +27,13 @@ import { make as makeSiblings, type Siblings } from "./Siblings.ts"
 import { completed, step } from "./Step.ts"
 import { type Pattern, type Remains, Topic } from "./Topic.ts"
 
-/** What every layer that keeps messages provides. */
-export const make = (
-  pattern: Pattern
-): Effect.Effect<Context.Context<Transport | Inspector | AtLeastOnce | AtMostOnce>, never, Scope.Scope> =>
-  Effect.map(makeStore(pattern, Infinity), contextOf)
-
-/** What a layer provides that also applies commits, and remembers for so long that it has. */
-export const transactional = (
-  pattern: Pattern,
-  markerMillis: number
-): Effect.Effect<
-  Context.Context<Transport | Inspector | Records | AtLeastOnce | AtMostOnce | Transactional>,
-  never,
-  Scope.Scope
-> =>
-  Effect.map(makeStore(pattern, markerMillis), (store) =>
-    contextOf(store).pipe(Context.add(Records, recordsOf(store)), Context.add(Transactional, "Transactional"))
-  )
+/** The transport of a pattern that keeps messages. With `markerMillis` it applies commits, and remembers for so long that it has. */
+export const make = (pattern: Pattern, markerMillis?: number) =>
+  Effect.map(makeStore(pattern, markerMillis ?? Infinity), (store) => ({
+    ...transportOf(store),
+    inspector: checked(inspectorOf(store)),
+    records: markerMillis === undefined ? undefined : recordsOf(store)
+  }))
 
 const makeStore = Effect.fnUntraced(function* (pattern: Pattern, markerMillis: number) {
   const instance = yield* Random.nextIntBetween(0x100000, 0xffffff)
@@ -65,13 +50,6 @@ function* unsettledOf(topics: ReadonlyMap<string, Topic>, now: number): Iterable
     if (count > 0) yield [name, count]
   }
 }
-
-const contextOf = (store: Store) =>
-  Context.make(Transport, transportOf(store)).pipe(
-    Context.add(Inspector, checked(inspectorOf(store))),
-    Context.add(AtLeastOnce, "AtLeastOnce"),
-    Context.add(AtMostOnce, "AtMostOnce")
-  )
 
 class Store {
   readonly topics: Map<string, Topic>

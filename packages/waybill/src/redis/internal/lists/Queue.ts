@@ -4,12 +4,9 @@
  *
  * @module
  */
-import * as Context from "effect/Context"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
-import { Inspector } from "../../../Inspector.ts"
-import { Records } from "../../../Records.ts"
-import { AtLeastOnce, AtMostOnce, markerProblem, Transactional, Transport, TransportError } from "../../../Transport.ts"
+import { markerProblem, TransportError } from "../../../Transport.ts"
 import { IoRedis } from "../../IoRedis.ts"
 import type { ClaimedDelivery } from "../claims/ClaimedDelivery.ts"
 import * as ClaimsInspector from "../claims/ClaimsInspector.ts"
@@ -41,29 +38,15 @@ export interface Commits {
   readonly markerMillis: number
 }
 
-type Provided = Transport | Inspector | AtLeastOnce | AtMostOnce
-
-export const make = (options: QueueOptions): Effect.Effect<Context.Context<Provided>, never, IoRedis | Scope.Scope> =>
-  Effect.flatMap(IoRedis, (redis) => provide(redis, options, undefined))
-
-export const transactional = (
-  options: QueueOptions,
-  commits: Commits
-): Effect.Effect<Context.Context<Provided | Records | Transactional>, never, IoRedis | Scope.Scope> =>
-  Effect.flatMap(IoRedis, (redis) =>
-    Effect.map(provide(redis, options, commits), (context) =>
-      context.pipe(
-        Context.add(Records, RecordReader.make(redis.commands, options.settings.prefix)),
-        Context.add(Transactional, "Transactional")
-      )
-    )
-  )
+/** The transport of a queue; one that is told how applies commits. */
+export const make = (options: QueueOptions, commits?: Commits) =>
+  Effect.flatMap(IoRedis, (redis) => provide(redis, options, commits))
 
 const provide = Effect.fnUntraced(function* (
   redis: Context.Service.Shape<typeof IoRedis>,
   { order, pattern, scripts, settings }: QueueOptions,
   commits: Commits | undefined
-): Effect.fn.Return<Context.Context<Provided>, never, Scope.Scope> {
+) {
   const keysOf = (topic: string) => topicKeys(settings.prefix, topic, redis.db)
   const subscriber = yield* makeSubscriber(redis)
   const store = yield* makeStore(redis, {
@@ -132,16 +115,13 @@ const provide = Effect.fnUntraced(function* (
       })
     }
   })
-  return Context.make(Transport, store.transport).pipe(
-    Context.add(
-      Inspector,
-      ClaimsInspector.make(
-        { commands: redis.commands, prefix: settings.prefix, keysOf, steered: store.steered },
-        pattern,
-        (topic) => ({ scripts, keys: ListSource.keysOf(keysOf(topic)) })
-      )
+  return {
+    ...store.transport,
+    inspector: ClaimsInspector.make(
+      { commands: redis.commands, prefix: settings.prefix, keysOf, steered: store.steered },
+      pattern,
+      (topic) => ({ scripts, keys: ListSource.keysOf(keysOf(topic)) })
     ),
-    Context.add(AtLeastOnce, "AtLeastOnce"),
-    Context.add(AtMostOnce, "AtMostOnce")
-  )
+    records: commits && RecordReader.make(redis.commands, settings.prefix)
+  }
 })
