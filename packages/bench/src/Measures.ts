@@ -4,8 +4,10 @@
 import type { Measure } from "./Measure.ts"
 import { catchUp } from "./measures/CatchUp.ts"
 import { consume } from "./measures/Consume.ts"
+import { depth } from "./measures/Depth.ts"
 import { exactlyOnce } from "./measures/ExactlyOnce.ts"
-import { heap } from "./measures/Heap.ts"
+import { groups } from "./measures/Groups.ts"
+import { heap, heapMixed } from "./measures/Heap.ts"
 import { keyspace } from "./measures/Keyspace.ts"
 import { latency } from "./measures/Latency.ts"
 import { lists } from "./measures/Lists.ts"
@@ -26,6 +28,9 @@ export const measures: ReadonlyArray<Measure> = [
   latency,
   memory,
   heap,
+  heapMixed,
+  depth,
+  groups,
   tracing,
   retries,
   pubSub,

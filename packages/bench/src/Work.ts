@@ -42,6 +42,21 @@ const order = (seq: number): typeof Order.Type => ({
 const numbers = (count: number, from: number): ReadonlyArray<number> =>
   Array.from({ length: count }, (_, i) => from + i)
 
+/** A number and a text of any length. */
+const Document = Schema.Struct({ seq: Schema.Int, text: Schema.String })
+
+/** Of a thousand messages, 959 have about 100 bytes, 40 about 20 kB, and one 1 MB: 1.9 kB on average. */
+export const mixed: Work<typeof Document.Type> = {
+  name: "mixed",
+  schema: Document,
+  messages: (count, from = 0) => numbers(count, from).map((seq) => ({ seq, text: textOf(seq) }))
+}
+
+const textOf = (seq: number): string => {
+  const length = seq % 1000 === 999 ? 1_000_000 : seq % 25 === 0 ? 20_000 : 75
+  return `${seq} `.repeat(Math.ceil(length / `${seq} `.length)).slice(0, length)
+}
+
 /** The envelope of examples/webhooks and a number. The payload is any JSON object, as it came. */
 export const Webhook = Schema.Struct({
   seq: Schema.Int,

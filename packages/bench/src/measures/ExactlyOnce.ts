@@ -40,7 +40,7 @@ export const exactlyOnce = Measure.make({
       theirs: Measure.valuesOf(bullmq, "rate")
     }
     return [
-      compare({ measure: title, ours: Measure.valuesOf(waybill, "rate"), ...theirs, bar: { atLeast: 2 } }),
+      compare({ measure: title, ours: Measure.valuesOf(waybill, "rate"), ...theirs, bar: { atLeast: 4 } }),
       compare({ measure: "commits on streams, the same", ours: Measure.valuesOf(streams, "rate"), ...theirs })
     ]
   }

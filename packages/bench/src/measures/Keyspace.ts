@@ -33,7 +33,7 @@ export const keyspace = Measure.make({
       ours: Measure.valuesOf(waybill, "rate"),
       against: "hand-written SET, event, GET",
       theirs: Measure.valuesOf(loop, "rate"),
-      bar: { atLeast: 0.6 }
+      bar: { atLeast: 0.82 }
     })
   ]
 })

@@ -36,7 +36,7 @@ export const publishOneByOne = Measure.make({
         ...ours,
         against: "auto-pipelined XADD",
         theirs: Measure.valuesOf(xadd, "rate"),
-        bar: { atLeast: 0.7 }
+        bar: { atLeast: 0.8 }
       }),
       compare({ ...ours, against: "BullMQ add", theirs: Measure.valuesOf(bullmq, "rate") }),
       compare({ ...ours, against: "PersistedQueue offer", theirs: Measure.valuesOf(persistedQueue, "rate") }),

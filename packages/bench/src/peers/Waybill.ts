@@ -22,6 +22,8 @@ export interface WaybillPeer extends Peer {
     dueAt: number,
     handle: (message: Numbered) => void
   ) => Effect.Effect<void, unknown, Scope.Scope>
+  /** Adds groups that exist and consume nothing. */
+  readonly idleGroups: (count: number) => Effect.Effect<void, unknown>
   /** How many messages wait for their next attempt, and how many the stream still holds. */
   readonly waiting: Effect.Effect<{ readonly waiting: number; readonly depth: number }, unknown>
 }
@@ -79,6 +81,18 @@ const make = Effect.fnUntraced(function* <E>(work: Work, layer: Layer.Layer<Serv
         Effect.provideContext(context),
         Effect.asVoid
       ),
+    idleGroups: (count) =>
+      Effect.forEach(
+        Array.from({ length: count }, (_, i) => `idle-${i}`),
+        (group) =>
+          Consumer.make(topic, { ...options, group, concurrency: 1 }).pipe(
+            Consumer.process(() => Effect.void),
+            Consumer.layer,
+            Layer.build,
+            Effect.scoped
+          ),
+        { concurrency: 16, discard: true }
+      ).pipe(Effect.provideContext(context)),
     waiting: Effect.gen(function* () {
       const inspector = yield* Inspector.Inspector
       const { depth, groups } = yield* inspector.describe(topic.name)
