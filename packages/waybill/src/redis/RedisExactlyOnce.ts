@@ -11,11 +11,11 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import { layer as layerOf, type Provided, type Receiver } from "../Transport.ts"
-import * as Members from "./internal/claims/ClaimsReceiver.ts"
-import * as CommitParts from "./internal/lists/CommitParts.ts"
+import type { Provided, Receiver } from "../Transport.ts"
+import { ClaimsReceiver } from "./internal/claims/ClaimsReceiver.ts"
 import type { Order } from "./internal/lists/ListSource.ts"
 import * as Queue from "./internal/lists/Queue.ts"
+import * as Pattern from "./internal/Pattern.ts"
 import { millisOf, oneOf, settingsOf, type StoreOptions } from "./internal/Settings.ts"
 import type { IoRedis } from "./IoRedis.ts"
 
@@ -66,11 +66,7 @@ export const layer = (options: Options = {}): Layer.Layer<Provided<"transactiona
   const settings = settingsOf({ ...options, deadLetters: { maxAge: "7 days", ...options.deadLetters } })
   const markerMillis = millisOf("marker", options.marker ?? "8 days")
   const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority", "any"])
-  const { commit, scripts } = CommitParts.of(order)
-  return layerOf(
-    "transactional",
-    Queue.make({ pattern: CommitParts.pattern, settings, order, scripts }, { script: commit, markerMillis })
-  )
+  return Pattern.layer(Queue.exactlyOnce(order, markerMillis), settings)
 }
 
 /**
@@ -81,7 +77,7 @@ export const layer = (options: Options = {}): Layer.Layer<Provided<"transactiona
  * @category testing
  */
 export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Scope> => {
-  if (!(receiver instanceof Members.ClaimsReceiver)) {
+  if (!(receiver instanceof ClaimsReceiver)) {
     return Effect.die(new Error("silence needs a receiver of RedisExactlyOnce"))
   }
   return Effect.acquireRelease(receiver.setSilent(true), () => receiver.setSilent(false))

@@ -12,19 +12,13 @@
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
-import * as RcMap from "effect/RcMap"
 import type * as Scope from "effect/Scope"
-import { layer as layerOf, type Provided, type Receiver, TransportError } from "../Transport.ts"
-import * as ClaimsInspector from "./internal/claims/ClaimsInspector.ts"
-import * as Members from "./internal/claims/ClaimsReceiver.ts"
-import { make as makeSubscriber } from "./internal/connection/Subscriber.ts"
-import { pattern, publish } from "./internal/keyspace/KeyspaceScripts.ts"
-import * as Source from "./internal/keyspace/KeyspaceSource.ts"
-import { Listener } from "./internal/keyspace/Listener.ts"
+import type { Provided, Receiver } from "../Transport.ts"
+import { ClaimsReceiver } from "./internal/claims/ClaimsReceiver.ts"
+import * as Keyspace from "./internal/keyspace/Keyspace.ts"
+import * as Pattern from "./internal/Pattern.ts"
 import { millisOf, oneOf, settingsOf, type StoreOptions } from "./internal/Settings.ts"
-import { make as makeStore } from "./internal/Store.ts"
-import { topicKeys } from "./internal/wire/Keys.ts"
-import { IoRedis } from "./IoRedis.ts"
+import type { IoRedis } from "./IoRedis.ts"
 
 /**
  * @category models
@@ -72,90 +66,10 @@ export interface Options extends StoreOptions {
  * @category layers
  */
 export const layer = (options: Options = {}): Layer.Layer<Provided<"at-least-once">, never, IoRedis> => {
-  const settings = settingsOf(options)
+  const { scan = false } = options
   const notifications = oneOf("notifications", options.notifications ?? "require", ["require", "enable", "poll"])
   const ttlMillis = millisOf("ttl", options.ttl ?? "1 hour")
-  return layerOf(
-    "at-least-once",
-    Effect.gen(function* () {
-      const redis = yield* IoRedis
-      const keysOf = (topic: string) => topicKeys(settings.prefix, topic, redis.db)
-      const subscriber = yield* makeSubscriber(redis)
-      const listeners = yield* RcMap.make({
-        lookup: (topic: string) => {
-          const listener = new Listener({
-            redis,
-            subscriber,
-            topic,
-            keys: keysOf(topic),
-            notifications,
-            scan: options.scan ?? false,
-            ttlMillis,
-            pollMillis: settings.pollMillis
-          })
-          return Effect.as(listener.start, listener)
-        }
-      })
-      const store = yield* makeStore(redis, {
-        name: pattern,
-        settings,
-        publishing: (topic) => {
-          const keys = keysOf(topic)
-          return {
-            script: publish,
-            keys: (publisher) => [
-              keys.meta,
-              keys.publisher(publisher),
-              keys.delayed,
-              keys.delayedBodies,
-              keys.numbers,
-              keys.wake
-            ],
-            seen: keys.seen,
-            setting: ttlMillis
-          }
-        },
-        join: Effect.fnUntraced(function* (subscription, { clock, lifecycle, redis }, opened) {
-          const { group, topic } = subscription
-          const keys = keysOf(topic)
-          const listener = yield* RcMap.get(listeners, topic).pipe(
-            // A failure is for those who asked, not for those who ask next.
-            Effect.tapError(() => RcMap.invalidate(listeners, topic)),
-            Effect.mapError((reason) => new TransportError({ operation: "receive", topic, reason }))
-          )
-          return yield* Members.make({
-            commands: redis.commands,
-            topic,
-            keys,
-            source: {
-              pattern,
-              scripts: Source.scripts,
-              keys: Source.keysOf(keys, keys.group(group)),
-              listen: (wake, fail) => listener.hear({ wake, fail }),
-              expires: true
-            },
-            subscription,
-            lifecycle,
-            clock,
-            deadLetters: settings.deadLetters,
-            pollMillis: settings.pollMillis,
-            opened
-          })
-        })
-      })
-      return {
-        ...store.transport,
-        inspector: ClaimsInspector.make(
-          { commands: redis.commands, prefix: settings.prefix, keysOf, steered: store.steered },
-          pattern,
-          (topic, group) => {
-            const keys = keysOf(topic)
-            return { scripts: Source.scripts, keys: Source.keysOf(keys, keys.group(group)) }
-          }
-        )
-      }
-    })
-  )
+  return Pattern.layer(Keyspace.make({ notifications, scan, ttlMillis }), settingsOf(options))
 }
 
 /**
@@ -166,7 +80,7 @@ export const layer = (options: Options = {}): Layer.Layer<Provided<"at-least-onc
  * @category testing
  */
 export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Scope> => {
-  if (!(receiver instanceof Members.ClaimsReceiver)) {
+  if (!(receiver instanceof ClaimsReceiver)) {
     return Effect.die(new Error("silence needs a receiver of RedisKeyspace"))
   }
   return Effect.acquireRelease(receiver.setSilent(true), () => receiver.setSilent(false))

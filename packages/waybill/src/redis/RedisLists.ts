@@ -10,10 +10,10 @@
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import { layer as layerOf, type Provided, type Receiver } from "../Transport.ts"
-import * as Members from "./internal/claims/ClaimsReceiver.ts"
-import * as ListSource from "./internal/lists/ListSource.ts"
+import type { Provided, Receiver } from "../Transport.ts"
+import { ClaimsReceiver } from "./internal/claims/ClaimsReceiver.ts"
 import * as Queue from "./internal/lists/Queue.ts"
+import * as Pattern from "./internal/Pattern.ts"
 import { oneOf, settingsOf, type StoreOptions } from "./internal/Settings.ts"
 import type { IoRedis } from "./IoRedis.ts"
 
@@ -56,12 +56,8 @@ export interface Options extends StoreOptions {
  * @category layers
  */
 export const layer = (options: Options = {}): Layer.Layer<Provided<"at-least-once">, never, IoRedis> => {
-  const settings = settingsOf(options)
   const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority", "any"])
-  return layerOf(
-    "at-least-once",
-    Queue.make({ pattern: ListSource.pattern, settings, order, scripts: ListSource.scripts(order) })
-  )
+  return Pattern.layer(Queue.lists(order), settingsOf(options))
 }
 
 /**
@@ -72,7 +68,7 @@ export const layer = (options: Options = {}): Layer.Layer<Provided<"at-least-onc
  * @category testing
  */
 export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Scope> => {
-  if (!(receiver instanceof Members.ClaimsReceiver)) {
+  if (!(receiver instanceof ClaimsReceiver)) {
     return Effect.die(new Error("silence needs a receiver of RedisLists"))
   }
   return Effect.acquireRelease(receiver.setSilent(true), () => receiver.setSilent(false))

@@ -8,19 +8,12 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
-import { isGlob } from "../internal/Glob.ts"
-import { layer as layerOf, type Provided, NotOffered, TransportError } from "../Transport.ts"
-import { make as makeSubscriber } from "./internal/connection/Subscriber.ts"
-import { Announcer, row, type Row } from "./internal/pubsub/ChannelPublisher.ts"
-import * as PubSubInspector from "./internal/pubsub/PubSubInspector.ts"
-import * as Members from "./internal/pubsub/PubSubReceiver.ts"
-import { pattern } from "./internal/pubsub/Scripts.ts"
+import type { Provided } from "../Transport.ts"
+import * as Pattern from "./internal/Pattern.ts"
+import * as PubSub from "./internal/pubsub/PubSub.ts"
 import { oneOf, settingsOf, type StoreOptions, wholeOf } from "./internal/Settings.ts"
-import { make as makeStore } from "./internal/Store.ts"
-import { topicKeys } from "./internal/wire/Keys.ts"
-import { IoRedis } from "./IoRedis.ts"
+import type { IoRedis } from "./IoRedis.ts"
 
 /**
  * @category models
@@ -75,63 +68,9 @@ export interface Options extends Pick<StoreOptions, "prefix" | "deadLetters"> {
  * @category layers
  */
 export const layer = (options: Options = {}): Layer.Layer<Provided<"at-most-once">, never, IoRedis> => {
-  const settings = settingsOf(options)
   const capacity = wholeOf("buffer", options.buffer ?? 1024)
   const capacityBytes = wholeOf("bufferBytes", options.bufferBytes ?? 64 * 1024 * 1024)
   const overflow = oneOf("overflow", options.overflow ?? "drop-oldest", ["drop-oldest", "drop-newest", "fail"])
   const sharded = oneOf("channels", options.channels ?? "plain", ["plain", "sharded"]) === "sharded"
-  const command = sharded ? "SPUBLISH" : "PUBLISH"
-  return layerOf(
-    "at-most-once",
-    Effect.gen(function* () {
-      const redis = yield* IoRedis
-      const keysOf = (topic: string) => topicKeys(settings.prefix, topic, redis.db)
-      const subscriber = yield* makeSubscriber(redis)
-      // Subscribers tell by the numbers what they missed, so these outlast the publishers.
-      const rows = new Map<string, Row>()
-      const store = yield* makeStore(redis, {
-        name: pattern,
-        settings,
-        publishing: (topic) => (sender) => {
-          let mine = rows.get(topic)
-          if (mine === undefined) rows.set(topic, (mine = row()))
-          return new Announcer(sender, keysOf(topic), command, mine)
-        },
-        join: (subscription, { clock, lifecycle, redis }, opened) =>
-          sharded && isGlob(subscription.topic)
-            ? Effect.fail(new TransportError({ operation: "receive", topic: subscription.topic, reason: noGlobs }))
-            : Members.make({
-                commands: redis.commands,
-                subscriber,
-                prefix: settings.prefix,
-                db: redis.db,
-                keys: keysOf(subscription.topic),
-                sharded,
-                capacity,
-                capacityBytes,
-                overflow,
-                subscription,
-                lifecycle,
-                clock,
-                deadLetters: settings.deadLetters,
-                pollMillis: settings.pollMillis,
-                opened
-              })
-      })
-      return {
-        ...store.transport,
-        inspector: PubSubInspector.make({
-          commands: redis.commands,
-          prefix: settings.prefix,
-          keysOf,
-          steered: store.steered
-        })
-      }
-    })
-  )
+  return Pattern.layer(PubSub.make({ capacity, capacityBytes, overflow, sharded }), settingsOf(options))
 }
-
-const noGlobs = new NotOffered({
-  feature: "patterns over sharded channels",
-  detail: "a shard knows only its own channels. Name the topic, or use plain channels"
-})

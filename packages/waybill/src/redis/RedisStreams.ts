@@ -11,22 +11,12 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import { layer as layerOf, type Provided, markerProblem, type Receiver, TransportError } from "../Transport.ts"
-import { Committer } from "./internal/commit/Committer.ts"
-import * as RecordReader from "./internal/commit/RecordReader.ts"
-import { wire } from "./internal/connection/ScriptReply.ts"
-import { make as makeSubscriber } from "./internal/connection/Subscriber.ts"
-import { hear } from "./internal/group/Wake.ts"
+import type { Provided, Receiver } from "../Transport.ts"
+import * as Pattern from "./internal/Pattern.ts"
 import { millisOf, oneOf, settingsOf, type StoreOptions, wholeOf } from "./internal/Settings.ts"
-import { make as makeStore } from "./internal/Store.ts"
-import { commit } from "./internal/streams/CommitParts.ts"
-import { pattern } from "./internal/streams/GroupScripts.ts"
-import { publish } from "./internal/streams/PublishScript.ts"
-import type { StreamDelivery } from "./internal/streams/StreamDelivery.ts"
-import * as StreamInspector from "./internal/streams/StreamInspector.ts"
-import * as Members from "./internal/streams/StreamReceiver.ts"
-import { topicKeys } from "./internal/wire/Keys.ts"
-import { IoRedis } from "./IoRedis.ts"
+import { StreamReceiver } from "./internal/streams/StreamReceiver.ts"
+import * as Streams from "./internal/streams/Streams.ts"
+import type { IoRedis } from "./IoRedis.ts"
 
 /**
  * @category models
@@ -71,90 +61,11 @@ export interface Options extends StoreOptions {
  * @category layers
  */
 export const layer = (options: Options = {}): Layer.Layer<Provided<"transactional">, never, IoRedis> => {
-  const settings = settingsOf(options)
   const { retention = "settled" } = options
   if (typeof retention !== "object") oneOf("retention", retention, ["settled"])
   const maxLength = typeof retention === "object" ? wholeOf("retention.maxLength", retention.maxLength) : undefined
   const markerMillis = millisOf("marker", options.marker ?? "31 days")
-  return layerOf(
-    "transactional",
-    Effect.gen(function* () {
-      const redis = yield* IoRedis
-      const keysOf = (topic: string) => topicKeys(settings.prefix, topic, redis.db)
-      const subscriber = yield* makeSubscriber(redis)
-      const store = yield* makeStore(redis, {
-        name: pattern,
-        settings,
-        publishing: (topic) => {
-          const keys = keysOf(topic)
-          return {
-            script: publish,
-            keys: (publisher) => [
-              keys.stream,
-              keys.meta,
-              keys.publisher(publisher),
-              keys.delayed,
-              keys.delayedBodies,
-              keys.wake
-            ],
-            seen: keys.seen,
-            setting: maxLength ?? ""
-          }
-        },
-        join: (subscription, { clock, lifecycle, published, redis }, opened) => {
-          const { group, topic } = subscription
-          const problem = markerProblem(markerMillis, settings.deadLetters.maxAgeMillis, subscription)
-          if (problem !== undefined) {
-            return Effect.fail(new TransportError({ operation: "receive", topic, reason: problem }))
-          }
-          const { done, released, retry } = keysOf(topic).group(group)
-          return Members.make({
-            commands: redis.commands,
-            dedicated: redis.dedicated,
-            hear: (heard) => hear(subscriber, topic, group, keysOf(topic), heard),
-            topic,
-            keys: keysOf(topic),
-            subscription,
-            lifecycle,
-            clock,
-            deadLetters: settings.deadLetters,
-            committer: (consumer) =>
-              new Committer<StreamDelivery>({
-                commands: redis.commands,
-                clock,
-                prefix: settings.prefix,
-                topic,
-                pattern,
-                markerMillis,
-                script: commit,
-                keys: [keysOf(topic).stream, retry, released],
-                args: [group, consumer, pattern, wire, settings.deduplicationMillis, maxLength ?? ""],
-                own: ({ count, detached, entry, source }) => [source, entry, detached ? 0 : count],
-                done,
-                target: (topic) => {
-                  const { delayed, delayedBodies, meta, seen, stream, wake } = keysOf(topic)
-                  return { keys: [stream, meta, delayed, delayedBodies, wake], seen }
-                },
-                published
-              }),
-            pollMillis: settings.pollMillis,
-            trims: maxLength === undefined,
-            opened
-          })
-        }
-      })
-      return {
-        ...store.transport,
-        inspector: StreamInspector.make({
-          commands: redis.commands,
-          prefix: settings.prefix,
-          keysOf,
-          steered: store.steered
-        }),
-        records: RecordReader.make(redis.commands, settings.prefix)
-      }
-    })
-  )
+  return Pattern.layer(Streams.make({ maxLength, markerMillis }), settingsOf(options))
 }
 
 /**
@@ -165,7 +76,7 @@ export const layer = (options: Options = {}): Layer.Layer<Provided<"transactiona
  * @category testing
  */
 export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Scope> => {
-  if (!(receiver instanceof Members.StreamReceiver)) {
+  if (!(receiver instanceof StreamReceiver)) {
     return Effect.die(new Error("silence needs a receiver of RedisStreams"))
   }
   return Effect.acquireRelease(receiver.setSilent(true), () => receiver.setSilent(false))

@@ -1,0 +1,222 @@
+/**
+ * What a pattern is, and the layer it makes: one publisher a topic, the receivers of this process, and the registry of
+ * topics. Closing the layer closes all of it.
+ *
+ * @module
+ */
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Layer from "effect/Layer"
+import * as Scope from "effect/Scope"
+import type { Inspector } from "../../Inspector.ts"
+import { Lifecycle } from "../../Lifecycle.ts"
+import * as Transport from "../../Transport.ts"
+import { IoRedis } from "../IoRedis.ts"
+import type { Published } from "./commit/Committer.ts"
+import * as RecordReader from "./commit/RecordReader.ts"
+import type { Connection } from "./connection/Connection.ts"
+import { make as makeSubscriber, type Subscriber } from "./connection/Subscriber.ts"
+import type { InspectorOptions } from "./inspect/Inspecting.ts"
+import type { Sender } from "./publish/Outbox.ts"
+import { Publisher, type PublisherOptions, type Publishing } from "./publish/Publisher.ts"
+import type { Settings } from "./Settings.ts"
+import { registry, topicKeys, type TopicKeys } from "./wire/Keys.ts"
+
+/** A pattern with its options: a value, which does nothing until a layer opens it. */
+export interface Pattern<out G extends Transport.Guarantee = Transport.Guarantee> {
+  /** Its name in the meta key of a topic. */
+  readonly name: string
+  readonly guarantee: G
+  /** For how long it remembers that the commit of a message was applied. */
+  readonly markerMillis?: number | undefined
+  /** Looks at topics of the pattern, whatever options they were opened with. */
+  readonly inspector: (options: InspectorOptions) => Inspector["Service"]
+  /** What it does for one layer. */
+  readonly open: (store: Store) => Effect.Effect<Opened, never, Scope.Scope>
+}
+
+export interface Opened {
+  /** The script that stores messages; or, for a pattern that stores none, what sends them. */
+  readonly publishing: (topic: string) => Publishing | ((options: SenderOptions) => Sender)
+  /** `opened` is to run after the topic has come to be in the store. */
+  readonly join: (
+    subscription: Transport.Subscription,
+    opened: Effect.Effect<void>
+  ) => Effect.Effect<Member, Transport.TransportError, Scope.Scope>
+}
+
+/** A receiver, as the others of its process know it. */
+export interface Member extends Transport.Receiver {
+  /** A message of the topic will be due in so many milliseconds. */
+  expect(millis: number): void
+  /** Looks at once whether its group is paused; returns when it knows, or soon. */
+  readonly look: Effect.Effect<void>
+}
+
+/** What every sender is given. */
+export type SenderOptions = Pick<PublisherOptions, "commands" | "topic" | "clock" | "timeoutMillis" | "opened">
+
+/** What the parts of one layer share. */
+export interface Store extends Settings {
+  readonly redis: IoRedis["Service"]
+  readonly commands: Connection
+  readonly subscriber: Subscriber
+  readonly keysOf: (topic: string) => TopicKeys
+  readonly clock: Clock.Clock
+  readonly lifecycle: Lifecycle
+  /** Messages were stored, and not by a publisher: the registry, the lifecycle and those who wait for them learn of it. */
+  readonly published: (published: Published) => Effect.Effect<void>
+}
+
+/** A publisher, and whether it was used since the last look. */
+interface OpenPublisher {
+  readonly publisher: Sender
+  readonly scope: Scope.Closeable
+  used: boolean
+}
+
+/** A publisher that is not used for so long, or up to twice as long, is closed: a process may publish to topics by the thousand. */
+const sweepMillis = 5000
+
+/** The pattern on the connections of `IoRedis`. */
+export const layer = <G extends Transport.Guarantee>(
+  pattern: Pattern<G>,
+  settings: Settings
+): Layer.Layer<Transport.Provided<G>, never, IoRedis> => Transport.layer(pattern.guarantee, make(pattern, settings))
+
+const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) {
+  const redis = yield* IoRedis
+  const { commands, db } = redis
+  const clock = yield* Clock.Clock
+  const scope = yield* Scope.Scope
+  const lifecycle = new Lifecycle()
+  const run = Effect.runForkWith(yield* Effect.context<never>())
+  yield* redis.listen((event) => run(lifecycle.report(event)))
+
+  const publishers = new Map<string, OpenPublisher>()
+  const members = new Set<{ readonly topic: string; readonly group: string; readonly member: Member }>()
+
+  /** Puts the topic into the registry. Failing does not undo what was done; the next opening tries again. */
+  const register = (topic: string): Effect.Effect<void> => {
+    const key = registry(settings.prefix)
+    return Effect.ignore(commands.run("sadd", (client) => client.sadd(key, topic), { key }))
+  }
+
+  const used = (topic: string): Sender | undefined => {
+    const known = publishers.get(topic)
+    if (known !== undefined) known.used = true
+    return known?.publisher
+  }
+
+  const open = (topic: string): Effect.Effect<Sender> =>
+    Effect.suspend(() => {
+      const known = used(topic)
+      if (known !== undefined) return Effect.succeed(known)
+      const publishing = opened.publishing(topic)
+      const options: SenderOptions = {
+        commands,
+        topic,
+        clock,
+        timeoutMillis: settings.publishMillis,
+        opened: register(topic)
+      }
+      const publisher =
+        typeof publishing === "function"
+          ? publishing(options)
+          : new Publisher({
+              ...options,
+              pattern: pattern.name,
+              publishing,
+              deduplicationMillis: settings.deduplicationMillis,
+              delayed: (millis) => expect(topic, millis)
+            })
+      const opening = Scope.forkUnsafe(scope)
+      publishers.set(topic, { publisher, scope: opening, used: true })
+      return Scope.addFinalizer(opening, publisher.close).pipe(
+        Effect.andThen(Effect.forkIn(publisher.run, opening)),
+        Effect.andThen(
+          Effect.suspend(() => {
+            if (sweeping) return Effect.void
+            sweeping = true
+            return Effect.forkIn(sweep, scope)
+          })
+        ),
+        Effect.as(publisher)
+      )
+    })
+
+  /** Closes the publishers that were not used from one look to the next, until none is left. */
+  const sweep = Effect.gen(function* () {
+    while (publishers.size > 0) {
+      yield* Effect.sleep(sweepMillis)
+      for (const [topic, one] of publishers) {
+        if (one.used || one.publisher.busy) {
+          one.used = false
+        } else {
+          publishers.delete(topic)
+          yield* Scope.close(one.scope, Exit.void)
+        }
+      }
+    }
+    sweeping = false
+  })
+  let sweeping = false
+
+  const expect = (topic: string, millis: number) => {
+    for (const one of members) if (one.topic === topic) one.member.expect(millis)
+  }
+
+  const store: Store = {
+    ...settings,
+    redis,
+    commands,
+    subscriber: yield* makeSubscriber(redis),
+    keysOf: (topic) => topicKeys(settings.prefix, topic, db),
+    clock,
+    lifecycle,
+    published: ({ dueIn, messages, opened, receipts, topic }) =>
+      Effect.suspend(() => {
+        if (dueIn < Infinity) expect(topic, dueIn)
+        if (lifecycle.active) lifecycle.emit({ _tag: "Published", topic, messages, receipts })
+        return opened ? register(topic) : Effect.void
+      })
+  }
+  const opened = yield* pattern.open(store)
+  const transport: Transport.Transport["Service"] = {
+    lifecycle,
+    // Looked up as it runs: until then a publisher that is known now may be closed.
+    publish: (topic, messages) =>
+      Effect.suspend(
+        () => used(topic)?.publish(messages) ?? Effect.flatMap(open(topic), (opened) => opened.publish(messages))
+      ),
+    receive: Effect.fnUntraced(function* (subscription) {
+      const { group, topic } = subscription
+      const problem = Transport.markerProblem(
+        pattern.markerMillis ?? Infinity,
+        settings.deadLetters.maxAgeMillis,
+        subscription
+      )
+      if (problem !== undefined)
+        return yield* new Transport.TransportError({ operation: "receive", topic, reason: problem })
+      const member = yield* opened.join(subscription, register(topic))
+      const entry = { topic, group, member }
+      yield* Effect.acquireRelease(
+        Effect.sync(() => members.add(entry)),
+        () => Effect.sync(() => members.delete(entry))
+      )
+      return member
+    })
+  }
+  const inspector = pattern.inspector({
+    ...store,
+    steered: (topic, group) =>
+      Effect.forEach(
+        [...members].filter((one) => one.topic === topic && one.group === group),
+        ({ member }) => member.look,
+        { discard: true }
+      )
+  })
+  const records = pattern.guarantee === "transactional" ? RecordReader.make(commands, settings.prefix) : undefined
+  return { ...transport, inspector, records }
+})

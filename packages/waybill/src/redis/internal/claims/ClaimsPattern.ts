@@ -1,0 +1,78 @@
+/**
+ * A pattern whose groups keep claims: what it brings beside its source.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { type Guarantee, type Reason, type Subscription, TransportError } from "../../../Transport.ts"
+import type { Committer } from "../commit/Committer.ts"
+import { hear } from "../group/Wake.ts"
+import type { Pattern, Store } from "../Pattern.ts"
+import type { Publishing } from "../publish/Publisher.ts"
+import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
+import type { BoundSource } from "./BoundSource.ts"
+import type { ClaimedDelivery } from "./ClaimedDelivery.ts"
+import * as ClaimsInspector from "./ClaimsInspector.ts"
+import * as ClaimsReceiver from "./ClaimsReceiver.ts"
+
+export interface ClaimsOptions<G extends Guarantee>
+  extends
+    Pick<Pattern<G>, "name" | "guarantee" | "markerMillis">,
+    Pick<BoundSource, "scripts" | "expires" | "urgencyOf"> {
+  /** The keys of the source. */
+  readonly keysOf: (keys: TopicKeys, group: GroupKeys) => ReadonlyArray<string>
+  readonly publishing: (keys: TopicKeys) => Publishing
+  /** Of a pattern that applies commits. */
+  readonly committer?: (store: Store, subscription: Subscription, consumer: string) => Committer<ClaimedDelivery>
+  /** Where the groups of one layer listen; without it, on the channel `wake` of their topic. */
+  readonly listening?: (store: Store) => Effect.Effect<Listening, never, Scope.Scope>
+}
+
+export type Listening = (subscription: Subscription) => Effect.Effect<BoundSource["listen"], Reason, Scope.Scope>
+
+export const make = <G extends Guarantee>({
+  committer,
+  guarantee,
+  keysOf,
+  listening = onWake,
+  markerMillis,
+  name,
+  publishing,
+  ...source
+}: ClaimsOptions<G>): Pattern<G> => ({
+  name,
+  guarantee,
+  markerMillis,
+  inspector: (options) =>
+    ClaimsInspector.make(options, name, (topic, group) => {
+      const keys = options.keysOf(topic)
+      return { scripts: source.scripts, keys: keysOf(keys, keys.group(group)) }
+    }),
+  open: (store) =>
+    Effect.map(listening(store), (listenTo) => ({
+      publishing: (topic) => publishing(store.keysOf(topic)),
+      join: Effect.fnUntraced(function* (subscription, opened) {
+        const { group, topic } = subscription
+        const keys = store.keysOf(topic)
+        const listen = yield* Effect.mapError(
+          listenTo(subscription),
+          (reason) => new TransportError({ operation: "receive", topic, reason })
+        )
+        return yield* ClaimsReceiver.make({
+          ...store,
+          topic,
+          keys,
+          source: { ...source, pattern: name, keys: keysOf(keys, keys.group(group)), listen },
+          subscription,
+          committer: committer && ((consumer) => committer(store, subscription, consumer)),
+          opened
+        })
+      })
+    }))
+})
+
+const onWake = (store: Store): Effect.Effect<Listening> =>
+  Effect.succeed(({ group, topic }) =>
+    Effect.succeed((heard) => hear(store.subscriber, topic, group, store.keysOf(topic), heard))
+  )

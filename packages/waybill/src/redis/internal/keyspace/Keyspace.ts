@@ -1,0 +1,49 @@
+/**
+ * The keyspace pattern: numbered keys with an expiry, and claims for what was read of them.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import * as RcMap from "effect/RcMap"
+import * as ClaimsPattern from "../claims/ClaimsPattern.ts"
+import type { Pattern } from "../Pattern.ts"
+import { pattern, publish } from "./KeyspaceScripts.ts"
+import * as KeyspaceSource from "./KeyspaceSource.ts"
+import { Listener, type Notifications } from "./Listener.ts"
+
+export interface KeyspaceOptions {
+  readonly notifications: Notifications
+  readonly scan: boolean
+  readonly ttlMillis: number
+}
+
+export const make = (options: KeyspaceOptions): Pattern<"at-least-once"> =>
+  ClaimsPattern.make({
+    name: pattern,
+    guarantee: "at-least-once",
+    scripts: KeyspaceSource.scripts,
+    keysOf: KeyspaceSource.keysOf,
+    expires: true,
+    publishing: ({ delayed, delayedBodies, meta, numbers, publisher, seen, wake }) => ({
+      script: publish,
+      keys: (id) => [meta, publisher(id), delayed, delayedBodies, numbers, wake],
+      seen,
+      setting: options.ttlMillis
+    }),
+    listening: (store) =>
+      Effect.map(
+        RcMap.make({
+          lookup: (topic: string) => {
+            const listener = new Listener({ ...store, ...options, topic, keys: store.keysOf(topic) })
+            return Effect.as(listener.start, listener)
+          }
+        }),
+        (listeners): ClaimsPattern.Listening =>
+          ({ topic }) =>
+            RcMap.get(listeners, topic).pipe(
+              // A failure is for those who asked, not for those who ask next.
+              Effect.tapError(() => RcMap.invalidate(listeners, topic)),
+              Effect.map((listener) => (wake, fail) => listener.hear({ wake, fail }))
+            )
+      )
+  })

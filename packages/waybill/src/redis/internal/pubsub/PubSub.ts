@@ -1,0 +1,52 @@
+/**
+ * The pub/sub pattern: channels, and for each subscriber an inbox.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import { isGlob } from "../../../internal/Glob.ts"
+import { NotOffered, TransportError } from "../../../Transport.ts"
+import type { Pattern } from "../Pattern.ts"
+import { Announcer, row, type Row } from "./ChannelPublisher.ts"
+import * as PubSubInspector from "./PubSubInspector.ts"
+import * as PubSubReceiver from "./PubSubReceiver.ts"
+import { pattern } from "./Scripts.ts"
+
+export type PubSubOptions = Pick<PubSubReceiver.ReceiverOptions, "sharded" | "capacity" | "capacityBytes" | "overflow">
+
+export const make = (options: PubSubOptions): Pattern<"at-most-once"> => ({
+  name: pattern,
+  guarantee: "at-most-once",
+  inspector: PubSubInspector.make,
+  open: (store) =>
+    Effect.sync(() => {
+      const command = options.sharded ? "SPUBLISH" : "PUBLISH"
+      // Subscribers tell by the numbers what they missed, so these outlast the publishers.
+      const rows = new Map<string, Row>()
+      return {
+        publishing: (topic) => (sender) => {
+          let mine = rows.get(topic)
+          if (mine === undefined) rows.set(topic, (mine = row()))
+          return new Announcer(sender, store.keysOf(topic), command, mine)
+        },
+        join: (subscription, opened) => {
+          const { topic } = subscription
+          return options.sharded && isGlob(topic)
+            ? Effect.fail(new TransportError({ operation: "receive", topic, reason: noGlobs }))
+            : PubSubReceiver.make({
+                ...store,
+                ...options,
+                db: store.redis.db,
+                keys: store.keysOf(topic),
+                subscription,
+                opened
+              })
+        }
+      }
+    })
+})
+
+const noGlobs = new NotOffered({
+  feature: "patterns over sharded channels",
+  detail: "a shard knows only its own channels. Name the topic, or use plain channels"
+})

@@ -1,0 +1,72 @@
+/**
+ * The streams pattern: native groups of a stream, with a stream of retries beside it for each of them.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import { Committer } from "../commit/Committer.ts"
+import { wire } from "../connection/ScriptReply.ts"
+import { hear } from "../group/Wake.ts"
+import type { Pattern } from "../Pattern.ts"
+import { commit } from "./CommitParts.ts"
+import { pattern } from "./GroupScripts.ts"
+import { publish } from "./PublishScript.ts"
+import type { StreamDelivery } from "./StreamDelivery.ts"
+import * as StreamInspector from "./StreamInspector.ts"
+import * as StreamReceiver from "./StreamReceiver.ts"
+
+export interface StreamsOptions {
+  /** About how many messages a stream keeps; otherwise those that some group has not settled. */
+  readonly maxLength: number | undefined
+  readonly markerMillis: number
+}
+
+export const make = ({ markerMillis, maxLength }: StreamsOptions): Pattern<"transactional"> => ({
+  name: pattern,
+  guarantee: "transactional",
+  markerMillis,
+  inspector: StreamInspector.make,
+  open: (store) =>
+    Effect.succeed({
+      publishing: (topic) => {
+        const { delayed, delayedBodies, meta, publisher, seen, stream, wake } = store.keysOf(topic)
+        return {
+          script: publish,
+          keys: (id) => [stream, meta, publisher(id), delayed, delayedBodies, wake],
+          seen,
+          setting: maxLength ?? ""
+        }
+      },
+      join: (subscription, opened) => {
+        const { group, topic } = subscription
+        const keys = store.keysOf(topic)
+        const { done, released, retry } = keys.group(group)
+        return StreamReceiver.make({
+          ...store,
+          dedicated: store.redis.dedicated,
+          hear: (heard) => hear(store.subscriber, topic, group, keys, heard),
+          topic,
+          keys,
+          subscription,
+          committer: (consumer) =>
+            new Committer<StreamDelivery>({
+              ...store,
+              topic,
+              pattern,
+              markerMillis,
+              script: commit,
+              keys: [keys.stream, retry, released],
+              args: [group, consumer, pattern, wire, store.deduplicationMillis, maxLength ?? ""],
+              own: ({ count, detached, entry, source }) => [source, entry, detached ? 0 : count],
+              done,
+              target: (topic) => {
+                const { delayed, delayedBodies, meta, seen, stream, wake } = store.keysOf(topic)
+                return { keys: [stream, meta, delayed, delayedBodies, wake], seen }
+              }
+            }),
+          trims: maxLength === undefined,
+          opened
+        })
+      }
+    })
+})
