@@ -252,14 +252,14 @@ export const mutants: ReadonlyArray<Mutant> = [
     name: `a group that was lost is not told of, ${pattern}`,
     ...(pattern === "streams"
       ? {
-          file: "redis/internal/streams/StreamReceiver.ts",
-          find: "if (known === 0 || main + retry === 0) return",
-          replace: "return"
+          file: "redis/internal/streams/StreamMembership.ts",
+          find: "const isLost = known === 1 && main + retry > 0",
+          replace: "const isLost = false && known === 1 && main + retry > 0"
         }
       : {
-          file: "redis/internal/claims/ClaimsReceiver.ts",
-          find: "if (!again || known === 1) return",
-          replace: "return"
+          file: "redis/internal/claims/ClaimsMembership.ts",
+          find: "return again && isNew ?",
+          replace: "return false && isNew ?"
         }),
     proofs: on([pattern], faults("server", "E8 SIGKILL"), faults("store", "E17 (?:FLUSHALL|%s) while nothing"))
   })),
@@ -440,9 +440,9 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   ...storing.map((pattern): Mutant => ({
     name: `what a leaver's handlers have had does not count, ${pattern}`,
-    file: "redis/internal/group/Membership.ts",
-    find: "begun.length === 0 ? handBack",
-    replace: "begun.length >= 0 ? handBack",
+    file: "redis/internal/group/GroupReceiver.ts",
+    find: "begun.length === 0 ? leave",
+    replace: "begun.length >= 0 ? leave",
     proofs: on([pattern], faults("leases", "leaves before it has heard", "could not say so and left"))
   })),
   {

@@ -8,11 +8,12 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import * as Effect from "effect/Effect"
+import type * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { Provided, Receiver } from "../Transport.ts"
-import { ClaimsReceiver } from "./internal/claims/ClaimsReceiver.ts"
+import * as GroupReceiver from "./internal/group/GroupReceiver.ts"
+import { pattern } from "./internal/lists/CommitParts.ts"
 import type { Order } from "./internal/lists/ListSource.ts"
 import * as Queue from "./internal/lists/Queue.ts"
 import * as Pattern from "./internal/Pattern.ts"
@@ -76,9 +77,5 @@ export const layer = (options: Options = {}): Layer.Layer<Provided<"transactiona
  *
  * @category testing
  */
-export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Scope> => {
-  if (!(receiver instanceof ClaimsReceiver)) {
-    return Effect.die(new Error("silence needs a receiver of RedisExactlyOnce"))
-  }
-  return Effect.acquireRelease(receiver.setSilent(true), () => receiver.setSilent(false))
-}
+export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Scope> =>
+  GroupReceiver.silence(receiver, "RedisExactlyOnce", pattern)

@@ -10,12 +10,13 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import * as Effect from "effect/Effect"
+import type * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { Provided, Receiver } from "../Transport.ts"
-import { ClaimsReceiver } from "./internal/claims/ClaimsReceiver.ts"
+import * as GroupReceiver from "./internal/group/GroupReceiver.ts"
 import * as Keyspace from "./internal/keyspace/Keyspace.ts"
+import { pattern } from "./internal/keyspace/KeyspaceScripts.ts"
 import * as Pattern from "./internal/Pattern.ts"
 import { millisOf, oneOf, settingsOf, type StoreOptions } from "./internal/Settings.ts"
 import type { IoRedis } from "./IoRedis.ts"
@@ -79,9 +80,5 @@ export const layer = (options: Options = {}): Layer.Layer<Provided<"at-least-onc
  *
  * @category testing
  */
-export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Scope> => {
-  if (!(receiver instanceof ClaimsReceiver)) {
-    return Effect.die(new Error("silence needs a receiver of RedisKeyspace"))
-  }
-  return Effect.acquireRelease(receiver.setSilent(true), () => receiver.setSilent(false))
-}
+export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Scope> =>
+  GroupReceiver.silence(receiver, "RedisKeyspace", pattern)

@@ -8,13 +8,14 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import * as Effect from "effect/Effect"
+import type * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { Provided, Receiver } from "../Transport.ts"
+import * as GroupReceiver from "./internal/group/GroupReceiver.ts"
 import * as Pattern from "./internal/Pattern.ts"
 import { millisOf, oneOf, settingsOf, type StoreOptions, wholeOf } from "./internal/Settings.ts"
-import { StreamReceiver } from "./internal/streams/StreamReceiver.ts"
+import { pattern } from "./internal/streams/GroupScripts.ts"
 import * as Streams from "./internal/streams/Streams.ts"
 import type { IoRedis } from "./IoRedis.ts"
 
@@ -75,9 +76,5 @@ export const layer = (options: Options = {}): Layer.Layer<Provided<"transactiona
  *
  * @category testing
  */
-export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Scope> => {
-  if (!(receiver instanceof StreamReceiver)) {
-    return Effect.die(new Error("silence needs a receiver of RedisStreams"))
-  }
-  return Effect.acquireRelease(receiver.setSilent(true), () => receiver.setSilent(false))
-}
+export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Scope> =>
+  GroupReceiver.silence(receiver, "RedisStreams", pattern)

@@ -14,7 +14,7 @@ import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
 import type { BoundSource } from "./BoundSource.ts"
 import type { ClaimedDelivery } from "./ClaimedDelivery.ts"
 import * as ClaimsInspector from "./ClaimsInspector.ts"
-import * as ClaimsReceiver from "./ClaimsReceiver.ts"
+import * as ClaimsMembership from "./ClaimsMembership.ts"
 
 export interface ClaimsOptions<G extends Guarantee>
   extends
@@ -59,7 +59,7 @@ export const make = <G extends Guarantee>({
           listenTo(subscription),
           (reason) => new TransportError({ operation: "receive", topic, reason })
         )
-        return yield* ClaimsReceiver.make({
+        return yield* ClaimsMembership.make({
           ...store,
           topic,
           keys,

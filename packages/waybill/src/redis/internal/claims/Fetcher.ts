@@ -7,15 +7,13 @@
  */
 import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as Result from "effect/Result"
 import { loadOf } from "../../../internal/Suspects.ts"
 import type { Lifecycle } from "../../../Lifecycle.ts"
-import { type Reason, Rejected } from "../../../Transport.ts"
+import { type Reason, Rejected, type Subscription } from "../../../Transport.ts"
 import type { Connection } from "../connection/Connection.ts"
 import { evaluate, problemOf } from "../connection/ScriptReply.ts"
-import { Condition } from "../group/Condition.ts"
-import { hurryMillis, survivable } from "../group/Heartbeat.ts"
-import type { Membership } from "../group/Membership.ts"
+import type { Fetching, GroupReceiver } from "../group/GroupReceiver.ts"
+import { hurryMillis } from "../group/Heartbeat.ts"
 import type { GroupKeys } from "../wire/Keys.ts"
 import type { BoundSource } from "./BoundSource.ts"
 import type { ClaimedDelivery } from "./ClaimedDelivery.ts"
@@ -25,11 +23,11 @@ import { deliveriesOf, type TakeReply } from "./TakeReply.ts"
 export interface FetcherOptions {
   readonly commands: Connection
   readonly topic: string
-  readonly group: string
+  readonly subscription: Subscription
   readonly keys: GroupKeys
   readonly source: BoundSource
   readonly lifecycle: Lifecycle
-  readonly membership: Membership<ClaimedDelivery>
+  readonly receiver: GroupReceiver<ClaimedDelivery>
   /** Keys of the script that ends deliveries. */
   readonly settleKeys: ReadonlyArray<string>
 }
@@ -39,22 +37,17 @@ const takeLimit = 1000
 const takeBytes = 4 * 1024 * 1024
 /** How much one script may hand back. */
 const releaseLimit = 500
-/** Who leaves does not wait longer for a take that is on its way. */
-const longestTake = 500
 
-export class Fetcher {
+export class Fetcher implements Fetching {
   readonly #options: FetcherOptions
-  readonly #over = new Condition()
   readonly #gaps = new Gaps()
-  #taking = false
+  limit = takeLimit
   /** Something may be there that was not there when we looked last. */
-  #promising = true
-  /** Something may have been given to us without our learning of it. */
-  #unsure = false
-  /** The server may have more for ours than we know of. */
-  #differs = false
-  /** How many a take may bring. */
-  #limit = takeLimit
+  promising = true
+  unsure = false
+  readonly pending = false
+  /** The reply of a take was lost: what it gave us no handler has seen. */
+  #replyLost = false
   /** Those we hold that more than one consumer had died with. */
   #suspects: ReadonlyArray<ClaimedDelivery> = []
 
@@ -64,14 +57,8 @@ export class Fetcher {
 
   /** Something may be there to take. */
   wake(): void {
-    this.#promising = true
-    this.#options.membership.worker.signal()
-  }
-
-  /** Hands back what is ours by the server's set and unknown to us, whether somebody waits or not. */
-  compare(): void {
-    this.#differs = true
-    this.#options.membership.worker.signal()
+    this.promising = true
+    this.#options.receiver.wake()
   }
 
   /** A delivery ended: when it was a suspect, there may be more to take. */
@@ -83,61 +70,31 @@ export class Fetcher {
     this.wake()
   }
 
-  /** Waits for a take that is on its way: it would give us something after we have left. The script refuses those that come later. */
-  get end(): Effect.Effect<void> {
-    return Effect.asVoid(Effect.timeoutOption(this.idle, longestTake))
+  /** No take waits on the server, and the script refuses those that come after we have left. */
+  readonly unblock = Effect.void
+
+  fetch(max: number): Effect.Effect<void, Reason> {
+    return this.unsure
+      ? this.#handBackUnknown
+      : Effect.onError(this.#take(max), () => Effect.sync(() => (this.promising = true)))
   }
 
-  /** Waits until no take is on its way. */
-  get idle(): Effect.Effect<void> {
-    return this.#over.until(() => !this.#taking)
-  }
-
-  readonly run: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
-    const { membership } = this.#options
-    const wanting = () => this.#promising && membership.wanting
-    const busy = () => wanting() || (this.#differs && !membership.halted)
-    while (true) {
-      if (!busy()) {
-        yield* membership.worker.until(busy)
-        continue
-      }
-      if (this.#differs) {
-        const compared = yield* Effect.result(survivable(this.#handBackUnknown()))
-        if (Result.isFailure(compared)) yield* Effect.sleep(hurryMillis)
-        continue
-      }
-      const count = Math.min(membership.inFlight.demand, this.#limit)
-      const result = yield* Effect.result(survivable(this.#takeOnce(count)))
-      if (Result.isSuccess(result)) continue
-      // Perhaps it was more than the network brings in time.
-      this.#limit = Math.max(1, count >> 1)
-      this.#promising = true
-      const reason = result.failure
-      // A connection that was lost is being made again, and the next take waits for it. Only when that takes too long
-      // are those told who wait: they would back off, further with each loss, while messages arrive.
-      if (reason._tag === "Disconnected" && reason.ambiguous) continue
-      membership.fail(reason)
-      yield* Effect.sleep(hurryMillis)
-    }
-  })
-
-  #takeOnce(count: number): Effect.Effect<void, Reason> {
-    const { commands, group, keys, lifecycle, membership, source, topic } = this.#options
-    const { consumer, heartbeat } = membership
+  #take(count: number): Effect.Effect<void, Reason> {
+    const { commands, keys, lifecycle, receiver, source, subscription, topic } = this.#options
+    const { group, maxDeliveries } = subscription
+    const { consumer } = receiver
     const script = source.scripts.take
     return Effect.gen({ self: this }, function* () {
-      const asked = this.#unsure
-      if (asked) yield* this.#handBackUnknown()
+      const asked = this.#replyLost
+      if (asked) yield* this.#handBackUnknown
       // What becomes ready from now on may come too late for this take.
-      this.#promising = false
-      this.#taking = true
-      const now = membership.now()
-      const bytes = Math.max(1, Math.min(takeBytes, membership.inFlight.demandBytes))
+      this.promising = false
+      const now = receiver.now()
+      const bytes = Math.max(1, Math.min(takeBytes, receiver.inFlight.demandBytes))
       this.#suspects = this.#suspects.filter(this.#holds)
       const load = loadOf(
         this.#suspects.map(({ tally }) => tally.deaths),
-        membership.maxDeliveries
+        maxDeliveries
       )
       const reply = yield* commands
         .eval(
@@ -151,27 +108,13 @@ export class Fetcher {
             keys.suspects,
             keys.marks
           ],
-          [
-            consumer,
-            count,
-            asked ? 1 : 0,
-            membership.maxDeliveries,
-            load.held,
-            load.most === Infinity ? -1 : load.most,
-            bytes
-          ],
+          [consumer, count, asked ? 1 : 0, maxDeliveries, load.held, load.most === Infinity ? -1 : load.most, bytes],
           { buffers: true }
         )
         .pipe(
           Effect.onError((cause) =>
             Effect.sync(() => {
-              if (!wasNeverSent(cause)) this.#unsure = true
-            })
-          ),
-          Effect.ensuring(
-            Effect.sync(() => {
-              this.#taking = false
-              this.#over.signal()
+              if (!wasNeverSent(cause)) this.#replyLost = true
             })
           )
         )
@@ -182,13 +125,12 @@ export class Fetcher {
         case "OK":
           break
         case "EXPIRED":
-          this.#promising = true
-          heartbeat.verify = true
-          heartbeat.wake()
+          this.promising = true
+          receiver.doubt()
           return yield* Effect.sleep(hurryMillis)
         case "PAUSED":
           // The heartbeat notices when it is over.
-          return heartbeat.expect(0)
+          return receiver.expect(0)
         default:
           return yield* Effect.fail(
             problemOf(script.name, { topic, pattern: source.pattern }, (reply as ReadonlyArray<unknown>).map(String)) ??
@@ -197,23 +139,22 @@ export class Fetcher {
       }
       const taken = deliveriesOf(told, topic, group, now)
       const missed = this.#gaps.count(gone)
-      if (taken.length + missed >= count || records.length >= bytes) this.#promising = true
+      if (taken.length + missed >= count || records.length >= bytes) this.promising = true
       if (source.expires) {
         for (const gap of this.#gaps.note(taken, missed, holes.toString("latin1"))) {
           yield* lifecycle.report({ _tag: "Gap", topic, group, consumer, gap })
         }
       } else {
-        yield* membership.truncated(missed)
+        yield* receiver.truncated(missed)
       }
       if (taken.length === 0) return
-      this.#limit = takeLimit
-      membership.inFlight.add(taken)
+      this.limit = takeLimit
+      receiver.inFlight.add(taken)
       if (suspects > 0) this.#suspects = [...this.#suspects, ...taken.slice(0, suspects)]
     })
   }
 
-  readonly #holds = (delivery: ClaimedDelivery): boolean =>
-    this.#options.membership.inFlight.find(delivery) === delivery
+  readonly #holds = (delivery: ClaimedDelivery): boolean => this.#options.receiver.inFlight.find(delivery) === delivery
 
   /** Hands back what handlers have had: it counts. */
   handBackBegun(deliveries: ReadonlyArray<ClaimedDelivery>): Effect.Effect<void, Reason> {
@@ -223,11 +164,11 @@ export class Fetcher {
   }
 
   #giveBack(all: ReadonlyArray<readonly [op: "L" | "U", member: string]>): Effect.Effect<void, Reason> {
-    const { commands, membership, settleKeys, source, topic } = this.#options
+    const { commands, receiver, settleKeys, source, topic } = this.#options
     return Effect.gen(function* () {
       for (let from = 0; from < all.length; from += releaseLimit) {
         yield* evaluate(commands, { topic, pattern: source.pattern }, source.scripts.settle, settleKeys, [
-          membership.consumer,
+          receiver.consumer,
           1,
           1,
           0,
@@ -237,23 +178,23 @@ export class Fetcher {
     })
   }
 
-  /** Hands back what is unknown to us. A delivery in an answer that never came is not an attempt: no handler has seen it. Runs in the fetcher. */
-  #handBackUnknown(): Effect.Effect<void, Reason> {
+  /** Hands back what is unknown to us. A delivery in an answer that never came is not an attempt: no handler has seen it. */
+  get #handBackUnknown(): Effect.Effect<void, Reason> {
     return Effect.gen({ self: this }, function* () {
-      const { commands, keys, membership } = this.#options
-      const { consumer, inFlight, unheard } = membership
+      const { commands, keys, receiver } = this.#options
+      const { consumer, inFlight, unheard } = receiver
       const key = keys.processing(consumer)
       // What is lost from here on, the server is asked about the next time.
       const lost = [...unheard.keys()]
       const members = yield* commands.run("smembers", (client) => client.smembers(key), { key })
-      const op = (member: string) => (this.#unsure && !unheard.has(member) ? "L" : "U")
+      const op = (member: string) => (this.#replyLost && !unheard.has(member) ? "L" : "U")
       const known = new Set(inFlight.all().map(({ receipt }) => receipt))
       // The newest first, as far as their last number tells: each goes in front of what came back before.
       const unknown = members.filter((member) => !known.has(member)).sort((a, b) => nth(b) - nth(a))
       yield* this.#giveBack(unknown.map((member) => [op(member), member] as const))
       for (const member of lost) unheard.delete(member)
-      this.#unsure = false
-      this.#differs = unheard.size > 0
+      this.#replyLost = false
+      this.unsure = unheard.size > 0
       if (unknown.length > 0) this.wake()
     })
   }

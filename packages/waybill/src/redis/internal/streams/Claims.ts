@@ -13,10 +13,10 @@ import type { Lifecycle } from "../../../Lifecycle.ts"
 import type { Reason, Subscription } from "../../../Transport.ts"
 import type { Connection } from "../connection/Connection.ts"
 import { evaluate } from "../connection/ScriptReply.ts"
-import type { Membership } from "../group/Membership.ts"
+import { isGroupGone } from "../group/GroupGone.ts"
+import type { GroupReceiver } from "../group/GroupReceiver.ts"
 import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
 import { claim } from "./DeliveryScripts.ts"
-import { isGroupGone } from "./GroupGone.ts"
 import { nobody, pattern } from "./GroupScripts.ts"
 import { isDoubtful, type Source, StreamDelivery } from "./StreamDelivery.ts"
 
@@ -27,7 +27,7 @@ export interface ClaimsOptions {
   readonly subscription: Subscription
   readonly lifecycle: Lifecycle
   readonly deadLetters: { readonly maxCount: number; readonly maxAgeMillis: number }
-  readonly membership: Membership<StreamDelivery>
+  readonly receiver: GroupReceiver<StreamDelivery>
 }
 
 /** How much one script may take over. */
@@ -79,7 +79,7 @@ export class Claims {
     if (this.#suspects.every(this.#holds)) return
     this.#suspects = []
     this.more = true
-    this.#options.membership.heartbeat.wake()
+    this.#options.receiver.hurry()
   }
 
   /** Takes over at most so many deliveries. */
@@ -90,7 +90,7 @@ export class Claims {
   /** Takes in what is ours and unknown to us. Runs in the reader: no read is on its way meanwhile. `seen`: its answer has come. */
   adoptUnknown(seen: (source: Source, entry: string) => boolean): Effect.Effect<void, Reason> {
     const adopt = Effect.gen({ self: this }, function* () {
-      const { commands, keys, membership } = this.#options
+      const { commands, keys, receiver } = this.#options
       const unknown: Array<Named> = []
       for (const source of [0, 1] as const) {
         const key = source === 0 ? keys.stream : this.#keys.retry
@@ -101,7 +101,7 @@ export class Claims {
             .run(
               "xpending",
               (client) =>
-                client.xpending(key, this.#group, from, "+", pageLimit, membership.consumer) as Promise<
+                client.xpending(key, this.#group, from, "+", pageLimit, receiver.consumer) as Promise<
                   ReadonlyArray<[string]>
                 >, // one row an entry, its id first
               { key }
@@ -117,7 +117,7 @@ export class Claims {
       for (let i = 0; i < unknown.length; i += claimLimit) {
         yield* this.#claim(0, unknown.slice(i, i + claimLimit))
         // What is left is found again when somebody asks for it.
-        if (membership.inFlight.demand === 0) {
+        if (receiver.inFlight.demand === 0) {
           this.unsure ||= i + claimLimit < unknown.length
           break
         }
@@ -153,19 +153,19 @@ export class Claims {
   /** The ids of the entries that are held from one stream. */
   #entries(source: Source): ReadonlySet<string> {
     const entries = new Set<string>()
-    const { inFlight } = this.#options.membership
+    const { inFlight } = this.#options.receiver
     for (const delivery of inFlight.all()) if (delivery.source === source) entries.add(delivery.entry)
     return entries
   }
 
   /** Takes over at most `max` deliveries, and those named. */
   #claim(max: number, unknown: ReadonlyArray<Named>): Effect.Effect<void, Reason> {
-    const { commands, deadLetters, keys, lifecycle, membership, subscription, topic } = this.#options
+    const { commands, deadLetters, keys, lifecycle, receiver, subscription, topic } = this.#options
     const group = this.#group
     return Effect.gen({ self: this }, function* () {
       const mine = this.#keys
-      const now = membership.now()
-      const suspects = membership.inFlight.all().filter(isSuspect)
+      const now = receiver.now()
+      const suspects = receiver.inFlight.all().filter(isSuspect)
       const load = loadOf(deathsOf(suspects), subscription.maxDeliveries)
       const [tag, taken, buried, gone, dropped, more] = yield* evaluate<
         [string, ReadonlyArray<Claimed>, ReadonlyArray<Claimed>, number, number, 0 | 1]
@@ -176,13 +176,13 @@ export class Claims {
         [keys.stream, mine.retry, mine.consumers, mine.released, mine.dead, mine.state],
         [
           group,
-          membership.consumer,
+          receiver.consumer,
           nobody,
           max,
           subscription.maxDeliveries,
           deadLetters.maxCount,
           deadLetters.maxAgeMillis,
-          Math.ceil(membership.leaseMillis),
+          Math.ceil(receiver.leaseMillis),
           load.held,
           load.most === Infinity ? -1 : load.most,
           ...unknown.flat()
@@ -198,7 +198,7 @@ export class Claims {
       const from = new Set<string>()
       let count = 0
       const toDelivery = ([source, entry, times, released, fields, owner]: Claimed) => {
-        if (owner !== nobody && owner !== membership.consumer) from.add(owner)
+        if (owner !== nobody && owner !== receiver.consumer) from.add(owner)
         return new StreamDelivery(topic, group, source, entry, times, released, fields, now)
       }
       const deliveries = taken.map(toDelivery)
@@ -206,18 +206,18 @@ export class Claims {
       if (taken.length + buried.length + gone < unknown.length) this.unsure = true
       for (const claimed of taken) if (from.has(claimed[5])) count++
       const graves = buried.map(toDelivery)
-      membership.inFlight.add(yield* this.exact(deliveries))
+      receiver.inFlight.add(yield* this.exact(deliveries))
       // With suspects in hand there is no hurry: the end of one wakes the heartbeat.
       this.#suspects = more === 1 ? [...suspects, ...deliveries.filter(isSuspect)].filter(this.#holds) : []
       this.more = max > 0 && (taken.length >= max || (more === 1 && this.#suspects.length === 0))
       if (from.size > 0) yield* lifecycle.report({ _tag: "Claimed", topic, group, from: [...from], count })
-      yield* membership.buried(graves, ({ count }) => `delivered ${count} times to consumers that died or stalled`)
-      yield* membership.truncated(gone)
-      yield* membership.dropped(dropped)
+      yield* receiver.buried(graves, ({ count }) => `delivered ${count} times to consumers that died or stalled`)
+      yield* receiver.truncated(gone)
+      yield* receiver.dropped(dropped)
     })
   }
 
-  readonly #holds = (delivery: StreamDelivery): boolean => this.#options.membership.inFlight.find(delivery) === delivery
+  readonly #holds = (delivery: StreamDelivery): boolean => this.#options.receiver.inFlight.find(delivery) === delivery
 }
 
 const isSuspect = ({ tally }: StreamDelivery): boolean => tally.deaths >= suspicious

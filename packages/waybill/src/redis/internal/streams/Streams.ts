@@ -13,7 +13,7 @@ import { pattern } from "./GroupScripts.ts"
 import { publish } from "./PublishScript.ts"
 import type { StreamDelivery } from "./StreamDelivery.ts"
 import * as StreamInspector from "./StreamInspector.ts"
-import * as StreamReceiver from "./StreamReceiver.ts"
+import * as StreamMembership from "./StreamMembership.ts"
 
 export interface StreamsOptions {
   /** About how many messages a stream keeps; otherwise those that some group has not settled. */
@@ -41,7 +41,7 @@ export const make = ({ markerMillis, maxLength }: StreamsOptions): Pattern<"tran
         const { group, topic } = subscription
         const keys = store.keysOf(topic)
         const { done, released, retry } = keys.group(group)
-        return StreamReceiver.make({
+        return StreamMembership.make({
           ...store,
           dedicated: store.redis.dedicated,
           hear: (heard) => hear(store.subscriber, topic, group, keys, heard),

@@ -1,0 +1,295 @@
+/**
+ * What a member of a group says to the server on streams: there is a native group of the topic's stream and one of the group's
+ * retry stream, each delivery has a lease, and what all groups have settled is cut off.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import * as Settlement from "../../../Settlement.ts"
+import type { Reason, TransportError } from "../../../Transport.ts"
+import type { Committer } from "../commit/Committer.ts"
+import type { Connection } from "../connection/Connection.ts"
+import type { Script } from "../connection/Script.ts"
+import { evaluate, wire } from "../connection/ScriptReply.ts"
+import { groupGone } from "../group/GroupGone.ts"
+import {
+  type Beat,
+  type GroupReceiver,
+  type Joined,
+  make as makeReceiver,
+  type Membership,
+  type ReceiverOptions
+} from "../group/GroupReceiver.ts"
+import { precedes } from "../wire/Fields.ts"
+import type { TopicKeys } from "../wire/Keys.ts"
+import { Claims } from "./Claims.ts"
+import * as DeliveryScripts from "./DeliveryScripts.ts"
+import * as GroupScripts from "./GroupScripts.ts"
+import { Reader } from "./Reader.ts"
+import { Settler } from "./Settler.ts"
+import type { StreamDelivery } from "./StreamDelivery.ts"
+
+export interface MembershipOptions extends Omit<ReceiverOptions, "pattern" | "keys"> {
+  readonly dedicated: (role: string) => Effect.Effect<Connection, never, Scope.Scope>
+  /** Calls `heard` with the milliseconds until there may be something to bring in or to take over. */
+  readonly hear: (heard: (millis: number) => void) => Effect.Effect<void, never, Scope.Scope>
+  readonly keys: TopicKeys
+  readonly deadLetters: { readonly maxCount: number; readonly maxAgeMillis: number }
+  readonly committer: (consumer: string) => Committer<StreamDelivery>
+  /** Whether what all groups have settled is cut off. */
+  readonly trims: boolean
+}
+
+/** How much one script may move, hand back or cut off. */
+const moveLimit = 500
+const leaveLimit = 500
+const trimLimit = 20_000
+/** Of so many of what it holds a consumer tells when the group was lost. */
+const heldLimit = 1000
+
+/** Joins the group; leaves it when the scope closes. */
+export const make = (
+  options: MembershipOptions
+): Effect.Effect<GroupReceiver<StreamDelivery>, TransportError, Scope.Scope> =>
+  makeReceiver(
+    { ...options, pattern: GroupScripts.pattern, keys: options.keys.group(options.subscription.group) },
+    (receiver) => new StreamMembership(options, receiver)
+  )
+
+class StreamMembership implements Membership<StreamDelivery> {
+  readonly renews = true
+  readonly fetcher: Reader
+  readonly settler: Settler
+  readonly #options: MembershipOptions
+  readonly #receiver: GroupReceiver<StreamDelivery>
+  readonly #claims: Claims
+  #settledSince = false
+  #trimmedAt = -Infinity
+
+  constructor(options: MembershipOptions, receiver: GroupReceiver<StreamDelivery>) {
+    this.#options = options
+    this.#receiver = receiver
+    const { commands, committer, deadLetters, keys, subscription, topic } = options
+    const { group } = subscription
+    const { consumer, inFlight } = receiver
+    const claims = new Claims({ ...options, receiver })
+    this.#claims = claims
+    const putBack = (deliveries: ReadonlyArray<StreamDelivery>) => {
+      const [first, ...others] = deliveries.map((delivery) => [delivery, Settlement.release] as const)
+      return first === undefined ? Effect.void : Effect.ignore(this.settler.settle([first, ...others]))
+    }
+    this.fetcher = new Reader({ ...options, group, receiver, claims, putBack })
+    this.settler = new Settler({
+      commands,
+      topic,
+      group,
+      consumer,
+      stream: keys.stream,
+      wake: keys.wake,
+      keys: keys.group(group),
+      inFlight,
+      deadLetters,
+      delayed: (millis) => receiver.expect(millis),
+      settled: () => {
+        this.#settledSince = true
+        claims.settled()
+      },
+      dropped: (count) => receiver.dropped(count),
+      released: () => {
+        claims.returned = true
+        if (inFlight.demand > 0) {
+          receiver.hurry()
+          receiver.wake()
+        }
+      },
+      committer: committer(consumer)
+    })
+  }
+
+  /** Hearing is a hint: joining does not wait for it. What was announced before is found by the look that follows. */
+  get open(): Effect.Effect<void, never, Scope.Scope> {
+    const { hear } = this.#options
+    const receiver = this.#receiver
+    const heard = hear((millis) => receiver.expect(millis))
+    return Effect.andThen(
+      Effect.forkScoped(
+        Effect.andThen(
+          heard,
+          Effect.sync(() => receiver.expect(0))
+        )
+      ),
+      this.fetcher.open
+    )
+  }
+
+  join(again: boolean): Effect.Effect<Joined<StreamDelivery>, Reason> {
+    return Effect.gen({ self: this }, function* () {
+      const { keys, subscription } = this.#options
+      const { consumer, inFlight, leaseMillis } = this.#receiver
+      const { group } = subscription
+      const mine = keys.group(group)
+      const held = inFlight
+        .all()
+        .filter(({ detached }) => !detached)
+        .slice(0, heldLimit)
+      const [, main, retry, known, from, firstMain, firstRetry, paused] = yield* this.#eval<
+        [string, 0 | 1 | 2, 0 | 1 | 2, 0 | 1, string, string, string, 0 | 1]
+      >(
+        GroupScripts.join,
+        [
+          keys.stream,
+          mine.retry,
+          keys.meta,
+          keys.groups,
+          mine.consumers,
+          mine.state,
+          mine.released,
+          mine.waiting,
+          mine.waitingBodies,
+          mine.dead
+        ],
+        [
+          GroupScripts.pattern,
+          wire,
+          group,
+          consumer,
+          subscription.start === "earliest" ? "0" : "$",
+          leaseMillis,
+          again ? 1 : 0,
+          GroupScripts.nobody,
+          held.length,
+          ...held.flatMap(({ count, entry, source }) => [source, entry, count]),
+          ...this.settler.last
+        ]
+      )
+      const isLost = known === 1 && main + retry > 0
+      const lost: Array<StreamDelivery> = []
+      for (const delivery of isLost ? inFlight.all() : []) {
+        const [made, first] = delivery.source === 0 ? [main, firstMain] : [retry, firstRetry]
+        if (made === 0) continue
+        // Of what is not in the stream this is the last copy: it is worked on to the end. What is, is delivered again,
+        // unless the group has it still.
+        if (first === "" || precedes(delivery.entry, first)) delivery.detached = true
+        else if (made === 1) lost.push(delivery)
+      }
+      // Entries without an owner are there to be taken.
+      if (again) this.#claims.returned = true
+      return { paused: paused === 1, isNew: main > 0, from: isLost ? from : undefined, lost }
+    })
+  }
+
+  readonly beat: Effect.Effect<Beat, Reason> = Effect.gen({ self: this }, function* () {
+    const { deadLetters, keys, subscription } = this.#options
+    const { consumer, inFlight, leaseMillis, quiet } = this.#receiver
+    const mine = keys.group(subscription.group)
+    const age = inFlight.age()
+    const [tag, alive, paused, more, next, cut, dropped, held] = yield* this.#eval<
+      [string, 0 | 1, 0 | 1, 0 | 1, number, number, number, number]
+    >(
+      GroupScripts.beat,
+      [
+        keys.stream,
+        mine.retry,
+        mine.consumers,
+        mine.state,
+        mine.released,
+        keys.delayed,
+        keys.delayedBodies,
+        mine.waiting,
+        mine.waitingBodies,
+        mine.dead,
+        keys.meta
+      ],
+      [
+        subscription.group,
+        consumer,
+        leaseMillis,
+        moveLimit,
+        age === undefined ? "" : Math.round(age),
+        deadLetters.maxCount,
+        deadLetters.maxAgeMillis,
+        quiet ? 1 : 0
+      ]
+    )
+    return tag === "NOGROUP"
+      ? yield* Effect.fail(groupGone)
+      : {
+          alive: alive === 1,
+          paused: paused === 1,
+          more: more === 1,
+          next,
+          held,
+          dropped,
+          truncated: cut,
+          rest: this.#rest
+        }
+  })
+
+  /** Takes over what is without a consumer, and cuts off what all groups have settled. */
+  readonly #rest: Effect.Effect<boolean, Reason> = Effect.gen({ self: this }, function* () {
+    const { pollMillis } = this.#options
+    const { inFlight, leaseMillis, now, paused } = this.#receiver
+    const wanted = paused ? 0 : inFlight.wanted(Math.min(pollMillis, leaseMillis / 3))
+    if (wanted > 0) yield* this.#claims.takeOver(wanted)
+    if (this.#settledSince && now() - this.#trimmedAt >= pollMillis) {
+      this.#settledSince = false
+      this.#trimmedAt = now()
+      if (yield* this.#trim) {
+        this.#settledSince = true
+        this.#trimmedAt = -Infinity
+      }
+    }
+    return false
+  })
+
+  /** Whether there is more to cut off. */
+  get #trim(): Effect.Effect<boolean, Reason> {
+    const { keys, subscription, trims } = this.#options
+    return Effect.map(
+      this.#eval<[string, number]>(
+        GroupScripts.trim,
+        [keys.stream, keys.group(subscription.group).retry, keys.groups],
+        [trimLimit, trims ? 1 : 0]
+      ),
+      ([, more]) => more === 1
+    )
+  }
+
+  renew(deliveries: ReadonlyArray<StreamDelivery>): Effect.Effect<(index: number) => boolean, Reason> {
+    const { keys, subscription } = this.#options
+    const { group } = subscription
+    return Effect.flatMap(
+      this.#eval<[string, string]>(
+        DeliveryScripts.renew,
+        [keys.stream, keys.group(group).retry],
+        [group, this.#receiver.consumer, ...deliveries.flatMap(({ count, entry, source }) => [source, entry, count])]
+      ),
+      ([tag, told]) =>
+        tag === "NOGROUP" ? Effect.fail(groupGone) : Effect.succeed((index: number) => told[index] === "O")
+    )
+  }
+
+  readonly leave: Effect.Effect<boolean, Reason> = Effect.gen({ self: this }, function* () {
+    const { keys, subscription } = this.#options
+    const { group } = subscription
+    const mine = keys.group(group)
+    const [, more] = yield* this.#eval<[string, 0 | 1]>(
+      GroupScripts.leave,
+      [keys.stream, mine.retry, mine.consumers, mine.released, mine.state, keys.wake],
+      [group, this.#receiver.consumer, GroupScripts.nobody, leaveLimit]
+    )
+    if (more === 1) return true
+    if (this.#settledSince) yield* Effect.ignore(this.#trim)
+    return false
+  })
+
+  #eval<A extends ReadonlyArray<unknown>>(
+    script: Script,
+    keys: ReadonlyArray<string>,
+    args: ReadonlyArray<string | number>
+  ): Effect.Effect<A, Reason> {
+    const { commands, topic } = this.#options
+    return evaluate<A>(commands, { topic, pattern: GroupScripts.pattern }, script, keys, args)
+  }
+}
