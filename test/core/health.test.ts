@@ -26,6 +26,7 @@ const sound = store(Effect.succeed([]))
 const infoOf = (topic: string, groups: ReadonlyArray<Inspector.GroupInfo>): Inspector.TopicInfo => ({
   topic,
   pattern: "streams",
+  retention: "settled",
   published: 0,
   depth: 0,
   delayed: 0,

@@ -429,6 +429,7 @@ describe("Metrics.layerInspector", () => {
             : Effect.succeed({
                 topic,
                 pattern: "streams",
+                retention: "settled" as const,
                 depth: 1,
                 delayed: 0,
                 nextDelayedAt: undefined,

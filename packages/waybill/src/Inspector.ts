@@ -153,6 +153,8 @@ export interface NewestPage extends Page {
 export interface StoredMessage extends Message {
   /** Where it lies, for the next page. */
   readonly position: string
+  /** When it was stored, by the store's clock, where that is noted: a delayed message is stored when it is due. */
+  readonly storedAt?: number | undefined
 }
 
 /** A message that is with a consumer. */
@@ -179,10 +181,23 @@ export interface WaitingMessage extends StoredMessage {
   readonly cause: string
 }
 
+/**
+ * Until when a topic keeps a message.
+ *
+ * | | |
+ * |---|---|
+ * | `settled` | until every group has settled it, unless a pattern was told to keep more or less |
+ * | `expiry` | until it expires |
+ * | `none` | it is not stored |
+ */
+export type Retention = "settled" | "expiry" | "none"
+
 export interface TopicInfo {
   readonly topic: string
   /** The pattern that opened it, such as `streams`. */
   readonly pattern: string
+  /** Until when it keeps a message: until every group has settled it, until it expires, or not at all. */
+  readonly retention: Retention
   /** Messages in the store, settled ones that are not trimmed yet included. */
   readonly depth: number
   /** How many messages were ever stored and due, where the store counts them: its growth is the rate of publishing. */

@@ -6,7 +6,7 @@
 import { Clock, Effect, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import { Health, Inspector } from "waybill"
-import { IoRedis, RedisHealth } from "waybill/redis"
+import { IoRedis, RedisHealth, RedisPatterns } from "waybill/redis"
 import { Unwell } from "../Problem.ts"
 import { age, count, number, print, safe } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
@@ -134,7 +134,8 @@ const topics = Effect.fnUntraced(function* (watch: number) {
     Result.isSuccess(info) ? findingsOf(info.success) : [problem(names[i] ?? "", info.failure.message)]
   )
   const infos = described.flatMap((info) => (Result.isSuccess(info) ? [info.success] : []))
-  if (infos.some(({ pattern }) => pattern === "keyspace")) found.push(...(yield* announcements))
+  const advice = yield* RedisPatterns.advice(infos.map(({ pattern }) => pattern))
+  found.push(...advice.map((detail) => note("server", detail)))
   if (watch > 0) found.push(...(yield* growing(infos, watch)))
   return found
 })
@@ -176,14 +177,14 @@ const growthOf = (
     ]
   })
 
-const findingsOf = ({ depth, groups, pattern, topic }: Inspector.TopicInfo): ReadonlyArray<Finding> => {
+const findingsOf = ({ depth, groups, retention, topic }: Inspector.TopicInfo): ReadonlyArray<Finding> => {
   const findings: Array<Finding> = []
   const find = (level: Finding["level"], about: string, detail: string) => findings.push({ level, about, detail })
   if (groups.length === 0 && depth > 0) {
     find("note", topic, `${count(depth, "message")} and no group has ever joined: they stay until one does`)
   }
   const open = Math.max(0, ...groups.map(({ lag, pending, waiting }) => lag + pending + waiting))
-  if (pattern === "streams" && groups.length > 0 && depth - open > tooManySettled) {
+  if (retention === "settled" && groups.length > 0 && depth - open > tooManySettled) {
     find(
       "problem",
       topic,
@@ -225,30 +226,3 @@ const findingsOf = ({ depth, groups, pattern, topic }: Inspector.TopicInfo): Rea
   }
   return findings
 }
-
-/** Topics of the keyspace pattern need the server to announce what is written. */
-const announcements: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = Effect.gen(function* () {
-  const { commands } = yield* IoRedis.IoRedis
-  const flags = yield* commands
-    .run("config|get", (client) => client.config("GET", "notify-keyspace-events") as Promise<ReadonlyArray<string>>)
-    .pipe(
-      Effect.map((answer) => answer[1] ?? ""),
-      Effect.orElseSucceed(() => undefined)
-    )
-  if (flags === undefined) {
-    return [
-      note(
-        "server",
-        "it does not say whether it announces keys, which topics of the keyspace pattern need: CONFIG GET is not permitted"
-      )
-    ]
-  }
-  if (flags.includes("K") && /[$A]/.test(flags)) return []
-  return [
-    note(
-      "server",
-      `notify-keyspace-events is "${flags}", and there are topics of the keyspace pattern: without K$ their subscribers poll, or ` +
-        "fail with NotificationsDisabled"
-    )
-  ]
-})

@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { Duration, Effect, type Layer, Option, Result, Schema, Stdio, Stream } from "effect"
+import { Duration, Effect, Option, Result, Schema, Stdio, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
-import { Inspector, Producer, type Topic, type Transport } from "waybill"
-import { type IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisPubSub, RedisStreams } from "waybill/redis"
+import { Inspector, Producer, type Topic } from "waybill"
+import { RedisPatterns } from "waybill/redis"
 import { Misuse, ServerProblem } from "../Problem.ts"
 import { bodyText, count, number, print } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
@@ -55,7 +55,7 @@ export const publish = Command.make(
       Flag.withDescription("name=value, for every message; may be given several times"),
       Flag.withDefault<Record<string, string>>({})
     ),
-    pattern: Flag.Literals("pattern", ["streams", "lists", "exactly-once", "keyspace", "pubsub"]).pipe(
+    pattern: Flag.Literals("pattern", RedisPatterns.names).pipe(
       Flag.withDescription("What a topic that is not there yet is opened as, streams by default"),
       Flag.optional
     ),
@@ -76,11 +76,6 @@ export const publish = Command.make(
     const pattern = known ? opened.pattern : Option.getOrElse(asked, () => opened.pattern)
     if (Option.isSome(asked) && asked.value !== pattern) {
       return yield* new Misuse({ detail: `topic ${name} is of the pattern ${pattern}, not ${asked.value}` })
-    }
-    if (!isPattern(pattern)) {
-      return yield* new Misuse({
-        detail: `topic ${name} is of the pattern ${pattern}, to which this command cannot publish`
-      })
     }
     const outgoing = linesOf(name, maxBytes)
     const counts = { read: 0, stored: 0, duplicate: 0 }
@@ -153,7 +148,7 @@ export const publish = Command.make(
         })
       }),
       Effect.catchTag(["InvalidPayload", "PayloadTooLarge"], (error) => new Misuse({ detail: error.message })),
-      Effect.provide(layers[pattern](prefix))
+      Effect.provide(RedisPatterns.layer(pattern, { prefix }))
     )
     yield* print(
       json,
@@ -182,14 +177,3 @@ const linesOf = (name: string, maxBytes: number): Topic.Topic<Line> => ({
   encode: ({ text }) => Effect.succeed(text),
   decode: (body) => Effect.succeed({ text: bodyText(body), key: undefined, options: {} })
 })
-
-/** How to publish to a topic of each pattern, by the name in its meta key. */
-const layers = {
-  streams: (prefix) => RedisStreams.layer({ prefix }),
-  lists: (prefix) => RedisLists.layer({ prefix, order: "any" }),
-  "exactly-once": (prefix) => RedisExactlyOnce.layer({ prefix, order: "any" }),
-  keyspace: (prefix) => RedisKeyspace.layer({ prefix, notifications: "poll" }),
-  pubsub: (prefix) => RedisPubSub.layer({ prefix })
-} satisfies Record<string, (prefix: string) => Layer.Layer<Transport.Transport, never, IoRedis.IoRedis>>
-
-const isPattern = (name: string): name is keyof typeof layers => name in layers

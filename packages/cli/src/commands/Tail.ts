@@ -29,10 +29,10 @@ const show = (json: boolean) => (message: Inspector.StoredMessage | Inspector.Pe
 /** Silence would not tell that there will never be anything to show. */
 const refuseUnstored = Effect.fnUntraced(function* (topic: string) {
   const inspector = yield* Inspector.Inspector
-  const { pattern } = yield* Effect.mapError(inspector.describe(topic), toProblem)
-  if (pattern !== "pubsub") return
+  const { pattern, retention } = yield* Effect.mapError(inspector.describe(topic), toProblem)
+  if (retention !== "none") return
   return yield* new NotThere({
-    what: `topic ${safe(topic)} is of the pattern pubsub, which stores no messages: there is nothing to show`,
+    what: `topic ${safe(topic)} is of the pattern ${pattern}, which stores no messages: there is nothing to show`,
     hint: "Who subscribes sees them as they are published"
   })
 })

@@ -97,7 +97,7 @@ export const look = Effect.fnUntraced(function* (topic: string, id: string, seen
   )
   const life: Life = {
     message: stored && messageJson(stored),
-    dueAt: stored && dueAt(info, stored),
+    dueAt: stored && dueAt(stored),
     delayed: info.delayed,
     groups
   }
@@ -106,20 +106,18 @@ export const look = Effect.fnUntraced(function* (topic: string, id: string, seen
 
 /** Whether the group was given what it does not hold; `undefined` where that is unknown. */
 const given = (
-  { depth, pattern }: Inspector.TopicInfo,
+  { depth, retention }: Inspector.TopicInfo,
   position: string | undefined,
   reached: string | undefined
 ): boolean | undefined => {
   if (position !== undefined) return reached !== undefined && isUpTo(position, reached)
   // No longer stored: it was given to every group of that time. Stored: it may lie deeper than was looked.
-  return pattern === "pubsub" || depth > searched ? undefined : true
+  return retention === "none" || depth > searched ? undefined : true
 }
 
-/** In streams a position begins with the time at which the message was stored, which a delayed one is when it is due. */
-const dueAt = ({ pattern }: Inspector.TopicInfo, { position, publishedAt }: Inspector.StoredMessage) => {
-  const at = Number(position.split("-")[0])
-  return pattern === "streams" && at > publishedAt ? at : undefined
-}
+/** A delayed message is stored when it is due. */
+const dueAt = ({ publishedAt, storedAt = 0 }: Inspector.StoredMessage) =>
+  storedAt > publishedAt ? storedAt : undefined
 
 /**
  * Whether the position is not behind the other. Patterns that tell how far a group got have positions of one number, or of

@@ -66,7 +66,10 @@ export const layer = (options: Options = {}): Layer.Layer<Provided<"transactiona
   const markerMillis = millisOf("marker", options.marker ?? "8 days")
   return layerOf(
     "transactional",
-    Store.make({ name: pattern, limits, source: (place) => new Queue(place, order) }, markerMillis)
+    Store.make(
+      { name: pattern, retention: "settled", limits, source: (place) => new Queue(place, order) },
+      markerMillis
+    )
   )
 }
 

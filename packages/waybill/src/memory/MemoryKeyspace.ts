@@ -56,7 +56,12 @@ export const layer = (options: Options = {}): Layer.Layer<Provided<"at-least-onc
   const ttlMillis = millisOf("ttl", options.ttl ?? "1 hour")
   return layerOf(
     "at-least-once",
-    Store.make({ name: pattern, limits: limitsOf(options), source: () => new ExpiringLog(ttlMillis) })
+    Store.make({
+      name: pattern,
+      retention: "expiry",
+      limits: limitsOf(options),
+      source: () => new ExpiringLog(ttlMillis)
+    })
   )
 }
 

@@ -55,7 +55,12 @@ export const layer = (options: Options = {}): Layer.Layer<Provided<"at-least-onc
   const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority"])
   return layerOf(
     "at-least-once",
-    Store.make({ name: pattern, limits: limitsOf(options), source: (place) => new Queue(place, order) })
+    Store.make({
+      name: pattern,
+      retention: "settled",
+      limits: limitsOf(options),
+      source: (place) => new Queue(place, order)
+    })
   )
 }
 

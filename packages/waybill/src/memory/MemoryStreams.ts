@@ -65,7 +65,10 @@ export const layer = (options: Options = {}): Layer.Layer<Provided<"transactiona
   const markerMillis = millisOf("marker", options.marker ?? "31 days")
   return layerOf(
     "transactional",
-    Store.make({ name: pattern, limits: limitsOf(options), source: (place) => new Log(place, maxLength) }, markerMillis)
+    Store.make(
+      { name: pattern, retention: "settled", limits: limitsOf(options), source: (place) => new Log(place, maxLength) },
+      markerMillis
+    )
   )
 }
 

@@ -4,21 +4,12 @@
  *
  * @module
  */
-import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { checked, Inspector } from "../Inspector.ts"
-import { TopicConflict, TransportError } from "../Transport.ts"
-import * as ClaimsInspector from "./internal/claims/ClaimsInspector.ts"
-import { pattern as keyspace } from "./internal/keyspace/KeyspaceScripts.ts"
-import * as Keyspace from "./internal/keyspace/KeyspaceSource.ts"
-import * as ExactlyOnce from "./internal/lists/CommitParts.ts"
-import * as Lists from "./internal/lists/ListSource.ts"
-import * as PubSubInspector from "./internal/pubsub/PubSubInspector.ts"
-import { pattern as pubsub } from "./internal/pubsub/Scripts.ts"
+import { type Reason, TopicConflict, TransportError } from "../Transport.ts"
+import { Patterns } from "./internal/patterns.ts"
 import { settingsOf, type StoreOptions } from "./internal/Settings.ts"
-import { pattern as streams } from "./internal/streams/GroupScripts.ts"
-import * as StreamInspector from "./internal/streams/StreamInspector.ts"
 import { topicKeys } from "./internal/wire/Keys.ts"
 import { IoRedis } from "./IoRedis.ts"
 
@@ -47,57 +38,33 @@ export const layer = (options: Pick<StoreOptions, "prefix"> = {}): Layer.Layer<I
     Inspector,
     Effect.gen(function* () {
       const { commands, db } = yield* IoRedis
+      const patterns = yield* Patterns
       const keysOf = (topic: string) => topicKeys(prefix, topic, db)
-      const options = { commands, prefix, keysOf, steered: () => Effect.void }
-      const inspectors: Record<string, Context.Service.Shape<typeof Inspector>> = {
-        [streams]: StreamInspector.make(options),
-        [Lists.pattern]: ClaimsInspector.make(options, Lists.pattern, (topic) => ({
-          scripts: Lists.scripts("any"),
-          keys: Lists.keysOf(keysOf(topic))
-        })),
-        [ExactlyOnce.pattern]: ClaimsInspector.make(options, ExactlyOnce.pattern, (topic) => ({
-          scripts: ExactlyOnce.of("any").scripts,
-          keys: Lists.keysOf(keysOf(topic))
-        })),
-        [keyspace]: ClaimsInspector.make(options, keyspace, (topic, group) => {
-          const keys = keysOf(topic)
-          return { scripts: Keyspace.scripts, keys: Keyspace.keysOf(keys, keys.group(group)) }
-        }),
-        [pubsub]: PubSubInspector.make(options)
-      }
-      // A topic that was never opened by us may be a stream that somebody else writes.
-      const otherwise = inspectors[streams]!
+      const inspectors = new Map(
+        patterns.map(({ inspector, name }) => [
+          name,
+          inspector({ commands, prefix, keysOf, steered: () => Effect.void })
+        ])
+      )
+      const [first] = patterns
 
-      const of = <A>(
+      const of = Effect.fnUntraced(function* <A>(
         topic: string,
-        f: (inspector: Context.Service.Shape<typeof Inspector>) => Effect.Effect<A, TransportError>
-      ): Effect.Effect<A, TransportError> => {
+        look: (inspector: Inspector["Service"]) => Effect.Effect<A, TransportError>
+      ) {
         const key = keysOf(topic).meta
-        return commands
+        const failure = (reason: Reason) => new TransportError({ operation: "inspect", topic, reason })
+        const found = yield* commands
           .run("hget", (client) => client.hget(key, "pattern"), { key })
-          .pipe(
-            Effect.mapError((reason) => new TransportError({ operation: "inspect", topic, reason })),
-            Effect.flatMap((found) => {
-              const inspector = found === null ? otherwise : inspectors[found]
-              return inspector === undefined
-                ? Effect.fail(
-                    new TransportError({
-                      operation: "inspect",
-                      topic,
-                      reason: new TopicConflict({
-                        topic,
-                        expected: Object.keys(inspectors).join(", "),
-                        found: String(found)
-                      })
-                    })
-                  )
-                : f(inspector)
-            })
-          )
-      }
+          .pipe(Effect.mapError(failure))
+        const inspector = inspectors.get(found ?? first.name)
+        if (inspector !== undefined) return yield* look(inspector)
+        const expected = [...inspectors.keys()].join(", ")
+        return yield* failure(new TopicConflict({ topic, expected, found: String(found) }))
+      })
 
       return checked({
-        topics: otherwise.topics,
+        topics: inspectors.get(first.name)!.topics,
         describe: (topic) => of(topic, (inspector) => inspector.describe(topic)),
         messages: (topic, page) => of(topic, (inspector) => inspector.messages(topic, page)),
         pending: (topic, group, page) => of(topic, (inspector) => inspector.pending(topic, group, page)),

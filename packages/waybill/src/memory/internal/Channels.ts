@@ -148,7 +148,16 @@ export class Channels {
   describe(topic: string, pattern: string, now: number): TopicInfo {
     const known = this.#channels.get(topic)?.groups.values() ?? []
     const groups = Array.from(known, (group) => figuresOf(group, now))
-    return { topic, pattern, depth: 0, published: undefined, delayed: 0, nextDelayedAt: undefined, groups }
+    return {
+      topic,
+      pattern,
+      retention: "none",
+      depth: 0,
+      published: undefined,
+      delayed: 0,
+      nextDelayedAt: undefined,
+      groups
+    }
   }
 
   remove(topic: string): void {

@@ -181,6 +181,7 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
   const nothing = (topic: string): TopicInfo => ({
     topic,
     pattern: store.pattern.name,
+    retention: store.pattern.retention,
     depth: 0,
     delayed: 0,
     nextDelayedAt: undefined,

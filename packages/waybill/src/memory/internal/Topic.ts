@@ -5,7 +5,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Latch from "effect/Latch"
-import type { StoredMessage, TopicInfo } from "../../Inspector.ts"
+import type { Retention, StoredMessage, TopicInfo } from "../../Inspector.ts"
 import { kept } from "../../internal/Headers.ts"
 import type { Limits } from "../../internal/Limits.ts"
 import type { Outgoing, Receipt } from "../../Message.ts"
@@ -19,6 +19,7 @@ import { type Fact, type Place, plain, type Source, type Stored } from "./Source
 export interface Pattern {
   /** Its name, as `Inspector` tells it. */
   readonly name: string
+  readonly retention: Retention
   readonly limits: Limits
   readonly source: (place: Place) => Source
 }
@@ -168,6 +169,7 @@ export class Topic implements Home {
     return {
       topic: this.name,
       pattern: this.#pattern.name,
+      retention: this.#pattern.retention,
       depth: this.#source.depth(groups),
       published: this.#published,
       delayed: this.#delayed?.length ?? 0,

@@ -32,6 +32,8 @@ export interface Pattern<out G extends Transport.Guarantee = Transport.Guarantee
   readonly markerMillis?: number | undefined
   /** Looks at topics of the pattern, whatever options they were opened with. */
   readonly inspector: (options: InspectorOptions) => Inspector["Service"]
+  /** What the server's settings lack for it, in sentences. */
+  readonly advice?: ((commands: Connection) => Effect.Effect<ReadonlyArray<string>>) | undefined
   /** What it does for one layer. */
   readonly open: (store: Store) => Effect.Effect<Opened, never, Scope.Scope>
 }

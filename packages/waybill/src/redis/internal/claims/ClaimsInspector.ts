@@ -10,6 +10,7 @@ import {
   checked,
   type Inspector,
   type PendingMessage,
+  type Retention,
   type StoredMessage,
   type TopicInfo,
   type WaitingMessage
@@ -31,6 +32,7 @@ import { ClaimedDelivery } from "./ClaimedDelivery.ts"
 export const make = (
   options: InspectorOptions,
   pattern: string,
+  retention: Retention,
   supplyOf: (topic: string, group: string) => Pick<BoundSource, "keys" | "scripts">
 ): Context.Service.Shape<typeof Inspector> => {
   const inspecting = new Inspecting(options, pattern)
@@ -77,6 +79,7 @@ export const make = (
         const info: TopicInfo = {
           topic,
           pattern: opened === "" ? pattern : opened,
+          retention,
           depth,
           published: published < 0 ? undefined : published,
           delayed,

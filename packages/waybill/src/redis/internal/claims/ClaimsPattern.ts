@@ -18,7 +18,7 @@ import * as ClaimsMembership from "./ClaimsMembership.ts"
 
 export interface ClaimsOptions<G extends Guarantee>
   extends
-    Pick<Pattern<G>, "name" | "guarantee" | "markerMillis">,
+    Pick<Pattern<G>, "name" | "guarantee" | "markerMillis" | "advice">,
     Pick<BoundSource, "scripts" | "expires" | "urgencyOf"> {
   /** The keys of the source. */
   readonly keysOf: (keys: TopicKeys, group: GroupKeys) => ReadonlyArray<string>
@@ -32,6 +32,7 @@ export interface ClaimsOptions<G extends Guarantee>
 export type Listening = (subscription: Subscription) => Effect.Effect<BoundSource["listen"], Reason, Scope.Scope>
 
 export const make = <G extends Guarantee>({
+  advice,
   committer,
   guarantee,
   keysOf,
@@ -44,8 +45,9 @@ export const make = <G extends Guarantee>({
   name,
   guarantee,
   markerMillis,
+  advice,
   inspector: (options) =>
-    ClaimsInspector.make(options, name, (topic, group) => {
+    ClaimsInspector.make(options, name, source.expires ? "expiry" : "settled", (topic, group) => {
       const keys = options.keysOf(topic)
       return { scripts: source.scripts, keys: keysOf(keys, keys.group(group)) }
     }),

@@ -10,6 +10,7 @@ import type { Pattern } from "../Pattern.ts"
 import { pattern, publish } from "./KeyspaceScripts.ts"
 import * as KeyspaceSource from "./KeyspaceSource.ts"
 import { Listener, type Notifications } from "./Listener.ts"
+import { advice } from "./Notifications.ts"
 
 export interface KeyspaceOptions {
   readonly notifications: Notifications
@@ -24,6 +25,7 @@ export const make = (options: KeyspaceOptions): Pattern<"at-least-once"> =>
     scripts: KeyspaceSource.scripts,
     keysOf: KeyspaceSource.keysOf,
     expires: true,
+    advice,
     publishing: ({ delayed, delayedBodies, meta, numbers, publisher, seen, wake }) => ({
       script: publish,
       keys: (id) => [meta, publisher(id), delayed, delayedBodies, numbers, wake],

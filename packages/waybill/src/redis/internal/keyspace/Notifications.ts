@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { Disconnected, NotificationsDisabled, type Reason } from "../../../Transport.ts"
 import type { IoRedis } from "../../IoRedis.ts"
+import type { Connection } from "../connection/Connection.ts"
 import type { Subscriber } from "../connection/Subscriber.ts"
 import type { TopicKeys } from "../wire/Keys.ts"
 
@@ -38,7 +39,7 @@ export const checkOf = (
   let denied: Reason | undefined
   return Effect.gen(function* () {
     if (denied === undefined) {
-      const flags = yield* Effect.result(ask(redis))
+      const flags = yield* Effect.result(ask(redis.commands))
       if (Result.isSuccess(flags)) {
         const lacking = missing(flags.success)
         if (lacking === "") return
@@ -58,9 +59,24 @@ export const checkOf = (
   })
 }
 
-const ask = (redis: Redis): Effect.Effect<string, Reason> =>
+/** What an operator may want to know of the server, where there are topics of the pattern. */
+export const advice = (commands: Connection): Effect.Effect<ReadonlyArray<string>> =>
+  Effect.match(ask(commands), {
+    onFailure: () => [
+      "it does not say whether it announces keys, which topics of the keyspace pattern need: CONFIG GET is not permitted"
+    ],
+    onSuccess: (flags) =>
+      missing(flags) === ""
+        ? []
+        : [
+            `${setting} is "${flags}", and there are topics of the keyspace pattern: without K$ their subscribers poll, or ` +
+              "fail with NotificationsDisabled"
+          ]
+  })
+
+const ask = (commands: Connection): Effect.Effect<string, Reason> =>
   Effect.map(
-    redis.commands.run("config|get", (client) => client.config("GET", setting)),
+    commands.run("config|get", (client) => client.config("GET", setting)),
     // Name and value in turn.
     (reply) => String((reply as ReadonlyArray<unknown>)[1] ?? "")
   )

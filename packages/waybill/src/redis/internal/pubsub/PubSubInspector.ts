@@ -39,6 +39,7 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
         const info: TopicInfo = {
           topic,
           pattern: opened ?? Scripts.pattern,
+          retention: "none",
           depth: 0,
           delayed: 0,
           nextDelayedAt: undefined,

@@ -83,6 +83,7 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
         const info: TopicInfo = {
           topic,
           pattern: opened === "" ? pattern : opened,
+          retention: "settled",
           depth,
           published: published < 0 ? undefined : published,
           delayed: later,
@@ -110,7 +111,8 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
           Effect.map(([, entries]) =>
             (backwards ? entries.toReversed() : entries).map(([entry, fields]): StoredMessage => {
               const position = String(entry)
-              return { ...storedOf(topic, "", 0, position, fields), position }
+              const storedAt = Number.parseInt(position, 10)
+              return { ...storedOf(topic, "", 0, position, fields), position, storedAt }
             })
           ),
           failing(topic)

@@ -1,0 +1,71 @@
+/**
+ * The patterns by their names, for tools that meet topics of any of them.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type { Provided } from "../Transport.ts"
+import * as Pattern from "./internal/Pattern.ts"
+import { Patterns, patterns } from "./internal/patterns.ts"
+import { settingsOf, type StoreOptions } from "./internal/Settings.ts"
+import { IoRedis } from "./IoRedis.ts"
+
+/**
+ * As `TopicInfo.pattern` tells them. The first is that of a topic that does not say what it is.
+ *
+ * @category constants
+ */
+export const names: ReadonlyArray<string> = patterns.map(({ name }) => name)
+
+/**
+ * The pattern of this name for publishing, whatever options its topics were opened with: a queue keeps its order, and a
+ * message that expires lives for an hour. Throws on a prefix with white space, braces or a colon, and dies on a name that no
+ * pattern has: those are bugs.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Layer, Schema } from "effect"
+ * import { Inspector, Producer, Topic } from "waybill"
+ * import { IoRedis, RedisInspector, RedisPatterns } from "waybill/redis"
+ *
+ * const Note = Topic.make("notes", { payload: Schema.String })
+ *
+ * const program = Effect.gen(function*() {
+ *   const { pattern } = yield* (yield* Inspector.Inspector).describe(Note.name)
+ *   yield* Producer.publish(Note, "hello").pipe(Effect.provide(RedisPatterns.layer(pattern)))
+ * }).pipe(Effect.provide(RedisInspector.layer()), Effect.provide(IoRedis.layer()))
+ * ```
+ *
+ * @category layers
+ */
+export const layer = (
+  name: string,
+  options: Pick<StoreOptions, "prefix"> = {}
+): Layer.Layer<Provided<"at-most-once">, never, IoRedis> => {
+  const settings = settingsOf(options)
+  return Layer.unwrap(
+    Effect.gen(function* () {
+      const patterns = yield* Patterns
+      const found = patterns.find((pattern) => pattern.name === name)
+      if (found !== undefined) return Pattern.layer(found, settings)
+      return yield* Effect.die(
+        new Error(`there is no pattern ${name}: use one of ${patterns.map(({ name }) => name).join(", ")}`)
+      )
+    })
+  )
+}
+
+/**
+ * What the server's settings lack for topics of these patterns, in sentences for whoever runs the server.
+ *
+ * @category getters
+ */
+export const advice = (names: Iterable<string>): Effect.Effect<ReadonlyArray<string>, never, IoRedis> =>
+  Effect.gen(function* () {
+    const { commands } = yield* IoRedis
+    const wanted = new Set(names)
+    const advising = (yield* Patterns).filter(({ name }) => wanted.has(name))
+    const found = yield* Effect.forEach(advising, ({ advice }) => advice?.(commands) ?? Effect.succeed([]))
+    return found.flat()
+  })
