@@ -17,9 +17,10 @@ const order = [
     "Gap",
     "Delivery",
     "Commit",
+    "internal/Outline",
+    "Failure",
     "Settlement",
     "RetryPolicy",
-    "internal/Outline",
     "Routing"
   ],
   [

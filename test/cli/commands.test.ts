@@ -13,7 +13,7 @@ import { versionFindings } from "../../packages/cli/src/commands/Doctor.ts"
 import { client } from "../redis/Fixture.ts"
 import { process, run, until } from "./Terminal.ts"
 
-class Declined extends Schema.TaggedError<Declined>()("Declined", {}) {}
+class Declined extends Schema.TaggedError<Declined>()("Declined", { code: Schema.String }) {}
 class Busy extends Schema.TaggedError<Busy>()("Busy", {}) {}
 
 const Orders = Topic.make("orders", { payload: Schema.Struct({ id: Schema.String, cents: Schema.Int }) })
@@ -25,7 +25,7 @@ const fixture = Effect.gen(function* () {
   const Billing = Consumer.make(Orders, { group: "billing", concurrency: 8, shutdown: "1 second" }).pipe(
     Consumer.process((order) =>
       order.id === "declined"
-        ? Effect.fail(new Declined())
+        ? Effect.fail(new Declined({ code: "limit\u202e" }))
         : order.id === "busy"
           ? Effect.fail(new Busy())
           : order.id === "slow"
@@ -107,7 +107,10 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         const [letter] = yield* json(["dead", "list", "orders", "billing"])
         assert.strictEqual(letter.id, "declined")
         assert.deepStrictEqual(yield* json(["dead", "list", "orders", "billing", "--reason", "Other"]), [])
-        assert.include(yield* read("dead", "show", "orders", "billing", letter.entry), "reason     Declined")
+        assert.deepStrictEqual(letter.failure, { tag: "Declined", message: "", fields: { code: "limit\u202e" } })
+        const shown = yield* read("dead", "show", "orders", "billing", letter.entry)
+        assert.include(shown, "reason     Declined")
+        assert.include(shown, 'failure    Declined\nfield      code: "limit\\u202e"\n')
         for (const entry of ["nonsense", "0-0", letter.entry.replace(/-.*/, "-999"), "99999999999999-1"]) {
           const ended = yield* run(["dead", "show", "orders", "billing", entry], { url })
           assert.strictEqual(ended.code, 3, entry)

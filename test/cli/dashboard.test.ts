@@ -579,6 +579,8 @@ layer(
           const text = await page.locator("body").innerText()
           for (const shown of ["\\u2066o-\\u202e0", "De\\u202eclined", "no\\u202etrace"]) assert.include(text, shown)
           assert.notMatch(text, /[\u202e\u2066]/)
+          const failure = await message.getByLabel("The failure").innerText()
+          assert.match(failure, /^Failure\s+id\s+"\\u2066o-\\u202e0"\s+trace\s+"no\\u202etrace"$/)
         })
         assert.deepStrictEqual(errors, [])
       }).pipe(Effect.scoped),

@@ -130,16 +130,20 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
   }
 
   // The first pair of another program's entry reads like what we note about a message ourselves.
-  it.effect("a field called tally is a field, through retries, deaths, the dead letters and a redrive", () =>
+  it.effect.each([
+    ["tally", "4;1;"],
+    ["failure", '{"tag":"Lie","message":"","fields":{}}']
+  ] as const)("a field called %s is a field, through retries, deaths, the dead letters and a redrive", ([name, lie]) =>
     Effect.gen(function* () {
       const { groupKey, inspector, join, key, letters, read, redis, settle, take } = yield* Fixture.make()
-      const fields = ["tally", "4;1;", "payload", "{"]
+      const fields = [name, lie, "payload", "{"]
       yield* Effect.promise(() => redis.xadd(key("stream"), "*", ...fields))
       const lies = Effect.promise(async () => (await redis.xrange(groupKey("dead"), "-", "+"))[0]?.[1].slice(-4))
       const redriven = Effect.gen(function* () {
         assert.deepStrictEqual(yield* lies, fields)
         const [letter] = yield* letters
         assert.strictEqual(letter?.body, "{")
+        assert.isUndefined(letter?.failure)
         assert.strictEqual(yield* inspector.redrive("t", "g", [letter!.entry]), 1)
       })
       const receiver = yield* join({ lease: Duration.millis(300), maxDeliveries: 1 })

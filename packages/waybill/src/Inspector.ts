@@ -7,6 +7,7 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
+import type { Failure } from "./Failure.ts"
 import { isName } from "./internal/Name.ts"
 import type { Body, Message } from "./Message.ts"
 import { InvalidLimit, InvalidName, TopicInUse, TransportError } from "./TransportError.ts"
@@ -250,7 +251,10 @@ export interface DeadLetter extends Message {
   readonly topic: string
   readonly group: string
   readonly reason: string
+  /** The failure as a human reads it, with its stack; shortened. */
   readonly cause: string
+  /** The failure as data. None where no handler failed, and where an older build stored the letter. */
+  readonly failure?: Failure | undefined
   readonly attempts: number
   readonly diedAt: number
   /**

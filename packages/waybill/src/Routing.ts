@@ -10,7 +10,8 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type { Delivery } from "./Delivery.ts"
-import { isSmall, type Names, outline } from "./internal/Outline.ts"
+import * as Failure from "./Failure.ts"
+import { isSmall, type Names, outline, stackOf } from "./internal/Outline.ts"
 import * as RetryPolicy from "./RetryPolicy.ts"
 import * as Settlement from "./Settlement.ts"
 
@@ -118,12 +119,15 @@ const judge = (
   const tag = Predicate.hasProperty(error, "_tag") && typeof error._tag === "string" ? error._tag : undefined
   const own = tag === undefined ? undefined : routes.rows.get(tag)
   const row = own ?? routes.fallback
-  if (row === undefined) return Effect.succeed(Settlement.deadLetter("Unrouted", render(cause)))
+  if (row === undefined) return Effect.succeed(dead("Unrouted", cause))
   const name = own === undefined || tag === undefined ? fallback : tag
   return follow(typeof row === "function" ? row(error, delivery) : row, error, tag ?? "", name, cause, delivery)
 }
 
-const defective = (cause: Cause.Cause<unknown>) => Settlement.deadLetter("Defect", render(cause))
+const dead = (reason: string, cause: Cause.Cause<unknown>) =>
+  Settlement.deadLetter(reason, render(cause), Failure.of(cause))
+
+const defective = (cause: Cause.Cause<unknown>) => dead("Defect", cause)
 
 const acked = Exit.succeed(Settlement.ack)
 
@@ -144,7 +148,7 @@ const follow = (
     case "Ack":
       return acked
     case "DeadLetter":
-      return Effect.succeed(Settlement.deadLetter(route.reason || tag, render(cause)))
+      return Effect.succeed(dead(route.reason || tag, cause))
     case "Retry":
       return Effect.clockWith((clock) => {
         const now = clock.currentTimeMillisUnsafe()
@@ -155,13 +159,14 @@ const follow = (
         return RetryPolicy.delayAfter(route.policy, count, error, since).pipe(
           Effect.map(
             Option.match({
-              onNone: () => Settlement.deadLetter(tag, render(cause)),
+              onNone: () => dead(tag, cause),
               onSome: (delay) =>
-                Settlement.retry(route.after === undefined ? delay : Duration.max(delay, route.after), render(cause), {
-                  name: row,
-                  count,
-                  since: since ?? now
-                })
+                Settlement.retry(
+                  route.after === undefined ? delay : Duration.max(delay, route.after),
+                  render(cause),
+                  { name: row, count, since: since ?? now },
+                  Failure.said(cause)
+                )
             })
           )
         )
@@ -186,7 +191,9 @@ export const render = (cause: Cause.Cause<unknown>): string => {
       return "a failure that cannot be shown: reading it throws"
     }
   }
-  return shorten(values.map((value) => outline(value, names)).join("\n")).toWellFormed()
+  const stack = stackOf(values[0])
+  const text = values.map((value) => outline(value, names)).join("\n")
+  return (shorten(text, maxRendered - stack.length) + stack).toWellFormed()
 }
 
 /** How many failures at the same time are shown as they would show themselves. */
@@ -203,10 +210,10 @@ const valueOf = (reason: Cause.Reason<unknown>): unknown => {
   }
 }
 
-/** At most 4096 characters, none of them cut in two. */
-export const shorten = (text: string): string => {
-  if (text.length <= maxRendered) return text
-  const end = maxRendered - 3
+/** At most so many characters, 4096 by default, none of them cut in two. */
+export const shorten = (text: string, most = maxRendered): string => {
+  if (text.length <= most) return text
+  const end = most - 3
   const last = text.charCodeAt(end - 1)
   return `${text.slice(0, last >= 0xd800 && last <= 0xdbff ? end - 1 : end)}...`
 }

@@ -6,6 +6,7 @@
 import type * as Duration from "effect/Duration"
 import type { Commit } from "./Commit.ts"
 import type { Failures } from "./Delivery.ts"
+import type { Failure, Said } from "./Failure.ts"
 
 /** Done: the group never sees the message again. */
 export interface Ack {
@@ -22,6 +23,8 @@ export interface Retry {
   readonly cause: string
   /** Which row of the routing table says so, and how often it has by now: the next delivery knows it as one of its `failures`. */
   readonly row?: Failures & { readonly name: string }
+  /** What the failure said, where it was a handler's. */
+  readonly failure?: Said
 }
 
 /** Failed for good: the message, with its raw bytes, moves to the dead letters of its group. */
@@ -34,6 +37,8 @@ export interface DeadLetter {
   readonly reason: string
   /** The rendered cause. */
   readonly cause: string
+  /** What the failure said and held, where it was a handler's. */
+  readonly failure?: Failure
 }
 
 /** Handed back unfinished, because the consumer stops. The attempt is not counted. */
@@ -49,9 +54,14 @@ export const ack: Settlement = { _tag: "Ack" }
 /** Done, and this is to become true with it. */
 export const commit = (commit: Commit): Ack => ({ _tag: "Ack", commit })
 
-/** Failed for now, to be tried again after `delay`; no time means at once. `cause` is kept with what waits, and `row` too. */
-export const retry = (delay: Duration.Duration, cause: string, row?: Retry["row"]): Settlement =>
-  row === undefined ? { _tag: "Retry", delay, cause } : { _tag: "Retry", delay, cause, row }
+/** Failed for now, to be tried again after `delay`; no time means at once. What else is given is kept with what waits. */
+export const retry = (delay: Duration.Duration, cause: string, row?: Retry["row"], failure?: Said): Settlement => ({
+  _tag: "Retry",
+  delay,
+  cause,
+  ...(row && { row }),
+  ...(failure && { failure })
+})
 
 /** How often each row has retried the message after this retry. */
 export const failuresAfter = (
@@ -79,12 +89,13 @@ export const maxReasonBytes = 1024
 
 /**
  * Failed for good: `reason` is the word to filter by, cut to `maxReasonBytes`, and `Failure` where it is empty; `cause` what a
- * human reads.
+ * human reads, and `failure` the same as data.
  */
-export const deadLetter = (reason: string, cause: string): DeadLetter => ({
+export const deadLetter = (reason: string, cause: string, failure?: Failure): DeadLetter => ({
   _tag: "DeadLetter",
   reason: shortened(reason) || "Failure",
-  cause
+  cause,
+  ...(failure && { failure })
 })
 
 const utf8 = new TextEncoder()

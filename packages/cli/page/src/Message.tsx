@@ -5,7 +5,7 @@
  */
 import type { ComponentChildren } from "preact"
 import { useEffect, useState } from "preact/hooks"
-import type { Life, Seen } from "../../src/dashboard/Api.ts"
+import type { Dead, Life, Seen } from "../../src/dashboard/Api.ts"
 import * as Client from "./Client.ts"
 import { age, count, counted, instant, lines, Name, safe, WholeBody } from "./Text.tsx"
 import { Trouble } from "./Trouble.tsx"
@@ -207,6 +207,7 @@ const Stations = ({ dead, given, lag, pending, waiting }: Life["groups"][number]
             <Name text={dead.reason} />
           </span>{" "}
           {instant(dead.diedAt)}
+          {dead.failure !== undefined && <Failed of={dead.failure} />}
           <Cause text={dead.cause} />
         </Station>
       </>
@@ -237,6 +238,27 @@ const Stations = ({ dead, given, lag, pending, waiting }: Life["groups"][number]
       )
   }
 }
+
+const Failed = ({ of: { fields, message, tag } }: { readonly of: NonNullable<Dead["failure"]> }) => (
+  <dl aria-label="The failure">
+    <dt>
+      <Name text={tag} />
+    </dt>
+    <dd>
+      <Name text={message} />
+    </dd>
+    {Object.entries(fields).map(([name, value]) => (
+      <>
+        <dt>
+          <Name text={name} />
+        </dt>
+        <dd>
+          <Name text={JSON.stringify(value)} />
+        </dd>
+      </>
+    ))}
+  </dl>
+)
 
 const Cause = ({ text }: { readonly text: string }) =>
   text === "" ? null : (

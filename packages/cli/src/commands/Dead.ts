@@ -6,7 +6,7 @@
  */
 import { Console, Effect, Exit, Option, Schema, Stdio, Stream } from "effect"
 import { Argument, Command, Flag, Prompt } from "effect/cli"
-import { DeadLetters, Inspector, type Message, Topic } from "waybill"
+import { DeadLetters, type Failure, Inspector, type Message, Topic } from "waybill"
 import { Misuse, NotConfirmed, NotThere } from "../Problem.ts"
 import { bodyShown, bodyText, count, instant, messageJson, number, print, safe, shortened, table } from "../Screen.ts"
 import { askable, Server, toProblem } from "../Server.ts"
@@ -98,6 +98,11 @@ const list = Command.make(
   ])
 )
 
+const failureLines = ({ fields, message, tag }: Failure.Failure): ReadonlyArray<string> => [
+  `failure    ${safe(tag)}${message === "" ? "" : `: ${safe(message)}`}`,
+  ...Object.entries(fields).map(([name, value]) => `field      ${safe(name)}: ${safe(JSON.stringify(value))}`)
+]
+
 const show = Command.make(
   "show",
   { topic, group, entry: Argument.String("entry").pipe(Argument.withDescription("Its ENTRY in the list")) },
@@ -127,6 +132,7 @@ const show = Command.make(
         `version    ${letter.version}`,
         `key        ${letter.key === undefined ? "" : safe(letter.key)}`,
         ...Object.entries(letter.headers).map(([name, value]) => `header     ${safe(name)}: ${safe(value)}`),
+        ...(letter.failure === undefined ? [] : failureLines(letter.failure)),
         "",
         "cause",
         ...letter.cause.split("\n").map((line) => `  ${safe(line)}`),

@@ -293,7 +293,7 @@ export const inspecting = [
   ),
 
   check(
-    "a dead letter keeps the message, the reason, the cause and the attempts",
+    "a dead letter keeps the message, the reason, the cause, what the failure said, and the attempts",
     ["retry", "deadLetters"],
     Effect.fnUntraced(function* (fixture) {
       const receiver = yield* fixture.join("g")
@@ -302,7 +302,12 @@ export const inspecting = [
       yield* settle(receiver, yield* fixture.take(receiver, 1), Settlement.retry(Duration.zero, "first"))
       const delivery = yield* fixture.one(receiver)
       const cause = "Error: second\n    at somewhere (file.ts:1:1) ✗"
-      yield* settle(receiver, [delivery], Settlement.deadLetter("CardDeclined", cause))
+      const failure = {
+        tag: "CardDeclined",
+        message: "the card was declined ✗",
+        fields: { cents: 1200, of: ["a", null, true], _tag: { tag: "" }, "": "\n" }
+      }
+      yield* settle(receiver, [delivery], Settlement.deadLetter("declined", cause, failure))
       const died = yield* Clock.currentTimeMillis
       const [letter, ...others] = yield* page(fixture, undefined, 10)
       assert.deepStrictEqual(others, [])
@@ -316,8 +321,9 @@ export const inspecting = [
         publishedAt: delivery.publishedAt,
         topic: fixture.topic,
         group: "g",
-        reason: "CardDeclined",
+        reason: "declined",
         cause,
+        failure,
         attempts: 2
       })
       assert.deepStrictEqual({ ...headers }, { h: "1" })

@@ -4,6 +4,8 @@
  *
  * @module
  */
+import * as Redacted from "effect/Redacted"
+import type * as Schema from "effect/Schema"
 
 /** How many characters and parts of a value are looked at. */
 const budget = 16_384
@@ -16,8 +18,11 @@ const maxTextInside = 1000
 /** The names of a value's parts. Listing them is what a large value costs most, so a render lists those of each but once. */
 export type Names = WeakMap<object, ReadonlyArray<string>>
 
-/** Whether all of it is small enough to be shown as its own type would show it. Getters are not called. */
-export const isSmall = (value: unknown, names: Names): boolean => {
+/**
+ * Whether all of it is small enough to be shown as its own type would show it, and none of it is `hidden`. Getters are not
+ * called.
+ */
+export const isSmall = (value: unknown, names: Names, hidden?: (part: object) => boolean): boolean => {
   let left = budget
   const seen = new Set<object>()
   const open: Array<unknown> = [value]
@@ -26,6 +31,7 @@ export const isSmall = (value: unknown, names: Names): boolean => {
     left--
     if (typeof next === "string") left -= next.length
     else if (typeof next === "object" && next !== null && !seen.has(next)) {
+      if (hidden?.(next) === true) return false
       seen.add(next)
       const keys = keysOf(next, names)
       const size = sizeOf(next, keys)
@@ -59,7 +65,57 @@ export const outline = (value: unknown, names: Names, depth = 0): string => {
   }
 }
 
-const nameOf = (value: object): string => {
+/** Where an error was made, as lines to follow its outline. Its message stands in front of them, however long it is. */
+export const stackOf = (value: unknown): string => {
+  try {
+    const stack: unknown = value instanceof Error ? value.stack : undefined
+    const lines = typeof stack === "string" ? /\n {4}at [^]*/.exec(stack.slice(-maxText)) : null
+    return lines === null ? "" : lines[0].slice(0, maxTextInside)
+  } catch {
+    return ""
+  }
+}
+
+/** The value as JSON of about so many characters, cut short wherever it is long. Throws where the value does. */
+export const jsonOf = (value: object, characters: number): Schema.Json => {
+  const names: Names = new WeakMap()
+  let left = characters
+  const part = (value: unknown, depth: number): Schema.Json => {
+    left -= 8
+    if (typeof value === "number" && Number.isFinite(value)) return value
+    if (typeof value === "boolean" || value === null) return value
+    if (typeof value !== "object" || depth === maxDepth || !isPlain(value)) {
+      const most = Math.max(0, Math.min(left, maxTextInside))
+      const text = opaque(value, names)
+      left -= Math.min(most, text.length)
+      return (text.length <= most ? text : `${text.slice(0, most)}...`).toWellFormed()
+    }
+    const keys = keysOf(value, names)
+    const parts: Array<readonly [string, Schema.Json]> = []
+    for (const [key, inner] of partsOf(value, maxParts, keys)) {
+      left -= key.length
+      if (left <= 0) break
+      parts.push([key.toWellFormed(), part(inner, depth + 1)])
+    }
+    if (Array.isArray(value)) return parts.map(([, inner]) => inner)
+    return Object.fromEntries(parts)
+  }
+  return part(value, 0)
+}
+
+/** Its named parts say all there is to it. */
+const isPlain = (value: object): boolean =>
+  !(value instanceof Date || value instanceof Map || value instanceof Set) &&
+  !ArrayBuffer.isView(value) &&
+  !Redacted.isRedacted(value)
+
+const opaque = (value: unknown, names: Names): string => {
+  if (Redacted.isRedacted(value)) return "<redacted>"
+  if (value instanceof Date) return new Date(value).toJSON() ?? "Invalid Date"
+  return outline(value, names, maxDepth - 1)
+}
+
+export const nameOf = (value: object): string => {
   for (const key of ["_tag", "name"]) {
     const found = read(value, key)
     if (typeof found === "string") return found.slice(0, 100)
@@ -125,4 +181,4 @@ const partsOf = (
 }
 
 /** What stands there, without running anything. */
-const read = (value: object, key: string): unknown => Object.getOwnPropertyDescriptor(value, key)?.value
+export const read = (value: object, key: string): unknown => Object.getOwnPropertyDescriptor(value, key)?.value

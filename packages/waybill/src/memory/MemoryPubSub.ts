@@ -133,11 +133,11 @@ export const layer = (options: Options = {}): Layer.Layer<Provided<"at-most-once
       const deadLetter = (subscribers: SubscriberGroup, topic: string, letters: Parameters<InboxOptions["bury"]>[0]) =>
         step((now) => {
           let dropped = 0
-          for (const [copy, { cause, reason }] of letters) {
+          for (const [copy, { cause, failure, reason }] of letters) {
             const { attempt, fence, group, id, key, published, publishedAt, version } = copy
             const { body, headers } = published
             const message = { id, body, headers, key, version, publishedAt }
-            const end = { reason, cause, attempts: attempt, diedAt: now }
+            const end = { reason, cause, ...(failure && { failure }), attempts: attempt, diedAt: now }
             dropped += subscribers.dead.add({ ...message, topic: copy.topic, group, ...end }, fence, false)
           }
           return dropped === 0

@@ -181,7 +181,7 @@ export class Group {
             : this.#topic.commit(delivery, settlement.commit, now, work.partial)
         if (refused !== undefined) {
           if (refused.reason === "PartialCommit") work.partial = true
-          this.#deadLetter(work, refused.reason, refused.cause, now)
+          this.#deadLetter(work, refused, now)
           return refused
         }
         this.#leaveSource(work)
@@ -195,7 +195,7 @@ export class Group {
         this.#topic.change()
         break
       case "DeadLetter":
-        this.#deadLetter(work, settlement.reason, settlement.cause, now)
+        this.#deadLetter(work, settlement, now)
         break
       case "Release":
         this.#release(work)
@@ -450,12 +450,12 @@ export class Group {
     work.kept = undefined
   }
 
-  #deadLetter(work: Work, reason: string, cause: string, now: number): void {
+  #deadLetter(work: Work, { cause, failure, reason }: Settlement.DeadLetter, now: number): void {
     this.#leaveSource(work)
     const { id, body, headers, key, version, publishedAt } = work.message
     const topic = this.#topic.name
     const letter = { id, body, headers, key, version, publishedAt, topic, group: this.name }
-    const end = { reason, cause, attempts: work.attempt, diedAt: now }
+    const end = { reason, cause, ...(failure && { failure }), attempts: work.attempt, diedAt: now }
     this.#tellDropped(this.#deadLetters.add({ ...letter, ...end }, work.fence, work.partial))
   }
 
@@ -470,10 +470,9 @@ export class Group {
 
   /** No consumer settles it, so it is reported here. */
   #deadLetterUnseen(work: Work, now: number): void {
-    const cause = `${work.deaths} consumers died while they held this message`
-    this.#deadLetter(work, "CrashLoop", cause, now)
+    const settlement = Settlement.deadLetter("CrashLoop", `${work.deaths} consumers died while they held this message`)
+    this.#deadLetter(work, settlement, now)
     if (work.delivery === undefined) return
-    const settlement = Settlement.deadLetter("CrashLoop", cause)
     const { topic, group } = work.delivery
     this.#topic.report({ _tag: "Settled", topic, group, delivery: work.delivery, settlement, stale: false })
   }

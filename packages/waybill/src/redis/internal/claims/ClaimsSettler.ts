@@ -26,6 +26,7 @@ import {
   type Step,
   tallyAfter
 } from "../group/SettlementBatch.ts"
+import { failureText } from "../inspect/DeadLetterEntry.ts"
 import { write } from "../wire/PackedMessage.ts"
 import { write as writeTally } from "../wire/Tally.ts"
 import type { ClaimedDelivery } from "./ClaimedDelivery.ts"
@@ -155,7 +156,8 @@ export class ClaimsSettler {
           break
         case "DeadLetter": {
           const cause = settlement.cause.slice(0, maxDeadCause)
-          args.push("D", receipt, settlement.reason, cause, writeTally(tallyAfter(step)), id, publishedAt)
+          args.push("D", receipt, settlement.reason, cause, writeTally(tallyAfter(step)))
+          args.push(failureText(settlement.failure), id, publishedAt)
           args.push(gone ? write(delivery) : "")
           if (isPartial(step) && committer !== undefined) {
             args.push(markers.push(committer.done(id)), committer.markerMillis)

@@ -224,7 +224,7 @@ return {'OK', table.concat(members, ' '), table.concat(lengths, ' '), table.conc
    * | 2, 3 | cap of the dead letters: how many, and for how long in ms |
    * | 4 | number of plain acks |
    * | 5... | their members, which are ids |
-   * | then | for each other delivery: operation, member; for `R`: delay in ms, cause, tally; for `D`: reason, cause, tally, message id, published at, record or "", marker and how long it lasts, ms |
+   * | then | for each other delivery: operation, member; for `R`: delay in ms, cause, tally; for `D`: reason, cause, tally, failure, message id, published at, record or "", marker and how long it lasts, ms |
    *
    * Operations: `A` ack; `R` retry; `D` dead letter; `L` release, of several the newest first; `U` the consumer does not know of it, as it has lost it or
    * its settlement was: handed back, and the attempt counts. The record is read here; the caller sends it only
@@ -272,14 +272,14 @@ local i = 5 + acks
 while i <= #ARGV do
   local op, member = ARGV[i], ARGV[i + 1]
   i = i + 2
-  local a, cause, tally, id, at, text, marker, ttl
+  local a, cause, tally, failure, id, at, text, marker, ttl
   if op == 'R' then
     a, cause, tally = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2]
     i = i + 3
   elseif op == 'D' then
-    a, cause, tally, id, at, text = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
-    marker, ttl = tonumber(ARGV[i + 6]), ARGV[i + 7]
-    i = i + 8
+    a, cause, tally, failure, id, at, text = unpack(ARGV, i, i + 6)
+    marker, ttl = tonumber(ARGV[i + 7]), ARGV[i + 8]
+    i = i + 9
   end
   local answer = 'O'
   if redis.call('SISMEMBER', processing, member) == 0 then
@@ -293,7 +293,7 @@ while i <= #ARGV do
       text = text ~= '' and text or read({entry})[1]
       if text then
         bury(a, cause, attempts, fence, id, at, entry, consumer, fieldsOf(parsed(text)), 1,
-          isPartial(tally))
+          isPartial(tally), failure)
         if marker > 0 then redis.call('PEXPIRE', KEYS[${source.keys} + 8 + marker], ttl) end
         buried = true
       else

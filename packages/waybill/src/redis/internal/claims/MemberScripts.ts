@@ -202,7 +202,7 @@ for i = 6, #ARGV do
           local message = parsed(text)
           bury('CrashLoop', 'delivered ' .. deaths + 1 .. ' times to consumers that died or stalled', attempts + 1,
             fence + 1, message.id or id, message.at or string.match(id, '^%d+') or '0', id, consumer, fieldsOf(message), 1,
-            isPartial(tally))
+            isPartial(tally), '')
           buried[#buried + 1] = {member, attempts + 1, weigh(text)}
           redis.call('HDEL', marks, id)
           forget({id})

@@ -3,12 +3,23 @@
  *
  * @module
  */
+import * as Exit from "effect/Exit"
+import * as Schema from "effect/Schema"
+import type { Failure } from "../../../Failure.ts"
 import type { DeadLetter } from "../../../Inspector.ts"
 import { bodyOf, type Fields, headersOf, millisOf } from "../wire/Fields.ts"
 import { read } from "../wire/Tally.ts"
 
-/** Our own pairs come first, then the tally if there is one; after them the fields of the message, as they were. */
+/** Our own pairs come first, then the tally and the failure if there are any; after them the fields of the message, as they were. */
 const headLength = 16
+
+/** How a failure is written. */
+export const failureText = (failure: Failure | undefined): string =>
+  failure === undefined ? "" : JSON.stringify({ tag: failure.tag, message: failure.message, fields: failure.fields })
+
+const readFailure = Schema.decodeUnknownExit(
+  Schema.fromJsonString(Schema.Struct({ tag: Schema.String, message: Schema.String, fields: Schema.JsonObject }))
+)
 
 export const deadLetterOf = (
   topic: string,
@@ -19,12 +30,14 @@ export const deadLetterOf = (
   const fields: Fields = bytes.map(String)
   const head = new Map<string, string>()
   const message = new Map<string, number>()
-  const tallied = fields[headLength] === "tally" && read(fields[headLength + 1]) !== undefined
+  let from = headLength
+  if (fields[from] === "tally" && read(fields[from + 1]) !== undefined) from += 2
+  const failure = fields[from] === "failure" ? readFailure(fields[from + 1]) : undefined
+  if (failure !== undefined && (fields[from + 1] === "" || Exit.isSuccess(failure))) from += 2
   for (let i = 0; i + 1 < fields.length; i += 2) {
-    if (tallied && i === headLength) continue
     const name = fields[i] as string // i is within bounds
     if (i < headLength) head.set(name, fields[i + 1] as string)
-    else message.set(name, i + 1)
+    else if (i >= from) message.set(name, i + 1)
   }
   const text = (name: string): string | undefined => {
     const index = message.get(name)
@@ -44,6 +57,7 @@ export const deadLetterOf = (
     publishedAt: Number(head.get("at")) || millisOf(entry),
     reason: head.get("reason") ?? "",
     cause: head.get("cause") ?? "",
+    ...(failure !== undefined && Exit.isSuccess(failure) ? { failure: failure.value } : {}),
     attempts: Number(head.get("attempts")) || 0,
     diedAt: millisOf(entry),
     ...(loose.length > 0 ? { fields: loose } : {})

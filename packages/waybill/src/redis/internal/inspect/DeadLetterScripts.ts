@@ -12,17 +12,22 @@ import { clock, drains, mismatch, paging, reads, tallies, weighing } from "../wi
 /**
  * `bury(letter)`: adds a dead letter. Its own eight pairs come first and the fields of the message follow as they were, whatever
  * they are called. Between the two stands the tally of a message that had some of its commit applied: of all that is noted
- * about a message only that outlasts it. It also stands there when the first field of the message could be taken for one.
+ * about a message only that outlasts it. Behind it stands what its failure said, as JSON (DeadLetterEntry.ts). They also stand
+ * there, and say nothing, when the first field of the message could be taken for one of them.
  *
  * It uses the local `dead`, the key.
  */
 export const burying = `
-local function bury(reason, cause, attempts, fence, id, at, origin, consumer, raw, from, partial)
+local function bury(reason, cause, attempts, fence, id, at, origin, consumer, raw, from, partial, failure)
   local head = {'reason', reason, 'cause', cause, 'attempts', attempts, 'fence', fence, 'id', id, 'at', at,
     'origin', origin, 'consumer', consumer}
   if partial or raw[from] == 'tally' then
     head[17] = 'tally'
     head[18] = partial and '0;1;' or '0;0;'
+  end
+  if failure ~= '' or raw[from] == 'failure' then
+    head[#head + 1] = 'failure'
+    head[#head + 1] = failure
   end
   return add(dead, head, raw, from)
 end
@@ -89,6 +94,7 @@ local function exhumed(f)
   local from = isTally(f[17], f[18]) and 19 or 17
   local partial = from == 19 and isPartial(f[18])
     or f[2] == 'PartialCommit' and string.find(f[4], 'nothing of the commit will be applied again', 1, true)
+  if f[from] == 'failure' and (f[from + 1] == '' or string.sub(f[from + 1], 1, 8) == '{"tag":"') then from = from + 2 end
   return from, {fence = f[8], id = f[10], at = f[12], origin = f[14], partial = partial}
 end
 `

@@ -24,6 +24,7 @@ import { type Reason, type Recall, type Receiver, type Subscription, TransportEr
 import type { Connection } from "../connection/Connection.ts"
 import { evaluate, wire } from "../connection/ScriptReply.ts"
 import type { Listener, Subscriber } from "../connection/Subscriber.ts"
+import { failureText } from "../inspect/DeadLetterEntry.ts"
 import { type Envelope, open } from "../wire/Envelope.ts"
 import { channelGlob, type TopicKeys, topicOf } from "../wire/Keys.ts"
 import * as Scripts from "./Scripts.ts"
@@ -272,10 +273,21 @@ export class PubSubReceiver implements Receiver {
       first.burial,
       rememberMillis
     ]
-    for (const [copy, { cause, reason }] of letters) {
+    for (const [copy, { cause, failure, reason }] of letters) {
       const fields = fieldsOf(copy)
       const { attempt, fence, id, publishedAt } = copy
-      args.push(reason, cause, attempt, fence, id, publishedAt, copy.topic, fields.length, ...fields)
+      args.push(
+        reason,
+        cause,
+        failureText(failure),
+        attempt,
+        fence,
+        id,
+        publishedAt,
+        copy.topic,
+        fields.length,
+        ...fields
+      )
     }
     return this.#evaluate<[string, number]>(
       Scripts.bury,

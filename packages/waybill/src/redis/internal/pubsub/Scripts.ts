@@ -122,7 +122,7 @@ return {'OK', new, paused(state, ARGV[4], ARGV[12]), keepDead(ARGV[10], tonumber
  * | 1 | consumer |
  * | 2, 3 | cap of the dead letters: how many, and for how long in ms |
  * | 4, 5 | number of the batch, and how long it is remembered, ms |
- * | 6... | for each letter: reason, cause, attempts, fence, id, published at, topic, number of fields, and the fields |
+ * | 6... | for each letter: reason, cause, failure, attempts, fence, id, published at, topic, number of fields, and the fields |
  *
  * | reply | |
  * |---|---|
@@ -139,10 +139,11 @@ if redis.call('GET', last) == ARGV[4] then return {'OK', 0} end
 ${burying}${keeping}
 local i = 6
 while i <= #ARGV do
-  local count, raw = tonumber(ARGV[i + 7]), {}
-  for f = 1, count do raw[f] = ARGV[i + 7 + f] end
-  bury(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[1], raw, 1)
-  i = i + 8 + count
+  local reason, cause, failure, attempts, fence, id, at, topic = unpack(ARGV, i, i + 7)
+  local count, raw = tonumber(ARGV[i + 8]), {}
+  for f = 1, count do raw[f] = ARGV[i + 8 + f] end
+  bury(reason, cause, attempts, fence, id, at, topic, ARGV[1], raw, 1, false, failure)
+  i = i + 9 + count
 end
 redis.call('SET', last, ARGV[4], 'PX', ARGV[5])
 return {'OK', keepDead(ARGV[2], tonumber(ARGV[3]), clock())}

@@ -27,7 +27,7 @@ import { noting } from "./Progress.ts"
  * | 1, 2, 3 | group, consumer, the name that released entries go to |
  * | 4, 5 | cap of the dead letters: how many, and for how long in ms |
  * | 6 | how long a marker lasts, ms |
- * | 7... | for each delivery: operation, source, entry, count; for `R` and `D` also: a, cause, id, published at, attempt, fence, tally, marker, number of fields, and the fields |
+ * | 7... | for each delivery: operation, source, entry, count; for `R` and `D` also: a, cause, id, published at, attempt, fence, tally, failure, marker, number of fields, and the fields |
  *
  * Operations: `A` ack; `R` retry, a = delay in ms; `D` dead letter, a = reason; `L` release; `U` the consumer leaves, and its
  * handler has had it: handed back, and the attempt counts. The fields of the message are
@@ -54,12 +54,12 @@ local i = 7
 while i <= #ARGV do
   local op, source, entry, count = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3])
   i = i + 4
-  local a, cause, id, at, attempt, fence, tally, marker, raw
+  local a, cause, id, at, attempt, fence, tally, failure, marker, raw
   if op == 'R' or op == 'D' then
-    a, cause, id, at, attempt, fence = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
-    tally, marker = ARGV[i + 6], tonumber(ARGV[i + 7])
-    local fields = tonumber(ARGV[i + 8])
-    i = i + 9
+    a, cause, id, at, attempt, fence, tally, failure = unpack(ARGV, i, i + 7)
+    marker = tonumber(ARGV[i + 8])
+    local fields = tonumber(ARGV[i + 9])
+    i = i + 10
     if fields > 0 then
       raw = {}
       for f = 1, fields do raw[f] = ARGV[i + f - 1] end
@@ -104,7 +104,7 @@ while i <= #ARGV do
       redis.call('ZADD', waiting, now + tonumber(a), member)
       soonest = math.min(soonest or a, a)
     else
-      bury(a, cause, attempt, fence, id, at, member, consumer, raw, from, isPartial(tally))
+      bury(a, cause, attempt, fence, id, at, member, consumer, raw, from, isPartial(tally), failure)
       if marker > 0 then redis.call('PEXPIRE', KEYS[marker], ARGV[6]) end
       buried = true
     end
@@ -191,7 +191,7 @@ local function adopt(source, entry, count, owner, uncounting)
       local id, at, attempt, fence, first, tally = split(tostring(source), entry, there[2])
       local attempts = attempt + count - uncounted
       bury('CrashLoop', 'delivered ' .. deaths .. ' times to consumers that died or stalled', attempts,
-        fence + count, id, at, member, owner, there[2], first, isPartial(tally))
+        fence + count, id, at, member, owner, there[2], first, isPartial(tally), '')
       buried[#buried + 1] = {source, entry, count, uncounted, there[2], owner}
       weigh(there[2])
     else

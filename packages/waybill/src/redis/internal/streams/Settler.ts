@@ -24,6 +24,7 @@ import {
   type Step,
   tallyAfter
 } from "../group/SettlementBatch.ts"
+import { failureText } from "../inspect/DeadLetterEntry.ts"
 import type { GroupKeys } from "../wire/Keys.ts"
 import { write } from "../wire/Tally.ts"
 import { settle as settleScript } from "./DeliveryScripts.ts"
@@ -247,6 +248,7 @@ export class Settler {
         attempts,
         fence,
         write(tallyAfter(step)),
+        settlement._tag === "DeadLetter" ? failureText(settlement.failure) : "",
         marker,
         fields.length,
         ...fields

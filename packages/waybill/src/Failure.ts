@@ -1,0 +1,109 @@
+/**
+ * What a handler's failure said, as data that outlives the process: kept with the message, bounded whatever the failure holds.
+ *
+ * @module
+ */
+import * as Cause from "effect/Cause"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
+import { isSmall, jsonOf, type Names, nameOf, read } from "./internal/Outline.ts"
+
+export interface Failure {
+  /** The failure's `_tag`; without one the name of the error, such as `TypeError`; `Failure` where there is none. */
+  readonly tag: string
+  /** At most 1000 characters. */
+  readonly message: string
+  /**
+   * What else the failure holds, as JSON of about 4 KiB at most: encoded by its schema when it is a `Schema.TaggedError`, and
+   * otherwise its own properties, cut short. `Redacted` values stay redacted.
+   */
+  readonly fields: Schema.JsonObject
+}
+
+/** Of a retry: its fields are not kept. */
+export type Said = Omit<Failure, "fields">
+
+const maxTag = 200
+const maxMessage = 1000
+const maxFields = 4096
+
+/** The failure that decides how a delivery ends: the first defect, or else the first typed failure. */
+const valueOf = (cause: Cause.Cause<unknown>): Option.Option<unknown> => {
+  const defect = cause.reasons.find(Cause.isDieReason)
+  return defect === undefined ? Cause.findErrorOption(cause) : Option.some(defect.defect)
+}
+
+/** What a cause says in a line. Never throws. */
+export const said = (cause: Cause.Cause<unknown>): Said => {
+  const value = valueOf(cause)
+  if (Option.isNone(value)) return { tag: "Interrupted", message: "" }
+  return { tag: tagOf(value.value), message: messageOf(value.value) }
+}
+
+/** The same with all that it holds. */
+export const of = (cause: Cause.Cause<unknown>): Failure => {
+  const value = valueOf(cause)
+  return { ...said(cause), fields: Option.isSome(value) ? fieldsOf(value.value) : {} }
+}
+
+const tagOf = (value: unknown): string => {
+  try {
+    if (typeof value !== "object" || value === null) return "Failure"
+    const tag = "_tag" in value && typeof value._tag === "string" ? value._tag : undefined
+    return (tag ?? (value instanceof Error ? nameOf(value) : "Failure")).slice(0, maxTag).toWellFormed()
+  } catch {
+    return "Failure"
+  }
+}
+
+const messageOf = (value: unknown): string => {
+  try {
+    if (typeof value !== "object" || value === null) return cut(String(value))
+    // A class may work its message out of what it holds, and as large as that is.
+    const message = isSmall(value, new WeakMap()) && "message" in value ? value.message : read(value, "message")
+    return typeof message === "string" ? cut(message) : ""
+  } catch {
+    return ""
+  }
+}
+
+const cut = (text: string): string => text.slice(0, maxMessage).toWellFormed()
+
+const fieldsOf = (value: unknown): Schema.JsonObject => {
+  try {
+    if (typeof value !== "object" || value === null) return {}
+    const encoded = encodedBySchema(value)
+    const text = encoded === undefined ? undefined : JSON.stringify(encoded)
+    const json: unknown =
+      text !== undefined && text.length <= maxFields ? JSON.parse(text) : jsonOf(encoded ?? value, maxFields)
+    if (!Predicate.isObject(json)) return {}
+    const { _tag, message: _, ...fields } = json as Schema.JsonObject // made of JSON
+    return fields
+  } catch {
+    return {}
+  }
+}
+
+type Encode = (value: unknown) => Exit.Exit<unknown, unknown>
+
+const encoders = new WeakMap<Function, Encode>()
+
+/** Undefined where it has no schema, or one that does not encode it here and now. */
+const encodedBySchema = (value: object): object | undefined => {
+  const names: Names = new WeakMap()
+  // Encoding would show what is redacted.
+  if (!isSmall(value, names, Redacted.isRedacted)) return undefined
+  const { constructor } = value
+  if (typeof constructor !== "function" || !Schema.isSchema(constructor)) return undefined
+  let encode = encoders.get(constructor)
+  if (encode === undefined) {
+    // What its schema asks of the context is not here: then it is not encoded by it.
+    encode = Schema.encodeUnknownExit(Schema.toCodecJson(constructor as unknown as Schema.Codec<unknown>))
+    encoders.set(constructor, encode)
+  }
+  const exit = encode(value)
+  return Exit.isSuccess(exit) && Predicate.isObject(exit.value) ? exit.value : undefined
+}
