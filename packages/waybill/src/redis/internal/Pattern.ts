@@ -6,7 +6,6 @@
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import type * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import type { Inspector } from "../../Inspector.ts"
@@ -20,6 +19,7 @@ import { make as makeSubscriber, type Subscriber } from "./connection/Subscriber
 import type { InspectorOptions } from "./inspect/Inspecting.ts"
 import type { Sender } from "./publish/Outbox.ts"
 import { Publisher, type PublisherOptions, type Publishing } from "./publish/Publisher.ts"
+import { Publishers } from "./publish/Publishers.ts"
 import type { Settings } from "./Settings.ts"
 import { registry, topicKeys, type TopicKeys } from "./wire/Keys.ts"
 
@@ -71,16 +71,6 @@ export interface Store extends Settings {
   readonly published: (published: Published) => Effect.Effect<void>
 }
 
-/** A publisher, and whether it was used since the last look. */
-interface OpenPublisher {
-  readonly publisher: Sender
-  readonly scope: Scope.Closeable
-  used: boolean
-}
-
-/** A publisher that is not used for so long, or up to twice as long, is closed: a process may publish to topics by the thousand. */
-const sweepMillis = 5000
-
 /** The pattern on the connections of `IoRedis`. */
 export const layer = <G extends Transport.Guarantee>(
   pattern: Pattern<G>,
@@ -91,12 +81,10 @@ const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) 
   const redis = yield* IoRedis
   const { commands, db } = redis
   const clock = yield* Clock.Clock
-  const scope = yield* Scope.Scope
   const lifecycle = new Lifecycle()
   const run = Effect.runForkWith(yield* Effect.context<never>())
   yield* redis.listen((event) => run(lifecycle.report(event)))
 
-  const publishers = new Map<string, OpenPublisher>()
   const members = new Set<{ readonly topic: string; readonly group: string; readonly member: Member }>()
 
   /** Puts the topic into the registry. Failing does not undo what was done; the next opening tries again. */
@@ -104,66 +92,6 @@ const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) 
     const key = registry(settings.prefix)
     return Effect.ignore(commands.run("sadd", (client) => client.sadd(key, topic), { key }))
   }
-
-  const used = (topic: string): Sender | undefined => {
-    const known = publishers.get(topic)
-    if (known !== undefined) known.used = true
-    return known?.publisher
-  }
-
-  const open = (topic: string): Effect.Effect<Sender> =>
-    Effect.suspend(() => {
-      const known = used(topic)
-      if (known !== undefined) return Effect.succeed(known)
-      const publishing = opened.publishing(topic)
-      const options: SenderOptions = {
-        commands,
-        topic,
-        clock,
-        timeoutMillis: settings.publishMillis,
-        opened: register(topic)
-      }
-      const publisher =
-        typeof publishing === "function"
-          ? publishing(options)
-          : new Publisher({
-              ...options,
-              pattern: pattern.name,
-              publishing,
-              deduplicationMillis: settings.deduplicationMillis,
-              delayed: (millis) => expect(topic, millis)
-            })
-      const opening = Scope.forkUnsafe(scope)
-      publishers.set(topic, { publisher, scope: opening, used: true })
-      return Scope.addFinalizer(opening, publisher.close).pipe(
-        Effect.andThen(Effect.forkIn(publisher.run, opening)),
-        Effect.andThen(
-          Effect.suspend(() => {
-            if (sweeping) return Effect.void
-            sweeping = true
-            return Effect.forkIn(sweep, scope)
-          })
-        ),
-        Effect.as(publisher)
-      )
-    })
-
-  /** Closes the publishers that were not used from one look to the next, until none is left. */
-  const sweep = Effect.gen(function* () {
-    while (publishers.size > 0) {
-      yield* Effect.sleep(sweepMillis)
-      for (const [topic, one] of publishers) {
-        if (one.used || one.publisher.busy) {
-          one.used = false
-        } else {
-          publishers.delete(topic)
-          yield* Scope.close(one.scope, Exit.void)
-        }
-      }
-    }
-    sweeping = false
-  })
-  let sweeping = false
 
   const expect = (topic: string, millis: number) => {
     for (const one of members) if (one.topic === topic) one.member.expect(millis)
@@ -185,13 +113,27 @@ const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) 
       })
   }
   const opened = yield* pattern.open(store)
+  const publishers = new Publishers(yield* Scope.Scope, (topic) => {
+    const publishing = opened.publishing(topic)
+    const options: SenderOptions = {
+      commands,
+      topic,
+      clock,
+      timeoutMillis: settings.publishMillis,
+      opened: register(topic)
+    }
+    if (typeof publishing === "function") return publishing(options)
+    return new Publisher({
+      ...options,
+      pattern: pattern.name,
+      publishing,
+      deduplicationMillis: settings.deduplicationMillis,
+      delayed: (millis) => expect(topic, millis)
+    })
+  })
   const transport: Transport.Transport["Service"] = {
     lifecycle,
-    // Looked up as it runs: until then a publisher that is known now may be closed.
-    publish: (topic, messages) =>
-      Effect.suspend(
-        () => used(topic)?.publish(messages) ?? Effect.flatMap(open(topic), (opened) => opened.publish(messages))
-      ),
+    publish: (topic, messages) => publishers.publish(topic, messages),
     receive: Effect.fnUntraced(function* (subscription) {
       const { group, topic } = subscription
       const problem = Transport.markerProblem(

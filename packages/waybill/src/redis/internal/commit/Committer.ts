@@ -12,9 +12,9 @@ import type { Reason } from "../../../Transport.ts"
 import type { Connection } from "../connection/Connection.ts"
 import type { Script } from "../connection/Script.ts"
 import { evaluate } from "../connection/ScriptReply.ts"
-import type { Held } from "../group/InFlight.ts"
 import { dueInOf, pushMessage } from "../publish/Publisher.ts"
 import { dataKey, tagOf } from "../wire/Keys.ts"
+import type { Tally } from "../wire/Tally.ts"
 
 /** Messages that a commit has published. */
 export interface Published {
@@ -27,7 +27,14 @@ export interface Published {
   readonly opened: boolean
 }
 
-export interface CommitterOptions<D extends Held> {
+/** What is told of a delivery whose commit is to be applied. */
+export interface Committable {
+  readonly id: string
+  readonly fence: number
+  readonly tally: Tally
+}
+
+export interface CommitterOptions<D extends Committable> {
   readonly commands: Connection
   readonly clock: Clock.Clock
   readonly prefix: string
@@ -46,7 +53,7 @@ export interface CommitterOptions<D extends Held> {
   readonly published: (published: Published) => Effect.Effect<void>
 }
 
-export type Committing<D extends Held> = readonly [delivery: D, commit: Commit]
+export type Committing<D extends Committable> = readonly [delivery: D, commit: Commit]
 
 /** `Stale`: somebody else has the delivery. A dead letter: the commit was refused, and the delivery is still ours. */
 export type Committed = "Done" | "Stale" | DeadLetter
@@ -60,7 +67,7 @@ const maxKeys = 3900
 /** So many topics are known to be open. */
 const maxOpened = 1000
 
-export class Committer<D extends Held> {
+export class Committer<D extends Committable> {
   readonly #options: CommitterOptions<D>
   readonly #tag: string
   readonly #opened = new Set<string>()
