@@ -62,6 +62,101 @@ const violations = (files: ReadonlyArray<string>, imports: ReadonlyArray<Import>
   ]
 }
 
+/** From the ground up: a file imports its own place and those in rows before it. A place is how the names of its files begin. */
+const houses: Record<string, { readonly knows: ReadonlyArray<string>; readonly rows: ReadonlyArray<string> }> = {
+  "packages/waybill/src": {
+    knows: [],
+    rows: [
+      "", // everything that is no floor below: see `order`
+      "redis/internal/Settings",
+      "redis/(?:IoRedis|internal/connection/)",
+      "redis/internal/wire/",
+      "redis/internal/publish/",
+      "redis/internal/commit/",
+      "redis/internal/group/",
+      "redis/internal/inspect/",
+      "redis/internal/Pattern",
+      "redis/internal/claims/",
+      // A pattern knows no other: what several share is in `claims`.
+      "redis/internal/streams/ redis/internal/lists/ redis/internal/keyspace/ redis/internal/pubsub/",
+      "redis/internal/patterns",
+      "redis/Redis"
+    ]
+  },
+  "packages/testing/src": {
+    knows: ["waybill"],
+    rows: [
+      "Port ServerClock Scheduling",
+      "RedisServer",
+      "FaultProxy [Hh]istory suite/",
+      "Probe TransportSuite runUntilIdle"
+    ]
+  },
+  "packages/cli": {
+    knows: ["waybill"],
+    rows: [
+      "src/SafeText src/Problem",
+      "src/Output src/Screen src/Server",
+      "src/commands/",
+      "src/dashboard/",
+      "src/Waybill",
+      "src/main page/"
+    ]
+  },
+  "packages/bench/src": {
+    knows: ["waybill", "@waybill/testing", "../../../scripts/Checkout"],
+    rows: [
+      "Work Report",
+      "Peer Tally Measure",
+      "Backlog",
+      "Flow Publishing",
+      "peers/",
+      "measures/",
+      "Measures Contender",
+      "ContenderProcess Bench",
+      "main"
+    ]
+  }
+}
+const top = join(import.meta.dirname, "..")
+for (const name of readdirSync(join(top, "examples"))) houses[`examples/${name}`] = { knows: ["waybill"], rows: [""] }
+
+/** What files below a folder import: of each other by path, and packages of ours by name. */
+const importsOf = (root: string): Array<Import> =>
+  readdirSync(root, { recursive: true, encoding: "utf8" })
+    .filter((path) => /\.tsx?$/.test(path) && !/^(?:.*\/)?(?:index|dist|node_modules)\b/.test(path))
+    .flatMap((path) =>
+      [
+        ...readFileSync(join(root, path), "utf8").matchAll(
+          /^(?:(?:import|export) (?:.* from )?|\} from )"((?:\.|@?waybill)[^"]+)"$/gm
+        )
+      ].map(([, to = ""]): Import => [
+        path.replace(/\.tsx?$/, ""),
+        to.startsWith(".") ? join(dirname(path), to).replace(/\.tsx?$/, "") : to
+      ])
+    )
+
+const trespasses = (house: string, imports: ReadonlyArray<Import>): Array<string> => {
+  const { knows, rows } = houses[house]! // named by the test
+  const places = rows.flatMap((row, floor) =>
+    row.split(" ").map((place) => ({ floor, place: new RegExp(`^${place}`) }))
+  )
+  const placeOf = (file: string) =>
+    places
+      .map((one) => ({ ...one, length: one.place.exec(file)?.[0].length ?? -1 }))
+      .reduce((best, one) => (one.length > best.length ? one : best), { floor: -1, place: /^$/, length: -1 })
+  return imports.flatMap(([from, to]) => {
+    if (knows.some((name) => to === name || to.startsWith(`${name}/`))) return []
+    const [here, there] = [placeOf(from), placeOf(to)]
+    if (here.length < 0) return [`${from} has no place in ${house}`]
+    return !/^(?:\.\.|@?waybill)/.test(to) &&
+      there.length >= 0 &&
+      (there.floor < here.floor || there.place === here.place)
+      ? []
+      : [`${from} may not import ${to}`]
+  })
+}
+
 describe("architecture", () => {
   it("imports in packages/waybill/src point one way", () => {
     const root = join(import.meta.dirname, "../packages/waybill/src")
@@ -74,6 +169,32 @@ describe("architecture", () => {
       )
     )
     assert.deepStrictEqual(violations(files, imports), [])
+  })
+
+  it.each(Object.keys(houses))("files in %s stand on what lies below them", (house) => {
+    const imports = importsOf(join(top, house))
+    assert.isAbove(imports.length, 0)
+    assert.deepStrictEqual(trespasses(house, imports), [])
+  })
+
+  it.each([
+    ["a floor that knows a higher one", "redis/internal/wire/Keys", "redis/internal/claims/Source", "may not import"],
+    [
+      "a pattern that leans on another",
+      "redis/internal/lists/Queue",
+      "redis/internal/pubsub/Scripts",
+      "may not import"
+    ],
+    ["a folder nobody placed", "redis/internal/tools/Box", "redis/internal/wire/Keys", "may not import"],
+    ["a package that stands on this one", "redis/RedisLists", "@waybill/testing", "may not import"],
+    ["a step out of the package", "redis/RedisLists", "../../cli/src/Screen", "may not import"]
+  ])("reports %s", (_, from, to, report) => {
+    assert.include(trespasses("packages/waybill/src", [[from, to]]).join(), report)
+  })
+
+  it("at most three files lie flat in redis/internal", () => {
+    const files = readdirSync(join(top, "packages/waybill/src/redis/internal")).filter((name) => name.endsWith(".ts"))
+    assert.isAtMost(files.length, 3, files.join(" "))
   })
 
   it.each([
