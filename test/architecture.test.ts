@@ -36,7 +36,19 @@ const order = [
     "internal/Inbox"
   ],
   ["internal/Durations", "Metrics", "internal/Tracing"],
-  ["internal/HandlerScope", "Producer", "internal/Workers", "Consumer", "DeadLetters", "Log"]
+  [
+    "Producer",
+    "internal/ConsumerMetrics",
+    "internal/Wakeup",
+    "internal/Prefetch",
+    "internal/SettleLoop",
+    "internal/HandlerScope",
+    "internal/Workers",
+    "internal/Member",
+    "Consumer",
+    "DeadLetters",
+    "Log"
+  ]
 ].flat()
 /** A folder of transports sees what travels and the ports, its own files, and no other folder. */
 const folders = ["memory", "redis"]

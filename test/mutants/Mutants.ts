@@ -322,8 +322,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     name: "what cannot be decoded is acknowledged",
     file: "internal/Workers.ts",
-    find: 'put(delivery, Settlement.deadLetter("DecodeFailure", shorten(why)), undefined)',
-    replace: "put(delivery, Settlement.ack, undefined)",
+    find: 'put(delivery, Settlement.deadLetter("DecodeFailure", shorten(why)))',
+    replace: "put(delivery, Settlement.ack)",
     proofs: [
       ...on(["streams"], faults("store", "E24")),
       ...on(queues, faults("lists", "E24")),
@@ -333,9 +333,9 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "the bytes that a consumer holds are not counted",
-    file: "internal/Workers.ts",
-    find: "heldBytes += unitsOf(batch[i]!)",
-    replace: "heldBytes += 0",
+    file: "internal/Prefetch.ts",
+    find: "this.#heldBytes += unitsOf(batch[i]!)",
+    replace: "this.#heldBytes += 0",
     proofs: on(storing, faults("store", "E37"))
   },
   {
@@ -424,8 +424,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     name: "a lost lease interrupts nobody",
     file: "internal/Workers.ts",
-    find: "slot.lost.add(delivery)\n        interrupt(slot)",
-    replace: "slot.lost.add(delivery)",
+    find: "worker.lost.add(delivery)\n      interrupt(worker)",
+    replace: "worker.lost.add(delivery)",
     proofs: [
       { file: "core/consumer-faults.test.ts", title: "a lost one interrupts the handler" },
       ...on(storing, faults("leases", "case A14"))

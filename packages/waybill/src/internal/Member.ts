@@ -1,0 +1,227 @@
+/**
+ * A consumer as a member of its group: joins, keeps the loops running until it is interrupted or the transport fails for
+ * good, then drains and leaves.
+ *
+ * @module
+ */
+import * as Cause from "effect/Cause"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import { render, type Routes } from "../Routing.ts"
+import { type Receiver, type Subscription, Transport, type TransportError } from "../Transport.ts"
+import { consumerMetrics } from "./ConsumerMetrics.ts"
+import { Prefetch } from "./Prefetch.ts"
+import { type Observe, SettleLoop } from "./SettleLoop.ts"
+import { type Handle, Workers } from "./Workers.ts"
+
+/** A consumer with its types erased: what the loops need to know. */
+export interface Program {
+  readonly subscription: Subscription
+  readonly concurrency: number
+  readonly prefetch: number
+  readonly prefetchBytes: number
+  readonly routes: Routes
+  readonly handle: Handle
+}
+
+/** What comes after the handlers' own deadline has its own: ten seconds in all. */
+const limits = {
+  /** For interrupted handlers and loops to end. */
+  end: Duration.seconds(1),
+  /** For the last settlements. */
+  flush: Duration.seconds(3),
+  /** For leaving the group. */
+  leave: Duration.seconds(5)
+}
+
+const reconnect = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
+
+/**
+ * Runs until interrupted, or until the transport fails for good. `started` runs once the group is joined; `observe`
+ * sees what was settled and holds back further work until it returns.
+ *
+ * Interruption drains: nothing new is taken, handlers get `subscription.shutdown` to finish, the rest is interrupted and
+ * released, all within that time plus ten seconds, whoever refuses to be interrupted.
+ */
+export const run = Effect.fnUntraced(function* (
+  program: Program,
+  started: Effect.Effect<unknown>,
+  observe: Observe | undefined
+): Effect.fn.Return<never, TransportError, Transport> {
+  const transport = yield* Transport
+  return yield* Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function* () {
+      let scope = yield* Scope.make()
+      const leave = (exit: Exit.Exit<unknown, unknown>) => atMost(limits.leave, Scope.close(scope, exit))
+      const join = Effect.gen(function* () {
+        // What a failed try has opened is closed before the next one.
+        yield* leave(Exit.void)
+        scope = yield* Scope.make()
+        return yield* Scope.provide(transport.receive(program.subscription), scope)
+      })
+      const joined = yield* join.pipe(
+        persistently(transport, program.subscription),
+        restore,
+        Effect.onError((cause) => leave(Exit.failCause(cause)))
+      )
+      const member = yield* Effect.onError(start(program, joined, observe), (cause) => leave(Exit.failCause(cause)))
+      const exit = yield* Effect.exit(restore(Effect.andThen(started, Deferred.await(member.failed))))
+      // A fiber of its own: this one may be interrupted already, and leaving needs timeouts that work.
+      yield* Fiber.await(yield* Effect.forkDetach(Effect.andThen(Effect.exit(member.stop), leave(exit))))
+      return yield* exit
+    })
+  )
+})
+
+/** Waits that long and no longer, even for what cannot be interrupted. */
+const atMost = Effect.fnUntraced(function* <A, E>(limit: Duration.Duration, effect: Effect.Effect<A, E>) {
+  const fiber = yield* Effect.forkDetach(effect, { startImmediately: true })
+  const ended = yield* Effect.timeoutOption(Fiber.await(fiber), limit)
+  if (Option.isNone(ended)) fiber.interruptUnsafe()
+})
+
+/** How many different errors of one outage are written to the log; the lifecycle events tell all of them. */
+const maxErrorsLogged = 10
+
+/**
+ * Waits out what passes, reports it, and fails with what does not pass. An outage is tried again many times: the log has a
+ * line for each error that is new in it, and one for its end.
+ */
+const persistently = (transport: typeof Transport.Service, { group, topic }: Subscription) => {
+  const { lifecycle } = transport
+  const logged = new Set<string>()
+  let failing = 0
+  let tries = 0
+  const report = ({ message, reason: { permanent } }: TransportError): Effect.Effect<void> => {
+    const event = { _tag: "ConsumerFailing", topic, group, permanent, error: message } as const
+    tries++
+    if (!permanent && (logged.has(message) || logged.size === maxErrorsLogged)) {
+      return Effect.sync(() => lifecycle.emit(event))
+    }
+    logged.add(message)
+    return lifecycle.report(event)
+  }
+  const ended = (recovered: boolean): Effect.Effect<void> => {
+    if (--failing > 0) return Effect.void
+    const event = { _tag: "ConsumerRecovered", topic, group, tries } as const
+    logged.clear()
+    tries = 0
+    return recovered ? lifecycle.report(event) : Effect.void
+  }
+  return <A, R>(self: Effect.Effect<A, TransportError, R>): Effect.Effect<A, TransportError, R> =>
+    Effect.suspend(() => {
+      let failed = false
+      return self.pipe(
+        Effect.tapError((error) => {
+          if (!failed) failing++
+          failed = true
+          return report(error)
+        }),
+        Effect.retry({ schedule: reconnect, while: (error) => !error.reason.permanent }),
+        Effect.onExit((exit) => (failed ? ended(Exit.isSuccess(exit)) : Effect.void))
+      )
+    })
+}
+
+const start = Effect.fnUntraced(function* (program: Program, receiver: Receiver, observe: Observe | undefined) {
+  const { concurrency, handle, routes, subscription } = program
+  const { group, lease, topic } = subscription
+  const { consumer } = receiver
+  const transport = yield* Transport
+  const { lifecycle } = transport
+  const failed = yield* Deferred.make<never, TransportError>()
+  const retrying = persistently(transport, subscription)
+  const metrics = consumerMetrics(topic, group, yield* Effect.context<never>())
+
+  const settling = new SettleLoop({
+    topic,
+    group,
+    settle: (settlements) => retrying(receiver.settle(settlements)),
+    observe,
+    metrics,
+    lifecycle,
+    settled: (entries) => prefetch.settled(entries)
+  })
+  const prefetch: Prefetch = new Prefetch({
+    window: handle._tag === "Batch" ? concurrency * handle.size : concurrency,
+    prefetch: program.prefetch,
+    initial: concurrency,
+    bytes: program.prefetchBytes,
+    lease,
+    metrics,
+    release: (deliveries) => settling.release(deliveries)
+  })
+  const { handlerDuration } = metrics
+  const workers = new Workers({ handle, routes, concurrency, lease, prefetch, settling, handlerDuration })
+
+  const watch = Effect.gen(function* () {
+    while (true) {
+      const lost = new Set(yield* receiver.lost)
+      metrics.lost.update(lost.size)
+      prefetch.drop(lost)
+      // Those that go on are refused when they are settled.
+      if (subscription.leaseLost !== "continue") workers.revoke(lost)
+    }
+  })
+
+  const recall = Effect.gen(function* () {
+    const { recalled } = receiver
+    if (recalled === undefined) return yield* Effect.never
+    while (true) {
+      const { concerns, done } = yield* recalled
+      prefetch.recall(concerns)
+      settling.release(workers.recall(concerns))
+      yield* settling.returned
+      yield* done
+    }
+  })
+
+  /** A loop that ends has failed, whether it says so or not. What is no `TransportError` has not been reported yet. */
+  const keep = <A>(loop: Effect.Effect<A, TransportError>) =>
+    Effect.forkDetach(
+      Effect.onExit(loop, (exit) => {
+        if (prefetch.closed && (Exit.isSuccess(exit) || !Exit.hasDies(exit))) return Effect.void
+        const cause = Exit.isFailure(exit) ? exit.cause : Cause.die(loopEnded)
+        const fail = Deferred.failCause(failed, cause)
+        if (Cause.hasFails(cause)) return fail
+        const error = render(cause)
+        return Effect.andThen(fail, lifecycle.report({ _tag: "ConsumerFailing", topic, group, permanent: true, error }))
+      }),
+      { startImmediately: true }
+    )
+
+  metrics.bufferSize.modify(program.prefetch)
+  yield* lifecycle.report({ _tag: "ConsumerStarted", topic, group, consumer })
+  const working = yield* Effect.forEach(workers.loops, keep)
+  const settler = yield* keep(settling.settle)
+  const helpers = yield* Effect.forEach([watch, recall, settling.releases, prefetch.tend], keep)
+  const feeder = yield* keep(prefetch.run((max, bytes) => retrying(receiver.take(max, bytes))))
+
+  const stop = Effect.gen(function* () {
+    // Before what is settled makes room: nothing may be taken into it any more.
+    prefetch.close()
+    feeder.interruptUnsafe()
+    metrics.bufferSize.modify(-program.prefetch)
+    yield* lifecycle.report({ _tag: "ConsumerStopping", topic, group, consumer })
+    settling.halt()
+    const gone = Fiber.awaitAll(working)
+    const drained = yield* Effect.timeoutOption(gone, subscription.shutdown)
+    if (Option.isNone(drained)) {
+      workers.interrupt()
+      yield* Effect.timeoutOption(gone, limits.end)
+    }
+    yield* Effect.timeoutOption(Effect.raceFirst(settling.flushed, Fiber.await(settler)), limits.flush)
+    yield* Effect.timeoutOption(Fiber.interruptAll([feeder, settler, ...helpers, ...working]), limits.end)
+    yield* lifecycle.report({ _tag: "ConsumerStopped", topic, group, consumer })
+  })
+
+  return { failed, stop }
+})
+
+const loopEnded = new Error("a consumer loop ended by itself: a bug in waybill")

@@ -1,0 +1,304 @@
+/**
+ * What a consumer has taken and no worker has begun, and how much more to take. Holds at most `window + prefetch` deliveries
+ * and `bytes` bytes, those of the workers included. What no worker comes to is released, so that others of the group may
+ * have it.
+ *
+ * @module
+ */
+import type { NonEmptyReadonlyArray } from "effect/Array"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import type { Delivery } from "../Delivery.ts"
+import type { TransportError } from "../Transport.ts"
+import { unitsOf } from "./Budget.ts"
+import type { ConsumerMetrics } from "./ConsumerMetrics.ts"
+import { everything } from "./Recalls.ts"
+import { Wakeup } from "./Wakeup.ts"
+
+export interface Options {
+  /** How many deliveries handlers may have at a time. */
+  readonly window: number
+  /** How many may be taken ahead of the handlers, and with how many it begins. */
+  readonly prefetch: number
+  readonly initial: number
+  readonly bytes: number
+  readonly lease: Duration.Duration
+  readonly metrics: Pick<ConsumerMetrics, "received" | "buffered" | "waitingTime">
+  /** Sends deliveries back to the store, unbegun. */
+  readonly release: (deliveries: ReadonlyArray<Delivery>) => void
+}
+
+type Take = (max: number, bytes: number) => Effect.Effect<NonEmptyReadonlyArray<Delivery>, TransportError>
+
+const maxTake = 1000
+
+/** What the workers do not come to within about this time was too much to take ahead: others could have it. */
+const lingerMillis = 200
+
+/** Longer than this no timer of a runtime lasts. */
+const longestSleep = 24 * 60 * 60 * 1000
+
+export class Prefetch {
+  readonly #options: Options
+  #buffer: ReadonlyArray<Delivery> = []
+  #next = 0
+  /** Taken and not settled: buffered, in a handler, or waiting to be settled. */
+  #held = 0
+  #heldBytes = 0
+  /** How much to take ahead of the workers. Doubles while they starve, and follows their pace while deliveries lie about. */
+  #ahead: number
+  #filledAt = 0
+  /** How many were pulled since when. */
+  #pulled = 0
+  #measuredAt = 0
+  #pulledAt = 0
+  /** How far in the buffer waiting times are counted. */
+  #waited = 0
+  /** What the gauge shows of this consumer: others of the group may show theirs beside it. */
+  #shown = 0
+  /** How much a take that waits has asked for, and whether the workers had nothing left then. */
+  #asked = 0
+  #starved = false
+  #taker: Fiber.Fiber<never, TransportError> | undefined
+  #retreating = false
+  #closed = false
+  readonly #parked: Array<() => void> = []
+  readonly #room = new Wakeup(() => this.wanted > 0)
+  readonly #some = new Wakeup(() => this.size > 0)
+
+  constructor(options: Options) {
+    this.#options = options
+    this.#ahead = Math.min(options.initial, options.prefetch)
+  }
+
+  /** How many lie here. */
+  get size(): number {
+    return this.#buffer.length - this.#next
+  }
+
+  /** Nothing new is begun any more. */
+  get closed(): boolean {
+    return this.#closed
+  }
+
+  /** How much may be taken now; nothing while the buffer is still well filled. */
+  get wanted(): number {
+    const { bytes, window } = this.#options
+    const { size } = this
+    if (size > this.#ahead >> 1) return 0
+    // One that is larger than all that may be held is held alone.
+    if (this.#held > 0 && this.#heldBytes > (size > 0 ? bytes >> 1 : bytes - 1)) return 0
+    return Math.min(window + this.#ahead - this.#held, maxTake)
+  }
+
+  /** The next delivery for a worker, if there is any. */
+  pull(at: number): Delivery | undefined {
+    if (this.#next >= this.#buffer.length) return undefined
+    if (at !== this.#pulledAt) {
+      this.#countWaits()
+      this.#pulledAt = at
+    }
+    const delivery = this.#buffer[this.#next++]!
+    this.#pulled++
+    if (at - this.#measuredAt > lingerMillis) this.#adapt(at)
+    if (this.size <= this.#ahead >> 1) this.#room.notify()
+    return delivery
+  }
+
+  /** Waits until there is something to pull, or nothing comes any more. */
+  readonly park: Effect.Effect<void> = Effect.callback((resume) => {
+    // As in `Wakeup`, of which this is the one for many fibers.
+    if (this.#closed || this.size > 0) return resume(Effect.void)
+    const wake = () => resume(Effect.void)
+    this.#parked.push(wake)
+    return Effect.sync(() => {
+      const index = this.#parked.indexOf(wake)
+      if (index >= 0) this.#parked.splice(index, 1)
+    })
+  })
+
+  /** What is to be asked for now; what comes of it is to be added. */
+  ask(): number {
+    this.#starved = this.size === 0
+    return (this.#asked = this.wanted)
+  }
+
+  add(batch: ReadonlyArray<Delivery>, now: number): void {
+    const { metrics, prefetch } = this.#options
+    // More at a time would have been used up as quickly, if these were.
+    if (this.#starved && batch.length >= this.#asked && now - this.#filledAt <= lingerMillis) {
+      this.#ahead = Math.min(prefetch, this.#ahead * 2 + 1)
+    }
+    this.#asked = 0
+    this.#filledAt = now
+    this.#held += batch.length
+    for (let i = 0; i < batch.length; i++) this.#heldBytes += unitsOf(batch[i]!)
+    if (this.size === 0) {
+      this.#refill(batch)
+      this.#pulled = 0
+      this.#measuredAt = now
+      this.#some.notify()
+    } else {
+      this.#refill([...this.#buffer.slice(this.#next), ...batch])
+    }
+    metrics.received.update(batch.length)
+    this.#wakeWorkers()
+    this.#show()
+  }
+
+  /** One that was pulled is held no longer, though it was not settled. */
+  letGo(delivery: Delivery): void {
+    this.#forget(delivery)
+    this.#room.notify()
+  }
+
+  /** These were settled: what they took up is free again. */
+  settled(entries: ReadonlyArray<readonly [Delivery, unknown]>): void {
+    for (let i = 0; i < entries.length; i++) this.#forget(entries[i]![0])
+    this.#countWaits()
+    this.#show()
+    this.#room.notify()
+  }
+
+  /** These are not this consumer's any more. */
+  drop(lost: ReadonlySet<Delivery>): void {
+    const kept: Array<Delivery> = []
+    for (const delivery of this.#buffer.slice(this.#next)) {
+      if (lost.has(delivery)) this.#forget(delivery)
+      else kept.push(delivery)
+    }
+    this.#refill(kept)
+    this.#room.notify()
+  }
+
+  /** Hands back what is wanted elsewhere. The more often that happens, the less is taken ahead. */
+  recall(concerns: (delivery: Delivery) => boolean): void {
+    if (this.#handBack(concerns)) this.#ahead >>= 1
+  }
+
+  /** Takes, until that fails. */
+  readonly run = (take: Take): Effect.Effect<never, TransportError> =>
+    Effect.gen({ self: this }, function* () {
+      while (true) {
+        this.#taker = yield* Effect.forkDetach(this.#fill(take), { startImmediately: true })
+        const exit = yield* Fiber.await(this.#taker)
+        this.#asked = 0
+        // One that is given up is followed by the next.
+        if (!this.#retreating || !Exit.isFailure(exit) || !Exit.hasInterrupts(exit)) return yield* exit
+        this.#retreating = false
+      }
+    }).pipe(Effect.onInterrupt(() => (this.#taker === undefined ? Effect.void : Fiber.interrupt(this.#taker))))
+
+  /** Hands everything back that has lain for a third of a lease while no worker took any: all of them may hang. */
+  readonly tend: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
+    const clock = yield* Clock.Clock
+    const lyingMillis = Math.min(longestSleep, Math.ceil(Duration.toMillis(this.#options.lease) / 3))
+    while (true) {
+      if (this.size === 0) {
+        yield* this.#some.wait
+        continue
+      }
+      const left = Math.max(this.#pulledAt, this.#measuredAt) + lyingMillis - clock.currentTimeMillisUnsafe()
+      if (left > 0) {
+        yield* Effect.sleep(left)
+        continue
+      }
+      this.#ahead = 0
+      this.#handBack(everything)
+    }
+  })
+
+  /** Nothing that lies here is begun any more: the receiver releases it as it leaves. */
+  close(): void {
+    this.#closed = true
+    this.#refill([])
+    this.#show()
+    this.#wakeWorkers()
+  }
+
+  readonly #fill = (take: Take): Effect.Effect<never, TransportError> =>
+    Effect.gen({ self: this }, function* () {
+      const clock = yield* Clock.Clock
+      while (true) {
+        const want = this.ask()
+        if (want <= 0) {
+          yield* this.#room.wait
+          continue
+        }
+        const batch = yield* take(want, Math.max(1, this.#options.bytes - this.#heldBytes))
+        this.add(batch, clock.currentTimeMillisUnsafe())
+      }
+    })
+
+  #wakeWorkers(): void {
+    // A resumed worker runs at once, as far as it can: often one of them empties the buffer.
+    while (this.#parked.length > 0 && (this.#closed || this.size > 0)) this.#parked.pop()!()
+  }
+
+  #forget(delivery: Delivery): void {
+    this.#held--
+    this.#heldBytes -= unitsOf(delivery)
+  }
+
+  #refill(deliveries: ReadonlyArray<Delivery>): void {
+    this.#countWaits()
+    this.#buffer = deliveries
+    this.#next = 0
+    this.#waited = 0
+  }
+
+  /** Takes no more ahead than the workers have come to lately; what is much more than that goes back. */
+  #adapt(now: number): void {
+    const pace = Math.floor((this.#pulled * lingerMillis) / (now - this.#measuredAt))
+    this.#pulled = 0
+    this.#measuredAt = now
+    if (pace >= this.#ahead) return
+    this.#ahead = pace
+    // A few for each worker stay: they are not worth the way there and back.
+    const kept = 2 * Math.max(this.#options.window, pace)
+    this.#handBack((_, place) => place >= kept)
+  }
+
+  /**
+   * Releases what no worker has begun and `concerned` picks out. A take that still waits for more than is wanted now is
+   * given up: it would bring the same again. Returns whether there was any.
+   */
+  #handBack(concerned: (delivery: Delivery, place: number) => boolean): boolean {
+    const kept: Array<Delivery> = []
+    const back: Array<Delivery> = []
+    for (let i = this.#next; i < this.#buffer.length; i++) {
+      const delivery = this.#buffer[i]!
+      if (concerned(delivery, i - this.#next)) back.push(delivery)
+      else kept.push(delivery)
+    }
+    if (back.length > 0) {
+      this.#refill(kept)
+      this.#show()
+      this.#options.release(back)
+    }
+    if (this.#asked > Math.max(0, this.wanted) && this.#taker !== undefined) {
+      this.#retreating = true
+      this.#taker.interruptUnsafe()
+    }
+    return back.length > 0
+  }
+
+  /** For those pulled in the same millisecond together: one by one it would cost 5 % of a message that takes no time. */
+  #countWaits(): void {
+    const { waitingTime } = this.#options.metrics
+    for (; this.#waited < this.#next; this.#waited++) {
+      const { fence, publishedAt } = this.#buffer[this.#waited]!
+      // Later deliveries have waited for more than a handler.
+      if (fence === 1) waitingTime.add(Math.max(0, this.#pulledAt - publishedAt))
+    }
+  }
+
+  #show(): void {
+    const now = this.size
+    if (now !== this.#shown) this.#options.metrics.buffered.modify(now - this.#shown)
+    this.#shown = now
+  }
+}

@@ -1,0 +1,190 @@
+/**
+ * Sends settlements to the store: those that come up while one batch is in flight travel together in the next one. Beside
+ * it goes back what no handler has begun.
+ *
+ * @module
+ */
+import * as Arr from "effect/Array"
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import type { Delivery } from "../Delivery.ts"
+import type { Lifecycle } from "../Lifecycle.ts"
+import * as Settlement from "../Settlement.ts"
+import type { Receiver, Settled, TransportError } from "../Transport.ts"
+import type { ConsumerMetrics } from "./ConsumerMetrics.ts"
+import { Wakeup } from "./Wakeup.ts"
+
+export interface Outcome {
+  readonly delivery: Delivery
+  readonly settlement: Settlement.Settlement
+  readonly settled: "Settled" | "Stale"
+  /** What the handler returned, when it succeeded. */
+  readonly value: Option.Option<unknown>
+}
+
+/** Sees what was settled, and holds back further settlements until it returns. */
+export type Observe = (outcomes: Arr.NonEmptyReadonlyArray<Outcome>) => Effect.Effect<unknown>
+
+export type Entry = readonly [Delivery, Settlement.Settlement]
+
+export interface Options {
+  readonly topic: string
+  readonly group: string
+  readonly settle: Receiver["settle"]
+  readonly observe: Observe | undefined
+  readonly metrics: Pick<ConsumerMetrics, "ack" | "retry" | "release" | "stale" | "deadLettered" | "settleDuration">
+  readonly lifecycle: Lifecycle
+  /** Told of what the store has answered for. */
+  readonly settled: (entries: ReadonlyArray<Entry>) => void
+}
+
+const maxSettle = 1000
+
+export class SettleLoop {
+  readonly #options: Options
+  #outbox: Array<Entry> = []
+  #values: Array<Option.Option<unknown>> = []
+  #settling = false
+  /** On the way back, unbegun, in the order of delivery. */
+  #returning: Array<Delivery> = []
+  #releasing = false
+  readonly #halting = Deferred.makeUnsafe<void>()
+  readonly #some = new Wakeup(() => this.#outbox.length > 0)
+  readonly #flushed = new Wakeup(() => this.#outbox.length === 0 && !this.#settling)
+  readonly #unbegun = new Wakeup(() => this.#returning.length > 0)
+  readonly #returned = new Wakeup(() => this.#returning.length === 0 && !this.#releasing)
+
+  constructor(options: Options) {
+    this.#options = options
+  }
+
+  /** A handler has ended. Of the delivery nothing is needed from here on but what names it, and what observers are shown. */
+  put(delivery: Delivery, settlement: Settlement.Settlement, exit?: Exit.Exit<unknown, unknown>): void {
+    this.#outbox.push([delivery, settlement])
+    if (this.#options.observe !== undefined) {
+      this.#values.push(exit !== undefined && Exit.isSuccess(exit) ? Option.some(exit.value) : Option.none())
+    }
+    this.#some.notify()
+  }
+
+  /** Hands back what no handler has begun, in front of what was handed back before: that came later. */
+  release(deliveries: ReadonlyArray<Delivery>): void {
+    if (deliveries.length === 0) return
+    this.#returning = [...deliveries, ...this.#returning]
+    this.#unbegun.notify()
+  }
+
+  /** Waits until all that was put is settled. */
+  get flushed(): Effect.Effect<void> {
+    return this.#flushed.wait
+  }
+
+  /** Waits until all that was to be released is. */
+  get returned(): Effect.Effect<void> {
+    return this.#returned.wait
+  }
+
+  /** No observer is waited for any more. */
+  halt(): void {
+    Deferred.doneUnsafe(this.#halting, Exit.void)
+  }
+
+  readonly settle: Effect.Effect<never, TransportError> = Effect.gen({ self: this }, function* () {
+    const { lifecycle, metrics, observe, settle, settled: told } = this.#options
+    const { group, topic } = this.#options
+    const clock = yield* Clock.Clock
+    while (true) {
+      if (this.#outbox.length === 0) {
+        this.#settling = false
+        this.#flushed.notify()
+        yield* this.#some.wait
+        this.#settling = true
+        // The worker that woke us goes on first, so that what it finishes now travels in the same round trip.
+        yield* Effect.yieldNow
+      }
+      const entries = this.#outbox.length <= maxSettle ? this.#outbox : this.#outbox.slice(0, maxSettle)
+      this.#outbox = entries === this.#outbox ? [] : this.#outbox.slice(maxSettle)
+      const values = this.#values.length <= maxSettle ? this.#values : this.#values.slice(0, maxSettle)
+      this.#values = values === this.#values ? [] : this.#values.slice(maxSettle)
+      if (!Arr.isReadonlyArrayNonEmpty(entries)) continue
+      const startedAt = clock.currentTimeMillisUnsafe()
+      const settled = yield* settle(entries)
+      metrics.settleDuration.add(clock.currentTimeMillisUnsafe() - startedAt)
+      for (let i = 0; i < entries.length; i++) {
+        const instead = settled[i]
+        if (typeof instead === "object") entries[i] = [entries[i]![0], instead]
+      }
+      told(entries)
+      const died = this.#count(entries, settled)
+      if (died !== undefined) yield* Effect.logWarning("DeadLettered", { topic, group, reasons: died })
+      if (lifecycle.active) {
+        for (let i = 0; i < entries.length; i++) {
+          const [delivery, settlement] = entries[i]!
+          lifecycle.emit({ _tag: "Settled", topic, group, delivery, settlement, stale: settled[i] === "Stale" })
+        }
+      }
+      if (observe !== undefined) {
+        // The observer first: to the end it gets what it can take at once.
+        yield* Effect.raceFirst(
+          observe(
+            Arr.map(entries, ([delivery, settlement], i) => ({
+              delivery,
+              settlement,
+              settled: settled[i] === "Stale" ? "Stale" : "Settled",
+              value: values[i]!
+            }))
+          ),
+          Deferred.await(this.#halting)
+        )
+      }
+    }
+  })
+
+  /** Beside `settle`, which may wait for its observer. */
+  readonly releases: Effect.Effect<never, TransportError> = Effect.gen({ self: this }, function* () {
+    const { group, lifecycle, metrics, settle, settled: told, topic } = this.#options
+    while (true) {
+      if (this.#returning.length === 0) yield* this.#unbegun.wait
+      // The last of them first: each part goes in front of those that went before.
+      const part = this.#returning.slice(-maxSettle)
+      this.#returning = this.#returning.slice(0, -maxSettle)
+      if (!Arr.isReadonlyArrayNonEmpty(part)) continue
+      this.#releasing = true
+      const entries = Arr.map(part, (delivery) => [delivery, Settlement.release] as const)
+      const settled = yield* settle(entries)
+      this.#releasing = false
+      metrics.release.update(part.length)
+      if (lifecycle.active) {
+        part.forEach((delivery, i) => {
+          const stale = settled[i] === "Stale"
+          lifecycle.emit({ _tag: "Settled", topic, group, delivery, settlement: Settlement.release, stale })
+        })
+      }
+      told(entries)
+      this.#returned.notify()
+    }
+  })
+
+  /** Counts a settled batch; returns the dead letters in it by reason, for the log. */
+  #count(entries: ReadonlyArray<Entry>, settled: ReadonlyArray<Settled>): Record<string, number> | undefined {
+    const { metrics } = this.#options
+    let acks = 0
+    let died: Record<string, number> | undefined
+    for (let i = 0; i < entries.length; i++) {
+      const settlement = entries[i]![1]
+      if (settled[i] === "Stale") metrics.stale.update(1)
+      else if (settlement._tag === "Ack") acks++
+      else if (settlement._tag === "Retry") metrics.retry.update(1)
+      else if (settlement._tag === "Release") metrics.release.update(1)
+      else {
+        metrics.deadLettered(settlement.reason)
+        died = { ...died, [settlement.reason]: (died?.[settlement.reason] ?? 0) + 1 }
+      }
+    }
+    if (acks > 0) metrics.ack.update(acks)
+    return died
+  }
+}
