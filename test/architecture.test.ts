@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { wordsBehindKey } from "../packages/waybill/src/redis/internal/connection/Script.ts"
+import { wordsBehindKey } from "../packages/waybill/src/redis/internal/connection/Evaluation.ts"
 
 /** A module imports only modules that stand before it, in its row or in a row above. Give a new module its place here. */
 const order = [
@@ -219,7 +219,7 @@ describe("architecture", () => {
     assert.include(violations([edge[0]], [edge]), report)
   })
 
-  it("case C11: every command that a script calls has its row in Script.ts, so that it is asked for first", () => {
+  it("case C11: every command that a script calls has its row in Evaluation.ts, so that it is asked for first", () => {
     const root = join(import.meta.dirname, "../packages/waybill/src/redis/internal")
     const called = readdirSync(root, { recursive: true, encoding: "utf8" })
       .filter((path) => path.endsWith(".ts"))

@@ -216,7 +216,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   ...storing.flatMap((pattern): Array<Mutant> => [
     {
       name: `NOSCRIPT is an error, ${pattern}`,
-      file: "redis/internal/connection/Connection.ts",
+      file: "redis/internal/connection/Evaluation.ts",
       find: 'error.message.startsWith("NOSCRIPT")',
       replace: 'error.message.startsWith("NOTHING")',
       proofs: on([pattern], faults("connections", "E16"))
@@ -253,8 +253,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...(pattern === "streams"
       ? {
           file: "redis/internal/streams/StreamMembership.ts",
-          find: "const isLost = known === 1 && main + retry > 0",
-          replace: "const isLost = false && known === 1 && main + retry > 0"
+          find: "const isLost = known && main + onRetry > 0",
+          replace: "const isLost = false && known && main + onRetry > 0"
         }
       : {
           file: "redis/internal/claims/ClaimsMembership.ts",
@@ -286,7 +286,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "the server is not asked which command it denies",
-    file: "redis/internal/connection/Connection.ts",
+    file: "redis/internal/connection/Evaluation.ts",
     find: 'if (what === "command") error',
     replace: 'if (what === "nothing") error',
     proofs: [{ file: "faults/permissions.test.ts", title: "E21 " }]
@@ -294,8 +294,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     name: "pub/sub runs a command that its line of permissions does not have",
     file: "redis/internal/pubsub/Scripts.ts",
-    find: "local wrong = mismatch(groups, 'set') or",
-    replace: "redis.call('DBSIZE')\nlocal wrong = mismatch(groups, 'set') or",
+    find: "local wrong, new = foreign()",
+    replace: "redis.call('DBSIZE')\nlocal wrong, new = foreign()",
     proofs: [{ file: "faults/acl.test.ts", title: "E21 .*(?:PubSub|pub/sub)" }]
   },
   {
@@ -347,8 +347,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "a foreign value is not looked for",
-    file: "redis/internal/wire/Lua.ts",
-    find: "if found ~= expected and found ~= 'none' then",
+    file: "redis/internal/connection/Script.ts",
+    find: "if found ~= kind and found ~= 'none' then",
     replace: "if false then",
     proofs: [
       ...on(["streams"], faults("store", "E20 WRONGTYPE of any key before the start")),

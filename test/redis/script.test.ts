@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Effect } from "effect"
-import { wordsBehindKey } from "../../packages/waybill/src/redis/internal/connection/Script.ts"
+import { wordsBehindKey } from "../../packages/waybill/src/redis/internal/connection/Evaluation.ts"
 import * as Fixture from "./Fixture.ts"
 
 describe("case C11: what a script asks before it writes", () => {

@@ -18,11 +18,11 @@ import { suspicious } from "../../../internal/Suspects.ts"
  * `putBack(id, deaths)`: the same, before everything else: for what was handed out and not finished. The last comes first.
  * `press(urgency)`: notes that a message of this urgency waits now, where urgency counts; returns the most urgent one noted. `free`
  * and `putBack` do so themselves, as far as the source tells.
- * `wake(millis)`: tells all who listen, and how urgent what waits now is; a hint, so that a missing permission does not matter.
+ * `tell(millis)`: tells all who listen, and how urgent what waits now is; a hint, so that a missing permission does not matter.
  *
- * They use the locals `marks`, `returned`, `suspects` and `channel`.
+ * They use the locals `marks`, `returned`, `suspects` and `wake`, the keys.
  */
-export const marking = `
+export const marking = /* lua */ `
 local function marked(id)
   local text = redis.call('HGET', marks, id) or ''
   local a, f, d = string.match(text, '^(%d+):(%d+):(%d+)')
@@ -48,13 +48,13 @@ local function free(id, deaths)
   press(pressing(id))
   redis.call('RPUSH', deaths >= ${suspicious} and suspects or returned, id)
 end
-local function wake(millis)
-  redis.pcall('PUBLISH', channel, string.format('%.0f', millis) .. (millis == 0 and pressed and ';' .. pressed or ''))
+local function tell(millis)
+  redis.pcall('PUBLISH', wake, string.format('%.0f', millis) .. (millis == 0 and pressed and ';' .. pressed or ''))
 end
 `
 
 /** `nth(id)`: for putting ids that lay in a set into the order in which they were made, as far as their last number tells. */
-export const nth = `
+export const nth = /* lua */ `
 local function nth(id)
   return tonumber(string.match(id, '%d+$') or '0')
 end

@@ -12,7 +12,6 @@ import type { ClaimsScripts } from "./Scripts.ts"
 export interface BoundSource {
   readonly pattern: string
   readonly scripts: ClaimsScripts
-  readonly keys: ReadonlyArray<string>
   /** What is gone before it is read has expired, as it was told to; otherwise somebody has cut it away. */
   readonly expires: boolean
   /** How urgent a delivery is, 1 most of all, where that decides on the order. */

@@ -16,27 +16,27 @@ import {
   type WaitingMessage
 } from "../../../Inspector.ts"
 import type { Reason } from "../../../Transport.ts"
-import {
-  failing,
-  type Figures,
-  groupOf,
-  Inspecting,
-  type InspectorOptions,
-  messageOf,
-  type Moved
-} from "../inspect/Inspecting.ts"
-import type { BoundSource } from "./BoundSource.ts"
+import { keysOf as listed } from "../connection/Script.ts"
+import { groupOf } from "../inspect/Figures.ts"
+import { failing, Inspecting, type InspectorOptions, messageOf } from "../inspect/Inspecting.ts"
+import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
 import { ClaimedDelivery } from "./ClaimedDelivery.ts"
+import type { ClaimsScripts } from "./Scripts.ts"
 
-/** `supplyOf` with a group: the keys of the source may differ from group to group. */
 export const make = (
   options: InspectorOptions,
   pattern: string,
   retention: Retention,
-  supplyOf: (topic: string, group: string) => Pick<BoundSource, "keys" | "scripts">
+  scripts: ClaimsScripts
 ): Context.Service.Shape<typeof Inspector> => {
   const inspecting = new Inspecting(options, pattern)
   const { commands, keysOf } = options
+
+  /** A source may have keys of a group. */
+  const allOf = (topic: string, group = ""): TopicKeys & GroupKeys => {
+    const keys = keysOf(topic)
+    return { ...keys, ...keys.group(group) }
+  }
 
   /** All that have joined and not left, dead ones that were not found yet included. */
   const consumersOf = (topic: string, group: string): Effect.Effect<ReadonlyArray<string>, Reason> => {
@@ -44,25 +44,11 @@ export const make = (
     return commands.run("zrange", (client) => client.zrange(key, "0", "-1"), { key })
   }
 
-  /** What the script `describe` looks at. */
-  const describedOf = (topic: string, group: string, consumers: ReadonlyArray<string>): ReadonlyArray<string> => {
-    const mine = keysOf(topic).group(group)
-    return [
-      ...supplyOf(topic, group).keys,
-      mine.waiting,
-      mine.returned,
-      mine.suspects,
-      mine.dead,
-      mine.consumers,
-      mine.state,
-      ...consumers.map(mine.processing)
-    ]
-  }
-
   const describeGroup = Effect.fnUntraced(function* (topic: string, group: string) {
-    const { scripts } = supplyOf(topic, group)
     const consumers = yield* consumersOf(topic, group)
-    const look = inspecting.evaluate<Figures>(topic, scripts.describe, describedOf(topic, group, consumers), consumers)
+    const keys = allOf(topic, group)
+    const more = { keys: consumers.map(keys.processing), args: consumers }
+    const look = inspecting.evaluate(topic, scripts.describe, keys, {}, more)
     return groupOf(group, yield* inspecting.withoutOld(topic, group, look))
   })
 
@@ -71,11 +57,12 @@ export const make = (
 
     describe: (topic) =>
       Effect.gen(function* () {
-        const { groups, meta } = keysOf(topic)
-        const { keys, scripts } = supplyOf(topic, "")
-        const [, opened, depth, delayed, next, names, published] = yield* inspecting.evaluate<
-          [string, string, number, number, number, ReadonlyArray<string>, number]
-        >(topic, scripts.overview, [...keys, meta, groups], [])
+        const { delayed, depth, names, next, opened, published } = yield* inspecting.evaluate(
+          topic,
+          scripts.overview,
+          allOf(topic),
+          {}
+        )
         const info: TopicInfo = {
           topic,
           pattern: opened === "" ? pattern : opened,
@@ -90,21 +77,16 @@ export const make = (
       }).pipe(failing(topic)),
 
     messages: (topic, { after, before, limit, newest }) => {
-      const { keys, scripts } = supplyOf(topic, "")
       const backwards = Option.isNone(after) && (newest === true || before !== undefined)
       const from = Option.getOrElse(after, () => before ?? "")
       return inspecting
-        .evaluateExactly<[Uint8Array, ReadonlyArray<readonly [Buffer, Buffer]>]>(topic, scripts.messages, keys, [
-          from,
-          limit,
-          backwards ? 1 : 0
-        ])
+        .evaluate(topic, scripts.messages, allOf(topic), { from, limit, newest: backwards ? 1 : 0 })
         .pipe(
-          Effect.map(([, rows]) =>
-            rows.map(([id, record]): StoredMessage => {
-              const position = String(id)
-              return { ...messageOf(deliveryOf(topic, "", position, 1, record)), position }
-            })
+          Effect.map(({ rows }) =>
+            rows.map(({ id, record }): StoredMessage => ({
+              ...messageOf(deliveryOf(topic, "", id, 1, record)),
+              position: id
+            }))
           ),
           failing(topic)
         )
@@ -112,93 +94,63 @@ export const make = (
 
     pending: (topic, group, { after, limit }) =>
       Effect.gen(function* () {
-        const mine = keysOf(topic).group(group)
-        const { keys, scripts } = supplyOf(topic, group)
         const consumers = yield* consumersOf(topic, group)
-        const [, rows] = yield* inspecting.evaluateExactly<
-          [
-            Uint8Array,
-            ReadonlyArray<
-              readonly [member: Buffer, consumer: Buffer, heldMillis: number, attempt: number, record: Buffer]
-            >
-          ]
-        >(
+        const keys = allOf(topic, group)
+        const { rows } = yield* inspecting.evaluate(
           topic,
           scripts.pending,
-          [...keys, mine.state, mine.marks, ...consumers.map(mine.processing)],
-          [Option.getOrElse(after, () => ""), limit, ...consumers]
+          keys,
+          { from: Option.getOrElse(after, () => ""), limit },
+          { keys: consumers.map(keys.processing), args: consumers }
         )
-        return rows.map(([member, consumer, heldMillis, attempt, record]): PendingMessage => {
-          const position = String(member)
-          const delivery = deliveryOf(topic, group, position, attempt, record)
-          return { ...messageOf(delivery), position, consumer: String(consumer), attempt, heldMillis }
+        return rows.map(({ attempt, consumer, heldMillis, member, record }): PendingMessage => {
+          const delivery = deliveryOf(topic, group, member, attempt, record)
+          return { ...messageOf(delivery), position: member, consumer, attempt, heldMillis }
         })
       }).pipe(failing(topic)),
 
-    waiting: (topic, group, { after, limit }) => {
-      const mine = keysOf(topic).group(group)
-      const { keys, scripts } = supplyOf(topic, group)
-      return inspecting
-        .evaluateExactly<
-          [
-            Uint8Array,
-            number,
-            ReadonlyArray<
-              readonly [position: Buffer, id: Buffer, dueAt: number, attempts: number, cause: Buffer, record: Buffer]
-            >
-          ]
-        >(
-          topic,
-          scripts.waiting,
-          [...keys, mine.waiting, mine.returned, mine.suspects, mine.marks],
-          [Option.getOrElse(after, () => "a"), limit]
-        )
+    waiting: (topic, group, { after, limit }) =>
+      inspecting
+        .evaluate(topic, scripts.waiting, allOf(topic, group), { after: Option.getOrElse(after, () => "a"), limit })
         .pipe(
-          Effect.map(([, now, rows]) =>
-            rows.map(([position, id, dueAt, attempts, cause, record]): WaitingMessage => {
-              const delivery = deliveryOf(topic, group, String(id), attempts, record)
+          Effect.map(({ now, rows }) =>
+            rows.map(({ attempts, cause, dueAt, id, position, record }): WaitingMessage => {
+              const delivery = deliveryOf(topic, group, id, attempts, record)
               return {
                 ...messageOf(delivery),
-                position: String(position),
+                position,
                 attempts,
                 dueAt,
                 dueInMillis: Math.max(0, dueAt - now),
-                cause: String(cause)
+                cause
               }
             })
           ),
           failing(topic)
-        )
-    },
+        ),
 
-    redrive: (topic, group, deadLetters) => {
-      const mine = keysOf(topic).group(group)
-      const { keys, scripts } = supplyOf(topic, group)
-      return inspecting.inBatches(topic, deadLetters, (some) =>
-        inspecting.evaluate<Moved>(
-          topic,
-          scripts.redrive,
-          [...keys, mine.dead, mine.returned, mine.marks, mine.state, keysOf(topic).wake],
-          some
-        )
-      )
-    },
+    redrive: (topic, group, deadLetters) =>
+      inspecting.inBatches(topic, deadLetters, (some) =>
+        inspecting.evaluate(topic, scripts.redrive, allOf(topic, group), {}, { args: some })
+      ),
 
     remove: (topic) =>
       Effect.gen(function* () {
-        const { groups, meta } = keysOf(topic)
+        const { groups } = keysOf(topic)
         const names = yield* commands.run("smembers", (client) => client.smembers(groups), { key: groups })
-        const whole = supplyOf(topic, "")
-        yield* inspecting.remove(topic, whole.scripts.remove, {
+        yield* inspecting.remove(topic, scripts.remove, {
           others: names.map((group) => [keysOf(topic).group(group).marks, "hash"]),
-          topic: { keys: [...whole.keys, meta, groups], args: [] },
+          topic: { keys: listed(scripts.overview, allOf(topic)), args: [] },
           groups: yield* Effect.forEach(names.sort(), (group) =>
-            Effect.map(consumersOf(topic, group), (consumers) => ({
-              group,
-              state: keysOf(topic).group(group).state,
-              keys: describedOf(topic, group, consumers),
-              args: consumers
-            }))
+            Effect.map(consumersOf(topic, group), (consumers) => {
+              const keys = allOf(topic, group)
+              return {
+                group,
+                state: keys.state,
+                keys: [...listed(scripts.describe, keys), ...consumers.map(keys.processing)],
+                args: consumers
+              }
+            })
           )
         })
       }).pipe(failing(topic))

@@ -9,8 +9,8 @@ import type * as Scope from "effect/Scope"
 import type { DeadLetterCap } from "../../../internal/Limits.ts"
 import type { Reason, TransportError } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
-import type { Script } from "../connection/Script.ts"
-import { evaluate, wire } from "../connection/ScriptReply.ts"
+import type { TypedScript } from "../connection/Script.ts"
+import { evaluate, type More, wire } from "../connection/ScriptReply.ts"
 import { groupGone } from "../group/GroupGone.ts"
 import {
   type Beat,
@@ -21,7 +21,7 @@ import {
   type ReceiverOptions,
   type Settling
 } from "../group/GroupReceiver.ts"
-import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
+import { type ClaimsKeys, claimsKeys, type StringKeys, type TopicKeys } from "../wire/Keys.ts"
 import type { BoundSource } from "./BoundSource.ts"
 import { ClaimedDelivery } from "./ClaimedDelivery.ts"
 import { ClaimsSettler } from "./ClaimsSettler.ts"
@@ -39,17 +39,14 @@ export interface MembershipOptions extends Omit<ReceiverOptions, "pattern" | "ke
 const moveLimit = 500
 const vacateLimit = 500
 
-/** A dead letter as the script tells it. */
-type Buried = readonly [member: string, attempts: number, record: string]
-
 /** Joins the group; leaves it when the scope closes. */
 export const make = (
   options: MembershipOptions
 ): Effect.Effect<GroupReceiver<ClaimedDelivery>, TransportError, Scope.Scope> => {
-  const keys = options.keys.group(options.subscription.group)
+  const { keys, source, subscription } = options
   return makeReceiver(
-    { ...options, pattern: options.source.pattern, keys },
-    (receiver) => new ClaimsMembership(options, keys, receiver)
+    { ...options, pattern: source.pattern, keys: keys.group(subscription.group) },
+    (receiver) => new ClaimsMembership(options, receiver)
   )
 }
 
@@ -58,27 +55,17 @@ class ClaimsMembership implements Membership<ClaimedDelivery> {
   readonly fetcher: Fetcher
   readonly settler: Settling<ClaimedDelivery>
   readonly #options: MembershipOptions
-  readonly #keys: GroupKeys
+  readonly #keys: ClaimsKeys
   readonly #receiver: GroupReceiver<ClaimedDelivery>
 
-  constructor(options: MembershipOptions, keys: GroupKeys, receiver: GroupReceiver<ClaimedDelivery>) {
+  constructor(options: MembershipOptions, receiver: GroupReceiver<ClaimedDelivery>) {
     this.#options = options
-    this.#keys = keys
     this.#receiver = receiver
-    const { commands, committer, deadLetters, source, topic } = options
+    const { commands, committer, deadLetters, source, subscription, topic } = options
     const { consumer, inFlight } = receiver
-    const settleKeys = [
-      ...source.keys,
-      keys.processing(consumer),
-      keys.returned,
-      keys.suspects,
-      keys.marks,
-      keys.waiting,
-      keys.dead,
-      keys.state,
-      options.keys.wake
-    ]
-    const fetcher = new Fetcher({ ...options, keys, receiver, settleKeys })
+    const keys = claimsKeys(options.keys, subscription.group, consumer)
+    this.#keys = keys
+    const fetcher = new Fetcher({ ...options, keys, receiver })
     this.fetcher = fetcher
     const settler = new ClaimsSettler({
       commands,
@@ -86,7 +73,7 @@ class ClaimsMembership implements Membership<ClaimedDelivery> {
       pattern: source.pattern,
       consumer,
       script: source.scripts.settle,
-      keys: settleKeys,
+      keys,
       inFlight,
       deadLetters,
       settled: (millis) => {
@@ -122,83 +109,56 @@ class ClaimsMembership implements Membership<ClaimedDelivery> {
 
   join(again: boolean): Effect.Effect<Joined<ClaimedDelivery>, Reason> {
     return Effect.gen({ self: this }, function* () {
-      const { keys, source, subscription } = this.#options
-      const mine = this.#keys
+      const { source, subscription } = this.#options
       const { consumer, inFlight, leaseMillis } = this.#receiver
-      const { group, start } = subscription
-      const [, known] = yield* this.#eval<[string, 0 | 1]>(
-        source.scripts.join,
-        [
-          keys.meta,
-          keys.groups,
-          mine.consumers,
-          mine.state,
-          mine.processing(consumer),
-          mine.returned,
-          mine.suspects,
-          mine.marks,
-          mine.waiting,
-          mine.dead
-        ],
-        [source.pattern, wire, group, consumer, again ? "earliest" : start, leaseMillis]
-      )
-      const isNew = known === 0
+      const { known } = yield* this.#eval(source.scripts.join, {
+        pattern: source.pattern,
+        wire,
+        group: subscription.group,
+        consumer,
+        start: again ? "earliest" : subscription.start,
+        lease: leaseMillis
+      })
+      const isNew = !known
       // What it had given us went with it, or is there for everybody.
       return again && isNew ? { isNew, from: "earliest", lost: inFlight.all() } : { isNew, lost: [] }
     })
   }
 
   readonly beat: Effect.Effect<Beat, Reason> = Effect.gen({ self: this }, function* () {
-    const { deadLetters, keys, source, subscription } = this.#options
-    const mine = this.#keys
+    const { deadLetters, source, subscription } = this.#options
     const receiver = this.#receiver
     const { consumer, inFlight, leaseMillis } = receiver
     const age = inFlight.age()
-    const [tag, alive, paused, more, next, backlog, dead, dropped, held, urgency] = yield* this.#eval<
-      [string, 0 | 1, 0 | 1, 0 | 1, number, number, ReadonlyArray<string>, number, number, number]
-    >(
-      source.scripts.beat,
-      [
-        keys.groups,
-        mine.consumers,
-        mine.state,
-        mine.waiting,
-        mine.returned,
-        mine.suspects,
-        mine.marks,
-        mine.dead,
-        keys.wake,
-        mine.processing(consumer)
-      ],
-      [
-        subscription.group,
-        consumer,
-        leaseMillis,
-        moveLimit,
-        age === undefined ? "" : Math.round(age),
-        deadLetters.maxCount,
-        deadLetters.maxAgeMillis,
-        receiver.quiet ? 1 : 0
-      ]
-    )
-    if (tag === "NOGROUP") return yield* Effect.fail(groupGone)
+    const reply = yield* this.#eval(source.scripts.beat, {
+      group: subscription.group,
+      consumer,
+      lease: leaseMillis,
+      limit: moveLimit,
+      age: age === undefined ? "" : Math.round(age),
+      maxDead: deadLetters.maxCount,
+      maxAge: deadLetters.maxAgeMillis,
+      quiet: receiver.quiet ? 1 : 0
+    })
+    if (reply._tag === "NOGROUP") return yield* Effect.fail(groupGone)
+    const { alive, backlog, dead, dropped, held, more, next, paused, urgency } = reply
     // It was not looked at while it was paused.
-    if (paused === 0 && (backlog > 0 || receiver.paused)) this.#heard(0, urgency || undefined)
+    if (!paused && (backlog > 0 || receiver.paused)) this.#heard(0, urgency || undefined)
     return {
-      alive: alive === 1,
-      paused: paused === 1,
-      more: more === 1,
+      alive,
+      paused,
+      more,
       next,
       held,
       dropped,
       truncated: 0,
       // Whose own heartbeat had run out knows of an outage that may have met all of them: those who live get a beat to say so.
-      rest: alive === 1 && dead.length > 0 ? this.#vacate("dead", dead) : Effect.succeed(false)
+      rest: alive && dead.length > 0 ? this.#vacate("dead", dead) : Effect.succeed(false)
     }
   })
 
   renew(deliveries: ReadonlyArray<ClaimedDelivery>): Effect.Effect<(index: number) => boolean, Reason> {
-    const key = this.#keys.processing(this.#receiver.consumer)
+    const key = this.#keys.processing
     const receipts = deliveries.map(({ receipt }) => receipt)
     return Effect.map(
       this.#options.commands.run("smismember", (client) => client.smismember(key, receipts), { key }),
@@ -214,43 +174,37 @@ class ClaimsMembership implements Membership<ClaimedDelivery> {
   #vacate(how: "leave" | "dead", consumers: ReadonlyArray<string>): Effect.Effect<boolean, Reason> {
     const { deadLetters, keys, lifecycle, subscription, source, topic } = this.#options
     const { group } = subscription
-    const mine = this.#keys
     const receiver = this.#receiver
     return Effect.gen({ self: this }, function* () {
-      const [, moved, from, buried, dropped, more] = yield* this.#eval<
-        [string, number, ReadonlyArray<string>, ReadonlyArray<Buried>, number, 0 | 1]
-      >(
+      const { buried, dropped, from, more, moved } = yield* this.#eval(
         source.scripts.vacate,
-        [
-          mine.consumers,
-          mine.state,
-          mine.returned,
-          mine.suspects,
-          mine.marks,
-          mine.dead,
-          keys.wake,
-          ...consumers.map(mine.processing)
-        ],
-        [how, vacateLimit, subscription.maxDeliveries, deadLetters.maxCount, deadLetters.maxAgeMillis, ...consumers]
+        {
+          how,
+          limit: vacateLimit,
+          most: subscription.maxDeliveries,
+          maxDead: deadLetters.maxCount,
+          maxAge: deadLetters.maxAgeMillis
+        },
+        { keys: consumers.map(keys.group(group).processing), args: consumers }
       )
       if (from.length > 0) yield* lifecycle.report({ _tag: "Claimed", topic, group, from, count: moved })
-      const deadLettered = buried.map(([member, attempts, record]) => {
+      const deadLettered = buried.map(({ attempts, member, record }) => {
         const bytes = Buffer.from(record)
         return new ClaimedDelivery(topic, group, member, attempts, bytes, undefined, 0, bytes.length, receiver.now())
       })
       yield* receiver.buried(deadLettered, () => "delivered too often to consumers that died or stalled")
       yield* receiver.dropped(dropped)
       if (moved > 0) this.fetcher.wake()
-      return more === 1
+      return more
     })
   }
 
-  #eval<A extends ReadonlyArray<unknown>>(
-    script: Script,
-    keys: ReadonlyArray<string>,
-    args: ReadonlyArray<string | number>
-  ): Effect.Effect<A, Reason> {
+  #eval<Args, Reply>(
+    script: TypedScript<StringKeys<ClaimsKeys>, Args, Reply>,
+    args: NoInfer<Args>,
+    more?: More
+  ): Effect.Effect<Reply, Reason> {
     const { commands, source, topic } = this.#options
-    return evaluate<A>(commands, { topic, pattern: source.pattern }, script, [...source.keys, ...keys], args)
+    return evaluate(commands, { topic, pattern: source.pattern }, script, this.#keys, args, more)
   }
 }

@@ -10,7 +10,7 @@ import type { Committer } from "../commit/Committer.ts"
 import { hear } from "../group/Wake.ts"
 import type { Pattern, Store } from "../Pattern.ts"
 import type { Publishing } from "../publish/Publisher.ts"
-import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
+import type { TopicKeys } from "../wire/Keys.ts"
 import type { BoundSource } from "./BoundSource.ts"
 import type { ClaimedDelivery } from "./ClaimedDelivery.ts"
 import * as ClaimsInspector from "./ClaimsInspector.ts"
@@ -20,8 +20,6 @@ export interface ClaimsOptions<G extends Guarantee>
   extends
     Pick<Pattern<G>, "name" | "guarantee" | "markerMillis" | "advice">,
     Pick<BoundSource, "scripts" | "expires" | "urgencyOf"> {
-  /** The keys of the source. */
-  readonly keysOf: (keys: TopicKeys, group: GroupKeys) => ReadonlyArray<string>
   readonly publishing: (keys: TopicKeys) => Publishing
   /** Of a pattern that applies commits. */
   readonly committer?: (store: Store, subscription: Subscription, consumer: string) => Committer<ClaimedDelivery>
@@ -35,7 +33,6 @@ export const make = <G extends Guarantee>({
   advice,
   committer,
   guarantee,
-  keysOf,
   listening = onWake,
   markerMillis,
   name,
@@ -46,16 +43,12 @@ export const make = <G extends Guarantee>({
   guarantee,
   markerMillis,
   advice,
-  inspector: (options) =>
-    ClaimsInspector.make(options, name, source.expires ? "expiry" : "settled", (topic, group) => {
-      const keys = options.keysOf(topic)
-      return { scripts: source.scripts, keys: keysOf(keys, keys.group(group)) }
-    }),
+  inspector: (options) => ClaimsInspector.make(options, name, source.expires ? "expiry" : "settled", source.scripts),
   open: (store) =>
     Effect.map(listening(store), (listenTo) => ({
       publishing: (topic) => publishing(store.keysOf(topic)),
       join: Effect.fnUntraced(function* (subscription, opened) {
-        const { group, topic } = subscription
+        const { topic } = subscription
         const keys = store.keysOf(topic)
         const listen = yield* Effect.mapError(
           listenTo(subscription),
@@ -65,7 +58,7 @@ export const make = <G extends Guarantee>({
           ...store,
           topic,
           keys,
-          source: { ...source, pattern: name, keys: keysOf(keys, keys.group(group)), listen },
+          source: { ...source, pattern: name, listen },
           subscription,
           committer: committer && ((consumer) => committer(store, subscription, consumer)),
           opened

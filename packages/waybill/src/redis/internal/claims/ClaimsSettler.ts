@@ -9,11 +9,11 @@ import * as Effect from "effect/Effect"
 import type { Delivery } from "../../../Delivery.ts"
 import type { DeadLetterCap } from "../../../internal/Limits.ts"
 import type { Settlement } from "../../../Settlement.ts"
-import type { Reason, Settled, TransportError } from "../../../Transport.ts"
+import type { Settled, TransportError } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
 import type { Connection } from "../connection/Connection.ts"
-import type { Script } from "../connection/Script.ts"
-import { evaluate } from "../connection/ScriptReply.ts"
+import type { Argument } from "../connection/Script.ts"
+import { evaluate, type More } from "../connection/ScriptReply.ts"
 import type { InFlight } from "../group/InFlight.ts"
 import { RetryAmbiguous } from "../group/RetryAmbiguous.ts"
 import {
@@ -27,17 +27,19 @@ import {
   tallyAfter
 } from "../group/SettlementBatch.ts"
 import { failureText } from "../inspect/DeadLetterEntry.ts"
+import type { ClaimsKeys } from "../wire/Keys.ts"
 import { write } from "../wire/PackedMessage.ts"
 import { write as writeTally } from "../wire/Tally.ts"
 import type { ClaimedDelivery } from "./ClaimedDelivery.ts"
+import type { ClaimsScripts } from "./Scripts.ts"
 
 export interface SettlerOptions {
   readonly commands: Connection
   readonly topic: string
   readonly pattern: string
   readonly consumer: string
-  readonly script: Script
-  readonly keys: ReadonlyArray<string>
+  readonly script: ClaimsScripts["settle"]
+  readonly keys: ClaimsKeys
   readonly inFlight: InFlight<ClaimedDelivery>
   readonly deadLetters: DeadLetterCap
   /** Something ended; a message will be there to take in so many milliseconds, if any. */
@@ -89,10 +91,9 @@ export class ClaimsSettler {
       while (from < acks.length || open.length > 0) {
         const plain = from === 0 && acks.length <= maxAcks ? acks : acks.slice(from, from + maxAcks)
         const some = open.slice(0, fit(open))
-        const markers: Array<string> = []
-        const args = this.#args(plain, some, markers)
-        const { ambiguous, reply } = yield* this.#retryAmbiguous.try(() => this.#run(markers, args))
-        const [, told, lost] = reply
+        const more = this.#encode(plain, some)
+        const { ambiguous, reply } = yield* this.#retryAmbiguous.try(() => this.#evaluate(plain.length, more))
+        const { answers: told, dropped: lost } = reply
         const since = inFlight.sureSince()
         const answer = (
           delivery: ClaimedDelivery,
@@ -129,19 +130,10 @@ export class ClaimsSettler {
     })
   }
 
-  /** Puts into `markers` the keys that the arguments name. */
-  #args(
-    acks: ReadonlyArray<ClaimedDelivery>,
-    steps: ReadonlyArray<Step<ClaimedDelivery>>,
-    markers: Array<string>
-  ): Array<string | Uint8Array | number> {
-    const { committer, consumer, deadLetters } = this.#options
-    const args: Array<string | Uint8Array | number> = [
-      consumer,
-      deadLetters.maxCount,
-      deadLetters.maxAgeMillis,
-      acks.length
-    ]
+  #encode(acks: ReadonlyArray<ClaimedDelivery>, steps: ReadonlyArray<Step<ClaimedDelivery>>): More {
+    const { committer } = this.#options
+    const markers: Array<string> = []
+    const args: Array<Argument> = []
     for (const { receipt } of acks) args.push(receipt)
     for (const step of steps) {
       const { delivery, gone, settlement } = step
@@ -171,15 +163,13 @@ export class ClaimsSettler {
           break
       }
     }
-    return args
+    return { keys: markers, args }
   }
 
-  #run(
-    markers: ReadonlyArray<string>,
-    args: ReadonlyArray<string | Uint8Array | number>
-  ): Effect.Effect<[string, string, number], Reason> {
-    const { commands, keys, pattern, script, topic } = this.#options
-    return evaluate<[string, string, number]>(commands, { topic, pattern }, script, [...keys, ...markers], args)
+  #evaluate(acks: number, more: More) {
+    const { commands, consumer, deadLetters, keys, pattern, script, topic } = this.#options
+    const { maxAgeMillis: maxAge, maxCount: maxDead } = deadLetters
+    return evaluate(commands, { topic, pattern }, script, keys, { consumer, maxDead, maxAge, acks }, more)
   }
 }
 

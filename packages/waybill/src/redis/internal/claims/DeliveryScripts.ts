@@ -1,21 +1,14 @@
-import type { Script } from "../connection/Script.ts"
 /**
  * How messages change hands: a consumer takes them, and settles them.
  *
- * KEYS begin with those of the source; `+1` in the tables below is the first after them.
- *
  * @module
  */
+import { bytes, make as script, number, text } from "../connection/Script.ts"
 import { burying, keeping } from "../inspect/DeadLetterScripts.ts"
-import { add, clock, drains, mismatch, suspecting, tallies } from "../wire/Lua.ts"
+import { add, clock, suspecting, tallies } from "../wire/Lua.ts"
 import { records } from "../wire/PackedMessage.ts"
 import { marking, nth } from "./AttemptLog.ts"
-import { naming, type Source } from "./Source.ts"
-
-export interface DeliveryScripts {
-  readonly take: Script
-  readonly settle: Script
-}
+import type { Source } from "./Source.ts"
 
 /** How many records are looked up at a time, and how many of those that came back, at either end, are put into the order of their urgency. */
 const part = 32
@@ -24,7 +17,7 @@ const small = 4096
 const mostRanked = 256
 
 /** What came back, and then what is new. */
-const inTurn = `
+const inTurn = /* lua */ `
 while left() > 0 do
   local some = redis.call('LPOP', returned, left())
   if not some then break end
@@ -41,7 +34,7 @@ end
 `
 
 /** By urgency and then by age: what came back is older than what is new and as urgent. */
-const byUrgency = `${nth}
+const byUrgency = /* lua */ `${nth}
 local ranked, ranks = {}, {}
 do
   -- From both ends: what is handed back goes in front, what comes from a retry or from the dead letters behind it.
@@ -84,43 +77,63 @@ for urgency = 1, 3 do
 end
 `
 
-export const make = (source: Source): DeliveryScripts => {
-  const { at, name } = naming(source)
-
+export const make = (source: Source) => {
   /**
    * Gives the consumer what came back, then what is new. A whole batch is a few strings: taking a reply of thousands of
    * small ones apart would cost more than all the rest.
-   *
-   * | KEYS | |
-   * |---|---|
-   * | +1, +2 | consumers, state |
-   * | +3 to +6 | processing of the consumer, returned, suspects, marks |
-   *
-   * | ARGV | |
-   * |---|---|
-   * | 1 | consumer |
-   * | 2 | how many at most, up to 1000 |
-   * | 3 | 1: an answer was lost, say in any case how many are gone |
-   * | 4 | how often a message may be delivered to consumers that die |
-   * | 5, 6 | how many suspects the consumer holds, and how many they are to be at most, or -1 |
-   * | 7 | about how many bytes of records at most; a part that was begun is brought in any case |
-   *
-   * | reply | |
-   * |---|---|
-   * | `OK`, members, lengths, attempts, records, suspects, gone, holes, tallies | members: with a blank between, those that came back first. lengths: of their records in bytes, the same way. attempts: of those that came back. records: all in one. suspects: so many of the first are some. gone: how many ids this consumer was due since it joined that stood for nothing any more, -1 when none was added. holes: where they were, as pairs: before which of the members, from 1, and how many. tallies: of those that came back |
-   * | `EXPIRED` | the heartbeat has run out: what it took now could be taken from it in the same moment |
-   * | `PAUSED` | |
-   * | `WRONGTYPE`, key, found | |
    */
-  const take: Script = {
-    name: name("take"),
-    lua: `${drains}${mismatch}${clock}${records}${source.lua}
-local consumers, state, processing, returned, suspects, marks = ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}, ${at(5)}, ${at(6)}
-local consumer, max = ARGV[1], tonumber(ARGV[2])
-local most, held, limit = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-${suspecting}
-local wrong = foreign() or mismatch(consumers, 'zset') or mismatch(state, 'hash') or mismatch(processing, 'set')
-  or mismatch(returned, 'list') or mismatch(suspects, 'list') or mismatch(marks, 'hash')
+  const take = script({
+    name: `waybill/${source.pattern}/take`,
+    mode: "drains",
+    keys: {
+      ...source.keys,
+      consumers: "zset",
+      state: "hash",
+      processing: "set",
+      returned: "list",
+      suspects: "list",
+      marks: "hash"
+    },
+    args: {
+      consumer: "text",
+      /** How many at most, up to 1000. */
+      max: "number",
+      /** 1: an answer was lost, say in any case how many are gone. */
+      unsure: "number",
+      /** How often a message may be delivered to consumers that die. */
+      most: "number",
+      /** How many suspects the consumer holds, and how many they are to be at most, or -1. */
+      held: "number",
+      limit: "number",
+      /** About how many bytes of records at most; a part that was begun is brought in any case. */
+      bytes: "number"
+    },
+    bytes: true,
+    replies: {
+      OK: {
+        /** With a blank between, those that came back first. */
+        members: bytes,
+        /** Of their records in bytes, the same way. */
+        lengths: bytes,
+        /** Of those that came back. */
+        attempts: bytes,
+        /** All in one. */
+        records: bytes,
+        /** So many of the first are some. */
+        suspects: number,
+        /** How many ids this consumer was due since it joined that stood for nothing any more, -1 when none was added. */
+        gone: number,
+        /** Where they were, as pairs: before which of the members, from 1, and how many. */
+        holes: bytes,
+        /** Of those that came back. */
+        tallies: bytes
+      },
+      /** The heartbeat has run out: what it took now could be taken from it in the same moment. */
+      EXPIRED: {},
+      PAUSED: {}
+    },
+    lua: /* lua */ `${clock}${records}${source.lua}${suspecting}
+local wrong = foreign()
 if wrong then return wrong end
 local now = clock()
 local until_ = redis.call('ZSCORE', consumers, consumer)
@@ -145,7 +158,7 @@ local function hole(count)
   end
 end
 -- Part by part, and no more of them when their records are large: what they are is not known before they are read.
-local bytes, brought, size, turned = tonumber(ARGV[7]), suspect, 0, false
+local brought, size, turned = suspect, 0, false
 -- Parts are larger behind small records: each costs a few calls.
 local function left()
   local part = size < brought * ${small} and ${4 * part} or ${part}
@@ -196,7 +209,7 @@ turned = true
 ${source.urgent ? byUrgency : inTurn}
 local sum = -1
 if gone > 0 then sum = redis.call('HINCRBY', state, 'gone:' .. consumer, gone)
-elseif ARGV[3] == '1' then sum = tonumber(redis.call('HGET', state, 'gone:' .. consumer)) or 0 end
+elseif unsure == 1 then sum = tonumber(redis.call('HGET', state, 'gone:' .. consumer)) or 0 end
 if #members > 0 then
   if redis.call('EXISTS', processing) == 0 then
     redis.call('HSET', state, 'oldest:' .. consumer, string.format('%.0f', now))
@@ -206,59 +219,65 @@ end
 return {'OK', table.concat(members, ' '), table.concat(lengths, ' '), table.concat(attempts, ' '), table.concat(found),
   suspect - dead, sum, table.concat(holes, ' '), table.concat(tallied, ' ')}
 `
-  }
+  })
 
   /**
    * Ends deliveries, each in its own way. Plain acks of first deliveries stand in front: they are many.
    *
-   * | KEYS | |
-   * |---|---|
-   * | +1 to +5 | processing of the consumer, returned, suspects, marks, waiting |
-   * | +6, +7 | dead letters, state |
-   * | +8 | the channel `wake` |
-   * | +9... | markers of commits that were refused in part |
+   * Further keys: markers of commits that were refused in part.
    *
-   * | ARGV | |
-   * |---|---|
-   * | 1 | consumer |
-   * | 2, 3 | cap of the dead letters: how many, and for how long in ms |
-   * | 4 | number of plain acks |
-   * | 5... | their members, which are ids |
-   * | then | for each other delivery: operation, member; for `R`: delay in ms, cause, tally; for `D`: reason, cause, tally, failure, message id, published at, record or "", marker and how long it lasts, ms |
+   * Further arguments: the members of the plain acks, which are ids; then for each other delivery: operation, member; for `R`: delay in
+   * ms, cause, tally; for `D`: reason, cause, tally, failure, message id, published at, record or "", marker and how long it lasts, ms.
    *
    * Operations: `A` ack; `R` retry; `D` dead letter; `L` release, of several the newest first; `U` the consumer does not know of it, as it has lost it or
    * its settlement was: handed back, and the attempt counts. The record is read here; the caller sends it only
-   * after `G`. marker: which of the last KEYS, or 0: now that the dead letter knows, it may expire.
-   *
-   * | reply | |
-   * |---|---|
-   * | `OK`, answers, dropped | one character a delivery: `O` done, `F` not the consumer's (any more), `G` the record is gone, send it. dropped: dead letters the cap dropped |
-   * | `WRONGTYPE`, key, found | nothing was done |
+   * after `G`. marker: which of the further keys, or 0: now that the dead letter knows, it may expire.
    */
-  const settle: Script = {
-    name: name("settle"),
-    lua: `${drains}${mismatch}${clock}${add}${records}${source.lua}
-local processing, returned, suspects, marks, waiting, dead, state, channel =
-  ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}, ${at(5)}, ${at(6)}, ${at(7)}, ${at(8)}
-local consumer, acks = ARGV[1], tonumber(ARGV[4])
-local steps = #ARGV > 4 + acks
-local wrong = foreign() or mismatch(processing, 'set')
-if steps then
-  wrong = wrong or mismatch(returned, 'list') or mismatch(suspects, 'list') or mismatch(marks, 'hash')
-    or mismatch(waiting, 'zset') or mismatch(dead, 'stream') or mismatch(state, 'hash')
-end
+  const settle = script({
+    name: `waybill/${source.pattern}/settle`,
+    mode: "drains",
+    keys: {
+      ...source.keys,
+      processing: "set",
+      returned: "list",
+      suspects: "list",
+      marks: "hash",
+      waiting: "zset",
+      dead: "stream",
+      state: "hash",
+      wake: "channel"
+    },
+    args: {
+      consumer: "text",
+      /** Cap of the dead letters: how many, and for how long in ms. */
+      maxDead: "number",
+      maxAge: "number",
+      /** How many plain acks. */
+      acks: "number"
+    },
+    replies: {
+      OK: {
+        /** One character a delivery: `O` done, `F` not the consumer's (any more), `G` the record is gone, send it. */
+        answers: text,
+        /** Dead letters the cap dropped. */
+        dropped: number
+      }
+    },
+    lua: /* lua */ `${clock}${add}${records}${source.lua}${tallies}${marking}${burying}${keeping}
+local steps = #ARGV > moreArgs + acks
+local wrong = foreign()
 if wrong then return wrong end
 local answers = {}
 if acks > 0 then
-  local held = redis.call('SMISMEMBER', processing, unpack(ARGV, 5, 4 + acks))
+  local held = redis.call('SMISMEMBER', processing, unpack(ARGV, moreArgs + 1, moreArgs + acks))
   local stale = false
   for i = 1, acks do
     if held[i] == 1 then answers[i] = 'O' else answers[i], stale = 'F', true end
   end
-  local ids = {unpack(ARGV, 5, 4 + acks)}
+  local ids = {unpack(ARGV, moreArgs + 1, moreArgs + acks)}
   if stale then
     ids = {}
-    for i = 1, acks do if held[i] == 1 then ids[#ids + 1] = ARGV[4 + i] end end
+    for i = 1, acks do if held[i] == 1 then ids[#ids + 1] = ARGV[moreArgs + i] end end
   end
   if #ids > 0 then
     redis.call('SREM', processing, unpack(ids))
@@ -266,9 +285,8 @@ if acks > 0 then
   end
 end
 if not steps then return {'OK', table.concat(answers), 0} end
-${tallies}${marking}${burying}${keeping}
 local now, ready, soonest, buried = clock(), false, nil, false
-local i = 5 + acks
+local i = moreArgs + acks + 1
 while i <= #ARGV do
   local op, member = ARGV[i], ARGV[i + 1]
   i = i + 2
@@ -294,7 +312,7 @@ while i <= #ARGV do
       if text then
         bury(a, cause, attempts, fence, id, at, entry, consumer, fieldsOf(parsed(text)), 1,
           isPartial(tally), failure)
-        if marker > 0 then redis.call('PEXPIRE', KEYS[${source.keys} + 8 + marker], ttl) end
+        if marker > 0 then redis.call('PEXPIRE', KEYS[moreKeys + marker], ttl) end
         buried = true
       else
         answer = 'G'
@@ -324,11 +342,11 @@ while i <= #ARGV do
   answers[#answers + 1] = answer
 end
 -- Who takes what is ready does not look at what is due.
-if ready then wake(0) end
-if soonest then wake(soonest) end
-return {'OK', table.concat(answers), buried and keepDead(ARGV[2], tonumber(ARGV[3]), now) or 0}
+if ready then tell(0) end
+if soonest then tell(soonest) end
+return {'OK', table.concat(answers), buried and keepDead(maxDead, maxAge, now) or 0}
 `
-  }
+  })
 
   return { take, settle }
 }

@@ -9,27 +9,25 @@ import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import { loadOf } from "../../../internal/Suspects.ts"
 import type { Lifecycle } from "../../../Lifecycle.ts"
-import { type Reason, Rejected, type Subscription } from "../../../Transport.ts"
+import type { Reason, Subscription } from "../../../Transport.ts"
 import type { Connection } from "../connection/Connection.ts"
-import { evaluate, problemOf } from "../connection/ScriptReply.ts"
+import { evaluate } from "../connection/ScriptReply.ts"
 import type { Fetching, GroupReceiver } from "../group/GroupReceiver.ts"
 import { hurryMillis } from "../group/Heartbeat.ts"
-import type { GroupKeys } from "../wire/Keys.ts"
+import type { ClaimsKeys } from "../wire/Keys.ts"
 import type { BoundSource } from "./BoundSource.ts"
 import type { ClaimedDelivery } from "./ClaimedDelivery.ts"
 import { Gaps } from "./Gaps.ts"
-import { deliveriesOf, type TakeReply } from "./TakeReply.ts"
+import { deliveriesOf } from "./TakeReply.ts"
 
 export interface FetcherOptions {
   readonly commands: Connection
   readonly topic: string
   readonly subscription: Subscription
-  readonly keys: GroupKeys
+  readonly keys: ClaimsKeys
   readonly source: BoundSource
   readonly lifecycle: Lifecycle
   readonly receiver: GroupReceiver<ClaimedDelivery>
-  /** Keys of the script that ends deliveries. */
-  readonly settleKeys: ReadonlyArray<string>
 }
 
 /** How many one script may hand out, and about how many bytes: what a slow network carries within its deadline. */
@@ -83,7 +81,6 @@ export class Fetcher implements Fetching {
     const { commands, keys, lifecycle, receiver, source, subscription, topic } = this.#options
     const { group, maxDeliveries } = subscription
     const { consumer } = receiver
-    const script = source.scripts.take
     return Effect.gen({ self: this }, function* () {
       const asked = this.#replyLost
       if (asked) yield* this.#handBackUnknown
@@ -96,48 +93,30 @@ export class Fetcher implements Fetching {
         this.#suspects.map(({ tally }) => tally.deaths),
         maxDeliveries
       )
-      const reply = yield* commands
-        .eval(
-          script,
-          [
-            ...source.keys,
-            keys.consumers,
-            keys.state,
-            keys.processing(consumer),
-            keys.returned,
-            keys.suspects,
-            keys.marks
-          ],
-          [consumer, count, asked ? 1 : 0, maxDeliveries, load.held, load.most === Infinity ? -1 : load.most, bytes],
-          { buffers: true }
+      const reply = yield* evaluate(commands, { topic, pattern: source.pattern }, source.scripts.take, keys, {
+        consumer,
+        max: count,
+        unsure: asked ? 1 : 0,
+        most: maxDeliveries,
+        held: load.held,
+        limit: load.most === Infinity ? -1 : load.most,
+        bytes
+      }).pipe(
+        Effect.onError((cause) =>
+          Effect.sync(() => {
+            if (!wasNeverSent(cause)) this.#replyLost = true
+          })
         )
-        .pipe(
-          Effect.onError((cause) =>
-            Effect.sync(() => {
-              if (!wasNeverSent(cause)) this.#replyLost = true
-            })
-          )
-        )
-      // The reply table of the script: bytes where it has strings.
-      const told = reply as TakeReply
-      const [tag, , , , records, suspects, gone, holes] = told
-      switch (String(tag)) {
-        case "OK":
-          break
-        case "EXPIRED":
-          this.promising = true
-          receiver.doubt()
-          return yield* Effect.sleep(hurryMillis)
-        case "PAUSED":
-          // The heartbeat notices when it is over.
-          return receiver.expect(0)
-        default:
-          return yield* Effect.fail(
-            problemOf(script.name, { topic, pattern: source.pattern }, (reply as ReadonlyArray<unknown>).map(String)) ??
-              new Rejected({ command: script.name, detail: `an invalid reply: ${String(tag)}` })
-          )
+      )
+      if (reply._tag === "EXPIRED") {
+        this.promising = true
+        receiver.doubt()
+        return yield* Effect.sleep(hurryMillis)
       }
-      const taken = deliveriesOf(told, topic, group, now)
+      // The heartbeat notices when it is over.
+      if (reply._tag === "PAUSED") return receiver.expect(0)
+      const { gone, holes, records, suspects } = reply
+      const taken = deliveriesOf(reply, topic, group, now)
       const missed = this.#gaps.count(gone)
       if (taken.length + missed >= count || records.length >= bytes) this.promising = true
       if (source.expires) {
@@ -164,16 +143,17 @@ export class Fetcher implements Fetching {
   }
 
   #giveBack(all: ReadonlyArray<readonly [op: "L" | "U", member: string]>): Effect.Effect<void, Reason> {
-    const { commands, receiver, settleKeys, source, topic } = this.#options
+    const { commands, keys, receiver, source, topic } = this.#options
     return Effect.gen(function* () {
       for (let from = 0; from < all.length; from += releaseLimit) {
-        yield* evaluate(commands, { topic, pattern: source.pattern }, source.scripts.settle, settleKeys, [
-          receiver.consumer,
-          1,
-          1,
-          0,
-          ...all.slice(from, from + releaseLimit).flat()
-        ])
+        yield* evaluate(
+          commands,
+          { topic, pattern: source.pattern },
+          source.scripts.settle,
+          keys,
+          { consumer: receiver.consumer, maxDead: 1, maxAge: 1, acks: 0 },
+          { args: all.slice(from, from + releaseLimit).flat() }
+        )
       }
     })
   }
@@ -182,8 +162,8 @@ export class Fetcher implements Fetching {
   get #handBackUnknown(): Effect.Effect<void, Reason> {
     return Effect.gen({ self: this }, function* () {
       const { commands, keys, receiver } = this.#options
-      const { consumer, inFlight, unheard } = receiver
-      const key = keys.processing(consumer)
+      const { inFlight, unheard } = receiver
+      const key = keys.processing
       // What is lost from here on, the server is asked about the next time.
       const lost = [...unheard.keys()]
       const members = yield* commands.run("smembers", (client) => client.smembers(key), { key })

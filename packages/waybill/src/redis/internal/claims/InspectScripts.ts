@@ -1,84 +1,77 @@
-import type { Script } from "../connection/Script.ts"
 /**
  * What an inspector asks of a group's claims, and does to its dead letters. All but `redrive` only look.
  *
- * KEYS begin with those of the source; `+1` in the tables below is the first after them.
- *
  * @module
  */
-import { aging, counting, exhuming } from "../inspect/DeadLetterScripts.ts"
+import { bytes, listOf, make as script, number, row, text } from "../connection/Script.ts"
+import { aging, counting, exhuming, moved } from "../inspect/DeadLetterScripts.ts"
+import { figures } from "../inspect/Figures.ts"
 import { bodyOf, removal } from "../inspect/Removal.ts"
-import { clock, drains, mismatch, reads, weighing } from "../wire/Lua.ts"
+import { clock, weighing } from "../wire/Lua.ts"
 import { records } from "../wire/PackedMessage.ts"
 import { marking, nth } from "./AttemptLog.ts"
-import { naming, type Source } from "./Source.ts"
+import type { Source } from "./Source.ts"
 
-export interface InspectScripts {
-  readonly overview: Script
-  readonly describe: Script
-  readonly messages: Script
-  readonly pending: Script
-  readonly waiting: Script
-  readonly redrive: Script
-  readonly remove: Script
-}
+export const make = (source: Source) => {
+  const named = (name: string) => `waybill/${source.pattern}/${name}`
 
-export const make = (source: Source): InspectScripts => {
-  const { at, name } = naming(source)
-
-  /**
-   * A topic without its groups.
-   *
-   * | KEYS | |
-   * |---|---|
-   * | +1, +2 | meta, groups |
-   *
-   * | reply | |
-   * |---|---|
-   * | `OK`, pattern, depth, delayed, next, groups, published | pattern: "" when the topic was never opened. next: when the next delayed message is due, -1 when there is none. published: how many messages there ever were, -1 when nobody counts |
-   * | `WRONGTYPE`, key, found | |
-   */
-  const overviewOf = (first: string) => `${mismatch}${clock}${records}${source.lua}
-local wrong = foreign() or mismatch(${at(1)}, 'hash') or mismatch(${at(2)}, 'set')
+  /** A topic without its groups. */
+  const overviewAfter = (first: string) =>
+    script({
+      name: named("overview"),
+      mode: "reads",
+      keys: { ...source.keys, meta: "hash", groups: "set" },
+      replies: {
+        OK: {
+          /** The pattern, "" when the topic was never opened. */
+          opened: text,
+          depth: number,
+          delayed: number,
+          /** When the next delayed message is due, -1 when there is none. */
+          next: number,
+          names: listOf(text),
+          /** How many messages there ever were, -1 when nobody counts. */
+          published: number
+        }
+      },
+      lua: /* lua */ `${clock}${records}${source.lua}
+local wrong = foreign()
 if wrong then return wrong end
 ${first}
-local names = redis.call('SMEMBERS', ${at(2)})
+local names = redis.call('SMEMBERS', groups)
 table.sort(names)
 local depth, delayed, next, published = outlook()
-return {'OK', redis.call('HGET', ${at(1)}, 'pattern') or '', depth, delayed, next or -1, names, published or -1}
+return {'OK', redis.call('HGET', meta, 'pattern') or '', depth, delayed, next or -1, names, published or -1}
 `
-  const overview: Script = { name: name("overview"), lua: `${reads}${overviewOf("")}` }
+    })
+  const overview = overviewAfter("")
 
   /**
    * The figures of one group.
    *
-   * | KEYS | |
-   * |---|---|
-   * | +1 to +4 | waiting, returned, suspects, dead letters |
-   * | +5, +6 | consumers, state |
-   * | +7... | processing of each consumer |
-   *
-   * | ARGV | |
-   * |---|---|
-   * | 1... | the consumers |
-   *
-   * | reply | |
-   * |---|---|
-   * | `OK`, lag, pending, oldest, waiting, next, dead, dropped, paused, consumers, reached, old | oldest: ms. next: when the next retry is due, -1 when none waits. consumers: name, pending, ms until its lease ends, name... of the living. reached: the last id that the group was given, "" where the source does not know |
-   * | `WRONGTYPE`, key, found | |
+   * Further arguments: the consumers. Further keys: processing of each.
    */
-  const describe: Script = {
-    name: name("describe"),
-    lua: `${reads}${mismatch}${clock}${records}${counting}${source.lua}
-local waiting, returned, suspects, dead, consumers, state = ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}, ${at(5)}, ${at(6)}
-local wrong = foreign() or mismatch(waiting, 'zset') or mismatch(returned, 'list') or mismatch(suspects, 'list')
-  or mismatch(dead, 'stream') or mismatch(consumers, 'zset') or mismatch(state, 'hash')
-for i = 1, #ARGV do wrong = wrong or mismatch(KEYS[${source.keys} + 6 + i], 'set') end
+  const describe = script({
+    name: named("describe"),
+    mode: "reads",
+    keys: {
+      ...source.keys,
+      waiting: "zset",
+      returned: "list",
+      suspects: "list",
+      dead: "stream",
+      consumers: "zset",
+      state: "hash"
+    },
+    moreKeys: "set",
+    replies: { OK: figures },
+    lua: /* lua */ `${clock}${records}${counting}${source.lua}
+local wrong = foreign()
 if wrong then return wrong end
 local now = clock()
 local pending, oldest, living = 0, 0, {}
 for i, consumer in ipairs(ARGV) do
-  local held = redis.call('SCARD', KEYS[${source.keys} + 6 + i])
+  local held = redis.call('SCARD', KEYS[moreKeys + i])
   pending = pending + held
   local since = held > 0 and redis.call('HGET', state, 'oldest:' .. consumer)
   if since then oldest = math.max(oldest, now - tonumber(since)) end
@@ -95,31 +88,31 @@ next = again > 0 and now or next and tonumber(next) or -1
 local lag, reached = backlog()
 local letters, old = deadCount(dead, state, now)
 return {'OK', lag, pending, oldest, redis.call('ZCARD', waiting) + again, next, letters,
-  tonumber(redis.call('HGET', state, 'dropped') or '0'), redis.call('HEXISTS', state, 'paused'), living, reached or '', old}
+  tonumber(redis.call('HGET', state, 'dropped') or '0'), redis.call('HEXISTS', state, 'paused'), living,
+  reached or '', old}
 `
-  }
+  })
 
-  /**
-   * What `fresh` would take.
-   *
-   * | ARGV | |
-   * |---|---|
-   * | 1 | id after which to begin, or before which to end, or "" |
-   * | 2 | how many at most |
-   * | 3 | 1: the last ones |
-   *
-   * | reply | |
-   * |---|---|
-   * | `OK`, rows | rows: id, record |
-   * | `WRONGTYPE`, key, found | |
-   */
-  const messages: Script = {
-    name: name("messages"),
-    lua: `${reads}${mismatch}${clock}${records}${source.lua}${weighing}
+  /** What `fresh` would take. */
+  const messages = script({
+    name: named("messages"),
+    mode: "reads",
+    keys: source.keys,
+    args: {
+      /** Id after which to begin, or before which to end, or "". */
+      from: "text",
+      /** How many at most. */
+      limit: "number",
+      /** 1: the last ones. */
+      newest: "number"
+    },
+    bytes: true,
+    replies: { OK: { rows: listOf(row({ id: text, record: bytes })) } },
+    lua: /* lua */ `${clock}${records}${source.lua}${weighing}
 local wrong = foreign()
 if wrong then return wrong end
-local newest = ARGV[3] == '1'
-local ids, rows = peek(ARGV[1] ~= '' and ARGV[1], tonumber(ARGV[2]), newest), {}
+local newest = newest == 1
+local ids, rows = peek(from ~= '' and from, limit, newest), {}
 -- What the page has no room for lies behind it, and with the newest ones in front of it.
 for i = newest and #ids or 1, newest and 1 or #ids, newest and -1 or 1 do
   if not room() then break end
@@ -128,38 +121,36 @@ for i = newest and #ids or 1, newest and 1 or #ids, newest and -1 or 1 do
 end
 return {'OK', rows}
 `
-  }
+  })
 
   /**
    * What consumers hold, in the order of its ids.
    *
-   * | KEYS | |
-   * |---|---|
-   * | +1, +2 | state, marks |
-   * | +3... | processing of each consumer |
-   *
-   * | ARGV | |
-   * |---|---|
-   * | 1 | member after which to begin, or "" |
-   * | 2 | how many at most |
-   * | 3... | the consumers |
-   *
-   * | reply | |
-   * |---|---|
-   * | `OK`, rows | rows: member, consumer, held for ms, attempt, record |
-   * | `WRONGTYPE`, key, found | |
+   * Further arguments: the consumers. Further keys: processing of each.
    */
-  const pending: Script = {
-    name: name("pending"),
-    lua: `${reads}${mismatch}${clock}${records}${source.lua}${weighing}
-local state, marks = ${at(1)}, ${at(2)}
-local wrong = foreign() or mismatch(state, 'hash') or mismatch(marks, 'hash')
-for i = 3, #ARGV do wrong = wrong or mismatch(KEYS[${source.keys} + i], 'set') end
+  const pending = script({
+    name: named("pending"),
+    mode: "reads",
+    keys: { ...source.keys, state: "hash", marks: "hash" },
+    moreKeys: "set",
+    args: {
+      /** Member after which to begin, or "". */
+      from: "text",
+      /** How many at most. */
+      limit: "number"
+    },
+    bytes: true,
+    replies: {
+      OK: {
+        rows: listOf(row({ member: text, consumer: text, heldMillis: number, attempt: number, record: bytes }))
+      }
+    },
+    lua: /* lua */ `${clock}${records}${source.lua}${weighing}${marking}${nth}
+local wrong = foreign()
 if wrong then return wrong end
-${marking}${nth}
 local now, held, of, order = clock(), {}, {}, {}
-for i = 3, #ARGV do
-  for _, member in ipairs(redis.call('SMEMBERS', KEYS[${source.keys} + i])) do
+for i = moreArgs + 1, #ARGV do
+  for _, member in ipairs(redis.call('SMEMBERS', KEYS[moreKeys + i - moreArgs])) do
     held[#held + 1] = member
     of[member] = ARGV[i]
     order[member] = nth(idOf(member))
@@ -170,10 +161,10 @@ local function before(a, b)
   return a < b
 end
 table.sort(held, before)
-local rows, from = {}, ARGV[1]
+local rows = {}
 order[from] = order[from] or nth(idOf(from))
 for _, member in ipairs(held) do
-  if #rows == tonumber(ARGV[2]) or not room() then break end
+  if #rows == limit or not room() then break end
   if from == '' or before(from, member) then
     local id = idOf(member)
     local since = redis.call('HGET', state, 'oldest:' .. of[member])
@@ -183,34 +174,31 @@ for _, member in ipairs(held) do
 end
 return {'OK', rows}
 `
-  }
+  })
 
-  /**
-   * What came back: first what may be taken now, then what is due later.
-   *
-   * | KEYS | |
-   * |---|---|
-   * | +1 to +4 | waiting, returned, suspects, marks |
-   *
-   * | ARGV | |
-   * |---|---|
-   * | 1 | position after which to begin: the part (`a` returned, `b` suspects, `c` due later), for `c` the due time and a colon, and the id; or "a" |
-   * | 2 | how many at most |
-   *
-   * | reply | |
-   * |---|---|
-   * | `OK`, now, rows | rows: position, id, due, attempts, cause, record |
-   * | `WRONGTYPE`, key, found | |
-   */
-  const waiting: Script = {
-    name: name("waiting"),
-    lua: `${reads}${mismatch}${clock}${records}${source.lua}${weighing}
-local waiting, returned, suspects, marks = ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}
-local wrong = foreign() or mismatch(waiting, 'zset') or mismatch(returned, 'list') or mismatch(suspects, 'list')
-  or mismatch(marks, 'hash')
+  /** What came back: first what may be taken now, then what is due later. */
+  const waiting = script({
+    name: named("waiting"),
+    mode: "reads",
+    keys: { ...source.keys, waiting: "zset", returned: "list", suspects: "list", marks: "hash" },
+    args: {
+      /** After which to begin: the part (`a` returned, `b` suspects, `c` due later), for `c` the due time and a colon, and the id; or "a". */
+      after: "text",
+      /** How many at most. */
+      limit: "number"
+    },
+    bytes: true,
+    replies: {
+      OK: {
+        now: number,
+        rows: listOf(row({ position: text, id: text, dueAt: number, attempts: number, cause: text, record: bytes }))
+      }
+    },
+    lua: /* lua */ `${clock}${records}${source.lua}${weighing}
+local wrong = foreign()
 if wrong then return wrong end
-local now, limit, rows = clock(), tonumber(ARGV[2]), {}
-local part, place = string.sub(ARGV[1], 1, 1), string.sub(ARGV[1], 2)
+local now, rows = clock(), {}
+local part, place = string.sub(after, 1, 1), string.sub(after, 2)
 local function row(position, id, due)
   local text = string.gsub(redis.call('HGET', marks, id) or '', '\\31%d+;[01];[^%s\\31]*$', '')
   local attempts, cause = string.match(text, '^(%d+):%d+:%d+:(.*)$')
@@ -219,8 +207,8 @@ end
 for _, of in ipairs({{'a', returned}, {'b', suspects}}) do
   local letter, list = of[1], of[2]
   if part <= letter and #rows < limit and room() then
-    local after = part == letter and place ~= '' and redis.call('LPOS', list, place)
-    local from = after and after + 1 or 0
+    local found = part == letter and place ~= '' and redis.call('LPOS', list, place)
+    local from = found and found + 1 or 0
     for _, id in ipairs(redis.call('LRANGE', list, from, from + limit - #rows - 1)) do
       if room() then row(letter .. id, id, now) end
     end
@@ -242,34 +230,29 @@ if #rows < limit and room() then
 end
 return {'OK', now, rows}
 `
-  }
+  })
 
   /**
    * Sends dead letters back to their group: the same message under its old id, attempts counted anew, the fence going on.
    *
-   * | KEYS | |
-   * |---|---|
-   * | +1 to +4 | dead letters, returned, marks, state |
-   * | +5 | the channel `wake` |
-   *
-   * | ARGV | |
-   * |---|---|
-   * | 1... | their entries |
-   *
-   * | reply | |
-   * |---|---|
-   * | `OK`, count, passed | how many were there, of how many that were looked at: the others are for the next call |
-   * | `WRONGTYPE`, key, found | |
+   * Further arguments: their entries.
    */
-  const redrive: Script = {
-    name: name("redrive"),
-    lua: `${drains}${mismatch}${clock}${records}${aging}${weighing}${exhuming}${source.lua}
-local dead, returned, marks, state, channel = ${at(1)}, ${at(2)}, ${at(3)}, ${at(4)}, ${at(5)}
-local suspects = returned
-local wrong = foreign() or mismatch(dead, 'stream') or mismatch(returned, 'list') or mismatch(marks, 'hash')
-  or mismatch(state, 'hash')
+  const redrive = script({
+    name: named("redrive"),
+    mode: "drains",
+    keys: {
+      ...source.keys,
+      dead: "stream",
+      returned: "list",
+      suspects: "list",
+      marks: "hash",
+      state: "hash",
+      wake: "channel"
+    },
+    replies: { OK: moved },
+    lua: /* lua */ `${clock}${records}${aging}${weighing}${exhuming}${source.lua}${marking}
+local wrong = foreign()
 if wrong then return wrong end
-${marking}
 local since, count, passed = keptSince(state, clock()), 0, 0
 while passed < #ARGV and room() do
   passed = passed + 1
@@ -294,23 +277,23 @@ while passed < #ARGV and room() do
     count = count + 1
   end
 end
-if count > 0 then wake(0) end
+if count > 0 then tell(0) end
 return {'OK', count, passed}
 `
-  }
+  })
 
   /** The looks are `overview` and, for each group, `describe`. */
   const remove = removal(
-    name("remove"),
-    overviewOf(source.passes === true ? "if pass() then return {'AGAIN'} end" : ""),
-    `local function figures(KEYS, ARGV)
+    named("remove"),
+    bodyOf(overviewAfter(source.passes === true ? "if pass() then return {'AGAIN'} end" : "")),
+    /* lua */ `local function figures(KEYS, ARGV)
 ${bodyOf(describe)}
 end
 local found, asked = figures(KEYS, ARGV), {}
 if found[1] ~= 'OK' then return found end
 for _, consumer in ipairs(ARGV) do asked[consumer] = true end
 -- Who came after the caller had looked holds what the caller did not ask for.
-for _, consumer in ipairs(redis.call('ZRANGE', ${at(5)}, 0, -1)) do
+for _, consumer in ipairs(redis.call('ZRANGE', KEYS[${describe.keyNames.indexOf("consumers") + 1}], 0, -1)) do
   if not asked[consumer] then found[10] = {consumer, 0, 0} end
 end
 return found`

@@ -12,11 +12,10 @@ import * as InspectScripts from "./InspectScripts.ts"
 import * as MemberScripts from "./MemberScripts.ts"
 import type { Source } from "./Source.ts"
 
-export interface ClaimsScripts
-  extends MemberScripts.MemberScripts, DeliveryScripts.DeliveryScripts, InspectScripts.InspectScripts {}
-
-export const make = (source: Source): ClaimsScripts => ({
+export const make = (source: Source) => ({
   ...MemberScripts.make(source),
   ...DeliveryScripts.make(source),
   ...InspectScripts.make(source)
 })
+
+export type ClaimsScripts = ReturnType<typeof make>

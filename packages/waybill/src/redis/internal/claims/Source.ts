@@ -6,15 +6,14 @@
  * letters and whether the group is paused. It deals in ids: one id a message, without white space and without `#`. What an id
  * stands for is up to the pattern, which provides a `Source`:
  *
- * - its keys for a topic and a group, which stand first in KEYS of every script, so that its Lua says `KEYS[1]`...;
+ * - its keys, which stand first in KEYS of every script, by name;
  * - Lua that defines the functions below. It is put in front of the scripts of `claims/` and may use what is in
- *   ScriptParts as `mismatch` and `clock`;
- * - for one topic and group (`BoundSource`): its keys, and where to listen for news. A notification is only a hint: what is
+ *   Lua.ts as `clock`, and its keys;
+ * - for one topic and group (`BoundSource`): where to listen for news. A notification is only a hint: what is
  *   lost of them costs at most one poll interval.
  *
  * | Lua function | |
  * |---|---|
- * | `foreign()` | the reply `{'WRONGTYPE', key, found}` when one of its keys holds something else, otherwise nil |
  * | `open(group, start, known)` | a group joins, whether it is `known` or new, and then from `earliest` or `latest`. Answers the reply of a refusal, or nil. All checks are done; it may write |
  * | `fresh(n)` | takes at most `n` ids that the group has not had, in their order. A source that can lose messages answers behind them a table: how many are gone in front of the first of the ids, of the second and so on, and at last behind them |
  * | `fresh(n, urgency)` | of an `urgent` source: of those with this urgency, from 1 to 3, the most urgent first |
@@ -34,13 +33,30 @@
  *
  * @module
  */
+import type { Kind } from "../connection/Script.ts"
+import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
+
+/** The keys that sources have. */
+type SourceKey = Extract<
+  keyof TopicKeys | keyof GroupKeys,
+  | "high"
+  | "normal"
+  | "low"
+  | "bodies"
+  | "inbox"
+  | "meta"
+  | "numbers"
+  | "delayed"
+  | "delayedBodies"
+  | "position"
+  | "restored"
+>
 
 /** What a pattern is to `claims/`, whatever the topic. */
 export interface Source {
   /** The name of the pattern in the topic's meta key. */
   readonly pattern: string
-  /** How many keys it has. */
-  readonly keys: number
+  readonly keys: Readonly<Partial<Record<SourceKey, Kind>>>
   /** The functions above. */
   readonly lua: string
   /** Its messages are more or less urgent, and it has the functions that tell. */
@@ -48,9 +64,3 @@ export interface Source {
   /** What it has is counted from where the first of it may be, and it has the function that moves this on. */
   readonly passes?: boolean
 }
-
-/** How the scripts of a pattern are called, and how their Lua says the nth key after those of the source. */
-export const naming = (source: Source) => ({
-  at: (n: number): string => `KEYS[${source.keys + n}]`,
-  name: (step: string): string => `waybill/${source.pattern}/${step}`
-})

@@ -1,6 +1,6 @@
 /**
  * The reply of the take script, as bytes: a whole batch is a few strings, and the records are cut out of one of them. What
- * every part means stands above the script.
+ * every part means stands beside the script.
  *
  * @module
  */
@@ -8,21 +8,11 @@ import { isAscii } from "node:buffer"
 import { fresh, read } from "../wire/Tally.ts"
 import { ClaimedDelivery } from "./ClaimedDelivery.ts"
 
-export type TakeReply = readonly [
-  tag: Buffer,
-  members: Buffer,
-  lengths: Buffer,
-  attempts: Buffer,
-  records: Buffer,
-  suspects: number,
-  gone: number,
-  holes: Buffer,
-  tallies: Buffer
-]
+type TakeReply = Readonly<Record<"members" | "lengths" | "attempts" | "records" | "tallies", Buffer>>
 
 /** The deliveries in a reply that is `OK`. */
 export const deliveriesOf = (
-  [, members, lengths, attempts, records, , , , tallies]: TakeReply,
+  { attempts, lengths, members, records, tallies }: TakeReply,
   topic: string,
   group: string,
   now: number

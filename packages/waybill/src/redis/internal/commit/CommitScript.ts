@@ -4,19 +4,18 @@
  *
  * @module
  */
-import type { Script } from "../connection/Script.ts"
-import { clock, mismatch, writes } from "../wire/Lua.ts"
+import { flag, type Kind, listOf, make, number, row, type Shaped, text } from "../connection/Script.ts"
+import { clock } from "../wire/Lua.ts"
 
-/** What a pattern brings: Lua for its own deliveries and messages. */
-export interface CommitParts {
-  /** How many keys and how many arguments of its own stand before all others, and how many arguments a delivery has. */
-  readonly keys: number
-  readonly args: number
+/** What a pattern brings: its own keys and arguments, and Lua for its own deliveries and messages. */
+export interface CommitParts<Keys, Args> {
+  readonly keys: Keys
+  readonly args: Args
+  /** How many arguments a delivery has. */
   readonly delivery: number
   /**
    * Defines these functions. `i` is where the arguments of the delivery begin.
    *
-   * - `unfit()`: the reply when one of the pattern's own keys holds something else, or nil.
    * - `owns(i)`: whether the delivery is the caller's.
    * - `leave(i)`: the delivery is done. `leaving()`: called once, after the last one.
    * - `objection(base)`: what is wrong with the topic whose keys begin at KEYS[base], as text, or nil.
@@ -28,38 +27,61 @@ export interface CommitParts {
 
 const year = 365 * 24 * 60 * 60 * 1000
 
+/** Of every commit script. */
+const own = {
+  /** How many. */
+  deliveries: "number",
+  /** How long a marker lasts, ms. */
+  ttl: "number"
+} as const
+
+const replies = {
+  OK: {
+    /**
+     * One character a delivery: `O` applied, `D` done by another delivery of the same id: both leave the group; `R` applied when this was
+     * asked before; `F` not the caller's; `X` refused, nothing was changed; `P` refused in part, never to be applied again: both are
+     * still the caller's.
+     */
+    answers: text,
+    /** For each `X` and new `P`. */
+    refused: listOf(row({ delivery: number, part: number, why: text })),
+    /** For each message of each `O` in turn, its answer. */
+    published: listOf(text),
+    /** A topic was not there before. */
+    opened: flag
+  }
+}
+
 /**
- * | KEYS | |
- * |---|---|
- * | the pattern's own | |
- * | then | for each delivery: the marker that it was done |
- * | then | records, the keys of topics, the markers of message ids, in any order |
+ * Further keys: for each delivery the marker that it was done; then records, the keys of topics, the markers of message ids, in any
+ * order. Arguments name keys by their numbers in KEYS.
  *
- * | ARGV | |
- * |---|---|
- * | the pattern's own | |
- * | + 1, 2 | number of deliveries; how long a marker lasts, ms |
- * | then | for each delivery: the pattern's own, fence, 1 when some of its commit was applied, number of arguments of the commit, of its writes, of its messages |
- * | for each write | command, key, type, number of arguments, arguments |
- * | for each message | first key of its topic, key of its marker or 0, shape, number of arguments, payload and what its shape says |
- *
- * Keys are numbers in KEYS.
- *
- * | reply | |
- * |---|---|
- * | `OK`, answers, refused, published, new | answers: one character a delivery: `O` applied, `D` done by another delivery of the same id: both leave the group; `R` applied when this was asked before; `F` not the caller's; `X` refused, nothing was changed; `P` refused in part, never to be applied again: both are still the caller's. refused: delivery, number of the part, why, for each `X` and new `P`. published: for each message of each `O` in turn, its answer. new = 1: a topic was not there before |
- * | `WRONGTYPE`, key, found | nothing was done |
+ * Further arguments, for each delivery: the pattern's own, fence, 1 when some of its commit was applied, number of arguments of the
+ * commit, of its writes, of its messages; for each write: command, key, type, number of arguments, arguments; for each message: first
+ * key of its topic, key of its marker or 0, shape, number of arguments, payload and what its shape says.
  */
-export const commitScript = ({ args, delivery, keys, lua }: CommitParts): Script => ({
-  name: "waybill/commit",
-  lua: `${writes}${mismatch}${clock}${lua}
+export const commitScript = <
+  const Keys extends Readonly<Record<string, Kind>>,
+  const Args extends Readonly<Record<string, "text">>
+>({
+  args,
+  delivery,
+  keys,
+  lua
+}: CommitParts<Keys, Args>) =>
+  make({
+    name: "waybill/commit",
+    mode: "writes",
+    keys,
+    args: { ...args, ...own },
+    replies,
+    lua: /* lua */ `${clock}${lua}
 local call, try = redis.call, redis.pcall
 local may = redis.acl_check_cmd
-local ttl = ARGV[${args + 2}]
 -- How long a marker lasts that says partial, while no dead letter says the same: whatever else may end its message.
-local untold = string.format('%.0f', tonumber(ttl) + ${year})
-local wrong = unfit()
-for d = 1, tonumber(ARGV[${args + 1}]) do wrong = wrong or mismatch(KEYS[${keys} + d], 'string') end
+local untold = string.format('%.0f', ttl + ${year})
+local wrong = foreign()
+for d = 1, deliveries do wrong = wrong or mismatch(KEYS[moreKeys + d], 'string') end
 if wrong then return wrong end
 local answers, refused, published, new = {}, {}, {}, 0
 local fine, sound = {}, {}
@@ -83,9 +105,9 @@ local function refusal(j)
   end
 end
 
-local i = ${args + 3}
-for d = 1, tonumber(ARGV[${args + 1}]) do
-  local marker, first = KEYS[${keys} + d], i
+local i = moreArgs + 1
+for d = 1, deliveries do
+  local marker, first = KEYS[moreKeys + d], i
   i = i + ${delivery}
   local fence, partial = ARGV[i], ARGV[i + 1] == '1'
   local size, writes, messages = tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
@@ -166,4 +188,7 @@ end
 leaving()
 return {'OK', table.concat(answers), refused, published, new}
 `
-})
+  })
+
+/** The reply of such a script. */
+export type CommitReply = Shaped<(typeof replies)["OK"]>

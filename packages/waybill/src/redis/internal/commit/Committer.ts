@@ -9,12 +9,11 @@ import { type Commit, sizeOf } from "../../../Commit.ts"
 import type { Outgoing, Receipt } from "../../../Message.ts"
 import { deadLetter, type DeadLetter } from "../../../Settlement.ts"
 import type { Reason } from "../../../Transport.ts"
-import type { Connection } from "../connection/Connection.ts"
-import type { Script } from "../connection/Script.ts"
-import { evaluate } from "../connection/ScriptReply.ts"
+import type { More } from "../connection/ScriptReply.ts"
 import { dueInOf, pushMessage } from "../publish/Publisher.ts"
 import { dataKey, tagOf } from "../wire/Keys.ts"
 import type { Tally } from "../wire/Tally.ts"
+import type { CommitReply } from "./CommitScript.ts"
 
 /** Messages that a commit has published. */
 export interface Published {
@@ -35,16 +34,14 @@ export interface Committable {
 }
 
 export interface CommitterOptions<D extends Committable> {
-  readonly commands: Connection
   readonly clock: Clock.Clock
   readonly prefix: string
   readonly topic: string
-  readonly pattern: string
   readonly markerMillis: number
-  /** The pattern's script, with what is its own in it. */
-  readonly script: Script
-  readonly keys: ReadonlyArray<string>
-  readonly args: ReadonlyArray<string | number>
+  /** How many keys of its own the pattern's script has. */
+  readonly keys: number
+  /** Runs the pattern's script. */
+  readonly run: (deliveries: number, more: More) => Effect.Effect<CommitReply, Reason>
   readonly own: (delivery: D) => ReadonlyArray<string | number>
   /** The marker that a message was done. */
   readonly done: (id: string) => string
@@ -114,7 +111,7 @@ export class Committer<D extends Committable> {
   fit(commits: ReadonlyArray<Committing<D>>): number {
     let parts = 0
     let units = 0
-    let keys = this.#options.keys.length
+    let keys = this.#options.keys
     for (let i = 0; i < commits.length; i++) {
       const commit = (commits[i] as Committing<D>)[1] // within bounds
       const { messages, writes } = commit
@@ -128,19 +125,10 @@ export class Committer<D extends Committable> {
 
   /** Applies them in one call; the answers stand in the same order. */
   apply(commits: ReadonlyArray<Committing<D>>): Effect.Effect<ReadonlyArray<Committed>, Reason> {
-    const { commands, pattern, script, topic } = this.#options
-    const { args, keys } = this.#encode(commits)
     return Effect.flatMap(
-      // The reply table of the script.
-      evaluate<[string, string, ReadonlyArray<readonly [number, number, string]>, ReadonlyArray<string>, 0 | 1]>(
-        commands,
-        { topic, pattern },
-        script,
-        keys,
-        args
-      ),
-      ([, told, refused, published, opened]) => {
-        const causes = new Map(refused.map(([delivery, part, why]) => [delivery - 1, [part, why] as const]))
+      this.#options.run(commits.length, this.#encode(commits)),
+      ({ answers: told, opened, published, refused }) => {
+        const causes = new Map(refused.map(({ delivery, part, why }) => [delivery - 1, [part, why] as const]))
         const answers = commits.map(([, commit], i): Committed => {
           switch (told[i]) {
             case "O":
@@ -157,15 +145,15 @@ export class Committer<D extends Committable> {
         })
         return published.length === 0
           ? Effect.succeed(answers)
-          : Effect.as(this.#tell(commits, told, published, opened === 1), answers)
+          : Effect.as(this.#tell(commits, told, published, opened), answers)
       }
     )
   }
 
-  #encode(commits: ReadonlyArray<Committing<D>>) {
-    const { args: head, done, keys: own, markerMillis, prefix, target, topic } = this.#options
-    const keys = [...own]
-    const args: Array<string | number> = [...head, commits.length, markerMillis]
+  #encode(commits: ReadonlyArray<Committing<D>>): More {
+    const { done, keys: own, prefix, target, topic } = this.#options
+    const keys: Array<string> = []
+    const args: Array<string | number> = []
     for (const [{ id }] of commits) keys.push(done(id))
     const places = new Map<string, number>()
     for (const [delivery, { messages, writes }] of commits) {
@@ -174,7 +162,7 @@ export class Committer<D extends Committable> {
       const from = args.length
       for (const { args: rest, command, key, type } of writes) {
         let place = places.get(key)
-        if (place === undefined) places.set(key, (place = keys.push(dataKey(prefix, topic, key))))
+        if (place === undefined) places.set(key, (place = own + keys.push(dataKey(prefix, topic, key))))
         args.push(command, place, type, rest.length)
         for (const arg of rest) args.push(arg)
       }
@@ -182,8 +170,8 @@ export class Committer<D extends Committable> {
         const { keys: theirs, seen } = target(topic)
         // No record has a name with a space.
         let place = places.get(`topic ${topic}`)
-        if (place === undefined) places.set(`topic ${topic}`, (place = keys.push(...theirs) - theirs.length + 1))
-        const at = args.push(place, message.id === undefined ? 0 : keys.push(seen(message.id)), 0, 0) - 2
+        if (place === undefined) places.set(`topic ${topic}`, (place = own + keys.push(...theirs) - theirs.length + 1))
+        const at = args.push(place, message.id === undefined ? 0 : own + keys.push(seen(message.id)), 0, 0) - 2
         args[at] = pushMessage(args, message)
         args[at + 1] = args.length - at - 2
       }

@@ -9,34 +9,36 @@ import type { Reply } from "../../../Commit.ts"
 import type { Records } from "../../../Records.ts"
 import { TransportError } from "../../../Transport.ts"
 import type { Connection } from "../connection/Connection.ts"
-import type { Script } from "../connection/Script.ts"
+import { listOf, make as script, type Part, text } from "../connection/Script.ts"
+import { evaluate } from "../connection/ScriptReply.ts"
 import { dataKey } from "../wire/Keys.ts"
-import { reads } from "../wire/Lua.ts"
 
-/**
- * | KEYS | |
- * |---|---|
- * | 1 | the record |
- *
- * | ARGV | |
- * |---|---|
- * | 1 | command |
- * | 2... | its arguments behind the key |
- *
- * Replies what the command replies, in a form that no setting of the connection changes.
- */
-const read: Script = {
+const reply: Part<Reply> = (part) =>
+  part === null || typeof part === "number" ? part : Array.isArray(part) ? listOf(text)(part) : text(part)
+
+/** Replies what the command replies, in a form that no setting of the connection changes. Further arguments: its own, behind the key. */
+const read = script({
   name: "waybill/read",
-  lua: `${reads}
-return redis.call(ARGV[1], KEYS[1], unpack(ARGV, 2))
+  mode: "reads",
+  keys: { record: "hash" },
+  args: { command: "text" },
+  replies: { OK: { reply } },
+  lua: /* lua */ `
+return {'OK', redis.call(command, record, unpack(ARGV, moreArgs + 1))}
 `
-}
+})
 
 export const make = (commands: Connection, prefix: string): Context.Service.Shape<typeof Records> => ({
   read: ({ name: topic }, { args, command, decode, key }) =>
-    commands.eval(read, [dataKey(prefix, topic, key)], [command, ...args]).pipe(
-      // See the script.
-      Effect.map((reply) => decode(reply as Reply)),
+    evaluate(
+      commands,
+      { topic, pattern: "" },
+      read,
+      { record: dataKey(prefix, topic, key) },
+      { command },
+      { args }
+    ).pipe(
+      Effect.map(({ reply }) => decode(reply)),
       Effect.mapError((reason) => new TransportError({ operation: "inspect", topic, reason }))
     )
 })

@@ -18,9 +18,10 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { Redis, type RedisOptions } from "ioredis"
 import { Disconnected, type Reason, Refused, Rejected } from "../../../Transport.ts"
+import { evaluate } from "./Evaluation.ts"
 import { type Ask, helloOf, inspect, mismatch, tlsFailure, unasked } from "./Handshake.ts"
-import { fitting, refusal, type Script, sent, suspicions } from "./Script.ts"
-import { classify, isDenied, isForeign } from "./ServerError.ts"
+import type { Script } from "./Script.ts"
+import { classify, isForeign } from "./ServerError.ts"
 
 /** One connection to the server, or the wait for the next one. */
 export interface Connection {
@@ -617,42 +618,6 @@ const end = (client: Redis): Effect.Effect<void> =>
     if (client.status === "end") onEnd()
     return Effect.sync(() => client.off("end", onEnd))
   }).pipe(Effect.timeoutOption(closeTimeout), Effect.asVoid)
-
-/** A server that does not know the script has not run it, so sending its text then does not run it twice. */
-const evaluate = (
-  client: Redis,
-  script: Script,
-  keys: ReadonlyArray<string | Buffer>,
-  args: ReadonlyArray<string | Uint8Array | number>,
-  buffers: boolean
-): Promise<unknown> => {
-  const call = (command: string, scriptOrHash: string): Promise<unknown> => {
-    const all = [scriptOrHash, keys.length, ...keys, ...fitting(keys.length, args).map(toArgument)]
-    return buffers ? client.callBuffer(command, all) : client.call(command, all)
-  }
-  /** The server does not say which key it was about, nor inside a script which command: find out, and say it in its words. */
-  const explain = async (error: unknown): Promise<never> => {
-    if (isDenied(error) && script.announces !== undefined && error.message.includes("channel")) {
-      error.message = `NOPERM this user has no permissions to access the channel '${keys[script.announces.key - 1]}'`
-    } else if (isDenied(error)) {
-      const asked = client.eval(refusal.lua, 0, ...suspicions(script, keys)) as Promise<[string, string] | null>
-      const [what, name] = (await asked.catch(() => null)) ?? []
-      if (what === "command") error.message = `NOPERM this user has no permissions to run the '${name}' command`
-      if (what === "key") error.message = `NOPERM this user has no permissions to access the key '${name}'`
-    }
-    throw error
-  }
-  const { sha1, text } = sent(script)
-  return call("EVALSHA", sha1).catch((error: unknown) =>
-    error instanceof Error && error.message.startsWith("NOSCRIPT") ? call("EVAL", text).catch(explain) : explain(error)
-  )
-}
-
-/** ioredis takes bytes only as `Buffer`; the view copies nothing. */
-const toArgument = (value: string | Uint8Array | number): string | Buffer | number =>
-  value instanceof Uint8Array && !Buffer.isBuffer(value)
-    ? Buffer.from(value.buffer, value.byteOffset, value.byteLength)
-    : (value as string | Buffer | number)
 
 /** What was given to a live socket may have run in part, even if its last command found the socket closed. */
 const afterSending = (reason: Reason): Reason =>

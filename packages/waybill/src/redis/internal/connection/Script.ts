@@ -1,10 +1,11 @@
 /**
- * A Lua script and the name errors know it by.
+ * What a Lua script is: the names of its keys and arguments, and the shapes of its replies, each said once. From the names
+ * come the locals of the Lua text, the type of a call, and the check of what the keys hold.
  *
  * @module
  */
-import { createHash } from "node:crypto"
 
+/** A script and the name errors know it by. */
 export interface Script {
   readonly name: string
   readonly lua: string
@@ -12,207 +13,182 @@ export interface Script {
   readonly announces?: { readonly command: "PUBLISH" | "SPUBLISH"; readonly key: number }
 }
 
-/** What is sent to the server, and the name under which the server caches it. */
-export interface Sent {
-  readonly text: string
-  readonly sha1: string
+/** What a key holds. A channel is a name to publish on, and holds nothing. */
+export type Kind = "string" | "list" | "set" | "zset" | "hash" | "stream" | "channel"
+
+export type Argument = string | Uint8Array | number
+
+/** Reads one part of a reply, or throws: the script is another one than we think. */
+export type Part<A> = (part: unknown) => A
+
+const strange = (part: unknown): never => {
+  throw new Error(`an invalid reply: ${String(part).slice(0, 100)}`)
 }
 
-const sents = new WeakMap<Script, Sent>()
+export const text: Part<string> = (part) =>
+  typeof part === "string" ? part : part instanceof Uint8Array ? part.toString() : strange(part)
 
-/** Computed once a script. */
-export const sent = (script: Script): Sent => {
-  let found = sents.get(script)
-  if (found === undefined) {
-    const text = unpacking(guarded(script.lua))
-    found = { text, sha1: createHash("sha1").update(text).digest("hex") }
-    sents.set(script, found)
+export const bytes: Part<Buffer> = (part) => (Buffer.isBuffer(part) ? part : strange(part))
+
+export const number: Part<number> = (part) => (typeof part === "number" ? part : strange(part))
+
+export const bit: Part<0 | 1> = (part) => (part === 1 || part === 0 ? part : strange(part))
+
+/** 1 is yes. */
+export const flag: Part<boolean> = (part) => bit(part) === 1
+
+export const listOf =
+  <A>(one: Part<A>): Part<ReadonlyArray<A>> =>
+  (part) =>
+    Array.isArray(part) ? part.map((each) => one(each)) : strange(part)
+
+/** Parts that follow each other, under the names that they have in TypeScript. */
+export type Shape = Readonly<Record<string, Part<unknown>>>
+
+export type Shaped<S extends Shape> = { readonly [Name in keyof S]: ReturnType<S[Name]> }
+
+const shaped = <S extends Shape>(shape: S, parts: ReadonlyArray<unknown>, from: number): Shaped<S> => {
+  const result: Record<string, unknown> = {}
+  let at = from
+  for (const name in shape) result[name] = shape[name]?.(parts[at++])
+  // Each name of the shape has been given what its part reads.
+  return result as Shaped<S>
+}
+
+export const row =
+  <S extends Shape>(shape: S): Part<Shaped<S>> =>
+  (part) =>
+    Array.isArray(part) ? shaped(shape, part, 0) : strange(part)
+
+/** By tag, what follows it. */
+type Replies = Readonly<Record<string, Shape>>
+
+type Reply<R extends Replies> = {
+  [Tag in keyof R & string]: { readonly _tag: Tag } & Shaped<R[Tag]>
+}[keyof R & string]
+
+/** `number` is a number in Lua, `text` whatever was sent. */
+type Arguments = Readonly<Record<string, "text" | "number">>
+
+type Given<A extends Arguments> = { readonly [Name in keyof A]: A[Name] extends "number" ? number : Argument }
+
+/** A script whose keys, arguments and replies are known. */
+export interface TypedScript<Key extends string, Args, Reply> extends Script {
+  /** In the order of KEYS. */
+  readonly keyNames: ReadonlyArray<Key>
+  readonly argNames: ReadonlyArray<keyof Args & string>
+  /** Strings in the reply stay bytes: they need not be text. */
+  readonly bytes: boolean
+  /** Its own reply, or undefined. */
+  readonly decode: (reply: ReadonlyArray<unknown>) => Reply | undefined
+}
+
+/** What a script is made of. */
+interface Definition<K extends Readonly<Record<string, Kind>>, A extends Arguments, R extends Replies> {
+  readonly name: string
+  /**
+   * `writes` something new: the server refuses it when it is out of memory, before it begins. `drains`: it only frees or moves, as
+   * consumers must be able to on a server that is out of memory. `reads`: it writes nothing.
+   */
+  readonly mode: "writes" | "drains" | "reads"
+  readonly keys: K
+  /** What the keys hold that follow the named ones. */
+  readonly moreKeys?: Kind
+  /** None has the name of a key. */
+  readonly args?: A
+  readonly replies: R
+  readonly bytes?: boolean
+  readonly announces?: { readonly command: "PUBLISH" | "SPUBLISH"; readonly key: keyof K & string }
+  /**
+   * Finds its named keys and arguments in locals of these names; further ones begin behind KEYS[moreKeys] and ARGV[moreArgs].
+   * `foreign()` is the reply `{'WRONGTYPE', key, found}` when a key holds something else than it should, otherwise nil.
+   */
+  readonly lua: string
+}
+
+const headers = { writes: "#!lua\n", drains: "#!lua flags=allow-oom\n", reads: "#!lua flags=no-writes,allow-oom\n" }
+
+export const make = <
+  const K extends Readonly<Record<string, Kind>>,
+  const A extends Arguments = Record<never, never>,
+  const R extends Replies = Record<never, never>
+>(
+  definition: Definition<K, A, R>
+): TypedScript<keyof K & string, Given<A>, Reply<R>> => {
+  const { announces, keys, name, replies } = definition
+  // The names that an object literal was written with are its keys.
+  const keyNames = Object.keys(keys) as Array<keyof K & string>
+  const argNames = Object.keys(definition.args ?? {}) as Array<keyof A & string>
+  return {
+    name,
+    lua: headers[definition.mode] + prelude(definition) + definition.lua,
+    keyNames,
+    argNames,
+    bytes: definition.bytes === true,
+    ...(announces && { announces: { command: announces.command, key: keyNames.indexOf(announces.key) + 1 } }),
+    decode: (reply) => {
+      const tag = text(reply[0])
+      const shape = replies[tag]
+      // The tag is the one that the shape stands under.
+      return shape && ({ _tag: tag, ...shaped(shape, reply, 1) } as unknown as Reply<R>)
+    }
   }
-  return found
 }
 
-/**
- * How many words the shortest form of a command has behind its key, subcommands behind their command: servers newer than
- * 8.0.1 say of no shorter one whether it is permitted. TIME has no key.
- */
-export const wordsBehindKey: Readonly<Record<string, number>> = {
-  DEL: 0,
-  EXISTS: 0,
-  GET: 0,
-  GETRANGE: 2,
-  HDEL: 1,
-  HEXISTS: 1,
-  HGET: 1,
-  HGETALL: 0,
-  HINCRBY: 2,
-  HLEN: 0,
-  HMGET: 1,
-  HSET: 2,
-  HSETNX: 2,
-  LLEN: 0,
-  LINDEX: 1,
-  LPOP: 0,
-  LPOS: 1,
-  LPUSH: 1,
-  LRANGE: 2,
-  LREM: 2,
-  MGET: 0,
-  PEXPIRE: 1,
-  PEXPIREAT: 1,
-  PEXPIRETIME: 0,
-  RPOP: 0,
-  RPUSH: 1,
-  SADD: 1,
-  SCARD: 0,
-  SET: 1,
-  SISMEMBER: 1,
-  SMEMBERS: 0,
-  SMISMEMBER: 1,
-  SREM: 1,
-  TIME: -1,
-  TYPE: 0,
-  UNLINK: 0,
-  XACK: 2,
-  XADD: 3,
-  XCLAIM: 4,
-  XDEL: 1,
-  "XGROUP CREATE": 2,
-  "XGROUP DELCONSUMER": 2,
-  "XINFO CONSUMERS": 1,
-  "XINFO GROUPS": 0,
-  "XINFO STREAM": 0,
-  XLEN: 0,
-  XPENDING: 1,
-  XRANGE: 2,
-  XREVRANGE: 2,
-  XTRIM: 2,
-  ZADD: 2,
-  ZCARD: 0,
-  ZCOUNT: 2,
-  ZRANGE: 2,
-  ZRANGEBYSCORE: 2,
-  ZRANK: 1,
-  ZREM: 1,
-  ZSCORE: 1
-}
-
-/** The commands with a row above that `calls` finds in a script, a subcommand behind its command. */
-const commandsIn = (lua: string, calls: RegExp): ReadonlySet<string> =>
-  new Set(
-    [...lua.matchAll(calls)]
-      .map(([, word = "", next]) => (`${word} ${next}` in wordsBehindKey ? `${word} ${next}` : word))
-      .filter((command) => command in wordsBehindKey)
-  )
-
-/**
- * A script that writes asks for all its permissions before it does anything: one that is refused in the middle has
- * written already, and nothing takes that back. Servers that cannot tell let it pass. What a script does with `pcall` it can
- * do without. A script that need not ask in every call says where it asks, with a line that says `-- permissions`.
- */
-const guarded = (lua: string): string => {
-  const [header = "", ...rest] = lua.split("\n")
-  if (!header.startsWith("#!lua") || header.includes("no-writes")) return lua
-  const checks = [...commandsIn(lua, /\b(?:call|ask)\('([A-Z]+)'(?:, '([A-Z]+)')?/g)].map((command) => {
-    const words = wordsBehindKey[command] ?? 0
-    const said = command.split(" ").map((word) => `'${word}'`)
-    const key = words < 0 ? [] : ["KEYS[1]", ...Array<string>(words).fill("''")]
-    return `  need('${command.toLowerCase().replace(" ", "|")}', ${[...said, ...key].join(", ")})`
-  })
-  const asking = [
-    "if redis.acl_check_cmd then",
-    "  local function need(command, ...)",
-    "    if redis.acl_check_cmd(...) then return end",
-    '    error({err = "NOPERM this user has no permissions to run the \'" .. command .. "\' command"})',
-    "  end",
-    ...checks,
-    "end"
-  ].join("\n")
-  return lua.includes(here) ? lua.replace(here, () => asking) : [header, asking, ...rest].join("\n")
-}
-
-const here = "-- permissions"
-
-/** How many arguments a command may have: managed servers refuse one with more. */
-const maxArguments = 3999
-
-/** Stands in front of packed arguments. It has a space in it, as the first argument of no script has. */
-const packed = "packed arguments"
-
-/** Arguments that came packed are what a script sees in ARGV. */
-const unpacking = (lua: string): string =>
-  lua.replace(
-    "\n",
-    `\nlocal ARGV = ARGV\nif #ARGV == 2 and ARGV[1] == '${packed}' then ARGV = cmsgpack.unpack(ARGV[2]) end\n`
-  )
-
-/** The same arguments, as one where they are too many for a command. The keys stay as they are: they have to be declared. */
-export const fitting = (
-  keys: number,
-  args: ReadonlyArray<string | Uint8Array | number>
-): ReadonlyArray<string | Uint8Array | number> => (keys + args.length + 3 > maxArguments ? [packed, pack(args)] : args)
-
-/** MessagePack: an array of strings, each with its length in four bytes. */
-const pack = (args: ReadonlyArray<string | Uint8Array | number>): Buffer => {
-  const head = (type: number, length: number) => {
-    const bytes = Buffer.allocUnsafe(5)
-    bytes[0] = type
-    bytes.writeUInt32BE(length, 1)
-    return bytes
-  }
-  const parts: Array<Uint8Array> = [head(0xdd, args.length)]
-  for (const arg of args) {
-    const bytes = arg instanceof Uint8Array ? arg : Buffer.from(String(arg))
-    parts.push(head(0xdb, bytes.length), bytes)
-  }
-  return Buffer.concat(parts)
-}
-
-/**
- * Finds out why a script was refused; what it touches need not be among its keys, for nothing is touched.
- *
- * | ARGV | |
- * |---|---|
- * | 1 | how many keys |
- * | 2... | the keys |
- * | then | for each command: its words, how many belong behind its key, and which of the keys it is about |
- *
- * | reply | |
- * |---|---|
- * | `key`, key | the first key that the user has no access to |
- * | `command`, command | the first command that it may not run, a subcommand behind `|` |
- * | nothing | neither |
- */
-export const refusal: Script = {
-  name: "waybill/refusal",
-  lua: `#!lua flags=no-writes
-local last = 1 + ARGV[1]
-for i = 2, last do
-  -- A user who has come here may run EVAL, so that only the key is in question.
-  local known, allowed = pcall(redis.acl_check_cmd, 'EVAL', '', '1', ARGV[i])
-  if known and not allowed then return {'key', ARGV[i]} end
-end
-for i = last + 1, #ARGV, 3 do
-  local words, behind = {}, tonumber(ARGV[i + 1])
-  for word in string.gmatch(ARGV[i], '%a+') do words[#words + 1] = word end
-  if behind >= 0 then words[#words + 1] = ARGV[1 + ARGV[i + 2]] end
-  for _ = 1, behind do words[#words + 1] = '' end
-  local known, allowed = pcall(redis.acl_check_cmd, unpack(words))
-  if known and not allowed then return {'command', string.lower((string.gsub(ARGV[i], ' ', '|')))} end
+/** `mismatch(key, kind)`: the reply `{'WRONGTYPE', key, found}` when the key holds something else, otherwise nil. */
+export const mismatch = /* lua */ `
+local function mismatch(key, kind)
+  local found = redis.call('TYPE', key).ok
+  if found ~= kind and found ~= 'none' then return {'WRONGTYPE', key, found} end
 end
 `
+
+const prelude = ({
+  args = {},
+  keys,
+  lua,
+  moreKeys,
+  name
+}: Pick<
+  Definition<Readonly<Record<string, Kind>>, Arguments, Replies>,
+  "name" | "keys" | "moreKeys" | "args" | "lua"
+>): string => {
+  const names = Object.keys(keys)
+  const twice = names.find((name) => name in args)
+  if (twice !== undefined) throw new Error(`${name} has a key and an argument of the name ${twice}`)
+  const arguments_ = Object.entries(args).map(([name, kind], i) => [
+    name,
+    kind === "number" ? `tonumber(ARGV[${i + 1}])` : `ARGV[${i + 1}]`
+  ])
+  const used = (word: string): boolean => lua.includes(word)
+  const checks = Object.entries(keys).flatMap(([name, kind]) =>
+    kind === "channel" ? [] : [`mismatch(${name}, '${kind}')`]
+  )
+  return [
+    ...(names.length === 0 ? [] : [`local ${names.join(", ")} = ${names.map((_, i) => `KEYS[${i + 1}]`).join(", ")}`]),
+    ...(arguments_.length === 0
+      ? []
+      : [`local ${arguments_.map(([name]) => name).join(", ")} = ${arguments_.map(([, value]) => value).join(", ")}`]),
+    ...(used("moreKeys") || (used("foreign()") && moreKeys !== undefined) ? [`local moreKeys = ${names.length}`] : []),
+    ...(used("moreArgs") ? [`local moreArgs = ${arguments_.length}`] : []),
+    ...(used("foreign()") || used("mismatch(") ? [mismatch.trim()] : []),
+    ...(used("foreign()")
+      ? [
+          "local function foreign()",
+          `  local wrong = ${checks.join("\n    or ")}`,
+          ...(moreKeys === undefined
+            ? []
+            : [`  for k = moreKeys + 1, #KEYS do wrong = wrong or mismatch(KEYS[k], '${moreKeys}') end`]),
+          "  return wrong",
+          "end"
+        ]
+      : []),
+    ""
+  ].join("\n")
 }
 
-/** What to send to `refusal` about a script: every command that it names may be the reason. */
-export const suspicions = (
-  script: Script,
-  keys: ReadonlyArray<string | Buffer>
-): ReadonlyArray<string | Buffer | number> => [
-  keys.length,
-  ...keys,
-  ...[...commandsIn(script.lua, /'([A-Z]{3,})'(?=(?:, '([A-Z]{3,})')?)/g)].flatMap((command) => [
-    command,
-    wordsBehindKey[command] ?? 0,
-    1
-  ]),
-  ...(script.announces === undefined ? [] : [script.announces.command, 1, script.announces.key])
-]
+/** The keys of a call in the order of KEYS. */
+export const keysOf = <Key extends string>(
+  { keyNames }: TypedScript<Key, never, unknown>,
+  keys: NoInfer<Readonly<Record<Key, string>>>
+): Array<string> => keyNames.map((name) => keys[name])

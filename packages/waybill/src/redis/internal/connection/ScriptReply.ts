@@ -1,12 +1,13 @@
 /**
- * Asking the server a script, with the replies that every script may give instead of its own: they become reasons here.
+ * Runs a script. Its reply gets its type here, and the replies that any script may give instead of its own become reasons.
  *
  * @module
  */
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { type Reason, Rejected, TopicConflict, TopicInUse, WrongKeyType } from "../../../Transport.ts"
 import type { Connection } from "./Connection.ts"
-import type { Script } from "./Script.ts"
+import { type Argument, keysOf, type TypedScript } from "./Script.ts"
 
 /** Version of the fields in docs/wire-format.md. */
 export const wire = "1"
@@ -17,39 +18,37 @@ export interface Opened {
   readonly pattern: string
 }
 
-/** What is wrong, or undefined when the reply is one of the script's own. */
+/** What is wrong, or undefined when the reply says nothing of the kind. */
 export const problemOf = (
   script: string,
   { pattern, topic }: Opened,
-  reply: ReadonlyArray<unknown>
+  [tag, one = "", two = ""]: ReadonlyArray<string>
 ): Reason | undefined => {
-  switch (reply[0]) {
+  switch (tag) {
     case "WRONGTYPE":
-      return new WrongKeyType({ key: String(reply[1]), detail: `it is a ${String(reply[2])}` })
+      return new WrongKeyType({ key: one, detail: `it is a ${two}` })
     case "CONFLICT":
       return new TopicConflict({
         topic,
         expected: `${pattern}, wire version ${wire}`,
-        found: `${String(reply[1])}, wire version ${String(reply[2])}`
+        found: `${one}, wire version ${two}`
       })
     case "OWNED":
       return new TopicConflict({
         topic,
-        expected: `a queue of the group ${String(reply[2])}`,
-        found: `a queue that belongs to the group ${String(reply[1])}, and a queue has one group`
+        expected: `a queue of the group ${two}`,
+        found: `a queue that belongs to the group ${one}, and a queue has one group`
       })
     case "ORDERED":
       return new TopicConflict({
         topic,
-        expected: `a queue in the order ${String(reply[2])}`,
-        found: `a queue in the order ${String(reply[1])}`
+        expected: `a queue in the order ${two}`,
+        found: `a queue in the order ${one}`
       })
     case "IN USE": {
       // The script says one of these words.
-      const found = reply[1] as TopicInUse["found"]
-      return reply[2] === ""
-        ? new TopicInUse({ topic, found })
-        : new TopicInUse({ topic, group: String(reply[2]), found })
+      const found = one as TopicInUse["found"]
+      return new TopicInUse(two === "" ? { topic, found } : { topic, group: two, found })
     }
     case "STALE":
       return new Rejected({ command: script, detail: "a later batch was stored before this one" })
@@ -58,17 +57,50 @@ export const problemOf = (
   }
 }
 
-/** Runs a script and answers its reply; `A` is the script's own reply table, which the caller names. */
-export const evaluate = <A extends ReadonlyArray<unknown>>(
+/** What a call has besides what has a name. */
+export interface More {
+  readonly keys?: ReadonlyArray<string | Buffer>
+  readonly args?: ReadonlyArray<Argument>
+  readonly deadline?: Duration.Input
+}
+
+/** Runs a script and returns its reply. */
+export const evaluate = <Key extends string, Args, Reply>(
   commands: Connection,
   opened: Opened,
-  script: Script,
-  keys: ReadonlyArray<string | Buffer>,
-  args: ReadonlyArray<string | Uint8Array | number>
-): Effect.Effect<A, Reason> =>
-  Effect.flatMap(commands.eval(script, keys, args), (reply) => {
-    // See above.
-    const answer = reply as A
-    const problem = problemOf(script.name, opened, answer)
-    return problem === undefined ? Effect.succeed(answer) : Effect.fail(problem)
-  })
+  script: TypedScript<Key, Args, Reply>,
+  keys: NoInfer<Readonly<Record<Key, string>>>,
+  args: NoInfer<Args>,
+  more: More = {}
+): Effect.Effect<Reply, Reason> => {
+  const named: Array<Argument> = script.argNames.map((name) => args[name] as Argument) // as `make` of Script.ts has it
+  return Effect.flatMap(
+    commands.eval(
+      script,
+      more.keys === undefined ? keysOf(script, keys) : [...keysOf(script, keys), ...more.keys],
+      more.args === undefined ? named : [...named, ...more.args],
+      { deadline: more.deadline, buffers: script.bytes }
+    ),
+    (reply) => replyOf(opened, script, reply)
+  )
+}
+
+/** The one place where a reply gets its type. */
+const replyOf = <Reply>(
+  opened: Opened,
+  script: Pick<TypedScript<string, unknown, Reply>, "name" | "decode">,
+  reply: unknown
+): Effect.Effect<Reply, Reason> => {
+  let detail = `an invalid reply: ${String(reply).slice(0, 100)}`
+  try {
+    if (Array.isArray(reply)) {
+      const own = script.decode(reply)
+      if (own !== undefined) return Effect.succeed(own)
+      const problem = problemOf(script.name, opened, reply.map(String))
+      if (problem !== undefined) return Effect.fail(problem)
+    }
+  } catch (error) {
+    detail = String(error)
+  }
+  return Effect.fail(new Rejected({ command: script.name, detail }))
+}

@@ -6,8 +6,8 @@
  *
  * @module
  */
-import type { Script } from "../connection/Script.ts"
-import { clock, drains, mismatch, paging, reads, tallies, weighing } from "../wire/Lua.ts"
+import { bytes, listOf, make, number, row, type Shaped, text } from "../connection/Script.ts"
+import { clock, paging, tallies, weighing } from "../wire/Lua.ts"
 
 /**
  * `bury(letter)`: adds a dead letter. Its own eight pairs come first and the fields of the message follow as they were, whatever
@@ -17,7 +17,7 @@ import { clock, drains, mismatch, paging, reads, tallies, weighing } from "../wi
  *
  * It uses the local `dead`, the key.
  */
-export const burying = `
+export const burying = /* lua */ `
 local function bury(reason, cause, attempts, fence, id, at, origin, consumer, raw, from, partial, failure)
   local head = {'reason', reason, 'cause', cause, 'attempts', attempts, 'fence', fence, 'id', id, 'at', at,
     'origin', origin, 'consumer', consumer}
@@ -39,7 +39,7 @@ end
  *
  * It uses the locals `dead` and `state`, the keys.
  */
-export const keeping = `
+export const keeping = /* lua */ `
 local function keepDead(max, age, now)
   local function cut(strategy, threshold)
     local most = 5000
@@ -61,7 +61,7 @@ end
  * or not.
  * `isKept(entry, since)`
  */
-export const aging = `
+export const aging = /* lua */ `
 local function keptSince(state, now)
   local age = tonumber(redis.call('HGET', state, 'max-age') or '')
   return age and math.max(0, now - age) or 0
@@ -72,7 +72,7 @@ end
 `
 
 /** `deadCount(dead, state, now)`: how many dead letters there are, and 1 when some of them are too old to count. */
-export const counting = `${aging}
+export const counting = /* lua */ `${aging}
 local function deadCount(dead, state, now)
   local count = redis.call('XLEN', dead)
   if count == 0 then return 0, 0 end
@@ -88,7 +88,7 @@ end
  * without a head when somebody else wrote it. `head.partial`: some of its commit was applied. A letter of an older build says so
  * in words alone.
  */
-export const exhuming = `${tallies}
+export const exhuming = /* lua */ `${tallies}
 local function exhumed(f)
   if f[1] ~= 'reason' or f[7] ~= 'fence' or f[9] ~= 'id' or f[11] ~= 'at' or f[13] ~= 'origin' then return 1 end
   local from = isTally(f[17], f[18]) and 19 or 17
@@ -99,85 +99,72 @@ local function exhumed(f)
 end
 `
 
-/**
- * One page of the dead letters of a group, oldest first.
- *
- * | KEYS | |
- * |---|---|
- * | 1, 2 | dead letters, state |
- *
- * | ARGV | |
- * |---|---|
- * | 1 | entry after which to begin, or "" |
- * | 2 | how many at most |
- *
- * | reply | |
- * |---|---|
- * | `OK`, letters | as XRANGE has them |
- * | `WRONGTYPE`, key, found | |
- */
-export const letters: Script = {
-  name: "waybill/letters",
-  lua: `${reads}${mismatch}${clock}${aging}${weighing}${paging}
-local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'hash')
-if wrong then return wrong end
-local since = keptSince(KEYS[2], clock())
-local from = string.format('%.0f', since)
-if ARGV[1] ~= '' and isKept(ARGV[1], since) then from = '(' .. ARGV[1] end
-return {'OK', page(KEYS[1], from, tonumber(ARGV[2]))}
-`
-}
+/** What a script tells that moves or deletes dead letters: how many there were, of how many that it looked at. The others are for the next call. */
+export const moved = { count: number, passed: number }
 
-/**
- * Drops the dead letters that are too old.
- *
- * | KEYS | |
- * |---|---|
- * | 1, 2 | dead letters, state |
- *
- * | reply | |
- * |---|---|
- * | `OK`, dropped | some thousand at most: as many may be left |
- * | `WRONGTYPE`, key, found | |
- */
-export const expire: Script = {
-  name: "waybill/expire",
-  lua: `${drains}${mismatch}${clock}
-local dead, state = KEYS[1], KEYS[2]
-local wrong = mismatch(dead, 'stream') or mismatch(state, 'hash')
+export type Moved = Shaped<typeof moved>
+
+/** One page of the dead letters of a group, oldest first. */
+export const letters = make({
+  name: "waybill/letters",
+  mode: "reads",
+  keys: { dead: "stream", state: "hash" },
+  args: {
+    /** The entry after which to begin, or "". */
+    after: "text",
+    /** How many at most. */
+    limit: "number"
+  },
+  bytes: true,
+  replies: {
+    OK: {
+      /** As XRANGE has them. */
+      letters: listOf(row({ entry: text, fields: listOf(bytes) }))
+    }
+  },
+  lua: /* lua */ `${clock}${aging}${weighing}${paging}
+local wrong = foreign()
 if wrong then return wrong end
-${keeping}
+local since = keptSince(state, clock())
+local from = string.format('%.0f', since)
+if after ~= '' and isKept(after, since) then from = '(' .. after end
+return {'OK', page(dead, from, limit)}
+`
+})
+
+/** Drops the dead letters that are too old. */
+export const expire = make({
+  name: "waybill/expire",
+  mode: "drains",
+  keys: { dead: "stream", state: "hash" },
+  replies: {
+    OK: {
+      /** Some thousand at most: as many may be left. */
+      dropped: number
+    }
+  },
+  lua: /* lua */ `${clock}${keeping}
+local wrong = foreign()
+if wrong then return wrong end
 local age = tonumber(redis.call('HGET', state, 'max-age') or '')
 return {'OK', age and keepDead(redis.call('XLEN', dead), age, clock()) or 0}
 `
-}
+})
 
-/**
- * Deletes dead letters for good.
- *
- * | KEYS | |
- * |---|---|
- * | 1, 2 | dead letters, state |
- *
- * | ARGV | |
- * |---|---|
- * | 1... | their entries |
- *
- * | reply | |
- * |---|---|
- * | `OK`, count, passed | how many were there, of how many that were looked at: all |
- * | `WRONGTYPE`, key, found | |
- */
-export const discard: Script = {
+/** Deletes dead letters for good. Further arguments: their entries. */
+export const discard = make({
   name: "waybill/discard",
-  lua: `${drains}${mismatch}${clock}${aging}
-local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'hash')
+  mode: "drains",
+  keys: { dead: "stream", state: "hash" },
+  replies: { OK: moved },
+  lua: /* lua */ `${clock}${aging}
+local wrong = foreign()
 if wrong then return wrong end
-local since, count = keptSince(KEYS[2], clock()), 0
+local since, count = keptSince(state, clock()), 0
 for i = 1, #ARGV do
-  local gone = redis.call('XDEL', KEYS[1], ARGV[i])
+  local gone = redis.call('XDEL', dead, ARGV[i])
   if isKept(ARGV[i], since) then count = count + gone end
 end
 return {'OK', count, #ARGV}
 `
-}
+})

@@ -4,8 +4,7 @@
  *
  * @module
  */
-import type { Script } from "../connection/Script.ts"
-import { drains, mismatch } from "../wire/Lua.ts"
+import { make, type Script } from "../connection/Script.ts"
 
 /** Some of the keys of a topic, and arguments, as a script of the inspector asks for them. */
 export interface Look {
@@ -26,28 +25,30 @@ export const bodyOf = (script: Script): string => script.lua.slice(script.lua.in
 
 /**
  * `overview` and `describe` are bodies of Lua functions of KEYS and ARGV. The first returns the reply of the script `overview` of
- * claims, followed by the names of any further groups. The second returns the `Figures` of a group. The first may leave in the
- * table `seen` what the second needs.
+ * claims, followed by the names of any further groups. The second returns the `Figures` of a group behind `OK`. The first may leave in
+ * the table `seen` what the second needs.
  *
- * | KEYS | |
- * |---|---|
- * | 1 | groups |
- * | 2... | those that no look is at; then those of each look |
- *
- * | ARGV | |
- * |---|---|
- * | 1 | as JSON: `types` of the keys that no look is at; `topic` and `groups`, the looks: `keys`, how many, and `args`; of a group `group`, its name, and `state`, the place of that key among its keys |
- *
- * | reply | |
- * |---|---|
- * | `OK` | nothing is there any more |
- * | `AGAIN` | what has expired is not all passed yet: call again |
- * | `IN USE`, found, group | group: "" when it is the topic itself. Nothing was done |
- * | `WRONGTYPE`, key, found | nothing was done |
+ * Further keys: those that no look is at; then those of each look.
  */
-export const removal = (name: string, overview: string, describe: string): Script => ({
-  name,
-  lua: `${drains}${mismatch}
+export const removal = (name: string, overview: string, describe: string) =>
+  make({
+    name,
+    mode: "drains",
+    keys: { groups: "set" },
+    args: {
+      /**
+       * As JSON: `types` of the keys that no look is at; `topic` and `groups`, the looks: `keys`, how many, and `args`; of a group
+       * `group`, its name, and `state`, the place of that key among its keys.
+       */
+      looks: "text"
+    },
+    replies: {
+      /** Nothing is there any more. */
+      OK: {},
+      /** What has expired is not all passed yet: call again. */
+      AGAIN: {}
+    },
+    lua: /* lua */ `
 local seen = {}
 local function overview(KEYS, ARGV)
 ${overview}
@@ -55,12 +56,11 @@ end
 local function describe(KEYS, ARGV)
 ${describe}
 end
-local asked = cjson.decode(ARGV[1])
-local from = #asked.types
-for k = 1, from do
-  local wrong = mismatch(KEYS[k], asked.types[k])
-  if wrong then return wrong end
-end
+local wrong = foreign()
+local asked = cjson.decode(looks)
+local from = moreKeys + #asked.types
+for k = moreKeys + 1, from do wrong = wrong or mismatch(KEYS[k], asked.types[k - moreKeys]) end
+if wrong then return wrong end
 local function keysOf(look)
   local keys = {}
   for i = 1, look.keys do keys[i] = KEYS[from + i] end
@@ -91,7 +91,7 @@ for _, look in ipairs(asked.groups) do
   end
 end
 -- A group that is new since the caller looked has a consumer.
-for _, names in ipairs({redis.call('SMEMBERS', KEYS[1]), info[8] or {}}) do
+for _, names in ipairs({redis.call('SMEMBERS', groups), info[8] or {}}) do
   for _, group in ipairs(names) do
     if not known[group] then return {'IN USE', 'consumers', group} end
   end
@@ -99,4 +99,6 @@ end
 for _, key in ipairs(KEYS) do redis.call('UNLINK', key) end
 return {'OK'}
 `
-})
+  })
+
+export type RemovalScript = ReturnType<typeof removal>

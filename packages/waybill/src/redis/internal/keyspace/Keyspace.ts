@@ -23,7 +23,6 @@ export const make = (options: KeyspaceOptions): Pattern<"at-least-once"> =>
     name: pattern,
     guarantee: "at-least-once",
     scripts: KeyspaceSource.scripts,
-    keysOf: KeyspaceSource.keysOf,
     expires: true,
     advice,
     publishing: ({ delayed, delayedBodies, meta, numbers, publisher, seen, wake }) => ({

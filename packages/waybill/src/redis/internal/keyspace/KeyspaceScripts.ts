@@ -1,6 +1,6 @@
-import type { Script } from "../connection/Script.ts"
+import { make, mismatch, number, type Script } from "../connection/Script.ts"
 import { shape } from "../publish/Publisher.ts"
-import { announce, clock, mismatch, writes } from "../wire/Lua.ts"
+import { announce, clock, opening, writes } from "../wire/Lua.ts"
 /**
  * How messages come to be in the topic: published in batches, all of a batch or none and once however often the script
  * runs for it, or written by others as plain keys and taken in, each version of a key once.
@@ -8,7 +8,7 @@ import { announce, clock, mismatch, writes } from "../wire/Lua.ts"
  * @module
  */
 import { envelopes, part, records } from "../wire/PackedMessage.ts"
-import { numbers } from "./Numbers.ts"
+import { numbering } from "./Numbers.ts"
 
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "keyspace"
@@ -40,9 +40,9 @@ export const pattern = "keyspace"
 export const publish: Script = {
   name: "waybill/keyspace-publish",
   lua: `${writes}${mismatch}${clock}${announce}
-local meta, publisher, delayed, bodies, counters = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local meta, publisher, delayed, bodies, numbers = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local shapes, ttl = ARGV[7], ARGV[6]
-local wrong = mismatch(meta, 'hash') or mismatch(publisher, 'string') or mismatch(counters, 'string')
+local wrong = mismatch(meta, 'hash') or mismatch(publisher, 'string') or mismatch(numbers, 'string')
   or string.find(shapes, '[@-o]') and (mismatch(delayed, 'zset') or mismatch(bodies, 'hash'))
 if wrong then return wrong end
 local opened = redis.call('HMGET', meta, 'pattern', 'wire')
@@ -57,7 +57,7 @@ if before ~= '' then
   end
   if tonumber(number) > tonumber(ARGV[3]) then return {'STALE'} end
 end
-${numbers}
+${numbering}
 load()
 if not opened[1] then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
 
@@ -125,45 +125,42 @@ return {'OK', answer, opened[1] and 0 or 1}
  * own, so that writing the key again or deleting it takes nothing back. What was taken in before is known by its value and its
  * expiry; a key without one gets the time that our own messages have.
  *
- * | KEYS | |
- * |---|---|
- * | 1, 2 | meta, numbers |
- * | 3... | for each: the key, and the mark of what was taken in from it |
- *
- * | ARGV | |
- * |---|---|
- * | 1, 2 | pattern and wire version |
- * | 3 | for how long a message lives that says nothing about it, ms |
- *
- * | reply | |
- * |---|---|
- * | `OK`, count | how many were new |
- * | `CONFLICT`, pattern, wire | the topic was opened as something else |
- * | `WRONGTYPE`, key, found | |
+ * Further keys, for each: the key, and the mark of what was taken in from it.
  */
-export const adopt: Script = {
+export const adopt = make({
   name: "waybill/keyspace-adopt",
-  lua: `${writes}${mismatch}${clock}
-local meta, counters = KEYS[1], KEYS[2]
-local wrong = mismatch(meta, 'hash') or mismatch(counters, 'string')
-for i = 4, #KEYS, 2 do wrong = wrong or mismatch(KEYS[i], 'string') end
+  mode: "writes",
+  keys: { meta: "hash", numbers: "string" },
+  args: {
+    pattern: "text",
+    wire: "text",
+    /** For how long a message lives that says nothing about it, ms. */
+    ttl: "number"
+  },
+  replies: {
+    OK: {
+      /** How many were new. */
+      count: number
+    }
+  },
+  lua: /* lua */ `${clock}${opening}
+local wrong = foreign()
+for i = moreKeys + 2, #KEYS, 2 do wrong = wrong or mismatch(KEYS[i], 'string') end
 if wrong then return wrong end
-local opened = redis.call('HMGET', meta, 'pattern', 'wire')
-if opened[1] and (opened[1] ~= ARGV[1] or opened[2] ~= ARGV[2]) then
-  return {'CONFLICT', opened[1], opened[2] or ''}
-end
-${numbers}${records}${envelopes}
+local conflict, opened = opening()
+if conflict then return conflict end
+${numbering}${records}${envelopes}
 load()
 local now = clock()
 local at = digits(now)
 local stored = last
-for i = 3, #KEYS, 2 do
+for i = moreKeys + 1, #KEYS, 2 do
   -- A key that holds no string is not a message, and one that is gone was a message for too short a time.
   local value = redis.call('TYPE', KEYS[i]).ok == 'string' and redis.call('GET', KEYS[i])
   if value then
     local expires = redis.call('PEXPIRETIME', KEYS[i])
     if expires < 0 then
-      expires = now + tonumber(ARGV[3])
+      expires = now + ttl
       redis.call('PEXPIREAT', KEYS[i], digits(expires))
     end
     local mark = redis.sha1hex(value) .. ' ' .. digits(expires)
@@ -175,8 +172,8 @@ for i = 3, #KEYS, 2 do
 end
 if last > stored then
   note()
-  if not opened[1] then redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2]) end
+  if not opened then redis.call('HSET', meta, 'pattern', pattern, 'wire', wire) end
 end
 return {'OK', last - stored}
 `
-}
+})

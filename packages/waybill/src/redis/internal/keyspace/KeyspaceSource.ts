@@ -2,43 +2,22 @@
  * Where the messages of a group come from: the numbers after its cursor. Each group has a cursor of its own, which moves on
  * in the step that hands messages out, so that nothing is skipped and nothing comes twice, whichever consumer asks and whatever was heard.
  *
- * | KEYS | |
- * |---|---|
- * | 1 | numbers |
- * | 2, 3 | delayed, and their bodies |
- * | 4 | position of the group: `cursor`, the number up to which it was given messages; `born`, the last number when it came to be |
- * | 5 | records that came back from the dead letters of the group |
- *
  * @module
  */
 import { make as makeScripts } from "../claims/Scripts.ts"
-import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
 import { pattern } from "./KeyspaceScripts.ts"
-import { numbers } from "./Numbers.ts"
-
-export const keysOf = (keys: TopicKeys, group: GroupKeys): ReadonlyArray<string> => [
-  keys.numbers,
-  keys.delayed,
-  keys.delayedBodies,
-  group.position,
-  group.restored
-]
+import { numbering } from "./Numbers.ts"
 
 /** As `Source` of `claims/` asks for it. */
-const lua = `
-local foreign, open, fresh, pressing, read, forget, restore, promote, backlog, peek, outlook, pass
+const lua = /* lua */ `
+local open, fresh, pressing, read, forget, restore, promote, backlog, peek, outlook, pass
 do
-local counters, delayed, bodies, position, restored = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-${numbers}
+${numbering}
 -- The records that were looked up to find out whether they are there.
 local taken = {}
 local function cursor()
   load()
   return math.max(first - 1, math.min(last, tonumber(redis.call('HGET', position, 'cursor')) or 0))
-end
-function foreign()
-  return mismatch(counters, 'string') or mismatch(delayed, 'zset') or mismatch(bodies, 'hash')
-    or mismatch(position, 'hash') or mismatch(restored, 'hash')
 end
 function open(group, start, known)
   load()
@@ -66,17 +45,17 @@ function fresh(n)
   -- How many keys are looked at in one call: a long row of expired ones takes several.
   local budget = n + 5000
   while #ids < n and at < last and budget > 0 do
-    local row, numbers = {}, {}
+    local row, names = {}, {}
     local size = math.min(n - #ids, last - at, 200)
     for i = 1, size do
-      numbers[i] = digits(at + i)
-      row[i] = message .. numbers[i]
+      names[i] = digits(at + i)
+      row[i] = message .. names[i]
     end
     local found, any = redis.call('MGET', unpack(row)), false
     for i = 1, size do
       if found[i] then
-        ids[#ids + 1] = numbers[i]
-        taken[numbers[i]] = found[i]
+        ids[#ids + 1] = names[i]
+        taken[names[i]] = found[i]
         any = true
         at = at + 1
       else
@@ -122,12 +101,12 @@ function promote(now, limit)
   local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, limit)
   if #due > 0 then
     load()
-    for i, record in ipairs(bodiesOf(bodies, due)) do
+    for i, record in ipairs(bodiesOf(delayedBodies, due)) do
       local ttl, text = string.match(record or '', '^(%d+) (.*)$')
       if ttl then add(text, ttl) end
     end
     redis.call('ZREM', delayed, unpack(due))
-    redis.call('HDEL', bodies, unpack(due))
+    redis.call('HDEL', delayedBodies, unpack(due))
     note()
   end
   return #due, tonumber(redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2])
@@ -163,4 +142,9 @@ end
 end
 `
 
-export const scripts = makeScripts({ pattern, keys: 5, lua, passes: true })
+export const scripts = makeScripts({
+  pattern,
+  keys: { numbers: "string", delayed: "zset", delayedBodies: "hash", position: "hash", restored: "hash" },
+  lua,
+  passes: true
+})

@@ -210,12 +210,9 @@ export class Listener {
             redis.commands,
             { topic, pattern },
             adopt,
-            [
-              keys.meta,
-              keys.numbers,
-              ...names.flatMap((name) => [keyOf(keys.messages, name), keyOf(keys.adopted, name)])
-            ],
-            [pattern, wire, ttlMillis]
+            keys,
+            { pattern, wire, ttl: ttlMillis },
+            { keys: names.flatMap((name) => [keyOf(keys.messages, name), keyOf(keys.adopted, name)]) }
           ),
           () => Effect.sync(() => names.forEach((name) => this.#written.add(name)))
         )

@@ -6,7 +6,7 @@
  */
 
 /**
- * Lua, for a script with the local `counters`, the key of the numbers. `load()` comes first, when it is known that nothing foreign lies there; then
+ * Lua, for a script with the key `numbers`. `load()` comes first, when it is known that nothing foreign lies there; then
  * `add(record, ttl)` stores the next message and answers its number as text, and `note()` keeps the numbers, once, after the last: the
  * server announces that they changed, which is what wakes those who wait, once for a batch. `name(number)` is the key of a
  * message, `digits(number)` the number as text.
@@ -19,15 +19,15 @@
  *
  * The keys of messages cannot be among KEYS: the script itself finds their numbers. They lie under the same hash tag.
  */
-export const numbers = `
-local message = string.gsub(counters, 'numbers$', 'message:#')
+export const numbering = /* lua */ `
+local message = string.gsub(numbers, 'numbers$', 'message:#')
 local format, call = string.format, redis.call
 local function digits(number) return format('%.0f', number) end
 local function name(number) return message .. digits(number) end
 local base, first, last
 local function load()
   if base then return end
-  local b, f, l = string.match(redis.call('GET', counters) or '', '^(%d+) (%d+) (%d+)$')
+  local b, f, l = string.match(redis.call('GET', numbers) or '', '^(%d+) (%d+) (%d+)$')
   base, first, last = tonumber(b), tonumber(f), tonumber(l)
   if not base then
     local t = redis.call('TIME')
@@ -60,6 +60,6 @@ local function gone(from, most)
 end
 local function note()
   first = first + gone(first, 2000)
-  redis.call('SET', counters, digits(base) .. ' ' .. digits(first) .. ' ' .. digits(last))
+  redis.call('SET', numbers, digits(base) .. ' ' .. digits(first) .. ' ' .. digits(last))
 end
 `

@@ -16,9 +16,9 @@ export const pattern = "exactly-once"
 
 /** The keys of a topic that messages go to, in the order of the script. */
 export const targetOf = (keys: TopicKeys): ReadonlyArray<string> => [
-  keys.ready.high,
-  keys.ready.normal,
-  keys.ready.low,
+  keys.high,
+  keys.normal,
+  keys.low,
   keys.bodies,
   keys.meta,
   keys.delayed,
@@ -26,30 +26,21 @@ export const targetOf = (keys: TopicKeys): ReadonlyArray<string> => [
   keys.wake
 ]
 
-/**
- * | KEYS | |
- * |---|---|
- * | the source's own | |
- * | +1, +2 | processing of the consumer, marks |
- *
- * | ARGV | |
- * |---|---|
- * | 1, 2 | pattern and wire version |
- * | 3 | how long message ids are remembered, ms |
- * | 4 | the order of the queue, or `any`. `priority`: the header of that name decides on the list |
- * | a delivery | its member in the processing set |
- */
+/** Argument of a delivery: its member in the processing set. */
 const commitOf = (source: Source) =>
   commitScript({
-    keys: source.keys + 2,
-    args: 4,
+    keys: { ...source.keys, processing: "set", marks: "hash" },
+    args: {
+      pattern: "text",
+      wire: "text",
+      /** How long message ids are remembered, ms. */
+      remembered: "text",
+      /** Of the queue, or `any`. `priority`: the header of that name decides on the list. */
+      asked: "text"
+    },
     delivery: 1,
-    lua: `${records}${source.lua}${incoming}
-local processing, marks = KEYS[${source.keys + 1}], KEYS[${source.keys + 2}]
+    lua: /* lua */ `${records}${source.lua}${incoming}
 local left, ids, marked = {}, {}, {}
-local function unfit()
-  return foreign() or mismatch(processing, 'set') or mismatch(marks, 'hash')
-end
 local function owns(i)
   return redis.call('SISMEMBER', processing, ARGV[i]) == 1
 end
@@ -72,10 +63,10 @@ local function objection(base)
     or mismatch(KEYS[base + 6], 'hash')
   if wrong then return wrong[2] .. ' is a ' .. wrong[3] end
   local opened = redis.call('HMGET', KEYS[base + 4], 'pattern', 'wire', 'order')
-  if opened[1] and (opened[1] ~= ARGV[1] or opened[2] ~= ARGV[2]) then
+  if opened[1] and (opened[1] ~= pattern or opened[2] ~= wire) then
     return 'the topic is ' .. opened[1] .. ', wire version ' .. (opened[2] or '')
   end
-  local other = disagreement(ARGV[4], opened[3])
+  local other = disagreement(asked, opened[3])
   if other then return 'the topic is a queue in the order ' .. other[2] .. ', not ' .. other[3] end
 end
 local instant
@@ -83,14 +74,14 @@ local function append(base, shape, arg, seen)
   if seen and redis.call('EXISTS', seen) == 1 then return '=' end
   local meta = KEYS[base + 4]
   instant = instant or clock()
-  local order = ARGV[4]
+  local order = asked
   if order == 'any' then order = redis.call('HGET', meta, 'order') or 'priority' end
   local text, to, id, due = incoming(shape, arg, instant, order)
   local number = redis.pcall('HINCRBY', meta, 'last', 1)
   if type(number) == 'table' then return number end
-  local opened = redis.call('HSETNX', meta, 'pattern', ARGV[1]) == 1
-  if opened then redis.call('HSET', meta, 'wire', ARGV[2]) end
-  if ARGV[4] ~= 'any' then redis.call('HSETNX', meta, 'order', order) end
+  local opened = redis.call('HSETNX', meta, 'pattern', pattern) == 1
+  if opened then redis.call('HSET', meta, 'wire', wire) end
+  if asked ~= 'any' then redis.call('HSETNX', meta, 'order', order) end
   local entry = string.format('%.0f-%.0f', instant, number)
   if due then
     local member = string.format('%d:%015.0f:%s', to, number, entry)
@@ -102,11 +93,13 @@ local function append(base, shape, arg, seen)
     redis.call('RPUSH', KEYS[base + to - 1], entry)
     redis.pcall('PUBLISH', KEYS[base + 7], order == 'priority' and '0;' .. to or '0')
   end
-  if seen then redis.call('SET', seen, '1', 'PX', ARGV[3]) end
+  if seen then redis.call('SET', seen, '1', 'PX', remembered) end
   return id and '+' or entry, opened
 end
 `
   })
+
+export type CommitScript = ReturnType<typeof commitOf>
 
 const make = (order: ListSource.Order) => {
   const source = ListSource.make(pattern, order)

@@ -7,25 +7,12 @@
 import type { Delivery } from "../../../Delivery.ts"
 import { make as makeScripts } from "../claims/Scripts.ts"
 import type { Source } from "../claims/Source.ts"
-import type { TopicKeys } from "../wire/Keys.ts"
 import { envelopes } from "../wire/PackedMessage.ts"
 
 export type Order = "fifo" | "lifo" | "priority" | "any"
 
-/** The keys of the source, in the order in which its Lua names them. */
-export const keysOf = (keys: TopicKeys): ReadonlyArray<string> => [
-  keys.ready.high,
-  keys.ready.normal,
-  keys.ready.low,
-  keys.bodies,
-  keys.delayed,
-  keys.delayedBodies,
-  keys.inbox,
-  keys.meta
-]
-
 /** `levelOf(headers)`: the number of the list for a message with these headers, where priorities count. */
-export const levels = `
+export const levels = /* lua */ `
 local function levelOf(headers)
   local ok, parsed = pcall(cjson.decode, headers or '')
   local priority = ok and type(parsed) == 'table' and parsed.priority
@@ -37,7 +24,7 @@ end
  * `disagreement(order, found)`: the reply when the queue has another order than the one that is asked for, or nil. A queue that an
  * older version has opened has none yet, and takes the first that is asked for.
  */
-export const disagreement = `
+export const disagreement = /* lua */ `
 local function disagreement(order, found)
   if found and order ~= 'any' and order ~= found then return {'ORDERED', found, order} end
 end
@@ -47,51 +34,48 @@ end
  * In `meta`, `last` counts the messages, `group` names the group that the queue belongs to, and `order` says who is next.
  * `any` is the order that the queue has.
  */
-const lua = (order: Order) => `${envelopes}${levels}${disagreement}
+const lua = (order: Order) => /* lua */ `${envelopes}${levels}${disagreement}
+local lists = {high, normal, low}
 local queueOrder
 local function order()
-  queueOrder = queueOrder or redis.call('HGET', KEYS[8], 'order') or '${order === "any" ? "fifo" : order}'
+  queueOrder = queueOrder or redis.call('HGET', meta, 'order') or '${order === "any" ? "fifo" : order}'
   return queueOrder
 end
-local function foreign()
-  return mismatch(KEYS[1], 'list') or mismatch(KEYS[2], 'list') or mismatch(KEYS[3], 'list') or mismatch(KEYS[4], 'hash')
-    or mismatch(KEYS[5], 'zset') or mismatch(KEYS[6], 'hash') or mismatch(KEYS[7], 'list') or mismatch(KEYS[8], 'hash')
-end
 local function open(group, start, known)
-  local noted = redis.call('HMGET', KEYS[8], 'group', 'order')
+  local noted = redis.call('HMGET', meta, 'group', 'order')
   local owner = noted[1]
   if owner and owner ~= group then return {'OWNED', owner, group} end
   local refused = disagreement('${order}', noted[2])
   if refused then return refused end
-  if not noted[2] and '${order}' ~= 'any' then redis.call('HSET', KEYS[8], 'order', '${order}') end
+  if not noted[2] and '${order}' ~= 'any' then redis.call('HSET', meta, 'order', '${order}') end
   if owner then return end
-  redis.call('HSET', KEYS[8], 'group', group)
+  redis.call('HSET', meta, 'group', group)
   -- Whatever was stored before is not for this group. Delayed messages come later than the group.
-  if start == 'latest' then redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[7]) end
+  if start == 'latest' then redis.call('UNLINK', high, normal, low, bodies, inbox) end
 end
 -- What others wrote gets an id, and its place behind what is ready.
 local adopted
 local function adopt(n)
   if adopted then return end
-  local bodies = redis.call('LPOP', KEYS[7], n)
-  adopted = not bodies
+  local found = redis.call('LPOP', inbox, n)
+  adopted = not found
   if adopted then return end
-  local last, now = redis.call('HINCRBY', KEYS[8], 'last', #bodies), string.format('%.0f', clock())
-  for i, body in ipairs(bodies) do
-    local id = now .. '-' .. string.format('%.0f', last - #bodies + i)
+  local last, now = redis.call('HINCRBY', meta, 'last', #found), string.format('%.0f', clock())
+  for i, body in ipairs(found) do
+    local id = now .. '-' .. string.format('%.0f', last - #found + i)
     local text = recordOf(body)
-    redis.call('HSET', KEYS[4], id, text)
-    redis.call('RPUSH', KEYS[order() == 'priority' and levelOf(parsed(text).headers) or 2], id)
+    redis.call('HSET', bodies, id, text)
+    redis.call('RPUSH', lists[order() == 'priority' and levelOf(parsed(text).headers) or 2], id)
   end
 end
 local function fresh(n, urgency)
   adopt(n)
-  if urgency then return redis.call('LPOP', KEYS[urgency], n) or {} end
+  if urgency then return redis.call('LPOP', lists[urgency], n) or {} end
   local pop = order() == 'lifo' and 'RPOP' or 'LPOP'
-  local ids = redis.call(pop, KEYS[1], n) or {}
+  local ids = redis.call(pop, high, n) or {}
   for k = 2, 3 do
     if #ids == n then break end
-    local more = redis.call(pop, KEYS[k], n - #ids)
+    local more = redis.call(pop, lists[k], n - #ids)
     if more then
       if #ids == 0 then ids = more else for _, id in ipairs(more) do ids[#ids + 1] = id end end
     end
@@ -102,7 +86,7 @@ local function urgencyOf(record)
   return levelOf(parsed(record).headers)
 end
 local function read(ids)
-  return redis.call('HMGET', KEYS[4], unpack(ids))
+  return redis.call('HMGET', bodies, unpack(ids))
 end
 -- Of what comes back in one call about a megabyte is looked at.
 local weighed = 0
@@ -115,38 +99,38 @@ local function pressing(id)
 end
 local function urgency(back)
   local most = 4
-  for k = 3, 1, -1 do if redis.call('EXISTS', KEYS[k]) == 1 then most = k end end
+  for k = 3, 1, -1 do if redis.call('EXISTS', lists[k]) == 1 then most = k end end
   local record = back and read({back})[1]
   if record then most = math.min(most, urgencyOf(record)) end
   return most < 4 and most or 0
 end
 local function forget(ids)
-  redis.call('HDEL', KEYS[4], unpack(ids))
+  redis.call('HDEL', bodies, unpack(ids))
 end
 local function restore(id, text)
-  redis.call('HSET', KEYS[4], id, text)
+  redis.call('HSET', bodies, id, text)
 end
 -- A delayed member is how urgent it is (the number of its list), a number that keeps the order, and the id.
 local function promote(now, limit)
-  local members = redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', now, 'LIMIT', 0, limit)
+  local members = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, limit)
   if #members > 0 then
-    local found = bodiesOf(KEYS[6], members)
+    local found = bodiesOf(delayedBodies, members)
     for i, member in ipairs(members) do
       local level, id = string.match(member, '^([123]):%d+:(.*)$')
       if found[i] then
         id = id or member
-        redis.call('HSET', KEYS[4], id, found[i])
-        redis.call('RPUSH', KEYS[tonumber(level) or 2], id)
+        redis.call('HSET', bodies, id, found[i])
+        redis.call('RPUSH', lists[tonumber(level) or 2], id)
       end
     end
-    redis.call('ZREM', KEYS[5], unpack(members))
-    redis.call('HDEL', KEYS[6], unpack(members))
+    redis.call('ZREM', delayed, unpack(members))
+    redis.call('HDEL', delayedBodies, unpack(members))
   end
-  local head = redis.call('ZRANGE', KEYS[5], 0, 0, 'WITHSCORES')[2]
+  local head = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
   return #members, head and tonumber(head)
 end
 local function backlog()
-  return redis.call('LLEN', KEYS[1]) + redis.call('LLEN', KEYS[2]) + redis.call('LLEN', KEYS[3]) + redis.call('LLEN', KEYS[7])
+  return redis.call('LLEN', high) + redis.call('LLEN', normal) + redis.call('LLEN', low) + redis.call('LLEN', inbox)
 end
 -- The ids of a list from one place to another, places counted in the order in which they are taken.
 local function row(key, start, stop)
@@ -159,14 +143,14 @@ end
 local function peek(from, limit, newest)
   local ids, level, place = {}, 0, 0
   for k = 1, from and 3 or 0 do
-    local found = redis.call('LPOS', KEYS[k], from)
-    if found then level, place = k, order() == 'lifo' and redis.call('LLEN', KEYS[k]) - 1 - found or found end
+    local found = redis.call('LPOS', lists[k], from)
+    if found then level, place = k, order() == 'lifo' and redis.call('LLEN', lists[k]) - 1 - found or found end
   end
   if newest then
     if from and level == 0 then return ids end
     for k = from and level or 3, 1, -1 do
-      local stop = k == level and place or redis.call('LLEN', KEYS[k])
-      local some = row(KEYS[k], math.max(0, stop - limit + #ids), stop - 1)
+      local stop = k == level and place or redis.call('LLEN', lists[k])
+      local some = row(lists[k], math.max(0, stop - limit + #ids), stop - 1)
       for _, id in ipairs(ids) do some[#some + 1] = id end
       ids = some
     end
@@ -175,7 +159,7 @@ local function peek(from, limit, newest)
   if level > 0 then place = place + 1 end
   for k = math.max(1, level), 3 do
     if #ids == limit then break end
-    for _, id in ipairs(row(KEYS[k], place, math.min(redis.call('LLEN', KEYS[k]), place + limit - #ids) - 1)) do
+    for _, id in ipairs(row(lists[k], place, math.min(redis.call('LLEN', lists[k]), place + limit - #ids) - 1)) do
       ids[#ids + 1] = id
     end
     place = 0
@@ -183,10 +167,10 @@ local function peek(from, limit, newest)
   return ids
 end
 local function outlook()
-  local head = redis.call('ZRANGE', KEYS[5], 0, 0, 'WITHSCORES')[2]
-  local delayed = redis.call('ZCARD', KEYS[5])
-  return redis.call('HLEN', KEYS[4]) + redis.call('LLEN', KEYS[7]), delayed, head and tonumber(head),
-    (tonumber(redis.call('HGET', KEYS[8], 'last')) or 0) + redis.call('LLEN', KEYS[7]) - delayed
+  local head = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
+  local laters = redis.call('ZCARD', delayed)
+  return redis.call('HLEN', bodies) + redis.call('LLEN', inbox), laters, head and tonumber(head),
+    (tonumber(redis.call('HGET', meta, 'last')) or 0) + redis.call('LLEN', inbox) - laters
 end
 `
 
@@ -196,7 +180,16 @@ export const pattern = "lists"
 /** The source as another pattern that keeps its messages in lists uses it, under a name of its own. */
 export const make = (pattern: string, order: Order): Source => ({
   pattern,
-  keys: 8,
+  keys: {
+    high: "list",
+    normal: "list",
+    low: "list",
+    bodies: "hash",
+    delayed: "zset",
+    delayedBodies: "hash",
+    inbox: "list",
+    meta: "hash"
+  },
   lua: lua(order),
   urgent: order === "priority"
 })

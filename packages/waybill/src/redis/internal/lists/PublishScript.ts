@@ -1,7 +1,7 @@
-import type { Script } from "../connection/Script.ts"
+import { mismatch, type Script } from "../connection/Script.ts"
 import { shape } from "../publish/Publisher.ts"
 import type { TopicKeys } from "../wire/Keys.ts"
-import { clock, mismatch, writes } from "../wire/Lua.ts"
+import { clock, writes } from "../wire/Lua.ts"
 /**
  * Publishing a batch into a queue: all of it or none, and once however often the script runs for it. The notification
  * leaves in the same step.
@@ -12,9 +12,9 @@ import { records } from "../wire/PackedMessage.ts"
 import { disagreement, levels } from "./ListSource.ts"
 
 export const keysOf = (keys: TopicKeys, publisher: string): ReadonlyArray<string> => [
-  keys.ready.high,
-  keys.ready.normal,
-  keys.ready.low,
+  keys.high,
+  keys.normal,
+  keys.low,
   keys.bodies,
   keys.meta,
   keys.publisher(publisher),

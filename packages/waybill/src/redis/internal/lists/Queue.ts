@@ -5,15 +5,15 @@
  */
 import * as ClaimsPattern from "../claims/ClaimsPattern.ts"
 import { Committer } from "../commit/Committer.ts"
-import { wire } from "../connection/ScriptReply.ts"
+import { evaluate, wire } from "../connection/ScriptReply.ts"
 import type { Pattern } from "../Pattern.ts"
+import { claimsKeys } from "../wire/Keys.ts"
 import * as CommitParts from "./CommitParts.ts"
 import * as ListSource from "./ListSource.ts"
 import * as Publish from "./PublishScript.ts"
 
 const queue = (order: ListSource.Order) =>
   ({
-    keysOf: ListSource.keysOf,
     expires: false,
     urgencyOf: order === "priority" ? ListSource.urgencyOf : undefined,
     publishing: (keys) => ({
@@ -45,15 +45,21 @@ export const exactlyOnce = (order: ListSource.Order, markerMillis: number): Patt
     scripts,
     committer: (store, { group, topic }, consumer) => {
       const keys = store.keysOf(topic)
-      const { done, marks, processing } = keys.group(group)
+      const { done } = keys.group(group)
       return new Committer({
         ...store,
         topic,
-        pattern,
         markerMillis,
-        script: commit,
-        keys: [...ListSource.keysOf(keys), processing(consumer), marks],
-        args: [pattern, wire, store.deduplicationMillis, order],
+        keys: commit.keyNames.length,
+        run: (deliveries, more) =>
+          evaluate(
+            store.commands,
+            { topic, pattern },
+            commit,
+            claimsKeys(keys, group, consumer),
+            { pattern, wire, remembered: store.deduplicationMillis, asked: order, deliveries, ttl: markerMillis },
+            more
+          ),
         own: ({ receipt }) => [receipt],
         done,
         target: (topic) => {

@@ -126,7 +126,7 @@ export class Publisher implements Sender {
         if (Result.isSuccess(result)) {
           // The reply table of the script.
           const reply = result.success as [string, string, number]
-          reason = problemOf(script.name, this.#options, reply)
+          reason = problemOf(script.name, this.#options, reply.map(String))
           if (reason === undefined) {
             if (!this.#open || reply[2] === 1) {
               this.#open = true

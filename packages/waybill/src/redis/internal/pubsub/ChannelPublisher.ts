@@ -13,7 +13,6 @@ import * as Result from "effect/Result"
 import { refusal } from "../../../internal/Unstored.ts"
 import type { Outgoing, Receipt } from "../../../Message.ts"
 import type { Reason, TransportError } from "../../../Transport.ts"
-import type { Script } from "../connection/Script.ts"
 import { evaluate, wire } from "../connection/ScriptReply.ts"
 import type { SenderOptions } from "../Pattern.ts"
 import { type Call, Outbox, type Sender } from "../publish/Outbox.ts"
@@ -34,8 +33,8 @@ const pauseMillis = 50
 
 export class Announcer implements Sender {
   readonly #options: SenderOptions
-  readonly #keys: ReadonlyArray<string>
-  readonly #script: Script
+  readonly #keys: TopicKeys
+  readonly #script: (typeof publish)["PUBLISH"]
   readonly #outbox: Outbox
   readonly #row: Row
   #open = false
@@ -43,7 +42,7 @@ export class Announcer implements Sender {
   constructor(options: SenderOptions, keys: TopicKeys, command: "PUBLISH" | "SPUBLISH", row: Row) {
     this.#options = options
     this.#row = row
-    this.#keys = [keys.meta, keys.channel]
+    this.#keys = keys
     this.#script = publish[command]
     this.#outbox = new Outbox({ ...options, send: (calls) => this.#send(calls) })
   }
@@ -70,7 +69,7 @@ export class Announcer implements Sender {
       const { clock, commands, opened, topic } = this.#options
       const first = calls[0] as Call // a batch is never empty
       const receipts: Array<Receipt> = []
-      const args: Array<string> = [pattern, wire]
+      const args: Array<string> = []
       const at = clock.currentTimeMillisUnsafe()
       const { producer } = this.#row
       let { number } = this.#row
@@ -83,11 +82,11 @@ export class Announcer implements Sender {
       }
       while (true) {
         const result = yield* Effect.result(
-          evaluate<[string, 0 | 1]>(commands, { topic, pattern }, this.#script, this.#keys, args)
+          evaluate(commands, { topic, pattern }, this.#script, this.#keys, { pattern, wire }, { args })
         )
         if (Result.isSuccess(result)) {
           this.#row.number = number
-          if (!this.#open || result.success[1] === 1) {
+          if (!this.#open || result.success.isNew) {
             this.#open = true
             yield* opened
           }

@@ -7,7 +7,9 @@
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import { checked, type Inspector, type TopicInfo } from "../../../Inspector.ts"
-import { failing, type Figures, groupOf, Inspecting, type InspectorOptions, type Moved } from "../inspect/Inspecting.ts"
+import { keysOf as listed } from "../connection/Script.ts"
+import { groupOf } from "../inspect/Figures.ts"
+import { failing, Inspecting, type InspectorOptions } from "../inspect/Inspecting.ts"
 import { marker } from "../wire/Envelope.ts"
 import * as Scripts from "./Scripts.ts"
 
@@ -18,8 +20,7 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
   const describeGroup = Effect.fnUntraced(function* (topic: string, group: string) {
     // Those of this process tell at once what they hold.
     yield* steered(topic, group)
-    const mine = keysOf(topic).group(group)
-    const look = inspecting.evaluate<Figures>(topic, Scripts.describe, [mine.consumers, mine.state, mine.dead], [])
+    const look = inspecting.evaluate(topic, Scripts.describe, keysOf(topic).group(group), {})
     return groupOf(group, yield* inspecting.withoutOld(topic, group, look))
   })
 
@@ -52,12 +53,10 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
     pending: () => Effect.succeed([]),
     waiting: () => Effect.succeed([]),
 
-    redrive: (topic, group, deadLetters) => {
-      const { dead, redriven, state } = keysOf(topic).group(group)
-      return inspecting.inBatches(topic, deadLetters, (some) =>
-        inspecting.evaluate<Moved>(topic, Scripts.redrive, [dead, redriven, state], [marker, ...some])
-      )
-    },
+    redrive: (topic, group, deadLetters) =>
+      inspecting.inBatches(topic, deadLetters, (some) =>
+        inspecting.evaluate(topic, Scripts.redrive, keysOf(topic).group(group), { marker }, { args: some })
+      ),
 
     remove: (topic) =>
       Effect.flatMap(groupsOf(topic), (names) =>
@@ -65,8 +64,8 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
           others: [[keysOf(topic).meta, "hash"]],
           topic: { keys: [], args: [] },
           groups: names.sort().map((group) => {
-            const { consumers, dead, state } = keysOf(topic).group(group)
-            return { group, state, keys: [consumers, state, dead], args: [] }
+            const keys = keysOf(topic).group(group)
+            return { group, state: keys.state, keys: listed(Scripts.describe, keys), args: [] }
           })
         })
       ).pipe(failing(topic))

@@ -22,11 +22,12 @@ import type { Lifecycle } from "../../../Lifecycle.ts"
 import type { DeadLetter } from "../../../Settlement.ts"
 import { type Reason, type Recall, type Receiver, type Subscription, TransportError } from "../../../Transport.ts"
 import type { Connection } from "../connection/Connection.ts"
-import { evaluate, wire } from "../connection/ScriptReply.ts"
+import type { Argument, TypedScript } from "../connection/Script.ts"
+import { evaluate, type More, wire } from "../connection/ScriptReply.ts"
 import type { Listener, Subscriber } from "../connection/Subscriber.ts"
 import { failureText } from "../inspect/DeadLetterEntry.ts"
 import { type Envelope, open } from "../wire/Envelope.ts"
-import { channelGlob, type TopicKeys, topicOf } from "../wire/Keys.ts"
+import { channelGlob, type GroupKeys, type StringKeys, type TopicKeys, topicOf } from "../wire/Keys.ts"
 import * as Scripts from "./Scripts.ts"
 import { Sequences } from "./Sequences.ts"
 
@@ -173,15 +174,10 @@ export class PubSubReceiver implements Receiver {
     return Effect.gen({ self: this }, function* () {
       for (const fiber of [this.#beating, this.#quieting]) if (fiber !== undefined) yield* Fiber.interrupt(fiber)
       const { group, topic } = this.#options.subscription
-      const mine = this.#options.keys.group(group)
       const lost = this.#inbox.leave()
       if (lost > 0)
         yield* Effect.logWarning("a subscriber leaves, and messages that it had are lost", { topic, group, lost })
-      yield* Effect.ignore(
-        this.#options.commands.eval(Scripts.leave, [mine.consumers, mine.state], [this.consumer], {
-          deadline: farewell
-        })
-      )
+      yield* Effect.ignore(this.#evaluate(Scripts.leave, { consumer: this.consumer }, { deadline: farewell }))
     })
   }
 
@@ -194,37 +190,31 @@ export class PubSubReceiver implements Receiver {
   })
 
   readonly #beat: Effect.Effect<void, Reason> = Effect.gen({ self: this }, function* () {
-    const { clock, deadLetters, keys, lifecycle, opened, pollMillis, subscription } = this.#options
+    const { clock, deadLetters, lifecycle, opened, pollMillis, subscription } = this.#options
     const { group, topic } = subscription
-    const mine = keys.group(group)
-    const due = this.#inbox.nextDue
-    const oldest = this.#inbox.oldestTakenAt
+    const { nextDue, oldestTakenAt } = this.#inbox
     const now = clock.currentTimeMillisUnsafe()
-    const [, isNew, paused, dropped] = yield* this.#evaluate<[string, 0 | 1, 0 | 1, number]>(
-      Scripts.beat,
-      [keys.meta, keys.groups, mine.consumers, mine.state, mine.dead],
-      [
-        Scripts.pattern,
-        wire,
-        group,
-        this.consumer,
-        pollMillis * livesFor,
-        this.#inbox.pending,
-        this.#inbox.waiting,
-        due === undefined ? -1 : Math.max(0, due - now),
-        oldest === undefined ? -1 : Math.max(0, now - oldest),
-        deadLetters.maxCount,
-        deadLetters.maxAgeMillis,
-        this.#quiet ? 1 : 0
-      ]
-    )
-    if (!this.#open || isNew === 1) {
+    const { dropped, isNew, paused } = yield* this.#evaluate(Scripts.beat, {
+      pattern: Scripts.pattern,
+      wire,
+      group,
+      consumer: this.consumer,
+      lease: pollMillis * livesFor,
+      holds: this.#inbox.pending,
+      waits: this.#inbox.waiting,
+      due: nextDue === undefined ? -1 : Math.max(0, nextDue - now),
+      held: oldestTakenAt === undefined ? -1 : Math.max(0, now - oldestTakenAt),
+      maxDead: deadLetters.maxCount,
+      maxAge: deadLetters.maxAgeMillis,
+      quiet: this.#quiet ? 1 : 0
+    })
+    if (!this.#open || isNew) {
       this.#open = true
       yield* opened
     }
     if (dropped > 0) yield* lifecycle.report({ _tag: "DeadLettersDropped", topic, group, count: dropped })
-    if ((paused === 1) === this.#paused) return
-    this.#paused = this.#inbox.paused = paused === 1
+    if (paused === this.#paused) return
+    this.#paused = this.#inbox.paused = paused
     this.#quiet = false
     if (this.#quieting !== undefined) yield* Fiber.interrupt(this.#quieting)
     this.#quieting = this.#paused ? yield* Effect.forkDetach(this.#quieten) : undefined
@@ -260,19 +250,12 @@ export class PubSubReceiver implements Receiver {
   }
 
   #store(letters: NonEmptyReadonlyArray<Letter>): Effect.Effect<void, TransportError> {
-    const { deadLetters, keys, lifecycle, subscription } = this.#options
+    const { deadLetters, lifecycle, subscription } = this.#options
     const { group, topic } = subscription
-    const mine = keys.group(group)
     const [first] = letters[0]
     // The same ones again: whether they were stored is not known.
     if (first.burial === 0) first.burial = ++this.#burials
-    const args: Array<string | number | Uint8Array> = [
-      this.consumer,
-      deadLetters.maxCount,
-      deadLetters.maxAgeMillis,
-      first.burial,
-      rememberMillis
-    ]
+    const args: Array<Argument> = []
     for (const [copy, { cause, failure, reason }] of letters) {
       const fields = fieldsOf(copy)
       const { attempt, fence, id, publishedAt } = copy
@@ -289,10 +272,16 @@ export class PubSubReceiver implements Receiver {
         ...fields
       )
     }
-    return this.#evaluate<[string, number]>(
+    return this.#evaluate(
       Scripts.bury,
-      [mine.dead, mine.state, keys.publisher(this.consumer)],
-      args
+      {
+        consumer: this.consumer,
+        maxDead: deadLetters.maxCount,
+        maxAge: deadLetters.maxAgeMillis,
+        batch: first.burial,
+        ttl: rememberMillis
+      },
+      { args }
     ).pipe(
       Effect.mapError((reason) => new TransportError({ operation: "settle", topic, reason })),
       Effect.tap(() =>
@@ -300,19 +289,21 @@ export class PubSubReceiver implements Receiver {
           for (const [copy] of letters) copy.burial = buried
         })
       ),
-      Effect.flatMap(([, count]) =>
-        count > 0 ? lifecycle.report({ _tag: "DeadLettersDropped", topic, group, count }) : Effect.void
+      Effect.flatMap(({ dropped }) =>
+        dropped > 0 ? lifecycle.report({ _tag: "DeadLettersDropped", topic, group, count: dropped }) : Effect.void
       )
     )
   }
 
-  #evaluate<A extends ReadonlyArray<unknown>>(
-    script: (typeof Scripts)["beat"],
-    keys: ReadonlyArray<string>,
-    args: ReadonlyArray<string | number | Uint8Array>
-  ): Effect.Effect<A, Reason> {
-    const { commands, subscription } = this.#options
-    return evaluate<A>(commands, { topic: subscription.topic, pattern: Scripts.pattern }, script, keys, args)
+  #evaluate<Args, Reply>(
+    script: TypedScript<StringKeys<TopicKeys & GroupKeys> | "publisher", Args, Reply>,
+    args: NoInfer<Args>,
+    more?: More
+  ): Effect.Effect<Reply, Reason> {
+    const { commands, keys, subscription } = this.#options
+    const { group, topic } = subscription
+    const named = { ...keys, ...keys.group(group), publisher: keys.publisher(this.consumer) }
+    return evaluate(commands, { topic, pattern: Scripts.pattern }, script, named, args, more)
   }
 
   #nextId(): string {

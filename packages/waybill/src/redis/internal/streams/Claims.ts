@@ -16,7 +16,7 @@ import { evaluate } from "../connection/ScriptReply.ts"
 import { isGroupGone } from "../group/GroupGone.ts"
 import type { GroupReceiver } from "../group/GroupReceiver.ts"
 import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
-import { claim } from "./DeliveryScripts.ts"
+import { claim, type Claimed } from "./DeliveryScripts.ts"
 import { nobody, pattern } from "./GroupScripts.ts"
 import { isDoubtful, type Source, StreamDelivery } from "./StreamDelivery.ts"
 
@@ -34,16 +34,6 @@ export interface ClaimsOptions {
 const claimLimit = 500
 /** How much one command tells of what is ours. */
 const pageLimit = 1000
-
-/** An entry as the claim script tells it. */
-type Claimed = readonly [
-  source: Source,
-  entry: string,
-  count: number,
-  released: number,
-  fields: ReadonlyArray<string>,
-  owner: string
-]
 
 /** Where an entry lies, its id there, and whether the delivery that we do not know of counts as an attempt. */
 type Named = readonly [Source, string, counts: 0 | 1]
@@ -163,53 +153,51 @@ export class Claims {
     const { commands, deadLetters, keys, lifecycle, receiver, subscription, topic } = this.#options
     const group = this.#group
     return Effect.gen({ self: this }, function* () {
-      const mine = this.#keys
       const now = receiver.now()
       const suspects = receiver.inFlight.all().filter(isSuspect)
       const load = loadOf(deathsOf(suspects), subscription.maxDeliveries)
-      const [tag, taken, buried, gone, dropped, more] = yield* evaluate<
-        [string, ReadonlyArray<Claimed>, ReadonlyArray<Claimed>, number, number, 0 | 1]
-      >(
+      const reply = yield* evaluate(
         commands,
         { topic, pattern },
         claim,
-        [keys.stream, mine.retry, mine.consumers, mine.released, mine.dead, mine.state],
-        [
+        { ...keys, ...this.#keys },
+        {
           group,
-          receiver.consumer,
+          consumer: receiver.consumer,
           nobody,
-          max,
-          subscription.maxDeliveries,
-          deadLetters.maxCount,
-          deadLetters.maxAgeMillis,
-          Math.ceil(receiver.leaseMillis),
-          load.held,
-          load.most === Infinity ? -1 : load.most,
-          ...unknown.flat()
-        ]
+          budget: max,
+          most: subscription.maxDeliveries,
+          maxDead: deadLetters.maxCount,
+          maxAge: deadLetters.maxAgeMillis,
+          lease: Math.ceil(receiver.leaseMillis),
+          held: load.held,
+          limit: load.most === Infinity ? -1 : load.most
+        },
+        { args: unknown.flat() }
       )
-      if (tag !== "OK") {
+      if (reply._tag !== "OK") {
         this.more = false
         // The next beat revives us; what was named is found again.
         if (unknown.length > 0) this.unsure = true
         return
       }
-      if (max > 0 && taken.length < max && more === 0) this.returned = false
+      const { buried, dropped, gone, more, taken } = reply
+      if (max > 0 && taken.length < max && !more) this.returned = false
       const from = new Set<string>()
       let count = 0
-      const toDelivery = ([source, entry, times, released, fields, owner]: Claimed) => {
+      const toDelivery = ({ count, entry, fields, owner, released, source }: Claimed) => {
         if (owner !== nobody && owner !== receiver.consumer) from.add(owner)
-        return new StreamDelivery(topic, group, source, entry, times, released, fields, now)
+        return new StreamDelivery(topic, group, source, entry, count, released, fields, now)
       }
       const deliveries = taken.map(toDelivery)
       // A call stops when it has gathered much: the rest of what was named is looked for again.
       if (taken.length + buried.length + gone < unknown.length) this.unsure = true
-      for (const claimed of taken) if (from.has(claimed[5])) count++
+      for (const claimed of taken) if (from.has(claimed.owner)) count++
       const graves = buried.map(toDelivery)
       receiver.inFlight.add(yield* this.exact(deliveries))
       // With suspects in hand there is no hurry: the end of one wakes the heartbeat.
-      this.#suspects = more === 1 ? [...suspects, ...deliveries.filter(isSuspect)].filter(this.#holds) : []
-      this.more = max > 0 && (taken.length >= max || (more === 1 && this.#suspects.length === 0))
+      this.#suspects = more ? [...suspects, ...deliveries.filter(isSuspect)].filter(this.#holds) : []
+      this.more = max > 0 && (taken.length >= max || (more && this.#suspects.length === 0))
       if (from.size > 0) yield* lifecycle.report({ _tag: "Claimed", topic, group, from: [...from], count })
       yield* receiver.buried(graves, ({ count }) => `delivered ${count} times to consumers that died or stalled`)
       yield* receiver.truncated(gone)

@@ -5,49 +5,45 @@
  */
 import { commitScript } from "../commit/CommitScript.ts"
 import { announce, ask, ids, shorten, unseen } from "../wire/Lua.ts"
+import { sources } from "./Progress.ts"
 import { fieldsOf } from "./PublishScript.ts"
 
 /**
- * | KEYS | |
- * |---|---|
- * | 1, 2, 3 | stream, retry stream, released |
- *
- * | ARGV | |
- * |---|---|
- * | 1, 2 | group, consumer |
- * | 3, 4 | pattern and wire version |
- * | 5 | how long message ids are remembered, ms |
- * | 6 | greatest length of a stream, or "" |
- * | a delivery | source, entry, count; count 0: the group was lost and the entry with it, there is no owner to ask for |
+ * Arguments of a delivery: source, entry, count; count 0: the group was lost and the entry with it, there is no owner to ask for.
  *
  * The keys of a topic: stream, meta, delayed, their bodies, the channel `wake`.
  */
 export const commit = commitScript({
-  keys: 3,
-  args: 6,
+  keys: { stream: "stream", retry: "stream", released: "hash" },
+  args: {
+    group: "text",
+    consumer: "text",
+    pattern: "text",
+    wire: "text",
+    /** How long message ids are remembered, ms. */
+    remembered: "text",
+    /** Greatest length of a stream, or "". */
+    maxLength: "text"
+  },
   delivery: 3,
-  lua: `${ask}${announce}${ids}${unseen}${shorten}${fieldsOf}
-local group, consumer = ARGV[1], ARGV[2]
-local acked, uncounted = {{}, {}}, {}
-local function unfit()
-  return mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(KEYS[3], 'hash')
-end
+  lua: /* lua */ `${ask}${announce}${ids}${unseen}${shorten}${fieldsOf}${sources}
+local acked, uncounted = {[0] = {}, {}}, {}
 local function owns(i)
   local count = tonumber(ARGV[i + 2])
   if count == 0 then return true end
-  local owned = ask('XPENDING', KEYS[ARGV[i] + 1], group, ARGV[i + 1], ARGV[i + 1], 1, consumer)
+  local owned = ask('XPENDING', sources[tonumber(ARGV[i])], group, ARGV[i + 1], ARGV[i + 1], 1, consumer)
   return owned and #owned == 1 and owned[1][4] == count
 end
 local function leave(i)
-  local source, entry, count = ARGV[i] + 1, ARGV[i + 1], tonumber(ARGV[i + 2])
+  local source, entry, count = tonumber(ARGV[i]), ARGV[i + 1], tonumber(ARGV[i + 2])
   if count > 0 then acked[source][#acked[source] + 1] = entry end
   if count > 1 then uncounted[#uncounted + 1] = ARGV[i] .. entry end
 end
 local function leaving()
-  for source = 1, 2 do
-    if #acked[source] > 0 then redis.call('XACK', KEYS[source], group, unpack(acked[source])) end
+  for source = 0, 1 do
+    if #acked[source] > 0 then redis.call('XACK', sources[source], group, unpack(acked[source])) end
   end
-  if #uncounted > 0 then redis.call('HDEL', KEYS[3], unpack(uncounted)) end
+  if #uncounted > 0 then redis.call('HDEL', released, unpack(uncounted)) end
   announced()
 end
 local function objection(base)
@@ -55,22 +51,22 @@ local function objection(base)
     or mismatch(KEYS[base + 3], 'hash')
   if wrong then return wrong[2] .. ' is a ' .. wrong[3] end
   local opened = redis.call('HMGET', KEYS[base + 1], 'pattern', 'wire')
-  if opened[1] and (opened[1] ~= ARGV[3] or opened[2] ~= ARGV[4]) then
+  if opened[1] and (opened[1] ~= pattern or opened[2] ~= wire) then
     return 'the topic is ' .. opened[1] .. ', wire version ' .. (opened[2] or '')
   end
 end
 local function append(base, shape, arg, seen)
   if seen and redis.call('EXISTS', seen) == 1 then return '=' end
-  local stream, meta = KEYS[base], KEYS[base + 1]
+  local target, meta = KEYS[base], KEYS[base + 1]
   local fields, id, due = fieldsOf(shape, arg)
   local answer
   if due then answer = delay(meta, KEYS[base + 2], KEYS[base + 3], KEYS[base + 4], fields, id, due)
-  else answer = redis.pcall('XADD', stream, '*', unpack(fields)) end
+  else answer = redis.pcall('XADD', target, '*', unpack(fields)) end
   if type(answer) == 'table' then return answer end
-  local opened = redis.call('HSETNX', meta, 'pattern', ARGV[3]) == 1
-  if opened then redis.call('HSET', meta, 'wire', ARGV[4]) end
-  if seen then redis.call('SET', seen, '1', 'PX', ARGV[5]) end
-  if ARGV[6] ~= '' then shorten(stream, meta, ARGV[6]) end
+  local opened = redis.call('HSETNX', meta, 'pattern', pattern) == 1
+  if opened then redis.call('HSET', meta, 'wire', wire) end
+  if seen then redis.call('SET', seen, '1', 'PX', remembered) end
+  if maxLength ~= '' then shorten(target, meta, maxLength) end
   return id and '+' or answer, opened
 end
 `

@@ -1,13 +1,15 @@
-import type { Script } from "../connection/Script.ts"
 /**
  * Looking at a topic, and sending dead letters back. Looking writes nothing; sending back takes a dead letter away in
  * the same step, so that doing it twice does it once.
  *
  * @module
  */
-import { aging, counting, exhuming } from "../inspect/DeadLetterScripts.ts"
+import { bit, bytes, listOf, make, number, row, text } from "../connection/Script.ts"
+import { aging, counting, exhuming, moved } from "../inspect/DeadLetterScripts.ts"
+import { figures } from "../inspect/Figures.ts"
 import { bodyOf, removal } from "../inspect/Removal.ts"
-import { add, ask, clock, drains, ids, mismatch, reads, paging, weighing } from "../wire/Lua.ts"
+import { add, ask, clock, ids, paging, weighing } from "../wire/Lua.ts"
+import { sources } from "./Progress.ts"
 
 /**
  * A topic and its groups. A thousand topics are looked at in one go, so it asks nothing twice and nothing that it
@@ -16,26 +18,34 @@ import { add, ask, clock, drains, ids, mismatch, reads, paging, weighing } from 
  * The backlog is exact when the group is at the end, has not begun, or has at most 32 entries to go. In between it is
  * counted from what was ever added and read, less what was cut off: exact too, unless single entries were deleted by hand.
  *
- * | KEYS | |
- * |---|---|
- * | 1, 2, 3 | stream, meta, delayed |
- * | 4... | for each group: retry stream, waiting, dead letters, consumers, state |
- *
- * | ARGV | |
- * |---|---|
- * | 1 | the name that released entries go to |
- * | 2... | the groups |
- *
- * | reply | |
- * |---|---|
- * | `OK`, pattern, depth, delayed, next, published, figures, others | pattern: "" when the topic was never opened. next: when the next delayed message is due, -1 when there is none. published: entries ever added, -1 when the server does not count. figures: `Figures` (Inspecting.ts) of each group. others: groups of the stream that were not asked for |
- * | `WRONGTYPE`, key, found | |
+ * Further keys, for each group: retry stream, waiting, dead letters, consumers, state. Further arguments: the groups.
  */
-export const describe: Script = {
+export const describe = make({
   name: "waybill/describe",
-  lua: `${reads}${mismatch}${clock}${ask}${ids}${counting}
+  mode: "reads",
+  keys: { stream: "stream", meta: "hash", delayed: "zset" },
+  args: {
+    /** The name that released entries go to. */
+    nobody: "text"
+  },
+  replies: {
+    OK: {
+      /** "" when the topic was never opened. */
+      opened: text,
+      depth: number,
+      later: number,
+      /** When the next delayed message is due, -1 when there is none. */
+      next: number,
+      /** Entries ever added, -1 when the server does not count. */
+      published: number,
+      /** Of each group. */
+      figures: listOf(row({ tag: text, ...figures })),
+      /** Groups of the stream that were not asked for. */
+      others: listOf(text)
+    }
+  },
+  lua: /* lua */ `${clock}${ask}${ids}${counting}
 local call = redis.call
-local stream, nobody = KEYS[1], ARGV[1]
 local now = clock()
 
 local function of(flat)
@@ -73,16 +83,16 @@ local function look()
   info = info and of(info)
   local mine = info and groupsOf(stream) or {}
   local figures, asked, places = {}, {}, {}
-  for g = 2, #ARGV do
-    local k = 5 * g - 6
+  for g = moreArgs + 1, #ARGV do
+    local k = moreKeys + 1 + 5 * (g - moreArgs - 1)
     places[#places + 1] = KEYS[k]
     places[#places + 1] = KEYS[k + 1]
     places[#places + 1] = KEYS[k + 2]
   end
   -- Retries and dead letters are rare: one question for the keys of all groups.
   local calm = #places == 0 or call('EXISTS', unpack(places)) == 0
-  for g = 2, #ARGV do
-    local group, k = ARGV[g], 5 * g - 6
+  for g = moreArgs + 1, #ARGV do
+    local group, k = ARGV[g], moreKeys + 1 + 5 * (g - moreArgs - 1)
     local retry, waiting, dead, consumers, state = KEYS[k], KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4]
     asked[group] = true
     local noted = of(call('HGETALL', state))
@@ -122,159 +132,185 @@ local function look()
     local letters, old = 0, 0
     if not calm then letters, old = deadCount(dead, state, now) end
     figures[#figures + 1] = {'OK', backlog(stream, info, mine[group]), pending, oldest,
-      later + again, next, letters, tonumber(noted['dropped'] or '0'), noted['paused'] and 1 or 0, living, mine[group] and mine[group]['last-delivered-id'] or '', old}
+      later + again, next, letters, tonumber(noted['dropped'] or '0'), noted['paused'] and 1 or 0, living,
+      mine[group] and mine[group]['last-delivered-id'] or '', old}
   end
   local others = {}
   for group in pairs(mine) do if not asked[group] then others[#others + 1] = group end end
-  local delayed = call('ZCARD', KEYS[3])
-  local next = delayed > 0 and tonumber(call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]) or -1
-  return {'OK', call('HGET', KEYS[2], 'pattern') or '', info and info['length'] or 0, delayed, next,
+  local laters = call('ZCARD', delayed)
+  local next = laters > 0 and tonumber(call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]) or -1
+  return {'OK', call('HGET', meta, 'pattern') or '', info and info['length'] or 0, laters, next,
     not info and 0 or info['entries-added'] or -1, figures, others}
 end
 
 local seen, reply = pcall(look)
 if seen then return reply end
 local types = {'stream', 'zset', 'stream', 'zset', 'hash'}
-local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'hash') or mismatch(KEYS[3], 'zset')
-for k = 4, #KEYS do wrong = wrong or mismatch(KEYS[k], types[(k - 4) % 5 + 1]) end
+local wrong = foreign()
+for k = moreKeys + 1, #KEYS do wrong = wrong or mismatch(KEYS[k], types[(k - moreKeys - 1) % 5 + 1]) end
 return wrong or error(reply)
 `
-}
+})
 
-/**
- * One page of the stream.
- *
- * | KEYS | |
- * |---|---|
- * | 1 | the stream |
- *
- * | ARGV | |
- * |---|---|
- * | 1 | entry behind which to begin, or in front of which to begin backwards, or "" |
- * | 2 | how many at most |
- * | 3 | 1: backwards |
- *
- * | reply | |
- * |---|---|
- * | `OK`, entries | as XRANGE and XREVRANGE have them |
- * | `WRONGTYPE`, key, found | |
- */
-export const messages: Script = {
+/** One page of the stream. */
+export const messages = make({
   name: "waybill/messages",
-  lua: `${reads}${mismatch}${weighing}${paging}
-local wrong = mismatch(KEYS[1], 'stream')
+  mode: "reads",
+  keys: { stream: "stream" },
+  args: {
+    /** The entry behind which to begin, or in front of which to begin backwards, or "". */
+    position: "text",
+    /** How many at most. */
+    limit: "number",
+    /** 1: yes. */
+    newest: "number"
+  },
+  bytes: true,
+  replies: {
+    OK: {
+      /** As XRANGE and XREVRANGE have them. */
+      entries: listOf(row({ entry: text, fields: listOf(bytes) }))
+    }
+  },
+  lua: /* lua */ `${weighing}${paging}
+local wrong = foreign()
 if wrong then return wrong end
-local backwards = ARGV[3] == '1'
-local from = ARGV[1] ~= '' and '(' .. ARGV[1] or backwards and '+' or '-'
-return {'OK', page(KEYS[1], from, tonumber(ARGV[2]), backwards)}
+local backwards = newest == 1
+local from = position ~= '' and '(' .. position or backwards and '+' or '-'
+return {'OK', page(stream, from, limit, backwards)}
 `
-}
+})
 
-/**
- * What consumers of a group have been given and have not settled: first from the stream, then from the retry stream.
- *
- * | KEYS | |
- * |---|---|
- * | 1 to 4 | stream, retry stream, released, state |
- *
- * | ARGV | |
- * |---|---|
- * | 1, 2 | group, the name that released entries go to |
- * | 3, 4 | source and entry after which to begin, or "0" and "" |
- * | 5 | how many at most |
- *
- * | reply | |
- * |---|---|
- * | `OK`, rows | rows: source, entry, consumer, ms that it has been held at most, count, released, fields. Fields are empty when the entry was cut off |
- * | `WRONGTYPE`, key, found | |
- */
-export const pending: Script = {
+/** What consumers of a group have been given and have not settled: first from the stream, then from the retry stream. */
+export const pending = make({
   name: "waybill/pending",
-  lua: `${reads}${mismatch}${clock}${ask}${weighing}
-local group, nobody = ARGV[1], ARGV[2]
-local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(KEYS[3], 'hash') or mismatch(KEYS[4], 'hash')
+  mode: "reads",
+  keys: { stream: "stream", retry: "stream", released: "hash", state: "hash" },
+  args: {
+    group: "text",
+    /** The name that released entries go to. */
+    nobody: "text",
+    /** Where to begin: behind this entry, or in front when it is "". */
+    first: "number",
+    entry: "text",
+    /** How many at most. */
+    limit: "number"
+  },
+  bytes: true,
+  replies: {
+    OK: {
+      rows: listOf(
+        row({
+          source: bit,
+          entry: text,
+          consumer: text,
+          /** For so long at most. */
+          heldMillis: number,
+          count: number,
+          released: number,
+          /** None when the entry was cut off. */
+          fields: listOf(bytes)
+        })
+      )
+    }
+  },
+  lua: /* lua */ `${clock}${ask}${weighing}${sources}
+local wrong = foreign()
 if wrong then return wrong end
-local limit, rows, now, since = tonumber(ARGV[5]), {}, clock(), {}
+local rows, now, since = {}, clock(), {}
 -- Renewing a lease makes the server forget since when: the consumer has told for the oldest of what it holds.
 local function held(consumer, idle)
-  if since[consumer] == nil then since[consumer] = tonumber(redis.call('HGET', KEYS[4], 'oldest:' .. consumer) or now) end
+  if since[consumer] == nil then since[consumer] = tonumber(redis.call('HGET', state, 'oldest:' .. consumer) or now) end
   return math.max(idle, now - since[consumer])
 end
-for source = tonumber(ARGV[3]), 1 do
-  local from = source == tonumber(ARGV[3]) and ARGV[4] ~= '' and '(' .. ARGV[4] or '-'
+for source = first, 1 do
+  local from = source == first and entry ~= '' and '(' .. entry or '-'
   while #rows < limit and room() do
-    local page = ask('XPENDING', KEYS[source + 1], group, from, '+', limit)
+    local page = ask('XPENDING', sources[source], group, from, '+', limit)
     if not page or #page == 0 then break end
     for _, row in ipairs(page) do
       from = '(' .. row[1]
       if row[2] ~= nobody and #rows < limit and room() then
-        local there = redis.call('XRANGE', KEYS[source + 1], row[1], row[1])[1]
+        local there = redis.call('XRANGE', sources[source], row[1], row[1])[1]
         rows[#rows + 1] = {source, row[1], row[2], held(row[2], row[3]), row[4],
-          tonumber(redis.call('HGET', KEYS[3], source .. row[1]) or '0'), weigh(there and there[2] or {})}
+          tonumber(redis.call('HGET', released, source .. row[1]) or '0'), weigh(there and there[2] or {})}
       end
     end
   end
 end
 return {'OK', rows}
 `
-}
+})
 
-/**
- * What waits for its next attempt: first what may be taken now (released, or due and not taken), then what is due later.
- *
- * | KEYS | |
- * |---|---|
- * | 1, 2, 3 | stream, retry stream, released |
- * | 4, 5 | waiting, their bodies |
- *
- * | ARGV | |
- * |---|---|
- * | 1, 2 | group, the name that released entries go to |
- * | 3 | position after which to begin: a letter for the part (`a` released, `b` released retries, `c` due, `d` due later), and what names the place in it; or "a" |
- * | 4 | how many at most |
- *
- * | reply | |
- * |---|---|
- * | `OK`, now, rows | rows: position, source, entry, due, count, released, fields, and for part `d` the cause |
- * | `WRONGTYPE`, key, found | |
- */
-export const waiting: Script = {
+/** What waits for its next attempt: first what may be taken now (released, or due and not taken), then what is due later. */
+export const waiting = make({
   name: "waybill/waiting",
-  lua: `${reads}${mismatch}${clock}${ask}${weighing}
-local group, nobody, limit = ARGV[1], ARGV[2], tonumber(ARGV[4])
-local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(KEYS[3], 'hash')
-  or mismatch(KEYS[4], 'zset') or mismatch(KEYS[5], 'hash')
+  mode: "reads",
+  keys: { stream: "stream", retry: "stream", released: "hash", waiting: "zset", waitingBodies: "hash" },
+  args: {
+    group: "text",
+    /** The name that released entries go to. */
+    nobody: "text",
+    /**
+     * Behind which to begin: a letter for the part (`a` released, `b` released retries, `c` due, `d` due later), and what names
+     * the place in it; or "a".
+     */
+    position: "text",
+    /** How many at most. */
+    limit: "number"
+  },
+  bytes: true,
+  replies: {
+    OK: {
+      now: number,
+      rows: listOf(
+        row({
+          position: text,
+          source: bit,
+          entry: text,
+          dueAt: number,
+          count: number,
+          released: number,
+          fields: listOf(bytes),
+          /** Of part `d`. */
+          cause: text
+        })
+      )
+    }
+  },
+  lua: /* lua */ `${clock}${ask}${weighing}${sources}
+local wrong = foreign()
 if wrong then return wrong end
 local now, rows = clock(), {}
-local part, place = string.sub(ARGV[3], 1, 1), string.sub(ARGV[3], 2)
-local function fieldsOf(stream, entry)
-  local there = redis.call('XRANGE', stream, entry, entry)[1]
+local part, place = string.sub(position, 1, 1), string.sub(position, 2)
+local function fieldsOf(key, entry)
+  local there = redis.call('XRANGE', key, entry, entry)[1]
   return weigh(there and there[2] or {})
 end
 for source = 0, 1 do
   local letter = source == 0 and 'a' or 'b'
   if part <= letter and room() then
     local from = part == letter and place ~= '' and '(' .. place or '-'
-    local page = ask('XPENDING', KEYS[source + 1], group, from, '+', limit - #rows + 1, nobody) or {}
+    local page = ask('XPENDING', sources[source], group, from, '+', limit - #rows + 1, nobody) or {}
     for _, row in ipairs(page) do
       if #rows == limit or not room() then break end
       rows[#rows + 1] = {letter .. row[1], source, row[1], now, row[4],
-        tonumber(redis.call('HGET', KEYS[3], source .. row[1]) or '0'), fieldsOf(KEYS[source + 1], row[1])}
+        tonumber(redis.call('HGET', released, source .. row[1]) or '0'), fieldsOf(sources[source], row[1]), ''}
     end
   end
 end
 if part <= 'c' and #rows < limit and room() then
   local last
-  for _, flat in ipairs(ask('XINFO', 'GROUPS', KEYS[2]) or {}) do
+  for _, flat in ipairs(ask('XINFO', 'GROUPS', retry) or {}) do
     if flat[2] == group then for i = 1, #flat, 2 do if flat[i] == 'last-delivered-id' then last = flat[i + 1] end end end
   end
   local from = part == 'c' and place ~= '' and place or last or '0-0'
   local more = true
   while more and #rows < limit and room() do
-    local some = redis.call('XRANGE', KEYS[2], '(' .. from, '+', 'COUNT', math.min(16, limit - #rows))
+    local some = redis.call('XRANGE', retry, '(' .. from, '+', 'COUNT', math.min(16, limit - #rows))
     for _, entry in ipairs(some) do
       if not room() then break end
-      rows[#rows + 1] = {'c' .. entry[1], 1, entry[1], now, 0, 0, weigh(entry[2])}
+      rows[#rows + 1] = {'c' .. entry[1], 1, entry[1], now, 0, 0, weigh(entry[2]), ''}
       from = entry[1]
     end
     more = #some > 0
@@ -284,14 +320,14 @@ if #rows < limit and room() then
   local rank = 0
   if part == 'd' then
     local score, member = string.match(place, '^(%-?%d+):(.*)$')
-    rank = redis.call('ZRANK', KEYS[4], member)
-    rank = rank and rank + 1 or redis.call('ZCOUNT', KEYS[4], '-inf', '(' .. score)
+    rank = redis.call('ZRANK', waiting, member)
+    rank = rank and rank + 1 or redis.call('ZCOUNT', waiting, '-inf', '(' .. score)
   end
-  local page = redis.call('ZRANGE', KEYS[4], rank, rank + limit - #rows - 1, 'WITHSCORES')
+  local page = redis.call('ZRANGE', waiting, rank, rank + limit - #rows - 1, 'WITHSCORES')
   for i = 1, #page, 2 do
     if not room() then break end
     local due = string.format('%.0f', tonumber(page[i + 1]))
-    local body = redis.call('HGET', KEYS[5], page[i])
+    local body = redis.call('HGET', waitingBodies, page[i])
     local ok, fields = pcall(cmsgpack.unpack, body or '')
     if not ok or type(fields) ~= 'table' then fields = {'', '', 0, 0, '', 'payload', body or ''} end
     local raw = {'id', tostring(fields[1]), 'at', tostring(fields[2]), 'attempt', tostring(fields[3]), 'fence',
@@ -302,34 +338,26 @@ if #rows < limit and room() then
 end
 return {'OK', now, rows}
 `
-}
+})
 
 /**
  * Sends dead letters back to their group: the same message, attempts counted anew, the fence going on.
  *
- * | KEYS | |
- * |---|---|
- * | 1, 2, 3 | dead letters, retry stream, state |
- *
- * | ARGV | |
- * |---|---|
- * | 1... | their entries |
- *
- * | reply | |
- * |---|---|
- * | `OK`, count, passed | how many were there, of how many that were looked at: the others are for the next call |
- * | `WRONGTYPE`, key, found | |
+ * Further arguments: their entries.
  */
-export const redrive: Script = {
+export const redrive = make({
   name: "waybill/redrive",
-  lua: `${drains}${mismatch}${clock}${add}${aging}${weighing}${exhuming}
-local wrong = mismatch(KEYS[1], 'stream') or mismatch(KEYS[2], 'stream') or mismatch(KEYS[3], 'hash')
+  mode: "drains",
+  keys: { dead: "stream", retry: "stream", state: "hash" },
+  replies: { OK: moved },
+  lua: /* lua */ `${clock}${add}${aging}${weighing}${exhuming}
+local wrong = foreign()
 if wrong then return wrong end
-local since, count, passed = keptSince(KEYS[3], clock()), 0, 0
+local since, count, passed = keptSince(state, clock()), 0, 0
 while passed < #ARGV and room() do
   passed = passed + 1
   local entry = ARGV[passed]
-  local letter = isKept(entry, since) and redis.call('XRANGE', KEYS[1], entry, entry)[1]
+  local letter = isKept(entry, since) and redis.call('XRANGE', dead, entry, entry)[1]
   if letter then
     local from, head = exhumed(weigh(letter[2]))
     local again = head and {'id', head.id, 'at', head.at, 'attempt', '0', 'fence', head.fence} or {}
@@ -337,14 +365,14 @@ while passed < #ARGV and room() do
       again[9] = 'tally'
       again[10] = head.partial and '0;1;' or '0;0;'
     end
-    add(KEYS[2], again, letter[2], from)
-    redis.call('XDEL', KEYS[1], entry)
+    add(retry, again, letter[2], from)
+    redis.call('XDEL', dead, entry)
     count = count + 1
   end
 end
 return {'OK', count, passed}
 `
-}
+})
 
 /**
  * The look at the topic is `describe`, with all groups. That at a group makes sure that it has read its streams to the end: a backlog
@@ -352,13 +380,13 @@ return {'OK', count, passed}
  */
 export const remove = removal(
   "waybill/remove",
-  `local function look(KEYS, ARGV)
+  /* lua */ `local function look(KEYS, ARGV)
 ${bodyOf(describe)}
 end
 local found = look(KEYS, ARGV)
 if found[1] == 'OK' then for i = 2, #ARGV do seen[ARGV[i]] = found[7][i - 1] end end
 return found`,
-  `${ids}${ask}
+  /* lua */ `${ids}${ask}
 local function unread(stream, at)
   local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
   return newest and (at == '' or less(at, newest[1])) and 1 or 0

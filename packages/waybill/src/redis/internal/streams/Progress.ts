@@ -5,25 +5,30 @@
  * @module
  */
 
+/** `sources`: the keys of the streams by source. Uses the locals `stream` and `retry`, the keys. */
+export const sources = /* lua */ `
+local sources = {[0] = stream, retry}
+`
+
 /**
  * `note(now)`: notes the progress of the group on both streams. Of many pending entries the first thousand; what was
  * delivered after those counts as not delivered yet. Of a group that is on neither nothing is noted: it was removed, or is lost.
  *
- * It uses the locals `state`, the key, and `group`, the keys of the streams, and `ask`.
+ * It uses the locals `state`, the key, `group`, `sources` and `ask`.
  */
-export const noting = `
+export const noting = /* lua */ `
 local function note(now)
   local there = false
   for source = 0, 1 do
     local at
-    for _, flat in ipairs(ask('XINFO', 'GROUPS', KEYS[source + 1]) or {}) do
+    for _, flat in ipairs(ask('XINFO', 'GROUPS', sources[source]) or {}) do
       if flat[2] == group then
         for i = 1, #flat, 2 do if flat[i] == 'last-delivered-id' then at = flat[i + 1] end end
       end
     end
     if at then
       there = true
-      local rows = ask('XPENDING', KEYS[source + 1], group, '-', '+', 1000)
+      local rows = ask('XPENDING', sources[source], group, '-', '+', 1000)
       local noted, place = {at}, {}
       if #rows == 1000 then noted[1] = rows[1000][1] end
       for _, row in ipairs(rows) do
@@ -53,9 +58,9 @@ end
  *
  * They use the locals of `join`, `ask` and `less`.
  */
-export const restoring = `
+export const restoring = /* lua */ `
 local function progressOf(source, last)
-  local key = KEYS[source + 1]
+  local key = sources[source]
   if ask('XPENDING', key, group) then return end
   local packed = redis.call('HGET', state, 'progress:' .. source)
   local ok, noted = pcall(cmsgpack.unpack, packed or '')
@@ -79,12 +84,12 @@ local function progressOf(source, last)
 end
 local buried
 local function isOver(member)
-  if over[member] or redis.call('ZSCORE', KEYS[8], member) then return true end
+  if over[member] or redis.call('ZSCORE', waiting, member) then return true end
   if not buried then
     buried = {}
     local from, bytes, count = redis.call('HGET', state, 'noted') or '+', 0, 0
     while bytes < 4194304 and count < 2000 do
-      local letters = redis.call('XRANGE', KEYS[10], from, '+', 'COUNT', 16)
+      local letters = redis.call('XRANGE', dead, from, '+', 'COUNT', 16)
       for _, letter in ipairs(letters) do
         local f = letter[2]
         if f[13] == 'origin' then buried[f[14]] = true end
@@ -102,18 +107,18 @@ local function restore(source, progress)
   local function give(entry, owner, count)
     local member = source .. entry
     if isOver(member) then return end
-    local released = tonumber(redis.call('HGET', KEYS[7], member) or '0')
+    local uncounted = tonumber(redis.call('HGET', released, member) or '0')
     if held[member] and held[member] >= count then
       owner, count = consumer, held[member]
       held[member] = nil
-    elseif count == 0 or (owner == consumer and released < count) then
+    elseif count == 0 or (owner == consumer and uncounted < count) then
       -- Whose it was, and how it ended, is not known: the delivery is not an attempt.
-      owner, count, released = nobody, math.max(count, released + 1), released + 1
-      redis.call('HSET', KEYS[7], member, released)
-    elseif released >= count then
-      owner, count = nobody, released
+      owner, count, uncounted = nobody, math.max(count, uncounted + 1), uncounted + 1
+      redis.call('HSET', released, member, uncounted)
+    elseif uncounted >= count then
+      owner, count = nobody, uncounted
     end
-    redis.call('XCLAIM', KEYS[source + 1], group, owner, 0, entry, 'RETRYCOUNT', count, 'FORCE', 'JUSTID')
+    redis.call('XCLAIM', sources[source], group, owner, 0, entry, 'RETRYCOUNT', count, 'FORCE', 'JUSTID')
   end
   for i = 2, #noted, 2 do
     local owner, entries = noted[i], noted[i + 1]

@@ -11,7 +11,8 @@ import * as Settlement from "../../../Settlement.ts"
 import type { Reason, Settled, TransportError } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
 import type { Connection } from "../connection/Connection.ts"
-import { evaluate } from "../connection/ScriptReply.ts"
+import type { Argument } from "../connection/Script.ts"
+import { evaluate, type More } from "../connection/ScriptReply.ts"
 import type { InFlight } from "../group/InFlight.ts"
 import { RetryAmbiguous } from "../group/RetryAmbiguous.ts"
 import {
@@ -25,7 +26,7 @@ import {
   tallyAfter
 } from "../group/SettlementBatch.ts"
 import { failureText } from "../inspect/DeadLetterEntry.ts"
-import type { GroupKeys } from "../wire/Keys.ts"
+import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
 import { write } from "../wire/Tally.ts"
 import { settle as settleScript } from "./DeliveryScripts.ts"
 import { nobody, pattern } from "./GroupScripts.ts"
@@ -36,10 +37,7 @@ export interface SettlerOptions {
   readonly topic: string
   readonly group: string
   readonly consumer: string
-  readonly stream: string
-  /** The channel on which is said what others may take, or when. */
-  readonly wake: string
-  readonly keys: GroupKeys
+  readonly keys: TopicKeys & GroupKeys
   readonly inFlight: InFlight<StreamDelivery>
   readonly deadLetters: { readonly maxCount: number; readonly maxAgeMillis: number }
   /** A message will be due again in so many milliseconds. */
@@ -102,27 +100,31 @@ export class Settler {
 
   /** Hands back what handlers have had: it counts. */
   handBackBegun(deliveries: ReadonlyArray<StreamDelivery>): Effect.Effect<void, Reason> {
-    const { commands, topic } = this.#options
     return Effect.gen({ self: this }, function* () {
       for (let from = 0; from < deliveries.length; from += handBackLimit) {
         const some = deliveries.slice(from, from + handBackLimit)
-        yield* evaluate(commands, { topic, pattern }, settleScript, this.#keys, [
-          ...this.#head,
-          ...some.flatMap(({ count, entry, source }) => ["U", source, entry, count])
-        ])
+        yield* this.#evaluate({ args: some.flatMap(({ count, entry, source }) => ["U", source, entry, count]) })
       }
     })
   }
 
-  get #keys(): ReadonlyArray<string> {
-    const { keys, stream, wake } = this.#options
-    return [stream, keys.retry, keys.waiting, keys.waitingBodies, keys.dead, keys.released, keys.state, wake]
-  }
-
-  /** What stands in front of the deliveries. */
-  get #head(): ReadonlyArray<string | number> {
-    const { committer, consumer, deadLetters, group } = this.#options
-    return [group, consumer, nobody, deadLetters.maxCount, deadLetters.maxAgeMillis, committer.markerMillis]
+  #evaluate(more: More) {
+    const { commands, committer, consumer, deadLetters, group, keys, topic } = this.#options
+    return evaluate(
+      commands,
+      { topic, pattern },
+      settleScript,
+      keys,
+      {
+        group,
+        consumer,
+        nobody,
+        maxDead: deadLetters.maxCount,
+        maxAge: deadLetters.maxAgeMillis,
+        ttl: committer.markerMillis
+      },
+      more
+    )
   }
 
   #end(batch: SettlementBatch<StreamDelivery>): Effect.Effect<void, TransportError> {
@@ -152,7 +154,8 @@ export class Settler {
    * sure any more and nothing is known.
    */
   #ack(deliveries: ReadonlyArray<StreamDelivery>): Effect.Effect<boolean | undefined, TransportError> {
-    const { commands, group, inFlight, keys, settled, stream } = this.#options
+    const { commands, group, inFlight, keys, settled } = this.#options
+    const { stream } = keys
     const fresh: Array<string> = []
     const again: Array<string> = []
     const uncounted: Array<string> = []
@@ -199,22 +202,18 @@ export class Settler {
 
   /** Runs the script until every step has an answer. */
   #run(steps: ReadonlyArray<Step<StreamDelivery>>, answers: Array<Settled>): Effect.Effect<void, TransportError> {
-    const { commands, dropped, inFlight, settled, topic } = this.#options
+    const { dropped, inFlight, settled } = this.#options
     return Effect.gen({ self: this }, function* () {
       const releases = steps.some(({ settlement }) => settlement._tag === "Release")
       if (releases) this.#options.released()
       let open = steps
       while (open.length > 0) {
-        const scriptKeys = [...this.#keys]
-        const args = this.#args(open, scriptKeys)
-        const { ambiguous, reply } = yield* this.#retryAmbiguous.try(() =>
-          evaluate<[string, string, number]>(commands, { topic, pattern }, settleScript, scriptKeys, args)
-        )
-        const [, told, lost] = reply
+        const more = this.#encode(open)
+        const { ambiguous, reply } = yield* this.#retryAmbiguous.try(() => this.#evaluate(more))
         const gone: Array<Step<StreamDelivery>> = []
         for (let i = 0; i < open.length; i++) {
           const step = open[i] as Step<StreamDelivery> // i is within bounds
-          const letter = told[i]
+          const letter = reply.answers[i]
           if (letter === "G") {
             step.gone = true
             gone.push(step)
@@ -226,7 +225,7 @@ export class Settler {
           inFlight.forget(step.delivery)
           if (step.settlement._tag === "Retry") this.#options.delayed(delayOf(step.settlement))
         }
-        if (lost > 0) yield* dropped(lost)
+        if (reply.dropped > 0) yield* dropped(reply.dropped)
         open = gone
       }
       if (releases) this.#options.released()
@@ -234,10 +233,10 @@ export class Settler {
     })
   }
 
-  /** Puts behind `keys` what the arguments name. */
-  #args(steps: ReadonlyArray<Step<StreamDelivery>>, keys: Array<string>): Array<string | Uint8Array | number> {
+  #encode(steps: ReadonlyArray<Step<StreamDelivery>>): More {
     const { committer } = this.#options
-    const args: Array<string | Uint8Array | number> = [...this.#head]
+    const keys: Array<string> = []
+    const args: Array<Argument> = []
     for (const step of steps) {
       const { delivery, gone, settlement } = step
       const { attempt, count, detached, entry, fence, id, publishedAt, source } = delivery
@@ -276,7 +275,7 @@ export class Settler {
           break
       }
     }
-    return args
+    return { keys, args }
   }
 }
 

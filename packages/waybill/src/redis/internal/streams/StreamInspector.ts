@@ -16,15 +16,9 @@ import {
   type WaitingMessage
 } from "../../../Inspector.ts"
 import type { Message } from "../../../Message.ts"
-import {
-  failing,
-  type Figures,
-  groupOf,
-  Inspecting,
-  type InspectorOptions,
-  messageOf,
-  type Moved
-} from "../inspect/Inspecting.ts"
+import { keysOf as listed } from "../connection/Script.ts"
+import { groupOf } from "../inspect/Figures.ts"
+import { failing, Inspecting, type InspectorOptions, messageOf } from "../inspect/Inspecting.ts"
 import type { GroupKeys } from "../wire/Keys.ts"
 import { nobody, pattern } from "./GroupScripts.ts"
 import * as InspectScripts from "./InspectScripts.ts"
@@ -54,20 +48,22 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
 
     describe: (topic) =>
       Effect.gen(function* () {
-        const { delayed, group, groups, meta, stream } = keysOf(topic)
+        const keys = keysOf(topic)
+        const { groups } = keys
         const look = Effect.fnUntraced(function* (names: ReadonlyArray<string>) {
-          const [, opened, depth, later, next, published, figures, others] = yield* inspecting.evaluate<DescribeReply>(
+          const told = yield* inspecting.evaluate(
             topic,
             InspectScripts.describe,
-            [stream, meta, delayed, ...names.map(group).flatMap(describedOf)],
-            [nobody, ...names]
+            keys,
+            { nobody },
+            { keys: names.map(keys.group).flatMap(describedOf), args: names }
           )
           for (const [i, name] of names.entries()) {
-            const found = figures[i]
+            const found = told.figures[i]
             if (found !== undefined) seen.set(name, groupOf(name, found))
-            if (found?.[11] === 1) old.add(name)
+            if (found?.old) old.add(name)
           }
-          return { opened, depth, later, next, published, others }
+          return told
         })
         const seen = new Map<string, GroupInfo>()
         /** Groups with dead letters that are too old to count, and were counted. */
@@ -94,26 +90,24 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
       }).pipe(failing(topic)),
 
     messages: (topic, { after, before, limit, newest }) => {
-      const key = keysOf(topic).stream
       const backwards = Option.isNone(after) && (newest === true || before !== undefined)
       // The server knows no interval that ends in front of the first id there is, or begins behind the last one.
       if (backwards && before !== undefined && /^0+(-0+)?$/.test(before)) return Effect.succeed([])
       if (Option.exists(after, (position) => position === lastId)) return Effect.succeed([])
       const from = backwards ? before : Option.getOrUndefined(after)
       return inspecting
-        .evaluateExactly<[Uint8Array, ReadonlyArray<readonly [entry: Uint8Array, fields: Bytes]>]>(
-          topic,
-          InspectScripts.messages,
-          [key],
-          [from ?? "", limit, backwards ? 1 : 0]
-        )
+        .evaluate(topic, InspectScripts.messages, keysOf(topic), {
+          position: from ?? "",
+          limit,
+          newest: backwards ? 1 : 0
+        })
         .pipe(
-          Effect.map(([, entries]) =>
-            (backwards ? entries.toReversed() : entries).map(([entry, fields]): StoredMessage => {
-              const position = String(entry)
-              const storedAt = Number.parseInt(position, 10)
-              return { ...storedOf(topic, "", 0, position, fields), position, storedAt }
-            })
+          Effect.map(({ entries }) =>
+            (backwards ? entries.toReversed() : entries).map(({ entry, fields }): StoredMessage => ({
+              ...storedOf(topic, "", 0, entry, fields),
+              position: entry,
+              storedAt: Number.parseInt(entry, 10)
+            }))
           ),
           failing(topic)
         )
@@ -121,26 +115,22 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
 
     pending: (topic, group, { after, limit }) => {
       const keys = keysOf(topic)
-      const mine = keys.group(group)
-      const [source, entry] = Option.match(after, {
-        onNone: () => ["0", ""],
-        onSome: (position) => [position.slice(0, 1), position.slice(1)]
-      })
+      const position = Option.getOrElse(after, () => "0")
       return inspecting
-        .evaluateExactly<[Uint8Array, ReadonlyArray<PendingRow>]>(
+        .evaluate(
           topic,
           InspectScripts.pending,
-          [keys.stream, mine.retry, mine.released, mine.state],
-          [group, nobody, source, entry, limit]
+          { ...keys, ...keys.group(group) },
+          { group, nobody, first: Number(position.slice(0, 1)), entry: position.slice(1), limit }
         )
         .pipe(
-          Effect.map(([, rows]) =>
-            rows.map(([from, bytes, consumer, heldMillis, count, released, fields]): PendingMessage => {
-              const delivery = deliveryOf(topic, group, from, String(bytes), count, released, fields)
+          Effect.map(({ rows }) =>
+            rows.map(({ consumer, count, entry, fields, heldMillis, released, source }): PendingMessage => {
+              const delivery = deliveryOf(topic, group, source, entry, count, released, fields)
               return {
                 ...messageOf(delivery),
-                position: `${from}${String(bytes)}`,
-                consumer: String(consumer),
+                position: `${source}${entry}`,
+                consumer,
                 attempt: delivery.attempt,
                 heldMillis
               }
@@ -152,25 +142,20 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
 
     waiting: (topic, group, { after, limit }) => {
       const keys = keysOf(topic)
-      const mine = keys.group(group)
+      const position = Option.getOrElse(after, () => "a")
       return inspecting
-        .evaluateExactly<[Uint8Array, number, ReadonlyArray<WaitingRow>]>(
-          topic,
-          InspectScripts.waiting,
-          [keys.stream, mine.retry, mine.released, mine.waiting, mine.waitingBodies],
-          [group, nobody, Option.getOrElse(after, () => "a"), limit]
-        )
+        .evaluate(topic, InspectScripts.waiting, { ...keys, ...keys.group(group) }, { group, nobody, position, limit })
         .pipe(
-          Effect.map(([, now, rows]) =>
-            rows.map(([position, source, entry, dueAt, count, released, fields, cause]): WaitingMessage => {
-              const delivery = deliveryOf(topic, group, source, String(entry), count, released, fields)
+          Effect.map(({ now, rows }) =>
+            rows.map(({ cause, count, dueAt, entry, fields, position, released, source }): WaitingMessage => {
+              const delivery = deliveryOf(topic, group, source, entry, count, released, fields)
               return {
                 ...messageOf(delivery),
-                position: String(position),
+                position,
                 attempts: delivery.attempt,
                 dueAt,
                 dueInMillis: Math.max(0, dueAt - now),
-                cause: cause === undefined ? "" : String(cause)
+                cause
               }
             })
           ),
@@ -178,24 +163,18 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
         )
     },
 
-    redrive: (topic, group, deadLetters) => {
-      const { dead, retry, state } = keysOf(topic).group(group)
-      return inspecting.inBatches(topic, deadLetters, (some) =>
-        inspecting.evaluate<Moved>(topic, InspectScripts.redrive, [dead, retry, state], some)
-      )
-    },
+    redrive: (topic, group, deadLetters) =>
+      inspecting.inBatches(topic, deadLetters, (some) =>
+        inspecting.evaluate(topic, InspectScripts.redrive, keysOf(topic).group(group), {}, { args: some })
+      ),
 
     remove: (topic) =>
       Effect.gen(function* () {
-        const { delayed, delayedBodies, group: groupKeys, groups, meta, stream } = keysOf(topic)
-        const shared = [stream, meta, delayed]
+        const keys = keysOf(topic)
+        const { delayedBodies, group: groupKeys, groups, stream } = keys
+        const shared = listed(InspectScripts.describe, keys)
         const registered = yield* commands.run("smembers", (client) => client.smembers(groups), { key: groups })
-        const [, , , , , , , others] = yield* inspecting.evaluate<DescribeReply>(
-          topic,
-          InspectScripts.describe,
-          shared,
-          [nobody]
-        )
+        const { others } = yield* inspecting.evaluate(topic, InspectScripts.describe, keys, { nobody })
         // Groups that others made are not members of the set.
         const names = [...new Set([...registered, ...others])].sort()
         const mine = names.map((name) => ({ ...groupKeys(name), name }))
@@ -217,40 +196,7 @@ export const make = (options: InspectorOptions): Context.Service.Shape<typeof In
   })
 }
 
-/** Of the script `describe`. */
-type DescribeReply = readonly [
-  tag: string,
-  opened: string,
-  depth: number,
-  delayed: number,
-  next: number,
-  published: number,
-  figures: ReadonlyArray<Figures>,
-  others: ReadonlyArray<string>
-]
-
 type Bytes = ReadonlyArray<Uint8Array>
-
-type PendingRow = readonly [
-  source: Source,
-  entry: Uint8Array,
-  consumer: Uint8Array,
-  heldMillis: number,
-  count: number,
-  released: number,
-  fields: Bytes
-]
-
-type WaitingRow = readonly [
-  position: Uint8Array,
-  source: Source,
-  entry: Uint8Array,
-  dueAt: number,
-  count: number,
-  released: number,
-  fields: Bytes,
-  cause?: Uint8Array
-]
 
 const deliveryOf = (
   topic: string,

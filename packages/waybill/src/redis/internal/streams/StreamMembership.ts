@@ -10,8 +10,8 @@ import * as Settlement from "../../../Settlement.ts"
 import type { Reason, TransportError } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
 import type { Connection } from "../connection/Connection.ts"
-import type { Script } from "../connection/Script.ts"
-import { evaluate, wire } from "../connection/ScriptReply.ts"
+import type { TypedScript } from "../connection/Script.ts"
+import { evaluate, type More, wire } from "../connection/ScriptReply.ts"
 import { groupGone } from "../group/GroupGone.ts"
 import {
   type Beat,
@@ -22,7 +22,7 @@ import {
   type ReceiverOptions
 } from "../group/GroupReceiver.ts"
 import { precedes } from "../wire/Fields.ts"
-import type { TopicKeys } from "../wire/Keys.ts"
+import type { GroupKeys, StringKeys, TopicKeys } from "../wire/Keys.ts"
 import { Claims } from "./Claims.ts"
 import * as DeliveryScripts from "./DeliveryScripts.ts"
 import * as GroupScripts from "./GroupScripts.ts"
@@ -62,6 +62,7 @@ class StreamMembership implements Membership<StreamDelivery> {
   readonly fetcher: Reader
   readonly settler: Settler
   readonly #options: MembershipOptions
+  readonly #keys: TopicKeys & GroupKeys
   readonly #receiver: GroupReceiver<StreamDelivery>
   readonly #claims: Claims
   #settledSince = false
@@ -73,6 +74,7 @@ class StreamMembership implements Membership<StreamDelivery> {
     const { commands, committer, deadLetters, keys, subscription, topic } = options
     const { group } = subscription
     const { consumer, inFlight } = receiver
+    this.#keys = { ...keys, ...keys.group(group) }
     const claims = new Claims({ ...options, receiver })
     this.#claims = claims
     const putBack = (deliveries: ReadonlyArray<StreamDelivery>) => {
@@ -85,9 +87,7 @@ class StreamMembership implements Membership<StreamDelivery> {
       topic,
       group,
       consumer,
-      stream: keys.stream,
-      wake: keys.wake,
-      keys: keys.group(group),
+      keys: this.#keys,
       inFlight,
       deadLetters,
       delayed: (millis) => receiver.expect(millis),
@@ -125,48 +125,31 @@ class StreamMembership implements Membership<StreamDelivery> {
 
   join(again: boolean): Effect.Effect<Joined<StreamDelivery>, Reason> {
     return Effect.gen({ self: this }, function* () {
-      const { keys, subscription } = this.#options
+      const { subscription } = this.#options
       const { consumer, inFlight, leaseMillis } = this.#receiver
-      const { group } = subscription
-      const mine = keys.group(group)
       const held = inFlight
         .all()
         .filter(({ detached }) => !detached)
         .slice(0, heldLimit)
-      const [, main, retry, known, from, firstMain, firstRetry, paused] = yield* this.#eval<
-        [string, 0 | 1 | 2, 0 | 1 | 2, 0 | 1, string, string, string, 0 | 1]
-      >(
+      const { firstMain, firstOnRetry, from, known, main, onRetry, paused } = yield* this.#eval(
         GroupScripts.join,
-        [
-          keys.stream,
-          mine.retry,
-          keys.meta,
-          keys.groups,
-          mine.consumers,
-          mine.state,
-          mine.released,
-          mine.waiting,
-          mine.waitingBodies,
-          mine.dead
-        ],
-        [
-          GroupScripts.pattern,
+        {
+          pattern: GroupScripts.pattern,
           wire,
-          group,
+          group: subscription.group,
           consumer,
-          subscription.start === "earliest" ? "0" : "$",
-          leaseMillis,
-          again ? 1 : 0,
-          GroupScripts.nobody,
-          held.length,
-          ...held.flatMap(({ count, entry, source }) => [source, entry, count]),
-          ...this.settler.last
-        ]
+          start: subscription.start === "earliest" ? "0" : "$",
+          lease: leaseMillis,
+          again: again ? 1 : 0,
+          nobody: GroupScripts.nobody,
+          holds: held.length
+        },
+        { args: [...held.flatMap(({ count, entry, source }) => [source, entry, count]), ...this.settler.last] }
       )
-      const isLost = known === 1 && main + retry > 0
+      const isLost = known && main + onRetry > 0
       const lost: Array<StreamDelivery> = []
       for (const delivery of isLost ? inFlight.all() : []) {
-        const [made, first] = delivery.source === 0 ? [main, firstMain] : [retry, firstRetry]
+        const [made, first] = delivery.source === 0 ? [main, firstMain] : [onRetry, firstOnRetry]
         if (made === 0) continue
         // Of what is not in the stream this is the last copy: it is worked on to the end. What is, is delivered again,
         // unless the group has it still.
@@ -175,55 +158,26 @@ class StreamMembership implements Membership<StreamDelivery> {
       }
       // Entries without an owner are there to be taken.
       if (again) this.#claims.returned = true
-      return { paused: paused === 1, isNew: main > 0, from: isLost ? from : undefined, lost }
+      return { paused, isNew: main > 0, from: isLost ? from : undefined, lost }
     })
   }
 
   readonly beat: Effect.Effect<Beat, Reason> = Effect.gen({ self: this }, function* () {
-    const { deadLetters, keys, subscription } = this.#options
+    const { deadLetters, subscription } = this.#options
     const { consumer, inFlight, leaseMillis, quiet } = this.#receiver
-    const mine = keys.group(subscription.group)
     const age = inFlight.age()
-    const [tag, alive, paused, more, next, cut, dropped, held] = yield* this.#eval<
-      [string, 0 | 1, 0 | 1, 0 | 1, number, number, number, number]
-    >(
-      GroupScripts.beat,
-      [
-        keys.stream,
-        mine.retry,
-        mine.consumers,
-        mine.state,
-        mine.released,
-        keys.delayed,
-        keys.delayedBodies,
-        mine.waiting,
-        mine.waitingBodies,
-        mine.dead,
-        keys.meta
-      ],
-      [
-        subscription.group,
-        consumer,
-        leaseMillis,
-        moveLimit,
-        age === undefined ? "" : Math.round(age),
-        deadLetters.maxCount,
-        deadLetters.maxAgeMillis,
-        quiet ? 1 : 0
-      ]
-    )
-    return tag === "NOGROUP"
-      ? yield* Effect.fail(groupGone)
-      : {
-          alive: alive === 1,
-          paused: paused === 1,
-          more: more === 1,
-          next,
-          held,
-          dropped,
-          truncated: cut,
-          rest: this.#rest
-        }
+    const reply = yield* this.#eval(GroupScripts.beat, {
+      group: subscription.group,
+      consumer,
+      lease: leaseMillis,
+      limit: moveLimit,
+      age: age === undefined ? "" : Math.round(age),
+      maxDead: deadLetters.maxCount,
+      maxAge: deadLetters.maxAgeMillis,
+      quiet: quiet ? 1 : 0
+    })
+    if (reply._tag === "NOGROUP") return yield* Effect.fail(groupGone)
+    return { ...reply, rest: this.#rest }
   })
 
   /** Takes over what is without a consumer, and cuts off what all groups have settled. */
@@ -245,51 +199,40 @@ class StreamMembership implements Membership<StreamDelivery> {
 
   /** Whether there is more to cut off. */
   get #trim(): Effect.Effect<boolean, Reason> {
-    const { keys, subscription, trims } = this.#options
-    return Effect.map(
-      this.#eval<[string, number]>(
-        GroupScripts.trim,
-        [keys.stream, keys.group(subscription.group).retry, keys.groups],
-        [trimLimit, trims ? 1 : 0]
-      ),
-      ([, more]) => more === 1
-    )
+    const both = this.#options.trims ? 1 : 0
+    return Effect.map(this.#eval(GroupScripts.trim, { most: trimLimit, both }), ({ more }) => more)
   }
 
   renew(deliveries: ReadonlyArray<StreamDelivery>): Effect.Effect<(index: number) => boolean, Reason> {
-    const { keys, subscription } = this.#options
-    const { group } = subscription
+    const { group } = this.#options.subscription
+    const args = deliveries.flatMap(({ count, entry, source }) => [source, entry, count])
     return Effect.flatMap(
-      this.#eval<[string, string]>(
-        DeliveryScripts.renew,
-        [keys.stream, keys.group(group).retry],
-        [group, this.#receiver.consumer, ...deliveries.flatMap(({ count, entry, source }) => [source, entry, count])]
-      ),
-      ([tag, told]) =>
-        tag === "NOGROUP" ? Effect.fail(groupGone) : Effect.succeed((index: number) => told[index] === "O")
+      this.#eval(DeliveryScripts.renew, { group, consumer: this.#receiver.consumer }, { args }),
+      (reply) =>
+        reply._tag === "NOGROUP"
+          ? Effect.fail(groupGone)
+          : Effect.succeed((index: number) => reply.answers[index] === "O")
     )
   }
 
   readonly leave: Effect.Effect<boolean, Reason> = Effect.gen({ self: this }, function* () {
-    const { keys, subscription } = this.#options
-    const { group } = subscription
-    const mine = keys.group(group)
-    const [, more] = yield* this.#eval<[string, 0 | 1]>(
-      GroupScripts.leave,
-      [keys.stream, mine.retry, mine.consumers, mine.released, mine.state, keys.wake],
-      [group, this.#receiver.consumer, GroupScripts.nobody, leaveLimit]
-    )
-    if (more === 1) return true
+    const { more } = yield* this.#eval(GroupScripts.leave, {
+      group: this.#options.subscription.group,
+      consumer: this.#receiver.consumer,
+      nobody: GroupScripts.nobody,
+      limit: leaveLimit
+    })
+    if (more) return true
     if (this.#settledSince) yield* Effect.ignore(this.#trim)
     return false
   })
 
-  #eval<A extends ReadonlyArray<unknown>>(
-    script: Script,
-    keys: ReadonlyArray<string>,
-    args: ReadonlyArray<string | number>
-  ): Effect.Effect<A, Reason> {
+  #eval<Args, Reply>(
+    script: TypedScript<StringKeys<TopicKeys & GroupKeys>, Args, Reply>,
+    args: NoInfer<Args>,
+    more?: More
+  ): Effect.Effect<Reply, Reason> {
     const { commands, topic } = this.#options
-    return evaluate<A>(commands, { topic, pattern: GroupScripts.pattern }, script, keys, args)
+    return evaluate(commands, { topic, pattern: GroupScripts.pattern }, script, this.#keys, args, more)
   }
 }

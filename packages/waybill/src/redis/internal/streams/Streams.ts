@@ -5,7 +5,7 @@
  */
 import * as Effect from "effect/Effect"
 import { Committer } from "../commit/Committer.ts"
-import { wire } from "../connection/ScriptReply.ts"
+import { evaluate, wire } from "../connection/ScriptReply.ts"
 import { hear } from "../group/Wake.ts"
 import type { Pattern } from "../Pattern.ts"
 import { commit } from "./CommitParts.ts"
@@ -40,7 +40,7 @@ export const make = ({ markerMillis, maxLength }: StreamsOptions): Pattern<"tran
       join: (subscription, opened) => {
         const { group, topic } = subscription
         const keys = store.keysOf(topic)
-        const { done, released, retry } = keys.group(group)
+        const mine = keys.group(group)
         return StreamMembership.make({
           ...store,
           dedicated: store.redis.dedicated,
@@ -52,13 +52,28 @@ export const make = ({ markerMillis, maxLength }: StreamsOptions): Pattern<"tran
             new Committer<StreamDelivery>({
               ...store,
               topic,
-              pattern,
               markerMillis,
-              script: commit,
-              keys: [keys.stream, retry, released],
-              args: [group, consumer, pattern, wire, store.deduplicationMillis, maxLength ?? ""],
+              keys: commit.keyNames.length,
+              run: (deliveries, more) =>
+                evaluate(
+                  store.commands,
+                  { topic, pattern },
+                  commit,
+                  { ...keys, ...mine },
+                  {
+                    group,
+                    consumer,
+                    pattern,
+                    wire,
+                    remembered: store.deduplicationMillis,
+                    maxLength: maxLength ?? "",
+                    deliveries,
+                    ttl: markerMillis
+                  },
+                  more
+                ),
               own: ({ count, detached, entry, source }) => [source, entry, detached ? 0 : count],
-              done,
+              done: mine.done,
               target: (topic) => {
                 const { delayed, delayedBodies, meta, seen, stream, wake } = store.keysOf(topic)
                 return { keys: [stream, meta, delayed, delayedBodies, wake], seen }

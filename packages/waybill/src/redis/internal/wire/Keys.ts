@@ -47,7 +47,7 @@ export const topicOf = (prefix: string, channel: string): string => {
   return first + rest.replaceAll("%3A", ":").replaceAll("%25", "%")
 }
 
-/** The keys of a topic. */
+/** The keys of a topic. Scripts know them, and those of a group, by the same names. */
 export interface TopicKeys {
   /** Stream: the messages, one entry each. */
   readonly stream: string
@@ -67,8 +67,10 @@ export interface TopicKeys {
   readonly delayedBodies: string
   /** Set: the groups that hold back trimming, whether they exist at this moment or not. */
   readonly groups: string
-  /** Lists: the ids of messages that no consumer has had yet, by how urgent they are. */
-  readonly ready: { readonly high: string; readonly normal: string; readonly low: string }
+  /** List: the ids of messages that no consumer has had yet and that are urgent. `normal`, `low`: that are less so. */
+  readonly high: string
+  readonly normal: string
+  readonly low: string
   /** Hash: the messages of the lists, by id. */
   readonly bodies: string
   /** List: messages of programs that write without our scripts. */
@@ -118,6 +120,17 @@ export interface GroupKeys {
   readonly done: (id: string) => string
 }
 
+/** The keys of a topic, of one group, and of a consumer of it. */
+export type ClaimsKeys = TopicKeys & Omit<GroupKeys, "processing"> & { readonly processing: string }
+
+export const claimsKeys = (keys: TopicKeys, group: string, consumer: string): ClaimsKeys => {
+  const mine = keys.group(group)
+  return { ...keys, ...mine, processing: mine.processing(consumer) }
+}
+
+/** The names of keys: the others are functions of a name. */
+export type StringKeys<Keys> = { [Name in keyof Keys]: Keys[Name] extends string ? Name : never }[keyof Keys] & string
+
 /** The key of a record beside `topic`: one for all topics that share the hash tag. */
 export const dataKey = (prefix: string, topic: string, name: string): string => `${tagOf(prefix, topic)}:data:${name}`
 
@@ -137,7 +150,9 @@ export const topicKeys = (prefix: string, topic: string, db: number): TopicKeys 
     delayed: `${base}:delayed`,
     delayedBodies: `${base}:delayed-bodies`,
     groups: `${base}:groups`,
-    ready: { high: `${base}:ready:high`, normal: `${base}:ready`, low: `${base}:ready:low` },
+    high: `${base}:ready:high`,
+    normal: `${base}:ready`,
+    low: `${base}:ready:low`,
     bodies: `${base}:bodies`,
     inbox: `${base}:inbox`,
     wake: channelOf(`${base}:wake`, db),

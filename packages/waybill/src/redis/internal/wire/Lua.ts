@@ -1,5 +1,5 @@
 /**
- * Lua that several scripts share. A script is a header, the parts it needs, and its body.
+ * Lua that several scripts share. A script is the parts it needs, and its body.
  *
  * Every script checks the types of its keys before the first write, so that a foreign value under one of our names is
  * reported by its name and leaves nothing half done.
@@ -8,27 +8,13 @@
  */
 import { base, suspicious } from "../../../internal/Suspects.ts"
 
-/** For scripts that write something new: the server refuses them when it is out of memory, before they begin. */
 export const writes = "#!lua\n"
-
-/** For scripts that only free or move: consumers must be able to drain a server that is out of memory. */
-export const drains = "#!lua flags=allow-oom\n"
-
-export const reads = "#!lua flags=no-writes,allow-oom\n"
-
-/** `mismatch(key, type)`: the reply `{'WRONGTYPE', key, found}` when the key holds something else, otherwise nil. */
-export const mismatch = `
-local function mismatch(key, expected)
-  local found = redis.call('TYPE', key).ok
-  if found ~= expected and found ~= 'none' then return {'WRONGTYPE', key, found} end
-end
-`
 
 /**
  * `room()`: whether a page has room for more. `weigh(value)`: counts the bytes in it; the value. A page ends behind the
  * message that fills it, so that it holds one however large that is, and a slow line carries it before its deadline.
  */
-export const weighing = `
+export const weighing = /* lua */ `
 local carried = 0
 local function room() return carried < 1048576 end
 local function weigh(value)
@@ -44,7 +30,7 @@ end
  *
  * It uses `weighing`.
  */
-export const paging = `
+export const paging = /* lua */ `
 local function page(stream, from, limit, backwards)
   local rows = {}
   while #rows < limit and room() do
@@ -68,7 +54,7 @@ end
  *
  * It uses `weighing`, and begins to weigh anew.
  */
-export const fetching = `
+export const fetching = /* lua */ `
 local function bodiesOf(hash, ids)
   carried = 0
   local bodies, step = {}, 1
@@ -85,7 +71,7 @@ end
 `
 
 /** `clock()`: milliseconds since the epoch by the server's clock, the only one that counts. */
-export const clock = `
+export const clock = /* lua */ `
 local function clock()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
@@ -101,7 +87,7 @@ end
  *
  * They use the locals `consumers` and `state`, the keys.
  */
-export const heartbeats = `
+export const heartbeats = /* lua */ `
 local function live(consumer, lease, now)
   redis.call('ZADD', consumers, now + lease, consumer)
   redis.call('HSET', state, 'lease:' .. consumer, lease)
@@ -120,7 +106,7 @@ end
  * `paused(state, consumer, quiet)`: 1 when the group is paused, otherwise 0. `quiet` = '1': the consumer knows that it is, and begins
  * nothing; it is noted for who pauses, until a beat says otherwise.
  */
-export const pausing = `
+export const pausing = /* lua */ `
 local function paused(state, consumer, quiet)
   local is = redis.call('HEXISTS', state, 'paused')
   if is == 1 and quiet == '1' then redis.call('HSET', state, 'quiet:' .. consumer, '1')
@@ -133,7 +119,7 @@ end
  * `ask(...)`: the reply to a command about a group, nil when there is no such group or stream. What else is wrong, such as a
  * missing permission, ends the script: it must not look like somebody else's delivery.
  */
-export const ask = `
+export const ask = /* lua */ `
 local function ask(...)
   local reply = redis.pcall(...)
   if not reply.err then return reply end
@@ -145,7 +131,7 @@ end
  * `announce(channel, millis, group)`: tells who listens that there may be something to take in so many milliseconds, for this
  * group only when one is named. A hint, so that a missing permission does not matter.
  */
-export const announce = `
+export const announce = /* lua */ `
 local function announce(channel, millis, group)
   redis.pcall('PUBLISH', channel, string.format('%.0f', math.max(0, millis)) .. (group and ' ' .. group or ''))
 end
@@ -157,7 +143,7 @@ end
  * `before(id)`: an id such that everything from `id` on comes after it, and nothing that came earlier but a few entries
  * of the same millisecond.
  */
-export const ids = `
+export const ids = /* lua */ `
 local function less(a, b)
   local am, as = string.match(a, '^(%d+)-(%d+)$')
   local bm, bs = string.match(b, '^(%d+)-(%d+)$')
@@ -182,7 +168,7 @@ end
  * Lua passes at most some thousand arguments. An entry with more fields than that keeps its payload, and all fields
  * packed into one.
  */
-export const add = `
+export const add = /* lua */ `
 local function add(stream, head, raw, from)
   local call = {}
   for i = 1, #head do call[#call + 1] = head[i] end
@@ -207,7 +193,7 @@ end
  * `isTally(name, value)`: whether the pair is what we note about a message, and no field of its own (Tally.ts).
  * `isPartial(tally)`: whether it says that some of the commit was applied.
  */
-export const tallies = `
+export const tallies = /* lua */ `
 local function isTally(name, value)
   return name == 'tally' and value and string.find(value, '^%d+;[01];%S*$')
 end
@@ -223,7 +209,7 @@ end
  * Uses the locals `most`, how often a message may be delivered to consumers that die; `held` and `limit`: how many suspects
  * the consumer holds, and how many they are to be at most, or -1.
  */
-export const suspecting = `
+export const suspecting = /* lua */ `
 local waits = false
 local function isSuspect(deaths)
   return deaths >= ${suspicious}
@@ -245,7 +231,7 @@ end
  * the message begin; and its tally, if it has one. A retry entry carries the first four in its first four pairs, and behind
  * them the tally; an entry of the main stream may carry the first two, and its own id stands for what it does not.
  */
-export const split = `${tallies}
+export const split = /* lua */ `${tallies}
 local function split(source, entry, fields)
   if source == '1' and fields[1] == 'id' and fields[3] == 'at' and fields[5] == 'attempt' and fields[7] == 'fence' then
     local tally = isTally(fields[9], fields[10]) and fields[10]
@@ -265,7 +251,7 @@ end
  * all there is, or at the end. The server is told where the group stands, so that it counts on from there; some count entries
  * that were cut off as still to be read, and some do not. Takes the replies of XINFO as maps. Uses `less`.
  */
-export const unseen = `
+export const unseen = /* lua */ `
 local function of(flat)
   local map = {}
   for i = 1, #flat, 2 do map[flat[i]] = flat[i + 1] end
@@ -284,8 +270,20 @@ local function unseen(stream, group, info, mine)
 end
 `
 
+/**
+ * `opening(field)`: the reply `{'CONFLICT', pattern, wire}` when the topic was opened as something else, otherwise nil; the
+ * pattern that it was opened with, if it was, and what its meta key says under `field`. Uses the locals `meta`, the key, `pattern` and `wire`.
+ */
+export const opening = /* lua */ `
+local function opening(...)
+  local opened = redis.call('HMGET', meta, 'pattern', 'wire', ...)
+  if opened[1] and (opened[1] ~= pattern or opened[2] ~= wire) then return {'CONFLICT', opened[1], opened[2] or ''} end
+  return nil, opened[1], opened[3]
+end
+`
+
 /** `shorten(stream, meta, length)`: cuts off what is too long, and notes in the meta key which group did not see how many of it. */
-export const shorten = `
+export const shorten = /* lua */ `
 local function shorten(stream, meta, length)
   if redis.call('XTRIM', stream, 'MAXLEN', '~', length) == 0 then return end
   -- A user who may not look still publishes: then the group finds out by itself, if it can.

@@ -20,7 +20,7 @@ export const part = { id: 1, headers: 2, key: 4, version: 8, at: 16 } as const
  * `parsed(record)`: its parts by name: payload, id, headers, key, v, at.
  * `fieldsOf(parts)`: field names and values in turn, as a dead letter has them behind its head.
  */
-export const records = `
+export const records = /* lua */ `
 local function record(payload, id, headers, key, version, at)
   local shape, lengths, parts = 48, {}, {}
   local function put(bit, value)
@@ -70,7 +70,7 @@ end
  * `recordOf(text, at)`: the record of what somebody else wrote (Envelope.ts), at this time. Text that begins like an envelope and is
  * not sound keeps all its bytes under headers that cannot be read: so it ends in the dead letters.
  */
-export const envelopes = `
+export const envelopes = /* lua */ `
 local function recordOf(text, at)
   if string.sub(text, 1, ${marker.length}) ~= '${marker}' then return record(text, nil, nil, nil, nil, at) end
   local json, payload = string.match(string.sub(text, ${marker.length + 1}), '^([^\\n]*)\\n?(.*)$')

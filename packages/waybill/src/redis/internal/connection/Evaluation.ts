@@ -1,0 +1,248 @@
+/**
+ * Sends a script to the server: by its hash, and with its text where the server does not know it. What a user lacks permission
+ * for is found before the first write, and named.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto"
+import type { Redis } from "ioredis"
+import type { Script } from "./Script.ts"
+import { isDenied } from "./ServerError.ts"
+
+/** What is sent to the server, and the name under which the server caches it. */
+interface Sent {
+  readonly text: string
+  readonly sha1: string
+}
+
+const sents = new WeakMap<Script, Sent>()
+
+/** Computed once a script. */
+const sent = (script: Script): Sent => {
+  let found = sents.get(script)
+  if (found === undefined) {
+    const text = unpacking(guarded(script.lua))
+    found = { text, sha1: createHash("sha1").update(text).digest("hex") }
+    sents.set(script, found)
+  }
+  return found
+}
+
+/**
+ * How many words the shortest form of a command has behind its key, subcommands behind their command: servers newer than
+ * 8.0.1 say of no shorter one whether it is permitted. TIME has no key.
+ */
+export const wordsBehindKey: Readonly<Record<string, number>> = {
+  DEL: 0,
+  EXISTS: 0,
+  GET: 0,
+  GETRANGE: 2,
+  HDEL: 1,
+  HEXISTS: 1,
+  HGET: 1,
+  HGETALL: 0,
+  HINCRBY: 2,
+  HLEN: 0,
+  HMGET: 1,
+  HSET: 2,
+  HSETNX: 2,
+  LLEN: 0,
+  LINDEX: 1,
+  LPOP: 0,
+  LPOS: 1,
+  LPUSH: 1,
+  LRANGE: 2,
+  LREM: 2,
+  MGET: 0,
+  PEXPIRE: 1,
+  PEXPIREAT: 1,
+  PEXPIRETIME: 0,
+  RPOP: 0,
+  RPUSH: 1,
+  SADD: 1,
+  SCARD: 0,
+  SET: 1,
+  SISMEMBER: 1,
+  SMEMBERS: 0,
+  SMISMEMBER: 1,
+  SREM: 1,
+  TIME: -1,
+  TYPE: 0,
+  UNLINK: 0,
+  XACK: 2,
+  XADD: 3,
+  XCLAIM: 4,
+  XDEL: 1,
+  "XGROUP CREATE": 2,
+  "XGROUP DELCONSUMER": 2,
+  "XINFO CONSUMERS": 1,
+  "XINFO GROUPS": 0,
+  "XINFO STREAM": 0,
+  XLEN: 0,
+  XPENDING: 1,
+  XRANGE: 2,
+  XREVRANGE: 2,
+  XTRIM: 2,
+  ZADD: 2,
+  ZCARD: 0,
+  ZCOUNT: 2,
+  ZRANGE: 2,
+  ZRANGEBYSCORE: 2,
+  ZRANK: 1,
+  ZREM: 1,
+  ZSCORE: 1
+}
+
+/** The commands with a row above that `calls` finds in a script, a subcommand behind its command. */
+const commandsIn = (lua: string, calls: RegExp): ReadonlySet<string> =>
+  new Set(
+    [...lua.matchAll(calls)]
+      .map(([, word = "", next]) => (`${word} ${next}` in wordsBehindKey ? `${word} ${next}` : word))
+      .filter((command) => command in wordsBehindKey)
+  )
+
+/**
+ * A script that writes asks for all its permissions before it does anything: one that is refused in the middle has
+ * written already, and nothing takes that back. Servers that cannot tell let it pass. What a script does with `pcall` it can
+ * do without. A script that need not ask in every call says where it asks, with a line that says `-- permissions`.
+ */
+const guarded = (lua: string): string => {
+  const [header = "", ...rest] = lua.split("\n")
+  if (!header.startsWith("#!lua") || header.includes("no-writes")) return lua
+  const checks = [...commandsIn(lua, /\b(?:call|ask)\('([A-Z]+)'(?:, '([A-Z]+)')?/g)].map((command) => {
+    const words = wordsBehindKey[command] ?? 0
+    const said = command.split(" ").map((word) => `'${word}'`)
+    const key = words < 0 ? [] : ["KEYS[1]", ...Array<string>(words).fill("''")]
+    return `  need('${command.toLowerCase().replace(" ", "|")}', ${[...said, ...key].join(", ")})`
+  })
+  const asking = [
+    "if redis.acl_check_cmd then",
+    "  local function need(command, ...)",
+    "    if redis.acl_check_cmd(...) then return end",
+    '    error({err = "NOPERM this user has no permissions to run the \'" .. command .. "\' command"})',
+    "  end",
+    ...checks,
+    "end"
+  ].join("\n")
+  return lua.includes(here) ? lua.replace(here, () => asking) : [header, asking, ...rest].join("\n")
+}
+
+const here = "-- permissions"
+
+/** How many arguments a command may have: managed servers refuse one with more. */
+const maxArguments = 3999
+
+/** Stands in front of packed arguments. It has a space in it, as the first argument of no script has. */
+const packed = "packed arguments"
+
+/** Arguments that came packed are what a script sees in ARGV. */
+const unpacking = (lua: string): string =>
+  lua.replace(
+    "\n",
+    `\nlocal ARGV = ARGV\nif #ARGV == 2 and ARGV[1] == '${packed}' then ARGV = cmsgpack.unpack(ARGV[2]) end\n`
+  )
+
+/** The same arguments, as one where they are too many for a command. The keys stay as they are: they have to be declared. */
+const fitting = (
+  keys: number,
+  args: ReadonlyArray<string | Uint8Array | number>
+): ReadonlyArray<string | Uint8Array | number> => (keys + args.length + 3 > maxArguments ? [packed, pack(args)] : args)
+
+/** MessagePack: an array of strings, each with its length in four bytes. */
+const pack = (args: ReadonlyArray<string | Uint8Array | number>): Buffer => {
+  const head = (type: number, length: number) => {
+    const bytes = Buffer.allocUnsafe(5)
+    bytes[0] = type
+    bytes.writeUInt32BE(length, 1)
+    return bytes
+  }
+  const parts: Array<Uint8Array> = [head(0xdd, args.length)]
+  for (const arg of args) {
+    const bytes = arg instanceof Uint8Array ? arg : Buffer.from(String(arg))
+    parts.push(head(0xdb, bytes.length), bytes)
+  }
+  return Buffer.concat(parts)
+}
+
+/**
+ * Finds out why a script was refused; what it touches need not be among its keys, for nothing is touched.
+ *
+ * | ARGV | |
+ * |---|---|
+ * | 1 | how many keys |
+ * | 2... | the keys |
+ * | then | for each command: its words, how many belong behind its key, and which of the keys it is about |
+ *
+ * | reply | |
+ * |---|---|
+ * | `key`, key | the first key that the user has no access to |
+ * | `command`, command | the first command that it may not run, a subcommand behind `|` |
+ * | nothing | neither |
+ */
+const refusal: Script = {
+  name: "waybill/refusal",
+  lua: `#!lua flags=no-writes
+local last = 1 + ARGV[1]
+for i = 2, last do
+  -- A user who has come here may run EVAL, so that only the key is in question.
+  local known, allowed = pcall(redis.acl_check_cmd, 'EVAL', '', '1', ARGV[i])
+  if known and not allowed then return {'key', ARGV[i]} end
+end
+for i = last + 1, #ARGV, 3 do
+  local words, behind = {}, tonumber(ARGV[i + 1])
+  for word in string.gmatch(ARGV[i], '%a+') do words[#words + 1] = word end
+  if behind >= 0 then words[#words + 1] = ARGV[1 + ARGV[i + 2]] end
+  for _ = 1, behind do words[#words + 1] = '' end
+  local known, allowed = pcall(redis.acl_check_cmd, unpack(words))
+  if known and not allowed then return {'command', string.lower((string.gsub(ARGV[i], ' ', '|')))} end
+end
+`
+}
+
+/** What to send to `refusal` about a script: every command that it names may be the reason. */
+const suspicions = (script: Script, keys: ReadonlyArray<string | Buffer>): ReadonlyArray<string | Buffer | number> => [
+  keys.length,
+  ...keys,
+  ...[...commandsIn(script.lua, /'([A-Z]{3,})'(?=(?:, '([A-Z]{3,})')?)/g)].flatMap((command) => [
+    command,
+    wordsBehindKey[command] ?? 0,
+    1
+  ]),
+  ...(script.announces === undefined ? [] : [script.announces.command, 1, script.announces.key])
+]
+
+/** A server that does not know the script has not run it, so sending its text then does not run it twice. */
+export const evaluate = (
+  client: Redis,
+  script: Script,
+  keys: ReadonlyArray<string | Buffer>,
+  args: ReadonlyArray<string | Uint8Array | number>,
+  buffers: boolean
+): Promise<unknown> => {
+  const call = (command: string, scriptOrHash: string): Promise<unknown> => {
+    const all = [scriptOrHash, keys.length, ...keys, ...fitting(keys.length, args).map(toArgument)]
+    return buffers ? client.callBuffer(command, all) : client.call(command, all)
+  }
+  /** The server does not say which key it was about, nor inside a script which command: find out, and say it in its words. */
+  const explain = async (error: unknown): Promise<never> => {
+    if (isDenied(error) && script.announces !== undefined && error.message.includes("channel")) {
+      error.message = `NOPERM this user has no permissions to access the channel '${keys[script.announces.key - 1]}'`
+    } else if (isDenied(error)) {
+      const asked = client.eval(refusal.lua, 0, ...suspicions(script, keys)) as Promise<[string, string] | null>
+      const [what, name] = (await asked.catch(() => null)) ?? []
+      if (what === "command") error.message = `NOPERM this user has no permissions to run the '${name}' command`
+      if (what === "key") error.message = `NOPERM this user has no permissions to access the key '${name}'`
+    }
+    throw error
+  }
+  const { sha1, text } = sent(script)
+  return call("EVALSHA", sha1).catch((error: unknown) =>
+    error instanceof Error && error.message.startsWith("NOSCRIPT") ? call("EVAL", text).catch(explain) : explain(error)
+  )
+}
+
+/** ioredis takes bytes only as `Buffer`; the view copies nothing. */
+const toArgument = (value: string | Uint8Array | number): string | Buffer | number =>
+  value instanceof Uint8Array && !Buffer.isBuffer(value)
+    ? Buffer.from(value.buffer, value.byteOffset, value.byteLength)
+    : (value as string | Buffer | number)

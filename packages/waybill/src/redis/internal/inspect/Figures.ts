@@ -1,0 +1,52 @@
+/**
+ * What the scripts of inspectors tell of one group.
+ *
+ * @module
+ */
+import type { ConsumerInfo, GroupInfo } from "../../../Inspector.ts"
+import { flag, listOf, number, type Part, type Shaped, text } from "../connection/Script.ts"
+
+const nameOrNumber: Part<string | number> = (part) => (typeof part === "number" ? part : text(part))
+
+export const figures = {
+  lag: number,
+  pending: number,
+  /** Ms. */
+  oldest: number,
+  waiting: number,
+  /** When the next retry is due, -1 when none waits. */
+  next: number,
+  dead: number,
+  dropped: number,
+  paused: flag,
+  /** Name, pending, ms until the lease ends, name... */
+  living: listOf(nameOrNumber),
+  /** The last id that the group was given, "" where that is not known. */
+  reached: text,
+  /** Some of the dead letters are too old to count, and counted. */
+  old: flag
+}
+
+export type Figures = Shaped<typeof figures>
+
+export const groupOf = (group: string, figures: Figures): GroupInfo => {
+  const consumers: Array<ConsumerInfo> = []
+  const { living, next, reached } = figures
+  for (let i = 0; i + 2 < living.length; i += 3) {
+    const [consumer, pending, leaseLeft] = living.slice(i, i + 3)
+    consumers.push({ consumer: String(consumer), pending: Number(pending), leaseLeftMillis: Number(leaseLeft) })
+  }
+  return {
+    group,
+    lag: figures.lag,
+    reached: reached === "" ? undefined : reached,
+    pending: figures.pending,
+    oldestPendingMillis: figures.oldest,
+    waiting: figures.waiting,
+    nextRetryAt: next < 0 ? undefined : next,
+    deadLetters: figures.dead,
+    deadLettersDropped: figures.dropped,
+    paused: figures.paused,
+    consumers
+  }
+}
