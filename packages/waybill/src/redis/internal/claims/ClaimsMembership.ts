@@ -18,13 +18,12 @@ import {
   type Joined,
   make as makeReceiver,
   type Membership,
-  type ReceiverOptions,
-  type Settling
+  type ReceiverOptions
 } from "../group/GroupReceiver.ts"
 import { type ClaimsKeys, claimsKeys, type StringKeys, type TopicKeys } from "../wire/Keys.ts"
 import type { BoundSource } from "./BoundSource.ts"
 import { ClaimedDelivery } from "./ClaimedDelivery.ts"
-import { ClaimsSettler } from "./ClaimsSettler.ts"
+import { ClaimsSettling } from "./ClaimsSettling.ts"
 import { Fetcher } from "./Fetcher.ts"
 
 export interface MembershipOptions extends Omit<ReceiverOptions, "pattern" | "keys"> {
@@ -53,7 +52,7 @@ export const make = (
 class ClaimsMembership implements Membership<ClaimedDelivery> {
   readonly renews = false
   readonly fetcher: Fetcher
-  readonly settler: Settling<ClaimedDelivery>
+  readonly settling: ClaimsSettling
   readonly #options: MembershipOptions
   readonly #keys: ClaimsKeys
   readonly #receiver: GroupReceiver<ClaimedDelivery>
@@ -62,32 +61,24 @@ class ClaimsMembership implements Membership<ClaimedDelivery> {
     this.#options = options
     this.#receiver = receiver
     const { commands, committer, deadLetters, source, subscription, topic } = options
-    const { consumer, inFlight } = receiver
-    const keys = claimsKeys(options.keys, subscription.group, consumer)
+    const keys = claimsKeys(options.keys, subscription.group, receiver.consumer)
     this.#keys = keys
-    const fetcher = new Fetcher({ ...options, keys, receiver })
-    this.fetcher = fetcher
-    const settler = new ClaimsSettler({
+    this.settling = new ClaimsSettling({
       commands,
       topic,
       pattern: source.pattern,
-      consumer,
+      consumer: receiver.consumer,
       script: source.scripts.settle,
       keys,
-      inFlight,
       deadLetters,
+      committer: committer?.(receiver.consumer),
       settled: (millis) => {
-        fetcher.settled()
+        this.fetcher.settled()
         this.#heard(millis)
-      },
-      committer: committer?.(consumer),
-      dropped: (count) => receiver.dropped(count)
+      }
     })
-    this.settler = {
-      settle: (settlements) => settler.settle(settlements),
-      handBackBegun: (deliveries) => fetcher.handBackBegun(deliveries),
-      close: () => settler.close()
-    }
+    const { settling } = this
+    this.fetcher = new Fetcher({ ...options, keys, receiver, settling })
   }
 
   get open(): Effect.Effect<void, never, Scope.Scope> {
@@ -164,6 +155,10 @@ class ClaimsMembership implements Membership<ClaimedDelivery> {
       this.#options.commands.run("smismember", (client) => client.smismember(key, receipts), { key }),
       (told) => (index) => told[index] === 1
     )
+  }
+
+  handBackBegun(deliveries: ReadonlyArray<ClaimedDelivery>): Effect.Effect<void, Reason> {
+    return this.settling.handBack(deliveries.map(({ receipt }) => ["U", receipt]))
   }
 
   get leave(): Effect.Effect<boolean, Reason> {

@@ -17,6 +17,7 @@ import { hurryMillis } from "../group/Heartbeat.ts"
 import type { ClaimsKeys } from "../wire/Keys.ts"
 import type { BoundSource } from "./BoundSource.ts"
 import type { ClaimedDelivery } from "./ClaimedDelivery.ts"
+import type { ClaimsSettling } from "./ClaimsSettling.ts"
 import { Gaps } from "./Gaps.ts"
 import { deliveriesOf } from "./TakeReply.ts"
 
@@ -28,13 +29,12 @@ export interface FetcherOptions {
   readonly source: BoundSource
   readonly lifecycle: Lifecycle
   readonly receiver: GroupReceiver<ClaimedDelivery>
+  readonly settling: ClaimsSettling
 }
 
 /** How many one script may hand out, and about how many bytes: what a slow network carries within its deadline. */
 const takeLimit = 1000
 const takeBytes = 4 * 1024 * 1024
-/** How much one script may hand back. */
-const releaseLimit = 500
 
 export class Fetcher implements Fetching {
   readonly #options: FetcherOptions
@@ -44,6 +44,7 @@ export class Fetcher implements Fetching {
   promising = true
   unsure = false
   readonly pending = false
+  calling = false
   /** The reply of a take was lost: what it gave us no handler has seen. */
   #replyLost = false
   /** Those we hold that more than one consumer had died with. */
@@ -86,6 +87,7 @@ export class Fetcher implements Fetching {
       if (asked) yield* this.#handBackUnknown
       // What becomes ready from now on may come too late for this take.
       this.promising = false
+      this.calling = true
       const now = receiver.now()
       const bytes = Math.max(1, Math.min(takeBytes, receiver.inFlight.demandBytes))
       this.#suspects = this.#suspects.filter(this.#holds)
@@ -106,7 +108,8 @@ export class Fetcher implements Fetching {
           Effect.sync(() => {
             if (!wasNeverSent(cause)) this.#replyLost = true
           })
-        )
+        ),
+        Effect.ensuring(Effect.sync(() => (this.calling = false)))
       )
       if (reply._tag === "EXPIRED") {
         this.promising = true
@@ -135,33 +138,10 @@ export class Fetcher implements Fetching {
 
   readonly #holds = (delivery: ClaimedDelivery): boolean => this.#options.receiver.inFlight.find(delivery) === delivery
 
-  /** Hands back what handlers have had: it counts. */
-  handBackBegun(deliveries: ReadonlyArray<ClaimedDelivery>): Effect.Effect<void, Reason> {
-    return this.#giveBack(
-      deliveries.toSorted((a, b) => nth(b.receipt) - nth(a.receipt)).map(({ receipt }) => ["U", receipt])
-    )
-  }
-
-  #giveBack(all: ReadonlyArray<readonly [op: "L" | "U", member: string]>): Effect.Effect<void, Reason> {
-    const { commands, keys, receiver, source, topic } = this.#options
-    return Effect.gen(function* () {
-      for (let from = 0; from < all.length; from += releaseLimit) {
-        yield* evaluate(
-          commands,
-          { topic, pattern: source.pattern },
-          source.scripts.settle,
-          keys,
-          { consumer: receiver.consumer, maxDead: 1, maxAge: 1, acks: 0 },
-          { args: all.slice(from, from + releaseLimit).flat() }
-        )
-      }
-    })
-  }
-
   /** Hands back what is unknown to us. A delivery in an answer that never came is not an attempt: no handler has seen it. */
   get #handBackUnknown(): Effect.Effect<void, Reason> {
     return Effect.gen({ self: this }, function* () {
-      const { commands, keys, receiver } = this.#options
+      const { commands, keys, receiver, settling } = this.#options
       const { inFlight, unheard } = receiver
       const key = keys.processing
       // What is lost from here on, the server is asked about the next time.
@@ -169,9 +149,8 @@ export class Fetcher implements Fetching {
       const members = yield* commands.run("smembers", (client) => client.smembers(key), { key })
       const op = (member: string) => (this.#replyLost && !unheard.has(member) ? "L" : "U")
       const known = new Set(inFlight.all().map(({ receipt }) => receipt))
-      // The newest first, as far as their last number tells: each goes in front of what came back before.
-      const unknown = members.filter((member) => !known.has(member)).sort((a, b) => nth(b) - nth(a))
-      yield* this.#giveBack(unknown.map((member) => [op(member), member] as const))
+      const unknown = members.filter((member) => !known.has(member))
+      yield* settling.handBack(unknown.map((member) => [op(member), member] as const))
       for (const member of lost) unheard.delete(member)
       this.#replyLost = false
       this.unsure = unheard.size > 0
@@ -185,6 +164,3 @@ const wasNeverSent = (cause: Cause.Cause<Reason>): boolean =>
   cause.reasons.every(
     (reason) => reason._tag === "Fail" && reason.error._tag === "Disconnected" && !reason.error.ambiguous
   )
-
-/** The last number in the name of a delivery. */
-const nth = (member: string): number => Number(/(\d*)(?:#\d+)?$/.exec(member)?.[1])

@@ -38,6 +38,8 @@ import { Condition } from "./Condition.ts"
 import { isGroupGone } from "./GroupGone.ts"
 import { Heartbeat, hurryMillis, survivable } from "./Heartbeat.ts"
 import { type Held, InFlight } from "./InFlight.ts"
+import { Settler } from "./Settler.ts"
+import type { Settling } from "./Settling.ts"
 
 export interface ReceiverOptions {
   readonly commands: Connection
@@ -56,7 +58,7 @@ export interface ReceiverOptions {
 /** What a pattern says to the server as a member of a group. */
 export interface Membership<D extends Held> {
   readonly fetcher: Fetching
-  readonly settler: Settling<D>
+  readonly settling: Settling<D>
   /** The lease of each delivery is renewed by itself; otherwise all of them live as long as the heartbeat. */
   readonly renews: boolean
   /** Listens for what others bring, and opens what is fetched with. */
@@ -67,6 +69,8 @@ export interface Membership<D extends Held> {
   readonly beat: Effect.Effect<Beat, Reason>
   /** Asks of each, and renews it, whether it is still the consumer's. */
   readonly renew: (deliveries: ReadonlyArray<D>) => Effect.Effect<(index: number) => boolean, Reason>
+  /** Gives these to others, as attempts, where they are still ours: handlers have had them. */
+  readonly handBackBegun: (deliveries: ReadonlyArray<D>) => Effect.Effect<void, Reason>
   /** Gives to others some of what the consumer holds; returns whether there is more of it. */
   readonly leave: Effect.Effect<boolean, Reason>
 }
@@ -108,18 +112,12 @@ export interface Fetching {
   unsure: boolean
   /** There may be something that a beat brings. */
   readonly pending: boolean
+  /** A call is on its way that may give something to the consumer. */
+  readonly calling: boolean
   /** Fetches at most so many, once. */
   readonly fetch: (max: number) => Effect.Effect<void, Reason>
   /** Ends a call that waits on the server; nothing is fetched by it. */
   readonly unblock: Effect.Effect<void>
-}
-
-export interface Settling<D extends Held> {
-  readonly settle: Receiver["settle"]
-  /** Gives these to others, as attempts, where they are still ours: handlers have had them. */
-  readonly handBackBegun: (deliveries: ReadonlyArray<D>) => Effect.Effect<void, Reason>
-  /** From now on nothing is tried again. */
-  readonly close: () => void
 }
 
 /** Leaving takes no longer, however long a shutdown may take. */
@@ -161,6 +159,7 @@ export class GroupReceiver<D extends Held> implements Receiver {
   readonly recalls = new Recalls()
   readonly #options: ReceiverOptions
   readonly #membership: Membership<D>
+  readonly #settler: Settler<D>
   readonly #heartbeat: Heartbeat
   readonly #startedAt: bigint
   readonly #scope = Scope.makeUnsafe()
@@ -168,7 +167,6 @@ export class GroupReceiver<D extends Held> implements Receiver {
   /** Where the worker waits, and where others wait for it. */
   readonly #worker = new Condition()
   readonly #over = new Condition()
-  #fetching = false
   #fibers: readonly [worker: Fiber.Fiber<unknown>, ...others: ReadonlyArray<Fiber.Fiber<unknown>>] | undefined
   #paused = false
   /** It is paused, and nothing begins here any more. */
@@ -193,6 +191,12 @@ export class GroupReceiver<D extends Held> implements Receiver {
       paused: () => this.#paused
     })
     this.#membership = membership(this)
+    this.#settler = new Settler({
+      topic: options.topic,
+      inFlight: this.inFlight,
+      settling: this.#membership.settling,
+      dropped: (count) => this.dropped(count)
+    })
     this.#heartbeat = new Heartbeat({
       now,
       pollMillis,
@@ -224,7 +228,13 @@ export class GroupReceiver<D extends Held> implements Receiver {
   settle(
     settlements: NonEmptyReadonlyArray<readonly [delivery: Delivery, settlement: Settlement.Settlement]>
   ): Effect.Effect<ReadonlyArray<Settled>, TransportError> {
-    return this.#membership.settler.settle(settlements)
+    return this.#settler.settle(settlements)
+  }
+
+  /** Hands back deliveries that no handler was given. */
+  release(deliveries: ReadonlyArray<D>): Effect.Effect<void> {
+    const [first, ...others] = deliveries.map((delivery) => [delivery, Settlement.release] as const)
+    return first === undefined ? Effect.void : Effect.ignore(this.settle([first, ...others]))
   }
 
   get lost(): Effect.Effect<NonEmptyReadonlyArray<Delivery>> {
@@ -333,8 +343,8 @@ export class GroupReceiver<D extends Held> implements Receiver {
     this.wake()
   }
 
-  /** Waits until nothing is being fetched. */
-  readonly #idle: Effect.Effect<void> = this.#over.until(() => !this.#fetching)
+  /** Waits until no call is on its way. */
+  readonly #idle: Effect.Effect<void> = this.#over.until(() => !this.#membership.fetcher.calling)
 
   readonly #fetch: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
     const { fetcher } = this.#membership
@@ -345,9 +355,7 @@ export class GroupReceiver<D extends Held> implements Receiver {
         continue
       }
       const count = Math.min(this.inFlight.demand, fetcher.limit)
-      this.#fetching = true
       const result = yield* Effect.result(survivable(fetcher.fetch(count)))
-      this.#fetching = false
       this.#over.signal()
       if (Result.isSuccess(result)) continue
       // Perhaps it was more than the network brings in time.
@@ -497,11 +505,10 @@ export class GroupReceiver<D extends Held> implements Receiver {
     // A take that waits now may have waited for what was in the buffer until a moment ago.
     if (this.inFlight.demand > 0) this.#demanded()
     if (more) return true
-    const [first, ...others] = this.#unclaimed
-    if (first !== undefined) {
-      yield* Effect.ignore(this.settle([first, ...others]))
-      if (this.quiet) this.expect(0)
-    }
+    // What was fetched for somebody who no longer asks: others could have it.
+    const unclaimed = this.#paused ? this.inFlight.empty() : this.inFlight.unclaimed(this.leaseMillis / 3)
+    yield* this.release(unclaimed)
+    if (unclaimed.length > 0 && this.quiet) this.expect(0)
     return yield* rest
   })
 
@@ -546,17 +553,11 @@ export class GroupReceiver<D extends Held> implements Receiver {
     }).pipe(Effect.onError(() => Effect.sync(() => (this.#heartbeat.verify = true))))
   }
 
-  /** What was fetched for somebody who no longer asks: others could have it. */
-  get #unclaimed(): ReadonlyArray<readonly [D, Settlement.Settlement]> {
-    const unclaimed = this.#paused ? this.inFlight.empty() : this.inFlight.unclaimed(this.leaseMillis / 3)
-    return unclaimed.map((delivery) => [delivery, Settlement.release] as const)
-  }
-
   // --- leaving ---------------------------------------------------------------------------------------------------
 
   /** Never takes longer than the shutdown may: what could not be handed back is claimed by others after the lease. */
   readonly stop: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
-    this.#membership.settler.close()
+    this.#settler.close()
     this.#stopping = true
     const limit = Math.min(longestLeave, Duration.toMillis(this.#options.subscription.shutdown))
     // A fiber of its own: the fiber that closes the scope may be interrupted, and then timeouts do not work.
@@ -570,7 +571,7 @@ export class GroupReceiver<D extends Held> implements Receiver {
 
   readonly #leave: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
     const { commands, keys } = this.#options
-    const { fetcher, leave, settler } = this.#membership
+    const { fetcher, leave } = this.#membership
     if (this.#fibers !== undefined) {
       const [worker, ...others] = this.#fibers
       yield* Fiber.interruptAll(others)
@@ -583,7 +584,7 @@ export class GroupReceiver<D extends Held> implements Receiver {
     while (true) {
       const begun = [...this.unheard.values(), ...this.inFlight.unsettled].filter(({ detached }) => detached !== true)
       const answer = yield* Effect.result(
-        begun.length === 0 ? leave : Effect.andThen(settler.handBackBegun(begun), leave)
+        begun.length === 0 ? leave : Effect.andThen(this.#membership.handBackBegun(begun), leave)
       )
       if (Result.isSuccess(answer)) {
         if (!answer.success) return

@@ -5,28 +5,16 @@
  * @module
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { Delivery } from "../../../Delivery.ts"
 import { unitsOf } from "../../../internal/Budget.ts"
-import { type DeadLetter, failuresAfter, type Retry, type Settlement } from "../../../Settlement.ts"
+import type { DeadLetter, Settlement } from "../../../Settlement.ts"
 import type { Settled, TransportError } from "../../../Transport.ts"
 import type { Committed, Committer, Committing } from "../commit/Committer.ts"
-import type { Tally } from "../wire/Tally.ts"
 import type { Held, InFlight } from "./InFlight.ts"
 import type { RetryAmbiguous } from "./RetryAmbiguous.ts"
-
-/** A delivery that a script ends, and its place among the answers. */
-export interface Step<D> {
-  readonly index: number
-  readonly delivery: D
-  readonly settlement: Settlement
-  /** The store has it no more: what is written of it comes from here. */
-  gone: boolean
-  /** Its commit was refused; this is the settlement, and the answer. */
-  readonly refused?: DeadLetter
-}
+import type { Settling, Step } from "./Settling.ts"
 
 /** A delivery that ends with a commit, and its place among the answers. */
 interface Bound<D extends Held> {
@@ -34,9 +22,6 @@ interface Bound<D extends Held> {
   readonly entry: Committing<D>
 }
 
-/** A cause that waits for a retry, or lies in the dead letters, is cut to so many characters. */
-export const maxWaitingCause = 100
-export const maxDeadCause = 8000
 /** How many deliveries one call ends, and how much of messages it moves, here or in the server. */
 const maxSteps = 100
 const maxReleases = 1000
@@ -56,23 +41,6 @@ export const fit = <D extends Delivery>(steps: ReadonlyArray<Step<D>>): number =
   return steps.length
 }
 
-/** Redis keeps due times as floating point numbers; this is far enough away. */
-const longest = 2 ** 52
-
-/** Milliseconds until the next attempt. */
-export const delayOf = (retry: Retry): number => Math.min(longest, Math.ceil(Duration.toMillis(retry.delay)))
-
-/** The commit was refused in part: this time, and not an earlier one. */
-export const isPartial = ({ refused }: Step<unknown>): boolean => refused?.reason === "PartialCommit"
-
-/** What is noted about the message when it comes back, or lies in the dead letters. */
-export const tallyAfter = (step: Step<{ readonly tally: Tally }>): Tally => {
-  const { tally } = step.delivery
-  if (isPartial(step)) return { ...tally, partial: true }
-  const { settlement } = step
-  return settlement._tag === "Retry" ? { ...tally, failures: failuresAfter(tally.failures, settlement) } : tally
-}
-
 export class SettlementBatch<D extends Held> {
   /** Plain acks, and the place of each among the answers. */
   readonly acks: Array<D> = []
@@ -81,34 +49,30 @@ export class SettlementBatch<D extends Held> {
   readonly bound: Array<Bound<D>> = []
   readonly answers: Array<Settled> = []
   readonly #inFlight: InFlight<D>
-  readonly #isGone: (delivery: D) => boolean
+  readonly #settling: Settling<D>
 
-  /** What is not held by us any more is stale. `isPlain`: an ack that needs no more than saying so. */
+  /** What is not held by us any more is stale. */
   constructor(
     settlements: NonEmptyReadonlyArray<readonly [delivery: Delivery, settlement: Settlement]>,
-    options: {
-      readonly inFlight: InFlight<D>
-      readonly commits: boolean
-      readonly isPlain: (delivery: D) => boolean
-      readonly isGone: (delivery: D) => boolean
-    }
+    inFlight: InFlight<D>,
+    settling: Settling<D>
   ) {
-    const { commits, inFlight, isGone, isPlain } = options
     this.#inFlight = inFlight
-    this.#isGone = isGone
+    this.#settling = settling
+    const since = inFlight.sureSince()
     for (let index = 0; index < settlements.length; index++) {
       const [given, settlement] = settlements[index] as (typeof settlements)[0] // within bounds
       const delivery = inFlight.find(given)
       this.answers.push("Stale")
       if (delivery === undefined) continue
       delivery.settling = true
-      if (commits && settlement._tag === "Ack" && settlement.commit !== undefined) {
+      if (settling.committer !== undefined && settlement._tag === "Ack" && settlement.commit !== undefined) {
         this.bound.push({ index, entry: [delivery, settlement.commit] })
-      } else if (settlement._tag === "Ack" && isPlain(delivery)) {
+      } else if (settlement._tag === "Ack" && settling.isPlain(delivery, since)) {
         this.acks.push(delivery)
         this.places.push(index)
       } else {
-        this.steps.push({ index, delivery, settlement, gone: isGone(delivery) })
+        this.steps.push({ index, delivery, settlement, gone: settling.isGone(delivery) })
       }
     }
   }
@@ -167,6 +131,6 @@ export class SettlementBatch<D extends Held> {
   }
 
   #refuse({ entry: [delivery], index }: Bound<D>, settlement: DeadLetter): void {
-    this.steps.push({ index, delivery, settlement, gone: this.#isGone(delivery), refused: settlement })
+    this.steps.push({ index, delivery, settlement, gone: this.#settling.isGone(delivery), refused: settlement })
   }
 }

@@ -25,8 +25,6 @@ export interface ReaderOptions {
   readonly keys: TopicKeys
   readonly receiver: GroupReceiver<StreamDelivery>
   readonly claims: Claims
-  /** Hands back deliveries that no handler was given. */
-  readonly putBack: (deliveries: ReadonlyArray<StreamDelivery>) => Effect.Effect<void>
 }
 
 /** How long one read waits on the server. Short enough to notice a dead connection soon. */
@@ -40,7 +38,7 @@ export class Reader implements Fetching {
   readonly #options: ReaderOptions
   readonly #retry: string
   #connection: Connection | undefined
-  #reading = false
+  calling = false
   /** How many entries a read may bring, by the size of the last ones. */
   limit = Infinity
   /** A read waits on the server until there is something. */
@@ -74,7 +72,7 @@ export class Reader implements Fetching {
 
   /** From another connection. */
   readonly unblock: Effect.Effect<void> = Effect.suspend(() =>
-    this.#reading && this.#connection !== undefined
+    this.calling && this.#connection !== undefined
       ? Effect.flatMap(this.#connection.clientId, (id) =>
           id === undefined
             ? Effect.void
@@ -111,7 +109,7 @@ export class Reader implements Fetching {
         yield* claims.takeOver(receiver.inFlight.demand)
         if (!receiver.wanting) return
       }
-      this.#reading = true
+      this.calling = true
       const reply = yield* connection
         .run(
           "xreadgroup",
@@ -143,7 +141,7 @@ export class Reader implements Fetching {
         .pipe(
           Effect.onExit((exit) =>
             Effect.sync(() => {
-              this.#reading = false
+              this.calling = false
               // The server may have delivered something that the answer did not bring.
               if (Exit.isFailure(exit)) claims.unsure = true
             })
@@ -181,7 +179,7 @@ export class Reader implements Fetching {
     const add = (deliveries: ReadonlyArray<StreamDelivery>) => {
       receiver.inFlight.add(deliveries, !claims.returned)
       // Older ones were handed back while this was on its way, and come first.
-      return claims.returned ? this.#options.putBack(deliveries) : Effect.void
+      return claims.returned ? receiver.release(deliveries) : Effect.void
     }
     return doubtful ? Effect.flatMap(claims.exact(deliveries), add) : add(deliveries)
   }

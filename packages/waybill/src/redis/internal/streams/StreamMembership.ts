@@ -6,7 +6,6 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import * as Settlement from "../../../Settlement.ts"
 import type { Reason, TransportError } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
 import type { Connection } from "../connection/Connection.ts"
@@ -27,8 +26,8 @@ import { Claims } from "./Claims.ts"
 import * as DeliveryScripts from "./DeliveryScripts.ts"
 import * as GroupScripts from "./GroupScripts.ts"
 import { Reader } from "./Reader.ts"
-import { Settler } from "./Settler.ts"
 import type { StreamDelivery } from "./StreamDelivery.ts"
+import { StreamSettling } from "./StreamSettling.ts"
 
 export interface MembershipOptions extends Omit<ReceiverOptions, "pattern" | "keys"> {
   readonly dedicated: (role: string) => Effect.Effect<Connection, never, Scope.Scope>
@@ -60,7 +59,7 @@ export const make = (
 class StreamMembership implements Membership<StreamDelivery> {
   readonly renews = true
   readonly fetcher: Reader
-  readonly settler: Settler
+  readonly settling: StreamSettling
   readonly #options: MembershipOptions
   readonly #keys: TopicKeys & GroupKeys
   readonly #receiver: GroupReceiver<StreamDelivery>
@@ -77,33 +76,27 @@ class StreamMembership implements Membership<StreamDelivery> {
     this.#keys = { ...keys, ...keys.group(group) }
     const claims = new Claims({ ...options, receiver })
     this.#claims = claims
-    const putBack = (deliveries: ReadonlyArray<StreamDelivery>) => {
-      const [first, ...others] = deliveries.map((delivery) => [delivery, Settlement.release] as const)
-      return first === undefined ? Effect.void : Effect.ignore(this.settler.settle([first, ...others]))
-    }
-    this.fetcher = new Reader({ ...options, group, receiver, claims, putBack })
-    this.settler = new Settler({
+    this.fetcher = new Reader({ ...options, group, receiver, claims })
+    this.settling = new StreamSettling({
       commands,
       topic,
       group,
       consumer,
       keys: this.#keys,
-      inFlight,
       deadLetters,
-      delayed: (millis) => receiver.expect(millis),
-      settled: () => {
+      committer: committer(consumer),
+      settled: (millis) => {
+        if (millis < Infinity) receiver.expect(millis)
         this.#settledSince = true
         claims.settled()
       },
-      dropped: (count) => receiver.dropped(count),
       released: () => {
         claims.returned = true
         if (inFlight.demand > 0) {
           receiver.hurry()
           receiver.wake()
         }
-      },
-      committer: committer(consumer)
+      }
     })
   }
 
@@ -144,7 +137,7 @@ class StreamMembership implements Membership<StreamDelivery> {
           nobody: GroupScripts.nobody,
           holds: held.length
         },
-        { args: [...held.flatMap(({ count, entry, source }) => [source, entry, count]), ...this.settler.last] }
+        { args: [...held.flatMap(({ count, entry, source }) => [source, entry, count]), ...this.settling.last] }
       )
       const isLost = known && main + onRetry > 0
       const lost: Array<StreamDelivery> = []
@@ -213,6 +206,10 @@ class StreamMembership implements Membership<StreamDelivery> {
           ? Effect.fail(groupGone)
           : Effect.succeed((index: number) => reply.answers[index] === "O")
     )
+  }
+
+  handBackBegun(deliveries: ReadonlyArray<StreamDelivery>): Effect.Effect<void, Reason> {
+    return this.settling.handBackBegun(deliveries)
   }
 
   readonly leave: Effect.Effect<boolean, Reason> = Effect.gen({ self: this }, function* () {

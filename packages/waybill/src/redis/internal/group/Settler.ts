@@ -1,0 +1,168 @@
+/**
+ * Ends deliveries. What needs no more than saying so is told to the server in one plain command, where the pattern has one;
+ * everything else asks the server first whether the delivery is still ours, in the step that ends it.
+ *
+ * @module
+ */
+import type { NonEmptyReadonlyArray } from "effect/Array"
+import * as Effect from "effect/Effect"
+import type { Delivery } from "../../../Delivery.ts"
+import * as Settlement from "../../../Settlement.ts"
+import type { Reason, Settled, TransportError } from "../../../Transport.ts"
+import type { Held, InFlight } from "./InFlight.ts"
+import { RetryAmbiguous } from "./RetryAmbiguous.ts"
+import { fit, SettlementBatch } from "./SettlementBatch.ts"
+import { delayOf, type Settling, type Step } from "./Settling.ts"
+
+export interface SettlerOptions<D extends Held> {
+  readonly topic: string
+  readonly inFlight: InFlight<D>
+  readonly settling: Settling<D>
+  /** The cap dropped so many dead letters. */
+  readonly dropped: (count: number) => Effect.Effect<void>
+}
+
+/** How many acks one run of the script ends. */
+const maxAcks = 1000
+
+export class Settler<D extends Held> {
+  readonly #options: SettlerOptions<D>
+  readonly #retryAmbiguous: RetryAmbiguous
+
+  constructor(options: SettlerOptions<D>) {
+    this.#options = options
+    this.#retryAmbiguous = new RetryAmbiguous(options.topic)
+  }
+
+  /** From now on nothing is tried again. */
+  close(): void {
+    this.#retryAmbiguous.close()
+  }
+
+  settle(
+    settlements: NonEmptyReadonlyArray<readonly [delivery: Delivery, settlement: Settlement.Settlement]>
+  ): Effect.Effect<ReadonlyArray<Settled>, TransportError> {
+    return Effect.suspend(() => {
+      const { inFlight, settling } = this.#options
+      const batch = new SettlementBatch<D>(settlements, inFlight, settling)
+      return Effect.tap(batch.through(this.#end(batch)), (answers) => {
+        for (const { entry, index } of batch.bound) if (answers[index] === "Settled") settling.acked(entry[0])
+        for (const { delivery, index, settlement } of batch.steps) {
+          if (settlement._tag === "Ack" && answers[index] === "Settled") settling.acked(delivery)
+        }
+        return Effect.void
+      })
+    })
+  }
+
+  #end(batch: SettlementBatch<D>): Effect.Effect<void, TransportError> {
+    const { acks, bound, steps } = batch
+    const { settling } = this.#options
+    return Effect.gen({ self: this }, function* () {
+      const scripted = settling.ack === undefined ? acks : []
+      if (settling.ack !== undefined && acks.length > 0) yield* this.#ack(batch, settling.ack(acks))
+      if (bound.length > 0 && settling.committer !== undefined) {
+        yield* batch.commit(settling.committer, this.#retryAmbiguous, () => settling.settled(Infinity))
+      }
+      const releases = steps.some(({ settlement }) => settlement._tag === "Release")
+      if (releases) settling.releasing()
+      let open: ReadonlyArray<Step<D>> = releases ? newestReleaseFirst(steps) : steps
+      for (let from = 0; from < scripted.length || open.length > 0; from += maxAcks) {
+        const plain = scripted.length <= maxAcks && from === 0 ? scripted : scripted.slice(from, from + maxAcks)
+        const some = open.slice(0, fit(open))
+        const gone = yield* this.#run(batch, from, plain, some)
+        open = [...gone, ...open.slice(some.length)]
+      }
+    })
+  }
+
+  /** Acks in one command while all leases are sure; once they are not, and nothing is known, the script decides. */
+  #ack(
+    { acks, answers, places, steps }: SettlementBatch<D>,
+    acked: Effect.Effect<number, Reason>
+  ): Effect.Effect<void, TransportError> {
+    const { inFlight, settling } = this.#options
+    const sure = () => {
+      const since = inFlight.sureSince()
+      return acks.every(({ detached, renewedAt }) => detached === true || renewedAt > since)
+    }
+    return Effect.map(
+      this.#retryAmbiguous.try((repeated) => (repeated && !sure() ? unknown : acked)),
+      ({ ambiguous, reply: count }) => {
+        if (count === undefined) {
+          acks.forEach((delivery, i) =>
+            steps.push({ index: places[i] as number, delivery, settlement: Settlement.ack, gone: false })
+          )
+          return
+        }
+        let owned = 0
+        for (const delivery of acks) {
+          if (delivery.detached !== true) owned++
+          inFlight.forget(delivery)
+          // Without its group the server counts none of them: they are done all the same.
+          settling.acked(delivery)
+        }
+        settling.settled(Infinity)
+        // Fewer than we had: somebody took some over before the command arrived, and nothing tells which. After a lost
+        // answer it is what our own success looks like.
+        const all = count >= owned || (ambiguous && sure())
+        for (let i = 0; i < acks.length; i++) {
+          if (all || acks[i]?.detached === true) answers[places[i] as number] = "Settled" // as many as acks
+        }
+      }
+    )
+  }
+
+  /** Runs the script once; returns what it asks to be given with its message. `from`: where the acks stand. */
+  #run(
+    { answers, places }: SettlementBatch<D>,
+    from: number,
+    acks: ReadonlyArray<D>,
+    steps: ReadonlyArray<Step<D>>
+  ): Effect.Effect<ReadonlyArray<Step<D>>, TransportError> {
+    const { dropped, inFlight, settling } = this.#options
+    return Effect.gen({ self: this }, function* () {
+      const run = settling.run(acks, steps)
+      const { ambiguous, reply } = yield* this.#retryAmbiguous.try(() => run)
+      const since = inFlight.sureSince()
+      const end = (delivery: D, index: number, letter: string | undefined, done: Settled = "Settled") => {
+        // After a lost answer, "not yours" is also what our own success looks like.
+        if (letter === "O" || (ambiguous && delivery.renewedAt > since)) answers[index] = done
+        inFlight.forget(delivery)
+      }
+      acks.forEach((delivery, i) => end(delivery, places[from + i] as number, reply.answers[i])) // as many as acks
+      const gone: Array<Step<D>> = []
+      let soonest = Infinity
+      let isReady = false
+      let isReleased = false
+      steps.forEach((step, i) => {
+        const letter = reply.answers[acks.length + i]
+        if (letter === "G") {
+          step.gone = true
+          gone.push(step)
+          return
+        }
+        end(step.delivery, step.index, letter, step.refused)
+        const { settlement } = step
+        if (settlement._tag === "Release") isReleased = true
+        if (settlement._tag !== "Retry") return
+        const delay = delayOf(settlement)
+        if (delay === 0) isReady = true
+        else soonest = Math.min(soonest, delay)
+      })
+      if (isReleased) settling.released()
+      if (isReady) settling.settled(0)
+      settling.settled(soonest)
+      if (reply.dropped > 0) yield* dropped(reply.dropped)
+      return gone
+    })
+  }
+}
+
+const unknown = Effect.succeed(undefined)
+
+/** Each may go in front of those that went back before, so the last one has to be the first. */
+const newestReleaseFirst = <D>(steps: ReadonlyArray<Step<D>>): ReadonlyArray<Step<D>> => {
+  const releases = steps.filter(({ settlement }) => settlement._tag === "Release")
+  return [...steps.filter((step) => !releases.includes(step)), ...releases.reverse()]
+}

@@ -1,0 +1,71 @@
+/**
+ * What a pattern says to the server to end deliveries, and what the scripts are told of each.
+ *
+ * @module
+ */
+import * as Duration from "effect/Duration"
+import type * as Effect from "effect/Effect"
+import { type DeadLetter, failuresAfter, type Retry, type Settlement } from "../../../Settlement.ts"
+import type { Reason } from "../../../Transport.ts"
+import type { Committer } from "../commit/Committer.ts"
+import type { Tally } from "../wire/Tally.ts"
+import type { Held } from "./InFlight.ts"
+
+export interface Settling<D extends Held> {
+  /** Of a pattern that applies commits. */
+  readonly committer: Committer<D> | undefined
+  /** Its ack needs no more than saying so; `since`: nobody else can have what was renewed after this. */
+  readonly isPlain: (delivery: D, since: number) => boolean
+  /** The store has it no more. */
+  readonly isGone: (delivery: D) => boolean
+  /** Ends plain acks without asking whose they are, and returns how many of them were ours. Without it the script ends them. */
+  readonly ack?: (deliveries: ReadonlyArray<D>) => Effect.Effect<number, Reason>
+  /** Runs the script. */
+  readonly run: (acks: ReadonlyArray<D>, steps: ReadonlyArray<Step<D>>) => Effect.Effect<Settlements, Reason>
+  /** Something is about to go back for others to take, and has gone back. */
+  readonly releasing: () => void
+  readonly released: () => void
+  /** Some ended; of these a message will be there to take in so many milliseconds, if any. */
+  readonly settled: (millis: number) => void
+  /** It was acknowledged. */
+  readonly acked: (delivery: D) => void
+}
+
+export interface Settlements {
+  /** A letter for each: `O` done, `F` not ours any more, `G` the store does not have the message, to be repeated with it. */
+  readonly answers: string
+  /** How many dead letters the cap has dropped. */
+  readonly dropped: number
+}
+
+/** A delivery that a script ends, and its place among the answers. */
+export interface Step<D> {
+  readonly index: number
+  readonly delivery: D
+  readonly settlement: Settlement
+  /** The store has it no more: what is written of it comes from here. */
+  gone: boolean
+  /** Its commit was refused; this is the settlement, and the answer. */
+  readonly refused?: DeadLetter
+}
+
+/** A cause that waits for a retry, or lies in the dead letters, is cut to so many characters. */
+export const maxWaitingCause = 100
+export const maxDeadCause = 8000
+
+/** Redis keeps due times as floating point numbers; this is far enough away. */
+const longest = 2 ** 52
+
+/** Milliseconds until the next attempt. */
+export const delayOf = (retry: Retry): number => Math.min(longest, Math.ceil(Duration.toMillis(retry.delay)))
+
+/** The commit was refused in part: this time, and not an earlier one. */
+export const isPartial = ({ refused }: Step<unknown>): boolean => refused?.reason === "PartialCommit"
+
+/** What is noted about the message when it comes back, or lies in the dead letters. */
+export const tallyAfter = (step: Step<{ readonly tally: Tally }>): Tally => {
+  const { tally } = step.delivery
+  if (isPartial(step)) return { ...tally, partial: true }
+  const { settlement } = step
+  return settlement._tag === "Retry" ? { ...tally, failures: failuresAfter(tally.failures, settlement) } : tally
+}

@@ -1,0 +1,179 @@
+/**
+ * How deliveries of streams end: plain acks in one `XACK`, everything else by the script.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import type { DeadLetterCap } from "../../../internal/Limits.ts"
+import type { Reason } from "../../../Transport.ts"
+import type { Committer } from "../commit/Committer.ts"
+import type { Connection } from "../connection/Connection.ts"
+import type { Argument } from "../connection/Script.ts"
+import { evaluate, type More } from "../connection/ScriptReply.ts"
+import {
+  delayOf,
+  isPartial,
+  maxDeadCause,
+  maxWaitingCause,
+  type Settlements,
+  type Settling,
+  type Step,
+  tallyAfter
+} from "../group/Settling.ts"
+import { failureText } from "../inspect/DeadLetterEntry.ts"
+import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
+import { write } from "../wire/Tally.ts"
+import { settle as settleScript } from "./DeliveryScripts.ts"
+import { nobody, pattern } from "./GroupScripts.ts"
+import { fieldsOf, type StreamDelivery } from "./StreamDelivery.ts"
+
+export interface SettlingOptions extends Pick<Settling<StreamDelivery>, "released" | "settled"> {
+  readonly commands: Connection
+  readonly topic: string
+  readonly group: string
+  readonly consumer: string
+  readonly keys: TopicKeys & GroupKeys
+  readonly deadLetters: DeadLetterCap
+  readonly committer: Committer<StreamDelivery>
+}
+
+/** So many of what was settled last are remembered. */
+const lastLimit = 2000
+/** How many deliveries one call hands back. */
+const handBackLimit = 500
+
+export class StreamSettling implements Settling<StreamDelivery> {
+  readonly committer: Committer<StreamDelivery>
+  readonly releasing: () => void
+  readonly released: () => void
+  readonly settled: (millis: number) => void
+  readonly #options: SettlingOptions
+  #last: Array<string> = []
+
+  constructor(options: SettlingOptions) {
+    this.#options = options
+    this.committer = options.committer
+    this.releasing = this.released = options.released
+    this.settled = options.settled
+  }
+
+  /** Receipts of what was acknowledged last: a group that was lost may not know it any more. */
+  get last(): ReadonlyArray<string> {
+    return this.#last.slice(-lastLimit)
+  }
+
+  acked({ receipt }: StreamDelivery): void {
+    this.#last.push(receipt)
+    if (this.#last.length > 2 * lastLimit) this.#last = this.#last.slice(-lastLimit)
+  }
+
+  isPlain({ detached, renewedAt }: StreamDelivery, since: number): boolean {
+    return detached || renewedAt > since
+  }
+
+  isGone({ detached }: StreamDelivery): boolean {
+    return detached
+  }
+
+  ack(deliveries: ReadonlyArray<StreamDelivery>): Effect.Effect<number, Reason> {
+    const { commands, group, keys } = this.#options
+    const { stream } = keys
+    const fresh: Array<string> = []
+    const again: Array<string> = []
+    const uncounted: Array<string> = []
+    for (const { count, entry, source } of deliveries) {
+      if (source === 0) fresh.push(entry)
+      else again.push(entry)
+      if (count > 1) uncounted.push(`${source}${entry}`)
+    }
+    if (again.length === 0 && uncounted.length === 0) {
+      return commands.run("xack", (client) => client.xack(stream, group, ...fresh), { key: stream })
+    }
+    const { released, retry } = keys
+    return commands.run(
+      "xack",
+      (client) =>
+        Promise.all([
+          fresh.length === 0 ? 0 : client.xack(stream, group, ...fresh),
+          again.length === 0 ? 0 : client.xack(retry, group, ...again),
+          uncounted.length === 0 ? 0 : client.hdel(released, ...uncounted)
+        ]).then(([main, retry]) => main + retry),
+      { key: `${stream}, ${retry} or ${released}` }
+    )
+  }
+
+  run(
+    _: ReadonlyArray<StreamDelivery>,
+    steps: ReadonlyArray<Step<StreamDelivery>>
+  ): Effect.Effect<Settlements, Reason> {
+    const keys: Array<string> = []
+    const args: Array<Argument> = []
+    for (const step of steps) {
+      const { delivery, gone, settlement } = step
+      const { attempt, count, detached, entry, fence, id, publishedAt, source } = delivery
+      const fields = gone ? fieldsOf(delivery) : []
+      const message = (attempts: number, marker = 0) => [
+        id,
+        publishedAt,
+        attempts,
+        fence,
+        write(tallyAfter(step)),
+        settlement._tag === "DeadLetter" ? failureText(settlement.failure) : "",
+        marker,
+        fields.length,
+        ...fields
+      ]
+      const owned = detached ? 0 : count
+      switch (settlement._tag) {
+        case "Ack":
+          args.push("A", source, entry, owned)
+          break
+        case "Retry": {
+          const cause = settlement.cause.slice(0, maxWaitingCause)
+          args.push("R", source, entry, owned, delayOf(settlement), cause, ...message(attempt))
+          break
+        }
+        case "DeadLetter": {
+          const cause = settlement.cause.slice(0, maxDeadCause)
+          const marker = isPartial(step) ? keys.push(this.committer.done(id)) : 0
+          args.push("D", source, entry, owned, settlement.reason, cause, ...message(attempt, marker))
+          break
+        }
+        case "Release":
+          // With the group its list of pending entries is gone: the message can only come back as a retry.
+          if (detached) args.push("R", source, entry, owned, 0, "released", ...message(attempt - 1))
+          else args.push("L", source, entry, owned)
+          break
+      }
+    }
+    return this.#evaluate({ keys, args })
+  }
+
+  handBackBegun(deliveries: ReadonlyArray<StreamDelivery>): Effect.Effect<void, Reason> {
+    return Effect.gen({ self: this }, function* () {
+      for (let from = 0; from < deliveries.length; from += handBackLimit) {
+        const some = deliveries.slice(from, from + handBackLimit)
+        yield* this.#evaluate({ args: some.flatMap(({ count, entry, source }) => ["U", source, entry, count]) })
+      }
+    })
+  }
+
+  #evaluate(more: More) {
+    const { commands, committer, consumer, deadLetters, group, keys, topic } = this.#options
+    return evaluate(
+      commands,
+      { topic, pattern },
+      settleScript,
+      keys,
+      {
+        group,
+        consumer,
+        nobody,
+        maxDead: deadLetters.maxCount,
+        maxAge: deadLetters.maxAgeMillis,
+        ttl: committer.markerMillis
+      },
+      more
+    )
+  }
+}
