@@ -3,22 +3,13 @@
  *
  * @module
  */
-import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import {
-  checked,
-  type Inspector,
-  type PendingMessage,
-  type Retention,
-  type StoredMessage,
-  type TopicInfo,
-  type WaitingMessage
-} from "../../../Inspector.ts"
+import type { Inspector, Retention } from "../../../Inspector.ts"
 import type { Reason } from "../../../Transport.ts"
 import { keysOf as listed } from "../connection/Script.ts"
 import { groupOf } from "../inspect/Figures.ts"
-import { failing, Inspecting, type InspectorOptions, messageOf } from "../inspect/Inspecting.ts"
+import { Inspecting, type InspectorOptions } from "../inspect/Inspecting.ts"
 import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
 import { ClaimedDelivery } from "./ClaimedDelivery.ts"
 import type { ClaimsScripts } from "./Scripts.ts"
@@ -28,7 +19,7 @@ export const make = (
   pattern: string,
   retention: Retention,
   scripts: ClaimsScripts
-): Context.Service.Shape<typeof Inspector> => {
+): Inspector["Service"] => {
   const inspecting = new Inspecting(options, pattern)
   const { commands, keysOf } = options
 
@@ -52,48 +43,21 @@ export const make = (
     return groupOf(group, yield* inspecting.withoutOld(topic, group, look))
   })
 
-  return checked({
-    ...inspecting.plain,
+  return inspecting.inspector({
+    retention,
 
-    describe: (topic) =>
-      Effect.gen(function* () {
-        const { delayed, depth, names, next, opened, published } = yield* inspecting.evaluate(
-          topic,
-          scripts.overview,
-          allOf(topic),
-          {}
-        )
-        const info: TopicInfo = {
-          topic,
-          pattern: opened === "" ? pattern : opened,
-          retention,
-          depth,
-          published: published < 0 ? undefined : published,
-          delayed,
-          nextDelayedAt: next < 0 ? undefined : next,
-          groups: yield* Effect.forEach(names, (group) => describeGroup(topic, group))
-        }
-        return info
-      }).pipe(failing(topic)),
+    describe: Effect.fnUntraced(function* (topic) {
+      const overview = yield* inspecting.evaluate(topic, scripts.overview, allOf(topic), {})
+      return { ...overview, groups: yield* Effect.forEach(overview.names, (group) => describeGroup(topic, group)) }
+    }),
 
-    messages: (topic, { after, before, limit, newest }) => {
-      const backwards = Option.isNone(after) && (newest === true || before !== undefined)
-      const from = Option.getOrElse(after, () => before ?? "")
-      return inspecting
-        .evaluate(topic, scripts.messages, allOf(topic), { from, limit, newest: backwards ? 1 : 0 })
-        .pipe(
-          Effect.map(({ rows }) =>
-            rows.map(({ id, record }): StoredMessage => ({
-              ...messageOf(deliveryOf(topic, "", id, 1, record)),
-              position: id
-            }))
-          ),
-          failing(topic)
-        )
-    },
+    stored: {
+      messages: (topic, page) =>
+        Effect.map(inspecting.evaluate(topic, scripts.messages, allOf(topic), page), ({ rows }) =>
+          rows.map(({ id, record }) => ({ position: id, delivery: deliveryOf(topic, "", id, 1, record) }))
+        ),
 
-    pending: (topic, group, { after, limit }) =>
-      Effect.gen(function* () {
+      pending: Effect.fnUntraced(function* (topic, group, { after, limit }) {
         const consumers = yield* consumersOf(topic, group)
         const keys = allOf(topic, group)
         const { rows } = yield* inspecting.evaluate(
@@ -103,57 +67,45 @@ export const make = (
           { from: Option.getOrElse(after, () => ""), limit },
           { keys: consumers.map(keys.processing), args: consumers }
         )
-        return rows.map(({ attempt, consumer, heldMillis, member, record }): PendingMessage => {
+        return rows.map(({ attempt, consumer, heldMillis, member, record }) => {
           const delivery = deliveryOf(topic, group, member, attempt, record)
-          return { ...messageOf(delivery), position: member, consumer, attempt, heldMillis }
+          return { position: member, delivery, consumer, heldMillis }
         })
-      }).pipe(failing(topic)),
+      }),
 
-    waiting: (topic, group, { after, limit }) =>
-      inspecting
-        .evaluate(topic, scripts.waiting, allOf(topic, group), { after: Option.getOrElse(after, () => "a"), limit })
-        .pipe(
-          Effect.map(({ now, rows }) =>
-            rows.map(({ attempts, cause, dueAt, id, position, record }): WaitingMessage => {
+      waiting: (topic, group, { after, limit }) => {
+        const from = Option.getOrElse(after, () => "a")
+        return Effect.map(
+          inspecting.evaluate(topic, scripts.waiting, allOf(topic, group), { after: from, limit }),
+          ({ now, rows }) => ({
+            now,
+            rows: rows.map(({ attempts, cause, dueAt, id, position, record }) => {
               const delivery = deliveryOf(topic, group, id, attempts, record)
-              return {
-                ...messageOf(delivery),
-                position,
-                attempts,
-                dueAt,
-                dueInMillis: Math.max(0, dueAt - now),
-                cause
-              }
+              return { position, delivery, dueAt, cause }
             })
-          ),
-          failing(topic)
-        ),
+          })
+        )
+      }
+    },
 
-    redrive: (topic, group, deadLetters) =>
-      inspecting.inBatches(topic, deadLetters, (some) =>
-        inspecting.evaluate(topic, scripts.redrive, allOf(topic, group), {}, { args: some })
-      ),
+    redrive: (topic, group, entries) =>
+      inspecting.evaluate(topic, scripts.redrive, allOf(topic, group), {}, { args: entries }),
 
-    remove: (topic) =>
-      Effect.gen(function* () {
-        const { groups } = keysOf(topic)
-        const names = yield* commands.run("smembers", (client) => client.smembers(groups), { key: groups })
-        yield* inspecting.remove(topic, scripts.remove, {
-          others: names.map((group) => [keysOf(topic).group(group).marks, "hash"]),
-          topic: { keys: listed(scripts.overview, allOf(topic)), args: [] },
-          groups: yield* Effect.forEach(names.sort(), (group) =>
-            Effect.map(consumersOf(topic, group), (consumers) => {
-              const keys = allOf(topic, group)
-              return {
-                group,
-                state: keys.state,
-                keys: [...listed(scripts.describe, keys), ...consumers.map(keys.processing)],
-                args: consumers
-              }
-            })
-          )
-        })
-      }).pipe(failing(topic))
+    removal: scripts.remove,
+    belongings: Effect.fnUntraced(function* (topic) {
+      const names = yield* inspecting.groupsOf(topic)
+      return {
+        others: names.map((group) => [keysOf(topic).group(group).marks, "hash"] as const),
+        topic: { keys: listed(scripts.overview, allOf(topic)), args: [] },
+        groups: yield* Effect.forEach(names.toSorted(), (group) =>
+          Effect.map(consumersOf(topic, group), (consumers) => {
+            const keys = allOf(topic, group)
+            const described = [...listed(scripts.describe, keys), ...consumers.map(keys.processing)]
+            return { group, state: keys.state, keys: described, args: consumers }
+          })
+        )
+      }
+    })
   })
 }
 

@@ -1,13 +1,13 @@
 /**
  * What an inspector does the same way whatever the pattern: it asks scripts, lists topics and dead letters, discards,
- * pauses and resumes.
+ * pauses and resumes. What differs, a pattern brings as its `Account`.
  *
  * @module
  */
-import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import type { Inspector } from "../../../Inspector.ts"
+import type { Delivery } from "../../../Delivery.ts"
+import { checked, type GroupInfo, type Inspector, type Page, type Retention } from "../../../Inspector.ts"
 import type { Message } from "../../../Message.ts"
 import { type Reason, TransportError } from "../../../Transport.ts"
 import type { Connection } from "../connection/Connection.ts"
@@ -66,7 +66,7 @@ return {'OK', longest, others}
 })
 
 /** A message without what else a delivery knows. */
-export const messageOf = ({ body, headers, id, key, publishedAt, version }: Message): Message => ({
+const messageOf = ({ body, headers, id, key, publishedAt, version }: Message): Message => ({
   id,
   body,
   headers,
@@ -75,8 +75,60 @@ export const messageOf = ({ body, headers, id, key, publishedAt, version }: Mess
   publishedAt
 })
 
-export const failing = (topic?: string) =>
+const failing = (topic?: string) =>
   Effect.mapError((reason: Reason) => new TransportError({ operation: "inspect", topic, reason }))
+
+/** A message as it is found: with what names it there. */
+interface Found {
+  readonly delivery: Pick<Delivery, keyof Message | "attempt">
+  readonly position: string
+}
+
+/** What a pattern has to say of its topics and groups. */
+export interface Account {
+  readonly retention: Retention
+  readonly describe: (topic: string) => Effect.Effect<
+    {
+      /** The pattern that opened the topic, "" when none has. */
+      readonly opened: string
+      readonly depth: number
+      /** -1 when it is not known; so is `next` when nothing is delayed. */
+      readonly published: number
+      readonly delayed: number
+      readonly next: number
+      readonly groups: ReadonlyArray<GroupInfo>
+    },
+    Reason
+  >
+  /** What of a topic `remove` takes away. */
+  readonly belongings: (topic: string) => Effect.Effect<Belongings, Reason>
+  readonly removal: RemovalScript
+  readonly redrive: (topic: string, group: string, entries: ReadonlyArray<string>) => Effect.Effect<Moved, Reason>
+  /** Of a pattern that stores messages. */
+  readonly stored?: {
+    /** Behind `from`, or with `newest` in front of it; "" stands for an end. */
+    readonly messages: (
+      topic: string,
+      page: { readonly from: string; readonly limit: number; readonly newest: 0 | 1 }
+    ) => Effect.Effect<ReadonlyArray<Found & { readonly storedAt?: number }>, Reason>
+    readonly pending: (
+      topic: string,
+      group: string,
+      page: Page
+    ) => Effect.Effect<ReadonlyArray<Found & { readonly consumer: string; readonly heldMillis: number }>, Reason>
+    readonly waiting: (
+      topic: string,
+      group: string,
+      page: Page
+    ) => Effect.Effect<
+      {
+        readonly now: number
+        readonly rows: ReadonlyArray<Found & { readonly dueAt: number; readonly cause: string }>
+      },
+      Reason
+    >
+  }
+}
 
 export class Inspecting {
   readonly #options: InspectorOptions
@@ -97,6 +149,12 @@ export class Inspecting {
     return evaluate(this.#options.commands, { topic, pattern: this.#pattern }, script, keys, args, more)
   }
 
+  /** The groups that are registered with a topic. */
+  groupsOf(topic: string): Effect.Effect<ReadonlyArray<string>, Reason> {
+    const key = this.#options.keysOf(topic).groups
+    return this.#options.commands.run("smembers", (client) => client.smembers(key), { key })
+  }
+
   /** Looks again when dead letters that are too old have been dropped; where that is not permitted they count. */
   withoutOld(topic: string, group: string, look: Effect.Effect<Figures, Reason>): Effect.Effect<Figures, Reason> {
     return Effect.flatMap(look, (figures) =>
@@ -110,8 +168,7 @@ export class Inspecting {
     return Effect.ignore(Effect.repeat(some, { while: ({ dropped }) => dropped > 0 }))
   }
 
-  /** Removes a topic with these belongings, when nothing of it is in use. */
-  remove(
+  #remove(
     topic: string,
     script: RemovalScript,
     { groups, others, topic: whole }: Belongings
@@ -144,7 +201,7 @@ export class Inspecting {
   }
 
   /** Runs `run` for some of the dead letters at a time, until it has passed them all; returns how many were moved. */
-  inBatches(
+  #inBatches(
     topic: string,
     entries: ReadonlyArray<string>,
     run: (some: ReadonlyArray<string>) => Effect.Effect<Moved, Reason>
@@ -187,31 +244,69 @@ export class Inspecting {
     })
   }
 
-  /** What needs no script of the pattern. */
-  get plain(): Pick<
-    Context.Service.Shape<typeof Inspector>,
-    "topics" | "deadLetters" | "discard" | "pause" | "resume"
-  > {
-    const { commands, keysOf, prefix, steered } = this.#options
-    const steer = (topic: string, group: string, paused: boolean) => {
-      const key = keysOf(topic).group(group).state
-      return commands
-        .run<unknown>("hset", (client) => (paused ? client.hset(key, "paused", "1") : client.hdel(key, "paused")), {
-          key
-        })
-        .pipe(
-          Effect.andThen(steered(topic, group)),
-          Effect.andThen(paused ? this.#quiet(topic, group) : Effect.void),
-          failing(topic)
-        )
-    }
-    return {
+  #steer(topic: string, group: string, paused: boolean): Effect.Effect<void, TransportError> {
+    const { commands, keysOf, steered } = this.#options
+    const key = keysOf(topic).group(group).state
+    return commands
+      .run<unknown>("hset", (client) => (paused ? client.hset(key, "paused", "1") : client.hdel(key, "paused")), {
+        key
+      })
+      .pipe(
+        Effect.andThen(steered(topic, group)),
+        Effect.andThen(paused ? this.#quiet(topic, group) : Effect.void),
+        failing(topic)
+      )
+  }
+
+  inspector({ belongings, describe, redrive, removal, retention, stored }: Account): Inspector["Service"] {
+    const { commands, keysOf, prefix } = this.#options
+    return checked({
       topics: commands
         .run("smembers", (client) => client.smembers(registry(prefix)), { key: registry(prefix) })
         .pipe(
           Effect.map((topics) => topics.sort()),
           failing()
         ),
+
+      describe: (topic) =>
+        Effect.map(describe(topic), ({ delayed, depth, groups, next, opened, published }) => ({
+          topic,
+          pattern: opened === "" ? this.#pattern : opened,
+          retention,
+          depth,
+          published: published < 0 ? undefined : published,
+          delayed,
+          nextDelayedAt: next < 0 ? undefined : next,
+          groups
+        })).pipe(failing(topic)),
+
+      messages: (topic, { after, before, limit, newest }) => {
+        if (stored === undefined) return Effect.succeed([])
+        const backwards = Option.isNone(after) && (newest === true || before !== undefined)
+        const from = Option.getOrElse(after, () => before ?? "")
+        return Effect.map(stored.messages(topic, { from, limit, newest: backwards ? 1 : 0 }), (rows) =>
+          rows.map(({ delivery, ...row }) => ({ ...messageOf(delivery), ...row }))
+        ).pipe(failing(topic))
+      },
+
+      pending: (topic, group, page) =>
+        stored === undefined
+          ? Effect.succeed([])
+          : Effect.map(stored.pending(topic, group, page), (rows) =>
+              rows.map(({ delivery, ...row }) => ({ ...messageOf(delivery), ...row, attempt: delivery.attempt }))
+            ).pipe(failing(topic)),
+
+      waiting: (topic, group, page) =>
+        stored === undefined
+          ? Effect.succeed([])
+          : Effect.map(stored.waiting(topic, group, page), ({ now, rows }) =>
+              rows.map(({ delivery, ...row }) => ({
+                ...messageOf(delivery),
+                ...row,
+                attempts: delivery.attempt,
+                dueInMillis: Math.max(0, row.dueAt - now)
+              }))
+            ).pipe(failing(topic)),
 
       deadLetters: (topic, group, { after, limit }) =>
         this.evaluate(topic, letters, keysOf(topic).group(group), {
@@ -222,13 +317,18 @@ export class Inspecting {
           failing(topic)
         ),
 
-      discard: (topic, group, deadLetters) =>
-        this.inBatches(topic, deadLetters, (some) =>
+      redrive: (topic, group, entries) => this.#inBatches(topic, entries, (some) => redrive(topic, group, some)),
+
+      discard: (topic, group, entries) =>
+        this.#inBatches(topic, entries, (some) =>
           this.evaluate(topic, discard, keysOf(topic).group(group), {}, { args: some })
         ),
 
-      pause: (topic, group) => steer(topic, group, true),
-      resume: (topic, group) => steer(topic, group, false)
-    }
+      pause: (topic, group) => this.#steer(topic, group, true),
+      resume: (topic, group) => this.#steer(topic, group, false),
+
+      remove: (topic) =>
+        Effect.flatMap(belongings(topic), (all) => this.#remove(topic, removal, all)).pipe(failing(topic))
+    })
   }
 }

@@ -3,22 +3,12 @@
  *
  * @module
  */
-import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import {
-  checked,
-  type GroupInfo,
-  type Inspector,
-  type PendingMessage,
-  type StoredMessage,
-  type TopicInfo,
-  type WaitingMessage
-} from "../../../Inspector.ts"
-import type { Message } from "../../../Message.ts"
+import type { GroupInfo, Inspector } from "../../../Inspector.ts"
 import { keysOf as listed } from "../connection/Script.ts"
 import { groupOf } from "../inspect/Figures.ts"
-import { failing, Inspecting, type InspectorOptions, messageOf } from "../inspect/Inspecting.ts"
+import { Inspecting, type InspectorOptions } from "../inspect/Inspecting.ts"
 import type { GroupKeys } from "../wire/Keys.ts"
 import { nobody, pattern } from "./GroupScripts.ts"
 import * as InspectScripts from "./InspectScripts.ts"
@@ -39,164 +29,115 @@ const describedOf = ({ consumers, dead, retry, state, waiting }: GroupKeys): Rea
   state
 ]
 
-export const make = (options: InspectorOptions): Context.Service.Shape<typeof Inspector> => {
+export const make = (options: InspectorOptions): Inspector["Service"] => {
   const inspecting = new Inspecting(options, pattern)
-  const { commands, keysOf } = options
+  const { keysOf } = options
 
-  return checked({
-    ...inspecting.plain,
+  /** Looks at some groups at a time: groups that others made are not registered, and the first look tells of them. */
+  const describe = Effect.fnUntraced(function* (topic: string) {
+    const keys = keysOf(topic)
+    const seen = new Map<string, GroupInfo>()
+    /** Groups with dead letters that are too old to count, and were counted. */
+    const old = new Set<string>()
+    const look = Effect.fnUntraced(function* (names: ReadonlyArray<string>) {
+      const more = { keys: names.map(keys.group).flatMap(describedOf), args: names }
+      const told = yield* inspecting.evaluate(topic, InspectScripts.describe, keys, { nobody }, more)
+      for (const [i, name] of names.entries()) {
+        const found = told.figures[i]
+        if (found !== undefined) seen.set(name, groupOf(name, found))
+        if (found?.old) old.add(name)
+      }
+      return told
+    })
+    const registered = yield* inspecting.groupsOf(topic)
+    const told = yield* look(registered.slice(0, groupsAtOnce))
+    const rest = [...new Set([...registered, ...told.others])].slice(Math.min(registered.length, groupsAtOnce))
+    for (let i = 0; i < rest.length; i += groupsAtOnce) yield* look(rest.slice(i, i + groupsAtOnce))
+    const expired = [...old]
+    yield* Effect.forEach(expired, (name) => inspecting.expire(topic, name), { discard: true })
+    for (let i = 0; i < expired.length; i += groupsAtOnce) yield* look(expired.slice(i, i + groupsAtOnce))
+    return { ...told, delayed: told.later, groups: [...seen.keys()].sort().flatMap((name) => seen.get(name) ?? []) }
+  })
 
-    describe: (topic) =>
-      Effect.gen(function* () {
-        const keys = keysOf(topic)
-        const { groups } = keys
-        const look = Effect.fnUntraced(function* (names: ReadonlyArray<string>) {
-          const told = yield* inspecting.evaluate(
-            topic,
-            InspectScripts.describe,
-            keys,
-            { nobody },
-            { keys: names.map(keys.group).flatMap(describedOf), args: names }
-          )
-          for (const [i, name] of names.entries()) {
-            const found = told.figures[i]
-            if (found !== undefined) seen.set(name, groupOf(name, found))
-            if (found?.old) old.add(name)
-          }
-          return told
-        })
-        const seen = new Map<string, GroupInfo>()
-        /** Groups with dead letters that are too old to count, and were counted. */
-        const old = new Set<string>()
-        const registered = yield* commands.run("smembers", (client) => client.smembers(groups), { key: groups })
-        const { depth, later, next, opened, others, published } = yield* look(registered.slice(0, groupsAtOnce))
-        // Groups that others made are not members of the set.
-        const rest = [...new Set([...registered, ...others])].slice(Math.min(registered.length, groupsAtOnce))
-        for (let i = 0; i < rest.length; i += groupsAtOnce) yield* look(rest.slice(i, i + groupsAtOnce))
-        const expired = [...old]
-        yield* Effect.forEach(expired, (name) => inspecting.expire(topic, name), { discard: true })
-        for (let i = 0; i < expired.length; i += groupsAtOnce) yield* look(expired.slice(i, i + groupsAtOnce))
-        const info: TopicInfo = {
-          topic,
-          pattern: opened === "" ? pattern : opened,
-          retention: "settled",
-          depth,
-          published: published < 0 ? undefined : published,
-          delayed: later,
-          nextDelayedAt: next < 0 ? undefined : next,
-          groups: [...seen.keys()].sort().flatMap((name) => seen.get(name) ?? [])
-        }
-        return info
-      }).pipe(failing(topic)),
+  return inspecting.inspector({
+    retention: "settled",
+    describe,
 
-    messages: (topic, { after, before, limit, newest }) => {
-      const backwards = Option.isNone(after) && (newest === true || before !== undefined)
-      // The server knows no interval that ends in front of the first id there is, or begins behind the last one.
-      if (backwards && before !== undefined && /^0+(-0+)?$/.test(before)) return Effect.succeed([])
-      if (Option.exists(after, (position) => position === lastId)) return Effect.succeed([])
-      const from = backwards ? before : Option.getOrUndefined(after)
-      return inspecting
-        .evaluate(topic, InspectScripts.messages, keysOf(topic), {
-          position: from ?? "",
-          limit,
-          newest: backwards ? 1 : 0
-        })
-        .pipe(
-          Effect.map(({ entries }) =>
-            (backwards ? entries.toReversed() : entries).map(({ entry, fields }): StoredMessage => ({
-              ...storedOf(topic, "", 0, entry, fields),
+    stored: {
+      messages: (topic, { from, limit, newest }) => {
+        // The server knows no interval that ends in front of the first id there is, or begins behind the last one.
+        if (newest === 1 ? /^0+(-0+)?$/.test(from) : from === lastId) return Effect.succeed([])
+        return Effect.map(
+          inspecting.evaluate(topic, InspectScripts.messages, keysOf(topic), { position: from, limit, newest }),
+          ({ entries }) =>
+            (newest === 1 ? entries.toReversed() : entries).map(({ entry, fields }) => ({
               position: entry,
+              delivery: deliveryOf(topic, "", 0, entry, 1, 0, fields),
               storedAt: Number.parseInt(entry, 10)
             }))
-          ),
-          failing(topic)
         )
-    },
+      },
 
-    pending: (topic, group, { after, limit }) => {
-      const keys = keysOf(topic)
-      const position = Option.getOrElse(after, () => "0")
-      return inspecting
-        .evaluate(
-          topic,
-          InspectScripts.pending,
-          { ...keys, ...keys.group(group) },
-          { group, nobody, first: Number(position.slice(0, 1)), entry: position.slice(1), limit }
+      pending: (topic, group, { after, limit }) => {
+        const keys = { ...keysOf(topic), ...keysOf(topic).group(group) }
+        const position = Option.getOrElse(after, () => "0")
+        const from = { first: Number(position.slice(0, 1)), entry: position.slice(1) }
+        return Effect.map(
+          inspecting.evaluate(topic, InspectScripts.pending, keys, { group, nobody, ...from, limit }),
+          ({ rows }) =>
+            rows.map(({ consumer, count, entry, fields, heldMillis, released, source }) => ({
+              position: `${source}${entry}`,
+              delivery: deliveryOf(topic, group, source, entry, count, released, fields),
+              consumer,
+              heldMillis
+            }))
         )
-        .pipe(
-          Effect.map(({ rows }) =>
-            rows.map(({ consumer, count, entry, fields, heldMillis, released, source }): PendingMessage => {
+      },
+
+      waiting: (topic, group, { after, limit }) => {
+        const keys = { ...keysOf(topic), ...keysOf(topic).group(group) }
+        const position = Option.getOrElse(after, () => "a")
+        return Effect.map(
+          inspecting.evaluate(topic, InspectScripts.waiting, keys, { group, nobody, position, limit }),
+          ({ now, rows }) => ({
+            now,
+            rows: rows.map(({ cause, count, dueAt, entry, fields, position, released, source }) => {
               const delivery = deliveryOf(topic, group, source, entry, count, released, fields)
-              return {
-                ...messageOf(delivery),
-                position: `${source}${entry}`,
-                consumer,
-                attempt: delivery.attempt,
-                heldMillis
-              }
+              return { position, delivery, dueAt, cause }
             })
-          ),
-          failing(topic)
+          })
         )
+      }
     },
 
-    waiting: (topic, group, { after, limit }) => {
+    redrive: (topic, group, entries) =>
+      inspecting.evaluate(topic, InspectScripts.redrive, keysOf(topic).group(group), {}, { args: entries }),
+
+    removal: InspectScripts.remove,
+    belongings: Effect.fnUntraced(function* (topic) {
       const keys = keysOf(topic)
-      const position = Option.getOrElse(after, () => "a")
-      return inspecting
-        .evaluate(topic, InspectScripts.waiting, { ...keys, ...keys.group(group) }, { group, nobody, position, limit })
-        .pipe(
-          Effect.map(({ now, rows }) =>
-            rows.map(({ cause, count, dueAt, entry, fields, position, released, source }): WaitingMessage => {
-              const delivery = deliveryOf(topic, group, source, entry, count, released, fields)
-              return {
-                ...messageOf(delivery),
-                position,
-                attempts: delivery.attempt,
-                dueAt,
-                dueInMillis: Math.max(0, dueAt - now),
-                cause
-              }
-            })
-          ),
-          failing(topic)
-        )
-    },
-
-    redrive: (topic, group, deadLetters) =>
-      inspecting.inBatches(topic, deadLetters, (some) =>
-        inspecting.evaluate(topic, InspectScripts.redrive, keysOf(topic).group(group), {}, { args: some })
-      ),
-
-    remove: (topic) =>
-      Effect.gen(function* () {
-        const keys = keysOf(topic)
-        const { delayedBodies, group: groupKeys, groups, stream } = keys
-        const shared = listed(InspectScripts.describe, keys)
-        const registered = yield* commands.run("smembers", (client) => client.smembers(groups), { key: groups })
-        const { others } = yield* inspecting.evaluate(topic, InspectScripts.describe, keys, { nobody })
-        // Groups that others made are not members of the set.
-        const names = [...new Set([...registered, ...others])].sort()
-        const mine = names.map((name) => ({ ...groupKeys(name), name }))
-        yield* inspecting.remove(topic, InspectScripts.remove, {
-          others: [
-            [delayedBodies, "hash"],
-            ...mine.map(({ released }) => [released, "hash"] as const),
-            ...mine.map(({ waitingBodies }) => [waitingBodies, "hash"] as const)
-          ],
-          topic: { keys: [...shared, ...mine.flatMap(describedOf)], args: [nobody, ...names] },
-          groups: mine.map(({ name, retry, state }) => ({
-            group: name,
-            state,
-            keys: [stream, retry, state],
-            args: [name]
-          }))
-        })
-      }).pipe(failing(topic))
+      const registered = yield* inspecting.groupsOf(topic)
+      const { others } = yield* inspecting.evaluate(topic, InspectScripts.describe, keys, { nobody })
+      const names = [...new Set([...registered, ...others])].sort()
+      const mine = names.map((name) => ({ ...keys.group(name), name }))
+      return {
+        others: [keys.delayedBodies, ...mine.flatMap(({ released, waitingBodies }) => [released, waitingBodies])].map(
+          (key) => [key, "hash"] as const
+        ),
+        topic: {
+          keys: [...listed(InspectScripts.describe, keys), ...mine.flatMap(describedOf)],
+          args: [nobody, ...names]
+        },
+        groups: mine.map(({ name, retry, state }) => ({
+          group: name,
+          state,
+          keys: [keys.stream, retry, state],
+          args: [name]
+        }))
+      }
+    })
   })
 }
-
-type Bytes = ReadonlyArray<Uint8Array>
 
 const deliveryOf = (
   topic: string,
@@ -205,12 +146,9 @@ const deliveryOf = (
   entry: string,
   count: number,
   released: number,
-  fields: Bytes
+  fields: ReadonlyArray<Uint8Array>
 ): StreamDelivery => {
   const delivery = new StreamDelivery(topic, group, source, entry, count, released, fields.map(String), 0)
   delivery.useBytes(fields)
   return delivery
 }
-
-const storedOf = (topic: string, group: string, source: Source, entry: string, fields: Bytes): Message =>
-  messageOf(deliveryOf(topic, group, source, entry, 1, 0, fields))
