@@ -150,10 +150,10 @@ layer(
           await page.getByRole("cell", { name: "billing" }).click()
           await rows(page).nth(2).waitFor()
           await rows(page).first().getByRole("checkbox").click()
-          await page.getByRole("button", { name: "Redrive the 1 marked" }).click()
+          await page.getByRole("button", { name: "Redrive 1 selected" }).click()
           await page.getByRole("dialog").getByText("1 dead letter of billing would go back").waitFor()
           await page.getByRole("dialog").getByRole("button", { name: "Redrive" }).click()
-          await page.getByText("1 sent back.").waitFor()
+          await page.getByText("1 redriven.").waitFor()
           await rows(page).nth(2).waitFor({ state: "detached" })
         })
         assert.strictEqual(yield* promise(() => rows(page).count()), 2)
@@ -288,7 +288,7 @@ layer(
         )
         assert.isAtMost(overflow, 0)
         assert.strictEqual(background, "rgb(18, 22, 28)")
-        yield* promise(() => page.getByRole("alert").getByText("server is gone").waitFor())
+        yield* promise(() => page.getByRole("alert").getByText("server is unreachable").waitFor())
       }).pipe(Effect.scoped),
     120_000
   )
@@ -342,11 +342,11 @@ layer(
               return await found.getByRole("listitem").locator("strong").allInnerTexts()
             }
             assert.deepStrictEqual(await stations("On its way to the groups"), ["published", "delayed"])
-            assert.deepStrictEqual(await stations("In never"), ["not given yet", "settled"])
-            assert.deepStrictEqual(await stations("In holds"), ["given", "settled"])
-            assert.deepStrictEqual(await stations("In waits"), ["given", "waiting", "settled"])
-            assert.deepStrictEqual(await stations("In buries"), ["given", "died"])
-            assert.deepStrictEqual(await stations("In settles"), ["given", "settled"])
+            assert.deepStrictEqual(await stations("In never"), ["not delivered yet", "settled"])
+            assert.deepStrictEqual(await stations("In holds"), ["delivered", "settled"])
+            assert.deepStrictEqual(await stations("In waits"), ["delivered", "waiting", "settled"])
+            assert.deepStrictEqual(await stations("In buries"), ["delivered", "dead-lettered"])
+            assert.deepStrictEqual(await stations("In settles"), ["delivered", "settled"])
             const passed = (list: string) =>
               page.getByRole("list", { name: list, exact: true }).locator("li.done, li.bad, li.now").count()
             assert.deepStrictEqual(
@@ -431,7 +431,7 @@ layer(
           assert.deepStrictEqual(seen, parcels.toReversed())
           assert.isTrue(await page.getByRole("button", { name: "Next" }).isDisabled())
           await rows(page).last().click()
-          await page.getByRole("complementary").getByText("No group has ever asked for it.").waitFor()
+          await page.getByRole("complementary").getByText("No group has ever joined this topic.").waitFor()
           await page.goto(new URL("/?topic=parcels", address).href)
           await rows(page).nth(99).waitFor()
         })
@@ -502,24 +502,24 @@ layer(
           await page.getByRole("cell", { name: "billing" }).click()
           await rows(page).nth(3).waitFor()
           // A mark that the filter hides is told.
-          await page.getByRole("checkbox", { name: "Mark o-2" }).click()
+          await page.getByRole("checkbox", { name: "Select o-2" }).click()
           await page.getByLabel("Reason").selectOption("Expired")
-          await page.getByText("1 marked, 1 of them not shown here").waitFor()
-          await page.getByRole("button", { name: "Unmark" }).click()
-          await page.getByRole("button", { name: "Discard all that died of Expired" }).click()
-          await page.getByRole("dialog").getByText("2 dead letters of billing that died of Expired").waitFor()
+          await page.getByText("1 selected, 1 of them not on this page").waitFor()
+          await page.getByRole("button", { name: "Clear selection" }).click()
+          await page.getByRole("button", { name: "Discard all with reason Expired" }).click()
+          await page.getByRole("dialog").getByText("2 dead letters of billing with reason Expired").waitFor()
           await page.getByRole("dialog").getByRole("button", { name: "Discard" }).click()
-          await page.getByText("2 deleted.").waitFor()
+          await page.getByText("2 discarded.").waitFor()
           await page.getByRole("button", { name: "Discard all …" }).waitFor()
           assert.strictEqual(await page.getByLabel("Reason").inputValue(), "")
           await rows(page).nth(1).waitFor()
-          await page.getByRole("checkbox", { name: "Mark o-2" }).click()
+          await page.getByRole("checkbox", { name: "Select o-2" }).click()
         })
         yield* bury("o-9")
         yield* promise(async () => {
           await rows(page).nth(2).waitFor()
-          assert.isTrue(await page.getByRole("checkbox", { name: "Mark o-2" }).isChecked())
-          await page.getByRole("button", { name: "Discard the 1 marked" }).click()
+          assert.isTrue(await page.getByRole("checkbox", { name: "Select o-2" }).isChecked())
+          await page.getByRole("button", { name: "Discard 1 selected" }).click()
           await page.getByRole("dialog").waitFor()
         })
         yield* bury("o-10")
@@ -530,7 +530,7 @@ layer(
           assert.strictEqual(await rows(page).count(), 3)
           await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click()
           await rows(page).nth(3).waitFor()
-          assert.isTrue(await page.getByRole("checkbox", { name: "Mark o-2" }).isChecked())
+          assert.isTrue(await page.getByRole("checkbox", { name: "Select o-2" }).isChecked())
         })
       }).pipe(Effect.scoped),
     120_000
@@ -558,7 +558,7 @@ layer(
         await page.getByRole("button", { name: "Discard all without a reason" }).click()
         await page.getByRole("dialog").getByText("1 dead letter of g without a reason would be deleted").waitFor()
         await page.getByRole("dialog").getByRole("button", { name: "Discard" }).click()
-        await page.getByText("1 deleted.").waitFor()
+        await page.getByText("1 discarded.").waitFor()
         await page.getByRole("cell", { name: "m-0", exact: true }).waitFor({ state: "detached" })
         assert.isTrue(await page.getByRole("cell", { name: "m-1", exact: true }).isVisible())
       })
@@ -575,7 +575,7 @@ layer(
           await page.getByRole("cell", { name: "billing" }).click()
           await rows(page).first().click()
           const message = page.getByRole("complementary")
-          await message.getByText("died", { exact: true }).waitFor()
+          await message.getByText("dead-lettered", { exact: true }).waitFor()
           const text = await page.locator("body").innerText()
           for (const shown of ["\\u2066o-\\u202e0", "De\\u202eclined", "no\\u202etrace"]) assert.include(text, shown)
           assert.notMatch(text, /[\u202e\u2066]/)
@@ -605,7 +605,7 @@ layer(
           // The same tab, with the token.
           await page.goto("about:blank")
           await page.goto(address)
-          await page.getByText("may change things", { exact: true }).waitFor()
+          await page.getByText("changes allowed", { exact: true }).waitFor()
           assert.strictEqual(await page.getByRole("note").count(), 0)
         })
       }).pipe(Effect.scoped),
@@ -625,19 +625,19 @@ layer(
       for (const [method, path, status, word, body] of [
         ["POST", `${groups}/nobody/pause`, 404, "has no group nobody", "{}"],
         ["POST", `${groups}/nobody/redrive`, 404, "has no group nobody", `{"dryRun":false}`],
-        ["POST", "/api/topics/nothing/groups/billing/pause", 404, "there is no topic nothing", "{}"],
-        ["POST", "/api/topics/nothing/groups/billing/resume", 404, "there is no topic nothing", "{}"],
+        ["POST", "/api/topics/nothing/groups/billing/pause", 404, "topic nothing does not exist", "{}"],
+        ["POST", "/api/topics/nothing/groups/billing/resume", 404, "topic nothing does not exist", "{}"],
         ["POST", `${groups}/billing/redrive`, 400, "is not valid JSON", "garbage"],
         ["POST", `${groups}/billing/redrive`, 400, "dryRun", "{}"],
-        ["GET", `${groups}/billing/dead?after=zzz`, 400, "there is no position zzz", undefined],
-        ["GET", `${groups}/billing/pending?after=zzz`, 400, "there is no position zzz", undefined],
-        ["GET", "/api/topics/orders/messages?after=zzz", 400, "there is no position zzz", undefined],
-        ["GET", "/api/topics/orders/messages?before=zzz", 400, "there is no position zzz", undefined],
+        ["GET", `${groups}/billing/dead?after=zzz`, 400, "position zzz does not exist", undefined],
+        ["GET", `${groups}/billing/pending?after=zzz`, 400, "position zzz does not exist", undefined],
+        ["GET", "/api/topics/orders/messages?after=zzz", 400, "position zzz does not exist", undefined],
+        ["GET", "/api/topics/orders/messages?before=zzz", 400, "position zzz does not exist", undefined],
         [
           "GET",
           "/api/topics/orders/life/o-0?group=billing&list=dead&at=zzz",
           400,
-          "there is no position zzz",
+          "position zzz does not exist",
           undefined
         ]
       ] as const) {

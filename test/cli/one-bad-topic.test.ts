@@ -54,7 +54,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         const { url } = yield* RedisServer.make()
         const redis = yield* client(url)
         const empty = yield* run(["topics"], { url })
-        assert.deepStrictEqual([empty.code, empty.out], [0, "No topic was ever opened under the prefix waybill.\n"])
+        assert.deepStrictEqual([empty.code, empty.out], [0, "There are no topics under the prefix waybill.\n"])
         yield* run(["publish", "orders", "--prefix", "shop"], { url, stdin: "1\n" })
         yield* run(["publish", "orders", "--prefix", "other"], { url, stdin: "1\n" })
         yield* Effect.promise(async () => {
@@ -65,7 +65,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
           const { err, out } = yield* run(args, { url })
           assert.match(
             out + err,
-            /under the prefix waybill\. There are topics under other, shop: --prefix chooses one\./
+            /under the prefix waybill\. Prefixes with topics: other, shop\. Choose one with --prefix\./
           )
         }
         const chosen = yield* run(["topics", "--prefix", "shop"], { url })
@@ -94,7 +94,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         assert.strictEqual(code, 4)
         for (const topic of ["streams", "keyspace"]) {
           const line = out.split("\n").find((text) => text.startsWith(`!! ${topic}, group old:`)) ?? ""
-          assert.match(line, /no consumer is alive, and 3 messages wait for one/)
+          assert.match(line, /no consumer is alive, and 3 messages are waiting for one/)
           assert.match(line, /renamed.*"Retiring a group" in docs\/streams\.md/)
           assert.notInclude(out, `!! ${topic}, group new`)
         }

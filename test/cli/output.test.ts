@@ -62,7 +62,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         assert.strictEqual(doctor.code, 4)
         assert.isAbove(doctor.out.length, 390_000)
         assert.isAtLeast(JSON.parse(doctor.out).length, count)
-        assert.match(doctor.err, /findings need attention\n$/)
+        assert.match(doctor.err, /problems need attention\n$/)
         for (const args of [["topics"], ["stats"]]) {
           const { code, out } = yield* slowly([...args, "--json"], server)
           assert.deepStrictEqual([code, JSON.parse(out).length], [0, count], args.join())
@@ -163,7 +163,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         [["nonsense"], /nonsense/, "waybill --help"],
         [["dead", "nonsense"], /nonsense/, "waybill dead --help"],
         [["dead", "list"], /topic/, "waybill dead list --help"],
-        [["dead", "list", "a b", "g"], /no white space/, "waybill dead list --help"],
+        [["dead", "list", "a b", "g"], /without white space/, "waybill dead list --help"],
         [["tail", "t", "-n", "x"], /x/, "waybill tail --help"],
         [["stats", "t", "--interval", "0"], /0\.2/, "waybill stats --help"],
         [["topics", "more"], /more/, "waybill topics --help"]

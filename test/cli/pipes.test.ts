@@ -57,7 +57,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
       assert.strictEqual(large.code, 1)
       assert.match(
         large.err,
-        /^waybill: line 3: 102 bytes, most of them in its body, and the limit is 100.*The lines before it were published\n$/
+        /^waybill: line 3: 102 bytes, most of them in its body; the limit is 100.*The lines before it were published\n$/
       )
       assert.strictEqual((yield* run(["tail", "exact", "--json"], { url })).out.trim().split("\n").length, 3)
     })
@@ -126,7 +126,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
       ])
       const refused = yield* publish("bytes", bad)
       assert.strictEqual(refused.code, 1)
-      assert.match(refused.err, /^waybill: line 2: it is not UTF-8/)
+      assert.match(refused.err, /^waybill: line 2: not valid UTF-8/)
       const good = '"café \u{1f600} \u2028"'
       const stored = yield* publish("bytes", Buffer.from(`${good}\r\n\n ${good} `))
       assert.deepStrictEqual([stored.code, stored.out], [0, "2 stored.\n"])
@@ -153,8 +153,8 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         [`"id":"${half}"`, /the id .*half of a surrogate pair/],
         [`"key":"${half}"`, /the key .*half of a surrogate pair/],
         [`"headers":{"${half}":"x"}`, /the headers .*half of a surrogate pair/],
-        [`"id":"${"i".repeat(200)}"`, /most of them in its id, and the limit is 100: --max-bytes/],
-        [`"headers":{"h":"${"i".repeat(200)}"}`, /most of them in its headers, and the limit is 100: --max-bytes/],
+        [`"id":"${"i".repeat(200)}"`, /most of them in its id; the limit is 100, and --max-bytes/],
+        [`"headers":{"h":"${"i".repeat(200)}"}`, /most of them in its headers; the limit is 100, and --max-bytes/],
         ['"id":""', /id/],
         ['"delay":1e300', /delay/]
       ].entries() as ArrayIterator<[number, [string, RegExp]]>) {
@@ -233,7 +233,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
       child.stdin?.end("2\n")
       const { code, err } = yield* Fiber.join(over)
       assert.strictEqual(code, 2)
-      assert.match(err, /1 line was published before\n$/)
+      assert.match(err, /1 line was published before that\n$/)
     }).pipe(Effect.scoped)
   )
 
@@ -262,7 +262,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
       child.kill("SIGINT")
       const { code, err } = yield* Fiber.join(over)
       assert.strictEqual(code, 130)
-      assert.match(err, /^waybill: 1 sent back until then; the same command goes on with the rest$/m)
+      assert.match(err, /^waybill: 1 redriven so far; run the same command again for the rest$/m)
       const rest = yield* run(["dead", "redrive", "broken", "g", "--yes", "--json"], { url })
       assert.strictEqual(JSON.parse(rest.out).done, 29)
       assert.strictEqual(yield* left, 0)

@@ -77,7 +77,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
         const nobody = yield* run(["tail", topic, "--group", "nobody"], { url })
         assert.strictEqual(nobody.code, 3)
-        assert.match(nobody.err, /has no group nobody\. There is: billing/)
+        assert.match(nobody.err, /has no group nobody\. Groups: billing/)
       }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "None")),
     120_000
   )

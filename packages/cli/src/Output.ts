@@ -1,7 +1,6 @@
 /**
- * The one way out of the command. Whatever is printed, by a command, an error, a log line or a screen of help, reaches the
- * terminal as text: no byte of it is a control sequence. The process ends when all of it was read, with the exit code of
- * what happened.
+ * The only way out of the command. Everything it prints, including errors, log lines and help, reaches the terminal as
+ * text, never as a control sequence. The process ends once its output has been read, with the exit code of the outcome.
  *
  * @module
  */
@@ -10,8 +9,8 @@ import { CliError, CliOutput } from "effect/cli"
 import { safeLines } from "./SafeText.ts"
 
 /**
- * Prints through the console that is there. In JSON the characters that are escaped stand in strings only, where the
- * escape means the same.
+ * Prints through the given console. In JSON, only strings contain the characters that are escaped, and there the escape
+ * means the same.
  */
 const text = (console: Console.Console): Console.Console => ({
   ...console,
@@ -30,20 +29,20 @@ const presenter: CliOutput.Presenter = {
       : CliOutput.defaultPresenter.present(event)
 }
 
-/** An error that the user can mend is one line: a stack trace would say that we are broken. */
+/** An error that the user can fix is one line: a stack trace would suggest a bug. */
 const report = (cause: Cause.Cause<{ readonly message: string }>): Effect.Effect<void> =>
   Cause.hasInterruptsOnly(cause)
     ? Effect.void
     : Option.match(Cause.findErrorOption(cause), {
         onNone: () => Console.error(`waybill: this is a bug: ${Cause.pretty(cause)}`),
-        // The presenter has told those.
+        // The presenter has printed these.
         onSome: (error) =>
           CliError.isCliError(error) && error._tag === "ShowHelp"
             ? Effect.void
             : Console.error(`waybill: ${error.message}`)
       })
 
-/** Lets nothing out that is not text, and says why the command failed. */
+/** Prints nothing but text, and reports why the command failed. */
 export const guarded = <A, E extends { readonly message: string }, R>(
   command: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> =>
@@ -54,15 +53,15 @@ export const guarded = <A, E extends { readonly message: string }, R>(
     Effect.updateService(Console.Console, text)
   )
 
-/** Waits until the reader of standard output has caught up: what it has not read would pile up in memory. */
+/** Waits until the reader of standard output has caught up: unread output would pile up in memory. */
 export const drained: Effect.Effect<void> = Effect.suspend(() =>
   process.stdout.writableNeedDrain ? Effect.promise(() => written(process.stdout)) : Effect.void
 )
 
-/** Who interrupts does not want to wait for a reader that has stopped. */
+/** How long an interrupted command waits for a reader that has stopped reading. */
 const interruptedMillis = 1000
 
-/** Ends the process with the code of `exit`, when all that was printed was read. */
+/** Ends the process with the code of `exit` once all output has been read. */
 export const leave: Runtime.Teardown = (exit, onExit) =>
   Runtime.defaultTeardown(exit, (told) => {
     const leaving = () => {
@@ -80,12 +79,12 @@ const isInterrupted = (exit: Exit.Exit<unknown, unknown>): boolean =>
 const written = (stream: NodeJS.WriteStream): Promise<void> =>
   new Promise((resolve) => stream.write("", () => resolve()))
 
-/** Something that was printed could not be stored, such as on a full disk. */
+/** Some output could not be written, for example to a full disk. */
 let unwritten = false
 
 /**
- * A reader that has had enough, such as `head`, is not an error, and ends only what would print on: other commands do what they
- * were asked to, and leave with their own exit code.
+ * A reader that closes early, such as `head`, is not an error, and ends only commands that would keep printing: others
+ * finish their work and exit with their own code.
  */
 export const outliveReader = (): void => {
   for (const stream of [process.stdout, process.stderr]) {
@@ -97,7 +96,7 @@ export const outliveReader = (): void => {
   }
 }
 
-/** Ends what prints again and again once its reader is gone. */
+/** Ends a command that keeps printing once its reader is gone. */
 export const whileRead = <A, E, R>(printing: Effect.Effect<A, E, R>): Effect.Effect<A | void, E, R> =>
   Effect.raceFirst(
     printing,

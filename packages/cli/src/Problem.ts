@@ -4,19 +4,19 @@
  * | exit code | |
  * |---|---|
  * | 0 | done |
- * | 1 | the command line makes no sense, or a bug |
- * | 2 | the server cannot be reached, refuses us, or failed |
- * | 3 | what was named is not there |
- * | 4 | `doctor` found something that needs attention |
- * | 5 | not done: a question was answered with no, or could not be asked, or what was to be removed is in use |
+ * | 1 | invalid usage, or a bug |
+ * | 2 | the server is unreachable, rejected the command, or failed |
+ * | 3 | the named topic, group or dead letter does not exist |
+ * | 4 | `doctor` found problems that need attention |
+ * | 5 | not done: the action was not confirmed, or the topic to be removed is in use |
  * | 130 | interrupted |
  *
  * @module
  */
 import { Runtime, Schema } from "effect"
 
-/** The named thing is not there. */
-export class NotThere extends Schema.TaggedError<NotThere>()("NotThere", {
+/** The named topic, group or dead letter does not exist. */
+export class NotFound extends Schema.TaggedError<NotFound>()("NotFound", {
   what: Schema.String,
   hint: Schema.String
 }) {
@@ -27,7 +27,7 @@ export class NotThere extends Schema.TaggedError<NotThere>()("NotThere", {
   }
 }
 
-/** The server cannot be reached, refuses us, or failed. */
+/** The server is unreachable, rejected the command, or failed. */
 export class ServerProblem extends Schema.TaggedError<ServerProblem>()("ServerProblem", {
   detail: Schema.String
 }) {
@@ -38,14 +38,14 @@ export class ServerProblem extends Schema.TaggedError<ServerProblem>()("ServerPr
   }
 }
 
-/** `doctor` found something. */
-export class Unwell extends Schema.TaggedError<Unwell>()("Unwell", {
+/** `doctor` found problems. */
+export class ProblemsFound extends Schema.TaggedError<ProblemsFound>()("ProblemsFound", {
   count: Schema.Int
 }) {
   override readonly [Runtime.errorExitCode] = 4
   override readonly [Runtime.errorReported] = false
   override get message(): string {
-    return `${this.count} finding${this.count === 1 ? " needs" : "s need"} attention`
+    return `${this.count} problem${this.count === 1 ? " needs" : "s need"} attention`
   }
 }
 
@@ -71,8 +71,8 @@ export class InUse extends Schema.TaggedError<InUse>()("InUse", {
   }
 }
 
-/** The command line makes no sense. */
-export class Misuse extends Schema.TaggedError<Misuse>()("Misuse", {
+/** The command line is invalid. */
+export class UsageError extends Schema.TaggedError<UsageError>()("UsageError", {
   detail: Schema.String
 }) {
   override readonly [Runtime.errorExitCode] = 1

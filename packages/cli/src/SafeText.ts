@@ -1,11 +1,10 @@
 /**
- * Text that strangers wrote, made safe to show: on a terminal and on a page it is what it is, and nothing else.
+ * Makes untrusted text safe to show: on a terminal and on a page it is plain text and nothing else.
  *
  * @module
  */
 
-// Control characters, what ends a line, and what turns the direction of text around: each can make a terminal or a page
-// show something else.
+// Control characters, line separators and direction marks: each can make a terminal or a page show something else.
 const unsafe = /[\p{Cc}\p{Zl}\p{Zp}\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f\ufff9-\ufffb]/gu
 
 /** The text with every such character written as its escape. */

@@ -1,6 +1,6 @@
 /**
- * Output of the command: tables for people, one JSON value for programs. Text that comes out of a message is data: no byte
- * of it reaches the terminal as a control sequence.
+ * Output of the command: tables for people, one JSON value for programs. Text from a message is data: no byte of it
+ * reaches the terminal as a control sequence.
  *
  * @module
  */
@@ -17,11 +17,11 @@ export const number = (value: number): string => value.toLocaleString("en-US")
 export const count = (value: number, noun: string): string =>
   `${value === 0 ? "no" : number(value)} ${noun}${value === 0 || value === 1 ? "" : "s"}`
 
-/** At most so many columns, the last of them an ellipsis when something is left out. */
+/** At most `width` columns, the last one an ellipsis if the text was cut. */
 export const shortened = (text: string, width: number): string =>
   CliOutput.displayWidth(text) <= width ? text : `${[...text].slice(0, width - 1).join("")}…`
 
-/** Columns that line up; numbers to the right. */
+/** Aligned columns; numbers are right-aligned. */
 export const table = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<string | number>>): string => {
   const cells = [
     head,
@@ -42,11 +42,11 @@ export const table = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyA
     .join("\n")
 }
 
-/** A body as text; bytes that are not text as base64, which `bytes: true` in JSON output tells. */
+/** A body as text, or as base64 if it is not text; JSON output marks that with `base64: true`. */
 export const bodyText = (body: Message.Body): string =>
   typeof body === "string" ? body : Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString("base64")
 
-/** A body on one line of a table or a log: bytes that are not text say so. */
+/** A body on one line of a table or a log, marked if it is base64. */
 export const bodyShown = (body: Message.Body): string =>
   typeof body === "string" ? safe(body) : `(base64) ${bodyText(body)}`
 
@@ -81,6 +81,6 @@ export const age = (millis: number): string => {
 
 export const instant = (epochMillis: number): string => new Date(epochMillis).toISOString().replace("T", " ")
 
-/** Prints the value as JSON, or the lines that people read. */
+/** Prints the value as JSON, or as text for people. */
 export const print = (json: boolean, value: unknown, human: () => string): Effect.Effect<void> =>
   Effect.suspend(() => Console.log(json ? JSON.stringify(value) : human()))

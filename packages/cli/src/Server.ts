@@ -1,6 +1,6 @@
 /**
- * Which server the command talks to. A password is taken from the environment, a file or a prompt, never from the
- * arguments, which every process of the machine can read.
+ * Which server the command talks to. The password comes from the environment, a file or a prompt, never from the
+ * arguments, which every process on the machine can read.
  *
  * @module
  */
@@ -8,7 +8,7 @@ import { Config, Context, Duration, Effect, FileSystem, Layer, Option, Redacted,
 import { Flag, Prompt } from "effect/cli"
 import { type Inspector, type Transport } from "waybill"
 import { IoRedis, RedisInspector } from "waybill/redis"
-import { Misuse, NotConfirmed, ServerProblem } from "./Problem.ts"
+import { UsageError, NotConfirmed, ServerProblem } from "./Problem.ts"
 
 /** Flags of every command. */
 export const flags = {
@@ -30,7 +30,7 @@ export const flags = {
   askPassword: Flag.Boolean("ask-password").pipe(Flag.withDescription("Ask for the password"), Flag.withDefault(false)),
   prefix: Flag.String("prefix").pipe(
     Flag.withAlias("p"),
-    Flag.withDescription("What all keys begin with. Default: WAYBILL_PREFIX, or waybill"),
+    Flag.withDescription("Prefix of all keys. Default: WAYBILL_PREFIX, or waybill"),
     Flag.optional
   ),
   json: Flag.Boolean("json").pipe(Flag.withDescription("Print JSON, for programs"), Flag.withDefault(false))
@@ -45,7 +45,7 @@ export interface Flags {
   readonly json: boolean
 }
 
-/** How the flags and the environment were understood. */
+/** The settings from flags and environment. */
 export class Server extends Context.Service<
   Server,
   { readonly json: boolean; readonly prefix: string; readonly address: string }
@@ -53,7 +53,7 @@ export class Server extends Context.Service<
 
 const fromEnvironment = (name: string) => Config.option(Config.Redacted(name))
 
-/** Connects, and provides what commands work with. */
+/** Connects, and provides the services that commands need. */
 export const layer = (flags: Flags) =>
   Layer.unwrap(
     Effect.gen(function* () {
@@ -61,7 +61,7 @@ export const layer = (flags: Flags) =>
         ? flags.prefix.value
         : yield* Config.String("WAYBILL_PREFIX").pipe(Config.withDefault("waybill"))
       if (!/^[^\s{}:]{1,200}$/.test(prefix)) {
-        return yield* new Misuse({
+        return yield* new UsageError({
           detail: `invalid prefix "${prefix}": use 1 to 200 characters without white space, braces or colons`
         })
       }
@@ -70,15 +70,15 @@ export const layer = (flags: Flags) =>
       const { address, hasPassword } = yield* Effect.mapError(
         IoRedis.addressOf(url),
         ({ message }) =>
-          new Misuse({
-            detail: `${given === undefined ? "REDIS_URL" : "--url"} is not the address of a server: ${message}`
+          new UsageError({
+            detail: `${given === undefined ? "REDIS_URL" : "--url"} is not a valid server address: ${message}`
           })
       )
       if (given !== undefined && hasPassword) {
-        return yield* new Misuse({
+        return yield* new UsageError({
           detail:
-            "a password in --url can be read by every process of this machine: put the URL into REDIS_URL, " +
-            "the password into REDIS_PASSWORD or a file for --password-file, or use --ask-password"
+            "a password in --url is visible to every process on this machine: set REDIS_URL or REDIS_PASSWORD, " +
+            "or use --password-file or --ask-password"
         })
       }
       const username =
@@ -107,28 +107,28 @@ export const layer = (flags: Flags) =>
 
 const passwordOf = Effect.fnUntraced(function* ({ askPassword, passwordFile }: Flags) {
   if (askPassword) {
-    yield* askable("the password was to be asked for")
+    yield* askable("--ask-password")
     return yield* Prompt.run(Prompt.Password({ message: "Password" }))
   }
   if (Option.isSome(passwordFile)) {
     const fs = yield* FileSystem.FileSystem
     const text = yield* fs
       .readFileString(passwordFile.value)
-      .pipe(Effect.mapError((error) => new Misuse({ detail: `cannot read the password file: ${error.message}` })))
+      .pipe(Effect.mapError((error) => new UsageError({ detail: `cannot read the password file: ${error.message}` })))
     return Redacted.make(text.split(/\r?\n/, 1)[0] ?? "")
   }
   return Option.getOrUndefined(yield* fromEnvironment("REDIS_PASSWORD"))
 })
 
-/** A question needs somebody who sees it and can answer. */
+/** Fails without a terminal on which the question can be asked. */
 export const askable = Effect.fnUntraced(function* (what: string) {
   const { stdinIsTerminal, stdoutIsTerminal } = yield* Stdio.Stdio
   if ((yield* stdinIsTerminal) && (yield* stdoutIsTerminal)) return
-  return yield* new NotConfirmed({ detail: `not done: ${what}, and there is no terminal to ask on` })
+  return yield* new NotConfirmed({ detail: `not done: ${what} needs a terminal` })
 })
 
 export type Services = Inspector.Inspector | IoRedis.IoRedis | Server
 
-/** A transport's error, with an exit code. */
+/** A transport error with its exit code. */
 export const toProblem = (error: Transport.TransportError): ServerProblem =>
   new ServerProblem({ detail: error.message })

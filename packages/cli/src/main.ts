@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// One by one: the whole package brings a web server in, which only the dashboard needs.
+// Imported one by one: the package's index pulls in a web server, which only the dashboard needs.
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Effect, Stdio } from "effect"

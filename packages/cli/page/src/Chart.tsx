@@ -1,5 +1,5 @@
 /**
- * A chart that moves on with every look, with the last values beside it, or those under the pointer.
+ * A chart that advances with every refresh, with the last values, or those under the pointer, beside it.
  *
  * @module
  */
@@ -19,7 +19,7 @@ const colourOf = (name: string) => getComputedStyle(document.documentElement).ge
 
 const height = 150
 
-/** Seconds: what was seen a moment ago is not drawn out to the whole width. */
+/** Seconds: a short history is not stretched to the whole width. */
 const shortest = 60
 
 const time = (seconds: boolean) =>
@@ -98,7 +98,7 @@ export const Chart = ({
       resized.disconnect()
       chart.destroy()
     }
-    // Made once; the data goes in below.
+    // Created once; the data is set below.
   }, [label])
 
   useEffect(() => plot.current?.setData(data), [at.at(-1)])

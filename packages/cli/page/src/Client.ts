@@ -1,6 +1,6 @@
 /**
- * The page's requests to the server. The token comes from the address, is kept for this tab, and leaves the address at once,
- * so that it is not copied along with a link.
+ * The page's requests to the server. The token comes from the URL, is kept for this tab, and is removed from the URL at
+ * once, so that it is not copied with a link.
  *
  * @module
  */
@@ -43,7 +43,7 @@ const ask = async <A>(path: string, body?: unknown): Promise<A> => {
     },
     ...(body === undefined ? {} : { body: JSON.stringify(body) })
   })
-  const answer: unknown = await response.json().catch(() => ({ why: `the server answered ${response.status}` }))
+  const answer: unknown = await response.json().catch(() => ({ why: `the server returned status ${response.status}` }))
   if (!response.ok) throw new Refused((answer as { readonly why: string }).why)
   return answer as A
 }
@@ -54,7 +54,7 @@ const query = (after: string | undefined) =>
   `?limit=100${after === undefined ? "" : `&after=${encodeURIComponent(after)}`}`
 
 export const overview = (): Promise<Overview> => ask("overview")
-/** The newest ones, or those in front of a position. */
+/** The newest messages, or those before a position. */
 export const messages = (topic: string, before?: string): Promise<Page<Stored>> =>
   ask(
     `${topicPath(topic)}/messages${query(undefined)}&newest=1${before === undefined ? "" : `&before=${encodeURIComponent(before)}`}`
@@ -77,5 +77,5 @@ export const move = (
   group: string,
   selection: Selection
 ): Promise<Report> => ask(`${groupPath(topic, group)}/${verb}`, selection)
-export const steer = (verb: "pause" | "resume", topic: string, group: string): Promise<unknown> =>
+export const setPaused = (verb: "pause" | "resume", topic: string, group: string): Promise<unknown> =>
   ask(`${groupPath(topic, group)}/${verb}`, {})

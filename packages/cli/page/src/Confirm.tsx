@@ -1,5 +1,5 @@
 /**
- * A question before something is changed.
+ * A confirmation before a change.
  *
  * @module
  */

@@ -1,6 +1,6 @@
 /**
- * The whole page: what there is on the left, what was chosen on the right. It looks every two seconds, and says so when it
- * cannot.
+ * The whole page: topics and groups on the left, the chosen one on the right. It refreshes every two seconds, and reports
+ * when it cannot.
  *
  * @module
  */
@@ -16,7 +16,7 @@ import { Trouble } from "./Trouble.tsx"
 
 const every = 2000
 
-/** The choice stands in the address, so that a reload and a bookmark show the same. */
+/** The choice is in the URL, so that a reload or a bookmark shows the same. */
 export interface Chosen {
   readonly topic: string
   readonly group: string | undefined
@@ -53,9 +53,9 @@ const addressOf = (chosen: Chosen | undefined): string => {
 }
 
 const may: Readonly<Record<Overview["writes"], string>> = {
-  no: "only looks",
-  locked: "only looks without its token",
-  yes: "may change things"
+  no: "read-only",
+  locked: "read-only without the token",
+  yes: "changes allowed"
 }
 
 export const Dashboard = () => {
@@ -76,7 +76,7 @@ export const Dashboard = () => {
   useEffect(() => {
     let stopped = false
     let timer: number
-    const look = async () => {
+    const refresh = async () => {
       try {
         const seen = await Client.overview()
         note(seen)
@@ -85,11 +85,12 @@ export const Dashboard = () => {
           setTrouble(undefined)
         }
       } catch (error) {
-        if (!stopped) setTrouble(error instanceof Client.Refused ? error.message : "the dashboard's server is gone")
+        if (!stopped)
+          setTrouble(error instanceof Client.Refused ? error.message : "the dashboard's server is unreachable")
       }
-      if (!stopped) timer = window.setTimeout(look, document.hidden ? every * 5 : every)
+      if (!stopped) timer = window.setTimeout(refresh, document.hidden ? every * 5 : every)
     }
-    void look()
+    void refresh()
     return () => {
       stopped = true
       clearTimeout(timer)
@@ -121,11 +122,11 @@ export const Dashboard = () => {
       <Trouble text={trouble} />
       {overview?.writes === "locked" && (
         <p class="notice" role="note">
-          To change things, open the address with the token: it was printed where the dashboard was started.
+          To make changes, open the address with the token, which was printed when the dashboard was started.
         </p>
       )}
       {overview === undefined ? (
-        trouble === undefined && <p class="empty">Looking …</p>
+        trouble === undefined && <p class="empty">Loading …</p>
       ) : (
         <main class={chosen === undefined ? "" : "split"}>
           <Topics overview={overview} chosen={chosen} choose={choose} />

@@ -1,5 +1,6 @@
 /**
- * The dead letters of a group: looked through, marked, sent back and deleted. The page says what would happen before it does.
+ * The dead letters of a group: browsing, selecting, redriving and discarding. The page shows what would happen before it
+ * happens.
  *
  * @module
  */
@@ -7,15 +8,15 @@ import { useEffect, useState } from "preact/hooks"
 import type { Dead, Report, Seen, Selection } from "../../src/dashboard/Api.ts"
 import * as Client from "./Client.ts"
 import { Confirm } from "./Confirm.tsx"
-import { type Look, Pager, usePages } from "./Pages.tsx"
+import { type Snapshot, Pager, usePages } from "./Pages.tsx"
 import { Table } from "./Table.tsx"
-import { Body, count, counted, Moment, Name, safe } from "./Text.tsx"
+import { Body, count, Moment, Name, safe } from "./Text.tsx"
 import { Trouble } from "./Trouble.tsx"
 
 interface Plan {
   readonly verb: "redrive" | "discard"
   readonly selection: Omit<Selection, "dryRun">
-  /** The marked ones that are not among the lines on the page. */
+  /** How many of the selected ones are not on this page. */
   readonly unseen: number
   readonly found: Report
 }
@@ -23,7 +24,7 @@ interface Plan {
 export const DeadLetters = ({
   choose,
   group,
-  look,
+  snapshot,
   size,
   topic,
   writes
@@ -32,13 +33,13 @@ export const DeadLetters = ({
   readonly group: string
   readonly writes: boolean
   readonly size: number
-  readonly look: Look
+  readonly snapshot: Snapshot
   readonly choose: (message: string, seen: Seen) => void
 }) => {
   const [asking, setAsking] = useState<Plan>()
-  const pages = usePages((after) => Client.dead(topic, group, after), look, asking !== undefined)
+  const pages = usePages((after) => Client.dead(topic, group, after), snapshot, asking !== undefined)
   const [marked, setMarked] = useState<ReadonlySet<string>>(new Set())
-  // Undefined while all reasons are shown: a letter written by another program may have an empty reason.
+  // Undefined while all reasons are shown: a dead letter written by another program may have an empty reason.
   const [reason, setReason] = useState<string>()
   const [said, setSaid] = useState<string>()
   const items = pages.items ?? []
@@ -46,7 +47,7 @@ export const DeadLetters = ({
   const shown = reason === undefined ? items : items.filter((letter) => letter.reason === reason)
   const unseen = [...marked].filter((entry) => !shown.some((letter) => letter.entry === entry)).length
 
-  // Where one page shows all there is, nothing of the reason is left.
+  // If one page shows the whole list, the reason no longer occurs.
   const all = pages.items !== undefined && pages.page === 1 && !pages.more
   useEffect(() => {
     if (all && shown.length === 0) setReason(undefined)
@@ -58,13 +59,13 @@ export const DeadLetters = ({
     setMarked(next)
   }
   const failed = (error: unknown) => setSaid(error instanceof Error ? error.message : String(error))
-  /** First what would happen, then a question, then it happens. */
+  /** First a dry run, then a confirmation, then the change. */
   const plan = async (verb: Plan["verb"]) => {
     const selection = marked.size > 0 ? { entries: [...marked] } : reason === undefined ? {} : { reason }
     try {
       const found = await Client.move(verb, topic, group, { ...selection, dryRun: true })
       if (found.selected > 0) return setAsking({ verb, selection, unseen, found })
-      setSaid("None of them is there any more.")
+      setSaid("None of them exists any more.")
       setMarked(new Set())
       pages.first()
     } catch (error) {
@@ -77,7 +78,7 @@ export const DeadLetters = ({
       const { done } = await Client.move(verb, topic, group, { ...selection, dryRun: false })
       const gone = found.selected - done
       setSaid(
-        `${count(done)} ${verb === "redrive" ? "sent back" : "deleted"}${gone > 0 ? `, ${count(gone)} were gone already` : ""}.`
+        `${count(done)} ${verb === "redrive" ? "redriven" : "discarded"}${gone > 0 ? `, ${count(gone)} no longer existed` : ""}.`
       )
     } catch (error) {
       failed(error)
@@ -89,12 +90,12 @@ export const DeadLetters = ({
   }
   const what =
     marked.size > 0
-      ? `the ${count(marked.size)} marked`
+      ? `${count(marked.size)} selected`
       : reason === undefined
         ? "all"
         : reason === ""
           ? "all without a reason"
-          : `all that died of ${safe(reason)}`
+          : `all with reason ${safe(reason)}`
 
   return (
     <>
@@ -115,8 +116,8 @@ export const DeadLetters = ({
         </label>
         {marked.size > 0 && (
           <span>
-            {count(marked.size)} marked{unseen > 0 && `, ${count(unseen)} of them not shown here`}{" "}
-            <button onClick={() => setMarked(new Set())}>Unmark</button>
+            {count(marked.size)} selected{unseen > 0 && `, ${count(unseen)} of them not on this page`}{" "}
+            <button onClick={() => setMarked(new Set())}>Clear selection</button>
           </span>
         )}
         <span class="grow" />
@@ -136,10 +137,10 @@ export const DeadLetters = ({
       )}
       <Trouble text={pages.trouble} />
       {pages.items === undefined ? (
-        <p class="empty">Looking …</p>
+        <p class="empty">Loading …</p>
       ) : shown.length === 0 ? (
         <p class="empty">
-          No dead letters{reason === undefined ? "" : " of this reason on this page: others may have some"}.
+          No dead letters{reason === undefined ? "" : " with this reason on this page; other pages may have some"}.
         </p>
       ) : (
         <Table
@@ -159,7 +160,7 @@ export const DeadLetters = ({
                 ? [
                     <input
                       type="checkbox"
-                      aria-label={`Mark ${safe(letter.id)}`}
+                      aria-label={`Select ${safe(letter.id)}`}
                       checked={marked.has(letter.entry)}
                       onClick={(event) => event.stopPropagation()}
                       onChange={() => toggle(letter.entry)}
@@ -180,7 +181,7 @@ export const DeadLetters = ({
       <Pager pages={pages} positionOf={(items) => items.at(-1)?.entry} />
       {asking !== undefined && (
         <Confirm
-          title={asking.verb === "redrive" ? "Send back?" : "Delete for good?"}
+          title={asking.verb === "redrive" ? "Redrive dead letters?" : "Permanently delete dead letters?"}
           go={asking.verb === "redrive" ? "Redrive" : "Discard"}
           act={() => void act(asking)}
           close={() => setAsking(undefined)}
@@ -210,11 +211,11 @@ const Question = ({
     {reason !== undefined && reason !== "" && (
       <>
         {" "}
-        that died of <Name text={reason} />
+        with reason <Name text={reason} />
       </>
     )}{" "}
-    would {verb === "redrive" ? "go back to the group, with a fresh count of attempts" : "be deleted"}.
-    {entries !== undefined && selected < examined && ` Of the ${counted(examined, "marked one")}, the others are gone.`}
-    {unseen > 0 && ` ${counted(unseen, "marked one")} cannot be seen on this page.`}
+    would {verb === "redrive" ? "go back to the group, with attempts counted from zero again" : "be deleted"}.
+    {entries !== undefined && selected < examined && ` The others of the ${count(examined)} selected no longer exist.`}
+    {unseen > 0 && ` ${count(unseen)} of the selected ${unseen === 1 ? "is" : "are"} not on this page.`}
   </>
 )

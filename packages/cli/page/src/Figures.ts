@@ -1,5 +1,5 @@
 /**
- * The data of the charts: the last ten minutes of a group, as this page has seen them.
+ * The data of the charts: the last ten minutes of a group, as seen by this page.
  *
  * @module
  */
@@ -12,7 +12,7 @@ export interface Point {
   readonly pending: number
   readonly waiting: number
   readonly dead: number
-  /** Messages a second; `undefined` in the first point, and where the store does not count. */
+  /** Messages per second; `undefined` in the first point, and if the store does not count. */
   readonly publishedRate: number | undefined
   readonly settledRate: number | undefined
   readonly published: number | undefined
@@ -26,7 +26,7 @@ export const nameOf = (topic: string, group: string): string => `${topic}\n${gro
 
 export const pointsOf = (topic: string, group: string): ReadonlyArray<Point> => history.get(nameOf(topic, group)) ?? []
 
-/** Notes what was just seen. */
+/** Records the figures just seen. */
 export const note = ({ now, topics }: Overview): void => {
   for (const { groups, published, topic } of topics) {
     for (const group of groups) {
@@ -39,7 +39,7 @@ export const note = ({ now, topics }: Overview): void => {
         before?.published === undefined || published === undefined || seconds <= 0
           ? undefined
           : Math.max(0, (published - before.published) / seconds)
-      // Arrivals, less the growth of the backlog, have left: acked or dead.
+      // Arrivals minus the growth of the backlog were acked or dead-lettered.
       const open = group.lag + group.pending + group.waiting
       const openBefore = before === undefined ? 0 : before.lag + before.pending + before.waiting
       const settledRate =

@@ -1,5 +1,5 @@
 /**
- * One group: its figures as they move, who works for it, and what is pending, waits or died.
+ * One group: its figures over time, its consumers, and its pending, waiting and dead messages.
  *
  * @module
  */
@@ -37,19 +37,19 @@ export const Group = ({ choose, group, overview, topic }: Props) => {
   const [tab, setTab] = useState<Tab>("dead")
   const [trouble, setTrouble] = useState<string>()
   const place = useRef<HTMLElement>(null)
-  // On a phone the group stands below the list: choosing one goes there.
+  // On a phone the group is below the list: choosing one scrolls there.
   useEffect(() => place.current?.scrollIntoView({ block: "nearest" }), [])
   const parent = overview.topics.find((one) => one.topic === topic)
   const info = parent?.groups.find((one) => one.group === group)
-  if (info === undefined) return <section class="group empty">This group is gone.</section>
+  if (info === undefined) return <section class="group empty">This group no longer exists.</section>
   const writes = overview.writes === "yes"
-  // Heartbeats change all the time, and no list with them.
+  // Heartbeats change all the time without changing any list.
   const figures = JSON.stringify([parent?.depth, parent?.published, { ...info, consumers: undefined }])
-  const look = { at: overview.now, figures }
+  const snapshot = { at: overview.now, figures }
   const points = pointsOf(topic, group)
   const at = points.map((point) => point.at)
-  const steer = () =>
-    Client.steer(info.paused ? "resume" : "pause", topic, group).then(
+  const toggle = () =>
+    Client.setPaused(info.paused ? "resume" : "pause", topic, group).then(
       () => setTrouble(undefined),
       (error: Error) => setTrouble(error.message)
     )
@@ -68,7 +68,7 @@ export const Group = ({ choose, group, overview, topic }: Props) => {
         </h2>
         {info.paused && <span class="badge warm">paused</span>}
         <span class="grow" />
-        {writes && <button onClick={steer}>{info.paused ? "Resume" : "Pause"}</button>}
+        {writes && <button onClick={toggle}>{info.paused ? "Resume" : "Pause"}</button>}
       </div>
       <Trouble text={trouble} />
       <div class="charts">
@@ -82,7 +82,7 @@ export const Group = ({ choose, group, overview, topic }: Props) => {
           ]}
         />
         <Chart
-          label="Messages a second"
+          label="Messages per second"
           at={at}
           series={[
             { label: "published", colour: "blue", values: points.map((point) => point.publishedRate) },
@@ -99,12 +99,19 @@ export const Group = ({ choose, group, overview, topic }: Props) => {
         ))}
       </nav>
       {tab === "dead" && (
-        <DeadLetters topic={topic} group={group} writes={writes} size={info.deadLetters} look={look} choose={choose} />
+        <DeadLetters
+          topic={topic}
+          group={group}
+          writes={writes}
+          size={info.deadLetters}
+          snapshot={snapshot}
+          choose={choose}
+        />
       )}
       {tab === "pending" && (
         <Paged<Pending>
           read={(after) => Client.pending(topic, group, after)}
-          look={look}
+          snapshot={snapshot}
           columns={[
             { title: "Message" },
             { title: "Consumer" },
@@ -121,13 +128,13 @@ export const Group = ({ choose, group, overview, topic }: Props) => {
           ]}
           positionOf={(one) => one.position}
           choose={(one, at) => choose(one.id, { list: "pending", at })}
-          empty="Nothing is with a consumer."
+          empty="No pending messages."
         />
       )}
       {tab === "waiting" && (
         <Paged<Waiting>
           read={(after) => Client.waiting(topic, group, after)}
-          look={look}
+          snapshot={snapshot}
           columns={[
             { title: "Message" },
             { title: "Attempts", kind: "number" },
@@ -144,13 +151,13 @@ export const Group = ({ choose, group, overview, topic }: Props) => {
           ]}
           positionOf={(one) => one.position}
           choose={(one, at) => choose(one.id, { list: "waiting", at })}
-          empty="Nothing waits for another attempt."
+          empty="No messages are waiting for another attempt."
         />
       )}
-      {tab === "messages" && <Messages topic={topic} look={look} choose={choose} />}
+      {tab === "messages" && <Messages topic={topic} snapshot={snapshot} choose={choose} />}
       {tab === "consumers" &&
         (info.consumers.length === 0 ? (
-          <p class="empty">No consumer of this group is alive.</p>
+          <p class="empty">This group has no living consumers.</p>
         ) : (
           <Table
             columns={[{ title: "Consumer" }, { title: "Heartbeat" }, { title: "Pending", kind: "number" }]}
@@ -160,7 +167,7 @@ export const Group = ({ choose, group, overview, topic }: Props) => {
                 <Name text={one.consumer} />,
                 <>
                   <span class="dot good" title="alive" />
-                  {one.leaseLeftMillis !== undefined && ` ${age(one.leaseLeftMillis)} of its lease left`}
+                  {one.leaseLeftMillis !== undefined && ` lease: ${age(one.leaseLeftMillis)} left`}
                 </>,
                 one.pending
               ]

@@ -1,5 +1,5 @@
 /**
- * One message's life, from publishing to settlement: the stations that it has passed in each group, and where it is now.
+ * One message's life, from publishing to settlement: the stations it has passed in each group, and where it is now.
  *
  * @module
  */
@@ -28,7 +28,7 @@ export const Message = ({
   useEffect(() => {
     let stopped = false
     let timer: number
-    const look = () => {
+    const refresh = () => {
       Client.life(topic, id, group, seen)
         .then(
           (found) => {
@@ -39,10 +39,10 @@ export const Message = ({
           (error: Error) => !stopped && setTrouble(error.message)
         )
         .finally(() => {
-          if (!stopped) timer = window.setTimeout(look, 2000)
+          if (!stopped) timer = window.setTimeout(refresh, 2000)
         })
     }
-    look()
+    refresh()
     const escape = (event: KeyboardEvent) => event.key === "Escape" && close()
     addEventListener("keydown", escape)
     return () => {
@@ -70,13 +70,13 @@ export const Message = ({
         <Name text={id} />
       </p>
       {life === undefined ? (
-        <p class="empty">Looking …</p>
+        <p class="empty">Loading …</p>
       ) : any === undefined ? (
         <p class="empty">
-          It is with no group any more: every group has settled it and it was trimmed, or it is not among the thousand
-          that were looked through in each list.
+          No group holds this message any more: every group has settled it and it was trimmed, or it is not among the
+          thousand messages that were searched in each list.
           {life.delayed > 0 &&
-            ` Or it is one of the ${count(life.delayed)} of this topic that are not due yet, which cannot be looked at.`}
+            ` Or it is one of the ${count(life.delayed)} messages of this topic that are not due yet, which cannot be listed.`}
         </p>
       ) : (
         <>
@@ -96,15 +96,15 @@ export const Message = ({
               </Station>
             )}
           </ol>
-          {life.groups.length === 0 && <p class="faint">No group has ever asked for it.</p>}
+          {life.groups.length === 0 && <p class="faint">No group has ever joined this topic.</p>}
           {life.groups.map((one) => (
             <Track key={one.group} of={one} />
           ))}
           {life.groups.some(isSettled) && (
             <p class="faint small">
               {life.message === undefined
-                ? "Settled, or cut off: it is not stored any more."
-                : "What was there before a group began, and what was discarded, counts as settled."}
+                ? "No longer stored: settled or trimmed."
+                : "Messages published before a group joined, and discarded ones, count as settled."}
             </p>
           )}
           <Pairs title="Headers" of={Object.entries(any.headers)} />
@@ -114,7 +114,7 @@ export const Message = ({
               <WholeBody of={any} />
             </>
           ) : (
-            <Pairs title="Fields, none of which is a payload" of={fields} />
+            <Pairs title="Fields (no payload among them)" of={fields} />
           )}
         </>
       )}
@@ -144,7 +144,7 @@ const Pairs = ({ of, title }: { readonly title: string; readonly of: ReadonlyArr
 const isSettled = ({ dead, given, pending, waiting }: Life["groups"][number]): boolean =>
   given === true && (dead ?? pending ?? waiting) === undefined
 
-/** `ahead`: the message has not got there. */
+/** `ahead`: the message has not reached it. */
 const Station = ({
   children,
   mark,
@@ -174,8 +174,8 @@ const Stations = ({ dead, given, lag, pending, waiting }: Life["groups"][number]
   if (pending !== undefined) {
     return (
       <>
-        <Station mark="now" name="given">
-          to <Name text={pending.consumer} />, attempt {count(pending.attempt)}, for at most {age(pending.heldMillis)}
+        <Station mark="now" name="delivered">
+          to <Name text={pending.consumer} />, attempt {count(pending.attempt)}, at most {age(pending.heldMillis)} ago
         </Station>
         <Station mark="ahead" name="settled" />
       </>
@@ -184,12 +184,12 @@ const Stations = ({ dead, given, lag, pending, waiting }: Life["groups"][number]
   if (waiting !== undefined) {
     return (
       <>
-        <Station mark="done" name="given">
+        <Station mark="done" name="delivered">
           {counted(waiting.attempts, "attempt")}
           <Cause text={waiting.cause} />
         </Station>
         <Station mark="now" name="waiting">
-          {waiting.dueInMillis > 0 ? `until ${instant(waiting.dueAt)}` : "for a consumer: it is due"}
+          {waiting.dueInMillis > 0 ? `until ${instant(waiting.dueAt)}` : "for a consumer (due now)"}
         </Station>
         <Station mark="ahead" name="settled" />
       </>
@@ -198,11 +198,11 @@ const Stations = ({ dead, given, lag, pending, waiting }: Life["groups"][number]
   if (dead !== undefined) {
     return (
       <>
-        <Station mark="done" name="given">
+        <Station mark="done" name="delivered">
           {counted(dead.attempts, "attempt")}
         </Station>
-        <Station mark="bad" name="died">
-          of{" "}
+        <Station mark="bad" name="dead-lettered">
+          with reason{" "}
           <span class="badge bad">
             <Name text={dead.reason} />
           </span>{" "}
@@ -216,14 +216,14 @@ const Stations = ({ dead, given, lag, pending, waiting }: Life["groups"][number]
   switch (given) {
     case undefined:
       return (
-        <Station mark="ahead" name="not known">
-          It is not with this group, and not among the stored messages that were looked through.
+        <Station mark="ahead" name="unknown">
+          This group does not hold it, and it is not among the stored messages that were searched.
         </Station>
       )
     case false:
       return (
         <>
-          <Station mark="ahead" name="not given yet">
+          <Station mark="ahead" name="not delivered yet">
             the lag is {count(lag)}
           </Station>
           <Station mark="ahead" name="settled" />
@@ -232,7 +232,7 @@ const Stations = ({ dead, given, lag, pending, waiting }: Life["groups"][number]
     case true:
       return (
         <>
-          <Station mark="done" name="given" />
+          <Station mark="done" name="delivered" />
           <Station mark="done" name="settled" />
         </>
       )

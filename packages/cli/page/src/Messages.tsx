@@ -1,25 +1,25 @@
 /**
- * The stored messages of a topic, the newest first, back to the oldest that is kept.
+ * The stored messages of a topic, from the newest back to the oldest.
  *
  * @module
  */
 import type { Seen, Stored } from "../../src/dashboard/Api.ts"
 import * as Client from "./Client.ts"
-import { type Look, Paged } from "./Pages.tsx"
+import { type Snapshot, Paged } from "./Pages.tsx"
 import { Body, Moment, Name } from "./Text.tsx"
 
 export const Messages = ({
   choose,
-  look,
+  snapshot,
   topic
 }: {
   readonly topic: string
-  readonly look: Look
+  readonly snapshot: Snapshot
   readonly choose: (message: string, seen: Seen) => void
 }) => (
   <Paged<Stored>
     read={(before) => Client.messages(topic, before)}
-    look={look}
+    snapshot={snapshot}
     columns={[{ title: "Message" }, { title: "Published" }, { title: "Key" }, { title: "Body", kind: "body" }]}
     row={({ key, ...one }) => [
       <Name text={one.id} />,
@@ -30,6 +30,6 @@ export const Messages = ({
     positionOf={(one) => one.position}
     choose={(one, at) => choose(one.id, { list: "messages", at })}
     backwards
-    empty="Nothing is stored: what every group has settled is gone."
+    empty="No stored messages: those that every group has settled are removed."
   />
 )

@@ -1,6 +1,6 @@
 /**
- * A list, a hundred lines at a time: as quick with a million as with ten. The number of the page is the number of the lines
- * that are shown, and these follow the figures.
+ * A list, a hundred lines at a time: as fast with a million as with ten. The page number always matches the lines that are
+ * shown, and the lines follow the figures.
  *
  * @module
  */
@@ -10,14 +10,14 @@ import type { Page } from "../../src/dashboard/Api.ts"
 import { type Column, Table } from "./Table.tsx"
 import { Trouble } from "./Trouble.tsx"
 
-/** A sign that a list may have changed. */
-export interface Look {
+/** Tells when a list may have changed. */
+export interface Snapshot {
   /** When the figures were taken. */
   readonly at: number
   readonly figures: string
 }
 
-/** A page is named by the position behind which it begins; the first one by none. */
+/** The position after which a page begins; undefined for the first page. */
 export type Start = string | undefined
 
 interface Shown<A> {
@@ -27,15 +27,15 @@ interface Shown<A> {
   readonly more: boolean
 }
 
-/** `held`: the lines stay as they are, because somebody is asked about them. */
-export const usePages = <A,>(read: (start: Start) => Promise<Page<A>>, { at, figures }: Look, held = false) => {
+/** `held`: the lines stay as they are while a confirmation about them is open. */
+export const usePages = <A,>(read: (start: Start) => Promise<Page<A>>, { at, figures }: Snapshot, held = false) => {
   const [shown, setShown] = useState<Shown<A>>()
   const [turning, setTurning] = useState(false)
   const [trouble, setTrouble] = useState<string>()
   const newest = useRef(0)
   const seen = useRef<string>(undefined)
 
-  /** The answer to an earlier question is not shown after a later one was asked. */
+  /** The response to an earlier request is not shown after a later request. */
   const go = (starts: Shown<A>["starts"], turned: boolean) => {
     const mine = ++newest.current
     seen.current = figures
@@ -49,7 +49,7 @@ export const usePages = <A,>(read: (start: Start) => Promise<Page<A>>, { at, fig
       },
       (error: Error) => {
         if (mine !== newest.current) return
-        // A reload that was not asked for is tried again with the next look at the figures.
+        // An automatic reload is repeated with the next figures.
         if (!turned) seen.current = undefined
         setTrouble(error.message)
         setTurning(false)
@@ -81,7 +81,7 @@ export const Pager = <A,>({
   positionOf
 }: {
   readonly pages: ReturnType<typeof usePages<A>>
-  /** Of one of the lines: where the next page begins. */
+  /** The position of a line: where the next page begins. */
   readonly positionOf: (items: ReadonlyArray<A>) => string | undefined
 }) => {
   const next = pages.items && positionOf(pages.items)
@@ -98,7 +98,7 @@ export const Pager = <A,>({
         Next
       </button>
       <button onClick={pages.again} disabled={pages.turning}>
-        Look again
+        Refresh
       </button>
     </div>
   )
@@ -106,12 +106,12 @@ export const Pager = <A,>({
 
 interface PagedProps<A> {
   readonly read: (start: Start) => Promise<Page<A>>
-  readonly look: Look
+  readonly snapshot: Snapshot
   readonly columns: ReadonlyArray<Column>
   readonly row: (item: A) => ReadonlyArray<ComponentChildren>
   readonly positionOf: (item: A) => string
   readonly choose: (item: A, start: Start) => void
-  /** Each page holds what lies in front of the one before. */
+  /** Each page holds what precedes the one before. */
   readonly backwards?: boolean
   readonly empty: string
 }
@@ -121,20 +121,20 @@ export const Paged = <A,>({
   choose,
   columns,
   empty,
-  look,
+  snapshot,
   positionOf,
   read,
   row
 }: PagedProps<A>) => {
-  const pages = usePages(read, look)
+  const pages = usePages(read, snapshot)
   const { items } = pages
   return (
     <>
       <Trouble text={pages.trouble} />
       {items === undefined ? (
-        <p class="empty">Looking …</p>
+        <p class="empty">Loading …</p>
       ) : items.length === 0 ? (
-        <p class="empty">{pages.page === 1 ? empty : "There is nothing more."}</p>
+        <p class="empty">{pages.page === 1 ? empty : "No more messages."}</p>
       ) : (
         <Table
           columns={columns}

@@ -1,5 +1,5 @@
 /**
- * Lines of things, some of which can be opened.
+ * A table whose rows can be opened.
  *
  * @module
  */
@@ -8,7 +8,7 @@ import { count } from "./Text.tsx"
 
 export interface Column {
   readonly title: string
-  /** `body`: takes the room that the others leave. */
+  /** `body`: takes the space the other columns leave. */
   readonly kind?: "number" | "body"
 }
 

@@ -1,6 +1,6 @@
 /**
- * Text of strangers, and times, as text. Names and bodies are only ever put on the page as text, with nothing in it that
- * could make it look like something else.
+ * Untrusted text, and times, as text. Names and bodies reach the page only as text, without anything that could disguise
+ * them.
  *
  * @module
  */
@@ -8,7 +8,7 @@ import { safe, safeLines as lines } from "../../src/SafeText.ts"
 
 export { lines, safe }
 
-/** One line that somebody else wrote: it does not turn around what stands beside it. */
+/** One line of untrusted text; it cannot change the direction of the text beside it. */
 export const Name = ({ text }: { readonly text: string }) => (
   <bdi class="text" title={safe(text)}>
     {safe(text)}
@@ -17,7 +17,7 @@ export const Name = ({ text }: { readonly text: string }) => (
 
 export const instant = (epochMillis: number): string => new Date(epochMillis).toLocaleString()
 
-/** Without the date, where that is today. */
+/** Without the date if that is today. */
 export const Moment = ({ at }: { readonly at: number }) => {
   const date = new Date(at)
   const today = date.toDateString() === new Date().toDateString()
@@ -50,10 +50,10 @@ export const Body = ({ of: { base64, body } }: { readonly of: WithBody }) => (
   </code>
 )
 
-/** The whole body; JSON is laid out, unless that would change what it says. */
+/** The whole body; JSON is formatted unless that would change its values. */
 export const WholeBody = ({ of: { base64, body } }: { readonly of: WithBody }) => (
   <pre>
-    {base64 === true && <span class="badge">no text: base64</span>}
+    {base64 === true && <span class="badge">not text: base64</span>}
     <bdi>{lines(base64 === true ? body : laidOut(body))}</bdi>
   </pre>
 )
@@ -61,7 +61,7 @@ export const WholeBody = ({ of: { base64, body } }: { readonly of: WithBody }) =
 const laidOut = (body: string): string => {
   try {
     const value: unknown = JSON.parse(body)
-    // A number of many digits is not what it was.
+    // A number with many digits would change.
     return JSON.stringify(value) === body ? JSON.stringify(value, null, 2) : body
   } catch {
     return body

@@ -1,5 +1,5 @@
 /**
- * One topic without regard to its groups, which it may have none of: what is stored, and what is still to come.
+ * One topic regardless of its groups, if any: stored and delayed messages.
  *
  * @module
  */
@@ -20,7 +20,7 @@ export const Topic = ({
   const place = useRef<HTMLElement>(null)
   useEffect(() => place.current?.scrollIntoView({ block: "nearest" }), [])
   const info = overview.topics.find((one) => one.topic === topic)
-  if (info === undefined) return <section class="group empty">This topic is gone.</section>
+  if (info === undefined) return <section class="group empty">This topic no longer exists.</section>
   const { delayed, depth, groups, nextDelayedAt, pattern, published } = info
   return (
     <section class="group" ref={place} aria-label="The topic">
@@ -40,13 +40,13 @@ export const Topic = ({
         </dd>
         {published !== undefined && (
           <>
-            <dt>Ever published</dt>
+            <dt>Published so far</dt>
             <dd>{count(published)}</dd>
           </>
         )}
       </dl>
       <h3>Messages</h3>
-      <Messages topic={topic} look={{ at: overview.now, figures: `${depth} ${published}` }} choose={choose} />
+      <Messages topic={topic} snapshot={{ at: overview.now, figures: `${depth} ${published}` }} choose={choose} />
     </section>
   )
 }

@@ -16,7 +16,7 @@ interface Row {
   readonly group: Inspector.GroupInfo | undefined
 }
 
-/** Lines on the page at a time; more is for the search to narrow. */
+/** Rows shown at a time; the search narrows down the rest. */
 const shown = 200
 
 export const Topics = ({
@@ -116,7 +116,7 @@ export const Topics = ({
               })}
             </tbody>
           </table>
-          {found.length > shown && <p class="empty">{count(found.length - shown)} more: search for them.</p>}
+          {found.length > shown && <p class="empty">{count(found.length - shown)} more: use the search.</p>}
         </div>
       )}
     </section>

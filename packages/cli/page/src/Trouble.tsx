@@ -1,5 +1,5 @@
 /**
- * An error, in the words of its source.
+ * An error in the words of its source.
  *
  * @module
  */

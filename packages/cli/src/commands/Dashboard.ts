@@ -1,6 +1,5 @@
 /**
- * `waybill dashboard`: the web page, on this machine only unless asked otherwise, and only for looking unless asked
- * otherwise.
+ * `waybill dashboard`: the web page. By default it is served to this machine only, and is read-only.
  *
  * @module
  */
@@ -19,42 +18,42 @@ export const dashboard = Command.make(
   "dashboard",
   {
     host: Flag.String("host").pipe(
-      Flag.withDescription("Where to listen, 127.0.0.1 by default. Elsewhere the page needs its token to look, too"),
+      Flag.withDescription("Address to listen on, 127.0.0.1 by default. On any other, reading needs the token, too"),
       Flag.withDefault("127.0.0.1")
     ),
     port: Flag.Int("port").pipe(
-      Flag.withDescription("4747 by default; 0 for any"),
+      Flag.withDescription("Port to listen on, 4747 by default; 0 picks a free one"),
       Flag.withDefault(4747),
       Flag.filter(
         (port) => port >= 0 && port <= 65_535,
-        () => "from 0 to 65535"
+        () => "use a port from 0 to 65535"
       )
     ),
     publicUrl: Flag.String("public-url").pipe(
       Flag.withDescription(
-        "Where a proxy shows the page to others, such as https://waybill.example.com. It needs its token to look"
+        "URL under which a proxy serves the page, such as https://waybill.example.com. Reading then needs the token"
       ),
       Flag.withSchema(PublicUrl),
       Flag.optional
     ),
     allowWrites: Flag.Boolean("allow-writes").pipe(
-      Flag.withDescription("Let the page redrive, discard, pause and resume, with the token that is printed"),
+      Flag.withDescription("Allow redrive, discard, pause and resume from the page, with the printed token"),
       Flag.withDefault(false)
     )
   },
   Effect.fnUntraced(function* (options) {
-    // The other commands start sooner without a web server.
+    // The other commands start faster without a web server.
     const { serve } = yield* Effect.promise(() => import("../dashboard/Site.ts"))
     return yield* serve({ ...options, publicUrl: Option.getOrUndefined(options.publicUrl) })
   })
 ).pipe(
-  Command.withDescription("A web page with topics, groups, dead letters and consumers"),
+  Command.withDescription("Serve a web page with topics, groups, dead letters and consumers"),
   Command.withExamples([
-    { command: "waybill dashboard", description: "Look at everything on http://127.0.0.1:4747" },
-    { command: "waybill dashboard --allow-writes --port 0", description: "With buttons to redrive and to pause" },
+    { command: "waybill dashboard", description: "Serve a read-only page on http://127.0.0.1:4747" },
+    { command: "waybill dashboard --allow-writes --port 0", description: "With buttons to redrive and pause" },
     {
       command: "waybill dashboard --public-url https://waybill.example.com",
-      description: "Behind a proxy that speaks HTTPS"
+      description: "Behind an HTTPS proxy"
     }
   ])
 )

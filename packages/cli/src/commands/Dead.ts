@@ -1,39 +1,42 @@
 /**
- * `waybill dead`: dead letters listed, shown, sent back and deleted. Sending back and deleting tell what they would do
- * with `--dry-run`, and ask before they do it.
+ * `waybill dead`: lists, shows, redrives and discards dead letters. Redriving and discarding ask for confirmation, and
+ * `--dry-run` shows what they would do.
  *
  * @module
  */
 import { Console, Effect, Exit, Option, Schema, Stdio, Stream } from "effect"
 import { Argument, Command, Flag, Prompt } from "effect/cli"
 import { DeadLetters, type Failure, Inspector, type Message, Topic } from "waybill"
-import { Misuse, NotConfirmed, NotThere } from "../Problem.ts"
+import { UsageError, NotConfirmed, NotFound } from "../Problem.ts"
 import { bodyShown, bodyText, count, instant, messageJson, number, print, safe, shortened, table } from "../Screen.ts"
 import { askable, Server, toProblem } from "../Server.ts"
 import { justBefore } from "./Entry.ts"
 import { limit, pages } from "./Pages.ts"
 import { describeGroup, group, topic } from "./Target.ts"
 
-/** A variable of a shell that was never set would otherwise pick out every dead letter. */
+/** Refuses an empty value: an unset shell variable would otherwise select every dead letter. */
 const text = (name: string, description: string) =>
   Flag.String(name).pipe(
     Flag.withDescription(description),
     Flag.filter(
       (value) => value !== "",
-      () => `--${name} is empty: leave it out to take all`
+      () => `--${name} is empty: omit it to select all`
     ),
     Flag.optional
   )
 
 const filters = {
-  reason: text("reason", "Only those that died of this reason"),
+  reason: text("reason", "Only dead letters with this reason"),
   id: text("id", "Only the message with this id"),
-  contains: text("contains", "Only those whose body contains this text, as bytes where it is not text"),
-  before: Flag.Date("before").pipe(Flag.withDescription("Only those that died before this instant"), Flag.optional),
-  after: Flag.Date("after").pipe(Flag.withDescription("Only those that died at this instant or later"), Flag.optional)
+  contains: text("contains", "Only dead letters whose body contains this text; binary bodies are searched as bytes"),
+  before: Flag.Date("before").pipe(Flag.withDescription("Only messages dead-lettered before this time"), Flag.optional),
+  after: Flag.Date("after").pipe(
+    Flag.withDescription("Only messages dead-lettered at or after this time"),
+    Flag.optional
+  )
 }
 
-/** Bytes are searched as bytes: what is printed of them says something else. */
+/** Binary bodies are searched as bytes, not in their printed form. */
 const holds = (body: Message.Body, text: string): boolean =>
   typeof body === "string"
     ? body.includes(text)
@@ -62,7 +65,7 @@ const list = Command.make(
     topic,
     group,
     ...filters,
-    limit: limit.pipe(Flag.withDescription("How many at most, 50 by default"), Flag.withDefault(50))
+    limit: limit.pipe(Flag.withDescription("Maximum number to list, 50 by default"), Flag.withDefault(50))
   },
   Effect.fnUntraced(function* ({ group, limit: most, topic, ...filters }) {
     const { json } = yield* Server
@@ -75,7 +78,7 @@ const list = Command.make(
     ).pipe(Stream.filter(fits(filters)), Stream.take(most), Stream.runCollect)
     yield* print(json, found.map(messageJson), () =>
       found.length === 0
-        ? "No dead letter fits."
+        ? "No matching dead letters."
         : `${table(
             ["ENTRY", "ID", "REASON", "ATTEMPTS", "DIED", "BODY"],
             found.map((letter) => [
@@ -86,7 +89,7 @@ const list = Command.make(
               instant(letter.diedAt),
               shortened(bodyShown(letter.body), 50)
             ])
-          )}\n${number(found.length)} shown of ${count(info.deadLetters, "dead letter")} of ${group}${
+          )}\n${number(found.length)} shown; ${group} has ${count(info.deadLetters, "dead letter")}${
             found.length === most && found.length < info.deadLetters ? "; --limit shows more" : ""
           }.`
     )
@@ -94,7 +97,7 @@ const list = Command.make(
 ).pipe(
   Command.withDescription("List dead letters, oldest first"),
   Command.withExamples([
-    { command: "waybill dead list orders billing --reason CardDeclined", description: "Those that died of one reason" }
+    { command: "waybill dead list orders billing --reason CardDeclined", description: "Only those with one reason" }
   ])
 )
 
@@ -105,7 +108,7 @@ const failureLines = ({ fields, message, tag }: Failure.Failure): ReadonlyArray<
 
 const show = Command.make(
   "show",
-  { topic, group, entry: Argument.String("entry").pipe(Argument.withDescription("Its ENTRY in the list")) },
+  { topic, group, entry: Argument.String("entry").pipe(Argument.withDescription("The ENTRY that `dead list` shows")) },
   Effect.fnUntraced(function* ({ entry, group, topic }) {
     const { json } = yield* Server
     const inspector = yield* Inspector.Inspector
@@ -116,9 +119,9 @@ const show = Command.make(
         Effect.mapError(inspector.deadLetters(topic, group, { after: Option.some(after), limit: 1 }), toProblem)
     })
     if (letter?.entry !== entry) {
-      return yield* new NotThere({
+      return yield* new NotFound({
         what: `${group} of ${topic} has no dead letter ${safe(entry)}`,
-        hint: `\`waybill dead list ${topic} ${group}\` shows those it has`
+        hint: `\`waybill dead list ${topic} ${group}\` lists its dead letters`
       })
     }
     yield* print(json, messageJson(letter), () =>
@@ -138,18 +141,18 @@ const show = Command.make(
         ...letter.cause.split("\n").map((line) => `  ${safe(line)}`),
         "",
         ...(letter.fields === undefined
-          ? [typeof letter.body === "string" ? "body" : "body (no text: base64)", `  ${safe(bodyText(letter.body))}`]
+          ? [typeof letter.body === "string" ? "body" : "body (not text: base64)", `  ${safe(bodyText(letter.body))}`]
           : [
-              "fields, none of which is a payload",
+              "fields (no payload among them)",
               ...letter.fields.map(([name, value]) => `  ${safe(name)}: ${bodyShown(value)}`)
             ])
       ].join("\n")
     )
   })
 ).pipe(
-  Command.withDescription("Everything about one dead letter"),
+  Command.withDescription("Show one dead letter in full"),
   Command.withExamples([
-    { command: "waybill dead show orders billing 1795447473548-0", description: "With its cause and its body" }
+    { command: "waybill dead show orders billing 1795447473548-0", description: "Including its cause and body" }
   ])
 )
 
@@ -157,13 +160,20 @@ const selection = {
   topic,
   group,
   ...filters,
-  limit: limit.pipe(Flag.withDescription("At most so many; all by default"), Flag.optional),
-  dryRun: Flag.Boolean("dry-run").pipe(Flag.withDescription("Only count them"), Flag.withDefault(false)),
+  limit: limit.pipe(Flag.withDescription("Maximum number to process; all by default"), Flag.optional),
+  dryRun: Flag.Boolean("dry-run").pipe(
+    Flag.withDescription("Count the matching dead letters and change nothing"),
+    Flag.withDefault(false)
+  ),
   rate: Flag.Finite("rate").pipe(
-    Flag.withDescription("At most so many a second; as fast as possible by default"),
+    Flag.withDescription("Maximum number per second; unlimited by default"),
     Flag.optional
   ),
-  yes: Flag.Boolean("yes").pipe(Flag.withAlias("y"), Flag.withDescription("Do not ask"), Flag.withDefault(false))
+  yes: Flag.Boolean("yes").pipe(
+    Flag.withAlias("y"),
+    Flag.withDescription("Skip the confirmation"),
+    Flag.withDefault(false)
+  )
 }
 
 const act = (verb: "redrive" | "discard") => {
@@ -185,9 +195,10 @@ const act = (verb: "redrive" | "discard") => {
     readonly yes: boolean
   }) {
     const { json } = yield* Server
-    if (Option.isSome(rate) && !(rate.value > 0)) return yield* new Misuse({ detail: "--rate must be more than 0" })
+    if (Option.isSome(rate) && !(rate.value > 0))
+      return yield* new UsageError({ detail: "--rate must be greater than 0" })
     const info = yield* describeGroup(topic, group)
-    // Whatever the payload is: a filter of this command looks at the text.
+    // The payload's schema does not matter: the filters of this command read the text.
     const raw = Topic.make(topic, { payload: Schema.Unknown })
     const where = fits(filters)
     let planned = info.deadLetters
@@ -200,19 +211,19 @@ const act = (verb: "redrive" | "discard") => {
           json,
           { ...plan, dryRun },
           () =>
-            `${number(plan.selected)} of ${count(plan.examined, "dead letter")} ${plan.selected === 1 ? "fits" : "fit"}${dryRun ? ", nothing was done" : ""}.`
+            `${number(plan.selected)} of ${count(plan.examined, "dead letter")} ${plan.selected === 1 ? "matches" : "match"}${dryRun ? "; nothing was changed" : ""}.`
         )
       }
       const question =
         verb === "redrive"
-          ? `Send ${count(plan.selected, "dead letter")} back to ${group} of ${topic}?`
-          : `Delete ${count(plan.selected, "dead letter")} of ${group} of ${topic} for good?`
-      yield* askable(`"${question}" was to be answered (--yes does it)`)
+          ? `Redrive ${count(plan.selected, "dead letter")} to group ${group} of topic ${topic}?`
+          : `Permanently delete ${count(plan.selected, "dead letter")} of group ${group} of topic ${topic}?`
+      yield* askable(`confirming "${question}" without --yes`)
       if (!(yield* Prompt.run(Prompt.Confirm({ message: safe(question), initial: false })))) {
         return yield* new NotConfirmed({ detail: "not done" })
       }
     }
-    const what = verb === "redrive" ? "sent back" : "deleted"
+    const what = verb === "redrive" ? "redriven" : "deleted"
     const progress = yield* showProgress(planned)
     const report = yield* move(raw, group, {
       where,
@@ -225,9 +236,7 @@ const act = (verb: "redrive" | "discard") => {
       Effect.onExit((exit) =>
         Exit.isSuccess(exit)
           ? Effect.void
-          : Console.error(
-              `waybill: ${number(progress.done())} ${what} until then; the same command goes on with the rest`
-            )
+          : Console.error(`waybill: ${number(progress.done())} ${what} so far; run the same command again for the rest`)
       )
     )
     yield* print(
@@ -235,13 +244,13 @@ const act = (verb: "redrive" | "discard") => {
       { ...report, dryRun: false },
       () =>
         `${number(report.done)} ${what}${
-          report.done < report.selected ? `; ${number(report.selected - report.done)} were gone already` : ""
+          report.done < report.selected ? `; ${number(report.selected - report.done)} no longer existed` : ""
         }.`
     )
   })
 }
 
-/** A bar on standard error, while that is a terminal. */
+/** A progress bar on standard error, if that is a terminal. */
 const showProgress = Effect.fnUntraced(function* (total: number) {
   const shown = yield* (yield* Stdio.Stdio).stderrIsTerminal
   let done = 0
@@ -264,27 +273,30 @@ const showProgress = Effect.fnUntraced(function* (total: number) {
 })
 
 const redrive = Command.make("redrive", selection, act("redrive")).pipe(
-  Command.withDescription("Send dead letters back to their group, with a fresh count of attempts"),
+  Command.withDescription("Send dead letters back to their group; attempts are counted from zero again"),
   Command.withExamples([
     {
       command: "waybill dead redrive orders billing --reason GatewayDown --dry-run",
-      description: "How many would go back"
+      description: "Count the dead letters that would be redriven"
     },
     {
       command: "waybill dead redrive orders billing --reason GatewayDown --rate 100 --yes",
-      description: "A hundred a second, from a script"
+      description: "At most a hundred per second, from a script"
     }
   ])
 )
 
 const discard = Command.make("discard", selection, act("discard")).pipe(
-  Command.withDescription("Delete dead letters for good"),
+  Command.withDescription("Permanently delete dead letters"),
   Command.withExamples([
-    { command: "waybill dead discard orders billing --before 2026-01-01", description: "Those that died last year" }
+    {
+      command: "waybill dead discard orders billing --before 2026-01-01",
+      description: "Only those dead-lettered before 2026"
+    }
   ])
 )
 
 export const dead = Command.make("dead").pipe(
-  Command.withDescription("Dead letters: list, show, redrive, discard"),
+  Command.withDescription("List, show, redrive and discard dead letters"),
   Command.withSubcommands([list, show, redrive, discard])
 )

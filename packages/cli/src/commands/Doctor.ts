@@ -1,5 +1,5 @@
 /**
- * `waybill doctor`: looks for what endangers messages, on the server and in the topics, and says what to do about it.
+ * `waybill doctor`: checks the server and the topics for risks to messages, and says how to fix them.
  *
  * @module
  */
@@ -7,23 +7,23 @@ import { Clock, Effect, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import { Health, Inspector } from "waybill"
 import { IoRedis, RedisHealth, RedisPatterns } from "waybill/redis"
-import { Unwell } from "../Problem.ts"
+import { ProblemsFound } from "../Problem.ts"
 import { age, count, number, print, safe } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
 
-/** `problem`: messages are lost, stuck or in danger. `note`: somebody may want to know. */
+/** `problem`: messages are lost, stuck or at risk. `note`: worth knowing. */
 export interface Finding {
   readonly level: "problem" | "note"
   readonly about: string
   readonly detail: string
 }
 
-/** Settled messages that lie about in a stream are cut off within seconds; so many have another reason. */
+/** Settled messages are trimmed from a stream within seconds; more than this many have another cause. */
 const tooManySettled = 10_000
-/** Times in Redis are the server's; only reading them is confusing when a clock differs by more. */
+/** Times in Redis are the server's; a larger difference only makes them confusing to read. */
 const clockMillis = 2000
 const oldMillis = 60 * 60 * 1000
-/** A backlog goes up and down; one that is bigger by so many after so short a time is not kept up with. */
+/** A backlog fluctuates; one that grows by more than this within the interval is not being kept up with. */
 const muchGrowth = 100
 const oldest = [7, 0] as const
 
@@ -32,12 +32,12 @@ export const doctor = Command.make(
   {
     watch: Flag.Finite("watch").pipe(
       Flag.withDescription(
-        "Seconds between two looks at the backlogs, to see those that grow; 2 by default, 0 for one look"
+        "Seconds between two readings of the backlogs, to detect growth; 2 by default, 0 reads once"
       ),
       Flag.withDefault(2),
       Flag.filter(
         (seconds) => seconds >= 0,
-        () => "not less than 0"
+        () => "must not be negative"
       )
     )
   },
@@ -55,18 +55,21 @@ export const doctor = Command.make(
     const named = runs === undefined ? [] : [note("server", runs)]
     yield* print(json, [...named, ...findings], () =>
       findings.length === 0
-        ? `${address} is in good health${runs === undefined ? "" : `: ${safe(runs)}`}.`
+        ? `${address} is healthy${runs === undefined ? "" : `: ${safe(runs)}`}.`
         : [...named, ...findings]
             .map(({ about, detail, level }) => `${level === "problem" ? "!!" : "  "} ${safe(about)}: ${safe(detail)}`)
             .join("\n")
     )
-    if (problems > 0) return yield* new Unwell({ count: problems })
+    if (problems > 0) return yield* new ProblemsFound({ count: problems })
   })
 ).pipe(
-  Command.withDescription("Look for what endangers messages: the server's settings, and topics without consumers"),
+  Command.withDescription("Check for risks to messages, such as unsafe server settings and topics without consumers"),
   Command.withExamples([
-    { command: "waybill doctor", description: "Exit code 4 when something needs attention" },
-    { command: "waybill doctor --json | jq '.[] | select(.level == \"problem\")'", description: "For a script" }
+    { command: "waybill doctor", description: "Exits with code 4 if it finds problems" },
+    {
+      command: "waybill doctor --json | jq '.[] | select(.level == \"problem\")'",
+      description: "Only the problems, for a script"
+    }
   ])
 )
 
@@ -84,10 +87,10 @@ const server = Health.check().pipe(
 const note = (about: string, detail: string): Finding => ({ level: "note", about, detail })
 const problem = (about: string, detail: string): Finding => ({ level: "problem", about, detail })
 
-/** What `INFO server` says of the version. Those that are no Redis name the version that they are compatible with. */
+/** Checks the version in `INFO server`. Servers other than Redis report the version they are compatible with. */
 export const versionFindings = (text: string): ReadonlyArray<Finding> => {
   const [, version, major, minor] = /^redis_version:((\d+)\.(\d+)\S*)/m.exec(text) ?? []
-  if (version === undefined) return [note("server", "it does not say its version")]
+  if (version === undefined) return [note("server", "it does not report its version")]
   const behind = Number(major) - oldest[0] || Number(minor) - oldest[1]
   return behind >= 0 ? [] : [problem("server", `it is version ${version}: use Redis ${oldest.join(".")} or newer`)]
 }
@@ -95,17 +98,17 @@ export const versionFindings = (text: string): ReadonlyArray<Finding> => {
 const version: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = Effect.gen(function* () {
   const { commands } = yield* IoRedis.IoRedis
   return versionFindings(yield* commands.run("info", (client) => client.info("server")))
-  // Where INFO is not permitted, the server's health says so.
+  // If INFO is not permitted, the server's health reports that.
 }).pipe(Effect.catch(() => Effect.succeed([])))
 
-/** Where it is permitted, the server's health says which commands it lacks. */
+/** If COMMAND INFO is permitted, the server's health reports missing commands. */
 const commandsThere: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = Effect.gen(function* () {
   const { commands } = yield* IoRedis.IoRedis
   yield* commands.run("command|info", (client) => client.call("COMMAND", "INFO", "EVALSHA"))
   return []
 }).pipe(
   Effect.catch(() =>
-    Effect.succeed([note("server", "it does not say which commands it has: COMMAND INFO is not permitted")])
+    Effect.succeed([note("server", "its available commands are unknown: COMMAND INFO is not permitted")])
   )
 )
 
@@ -118,7 +121,7 @@ const clock: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = Eff
     : [
         note(
           "clock",
-          `the server's is ${age(Math.abs(off))} ${off > 0 ? "ahead of" : "behind"} this machine's. Retries and delays go by the server's`
+          `the server's clock is ${age(Math.abs(off))} ${off > 0 ? "ahead of" : "behind"} this machine's. Retries and delays follow the server's`
         )
       ]
 }).pipe(Effect.catch(() => Effect.succeed([])))
@@ -126,7 +129,7 @@ const clock: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = Eff
 const topics = Effect.fnUntraced(function* (watch: number) {
   const inspector = yield* Inspector.Inspector
   const names = yield* Effect.mapError(inspector.topics, toProblem)
-  // One topic that cannot be looked at hides no other.
+  // One unreadable topic does not hide the others.
   const described = yield* Effect.forEach(names, (topic) => Effect.result(inspector.describe(topic)), {
     concurrency: 16
   })
@@ -140,7 +143,7 @@ const topics = Effect.fnUntraced(function* (watch: number) {
   return found
 })
 
-/** Groups that work, and whose backlog grows all the same. */
+/** Groups with consumers whose backlog grows all the same. */
 const growing = Effect.fnUntraced(function* (before: ReadonlyArray<Inspector.TopicInfo>, seconds: number) {
   const inspector = yield* Inspector.Inspector
   const behind = before.filter(({ groups }) => groups.some(({ consumers, lag }) => consumers.length > 0 && lag > 0))
@@ -150,7 +153,7 @@ const growing = Effect.fnUntraced(function* (before: ReadonlyArray<Inspector.Top
     behind,
     (earlier) =>
       Effect.match(inspector.describe(earlier.topic), {
-        // Topics that cannot be looked at were told by the first look.
+        // Unreadable topics were reported by the first reading.
         onFailure: () => [],
         onSuccess: (info) => growthOf(earlier, info, seconds)
       }),
@@ -172,7 +175,7 @@ const growthOf = (
     return [
       note(
         `${topic}, group ${group}`,
-        `its backlog of ${number(lag)} grows by ${rate} a second, with ${count(consumers.length, "consumer")} at work`
+        `its backlog of ${number(lag)} grows by ${rate} per second with ${count(consumers.length, "consumer")} running`
       )
     ]
   })
@@ -181,28 +184,28 @@ const findingsOf = ({ depth, groups, retention, topic }: Inspector.TopicInfo): R
   const findings: Array<Finding> = []
   const find = (level: Finding["level"], about: string, detail: string) => findings.push({ level, about, detail })
   if (groups.length === 0 && depth > 0) {
-    find("note", topic, `${count(depth, "message")} and no group has ever joined: they stay until one does`)
+    find("note", topic, `${count(depth, "message")}, and no group has ever joined: they are kept until one does`)
   }
   const open = Math.max(0, ...groups.map(({ lag, pending, waiting }) => lag + pending + waiting))
   if (retention === "settled" && groups.length > 0 && depth - open > tooManySettled) {
     find(
       "problem",
       topic,
-      `${number(depth - open)} messages that every group has settled are not cut off: either no consumer is alive, or a ` +
-        "registered group is gone and holds them. `redis-cli SMEMBERS '{prefix:topic}:groups'` lists them; SREM gives one up"
+      `${number(depth - open)} messages that every group has settled are not trimmed: either no consumer is alive, or a ` +
+        "registered group no longer exists and holds them. `redis-cli SMEMBERS '{prefix:topic}:groups'` lists the groups; SREM removes one"
     )
   }
   for (const { consumers, deadLetters, group, lag, oldestPendingMillis, paused, pending, waiting } of groups) {
     const about = `${topic}, group ${group}`
     const work = lag + pending + waiting
     if (paused && work > 0) {
-      find("note", about, `it is paused, with ${count(work, "message")} to go: \`waybill resume ${topic} ${group}\``)
+      find("note", about, `paused with ${count(work, "message")} left: \`waybill resume ${topic} ${group}\``)
     } else if (consumers.length === 0 && work > 0) {
       find(
         "problem",
         about,
-        `no consumer is alive, and ${count(work, "message")} ${work === 1 ? "waits" : "wait"} for one. If the group was ` +
-          'renamed or given up, retire it, for it keeps them for ever: "Retiring a group" in docs/streams.md'
+        `no consumer is alive, and ${count(work, "message")} ${work === 1 ? "is" : "are"} waiting for one. If the group was ` +
+          'renamed or abandoned, retire it, or it keeps them for ever: "Retiring a group" in docs/streams.md'
       )
     }
     const owned = consumers.reduce((sum, consumer) => sum + consumer.pending, 0)
@@ -210,14 +213,14 @@ const findingsOf = ({ depth, groups, retention, topic }: Inspector.TopicInfo): R
       find(
         "note",
         about,
-        `${count(pending - owned, "message")} of consumers that are gone: others take them over within the lease`
+        `${count(pending - owned, "message")} held by consumers that are gone: others take them over within the lease`
       )
     }
     if (pending > 0 && oldestPendingMillis > oldMillis) {
       find(
         "note",
         about,
-        `a message has been with its consumer for ${age(oldestPendingMillis)}: does its handler still move?`
+        `a message has been with its consumer for ${age(oldestPendingMillis)}: its handler may be stuck`
       )
     }
     if (deadLetters > 0) {

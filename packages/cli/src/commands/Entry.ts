@@ -1,11 +1,11 @@
 /**
- * The entry of a dead letter: its place among the dead letters of its group.
+ * The entry of a dead letter: its position among the dead letters of its group.
  *
  * @module
  */
 import { Option } from "effect"
 
-/** The position that a page begins after to begin with this entry: one of many is found as soon as one of few. */
+/** The position after which a page starts with this entry, so that one entry is found without reading those before it. */
 export const justBefore = (entry: string): Option.Option<string> => {
   const [, millis, count] = /^(\d{1,15})-(\d{1,19})$/.exec(entry) ?? []
   if (millis === undefined || count === undefined) return Option.none()

@@ -1,20 +1,20 @@
 /**
- * Standard input as lines, and what one says, with nothing repaired on the way: what is stored is what came in.
+ * Reads standard input line by line and repairs nothing: the bytes that came in are the bytes that are stored.
  *
  * @module
  */
 import { Effect, Stream } from "effect"
-import { Misuse } from "../Problem.ts"
+import { UsageError } from "../Problem.ts"
 
 const lineFeed = 0x0a
 
-/** What a line is, and its number from 1. */
+/** A line and its number, counted from 1. */
 export type Numbered = readonly [bytes: Uint8Array, number: number]
 
-/** The bytes of each line. One that grows beyond `most` bytes is refused before it has ended. */
+/** The bytes of each line. A line of more than `most` bytes is refused before it ends. */
 export const lines =
   (most: number) =>
-  <E, R>(input: Stream.Stream<Uint8Array, E, R>): Stream.Stream<Numbered, E | Misuse, R> =>
+  <E, R>(input: Stream.Stream<Uint8Array, E, R>): Stream.Stream<Numbered, E | UsageError, R> =>
     Stream.suspend(() => {
       let begun: Array<Uint8Array> = []
       let length = 0
@@ -36,7 +36,7 @@ export const lines =
           if (from < chunk.length) begun.push(chunk.subarray(from))
           length += chunk.length - from
           return length > most
-            ? Effect.fail(new Misuse({ detail: `line ${number + 1}: it has more than ${most} bytes and does not end` }))
+            ? Effect.fail(new UsageError({ detail: `line ${number + 1}: longer than ${most} bytes` }))
             : Effect.succeed(ended)
         }),
         Stream.flattenIterable,
@@ -46,11 +46,11 @@ export const lines =
       )
     })
 
-/** The text of a line; throws when it is not UTF-8. A byte order mark at the very beginning is left out. */
+/** The text of a line; throws if it is not UTF-8. A byte order mark at the start of the input is dropped. */
 export const textOf = ([bytes, number]: Numbered): string =>
   new TextDecoder("utf-8", { fatal: true, ignoreBOM: number > 1 }).decode(bytes)
 
-/** The text of a member of a JSON object, as it stands there; of the last one, as `JSON.parse` takes it. The text is JSON. */
+/** The source text of a member of a JSON object; of a repeated one the last, as with `JSON.parse`. `object` is valid JSON. */
 export const memberText = (object: string, name: string): string | undefined => {
   let found: string | undefined
   let depth = 0

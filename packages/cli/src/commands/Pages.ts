@@ -1,5 +1,5 @@
 /**
- * Reading pages one after another until there are no more, or enough.
+ * Reads page after page until there are no more, or enough.
  *
  * @module
  */
@@ -12,7 +12,7 @@ import { toProblem } from "../Server.ts"
 /** A body may be a megabyte. */
 const pageSize = 200
 
-/** How many lines of a list. */
+/** How many lines of a list to show. */
 export const limit = Flag.Int("limit").pipe(
   Flag.withAlias("n"),
   Flag.filter(
@@ -21,7 +21,7 @@ export const limit = Flag.Int("limit").pipe(
   )
 )
 
-/** Below a list that is not all there is. */
+/** The line below a list that was cut. */
 export const more = (left: number): string => (left > 0 ? `\n... and ${number(left)} more: --limit shows them` : "")
 
 /** The items of all pages, at most `limit` of them. */

@@ -1,5 +1,5 @@
 /**
- * `waybill pending`, `waybill retries` and `waybill consumers`: who has what, and what waits.
+ * `waybill pending`, `waybill retries` and `waybill consumers`: which consumer holds what, and what is waiting.
  *
  * @module
  */
@@ -11,7 +11,7 @@ import { Server } from "../Server.ts"
 import { limit, more, pages } from "./Pages.ts"
 import { describeGroup, group, topic } from "./Target.ts"
 
-const some = limit.pipe(Flag.withDescription("How many at most, 50 by default"), Flag.withDefault(50))
+const some = limit.pipe(Flag.withDescription("Maximum number to list, 50 by default"), Flag.withDefault(50))
 
 export const pending = Command.make(
   "pending",
@@ -27,7 +27,7 @@ export const pending = Command.make(
     ).pipe(Stream.runCollect)
     yield* print(json, found.map(messageJson), () =>
       found.length === 0
-        ? none(info.pending, "Nothing is with a consumer.")
+        ? none(info.pending, "No pending messages.")
         : `${table(
             ["ID", "CONSUMER", "ATTEMPT", "HELD", "BODY"],
             found.map((one) => [
@@ -41,9 +41,9 @@ export const pending = Command.make(
     )
   })
 ).pipe(
-  Command.withDescription("What consumers of a group have been given and have not settled"),
+  Command.withDescription("List messages that consumers of a group hold and have not settled"),
   Command.withExamples([
-    { command: "waybill pending orders billing", description: "Who holds which message, and for how long at most" }
+    { command: "waybill pending orders billing", description: "Which consumer holds which message, and for how long" }
   ])
 )
 
@@ -61,7 +61,7 @@ export const retries = Command.make(
     ).pipe(Stream.runCollect)
     yield* print(json, found.map(messageJson), () =>
       found.length === 0
-        ? none(info.waiting, "Nothing waits for another attempt.")
+        ? none(info.waiting, "No messages are waiting for another attempt.")
         : `${table(
             ["ID", "ATTEMPTS", "DUE", "CAUSE", "BODY"],
             found.map((one) => [
@@ -75,9 +75,9 @@ export const retries = Command.make(
     )
   })
 ).pipe(
-  Command.withDescription("What waits for its next attempt"),
+  Command.withDescription("List messages that are waiting for their next attempt"),
   Command.withExamples([
-    { command: "waybill retries orders billing --limit 10", description: "The next ten that are due" }
+    { command: "waybill retries orders billing --limit 10", description: "The next ten to become due" }
   ])
 )
 
@@ -89,7 +89,7 @@ export const consumers = Command.make(
     const info = yield* describeGroup(topic, group)
     yield* print(json, info.consumers, () =>
       info.consumers.length === 0
-        ? "No consumer of this group is alive."
+        ? "This group has no living consumers."
         : table(
             ["CONSUMER", "PENDING", "LEASE LEFT"],
             info.consumers.map(({ consumer, leaseLeftMillis, pending }) => [
@@ -102,11 +102,13 @@ export const consumers = Command.make(
   })
 ).pipe(
   Command.withDescription(
-    "The living consumers of a group: what they hold, and when each is taken for dead unless it beats"
+    "List the living consumers of a group, the number of messages each holds, and the time left on its lease"
   ),
-  Command.withExamples([{ command: "waybill consumers orders billing", description: "Who works, and on how much" }])
+  Command.withExamples([
+    { command: "waybill consumers orders billing", description: "Which consumers run, and how many messages they hold" }
+  ])
 )
 
-/** Subscribers of a pattern that stores nothing tell how many they have, and not which. */
+/** Subscribers of a pattern that stores nothing report how many messages they hold, but not which. */
 const none = (count: number, nothing: string): string =>
-  count === 0 ? nothing : `${number(count)}, in the memory of the consumers: they cannot be listed from outside.`
+  count === 0 ? nothing : `${number(count)}, in the consumers' memory: they cannot be listed.`

@@ -1,5 +1,5 @@
 /**
- * Which prefixes there are on the server: who looks under a wrong one sees nothing, and is told where something is.
+ * Finds the prefixes in use on the server, so that a wrong one is answered with those that have topics.
  *
  * @module
  */
@@ -8,11 +8,11 @@ import { IoRedis } from "waybill/redis"
 import { safe } from "../Screen.ts"
 import { Server } from "../Server.ts"
 
-/** So many keys at a time, and so often: a server with many millions of keys is not walked through to the end. */
+/** Keys per step and maximum steps: on a server with many millions of keys the scan stops early. */
 const count = 1000
 const rounds = 500
 
-/** The registries of topics that a walk over the keys meets; none where that is not permitted. */
+/** The prefixes of the topic registries that a scan finds; none if scanning is not permitted. */
 const found: Effect.Effect<ReadonlyArray<string>, never, IoRedis.IoRedis> = Effect.gen(function* () {
   const { commands } = yield* IoRedis.IoRedis
   const names = new Set<string>()
@@ -32,15 +32,15 @@ const found: Effect.Effect<ReadonlyArray<string>, never, IoRedis.IoRedis> = Effe
   return [...names].sort()
 }).pipe(Effect.orElseSucceed(() => []))
 
-/** The message where there is no topic. */
+/** The message when there are no topics. */
 export const nothing: Effect.Effect<string, never, IoRedis.IoRedis | Server> = Effect.gen(function* () {
   const { prefix } = yield* Server
   const others = (yield* found).filter((other) => other !== prefix)
   return (
-    `No topic was ever opened under the prefix ${prefix}.` +
+    `There are no topics under the prefix ${prefix}.` +
     (others.length === 0
       ? ""
-      : ` There are topics under ${others.slice(0, 10).map(safe).join(", ")}` +
-        `${others.length > 10 ? `, and ${others.length - 10} more` : ""}: --prefix chooses one.`)
+      : ` Prefixes with topics: ${others.slice(0, 10).map(safe).join(", ")}` +
+        `${others.length > 10 ? `, and ${others.length - 10} more` : ""}. Choose one with --prefix.`)
   )
 })

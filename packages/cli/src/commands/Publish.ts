@@ -1,5 +1,5 @@
 /**
- * `waybill publish`: messages from standard input, one JSON value a line.
+ * `waybill publish`: publishes standard input, one JSON value per line.
  *
  * @module
  */
@@ -7,13 +7,13 @@ import { Duration, Effect, Option, Result, Schema, Stdio, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
 import { Inspector, Producer, type Topic } from "waybill"
 import { RedisPatterns } from "waybill/redis"
-import { Misuse, ServerProblem } from "../Problem.ts"
+import { UsageError, ServerProblem } from "../Problem.ts"
 import { bodyText, count, number, print } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
 import { lines, memberText, type Numbered, textOf } from "./Lines.ts"
 import { topic } from "./Target.ts"
 
-/** A line with `--envelope`: the payload, and what travels with it. */
+/** A line with `--envelope`: the payload and its metadata. */
 const Envelope = Schema.Struct({
   payload: Schema.Unknown,
   id: Schema.optional(Schema.NonEmptyString),
@@ -23,17 +23,17 @@ const Envelope = Schema.Struct({
   delay: Schema.optional(Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1000 * 365 * 86_400_000 })))
 })
 
-/** An unknown member is probably misspelled, and ignoring it would send the message at once, or twice. */
+/** An unknown member is probably a typo, and ignoring it could publish the message too early, or twice. */
 const decodeEnvelope = Schema.decodeUnknownEffect(Envelope, { onExcessProperty: "error" })
 
-/** Lines that come within this time travel together: one who types, or follows a file, does not wait for a full batch. */
+/** Lines that arrive within this time are published together, so that interactive input does not wait for a full batch. */
 const batchSize = 500
 const batchTime = "50 millis"
 
-/** White space of JSON: any other around a value is refused, and not taken away. */
+/** JSON white space. Any other white space around a value is refused rather than removed. */
 const around = /^[ \t\r]+|[ \t\r]+$/g
 
-/** A line may have spaces around its payload, and an envelope headers: how many times as long it may be. */
+/** How many times longer than its payload a line may be, for white space and the headers of an envelope. */
 const longest = 8
 
 interface Line {
@@ -48,19 +48,19 @@ export const publish = Command.make(
   {
     topic,
     envelope: Flag.Boolean("envelope").pipe(
-      Flag.withDescription('Lines are {"payload": ..., "id"?, "key"?, "headers"?, "delay"?}; delay in ms'),
+      Flag.withDescription('Lines are {"payload": ..., "id"?, "key"?, "headers"?, "delay"?}, delay in ms'),
       Flag.withDefault(false)
     ),
     header: Flag.KeyValuePair("header").pipe(
-      Flag.withDescription("name=value, for every message; may be given several times"),
+      Flag.withDescription("name=value, added to every message; may be repeated"),
       Flag.withDefault<Record<string, string>>({})
     ),
     pattern: Flag.Literals("pattern", RedisPatterns.names).pipe(
-      Flag.withDescription("What a topic that is not there yet is opened as, streams by default"),
+      Flag.withDescription("Pattern of a topic that does not exist yet, streams by default"),
       Flag.optional
     ),
     maxBytes: Flag.Int("max-bytes").pipe(
-      Flag.withDescription("Greatest size of a message, 1 MiB by default"),
+      Flag.withDescription("Maximum size of a message, 1 MiB by default"),
       Flag.withDefault(1_048_576),
       Flag.filter(
         (bytes) => bytes >= 1,
@@ -75,29 +75,31 @@ export const publish = Command.make(
     const opened = yield* Effect.mapError(inspector.describe(name), toProblem)
     const pattern = known ? opened.pattern : Option.getOrElse(asked, () => opened.pattern)
     if (Option.isSome(asked) && asked.value !== pattern) {
-      return yield* new Misuse({ detail: `topic ${name} is of the pattern ${pattern}, not ${asked.value}` })
+      return yield* new UsageError({ detail: `topic ${name} has the pattern ${pattern}, not ${asked.value}` })
     }
     const outgoing = linesOf(name, maxBytes)
     const counts = { read: 0, stored: 0, duplicate: 0 }
 
-    const parse = Effect.fnUntraced(function* (numbered: Numbered): Effect.fn.Return<Line | undefined, Misuse> {
+    const parse = Effect.fnUntraced(function* (numbered: Numbered): Effect.fn.Return<Line | undefined, UsageError> {
       const [, number] = numbered
       const wrong = (detail: string) =>
-        new Misuse({ detail: `line ${number}: ${detail}${number === 1 ? "" : ". The lines before it were published"}` })
-      // As the producer looks at it, who would refuse the whole batch without saying which line it was.
+        new UsageError({
+          detail: `line ${number}: ${detail}${number === 1 ? "" : ". The lines before it were published"}`
+        })
+      // Checked as the producer would: it would refuse the whole batch without naming the line.
       const fitting = (line: Line) =>
         Effect.mapBoth(Producer.message(outgoing, line, line.options), {
           onSuccess: () => line,
           onFailure: (error) =>
             wrong(
               error._tag === "PayloadTooLarge"
-                ? `${error.bytes} bytes, most of them in its ${error.part}, and the limit is ${maxBytes}: --max-bytes raises it`
+                ? `${error.bytes} bytes, most of them in its ${error.part}; the limit is ${maxBytes}, and --max-bytes raises it`
                 : error.message
             )
         })
       const line = yield* Effect.try({
         try: () => textOf(numbered).replace(around, ""),
-        catch: () => wrong("it is not UTF-8, which JSON is written in")
+        catch: () => wrong("not valid UTF-8")
       })
       if (line === "") return undefined
       const value = yield* Effect.try({
@@ -108,9 +110,9 @@ export const publish = Command.make(
       const { delay, headers, id, key, payload } = yield* Effect.mapError(decodeEnvelope(value), (error) =>
         wrong(error.message)
       )
-      // The text itself is stored: numbers of JSON have no limit, and those of JavaScript do.
+      // The source text is stored as it is: JSON numbers are unbounded, JavaScript's are not.
       const text = payload === undefined ? undefined : memberText(line, "payload")
-      if (text === undefined) return yield* wrong("an envelope without a payload")
+      if (text === undefined) return yield* wrong("the envelope has no payload")
       return yield* fitting({
         text,
         key,
@@ -123,9 +125,9 @@ export const publish = Command.make(
     })
 
     yield* (yield* Stdio.Stdio).stdin.pipe(
-      Stream.mapError((error) => new Misuse({ detail: `cannot read standard input: ${error.message}` })),
+      Stream.mapError((error) => new UsageError({ detail: `cannot read standard input: ${error.message}` })),
       lines(maxBytes * longest + 1_048_576),
-      // As values: a line that makes no sense must not overtake the lines before it.
+      // As values: an invalid line must not overtake the lines before it.
       Stream.mapEffect((line) => Effect.result(parse(line))),
       Stream.groupedWithin(batchSize, batchTime),
       Stream.runForEach(
@@ -144,31 +146,31 @@ export const publish = Command.make(
         const { detail } = toProblem(error)
         counts.read += error.stored ?? 0
         return new ServerProblem({
-          detail: `${detail}. ${count(counts.read, "line")} ${counts.read === 1 ? "was" : "were"} published before`
+          detail: `${detail}. ${count(counts.read, "line")} ${counts.read === 1 ? "was" : "were"} published before that`
         })
       }),
-      Effect.catchTag(["InvalidPayload", "PayloadTooLarge"], (error) => new Misuse({ detail: error.message })),
+      Effect.catchTag(["InvalidPayload", "PayloadTooLarge"], (error) => new UsageError({ detail: error.message })),
       Effect.provide(RedisPatterns.layer(pattern, { prefix }))
     )
     yield* print(
       json,
       counts,
       () =>
-        `${number(counts.stored)} stored${counts.duplicate > 0 ? `, ${number(counts.duplicate)} ${counts.duplicate === 1 ? "was" : "were"} there already` : ""}.`
+        `${number(counts.stored)} stored${counts.duplicate > 0 ? `, ${number(counts.duplicate)} ${counts.duplicate === 1 ? "was a duplicate" : "were duplicates"}` : ""}.`
     )
   })
 ).pipe(
-  Command.withDescription("Publish messages from standard input, one JSON value a line"),
+  Command.withDescription("Publish messages from standard input, one JSON value per line"),
   Command.withExamples([
     { command: `echo '{"id":"o-1","cents":1200}' | waybill publish orders`, description: "One message" },
     {
       command: `jq -c '{payload: ., id: .orderId}' orders.json | waybill publish orders --envelope`,
-      description: "With ids, so that running it twice stores once"
+      description: "With ids, so that a repeated run stores nothing twice"
     }
   ])
 )
 
-/** A topic whose payloads are texts that stay as they are. */
+/** A topic whose payloads are stored as the given text. */
 const linesOf = (name: string, maxBytes: number): Topic.Topic<Line> => ({
   name,
   version: 1,

@@ -1,5 +1,5 @@
 /**
- * `waybill stats`: backlog, pending, retries and dead letters of every group, once or again and again.
+ * `waybill stats`: backlog, pending messages, retries and dead letters of every group, once or repeatedly.
  *
  * @module
  */
@@ -10,8 +10,8 @@ import { whileRead } from "../Output.ts"
 import { age, print, table } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
 import { nothing } from "./Prefixes.ts"
-import { allReadable, describe, describeAll, lookedJson, unreadableText } from "./Target.ts"
-import { waitingOut } from "./Watching.ts"
+import { retryWhileUnreachable } from "./retryWhileUnreachable.ts"
+import { allReadable, describe, describeAll, inspectedJson, unreadableText } from "./Target.ts"
 
 export const stats = Command.make(
   "stats",
@@ -19,15 +19,15 @@ export const stats = Command.make(
     topic: Argument.String("topic").pipe(Argument.withDescription("Only this topic"), Argument.optional),
     watch: Flag.Boolean("watch").pipe(
       Flag.withAlias("w"),
-      Flag.withDescription("Look again every interval until interrupted; with --json, a line each time"),
+      Flag.withDescription("Refresh until interrupted; with --json, one line per refresh"),
       Flag.withDefault(false)
     ),
     interval: Flag.Finite("interval").pipe(
-      Flag.withDescription("Seconds between looks, 2 by default"),
+      Flag.withDescription("Seconds between refreshes, 2 by default"),
       Flag.withDefault(2),
       Flag.filter(
         (seconds) => seconds >= 0.2,
-        () => "at least 0.2 seconds"
+        () => "use at least 0.2 seconds"
       )
     )
   },
@@ -35,31 +35,31 @@ export const stats = Command.make(
     const { address, json } = yield* Server
     const inspector = yield* Inspector.Inspector
     const names = Option.match(topic, { onNone: () => inspector.topics, onSome: (name) => Effect.succeed([name]) })
-    const look = Effect.flatMap(names, describeAll)
-    // One that is not there is said at once.
+    const inspect = Effect.flatMap(names, describeAll)
+    // A topic that does not exist is reported at once.
     if (Option.isSome(topic)) yield* describe(topic.value)
     if (!watch) {
-      const looked = yield* Effect.mapError(look, toProblem)
-      const none = looked.infos.length + looked.unreadable.length === 0 ? yield* nothing : undefined
-      yield* print(json, lookedJson(looked), () => none ?? text(looked.infos))
-      return yield* allReadable(looked)
+      const inspected = yield* Effect.mapError(inspect, toProblem)
+      const none = inspected.infos.length + inspected.unreadable.length === 0 ? yield* nothing : undefined
+      yield* print(json, inspectedJson(inspected), () => none ?? text(inspected.infos))
+      return yield* allReadable(inspected)
     }
     const none = yield* nothing
 
     const terminal = yield* Terminal.Terminal
     const clears = !json && (yield* (yield* Stdio.Stdio).stdoutIsTerminal)
     let before: ReadonlyArray<Inspector.TopicInfo> = []
-    yield* waitingOut(look).pipe(
-      Effect.tap((looked) =>
+    yield* retryWhileUnreachable(inspect).pipe(
+      Effect.tap((inspected) =>
         Effect.gen(function* () {
-          if (json) return yield* Console.log(JSON.stringify(lookedJson(looked)))
-          const { infos, unreadable } = looked
+          if (json) return yield* Console.log(JSON.stringify(inspectedJson(inspected)))
+          const { infos, unreadable } = inspected
           const figures = [
             infos.length + unreadable.length === 0 ? none : text(infos, before, interval),
             ...(unreadable.length === 0 ? [] : [unreadableText(unreadable)])
           ].join("\n")
           if (clears) yield* Effect.ignore(terminal.display("\u001b[2J\u001b[H"))
-          yield* Console.log(`${address}, every ${interval} s, ctrl-c ends\n\n${figures}`)
+          yield* Console.log(`${address}, every ${interval} s, Ctrl-C to stop\n\n${figures}`)
           before = infos
         })
       ),
@@ -68,12 +68,12 @@ export const stats = Command.make(
     )
   })
 ).pipe(
-  Command.withDescription("Backlog, pending, retries and dead letters of every group"),
+  Command.withDescription("Show backlog, pending messages, retries and dead letters of every group"),
   Command.withExamples([
-    { command: "waybill stats --watch", description: "Look every two seconds" },
+    { command: "waybill stats --watch", description: "Refresh every two seconds" },
     {
       command: "waybill stats orders --json | jq '.[0].groups[] | select(.lag > 1000)'",
-      description: "Groups that are behind"
+      description: "Groups with a backlog of more than 1,000"
     }
   ])
 )

@@ -1,5 +1,5 @@
 /**
- * `waybill tail`: follows a topic, or what lies ahead of a group, without consuming anything.
+ * `waybill tail`: shows the messages of a topic, or those ahead of a group, without consuming anything.
  *
  * @module
  */
@@ -7,12 +7,12 @@ import { Console, Effect, Option, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
 import { Inspector } from "waybill"
 import { drained, whileRead } from "../Output.ts"
-import { NotThere } from "../Problem.ts"
+import { NotFound } from "../Problem.ts"
 import { bodyShown, instant, messageJson, safe } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
 import { pages } from "./Pages.ts"
+import { retryWhileUnreachable } from "./retryWhileUnreachable.ts"
 import { describe, describeGroup, topic } from "./Target.ts"
-import { waitingOut } from "./Watching.ts"
 
 const show = (json: boolean) => (message: Inspector.StoredMessage | Inspector.PendingMessage) =>
   Effect.andThen(
@@ -26,24 +26,24 @@ const show = (json: boolean) => (message: Inspector.StoredMessage | Inspector.Pe
     drained
   )
 
-/** Silence would not tell that there will never be anything to show. */
+/** No output would not tell the user that there will never be any. */
 const refuseUnstored = Effect.fnUntraced(function* (topic: string) {
   const inspector = yield* Inspector.Inspector
   const { pattern, retention } = yield* Effect.mapError(inspector.describe(topic), toProblem)
   if (retention !== "none") return
-  return yield* new NotThere({
-    what: `topic ${safe(topic)} is of the pattern ${pattern}, which stores no messages: there is nothing to show`,
+  return yield* new NotFound({
+    what: `topic ${safe(topic)} has the pattern ${pattern}, which stores no messages: there is nothing to show`,
     hint: "Who subscribes sees them as they are published"
   })
 })
 
-/** Messages behind the position, again and again. */
+/** Messages after the position, as they are published. */
 const following = (topic: string, start: Option.Option<string>) =>
   Stream.unwrap(
     Effect.map(Inspector.Inspector, (inspector) =>
       Stream.paginate(start, (after) =>
         Effect.gen(function* () {
-          const page = yield* waitingOut(inspector.messages(topic, { after, limit: 200 }))
+          const page = yield* retryWhileUnreachable(inspector.messages(topic, { after, limit: 200 }))
           if (page.length === 0) yield* Effect.sleep("250 millis")
           return [page, Option.some(Option.orElse(Option.fromNullishOr(page.at(-1)?.position), () => after))] as const
         })
@@ -51,7 +51,7 @@ const following = (topic: string, start: Option.Option<string>) =>
     )
   )
 
-/** The newest messages in their order. */
+/** The newest messages, oldest first. */
 const newestOf = Effect.fnUntraced(function* (inspector: Inspector.Inspector["Service"], topic: string, lines: number) {
   const pages: Array<ReadonlyArray<Inspector.StoredMessage>> = []
   let before: string | undefined
@@ -88,7 +88,7 @@ const tailGroup = Effect.fnUntraced(function* (
 ) {
   const { json } = yield* Server
   const inspector = yield* Inspector.Inspector
-  // First where the group stands, then what is pending: what it is given in between is shown as pending, and not again.
+  // First the group's position, then what is pending: a message delivered in between is shown as pending, and only once.
   const { lag, pending, reached } = yield* describeGroup(topic, group)
   const start = Option.fromNullishOr(reached)
   const shown = new Set<string>()
@@ -118,24 +118,24 @@ export const tail = Command.make(
     group: Flag.String("group").pipe(
       Flag.withAlias("g"),
       Flag.withDescription(
-        "Begin where this group stands: with what its consumers hold, and then what it was never given"
+        "Start at this group's position: first the messages its consumers hold, then those it has not been given"
       ),
       Flag.optional
     ),
     lines: Flag.Int("lines").pipe(
       Flag.withAlias("n"),
       Flag.withDescription(
-        "Begin with so many of the newest messages, 10 by default. With --group: at most so many of the oldest, then end"
+        "Number of newest messages to start with, 10 by default. With --group: show at most this many of the oldest, then stop"
       ),
       Flag.filter(
         (lines) => lines >= 0,
-        () => "not less than 0"
+        () => "must not be negative"
       ),
       Flag.optional
     ),
     follow: Flag.Boolean("follow").pipe(
       Flag.withAlias("f"),
-      Flag.withDescription("Go on with what is published from now on, until interrupted"),
+      Flag.withDescription("Keep printing new messages until interrupted"),
       Flag.withDefault(false)
     )
   },
@@ -146,10 +146,13 @@ export const tail = Command.make(
     yield* whileRead(tailTopic(topic, count, follow))
   })
 ).pipe(
-  Command.withDescription("Show the newest messages of a topic, or what lies ahead of a group, without consuming"),
+  Command.withDescription("Show the newest messages of a topic, or those ahead of a group, without consuming"),
   Command.withExamples([
-    { command: "waybill tail orders --follow", description: "Watch what is published" },
-    { command: "waybill tail orders --group billing", description: "What billing holds and has not been given yet" },
+    { command: "waybill tail orders --follow", description: "Follow the topic" },
+    {
+      command: "waybill tail orders --group billing",
+      description: "Messages that billing holds or has not been given yet"
+    },
     { command: "waybill tail orders -n 100 --json | jq .body", description: "The last hundred bodies" }
   ])
 )

@@ -1,18 +1,18 @@
 /**
- * The arguments that name a topic, or a group of one. Naming one that is not there is said, with what is there instead.
+ * The arguments that name a topic or a group. A name that does not exist is reported together with those that do.
  *
  * @module
  */
 import { Effect, Result, Schema } from "effect"
 import { Argument } from "effect/cli"
 import { Inspector, type Transport } from "waybill"
-import { NotThere, ServerProblem } from "../Problem.ts"
+import { NotFound, ServerProblem } from "../Problem.ts"
 import { safe } from "../Screen.ts"
 import { toProblem } from "../Server.ts"
 import { nothing } from "./Prefixes.ts"
 
 const Name = Schema.String.check(
-  Schema.isPattern(/^[^\s{}]{1,200}$/, { message: "1 to 200 characters, no white space, no braces" })
+  Schema.isPattern(/^[^\s{}]{1,200}$/, { message: "use 1 to 200 characters without white space or braces" })
 )
 
 export const topic = Argument.String("topic").pipe(
@@ -24,22 +24,22 @@ export const group = Argument.String("group").pipe(
   Argument.withSchema(Name)
 )
 
-/** A topic that cannot be looked at, and why. */
+/** A topic that cannot be read, and why. */
 export interface Unreadable {
   readonly topic: string
   readonly why: string
 }
 
-/** Topics, and those among them that cannot be looked at: one of these hides no other. */
-export interface Looked {
+/** The topics that could be read, and those that could not: one of them does not hide the others. */
+export interface Inspected {
   readonly infos: ReadonlyArray<Inspector.TopicInfo>
   readonly unreadable: ReadonlyArray<Unreadable>
 }
 
-/** The figures of all these topics. A failure that passes by itself, such as a lost connection, concerns them all. */
+/** The figures of all these topics. A transient failure, such as a lost connection, fails the whole call. */
 export const describeAll = Effect.fnUntraced(function* (
   topics: ReadonlyArray<string>
-): Effect.fn.Return<Looked, Transport.TransportError, Inspector.Inspector> {
+): Effect.fn.Return<Inspected, Transport.TransportError, Inspector.Inspector> {
   const inspector = yield* Inspector.Inspector
   const infos: Array<Inspector.TopicInfo> = []
   const unreadable: Array<Unreadable> = []
@@ -54,45 +54,45 @@ export const describeAll = Effect.fnUntraced(function* (
   return { infos, unreadable }
 })
 
-/** For a program: a topic that cannot be looked at has its name, and an `error` in the place of its figures. */
-export const lookedJson = ({ infos, unreadable }: Looked) => [
+/** For programs: an unreadable topic has its name and an `error` in place of its figures. */
+export const inspectedJson = ({ infos, unreadable }: Inspected) => [
   ...infos,
   ...unreadable.map(({ topic, why }) => ({ topic, error: why }))
 ]
 
-/** One line for each topic that cannot be looked at. */
+/** One line for each unreadable topic. */
 export const unreadableText = (unreadable: ReadonlyArray<Unreadable>): string =>
   unreadable.map(({ topic, why }) => `${safe(topic)} cannot be read: ${safe(why)}`).join("\n")
 
-/** Fails when there are such. */
-export const allReadable = ({ unreadable }: Looked): Effect.Effect<void, ServerProblem> =>
+/** Fails if some topic could not be read. */
+export const allReadable = ({ unreadable }: Inspected): Effect.Effect<void, ServerProblem> =>
   unreadable.length === 0 ? Effect.void : Effect.fail(new ServerProblem({ detail: unreadableText(unreadable) }))
 
-/** The topic's figures, when it is there. */
+/** The topic's figures; fails if it does not exist. */
 export const describe = Effect.fnUntraced(function* (topic: string) {
   const inspector = yield* Inspector.Inspector
   const info = yield* Effect.mapError(inspector.describe(topic), toProblem)
   if (info.depth === 0 && info.delayed === 0 && info.groups.length === 0) {
     const topics = yield* Effect.mapError(inspector.topics, toProblem)
     if (!topics.includes(topic)) {
-      return yield* new NotThere({
-        what: `there is no topic ${safe(topic)}`,
-        hint: topics.length === 0 ? yield* nothing : `There is: ${list(topics)}`
+      return yield* new NotFound({
+        what: `topic ${safe(topic)} does not exist`,
+        hint: topics.length === 0 ? yield* nothing : `Topics: ${list(topics)}`
       })
     }
   }
   return info
 })
 
-/** The figures of a group, when it is there. */
+/** The figures of a group; fails if it does not exist. */
 export const describeGroup = Effect.fnUntraced(function* (topic: string, group: string) {
   const info = yield* describe(topic)
   const found = info.groups.find((candidate) => candidate.group === group)
   if (found !== undefined) return found
   const groups = info.groups.map((candidate) => candidate.group)
-  return yield* new NotThere({
+  return yield* new NotFound({
     what: `topic ${safe(topic)} has no group ${safe(group)}`,
-    hint: groups.length === 0 ? "It has none at all" : `There is: ${list(groups)}`
+    hint: groups.length === 0 ? "It has no groups" : `Groups: ${list(groups)}`
   })
 })
 

@@ -1,5 +1,5 @@
 /**
- * `waybill topics`: what there is, and removing what is emptied.
+ * `waybill topics`: lists the topics, and removes empty ones.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import { InUse, NotConfirmed } from "../Problem.ts"
 import { count, print, safe, table } from "../Screen.ts"
 import { askable, Server, toProblem } from "../Server.ts"
 import { nothing } from "./Prefixes.ts"
-import { allReadable, describe, describeAll, lookedJson, topic } from "./Target.ts"
+import { allReadable, describe, describeAll, inspectedJson, topic } from "./Target.ts"
 
 const inUse = ({ message }: Transport.TopicInUse) => new InUse({ detail: message })
 
@@ -18,7 +18,11 @@ const remove = Command.make(
   "remove",
   {
     topic,
-    yes: Flag.Boolean("yes").pipe(Flag.withAlias("y"), Flag.withDescription("Do not ask"), Flag.withDefault(false))
+    yes: Flag.Boolean("yes").pipe(
+      Flag.withAlias("y"),
+      Flag.withDescription("Skip the confirmation"),
+      Flag.withDefault(false)
+    )
   },
   Effect.fnUntraced(function* ({ topic, yes }) {
     const { json } = yield* Server
@@ -27,8 +31,8 @@ const remove = Command.make(
     if (reason !== undefined) return yield* inUse(reason)
     if (!yes) {
       const groups = info.groups.length
-      const question = `Remove the topic ${topic}${groups === 0 ? "" : ` and its ${count(groups, "group")}`} for good?`
-      yield* askable(`"${question}" was to be answered (--yes does it)`)
+      const question = `Permanently remove topic ${topic}${groups === 0 ? "" : ` and its ${count(groups, "group")}`}?`
+      yield* askable(`confirming "${question}" without --yes`)
       if (!(yield* Prompt.run(Prompt.Confirm({ message: safe(question), initial: false })))) {
         return yield* new NotConfirmed({ detail: "not done" })
       }
@@ -36,11 +40,13 @@ const remove = Command.make(
     yield* (yield* Inspector.Inspector)
       .remove(topic)
       .pipe(Effect.mapError((error) => (error.reason._tag === "TopicInUse" ? inUse(error.reason) : toProblem(error))))
-    yield* print(json, { topic, removed: true }, () => `${topic} is removed.`)
+    yield* print(json, { topic, removed: true }, () => `Removed ${topic}.`)
   })
 ).pipe(
-  Command.withDescription("Remove a topic that is emptied, and its groups"),
-  Command.withExamples([{ command: "waybill topics remove orders", description: "When its last consumer has gone" }])
+  Command.withDescription("Remove an empty topic and its groups"),
+  Command.withExamples([
+    { command: "waybill topics remove orders", description: "After its last consumer has stopped" }
+  ])
 )
 
 export const topics = Command.make(
@@ -49,12 +55,12 @@ export const topics = Command.make(
   Effect.fnUntraced(function* () {
     const { json } = yield* Server
     const inspector = yield* Inspector.Inspector
-    const looked = yield* inspector.topics.pipe(Effect.flatMap(describeAll), Effect.mapError(toProblem))
-    const { infos, unreadable } = looked
+    const inspected = yield* inspector.topics.pipe(Effect.flatMap(describeAll), Effect.mapError(toProblem))
+    const { infos, unreadable } = inspected
     const none = infos.length + unreadable.length === 0 ? yield* nothing : undefined
     yield* print(
       json,
-      lookedJson(looked),
+      inspectedJson(inspected),
       () =>
         none ??
         table(
@@ -62,12 +68,12 @@ export const topics = Command.make(
           infos.map(({ delayed, depth, groups, pattern, topic }) => [topic, pattern, depth, delayed, groups.length])
         )
     )
-    yield* allReadable(looked)
+    yield* allReadable(inspected)
   })
 ).pipe(
-  Command.withDescription("List the topics, or remove one"),
+  Command.withDescription("List topics, or remove one"),
   Command.withExamples([
-    { command: "waybill topics --json", description: "Everything about every topic, for a program" }
+    { command: "waybill topics --json", description: "All figures of every topic, for a program" }
   ]),
   Command.withSubcommands([remove])
 )

@@ -1,10 +1,10 @@
 /**
- * Who may ask what of the dashboard: nothing is answered to a page of somebody else, and nothing is changed without the
- * token that was printed where the dashboard was started.
+ * Access control of the dashboard: requests from other pages are refused, and changes need the token that was printed when
+ * the dashboard was started.
  *
- * A browser sends requests on behalf of any page. So a request must name us as its host (a stranger's name that resolves
- * to this machine does not), must not come from another origin, and what changes something carries the token in a header
- * that no form and no image can send.
+ * A browser sends requests on behalf of any page. So a request must name this server as its host (a foreign name that
+ * resolves to this machine does not), must not come from another origin, and a change must carry the token in a header
+ * that forms and images cannot send.
  *
  * @module
  */
@@ -13,20 +13,20 @@ import { isIP } from "node:net"
 import { Equal, Option, Redacted } from "effect"
 import { type HttpServerRequest, HttpServerResponse } from "effect/http"
 
-/** Names of this machine to itself. A port that is forwarded has another number on its other end. */
+/** Loopback names of this machine, accepted with any port: a forwarded port has a different number at its other end. */
 export const loopback: ReadonlyArray<string> = ["127.0.0.1", "localhost", "[::1]"]
 
 export interface Rules {
-  /** The names and addresses by which this server may be asked for, at its port. */
+  /** The names and addresses under which this server may be requested, at its port. */
   readonly names: ReadonlyArray<string>
   readonly port: number
-  /** Where a proxy shows this server to others. It may ask for it by either name. */
+  /** The URL under which a proxy serves this server. The proxy may request it by either name. */
   readonly publicUrl?: URL | undefined
-  /** It listens on every address of the machine: any of them will do, whatever the port is mapped to. */
+  /** The server listens on every address of the machine: any of them is accepted, with any port. */
   readonly everywhere: boolean
   readonly token: Redacted.Redacted<string>
   readonly writes: boolean
-  /** Whether looking needs the token as well: it does where others can reach the server. */
+  /** Whether reading needs the token as well: it does if other machines can reach the server. */
   readonly guarded: boolean
 }
 
@@ -44,7 +44,7 @@ export const refusal = (
     return Option.some(
       refuse(
         421,
-        `this server is not ${host ?? "without a name"}: ask for ${rules.names.join(" or ")}, or start it with --public-url`
+        `${host === undefined ? "the request names no host" : `this server is not ${host}`}: use ${rules.names.join(" or ")}, or start the dashboard with --public-url`
       )
     )
   }
@@ -53,28 +53,30 @@ export const refusal = (
     origin.toLowerCase() !== `http://${host.toLowerCase()}` &&
     origin !== rules.publicUrl?.origin
   ) {
-    return Option.some(refuse(403, "requests of other pages are not answered"))
+    return Option.some(refuse(403, "requests from other pages are refused"))
   }
   if (asks === "page") return Option.none()
-  // An image or a script of another page asks without an origin; the browser says where it stands all the same.
+  // An image or a script of another page is requested without an origin; the browser still reports the site.
   const site = request.headers["sec-fetch-site"]
   if (site !== undefined && site !== "same-origin" && site !== "none") {
-    return Option.some(refuse(403, "requests of other pages are not answered"))
+    return Option.some(refuse(403, "requests from other pages are refused"))
   }
   if (asks === "write" && !rules.writes) {
-    return Option.some(refuse(403, "this dashboard only looks: start it with --allow-writes to change things"))
+    return Option.some(refuse(403, "this dashboard is read-only: start it with --allow-writes to make changes"))
   }
   if ((asks === "write" || rules.guarded) && !authorized(rules, request)) {
-    return Option.some(refuse(401, "the token is missing or wrong: open the address that was printed at the start"))
+    return Option.some(
+      refuse(401, "the token is missing or wrong: open the address that was printed when the dashboard started")
+    )
   }
   return Option.none()
 }
 
-/** Browsers leave out the port 80. */
+/** Browsers omit port 80. */
 const isOurs = ({ everywhere, names, port, publicUrl }: Rules, host: string): boolean => {
   if (!URL.canParse(`http://${host}`)) return false
   const asked = new URL(`http://${host}`)
-  // A stranger's name can be made to resolve to us; an address is nobody's name.
+  // A foreign name can be made to resolve to this machine; an address cannot.
   if (everywhere && isIP(asked.hostname.replace(/^\[|\]$/g, "")) > 0) return true
   if (loopback.includes(asked.hostname) || asked.hostname === publicUrl?.hostname) return true
   return names.includes(asked.hostname) && (everywhere || Number(asked.port || 80) === port)
@@ -83,13 +85,13 @@ const isOurs = ({ everywhere, names, port, publicUrl }: Rules, host: string): bo
 /** Whether the request carries the token. */
 export const authorized = ({ token }: Rules, request: HttpServerRequest.HttpServerRequest): boolean => {
   const header = request.headers["authorization"]
-  // Comparing what was hashed tells nothing by the time it takes.
+  // Comparing hashes leaks nothing through timing.
   return header !== undefined && Equal.equals(digest(header), digest(`Bearer ${Redacted.value(token)}`))
 }
 
 const digest = (text: string): string => createHash("sha256").update(text).digest("hex")
 
-/** For every answer: nothing of others runs on our page, nothing of ours in theirs. */
+/** For every response: no foreign content runs in this page, and this page runs in no other. */
 export const headers: Readonly<Record<string, string>> = {
   "content-security-policy":
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",

@@ -1,5 +1,5 @@
 /**
- * Where one message is, in each group of its topic. Anything that cannot be known is said to be unknown, and never guessed.
+ * Where one message is, in each group of its topic. What cannot be known is reported as unknown, never guessed.
  *
  * @module
  */
@@ -8,14 +8,14 @@ import { Inspector, type Message, type Transport } from "waybill"
 import { messageJson } from "../Screen.ts"
 import type { Life, Seen } from "./Api.ts"
 
-/** How many messages of each list are looked through for one, from where it was seen, and from the beginning. */
+/** How many messages of each list are searched for one, from where it was seen and from the beginning. */
 const searched = 1000
 const pageSize = 100
 
 type Read<A> = (page: Inspector.NewestPage) => Effect.Effect<ReadonlyArray<A>, Transport.TransportError>
 type Next<A> = (page: Arr.NonEmptyReadonlyArray<A>) => Inspector.NewestPage
 
-/** The first one that fits, page by page. */
+/** The first match, page by page. */
 const sought = Effect.fnUntraced(function* <A>(
   read: Read<A>,
   first: Inspector.NewestPage,
@@ -33,14 +33,14 @@ const sought = Effect.fnUntraced(function* <A>(
   return undefined
 })
 
-/** Where the message was seen: it is looked for there first. */
+/** Where the message was seen: the search begins there. */
 export interface Place {
   readonly group?: string | undefined
   readonly list?: Seen["list"] | undefined
   readonly at?: string | undefined
 }
 
-export const look = Effect.fnUntraced(function* (topic: string, id: string, seen: Place) {
+export const inspect = Effect.fnUntraced(function* (topic: string, id: string, seen: Place) {
   const inspector = yield* Inspector.Inspector
   const info = yield* inspector.describe(topic)
   const find = Effect.fnUntraced(function* <A extends Message.Message>(
@@ -53,7 +53,7 @@ export const look = Effect.fnUntraced(function* (topic: string, id: string, seen
     const there = start === undefined ? undefined : yield* sought(read, from(start), next, is)
     return there ?? (yield* sought(read, from(undefined), next, is))
   })
-  /** A list that is read from its beginning on. */
+  /** A list that is read from its beginning. */
   const forward = <A extends Message.Message>(read: Read<A>, positionOf: (one: A) => string, start?: string) => {
     const from = (after: string | undefined) => ({ after: Option.fromNullishOr(after), limit: pageSize })
     return Effect.map(
@@ -77,7 +77,7 @@ export const look = Effect.fnUntraced(function* (topic: string, id: string, seen
         ({ position }) => position,
         start("pending")
       )
-      // In the order in which messages move on, so that one that moves meanwhile is met further on.
+      // In the order in which messages move, so that one that moves meanwhile is found in a later list.
       let pending = yield* withConsumer
       const waiting = yield* forward(
         (page) => inspector.waiting(topic, group, page),
@@ -89,7 +89,7 @@ export const look = Effect.fnUntraced(function* (topic: string, id: string, seen
         ({ entry }) => entry,
         start("dead")
       )
-      // From waiting it may have gone back to a consumer.
+      // It may have gone from waiting back to a consumer.
       if (pending === undefined && waiting === undefined && dead === undefined) pending = yield* withConsumer
       const held = pending !== undefined || waiting !== undefined || dead !== undefined
       return { group, lag, pending, waiting, dead, given: held || given(info, stored?.position, reached) }
@@ -104,14 +104,14 @@ export const look = Effect.fnUntraced(function* (topic: string, id: string, seen
   return life
 })
 
-/** Whether the group was given what it does not hold; `undefined` where that is unknown. */
+/** Whether a message that the group does not hold was delivered to it; `undefined` if unknown. */
 const given = (
   { depth, retention }: Inspector.TopicInfo,
   position: string | undefined,
   reached: string | undefined
 ): boolean | undefined => {
   if (position !== undefined) return reached !== undefined && isUpTo(position, reached)
-  // No longer stored: it was given to every group of that time. Stored: it may lie deeper than was looked.
+  // No longer stored: it was delivered to every group of that time. Unless it lies deeper than was searched.
   return retention === "none" || depth > searched ? undefined : true
 }
 
@@ -120,8 +120,8 @@ const dueAt = ({ publishedAt, storedAt = 0 }: Inspector.StoredMessage) =>
   storedAt > publishedAt ? storedAt : undefined
 
 /**
- * Whether the position is not behind the other. Patterns that tell how far a group got have positions of one number, or of
- * two with a dash between them, of up to 64 bits each.
+ * Whether the position is at most the other. Patterns that report how far a group got have positions of one number, or of
+ * two separated by a dash, of up to 64 bits each.
  */
 export const isUpTo = (position: string, reached: string): boolean => {
   const [first = 0n, second = 0n] = position.split("-").map(BigInt)

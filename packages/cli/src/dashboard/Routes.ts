@@ -1,6 +1,6 @@
 /**
- * The dashboard's server: the page, and what it asks for, over Inspector only. Looking changes nothing; every change
- * passes the guard first.
+ * The dashboard's server: the page and its API, built on Inspector only. Reading changes nothing; every change passes the
+ * guard first.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import { HttpRouter, HttpServerError, HttpServerRequest, HttpServerResponse, Htt
 import { DeadLetters, Inspector, type Message, Topic, type Transport } from "waybill"
 import { justBefore } from "../commands/Entry.ts"
 import { describeAll, describeGroup } from "../commands/Target.ts"
-import type { NotThere, ServerProblem } from "../Problem.ts"
+import type { NotFound, ServerProblem } from "../Problem.ts"
 import { safe } from "../SafeText.ts"
 import { messageJson } from "../Screen.ts"
 import { Server } from "../Server.ts"
@@ -41,21 +41,21 @@ const SelectionBody = Schema.Struct({
 const json = (value: unknown, status = 200): HttpServerResponse.HttpServerResponse =>
   HttpServerResponse.jsonUnsafe(value, { status })
 
-/** The request makes no sense. */
-class Senseless extends Schema.TaggedError<Senseless>()("Senseless", { why: Schema.String }) {
+/** The request is invalid. */
+class BadRequest extends Schema.TaggedError<BadRequest>()("BadRequest", { why: Schema.String }) {
   override get message(): string {
     return this.why
   }
 }
 
-/** The page shows the store's own words; a request that makes no sense says why. */
+/** Errors reach the page in the store's own words; an invalid request says why. */
 const answered = <R>(
   effect: Effect.Effect<
     unknown,
     | Transport.TransportError
     | ServerProblem
-    | NotThere
-    | Senseless
+    | NotFound
+    | BadRequest
     | Schema.SchemaError
     | HttpServerError.HttpServerError,
     R
@@ -70,24 +70,24 @@ const answered = <R>(
     Effect.catchTags({
       TransportError: why(502),
       ServerProblem: why(502),
-      NotThere: why(404),
-      Senseless: why(400),
+      NotFound: why(404),
+      BadRequest: why(400),
       SchemaError: why(400),
-      HttpServerError: () => Effect.succeed(json({ why: "the request broke off" }, 400))
+      HttpServerError: () => Effect.succeed(json({ why: "the request was cut short" }, 400))
     })
   )
 }
 
-/** The server does not know what to do with a position that was made up. */
+/** The store rejects a made-up position. */
 const from = <A, R>(
   positions: ReadonlyArray<string | undefined>,
   read: Effect.Effect<A, Transport.TransportError, R>
-): Effect.Effect<A, Transport.TransportError | Senseless, R> => {
+): Effect.Effect<A, Transport.TransportError | BadRequest, R> => {
   const position = positions.find((one) => one !== undefined)
   return Effect.catchIf(
     read,
     ({ reason }) => position !== undefined && reason._tag === "Rejected",
-    () => new Senseless({ why: `there is no position ${safe(position ?? "")}` })
+    () => new BadRequest({ why: `position ${safe(position ?? "")} does not exist` })
   )
 }
 
@@ -96,14 +96,14 @@ const body = <A, I>(schema: Schema.Codec<A, I>) =>
     const text = yield* (yield* HttpServerRequest.HttpServerRequest).text
     const value = yield* Effect.try({
       try: (): unknown => JSON.parse(text),
-      catch: () => new Senseless({ why: "the body of the request is not valid JSON" })
+      catch: () => new BadRequest({ why: "the body of the request is not valid JSON" })
     })
     return yield* Schema.decodeUnknownEffect(schema)(value)
   })
 
 const pageSize = 100
 
-/** A line of a list shows no more of a body. */
+/** How much of a body a line of a list shows. */
 const beginning = 500
 
 const rowOf = <A extends Message.Message>(message: A) => {
@@ -111,7 +111,7 @@ const rowOf = <A extends Message.Message>(message: A) => {
   return { ...row, body: row.body.slice(0, beginning) }
 }
 
-/** How many of the named dead letters are there. */
+/** How many of the named dead letters exist. */
 const present = Effect.fnUntraced(function* (topic: string, group: string, entries: ReadonlyArray<string>) {
   const inspector = yield* Inspector.Inspector
   const found = yield* Effect.forEach(
@@ -125,7 +125,7 @@ const present = Effect.fnUntraced(function* (topic: string, group: string, entri
             ([letter]) => letter?.entry === entry
           )
       }),
-    // Each brings its body along.
+    // Each one comes with its body.
     { concurrency: 4 }
   )
   return found.filter(Boolean).length
@@ -167,7 +167,7 @@ export const layer = (rules: Guard.Rules, page: string) => {
           newest: newest === "1"
         }
         const backwards = Option.isNone(page.after) && (page.newest || before !== undefined)
-        /** A page of large ones is short, and not the last one for that. */
+        /** A page of large messages is short without being the last. */
         const isMore = (items: ReadonlyArray<A>) => {
           const last = items.at(backwards ? 0 : -1)
           if (last === undefined || items.length === page.limit) return Effect.succeed(last !== undefined)
@@ -199,7 +199,9 @@ export const layer = (rules: Guard.Rules, page: string) => {
 
   const life = (topic: string, id: string) =>
     answered(
-      Effect.flatMap(HttpServerRequest.schemaSearchParams(Place), (seen) => from([seen.at], Life.look(topic, id, seen)))
+      Effect.flatMap(HttpServerRequest.schemaSearchParams(Place), (seen) =>
+        from([seen.at], Life.inspect(topic, id, seen))
+      )
     )
 
   const moved = (verb: "redrive" | "discard") => {
@@ -226,10 +228,10 @@ export const layer = (rules: Guard.Rules, page: string) => {
       )
   }
 
-  const steered = (verb: "pause" | "resume") => (params: Params) =>
+  const paused = (verb: "pause" | "resume") => (params: Params) =>
     answered(
       Effect.gen(function* () {
-        // Steering one that is not there would make it.
+        // Pausing a group that does not exist would create it.
         yield* describeGroup(topicOf(params), groupOf(params))
         yield* (yield* Inspector.Inspector)[verb](topicOf(params), groupOf(params))
         return { paused: verb === "pause" }
@@ -243,7 +245,7 @@ export const layer = (rules: Guard.Rules, page: string) => {
         answer.pipe(
           Effect.catchIf(
             (error) => HttpServerError.isHttpServerError(error) && error.reason._tag === "RouteNotFound",
-            () => Effect.succeed(json({ why: "there is nothing here" }, 404))
+            () => Effect.succeed(json({ why: "not found" }, 404))
           ),
           Effect.map(HttpServerResponse.setHeaders(Guard.headers))
         ),
@@ -277,8 +279,8 @@ export const layer = (rules: Guard.Rules, page: string) => {
     ),
     write(`${ofGroup}/redrive`, moved("redrive")),
     write(`${ofGroup}/discard`, moved("discard")),
-    write(`${ofGroup}/pause`, steered("pause")),
-    write(`${ofGroup}/resume`, steered("resume")),
+    write(`${ofGroup}/pause`, paused("pause")),
+    write(`${ofGroup}/resume`, paused("resume")),
     Layer.unwrap(
       Effect.map(HttpStaticServer.make({ root: page }), (files) =>
         HttpRouter.add("GET", "/*", (request) =>

@@ -1,5 +1,5 @@
 /**
- * Serves the page of the dashboard until it is interrupted, and says where it is.
+ * Serves the dashboard until interrupted, and prints its address.
  *
  * @module
  */
@@ -11,18 +11,18 @@ import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { Effect, FileSystem, Layer, Redacted } from "effect"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import { HttpRouter, HttpServer } from "effect/http"
-import { Misuse } from "../Problem.ts"
+import { UsageError } from "../Problem.ts"
 import { print } from "../Screen.ts"
 import { Server } from "../Server.ts"
 import { loopback } from "./Guard.ts"
 import * as Routes from "./Routes.ts"
 
-/** Built by Vite; the same place seen from the sources and from what is published. */
+/** Built by Vite; the path is the same from the sources and from the published package. */
 const page = join(import.meta.dirname, "../../dist/page")
 
 const unspecified = ["0.0.0.0", "[::]"]
 
-/** Names of topics and groups have up to 200 characters, each of them up to nine in an address; ids have no limit. */
+/** Names of topics and groups have up to 200 characters, each of up to nine in a URL; ids have no limit. */
 const maxParamLength = 8000
 
 export interface Options {
@@ -36,7 +36,7 @@ export const serve = Effect.fnUntraced(function* ({ allowWrites, host, port, pub
   const { address, json, prefix } = yield* Server
   const fs = yield* FileSystem.FileSystem
   if (!(yield* Effect.orElseSucceed(fs.exists(join(page, "index.html")), () => false))) {
-    return yield* new Misuse({ detail: "the page is not built: run `pnpm build` in the repository first" })
+    return yield* new UsageError({ detail: "the page has not been built: run `pnpm build` in the repository first" })
   }
   const token = Redacted.make(SecureRandom.uuidV4Unsafe() + SecureRandom.uuidV4Unsafe())
   const name = nameOf(host)
@@ -49,7 +49,7 @@ export const serve = Effect.fnUntraced(function* ({ allowWrites, host, port, pub
       ...loopback
     ])
   ]
-  // The port may be any: it is known once the server listens.
+  // Port 0 picks a free one: it is known once the server listens.
   const rules = { names, port, publicUrl, everywhere, token, writes: allowWrites, guarded }
   const announced = Effect.gen(function* () {
     const bound = (yield* HttpServer.HttpServer).address
@@ -61,9 +61,9 @@ export const serve = Effect.fnUntraced(function* ({ allowWrites, host, port, pub
       { url, prefix, address, writes: allowWrites },
       () =>
         `${prefix} on ${address}: ${url}\n` +
-        (allowWrites ? "The page may change things; keep its address to yourself." : "The page only looks.") +
-        " Ctrl-c ends." +
-        (publicUrl === undefined ? "" : `\nThe proxy finds it on port ${rules.port}.`)
+        (allowWrites ? "The page can make changes; keep its address private." : "The page is read-only.") +
+        " Press Ctrl-C to stop." +
+        (publicUrl === undefined ? "" : `\nThe proxy reaches it on port ${rules.port}.`)
     )
   })
   const server = HttpRouter.serve(Routes.layer(rules, page), {
@@ -75,7 +75,7 @@ export const serve = Effect.fnUntraced(function* ({ allowWrites, host, port, pub
       NodeHttpServer.layer(createServer, {
         host: host.replace(/^\[|\]$/g, ""),
         port,
-        // Browsers hold connections open that they do not use.
+        // Browsers keep unused connections open.
         gracefulShutdownTimeout: "1 second"
       })
     )
@@ -84,12 +84,12 @@ export const serve = Effect.fnUntraced(function* ({ allowWrites, host, port, pub
     Effect.provide(server),
     Effect.catchTag(
       "ServeError",
-      (error) => new Misuse({ detail: `cannot listen on ${host}:${port}: ${String(error.cause)}` })
+      (error) => new UsageError({ detail: `cannot listen on ${host}:${port}: ${String(error.cause)}` })
     )
   )
 }, Effect.scoped)
 
-/** As browsers write it in an address. */
+/** As browsers write it in a URL. */
 const nameOf = (host: string): string => {
   const address = `http://${isIPv6(host) ? `[${host}]` : host}`
   return URL.canParse(address) ? new URL(address).hostname : host

@@ -16,20 +16,20 @@ export const pause = Command.make(
   Effect.fnUntraced(function* ({ group, topic }) {
     const { json } = yield* Server
     const { consumers } = yield* describeGroup(topic, group)
-    // Only ours look whether they may: those of other programs have no heartbeat here.
+    // Only Waybill's consumers obey: those of other programs have no heartbeat here.
     const who =
       consumers.length === 0
-        ? "no consumer of Waybill is alive in it, and those that come"
+        ? "it has no living Waybill consumers; any that join"
         : "its consumers finish what they hold and"
     yield* Effect.mapError((yield* Inspector.Inspector).pause(topic, group), toProblem)
     yield* print(
       json,
       { topic, group, paused: true },
-      () => `${group} of ${topic} is paused: ${who} take nothing new until \`waybill resume ${topic} ${group}\`.`
+      () => `Paused ${group} of ${topic}: ${who} take nothing new until \`waybill resume ${topic} ${group}\`.`
     )
   })
 ).pipe(
-  Command.withDescription("Let a group take nothing new until it is resumed"),
+  Command.withDescription("Pause a group: its consumers take nothing new until it is resumed"),
   Command.withExamples([{ command: "waybill pause orders billing", description: "Before a migration" }])
 )
 
@@ -40,9 +40,9 @@ export const resume = Command.make(
     const { json } = yield* Server
     yield* describeGroup(topic, group)
     yield* Effect.mapError((yield* Inspector.Inspector).resume(topic, group), toProblem)
-    yield* print(json, { topic, group, paused: false }, () => `${group} of ${topic} goes on.`)
+    yield* print(json, { topic, group, paused: false }, () => `Resumed ${group} of ${topic}.`)
   })
 ).pipe(
-  Command.withDescription("Let a paused group go on"),
+  Command.withDescription("Resume a paused group"),
   Command.withExamples([{ command: "waybill resume orders billing", description: "After the migration" }])
 )
