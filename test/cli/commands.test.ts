@@ -126,7 +126,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         assert.deepStrictEqual(plan, { examined: 1, selected: 1, done: 0, dryRun: true })
         const refused = yield* run(["dead", "redrive", "orders", "billing"], { url })
         assert.strictEqual(refused.code, 5)
-        assert.match(refused.err, /^waybill: not done: "Send 1 dead letter back.*--yes.*\n$/)
+        assert.match(refused.err, /^waybill: not done: confirming "Redrive 1 dead letter .*--yes.*\n$/)
         assert.strictEqual((yield* json(["dead", "redrive", "orders", "billing", "--yes"])).done, 1)
         // It is declined again, and then it is deleted.
         yield* json(["dead", "discard", "orders", "billing", "--id", "declined", "--yes"]).pipe(
@@ -261,7 +261,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         const { url } = yield* RedisServer.RedisServer
         const cases = [
           [["stats", "nope"], url, 3, /^waybill: topic nope does not exist\. /],
-          [["pending", "orders-nowhere", "g"], url, 3, /no topic orders-nowhere/],
+          [["pending", "orders-nowhere", "g"], url, 3, /topic orders-nowhere does not exist/],
           [
             ["topics"],
             "redis://127.0.0.1:1",
@@ -497,7 +497,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
       assert.deepStrictEqual(about("redis_version:6.2.14\r\n"), [
         "problem: it is version 6.2.14: use Redis 7.0 or newer"
       ])
-      assert.deepStrictEqual(about(""), ["note: it does not say its version"])
+      assert.deepStrictEqual(about(""), ["note: it does not report its version"])
     })
   )
 
