@@ -6,6 +6,7 @@ import { wordsBehindKey } from "../packages/waybill/src/redis/internal/connectio
 /** A module imports only modules that stand before it, in its row or in a row above. Give a new module its place here. */
 const order = [
   [
+    "internal/Freezable",
     "internal/SafeText",
     "internal/Limits",
     "internal/Suspects",

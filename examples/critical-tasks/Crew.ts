@@ -1,3 +1,4 @@
+import { fileURLToPath } from "node:url"
 /**
  * Starts workers, which can be stopped, and made to stand still as a process does that is paused by its machine: it neither
  * works nor renews its leases, and does not know.
@@ -5,10 +6,9 @@
  * On Redis a worker is a process, and stands still after SIGSTOP. In memory it is a part of this one, and a switch of the
  * transport makes it look so.
  */
-import { fileURLToPath } from "node:url"
+import { freeze } from "@waybill/testing/freeze"
 import { Clock, Config, Deferred, Effect, Exit, type Redacted, Schema, Scope, Stream } from "effect"
 import { ChildProcess } from "effect/process"
-import { MemoryStreams } from "waybill/memory"
 import { Entry, type Fact, type Timeline } from "./Timeline.ts"
 import { Fault, tellClaims, work } from "./Worker.ts"
 
@@ -39,7 +39,7 @@ export const inMemory = Effect.fn("Crew.inMemory")(function* (timeline: Timeline
       stop: Scope.close(scope, Exit.void),
       standStill: Effect.suspend(() => {
         unsaid = []
-        return Scope.provide(MemoryStreams.silence(receiver), stillness)
+        return Scope.provide(freeze(receiver), stillness)
       }),
       wakeUp: Effect.andThen(
         Scope.close(stillness, Exit.void),

@@ -1,7 +1,8 @@
+import { NodeRuntime, NodeServices } from "@effect/platform-node"
 /**
  * One consumer, five patterns: only the layer changes, and what arrives differs. In memory, or on the Redis of REDIS_URL.
  */
-import { NodeRuntime, NodeServices } from "@effect/platform-node"
+import { freeze } from "@waybill/testing/freeze"
 import { Config, Console, Duration, Effect, Exit, Layer, Option, Random, References, Schema, Scope } from "effect"
 import { CliError, Command } from "effect/cli"
 import { Consumer, Inspector, Producer, Topic, Transport } from "waybill"
@@ -123,7 +124,7 @@ interface Pattern {
   readonly name: string
   readonly memory: Layer.Layer<Services>
   readonly redis: (prefix: string) => Layer.Layer<Services, never, IoRedis.IoRedis>
-  readonly die: { readonly memory: Die; readonly redis: Die }
+  readonly die: Die
 }
 
 const pollInterval = "200 millis"
@@ -134,31 +135,31 @@ const patterns: ReadonlyArray<Pattern> = [
     memory: MemoryPubSub.layer(),
     redis: (prefix) => RedisPubSub.layer({ prefix }),
     // Nobody takes over from a subscriber, so leaving is as good as dying.
-    die: { memory: (_, leave) => leave, redis: (_, leave) => leave }
+    die: (_, leave) => leave
   },
   {
     name: "streams",
     memory: MemoryStreams.layer(),
     redis: (prefix) => RedisStreams.layer({ prefix, pollInterval }),
-    die: { memory: MemoryStreams.silence, redis: RedisStreams.silence }
+    die: freeze
   },
   {
     name: "lists",
     memory: MemoryLists.layer(),
     redis: (prefix) => RedisLists.layer({ prefix, pollInterval }),
-    die: { memory: MemoryLists.silence, redis: RedisLists.silence }
+    die: freeze
   },
   {
     name: "exactly once",
     memory: MemoryExactlyOnce.layer(),
     redis: (prefix) => RedisExactlyOnce.layer({ prefix, pollInterval }),
-    die: { memory: MemoryExactlyOnce.silence, redis: RedisExactlyOnce.silence }
+    die: freeze
   },
   {
     name: "keyspace",
     memory: MemoryKeyspace.layer(),
     redis: (prefix) => RedisKeyspace.layer({ prefix, pollInterval, notifications: "poll" }),
-    die: { memory: MemoryKeyspace.silence, redis: RedisKeyspace.silence }
+    die: freeze
   }
 ]
 
@@ -197,7 +198,7 @@ const run = Effect.gen(function* () {
             Layer.provide(forgetting(`five-${instance}-${i}`)),
             Layer.provide(IoRedis.layerUrl(url.value))
           )
-      return Effect.forEach(Object.values(scenes), (scene) => Effect.scoped(scene(die[where])), {
+      return Effect.forEach(Object.values(scenes), (scene) => Effect.scoped(scene(die)), {
         concurrency: "unbounded"
       }).pipe(
         Effect.provide(store),

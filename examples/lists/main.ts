@@ -1,8 +1,9 @@
+import { NodeRuntime, NodeServices } from "@effect/platform-node"
 /**
  * Pictures have to be shrunk, the ones that somebody waits for first. One worker dies with two of them in its hands; another
  * gets them when the lease of the dead one has passed. In memory, or on the Redis of REDIS_URL.
  */
-import { NodeRuntime, NodeServices } from "@effect/platform-node"
+import { freeze } from "@waybill/testing/freeze"
 import {
   Config,
   Console,
@@ -32,10 +33,6 @@ const pictures = (["low", "normal", "high"] as const).flatMap((wanted) =>
   [1, 2, 3].map((number) => ({ file: `${wanted}-${number}.png`, wanted }))
 )
 
-/** Whichever of the two layers made it. */
-const die = (receiver: Transport.Receiver) =>
-  Effect.catchDefect(MemoryLists.silence(receiver), () => RedisLists.silence(receiver))
-
 const story = Effect.gen(function* () {
   yield* Producer.publishAll(Picture, pictures, ({ file, wanted }) => ({ id: file, priority: wanted }))
 
@@ -51,7 +48,7 @@ const story = Effect.gen(function* () {
   })
   const taken = yield* first.take(2)
   yield* Console.log(`worker 1 takes ${taken.map(({ id }) => id).join(" and ")}, and dies`)
-  yield* die(first)
+  yield* freeze(first)
 
   const done = yield* Queue.unbounded<string>()
   const second = Consumer.make(Picture, { group, lease, concurrency: 1 }).pipe(

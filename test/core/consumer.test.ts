@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { freeze } from "@waybill/testing"
 import { Context, Deferred, Duration, Effect, Layer, Metric, Option, Schedule, Schema } from "effect"
 import * as HttpTraceContext from "effect/http/HttpTraceContext"
 import { TestClock } from "effect/testing"
@@ -181,7 +182,7 @@ describe("Consumer over MemoryStreams", () => {
       yield* Effect.provide(Producer.publish(Numbers, 1), transport)
       yield* run(named("slow", Effect.never), transport)
       yield* until("in hand", () => log.length === 1)
-      yield* MemoryStreams.silence(receivers[0]!)
+      yield* freeze(receivers[0]!)
       yield* run(named("other", Effect.void), transport)
       yield* TestClock.adjust("10 seconds")
       yield* until("taken over", () => log.length === 3)

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
+import { freeze } from "@waybill/testing"
 import { Context, Duration, Effect, Layer, Logger, Metric, Schedule, Schema, Stream } from "effect"
 import { PrometheusMetrics } from "effect/observability"
 import { TestClock } from "effect/testing"
@@ -369,7 +370,7 @@ describe("Metrics.layer", () => {
       })
       const first = yield* join
       yield* first.take(1)
-      yield* MemoryStreams.silence(first)
+      yield* freeze(first)
       const second = yield* join
       yield* Effect.forkChild(second.take(1), { startImmediately: true })
       yield* TestClock.adjust("2 seconds")

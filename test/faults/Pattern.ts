@@ -35,14 +35,6 @@ const layers: Record<Name, () => Layer.Layer<Services, never, IoRedis.IoRedis>> 
   keyspace: () => RedisKeyspace.layer({ notifications: "enable" })
 }
 
-/** For as long as the scope is open its receiver shows no life and hears nothing; what it is told to settle, it settles. */
-export const silence = {
-  streams: RedisStreams.silence,
-  lists: RedisLists.silence,
-  "exactly-once": RedisExactlyOnce.silence,
-  keyspace: RedisKeyspace.silence
-} as const
-
 /** The pattern on connections of its own to a server. */
 export const on = (name: Name, url: string, connectionName = "test") =>
   layers[name]().pipe(Layer.provideMerge(IoRedis.layer({ url, connectionName })))

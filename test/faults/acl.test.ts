@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { RedisServer } from "@waybill/testing"
+import { freeze, RedisServer } from "@waybill/testing"
 import {
   Cause,
   Context,
@@ -90,8 +90,7 @@ interface Office {
 
 interface Pattern {
   readonly open: (url: string, prefix: string) => Effect.Effect<Office, Transport.TransportError, Scope.Scope>
-  /** Not for the one that stores nothing. */
-  readonly silence?: typeof RedisStreams.silence
+  readonly stores: boolean
   /** Prefixes to play it again under, for what the layer may be told. */
   readonly prefixes?: ReadonlyArray<string>
 }
@@ -118,7 +117,7 @@ const everyPattern: Record<string, Pattern> = {
         services,
         work: (desk) => Effect.provideContext(simply(desk), services)
       })),
-    silence: RedisStreams.silence
+    stores: true
   },
   RedisLists: {
     open: (url, prefix) =>
@@ -126,7 +125,7 @@ const everyPattern: Record<string, Pattern> = {
         services,
         work: (desk) => Effect.provideContext(simply(desk), services)
       })),
-    silence: RedisLists.silence,
+    stores: true,
     prefixes: orders
   },
   RedisExactlyOnce: {
@@ -143,7 +142,7 @@ const everyPattern: Record<string, Pattern> = {
             Effect.provideContext(services)
           )
       })),
-    silence: RedisExactlyOnce.silence,
+    stores: true,
     prefixes: orders
   },
   RedisKeyspace: {
@@ -152,7 +151,7 @@ const everyPattern: Record<string, Pattern> = {
         services,
         work: (desk) => Effect.provideContext(simply(desk), services)
       })),
-    silence: RedisKeyspace.silence
+    stores: true
   },
   RedisPubSub: {
     open: (url, prefix) =>
@@ -165,7 +164,8 @@ const everyPattern: Record<string, Pattern> = {
             Consumer.run,
             Effect.provideContext(services)
           )
-      }))
+      })),
+    stores: false
   }
 }
 
@@ -182,22 +182,22 @@ const first = { after: Option.none<string>(), limit: 10 }
 
 /** Publish, consume, retry, delay, take over, reconnect, dead letter, pause, redrive, discard, inspect: all as one user. */
 const play = Effect.fnUntraced(function* (
-  { open, silence }: Pattern,
+  pattern: Pattern,
   prefix: string,
   url: string,
   admin: Redis
 ): Effect.fn.Return<void, unknown, Scope.Scope> {
+  const { open, stores } = pattern
   const desk = new Desk()
   const worker = yield* open(url, prefix)
   const office = yield* open(url, prefix)
-  const stores = silence !== undefined
   const publish = (id: string, act: Act, options: { readonly delay?: Duration.Input } = {}) =>
     Producer.publish(Task, act, { ...options, ...(stores ? { id } : {}) }).pipe(Effect.provideContext(office.services))
   const inspector = Context.get(office.services, Inspector.Inspector)
   const letters = inspector.deadLetters(Task.name, group, first)
   const { lifecycle, receive } = Context.get(worker.services, Transport.Transport)
 
-  if (silence !== undefined) {
+  if (stores) {
     yield* publish("left", "work")
     const receiver = yield* receive({
       topic: Task.name,
@@ -208,7 +208,7 @@ const play = Effect.fnUntraced(function* (
       shutdown: Duration.seconds(1)
     })
     yield* receiver.take(1)
-    yield* silence(receiver)
+    yield* freeze(receiver)
   }
   const started = yield* Deferred.make<void>()
   let reconnects = 0
@@ -267,7 +267,7 @@ const play = Effect.fnUntraced(function* (
     for (const newest of [false, true]) yield* inspector.messages(Task.name, { ...first, newest })
     yield* inspector.pending(Task.name, group, first)
     // A page behind what came back at once, which is a list but on streams.
-    if (silence !== RedisStreams.silence)
+    if (pattern !== everyPattern["RedisStreams"])
       yield* inspector.waiting(Task.name, group, { ...first, after: Option.some("a?") })
     const [waiting] = yield* inspector.waiting(Task.name, group, first)
     for (const gone of ["", "?"]) {

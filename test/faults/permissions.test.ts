@@ -5,7 +5,7 @@
 import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { RedisServer } from "@waybill/testing"
+import { freeze, RedisServer } from "@waybill/testing"
 import { type Context, Duration, Effect, Exit, Fiber, Layer, Logger, Option, Schedule, Schema } from "effect"
 import { Redis } from "ioredis"
 import { Consumer, Inspector, Producer, Topic, Transport } from "waybill"
@@ -15,7 +15,6 @@ type Services = Transport.Transport | Transport.AtLeastOnce | Inspector.Inspecto
 
 interface Pattern {
   readonly layer: (prefix: string) => Layer.Layer<Services, never, IoRedis.IoRedis>
-  readonly silence: typeof RedisStreams.silence
   /** Where its scripts are, below `redis/internal`. */
   readonly folders: ReadonlyArray<string>
 }
@@ -28,22 +27,18 @@ const shared = [".", "commit", "connection", "group", "inspect", "publish", "wir
 const patterns: Record<string, Pattern> = {
   RedisStreams: {
     layer: (prefix) => RedisStreams.layer({ prefix, pollInterval }),
-    silence: RedisStreams.silence,
     folders: [...shared, "streams"]
   },
   RedisLists: {
     layer: (prefix) => RedisLists.layer({ prefix, pollInterval }),
-    silence: RedisLists.silence,
     folders: [...shared, "claims", "lists"]
   },
   RedisExactlyOnce: {
     layer: (prefix) => RedisExactlyOnce.layer({ prefix, pollInterval }),
-    silence: RedisExactlyOnce.silence,
     folders: [...shared, "claims", "lists"]
   },
   RedisKeyspace: {
     layer: (prefix) => RedisKeyspace.layer({ prefix, pollInterval, notifications: "enable" }),
-    silence: RedisKeyspace.silence,
     folders: [...shared, "claims", "keyspace"]
   }
 }
@@ -175,7 +170,7 @@ const trial = Effect.fnUntraced(function* (pattern: Pattern, port: number, admin
     whole
   )
   yield* receiver.take(1)
-  yield* pattern.silence(receiver)
+  yield* freeze(receiver)
 
   const working = Effect.provideContext(Consumer.run(consumer(done)), restricted)
   note(

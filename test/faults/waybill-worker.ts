@@ -44,11 +44,15 @@ const dieAt = (point: WaybillOrders["failpoint"]) =>
     die()
   })
 
-/** What it had asked when it fell silent is answered before it goes on. */
-const fallSilent = (receiver: Transport.Receiver, scope: Scope.Scope) =>
-  Effect.andThen(Scope.provide(Pattern.silence[orders.pattern ?? "streams"](receiver), scope), Effect.sleep("1 second"))
+/** Calls that were under way when it was frozen complete before it goes on. */
+const stand = (receiver: Transport.Receiver, scope: Scope.Scope) =>
+  // Imported when it is needed: older builds, which run this program too, do not have it.
+  Effect.promise(() => import("@waybill/testing/freeze")).pipe(
+    Effect.flatMap(({ freeze }) => Scope.provide(freeze(receiver), scope)),
+    Effect.andThen(Effect.sleep("1 second"))
+  )
 
-/** The same transport, with places to die at, and to fall silent at. */
+/** The same transport, with points to die and to freeze at. */
 const Failpoints = Layer.effect(
   Transport.Transport,
   Effect.map(Transport.Transport, (transport) => ({
@@ -60,10 +64,7 @@ const Failpoints = Layer.effect(
         take: (max) =>
           receiver
             .take(max)
-            .pipe(
-              Effect.tap(dieAt("taken")),
-              Effect.tap(orders.deaf === true ? fallSilent(receiver, scope) : Effect.void)
-            ),
+            .pipe(Effect.tap(dieAt("taken")), Effect.tap(orders.deaf === true ? stand(receiver, scope) : Effect.void)),
         settle: (settlements) =>
           dieAt("beforeSettling").pipe(
             Effect.andThen(receiver.settle(settlements)),

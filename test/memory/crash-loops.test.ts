@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { freeze } from "@waybill/testing"
 import { Array as Arr, Duration, Effect } from "effect"
 import { TestClock } from "effect/testing"
 import { type Message, Settlement, Transport } from "waybill"
@@ -42,7 +43,7 @@ describe.each(patterns)("%s, what consumers have died with", (_, pattern) => {
       Effect.gen(function* () {
         const receiver = yield* join
         const taken = yield* receiver.take(10)
-        yield* pattern.silence(receiver)
+        yield* freeze(receiver)
         yield* TestClock.adjust("30 seconds")
         return taken.map((delivery) => [delivery.body, delivery.attempt])
       })
@@ -124,7 +125,7 @@ describe.each(patterns)("%s, what consumers have died with", (_, pattern) => {
       const receiver = yield* join
       const taken = yield* receiver.take(10)
       yield* receiver.settle(Arr.map(taken, (delivery) => [delivery, Settlement.retry(Duration.zero, "")]))
-      yield* Effect.andThen(receiver.take(10), pattern.silence(receiver))
+      yield* Effect.andThen(receiver.take(10), freeze(receiver))
       yield* TestClock.adjust("30 seconds")
       assert.strictEqual((yield* Effect.flatMap(join, (next) => next.take(10))).length, 1)
     }).pipe(Effect.provide(pattern.layer()))

@@ -2,7 +2,7 @@
  * Effectively once in memory: the suite, and what happens after the memory of published ids and after the marker.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { runUntilIdle, TransportSuite } from "@waybill/testing"
+import { freeze, runUntilIdle, TransportSuite } from "@waybill/testing"
 import { Effect, Layer, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import { Commit, Consumer, DeadLetters, Producer, Records, Topic } from "waybill"
@@ -11,7 +11,7 @@ import { MemoryExactlyOnce } from "waybill/memory"
 TransportSuite.run("MemoryExactlyOnce", {
   layer: MemoryExactlyOnce.layer(),
   time: "test",
-  silence: MemoryExactlyOnce.silence,
+  freeze,
   features: { groups: false, transactional: true }
 })
 

@@ -1,8 +1,9 @@
+import { assert, describe, it } from "@effect/vitest"
 /**
  * A consumer that falls silent loses its messages to another one of its group: which of its handlers go on, and when the other
  * one begins.
  */
-import { assert, describe, it } from "@effect/vitest"
+import { freeze } from "@waybill/testing"
 import { Context, Deferred, Effect, Layer, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import { Consumer, type Lifecycle, Producer, Topic, Transport } from "waybill"
@@ -18,9 +19,9 @@ const twins = {
 } as const
 
 describe.each(["streams", "lists", "exactly-once", "keyspace"] as const)("a lost lease in memory, %s", (name) => {
-  const { layer, silence } = twins[name]
+  const { layer } = twins[name]
 
-  /** A has begun a message and falls silent; B takes it over. Answers what happened, in order. */
+  /** A has begun a message and is frozen; B takes it over. Returns what happened, in order. */
   const play = Effect.fnUntraced(function* (leaseLost: Consumer.LeaseLost | undefined) {
     const context = yield* Layer.build(layer())
     const transport = Context.get(context, Transport.Transport)
@@ -56,7 +57,7 @@ describe.each(["streams", "lists", "exactly-once", "keyspace"] as const)("a lost
     yield* TestClock.adjust("1 second")
     const [first] = receivers
     assert(first !== undefined)
-    yield* silence(first)
+    yield* freeze(first)
     yield* consume("B", Effect.void, {})
     yield* TestClock.adjust("31 seconds")
     yield* Deferred.succeed(end, undefined)

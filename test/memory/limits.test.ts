@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Probe } from "@waybill/testing"
+import { freeze, Probe } from "@waybill/testing"
 import { Array as Arr, Duration, Effect, Layer, Option } from "effect"
 import { TestClock } from "effect/testing"
 import { Inspector, type Message, Settlement, Transport } from "waybill"
@@ -231,7 +231,7 @@ describe("MemoryStreams", () => {
       const [delivery] = yield* one.take(1)
       const two = yield* join("g")
       const fiber = yield* Effect.forkChild(two.take(1), { startImmediately: true })
-      yield* Effect.scoped(Effect.andThen(MemoryStreams.silence(one), TestClock.adjust("29 seconds")))
+      yield* Effect.scoped(Effect.andThen(freeze(one), TestClock.adjust("29 seconds")))
       yield* TestClock.adjust("1 hour")
       assert.isUndefined(fiber.pollUnsafe())
       assert.deepStrictEqual(yield* one.settle([[delivery, Settlement.ack]]), ["Settled"])
@@ -246,7 +246,7 @@ describe("MemoryStreams", () => {
         const one = yield* join("g")
         yield* publish(outgoing("a"), outgoing("b"))
         yield* one.take(2)
-        yield* MemoryStreams.silence(one)
+        yield* freeze(one)
         const two = yield* join("g")
         const fiber = yield* Effect.forkChild(two.take(2), { startImmediately: true })
         const lost = yield* Effect.forkChild(one.lost, { startImmediately: true })

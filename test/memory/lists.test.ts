@@ -1,11 +1,11 @@
-import { TransportSuite } from "@waybill/testing"
+import { freeze, TransportSuite } from "@waybill/testing"
 import { MemoryLists } from "waybill/memory"
 
 for (const order of ["fifo", "lifo", "priority"] as const) {
   TransportSuite.run(`MemoryLists, ${order}`, {
     layer: MemoryLists.layer({ order }),
     time: "test",
-    silence: MemoryLists.silence,
+    freeze,
     features: { groups: false, order: order !== "lifo" }
   })
 }

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { freeze } from "@waybill/testing"
 import { Cause, Clock, Duration, Effect, Exit, Layer, Option, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { type Delivery, Inspector, type Message, Settlement, Transport } from "waybill"
@@ -17,7 +18,7 @@ interface Seat {
   readonly receiver: Transport.Receiver
   readonly scope: Scope.Closeable
   readonly held: Map<string, Delivery.Delivery>
-  silence: Scope.Closeable | undefined
+  frozen: Scope.Closeable | undefined
 }
 
 interface Member {
@@ -43,7 +44,7 @@ interface Model {
 
 interface Subject {
   readonly layer: Layer.Layer<Transport.Transport | Inspector.Inspector>
-  readonly silence: (receiver: Transport.Receiver) => Effect.Effect<void, never, Scope.Scope>
+  readonly stores: boolean
   readonly groups: ReadonlyArray<string>
   /** Which of those that nobody has seen comes first. */
   readonly first: (unseen: ReadonlyArray<Member>) => Member | undefined
@@ -108,7 +109,7 @@ const walk = Effect.fnUntraced(function* (subject: Subject, seed: number, length
         shutdown: Duration.seconds(1)
       })
       .pipe(Scope.provide(scope))
-    seats.get(group)?.push({ receiver, scope, held: new Map(), silence: undefined })
+    seats.get(group)?.push({ receiver, scope, held: new Map(), frozen: undefined })
   })
 
   const arrive = (group: string, seat: Seat, delivery: Delivery.Delivery, others: ReadonlyArray<Seat>, now: number) => {
@@ -122,7 +123,7 @@ const walk = Effect.fnUntraced(function* (subject: Subject, seed: number, length
       model.told += missed
     }
     if (former !== undefined) {
-      assert(former.silence !== undefined, context(`${delivery.id} was taken from a living receiver`))
+      assert(former.frozen !== undefined, context(`${delivery.id} was taken from a living receiver`))
       former.held.delete(delivery.id)
     } else if (member.state === "stored") {
       assert.strictEqual(delivery.id, subject.first(model.unseen)?.id, context("the next of the unseen"))
@@ -155,7 +156,7 @@ const walk = Effect.fnUntraced(function* (subject: Subject, seed: number, length
   })
 
   const take = Effect.fnUntraced(function* (group: string, seat: Seat) {
-    if (seat.silence !== undefined) return 0
+    if (seat.frozen !== undefined) return 0
     const max = 1 + below(5)
     const fiber = yield* Effect.forkChild(seat.receiver.take(max), { startImmediately: true })
     for (let i = 0; i < 3; i++) yield* Effect.yieldNow
@@ -195,7 +196,7 @@ const walk = Effect.fnUntraced(function* (subject: Subject, seed: number, length
   })
 
   const leave = Effect.fnUntraced(function* (group: string, seat: Seat) {
-    if (seat.silence !== undefined) yield* wake(seat)
+    if (seat.frozen !== undefined) yield* wake(seat)
     yield* Scope.close(seat.scope, yield* Effect.exit(Effect.void))
     for (const id of seat.held.keys()) {
       const member = memberOf(group, id)
@@ -209,9 +210,9 @@ const walk = Effect.fnUntraced(function* (subject: Subject, seed: number, length
   })
 
   const wake = Effect.fnUntraced(function* (seat: Seat) {
-    if (seat.silence === undefined) return
-    yield* Scope.close(seat.silence, yield* Effect.exit(Effect.void))
-    seat.silence = undefined
+    if (seat.frozen === undefined) return
+    yield* Scope.close(seat.frozen, yield* Effect.exit(Effect.void))
+    seat.frozen = undefined
   })
 
   const redrive = Effect.fnUntraced(function* (group: string) {
@@ -303,10 +304,10 @@ const walk = Effect.fnUntraced(function* (subject: Subject, seed: number, length
     else if (dice < 60) yield* take(group, seat)
     else if (dice < 90) yield* settle(group, seat, below(4))
     else if (dice < 93) yield* leave(group, seat)
-    else if (dice < 97 && seat.silence === undefined) {
+    else if (dice < 97 && seat.frozen === undefined) {
       const scope = yield* Scope.make()
-      yield* Scope.provide(subject.silence(seat.receiver), scope)
-      seat.silence = scope
+      if (subject.stores) yield* Scope.provide(freeze(seat.receiver), scope)
+      seat.frozen = scope
     } else {
       yield* wake(seat)
     }
@@ -357,17 +358,17 @@ const newest = (unseen: ReadonlyArray<Member>) => unseen.at(-1)
 const mostUrgent = (unseen: ReadonlyArray<Member>) =>
   unseen.toSorted((a, b) => priorities.indexOf(a.priority) - priorities.indexOf(b.priority))[0]
 
-const lists = { silence: MemoryLists.silence, groups: ["g1"], ttlMillis: Infinity }
+const lists = { stores: true, groups: ["g1"], ttlMillis: Infinity }
 const streams: Subject = {
   layer: MemoryStreams.layer(),
-  silence: MemoryStreams.silence,
+  stores: true,
   groups: ["g1", "g2"],
   first: oldest,
   ttlMillis: Infinity
 }
 const keyspace: Subject = {
   layer: MemoryKeyspace.layer({ ttl: "1 minute" }),
-  silence: MemoryKeyspace.silence,
+  stores: true,
   groups: ["g1", "g2"],
   first: oldest,
   ttlMillis: 60_000
@@ -387,7 +388,7 @@ const broken = (
   arrive: (delivery: Delivery.Delivery) => Delivery.Delivery = (delivery) => delivery
 ): Subject => ({
   ...subject,
-  silence: () => Effect.void,
+  stores: false,
   layer: Layer.effect(
     Transport.Transport,
     Effect.map(Transport.Transport, (transport) => ({

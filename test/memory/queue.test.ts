@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Array as Arr, Duration, Effect, Option } from "effect"
 import { TestClock } from "effect/testing"
 import { Inspector, type Message, Settlement, Transport } from "waybill"
-import { MemoryLists, MemoryStreams } from "waybill/memory"
+import { MemoryLists } from "waybill/memory"
 
 const outgoing = (body: string, more: Partial<Message.Outgoing> = {}): Message.Outgoing => ({
   id: undefined,
@@ -136,13 +136,5 @@ describe("MemoryLists", () => {
       yield* receiver.settle([[fourth, Settlement.ack]])
       assert.strictEqual((yield* inspector.describe("t")).depth, 4)
     }).pipe(Effect.provide(MemoryLists.layer({ order: "lifo" })))
-  )
-
-  it.effect("silences its own receivers only", () =>
-    Effect.gen(function* () {
-      const receiver = yield* join("g")
-      const exit = yield* Effect.exit(Effect.scoped(MemoryStreams.silence(receiver)))
-      assert.isTrue(exit._tag === "Failure")
-    }).pipe(Effect.provide(MemoryLists.layer()))
   )
 })

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { freeze } from "@waybill/testing"
 import { Clock, Duration, Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import { Settlement, Transport } from "waybill"
@@ -35,7 +36,7 @@ describe.each(patterns)("%s, a receiver that stands still", (_, pattern) => {
         .take(1)
         .pipe(Effect.provideService(Clock.Clock, counted), Effect.forkChild({ startImmediately: true }))
       yield* Effect.gen(function* () {
-        yield* pattern.silence(receiver)
+        yield* freeze(receiver)
         yield* TestClock.adjust("1 minute")
         for (let i = 0; i < 1000; i++) yield* Effect.yieldNow
         assert.isUndefined(taking.pollUnsafe())

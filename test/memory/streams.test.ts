@@ -1,9 +1,9 @@
-import { TransportSuite } from "@waybill/testing"
+import { freeze, TransportSuite } from "@waybill/testing"
 import { MemoryStreams } from "waybill/memory"
 
 TransportSuite.run("MemoryStreams", {
   layer: MemoryStreams.layer(),
   time: "test",
   features: { transactional: true },
-  silence: MemoryStreams.silence
+  freeze
 })

@@ -3,7 +3,7 @@
  * happens by itself in between (heartbeats, promotion, takeover, trimming) changes both; they are compared when nothing did.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { RedisServer } from "@waybill/testing"
+import { freeze, RedisServer } from "@waybill/testing"
 import { Cause, Context, Duration, Effect, Exit, Layer, Option, Random, References, Scope } from "effect"
 import type { Redis } from "ioredis"
 import { type Delivery, Inspector, Settlement, Transport } from "waybill"
@@ -27,7 +27,7 @@ type Look = Effect.Success<typeof Inspector.Inspector>
 interface Subject {
   readonly pattern: Model.Pattern
   readonly layer: Layer.Layer<Services, never, IoRedis.IoRedis>
-  readonly silence: (receiver: Transport.Receiver) => Effect.Effect<void, never, Scope.Scope>
+  readonly stores: boolean
   readonly groups: ReadonlyArray<string>
   /** A read that waits on the server when a take ends brings one more delivery, which the next take hands out. */
   readonly readsAhead: boolean
@@ -53,7 +53,7 @@ const subjects: ReadonlyArray<Twin> = [
     pattern: "streams",
     layer: RedisStreams.layer(poll),
     twin: MemoryStreams.layer(),
-    silence: RedisStreams.silence,
+    stores: true,
     groups: ["g", "h"],
     readsAhead: true,
     foreign: (redis, base, name) => redis.xadd(`${base}:stream`, "*", "payload", name)
@@ -62,7 +62,7 @@ const subjects: ReadonlyArray<Twin> = [
     pattern: "lists",
     layer: RedisLists.layer(poll),
     twin: MemoryLists.layer(),
-    silence: RedisLists.silence,
+    stores: true,
     groups: ["g"],
     readsAhead: false,
     foreign: inbox
@@ -71,7 +71,7 @@ const subjects: ReadonlyArray<Twin> = [
     pattern: "exactly-once",
     layer: RedisExactlyOnce.layer(poll),
     twin: MemoryExactlyOnce.layer(),
-    silence: RedisExactlyOnce.silence,
+    stores: true,
     groups: ["g"],
     readsAhead: false,
     foreign: inbox
@@ -80,7 +80,7 @@ const subjects: ReadonlyArray<Twin> = [
     pattern: "keyspace",
     layer: RedisKeyspace.layer({ ...poll, notifications: "enable" }),
     twin: MemoryKeyspace.layer(),
-    silence: RedisKeyspace.silence,
+    stores: true,
     groups: ["g", "h"],
     readsAhead: false,
     foreign: (redis, base, name) => redis.set(`${base}:message:${name}`, name, "EX", 3600)
@@ -92,7 +92,7 @@ const unstored: Subject = {
   pattern: "pubsub",
   layer: RedisPubSub.layer(),
   // It tells nothing from then on, like a process that is stopped.
-  silence: () => Effect.void,
+  stores: false,
   groups: ["g", "h"],
   readsAhead: false,
   foreign: (redis, base, name) => redis.publish(`${base}:channel`, name)
@@ -306,7 +306,7 @@ const history = Effect.fnUntraced(
         const seat = yield* one(seats)
         if (seat === undefined) return
         seats.splice(seats.indexOf(seat), 1)
-        yield* subject.silence(seat.receiver)
+        if (subject.stores) yield* freeze(seat.receiver)
       }),
       redrive: Effect.fnUntraced(function* () {
         const group = (yield* one(subject.groups)) ?? "g"

@@ -1,4 +1,4 @@
-import { RedisServer, TransportSuite } from "@waybill/testing"
+import { freeze, RedisServer, TransportSuite } from "@waybill/testing"
 import { Effect, Layer } from "effect"
 import { IoRedis, RedisKeyspace } from "waybill/redis"
 
@@ -11,7 +11,7 @@ TransportSuite.run("RedisKeyspace", {
   ),
   time: "live",
   features: { trimming: false },
-  silence: RedisKeyspace.silence,
+  freeze,
   conflict: (topic) =>
     Effect.flatMap(IoRedis.IoRedis, ({ commands }) =>
       commands.run("hset", (client) => client.hset(`{waybill:${topic}}:meta`, "pattern", "streams", "wire", "1"))

@@ -1,6 +1,6 @@
 /** Limits hold whether there is traffic or not, alike on every pattern and in memory. */
 import { assert, describe, it } from "@effect/vitest"
-import { RedisServer } from "@waybill/testing"
+import { freeze, RedisServer } from "@waybill/testing"
 import { Context, Duration, Effect, Exit, Layer, Option, Random, References, Schedule, Schema, Scope } from "effect"
 import { Commit, DeadLetters, Inspector, Records, Settlement, Topic, Transport } from "waybill"
 import { MemoryExactlyOnce, MemoryKeyspace, MemoryLists, MemoryPubSub, MemoryStreams } from "waybill/memory"
@@ -174,14 +174,13 @@ interface Committing {
   readonly layer: (
     options: Cap & { readonly marker?: Duration.Input; readonly deduplicationWindow?: Duration.Input }
   ) => Layer.Layer<Ports | Records.Records, never, IoRedis.IoRedis>
-  readonly silence: (receiver: Transport.Receiver) => Effect.Effect<void, never, Scope.Scope>
 }
 
 const committing: ReadonlyArray<Committing> = [
-  { name: "RedisStreams", inMemory: false, layer: RedisStreams.layer, silence: RedisStreams.silence },
-  { name: "RedisExactlyOnce", inMemory: false, layer: RedisExactlyOnce.layer, silence: RedisExactlyOnce.silence },
-  { name: "MemoryStreams", inMemory: true, layer: MemoryStreams.layer, silence: MemoryStreams.silence },
-  { name: "MemoryExactlyOnce", inMemory: true, layer: MemoryExactlyOnce.layer, silence: MemoryExactlyOnce.silence }
+  { name: "RedisStreams", inMemory: false, layer: RedisStreams.layer },
+  { name: "RedisExactlyOnce", inMemory: false, layer: RedisExactlyOnce.layer },
+  { name: "MemoryStreams", inMemory: true, layer: MemoryStreams.layer },
+  { name: "MemoryExactlyOnce", inMemory: true, layer: MemoryExactlyOnce.layer }
 ]
 
 describe("a commit whose id is stored again", () => {
@@ -207,7 +206,7 @@ describe("a commit whose id is stored again", () => {
 describe("case F1: a commit that was refused in part", () => {
   it.live.each(committing)(
     "$name: is never applied again, however late and by whatever way its message comes back",
-    ({ inMemory, layer, silence }) =>
+    ({ inMemory, layer }) =>
       Effect.gen(function* () {
         const marker = Duration.millis(200)
         const { context, join, operator, transport } = yield* fixture(inMemory, (prefix) =>
@@ -256,7 +255,7 @@ describe("case F1: a commit that was refused in part", () => {
         const fragile = yield* Scope.provide(join({ lease, maxDeliveries: 2 }), scope)
         const held = yield* fragile.take(1)
         assert.strictEqual(held.length, 1)
-        yield* Scope.provide(silence(fragile), scope)
+        yield* Scope.provide(freeze(fragile), scope)
         yield* lapse
         yield* refused
         yield* Scope.close(scope, Exit.void)

@@ -1,4 +1,4 @@
-import { RedisServer, TransportSuite } from "@waybill/testing"
+import { freeze, RedisServer, TransportSuite } from "@waybill/testing"
 import { Effect, Layer } from "effect"
 import { IoRedis, RedisLists } from "waybill/redis"
 
@@ -9,7 +9,7 @@ for (const order of ["fifo", "lifo", "priority"] as const) {
     layer: RedisLists.layer({ order }).pipe(Layer.provideMerge(redis), Layer.provideMerge(RedisServer.layer())),
     time: "live",
     features: { groups: false, order: order !== "lifo" },
-    silence: RedisLists.silence,
+    freeze,
     conflict: (topic) =>
       Effect.flatMap(IoRedis.IoRedis, ({ commands }) =>
         commands.run("hset", (client) => client.hset(`{waybill:${topic}}:meta`, "pattern", "streams", "wire", "1"))

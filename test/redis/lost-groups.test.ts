@@ -3,10 +3,9 @@
  * left off.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { FaultProxy, RedisServer } from "@waybill/testing"
+import { FaultProxy, freeze, RedisServer } from "@waybill/testing"
 import { Duration, Effect, Layer } from "effect"
 import { type Delivery, Settlement, type Transport } from "waybill"
-import { RedisStreams } from "waybill/redis"
 import * as Fixture from "./Fixture.ts"
 
 const servers = FaultProxy.layer.pipe(Layer.provideMerge(RedisServer.layer()))
@@ -130,7 +129,7 @@ describe("groups that are destroyed", () => {
         const died = yield* take(dead, 2)
         const held = yield* take(living, 2)
         if (waits) yield* beat
-        yield* RedisStreams.silence(dead)
+        yield* freeze(dead)
         yield* destroy("stream", "retry")
         yield* recreated(1)
         const again = yield* take(living, 2)

@@ -3,10 +3,9 @@
  * not ours. Receivers live on, and each message is settled once.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { FaultProxy, RedisServer } from "@waybill/testing"
+import { FaultProxy, freeze, RedisServer } from "@waybill/testing"
 import { Duration, Effect, Exit, Fiber, Layer, Result, Schedule, Scope } from "effect"
 import { Settlement, type Transport } from "waybill"
-import { RedisStreams } from "waybill/redis"
 import * as Fixture from "./Fixture.ts"
 
 const servers = FaultProxy.layer.pipe(Layer.provideMerge(RedisServer.layer()))
@@ -182,7 +181,7 @@ describe("consumers that die or stand still", () => {
       const dead = yield* join({ lease: short })
       yield* publish("a", "b")
       const held = yield* take(dead, 2)
-      yield* RedisStreams.silence(dead)
+      yield* freeze(dead)
       const living = yield* join({ lease: short })
       const taken = yield* take(living, 2)
       assert.deepStrictEqual(bodies(taken), ["a", "b"])
@@ -225,7 +224,7 @@ describe("consumers that die or stand still", () => {
       for (let i = 0; i < 2; i++) {
         const dead = yield* join(terms)
         yield* take(dead, 1)
-        yield* RedisStreams.silence(dead)
+        yield* freeze(dead)
       }
       const receiver = yield* join(terms)
       yield* Effect.forkChild(receiver.take(1), { startImmediately: true })
@@ -251,7 +250,7 @@ describe("consumers that die or stand still", () => {
       assert.deepStrictEqual(yield* settle(one, [buried!], Settlement.deadLetter("Bad", "x")), ["Settled"])
       assert.deepStrictEqual(bodies(yield* take(one, 1)), ["retried"])
       assert.deepStrictEqual(bodies(yield* letters), ["buried"])
-      yield* RedisStreams.silence(one)
+      yield* freeze(one)
       const two = yield* join(terms)
       yield* Effect.forkChild(two.take(1), { startImmediately: true })
       const truncated = yield* happens("Truncated")
@@ -275,7 +274,7 @@ describe("consumers that die or stand still", () => {
         3
       )
       const stand = yield* Scope.make()
-      yield* Scope.provide(RedisStreams.silence(receiver), stand)
+      yield* Scope.provide(freeze(receiver), stand)
       const successor = yield* join({ lease })
       yield* settle(successor, yield* take(successor, 3))
       const waiting = yield* Effect.forkChild(receiver.take(5), { startImmediately: true })

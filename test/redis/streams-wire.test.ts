@@ -6,10 +6,9 @@ import { execFile } from "node:child_process"
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, layer } from "@effect/vitest"
-import { RedisServer } from "@waybill/testing"
+import { freeze, RedisServer } from "@waybill/testing"
 import { Duration, Effect, Fiber } from "effect"
 import { Commit, Settlement } from "waybill"
-import { RedisStreams } from "waybill/redis"
 import * as Fixture from "./Fixture.ts"
 
 const cli = (port: number, ...args: ReadonlyArray<string>) =>
@@ -154,7 +153,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
       yield* settle(receiver, yield* take(receiver, 1), die)
       yield* redriven
       yield* take(receiver, 1)
-      yield* RedisStreams.silence(receiver)
+      yield* freeze(receiver)
       const heir = yield* join({ maxDeliveries: 1 })
       const next = yield* Effect.forkChild(take(heir, 1), { startImmediately: true })
       yield* Fixture.becomes(

@@ -1,4 +1,4 @@
-import { RedisServer, TransportSuite } from "@waybill/testing"
+import { freeze, RedisServer, TransportSuite } from "@waybill/testing"
 import { Effect, Layer } from "effect"
 import { IoRedis, RedisStreams } from "waybill/redis"
 
@@ -8,7 +8,7 @@ TransportSuite.run("RedisStreams", {
   layer: RedisStreams.layer().pipe(Layer.provideMerge(redis), Layer.provideMerge(RedisServer.layer())),
   time: "live",
   features: { transactional: true },
-  silence: RedisStreams.silence,
+  freeze,
   conflict: (topic) =>
     Effect.flatMap(IoRedis.IoRedis, ({ commands }) =>
       commands.run("hset", (client) => client.hset(`{waybill:${topic}}:meta`, "pattern", "lists", "wire", "1"))

@@ -3,7 +3,7 @@
  * keeps a consumer that was paused for too long from overwriting its successor.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { runUntilIdle } from "@waybill/testing"
+import { freeze, runUntilIdle } from "@waybill/testing"
 import { Duration, Effect, Layer, Schema } from "effect"
 import * as SqlClient from "effect/sql/SqlClient"
 import { TestClock } from "effect/testing"
@@ -83,7 +83,7 @@ describe("another store", () => {
       })
       const slow = yield* join
       const [late] = yield* slow.take(1)
-      yield* MemoryStreams.silence(slow)
+      yield* freeze(slow)
       yield* TestClock.adjust("31 seconds")
       const other = yield* join
       const [delivery] = yield* other.take(1)

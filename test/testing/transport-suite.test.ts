@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { TransportSuite } from "@waybill/testing"
+import { freeze, TransportSuite } from "@waybill/testing"
 import { Array as Arr, Context, Duration, Effect, Exit, Layer } from "effect"
 import { type Delivery, Inspector, type Message, Settlement, Transport } from "waybill"
 import { MemoryStreams } from "waybill/memory"
@@ -153,7 +153,7 @@ const copy: Message.Outgoing = { id: undefined, body: "a", headers: {}, key: und
 describe("TransportSuite", () => {
   it.effect.each(mutants)("notices a transport that %s", ([, layer, check]) =>
     Effect.gen(function* () {
-      const options = { time: "test", silence: MemoryStreams.silence } as const
+      const options = { time: "test", freeze } as const
       yield* TransportSuite.verify(TransportSuite.checkNamed(check), { ...options, layer: MemoryStreams.layer() })
       const exit = yield* Effect.exit(TransportSuite.verify(TransportSuite.checkNamed(check), { ...options, layer }))
       assert.isTrue(Exit.isFailure(exit), "the check passed")
@@ -172,5 +172,5 @@ TransportSuite.run("MemoryStreams on the real clock", {
   layer: MemoryStreams.layer(),
   time: "live",
   lease: "100 millis",
-  silence: MemoryStreams.silence
+  freeze
 })

@@ -36,10 +36,11 @@ export interface Options<R, E> {
    */
   readonly lease?: Duration.Input
   /**
-   * For as long as the scope is open, the receiver renews no lease and shows no life, as if its process stood still. What
-   * it is told to settle, it still settles. Without it the checks about dead and late consumers are skipped.
+   * Until the scope closes, the receiver takes and renews nothing, as if its process stood still; what it is told to settle,
+   * it still settles. `freeze` does it for the transports of Waybill. Without it the checks about dead and late consumers are
+   * skipped.
    */
-  readonly silence?: (receiver: Transport.Receiver) => Effect.Effect<void, unknown, R | Scope.Scope>
+  readonly freeze?: (receiver: Transport.Receiver) => Effect.Effect<void, unknown, R | Scope.Scope>
   /** Makes the topic one that another pattern has opened. Without it that check is skipped. */
   readonly conflict?: (topic: string) => Effect.Effect<void, unknown, R>
 }
@@ -87,13 +88,13 @@ export const verify = Effect.fn("TransportSuite.verify")(
  *
  * @example
  * ```ts
- * import { TransportSuite } from "@waybill/testing"
+ * import { freeze, TransportSuite } from "@waybill/testing"
  * import { MemoryStreams } from "waybill/memory"
  *
  * TransportSuite.run("MemoryStreams", {
  *   layer: MemoryStreams.layer(),
  *   time: "test",
- *   silence: MemoryStreams.silence
+ *   freeze
  * })
  * ```
  *
@@ -108,7 +109,7 @@ export const run = <R, E>(name: string, options: Options<R, E>): void => {
   })
 }
 
-const featuresOf = <R, E>({ conflict, features, silence }: Options<R, E>): Features => ({
+const featuresOf = <R, E>({ conflict, features, freeze }: Options<R, E>): Features => ({
   groups: true,
   sharing: true,
   history: true,
@@ -122,7 +123,7 @@ const featuresOf = <R, E>({ conflict, features, silence }: Options<R, E>): Featu
   pause: true,
   trimming: true,
   transactional: false,
-  silence: silence !== undefined,
+  freeze: freeze !== undefined,
   conflict: conflict !== undefined,
   ...features
 })
@@ -135,11 +136,11 @@ const attempt = Effect.fnUntraced(function* <R, E>(check: Check, options: Option
     history: featuresOf(options).history,
     lease,
     safeLease: options.time === "test" ? lease : Duration.max(lease, Duration.seconds(2)),
-    silence: (receiver) =>
-      options.silence === undefined
-        ? missing("silence")
-        : // The scope is the caller's, not the one of this check: closing it ends the silence.
-          Effect.updateContext(options.silence(receiver), (given: Context.Context<Scope.Scope>) =>
+    freeze: (receiver) =>
+      options.freeze === undefined
+        ? missing("freeze")
+        : // The scope is the caller's, not the one of this check: closing it ends the freeze.
+          Effect.updateContext(options.freeze(receiver), (given: Context.Context<Scope.Scope>) =>
             Context.merge(context, given)
           ),
     conflict: (topic) =>

@@ -1,4 +1,5 @@
 export * as FaultProxy from "./FaultProxy.ts"
+export { freeze } from "./freeze.ts"
 export * as History from "./History.ts"
 export * as Probe from "./Probe.ts"
 export * as RedisServer from "./RedisServer.ts"

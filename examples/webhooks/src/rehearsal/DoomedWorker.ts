@@ -1,3 +1,4 @@
+import { fileURLToPath } from "node:url"
 /**
  * A second worker of group `audit` that does its work for a while, then gets stuck with deliveries in its hands, and dies
  * there: it acks nothing, hands nothing back and says nothing. Others have to notice by themselves.
@@ -5,11 +6,10 @@
  * On Redis it is a process, ended with SIGKILL. In memory there is no second process that could share the messages, so it
  * is a receiver that stops renewing its leases, which is all that others see of a dead process.
  */
-import { fileURLToPath } from "node:url"
+import { freeze } from "@waybill/testing/freeze"
 import { Config, Deferred, Effect, Layer, type Redacted, Scope, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import { Consumer, Transport } from "waybill"
-import { MemoryStreams } from "waybill/memory"
 import * as Audit from "../Audit.ts"
 
 export interface DoomedWorker {
@@ -80,7 +80,7 @@ export const inMemory = Effect.fn("DoomedWorker.inMemory")(function* (path: stri
     stuck: Deferred.await(stuck),
     crash: Effect.suspend(() => {
       dead = true
-      return Scope.provide(MemoryStreams.silence(receiver), scope)
+      return Scope.provide(freeze(receiver), scope)
     })
   }
   return worker

@@ -39,8 +39,8 @@ export interface Features {
    * provides `Records` then.
    */
   readonly transactional: boolean
-  /** `Options.silence` is there. */
-  readonly silence: boolean
+  /** `Options.freeze` is there. */
+  readonly freeze: boolean
   /** `Options.conflict` is there. */
   readonly conflict: boolean
 }

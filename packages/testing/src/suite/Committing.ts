@@ -176,13 +176,13 @@ export const committing = [
 
   check(
     "a commit that comes too late applies nothing: neither before nor after the one of the new owner",
-    ["transactional", "redelivery", "sharing", "silence"],
+    ["transactional", "redelivery", "sharing", "freeze"],
     Effect.fnUntraced(function* (fixture) {
       const lease = { lease: fixture.setting.lease }
       const one = yield* fixture.join("g", lease)
       yield* fixture.publish("a")
       const late = yield* fixture.one(one)
-      yield* fixture.setting.silence(one)
+      yield* fixture.setting.freeze(one)
       const two = yield* fixture.join("g", lease)
       yield* fixture.pass(fixture.setting.lease)
       const delivery = yield* fixture.one(two)

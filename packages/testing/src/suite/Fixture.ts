@@ -18,7 +18,7 @@ export interface Setting {
   readonly lease: Duration.Duration
   /** No stall of this process takes so long: what a check holds under it stays its own. */
   readonly safeLease: Duration.Duration
-  readonly silence: (receiver: Transport.Receiver) => Effect.Effect<void, unknown, Scope.Scope>
+  readonly freeze: (receiver: Transport.Receiver) => Effect.Effect<void, unknown, Scope.Scope>
   readonly conflict: (topic: string) => Effect.Effect<void, unknown>
 }
 

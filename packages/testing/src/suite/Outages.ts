@@ -9,17 +9,17 @@ import { Settlement } from "waybill"
 import { check } from "./Check.ts"
 import { type Fixture, bodies, settle, settled, sortedBodies } from "./Fixture.ts"
 
-/** A receiver that holds one message and falls silent; another that has taken the message over. */
+/** A receiver that holds one message and is frozen; another that has taken the message over. */
 const takeover = Effect.fnUntraced(function* (fixture: Fixture["Service"]) {
   const lease = { lease: fixture.setting.lease }
   const one = yield* fixture.join("g", lease)
   yield* fixture.publish("a")
   const first = yield* fixture.one(one)
-  const silence = yield* Effect.acquireRelease(Scope.make(), (scope, exit) => Scope.close(scope, exit))
-  yield* Scope.provide(fixture.setting.silence(one), silence)
+  const frozen = yield* Effect.acquireRelease(Scope.make(), (scope, exit) => Scope.close(scope, exit))
+  yield* Scope.provide(fixture.setting.freeze(one), frozen)
   const two = yield* fixture.join("g", lease)
   const second = yield* fixture.one(two)
-  return { one, two, first, second, wakeUp: Scope.close(silence, Exit.void) }
+  return { one, two, first, second, wakeUp: Scope.close(frozen, Exit.void) }
 })
 
 export const outages = [
@@ -43,7 +43,7 @@ export const outages = [
 
   check(
     "what a silent receiver holds goes to another one, the attempt counted",
-    ["redelivery", "sharing", "silence"],
+    ["redelivery", "sharing", "freeze"],
     Effect.fnUntraced(function* (fixture) {
       const { first, second } = yield* takeover(fixture)
       assert.strictEqual(second.id, first.id)
@@ -63,7 +63,7 @@ export const outages = [
   ).map(([name, settlement]) =>
     check(
       `a ${name} by the former owner is stale and changes nothing`,
-      ["redelivery", "sharing", "silence", ...(name === "ack" ? (["fencedAck"] as const) : [])],
+      ["redelivery", "sharing", "freeze", ...(name === "ack" ? (["fencedAck"] as const) : [])],
       Effect.fnUntraced(function* (fixture) {
         const { first, one, second, two } = yield* takeover(fixture)
         assert.deepStrictEqual(yield* settle(one, [first], settlement), ["Stale"])
@@ -76,14 +76,14 @@ export const outages = [
 
   check(
     "an ack of a repeated delivery by the former owner is stale and changes nothing",
-    ["redelivery", "sharing", "silence", "retry", "fencedAck"],
+    ["redelivery", "sharing", "freeze", "retry", "fencedAck"],
     Effect.fnUntraced(function* (fixture) {
       const lease = { lease: fixture.setting.lease }
       const one = yield* fixture.join("g", lease)
       yield* fixture.publish("a")
       yield* settle(one, [yield* fixture.one(one)], Settlement.retry(Duration.zero, "again"))
       const first = yield* fixture.one(one)
-      yield* fixture.setting.silence(one)
+      yield* fixture.setting.freeze(one)
       const two = yield* fixture.join("g", lease)
       const second = yield* fixture.one(two)
       assert.deepStrictEqual(yield* settle(one, [first], Settlement.ack), ["Stale"])
@@ -94,7 +94,7 @@ export const outages = [
 
   check(
     "a receiver that comes back learns what it has lost",
-    ["redelivery", "sharing", "silence"],
+    ["redelivery", "sharing", "freeze"],
     Effect.fnUntraced(function* (fixture) {
       const { first, one, wakeUp } = yield* takeover(fixture)
       yield* wakeUp
@@ -108,14 +108,14 @@ export const outages = [
 
   check(
     "a message that too many consumers died of becomes a dead letter that nobody sees again",
-    ["redelivery", "sharing", "silence", "deadLetters"],
+    ["redelivery", "sharing", "freeze", "deadLetters"],
     Effect.fnUntraced(function* (fixture) {
       const terms = { lease: fixture.setting.lease, maxDeliveries: 2 }
       yield* fixture.publish("poison")
       for (const attempt of [1, 2]) {
         const receiver = yield* fixture.join("g", terms)
         assert.strictEqual((yield* fixture.one(receiver)).attempt, attempt)
-        yield* fixture.setting.silence(receiver)
+        yield* fixture.setting.freeze(receiver)
       }
       const receiver = yield* fixture.join("g", terms)
       const fiber = yield* Effect.forkChild(receiver.take(10), { startImmediately: true })
@@ -135,7 +135,7 @@ export const outages = [
 
   check(
     "case F2: deaths count on through retries and releases until the limit, and a redrive begins anew",
-    ["redelivery", "retry", "sharing", "silence", "deadLetters"],
+    ["redelivery", "retry", "sharing", "freeze", "deadLetters"],
     Effect.fnUntraced(function* (fixture) {
       const terms = { lease: fixture.setting.lease, maxDeliveries: 3 }
       yield* fixture.publish("poison")
@@ -147,14 +147,14 @@ export const outages = [
             yield* settle(receiver, [yield* fixture.one(receiver)], Settlement.retry(fixture.delay, "cause"))
           }
           yield* fixture.one(receiver)
-          yield* fixture.setting.silence(receiver)
+          yield* fixture.setting.freeze(receiver)
         }
         const receiver = yield* fixture.join("g", terms)
         const fiber = yield* Effect.forkChild(receiver.take(10), { startImmediately: true })
         yield* fixture.becomes("figures", fixture.figures("g"), { ...settled, deadLetters: 1 })
         assert.isUndefined(fiber.pollUnsafe(), "nothing was handed out")
         yield* Fiber.interrupt(fiber)
-        yield* fixture.setting.silence(receiver)
+        yield* fixture.setting.freeze(receiver)
         const [letter] = yield* fixture.inspector.deadLetters(fixture.topic, "g", { after: Option.none(), limit: 10 })
         assert.deepInclude(letter, { reason: "CrashLoop", body: "poison", attempts })
         yield* fixture.inspector.redrive(fixture.topic, "g", [letter!.entry])
@@ -164,7 +164,7 @@ export const outages = [
 
   check(
     "case A8: what somebody else has killed goes on as it was, until few deaths are left",
-    ["redelivery", "sharing", "silence"],
+    ["redelivery", "sharing", "freeze"],
     Effect.fnUntraced(function* (fixture) {
       const terms = { lease: fixture.setting.lease, maxDeliveries: 5 }
       const count = 9
@@ -173,7 +173,7 @@ export const outages = [
         const receiver = yield* fixture.join("g", terms)
         const taken = yield* fixture.take(receiver, together)
         assert.strictEqual(new Set(bodies(taken)).size, together)
-        yield* fixture.setting.silence(receiver)
+        yield* fixture.setting.freeze(receiver)
       }
       // Eight of them may die once more. Each is by itself, whatever the order.
       const receiver = yield* fixture.join("g", terms)
@@ -191,7 +191,7 @@ export const outages = [
 
   check(
     "case A8: the one that kills is found in as many deaths as it may see, and takes nobody along",
-    ["redelivery", "sharing", "silence", "deadLetters"],
+    ["redelivery", "sharing", "freeze", "deadLetters"],
     Effect.fnUntraced(function* (fixture) {
       const terms = { lease: fixture.setting.lease, maxDeliveries: 5 }
       const innocent = Array.from({ length: 20 }, (_, i) => `innocent ${i}`)
@@ -205,7 +205,7 @@ export const outages = [
           alive = !bodies(taken).includes("poison")
           if (!alive) {
             deaths++
-            yield* fixture.setting.silence(receiver)
+            yield* fixture.setting.freeze(receiver)
           } else {
             acked += taken.length
             yield* settle(receiver, taken, Settlement.ack)
@@ -216,7 +216,7 @@ export const outages = [
         const receiver = yield* fixture.join("g", terms)
         assert.deepStrictEqual(bodies(yield* fixture.take(receiver, 1)), ["poison"])
         deaths++
-        yield* fixture.setting.silence(receiver)
+        yield* fixture.setting.freeze(receiver)
       }
       assert.strictEqual(deaths, 5)
       const receiver = yield* fixture.join("g", terms)

@@ -87,13 +87,13 @@ export const removing = [
 
   check(
     "case B15: what a dead consumer holds keeps a topic, and a dead consumer that holds nothing does not",
-    ["redelivery", "sharing", "silence"],
+    ["redelivery", "sharing", "freeze"],
     Effect.fnUntraced(function* (fixture) {
       const scope = yield* Effect.acquireRelease(Scope.make(), (scope, exit) => Scope.close(scope, exit))
       const one = yield* fixture.join("g", { lease: fixture.setting.lease })
       yield* fixture.publish("a")
       const first = yield* fixture.one(one)
-      yield* Scope.provide(fixture.setting.silence(one), scope)
+      yield* Scope.provide(fixture.setting.freeze(one), scope)
       yield* fixture.pass(fixture.setting.lease)
       yield* fixture.becomes(
         "nobody lives",

@@ -8,13 +8,10 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import type * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
-import type * as Scope from "effect/Scope"
 import { type LimitOptions, limitsOf, millisOf } from "../internal/Limits.ts"
-import { layer as layerOf, type Provided, type Receiver } from "../Transport.ts"
+import { layer as layerOf, type Provided } from "../Transport.ts"
 import { ExpiringLog } from "./internal/ExpiringLog.ts"
-import * as MemoryReceiver from "./internal/MemoryReceiver.ts"
 import * as Store from "./internal/Store.ts"
 
 /**
@@ -64,13 +61,3 @@ export const layer = (options: Options = {}): Layer.Layer<Provided<"at-least-onc
     })
   )
 }
-
-/**
- * For as long as the scope is open, the receiver behaves like one whose process stands still: it takes nothing and
- * renews nothing, so that others of its group take its deliveries over once the lease has passed. For tests; it dies on
- * a receiver of another transport.
- *
- * @category testing
- */
-export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Scope> =>
-  MemoryReceiver.silence(receiver, "MemoryKeyspace", pattern)

@@ -8,12 +8,8 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import type * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
-import type * as Scope from "effect/Scope"
-import type { Provided, Receiver } from "../Transport.ts"
-import * as GroupReceiver from "./internal/group/GroupReceiver.ts"
-import { pattern } from "./internal/lists/CommitParts.ts"
+import type { Provided } from "../Transport.ts"
 import type { Order } from "./internal/lists/ListSource.ts"
 import * as Queue from "./internal/lists/Queue.ts"
 import * as Pattern from "./internal/Pattern.ts"
@@ -69,13 +65,3 @@ export const layer = (options: Options = {}): Layer.Layer<Provided<"transactiona
   const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority", "any"])
   return Pattern.layer(Queue.exactlyOnce(order, markerMillis), settings)
 }
-
-/**
- * For as long as the scope is open, the receiver behaves like one whose process stands still: it takes nothing and
- * renews nothing, so that others of its group take its deliveries over once the lease has passed. For tests; it dies on
- * a receiver of another transport.
- *
- * @category testing
- */
-export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Scope> =>
-  GroupReceiver.silence(receiver, "RedisExactlyOnce", pattern)

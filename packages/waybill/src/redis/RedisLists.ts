@@ -7,12 +7,8 @@
  *
  * @module
  */
-import type * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
-import type * as Scope from "effect/Scope"
-import type { Provided, Receiver } from "../Transport.ts"
-import * as GroupReceiver from "./internal/group/GroupReceiver.ts"
-import { pattern } from "./internal/lists/ListSource.ts"
+import type { Provided } from "../Transport.ts"
 import * as Queue from "./internal/lists/Queue.ts"
 import * as Pattern from "./internal/Pattern.ts"
 import { oneOf, settingsOf, type StoreOptions } from "./internal/Settings.ts"
@@ -60,13 +56,3 @@ export const layer = (options: Options = {}): Layer.Layer<Provided<"at-least-onc
   const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority", "any"])
   return Pattern.layer(Queue.lists(order), settingsOf(options))
 }
-
-/**
- * For as long as the scope is open, the receiver behaves like one whose process stands still: it takes nothing and
- * renews nothing, so that others of its group take its deliveries over once the lease has passed. For tests; it dies on
- * a receiver of another transport.
- *
- * @category testing
- */
-export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Scope> =>
-  GroupReceiver.silence(receiver, "RedisLists", pattern)

@@ -8,14 +8,10 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import type * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
-import type * as Scope from "effect/Scope"
-import type { Provided, Receiver } from "../Transport.ts"
-import * as GroupReceiver from "./internal/group/GroupReceiver.ts"
+import type { Provided } from "../Transport.ts"
 import * as Pattern from "./internal/Pattern.ts"
 import { millisOf, oneOf, settingsOf, type StoreOptions, wholeOf } from "./internal/Settings.ts"
-import { pattern } from "./internal/streams/GroupScripts.ts"
 import * as Streams from "./internal/streams/Streams.ts"
 import type { IoRedis } from "./IoRedis.ts"
 
@@ -68,13 +64,3 @@ export const layer = (options: Options = {}): Layer.Layer<Provided<"transactiona
   const markerMillis = millisOf("marker", options.marker ?? "31 days")
   return Pattern.layer(Streams.make({ maxLength, markerMillis }), settingsOf(options))
 }
-
-/**
- * For as long as the scope is open, the receiver behaves like one whose process stands still: it takes nothing and
- * renews nothing, so that others of its group take its deliveries over once the lease has passed. For tests; it dies on
- * a receiver of another transport.
- *
- * @category testing
- */
-export const silence = (receiver: Receiver): Effect.Effect<void, never, Scope.Scope> =>
-  GroupReceiver.silence(receiver, "RedisStreams", pattern)

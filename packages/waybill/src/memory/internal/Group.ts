@@ -84,9 +84,9 @@ export class Group {
     member.suspects.clear()
   }
 
-  /** A silent member neither takes nor renews. */
-  setSilent(member: Member, since: number | undefined): void {
-    member.silentSince = since
+  /** A frozen member neither takes nor renews. */
+  freeze(member: Member, since: number | undefined): void {
+    member.frozenSince = since
     this.#topic.change()
   }
 
@@ -98,19 +98,19 @@ export class Group {
     if (!this.#mayTake(member)) return false
     const from: Array<string> = []
     let count = 0
-    for (const silent of this.#members) {
-      if (silent.held.size === 0 || silent.expiresAt() > now) continue
-      from.push(silent.consumer)
-      count += silent.held.size
-      for (const work of silent.held.values()) {
-        if (work.delivery !== undefined) silent.revoke(work.delivery)
+    for (const frozen of this.#members) {
+      if (frozen.held.size === 0 || frozen.expiresAt() > now) continue
+      from.push(frozen.consumer)
+      count += frozen.held.size
+      for (const work of frozen.held.values()) {
+        if (work.delivery !== undefined) frozen.revoke(work.delivery)
         work.deaths++
         if (work.deaths >= member.maxDeliveries) this.#deadLetterUnseen(work, now)
       }
-      this.#returnAll([...silent.held.values()].filter((work) => work.deaths < member.maxDeliveries))
-      silent.held.clear()
-      silent.suspects.clear()
-      this.#topic.open(silent.revoked)
+      this.#returnAll([...frozen.held.values()].filter((work) => work.deaths < member.maxDeliveries))
+      frozen.held.clear()
+      frozen.suspects.clear()
+      this.#topic.open(frozen.revoked)
     }
     if (count > 0) this.#topic.report({ _tag: "Claimed", topic: this.#topic.name, group: this.name, from, count })
     return count > 0
@@ -423,7 +423,7 @@ export class Group {
   }
 
   #mayTake(member: Member): boolean {
-    return !this.paused && member.silentSince === undefined && this.#members.has(member)
+    return !this.paused && member.frozenSince === undefined && this.#members.has(member)
   }
 
   #release(work: Work): void {

@@ -1,5 +1,5 @@
 /**
- * A receiver, as its group knows it: what it holds, what others have taken from it, and since when it has been silent.
+ * A receiver, as its group knows it: what it holds, what others have taken from it, and since when it has been frozen.
  *
  * @module
  */
@@ -40,7 +40,7 @@ export class Member {
   /** Those among them that several consumers have died with. */
   readonly suspects = new Set<Work>()
   /** Since when it renews nothing; `undefined` while it lives. */
-  silentSince: number | undefined = undefined
+  frozenSince: number | undefined = undefined
   #lost: Array<Delivery> = []
   #revoked = Latch.makeUnsafe()
 
@@ -70,6 +70,6 @@ export class Member {
   }
 
   expiresAt(): number {
-    return this.silentSince === undefined ? Infinity : this.silentSince + this.leaseMillis
+    return this.frozenSince === undefined ? Infinity : this.frozenSince + this.leaseMillis
   }
 }

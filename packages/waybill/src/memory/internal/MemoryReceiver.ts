@@ -9,8 +9,8 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Scope from "effect/Scope"
 import type { Delivery } from "../../Delivery.ts"
+import { Freezable } from "../../internal/Freezable.ts"
 import type { Lifecycle } from "../../Lifecycle.ts"
 import type { Recall, Receiver, Settled } from "../../Transport.ts"
 import type { Group } from "./Group.ts"
@@ -26,24 +26,20 @@ const turns = 8
 
 /** What a receiver knows of its layer. */
 export interface Home {
-  readonly pattern: string
   readonly lifecycle: Lifecycle
   /** The topics that commits have published to meanwhile. */
   readonly touched: () => ReadonlySet<Topic>
 }
 
-export class MemoryReceiver implements Receiver {
+export class MemoryReceiver implements Receiver, Freezable {
   readonly consumer: string
-  /** The pattern of its layer. */
-  readonly pattern: string
   readonly #lifecycle: Lifecycle
   readonly #touched: () => ReadonlySet<Topic>
   readonly #topic: Topic
   readonly #group: Group
   readonly #member: Member
 
-  constructor({ lifecycle, pattern, touched }: Home, topic: Topic, group: Group, member: Member) {
-    this.pattern = pattern
+  constructor({ lifecycle, touched }: Home, topic: Topic, group: Group, member: Member) {
     this.#lifecycle = lifecycle
     this.#touched = touched
     this.consumer = member.consumer
@@ -117,12 +113,11 @@ export class MemoryReceiver implements Receiver {
     return completed(this.#lifecycle, this.#topic, fiber, undefined)
   })
 
-  setSilent(silent: boolean): Effect.Effect<void> {
-    return step((now, fiber) => {
-      this.#group.setSilent(this.#member, silent ? now : undefined)
+  readonly [Freezable] = (frozen: boolean): Effect.Effect<void> =>
+    step((now, fiber) => {
+      this.#group.freeze(this.#member, frozen ? now : undefined)
       return completed(this.#lifecycle, this.#topic, fiber, undefined)
     })
-  }
 
   /** Waits until there may be something to take. */
   #change(clock: Clock.Clock, now: number): Effect.Effect<void> {
@@ -131,16 +126,4 @@ export class MemoryReceiver implements Receiver {
     if (due === Infinity) return changed.await
     return Effect.raceFirst(changed.await, clock.sleep(Duration.millis(Math.min(due - now, longestSleep))))
   }
-}
-
-/** For as long as the scope is open, the receiver behaves like one whose process stands still. */
-export const silence = (
-  receiver: Receiver,
-  layer: string,
-  pattern: string
-): Effect.Effect<void, never, Scope.Scope> => {
-  if (!(receiver instanceof MemoryReceiver) || receiver.pattern !== pattern) {
-    return Effect.die(new Error(`silence needs a receiver of ${layer}`))
-  }
-  return Effect.acquireRelease(receiver.setSilent(true), () => receiver.setSilent(false))
 }

@@ -135,7 +135,6 @@ const transportOf = (store: Store): Context.Service.Shape<typeof Transport> => (
           const member = new Member(store.nextConsumer(), subscription)
           const receiver = new MemoryReceiver(
             {
-              pattern: store.pattern.name,
               lifecycle: store.lifecycle,
               touched: () => store.commits.touched()
             },

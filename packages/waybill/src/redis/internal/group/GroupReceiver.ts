@@ -20,6 +20,7 @@ import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { Delivery } from "../../../Delivery.ts"
+import { Freezable } from "../../../internal/Freezable.ts"
 import { everything, Recalls } from "../../../internal/Recalls.ts"
 import type { Lifecycle } from "../../../Lifecycle.ts"
 import * as Settlement from "../../../Settlement.ts"
@@ -137,19 +138,7 @@ export const make = Effect.fnUntraced(function* <D extends Held>(
   return receiver
 })
 
-/** For as long as the scope is open, the receiver behaves like one whose process stands still. */
-export const silence = (
-  receiver: Receiver,
-  layer: string,
-  pattern: string
-): Effect.Effect<void, never, Scope.Scope> => {
-  if (!(receiver instanceof GroupReceiver) || receiver.pattern !== pattern) {
-    return Effect.die(new Error(`silence needs a receiver of ${layer}`))
-  }
-  return Effect.acquireRelease(receiver.setSilent(true), () => receiver.setSilent(false))
-}
-
-export class GroupReceiver<D extends Held> implements Receiver {
+export class GroupReceiver<D extends Held> implements Receiver, Freezable {
   readonly consumer = `${hostname()}-${process.pid}-${SecureRandom.uuidV4Unsafe().slice(0, 8)}`
   readonly leaseMillis: number
   readonly inFlight: InFlight<D>
@@ -172,7 +161,7 @@ export class GroupReceiver<D extends Held> implements Receiver {
   /** It is paused, and nothing begins here any more. */
   #quiet = false
   #quieting: Fiber.Fiber<unknown> | undefined
-  #silent = false
+  #frozen = false
   #stopping = false
   #countedAt = -Infinity
   #renewedAt = -Infinity
@@ -203,15 +192,11 @@ export class GroupReceiver<D extends Held> implements Receiver {
       leaseMillis,
       beat: this.#beat,
       repair: (reason) => (isGroupGone(reason) ? this.#join(true) : Effect.fail(reason)),
-      still: () => this.#silent || this.#stopping,
+      still: () => this.#frozen || this.#stopping,
       eager: () => this.#membership.fetcher.pending && this.inFlight.demand > 0,
       succeeded: () => this.inFlight.recover(),
       failed: (reason) => this.fail(reason)
     })
-  }
-
-  get pattern(): string {
-    return this.#options.pattern
   }
 
   get #group(): string {
@@ -256,7 +241,7 @@ export class GroupReceiver<D extends Held> implements Receiver {
 
   /** Nothing new may be taken. */
   get halted(): boolean {
-    return this.#paused || this.#silent || this.#stopping
+    return this.#paused || this.#frozen || this.#stopping
   }
 
   /** Somebody waits for what is new, and may have it. */
@@ -300,11 +285,11 @@ export class GroupReceiver<D extends Held> implements Receiver {
   }
 
   /** Stands still or goes on, like a process that is stopped: nothing is taken or renewed meanwhile. */
-  readonly setSilent = (silent: boolean): Effect.Effect<void> =>
+  readonly [Freezable] = (frozen: boolean): Effect.Effect<void> =>
     Effect.suspend(() => {
-      this.#silent = silent
-      if (!silent) this.doubt()
-      return this.#turned(silent)
+      this.#frozen = frozen
+      if (!frozen) this.doubt()
+      return this.#turned(frozen)
     })
 
   #setPaused(paused: boolean): Effect.Effect<void> {
@@ -395,7 +380,7 @@ export class GroupReceiver<D extends Held> implements Receiver {
     while (true) {
       const left = this.inFlight.sureFor()
       yield* Effect.sleep(left > 0 ? left : this.leaseMillis / 20)
-      if (this.#silent || this.inFlight.sureFor() > 0) continue
+      if (this.#frozen || this.inFlight.sureFor() > 0) continue
       if (goesOn) {
         // What has begun goes on, and nothing else begins until the server has answered.
         yield* this.recalls.ask(everything)

@@ -1,0 +1,24 @@
+/**
+ * A receiver that stands still.
+ *
+ * @module
+ */
+import { Effect, Predicate, type Scope } from "effect"
+import type { Transport } from "waybill"
+
+/** As `waybill` registers it. */
+const Freezable = Symbol.for("waybill/Freezable")
+
+/**
+ * Until the scope closes, the receiver behaves as if its process stood still: it takes and renews nothing, so that others of
+ * its group take over its deliveries once the lease has passed. Works with every transport of Waybill that has leases; dies
+ * with any other receiver.
+ *
+ * @category testing
+ */
+export const freeze = (receiver: Transport.Receiver): Effect.Effect<void, never, Scope.Scope> => {
+  if (!Predicate.hasProperty(receiver, Freezable)) return Effect.die(new Error("this receiver cannot be frozen"))
+  // The symbol is only ever put on a method of this type.
+  const set = receiver[Freezable] as (frozen: boolean) => Effect.Effect<void>
+  return Effect.acquireRelease(set(true), () => set(false))
+}
