@@ -46,7 +46,7 @@ const pictures = Effect.gen(function* () {
     yield* Effect.promise(async () => {
       await page.goto(`http://127.0.0.1:${server.port}/?room=engines`)
       await page.getByLabel("Your name").fill(user)
-      await page.getByRole("button", { name: "Go in" }).click()
+      await page.getByRole("button", { name: "Join", exact: true }).click()
       await page.getByText("if somebody brings the cards").waitFor()
     })
     return page

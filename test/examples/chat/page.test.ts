@@ -42,8 +42,8 @@ const open = Effect.fnUntraced(function* (
   yield* promise(async () => {
     await page.goto(`http://127.0.0.1:${server.port}/`)
     await page.getByLabel("Your name").fill(user)
-    await page.getByRole("button", { name: "Go in" }).click()
-    await page.getByText("You are in no room yet.").waitFor()
+    await page.getByRole("button", { name: "Join", exact: true }).click()
+    await page.getByText("You have not joined a room yet.").waitFor()
   })
   return { page, errors, asked }
 })
@@ -60,7 +60,7 @@ const enter = async (page: Page, room: string) => {
   await page.getByRole("main", { name: `Room ${room}` }).waitFor()
 }
 
-const leave = async (page: Page, answer: "Stay" | "Leave") => {
+const leave = async (page: Page, answer: "Cancel" | "Leave") => {
   await page.getByRole("button", { name: "Leave", exact: true }).click()
   await page.getByRole("dialog").getByRole("button", { name: answer }).click()
 }
@@ -130,7 +130,7 @@ layer(
           await enter(again.page, "engines")
           await member(ada.page, "grace").waitFor()
           // It asks first.
-          await leave(again.page, "Stay")
+          await leave(again.page, "Cancel")
           await member(ada.page, "grace").waitFor()
           await leave(again.page, "Leave")
           await member(ada.page, "grace").waitFor({ state: "detached" })
@@ -169,7 +169,7 @@ layer(
         yield* one.kill("SIGKILL")
         yield* one.ended
         yield* promise(async () => {
-          await ada.page.getByText("The connection is lost.").waitFor()
+          await ada.page.getByText("Connection lost.").waitFor()
           await both(5, 10)
           // Her own wait, his are stored.
           await ada.page.getByText("sending …").nth(4).waitFor()
@@ -234,10 +234,10 @@ layer(
           await lit.waitFor()
           await page.context().setOffline(true)
           // The connection itself needs 9 s.
-          await page.getByText("The connection is lost.").waitFor({ timeout: 4000 })
+          await page.getByText("Connection lost.").waitFor({ timeout: 4000 })
           await page.locator(".dot.on").first().waitFor({ state: "detached" })
           await page.context().setOffline(false)
-          await page.getByText("The connection is lost.").waitFor({ state: "detached" })
+          await page.getByText("Connection lost.").waitFor({ state: "detached" })
           await lit.waitFor()
         })
         assert.deepStrictEqual(errors, [])
@@ -259,8 +259,8 @@ layer(
           await page.getByText("You have signed out.").waitFor()
           assert.isTrue(await page.getByRole("button", { name: "Create" }).isDisabled())
           assert.isTrue(await page.getByRole("button", { name: "Join a room" }).isDisabled())
-          await page.getByRole("button", { name: "Go in again" }).click()
-          await page.getByText("You are in no room yet.").waitFor()
+          await page.getByRole("button", { name: "Rejoin" }).click()
+          await page.getByText("You have not joined a room yet.").waitFor()
           await page.getByRole("navigation", { name: "Rooms" }).getByText("ada").waitFor()
           // The address still names it.
           await offered.click()
@@ -272,12 +272,12 @@ layer(
         yield* one.ended
         yield* start({ port: one.port })
         yield* promise(async () => {
-          await page.getByText("You are in no room yet.").waitFor()
+          await page.getByText("You have not joined a room yet.").waitFor()
           await offered.click()
           await page.getByRole("alert").getByText("there is no room engines").waitFor()
           await page.getByLabel("Name of a new room").fill("engines")
           await page.getByRole("button", { name: "Create" }).click()
-          await page.getByText("Nobody has said anything yet.").waitFor()
+          await page.getByText("No messages yet.").waitFor()
         })
         assert.deepStrictEqual(errors, [])
       }).pipe(Effect.scoped),
@@ -337,7 +337,7 @@ layer(
         const ada = yield* open(one, "ada")
         yield* promise(async () => {
           await ada.page.getByRole("button", { name: "Join a room" }).click()
-          await ada.page.getByText("There is no room yet: create one.").waitFor()
+          await ada.page.getByText("There are no rooms yet: create one.").waitFor()
           await create(ada.page, "engines")
           await ada.page.getByRole("button", { name: "Close the list" }).click()
           await ada.page.getByRole("button", { name: "Join a room" }).click()
@@ -354,10 +354,10 @@ layer(
         yield* promise(async () => {
           await phone.goto(`http://127.0.0.1:${one.port}/`)
           await phone.getByLabel("Your name").fill(hostile)
-          await phone.getByRole("button", { name: "Go in" }).click()
+          await phone.getByRole("button", { name: "Join", exact: true }).click()
           await phone.getByRole("alert").getByText("<img src=x").waitFor()
           await phone.getByLabel("Your name").fill("Alan")
-          await phone.getByRole("button", { name: "Go in" }).click()
+          await phone.getByRole("button", { name: "Join", exact: true }).click()
           await enter(phone, "engines")
           await posted(phone).getByText("<img src=x").waitFor()
           assert.deepStrictEqual(await texts(phone), [hostile])

@@ -16,7 +16,7 @@ socket.protocol = socket.protocol.replace("http", "ws")
 
 const banners = {
   connecting: "Connecting …",
-  lost: "The connection is lost. Reconnecting … What you write now is sent then.",
+  lost: "Connection lost. Reconnecting … What you write now is sent once the connection is back.",
   left: "You have signed out. "
 } as const
 
@@ -91,7 +91,7 @@ export const Chat = ({ forget, user }: { readonly user: string; readonly forget:
       {connection !== "live" && (
         <p class="banner" role="status">
           {banners[connection]}
-          {connection === "left" && <button onClick={() => setTimes(times + 1)}>Go in again</button>}
+          {connection === "left" && <button onClick={() => setTimes(times + 1)}>Rejoin</button>}
         </p>
       )}
       <Rooms session={session} state={known} chosen={chosen} choose={choose} forget={forget} />
@@ -127,7 +127,7 @@ export const Chat = ({ forget, user }: { readonly user: string; readonly forget:
         </main>
       ) : (
         <main class="nothing">
-          <p>Choose a room, or make one.</p>
+          <p>Choose a room, or create one.</p>
         </main>
       )}
     </div>

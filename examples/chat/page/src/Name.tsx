@@ -41,7 +41,7 @@ export const Name = ({ choose }: { readonly choose: (name: string) => void }) =>
             “{refused}” cannot be a name: 1 to {limits.name} of a-z, 0-9, _ and -, the first a letter or digit.
           </p>
         )}
-        <button class="main">Go in</button>
+        <button class="main">Join</button>
       </form>
     </main>
   )

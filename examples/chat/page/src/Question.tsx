@@ -27,7 +27,7 @@ export const Question = ({
       <dialog ref={dialog} aria-label={question}>
         <p>{question}</p>
         <div class="answers">
-          <button onClick={() => dialog.current?.close()}>Stay</button>
+          <button onClick={() => dialog.current?.close()}>Cancel</button>
           <button
             class="main"
             onClick={() => {

@@ -149,12 +149,12 @@ const Messages = ({ room, session, state }: Pick<Props, "room" | "session" | "st
         {messages.length > 0 &&
           (room.older ? (
             <button class="quiet edge" onClick={older}>
-              {asking ? "Looking …" : "Earlier messages"}
+              {asking ? "Loading …" : "Earlier messages"}
             </button>
           ) : (
             <p class="edge faint">This is the beginning of #{room.room}.</p>
           ))}
-        {messages.length === 0 && outgoing.length === 0 && <p class="edge faint">Nobody has said anything yet.</p>}
+        {messages.length === 0 && outgoing.length === 0 && <p class="edge faint">No messages yet.</p>}
         {messages.map((message, i) => {
           const before = messages[i - 1]
           const newDay = before === undefined || day(before.at) !== day(message.at)

@@ -59,13 +59,13 @@ export const Rooms = ({ choose, chosen, forget, session, state }: Props) => {
           <strong class="name">{state.user}</strong>
         </span>
         <span>
-          <button class="quiet" title="Take another name in this tab; you stay in your rooms" onClick={forget}>
+          <button class="quiet" title="Use another name in this tab; you stay in your rooms" onClick={forget}>
             Switch
           </button>
           <Question
             label="Sign out"
             question="Sign out? You leave all your rooms."
-            title="Go offline in all tabs, and out of all rooms"
+            title="Go offline in all tabs and leave all rooms"
             disabled={gone}
             yes={() =>
               ask(session.quit, () => {
@@ -100,7 +100,7 @@ export const Rooms = ({ choose, chosen, forget, session, state }: Props) => {
           )
         })}
       </ul>
-      {rooms.length === 0 && state.connection === "live" && <p class="faint pad">You are in no room yet.</p>}
+      {rooms.length === 0 && state.connection === "live" && <p class="faint pad">You have not joined a room yet.</p>}
       {trouble !== undefined && (
         <p class="trouble" role="alert">
           {trouble}
@@ -136,7 +136,7 @@ export const Rooms = ({ choose, chosen, forget, session, state }: Props) => {
       {others !== undefined &&
         (unjoined.length === 0 ? (
           <p class="faint pad">
-            {others.length === 0 ? "There is no room yet: create one." : "You are in all of them."}
+            {others.length === 0 ? "There are no rooms yet: create one." : "You are in all of them."}
           </p>
         ) : (
           <ul aria-label="All rooms">
