@@ -99,7 +99,7 @@ const houses: Record<string, { readonly knows: ReadonlyArray<string>; readonly r
   "packages/testing/src": {
     knows: ["waybill"],
     rows: [
-      "Port ServerClock Scheduling",
+      "Port ServerClock Scheduling freeze",
       "RedisServer",
       "FaultProxy [Hh]istory suite/",
       "Probe TransportSuite runUntilIdle"
@@ -132,7 +132,9 @@ const houses: Record<string, { readonly knows: ReadonlyArray<string>; readonly r
   }
 }
 const top = join(import.meta.dirname, "..")
-for (const name of readdirSync(join(top, "examples"))) houses[`examples/${name}`] = { knows: ["waybill"], rows: [""] }
+for (const name of readdirSync(join(top, "examples"))) {
+  houses[`examples/${name}`] = { knows: ["waybill", "@waybill/testing/freeze"], rows: [""] }
+}
 
 /** What files below a folder import: of each other by path, and packages of ours by name. */
 const importsOf = (root: string): Array<Import> =>
