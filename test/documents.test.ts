@@ -1,4 +1,4 @@
-import { execFileSync } from "node:child_process"
+import { execFileSync, spawnSync } from "node:child_process"
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { pathToFileURL } from "node:url"
@@ -28,10 +28,64 @@ const examples = [...sources, ...pages].flatMap((path) =>
   }))
 )
 
+/** What the compiler says of a program that is wrong, in the last line: of all, it is the one that people read. */
+const errors: ReadonlyArray<readonly [code: string, says: string]> = [
+  [
+    "Effect.runPromise(Effect.provide(Producer.publish(Plain, 1), MemoryPubSub.layer()))",
+    `Type '"needs at-least-once"' is not assignable to type 'never'.`
+  ],
+  [
+    "Effect.runPromise(Effect.provide(Producer.publish(Deposit, 1), MemoryLists.layer()))",
+    `Type '"needs transactional"' is not assignable to type 'never'.`
+  ],
+  [
+    "Effect.runPromise(Effect.provide(Producer.publish(OrderPlaced, 1), MemoryStreams.layer()))",
+    "Type 'Orders' is not assignable to type 'never'."
+  ],
+  [
+    "Effect.runPromise(Effect.provide(Effect.never, Consumer.layer(consumer)))",
+    "Type 'Orders' is not assignable to type 'never'."
+  ],
+  [
+    "RedisPubSub.layer({ as: Ledger })",
+    `Type 'typeof Ledger' is not assignable to type '"shop/Ledger promises transactional, and this layer keeps at-most-once"'.`
+  ],
+  [
+    'RedisLists.layer({ prefix: "shop", as: Ledger })',
+    `Type 'typeof Ledger' is not assignable to type '"shop/Ledger promises transactional, and this layer keeps at-least-once"'.`
+  ],
+  [
+    "MemoryPubSub.layer({ as: Orders })",
+    `Type 'typeof Orders' is not assignable to type '"shop/Orders promises at-least-once, and this layer keeps at-most-once"'.`
+  ],
+  [
+    'Consumer.make(OrderPlaced, { group: "g" }).pipe(Consumer.transactional(() => Effect.succeed(Commit.make({}))))',
+    `Type '"at-least-once"' is not assignable to type '"transactional"'.`
+  ],
+  [
+    'Records.read(OrderPlaced, Commit.counter("total").value)',
+    `Type 'Name<Orders, Guarantee>' is not assignable to type '"only a transactional topic has records"'.`
+  ]
+]
+const wrong = `
+import { Effect, Schema } from "effect"
+import { Commit, Consumer, Producer, Records, Topic, Transport } from "waybill"
+import { MemoryLists, MemoryPubSub, MemoryStreams } from "waybill/memory"
+import { RedisLists, RedisPubSub } from "waybill/redis"
+class Orders extends Transport.Tag<Orders>()("shop/Orders", { guarantee: "at-least-once" }) {}
+class Ledger extends Transport.Tag<Ledger>()("shop/Ledger", { guarantee: "transactional" }) {}
+const Plain = Topic.make("plain", { payload: Schema.Int })
+const Deposit = Topic.make("deposits", { payload: Schema.Int, guarantee: "transactional" })
+const OrderPlaced = Topic.make("orders.placed", { payload: Schema.Int, on: Orders })
+const consumer = Consumer.make(OrderPlaced, { group: "g" }).pipe(Consumer.process(() => Effect.void))
+${errors.map(([code]) => code).join("\n")}
+`
+
 describe("examples in docstrings and pages", () => {
   beforeAll(() => {
     mkdirSync(folder, { recursive: true })
     for (const { code, name } of examples) writeFileSync(join(folder, name), `${code}\nexport {}\n`)
+    writeFileSync(join(folder, "wrong.ts"), wrong)
     const compilerOptions = { noUnusedLocals: false, noUnusedParameters: false }
     writeFileSync(
       join(folder, "tsconfig.json"),
@@ -45,12 +99,22 @@ describe("examples in docstrings and pages", () => {
   it.each([
     ["the workspace's TypeScript", "node_modules/typescript/bin/tsc"],
     ["TypeScript 6, which many users have", "docs/node_modules/typescript/bin/tsc"]
-  ])("compile with %s", { timeout: 240_000 }, (_, compiler) => {
-    try {
-      execFileSync(process.execPath, [compiler, "--noEmit", "-p", folder], { cwd: root, encoding: "utf8" })
-    } catch (error) {
-      assert.fail(error instanceof Error && "stdout" in error ? String(error.stdout) : String(error))
-    }
+  ])("compile with %s, and what is wrong is told in words", { timeout: 240_000 }, (_, compiler) => {
+    const { status, stdout } = spawnSync(process.execPath, [compiler, "--noEmit", "-p", folder], {
+      cwd: root,
+      encoding: "utf8"
+    })
+    const found = stdout.split(/\n(?=\S)/).map((text) => text.trimEnd())
+    const expected = found.filter((text) => /^\S*wrong\.ts\(/.test(text))
+    assert.deepStrictEqual(
+      found.filter((text) => text !== "" && !expected.includes(text)),
+      []
+    )
+    assert.deepStrictEqual(
+      expected.map((text) => text.split("\n").at(-1)?.trim()),
+      errors.map(([, says]) => says)
+    )
+    assert.notStrictEqual(status, 0)
   })
 
   it("load", { timeout: 180_000 }, () => {

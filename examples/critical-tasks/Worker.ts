@@ -59,7 +59,7 @@ const consumer = (tell: Tell) =>
 
 /** Works for as long as the scope is open. Answers its place in the group. */
 export const work = Effect.fn("Worker.work")(function* (fault: Fault, tell: Tell) {
-  const transport = yield* Transport.Transport
+  const transport = yield* Transport.AtLeastOnce
   const joined = yield* Deferred.make<Transport.Receiver>()
   const observed: typeof transport = {
     ...transport,
@@ -88,7 +88,7 @@ export const work = Effect.fn("Worker.work")(function* (fault: Fault, tell: Tell
   yield* Layer.build(
     Consumer.layer(consumer(tell)).pipe(
       Layer.provide(Printer.layer(fault)),
-      Layer.provide(Layer.succeed(Transport.Transport, observed))
+      Layer.provide(Layer.succeed(Transport.AtLeastOnce, observed))
     )
   )
   return yield* Deferred.await(joined)
@@ -96,7 +96,7 @@ export const work = Effect.fn("Worker.work")(function* (fault: Fault, tell: Tell
 
 /** Tells what the group takes over from workers that died or stand still. */
 export const tellClaims = (tell: Tell) =>
-  Effect.flatMap(Transport.Transport, ({ lifecycle }) =>
+  Effect.flatMap(Transport.AtLeastOnce, ({ lifecycle }) =>
     lifecycle.listen((event) => {
       if (event._tag !== "Claimed") return
       tell({ state: "claimed", detail: `${event.count} from ${event.from.join(", ")}` })

@@ -9,10 +9,11 @@ import { MemoryExactlyOnce } from "waybill/memory"
 import { IoRedis, RedisExactlyOnce } from "waybill/redis"
 
 const Transfer = Topic.make("ledger/transfers", {
-  payload: Schema.Struct({ from: Schema.String, to: Schema.String, cents: Schema.Int })
+  payload: Schema.Struct({ from: Schema.String, to: Schema.String, cents: Schema.Int }),
+  guarantee: "transactional"
 })
 /** Its name begins as that of the transfers does, up to the slash: a commit may publish to it. */
-const Receipt = Topic.make("ledger/receipts", { payload: Schema.String })
+const Receipt = Topic.make("ledger/receipts", { payload: Schema.String, guarantee: "transactional" })
 
 const balances = Commit.hash("balances")
 const count = Commit.counter("transfers")
@@ -90,7 +91,6 @@ const done = Effect.flatMap(Inspector.Inspector, (inspector) =>
 )
 
 Effect.gen(function* () {
-  const { read } = yield* Records.Records
   const transfers = [
     { from: "ada", to: "grace", cents: 500 },
     { from: "grace", to: "edsger", cents: 200 },
@@ -104,8 +104,8 @@ Effect.gen(function* () {
   const again = yield* publish
   yield* Console.log(`published again: ${again.map(({ _tag }) => _tag).join(", ")}`)
   yield* done
-  yield* Console.log(`applied ${yield* read(Transfer, count.value)} of 6 messages, which are 3 transfers`)
-  for (const [name, cents] of yield* read(Transfer, balances.all)) yield* Console.log(`${name} has ${cents}`)
+  yield* Console.log(`applied ${yield* Records.read(Transfer, count.value)} of 6 messages, which are 3 transfers`)
+  for (const [name, cents] of yield* Records.read(Transfer, balances.all)) yield* Console.log(`${name} has ${cents}`)
 }).pipe(
   Effect.provide(Layer.mergeAll(Ledger, Clerk).pipe(Layer.provideMerge(Store))),
   // Who starts and stops differs from run to run.

@@ -11,12 +11,12 @@ import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisPubSub, Redi
 
 const lease = Duration.millis(500)
 
-const topicOf = (name: string) => Topic.make(name, { payload: Schema.Int })
+const topicOf = (name: string) => Topic.make(name, { payload: Schema.Int, guarantee: "at-most-once" })
 type Numbers = ReturnType<typeof topicOf>
 
 /** The program. It asks for little, so that every pattern will do. */
 const listener = (topic: Numbers, group: string, heard: Array<string>) =>
-  Consumer.make(topic, { group, lease, guarantee: "at-most-once" }).pipe(
+  Consumer.make(topic, { group, lease }).pipe(
     Consumer.process((number, { attempt }) =>
       Effect.sync(() => heard.push(attempt === 1 ? `${number}` : `${number} (attempt ${attempt})`))
     ),
@@ -68,7 +68,7 @@ const scenes = {
   "a process dies holding 1": Effect.fnUntraced(function* (die: Die) {
     const topic = topicOf("crash")
     const heard: Array<string> = []
-    const transport = yield* Transport.Transport
+    const transport = yield* Transport.AtMostOnce
     const shutdown = Duration.seconds(1)
     const scope = yield* Scope.fork(yield* Effect.scope)
     const doomed = yield* transport
@@ -118,7 +118,7 @@ const scenes = {
   })
 }
 
-type Services = Transport.Transport | Transport.AtMostOnce | Inspector.Inspector
+type Services = Transport.AtMostOnce | Inspector.Inspector
 
 interface Pattern {
   readonly name: string

@@ -37,7 +37,7 @@ const story = Effect.gen(function* () {
   yield* Producer.publishAll(Picture, pictures, ({ file, wanted }) => ({ id: file, priority: wanted }))
 
   // A worker as a transport sees it: it takes two, and is not heard of again.
-  const transport = yield* Transport.Transport
+  const transport = yield* Transport.AtMostOnce
   const first = yield* transport.receive({
     topic: Picture.name,
     group,

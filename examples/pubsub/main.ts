@@ -4,13 +4,16 @@ import { Consumer, Producer, Topic, type Transport } from "waybill"
 import { MemoryPubSub, MemoryStreams } from "waybill/memory"
 import { IoRedis, RedisPubSub, RedisStreams } from "waybill/redis"
 
-const Price = Topic.make("prices", { payload: Schema.Struct({ number: Schema.Int, cents: Schema.Int }) })
+const Price = Topic.make("prices", {
+  payload: Schema.Struct({ number: Schema.Int, cents: Schema.Int }),
+  guarantee: "at-most-once"
+})
 
 const url = process.env["REDIS_URL"]
 
 /** The same consumer for both: at most once is enough for it, and more is welcome. */
 const board = (heard: Array<number>) =>
-  Consumer.make(Price, { group: "board", guarantee: "at-most-once" }).pipe(
+  Consumer.make(Price, { group: "board" }).pipe(
     Consumer.process(({ number }) => Effect.sync(() => heard.push(number))),
     Consumer.onGap((gap) => Console.log(`  gap: ${gap.missed ?? "an unknown number"} missed (${gap.reason})`)),
     Consumer.layer
@@ -37,10 +40,7 @@ const story = Effect.gen(function* () {
   return heard
 })
 
-const tell = <E>(
-  name: string,
-  transport: Layer.Layer<Transport.Transport | Transport.AtMostOnce, E>
-): Effect.Effect<void, unknown> =>
+const tell = <E>(name: string, transport: Layer.Layer<Transport.AtMostOnce, E>): Effect.Effect<void, unknown> =>
   Effect.gen(function* () {
     yield* Console.log(`${name}: prices 1 to 10, and the board is off from 4 to 8`)
     const heard = yield* Effect.provide(story, transport)
@@ -53,7 +53,7 @@ const tell = <E>(
 const slow = Effect.gen(function* () {
   const heard: Array<number> = []
   yield* Console.log("pub/sub: a slow board with room for three, and twenty prices at once")
-  const Slow = Consumer.make(Price, { group: "slow", guarantee: "at-most-once", prefetch: 0 }).pipe(
+  const Slow = Consumer.make(Price, { group: "slow", prefetch: 0 }).pipe(
     Consumer.process(({ number }) =>
       Effect.delay(
         Effect.sync(() => heard.push(number)),

@@ -74,7 +74,7 @@ const ended = (child: ChildProcess) =>
 
 const bury = Effect.fnUntraced(function* (topic: string, url: string, pattern: (typeof patterns)[number][1]) {
   const context = yield* Layer.build(pattern.pipe(Layer.provide(IoRedis.layer({ url }))))
-  const transport = Context.get(context, Transport.Transport)
+  const transport = Context.get(context, Transport.AtMostOnce)
   const receiver = yield* transport.receive({
     topic,
     group: "g",

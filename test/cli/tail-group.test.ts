@@ -9,7 +9,7 @@ import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisStreams } fr
 import { outgoing } from "../redis/Fixture.ts"
 import { run, until } from "./Terminal.ts"
 
-const patterns: ReadonlyArray<readonly [string, Layer.Layer<Transport.Transport, never, IoRedis.IoRedis>]> = [
+const patterns: ReadonlyArray<readonly [string, Layer.Layer<Transport.AtMostOnce, never, IoRedis.IoRedis>]> = [
   ["streams", RedisStreams.layer()],
   ["lists", RedisLists.layer()],
   ["exactly-once", RedisExactlyOnce.layer()],
@@ -23,7 +23,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
       Effect.gen(function* () {
         const { url } = yield* RedisServer.RedisServer
         const context = yield* Layer.build(pattern.pipe(Layer.provide(IoRedis.layer({ url }))))
-        const transport = Context.get(context, Transport.Transport)
+        const transport = Context.get(context, Transport.AtMostOnce)
         const publish = (first: string, ...others: ReadonlyArray<string>) =>
           transport.publish(topic, [outgoing(first), ...others.map(outgoing)])
         const receiver = yield* transport.receive({

@@ -2,9 +2,9 @@
  * A transport of which the test decides every answer. It keeps the books on each delivery that it hands out, and
  * `complaints` says which of them ended twice, or never.
  */
-import { Context, Deferred, Effect, Exit, Layer, Queue, type Scope } from "effect"
+import { Deferred, Effect, Exit, Queue, type Scope } from "effect"
 import type { NonEmptyReadonlyArray } from "effect/Array"
-import { type Delivery, Lifecycle, type Message, type Settlement, Transport } from "waybill"
+import { type Delivery, type Inspector, Lifecycle, type Message, type Settlement, Transport } from "waybill"
 
 /** How a delivery ended, in the eyes of the transport. */
 export type End = Settlement.Settlement["_tag"] | "Lost" | "Returned"
@@ -54,24 +54,25 @@ export class FakeTransport {
     return transport
   })
 
-  readonly layer: Layer.Layer<Transport.Transport | Transport.AtLeastOnce | Transport.Transactional> =
-    Layer.succeedContext(
-      Context.make(Transport.Transport, {
-        lifecycle: this.lifecycle,
-        publish: (_, messages) =>
-          Effect.map(
-            Effect.suspend(() => this.onPublish),
-            () => {
-              this.published.push(messages)
-              return messages.map((message, i): Message.Receipt => ({ _tag: "Stored", id: message.id ?? `m-${i}` }))
-            }
-          ),
-        receive: (subscription) => {
-          this.subscriptions.push(subscription)
-          return this.#receive
-        }
-      }).pipe(Context.add(Transport.AtLeastOnce, "AtLeastOnce"), Context.add(Transport.Transactional, "Transactional"))
-    )
+  readonly layer = Transport.layer("transactional", () =>
+    Effect.succeed({
+      lifecycle: this.lifecycle,
+      // Nobody looks.
+      inspector: {} as Inspector.Inspector["Service"],
+      publish: (_, messages) =>
+        Effect.map(
+          Effect.suspend(() => this.onPublish),
+          () => {
+            this.published.push(messages)
+            return messages.map((message, i): Message.Receipt => ({ _tag: "Stored", id: message.id ?? `m-${i}` }))
+          }
+        ),
+      receive: (subscription) => {
+        this.subscriptions.push(subscription)
+        return this.#receive
+      }
+    })
+  )()
 
   /** Makes deliveries available; a body that is no string is sent as JSON. */
   deliver(...bodies: ReadonlyArray<unknown>): ReadonlyArray<Delivery.Delivery> {

@@ -163,10 +163,10 @@ describe("Consumer over MemoryStreams", () => {
     Effect.gen(function* () {
       const log: Array<string> = []
       const context = yield* Layer.build(MemoryStreams.layer())
-      const inner = Context.get(context, Transport.Transport)
+      const inner = Context.get(context, Transport.AtLeastOnce)
       const receivers: Array<Transport.Receiver> = []
       const transport = Layer.succeedContext(
-        Context.add(context, Transport.Transport, {
+        Context.add(context, Transport.AtLeastOnce, {
           ...inner,
           receive: (subscription) =>
             Effect.tap(inner.receive(subscription), (receiver) => Effect.sync(() => receivers.push(receiver)))

@@ -37,7 +37,7 @@ describe("DeadLetters", () => {
   it.effect("streams them decoded, oldest first, and says when a body is none", () =>
     Effect.gen(function* () {
       yield* judged(1200)
-      const transport = yield* Transport.Transport
+      const transport = yield* Transport.AtMostOnce
       const bare = { id: undefined, headers: {}, key: undefined, version: 1, due: undefined }
       yield* transport.publish(Numbers.name, [{ ...bare, body: "{" }])
       yield* judge.pipe(Consumer.stream, Stream.take(1), Stream.runDrain)

@@ -9,6 +9,7 @@ import { run, stop, until } from "./Running.ts"
 class Busy extends Schema.TaggedError<Busy>()("Busy", {}) {}
 
 const Numbers = Topic.make("t", { payload: Schema.Int })
+const Committed = Topic.make("t", { payload: Schema.Int, guarantee: "transactional" })
 const source = (options?: Partial<Consumer.Options>) => Consumer.make(Numbers, { group: "g", ...options })
 
 /** Runs it until so many deliveries have ended, and returns how. */
@@ -204,7 +205,7 @@ describe("a generator function", () => {
   it.effect("returns a commit", () =>
     Effect.gen(function* () {
       const handled = Commit.counter("handled")
-      const counted = yield* Consumer.make(Numbers, { group: "g" }).pipe(
+      const counted = yield* Consumer.make(Committed, { group: "g" }).pipe(
         Consumer.transactional(function* (n) {
           yield* Effect.void
           return Commit.make({ writes: [handled.add(n)] })
@@ -213,7 +214,7 @@ describe("a generator function", () => {
         Stream.take(1),
         Stream.runCollect,
         Effect.provide(
-          Layer.effectDiscard(Producer.publish(Numbers, 3)).pipe(Layer.provideMerge(MemoryExactlyOnce.layer()))
+          Layer.effectDiscard(Producer.publish(Committed, 3)).pipe(Layer.provideMerge(MemoryExactlyOnce.layer()))
         )
       )
       assert.deepStrictEqual(

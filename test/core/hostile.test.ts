@@ -4,7 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Context, Duration, Effect, Exit, Fiber, Option, Result, Schema, SchemaGetter } from "effect"
 import { TestClock } from "effect/testing"
-import { Commit, Consumer, DeadLetters, Inspector, Producer, Routing, Topic } from "waybill"
+import { Commit, Consumer, DeadLetters, Inspector, Producer, Routing, Topic, type Transport } from "waybill"
 import { MemoryExactlyOnce, MemoryKeyspace, MemoryLists, MemoryPubSub, MemoryStreams } from "waybill/memory"
 
 const patterns = {
@@ -68,7 +68,7 @@ const hostile: Record<string, () => unknown> = {
 }
 
 describe("case B8: a hostile failure", () => {
-  const Work = Topic.make("hostile", { payload: Schema.String })
+  const Work = Topic.make("hostile", { payload: Schema.String, guarantee: "transactional" })
 
   it.effect.each(
     Object.keys(hostile).flatMap((failure) =>
@@ -183,9 +183,9 @@ const Nest: Schema.Codec<Nest> = Schema.Struct({
 })
 
 describe("case B9: a payload that is nested deeply", () => {
-  const Deep = Topic.make("deep", { payload: Nest })
+  const Deep = Topic.make("deep", { payload: Nest, guarantee: "at-most-once" })
   // Its own type would fit into no array with the other one.
-  const Any = Topic.make("deep", { payload: Schema.Unknown }) as unknown as typeof Deep
+  const Any = Topic.make("deep", { payload: Schema.Unknown, guarantee: "at-most-once" }) as unknown as typeof Deep
   const tower = (levels: number) => `${'{"next":'.repeat(levels)}{}${"}".repeat(levels)}`
 
   it.effect.each([20_000, 50_000])("is no payload: %i levels", (levels) =>
@@ -206,8 +206,8 @@ describe("case B9: a payload that is nested deeply", () => {
 
   it.effect.each(Object.entries(patterns))("as a dead letter it is one like any other: %s", ([name, layer]) =>
     Effect.gen(function* () {
-      const Raw: Topic.Topic<string> = {
-        ...Topic.make("deep", { payload: Schema.String }),
+      const Raw: Topic.Topic<string, Transport.AtMostOnce> = {
+        ...Topic.make("deep", { payload: Schema.String, guarantee: "at-most-once" }),
         encode: (body) => Effect.succeed(body)
       }
       const handled: Array<unknown> = []
@@ -249,7 +249,7 @@ describe("case D2: decoding needs a service that is away", () => {
       encode: SchemaGetter.passthrough()
     })
   )
-  const Moved = Topic.make("moved", { payload: Migrated })
+  const Moved = Topic.make("moved", { payload: Migrated, guarantee: "at-most-once" })
 
   it.effect.each([
     ["it dies", Effect.die(new Error("the database is away"))],

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Result, Schema, Stream } from "effect"
-import { type Inspector, Log, Producer, Topic, type Transport } from "waybill"
+import { Log, Producer, Topic, type Transport } from "waybill"
 import { MemoryStreams } from "waybill/memory"
 
 const Numbers = Topic.make("numbers", { payload: Schema.Int })
@@ -15,7 +15,7 @@ const numbers = (count: number) =>
 const payloads = (entries: ReadonlyArray<Log.Entry<number>>) =>
   entries.map(({ payload }) => (Result.isSuccess(payload) ? payload.success : payload.failure._tag))
 
-const inMemory = <A, E>(program: Effect.Effect<A, E, Inspector.Inspector | Transport.Transport>) =>
+const inMemory = <A, E>(program: Effect.Effect<A, E, Transport.AtLeastOnce>) =>
   Effect.provide(program, MemoryStreams.layer())
 
 describe("Log", () => {

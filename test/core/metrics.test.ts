@@ -114,7 +114,7 @@ describe("the table in docs/telemetry.md", () => {
       )
       const layer = Layer.succeedContext(context)
       const fake = yield* FakeTransport.make
-      for (const event of events(fake)) Context.get(context, Transport.Transport).lifecycle.emit(event)
+      for (const event of events(fake)) Context.get(context, Transport.AtMostOnce).lifecycle.emit(event)
       yield* run(handling(), layer)
       yield* Effect.provide(Producer.publishAll(Numbers, [0, 1, 2]), layer)
       yield* quiet()
@@ -253,7 +253,7 @@ describe("case B15: topics by the thousand", () => {
             Consumer.stream
           )
           yield* Stream.runDrain(Stream.take(outcomes, 1))
-          const transport = yield* Transport.Transport
+          const transport = yield* Transport.AtMostOnce
           transport.lifecycle.emit({ _tag: "Claimed", topic: topic.name, group: "g", from: ["a"], count: 1 })
         }
         series.push((yield* Metric.snapshot).length)
@@ -330,7 +330,7 @@ describe("Metrics.layer", () => {
   it.effect("counts what lifecycle events tell, and makes no work on the hot path", () =>
     Effect.gen(function* () {
       const context = yield* Layer.build(Metrics.layer.pipe(Layer.provideMerge(MemoryStreams.layer())))
-      const { lifecycle } = Context.get(context, Transport.Transport)
+      const { lifecycle } = Context.get(context, Transport.AtMostOnce)
       assert.isFalse(lifecycle.active)
       for (const event of events(yield* FakeTransport.make)) lifecycle.emit(event)
       const count = (metric: Metric.Counter<number>) => Effect.map(Metric.value(metric), (state) => state.count)
@@ -350,7 +350,7 @@ describe("Metrics.layer", () => {
   it.effect("counts the dead letters of a crash loop once, and those of consumers not at all", () =>
     Effect.gen(function* () {
       const context = yield* Layer.build(Metrics.layer.pipe(Layer.provideMerge(MemoryStreams.layer())))
-      const transport = Context.get(context, Transport.Transport)
+      const transport = Context.get(context, Transport.AtMostOnce)
       // Somebody who listens for everything makes the consumers tell everything.
       yield* transport.lifecycle.listen(() => undefined)
       const layer = Layer.succeedContext(context)
@@ -388,14 +388,14 @@ describe("Metrics.layerInspector", () => {
   it.effect("shows figures every 15 seconds, and what the schedule says otherwise", () =>
     Effect.gen(function* () {
       const layer = Layer.succeedContext(yield* Layer.build(MemoryStreams.layer()))
-      const transport = yield* Effect.provide(Effect.context<Transport.Transport>(), layer)
+      const transport = yield* Effect.provide(Effect.context<Transport.AtMostOnce>(), layer)
       yield* Layer.build(Metrics.layerInspector().pipe(Layer.provide(layer)))
       yield* quiet()
       assert.strictEqual(yield* gauge("waybill_inspector_up"), 1)
       const lag = gauge("waybill_group_lag", { topic: "t", group: "g" })
       assert.isUndefined(yield* lag)
       const { pause } = yield* Effect.provide(Inspector.Inspector.use(Effect.succeed), layer)
-      yield* Context.get(transport, Transport.Transport).receive({
+      yield* Context.get(transport, Transport.AtMostOnce).receive({
         topic: "t",
         group: "g",
         start: "earliest",

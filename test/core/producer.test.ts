@@ -17,7 +17,7 @@ const order = (count: number) => ({ id: `o-${count}`, count })
 
 /** All that can be taken now, in order. */
 const taken = Effect.gen(function* () {
-  const transport = yield* Transport.Transport
+  const transport = yield* Transport.AtMostOnce
   const receiver = yield* transport.receive({
     topic: "orders",
     group: "g",
@@ -33,7 +33,7 @@ const taken = Effect.gen(function* () {
 })
 
 /** The one message that `effect` publishes. */
-const sent = Effect.fnUntraced(function* <A, E>(effect: Effect.Effect<A, E, Transport.Transport>) {
+const sent = Effect.fnUntraced(function* <A, E>(effect: Effect.Effect<A, E, Transport.AtLeastOnce>) {
   const transport = yield* FakeTransport.make
   yield* Effect.provide(effect, transport.layer)
   assert.strictEqual(transport.published.length, 1)
@@ -318,7 +318,7 @@ describe("Producer", () => {
   describe("what others see", () => {
     it.effect("one Published event a batch, with its receipts", () =>
       Effect.gen(function* () {
-        const { lifecycle } = yield* Transport.Transport
+        const { lifecycle } = yield* Transport.AtMostOnce
         const events: Array<Lifecycle.Event> = []
         yield* lifecycle.listen((event) => events.push(event))
         yield* Producer.publishAll(Order, [order(1), order(2)], (_, i) => ({ id: `i-${i}` }))

@@ -8,7 +8,7 @@ import { MemoryLists, MemoryPubSub, MemoryStreams } from "waybill/memory"
 class NoSlot extends Schema.TaggedError<NoSlot>()("NoSlot", {}) {}
 class EngineError extends Schema.TaggedError<EngineError>()("EngineError", {}) {}
 
-const Render = Topic.make("renders", { payload: Schema.String })
+const Render = Topic.make("renders", { payload: Schema.String, guarantee: "at-most-once" })
 
 const layers = {
   MemoryStreams: MemoryStreams.layer(),
@@ -20,7 +20,7 @@ describe("case D1: one count for each row", () => {
   it.effect.each(Object.entries(layers))("seven failures of one row use up nothing of another: %s", ([, layer]) =>
     Effect.gen(function* () {
       const attempts: Array<number> = []
-      const Renderer = Consumer.make(Render, { group: "renderer", guarantee: "at-most-once" }).pipe(
+      const Renderer = Consumer.make(Render, { group: "renderer" }).pipe(
         Consumer.process((_, { attempt }) => {
           attempts.push(attempt)
           return attempt <= 7 ? Effect.fail(new NoSlot()) : Effect.fail(new EngineError())

@@ -63,7 +63,7 @@ describe("case C5: the message of an error", () => {
     Effect.gen(function* () {
       const name = "\x1b[2J\u202ex"
       yield* Producer.publish(Topic.make(name, { payload: Schema.Int }), 1)
-      const { receive } = yield* Transport.Transport
+      const { receive } = yield* Transport.AtMostOnce
       const times = { lease: Duration.seconds(10), shutdown: Duration.zero }
       yield* receive({ topic: name, group: name, start: "earliest", maxDeliveries: 5, ...times })
       const { problems } = yield* Health.check({ limits: { lag: 0 } })

@@ -6,7 +6,7 @@ import { quiet, run, until } from "./Running.ts"
 
 class Busy extends Schema.TaggedError<Busy>()("Busy", {}) {}
 
-const Numbers = Topic.make("t", { payload: Schema.Int })
+const Numbers = Topic.make("t", { payload: Schema.Int, guarantee: "transactional" })
 const total = Commit.counter("total")
 const source = Consumer.make(Numbers, { group: "g" })
 const adding = source.pipe(Consumer.transactional((n) => Effect.succeed(Commit.make({ writes: [total.add(n)] }))))

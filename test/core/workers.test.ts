@@ -62,7 +62,17 @@ const fixture = Effect.fnUntraced(function* (handle: Handle, concurrency = 1) {
   yield* Effect.forkScoped(settling.settle, { startImmediately: true })
   const { handlerDuration } = metrics
   const lease = Duration.seconds(15)
-  const workers = new Workers({ handle, routes: none, concurrency, lease, prefetch, settling, handlerDuration })
+  const elsewhere = () => false
+  const workers = new Workers({
+    handle,
+    routes: none,
+    concurrency,
+    lease,
+    prefetch,
+    settling,
+    handlerDuration,
+    elsewhere
+  })
   const fibers = yield* Effect.forEach(workers.loops, (loop) => Effect.forkScoped(loop, { startImmediately: true }))
   const some = (...ids: ReadonlyArray<string>) => {
     const deliveries = ids.map(delivery)

@@ -64,6 +64,7 @@ const lines = new Map([
   ["lists", "9 pictures are shrunk, 0 left in the queue"],
   ["keyspace", "desk: 2 alerts expired before I came back"],
   ["pubsub", "lost for good: 4 5 6 7 8"],
+  ["several-patterns", "250 cents in the bank"],
   ["quickstart", "charged o-1 on attempt 2"],
   ["telemetry", 'outcome="dead_letter",reason="CardDeclined"} 4'],
   ["webhooks", "0 of 996"]

@@ -9,7 +9,7 @@ export type Pattern = "exactly-once" | "streams"
 
 const Transfer = Schema.Struct({ from: Schema.Int, to: Schema.Int, cents: Schema.Int })
 
-export const Transfers = Topic.make("ledger/transfers", { payload: Transfer })
+export const Transfers = Topic.make("ledger/transfers", { payload: Transfer, guarantee: "transactional" })
 export type Transfer = typeof Transfer.Type
 
 export const group = "ledger"
@@ -78,10 +78,9 @@ export const complaints = (
 }
 
 export const read = Effect.gen(function* () {
-  const records = yield* Records.Records
   return {
-    balances: yield* records.read(Transfers, balances.all),
-    applied: yield* records.read(Transfers, applied.all)
+    balances: yield* Records.read(Transfers, balances.all),
+    applied: yield* Records.read(Transfers, applied.all)
   }
 })
 

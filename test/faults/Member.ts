@@ -15,7 +15,7 @@ const patience = "45 seconds"
 export interface Member {
   readonly name: string
   readonly recorder: ReturnType<typeof History.inMemory>
-  readonly transport: Transport.Transport["Service"]
+  readonly transport: Transport.Transport
   /** Waits until this has happened so often, counted from the start. */
   readonly happens: (tag: Lifecycle.Event["_tag"], times?: number) => Effect.Effect<void, Missed>
   /** Waits for a line of a handler. */
@@ -36,7 +36,7 @@ export const join = Effect.fnUntraced(function* (
 ) {
   const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
   const context = yield* Effect.provideService(Layer.build(Pattern.on(pattern, url, name)), Scope.Scope, scope)
-  const transport = Context.get(context, Transport.Transport)
+  const transport = Context.get(context, Transport.AtMostOnce)
   const recorder = History.inMemory(name)
   const counts = new Map<string, number>()
   const watchers = new Set<() => void>()

@@ -26,7 +26,7 @@ export class Pattern extends Context.Service<
   }
 >()("waybill/test/Pattern") {}
 
-type Services = Transport.Transport | Transport.AtLeastOnce | Inspector.Inspector
+type Services = Transport.AtMostOnce | Transport.AtLeastOnce | Inspector.Inspector
 
 const layers: Record<Name, () => Layer.Layer<Services, never, IoRedis.IoRedis>> = {
   streams: () => RedisStreams.layer(),

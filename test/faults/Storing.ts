@@ -40,7 +40,7 @@ export interface Person {
 export const person = Effect.fnUntraced(function* (pattern: Name, url: string) {
   const context = yield* Layer.build(layers[pattern]().pipe(Layer.provideMerge(IoRedis.layer({ url })), Layer.fresh))
   const events: Array<Lifecycle.Event> = []
-  const { lifecycle } = Context.get(context, Transport.Transport)
+  const { lifecycle } = Context.get(context, Transport.AtMostOnce)
   yield* lifecycle.listen((event) => events.push(event))
   const self: Person = {
     events,

@@ -38,7 +38,10 @@ const lineOf = (pattern: string): ReadonlyArray<string> => {
 class Failed extends Schema.TaggedError<Failed>()("Failed", {}) {}
 class Later extends Schema.TaggedError<Later>()("Later", {}) {}
 
-const Task = Topic.make("tasks", { payload: Schema.Literals(["work", "hold", "retry", "wait", "die"]) })
+const payload = Schema.Literals(["work", "hold", "retry", "wait", "die"])
+/** Every pattern will do. */
+const Task = Topic.make("tasks", { payload, guarantee: "at-most-once" })
+const CommittedTask = Topic.make("tasks", { payload, guarantee: "transactional" })
 type Act = "work" | "hold" | "retry" | "wait" | "die"
 const group = "workers"
 const lease = Duration.millis(300)
@@ -80,7 +83,7 @@ const again = {
 const declared = { group, lease, concurrency: 4, shutdown: "1 second" } as const
 const counted = Commit.hash("counted")
 
-type Services = Transport.Transport | Inspector.Inspector
+type Services = Transport.AtMostOnce | Inspector.Inspector
 
 /** One process: what it offers, and the consumer that it runs. */
 interface Office {
@@ -133,7 +136,7 @@ const everyPattern: Record<string, Pattern> = {
       Effect.map(build(RedisExactlyOnce.layer({ prefix, order: orderOf(prefix), pollInterval }), url), (services) => ({
         services,
         work: (desk) =>
-          Consumer.make(Task, declared).pipe(
+          Consumer.make(CommittedTask, declared).pipe(
             Consumer.transactional((act, delivery) =>
               Effect.as(desk.handle(act, delivery), Commit.make({ writes: [counted.increment(act, 1)] }))
             ),
@@ -195,7 +198,7 @@ const play = Effect.fnUntraced(function* (
     Producer.publish(Task, act, { ...options, ...(stores ? { id } : {}) }).pipe(Effect.provideContext(office.services))
   const inspector = Context.get(office.services, Inspector.Inspector)
   const letters = inspector.deadLetters(Task.name, group, first)
-  const { lifecycle, receive } = Context.get(worker.services, Transport.Transport)
+  const { lifecycle, receive } = Context.get(worker.services, Transport.AtMostOnce)
 
   if (stores) {
     yield* publish("left", "work")

@@ -41,7 +41,9 @@ Redis.prototype.sendCommand = function (this: Redis, command, ...rest) {
 }
 
 const program = Effect.gen(function* () {
-  const { lifecycle } = yield* Transport.Transport
+  // The older build of the upgrade test has the port under its former name.
+  const { Transport: port = Transport.AtMostOnce } = Transport as { readonly Transport?: typeof Transport.AtMostOnce }
+  const { lifecycle } = yield* port
   yield* lifecycle.listen((event) => {
     if (event._tag === "ConsumerStarted") say("ready")
   })

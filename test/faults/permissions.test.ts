@@ -11,7 +11,7 @@ import { Redis } from "ioredis"
 import { Consumer, Inspector, Producer, Topic, Transport } from "waybill"
 import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisStreams } from "waybill/redis"
 
-type Services = Transport.Transport | Transport.AtLeastOnce | Inspector.Inspector
+type Services = Transport.AtMostOnce | Transport.AtLeastOnce | Inspector.Inspector
 
 interface Pattern {
   readonly layer: (prefix: string) => Layer.Layer<Services, never, IoRedis.IoRedis>
@@ -157,7 +157,7 @@ const trial = Effect.fnUntraced(function* (pattern: Pattern, port: number, admin
 
   const done = new Set<string>()
   const receiver = yield* Effect.provideContext(
-    Transport.Transport.use((transport) =>
+    Transport.AtMostOnce.use((transport) =>
       transport.receive({
         topic: Task.name,
         group,

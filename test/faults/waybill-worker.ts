@@ -54,10 +54,9 @@ const stand = (receiver: Transport.Receiver, scope: Scope.Scope) =>
 
 /** The same transport, with points to die and to freeze at. */
 const Failpoints = Layer.effect(
-  Transport.Transport,
-  Effect.map(Transport.Transport, (transport) => ({
-    publish: transport.publish,
-    lifecycle: transport.lifecycle,
+  Transport.AtLeastOnce,
+  Effect.map(Transport.AtLeastOnce, (transport) => ({
+    ...transport,
     receive: (subscription) =>
       Effect.zipWith(transport.receive(subscription), Effect.scope, (receiver, scope): Transport.Receiver => ({
         consumer: receiver.consumer,
@@ -92,7 +91,7 @@ const write = (id: string, fence: number) =>
   ).pipe(Effect.map(Number))
 
 const program = Effect.gen(function* () {
-  const { lifecycle } = yield* Transport.Transport
+  const { lifecycle } = yield* Transport.AtLeastOnce
   yield* History.follow(recorder, lifecycle)
   yield* lifecycle.listen((event: Lifecycle.Event) => {
     if (event._tag === "LeaseLost") for (const { id } of event.deliveries) say(`lost ${id}`)

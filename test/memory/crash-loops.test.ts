@@ -21,11 +21,11 @@ const outgoing = (body: string): Message.Outgoing => ({
 })
 
 const publish = (first: string, ...rest: ReadonlyArray<string>) =>
-  Effect.flatMap(Transport.Transport, (transport) =>
+  Effect.flatMap(Transport.AtMostOnce, (transport) =>
     transport.publish("t", [outgoing(first), ...rest.map((body) => outgoing(body))])
   )
 
-const join = Effect.flatMap(Transport.Transport, (transport) =>
+const join = Effect.flatMap(Transport.AtMostOnce, (transport) =>
   transport.receive({
     topic: "t",
     group: "g",

@@ -15,26 +15,25 @@ TransportSuite.run("MemoryExactlyOnce", {
   features: { groups: false, transactional: true }
 })
 
-const Numbers = Topic.make("numbers", { payload: Schema.Int })
+const Numbers = Topic.make("numbers", { payload: Schema.Int, guarantee: "transactional" })
 const total = Commit.counter("total")
 const words = Commit.hash("words")
 
 describe("MemoryExactlyOnce", () => {
   it.effect("an id that is published again is applied once, until its marker has expired", () =>
     Effect.gen(function* () {
-      const { read } = yield* Records.Records
       const publish = Effect.andThen(Producer.publish(Numbers, 1, { id: "same" }), runUntilIdle())
       yield* publish
-      assert.strictEqual(yield* read(Numbers, total.value), 1)
+      assert.strictEqual(yield* Records.read(Numbers, total.value), 1)
       for (let day = 1; day <= 7; day++) {
         yield* TestClock.adjust("1 day")
         assert.strictEqual((yield* Producer.publish(Numbers, 1, { id: "same" }))._tag, "Stored")
         yield* runUntilIdle()
-        assert.strictEqual(yield* read(Numbers, total.value), 1)
+        assert.strictEqual(yield* Records.read(Numbers, total.value), 1)
       }
       yield* TestClock.adjust("1 day")
       yield* publish
-      assert.strictEqual(yield* read(Numbers, total.value), 2)
+      assert.strictEqual(yield* Records.read(Numbers, total.value), 2)
     }).pipe(
       Effect.provide(
         Consumer.make(Numbers, { group: "g" }).pipe(
@@ -48,14 +47,13 @@ describe("MemoryExactlyOnce", () => {
 
   it.effect("what was refused in part is never applied again, however late and often it is redriven", () =>
     Effect.gen(function* () {
-      const { read } = yield* Records.Records
       yield* Producer.publish(Numbers, 1, { id: "partial" })
       yield* runUntilIdle()
       for (let week = 1; week <= 3; week++) {
         yield* TestClock.adjust("6 days")
         assert.strictEqual((yield* DeadLetters.redrive(Numbers, "g")).done, 1)
         yield* runUntilIdle()
-        assert.strictEqual(yield* read(Numbers, total.value), 1)
+        assert.strictEqual(yield* Records.read(Numbers, total.value), 1)
       }
     }).pipe(
       Effect.provide(

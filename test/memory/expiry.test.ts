@@ -16,13 +16,13 @@ const outgoing = (id: string, more: Partial<Message.Outgoing> = {}): Message.Out
 })
 
 const publish = (...ids: ReadonlyArray<string | Message.Outgoing>) =>
-  Effect.flatMap(Transport.Transport, (transport) => {
+  Effect.flatMap(Transport.AtMostOnce, (transport) => {
     const [first = outgoing(""), ...rest] = ids.map((id) => (typeof id === "string" ? outgoing(id) : id))
     return transport.publish("t", [first, ...rest])
   })
 
 const join = (group: string, options?: Partial<Transport.Subscription>) =>
-  Effect.flatMap(Transport.Transport, (transport) =>
+  Effect.flatMap(Transport.AtMostOnce, (transport) =>
     transport.receive({
       topic: "t",
       group,

@@ -24,7 +24,7 @@ describe.each(["streams", "lists", "exactly-once", "keyspace"] as const)("a lost
   /** A has begun a message and is frozen; B takes it over. Returns what happened, in order. */
   const play = Effect.fnUntraced(function* (leaseLost: Consumer.LeaseLost | undefined) {
     const context = yield* Layer.build(layer())
-    const transport = Context.get(context, Transport.Transport)
+    const transport = Context.get(context, Transport.AtLeastOnce)
     const steps: Array<string> = []
     const tell = (step: string) => Effect.sync(() => void steps.push(step))
     const receivers: Array<Transport.Receiver> = []
@@ -43,12 +43,12 @@ describe.each(["streams", "lists", "exactly-once", "keyspace"] as const)("a lost
             )
           ),
           Consumer.run,
-          Effect.provideService(Transport.Transport, {
+          Effect.provideService(Transport.AtLeastOnce, {
             ...transport,
             receive: (subscription) =>
               Effect.tap(transport.receive(subscription), (one) => Effect.sync(() => receivers.push(one)))
           }),
-          Effect.provideContext(Context.omit(Transport.Transport)(context))
+          Effect.provideContext(Context.omit(Transport.AtLeastOnce)(context))
         ),
         { startImmediately: true }
       )

@@ -43,7 +43,7 @@ interface Model {
 }
 
 interface Subject {
-  readonly layer: Layer.Layer<Transport.Transport | Inspector.Inspector>
+  readonly layer: Layer.Layer<Transport.AtMostOnce | Inspector.Inspector>
   readonly stores: boolean
   readonly groups: ReadonlyArray<string>
   /** Which of those that nobody has seen comes first. */
@@ -60,7 +60,7 @@ const priorities = ["high", "normal", "low"]
  */
 const walk = Effect.fnUntraced(function* (subject: Subject, seed: number, length: number) {
   const below = randomOf(seed)
-  const transport = yield* Transport.Transport
+  const transport = yield* Transport.AtMostOnce
   const inspector = yield* Inspector.Inspector
   const { groups } = subject
   const models = new Map(
@@ -390,8 +390,8 @@ const broken = (
   ...subject,
   stores: false,
   layer: Layer.effect(
-    Transport.Transport,
-    Effect.map(Transport.Transport, (transport) => ({
+    Transport.AtMostOnce,
+    Effect.map(Transport.AtMostOnce, (transport) => ({
       ...transport,
       receive: (subscription) =>
         Effect.map(transport.receive(subscription), (receiver) => ({

@@ -7,7 +7,7 @@ import { TestClock } from "effect/testing"
 import { Consumer, Producer, Topic } from "waybill"
 import { MemoryExactlyOnce, MemoryKeyspace, MemoryLists, MemoryPubSub, MemoryStreams } from "waybill/memory"
 
-const Tick = Topic.make("ticks", { payload: Schema.Int })
+const Tick = Topic.make("ticks", { payload: Schema.Int, guarantee: "at-most-once" })
 
 /** Consumers in groups of their own, and what each has seen: numbers, and how many were missing. */
 const audience = (size: number, total: number, handle: (n: number) => Effect.Effect<void> = () => Effect.void) => {
@@ -15,7 +15,7 @@ const audience = (size: number, total: number, handle: (n: number) => Effect.Eff
   const done = Deferred.makeUnsafe<void>()
   let left = size
   const consumers = seen.map((one, i) =>
-    Consumer.make(Tick, { group: `g${i}`, guarantee: "at-most-once" }).pipe(
+    Consumer.make(Tick, { group: `g${i}` }).pipe(
       Consumer.process((n, { gap }) =>
         Effect.andThen(
           handle(n),
@@ -110,7 +110,7 @@ describe("case F8: publishing without end", () => {
     Effect.gen(function* () {
       const enough = Deferred.makeUnsafe<void>()
       let handled = 0
-      const consumer = Consumer.make(Tick, { group: "g", guarantee: "at-most-once" }).pipe(
+      const consumer = Consumer.make(Tick, { group: "g" }).pipe(
         Consumer.process(() =>
           Effect.sync(() => {
             if (++handled === 1000) Deferred.doneUnsafe(enough, Effect.void)

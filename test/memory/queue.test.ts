@@ -15,10 +15,10 @@ const outgoing = (body: string, more: Partial<Message.Outgoing> = {}): Message.O
 })
 
 const publish = (first: Message.Outgoing, ...rest: ReadonlyArray<Message.Outgoing>) =>
-  Effect.flatMap(Transport.Transport, (transport) => transport.publish("t", [first, ...rest]))
+  Effect.flatMap(Transport.AtMostOnce, (transport) => transport.publish("t", [first, ...rest]))
 
 const join = (group: string, options?: Partial<Transport.Subscription>) =>
-  Effect.flatMap(Transport.Transport, (transport) =>
+  Effect.flatMap(Transport.AtMostOnce, (transport) =>
     transport.receive({
       topic: "t",
       group,

@@ -6,7 +6,10 @@ import { Consumer, Inspector, Producer, Topic, Transport } from "waybill"
 import { MemoryExactlyOnce, MemoryKeyspace, MemoryLists, MemoryPubSub, MemoryStreams } from "waybill/memory"
 import { quiet, run, until } from "../core/Running.ts"
 
-const Work = Topic.make("work", { payload: Schema.Struct({ n: Schema.Int, millis: Schema.Number }) })
+const Work = Topic.make("work", {
+  payload: Schema.Struct({ n: Schema.Int, millis: Schema.Number }),
+  guarantee: "at-most-once"
+})
 
 const stored = {
   streams: MemoryStreams.layer(),
@@ -19,7 +22,7 @@ const stored = {
 const consume = Effect.fnUntraced(function* (options: Partial<Consumer.Options<"at-most-once">> = {}) {
   const begun: Array<number> = []
   const attempts = new Set<number>()
-  const consumer = Consumer.make(Work, { group: "g", concurrency: 4, guarantee: "at-most-once", ...options }).pipe(
+  const consumer = Consumer.make(Work, { group: "g", concurrency: 4, ...options }).pipe(
     Consumer.process(({ millis, n }, { attempt }) =>
       Effect.suspend(() => {
         begun.push(n)
@@ -28,7 +31,7 @@ const consume = Effect.fnUntraced(function* (options: Partial<Consumer.Options<"
       })
     )
   )
-  yield* run(consumer, Layer.succeedContext(yield* Effect.context<Transport.Transport>()))
+  yield* run(consumer, Layer.succeedContext(yield* Effect.context<Transport.AtMostOnce>()))
   return { begun, attempts }
 })
 
@@ -120,7 +123,7 @@ const subscription = {
   shutdown: Duration.seconds(1)
 } as const
 
-const Blob = Topic.make("blobs", { payload: Schema.String })
+const Blob = Topic.make("blobs", { payload: Schema.String, guarantee: "at-most-once" })
 
 describe.each(Object.entries({ ...stored, pubsub: MemoryPubSub.layer({ buffer: 10_000 }) }))(
   "large messages in memory, %s",
@@ -142,7 +145,7 @@ describe.each(Object.entries({ ...stored, pubsub: MemoryPubSub.layer({ buffer: 1
               return blob.length > 1 ? Effect.sleep(100) : Effect.void
             })
           )
-          yield* run(consumer, Layer.succeedContext(yield* Effect.context<Transport.Transport>()))
+          yield* run(consumer, Layer.succeedContext(yield* Effect.context<Transport.AtMostOnce>()))
           yield* Producer.publishAll(Blob, Array(500).fill("x"))
           yield* until("tiny ones are done", () => handled === 500)
           yield* quiet()
@@ -169,7 +172,7 @@ describe("large messages in memory, MemoryPubSub", () => {
     ["drop-newest", [0, 1, 2, 20], { missed: 11, after: "2", before: "20" }]
   ] as const)("case B7, E37: %s: what finds bufferBytes full is told as a gap", ([overflow, arrived, gap]) =>
     Effect.gen(function* () {
-      const transport = yield* Transport.Transport
+      const transport = yield* Transport.AtMostOnce
       const receiver = yield* transport.receive(subscription)
       const publish = (n: number, size: number) =>
         transport.publish("t", [

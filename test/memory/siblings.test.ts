@@ -6,9 +6,9 @@ import { Duration, Effect, Fiber, Layer, Logger, Schema } from "effect"
 import { Consumer, Producer, Topic, Transport, type Inspector } from "waybill"
 import { MemoryExactlyOnce, MemoryKeyspace, MemoryLists, MemoryPubSub, MemoryStreams } from "waybill/memory"
 
-const Order = Topic.make("orders", { payload: Schema.String })
+const Order = Topic.make("orders", { payload: Schema.String, guarantee: "at-most-once" })
 
-const patterns: Record<string, () => Layer.Layer<Transport.Transport | Inspector.Inspector | Transport.AtMostOnce>> = {
+const patterns: Record<string, () => Layer.Layer<Transport.AtMostOnce | Inspector.Inspector>> = {
   MemoryStreams: MemoryStreams.layer,
   MemoryLists: MemoryLists.layer,
   MemoryExactlyOnce: MemoryExactlyOnce.layer,
@@ -30,7 +30,7 @@ const warnings = (self: Effect.Effect<unknown, unknown>) =>
 const apart = "two in-memory stores"
 const gone = "went with an in-memory store"
 
-const consumer = Consumer.make(Order, { group: "g", guarantee: "at-most-once" }).pipe(
+const consumer = Consumer.make(Order, { group: "g" }).pipe(
   Consumer.process(() => Effect.void),
   Consumer.layer
 )
@@ -80,7 +80,7 @@ describe.each(Object.entries(patterns))("case D13 %s provided twice", (name, lay
     Effect.gen(function* () {
       const memory = layer()
       const receive = Effect.scoped(
-        Transport.Transport.use((transport) =>
+        Transport.AtMostOnce.use((transport) =>
           transport.receive({
             topic: Order.name,
             group: "g",
@@ -105,7 +105,7 @@ describe.each(Object.entries(patterns))("case D13 %s provided twice", (name, lay
   it.effect("shared, settled, or for other topics: no word", () =>
     Effect.gen(function* () {
       const memory = layer()
-      const Other = Topic.make("others", { payload: Schema.String })
+      const Other = Topic.make("others", { payload: Schema.String, guarantee: "at-most-once" })
       const program = Effect.gen(function* () {
         // Shared: one inside the other. What is published is handled.
         yield* Effect.gen(function* () {

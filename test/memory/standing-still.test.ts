@@ -19,7 +19,7 @@ describe.each(patterns)("%s, a receiver that stands still", (_, pattern) => {
           return clock.sleep(duration)
         }
       }
-      const transport = yield* Transport.Transport
+      const transport = yield* Transport.AtMostOnce
       const message = { id: undefined, body: "a", headers: {}, key: undefined, version: 1, due: undefined }
       yield* transport.publish("t", [message])
       const receiver = yield* transport.receive({

@@ -314,7 +314,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "an eviction policy is not told",
-    file: "redis/RedisHealth.ts",
+    file: "redis/internal/inspect/ServerHealth.ts",
     find: 'if (policy !== undefined && policy !== "noeviction"',
     replace: 'if (policy === "never"',
     proofs: [{ file: "redis/health.test.ts", title: "E19" }]

@@ -6,16 +6,7 @@ import { assert } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Context, Duration, Effect, Exit, Layer, Option, Random, References, Scope } from "effect"
 import { Redis } from "ioredis"
-import {
-  type Commit,
-  Inspector,
-  type Lifecycle,
-  type Message,
-  type Delivery,
-  Records,
-  Settlement,
-  Transport
-} from "waybill"
+import { type Commit, Inspector, type Lifecycle, type Message, type Delivery, Settlement, Transport } from "waybill"
 import { IoRedis, RedisStreams } from "waybill/redis"
 
 export interface Options extends RedisStreams.Options {
@@ -65,9 +56,8 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
   const context = yield* Layer.build(
     RedisStreams.layer({ prefix, ...rest }).pipe(Layer.provideMerge(IoRedis.layer({ url })))
   ).pipe(Effect.provideService(References.MinimumLogLevel, "None"))
-  const transport = Context.get(context, Transport.Transport)
+  const transport = Context.get(context, Transport.AtMostOnce)
   const inspector = Context.get(context, Inspector.Inspector)
-  const records = Context.get(context, Records.Records)
   const redis = yield* client(server.url)
   const events: Array<Lifecycle.Event> = []
   yield* transport.lifecycle.listen((event) => events.push(event))
@@ -91,7 +81,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
     transport,
     inspector,
     /** Reads a record beside the topic `t`. */
-    read: <A>(query: Commit.Query<A>) => records.read({ name: "t" }, query),
+    read: <A>(query: Commit.Query<A>) => transport.records!.read({ name: "t" }, query),
     redis,
     prefix,
     /** The name of a key of the topic `t`. */

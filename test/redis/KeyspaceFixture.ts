@@ -28,7 +28,7 @@ const program = Effect.fnUntraced(
     const context = yield* Layer.build(
       RedisKeyspace.layer(options).pipe(Layer.provideMerge(IoRedis.layer({ url })), Layer.fresh)
     )
-    const transport = Context.get(context, Transport.Transport)
+    const transport = Context.get(context, Transport.AtMostOnce)
     const events: Array<Lifecycle.Event> = []
     yield* transport.lifecycle.listen((event) => events.push(event))
     const join = (subscription: Joining = {}) =>

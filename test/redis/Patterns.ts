@@ -6,7 +6,7 @@ import { type Duration, Effect, Layer } from "effect"
 import type { Inspector, Transport } from "waybill"
 import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisPubSub, RedisStreams } from "waybill/redis"
 
-export type Services = Transport.Transport | Transport.AtMostOnce | Inspector.Inspector
+export type Services = Transport.AtMostOnce | Inspector.Inspector
 
 export interface Options {
   readonly prefix?: string

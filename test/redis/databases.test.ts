@@ -19,7 +19,7 @@ const live = { timeout: 30_000 }
 /** A layer in a database, as a program of its own has it. */
 const programIn = Effect.fnUntraced(function* (
   db: number,
-  pattern: Layer.Layer<Transport.Transport | Inspector.Inspector, never, IoRedis.IoRedis>
+  pattern: Layer.Layer<Transport.AtMostOnce | Inspector.Inspector, never, IoRedis.IoRedis>
 ) {
   const { url } = yield* RedisServer.RedisServer
   // Once by the URL and once by the option.
@@ -27,7 +27,7 @@ const programIn = Effect.fnUntraced(function* (
   const context = yield* Layer.build(pattern.pipe(Layer.provide(redis))).pipe(
     Effect.provideService(References.MinimumLogLevel, "None")
   )
-  const transport = Context.get(context, Transport.Transport)
+  const transport = Context.get(context, Transport.AtMostOnce)
   return {
     transport,
     inspector: Context.get(context, Inspector.Inspector),

@@ -21,7 +21,7 @@ import { drawing } from "../faults/Verdict.ts"
 import { becomes, client, outgoing } from "./Fixture.ts"
 import * as Model from "./Model.ts"
 
-type Services = Transport.Transport | Inspector.Inspector
+type Services = Transport.AtMostOnce | Inspector.Inspector
 type Look = Effect.Success<typeof Inspector.Inspector>
 
 interface Subject {
@@ -244,7 +244,7 @@ const history = Effect.fnUntraced(
         Layer.effect(Elsewhere, Effect.provide(Inspector.Inspector, RedisInspector.layer()))
       ).pipe(Layer.provide(IoRedis.layer({ url })))
     )
-    const transport = Context.get(context, Transport.Transport)
+    const transport = Context.get(context, Transport.AtMostOnce)
     // The one that tools use, on topics of any pattern.
     const inspector = Context.get(context, Elsewhere)
     const topic = "t"
@@ -392,7 +392,7 @@ const figuresOf = Effect.fnUntraced(function* (inspector: Look, topic: string, r
 })
 
 interface Side {
-  readonly transport: Effect.Success<typeof Transport.Transport>
+  readonly transport: Effect.Success<typeof Transport.AtMostOnce>
   readonly inspector: Look
   readonly seats: Map<string, Seat>
 }
@@ -407,7 +407,7 @@ const twins = Effect.fnUntraced(
     const topic = "t"
     const sideOf = (layer: Layer.Layer<Services>) =>
       Effect.map(Layer.build(layer), (context): Side => ({
-        transport: Context.get(context, Transport.Transport),
+        transport: Context.get(context, Transport.AtMostOnce),
         inspector: Context.get(context, Inspector.Inspector),
         seats: new Map()
       }))

@@ -120,7 +120,7 @@ describe("case B14: keys", () => {
     ["RedisExactlyOnce", RedisExactlyOnce.layer({ prefix: "b14" })]
   ] as const)("a transactional group and one that is called like its marks: %s", ([name, pattern]) =>
     Effect.gen(function* () {
-      const Work = Topic.make("b14/work", { payload: Schema.String })
+      const Work = Topic.make("b14/work", { payload: Schema.String, guarantee: "transactional" })
       const seen = Commit.set("seen")
       const consumer = (group: string) =>
         Consumer.make(Work, { group }).pipe(
@@ -135,10 +135,9 @@ describe("case B14: keys", () => {
       const fibers = yield* Effect.forEach(groups, consumer)
       yield* Producer.publishAll(Work, ["one", "two"], (payload) => ({ id: payload === "one" ? "x:state" : "x" }))
       const expected = new Set(groups.flatMap((group) => [`${group} one`, `${group} two`]))
-      const records = yield* Records.Records
-      yield* Effect.repeat(records.read(Work, seen.all), { until: (all) => all.size === expected.size })
+      yield* Effect.repeat(Records.read(Work, seen.all), { until: (all) => all.size === expected.size })
       for (const fiber of fibers) assert.isUndefined(fiber.pollUnsafe())
-      assert.deepStrictEqual(yield* records.read(Work, seen.all), expected)
+      assert.deepStrictEqual(yield* Records.read(Work, seen.all), expected)
       yield* Fiber.interruptAll(fibers)
     }).pipe(Effect.provide(pattern.pipe(Layer.provideMerge(Patterns.redis), Layer.provideMerge(RedisServer.layer()))))
   )

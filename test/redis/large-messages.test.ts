@@ -36,7 +36,7 @@ describe("large messages behind tiny ones", () => {
       Effect.gen(function* () {
         const { url } = yield* RedisServer.RedisServer
         const context = yield* Layer.build(layer.pipe(Layer.provideMerge(IoRedis.layer({ url }))))
-        const transport = Context.get(context, Transport.Transport)
+        const transport = Context.get(context, Transport.AtMostOnce)
         const publish = Effect.fnUntraced(function* (count: number, size: number, at: number) {
           const batch = (some: number): [Message.Outgoing, ...Array<Message.Outgoing>] => {
             const one = outgoing({ body: JSON.stringify("x".repeat(size)) })

@@ -15,7 +15,8 @@ const size = 200_000
 const count = 600
 const patterns = ["streams", "lists", "exactly-once", "keyspace", "pubsub"] as const
 
-const Large = Topic.make("t", { payload: Schema.String })
+/** Looked at through an inspector, without its transport. */
+const Large = { ...Topic.make("t", { payload: Schema.String }), on: Topic.byName("t").on }
 
 /** A topic of the pattern with so many dead letters, and a line to it that carries 20 MB a second. */
 const fixture = Effect.fnUntraced(function* (pattern: string, letters: number) {

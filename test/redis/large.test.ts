@@ -44,7 +44,7 @@ for (const [name, pattern] of Object.entries(Patterns.all)) {
       "case B1: a call of very many messages is stored in parts that nobody else notices",
       () =>
         Effect.gen(function* () {
-          const Text = Topic.make("texts", { payload: Schema.String, key: (text) => text })
+          const Text = Topic.make("texts", { payload: Schema.String, key: (text) => text, guarantee: "at-most-once" })
           const count = 20_000
           const payloads = Array.from({ length: count }, (_, i) => `message ${i}`)
           // With all that makes arguments: more of them than a command may have.
@@ -68,7 +68,7 @@ for (const [name, pattern] of Object.entries(Patterns.all)) {
       "case B3: large messages that are published at the same time do not travel as one",
       () =>
         Effect.gen(function* () {
-          const Shared = Topic.make("headers", { payload: Schema.String })
+          const Shared = Topic.make("headers", { payload: Schema.String, guarantee: "at-most-once" })
           const headers = { large: "h".repeat(700_000) }
           const { scripts, value: receipts } = yield* watched(
             Effect.forEach(
@@ -87,7 +87,7 @@ for (const [name, pattern] of Object.entries(Patterns.all)) {
       "case B4: a call of more than fits into a command is stored in parts",
       () =>
         Effect.gen(function* () {
-          const Large = Topic.make("bodies", { payload: Schema.String })
+          const Large = Topic.make("bodies", { payload: Schema.String, guarantee: "at-most-once" })
           const payload = "x".repeat(900_000)
           const { scripts, value: receipts } = yield* watched(
             Producer.publishAll(Large, Array<string>(20).fill(payload), (_, i) => ({ id: `b-${i}` }))
@@ -105,7 +105,7 @@ for (const [name, pattern] of Object.entries(Patterns.all)) {
       "case B6: large messages that are due at the same time come in a few at a time",
       () =>
         Effect.gen(function* () {
-          const Due = Topic.make("due", { payload: Schema.String })
+          const Due = Topic.make("due", { payload: Schema.String, guarantee: "at-most-once" })
           const count = 30
           const moves = Effect.map(
             Effect.flatMap(IoRedis.IoRedis, ({ commands }) =>
@@ -118,7 +118,7 @@ for (const [name, pattern] of Object.entries(Patterns.all)) {
           const all = yield* Deferred.make<void>()
           let handled = 0
           yield* Layer.build(
-            Consumer.make(Due, { group: "g", concurrency: 50, guarantee: "at-most-once" }).pipe(
+            Consumer.make(Due, { group: "g", concurrency: 50 }).pipe(
               Consumer.process(() => (++handled === count ? Deferred.succeed(all, undefined) : Effect.void)),
               Consumer.layer
             )
@@ -133,10 +133,10 @@ for (const [name, pattern] of Object.entries(Patterns.all)) {
       "case B5: reasons of megabytes are cut, and every failure is a dead letter",
       () =>
         Effect.gen(function* () {
-          const Failing = Topic.make("failing", { payload: Schema.Int })
+          const Failing = Topic.make("failing", { payload: Schema.Int, guarantee: "at-most-once" })
           const reason = "ü".repeat(4_000_000)
           yield* Layer.build(
-            Consumer.make(Failing, { group: "g", concurrency: 50, guarantee: "at-most-once" }).pipe(
+            Consumer.make(Failing, { group: "g", concurrency: 50 }).pipe(
               Consumer.process(() => Effect.fail("no")),
               Consumer.orElse(Consumer.deadLetter(reason)),
               Consumer.layer
@@ -161,11 +161,11 @@ for (const [name, pattern] of Object.entries(Patterns.all)) {
       "case B5: large messages that fail at the same time are not buried as one",
       () =>
         Effect.gen(function* () {
-          const Failing = Topic.make("letters", { payload: Schema.String })
+          const Failing = Topic.make("letters", { payload: Schema.String, guarantee: "at-most-once" })
           const all = yield* Deferred.make<void>()
           let running = 0
           yield* Layer.build(
-            Consumer.make(Failing, { group: "g", concurrency: 40, guarantee: "at-most-once" }).pipe(
+            Consumer.make(Failing, { group: "g", concurrency: 40 }).pipe(
               Consumer.process(() =>
                 Effect.suspend(() => {
                   if (++running === 40) Deferred.doneUnsafe(all, Effect.void)

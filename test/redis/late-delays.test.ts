@@ -15,7 +15,7 @@ const lease = Duration.minutes(5)
 
 type Layers = (
   options: Pick<RedisLists.Options, "pollInterval">
-) => Layer.Layer<Transport.Transport | Inspector.Inspector, never, IoRedis.IoRedis>
+) => Layer.Layer<Transport.AtMostOnce | Inspector.Inspector, never, IoRedis.IoRedis>
 
 const patterns: Record<string, { readonly layer: Layers; readonly commits: boolean }> = {
   RedisStreams: { layer: RedisStreams.layer, commits: true },
@@ -31,7 +31,7 @@ interface Program {
   readonly publish: (topic: string, body: string, delayMillis?: number) => Effect.Effect<unknown, Failure>
   readonly take: (topic: string) => Effect.Effect<Held, Failure>
   readonly join: (topic: string) => Effect.Effect<Transport.Receiver, Failure>
-  readonly transport: Transport.Transport["Service"]
+  readonly transport: Transport.Transport
   readonly end: Effect.Effect<void>
 }
 
@@ -127,7 +127,7 @@ describe.each(Object.entries(patterns))("case F6 %s", (_, { commits, layer }) =>
     const context = yield* Layer.build(
       layer({ pollInterval }).pipe(Layer.provide(IoRedis.layer({ url })), Layer.fresh)
     ).pipe(Scope.provide(scope))
-    const transport = Context.get(context, Transport.Transport)
+    const transport = Context.get(context, Transport.AtMostOnce)
     const join = (topic: string) =>
       Scope.provide(
         transport.receive({

@@ -10,7 +10,7 @@ import { MemoryKeyspace, MemoryStreams } from "waybill/memory"
 import { IoRedis, RedisKeyspace, RedisStreams } from "waybill/redis"
 import { becomes, outgoing } from "./Fixture.ts"
 
-type Ports = Transport.Transport | Inspector.Inspector
+type Ports = Transport.AtMostOnce | Inspector.Inspector
 
 const onRedis = (layer: Layer.Layer<Ports, never, IoRedis.IoRedis>): Layer.Layer<Ports, unknown> =>
   layer.pipe(
@@ -31,7 +31,7 @@ const settledGoes: Record<string, Layer.Layer<Ports, unknown>> = {
 }
 
 const fixture = Effect.gen(function* () {
-  const transport = yield* Transport.Transport
+  const transport = yield* Transport.AtMostOnce
   const inspector = yield* Inspector.Inspector
   const join = (group: string) =>
     transport.receive({

@@ -1,8 +1,8 @@
 /** Limits hold whether there is traffic or not, alike on every pattern and in memory. */
 import { assert, describe, it } from "@effect/vitest"
 import { freeze, RedisServer } from "@waybill/testing"
-import { Context, Duration, Effect, Exit, Layer, Option, Random, References, Schedule, Schema, Scope } from "effect"
-import { Commit, DeadLetters, Inspector, Records, Settlement, Topic, Transport } from "waybill"
+import { Context, Duration, Effect, Exit, Layer, Option, Random, References, Schedule, Scope } from "effect"
+import { Commit, DeadLetters, Inspector, Settlement, Topic, Transport } from "waybill"
 import { MemoryExactlyOnce, MemoryKeyspace, MemoryLists, MemoryPubSub, MemoryStreams } from "waybill/memory"
 import {
   IoRedis,
@@ -15,7 +15,7 @@ import {
 } from "waybill/redis"
 import { becomes, client, outgoing } from "./Fixture.ts"
 
-type Ports = Transport.Transport | Inspector.Inspector
+type Ports = Transport.AtMostOnce | Inspector.Inspector
 
 interface Cap {
   readonly prefix: string
@@ -57,7 +57,7 @@ const fixture = Effect.fnUntraced(
     const redis = IoRedis.layer({ url })
     const context = yield* Layer.build(Layer.provide(layer(prefix), redis))
     const inspector = Context.get(context, Inspector.Inspector)
-    const transport = Context.get(context, Transport.Transport)
+    const transport = Context.get(context, Transport.AtMostOnce)
     const operator = inMemory
       ? inspector
       : Context.get(
@@ -82,8 +82,6 @@ const fixture = Effect.fnUntraced(
   },
   Effect.provideService(References.MinimumLogLevel, "None")
 )
-
-const Text = Topic.make("t", { payload: Schema.String })
 
 describe("case F1: dead letters that are too old", () => {
   it.live.each(patterns)(
@@ -127,7 +125,7 @@ describe("case F1: dead letters that are too old", () => {
         assert.strictEqual(deadLetters, 1)
         yield* join()
         assert.strictEqual(yield* operator.redrive("t", "g", [old!]), 0)
-        const report = yield* DeadLetters.redrive(Text, "g", { dryRun: true }).pipe(
+        const report = yield* DeadLetters.redrive(Topic.byName("t"), "g", { dryRun: true }).pipe(
           Effect.provideService(Inspector.Inspector, operator)
         )
         assert.deepStrictEqual(report, { examined: 1, selected: 1, done: 0 })
@@ -143,7 +141,7 @@ describe("case F1: dead letters that are too old", () => {
           layer({ prefix, deadLetters: { maxAge: "1 second" } })
         )
         const events: Array<number> = []
-        yield* Context.get(context, Transport.Transport).lifecycle.listen((event) => {
+        yield* Context.get(context, Transport.AtMostOnce).lifecycle.listen((event) => {
           if (event._tag === "DeadLettersDropped") events.push(event.count)
         })
         const receiver = yield* join()
@@ -173,7 +171,7 @@ interface Committing {
   readonly inMemory: boolean
   readonly layer: (
     options: Cap & { readonly marker?: Duration.Input; readonly deduplicationWindow?: Duration.Input }
-  ) => Layer.Layer<Ports | Records.Records, never, IoRedis.IoRedis>
+  ) => Layer.Layer<Ports, never, IoRedis.IoRedis>
 }
 
 const committing: ReadonlyArray<Committing> = [
@@ -186,7 +184,7 @@ const committing: ReadonlyArray<Committing> = [
 describe("a commit whose id is stored again", () => {
   it.live.each(committing)("$name: after the window for published ids, it is applied once", ({ inMemory, layer }) =>
     Effect.gen(function* () {
-      const { context, join, transport } = yield* fixture(inMemory, (prefix) =>
+      const { join, transport } = yield* fixture(inMemory, (prefix) =>
         layer({ prefix, deadLetters: { maxAge: "1 hour" }, deduplicationWindow: 1 })
       )
       const receiver = yield* join()
@@ -198,7 +196,7 @@ describe("a commit whose id is stored again", () => {
         const answers = yield* receiver.settle([[delivery, Settlement.commit(Commit.make({ writes: [total.add(1)] }))]])
         assert.deepStrictEqual(answers, ["Settled"])
       }
-      assert.strictEqual(yield* Context.get(context, Records.Records).read({ name: "t" }, total.value), 1)
+      assert.strictEqual(yield* transport.records!.read({ name: "t" }, total.value), 1)
     }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()))
   )
 })
@@ -209,7 +207,7 @@ describe("case F1: a commit that was refused in part", () => {
     ({ inMemory, layer }) =>
       Effect.gen(function* () {
         const marker = Duration.millis(200)
-        const { context, join, operator, transport } = yield* fixture(inMemory, (prefix) =>
+        const { join, operator, transport } = yield* fixture(inMemory, (prefix) =>
           layer({ prefix, marker, deadLetters: { maxAge: "1 hour" } })
         )
         const lapse = Effect.sleep("400 millis")
@@ -228,8 +226,7 @@ describe("case F1: a commit that was refused in part", () => {
         })
         const refused = Effect.gen(function* () {
           assert.deepInclude((yield* again)[0], { reason: "PartialCommit" })
-          const read = Context.get(context, Records.Records).read
-          assert.strictEqual(yield* read({ name: "t" }, total.value), 1)
+          assert.strictEqual(yield* transport.records!.read({ name: "t" }, total.value), 1)
         })
         yield* transport.publish("t", [outgoing("names")])
         yield* commit(Commit.make({ writes: [names.set("ada", "Lovelace")] }))
@@ -269,7 +266,7 @@ describe("case F1: a commit that was refused in part", () => {
     "$name: is not applied again when its dead letter could not be written, for a year more than a marker lasts",
     ({ layer }) =>
       Effect.gen(function* () {
-        const { context, join, prefix, transport } = yield* fixture(false, (prefix) =>
+        const { join, prefix, transport } = yield* fixture(false, (prefix) =>
           layer({ prefix, marker: "200 millis", deadLetters: { maxAge: "1 hour" } })
         )
         const redis = yield* client((yield* RedisServer.RedisServer).url)
@@ -296,7 +293,7 @@ describe("case F1: a commit that was refused in part", () => {
           [delivery, Settlement.commit(Commit.make({ writes: [total.add(1)] }))]
         ])
         assert.deepInclude(refused, { reason: "PartialCommit" })
-        assert.strictEqual(yield* Context.get(context, Records.Records).read({ name: "t" }, total.value), 1)
+        assert.strictEqual(yield* transport.records!.read({ name: "t" }, total.value), 1)
         // The letter knows now: the marker may lapse again.
         assert.isBelow(yield* days, 1)
       }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()))

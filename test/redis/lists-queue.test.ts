@@ -15,7 +15,7 @@ const fixture = Effect.fnUntraced(function* (options: RedisLists.Options & { rea
   const context = yield* Layer.build(
     RedisLists.layer({ prefix, ...rest }).pipe(Layer.provideMerge(IoRedis.layer({ url })))
   ).pipe(Effect.provideService(References.MinimumLogLevel, "None"))
-  const transport = Context.get(context, Transport.Transport)
+  const transport = Context.get(context, Transport.AtMostOnce)
   const redis = yield* client(server.url)
   return {
     transport,
@@ -80,7 +80,7 @@ describe("who is next", () => {
               Layer.fresh
             )
           ).pipe(Effect.provideService(References.MinimumLogLevel, "None"))
-          const transport = Context.get(context, Transport.Transport)
+          const transport = Context.get(context, Transport.AtMostOnce)
           return {
             inspector: Context.get(context, Inspector.Inspector),
             publish: (topic: string, body: string, priority = "normal") =>

@@ -20,7 +20,8 @@ const layers = {
   "memory pubsub": MemoryPubSub.layer()
 }
 
-const publish = (name: string) => Producer.publish(Topic.make(name, { payload: Schema.String }), "x")
+const publish = (name: string) =>
+  Producer.publish(Topic.make(name, { payload: Schema.String, guarantee: "at-most-once" }), "x")
 
 /** Bytes that are used when nothing more is freed. Node was started with --expose-gc. */
 const heap = Effect.promise(async () => {

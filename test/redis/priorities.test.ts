@@ -30,7 +30,7 @@ describe.each(Object.entries(patterns))("priorities, %s", (_, layer) => {
   const built = Effect.provideService(Layer.build(layer), References.MinimumLogLevel, "None")
   it.live("case D4: a message that comes back waits by its priority, and then by its age", () =>
     Effect.gen(function* () {
-      const transport = Context.get(yield* built, Transport.Transport)
+      const transport = Context.get(yield* built, Transport.AtMostOnce)
       const receiver = yield* transport.receive({
         topic: "work",
         group: "g",

@@ -19,7 +19,7 @@ const servers = FaultProxy.layer.pipe(Layer.provideMerge(RedisServer.layer()))
 
 const build = (url: string, options?: RedisPubSub.Options) =>
   Effect.map(Layer.build(RedisPubSub.layer(options).pipe(Layer.provideMerge(IoRedis.layer({ url })))), (context) =>
-    Context.get(context, Transport.Transport)
+    Context.get(context, Transport.AtMostOnce)
   )
 
 /** A publisher beside the faults, and a subscriber behind the proxy that notes what it is told. */

@@ -26,7 +26,7 @@ const fixture = Effect.fnUntraced(function* (options?: RedisPubSub.Options) {
   const context = yield* Layer.build(
     RedisPubSub.layer({ prefix, ...options }).pipe(Layer.provideMerge(IoRedis.layer({ url: proxy.url })))
   ).pipe(Effect.provideService(References.MinimumLogLevel, "None"))
-  const transport = Context.get(context, Transport.Transport)
+  const transport = Context.get(context, Transport.AtMostOnce)
   return {
     server,
     proxy,

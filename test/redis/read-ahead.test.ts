@@ -10,7 +10,10 @@ import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisPubSub, Redi
 import { sampled } from "../Sample.ts"
 import { becomes } from "./Fixture.ts"
 
-const Work = Topic.make("work", { payload: Schema.Struct({ n: Schema.Int, millis: Schema.Number }) })
+const Work = Topic.make("work", {
+  payload: Schema.Struct({ n: Schema.Int, millis: Schema.Number }),
+  guarantee: "at-most-once"
+})
 interface Work {
   readonly n: number
   readonly millis: number
@@ -28,7 +31,7 @@ const lease = "1500 millis"
 
 /** Programs of one group, each as if in a process of its own. */
 const fixture = Effect.fnUntraced(function* (
-  layer: (prefix: string) => Layer.Layer<Transport.Transport | Inspector.Inspector, never, IoRedis.IoRedis>
+  layer: (prefix: string) => Layer.Layer<Transport.AtMostOnce | Inspector.Inspector, never, IoRedis.IoRedis>
 ) {
   const { url } = yield* RedisServer.RedisServer
   const prefix = `ahead${(yield* Random.nextIntBetween(0, 2 ** 40)).toString(36)}`
@@ -49,7 +52,7 @@ const fixture = Effect.fnUntraced(function* (
     const begun: Array<number> = []
     const attempts: Array<number> = []
     let running = 0
-    const definition = Consumer.make(Work, { group: "g", concurrency: 4, lease, guarantee: "at-most-once", ...options })
+    const definition = Consumer.make(Work, { group: "g", concurrency: 4, lease, ...options })
     const scope = yield* Scope.fork(yield* Effect.scope)
     yield* Layer.build(
       definition.pipe(
@@ -65,7 +68,7 @@ const fixture = Effect.fnUntraced(function* (
         Consumer.layer
       )
     ).pipe(
-      Effect.provideContext(context as Context.Context<Transport.Transport | Transport.AtMostOnce>),
+      Effect.provideContext(context as Context.Context<Transport.AtMostOnce>),
       Scope.provide(scope),
       Effect.provideService(References.MinimumLogLevel, "None")
     )

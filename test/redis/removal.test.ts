@@ -24,7 +24,7 @@ const fixture = Effect.fnUntraced(
     const redis = yield* client(url)
     const connected = yield* Layer.build(IoRedis.layer({ url }))
     const context = yield* Layer.build(Layer.provide(pattern({ prefix }), Layer.succeedContext(connected)))
-    const transport = Context.get(context, Transport.Transport)
+    const transport = Context.get(context, Transport.AtMostOnce)
     const between = new Map<string, Effect.Effect<unknown, unknown>>()
     const before = (step: string) =>
       Effect.suspend(() => {
@@ -85,7 +85,7 @@ const fixture = Effect.fnUntraced(
   Effect.provideService(References.MinimumLogLevel, "None")
 )
 
-const publish = (transport: Transport.Transport["Service"], body: string, delay?: Duration.Duration) =>
+const publish = (transport: Transport.Transport, body: string, delay?: Duration.Duration) =>
   transport.publish("t", [
     outgoing({ body, ...(delay === undefined ? { id: body } : { due: { _tag: "After", delay } }) })
   ])

@@ -17,7 +17,7 @@ const lease = Duration.millis(1500)
 const options = { deadLetters: { maxAge: "1 minute" }, deduplicationWindow: "2 seconds" } as const
 
 interface Pattern {
-  readonly layer: Layer.Layer<Transport.Transport | Inspector.Inspector, never, IoRedis.IoRedis>
+  readonly layer: Layer.Layer<Transport.AtMostOnce | Inspector.Inspector, never, IoRedis.IoRedis>
   readonly stores: boolean
 }
 
@@ -57,7 +57,7 @@ describe.each(Object.entries(patterns))("case C16 %s", (_, { layer, stores }) =>
     const inside = <A, E>(self: Effect.Effect<A, E, Scope.Scope>) =>
       self.pipe(Scope.provide(scope), Effect.provideService(Clock.Clock, clock))
     const context = yield* inside(Layer.build(layer.pipe(Layer.provide(IoRedis.layer({ url })), Layer.fresh)))
-    const transport = Context.get(context, Transport.Transport)
+    const transport = Context.get(context, Transport.AtMostOnce)
     const inspector = Context.get(context, Inspector.Inspector)
     const redis = yield* client(url)
     const take = Effect.fnUntraced(function* (receiver: Transport.Receiver, count: number) {

@@ -53,7 +53,7 @@ const consumesAll = Effect.fnUntraced(function* (redis: Redis, connection: IoRed
     await redis.xadd("{p:t}:stream", "*", "nothing", "")
   })
   const context = yield* Layer.build(RedisStreams.layer({ prefix: "p" }).pipe(Layer.provide(IoRedis.layer(connection))))
-  const receiver = yield* Context.get(context, Transport.Transport).receive({
+  const receiver = yield* Context.get(context, Transport.AtMostOnce).receive({
     topic: "t",
     group: "g",
     start: "earliest",

@@ -70,7 +70,7 @@ describe("another store", () => {
   it.effect("the fence keeps a consumer that stood still from overwriting the one that took over", () =>
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
-      const transport = yield* Transport.Transport
+      const transport = yield* Transport.AtMostOnce
       yield* tables
       yield* Producer.publish(Payment, { order: "o-1", cents: 500 })
       const join = transport.receive({

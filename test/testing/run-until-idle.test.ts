@@ -164,7 +164,7 @@ describe("runUntilIdle", () => {
   it.effect("says so when a group is paused, and when it has no consumer", () =>
     Effect.gen(function* () {
       const inspector = yield* Inspector.Inspector
-      const transport = yield* Transport.Transport
+      const transport = yield* Transport.AtMostOnce
       yield* Effect.scoped(
         transport.receive({
           topic: "jobs",

@@ -1,11 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { freeze, TransportSuite } from "@waybill/testing"
-import { Array as Arr, Context, Duration, Effect, Exit, Layer } from "effect"
-import { type Delivery, Inspector, type Message, Settlement, Transport } from "waybill"
+import { Array as Arr, Duration, Effect, Exit, Layer } from "effect"
+import { type Delivery, type Inspector, type Message, Settlement, Transport } from "waybill"
 import { MemoryStreams } from "waybill/memory"
 
-type Port = Context.Service.Shape<typeof Transport.Transport>
-type Operator = Context.Service.Shape<typeof Inspector.Inspector>
+type Port = Transport.Transport
+type Operator = Inspector.Inspector["Service"]
 type Deliveries = Arr.NonEmptyReadonlyArray<Delivery.Delivery>
 
 /** An honest transport with one thing about it changed. */
@@ -14,19 +14,21 @@ const broken = (sabotage: {
   readonly receiver?: (honest: Transport.Receiver, port: Port) => Partial<Transport.Receiver>
   readonly inspector?: (honest: Operator, port: Port) => Partial<Operator>
 }) =>
-  Layer.effectContext(
+  Layer.effect(
+    Transport.AtMostOnce,
     Effect.gen(function* () {
-      const port = yield* Transport.Transport
-      const inspector = yield* Inspector.Inspector
-      return Context.make(Transport.Transport, {
+      const port = yield* Transport.AtMostOnce
+      const { inspector } = port
+      return {
         ...port,
+        inspector: { ...inspector, ...sabotage.inspector?.(inspector, port) },
         publish: sabotage.publish?.(port.publish) ?? port.publish,
         receive: (subscription) =>
           Effect.map(port.receive(subscription), (receiver) => ({
             ...receiver,
             ...sabotage.receiver?.(receiver, port)
           }))
-      }).pipe(Context.add(Inspector.Inspector, { ...inspector, ...sabotage.inspector?.(inspector, port) }))
+      }
     })
   ).pipe(Layer.provide(MemoryStreams.layer()))
 

@@ -13,7 +13,7 @@ declare const charge: (payment: { readonly cents: number }) => Effect.Effect<str
 const charging = source.pipe(Consumer.process(charge))
 
 // A whole table runs, and its rows see the failure they are for.
-export const whole: Layer.Layer<never, Transport.TransportError, Transport.Transport | Transport.AtLeastOnce> =
+export const whole: Layer.Layer<never, Transport.TransportError, Transport.AtMostOnce | Transport.AtLeastOnce> =
   charging.pipe(
     Consumer.onFailure({
       Busy: (error) => Consumer.retry(backoff, { after: `${error.retryAfterSeconds} seconds` }),
@@ -59,9 +59,9 @@ const slow = source.pipe(
 Consumer.run(slow)
 
 // The demand shows: a layer that keeps only at most once does not satisfy it.
-declare const atMostOnce: Layer.Layer<Transport.Transport | Transport.AtMostOnce>
+declare const atMostOnce: Layer.Layer<Transport.AtMostOnce>
 declare const wire: <R>(consumer: Layer.Layer<never, Transport.TransportError, R>, transport: Layer.Layer<R>) => void
-wire(whole, undefined as never as Layer.Layer<Transport.Transport | Transport.AtLeastOnce | Transport.AtMostOnce>)
+wire(whole, undefined as never as Layer.Layer<Transport.AtMostOnce | Transport.AtLeastOnce>)
 // @ts-expect-error a consumer asks for at least once unless it says otherwise
 wire(whole, atMostOnce)
 wire(
@@ -73,7 +73,7 @@ wire(
 )
 
 // A handler's scope comes from the consumer, and a generator function is a handler.
-export const scoped: Layer.Layer<never, Transport.TransportError, Transport.Transport | Transport.AtLeastOnce> =
+export const scoped: Layer.Layer<never, Transport.TransportError, Transport.AtMostOnce | Transport.AtLeastOnce> =
   source.pipe(
     Consumer.process(function* ({ cents }) {
       yield* Effect.addFinalizer(() => Effect.void)

@@ -1,19 +1,22 @@
 // Compiled by `tsc`, never run: each directive below turns into an error the day the contract is broken.
 import { Effect, type Layer, Schema } from "effect"
 import { expectTypeOf } from "vitest"
-import { Commit, Consumer, type Records, Topic, type Transport } from "waybill"
+import { Commit, Consumer, Records, Topic, type Transport } from "waybill"
 
 class Busy extends Schema.TaggedError<Busy>()("Busy", {}) {}
 
-const Transfer = Topic.make("ledger/transfers", { payload: Schema.Struct({ cents: Schema.Int }) })
+const Transfer = Topic.make("ledger/transfers", {
+  payload: Schema.Struct({ cents: Schema.Int }),
+  guarantee: "transactional"
+})
 const total = Commit.counter("total")
 const source = Consumer.make(Transfer, { group: "ledger" })
 const ledger = source.pipe(
   Consumer.transactional(({ cents }) => Effect.succeed(Commit.make({ writes: [total.add(cents)] })))
 )
 
-declare const atLeastOnce: Layer.Layer<Transport.Transport | Transport.AtLeastOnce | Transport.AtMostOnce>
-declare const transactional: Layer.Layer<Transport.Transport | Transport.AtLeastOnce | Transport.Transactional>
+declare const atLeastOnce: Layer.Layer<Transport.AtMostOnce | Transport.AtLeastOnce>
+declare const transactional: Layer.Layer<Transport.AtMostOnce | Transport.AtLeastOnce | Transport.Transactional>
 declare const wire: <R>(consumer: Layer.Layer<never, Transport.TransportError, R>, transport: Layer.Layer<R>) => void
 
 wire(Consumer.layer(ledger), transactional)
@@ -37,10 +40,11 @@ const failing = source.pipe(Consumer.transactional(() => Effect.fail(new Busy())
 Consumer.layer(failing)
 
 // What is read has the type of the record.
-declare const records: Records.Records["Service"]
-expectTypeOf(records.read(Transfer, total.value)).toEqualTypeOf<Effect.Effect<number, Transport.TransportError>>()
-expectTypeOf(records.read(Transfer, Commit.hash("h").get("f"))).toEqualTypeOf<
-  Effect.Effect<string | undefined, Transport.TransportError>
+expectTypeOf(Records.read(Transfer, total.value)).toEqualTypeOf<
+  Effect.Effect<number, Transport.TransportError, Transport.Transactional>
+>()
+expectTypeOf(Records.read(Transfer, Commit.hash("h").get("f"))).toEqualTypeOf<
+  Effect.Effect<string | undefined, Transport.TransportError, Transport.Transactional>
 >()
 
 // A handler may go on when its lease is lost; one that commits may not.

@@ -6,7 +6,7 @@
  * @module
  */
 import { Context, Effect, Latch, Layer, Option, Schema, Stream } from "effect"
-import { DeadLetters, Inspector, Producer, Records, Transport } from "waybill"
+import { type Commit, DeadLetters, Producer, Records, Transport } from "waybill"
 import { type Command, Commands, group } from "./Command.ts"
 import { News } from "./News.ts"
 import {
@@ -23,6 +23,7 @@ import {
 } from "./Protocol.ts"
 import * as Record from "./Records.ts"
 import * as RoomLog from "./RoomLog.ts"
+import { Store } from "./Transports.ts"
 
 export class ChatRooms extends Context.Service<
   ChatRooms,
@@ -67,16 +68,12 @@ export class ChatRooms extends Context.Service<
     readonly after: (room: string, position: string | undefined) => Effect.Effect<ReadonlyArray<Message>, Unavailable>
   }
 >()("chat/ChatRooms") {
-  static readonly layer: Layer.Layer<
-    ChatRooms,
-    never,
-    News | Transport.Transport | Records.Records | Inspector.Inspector
-  > = Layer.effect(
+  static readonly layer: Layer.Layer<ChatRooms, never, News | Store> = Layer.effect(
     ChatRooms,
     Effect.gen(function* () {
       const news = yield* News
-      const store = yield* Effect.context<Transport.Transport | Records.Records | Inspector.Inspector>()
-      const { read } = Context.get(store, Records.Records)
+      const store = yield* Effect.context<Store>()
+      const read = <A>(query: Commit.Query<A>) => Effect.provideContext(Records.read(Commands, query), store)
 
       /** Those who wait for the outcome of a command, by its id. */
       const waiting = new Map<string, Set<Latch.Latch>>()
@@ -114,7 +111,7 @@ export class ChatRooms extends Context.Service<
         )
         if (Option.isNone(letter)) return
         if (letter.value.reason !== "TransportError") return yield* new Died({})
-        yield* Inspector.Inspector.use(({ redrive }) => redrive(Commands.name, group, [letter.value.entry]))
+        yield* (yield* Store).inspector.redrive(Commands.name, group, [letter.value.entry])
       })
 
       /**
@@ -127,7 +124,7 @@ export class ChatRooms extends Context.Service<
         const settled = yield* settledNews(receipt.id)
         for (let second = 0; ; second++) {
           settled.closeUnsafe()
-          const found = yield* read(Commands, Record.answer(receipt.id).value)
+          const found = yield* read(Record.answer(receipt.id).value)
           if (found !== undefined) return yield* Effect.orDie(decodeAnswer(found))
           if (second === patienceSeconds) return yield* new Unavailable({})
           if (second === 0 && receipt._tag === "Duplicate") yield* revive(receipt.id)
@@ -146,14 +143,14 @@ export class ChatRooms extends Context.Service<
       /** Under an id that nobody else knows, so that nobody can ask for it again. */
       const anew = (command: Command) => Effect.catchTag(asked(command), "Died", Effect.die)
 
-      const has = (room: string) => unavailable(read(Commands, Record.rooms.has(room)))
+      const has = (room: string) => unavailable(read(Record.rooms.has(room)))
 
       const mustExist = Effect.fnUntraced(function* (room: string) {
         if (!(yield* has(room))) return yield* new RoomNotFound({ room })
       })
 
       const furthestRead = (room: string, user: string) =>
-        Effect.map(read(Commands, Record.reads(user, room).all), (positions) =>
+        Effect.map(read(Record.reads(user, room).all), (positions) =>
           positions.reduce<string | null>((far, one) => (far === null ? one : RoomLog.later(far, one)), null)
         )
 
@@ -174,13 +171,13 @@ export class ChatRooms extends Context.Service<
             Effect.catchTag("Died", () => new GivenUp({ id }))
           )
           if (answer === "TooManyRooms") return yield* new TooManyRooms({ limit: limits.rooms })
-          const [first] = yield* unavailable(read(Commands, Record.claims(room).all))
+          const [first] = yield* unavailable(read(Record.claims(room).all))
           if (first !== command) return yield* new RoomExists({ room })
           // Made and not entered, because we died in between, is mended by the same call again.
           yield* Effect.catchTag(joinRoom(room, user), "RoomNotFound", Effect.die)
         }),
 
-        listRooms: Effect.map(unavailable(read(Commands, Record.rooms.all)), sorted),
+        listRooms: Effect.map(unavailable(read(Record.rooms.all)), sorted),
 
         joinRoom,
 
@@ -191,7 +188,7 @@ export class ChatRooms extends Context.Service<
 
         getMembers: Effect.fn("ChatRooms.getMembers")(function* (room) {
           yield* mustExist(room)
-          return sorted(yield* unavailable(read(Commands, Record.members(room).all)))
+          return sorted(yield* unavailable(read(Record.members(room).all)))
         }),
 
         sendMessage: Effect.fn("ChatRooms.sendMessage")(function* ({ id, room, text, user }) {
@@ -208,7 +205,7 @@ export class ChatRooms extends Context.Service<
         }),
 
         getSentMessages: Effect.fn("ChatRooms.getSentMessages")(function* (user) {
-          const texts = yield* unavailable(read(Commands, Record.sent(user).all))
+          const texts = yield* unavailable(read(Record.sent(user).all))
           // What was a text once, and is none any more, is not shown in its room either.
           return texts.flatMap((text) => Option.toArray(decodeSent(text)))
         }),
@@ -228,11 +225,11 @@ export class ChatRooms extends Context.Service<
         }),
 
         typing: Effect.fn("ChatRooms.typing")(function* (room, user) {
-          const isMember = yield* Effect.orElseSucceed(read(Commands, Record.members(room).has(user)), () => false)
+          const isMember = yield* Effect.orElseSucceed(read(Record.members(room).has(user)), () => false)
           if (isMember) yield* news.tell([{ _tag: "Typing", room, user }])
         }),
 
-        roomsOf: (user) => unavailable(read(Commands, Record.roomsOf(user).all)),
+        roomsOf: (user) => unavailable(read(Record.roomsOf(user).all)),
 
         membership: Effect.fn("ChatRooms.membership")(function* (room, user) {
           const marker = yield* unavailable(furthestRead(room, user))
@@ -241,7 +238,7 @@ export class ChatRooms extends Context.Service<
           const unread = behind.filter((message) => message.user !== user).length
           return {
             room,
-            members: sorted(yield* unavailable(read(Commands, Record.members(room).all))),
+            members: sorted(yield* unavailable(read(Record.members(room).all))),
             unread: Math.min(unread, limits.unread),
             read: marker
           }

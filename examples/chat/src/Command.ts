@@ -9,12 +9,13 @@
  * @module
  */
 import { Clock, Effect, Layer, Result, Schedule, Schema, Stream } from "effect"
-import { Commit, Consumer, type Inspector, Producer, Records, Topic, type Transport } from "waybill"
+import { Commit, Consumer, Producer, Records, Topic } from "waybill"
 import * as Mention from "./Mention.ts"
 import { type Fact, News } from "./News.ts"
 import { ClientId, limits, Position, Room, Text, User } from "./Protocol.ts"
 import * as Record from "./Records.ts"
 import * as RoomLog from "./RoomLog.ts"
+import { Store } from "./Transports.ts"
 
 export const Command = Schema.Union([
   Schema.TaggedStruct("CreateRoom", { room: Room, user: User }),
@@ -25,7 +26,7 @@ export const Command = Schema.Union([
 ])
 export type Command = typeof Command.Type
 
-export const Commands = Topic.make("chat/commands", { payload: Command })
+export const Commands = Topic.make("chat/commands", { payload: Command, on: Store })
 
 export const group = "chat"
 
@@ -44,7 +45,6 @@ const patience = Schedule.spaced("500 millis").pipe(Schedule.upTo({ times: 60 })
 const consumer = Consumer.make(Commands, { group, concurrency: 32, lease: "5 seconds" }).pipe(
   Consumer.transactional((command, delivery) =>
     Effect.gen(function* () {
-      const records = yield* Records.Records
       const { room, user } = command
       const ttl = command._tag === "CreateRoom" || command._tag === "SendMessage" ? remembered : waitedFor
       const outcome = (answer: Record.Answer, change: Partial<Commit.Commit> = {}) =>
@@ -54,15 +54,15 @@ const consumer = Consumer.make(Commands, { group, concurrency: 32, lease: "5 sec
         })
 
       if (command._tag === "CreateRoom") {
-        const claims = yield* records.read(Commands, Record.claims(room).all)
+        const claims = yield* Records.read(Commands, Record.claims(room).all)
         if (claims.length > 0) return outcome("Done")
-        const rooms = yield* records.read(Commands, Record.rooms.all)
+        const rooms = yield* Records.read(Commands, Record.rooms.all)
         if (rooms.size >= limits.rooms) return outcome("TooManyRooms")
         return outcome("Done", { writes: [Record.claims(room).append(delivery.id), Record.rooms.add(room)] })
       }
 
-      if (!(yield* records.read(Commands, Record.rooms.has(room)))) return outcome("RoomNotFound")
-      const isMember = yield* records.read(Commands, Record.members(room).has(user))
+      if (!(yield* Records.read(Commands, Record.rooms.has(room)))) return outcome("RoomNotFound")
+      const isMember = yield* Records.read(Commands, Record.members(room).has(user))
       switch (command._tag) {
         case "JoinRoom": {
           if (isMember) return outcome("Done")
@@ -85,7 +85,7 @@ const consumer = Consumer.make(Commands, { group, concurrency: 32, lease: "5 sec
           const { id, text } = command
           const at = yield* Clock.currentTimeMillis
           const named = Mention.namesIn(text)
-          const members = named.length === 0 ? none : yield* records.read(Commands, Record.members(room).all)
+          const members = named.length === 0 ? none : yield* Records.read(Commands, Record.members(room).all)
           const mentions = named.filter((to) => to !== user && members.has(to))
           return outcome("Done", {
             writes: [
@@ -131,11 +131,7 @@ const factsOf = (id: string, command: Command): ReadonlyArray<Fact> => {
 }
 
 /** Carries commands out, and tells the news of those that are settled: never before they are true. */
-export const layer: Layer.Layer<
-  never,
-  never,
-  News | Transport.Transport | Transport.AtLeastOnce | Transport.Transactional | Records.Records | Inspector.Inspector
-> = Layer.effectDiscard(
+export const layer: Layer.Layer<never, never, News | Store> = Layer.effectDiscard(
   Effect.gen(function* () {
     const news = yield* News
     yield* Consumer.stream(consumer).pipe(

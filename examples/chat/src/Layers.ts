@@ -1,15 +1,14 @@
 /**
  * Which pattern carries what, on Redis or in the memory of this process. The rest of the chat does not know which.
  *
- * | what | pattern | why |
- * |---|---|---|
- * | commands, rooms, mentions, records | streams | stored, in order, and applied in one step |
- * | news and typing | pub/sub | only wakes; what is lost is found again by looking |
- * | presence | keyspace, read as a log | a sign of life that expires by itself |
+ * | transport | pattern |
+ * |---|---|
+ * | `Store` | streams |
+ * | `Channels` | pub/sub |
+ * | `Expiring` | keyspace, read as a log |
  */
 import { Layer, type Redacted } from "effect"
 import { RateLimiter } from "effect/persistence"
-import type { Inspector, Records, Transport } from "waybill"
 import { MemoryKeyspace, MemoryPubSub, MemoryStreams } from "waybill/memory"
 import { IoRedis, RedisKeyspace, RedisPubSub, RedisStreams } from "waybill/redis"
 import { ChatRooms } from "./ChatRooms.ts"
@@ -18,6 +17,7 @@ import { Live } from "./Live.ts"
 import { News } from "./News.ts"
 import * as Notifications from "./Notifications.ts"
 import { Presence, ttlMillis } from "./Presence.ts"
+import { Channels, Expiring, Store } from "./Transports.ts"
 
 /** How many messages a room keeps; the oldest go first. Commands and mentions wait in streams that are cut at the same length. */
 const maxLength = 100_000
@@ -32,38 +32,29 @@ const streams = {
 } as const
 
 interface Patterns<E, R> {
-  readonly streams: Layer.Layer<
-    | Transport.Transport
-    | Inspector.Inspector
-    | Records.Records
-    | Transport.AtLeastOnce
-    | Transport.AtMostOnce
-    | Transport.Transactional,
-    E,
-    R
-  >
-  readonly pubsub: Layer.Layer<Transport.Transport | Transport.AtMostOnce, E, R>
-  readonly keyspace: Layer.Layer<Transport.Transport | Inspector.Inspector, E, R>
+  readonly transports: Layer.Layer<Store | Channels | Expiring, E, R>
   readonly limits: Layer.Layer<RateLimiter.RateLimiterStore, E, R>
 }
 
 /** The chat, over these patterns. */
-export const domain = <E, R>({ keyspace, limits, pubsub, streams }: Patterns<E, R>) =>
+export const domain = <E, R>({ limits, transports }: Patterns<E, R>) =>
   Live.layer.pipe(
     Layer.merge(Command.layer),
     Layer.merge(Notifications.layer),
     Layer.provideMerge(ChatRooms.layer),
+    Layer.provideMerge(Presence.layer),
+    Layer.provideMerge(News.layer),
     // For those who want to look at what is stored, such as at the dead letters.
-    Layer.provideMerge(streams),
-    Layer.provideMerge(Layer.provide(Presence.layer, keyspace)),
-    Layer.provideMerge(Layer.provide(News.layer, pubsub)),
+    Layer.provideMerge(transports),
     Layer.provideMerge(Layer.provide(RateLimiter.layer, limits))
   )
 
 export const memory = {
-  streams: MemoryStreams.layer(streams),
-  pubsub: MemoryPubSub.layer(),
-  keyspace: MemoryKeyspace.layer({ ttl: ttlMillis }),
+  transports: Layer.mergeAll(
+    MemoryStreams.layer({ ...streams, as: Store }),
+    MemoryPubSub.layer({ as: Channels }),
+    MemoryKeyspace.layer({ ttl: ttlMillis, as: Expiring })
+  ),
   limits: RateLimiter.layerStoreMemory
 }
 
@@ -73,8 +64,10 @@ export const layerMemory = domain(memory)
 /** On Redis, with everyone who uses the same `prefix` there. */
 export const layerRedis = (url: Redacted.Redacted, prefix: string) =>
   domain({
-    streams: RedisStreams.layer({ prefix, ...streams }),
-    pubsub: RedisPubSub.layer({ prefix }),
-    keyspace: RedisKeyspace.layer({ prefix, ttl: ttlMillis }),
+    transports: Layer.mergeAll(
+      RedisStreams.layer({ prefix, ...streams, as: Store }),
+      RedisPubSub.layer({ prefix, as: Channels }),
+      RedisKeyspace.layer({ prefix, ttl: ttlMillis, as: Expiring })
+    ),
     limits: RateLimiter.layerStoreRedis({ prefix: `${prefix}:limits:` }).pipe(Layer.provide(IoRedis.layerEffectRedis()))
   }).pipe(Layer.provide(IoRedis.layer({ url, connectionName: "chat" })))

@@ -6,11 +6,12 @@
 import { Schema } from "effect"
 import { Topic } from "waybill"
 import { mention, Room, Text, User } from "./Protocol.ts"
+import { Store } from "./Transports.ts"
 
 export const Mention = Schema.Struct({ to: User, by: User, room: Room, text: Text })
 export type Mention = typeof Mention.Type
 
-export const Mentions = Topic.make("chat/mentions", { payload: Mention })
+export const Mentions = Topic.make("chat/mentions", { payload: Mention, on: Store })
 
 /** More names in one text are not told by mail. */
 const most = 20

@@ -5,8 +5,9 @@
  * @module
  */
 import { Context, Effect, Layer, Schema, type Scope } from "effect"
-import { Consumer, Producer, Topic, Transport } from "waybill"
+import { Consumer, Producer, Topic, type Transport } from "waybill"
 import { Room, User } from "./Protocol.ts"
+import { Channels } from "./Transports.ts"
 
 export const Fact = Schema.Union([
   /** The command of this id has been carried out, or refused. */
@@ -22,7 +23,7 @@ export const Fact = Schema.Union([
 ])
 export type Fact = typeof Fact.Type
 
-const Facts = Topic.make("chat/news", { payload: Fact })
+const Facts = Topic.make("chat/news", { payload: Fact, on: Channels })
 
 /** `Missed`: look at everything, some facts did not get here. */
 export type Listener = (fact: Fact | { readonly _tag: "Missed" }) => void
@@ -36,39 +37,37 @@ export class News extends Context.Service<
     readonly hear: (listener: Listener) => Effect.Effect<void, never, Scope.Scope>
   }
 >()("chat/News") {
-  /** Over a transport for which at most once is enough. */
-  static readonly layer: Layer.Layer<News, Transport.TransportError, Transport.Transport | Transport.AtMostOnce> =
-    Layer.unwrap(
-      Effect.gen(function* () {
-        const transport = yield* Transport.Transport
-        const listeners = new Set<Listener>()
-        const heard: Listener = (fact) => {
-          for (const listener of listeners) listener(fact)
-        }
-        const consumer = Consumer.make(Facts, { group: "servers", guarantee: "at-most-once", concurrency: 16 }).pipe(
-          Consumer.process((fact) => Effect.sync(() => heard(fact))),
-          Consumer.onGap(() => Effect.sync(() => heard({ _tag: "Missed" }))),
-          Consumer.layer
-        )
-        const news = Layer.succeed(
-          News,
-          News.of({
-            tell: (facts) =>
-              Producer.publishAll(Facts, facts).pipe(
-                Effect.provideService(Transport.Transport, transport),
-                Effect.catch((error) => Effect.logWarning("news were not told", error)),
-                Effect.asVoid
-              ),
-            hear: (listener) =>
-              Effect.acquireRelease(
-                Effect.sync(() => {
-                  listeners.add(listener)
-                }),
-                () => Effect.sync(() => listeners.delete(listener))
-              )
-          })
-        )
-        return Layer.provideMerge(consumer, news)
-      })
-    )
+  static readonly layer: Layer.Layer<News, Transport.TransportError, Channels> = Layer.unwrap(
+    Effect.gen(function* () {
+      const channels = yield* Effect.context<Channels>()
+      const listeners = new Set<Listener>()
+      const heard: Listener = (fact) => {
+        for (const listener of listeners) listener(fact)
+      }
+      const consumer = Consumer.make(Facts, { group: "servers", concurrency: 16 }).pipe(
+        Consumer.process((fact) => Effect.sync(() => heard(fact))),
+        Consumer.onGap(() => Effect.sync(() => heard({ _tag: "Missed" }))),
+        Consumer.layer
+      )
+      const news = Layer.succeed(
+        News,
+        News.of({
+          tell: (facts) =>
+            Producer.publishAll(Facts, facts).pipe(
+              Effect.provideContext(channels),
+              Effect.catch((error) => Effect.logWarning("news were not told", error)),
+              Effect.asVoid
+            ),
+          hear: (listener) =>
+            Effect.acquireRelease(
+              Effect.sync(() => {
+                listeners.add(listener)
+              }),
+              () => Effect.sync(() => listeners.delete(listener))
+            )
+        })
+      )
+      return Layer.provideMerge(consumer, news)
+    })
+  )
 }

@@ -11,9 +11,10 @@
  */
 import { Clock, Context, Effect, Latch, Layer, Result, Schema, type Scope, Stream } from "effect"
 import * as SecureRandom from "effect/crypto/SecureRandom"
-import { type Inspector, Log, Producer, Topic, type Transport } from "waybill"
+import { Log, Producer, Topic, type Transport } from "waybill"
 import { News } from "./News.ts"
 import { ClientId, User } from "./Protocol.ts"
+import { Expiring } from "./Transports.ts"
 
 /** For how long a user is online that nothing more is heard of; the messages live no longer. */
 export const ttlMillis = 300_000
@@ -52,7 +53,7 @@ interface Read {
 /** For how long a connection counts that another one of its tab has outlived: its server may have been killed. */
 const doubtNanos = 10_000_000_000n
 
-export const Signs = Topic.make("chat/presence", { payload: Sign })
+export const Signs = Topic.make("chat/presence", { payload: Sign, on: Expiring })
 
 /** `Left`: the user has gone on purpose, everywhere; an `Offline` has come before, if it was online. */
 export type Change =
@@ -80,15 +81,11 @@ export class Presence extends Context.Service<
   }
 >()("chat/Presence") {
   /** Over a pattern whose messages expire after `ttlMillis`. */
-  static readonly layer: Layer.Layer<
-    Presence,
-    Transport.TransportError,
-    News | Transport.Transport | Inspector.Inspector
-  > = Layer.effect(
+  static readonly layer: Layer.Layer<Presence, Transport.TransportError, News | Expiring> = Layer.effect(
     Presence,
     Effect.gen(function* () {
       const news = yield* News
-      const store = yield* Effect.context<Transport.Transport | Inspector.Inspector>()
+      const store = yield* Effect.context<Expiring>()
       const listeners = new Set<Listener>()
       const tell: Listener = (change) => {
         for (const listener of listeners) listener(change)

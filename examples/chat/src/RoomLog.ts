@@ -5,11 +5,12 @@
  * @module
  */
 import { Effect, Result, Schema } from "effect"
-import { type Inspector, Log, Topic, type Transport } from "waybill"
+import { Log, Topic, type Transport } from "waybill"
 import { ClientId, type Message, Text, User } from "./Protocol.ts"
+import { Store } from "./Transports.ts"
 
 export const topic = (room: string) =>
-  Topic.make(`chat/room/${room}`, { payload: Schema.Struct({ id: ClientId, user: User, text: Text }) })
+  Topic.make(`chat/room/${room}`, { payload: Schema.Struct({ id: ClientId, user: User, text: Text }), on: Store })
 
 type Entry = Log.Entry<{ readonly id: string; readonly user: string; readonly text: string }>
 
@@ -24,7 +25,7 @@ export const after = Effect.fnUntraced(function* (
   room: string,
   position: string | undefined,
   limit: number
-): Effect.fn.Return<ReadonlyArray<Message>, Transport.TransportError, Inspector.Inspector> {
+): Effect.fn.Return<ReadonlyArray<Message>, Transport.TransportError, Store> {
   let from = position
   while (true) {
     const entries = yield* Log.first(topic(room), { after: from, limit })
@@ -39,7 +40,7 @@ export const before = Effect.fnUntraced(function* (
   room: string,
   position: string | undefined,
   limit: number
-): Effect.fn.Return<ReadonlyArray<Message>, Transport.TransportError, Inspector.Inspector> {
+): Effect.fn.Return<ReadonlyArray<Message>, Transport.TransportError, Store> {
   let messages: ReadonlyArray<Message> = []
   let to = position
   while (true) {

@@ -33,7 +33,7 @@
  * )
  *
  * const program = Effect.gen(function*() {
- *   const { lifecycle } = yield* Transport.Transport
+ *   const { lifecycle } = yield* Transport.AtMostOnce
  *   yield* History.follow(recorder, lifecycle)
  *   yield* Producer.publish(Greeting, "world").pipe(Effect.provide(Greeter))
  *   // ... hurt somebody, write down whom, wait until the work is done, and ask the store what is left

@@ -3,6 +3,7 @@
  * order, nothing twice.
  */
 import { Clock, Context, Deferred, Effect, Layer } from "effect"
+import type { NonEmptyReadonlyArray } from "effect/Array"
 import { type Delivery, type Lifecycle, type Message, type Settlement, Transport } from "waybill"
 import { isTestClock, yieldToOthers, passTimeUntil } from "./Scheduling.ts"
 
@@ -90,80 +91,110 @@ const tickMillis = 100
  *
  * @category layers
  */
-export const layer: Layer.Layer<Probe, never, Transport.Transport> = Layer.effect(
-  Probe,
-  Effect.gen(function* () {
-    const { lifecycle } = yield* Transport.Transport
-    const events: Array<Lifecycle.Event> = []
-    const unclaimed: Array<Lifecycle.Event> = []
-    let waiters: Array<Waiter> = []
+export const layer: Layer.Layer<Probe, never, Transport.AtMostOnce> = Layer.suspend(() => listening(Transport.all()))
 
-    const context = yield* Effect.context<never>()
-    const clock = yield* Clock.Clock
-    const stopped = new Set<string>()
+/**
+ * `layer` for transports with names: one probe that hears all of them.
+ *
+ * @example
+ * ```ts
+ * import { Layer } from "effect"
+ * import { Probe } from "@waybill/testing"
+ * import { Transport } from "waybill"
+ * import { MemoryLists, MemoryStreams } from "waybill/memory"
+ *
+ * class Orders extends Transport.Tag<Orders>()("shop/Orders", { guarantee: "at-least-once" }) {}
+ * class Jobs extends Transport.Tag<Jobs>()("shop/Jobs", { guarantee: "at-least-once" }) {}
+ *
+ * const TestTransports = Probe.layerOn(Orders, Jobs).pipe(
+ *   Layer.provideMerge(Layer.merge(MemoryStreams.layer({ as: Orders }), MemoryLists.layer({ as: Jobs })))
+ * )
+ * ```
+ *
+ * @category layers
+ */
+export const layerOn = <Names extends NonEmptyReadonlyArray<Transport.Name>>(
+  ...on: Names
+): Layer.Layer<Probe, never, Names[number]["Identifier"]> => listening(Transport.all(...on))
 
-    yield* lifecycle.listen((event) => {
-      events.push(event)
-      if (event._tag === "ConsumerStopped") stopped.add(event.consumer)
-      if (event._tag === "ConsumerStopping" && isTestClock(clock)) {
-        const done = Effect.sync(() => stopped.has(event.consumer))
-        Effect.runForkWith(context)(passTimeUntil(clock, done))
+const listening = <R>(
+  transports: Effect.Effect<ReadonlyArray<Transport.Transport>, never, R>
+): Layer.Layer<Probe, never, R> =>
+  Layer.effect(
+    Probe,
+    Effect.gen(function* () {
+      const heard = yield* transports
+      const events: Array<Lifecycle.Event> = []
+      const unclaimed: Array<Lifecycle.Event> = []
+      let waiters: Array<Waiter> = []
+
+      const context = yield* Effect.context<never>()
+      const clock = yield* Clock.Clock
+      const stopped = new Set<string>()
+
+      const listener = (event: Lifecycle.Event) => {
+        events.push(event)
+        if (event._tag === "ConsumerStopped") stopped.add(event.consumer)
+        if (event._tag === "ConsumerStopping" && isTestClock(clock)) {
+          const done = Effect.sync(() => stopped.has(event.consumer))
+          Effect.runForkWith(context)(passTimeUntil(clock, done))
+        }
+        const waiter = waiters.find(({ fits }) => fits(event))
+        if (waiter === undefined) unclaimed.push(event)
+        else {
+          waiters = waiters.filter((other) => other !== waiter)
+          Deferred.doneUnsafe(waiter.found, Effect.succeed(event))
+        }
       }
-      const waiter = waiters.find(({ fits }) => fits(event))
-      if (waiter === undefined) unclaimed.push(event)
-      else {
-        waiters = waiters.filter((other) => other !== waiter)
-        Deferred.doneUnsafe(waiter.found, Effect.succeed(event))
-      }
-    })
+      for (const { lifecycle } of heard) yield* lifecycle.listen(listener)
 
-    const next = (what: string, fits: Waiter["fits"]) =>
-      Effect.suspend(() => {
-        const index = unclaimed.findIndex(fits)
-        const [event] = index < 0 ? [] : unclaimed.splice(index, 1)
-        if (event !== undefined) return Effect.succeed(event)
-        const waiter = { fits, found: Deferred.makeUnsafe<Lifecycle.Event>() }
-        waiters.push(waiter)
-        return Deferred.await(waiter.found).pipe(
-          Effect.raceFirst(impatience(() => `waited in vain for ${what}; so far: ${summary(events)}`)),
-          Effect.ensuring(Effect.sync(() => (waiters = waiters.filter((other) => other !== waiter))))
+      const next = (what: string, fits: Waiter["fits"]) =>
+        Effect.suspend(() => {
+          const index = unclaimed.findIndex(fits)
+          const [event] = index < 0 ? [] : unclaimed.splice(index, 1)
+          if (event !== undefined) return Effect.succeed(event)
+          const waiter = { fits, found: Deferred.makeUnsafe<Lifecycle.Event>() }
+          waiters.push(waiter)
+          return Deferred.await(waiter.found).pipe(
+            Effect.raceFirst(impatience(() => `waited in vain for ${what}; so far: ${summary(events)}`)),
+            Effect.ensuring(Effect.sync(() => (waiters = waiters.filter((other) => other !== waiter))))
+          )
+        })
+
+      const event = <T extends Tag>(tag: T, where?: (event: Tagged<T>) => boolean) => {
+        const fits = (candidate: Lifecycle.Event): candidate is Tagged<T> => candidate._tag === tag
+        return next(tag, (candidate) => fits(candidate) && (where === undefined || where(candidate))).pipe(
+          // What follows from the event at once, such as a timer for the next attempt, is there when the test goes on.
+          Effect.tap(yieldToOthers),
+          // What `next` finds fits.
+          Effect.map((found) => found as Tagged<T>)
+        )
+      }
+
+      return Probe.of({
+        event,
+        settled: Effect.map(event("Settled"), ({ delivery, settlement, stale }) => ({ delivery, settlement, stale })),
+        events: Effect.sync(() => events.slice()),
+        published: Effect.sync(() =>
+          events.flatMap((event) =>
+            event._tag !== "Published"
+              ? []
+              : event.messages.flatMap((message, i) => {
+                  const receipt = event.receipts[i]
+                  return receipt === undefined ? [] : [{ topic: event.topic, message, receipt }]
+                })
+          )
+        ),
+        deadLetters: Effect.sync(() =>
+          events.flatMap((event) =>
+            event._tag === "Settled" && event.settlement._tag === "DeadLetter" && !event.stale
+              ? [{ delivery: event.delivery, reason: event.settlement.reason, cause: event.settlement.cause }]
+              : []
+          )
         )
       })
-
-    const event = <T extends Tag>(tag: T, where?: (event: Tagged<T>) => boolean) => {
-      const fits = (candidate: Lifecycle.Event): candidate is Tagged<T> => candidate._tag === tag
-      return next(tag, (candidate) => fits(candidate) && (where === undefined || where(candidate))).pipe(
-        // What follows from the event at once, such as a timer for the next attempt, is there when the test goes on.
-        Effect.tap(yieldToOthers),
-        // What `next` finds fits.
-        Effect.map((found) => found as Tagged<T>)
-      )
-    }
-
-    return Probe.of({
-      event,
-      settled: Effect.map(event("Settled"), ({ delivery, settlement, stale }) => ({ delivery, settlement, stale })),
-      events: Effect.sync(() => events.slice()),
-      published: Effect.sync(() =>
-        events.flatMap((event) =>
-          event._tag !== "Published"
-            ? []
-            : event.messages.flatMap((message, i) => {
-                const receipt = event.receipts[i]
-                return receipt === undefined ? [] : [{ topic: event.topic, message, receipt }]
-              })
-        )
-      ),
-      deadLetters: Effect.sync(() =>
-        events.flatMap((event) =>
-          event._tag === "Settled" && event.settlement._tag === "DeadLetter" && !event.stale
-            ? [{ delivery: event.delivery, reason: event.settlement.reason, cause: event.settlement.cause }]
-            : []
-        )
-      )
     })
-  })
-)
+  )
 
 /** Dies after a while of real time: the clock of the test may stand still. */
 const impatience = (message: () => string): Effect.Effect<never> =>

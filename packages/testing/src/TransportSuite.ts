@@ -7,7 +7,7 @@
  */
 import { layer as itLayer } from "@effect/vitest"
 import { Context, Duration, Effect, type Layer, References, type Scope } from "effect"
-import type { Inspector, Transport } from "waybill"
+import type { Transport } from "waybill"
 import type { Check, Features } from "./suite/Check.ts"
 import { committing } from "./suite/Committing.ts"
 import * as Fixture from "./suite/Fixture.ts"
@@ -25,7 +25,7 @@ export type { Check, Features }
  */
 export interface Options<R, E> {
   /** The transport, and what the hooks below need. Built once for all checks; each uses a topic of its own. */
-  readonly layer: Layer.Layer<Transport.Transport | Inspector.Inspector | R, E>
+  readonly layer: Layer.Layer<Transport.AtMostOnce | R, E>
   readonly time: "test" | "live"
   /** The promises of the transport; everything but `transactional`, unless it says otherwise here. */
   readonly features?: Partial<Features>

@@ -3,7 +3,8 @@
  * in milliseconds.
  */
 import { Clock, Duration, Effect, Schema, type Scope } from "effect"
-import { Inspector, Transport } from "waybill"
+import type { NonEmptyReadonlyArray } from "effect/Array"
+import { type Inspector, Transport } from "waybill"
 import { isTestClock, yieldToOthers, passTimeUntil } from "./Scheduling.ts"
 
 /**
@@ -25,9 +26,11 @@ export class NeverIdle extends Schema.TaggedError<NeverIdle>()("NeverIdle", {
 /**
  * @category models
  */
-export interface Options {
+export interface Options<out On = Transport.AtMostOnce> {
   /** At this attempt of one message, retries count as endless. 500 by default. */
   readonly maxAttempts?: number
+  /** The names of the transports that are to come to rest, all of them together; the program's default ones without it. */
+  readonly on?: NonEmptyReadonlyArray<Transport.Name<On>> | undefined
   /** How many times to look and to move the clock. 20,000 by default, which takes a few seconds. */
   readonly maxSteps?: number
 }
@@ -53,28 +56,34 @@ export interface Options {
  * })
  * ```
  */
-export const runUntilIdle: (
-  options?: Options
-) => Effect.Effect<void, NeverIdle | Transport.TransportError, Transport.Transport | Inspector.Inspector> = Effect.fn(
-  "runUntilIdle"
-)(function* (
-  options?: Options
-): Effect.fn.Return<
-  void,
-  NeverIdle | Transport.TransportError,
-  Transport.Transport | Inspector.Inspector | Scope.Scope
-> {
-  const transport = yield* Transport.Transport
-  const inspector = yield* Inspector.Inspector
+export const runUntilIdle: <On = Transport.AtMostOnce>(
+  options?: Options<On>
+) => Effect.Effect<void, NeverIdle | Transport.TransportError, On> = Effect.fn("runUntilIdle")(function* <
+  On = Transport.AtMostOnce
+>(options?: Options<On>): Effect.fn.Return<void, NeverIdle | Transport.TransportError, On | Scope.Scope> {
+  // Without names On is what they stand for by default.
+  const found = (options?.on === undefined ? Transport.all() : Transport.all(...options.on)) as Effect.Effect<
+    ReadonlyArray<Transport.Transport>,
+    never,
+    On
+  >
+  const transports = yield* found
   const clock = yield* Clock.Clock
   const { maxAttempts = 500, maxSteps = 20_000 } = options ?? {}
   let events = 0
   let endless = false
-  yield* transport.lifecycle.listen((event) => {
-    events++
-    if (event._tag === "Settled" && event.settlement._tag === "Retry") endless ||= event.delivery.attempt >= maxAttempts
-  })
-  const look = Effect.flatMap(inspector.topics, Effect.forEach(inspector.describe))
+  for (const { lifecycle } of transports) {
+    yield* lifecycle.listen((event) => {
+      events++
+      if (event._tag === "Settled" && event.settlement._tag === "Retry") {
+        endless ||= event.delivery.attempt >= maxAttempts
+      }
+    })
+  }
+  const look = Effect.map(
+    Effect.forEach(transports, ({ inspector }) => Effect.flatMap(inspector.topics, Effect.forEach(inspector.describe))),
+    (infos) => infos.flat()
+  )
   let before = ""
   let stride = 1
   for (let step = 0; ; step++) {

@@ -7,6 +7,7 @@
  *
  * @module
  */
+import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import { unitsOf } from "./internal/Budget.ts"
 import { shown } from "./internal/Limits.ts"
@@ -29,6 +30,8 @@ export interface Write {
 /** A message on its way to a topic whose name begins as that of the consumed one does, up to the first slash. */
 export interface Publication {
   readonly topic: string
+  /** The name of the transport that the topic is on, which must be that of the consumed one. */
+  readonly on?: Context.Key<unknown, unknown> | undefined
   readonly message: Outgoing
 }
 
@@ -68,7 +71,8 @@ export const maxUnits = 16 * 1024 * 1024
  * import { Commit, Consumer, Topic } from "waybill"
  *
  * const Transfer = Topic.make("ledger/transfers", {
- *   payload: Schema.Struct({ from: Schema.String, to: Schema.String, cents: Schema.Int })
+ *   payload: Schema.Struct({ from: Schema.String, to: Schema.String, cents: Schema.Int }),
+ *   guarantee: "transactional"
  * })
  * const balances = Commit.hash("balances")
  *
@@ -227,12 +231,13 @@ export interface Hash {
  *
  * @example
  * ```ts
- * import { Effect } from "effect"
- * import { Commit, Records } from "waybill"
+ * import { Schema } from "effect"
+ * import { Commit, Records, Topic } from "waybill"
  *
+ * const Transfer = Topic.make("ledger/transfers", { payload: Schema.String, guarantee: "transactional" })
  * const balances = Commit.hash("balances")
  * const deposit = Commit.make({ writes: [balances.increment("ada", 500)] })
- * const cents = Effect.flatMap(Records.Records, ({ read }) => read({ name: "ledger/transfers" }, balances.get("ada")))
+ * const cents = Records.read(Transfer, balances.get("ada"))
  * ```
  */
 export const hash = (name: string): Hash => {

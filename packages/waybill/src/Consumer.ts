@@ -13,6 +13,7 @@
  */
 import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
 import * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -40,19 +41,23 @@ import type { RetryPolicy } from "./RetryPolicy.ts"
 import * as Routing from "./Routing.ts"
 import type { Settlement } from "./Settlement.ts"
 import type { DecodeFailure, Topic } from "./Topic.ts"
-import type { AtLeastOnce, AtMostOnce, Transactional, Transport, TransportError } from "./Transport.ts"
-
-/** The guarantees that a consumer may ask of a layer. Asking for more than the layer keeps does not compile. */
-export interface Guarantees {
-  readonly "at-most-once": AtMostOnce
-  readonly "at-least-once": AtLeastOnce
-  readonly transactional: Transactional
-}
+import {
+  defaultName,
+  find,
+  type Guarantee,
+  type GuaranteeOf,
+  type Included,
+  includes,
+  type Name,
+  type Needs,
+  notProvided,
+  type TransportError
+} from "./Transport.ts"
 
 /** What happens to a handler whose message may go to another consumer. */
 export type LeaseLost = "interrupt" | "continue"
 
-export interface Options<G extends keyof Guarantees = "at-least-once", L extends LeaseLost = LeaseLost> {
+export interface Options<G extends Guarantee = "at-least-once", L extends LeaseLost = LeaseLost> {
   /** Consumers of one group share its messages; each group gets all of them. */
   readonly group: string
   /**
@@ -84,7 +89,10 @@ export interface Options<G extends keyof Guarantees = "at-least-once", L extends
    * there is one; nothing else begins meanwhile. Not for `Consumer.transactional`.
    */
   readonly leaseLost?: L
-  /** The guarantee that the layer must keep, `at-least-once` by default. */
+  /**
+   * What is enough for this consumer, where that is less than its topic promises. It consumes from the topic's transport all
+   * the same; in a program without it, the default transport for what is enough will do.
+   */
   readonly guarantee?: G
   /**
    * How the span of an attempt belongs to the producer's, where a tracer is installed. `link`, the default and what
@@ -95,10 +103,15 @@ export interface Options<G extends keyof Guarantees = "at-least-once", L extends
 }
 
 /** A topic and a group, still without a handler. */
-export interface Source<out P, out R, out L extends LeaseLost = LeaseLost> extends Pipeable {
-  readonly topic: { readonly name: string }
+export interface Source<
+  out P,
+  out R,
+  out L extends LeaseLost = LeaseLost,
+  out G extends Guarantee = Guarantee
+> extends Pipeable {
+  readonly topic: { readonly name: string; readonly on: Name }
   readonly decode: (delivery: Delivery) => Effect.Effect<P, Undecodable, R>
-  readonly options: Options<keyof Guarantees, L>
+  readonly options: Options<G, L>
 }
 
 /** `A`: what the handler returns. `E`: the failures that have no route yet. `R`: what it needs. */
@@ -169,10 +182,17 @@ export const isConsumer = (value: unknown): value is Consumer<unknown, unknown, 
  * )
  * ```
  */
-export const make = <P, RD, RE, G extends keyof Guarantees = "at-least-once", const L extends LeaseLost = "interrupt">(
-  topic: Topic<P, RD, RE>,
+export const make = <
+  P,
+  On,
+  RD,
+  RE,
+  G extends Included<GuaranteeOf<On>> = GuaranteeOf<On> & Included<GuaranteeOf<On>>,
+  const L extends LeaseLost = "interrupt"
+>(
+  topic: Topic<P, On, RD, RE>,
   options: Options<G, L>
-): Source<P, RD | Guarantees[G], L> => {
+): Source<P, RD | Enough<On, G>, L, G> => {
   if (!isName(options.group)) {
     throw new Error(`invalid group name ${shown(options.group)}: use 1 to 200 characters without white space or braces`)
   }
@@ -182,7 +202,11 @@ export const make = <P, RD, RE, G extends keyof Guarantees = "at-least-once", co
   wholeOf("prefetchBytes", options.prefetchBytes ?? 1)
   wholeOf("maxDeliveries", options.maxDeliveries ?? 1)
   oneOf("start", options.start ?? "earliest", ["earliest", "latest"])
-  oneOf<keyof Guarantees>("guarantee", options.guarantee ?? "at-least-once", ["at-most-once", "at-least-once"])
+  const guarantee: Guarantee = options.guarantee ?? topic.on.guarantee
+  oneOf("guarantee", guarantee, ["at-most-once", "at-least-once", "transactional"])
+  if (!includes(topic.on.guarantee, guarantee)) {
+    throw new Error(`topic ${topic.name} promises ${topic.on.guarantee}, and a consumer of it asks for ${guarantee}`)
+  }
   oneOf("trace", options.trace ?? "link", ["link", "parent"])
   oneOf<LeaseLost>("leaseLost", options.leaseLost ?? "interrupt", ["interrupt", "continue"])
   durationOf("shutdown", options.shutdown ?? "20 seconds")
@@ -200,13 +224,16 @@ export const make = <P, RD, RE, G extends keyof Guarantees = "at-least-once", co
       ? (decoded as Exit.Exit<P>) // isExit cannot know what the effect would have produced
       : Effect.catchCause(decoded, undecodable)
   }
-  const source: Source<P, RD, L> = Object.assign(Object.create(PipeableProto), {
+  const source: Source<P, RD, L, G> = Object.assign(Object.create(PipeableProto), {
     topic,
     decode,
     options: { ...options }
   })
   return source
 }
+
+/** A topic without a name of its own lives on the default transport, and for less a weaker one will do. */
+type Enough<On, G extends Guarantee> = On extends Needs<Guarantee> ? Needs<G> : On
 
 /** Messages that the schema refuses, and those that died while being decoded. An interruption has nothing to do with the message. */
 const undecodable = (cause: Cause.Cause<DecodeFailure>): Effect.Effect<never, Undecodable> => {
@@ -232,7 +259,7 @@ export type HandlerEffect<H> =
   H extends Generator<infer Step, infer A, never> ? Effect.Effect<A, Effect.Error<Step>, Effect.Services<Step>> : H
 
 /** What a handler needs besides the scope that each delivery brings along. */
-type Needs<H> = Exclude<Effect.Services<HandlerEffect<H>>, Scope.Scope>
+type Required<H> = Exclude<Effect.Services<HandlerEffect<H>>, Scope.Scope>
 
 /**
  * Handles deliveries one at a time in each of `concurrency` workers. The delivery tells the message id, the attempt, the
@@ -259,17 +286,17 @@ export const process: {
     handler: (payload: P, delivery: Delivery) => H
   ): <RS>(
     source: Source<P, RS>
-  ) => Consumer<Effect.Success<HandlerEffect<H>>, Effect.Error<HandlerEffect<H>>, Needs<H> | RS>
+  ) => Consumer<Effect.Success<HandlerEffect<H>>, Effect.Error<HandlerEffect<H>>, Required<H> | RS>
   <P, RS, H extends HandlerResult>(
     source: Source<P, RS>,
     handler: (payload: NoInfer<P>, delivery: Delivery) => H
-  ): Consumer<Effect.Success<HandlerEffect<H>>, Effect.Error<HandlerEffect<H>>, Needs<H> | RS>
+  ): Consumer<Effect.Success<HandlerEffect<H>>, Effect.Error<HandlerEffect<H>>, Required<H> | RS>
 } = dual(
   2,
   <P, RS, H extends HandlerResult>(
     source: Source<P, RS>,
     handler: (payload: P, delivery: Delivery) => H
-  ): Consumer<Effect.Success<HandlerEffect<H>>, Effect.Error<HandlerEffect<H>>, Needs<H> | RS> =>
+  ): Consumer<Effect.Success<HandlerEffect<H>>, Effect.Error<HandlerEffect<H>>, Required<H> | RS> =>
     makeConsumer({ source, routes: Routing.none, handle: one(source, handler, false) })
 )
 
@@ -278,7 +305,7 @@ export const process: {
  * commit, and the transport applies it together with the ack, all of it once for each message id or none of it. A commit
  * that the store refuses becomes a dead letter: `CommitRejected` when nothing of it was applied, `PartialCommit` when some was.
  *
- * Needs a layer that provides `Transactional`, and a marker that lasts longer than a message may come again: a retry policy
+ * For topics with the guarantee `transactional`. It needs a marker that lasts longer than a message may come again: a retry policy
  * without an end fails with `MarkerTooShort`. Side effects of the handler itself may happen again.
  *
  * @example
@@ -286,7 +313,10 @@ export const process: {
  * import { Effect, Schema } from "effect"
  * import { Commit, Consumer, Topic } from "waybill"
  *
- * const Deposit = Topic.make("ledger/deposits", { payload: Schema.Struct({ account: Schema.String, cents: Schema.Int }) })
+ * const Deposit = Topic.make("ledger/deposits", {
+ *   payload: Schema.Struct({ account: Schema.String, cents: Schema.Int }),
+ *   guarantee: "transactional"
+ * })
  * const balances = Commit.hash("balances")
  *
  * const Ledger = Consumer.make(Deposit, { group: "ledger", concurrency: 64 }).pipe(
@@ -307,8 +337,8 @@ export const transactional =
     handler: (payload: P, delivery: Delivery) => H
   ) =>
   <RS>(
-    source: Source<P, RS, "interrupt">
-  ): Consumer<Commit, Effect.Error<HandlerEffect<H>>, Needs<H> | RS | Transactional> =>
+    source: Source<P, RS, "interrupt", "transactional">
+  ): Consumer<Commit, Effect.Error<HandlerEffect<H>>, Required<H> | RS> =>
     makeConsumer({ source, routes: Routing.none, handle: one(source, handler, true) })
 
 const one = <P>(
@@ -379,7 +409,7 @@ export const processBatch =
   ): Consumer<
     OfResult<Results<H>[number]>["success"],
     Effect.Error<HandlerEffect<H>> | OfResult<Results<H>[number]>["failure"],
-    Needs<H> | RS
+    Required<H> | RS
   > => {
     wholeOf("the size of a batch", size)
     const longest = durationOf("the time for which a batch is filled", within)
@@ -505,9 +535,9 @@ export const timeout: {
  * import { Console, Effect, Schema } from "effect"
  * import { Consumer, Topic } from "waybill"
  *
- * const Price = Topic.make("prices", { payload: Schema.Struct({ cents: Schema.Int }) })
+ * const Price = Topic.make("prices", { payload: Schema.Struct({ cents: Schema.Int }), guarantee: "at-most-once" })
  *
- * const Ticker = Consumer.make(Price, { group: "ticker", guarantee: "at-most-once" }).pipe(
+ * const Ticker = Consumer.make(Price, { group: "ticker" }).pipe(
  *   Consumer.process(({ cents }) => Console.log(cents)),
  *   Consumer.onGap((gap) => Console.log(`missed ${gap.missed ?? "some"} between ${gap.after} and ${gap.before}`)),
  *   Consumer.layer
@@ -702,9 +732,17 @@ export interface Outcome<out A> {
 
 const programOf = <A, R>(
   { handle, routes, source: { options, topic } }: Consumer<A, never, R>,
+  context: Context.Context<never>,
   records: boolean
-): Effect.Effect<Program> => {
+): Effect.Effect<Program, TransportError> => {
+  const { guarantee = topic.on.guarantee } = options
+  const transport =
+    find(context, topic.on) ??
+    // For less than the topic promises another default will do.
+    (topic.on === defaultName(topic.on.guarantee) ? find(context, defaultName(guarantee)) : undefined)
+  if (transport === undefined) return Effect.fail(notProvided(context, topic.on, "receive", topic.name))
   const program = (redelivery: Duration.Duration | undefined): Program => ({
+    transport,
     concurrency: options.concurrency ?? 1,
     prefetch: options.prefetch ?? 1024,
     prefetchBytes: options.prefetchBytes ?? 64 * 1024 * 1024,
@@ -730,7 +768,7 @@ const programOf = <A, R>(
 /** Asked once and not for each message: the workers have the tracer of the fiber that runs them. */
 const runTraced = <A, R>(self: Consumer<A, never, R>, ...rest: Rest) =>
   Effect.flatMap(
-    Effect.withFiber((fiber) => programOf(self, Tracing.records(fiber))),
+    Effect.withFiber((fiber) => programOf(self, fiber.context, Tracing.records(fiber))),
     (program) => runProgram(program, ...rest)
   )
 
@@ -792,7 +830,7 @@ const traced = (handle: Handle, records: boolean, relation: Tracing.Relation): H
  * )
  * ```
  */
-export const run = <A, R>(self: Consumer<A, never, R>): Effect.Effect<never, TransportError, Transport | R> =>
+export const run = <A, R>(self: Consumer<A, never, R>): Effect.Effect<never, TransportError, R> =>
   runTraced(self, Effect.void, undefined)
 
 /**
@@ -819,8 +857,8 @@ export const run = <A, R>(self: Consumer<A, never, R>): Effect.Effect<never, Tra
  * )
  * ```
  */
-export const stream = <A, R>(self: Consumer<A, never, R>): Stream.Stream<Outcome<A>, TransportError, Transport | R> =>
-  Stream.callback<Outcome<A>, TransportError, Transport | R>(
+export const stream = <A, R>(self: Consumer<A, never, R>): Stream.Stream<Outcome<A>, TransportError, R> =>
+  Stream.callback<Outcome<A>, TransportError, R>(
     (queue) =>
       runTraced(
         self,
@@ -858,7 +896,7 @@ const revival = Schedule.spaced("30 seconds")
  * )
  * ```
  */
-export const layer = <A, R>(self: Consumer<A, never, R>): Layer.Layer<never, TransportError, Transport | R> =>
+export const layer = <A, R>(self: Consumer<A, never, R>): Layer.Layer<never, TransportError, R> =>
   Layer.effectDiscard(
     Effect.gen(function* () {
       const joined = yield* Deferred.make<void, TransportError>()

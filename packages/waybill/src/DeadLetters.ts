@@ -12,10 +12,10 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
-import { type DeadLetter, Inspector, nameProblem } from "./Inspector.ts"
+import { type DeadLetter, nameProblem } from "./Inspector.ts"
 import { numberOf, wholeOf } from "./internal/Limits.ts"
 import { render } from "./Routing.ts"
-import { DecodeFailure, type Topic } from "./Topic.ts"
+import { DecodeFailure, type Inspected } from "./Topic.ts"
 import type { TransportError } from "./Transport.ts"
 
 /** With a rate the steps are so small that it is one, and not a burst each second. */
@@ -46,11 +46,11 @@ const pageSize = 500
  * )
  * ```
  */
-export const stream = <P, RD, RE>(
-  topic: Topic<P, RD, RE>,
+export const stream = <P, On, RD>(
+  topic: Inspected<P, On, RD>,
   group: string
-): Stream.Stream<Decoded<P>, TransportError, Inspector | RD> =>
-  pages(topic.name, group).pipe(
+): Stream.Stream<Decoded<P>, TransportError, On | RD> =>
+  pages(topic, group).pipe(
     Stream.flattenIterable,
     Stream.mapEffect((letter) => decoded(topic, letter))
   )
@@ -94,12 +94,12 @@ export interface Report {
  * })
  * ```
  */
-export const redrive = Effect.fn("DeadLetters.redrive")(function* <P, RD, RE>(
-  topic: Topic<P, RD, RE>,
+export const redrive = Effect.fn("DeadLetters.redrive")(function* <P, On, RD>(
+  topic: Inspected<P, On, RD>,
   group: string,
   selection: Selection<P> = {}
-): Effect.fn.Return<Report, TransportError, Inspector | RD> {
-  const inspector = yield* Inspector
+): Effect.fn.Return<Report, TransportError, On | RD> {
+  const { inspector } = yield* topic.on
   return yield* pass(topic, group, selection, (entries) => inspector.redrive(topic.name, group, entries))
 })
 
@@ -117,16 +117,16 @@ export const redrive = Effect.fn("DeadLetters.redrive")(function* <P, RD, RE>(
  * const program = DeadLetters.discard(Payment, "charge", { where: (letter) => letter.diedAt < old })
  * ```
  */
-export const discard = Effect.fn("DeadLetters.discard")(function* <P, RD, RE>(
-  topic: Topic<P, RD, RE>,
+export const discard = Effect.fn("DeadLetters.discard")(function* <P, On, RD>(
+  topic: Inspected<P, On, RD>,
   group: string,
   selection: Selection<P> = {}
-): Effect.fn.Return<Report, TransportError, Inspector | RD> {
-  const inspector = yield* Inspector
+): Effect.fn.Return<Report, TransportError, On | RD> {
+  const { inspector } = yield* topic.on
   return yield* pass(topic, group, selection, (entries) => inspector.discard(topic.name, group, entries))
 })
 
-const decoded = <P, RD, RE>(topic: Topic<P, RD, RE>, letter: DeadLetter): Effect.Effect<Decoded<P>, never, RD> =>
+const decoded = <P, On, RD>(topic: Inspected<P, On, RD>, letter: DeadLetter): Effect.Effect<Decoded<P>, never, RD> =>
   Effect.suspend(() => topic.decode(letter.body)).pipe(
     // One letter that cannot even be looked at does not hide the others.
     Effect.catchCause((cause) =>
@@ -139,10 +139,13 @@ const decoded = <P, RD, RE>(topic: Topic<P, RD, RE>, letter: DeadLetter): Effect
   )
 
 /** Ends after as many letters as there were at the beginning: new ones stand behind them. */
-const pages = (topic: string, group: string): Stream.Stream<ReadonlyArray<DeadLetter>, TransportError, Inspector> =>
+const pages = <On>(
+  { name: topic, on }: Inspected<unknown, On, unknown>,
+  group: string
+): Stream.Stream<ReadonlyArray<DeadLetter>, TransportError, On> =>
   Stream.unwrap(
     Effect.gen(function* () {
-      const inspector = yield* Inspector
+      const { inspector } = yield* on
       const problem = nameProblem(topic, group)
       if (problem !== undefined) return yield* Effect.fail(problem)
       const info = yield* inspector.describe(topic)
@@ -163,12 +166,12 @@ const pages = (topic: string, group: string): Stream.Stream<ReadonlyArray<DeadLe
     })
   )
 
-const pass = Effect.fnUntraced(function* <P, RD, RE>(
-  topic: Topic<P, RD, RE>,
+const pass = Effect.fnUntraced(function* <P, On, RD>(
+  topic: Inspected<P, On, RD>,
   group: string,
   { dryRun = false, limit = Infinity, onProgress, ratePerSecond, where = () => true }: Selection<P>,
   act: (entries: ReadonlyArray<string>) => Effect.Effect<number, TransportError>
-): Effect.fn.Return<Report, TransportError, Inspector | RD> {
+): Effect.fn.Return<Report, TransportError, On | RD> {
   if (limit !== Infinity) wholeOf("limit", limit)
   if (ratePerSecond !== undefined) numberOf("ratePerSecond", ratePerSecond, 0)
   let examined = 0
@@ -193,7 +196,7 @@ const pass = Effect.fnUntraced(function* <P, RD, RE>(
     matching = []
     onProgress?.({ examined, selected, done })
   })
-  yield* pages(topic.name, group).pipe(
+  yield* pages(topic, group).pipe(
     // The next page is on its way while this one is worked on.
     Stream.buffer({ capacity: 1 }),
     Stream.takeWhile(() => selected < limit),

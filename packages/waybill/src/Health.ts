@@ -56,7 +56,15 @@ export class Store extends Context.Service<
   }
 >()("waybill/Health/Store") {}
 
-export interface Options {
+export interface Options<out On = Store | Inspector> {
+  /**
+   * The name of the transport to ask, and its store; without it `Inspector` and `Health.Store` are asked, which the layers
+   * without a name provide.
+   */
+  readonly on?: Context.Key<
+    On,
+    { readonly inspector: Inspector["Service"]; readonly health?: Store["Service"] | undefined }
+  >
   /** Over one of these a group is `degraded`. Without limits groups are not looked at, which costs the store nothing. */
   readonly limits?: {
     /** Messages never delivered to the group. */
@@ -88,18 +96,18 @@ const patience = "3 seconds"
  * })
  * ```
  */
-export const check = Effect.fn("Health.check")(function* (
-  options: Options = {}
-): Effect.fn.Return<Report, never, Store | Inspector> {
-  const store = yield* Store
-  const { accept = [], limits } = options
+export const check = Effect.fn("Health.check")(function* <On = Store | Inspector>(
+  options: Options<On> = {}
+): Effect.fn.Return<Report, never, On> {
+  const { accept = [], limits, on } = options
+  const { health: store = silent, inspector } = yield* on ?? byDefault<On>()
   if (limits?.lag !== undefined) wholeOf("limits.lag", limits.lag, 0)
   if (limits?.deadLetters !== undefined) wholeOf("limits.deadLetters", limits.deadLetters, 0)
   if (limits?.oldestPending !== undefined) durationOf("limits.oldestPending", limits.oldestPending)
   const parts = [bounded(store.problems, ({ code, detail }) => ({ code, impact: "down", detail }))]
   if (limits !== undefined) {
     const over: Array<Problem> = []
-    const look = Effect.as(overLimits(yield* Inspector, options, over), [])
+    const look = Effect.as(overLimits(inspector, options, over), [])
     // A failure to look at groups does not hold up messages; a store that is away says so itself.
     const unfinished = bounded(look, ({ detail }) =>
       notInspectable(`not every group was held against its limits: ${detail}`)
@@ -116,6 +124,15 @@ export const check = Effect.fn("Health.check")(function* (
     .sort((a, b) => worth[b.impact] - worth[a.impact])
   return { status: problems[0]?.impact ?? "ready", problems, ...(server === undefined ? {} : { server }) }
 })
+
+/** Without a name On is what it stands for by default. */
+const byDefault = <On>() =>
+  Effect.gen(function* () {
+    return { health: yield* Store, inspector: yield* Inspector }
+  }) as Effect.Effect<{ readonly health: Store["Service"]; readonly inspector: Inspector["Service"] }, never, On>
+
+/** A transport whose store has nothing to say. */
+const silent: Store["Service"] = { problems: Effect.succeed([]) }
 
 /** When a server does not say what it is, the problems tell why. */
 const named = ({ server = Effect.undefined }: Context.Service.Shape<typeof Store>): Effect.Effect<string | undefined> =>
@@ -143,9 +160,9 @@ const worth = { degraded: 1, down: 2 }
  * )
  * ```
  */
-export const respond = (
-  options: Options = {}
-): Effect.Effect<HttpServerResponse.HttpServerResponse, never, Store | Inspector> =>
+export const respond = <On = Store | Inspector>(
+  options: Options<On> = {}
+): Effect.Effect<HttpServerResponse.HttpServerResponse, never, On> =>
   Effect.map(check(options), (report) =>
     HttpServerResponse.jsonUnsafe(report, {
       status: report.status === "down" ? 503 : 200,
@@ -173,7 +190,7 @@ const notInspectable = (detail: string): Problem => ({ code: "NotInspectable", i
 /** Adds to `found` as it goes: what is known when time is up counts. */
 const overLimits = (
   inspector: Context.Service.Shape<typeof Inspector>,
-  { limits = {}, topics: wanted = () => true }: Options,
+  { limits = {}, topics: wanted = () => true }: Pick<Options, "limits" | "topics">,
   found: Array<Problem>
 ): Effect.Effect<void> => {
   const unknown = (error: TransportError) => found.push(notInspectable(error.message))

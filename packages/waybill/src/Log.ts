@@ -8,8 +8,8 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
-import { Inspector, type NewestPage, type StoredMessage } from "./Inspector.ts"
-import type { DecodeFailure, Topic } from "./Topic.ts"
+import type { NewestPage, StoredMessage } from "./Inspector.ts"
+import type { DecodeFailure, Inspected } from "./Topic.ts"
 import type { TransportError } from "./Transport.ts"
 
 /** A stored message with its body decoded, or why it cannot be. */
@@ -35,10 +35,10 @@ export interface Entry<out P> extends StoredMessage {
  * })
  * ```
  */
-export const first = Effect.fn("Log.first")(function* <P, RD, RE>(
-  topic: Topic<P, RD, RE>,
+export const first = Effect.fn("Log.first")(function* <P, On, RD>(
+  topic: Inspected<P, On, RD>,
   options: { readonly after?: string | undefined; readonly limit: number }
-): Effect.fn.Return<ReadonlyArray<Entry<P>>, TransportError, Inspector | RD> {
+): Effect.fn.Return<ReadonlyArray<Entry<P>>, TransportError, On | RD> {
   const found: Array<Entry<P>> = []
   let after = options.after
   do {
@@ -68,10 +68,10 @@ export const first = Effect.fn("Log.first")(function* <P, RD, RE>(
  * })
  * ```
  */
-export const last = Effect.fn("Log.last")(function* <P, RD, RE>(
-  topic: Topic<P, RD, RE>,
+export const last = Effect.fn("Log.last")(function* <P, On, RD>(
+  topic: Inspected<P, On, RD>,
   options: { readonly before?: string | undefined; readonly limit: number }
-): Effect.fn.Return<ReadonlyArray<Entry<P>>, TransportError, Inspector | RD> {
+): Effect.fn.Return<ReadonlyArray<Entry<P>>, TransportError, On | RD> {
   const pages: Array<ReadonlyArray<Entry<P>>> = []
   let before = options.before
   let left = options.limit
@@ -101,10 +101,10 @@ const pageSize = 500
  * const program = Log.stream(Room).pipe(Stream.runCount)
  * ```
  */
-export const stream = <P, RD, RE>(
-  topic: Topic<P, RD, RE>,
+export const stream = <P, On, RD>(
+  topic: Inspected<P, On, RD>,
   options?: { readonly after?: string | undefined }
-): Stream.Stream<Entry<P>, TransportError, Inspector | RD> =>
+): Stream.Stream<Entry<P>, TransportError, On | RD> =>
   Stream.paginate(options?.after, (after) =>
     Effect.map(
       read(topic, { after: Option.fromNullishOr(after), limit: pageSize }),
@@ -112,11 +112,11 @@ export const stream = <P, RD, RE>(
     )
   )
 
-const read = <P, RD, RE>(
-  topic: Topic<P, RD, RE>,
+const read = <P, On, RD>(
+  topic: Inspected<P, On, RD>,
   page: NewestPage
-): Effect.Effect<ReadonlyArray<Entry<P>>, TransportError, Inspector | RD> =>
-  Effect.flatMap(Inspector, (inspector) =>
+): Effect.Effect<ReadonlyArray<Entry<P>>, TransportError, On | RD> =>
+  Effect.flatMap(topic.on, ({ inspector }) =>
     Effect.flatMap(
       inspector.messages(topic.name, page),
       Effect.forEach((stored) =>

@@ -7,6 +7,7 @@
  *
  * @module
  */
+import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -16,7 +17,7 @@ import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
 import { type GroupInfo, Inspector, type TopicInfo } from "./Inspector.ts"
 import type { Event } from "./Lifecycle.ts"
-import { Transport } from "./Transport.ts"
+import { all, type AtMostOnce, type Name, type Transport } from "./Transport.ts"
 
 /** Anything without a series of its own is counted under this name. */
 const other = "other"
@@ -305,9 +306,17 @@ export const deadLettered = (
   }
 }
 
+const counting = <R>(transports: Effect.Effect<ReadonlyArray<Transport>, never, R>): Layer.Layer<never, never, R> =>
+  Layer.effectDiscard(
+    Effect.gen(function* () {
+      const context = yield* Effect.context<never>()
+      for (const { lifecycle } of yield* transports) yield* lifecycle.overhear((event) => countEvent(event, context))
+    })
+  )
+
 /**
  * Counts what the transport's lifecycle events tell: gaps, reconnects, dead letters that the cap dropped, crash loops.
- * One for each transport of the process.
+ * One for each transport of the process. For the program's default transports, whichever it has.
  *
  * @example
  * ```ts
@@ -318,13 +327,25 @@ export const deadLettered = (
  * const Transport = Metrics.layer.pipe(Layer.provideMerge(MemoryStreams.layer()))
  * ```
  */
-export const layer: Layer.Layer<never, never, Transport> = Layer.effectDiscard(
-  Effect.gen(function* () {
-    const { lifecycle } = yield* Transport
-    const context = yield* Effect.context<never>()
-    yield* lifecycle.overhear((event) => countEvent(event, context))
-  })
-)
+export const layer: Layer.Layer<never, never, AtMostOnce> = counting(all())
+
+/**
+ * `layer` for transports with names.
+ *
+ * @example
+ * ```ts
+ * import { Layer } from "effect"
+ * import { Metrics, Transport } from "waybill"
+ * import { MemoryStreams } from "waybill/memory"
+ *
+ * class Orders extends Transport.Tag<Orders>()("shop/Orders", { guarantee: "at-least-once" }) {}
+ *
+ * const Main = Metrics.layerOn(Orders).pipe(Layer.provideMerge(MemoryStreams.layer({ as: Orders })))
+ * ```
+ */
+export const layerOn = <Names extends NonEmptyReadonlyArray<Name>>(
+  ...on: Names
+): Layer.Layer<never, never, Names[number]["Identifier"]> => counting(all(...on))
 
 const countEvent = (event: Event, context: Context.Context<never>): void => {
   const add = (metric: Metric.Counter<number>, count = 1) => metric.updateUnsafe(count, context)
@@ -367,7 +388,9 @@ const countEvent = (event: Event, context: Context.Context<never>): void => {
 /** `reader:orders:billing` is a reader. */
 const kindOf = (role: string): string => role.split(":", 1)[0] ?? role
 
-export interface InspectorOptions {
+export interface InspectorOptions<out On = Inspector> {
+  /** The name of the transport to look at; without it `Inspector` is asked, which layers without a name provide. */
+  readonly on?: Context.Key<On, Pick<Transport, "inspector">> | undefined
   /** When to look; every 15 seconds by default. Where it ends, the looking ends. */
   readonly schedule?: Schedule.Schedule<unknown> | undefined
   /** Which topics to look at; all of them by default. Each group of each costs the store one question, and the process its series. */
@@ -392,10 +415,10 @@ export interface InspectorOptions {
  * )
  * ```
  */
-export const layerInspector = (options: InspectorOptions = {}): Layer.Layer<never, never, Inspector> =>
+export const layerInspector = <On = Inspector>(options: InspectorOptions<On> = {}): Layer.Layer<never, never, On> =>
   Layer.effectDiscard(
     Effect.gen(function* () {
-      const inspector = yield* Inspector
+      const inspector = yield* inspectorOf(options.on)
       const context = yield* Effect.context<never>()
       const { schedule = Schedule.spaced("15 seconds"), topics: wanted = () => true } = options
       /** The series that the last round has set, by topic. */
@@ -465,6 +488,12 @@ export const layerInspector = (options: InspectorOptions = {}): Layer.Layer<neve
       yield* Effect.forkScoped(Effect.repeat(round, schedule))
     })
   )
+
+const inspectorOf = <On>(on: InspectorOptions<On>["on"]) =>
+  (on === undefined
+    ? Inspector
+    : // Without a name On is what it stands for by default.
+      Effect.map(on, ({ inspector }) => inspector)) as Effect.Effect<Inspector["Service"], never, On>
 
 const keyOf = ({ attributes, id }: Metric.Gauge<number>): string => JSON.stringify([id, attributes])
 

@@ -19,7 +19,7 @@ import * as Tracing from "./internal/Tracing.ts"
 import type { Due, Headers, Outgoing, Receipt } from "./Message.ts"
 import * as Metrics from "./Metrics.ts"
 import { InvalidPayload, PayloadTooLarge, type Topic } from "./Topic.ts"
-import { Transport, TransportError } from "./Transport.ts"
+import { find, notProvided, type Transport, TransportError } from "./Transport.ts"
 
 /** How many messages `publishAll` stores in one step: all of them or none. A longer call is stored in parts. */
 export const maxAtomicMessages = 1000
@@ -67,13 +67,15 @@ export interface PublishOptions {
  * })
  * ```
  */
-export const publish = <P, RD, RE>(
-  topic: Topic<P, RD, RE>,
+export const publish = <P, On, RD, RE>(
+  topic: Topic<P, On, RD, RE>,
   payload: NoInfer<P>,
   options?: PublishOptions
-): Effect.Effect<Receipt, InvalidPayload | PayloadTooLarge | TransportError, Transport | RE> =>
+): Effect.Effect<Receipt, InvalidPayload | PayloadTooLarge | TransportError, On | RE> =>
   // No generators on this path: they would cost as much as everything else that is done here for a message.
-  Effect.flatMap(Transport, (transport) => {
+  Effect.contextWith((context: Context.Context<never>) => {
+    const transport = find(context, topic.on)
+    if (transport === undefined) return Effect.fail(notProvided(context, topic.on, "publish", topic.name))
     const given = givenBy(options)
     const publishEncoded = (
       body: string
@@ -112,12 +114,14 @@ export const publish = <P, RD, RE>(
  * const program = Producer.publishAll(Ticket, [{ number: 1 }, { number: 2 }], (ticket) => ({ id: `ticket-${ticket.number}` }))
  * ```
  */
-export const publishAll = Effect.fnUntraced(function* <P, RD, RE>(
-  topic: Topic<P, RD, RE>,
+export const publishAll = Effect.fnUntraced(function* <P, On, RD, RE>(
+  topic: Topic<P, On, RD, RE>,
   payloads: ReadonlyArray<NoInfer<P>>,
   options?: (payload: NoInfer<P>, index: number) => PublishOptions
-): Effect.fn.Return<ReadonlyArray<Receipt>, InvalidPayload | PayloadTooLarge | TransportError, Transport | RE> {
-  const transport = yield* Transport
+): Effect.fn.Return<ReadonlyArray<Receipt>, InvalidPayload | PayloadTooLarge | TransportError, On | RE> {
+  const context = yield* Effect.context<never>()
+  const transport = find(context, topic.on)
+  if (transport === undefined) return yield* Effect.fail(notProvided(context, topic.on, "publish", topic.name))
   const messages: Array<Outgoing> = []
   // A copy: encoding many takes turns with others, who may change the array.
   const all = payloads.slice()
@@ -147,7 +151,7 @@ export const publishAll = Effect.fnUntraced(function* <P, RD, RE>(
  * import { Effect, Schema } from "effect"
  * import { Commit, Consumer, Producer, Topic } from "waybill"
  *
- * const Order = Topic.make("shop/orders", { payload: Schema.Struct({ id: Schema.String }) })
+ * const Order = Topic.make("shop/orders", { payload: Schema.Struct({ id: Schema.String }), guarantee: "transactional" })
  * const Invoice = Topic.make("shop/invoices", { payload: Schema.String })
  *
  * const Billing = Consumer.make(Order, { group: "billing" }).pipe(
@@ -159,8 +163,8 @@ export const publishAll = Effect.fnUntraced(function* <P, RD, RE>(
  * )
  * ```
  */
-export const message = Effect.fnUntraced(function* <P, RD, RE>(
-  topic: Topic<P, RD, RE>,
+export const message = Effect.fnUntraced(function* <P, On, RD, RE>(
+  topic: Topic<P, On, RD, RE>,
   payload: NoInfer<P>,
   options?: PublishOptions
 ): Effect.fn.Return<Publication, InvalidPayload | PayloadTooLarge, RE> {
@@ -169,7 +173,7 @@ export const message = Effect.fnUntraced(function* <P, RD, RE>(
   const problem = problemOf(topic, message)
   if (problem !== undefined) return yield* Effect.fail(problem)
   const trace = yield* Effect.withFiber((fiber) => Effect.succeed(Tracing.traceparent(fiber.cache.span)))
-  return { topic: topic.name, message: traced(message, trace) }
+  return { topic: topic.name, on: topic.on, message: traced(message, trace) }
 })
 
 /**
@@ -222,8 +226,8 @@ const givenBy = (options: PublishOptions | undefined): Given => {
 const isRecord = (headers: unknown): boolean =>
   typeof headers === "object" && headers !== null && !(Symbol.iterator in headers)
 
-const outgoing = <P, RD, RE>(
-  topic: Topic<P, RD, RE>,
+const outgoing = <P, On, RD, RE>(
+  topic: Topic<P, On, RD, RE>,
   payload: P,
   body: string,
   { due, headers, id }: Given
@@ -343,7 +347,7 @@ const inParts = (messages: Arr.NonEmptyReadonlyArray<Outgoing>): ReadonlyArray<A
 
 /** One part after the other; a failure says how many messages were stored before it. */
 const sendAll = Effect.fnUntraced(function* (
-  transport: Context.Service.Shape<typeof Transport>,
+  transport: Transport,
   topic: { readonly name: string },
   parts: ReadonlyArray<Arr.NonEmptyReadonlyArray<Outgoing>>,
   trace: string | undefined,
@@ -363,7 +367,7 @@ const sendAll = Effect.fnUntraced(function* (
 })
 
 const send = (
-  transport: Context.Service.Shape<typeof Transport>,
+  transport: Transport,
   topic: { readonly name: string },
   messages: Arr.NonEmptyReadonlyArray<Outgoing>,
   context: Context.Context<never>

@@ -4,13 +4,13 @@
  *
  * @module
  */
-import * as Context from "effect/Context"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
 import type { Query } from "./Commit.ts"
-import type { TransportError } from "./TransportError.ts"
+import { find, type GuaranteeOf, type Name, notProvided, type TransportError } from "./Transport.ts"
 
 /**
- * Provided by the layers that provide `Transactional`.
+ * Reads a record beside a transactional topic. Fails with `WrongKeyType` when it was written as another kind of record; a
+ * record that was never written is empty.
  *
  * A handler may read too, but what it reads may have changed when its commit is applied: two handlers that read a
  * balance and write a new one lose one of the changes. Increments add up whatever happens in between.
@@ -20,23 +20,25 @@ import type { TransportError } from "./TransportError.ts"
  * import { Effect, Schema } from "effect"
  * import { Commit, Records, Topic } from "waybill"
  *
- * const Transfer = Topic.make("ledger/transfers", { payload: Schema.String })
+ * const Transfer = Topic.make("ledger/transfers", { payload: Schema.String, guarantee: "transactional" })
  * const balances = Commit.hash("balances")
  *
  * const program = Effect.gen(function*() {
- *   const records = yield* Records.Records
- *   const all = yield* records.read(Transfer, balances.all)
+ *   const all = yield* Records.read(Transfer, balances.all)
  *   yield* Effect.log(`ada has ${all.get("ada")}`)
  * })
  * ```
  */
-export class Records extends Context.Service<
-  Records,
-  {
-    /**
-     * Reads a record beside `topic`. Fails with `WrongKeyType` when it was written as another kind of record; a record
-     * that was never written is empty.
-     */
-    readonly read: <A>(topic: { readonly name: string }, query: Query<A>) => Effect.Effect<A, TransportError>
-  }
->()("waybill/Records") {}
+export const read = <A, On>(
+  topic: { readonly name: string; readonly on: Name<On> & Commits<On> },
+  query: Query<A>
+): Effect.Effect<A, TransportError, On> =>
+  Effect.contextWith((context) => {
+    const records = find(context, topic.on)?.records
+    return records === undefined
+      ? Effect.fail(notProvided(context, topic.on, "inspect", topic.name))
+      : records.read(topic, query)
+  })
+
+/** Only a transactional topic has commits. */
+type Commits<On> = GuaranteeOf<On> extends "transactional" ? unknown : "only a transactional topic has records"

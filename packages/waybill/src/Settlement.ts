@@ -11,7 +11,7 @@ import type { Failure, Said } from "./Failure.ts"
 /** Done: the group never sees the message again. */
 export interface Ack {
   readonly _tag: "Ack"
-  /** Applied in the same step, or not at all. Only transports that provide `Transactional` are given one. */
+  /** Applied in the same step, or not at all. Only transports that keep `transactional` are given one. */
   readonly commit?: Commit
 }
 

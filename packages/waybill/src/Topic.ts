@@ -11,14 +11,23 @@ import * as SchemaJITCompiler from "effect/schema/SchemaJITCompiler"
 import * as SchemaAST from "effect/SchemaAST"
 import * as SchemaIssue from "effect/SchemaIssue"
 import * as SchemaParser from "effect/SchemaParser"
+import { Inspector } from "./Inspector.ts"
 import { bytesOf } from "./internal/Budget.ts"
-import { shown, wholeOf } from "./internal/Limits.ts"
+import { oneOf, shown, wholeOf } from "./internal/Limits.ts"
 import { isName } from "./internal/Name.ts"
 import { safe, safeLines } from "./internal/SafeText.ts"
 import type { Body } from "./Message.ts"
+import { defaultName, type Guarantee, type Name, type Needs, type Transport } from "./Transport.ts"
 
-export interface Topic<in out Payload, out DecodingServices = never, out EncodingServices = never> {
+export interface Topic<
+  in out Payload,
+  out On = Needs<"at-least-once">,
+  out DecodingServices = never,
+  out EncodingServices = never
+> {
   readonly name: string
+  /** The transport that it lives on: the program's default for what it needs, or one with a name. */
+  readonly on: Name<On>
   /** Version of the payload's schema; travels with every message. */
   readonly version: number
   /** How many bytes in UTF-8 a message may have: body, headers, id and key together. */
@@ -29,6 +38,29 @@ export interface Topic<in out Payload, out DecodingServices = never, out Encodin
   readonly encode: (payload: Payload) => Effect.Effect<string, InvalidPayload | PayloadTooLarge, EncodingServices>
   readonly decode: (body: Body) => Effect.Effect<Payload, DecodeFailure, DecodingServices>
 }
+
+/** What of a topic is needed to look at it. */
+export interface Inspected<out Payload, out On, out DecodingServices = never> {
+  readonly name: string
+  readonly on: Effect.Effect<Pick<Transport, "inspector">, never, On>
+  readonly decode: (body: Body) => Effect.Effect<Payload, DecodeFailure, DecodingServices>
+}
+
+/**
+ * A topic of which a tool knows nothing but the name: its bodies are shown as they are, and `Inspector` knows where it is.
+ *
+ * @example
+ * ```ts
+ * import { DeadLetters, Topic } from "waybill"
+ *
+ * const program = DeadLetters.redrive(Topic.byName("payments"), "charge")
+ * ```
+ */
+export const byName = (name: string): Inspected<Body, Inspector> => ({
+  name,
+  on: Effect.map(Inspector, (inspector) => ({ inspector })),
+  decode: Exit.succeed
+})
 
 /** The parts of a message that a producer chooses. */
 const Part = Schema.Literals(["body", "headers", "id", "key"]).pipe(
@@ -81,6 +113,13 @@ export class DecodeFailure extends Schema.TaggedError<DecodeFailure>()("DecodeFa
 /** 1 MiB: what a Redis server moves without anyone noticing. */
 const defaultMaxBytes = 1_048_576
 
+interface Options<S extends Schema.Constraint> {
+  readonly payload: S
+  readonly key?: (payload: S["Type"]) => string | undefined
+  readonly version?: number
+  readonly maxBytes?: number
+}
+
 const describe = SchemaIssue.makeFormatterDefault()
 
 /**
@@ -89,6 +128,8 @@ const describe = SchemaIssue.makeFormatterDefault()
  * - `payload`: its JSON form is `Schema.toCodecJson(payload)`, so dates, bigints and options survive.
  * - `key`: what must stay in order, where the transport can. None by default.
  * - `version`: of the schema, 1 by default.
+ * - `guarantee`: what it needs, `at-least-once` by default. It lives on the program's one transport, which must keep that.
+ * - `on`: the name of the transport that it lives on, in a program with several. What it needs is what the name promises.
  * - `maxBytes`: limit of a message in UTF-8 bytes, its encoded payload, headers, id and key together; 1 MiB by default.
  *
  * Throws when the name is empty, longer than 200 characters, or has white space, braces or half a surrogate pair in it: that
@@ -105,17 +146,26 @@ const describe = SchemaIssue.makeFormatterDefault()
  * })
  * ```
  */
-export const make = <S extends Schema.Constraint>(
+export const make: {
+  <S extends Schema.Constraint, G extends Guarantee = "at-least-once">(
+    name: string,
+    options: Options<S> & { readonly guarantee?: G; readonly on?: never }
+  ): Topic<S["Type"], Needs<G>, S["DecodingServices"], S["EncodingServices"]>
+  <S extends Schema.Constraint, On>(
+    name: string,
+    options: Options<S> & { readonly on: Name<On>; readonly guarantee?: never }
+  ): Topic<S["Type"], On, S["DecodingServices"], S["EncodingServices"]>
+} = <S extends Schema.Constraint, On>(
   name: string,
-  options: {
-    readonly payload: S
-    readonly key?: (payload: S["Type"]) => string | undefined
-    readonly version?: number
-    readonly maxBytes?: number
-  }
-): Topic<S["Type"], S["DecodingServices"], S["EncodingServices"]> => {
+  options: Options<S> & { readonly on?: Name<On>; readonly guarantee?: Guarantee }
+): Topic<S["Type"], On, S["DecodingServices"], S["EncodingServices"]> => {
   if (!isName(name)) {
     throw new Error(`invalid topic name ${shown(name)}: use 1 to 200 characters without white space or braces`)
+  }
+  const guarantee = options.guarantee ?? "at-least-once"
+  oneOf("guarantee", guarantee, ["at-most-once", "at-least-once", "transactional"])
+  if (options.on !== undefined && options.guarantee !== undefined) {
+    throw new Error(`topic ${name} is on ${options.on.key}, which says what it needs: leave guarantee out`)
   }
   wholeOf("version", options.version ?? 1)
   wholeOf("maxBytes", options.maxBytes ?? defaultMaxBytes)
@@ -145,6 +195,8 @@ export const make = <S extends Schema.Constraint>(
 
   return {
     name,
+    // Without a name On is the default one of the guarantee.
+    on: options.on ?? (defaultName(guarantee) as Name<unknown> as Name<On>),
     version: options.version ?? 1,
     maxBytes: limit,
     key: options.key ?? (() => undefined),

@@ -236,6 +236,24 @@ export class TopicInUse extends Schema.TaggedError<TopicInUse>()("TopicInUse", {
   }
 }
 
+/**
+ * The program has no transport under the name that a topic is on, or one that keeps less than the name promises. Types refuse
+ * this; JavaScript is told at the first use. Nothing was sent.
+ */
+export class NotProvided extends Schema.TaggedError<NotProvided>()("NotProvided", {
+  name: Schema.String,
+  /** The guarantee that the name promises. */
+  needed: Schema.String,
+  /** What its layer keeps, where there is one. */
+  kept: Schema.optional(Schema.String)
+}) {
+  readonly permanent = true
+  override get message(): string {
+    const found = this.kept === undefined ? "no layer provides it" : `its layer keeps ${this.kept}`
+    return safe(`${this.name} needs ${this.needed}, and ${found}`)
+  }
+}
+
 export type Reason =
   | Disconnected
   | Refused
@@ -247,6 +265,7 @@ export type Reason =
   | UnsupportedServer
   | TopicConflict
   | NotOffered
+  | NotProvided
   | NotificationsDisabled
   | MarkerTooShort
   | Overflow
@@ -275,6 +294,7 @@ export class TransportError extends Schema.TaggedError<TransportError>()("Transp
     UnsupportedServer,
     TopicConflict,
     NotOffered,
+    NotProvided,
     NotificationsDisabled,
     MarkerTooShort,
     Overflow,

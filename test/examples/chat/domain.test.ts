@@ -42,22 +42,24 @@ import {
 } from "../../../examples/chat/src/Protocol.ts"
 import * as Record from "../../../examples/chat/src/Records.ts"
 import * as RoomLog from "../../../examples/chat/src/RoomLog.ts"
+import { Channels, Expiring, Store } from "../../../examples/chat/src/Transports.ts"
 import { quiet, until } from "../../core/Running.ts"
 
 const silent = Layer.succeed(Notifications, Notifications.of({ notify: () => Effect.void }))
 
 const chat = (notifications = silent) => Layers.layerMemory.pipe(Layer.provide(notifications))
 
-type Read = Context.Service.Shape<typeof Records.Records>["read"]
+type Read = NonNullable<Transport.Transport["records"]>["read"]
 
 /** A chat that does something else when it reads its records. */
 const reading = (change: (read: Read) => Read) =>
   Layers.domain({
     ...Layers.memory,
-    streams: Layer.effectContext(
-      Effect.map(Layer.build(Layers.memory.streams), (context) =>
-        Context.add(context, Records.Records, { read: change(Context.get(context, Records.Records).read) })
-      )
+    transports: Layer.effectContext(
+      Effect.map(Layer.build(Layers.memory.transports), (context) => {
+        const store = Context.get(context, Store)
+        return Context.add(context, Store, { ...store, records: { read: change(store.records!.read) } })
+      })
     )
   }).pipe(Layer.provide(silent))
 
@@ -68,7 +70,7 @@ const refused = new Transport.TransportError({
 
 const it_ = <A, E>(
   name: string,
-  test: Effect.Effect<A, E, ChatRooms | Live | News | Presence | Records.Records | Scope.Scope | Transport.Transport>,
+  test: Effect.Effect<A, E, ChatRooms | Live | News | Presence | Scope.Scope | Store>,
   notifications = silent
 ) => it.effect(name, () => Effect.provide(test, chat(notifications)))
 
@@ -245,7 +247,6 @@ describe("the chat server", () => {
     Effect.gen(function* () {
       const rooms = yield* ChatRooms
       const news = yield* News
-      const { read } = yield* Records.Records
       const commands: Array<string> = []
       yield* news.hear((fact) => {
         if (fact._tag === "Settled") commands.push(fact.command)
@@ -258,7 +259,7 @@ describe("the chat server", () => {
       yield* rooms.markRead("tea", "bob", message!.position)
       yield* rooms.leaveRoom("tea", "bob")
       const answers = Effect.map(
-        Effect.forEach(commands, (command) => read(Commands, Record.answer(command).value)),
+        Effect.forEach(commands, (command) => Records.read(Commands, Record.answer(command).value)),
         (all) => all.filter((answer) => answer !== undefined).length
       )
       // The maker joins, too.
@@ -416,7 +417,7 @@ describe("the chat client", () => {
     "what is no message among them neither shortens a page nor shows a newcomer the whole room",
     Effect.gen(function* () {
       const rooms = yield* ChatRooms
-      const foreign = Topic.make("chat/room/tea", { payload: Schema.Struct({ foo: Schema.String }) })
+      const foreign = Topic.make("chat/room/tea", { payload: Schema.Struct({ foo: Schema.String }), on: Store })
       yield* rooms.createRoom("tea", "ada", "1")
       yield* say("tea", "ada", ...numbered(120))
       yield* Producer.publish(foreign, { foo: "bar" })
@@ -539,7 +540,10 @@ describe("the chat client", () => {
         assert.deepStrictEqual([first.isOnline("ada"), late.isOnline("ada")], [true, true])
         assert.deepInclude(changes, { _tag: "Offline", user: "bob", reason: "timed-out" })
       }).pipe(
-        Effect.provide([MemoryKeyspace.layer({ ttl: ttlMillis }), Layer.provide(News.layer, MemoryPubSub.layer())])
+        Effect.provide([
+          MemoryKeyspace.layer({ ttl: ttlMillis, as: Expiring }),
+          Layer.provide(News.layer, MemoryPubSub.layer({ as: Channels }))
+        ])
       )
   )
 

@@ -7,6 +7,7 @@ import { MemoryKeyspace, MemoryPubSub } from "waybill/memory"
 import { IoRedis, RedisKeyspace, RedisPubSub } from "waybill/redis"
 import { News } from "../../../examples/chat/src/News.ts"
 import { Presence, ttlMillis } from "../../../examples/chat/src/Presence.ts"
+import { Channels, Expiring } from "../../../examples/chat/src/Transports.ts"
 import { quiet, until } from "../../core/Running.ts"
 
 /** A process whose clock on the wall is so much off; its monotonic one is not. */
@@ -30,8 +31,8 @@ const connection = Effect.fnUntraced(function* (presence: Context.Service.Shape<
 })
 
 const onMemory = Effect.provide([
-  MemoryKeyspace.layer({ ttl: ttlMillis }),
-  Layer.provide(News.layer, MemoryPubSub.layer())
+  MemoryKeyspace.layer({ ttl: ttlMillis, as: Expiring }),
+  Layer.provide(News.layer, MemoryPubSub.layer({ as: Channels }))
 ])
 
 describe("presence", () => {
@@ -43,8 +44,8 @@ describe("presence", () => {
         const ttl = 3000
         const redis = IoRedis.layer({ url })
         const store = Layer.mergeAll(
-          RedisKeyspace.layer({ ttl, notifications: "poll" }),
-          Layer.provide(News.layer, RedisPubSub.layer())
+          RedisKeyspace.layer({ ttl, notifications: "poll", as: Expiring }),
+          Layer.provide(News.layer, RedisPubSub.layer({ as: Channels }))
         ).pipe(Layer.provide(redis))
         const context = yield* Layer.build(store)
         const clock = yield* Clock.Clock

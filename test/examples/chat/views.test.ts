@@ -12,6 +12,7 @@ import { IoRedis, RedisPubSub, RedisStreams } from "waybill/redis"
 import { News } from "../../../examples/chat/src/News.ts"
 import { type Event, type Message } from "../../../examples/chat/src/Protocol.ts"
 import * as RoomLog from "../../../examples/chat/src/RoomLog.ts"
+import { Channels, Store } from "../../../examples/chat/src/Transports.ts"
 import { client as redisClient, drawing } from "../../faults/Verdict.ts"
 import { client, type ServerProcess, start } from "./ServerProcess.ts"
 
@@ -113,8 +114,8 @@ class Person {
 /** What the test itself reads: the truth, and what a view is that trusts the news. */
 const reading = (url: string) =>
   Layer.mergeAll(
-    RedisStreams.layer({ prefix: "chat" }),
-    Layer.provide(News.layer, RedisPubSub.layer({ prefix: "chat" }))
+    RedisStreams.layer({ prefix: "chat", as: Store }),
+    Layer.provide(News.layer, RedisPubSub.layer({ prefix: "chat", as: Channels }))
   ).pipe(Layer.provide(IoRedis.layer({ url: Redacted.make(url) })))
 
 const messagesOf = (room: string) =>

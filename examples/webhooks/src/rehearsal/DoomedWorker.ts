@@ -45,7 +45,7 @@ export const work = Effect.fn("DoomedWorker.work")(function* (
   stuck: Effect.Effect<unknown>,
   dead: () => boolean = () => false
 ) {
-  const transport = yield* Transport.Transport
+  const transport = yield* Transport.AtLeastOnce
   const joined = yield* Deferred.make<Transport.Receiver>()
   const observed: typeof transport = {
     ...transport,
@@ -63,7 +63,7 @@ export const work = Effect.fn("DoomedWorker.work")(function* (
   yield* Layer.build(
     Consumer.layer(Audit.consumer).pipe(
       Layer.provide(stallingAudit(path, stuck)),
-      Layer.provide(Layer.succeed(Transport.Transport, observed))
+      Layer.provide(Layer.succeed(Transport.AtLeastOnce, observed))
     )
   )
   return yield* Deferred.await(joined)

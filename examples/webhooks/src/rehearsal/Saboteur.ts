@@ -8,9 +8,9 @@ import { Settlement, Transport } from "waybill"
 /** Wraps the transport around it and loses this many deliveries of `group`. */
 export const layer = (group: string, count: number) =>
   Layer.effect(
-    Transport.Transport,
+    Transport.AtLeastOnce,
     Effect.gen(function* () {
-      const transport = yield* Transport.Transport
+      const transport = yield* Transport.AtLeastOnce
       let left = count
       const sabotage = (receiver: Transport.Receiver): Transport.Receiver => {
         const take: Transport.Receiver["take"] = Effect.fnUntraced(function* (max) {

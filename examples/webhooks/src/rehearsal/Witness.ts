@@ -16,7 +16,7 @@ export interface Witness {
 
 /** From now until the scope closes. */
 export const make = Effect.fn("Witness.make")(function* () {
-  const { lifecycle } = yield* Transport.Transport
+  const { lifecycle } = yield* Transport.AtLeastOnce
   const acked = new Map<string, Set<string>>()
   const retried = new Map<string, number>()
   const taken = new Map<string, number>()

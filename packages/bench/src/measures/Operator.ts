@@ -4,7 +4,7 @@
  */
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
-import { Effect, Layer, Option, Schema } from "effect"
+import { Effect, Layer, Option } from "effect"
 import { Redis } from "ioredis"
 import { DeadLetters, Inspector, Topic } from "waybill"
 import { IoRedis, RedisInspector } from "waybill/redis"
@@ -50,7 +50,7 @@ const round = Effect.fnUntraced(function* ({ inspector, port, redis }: Operator,
   }
 
   const from = performance.now()
-  const { done } = yield* DeadLetters.redrive(Topic.make("dead", { payload: Schema.Unknown }), "one").pipe(
+  const { done } = yield* DeadLetters.redrive(Topic.byName("dead"), "one").pipe(
     Effect.provideService(Inspector.Inspector, inspector)
   )
   if (done !== messages) return yield* new JobNotDone({ message: `${done} dead letters were sent back` })

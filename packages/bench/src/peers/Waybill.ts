@@ -10,10 +10,10 @@ import { batchesOf, concurrency, type Peer, publishers } from "../Peer.ts"
 import type { Numbered, Work } from "../Work.ts"
 
 /** What the consumer of this bench needs of a layer: it asks for little, so that it compiles over every pattern. */
-type Services = Transport.Transport | Transport.AtMostOnce | Inspector.Inspector
+type Services = Transport.AtMostOnce | Inspector.Inspector
 
 const group = "bench"
-const options = { group, concurrency, guarantee: "at-most-once" } as const
+const options = { group, concurrency } as const
 
 /** What is measured of Waybill alone. */
 export interface WaybillPeer extends Peer {
@@ -32,11 +32,12 @@ class NotYet extends Data.TaggedError("NotYet")<{ readonly millis: number }> {}
 
 const anotherTime = Schedule.spaced("1 millis").pipe(Schedule.upTo({ times: 5 }))
 
-const topicOf = (work: Work) => Topic.make(`bench.${work.name}`, { payload: work.schema })
+const topicOf = <G extends Transport.Guarantee>(work: Work, guarantee: G) =>
+  Topic.make(`bench.${work.name}`, { payload: work.schema, guarantee })
 
 const make = Effect.fnUntraced(function* <E>(work: Work, layer: Layer.Layer<Services, E>) {
   const context = yield* Layer.build(layer)
-  const topic = topicOf(work)
+  const topic = topicOf(work, "at-most-once")
 
   const peer: WaybillPeer = {
     publishBatches: (messages) =>
@@ -137,7 +138,7 @@ export interface CommittingPeer extends Peer {
   readonly counted: Effect.Effect<number, unknown>
 }
 
-type CommittingServices = Services | Transport.AtLeastOnce | Transport.Transactional | Records.Records
+type CommittingServices = Services | Transport.Transactional
 
 const counter = Commit.counter("handled")
 const one = Effect.succeed(Commit.make({ writes: [counter.add(1)] }))
@@ -147,7 +148,7 @@ const committingOver =
   (work: Work) =>
     Effect.fnUntraced(function* (port: number) {
       const context = yield* Layer.build(layer.pipe(Layer.provide(IoRedis.layer({ port }))))
-      const topic = topicOf(work)
+      const topic = topicOf(work, "transactional")
       const peer: CommittingPeer = {
         ...(yield* make(work, Layer.succeedContext(context))),
         consume: (handle) =>
@@ -161,9 +162,7 @@ const committingOver =
             Effect.provideContext(context),
             Effect.asVoid
           ),
-        counted: Records.Records.use((records) => records.read(topic, counter.value)).pipe(
-          Effect.provideContext(context)
-        )
+        counted: Records.read(topic, counter.value).pipe(Effect.provideContext(context))
       }
       return peer
     })

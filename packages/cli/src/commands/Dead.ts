@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { Console, Effect, Exit, Option, Schema, Stdio, Stream } from "effect"
+import { Console, Effect, Exit, Option, Stdio, Stream } from "effect"
 import { Argument, Command, Flag, Prompt } from "effect/cli"
 import { DeadLetters, type Failure, Inspector, type Message, Topic } from "waybill"
 import { UsageError, NotConfirmed, NotFound } from "../Problem.ts"
@@ -199,7 +199,7 @@ const act = (verb: "redrive" | "discard") => {
       return yield* new UsageError({ detail: "--rate must be greater than 0" })
     const info = yield* describeGroup(topic, group)
     // The payload's schema does not matter: the filters of this command read the text.
-    const raw = Topic.make(topic, { payload: Schema.Unknown })
+    const raw = Topic.byName(topic)
     const where = fits(filters)
     let planned = info.deadLetters
     const most = Option.getOrUndefined(limit)

@@ -5,7 +5,7 @@
  */
 import { Duration, Effect, Option, Result, Schema, Stdio, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
-import { Inspector, Producer, type Topic } from "waybill"
+import { Inspector, Producer, type Topic, Transport } from "waybill"
 import { RedisPatterns } from "waybill/redis"
 import { UsageError, ServerProblem } from "../Problem.ts"
 import { bodyText, count, number, print } from "../Screen.ts"
@@ -171,8 +171,10 @@ export const publish = Command.make(
 )
 
 /** A topic whose payloads are stored as the given text. */
-const linesOf = (name: string, maxBytes: number): Topic.Topic<Line> => ({
+const linesOf = (name: string, maxBytes: number): Topic.Topic<Line, Transport.AtMostOnce> => ({
   name,
+  // Whatever pattern it is of.
+  on: Transport.AtMostOnce,
   version: 1,
   maxBytes,
   key: ({ key }) => key,

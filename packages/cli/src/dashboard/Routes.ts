@@ -215,7 +215,7 @@ export const layer = (rules: Guard.Rules, page: string) => {
           const group = groupOf(params)
           yield* describeGroup(topic, group)
           if (entries === undefined) {
-            const raw = Topic.make(topic, { payload: Schema.Unknown })
+            const raw = Topic.byName(topic)
             const where = (letter: Inspector.DeadLetter) => reason === undefined || letter.reason === reason
             return yield* move(raw, group, { where, dryRun })
           }

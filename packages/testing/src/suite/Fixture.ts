@@ -4,9 +4,10 @@
  * @module
  */
 import { assert } from "@effect/vitest"
-import { Clock, Context, Duration, Effect, Equal, Exit, Fiber, Option, Random, Scope } from "effect"
+import { Clock, Context, Duration, Effect, Equal, Exit, Fiber, Random, Scope } from "effect"
 import { TestClock } from "effect/testing"
-import { type Commit, type Delivery, Inspector, type Message, Records, type Settlement, Transport } from "waybill"
+import type { Inspector } from "waybill"
+import { type Commit, type Delivery, type Message, type Settlement, Transport } from "waybill"
 import { yieldToOthers } from "../Scheduling.ts"
 
 /** The facts about a transport that checks may ask for. */
@@ -29,7 +30,7 @@ type Taker = Pick<Transport.Receiver, "take">
 export class Fixture extends Context.Service<
   Fixture,
   {
-    readonly transport: Context.Service.Shape<typeof Transport.Transport>
+    readonly transport: Transport.Transport
     readonly inspector: Context.Service.Shape<typeof Inspector.Inspector>
     readonly setting: Setting
     readonly topic: string
@@ -130,11 +131,10 @@ const liveLimit = Duration.seconds(20)
 
 export const make = Effect.fnUntraced(function* (
   setting: Setting
-): Effect.fn.Return<Fixture["Service"], never, Transport.Transport | Inspector.Inspector> {
-  const transport = yield* Transport.Transport
-  const inspector = yield* Inspector.Inspector
+): Effect.fn.Return<Fixture["Service"], never, Transport.AtMostOnce> {
+  const transport = yield* Transport.AtMostOnce
+  const { inspector, records } = transport
   const topic = `check-${(yield* Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER)).toString(36)}`
-  const records = yield* Effect.serviceOption(Records.Records)
   const inTest = setting.time === "test"
 
   const pass = (duration: Duration.Duration) => (inTest ? TestClock.adjust(duration) : Effect.sleep(duration))
@@ -214,9 +214,7 @@ export const make = Effect.fnUntraced(function* (
     within,
     becomes,
     read: (query) =>
-      Option.isSome(records)
-        ? records.value.read({ name: topic }, query)
-        : Effect.die(new Error("a transport that commits provides Records")),
+      records?.read({ name: topic }, query) ?? Effect.die(new Error("a transport that commits has records")),
     pass,
     elapsed: (effect) =>
       Effect.gen(function* () {

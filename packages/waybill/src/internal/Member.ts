@@ -5,6 +5,7 @@
  * @module
  */
 import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -14,7 +15,7 @@ import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import { render, type Routes } from "../Routing.ts"
-import { type Receiver, type Subscription, Transport, type TransportError } from "../Transport.ts"
+import type { Receiver, Subscription, Transport, TransportError } from "../Transport.ts"
 import { consumerMetrics } from "./ConsumerMetrics.ts"
 import { Prefetch } from "./Prefetch.ts"
 import { type Observe, SettleLoop } from "./SettleLoop.ts"
@@ -22,6 +23,7 @@ import { type Handle, Workers } from "./Workers.ts"
 
 /** A consumer with its types erased: what the loops need to know. */
 export interface Program {
+  readonly transport: Transport
   readonly subscription: Subscription
   readonly concurrency: number
   readonly prefetch: number
@@ -53,8 +55,8 @@ export const run = Effect.fnUntraced(function* (
   program: Program,
   started: Effect.Effect<unknown>,
   observe: Observe | undefined
-): Effect.fn.Return<never, TransportError, Transport> {
-  const transport = yield* Transport
+): Effect.fn.Return<never, TransportError> {
+  const { transport } = program
   return yield* Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
       let scope = yield* Scope.make()
@@ -93,7 +95,7 @@ const maxErrorsLogged = 10
  * Waits out what passes, reports it, and fails with what does not pass. An outage is tried again many times: the log has a
  * line for each error that is new in it, and one for its end.
  */
-const persistently = (transport: typeof Transport.Service, { group, topic }: Subscription) => {
+const persistently = (transport: Transport, { group, topic }: Subscription) => {
   const { lifecycle } = transport
   const logged = new Set<string>()
   let failing = 0
@@ -130,14 +132,14 @@ const persistently = (transport: typeof Transport.Service, { group, topic }: Sub
 }
 
 const start = Effect.fnUntraced(function* (program: Program, receiver: Receiver, observe: Observe | undefined) {
-  const { concurrency, handle, routes, subscription } = program
+  const { concurrency, handle, routes, subscription, transport } = program
   const { group, lease, topic } = subscription
   const { consumer } = receiver
-  const transport = yield* Transport
+  const context = yield* Effect.context<never>()
   const { lifecycle } = transport
   const failed = yield* Deferred.make<never, TransportError>()
   const retrying = persistently(transport, subscription)
-  const metrics = consumerMetrics(topic, group, yield* Effect.context<never>())
+  const metrics = consumerMetrics(topic, group, context)
 
   const settling = new SettleLoop({
     topic,
@@ -158,7 +160,16 @@ const start = Effect.fnUntraced(function* (program: Program, receiver: Receiver,
     release: (deliveries) => settling.release(deliveries)
   })
   const { handlerDuration } = metrics
-  const workers = new Workers({ handle, routes, concurrency, lease, prefetch, settling, handlerDuration })
+  const workers = new Workers({
+    handle,
+    routes,
+    concurrency,
+    lease,
+    prefetch,
+    settling,
+    handlerDuration,
+    elsewhere: ({ on }) => on !== undefined && Context.getOrUndefined(context, on) !== transport
+  })
 
   const watch = Effect.gen(function* () {
     while (true) {

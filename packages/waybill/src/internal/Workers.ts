@@ -78,6 +78,8 @@ export interface Options {
   readonly prefetch: Prefetch
   readonly settling: SettleLoop
   readonly handlerDuration: Durations
+  /** Whether the message of a commit goes to another transport than that of the commit. */
+  readonly elsewhere: (publication: Commit.Publication) => boolean
 }
 
 /** A worker whose handlers never wait steps back after so long. */
@@ -169,7 +171,7 @@ export class Workers {
     })
 
   readonly #workOne = (worker: Worker, handle: One, scope: HandlerScope): Effect.Effect<void> => {
-    const { handlerDuration, prefetch } = this.#options
+    const { elsewhere, handlerDuration, prefetch } = this.#options
     return Effect.uninterruptibleMask((restore) =>
       Effect.gen({ self: this }, function* () {
         const clock = yield* Clock.Clock
@@ -185,7 +187,7 @@ export class Workers {
           }
           let ended = Exit.isExit(handler) ? handler : yield* Effect.exit(restore(handler))
           if (scope.used) ended = yield* scope.close(ended)
-          const exit = handle.commits && Exit.isSuccess(ended) ? committed(ended.value) : ended
+          const exit = handle.commits && Exit.isSuccess(ended) ? committed(ended.value, elsewhere) : ended
           const endedAt = clock.currentTimeMillisUnsafe()
           handlerDuration.add(endedAt - turn.now)
           turn.now = endedAt
@@ -328,11 +330,17 @@ const interrupt = (worker: Worker) => {
 }
 
 /** What a handler returns that commits: the types say that it is a commit, and JavaScript does not. */
-const committed = (value: unknown): Exit.Exit<Commit.Commit> => {
-  if (Commit.isCommit(value)) return Exit.succeed(value)
+const committed = (value: unknown, elsewhere: Options["elsewhere"]): Exit.Exit<Commit.Commit> => {
+  if (Commit.isCommit(value)) {
+    const stray = value.messages.find(elsewhere)
+    if (stray === undefined) return Exit.succeed(value)
+    return Exit.die(
+      new Error(`topic ${stray.topic} is on ${stray.on?.key}, and a commit publishes on its own transport only`)
+    )
+  }
   try {
     const { messages, writes } = value as Commit.Commit // one that was made by hand, or none
-    if (Array.isArray(messages) && Array.isArray(writes)) return Exit.succeed(Commit.make({ messages, writes }))
+    if (Array.isArray(messages) && Array.isArray(writes)) return committed(Commit.make({ messages, writes }), elsewhere)
     return Exit.die(noCommit)
   } catch (defect) {
     return Exit.die(defect)

@@ -8,9 +8,8 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import type * as Layer from "effect/Layer"
 import { type LimitOptions, limitsOf, millisOf, oneOf } from "../internal/Limits.ts"
-import { layer as layerOf, type Provided } from "../Transport.ts"
+import { layer as layerOf } from "../Transport.ts"
 import { type Order, Queue } from "./internal/Queue.ts"
 import * as Store from "./internal/Store.ts"
 
@@ -43,7 +42,10 @@ const pattern = "exactly-once"
  * import { Commit, Consumer, Topic } from "waybill"
  * import { MemoryExactlyOnce } from "waybill/memory"
  *
- * const Deposit = Topic.make("ledger/deposits", { payload: Schema.Struct({ account: Schema.String, cents: Schema.Int }) })
+ * const Deposit = Topic.make("ledger/deposits", {
+ *   payload: Schema.Struct({ account: Schema.String, cents: Schema.Int }),
+ *   guarantee: "transactional"
+ * })
  * const balances = Commit.hash("balances")
  *
  * const Ledger = Consumer.make(Deposit, { group: "ledger" }).pipe(
@@ -57,15 +59,12 @@ const pattern = "exactly-once"
  *
  * @category layers
  */
-export const layer = (options: Options = {}): Layer.Layer<Provided<"transactional">> => {
+export const layer = layerOf("transactional", (options: Options, as) => {
   const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority"])
   const limits = limitsOf({ ...options, deadLetters: { maxAge: "7 days", ...options.deadLetters } })
   const markerMillis = millisOf("marker", options.marker ?? "8 days")
-  return layerOf(
-    "transactional",
-    Store.make(
-      { name: pattern, retention: "settled", limits, source: (place) => new Queue(place, order) },
-      markerMillis
-    )
+  return Store.make(
+    { name: pattern, as, retention: "settled", limits, source: (place) => new Queue(place, order) },
+    markerMillis
   )
-}
+})

@@ -8,9 +8,8 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import type * as Layer from "effect/Layer"
 import { type LimitOptions, limitsOf, millisOf } from "../internal/Limits.ts"
-import { layer as layerOf, type Provided } from "../Transport.ts"
+import { layer as layerOf } from "../Transport.ts"
 import { ExpiringLog } from "./internal/ExpiringLog.ts"
 import * as Store from "./internal/Store.ts"
 
@@ -49,15 +48,13 @@ const pattern = "keyspace"
  *
  * @category layers
  */
-export const layer = (options: Options = {}): Layer.Layer<Provided<"at-least-once">> => {
+export const layer = layerOf("at-least-once", (options: Options, as) => {
   const ttlMillis = millisOf("ttl", options.ttl ?? "1 hour")
-  return layerOf(
-    "at-least-once",
-    Store.make({
-      name: pattern,
-      retention: "expiry",
-      limits: limitsOf(options),
-      source: () => new ExpiringLog(ttlMillis)
-    })
-  )
-}
+  return Store.make({
+    name: pattern,
+    as,
+    retention: "expiry",
+    limits: limitsOf(options),
+    source: () => new ExpiringLog(ttlMillis)
+  })
+})

@@ -6,9 +6,8 @@
  *
  * @module
  */
-import type * as Layer from "effect/Layer"
 import { type LimitOptions, limitsOf, oneOf } from "../internal/Limits.ts"
-import { layer as layerOf, type Provided } from "../Transport.ts"
+import { layer as layerOf } from "../Transport.ts"
 import { type Order, Queue } from "./internal/Queue.ts"
 import * as Store from "./internal/Store.ts"
 
@@ -48,15 +47,13 @@ const pattern = "lists"
  *
  * @category layers
  */
-export const layer = (options: Options = {}): Layer.Layer<Provided<"at-least-once">> => {
+export const layer = layerOf("at-least-once", (options: Options, as) => {
   const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority"])
-  return layerOf(
-    "at-least-once",
-    Store.make({
-      name: pattern,
-      retention: "settled",
-      limits: limitsOf(options),
-      source: (place) => new Queue(place, order)
-    })
-  )
-}
+  return Store.make({
+    name: pattern,
+    as,
+    retention: "settled",
+    limits: limitsOf(options),
+    source: (place) => new Queue(place, order)
+  })
+})

@@ -12,10 +12,9 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
-import type * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
-import { checked, inUse } from "../Inspector.ts"
+import { inUse } from "../Inspector.ts"
 import { unitsOf } from "../internal/Budget.ts"
 import { matcher } from "../internal/Glob.ts"
 import { Inbox, type InboxOptions } from "../internal/Inbox.ts"
@@ -23,7 +22,7 @@ import { limitsOf, oneOf, wholeOf } from "../internal/Limits.ts"
 import { refusal } from "../internal/Unstored.ts"
 import { Lifecycle } from "../Lifecycle.ts"
 import type { Outgoing, Receipt } from "../Message.ts"
-import { layer as layerOf, type Provided, type Subscription, TransportError } from "../Transport.ts"
+import { layer as layerOf, type Subscription, TransportError } from "../Transport.ts"
 import { Channels, type SubscriberGroup } from "./internal/Channels.ts"
 import { make as makeSiblings } from "./internal/Siblings.ts"
 import { step } from "./internal/Step.ts"
@@ -62,9 +61,9 @@ const sizeOf = (message: Outgoing): number => unitsOf(message) + (message.id ===
  * import { Consumer, Producer, Topic } from "waybill"
  * import { MemoryPubSub } from "waybill/memory"
  *
- * const Price = Topic.make("prices.tea", { payload: Schema.Struct({ cents: Schema.Int }) })
+ * const Price = Topic.make("prices.tea", { payload: Schema.Struct({ cents: Schema.Int }), guarantee: "at-most-once" })
  *
- * const Ticker = Consumer.make(Price, { group: "ticker", guarantee: "at-most-once" }).pipe(
+ * const Ticker = Consumer.make(Price, { group: "ticker" }).pipe(
  *   Consumer.process(({ cents }) => Console.log(cents)),
  *   Consumer.layer
  * )
@@ -76,7 +75,7 @@ const sizeOf = (message: Outgoing): number => unitsOf(message) + (message.id ===
  *
  * @category layers
  */
-export const layer = (options: Options = {}): Layer.Layer<Provided<"at-most-once">> => {
+export const layer = layerOf("at-most-once", (options: Options, as) => {
   const { deadLetters } = limitsOf(options)
   const capacity = wholeOf("buffer", options.buffer ?? 1024)
   const capacityBytes = wholeOf("bufferBytes", options.bufferBytes ?? 64 * 1024 * 1024)
@@ -96,174 +95,172 @@ export const layer = (options: Options = {}): Layer.Layer<Provided<"at-most-once
     }
     return { next, bytes }
   }
-  return layerOf(
-    "at-most-once",
-    Effect.gen(function* () {
-      const instance = (yield* Random.nextIntBetween(0x100000, 0xffffff)).toString(16)
-      const channels = new Channels(deadLetters, instance)
-      const siblings = yield* makeSiblings({
-        pattern,
-        fits: (topic, other) => matcher(topic)(other) || matcher(other)(topic),
-        unsettled: () => []
+  return Effect.gen(function* () {
+    const instance = (yield* Random.nextIntBetween(0x100000, 0xffffff)).toString(16)
+    const channels = new Channels(deadLetters, instance)
+    const siblings = yield* makeSiblings({
+      pattern,
+      as,
+      fits: (topic, other) => matcher(topic)(other) || matcher(other)(topic),
+      unsettled: () => []
+    })
+    const lifecycle = new Lifecycle()
+    const run = Effect.runForkWith(yield* Effect.context<never>())
+    let consumers = 0
+
+    const enter = Effect.fnUntraced(function* ({ group, topic }: Subscription) {
+      const consumer = `memory-${instance}-${++consumers}`
+      const subscribers = channels.group(topic, group)
+      const clock = yield* Clock.Clock
+      const inbox: Inbox = new Inbox({
+        topic,
+        group,
+        consumer,
+        capacity,
+        capacityBytes,
+        overflow,
+        clock,
+        gap: (gap) => void run(lifecycle.report({ _tag: "Gap", topic, group, consumer, gap })),
+        bury: (letters) => deadLetter(subscribers, topic, letters)
       })
-      const lifecycle = new Lifecycle()
-      const run = Effect.runForkWith(yield* Effect.context<never>())
-      let consumers = 0
+      inbox.paused = subscribers.paused
+      subscribers.inboxes.add(inbox)
+      return { subscribers, inbox }
+    })
 
-      const enter = Effect.fnUntraced(function* ({ group, topic }: Subscription) {
-        const consumer = `memory-${instance}-${++consumers}`
-        const subscribers = channels.group(topic, group)
-        const clock = yield* Clock.Clock
-        const inbox: Inbox = new Inbox({
-          topic,
-          group,
-          consumer,
-          capacity,
-          capacityBytes,
-          overflow,
-          clock,
-          gap: (gap) => void run(lifecycle.report({ _tag: "Gap", topic, group, consumer, gap })),
-          bury: (letters) => deadLetter(subscribers, topic, letters)
-        })
-        inbox.paused = subscribers.paused
-        subscribers.inboxes.add(inbox)
-        return { subscribers, inbox }
-      })
-
-      const deadLetter = (subscribers: SubscriberGroup, topic: string, letters: Parameters<InboxOptions["bury"]>[0]) =>
-        step((now) => {
-          let dropped = 0
-          for (const [copy, { cause, failure, reason }] of letters) {
-            const { attempt, fence, group, id, key, published, publishedAt, version } = copy
-            const { body, headers } = published
-            const message = { id, body, headers, key, version, publishedAt }
-            const end = { reason, cause, ...(failure && { failure }), attempts: attempt, diedAt: now }
-            dropped += subscribers.dead.add({ ...message, topic: copy.topic, group, ...end }, fence, false)
-          }
-          return dropped === 0
-            ? Exit.void
-            : lifecycle.report({ _tag: "DeadLettersDropped", topic, group: subscribers.name, count: dropped })
-        })
-
-      const publish = (topic: string, messages: ReadonlyArray<Outgoing>) =>
-        step((now) => Exit.succeed(channels.publish(topic, messages, now)))
-
-      /**
-       * Lets subscribers run that have much to take: what is published takes no time here, and would meet full buffers of
-       * consumers that had no turn. A consumer that takes nothing when it is its turn is not waited for.
-       */
-      const relieved = (topic: string, bytes: number): Effect.Effect<void> =>
-        Effect.suspend(() => {
-          if (crowded(topic, bytes).length === 0) return Exit.void
-          // One looks for all who publish.
-          if (relief !== undefined) return Effect.flatMap(relief.await, () => relieved(topic, bytes))
-          const over = Latch.makeUnsafe()
-          relief = over
-          return relieving(topic, bytes).pipe(
-            Effect.ensuring(
-              Effect.sync(() => {
-                relief = undefined
-                over.openUnsafe()
-              })
-            ),
-            // Those that waited may have gone on first.
-            Effect.andThen(relieved(topic, bytes))
-          )
-        })
-      let relief: Latch.Latch | undefined
-      const crowded = (topic: string, bytes: number) => channels.crowded(topic, bytes, bytes > partBytes)
-      const relieving = Effect.fnUntraced(function* (topic: string, bytes: number) {
-        const takesOf = (inboxes: ReadonlyArray<Inbox>) => inboxes.reduce((sum, { takes }) => sum + takes, 0)
-        let inVain = 0
-        for (let crowd = crowded(topic, bytes); crowd.length > 0; crowd = crowded(topic, bytes)) {
-          if (inVain === patience) return channels.giveUp(crowd)
-          const before = takesOf(crowd)
-          yield* Effect.yieldNow
-          inVain = takesOf(crowd) === before ? inVain + 1 : 0
+    const deadLetter = (subscribers: SubscriberGroup, topic: string, letters: Parameters<InboxOptions["bury"]>[0]) =>
+      step((now) => {
+        let dropped = 0
+        for (const [copy, { cause, failure, reason }] of letters) {
+          const { attempt, fence, group, id, key, published, publishedAt, version } = copy
+          const { body, headers } = published
+          const message = { id, body, headers, key, version, publishedAt }
+          const end = { reason, cause, ...(failure && { failure }), attempts: attempt, diedAt: now }
+          dropped += subscribers.dead.add({ ...message, topic: copy.topic, group, ...end }, fence, false)
         }
+        return dropped === 0
+          ? Exit.void
+          : lifecycle.report({ _tag: "DeadLettersDropped", topic, group: subscribers.name, count: dropped })
       })
 
-      const setPaused = (topic: string, group: string, paused: boolean) =>
-        Effect.suspend(() => {
-          const subscribers = channels.group(topic, group)
-          if (subscribers.paused === paused) return Effect.void
-          subscribers.paused = paused
-          for (const inbox of subscribers.inboxes) inbox.paused = paused
-          const quiet = paused
-            ? Effect.forEach(subscribers.inboxes, (inbox) => inbox.recall, { concurrency: "unbounded", discard: true })
-            : Effect.void
-          return Effect.andThen(
-            quiet,
-            lifecycle.report({ _tag: paused ? "ConsumerPaused" : "ConsumerResumed", topic, group })
-          )
-        })
+    const publish = (topic: string, messages: ReadonlyArray<Outgoing>) =>
+      step((now) => Exit.succeed(channels.publish(topic, messages, now)))
 
-      return {
-        lifecycle,
-        publish: (topic, messages) =>
-          Effect.suspend(() => {
-            const reason = refusal(topic, messages)
-            if (reason !== undefined) return Effect.fail(new TransportError({ operation: "publish", topic, reason }))
-            const only = messages.length === 1 ? messages[0] : undefined
-            if (only !== undefined) {
-              return siblings.using(topic, Effect.andThen(relieved(topic, sizeOf(only)), publish(topic, messages)))
-            }
-            return Effect.uninterruptible(
-              Effect.gen(function* () {
-                yield* siblings.using(topic, Effect.void)
-                const receipts: Array<Receipt> = []
-                for (let from = 0; from < messages.length; from = receipts.length) {
-                  const { bytes, next } = partOf(messages, from)
-                  yield* relieved(topic, bytes)
-                  receipts.push(...(yield* publish(topic, next)))
-                }
-                return receipts
-              })
-            )
-          }),
-        receive: (subscription) =>
-          Effect.map(
-            Effect.acquireRelease(siblings.using(subscription.topic, enter(subscription)), ({ subscribers, inbox }) =>
-              Effect.suspend(() => {
-                subscribers.inboxes.delete(inbox)
-                const lost = inbox.leave()
-                const { group, topic } = subscription
-                return lost === 0
-                  ? Effect.void
-                  : Effect.logWarning("a subscriber leaves, and messages that it had are lost", {
-                      topic,
-                      group,
-                      lost
-                    })
-              })
-            ),
-            ({ inbox }) => inbox
-          ),
-        inspector: checked({
-          topics: Effect.sync(() => channels.topics),
-          describe: (topic) => Effect.map(Clock.currentTimeMillis, (now) => channels.describe(topic, pattern, now)),
-          messages: () => Effect.succeed([]),
-          pending: () => Effect.succeed([]),
-          waiting: () => Effect.succeed([]),
-          deadLetters: (topic, group, { after, limit }) =>
-            step((now) =>
-              Exit.succeed(channels.deadLetters(topic, group, { after: Option.getOrUndefined(after), limit }, now))
-            ),
-          redrive: (topic, group, entries) => step((now) => Exit.succeed(channels.redrive(topic, group, entries, now))),
-          discard: (topic, group, entries) => step((now) => Exit.succeed(channels.discard(topic, group, entries, now))),
-          pause: (topic, group) => setPaused(topic, group, true),
-          resume: (topic, group) => setPaused(topic, group, false),
-          remove: (topic) =>
-            step((now) => {
-              const reason = inUse(channels.describe(topic, pattern, now))
-              if (reason !== undefined) {
-                return Exit.fail(new TransportError({ operation: "inspect", topic, reason }))
-              }
-              channels.remove(topic)
-              return Exit.void
+    /**
+     * Lets subscribers run that have much to take: what is published takes no time here, and would meet full buffers of
+     * consumers that had no turn. A consumer that takes nothing when it is its turn is not waited for.
+     */
+    const relieved = (topic: string, bytes: number): Effect.Effect<void> =>
+      Effect.suspend(() => {
+        if (crowded(topic, bytes).length === 0) return Exit.void
+        // One looks for all who publish.
+        if (relief !== undefined) return Effect.flatMap(relief.await, () => relieved(topic, bytes))
+        const over = Latch.makeUnsafe()
+        relief = over
+        return relieving(topic, bytes).pipe(
+          Effect.ensuring(
+            Effect.sync(() => {
+              relief = undefined
+              over.openUnsafe()
             })
-        })
+          ),
+          // Those that waited may have gone on first.
+          Effect.andThen(relieved(topic, bytes))
+        )
+      })
+    let relief: Latch.Latch | undefined
+    const crowded = (topic: string, bytes: number) => channels.crowded(topic, bytes, bytes > partBytes)
+    const relieving = Effect.fnUntraced(function* (topic: string, bytes: number) {
+      const takesOf = (inboxes: ReadonlyArray<Inbox>) => inboxes.reduce((sum, { takes }) => sum + takes, 0)
+      let inVain = 0
+      for (let crowd = crowded(topic, bytes); crowd.length > 0; crowd = crowded(topic, bytes)) {
+        if (inVain === patience) return channels.giveUp(crowd)
+        const before = takesOf(crowd)
+        yield* Effect.yieldNow
+        inVain = takesOf(crowd) === before ? inVain + 1 : 0
       }
     })
-  )
-}
+
+    const setPaused = (topic: string, group: string, paused: boolean) =>
+      Effect.suspend(() => {
+        const subscribers = channels.group(topic, group)
+        if (subscribers.paused === paused) return Effect.void
+        subscribers.paused = paused
+        for (const inbox of subscribers.inboxes) inbox.paused = paused
+        const quiet = paused
+          ? Effect.forEach(subscribers.inboxes, (inbox) => inbox.recall, { concurrency: "unbounded", discard: true })
+          : Effect.void
+        return Effect.andThen(
+          quiet,
+          lifecycle.report({ _tag: paused ? "ConsumerPaused" : "ConsumerResumed", topic, group })
+        )
+      })
+
+    return {
+      lifecycle,
+      publish: (topic, messages) =>
+        Effect.suspend(() => {
+          const reason = refusal(topic, messages)
+          if (reason !== undefined) return Effect.fail(new TransportError({ operation: "publish", topic, reason }))
+          const only = messages.length === 1 ? messages[0] : undefined
+          if (only !== undefined) {
+            return siblings.using(topic, Effect.andThen(relieved(topic, sizeOf(only)), publish(topic, messages)))
+          }
+          return Effect.uninterruptible(
+            Effect.gen(function* () {
+              yield* siblings.using(topic, Effect.void)
+              const receipts: Array<Receipt> = []
+              for (let from = 0; from < messages.length; from = receipts.length) {
+                const { bytes, next } = partOf(messages, from)
+                yield* relieved(topic, bytes)
+                receipts.push(...(yield* publish(topic, next)))
+              }
+              return receipts
+            })
+          )
+        }),
+      receive: (subscription) =>
+        Effect.map(
+          Effect.acquireRelease(siblings.using(subscription.topic, enter(subscription)), ({ subscribers, inbox }) =>
+            Effect.suspend(() => {
+              subscribers.inboxes.delete(inbox)
+              const lost = inbox.leave()
+              const { group, topic } = subscription
+              return lost === 0
+                ? Effect.void
+                : Effect.logWarning("a subscriber leaves, and messages that it had are lost", {
+                    topic,
+                    group,
+                    lost
+                  })
+            })
+          ),
+          ({ inbox }) => inbox
+        ),
+      inspector: {
+        topics: Effect.sync(() => channels.topics),
+        describe: (topic) => Effect.map(Clock.currentTimeMillis, (now) => channels.describe(topic, pattern, now)),
+        messages: () => Effect.succeed([]),
+        pending: () => Effect.succeed([]),
+        waiting: () => Effect.succeed([]),
+        deadLetters: (topic, group, { after, limit }) =>
+          step((now) =>
+            Exit.succeed(channels.deadLetters(topic, group, { after: Option.getOrUndefined(after), limit }, now))
+          ),
+        redrive: (topic, group, entries) => step((now) => Exit.succeed(channels.redrive(topic, group, entries, now))),
+        discard: (topic, group, entries) => step((now) => Exit.succeed(channels.discard(topic, group, entries, now))),
+        pause: (topic, group) => setPaused(topic, group, true),
+        resume: (topic, group) => setPaused(topic, group, false),
+        remove: (topic) =>
+          step((now) => {
+            const reason = inUse(channels.describe(topic, pattern, now))
+            if (reason !== undefined) {
+              return Exit.fail(new TransportError({ operation: "inspect", topic, reason }))
+            }
+            channels.remove(topic)
+            return Exit.void
+          })
+      }
+    }
+  })
+})

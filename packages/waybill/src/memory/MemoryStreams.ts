@@ -8,9 +8,8 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import type * as Layer from "effect/Layer"
 import { type LimitOptions, limitsOf, millisOf, oneOf, wholeOf } from "../internal/Limits.ts"
-import { layer as layerOf, type Provided } from "../Transport.ts"
+import { layer as layerOf } from "../Transport.ts"
 import { Log } from "./internal/Log.ts"
 import * as Store from "./internal/Store.ts"
 
@@ -55,16 +54,19 @@ const pattern = "streams"
  *
  * @category layers
  */
-export const layer = (options: Options = {}): Layer.Layer<Provided<"transactional">> => {
+export const layer = layerOf("transactional", (options: Options, as) => {
   const { retention = "settled" } = options
   if (typeof retention !== "object") oneOf("retention", retention, ["settled"])
   const maxLength = typeof retention === "object" ? wholeOf("retention.maxLength", retention.maxLength) : Infinity
   const markerMillis = millisOf("marker", options.marker ?? "31 days")
-  return layerOf(
-    "transactional",
-    Store.make(
-      { name: pattern, retention: "settled", limits: limitsOf(options), source: (place) => new Log(place, maxLength) },
-      markerMillis
-    )
+  return Store.make(
+    {
+      name: pattern,
+      as,
+      retention: "settled",
+      limits: limitsOf(options),
+      source: (place) => new Log(place, maxLength)
+    },
+    markerMillis
   )
-}
+})

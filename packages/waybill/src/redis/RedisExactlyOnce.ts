@@ -8,13 +8,10 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import type * as Layer from "effect/Layer"
-import type { Provided } from "../Transport.ts"
 import type { Order } from "./internal/lists/ListSource.ts"
 import * as Queue from "./internal/lists/Queue.ts"
 import * as Pattern from "./internal/Pattern.ts"
 import { millisOf, oneOf, settingsOf, type StoreOptions } from "./internal/Settings.ts"
-import type { IoRedis } from "./IoRedis.ts"
 
 /**
  * As with `RedisLists`, but dead letters are kept for 7 days by default: a redriven message needs its marker still.
@@ -41,7 +38,10 @@ export interface Options extends StoreOptions {
  * import { Commit, Consumer, Topic } from "waybill"
  * import { IoRedis, RedisExactlyOnce } from "waybill/redis"
  *
- * const Deposit = Topic.make("ledger/deposits", { payload: Schema.Struct({ account: Schema.String, cents: Schema.Int }) })
+ * const Deposit = Topic.make("ledger/deposits", {
+ *   payload: Schema.Struct({ account: Schema.String, cents: Schema.Int }),
+ *   guarantee: "transactional"
+ * })
  * const balances = Commit.hash("balances")
  *
  * const Ledger = Consumer.make(Deposit, { group: "ledger", concurrency: 64 }).pipe(
@@ -59,9 +59,9 @@ export interface Options extends StoreOptions {
  *
  * @category layers
  */
-export const layer = (options: Options = {}): Layer.Layer<Provided<"transactional">, never, IoRedis> => {
+export const layer = Pattern.layer("transactional", (options: Options) => {
   const settings = settingsOf({ ...options, deadLetters: { maxAge: "7 days", ...options.deadLetters } })
   const markerMillis = millisOf("marker", options.marker ?? "8 days")
   const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority", "any"])
-  return Pattern.layer(Queue.exactlyOnce(order, markerMillis), settings)
-}
+  return [Queue.exactlyOnce(order, markerMillis), settings]
+})

@@ -10,12 +10,9 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import type * as Layer from "effect/Layer"
-import type { Provided } from "../Transport.ts"
 import * as Keyspace from "./internal/keyspace/Keyspace.ts"
 import * as Pattern from "./internal/Pattern.ts"
 import { millisOf, oneOf, settingsOf, type StoreOptions } from "./internal/Settings.ts"
-import type { IoRedis } from "./IoRedis.ts"
 
 /**
  * @category models
@@ -62,9 +59,9 @@ export interface Options extends StoreOptions {
  *
  * @category layers
  */
-export const layer = (options: Options = {}): Layer.Layer<Provided<"at-least-once">, never, IoRedis> => {
+export const layer = Pattern.layer("at-least-once", (options: Options) => {
   const { scan = false } = options
   const notifications = oneOf("notifications", options.notifications ?? "require", ["require", "enable", "poll"])
   const ttlMillis = millisOf("ttl", options.ttl ?? "1 hour")
-  return Pattern.layer(Keyspace.make({ notifications, scan, ttlMillis }), settingsOf(options))
-}
+  return [Keyspace.make({ notifications, scan, ttlMillis }), settingsOf(options)]
+})

@@ -7,12 +7,9 @@
  *
  * @module
  */
-import type * as Layer from "effect/Layer"
-import type { Provided } from "../Transport.ts"
 import * as Queue from "./internal/lists/Queue.ts"
 import * as Pattern from "./internal/Pattern.ts"
 import { oneOf, settingsOf, type StoreOptions } from "./internal/Settings.ts"
-import type { IoRedis } from "./IoRedis.ts"
 
 /**
  * @category models
@@ -52,7 +49,7 @@ export interface Options extends StoreOptions {
  *
  * @category layers
  */
-export const layer = (options: Options = {}): Layer.Layer<Provided<"at-least-once">, never, IoRedis> => {
+export const layer = Pattern.layer("at-least-once", (options: Options) => {
   const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority", "any"])
-  return Pattern.layer(Queue.lists(order), settingsOf(options))
-}
+  return [Queue.lists(order), settingsOf(options)]
+})

@@ -48,7 +48,7 @@ export const layer = (
     Effect.gen(function* () {
       const patterns = yield* Patterns
       const found = patterns.find((pattern) => pattern.name === name)
-      if (found !== undefined) return Pattern.layer(found, settings)
+      if (found !== undefined) return Pattern.layer(found.guarantee, () => [found, settings])()
       return yield* Effect.die(
         new Error(`there is no pattern ${name}: use one of ${patterns.map(({ name }) => name).join(", ")}`)
       )

@@ -8,12 +8,9 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import type * as Layer from "effect/Layer"
-import type { Provided } from "../Transport.ts"
 import * as Pattern from "./internal/Pattern.ts"
 import * as PubSub from "./internal/pubsub/PubSub.ts"
 import { oneOf, settingsOf, type StoreOptions, wholeOf } from "./internal/Settings.ts"
-import type { IoRedis } from "./IoRedis.ts"
 
 /**
  * @category models
@@ -51,9 +48,9 @@ export interface Options extends Pick<StoreOptions, "prefix" | "deadLetters"> {
  * import { Consumer, Topic } from "waybill"
  * import { IoRedis, RedisPubSub } from "waybill/redis"
  *
- * const Price = Topic.make("prices.*", { payload: Schema.Struct({ cents: Schema.Int }) })
+ * const Price = Topic.make("prices.*", { payload: Schema.Struct({ cents: Schema.Int }), guarantee: "at-most-once" })
  *
- * const Ticker = Consumer.make(Price, { group: "ticker", guarantee: "at-most-once" }).pipe(
+ * const Ticker = Consumer.make(Price, { group: "ticker" }).pipe(
  *   Consumer.process(({ cents }, { topic }) => Console.log(`${topic}: ${cents}`)),
  *   Consumer.onGap((gap) => Console.log(`${gap.missed ?? "some"} prices were missed`)),
  *   Consumer.layer
@@ -67,10 +64,10 @@ export interface Options extends Pick<StoreOptions, "prefix" | "deadLetters"> {
  *
  * @category layers
  */
-export const layer = (options: Options = {}): Layer.Layer<Provided<"at-most-once">, never, IoRedis> => {
+export const layer = Pattern.layer("at-most-once", (options: Options) => {
   const capacity = wholeOf("buffer", options.buffer ?? 1024)
   const capacityBytes = wholeOf("bufferBytes", options.bufferBytes ?? 64 * 1024 * 1024)
   const overflow = oneOf("overflow", options.overflow ?? "drop-oldest", ["drop-oldest", "drop-newest", "fail"])
   const sharded = oneOf("channels", options.channels ?? "plain", ["plain", "sharded"]) === "sharded"
-  return Pattern.layer(PubSub.make({ capacity, capacityBytes, overflow, sharded }), settingsOf(options))
-}
+  return [PubSub.make({ capacity, capacityBytes, overflow, sharded }), settingsOf(options)]
+})

@@ -8,12 +8,9 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import type * as Layer from "effect/Layer"
-import type { Provided } from "../Transport.ts"
 import * as Pattern from "./internal/Pattern.ts"
 import { millisOf, oneOf, settingsOf, type StoreOptions, wholeOf } from "./internal/Settings.ts"
 import * as Streams from "./internal/streams/Streams.ts"
-import type { IoRedis } from "./IoRedis.ts"
 
 /**
  * @category models
@@ -57,10 +54,10 @@ export interface Options extends StoreOptions {
  *
  * @category layers
  */
-export const layer = (options: Options = {}): Layer.Layer<Provided<"transactional">, never, IoRedis> => {
+export const layer = Pattern.layer("transactional", (options: Options) => {
   const { retention = "settled" } = options
   if (typeof retention !== "object") oneOf("retention", retention, ["settled"])
   const maxLength = typeof retention === "object" ? wholeOf("retention.maxLength", retention.maxLength) : undefined
   const markerMillis = millisOf("marker", options.marker ?? "31 days")
-  return Pattern.layer(Streams.make({ maxLength, markerMillis }), settingsOf(options))
-}
+  return [Streams.make({ maxLength, markerMillis }), settingsOf(options)]
+})

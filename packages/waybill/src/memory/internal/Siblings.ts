@@ -29,6 +29,8 @@ const programOf = (clock: Clock.Clock): Program => {
 
 export interface SiblingsOptions {
   readonly pattern: string
+  /** The name under which the program has the store: a topic lives on one name, and under another it is another topic. */
+  readonly as: string | undefined
   /** Whether what is published to the one topic is heard in the other, where that is not one and the same. */
   readonly fits?: (topic: string, other: string) => boolean
   /** The topics with unsettled messages, and how many, when the store is closed. */
@@ -54,9 +56,8 @@ export class Siblings {
   close(now: number): void {
     const { living, lost } = this.#program
     living.delete(this)
-    const { pattern, unsettled } = this.#options
-    for (const [topic, count] of unsettled(now)) {
-      const name = `${pattern} ${topic}`
+    for (const [topic, count] of this.#options.unsettled(now)) {
+      const name = this.#nameOf(topic)
       lost.set(name, count + (lost.get(name) ?? 0))
       if (lost.size <= lostLimit) continue
       for (const first of lost.keys()) {
@@ -72,10 +73,10 @@ export class Siblings {
       const { pattern } = this.#options
       const { living, lost } = this.#program
       this.#topics.add(topic)
-      const name = `${pattern} ${topic}`
+      const name = this.#nameOf(topic)
       const count = lost.get(name)
       lost.delete(name)
-      const shared = [...living].some((other) => other !== this && other.#hears(pattern, topic))
+      const shared = [...living].some((other) => other !== this && other.#hears(this.#options, topic))
       return Effect.andThen(
         shared
           ? Effect.logWarning(
@@ -93,9 +94,14 @@ export class Siblings {
     })
   }
 
-  #hears(pattern: string, topic: string): boolean {
+  #nameOf(topic: string): string {
+    const { as = "", pattern } = this.#options
+    return `${pattern} ${as} ${topic}`
+  }
+
+  #hears({ as, pattern }: SiblingsOptions, topic: string): boolean {
     const { fits } = this.#options
-    if (pattern !== this.#options.pattern) return false
+    if (pattern !== this.#options.pattern || as !== this.#options.as) return false
     return this.#topics.has(topic) || (fits !== undefined && [...this.#topics].some((other) => fits(topic, other)))
   }
 }

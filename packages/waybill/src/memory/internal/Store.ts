@@ -8,9 +8,8 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
-import { checked, type Inspector, inUse, type NewestPage, type Page, type TopicInfo } from "../../Inspector.ts"
+import { type Inspector, inUse, type NewestPage, type Page, type TopicInfo } from "../../Inspector.ts"
 import { Lifecycle } from "../../Lifecycle.ts"
-import type { Records } from "../../Records.ts"
 import {
   markerProblem,
   TopicConflict,
@@ -31,14 +30,18 @@ import { type Pattern, type Remains, Topic } from "./Topic.ts"
 export const make = (pattern: Pattern, markerMillis?: number) =>
   Effect.map(makeStore(pattern, markerMillis ?? Infinity), (store) => ({
     ...transportOf(store),
-    inspector: checked(inspectorOf(store)),
+    inspector: inspectorOf(store),
     records: markerMillis === undefined ? undefined : recordsOf(store)
   }))
 
 const makeStore = Effect.fnUntraced(function* (pattern: Pattern, markerMillis: number) {
   const instance = yield* Random.nextIntBetween(0x100000, 0xffffff)
   const topics = new Map<string, Topic>()
-  const siblings = yield* makeSiblings({ pattern: pattern.name, unsettled: (now) => unsettledOf(topics, now) })
+  const siblings = yield* makeSiblings({
+    pattern: pattern.name,
+    as: pattern.as,
+    unsettled: (now) => unsettledOf(topics, now)
+  })
   return new Store(pattern, markerMillis, instance.toString(16), topics, siblings)
 })
 
@@ -107,7 +110,7 @@ class Store {
   }
 }
 
-const transportOf = (store: Store): Context.Service.Shape<typeof Transport> => ({
+const transportOf = (store: Store): Pick<Transport, "publish" | "receive" | "lifecycle"> => ({
   lifecycle: store.lifecycle,
   publish: (name, messages) =>
     store.siblings.using(
@@ -149,7 +152,7 @@ const transportOf = (store: Store): Context.Service.Shape<typeof Transport> => (
     )
 })
 
-const recordsOf = (store: Store): Context.Service.Shape<typeof Records> => ({
+const recordsOf = (store: Store): NonNullable<Transport["records"]> => ({
   read: ({ name: topic }, query) =>
     step((now) => {
       const found = store.commits.records(topic).ask(query, now)

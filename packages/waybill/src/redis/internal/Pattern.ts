@@ -6,7 +6,6 @@
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import type * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import type { Inspector } from "../../Inspector.ts"
 import { Lifecycle } from "../../Lifecycle.ts"
@@ -17,6 +16,7 @@ import * as RecordReader from "./commit/RecordReader.ts"
 import type { Connection } from "./connection/Connection.ts"
 import { make as makeSubscriber, type Subscriber } from "./connection/Subscriber.ts"
 import type { InspectorOptions } from "./inspect/Inspecting.ts"
+import { healthOf } from "./inspect/ServerHealth.ts"
 import type { Sender } from "./publish/Outbox.ts"
 import { Publisher, type PublisherOptions, type Publishing } from "./publish/Publisher.ts"
 import { Publishers } from "./publish/Publishers.ts"
@@ -71,11 +71,11 @@ export interface Store extends Settings {
   readonly published: (published: Published) => Effect.Effect<void>
 }
 
-/** The pattern on the connections of `IoRedis`. */
-export const layer = <G extends Transport.Guarantee>(
-  pattern: Pattern<G>,
-  settings: Settings
-): Layer.Layer<Transport.Provided<G>, never, IoRedis> => Transport.layer(pattern.guarantee, make(pattern, settings))
+/** The layer of a pattern on the connections of `IoRedis`; `describe` says what options mean, and throws on those that make no sense. */
+export const layer = <G extends Transport.Guarantee, Options>(
+  guarantee: G,
+  describe: (options: Options) => readonly [Pattern<G>, Settings]
+) => Transport.layer(guarantee, (options: Options) => make(...describe(options)))
 
 const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) {
   const redis = yield* IoRedis
@@ -131,8 +131,9 @@ const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) 
       delayed: (millis) => expect(topic, millis)
     })
   })
-  const transport: Transport.Transport["Service"] = {
+  const transport: Omit<Transport.Transport, "guarantee" | "inspector"> = {
     lifecycle,
+    health: healthOf(commands),
     publish: (topic, messages) => publishers.publish(topic, messages),
     receive: Effect.fnUntraced(function* (subscription) {
       const { group, topic } = subscription

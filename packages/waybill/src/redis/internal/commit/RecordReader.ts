@@ -3,11 +3,9 @@
  *
  * @module
  */
-import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type { Reply } from "../../../Commit.ts"
-import type { Records } from "../../../Records.ts"
-import { TransportError } from "../../../Transport.ts"
+import { type Transport, TransportError } from "../../../Transport.ts"
 import type { Connection } from "../connection/Connection.ts"
 import { listOf, make as script, type Part, text } from "../connection/Script.ts"
 import { evaluate } from "../connection/ScriptReply.ts"
@@ -28,7 +26,7 @@ return {'OK', redis.call(command, record, unpack(ARGV, moreArgs + 1))}
 `
 })
 
-export const make = (commands: Connection, prefix: string): Context.Service.Shape<typeof Records> => ({
+export const make = (commands: Connection, prefix: string): NonNullable<Transport["records"]> => ({
   read: ({ name: topic }, { args, command, decode, key }) =>
     evaluate(
       commands,
