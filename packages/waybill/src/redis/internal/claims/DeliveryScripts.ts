@@ -77,12 +77,46 @@ for urgency = 1, 3 do
 end
 `
 
-export const make = (source: Source) => {
-  /**
-   * Gives the consumer what came back, then what is new. A whole batch is a few strings: taking a reply of thousands of
-   * small ones apart would cost more than all the rest.
-   */
-  const take = script({
+/**
+ * `left()`: how many more to bring now. `back(ids)`: gives the consumer what came back. What is gone counts in `hole`, and until `turned`
+ * as one of the suspects.
+ */
+const bringing = /* lua */ `-- Part by part, and no more of them when their records are large: what they are is not known before they are read.
+local brought, size, turned = suspect, 0, false
+-- Parts are larger behind small records: each costs a few calls.
+local function left()
+  local part = size < brought * ${small} and ${4 * part} or ${part}
+  return size < bytes and math.min(part, max - brought) or 0
+end
+local function back(again)
+  local stored, known = read(again), redis.call('HMGET', marks, unpack(again))
+  for i = 1, #again do
+    local id, text = again[i], stored[i]
+    if text then
+      local a, f, d = string.match(known[i] or '', '^(%d+):(%d+):(%d+)')
+      a, f = tonumber(a) or 0, tonumber(f) or 0
+      local n = #members + 1
+      members[n] = f == 0 and id or id .. '#' .. f + 1
+      attempts[n] = a + 1
+      tallied[n] = (d or '0') .. (string.match(known[i] or '', '\\31%d+(;[01];[^%s\\31]*)$') or (a == (tonumber(d) or 0) and ';0;' or ';0;?'))
+      found[n] = text
+      lengths[n] = #text
+      size = size + #text
+    else
+      if not turned then dead = dead + 1 end
+      hole(1)
+      redis.call('HDEL', marks, id)
+    end
+  end
+end
+`
+
+/**
+ * Gives the consumer what came back, then what is new. A whole batch is a few strings: taking a reply of thousands of
+ * small ones apart would cost more than all the rest.
+ */
+const take = (source: Source) =>
+  script({
     name: `waybill/${source.pattern}/take`,
     mode: "drains",
     keys: {
@@ -157,35 +191,7 @@ local function hole(count)
     holes[#holes + 1] = count
   end
 end
--- Part by part, and no more of them when their records are large: what they are is not known before they are read.
-local brought, size, turned = suspect, 0, false
--- Parts are larger behind small records: each costs a few calls.
-local function left()
-  local part = size < brought * ${small} and ${4 * part} or ${part}
-  return size < bytes and math.min(part, max - brought) or 0
-end
-local function back(again)
-  local stored, known = read(again), redis.call('HMGET', marks, unpack(again))
-  for i = 1, #again do
-    local id, text = again[i], stored[i]
-    if text then
-      local a, f, d = string.match(known[i] or '', '^(%d+):(%d+):(%d+)')
-      a, f = tonumber(a) or 0, tonumber(f) or 0
-      local n = #members + 1
-      members[n] = f == 0 and id or id .. '#' .. f + 1
-      attempts[n] = a + 1
-      tallied[n] = (d or '0') .. (string.match(known[i] or '', '\\31%d+(;[01];[^%s\\31]*)$') or (a == (tonumber(d) or 0) and ';0;' or ';0;?'))
-      found[n] = text
-      lengths[n] = #text
-      size = size + #text
-    else
-      if not turned then dead = dead + 1 end
-      hole(1)
-      redis.call('HDEL', marks, id)
-    end
-  end
-end
-local function first(new, missing)
+${bringing}local function first(new, missing)
   local stored = #new > 0 and read(new)
   local n = #members
   for i = 1, #new do
@@ -221,19 +227,20 @@ return {'OK', table.concat(members, ' '), table.concat(lengths, ' '), table.conc
 `
   })
 
-  /**
-   * Ends deliveries, each in its own way. Plain acks of first deliveries stand in front: they are many.
-   *
-   * Further keys: markers of commits that were refused in part.
-   *
-   * Further arguments: the members of the plain acks, which are ids; then for each other delivery: operation, member; for `R`: delay in
-   * ms, cause, tally; for `D`: reason, cause, tally, failure, message id, published at, record or "", marker and how long it lasts, ms.
-   *
-   * Operations: `A` ack; `R` retry; `D` dead letter; `L` release, of several the newest first; `U` the consumer does not know of it, as it has lost it or
-   * its settlement was: handed back, and the attempt counts. The record is read here; the caller sends it only
-   * after `G`. marker: which of the further keys, or 0: now that the dead letter knows, it may expire.
-   */
-  const settle = script({
+/**
+ * Ends deliveries, each in its own way. Plain acks of first deliveries stand in front: they are many.
+ *
+ * Further keys: markers of commits that were refused in part.
+ *
+ * Further arguments: the members of the plain acks, which are ids; then for each other delivery: operation, member; for `R`: delay in
+ * ms, cause, tally; for `D`: reason, cause, tally, failure, message id, published at, record or "", marker and how long it lasts, ms.
+ *
+ * Operations: `A` ack; `R` retry; `D` dead letter; `L` release, of several the newest first; `U` the consumer does not know of it, as it has lost it or
+ * its settlement was: handed back, and the attempt counts. The record is read here; the caller sends it only
+ * after `G`. marker: which of the further keys, or 0: now that the dead letter knows, it may expire.
+ */
+const settle = (source: Source) =>
+  script({
     name: `waybill/${source.pattern}/settle`,
     mode: "drains",
     keys: {
@@ -348,5 +355,7 @@ return {'OK', table.concat(answers), buried and keepDead(maxDead, maxAge, now) o
 `
   })
 
-  return { take, settle }
-}
+export const make = (source: Source) => ({
+  take: take(source),
+  settle: settle(source)
+})

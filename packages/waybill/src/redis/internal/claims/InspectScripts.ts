@@ -12,29 +12,28 @@ import { records } from "../wire/PackedMessage.ts"
 import { marking, nth } from "./AttemptLog.ts"
 import type { Source } from "./Source.ts"
 
-export const make = (source: Source) => {
-  const named = (name: string) => `waybill/${source.pattern}/${name}`
+const named = (source: Source, step: string) => `waybill/${source.pattern}/${step}`
 
-  /** A topic without its groups. */
-  const overviewAfter = (first: string) =>
-    script({
-      name: named("overview"),
-      mode: "reads",
-      keys: { ...source.keys, meta: "hash", groups: "set" },
-      replies: {
-        OK: {
-          /** The pattern, "" when the topic was never opened. */
-          opened: text,
-          depth: number,
-          delayed: number,
-          /** When the next delayed message is due, -1 when there is none. */
-          next: number,
-          names: listOf(text),
-          /** How many messages there ever were, -1 when nobody counts. */
-          published: number
-        }
-      },
-      lua: /* lua */ `${clock}${records}${source.lua}
+/** A topic without its groups. */
+const overview = (source: Source, first = "") =>
+  script({
+    name: named(source, "overview"),
+    mode: "reads",
+    keys: { ...source.keys, meta: "hash", groups: "set" },
+    replies: {
+      OK: {
+        /** The pattern, "" when the topic was never opened. */
+        opened: text,
+        depth: number,
+        delayed: number,
+        /** When the next delayed message is due, -1 when there is none. */
+        next: number,
+        names: listOf(text),
+        /** How many messages there ever were, -1 when nobody counts. */
+        published: number
+      }
+    },
+    lua: /* lua */ `${clock}${records}${source.lua}
 local wrong = foreign()
 if wrong then return wrong end
 ${first}
@@ -43,16 +42,16 @@ table.sort(names)
 local depth, delayed, next, published = outlook()
 return {'OK', redis.call('HGET', meta, 'pattern') or '', depth, delayed, next or -1, names, published or -1}
 `
-    })
-  const overview = overviewAfter("")
+  })
 
-  /**
-   * The figures of one group.
-   *
-   * Further arguments: the consumers. Further keys: processing of each.
-   */
-  const describe = script({
-    name: named("describe"),
+/**
+ * The figures of one group.
+ *
+ * Further arguments: the consumers. Further keys: processing of each.
+ */
+const describe = (source: Source) =>
+  script({
+    name: named(source, "describe"),
     mode: "reads",
     keys: {
       ...source.keys,
@@ -93,9 +92,10 @@ return {'OK', lag, pending, oldest, redis.call('ZCARD', waiting) + again, next, 
 `
   })
 
-  /** What `fresh` would take. */
-  const messages = script({
-    name: named("messages"),
+/** What `fresh` would take. */
+const messages = (source: Source) =>
+  script({
+    name: named(source, "messages"),
     mode: "reads",
     keys: source.keys,
     args: {
@@ -123,13 +123,14 @@ return {'OK', rows}
 `
   })
 
-  /**
-   * What consumers hold, in the order of its ids.
-   *
-   * Further arguments: the consumers. Further keys: processing of each.
-   */
-  const pending = script({
-    name: named("pending"),
+/**
+ * What consumers hold, in the order of its ids.
+ *
+ * Further arguments: the consumers. Further keys: processing of each.
+ */
+const pending = (source: Source) =>
+  script({
+    name: named(source, "pending"),
     mode: "reads",
     keys: { ...source.keys, state: "hash", marks: "hash" },
     moreKeys: "set",
@@ -176,9 +177,10 @@ return {'OK', rows}
 `
   })
 
-  /** What came back: first what may be taken now, then what is due later. */
-  const waiting = script({
-    name: named("waiting"),
+/** What came back: first what may be taken now, then what is due later. */
+const waiting = (source: Source) =>
+  script({
+    name: named(source, "waiting"),
     mode: "reads",
     keys: { ...source.keys, waiting: "zset", returned: "list", suspects: "list", marks: "hash" },
     args: {
@@ -232,13 +234,14 @@ return {'OK', now, rows}
 `
   })
 
-  /**
-   * Sends dead letters back to their group: the same message under its old id, attempts counted anew, the fence going on.
-   *
-   * Further arguments: their entries.
-   */
-  const redrive = script({
-    name: named("redrive"),
+/**
+ * Sends dead letters back to their group: the same message under its old id, attempts counted anew, the fence going on.
+ *
+ * Further arguments: their entries.
+ */
+const redrive = (source: Source) =>
+  script({
+    name: named(source, "redrive"),
     mode: "drains",
     keys: {
       ...source.keys,
@@ -282,22 +285,32 @@ return {'OK', count, passed}
 `
   })
 
-  /** The looks are `overview` and, for each group, `describe`. */
-  const remove = removal(
-    named("remove"),
-    bodyOf(overviewAfter(source.passes === true ? "if pass() then return {'AGAIN'} end" : "")),
+/** The looks are `overview` and, for each group, `describe`. */
+const remove = (source: Source) => {
+  const figures = describe(source)
+  return removal(
+    named(source, "remove"),
+    bodyOf(overview(source, source.passes === true ? "if pass() then return {'AGAIN'} end" : "")),
     /* lua */ `local function figures(KEYS, ARGV)
-${bodyOf(describe)}
+${bodyOf(figures)}
 end
 local found, asked = figures(KEYS, ARGV), {}
 if found[1] ~= 'OK' then return found end
 for _, consumer in ipairs(ARGV) do asked[consumer] = true end
 -- Who came after the caller had looked holds what the caller did not ask for.
-for _, consumer in ipairs(redis.call('ZRANGE', KEYS[${describe.keyNames.indexOf("consumers") + 1}], 0, -1)) do
+for _, consumer in ipairs(redis.call('ZRANGE', KEYS[${figures.keyNames.indexOf("consumers") + 1}], 0, -1)) do
   if not asked[consumer] then found[10] = {consumer, 0, 0} end
 end
 return found`
   )
-
-  return { overview, describe, messages, pending, waiting, redrive, remove }
 }
+
+export const make = (source: Source) => ({
+  overview: overview(source),
+  describe: describe(source),
+  messages: messages(source),
+  pending: pending(source),
+  waiting: waiting(source),
+  redrive: redrive(source),
+  remove: remove(source)
+})

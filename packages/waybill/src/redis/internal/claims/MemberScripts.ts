@@ -11,8 +11,8 @@ import { records } from "../wire/PackedMessage.ts"
 import { marking, nth } from "./AttemptLog.ts"
 import type { Source } from "./Source.ts"
 
-export const make = (source: Source) => {
-  const join = script({
+const join = (source: Source) =>
+  script({
     name: `waybill/${source.pattern}/join`,
     mode: "drains",
     keys: {
@@ -60,8 +60,9 @@ return {'OK', known and 1 or 0}
 `
   })
 
-  /** Says that the consumer lives, brings in what is due, and looks around. */
-  const beat = script({
+/** Says that the consumer lives, brings in what is due, and looks around. */
+const beat = (source: Source) =>
+  script({
     name: `waybill/${source.pattern}/beat`,
     mode: "drains",
     keys: {
@@ -148,13 +149,14 @@ return {'OK', alive and 1 or 0, paused(state, consumer, quiet), due and due <= n
 `
   })
 
-  /**
-   * Takes everything from consumers: from the caller, which leaves and has finished none of it, or from those whose
-   * heartbeat has run out. What too many have died with becomes a dead letter. A call stops when about a megabyte is buried.
-   *
-   * Further arguments: the consumers. Further keys: processing of each.
-   */
-  const vacate = script({
+/**
+ * Takes everything from consumers: from the caller, which leaves and has finished none of it, or from those whose
+ * heartbeat has run out. What too many have died with becomes a dead letter. A call stops when about a megabyte is buried.
+ *
+ * Further arguments: the consumers. Further keys: processing of each.
+ */
+const vacate = (source: Source) =>
+  script({
     name: `waybill/${source.pattern}/vacate`,
     mode: "drains",
     keys: {
@@ -256,5 +258,8 @@ return {'OK', moved, from, buried, #buried > 0 and keepDead(maxDead, maxAge, now
 `
   })
 
-  return { join, beat, vacate }
-}
+export const make = (source: Source) => ({
+  join: join(source),
+  beat: beat(source),
+  vacate: vacate(source)
+})

@@ -52,6 +52,27 @@ const replies = {
   }
 }
 
+/** `refusal(j)`: why the write that begins at ARGV[j] may not be made; what was found to be fine is not asked again. */
+const refusing = /* lua */ `
+local function refusal(j)
+  local command, key, kind = ARGV[j], tonumber(ARGV[j + 1]), ARGV[j + 2]
+  local known = fine[key]
+  if not known or known[1] ~= kind then
+    local found = call('TYPE', KEYS[key]).ok
+    if found ~= kind and found ~= 'none' then return 'the record is a ' .. found .. ', not a ' .. kind end
+    known = {kind}
+    fine[key] = known
+  end
+  if not known[command] then
+    if may then
+      local ok, allowed = pcall(may, command, KEYS[key], unpack(ARGV, j + 4, j + 3 + tonumber(ARGV[j + 3])))
+      if ok and not allowed then return 'NOPERM this user has no permissions to run ' .. command .. ' there' end
+    end
+    known[command] = true
+  end
+end
+`
+
 /**
  * Further keys: for each delivery the marker that it was done; then records, the keys of topics, the markers of message ids, in any
  * order. Arguments name keys by their numbers in KEYS.
@@ -85,27 +106,7 @@ for d = 1, deliveries do wrong = wrong or mismatch(KEYS[moreKeys + d], 'string')
 if wrong then return wrong end
 local answers, refused, published, new = {}, {}, {}, 0
 local fine, sound = {}, {}
-
--- Why the write that begins at ARGV[j] may not be made; what was found to be fine is not asked again.
-local function refusal(j)
-  local command, key, kind = ARGV[j], tonumber(ARGV[j + 1]), ARGV[j + 2]
-  local known = fine[key]
-  if not known or known[1] ~= kind then
-    local found = call('TYPE', KEYS[key]).ok
-    if found ~= kind and found ~= 'none' then return 'the record is a ' .. found .. ', not a ' .. kind end
-    known = {kind}
-    fine[key] = known
-  end
-  if not known[command] then
-    if may then
-      local ok, allowed = pcall(may, command, KEYS[key], unpack(ARGV, j + 4, j + 3 + tonumber(ARGV[j + 3])))
-      if ok and not allowed then return 'NOPERM this user has no permissions to run ' .. command .. ' there' end
-    end
-    known[command] = true
-  end
-end
-
-local i = moreArgs + 1
+${refusing}local i = moreArgs + 1
 for d = 1, deliveries do
   local marker, first = KEYS[moreKeys + d], i
   i = i + ${delivery}

@@ -30,6 +30,44 @@ local function disagreement(order, found)
 end
 `
 
+/** `peek(from, limit, newest)` as `Source` says. */
+const peeking = /* lua */ `
+-- The ids of a list from one place to another, places counted in the order in which they are taken.
+local function row(key, start, stop)
+  if stop < start then return {} end
+  if order() ~= 'lifo' then return redis.call('LRANGE', key, start, stop) end
+  local ids, found = {}, redis.call('LRANGE', key, -1 - stop, -1 - start)
+  for i = #found, 1, -1 do ids[#ids + 1] = found[i] end
+  return ids
+end
+local function peek(from, limit, newest)
+  local ids, level, place = {}, 0, 0
+  for k = 1, from and 3 or 0 do
+    local found = redis.call('LPOS', lists[k], from)
+    if found then level, place = k, order() == 'lifo' and redis.call('LLEN', lists[k]) - 1 - found or found end
+  end
+  if newest then
+    if from and level == 0 then return ids end
+    for k = from and level or 3, 1, -1 do
+      local stop = k == level and place or redis.call('LLEN', lists[k])
+      local some = row(lists[k], math.max(0, stop - limit + #ids), stop - 1)
+      for _, id in ipairs(ids) do some[#some + 1] = id end
+      ids = some
+    end
+    return ids
+  end
+  if level > 0 then place = place + 1 end
+  for k = math.max(1, level), 3 do
+    if #ids == limit then break end
+    for _, id in ipairs(row(lists[k], place, math.min(redis.call('LLEN', lists[k]), place + limit - #ids) - 1)) do
+      ids[#ids + 1] = id
+    end
+    place = 0
+  end
+  return ids
+end
+`
+
 /**
  * In `meta`, `last` counts the messages, `group` names the group that the queue belongs to, and `order` says who is next.
  * `any` is the order that the queue has.
@@ -132,41 +170,7 @@ end
 local function backlog()
   return redis.call('LLEN', high) + redis.call('LLEN', normal) + redis.call('LLEN', low) + redis.call('LLEN', inbox)
 end
--- The ids of a list from one place to another, places counted in the order in which they are taken.
-local function row(key, start, stop)
-  if stop < start then return {} end
-  if order() ~= 'lifo' then return redis.call('LRANGE', key, start, stop) end
-  local ids, found = {}, redis.call('LRANGE', key, -1 - stop, -1 - start)
-  for i = #found, 1, -1 do ids[#ids + 1] = found[i] end
-  return ids
-end
-local function peek(from, limit, newest)
-  local ids, level, place = {}, 0, 0
-  for k = 1, from and 3 or 0 do
-    local found = redis.call('LPOS', lists[k], from)
-    if found then level, place = k, order() == 'lifo' and redis.call('LLEN', lists[k]) - 1 - found or found end
-  end
-  if newest then
-    if from and level == 0 then return ids end
-    for k = from and level or 3, 1, -1 do
-      local stop = k == level and place or redis.call('LLEN', lists[k])
-      local some = row(lists[k], math.max(0, stop - limit + #ids), stop - 1)
-      for _, id in ipairs(ids) do some[#some + 1] = id end
-      ids = some
-    end
-    return ids
-  end
-  if level > 0 then place = place + 1 end
-  for k = math.max(1, level), 3 do
-    if #ids == limit then break end
-    for _, id in ipairs(row(lists[k], place, math.min(redis.call('LLEN', lists[k]), place + limit - #ids) - 1)) do
-      ids[#ids + 1] = id
-    end
-    place = 0
-  end
-  return ids
-end
-local function outlook()
+${peeking}local function outlook()
   local head = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
   local laters = redis.call('ZCARD', delayed)
   return redis.call('HLEN', bodies) + redis.call('LLEN', inbox), laters, head and tonumber(head),
