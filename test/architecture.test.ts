@@ -46,6 +46,7 @@ const order = [
     "internal/HandlerScope",
     "internal/Workers",
     "internal/Member",
+    "internal/PulledDeliveries",
     "Consumer",
     "DeadLetters",
     "Log"

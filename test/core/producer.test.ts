@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, DateTime, Duration, Effect, Exit, Metric, Option, Result, Schema, Tracer } from "effect"
+import { Cause, DateTime, Duration, Effect, Exit, Metric, Option, Result, Schema, Stream, Tracer } from "effect"
 import * as HttpTraceContext from "effect/http/HttpTraceContext"
 import { TestClock } from "effect/testing"
 import { type Lifecycle, type Message, Metrics, Producer, Topic, Transport } from "waybill"
@@ -43,6 +43,36 @@ const sent = Effect.fnUntraced(function* <A, E>(effect: Effect.Effect<A, E, Tran
 })
 
 const traceparentOf = (headers: Message.Headers) => headers["traceparent"]
+
+describe("sink", () => {
+  it.effect("publishes what a stream brings, a chunk at a time, and says how many that were", () =>
+    Effect.gen(function* () {
+      const transport = yield* FakeTransport.make
+      const count = yield* Stream.fromArrays([order(1), order(2)], [order(3)]).pipe(
+        Stream.run(Producer.sink(Order, ({ id }) => ({ id }))),
+        Effect.provide(transport.layer)
+      )
+      assert.strictEqual(count, 3)
+      assert.deepStrictEqual(
+        transport.published.map((messages) => messages.map(({ id }) => id)),
+        [["o-1", "o-2"], ["o-3"]]
+      )
+    })
+  )
+
+  it.effect("fails with what does not fit, and what came before is stored", () =>
+    Effect.gen(function* () {
+      const transport = yield* FakeTransport.make
+      const failed = yield* Stream.fromArrays([order(1)], [order(0.5)]).pipe(
+        Stream.run(Producer.sink(Order)),
+        Effect.flip,
+        Effect.provide(transport.layer)
+      )
+      assert.strictEqual(failed._tag, "InvalidPayload")
+      assert.lengthOf(transport.published, 1)
+    })
+  )
+})
 
 describe("Producer", () => {
   it.effect("a message is what was given, once; the same id again is a duplicate with the same receipt", () =>

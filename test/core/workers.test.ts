@@ -4,7 +4,7 @@ import { Commit, type Delivery, Lifecycle } from "waybill"
 import { consumerMetrics } from "../../packages/waybill/src/internal/ConsumerMetrics.ts"
 import { Prefetch } from "../../packages/waybill/src/internal/Prefetch.ts"
 import { SettleLoop } from "../../packages/waybill/src/internal/SettleLoop.ts"
-import { type Handle, Undecodable, Workers } from "../../packages/waybill/src/internal/Workers.ts"
+import { type Handle, type One, Undecodable, Workers } from "../../packages/waybill/src/internal/Workers.ts"
 import { none } from "../../packages/waybill/src/Routing.ts"
 
 const delivery = (id: string): Delivery.Delivery => ({
@@ -21,9 +21,12 @@ const delivery = (id: string): Delivery.Delivery => ({
   receipt: id
 })
 
-const one = (run: (delivery: Delivery.Delivery) => Effect.Effect<unknown, unknown>, commits = false): Handle => ({
+const one = (
+  run: (delivery: Delivery.Delivery) => Effect.Effect<unknown, unknown>,
+  returns: One["returns"] = "anything"
+): Handle => ({
   _tag: "One",
-  commits,
+  returns,
   run
 })
 
@@ -99,8 +102,8 @@ describe("how a delivery ends", () => {
     ["one that interrupts itself", "Retry", one(() => Effect.interrupt)],
     ["a failure without a route", "Unrouted", one(() => Effect.fail("no"))],
     ["a body that the schema refuses", "DecodeFailure", one(() => Effect.fail(new Undecodable("no")))],
-    ["a commit", "Ack", one(() => Effect.succeed(Commit.make({})), true)],
-    ["something else instead of a commit", "Defect", one(() => Effect.succeed(1), true)],
+    ["a commit", "Ack", one(() => Effect.succeed(Commit.make({})), "commit")],
+    ["something else instead of a commit", "Defect", one(() => Effect.succeed(1), "commit")],
     [
       "a scope that does not close",
       "Defect",

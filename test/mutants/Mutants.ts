@@ -465,5 +465,12 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "{3, 'pending'}, ",
     replace: "",
     proofs: on(storing, suite("case B15: what a dead consumer holds"))
+  },
+  {
+    name: "what a failed stream had pulled is only released",
+    file: "internal/PulledDeliveries.ts",
+    find: "failed && pulled.pulled ?",
+    replace: "false ?",
+    proofs: on(storing, suite("what a stream of deliveries leaves"))
   }
 ]

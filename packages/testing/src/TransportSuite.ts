@@ -15,6 +15,7 @@ import { groups } from "./suite/Groups.ts"
 import { inspecting } from "./suite/Inspecting.ts"
 import { outages } from "./suite/Outages.ts"
 import { publishing } from "./suite/Publishing.ts"
+import { pulling } from "./suite/Pulling.ts"
 import { removing } from "./suite/Removing.ts"
 import { settling } from "./suite/Settling.ts"
 
@@ -54,6 +55,7 @@ export const checks: ReadonlyArray<Check> = [
   ...publishing,
   ...groups,
   ...settling,
+  ...pulling,
   ...outages,
   ...committing,
   ...inspecting,

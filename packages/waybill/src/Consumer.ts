@@ -11,7 +11,7 @@
  *
  * @module
  */
-import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
+import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
@@ -27,7 +27,7 @@ import * as Queue from "effect/Queue"
 import type * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Commit } from "./Commit.ts"
 import type { Delivery } from "./Delivery.ts"
@@ -35,9 +35,10 @@ import type { Gap } from "./Gap.ts"
 import { durationOf, finiteOf, millisOf, oneOf, shown, wholeOf } from "./internal/Limits.ts"
 import { type Program, run as runProgram } from "./internal/Member.ts"
 import { isName } from "./internal/Name.ts"
+import { PulledDeliveries, type PulledDelivery } from "./internal/PulledDeliveries.ts"
 import * as Tracing from "./internal/Tracing.ts"
-import { type Handle, Undecodable } from "./internal/Workers.ts"
-import type { RetryPolicy } from "./RetryPolicy.ts"
+import { type Handle, type One, type Told, Undecodable } from "./internal/Workers.ts"
+import * as RetryPolicy from "./RetryPolicy.ts"
 import * as Routing from "./Routing.ts"
 import type { Settlement } from "./Settlement.ts"
 import type { DecodeFailure, Topic } from "./Topic.ts"
@@ -126,8 +127,7 @@ export interface Consumer<out A, out E, out R> extends Pipeable {
 type ErasedHandle =
   | {
       readonly _tag: "One"
-      /** Whether the handler returns a commit. */
-      readonly commits: boolean
+      readonly returns: One["returns"]
       readonly run: (delivery: Delivery) => Effect.Effect<unknown, unknown, unknown>
     }
   | {
@@ -297,7 +297,7 @@ export const process: {
     source: Source<P, RS>,
     handler: (payload: P, delivery: Delivery) => H
   ): Consumer<Effect.Success<HandlerEffect<H>>, Effect.Error<HandlerEffect<H>>, Required<H> | RS> =>
-    makeConsumer({ source, routes: Routing.none, handle: one(source, handler, false) })
+    makeConsumer({ source, routes: Routing.none, handle: one(source, handler, "anything") })
 )
 
 /**
@@ -339,15 +339,15 @@ export const transactional =
   <RS>(
     source: Source<P, RS, "interrupt", "transactional">
   ): Consumer<Commit, Effect.Error<HandlerEffect<H>>, Required<H> | RS> =>
-    makeConsumer({ source, routes: Routing.none, handle: one(source, handler, true) })
+    makeConsumer({ source, routes: Routing.none, handle: one(source, handler, "commit") })
 
 const one = <P>(
   source: Source<P, unknown>,
   handler: (payload: P, delivery: Delivery) => HandlerResult,
-  commits: boolean
+  returns: One["returns"]
 ): ErasedHandle => ({
   _tag: "One",
-  commits,
+  returns,
   run: (delivery) => {
     const decoded = source.decode(delivery)
     return Exit.isExit(decoded) && Exit.isSuccess(decoded)
@@ -402,7 +402,7 @@ export const processBatch =
   >(
     size: number,
     within: Duration.Input,
-    handler: (items: NonEmptyReadonlyArray<Item<P>>) => H
+    handler: (items: Arr.NonEmptyReadonlyArray<Item<P>>) => H
   ) =>
   <RS>(
     source: Source<P, RS>
@@ -436,7 +436,7 @@ export const processBatch =
           if (items.length > 0) {
             // Not empty: just looked.
             const handled = yield* Effect.exit(
-              limit(Effect.suspend(() => effectOf(handler(items as unknown as NonEmptyReadonlyArray<Item<P>>))))
+              limit(Effect.suspend(() => effectOf(handler(items as unknown as Arr.NonEmptyReadonlyArray<Item<P>>))))
             )
             for (let i = 0; i < items.length; i++) {
               // The types of the handler say so.
@@ -678,7 +678,7 @@ export const orElse: {
  * ```
  */
 export const retry = <E = unknown>(
-  policy: RetryPolicy<E>,
+  policy: RetryPolicy.RetryPolicy<E>,
   options?: { readonly after?: Duration.Input | undefined }
 ): Routing.Route<E> => ({
   _tag: "Retry",
@@ -760,7 +760,7 @@ const programOf = <A, R>(
       redelivery
     }
   })
-  return handle._tag === "One" && handle.commits
+  return handle._tag === "One" && handle.returns === "commit"
     ? Effect.map(Routing.longestRetry(routes), program)
     : Effect.sync(() => program(undefined))
 }
@@ -780,7 +780,7 @@ const traced = (handle: Handle, records: boolean, relation: Tracing.Relation): H
     return {
       ...handle,
       run: (deliveries: ReadonlyArray<Delivery>) =>
-        isReadonlyArrayNonEmpty(deliveries)
+        Arr.isReadonlyArrayNonEmpty(deliveries)
           ? Tracing.attemptedBatch(handle.run(deliveries), deliveries)
           : handle.run(deliveries)
     }
@@ -864,10 +864,103 @@ export const stream = <A, R>(self: Consumer<A, never, R>): Stream.Stream<Outcome
         self,
         Effect.void,
         // The values come from this consumer's handler, which returns A.
-        (outcomes) => Queue.offerAll(queue, outcomes as NonEmptyReadonlyArray<Outcome<A>>)
+        (outcomes) => Queue.offerAll(queue, outcomes as Arr.NonEmptyReadonlyArray<Outcome<A>>)
       ),
     { bufferSize: self.source.options.bufferSize ?? 256, strategy: "suspend" }
   )
+
+/** A delivery in front of its ack. Each of the four says once how it ends, and returns when that is stored. */
+export interface Pulled<out P> {
+  readonly payload: P
+  readonly delivery: Delivery
+  /**
+   * The message is done. `Stale`, here and below: the lease had moved on, or the stream had ended, and nothing was changed.
+   * Only the first of the four counts; another one afterwards is `Stale` too.
+   */
+  readonly ack: Effect.Effect<"Settled" | "Stale">
+  /** Failed for now: the message comes back after the delay, the attempt counted. `cause` is kept with it, for people. */
+  readonly retry: (delay: Duration.Input, cause?: string) => Effect.Effect<"Settled" | "Stale">
+  /** Failed for good: to the dead letters. `reason` is a short word to filter by, `cause` what people read. */
+  readonly deadLetter: (reason: string, cause?: string) => Effect.Effect<"Settled" | "Stale">
+  /** Handed back, the attempt not counted. */
+  readonly release: Effect.Effect<"Settled" | "Stale">
+}
+
+/** How many deliveries a stream may have that are not settled. */
+const mostPulled = 256
+
+/**
+ * The deliveries of a group as a stream, in front of their ack: for `Stream` operators that group, throttle, window or join
+ * before anything is settled. What the topic's schema refuses goes to the dead letters and is not shown.
+ *
+ * At most `concurrency` deliveries are out and not settled, 256 by default, and `prefetch` more wait in this process: an
+ * operator that collects more than `concurrency` before it settles any waits for ever. Leases are renewed however long that
+ * takes; what is settled after its lease was lost is `Stale`.
+ *
+ * When the stream ends or is interrupted, what is not settled is released without counting the attempt. When it fails or
+ * dies, what it had pulled comes back as a failed attempt, after the delays of `RetryPolicy.standard`, and becomes a dead
+ * letter when they have ended.
+ *
+ * Fails as `run` does. Throws on options that `make` refuses.
+ *
+ * @example
+ * ```ts
+ * import { Console, Effect, Schema, Stream } from "effect"
+ * import { Consumer, Topic } from "waybill"
+ *
+ * const Reading = Topic.make("readings", { payload: Schema.Struct({ celsius: Schema.Number }) })
+ *
+ * // Stores a hundred at a time, or what there is after a second, and acknowledges them then.
+ * const program = Consumer.deliveries(Reading, { group: "averages" }).pipe(
+ *   Stream.groupedWithin(100, "1 second"),
+ *   Stream.mapEffect((readings) =>
+ *     Effect.gen(function* () {
+ *       yield* Console.log(readings.map(({ payload }) => payload.celsius))
+ *       yield* Effect.forEach(readings, ({ ack }) => ack, { concurrency: "unbounded", discard: true })
+ *     })
+ *   ),
+ *   Stream.runDrain
+ * )
+ * ```
+ */
+export const deliveries = <
+  P,
+  On,
+  RD,
+  RE,
+  G extends Included<GuaranteeOf<On>> = GuaranteeOf<On> & Included<GuaranteeOf<On>>
+>(
+  topic: Topic<P, On, RD, RE>,
+  options: Options<G>
+): Stream.Stream<Pulled<P>, TransportError, RD | Enough<On, G>> => {
+  const source = make(topic, { ...options, concurrency: options.concurrency ?? mostPulled })
+  return Stream.unwrap(
+    Effect.gen(function* () {
+      const scope = yield* Effect.scope
+      const queue = yield* Queue.unbounded<PulledDelivery<P>, TransportError>()
+      const pulled = new PulledDeliveries(queue)
+      const consumer = makeConsumer<Told, never, RD | Enough<On, G>>({
+        source,
+        routes: { ...Routing.none, fallback: retry(RetryPolicy.standard) },
+        handle: {
+          _tag: "One",
+          returns: "settlement",
+          run: (delivery) => Effect.flatMap(source.decode(delivery), (payload) => pulled.handle(payload, delivery))
+        }
+      })
+      yield* runTraced(consumer, Effect.void, pulled.observe).pipe(
+        Effect.onExit((exit) => {
+          pulled.stop()
+          return Exit.isFailure(exit) ? Queue.failCause(queue, exit.cause) : Effect.void
+        }),
+        Effect.forkIn(scope)
+      )
+      // Before the consumer is stopped, which waits for what is out.
+      yield* Scope.addFinalizerExit(scope, (exit) => Effect.sync(() => pulled.end(exit)))
+      return Stream.fromPull(Effect.succeed(Effect.map(pulled.next, Arr.of<Pulled<P>>)))
+    })
+  )
+}
 
 /** How often a consumer whose layer is up tries again after a failure that does not pass by itself. */
 const revival = Schedule.spaced("30 seconds")

@@ -11,6 +11,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import * as Sink from "effect/Sink"
 import type { Publication } from "./Commit.ts"
 import { partsOf, unitsOf } from "./internal/Budget.ts"
 import { noHeaders } from "./internal/Headers.ts"
@@ -140,6 +141,32 @@ export const publishAll = Effect.fnUntraced(function* <P, On, RD, RE>(
     sendAll(transport, topic, parts, trace, context)
   )
 })
+
+/**
+ * A sink that publishes what it is given, a chunk of the stream at a time and in order, as `publishAll` does; its value is
+ * how many messages that were. `options` gives each payload its id, headers or due time. When it fails, what came before the
+ * chunk at hand is stored.
+ *
+ * @example
+ * ```ts
+ * import { Schema, Stream } from "effect"
+ * import { Producer, Topic } from "waybill"
+ *
+ * const Line = Topic.make("lines", { payload: Schema.String })
+ *
+ * const program = Stream.make("first", "second").pipe(Stream.run(Producer.sink(Line)))
+ * ```
+ */
+export const sink = <P, On, RD, RE>(
+  topic: Topic<P, On, RD, RE>,
+  options?: (payload: NoInfer<P>) => PublishOptions
+): Sink.Sink<number, P, never, InvalidPayload | PayloadTooLarge | TransportError, On | RE> =>
+  Sink.foldArray(
+    () => 0,
+    () => true,
+    (count, payloads: ReadonlyArray<P>) =>
+      Effect.map(publishAll(topic, payloads, options), (receipts) => count + receipts.length)
+  )
 
 /**
  * A message for a commit: it is published when the commit is applied, and not at all when it is not. The topic's name

@@ -23,8 +23,8 @@ import type { SettleLoop } from "./SettleLoop.ts"
 
 export interface One {
   readonly _tag: "One"
-  /** What the handler returns is a commit. */
-  readonly commits: boolean
+  /** What the handler returns: a commit, how the delivery ends, or anything, and then it is done. */
+  readonly returns: "anything" | "commit" | "settlement"
   readonly run: (delivery: Delivery) => Effect.Effect<unknown, unknown>
 }
 
@@ -37,6 +37,11 @@ export interface Batch {
 }
 
 export type Handle = One | Batch
+
+/** How a handler that returns the settlement says it. */
+export interface Told {
+  readonly settlement: Settlement.Settlement
+}
 
 /**
  * How `Handle.run` says that the body never reached the handler: what the schema refuses has an issue; when decoding died
@@ -99,10 +104,7 @@ export class Workers {
     const { concurrency, handle, lease } = options
     this.#options = options
     this.#standstillMillis = Duration.toMillis(lease) / 10
-    this.#settlementOf =
-      handle._tag === "One" && handle.commits
-        ? (value) => Settlement.commit(value as Commit.Commit) // the types of `Consumer.transactional` say so
-        : () => Settlement.ack
+    this.#settlementOf = settlementsOf[handle._tag === "One" ? handle.returns : "anything"]
     this.#workers = Arr.makeBy(concurrency, () => ({
       fiber: undefined,
       working: [],
@@ -187,7 +189,7 @@ export class Workers {
           }
           let ended = Exit.isExit(handler) ? handler : yield* Effect.exit(restore(handler))
           if (scope.used) ended = yield* scope.close(ended)
-          const exit = handle.commits && Exit.isSuccess(ended) ? committed(ended.value, elsewhere) : ended
+          const exit = handle.returns === "commit" && Exit.isSuccess(ended) ? committed(ended.value, elsewhere) : ended
           const endedAt = clock.currentTimeMillisUnsafe()
           handlerDuration.add(endedAt - turn.now)
           turn.now = endedAt
@@ -228,7 +230,7 @@ export class Workers {
         return Exit.die(defect)
       }
       if (!Exit.isExit(handler) || Exit.isFailure(handler)) return handler
-      if (handle.commits || scope.used || worker.lost.size > 0 || worker.interrupted) return handler
+      if (handle.returns !== "anything" || scope.used || worker.lost.size > 0 || worker.interrupted) return handler
       const endedAt = clock.currentTimeMillisUnsafe()
       if (endedAt - turn.startedAt >= turnMillis) return handler
       handlerDuration.add(endedAt - turn.now)
@@ -322,6 +324,13 @@ export class Workers {
     const decided = why === undefined ? decide(exit, routes, delivery) : decideDecoding(why, delivery)
     return Effect.map(decided, (settlement) => settling.put(delivery, settlement))
   }
+}
+
+/** The types of what makes the handle say what its handler returns. */
+const settlementsOf: Record<One["returns"], (value: unknown) => Settlement.Settlement> = {
+  anything: () => Settlement.ack,
+  commit: (value) => Settlement.commit(value as Commit.Commit),
+  settlement: (value) => (value as Told).settlement
 }
 
 const interrupt = (worker: Worker) => {
