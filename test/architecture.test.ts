@@ -20,6 +20,7 @@ const order = [
     "internal/Outline",
     "Failure",
     "Settlement",
+    "internal/Attempts",
     "RetryPolicy",
     "Routing"
   ],

@@ -579,6 +579,7 @@ layer(
           const text = await page.locator("body").innerText()
           for (const shown of ["\\u2066o-\\u202e0", "De\\u202eclined", "no\\u202etrace"]) assert.include(text, shown)
           assert.notMatch(text, /[\u202e\u2066]/)
+          assert.match(await message.getByLabel("Attempts").innerText(), /^1\s+Failure\s+.*, \S+-\d+-\w+$/)
           const failure = await message.getByLabel("The failure").innerText()
           assert.match(failure, /^Failure\s+id\s+"\\u2066o-\\u202e0"\s+trace\s+"no\\u202etrace"$/)
         })

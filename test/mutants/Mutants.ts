@@ -160,7 +160,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     name: "the limit of crashes is dropped, streams",
     file: "redis/internal/streams/DeliveryScripts.ts",
-    find: "if died and deaths >= most then",
+    find: "if isDead and deaths >= most then",
     replace: "if false then",
     proofs: on(["streams"], suite(crashed))
   },
@@ -175,16 +175,30 @@ export const mutants: ReadonlyArray<Mutant> = [
     name: "the attempt that a death ends does not count, streams",
     file: "redis/internal/streams/DeliveryScripts.ts",
     find: "if uncounting then uncounted",
-    replace: "if uncounting or died then uncounted",
+    replace: "if uncounting or isDead then uncounted",
     proofs: on(["streams"], suite(died))
   },
   ...claims.map((pattern): Mutant => ({
     name: `the attempt that a death ends does not count, ${pattern}`,
     file: "redis/internal/claims/MemberScripts.ts",
-    find: "mark(id, attempts + 1, fence + 1, deaths + 1, tally)",
-    replace: "mark(id, attempts, fence + 1, deaths + 1, tally)",
+    find: "mark(id, attempts + 1, fence + 1, deaths + 1, after)",
+    replace: "mark(id, attempts, fence + 1, deaths + 1, after)",
     proofs: on([pattern], suite(died))
   })),
+  {
+    name: "the attempt that a death ends leaves no line, streams",
+    file: "redis/internal/streams/DeliveryScripts.ts",
+    find: "if isDead then redis.call('HSET', released, '!' .. member, log) end",
+    replace: "",
+    proofs: on(["streams"], suite("a message that too many consumers died of"))
+  },
+  {
+    name: "the attempt that a death ends leaves no line, queues and keyspace",
+    file: "redis/internal/claims/MemberScripts.ts",
+    find: "mark(id, attempts + 1, fence + 1, deaths + 1, after)",
+    replace: "mark(id, attempts + 1, fence + 1, deaths + 1, tally)",
+    proofs: on(claims, suite("an attempt of a consumer that died stands among"))
+  },
   {
     name: "the fence does not grow with a death, streams",
     file: "redis/internal/streams/StreamDelivery.ts",
@@ -195,8 +209,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   ...claims.map((pattern): Mutant => ({
     name: `the fence does not grow with a death, ${pattern}`,
     file: "redis/internal/claims/MemberScripts.ts",
-    find: "mark(id, attempts + 1, fence + 1, deaths + 1, tally)",
-    replace: "mark(id, attempts + 1, fence, deaths + 1, tally)",
+    find: "mark(id, attempts + 1, fence + 1, deaths + 1, after)",
+    replace: "mark(id, attempts + 1, fence, deaths + 1, after)",
     proofs: on([pattern], ...takeovers)
   })),
   {
@@ -209,8 +223,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     name: "the attempt that a retry ends does not count, queues and keyspace",
     file: "redis/internal/claims/DeliveryScripts.ts",
-    find: "mark(entry, attempts, fence, deaths, tally, cause)",
-    replace: "mark(entry, attempts - 1, fence, deaths, tally, cause)",
+    find: "mark(entry, attempts, fence, deaths, timed(tally, now), cause)",
+    replace: "mark(entry, attempts - 1, fence, deaths, timed(tally, now), cause)",
     proofs: on(claims, suite(retried))
   },
   ...storing.flatMap((pattern): Array<Mutant> => [

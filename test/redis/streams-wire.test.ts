@@ -121,7 +121,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
           yield* settle(receiver, [delivery!], Settlement.deadLetter("DecodeFailure", "cause"))
           const [letter] = yield* Effect.promise(() => redis.xrangeBuffer(groupKey("dead"), "-", "+"))
           assert.deepStrictEqual(
-            letter?.[1].slice(16).map((field) => field.toString("hex")),
+            letter?.[1].slice(18).map((field) => field.toString("hex")),
             fields.map((field) => Buffer.from(field).toString("hex"))
           )
         })

@@ -23,6 +23,18 @@ export interface Failure {
   readonly fields: Schema.JsonObject
 }
 
+/** An attempt that did not end with an ack. All of it together is at most 200 bytes: what is longer is cut short. */
+export interface FailedAttempt {
+  /** Which attempt it was, from 1. */
+  readonly attempt: number
+  /** When it ended, in milliseconds since the epoch by the store's clock. */
+  readonly endedAt: number
+  readonly consumer: string
+  /** The tag of the failure; `ConsumerDied` when the consumer died or stalled; where no handler failed, the reason of the dead letter. */
+  readonly tag: string
+  readonly message: string
+}
+
 /** Of a retry: its fields are not kept. */
 export type Said = Omit<Failure, "fields">
 

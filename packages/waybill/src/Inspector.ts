@@ -7,7 +7,7 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
-import type { Failure } from "./Failure.ts"
+import type { FailedAttempt, Failure } from "./Failure.ts"
 import { isName } from "./internal/Name.ts"
 import type { Body, Message } from "./Message.ts"
 import { InvalidLimit, InvalidName, TopicInUse, TransportError } from "./TransportError.ts"
@@ -180,6 +180,8 @@ export interface WaitingMessage extends StoredMessage {
   readonly dueInMillis: number
   /** The rendered failure of the last attempt; shortened. */
   readonly cause: string
+  /** The last ten attempts, the oldest first. */
+  readonly attemptLog: ReadonlyArray<FailedAttempt>
 }
 
 /**
@@ -256,6 +258,8 @@ export interface DeadLetter extends Message {
   /** The failure as data. None where no handler failed, and where an older build stored the letter. */
   readonly failure?: Failure | undefined
   readonly attempts: number
+  /** The last ten attempts since it was published or sent back from the dead letters, the oldest first; none where an older build stored it. */
+  readonly attemptLog: ReadonlyArray<FailedAttempt>
   readonly diedAt: number
   /**
    * The parts of the message, where none of them is a payload: names, and values as text or bytes. Then the body is

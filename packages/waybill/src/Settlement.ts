@@ -55,7 +55,7 @@ export const ack: Settlement = { _tag: "Ack" }
 export const commit = (commit: Commit): Ack => ({ _tag: "Ack", commit })
 
 /** Failed for now, to be tried again after `delay`; no time means at once. What else is given is kept with what waits. */
-export const retry = (delay: Duration.Duration, cause: string, row?: Retry["row"], failure?: Said): Settlement => ({
+export const retry = (delay: Duration.Duration, cause: string, row?: Retry["row"], failure?: Said): Retry => ({
   _tag: "Retry",
   delay,
   cause,

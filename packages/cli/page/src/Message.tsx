@@ -186,6 +186,7 @@ const Stations = ({ dead, given, lag, pending, waiting }: Life["groups"][number]
       <>
         <Station mark="done" name="delivered">
           {counted(waiting.attempts, "attempt")}
+          <Attempts of={waiting.attemptLog} />
           <Cause text={waiting.cause} />
         </Station>
         <Station mark="now" name="waiting">
@@ -200,6 +201,7 @@ const Stations = ({ dead, given, lag, pending, waiting }: Life["groups"][number]
       <>
         <Station mark="done" name="delivered">
           {counted(dead.attempts, "attempt")}
+          <Attempts of={dead.attemptLog} />
         </Station>
         <Station mark="bad" name="dead-lettered">
           with reason{" "}
@@ -238,6 +240,23 @@ const Stations = ({ dead, given, lag, pending, waiting }: Life["groups"][number]
       )
   }
 }
+
+const Attempts = ({ of }: { readonly of: Dead["attemptLog"] }) => (
+  <dl aria-label="Attempts">
+    {of.map(({ attempt, consumer, endedAt, message, tag }) => (
+      <>
+        <dt>{count(attempt)}</dt>
+        <dd>
+          <Name text={message === "" ? tag : `${tag}: ${message}`} />
+          <br />
+          <span class="faint">
+            {instant(endedAt)}, <Name text={consumer} />
+          </span>
+        </dd>
+      </>
+    ))}
+  </dl>
+)
 
 const Failed = ({ of: { fields, message, tag } }: { readonly of: NonNullable<Dead["failure"]> }) => (
   <dl aria-label="The failure">

@@ -106,6 +106,17 @@ const failureLines = ({ fields, message, tag }: Failure.Failure): ReadonlyArray<
   ...Object.entries(fields).map(([name, value]) => `field      ${safe(name)}: ${safe(JSON.stringify(value))}`)
 ]
 
+const attemptTable = (log: ReadonlyArray<Failure.FailedAttempt>): string =>
+  table(
+    ["ATTEMPT", "ENDED", "CONSUMER", "FAILURE"],
+    log.map(({ attempt, consumer, endedAt, message, tag }) => [
+      attempt,
+      instant(endedAt),
+      consumer,
+      message === "" ? tag : `${tag}: ${message}`
+    ])
+  )
+
 const show = Command.make(
   "show",
   { topic, group, entry: Argument.String("entry").pipe(Argument.withDescription("The ENTRY that `dead list` shows")) },
@@ -139,6 +150,7 @@ const show = Command.make(
         "",
         "cause",
         ...letter.cause.split("\n").map((line) => `  ${safe(line)}`),
+        ...(letter.attemptLog.length === 0 ? [] : ["", attemptTable(letter.attemptLog)]),
         "",
         ...(letter.fields === undefined
           ? [typeof letter.body === "string" ? "body" : "body (not text: base64)", `  ${safe(bodyText(letter.body))}`]

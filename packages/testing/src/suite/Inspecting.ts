@@ -312,7 +312,7 @@ export const inspecting = [
       const [letter, ...others] = yield* page(fixture, undefined, 10)
       assert.deepStrictEqual(others, [])
       assert(letter !== undefined)
-      const { diedAt, entry, headers, ...rest } = letter
+      const { attemptLog, diedAt, entry, headers, ...rest } = letter
       assert.deepStrictEqual(rest, {
         id: "x",
         body,
@@ -329,6 +329,15 @@ export const inspecting = [
       assert.deepStrictEqual({ ...headers }, { h: "1" })
       assert.isNotEmpty(entry)
       assert.closeTo(diedAt, died, 5000)
+      assert.deepStrictEqual(
+        attemptLog.map(({ attempt, consumer, message, tag }) => [attempt, consumer, tag, message]),
+        [
+          [1, receiver.consumer, "Retry", "first"],
+          [2, receiver.consumer, "CardDeclined", "the card was declined ✗"]
+        ]
+      )
+      assert.closeTo(attemptLog[0]!.endedAt, died, 5000)
+      assert.closeTo(attemptLog[1]!.endedAt, diedAt, 100)
     })
   ),
 

@@ -112,10 +112,12 @@ export const outages = [
     Effect.fnUntraced(function* (fixture) {
       const terms = { lease: fixture.setting.lease, maxDeliveries: 2 }
       yield* fixture.publish("poison")
+      const dead: Array<string> = []
       for (const attempt of [1, 2]) {
         const receiver = yield* fixture.join("g", terms)
         assert.strictEqual((yield* fixture.one(receiver)).attempt, attempt)
         yield* fixture.setting.freeze(receiver)
+        dead.push(receiver.consumer)
       }
       const receiver = yield* fixture.join("g", terms)
       const fiber = yield* Effect.forkChild(receiver.take(10), { startImmediately: true })
@@ -130,6 +132,41 @@ export const outages = [
       assert.strictEqual(letter?.reason, "CrashLoop")
       assert.strictEqual(letter?.body, "poison")
       assert.strictEqual(letter?.attempts, 2)
+      assert.deepStrictEqual(
+        letter?.attemptLog.map(({ attempt, consumer, tag }) => [attempt, consumer, tag]),
+        dead.map((consumer, i) => [i + 1, consumer, "ConsumerDied"])
+      )
+    })
+  ),
+
+  check(
+    "an attempt of a consumer that died stands among the others",
+    ["redelivery", "retry", "sharing", "freeze", "deadLetters"],
+    Effect.fnUntraced(function* (fixture) {
+      const terms = { lease: fixture.setting.lease }
+      yield* fixture.publish("a")
+      const first = yield* fixture.join("g", terms)
+      yield* settle(first, [yield* fixture.one(first)], Settlement.retry(Duration.zero, "busy"))
+      yield* fixture.one(first)
+      yield* fixture.setting.freeze(first)
+      const second = yield* fixture.join("g", terms)
+      // What goes back unfinished is no attempt, and keeps what is known of the others.
+      yield* settle(second, [yield* fixture.one(second)], Settlement.release)
+      yield* settle(second, [yield* fixture.one(second)], Settlement.retry(Duration.zero, "busy again"))
+      yield* settle(second, [yield* fixture.one(second)], Settlement.deadLetter("Broken", "broken"))
+      const page = { after: Option.none(), limit: 10 }
+      const [letter] = yield* fixture.inspector.deadLetters(fixture.topic, "g", page)
+      assert.deepStrictEqual(
+        letter?.attemptLog.map(({ attempt, consumer, message, tag }) => [attempt, consumer, tag, message]),
+        [
+          [1, first.consumer, "Retry", "busy"],
+          [2, first.consumer, "ConsumerDied", "its consumer died or stalled"],
+          [3, second.consumer, "Retry", "busy again"],
+          [4, second.consumer, "Broken", "broken"]
+        ]
+      )
+      const times = letter!.attemptLog.map(({ endedAt }) => endedAt)
+      assert.deepStrictEqual(times, times.toSorted())
     })
   ),
 

@@ -71,6 +71,53 @@ export const settling = [
   ),
 
   check(
+    "the last ten attempts are kept with what waits and with the dead letter, and a redrive begins anew",
+    ["redelivery", "retry", "deadLetters"],
+    Effect.fnUntraced(function* (fixture) {
+      const { inspector, topic } = fixture
+      const page = { after: Option.none(), limit: 1 }
+      const receiver = yield* fixture.join("g")
+      yield* fixture.publish("a")
+      const tag = "Zürich, =;@|% 1+1"
+      for (let attempt = 1; attempt <= 12; attempt++) {
+        const message = `the ${attempt}. of\u00a0many, =;@|%\n${"🚚".repeat(attempt * 8)}`
+        const again = Settlement.retry(attempt === 12 ? fixture.delay : Duration.zero, "cause", undefined, {
+          tag,
+          message
+        })
+        yield* settle(receiver, [yield* fixture.one(receiver)], again)
+      }
+      const [waiting] = yield* inspector.waiting(topic, "g", page)
+      yield* settle(receiver, [yield* fixture.one(receiver)], Settlement.deadLetter("Broken", "broken"))
+      const [letter] = yield* inspector.deadLetters(topic, "g", page)
+      for (const [log, last] of [
+        [waiting!.attemptLog, 12],
+        [letter!.attemptLog, 13]
+      ] as const) {
+        assert.deepStrictEqual(
+          log.map(({ attempt }) => attempt),
+          Array.from({ length: 10 }, (_, i) => last - 9 + i)
+        )
+        for (const { attempt, consumer, endedAt, message, tag: kept } of log) {
+          assert.strictEqual(consumer, receiver.consumer)
+          assert.closeTo(endedAt, letter!.diedAt, 60_000)
+          if (attempt === 13) continue
+          assert.strictEqual(kept, tag)
+          assert.match(message, new RegExp(`^the ${attempt}\\. of many, =;@\\|% 🚚+(\\.\\.\\.)?$`, "u"))
+        }
+      }
+      assert.deepStrictEqual(letter!.attemptLog.slice(0, 9), waiting!.attemptLog.slice(1))
+      yield* inspector.redrive(topic, "g", [letter!.entry])
+      yield* settle(receiver, [yield* fixture.one(receiver)], Settlement.deadLetter("Again", "again"))
+      const [after] = yield* inspector.deadLetters(topic, "g", page)
+      assert.deepStrictEqual(
+        after?.attemptLog.map(({ attempt, tag }) => [attempt, tag]),
+        [[1, "Again"]]
+      )
+    })
+  ),
+
+  check(
     "what is acked does not come again, to nobody of the group",
     ["redelivery"],
     Effect.fnUntraced(function* (fixture) {

@@ -14,6 +14,7 @@ import type { Gap } from "../Gap.ts"
 import type { Body, Headers, Message } from "../Message.ts"
 import { type DeadLetter, failuresAfter, type Settlement } from "../Settlement.ts"
 import { Overflow, type Recall, type Receiver, type Settled, TransportError } from "../Transport.ts"
+import { noted } from "./Attempts.ts"
 import { fitting, unitsOf } from "./Budget.ts"
 import { everything, Recalls } from "./Recalls.ts"
 
@@ -37,6 +38,8 @@ export class Copy implements Delivery {
   readonly publishedAt: number
   attempt: number
   failures: ReadonlyMap<string, Failures> | undefined
+  /** Its attempts so far (Attempts.ts). */
+  log: string
   fence: number
   gap: Gap | undefined
   /** Who answers for it, from being taken to being settled. */
@@ -70,6 +73,7 @@ export class Copy implements Delivery {
     this.publishedAt = publishedAt
     this.attempt = 1
     this.failures = unfailed
+    this.log = ""
     this.fence = fence
     this.gap = undefined
     this.holder = undefined
@@ -88,6 +92,7 @@ export class Copy implements Delivery {
     const copy = new Copy(topic, group, id, published, key, version, publishedAt, this.fence + 1)
     copy.attempt = attempt
     copy.failures = this.failures
+    copy.log = this.log
     copy.gap = gap
     copy.number = number
     return copy
@@ -320,10 +325,11 @@ export class Inbox implements Receiver {
       this.#held--
       if (delivery.handful !== undefined) delivery.handful.open--
       if (settlement._tag === "Retry") {
-        const due = this.#options.clock.currentTimeMillisUnsafe() + Duration.toMillis(settlement.delay)
+        const now = this.#options.clock.currentTimeMillisUnsafe()
         const copy = delivery.again(delivery.attempt + 1)
         copy.failures = failuresAfter(delivery.failures, settlement)
-        this.#wait(Math.ceil(due), copy)
+        copy.log = noted(delivery.log, delivery.attempt, this.consumer, settlement, now)
+        this.#wait(Math.ceil(now + Duration.toMillis(settlement.delay)), copy)
         woken = true
       } else if (settlement._tag === "Release") {
         released.push(delivery.again(delivery.attempt))

@@ -15,6 +15,7 @@ import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import { inUse } from "../Inspector.ts"
+import * as Attempts from "../internal/Attempts.ts"
 import { unitsOf } from "../internal/Budget.ts"
 import { matcher } from "../internal/Glob.ts"
 import { Inbox, type InboxOptions } from "../internal/Inbox.ts"
@@ -121,21 +122,28 @@ export const layer = layerOf("at-most-once", (options: Options, as) => {
         overflow,
         clock,
         gap: (gap) => void run(lifecycle.report({ _tag: "Gap", topic, group, consumer, gap })),
-        bury: (letters) => deadLetter(subscribers, topic, letters)
+        bury: (letters) => deadLetter(subscribers, topic, consumer, letters)
       })
       inbox.paused = subscribers.paused
       subscribers.inboxes.add(inbox)
       return { subscribers, inbox }
     })
 
-    const deadLetter = (subscribers: SubscriberGroup, topic: string, letters: Parameters<InboxOptions["bury"]>[0]) =>
+    const deadLetter = (
+      subscribers: SubscriberGroup,
+      topic: string,
+      consumer: string,
+      letters: Parameters<InboxOptions["bury"]>[0]
+    ) =>
       step((now) => {
         let dropped = 0
-        for (const [copy, { cause, failure, reason }] of letters) {
+        for (const [copy, settlement] of letters) {
+          const { cause, failure, reason } = settlement
           const { attempt, fence, group, id, key, published, publishedAt, version } = copy
           const { body, headers } = published
           const message = { id, body, headers, key, version, publishedAt }
-          const end = { reason, cause, ...(failure && { failure }), attempts: attempt, diedAt: now }
+          const attemptLog = Attempts.read(Attempts.noted(copy.log, attempt, consumer, settlement, now))
+          const end = { reason, cause, ...(failure && { failure }), attempts: attempt, attemptLog, diedAt: now }
           dropped += subscribers.dead.add({ ...message, topic: copy.topic, group, ...end }, fence, false)
         }
         return dropped === 0

@@ -12,6 +12,7 @@ import type * as Latch from "effect/Latch"
 import type { Commit } from "../../Commit.ts"
 import type { Delivery, Failures } from "../../Delivery.ts"
 import type { ConsumerInfo, GroupInfo, PendingMessage, WaitingMessage } from "../../Inspector.ts"
+import { consumerDied, noted, read } from "../../internal/Attempts.ts"
 import { unitsOf } from "../../internal/Budget.ts"
 import type { DeadLetterCap } from "../../internal/Limits.ts"
 import { everything } from "../../internal/Recalls.ts"
@@ -105,6 +106,7 @@ export class Group {
       for (const work of frozen.held.values()) {
         if (work.delivery !== undefined) frozen.revoke(work.delivery)
         work.deaths++
+        work.log = noted(work.log, work.attempt, frozen.consumer, died, now)
         if (work.deaths >= member.maxDeliveries) this.#deadLetterUnseen(work, now)
       }
       this.#returnAll([...frozen.held.values()].filter((work) => work.deaths < member.maxDeliveries))
@@ -181,6 +183,7 @@ export class Group {
             : this.#topic.commit(delivery, settlement.commit, now, work.partial)
         if (refused !== undefined) {
           if (refused.reason === "PartialCommit") work.partial = true
+          work.log = noted(work.log, work.attempt, member.consumer, refused, now)
           this.#deadLetter(work, refused, now)
           return refused
         }
@@ -189,12 +192,14 @@ export class Group {
       }
       case "Retry":
         this.#leaveSource(work)
+        work.log = noted(work.log, work.attempt, member.consumer, settlement, now)
         work.cause = settlement.cause
         work.failures = Settlement.failuresAfter(work.failures, settlement)
         this.#retries.push(wholeMillis(now + Duration.toMillis(settlement.delay)), work)
         this.#topic.change()
         break
       case "DeadLetter":
+        work.log = noted(work.log, work.attempt, member.consumer, settlement, now)
         this.#deadLetter(work, settlement, now)
         break
       case "Release":
@@ -219,6 +224,7 @@ export class Group {
         fence: found.fence,
         deaths: 0,
         cause: "",
+        log: "",
         failures: unfailed,
         partial: found.partial,
         delivery: undefined,
@@ -252,14 +258,15 @@ export class Group {
 
   /** What waits for its next attempt: first what may be taken at once. */
   waiting(now: number): ReadonlyArray<WaitingMessage> {
-    const of = (dueAt: number, { attempt, cause, fence, message }: Work): WaitingMessage => ({
+    const of = (dueAt: number, { attempt, cause, fence, log, message }: Work): WaitingMessage => ({
       ...plain(message),
       // No two messages of a group share both, unless their ids are the caller's and no ids.
       position: `${fence}:${message.id}`,
       attempts: attempt,
       dueAt,
       dueInMillis: Math.max(0, dueAt - now),
-      cause
+      cause,
+      attemptLog: read(log)
     })
     return [
       ...[...this.#suspects.entries(), ...this.#returned.entries()].map((work) => of(now, work)),
@@ -455,7 +462,14 @@ export class Group {
     const { id, body, headers, key, version, publishedAt } = work.message
     const topic = this.#topic.name
     const letter = { id, body, headers, key, version, publishedAt, topic, group: this.name }
-    const end = { reason, cause, ...(failure && { failure }), attempts: work.attempt, diedAt: now }
+    const end = {
+      reason,
+      cause,
+      ...(failure && { failure }),
+      attempts: work.attempt,
+      attemptLog: read(work.log),
+      diedAt: now
+    }
     this.#tellDropped(this.#deadLetters.add({ ...letter, ...end }, work.fence, work.partial))
   }
 
@@ -478,6 +492,9 @@ export class Group {
   }
 }
 
+/** How the attempt ends that a consumer had begun. */
+const died = Settlement.retry(Duration.zero, "", undefined, consumerDied)
+
 const newWork = (message: Stored, now: number): Work => ({
   message,
   kept: message,
@@ -485,6 +502,7 @@ const newWork = (message: Stored, now: number): Work => ({
   fence: 0,
   deaths: 0,
   cause: "",
+  log: "",
   failures: unfailed,
   partial: false,
   delivery: undefined,

@@ -21,6 +21,8 @@ export interface Work {
   deaths: number
   /** The rendered failure of the last attempt. */
   cause: string
+  /** Its attempts so far (Attempts.ts). */
+  log: string
   /** How often each row of the routing table has retried it. */
   failures: ReadonlyMap<string, Failures> | undefined
   /** Some of its commit was applied: none of it is to be applied again, however often it comes back. */

@@ -11,6 +11,7 @@ import { keysOf as listed } from "../connection/Script.ts"
 import { groupOf } from "../inspect/Figures.ts"
 import { Inspecting, type InspectorOptions } from "../inspect/Inspecting.ts"
 import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
+import { read } from "../wire/Tally.ts"
 import { ClaimedDelivery } from "./ClaimedDelivery.ts"
 import type { ClaimsScripts } from "./Scripts.ts"
 
@@ -79,9 +80,9 @@ export const make = (
           inspecting.evaluate(topic, scripts.waiting, allOf(topic, group), { after: from, limit }),
           ({ now, rows }) => ({
             now,
-            rows: rows.map(({ attempts, cause, dueAt, id, position, record }) => {
+            rows: rows.map(({ attempts, cause, dueAt, id, position, record, tally }) => {
               const delivery = deliveryOf(topic, group, id, attempts, record)
-              return { position, delivery, dueAt, cause }
+              return { position, delivery, dueAt, cause, log: read(tally)?.log ?? "" }
             })
           })
         )

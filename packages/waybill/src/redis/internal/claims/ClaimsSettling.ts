@@ -85,11 +85,11 @@ export class ClaimsSettling implements Settling<ClaimedDelivery> {
           break
         case "Retry":
           args.push("R", receipt, delayOf(settlement), settlement.cause.slice(0, maxWaitingCause))
-          args.push(writeTally(tallyAfter(step)))
+          args.push(writeTally(tallyAfter(step, this.#options.consumer)))
           break
         case "DeadLetter": {
           const cause = settlement.cause.slice(0, maxDeadCause)
-          args.push("D", receipt, settlement.reason, cause, writeTally(tallyAfter(step)))
+          args.push("D", receipt, settlement.reason, cause, writeTally(tallyAfter(step, this.#options.consumer)))
           args.push(failureText(settlement.failure), id, publishedAt)
           args.push(gone ? write(delivery) : "")
           if (isPartial(step) && committer !== undefined) {

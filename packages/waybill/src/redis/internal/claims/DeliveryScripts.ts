@@ -318,14 +318,14 @@ while i <= #ARGV do
       text = text ~= '' and text or read({entry})[1]
       if text then
         bury(a, cause, attempts, fence, id, at, entry, consumer, fieldsOf(parsed(text)), 1,
-          isPartial(tally), failure)
+          timed(tally, now), failure)
         if marker > 0 then redis.call('PEXPIRE', KEYS[moreKeys + marker], ttl) end
         buried = true
       else
         answer = 'G'
       end
     elseif op == 'R' then
-      mark(entry, attempts, fence, deaths, tally, cause)
+      mark(entry, attempts, fence, deaths, timed(tally, now), cause)
       if a > 0 then
         redis.call('ZADD', waiting, now + a, entry)
         soonest = math.min(soonest or a, a)

@@ -193,7 +193,9 @@ const waiting = (source: Source) =>
     replies: {
       OK: {
         now: number,
-        rows: listOf(row({ position: text, id: text, dueAt: number, attempts: number, cause: text, record: bytes }))
+        rows: listOf(
+          row({ position: text, id: text, dueAt: number, attempts: number, cause: text, record: bytes, tally: text })
+        )
       }
     },
     lua: /* lua */ `${clock}${records}${source.lua}${weighing}
@@ -202,9 +204,10 @@ if wrong then return wrong end
 local now, rows = clock(), {}
 local part, place = string.sub(after, 1, 1), string.sub(after, 2)
 local function row(position, id, due)
-  local text = string.gsub(redis.call('HGET', marks, id) or '', '\\31%d+;[01];[^%s\\31]*$', '')
+  local text, tally = redis.call('HGET', marks, id) or '', ''
+  text = string.gsub(text, '\\31(%d+;[01];[^%s\\31]*)$', function(found) tally = found return '' end)
   local attempts, cause = string.match(text, '^(%d+):%d+:%d+:(.*)$')
-  rows[#rows + 1] = {position, id, due, tonumber(attempts) or 0, cause or '', weigh(read({id})[1] or '0')}
+  rows[#rows + 1] = {position, id, due, tonumber(attempts) or 0, cause or '', weigh(read({id})[1] or '0'), tally}
 end
 for _, of in ipairs({{'a', returned}, {'b', suspects}}) do
   local letter, list = of[1], of[2]

@@ -219,12 +219,13 @@ for i = 1, #ARGV - moreArgs do
       done = done + 1
       local id = idOf(member)
       local attempts, fence, deaths, tally = marked(id)
+      local after = died(tally or (attempts == deaths and '0;0;' or '0;0;?'), attempts + 1, consumer, now)
       if leaving then
         mark(id, attempts, fence + 1, deaths, tally)
         putBack(id, deaths)
         moved = moved + 1
       elseif deaths + 1 < most then
-        mark(id, attempts + 1, fence + 1, deaths + 1, tally)
+        mark(id, attempts + 1, fence + 1, deaths + 1, after)
         putBack(id, deaths + 1)
         moved = moved + 1
       else
@@ -233,7 +234,7 @@ for i = 1, #ARGV - moreArgs do
           local message = parsed(text)
           bury('CrashLoop', 'delivered ' .. deaths + 1 .. ' times to consumers that died or stalled', attempts + 1,
             fence + 1, message.id or id, message.at or string.match(id, '^%d+') or '0', id, consumer, fieldsOf(message), 1,
-            isPartial(tally), '')
+            after, '')
           buried[#buried + 1] = {member, attempts + 1, weigh(text)}
           redis.call('HDEL', marks, id)
           forget({id})

@@ -21,7 +21,7 @@ export const deliveriesOf = (
   const names = members.toString("utf8").split(" ")
   const sizes = lengths.toString("latin1").split(" ")
   const before = attempts.length === 0 ? [] : attempts.toString("latin1").split(" ")
-  const noted = tallies.length === 0 ? [] : tallies.toString("latin1").split(" ")
+  const noted = tallies.length === 0 ? [] : tallies.toString("utf8").split(" ")
   const text = isAscii(records) ? records.toString("latin1") : undefined
   const taken: Array<ClaimedDelivery> = []
   let from = 0

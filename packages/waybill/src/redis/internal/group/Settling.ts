@@ -5,6 +5,7 @@
  */
 import * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
+import { untimed } from "../../../internal/Attempts.ts"
 import { type DeadLetter, failuresAfter, type Retry, type Settlement } from "../../../Settlement.ts"
 import type { Reason } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
@@ -62,10 +63,16 @@ export const delayOf = (retry: Retry): number => Math.min(longest, Math.ceil(Dur
 /** The commit was refused in part: this time, and not an earlier one. */
 export const isPartial = ({ refused }: Step<unknown>): boolean => refused?.reason === "PartialCommit"
 
-/** What is noted about the message when it comes back, or lies in the dead letters. */
-export const tallyAfter = (step: Step<{ readonly tally: Tally }>): Tally => {
-  const { tally } = step.delivery
-  if (isPartial(step)) return { ...tally, partial: true }
-  const { settlement } = step
-  return settlement._tag === "Retry" ? { ...tally, failures: failuresAfter(tally.failures, settlement) } : tally
+/** What is noted about the message when it comes back, or lies in the dead letters; the time of its attempt is the server's. */
+export const tallyAfter = (
+  step: Step<{ readonly attempt: number; readonly tally: Tally }>,
+  consumer: string
+): Tally => {
+  const { delivery, settlement } = step
+  const { tally } = delivery
+  if (settlement._tag !== "Retry" && settlement._tag !== "DeadLetter") return tally
+  const log = untimed(tally.log, delivery.attempt, consumer, settlement)
+  return settlement._tag === "Retry"
+    ? { ...tally, log, failures: failuresAfter(tally.failures, settlement) }
+    : { ...tally, log, partial: tally.partial || isPartial(step) }
 }

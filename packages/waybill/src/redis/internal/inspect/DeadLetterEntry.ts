@@ -7,6 +7,7 @@ import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
 import type { Failure } from "../../../Failure.ts"
 import type { DeadLetter } from "../../../Inspector.ts"
+import * as Attempts from "../../../internal/Attempts.ts"
 import { bodyOf, type Fields, headersOf, millisOf } from "../wire/Fields.ts"
 import { read } from "../wire/Tally.ts"
 
@@ -31,7 +32,8 @@ export const deadLetterOf = (
   const head = new Map<string, string>()
   const message = new Map<string, number>()
   let from = headLength
-  if (fields[from] === "tally" && read(fields[from + 1]) !== undefined) from += 2
+  const tally = fields[from] === "tally" ? read(fields[from + 1]) : undefined
+  if (tally !== undefined) from += 2
   const failure = fields[from] === "failure" ? readFailure(fields[from + 1]) : undefined
   if (failure !== undefined && (fields[from + 1] === "" || Exit.isSuccess(failure))) from += 2
   for (let i = 0; i + 1 < fields.length; i += 2) {
@@ -59,6 +61,7 @@ export const deadLetterOf = (
     cause: head.get("cause") ?? "",
     ...(failure !== undefined && Exit.isSuccess(failure) ? { failure: failure.value } : {}),
     attempts: Number(head.get("attempts")) || 0,
+    attemptLog: Attempts.read(tally?.log ?? ""),
     diedAt: millisOf(entry),
     ...(loose.length > 0 ? { fields: loose } : {})
   }

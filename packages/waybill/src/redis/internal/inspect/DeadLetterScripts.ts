@@ -11,19 +11,19 @@ import { clock, paging, tallies, weighing } from "../wire/Lua.ts"
 
 /**
  * `bury(letter)`: adds a dead letter. Its own eight pairs come first and the fields of the message follow as they were, whatever
- * they are called. Between the two stands the tally of a message that had some of its commit applied: of all that is noted
- * about a message only that outlasts it. Behind it stands what its failure said, as JSON (DeadLetterEntry.ts). They also stand
+ * they are called. Between the two stands what outlasts the message of its tally. Behind it stands what its failure said, as JSON (DeadLetterEntry.ts). They also stand
  * there, and say nothing, when the first field of the message could be taken for one of them.
  *
- * It uses the local `dead`, the key.
+ * It uses `tallies` and the local `dead`, the key.
  */
 export const burying = /* lua */ `
-local function bury(reason, cause, attempts, fence, id, at, origin, consumer, raw, from, partial, failure)
+local function bury(reason, cause, attempts, fence, id, at, origin, consumer, raw, from, tally, failure)
+  local lasts = lasting(tally)
   local head = {'reason', reason, 'cause', cause, 'attempts', attempts, 'fence', fence, 'id', id, 'at', at,
     'origin', origin, 'consumer', consumer}
-  if partial or raw[from] == 'tally' then
+  if lasts or raw[from] == 'tally' then
     head[17] = 'tally'
-    head[18] = partial and '0;1;' or '0;0;'
+    head[18] = lasts or '0;0;'
   end
   if failure ~= '' or raw[from] == 'failure' then
     head[#head + 1] = 'failure'

@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { Delivery } from "../../../Delivery.ts"
 import { checked, type GroupInfo, type Inspector, type Page, type Retention } from "../../../Inspector.ts"
+import * as Attempts from "../../../internal/Attempts.ts"
 import type { Message } from "../../../Message.ts"
 import { type Reason, TransportError } from "../../../Transport.ts"
 import type { Connection } from "../connection/Connection.ts"
@@ -123,7 +124,7 @@ export interface Account {
     ) => Effect.Effect<
       {
         readonly now: number
-        readonly rows: ReadonlyArray<Found & { readonly dueAt: number; readonly cause: string }>
+        readonly rows: ReadonlyArray<Found & { readonly dueAt: number; readonly cause: string; readonly log: string }>
       },
       Reason
     >
@@ -300,10 +301,11 @@ export class Inspecting {
         stored === undefined
           ? Effect.succeed([])
           : Effect.map(stored.waiting(topic, group, page), ({ now, rows }) =>
-              rows.map(({ delivery, ...row }) => ({
+              rows.map(({ delivery, log, ...row }) => ({
                 ...messageOf(delivery),
                 ...row,
                 attempts: delivery.attempt,
+                attemptLog: Attempts.read(log),
                 dueInMillis: Math.max(0, row.dueAt - now)
               }))
             ).pipe(failing(topic)),

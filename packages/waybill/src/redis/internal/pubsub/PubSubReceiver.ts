@@ -14,6 +14,7 @@ import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { Gap } from "../../../Gap.ts"
+import { untimed } from "../../../internal/Attempts.ts"
 import { unitsOf } from "../../../internal/Budget.ts"
 import { isGlob } from "../../../internal/Glob.ts"
 import { Copy, Inbox, type InboxOptions } from "../../../internal/Inbox.ts"
@@ -28,6 +29,7 @@ import type { Listener, Subscriber } from "../connection/Subscriber.ts"
 import { failureText } from "../inspect/DeadLetterEntry.ts"
 import { type Envelope, open } from "../wire/Envelope.ts"
 import { channelGlob, type GroupKeys, type StringKeys, type TopicKeys, topicOf } from "../wire/Keys.ts"
+import { fresh, write } from "../wire/Tally.ts"
 import * as Scripts from "./Scripts.ts"
 import { Sequences } from "./Sequences.ts"
 
@@ -256,12 +258,15 @@ export class PubSubReceiver implements Receiver {
     // The same ones again: whether they were stored is not known.
     if (first.burial === 0) first.burial = ++this.#burials
     const args: Array<Argument> = []
-    for (const [copy, { cause, failure, reason }] of letters) {
+    for (const [copy, settlement] of letters) {
+      const { cause, failure, reason } = settlement
       const fields = fieldsOf(copy)
       const { attempt, fence, id, publishedAt } = copy
+      const tally = write({ ...fresh, log: untimed(copy.log, attempt, this.consumer, settlement) })
       args.push(
         reason,
         cause,
+        tally,
         failureText(failure),
         attempt,
         fence,

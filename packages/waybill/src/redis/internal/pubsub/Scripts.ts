@@ -7,7 +7,7 @@ import { flag, make, number } from "../connection/Script.ts"
 import { aging, burying, counting, keeping, moved } from "../inspect/DeadLetterScripts.ts"
 import { figures } from "../inspect/Figures.ts"
 import { bodyOf, removal } from "../inspect/Removal.ts"
-import { add, clock, heartbeats, opening, pausing, weighing } from "../wire/Lua.ts"
+import { add, clock, heartbeats, opening, pausing, tallies, weighing } from "../wire/Lua.ts"
 
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "pubsub"
@@ -107,7 +107,7 @@ return {'OK', new, paused(state, consumer, quiet), keepDead(maxDead, maxAge, now
 /**
  * Stores dead letters. A batch that is sent again is recognised by its number.
  *
- * Further arguments, for each letter: reason, cause, failure, attempts, fence, id, published at, topic, number of fields, and the fields.
+ * Further arguments, for each letter: reason, cause, tally, failure, attempts, fence, id, published at, topic, number of fields, and the fields.
  */
 export const bury = make({
   name: "waybill/bury",
@@ -133,20 +133,20 @@ export const bury = make({
       dropped: number
     }
   },
-  lua: /* lua */ `${clock}${add}${burying}${keeping}
+  lua: /* lua */ `${clock}${add}${tallies}${burying}${keeping}
 local wrong = foreign()
 if wrong then return wrong end
 if redis.call('GET', publisher) == batch then return {'OK', 0} end
-local i = moreArgs + 1
+local now, i = clock(), moreArgs + 1
 while i <= #ARGV do
-  local reason, cause, failure, attempts, fence, id, at, topic = unpack(ARGV, i, i + 7)
-  local count, raw = tonumber(ARGV[i + 8]), {}
-  for f = 1, count do raw[f] = ARGV[i + 8 + f] end
-  bury(reason, cause, attempts, fence, id, at, topic, consumer, raw, 1, false, failure)
-  i = i + 9 + count
+  local reason, cause, tally, failure, attempts, fence, id, at, topic = unpack(ARGV, i, i + 8)
+  local count, raw = tonumber(ARGV[i + 9]), {}
+  for f = 1, count do raw[f] = ARGV[i + 9 + f] end
+  bury(reason, cause, attempts, fence, id, at, topic, consumer, raw, 1, timed(tally, now), failure)
+  i = i + 10 + count
 end
 redis.call('SET', publisher, batch, 'PX', ttl)
-return {'OK', keepDead(maxDead, maxAge, clock())}
+return {'OK', keepDead(maxDead, maxAge, now)}
 `
 })
 

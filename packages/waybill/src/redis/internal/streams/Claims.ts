@@ -8,6 +8,7 @@
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Semaphore from "effect/Semaphore"
+import { joined } from "../../../internal/Attempts.ts"
 import { loadOf, suspicious } from "../../../internal/Suspects.ts"
 import type { Lifecycle } from "../../../Lifecycle.ts"
 import type { Reason, Subscription } from "../../../Transport.ts"
@@ -16,6 +17,7 @@ import { evaluate } from "../connection/ScriptReply.ts"
 import { isGroupGone } from "../group/GroupGone.ts"
 import type { GroupReceiver } from "../group/GroupReceiver.ts"
 import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
+import { read } from "../wire/Tally.ts"
 import { claim, type Claimed } from "./DeliveryScripts.ts"
 import { nobody, pattern } from "./GroupScripts.ts"
 import { isDoubtful, type Source, StreamDelivery } from "./StreamDelivery.ts"
@@ -185,9 +187,12 @@ export class Claims {
       if (max > 0 && taken.length < max && !more) this.returned = false
       const from = new Set<string>()
       let count = 0
-      const toDelivery = ({ count, entry, fields, owner, released, source }: Claimed) => {
+      const toDelivery = ({ count, entry, fields, owner, released, source, tally }: Claimed) => {
         if (owner !== nobody && owner !== receiver.consumer) from.add(owner)
-        return new StreamDelivery(topic, group, source, entry, count, released, fields, now)
+        const delivery = new StreamDelivery(topic, group, source, entry, count, released, fields, now)
+        const log = read(tally)?.log ?? ""
+        if (log !== "") delivery.tally = { ...delivery.tally, log: joined(delivery.tally.log, log) }
+        return delivery
       }
       const deliveries = taken.map(toDelivery)
       // A call stops when it has gathered much: the rest of what was named is looked for again.

@@ -37,7 +37,10 @@ end
 local function leave(i)
   local source, entry, count = tonumber(ARGV[i]), ARGV[i + 1], tonumber(ARGV[i + 2])
   if count > 0 then acked[source][#acked[source] + 1] = entry end
-  if count > 1 then uncounted[#uncounted + 1] = ARGV[i] .. entry end
+  if count > 1 then
+    uncounted[#uncounted + 1] = ARGV[i] .. entry
+    uncounted[#uncounted + 1] = '!' .. ARGV[i] .. entry
+  end
 end
 local function leaving()
   for source = 0, 1 do

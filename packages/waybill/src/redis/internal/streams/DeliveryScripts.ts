@@ -11,14 +11,15 @@ import { burying, keeping } from "../inspect/DeadLetterScripts.ts"
 import { add, announce, ask, clock, split, suspecting } from "../wire/Lua.ts"
 import { noting, sources } from "./Progress.ts"
 
-/** An entry that was taken over. `owner`: whose it was. */
+/** An entry that was taken over. `owner`: whose it was. `tally`: the attempts since the entry was made that consumers died in. */
 const claimed = row({
   source: bit,
   entry: text,
   count: number,
   released: number,
   fields: listOf(text),
-  owner: text
+  owner: text,
+  tally: text
 })
 
 export type Claimed = ReturnType<typeof claimed>
@@ -101,7 +102,7 @@ while i <= #ARGV do
     answer = 'F'
   elseif op == 'A' then
     redis.call('XACK', key, group, entry)
-    redis.call('HDEL', released, member)
+    redis.call('HDEL', released, member, '!' .. member)
   elseif op == 'L' or op == 'U' then
     redis.call('XCLAIM', key, group, nobody, 0, entry, 'TIME', 0, 'JUSTID')
     if op == 'L' then redis.call('HINCRBY', released, member, 1) end
@@ -121,19 +122,19 @@ while i <= #ARGV do
     if not raw then
       answer = 'G'
     elseif op == 'R' then
-      local body = {id, at, attempt, fence, cause, 'tally', tally}
+      local body = {id, at, attempt, fence, cause, 'tally', timed(tally, now)}
       for f = from, #raw do body[#body + 1] = raw[f] end
       redis.call('HSET', waitingBodies, member, cmsgpack.pack(body))
       redis.call('ZADD', waiting, now + tonumber(a), member)
       soonest = math.min(soonest or a, a)
     else
-      bury(a, cause, attempt, fence, id, at, member, consumer, raw, from, isPartial(tally), failure)
+      bury(a, cause, attempt, fence, id, at, member, consumer, raw, from, timed(tally, now), failure)
       if marker > 0 then redis.call('PEXPIRE', KEYS[moreKeys + marker], ttl) end
       buried = true
     end
     if answer == 'O' and count > 0 then
       redis.call('XACK', key, group, entry)
-      if count > 1 then redis.call('HDEL', released, member) end
+      if count > 1 then redis.call('HDEL', released, member, '!' .. member) end
     end
   end
   answers[#answers + 1] = answer
@@ -216,27 +217,30 @@ end
 local function adopt(source, entry, count, owner, uncounting)
   local key, member = sources[source], source .. entry
   local uncounted = tonumber(redis.call('HGET', released, member) or '0')
-  local died = owner ~= nobody and owner ~= consumer
-  local deaths, there = count - uncounted, nil
+  local isDead = owner ~= nobody and owner ~= consumer
+  local deaths, there, before = count - uncounted, nil, 0
   if source == 1 and owner ~= consumer then
     there = redis.call('XRANGE', key, entry, entry)[1]
-    local tally = there and select(6, split('1', entry, there[2]))
+    local _, tally
+    if there then _, _, before, _, _, tally = split('1', entry, there[2]) end
     if tally then deaths = deaths + tonumber(string.match(tally, '^%d+')) end
   end
-  if died and deaths >= most then
+  local log = count > 1 and redis.call('HGET', released, '!' .. member) or '0;0;'
+  if isDead then log = died(log, before + count - uncounted, owner, now) end
+  if isDead and deaths >= most then
     there = there or redis.call('XRANGE', key, entry, entry)[1]
     if there then
       local id, at, attempt, fence, first, tally = split(tostring(source), entry, there[2])
       local attempts = attempt + count - uncounted
       bury('CrashLoop', 'delivered ' .. deaths .. ' times to consumers that died or stalled', attempts,
-        fence + count, id, at, member, owner, there[2], first, isPartial(tally), '')
-      buried[#buried + 1] = {source, entry, count, uncounted, there[2], owner}
+        fence + count, id, at, member, owner, there[2], first, onto(tally or '0;0;', log), '')
+      buried[#buried + 1] = {source, entry, count, uncounted, there[2], owner, log}
       weigh(there[2])
     else
       gone = gone + 1
     end
     redis.call('XACK', key, group, entry)
-    redis.call('HDEL', released, member)
+    redis.call('HDEL', released, member, '!' .. member)
     return
   end
   if owner ~= consumer and isSuspect(deaths) and not admits(deaths) then
@@ -247,12 +251,13 @@ local function adopt(source, entry, count, owner, uncounting)
   if there then
     -- A delivery in an answer that never came was not an attempt.
     if uncounting then uncounted = redis.call('HINCRBY', released, member, 1) end
-    taken[#taken + 1] = {source, entry, count + 1, uncounted, there[2], owner}
+    if isDead then redis.call('HSET', released, '!' .. member, log) end
+    taken[#taken + 1] = {source, entry, count + 1, uncounted, there[2], owner, log}
     weigh(there[2])
   else
     gone = gone + 1
     redis.call('XACK', key, group, entry)
-    redis.call('HDEL', released, member)
+    redis.call('HDEL', released, member, '!' .. member)
   end
 end
 

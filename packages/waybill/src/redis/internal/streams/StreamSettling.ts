@@ -84,7 +84,7 @@ export class StreamSettling implements Settling<StreamDelivery> {
     for (const { count, entry, source } of deliveries) {
       if (source === 0) fresh.push(entry)
       else again.push(entry)
-      if (count > 1) uncounted.push(`${source}${entry}`)
+      if (count > 1) uncounted.push(`${source}${entry}`, `!${source}${entry}`)
     }
     if (again.length === 0 && uncounted.length === 0) {
       return commands.run("xack", (client) => client.xack(stream, group, ...fresh), { key: stream })
@@ -117,7 +117,7 @@ export class StreamSettling implements Settling<StreamDelivery> {
         publishedAt,
         attempts,
         fence,
-        write(tallyAfter(step)),
+        write(tallyAfter(step, this.#options.consumer)),
         settlement._tag === "DeadLetter" ? failureText(settlement.failure) : "",
         marker,
         fields.length,

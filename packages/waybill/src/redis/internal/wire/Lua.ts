@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { consumerDied, maxLines } from "../../../internal/Attempts.ts"
 import { base, suspicious } from "../../../internal/Suspects.ts"
 
 export const writes = "#!lua\n"
@@ -192,6 +193,11 @@ end
 /**
  * `isTally(name, value)`: whether the pair is what we note about a message, and no field of its own (Tally.ts).
  * `isPartial(tally)`: whether it says that some of the commit was applied.
+ * `timed(tally, now)`: with the time of the attempt behind the last line of its log, where that has none.
+ * `died(tally, attempt, consumer, now)`: with a line for an attempt whose consumer died (Attempts.ts); the last ten stay.
+ * `onto(tally, other)`: with the log of another behind its own; the last ten lines stay.
+ * `lasting(tally)`: what of it outlasts the death of the message: whether some of its commit was applied, and its log; nil when
+ * that is nothing.
  */
 export const tallies = /* lua */ `
 local function isTally(name, value)
@@ -199,6 +205,27 @@ local function isTally(name, value)
 end
 local function isPartial(tally)
   return tally and string.find(tally, '^%d+;1;')
+end
+local function timed(tally, now)
+  return string.sub(tally, -1) == '@' and tally .. string.format('%.0f', now) or tally
+end
+local function onto(tally, other)
+  local head, log = string.match(tally, '^(%d+;[01];[^;]*);?(.*)$')
+  log = log .. string.match(other, '^%d+;[01];[^;]*;?(.*)$')
+  local _, lines = string.gsub(log, '|', '')
+  for _ = ${maxLines + 1}, lines do log = string.gsub(log, '^|[^|]*', '') end
+  return log == '' and head or head .. ';' .. log
+end
+local function died(tally, attempt, consumer, now)
+  local name = string.gsub(string.sub(consumer, 1, 64), '[^%w%-_.:()]', function(c)
+    return string.format('%%%02X', string.byte(c))
+  end)
+  return onto(tally, '0;0;;|' .. attempt .. ',' .. name .. ',${consumerDied.tag},${consumerDied.message.replaceAll(" ", "+")}@'
+    .. string.format('%.0f', now))
+end
+local function lasting(tally)
+  local partial, log = string.match(tally or '', '^%d+;([01]);[^;]*;?(.*)$')
+  if partial == '1' or (log and log ~= '') then return '0;' .. partial .. ';' .. (log ~= '' and ';' .. log or '') end
 end
 `
 

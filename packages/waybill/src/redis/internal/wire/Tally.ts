@@ -1,7 +1,8 @@
 /**
  * What a store notes about a message from one attempt to the next, beside its attempts and its fence, as a short text that
  * travels with it: how many consumers died with it, whether some of its commit was applied (1 or 0), and how often each row of
- * the routing table has retried it; a semicolon between. A row is its tag, percent-encoded, `=`, how often, `@`, when first; a
+ * the routing table has retried it; a semicolon between, and behind a further one, where there are any, its attempts
+ * (Attempts.ts). A row is its tag, percent-encoded, `=`, how often, `@`, when first; a
  * comma between; `?` when they were not counted. A build that knows nothing of it hands it on as a field of the message.
  *
  * @module
@@ -13,20 +14,22 @@ export interface Tally {
   readonly failures: ReadonlyMap<string, Failures> | undefined
   /** Some of its commit was applied: none of it is to be applied again, however often it comes back. */
   readonly partial: boolean
+  /** Its attempts so far. */
+  readonly log: string
 }
 
 /** Of a message that has come for the first time. */
-export const fresh: Tally = { deaths: 0, partial: false, failures: new Map() }
+export const fresh: Tally = { deaths: 0, partial: false, failures: new Map(), log: "" }
 
 /** Of a message that an older build has retried. */
 export const unknown: Tally = { ...fresh, failures: undefined }
 
 /** Nothing where it is none of ours. */
 export const read = (text: string | undefined): Tally | undefined => {
-  const parts = text === undefined ? null : /^(\d{1,15});([01]);(\S*)$/.exec(text)
+  const parts = text === undefined ? null : /^(\d{1,15});([01]);([^\s;]*);?(\S*)$/.exec(text)
   if (parts === null) return undefined
-  const [, deaths, partial, rows = ""] = parts
-  return { deaths: Number(deaths), partial: partial === "1", failures: rows === "?" ? undefined : rowsOf(rows) }
+  const [, deaths, partial, rows = "", log = ""] = parts
+  return { deaths: Number(deaths), partial: partial === "1", failures: rows === "?" ? undefined : rowsOf(rows), log }
 }
 
 const rowsOf = (text: string): ReadonlyMap<string, Failures> => {
@@ -41,12 +44,12 @@ const rowsOf = (text: string): ReadonlyMap<string, Failures> => {
   return rows
 }
 
-export const write = ({ deaths, failures, partial }: Tally): string => {
+export const write = ({ deaths, failures, log, partial }: Tally): string => {
   const rows =
     failures === undefined
       ? "?"
       : Array.from(failures, ([name, { count, since }]) => `${encoded(name)}=${count}@${since}`).join(",")
-  return `${deaths};${partial ? 1 : 0};${rows}`
+  return `${deaths};${partial ? 1 : 0};${rows}${log === "" ? "" : `;${log}`}`
 }
 
 /** Two tags that are alike for so long share a count. */
