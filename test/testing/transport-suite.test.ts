@@ -95,7 +95,7 @@ const mutants: ReadonlyArray<readonly [sabotage: string, layer: ReturnType<typeo
   [
     "retries for ever what should die",
     onSettle((settlement) => (settlement._tag === "DeadLetter" ? Settlement.retry(Duration.zero, "") : settlement)),
-    "a dead letter keeps the message, the reason, the cause and the attempts"
+    "a dead letter keeps the message, the reason, the cause, what the failure said, and the attempts"
   ],
   [
     "counts a release as an attempt",
