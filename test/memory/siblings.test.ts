@@ -123,4 +123,31 @@ describe.each(Object.entries(patterns))("case D13 %s provided twice", (name, lay
       assert.deepStrictEqual(yield* warnings(Effect.provide(Producer.publish(Order, "o"), layer())), [])
     })
   )
+
+  it.effect("under a name, beside each other: a warning; under two names: no word", () =>
+    Effect.gen(function* () {
+      const beside = (...names: ReadonlyArray<typeof One | typeof Other>) =>
+        warnings(Effect.scoped(Effect.forEach(names, (as) => Layer.build(held(namedLayers[name]!(as), as)))))
+      assert.deepStrictEqual(yield* beside(One, Other), [])
+      assert.strictEqual((yield* beside(One, One)).filter((text) => text.includes(apart)).length, 1)
+    })
+  )
 })
+
+class One extends Transport.Tag<One>()("test/One", { guarantee: "at-most-once" }) {}
+class Other extends Transport.Tag<Other>()("test/Other", { guarantee: "at-most-once" }) {}
+
+const namedLayers: Record<string, (as: typeof One | typeof Other) => Layer.Layer<One | Other>> = {
+  MemoryStreams: (as) => MemoryStreams.layer({ as }),
+  MemoryLists: (as) => MemoryLists.layer({ as }),
+  MemoryExactlyOnce: (as) => MemoryExactlyOnce.layer({ as }),
+  MemoryKeyspace: (as) => MemoryKeyspace.layer({ as }),
+  MemoryPubSub: (as) => MemoryPubSub.layer({ as })
+}
+
+/** The layer, with something published on it. */
+const held = (layer: Layer.Layer<One | Other>, on: Transport.Name<One | Other>) =>
+  Layer.provide(
+    Layer.effectDiscard(Producer.publish(Topic.make("orders", { payload: Schema.String, on }), "o")),
+    Layer.fresh(layer)
+  )

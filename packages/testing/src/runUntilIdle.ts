@@ -3,7 +3,6 @@
  * in milliseconds.
  */
 import { Clock, Duration, Effect, Schema, type Scope } from "effect"
-import type { NonEmptyReadonlyArray } from "effect/Array"
 import { type Inspector, Transport } from "waybill"
 import { isTestClock, yieldToOthers, passTimeUntil } from "./Scheduling.ts"
 
@@ -26,11 +25,11 @@ export class NeverIdle extends Schema.TaggedError<NeverIdle>()("NeverIdle", {
 /**
  * @category models
  */
-export interface Options<out On = Transport.AtMostOnce> {
+export interface Options<Names extends ReadonlyArray<Transport.Name> = []> {
   /** At this attempt of one message, retries count as endless. 500 by default. */
   readonly maxAttempts?: number
   /** The names of the transports that are to come to rest, all of them together; the program's default ones without it. */
-  readonly on?: NonEmptyReadonlyArray<Transport.Name<On>> | undefined
+  readonly on?: Names | undefined
   /** How many times to look and to move the clock. 20,000 by default, which takes a few seconds. */
   readonly maxSteps?: number
 }
@@ -56,18 +55,17 @@ export interface Options<out On = Transport.AtMostOnce> {
  * })
  * ```
  */
-export const runUntilIdle: <On = Transport.AtMostOnce>(
-  options?: Options<On>
-) => Effect.Effect<void, NeverIdle | Transport.TransportError, On> = Effect.fn("runUntilIdle")(function* <
-  On = Transport.AtMostOnce
->(options?: Options<On>): Effect.fn.Return<void, NeverIdle | Transport.TransportError, On | Scope.Scope> {
-  // Without names On is what they stand for by default.
-  const found = (options?.on === undefined ? Transport.all() : Transport.all(...options.on)) as Effect.Effect<
+export const runUntilIdle: <const Names extends ReadonlyArray<Transport.Name> = []>(
+  options?: Options<Names>
+) => Effect.Effect<void, NeverIdle | Transport.TransportError, Named<Names>> = Effect.fn("runUntilIdle")(function* <
+  Names extends ReadonlyArray<Transport.Name>
+>(options?: Options<Names>): Effect.fn.Return<void, NeverIdle | Transport.TransportError, Named<Names> | Scope.Scope> {
+  // Without names these are the default ones.
+  const transports = yield* Transport.all(...(options?.on ?? [])) as Effect.Effect<
     ReadonlyArray<Transport.Transport>,
     never,
-    On
+    Named<Names>
   >
-  const transports = yield* found
   const clock = yield* Clock.Clock
   const { maxAttempts = 500, maxSteps = 20_000 } = options ?? {}
   let events = 0
@@ -116,6 +114,11 @@ export const runUntilIdle: <On = Transport.AtMostOnce>(
     if (guessing && stride <= due) stride *= 2
   }
 }, Effect.scoped)
+
+/** What the transports of these names need of a program; without names the default ones. */
+type Named<Names extends ReadonlyArray<Transport.Name>> = [Names[number]] extends [never]
+  ? Transport.AtMostOnce
+  : Names[number]["Identifier"]
 
 /** Nothing sleeps longer than that. */
 const longestStride = Duration.toMillis(Duration.days(36_500))

@@ -35,7 +35,7 @@ export interface Options extends Pick<StoreOptions, "prefix" | "deadLetters"> {
 }
 
 /**
- * The pub/sub pattern, on the connections of `IoRedis`. A consumer has to say that at most once is enough for it.
+ * The pub/sub pattern, on the connections of `IoRedis`. A topic has to say that at most once is enough for it.
  *
  * A consumer whose topic has `*`, `?` or `[...]` in its name hears every topic that fits; `Delivery.topic` tells which. Its
  * group does not share messages: every subscriber gets every message, and the name stands for dead letters, metrics and pause.
