@@ -4,10 +4,9 @@
  */
 import * as ClaimsPattern from "../../../packages/waybill/src/redis/internal/claims/ClaimsPattern.ts"
 import { make as makeScripts } from "../../../packages/waybill/src/redis/internal/claims/Scripts.ts"
-import { mismatch } from "../../../packages/waybill/src/redis/internal/connection/Script.ts"
 import type { Pattern } from "../../../packages/waybill/src/redis/internal/Pattern.ts"
 import { shape } from "../../../packages/waybill/src/redis/internal/publish/Publisher.ts"
-import { clock, writes } from "../../../packages/waybill/src/redis/internal/wire/Lua.ts"
+import { clock, mismatch, writes } from "../../../packages/waybill/src/redis/internal/wire/Lua.ts"
 import { records } from "../../../packages/waybill/src/redis/internal/wire/PackedMessage.ts"
 
 const name = "sorted-sets"
@@ -23,6 +22,7 @@ end
 const scripts = makeScripts({
   pattern: name,
   keys: { normal: "zset", bodies: "hash", delayed: "zset", delayedBodies: "hash", meta: "hash" },
+  fleeting: ["normal", "bodies", "delayed", "delayedBodies"],
   lua: `${deadlines}
 local function open(group, start)
   local owner = redis.call('HGET', meta, 'group')
@@ -30,6 +30,10 @@ local function open(group, start)
   if owner then return end
   redis.call('HSET', meta, 'group', group)
   if start == 'latest' then redis.call('UNLINK', normal, bodies) end
+end
+local function probe()
+  redis.call('ZRANGE', normal, 1, 0)
+  redis.call('HEXISTS', bodies, '')
 end
 local function fresh(n)
   local ids = redis.call('ZRANGE', normal, 0, n - 1)

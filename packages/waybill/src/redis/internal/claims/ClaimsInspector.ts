@@ -96,13 +96,14 @@ export const make = (
     belongings: Effect.fnUntraced(function* (topic) {
       const names = yield* inspecting.groupsOf(topic)
       return {
-        others: names.map((group) => [keysOf(topic).group(group).marks, "hash"] as const),
-        topic: { keys: listed(scripts.overview, allOf(topic)), args: [] },
+        others: names.map((group) => keysOf(topic).group(group).marks),
+        topic: { keys: listed(scripts.overview, allOf(topic)), kinds: scripts.overview.kinds, args: [] },
         groups: yield* Effect.forEach(names.toSorted(), (group) =>
           Effect.map(consumersOf(topic, group), (consumers) => {
             const keys = allOf(topic, group)
             const described = [...listed(scripts.describe, keys), ...consumers.map(keys.processing)]
-            return { group, state: keys.state, keys: described, args: consumers }
+            const kinds = [...scripts.describe.kinds, ...consumers.map(() => "set" as const)]
+            return { group, state: keys.state, keys: described, kinds, args: consumers }
           })
         )
       }

@@ -18,7 +18,7 @@ const mostRanked = 256
 
 /** What came back, and then what is new. */
 const inTurn = /* lua */ `
-while left() > 0 do
+while came and left() > 0 do
   local some = redis.call('LPOP', returned, left())
   if not some then break end
   brought = brought + #some
@@ -167,15 +167,21 @@ const take = (source: Source) =>
       PAUSED: {}
     },
     lua: /* lua */ `${clock}${records}${source.lua}${suspecting}
-local wrong = foreign()
-if wrong then return wrong end
 local now = clock()
 local until_ = redis.call('ZSCORE', consumers, consumer)
 if not until_ or tonumber(until_) <= now then return {'EXPIRED'} end
 if redis.call('HEXISTS', state, 'paused') == 1 then return {'PAUSED'} end
+-- Everything is read before anything is taken.
+probe()
+local begins = redis.call('SCARD', processing) == 0
+local came = redis.call('EXISTS', returned, suspects, marks) > 0
+if came then
+  redis.call('LLEN', returned)
+  redis.call('HEXISTS', marks, '')
+end
 
 local again = {}
-for _, id in ipairs(redis.call('LRANGE', suspects, 0, max - 1)) do
+for _, id in ipairs(came and redis.call('LRANGE', suspects, 0, max - 1) or {}) do
   if not admits(tonumber(string.match(redis.call('HGET', marks, id) or '', '^%d+:%d+:(%d+)') or '0')) then break end
   again[#again + 1] = id
 end
@@ -217,7 +223,7 @@ local sum = -1
 if gone > 0 then sum = redis.call('HINCRBY', state, 'gone:' .. consumer, gone)
 elseif unsure == 1 then sum = tonumber(redis.call('HGET', state, 'gone:' .. consumer)) or 0 end
 if #members > 0 then
-  if redis.call('EXISTS', processing) == 0 then
+  if begins then
     redis.call('HSET', state, 'oldest:' .. consumer, string.format('%.0f', now))
   end
   redis.call('SADD', processing, unpack(members))
@@ -272,8 +278,7 @@ const settle = (source: Source) =>
     },
     lua: /* lua */ `${clock}${add}${records}${source.lua}${tallies}${marking}${burying}${keeping}
 local steps = #ARGV > moreArgs + acks
-local wrong = foreign()
-if wrong then return wrong end
+if steps then touch() end
 local answers = {}
 if acks > 0 then
   local held = redis.call('SMISMEMBER', processing, unpack(ARGV, moreArgs + 1, moreArgs + acks))
@@ -287,8 +292,9 @@ if acks > 0 then
     for i = 1, acks do if held[i] == 1 then ids[#ids + 1] = ARGV[moreArgs + i] end end
   end
   if #ids > 0 then
-    redis.call('SREM', processing, unpack(ids))
+    -- In this order: what cannot be forgotten is still the consumer's.
     forget(ids)
+    redis.call('SREM', processing, unpack(ids))
   end
 end
 if not steps then return {'OK', table.concat(answers), 0} end

@@ -34,8 +34,7 @@ const overview = (source: Source, first = "") =>
       }
     },
     lua: /* lua */ `${clock}${records}${source.lua}
-local wrong = foreign()
-if wrong then return wrong end
+touch()
 ${first}
 local names = redis.call('SMEMBERS', groups)
 table.sort(names)
@@ -65,8 +64,7 @@ const describe = (source: Source) =>
     moreKeys: "set",
     replies: { OK: figures },
     lua: /* lua */ `${clock}${records}${counting}${source.lua}
-local wrong = foreign()
-if wrong then return wrong end
+touch()
 local now = clock()
 local pending, oldest, living = 0, 0, {}
 for i, consumer in ipairs(ARGV) do
@@ -109,8 +107,7 @@ const messages = (source: Source) =>
     bytes: true,
     replies: { OK: { rows: listOf(row({ id: text, record: bytes })) } },
     lua: /* lua */ `${clock}${records}${source.lua}${weighing}
-local wrong = foreign()
-if wrong then return wrong end
+touch()
 local newest = newest == 1
 local ids, rows = peek(from ~= '' and from, limit, newest), {}
 -- What the page has no room for lies behind it, and with the newest ones in front of it.
@@ -147,8 +144,7 @@ const pending = (source: Source) =>
       }
     },
     lua: /* lua */ `${clock}${records}${source.lua}${weighing}${marking}${nth}
-local wrong = foreign()
-if wrong then return wrong end
+touch()
 local now, held, of, order = clock(), {}, {}, {}
 for i = moreArgs + 1, #ARGV do
   for _, member in ipairs(redis.call('SMEMBERS', KEYS[moreKeys + i - moreArgs])) do
@@ -199,8 +195,7 @@ const waiting = (source: Source) =>
       }
     },
     lua: /* lua */ `${clock}${records}${source.lua}${weighing}
-local wrong = foreign()
-if wrong then return wrong end
+touch()
 local now, rows = clock(), {}
 local part, place = string.sub(after, 1, 1), string.sub(after, 2)
 local function row(position, id, due)
@@ -257,8 +252,7 @@ const redrive = (source: Source) =>
     },
     replies: { OK: moved },
     lua: /* lua */ `${clock}${records}${aging}${weighing}${exhuming}${source.lua}${marking}
-local wrong = foreign()
-if wrong then return wrong end
+touch()
 local since, count, passed = keptSince(state, clock()), 0, 0
 while passed < #ARGV and room() do
   passed = passed + 1

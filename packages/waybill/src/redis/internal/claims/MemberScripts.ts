@@ -6,7 +6,7 @@
  */
 import { flag, listOf, make as script, number, row, text } from "../connection/Script.ts"
 import { burying, keeping } from "../inspect/DeadLetterScripts.ts"
-import { add, clock, fetching, heartbeats, opening, pausing, tallies, weighing } from "../wire/Lua.ts"
+import { add, clock, fetching, heartbeats, opening, tallies, weighing } from "../wire/Lua.ts"
 import { records } from "../wire/PackedMessage.ts"
 import { marking, nth } from "./AttemptLog.ts"
 import type { Source } from "./Source.ts"
@@ -46,8 +46,7 @@ const join = (source: Source) =>
       // And what `open` refuses with.
     },
     lua: /* lua */ `${clock}${opening}${records}${source.lua}${heartbeats}
-local wrong = foreign()
-if wrong then return wrong end
+touch()
 local conflict, opened = opening()
 if conflict then return conflict end
 local known = redis.call('SISMEMBER', groups, group) == 1
@@ -55,7 +54,7 @@ local refused = open(group, start, known)
 if refused then return refused end
 if not opened then redis.call('HSET', meta, 'pattern', pattern, 'wire', wire) end
 redis.call('SADD', groups, group)
-live(consumer, lease, clock())
+live(clock())
 return {'OK', known and 1 or 0}
 `
   })
@@ -116,36 +115,44 @@ const beat = (source: Source) =>
       /** Nothing was done. */
       NOGROUP: {}
     },
-    lua: /* lua */ `${clock}${pausing}${records}${weighing}${fetching}${source.lua}${keeping}${marking}${heartbeats}
-local wrong = foreign()
-if wrong then return wrong end
+    lua: /* lua */ `${clock}${records}${weighing}${fetching}${source.lua}${keeping}${marking}${heartbeats}
 if redis.call('SISMEMBER', groups, group) == 0 then return {'NOGROUP'} end
 local now = clock()
+-- Everything is read before anything is written.
 local until_ = redis.call('ZSCORE', consumers, consumer)
 local alive = until_ and tonumber(until_) > now
-live(consumer, lease, now)
-correct(lease, now)
-if age ~= '' then redis.call('HSET', state, 'oldest:' .. consumer, string.format('%.0f', now - tonumber(age)))
-else redis.call('HDEL', state, 'oldest:' .. consumer) end
+-- Of a group at rest none of them is there.
+local rests = redis.call('EXISTS', waiting, returned, suspects, marks, dead, processing, ${source.fleeting.join(", ")}) == 0
+if not rests then touch() end
+local left = rests and backlog()
 
-local again = redis.call('ZRANGEBYSCORE', waiting, '-inf', now, 'LIMIT', 0, limit)
-if #again > 0 then
+live(now)
+correct(now)
+holding(age, now)
+local again, moved, due, dropped = {}, 0, nil, 0
+if not rests then
+  again = redis.call('ZRANGEBYSCORE', waiting, '-inf', now, 'LIMIT', 0, limit)
   for _, id in ipairs(again) do
     local _, _, deaths = marked(id)
     free(id, deaths)
   end
-  redis.call('ZREM', waiting, unpack(again))
+  if #again > 0 then redis.call('ZREM', waiting, unpack(again)) end
+  moved, due = promote(now, limit)
+  ${source.urgent ? "if moved > 0 then press(urgency()) end" : ""}
+  if #again + moved > 0 then tell(0) end
+  local head = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2]
+  if head and (not due or tonumber(head) < due) then due = tonumber(head) end
+  dropped = keepDead(maxDead, maxAge, now)
 end
-local moved, due = promote(now, limit)
-${source.urgent ? "if moved > 0 then press(urgency()) end" : ""}
-if #again + moved > 0 then tell(0) end
-local head = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2]
-if head and (not due or tonumber(head) < due) then due = tonumber(head) end
-return {'OK', alive and 1 or 0, paused(state, consumer, quiet), due and due <= now and 1 or 0,
-  due and math.max(0, due - now) or -1,
-  redis.call('LLEN', returned) + redis.call('LLEN', suspects) + backlog(),
-  redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16), keepDead(maxDead, maxAge, now),
-  redis.call('SCARD', processing), ${source.urgent ? "press(urgency(redis.call('LINDEX', returned, 0))) or 0" : 0}}
+local held, most = 0, 0
+if not rests then
+  left = backlog() + redis.call('LLEN', returned) + redis.call('LLEN', suspects)
+  held = redis.call('SCARD', processing)
+  ${source.urgent ? "most = press(urgency(redis.call('LINDEX', returned, 0))) or 0" : ""}
+end
+return {'OK', alive and 1 or 0, paused(quiet), due and due <= now and 1 or 0,
+  due and math.max(0, due - now) or -1, left,
+  redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16), dropped, held, most}
 `
   })
 
@@ -196,8 +203,7 @@ const vacate = (source: Source) =>
     },
     lua: /* lua */ `${clock}${add}${records}${source.lua}${tallies}${marking}${burying}${keeping}${nth}${weighing}
 local leaving = how == 'leave'
-local wrong = foreign()
-if wrong then return wrong end
+touch()
 local now = clock()
 local moved, from, buried, done = 0, {}, {}, 0
 for i = 1, #ARGV - moreArgs do

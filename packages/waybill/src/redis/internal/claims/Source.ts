@@ -15,6 +15,7 @@
  * | Lua function | |
  * |---|---|
  * | `open(group, start, known)` | a group joins, whether it is `known` or new, and then from `earliest` or `latest`. Answers the reply of a refusal, or nil. All checks are done; it may write |
+ * | `probe()` | reads of what `fresh` and `read` go to: nothing was taken yet |
  * | `fresh(n)` | takes at most `n` ids that the group has not had, in their order. A source that can lose messages answers behind them a table: how many are gone in front of the first of the ids, of the second and so on, and at last behind them |
  * | `fresh(n, urgency)` | of an `urgent` source: of those with this urgency, from 1 to 3, the most urgent first |
  * | `urgencyOf(record)` | of an `urgent` source |
@@ -57,6 +58,8 @@ export interface Source {
   /** The name of the pattern in the topic's meta key. */
   readonly pattern: string
   readonly keys: Readonly<Partial<Record<SourceKey, Kind>>>
+  /** Those of them that are not there while a topic is at rest. */
+  readonly fleeting: ReadonlyArray<SourceKey>
   /** The functions above. */
   readonly lua: string
   /** Its messages are more or less urgent, and it has the functions that tell. */

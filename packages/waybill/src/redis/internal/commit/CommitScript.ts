@@ -5,7 +5,7 @@
  * @module
  */
 import { flag, type Kind, listOf, make, number, row, type Shaped, text } from "../connection/Script.ts"
-import { clock } from "../wire/Lua.ts"
+import { clock, mismatch } from "../wire/Lua.ts"
 
 /** What a pattern brings: its own keys and arguments, and Lua for its own deliveries and messages. */
 export interface CommitParts<Keys, Args> {
@@ -96,14 +96,13 @@ export const commitScript = <
     keys,
     args: { ...args, ...own },
     replies,
-    lua: /* lua */ `${clock}${lua}
+    lua: /* lua */ `${mismatch}${clock}${lua}
 local call, try = redis.call, redis.pcall
 local may = redis.acl_check_cmd
 -- How long a marker lasts that says partial, while no dead letter says the same: whatever else may end its message.
 local untold = string.format('%.0f', ttl + ${year})
-local wrong = foreign()
-for d = 1, deliveries do wrong = wrong or mismatch(KEYS[moreKeys + d], 'string') end
-if wrong then return wrong end
+touch()
+for d = 1, deliveries do call('GETRANGE', KEYS[moreKeys + d], 0, 0) end
 local answers, refused, published, new = {}, {}, {}, 0
 local fine, sound = {}, {}
 ${refusing}local i = moreArgs + 1

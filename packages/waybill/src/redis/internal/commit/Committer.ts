@@ -177,7 +177,8 @@ export class Committer<D extends Committable> {
       }
       args[size] = args.length - from
     }
-    return { keys, args }
+    // The markers stand in front.
+    return { keys, args, kinds: commits.map(() => "string" as const) }
   }
 
   #tell(

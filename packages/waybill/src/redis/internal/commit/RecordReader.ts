@@ -14,15 +14,15 @@ import { dataKey } from "../wire/Keys.ts"
 const reply: Part<Reply> = (part) =>
   part === null || typeof part === "number" ? part : Array.isArray(part) ? listOf(text)(part) : text(part)
 
-/** Replies what the command replies, in a form that no setting of the connection changes. Further arguments: its own, behind the key. */
+/** Replies what the command replies, in a form that no setting of the connection changes. Further key: the record. Further arguments: those behind it. */
 const read = script({
   name: "waybill/read",
   mode: "reads",
-  keys: { record: "hash" },
+  keys: {},
   args: { command: "text" },
   replies: { OK: { reply } },
   lua: /* lua */ `
-return {'OK', redis.call(command, record, unpack(ARGV, moreArgs + 1))}
+return {'OK', redis.call(command, KEYS[1], unpack(ARGV, moreArgs + 1))}
 `
 })
 
@@ -32,9 +32,9 @@ export const make = (commands: Connection, prefix: string): NonNullable<Transpor
       commands,
       { topic, pattern: "" },
       read,
-      { record: dataKey(prefix, topic, key) },
+      {},
       { command },
-      { args }
+      { keys: [dataKey(prefix, topic, key)], args }
     ).pipe(
       Effect.map(({ reply }) => decode(reply)),
       Effect.mapError((reason) => new TransportError({ operation: "inspect", topic, reason }))

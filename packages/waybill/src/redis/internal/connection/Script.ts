@@ -77,6 +77,9 @@ export interface TypedScript<Key extends string, Args, Reply> extends Script {
   /** In the order of KEYS. */
   readonly keyNames: ReadonlyArray<Key>
   readonly argNames: ReadonlyArray<keyof Args & string>
+  /** What the named keys hold, and what those that follow them do, where they are alike. */
+  readonly kinds: ReadonlyArray<Kind>
+  readonly moreKinds: Kind | undefined
   /** Strings in the reply stay bytes: they need not be text. */
   readonly bytes: boolean
   /** Its own reply, or undefined. */
@@ -101,7 +104,7 @@ interface Definition<K extends Readonly<Record<string, Kind>>, A extends Argumen
   readonly announces?: { readonly command: "PUBLISH" | "SPUBLISH"; readonly key: keyof K & string }
   /**
    * Finds its named keys and arguments in locals of these names; further ones begin behind KEYS[moreKeys] and ARGV[moreArgs].
-   * `foreign()` is the reply `{'WRONGTYPE', key, found}` when a key holds something else than it should, otherwise nil.
+   * `touch()` reads of every key, and so ends the script before it has written anything when one holds something else than it should.
    */
   readonly lua: string
 }
@@ -123,6 +126,8 @@ export const make = <
     name,
     lua: headers[definition.mode] + prelude(definition) + definition.lua,
     keyNames,
+    kinds: Object.values(keys),
+    moreKinds: definition.moreKeys,
     argNames,
     bytes: definition.bytes === true,
     ...(announces && { announces: { command: announces.command, key: keyNames.indexOf(announces.key) + 1 } }),
@@ -135,13 +140,21 @@ export const make = <
   }
 }
 
-/** `mismatch(key, kind)`: the reply `{'WRONGTYPE', key, found}` when the key holds something else, otherwise nil. */
-export const mismatch = /* lua */ `
-local function mismatch(key, kind)
-  local found = redis.call('TYPE', key).ok
-  if found ~= kind and found ~= 'none' then return {'WRONGTYPE', key, found} end
-end
-`
+/** Reads next to nothing of a key, and fails when it holds something else. Whoever may run one of our scripts may run these commands. */
+export const touches = {
+  string: ["GETRANGE", "0, 0"],
+  list: ["LLEN"],
+  set: ["SISMEMBER", "''"],
+  zset: ["ZRANGE", "1, 0"],
+  hash: ["HEXISTS", "''"],
+  stream: ["XLEN"],
+  channel: []
+} as const satisfies Record<Kind, ReadonlyArray<string>>
+
+const touching = (key: string, kind: Kind): Array<string> => {
+  const [command, ...rest] = touches[kind]
+  return command === undefined ? [] : [`redis.call('${command}', ${[key, ...rest].join(", ")})`]
+}
 
 const prelude = ({
   args = {},
@@ -161,25 +174,21 @@ const prelude = ({
     kind === "number" ? `tonumber(ARGV[${i + 1}])` : `ARGV[${i + 1}]`
   ])
   const used = (word: string): boolean => lua.includes(word)
-  const checks = Object.entries(keys).flatMap(([name, kind]) =>
-    kind === "channel" ? [] : [`mismatch(${name}, '${kind}')`]
-  )
+  const touched = Object.entries(keys).flatMap(([name, kind]) => touching(name, kind))
   return [
     ...(names.length === 0 ? [] : [`local ${names.join(", ")} = ${names.map((_, i) => `KEYS[${i + 1}]`).join(", ")}`]),
     ...(arguments_.length === 0
       ? []
       : [`local ${arguments_.map(([name]) => name).join(", ")} = ${arguments_.map(([, value]) => value).join(", ")}`]),
-    ...(used("moreKeys") || (used("foreign()") && moreKeys !== undefined) ? [`local moreKeys = ${names.length}`] : []),
+    ...(used("moreKeys") || (used("touch()") && moreKeys !== undefined) ? [`local moreKeys = ${names.length}`] : []),
     ...(used("moreArgs") ? [`local moreArgs = ${arguments_.length}`] : []),
-    ...(used("foreign()") || used("mismatch(") ? [mismatch.trim()] : []),
-    ...(used("foreign()")
+    ...(used("touch()")
       ? [
-          "local function foreign()",
-          `  local wrong = ${checks.join("\n    or ")}`,
+          "local function touch()",
+          ...touched.map((call) => `  ${call}`),
           ...(moreKeys === undefined
             ? []
-            : [`  for k = moreKeys + 1, #KEYS do wrong = wrong or mismatch(KEYS[k], '${moreKeys}') end`]),
-          "  return wrong",
+            : [`  for k = moreKeys + 1, #KEYS do ${touching("KEYS[k]", moreKeys).join()} end`]),
           "end"
         ]
       : []),

@@ -7,7 +7,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { type Reason, Rejected, TopicConflict, TopicInUse, WrongKeyType } from "../../../Transport.ts"
 import type { Connection } from "./Connection.ts"
-import { type Argument, keysOf, type TypedScript } from "./Script.ts"
+import { type Argument, keysOf, type Kind, make, number, touches, type TypedScript } from "./Script.ts"
 
 /** Version of the fields in docs/wire-format.md. */
 export const wire = "1"
@@ -60,6 +60,8 @@ export const problemOf = (
 /** What a call has besides what has a name. */
 export interface More {
   readonly keys?: ReadonlyArray<string | Buffer>
+  /** What these keys should hold, where the script does not say it. */
+  readonly kinds?: ReadonlyArray<Kind>
   readonly args?: ReadonlyArray<Argument>
   readonly deadline?: Duration.Input
 }
@@ -74,14 +76,62 @@ export const evaluate = <Key extends string, Args, Reply>(
   more: More = {}
 ): Effect.Effect<Reply, Reason> => {
   const named: Array<Argument> = script.argNames.map((name) => args[name] as Argument) // as `make` of Script.ts has it
-  return Effect.flatMap(
-    commands.eval(
-      script,
-      more.keys === undefined ? keysOf(script, keys) : [...keysOf(script, keys), ...more.keys],
-      more.args === undefined ? named : [...named, ...more.args],
-      { deadline: more.deadline, buffers: script.bytes }
+  const allKeys = more.keys === undefined ? keysOf(script, keys) : [...keysOf(script, keys), ...more.keys]
+  return commands
+    .eval(script, allKeys, more.args === undefined ? named : [...named, ...more.args], {
+      deadline: more.deadline,
+      buffers: script.bytes
+    })
+    .pipe(
+      Effect.catchIf(
+        (reason) => reason._tag === "WrongKeyType",
+        (reason) =>
+          Effect.flatMap(misplaced(commands, opened, script, allKeys, more.kinds), (found) =>
+            Effect.fail(found ?? reason)
+          )
+      ),
+      Effect.flatMap((reply) => replyOf(opened, script, reply))
+    )
+}
+
+/** The first of KEYS that holds something else than ARGV says. */
+const findMisplaced = make({
+  name: "waybill/misplaced",
+  mode: "reads",
+  keys: {},
+  replies: {
+    OK: {
+      /** The number of the key, 0 when there is none. */
+      place: number
+    }
+  },
+  lua: /* lua */ `
+local touches = {${Object.entries(touches).map(([kind, [command = "", ...rest]]) => `${kind} = {'${command}', ${rest.join()}}`)}}
+for k, key in ipairs(KEYS) do
+  local touch = touches[ARGV[k]]
+  local reply = touch[1] ~= '' and redis.pcall(touch[1], key, unpack(touch, 2))
+  if type(reply) == 'table' and reply.err and string.find(reply.err, '^WRONGTYPE') then return {'OK', k} end
+end
+return {'OK', 0}
+`
+})
+
+/** The server does not say which of its keys a script has found to hold something else. */
+const misplaced = (
+  commands: Connection,
+  opened: Opened,
+  { kinds, moreKinds = "channel" }: Pick<TypedScript<string, unknown, unknown>, "kinds" | "moreKinds">,
+  keys: ReadonlyArray<string | Buffer>,
+  more: ReadonlyArray<Kind> = []
+): Effect.Effect<Reason | undefined> => {
+  const expected = keys.map((_, i) => kinds[i] ?? more[i - kinds.length] ?? moreKinds)
+  return evaluate(commands, opened, findMisplaced, {}, {}, { keys, args: expected }).pipe(
+    Effect.map(({ place }) =>
+      place === 0
+        ? undefined
+        : new WrongKeyType({ key: String(keys[place - 1]), detail: `it is not a ${expected[place - 1]}` })
     ),
-    (reply) => replyOf(opened, script, reply)
+    Effect.catch(() => Effect.undefined)
   )
 }
 

@@ -41,6 +41,7 @@ end
  */
 export const keeping = /* lua */ `
 local function keepDead(max, age, now)
+  if redis.call('XLEN', dead) == 0 then return 0 end
   local function cut(strategy, threshold)
     local most = 5000
     local count = redis.call('XTRIM', dead, strategy, '~', threshold, 'LIMIT', most)
@@ -123,8 +124,7 @@ export const letters = make({
     }
   },
   lua: /* lua */ `${clock}${aging}${weighing}${paging}
-local wrong = foreign()
-if wrong then return wrong end
+touch()
 local since = keptSince(state, clock())
 local from = string.format('%.0f', since)
 if after ~= '' and isKept(after, since) then from = '(' .. after end
@@ -144,8 +144,7 @@ export const expire = make({
     }
   },
   lua: /* lua */ `${clock}${keeping}
-local wrong = foreign()
-if wrong then return wrong end
+touch()
 local age = tonumber(redis.call('HGET', state, 'max-age') or '')
 return {'OK', age and keepDead(redis.call('XLEN', dead), age, clock()) or 0}
 `
@@ -158,8 +157,7 @@ export const discard = make({
   keys: { dead: "stream", state: "hash" },
   replies: { OK: moved },
   lua: /* lua */ `${clock}${aging}
-local wrong = foreign()
-if wrong then return wrong end
+touch()
 local since, count = keptSince(state, clock()), 0
 for i = 1, #ARGV do
   local gone = redis.call('XDEL', dead, ARGV[i])

@@ -12,7 +12,7 @@ import * as Attempts from "../../../internal/Attempts.ts"
 import type { Message } from "../../../Message.ts"
 import { type Reason, TransportError } from "../../../Transport.ts"
 import type { Connection } from "../connection/Connection.ts"
-import { listOf, make, number, text, type TypedScript } from "../connection/Script.ts"
+import { type Kind, listOf, make, number, text, type TypedScript } from "../connection/Script.ts"
 import { evaluate, type More } from "../connection/ScriptReply.ts"
 import { registry, type TopicKeys } from "../wire/Keys.ts"
 import { clock } from "../wire/Lua.ts"
@@ -50,8 +50,7 @@ const unquiet = make({
     }
   },
   lua: /* lua */ `${clock}
-local wrong = foreign()
-if wrong then return wrong end
+touch()
 local longest, others = 0, {}
 if redis.call('HEXISTS', state, 'paused') == 0 then return {'OK', longest, others} end
 local now = clock()
@@ -177,7 +176,7 @@ export class Inspecting {
     const { commands, keysOf, prefix } = this.#options
     const { groups: names, meta } = keysOf(topic)
     const looks = {
-      types: others.map(([, type]) => type),
+      others: others.length,
       topic: { keys: whole.keys.length, args: whole.args },
       groups: groups.map(({ args, group, keys, state }) => ({
         group,
@@ -186,9 +185,11 @@ export class Inspecting {
         state: keys.indexOf(state) + 1
       }))
     }
-    const keys = [...others.map(([key]) => key), ...whole.keys, ...groups.flatMap(({ keys }) => keys)]
+    const keys = [names, ...others, ...whole.keys, ...groups.flatMap(({ keys }) => keys)]
+    const kinds: Array<Kind> = ["set", ...others.map(() => "hash" as const), ...whole.kinds]
+    for (const group of groups) kinds.push(...group.kinds)
     const key = registry(prefix)
-    return this.evaluate(topic, script, { groups: names }, { looks: JSON.stringify(looks) }, { keys }).pipe(
+    return this.evaluate(topic, script, {}, { looks: JSON.stringify(looks) }, { keys, kinds }).pipe(
       Effect.repeat({ while: ({ _tag }) => _tag === "AGAIN" }),
       Effect.andThen(commands.run("srem", (client) => client.srem(key, topic), { key })),
       Effect.andThen(commands.run("hget", (client) => client.hget(meta, "pattern"), { key: meta })),

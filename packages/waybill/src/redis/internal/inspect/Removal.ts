@@ -4,18 +4,19 @@
  *
  * @module
  */
-import { make, type Script } from "../connection/Script.ts"
+import { type Kind, make, type Script } from "../connection/Script.ts"
 
 /** Some of the keys of a topic, and arguments, as a script of the inspector asks for them. */
 export interface Look {
   readonly keys: ReadonlyArray<string>
+  readonly kinds: ReadonlyArray<Kind>
   readonly args: ReadonlyArray<string>
 }
 
 /** What there is of a topic. */
 export interface Belongings {
-  /** Keys that no look is at, and what they hold. */
-  readonly others: ReadonlyArray<readonly [key: string, type: "set" | "hash"]>
+  /** Hashes that no look is at. */
+  readonly others: ReadonlyArray<string>
   readonly topic: Look
   readonly groups: ReadonlyArray<Look & { readonly group: string; readonly state: string }>
 }
@@ -28,16 +29,16 @@ export const bodyOf = (script: Script): string => script.lua.slice(script.lua.in
  * claims, followed by the names of any further groups. The second returns the `Figures` of a group behind `OK`. The first may leave in
  * the table `seen` what the second needs.
  *
- * Further keys: those that no look is at; then those of each look.
+ * Keys: that of the groups; those that no look is at; then those of each look.
  */
 export const removal = (name: string, overview: string, describe: string) =>
   make({
     name,
     mode: "drains",
-    keys: { groups: "set" },
+    keys: {},
     args: {
       /**
-       * As JSON: `types` of the keys that no look is at; `topic` and `groups`, the looks: `keys`, how many, and `args`; of a group
+       * As JSON: `others`, how many keys no look is at; `topic` and `groups`, the looks: `keys`, how many, and `args`; of a group
        * `group`, its name, and `state`, the place of that key among its keys.
        */
       looks: "text"
@@ -56,11 +57,10 @@ end
 local function describe(KEYS, ARGV)
 ${describe}
 end
-local wrong = foreign()
+local groups = KEYS[1]
 local asked = cjson.decode(looks)
-local from = moreKeys + #asked.types
-for k = moreKeys + 1, from do wrong = wrong or mismatch(KEYS[k], asked.types[k - moreKeys]) end
-if wrong then return wrong end
+local from = 1 + asked.others
+for k = 2, from do redis.call('HEXISTS', KEYS[k], '') end
 local function keysOf(look)
   local keys = {}
   for i = 1, look.keys do keys[i] = KEYS[from + i] end

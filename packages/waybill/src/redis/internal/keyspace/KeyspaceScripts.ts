@@ -1,6 +1,6 @@
-import { make, mismatch, number, type Script } from "../connection/Script.ts"
+import { make, number, type Script } from "../connection/Script.ts"
 import { shape } from "../publish/Publisher.ts"
-import { announce, clock, opening, writes } from "../wire/Lua.ts"
+import { announce, clock, mismatch, opening, writes } from "../wire/Lua.ts"
 /**
  * How messages come to be in the topic: published in batches, all of a batch or none and once however often the script
  * runs for it, or written by others as plain keys and taken in, each version of a key once.
@@ -144,9 +144,8 @@ export const adopt = make({
     }
   },
   lua: /* lua */ `${clock}${opening}
-local wrong = foreign()
-for i = moreKeys + 2, #KEYS, 2 do wrong = wrong or mismatch(KEYS[i], 'string') end
-if wrong then return wrong end
+touch()
+for i = moreKeys + 2, #KEYS, 2 do redis.call('GETRANGE', KEYS[i], 0, 0) end
 local conflict, opened = opening()
 if conflict then return conflict end
 ${numbering}${records}${envelopes}

@@ -10,7 +10,7 @@ import { numbering } from "./Numbers.ts"
 
 /** As `Source` of `claims/` asks for it. */
 const lua = /* lua */ `
-local open, fresh, pressing, read, forget, restore, promote, backlog, peek, outlook, pass
+local open, probe, fresh, pressing, read, forget, restore, promote, backlog, peek, outlook, pass
 do
 ${numbering}
 -- The records that were looked up to find out whether they are there.
@@ -28,8 +28,12 @@ function open(group, start, known)
       'born', digits(known and base or last))
   end
 end
-function fresh(n)
+function probe()
   load()
+  redis.call('HEXISTS', position, '')
+  redis.call('HEXISTS', restored, '')
+end
+function fresh(n)
   local at = redis.call('HMGET', position, 'cursor', 'born')
   -- A group that does not know any more where it was begins at the front: again is better than never.
   local before, born = tonumber(at[1]), tonumber(at[2]) or last
@@ -145,6 +149,7 @@ end
 export const scripts = makeScripts({
   pattern,
   keys: { numbers: "string", delayed: "zset", delayedBodies: "hash", position: "hash", restored: "hash" },
+  fleeting: ["delayed", "delayedBodies", "restored"],
   lua,
   passes: true
 })

@@ -212,7 +212,10 @@ export class Listener {
             adopt,
             keys,
             { pattern, wire, ttl: ttlMillis },
-            { keys: names.flatMap((name) => [keyOf(keys.messages, name), keyOf(keys.adopted, name)]) }
+            {
+              keys: names.flatMap((name) => [keyOf(keys.messages, name), keyOf(keys.adopted, name)]),
+              kinds: names.flatMap(() => ["channel", "string"] as const)
+            }
           ),
           () => Effect.sync(() => names.forEach((name) => this.#written.add(name)))
         )

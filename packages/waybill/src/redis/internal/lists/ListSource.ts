@@ -106,14 +106,19 @@ local function adopt(n)
     redis.call('RPUSH', lists[order() == 'priority' and levelOf(parsed(text).headers) or 2], id)
   end
 end
+local filled = {}
+local function probe()
+  order()
+  redis.call('HEXISTS', bodies, '')
+  adopted = redis.call('LLEN', inbox) == 0
+  for k = 1, 3 do filled[k] = redis.call('LLEN', lists[k]) > 0 or not adopted end
+end
 local function fresh(n, urgency)
   adopt(n)
-  if urgency then return redis.call('LPOP', lists[urgency], n) or {} end
-  local pop = order() == 'lifo' and 'RPOP' or 'LPOP'
-  local ids = redis.call(pop, high, n) or {}
-  for k = 2, 3 do
+  local pop, ids = order() == 'lifo' and 'RPOP' or 'LPOP', {}
+  for k = urgency or 1, urgency or 3 do
     if #ids == n then break end
-    local more = redis.call(pop, lists[k], n - #ids)
+    local more = filled[k] and redis.call(pop, lists[k], n - #ids)
     if more then
       if #ids == 0 then ids = more else for _, id in ipairs(more) do ids[#ids + 1] = id end end
     end
@@ -194,6 +199,7 @@ export const make = (pattern: string, order: Order): Source => ({
     inbox: "list",
     meta: "hash"
   },
+  fleeting: ["high", "normal", "low", "bodies", "delayed", "delayedBodies", "inbox"],
   lua: lua(order),
   urgent: order === "priority"
 })

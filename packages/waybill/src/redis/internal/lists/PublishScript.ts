@@ -1,7 +1,7 @@
-import { mismatch, type Script } from "../connection/Script.ts"
+import type { Script } from "../connection/Script.ts"
 import { shape } from "../publish/Publisher.ts"
 import type { TopicKeys } from "../wire/Keys.ts"
-import { clock, writes } from "../wire/Lua.ts"
+import { clock, mismatch, writes } from "../wire/Lua.ts"
 /**
  * Publishing a batch into a queue: all of it or none, and once however often the script runs for it. The notification
  * leaves in the same step.

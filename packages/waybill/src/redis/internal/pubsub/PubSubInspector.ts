@@ -40,11 +40,12 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
     removal: Scripts.remove,
     belongings: (topic) =>
       Effect.map(inspecting.groupsOf(topic), (names) => ({
-        others: [[keysOf(topic).meta, "hash"]],
-        topic: { keys: [], args: [] },
+        others: [keysOf(topic).meta],
+        topic: { keys: [], kinds: [], args: [] },
         groups: names.toSorted().map((group) => {
           const keys = keysOf(topic).group(group)
-          return { group, state: keys.state, keys: listed(Scripts.describe, keys), args: [] }
+          const { kinds } = Scripts.describe
+          return { group, state: keys.state, keys: listed(Scripts.describe, keys), kinds, args: [] }
         })
       }))
   })

@@ -7,7 +7,7 @@ import { flag, make, number } from "../connection/Script.ts"
 import { aging, burying, counting, keeping, moved } from "../inspect/DeadLetterScripts.ts"
 import { figures } from "../inspect/Figures.ts"
 import { bodyOf, removal } from "../inspect/Removal.ts"
-import { add, clock, heartbeats, opening, pausing, tallies, weighing } from "../wire/Lua.ts"
+import { add, clock, heartbeats, opening, tallies, weighing } from "../wire/Lua.ts"
 
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "pubsub"
@@ -37,8 +37,6 @@ const publishWith = (command: "PUBLISH" | "SPUBLISH") =>
       }
     },
     lua: /* lua */ `${open}
-local wrong = foreign()
-if wrong then return wrong end
 local conflict, new = open()
 if conflict then return conflict end
 local call = redis.call
@@ -85,22 +83,28 @@ export const beat = make({
       dropped: number
     }
   },
-  lua: /* lua */ `${clock}${pausing}${open}${heartbeats}${keeping}
-local wrong, new = foreign()
-if not wrong then wrong, new = open() end
-if wrong then return wrong end
-local now = clock()
+  lua: /* lua */ `${clock}${opening}${heartbeats}${keeping}
+local conflict, opened = opening()
+if conflict then return conflict end
+-- Everything is read before anything is written.
+local gone = redis.call('ZRANGEBYSCORE', consumers, '-inf', clock(), 'LIMIT', 0, 16)
+local before = redis.call('HGET', state, 'held:' .. consumer)
+redis.call('XLEN', dead)
 redis.call('SADD', groups, group)
-live(consumer, lease, now)
-correct(lease, now)
-redis.call('HSET', state, 'held:' .. consumer, holds .. ' ' .. waits .. ' '
-  .. (due < 0 and '-1' or string.format('%.0f', now + due)) .. ' '
-  .. (held < 0 and '-1' or string.format('%.0f', now - held)))
-for _, gone in ipairs(redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16)) do
-  redis.call('ZREM', consumers, gone)
-  redis.call('HDEL', state, 'held:' .. gone, 'lease:' .. gone, 'quiet:' .. gone)
+if not opened then redis.call('HSET', meta, 'pattern', pattern, 'wire', wire) end
+local now = clock()
+live(now)
+correct(now)
+local told = holds .. ' ' .. waits .. ' ' .. (due < 0 and '-1' or string.format('%.0f', now + due)) .. ' '
+  .. (held < 0 and '-1' or string.format('%.0f', now - held))
+if told ~= before then redis.call('HSET', state, 'held:' .. consumer, told) end
+for _, name in ipairs(gone) do
+  if name ~= consumer then
+    redis.call('ZREM', consumers, name)
+    redis.call('HDEL', state, 'held:' .. name, 'lease:' .. name, 'quiet:' .. name)
+  end
 end
-return {'OK', new, paused(state, consumer, quiet), keepDead(maxDead, maxAge, now)}
+return {'OK', opened and 0 or 1, paused(quiet), keepDead(maxDead, maxAge, now)}
 `
 })
 
@@ -134,8 +138,8 @@ export const bury = make({
     }
   },
   lua: /* lua */ `${clock}${add}${tallies}${burying}${keeping}
-local wrong = foreign()
-if wrong then return wrong end
+redis.call('XLEN', dead)
+redis.call('HEXISTS', state, '')
 if redis.call('GET', publisher) == batch then return {'OK', 0} end
 local now, i = clock(), moreArgs + 1
 while i <= #ARGV do
@@ -157,8 +161,7 @@ export const describe = make({
   keys: { consumers: "zset", state: "hash", dead: "stream" },
   replies: { OK: figures },
   lua: /* lua */ `${clock}${counting}
-local wrong = foreign()
-if wrong then return wrong end
+touch()
 local now = clock()
 local pending, waiting, next, oldest, living = 0, 0, -1, 0, {}
 local alive = redis.call('ZRANGEBYSCORE', consumers, string.format('(%.0f', now), '+inf', 'WITHSCORES')
@@ -200,8 +203,7 @@ export const redrive = make({
   },
   replies: { OK: moved },
   lua: /* lua */ `${clock}${aging}${weighing}
-local wrong = foreign()
-if wrong then return wrong end
+touch()
 local since = keptSince(state, clock())
 local function heard(message)
   local plain = redis.pcall('PUBLISH', redriven, message)
@@ -250,8 +252,7 @@ export const leave = make({
   args: { consumer: "text" },
   replies: { OK: {} },
   lua: /* lua */ `
-local wrong = foreign()
-if wrong then return wrong end
+touch()
 redis.call('ZREM', consumers, consumer)
 redis.call('HDEL', state, 'held:' .. consumer, 'lease:' .. consumer, 'quiet:' .. consumer)
 return {'OK'}

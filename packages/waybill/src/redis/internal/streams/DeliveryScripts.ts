@@ -70,8 +70,7 @@ export const settle = make({
     }
   },
   lua: /* lua */ `${clock}${add}${split}${ask}${announce}${burying}${keeping}
-local wrong = foreign()
-if wrong then return wrong end
+touch()
 local now = clock()
 local answers, buried, soonest = {}, false, nil
 local i = moreArgs + 1
@@ -198,11 +197,20 @@ export const claim = make({
     EXPIRED: {}
   },
   lua: /* lua */ `${clock}${add}${split}${ask}${burying}${keeping}${sources}${noting}${suspecting}
-local wrong = foreign()
-if wrong then return wrong end
 local now = clock()
 local until_ = redis.call('ZSCORE', consumers, consumer)
 if not until_ or tonumber(until_) <= now then return {'EXPIRED'} end
+-- Everything is read before anything is written.
+local swept = tonumber(redis.call('HGET', state, 'swept') or '0')
+if redis.call('EXISTS', released, dead) > 0 then
+  redis.call('HEXISTS', released, '')
+  redis.call('XLEN', dead)
+end
+local pending = {}
+for source = 0, 1 do
+  local summary = ask('XPENDING', sources[source], group)
+  pending[source] = summary and summary[1]
+end
 local taken, buried, gone = {}, {}, 0
 local bytes, more = 0, 0
 
@@ -276,7 +284,7 @@ local function drain(owner, idle)
       more = 1
       return
     end
-    local held = ask('XPENDING', sources[source], group, 'IDLE', idle, '-', '+', left, owner)
+    local held = (pending[source] or 0) > 0 and ask('XPENDING', sources[source], group, 'IDLE', idle, '-', '+', left, owner)
     if held then
       for _, p in ipairs(held) do
         if full() then break end
@@ -287,8 +295,8 @@ local function drain(owner, idle)
 end
 local function remove(owner)
   for source = 0, 1 do
-    local held = ask('XPENDING', sources[source], group, '-', '+', 1, owner)
-    if not held or #held > 0 then return end
+    local held = pending[source] ~= 0 and ask('XPENDING', sources[source], group, '-', '+', 1, owner)
+    if not pending[source] or held and #held > 0 then return end
   end
   for source = 0, 1 do redis.call('XGROUP', 'DELCONSUMER', sources[source], group, owner) end
   redis.call('ZREM', consumers, owner)
@@ -301,7 +309,6 @@ for _, owner in ipairs(redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMI
 end
 -- Consumers without a heartbeat are none of ours, or were made again by a read that outlived its process. Looking at
 -- every consumer costs their number, so the group does it once a lease.
-local swept = tonumber(redis.call('HGET', state, 'swept') or '0')
 local due = now < swept or now - swept >= lease / 2
 if due then redis.call('HSET', state, 'swept', string.format('%.0f', now)) end
 for source = 0, due and 1 or -1 do

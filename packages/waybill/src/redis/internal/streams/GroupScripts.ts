@@ -15,7 +15,6 @@ import {
   heartbeats,
   ids,
   opening,
-  pausing,
   tallies,
   unseen,
   weighing
@@ -82,8 +81,7 @@ export const join = make({
     }
   },
   lua: /* lua */ `${clock}${ids}${ask}${unseen}${sources}${opening}
-local wrong = foreign()
-if wrong then return wrong end
+touch()
 local conflict, opened = opening()
 if conflict then return conflict end
 if not opened then redis.call('HSET', meta, 'pattern', pattern, 'wire', wire) end
@@ -152,7 +150,7 @@ end
 local now = clock()
 if main + onRetry > 0 then note(now) end
 ${heartbeats}
-live(consumer, lease, now)
+live(now)
 return {'OK', main, onRetry, known and 1 or 0, from, first(stream), first(retry),
   redis.call('HEXISTS', state, 'paused')}
 `
@@ -211,86 +209,95 @@ export const beat = make({
     /** Nothing was done. */
     NOGROUP: {}
   },
-  lua: /* lua */ `${clock}${ids}${add}${ask}${unseen}${pausing}${tallies}${weighing}${fetching}${heartbeats}${sources}${noting}${keeping}
-local wrong = foreign()
-if wrong then return wrong end
+  lua: /* lua */ `${clock}${ids}${add}${ask}${unseen}${tallies}${weighing}${fetching}${sources}${noting}${keeping}
 local pending, retrying = ask('XPENDING', stream, group), ask('XPENDING', retry, group)
 if not pending or not retrying then return {'NOGROUP'} end
+${heartbeats}
 local now = clock()
-
+-- Everything is read before anything is written.
 local until_ = redis.call('ZSCORE', consumers, consumer)
 local alive = until_ and tonumber(until_) > now
-live(consumer, lease, now)
-correct(lease, now)
-if age ~= '' then redis.call('HSET', state, 'oldest:' .. consumer, string.format('%.0f', now - tonumber(age)))
-else redis.call('HDEL', state, 'oldest:' .. consumer) end
-
-local function due(set)
-  return redis.call('ZRANGEBYSCORE', set, '-inf', now, 'LIMIT', 0, limit)
+local position = redis.call('HMGET', state, 'mark', 'cut', 'noted', 'progress:0', 'progress:1')
+local told = redis.call('HGET', meta, 'cut:' .. group)
+local info = of(redis.call('XINFO', 'STREAM', stream))
+local mine
+for _, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+  if flat[2] == group then mine = of(flat) end
 end
+local function due(set, bodies)
+  local members = redis.call('ZRANGEBYSCORE', set, '-inf', now, 'LIMIT', 0, limit)
+  redis.call('HEXISTS', bodies, '')
+  return members, #members > 0 and bodiesOf(bodies, members)
+end
+-- Of a group at rest none of them is there.
+local rests = redis.call('EXISTS', released, delayed, delayedBodies, waiting, waitingBodies, dead) == 0
+local moved, again, found, foundAgain = {}, {}, nil, nil
+if not rests then
+  redis.call('HEXISTS', released, '')
+  redis.call('XLEN', dead)
+  moved, found = due(delayed, delayedBodies)
+  again, foundAgain = due(waiting, waitingBodies)
+end
+
+live(now)
+correct(now)
+holding(age, now)
 local function unpacked(body)
   local ok, fields = pcall(cmsgpack.unpack, body)
   if ok and type(fields) == 'table' then return fields end
 end
-local moved = due(delayed)
 if #moved > 0 then
-  local found = bodiesOf(delayedBodies, moved)
   for i = 1, #moved do
     if found[i] then add(stream, {}, unpacked(found[i]) or {'payload', found[i]}, 1) end
   end
   redis.call('ZREM', delayed, unpack(moved))
   redis.call('HDEL', delayedBodies, unpack(moved))
 end
-local again = due(waiting)
 if #again > 0 then
-  local found = bodiesOf(waitingBodies, again)
   for i = 1, #again do
-    local f = found[i] and unpacked(found[i])
+    local f = foundAgain[i] and unpacked(foundAgain[i])
     if f then
       local head, from = {'id', f[1], 'at', f[2], 'attempt', f[3], 'fence', f[4]}, 6
       if isTally(f[6], f[7]) then
         head[9], head[10], from = f[6], f[7], 8
       end
       add(retry, head, f, from)
-    elseif found[i] then add(retry, {}, {'payload', found[i]}, 1) end
+    elseif foundAgain[i] then add(retry, {}, {'payload', foundAgain[i]}, 1) end
   end
   redis.call('ZREM', waiting, unpack(again))
   redis.call('HDEL', waitingBodies, unpack(again))
 end
-local next = -1
-for _, set in ipairs({delayed, waiting}) do
-  local head = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]
-  if head then
-    local wait = math.max(0, tonumber(head) - now)
-    if next < 0 or wait < next then next = wait end
+local next, dropped = -1, 0
+if not rests then
+  for _, set in ipairs({delayed, waiting}) do
+    local head = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]
+    if head then
+      local wait = math.max(0, tonumber(head) - now)
+      if next < 0 or wait < next then next = wait end
+    end
   end
+  if pending[1] == 0 and retrying[1] == 0 then redis.call('DEL', released) end
+  dropped = keepDead(maxDead, maxAge, now)
 end
 
-local info = of(redis.call('XINFO', 'STREAM', stream))
-local mine
-for _, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-  if flat[2] == group then mine = of(flat) end
-end
-local noted = redis.call('HMGET', state, 'mark', 'cut', 'noted')
 local mark = pending[1] > 0 and before(pending[2]) or mine['last-delivered-id']
-if mark ~= noted[1] then redis.call('HSET', state, 'mark', mark) end
-if pending[1] == 0 and retrying[1] == 0 then redis.call('DEL', released) end
+if mark ~= position[1] then redis.call('HSET', state, 'mark', mark) end
 -- What comes again as an entry of the retry stream has left its entry before: the note must know that.
-local since = now - (tonumber(noted[3]) or 0)
-if #again > 0 or since >= 100 or since < 0 then note(now) end
+local since = now - (tonumber(position[3]) or 0)
+if #again > 0 or since >= 100 or since < 0 then
+  note(now, {[0] = pending[1] == 0 and position[4], retrying[1] == 0 and position[5]})
+end
 
 -- Cut off by programs of others, and by publishers, who have noted it.
-local cut = unseen(stream, group, info, mine) - (noted[2] or 0)
-if noted[2] then redis.call('HDEL', state, 'cut') end
-local told = redis.call('HGET', meta, 'cut:' .. group)
+local cut = unseen(stream, group, info, mine) - (position[2] or 0)
+if position[2] then redis.call('HDEL', state, 'cut') end
 if told then redis.call('HDEL', meta, 'cut:' .. group) end
 cut = math.max(0, cut) + (told or 0)
 local held = 0
 for _, summary in ipairs({pending, retrying}) do
   for _, one in ipairs(summary[4] or {}) do if one[1] == consumer then held = held + tonumber(one[2]) end end
 end
-return {'OK', alive and 1 or 0, paused(state, consumer, quiet), next == 0 and 1 or 0, next, cut,
-  keepDead(maxDead, maxAge, now), held}
+return {'OK', alive and 1 or 0, paused(quiet), next == 0 and 1 or 0, next, cut, dropped, held}
 `
 })
 
@@ -307,8 +314,7 @@ export const trim = make({
   },
   replies: { OK: { more: flag } },
   lua: /* lua */ `${ids}${ask}
-local wrong = foreign()
-if wrong then return wrong end
+touch()
 local function settled(key, registered)
   local low
   local there = {}

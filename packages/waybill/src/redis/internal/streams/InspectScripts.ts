@@ -13,7 +13,7 @@ import { sources } from "./Progress.ts"
 
 /**
  * A topic and its groups. A thousand topics are looked at in one go, so it asks nothing twice and nothing that it
- * can know to be empty, and looks at the types of the keys only when one of them turns out to be wrong.
+ * can know to be empty.
  *
  * The backlog is exact when the group is at the end, has not begun, or has at most 32 entries to go. In between it is
  * counted from what was ever added and read, less what was cut off: exact too, unless single entries were deleted by hand.
@@ -143,12 +143,7 @@ local function look()
     not info and 0 or info['entries-added'] or -1, figures, others}
 end
 
-local seen, reply = pcall(look)
-if seen then return reply end
-local types = {'stream', 'zset', 'stream', 'zset', 'hash'}
-local wrong = foreign()
-for k = moreKeys + 1, #KEYS do wrong = wrong or mismatch(KEYS[k], types[(k - moreKeys - 1) % 5 + 1]) end
-return wrong or error(reply)
+return look()
 `
 })
 
@@ -173,8 +168,7 @@ export const messages = make({
     }
   },
   lua: /* lua */ `${weighing}${paging}
-local wrong = foreign()
-if wrong then return wrong end
+touch()
 local backwards = newest == 1
 local from = position ~= '' and '(' .. position or backwards and '+' or '-'
 return {'OK', page(stream, from, limit, backwards)}
@@ -215,8 +209,7 @@ export const pending = make({
     }
   },
   lua: /* lua */ `${clock}${ask}${weighing}${sources}
-local wrong = foreign()
-if wrong then return wrong end
+touch()
 local rows, now, since = {}, clock(), {}
 -- Renewing a lease makes the server forget since when: the consumer has told for the oldest of what it holds.
 local function held(consumer, idle)
@@ -279,8 +272,7 @@ export const waiting = make({
     }
   },
   lua: /* lua */ `${clock}${ask}${weighing}${sources}
-local wrong = foreign()
-if wrong then return wrong end
+touch()
 local now, rows = clock(), {}
 local part, place = string.sub(position, 1, 1), string.sub(position, 2)
 local function fieldsOf(key, entry)
@@ -351,8 +343,7 @@ export const redrive = make({
   keys: { dead: "stream", retry: "stream", state: "hash" },
   replies: { OK: moved },
   lua: /* lua */ `${clock}${add}${aging}${weighing}${exhuming}
-local wrong = foreign()
-if wrong then return wrong end
+touch()
 local since, count, passed = keptSince(state, clock()), 0, 0
 while passed < #ARGV and room() do
   passed = passed + 1

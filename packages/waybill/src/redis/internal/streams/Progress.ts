@@ -11,13 +11,14 @@ local sources = {[0] = stream, retry}
 `
 
 /**
- * `note(now)`: notes the progress of the group on both streams. Of many pending entries the first thousand; what was
+ * `note(now, empty)`: notes the progress of the group on both streams. `empty`: by source, what was noted before where nothing is
+ * pending; what is noted already is not written. Of many pending entries the first thousand; what was
  * delivered after those counts as not delivered yet. Of a group that is on neither nothing is noted: it was removed, or is lost.
  *
  * It uses the locals `state`, the key, `group`, `sources` and `ask`.
  */
 export const noting = /* lua */ `
-local function note(now)
+local function note(now, empty)
   local there = false
   for source = 0, 1 do
     local at
@@ -27,8 +28,8 @@ local function note(now)
       end
     end
     if at then
-      there = true
-      local rows = ask('XPENDING', sources[source], group, '-', '+', 1000)
+      local before = empty and empty[source]
+      local rows = before and {} or ask('XPENDING', sources[source], group, '-', '+', 1000)
       local noted, place = {at}, {}
       if #rows == 1000 then noted[1] = rows[1000][1] end
       for _, row in ipairs(rows) do
@@ -42,7 +43,11 @@ local function note(now)
         mine[#mine + 1] = row[1]
         mine[#mine + 1] = row[4]
       end
-      redis.call('HSET', state, 'progress:' .. source, cmsgpack.pack(noted))
+      local packed = cmsgpack.pack(noted)
+      if packed ~= before then
+        there = true
+        redis.call('HSET', state, 'progress:' .. source, packed)
+      end
     end
   end
   if there then redis.call('HSET', state, 'noted', string.format('%.0f', now)) end

@@ -1,11 +1,11 @@
-import { mismatch, type Script } from "../connection/Script.ts"
+import type { Script } from "../connection/Script.ts"
 /**
  * Publishing a batch: all of it or none, and once however often the script runs for it.
  *
  * @module
  */
 import { shape } from "../publish/Publisher.ts"
-import { announce, clock, ids, shorten, unseen, writes } from "../wire/Lua.ts"
+import { announce, clock, ids, mismatch, shorten, unseen, writes } from "../wire/Lua.ts"
 
 /**
  * `fieldsOf(shape, arg)`: the fields of a message whose payload is ARGV[arg], its id, when it is due if that is not yet, and

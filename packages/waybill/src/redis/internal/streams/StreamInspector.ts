@@ -6,7 +6,7 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { GroupInfo, Inspector } from "../../../Inspector.ts"
-import { keysOf as listed } from "../connection/Script.ts"
+import { keysOf as listed, type Kind } from "../connection/Script.ts"
 import { groupOf } from "../inspect/Figures.ts"
 import { Inspecting, type InspectorOptions } from "../inspect/Inspecting.ts"
 import type { GroupKeys } from "../wire/Keys.ts"
@@ -29,6 +29,8 @@ const describedOf = ({ consumers, dead, retry, state, waiting }: GroupKeys): Rea
   state
 ]
 
+const describedKinds: ReadonlyArray<Kind> = ["stream", "zset", "stream", "zset", "hash"]
+
 export const make = (options: InspectorOptions): Inspector["Service"] => {
   const inspecting = new Inspecting(options, pattern)
   const { keysOf } = options
@@ -40,7 +42,8 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
     /** Groups with dead letters that are too old to count, and were counted. */
     const old = new Set<string>()
     const look = Effect.fnUntraced(function* (names: ReadonlyArray<string>) {
-      const more = { keys: names.map(keys.group).flatMap(describedOf), args: names }
+      const described = names.map(keys.group).flatMap(describedOf)
+      const more = { keys: described, kinds: names.flatMap(() => describedKinds), args: names }
       const told = yield* inspecting.evaluate(topic, InspectScripts.describe, keys, { nobody }, more)
       for (const [i, name] of names.entries()) {
         const found = told.figures[i]
@@ -121,17 +124,17 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
       const names = [...new Set([...registered, ...others])].sort()
       const mine = names.map((name) => ({ ...keys.group(name), name }))
       return {
-        others: [keys.delayedBodies, ...mine.flatMap(({ released, waitingBodies }) => [released, waitingBodies])].map(
-          (key) => [key, "hash"] as const
-        ),
+        others: [keys.delayedBodies, ...mine.flatMap(({ released, waitingBodies }) => [released, waitingBodies])],
         topic: {
           keys: [...listed(InspectScripts.describe, keys), ...mine.flatMap(describedOf)],
+          kinds: [...InspectScripts.describe.kinds, ...mine.flatMap(() => describedKinds)],
           args: [nobody, ...names]
         },
         groups: mine.map(({ name, retry, state }) => ({
           group: name,
           state,
           keys: [keys.stream, retry, state],
+          kinds: ["stream", "stream", "hash"] as const,
           args: [name]
         }))
       }

@@ -1,8 +1,8 @@
 /**
  * Lua that several scripts share. A script is the parts it needs, and its body.
  *
- * Every script checks the types of its keys before the first write, so that a foreign value under one of our names is
- * reported by its name and leaves nothing half done.
+ * Every script reads of its keys before the first write, so that a foreign value under one of our names ends it and leaves
+ * nothing half done.
  *
  * @module
  */
@@ -10,6 +10,14 @@ import { consumerDied, maxLines } from "../../../internal/Attempts.ts"
 import { base, suspicious } from "../../../internal/Suspects.ts"
 
 export const writes = "#!lua\n"
+
+/** `mismatch(key, kind)`: the reply `{'WRONGTYPE', key, found}` when the key holds something else, otherwise nil. */
+export const mismatch = /* lua */ `
+local function mismatch(key, kind)
+  local found = redis.call('TYPE', key).ok
+  if found ~= kind and found ~= 'none' then return {'WRONGTYPE', key, found} end
+end
+`
 
 /**
  * `room()`: whether a page has room for more. `weigh(value)`: counts the bytes in it; the value. A page ends behind the
@@ -80,38 +88,41 @@ end
 `
 
 /**
- * `live(consumer, lease, now)`: the consumer lives for a lease from now on. Its lease is noted, so that others can tell a
- * heartbeat from what a clock that went back has left of one.
- * `correct(lease, now)`: a heartbeat further ahead than the lease of its consumer is none. Who lives beats again within a lease;
- * so long it has, and no longer. `lease` is the caller's: what is not further ahead than that is looked at later. A consumer
+ * `noted`, what the state of the group says of it and of this consumer.
+ * `live(now)`: the consumer lives for a lease from now on. Its lease is noted, so that others can tell a heartbeat from what a
+ * clock that went back has left of one.
+ * `correct(now)`: a heartbeat further ahead than the lease of its consumer is none. Who lives beats again within a lease;
+ * so long it has, and no longer. What is not further ahead than the caller's lease is looked at later. A consumer
  * that has noted none gets a minute more before it is doubted, and then the same.
+ * `holding(age, now)`: notes for how long the oldest delivery has been held, ms; "": there is none.
+ * `paused(quiet)`: 1 when the group is paused, otherwise 0. `quiet` = '1': the consumer knows that it is, and begins
+ * nothing; it is noted for who pauses, until a beat says otherwise.
  *
- * They use the locals `consumers` and `state`, the keys.
+ * They use the locals `consumers` and `state`, the keys, and `consumer` and `lease`. What is noted already is not written.
  */
 export const heartbeats = /* lua */ `
-local function live(consumer, lease, now)
+local noted = redis.call('HMGET', state, 'paused', 'quiet:' .. consumer, 'oldest:' .. consumer, 'lease:' .. consumer)
+local function live(now)
   redis.call('ZADD', consumers, now + lease, consumer)
-  redis.call('HSET', state, 'lease:' .. consumer, lease)
+  if tonumber(noted[4]) ~= lease then redis.call('HSET', state, 'lease:' .. consumer, lease) end
 end
-local function correct(lease, now)
+local function correct(now)
   local ahead = redis.call('ZRANGE', consumers, '+inf', string.format('(%.0f', now + lease), 'BYSCORE', 'REV',
     'LIMIT', 0, 16, 'WITHSCORES')
   for i = 1, #ahead, 2 do
-    local noted, until_ = tonumber(redis.call('HGET', state, 'lease:' .. ahead[i])), tonumber(ahead[i + 1])
-    if until_ > now + (noted or lease + 60000) then redis.call('ZADD', consumers, now + (noted or lease), ahead[i]) end
+    local told, until_ = tonumber(redis.call('HGET', state, 'lease:' .. ahead[i])), tonumber(ahead[i + 1])
+    if until_ > now + (told or lease + 60000) then redis.call('ZADD', consumers, now + (told or lease), ahead[i]) end
   end
 end
-`
-
-/**
- * `paused(state, consumer, quiet)`: 1 when the group is paused, otherwise 0. `quiet` = '1': the consumer knows that it is, and begins
- * nothing; it is noted for who pauses, until a beat says otherwise.
- */
-export const pausing = /* lua */ `
-local function paused(state, consumer, quiet)
-  local is = redis.call('HEXISTS', state, 'paused')
-  if is == 1 and quiet == '1' then redis.call('HSET', state, 'quiet:' .. consumer, '1')
-  else redis.call('HDEL', state, 'quiet:' .. consumer) end
+local function holding(age, now)
+  if age ~= '' then redis.call('HSET', state, 'oldest:' .. consumer, string.format('%.0f', now - tonumber(age)))
+  elseif noted[3] then redis.call('HDEL', state, 'oldest:' .. consumer) end
+end
+local function paused(quiet)
+  local is = noted[1] and 1 or 0
+  if is == 1 and quiet == '1' then
+    if not noted[2] then redis.call('HSET', state, 'quiet:' .. consumer, '1') end
+  elseif noted[2] then redis.call('HDEL', state, 'quiet:' .. consumer) end
   return is
 end
 `
