@@ -309,7 +309,11 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         for (const pattern of ["streams", "lists", "exactly-once", "keyspace", "pubsub"]) {
           const topic = `of-${pattern}`
           const opened = yield* run(["publish", topic, "--pattern", pattern], { url, stdin: '{"n":1}\n{"n":2}\n' })
-          assert.deepStrictEqual([opened.code, opened.out], [0, "2 stored.\n"], opened.err)
+          assert.deepStrictEqual(
+            [opened.code, opened.out],
+            [0, pattern === "pubsub" ? "2 sent.\n" : "2 stored.\n"],
+            opened.err
+          )
           const again = yield* run(["publish", topic], { url, stdin: '{"n":3}\n' })
           assert.strictEqual(again.code, 0, again.err)
           const [info] = JSON.parse((yield* run(["stats", topic, "--json"], { url })).out)

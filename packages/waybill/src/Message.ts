@@ -46,10 +46,11 @@ export type Due =
   | { readonly _tag: "At"; readonly epochMillis: number }
 
 /**
- * What `publish` answers: the message is stored (or waits for its due time), or it was stored before under the same id.
+ * What `publish` returns: the message is stored (or waits for its due time), it was stored before under the same id, or it
+ * was sent by a pattern that stores nothing, to whoever listened.
  */
 export interface Receipt {
-  readonly _tag: "Stored" | "Duplicate"
+  readonly _tag: "Stored" | "Duplicate" | "Sent"
   /** The message id that consumers will see. */
   readonly id: string
 }

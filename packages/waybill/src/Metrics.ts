@@ -17,6 +17,7 @@ import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
 import { type GroupInfo, Inspector, type TopicInfo } from "./Inspector.ts"
 import type { Event } from "./Lifecycle.ts"
+import type { Receipt } from "./Message.ts"
 import { all, type AtMostOnce, type Name, type Transport } from "./Transport.ts"
 
 /** Anything without a series of its own is counted under this name. */
@@ -44,8 +45,8 @@ const seconds = (name: string, description: string, attributes: Record<string, s
 
 const boundaries = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600]
 
-/** Messages accepted by `publish`. `outcome`: `stored` or `duplicate`. Behind the first 1,000 topics of a process it is counted under the topic `other`. */
-export const published = (topic: string, outcome: "stored" | "duplicate") =>
+/** Messages accepted by `publish`. `outcome`: `stored`, `duplicate`, or `sent` where nothing is stored. Behind the first 1,000 topics of a process it is counted under the topic `other`. */
+export const published = (topic: string, outcome: "stored" | "duplicate" | "sent") =>
   counter("waybill_messages_published_total", "Messages accepted by publish", { topic, outcome })
 
 /** Deliveries taken from the transport, redeliveries included. */
@@ -205,7 +206,7 @@ export const seriesOf = <Input, State>(
 }
 
 /** The counters of the messages that a process publishes to a topic, by outcome. */
-type Publishing = Readonly<Record<"stored" | "duplicate", Metric.Counter<number>>>
+type Publishing = Readonly<Record<Receipt["_tag"], Metric.Counter<number>>>
 
 /** For each registry, by topic. */
 const publishing = new WeakMap<object, Map<string, Publishing>>()
@@ -221,7 +222,8 @@ export const publishedTo = (topic: string, context: Context.Context<never>): Pub
   const name = topics.has(topic) || topics.size < maxPublishedTopics ? topic : other
   let counters = topics.get(name)
   if (counters === undefined) {
-    topics.set(name, (counters = { stored: published(name, "stored"), duplicate: published(name, "duplicate") }))
+    const [Stored, Duplicate, Sent] = [published(name, "stored"), published(name, "duplicate"), published(name, "sent")]
+    topics.set(name, (counters = { Stored, Duplicate, Sent }))
   }
   return counters
 }

@@ -20,7 +20,7 @@ import * as Tracing from "./internal/Tracing.ts"
 import type { Due, Headers, Outgoing, Receipt } from "./Message.ts"
 import * as Metrics from "./Metrics.ts"
 import { InvalidPayload, PayloadTooLarge, type Topic } from "./Topic.ts"
-import { find, notProvided, type Transport, TransportError } from "./Transport.ts"
+import { find, NotOffered, notProvided, type Transport, TransportError } from "./Transport.ts"
 
 /** How many messages `publishAll` stores in one step: all of them or none. A longer call is stored in parts. */
 export const maxAtomicMessages = 1000
@@ -43,8 +43,8 @@ export interface PublishOptions {
   /** Not delivered before this instant, by the store's clock. Ignored when `delay` is given. */
   readonly at?: DateTime.DateTime | undefined
   /**
-   * For patterns whose order is by priority (`RedisLists`, `MemoryLists`); others take no notice. It travels as the header
-   * `priority`; `normal` when neither it nor the header is given.
+   * For layers whose order is by priority (`RedisLists.layer({ order: "priority" })`); on others it fails with `NotOffered`. It
+   * travels as the header `priority`; `normal` when neither it nor the header is given.
    */
   readonly priority?: "high" | "normal" | "low" | undefined
 }
@@ -77,6 +77,7 @@ export const publish = <P, On, RD, RE>(
   Effect.contextWith((context: Context.Context<never>) => {
     const transport = find(context, topic.on)
     if (transport === undefined) return Effect.fail(notProvided(context, topic.on, "publish", topic.name))
+    if (options?.priority !== undefined && transport.priorities !== true) return Effect.fail(noPriority(topic.name))
     const given = givenBy(options)
     const publishEncoded = (
       body: string
@@ -129,7 +130,10 @@ export const publishAll = Effect.fnUntraced(function* <P, On, RD, RE>(
   for (let i = 0; i < all.length; i++) {
     // i is within bounds; P may itself be undefined, so no other check can tell.
     const payload = all[i] as P
-    const given = givenBy(options?.(payload, i))
+    const chosen = options?.(payload, i)
+    if (chosen?.priority !== undefined && transport.priorities !== true)
+      return yield* Effect.fail(noPriority(topic.name))
+    const given = givenBy(chosen)
     const message = outgoing(topic, payload, yield* topic.encode(payload), given)
     const problem = problemOf(topic, message)
     if (problem !== undefined) return yield* Effect.fail(problem)
@@ -226,6 +230,16 @@ const sending = (
         Effect.withParentSpan(span)
       )
     )
+  })
+
+const noPriority = (topic: string) =>
+  new TransportError({
+    operation: "publish",
+    topic,
+    reason: new NotOffered({
+      feature: "priorities",
+      detail: "its order is not by them. Leave it out, or use a layer with the order `priority`"
+    })
   })
 
 /** What a producer chooses besides the payload. */
@@ -400,11 +414,13 @@ const send = (
   context: Context.Context<never>
 ): Effect.Effect<ReadonlyArray<Receipt>, TransportError> =>
   Effect.map(transport.publish(topic.name, messages), (receipts) => {
-    let stored = 0
-    for (const receipt of receipts) if (receipt._tag === "Stored") stored++
+    // All but the duplicates end alike.
+    const accepted = receipts.find(({ _tag }) => _tag !== "Duplicate")?._tag
+    let duplicates = 0
+    for (const receipt of receipts) if (receipt._tag === "Duplicate") duplicates++
     const metrics = Metrics.publishedTo(topic.name, context)
-    if (stored > 0) metrics.stored.updateUnsafe(stored, context)
-    if (stored < receipts.length) metrics.duplicate.updateUnsafe(receipts.length - stored, context)
+    if (accepted !== undefined) metrics[accepted].updateUnsafe(receipts.length - duplicates, context)
+    if (duplicates > 0) metrics.Duplicate.updateUnsafe(duplicates, context)
     if (transport.lifecycle.active)
       transport.lifecycle.emit({ _tag: "Published", topic: topic.name, messages, receipts })
     return receipts

@@ -59,6 +59,8 @@ export interface Transport<out G extends Guarantee = Guarantee> {
   /** Joins a group. Closing the scope leaves it: what was taken and not settled is released, within `shutdown`. */
   readonly receive: (subscription: Subscription) => Effect.Effect<Receiver, TransportError, Scope.Scope>
   readonly lifecycle: Lifecycle
+  /** Its groups are given what is most urgent first. Elsewhere `Producer` refuses a priority. */
+  readonly priorities?: boolean | undefined
   /** Figures and dead letters of the topics on this transport. */
   readonly inspector: Inspector["Service"]
   /** What commits have written. A transport that keeps `transactional` has it. */

@@ -78,7 +78,7 @@ export const publish = Command.make(
       return yield* new UsageError({ detail: `topic ${name} has the pattern ${pattern}, not ${asked.value}` })
     }
     const outgoing = linesOf(name, maxBytes)
-    const counts = { read: 0, stored: 0, duplicate: 0 }
+    const counts = { read: 0, Stored: 0, Duplicate: 0, Sent: 0 }
 
     const parse = Effect.fnUntraced(function* (numbered: Numbered): Effect.fn.Return<Line | undefined, UsageError> {
       const [, number] = numbered
@@ -138,7 +138,7 @@ export const publish = Command.make(
             .flatMap(Result.match({ onFailure: () => [], onSuccess: (line) => line ?? [] }))
           const receipts = yield* Producer.publishAll(outgoing, batch, ({ options }) => options)
           counts.read += batch.length
-          for (const receipt of receipts) counts[receipt._tag === "Stored" ? "stored" : "duplicate"]++
+          for (const receipt of receipts) counts[receipt._tag]++
           if (wrong !== undefined) yield* Effect.fromResult(wrong)
         })
       ),
@@ -152,11 +152,12 @@ export const publish = Command.make(
       Effect.catchTag(["InvalidPayload", "PayloadTooLarge"], (error) => new UsageError({ detail: error.message })),
       Effect.provide(RedisPatterns.layer(pattern, { prefix }))
     )
-    yield* print(
-      json,
-      counts,
-      () =>
-        `${number(counts.stored)} stored${counts.duplicate > 0 ? `, ${number(counts.duplicate)} ${counts.duplicate === 1 ? "was a duplicate" : "were duplicates"}` : ""}.`
+    const { Duplicate: duplicate, read, Sent: sent, Stored: stored } = counts
+    const unstored = sent > 0
+    yield* print(json, unstored ? { read, sent } : { read, stored, duplicate }, () =>
+      unstored
+        ? `${number(sent)} sent.`
+        : `${number(stored)} stored${duplicate > 0 ? `, ${number(duplicate)} ${duplicate === 1 ? "was a duplicate" : "were duplicates"}` : ""}.`
     )
   })
 ).pipe(

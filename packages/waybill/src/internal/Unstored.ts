@@ -9,7 +9,9 @@ import { isGlob } from "./Glob.ts"
 
 /** Why these messages are not sent, if they are not. */
 export const refusal = (topic: string, messages: ReadonlyArray<Outgoing>): NotOffered | undefined => {
-  return isGlob(topic) ? oneTopic : messages.some(({ due }) => due !== undefined) ? noDelay : undefined
+  if (isGlob(topic)) return oneTopic
+  if (messages.some(({ due }) => due !== undefined)) return noDelay
+  return messages.some(({ id }) => id !== undefined) ? noId : undefined
 }
 
 const oneTopic = new NotOffered({
@@ -20,4 +22,10 @@ const oneTopic = new NotOffered({
 const noDelay = new NotOffered({
   feature: "delayed messages",
   detail: "messages are not stored until they are due. Publish it then, or use a pattern that stores messages"
+})
+
+const noId = new NotOffered({
+  feature: "ids of a producer's own",
+  detail:
+    "nothing is remembered by which a second one could be known. Leave it out, or use a pattern that stores messages"
 })

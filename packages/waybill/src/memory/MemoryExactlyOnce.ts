@@ -64,7 +64,14 @@ export const layer = layerOf("transactional", (options: Options, as) => {
   const limits = limitsOf({ ...options, deadLetters: { maxAge: "7 days", ...options.deadLetters } })
   const markerMillis = millisOf("marker", options.marker ?? "8 days")
   return Store.make(
-    { name: pattern, as, retention: "settled", limits, source: (place) => new Queue(place, order) },
+    {
+      name: pattern,
+      as,
+      retention: "settled",
+      priorities: order === "priority",
+      limits,
+      source: (place) => new Queue(place, order)
+    },
     markerMillis
   )
 })

@@ -53,6 +53,7 @@ export const layer = layerOf("at-least-once", (options: Options, as) => {
     name: pattern,
     as,
     retention: "settled",
+    priorities: order === "priority",
     limits: limitsOf(options),
     source: (place) => new Queue(place, order)
   })

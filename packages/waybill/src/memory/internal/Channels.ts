@@ -72,7 +72,7 @@ export class Channels {
           }
         }
       }
-      receipts.push({ _tag: "Stored", id })
+      receipts.push({ _tag: "Sent", id })
     }
     return receipts
   }

@@ -30,6 +30,7 @@ import { type Pattern, type Remains, Topic } from "./Topic.ts"
 export const make = (pattern: Pattern, markerMillis?: number) =>
   Effect.map(makeStore(pattern, markerMillis ?? Infinity), (store) => ({
     ...transportOf(store),
+    priorities: pattern.priorities,
     inspector: inspectorOf(store),
     records: markerMillis === undefined ? undefined : recordsOf(store)
   }))

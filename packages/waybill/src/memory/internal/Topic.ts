@@ -20,6 +20,8 @@ export interface Pattern {
   /** Its name, as `Inspector` tells it. */
   readonly name: string
   readonly retention: Retention
+  /** Its groups are given what is most urgent first. */
+  readonly priorities?: boolean
   /** The name under which the program has this store, unless it is the default. */
   readonly as: string | undefined
   readonly limits: Limits

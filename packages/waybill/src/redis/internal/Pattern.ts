@@ -30,6 +30,8 @@ export interface Pattern<out G extends Transport.Guarantee = Transport.Guarantee
   readonly guarantee: G
   /** For how long it remembers that the commit of a message was applied. */
   readonly markerMillis?: number | undefined
+  /** Its groups are given what is most urgent first, or may be. */
+  readonly priorities?: boolean | undefined
   /** Looks at topics of the pattern, whatever options they were opened with. */
   readonly inspector: (options: InspectorOptions) => Inspector["Service"]
   /** What the server's settings lack for it, in sentences. */
@@ -133,6 +135,7 @@ const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) 
   })
   const transport: Omit<Transport.Transport, "guarantee" | "inspector"> = {
     lifecycle,
+    priorities: pattern.priorities,
     health: healthOf(commands),
     publish: (topic, messages) => publishers.publish(topic, messages),
     receive: Effect.fnUntraced(function* (subscription) {

@@ -18,7 +18,7 @@ import * as ClaimsMembership from "./ClaimsMembership.ts"
 
 export interface ClaimsOptions<G extends Guarantee>
   extends
-    Pick<Pattern<G>, "name" | "guarantee" | "markerMillis" | "advice">,
+    Pick<Pattern<G>, "name" | "guarantee" | "markerMillis" | "priorities" | "advice">,
     Pick<BoundSource, "scripts" | "expires" | "urgencyOf"> {
   readonly publishing: (keys: TopicKeys) => Publishing
   /** Of a pattern that applies commits. */
@@ -36,12 +36,14 @@ export const make = <G extends Guarantee>({
   listening = onWake,
   markerMillis,
   name,
+  priorities,
   publishing,
   ...source
 }: ClaimsOptions<G>): Pattern<G> => ({
   name,
   guarantee,
   markerMillis,
+  priorities,
   advice,
   inspector: (options) => ClaimsInspector.make(options, name, source.expires ? "expiry" : "settled", source.scripts),
   open: (store) =>

@@ -15,6 +15,8 @@ import * as Publish from "./PublishScript.ts"
 const queue = (order: ListSource.Order) =>
   ({
     expires: false,
+    // Where any order will do, the topic knows.
+    priorities: order === "priority" || order === "any",
     urgencyOf: order === "priority" ? ListSource.urgencyOf : undefined,
     publishing: (keys) => ({
       script: Publish.publish,

@@ -77,7 +77,7 @@ export class Announcer implements Sender {
         for (const { body, headers, id, key, version } of call.messages) {
           number++
           args.push(seal(body, { producer, number, at, id, key, version, headers }))
-          receipts.push({ _tag: "Stored", id: id ?? `${producer}-${number}` })
+          receipts.push({ _tag: "Sent", id: id ?? `${producer}-${number}` })
         }
       }
       while (true) {
