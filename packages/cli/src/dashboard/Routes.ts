@@ -134,6 +134,83 @@ const present = Effect.fnUntraced(function* (topic: string, group: string, entri
 type Params = Readonly<Record<string, string | undefined>>
 type Handle<E, R> = (params: Params) => Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>
 
+const paged = <A extends Message.Message>(
+  f: (
+    inspector: Inspector.Inspector["Service"],
+    page: Inspector.NewestPage
+  ) => Effect.Effect<ReadonlyArray<A>, Transport.TransportError>,
+  positionOf: (item: A) => string
+) =>
+  answered(
+    Effect.gen(function* () {
+      const inspector = yield* Inspector.Inspector
+      const { after, before, limit, newest } = yield* HttpServerRequest.schemaSearchParams(Query)
+      const page = {
+        after: Option.fromNullishOr(after),
+        before,
+        limit: limit ?? pageSize,
+        newest: newest === "1"
+      }
+      const backwards = Option.isNone(page.after) && (page.newest || before !== undefined)
+      /** A page of large messages is short without being the last. */
+      const isMore = (items: ReadonlyArray<A>) => {
+        const last = items.at(backwards ? 0 : -1)
+        if (last === undefined || items.length === page.limit) return Effect.succeed(last !== undefined)
+        const position = positionOf(last)
+        const next = backwards
+          ? { after: Option.none(), before: position, limit: 1, newest: true }
+          : { after: Option.some(position), limit: 1 }
+        return Effect.map(f(inspector, next), (behind) => behind.length > 0)
+      }
+      const items = yield* from([after, before], f(inspector, page))
+      return { items: items.map(rowOf), more: yield* isMore(items) }
+    })
+  )
+
+const topicOf = (params: Params) => nameIn(params["topic"])
+const groupOf = (params: Params) => nameIn(params["group"])
+
+const life = (topic: string, id: string) =>
+  answered(
+    Effect.flatMap(HttpServerRequest.schemaSearchParams(Place), (seen) =>
+      from([seen.at], Life.inspect(topic, id, seen))
+    )
+  )
+
+const moved = (verb: "redrive" | "discard") => {
+  const move = verb === "redrive" ? DeadLetters.redrive : DeadLetters.discard
+  return (params: Params) =>
+    answered(
+      Effect.gen(function* () {
+        const { dryRun, entries, reason } = yield* body(SelectionBody)
+        const inspector = yield* Inspector.Inspector
+        const topic = topicOf(params)
+        const group = groupOf(params)
+        yield* describeGroup(topic, group)
+        if (entries === undefined) {
+          const raw = Topic.byName(topic)
+          const where = (letter: Inspector.DeadLetter) => reason === undefined || letter.reason === reason
+          return yield* move(raw, group, { where, dryRun })
+        }
+        const named = [...new Set(entries)]
+        const report: Report = dryRun
+          ? { examined: named.length, selected: yield* present(topic, group, named), done: 0 }
+          : { examined: named.length, selected: named.length, done: yield* inspector[verb](topic, group, named) }
+        return report
+      })
+    )
+}
+
+const paused = (verb: "pause" | "resume") => (params: Params) =>
+  answered(
+    Effect.gen(function* () {
+      // Pausing a group that does not exist would create it.
+      yield* describeGroup(topicOf(params), groupOf(params))
+      yield* (yield* Inspector.Inspector)[verb](topicOf(params), groupOf(params))
+      return { paused: verb === "pause" }
+    })
+  )
+
 /** `page`: the directory of the built page. */
 export const layer = (rules: Guard.Rules, page: string) => {
   const guarded =
@@ -149,42 +226,6 @@ export const layer = (rules: Guard.Rules, page: string) => {
   const write = <E, R>(path: HttpRouter.PathInput, handle: Handle<E, R>) =>
     HttpRouter.add("POST", path, guarded("write", handle))
 
-  const paged = <A extends Message.Message>(
-    f: (
-      inspector: Inspector.Inspector["Service"],
-      page: Inspector.NewestPage
-    ) => Effect.Effect<ReadonlyArray<A>, Transport.TransportError>,
-    positionOf: (item: A) => string
-  ) =>
-    answered(
-      Effect.gen(function* () {
-        const inspector = yield* Inspector.Inspector
-        const { after, before, limit, newest } = yield* HttpServerRequest.schemaSearchParams(Query)
-        const page = {
-          after: Option.fromNullishOr(after),
-          before,
-          limit: limit ?? pageSize,
-          newest: newest === "1"
-        }
-        const backwards = Option.isNone(page.after) && (page.newest || before !== undefined)
-        /** A page of large messages is short without being the last. */
-        const isMore = (items: ReadonlyArray<A>) => {
-          const last = items.at(backwards ? 0 : -1)
-          if (last === undefined || items.length === page.limit) return Effect.succeed(last !== undefined)
-          const position = positionOf(last)
-          const next = backwards
-            ? { after: Option.none(), before: position, limit: 1, newest: true }
-            : { after: Option.some(position), limit: 1 }
-          return Effect.map(f(inspector, next), (behind) => behind.length > 0)
-        }
-        const items = yield* from([after, before], f(inspector, page))
-        return { items: items.map(rowOf), more: yield* isMore(items) }
-      })
-    )
-
-  const topicOf = (params: Params) => nameIn(params["topic"])
-  const groupOf = (params: Params) => nameIn(params["group"])
-
   const overview = answered(
     Effect.gen(function* () {
       const inspector = yield* Inspector.Inspector
@@ -196,47 +237,6 @@ export const layer = (rules: Guard.Rules, page: string) => {
       return value
     })
   )
-
-  const life = (topic: string, id: string) =>
-    answered(
-      Effect.flatMap(HttpServerRequest.schemaSearchParams(Place), (seen) =>
-        from([seen.at], Life.inspect(topic, id, seen))
-      )
-    )
-
-  const moved = (verb: "redrive" | "discard") => {
-    const move = verb === "redrive" ? DeadLetters.redrive : DeadLetters.discard
-    return (params: Params) =>
-      answered(
-        Effect.gen(function* () {
-          const { dryRun, entries, reason } = yield* body(SelectionBody)
-          const inspector = yield* Inspector.Inspector
-          const topic = topicOf(params)
-          const group = groupOf(params)
-          yield* describeGroup(topic, group)
-          if (entries === undefined) {
-            const raw = Topic.byName(topic)
-            const where = (letter: Inspector.DeadLetter) => reason === undefined || letter.reason === reason
-            return yield* move(raw, group, { where, dryRun })
-          }
-          const named = [...new Set(entries)]
-          const report: Report = dryRun
-            ? { examined: named.length, selected: yield* present(topic, group, named), done: 0 }
-            : { examined: named.length, selected: named.length, done: yield* inspector[verb](topic, group, named) }
-          return report
-        })
-      )
-  }
-
-  const paused = (verb: "pause" | "resume") => (params: Params) =>
-    answered(
-      Effect.gen(function* () {
-        // Pausing a group that does not exist would create it.
-        yield* describeGroup(topicOf(params), groupOf(params))
-        yield* (yield* Inspector.Inspector)[verb](topicOf(params), groupOf(params))
-        return { paused: verb === "pause" }
-      })
-    )
 
   const ofGroup = "/api/topics/:topic/groups/:group" as const
   return Layer.mergeAll(

@@ -11,12 +11,10 @@ import * as Clock from "effect/Clock"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
-import { inUse } from "../Inspector.ts"
+import { type Inspector, inUse } from "../Inspector.ts"
 import * as Attempts from "../internal/Attempts.ts"
-import { unitsOf } from "../internal/Budget.ts"
 import { matcher } from "../internal/Glob.ts"
 import { Inbox, type InboxOptions } from "../internal/Inbox.ts"
 import { limitsOf, oneOf, wholeOf } from "../internal/Limits.ts"
@@ -24,6 +22,7 @@ import { refusal } from "../internal/Unstored.ts"
 import { Lifecycle } from "../Lifecycle.ts"
 import type { Outgoing, Receipt } from "../Message.ts"
 import { layer as layerOf, type Subscription, TransportError } from "../Transport.ts"
+import { Backpressure, sizeOf } from "./internal/Backpressure.ts"
 import { Channels, type SubscriberGroup } from "./internal/Channels.ts"
 import { make as makeSiblings } from "./internal/Siblings.ts"
 import { step } from "./internal/Step.ts"
@@ -46,12 +45,6 @@ export interface Options {
 }
 
 const pattern = "pubsub"
-
-/** How many turns a subscriber may let pass before it counts as one that takes nothing. */
-const patience = 16
-
-/** With an id as long as those that are given here. */
-const sizeOf = (message: Outgoing): number => unitsOf(message) + (message.id === undefined ? 24 : 0)
 
 /**
  * Two programs hear each other by sharing the layer, and one that uses two of them for a topic is warned. Throws on a buffer that is not an integer >= 1: that is a bug.
@@ -81,21 +74,6 @@ export const layer = layerOf("at-most-once", (options: Options, as) => {
   const capacity = wholeOf("buffer", options.buffer ?? 1024)
   const capacityBytes = wholeOf("bufferBytes", options.bufferBytes ?? 64 * 1024 * 1024)
   const overflow = oneOf("overflow", options.overflow ?? "drop-oldest", ["drop-oldest", "drop-newest", "fail"])
-  /** How many, and how many bytes, are published before subscribers get a turn that need one. */
-  const part = Math.max(1, Math.floor(capacity / 4))
-  const partBytes = Math.floor(capacityBytes / 4)
-  const partOf = (messages: ReadonlyArray<Outgoing>, from: number) => {
-    const next: Array<Outgoing> = []
-    let bytes = 0
-    for (let i = from; i < messages.length && next.length < part; i++) {
-      const message = messages[i]! // within bounds
-      const size = sizeOf(message)
-      if (next.length > 0 && bytes + size > partBytes) break
-      next.push(message)
-      bytes += size
-    }
-    return { next, bytes }
-  }
   return Effect.gen(function* () {
     const instance = (yield* Random.nextIntBetween(0x100000, 0xffffff)).toString(16)
     const channels = new Channels(deadLetters, instance)
@@ -105,6 +83,7 @@ export const layer = layerOf("at-most-once", (options: Options, as) => {
       fits: (topic, other) => matcher(topic)(other) || matcher(other)(topic),
       unsettled: () => []
     })
+    const backpressure = new Backpressure(channels, capacity, capacityBytes)
     const lifecycle = new Lifecycle()
     const run = Effect.runForkWith(yield* Effect.context<never>())
     let consumers = 0
@@ -154,56 +133,6 @@ export const layer = layerOf("at-most-once", (options: Options, as) => {
     const publish = (topic: string, messages: ReadonlyArray<Outgoing>) =>
       step((now) => Exit.succeed(channels.publish(topic, messages, now)))
 
-    /**
-     * Lets subscribers run that have much to take: what is published takes no time here, and would meet full buffers of
-     * consumers that had no turn. A consumer that takes nothing when it is its turn is not waited for.
-     */
-    const relieved = (topic: string, bytes: number): Effect.Effect<void> =>
-      Effect.suspend(() => {
-        if (crowded(topic, bytes).length === 0) return Exit.void
-        // One looks for all who publish.
-        if (relief !== undefined) return Effect.flatMap(relief.await, () => relieved(topic, bytes))
-        const over = Latch.makeUnsafe()
-        relief = over
-        return relieving(topic, bytes).pipe(
-          Effect.ensuring(
-            Effect.sync(() => {
-              relief = undefined
-              over.openUnsafe()
-            })
-          ),
-          // Those that waited may have gone on first.
-          Effect.andThen(relieved(topic, bytes))
-        )
-      })
-    let relief: Latch.Latch | undefined
-    const crowded = (topic: string, bytes: number) => channels.crowded(topic, bytes, bytes > partBytes)
-    const relieving = Effect.fnUntraced(function* (topic: string, bytes: number) {
-      const takesOf = (inboxes: ReadonlyArray<Inbox>) => inboxes.reduce((sum, { takes }) => sum + takes, 0)
-      let inVain = 0
-      for (let crowd = crowded(topic, bytes); crowd.length > 0; crowd = crowded(topic, bytes)) {
-        if (inVain === patience) return channels.giveUp(crowd)
-        const before = takesOf(crowd)
-        yield* Effect.yieldNow
-        inVain = takesOf(crowd) === before ? inVain + 1 : 0
-      }
-    })
-
-    const setPaused = (topic: string, group: string, paused: boolean) =>
-      Effect.suspend(() => {
-        const subscribers = channels.group(topic, group)
-        if (subscribers.paused === paused) return Effect.void
-        subscribers.paused = paused
-        for (const inbox of subscribers.inboxes) inbox.paused = paused
-        const quiet = paused
-          ? Effect.forEach(subscribers.inboxes, (inbox) => inbox.recall, { concurrency: "unbounded", discard: true })
-          : Effect.void
-        return Effect.andThen(
-          quiet,
-          lifecycle.report({ _tag: paused ? "ConsumerPaused" : "ConsumerResumed", topic, group })
-        )
-      })
-
     return {
       lifecycle,
       publish: (topic, messages) =>
@@ -212,15 +141,18 @@ export const layer = layerOf("at-most-once", (options: Options, as) => {
           if (reason !== undefined) return Effect.fail(new TransportError({ operation: "publish", topic, reason }))
           const only = messages.length === 1 ? messages[0] : undefined
           if (only !== undefined) {
-            return siblings.using(topic, Effect.andThen(relieved(topic, sizeOf(only)), publish(topic, messages)))
+            return siblings.using(
+              topic,
+              Effect.andThen(backpressure.relieved(topic, sizeOf(only)), publish(topic, messages))
+            )
           }
           return Effect.uninterruptible(
             Effect.gen(function* () {
               yield* siblings.using(topic, Effect.void)
               const receipts: Array<Receipt> = []
               for (let from = 0; from < messages.length; from = receipts.length) {
-                const { bytes, next } = partOf(messages, from)
-                yield* relieved(topic, bytes)
+                const { bytes, next } = backpressure.partOf(messages, from)
+                yield* backpressure.relieved(topic, bytes)
                 receipts.push(...(yield* publish(topic, next)))
               }
               return receipts
@@ -245,30 +177,48 @@ export const layer = layerOf("at-most-once", (options: Options, as) => {
           ),
           ({ inbox }) => inbox
         ),
-      inspector: {
-        topics: Effect.sync(() => channels.topics),
-        describe: (topic) => Effect.map(Clock.currentTimeMillis, (now) => channels.describe(topic, pattern, now)),
-        messages: () => Effect.succeed([]),
-        pending: () => Effect.succeed([]),
-        waiting: () => Effect.succeed([]),
-        deadLetters: (topic, group, { after, limit }) =>
-          step((now) =>
-            Exit.succeed(channels.deadLetters(topic, group, { after: Option.getOrUndefined(after), limit }, now))
-          ),
-        redrive: (topic, group, entries) => step((now) => Exit.succeed(channels.redrive(topic, group, entries, now))),
-        discard: (topic, group, entries) => step((now) => Exit.succeed(channels.discard(topic, group, entries, now))),
-        pause: (topic, group) => setPaused(topic, group, true),
-        resume: (topic, group) => setPaused(topic, group, false),
-        remove: (topic) =>
-          step((now) => {
-            const reason = inUse(channels.describe(topic, pattern, now))
-            if (reason !== undefined) {
-              return Exit.fail(new TransportError({ operation: "inspect", topic, reason }))
-            }
-            channels.remove(topic)
-            return Exit.void
-          })
-      }
+      inspector: inspectorOf(channels, lifecycle)
     }
   })
 })
+
+const inspectorOf = (channels: Channels, lifecycle: Lifecycle): Inspector["Service"] => {
+  const setPaused = (topic: string, group: string, paused: boolean) =>
+    Effect.suspend(() => {
+      const subscribers = channels.group(topic, group)
+      if (subscribers.paused === paused) return Effect.void
+      subscribers.paused = paused
+      for (const inbox of subscribers.inboxes) inbox.paused = paused
+      const quiet = paused
+        ? Effect.forEach(subscribers.inboxes, (inbox) => inbox.recall, { concurrency: "unbounded", discard: true })
+        : Effect.void
+      return Effect.andThen(
+        quiet,
+        lifecycle.report({ _tag: paused ? "ConsumerPaused" : "ConsumerResumed", topic, group })
+      )
+    })
+  return {
+    topics: Effect.sync(() => channels.topics),
+    describe: (topic) => Effect.map(Clock.currentTimeMillis, (now) => channels.describe(topic, pattern, now)),
+    messages: () => Effect.succeed([]),
+    pending: () => Effect.succeed([]),
+    waiting: () => Effect.succeed([]),
+    deadLetters: (topic, group, { after, limit }) =>
+      step((now) =>
+        Exit.succeed(channels.deadLetters(topic, group, { after: Option.getOrUndefined(after), limit }, now))
+      ),
+    redrive: (topic, group, entries) => step((now) => Exit.succeed(channels.redrive(topic, group, entries, now))),
+    discard: (topic, group, entries) => step((now) => Exit.succeed(channels.discard(topic, group, entries, now))),
+    pause: (topic, group) => setPaused(topic, group, true),
+    resume: (topic, group) => setPaused(topic, group, false),
+    remove: (topic) =>
+      step((now) => {
+        const reason = inUse(channels.describe(topic, pattern, now))
+        if (reason !== undefined) {
+          return Exit.fail(new TransportError({ operation: "inspect", topic, reason }))
+        }
+        channels.remove(topic)
+        return Exit.void
+      })
+  }
+}
