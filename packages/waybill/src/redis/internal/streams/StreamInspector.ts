@@ -84,7 +84,7 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
       pending: (topic, group, { after, limit }) => {
         const keys = { ...keysOf(topic), ...keysOf(topic).group(group) }
         const position = Option.getOrElse(after, () => "0")
-        const from = { first: Number(position.slice(0, 1)), entry: position.slice(1) }
+        const from = { first: position.startsWith("1") ? 1 : 0, entry: position.slice(1) }
         return Effect.map(
           inspecting.evaluate(topic, InspectScripts.pending, keys, { group, nobody, ...from, limit }),
           ({ rows }) =>
