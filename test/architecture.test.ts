@@ -32,6 +32,7 @@ const order = [
     "Transport",
     "Topic",
     "Records",
+    "internal/FailureLog",
     "internal/Recalls",
     "internal/Glob",
     "internal/Unstored",

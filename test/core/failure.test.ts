@@ -2,7 +2,20 @@
  * What a handler's failure said is kept as data: its tag, its message and what it holds, whatever that is.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Data, Effect, Exit, Option, Redacted, Schedule, Schema } from "effect"
+import {
+  Cause,
+  Data,
+  Effect,
+  Exit,
+  Latch,
+  Logger,
+  Option,
+  Redacted,
+  References,
+  Schedule,
+  Schema,
+  Stream
+} from "effect"
 import { TestClock } from "effect/testing"
 import { Consumer, type Failure, Inspector, Producer, Routing, Topic } from "waybill"
 import { MemoryStreams } from "waybill/memory"
@@ -149,5 +162,64 @@ describe("what a failure said", () => {
         fields: { cents: "7", at: "1970-01-01T00:00:00.000Z", code: "c" }
       })
     }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+})
+
+describe("the log", () => {
+  const Job = Topic.make("jobs", { payload: Schema.Number })
+  const lines: Array<readonly [level: string, message: unknown]> = []
+  const logger = Logger.make(({ logLevel, message }) => void lines.push([logLevel, message]))
+
+  const logged = (level: "Debug" | "Warn" | "None", messages: number) =>
+    Effect.gen(function* () {
+      lines.length = 0
+      const done = yield* Latch.make()
+      let left = messages
+      yield* Consumer.make(Job, { group: "g", concurrency: messages }).pipe(
+        Consumer.process((n) => Effect.fail(n % 2 === 0 ? new Busy({ seconds: n, message: `busy ${n}` }) : "odd")),
+        Consumer.onFailure({ Busy: Consumer.retry(Schedule.fixed("1 hour")) }),
+        Consumer.orElse(Consumer.deadLetter("Odd")),
+        Consumer.stream,
+        Stream.runForEach(() => (--left === 0 ? done.open : Effect.void)),
+        Effect.forkChild({ startImmediately: true })
+      )
+      yield* Producer.publishAll(
+        Job,
+        Array.from({ length: messages }, (_, i) => i),
+        (n) => ({ id: `m-${n}` })
+      )
+      yield* done.await
+      return lines.filter(([, message]) => Array.isArray(message) && /DeadLettered|Retried/.test(String(message[0])))
+    }).pipe(
+      Effect.scoped,
+      Effect.provide(MemoryStreams.layer()),
+      Effect.provide(Logger.layer([logger])),
+      Effect.provideService(References.MinimumLogLevel, level)
+    )
+
+  it.effect("has a line for each dead letter, and for debugging one for each retry", () =>
+    Effect.gen(function* () {
+      const about = { topic: "jobs", group: "g", attempt: 1 }
+      const [retried, dead] = yield* logged("Debug", 2)
+      assert.deepStrictEqual(retried, [
+        "Debug",
+        ["Retried", { ...about, id: "m-0", failure: "Busy: busy 0", delay: "1h" }]
+      ])
+      assert.strictEqual(dead![0], "Warn")
+      const [, { cause, ...rest }] = dead![1] as [string, { readonly cause: string }]
+      assert.deepStrictEqual(rest, { ...about, id: "m-1", reason: "Odd" } as never)
+      assert.match(cause, /^Error: odd/)
+    })
+  )
+
+  it.effect("counts the reasons of what would flood it, and says nothing that nobody reads", () =>
+    Effect.gen(function* () {
+      const all = yield* logged("Warn", 100)
+      assert.isBelow(all.length, 50)
+      const told = all.map(([, message]) => (message as [string, { id?: string; reasons?: { Odd: number } }])[1])
+      const counted = told.reduce((sum, { id, reasons }) => sum + (id === undefined ? (reasons?.Odd ?? 0) : 1), 0)
+      assert.strictEqual(counted, 50)
+      assert.deepStrictEqual(yield* logged("None", 10), [])
+    })
   )
 })

@@ -15,6 +15,7 @@ import type { Lifecycle } from "../Lifecycle.ts"
 import * as Settlement from "../Settlement.ts"
 import type { Receiver, Settled, TransportError } from "../Transport.ts"
 import type { ConsumerMetrics } from "./ConsumerMetrics.ts"
+import { logFailures } from "./FailureLog.ts"
 import { Wakeup } from "./Wakeup.ts"
 
 export interface Outcome {
@@ -118,8 +119,8 @@ export class SettleLoop {
         if (typeof instead === "object") entries[i] = [entries[i]![0], instead]
       }
       told(entries)
-      const died = this.#count(entries, settled)
-      if (died !== undefined) yield* Effect.logWarning("DeadLettered", { topic, group, reasons: died })
+      const failed = this.#count(entries, settled)
+      if (failed.length > 0) yield* logFailures(topic, group, failed)
       if (lifecycle.active) {
         for (let i = 0; i < entries.length; i++) {
           const [delivery, settlement] = entries[i]!
@@ -168,23 +169,23 @@ export class SettleLoop {
     }
   })
 
-  /** Counts a settled batch; returns the dead letters in it by reason, for the log. */
-  #count(entries: ReadonlyArray<Entry>, settled: ReadonlyArray<Settled>): Record<string, number> | undefined {
+  /** Counts a settled batch; returns what failed in it. */
+  #count(entries: ReadonlyArray<Entry>, settled: ReadonlyArray<Settled>): ReadonlyArray<Entry> {
     const { metrics } = this.#options
     let acks = 0
-    let died: Record<string, number> | undefined
+    const failed: Array<Entry> = []
     for (let i = 0; i < entries.length; i++) {
       const settlement = entries[i]![1]
       if (settled[i] === "Stale") metrics.stale.update(1)
       else if (settlement._tag === "Ack") acks++
-      else if (settlement._tag === "Retry") metrics.retry.update(1)
       else if (settlement._tag === "Release") metrics.release.update(1)
       else {
-        metrics.deadLettered(settlement.reason)
-        died = { ...died, [settlement.reason]: (died?.[settlement.reason] ?? 0) + 1 }
+        if (settlement._tag === "Retry") metrics.retry.update(1)
+        else metrics.deadLettered(settlement.reason)
+        failed.push(entries[i]!)
       }
     }
     if (acks > 0) metrics.ack.update(acks)
-    return died
+    return failed
   }
 }

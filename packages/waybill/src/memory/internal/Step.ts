@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import type * as Latch from "effect/Latch"
+import { logFailures } from "../../internal/FailureLog.ts"
 import type { Lifecycle } from "../../Lifecycle.ts"
 import type { Fact } from "./Source.ts"
 
@@ -39,7 +40,9 @@ export const completed = <A>(
 
 const tell = Effect.fnUntraced(function* (lifecycle: Lifecycle, facts: Array<Fact>) {
   for (let fact = facts.shift(); fact !== undefined; fact = facts.shift()) {
-    if (fact._tag === "Settled") lifecycle.emit(fact)
-    else yield* lifecycle.report(fact)
+    if (fact._tag === "Settled") {
+      lifecycle.emit(fact)
+      yield* logFailures(fact.topic, fact.group, [[fact.delivery, fact.settlement]])
+    } else yield* lifecycle.report(fact)
   }
 })

@@ -20,6 +20,7 @@ import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { Delivery } from "../../../Delivery.ts"
+import { logFailures } from "../../../internal/FailureLog.ts"
 import { Freezable } from "../../../internal/Freezable.ts"
 import { everything, Recalls } from "../../../internal/Recalls.ts"
 import type { Lifecycle } from "../../../Lifecycle.ts"
@@ -401,11 +402,13 @@ export class GroupReceiver<D extends Held> implements Receiver, Freezable {
     if (deliveries.length === 0) return Effect.void
     const { lifecycle, topic } = this.#options
     const group = this.#group
+    const letters = deliveries.map(
+      (delivery) => [delivery, Settlement.deadLetter("CrashLoop", cause(delivery))] as const
+    )
     return Effect.andThen(
-      Effect.logWarning("DeadLettered", { topic, group, reasons: { CrashLoop: deliveries.length } }),
+      logFailures(topic, group, letters),
       Effect.sync(() => {
-        for (const delivery of deliveries) {
-          const settlement = Settlement.deadLetter("CrashLoop", cause(delivery))
+        for (const [delivery, settlement] of letters) {
           lifecycle.emit({ _tag: "Settled", topic, group, delivery, settlement, stale: false })
         }
       })

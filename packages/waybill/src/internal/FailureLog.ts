@@ -1,0 +1,52 @@
+/**
+ * Writes to the log how deliveries ended that failed: a dead letter is a warning, a retry a line for debugging. Costs nothing
+ * where nobody reads it.
+ *
+ * @module
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as LogLevel from "effect/LogLevel"
+import * as References from "effect/References"
+import type { Delivery } from "../Delivery.ts"
+import type { Settlement } from "../Settlement.ts"
+
+/** So many dead letters of one batch are written one by one; of the others, how many died of which reason. */
+const maxLetters = 20
+/** Of a cause as it stands in the log; the dead letter has the rest. */
+const maxCause = 1000
+
+/** Of what was settled in one step, what failed. */
+export const logFailures = (
+  topic: string,
+  group: string,
+  ended: ReadonlyArray<readonly [Delivery, Settlement]>
+): Effect.Effect<void> =>
+  Effect.withFiber((fiber) => {
+    const minimum = fiber.getRef(References.MinimumLogLevel)
+    if (LogLevel.isGreaterThan(minimum, "Warn") || fiber.getRef(References.CurrentLoggers).size === 0)
+      return Effect.void
+    const debugs = !LogLevel.isGreaterThan(minimum, "Debug")
+    const lines: Array<Effect.Effect<void>> = []
+    let letters = 0
+    const rest: Record<string, number> = {}
+    for (const [delivery, settlement] of ended) {
+      const { attempt, id } = delivery
+      if (settlement._tag === "DeadLetter") {
+        const { cause, reason } = settlement
+        if (++letters > maxLetters) rest[reason] = (rest[reason] ?? 0) + 1
+        else
+          lines.push(
+            Effect.logWarning("DeadLettered", { topic, group, id, attempt, reason, cause: cause.slice(0, maxCause) })
+          )
+      } else if (settlement._tag === "Retry" && debugs) {
+        const { cause, delay, failure } = settlement
+        const said = failure === undefined ? cause.slice(0, maxCause) : `${failure.tag}: ${failure.message}`
+        lines.push(
+          Effect.logDebug("Retried", { topic, group, id, attempt, failure: said, delay: Duration.format(delay) })
+        )
+      }
+    }
+    if (letters > maxLetters) lines.push(Effect.logWarning("DeadLettered", { topic, group, reasons: rest }))
+    return Effect.all(lines, { discard: true })
+  })
