@@ -20,7 +20,7 @@ export const names: ReadonlyArray<string> = patterns.map(({ name }) => name)
 
 /**
  * The pattern of this name for publishing, whatever options its topics were opened with: a queue keeps its order, and a
- * message that expires lives for an hour. Throws on a prefix with white space, braces or a colon, and dies on a name that no
+ * message that expires lives for an hour. It promises what every pattern keeps. Throws on a prefix with white space, braces or a colon, and dies on a name that no
  * pattern has: those are bugs.
  *
  * @example
@@ -29,7 +29,7 @@ export const names: ReadonlyArray<string> = patterns.map(({ name }) => name)
  * import { Inspector, Producer, Topic } from "waybill"
  * import { IoRedis, RedisInspector, RedisPatterns } from "waybill/redis"
  *
- * const Note = Topic.make("notes", { payload: Schema.String })
+ * const Note = Topic.make("notes", { payload: Schema.String, guarantee: "at-most-once" })
  *
  * const program = Effect.gen(function*() {
  *   const { pattern } = yield* (yield* Inspector.Inspector).describe(Note.name)
