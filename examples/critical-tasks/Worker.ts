@@ -72,8 +72,8 @@ export const work = Effect.fn("Worker.work")(function* (fault: Fault, tell: Tell
         settle: (all) =>
           Effect.tap(receiver.settle(all), (answers) =>
             Effect.sync(() => {
-              for (const [i, [delivery, settlement]] of all.entries()) {
-                if (answers[i] === "Settled") tell(settled(delivery, settlement))
+              for (const [i, [handle, settlement]] of all.entries()) {
+                if (answers[i] === "Settled") tell(settled(handle, settlement))
               }
             })
           ),
@@ -103,18 +103,18 @@ export const tellClaims = (tell: Tell) =>
     })
   )
 
-const settled = (delivery: Delivery.Delivery, settlement: Settlement.Settlement): Fact => {
-  const fact = (state: Fact["state"], detail: string): Fact => ({ state, task: delivery.id, detail })
+const settled = ({ attempt, id }: Delivery.Handle, settlement: Settlement.Settlement): Fact => {
+  const fact = (state: Fact["state"], detail: string): Fact => ({ state, task: id, detail })
   switch (settlement._tag) {
     case "Ack":
-      return fact("done", `on attempt ${delivery.attempt}`)
+      return fact("done", `on attempt ${attempt}`)
     case "Retry":
       return fact(
         "waiting",
         `${settlement.cause.split("\n")[0]}; again in ${Math.round(Duration.toMillis(settlement.delay))} ms`
       )
     case "DeadLetter":
-      return fact("dead", `${settlement.reason} on attempt ${delivery.attempt}, and no more retries`)
+      return fact("dead", `${settlement.reason} on attempt ${attempt}, and no more retries`)
     case "Release":
       return fact("released", "handed back unfinished; the attempt does not count")
   }

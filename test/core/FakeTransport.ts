@@ -189,7 +189,8 @@ export class FakeTransport {
       Effect.suspend(() => this.onSettle),
       () => {
         this.batches.push(entries.length)
-        return entries.map(([delivery, settlement]): Transport.Settled => {
+        return entries.map(([handle, settlement]): Transport.Settled => {
+          const delivery = handle as Delivery.Delivery // these are their own handles
           if (this.drop(delivery)) return "Settled"
           if (!this.held.delete(delivery.receipt)) {
             // A delivery that ended before: refused, and a complaint unless it had been lost.

@@ -55,6 +55,12 @@ describe("how much to take", () => {
     ["what is missing once the buffer is half empty", 2, (f) => [f.add(2, 300), f.pull(1)]],
     ["what a handler has is held", 2, (f) => [f.add(2, 300), f.pull(2)]],
     ["what is settled is not", 4, (f) => [f.add(2, 300), f.pull(2), f.settle(0, 1)]],
+    [
+      "bytes of what is only named are not held",
+      3,
+      (f) => [f.add(2, 300, "x".repeat(600)), f.pull(2), f.prefetch.unloaded(f.added[0]!), f.settle(1)],
+      { bytes: 600 }
+    ],
     ["what is let go is not", 3, (f) => [f.add(2, 300), f.pull(2), f.prefetch.letGo(f.added[0]!)]],
     ["twice as much and one when the workers starve", 3, (f) => [f.add(4), f.pull(4)]],
     ["no more when what there was lasted", 0, (f) => [f.add(4, 300), f.pull(4)]],

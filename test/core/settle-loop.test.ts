@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Deferred, Effect, Exit, Fiber, Option } from "effect"
-import { type Delivery, Lifecycle, Settlement, type Transport } from "waybill"
+import { Context, Deferred, Duration, Effect, Exit, Fiber, Option } from "effect"
+import { Commit, type Delivery, Lifecycle, Settlement, type Transport } from "waybill"
 import { consumerMetrics } from "../../packages/waybill/src/internal/ConsumerMetrics.ts"
 import { type Observe, type Outcome, SettleLoop } from "../../packages/waybill/src/internal/SettleLoop.ts"
 
@@ -19,24 +19,28 @@ const delivery = (id: string): Delivery.Delivery => ({
 })
 
 /** A settle loop over a store that answers when it is told to; what was sent stands in `sent`, what is free again in `free`. */
-const fixture = Effect.fnUntraced(function* (options: { observe?: Observe; answer?: Transport.Settled } = {}) {
+const fixture = Effect.fnUntraced(function* (
+  options: { observe?: Observe; answer?: Transport.Settled; listen?: boolean } = {}
+) {
   const sent: Array<ReadonlyArray<string>> = []
+  const unloaded: Array<string> = []
   const free: Array<string> = []
   const answers: Array<() => void> = []
   const lifecycle = new Lifecycle.Lifecycle()
   const events: Array<Lifecycle.Event> = []
-  yield* lifecycle.listen((event) => events.push(event))
+  if (options.listen !== false) yield* lifecycle.listen((event) => events.push(event))
   const settling = new SettleLoop({
     topic: "t",
     group: "g",
     settle: (entries) =>
       Effect.callback((resume) => {
-        sent.push(entries.map(([{ id }, { _tag }]) => `${id} ${_tag}`))
+        sent.push(entries.map(([given, { _tag }]) => `${given.id} ${_tag}${"body" in given ? "" : ", named"}`))
         answers.push(() => resume(Effect.succeed(entries.map(() => options.answer ?? "Settled"))))
       }),
     observe: options.observe,
     metrics: consumerMetrics("t", "g", Context.empty()),
     lifecycle,
+    unloaded: ({ id }) => unloaded.push(id),
     settled: (entries) => free.push(...entries.map(([{ id }]) => id))
   })
   yield* Effect.forkScoped(settling.settle, { startImmediately: true })
@@ -48,10 +52,33 @@ const fixture = Effect.fnUntraced(function* (options: { observe?: Observe; answe
   const put = (...ids: ReadonlyArray<string>) => {
     for (const id of ids) settling.put(delivery(id), Settlement.ack, Exit.succeed(id))
   }
-  return { settling, sent, free, events, answer, put }
+  return { settling, sent, unloaded, free, events, answer, put }
 })
 
 describe("settlements", () => {
+  const named = { ...delivery("a"), handle: { id: "a", attempt: 1, fence: 1, receipt: "a" } }
+  const settle = (how: Settlement.Settlement, options: Parameters<typeof fixture>[0]) =>
+    Effect.gen(function* () {
+      const { sent, settling, unloaded } = yield* fixture(options)
+      settling.put(named, how, Exit.void)
+      yield* Effect.repeat(Effect.yieldNow, { times: 5 })
+      return { sent: sent.flat(), unloaded }
+    })
+
+  it.effect("of a delivery that is acked no more is held than its handle, unless somebody looks at it", () =>
+    Effect.gen(function* () {
+      const again = Settlement.retry(Duration.zero, "cause")
+      const quiet = { listen: false }
+      assert.deepStrictEqual(yield* settle(Settlement.ack, quiet), { sent: ["a Ack, named"], unloaded: ["a"] })
+      assert.deepStrictEqual(yield* settle(again, quiet), { sent: ["a Retry"], unloaded: [] })
+      const commit = Settlement.commit(Commit.make({}))
+      assert.deepStrictEqual(yield* settle(commit, quiet), { sent: ["a Ack"], unloaded: [] })
+      assert.deepStrictEqual(yield* settle(Settlement.ack, {}), { sent: ["a Ack"], unloaded: [] })
+      const observed = { ...quiet, observe: () => Effect.void }
+      assert.deepStrictEqual(yield* settle(Settlement.ack, observed), { sent: ["a Ack"], unloaded: [] })
+    })
+  )
+
   it.effect("travel together while one batch is in flight, at most 1,000 of them", () =>
     Effect.gen(function* () {
       const { answer, free, put, sent } = yield* fixture()

@@ -60,6 +60,7 @@ const fixture = Effect.fnUntraced(function* (handle: Handle, concurrency = 1) {
     observe: undefined,
     metrics,
     lifecycle: new Lifecycle.Lifecycle(),
+    unloaded: (delivery) => prefetch.unloaded(delivery),
     settled: (entries) => prefetch.settled(entries)
   })
   yield* Effect.forkScoped(settling.settle, { startImmediately: true })

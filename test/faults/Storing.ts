@@ -3,7 +3,7 @@
  * time.
  */
 import { Context, Data, Effect, Layer, Schedule, Schema, type Scope } from "effect"
-import { Consumer, type Delivery, Inspector, type Lifecycle, Producer, Topic, Transport } from "waybill"
+import { Consumer, type Delivery, Inspector, type Lifecycle, type Message, Producer, Topic, Transport } from "waybill"
 import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisStreams } from "waybill/redis"
 
 export const storing = ["streams", "lists", "exactly-once", "keyspace"] as const
@@ -26,7 +26,7 @@ export type Step = readonly [who: string, what: string, attempt?: number]
 
 export interface Person {
   readonly events: ReadonlyArray<Lifecycle.Event>
-  readonly publish: (body: string) => Effect.Effect<unknown, unknown>
+  readonly publish: (body: string) => Effect.Effect<Message.Receipt, unknown>
   /** What is left to do for the group, and its dead letters. */
   readonly left: Effect.Effect<readonly [undone: number, dead: number], unknown>
   /** Runs a consumer until the scope closes. */

@@ -400,8 +400,9 @@ const broken = (
             Effect.map(receiver.take(max), ([first, ...rest]) => [arrive(first), ...rest.map(arrive)] as const),
           settle: ([first, ...rest]) =>
             receiver.settle([
-              [first[0], settle(first[1])],
-              ...rest.map(([delivery, settlement]) => [delivery, settle(settlement)] as const)
+              // Changed or not, each ends what it ended: a saboteur cares for no type.
+              [first[0], settle(first[1])] as unknown as Transport.Ending,
+              ...rest.map(([handle, settlement]) => [handle, settle(settlement)] as unknown as Transport.Ending)
             ])
         }))
     }))

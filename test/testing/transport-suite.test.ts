@@ -42,7 +42,11 @@ const onTake = (
 const onSettle = (change: (settlement: Settlement.Settlement) => Settlement.Settlement) =>
   broken({
     receiver: (honest) => ({
-      settle: (entries) => honest.settle(Arr.map(entries, ([delivery, settlement]) => [delivery, change(settlement)]))
+      settle: (endings) =>
+        honest.settle(
+          // Changed or not, it ends what it ended: a saboteur cares for no type.
+          Arr.map(endings, ([handle, settlement]) => [handle, change(settlement)] as unknown as Transport.Ending)
+        )
     })
   })
 

@@ -225,7 +225,9 @@ export const follow = (recorder: Recorder, lifecycle: Lifecycle.Lifecycle): Effe
         return recorder.record({ _tag: "Settled", group, id, fence, as: event.settlement._tag, stale: event.stale })
       }
       case "LeaseLost":
-        for (const { fence, group, id } of event.deliveries) recorder.record({ _tag: "LeaseLost", group, id, fence })
+        for (const { fence, id } of event.deliveries) {
+          recorder.record({ _tag: "LeaseLost", group: event.group, id, fence })
+        }
     }
   })
 

@@ -12,26 +12,34 @@ export interface Failures {
   readonly since: number
 }
 
-export interface Delivery extends Message {
-  readonly topic: string
-  readonly group: string
+/** What names a delivery, and nothing of what it carries: enough to acknowledge it. */
+export interface Handle {
+  /** Of the message. */
+  readonly id: string
   /**
    * Which attempt this is, from 1. Deliveries that were handed back unfinished by a shutdown are not counted; those whose
    * consumer died are.
    */
   readonly attempt: number
   /**
-   * How often each row of the routing table has retried the message so far, by the tag of the row; `*` is the catch-all. None
-   * where the transport does not know it: then each row counts all attempts.
-   */
-  readonly failures?: ReadonlyMap<string, Failures> | undefined
-  /**
    * Grows with every delivery of this message to this group, for whatever reason. Pass it to another store and let that
    * store refuse a smaller one: this is how a consumer that was paused for too long is kept from overwriting its successor.
    */
   readonly fence: number
+  /** The transport's own name for it. Opaque to everyone else. */
+  readonly receipt: string
+}
+
+export interface Delivery extends Message, Handle {
+  readonly topic: string
+  readonly group: string
+  /** What its transport keeps of it until it is settled; its absence says that this is the delivery itself. */
+  readonly handle?: Handle | undefined
+  /**
+   * How often each row of the routing table has retried the message so far, by the tag of the row; `*` is the catch-all. None
+   * where the transport does not know it: then each row counts all attempts.
+   */
+  readonly failures?: ReadonlyMap<string, Failures> | undefined
   /** The messages missed just before this one, from a pattern that can lose messages and knows that it did. */
   readonly gap?: Gap | undefined
-  /** The transport's own handle. Opaque to everyone else. */
-  readonly receipt: string
 }

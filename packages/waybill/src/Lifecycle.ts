@@ -10,7 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type { Delivery } from "./Delivery.ts"
+import type { Delivery, Handle } from "./Delivery.ts"
 import type { Gap } from "./Gap.ts"
 import type { Outgoing, Receipt } from "./Message.ts"
 import type { Settlement } from "./Settlement.ts"
@@ -60,7 +60,7 @@ export type Event =
       readonly _tag: "LeaseLost"
       readonly topic: string
       readonly group: string
-      readonly deliveries: ReadonlyArray<Delivery>
+      readonly deliveries: ReadonlyArray<Handle>
     }
   /** Deliveries taken over from consumers that died or stalled. */
   | {

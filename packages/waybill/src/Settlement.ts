@@ -49,7 +49,7 @@ export interface Release {
 export type Settlement = Ack | Retry | DeadLetter | Release
 
 /** One value for the hot path. */
-export const ack: Settlement = { _tag: "Ack" }
+export const ack: Ack & { readonly commit?: undefined } = { _tag: "Ack" }
 
 /** Done, and this is to become true with it. */
 export const commit = (commit: Commit): Ack => ({ _tag: "Ack", commit })

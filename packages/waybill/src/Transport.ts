@@ -14,12 +14,12 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { Query } from "./Commit.ts"
-import type { Delivery } from "./Delivery.ts"
+import type { Delivery, Handle } from "./Delivery.ts"
 import type * as Health from "./Health.ts"
 import { checked, Inspector } from "./Inspector.ts"
 import type { Lifecycle } from "./Lifecycle.ts"
 import type { Outgoing, Receipt } from "./Message.ts"
-import type { DeadLetter, Settlement } from "./Settlement.ts"
+import type { Ack, DeadLetter, Settlement } from "./Settlement.ts"
 import { MarkerTooShort, NotProvided, TransportError } from "./TransportError.ts"
 
 export * from "./TransportError.ts"
@@ -296,17 +296,23 @@ export interface Receiver {
    */
   readonly take: (max: number, bytes?: number) => Effect.Effect<NonEmptyReadonlyArray<Delivery>, TransportError>
   /** Ends deliveries; the answers stand in the same order. Safe to repeat when the outcome is unknown. */
-  readonly settle: (
-    settlements: NonEmptyReadonlyArray<readonly [delivery: Delivery, settlement: Settlement]>
-  ) => Effect.Effect<ReadonlyArray<Settled>, TransportError>
+  readonly settle: (endings: NonEmptyReadonlyArray<Ending>) => Effect.Effect<ReadonlyArray<Settled>, TransportError>
   /** Waits for deliveries whose lease is gone: another consumer may have them soon, and settling them changes nothing. */
-  readonly lost: Effect.Effect<NonEmptyReadonlyArray<Delivery>>
+  readonly lost: Effect.Effect<NonEmptyReadonlyArray<Handle>>
   /**
    * Waits until the receiver wants deliveries back whose handlers have not begun: the group is paused, or something more
    * urgent waits. A transport without it never does.
    */
   readonly recalled?: Effect.Effect<Recall>
 }
+
+/**
+ * How a delivery ends. To be acknowledged it need only be named, so that what it carries can be forgotten as soon as its handler
+ * has ended. With anything else it is given whole: the store may have lost the message by then.
+ */
+export type Ending =
+  | readonly [handle: Handle, settlement: Ack & { readonly commit?: undefined }]
+  | readonly [delivery: Delivery, settlement: Settlement]
 
 /** A wish of a receiver to have deliveries back. */
 export interface Recall {

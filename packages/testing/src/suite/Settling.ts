@@ -124,7 +124,12 @@ export const settling = [
       const { leave, receiver } = yield* joinAndLeave(fixture, "g")
       yield* fixture.publish("a", "b")
       const deliveries = yield* fixture.take(receiver, 2)
-      assert.deepStrictEqual(yield* settle(receiver, deliveries, Settlement.ack), ["Settled", "Settled"])
+      const [a, b] = deliveries.map((delivery) => delivery.handle ?? delivery)
+      const answers = yield* receiver.settle([
+        [a!, Settlement.ack],
+        [b!, Settlement.ack]
+      ])
+      assert.deepStrictEqual(answers, ["Settled", "Settled"])
       yield* leave
       const next = yield* fixture.join("g")
       yield* fixture.publish("sentinel")

@@ -8,7 +8,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as LogLevel from "effect/LogLevel"
 import * as References from "effect/References"
-import type { Delivery } from "../Delivery.ts"
+import type { Handle } from "../Delivery.ts"
 import type { Settlement } from "../Settlement.ts"
 
 /** So many dead letters of one batch are written one by one; of the others, how many died of which reason. */
@@ -20,7 +20,7 @@ const maxCause = 1000
 export const logFailures = (
   topic: string,
   group: string,
-  ended: ReadonlyArray<readonly [Delivery, Settlement]>
+  ended: ReadonlyArray<readonly [Handle, Settlement]>
 ): Effect.Effect<void> =>
   Effect.withFiber((fiber) => {
     const minimum = fiber.getRef(References.MinimumLogLevel)
@@ -30,8 +30,7 @@ export const logFailures = (
     const lines: Array<Effect.Effect<void>> = []
     let letters = 0
     const rest: Record<string, number> = {}
-    for (const [delivery, settlement] of ended) {
-      const { attempt, id } = delivery
+    for (const [{ attempt, id }, settlement] of ended) {
       if (settlement._tag === "DeadLetter") {
         const { cause, reason } = settlement
         if (++letters > maxLetters) rest[reason] = (rest[reason] ?? 0) + 1

@@ -9,11 +9,11 @@ import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type { Delivery, Failures } from "../Delivery.ts"
+import type { Delivery, Failures, Handle } from "../Delivery.ts"
 import type { Gap } from "../Gap.ts"
 import type { Body, Headers, Message } from "../Message.ts"
-import { type DeadLetter, failuresAfter, type Settlement } from "../Settlement.ts"
-import { Overflow, type Recall, type Receiver, type Settled, TransportError } from "../Transport.ts"
+import { type DeadLetter, failuresAfter } from "../Settlement.ts"
+import { type Ending, Overflow, type Recall, type Receiver, type Settled, TransportError } from "../Transport.ts"
 import { noted } from "./Attempts.ts"
 import { fitting, unitsOf } from "./Budget.ts"
 import { everything, Recalls } from "./Recalls.ts"
@@ -275,19 +275,19 @@ export class Inbox implements Receiver {
       return Effect.flatMap(this.#change(), () => this.take(max, bytes))
     })
 
-  readonly settle: Receiver["settle"] = (settlements) =>
+  readonly settle: Receiver["settle"] = (endings) =>
     Effect.suspend(() => {
       let letters: Array<readonly [Copy, DeadLetter]> | undefined
-      for (const [delivery, settlement] of settlements) {
+      for (const [delivery, settlement] of endings) {
         if (settlement._tag !== "DeadLetter" || !this.#holds(delivery)) continue
         letters ??= []
         letters.push([delivery, settlement])
       }
-      if (letters === undefined) return Exit.succeed(this.#end(settlements))
+      if (letters === undefined) return Exit.succeed(this.#end(endings))
       return Effect.map(
         // Not empty: made with the first.
         this.#options.bury(letters as unknown as NonEmptyReadonlyArray<readonly [Copy, DeadLetter]>),
-        () => this.#end(settlements)
+        () => this.#end(endings)
       )
     })
 
@@ -308,15 +308,15 @@ export class Inbox implements Receiver {
     return count
   }
 
-  #holds(delivery: Delivery): delivery is Copy {
-    return delivery instanceof Copy && delivery.holder === this
+  #holds(handle: Handle): handle is Copy {
+    return handle instanceof Copy && handle.holder === this
   }
 
-  #end(settlements: ReadonlyArray<readonly [Delivery, Settlement]>): Array<Settled> {
+  #end(endings: ReadonlyArray<Ending>): Array<Settled> {
     const answers: Array<Settled> = []
     const released: Array<Copy> = []
     let woken = false
-    for (const [delivery, settlement] of settlements) {
+    for (const [delivery, settlement] of endings) {
       if (!this.#holds(delivery)) {
         answers.push("Stale")
         continue

@@ -144,11 +144,12 @@ const start = Effect.fnUntraced(function* (program: Program, receiver: Receiver,
   const settling = new SettleLoop({
     topic,
     group,
-    settle: (settlements) => retrying(receiver.settle(settlements)),
+    settle: (endings) => retrying(receiver.settle(endings)),
     observe,
     metrics,
     lifecycle,
-    settled: (entries) => prefetch.settled(entries)
+    unloaded: (delivery) => prefetch.unloaded(delivery),
+    settled: (endings) => prefetch.settled(endings)
   })
   const prefetch: Prefetch = new Prefetch({
     window: handle._tag === "Batch" ? concurrency * handle.size : concurrency,

@@ -11,7 +11,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import type { Delivery } from "../Delivery.ts"
+import type { Delivery, Handle } from "../Delivery.ts"
 import type { TransportError } from "../Transport.ts"
 import { unitsOf } from "./Budget.ts"
 import type { ConsumerMetrics } from "./ConsumerMetrics.ts"
@@ -155,19 +155,24 @@ export class Prefetch {
     this.#room.notify()
   }
 
+  /** Of this one no more than the handle is held from now on. */
+  unloaded(delivery: Delivery): void {
+    this.#heldBytes -= unitsOf(delivery)
+  }
+
   /** These were settled: what they took up is free again. */
-  settled(entries: ReadonlyArray<readonly [Delivery, unknown]>): void {
-    for (let i = 0; i < entries.length; i++) this.#forget(entries[i]![0])
+  settled(endings: ReadonlyArray<readonly [given: Handle | Delivery, unknown]>): void {
+    for (let i = 0; i < endings.length; i++) this.#forget(endings[i]![0])
     this.#countWaits()
     this.#show()
     this.#room.notify()
   }
 
   /** These are not this consumer's any more. */
-  drop(lost: ReadonlySet<Delivery>): void {
+  drop(lost: ReadonlySet<Handle>): void {
     const kept: Array<Delivery> = []
     for (const delivery of this.#buffer.slice(this.#next)) {
-      if (lost.has(delivery)) this.#forget(delivery)
+      if (lost.has(delivery.handle ?? delivery)) this.#forget(delivery)
       else kept.push(delivery)
     }
     this.#refill(kept)
@@ -238,9 +243,9 @@ export class Prefetch {
     while (this.#parked.length > 0 && (this.#closed || this.size > 0)) this.#parked.pop()!()
   }
 
-  #forget(delivery: Delivery): void {
+  #forget(given: Handle | Delivery): void {
     this.#held--
-    this.#heldBytes -= unitsOf(delivery)
+    if ("body" in given) this.#heldBytes -= unitsOf(given)
   }
 
   #refill(deliveries: ReadonlyArray<Delivery>): void {

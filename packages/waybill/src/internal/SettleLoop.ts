@@ -13,7 +13,7 @@ import * as Option from "effect/Option"
 import type { Delivery } from "../Delivery.ts"
 import type { Lifecycle } from "../Lifecycle.ts"
 import * as Settlement from "../Settlement.ts"
-import type { Receiver, Settled, TransportError } from "../Transport.ts"
+import type { Ending, Receiver, Settled, TransportError } from "../Transport.ts"
 import type { ConsumerMetrics } from "./ConsumerMetrics.ts"
 import { logFailures } from "./FailureLog.ts"
 import { Wakeup } from "./Wakeup.ts"
@@ -29,8 +29,6 @@ export interface Outcome {
 /** Sees what was settled, and holds back further settlements until it returns. */
 export type Observe = (outcomes: Arr.NonEmptyReadonlyArray<Outcome>) => Effect.Effect<unknown>
 
-export type Entry = readonly [Delivery, Settlement.Settlement]
-
 export interface Options {
   readonly topic: string
   readonly group: string
@@ -38,15 +36,17 @@ export interface Options {
   readonly observe: Observe | undefined
   readonly metrics: Pick<ConsumerMetrics, "ack" | "retry" | "release" | "stale" | "deadLettered" | "settleDuration">
   readonly lifecycle: Lifecycle
+  /** Told of a delivery of which no more than its handle is held from now on. */
+  readonly unloaded: (delivery: Delivery) => void
   /** Told of what the store has answered for. */
-  readonly settled: (entries: ReadonlyArray<Entry>) => void
+  readonly settled: (endings: ReadonlyArray<Ending>) => void
 }
 
 const maxSettle = 1000
 
 export class SettleLoop {
   readonly #options: Options
-  #outbox: Array<Entry> = []
+  #outbox: Array<Ending> = []
   #values: Array<Option.Option<unknown>> = []
   #settling = false
   /** On the way back, unbegun, in the order of delivery. */
@@ -64,8 +64,16 @@ export class SettleLoop {
 
   /** A handler has ended. Of the delivery nothing is needed from here on but what names it, and what observers are shown. */
   put(delivery: Delivery, settlement: Settlement.Settlement, exit?: Exit.Exit<unknown, unknown>): void {
-    this.#outbox.push([delivery, settlement])
-    if (this.#options.observe !== undefined) {
+    const { lifecycle, observe, unloaded } = this.#options
+    const { handle } = delivery
+    if (handle !== undefined && settlement === Settlement.ack && observe === undefined && !lifecycle.active) {
+      // Held through the round trip, payloads would outlive the young generation.
+      this.#outbox.push([handle, Settlement.ack])
+      unloaded(delivery)
+    } else {
+      this.#outbox.push([delivery, settlement])
+    }
+    if (observe !== undefined) {
       this.#values.push(exit !== undefined && Exit.isSuccess(exit) ? Option.some(exit.value) : Option.none())
     }
     this.#some.notify()
@@ -116,7 +124,8 @@ export class SettleLoop {
       metrics.settleDuration.add(clock.currentTimeMillisUnsafe() - startedAt)
       for (let i = 0; i < entries.length; i++) {
         const instead = settled[i]
-        if (typeof instead === "object") entries[i] = [entries[i]![0], instead]
+        const [given] = entries[i]!
+        if (typeof instead === "object" && "body" in given) entries[i] = [given, instead]
       }
       told(entries)
       const failed = this.#count(entries, settled)
@@ -124,6 +133,8 @@ export class SettleLoop {
       if (lifecycle.active) {
         for (let i = 0; i < entries.length; i++) {
           const [delivery, settlement] = entries[i]!
+          // Whoever listens only since its handler has ended is not told.
+          if (!("body" in delivery)) continue
           lifecycle.emit({ _tag: "Settled", topic, group, delivery, settlement, stale: settled[i] === "Stale" })
         }
       }
@@ -132,7 +143,7 @@ export class SettleLoop {
         yield* Effect.raceFirst(
           observe(
             Arr.map(entries, ([delivery, settlement], i) => ({
-              delivery,
+              delivery: delivery as Delivery, // where there is an observer it is put whole
               settlement,
               settled: settled[i] === "Stale" ? "Stale" : "Settled",
               value: values[i]!
@@ -170,10 +181,10 @@ export class SettleLoop {
   })
 
   /** Counts a settled batch; returns what failed in it. */
-  #count(entries: ReadonlyArray<Entry>, settled: ReadonlyArray<Settled>): ReadonlyArray<Entry> {
+  #count(entries: ReadonlyArray<Ending>, settled: ReadonlyArray<Settled>): ReadonlyArray<Ending> {
     const { metrics } = this.#options
     let acks = 0
-    const failed: Array<Entry> = []
+    const failed: Array<Ending> = []
     for (let i = 0; i < entries.length; i++) {
       const settlement = entries[i]![1]
       if (settled[i] === "Stale") metrics.stale.update(1)

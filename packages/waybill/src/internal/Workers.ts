@@ -13,7 +13,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Commit from "../Commit.ts"
-import type { Delivery } from "../Delivery.ts"
+import type { Delivery, Handle as Named } from "../Delivery.ts"
 import { decide, decideDecoding, type Routes, shorten } from "../Routing.ts"
 import * as Settlement from "../Settlement.ts"
 import type { Durations } from "./Durations.ts"
@@ -132,9 +132,9 @@ export class Workers {
   }
 
   /** Interrupts the handlers of these; nothing is settled for them. */
-  revoke(lost: ReadonlySet<Delivery>): void {
+  revoke(lost: ReadonlySet<Named>): void {
     for (const worker of this.#workers) {
-      const mine = worker.working.filter((delivery) => lost.has(delivery))
+      const mine = worker.working.filter((delivery) => lost.has(delivery.handle ?? delivery))
       if (mine.length === 0) continue
       for (const delivery of mine) worker.lost.add(delivery)
       interrupt(worker)

@@ -10,7 +10,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Latch from "effect/Latch"
 import type { Commit } from "../../Commit.ts"
-import type { Delivery, Failures } from "../../Delivery.ts"
+import type { Delivery, Failures, Handle } from "../../Delivery.ts"
 import type { ConsumerInfo, GroupInfo, PendingMessage, WaitingMessage } from "../../Inspector.ts"
 import { consumerDied, noted, read } from "../../internal/Attempts.ts"
 import { unitsOf } from "../../internal/Budget.ts"
@@ -170,17 +170,17 @@ export class Group {
     })
   }
 
-  settle(member: Member, delivery: Delivery, settlement: Settlement.Settlement, now: number): Settled {
-    const work = member.held.get(delivery.receipt)
+  settle(member: Member, handle: Handle, settlement: Settlement.Settlement, now: number): Settled {
+    const work = member.held.get(handle.receipt)
     if (work === undefined) return "Stale"
-    member.held.delete(delivery.receipt)
+    member.held.delete(handle.receipt)
     if (member.suspects.delete(work) && this.#suspects.length > 0) this.#topic.change()
     switch (settlement._tag) {
       case "Ack": {
         const refused =
-          settlement.commit === undefined
+          settlement.commit === undefined || work.delivery === undefined
             ? undefined
-            : this.#topic.commit(delivery, settlement.commit, now, work.partial)
+            : this.#topic.commit(work.delivery, settlement.commit, now, work.partial)
         if (refused !== undefined) {
           if (refused.reason === "PartialCommit") work.partial = true
           work.log = noted(work.log, work.attempt, member.consumer, refused, now)

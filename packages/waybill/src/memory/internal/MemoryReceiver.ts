@@ -74,16 +74,16 @@ export class MemoryReceiver implements Receiver, Freezable {
         : Effect.flatMap(this.#change(clock, now), () => this.take(max, bytes))
     })
 
-  readonly settle: Receiver["settle"] = (settlements) =>
+  readonly settle: Receiver["settle"] = (endings) =>
     step((now, fiber) => {
-      const answers = settlements.map(([delivery, settlement]): Settled =>
-        settlement._tag === "Release" ? "Stale" : this.#group.settle(this.#member, delivery, settlement, now)
+      const answers = endings.map(([handle, settlement]): Settled =>
+        settlement._tag === "Release" ? "Stale" : this.#group.settle(this.#member, handle, settlement, now)
       )
       // The last one first: each goes in front of what came back before.
-      for (let i = settlements.length - 1; i >= 0; i--) {
-        const [delivery, settlement] = settlements[i] ?? settlements[0] // within bounds
+      for (let i = endings.length - 1; i >= 0; i--) {
+        const [handle, settlement] = endings[i] ?? endings[0] // within bounds
         if (settlement._tag === "Release") {
-          answers[i] = this.#group.settle(this.#member, delivery, settlement, now)
+          answers[i] = this.#group.settle(this.#member, handle, settlement, now)
         }
       }
       const touched = this.#touched()

@@ -6,13 +6,50 @@
 import type { Gap } from "../../../Gap.ts"
 import { noHeaders } from "../../../internal/Headers.ts"
 import type { Body, Headers } from "../../../Message.ts"
-import type { Held } from "../group/InFlight.ts"
+import type { Carrying, Held } from "../group/InFlight.ts"
 import { millisOf } from "../wire/Fields.ts"
 import { read } from "../wire/PackedMessage.ts"
-import { fresh, type Tally } from "../wire/Tally.ts"
+import type { Tally } from "../wire/Tally.ts"
 
-/** Always in this shape, in this order: tens of thousands a second are made. */
-export class ClaimedDelivery implements Held {
+/** What is kept of it until it is settled. Always in this shape, in this order: tens of thousands a second are made. */
+export class ClaimedHandle implements Held {
+  readonly id: string
+  readonly publishedAt: number
+  readonly attempt: number
+  readonly fence: number
+  /** What the set of what its consumer holds has for it: the id, and behind `#` the fence, when it is not the first. */
+  readonly receipt: string
+  readonly tally: Tally
+  renewedAt: number
+  readonly takenAt: number
+  holder: object | undefined = undefined
+  before: this | undefined = undefined
+  after: this | undefined = undefined
+  settling = false
+
+  constructor(
+    id: string,
+    publishedAt: number,
+    attempt: number,
+    fence: number,
+    receipt: string,
+    tally: Tally,
+    now: number
+  ) {
+    this.id = id
+    this.publishedAt = publishedAt
+    this.attempt = attempt
+    this.fence = fence
+    this.receipt = receipt
+    this.tally = tally
+    this.renewedAt = now
+    this.takenAt = now
+  }
+}
+
+/** Always in this shape, in this order, as well. */
+export class ClaimedDelivery implements Carrying<ClaimedHandle> {
+  readonly handle: ClaimedHandle
   readonly topic: string
   readonly group: string
   readonly id: string
@@ -22,18 +59,10 @@ export class ClaimedDelivery implements Held {
   readonly version: number
   readonly publishedAt: number
   readonly attempt: number
+  readonly failures: Tally["failures"]
   readonly fence: number
-  /** What the set of what its consumer holds has for it: the id, and behind `#` the fence, when it is not the first. */
   readonly receipt: string
   gap: Gap | undefined = undefined
-  tally: Tally = fresh
-  renewedAt: number
-  readonly takenAt: number
-  holder: object | undefined = undefined
-  before: this | undefined = undefined
-  after: this | undefined = undefined
-  /** It is being settled: if the server says it is no longer ours, that may be our own doing. */
-  settling = false
 
   /** `records` from `from` to `to` is what is stored; `text` the same as text, when all of it is ASCII. */
   constructor(
@@ -41,6 +70,7 @@ export class ClaimedDelivery implements Held {
     group: string,
     member: string,
     attempt: number,
+    tally: Tally,
     records: Buffer,
     text: string | undefined,
     from: number,
@@ -68,14 +98,10 @@ export class ClaimedDelivery implements Held {
       this.publishedAt = reading.publishedAt ?? millisOf(entry)
     }
     this.attempt = attempt
+    this.failures = tally.failures
     this.fence = hash < 0 ? 1 : Number(member.slice(hash + 1))
     this.receipt = member
-    this.renewedAt = now
-    this.takenAt = now
-  }
-
-  get failures(): Tally["failures"] {
-    return this.tally.failures
+    this.handle = new ClaimedHandle(this.id, this.publishedAt, attempt, this.fence, member, tally, now)
   }
 }
 

@@ -11,7 +11,7 @@ import { keysOf as listed } from "../connection/Script.ts"
 import { groupOf } from "../inspect/Figures.ts"
 import { Inspecting, type InspectorOptions } from "../inspect/Inspecting.ts"
 import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
-import { read } from "../wire/Tally.ts"
+import { fresh, read } from "../wire/Tally.ts"
 import { ClaimedDelivery } from "./ClaimedDelivery.ts"
 import type { ClaimsScripts } from "./Scripts.ts"
 
@@ -112,4 +112,4 @@ export const make = (
 }
 
 const deliveryOf = (topic: string, group: string, member: string, attempt: number, record: Buffer): ClaimedDelivery =>
-  new ClaimedDelivery(topic, group, member, attempt, record, undefined, 0, record.length, 0)
+  new ClaimedDelivery(topic, group, member, attempt, fresh, record, undefined, 0, record.length, 0)

@@ -21,8 +21,9 @@ import {
   type ReceiverOptions
 } from "../group/GroupReceiver.ts"
 import { type ClaimsKeys, claimsKeys, type StringKeys, type TopicKeys } from "../wire/Keys.ts"
+import { fresh } from "../wire/Tally.ts"
 import type { BoundSource } from "./BoundSource.ts"
-import { ClaimedDelivery } from "./ClaimedDelivery.ts"
+import { ClaimedDelivery, type ClaimedHandle } from "./ClaimedDelivery.ts"
 import { ClaimsSettling } from "./ClaimsSettling.ts"
 import { Fetcher } from "./Fetcher.ts"
 
@@ -31,7 +32,7 @@ export interface MembershipOptions extends Omit<ReceiverOptions, "pattern" | "ke
   readonly source: BoundSource
   readonly deadLetters: DeadLetterCap
   /** Of a pattern that applies commits. */
-  readonly committer?: ((consumer: string) => Committer<ClaimedDelivery>) | undefined
+  readonly committer?: ((consumer: string) => Committer<ClaimedHandle>) | undefined
 }
 
 /** How much one script may move or hand back. */
@@ -41,7 +42,7 @@ const vacateLimit = 500
 /** Joins the group; leaves it when the scope closes. */
 export const make = (
   options: MembershipOptions
-): Effect.Effect<GroupReceiver<ClaimedDelivery>, TransportError, Scope.Scope> => {
+): Effect.Effect<GroupReceiver<ClaimedHandle>, TransportError, Scope.Scope> => {
   const { keys, source, subscription } = options
   return makeReceiver(
     { ...options, pattern: source.pattern, keys: keys.group(subscription.group) },
@@ -49,15 +50,15 @@ export const make = (
   )
 }
 
-class ClaimsMembership implements Membership<ClaimedDelivery> {
+class ClaimsMembership implements Membership<ClaimedHandle> {
   readonly renews = false
   readonly fetcher: Fetcher
   readonly settling: ClaimsSettling
   readonly #options: MembershipOptions
   readonly #keys: ClaimsKeys
-  readonly #receiver: GroupReceiver<ClaimedDelivery>
+  readonly #receiver: GroupReceiver<ClaimedHandle>
 
-  constructor(options: MembershipOptions, receiver: GroupReceiver<ClaimedDelivery>) {
+  constructor(options: MembershipOptions, receiver: GroupReceiver<ClaimedHandle>) {
     this.#options = options
     this.#receiver = receiver
     const { commands, committer, deadLetters, source, subscription, topic } = options
@@ -98,7 +99,7 @@ class ClaimsMembership implements Membership<ClaimedDelivery> {
     else this.fetcher.wake()
   }
 
-  join(again: boolean): Effect.Effect<Joined<ClaimedDelivery>, Reason> {
+  join(again: boolean): Effect.Effect<Joined<ClaimedHandle>, Reason> {
     return Effect.gen({ self: this }, function* () {
       const { source, subscription } = this.#options
       const { consumer, inFlight, leaseMillis } = this.#receiver
@@ -148,17 +149,17 @@ class ClaimsMembership implements Membership<ClaimedDelivery> {
     }
   })
 
-  renew(deliveries: ReadonlyArray<ClaimedDelivery>): Effect.Effect<(index: number) => boolean, Reason> {
+  renew(handles: ReadonlyArray<ClaimedHandle>): Effect.Effect<(index: number) => boolean, Reason> {
     const key = this.#keys.processing
-    const receipts = deliveries.map(({ receipt }) => receipt)
+    const receipts = handles.map(({ receipt }) => receipt)
     return Effect.map(
       this.#options.commands.run("smismember", (client) => client.smismember(key, receipts), { key }),
       (told) => (index) => told[index] === 1
     )
   }
 
-  handBackBegun(deliveries: ReadonlyArray<ClaimedDelivery>): Effect.Effect<void, Reason> {
-    return this.settling.handBack(deliveries.map(({ receipt }) => ["U", receipt]))
+  handBackBegun(handles: ReadonlyArray<ClaimedHandle>): Effect.Effect<void, Reason> {
+    return this.settling.handBack(handles.map(({ receipt }) => ["U", receipt]))
   }
 
   get leave(): Effect.Effect<boolean, Reason> {
@@ -185,7 +186,18 @@ class ClaimsMembership implements Membership<ClaimedDelivery> {
       if (from.length > 0) yield* lifecycle.report({ _tag: "Claimed", topic, group, from, count: moved })
       const deadLettered = buried.map(({ attempts, member, record }) => {
         const bytes = Buffer.from(record)
-        return new ClaimedDelivery(topic, group, member, attempts, bytes, undefined, 0, bytes.length, receiver.now())
+        return new ClaimedDelivery(
+          topic,
+          group,
+          member,
+          attempts,
+          fresh,
+          bytes,
+          undefined,
+          0,
+          bytes.length,
+          receiver.now()
+        )
       })
       yield* receiver.buried(deadLettered, () => "delivered too often to consumers that died or stalled")
       yield* receiver.dropped(dropped)

@@ -12,7 +12,7 @@ import type { Pattern, Store } from "../Pattern.ts"
 import type { Publishing } from "../publish/Publisher.ts"
 import type { TopicKeys } from "../wire/Keys.ts"
 import type { BoundSource } from "./BoundSource.ts"
-import type { ClaimedDelivery } from "./ClaimedDelivery.ts"
+import type { ClaimedHandle } from "./ClaimedDelivery.ts"
 import * as ClaimsInspector from "./ClaimsInspector.ts"
 import * as ClaimsMembership from "./ClaimsMembership.ts"
 
@@ -22,7 +22,7 @@ export interface ClaimsOptions<G extends Guarantee>
     Pick<BoundSource, "scripts" | "expires" | "urgencyOf"> {
   readonly publishing: (keys: TopicKeys) => Publishing
   /** Of a pattern that applies commits. */
-  readonly committer?: (store: Store, subscription: Subscription, consumer: string) => Committer<ClaimedDelivery>
+  readonly committer?: (store: Store, subscription: Subscription, consumer: string) => Committer<ClaimedHandle>
   /** Where the groups of one layer listen; without it, on the channel `wake` of their topic. */
   readonly listening?: (store: Store) => Effect.Effect<Listening, never, Scope.Scope>
 }

@@ -25,10 +25,10 @@ import { failureText } from "../inspect/DeadLetterEntry.ts"
 import type { ClaimsKeys } from "../wire/Keys.ts"
 import { write } from "../wire/PackedMessage.ts"
 import { write as writeTally } from "../wire/Tally.ts"
-import type { ClaimedDelivery } from "./ClaimedDelivery.ts"
+import type { ClaimedHandle } from "./ClaimedDelivery.ts"
 import type { ClaimsScripts } from "./Scripts.ts"
 
-export interface SettlingOptions extends Pick<Settling<ClaimedDelivery>, "committer" | "settled"> {
+export interface SettlingOptions extends Pick<Settling<ClaimedHandle>, "committer" | "settled"> {
   readonly commands: Connection
   readonly topic: string
   readonly pattern: string
@@ -41,8 +41,8 @@ export interface SettlingOptions extends Pick<Settling<ClaimedDelivery>, "commit
 /** How many deliveries one call hands back. */
 const handBackLimit = 500
 
-export class ClaimsSettling implements Settling<ClaimedDelivery> {
-  readonly committer: Committer<ClaimedDelivery> | undefined
+export class ClaimsSettling implements Settling<ClaimedHandle> {
+  readonly committer: Committer<ClaimedHandle> | undefined
   readonly settled: (millis: number) => void
   readonly #options: SettlingOptions
 
@@ -60,7 +60,7 @@ export class ClaimsSettling implements Settling<ClaimedDelivery> {
 
   acked(): void {}
 
-  isPlain({ fence }: ClaimedDelivery): boolean {
+  isPlain({ fence }: ClaimedHandle): boolean {
     return fence === 1
   }
 
@@ -69,16 +69,16 @@ export class ClaimsSettling implements Settling<ClaimedDelivery> {
   }
 
   run(
-    acks: ReadonlyArray<ClaimedDelivery>,
-    steps: ReadonlyArray<Step<ClaimedDelivery>>
+    acks: ReadonlyArray<ClaimedHandle>,
+    steps: ReadonlyArray<Step<ClaimedHandle>>
   ): Effect.Effect<Settlements, Reason> {
     const { committer } = this
     const markers: Array<string> = []
     const args: Array<Argument> = []
     for (const { receipt } of acks) args.push(receipt)
     for (const step of steps) {
-      const { delivery, gone, settlement } = step
-      const { id, publishedAt, receipt } = delivery
+      const { gone, handle, message, settlement } = step
+      const { id, publishedAt, receipt } = handle
       switch (settlement._tag) {
         case "Ack":
           args.push("A", receipt)
@@ -91,7 +91,7 @@ export class ClaimsSettling implements Settling<ClaimedDelivery> {
           const cause = settlement.cause.slice(0, maxDeadCause)
           args.push("D", receipt, settlement.reason, cause, writeTally(tallyAfter(step, this.#options.consumer)))
           args.push(failureText(settlement.failure), id, publishedAt)
-          args.push(gone ? write(delivery) : "")
+          args.push(gone && message !== undefined ? write(message) : "")
           if (isPartial(step) && committer !== undefined) {
             args.push(markers.push(committer.done(id)), committer.markerMillis)
           } else {

@@ -16,7 +16,7 @@ import type { Fetching, GroupReceiver } from "../group/GroupReceiver.ts"
 import { hurryMillis } from "../group/Heartbeat.ts"
 import type { ClaimsKeys } from "../wire/Keys.ts"
 import type { BoundSource } from "./BoundSource.ts"
-import type { ClaimedDelivery } from "./ClaimedDelivery.ts"
+import type { ClaimedHandle } from "./ClaimedDelivery.ts"
 import type { ClaimsSettling } from "./ClaimsSettling.ts"
 import { Gaps } from "./Gaps.ts"
 import { deliveriesOf } from "./TakeReply.ts"
@@ -28,7 +28,7 @@ export interface FetcherOptions {
   readonly keys: ClaimsKeys
   readonly source: BoundSource
   readonly lifecycle: Lifecycle
-  readonly receiver: GroupReceiver<ClaimedDelivery>
+  readonly receiver: GroupReceiver<ClaimedHandle>
   readonly settling: ClaimsSettling
 }
 
@@ -48,7 +48,7 @@ export class Fetcher implements Fetching {
   /** The reply of a take was lost: what it gave us no handler has seen. */
   #replyLost = false
   /** Those we hold that more than one consumer had died with. */
-  #suspects: ReadonlyArray<ClaimedDelivery> = []
+  #suspects: ReadonlyArray<ClaimedHandle> = []
 
   constructor(options: FetcherOptions) {
     this.#options = options
@@ -132,11 +132,11 @@ export class Fetcher implements Fetching {
       if (taken.length === 0) return
       this.limit = takeLimit
       receiver.inFlight.add(taken)
-      if (suspects > 0) this.#suspects = [...this.#suspects, ...taken.slice(0, suspects)]
+      if (suspects > 0) this.#suspects = [...this.#suspects, ...taken.slice(0, suspects).map(({ handle }) => handle)]
     })
   }
 
-  readonly #holds = (delivery: ClaimedDelivery): boolean => this.#options.receiver.inFlight.find(delivery) === delivery
+  readonly #holds = (handle: ClaimedHandle): boolean => this.#options.receiver.inFlight.find(handle) === handle
 
   /** Hands back what is unknown to us. A delivery in an answer that never came is not an attempt: no handler has seen it. */
   get #handBackUnknown(): Effect.Effect<void, Reason> {

@@ -29,9 +29,8 @@ export const deliveriesOf = (
     const to = from + Number(sizes[i])
     const attempt = i < before.length ? Number(before[i]) : 1
     const name = names[i] as string // within bounds
-    const delivery = new ClaimedDelivery(topic, group, name, attempt, records, text, from, to, now)
-    if (i < noted.length) delivery.tally = read(noted[i]) ?? fresh
-    taken.push(delivery)
+    const tally = i < noted.length ? (read(noted[i]) ?? fresh) : fresh
+    taken.push(new ClaimedDelivery(topic, group, name, attempt, tally, records, text, from, to, now))
     from = to
   }
   return taken

@@ -27,6 +27,7 @@ import type { Lifecycle } from "../../../Lifecycle.ts"
 import * as Settlement from "../../../Settlement.ts"
 import {
   Disconnected,
+  type Ending,
   type Reason,
   type Recall,
   type Receiver,
@@ -39,7 +40,7 @@ import type { GroupKeys } from "../wire/Keys.ts"
 import { Condition } from "./Condition.ts"
 import { isGroupGone } from "./GroupGone.ts"
 import { Heartbeat, hurryMillis, survivable } from "./Heartbeat.ts"
-import { type Held, InFlight } from "./InFlight.ts"
+import { type Carrying, type Held, InFlight } from "./InFlight.ts"
 import { Settler } from "./Settler.ts"
 import type { Settling } from "./Settling.ts"
 
@@ -58,33 +59,33 @@ export interface ReceiverOptions {
 }
 
 /** What a pattern says to the server as a member of a group. */
-export interface Membership<D extends Held> {
+export interface Membership<H extends Held> {
   readonly fetcher: Fetching
-  readonly settling: Settling<D>
+  readonly settling: Settling<H>
   /** The lease of each delivery is renewed by itself; otherwise all of them live as long as the heartbeat. */
   readonly renews: boolean
   /** Listens for what others bring, and opens what is fetched with. */
   readonly open: Effect.Effect<void, never, Scope.Scope>
   /** Makes sure that the group exists. `again`: it did, and something says that it does no more. */
-  readonly join: (again: boolean) => Effect.Effect<Joined<D>, Reason>
+  readonly join: (again: boolean) => Effect.Effect<Joined<H>, Reason>
   /** Says that the consumer lives, and brings in what is due. Fails with `groupGone` when there is no group. */
   readonly beat: Effect.Effect<Beat, Reason>
   /** Asks of each, and renews it, whether it is still the consumer's. */
-  readonly renew: (deliveries: ReadonlyArray<D>) => Effect.Effect<(index: number) => boolean, Reason>
+  readonly renew: (handles: ReadonlyArray<H>) => Effect.Effect<(index: number) => boolean, Reason>
   /** Gives these to others, as attempts, where they are still ours: handlers have had them. */
-  readonly handBackBegun: (deliveries: ReadonlyArray<D>) => Effect.Effect<void, Reason>
+  readonly handBackBegun: (handles: ReadonlyArray<H>) => Effect.Effect<void, Reason>
   /** Gives to others some of what the consumer holds; returns whether there is more of it. */
   readonly leave: Effect.Effect<boolean, Reason>
 }
 
-export interface Joined<D extends Held> {
+export interface Joined<H extends Held> {
   readonly paused?: boolean
   /** The topic may be new in the store. */
   readonly isNew: boolean
   /** From where a group that had been lost begins again. */
   readonly from?: string | undefined
   /** What went with it. */
-  readonly lost: ReadonlyArray<D>
+  readonly lost: ReadonlyArray<H>
 }
 
 export interface Beat {
@@ -130,26 +131,26 @@ const longestFetch = 500
 const renewLimit = 200
 
 /** Joins the group; leaves it when the scope closes. */
-export const make = Effect.fnUntraced(function* <D extends Held>(
+export const make = Effect.fnUntraced(function* <H extends Held>(
   options: ReceiverOptions,
-  membership: (receiver: GroupReceiver<D>) => Membership<D>
-): Effect.fn.Return<GroupReceiver<D>, TransportError, Scope.Scope> {
+  membership: (receiver: GroupReceiver<H>) => Membership<H>
+): Effect.fn.Return<GroupReceiver<H>, TransportError, Scope.Scope> {
   const receiver = new GroupReceiver(options, membership)
   yield* Effect.acquireRelease(receiver.start, () => receiver.stop)
   return receiver
 })
 
-export class GroupReceiver<D extends Held> implements Receiver, Freezable {
+export class GroupReceiver<H extends Held> implements Receiver, Freezable {
   readonly consumer = `${hostname()}-${process.pid}-${SecureRandom.uuidV4Unsafe().slice(0, 8)}`
   readonly leaseMillis: number
-  readonly inFlight: InFlight<D>
+  readonly inFlight: InFlight<H>
   /** What was lost by our own clock, and may still be ours by the server's set, by receipt. */
-  readonly unheard = new Map<string, D>()
+  readonly unheard = new Map<string, H>()
   /** What the consumer is asked to give back unbegun. */
   readonly recalls = new Recalls()
   readonly #options: ReceiverOptions
-  readonly #membership: Membership<D>
-  readonly #settler: Settler<D>
+  readonly #membership: Membership<H>
+  readonly #settler: Settler<H>
   readonly #heartbeat: Heartbeat
   readonly #startedAt: bigint
   readonly #scope = Scope.makeUnsafe()
@@ -167,14 +168,14 @@ export class GroupReceiver<D extends Held> implements Receiver, Freezable {
   #countedAt = -Infinity
   #renewedAt = -Infinity
 
-  constructor(options: ReceiverOptions, membership: (receiver: GroupReceiver<D>) => Membership<D>) {
+  constructor(options: ReceiverOptions, membership: (receiver: GroupReceiver<H>) => Membership<H>) {
     this.#options = options
     const { clock, pollMillis, subscription } = options
     this.#startedAt = clock.monotonicTimeNanosUnsafe()
     const leaseMillis = Duration.toMillis(subscription.lease)
     this.leaseMillis = leaseMillis
     const { now } = this
-    this.inFlight = new InFlight<D>({
+    this.inFlight = new InFlight<H>({
       now,
       leaseMillis,
       demanded: () => this.#demanded(),
@@ -211,19 +212,17 @@ export class GroupReceiver<D extends Held> implements Receiver, Freezable {
     return this.inFlight.take(max, bytes)
   }
 
-  settle(
-    settlements: NonEmptyReadonlyArray<readonly [delivery: Delivery, settlement: Settlement.Settlement]>
-  ): Effect.Effect<ReadonlyArray<Settled>, TransportError> {
-    return this.#settler.settle(settlements)
+  settle(endings: NonEmptyReadonlyArray<Ending>): Effect.Effect<ReadonlyArray<Settled>, TransportError> {
+    return this.#settler.settle(endings)
   }
 
   /** Hands back deliveries that no handler was given. */
-  release(deliveries: ReadonlyArray<D>): Effect.Effect<void> {
+  release(deliveries: ReadonlyArray<Carrying<H>>): Effect.Effect<void> {
     const [first, ...others] = deliveries.map((delivery) => [delivery, Settlement.release] as const)
     return first === undefined ? Effect.void : Effect.ignore(this.settle([first, ...others]))
   }
 
-  get lost(): Effect.Effect<NonEmptyReadonlyArray<Delivery>> {
+  get lost(): Effect.Effect<NonEmptyReadonlyArray<H>> {
     return this.inFlight.lost
   }
 
@@ -366,9 +365,9 @@ export class GroupReceiver<D extends Held> implements Receiver, Freezable {
   // --- what became of deliveries ---------------------------------------------------------------------------------
 
   /** These are no longer ours; whoever was given them learns of it. */
-  #lose(deliveries: ReadonlyArray<D>): Effect.Effect<void> {
-    if (deliveries.length === 0) return Effect.void
-    const lost = this.inFlight.lose(deliveries)
+  #lose(handles: ReadonlyArray<H>): Effect.Effect<void> {
+    if (handles.length === 0) return Effect.void
+    const lost = this.inFlight.lose(handles)
     const { lifecycle, topic } = this.#options
     return lost.length === 0
       ? Effect.void
@@ -391,19 +390,19 @@ export class GroupReceiver<D extends Held> implements Receiver, Freezable {
       const taken = this.inFlight.taken().filter(({ detached, settling }) => detached !== true && !settling)
       if (taken.length === 0) continue
       // If the server calls them ours when it is back, they are handed back.
-      for (const delivery of taken) this.unheard.set(delivery.receipt, delivery)
+      for (const handle of taken) this.unheard.set(handle.receipt, handle)
       this.#heartbeat.verify = true
       yield* this.#lose(taken)
     }
   })
 
   /** Too many consumers had died with them: no handler has seen them, so no settlement tells of them. */
-  buried(deliveries: ReadonlyArray<D>, cause: (delivery: D) => string): Effect.Effect<void> {
+  buried(deliveries: ReadonlyArray<Carrying<H>>, cause: (handle: H) => string): Effect.Effect<void> {
     if (deliveries.length === 0) return Effect.void
     const { lifecycle, topic } = this.#options
     const group = this.#group
     const letters = deliveries.map(
-      (delivery) => [delivery, Settlement.deadLetter("CrashLoop", cause(delivery))] as const
+      (delivery) => [delivery, Settlement.deadLetter("CrashLoop", cause(delivery.handle))] as const
     )
     return Effect.andThen(
       logFailures(topic, group, letters),
@@ -530,11 +529,11 @@ export class GroupReceiver<D extends Held> implements Receiver, Freezable {
         const some = asked.slice(i, i + renewLimit)
         const sentAt = this.now()
         const isOurs = yield* this.#membership.renew(some)
-        const lost: Array<D> = []
-        some.forEach((delivery, index) => {
-          if (isOurs(index)) delivery.renewedAt = sentAt
+        const lost: Array<H> = []
+        some.forEach((handle, index) => {
+          if (isOurs(index)) handle.renewedAt = sentAt
           // What is being settled may have left by our own hand, and what was settled meanwhile has.
-          else if (!delivery.settling && this.inFlight.find(delivery) === delivery) lost.push(delivery)
+          else if (!handle.settling && this.inFlight.find(handle) === handle) lost.push(handle)
         })
         yield* this.#lose(lost)
       }

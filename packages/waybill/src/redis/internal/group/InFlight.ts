@@ -10,13 +10,14 @@
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type { Delivery } from "../../../Delivery.ts"
+import type { Delivery, Handle } from "../../../Delivery.ts"
 import { fitting } from "../../../internal/Budget.ts"
 import type { TransportError } from "../../../Transport.ts"
 import type { Tally } from "../wire/Tally.ts"
 
-/** A delivery as a receiver keeps it, whatever its pattern. */
-export interface Held extends Delivery {
+/** What a receiver keeps of a delivery until it is settled, whatever its pattern. */
+export interface Held extends Handle {
+  readonly publishedAt: number
   /** What was noted about the message in earlier attempts. */
   readonly tally: Tally
   /** When it was last known to be ours, and when it came, by the clock of the receiver. */
@@ -32,31 +33,36 @@ export interface Held extends Delivery {
   after: this | undefined
 }
 
-interface Waiter<D extends Held> {
-  readonly max: number
-  readonly bytes: number
-  readonly resume: (effect: Effect.Effect<NonEmptyReadonlyArray<D>, TransportError>) => void
+/** The delivery itself, as it is handed out: nobody but its handler need keep it. */
+export interface Carrying<H extends Held> extends Delivery {
+  readonly handle: H
 }
 
-export class InFlight<D extends Held> {
+interface Waiter<H extends Held> {
+  readonly max: number
+  readonly bytes: number
+  readonly resume: (effect: Effect.Effect<NonEmptyReadonlyArray<Carrying<H>>, TransportError>) => void
+}
+
+export class InFlight<H extends Held> {
   /** The ends of the chain of what is held, in the order in which it came. A map would cost more than all the rest here. */
-  #first: D | undefined
-  #last: D | undefined
-  readonly #waiters: Array<Waiter<D>> = []
+  #first: H | undefined
+  #last: H | undefined
+  readonly #waiters: Array<Waiter<H>> = []
   readonly #now: () => number
   readonly #demanded: () => void
   readonly #paused: () => boolean
   /** A tenth less than the lease, for what the network and two clocks may differ. */
   readonly #sureMillis: number
-  #buffer: Array<D> = []
+  #buffer: Array<Carrying<H>> = []
   #failure: TransportError | undefined
-  #lost: Array<Delivery> = []
+  #lost: Array<H> = []
   #tellLost: (() => void) | undefined
   #lastTake = { at: -Infinity, max: 0 }
   /** When the last heartbeat that arrived was sent: nobody takes us for dead until a lease after it. */
   beatAt = -Infinity
   /** Those whose handlers have ended, and whose settlements have failed. */
-  readonly unsettled = new Set<D>()
+  readonly unsettled = new Set<H>()
 
   /** `demanded` is called when somebody waits for more than there is. While it is `paused` nothing is handed out. */
   constructor(options: {
@@ -91,7 +97,7 @@ export class InFlight<D extends Held> {
     return Math.max(0, Math.max(this.demand, this.#now() - at < millis ? max : 0) - this.#buffer.length)
   }
 
-  take(max: number, bytes = Infinity): Effect.Effect<NonEmptyReadonlyArray<D>, TransportError> {
+  take(max: number, bytes = Infinity): Effect.Effect<NonEmptyReadonlyArray<Carrying<H>>, TransportError> {
     return Effect.withFiber((fiber) => {
       // A fiber that is about to yield may be interrupted there, with the deliveries in its hands.
       if (fiber.currentOpCount + 64 > fiber.cache.maxOpsBeforeYield) {
@@ -109,9 +115,9 @@ export class InFlight<D extends Held> {
     })
   }
 
-  #wait(max: number, bytes: number): Effect.Effect<NonEmptyReadonlyArray<D>, TransportError> {
+  #wait(max: number, bytes: number): Effect.Effect<NonEmptyReadonlyArray<Carrying<H>>, TransportError> {
     return Effect.callback((resume) => {
-      const waiter: Waiter<D> = { max, bytes, resume }
+      const waiter: Waiter<H> = { max, bytes, resume }
       this.#waiters.push(waiter)
       this.#demanded()
       return Effect.sync(() => {
@@ -122,13 +128,13 @@ export class InFlight<D extends Held> {
   }
 
   /** Takes charge of deliveries and hands them to whoever waits, if they are `offered`. */
-  add(deliveries: ReadonlyArray<D>, offered = true): void {
-    for (const delivery of deliveries) {
-      delivery.holder = this
-      delivery.before = this.#last
-      if (this.#last === undefined) this.#first = delivery
-      else this.#last.after = delivery
-      this.#last = delivery
+  add(deliveries: ReadonlyArray<Carrying<H>>, offered = true): void {
+    for (const { handle } of deliveries) {
+      handle.holder = this
+      handle.before = this.#last
+      if (this.#last === undefined) this.#first = handle
+      else this.#last.after = handle
+      this.#last = handle
     }
     if (!offered) return
     if (this.#buffer.length === 0) this.#buffer = deliveries.slice()
@@ -138,7 +144,7 @@ export class InFlight<D extends Held> {
 
   handOut(): void {
     while (this.#waiters.length > 0) {
-      const waiter = this.#waiters[0] as Waiter<D> // just looked
+      const waiter = this.#waiters[0] as Waiter<H> // just looked
       const taken = this.#cut(waiter.max, waiter.bytes)
       if (taken === undefined) return
       this.#waiters.shift()
@@ -148,18 +154,18 @@ export class InFlight<D extends Held> {
   }
 
   /** The next deliveries, if there are any and they are surely ours. */
-  #cut(max: number, bytes: number): NonEmptyReadonlyArray<D> | undefined {
+  #cut(max: number, bytes: number): NonEmptyReadonlyArray<Carrying<H>> | undefined {
     const buffer = this.#buffer
     if (buffer.length === 0 || this.#paused()) return undefined
     const since = this.sureSince()
-    if (buffer.some((delivery) => delivery.renewedAt <= since)) return undefined
+    if (buffer.some(({ handle }) => handle.renewedAt <= since)) return undefined
     const count = fitting(buffer, max, bytes)
     if (count === buffer.length) {
       this.#buffer = []
-      return buffer as unknown as NonEmptyReadonlyArray<D> // not empty: just looked
+      return buffer as unknown as NonEmptyReadonlyArray<Carrying<H>> // not empty: just looked
     }
     this.#buffer = buffer.slice(count)
-    return buffer.slice(0, count) as unknown as NonEmptyReadonlyArray<D> // count is at least 1
+    return buffer.slice(0, count) as unknown as NonEmptyReadonlyArray<Carrying<H>> // count is at least 1
   }
 
   /** Nobody else can have been given yet what was renewed after this. */
@@ -174,34 +180,35 @@ export class InFlight<D extends Held> {
   }
 
   /** The delivery that is meant, if it is still held; a copy of it will do. */
-  find(delivery: Delivery): D | undefined {
+  find(given: Handle | Delivery): H | undefined {
+    const handle = ("handle" in given ? given.handle : undefined) ?? given
     // Only what was given to `add` has this holder.
-    if ("holder" in delivery) return delivery.holder === this ? (delivery as D) : undefined
-    return this.all().find(({ fence, receipt }) => receipt === delivery.receipt && fence === delivery.fence)
+    if ("holder" in handle) return handle.holder === this ? (handle as H) : undefined
+    return this.all().find(({ fence, receipt }) => receipt === handle.receipt && fence === handle.fence)
   }
 
   /** The delivery is over. */
-  forget(delivery: D): void {
-    if (delivery.holder !== this) return
-    const { after, before } = delivery
+  forget(handle: H): void {
+    if (handle.holder !== this) return
+    const { after, before } = handle
     if (before === undefined) this.#first = after
     else before.after = after
     if (after === undefined) this.#last = before
     else after.before = before
-    delivery.holder = delivery.before = delivery.after = undefined
-    if (this.unsettled.size > 0) this.unsettled.delete(delivery)
+    handle.holder = handle.before = handle.after = undefined
+    if (this.unsettled.size > 0) this.unsettled.delete(handle)
   }
 
-  all(): Array<D> {
-    const all: Array<D> = []
-    for (let delivery = this.#first; delivery !== undefined; delivery = delivery.after) all.push(delivery)
+  all(): Array<H> {
+    const all: Array<H> = []
+    for (let handle = this.#first; handle !== undefined; handle = handle.after) all.push(handle)
     return all
   }
 
   /** Those that somebody was given. */
-  taken(): Array<D> {
-    const buffer = new Set(this.#buffer)
-    return this.all().filter((delivery) => !buffer.has(delivery))
+  taken(): Array<H> {
+    const buffered = new Set(this.#buffer.map(({ handle }) => handle))
+    return this.all().filter((handle) => !buffered.has(handle))
   }
 
   /** For how long the oldest delivery has been held, in milliseconds. */
@@ -210,27 +217,27 @@ export class InFlight<D extends Held> {
   }
 
   /** Takes back all that waits in the buffer. */
-  empty(): ReadonlyArray<D> {
+  empty(): ReadonlyArray<Carrying<H>> {
     const buffer = this.#buffer
     this.#buffer = []
     return buffer
   }
 
   /** Takes back what has waited in the buffer for longer than `millis`: others could have had it. */
-  unclaimed(millis: number): Array<D> {
+  unclaimed(millis: number): ReadonlyArray<Carrying<H>> {
     const limit = this.#now() - millis
-    const old = this.#buffer.filter((delivery) => delivery.takenAt < limit)
-    if (old.length > 0) this.#buffer = this.#buffer.filter((delivery) => delivery.takenAt >= limit)
+    const old = this.#buffer.filter(({ handle }) => handle.takenAt < limit)
+    if (old.length > 0) this.#buffer = this.#buffer.filter(({ handle }) => handle.takenAt >= limit)
     return old
   }
 
   /** These are no longer ours. Answers those that somebody had been given. */
-  lose(deliveries: ReadonlyArray<D>): ReadonlyArray<D> {
-    for (const delivery of deliveries) this.forget(delivery)
-    const gone = new Set(deliveries)
-    const unseen = new Set(this.#buffer.filter((delivery) => gone.has(delivery)))
-    if (unseen.size > 0) this.#buffer = this.#buffer.filter((delivery) => !gone.has(delivery))
-    const lost = deliveries.filter((delivery) => !unseen.has(delivery))
+  lose(handles: ReadonlyArray<H>): ReadonlyArray<H> {
+    for (const handle of handles) this.forget(handle)
+    const gone = new Set(handles)
+    const unseen = new Set(this.#buffer.map(({ handle }) => handle).filter((handle) => gone.has(handle)))
+    if (unseen.size > 0) this.#buffer = this.#buffer.filter(({ handle }) => !gone.has(handle))
+    const lost = handles.filter((handle) => !unseen.has(handle))
     if (lost.length > 0) {
       this.#lost.push(...lost)
       this.#tellLost?.()
@@ -239,14 +246,14 @@ export class InFlight<D extends Held> {
   }
 
   /** Waits for deliveries that were lost after they had been taken. */
-  readonly lost: Effect.Effect<NonEmptyReadonlyArray<Delivery>> = Effect.suspend(() =>
+  readonly lost: Effect.Effect<NonEmptyReadonlyArray<H>> = Effect.suspend(() =>
     this.#lost.length > 0 ? this.#takeLost : Effect.flatMap(this.#someLost, () => this.lost)
   )
 
-  readonly #takeLost: Effect.Effect<NonEmptyReadonlyArray<Delivery>> = Effect.sync(() => {
+  readonly #takeLost: Effect.Effect<NonEmptyReadonlyArray<H>> = Effect.sync(() => {
     const lost = this.#lost
     this.#lost = []
-    return lost as unknown as NonEmptyReadonlyArray<Delivery> // the caller looked
+    return lost as unknown as NonEmptyReadonlyArray<H> // the caller looked
   })
 
   readonly #someLost: Effect.Effect<void> = Effect.callback((resume) => {

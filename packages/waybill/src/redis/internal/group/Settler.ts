@@ -6,18 +6,17 @@
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Effect from "effect/Effect"
-import type { Delivery } from "../../../Delivery.ts"
 import * as Settlement from "../../../Settlement.ts"
-import type { Reason, Settled, TransportError } from "../../../Transport.ts"
+import type { Ending, Reason, Settled, TransportError } from "../../../Transport.ts"
 import type { Held, InFlight } from "./InFlight.ts"
 import { RetryAmbiguous } from "./RetryAmbiguous.ts"
 import { fit, SettlementBatch } from "./SettlementBatch.ts"
 import { delayOf, type Settling, type Step } from "./Settling.ts"
 
-export interface SettlerOptions<D extends Held> {
+export interface SettlerOptions<H extends Held> {
   readonly topic: string
-  readonly inFlight: InFlight<D>
-  readonly settling: Settling<D>
+  readonly inFlight: InFlight<H>
+  readonly settling: Settling<H>
   /** The cap dropped so many dead letters. */
   readonly dropped: (count: number) => Effect.Effect<void>
 }
@@ -25,11 +24,11 @@ export interface SettlerOptions<D extends Held> {
 /** How many acks one run of the script ends. */
 const maxAcks = 1000
 
-export class Settler<D extends Held> {
-  readonly #options: SettlerOptions<D>
+export class Settler<H extends Held> {
+  readonly #options: SettlerOptions<H>
   readonly #retryAmbiguous: RetryAmbiguous
 
-  constructor(options: SettlerOptions<D>) {
+  constructor(options: SettlerOptions<H>) {
     this.#options = options
     this.#retryAmbiguous = new RetryAmbiguous(options.topic)
   }
@@ -39,23 +38,21 @@ export class Settler<D extends Held> {
     this.#retryAmbiguous.close()
   }
 
-  settle(
-    settlements: NonEmptyReadonlyArray<readonly [delivery: Delivery, settlement: Settlement.Settlement]>
-  ): Effect.Effect<ReadonlyArray<Settled>, TransportError> {
+  settle(endings: NonEmptyReadonlyArray<Ending>): Effect.Effect<ReadonlyArray<Settled>, TransportError> {
     return Effect.suspend(() => {
       const { inFlight, settling } = this.#options
-      const batch = new SettlementBatch<D>(settlements, inFlight, settling)
+      const batch = new SettlementBatch<H>(endings, inFlight, settling)
       return Effect.tap(batch.through(this.#end(batch)), (answers) => {
         for (const { entry, index } of batch.bound) if (answers[index] === "Settled") settling.acked(entry[0])
-        for (const { delivery, index, settlement } of batch.steps) {
-          if (settlement._tag === "Ack" && answers[index] === "Settled") settling.acked(delivery)
+        for (const { handle, index, settlement } of batch.steps) {
+          if (settlement._tag === "Ack" && answers[index] === "Settled") settling.acked(handle)
         }
         return Effect.void
       })
     })
   }
 
-  #end(batch: SettlementBatch<D>): Effect.Effect<void, TransportError> {
+  #end(batch: SettlementBatch<H>): Effect.Effect<void, TransportError> {
     const { acks, bound, steps } = batch
     const { settling } = this.#options
     return Effect.gen({ self: this }, function* () {
@@ -66,7 +63,7 @@ export class Settler<D extends Held> {
       }
       const releases = steps.some(({ settlement }) => settlement._tag === "Release")
       if (releases) settling.releasing()
-      let open: ReadonlyArray<Step<D>> = releases ? newestReleaseFirst(steps) : steps
+      let open: ReadonlyArray<Step<H>> = releases ? newestReleaseFirst(steps) : steps
       for (let from = 0; from < scripted.length || open.length > 0; from += maxAcks) {
         const plain = scripted.length <= maxAcks && from === 0 ? scripted : scripted.slice(from, from + maxAcks)
         const some = open.slice(0, fit(open))
@@ -78,7 +75,7 @@ export class Settler<D extends Held> {
 
   /** Acks in one command while all leases are sure; once they are not, and nothing is known, the script decides. */
   #ack(
-    { acks, answers, places, steps }: SettlementBatch<D>,
+    { acks, answers, places, steps }: SettlementBatch<H>,
     acked: Effect.Effect<number, Reason>
   ): Effect.Effect<void, TransportError> {
     const { inFlight, settling } = this.#options
@@ -90,17 +87,18 @@ export class Settler<D extends Held> {
       this.#retryAmbiguous.try((repeated) => (repeated && !sure() ? unknown : acked)),
       ({ ambiguous, reply: count }) => {
         if (count === undefined) {
-          acks.forEach((delivery, i) =>
-            steps.push({ index: places[i] as number, delivery, settlement: Settlement.ack, gone: false })
-          )
+          acks.forEach((handle, i) => {
+            const index = places[i] as number // as many as acks
+            steps.push({ index, handle, settlement: Settlement.ack, message: undefined, gone: false })
+          })
           return
         }
         let owned = 0
-        for (const delivery of acks) {
-          if (delivery.detached !== true) owned++
-          inFlight.forget(delivery)
+        for (const handle of acks) {
+          if (handle.detached !== true) owned++
+          inFlight.forget(handle)
           // Without its group the server counts none of them: they are done all the same.
-          settling.acked(delivery)
+          settling.acked(handle)
         }
         settling.settled(Infinity)
         // Fewer than we had: somebody took some over before the command arrived, and nothing tells which. After a lost
@@ -115,34 +113,34 @@ export class Settler<D extends Held> {
 
   /** Runs the script once; returns what it asks to be given with its message. `from`: where the acks stand. */
   #run(
-    { answers, places }: SettlementBatch<D>,
+    { answers, places }: SettlementBatch<H>,
     from: number,
-    acks: ReadonlyArray<D>,
-    steps: ReadonlyArray<Step<D>>
-  ): Effect.Effect<ReadonlyArray<Step<D>>, TransportError> {
+    acks: ReadonlyArray<H>,
+    steps: ReadonlyArray<Step<H>>
+  ): Effect.Effect<ReadonlyArray<Step<H>>, TransportError> {
     const { dropped, inFlight, settling } = this.#options
     return Effect.gen({ self: this }, function* () {
       const run = settling.run(acks, steps)
       const { ambiguous, reply } = yield* this.#retryAmbiguous.try(() => run)
       const since = inFlight.sureSince()
-      const end = (delivery: D, index: number, letter: string | undefined, done: Settled = "Settled") => {
+      const end = (handle: H, index: number, letter: string | undefined, done: Settled = "Settled") => {
         // After a lost answer, "not yours" is also what our own success looks like.
-        if (letter === "O" || (ambiguous && delivery.renewedAt > since)) answers[index] = done
-        inFlight.forget(delivery)
+        if (letter === "O" || (ambiguous && handle.renewedAt > since)) answers[index] = done
+        inFlight.forget(handle)
       }
-      acks.forEach((delivery, i) => end(delivery, places[from + i] as number, reply.answers[i])) // as many as acks
-      const gone: Array<Step<D>> = []
+      acks.forEach((handle, i) => end(handle, places[from + i] as number, reply.answers[i])) // as many as acks
+      const gone: Array<Step<H>> = []
       let soonest = Infinity
       let isReady = false
       let isReleased = false
       steps.forEach((step, i) => {
         const letter = reply.answers[acks.length + i]
-        if (letter === "G") {
+        if (letter === "G" && step.message !== undefined) {
           step.gone = true
           gone.push(step)
           return
         }
-        end(step.delivery, step.index, letter, step.refused)
+        end(step.handle, step.index, letter, step.refused)
         const { settlement } = step
         if (settlement._tag === "Release") isReleased = true
         if (settlement._tag !== "Retry") return
@@ -162,7 +160,7 @@ export class Settler<D extends Held> {
 const unknown = Effect.succeed(undefined)
 
 /** Each may go in front of those that went back before, so the last one has to be the first. */
-const newestReleaseFirst = <D>(steps: ReadonlyArray<Step<D>>): ReadonlyArray<Step<D>> => {
+const newestReleaseFirst = <H>(steps: ReadonlyArray<Step<H>>): ReadonlyArray<Step<H>> => {
   const releases = steps.filter(({ settlement }) => settlement._tag === "Release")
   return [...steps.filter((step) => !releases.includes(step)), ...releases.reverse()]
 }

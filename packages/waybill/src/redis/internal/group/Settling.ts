@@ -6,30 +6,31 @@
 import * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import { untimed } from "../../../internal/Attempts.ts"
+import type { Message } from "../../../Message.ts"
 import { type DeadLetter, failuresAfter, type Retry, type Settlement } from "../../../Settlement.ts"
 import type { Reason } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
 import type { Tally } from "../wire/Tally.ts"
 import type { Held } from "./InFlight.ts"
 
-export interface Settling<D extends Held> {
+export interface Settling<H extends Held> {
   /** Of a pattern that applies commits. */
-  readonly committer: Committer<D> | undefined
+  readonly committer: Committer<H> | undefined
   /** Its ack needs no more than saying so; `since`: nobody else can have what was renewed after this. */
-  readonly isPlain: (delivery: D, since: number) => boolean
+  readonly isPlain: (handle: H, since: number) => boolean
   /** The store has it no more. */
-  readonly isGone: (delivery: D) => boolean
+  readonly isGone: (handle: H) => boolean
   /** Ends plain acks without asking whose they are, and returns how many of them were ours. Without it the script ends them. */
-  readonly ack?: (deliveries: ReadonlyArray<D>) => Effect.Effect<number, Reason>
+  readonly ack?: (handles: ReadonlyArray<H>) => Effect.Effect<number, Reason>
   /** Runs the script. */
-  readonly run: (acks: ReadonlyArray<D>, steps: ReadonlyArray<Step<D>>) => Effect.Effect<Settlements, Reason>
+  readonly run: (acks: ReadonlyArray<H>, steps: ReadonlyArray<Step<H>>) => Effect.Effect<Settlements, Reason>
   /** Something is about to go back for others to take, and has gone back. */
   readonly releasing: () => void
   readonly released: () => void
   /** Some ended; of these a message will be there to take in so many milliseconds, if any. */
   readonly settled: (millis: number) => void
   /** It was acknowledged. */
-  readonly acked: (delivery: D) => void
+  readonly acked: (handle: H) => void
 }
 
 export interface Settlements {
@@ -40,10 +41,12 @@ export interface Settlements {
 }
 
 /** A delivery that a script ends, and its place among the answers. */
-export interface Step<D> {
+export interface Step<H> {
   readonly index: number
-  readonly delivery: D
+  readonly handle: H
   readonly settlement: Settlement
+  /** What it carries, where it was given: an ack only names it. */
+  readonly message: Message | undefined
   /** The store has it no more: what is written of it comes from here. */
   gone: boolean
   /** Its commit was refused; this is the settlement, and the answer. */
@@ -68,10 +71,10 @@ export const tallyAfter = (
   step: Step<{ readonly attempt: number; readonly tally: Tally }>,
   consumer: string
 ): Tally => {
-  const { delivery, settlement } = step
-  const { tally } = delivery
+  const { handle, settlement } = step
+  const { tally } = handle
   if (settlement._tag !== "Retry" && settlement._tag !== "DeadLetter") return tally
-  const log = untimed(tally.log, delivery.attempt, consumer, settlement)
+  const log = untimed(tally.log, handle.attempt, consumer, settlement)
   return settlement._tag === "Retry"
     ? { ...tally, log, failures: failuresAfter(tally.failures, settlement) }
     : { ...tally, log, partial: tally.partial || isPartial(step) }

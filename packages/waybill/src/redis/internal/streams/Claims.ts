@@ -20,7 +20,7 @@ import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
 import { read } from "../wire/Tally.ts"
 import { claim, type Claimed } from "./DeliveryScripts.ts"
 import { nobody, pattern } from "./GroupScripts.ts"
-import { isDoubtful, type Source, StreamDelivery } from "./StreamDelivery.ts"
+import { isDoubtful, type Source, StreamDelivery, type StreamHandle } from "./StreamDelivery.ts"
 
 export interface ClaimsOptions {
   readonly commands: Connection
@@ -29,7 +29,7 @@ export interface ClaimsOptions {
   readonly subscription: Subscription
   readonly lifecycle: Lifecycle
   readonly deadLetters: { readonly maxCount: number; readonly maxAgeMillis: number }
-  readonly receiver: GroupReceiver<StreamDelivery>
+  readonly receiver: GroupReceiver<StreamHandle>
 }
 
 /** How much one script may take over. */
@@ -53,7 +53,7 @@ export class Claims {
   /** This consumer has handed something back, and not seen yet that nothing of it is left. */
   returned = false
   /** What we hold that several consumers have died with, while something waits for the end of one of them. */
-  #suspects: ReadonlyArray<StreamDelivery> = []
+  #suspects: ReadonlyArray<StreamHandle> = []
 
   constructor(options: ClaimsOptions) {
     this.#options = options
@@ -125,8 +125,8 @@ export class Claims {
       const exact: Array<StreamDelivery> = []
       for (const delivery of deliveries) {
         if (isDoubtful(delivery.body)) {
-          const key = delivery.source === 0 ? keys.stream : this.#keys.retry
-          const { entry } = delivery
+          const { entry, source } = delivery.handle
+          const key = source === 0 ? keys.stream : this.#keys.retry
           const result = yield* Effect.result(
             commands.run("xrange", (client) => client.xrangeBuffer(key, entry, entry), { key })
           )
@@ -146,7 +146,7 @@ export class Claims {
   #entries(source: Source): ReadonlySet<string> {
     const entries = new Set<string>()
     const { inFlight } = this.#options.receiver
-    for (const delivery of inFlight.all()) if (delivery.source === source) entries.add(delivery.entry)
+    for (const held of inFlight.all()) if (held.source === source) entries.add(held.entry)
     return entries
   }
 
@@ -190,8 +190,9 @@ export class Claims {
       const toDelivery = ({ count, entry, fields, owner, released, source, tally }: Claimed) => {
         if (owner !== nobody && owner !== receiver.consumer) from.add(owner)
         const delivery = new StreamDelivery(topic, group, source, entry, count, released, fields, now)
+        const { handle } = delivery
         const log = read(tally)?.log ?? ""
-        if (log !== "") delivery.tally = { ...delivery.tally, log: joined(delivery.tally.log, log) }
+        if (log !== "") handle.tally = { ...handle.tally, log: joined(handle.tally.log, log) }
         return delivery
       }
       const deliveries = taken.map(toDelivery)
@@ -201,7 +202,9 @@ export class Claims {
       const graves = buried.map(toDelivery)
       receiver.inFlight.add(yield* this.exact(deliveries))
       // With suspects in hand there is no hurry: the end of one wakes the heartbeat.
-      this.#suspects = more ? [...suspects, ...deliveries.filter(isSuspect)].filter(this.#holds) : []
+      this.#suspects = more
+        ? [...suspects, ...deliveries.map(({ handle }) => handle).filter(isSuspect)].filter(this.#holds)
+        : []
       this.more = max > 0 && (taken.length >= max || (more && this.#suspects.length === 0))
       if (from.size > 0) yield* lifecycle.report({ _tag: "Claimed", topic, group, from: [...from], count })
       yield* receiver.buried(graves, ({ count }) => `delivered ${count} times to consumers that died or stalled`)
@@ -210,11 +213,11 @@ export class Claims {
     })
   }
 
-  readonly #holds = (delivery: StreamDelivery): boolean => this.#options.receiver.inFlight.find(delivery) === delivery
+  readonly #holds = (handle: StreamHandle): boolean => this.#options.receiver.inFlight.find(handle) === handle
 }
 
-const isSuspect = ({ tally }: StreamDelivery): boolean => tally.deaths >= suspicious
+const isSuspect = ({ tally }: StreamHandle): boolean => tally.deaths >= suspicious
 
-function* deathsOf(deliveries: Iterable<StreamDelivery>) {
-  for (const { tally } of deliveries) yield tally.deaths
+function* deathsOf(handles: Iterable<StreamHandle>) {
+  for (const { tally } of handles) yield tally.deaths
 }

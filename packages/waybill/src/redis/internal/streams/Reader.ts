@@ -15,7 +15,7 @@ import { precedes } from "../wire/Fields.ts"
 import type { TopicKeys } from "../wire/Keys.ts"
 import type { Claims } from "./Claims.ts"
 import { type GroupReply, readGroup } from "./GroupReply.ts"
-import { isDoubtful, StreamDelivery } from "./StreamDelivery.ts"
+import { isDoubtful, StreamDelivery, type StreamHandle } from "./StreamDelivery.ts"
 
 export interface ReaderOptions {
   readonly commands: Connection
@@ -23,7 +23,7 @@ export interface ReaderOptions {
   readonly topic: string
   readonly group: string
   readonly keys: TopicKeys
-  readonly receiver: GroupReceiver<StreamDelivery>
+  readonly receiver: GroupReceiver<StreamHandle>
   readonly claims: Claims
 }
 

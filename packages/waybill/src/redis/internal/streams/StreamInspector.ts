@@ -106,7 +106,7 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
             now,
             rows: rows.map(({ cause, count, dueAt, entry, fields, position, released, source }) => {
               const delivery = deliveryOf(topic, group, source, entry, count, released, fields)
-              return { position, delivery, dueAt, cause, log: delivery.tally.log }
+              return { position, delivery, dueAt, cause, log: delivery.handle.tally.log }
             })
           })
         )

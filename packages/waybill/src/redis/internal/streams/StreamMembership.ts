@@ -26,7 +26,7 @@ import { Claims } from "./Claims.ts"
 import * as DeliveryScripts from "./DeliveryScripts.ts"
 import * as GroupScripts from "./GroupScripts.ts"
 import { Reader } from "./Reader.ts"
-import type { StreamDelivery } from "./StreamDelivery.ts"
+import type { StreamHandle } from "./StreamDelivery.ts"
 import { StreamSettling } from "./StreamSettling.ts"
 
 export interface MembershipOptions extends Omit<ReceiverOptions, "pattern" | "keys"> {
@@ -35,7 +35,7 @@ export interface MembershipOptions extends Omit<ReceiverOptions, "pattern" | "ke
   readonly hear: (heard: (millis: number) => void) => Effect.Effect<void, never, Scope.Scope>
   readonly keys: TopicKeys
   readonly deadLetters: { readonly maxCount: number; readonly maxAgeMillis: number }
-  readonly committer: (consumer: string) => Committer<StreamDelivery>
+  readonly committer: (consumer: string) => Committer<StreamHandle>
   /** Whether what all groups have settled is cut off. */
   readonly trims: boolean
 }
@@ -50,24 +50,24 @@ const heldLimit = 1000
 /** Joins the group; leaves it when the scope closes. */
 export const make = (
   options: MembershipOptions
-): Effect.Effect<GroupReceiver<StreamDelivery>, TransportError, Scope.Scope> =>
+): Effect.Effect<GroupReceiver<StreamHandle>, TransportError, Scope.Scope> =>
   makeReceiver(
     { ...options, pattern: GroupScripts.pattern, keys: options.keys.group(options.subscription.group) },
     (receiver) => new StreamMembership(options, receiver)
   )
 
-class StreamMembership implements Membership<StreamDelivery> {
+class StreamMembership implements Membership<StreamHandle> {
   readonly renews = true
   readonly fetcher: Reader
   readonly settling: StreamSettling
   readonly #options: MembershipOptions
   readonly #keys: TopicKeys & GroupKeys
-  readonly #receiver: GroupReceiver<StreamDelivery>
+  readonly #receiver: GroupReceiver<StreamHandle>
   readonly #claims: Claims
   #settledSince = false
   #trimmedAt = -Infinity
 
-  constructor(options: MembershipOptions, receiver: GroupReceiver<StreamDelivery>) {
+  constructor(options: MembershipOptions, receiver: GroupReceiver<StreamHandle>) {
     this.#options = options
     this.#receiver = receiver
     const { commands, committer, deadLetters, keys, subscription, topic } = options
@@ -116,7 +116,7 @@ class StreamMembership implements Membership<StreamDelivery> {
     )
   }
 
-  join(again: boolean): Effect.Effect<Joined<StreamDelivery>, Reason> {
+  join(again: boolean): Effect.Effect<Joined<StreamHandle>, Reason> {
     return Effect.gen({ self: this }, function* () {
       const { subscription } = this.#options
       const { consumer, inFlight, leaseMillis } = this.#receiver
@@ -140,14 +140,14 @@ class StreamMembership implements Membership<StreamDelivery> {
         { args: [...held.flatMap(({ count, entry, source }) => [source, entry, count]), ...this.settling.last] }
       )
       const isLost = known && main + onRetry > 0
-      const lost: Array<StreamDelivery> = []
-      for (const delivery of isLost ? inFlight.all() : []) {
-        const [made, first] = delivery.source === 0 ? [main, firstMain] : [onRetry, firstOnRetry]
+      const lost: Array<StreamHandle> = []
+      for (const handle of isLost ? inFlight.all() : []) {
+        const [made, first] = handle.source === 0 ? [main, firstMain] : [onRetry, firstOnRetry]
         if (made === 0) continue
         // Of what is not in the stream this is the last copy: it is worked on to the end. What is, is delivered again,
         // unless the group has it still.
-        if (first === "" || precedes(delivery.entry, first)) delivery.detached = true
-        else if (made === 1) lost.push(delivery)
+        if (first === "" || precedes(handle.entry, first)) handle.detached = true
+        else if (made === 1) lost.push(handle)
       }
       // Entries without an owner are there to be taken.
       if (again) this.#claims.returned = true
@@ -196,9 +196,9 @@ class StreamMembership implements Membership<StreamDelivery> {
     return Effect.map(this.#eval(GroupScripts.trim, { most: trimLimit, both }), ({ more }) => more)
   }
 
-  renew(deliveries: ReadonlyArray<StreamDelivery>): Effect.Effect<(index: number) => boolean, Reason> {
+  renew(handles: ReadonlyArray<StreamHandle>): Effect.Effect<(index: number) => boolean, Reason> {
     const { group } = this.#options.subscription
-    const args = deliveries.flatMap(({ count, entry, source }) => [source, entry, count])
+    const args = handles.flatMap(({ count, entry, source }) => [source, entry, count])
     return Effect.flatMap(
       this.#eval(DeliveryScripts.renew, { group, consumer: this.#receiver.consumer }, { args }),
       (reply) =>
@@ -208,8 +208,8 @@ class StreamMembership implements Membership<StreamDelivery> {
     )
   }
 
-  handBackBegun(deliveries: ReadonlyArray<StreamDelivery>): Effect.Effect<void, Reason> {
-    return this.settling.handBackBegun(deliveries)
+  handBackBegun(handles: ReadonlyArray<StreamHandle>): Effect.Effect<void, Reason> {
+    return this.settling.handBackBegun(handles)
   }
 
   readonly leave: Effect.Effect<boolean, Reason> = Effect.gen({ self: this }, function* () {

@@ -25,16 +25,16 @@ import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
 import { write } from "../wire/Tally.ts"
 import { settle as settleScript } from "./DeliveryScripts.ts"
 import { nobody, pattern } from "./GroupScripts.ts"
-import { fieldsOf, type StreamDelivery } from "./StreamDelivery.ts"
+import { fieldsOf, type StreamHandle } from "./StreamDelivery.ts"
 
-export interface SettlingOptions extends Pick<Settling<StreamDelivery>, "released" | "settled"> {
+export interface SettlingOptions extends Pick<Settling<StreamHandle>, "released" | "settled"> {
   readonly commands: Connection
   readonly topic: string
   readonly group: string
   readonly consumer: string
   readonly keys: TopicKeys & GroupKeys
   readonly deadLetters: DeadLetterCap
-  readonly committer: Committer<StreamDelivery>
+  readonly committer: Committer<StreamHandle>
 }
 
 /** So many of what was settled last are remembered. */
@@ -42,8 +42,8 @@ const lastLimit = 2000
 /** How many deliveries one call hands back. */
 const handBackLimit = 500
 
-export class StreamSettling implements Settling<StreamDelivery> {
-  readonly committer: Committer<StreamDelivery>
+export class StreamSettling implements Settling<StreamHandle> {
+  readonly committer: Committer<StreamHandle>
   readonly releasing: () => void
   readonly released: () => void
   readonly settled: (millis: number) => void
@@ -62,26 +62,26 @@ export class StreamSettling implements Settling<StreamDelivery> {
     return this.#last.slice(-lastLimit)
   }
 
-  acked({ receipt }: StreamDelivery): void {
+  acked({ receipt }: StreamHandle): void {
     this.#last.push(receipt)
     if (this.#last.length > 2 * lastLimit) this.#last = this.#last.slice(-lastLimit)
   }
 
-  isPlain({ detached, renewedAt }: StreamDelivery, since: number): boolean {
+  isPlain({ detached, renewedAt }: StreamHandle, since: number): boolean {
     return detached || renewedAt > since
   }
 
-  isGone({ detached }: StreamDelivery): boolean {
+  isGone({ detached }: StreamHandle): boolean {
     return detached
   }
 
-  ack(deliveries: ReadonlyArray<StreamDelivery>): Effect.Effect<number, Reason> {
+  ack(handles: ReadonlyArray<StreamHandle>): Effect.Effect<number, Reason> {
     const { commands, group, keys } = this.#options
     const { stream } = keys
     const fresh: Array<string> = []
     const again: Array<string> = []
     const uncounted: Array<string> = []
-    for (const { count, entry, source } of deliveries) {
+    for (const { count, entry, source } of handles) {
       if (source === 0) fresh.push(entry)
       else again.push(entry)
       if (count > 1) uncounted.push(`${source}${entry}`, `!${source}${entry}`)
@@ -102,17 +102,14 @@ export class StreamSettling implements Settling<StreamDelivery> {
     )
   }
 
-  run(
-    _: ReadonlyArray<StreamDelivery>,
-    steps: ReadonlyArray<Step<StreamDelivery>>
-  ): Effect.Effect<Settlements, Reason> {
+  run(_: ReadonlyArray<StreamHandle>, steps: ReadonlyArray<Step<StreamHandle>>): Effect.Effect<Settlements, Reason> {
     const keys: Array<string> = []
     const args: Array<Argument> = []
     for (const step of steps) {
-      const { delivery, gone, settlement } = step
-      const { attempt, count, detached, entry, fence, id, publishedAt, source } = delivery
-      const fields = gone ? fieldsOf(delivery) : []
-      const message = (attempts: number, marker = 0) => [
+      const { gone, handle, message, settlement } = step
+      const { attempt, count, detached, entry, fence, id, publishedAt, source } = handle
+      const fields = gone && message !== undefined ? fieldsOf(message) : []
+      const described = (attempts: number, marker = 0) => [
         id,
         publishedAt,
         attempts,
@@ -130,18 +127,18 @@ export class StreamSettling implements Settling<StreamDelivery> {
           break
         case "Retry": {
           const cause = settlement.cause.slice(0, maxWaitingCause)
-          args.push("R", source, entry, owned, delayOf(settlement), cause, ...message(attempt))
+          args.push("R", source, entry, owned, delayOf(settlement), cause, ...described(attempt))
           break
         }
         case "DeadLetter": {
           const cause = settlement.cause.slice(0, maxDeadCause)
           const marker = isPartial(step) ? keys.push(this.committer.done(id)) : 0
-          args.push("D", source, entry, owned, settlement.reason, cause, ...message(attempt, marker))
+          args.push("D", source, entry, owned, settlement.reason, cause, ...described(attempt, marker))
           break
         }
         case "Release":
           // With the group its list of pending entries is gone: the message can only come back as a retry.
-          if (detached) args.push("R", source, entry, owned, 0, "released", ...message(attempt - 1))
+          if (detached) args.push("R", source, entry, owned, 0, "released", ...described(attempt - 1))
           else args.push("L", source, entry, owned)
           break
       }
@@ -149,10 +146,10 @@ export class StreamSettling implements Settling<StreamDelivery> {
     return this.#evaluate({ keys, args })
   }
 
-  handBackBegun(deliveries: ReadonlyArray<StreamDelivery>): Effect.Effect<void, Reason> {
+  handBackBegun(handles: ReadonlyArray<StreamHandle>): Effect.Effect<void, Reason> {
     return Effect.gen({ self: this }, function* () {
-      for (let from = 0; from < deliveries.length; from += handBackLimit) {
-        const some = deliveries.slice(from, from + handBackLimit)
+      for (let from = 0; from < handles.length; from += handBackLimit) {
+        const some = handles.slice(from, from + handBackLimit)
         yield* this.#evaluate({ args: some.flatMap(({ count, entry, source }) => ["U", source, entry, count]) })
       }
     })

@@ -11,7 +11,7 @@ import type { Pattern } from "../Pattern.ts"
 import { commit } from "./CommitParts.ts"
 import { pattern } from "./GroupScripts.ts"
 import { publish } from "./PublishScript.ts"
-import type { StreamDelivery } from "./StreamDelivery.ts"
+import type { StreamHandle } from "./StreamDelivery.ts"
 import * as StreamInspector from "./StreamInspector.ts"
 import * as StreamMembership from "./StreamMembership.ts"
 
@@ -49,7 +49,7 @@ export const make = ({ markerMillis, maxLength }: StreamsOptions): Pattern<"tran
           keys,
           subscription,
           committer: (consumer) =>
-            new Committer<StreamDelivery>({
+            new Committer<StreamHandle>({
               ...store,
               topic,
               markerMillis,
