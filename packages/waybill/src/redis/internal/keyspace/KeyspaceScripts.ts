@@ -42,14 +42,23 @@ export const publish: Script = {
   lua: `${writes}${mismatch}${clock}${announce}
 local meta, publisher, delayed, bodies, numbers = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local shapes, ttl = ARGV[7], ARGV[6]
-local wrong = mismatch(meta, 'hash') or mismatch(publisher, 'string') or mismatch(numbers, 'string')
-  or string.find(shapes, '[@-o]') and (mismatch(delayed, 'zset') or mismatch(bodies, 'hash'))
-if wrong then return wrong end
-local opened = redis.call('HMGET', meta, 'pattern', 'wire')
+local opened, before
+local function look()
+  opened, before = redis.call('HMGET', meta, 'pattern', 'wire'), redis.call('GETRANGE', publisher, 0, 19)
+  redis.call('GETRANGE', numbers, 0, 0)
+  if string.find(shapes, '[@-o]') then
+    redis.call('ZRANGE', delayed, 1, 0)
+    redis.call('HEXISTS', bodies, '')
+  end
+end
+local fine, why = pcall(look)
+if not fine then
+  return mismatch(meta, 'hash') or mismatch(publisher, 'string') or mismatch(numbers, 'string')
+    or mismatch(delayed, 'zset') or mismatch(bodies, 'hash') or error(why)
+end
 if opened[1] and (opened[1] ~= ARGV[1] or opened[2] ~= ARGV[2]) then
   return {'CONFLICT', opened[1], opened[2] or ''}
 end
-local before = redis.call('GETRANGE', publisher, 0, 19)
 if before ~= '' then
   local number = string.match(before, '^%d+')
   if number == ARGV[3] then

@@ -80,17 +80,25 @@ export const publish: Script = {
   lua: `${writes}${mismatch}${clock}${records}${levels}${incoming}${disagreement}
 local bodies, meta, publisher, delayed, delayedBodies, channel = KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local shapes = ARGV[7]
-local wrong = mismatch(KEYS[1], 'list') or mismatch(KEYS[2], 'list') or mismatch(KEYS[3], 'list') or mismatch(bodies, 'hash')
-  or mismatch(meta, 'hash') or mismatch(publisher, 'string')
-if not wrong and string.find(shapes, '[@-o]') then
-  wrong = mismatch(delayed, 'zset') or mismatch(delayedBodies, 'hash')
+local opened, last
+local function look()
+  opened, last = redis.call('HMGET', meta, 'pattern', 'wire', 'order'), redis.call('GETRANGE', publisher, 0, 19)
+  for k = 1, 3 do redis.call('LLEN', KEYS[k]) end
+  redis.call('HEXISTS', bodies, '')
+  if string.find(shapes, '[@-o]') then
+    redis.call('ZRANGE', delayed, 1, 0)
+    redis.call('HEXISTS', delayedBodies, '')
+  end
 end
-if wrong then return wrong end
-local opened = redis.call('HMGET', meta, 'pattern', 'wire', 'order')
+local fine, why = pcall(look)
+if not fine then
+  return mismatch(KEYS[1], 'list') or mismatch(KEYS[2], 'list') or mismatch(KEYS[3], 'list') or mismatch(bodies, 'hash')
+    or mismatch(meta, 'hash') or mismatch(publisher, 'string') or mismatch(delayed, 'zset')
+    or mismatch(delayedBodies, 'hash') or error(why)
+end
 if opened[1] and (opened[1] ~= ARGV[1] or opened[2] ~= ARGV[2]) then return {'CONFLICT', opened[1], opened[2] or ''} end
 local refused = disagreement(ARGV[6], opened[3])
 if refused then return refused end
-local last = redis.call('GETRANGE', publisher, 0, 19)
 if last ~= '' then
   local number = string.match(last, '^%d+')
   if number == ARGV[3] then return {'OK', string.sub(redis.call('GET', publisher), #number + 2), 0} end
