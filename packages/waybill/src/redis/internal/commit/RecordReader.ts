@@ -15,7 +15,7 @@ const reply: Part<Reply> = (part) =>
   part === null || typeof part === "number" ? part : Array.isArray(part) ? listOf(text)(part) : text(part)
 
 /** Replies what the command replies, in a form that no setting of the connection changes. Further key: the record. Further arguments: those behind it. */
-const read = script({
+export const read = script({
   name: "waybill/read",
   mode: "reads",
   keys: {},

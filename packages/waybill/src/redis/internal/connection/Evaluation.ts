@@ -179,7 +179,7 @@ const pack = (args: ReadonlyArray<string | Uint8Array | number>): Buffer => {
  * | `command`, command | the first command that it may not run, a subcommand behind `|` |
  * | nothing | neither |
  */
-const refusal: Script = {
+export const refusal: Script = {
   name: "waybill/refusal",
   lua: `#!lua flags=no-writes
 local last = 1 + ARGV[1]

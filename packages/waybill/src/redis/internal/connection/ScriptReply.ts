@@ -95,7 +95,7 @@ export const evaluate = <Key extends string, Args, Reply>(
 }
 
 /** The first of KEYS that holds something else than ARGV says. */
-const findMisplaced = make({
+export const findMisplaced = make({
   name: "waybill/misplaced",
   mode: "reads",
   keys: {},

@@ -37,7 +37,7 @@ const shortestLook = 10
 const longestLook = 100
 
 /** Which consumers of a paused group live and have not said that they begin nothing any more. */
-const unquiet = make({
+export const unquiet = make({
   name: "waybill/unquiet",
   mode: "reads",
   keys: { consumers: "zset", state: "hash" },
