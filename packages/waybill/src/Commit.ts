@@ -9,10 +9,12 @@
  */
 import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
+import * as Exit from "effect/Exit"
+import * as Schema from "effect/Schema"
 import { unitsOf } from "./internal/Budget.ts"
 import { shown } from "./internal/Limits.ts"
 import { isName } from "./internal/Name.ts"
-import { safe } from "./internal/SafeText.ts"
+import { safe, safeLines } from "./internal/SafeText.ts"
 import type { Outgoing } from "./Message.ts"
 
 /** The type of a record's value, by the name that Redis has for it. */
@@ -40,14 +42,14 @@ export interface Commit {
   readonly messages: ReadonlyArray<Publication>
 }
 
-/** A question about one record; `A` is what the answer says. */
-export interface Query<out A> {
+/** A question about one record; `A` is what the answer says, `E` that it may make no sense. */
+export interface Query<out A, out E = never> {
   readonly key: string
   readonly type: RecordType
   /** The command in Redis, with the arguments that follow the key. */
   readonly command: string
   readonly args: ReadonlyArray<string | number>
-  readonly decode: (reply: Reply) => A
+  readonly decode: (reply: Reply) => Exit.Exit<A, E>
 }
 
 /** The answer of a store to a query, in the form of Redis. */
@@ -177,7 +179,13 @@ export const counter = (name: string): Counter => {
     add: (amount) => write("INCRBY", [whole(amount)]),
     set: (value) => write("SET", [whole(value)]),
     clear: write("DEL", none),
-    value: { key: name, type: "string", command: "GET", args: none, decode: (reply) => Number(reply ?? 0) }
+    value: {
+      key: name,
+      type: "string",
+      command: "GET",
+      args: none,
+      decode: (reply) => Exit.succeed(Number(reply ?? 0))
+    }
   }
 }
 
@@ -210,8 +218,116 @@ export const text = (name: string): Text => {
       type: "string",
       command: "GET",
       args: none,
-      decode: (reply) => (reply === null ? undefined : String(reply))
+      decode: (reply) => Exit.succeed(reply === null ? undefined : String(reply))
     }
+  }
+}
+
+/** A value of a schema, or nothing. */
+export interface Value<in out A> {
+  /** With `ttl` it is gone after that time by the store's clock; without, it stays, and an earlier `ttl` ends. */
+  readonly set: (value: A, options?: { readonly ttl?: Duration.Input | undefined }) => Write
+  readonly clear: Write
+  readonly value: Query<A | undefined, InvalidRecord>
+}
+
+/** What lies in a record does not fit its schema: another build wrote it, or another program. */
+export class InvalidRecord extends Schema.TaggedError<InvalidRecord>()("InvalidRecord", {
+  key: Schema.String,
+  issue: Schema.String
+}) {
+  override get message(): string {
+    return safeLines(`the record ${this.key} does not fit its schema: ${this.issue}`)
+  }
+}
+
+/**
+ * A value that is written as a whole and read back as it was: its JSON form is `Schema.toCodecJson(schema)`. Writing a value
+ * that does not fit throws: that is a bug. Reading one that another program wrote may fail with `InvalidRecord`.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Commit, Records, Topic } from "waybill"
+ *
+ * const Signup = Topic.make("users/signups", { payload: Schema.String, guarantee: "transactional" })
+ * const last = Commit.value("last-signup", Schema.Struct({ name: Schema.String, at: Schema.Date }))
+ *
+ * const commit = Commit.make({ writes: [last.set({ name: "ada", at: new Date(0) })] })
+ * const year = Effect.map(Records.read(Signup, last.value), (signup) => signup?.at.getFullYear())
+ * ```
+ */
+export const value = <A, I>(name: string, schema: Schema.Codec<A, I>): Value<A> => {
+  const write = writing(name, "string")
+  const { decode, encode } = codecOf(name, schema)
+  return {
+    set: (value, options) => {
+      const text = encode(value)
+      return write("SET", options?.ttl === undefined ? [text] : [text, "PX", millis(options.ttl)])
+    },
+    clear: write("DEL", none),
+    value: {
+      key: name,
+      type: "string",
+      command: "GET",
+      args: none,
+      decode: (reply) => (reply === null ? Exit.succeed(undefined) : decode(reply))
+    }
+  }
+}
+
+/** Values of a schema by field. */
+export interface Values<in out A> {
+  readonly set: (field: string, value: A) => Write
+  readonly remove: (field: string, ...more: ReadonlyArray<string>) => Write
+  readonly clear: Write
+  readonly get: (field: string) => Query<A | undefined, InvalidRecord>
+  readonly all: Query<ReadonlyMap<string, A>, InvalidRecord>
+}
+
+/**
+ * Values of a schema by field, such as a profile for each user. Otherwise as `value`.
+ *
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Commit } from "waybill"
+ *
+ * const profiles = Commit.values("profiles", Schema.Struct({ born: Schema.Int }))
+ * const commit = Commit.make({ writes: [profiles.set("ada", { born: 1815 })] })
+ * ```
+ */
+export const values = <A, I>(name: string, schema: Schema.Codec<A, I>): Values<A> => {
+  const { all, clear, get, remove, set } = hash(name)
+  const { decode, encode } = codecOf(name, schema)
+  const decodeAll = (found: ReadonlyMap<string, string>) => {
+    const decoded = new Map<string, A>()
+    for (const [field, text] of found) {
+      const value = decode(text)
+      if (Exit.isFailure(value)) return Exit.failCause(value.cause)
+      decoded.set(field, value.value)
+    }
+    return Exit.succeed<ReadonlyMap<string, A>>(decoded)
+  }
+  return {
+    set: (field, value) => set(field, encode(value)),
+    remove,
+    clear,
+    get: (field) => ({
+      ...get(field),
+      decode: (reply) => (reply === null ? Exit.succeed(undefined) : decode(reply))
+    }),
+    all: { ...all, decode: (reply) => decodeAll(new Map(pairs(reply))) }
+  }
+}
+
+const codecOf = <A, I>(key: string, schema: Schema.Codec<A, I>) => {
+  const codec = Schema.fromJsonString(Schema.toCodecJson(schema))
+  const decode = Schema.decodeUnknownExit(codec)
+  return {
+    encode: Schema.encodeSync(codec),
+    decode: (reply: Reply): Exit.Exit<A, InvalidRecord> =>
+      Exit.mapError(decode(reply), ({ message }) => new InvalidRecord({ key, issue: message }))
   }
 }
 
@@ -252,9 +368,15 @@ export const hash = (name: string): Hash => {
       type: "hash",
       command: "HGET",
       args: [sound("HGET", name, field)],
-      decode: (reply) => (reply === null ? undefined : String(reply))
+      decode: (reply) => Exit.succeed(reply === null ? undefined : String(reply))
     }),
-    all: { key: name, type: "hash", command: "HGETALL", args: none, decode: (reply) => new Map(pairs(reply)) }
+    all: {
+      key: name,
+      type: "hash",
+      command: "HGETALL",
+      args: none,
+      decode: (reply) => Exit.succeed(new Map(pairs(reply)))
+    }
   }
 }
 
@@ -289,9 +411,15 @@ export const set = (name: string): Members => {
       type: "set",
       command: "SISMEMBER",
       args: [sound("SISMEMBER", name, member)],
-      decode: (reply) => reply === 1
+      decode: (reply) => Exit.succeed(reply === 1)
     }),
-    all: { key: name, type: "set", command: "SMEMBERS", args: none, decode: (reply) => new Set(texts(reply)) }
+    all: {
+      key: name,
+      type: "set",
+      command: "SMEMBERS",
+      args: none,
+      decode: (reply) => Exit.succeed(new Set(texts(reply)))
+    }
   }
 }
 
@@ -328,7 +456,7 @@ export const sortedSet = (name: string): Scores => {
       type: "zset",
       command: "ZRANGE",
       args: [0, -1, "WITHSCORES"],
-      decode: (reply) => new Map(pairs(reply).map(([member, value]) => [member, scoreOf(value)]))
+      decode: (reply) => Exit.succeed(new Map(pairs(reply).map(([member, value]) => [member, scoreOf(value)])))
     }
   }
 }
@@ -365,7 +493,7 @@ export const list = (name: string): List => {
       return write("LTRIM", [-count, -1])
     },
     clear: write("DEL", none),
-    all: { key: name, type: "list", command: "LRANGE", args: [0, -1], decode: texts }
+    all: { key: name, type: "list", command: "LRANGE", args: [0, -1], decode: (reply) => Exit.succeed(texts(reply)) }
   }
 }
 

@@ -10,7 +10,7 @@ import { find, type GuaranteeOf, type Name, notProvided, type TransportError } f
 
 /**
  * Reads a record beside a transactional topic. Fails with `WrongKeyType` when it was written as another kind of record; a
- * record that was never written is empty.
+ * record that was never written is empty. One with a schema fails with `InvalidRecord` when what it holds does not fit.
  *
  * A handler may read too, but what it reads may have changed when its commit is applied: two handlers that read a
  * balance and write a new one lose one of the changes. Increments add up whatever happens in between.
@@ -29,10 +29,10 @@ import { find, type GuaranteeOf, type Name, notProvided, type TransportError } f
  * })
  * ```
  */
-export const read = <A, On>(
+export const read = <A, On, E = never>(
   topic: { readonly name: string; readonly on: Name<On> & Commits<On> },
-  query: Query<A>
-): Effect.Effect<A, TransportError, On> =>
+  query: Query<A, E>
+): Effect.Effect<A, TransportError | E, On> =>
   Effect.contextWith((context) => {
     const records = find(context, topic.on)?.records
     return records === undefined

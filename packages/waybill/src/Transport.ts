@@ -70,7 +70,10 @@ export interface Transport<out G extends Guarantee = Guarantee> {
          * Reads a record beside the topic. Fails with `WrongKeyType` when it was written as another kind of record; a record
          * that was never written is empty.
          */
-        readonly read: <A>(topic: { readonly name: string }, query: Query<A>) => Effect.Effect<A, TransportError>
+        readonly read: <A, E>(
+          topic: { readonly name: string },
+          query: Query<A, E>
+        ) => Effect.Effect<A, TransportError | E>
       }
     | undefined
   /** The store's account of itself; none where there is nothing to ask. */

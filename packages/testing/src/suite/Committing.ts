@@ -1,5 +1,5 @@
 import { assert } from "@effect/vitest"
-import { Duration, Effect, Option } from "effect"
+import { Duration, Effect, Option, Schema } from "effect"
 import { Commit, Settlement, type Transport } from "waybill"
 import { check } from "./Check.ts"
 import { type Fixture, bodies, outgoing, settle, settled, toleranceMillis } from "./Fixture.ts"
@@ -26,6 +26,31 @@ const deadLettersOf = (fixture: Fixture["Service"], group: string) =>
   fixture.inspector.deadLetters(fixture.topic, group, { after: Option.none(), limit: 10 })
 
 export const committing = [
+  check(
+    "a record with a schema reads back what was written, and says what does not fit",
+    ["transactional"],
+    Effect.fnUntraced(function* (fixture) {
+      const Profile = Schema.Struct({ born: Schema.Date, tags: Schema.ReadonlySet(Schema.String), big: Schema.BigInt })
+      const profile = { born: new Date(0), tags: new Set(["x"]), big: 2n ** 70n }
+      const one = Commit.value("one", Profile)
+      const many = Commit.values("many", Profile)
+      const receiver = yield* fixture.join("g")
+      assert.strictEqual(yield* fixture.read(one.value), undefined)
+      const writes = [one.set(profile), many.set("a", profile), many.set("b", profile), many.remove("b")]
+      yield* commitOne(fixture, receiver, Commit.make({ writes }))
+      assert.deepStrictEqual(yield* fixture.read(one.value), profile)
+      assert.deepStrictEqual(yield* fixture.read(many.get("a")), profile)
+      assert.strictEqual(yield* fixture.read(many.get("b")), undefined)
+      assert.deepStrictEqual(yield* fixture.read(many.all), new Map([["a", profile]]))
+      yield* commitOne(fixture, receiver, Commit.make({ writes: [names.clear, Commit.text("one").set("no json")] }))
+      const failure = yield* Effect.flip(fixture.read(one.value))
+      assert.deepInclude(failure, { _tag: "InvalidRecord", key: "one" })
+      // Of another schema it is as little one of these.
+      yield* commitOne(fixture, receiver, Commit.make({ writes: [Commit.values("many", Schema.Int).set("a", 1)] }))
+      assert.strictEqual((yield* Effect.flip(fixture.read(many.all)))._tag, "InvalidRecord")
+    })
+  ),
+
   check(
     "a commit is applied with the ack, whatever kinds of records it writes to",
     ["transactional"],

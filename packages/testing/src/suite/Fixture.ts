@@ -65,7 +65,7 @@ export class Fixture extends Context.Service<
     /** Asks until the answer equals `expected`; dies with the difference when it never does. */
     readonly becomes: <A, E, R>(what: string, effect: Effect.Effect<A, E, R>, expected: A) => Effect.Effect<void, E, R>
     /** Reads a record beside the topic. */
-    readonly read: <A>(query: Commit.Query<A>) => Effect.Effect<A, Transport.TransportError>
+    readonly read: <A, E>(query: Commit.Query<A, E>) => Effect.Effect<A, Transport.TransportError | E>
     readonly pass: (duration: Duration.Duration) => Effect.Effect<void>
     /** Milliseconds that the effect took, by the clock in use. */
     readonly elapsed: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<readonly [A, number], E, R>

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { Exit } from "effect/Exit"
 import type { Query, RecordType, Reply, Write } from "../../Commit.ts"
 
 type Value =
@@ -103,10 +104,10 @@ export class RecordStore {
   }
 
   /** What the query says, or undefined when it is asked of another kind of record. */
-  ask<A>({ args, command, decode, key, type }: Query<A>, now: number): { readonly answer: A } | undefined {
+  ask<A, E>({ args, command, decode, key, type }: Query<A, E>, now: number): Exit<A, E> | undefined {
     const found = this.#at(key, now)
     if (found !== undefined && found.type !== type) return undefined
-    return { answer: decode(replyOf(command, args.map(String), found)) }
+    return decode(replyOf(command, args.map(String), found))
   }
 
   #at(key: string, now: number): Value | undefined {

@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
+import type { Query } from "../../Commit.ts"
 import { type Inspector, inUse, type NewestPage, type Page, type TopicInfo } from "../../Inspector.ts"
 import { Lifecycle } from "../../Lifecycle.ts"
 import {
@@ -154,10 +155,10 @@ const transportOf = (store: Store): Pick<Transport, "publish" | "receive" | "lif
 })
 
 const recordsOf = (store: Store): NonNullable<Transport["records"]> => ({
-  read: ({ name: topic }, query) =>
-    step((now) => {
+  read: <A, E>({ name: topic }: { readonly name: string }, query: Query<A, E>) =>
+    step<A, TransportError | E, never>((now) => {
       const found = store.commits.records(topic).ask(query, now)
-      if (found !== undefined) return Exit.succeed(found.answer)
+      if (found !== undefined) return found
       const reason = new WrongKeyType({ key: query.key, detail: `it is not a ${query.type}` })
       return Exit.fail(new TransportError({ operation: "inspect", topic, reason }))
     })

@@ -36,7 +36,7 @@ export const make = (commands: Connection, prefix: string): NonNullable<Transpor
       { command },
       { keys: [dataKey(prefix, topic, key)], args }
     ).pipe(
-      Effect.map(({ reply }) => decode(reply)),
-      Effect.mapError((reason) => new TransportError({ operation: "inspect", topic, reason }))
+      Effect.mapError((reason) => new TransportError({ operation: "inspect", topic, reason })),
+      Effect.flatMap(({ reply }) => decode(reply))
     )
 })
