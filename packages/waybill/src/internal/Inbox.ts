@@ -22,10 +22,10 @@ import { everything, Recalls } from "./Recalls.ts"
 const unfailed: ReadonlyMap<string, Failures> = new Map()
 
 /** Messages that are missing in front of another one. */
-export type Hole = Omit<Gap, "before">
+export type MissingRange = Omit<Gap, "before">
 
 /** One message on its way through one subscriber. Always in this shape: tens of thousands a second are made. */
-export class Copy implements Delivery {
+export class LocalDelivery implements Delivery {
   readonly topic: string
   readonly group: string
   readonly id: string
@@ -45,7 +45,7 @@ export class Copy implements Delivery {
   /** Who answers for it, from being taken to being settled. */
   holder: Inbox | undefined
   /** What it was taken with. */
-  handful: Handful | undefined
+  batch: Batch | undefined
   /** When it arrived, counted; with the fence it names the delivery. */
   number: number
   /** Which batch of dead letters it was sent with. */
@@ -77,7 +77,7 @@ export class Copy implements Delivery {
     this.fence = fence
     this.gap = undefined
     this.holder = undefined
-    this.handful = undefined
+    this.batch = undefined
     this.number = 0
     this.burial = 0
   }
@@ -87,9 +87,9 @@ export class Copy implements Delivery {
   }
 
   /** The next delivery of the same message. */
-  again(attempt: number): Copy {
+  again(attempt: number): LocalDelivery {
     const { gap, group, id, key, number, published, publishedAt, topic, version } = this
-    const copy = new Copy(topic, group, id, published, key, version, publishedAt, this.fence + 1)
+    const copy = new LocalDelivery(topic, group, id, published, key, version, publishedAt, this.fence + 1)
     copy.attempt = attempt
     copy.failures = this.failures
     copy.log = this.log
@@ -112,12 +112,12 @@ export interface InboxOptions {
   readonly gap: (gap: Gap) => void
   /** Stores dead letters. Repeated with the same ones when the outcome is unknown. */
   readonly bury: (
-    letters: NonEmptyReadonlyArray<readonly [copy: Copy, settlement: DeadLetter]>
+    letters: NonEmptyReadonlyArray<readonly [copy: LocalDelivery, settlement: DeadLetter]>
   ) => Effect.Effect<void, TransportError>
 }
 
 /** Deliveries that were taken at the same time, and how many of them are not settled. */
-interface Handful {
+interface Batch {
   /** In milliseconds since the epoch. */
   readonly takenAt: number
   open: number
@@ -125,7 +125,7 @@ interface Handful {
 
 interface Waiting {
   readonly due: number
-  readonly copy: Copy
+  readonly copy: LocalDelivery
 }
 
 /** Longer than this no timer of a runtime lasts; who waits longer looks again. */
@@ -135,22 +135,22 @@ export class Inbox implements Receiver {
   readonly #options: InboxOptions
   readonly #recalls = new Recalls()
   /** What has arrived, from `#first` on. */
-  #arrived: Array<Copy> = []
+  #arrived: Array<LocalDelivery> = []
   #first = 0
   #arrivedBytes = 0
   /** Handed back, and due again: goes out before what is new. */
-  #returned: Array<Copy> = []
+  #returned: Array<LocalDelivery> = []
   /** In the order in which it is due. */
   readonly #retries: Array<Waiting> = []
   /** Taken and not settled. */
   #held = 0
   /** In the order in which they were taken; those in front may be settled. */
-  #handfuls: Array<Handful> = []
+  #batches: Array<Batch> = []
   #numbered = 0
   #takes = 0
   /** Missing in front of the first that has arrived, and behind the last. */
-  #before: Hole | undefined
-  #behind: Hole | undefined
+  #before: MissingRange | undefined
+  #behind: MissingRange | undefined
   #lastTaken: string | undefined
   #failure: TransportError | undefined
   #paused = false
@@ -172,7 +172,7 @@ export class Inbox implements Receiver {
 
   /** Since when the oldest of them has been held. */
   get oldestTakenAt(): number | undefined {
-    return this.#handfuls.find(({ open }) => open > 0)?.takenAt
+    return this.#batches.find(({ open }) => open > 0)?.takenAt
   }
 
   /** How often something was taken. */
@@ -211,10 +211,10 @@ export class Inbox implements Receiver {
   }
 
   /** Takes in what has arrived; `missing` is what did not, just before. */
-  add(copy: Copy, missing?: Hole): void {
+  add(copy: LocalDelivery, missing?: MissingRange): void {
     const { overflow } = this.#options
     copy.number = ++this.#numbered
-    let hole = missing
+    let range = missing
     const size = unitsOf(copy)
     while (this.#isFull(size)) {
       if (overflow === "fail") {
@@ -226,17 +226,17 @@ export class Inbox implements Receiver {
         this.#behind = joined(joined(this.#behind, missing), { missed: 1, after, reason: "overflow" })
         return
       }
-      const oldest = this.#arrived[this.#first++] as Copy // it is full
+      const oldest = this.#arrived[this.#first++] as LocalDelivery // it is full
       this.#arrivedBytes -= unitsOf(oldest)
-      const dropped: Hole = { missed: 1, after: this.#lastTaken, reason: "overflow" }
+      const dropped: MissingRange = { missed: 1, after: this.#lastTaken, reason: "overflow" }
       this.#before = joined(joined(this.#before, oldest.gap), dropped)
       this.#compact()
     }
     if (this.#behind !== undefined) {
-      hole = joined(this.#behind, missing)
+      range = joined(this.#behind, missing)
       this.#behind = undefined
     }
-    if (hole !== undefined) copy.gap = { ...hole, before: copy.id }
+    if (range !== undefined) copy.gap = { ...range, before: copy.id }
     this.#arrived.push(copy)
     this.#arrivedBytes += size
     this.#wake()
@@ -255,7 +255,10 @@ export class Inbox implements Receiver {
     return count >= capacity || (count > 0 && this.#arrivedBytes + size > capacityBytes)
   }
 
-  readonly take = (max: number, bytes = Infinity): Effect.Effect<NonEmptyReadonlyArray<Copy>, TransportError> =>
+  readonly take = (
+    max: number,
+    bytes = Infinity
+  ): Effect.Effect<NonEmptyReadonlyArray<LocalDelivery>, TransportError> =>
     Effect.withFiber((fiber) => {
       // Interrupted between this step and the caller's next one, the fiber would lose what it took: yield before, not there.
       if (fiber.currentOpCount + 64 > fiber.cache.maxOpsBeforeYield) {
@@ -270,14 +273,14 @@ export class Inbox implements Receiver {
         if (this.#retries.length > 0) this.#promote()
         const taken = this.#cut(Math.max(1, max), bytes)
         // Not empty: just looked.
-        if (taken.length > 0) return Exit.succeed(taken as unknown as NonEmptyReadonlyArray<Copy>)
+        if (taken.length > 0) return Exit.succeed(taken as unknown as NonEmptyReadonlyArray<LocalDelivery>)
       }
       return Effect.flatMap(this.#change(), () => this.take(max, bytes))
     })
 
   readonly settle: Receiver["settle"] = (endings) =>
     Effect.suspend(() => {
-      let letters: Array<readonly [Copy, DeadLetter]> | undefined
+      let letters: Array<readonly [LocalDelivery, DeadLetter]> | undefined
       for (const [delivery, settlement] of endings) {
         if (settlement._tag !== "DeadLetter" || !this.#holds(delivery)) continue
         letters ??= []
@@ -286,7 +289,7 @@ export class Inbox implements Receiver {
       if (letters === undefined) return Exit.succeed(this.#end(endings))
       return Effect.map(
         // Not empty: made with the first.
-        this.#options.bury(letters as unknown as NonEmptyReadonlyArray<readonly [Copy, DeadLetter]>),
+        this.#options.bury(letters as unknown as NonEmptyReadonlyArray<readonly [LocalDelivery, DeadLetter]>),
         () => this.#end(endings)
       )
     })
@@ -304,17 +307,17 @@ export class Inbox implements Receiver {
     this.#returned = []
     this.#retries.length = 0
     this.#held = 0
-    this.#handfuls = []
+    this.#batches = []
     return count
   }
 
-  #holds(handle: Handle): handle is Copy {
-    return handle instanceof Copy && handle.holder === this
+  #holds(handle: Handle): handle is LocalDelivery {
+    return handle instanceof LocalDelivery && handle.holder === this
   }
 
   #end(endings: ReadonlyArray<Ending>): Array<Settled> {
     const answers: Array<Settled> = []
-    const released: Array<Copy> = []
+    const released: Array<LocalDelivery> = []
     let woken = false
     for (const [delivery, settlement] of endings) {
       if (!this.#holds(delivery)) {
@@ -323,7 +326,7 @@ export class Inbox implements Receiver {
       }
       delivery.holder = undefined
       this.#held--
-      if (delivery.handful !== undefined) delivery.handful.open--
+      if (delivery.batch !== undefined) delivery.batch.open--
       if (settlement._tag === "Retry") {
         const now = this.#options.clock.currentTimeMillisUnsafe()
         const copy = delivery.again(delivery.attempt + 1)
@@ -344,7 +347,7 @@ export class Inbox implements Receiver {
   }
 
   /** Equal times keep the order in which they came. */
-  #wait(due: number, copy: Copy): void {
+  #wait(due: number, copy: LocalDelivery): void {
     let low = 0
     let high = this.#retries.length
     while (low < high) {
@@ -362,8 +365,8 @@ export class Inbox implements Receiver {
     for (const { copy } of this.#retries.splice(0, count)) this.#returned.push(copy)
   }
 
-  #cut(max: number, bytes: number): Array<Copy> {
-    let taken: Array<Copy>
+  #cut(max: number, bytes: number): Array<LocalDelivery> {
+    let taken: Array<LocalDelivery>
     if (this.#returned.length > 0) {
       taken = this.#returned.splice(0, fitting(this.#returned, max, bytes))
     } else {
@@ -382,8 +385,8 @@ export class Inbox implements Receiver {
       const first = taken[0]
       if (first === undefined) return taken
       if (this.#before !== undefined) {
-        const hole = joined(this.#before, first.gap)
-        first.gap = { ...(hole as Hole), before: first.id } // one of them is there
+        const range = joined(this.#before, first.gap)
+        first.gap = { ...(range as MissingRange), before: first.id } // one of them is there
         this.#before = undefined
       }
       this.#lastTaken = taken[taken.length - 1]!.id
@@ -391,15 +394,15 @@ export class Inbox implements Receiver {
     }
     this.#takes++
     // One note for all that is taken at once: one for each would cost a tenth of what a message costs here.
-    const handful = { takenAt: this.#options.clock.currentTimeMillisUnsafe(), open: taken.length }
+    const batch = { takenAt: this.#options.clock.currentTimeMillisUnsafe(), open: taken.length }
     for (const copy of taken) {
       copy.holder = this
-      copy.handful = handful
+      copy.batch = batch
     }
     this.#held += taken.length
-    const open = this.#handfuls.findIndex((one) => one.open > 0)
-    this.#handfuls = open === 0 ? this.#handfuls : open < 0 ? [] : this.#handfuls.slice(open)
-    this.#handfuls.push(handful)
+    const open = this.#batches.findIndex((one) => one.open > 0)
+    this.#batches = open === 0 ? this.#batches : open < 0 ? [] : this.#batches.slice(open)
+    this.#batches.push(batch)
     return taken
   }
 
@@ -441,8 +444,8 @@ export class Inbox implements Receiver {
   }
 }
 
-/** Two holes in a row are one. */
-const joined = (a: Hole | undefined, b: Hole | undefined): Hole | undefined => {
+/** Two ranges in a row are one. */
+const joined = (a: MissingRange | undefined, b: MissingRange | undefined): MissingRange | undefined => {
   if (a === undefined || b === undefined) return a ?? b
   return {
     missed: a.missed === undefined || b.missed === undefined ? undefined : a.missed + b.missed,

@@ -6,7 +6,7 @@
 import type { DeadLetter, GroupInfo, TopicInfo } from "../../Inspector.ts"
 import { matcher } from "../../internal/Glob.ts"
 import { kept } from "../../internal/Headers.ts"
-import { Copy, type Inbox } from "../../internal/Inbox.ts"
+import { LocalDelivery, type Inbox } from "../../internal/Inbox.ts"
 import type { DeadLetterCap } from "../../internal/Limits.ts"
 import type { Outgoing, Receipt } from "../../Message.ts"
 import { DeadLetters } from "./DeadLetters.ts"
@@ -67,7 +67,7 @@ export class Channels {
         if (!channel.fits(topic)) continue
         for (const { inboxes, name } of channel.groups.values()) {
           for (const inbox of inboxes) {
-            inbox.add(new Copy(topic, name, id, published, key, version, now, 1))
+            inbox.add(new LocalDelivery(topic, name, id, published, key, version, now, 1))
             this.#tight ||= inbox.isCrowdedFor(0)
           }
         }
@@ -121,7 +121,7 @@ export class Channels {
       const { letter } = found
       const { id, key, publishedAt, version } = letter
       for (const inbox of inboxes) {
-        inbox.add(new Copy(letter.topic, group, id, letter, key, version, publishedAt, found.fence + 1))
+        inbox.add(new LocalDelivery(letter.topic, group, id, letter, key, version, publishedAt, found.fence + 1))
       }
       count++
     }

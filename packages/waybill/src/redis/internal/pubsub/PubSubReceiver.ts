@@ -17,7 +17,7 @@ import type { Gap } from "../../../Gap.ts"
 import { untimed } from "../../../internal/Attempts.ts"
 import { unitsOf } from "../../../internal/Budget.ts"
 import { isGlob } from "../../../internal/Glob.ts"
-import { Copy, Inbox, type InboxOptions } from "../../../internal/Inbox.ts"
+import { LocalDelivery, Inbox, type InboxOptions } from "../../../internal/Inbox.ts"
 import type { DeadLetterCap } from "../../../internal/Limits.ts"
 import type { Lifecycle } from "../../../Lifecycle.ts"
 import type { DeadLetter } from "../../../Settlement.ts"
@@ -56,7 +56,7 @@ const rememberMillis = 10 * 60 * 1000
 /** Who leaves does not wait longer for a server that does not answer. */
 const farewell = "1 second"
 
-type Letter = readonly [copy: Copy, settlement: DeadLetter]
+type Letter = readonly [copy: LocalDelivery, settlement: DeadLetter]
 
 /** In the place of a batch's number: the letter is stored. */
 const buried = -1
@@ -139,7 +139,7 @@ export class PubSubReceiver implements Receiver {
       const { id: given, number, producer } = envelope
       const id = given ?? (number === undefined ? this.#nextId() : `${producer}-${number}`)
       const missing = this.#sequences.follow(channel, envelope, id)
-      this.#inbox.add(this.#copyOf(this.#topicOf(channel), id, envelope), missing)
+      this.#inbox.add(this.#deliveryOf(this.#topicOf(channel), id, envelope), missing)
     },
     interrupted: () => this.#sequences.interrupt(),
     refused: (reason) => this.#inbox.fail(this.failureOf(reason))
@@ -150,7 +150,7 @@ export class PubSubReceiver implements Receiver {
     message: (bytes) => {
       const envelope = open(bytes)
       const { topic } = this.#options.subscription
-      this.#inbox.add(this.#copyOf(envelope.topic ?? topic, envelope.id ?? this.#nextId(), envelope))
+      this.#inbox.add(this.#deliveryOf(envelope.topic ?? topic, envelope.id ?? this.#nextId(), envelope))
     },
     interrupted: () => {},
     refused: (reason) => this.#inbox.fail(this.failureOf(reason))
@@ -323,15 +323,15 @@ export class PubSubReceiver implements Receiver {
     return this.#topic
   }
 
-  #copyOf(topic: string, id: string, envelope: Envelope): Copy {
+  #deliveryOf(topic: string, id: string, envelope: Envelope): LocalDelivery {
     const { at, fence, key, version } = envelope
     const { clock, subscription } = this.#options
     const publishedAt = at ?? clock.currentTimeMillisUnsafe()
-    return new Copy(topic, subscription.group, id, envelope, key, version, publishedAt, (fence ?? 0) + 1)
+    return new LocalDelivery(topic, subscription.group, id, envelope, key, version, publishedAt, (fence ?? 0) + 1)
   }
 }
 
-const fieldsOf = ({ key, published: { body, headers }, version }: Copy): Array<string | Uint8Array> => {
+const fieldsOf = ({ key, published: { body, headers }, version }: LocalDelivery): Array<string | Uint8Array> => {
   const fields: Array<string | Uint8Array> = ["payload", body]
   if (Object.keys(headers).length > 0) fields.push("headers", JSON.stringify(headers))
   if (key !== undefined) fields.push("key", key)

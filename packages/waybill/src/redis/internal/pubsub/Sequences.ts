@@ -1,10 +1,10 @@
 /**
  * Finds out what is missing: each producer numbers its messages on a channel, so a number that is left out is a message
- * that never arrived. What numbers cannot tell after a lost connection is a hole of unknown size.
+ * that never arrived. What numbers cannot tell after a lost connection is a range of unknown size.
  *
  * @module
  */
-import type { Hole } from "../../../internal/Inbox.ts"
+import type { MissingRange } from "../../../internal/Inbox.ts"
 import type { Envelope } from "../wire/Envelope.ts"
 
 interface Last {
@@ -44,7 +44,7 @@ export class Sequences {
   }
 
   /** Notes a message that has arrived; answers what is missing in front of it. */
-  follow(channel: string, { number, producer }: Envelope, id: string): Hole | undefined {
+  follow(channel: string, { number, producer }: Envelope, id: string): MissingRange | undefined {
     let heard = this.#heard
     if (heard === undefined || channel !== this.#channel) heard = this.#listenTo(channel)
     const resumed = heard.interruptions !== this.#interruptions
