@@ -2,7 +2,7 @@
  * A rolling upgrade: an older build and this one on the same Redis at the same time. Each handles what the other has
  * published, retried, buried, held when it was killed, and committed. The number is that of the fault matrix.
  *
- * The older build runs its own programs, and two of this folder, which speak the API of both. The day one of them needs what
+ * The older build runs its own programs, and three files of this folder, which speak the API of both. The day one of them needs what
  * that build does not have, name a newer commit here, and a new wire version where keys and fields have changed.
  */
 import { execFile, spawnSync } from "node:child_process"
@@ -23,7 +23,7 @@ import { ask, many, settled } from "./Verdict.ts"
 
 const older = "0f878d4"
 /** What that build lacks, or has without the places to die at. */
-const programs = ["ledger-worker.ts", "operator.ts"]
+const programs = ["Pattern.ts", "ledger-worker.ts", "operator.ts"]
 
 const directions = [
   ["older", "newer"],
