@@ -286,7 +286,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   })),
   ...storing.map((pattern): Mutant => ({
     name: `a command has no time for its answer, ${pattern}`,
-    file: "redis/internal/connection/Connection.ts",
+    file: "redis/internal/connection/Ticker.ts",
     find: "const defaultDeadline = Duration.seconds(5)",
     replace: "const defaultDeadline = Duration.millis(20)",
     proofs: on([pattern], faults("lines", "E12 (?:latency|%s),"))

@@ -39,10 +39,10 @@ import {
   type Connection,
   type ConnectionEvent,
   make as makeConnection,
-  type Shared,
-  Ticker
+  type Shared
 } from "./internal/connection/Connection.ts"
 import { make as makeEffectRedis } from "./internal/connection/EffectRedis.ts"
+import { Ticker } from "./internal/connection/Ticker.ts"
 import { durationOf, wholeOf } from "./internal/Settings.ts"
 
 export type { Connection, ConnectionEvent, EvalOptions, RunOptions } from "./internal/connection/Connection.ts"

@@ -22,6 +22,7 @@ import { evaluate } from "./Evaluation.ts"
 import { type Ask, helloOf, inspect, mismatch, tlsFailure, unasked } from "./Handshake.ts"
 import type { Script } from "./Script.ts"
 import { classify, isForeign } from "./ServerError.ts"
+import type { Ticker } from "./Ticker.ts"
 
 /** One connection to the server, or the wait for the next one. */
 export interface Connection {
@@ -106,7 +107,6 @@ const loadingPoll = Duration.millis(100)
 const pauseAfterLoss = Duration.millis(50)
 /** What an attempt to connect has found is told for so long without another look. */
 const staleMillis = 250
-const defaultDeadline = Duration.seconds(5)
 /** Closing does not wait longer for the operating system to report the end of the socket. */
 const closeTimeout = Duration.millis(500)
 
@@ -124,54 +124,6 @@ export const make = Effect.fnUntraced(function* (
   yield* Effect.forkScoped(link.keepConnected)
   return link
 })
-
-/**
- * Counts time for deadlines in steps of 50 ms, and only while a command waits: cheaper than a timer a command, and deaf
- * to jumps of the wall clock and to a stalled event loop, behind which the answers may already lie.
- */
-export class Ticker {
-  static readonly period = 50
-  readonly #links = new Set<Link>()
-  readonly #awake = Latch.makeUnsafe(false)
-  now = 0
-
-  /** The tick by which `deadline` has surely passed. */
-  after(deadline: Duration.Input | undefined): number {
-    const millis = deadline === undefined ? defaultMillis : Duration.toMillis(Duration.fromInputUnsafe(deadline))
-    return this.now + Math.ceil(millis / Ticker.period) + 1
-  }
-
-  wake(): void {
-    this.#awake.openUnsafe()
-  }
-
-  add(link: Link): void {
-    this.#links.add(link)
-  }
-
-  delete(link: Link): void {
-    this.#links.delete(link)
-  }
-
-  /** Ticks for ever; to be forked into the scope of the service. */
-  readonly run: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
-    while (true) {
-      yield* this.#awake.await
-      while (this.#busy()) {
-        yield* Effect.sleep(Ticker.period)
-        this.now++
-        for (const link of this.#links) link.expire()
-      }
-      this.#awake.closeUnsafe()
-    }
-  })
-
-  #busy(): boolean {
-    for (const link of this.#links) if (link.busy) return true
-    return false
-  }
-}
-const defaultMillis = Duration.toMillis(defaultDeadline)
 
 /** A command on its way, from being asked to being answered. */
 interface Call {
