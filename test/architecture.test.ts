@@ -38,7 +38,7 @@ const order = [
     "internal/Unstored",
     "internal/Inbox"
   ],
-  ["internal/Durations", "Metrics", "internal/Tracing"],
+  ["internal/Durations", "internal/Instruments", "Metrics", "internal/Tracing"],
   [
     "Producer",
     "internal/ConsumerMetrics",

@@ -6,18 +6,19 @@ import { Config, Console, Effect, Layer, Metric, Schedule } from "effect"
 import { Command, Flag } from "effect/cli"
 import { HttpServer } from "effect/http"
 import { PrometheusMetrics } from "effect/observability"
-import { Metrics } from "waybill"
-import { Billing, OrderPlaced, place } from "./Orders.ts"
+import { Billing, place } from "./Orders.ts"
 import { Counting, Endpoints, Exporting, Store } from "./Telemetry.ts"
 
 const orders = 40
 
 /** Until as many orders have ended, one way or the other, as were placed. */
 const ended = Effect.gen(function* () {
-  const { count: charged } = yield* Metric.value(Metrics.settled(OrderPlaced.name, "billing", "ack"))
-  const dead = Metrics.settled(OrderPlaced.name, "billing", "dead_letter", "CardDeclined")
-  const { count: refused } = yield* Metric.value(dead)
-  return charged + refused >= orders
+  const metrics = yield* Metric.snapshot
+  const settled = metrics.filter(
+    ({ attributes, id }) =>
+      id === "waybill_messages_settled_total" && /^(ack|dead_letter)$/.test(attributes?.["outcome"] ?? "")
+  )
+  return settled.reduce((sum, { state }) => sum + ("count" in state ? Number(state.count) : 0), 0) >= orders
 }).pipe(Effect.repeat({ until: (all) => all, schedule: Schedule.spaced("50 millis") }))
 
 const once = Effect.gen(function* () {

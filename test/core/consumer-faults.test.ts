@@ -1,7 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Deferred, Effect, Exit, Fiber, Layer, Logger, Metric, Schedule, Schema, Scope } from "effect"
 import { TestClock } from "effect/testing"
-import { Consumer, type Lifecycle, Metrics, Topic, Transport } from "waybill"
+import { Consumer, type Lifecycle, Topic, Transport } from "waybill"
+import * as Instruments from "../../packages/waybill/src/internal/Instruments.ts"
 import { FakeTransport } from "./FakeTransport.ts"
 import { quiet, run, stop, until } from "./Running.ts"
 
@@ -146,11 +147,11 @@ describe("leases", () => {
       yield* until("both are told", () => transport.count("Settled") === 2)
       const stale = transport.events.flatMap((event) => (event._tag === "Settled" ? [event.stale] : []))
       assert.deepStrictEqual(stale, [true, false])
-      const count = (outcome: Metrics.Outcome) =>
-        Effect.map(Metric.value(Metrics.settled("t", "g", outcome)), (s) => s.count)
+      const count = (outcome: Instruments.Outcome) =>
+        Effect.map(Metric.value(Instruments.settled("t", "g", outcome)), (s) => s.count)
       assert.strictEqual(yield* count("stale"), 1)
       assert.strictEqual(yield* count("ack"), 1)
-      assert.strictEqual((yield* Metric.value(Metrics.leasesLost("t", "g"))).count, 0)
+      assert.strictEqual((yield* Metric.value(Instruments.leasesLost("t", "g"))).count, 0)
     }).pipe(Effect.provideService(Metric.MetricRegistry, new Map()))
   )
 
@@ -183,7 +184,7 @@ describe("leases", () => {
       yield* until("nothing is held", () => transport.held.size === 0)
       assert.deepStrictEqual(transport.complaints(), [])
       const lost = transport.taken.filter((delivery) => transport.ends(delivery).includes("Lost")).length
-      assert.strictEqual((yield* Metric.value(Metrics.leasesLost("t", "g"))).count, lost)
+      assert.strictEqual((yield* Metric.value(Instruments.leasesLost("t", "g"))).count, lost)
     }).pipe(Effect.provideService(Metric.MetricRegistry, new Map()))
   )
 })

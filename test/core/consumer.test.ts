@@ -3,8 +3,9 @@ import { freeze } from "@waybill/testing"
 import { Context, Deferred, Duration, Effect, Layer, Metric, Option, Schedule, Schema } from "effect"
 import * as HttpTraceContext from "effect/http/HttpTraceContext"
 import { TestClock } from "effect/testing"
-import { Consumer, type Delivery, Inspector, Metrics, Producer, Topic, Transport } from "waybill"
+import { Consumer, type Delivery, Inspector, Producer, Topic, Transport } from "waybill"
 import { MemoryStreams } from "waybill/memory"
+import * as Instruments from "../../packages/waybill/src/internal/Instruments.ts"
 import { FakeTransport } from "./FakeTransport.ts"
 import { quiet, run, stop, until } from "./Running.ts"
 
@@ -716,14 +717,14 @@ describe("Consumer", () => {
       yield* until("three settled", () => transport.settled.length === 3)
       yield* TestClock.adjust("40 millis")
       yield* until("five settled", () => transport.settled.length === 5)
-      const count = (outcome: Metrics.Outcome, reason?: string) =>
-        Effect.map(Metric.value(Metrics.settled("t", "g", outcome, reason)), (state) => state.count)
-      assert.strictEqual((yield* Metric.value(Metrics.received("t", "g"))).count, 5)
+      const count = (outcome: Instruments.Outcome, reason?: string) =>
+        Effect.map(Metric.value(Instruments.settled("t", "g", outcome, reason)), (state) => state.count)
+      assert.strictEqual((yield* Metric.value(Instruments.received("t", "g"))).count, 5)
       assert.strictEqual(yield* count("ack"), 2)
       assert.strictEqual(yield* count("retry"), 1)
       assert.strictEqual(yield* count("dead_letter", "Declined"), 1)
       assert.strictEqual(yield* count("dead_letter", "DecodeFailure"), 1)
-      const duration = yield* Metric.value(Metrics.handlerDuration("t", "g"))
+      const duration = yield* Metric.value(Instruments.handlerDuration("t", "g"))
       assert.strictEqual(duration.count, 5)
       assert.strictEqual(duration.max, 0.04)
       assert.strictEqual(duration.sum, 0.04)
@@ -746,7 +747,7 @@ describe("Consumer", () => {
       yield* quiet()
       yield* TestClock.adjust("1 minute")
       yield* until("both settled", () => transport.settled.length === 2)
-      assert.strictEqual((yield* Metric.value(Metrics.handlerDuration("t", "g"))).max, 0)
+      assert.strictEqual((yield* Metric.value(Instruments.handlerDuration("t", "g"))).max, 0)
     }).pipe(Effect.provideService(Metric.MetricRegistry, new Map()))
   )
 

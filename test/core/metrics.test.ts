@@ -7,6 +7,7 @@ import { PrometheusMetrics } from "effect/observability"
 import { TestClock } from "effect/testing"
 import { Consumer, Inspector, type Lifecycle, Metrics, Producer, Settlement, Topic, Transport } from "waybill"
 import { MemoryStreams } from "waybill/memory"
+import * as Instruments from "../../packages/waybill/src/internal/Instruments.ts"
 import { FakeTransport } from "./FakeTransport.ts"
 import { quiet, run, until } from "./Running.ts"
 
@@ -137,7 +138,7 @@ describe("the table in docs/telemetry.md", () => {
         assert.strictEqual(name.endsWith("_total"), kind === "counter", name)
         if (kind === "histogram") assert.match(name, /_seconds$/)
       }
-      yield* Metric.update(Metrics.handlerDuration("t", "g"), 0.003)
+      yield* Metric.update(Instruments.handlerDuration("t", "g"), 0.003)
       const text = yield* PrometheusMetrics.format()
       assert.include(text, 'waybill_handler_duration_seconds_bucket{topic="t",group="g",le="0.005"} 1')
       assert.include(text, 'waybill_handler_duration_seconds_bucket{topic="t",group="g",le="0.0025"} 0')
@@ -193,7 +194,7 @@ describe("Metrics of a consumer", () => {
       )
       yield* run(handling(), transport.layer)
       yield* until("settled", () => transport.settled.length === 3)
-      const { count, max, min } = yield* Metric.value(Metrics.waitingTime("t", "g"))
+      const { count, max, min } = yield* Metric.value(Instruments.waitingTime("t", "g"))
       assert.deepStrictEqual({ count, max, min }, { count: 2, max: 7, min: 0 })
     }).pipe(alone)
   )
@@ -207,7 +208,7 @@ describe("Metrics of a consumer", () => {
       yield* quiet()
       yield* TestClock.adjust("2 seconds")
       yield* until("settled", () => transport.settled.length === 3)
-      const { count, sum } = yield* Metric.value(Metrics.settleDuration("t", "g"))
+      const { count, sum } = yield* Metric.value(Instruments.settleDuration("t", "g"))
       assert.strictEqual(count, transport.batches.length)
       assert.strictEqual(sum, 2 * count)
     }).pipe(alone)
@@ -215,8 +216,8 @@ describe("Metrics of a consumer", () => {
 
   it.effect("buffer fill: two consumers of a group in one process add up, and leave nothing behind", () =>
     Effect.gen(function* () {
-      const fill = Metric.value(Metrics.buffered("t", "g"))
-      const size = Metric.value(Metrics.bufferSize("t", "g"))
+      const fill = Metric.value(Instruments.buffered("t", "g"))
+      const size = Metric.value(Instruments.bufferSize("t", "g"))
       yield* Effect.scoped(
         Effect.gen(function* () {
           for (let i = 0; i < 2; i++) {
@@ -259,17 +260,17 @@ describe("case B15: topics by the thousand", () => {
         series.push((yield* Metric.snapshot).length)
       })
       yield* consumed(20, 0)
-      for (let i = 20; i < Metrics.maxConsumedGroups; i++) Metrics.countedAs(`t${i}`, "g", context)
-      yield* consumed(1, Metrics.maxConsumedGroups)
-      yield* consumed(20, Metrics.maxConsumedGroups + 1)
+      for (let i = 20; i < Instruments.maxConsumedGroups; i++) Instruments.countedAs(`t${i}`, "g", context)
+      yield* consumed(1, Instruments.maxConsumedGroups)
+      yield* consumed(20, Instruments.maxConsumedGroups + 1)
       // Those of publishers have a bound of their own, which is not reached here: one a topic.
       assert.strictEqual(series[2], series[1]! + 20)
       // One that was there before goes on under its name.
       yield* consumed(1, 7)
       assert.strictEqual(series[3], series[2])
       const count = (metric: Metric.Counter<number>) => Effect.map(Metric.value(metric), (state) => state.count)
-      assert.strictEqual(yield* count(Metrics.received("t7", "g")), 2)
-      for (const metric of [Metrics.received, Metrics.claimed]) {
+      assert.strictEqual(yield* count(Instruments.received("t7", "g")), 2)
+      for (const metric of [Instruments.received, Instruments.claimed]) {
         assert.strictEqual(yield* count(metric("other", "other")), 21)
       }
     }).pipe(Effect.provide(Metrics.layer.pipe(Layer.provideMerge(MemoryStreams.layer()))), alone, silently)
@@ -289,13 +290,13 @@ describe("reasons of dead letters", () => {
       const context = yield* Effect.context<never>()
       // Several consumers of a group, one after the other, as after each revival of a layer.
       for (let life = 0; life < 3; life++) {
-        const count = Metrics.deadLettered("t", "g", context)
+        const count = Instruments.deadLettered("t", "g", context)
         for (let i = 0; i < 200; i++) count(`order-${life}-${i}`)
         count("DecodeFailure")
         count("x".repeat(65))
         count("order-0-7")
       }
-      Metrics.deadLettered("t", "another", context)("order-0-199")
+      Instruments.deadLettered("t", "another", context)("order-0-199")
       const found = yield* reasons
       assert.strictEqual(found.length, 20 + 2 + 1)
       const counts = new Map(found)
@@ -334,16 +335,16 @@ describe("Metrics.layer", () => {
       assert.isFalse(lifecycle.active)
       for (const event of events(yield* FakeTransport.make)) lifecycle.emit(event)
       const count = (metric: Metric.Counter<number>) => Effect.map(Metric.value(metric), (state) => state.count)
-      assert.strictEqual(yield* count(Metrics.settled("t", "g", "dead_letter", "CrashLoop")), 1)
-      assert.strictEqual(yield* count(Metrics.consumerFailures("t", "g", false)), 1)
-      assert.strictEqual(yield* count(Metrics.claimed("t", "g")), 2)
-      assert.strictEqual(yield* count(Metrics.truncated("t", "g")), 3)
-      assert.strictEqual(yield* count(Metrics.deadLettersDropped("t", "g")), 4)
-      assert.strictEqual(yield* count(Metrics.groupsRecreated("t", "g")), 1)
-      assert.strictEqual(yield* count(Metrics.gaps("g", "overflow")), 2)
-      assert.strictEqual(yield* count(Metrics.missed("g", "overflow")), 5)
-      assert.strictEqual(yield* count(Metrics.disconnects("reader")), 1)
-      assert.strictEqual(yield* count(Metrics.reconnects("reader")), 1)
+      assert.strictEqual(yield* count(Instruments.settled("t", "g", "dead_letter", "CrashLoop")), 1)
+      assert.strictEqual(yield* count(Instruments.consumerFailures("t", "g", false)), 1)
+      assert.strictEqual(yield* count(Instruments.claimed("t", "g")), 2)
+      assert.strictEqual(yield* count(Instruments.truncated("t", "g")), 3)
+      assert.strictEqual(yield* count(Instruments.deadLettersDropped("t", "g")), 4)
+      assert.strictEqual(yield* count(Instruments.groupsRecreated("t", "g")), 1)
+      assert.strictEqual(yield* count(Instruments.gaps("g", "overflow")), 2)
+      assert.strictEqual(yield* count(Instruments.missed("g", "overflow")), 5)
+      assert.strictEqual(yield* count(Instruments.disconnects("reader")), 1)
+      assert.strictEqual(yield* count(Instruments.reconnects("reader")), 1)
     }).pipe(alone)
   )
 
@@ -357,7 +358,7 @@ describe("Metrics.layer", () => {
       yield* run(handling(), layer)
       yield* Effect.provide(Producer.publish(Numbers, 2), layer)
       yield* quiet()
-      assert.strictEqual((yield* Metric.value(Metrics.settled("t", "g", "dead_letter", "limit"))).count, 1)
+      assert.strictEqual((yield* Metric.value(Instruments.settled("t", "g", "dead_letter", "limit"))).count, 1)
 
       yield* Effect.provide(Producer.publish(Topic.make("deadly", { payload: Schema.Finite }), 1), layer)
       const join = transport.receive({
@@ -374,7 +375,7 @@ describe("Metrics.layer", () => {
       const second = yield* join
       yield* Effect.forkChild(second.take(1), { startImmediately: true })
       yield* TestClock.adjust("2 seconds")
-      assert.strictEqual((yield* Metric.value(Metrics.settled("deadly", "g", "dead_letter", "CrashLoop"))).count, 1)
+      assert.strictEqual((yield* Metric.value(Instruments.settled("deadly", "g", "dead_letter", "CrashLoop"))).count, 1)
     }).pipe(silently, alone)
   )
 })

@@ -2,8 +2,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, DateTime, Duration, Effect, Exit, Metric, Option, Result, Schema, Stream, Tracer } from "effect"
 import * as HttpTraceContext from "effect/http/HttpTraceContext"
 import { TestClock } from "effect/testing"
-import { type Lifecycle, type Message, Metrics, Producer, Topic, Transport } from "waybill"
+import { type Lifecycle, type Message, Producer, Topic, Transport } from "waybill"
 import { MemoryStreams } from "waybill/memory"
+import * as Instruments from "../../packages/waybill/src/internal/Instruments.ts"
 import { FakeTransport } from "./FakeTransport.ts"
 
 const Order = Topic.make("orders", {
@@ -375,12 +376,12 @@ describe("Producer", () => {
         yield* Producer.publishAll(Order, [order(1), order(2), order(3)], (_, i) => ({ id: `i-${i}` }))
         yield* Producer.publishAll(Order, [order(1), order(2)], (_, i) => ({ id: `i-${i}` }))
         yield* Effect.ignore(Producer.publish(Order, { id: "a", count: 0.5 }))
-        assert.strictEqual((yield* Metric.value(Metrics.published("orders", "stored"))).count, 3)
-        assert.strictEqual((yield* Metric.value(Metrics.published("orders", "duplicate"))).count, 2)
+        assert.strictEqual((yield* Metric.value(Instruments.published("orders", "stored"))).count, 3)
+        assert.strictEqual((yield* Metric.value(Instruments.published("orders", "duplicate"))).count, 2)
         yield* Producer.publish(Order, order(4), { id: "i-4" })
         yield* Producer.publish(Order, order(4), { id: "i-4" })
-        assert.strictEqual((yield* Metric.value(Metrics.published("orders", "stored"))).count, 4)
-        assert.strictEqual((yield* Metric.value(Metrics.published("orders", "duplicate"))).count, 3)
+        assert.strictEqual((yield* Metric.value(Instruments.published("orders", "stored"))).count, 4)
+        assert.strictEqual((yield* Metric.value(Instruments.published("orders", "duplicate"))).count, 3)
       }).pipe(Effect.provide(MemoryStreams.layer()), Effect.provideService(Metric.MetricRegistry, new Map()))
     )
   })
@@ -399,7 +400,7 @@ describe("Producer", () => {
         const result = yield* Effect.result(Effect.provide(Producer.publish(Order, order(1)), transport.layer))
         assert.isTrue(Result.isFailure(result) && result.failure === down)
         assert.strictEqual(transport.events.length, 0)
-        assert.strictEqual((yield* Metric.value(Metrics.published("orders", "stored"))).count, 0)
+        assert.strictEqual((yield* Metric.value(Instruments.published("orders", "stored"))).count, 0)
       }).pipe(Effect.provideService(Metric.MetricRegistry, new Map()))
     )
 

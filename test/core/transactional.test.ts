@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Metric, Option, Schedule, Schema, Stream } from "effect"
-import { Commit, Consumer, Metrics, Producer, RetryPolicy, Routing, Settlement, Topic } from "waybill"
+import { Commit, Consumer, Producer, RetryPolicy, Routing, Settlement, Topic } from "waybill"
+import * as Instruments from "../../packages/waybill/src/internal/Instruments.ts"
 import { FakeTransport } from "./FakeTransport.ts"
 import { quiet, run, until } from "./Running.ts"
 
@@ -78,8 +79,8 @@ describe("Consumer.transactional", () => {
           ["DeadLetter", "Settled", true]
         ]
       )
-      const count = (outcome: Metrics.Outcome, reason?: string) =>
-        Effect.map(Metric.value(Metrics.settled("t", "g", outcome, reason)), (s) => s.count)
+      const count = (outcome: Instruments.Outcome, reason?: string) =>
+        Effect.map(Metric.value(Instruments.settled("t", "g", outcome, reason)), (s) => s.count)
       assert.deepStrictEqual(yield* Effect.all([count("ack"), count("dead_letter", "CommitRejected")]), [1, 1])
       assert.deepStrictEqual(transport.complaints(), [])
     }).pipe(Effect.provideService(Metric.MetricRegistry, new Map()))

@@ -15,10 +15,10 @@ import * as Sink from "effect/Sink"
 import type { Publication } from "./Commit.ts"
 import { partsOf, unitsOf } from "./internal/Budget.ts"
 import { noHeaders } from "./internal/Headers.ts"
+import * as Instruments from "./internal/Instruments.ts"
 import { finiteOf, oneOf } from "./internal/Limits.ts"
 import * as Tracing from "./internal/Tracing.ts"
 import type { Due, Headers, Outgoing, Receipt } from "./Message.ts"
-import * as Metrics from "./Metrics.ts"
 import { InvalidPayload, PayloadTooLarge, type Topic } from "./Topic.ts"
 import { find, NotOffered, notProvided, type Transport, TransportError } from "./Transport.ts"
 
@@ -418,7 +418,7 @@ const send = (
     const accepted = receipts.find(({ _tag }) => _tag !== "Duplicate")?._tag
     let duplicates = 0
     for (const receipt of receipts) if (receipt._tag === "Duplicate") duplicates++
-    const metrics = Metrics.publishedTo(topic.name, context)
+    const metrics = Instruments.publishedTo(topic.name, context)
     if (accepted !== undefined) metrics[accepted].updateUnsafe(receipts.length - duplicates, context)
     if (duplicates > 0) metrics.Duplicate.updateUnsafe(duplicates, context)
     if (transport.lifecycle.active)

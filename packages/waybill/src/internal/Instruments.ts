@@ -1,0 +1,298 @@
+/**
+ * Every metric by name, and how the number of its series is bounded. Attributes are topics, groups and words of closed
+ * sets, so the number of series does not grow with traffic.
+ *
+ * @module
+ */
+import * as Context from "effect/Context"
+import * as Metric from "effect/Metric"
+import type { GroupInfo, TopicInfo } from "../Inspector.ts"
+import type { Receipt } from "../Message.ts"
+
+/** Anything without a series of its own is counted under this name. */
+const other = "other"
+
+/** How many topics of a process have series of their own for what it publishes; those that come later share one. */
+export const maxPublishedTopics = 1000
+
+/** How many groups of topics have series of their own for what this process consumes; those that come later share one. */
+export const maxConsumedGroups = 1000
+
+const counter = (name: string, description: string, attributes: Record<string, string>) =>
+  Metric.counter(name, { description, attributes, incremental: true })
+
+const gauge = (name: string, description: string, attributes: Record<string, string> = {}) =>
+  Metric.gauge(name, { description, attributes })
+
+const seconds = (name: string, description: string, attributes: Record<string, string>, longest: number) =>
+  Metric.histogram(name, {
+    description,
+    // OTLP has the unit beside the name, Prometheus in it.
+    attributes: { ...attributes, unit: "s" },
+    boundaries: boundaries.filter((boundary) => boundary <= longest)
+  })
+
+const boundaries = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600]
+
+/** Messages accepted by `publish`. `outcome`: `stored`, `duplicate`, or `sent` where nothing is stored. Behind the first 1,000 topics of a process it is counted under the topic `other`. */
+export const published = (topic: string, outcome: "stored" | "duplicate" | "sent") =>
+  counter("waybill_messages_published_total", "Messages accepted by publish", { topic, outcome })
+
+/** Deliveries taken from the transport, redeliveries included. */
+export const received = (topic: string, group: string) =>
+  counter("waybill_messages_received_total", "Deliveries taken, redeliveries included", { topic, group })
+
+/** How a delivery may end; `stale` when the lease had moved on and nothing was changed. */
+export type Outcome = "ack" | "retry" | "dead_letter" | "release" | "stale"
+
+/**
+ * Deliveries that ended. Dead letters have a `reason` too, from `deadLettered`. Those of crash loops, which no consumer
+ * ever sees, are counted by `layer`.
+ */
+export const settled = (topic: string, group: string, outcome: Outcome, reason?: string) =>
+  counter("waybill_messages_settled_total", "Deliveries that ended, by how", {
+    topic,
+    group,
+    outcome,
+    ...(reason === undefined ? {} : { reason })
+  })
+
+/** Seconds from publishing, by the store's clock, until the message is first given to a handler, by this process's. A delay that was asked for is part of it. */
+export const waitingTime = (topic: string, group: string) =>
+  seconds("waybill_message_wait_seconds", "From publishing to the first handler", { topic, group }, 3600)
+
+/** Seconds from handing a delivery, or a batch, to its handler until the handler's exit. */
+export const handlerDuration = (topic: string, group: string) =>
+  seconds("waybill_handler_duration_seconds", "From a handler's start to its exit", { topic, group }, 60)
+
+/** Seconds that one round of settlements took, whatever it carried, with all its repetitions. */
+export const settleDuration = (topic: string, group: string) =>
+  seconds("waybill_settle_duration_seconds", "How long a round of settlements took", { topic, group }, 60)
+
+/** Deliveries whose lease was lost before they were settled, in a handler or on the way to one. */
+export const leasesLost = (topic: string, group: string) =>
+  counter("waybill_leases_lost_total", "Deliveries whose lease was lost unsettled", { topic, group })
+
+/** Deliveries that wait in this process for a free handler, as of the last batch that came or was settled. */
+export const buffered = (topic: string, group: string) =>
+  gauge("waybill_consumer_buffered", "Deliveries waiting in this process for a handler", { topic, group })
+
+/** How many may: the `prefetch` of the group's consumers in this process. */
+export const bufferSize = (topic: string, group: string) =>
+  gauge("waybill_consumer_buffer_size", "How many deliveries may wait in this process", { topic, group })
+
+/** Failures of the transport under a consumer, one for each try. */
+export const consumerFailures = (topic: string, group: string, permanent: boolean) =>
+  counter("waybill_consumer_failures_total", "Failures of the transport under a consumer", {
+    topic,
+    group,
+    permanent: String(permanent)
+  })
+
+/** Deliveries taken over from consumers that died or stalled. */
+export const claimed = (topic: string, group: string) =>
+  counter("waybill_messages_claimed_total", "Deliveries taken over from other consumers", { topic, group })
+
+/** Messages that somebody's trimming cut away before the group had settled them. */
+export const truncated = (topic: string, group: string) =>
+  counter("waybill_messages_truncated_total", "Unsettled messages cut away by trimming", { topic, group })
+
+/** Dead letters that the cap dropped, as far as this process did it. */
+export const deadLettersDropped = (topic: string, group: string) =>
+  counter("waybill_dead_letters_dropped_total", "Dead letters dropped by the cap", { topic, group })
+
+/** How often the group was gone and was made again. */
+export const groupsRecreated = (topic: string, group: string) =>
+  counter("waybill_groups_recreated_total", "How often a lost group was made again", { topic, group })
+
+/** How often a subscriber knew that it had missed something. */
+export const gaps = (group: string, reason: string) =>
+  counter("waybill_gaps_total", "How often a subscriber knew that it had missed messages", { group, reason })
+
+/** How many messages that were, where it is known. */
+export const missed = (group: string, reason: string) =>
+  counter("waybill_messages_missed_total", "Messages missed in gaps, where the number is known", { group, reason })
+
+/** Connections that were lost. `role`: the first word of the connection's role, such as `commands` or `reader`. */
+export const disconnects = (role: string) =>
+  counter("waybill_disconnects_total", "Connections to the store that were lost", { role })
+
+/** Connections that came back; as long as there are fewer than were lost, some are down. */
+export const reconnects = (role: string) =>
+  counter("waybill_reconnects_total", "Connections to the store that came back", { role })
+
+/** 1 when the last round of `layerInspector` could read everything, otherwise 0. */
+export const inspectorUp = gauge(
+  "waybill_inspector_up",
+  "Whether the last look into the store succeeded (1) or not (0)"
+)
+
+/** The gauges of a topic, with the figure that each of them shows. */
+export const topicGauges: ReadonlyArray<
+  readonly [gauge: (topic: string) => Metric.Gauge<number>, figure: (info: TopicInfo) => number]
+> = [
+  [(topic) => gauge("waybill_topic_messages", "Messages in the store", { topic }), (info) => info.depth],
+  [(topic) => gauge("waybill_topic_delayed", "Messages published and not yet due", { topic }), (info) => info.delayed]
+]
+
+/** The gauges of a group, with the figure that each of them shows. */
+export const groupGauges: ReadonlyArray<
+  readonly [gauge: (topic: string, group: string) => Metric.Gauge<number>, figure: (info: GroupInfo) => number]
+> = [
+  [
+    (topic, group) => gauge("waybill_group_lag", "Messages never delivered to the group", { topic, group }),
+    (info) => info.lag
+  ],
+  [
+    (topic, group) => gauge("waybill_group_pending", "Messages delivered and not settled", { topic, group }),
+    (info) => info.pending
+  ],
+  [
+    (topic, group) =>
+      gauge("waybill_group_oldest_pending_seconds", "Time since the oldest pending message was delivered", {
+        topic,
+        group,
+        unit: "s"
+      }),
+    (info) => info.oldestPendingMillis / 1000
+  ],
+  [
+    (topic, group) => gauge("waybill_group_waiting", "Messages waiting for their next attempt", { topic, group }),
+    (info) => info.waiting
+  ],
+  [
+    (topic, group) => gauge("waybill_group_dead_letters", "Dead letters of the group", { topic, group }),
+    (info) => info.deadLetters
+  ],
+  [
+    (topic, group) => gauge("waybill_group_consumers", "Consumers whose heartbeat is alive", { topic, group }),
+    (info) => info.consumers.length
+  ],
+  [
+    (topic, group) => gauge("waybill_group_paused", "Whether the group is paused (1) or not (0)", { topic, group }),
+    (info) => (info.paused ? 1 : 0)
+  ]
+]
+
+/**
+ * The series of a metric in this context, for what is counted with every message: looking it up each time costs more
+ * than the counting.
+ */
+export const seriesOf = <Input, State>(
+  metric: Metric.Metric<Input, State>,
+  context: Context.Context<never>
+): Metric.Metric.Hooks<Input, State> => {
+  const registry = Context.get(context, Metric.MetricRegistry)
+  // In a registry of its own the metric tells under which key it belongs into the one of the context.
+  const alone: typeof registry = new Map()
+  metric.valueUnsafe(Context.add(context, Metric.MetricRegistry, alone))
+  for (const [key, made] of alone) {
+    const metadata = registry.get(key) ?? made
+    registry.set(key, metadata)
+    return metadata.hooks
+  }
+  throw new Error("a metric registers itself when it is asked for its value")
+}
+
+/** The counters of the messages that a process publishes to a topic, by outcome. */
+type Publishing = Readonly<Record<Receipt["_tag"], Metric.Counter<number>>>
+
+/** For each registry, by topic. */
+const publishing = new WeakMap<object, Map<string, Publishing>>()
+
+/**
+ * The counters of a topic that is published to. A process may publish to any number of topics, and a series is never given
+ * back: so the first 1,000 topics have series of their own, and what comes later is counted under the topic `other`.
+ */
+export const publishedTo = (topic: string, context: Context.Context<never>): Publishing => {
+  const registry = Context.get(context, Metric.MetricRegistry)
+  let topics = publishing.get(registry)
+  if (topics === undefined) publishing.set(registry, (topics = new Map()))
+  const name = topics.has(topic) || topics.size < maxPublishedTopics ? topic : other
+  let counters = topics.get(name)
+  if (counters === undefined) {
+    const [Stored, Duplicate, Sent] = [published(name, "stored"), published(name, "duplicate"), published(name, "sent")]
+    topics.set(name, (counters = { Stored, Duplicate, Sent }))
+  }
+  return counters
+}
+
+/** For each registry, by topic and group. */
+const consuming = new WeakMap<object, Set<string>>()
+
+/**
+ * The names under which a group of a topic is counted here. Consumers may come and go for any number of topics, and what a
+ * series costs is ten times what is left of them: the first 1,000 have their own, what comes later is `other` of `other`.
+ */
+export const countedAs = (
+  topic: string,
+  group: string,
+  context: Context.Context<never>
+): { readonly topic: string; readonly group: string } => {
+  const registry = Context.get(context, Metric.MetricRegistry)
+  let groups = consuming.get(registry)
+  if (groups === undefined) consuming.set(registry, (groups = new Set()))
+  const name = JSON.stringify([topic, group])
+  if (!groups.has(name)) {
+    if (groups.size >= maxConsumedGroups) return { topic: other, group: other }
+    groups.add(name)
+  }
+  return { topic, group }
+}
+
+/** Ours, which always have a series of their own. */
+const ownReasons: ReadonlySet<string> = new Set([
+  "CommitRejected",
+  "CrashLoop",
+  "DecodeFailure",
+  "Defect",
+  "Failure",
+  "HandlerTimeout",
+  "Interrupted",
+  "PartialCommit",
+  "Unrouted"
+])
+
+/** How many other reasons of a group get one, in the life of the process. */
+const maxReasons = 20
+
+/** A reason is a short word; what is longer is most likely made of data. */
+const maxReasonLength = 64
+
+/**
+ * Counts dead letters by reason. Reasons are the user's and may be made of anything, an id even, so there is a bound: the
+ * first 20 of a group that are not ours are counted by name, and what comes later, or is longer than 64 characters, as `other`.
+ */
+export const deadLettered = (
+  topic: string,
+  group: string,
+  context: Context.Context<never>
+): ((reason: string) => void) => {
+  const named = new Map<string, Metric.Metric.Hooks<number, unknown>>()
+  const name = (reason: string) => {
+    const series = seriesOf(settled(topic, group, "dead_letter", reason), context)
+    named.set(reason, series)
+    return series
+  }
+  let full = false
+  /** Whether there is room for one more. The registry knows: other consumers of the group count there too. */
+  const room = (reason: string) => {
+    if (ownReasons.has(reason)) return true
+    if (full || reason.length > maxReasonLength) return false
+    const { id } = settled(topic, group, "dead_letter")
+    const known = new Set<string>()
+    for (const { attributes, id: otherId } of Context.get(context, Metric.MetricRegistry).values()) {
+      if (otherId !== id || attributes?.["topic"] !== topic || attributes["group"] !== group) continue
+      const found = attributes["reason"]
+      if (found !== undefined && found !== other && !ownReasons.has(found)) known.add(found)
+    }
+    if (known.has(reason) || known.size < maxReasons) return true
+    full = true
+    for (const found of known) name(found)
+    return false
+  }
+  return (reason) => {
+    const series = named.get(reason) ?? (room(reason) ? name(reason) : (named.get(other) ?? name(other)))
+    series.update(1, context)
+  }
+}
