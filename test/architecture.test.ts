@@ -22,14 +22,18 @@ const order = [
     "Settlement",
     "internal/Attempts",
     "RetryPolicy",
-    "Routing"
+    "internal/Replay",
+    "internal/RetryCounts",
+    "internal/Routing"
   ],
   [
     "Lifecycle",
     "TransportError",
     "Inspector",
     "Health",
+    "internal/CheckedInspector",
     "Transport",
+    "internal/Marker",
     "Topic",
     "Records",
     "internal/FailureLog",

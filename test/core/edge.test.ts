@@ -17,7 +17,7 @@ const mebibytes = (count: number) => "x".repeat(count * 1_048_576)
 /** The failure, and that nothing was sent: by publishing one, by publishing it among others, and as a message of a commit. */
 const refused = Effect.fnUntraced(function* (
   payload: { readonly text: string; readonly about?: string },
-  options: Producer.PublishOptions
+  options: Producer.Options
 ) {
   const transport = yield* FakeTransport.make
   const failures = yield* Effect.all([

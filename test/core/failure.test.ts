@@ -17,8 +17,9 @@ import {
   Stream
 } from "effect"
 import { TestClock } from "effect/testing"
-import { Consumer, type Failure, Inspector, Producer, Routing, Topic } from "waybill"
+import { Consumer, type Failure, Inspector, Producer, Topic } from "waybill"
 import { MemoryStreams } from "waybill/memory"
+import * as Routing from "../../packages/waybill/src/internal/Routing.ts"
 
 class Declined extends Schema.TaggedError<Declined>()("Declined", {
   cents: Schema.BigInt,

@@ -4,8 +4,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Context, Duration, Effect, Exit, Fiber, Option, Result, Schema, SchemaGetter } from "effect"
 import { TestClock } from "effect/testing"
-import { Commit, Consumer, DeadLetters, Inspector, Producer, Routing, Topic, type Transport } from "waybill"
+import { Commit, Consumer, DeadLetters, Inspector, Producer, Topic, type Transport } from "waybill"
 import { MemoryExactlyOnce, MemoryKeyspace, MemoryLists, MemoryPubSub, MemoryStreams } from "waybill/memory"
+import * as Routing from "../../packages/waybill/src/internal/Routing.ts"
 
 const patterns = {
   MemoryStreams: MemoryStreams.layer(),

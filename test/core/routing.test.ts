@@ -1,7 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Duration, Effect, Exit, Fiber, Option, Random, Ref, Schedule, Schema } from "effect"
 import { TestClock } from "effect/testing"
-import { Consumer, type Delivery, RetryPolicy, Routing, Settlement } from "waybill"
+import { Consumer, type Delivery, RetryPolicy, Settlement } from "waybill"
+import * as Replay from "../../packages/waybill/src/internal/Replay.ts"
+import * as Routing from "../../packages/waybill/src/internal/Routing.ts"
 
 class Busy extends Schema.TaggedError<Busy>()("Busy", { retryAfterSeconds: Schema.Number }) {}
 class Declined extends Schema.TaggedError<Declined>()("Declined", { code: Schema.String }) {}
@@ -366,7 +368,7 @@ describe("case B10: a policy that knows the calendar", () => {
       const hour = Schedule.spaced("1 minute").pipe(Schedule.upTo({ duration: "1 hour" }))
       yield* TestClock.setTime(at("10T12:00:00"))
       const after = (since: string, count: number) =>
-        Effect.map(RetryPolicy.delayAfter(hour, count, undefined, at(since)), Option.isSome)
+        Effect.map(Replay.delayAfter(hour, count, undefined, at(since)), Option.isSome)
       assert.isTrue(yield* after("10T11:00:00", 3))
       assert.isFalse(yield* after("10T10:59:00", 3))
       assert.isTrue(yield* after("10T11:59:00", 50))
@@ -388,7 +390,7 @@ describe("case B11: a policy without end", () => {
         )
       )
       for (const attempt of [604_800, 604_801, 1_000_000, 604_800]) {
-        const delay = yield* RetryPolicy.delayAfter(policy, attempt, undefined)
+        const delay = yield* Replay.delayAfter(policy, attempt, undefined)
         assert.deepStrictEqual(Option.map(delay, Duration.toMillis), Option.some(60_000))
       }
       assert.strictEqual(yield* Ref.get(steps), 10_004)
@@ -398,7 +400,7 @@ describe("case B11: a policy without end", () => {
   it.effect("one that ends late still ends", () =>
     Effect.gen(function* () {
       const policy = Schedule.spaced("1 second").pipe(Schedule.upTo({ times: 5000 }))
-      const delays = yield* Effect.forEach([5000, 5001, 20_000], (n) => RetryPolicy.delayAfter(policy, n, undefined))
+      const delays = yield* Effect.forEach([5000, 5001, 20_000], (n) => Replay.delayAfter(policy, n, undefined))
       assert.deepStrictEqual(delays.map(Option.isSome), [true, false, false])
     })
   )
@@ -409,12 +411,12 @@ describe("RetryPolicy", () => {
     Effect.gen(function* () {
       const bases = [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
       for (let attempt = 1; attempt <= 10; attempt++) {
-        const delay = yield* RetryPolicy.delayAfter(RetryPolicy.standard, attempt, undefined)
+        const delay = yield* Replay.delayAfter(RetryPolicy.standard, attempt, undefined)
         const seconds = delay._tag === "Some" ? Duration.toSeconds(delay.value) : NaN
         const base = bases[attempt - 1]!
         assert.isTrue(seconds >= base * 0.8 && seconds <= base * 1.2, `attempt ${attempt}: ${seconds} s`)
       }
-      assert.strictEqual((yield* RetryPolicy.delayAfter(RetryPolicy.standard, 11, undefined))._tag, "None")
+      assert.strictEqual((yield* Replay.delayAfter(RetryPolicy.standard, 11, undefined))._tag, "None")
     }).pipe(Random.withSeed("standard"))
   )
 
@@ -429,7 +431,7 @@ describe("RetryPolicy", () => {
           )
         )
       )
-      yield* RetryPolicy.delayAfter(policy, 3, undefined)
+      yield* Replay.delayAfter(policy, 3, undefined)
       assert.strictEqual(yield* Ref.get(runs), 3)
     })
   )

@@ -1,7 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Metric, Option, Schedule, Schema, Stream } from "effect"
-import { Commit, Consumer, Producer, RetryPolicy, Routing, Settlement, Topic } from "waybill"
+import { Commit, Consumer, Producer, RetryPolicy, Settlement, Topic } from "waybill"
 import * as Instruments from "../../packages/waybill/src/internal/Instruments.ts"
+import * as Replay from "../../packages/waybill/src/internal/Replay.ts"
+import * as Routing from "../../packages/waybill/src/internal/Routing.ts"
 import { FakeTransport } from "./FakeTransport.ts"
 import { quiet, run, until } from "./Running.ts"
 
@@ -109,7 +111,7 @@ describe("Consumer.transactional", () => {
 describe("the longest way of a message", () => {
   const longest = (route: Routing.Row<unknown>) =>
     Effect.map(Routing.longestRetry({ rows: new Map([["Busy", route]]), fallback: undefined }), Duration.toMillis)
-  const standard = Effect.map(RetryPolicy.longest(RetryPolicy.standard, Duration.zero), Duration.toMillis)
+  const standard = Effect.map(Replay.longest(RetryPolicy.standard, Duration.zero), Duration.toMillis)
 
   it.effect("is at least that of the standard policy, which interruption falls back to, with its greatest jitter", () =>
     Effect.gen(function* () {

@@ -3,9 +3,9 @@ import { Context, Duration, Effect, Exit, Fiber, Scope } from "effect"
 import { Commit, type Delivery, Lifecycle } from "waybill"
 import { consumerMetrics } from "../../packages/waybill/src/internal/ConsumerMetrics.ts"
 import { Prefetch } from "../../packages/waybill/src/internal/Prefetch.ts"
+import { none } from "../../packages/waybill/src/internal/Routing.ts"
 import { SettleLoop } from "../../packages/waybill/src/internal/SettleLoop.ts"
 import { type Handle, type One, Undecodable, Workers } from "../../packages/waybill/src/internal/Workers.ts"
-import { none } from "../../packages/waybill/src/Routing.ts"
 
 const delivery = (id: string): Delivery.Delivery => ({
   id,

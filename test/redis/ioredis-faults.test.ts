@@ -7,6 +7,7 @@ import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Effect, Exit, Fiber, Layer, Random, Redacted, References, Schedule, Scope } from "effect"
 import { Redis } from "ioredis"
 import { IoRedis } from "waybill/redis"
+import type { ConnectionEvent } from "../../packages/waybill/src/redis/internal/connection/Connection.ts"
 import { drawing } from "../faults/Verdict.ts"
 
 type Outcome = "done" | "ambiguous" | "not run"
@@ -210,7 +211,7 @@ describe("IoRedis under faults", () => {
       const redis = yield* IoRedis.IoRedis
       const server = yield* RedisServer.RedisServer
       const admin = yield* plainClient(server.port)
-      const events: Array<IoRedis.ConnectionEvent> = []
+      const events: Array<ConnectionEvent> = []
       yield* redis.listen((event) => events.push(event))
       const reader = yield* redis.dedicated("reader")
       yield* reader.ready

@@ -6,7 +6,7 @@ import { type Message, Producer, Topic, Transport } from "waybill"
 import { MemoryExactlyOnce, MemoryKeyspace, MemoryLists, MemoryPubSub, MemoryStreams } from "waybill/memory"
 import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisPubSub, RedisStreams } from "waybill/redis"
 
-const options: Readonly<Record<string, Producer.PublishOptions>> = {
+const options: Readonly<Record<string, Producer.Options>> = {
   id: { id: "a" },
   delay: { delay: "1 second" },
   priority: { priority: "high" }

@@ -78,215 +78,216 @@ const handledOnce: Lines = [
   [a, settled("1", 1, "Ack")]
 ]
 
-const kept: ReadonlyArray<Case & { readonly again?: ReadonlyArray<History.Repetition["because"]> }> = [
-  { name: "handled once and acknowledged", lines: handledOnce },
-  {
-    name: "failed, waited, and failed for good",
-    lines: [
-      [p, published("1")],
-      [a, started("1", 1, 1)],
-      [a, ended("1", 1, "failure")],
-      [a, settled("1", 1, "Retry")],
-      [b, started("1", 2, 2)],
-      [b, ended("1", 2, "failure")],
-      [b, settled("1", 2, "DeadLetter")]
-    ],
-    remains: left({ deadLetters: ["1"] }),
-    again: ["Retry"]
-  },
-  {
-    name: "handed back by a shutdown, with the same attempt",
-    lines: [
-      [p, published("1")],
-      [a, started("1", 1, 1)],
-      [a, ended("1", 1, "interrupted")],
-      [a, settled("1", 1, "Release")],
-      [b, started("1", 2, 1)],
-      [b, ended("1", 2)],
-      [b, settled("1", 2, "Ack")]
-    ],
-    again: ["Release"]
-  },
-  {
-    name: "handled again after its handler was killed",
-    lines: [
-      [p, published("1")],
-      [a, started("1", 1, 1)],
-      ["test", fault("Killed", a)],
-      [b, started("1", 2, 2)],
-      [b, ended("1", 2)],
-      [b, settled("1", 2, "Ack")]
-    ],
-    again: ["Killed"]
-  },
-  {
-    name: "begun between the note of a kill and the kill",
-    lines: [
-      [p, published("1")],
-      ["test", fault("Killed", a)],
-      [a, started("1", 1, 1)],
-      [b, started("1", 2, 2)],
-      [b, ended("1", 2)],
-      [b, settled("1", 2, "Ack")]
-    ],
-    again: ["Killed"]
-  },
-  {
-    name: "handled again after its handler was killed between the effect and the acknowledgement",
-    lines: [
-      [p, published("1")],
-      [a, started("1", 1, 1)],
-      [a, ended("1", 1)],
-      ["test", fault("Killed", a)],
-      [b, started("1", 2, 2)],
-      [b, ended("1", 2)],
-      [b, settled("1", 2, "Ack")]
-    ],
-    again: ["Killed"]
-  },
-  {
-    name: "acknowledged by a process that was killed before it heard so",
-    lines: [
-      [p, published("1")],
-      [a, started("1", 1, 1)],
-      [a, ended("1", 1)],
-      ["test", fault("Killed", a)]
-    ]
-  },
-  {
-    name: "taken by a process that was killed before the handler began: an attempt that nobody tells of",
-    lines: [
-      [p, published("1")],
-      ["test", fault("Killed", a)],
-      [b, started("1", 2, 2)],
-      [b, ended("1", 2)],
-      [b, settled("1", 2, "Ack")]
-    ]
-  },
-  {
-    name: "a zombie whose effect and settlement are refused",
-    lines: [
-      [p, published("1")],
-      [a, started("1", 1, 1)],
-      ["test", fault("Stopped", a)],
-      [b, started("1", 2, 2)],
-      [b, effect("1", 2)],
-      [b, ended("1", 2)],
-      [b, settled("1", 2, "Ack")],
-      ["test", { _tag: "Healed", target: a }],
-      [a, effect("1", 1, false)],
-      [a, ended("1", 1)],
-      [a, settled("1", 1, "Ack", true)]
-    ],
-    promises: { effectsOnce: true },
-    again: ["LeaseLost"]
-  },
-  {
-    name: "an ack that was held up on its way, until somebody else had been given the message",
-    lines: [
-      [p, published("1")],
-      [a, started("1", 1, 1)],
-      [a, ended("1", 1)],
-      ["test", fault("Unreachable", a)],
-      [a, settled("1", 1, "Ack")],
-      [b, started("1", 2, 2)],
-      [b, ended("1", 2, "interrupted")],
-      [b, leaseLost("1", 2)]
-    ],
-    again: ["Unreachable"]
-  },
-  {
-    name: "an ack that was held up on its way, and said again by who did the work again",
-    lines: [
-      [p, published("1")],
-      [a, started("1", 1, 1)],
-      ["test", fault("Stopped", a)],
-      [b, started("1", 2, 2)],
-      [a, ended("1", 1)],
-      [a, settled("1", 1, "Ack")],
-      [b, ended("1", 2)],
-      [b, settled("1", 2, "Ack")]
-    ],
-    again: ["Stopped"]
-  },
-  {
-    name: "effects in order, whose answers arrived in another",
-    lines: [
-      [p, published("1")],
-      [a, started("1", 1, 1)],
-      ["test", fault("Unreachable", a)],
-      [b, started("1", 2, 2)],
-      [b, effect("1", 2, true, 2)],
-      [b, ended("1", 2)],
-      [b, settled("1", 2, "Ack")],
-      [a, effect("1", 1, true, 1)],
-      [a, ended("1", 1)],
-      [a, settled("1", 1, "Ack", true)]
-    ],
-    again: ["LeaseLost"]
-  },
-  {
-    name: "a zombie that begins with what it had in hand when it was stopped",
-    lines: [
-      [p, published("1")],
-      ["test", fault("Stopped", a)],
-      [b, started("1", 2, 2)],
-      [b, ended("1", 2)],
-      [b, settled("1", 2, "Ack")],
-      [a, started("1", 1, 1)],
-      [a, ended("1", 1, "interrupted")],
-      [a, leaseLost("1", 1)]
-    ],
-    again: ["Stopped"]
-  },
-  {
-    name: "gone with a store that forgot everything",
-    lines: [
-      [p, published("1")],
-      ["test", fault("StateLost", "*")],
-      [p, published("2")],
-      [a, started("2", 1, 1)],
-      [a, ended("2", 1)],
-      [a, settled("2", 1, "Ack")]
-    ]
-  },
-  {
-    name: "of an unknown receipt: there or not",
-    lines: [
-      [p, publishing("1")],
-      [p, publishing("2")],
-      [a, started("2", 1, 1)],
-      [a, ended("2", 1)],
-      [a, settled("2", 1, "Ack")]
-    ]
-  },
-  {
-    name: "misshapen, dead-lettered without a handler",
-    lines: [
-      [p, published("1")],
-      [a, settled("1", 1, "DeadLetter")]
-    ],
-    remains: left({ deadLetters: ["1"] })
-  },
-  {
-    name: "one key, in order",
-    lines: [
-      [p, publishing("1", "k")],
-      [p, published("1")],
-      [p, publishing("2", "k")],
-      [p, published("2")],
-      [a, started("1", 1, 1)],
-      [a, ended("1", 1)],
-      [b, started("2", 1, 1)],
-      [a, settled("1", 1, "Ack")],
-      [b, ended("2", 1)],
-      [b, settled("2", 1, "Ack")]
-    ],
-    promises: { ordered: true }
-  }
-]
+const kept: ReadonlyArray<Case & { readonly again?: ReadonlyArray<History.Report["repetitions"][number]["because"]> }> =
+  [
+    { name: "handled once and acknowledged", lines: handledOnce },
+    {
+      name: "failed, waited, and failed for good",
+      lines: [
+        [p, published("1")],
+        [a, started("1", 1, 1)],
+        [a, ended("1", 1, "failure")],
+        [a, settled("1", 1, "Retry")],
+        [b, started("1", 2, 2)],
+        [b, ended("1", 2, "failure")],
+        [b, settled("1", 2, "DeadLetter")]
+      ],
+      remains: left({ deadLetters: ["1"] }),
+      again: ["Retry"]
+    },
+    {
+      name: "handed back by a shutdown, with the same attempt",
+      lines: [
+        [p, published("1")],
+        [a, started("1", 1, 1)],
+        [a, ended("1", 1, "interrupted")],
+        [a, settled("1", 1, "Release")],
+        [b, started("1", 2, 1)],
+        [b, ended("1", 2)],
+        [b, settled("1", 2, "Ack")]
+      ],
+      again: ["Release"]
+    },
+    {
+      name: "handled again after its handler was killed",
+      lines: [
+        [p, published("1")],
+        [a, started("1", 1, 1)],
+        ["test", fault("Killed", a)],
+        [b, started("1", 2, 2)],
+        [b, ended("1", 2)],
+        [b, settled("1", 2, "Ack")]
+      ],
+      again: ["Killed"]
+    },
+    {
+      name: "begun between the note of a kill and the kill",
+      lines: [
+        [p, published("1")],
+        ["test", fault("Killed", a)],
+        [a, started("1", 1, 1)],
+        [b, started("1", 2, 2)],
+        [b, ended("1", 2)],
+        [b, settled("1", 2, "Ack")]
+      ],
+      again: ["Killed"]
+    },
+    {
+      name: "handled again after its handler was killed between the effect and the acknowledgement",
+      lines: [
+        [p, published("1")],
+        [a, started("1", 1, 1)],
+        [a, ended("1", 1)],
+        ["test", fault("Killed", a)],
+        [b, started("1", 2, 2)],
+        [b, ended("1", 2)],
+        [b, settled("1", 2, "Ack")]
+      ],
+      again: ["Killed"]
+    },
+    {
+      name: "acknowledged by a process that was killed before it heard so",
+      lines: [
+        [p, published("1")],
+        [a, started("1", 1, 1)],
+        [a, ended("1", 1)],
+        ["test", fault("Killed", a)]
+      ]
+    },
+    {
+      name: "taken by a process that was killed before the handler began: an attempt that nobody tells of",
+      lines: [
+        [p, published("1")],
+        ["test", fault("Killed", a)],
+        [b, started("1", 2, 2)],
+        [b, ended("1", 2)],
+        [b, settled("1", 2, "Ack")]
+      ]
+    },
+    {
+      name: "a zombie whose effect and settlement are refused",
+      lines: [
+        [p, published("1")],
+        [a, started("1", 1, 1)],
+        ["test", fault("Stopped", a)],
+        [b, started("1", 2, 2)],
+        [b, effect("1", 2)],
+        [b, ended("1", 2)],
+        [b, settled("1", 2, "Ack")],
+        ["test", { _tag: "Healed", target: a }],
+        [a, effect("1", 1, false)],
+        [a, ended("1", 1)],
+        [a, settled("1", 1, "Ack", true)]
+      ],
+      promises: { effectsOnce: true },
+      again: ["LeaseLost"]
+    },
+    {
+      name: "an ack that was held up on its way, until somebody else had been given the message",
+      lines: [
+        [p, published("1")],
+        [a, started("1", 1, 1)],
+        [a, ended("1", 1)],
+        ["test", fault("Unreachable", a)],
+        [a, settled("1", 1, "Ack")],
+        [b, started("1", 2, 2)],
+        [b, ended("1", 2, "interrupted")],
+        [b, leaseLost("1", 2)]
+      ],
+      again: ["Unreachable"]
+    },
+    {
+      name: "an ack that was held up on its way, and said again by who did the work again",
+      lines: [
+        [p, published("1")],
+        [a, started("1", 1, 1)],
+        ["test", fault("Stopped", a)],
+        [b, started("1", 2, 2)],
+        [a, ended("1", 1)],
+        [a, settled("1", 1, "Ack")],
+        [b, ended("1", 2)],
+        [b, settled("1", 2, "Ack")]
+      ],
+      again: ["Stopped"]
+    },
+    {
+      name: "effects in order, whose answers arrived in another",
+      lines: [
+        [p, published("1")],
+        [a, started("1", 1, 1)],
+        ["test", fault("Unreachable", a)],
+        [b, started("1", 2, 2)],
+        [b, effect("1", 2, true, 2)],
+        [b, ended("1", 2)],
+        [b, settled("1", 2, "Ack")],
+        [a, effect("1", 1, true, 1)],
+        [a, ended("1", 1)],
+        [a, settled("1", 1, "Ack", true)]
+      ],
+      again: ["LeaseLost"]
+    },
+    {
+      name: "a zombie that begins with what it had in hand when it was stopped",
+      lines: [
+        [p, published("1")],
+        ["test", fault("Stopped", a)],
+        [b, started("1", 2, 2)],
+        [b, ended("1", 2)],
+        [b, settled("1", 2, "Ack")],
+        [a, started("1", 1, 1)],
+        [a, ended("1", 1, "interrupted")],
+        [a, leaseLost("1", 1)]
+      ],
+      again: ["Stopped"]
+    },
+    {
+      name: "gone with a store that forgot everything",
+      lines: [
+        [p, published("1")],
+        ["test", fault("StateLost", "*")],
+        [p, published("2")],
+        [a, started("2", 1, 1)],
+        [a, ended("2", 1)],
+        [a, settled("2", 1, "Ack")]
+      ]
+    },
+    {
+      name: "of an unknown receipt: there or not",
+      lines: [
+        [p, publishing("1")],
+        [p, publishing("2")],
+        [a, started("2", 1, 1)],
+        [a, ended("2", 1)],
+        [a, settled("2", 1, "Ack")]
+      ]
+    },
+    {
+      name: "misshapen, dead-lettered without a handler",
+      lines: [
+        [p, published("1")],
+        [a, settled("1", 1, "DeadLetter")]
+      ],
+      remains: left({ deadLetters: ["1"] })
+    },
+    {
+      name: "one key, in order",
+      lines: [
+        [p, publishing("1", "k")],
+        [p, published("1")],
+        [p, publishing("2", "k")],
+        [p, published("2")],
+        [a, started("1", 1, 1)],
+        [a, ended("1", 1)],
+        [b, started("2", 1, 1)],
+        [a, settled("1", 1, "Ack")],
+        [b, ended("2", 1)],
+        [b, settled("2", 1, "Ack")]
+      ],
+      promises: { ordered: true }
+    }
+  ]
 
-const broken: ReadonlyArray<Case & { readonly tags: ReadonlyArray<History.Violation["_tag"]> }> = [
+const broken: ReadonlyArray<Case & { readonly tags: ReadonlyArray<History.Report["violations"][number]["_tag"]> }> = [
   { name: "published and never seen again", tags: ["Lost"], lines: [[p, published("1")]] },
   {
     name: "acknowledged before it was handled, and killed in between",

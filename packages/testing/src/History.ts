@@ -48,6 +48,7 @@
 import { openSync, readFileSync, writeSync } from "node:fs"
 import { Effect, Exit, Schema, type Scope } from "effect"
 import type { Delivery, Lifecycle } from "waybill"
+import type { Repetition, Violation } from "./history/Finding.ts"
 import { judge } from "./history/Judge.ts"
 
 /**
@@ -256,42 +257,6 @@ export interface Promises {
   readonly effectsOnce?: boolean
   /** The messages of one key are handled one after the other, in the order in which they were published. */
   readonly ordered?: boolean
-}
-
-/**
- * One broken promise.
- *
- * @category models
- */
-export interface Violation {
-  readonly _tag:
-    | "Lost"
-    | "Leftover"
-    | "TwoEnds"
-    | "Unexplained"
-    | "StaleFence"
-    | "StaleEffect"
-    | "WrongAttempt"
-    | "Invented"
-    | "EffectTwice"
-    | "OutOfOrder"
-  readonly group: string
-  readonly id: string
-  readonly detail: string
-}
-
-/**
- * A message that was handled again, and the reason.
- *
- * @category models
- */
-export interface Repetition {
-  readonly group: string
-  readonly id: string
-  readonly fence: number
-  readonly because: "Retry" | "Release" | "LeaseLost" | "Killed" | "Stopped" | "Unreachable" | "StateLost"
-  /** The process of the former handling. */
-  readonly writer: string
 }
 
 /**

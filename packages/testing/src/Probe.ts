@@ -15,7 +15,7 @@ type Tagged<T extends Tag> = Extract<Lifecycle.Event, { readonly _tag: T }>
  *
  * @category models
  */
-export interface Published {
+interface Published {
   readonly topic: string
   readonly message: Message.Outgoing
   readonly receipt: Message.Receipt
@@ -26,7 +26,7 @@ export interface Published {
  *
  * @category models
  */
-export interface Settled {
+interface Settled {
   readonly delivery: Delivery.Delivery
   readonly settlement: Settlement.Settlement
   readonly stale: boolean
@@ -37,7 +37,7 @@ export interface Settled {
  *
  * @category models
  */
-export interface Buried {
+interface DeadLettered {
   readonly delivery: Delivery.Delivery
   readonly reason: string
   readonly cause: string
@@ -61,7 +61,7 @@ export class Probe extends Context.Service<
     /** All messages published through `Producer` so far, duplicates too. */
     readonly published: Effect.Effect<ReadonlyArray<Published>>
     /** All dead letters so far, redriven and discarded ones too. */
-    readonly deadLetters: Effect.Effect<ReadonlyArray<Buried>>
+    readonly deadLetters: Effect.Effect<ReadonlyArray<DeadLettered>>
   }
 >()("@waybill/testing/Probe") {}
 

@@ -19,8 +19,6 @@ import { pulling } from "./suite/Pulling.ts"
 import { removing } from "./suite/Removing.ts"
 import { settling } from "./suite/Settling.ts"
 
-export type { Check, Features }
-
 /**
  * @category models
  */
@@ -61,17 +59,6 @@ export const checks: ReadonlyArray<Check> = [
   ...inspecting,
   ...removing
 ]
-
-/**
- * The check of this name, to run it with `verify`. Throws when there is none.
- *
- * @category checks
- */
-export const checkNamed = (name: string): Check => {
-  const found = checks.find((check) => check.name === name)
-  if (found === undefined) throw new Error(`there is no check "${name}"`)
-  return found
-}
 
 /**
  * One check as an effect that dies when the transport breaks it. With `time: "test"` it needs a `TestClock`, which

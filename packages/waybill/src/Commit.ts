@@ -56,16 +56,16 @@ export interface Query<out A, out E = never> {
 export type Reply = string | number | null | ReadonlyArray<string>
 
 /** How many writes and messages one commit may have, and how many arguments one write. */
-export const maxParts = 1000
+const maxParts = 1000
 
 /** How many characters one commit may have, in the arguments of its writes and in all that its messages consist of. */
-export const maxUnits = 16 * 1024 * 1024
+const maxUnits = 16 * 1024 * 1024
 
 /**
  * Writes and messages as one commit: applied in this order, writes first. Empty, it only marks the message as done.
  *
- * Throws when there are more than `maxParts` writes and messages, more than `maxParts` arguments to one write, or more than
- * `maxUnits` characters in all: a commit holds up the whole server for as long as it is applied.
+ * Throws when there are more than 1,000 writes and messages, more than 1,000 arguments to one write, or more than
+ * 16 Mi characters in all: a commit holds up the whole server for as long as it is applied.
  *
  * @example
  * ```ts

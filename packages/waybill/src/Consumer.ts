@@ -36,10 +36,10 @@ import { durationOf, finiteOf, millisOf, oneOf, shown, wholeOf } from "./interna
 import { type Program, run as runProgram } from "./internal/Member.ts"
 import { isName } from "./internal/Name.ts"
 import { PulledDeliveries, type PulledDelivery } from "./internal/PulledDeliveries.ts"
+import * as Routing from "./internal/Routing.ts"
 import * as Tracing from "./internal/Tracing.ts"
 import { type Handle, type One, type Told, Undecodable } from "./internal/Workers.ts"
 import * as RetryPolicy from "./RetryPolicy.ts"
-import * as Routing from "./Routing.ts"
 import type { Settlement } from "./Settlement.ts"
 import type { DecodeFailure, Topic } from "./Topic.ts"
 import {
@@ -54,6 +54,9 @@ import {
   notProvided,
   type TransportError
 } from "./Transport.ts"
+
+/** Where one kind of failure leads: made by `retry`, `deadLetter` and `acknowledge`. */
+export type { Route } from "./internal/Routing.ts"
 
 /** What happens to a handler whose message may go to another consumer. */
 export type LeaseLost = "interrupt" | "continue"
@@ -370,7 +373,7 @@ const effectOf = (result: HandlerResult): Effect.Effect<unknown, unknown, unknow
 }
 
 /** One item of a batch. */
-export interface Item<out P> {
+interface Item<out P> {
   readonly payload: P
   readonly delivery: Delivery
 }

@@ -12,9 +12,10 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
-import { type DeadLetter, nameProblem } from "./Inspector.ts"
+import type { DeadLetter } from "./Inspector.ts"
+import { nameProblem } from "./internal/CheckedInspector.ts"
 import { numberOf, wholeOf } from "./internal/Limits.ts"
-import { render } from "./Routing.ts"
+import { render } from "./internal/Routing.ts"
 import { DecodeFailure, type Inspected } from "./Topic.ts"
 import type { TransportError } from "./Transport.ts"
 
@@ -55,7 +56,7 @@ export const stream = <P, On, RD>(
     Stream.mapEffect((letter) => decoded(topic, letter))
   )
 
-export interface Selection<in P> {
+interface Selection<in P> {
   /** Which dead letters; all of them by default. */
   readonly where?: ((letter: Decoded<P>) => boolean) | undefined
   /** At most so many. */

@@ -5,12 +5,11 @@
  * @module
  */
 import * as Context from "effect/Context"
-import * as Effect from "effect/Effect"
+import type * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import type { FailedAttempt, Failure } from "./Failure.ts"
-import { isName } from "./internal/Name.ts"
 import type { Body, Message } from "./Message.ts"
-import { InvalidLimit, InvalidName, TopicInUse, TransportError } from "./TransportError.ts"
+import { TopicInUse, type TransportError } from "./TransportError.ts"
 
 export class Inspector extends Context.Service<
   Inspector,
@@ -66,48 +65,6 @@ export class Inspector extends Context.Service<
     readonly remove: (topic: string) => Effect.Effect<void, TransportError>
   }
 >()("waybill/Inspector") {}
-
-/**
- * The problem with the names, if there is one, whatever the store. The group of another program may have white space or braces in its name.
- */
-export const nameProblem = (topic: string, group?: string): TransportError | undefined => {
-  const reason = !isName(topic)
-    ? new InvalidName({ kind: "topic", name: topic })
-    : group !== undefined && (group === "" || !group.isWellFormed())
-      ? new InvalidName({ kind: "group", name: group })
-      : undefined
-  return reason && new TransportError({ operation: "inspect", topic: topic.slice(0, 200).toWellFormed(), reason })
-}
-
-/**
- * The same inspector, which refuses names that no topic or group can have, and pages with a limit that makes no sense; every
- * pattern answers them alike.
- */
-export const checked = (inspector: Inspector["Service"]): Inspector["Service"] => {
-  const named = <A>(topic: string, group: string | undefined, ask: () => Effect.Effect<A, TransportError>) => {
-    const problem = nameProblem(topic, group)
-    return problem === undefined ? ask() : Effect.fail(problem)
-  }
-  const page = <A>(topic: string, group: string | undefined, page: Page, ask: () => Effect.Effect<A, TransportError>) =>
-    named(topic, group, () => {
-      const { limit } = page
-      if (Number.isSafeInteger(limit) && limit >= 1) return ask()
-      return Effect.fail(new TransportError({ operation: "inspect", topic, reason: new InvalidLimit({ limit }) }))
-    })
-  return {
-    topics: inspector.topics,
-    describe: (topic) => named(topic, undefined, () => inspector.describe(topic)),
-    messages: (topic, asked) => page(topic, undefined, asked, () => inspector.messages(topic, asked)),
-    pending: (topic, group, asked) => page(topic, group, asked, () => inspector.pending(topic, group, asked)),
-    waiting: (topic, group, asked) => page(topic, group, asked, () => inspector.waiting(topic, group, asked)),
-    deadLetters: (topic, group, asked) => page(topic, group, asked, () => inspector.deadLetters(topic, group, asked)),
-    redrive: (topic, group, entries) => named(topic, group, () => inspector.redrive(topic, group, entries)),
-    discard: (topic, group, entries) => named(topic, group, () => inspector.discard(topic, group, entries)),
-    pause: (topic, group) => named(topic, group, () => inspector.pause(topic, group)),
-    resume: (topic, group) => named(topic, group, () => inspector.resume(topic, group)),
-    remove: (topic) => named(topic, undefined, () => inspector.remove(topic))
-  }
-}
 
 /** The reason why a topic with these figures may not be removed. */
 export const inUse = ({ delayed, depth, groups, topic }: TopicInfo): TopicInUse | undefined => {

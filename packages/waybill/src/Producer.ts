@@ -31,7 +31,7 @@ export const maxAtomicMessages = 1000
  */
 export const maxAtomicBytes = 1_048_576
 
-export interface PublishOptions {
+export interface Options {
   /**
    * The message id, and the key for de-duplication: publishing it again within the transport's window (10 minutes unless
    * the layer says otherwise) stores nothing and answers `Duplicate`. Without it the transport assigns an id.
@@ -71,7 +71,7 @@ export interface PublishOptions {
 export const publish = <P, On, RD, RE>(
   topic: Topic<P, On, RD, RE>,
   payload: NoInfer<P>,
-  options?: PublishOptions
+  options?: Options
 ): Effect.Effect<Receipt, InvalidPayload | PayloadTooLarge | TransportError, On | RE> =>
   // No generators on this path: they would cost as much as everything else that is done here for a message.
   Effect.contextWith((context: Context.Context<never>) => {
@@ -119,7 +119,7 @@ export const publish = <P, On, RD, RE>(
 export const publishAll = Effect.fnUntraced(function* <P, On, RD, RE>(
   topic: Topic<P, On, RD, RE>,
   payloads: ReadonlyArray<NoInfer<P>>,
-  options?: (payload: NoInfer<P>, index: number) => PublishOptions
+  options?: (payload: NoInfer<P>, index: number) => Options
 ): Effect.fn.Return<ReadonlyArray<Receipt>, InvalidPayload | PayloadTooLarge | TransportError, On | RE> {
   const context = yield* Effect.context<never>()
   const transport = find(context, topic.on)
@@ -163,7 +163,7 @@ export const publishAll = Effect.fnUntraced(function* <P, On, RD, RE>(
  */
 export const sink = <P, On, RD, RE>(
   topic: Topic<P, On, RD, RE>,
-  options?: (payload: NoInfer<P>) => PublishOptions
+  options?: (payload: NoInfer<P>) => Options
 ): Sink.Sink<number, P, never, InvalidPayload | PayloadTooLarge | TransportError, On | RE> =>
   Sink.foldArray(
     () => 0,
@@ -197,7 +197,7 @@ export const sink = <P, On, RD, RE>(
 export const message = Effect.fnUntraced(function* <P, On, RD, RE>(
   topic: Topic<P, On, RD, RE>,
   payload: NoInfer<P>,
-  options?: PublishOptions
+  options?: Options
 ): Effect.fn.Return<Publication, InvalidPayload | PayloadTooLarge, RE> {
   const given = givenBy(options)
   const message = outgoing(topic, payload, yield* topic.encode(payload), given)
@@ -248,7 +248,7 @@ type Given = Pick<Outgoing, "id" | "headers" | "due">
 const nothing: Given = { id: undefined, headers: noHeaders, due: undefined }
 
 /** Read once, as the call begins: the caller may go on using its objects. */
-const givenBy = (options: PublishOptions | undefined): Given => {
+const givenBy = (options: Options | undefined): Given => {
   if (options === undefined) return nothing
   const { headers = noHeaders, id, priority } = options
   if (priority !== undefined) oneOf("priority", priority, ["high", "normal", "low"])
@@ -344,7 +344,7 @@ const instantOf = (epochMillis: number): number => {
   return epochMillis
 }
 
-const dueOf = (options: PublishOptions): Due | undefined =>
+const dueOf = (options: Options): Due | undefined =>
   options.delay !== undefined
     ? { _tag: "After", delay: finiteOf("delay", options.delay) }
     : options.at !== undefined

@@ -63,32 +63,11 @@ export const retry = (delay: Duration.Duration, cause: string, row?: Retry["row"
   ...(failure && { failure })
 })
 
-/** How often each row has retried the message after this retry. */
-export const failuresAfter = (
-  before: ReadonlyMap<string, Failures> | undefined,
-  { row }: Retry
-): ReadonlyMap<string, Failures> | undefined => {
-  if (row === undefined) return before
-  const after = new Map(before)
-  const { count, name, since } = row
-  // The last ones stay, should there be more rows than anybody writes.
-  after.delete(name)
-  after.set(name, { count, since })
-  for (const [first] of after) {
-    if (after.size <= maxRows) break
-    after.delete(first)
-  }
-  return after
-}
-
-/** Of so many rows the failures are counted. */
-const maxRows = 32
-
 /** A reason is cut to so many bytes in UTF-8. */
-export const maxReasonBytes = 1024
+const maxReasonBytes = 1024
 
 /**
- * Failed for good: `reason` is the word to filter by, cut to `maxReasonBytes`, and `Failure` where it is empty; `cause` what a
+ * Failed for good: `reason` is the word to filter by, cut to 1 KiB, and `Failure` where it is empty; `cause` what a
  * human reads, and `failure` the same as data.
  */
 export const deadLetter = (reason: string, cause: string, failure?: Failure): DeadLetter => ({

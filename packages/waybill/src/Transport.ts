@@ -9,18 +9,19 @@
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { Query } from "./Commit.ts"
 import type { Delivery, Handle } from "./Delivery.ts"
 import type * as Health from "./Health.ts"
-import { checked, Inspector } from "./Inspector.ts"
+import { Inspector } from "./Inspector.ts"
+import { checked } from "./internal/CheckedInspector.ts"
 import type { Lifecycle } from "./Lifecycle.ts"
 import type { Outgoing, Receipt } from "./Message.ts"
 import type { Ack, DeadLetter, Settlement } from "./Settlement.ts"
-import { MarkerTooShort, NotProvided, TransportError } from "./TransportError.ts"
+import { NotProvided, TransportError } from "./TransportError.ts"
 
 export * from "./TransportError.ts"
 
@@ -329,17 +330,3 @@ export interface Recall {
  * this is how it ended instead.
  */
 export type Settled = "Settled" | "Stale" | DeadLetter
-
-/**
- * What is wrong with a marker of this length for this subscription, if anything. A message may lie among the dead letters,
- * then take down as many consumers as it may, and then be retried to the end.
- */
-export const markerProblem = (
-  markerMillis: number,
-  deadLetterMillis: number,
-  { lease, maxDeliveries, redelivery }: Subscription
-): MarkerTooShort | undefined => {
-  if (redelivery === undefined) return undefined
-  const neededMillis = deadLetterMillis + maxDeliveries * Duration.toMillis(lease) + Duration.toMillis(redelivery)
-  return markerMillis < neededMillis ? new MarkerTooShort({ markerMillis, neededMillis }) : undefined
-}

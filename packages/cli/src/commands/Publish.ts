@@ -40,7 +40,7 @@ interface Line {
   /** The payload as it is stored. */
   readonly text: string
   readonly key: string | undefined
-  readonly options: Producer.PublishOptions
+  readonly options: Producer.Options
 }
 
 export const publish = Command.make(

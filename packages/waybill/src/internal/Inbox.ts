@@ -12,11 +12,12 @@ import * as Exit from "effect/Exit"
 import type { Delivery, Failures, Handle } from "../Delivery.ts"
 import type { Gap } from "../Gap.ts"
 import type { Body, Headers, Message } from "../Message.ts"
-import { type DeadLetter, failuresAfter } from "../Settlement.ts"
+import type { DeadLetter } from "../Settlement.ts"
 import { type Ending, Overflow, type Recall, type Receiver, type Settled, TransportError } from "../Transport.ts"
 import { noted } from "./Attempts.ts"
 import { fitting, unitsOf } from "./Budget.ts"
 import { everything, Recalls } from "./Recalls.ts"
+import { failuresAfter } from "./RetryCounts.ts"
 
 /** No row has retried it yet. */
 const unfailed: ReadonlyMap<string, Failures> = new Map()

@@ -14,11 +14,11 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Commit from "../Commit.ts"
 import type { Delivery, Handle as Named } from "../Delivery.ts"
-import { decide, decideDecoding, type Routes, shorten } from "../Routing.ts"
 import * as Settlement from "../Settlement.ts"
 import type { Durations } from "./Durations.ts"
 import { HandlerScope } from "./HandlerScope.ts"
 import type { Prefetch } from "./Prefetch.ts"
+import { decide, decideDecoding, type Routes, shorten } from "./Routing.ts"
 import type { SettleLoop } from "./SettleLoop.ts"
 
 export interface One {

@@ -45,8 +45,7 @@ import { make as makeEffectRedis } from "./internal/connection/EffectRedis.ts"
 import { Ticker } from "./internal/connection/Ticker.ts"
 import { durationOf, wholeOf } from "./internal/Settings.ts"
 
-export type { Connection, ConnectionEvent, EvalOptions, RunOptions } from "./internal/connection/Connection.ts"
-export type { Script } from "./internal/connection/Script.ts"
+export type { Connection } from "./internal/connection/Connection.ts"
 
 export class IoRedis extends Context.Service<
   IoRedis,

@@ -6,7 +6,8 @@
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { checked, Inspector } from "../Inspector.ts"
+import { Inspector } from "../Inspector.ts"
+import { checked } from "../internal/CheckedInspector.ts"
 import { type Reason, TopicConflict, TransportError } from "../Transport.ts"
 import { Patterns } from "./internal/patterns.ts"
 import { settingsOf, type StoreOptions } from "./internal/Settings.ts"

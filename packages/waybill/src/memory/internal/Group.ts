@@ -16,6 +16,7 @@ import { consumerDied, noted, read } from "../../internal/Attempts.ts"
 import { unitsOf } from "../../internal/Budget.ts"
 import type { DeadLetterCap } from "../../internal/Limits.ts"
 import { everything } from "../../internal/Recalls.ts"
+import { failuresAfter } from "../../internal/RetryCounts.ts"
 import { admits, loadOf, suspicious } from "../../internal/Suspects.ts"
 import * as Settlement from "../../Settlement.ts"
 import type { Settled } from "../../Transport.ts"
@@ -194,7 +195,7 @@ export class Group {
         this.#leaveSource(work)
         work.log = noted(work.log, work.attempt, member.consumer, settlement, now)
         work.cause = settlement.cause
-        work.failures = Settlement.failuresAfter(work.failures, settlement)
+        work.failures = failuresAfter(work.failures, settlement)
         this.#retries.push(wholeMillis(now + Duration.toMillis(settlement.delay)), work)
         this.#topic.change()
         break

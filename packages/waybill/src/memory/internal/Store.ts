@@ -10,15 +10,9 @@ import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import type { Query } from "../../Commit.ts"
 import { type Inspector, inUse, type NewestPage, type Page, type TopicInfo } from "../../Inspector.ts"
+import { markerProblem } from "../../internal/Marker.ts"
 import { Lifecycle } from "../../Lifecycle.ts"
-import {
-  markerProblem,
-  TopicConflict,
-  type TopicInUse,
-  type Transport,
-  TransportError,
-  WrongKeyType
-} from "../../Transport.ts"
+import { TopicConflict, type TopicInUse, type Transport, TransportError, WrongKeyType } from "../../Transport.ts"
 import { Commits } from "./Commits.ts"
 import type { Group, Home } from "./Group.ts"
 import { Member } from "./Member.ts"

@@ -8,6 +8,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
 import type { Inspector } from "../../Inspector.ts"
+import { markerProblem } from "../../internal/Marker.ts"
 import { Lifecycle } from "../../Lifecycle.ts"
 import * as Transport from "../../Transport.ts"
 import { IoRedis } from "../IoRedis.ts"
@@ -140,11 +141,7 @@ const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) 
     publish: (topic, messages) => publishers.publish(topic, messages),
     receive: Effect.fnUntraced(function* (subscription) {
       const { group, topic } = subscription
-      const problem = Transport.markerProblem(
-        pattern.markerMillis ?? Infinity,
-        settings.deadLetters.maxAgeMillis,
-        subscription
-      )
+      const problem = markerProblem(pattern.markerMillis ?? Infinity, settings.deadLetters.maxAgeMillis, subscription)
       if (problem !== undefined)
         return yield* new Transport.TransportError({ operation: "receive", topic, reason: problem })
       const member = yield* opened.join(subscription, register(topic))

@@ -9,11 +9,12 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
-import type { Delivery } from "./Delivery.ts"
-import * as Failure from "./Failure.ts"
-import { isSmall, type Names, outline, stackOf } from "./internal/Outline.ts"
-import * as RetryPolicy from "./RetryPolicy.ts"
-import * as Settlement from "./Settlement.ts"
+import type { Delivery } from "../Delivery.ts"
+import * as Failure from "../Failure.ts"
+import * as RetryPolicy from "../RetryPolicy.ts"
+import * as Settlement from "../Settlement.ts"
+import { isSmall, type Names, outline, stackOf } from "./Outline.ts"
+import * as Replay from "./Replay.ts"
 
 /** Where one kind of failure leads. */
 export type Route<E = never> =
@@ -90,10 +91,10 @@ export const decideDecoding = (cause: Cause.Cause<unknown>, delivery: Delivery):
 export const longestRetry = ({ fallback, rows }: Routes): Effect.Effect<Duration.Duration> =>
   Effect.gen(function* () {
     // A handler that interrupts itself needs no row.
-    let longest = yield* RetryPolicy.longest(RetryPolicy.standard, Duration.zero)
+    let longest = yield* Replay.longest(RetryPolicy.standard, Duration.zero)
     for (const row of [...rows.values(), fallback]) {
       if (row === undefined || typeof row === "function" || row._tag !== "Retry") continue
-      longest = Duration.max(longest, yield* RetryPolicy.longest(row.policy, row.after ?? Duration.zero))
+      longest = Duration.max(longest, yield* Replay.longest(row.policy, row.after ?? Duration.zero))
     }
     return longest
   })
@@ -156,7 +157,7 @@ const follow = (
         // Each row replays its own failures. Where they were not counted, all attempts stand for them.
         const count = delivery.failures === undefined ? delivery.attempt : (before?.count ?? 0) + 1
         const since = before?.since ?? (count === 1 ? now : undefined)
-        return RetryPolicy.delayAfter(route.policy, count, error, since).pipe(
+        return Replay.delayAfter(route.policy, count, error, since).pipe(
           Effect.map(
             Option.match({
               onNone: () => dead(tag, cause),

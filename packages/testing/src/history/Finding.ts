@@ -1,0 +1,37 @@
+/**
+ * What the judge of a history finds.
+ *
+ * @module
+ */
+
+/**
+ * One broken promise.
+ */
+export interface Violation {
+  readonly _tag:
+    | "Lost"
+    | "Leftover"
+    | "TwoEnds"
+    | "Unexplained"
+    | "StaleFence"
+    | "StaleEffect"
+    | "WrongAttempt"
+    | "Invented"
+    | "EffectTwice"
+    | "OutOfOrder"
+  readonly group: string
+  readonly id: string
+  readonly detail: string
+}
+
+/**
+ * A message that was handled again, and the reason.
+ */
+export interface Repetition {
+  readonly group: string
+  readonly id: string
+  readonly fence: number
+  readonly because: "Retry" | "Release" | "LeaseLost" | "Killed" | "Stopped" | "Unreachable" | "StateLost"
+  /** The process of the former handling. */
+  readonly writer: string
+}

@@ -1,0 +1,46 @@
+/**
+ * An inspector that refuses invalid names and limits, alike for every pattern.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import type { Inspector, Page } from "../Inspector.ts"
+import { InvalidLimit, InvalidName, TransportError } from "../TransportError.ts"
+import { isName } from "./Name.ts"
+
+/** Why the names are invalid, if they are. The name of a foreign group may contain white space or braces. */
+export const nameProblem = (topic: string, group?: string): TransportError | undefined => {
+  const reason = !isName(topic)
+    ? new InvalidName({ kind: "topic", name: topic })
+    : group !== undefined && (group === "" || !group.isWellFormed())
+      ? new InvalidName({ kind: "group", name: group })
+      : undefined
+  return reason && new TransportError({ operation: "inspect", topic: topic.slice(0, 200).toWellFormed(), reason })
+}
+
+/** The same inspector, which refuses invalid names of topics and groups, and invalid limits of pages. */
+export const checked = (inspector: Inspector["Service"]): Inspector["Service"] => {
+  const named = <A>(topic: string, group: string | undefined, ask: () => Effect.Effect<A, TransportError>) => {
+    const problem = nameProblem(topic, group)
+    return problem === undefined ? ask() : Effect.fail(problem)
+  }
+  const page = <A>(topic: string, group: string | undefined, page: Page, ask: () => Effect.Effect<A, TransportError>) =>
+    named(topic, group, () => {
+      const { limit } = page
+      if (Number.isSafeInteger(limit) && limit >= 1) return ask()
+      return Effect.fail(new TransportError({ operation: "inspect", topic, reason: new InvalidLimit({ limit }) }))
+    })
+  return {
+    topics: inspector.topics,
+    describe: (topic) => named(topic, undefined, () => inspector.describe(topic)),
+    messages: (topic, asked) => page(topic, undefined, asked, () => inspector.messages(topic, asked)),
+    pending: (topic, group, asked) => page(topic, group, asked, () => inspector.pending(topic, group, asked)),
+    waiting: (topic, group, asked) => page(topic, group, asked, () => inspector.waiting(topic, group, asked)),
+    deadLetters: (topic, group, asked) => page(topic, group, asked, () => inspector.deadLetters(topic, group, asked)),
+    redrive: (topic, group, entries) => named(topic, group, () => inspector.redrive(topic, group, entries)),
+    discard: (topic, group, entries) => named(topic, group, () => inspector.discard(topic, group, entries)),
+    pause: (topic, group) => named(topic, group, () => inspector.pause(topic, group)),
+    resume: (topic, group) => named(topic, group, () => inspector.resume(topic, group)),
+    remove: (topic) => named(topic, undefined, () => inspector.remove(topic))
+  }
+}

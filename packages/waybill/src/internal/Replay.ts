@@ -1,0 +1,86 @@
+/**
+ * Replays a retry policy: its delay after so many failures, and how long it may go on in all.
+ *
+ * @module
+ */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Pull from "effect/Pull"
+import * as Random from "effect/Random"
+import * as Schedule from "effect/Schedule"
+import type { RetryPolicy } from "../RetryPolicy.ts"
+
+/**
+ * The delay that the policy has after so many failures, the present one included, or none when it has ended by then.
+ *
+ * The schedule is run again from its beginning with the present error as input; jitter is drawn anew. Its time is that of
+ * the clock: the first failure was at `since`, those that followed when the delay before them had passed, and the last is
+ * now. So a calendar means today, and `upTo({ duration })` limits the time since the first failure. Without `since` the first
+ * one counts as now, and the delays add up from there.
+ *
+ * A policy that has not ended after 10,000 failures counts as endless: from there on it is not run again, but goes on from
+ * where it was then, a step for each failure of any message.
+ */
+export const delayAfter = Effect.fnUntraced(function* <E>(
+  policy: RetryPolicy<E>,
+  failures: number,
+  error: E,
+  since?: number
+) {
+  const now = yield* Clock.currentTimeMillis
+  const run = function* (step: Step<E>, count: number) {
+    let at = Math.min(since ?? now, now)
+    let delay = Duration.zero
+    for (let i = 1; i <= count; i++) {
+      if (since !== undefined && i === failures) at = now
+      const next = yield* Pull.catchDone(step(at, error), () => Effect.undefined)
+      if (next === undefined) return Option.none<Duration.Duration>()
+      delay = next[1]
+      at += Duration.toMillis(delay)
+      if (since !== undefined) at = Math.min(at, now)
+    }
+    return Option.some(delay)
+  }
+  if (failures <= endless) return yield* run(yield* Schedule.toStep(policy), failures)
+  let step = beyond.get(policy) as Step<E> | undefined // it was made of this policy
+  if (step === undefined) {
+    step = yield* Schedule.toStep(policy)
+    if (Option.isNone(yield* run(step, endless))) return Option.none<Duration.Duration>()
+    beyond.set(policy, step)
+  }
+  const next = yield* Pull.catchDone(step(now, error), () => Effect.undefined)
+  return Option.map(Option.fromUndefinedOr(next), ([, delay]) => delay)
+}, Effect.orDie)
+
+type Step<E> = (now: number, input: E) => Pull.Pull<[unknown, Duration.Duration], unknown, unknown>
+
+/** Policies that are endless, as they are after that many steps. */
+const beyond = new WeakMap<object, Step<never>>()
+
+/**
+ * All delays of the policy added up, each at least `least`, with the greatest jitter; infinite when it does not end. Of
+ * a policy that reads the error: as far as it goes without one.
+ */
+export const longest = (policy: RetryPolicy, least: Duration.Duration): Effect.Effect<Duration.Duration> =>
+  Effect.gen(function* () {
+    // Only a policy that reads the error could tell that this is none, and what it makes of it is caught below.
+    const step = yield* Schedule.toStep(policy)
+    const shortest = Duration.toMillis(least)
+    let simulated = 0
+    let total = 0
+    for (let i = 0; i < endless; i++) {
+      const next = yield* Effect.catchCause(step(simulated, undefined as never), () => Effect.undefined)
+      if (next === undefined) return Duration.millis(total)
+      const millis = Duration.toMillis(next[1])
+      simulated += millis
+      total += Math.max(millis, shortest)
+    }
+    return Duration.infinity
+  }).pipe(
+    Effect.provideService(Random.Random, { nextDoubleUnsafe: () => 1, nextIntUnsafe: () => Number.MAX_SAFE_INTEGER })
+  )
+
+/** Beyond this many steps a policy counts as unbounded. */
+const endless = 10_000
