@@ -49,7 +49,7 @@ const order = [
     "internal/Wakeup",
     "internal/Prefetch",
     "internal/SettleLoop",
-    "internal/HandlerScope",
+    "internal/HandlerContext",
     "internal/Workers",
     "internal/Member",
     "internal/PulledDeliveries",

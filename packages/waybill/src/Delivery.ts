@@ -3,6 +3,7 @@
  *
  * @module
  */
+import * as Context from "effect/Context"
 import type { Gap } from "./Gap.ts"
 import type { Message } from "./Message.ts"
 
@@ -43,3 +44,23 @@ export interface Delivery extends Message, Handle {
   /** The messages missed just before this one, from a pattern that can lose messages and knows that it did. */
   readonly gap?: Gap | undefined
 }
+
+/**
+ * The delivery that is being handled, for code that is called by a handler and given none: its id, its attempt, its fence. Fibers
+ * that a handler forks keep the one they were forked for. None outside of handlers, and in those of `Consumer.processBatch`,
+ * which have many.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Delivery } from "waybill"
+ *
+ * const idempotencyKey = Effect.map(Delivery.Current, (delivery) => delivery?.id)
+ * ```
+ */
+export const Current: Context.Reference<Delivery | undefined> = Context.Reference<Delivery | undefined>(
+  "waybill/Delivery.Current",
+  {
+    defaultValue: () => undefined
+  }
+)

@@ -1,7 +1,7 @@
 export * as Commit from "./Commit.ts"
 export * as Consumer from "./Consumer.ts"
 export * as DeadLetters from "./DeadLetters.ts"
-export type * as Delivery from "./Delivery.ts"
+export * as Delivery from "./Delivery.ts"
 export type * as Failure from "./Failure.ts"
 export type * as Gap from "./Gap.ts"
 export * as Health from "./Health.ts"

@@ -16,7 +16,7 @@ import * as Commit from "../Commit.ts"
 import type { Delivery, Handle as Named } from "../Delivery.ts"
 import * as Settlement from "../Settlement.ts"
 import type { Durations } from "./Durations.ts"
-import { HandlerScope } from "./HandlerScope.ts"
+import { HandlerContext } from "./HandlerContext.ts"
 import type { Prefetch } from "./Prefetch.ts"
 import { decide, decideDecoding, type Routes, shorten } from "./Routing.ts"
 import type { SettleLoop } from "./SettleLoop.ts"
@@ -165,30 +165,36 @@ export class Workers {
   readonly #work = (worker: Worker): Effect.Effect<void> =>
     Effect.withFiber((fiber) => {
       const { handle } = this.#options
-      const scope = new HandlerScope(fiber)
+      const context = new HandlerContext(fiber)
       return Effect.ensuring(
-        handle._tag === "One" ? this.#workOne(worker, handle, scope) : this.#workBatch(worker, handle, scope),
-        scope.end
+        handle._tag === "One" ? this.#workOne(worker, handle, context) : this.#workBatch(worker, handle, context),
+        context.end
       )
     })
 
-  readonly #workOne = (worker: Worker, handle: One, scope: HandlerScope): Effect.Effect<void> => {
+  readonly #workOne = (worker: Worker, handle: One, context: HandlerContext): Effect.Effect<void> => {
     const { elsewhere, handlerDuration, prefetch } = this.#options
     return Effect.uninterruptibleMask((restore) =>
       Effect.gen({ self: this }, function* () {
         const clock = yield* Clock.Clock
         const turn = { startedAt: clock.currentTimeMillisUnsafe(), now: clock.currentTimeMillisUnsafe() }
         while (!worker.interrupted) {
-          const handler = this.#begin(worker, handle, scope, clock, turn)
+          const handler = this.#begin(worker, handle, context, clock, turn)
           const delivery = worker.working[0]
           if (handler === undefined || delivery === undefined) {
             if (prefetch.closed) return
+            context.leave()
             yield* restore(prefetch.park)
             turn.startedAt = turn.now = clock.currentTimeMillisUnsafe()
             continue
           }
-          let ended = Exit.isExit(handler) ? handler : yield* Effect.exit(restore(handler))
-          if (scope.used) ended = yield* scope.close(ended)
+          let ended: Exit.Exit<unknown, unknown>
+          if (Exit.isExit(handler)) ended = handler
+          else {
+            context.enter(delivery)
+            ended = yield* Effect.exit(restore(handler))
+          }
+          if (context.used) ended = yield* context.close(ended)
           const exit = handle.returns === "commit" && Exit.isSuccess(ended) ? committed(ended.value, elsewhere) : ended
           const endedAt = clock.currentTimeMillisUnsafe()
           handlerDuration.add(endedAt - turn.now)
@@ -214,7 +220,7 @@ export class Workers {
   #begin(
     worker: Worker,
     handle: One,
-    scope: HandlerScope,
+    context: HandlerContext,
     clock: Clock.Clock,
     turn: Turn
   ): Effect.Effect<unknown, unknown> | undefined {
@@ -230,7 +236,7 @@ export class Workers {
         return Exit.die(defect)
       }
       if (!Exit.isExit(handler) || Exit.isFailure(handler)) return handler
-      if (handle.returns !== "anything" || scope.used || worker.lost.size > 0 || worker.interrupted) return handler
+      if (handle.returns !== "anything" || context.used || worker.lost.size > 0 || worker.interrupted) return handler
       const endedAt = clock.currentTimeMillisUnsafe()
       if (endedAt - turn.startedAt >= turnMillis) return handler
       handlerDuration.add(endedAt - turn.now)
@@ -240,7 +246,7 @@ export class Workers {
     }
   }
 
-  readonly #workBatch = (worker: Worker, handle: Batch, scope: HandlerScope): Effect.Effect<void> => {
+  readonly #workBatch = (worker: Worker, handle: Batch, context: HandlerContext): Effect.Effect<void> => {
     const { handlerDuration, prefetch } = this.#options
     const { working } = worker
     return Effect.uninterruptibleMask((restore) =>
@@ -250,6 +256,7 @@ export class Workers {
           const first = prefetch.pull(clock.currentTimeMillisUnsafe())
           if (first === undefined) {
             if (prefetch.closed) return
+            context.leave()
             yield* restore(prefetch.park)
             continue
           }
@@ -274,8 +281,9 @@ export class Workers {
           let took = 0
           if (!worker.interrupted) {
             const startedAt = clock.currentTimeMillisUnsafe()
+            context.enterBatch(worked)
             ran = yield* Effect.exit(restore(Effect.suspend(() => handle.run(worked))))
-            if (scope.used) ran = yield* scope.close(ran)
+            if (context.used) ran = yield* context.close(ran)
             took = clock.currentTimeMillisUnsafe() - startedAt
             handlerDuration.add(took)
           }
