@@ -20,7 +20,7 @@ a process dies holding 1
   exactly once  1 (attempt 2), 2
   keyspace      1 (attempt 2), 2
 1 is published twice, then 2
-  pub/sub       1, 1, 2
+  pub/sub       refused
   streams       1, 2
   lists         1, 2
   exactly once  1, 2
