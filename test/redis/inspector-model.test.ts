@@ -262,8 +262,8 @@ const history = Effect.fnUntraced(
     const deeds: Record<string, () => Effect.Effect<unknown, Transport.TransportError, Scope.Scope>> = {
       publish: Effect.fnUntraced(function* () {
         const drafts = yield* Effect.forEach(Array.from({ length: 1 + (yield* below(4)) }), (_, i) =>
-          // Without a store nothing can be delayed.
-          Effect.map(below(subject === unstored ? 1 : 4), (kind) =>
+          // Without a store nothing has an id of its own, and nothing can be delayed.
+          Effect.map(subject === unstored ? Effect.succeed(3) : below(4), (kind) =>
             outgoing({
               body: "b",
               ...(kind === 0 ? { id: `m${stored + i}` } : {}),

@@ -294,10 +294,9 @@ describe("leaving", () => {
       yield* receiver.settle([[a, Settlement.ack]])
       yield* Scope.close(scope, Exit.void)
       const left = yield* Effect.promise(() => redis.keys(key("group:g:*")))
-      // The state is for how long the group keeps its dead letters.
       assert.deepStrictEqual(
         left.toSorted(),
-        ["marks", "returned", "state"].map((name) => key(`group:g:${name}`))
+        ["marks", "returned"].map((name) => key(`group:g:${name}`))
       )
       const next = yield* (yield* join()).take(2)
       assert.deepStrictEqual(bodiesOf(next), ["b", "c"])
