@@ -298,7 +298,7 @@ export const inspecting = [
     Effect.fnUntraced(function* (fixture) {
       const receiver = yield* fixture.join("g")
       const body = '{"not json 🚚'
-      yield* fixture.publish({ body, id: "x", headers: { h: "1" }, key: "k", version: 2 })
+      const [receipt] = yield* fixture.publish({ body, headers: { h: "1" }, key: "k", version: 2 })
       yield* settle(receiver, yield* fixture.take(receiver, 1), Settlement.retry(Duration.zero, "first"))
       const delivery = yield* fixture.one(receiver)
       const cause = "Error: second\n    at somewhere (file.ts:1:1) ✗"
@@ -314,7 +314,7 @@ export const inspecting = [
       assert(letter !== undefined)
       const { attemptLog, diedAt, entry, headers, ...rest } = letter
       assert.deepStrictEqual(rest, {
-        id: "x",
+        id: receipt?.id ?? "",
         body,
         key: "k",
         version: 2,
@@ -362,7 +362,7 @@ export const inspecting = [
     ["retry", "deadLetters"],
     Effect.fnUntraced(function* (fixture) {
       const receiver = yield* fixture.join("g")
-      yield* fixture.publish({ body: "a", id: "x", headers: { h: "1" } })
+      const [receipt] = yield* fixture.publish({ body: "a", headers: { h: "1" } })
       yield* settle(receiver, yield* fixture.take(receiver, 1), Settlement.retry(Duration.zero, "cause"))
       const before = yield* fixture.one(receiver)
       yield* settle(receiver, [before], Settlement.deadLetter("Broken", "cause"))
@@ -372,7 +372,7 @@ export const inspecting = [
       assert.strictEqual(yield* fixture.inspector.redrive(fixture.topic, "g", [letter?.entry ?? ""]), 1)
       assert.deepStrictEqual(yield* page(fixture, undefined, 10), [])
       const [after] = yield* fixture.within("the message", Fiber.join(fiber))
-      assert.strictEqual(after.id, "x")
+      assert.strictEqual(after.id, receipt?.id)
       assert.strictEqual(after.body, "a")
       assert.deepStrictEqual({ ...after.headers }, { h: "1" })
       assert.strictEqual(after.attempt, 1)

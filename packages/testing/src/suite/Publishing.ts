@@ -14,15 +14,11 @@ export const publishing = [
     "receipts stand in the order of the messages and name the ids that consumers see",
     [],
     Effect.fnUntraced(function* (fixture) {
-      const { published: receipts, receiver } = yield* fixture.audience(
-        "g",
-        fixture.publish("a", { body: "b", id: "named" }, "c")
-      )
+      const { published: receipts, receiver } = yield* fixture.audience("g", fixture.publish("a", "b", "c"))
       assert.deepStrictEqual(
         receipts.map((receipt) => receipt._tag),
         receipts.map(() => (fixture.setting.history ? "Stored" : "Sent"))
       )
-      assert.strictEqual(receipts[1]?.id, "named")
       assert.strictEqual(new Set(receipts.map((receipt) => receipt.id)).size, 3, "assigned ids differ")
       const deliveries = yield* fixture.take(receiver, 3)
       assert.deepStrictEqual(
@@ -203,7 +199,12 @@ export const publishing = [
         [...first, ...second].map(({ _tag, id }) => `${_tag} ${id}`),
         ["Stored x", "Stored y", "Duplicate x", "Duplicate x", "Stored z"]
       )
-      assert.deepStrictEqual(sortedBodies(yield* fixture.take(yield* fixture.join("g"), 3)), ["a", "last", "other"])
+      const deliveries = yield* fixture.take(yield* fixture.join("g"), 3)
+      assert.deepStrictEqual(deliveries.map(({ body, id }) => `${String(body)} ${id}`).toSorted(), [
+        "a x",
+        "last z",
+        "other y"
+      ])
     })
   ),
 

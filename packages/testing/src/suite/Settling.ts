@@ -143,7 +143,7 @@ export const settling = [
     ["retry"],
     Effect.fnUntraced(function* (fixture) {
       const receiver = yield* fixture.join("g")
-      yield* fixture.publish({ body: "a", id: "x", headers: { h: "1" }, key: "k", version: 3 })
+      yield* fixture.publish({ body: "a", headers: { h: "1" }, key: "k", version: 3 })
       const first = yield* fixture.one(receiver)
       assert.strictEqual(first.attempt, 1)
       yield* settle(receiver, [first], now)
