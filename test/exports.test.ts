@@ -40,6 +40,7 @@ const surface: Record<string, Record<string, string>> = {
   },
   "waybill Delivery": {
     "what a handler is given": "Delivery",
+    "since: the delivery of the handler that is running": "Current",
     "since: for transports: failures by row, and what names a delivery": "Failures Handle"
   },
   "waybill Failure": {

@@ -199,7 +199,7 @@ describe("case F7: of a call", () => {
   it.effect("what makes sense is taken", () =>
     Effect.gen(function* () {
       yield* Producer.publish(Numbers, 1, { delay: 0 })
-      yield* Producer.publish(Numbers, 1, { at: DateTime.makeUnsafe(0), priority: "high" })
+      yield* Producer.publish(Numbers, 1, { at: DateTime.makeUnsafe(0) })
       yield* DeadLetters.redrive(Numbers, "g", { ratePerSecond: 0.5, limit: 1 })
       Consumer.timeout(
         Consumer.process(Consumer.make(Numbers, { group: "g" }), () => Effect.void),
@@ -207,6 +207,10 @@ describe("case F7: of a call", () => {
       )
       yield* DeadLetters.redrive(Numbers, "g", { limit: Infinity })
       assert.deepStrictEqual(yield* (yield* Inspector.Inspector).topics, ["numbers"])
+      yield* Effect.provide(
+        Producer.publish(Numbers, 1, { priority: "high" }),
+        MemoryLists.layer({ order: "priority" })
+      )
     }).pipe(onMemory)
   )
 

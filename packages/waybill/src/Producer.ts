@@ -77,14 +77,15 @@ export const publish = <P, On, RD, RE>(
   Effect.contextWith((context: Context.Context<never>) => {
     const transport = find(context, topic.on)
     if (transport === undefined) return Effect.fail(notProvided(context, topic.on, "publish", topic.name))
-    if (options?.priority !== undefined && transport.priorities !== true) return Effect.fail(noPriority(topic.name))
     const given = givenBy(options)
+    const priority = options?.priority
     const publishEncoded = (
       body: string
     ): Effect.Effect<Receipt, InvalidPayload | PayloadTooLarge | TransportError> => {
       const message = outgoing(topic, payload, body, given)
       const problem = problemOf(topic, message)
       if (problem !== undefined) return Effect.fail(problem)
+      if (priority !== undefined && transport.priorities !== true) return Effect.fail(noPriority(topic.name))
       return Effect.map(
         sending(topic, 1, message.id, (trace, context) => send(transport, topic, [traced(message, trace)], context)),
         // The port answers one receipt a message.
@@ -131,12 +132,12 @@ export const publishAll = Effect.fnUntraced(function* <P, On, RD, RE>(
     // i is within bounds; P may itself be undefined, so no other check can tell.
     const payload = all[i] as P
     const chosen = options?.(payload, i)
-    if (chosen?.priority !== undefined && transport.priorities !== true)
-      return yield* Effect.fail(noPriority(topic.name))
     const given = givenBy(chosen)
+    const priority = chosen?.priority
     const message = outgoing(topic, payload, yield* topic.encode(payload), given)
     const problem = problemOf(topic, message)
     if (problem !== undefined) return yield* Effect.fail(problem)
+    if (priority !== undefined && transport.priorities !== true) return yield* Effect.fail(noPriority(topic.name))
     messages.push(message)
   }
   if (!Arr.isReadonlyArrayNonEmpty(messages)) return []
