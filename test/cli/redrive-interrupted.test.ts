@@ -12,6 +12,7 @@ import type { Redis } from "ioredis"
 import { Settlement, Transport } from "waybill"
 import { IoRedis, RedisExactlyOnce, RedisLists, RedisStreams } from "waybill/redis"
 import { client, outgoing } from "../redis/Fixture.ts"
+import { sampled } from "../Sample.ts"
 
 const count = 20_000
 const batch = 1000
@@ -105,7 +106,7 @@ const patterns = [
 ] as const
 
 layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })("a redrive that is killed", (it) => {
-  it.effect.each(patterns)(
+  it.effect.each(sampled("killed redrives", patterns, 2))(
     "loses and doubles nothing: %s",
     ([topic, pattern]) =>
       Effect.gen(function* () {

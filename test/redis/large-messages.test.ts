@@ -5,6 +5,7 @@ import { RedisServer } from "@waybill/testing"
 import { Context, Effect, Layer, References } from "effect"
 import { Inspector, type Message, Transport } from "waybill"
 import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisStreams } from "waybill/redis"
+import { sampled } from "../Sample.ts"
 import { outgoing } from "./Fixture.ts"
 
 const patterns = {
@@ -30,7 +31,7 @@ const consume = (pattern: string, url: string) =>
   })
 
 describe("large messages behind tiny ones", () => {
-  it.live.each(Object.entries(patterns))(
+  it.live.each(sampled("large messages", Object.entries(patterns), 2))(
     "case B7, E37: a heap of 190 MB survives them, %s",
     ([pattern, layer]) =>
       Effect.gen(function* () {
