@@ -6,6 +6,22 @@ import { Deferred, Effect, Exit, Queue, type Scope } from "effect"
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import { type Delivery, type Inspector, Lifecycle, type Message, type Settlement, Transport } from "waybill"
 
+/** The first delivery of a message, for tests that ask nothing of most of its fields. */
+export const deliveryOf = (some: Partial<Delivery.Delivery> = {}): Delivery.Delivery => ({
+  id: "m",
+  body: "x",
+  headers: {},
+  key: undefined,
+  version: 1,
+  publishedAt: 0,
+  topic: "t",
+  group: "g",
+  attempt: 1,
+  fence: 1,
+  receipt: "r",
+  ...some
+})
+
 /** How a delivery ended, in the eyes of the transport. */
 export type End = Settlement.Settlement["_tag"] | "Lost" | "Returned"
 
@@ -90,20 +106,12 @@ export class FakeTransport {
 
   delivery(body: unknown, more?: Partial<Delivery.Delivery>): Delivery.Delivery {
     const receipt = `r${this.#receipts++}`
-    return {
+    return deliveryOf({
       id: `m${receipt}`,
       body: typeof body === "string" || body instanceof Uint8Array ? body : JSON.stringify(body),
-      headers: {},
-      key: undefined,
-      version: 1,
-      publishedAt: 0,
-      topic: "t",
-      group: "g",
-      attempt: 1,
-      fence: 1,
       receipt,
       ...more
-    }
+    })
   }
 
   offer(...deliveries: ReadonlyArray<Delivery.Delivery>): void {

@@ -4,20 +4,9 @@ import { TestClock } from "effect/testing"
 import type { Delivery } from "waybill"
 import { consumerMetrics } from "../../packages/waybill/src/internal/ConsumerMetrics.ts"
 import { Prefetch } from "../../packages/waybill/src/internal/Prefetch.ts"
+import { deliveryOf } from "./FakeTransport.ts"
 
-const delivery = (n: number, body = "x"): Delivery.Delivery => ({
-  id: `${n}`,
-  body,
-  headers: {},
-  key: undefined,
-  version: 1,
-  publishedAt: 0,
-  topic: "t",
-  group: "g",
-  attempt: 1,
-  fence: 1,
-  receipt: `r${n}`
-})
+const delivery = (n: number, body = "x") => deliveryOf({ id: `${n}`, body, receipt: `r${n}` })
 
 /** A prefetch with what it sent back, and everything that was ever added to it, by number. */
 const fixture = (options: { window?: number; prefetch?: number; initial?: number; bytes?: number } = {}) => {

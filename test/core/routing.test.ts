@@ -4,23 +4,12 @@ import { TestClock } from "effect/testing"
 import { Consumer, type Delivery, RetryPolicy, Settlement } from "waybill"
 import * as Replay from "../../packages/waybill/src/internal/Replay.ts"
 import * as Routing from "../../packages/waybill/src/internal/Routing.ts"
+import { deliveryOf } from "./FakeTransport.ts"
 
 class Busy extends Schema.TaggedError<Busy>()("Busy", { retryAfterSeconds: Schema.Number }) {}
 class Declined extends Schema.TaggedError<Declined>()("Declined", { code: Schema.String }) {}
 
-const deliveryOf = (attempt: number): Delivery.Delivery => ({
-  id: "m-1",
-  body: "{}",
-  headers: {},
-  key: undefined,
-  version: 1,
-  publishedAt: 0,
-  topic: "t",
-  group: "g",
-  attempt,
-  fence: attempt,
-  receipt: "r-1"
-})
+const attemptOf = (attempt: number) => deliveryOf({ id: "m-1", body: "{}", attempt, fence: attempt, receipt: "r-1" })
 
 const routes = (rows: Record<string, Routing.Row<unknown>>, fallback?: Routing.Row<unknown>): Routing.Routes => ({
   rows: new Map(Object.entries(rows)),
@@ -215,7 +204,7 @@ const table: ReadonlyArray<Row> = [
 describe("decide", () => {
   it.effect.each(table)("%s", ([, exit, table, attempt, expected]) =>
     Effect.gen(function* () {
-      const settlement = short(yield* Routing.decide(exit, table, deliveryOf(attempt)))
+      const settlement = short(yield* Routing.decide(exit, table, attemptOf(attempt)))
       if (typeof expected === "string") assert.strictEqual(settlement, expected)
       else assert.match(settlement, expected)
     })
@@ -224,7 +213,7 @@ describe("decide", () => {
   it.effect("keeps the failure's message and its causes in the dead letter", () =>
     Effect.gen(function* () {
       const error = new Error("outer", { cause: new Error("inner reason") })
-      const settlement = yield* Routing.decide(Exit.die(error), Routing.none, deliveryOf(1))
+      const settlement = yield* Routing.decide(Exit.die(error), Routing.none, attemptOf(1))
       assert.strictEqual(settlement._tag, "DeadLetter")
       if (settlement._tag !== "DeadLetter") return
       assert.include(settlement.cause, "outer")
@@ -234,7 +223,7 @@ describe("decide", () => {
 
   it.effect("the cause of a thrown row is the row's, not the handler's", () =>
     Effect.gen(function* () {
-      const settlement = yield* Routing.decide(busy, routes({ Busy: throwing }), deliveryOf(1))
+      const settlement = yield* Routing.decide(busy, routes({ Busy: throwing }), attemptOf(1))
       assert.include(settlement._tag === "DeadLetter" ? settlement.cause : "", "the row is broken")
     })
   )
@@ -244,7 +233,7 @@ describe("decide", () => {
       assert.strictEqual(short(Settlement.deadLetter("", "cause")), "dead letter: Failure")
       const exit = Exit.fail({ _tag: "" })
       for (const table of [routes({}, Consumer.deadLetter()), routes({ "": Consumer.deadLetter() })]) {
-        assert.strictEqual(short(yield* Routing.decide(exit, table, deliveryOf(1))), "dead letter: Failure")
+        assert.strictEqual(short(yield* Routing.decide(exit, table, attemptOf(1))), "dead letter: Failure")
       }
     })
   )
@@ -252,7 +241,7 @@ describe("decide", () => {
   it.effect("a real handler that interrupts itself is one that was interrupted", () =>
     Effect.gen(function* () {
       const exit = yield* Fiber.await(yield* Effect.forkChild(Effect.interrupt))
-      const settlement = yield* Routing.decide(exit, routes({}, Consumer.acknowledge), deliveryOf(1))
+      const settlement = yield* Routing.decide(exit, routes({}, Consumer.acknowledge), attemptOf(1))
       assert.strictEqual(settlement._tag, "Retry")
     })
   )
@@ -276,9 +265,9 @@ describe("decide", () => {
   it.effect.each(Object.entries(nasty))("a failure or defect that is hard to read still ends: %s", ([, value]) =>
     Effect.gen(function* () {
       for (const exit of [Exit.fail(value), Exit.die(value)]) {
-        const settlement = yield* Routing.decide(exit, routes({}, Consumer.deadLetter()), deliveryOf(1))
+        const settlement = yield* Routing.decide(exit, routes({}, Consumer.deadLetter()), attemptOf(1))
         assert.strictEqual(settlement._tag, "DeadLetter")
-        const retried = yield* Routing.decide(exit, routes({}, retry(doubling)), deliveryOf(1))
+        const retried = yield* Routing.decide(exit, routes({}, retry(doubling)), attemptOf(1))
         assert.include(["DeadLetter", "Retry"], retried._tag)
       }
     })
@@ -293,7 +282,7 @@ describe("decide", () => {
     ([attempt, times]) =>
       Effect.gen(function* () {
         const policy = doubling.pipe(Schedule.upTo({ times }))
-        const settlement = yield* Routing.decide(busy, routes({ Busy: retry(policy) }), deliveryOf(attempt))
+        const settlement = yield* Routing.decide(busy, routes({ Busy: retry(policy) }), attemptOf(attempt))
         assert.strictEqual(
           short(settlement),
           attempt <= times ? `retry after ${1000 * 2 ** (attempt - 1)}` : "dead letter: Busy"
@@ -307,7 +296,7 @@ describe("case D1: each row replays its own failures", () => {
   const once = Schedule.spaced("10 seconds").pipe(Schedule.upTo({ times: 1 }))
   const table = routes({ Busy: retry(doubling), Declined: retry(once) }, retry(once))
   const counted = (attempt: number, failures: Record<string, number>): Delivery.Delivery => ({
-    ...deliveryOf(attempt),
+    ...attemptOf(attempt),
     failures: new Map(Object.entries(failures).map(([name, count]) => [name, { count, since: 0 }]))
   })
 
@@ -335,7 +324,7 @@ describe("case D1: each row replays its own failures", () => {
       })
       assert.deepStrictEqual(yield* row(counted(4, {})), { name: "Busy", count: 1, since: 5000 })
       assert.deepStrictEqual(yield* row(counted(4, { Busy: 2 })), { name: "Busy", count: 3, since: 0 })
-      assert.deepStrictEqual(yield* row(deliveryOf(4)), { name: "Busy", count: 4, since: 5000 })
+      assert.deepStrictEqual(yield* row(attemptOf(4)), { name: "Busy", count: 4, since: 5000 })
     })
   )
 })
@@ -356,7 +345,7 @@ describe("case B10: a policy that knows the calendar", () => {
       yield* TestClock.setTime(at(now))
       const count = since === undefined ? 0 : now.startsWith("30") ? 19 : 1
       const failures = new Map(since === undefined ? [] : [["Busy", { count, since: at(since) }]])
-      const settlement = yield* Routing.decide(busy, policy, { ...deliveryOf(count + 1), failures })
+      const settlement = yield* Routing.decide(busy, policy, { ...attemptOf(count + 1), failures })
       assert.strictEqual(settlement._tag, "Retry")
       if (settlement._tag !== "Retry") return
       assert.strictEqual(at(now) + Duration.toMillis(settlement.delay), at(due))

@@ -1,22 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Deferred, Duration, Effect, Exit, Fiber, Option } from "effect"
-import { Commit, type Delivery, Lifecycle, Settlement, type Transport } from "waybill"
+import { Commit, Lifecycle, Settlement, type Transport } from "waybill"
 import { consumerMetrics } from "../../packages/waybill/src/internal/ConsumerMetrics.ts"
 import { type Observe, type Outcome, SettleLoop } from "../../packages/waybill/src/internal/SettleLoop.ts"
+import { deliveryOf } from "./FakeTransport.ts"
 
-const delivery = (id: string): Delivery.Delivery => ({
-  id,
-  body: "x",
-  headers: {},
-  key: undefined,
-  version: 1,
-  publishedAt: 0,
-  topic: "t",
-  group: "g",
-  attempt: 1,
-  fence: 1,
-  receipt: id
-})
+const delivery = (id: string) => deliveryOf({ id, receipt: id })
 
 /** A settle loop over a store that answers when it is told to; what was sent stands in `sent`, what is free again in `free`. */
 const fixture = Effect.fnUntraced(function* (

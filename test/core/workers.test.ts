@@ -6,20 +6,9 @@ import { Prefetch } from "../../packages/waybill/src/internal/Prefetch.ts"
 import { none } from "../../packages/waybill/src/internal/Routing.ts"
 import { SettleLoop } from "../../packages/waybill/src/internal/SettleLoop.ts"
 import { type Handle, type One, Undecodable, Workers } from "../../packages/waybill/src/internal/Workers.ts"
+import { deliveryOf } from "./FakeTransport.ts"
 
-const delivery = (id: string): Delivery.Delivery => ({
-  id,
-  body: "x",
-  headers: {},
-  key: undefined,
-  version: 1,
-  publishedAt: 0,
-  topic: "t",
-  group: "g",
-  attempt: 1,
-  fence: 1,
-  receipt: id
-})
+const delivery = (id: string) => deliveryOf({ id, receipt: id })
 
 const one = (
   run: (delivery: Delivery.Delivery) => Effect.Effect<unknown, unknown>,

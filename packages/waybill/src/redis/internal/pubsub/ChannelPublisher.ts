@@ -31,7 +31,7 @@ export const row = (): Row => ({ producer: SecureRandom.uuidV4Unsafe().slice(-12
 /** How long a batch goes on trying when it has surely not been sent. */
 const pauseMillis = 50
 
-export class Announcer implements Sender {
+export class ChannelPublisher implements Sender {
   readonly #options: SenderOptions
   readonly #keys: TopicKeys
   readonly #script: (typeof publish)["PUBLISH"]

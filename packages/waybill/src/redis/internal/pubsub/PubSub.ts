@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import { isGlob } from "../../../internal/Glob.ts"
 import { NotOffered, TransportError } from "../../../Transport.ts"
 import type { Pattern } from "../Pattern.ts"
-import { Announcer, row, type Row } from "./ChannelPublisher.ts"
+import { ChannelPublisher, row, type Row } from "./ChannelPublisher.ts"
 import * as PubSubInspector from "./PubSubInspector.ts"
 import * as PubSubReceiver from "./PubSubReceiver.ts"
 import { pattern } from "./Scripts.ts"
@@ -27,7 +27,7 @@ export const make = (options: PubSubOptions): Pattern<"at-most-once"> => ({
         publishing: (topic) => (sender) => {
           let mine = rows.get(topic)
           if (mine === undefined) rows.set(topic, (mine = row()))
-          return new Announcer(sender, store.keysOf(topic), command, mine)
+          return new ChannelPublisher(sender, store.keysOf(topic), command, mine)
         },
         join: (subscription, opened) => {
           const { topic } = subscription
