@@ -118,7 +118,7 @@ export const make = ({
   return commit
 }
 
-/** What `make` has made. Copies: the caller may go on using the arrays. */
+/** The result of `make`. It copies its arguments, so the caller may go on using the arrays. */
 class Made implements Commit {
   readonly writes: ReadonlyArray<Write>
   readonly messages: ReadonlyArray<Publication>
@@ -231,7 +231,7 @@ export interface Value<in out A> {
   readonly value: Query<A | undefined, InvalidRecord>
 }
 
-/** What lies in a record does not fit its schema: another build wrote it, or another program. */
+/** The content of a record does not fit its schema: another build or another program wrote it. */
 export class InvalidRecord extends Schema.TaggedError<InvalidRecord>()("InvalidRecord", {
   key: Schema.String,
   issue: Schema.String

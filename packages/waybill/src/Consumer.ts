@@ -94,8 +94,8 @@ export interface Options<G extends Guarantee = "at-least-once", L extends LeaseL
    */
   readonly leaseLost?: L
   /**
-   * What is enough for this consumer, where that is less than its topic promises. It consumes from the topic's transport all
-   * the same; in a program without it, the default transport for what is enough will do.
+   * A weaker guarantee that is enough for this consumer; that of its topic by default. It consumes from the topic's own
+   * transport where the program has it, and otherwise from the default transport that keeps the weaker guarantee.
    */
   readonly guarantee?: G
   /**
@@ -252,7 +252,7 @@ const makeConsumer = <A, E, R>(fields: {
   readonly routes: Routing.Routes
 }): Consumer<A, E, R> => Object.assign(Object.create(ConsumerProto), fields)
 
-/** What a handler may return: an effect or, from a generator function, what `Effect.gen` takes. */
+/** The result of a handler: an effect or, from a generator function, a generator as `Effect.gen` takes it. */
 export type HandlerResult =
   | Effect.Effect<unknown, unknown, unknown>
   | Generator<Effect.Effect<unknown, unknown, unknown>, unknown, never>
@@ -261,7 +261,7 @@ export type HandlerResult =
 export type HandlerEffect<H> =
   H extends Generator<infer Step, infer A, never> ? Effect.Effect<A, Effect.Error<Step>, Effect.Services<Step>> : H
 
-/** What a handler needs besides the scope that each delivery brings along. */
+/** The services that a handler needs besides the scope, which each delivery provides. */
 type Required<H> = Exclude<Effect.Services<HandlerEffect<H>>, Scope.Scope>
 
 /**

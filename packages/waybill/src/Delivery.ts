@@ -13,7 +13,7 @@ export interface Failures {
   readonly since: number
 }
 
-/** What names a delivery, and nothing of what it carries: enough to acknowledge it. */
+/** Identifies a delivery without its content, which is enough to acknowledge it. */
 export interface Handle {
   /** Of the message. */
   readonly id: string
@@ -34,7 +34,7 @@ export interface Handle {
 export interface Delivery extends Message, Handle {
   readonly topic: string
   readonly group: string
-  /** What its transport keeps of it until it is settled; its absence says that this is the delivery itself. */
+  /** The part that its transport keeps until it is settled; the delivery itself by default. */
   readonly handle?: Handle | undefined
   /**
    * How often each row of the routing table has retried the message so far, by the tag of the row; `*` is the catch-all. None

@@ -1,5 +1,5 @@
 /**
- * What a handler's failure said, as data that outlives the process: kept with the message, bounded whatever the failure holds.
+ * The failure of a handler as data that outlives the process: kept with the message, and bounded in size.
  *
  * @module
  */
@@ -17,7 +17,7 @@ export interface Failure {
   /** At most 1000 characters. */
   readonly message: string
   /**
-   * What else the failure holds, as JSON of about 4 KiB at most: encoded by its schema when it is a `Schema.TaggedError`, and
+   * The other fields of the failure, as JSON of about 4 KiB at most: encoded by its schema when it is a `Schema.TaggedError`, and
    * otherwise its own properties, cut short. `Redacted` values stay redacted.
    */
   readonly fields: Schema.JsonObject
@@ -48,7 +48,7 @@ const valueOf = (cause: Cause.Cause<unknown>): Option.Option<unknown> => {
   return defect === undefined ? Cause.findErrorOption(cause) : Option.some(defect.defect)
 }
 
-/** What a cause says in a line. Never throws. */
+/** The tag and message of a cause, in one line. Never throws. */
 export const said = (cause: Cause.Cause<unknown>): Said => {
   const value = valueOf(cause)
   if (Option.isNone(value)) return { tag: "Interrupted", message: "" }

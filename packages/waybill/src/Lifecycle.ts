@@ -70,7 +70,7 @@ export type Event =
       readonly from: ReadonlyArray<string>
       readonly count: number
     }
-  /** Messages that the group had not settled were cut away by somebody's trimming. */
+  /** Messages that the group had not settled were trimmed. */
   | { readonly _tag: "Truncated"; readonly topic: string; readonly group: string; readonly count: number }
   /** A subscriber has missed messages; the next delivery carries the same gap. */
   | {

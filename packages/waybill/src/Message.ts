@@ -47,7 +47,7 @@ export type Due =
 
 /**
  * What `publish` returns: the message is stored (or waits for its due time), it was stored before under the same id, or it
- * was sent by a pattern that stores nothing, to whoever listened.
+ * was sent to the subscribers of that moment, by a pattern that stores nothing.
  */
 export interface Receipt {
   readonly _tag: "Stored" | "Duplicate" | "Sent"

@@ -23,7 +23,7 @@ export interface Retry {
   readonly cause: string
   /** Which row of the routing table says so, and how often it has by now: the next delivery knows it as one of its `failures`. */
   readonly row?: Failures & { readonly name: string }
-  /** What the failure said, where it was a handler's. */
+  /** The tag and message of the failure, when a handler failed. */
   readonly failure?: Said
 }
 
@@ -37,7 +37,7 @@ export interface DeadLetter {
   readonly reason: string
   /** The rendered cause. */
   readonly cause: string
-  /** What the failure said and held, where it was a handler's. */
+  /** The failure with its fields, when a handler failed. */
   readonly failure?: Failure
 }
 

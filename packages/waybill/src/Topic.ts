@@ -39,7 +39,7 @@ export interface Topic<
   readonly decode: (body: Body) => Effect.Effect<Payload, DecodeFailure, DecodingServices>
 }
 
-/** What of a topic is needed to look at it. */
+/** The part of a topic that inspecting it needs. */
 export interface Inspected<out Payload, out On, out DecodingServices = never> {
   readonly name: string
   readonly on: Effect.Effect<Pick<Transport, "inspector">, never, On>

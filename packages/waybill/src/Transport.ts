@@ -26,12 +26,12 @@ import { NotProvided, TransportError } from "./TransportError.ts"
 export * from "./TransportError.ts"
 
 /**
- * What a transport promises. `at-most-once`: it loses what it is told to, and never more. `at-least-once`: it delivers again
- * until a message is settled. `transactional`: it applies a commit together with the ack, all of it once or none of it.
+ * The promise of a transport. `at-most-once`: a message may be lost. `at-least-once`: it is delivered
+ * again until it is settled. `transactional`: a commit is also applied together with the ack, all of it once or none of it.
  */
 export type Guarantee = "at-most-once" | "at-least-once" | "transactional"
 
-/** What is kept where `G` is: the stronger guarantee includes the weaker ones. */
+/** `G` and the weaker guarantees, which it includes. */
 export type Included<G extends Guarantee> = G extends "transactional"
   ? Guarantee
   : G extends "at-least-once"
@@ -64,7 +64,7 @@ export interface Transport<out G extends Guarantee = Guarantee> {
   readonly priorities?: boolean | undefined
   /** Figures and dead letters of the topics on this transport. */
   readonly inspector: Inspector["Service"]
-  /** What commits have written. A transport that keeps `transactional` has it. */
+  /** Reads the records that commits have written. Every transport that keeps `transactional` has it. */
   readonly records?:
     | {
         /**
@@ -150,7 +150,7 @@ export const defaultName = <G extends Guarantee>(guarantee: G): Name<Needs<G>, G
 
 const defaults = { "at-most-once": AtMostOnce, "at-least-once": AtLeastOnce, transactional: Transactional }
 
-/** What topics on this name are promised. */
+/** The guarantee of topics on this name. */
 export type GuaranteeOf<On> =
   On extends Needs<infer G>
     ? G
@@ -167,7 +167,7 @@ const strength = { "at-most-once": 0, "at-least-once": 1, transactional: 2 }
 /** Whether where `kept` is kept, `asked` is. */
 export const includes = (kept: Guarantee, asked: Guarantee): boolean => strength[kept] >= strength[asked]
 
-/** What a layer provides that keeps `G`: its name `As` or, without one, every default name whose promise it keeps. */
+/** The services of a layer that keeps `G`: its name `As` or, without one, every default name whose promise it keeps. */
 export type Provided<G extends Guarantee, As extends Name = never> = [As] extends [never]
   ? Inspector | Needs<Included<G>>
   : As["Identifier"]

@@ -121,7 +121,7 @@ export class TopicConflict extends Schema.TaggedError<TopicConflict>()("TopicCon
 
 /** The pattern cannot do what was asked, such as delaying a message that is not stored. Nothing was sent. */
 export class NotOffered extends Schema.TaggedError<NotOffered>()("NotOffered", {
-  /** What was asked for. */
+  /** The option or operation that was asked for. */
   feature: Schema.String,
   /** Why not, and what to use instead. */
   detail: Schema.String
@@ -136,7 +136,7 @@ export class NotOffered extends Schema.TaggedError<NotOffered>()("NotOffered", {
 export class NotificationsDisabled extends Schema.TaggedError<NotificationsDisabled>()("NotificationsDisabled", {
   /** The server's `notify-keyspace-events` at present. */
   found: Schema.String,
-  /** What it has to contain. */
+  /** The flags that it has to contain. */
   needed: Schema.String
 }) {
   readonly permanent = true
@@ -244,7 +244,7 @@ export class NotProvided extends Schema.TaggedError<NotProvided>()("NotProvided"
   name: Schema.String,
   /** The guarantee that the name promises. */
   needed: Schema.String,
-  /** What its layer keeps, where there is one. */
+  /** The guarantee that its layer keeps, when there is a layer. */
   kept: Schema.optional(Schema.String)
 }) {
   readonly permanent = true

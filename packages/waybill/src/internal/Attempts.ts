@@ -1,5 +1,5 @@
 /**
- * What is noted of each attempt that failed, from one to the next: a line of at most 200 bytes, the last ten of them. A log is
+ * The log of failed attempts that travels with a message: a line of at most 200 bytes each, the last ten of them. A log is
  * one text without white space, so that a store hands it on as it is.
  *
  * A line is `|`, then which attempt it was, the consumer, the tag and the message with commas between, then `@` and when it
@@ -75,7 +75,7 @@ const fitting = (text: string, bytes: number): string => {
   return encoded
 }
 
-/** The attempts of a log, the oldest first; nothing that somebody else wrote. */
+/** The attempts in a log, the oldest first. Lines in any other form are left out. */
 export const read = (log: string): ReadonlyArray<FailedAttempt> =>
   log.split("|").flatMap((line): ReadonlyArray<FailedAttempt> => {
     const parts = /^(\d{1,15}),([^,]*),([^,]*),([^,]*)@(\d{1,15})$/.exec(line)

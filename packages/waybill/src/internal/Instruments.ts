@@ -93,7 +93,7 @@ export const consumerFailures = (topic: string, group: string, permanent: boolea
 export const claimed = (topic: string, group: string) =>
   counter("waybill_messages_claimed_total", "Deliveries taken over from other consumers", { topic, group })
 
-/** Messages that somebody's trimming cut away before the group had settled them. */
+/** Messages that were trimmed before the group had settled them. */
 export const truncated = (topic: string, group: string) =>
   counter("waybill_messages_truncated_total", "Unsettled messages cut away by trimming", { topic, group })
 

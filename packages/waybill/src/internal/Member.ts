@@ -49,7 +49,7 @@ const reconnect = Schedule.min([Schedule.exponential("100 millis"), Schedule.spa
  * sees what was settled and holds back further work until it returns.
  *
  * Interruption drains: nothing new is taken, handlers get `subscription.shutdown` to finish, the rest is interrupted and
- * released, all within that time plus ten seconds, whoever refuses to be interrupted.
+ * released, all within that time plus ten seconds, even if a handler cannot be interrupted.
  */
 export const run = Effect.fnUntraced(function* (
   program: Program,
@@ -194,7 +194,7 @@ const start = Effect.fnUntraced(function* (program: Program, receiver: Receiver,
     }
   })
 
-  /** A loop that ends has failed, whether it says so or not. What is no `TransportError` has not been reported yet. */
+  /** A loop that ends has failed, even if it succeeds. Anything but a `TransportError` has not been reported yet. */
   const keep = <A>(loop: Effect.Effect<A, TransportError>) =>
     Effect.forkDetach(
       Effect.onExit(loop, (exit) => {

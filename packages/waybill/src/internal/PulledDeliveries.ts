@@ -1,6 +1,6 @@
 /**
- * Deliveries that a stream has in front of their ack. For the worker each is a handler that ends once somebody has said how:
- * so leases are renewed meanwhile, and no more are out than there are workers.
+ * Deliveries that a stream settles itself. For the worker each is a handler that ends when the stream has settled it, so
+ * leases are renewed meanwhile, and at most one delivery a worker is out.
  *
  * @module
  */

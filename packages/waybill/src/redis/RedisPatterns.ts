@@ -57,7 +57,7 @@ export const layer = (
 }
 
 /**
- * What the server's settings lack for topics of these patterns, in sentences for whoever runs the server.
+ * Sentences for the operator of the server: the settings that topics of these patterns need and that it lacks.
  *
  * @category getters
  */
