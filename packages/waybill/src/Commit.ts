@@ -1,9 +1,9 @@
 /**
- * A commit is what a handler wants to become true, as data: writes and messages that are applied together with the ack
- * of its delivery, all of them once or none of them.
+ * A commit describes, as data, the outcome a handler wants: writes and messages that are applied together with the ack
+ * of its delivery, all of them exactly once or none at all.
  *
- * Writes go to records: named values beside the topic, which `Records` reads back. Records are shared by all topics whose
- * names begin alike up to the first slash: `ledger/transfers` and `ledger/reports` write to the same `balances`.
+ * Writes go to records: named values beside the topic, read back with `Records`. Topics whose names agree up to the first
+ * slash share their records: `ledger/transfers` and `ledger/reports` write to the same `balances`.
  *
  * @module
  */
@@ -17,22 +17,22 @@ import { isName } from "./internal/Name.ts"
 import { safe, safeLines } from "./internal/SafeText.ts"
 import type { Outgoing } from "./Message.ts"
 
-/** The type of a record's value, by the name that Redis has for it. */
+/** The type of a record's value, as Redis names it. */
 export type RecordType = "string" | "hash" | "set" | "zset" | "list"
 
 /** One write to one record. */
 export interface Write {
   readonly key: string
   readonly type: RecordType
-  /** The command in Redis, with the arguments that follow the key. */
+  /** The Redis command, with the arguments that follow the key. */
   readonly command: string
   readonly args: ReadonlyArray<string | number>
 }
 
-/** A message on its way to a topic whose name begins as that of the consumed one does, up to the first slash. */
+/** A message for a topic whose name agrees with that of the consumed topic up to the first slash. */
 export interface Publication {
   readonly topic: string
-  /** The name of the transport that the topic is on, which must be that of the consumed one. */
+  /** The name of the transport that the topic is on, which must be that of the consumed topic. */
   readonly on?: Context.Key<unknown, unknown> | undefined
   readonly message: Outgoing
 }
@@ -42,30 +42,31 @@ export interface Commit {
   readonly messages: ReadonlyArray<Publication>
 }
 
-/** A question about one record; `A` is what the answer says, `E` that it may make no sense. */
+/** A question about one record. `A` is the type of the result, `E` the error for a result that cannot be read. */
 export interface Query<out A, out E = never> {
   readonly key: string
   readonly type: RecordType
-  /** The command in Redis, with the arguments that follow the key. */
+  /** The Redis command, with the arguments that follow the key. */
   readonly command: string
   readonly args: ReadonlyArray<string | number>
   readonly decode: (reply: Reply) => Exit.Exit<A, E>
 }
 
-/** The answer of a store to a query, in the form of Redis. */
+/** A store's reply to a query, in the form Redis gives it. */
 export type Reply = string | number | null | ReadonlyArray<string>
 
-/** How many writes and messages one commit may have, and how many arguments one write. */
+/** The most writes and messages one commit may have, and the most arguments one write may have. */
 const maxParts = 1000
 
-/** How many characters one commit may have, in the arguments of its writes and in all that its messages consist of. */
+/** The most characters one commit may have, counting the arguments of its writes and every part of its messages. */
 const maxUnits = 16 * 1024 * 1024
 
 /**
- * Writes and messages as one commit: applied in this order, writes first. Empty, it only marks the message as done.
+ * Combines writes and messages into one commit, applied in this order, writes first. An empty commit only marks the
+ * message as done.
  *
- * Throws when there are more than 1,000 writes and messages, more than 1,000 arguments to one write, or more than
- * 16 Mi characters in all: a commit holds up the whole server for as long as it is applied.
+ * Throws on more than 1,000 writes and messages, more than 1,000 arguments to one write, or more than 16 Mi characters in
+ * all: the server does nothing else while it applies a commit.
  *
  * @example
  * ```ts
@@ -118,7 +119,7 @@ export const make = ({
   return commit
 }
 
-/** The result of `make`. It copies its arguments, so the caller may go on using the arrays. */
+/** The result of `make`. It copies its arguments, so callers may keep using their arrays. */
 class Made implements Commit {
   readonly writes: ReadonlyArray<Write>
   readonly messages: ReadonlyArray<Publication>
@@ -135,11 +136,11 @@ class Made implements Commit {
   }
 }
 
-/** Whether `make` has made it. Asks nothing of the value, which may throw whatever it is asked. */
+/** Whether `make` made it. Never inspects the value, which may throw on any access. */
 export const isCommit = (value: unknown): value is Commit =>
   typeof value === "object" && value !== null && Made.unitsOf(value) !== undefined
 
-/** Characters in the arguments of its writes, and in all that its messages consist of. */
+/** The characters in the arguments of its writes and in every part of its messages. */
 export const sizeOf = (commit: Commit): number => Made.unitsOf(commit) ?? measured(commit)
 
 const measured = ({ messages, writes }: Commit): number => {
@@ -153,7 +154,7 @@ const measured = ({ messages, writes }: Commit): number => {
 
 const none: ReadonlyArray<never> = []
 
-/** A whole number, 0 before the first write. */
+/** An integer, 0 before the first write. */
 export interface Counter {
   readonly add: (amount: number) => Write
   readonly set: (value: number) => Write
@@ -162,8 +163,8 @@ export interface Counter {
 }
 
 /**
- * A number that grows and shrinks: `add` of two commits adds up, whichever comes first. Amounts and values are whole
- * numbers that JavaScript counts exactly; other ones throw.
+ * A number that grows and shrinks: `add` of two commits adds up, in whichever order they are applied. Amounts and
+ * values must be safe integers; anything else throws.
  *
  * @example
  * ```ts
@@ -189,16 +190,19 @@ export const counter = (name: string): Counter => {
   }
 }
 
-/** A text, or nothing. */
+/** A text, or undefined. */
 export interface Text {
-  /** With `ttl` it is gone after that time by the store's clock; without, it stays, and an earlier `ttl` ends. */
+  /**
+   * With `ttl` it disappears after that time by the store's clock. Without, it stays, and an earlier `ttl` no longer
+   * applies.
+   */
   readonly set: (value: string, options?: { readonly ttl?: Duration.Input | undefined }) => Write
   readonly clear: Write
   readonly value: Query<string | undefined>
 }
 
 /**
- * A text that is written as a whole, for good or for some time.
+ * A text that is written as a whole, permanently or for a limited time.
  *
  * @example
  * ```ts
@@ -223,9 +227,12 @@ export const text = (name: string): Text => {
   }
 }
 
-/** A value of a schema, or nothing. */
+/** A value with a schema, or undefined. */
 export interface Value<in out A> {
-  /** With `ttl` it is gone after that time by the store's clock; without, it stays, and an earlier `ttl` ends. */
+  /**
+   * With `ttl` it disappears after that time by the store's clock. Without, it stays, and an earlier `ttl` no longer
+   * applies.
+   */
   readonly set: (value: A, options?: { readonly ttl?: Duration.Input | undefined }) => Write
   readonly clear: Write
   readonly value: Query<A | undefined, InvalidRecord>
@@ -242,8 +249,9 @@ export class InvalidRecord extends Schema.TaggedError<InvalidRecord>()("InvalidR
 }
 
 /**
- * A value that is written as a whole and read back as it was: its JSON form is `Schema.toCodecJson(schema)`. Writing a value
- * that does not fit throws: that is a bug. Reading one that another program wrote may fail with `InvalidRecord`.
+ * A value that is written as a whole and read back as it was: its JSON form is `Schema.toCodecJson(schema)`. Writing
+ * a value that does not fit the schema throws, because that is a bug. Reading one that another program wrote may fail
+ * with `InvalidRecord`.
  *
  * @example
  * ```ts
@@ -276,7 +284,7 @@ export const value = <A, I>(name: string, schema: Schema.Codec<A, I>): Value<A> 
   }
 }
 
-/** Values of a schema by field. */
+/** Values with a schema, by field. */
 export interface Values<in out A> {
   readonly set: (field: string, value: A) => Write
   readonly remove: (field: string, ...more: ReadonlyArray<string>) => Write
@@ -286,7 +294,7 @@ export interface Values<in out A> {
 }
 
 /**
- * Values of a schema by field, such as a profile for each user. Otherwise as `value`.
+ * Values with a schema by field, such as a profile for each user. Otherwise the same as `value`.
  *
  * @example
  * ```ts
@@ -334,7 +342,7 @@ const codecOf = <A, I>(key: string, schema: Schema.Codec<A, I>) => {
 /** Values by field. */
 export interface Hash {
   readonly set: (field: string, value: string | number) => Write
-  /** Adds to the number in the field, which is 0 before the first time. */
+  /** Adds to the number in the field, which starts at 0. */
   readonly increment: (field: string, amount: number) => Write
   readonly remove: (field: string, ...more: ReadonlyArray<string>) => Write
   readonly clear: Write
@@ -380,7 +388,7 @@ export const hash = (name: string): Hash => {
   }
 }
 
-/** Members, each once. */
+/** Unique members. */
 export interface Members {
   readonly add: (member: string, ...more: ReadonlyArray<string>) => Write
   readonly remove: (member: string, ...more: ReadonlyArray<string>) => Write
@@ -390,7 +398,7 @@ export interface Members {
 }
 
 /**
- * Members, each once.
+ * Unique members.
  *
  * @example
  * ```ts
@@ -423,7 +431,7 @@ export const set = (name: string): Members => {
   }
 }
 
-/** Members with a score each. */
+/** Members, each with a score. */
 export interface Scores {
   readonly set: (member: string, score: number) => Write
   readonly increment: (member: string, amount: number) => Write
@@ -434,7 +442,7 @@ export interface Scores {
 }
 
 /**
- * Members in the order of their scores, such as a ranking. Scores are numbers with a fraction, but not NaN, which throws.
+ * Members ordered by score, such as a ranking. Scores may have fractions; NaN throws.
  *
  * @example
  * ```ts
@@ -461,18 +469,18 @@ export const sortedSet = (name: string): Scores => {
   }
 }
 
-/** Texts in an order. */
+/** Texts in order. */
 export interface List {
   readonly append: (item: string, ...more: ReadonlyArray<string>) => Write
   readonly prepend: (item: string) => Write
-  /** Keeps the last `count`. */
+  /** Keeps the last `count` and drops the rest. */
   readonly keepLast: (count: number) => Write
   readonly clear: Write
   readonly all: Query<ReadonlyArray<string>>
 }
 
 /**
- * Texts in the order in which they were written, such as the last ten events of an account.
+ * Texts in the order they were written, such as the last ten events of an account.
  *
  * @example
  * ```ts
@@ -509,7 +517,7 @@ const writing = (key: string, type: RecordType) => {
   })
 }
 
-/** Half of a surrogate pair would become another text in the store, and anything but text cannot be stored at all. */
+/** Half of a surrogate pair would become a different text in the store, and only text can be stored. */
 const sound = (command: string, key: string, arg: string | number): string | number => {
   if (typeof arg === "number" || (typeof arg === "string" && arg.isWellFormed())) return arg
   throw new Error(safe(`${command} of ${key}: an argument is neither well-formed text nor a number`))
@@ -529,7 +537,7 @@ const millis = (input: Duration.Input): number => {
 
 const longestTtl = 1000 * 365 * 24 * 60 * 60 * 1000
 
-/** Redis writes infinity in its own way. */
+/** Redis has its own spelling of infinity. */
 const score = (value: number): string | number => {
   if (Number.isNaN(value)) throw new Error("a score must be a number, got NaN")
   return value === Infinity ? "+inf" : value === -Infinity ? "-inf" : value

@@ -1,9 +1,9 @@
 /**
- * A consumer is a declaration: decode, process, and for every failure a route. It settles each delivery exactly one way;
- * only a consumer whose failures all have a route compiles into something that runs.
+ * A consumer is a declaration: decode, process, and a route for every failure. It settles each delivery in exactly one way,
+ * and it only runs, or even compiles, once every failure has a route.
  *
  * ```
- * decode   (the topic's schema)      misshapen: dead letter at once, raw bytes kept
+ * decode   (the topic's schema)      invalid: dead letter at once, raw bytes kept
  * process  (your Effect)             A | E | defect | interruption
  * decide   (Exit -> Settlement)      ack | retry after a delay | dead letter | release
  * settle   (one step in the store)
@@ -55,58 +55,73 @@ import {
   type TransportError
 } from "./Transport.ts"
 
-/** Where one kind of failure leads: made by `retry`, `deadLetter` and `acknowledge`. */
+/** Where one kind of failure leads. Made by `retry`, `deadLetter` and `acknowledge`. */
 export type { Route } from "./internal/Routing.ts"
 
-/** What happens to a handler whose message may go to another consumer. */
+/** What happens to a handler whose message may be given to another consumer. */
 export type LeaseLost = "interrupt" | "continue"
 
 export interface Options<G extends Guarantee = "at-least-once", L extends LeaseLost = LeaseLost> {
-  /** Consumers of one group share its messages; each group gets all of them. */
+  /** Consumers of one group share its messages; every group gets all of them. */
   readonly group: string
   /**
-   * Handlers at a time, 1 by default: one after the other, in the order of delivery; 100,000 at most. With `processBatch`:
-   * batches at a time.
+   * How many handlers run at a time: 1 by default, which handles messages one after the other in the order of delivery; at
+   * most 100,000. With `processBatch`, how many batches.
    */
   readonly concurrency?: number
-  /** How many deliveries may wait in this process for a free handler, 1024 at most by default; fewer when handlers are slow. */
+  /**
+   * How many deliveries may wait in this process for a free handler. By default up to 1024, and fewer when handlers
+   * are slow.
+   */
   readonly prefetch?: number
   /**
-   * How many bytes of messages may be in this process, waiting or with a handler, 64 MiB by default. Large messages are taken
-   * fewer at a time, and a single one that is larger alone.
+   * How many bytes of messages may be in this process, waiting or being handled. 64 MiB by default. Large messages
+   * are taken fewer at a time, and one that is larger than this is taken alone.
    */
   readonly prefetchBytes?: number
-  /** How many outcomes of `Consumer.stream` may wait to be read before nothing more is settled, 256 by default. */
+  /** How many outcomes of `Consumer.stream` may wait to be read before settling pauses. 256 by default. */
   readonly bufferSize?: number
-  /** Where a new group begins: at everything stored (`earliest`, the default) or at what comes after (`latest`). */
+  /**
+   * Where a new group begins: with everything stored (`earliest`, the default) or only with what comes later
+   * (`latest`).
+   */
   readonly start?: "earliest" | "latest"
-  /** How long a silent consumer keeps its messages, 15 s by default. Living ones renew in time, however long handlers take. */
+  /**
+   * How long a silent consumer keeps its messages. 15 s by default. Live consumers renew in time, however long
+   * handlers take.
+   */
   readonly lease?: Duration.Input
-  /** How often a message may take its consumer's process down before it is dead-lettered unseen, 5 by default. */
+  /**
+   * How often a message may take its consumer's process down before it is dead-lettered without being handled. 5 by
+   * default.
+   */
   readonly maxDeliveries?: number
-  /** How long running handlers may take to finish when the consumer stops, 20 s by default. Then they are interrupted and released. */
+  /**
+   * How long running handlers may take to finish when the consumer stops, before they are interrupted and their
+   * messages released. 20 s by default.
+   */
   readonly shutdown?: Duration.Input
   /**
-   * What happens to a handler whose lease is lost: the store says so, or has not answered for nine tenths of the lease.
-   * `interrupt`, the default: it is interrupted before another consumer may begin, and an outage longer than the lease interrupts
-   * every handler. `continue`: it runs to its end, perhaps beside its successor, and its settlement is refused if
-   * there is one; nothing else begins meanwhile. Not for `Consumer.transactional`.
+   * What happens to a handler whose lease is lost: the store reports it, or has not replied for nine tenths of the
+   * lease. `interrupt`, the default, stops the handler before another consumer may begin; an outage longer than the
+   * lease therefore interrupts every handler. `continue` lets it run to its end, possibly beside its successor, in
+   * which case its settlement is refused; nothing new begins meanwhile. Not available for `Consumer.transactional`.
    */
   readonly leaseLost?: L
   /**
-   * A weaker guarantee that is enough for this consumer; that of its topic by default. It consumes from the topic's own
-   * transport where the program has it, and otherwise from the default transport that keeps the weaker guarantee.
+   * A weaker guarantee that is enough for this consumer; by default that of its topic. It consumes from the topic's own
+   * transport if the program has it, and otherwise from the default transport that keeps the weaker guarantee.
    */
   readonly guarantee?: G
   /**
-   * How the span of an attempt belongs to the producer's, where a tracer is installed. `link`, the default and what
-   * OpenTelemetry's conventions recommend: a trace of its own, linked to the producer's. `parent`: in the same trace, as its
-   * child, and linked too. The span of a batch comes from many producers and is always only linked.
+   * How the span of an attempt relates to the producer's, where a tracer is installed. `link`, the default and what
+   * OpenTelemetry's conventions recommend: a trace of its own, linked to the producer's. `parent`: a child in the
+   * same trace, and linked too. The span of a batch has many producers, so it is always linked only.
    */
   readonly trace?: "link" | "parent"
 }
 
-/** A topic and a group, still without a handler. */
+/** A topic and a group, without a handler yet. */
 export interface Source<
   out P,
   out R,
@@ -118,7 +133,7 @@ export interface Source<
   readonly options: Options<G, L>
 }
 
-/** `A`: what the handler returns. `E`: the failures that have no route yet. `R`: what it needs. */
+/** `A`: what the handler returns. `E`: the failures that have no route yet. `R`: the services it needs. */
 export interface Consumer<out A, out E, out R> extends Pipeable {
   readonly [TypeId]: { readonly A: () => A; readonly E: () => E; readonly R: () => R }
   readonly source: Source<unknown, unknown>
@@ -126,7 +141,7 @@ export interface Consumer<out A, out E, out R> extends Pipeable {
   readonly routes: Routing.Routes
 }
 
-/** The handler without its types, which the interface above keeps. */
+/** The handler without its types, which the interface above preserves. */
 type ErasedHandle =
   | {
       readonly _tag: "One"
@@ -137,7 +152,10 @@ type ErasedHandle =
       readonly _tag: "Batch"
       readonly size: number
       readonly within: Duration.Duration
-      /** `limit` goes around the handler, not around the decoding: what is undecodable stays so, however long the rest takes. */
+      /**
+       * `limit` wraps the handler and not the decoding: a body that cannot be decoded stays so, however long the rest
+       * takes.
+       */
       readonly run: (
         deliveries: ReadonlyArray<Delivery>,
         limit?: Limit
@@ -146,7 +164,7 @@ type ErasedHandle =
 
 type Limit = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | HandlerTimeout, R>
 
-/** Each has a fiber of its own from the beginning. */
+/** Each handler has a fiber of its own from the start. */
 const mostHandlers = 100_000
 
 const PipeableProto = {
@@ -159,13 +177,13 @@ const TypeId = "~waybill/Consumer"
 
 const ConsumerProto = { ...PipeableProto, [TypeId]: { A: identity, E: identity, R: identity } }
 
-/** Whether the value is a consumer: something that `process`, `processBatch` or `transactional` has made. */
+/** Whether the value is a consumer, as made by `process`, `processBatch` or `transactional`. */
 export const isConsumer = (value: unknown): value is Consumer<unknown, unknown, unknown> =>
   Predicate.hasProperty(value, TypeId)
 
 /**
- * Begins a consumer of `topic`. Throws on an empty group name, one with white space, braces or half a surrogate pair in it, and on a number that makes
- * no sense, such as a concurrency below 1 or a lease below 100 ms: those are bugs.
+ * Begins a consumer of `topic`. Throws on an invalid group name (empty, or with white space, braces or half of a surrogate
+ * pair) and on options out of range, such as a concurrency below 1 or a lease below 100 ms: those are bugs.
  *
  * @example
  * ```ts
@@ -235,10 +253,10 @@ export const make = <
   return source
 }
 
-/** A topic without a name of its own lives on the default transport, and for less a weaker one will do. */
+/** A topic on the default transport is content with a weaker default when less is asked for. */
 type Enough<On, G extends Guarantee> = On extends Needs<Guarantee> ? Needs<G> : On
 
-/** Messages that the schema refuses, and those that died while being decoded. An interruption has nothing to do with the message. */
+/** Messages that the schema rejects, and those whose decoding died. An interruption says nothing about the message. */
 const undecodable = (cause: Cause.Cause<DecodeFailure>): Effect.Effect<never, Undecodable> => {
   const failure = Option.getOrUndefined(Cause.findErrorOption(cause))
   const rest = Cause.fromReasons<never>(cause.reasons.flatMap((reason) => (reason._tag === "Fail" ? [] : [reason])))
@@ -252,7 +270,7 @@ const makeConsumer = <A, E, R>(fields: {
   readonly routes: Routing.Routes
 }): Consumer<A, E, R> => Object.assign(Object.create(ConsumerProto), fields)
 
-/** The result of a handler: an effect or, from a generator function, a generator as `Effect.gen` takes it. */
+/** What a handler returns: an effect or, from a generator function, a generator as `Effect.gen` takes it. */
 export type HandlerResult =
   | Effect.Effect<unknown, unknown, unknown>
   | Generator<Effect.Effect<unknown, unknown, unknown>, unknown, never>
@@ -261,15 +279,15 @@ export type HandlerResult =
 export type HandlerEffect<H> =
   H extends Generator<infer Step, infer A, never> ? Effect.Effect<A, Effect.Error<Step>, Effect.Services<Step>> : H
 
-/** The services that a handler needs besides the scope, which each delivery provides. */
+/** The services that a handler needs besides the scope that each delivery provides. */
 type Required<H> = Exclude<Effect.Services<HandlerEffect<H>>, Scope.Scope>
 
 /**
- * Handles deliveries one at a time in each of `concurrency` workers. The delivery tells the message id, the attempt, the
+ * Handles deliveries one at a time in each of `concurrency` workers. The delivery carries the message id, the attempt, the
  * headers and the fence.
  *
- * The handler is a function that returns an effect, or a generator function. Each delivery has a scope of its own, which is
- * closed with the handler's exit before the message is settled.
+ * The handler is a function that returns an effect, or a generator function. Each delivery has its own scope, which
+ * is closed with the handler's exit before the message is settled.
  *
  * @example
  * ```ts
@@ -304,12 +322,13 @@ export const process: {
 )
 
 /**
- * Handles deliveries one at a time in each of `concurrency` workers, by a handler that changes nothing: it returns a
- * commit, and the transport applies it together with the ack, all of it once for each message id or none of it. A commit
- * that the store refuses becomes a dead letter: `CommitRejected` when nothing of it was applied, `PartialCommit` when some was.
+ * Handles deliveries one at a time in each of `concurrency` workers, with a handler that changes nothing itself: it
+ * returns a commit, and the transport applies that together with the ack, all of it once per message id or none of
+ * it. A commit that the store refuses becomes a dead letter: `CommitRejected` if nothing was applied, `PartialCommit`
+ * if some of it was.
  *
- * For topics with the guarantee `transactional`. It needs a marker that lasts longer than a message may come again: a retry policy
- * without an end fails with `MarkerTooShort`. Side effects of the handler itself may happen again.
+ * For topics with the guarantee `transactional`. The marker must outlast every possible redelivery of a message, so a retry
+ * policy without an end fails with `MarkerTooShort`. Other side effects of the handler may happen more than once.
  *
  * @example
  * ```ts
@@ -359,7 +378,7 @@ const one = <P>(
   }
 })
 
-/** Types say that it is one of these; JavaScript does not. */
+/** The types guarantee one of these; JavaScript does not. */
 const effectOf = (result: HandlerResult): Effect.Effect<unknown, unknown, unknown> => {
   if (Effect.isEffect(result)) return result
   if (typeof result?.next === "function") return Effect.gen(() => result)
@@ -379,9 +398,9 @@ interface Item<out P> {
 }
 
 /**
- * Handles up to `size` deliveries together, in a scope of their own, waiting at most `within` for a batch to fill. The handler answers one
- * `Result` an item, in the same order: a bad item is retried or dead-lettered alone. Failing as a whole fails every item.
- * Items that cannot be decoded never reach it.
+ * Handles up to `size` deliveries together in a scope of their own, waiting at most `within` for a batch to fill. The
+ * handler returns one `Result` per item, in the same order, so a bad item is retried or dead-lettered alone. A
+ * failure of the handler itself fails every item. Items that cannot be decoded never reach it.
  *
  * @example
  * ```ts
@@ -437,12 +456,12 @@ export const processBatch =
             }
           }
           if (items.length > 0) {
-            // Not empty: just looked.
+            // Not empty: just checked.
             const handled = yield* Effect.exit(
               limit(Effect.suspend(() => effectOf(handler(items as unknown as Arr.NonEmptyReadonlyArray<Item<P>>))))
             )
             for (let i = 0; i < items.length; i++) {
-              // The types of the handler say so.
+              // Guaranteed by the handler's type.
               exits[places[i]!] = Exit.isFailure(handled) ? handled : outcomeOf((handled.value as Results<H>)[i])
             }
           }
@@ -454,7 +473,7 @@ export const processBatch =
 
 type Results<H> = Extract<Effect.Success<HandlerEffect<H>>, ReadonlyArray<Result.Result<unknown, unknown>>>
 
-/** A handler that always fails, or never ends, has no results to take the types from. */
+/** A handler that always fails or never ends has no results to infer from. */
 type OfResult<R> = [R] extends [never]
   ? { readonly success: never; readonly failure: never }
   : R extends Result.Result<infer A, infer E>
@@ -470,7 +489,7 @@ const outcomeOf = <A, E>(result: Result.Result<A, E> | undefined): Exit.Exit<A, 
 
 const timedOut = "HandlerTimeout"
 
-/** The handler was interrupted because it took longer than its `Consumer.timeout`. */
+/** The handler was interrupted because it ran longer than its `Consumer.timeout`. */
 export class HandlerTimeout extends Schema.TaggedError<HandlerTimeout>()(timedOut, {
   millis: Schema.Number
 }) {
@@ -480,8 +499,8 @@ export class HandlerTimeout extends Schema.TaggedError<HandlerTimeout>()(timedOu
 }
 
 /**
- * Interrupts a handler that takes longer; `HandlerTimeout` is then a failure like any other and needs a route. A duration of
- * nothing throws.
+ * Interrupts a handler that runs longer than this. `HandlerTimeout` is then a failure like any other and needs a route. A
+ * duration of zero throws.
  *
  * @example
  * ```ts
@@ -530,8 +549,8 @@ export const timeout: {
 )
 
 /**
- * Runs `f` before the handler of a message in front of which others were missed, such as to load what they would have told.
- * It sees every such delivery, a retried one again. Its failures have to be handled inside it.
+ * Runs `f` before the handler of a message that follows missed ones, for example to reload what they would have told.
+ * It runs for every such delivery, retries included, and has to handle its own failures.
  *
  * @example
  * ```ts
@@ -583,8 +602,8 @@ export const onGap: {
 )
 
 /**
- * Gives failures their routes, by tag. A tag without a row stays in `E`, and the consumer will not run; a row for a tag
- * that cannot happen does not compile. A row may read the failure.
+ * Gives failures their routes, by tag. A tag without a row stays in `E` and keeps the consumer from running; a row
+ * for a tag that cannot happen does not compile. A row may depend on the failure.
  *
  * @example
  * ```ts
@@ -625,17 +644,17 @@ export const onFailure: {
       ...self,
       routes: {
         ...self.routes,
-        // The table's type has done its work: at run time a row meets only failures with its tag.
+        // Type-checked against the table: at run time a row only ever meets failures with its tag.
         rows: new Map([...self.routes.rows, ...(Object.entries(rows) as Array<[string, Routing.Row<unknown>]>)])
       }
     })
 )
 
-/** Rows for failures that can happen, and for no others. */
+/** Rows only for failures that can happen. */
 type RowsOf<E, Rows> = Routing.Table<E> & { readonly [Tag in Exclude<keyof Rows, Routing.Tags<E>>]: never }
 
 /**
- * The route of every failure that has none yet, untagged ones too.
+ * The route of every failure that has none yet, untagged ones included.
  *
  * @example
  * ```ts
@@ -655,19 +674,19 @@ export const orElse: {
   <E>(row: Routing.Row<E>): <A, R>(self: Consumer<A, E, R>) => Consumer<A, never, R>
   <A, E, R>(self: Consumer<A, E, R>, row: Routing.Row<NoInfer<E>>): Consumer<A, never, R>
 } = dual(2, <A, E, R>(self: Consumer<A, E, R>, row: Routing.Row<E>): Consumer<A, never, R> => {
-  // At run time the row meets only failures of the consumer it was given to.
+  // At run time the row only meets failures of the consumer it was given to.
   const erased = row as Routing.Row<unknown>
   const { fallback, rows } = self.routes
   const routes: Routing.Routes =
     fallback === undefined
       ? { rows, fallback: erased }
-      : // An earlier one keeps its failures: all that can have come after it is a timeout.
+      : // An earlier fallback keeps its failures; only a timeout can have been added since.
         { rows: new Map([...rows, [timedOut, erased]]), fallback }
   return makeConsumer({ ...self, routes })
 })
 
 /**
- * Route: try again after the policy's next delay, or dead-letter when the policy has ended. `after` is a lower bound for
+ * Route: try again after the policy's next delay, or dead-letter once the policy has ended. `after` is a lower bound for
  * this one delay, such as a server's Retry-After.
  *
  * @example
@@ -675,7 +694,7 @@ export const orElse: {
  * import { Schedule } from "effect"
  * import { Consumer } from "waybill"
  *
- * // Once a minute, an hour long; then a dead letter.
+ // Once a minute for an hour, then a dead letter.
  * const patient = Consumer.retry(Schedule.spaced("1 minute").pipe(Schedule.upTo({ times: 60 })))
  * const asTold = Consumer.retry(Schedule.exponential("1 second").pipe(Schedule.upTo({ times: 5 })), { after: "30 seconds" })
  * ```
@@ -690,7 +709,7 @@ export const retry = <E = unknown>(
 })
 
 /**
- * Route: to the dead letters at once. The reason is a short word to filter by, the failure's tag by default or when it is empty.
+ * Route: dead-letter at once. The reason is a short word to filter by; by default, and when empty, the failure's tag.
  *
  * @example
  * ```ts
@@ -703,7 +722,7 @@ export const retry = <E = unknown>(
 export const deadLetter = (reason?: string): Routing.Route<unknown> => ({ _tag: "DeadLetter", reason })
 
 /**
- * Route: the failure is fine, the message is done.
+ * Route: the failure is acceptable and the message is done.
  *
  * @example
  * ```ts
@@ -727,9 +746,9 @@ export const acknowledge: Routing.Route<unknown> = { _tag: "Ack" }
 export interface Outcome<out A> {
   readonly delivery: Delivery
   readonly settlement: Settlement
-  /** `Stale` when the lease had moved on and nothing was changed. */
+  /** `Stale` when the lease had moved on and nothing changed. */
   readonly settled: "Settled" | "Stale"
-  /** The value that the handler returned, when it succeeded. */
+  /** What the handler returned, if it succeeded. */
   readonly value: Option.Option<A>
 }
 
@@ -741,7 +760,7 @@ const programOf = <A, R>(
   const { guarantee = topic.on.guarantee } = options
   const transport =
     find(context, topic.on) ??
-    // For less than the topic promises another default will do.
+    // If less than the topic's promise is enough, another default will do.
     (topic.on === defaultName(topic.on.guarantee) ? find(context, defaultName(guarantee)) : undefined)
   if (transport === undefined) return Effect.fail(notProvided(context, topic.on, "receive", topic.name))
   const program = (redelivery: Duration.Duration | undefined): Program => ({
@@ -750,7 +769,7 @@ const programOf = <A, R>(
     prefetch: options.prefetch ?? 1024,
     prefetchBytes: options.prefetchBytes ?? 64 * 1024 * 1024,
     routes,
-    // The workers inherit the context of the fiber that runs them, and its type is R.
+    // The workers inherit the context of the fiber that runs them, whose type is R.
     handle: traced(handle as Handle, records, options.trace ?? "link"),
     subscription: {
       topic: topic.name,
@@ -768,7 +787,7 @@ const programOf = <A, R>(
     : Effect.sync(() => program(undefined))
 }
 
-/** Asked once and not for each message: the workers have the tracer of the fiber that runs them. */
+/** Checked once rather than per message: the workers have the tracer of the fiber that runs them. */
 const runTraced = <A, R>(self: Consumer<A, never, R>, ...rest: Rest) =>
   Effect.flatMap(
     Effect.withFiber((fiber) => programOf(self, fiber.context, Tracing.records(fiber))),
@@ -804,7 +823,7 @@ const traced = (handle: Handle, records: boolean, relation: Tracing.Relation): H
     run: (delivery: Delivery) => {
       const handled = handle.run(delivery)
       if (delivery.headers["traceparent"] === undefined) return handled
-      // No span is recorded, and what the handler publishes belongs to the same trace all the same.
+      // No span is recorded, but what the handler publishes still belongs to the same trace.
       const creation = Tracing.creation(delivery.headers)
       return creation === undefined ? handled : Effect.withParentSpan(handled, creation)
     }
@@ -812,12 +831,13 @@ const traced = (handle: Handle, records: boolean, relation: Tracing.Relation): H
 }
 
 /**
- * Consumes until interrupted. Connections that come back are waited for, with backoff, in the log and as lifecycle
- * events; what does not pass by itself (a key of another type, a missing permission, a wrong password) fails with a
- * `TransportError` that names the key or the command.
+ * Consumes until interrupted. Lost connections are waited for with backoff, and reported in the log and as lifecycle
+ * events. Anything that does not pass by itself (a key of another type, a missing permission, a wrong password) fails
+ * with a `TransportError` that names the key or the command.
  *
- * Interruption drains: nothing new is taken, running handlers get `shutdown` to finish, the rest is interrupted and
- * released without counting the attempt; all of it within `shutdown` plus 10 seconds, even when the server is away.
+ * Interruption drains: nothing new is taken, running handlers get `shutdown` to finish, and the rest is interrupted
+ * and released without counting the attempt. All of it takes at most `shutdown` plus 10 seconds, even when the server
+ * is unreachable.
  *
  * @example
  * ```ts
@@ -826,7 +846,7 @@ const traced = (handle: Handle, records: boolean, relation: Tracing.Relation): H
  *
  * const Thumbnail = Topic.make("thumbnails", { payload: Schema.Struct({ file: Schema.String }) })
  *
- * // Ends the program when the server refuses us for good.
+ // Ends the program on a permanent failure, such as a wrong password.
  * const program = Consumer.make(Thumbnail, { group: "shrink" }).pipe(
  *   Consumer.process(({ file }) => Effect.log(`shrinking ${file}`)),
  *   Consumer.run
@@ -837,13 +857,13 @@ export const run = <A, R>(self: Consumer<A, never, R>): Effect.Effect<never, Tra
   runTraced(self, Effect.void, undefined)
 
 /**
- * `run` as a stream of how deliveries ended, after they were settled. Reading slowly slows the consumer down; ending the
- * stream stops it as `run` does.
+ * `run` as a stream of outcomes, each emitted after its delivery was settled. Reading slowly slows the consumer down;
+ * ending the stream stops it as `run` does.
  *
- * More is settled than is read: after `Stream.take(n)` at most `2 * (bufferSize + concurrency + prefetch)` deliveries more, with
- * batches `size` times the concurrency. The stream reads the buffer as a whole, so two of them may be full; what was settled
- * and waits for room in it, and what is held when the stream ends, are each no more than a consumer holds at a time. To come close
- * to `n` make all three small.
+ * More is settled than is read: after `Stream.take(n)`, up to `2 * (bufferSize + concurrency + prefetch)` deliveries
+ * more, or with batches, `size` times the concurrency. The stream reads a whole buffer at a time, so two may be full;
+ * what has been settled and waits for room, and what is held when the stream ends, are each at most what a consumer
+ * holds. To come close to `n`, make all three small.
  *
  * @example
  * ```ts
@@ -872,39 +892,42 @@ export const stream = <A, R>(self: Consumer<A, never, R>): Stream.Stream<Outcome
     { bufferSize: self.source.options.bufferSize ?? 256, strategy: "suspend" }
   )
 
-/** A delivery in front of its ack. Each of the four says once how it ends, and returns when that is stored. */
+/** A delivery that the stream settles. Each of the four ways to do so returns once the outcome is stored. */
 export interface Pulled<out P> {
   readonly payload: P
   readonly delivery: Delivery
   /**
-   * The message is done. `Stale`, here and below: the lease had moved on, or the stream had ended, and nothing was changed.
-   * Only the first of the four counts; another one afterwards is `Stale` too.
+   * The message is done. `Stale`, here and below, means that the lease had moved on or the stream had ended, and
+   * nothing changed. Only the first settlement counts; a later one of another kind is `Stale` too.
    */
   readonly ack: Effect.Effect<"Settled" | "Stale">
-  /** Failed for now: the message comes back after the delay, the attempt counted. `cause` is kept with it, for people. */
+  /**
+   * Failed for now: the message comes back after the delay and the attempt counts. `cause` is kept with it for people
+   * to read.
+   */
   readonly retry: (delay: Duration.Input, cause?: string) => Effect.Effect<"Settled" | "Stale">
-  /** Failed for good: to the dead letters. `reason` is a short word to filter by, `cause` what people read. */
+  /** Failed for good: moved to the dead letters. `reason` is a short word to filter by, `cause` is for people to read. */
   readonly deadLetter: (reason: string, cause?: string) => Effect.Effect<"Settled" | "Stale">
-  /** Handed back, the attempt not counted. */
+  /** Handed back without counting the attempt. */
   readonly release: Effect.Effect<"Settled" | "Stale">
 }
 
-/** How many deliveries a stream may have that are not settled. */
+/** How many unsettled deliveries a stream may have. */
 const mostPulled = 256
 
 /**
- * The deliveries of a group as a stream, in front of their ack: for `Stream` operators that group, throttle, window or join
- * before anything is settled. What the topic's schema refuses goes to the dead letters and is not shown.
+ * The deliveries of a group as a stream, unsettled, for `Stream` operators that group, throttle, window or join before
+ * settling. Messages that the topic's schema rejects become dead letters and are not emitted.
  *
- * At most `concurrency` deliveries are out and not settled, 256 by default, and `prefetch` more wait in this process: an
- * operator that collects more than `concurrency` before it settles any waits for ever. Leases are renewed however long that
- * takes; what is settled after its lease was lost is `Stale`.
+ * At most `concurrency` deliveries, 256 by default, are emitted and unsettled at a time, and `prefetch` more wait in this
+ * process. An operator that collects more than `concurrency` before settling any waits forever. Leases are renewed however
+ * long that takes; settling after a lease was lost is `Stale`.
  *
- * When the stream ends or is interrupted, what is not settled is released without counting the attempt. When it fails or
- * dies, what it had pulled comes back as a failed attempt, after the delays of `RetryPolicy.standard`, and becomes a dead
- * letter when they have ended.
+ * When the stream ends or is interrupted, unsettled deliveries are released without counting the attempt. When it
+ * fails or dies, the deliveries it had pulled count as failed attempts: they come back after the delays of
+ * `RetryPolicy.standard`, and become dead letters once those have ended.
  *
- * Fails as `run` does. Throws on options that `make` refuses.
+ * Fails as `run` does. Throws on options that `make` rejects.
  *
  * @example
  * ```ts
@@ -913,7 +936,7 @@ const mostPulled = 256
  *
  * const Reading = Topic.make("readings", { payload: Schema.Struct({ celsius: Schema.Number }) })
  *
- * // Stores a hundred at a time, or what there is after a second, and acknowledges them then.
+ // Stores a hundred at a time, or whatever arrived within a second, and then acknowledges them.
  * const program = Consumer.deliveries(Reading, { group: "averages" }).pipe(
  *   Stream.groupedWithin(100, "1 second"),
  *   Stream.mapEffect((readings) =>
@@ -958,21 +981,20 @@ export const deliveries = <
         }),
         Effect.forkIn(scope)
       )
-      // Before the consumer is stopped, which waits for what is out.
+      // Before the consumer stops, which waits for unsettled deliveries.
       yield* Scope.addFinalizerExit(scope, (exit) => Effect.sync(() => pulled.end(exit)))
       return Stream.fromPull(Effect.succeed(Effect.map(pulled.next, Arr.of<Pulled<P>>)))
     })
   )
 }
 
-/** How often a consumer whose layer is up tries again after a failure that does not pass by itself. */
+/** How often a consumer whose layer is up tries again after a permanent failure. */
 const revival = Schedule.spaced("30 seconds")
 
 /**
- * `run` in the background for as long as the layer lives. Building it joins the group, and fails with what `run` would
- * fail with. Once it is up, such a failure, or a bug in a transport, is logged and reported as `ConsumerFailing` with
- * `permanent: true`, and tried again every 30 seconds, so that granting the permission is enough. To stop the program
- * instead, use `run`.
+ * `run` in the background for as long as the layer lives. Building it joins the group, and fails as `run` would. Once it is
+ * up, a permanent failure, or a bug in a transport, is logged, reported as `ConsumerFailing` with `permanent: true`, and
+ * retried every 30 seconds, so that granting the missing permission is enough. Use `run` to stop the program instead.
  *
  * @example
  * ```ts
@@ -998,7 +1020,7 @@ export const layer = <A, R>(self: Consumer<A, never, R>): Layer.Layer<never, Tra
       const joined = yield* Deferred.make<void, TransportError>()
       yield* runTraced(self, Deferred.succeed(joined, undefined), undefined).pipe(
         Effect.tapCause((cause) => Deferred.failCause(joined, cause)),
-        // Bugs are tried again too: the worst consumer is one that has stopped unnoticed.
+        // Bugs are retried too: a consumer that has stopped unnoticed is worse.
         Effect.sandbox,
         Effect.retry(revival),
         Effect.forkScoped

@@ -1,6 +1,7 @@
 /**
- * Reading, redriving and discarding the dead letters of a group. A pass looks at what was dead when it began, once: a
- * message that dies again meanwhile waits for the next pass. Interrupted half way and run again, it loses and doubles nothing.
+ * Reading, redriving and discarding the dead letters of a group. A pass covers the letters that were there when it
+ * began, each once: a message that dies again meanwhile waits for the next pass. Interrupting a pass and running it
+ * again loses and doubles nothing.
  *
  * @module
  */
@@ -19,15 +20,15 @@ import { render } from "./internal/Routing.ts"
 import { DecodeFailure, type Inspected } from "./Topic.ts"
 import type { TransportError } from "./Transport.ts"
 
-/** With a rate the steps are so small that it is one, and not a burst each second. */
+/** Steps small enough that a rate is even, rather than one burst a second. */
 const stepsPerSecond = 20
 
-/** A dead letter with its body decoded, or why it cannot be. */
+/** A dead letter with its body decoded, or the reason why that failed. */
 export interface Decoded<out P> extends DeadLetter {
   readonly payload: Result.Result<P, DecodeFailure>
 }
 
-/** How many a page of the pass carries, at most: a page of large ones is shorter. */
+/** The most letters in a page of the pass; a page of large ones is shorter. */
 const pageSize = 500
 
 /**
@@ -59,17 +60,17 @@ export const stream = <P, On, RD>(
 interface Selection<in P> {
   /** Which dead letters; all of them by default. */
   readonly where?: ((letter: Decoded<P>) => boolean) | undefined
-  /** At most so many. */
+  /** The most letters to select. */
   readonly limit?: number | undefined
-  /** Only counts. */
+  /** Only counts what would be selected. */
   readonly dryRun?: boolean | undefined
-  /** At most so many a second, evenly from the first on; unlimited by default. */
+  /** The most letters a second, evenly spread from the first on. Unlimited by default. */
   readonly ratePerSecond?: number | undefined
-  /** Told after each step what was done so far; quick, and does not throw. */
+  /** Called after each step with the totals so far. Must be quick and must not throw. */
   readonly onProgress?: ((report: Report) => void) | undefined
 }
 
-/** `selected` matched, `done` of them were still there and were moved or deleted. */
+/** `selected` matched; `done` of them were still there and were moved or deleted. */
 export interface Report {
   readonly examined: number
   readonly selected: number
@@ -77,8 +78,8 @@ export interface Report {
 }
 
 /**
- * Sends dead letters back to their group: attempts start again, the id and the fence go on. A letter leaves the dead
- * letters in the same step, so redriving it twice delivers it once.
+ * Sends dead letters back to their group: attempts start over, while the id and the fence continue. A letter leaves
+ * the dead letters in the same step, so redriving it twice delivers it once.
  *
  * @example
  * ```ts
@@ -129,7 +130,7 @@ export const discard = Effect.fn("DeadLetters.discard")(function* <P, On, RD>(
 
 const decoded = <P, On, RD>(topic: Inspected<P, On, RD>, letter: DeadLetter): Effect.Effect<Decoded<P>, never, RD> =>
   Effect.suspend(() => topic.decode(letter.body)).pipe(
-    // One letter that cannot even be looked at does not hide the others.
+    // One letter that cannot be read does not hide the others.
     Effect.catchCause((cause) =>
       Cause.hasDies(cause)
         ? Effect.fail(new DecodeFailure({ topic: topic.name, issue: `decoding died: ${render(cause)}` }))
@@ -139,7 +140,7 @@ const decoded = <P, On, RD>(topic: Inspected<P, On, RD>, letter: DeadLetter): Ef
     Effect.map((payload) => ({ ...letter, payload }))
   )
 
-/** Ends after as many letters as there were at the beginning: new ones stand behind them. */
+/** Ends after as many letters as there were at the start: new ones are behind them. */
 const pages = <On>(
   { name: topic, on }: Inspected<unknown, On, unknown>,
   group: string
@@ -181,14 +182,14 @@ const pass = Effect.fnUntraced(function* <P, On, RD>(
   const perStep =
     ratePerSecond === undefined ? pageSize : Math.max(1, Math.min(pageSize, Math.floor(ratePerSecond / stepsPerSecond)))
   let matching: Array<string> = []
-  /** When the next step may begin, by this process's clock that only goes forward. */
+  /** When the next step may begin, by this process's monotonic clock. */
   let next = 0n
   const step = Effect.gen(function* () {
     if (matching.length > 0 && !dryRun) {
       if (ratePerSecond !== undefined) {
         const now = yield* Clock.monotonicTimeNanos
         if (next > now) yield* Effect.sleep(Duration.nanos(next - now))
-        // Lost time is not made up for: that would be a burst.
+        // Lost time is not caught up: that would be a burst.
         const nanos = Math.min((matching.length / ratePerSecond) * 1e9, Number.MAX_VALUE)
         next = (next > now ? next : now) + BigInt(Math.ceil(nanos))
       }
@@ -198,7 +199,7 @@ const pass = Effect.fnUntraced(function* <P, On, RD>(
     onProgress?.({ examined, selected, done })
   })
   yield* pages(topic, group).pipe(
-    // The next page is on its way while this one is worked on.
+    // The next page loads while this one is processed.
     Stream.buffer({ capacity: 1 }),
     Stream.takeWhile(() => selected < limit),
     Stream.runForEach(

@@ -1,5 +1,5 @@
 /**
- * The failure of a handler as data that outlives the process: kept with the message, and bounded in size.
+ * A handler's failure as data that outlives the process: kept with the message, and bounded in size.
  *
  * @module
  */
@@ -12,30 +12,33 @@ import * as Schema from "effect/Schema"
 import { isSmall, jsonOf, type Names, nameOf, read } from "./internal/Outline.ts"
 
 export interface Failure {
-  /** The failure's `_tag`; without one the name of the error, such as `TypeError`; `Failure` where there is none. */
+  /** The failure's `_tag`, or else the name of the error, such as `TypeError`, or else `Failure`. */
   readonly tag: string
   /** At most 1000 characters. */
   readonly message: string
   /**
-   * The other fields of the failure, as JSON of about 4 KiB at most: encoded by its schema when it is a `Schema.TaggedError`, and
-   * otherwise its own properties, cut short. `Redacted` values stay redacted.
+   * The other fields of the failure, as JSON of at most about 4 KiB: encoded by its schema when it is a
+   * `Schema.TaggedError`, otherwise its own properties, truncated. `Redacted` values stay redacted.
    */
   readonly fields: Schema.JsonObject
 }
 
-/** An attempt that did not end with an ack. All of it together is at most 200 bytes: what is longer is cut short. */
+/** An attempt that did not end with an ack. Truncated to 200 bytes in all. */
 export interface FailedAttempt {
-  /** Which attempt it was, from 1. */
+  /** The number of the attempt, from 1. */
   readonly attempt: number
   /** When it ended, in milliseconds since the epoch by the store's clock. */
   readonly endedAt: number
   readonly consumer: string
-  /** The tag of the failure; `ConsumerDied` when the consumer died or stalled; where no handler failed, the reason of the dead letter. */
+  /**
+   * The failure's tag; `ConsumerDied` when the consumer died or stalled; the dead letter's reason when no handler
+   * failed.
+   */
   readonly tag: string
   readonly message: string
 }
 
-/** Of a retry: its fields are not kept. */
+/** As kept with a retry: without the fields. */
 export type Said = Omit<Failure, "fields">
 
 const maxTag = 200
@@ -48,14 +51,14 @@ const valueOf = (cause: Cause.Cause<unknown>): Option.Option<unknown> => {
   return defect === undefined ? Cause.findErrorOption(cause) : Option.some(defect.defect)
 }
 
-/** The tag and message of a cause, in one line. Never throws. */
+/** The tag and message of a cause, on one line. Never throws. */
 export const said = (cause: Cause.Cause<unknown>): Said => {
   const value = valueOf(cause)
   if (Option.isNone(value)) return { tag: "Interrupted", message: "" }
   return { tag: tagOf(value.value), message: messageOf(value.value) }
 }
 
-/** The same with all that it holds. */
+/** The failure in full. */
 export const of = (cause: Cause.Cause<unknown>): Failure => {
   const value = valueOf(cause)
   return { ...said(cause), fields: Option.isSome(value) ? fieldsOf(value.value) : {} }
@@ -74,7 +77,7 @@ const tagOf = (value: unknown): string => {
 const messageOf = (value: unknown): string => {
   try {
     if (typeof value !== "object" || value === null) return cut(String(value))
-    // A class may work its message out of what it holds, and as large as that is.
+    // A class may compute its message from all that it holds, however large.
     const message = isSmall(value, new WeakMap()) && "message" in value ? value.message : read(value, "message")
     return typeof message === "string" ? cut(message) : ""
   } catch {
@@ -103,16 +106,16 @@ type Encode = (value: unknown) => Exit.Exit<unknown, unknown>
 
 const encoders = new WeakMap<Function, Encode>()
 
-/** Undefined where it has no schema, or one that does not encode it here and now. */
+/** Undefined if it has no schema, or one that cannot encode it here. */
 const encodedBySchema = (value: object): object | undefined => {
   const names: Names = new WeakMap()
-  // Encoding would show what is redacted.
+  // Encoding would reveal what is redacted.
   if (!isSmall(value, names, Redacted.isRedacted)) return undefined
   const { constructor } = value
   if (typeof constructor !== "function" || !Schema.isSchema(constructor)) return undefined
   let encode = encoders.get(constructor)
   if (encode === undefined) {
-    // What its schema asks of the context is not here: then it is not encoded by it.
+    // The services its schema may need are not available here; without them it is not encoded by schema.
     encode = Schema.encodeUnknownExit(Schema.toCodecJson(constructor as unknown as Schema.Codec<unknown>))
     encoders.set(constructor, encode)
   }

@@ -1,7 +1,7 @@
 /**
- * Whether messages can be relied on at this moment: `ready`, `degraded` (they flow, and something that was counted on is
- * missing) or `down` (they do not), with the reasons. Asking never fails, changes nothing, and answers within seconds,
- * whatever state the store is in.
+ * Whether messaging works at this moment: `ready`, `degraded` (messages flow, but something the program relies on is
+ * missing) or `down` (they do not), with the reasons. Checking never fails, changes nothing, and returns within
+ * seconds, whatever state the store is in.
  *
  * @module
  */
@@ -34,56 +34,56 @@ export interface Problem {
     | "DeadLetters"
     | "CheckFailed"
   readonly impact: "degraded" | "down"
-  /** For people: figures, names, and what to do. Never a password. */
+  /** For people: figures, names, and what to do. Never contains a password. */
   readonly detail: string
 }
 
 export interface Report {
   readonly status: "ready" | "degraded" | "down"
-  /** The worst first. */
+  /** The worst problem first. */
   readonly problems: ReadonlyArray<Problem>
-  /** Name and version of the server, such as `Valkey 9.1.2`, where there is one and it says so. */
+  /** Name and version of the server, such as `Valkey 9.1.2`, if there is one and it reports them. */
   readonly server?: string
 }
 
-/** A store's own account of itself. `RedisHealth` and `MemoryHealth` provide it. */
+/** How a store reports on itself. Provided by `RedisHealth` and `MemoryHealth`. */
 export class Store extends Context.Service<
   Store,
   {
     readonly problems: Effect.Effect<ReadonlyArray<Problem>>
-    /** Name and version of the server behind it, where there is one. */
+    /** Name and version of the server behind it, if there is one. */
     readonly server?: Effect.Effect<string | undefined>
   }
 >()("waybill/Health/Store") {}
 
 export interface Options<out On = Store | Inspector> {
   /**
-   * The name of the transport to ask, and its store; without it `Inspector` and `Health.Store` are asked, which the layers
-   * without a name provide.
+   * The name of the transport to check, and its store. Without it, `Inspector` and `Health.Store` are used, which
+   * layers without a name provide.
    */
   readonly on?: Context.Key<
     On,
     { readonly inspector: Inspector["Service"]; readonly health?: Store["Service"] | undefined }
   >
-  /** Over one of these a group is `degraded`. Without limits groups are not looked at, which costs the store nothing. */
+  /** A group over one of these is `degraded`. Without limits groups are not inspected, which costs the store nothing. */
   readonly limits?: {
     /** Messages never delivered to the group. */
     readonly lag?: number
-    /** Since the oldest pending message was delivered. */
+    /** Time since the oldest pending message was delivered. */
     readonly oldestPending?: Duration.Input
     readonly deadLetters?: number
   }
-  /** Which topics to hold against the limits; all of them by default. */
+  /** Which topics to check against the limits; all of them by default. */
   readonly topics?: (topic: string) => boolean
-  /** Problems that are as you want them, such as `PersistenceOff` on a cache of messages: they are left out. */
+  /** Problems that are intended, such as `PersistenceOff` on a cache of messages. They are left out of the report. */
   readonly accept?: ReadonlyArray<Problem["code"]>
 }
 
-/** A store that takes longer is as good as down: the caller has a deadline too. */
+/** A slower store is as good as down: the caller has a deadline too. */
 const patience = "3 seconds"
 
 /**
- * Asks the store about itself, and Inspector about the groups when there are limits.
+ * Asks the store about itself, and, if there are limits, the inspector about the groups.
  *
  * @example
  * ```ts
@@ -108,7 +108,7 @@ export const check = Effect.fn("Health.check")(function* <On = Store | Inspector
   if (limits !== undefined) {
     const over: Array<Problem> = []
     const look = Effect.as(overLimits(inspector, options, over), [])
-    // A failure to look at groups does not hold up messages; a store that is away says so itself.
+    // Failing to inspect groups does not hold up messages; an unreachable store is reported by itself.
     const unfinished = bounded(look, ({ detail }) =>
       notInspectable(`not every group was held against its limits: ${detail}`)
     )
@@ -125,16 +125,16 @@ export const check = Effect.fn("Health.check")(function* <On = Store | Inspector
   return { status: problems[0]?.impact ?? "ready", problems, ...(server === undefined ? {} : { server }) }
 })
 
-/** Without a name On is what it stands for by default. */
+/** Without a name, On is its default. */
 const byDefault = <On>() =>
   Effect.gen(function* () {
     return { health: yield* Store, inspector: yield* Inspector }
   }) as Effect.Effect<{ readonly health: Store["Service"]; readonly inspector: Inspector["Service"] }, never, On>
 
-/** A transport whose store has nothing to say. */
+/** A transport whose store has nothing to report. */
 const silent: Store["Service"] = { problems: Effect.succeed([]) }
 
-/** When a server does not say what it is, the problems tell why. */
+/** When a server does not identify itself, the problems say why. */
 const named = ({ server = Effect.undefined }: Context.Service.Shape<typeof Store>): Effect.Effect<string | undefined> =>
   server.pipe(
     Effect.timeoutOrElse({ duration: patience, orElse: () => Effect.undefined }),
@@ -144,8 +144,8 @@ const named = ({ server = Effect.undefined }: Context.Service.Shape<typeof Store
 const worth = { degraded: 1, down: 2 }
 
 /**
- * The report as an HTTP answer: JSON, with status 200 when `ready` or `degraded` and 503 when `down`. Load balancers take
- * a process out for the latter, and nothing gets better by taking out one that is merely degraded.
+ * The report as an HTTP response: JSON, with status 200 when `ready` or `degraded` and 503 when `down`. Load
+ * balancers remove a process on 503, and removing one that is merely degraded improves nothing.
  *
  * @example
  * ```ts
@@ -170,7 +170,7 @@ export const respond = <On = Store | Inspector>(
     })
   )
 
-/** Ends in time and with an answer, whatever happens inside. */
+/** Ends in time with a result, whatever happens inside. */
 const bounded = (
   part: Effect.Effect<ReadonlyArray<Problem>>,
   problem: (why: Pick<Problem, "code" | "detail">) => Problem
@@ -187,7 +187,7 @@ const bounded = (
 
 const notInspectable = (detail: string): Problem => ({ code: "NotInspectable", impact: "degraded", detail })
 
-/** Adds to `found` as it goes: what is known when time is up counts. */
+/** Adds to `found` as it goes, so that whatever is known when time is up counts. */
 const overLimits = (
   inspector: Context.Service.Shape<typeof Inspector>,
   { limits = {}, topics: wanted = () => true }: Pick<Options, "limits" | "topics">,
