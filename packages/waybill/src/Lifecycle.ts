@@ -1,6 +1,6 @@
 /**
- * Events of connections, groups, leases and messages, as data: the log, the metrics and the tests read the same
- * events, and this page lists all of them.
+ * Events of connections, groups, leases and messages, as data. The log, the metrics and the tests all read these
+ * events, and this page lists every one of them.
  *
  * @module
  */
@@ -16,14 +16,14 @@ import type { Outgoing, Receipt } from "./Message.ts"
 import type { Settlement } from "./Settlement.ts"
 
 export type Event =
-  /** A batch was accepted by the transport; `receipts[i]` belongs to `messages[i]`. */
+  /** The transport accepted a batch; `receipts[i]` belongs to `messages[i]`. */
   | {
       readonly _tag: "Published"
       readonly topic: string
       readonly messages: ReadonlyArray<Outgoing>
       readonly receipts: ReadonlyArray<Receipt>
     }
-  /** A delivery ended. `stale` when the transport refused it because the lease had moved on. */
+  /** A delivery ended; `stale` when the transport refused it because the lease had moved on. */
   | {
       readonly _tag: "Settled"
       readonly topic: string
@@ -33,12 +33,12 @@ export type Event =
       readonly stale: boolean
     }
   | { readonly _tag: "ConsumerStarted"; readonly topic: string; readonly group: string; readonly consumer: string }
-  /** It takes nothing new; what runs may finish within the consumer's `shutdown`. */
+  /** The consumer takes nothing new; running handlers may finish within its `shutdown`. */
   | { readonly _tag: "ConsumerStopping"; readonly topic: string; readonly group: string; readonly consumer: string }
   | { readonly _tag: "ConsumerStopped"; readonly topic: string; readonly group: string; readonly consumer: string }
   /**
-   * The transport failed under a consumer, which tries again with backoff; `permanent` when trying alone will not help. An
-   * event for each try; in the log an error stands once until `ConsumerRecovered`.
+   * The transport failed under a consumer, which retries with backoff; `permanent` when retrying alone will not help.
+   * One event per try; the log shows an error once until `ConsumerRecovered`.
    */
   | {
       readonly _tag: "ConsumerFailing"
@@ -53,9 +53,9 @@ export type Event =
   | { readonly _tag: "ConsumerResumed"; readonly topic: string; readonly group: string }
   | { readonly _tag: "Disconnected"; readonly role: string; readonly cause: string }
   | { readonly _tag: "Reconnected"; readonly role: string; readonly afterMillis: number }
-  /** The group was gone (FLUSHALL, XGROUP DESTROY, a restart without persistence) and was made again; messages may be lost. */
+  /** The group was lost (FLUSHALL, XGROUP DESTROY, a restart without persistence) and recreated; messages may be lost. */
   | { readonly _tag: "GroupRecreated"; readonly topic: string; readonly group: string; readonly from: string }
-  /** Deliveries that this consumer no longer owns; their handlers are interrupted and nothing is settled. */
+  /** Deliveries that this consumer no longer owns. Their handlers are interrupted and nothing is settled. */
   | {
       readonly _tag: "LeaseLost"
       readonly topic: string
@@ -70,9 +70,9 @@ export type Event =
       readonly from: ReadonlyArray<string>
       readonly count: number
     }
-  /** Messages that the group had not settled were trimmed. */
+  /** Messages were trimmed before the group had settled them. */
   | { readonly _tag: "Truncated"; readonly topic: string; readonly group: string; readonly count: number }
-  /** A subscriber has missed messages; the next delivery carries the same gap. */
+  /** A subscriber missed messages; the next delivery carries the same gap. */
   | {
       readonly _tag: "Gap"
       readonly topic: string
@@ -80,7 +80,7 @@ export type Event =
       readonly consumer: string
       readonly gap: Gap
     }
-  /** The oldest dead letters were dropped by the cap. */
+  /** The cap dropped the oldest dead letters. */
   | { readonly _tag: "DeadLettersDropped"; readonly topic: string; readonly group: string; readonly count: number }
 
 const levels = new Map<Event["_tag"], (...message: ReadonlyArray<unknown>) => Effect.Effect<void>>([
@@ -94,13 +94,13 @@ const levels = new Map<Event["_tag"], (...message: ReadonlyArray<unknown>) => Ef
   ["Claimed", Effect.logWarning]
 ])
 
-/** How many messages a line of the log names; it says how many there are. */
+/** How many messages a log line names; it also gives the total. */
 const namedInLog = 20
 
 type Listener = (event: Event) => void
 
 /**
- * A hub of events. Emitting without listeners costs one comparison: ask `active` before building an event on a hot path.
+ * A hub of events. Emitting without listeners costs one comparison: check `active` before building an event on a hot path.
  */
 export class Lifecycle {
   readonly #listeners = new Set<Listener>()
@@ -115,7 +115,7 @@ export class Lifecycle {
     for (const listener of this.#overhearing) listener(event)
   }
 
-  /** Emits a rare fact and writes it to the log. Not for `Published` and `Settled`, which come by the message. */
+  /** Emits a rare event and logs it. Not for `Published` and `Settled`, which occur per message. */
   report(event: Exclude<Event, { readonly _tag: "Published" | "Settled" }>): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.emit(event)
@@ -133,14 +133,17 @@ export class Lifecycle {
     })
   }
 
-  /** Calls `listener` for every event until the scope closes. It runs inside the emitting fiber: it must be quick. An error that it throws is logged once. */
+  /**
+   * Calls `listener` for every event until the scope closes. It runs inside the emitting fiber and must be quick. An
+   * error that it throws is logged once.
+   */
   listen(listener: Listener): Effect.Effect<void, never, Scope.Scope> {
     return attach(this.#listeners, listener)
   }
 
   /**
-   * Like `listen`, for facts that are rare: it does not make the hub `active`, so `Published` and `Settled` of the two ends
-   * come only while another listener is attached. Facts that a transport reports on its own always come.
+   * Like `listen`, for rare events: it does not make the hub `active`, so the `Published` and `Settled` of producers and
+   * consumers arrive only while another listener is attached. Events that a transport reports by itself always arrive.
    */
   overhear(listener: Listener): Effect.Effect<void, never, Scope.Scope> {
     return attach(this.#overhearing, listener)
@@ -148,7 +151,7 @@ export class Lifecycle {
 
   /**
    * All events from now on. A reader that falls more than `capacity` events behind (4096 by default) loses the oldest,
-   * so that no watcher can hold up the work.
+   * so that no reader can hold up the work.
    */
   stream(capacity = 4096): Stream.Stream<Event> {
     return Stream.unwrap(
@@ -163,11 +166,14 @@ export class Lifecycle {
   }
 }
 
-/** A listener that throws must not end the fiber that works: the first time is logged, where the listener came from. */
+/**
+ * A listener that throws must not end the emitting fiber. The first error is logged in the fiber that attached the
+ * listener.
+ */
 const attach = (listeners: Set<Listener>, listener: Listener): Effect.Effect<void, never, Scope.Scope> =>
   Effect.contextWith((context: Context.Context<never>) => {
     let complained = false
-    // One of its own: the same function may listen in several scopes.
+    // A function of its own: the same listener may be attached in several scopes.
     const own: Listener = (event) => {
       try {
         listener(event)

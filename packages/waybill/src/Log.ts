@@ -1,6 +1,7 @@
 /**
- * Reading a topic as a log: what is stored, forwards and backwards, without consuming it. A reader that remembers the position of
- * the last message it saw goes on behind it, without a hole and without a repeat, for as long as the store keeps them.
+ * Reading a topic as a log: its stored messages, forwards and backwards, without consuming them. A reader that
+ * remembers the position of the last message it saw continues after it without gaps or repeats, for as long as the
+ * store keeps the messages.
  *
  * @module
  */
@@ -12,14 +13,15 @@ import type { NewestPage, StoredMessage } from "./Inspector.ts"
 import type { DecodeFailure, Inspected } from "./Topic.ts"
 import type { TransportError } from "./Transport.ts"
 
-/** A stored message with its body decoded, or why it cannot be. */
+/** A stored message with its body decoded, or the reason why that failed. */
 export interface Entry<out P> extends StoredMessage {
   readonly payload: Result.Result<P, DecodeFailure>
 }
 
 /**
- * The oldest `limit` messages, or the first `limit` behind the position `after`. Fewer: there are no more at present. For
- * patterns that store messages; a pattern in which they leave once they are delivered has only those that are still to come.
+ * The oldest `limit` messages, or the first `limit` after the position `after`. Fewer mean that there are no more at
+ * present. For patterns that store messages; where messages leave once delivered, only those still to be delivered
+ * are there.
  *
  * @example
  * ```ts
@@ -51,7 +53,7 @@ export const first = Effect.fn("Log.first")(function* <P, On, RD>(
 })
 
 /**
- * The newest `limit` messages, or the last `limit` in front of the position `before`; oldest first. Fewer: there are no
+ * The newest `limit` messages, or the last `limit` before the position `before`, oldest first. Fewer mean that there are no
  * older ones.
  *
  * @example
@@ -85,11 +87,11 @@ export const last = Effect.fn("Log.last")(function* <P, On, RD>(
   return pages.reverse().flat()
 })
 
-/** How many the store returns at a time, at most: a page of large ones is shorter. */
+/** The most messages the store returns at a time; a page of large ones is shorter. */
 const pageSize = 500
 
 /**
- * All messages there are, or those behind the position `after`, oldest first. Ends where the log ends when it gets there.
+ * All messages, or those after the position `after`, oldest first. Ends at the end of the log as it is when reached.
  *
  * @example
  * ```ts

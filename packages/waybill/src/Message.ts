@@ -1,13 +1,13 @@
 /**
- * A message is an id, bytes and a few words about them; nothing in here runs.
+ * A message is an id, bytes and some metadata. Nothing in this module runs.
  *
  * @module
  */
 import type * as Duration from "effect/Duration"
 
 /**
- * The body of a message as it travels: text (JSON, when the producer is ours), or the raw bytes when what arrived is
- * not valid UTF-8. Bytes are never repaired or replaced on the way.
+ * The body of a message as it travels: text (JSON, from our producers), or the raw bytes if they are not valid UTF-8. Bytes
+ * are never repaired or replaced on the way.
  */
 export type Body = string | Uint8Array
 
@@ -16,38 +16,38 @@ export type Headers = Readonly<Record<string, string>>
 
 /** A message as a consumer sees it. */
 export interface Message {
-  /** The producer's id when it gave one, otherwise the id the transport assigned. It survives retries and redrives. */
+  /** The producer's id if it gave one, otherwise the one assigned by the transport. Survives retries and redrives. */
   readonly id: string
   readonly body: Body
   readonly headers: Headers
-  /** What must stay in order, where the transport can. */
+  /** Messages with the same key must stay in order, where the transport supports it. */
   readonly key: string | undefined
-  /** Version of the payload's schema, 1 unless the topic says otherwise. */
+  /** Version of the payload's schema; 1 unless the topic sets another. */
   readonly version: number
-  /** Milliseconds since the epoch, by the clock that stored the message. */
+  /** Milliseconds since the epoch, by the clock of the store. */
   readonly publishedAt: number
 }
 
-/** A message on its way in. */
+/** A message to publish. */
 export interface Outgoing {
-  /** De-duplication key. Publishing it again inside the transport's window stores nothing. */
+  /** De-duplication key. Publishing it again within the transport's window stores nothing. */
   readonly id: string | undefined
   readonly body: string
   readonly headers: Headers
   readonly key: string | undefined
   readonly version: number
-  /** When it may be delivered; `undefined` means now. */
+  /** When it may be delivered; `undefined` means at once. */
   readonly due: Due | undefined
 }
 
-/** A delay is counted by the clock of the server that stores the message, an instant is compared with it. */
+/** A delay is counted by the clock of the server that stores the message; an instant is compared with that clock. */
 export type Due =
   | { readonly _tag: "After"; readonly delay: Duration.Duration }
   | { readonly _tag: "At"; readonly epochMillis: number }
 
 /**
- * What `publish` returns: the message is stored (or waits for its due time), it was stored before under the same id, or it
- * was sent to the subscribers of that moment, by a pattern that stores nothing.
+ * What `publish` returns: the message was stored (or waits until it is due), it had been stored before under the same
+ * id, or it was sent to the current subscribers by a pattern that stores nothing.
  */
 export interface Receipt {
   readonly _tag: "Stored" | "Duplicate" | "Sent"

@@ -1,8 +1,8 @@
 /**
- * The names, units and attributes of all metrics are API: docs/telemetry.md lists them in one table.
+ * The names, units and attributes of all metrics are API: docs/telemetry.md has a table of them.
  *
  * Consumers and producers always count the messages that pass through them. `layer` adds counters for lifecycle events, and
- * `layerInspector` gauges for all groups in the store, whichever program consumes them.
+ * `layerInspector` adds gauges for all groups in the store, whichever program consumes them.
  *
  * @module
  */
@@ -28,8 +28,8 @@ const counting = <R>(transports: Effect.Effect<ReadonlyArray<Transport>, never, 
   )
 
 /**
- * Counts what the transport's lifecycle events tell: gaps, reconnects, dead letters that the cap dropped, crash loops.
- * One for each transport of the process. For the program's default transports, whichever it has.
+ * Counts lifecycle events of the transport: gaps, reconnects, dead letters that the cap dropped, crash loops. One layer per
+ * transport of the process. This one covers the program's default transports, whichever it has.
  *
  * @example
  * ```ts
@@ -72,7 +72,7 @@ const countEvent = (event: Event, context: Context.Context<never>): void => {
   }
   switch (event._tag) {
     case "Settled":
-      // Consumers count what they settle. A message that no consumer has seen is counted here alone.
+      // Consumers count what they settle. A message that no consumer has seen is only counted here.
       if (event.settlement._tag === "DeadLetter" && event.settlement.reason === "CrashLoop") {
         return addOf(event, (topic, group) => Instruments.settled(topic, group, "dead_letter", "CrashLoop"))
       }
@@ -102,20 +102,23 @@ const countEvent = (event: Event, context: Context.Context<never>): void => {
 const kindOf = (role: string): string => role.split(":", 1)[0] ?? role
 
 export interface InspectorOptions<out On = Inspector> {
-  /** The name of the transport to look at; without it `Inspector` is asked, which layers without a name provide. */
+  /** The name of the transport to inspect. Without it, `Inspector` is used, which layers without a name provide. */
   readonly on?: Context.Key<On, Pick<Transport, "inspector">> | undefined
-  /** When to look; every 15 seconds by default. Where it ends, the looking ends. */
+  /** When to inspect: every 15 seconds by default. Inspection ends with the schedule. */
   readonly schedule?: Schedule.Schedule<unknown> | undefined
-  /** Which topics to look at; all of them by default. Each group of each costs the store one question, and the process its series. */
+  /**
+   * Which topics to inspect; all of them by default. Each of their groups costs the store a query, and the process
+   * its series.
+   */
   readonly topics?: ((topic: string) => boolean) | undefined
 }
 
 /**
- * Shows what `Inspector` says about topics and groups as gauges. One process has to do it, not each: every one of them
- * would show the same.
+ * Shows what `Inspector` reports about topics and groups as gauges. Run it in one process only: every process would
+ * show the same figures.
  *
- * A store that cannot be asked does not end it: then `waybill_inspector_up` is 0, and the gauges of the topics that could
- * not be read are gone until they can, so that no old figure passes for a new one.
+ * It outlives failures of the store: meanwhile `waybill_inspector_up` is 0, and the gauges of topics that could not be read
+ * disappear until they can be, so that an old figure is never taken for a current one.
  *
  * @example
  * ```ts
@@ -134,7 +137,7 @@ export const layerInspector = <On = Inspector>(options: InspectorOptions<On> = {
       const inspector = yield* inspectorOf(options.on)
       const context = yield* Effect.context<never>()
       const { schedule = Schedule.spaced("15 seconds"), topics: wanted = () => true } = options
-      /** The series that the last round has set, by topic. */
+      /** The series that the last round set, by topic. */
       const shown = new Map<string, ReadonlyArray<Metric.Gauge<number>>>()
       let up = true
 
@@ -205,7 +208,7 @@ export const layerInspector = <On = Inspector>(options: InspectorOptions<On> = {
 const inspectorOf = <On>(on: InspectorOptions<On>["on"]) =>
   (on === undefined
     ? Inspector
-    : // Without a name On is what it stands for by default.
+    : // Without a name, On is its default.
       Effect.map(on, ({ inspector }) => inspector)) as Effect.Effect<Inspector["Service"], never, On>
 
 const keyOf = ({ attributes, id }: Metric.Gauge<number>): string => JSON.stringify([id, attributes])

@@ -1,6 +1,6 @@
 /**
- * Publishing: when it succeeds the message is in the store, once for each id inside the transport's window. What does
- * not fit the topic's schema or size fails before anything is sent.
+ * Publishing: once it succeeds, the message is in the store, once per id within the transport's window. A payload that does
+ * not fit the topic's schema or size limit fails before anything is sent.
  *
  * @module
  */
@@ -22,29 +22,29 @@ import type { Due, Headers, Outgoing, Receipt } from "./Message.ts"
 import { InvalidPayload, PayloadTooLarge, type Topic } from "./Topic.ts"
 import { find, NotOffered, notProvided, type Transport, TransportError } from "./Transport.ts"
 
-/** How many messages `publishAll` stores in one step: all of them or none. A longer call is stored in parts. */
+/** The most messages that `publishAll` stores in one step, all or none. A longer call is stored in parts. */
 export const maxAtomicMessages = 1000
 
 /**
- * How many bytes `publishAll` stores in one step, counted in UTF-8 over body, headers, id and key of each message. A larger
- * call is stored in parts; a part has at least one message.
+ * The most bytes that `publishAll` stores in one step, counted in UTF-8 over body, headers, id and key of each message. A
+ * larger call is stored in parts of at least one message.
  */
 export const maxAtomicBytes = 1_048_576
 
 export interface Options {
   /**
    * The message id, and the key for de-duplication: publishing it again within the transport's window (10 minutes unless
-   * the layer says otherwise) stores nothing and answers `Duplicate`. Without it the transport assigns an id.
+   * the layer sets another) stores nothing and returns `Duplicate`. Without it the transport assigns an id.
    */
   readonly id?: string | undefined
   readonly headers?: Headers | undefined
-  /** Not delivered before this much time has passed, by the store's clock. */
+  /** How long to delay delivery, by the store's clock. */
   readonly delay?: Duration.Input | undefined
-  /** Not delivered before this instant, by the store's clock. Ignored when `delay` is given. */
+  /** The instant before which it is not delivered, by the store's clock. Ignored when `delay` is given. */
   readonly at?: DateTime.DateTime | undefined
   /**
-   * For layers whose order is by priority (`RedisLists.layer({ order: "priority" })`); on others it fails with `NotOffered`. It
-   * travels as the header `priority`; `normal` when neither it nor the header is given.
+   * For layers that order by priority (`RedisLists.layer({ order: "priority" })`); on others it fails with `NotOffered`. It
+   * travels as the header `priority`, and defaults to `normal` if that header is absent too.
    */
   readonly priority?: "high" | "normal" | "low" | undefined
 }
@@ -52,8 +52,8 @@ export interface Options {
 /**
  * Publishes one message. Concurrent calls share round trips.
  *
- * Fails with `InvalidPayload` or `PayloadTooLarge` before anything is sent, or with `TransportError`; after one whose
- * reason is `Disconnected` with `ambiguous: true` the message may be stored, and publishing it again under the same id is safe.
+ * Fails with `InvalidPayload` or `PayloadTooLarge` before anything is sent, or with `TransportError`. If its reason is
+ * `Disconnected` with `ambiguous: true`, the message may be stored, and publishing it again under the same id is safe.
  *
  * @example
  * ```ts
@@ -73,7 +73,7 @@ export const publish = <P, On, RD, RE>(
   payload: NoInfer<P>,
   options?: Options
 ): Effect.Effect<Receipt, InvalidPayload | PayloadTooLarge | TransportError, On | RE> =>
-  // No generators on this path: they would cost as much as everything else that is done here for a message.
+  // No generators on this path: they would cost as much as all other work for a message.
   Effect.contextWith((context: Context.Context<never>) => {
     const transport = find(context, topic.on)
     if (transport === undefined) return Effect.fail(notProvided(context, topic.on, "publish", topic.name))
@@ -88,7 +88,7 @@ export const publish = <P, On, RD, RE>(
       if (priority !== undefined && transport.priorities !== true) return Effect.fail(noPriority(topic.name))
       return Effect.map(
         sending(topic, 1, message.id, (trace, context) => send(transport, topic, [traced(message, trace)], context)),
-        // The port answers one receipt a message.
+        // The port returns one receipt per message.
         (receipts) => receipts[0]!
       )
     }
@@ -101,11 +101,11 @@ export const publish = <P, On, RD, RE>(
 /**
  * Publishes all payloads, in order. `options` gives each payload its id, headers or due time.
  *
- * Up to 1,000 messages (`maxAtomicMessages`) of together 1 MiB (`maxAtomicBytes`) are stored in one step: all of them or,
- * when it fails, none. A longer call is stored in parts of at most 250 messages, one after the other and each once: when it fails,
- * `stored` in the `TransportError` says how many messages from the front of the call are stored, and a part whose answer was
- * lost (`Disconnected` with `ambiguous: true`) may be stored as well. What does not fit fails before anything is sent,
- * wherever in the call it stands.
+ * Up to 1,000 messages (`maxAtomicMessages`) of 1 MiB in all (`maxAtomicBytes`) are stored in one step: all of them
+ * or, on failure, none. A longer call is stored in parts of at most 250 messages, one after the other and each
+ * exactly once. When it fails, `stored` in the `TransportError` says how many messages from the start of the call are
+ * stored; a part whose reply was lost (`Disconnected` with `ambiguous: true`) may be stored as well. A message that
+ * is invalid or too large fails the call before anything is sent, wherever it stands.
  *
  * @example
  * ```ts
@@ -126,7 +126,7 @@ export const publishAll = Effect.fnUntraced(function* <P, On, RD, RE>(
   const transport = find(context, topic.on)
   if (transport === undefined) return yield* Effect.fail(notProvided(context, topic.on, "publish", topic.name))
   const messages: Array<Outgoing> = []
-  // A copy: encoding many takes turns with others, who may change the array.
+  // A copy: encoding many yields to other fibers, which may change the array.
   const all = payloads.slice()
   for (let i = 0; i < all.length; i++) {
     // i is within bounds; P may itself be undefined, so no other check can tell.
@@ -148,9 +148,9 @@ export const publishAll = Effect.fnUntraced(function* <P, On, RD, RE>(
 })
 
 /**
- * A sink that publishes what it is given, a chunk of the stream at a time and in order, as `publishAll` does; its value is
- * how many messages that were. `options` gives each payload its id, headers or due time. When it fails, what came before the
- * chunk at hand is stored.
+ * A sink that publishes its input, one chunk of the stream at a time and in order, as `publishAll` does. Its result
+ * is the number of messages. `options` gives each payload its id, headers or due time. When it fails, the chunks
+ * before the current one are stored.
  *
  * @example
  * ```ts
@@ -174,9 +174,9 @@ export const sink = <P, On, RD, RE>(
   )
 
 /**
- * A message for a commit: it is published when the commit is applied, and not at all when it is not. The topic's name
- * begins as that of the consumed one does, up to the first slash; otherwise the commit ends as a dead letter,
- * `CommitRejected`. A second message of the same id within the window is left out.
+ * A message for a commit: published when the commit is applied, and otherwise not at all. The names of its topic and of the
+ * consumed one must agree up to the first slash; otherwise the consumed message becomes a dead letter, `CommitRejected`. A
+ * second message of the same id within the window is left out.
  *
  * @example
  * ```ts
@@ -209,8 +209,8 @@ export const message = Effect.fnUntraced(function* <P, On, RD, RE>(
 })
 
 /**
- * Gives `send` the `traceparent` for the messages: of a span of its own when somebody records spans, otherwise of the
- * one around it. Nobody records: nothing is made.
+ * Gives `send` the `traceparent` for the messages: that of a new span if spans are recorded, otherwise that of the
+ * surrounding one. If nothing records, no span is made.
  */
 const sending = (
   topic: { readonly name: string },
@@ -243,12 +243,12 @@ const noPriority = (topic: string) =>
     })
   })
 
-/** What a producer chooses besides the payload. */
+/** The options a producer gives besides the payload. */
 type Given = Pick<Outgoing, "id" | "headers" | "due">
 
 const nothing: Given = { id: undefined, headers: noHeaders, due: undefined }
 
-/** Read once, as the call begins: the caller may go on using its objects. */
+/** Read once when the call begins: the caller may keep using its objects. */
 const givenBy = (options: Options | undefined): Given => {
   if (options === undefined) return nothing
   const { headers = noHeaders, id, priority } = options
@@ -256,7 +256,7 @@ const givenBy = (options: Options | undefined): Given => {
   return {
     id,
     headers:
-      // Anything but a record is kept as it is, so that `issueOf` refuses it: a copy would look like no headers.
+      // Anything but a record is kept as is, so that `issueOf` refuses it: a copy would look like no headers.
       (priority === undefined && headers === noHeaders) || !isRecord(headers)
         ? headers
         : Object.freeze(priority === undefined ? { ...headers } : { ...headers, priority }),
@@ -282,13 +282,13 @@ const outgoing = <P, On, RD, RE>(
   due
 })
 
-/** The context of who publishes, unless the headers name one. It is ours, and counts for nothing. */
+/** Adds the publisher's trace context unless the headers have one. It is ours, and does not count towards the size. */
 const traced = (message: Outgoing, trace: string | undefined): Outgoing =>
   trace === undefined || "traceparent" in message.headers
     ? message
     : { ...message, headers: Object.freeze({ ...message.headers, traceparent: trace }) }
 
-/** Why the message may not be sent. */
+/** Why the message may not be sent, if it may not. */
 const problemOf = (
   topic: Pick<Topic<unknown>, "name" | "maxBytes">,
   message: Outgoing
@@ -306,7 +306,7 @@ const problemOf = (
   return new PayloadTooLarge({ topic: topic.name, part, bytes, limit: topic.maxBytes })
 }
 
-/** The types say that all of these are texts; JavaScript does not, and half of a surrogate pair would become another text. */
+/** The types say that these are all strings; JavaScript does not, and half of a surrogate pair would change on the way. */
 const issueOf = (
   id: unknown,
   headers: Readonly<Record<string, unknown>>,
@@ -352,10 +352,10 @@ const dueOf = (options: Options): Due | undefined =>
       ? { _tag: "At", epochMillis: instantOf(options.at.epochMilliseconds) }
       : undefined
 
-/** Of a call that is stored in parts anyhow: so many at a time are no burden to others, who wait in between. */
+/** The size of a part when a call is split anyway: small enough that other callers, served in between, hardly wait. */
 const partMessages = 250
 
-/** Whether they are stored in one step. */
+/** Whether the messages are stored in one step. */
 const isAtomic = (messages: ReadonlyArray<Outgoing>): boolean => {
   if (messages.length > maxAtomicMessages) return false
   let units = 0
@@ -387,7 +387,7 @@ const inParts = (messages: Arr.NonEmptyReadonlyArray<Outgoing>): ReadonlyArray<A
   return parts
 }
 
-/** One part after the other; a failure says how many messages were stored before it. */
+/** Sends one part after the other. A failure says how many messages were stored before it. */
 const sendAll = Effect.fnUntraced(function* (
   transport: Transport,
   topic: { readonly name: string },
@@ -415,7 +415,7 @@ const send = (
   context: Context.Context<never>
 ): Effect.Effect<ReadonlyArray<Receipt>, TransportError> =>
   Effect.map(transport.publish(topic.name, messages), (receipts) => {
-    // All but the duplicates end alike.
+    // All but the duplicates have the same outcome.
     const accepted = receipts.find(({ _tag }) => _tag !== "Duplicate")?._tag
     let duplicates = 0
     for (const receipt of receipts) if (receipt._tag === "Duplicate") duplicates++

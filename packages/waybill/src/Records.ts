@@ -1,6 +1,6 @@
 /**
- * Reading what commits have written. An answer is true at the moment the store gives it: a commit that was settled before
- * is in it as a whole, one that was not is not in it at all.
+ * Reading what commits have written. A result is a consistent view at the moment the store returns it: it contains a commit
+ * that was settled before as a whole, and nothing of one that was not.
  *
  * @module
  */
@@ -9,8 +9,8 @@ import type { Query } from "./Commit.ts"
 import { find, type GuaranteeOf, type Name, notProvided, type TransportError } from "./Transport.ts"
 
 /**
- * Reads a record beside a transactional topic. Fails with `WrongKeyType` when it was written as another kind of record; a
- * record that was never written is empty. One with a schema fails with `InvalidRecord` when what it holds does not fit.
+ * Reads a record beside a transactional topic. Fails with `WrongKeyType` if it was written as another kind of record.
+ * A record that was never written is empty. With a schema, fails with `InvalidRecord` if the content does not fit.
  *
  * A handler may read too, but what it reads may have changed when its commit is applied: two handlers that read a
  * balance and write a new one lose one of the changes. Increments add up whatever happens in between.

@@ -1,5 +1,5 @@
 /**
- * How a delivery ends: exactly one of four ways, each one atomic step in the transport.
+ * How a delivery ends: in exactly one of four ways, each one atomic step in the transport.
  *
  * @module
  */
@@ -11,19 +11,22 @@ import type { Failure, Said } from "./Failure.ts"
 /** Done: the group never sees the message again. */
 export interface Ack {
   readonly _tag: "Ack"
-  /** Applied in the same step, or not at all. Only transports that keep `transactional` are given one. */
+  /** Applied in the same step, or not at all. Only passed to transports that keep `transactional`. */
   readonly commit?: Commit
 }
 
-/** Failed for now: the message waits in the transport, no fiber or slot does, and comes back after `delay`. */
+/** Failed for now: the message waits in the transport without occupying a fiber or slot, and comes back after `delay`. */
 export interface Retry {
   readonly _tag: "Retry"
   readonly delay: Duration.Duration
   /** The rendered failure, kept with the waiting message. */
   readonly cause: string
-  /** Which row of the routing table says so, and how often it has by now: the next delivery knows it as one of its `failures`. */
+  /**
+   * The row of the routing table that decided this, and how often it now has: the next delivery has it among its
+   * `failures`.
+   */
   readonly row?: Failures & { readonly name: string }
-  /** The tag and message of the failure, when a handler failed. */
+  /** The tag and message of the failure, if a handler failed. */
   readonly failure?: Said
 }
 
@@ -31,30 +34,31 @@ export interface Retry {
 export interface DeadLetter {
   readonly _tag: "DeadLetter"
   /**
-   * A short, stable word to filter by: an error's tag, `DecodeFailure`, `Defect`, `CrashLoop`, what the route said; or of a
-   * commit `CommitRejected`, of which nothing was applied, and `PartialCommit`, of which some was and will not be again.
+   * A short, stable word to filter by: an error's tag, `DecodeFailure`, `Defect`, `CrashLoop`, or the route's own.
+   * For a commit, `CommitRejected` if nothing was applied, and `PartialCommit` if some of it was and will not be
+   * again.
    */
   readonly reason: string
   /** The rendered cause. */
   readonly cause: string
-  /** The failure with its fields, when a handler failed. */
+  /** The failure with its fields, if a handler failed. */
   readonly failure?: Failure
 }
 
-/** Handed back unfinished, because the consumer stops. The attempt is not counted. */
+/** Handed back unfinished because the consumer stops. The attempt does not count. */
 export interface Release {
   readonly _tag: "Release"
 }
 
 export type Settlement = Ack | Retry | DeadLetter | Release
 
-/** One value for the hot path. */
+/** One shared value for the hot path. */
 export const ack: Ack & { readonly commit?: undefined } = { _tag: "Ack" }
 
-/** Done, and this is to become true with it. */
+/** Done, and the commit is applied with it. */
 export const commit = (commit: Commit): Ack => ({ _tag: "Ack", commit })
 
-/** Failed for now, to be tried again after `delay`; no time means at once. What else is given is kept with what waits. */
+/** Failed for now, to be retried after `delay`; zero means at once. The rest is kept with the waiting message. */
 export const retry = (delay: Duration.Duration, cause: string, row?: Retry["row"], failure?: Said): Retry => ({
   _tag: "Retry",
   delay,
@@ -63,12 +67,12 @@ export const retry = (delay: Duration.Duration, cause: string, row?: Retry["row"
   ...(failure && { failure })
 })
 
-/** A reason is cut to so many bytes in UTF-8. */
+/** The most bytes of a reason, in UTF-8. */
 const maxReasonBytes = 1024
 
 /**
- * Failed for good: `reason` is the word to filter by, cut to 1 KiB, and `Failure` where it is empty; `cause` what a
- * human reads, and `failure` the same as data.
+ * Failed for good. `reason` is the word to filter by, truncated to 1 KiB, and `Failure` if empty. `cause` is for people to
+ * read, and `failure` is the same as data.
  */
 export const deadLetter = (reason: string, cause: string, failure?: Failure): DeadLetter => ({
   _tag: "DeadLetter",
@@ -80,7 +84,7 @@ export const deadLetter = (reason: string, cause: string, failure?: Failure): De
 const utf8 = new TextEncoder()
 
 const shortened = (reason: unknown): string => {
-  // The types say so; JavaScript does not.
+  // The types guarantee a string; JavaScript does not.
   const text = typeof reason === "string" ? reason : String(reason)
   if (text.length * 3 <= maxReasonBytes) return text.toWellFormed()
   const { read } = utf8.encodeInto(text, new Uint8Array(maxReasonBytes))
@@ -92,5 +96,5 @@ const shortened = (reason: unknown): string => {
 
 const ellipsis = "..."
 
-/** Handed back, the attempt not counted. */
+/** Handed back without counting the attempt. */
 export const release: Settlement = { _tag: "Release" }

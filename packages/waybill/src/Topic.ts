@@ -1,6 +1,6 @@
 /**
- * A topic is a name and a schema, pure data that producers and consumers share. A payload that does not fit the schema is never
- * published, and one that arrives misshapen never reaches a handler.
+ * A topic is a name and a schema: pure data, shared by producers and consumers. A payload that does not fit the
+ * schema is never published, and one that arrives invalid never reaches a handler.
  *
  * @module
  */
@@ -26,20 +26,20 @@ export interface Topic<
   out EncodingServices = never
 > {
   readonly name: string
-  /** The transport that it lives on: the program's default for what it needs, or one with a name. */
+  /** The transport it lives on: the program's default for its guarantee, or a named one. */
   readonly on: Name<On>
   /** Version of the payload's schema; travels with every message. */
   readonly version: number
-  /** How many bytes in UTF-8 a message may have: body, headers, id and key together. */
+  /** The most bytes a message may have in UTF-8: body, headers, id and key together. */
   readonly maxBytes: number
-  /** What must stay in order, where the transport can. */
+  /** Messages with the same key must stay in order, where the transport supports it. */
   readonly key: (payload: Payload) => string | undefined
-  /** To JSON text, checked against the schema and the size limit. */
+  /** Encodes to JSON text, checked against the schema and the size limit. */
   readonly encode: (payload: Payload) => Effect.Effect<string, InvalidPayload | PayloadTooLarge, EncodingServices>
   readonly decode: (body: Body) => Effect.Effect<Payload, DecodeFailure, DecodingServices>
 }
 
-/** The part of a topic that inspecting it needs. */
+/** The part of a topic that inspection needs. */
 export interface Inspected<out Payload, out On, out DecodingServices = never> {
   readonly name: string
   readonly on: Effect.Effect<Pick<Transport, "inspector">, never, On>
@@ -47,7 +47,7 @@ export interface Inspected<out Payload, out On, out DecodingServices = never> {
 }
 
 /**
- * A topic of which a tool knows nothing but the name: its bodies are shown as they are, and `Inspector` knows where it is.
+ * A topic of which a tool knows only the name: bodies are shown as they are, on the transport of `Inspector`.
  *
  * @example
  * ```ts
@@ -70,7 +70,7 @@ const Part = Schema.Literals(["body", "headers", "id", "key"]).pipe(
 /** The value does not fit the topic's schema, or a part of its message is not well-formed text. Nothing was sent. */
 export class InvalidPayload extends Schema.TaggedError<InvalidPayload>()("InvalidPayload", {
   topic: Schema.String,
-  /** Which part of the message; `body` unless said otherwise. */
+  /** The part of the message that is invalid; `body` by default. */
   part: Part,
   issue: Schema.String
 }) {
@@ -83,12 +83,12 @@ export class InvalidPayload extends Schema.TaggedError<InvalidPayload>()("Invali
   }
 }
 
-/** The message is larger than the topic allows. Nothing was sent. Store it elsewhere and publish where it is. */
+/** The message is larger than the topic allows. Nothing was sent. Store the data elsewhere and publish a reference. */
 export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>()("PayloadTooLarge", {
   topic: Schema.String,
-  /** The largest part of the message; `body` unless said otherwise. */
+  /** The largest part of the message; `body` by default. */
   part: Part,
-  /** Of all parts together. */
+  /** The size of all parts together. */
   bytes: Schema.Int,
   limit: Schema.Int
 }) {
@@ -100,7 +100,7 @@ export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>()("Payl
   }
 }
 
-/** The body that arrived is not a payload of this topic. Always a dead letter, raw bytes kept. */
+/** The received body is not a payload of this topic. Always becomes a dead letter with its raw bytes. */
 export class DecodeFailure extends Schema.TaggedError<DecodeFailure>()("DecodeFailure", {
   topic: Schema.String,
   issue: Schema.String
@@ -110,7 +110,7 @@ export class DecodeFailure extends Schema.TaggedError<DecodeFailure>()("DecodeFa
   }
 }
 
-/** 1 MiB: what a Redis server moves without anyone noticing. */
+/** 1 MiB: hardly noticeable to a Redis server. */
 const defaultMaxBytes = 1_048_576
 
 interface Options<S extends Schema.Constraint> {
@@ -126,14 +126,14 @@ const describe = SchemaIssue.makeFormatterDefault()
  * Defines a topic.
  *
  * - `payload`: its JSON form is `Schema.toCodecJson(payload)`, so dates, bigints and options survive.
- * - `key`: what must stay in order, where the transport can. None by default.
- * - `version`: of the schema, 1 by default.
- * - `guarantee`: what it needs, `at-least-once` by default. It lives on the program's one transport, which must keep that.
- * - `on`: the name of the transport that it lives on, in a program with several. What it needs is what the name promises.
- * - `maxBytes`: limit of a message in UTF-8 bytes, its encoded payload, headers, id and key together; 1 MiB by default.
+ * - `key`: messages with the same key must stay in order, where the transport supports it. None by default.
+ * - `version`: the version of the schema, 1 by default.
+ * - `guarantee`: what the topic needs, `at-least-once` by default. It lives on the program's default transport for that.
+ * - `on`: the name of its transport, in a program with several. The topic then needs what the name promises.
+ * - `maxBytes`: the most UTF-8 bytes of a message's encoded payload, headers, id and key together; 1 MiB by default.
  *
- * Throws when the name is empty, longer than 200 characters, or has white space, braces or half a surrogate pair in it: that
- * is a bug.
+ * Throws on an invalid name (empty, longer than 200 characters, or with white space, braces or half of a surrogate
+ * pair): that is a bug.
  *
  * @example
  * ```ts
@@ -170,7 +170,7 @@ export const make: {
   wholeOf("version", options.version ?? 1)
   wholeOf("maxBytes", options.maxBytes ?? defaultMaxBytes)
   const codec = Schema.toCodecJson(options.payload)
-  // Compiled where the platform allows it, interpreted elsewhere: the same answers at a quarter of the price.
+  // Compiled where the platform allows it, interpreted elsewhere: the same results at a quarter of the cost.
   const fromParsed = Schema.make<typeof codec>(takenAsJson(codec.ast))
   SchemaJITCompiler.enable(fromParsed.ast)
   SchemaJITCompiler.enable(Schema.flip(codec).ast)
@@ -195,7 +195,7 @@ export const make: {
 
   return {
     name,
-    // Without a name On is the default one of the guarantee.
+    // Without a name, On is the default one of the guarantee.
     on: options.on ?? (defaultName(guarantee) as Name<unknown> as Name<On>),
     version: options.version ?? 1,
     maxBytes: limit,
@@ -207,7 +207,7 @@ export const make: {
       } catch (defect) {
         encoded = Exit.die(defect)
       }
-      // Most schemas answer at once: the result is already an Exit, and no fiber has to interpret it.
+      // Most schemas are synchronous: the result is already an Exit, and no fiber has to interpret it.
       if (Exit.isExit(encoded) && Exit.isSuccess(encoded)) return toText(encoded.value)
       return Effect.mapError(encoded, (issue) => new InvalidPayload({ topic: name, issue: described(issue) })).pipe(
         Effect.flatMap(toText),
@@ -228,7 +228,7 @@ export const make: {
       } catch (defect) {
         decoded = Exit.die(defect)
       }
-      // isExit cannot know that this Exit holds what the effect would have produced.
+      // isExit cannot know that this Exit holds the effect's own result.
       if (Exit.isExit(decoded) && Exit.isSuccess(decoded)) return decoded as Exit.Exit<S["Type"]>
       return catchTooDeep(undecodable)(Effect.mapError(decoded, (issue) => undecodable(described(issue))))
     }
@@ -237,7 +237,7 @@ export const make: {
 
 const tooDeep = "it is nested too deeply"
 
-/** The stack is used up. A defect may be anything, and throw when it is looked at. */
+/** Stack overflow. A defect may be anything, and may throw when it is inspected. */
 const isTooDeep = (defect: unknown): boolean => {
   try {
     return defect instanceof RangeError && defect.message.includes("call stack")
@@ -261,8 +261,8 @@ const described = (issue: SchemaIssue.Issue): string => {
 }
 
 /**
- * The schema for what `JSON.parse` has returned. It is JSON for certain, and asking that of every
- * node of a large payload costs half as much as parsing it.
+ * The schema to apply to the result of `JSON.parse`. That is JSON already, and checking every node of a large payload
+ * for it costs half as much as parsing it.
  */
 const takenAsJson = (ast: SchemaAST.AST): SchemaAST.AST => {
   if (isAnyJson(ast)) return new SchemaAST.Unknown(undefined, undefined, undefined, ast.context)
@@ -279,14 +279,14 @@ const takenAsJson = (ast: SchemaAST.AST): SchemaAST.AST => {
   )
 }
 
-// A declaration, says its source; its type keeps that to itself.
+// Declared by its source, though not by its type.
 const json = Schema.Json.ast as SchemaAST.Declaration
 
-/** `Schema.Json`, and `Schema.Unknown` as it stands in a codec for JSON. */
+/** `Schema.Json`, and `Schema.Unknown` as encoded in a JSON codec. */
 const isAnyJson = (ast: SchemaAST.AST): boolean => {
   if (ast.checks !== undefined) return false
   if (SchemaAST.isDeclaration(ast)) return ast.encoding === undefined && ast.run === json.run
   if (!SchemaAST.isUnknown(ast) || ast.encoding?.length !== 1) return false
-  // Just looked: there is one.
+  // Not empty: just checked.
   return isAnyJson(ast.encoding[0]!.to)
 }

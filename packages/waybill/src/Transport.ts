@@ -1,9 +1,9 @@
 /**
- * The one port between the two ends and a delivery pattern, and the names under which a program has its transports. A
- * pattern is a `Layer` that provides one: under every default name whose promise it keeps, or, with `as`, under a name of
- * the program's own.
+ * The one port between producers, consumers and a delivery pattern, and the names under which a program has its
+ * transports. A pattern is a `Layer` that provides a transport: under every default name whose promise it keeps or,
+ * with `as`, under a name of the program's own.
  *
- * Arrays go in and come out: a round trip carries a batch. Consumers pull, so a slow one is never flooded.
+ * Calls take and return arrays, because a round trip carries a batch. Consumers pull, so a slow one is never flooded.
  *
  * @module
  */
@@ -26,12 +26,13 @@ import { NotProvided, TransportError } from "./TransportError.ts"
 export * from "./TransportError.ts"
 
 /**
- * The promise of a transport. `at-most-once`: a message may be lost. `at-least-once`: it is delivered
- * again until it is settled. `transactional`: a commit is also applied together with the ack, all of it once or none of it.
+ * The promise of a transport. `at-most-once`: a message may be lost. `at-least-once`: a message is delivered again
+ * until it is settled. `transactional`: in addition, a commit is applied together with the ack, all of it once or
+ * none of it.
  */
 export type Guarantee = "at-most-once" | "at-least-once" | "transactional"
 
-/** `G` and the weaker guarantees, which it includes. */
+/** `G` and the weaker guarantees that it includes. */
 export type Included<G extends Guarantee> = G extends "transactional"
   ? Guarantee
   : G extends "at-least-once"
@@ -45,22 +46,22 @@ export type Including<G extends Guarantee> = G extends "at-most-once"
     ? "at-least-once" | "transactional"
     : "transactional"
 
-/** One pattern on one store. What belongs together travels together. */
+/** One pattern on one store. */
 export interface Transport<out G extends Guarantee = Guarantee> {
-  /** The strongest guarantee that it keeps. */
+  /** The strongest guarantee it keeps. */
   readonly guarantee: G
   /**
-   * Stores the messages in order, in one round trip, and answers in the same order. All of them or none. `Producer` gives
-   * it at most 1,000 messages of together 1 MiB, or a single one.
+   * Stores the messages in order, in one round trip, all of them or none, and returns receipts in the same order.
+   * `Producer` passes at most 1,000 messages of 1 MiB in all, or a single larger one.
    */
   readonly publish: (
     topic: string,
     messages: NonEmptyReadonlyArray<Outgoing>
   ) => Effect.Effect<ReadonlyArray<Receipt>, TransportError>
-  /** Joins a group. Closing the scope leaves it: what was taken and not settled is released, within `shutdown`. */
+  /** Joins a group. Closing the scope leaves it: unsettled deliveries are released, within `shutdown`. */
   readonly receive: (subscription: Subscription) => Effect.Effect<Receiver, TransportError, Scope.Scope>
   readonly lifecycle: Lifecycle
-  /** Its groups are given what is most urgent first. Elsewhere `Producer` refuses a priority. */
+  /** Whether its groups are given the most urgent messages first. Elsewhere `Producer` refuses a priority. */
   readonly priorities?: boolean | undefined
   /** Figures and dead letters of the topics on this transport. */
   readonly inspector: Inspector["Service"]
@@ -68,8 +69,8 @@ export interface Transport<out G extends Guarantee = Guarantee> {
   readonly records?:
     | {
         /**
-         * Reads a record beside the topic. Fails with `WrongKeyType` when it was written as another kind of record; a record
-         * that was never written is empty.
+         * Reads a record beside the topic. Fails with `WrongKeyType` if it was written as another kind of record; a
+         * record that was never written is empty.
          */
         readonly read: <A, E>(
           topic: { readonly name: string },
@@ -77,16 +78,16 @@ export interface Transport<out G extends Guarantee = Guarantee> {
         ) => Effect.Effect<A, TransportError | E>
       }
     | undefined
-  /** The store's account of itself; none where there is nothing to ask. */
+  /** The store's report on itself; absent if there is nothing to check. */
   readonly health?: Health.Store["Service"] | undefined
 }
 
-/** A name under which a program has a transport, and what it promises. */
+/** A name under which a program has a transport, and the guarantee it promises. */
 export interface Name<out On = unknown, out G extends Guarantee = Guarantee> extends Context.Key<On, Transport> {
   readonly guarantee: G
 }
 
-/** A name that only transports fit which keep its promise. */
+/** A name that only fits transports which keep its promise. */
 export interface Tag<in out Self, in out Id extends string, in out G extends Guarantee> extends Context.ServiceClass<
   Self,
   Id,
@@ -123,27 +124,27 @@ export const Tag =
     options?: { readonly guarantee?: G }
   ): Tag<Self, Id, G> =>
     Object.assign(Context.Service<Self, Transport<Including<G>>>()(id), {
-      // Left out it is what the type parameter says by default.
+      // Left out, it is the default of the type parameter.
       guarantee: options?.guarantee ?? ("at-least-once" as G)
     })
 
-/** The type that is left over where nothing provides a default name: it says what the program needs. */
+/** The type that is left over if nothing provides a default name: it reads as what the program needs. */
 export type Needs<G extends Guarantee> = `needs ${G}`
 
 export type AtMostOnce = Needs<"at-most-once">
 export type AtLeastOnce = Needs<"at-least-once">
 export type Transactional = Needs<"transactional">
 
-/** The program's transport for what may get lost. Every layer without `as` provides it. */
+/** The program's transport for messages that may be lost. Every layer without `as` provides it. */
 export const AtMostOnce = Tag<AtMostOnce>()("waybill/AtMostOnce", { guarantee: "at-most-once" })
 
-/** The program's transport for what may not get lost, where topics live that say nothing else. */
+/** The program's transport for messages that must not be lost. The default of a topic. */
 export const AtLeastOnce = Tag<AtLeastOnce>()("waybill/AtLeastOnce", { guarantee: "at-least-once" })
 
 /** The program's transport for commits. */
 export const Transactional = Tag<Transactional>()("waybill/Transactional", { guarantee: "transactional" })
 
-/** The name that programs with one transport use without knowing. */
+/** The name that programs with one transport use implicitly. */
 export const defaultName = <G extends Guarantee>(guarantee: G): Name<Needs<G>, G> =>
   // The table has each under its guarantee.
   defaults[guarantee] as Name<unknown, Guarantee> as Name<Needs<G>, G>
@@ -164,7 +165,7 @@ export type GuaranteeOf<On> =
 
 const strength = { "at-most-once": 0, "at-least-once": 1, transactional: 2 }
 
-/** Whether where `kept` is kept, `asked` is. */
+/** Whether a transport that keeps `kept` also keeps `asked`. */
 export const includes = (kept: Guarantee, asked: Guarantee): boolean => strength[kept] >= strength[asked]
 
 /** The services of a layer that keeps `G`: its name `As` or, without one, every default name whose promise it keeps. */
@@ -172,24 +173,24 @@ export type Provided<G extends Guarantee, As extends Name = never> = [As] extend
   ? Inspector | Needs<Included<G>>
   : As["Identifier"]
 
-/** A layer may have a name whose promise it keeps. Otherwise the type says what is wrong. */
+/** A layer may take a name whose promise it keeps. Otherwise the type says what is wrong. */
 export type Keeps<G extends Guarantee, As extends Name> = [As["guarantee"]] extends [Included<G>]
   ? unknown
   : { readonly as: `${As["key"]} promises ${As["guarantee"]}, and this layer keeps ${G}` }
 
-/** The name that a layer is given. */
+/** The name given to a layer. */
 export interface Naming<As extends Name> {
   /**
-   * The name under which the program has this transport, for topics that are `on` it; without it the transport is the
+   * The name under which the program has this transport, for topics that are `on` it. Without it, the transport is the
    * program's default. A name that promises more than the pattern keeps does not compile, and throws.
    */
   readonly as?: As | undefined
 }
 
 /**
- * The layer of a pattern on a store, such as one of your own. `guarantee` is the strongest that it keeps; `make` brings
- * everything that belongs to it, and is called when the layer is described, so that it may throw on options that make no
- * sense. All options have to have defaults.
+ * The layer of a pattern on a store, such as one of your own. `guarantee` is the strongest that it keeps. `make`
+ * creates the transport with everything that belongs to it; it is called when the layer is described, so that it may
+ * throw on invalid options. Every option must have a default.
  *
  * @example
  * ```ts
@@ -220,19 +221,19 @@ export const layer =
     const names: ReadonlyArray<Name> =
       as === undefined ? Object.values(defaults).filter((name) => includes(guarantee, name.guarantee)) : [as]
     return Layer.effectContext(
-      // All options have defaults.
+      // Every option has a default.
       Effect.map(make(options ?? ({} as Options), as?.key), (made) => {
         const transport: Transport<G> = { ...made, inspector: checked(made.inspector), guarantee }
         const services = new Map<string, unknown>(names.map((name) => [name.key, transport]))
         if (as === undefined) services.set(Inspector.key, transport.inspector)
-        // These are the names that the type has.
+        // These are the names in the type.
         return Context.makeUnsafe<Provided<G, As>>(services)
       })
     )
   }
 
 /**
- * The transports behind these names, each once; without names those of the program's default names.
+ * The transports behind these names, each once. Without names, those of the program's default names.
  */
 export const all: {
   (): Effect.Effect<ReadonlyArray<Transport>, never, AtMostOnce>
@@ -244,18 +245,18 @@ export const all: {
     const found =
       on.length === 0
         ? Object.values(defaults).flatMap((name) => Context.getOrUndefined(context, name) ?? [])
-        : // The type of the result asks for each of them.
+        : // The type of the result requires each of them.
           on.map((name) => Context.getUnsafe(context, name as Name<never>))
     return Effect.succeed([...new Set<Transport>(found)])
   })
 
-/** The transport under the name, if it keeps what is asked of it: types see to it, and JavaScript does not. */
+/** The transport under the name, if it keeps what is asked of it. The types ensure that; JavaScript does not. */
 export const find = (context: Context.Context<never>, name: Name, asked = name.guarantee): Transport | undefined => {
   const transport = Context.getOrUndefined(context, name)
   return transport !== undefined && includes(transport.guarantee, asked) ? transport : undefined
 }
 
-/** Why `find` has found none. */
+/** Why `find` found none. */
 export const notProvided = (
   context: Context.Context<never>,
   name: Name,
@@ -270,63 +271,67 @@ export const notProvided = (
 export interface Subscription {
   readonly topic: string
   readonly group: string
-  /** Where a group that does not exist yet begins: with everything stored so far, or with what comes after it. */
+  /** Where a new group begins: with everything stored so far, or only with what comes later. */
   readonly start: "earliest" | "latest"
-  /** How long a silent consumer keeps its messages. Living ones renew in time, however long their handlers take. */
+  /** How long a silent consumer keeps its messages. Live consumers renew in time, however long their handlers take. */
   readonly lease: Duration.Duration
-  /** How often a message may be delivered to consumers that die on it; the next consumer dead-letters it unseen. */
+  /**
+   * How often a message may be delivered to consumers that die with it, before the next one dead-letters it without
+   * handling it.
+   */
   readonly maxDeliveries: number
   /** How long leaving the group may take, whatever state the server is in. */
   readonly shutdown: Duration.Duration
   /**
-   * `interrupt`, also when absent: what is held counts as lost before somebody else may have it, by the clock of this
-   * process, whether the store can be asked or not. `continue`: only when the store says so; what has not begun is recalled.
+   * `interrupt`, the default: held deliveries count as lost before another consumer may have them, by the clock of
+   * this process, whether or not the store can be reached. `continue`: only when the store says so; deliveries that
+   * have not begun are recalled.
    */
   readonly leaseLost?: "interrupt" | "continue" | undefined
   /**
-   * Of a consumer that commits: for how long its retry policies may bring a message again, all delays of the longest one
-   * added up; infinite when it does not end. Its absence says that the consumer does not commit.
+   * For a consumer that commits: how long its retry policies may redeliver a message, as the sum of all delays of the
+   * longest one; infinite if it does not end. Undefined if the consumer does not commit.
    */
   readonly redelivery?: Duration.Duration | undefined
 }
 
 /** A member of a group. */
 export interface Receiver {
-  /** Unique for the life of this process; shown by Inspector. */
+  /** Unique within the life of this process; shown by Inspector. */
   readonly consumer: string
   /**
-   * Waits for at least one delivery and takes at most `max`, and no more of them than about `bytes` hold. Interrupting it loses
+   * Waits for at least one delivery and takes at most `max`, of about `bytes` bytes in all. Interrupting it loses
    * nothing.
    */
   readonly take: (max: number, bytes?: number) => Effect.Effect<NonEmptyReadonlyArray<Delivery>, TransportError>
-  /** Ends deliveries; the answers stand in the same order. Safe to repeat when the outcome is unknown. */
+  /** Ends deliveries; the results are in the same order. Safe to repeat when the outcome is unknown. */
   readonly settle: (endings: NonEmptyReadonlyArray<Ending>) => Effect.Effect<ReadonlyArray<Settled>, TransportError>
-  /** Waits for deliveries whose lease is gone: another consumer may have them soon, and settling them changes nothing. */
+  /** Waits for deliveries whose lease is gone: another consumer may have them soon, and settling them has no effect. */
   readonly lost: Effect.Effect<NonEmptyReadonlyArray<Handle>>
   /**
-   * Waits until the receiver wants deliveries back whose handlers have not begun: the group is paused, or something more
-   * urgent waits. A transport without it never does.
+   * Waits until the receiver wants deliveries back whose handlers have not begun, because the group is paused or
+   * something more urgent waits. Absent if the transport never does.
    */
   readonly recalled?: Effect.Effect<Recall>
 }
 
 /**
- * How a delivery ends. To be acknowledged it need only be named, so that what it carries can be forgotten as soon as its handler
- * has ended. With anything else it is given whole: the store may have lost the message by then.
+ * How a delivery ends. An ack only needs to name it, so that its content can be forgotten as soon as its handler has ended.
+ * Anything else needs the whole delivery: the store may have lost the message by then.
  */
 export type Ending =
   | readonly [handle: Handle, settlement: Ack & { readonly commit?: undefined }]
   | readonly [delivery: Delivery, settlement: Settlement]
 
-/** A wish of a receiver to have deliveries back. */
+/** A receiver's request to have deliveries back. */
 export interface Recall {
   readonly concerns: (delivery: Delivery) => boolean
-  /** To be run when none of them will begin any more: each was released, or had begun before. */
+  /** To be run once none of them will begin any more, because each was released or had already begun. */
   readonly done: Effect.Effect<void>
 }
 
 /**
- * `Stale`: the delivery was no longer this consumer's, and nothing was changed. A dead letter: its commit was refused, and
- * this is how it ended instead.
+ * `Stale`: the delivery was no longer this consumer's, and nothing changed. A dead letter: its commit was refused,
+ * and it ended like this instead.
  */
 export type Settled = "Settled" | "Stale" | DeadLetter

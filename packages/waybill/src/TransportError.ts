@@ -1,12 +1,12 @@
 /**
- * Why talking to a store failed, and whether waiting can help.
+ * Why an operation on a store failed, and whether waiting can help.
  *
  * @module
  */
 import * as Schema from "effect/Schema"
 import { safe } from "./internal/SafeText.ts"
 
-/** The connection is down or went down. `ambiguous`: the command may have run. */
+/** The connection is down or was lost. `ambiguous`: the command may have run. */
 export class Disconnected extends Schema.TaggedError<Disconnected>()("Disconnected", {
   ambiguous: Schema.Boolean,
   cause: Schema.Defect()
@@ -29,7 +29,7 @@ export class Refused extends Schema.TaggedError<Refused>()("Refused", {
   }
 }
 
-/** A key of the topic holds something that is not ours. */
+/** A key of the topic holds a foreign value. */
 export class WrongKeyType extends Schema.TaggedError<WrongKeyType>()("WrongKeyType", {
   key: Schema.String,
   detail: Schema.String
@@ -42,7 +42,7 @@ export class WrongKeyType extends Schema.TaggedError<WrongKeyType>()("WrongKeyTy
   }
 }
 
-/** The user we are on the server lacks a permission: for the command, or for the key or the channel that it is about. */
+/** The program's user lacks a permission on the server: for the command, or for its key or channel. */
 export class NotPermitted extends Schema.TaggedError<NotPermitted>()("NotPermitted", {
   command: Schema.String,
   key: Schema.optional(Schema.String),
@@ -73,7 +73,7 @@ export class AuthenticationFailed extends Schema.TaggedError<AuthenticationFaile
   }
 }
 
-/** The address of a server cannot be read. Nothing of it is shown: it may hold a password. */
+/** The address of a server is invalid. None of it is shown, because it may contain a password. */
 export class InvalidUrl extends Schema.TaggedError<InvalidUrl>()("InvalidUrl", {
   detail: Schema.String
 }) {
@@ -85,7 +85,7 @@ export class InvalidUrl extends Schema.TaggedError<InvalidUrl>()("InvalidUrl", {
   }
 }
 
-/** No secure line to the server: it shows a certificate that we do not accept, or one side speaks TLS and the other does not. */
+/** There is no secure connection: the server's certificate is not accepted, or only one side speaks TLS. */
 export class TlsFailed extends Schema.TaggedError<TlsFailed>()("TlsFailed", {
   detail: Schema.String
 }) {
@@ -95,9 +95,9 @@ export class TlsFailed extends Schema.TaggedError<TlsFailed>()("TlsFailed", {
   }
 }
 
-/** The server is not one that this library can work with. */
+/** The library does not work with this server. */
 export class UnsupportedServer extends Schema.TaggedError<UnsupportedServer>()("UnsupportedServer", {
-  /** Which server it is, with its version where it tells. */
+  /** The server and its version, if known. */
   found: Schema.String,
   needed: Schema.String
 }) {
@@ -119,9 +119,9 @@ export class TopicConflict extends Schema.TaggedError<TopicConflict>()("TopicCon
   }
 }
 
-/** The pattern cannot do what was asked, such as delaying a message that is not stored. Nothing was sent. */
+/** The pattern does not support the request, such as delaying a message that is not stored. Nothing was sent. */
 export class NotOffered extends Schema.TaggedError<NotOffered>()("NotOffered", {
-  /** The option or operation that was asked for. */
+  /** The option or operation that was requested. */
   feature: Schema.String,
   /** Why not, and what to use instead. */
   detail: Schema.String
@@ -132,11 +132,11 @@ export class NotOffered extends Schema.TaggedError<NotOffered>()("NotOffered", {
   }
 }
 
-/** The server does not announce what happens to keys, and the pattern was told to rely on it. */
+/** The server does not publish keyspace events, and the pattern was told to rely on them. */
 export class NotificationsDisabled extends Schema.TaggedError<NotificationsDisabled>()("NotificationsDisabled", {
-  /** The server's `notify-keyspace-events` at present. */
+  /** The server's current `notify-keyspace-events`. */
   found: Schema.String,
-  /** The flags that it has to contain. */
+  /** The flags it must contain. */
   needed: Schema.String
 }) {
   readonly permanent = true
@@ -148,10 +148,10 @@ export class NotificationsDisabled extends Schema.TaggedError<NotificationsDisab
   }
 }
 
-/** A message could come again after the mark that it was done has expired, and would be applied twice. */
+/** A message could come back after the marker of its commit has expired, and would be applied twice. */
 export class MarkerTooShort extends Schema.TaggedError<MarkerTooShort>()("MarkerTooShort", {
   markerMillis: Schema.Number,
-  /** The longest way a message may take until it comes again for the last time. */
+  /** The longest time after which a message may come back for the last time. */
   neededMillis: Schema.Number
 }) {
   readonly permanent = true
@@ -163,7 +163,7 @@ export class MarkerTooShort extends Schema.TaggedError<MarkerTooShort>()("Marker
   }
 }
 
-/** A subscriber that was told to fail rather than to drop messages had no room for one more. */
+/** The buffer of a subscriber that fails rather than drops messages is full. */
 export class Overflow extends Schema.TaggedError<Overflow>()("Overflow", {
   capacity: Schema.Int
 }) {
@@ -176,7 +176,7 @@ export class Overflow extends Schema.TaggedError<Overflow>()("Overflow", {
   }
 }
 
-/** The server answered with an error that we do not know: a bug of ours, or a server that differs. */
+/** The server replied with an unknown error: a bug in this library, or a server that behaves differently. */
 export class Rejected extends Schema.TaggedError<Rejected>()("Rejected", {
   command: Schema.String,
   detail: Schema.String
@@ -187,7 +187,7 @@ export class Rejected extends Schema.TaggedError<Rejected>()("Rejected", {
   }
 }
 
-/** A page was asked for with a limit that is not an integer >= 1. Nothing was sent. */
+/** The limit of a page was not an integer >= 1. Nothing was sent. */
 export class InvalidLimit extends Schema.TaggedError<InvalidLimit>()("InvalidLimit", {
   limit: Schema.Number
 }) {
@@ -197,7 +197,7 @@ export class InvalidLimit extends Schema.TaggedError<InvalidLimit>()("InvalidLim
   }
 }
 
-/** No topic and no group can have this name. Nothing was sent. */
+/** Not a valid name of a topic or group. Nothing was sent. */
 export class InvalidName extends Schema.TaggedError<InvalidName>()("InvalidName", {
   kind: Schema.Literals(["topic", "group"]),
   name: Schema.String
@@ -211,10 +211,10 @@ export class InvalidName extends Schema.TaggedError<InvalidName>()("InvalidName"
   }
 }
 
-/** The topic cannot be removed: some of it is in use. Nothing was changed. */
+/** The topic cannot be removed because part of it is in use. Nothing was changed. */
 export class TopicInUse extends Schema.TaggedError<TopicInUse>()("TopicInUse", {
   topic: Schema.String,
-  /** Which group is in the way; none when it is the topic itself. */
+  /** The group that prevents it; undefined when it is the topic itself. */
   group: Schema.optional(Schema.String),
   found: Schema.Literals(["delayed", "messages", "pending", "waiting", "deadLetters", "consumers"])
 }) {
@@ -237,14 +237,14 @@ export class TopicInUse extends Schema.TaggedError<TopicInUse>()("TopicInUse", {
 }
 
 /**
- * The program has no transport under the name that a topic is on, or one that keeps less than the name promises. Types refuse
- * this; JavaScript is told at the first use. Nothing was sent.
+ * The program has no transport under the name that a topic is on, or its transport keeps less than the name promises.
+ * The types refuse this; without types, the first use fails. Nothing was sent.
  */
 export class NotProvided extends Schema.TaggedError<NotProvided>()("NotProvided", {
   name: Schema.String,
   /** The guarantee that the name promises. */
   needed: Schema.String,
-  /** The guarantee that its layer keeps, when there is a layer. */
+  /** The guarantee that its layer keeps, if there is a layer. */
   kept: Schema.optional(Schema.String)
 }) {
   readonly permanent = true
@@ -275,13 +275,13 @@ export type Reason =
   | Rejected
 
 /**
- * Talking to the store failed. `reason` says how; `reason.permanent` whether waiting can help. Handle single reasons
- * with `Effect.catchReason("TransportError", "Refused", ...)`.
+ * An operation on the store failed. `reason` says how, and `reason.permanent` whether waiting can help. Handle single
+ * reasons with `Effect.catchReason("TransportError", "Refused", ...)`.
  */
 export class TransportError extends Schema.TaggedError<TransportError>()("TransportError", {
   operation: Schema.Literals(["connect", "publish", "receive", "settle", "inspect"]),
   topic: Schema.optional(Schema.String),
-  /** Of `Producer.publishAll`: how many messages from the front of the call are stored all the same. */
+  /** For `Producer.publishAll`: how many messages from the start of the call are stored nevertheless. */
   stored: Schema.optional(Schema.Int),
   reason: Schema.Union([
     Disconnected,

@@ -1,9 +1,9 @@
 /**
- * The log of failed attempts that travels with a message: a line of at most 200 bytes each, the last ten of them. A log is
- * one text without white space, so that a store hands it on as it is.
+ * The log of failed attempts that travels with a message: the last ten, as lines of at most 200 bytes. A log is a
+ * single text without white space, so that a store passes it on unchanged.
  *
- * A line is `|`, then which attempt it was, the consumer, the tag and the message with commas between, then `@` and when it
- * ended. Spaces are `+`, and what would not be a part is percent-encoded.
+ * A line is `|`, then attempt number, consumer, tag and message separated by commas, then `@` and the time it ended. Spaces
+ * become `+`, and reserved characters are percent-encoded.
  *
  * @module
  */
@@ -19,7 +19,7 @@ const timeBytes = 14
 
 const utf8 = new TextEncoder()
 
-/** The log with the line of the attempt that ends so. When it ended is to be written behind it. */
+/** The log with a line for the attempt that ends like this. The caller appends the time. */
 export const untimed = (log: string, attempt: number, consumer: string, ending: Retry | DeadLetter): string => {
   const { message, tag } = ending.failure ?? unsaid(ending)
   const head = `|${attempt},${fitting(consumer, maxConsumer)},${fitting(tag, maxTag)},`
@@ -39,7 +39,7 @@ export const noted = (
 /** How an attempt ends whose consumer died or stalled. */
 export const consumerDied: Said = { tag: "ConsumerDied", message: "its consumer died or stalled" }
 
-/** A log that goes on. */
+/** A log and its continuation. */
 export const joined = (log: string, more: string): string => lastOf(log + more, maxLines)
 
 const lastOf = (log: string, lines: number): string => {
@@ -47,13 +47,13 @@ const lastOf = (log: string, lines: number): string => {
   return all.length - 1 <= lines ? log : ["", ...all.slice(-lines)].join("|")
 }
 
-/** No handler failed. */
+/** For an ending without a failure of a handler. */
 const unsaid = (ending: Retry | DeadLetter): Said => ({
   tag: ending._tag === "DeadLetter" ? ending.reason : "Retry",
   message: ending.cause.slice(0, maxBytes)
 })
 
-// White space as older builds know it too, and what stands between the parts.
+// White space as older versions define it, and the separators.
 const reserved = /\s+|[%+,;=@|\p{Cc}]/gu
 
 /** As many whole characters as fit. */
@@ -75,7 +75,7 @@ const fitting = (text: string, bytes: number): string => {
   return encoded
 }
 
-/** The attempts in a log, the oldest first. Lines in any other form are left out. */
+/** The attempts in a log, the oldest first. Malformed lines are skipped. */
 export const read = (log: string): ReadonlyArray<FailedAttempt> =>
   log.split("|").flatMap((line): ReadonlyArray<FailedAttempt> => {
     const parts = /^(\d{1,15}),([^,]*),([^,]*),([^,]*)@(\d{1,15})$/.exec(line)

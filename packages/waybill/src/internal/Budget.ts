@@ -1,5 +1,5 @@
 /**
- * How much of a message travels: its body, headers, id and key together.
+ * The size of a message as it travels: its body, headers, id and key together.
  *
  * @module
  */
@@ -25,7 +25,7 @@ export const partsOf = ({ body, headers, id, key }: Outgoing) => {
   }
 }
 
-/** In UTF-16 units, each of which becomes one to three bytes: cheaper to count. */
+/** Size in UTF-16 units, each of which becomes one to three bytes: cheaper to count. */
 export const unitsOf = ({ body, headers, id, key }: Outgoing | Message): number => {
   let units = body.length
   if (id !== undefined) units += id.length
@@ -35,7 +35,7 @@ export const unitsOf = ({ body, headers, id, key }: Outgoing | Message): number 
   return units
 }
 
-/** How many of the messages fit, from the first on; the first does in any case. */
+/** How many of the messages fit, from the first on; always at least one. */
 export const fitting = (messages: ReadonlyArray<Message>, max: number, units: number): number => {
   const most = Math.min(max, messages.length)
   let sum = 0

@@ -1,5 +1,5 @@
 /**
- * An inspector that refuses invalid names and limits, alike for every pattern.
+ * An inspector that refuses invalid names and limits, the same for every pattern.
  *
  * @module
  */
@@ -18,7 +18,7 @@ export const nameProblem = (topic: string, group?: string): TransportError | und
   return reason && new TransportError({ operation: "inspect", topic: topic.slice(0, 200).toWellFormed(), reason })
 }
 
-/** The same inspector, which refuses invalid names of topics and groups, and invalid limits of pages. */
+/** The same inspector, refusing invalid names of topics and groups, and invalid limits of pages. */
 export const checked = (inspector: Inspector["Service"]): Inspector["Service"] => {
   const named = <A>(topic: string, group: string | undefined, ask: () => Effect.Effect<A, TransportError>) => {
     const problem = nameProblem(topic, group)

@@ -1,22 +1,22 @@
 /**
- * A histogram of durations that costs next to nothing where one follows the other: they are taken as whole milliseconds,
- * and runs of equal ones are added up when they end, or when somebody looks. What is exported is in seconds.
+ * A histogram of durations that costs next to nothing for runs of equal values: durations are rounded to whole
+ * milliseconds, and a run is added up when it ends or when it is read. Exported in seconds.
  *
  * @module
  */
 import * as Context from "effect/Context"
 import * as Metric from "effect/Metric"
 
-/** Under a metric's key in the registry, in the place of Effect's own hooks. */
+/** Stored under a metric's key in the registry, in place of Effect's own hooks. */
 export class Durations implements Metric.Metric.Hooks<number, Metric.HistogramState> {
   readonly #boundaries: ReadonlyArray<number>
-  /** One more than there are boundaries, for what is longer than all of them. */
+  /** One more than there are boundaries, for durations beyond the last. */
   readonly #counts: Array<number>
   #count = 0
   #sum = 0
   #min = Number.MAX_VALUE
   #max = -Number.MAX_VALUE
-  /** The run that has not ended. */
+  /** The current run. */
   #millis = 0
   #times = 0
 
@@ -66,10 +66,10 @@ export class Durations implements Metric.Metric.Hooks<number, Metric.HistogramSt
   }
 }
 
-/** The durations of a metric in this context; the same for all who ask. */
+/** The durations of a metric in this context, shared by all callers. */
 export const durationsOf = (metric: Metric.Histogram<number>, context: Context.Context<never>): Durations => {
   const registry = Context.get(context, Metric.MetricRegistry)
-  // In a registry of its own the metric tells under which key it belongs into the one of the context.
+  // Read in a registry of its own, the metric reveals its key in the context's registry.
   const alone: typeof registry = new Map()
   const { buckets } = metric.valueUnsafe(Context.add(context, Metric.MetricRegistry, alone))
   for (const [key, made] of alone) {

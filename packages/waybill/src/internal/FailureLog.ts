@@ -1,6 +1,6 @@
 /**
- * Writes to the log how deliveries ended that failed: a dead letter is a warning, a retry a line for debugging. Costs nothing
- * where nobody reads it.
+ * Logs deliveries that failed: a dead letter as a warning, a retry at debug level. Costs nothing when those levels are
+ * disabled.
  *
  * @module
  */
@@ -11,12 +11,12 @@ import * as References from "effect/References"
 import type { Handle } from "../Delivery.ts"
 import type { Settlement } from "../Settlement.ts"
 
-/** So many dead letters of one batch are written one by one; of the others, how many died of which reason. */
+/** How many dead letters of one batch are logged one by one; the others are counted by reason. */
 const maxLetters = 20
-/** Of a cause as it stands in the log; the dead letter has the rest. */
+/** The most characters of a cause in the log; the dead letter has the rest. */
 const maxCause = 1000
 
-/** Of what was settled in one step, what failed. */
+/** Logs the failures among the deliveries settled in one step. */
 export const logFailures = (
   topic: string,
   group: string,

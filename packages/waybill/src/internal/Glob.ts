@@ -1,15 +1,15 @@
 /**
- * Topic names that stand for all topics that fit them, as Redis understands `*`, `?` and `[...]`.
+ * Topic names that stand for all topics that match them, with `*`, `?` and `[...]` as in Redis.
  *
  * @module
  */
 
-/** Whether a topic's name stands for others. */
+/** Whether a topic's name is a pattern. */
 export const isGlob = (topic: string): boolean => /[*?[\]\\]/.test(topic)
 
 /**
- * Tells whether a topic fits. What stands before the first slash of a name is a part of its own: a star ends there, and
- * a name without a slash fits no pattern with one.
+ * Matches topic names. The part before the first slash is matched separately: a star ends there, and a name without a slash
+ * matches no pattern with one.
  */
 export const matcher = (glob: string): ((topic: string) => boolean) => {
   if (!isGlob(glob)) return (topic) => topic === glob

@@ -1,7 +1,8 @@
 /**
- * What a handler finds in its context. A scope that is closed with its exit before anything is settled: handlers that put
- * nothing into theirs, as nearly all do, share one, and then a delivery costs no more than a look at it. The delivery it is
- * for, and that in all it logs: a context of its own, so that a fiber that outlives the handler keeps what it was forked for.
+ * The context of handlers. A scope that is closed with the handler's exit before anything is settled: handlers that
+ * leave theirs empty, as nearly all do, share one, so that a delivery costs no more than a check. And the current
+ * delivery, also in log annotations: a new context for each, so that a fiber that outlives the handler keeps the
+ * delivery it was forked for.
  *
  * @module
  */
@@ -14,7 +15,7 @@ import * as References from "effect/References"
 import * as Scope from "effect/Scope"
 import { Current, type Delivery } from "../Delivery.ts"
 
-/** Of the handlers that run, one after the other, on the fiber of a worker. */
+/** For the handlers that run one after the other on the fiber of a worker. */
 export class HandlerContext {
   readonly #fiber: Fiber.Fiber<unknown, unknown>
   readonly #outer: Context.Context<never>
@@ -31,19 +32,19 @@ export class HandlerContext {
     fiber.setContext(this.#context)
   }
 
-  /** Before a handler that does not succeed at once. */
+  /** Called before a handler that does not succeed at once. */
   enter(delivery: Delivery): void {
     const { attempt, group, id, topic } = delivery
     this.#annotate(Context.add(this.#context, Current, delivery), { topic, group, messageId: id, attempt })
   }
 
-  /** The same of a batch. */
+  /** The same for a batch. */
   enterBatch(deliveries: ReadonlyArray<Delivery>): void {
     const { group, topic } = deliveries[0]! // a batch has some
     this.#annotate(this.#context, { topic, group, batchSize: deliveries.length })
   }
 
-  /** Before the worker waits: what was handled last may be forgotten. */
+  /** Called before the worker waits: the last delivery may be forgotten. */
   leave(): void {
     this.#fiber.setContext(this.#context)
   }
@@ -53,24 +54,24 @@ export class HandlerContext {
     this.#fiber.setContext(Context.add(context, References.CurrentLogAnnotations, all))
   }
 
-  /** To be asked after every handler: something was put into its scope, and `close` has to run. */
+  /** Checked after every handler: whether its scope was used and `close` has to run. */
   get used(): boolean {
     return this.#scope.state._tag !== "Empty"
   }
 
-  /** Closes the scope with the exit of the handler, and returns how both ended. The next handler has another one. */
+  /** Closes the scope with the handler's exit, and returns how both ended. The next handler gets another scope. */
   close<A, E>(exit: Exit.Exit<A, E>): Effect.Effect<Exit.Exit<A, E>> {
     const scope = this.#scope
     this.#scope = Scope.makeUnsafe()
     this.#context = this.#provide()
     return Effect.matchCause(Scope.close(scope, exit), {
       onSuccess: () => exit,
-      // As when a release fails anywhere else: both are told.
+      // As wherever a release fails: both are reported.
       onFailure: (cause) => Exit.failCause(Exit.isFailure(exit) ? Cause.combine(exit.cause, cause) : cause)
     })
   }
 
-  /** The worker is done: what a fiber that outlived its handler puts into the scope from now on is released at once. */
+  /** The worker is done: whatever a fiber that outlived its handler adds to the scope from now on is released at once. */
   readonly end: Effect.Effect<void> = Effect.suspend(() => Scope.close(this.#scope, Exit.void))
 
   #provide(): Context.Context<never> {

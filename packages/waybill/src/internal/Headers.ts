@@ -5,8 +5,8 @@
  */
 import type { Headers } from "../Message.ts"
 
-/** Of every message that has none, so that they cost nothing and are told by a glance. */
+/** Shared by all messages without headers: free, and recognised by identity. */
 export const noHeaders: Headers = Object.freeze({})
 
-/** Kept with a message. The caller may go on using the object. */
+/** Frozen headers to keep with a message. The caller may keep using its object. */
 export const kept = (headers: Headers): Headers => (Object.isFrozen(headers) ? headers : Object.freeze({ ...headers }))

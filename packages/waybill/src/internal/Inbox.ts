@@ -1,6 +1,6 @@
 /**
- * A subscriber's share of messages that are not stored: a bounded buffer, what waits for its next attempt, and what is
- * in a handler. It never loses anything in silence: what the buffer has no room for is a gap before what follows.
+ * A subscriber's share of messages that are not stored: a bounded buffer, messages waiting for their next attempt,
+ * and those being handled. Loses nothing silently: what the buffer cannot hold becomes a gap before the next message.
  *
  * @module
  */
@@ -22,17 +22,20 @@ import { failuresAfter } from "./RetryCounts.ts"
 /** No row has retried it yet. */
 const unfailed: ReadonlyMap<string, Failures> = new Map()
 
-/** Messages that are missing in front of another one. */
+/** Messages missing before another one. */
 export type MissingRange = Omit<Gap, "before">
 
-/** One message on its way through one subscriber. Always in this shape: tens of thousands a second are made. */
+/** One message on its way through one subscriber. Always of this shape: tens of thousands are made per second. */
 export class LocalDelivery implements Delivery {
   readonly topic: string
   readonly group: string
   readonly id: string
   readonly body: Body
   readonly headers: Headers
-  /** What was published, whatever a handler writes into the body: bytes cannot be frozen, and each subscriber has its own. */
+  /**
+   * The message as published, whatever a handler writes into the body: bytes cannot be frozen, so each subscriber has
+   * its own.
+   */
   readonly published: Pick<Message, "body" | "headers">
   readonly key: string | undefined
   readonly version: number
@@ -43,13 +46,13 @@ export class LocalDelivery implements Delivery {
   log: string
   fence: number
   gap: Gap | undefined
-  /** Who answers for it, from being taken to being settled. */
+  /** The inbox responsible for it, from being taken to being settled. */
   holder: Inbox | undefined
-  /** What it was taken with. */
+  /** The batch it was taken with. */
   batch: Batch | undefined
-  /** When it arrived, counted; with the fence it names the delivery. */
+  /** Its number in order of arrival; together with the fence it names the delivery. */
   number: number
-  /** Which batch of dead letters it was sent with. */
+  /** The batch of dead letters that it was sent with. */
   burial: number
 
   constructor(
@@ -109,7 +112,7 @@ export interface InboxOptions {
   readonly capacityBytes: number
   readonly overflow: "drop-oldest" | "drop-newest" | "fail"
   readonly clock: Clock.Clock
-  /** Called with each gap as its delivery is taken; quick, and does not throw. */
+  /** Called with each gap as its delivery is taken. Must be quick and must not throw. */
   readonly gap: (gap: Gap) => void
   /** Stores dead letters. Repeated with the same ones when the outcome is unknown. */
   readonly bury: (
@@ -117,7 +120,7 @@ export interface InboxOptions {
   ) => Effect.Effect<void, TransportError>
 }
 
-/** Deliveries that were taken at the same time, and how many of them are not settled. */
+/** Deliveries that were taken together, and how many of them are unsettled. */
 interface Batch {
   /** In milliseconds since the epoch. */
   readonly takenAt: number
@@ -129,27 +132,27 @@ interface Waiting {
   readonly copy: LocalDelivery
 }
 
-/** Longer than this no timer of a runtime lasts; who waits longer looks again. */
+/** The longest timer that runtimes support; longer waits are repeated. */
 const longestSleep = 24 * 60 * 60 * 1000
 
 export class Inbox implements Receiver {
   readonly #options: InboxOptions
   readonly #recalls = new Recalls()
-  /** What has arrived, from `#first` on. */
+  /** Arrived messages, starting at `#first`. */
   #arrived: Array<LocalDelivery> = []
   #first = 0
   #arrivedBytes = 0
-  /** Handed back, and due again: goes out before what is new. */
+  /** Handed back, or due again: delivered before new messages. */
   #returned: Array<LocalDelivery> = []
-  /** In the order in which it is due. */
+  /** Ordered by due time. */
   readonly #retries: Array<Waiting> = []
-  /** Taken and not settled. */
+  /** Taken but not settled. */
   #held = 0
-  /** In the order in which they were taken; those in front may be settled. */
+  /** Ordered by when they were taken; the first ones may be settled. */
   #batches: Array<Batch> = []
   #numbered = 0
   #takes = 0
-  /** Missing in front of the first that has arrived, and behind the last. */
+  /** Missing before the first message that arrived, and after the last. */
   #before: MissingRange | undefined
   #behind: MissingRange | undefined
   #lastTaken: string | undefined
@@ -166,7 +169,7 @@ export class Inbox implements Receiver {
     return this.#options.consumer
   }
 
-  /** Taken and not settled. */
+  /** Taken but not settled. */
   get pending(): number {
     return this.#held
   }
@@ -176,12 +179,12 @@ export class Inbox implements Receiver {
     return this.#batches.find(({ open }) => open > 0)?.takenAt
   }
 
-  /** How often something was taken. */
+  /** How many times messages were taken. */
   get takes(): number {
     return this.#takes
   }
 
-  /** More than half of what may wait does wait for a consumer that could take it, or leaves no room for so many bytes. */
+  /** Whether the buffer is more than half full for a consumer that could take from it, or has no room for so many bytes. */
   isCrowdedFor(bytes: number): boolean {
     const { capacity, capacityBytes } = this.#options
     const count = this.#arrived.length - this.#first
@@ -198,7 +201,7 @@ export class Inbox implements Receiver {
     return this.#retries[0]?.due
   }
 
-  /** Whether taking waits although there is something to take. */
+  /** Whether taking waits even if there is something to take. */
   set paused(paused: boolean) {
     this.#paused = paused
     this.#wake()
@@ -206,12 +209,12 @@ export class Inbox implements Receiver {
 
   readonly recalled: Effect.Effect<Recall> = this.#recalls.next
 
-  /** Asks for everything back that has not begun; returns when nothing of it will. */
+  /** Asks for everything back that has not begun; returns once none of it will. */
   get recall(): Effect.Effect<void> {
     return this.#recalls.ask(everything)
   }
 
-  /** Takes in what has arrived; `missing` is what did not, just before. */
+  /** Adds an arrived message; `missing` describes those missing just before it. */
   add(copy: LocalDelivery, missing?: MissingRange): void {
     const { overflow } = this.#options
     copy.number = ++this.#numbered
@@ -243,13 +246,13 @@ export class Inbox implements Receiver {
     this.#wake()
   }
 
-  /** Fails who waits, or the next who comes. */
+  /** Fails the waiting take, or else the next one. */
   fail(error: TransportError): void {
     this.#failure = error
     this.#wake()
   }
 
-  /** One message has room in any case. */
+  /** A single message always fits. */
   #isFull(size: number): boolean {
     const { capacity, capacityBytes } = this.#options
     const count = this.#arrived.length - this.#first
@@ -261,7 +264,7 @@ export class Inbox implements Receiver {
     bytes = Infinity
   ): Effect.Effect<NonEmptyReadonlyArray<LocalDelivery>, TransportError> =>
     Effect.withFiber((fiber) => {
-      // Interrupted between this step and the caller's next one, the fiber would lose what it took: yield before, not there.
+      // An interruption between this step and the caller's next one would lose the taken messages: yield before, not there.
       if (fiber.currentOpCount + 64 > fiber.cache.maxOpsBeforeYield) {
         return Effect.flatMap(Effect.yieldNow, () => this.take(max, bytes))
       }
@@ -273,7 +276,7 @@ export class Inbox implements Receiver {
       if (!this.#paused) {
         if (this.#retries.length > 0) this.#promote()
         const taken = this.#cut(Math.max(1, max), bytes)
-        // Not empty: just looked.
+        // Not empty: just checked.
         if (taken.length > 0) return Exit.succeed(taken as unknown as NonEmptyReadonlyArray<LocalDelivery>)
       }
       return Effect.flatMap(this.#change(), () => this.take(max, bytes))
@@ -289,16 +292,16 @@ export class Inbox implements Receiver {
       }
       if (letters === undefined) return Exit.succeed(this.#end(endings))
       return Effect.map(
-        // Not empty: made with the first.
+        // Not empty: created with the first.
         this.#options.bury(letters as unknown as NonEmptyReadonlyArray<readonly [LocalDelivery, DeadLetter]>),
         () => this.#end(endings)
       )
     })
 
-  /** There are no leases: no other consumer has ever been given the same delivery. */
+  /** There are no leases: no other consumer is ever given the same delivery. */
   readonly lost: Receiver["lost"] = Effect.never
 
-  /** Gives up everything; answers how many messages are lost with it. */
+  /** Gives up everything; returns how many messages are lost. */
   leave(): number {
     this.#recalls.close()
     const count = this.#arrived.length - this.#first + this.#returned.length + this.#retries.length + this.#held
@@ -341,13 +344,13 @@ export class Inbox implements Receiver {
       }
       answers.push("Settled")
     }
-    // In front of what came back before: it was delivered before that.
+    // Before what was returned earlier, because it was delivered before that.
     if (released.length > 0) this.#returned = [...released, ...this.#returned]
     if (woken) this.#wake()
     return answers
   }
 
-  /** Equal times keep the order in which they came. */
+  /** Equal times keep their order. */
   #wait(due: number, copy: LocalDelivery): void {
     let low = 0
     let high = this.#retries.length
@@ -394,7 +397,7 @@ export class Inbox implements Receiver {
       for (const { gap } of taken) if (gap !== undefined) this.#options.gap(gap)
     }
     this.#takes++
-    // One note for all that is taken at once: one for each would cost a tenth of what a message costs here.
+    // One record for the whole batch: one per message would cost a tenth of what a message costs here.
     const batch = { takenAt: this.#options.clock.currentTimeMillisUnsafe(), open: taken.length }
     for (const copy of taken) {
       copy.holder = this
@@ -407,7 +410,7 @@ export class Inbox implements Receiver {
     return taken
   }
 
-  /** Copying only when half is empty keeps the price of dropping one constant. */
+  /** Copying only when half is empty keeps dropping at amortised constant cost. */
   #compact(): void {
     if (this.#first < this.#arrived.length && this.#first * 2 < this.#arrived.length) return
     this.#arrived = this.#arrived.slice(this.#first)
@@ -430,7 +433,7 @@ export class Inbox implements Receiver {
     return Effect.raceFirst(woken, clock.sleep(Duration.millis(millis)))
   }
 
-  /** Once for everything that arrives in one go: what wakes up takes all of it. */
+  /** Once for everything that arrives together: the woken fiber takes all of it. */
   #wake(): void {
     if (this.#waking || this.#waiters.length === 0) return
     this.#waking = true
@@ -445,7 +448,7 @@ export class Inbox implements Receiver {
   }
 }
 
-/** Two ranges in a row are one. */
+/** Merges two adjacent ranges. */
 const joined = (a: MissingRange | undefined, b: MissingRange | undefined): MissingRange | undefined => {
   if (a === undefined || b === undefined) return a ?? b
   return {

@@ -9,13 +9,13 @@ import * as Metric from "effect/Metric"
 import type { GroupInfo, TopicInfo } from "../Inspector.ts"
 import type { Receipt } from "../Message.ts"
 
-/** Anything without a series of its own is counted under this name. */
+/** Everything without a series of its own is counted under this name. */
 const other = "other"
 
-/** How many topics of a process have series of their own for what it publishes; those that come later share one. */
+/** How many topics of a process have a publishing series of their own; later ones share one. */
 export const maxPublishedTopics = 1000
 
-/** How many groups of topics have series of their own for what this process consumes; those that come later share one. */
+/** How many groups have consuming series of their own in this process; later ones share one. */
 export const maxConsumedGroups = 1000
 
 const counter = (name: string, description: string, attributes: Record<string, string>) =>
@@ -34,7 +34,10 @@ const seconds = (name: string, description: string, attributes: Record<string, s
 
 const boundaries = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600]
 
-/** Messages accepted by `publish`. `outcome`: `stored`, `duplicate`, or `sent` where nothing is stored. Behind the first 1,000 topics of a process it is counted under the topic `other`. */
+/**
+ * Messages accepted by `publish`. `outcome`: `stored`, `duplicate`, or `sent` if nothing is stored. After the first
+ * 1,000 topics of a process, counted under the topic `other`.
+ */
 export const published = (topic: string, outcome: "stored" | "duplicate" | "sent") =>
   counter("waybill_messages_published_total", "Messages accepted by publish", { topic, outcome })
 
@@ -46,8 +49,8 @@ export const received = (topic: string, group: string) =>
 export type Outcome = "ack" | "retry" | "dead_letter" | "release" | "stale"
 
 /**
- * Deliveries that ended. Dead letters have a `reason` too, from `deadLettered`. Those of crash loops, which no consumer
- * ever sees, are counted by `layer`.
+ * Deliveries that ended. Dead letters also have a `reason`, from `deadLettered`. Those of crash loops, which no
+ * consumer ever sees, are counted by `layer`.
  */
 export const settled = (topic: string, group: string, outcome: Outcome, reason?: string) =>
   counter("waybill_messages_settled_total", "Deliveries that ended, by how", {
@@ -57,7 +60,10 @@ export const settled = (topic: string, group: string, outcome: Outcome, reason?:
     ...(reason === undefined ? {} : { reason })
   })
 
-/** Seconds from publishing, by the store's clock, until the message is first given to a handler, by this process's. A delay that was asked for is part of it. */
+/**
+ * Seconds from publishing, by the store's clock, until the message is first given to a handler, by this process's
+ * clock. Includes a requested delay.
+ */
 export const waitingTime = (topic: string, group: string) =>
   seconds("waybill_message_wait_seconds", "From publishing to the first handler", { topic, group }, 3600)
 
@@ -65,23 +71,23 @@ export const waitingTime = (topic: string, group: string) =>
 export const handlerDuration = (topic: string, group: string) =>
   seconds("waybill_handler_duration_seconds", "From a handler's start to its exit", { topic, group }, 60)
 
-/** Seconds that one round of settlements took, whatever it carried, with all its repetitions. */
+/** Seconds that one round of settlements took, whatever its size, including retries. */
 export const settleDuration = (topic: string, group: string) =>
   seconds("waybill_settle_duration_seconds", "How long a round of settlements took", { topic, group }, 60)
 
-/** Deliveries whose lease was lost before they were settled, in a handler or on the way to one. */
+/** Deliveries whose lease was lost before they were settled, while being handled or waiting for it. */
 export const leasesLost = (topic: string, group: string) =>
   counter("waybill_leases_lost_total", "Deliveries whose lease was lost unsettled", { topic, group })
 
-/** Deliveries that wait in this process for a free handler, as of the last batch that came or was settled. */
+/** Deliveries waiting in this process for a free handler, as of the last batch taken or settled. */
 export const buffered = (topic: string, group: string) =>
   gauge("waybill_consumer_buffered", "Deliveries waiting in this process for a handler", { topic, group })
 
-/** How many may: the `prefetch` of the group's consumers in this process. */
+/** Their maximum: the `prefetch` of the group's consumers in this process. */
 export const bufferSize = (topic: string, group: string) =>
   gauge("waybill_consumer_buffer_size", "How many deliveries may wait in this process", { topic, group })
 
-/** Failures of the transport under a consumer, one for each try. */
+/** Failures of the transport under a consumer, one per try. */
 export const consumerFailures = (topic: string, group: string, permanent: boolean) =>
   counter("waybill_consumer_failures_total", "Failures of the transport under a consumer", {
     topic,
@@ -97,19 +103,19 @@ export const claimed = (topic: string, group: string) =>
 export const truncated = (topic: string, group: string) =>
   counter("waybill_messages_truncated_total", "Unsettled messages cut away by trimming", { topic, group })
 
-/** Dead letters that the cap dropped, as far as this process did it. */
+/** Dead letters that the cap dropped, counted in the process that did it. */
 export const deadLettersDropped = (topic: string, group: string) =>
   counter("waybill_dead_letters_dropped_total", "Dead letters dropped by the cap", { topic, group })
 
-/** How often the group was gone and was made again. */
+/** How often the group was lost and recreated. */
 export const groupsRecreated = (topic: string, group: string) =>
   counter("waybill_groups_recreated_total", "How often a lost group was made again", { topic, group })
 
-/** How often a subscriber knew that it had missed something. */
+/** How often a subscriber noticed that it had missed messages. */
 export const gaps = (group: string, reason: string) =>
   counter("waybill_gaps_total", "How often a subscriber knew that it had missed messages", { group, reason })
 
-/** How many messages that were, where it is known. */
+/** How many messages were missed, if known. */
 export const missed = (group: string, reason: string) =>
   counter("waybill_messages_missed_total", "Messages missed in gaps, where the number is known", { group, reason })
 
@@ -117,17 +123,17 @@ export const missed = (group: string, reason: string) =>
 export const disconnects = (role: string) =>
   counter("waybill_disconnects_total", "Connections to the store that were lost", { role })
 
-/** Connections that came back; as long as there are fewer than were lost, some are down. */
+/** Connections that were restored; while this is less than were lost, some are down. */
 export const reconnects = (role: string) =>
   counter("waybill_reconnects_total", "Connections to the store that came back", { role })
 
-/** 1 when the last round of `layerInspector` could read everything, otherwise 0. */
+/** 1 if the last round of `layerInspector` could read everything, otherwise 0. */
 export const inspectorUp = gauge(
   "waybill_inspector_up",
   "Whether the last look into the store succeeded (1) or not (0)"
 )
 
-/** The gauges of a topic, with the figure that each of them shows. */
+/** The gauges of a topic, each with the figure it shows. */
 export const topicGauges: ReadonlyArray<
   readonly [gauge: (topic: string) => Metric.Gauge<number>, figure: (info: TopicInfo) => number]
 > = [
@@ -135,7 +141,7 @@ export const topicGauges: ReadonlyArray<
   [(topic) => gauge("waybill_topic_delayed", "Messages published and not yet due", { topic }), (info) => info.delayed]
 ]
 
-/** The gauges of a group, with the figure that each of them shows. */
+/** The gauges of a group, each with the figure it shows. */
 export const groupGauges: ReadonlyArray<
   readonly [gauge: (topic: string, group: string) => Metric.Gauge<number>, figure: (info: GroupInfo) => number]
 > = [
@@ -175,15 +181,15 @@ export const groupGauges: ReadonlyArray<
 ]
 
 /**
- * The series of a metric in this context, for what is counted with every message: looking it up each time costs more
- * than the counting.
+ * The series of a metric in this context, for per-message counting: looking it up every time costs more than the counting
+ * itself.
  */
 export const seriesOf = <Input, State>(
   metric: Metric.Metric<Input, State>,
   context: Context.Context<never>
 ): Metric.Metric.Hooks<Input, State> => {
   const registry = Context.get(context, Metric.MetricRegistry)
-  // In a registry of its own the metric tells under which key it belongs into the one of the context.
+  // Read in a registry of its own, the metric reveals its key in the context's registry.
   const alone: typeof registry = new Map()
   metric.valueUnsafe(Context.add(context, Metric.MetricRegistry, alone))
   for (const [key, made] of alone) {
@@ -197,12 +203,12 @@ export const seriesOf = <Input, State>(
 /** The counters of the messages that a process publishes to a topic, by outcome. */
 type Publishing = Readonly<Record<Receipt["_tag"], Metric.Counter<number>>>
 
-/** For each registry, by topic. */
+/** By registry and topic. */
 const publishing = new WeakMap<object, Map<string, Publishing>>()
 
 /**
- * The counters of a topic that is published to. A process may publish to any number of topics, and a series is never given
- * back: so the first 1,000 topics have series of their own, and what comes later is counted under the topic `other`.
+ * The counters of a topic that is published to. A process may publish to any number of topics, and a series is never
+ * freed. So the first 1,000 topics have series of their own, and later ones are counted under the topic `other`.
  */
 export const publishedTo = (topic: string, context: Context.Context<never>): Publishing => {
   const registry = Context.get(context, Metric.MetricRegistry)
@@ -217,12 +223,12 @@ export const publishedTo = (topic: string, context: Context.Context<never>): Pub
   return counters
 }
 
-/** For each registry, by topic and group. */
+/** By registry, topic and group. */
 const consuming = new WeakMap<object, Set<string>>()
 
 /**
- * The names under which a group of a topic is counted here. Consumers may come and go for any number of topics, and what a
- * series costs is ten times what is left of them: the first 1,000 have their own, what comes later is `other` of `other`.
+ * The names under which a group of a topic is counted here. Consumers may come and go for any number of topics, and most of
+ * what remains of them would be their series: the first 1,000 have their own, and later ones are `other` of `other`.
  */
 export const countedAs = (
   topic: string,
@@ -240,7 +246,7 @@ export const countedAs = (
   return { topic, group }
 }
 
-/** Ours, which always have a series of their own. */
+/** The library's own reasons, which always have a series. */
 const ownReasons: ReadonlySet<string> = new Set([
   "CommitRejected",
   "CrashLoop",
@@ -253,15 +259,15 @@ const ownReasons: ReadonlySet<string> = new Set([
   "Unrouted"
 ])
 
-/** How many other reasons of a group get one, in the life of the process. */
+/** How many other reasons of a group get a series, in the life of the process. */
 const maxReasons = 20
 
-/** A reason is a short word; what is longer is most likely made of data. */
+/** A reason is a short word; a longer one probably contains data. */
 const maxReasonLength = 64
 
 /**
- * Counts dead letters by reason. Reasons are the user's and may be made of anything, an id even, so there is a bound: the
- * first 20 of a group that are not ours are counted by name, and what comes later, or is longer than 64 characters, as `other`.
+ * Counts dead letters by reason. Reasons come from users and may contain anything, even an id, so they are bounded:
+ * the first 20 foreign reasons of a group are counted by name; later ones, and those over 64 characters, as `other`.
  */
 export const deadLettered = (
   topic: string,
@@ -275,7 +281,7 @@ export const deadLettered = (
     return series
   }
   let full = false
-  /** Whether there is room for one more. The registry knows: other consumers of the group count there too. */
+  /** Whether there is room for one more. Checked in the registry, because other consumers of the group count there too. */
   const room = (reason: string) => {
     if (ownReasons.has(reason)) return true
     if (full || reason.length > maxReasonLength) return false
