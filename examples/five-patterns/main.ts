@@ -174,10 +174,10 @@ const forgetting = (prefix: string) =>
       const forget = Effect.gen(function* () {
         let cursor = "0"
         do {
-          const [next, keys] = yield* commands.run("SCAN", (redis) =>
+          const [next, keys] = yield* commands.run("SCAN", [], (redis) =>
             redis.scan(cursor, "MATCH", `*${prefix}:*`, "COUNT", 1000)
           )
-          if (keys.length > 0) yield* commands.run("UNLINK", (redis) => redis.unlink(...keys))
+          if (keys.length > 0) yield* commands.run("UNLINK", keys, (redis) => redis.unlink(...keys))
           cursor = next
         } while (cursor !== "0")
       })

@@ -619,7 +619,7 @@ layer(
       const address = new URL(yield* dashboard(url, "--allow-writes"))
       const inspector = yield* Effect.provideContext(Inspector.Inspector, context)
       const { commands } = yield* Effect.provideContext(IoRedis.IoRedis, context)
-      const keys = commands.run("dbsize", (client) => client.dbsize())
+      const keys = commands.run("dbsize", [], (client) => client.dbsize())
       const before = yield* keys
       const groups = "/api/topics/orders/groups"
       const bearer = bearerOf(address)

@@ -29,3 +29,10 @@ export const all = {
 
 /** A connection to the server of the test. */
 export const redis = Layer.unwrap(Effect.map(RedisServer.RedisServer, ({ url }) => IoRedis.layer({ url })))
+
+/** Makes a topic look as if another pattern had opened it. */
+export const openedAs = (pattern: string) => (topic: string) =>
+  Effect.flatMap(IoRedis.IoRedis, ({ commands }) => {
+    const key = `{waybill:${topic}}:meta`
+    return commands.run("hset", key, (client) => client.hset(key, "pattern", pattern, "wire", "1"))
+  })

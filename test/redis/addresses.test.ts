@@ -25,7 +25,7 @@ const refusal = Effect.fnUntraced(function* (options: IoRedis.Options) {
   const error = yield* Effect.scoped(
     Effect.flatMap(IoRedis.make(options), ({ commands }) =>
       Effect.flatMap(
-        commands.run("SELECT", async ({ options: { host, port, path, db } }) => ({ host, port, path, db })),
+        commands.run("SELECT", [], async ({ options: { host, port, path, db } }) => ({ host, port, path, db })),
         (where) => Effect.die(new Error(`connected to ${JSON.stringify(where)}`))
       )
     )
@@ -146,7 +146,7 @@ describe("case D7: sockets in the file system", () => {
       for (const scheme of ["unix", "redis+unix"]) {
         const url = `${scheme}://default:p%23s@${path}?db=3`
         const { commands } = yield* IoRedis.make({ url })
-        assert.match(String(yield* commands.run("CLIENT", (client) => client.client("INFO"))), / db=3 /)
+        assert.match(String(yield* commands.run("CLIENT", [], (client) => client.client("INFO"))), / db=3 /)
         const told = yield* run(["doctor", "--watch", "0"], { url })
         assert.match(told.out, /PersistenceOff/)
       }
@@ -155,7 +155,7 @@ describe("case D7: sockets in the file system", () => {
         password: Redacted.make("p#s"),
         client: { disableClientInfo: false, clientInfoTag: "mine" }
       })
-      assert.match(String(yield* commands.run("CLIENT", (client) => client.client("INFO"))), / db=0 /)
+      assert.match(String(yield* commands.run("CLIENT", [], (client) => client.client("INFO"))), / db=0 /)
       const absent = yield* refusal({ path: join(dir, "absent.sock"), startTimeout: 0 })
       assert.include(absent.error.message, "absent.sock")
     }).pipe(Effect.scoped)
@@ -323,7 +323,7 @@ describe("case C12: servers that are too old", () => {
     Effect.gen(function* () {
       const port = yield* double((command) => (command === "HELLO" ? helloOf("6.2.14") : ":1\r\n"))
       const { commands } = yield* IoRedis.make({ port })
-      assert.strictEqual(yield* commands.run("INCR", (client) => client.incr("k")), 1)
+      assert.strictEqual(yield* commands.run("INCR", "k", (client) => client.incr("k")), 1)
     }).pipe(Effect.scoped)
   )
 })
@@ -361,7 +361,7 @@ describe("case C13: a part of something larger", () => {
       const { commands } = yield* IoRedis.make({ url: node.url }).pipe(
         Effect.retry({ times: 100, schedule: Schedule.spaced("50 millis") })
       )
-      const set = commands.run("SET", (client) => client.set("k", "v"))
+      const set = commands.run("SET", "k", (client) => client.set("k", "v"))
       assert.strictEqual(
         yield* Effect.retry(set, {
           times: 500,
@@ -404,11 +404,11 @@ describe("case C18: what was true a moment ago, every pattern", () => {
     Effect.gen(function* () {
       const server = yield* RedisServer.make({ args: ["--requirepass", "old"] })
       const { commands } = yield* IoRedis.make({ url: server.url, password: Redacted.make("old") })
-      yield* commands.run("CONFIG", (client) => client.config("SET", "requirepass", "new"))
+      yield* commands.run("CONFIG", [], (client) => client.config("SET", "requirepass", "new"))
       yield* Effect.ignore(
-        commands.run("CLIENT", (client) => client.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no"))
+        commands.run("CLIENT", [], (client) => client.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no"))
       )
-      const ask = commands.run("PING", (client) => client.ping(), { deadline: "1 second" }).pipe(Effect.flip)
+      const ask = commands.run("PING", [], (client) => client.ping(), { deadline: "1 second" }).pipe(Effect.flip)
       yield* ask.pipe(Effect.repeat({ until: (reason) => reason._tag === "AuthenticationFailed" }))
       yield* server.kill
       yield* Effect.sleep(300)
@@ -416,7 +416,9 @@ describe("case C18: what was true a moment ago, every pattern", () => {
       assert.strictEqual(reason._tag, "Disconnected")
       assert.include(reason.message, "ECONNREFUSED")
       // And the way back: what helps at once is found at once.
-      const again = yield* Effect.forkChild(commands.run("PING", (client) => client.ping(), { deadline: "20 seconds" }))
+      const again = yield* Effect.forkChild(
+        commands.run("PING", [], (client) => client.ping(), { deadline: "20 seconds" })
+      )
       yield* server.start
       assert.strictEqual(yield* Fiber.join(again), "PONG")
     }).pipe(Effect.scoped)
@@ -431,12 +433,12 @@ describe("case A11: a server that has become a replica", () => {
       const events: Array<string> = []
       yield* redis.listen((event) => events.push(`${event._tag} ${event.role}`))
       const admin = yield* IoRedis.make({ url: server.url })
-      const set = redis.commands.run("SET", (client) => client.set("k", "v"), { deadline: "500 millis" })
+      const set = redis.commands.run("SET", "k", (client) => client.set("k", "v"), { deadline: "500 millis" })
       assert.strictEqual(yield* set, "OK")
-      yield* admin.commands.run("REPLICAOF", (client) => client.replicaof("127.0.0.1", "1"))
+      yield* admin.commands.run("REPLICAOF", [], (client) => client.replicaof("127.0.0.1", "1"))
       const connected = () =>
         Effect.map(
-          admin.commands.run("INFO", (client) => client.info("stats")),
+          admin.commands.run("INFO", [], (client) => client.info("stats")),
           (text) => Number(/total_connections_received:(\d+)/.exec(text)?.[1])
         )
       const before = yield* connected()
@@ -446,7 +448,7 @@ describe("case A11: a server that has become a replica", () => {
       }
       assert.isBelow((yield* connected()) - before, 14)
       assert.deepStrictEqual(events, ["Disconnected commands"])
-      yield* admin.commands.run("REPLICAOF", (client) => client.replicaof("NO", "ONE"))
+      yield* admin.commands.run("REPLICAOF", [], (client) => client.replicaof("NO", "ONE"))
       yield* Effect.retry(set, { times: 20 })
       assert.deepStrictEqual(events, ["Disconnected commands", "Reconnected commands"])
     }).pipe(Effect.scoped)

@@ -29,6 +29,8 @@ describe("EffectRedis", () => {
       assert.isNull(yield* redis.send("XREAD", "STREAMS", "s", "$"))
       const error = yield* Effect.flip(redis.send("LPUSH", "k", "v"))
       assert.deepInclude(error.cause, { _tag: "WrongKeyType", key: "k" })
+      const push = redis.send("EVAL", "return redis.call('LPUSH', KEYS[1], ARGV[1])", "1", "k", "v")
+      assert.deepInclude((yield* Effect.flip(push)).cause, { _tag: "WrongKeyType", key: "k" })
     }).pipe(Effect.provide(live))
   )
 
@@ -99,7 +101,7 @@ describe("EffectRedis", () => {
     Effect.gen(function* () {
       const { commands } = yield* IoRedis.IoRedis
       const redis = yield* Redis.Redis
-      yield* commands.run("ACL", (client) => client.acl("SETUSER", "default", "resetchannels"))
+      yield* commands.run("ACL", [], (client) => client.acl("SETUSER", "default", "resetchannels"))
       const messages = yield* redis.subscribe("news")
       const error = yield* Effect.flip(Queue.take(messages))
       assert.deepInclude(error.cause, { _tag: "NotPermitted", command: "SUBSCRIBE" })

@@ -30,7 +30,7 @@ const increment = (connection: IoRedis.Connection, key: string, deadline: number
     const start = performance.now()
     const told = (outcome: Outcome): Told => ({ key, outcome, millis: performance.now() - start })
     return connection
-      .run("INCR", (client) => client.incr(key), { deadline, key })
+      .run("INCR", key, (client) => client.incr(key), { deadline })
       .pipe(
         Effect.map(() => told("done")),
         Effect.catchTag("Disconnected", (reason) => Effect.succeed(told(reason.ambiguous ? "ambiguous" : "not run"))),
@@ -133,13 +133,13 @@ describe("IoRedis under faults", () => {
     Effect.gen(function* () {
       const redis = yield* IoRedis.IoRedis
       const proxy = yield* FaultProxy.FaultProxy
-      const reader = yield* redis.dedicated("reader")
+      const reader = yield* redis.dedicated("reader", [])
       yield* reader.ready
       yield* proxy.blackhole
       const [inFlight, read, other] = yield* Effect.all(
         [
           many(redis.commands, "in flight", 20, 500),
-          Effect.flip(reader.run("BLPOP", (client) => client.blpop("list", 0), { deadline: "500 millis" })),
+          Effect.flip(reader.run("BLPOP", "list", (client) => client.blpop("list", 0), { deadline: "500 millis" })),
           // Its own deadline is far, but the connection is destroyed under it.
           increment(redis.commands, "other", far)
         ],
@@ -213,15 +213,18 @@ describe("IoRedis under faults", () => {
       const admin = yield* plainClient(server.port)
       const events: Array<ConnectionEvent> = []
       yield* redis.listen((event) => events.push(event))
-      const reader = yield* redis.dedicated("reader")
+      const reader = yield* redis.dedicated("reader", [])
       yield* reader.ready
       const told: Array<Told> = []
       for (let round = 0; round < 5; round++) {
         yield* redis.commands.ready
         yield* reader.ready
-        const read = yield* Effect.forkChild(Effect.flip(reader.run("BLPOP", (client) => client.blpop("list", 0))), {
-          startImmediately: true
-        })
+        const read = yield* Effect.forkChild(
+          Effect.flip(reader.run("BLPOP", "list", (client) => client.blpop("list", 0))),
+          {
+            startImmediately: true
+          }
+        )
         yield* Effect.promise(() => admin.call("CLIENT", "KILL", "TYPE", "normal"))
         told.push(...(yield* many(redis.commands, `round ${round}`, 20, far)))
         assert.deepInclude(yield* Fiber.join(read), { _tag: "Disconnected", ambiguous: true })
@@ -276,15 +279,15 @@ describe("IoRedis under faults", () => {
       yield* Effect.promise(() => admin.replicaof("127.0.0.1", "1"))
       const [refused, answered] = yield* Effect.all(
         [
-          Effect.flip(commands.run("SET", (client) => client.set("k", "v"))),
-          commands.run("GET", (client) => client.get("k"))
+          Effect.flip(commands.run("SET", "k", (client) => client.set("k", "v"))),
+          commands.run("GET", "k", (client) => client.get("k"))
         ],
         { concurrency: "unbounded" }
       )
       assert.deepInclude(refused, { _tag: "Refused", code: "READONLY" })
       assert.isNull(answered)
       yield* Effect.promise(() => admin.replicaof("NO", "ONE"))
-      yield* commands.run("SET", (client) => client.set("k", "v"))
+      yield* commands.run("SET", "k", (client) => client.set("k", "v"))
       assert.notStrictEqual(yield* commands.clientId, before)
     }).pipe(Effect.scoped, Effect.provide(live()))
   )
@@ -300,7 +303,7 @@ describe("IoRedis under faults", () => {
       const started = performance.now()
       const reason = yield* Effect.flip(
         redis.commands
-          .run("GET", (client) => client.get("k"), { deadline: "1 minute" })
+          .run("GET", "k", (client) => client.get("k"), { deadline: "1 minute" })
           .pipe(
             // What was in flight at the kill is another matter.
             Effect.retry({ while: (reason) => reason._tag === "Disconnected" })
@@ -311,7 +314,7 @@ describe("IoRedis under faults", () => {
       assert.isBelow(performance.now() - started, 20_000)
       // Nobody waits for the next attempt to connect: the refusal is there in the next turns, before any time has passed.
       const again = yield* Effect.forkChild(
-        Effect.flip(redis.commands.run("GET", (client) => client.get("k"), { deadline: "1 minute" })),
+        Effect.flip(redis.commands.run("GET", "k", (client) => client.get("k"), { deadline: "1 minute" })),
         { startImmediately: true }
       )
       for (let turn = 0; turn < 10; turn++) yield* Effect.yieldNow
@@ -319,14 +322,14 @@ describe("IoRedis under faults", () => {
       password = "new"
       assert.isNull(
         yield* redis.commands
-          .run("GET", (client) => client.get("k"))
+          .run("GET", "k", (client) => client.get("k"))
           .pipe(
             Effect.retry({ while: (reason) => reason._tag === "AuthenticationFailed", schedule: Schedule.spaced(50) })
           )
       )
       // The refusal is past: a socket that takes nothing more is waited out, not answered with the old refusal.
-      yield* redis.commands.run("END", (client) => Promise.resolve(void client.stream.end()))
-      assert.isNull(yield* redis.commands.run("GET", (client) => client.get("k")))
+      yield* redis.commands.run("END", [], (client) => Promise.resolve(void client.stream.end()))
+      assert.isNull(yield* redis.commands.run("GET", "k", (client) => client.get("k")))
     }).pipe(Effect.scoped)
   )
 
@@ -344,7 +347,7 @@ describe("IoRedis under faults", () => {
       })
       for (let round = 0; round < 3; round++) {
         yield* redis.commands
-          .run("PING", (client) => client.ping())
+          .run("PING", [], (client) => client.ping())
           .pipe(Effect.retry({ while: (reason) => reason._tag === "Disconnected" && reason.ambiguous }))
         yield* proxy.reset
       }
@@ -364,9 +367,9 @@ describe("IoRedis under faults", () => {
       const proxy = yield* FaultProxy.FaultProxy
       const scope = yield* Scope.make()
       const redis = yield* Scope.provide(IoRedis.make({ url: proxy.url }), scope)
-      const reader = yield* Scope.provide(redis.dedicated("reader"), scope)
+      const reader = yield* Scope.provide(redis.dedicated("reader", []), scope)
       yield* reader.ready
-      const read = reader.run("BLPOP", (client) => client.blpop("list", 0), { deadline: "Infinity" })
+      const read = reader.run("BLPOP", "list", (client) => client.blpop("list", 0), { deadline: "Infinity" })
       const early = yield* Effect.forkChild(Effect.exit(read), { startImmediately: true })
       if (fault === "pause") yield* server.pause
       if (fault === "blackhole") yield* proxy.blackhole
@@ -374,7 +377,7 @@ describe("IoRedis under faults", () => {
       if (fault === "refuse") yield* Effect.andThen(proxy.refuse, proxy.reset)
       const calls = yield* Effect.forkChild(many(redis.commands, "call", 100, far), { startImmediately: true })
       // Made after the fault: it never connects.
-      const late = yield* Scope.provide(redis.dedicated("late"), scope)
+      const late = yield* Scope.provide(redis.dedicated("late", []), scope)
       const lateCalls = yield* Effect.forkChild(many(late, "late", 10, far), { startImmediately: true })
       if (fault === "none") yield* Fiber.join(calls)
 
@@ -384,7 +387,7 @@ describe("IoRedis under faults", () => {
       assert.isTrue(Exit.isFailure(yield* Fiber.join(early)))
       const told = [...(yield* Fiber.join(calls)), ...(yield* Fiber.join(lateCalls))]
       assert.isBelow(performance.now() - started, slack)
-      assert.deepInclude(yield* Effect.flip(redis.commands.run("PING", (client) => client.ping())), {
+      assert.deepInclude(yield* Effect.flip(redis.commands.run("PING", [], (client) => client.ping())), {
         _tag: "Disconnected",
         ambiguous: false
       })

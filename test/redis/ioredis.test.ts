@@ -19,7 +19,7 @@ const live = Layer.unwrap(Effect.map(RedisServer.RedisServer, (server) => IoRedi
 /** The server's list of its clients by name, without the one that asks. */
 const clientNames = Effect.gen(function* () {
   const { commands } = yield* IoRedis.IoRedis
-  const list = String(yield* commands.run("CLIENT", (client) => client.client("LIST")))
+  const list = String(yield* commands.run("CLIENT", [], (client) => client.client("LIST")))
   return [...list.matchAll(/ name=(\S*)/g)].map(([, name = ""]) => name)
 })
 
@@ -27,13 +27,13 @@ describe("IoRedis", () => {
   it.live("one connection for commands, one more for each role, each with its name", () =>
     Effect.gen(function* () {
       const redis = yield* IoRedis.IoRedis
-      assert.strictEqual(yield* redis.commands.run("SET", (client) => client.set("k", "v")), "OK")
-      assert.strictEqual(yield* redis.commands.run("GET", (client) => client.get("k")), "v")
+      assert.strictEqual(yield* redis.commands.run("SET", "k", (client) => client.set("k", "v")), "OK")
+      assert.strictEqual(yield* redis.commands.run("GET", "k", (client) => client.get("k")), "v")
       const incarnations = yield* Effect.scoped(
         Effect.gen(function* () {
-          const reader = yield* redis.dedicated("reader:größe {x}")
+          const reader = yield* redis.dedicated("reader:größe {x}", [])
           yield* reader.ready
-          assert.strictEqual(yield* reader.clientId, yield* reader.run("CLIENT", (client) => client.client("ID")))
+          assert.strictEqual(yield* reader.clientId, yield* reader.run("CLIENT", [], (client) => client.client("ID")))
           assert.notStrictEqual(yield* reader.clientId, yield* redis.commands.clientId)
           return yield* clientNames
         })
@@ -49,15 +49,15 @@ describe("IoRedis", () => {
   it.live("a connection that blocks holds up nobody, and can be woken from another", () =>
     Effect.gen(function* () {
       const redis = yield* IoRedis.IoRedis
-      const reader = yield* redis.dedicated("reader")
+      const reader = yield* redis.dedicated("reader", [])
       const blocked = yield* Effect.forkChild(
-        reader.run("BLPOP", (client) => client.blpop("nothing", 0), { deadline: "Infinity" }),
+        reader.run("BLPOP", "nothing", (client) => client.blpop("nothing", 0), { deadline: "Infinity" }),
         { startImmediately: true }
       )
       const id = yield* reader.clientId.pipe(Effect.repeat({ until: (id) => id !== undefined }))
       // Answered only once the reader blocks.
       yield* redis.commands
-        .run("CLIENT", (client) => client.client("UNBLOCK", id ?? 0, "TIMEOUT"))
+        .run("CLIENT", [], (client) => client.client("UNBLOCK", id ?? 0, "TIMEOUT"))
         .pipe(Effect.repeat({ until: (unblocked) => unblocked === 1 }))
       assert.isNull(yield* Fiber.join(blocked))
     }).pipe(Effect.scoped, Effect.provide(live))
@@ -71,7 +71,7 @@ describe("IoRedis", () => {
       const expected = ["key", "42", 4]
       const answer = yield* commands.eval(echo, ["key"], [42, bytes])
       assert.deepStrictEqual((answer as Array<unknown>).slice(0, 3), expected)
-      assert.strictEqual(yield* commands.run("SCRIPT", (client) => client.script("FLUSH")), "OK")
+      assert.strictEqual(yield* commands.run("SCRIPT", [], (client) => client.script("FLUSH")), "OK")
       const raw = (yield* commands.eval(echo, ["key"], ["ü", bytes.subarray(0, 2)], {
         buffers: true
       })) as Array<unknown>
@@ -80,25 +80,25 @@ describe("IoRedis", () => {
       const twice = { name: "twice", lua: `redis.call("INCR", KEYS[1]) return redis.error_reply("MYERR NOSCRIPT")` }
       yield* Effect.flip(commands.eval(twice, ["runs"], []))
       yield* Effect.flip(commands.eval(twice, ["runs"], []))
-      assert.strictEqual(yield* commands.run("GET", (client) => client.get("runs")), "2")
+      assert.strictEqual(yield* commands.run("GET", "runs", (client) => client.get("runs")), "2")
     }).pipe(Effect.provide(live))
   )
 
   it.live("fails with the reason, and knows the key", () =>
     Effect.gen(function* () {
       const { commands } = yield* IoRedis.IoRedis
-      yield* commands.run("SET", (client) => client.set("orders", "text"))
-      const direct = yield* Effect.flip(commands.run("XLEN", (client) => client.xlen("orders"), { key: "orders" }))
+      yield* commands.run("SET", "orders", (client) => client.set("orders", "text"))
+      const direct = yield* Effect.flip(commands.run("XLEN", "orders", (client) => client.xlen("orders")))
       assert.deepInclude(direct, { _tag: "WrongKeyType", key: "orders" })
       const append = { name: "append", lua: `return redis.call("XADD", KEYS[2], "*", "a", "b")` }
       const scripted = yield* Effect.flip(commands.eval(append, ["meta", "orders"], []))
       assert.deepInclude(scripted, { _tag: "WrongKeyType", key: "meta or orders" })
-      const unknown = yield* Effect.flip(commands.run("NONSENSE", (client) => client.call("NONSENSE")))
+      const unknown = yield* Effect.flip(commands.run("NONSENSE", [], (client) => client.call("NONSENSE")))
       assert.deepInclude(unknown, { _tag: "Rejected", command: "NONSENSE" })
       const broken = { name: "broken", lua: "return nil .. 1" }
       assert.deepInclude(yield* Effect.flip(commands.eval(broken, [], [])), { _tag: "Rejected", command: "broken" })
       const defect = yield* Effect.exit(
-        commands.run("GET", () => {
+        commands.run("GET", [], () => {
           throw new Error("a bug")
         })
       )
@@ -109,13 +109,13 @@ describe("IoRedis", () => {
   it.live("a pipeline, and a call of two steps that the connection parts", () =>
     Effect.gen(function* () {
       const { commands } = yield* IoRedis.IoRedis
-      const results = yield* commands.run("MULTI", (client) => client.multi().incr("a").incr("a").exec())
+      const results = yield* commands.run("MULTI", "a", (client) => client.multi().incr("a").incr("a").exec())
       assert.deepStrictEqual(results, [
         [null, 1],
         [null, 2]
       ])
       const parted = yield* Effect.flip(
-        commands.run("INCR", async (client) => {
+        commands.run("INCR", "a", async (client) => {
           await client.incr("a")
           client.stream.end()
           await client.incr("a")
@@ -123,7 +123,7 @@ describe("IoRedis", () => {
       )
       // The second step was not sent, but the first ran: nobody may take this for "nothing happened".
       assert.deepInclude(parted, { _tag: "Disconnected", ambiguous: true })
-      assert.strictEqual(yield* commands.run("GET", (client) => client.get("a")), "3")
+      assert.strictEqual(yield* commands.run("GET", "a", (client) => client.get("a")), "3")
     }).pipe(Effect.provide(live))
   )
 
@@ -134,14 +134,14 @@ describe("IoRedis", () => {
       const before = yield* redis.commands.clientId
       yield* server.pause
       const inFlight = yield* Effect.forkChild(
-        redis.commands.run("INCR", (client) => client.incr("sent")),
+        redis.commands.run("INCR", "sent", (client) => client.incr("sent")),
         {
           startImmediately: true
         }
       )
       yield* Fiber.interrupt(inFlight)
       yield* server.resume
-      assert.strictEqual(yield* redis.commands.run("GET", (client) => client.get("sent")), "1")
+      assert.strictEqual(yield* redis.commands.run("GET", "sent", (client) => client.get("sent")), "1")
       assert.strictEqual(yield* redis.commands.clientId, before)
 
       const disconnected = Deferred.makeUnsafe<void>()
@@ -152,7 +152,7 @@ describe("IoRedis", () => {
       yield* Deferred.await(disconnected)
       assert.isUndefined(yield* redis.commands.clientId)
       const waiting = yield* Effect.forkChild(
-        redis.commands.run("INCR", (client) => client.incr("unsent")),
+        redis.commands.run("INCR", "unsent", (client) => client.incr("unsent")),
         {
           startImmediately: true
         }
@@ -160,29 +160,32 @@ describe("IoRedis", () => {
       yield* Fiber.interrupt(waiting)
       yield* server.start
       yield* redis.commands.ready
-      assert.isNull(yield* redis.commands.run("GET", (client) => client.get("unsent")))
+      assert.isNull(yield* redis.commands.run("GET", "unsent", (client) => client.get("unsent")))
     }).pipe(Effect.scoped, Effect.provide(live))
   )
 
   it.live("an interrupted read destroys its own connection, so that the server gives it nothing more", () =>
     Effect.gen(function* () {
       const redis = yield* IoRedis.IoRedis
-      const reader = yield* redis.dedicated("reader")
+      const reader = yield* redis.dedicated("reader", [])
       yield* reader.ready
       const before = yield* reader.clientId
       const read = yield* Effect.forkChild(
-        reader.run("BLPOP", (client) => client.blpop("list", 0), { deadline: "Infinity" }),
+        reader.run("BLPOP", "list", (client) => client.blpop("list", 0), { deadline: "Infinity" }),
         { startImmediately: true }
       )
       yield* redis.commands
-        .run("INFO", (client) => client.info("clients"))
+        .run("INFO", [], (client) => client.info("clients"))
         .pipe(Effect.repeat({ until: (info) => info.includes("blocked_clients:1") }))
       yield* Fiber.interrupt(read)
       yield* redis.commands
-        .run("INFO", (client) => client.info("clients"))
+        .run("INFO", [], (client) => client.info("clients"))
         .pipe(Effect.repeat({ until: (info) => info.includes("blocked_clients:0") }))
-      yield* redis.commands.run("RPUSH", (client) => client.rpush("list", "message"))
-      assert.deepStrictEqual(yield* reader.run("BLPOP", (client) => client.blpop("list", 1)), ["list", "message"])
+      yield* redis.commands.run("RPUSH", "list", (client) => client.rpush("list", "message"))
+      assert.deepStrictEqual(yield* reader.run("BLPOP", "list", (client) => client.blpop("list", 1)), [
+        "list",
+        "message"
+      ])
       assert.notStrictEqual(yield* reader.clientId, before)
     }).pipe(Effect.scoped, Effect.provide(live))
   )
@@ -190,7 +193,7 @@ describe("IoRedis", () => {
   it.live("calls a setup with each client before it serves", () =>
     Effect.gen(function* () {
       const redis = yield* IoRedis.IoRedis
-      const subscriber = yield* redis.dedicated("subscriber")
+      const subscriber = yield* redis.dedicated("subscriber", [])
       const received: Array<string> = []
       const arrived = Deferred.makeUnsafe<void>()
       let clients = 0
@@ -202,12 +205,12 @@ describe("IoRedis", () => {
         })
         client.subscribe("channel").catch(() => {})
       })
-      yield* subscriber.run("PING", (client) => client.ping())
-      yield* redis.commands.run("PUBLISH", (client) => client.publish("channel", "one"))
+      yield* subscriber.run("PING", [], (client) => client.ping())
+      yield* redis.commands.run("PUBLISH", [], (client) => client.publish("channel", "one"))
       const id = yield* subscriber.clientId
-      yield* redis.commands.run("CLIENT", (client) => client.client("KILL", "ID", id ?? 0))
-      yield* subscriber.run("PING", (client) => client.ping()).pipe(Effect.retry({ times: 3 }))
-      yield* redis.commands.run("PUBLISH", (client) => client.publish("channel", "two"))
+      yield* redis.commands.run("CLIENT", [], (client) => client.client("KILL", "ID", id ?? 0))
+      yield* subscriber.run("PING", [], (client) => client.ping()).pipe(Effect.retry({ times: 3 }))
+      yield* redis.commands.run("PUBLISH", [], (client) => client.publish("channel", "two"))
       yield* Deferred.await(arrived)
       assert.deepStrictEqual(received, ["one", "two"])
       assert.strictEqual(clients, 2)
@@ -234,7 +237,7 @@ describe("IoRedis.layer", () => {
       const environment = ConfigProvider.fromUnknown({ REDIS_PORT: `${server.port}`, REDIS_PASSWORD: "secret" })
       const context = yield* Layer.build(layer).pipe(Effect.provideService(ConfigProvider.ConfigProvider, environment))
       const { commands } = Context.get(context, IoRedis.IoRedis)
-      const info = yield* commands.run("CLIENT", (client) => client.client("INFO"))
+      const info = yield* commands.run("CLIENT", [], (client) => client.client("INFO"))
       assert.include(info, " db=3 ")
       assert.include(info, " resp=3")
     }).pipe(Effect.scoped)
@@ -245,11 +248,11 @@ describe("IoRedis.layer", () => {
       const server = yield* RedisServer.make()
       const secret = "p@ss/wörd"
       const admin = yield* IoRedis.make({ url: server.url })
-      yield* admin.commands.run("ACL", (client) => client.acl("SETUSER", "ada", "on", `>${secret}`, "~*", "+@all"))
+      yield* admin.commands.run("ACL", [], (client) => client.acl("SETUSER", "ada", "on", `>${secret}`, "~*", "+@all"))
       const url = `redis://ada:${encodeURIComponent(secret)}@127.0.0.1:${server.port}/2`
       const ada = yield* IoRedis.make({ url: Redacted.make(url) })
-      assert.include(yield* ada.commands.run("CLIENT", (client) => client.client("INFO")), " db=2 ")
-      assert.strictEqual(yield* ada.commands.run("ACL", (client) => client.acl("WHOAMI")), "ada")
+      assert.include(yield* ada.commands.run("CLIENT", [], (client) => client.client("INFO")), " db=2 ")
+      assert.strictEqual(yield* ada.commands.run("ACL", [], (client) => client.acl("WHOAMI")), "ada")
       assert.notInclude(inspect(ada, { depth: 20 }), secret)
 
       const wrong = yield* connectReason({ url, password: Redacted.make("secret-but-wrong") })
@@ -267,7 +270,7 @@ describe("IoRedis.layer", () => {
       const { port } = server
       const right = Redacted.make("secret")
       const admin = yield* IoRedis.make({ port, password: right })
-      yield* admin.commands.run("ACL", (client) => client.acl("SETUSER", "zero", "on", ">pw", "+@all", "-select"))
+      yield* admin.commands.run("ACL", [], (client) => client.acl("SETUSER", "zero", "on", ">pw", "+@all", "-select"))
       const tags = yield* Effect.forEach(
         [
           { port },
@@ -287,10 +290,10 @@ describe("IoRedis.layer", () => {
     Effect.gen(function* () {
       const server = yield* RedisServer.make()
       const admin = yield* IoRedis.make({ url: server.url })
-      yield* admin.commands.run("ACL", (client) => client.acl("SETUSER", "poor", "on", ">pw", "~k", "+get"))
+      yield* admin.commands.run("ACL", [], (client) => client.acl("SETUSER", "poor", "on", ">pw", "~k", "+get"))
       const poor = yield* IoRedis.make({ port: server.port, username: "poor", password: Redacted.make("pw") })
-      assert.isNull(yield* poor.commands.run("GET", (client) => client.get("k")))
-      const denied = yield* Effect.flip(poor.commands.run("SET", (client) => client.set("k", "v")))
+      assert.isNull(yield* poor.commands.run("GET", "k", (client) => client.get("k")))
+      const denied = yield* Effect.flip(poor.commands.run("SET", "k", (client) => client.set("k", "v")))
       assert.deepInclude(denied, { _tag: "NotPermitted", command: "SET" })
     }).pipe(Effect.scoped)
   )
@@ -319,7 +322,7 @@ describe("IoRedis.layer", () => {
       })
       yield* server.start
       const redis = yield* Fiber.join(starting)
-      assert.strictEqual(yield* redis.commands.run("PING", (client) => client.ping()), "PONG")
+      assert.strictEqual(yield* redis.commands.run("PING", [], (client) => client.ping()), "PONG")
     }).pipe(Effect.scoped)
   )
 
@@ -338,17 +341,17 @@ describe("IoRedis.layer", () => {
       const server = yield* RedisServer.make({ args: slowly })
       const redis = yield* IoRedis.make({ url: server.url })
       yield* Effect.forEach(Array.from({ length: keys }), (_, i) =>
-        redis.commands.run("SET", (client) => client.set(`key:${i}`, "x".repeat(500)))
+        redis.commands.run("SET", `key:${i}`, (client) => client.set(`key:${i}`, "x".repeat(500)))
       )
-      yield* redis.commands.run("SAVE", (client) => client.save())
+      yield* redis.commands.run("SAVE", [], (client) => client.save())
       yield* server.kill
       const restart = yield* Effect.forkChild(server.start, { startImmediately: true })
       const impatient = yield* redis.commands
-        .run("DBSIZE", (client) => client.dbsize(), { deadline: 0 })
+        .run("DBSIZE", [], (client) => client.dbsize(), { deadline: 0 })
         .pipe(Effect.flip, Effect.repeat({ until: (reason) => reason._tag === "Refused" }))
       assert.deepInclude(impatient, { _tag: "Refused", code: "LOADING" })
       assert.strictEqual(
-        yield* redis.commands.run("DBSIZE", (client) => client.dbsize(), { deadline: "30 seconds" }),
+        yield* redis.commands.run("DBSIZE", [], (client) => client.dbsize(), { deadline: "30 seconds" }),
         keys
       )
       yield* Fiber.join(restart)
@@ -375,7 +378,7 @@ describe("IoRedis.layer", () => {
       )
       const ca = readFileSync(certificate)
       const redis = yield* IoRedis.make({ url: `rediss://localhost:${port}`, tls: { ca } })
-      assert.strictEqual(yield* redis.commands.run("PING", (client) => client.ping()), "PONG")
+      assert.strictEqual(yield* redis.commands.run("PING", [], (client) => client.ping()), "PONG")
       const unknown = yield* connectReason({ url: `rediss://localhost:${port}`, startTimeout: "3 seconds" })
       assert.include(unknown.error.message, "self-signed certificate")
       const misnamed = yield* connectReason({ host: "127.0.0.1", port, tls: { ca }, startTimeout: "3 seconds" })

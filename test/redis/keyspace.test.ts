@@ -1,8 +1,7 @@
 import { freeze, RedisServer, TransportSuite } from "@waybill/testing"
-import { Effect, Layer } from "effect"
-import { IoRedis, RedisKeyspace } from "waybill/redis"
-
-const redis = Layer.unwrap(Effect.map(RedisServer.RedisServer, ({ url }) => IoRedis.layer({ url })))
+import { Layer } from "effect"
+import { RedisKeyspace } from "waybill/redis"
+import { openedAs, redis } from "./Patterns.ts"
 
 TransportSuite.run("RedisKeyspace", {
   layer: RedisKeyspace.layer({ notifications: "enable" }).pipe(
@@ -12,8 +11,5 @@ TransportSuite.run("RedisKeyspace", {
   time: "live",
   features: { trimming: false },
   freeze,
-  conflict: (topic) =>
-    Effect.flatMap(IoRedis.IoRedis, ({ commands }) =>
-      commands.run("hset", (client) => client.hset(`{waybill:${topic}}:meta`, "pattern", "streams", "wire", "1"))
-    )
+  conflict: openedAs("streams")
 })

@@ -16,7 +16,7 @@ const quiet = Layer.succeed(References.MinimumLogLevel, "None")
 const watched = Effect.fnUntraced(function* <A, E, R>(effect: Effect.Effect<A, E, R>) {
   const { commands } = yield* IoRedis.IoRedis
   const look = Effect.map(
-    commands.run("info", (redis) => redis.info("commandstats")),
+    commands.run("info", [], (redis) => redis.info("commandstats")),
     (stats) => Number(/cmdstat_evalsha:calls=(\d+)/.exec(stats)?.[1] ?? 0)
   )
   const before = yield* look
@@ -112,7 +112,7 @@ for (const [name, pattern] of Object.entries(Patterns.all)) {
           const count = 30
           const moves = Effect.map(
             Effect.flatMap(IoRedis.IoRedis, ({ commands }) =>
-              commands.run("info", (redis) => redis.info("commandstats"))
+              commands.run("info", [], (redis) => redis.info("commandstats"))
             ),
             (stats) => Number(/cmdstat_zrem:calls=(\d+)/.exec(stats)?.[1] ?? 0)
           )

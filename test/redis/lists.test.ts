@@ -1,9 +1,8 @@
 import { freeze, RedisServer, TransportSuite } from "@waybill/testing"
-import { Effect, Layer } from "effect"
-import { IoRedis, RedisLists } from "waybill/redis"
+import { Layer } from "effect"
+import { RedisLists } from "waybill/redis"
 import { sampled } from "../Sample.ts"
-
-const redis = Layer.unwrap(Effect.map(RedisServer.RedisServer, ({ url }) => IoRedis.layer({ url })))
+import { openedAs, redis } from "./Patterns.ts"
 
 const orders = ["fifo", "lifo", "priority"] as const
 
@@ -14,9 +13,6 @@ for (const order of process.env.WAYBILL_SERVER === undefined ? orders : sampled(
     time: "live",
     features: { groups: false, order: order !== "lifo" },
     freeze,
-    conflict: (topic) =>
-      Effect.flatMap(IoRedis.IoRedis, ({ commands }) =>
-        commands.run("hset", (client) => client.hset(`{waybill:${topic}}:meta`, "pattern", "streams", "wire", "1"))
-      )
+    conflict: openedAs("streams")
   })
 }

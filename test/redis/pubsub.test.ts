@@ -1,8 +1,7 @@
 import { RedisServer, TransportSuite } from "@waybill/testing"
-import { Effect, Layer } from "effect"
-import { IoRedis, RedisPubSub } from "waybill/redis"
-
-const redis = Layer.unwrap(Effect.map(RedisServer.RedisServer, ({ url }) => IoRedis.layer({ url })))
+import { Layer } from "effect"
+import { RedisPubSub } from "waybill/redis"
+import { openedAs, redis } from "./Patterns.ts"
 
 for (const channels of ["plain", "sharded"] as const) {
   TransportSuite.run(`RedisPubSub, ${channels}`, {
@@ -16,9 +15,6 @@ for (const channels of ["plain", "sharded"] as const) {
       redelivery: false,
       trimming: false
     },
-    conflict: (topic) =>
-      Effect.flatMap(IoRedis.IoRedis, ({ commands }) =>
-        commands.run("hset", (client) => client.hset(`{waybill:${topic}}:meta`, "pattern", "streams", "wire", "1"))
-      )
+    conflict: openedAs("streams")
   })
 }

@@ -38,7 +38,7 @@ const fixture = Effect.fnUntraced(
       ...io,
       commands: {
         ...commands,
-        run: (command, f, options) => Effect.andThen(before(command), commands.run(command, f, options)),
+        run: (command, ...rest) => Effect.andThen(before(command), commands.run(command, ...rest)),
         eval: (script, keys, args, options) =>
           Effect.andThen(
             script.name.endsWith("/remove") ? before("script") : Effect.void,

@@ -6,10 +6,10 @@ import { assert, describe, it } from "@effect/vitest"
 import { RedisServer, TransportSuite } from "@waybill/testing"
 import { Effect, Fiber, Layer, Schema } from "effect"
 import { Consumer, Inspector, Producer, Topic } from "waybill"
-import { IoRedis, RedisInspector } from "waybill/redis"
+import { RedisInspector } from "waybill/redis"
 import { Patterns, patterns } from "../../packages/waybill/src/redis/internal/patterns.ts"
 import { run } from "../cli/Terminal.ts"
-import { redis } from "./Patterns.ts"
+import { openedAs, redis } from "./Patterns.ts"
 import * as RedisSortedSets from "./sixth-pattern/RedisSortedSets.ts"
 import * as SortedSets from "./sixth-pattern/SortedSets.ts"
 
@@ -19,10 +19,7 @@ TransportSuite.run("RedisSortedSets", {
   layer: RedisSortedSets.layer().pipe(Layer.provideMerge(server)),
   time: "live",
   features: { groups: false },
-  conflict: (topic) =>
-    Effect.flatMap(IoRedis.IoRedis, ({ commands }) =>
-      commands.run("hset", (client) => client.hset(`{waybill:${topic}}:meta`, "pattern", "streams", "wire", "1"))
-    )
+  conflict: openedAs("streams")
 })
 
 const Task = Topic.make("tasks", { payload: Schema.String })

@@ -1,16 +1,12 @@
 import { freeze, RedisServer, TransportSuite } from "@waybill/testing"
-import { Effect, Layer } from "effect"
-import { IoRedis, RedisStreams } from "waybill/redis"
-
-const redis = Layer.unwrap(Effect.map(RedisServer.RedisServer, ({ url }) => IoRedis.layer({ url })))
+import { Layer } from "effect"
+import { RedisStreams } from "waybill/redis"
+import { openedAs, redis } from "./Patterns.ts"
 
 TransportSuite.run("RedisStreams", {
   layer: RedisStreams.layer().pipe(Layer.provideMerge(redis), Layer.provideMerge(RedisServer.layer())),
   time: "live",
   features: { transactional: true },
   freeze,
-  conflict: (topic) =>
-    Effect.flatMap(IoRedis.IoRedis, ({ commands }) =>
-      commands.run("hset", (client) => client.hset(`{waybill:${topic}}:meta`, "pattern", "lists", "wire", "1"))
-    )
+  conflict: openedAs("lists")
 })

@@ -97,14 +97,14 @@ export const versionFindings = (text: string): ReadonlyArray<Finding> => {
 
 const version: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = Effect.gen(function* () {
   const { commands } = yield* IoRedis.IoRedis
-  return versionFindings(yield* commands.run("info", (client) => client.info("server")))
+  return versionFindings(yield* commands.run("info", [], (client) => client.info("server")))
   // If INFO is not permitted, the server's health reports that.
 }).pipe(Effect.catch(() => Effect.succeed([])))
 
 /** If COMMAND INFO is permitted, the server's health reports missing commands. */
 const commandsThere: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = Effect.gen(function* () {
   const { commands } = yield* IoRedis.IoRedis
-  yield* commands.run("command|info", (client) => client.call("COMMAND", "INFO", "EVALSHA"))
+  yield* commands.run("command|info", [], (client) => client.call("COMMAND", "INFO", "EVALSHA"))
   return []
 }).pipe(
   Effect.catch(() =>
@@ -114,7 +114,7 @@ const commandsThere: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedi
 
 const clock: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = Effect.gen(function* () {
   const { commands } = yield* IoRedis.IoRedis
-  const [seconds, micros] = yield* commands.run("time", (client) => client.time())
+  const [seconds, micros] = yield* commands.run("time", [], (client) => client.time())
   const off = Number(seconds) * 1000 + Number(micros) / 1000 - (yield* Clock.currentTimeMillis)
   return Math.abs(off) < clockMillis
     ? []

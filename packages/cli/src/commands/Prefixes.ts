@@ -19,7 +19,7 @@ const found: Effect.Effect<ReadonlyArray<string>, never, IoRedis.IoRedis> = Effe
   let cursor = "0"
   for (let round = 0; round < rounds; round++) {
     const at = cursor
-    const [next, keys] = yield* commands.run("scan", (client) =>
+    const [next, keys] = yield* commands.run("scan", [], (client) =>
       client.scan(at, "MATCH", "*:topics", "COUNT", count, "TYPE", "set")
     )
     for (const key of keys) {

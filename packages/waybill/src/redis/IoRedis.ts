@@ -8,7 +8,7 @@
  *
  * const program = Effect.gen(function*() {
  *   const redis = yield* IoRedis.IoRedis
- *   return yield* redis.commands.run("PING", (client) => client.ping())
+ *   return yield* redis.commands.run("PING", [], (client) => client.ping())
  * })
  *
  * const RedisLive = IoRedis.layerConfig({
@@ -38,6 +38,7 @@ import {
   type ClientOptions,
   type Connection,
   type ConnectionEvent,
+  type Dedicated,
   make as makeConnection,
   type Shared
 } from "./internal/connection/Connection.ts"
@@ -55,10 +56,10 @@ export class IoRedis extends Context.Service<
     /** The number of the database that every connection uses. */
     readonly db: number
     /**
-     * A connection of its own for a role that blocks or subscribes, such as `reader:orders`; closed with the scope.
-     * Returns at once and connects in the background.
+     * A connection of its own for a role that blocks or subscribes, such as `reader:orders`, to the server of these keys;
+     * closed with the scope. Returns at once and connects in the background.
      */
-    readonly dedicated: (role: string) => Effect.Effect<Connection, never, Scope.Scope>
+    readonly dedicated: Dedicated
     /** Calls `listener` with what happens to every connection, until the scope closes. It must be quick and not throw. */
     readonly listen: (listener: (event: ConnectionEvent) => void) => Effect.Effect<void, never, Scope.Scope>
   }

@@ -56,7 +56,7 @@ export const layer = (options: Pick<StoreOptions, "prefix"> = {}): Layer.Layer<I
         const key = keysOf(topic).meta
         const failure = (reason: Reason) => new TransportError({ operation: "inspect", topic, reason })
         const found = yield* commands
-          .run("hget", (client) => client.hget(key, "pattern"), { key })
+          .run("hget", key, (client) => client.hget(key, "pattern"))
           .pipe(Effect.mapError(failure))
         const inspector = inspectors.get(found ?? first.name)
         if (inspector !== undefined) return yield* look(inspector)

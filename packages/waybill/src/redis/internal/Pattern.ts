@@ -93,7 +93,7 @@ const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) 
   /** Puts the topic into the registry. Failing does not undo what was done; the next opening tries again. */
   const register = (topic: string): Effect.Effect<void> => {
     const key = registry(settings.prefix)
-    return Effect.ignore(commands.run("sadd", (client) => client.sadd(key, topic), { key }))
+    return Effect.ignore(commands.run("sadd", key, (client) => client.sadd(key, topic)))
   }
 
   const expect = (topic: string, millis: number) => {

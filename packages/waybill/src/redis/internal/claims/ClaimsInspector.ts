@@ -33,7 +33,7 @@ export const make = (
   /** All that have joined and not left, dead ones that were not found yet included. */
   const consumersOf = (topic: string, group: string): Effect.Effect<ReadonlyArray<string>, Reason> => {
     const key = keysOf(topic).group(group).consumers
-    return commands.run("zrange", (client) => client.zrange(key, "0", "-1"), { key })
+    return commands.run("zrange", key, (client) => client.zrange(key, "0", "-1"))
   }
 
   const describeGroup = Effect.fnUntraced(function* (topic: string, group: string) {

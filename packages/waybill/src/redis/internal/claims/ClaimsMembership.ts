@@ -153,7 +153,7 @@ class ClaimsMembership implements Membership<ClaimedHandle> {
     const key = this.#keys.processing
     const receipts = handles.map(({ receipt }) => receipt)
     return Effect.map(
-      this.#options.commands.run("smismember", (client) => client.smismember(key, receipts), { key }),
+      this.#options.commands.run("smismember", key, (client) => client.smismember(key, receipts)),
       (told) => (index) => told[index] === 1
     )
   }

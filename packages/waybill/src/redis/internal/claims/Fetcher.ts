@@ -146,7 +146,7 @@ export class Fetcher implements Fetching {
       const key = keys.processing
       // What is lost from here on, the server is asked about the next time.
       const lost = [...unheard.keys()]
-      const members = yield* commands.run("smembers", (client) => client.smembers(key), { key })
+      const members = yield* commands.run("smembers", key, (client) => client.smembers(key))
       const op = (member: string) => (this.#replyLost && !unheard.has(member) ? "L" : "U")
       const known = new Set(inFlight.all().map(({ receipt }) => receipt))
       const unknown = members.filter((member) => !known.has(member))

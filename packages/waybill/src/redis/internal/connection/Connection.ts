@@ -28,7 +28,9 @@ import type { Ticker } from "./Ticker.ts"
 export interface Connection {
   readonly role: string
   /**
-   * Runs `f` on the live client: one command, one pipeline or one transaction, nothing that waits in between.
+   * Runs `f` on the live client: one command, one pipeline or one transaction, nothing that waits in between. `keys`
+   * are the key that it is about, or all of them: errors name them, and where there are several servers they decide
+   * which is asked. `[]` is for a command without a key, which any server may answer.
    *
    * It waits for a connection and for the answer, together at most `deadline` (5 seconds by default, struck at most
    * 100 ms late). When the deadline strikes while the command is in flight, the connection is destroyed with everything
@@ -43,14 +45,19 @@ export interface Connection {
    * on a dedicated connection the connection is destroyed, and the server may have executed the command all the same:
    * treat an interrupted blocking read as ambiguous.
    */
-  readonly run: <A>(command: string, f: (client: Redis) => Promise<A>, options?: RunOptions) => Effect.Effect<A, Reason>
+  readonly run: <A>(
+    command: string,
+    keys: string | Keys,
+    f: (client: Redis) => Promise<A>,
+    options?: RunOptions
+  ) => Effect.Effect<A, Reason>
   /**
    * Runs a script by its hash, and with its text where the server does not know it (any more). `buffers` leaves the
    * strings in the answer as they came. Fails and waits like `run`.
    */
   readonly eval: (
     script: Script,
-    keys: ReadonlyArray<string | Buffer>,
+    keys: Keys,
     args: ReadonlyArray<string | Uint8Array | number>,
     options?: EvalOptions
   ) => Effect.Effect<unknown, Reason>
@@ -65,15 +72,18 @@ export interface Connection {
   readonly each: (setup: (client: Redis) => void) => Effect.Effect<void, never, Scope.Scope>
 }
 
+/** Of one hash tag. */
+type Keys = ReadonlyArray<string | Buffer>
+
+/** A connection of its own for a role; `keys` as with `run`. */
+export type Dedicated = (role: string, keys: string | Keys) => Effect.Effect<Connection, never, Scope.Scope>
+
 export interface RunOptions {
   /** For the connection and the answer together; 5 seconds by default. */
   readonly deadline?: Duration.Input | undefined
-  /** The key that the command is about, for errors. */
-  readonly key?: string | undefined
 }
 
-export interface EvalOptions {
-  readonly deadline?: Duration.Input | undefined
+export interface EvalOptions extends RunOptions {
   readonly buffers?: boolean | undefined
 }
 
@@ -115,20 +125,20 @@ export const make = Effect.fnUntraced(function* (
   role: string,
   shared: Shared,
   options: { readonly dedicated: boolean }
-): Effect.fn.Return<Link, never, Scope.Scope> {
-  const link = new Link(role, shared, options.dedicated, yield* Clock.Clock)
+): Effect.fn.Return<ServerConnection, never, Scope.Scope> {
+  const connection = new ServerConnection(role, shared, options.dedicated, yield* Clock.Clock)
   yield* Effect.acquireRelease(
-    Effect.sync(() => shared.ticker.add(link)),
-    () => link.close
+    Effect.sync(() => shared.ticker.add(connection)),
+    () => connection.close
   )
-  yield* Effect.forkScoped(link.keepConnected)
-  return link
+  yield* Effect.forkScoped(connection.keepConnected)
+  return connection
 })
 
 /** A command on its way, from being asked to being answered. */
 interface Call {
   readonly command: string
-  readonly key: string | undefined
+  readonly keys: string | Keys
   /** The tick at which it is given up. */
   readonly expires: number
   readonly f: (client: Redis) => Promise<unknown>
@@ -136,7 +146,7 @@ interface Call {
 }
 
 /** A connection with the inside that its service and its ticker need. */
-export class Link implements Connection {
+export class ServerConnection implements Connection {
   /** The live client: answered after connecting, not lost since, and not about to be replaced. */
   #client: Redis | undefined
   /** Completed when `#client` is lost. */
@@ -175,13 +185,14 @@ export class Link implements Connection {
 
   readonly run = <A>(
     command: string,
+    keys: string | Keys,
     f: (client: Redis) => Promise<A>,
     options?: RunOptions
   ): Effect.Effect<A, Reason> =>
     Effect.callback<A, Reason>((resume) => {
       const call: Call = {
         command,
-        key: options?.key,
+        keys,
         expires: this.#shared.ticker.after(options?.deadline),
         f,
         // `f` makes what `resume` takes; the sets in between hold calls of every type.
@@ -193,14 +204,11 @@ export class Link implements Connection {
 
   readonly eval = (
     script: Script,
-    keys: ReadonlyArray<string | Buffer>,
+    keys: Keys,
     args: ReadonlyArray<string | Uint8Array | number>,
     options?: EvalOptions
   ): Effect.Effect<unknown, Reason> =>
-    this.run(script.name, (client) => evaluate(client, script, keys, args, options?.buffers === true), {
-      deadline: options?.deadline,
-      key: keys.join(" or ")
-    })
+    this.run(script.name, keys, (client) => evaluate(client, script, keys, args, options?.buffers === true), options)
 
   readonly clientId: Effect.Effect<number | undefined> = Effect.sync(() => this.#clientId)
 
@@ -283,7 +291,7 @@ export class Link implements Connection {
       },
       (error) => {
         if (this.#inFlight.delete(call)) {
-          const reason = afterSending(classify(error, call.command, call.key))
+          const reason = afterSending(classify(error, call.command, named(call.keys)))
           // A replica takes the place of its master: what the address means has to be asked anew.
           if (reason._tag === "Refused" && reason.code === "READONLY" && this.#client === client) {
             this.#retiring = true
@@ -359,7 +367,7 @@ export class Link implements Connection {
   })
 
   /** Lives through one connection and returns the time of its end. `lostAt` is the end of the one before. */
-  readonly #connectOnce = Effect.fnUntraced(function* (this: Link, lostAt: bigint | undefined) {
+  readonly #connectOnce = Effect.fnUntraced(function* (this: ServerConnection, lostAt: bigint | undefined) {
     const lost = yield* this.#connectInTheEnd()
     if (lostAt !== undefined) {
       const afterMillis = Number(this.#clock.monotonicTimeNanosUnsafe() - lostAt) / 1e6
@@ -405,7 +413,7 @@ export class Link implements Connection {
   ).pipe(Effect.tapError((reason) => Effect.sync(() => this.unreachable(reason))))
 
   /** Tries until there is a connection: at the pace of the policy, and at once when somebody asks for what may have changed. */
-  readonly #connectInTheEnd = Effect.fnUntraced(function* (this: Link) {
+  readonly #connectInTheEnd = Effect.fnUntraced(function* (this: ServerConnection) {
     const step = yield* Schedule.toStep(this.#shared.reconnect)
     while (true) {
       const attempt = yield* Effect.result(this.#connect)
@@ -452,11 +460,11 @@ interface Connected {
 
 /** Makes a client and hands it over when the server has answered on it. Nothing of a failed attempt is left. */
 const connect = Effect.fnUntraced(function* (
-  link: Link,
+  connection: ServerConnection,
   shared: Shared
 ): Effect.fn.Return<Deferred.Deferred<unknown>, Reason> {
   const options = yield* shared.clientOptions
-  const redis = new Redis({ ...options, connectionName: link.name })
+  const redis = new Redis({ ...options, connectionName: connection.name })
   let lastError: unknown
   redis.on("error", (error) => {
     lastError = error
@@ -509,7 +517,9 @@ const connect = Effect.fnUntraced(function* (
     // ioredis reports a database that does not exist, or may not be used, by an event, and goes on in database 0.
     if (lastError !== undefined) return yield* Effect.fail(classify(lastError, "select"))
     yield* ask("ping", () => redis.ping()).pipe(
-      Effect.tapError((reason) => (isLoading(reason) ? Effect.sync(() => link.unreachable(reason)) : Effect.void)),
+      Effect.tapError((reason) =>
+        isLoading(reason) ? Effect.sync(() => connection.unreachable(reason)) : Effect.void
+      ),
       Effect.retry({ while: isLoading, schedule: pollWhileLoading }),
       // Whatever else the server says to a PING, it answers; what the user may do shows with the commands.
       Effect.catchIf(
@@ -525,10 +535,10 @@ const connect = Effect.fnUntraced(function* (
       )
     )
     // Since it refused a write as a replica, it is of no use until it is none any more.
-    if (link.readOnly && (hello.role === "replica" || hello.role === "slave")) {
+    if (connection.readOnly && (hello.role === "replica" || hello.role === "slave")) {
       return yield* new Refused({ code: "READONLY", detail: `READONLY ${shared.address} is a replica` })
     }
-    if (!link.dedicated) yield* inspect(redis, hello, ask, isUnusable)
+    if (!connection.dedicated) yield* inspect(redis, hello, ask, isUnusable)
     const id =
       hello.id ??
       (yield* ask("client|id", () => redis.client("ID")).pipe(
@@ -537,7 +547,7 @@ const connect = Effect.fnUntraced(function* (
           () => Effect.undefined
         )
       ))
-    return link.adopt({ redis, id, lastError: () => lastError })
+    return connection.adopt({ redis, id, lastError: () => lastError })
   }).pipe(Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : end(redis))))
 })
 
@@ -570,6 +580,10 @@ const end = (client: Redis): Effect.Effect<void> =>
     if (client.status === "end") onEnd()
     return Effect.sync(() => client.off("end", onEnd))
   }).pipe(Effect.timeoutOption(closeTimeout), Effect.asVoid)
+
+/** In the words of an error. */
+const named = (keys: string | Keys): string | undefined =>
+  typeof keys === "string" ? keys : keys.length === 0 ? undefined : keys.join(" or ")
 
 /** What was given to a live socket may have run in part, even if its last command found the socket closed. */
 const afterSending = (reason: Reason): Reason =>

@@ -16,12 +16,12 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import type { Redis as Client } from "ioredis"
 import type { Reason } from "../../../Transport.ts"
-import type { Connection } from "./Connection.ts"
+import type { Connection, Dedicated } from "./Connection.ts"
 
 /** What it is made of: the part of `IoRedis` that it needs. */
 export interface Connections {
   readonly commands: Connection
-  readonly dedicated: (role: string) => Effect.Effect<Connection, never, Scope.Scope>
+  readonly dedicated: Dedicated
 }
 
 /** A `RedisError` has the reason of the port as its `cause`. */
@@ -33,7 +33,7 @@ export const make = Effect.fnUntraced(function* (
     send: send(redis.commands, undefined),
     connect: Effect.gen(function* () {
       const scope = yield* Scope.make()
-      const connection = yield* Scope.provide(redis.dedicated("reserved"), scope)
+      const connection = yield* Scope.provide(redis.dedicated("reserved", []), scope)
       yield* connection.ready.pipe(
         Effect.mapError(redisError),
         Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, Exit.void)))
@@ -52,8 +52,12 @@ const send =
   <A = unknown>(command: string, ...args: ReadonlyArray<string>): Effect.Effect<A, Redis.RedisError> =>
     connection
       // The caller names the type of the reply; the port of Effect works that way.
-      .run(command, (client) => call(client, command, args) as Promise<A>, { deadline, key: args[0] })
+      .run(command, keysOf(command, args), (client) => call(client, command, args) as Promise<A>, { deadline })
       .pipe(Effect.mapError(redisError))
+
+/** Of a script they stand behind their number, of everything else one in front. */
+const keysOf = (command: string, args: ReadonlyArray<string>): ReadonlyArray<string> =>
+  /^eval/i.test(command) ? args.slice(2, 2 + Number(args[1])) : args.slice(0, 1)
 
 /**
  * Replies as RESP2 has them, which is what Effect's own clients give. ioredis makes them so for commands in small
@@ -77,17 +81,17 @@ const subscribe = Effect.fnUntraced(function* (
   channel: string,
   onMessage: (message: Redis.RedisMessage) => void
 ): Effect.fn.Return<Effect.Effect<never, Redis.RedisError>, Redis.RedisError, Scope.Scope> {
-  const connection = yield* redis.dedicated(`subscriber:${channel}`)
+  const connection = yield* redis.dedicated(`subscriber:${channel}`, [])
   const connected = yield* Queue.sliding<void>(1)
   yield* connection.each((client) => {
     client.on("message", (channel, message) => onMessage({ channel, message }))
     Queue.offerUnsafe(connected, undefined)
   })
   const subscribed = connection
-    .run("SUBSCRIBE", (client) => client.subscribe(channel))
+    .run("SUBSCRIBE", [], (client) => client.subscribe(channel))
     .pipe(Effect.retry({ while: (reason) => !reason.permanent, schedule: retryDelay }), Effect.mapError(redisError))
   // No answer within its deadline destroys the connection, and a new one comes.
-  const ping = Effect.ignore(connection.run("PING", (client) => client.ping()))
+  const ping = Effect.ignore(connection.run("PING", [], (client) => client.ping()))
   yield* Effect.mapError(connection.ready, redisError)
   yield* Queue.take(connected)
   yield* subscribed

@@ -53,7 +53,7 @@ export const make = Effect.fnUntraced(function* (
   const line = (kind: Kind) =>
     Effect.cached(
       Effect.gen(function* () {
-        const line = new SubscriberConnection(kind, yield* redis.dedicated(`subscriber:${kind}`))
+        const line = new SubscriberConnection(kind, yield* redis.dedicated(`subscriber:${kind}`, []))
         yield* line.connection.each(line.adopt)
         yield* Effect.forkScoped(line.keepAlive)
         return line
@@ -157,7 +157,7 @@ class SubscriberConnection {
 
   /** What the server sent before it answers has arrived. */
   get ping(): Effect.Effect<void, Reason> {
-    return Effect.asVoid(this.connection.run("ping", (client) => client.ping(), { deadline: patience }))
+    return Effect.asVoid(this.connection.run("ping", [], (client) => client.ping(), { deadline: patience }))
   }
 
   #enter(name: string, listener: Listener): Subject {

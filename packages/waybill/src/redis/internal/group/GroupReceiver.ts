@@ -578,7 +578,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
       } else if (answer.failure.permanent) {
         // It cannot hand back what it holds, but the others need not wait for its heartbeat to run out.
         const key = keys.consumers
-        return yield* Effect.ignore(commands.run("zadd", (client) => client.zadd(key, 0, this.consumer)))
+        return yield* Effect.ignore(commands.run("zadd", key, (client) => client.zadd(key, 0, this.consumer)))
       } else {
         yield* Effect.sleep(hurryMillis)
       }

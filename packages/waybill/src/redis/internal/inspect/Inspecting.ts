@@ -153,7 +153,7 @@ export class Inspecting {
   /** The groups that are registered with a topic. */
   groupsOf(topic: string): Effect.Effect<ReadonlyArray<string>, Reason> {
     const key = this.#options.keysOf(topic).groups
-    return this.#options.commands.run("smembers", (client) => client.smembers(key), { key })
+    return this.#options.commands.run("smembers", key, (client) => client.smembers(key))
   }
 
   /** Looks again when dead letters that are too old have been dropped; where that is not permitted they count. */
@@ -192,13 +192,11 @@ export class Inspecting {
     const key = registry(prefix)
     return this.evaluate(topic, script, {}, { looks: JSON.stringify(looks) }, { keys, kinds }).pipe(
       Effect.repeat({ while: ({ _tag }) => _tag === "AGAIN" }),
-      Effect.andThen(commands.run("srem", (client) => client.srem(key, topic), { key })),
-      Effect.andThen(commands.run("hget", (client) => client.hget(meta, "pattern"), { key: meta })),
+      Effect.andThen(commands.run("srem", key, (client) => client.srem(key, topic))),
+      Effect.andThen(commands.run("hget", meta, (client) => client.hget(meta, "pattern"))),
       // A producer may have opened it again before its name was taken out.
       Effect.flatMap((opened) =>
-        opened === null
-          ? Effect.void
-          : Effect.asVoid(commands.run("sadd", (client) => client.sadd(key, topic), { key }))
+        opened === null ? Effect.void : Effect.asVoid(commands.run("sadd", key, (client) => client.sadd(key, topic)))
       )
     )
   }
@@ -251,9 +249,7 @@ export class Inspecting {
     const { commands, keysOf, steered } = this.#options
     const key = keysOf(topic).group(group).state
     return commands
-      .run<unknown>("hset", (client) => (paused ? client.hset(key, "paused", "1") : client.hdel(key, "paused")), {
-        key
-      })
+      .run("hset", key, (client) => (paused ? client.hset(key, "paused", "1") : client.hdel(key, "paused")))
       .pipe(
         Effect.andThen(steered(topic, group)),
         Effect.andThen(paused ? this.#quiet(topic, group) : Effect.void),
@@ -265,7 +261,7 @@ export class Inspecting {
     const { commands, keysOf, prefix } = this.#options
     return checked({
       topics: commands
-        .run("smembers", (client) => client.smembers(registry(prefix)), { key: registry(prefix) })
+        .run("smembers", registry(prefix), (client) => client.smembers(registry(prefix)))
         .pipe(
           Effect.map((topics) => topics.sort()),
           failing()

@@ -17,9 +17,9 @@ export const healthOf = (commands: Connection, replicas = 0): Health.Store["Serv
 
 const ask = (commands: Connection, replicas: number): Effect.Effect<ReadonlyArray<Health.Problem>> =>
   Effect.gen(function* () {
-    const text = yield* commands.run("INFO", (client) => client.info())
+    const text = yield* commands.run("INFO", [], (client) => client.info())
     const save = yield* commands
-      .run("CONFIG GET save", (client) => client.config("GET", "save"))
+      .run("CONFIG GET save", [], (client) => client.config("GET", "save"))
       .pipe(
         Effect.map((answer) => (Array.isArray(answer) ? String(answer[1] ?? "") : undefined)),
         // Not permitted: then what INFO says has to do.
@@ -31,7 +31,7 @@ const ask = (commands: Connection, replicas: number): Effect.Effect<ReadonlyArra
 /** Name and version, also where `INFO` is not permitted. */
 const server = (commands: Connection): Effect.Effect<string | undefined> =>
   commands
-    .run("HELLO", (client) => client.call("HELLO"))
+    .run("HELLO", [], (client) => client.call("HELLO"))
     .pipe(
       Effect.map((reply) => helloOf(reply).server),
       Effect.catch(() => Effect.undefined)
@@ -43,7 +43,7 @@ const needed = ["EVALSHA", "XREADGROUP", "XPENDING", "XCLAIM", "XINFO", "LMPOP",
 const lacking = (commands: Connection): Effect.Effect<ReadonlyArray<Health.Problem>> =>
   commands
     // An entry for each name, null when the server does not know it.
-    .run("COMMAND INFO", (client) => client.call("COMMAND", "INFO", ...needed) as Promise<ReadonlyArray<unknown>>)
+    .run("COMMAND INFO", [], (client) => client.call("COMMAND", "INFO", ...needed) as Promise<ReadonlyArray<unknown>>)
     .pipe(
       Effect.map((rows) => needed.filter((_, i) => rows[i] === null)),
       Effect.map((names): ReadonlyArray<Health.Problem> =>

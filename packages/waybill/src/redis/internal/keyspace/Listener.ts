@@ -229,7 +229,7 @@ export class Listener {
     const named = Buffer.byteLength(keys.messages)
     let cursor = "0"
     do {
-      const [next, found] = yield* redis.commands.run("scan", (client) =>
+      const [next, found] = yield* redis.commands.run("scan", [], (client) =>
         client.scanBuffer(cursor, "MATCH", `${literally(keys.messages)}[^${ours}]*`, "COUNT", scanStep)
       )
       for (const key of found) this.#written.add(key.toString("latin1", named))

@@ -45,7 +45,7 @@ export const checkOf = (
         if (lacking === "") return
         const needed = flags.success + lacking
         if (!enable) return yield* new NotificationsDisabled({ found: flags.success, needed })
-        yield* redis.commands.run("config|set", (client) => client.config("SET", setting, needed))
+        yield* redis.commands.run("config|set", [], (client) => client.config("SET", setting, needed))
         return flags.success
       }
       const reason = flags.failure
@@ -76,7 +76,7 @@ export const advice = (commands: Connection): Effect.Effect<ReadonlyArray<string
 
 const ask = (commands: Connection): Effect.Effect<string, Reason> =>
   Effect.map(
-    commands.run("config|get", (client) => client.config("GET", setting)),
+    commands.run("config|get", [], (client) => client.config("GET", setting)),
     // Name and value in turn.
     (reply) => String((reply as ReadonlyArray<unknown>)[1] ?? "")
   )
@@ -96,7 +96,7 @@ const isAnnounced = (redis: Redis, subscriber: Subscriber, keys: TopicKeys): Eff
         interrupted: () => (cut = true),
         refused: () => {}
       })
-      yield* redis.commands.run("set", (client) => client.set(key, "", "PX", 1000), { key })
+      yield* redis.commands.run("set", key, (client) => client.set(key, "", "PX", 1000))
       yield* subscriber.delivered("channel")
       // Another connection has not heard what the lost one would have.
       if (cut && !heard) return yield* new Disconnected({ ambiguous: false, cause: new Error("no answer") })

@@ -28,7 +28,7 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
 
     describe: Effect.fnUntraced(function* (topic) {
       const { meta } = keysOf(topic)
-      const opened = yield* commands.run("hget", (client) => client.hget(meta, "pattern"), { key: meta })
+      const opened = yield* commands.run("hget", meta, (client) => client.hget(meta, "pattern"))
       const names = (yield* inspecting.groupsOf(topic)).toSorted()
       const groups = yield* Effect.forEach(names, (group) => describeGroup(topic, group))
       return { opened: opened ?? "", depth: 0, published: -1, delayed: 0, next: -1, groups }

@@ -92,11 +92,11 @@ export class Claims {
           const page = yield* commands
             .run(
               "xpending",
+              key,
               (client) =>
                 client.xpending(key, this.#group, from, "+", pageLimit, receiver.consumer) as Promise<
                   ReadonlyArray<[string]>
-                >, // one row an entry, its id first
-              { key }
+                > // one row an entry, its id first
             )
             .pipe(Effect.catchIf(isGroupGone, () => Effect.succeed([])))
           for (const [entry] of page) if (!held.has(entry)) unknown.push([source, entry, seen(source, entry) ? 1 : 0])
@@ -128,7 +128,7 @@ export class Claims {
           const { entry, source } = delivery.handle
           const key = source === 0 ? keys.stream : this.#keys.retry
           const result = yield* Effect.result(
-            commands.run("xrange", (client) => client.xrangeBuffer(key, entry, entry), { key })
+            commands.run("xrange", key, (client) => client.xrangeBuffer(key, entry, entry))
           )
           if (Result.isFailure(result)) {
             this.unsure = true

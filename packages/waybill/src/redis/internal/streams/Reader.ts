@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import type { Reason } from "../../../Transport.ts"
-import type { Connection } from "../connection/Connection.ts"
+import type { Connection, Dedicated } from "../connection/Connection.ts"
 import type { Fetching, GroupReceiver } from "../group/GroupReceiver.ts"
 import { hurryMillis } from "../group/Heartbeat.ts"
 import { precedes } from "../wire/Fields.ts"
@@ -19,7 +19,7 @@ import { isDoubtful, StreamDelivery, type StreamHandle } from "./StreamDelivery.
 
 export interface ReaderOptions {
   readonly commands: Connection
-  readonly dedicated: (role: string) => Effect.Effect<Connection, never, Scope.Scope>
+  readonly dedicated: Dedicated
   readonly topic: string
   readonly group: string
   readonly keys: TopicKeys
@@ -64,26 +64,19 @@ export class Reader implements Fetching {
   }
 
   get open(): Effect.Effect<void, never, Scope.Scope> {
-    const { dedicated, group, topic } = this.#options
-    return Effect.map(dedicated(`reader:${topic}:${group}`), (connection) => {
+    const { dedicated, group, keys, topic } = this.#options
+    return Effect.map(dedicated(`reader:${topic}:${group}`, keys.stream), (connection) => {
       this.#connection = connection
     })
   }
 
   /** From another connection. */
-  readonly unblock: Effect.Effect<void> = Effect.suspend(() =>
-    this.calling && this.#connection !== undefined
-      ? Effect.flatMap(this.#connection.clientId, (id) =>
-          id === undefined
-            ? Effect.void
-            : Effect.ignore(
-                this.#options.commands.run("client|unblock", (client) => client.client("UNBLOCK", id), {
-                  deadline: 1000
-                })
-              )
-        )
-      : Effect.void
-  )
+  readonly unblock: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
+    const { commands, keys } = this.#options
+    const id = this.calling ? yield* this.#connection?.clientId ?? Effect.undefined : undefined
+    if (id === undefined) return
+    yield* commands.run("client|unblock", keys.stream, (client) => client.client("UNBLOCK", id), { deadline: 1000 })
+  }).pipe(Effect.ignore)
 
   fetch(max: number): Effect.Effect<void, Reason> {
     const { claims, group, keys, receiver } = this.#options
@@ -113,6 +106,7 @@ export class Reader implements Fetching {
       const reply = yield* connection
         .run(
           "xreadgroup",
+          [keys.stream, this.#retry],
           (client) =>
             receiver.halted
               ? Promise.resolve(null) // it was halted while this waited for a connection
@@ -136,7 +130,7 @@ export class Reader implements Fetching {
                   Math.max(readUnits, receiver.inFlight.demandBytes),
                   () => (claims.unsure = true)
                 ),
-          { deadline: blockMillis + graceMillis, key: `${keys.stream} or ${this.#retry}` }
+          { deadline: blockMillis + graceMillis }
         )
         .pipe(
           Effect.onExit((exit) =>

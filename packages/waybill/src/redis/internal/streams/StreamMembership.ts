@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { Reason, TransportError } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
-import type { Connection } from "../connection/Connection.ts"
+import type { Dedicated } from "../connection/Connection.ts"
 import type { TypedScript } from "../connection/Script.ts"
 import { evaluate, type More, wire } from "../connection/ScriptReply.ts"
 import { groupGone } from "../group/GroupGone.ts"
@@ -30,7 +30,7 @@ import type { StreamHandle } from "./StreamDelivery.ts"
 import { StreamSettling } from "./StreamSettling.ts"
 
 export interface MembershipOptions extends Omit<ReceiverOptions, "pattern" | "keys"> {
-  readonly dedicated: (role: string) => Effect.Effect<Connection, never, Scope.Scope>
+  readonly dedicated: Dedicated
   /** Calls `heard` with the milliseconds until there may be something to bring in or to take over. */
   readonly hear: (heard: (millis: number) => void) => Effect.Effect<void, never, Scope.Scope>
   readonly keys: TopicKeys

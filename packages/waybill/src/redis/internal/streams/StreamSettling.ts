@@ -87,18 +87,15 @@ export class StreamSettling implements Settling<StreamHandle> {
       if (count > 1) uncounted.push(`${source}${entry}`, `!${source}${entry}`)
     }
     if (again.length === 0 && uncounted.length === 0) {
-      return commands.run("xack", (client) => client.xack(stream, group, ...fresh), { key: stream })
+      return commands.run("xack", stream, (client) => client.xack(stream, group, ...fresh))
     }
     const { released, retry } = keys
-    return commands.run(
-      "xack",
-      (client) =>
-        Promise.all([
-          fresh.length === 0 ? 0 : client.xack(stream, group, ...fresh),
-          again.length === 0 ? 0 : client.xack(retry, group, ...again),
-          uncounted.length === 0 ? 0 : client.hdel(released, ...uncounted)
-        ]).then(([main, retry]) => main + retry),
-      { key: `${stream}, ${retry} or ${released}` }
+    return commands.run("xack", [stream, retry, released], (client) =>
+      Promise.all([
+        fresh.length === 0 ? 0 : client.xack(stream, group, ...fresh),
+        again.length === 0 ? 0 : client.xack(retry, group, ...again),
+        uncounted.length === 0 ? 0 : client.hdel(released, ...uncounted)
+      ]).then(([main, retry]) => main + retry)
     )
   }
 
