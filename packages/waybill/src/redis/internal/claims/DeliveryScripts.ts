@@ -5,6 +5,7 @@
  */
 import { bytes, make as script, number, text } from "../connection/Script.ts"
 import { burying, keeping } from "../inspect/DeadLetterScripts.ts"
+import { keys } from "../wire/Keys.ts"
 import { add, clock, suspecting, tallies } from "../wire/Lua.ts"
 import { records } from "../wire/PackedMessage.ts"
 import { marking, nth } from "./AttemptLog.ts"
@@ -119,15 +120,7 @@ const take = (source: Source) =>
   script({
     name: `waybill/${source.pattern}/take`,
     mode: "drains",
-    keys: {
-      ...source.keys,
-      consumers: "zset",
-      state: "hash",
-      processing: "set",
-      returned: "list",
-      suspects: "list",
-      marks: "hash"
-    },
+    keys: { ...source.keys, ...keys("consumers", "state", "processing", "returned", "suspects", "marks") },
     args: {
       consumer: "text",
       /** How many at most, up to 1000. */
@@ -251,14 +244,7 @@ const settle = (source: Source) =>
     mode: "drains",
     keys: {
       ...source.keys,
-      processing: "set",
-      returned: "list",
-      suspects: "list",
-      marks: "hash",
-      waiting: "zset",
-      dead: "stream",
-      state: "hash",
-      wake: "channel"
+      ...keys("processing", "returned", "suspects", "marks", "waiting", "dead", "state", "wake")
     },
     args: {
       consumer: "text",

@@ -7,6 +7,7 @@ import { bytes, listOf, make as script, number, row, text } from "../connection/
 import { aging, counting, exhuming, moved } from "../inspect/DeadLetterScripts.ts"
 import { figures } from "../inspect/Figures.ts"
 import { bodyOf, removal } from "../inspect/Removal.ts"
+import { keys } from "../wire/Keys.ts"
 import { clock, weighing } from "../wire/Lua.ts"
 import { records } from "../wire/PackedMessage.ts"
 import { marking, nth } from "./AttemptLog.ts"
@@ -19,7 +20,7 @@ const overview = (source: Source, first = "") =>
   script({
     name: named(source, "overview"),
     mode: "reads",
-    keys: { ...source.keys, meta: "hash", groups: "set" },
+    keys: { ...source.keys, ...keys("meta", "groups") },
     replies: {
       OK: {
         /** The pattern, "" when the topic was never opened. */
@@ -52,15 +53,7 @@ const describe = (source: Source) =>
   script({
     name: named(source, "describe"),
     mode: "reads",
-    keys: {
-      ...source.keys,
-      waiting: "zset",
-      returned: "list",
-      suspects: "list",
-      dead: "stream",
-      consumers: "zset",
-      state: "hash"
-    },
+    keys: { ...source.keys, ...keys("waiting", "returned", "suspects", "dead", "consumers", "state") },
     moreKeys: "set",
     replies: { OK: figures },
     lua: /* lua */ `${clock}${records}${counting}${source.lua}
@@ -129,7 +122,7 @@ const pending = (source: Source) =>
   script({
     name: named(source, "pending"),
     mode: "reads",
-    keys: { ...source.keys, state: "hash", marks: "hash" },
+    keys: { ...source.keys, ...keys("state", "marks") },
     moreKeys: "set",
     args: {
       /** Member after which to begin, or "". */
@@ -178,7 +171,7 @@ const waiting = (source: Source) =>
   script({
     name: named(source, "waiting"),
     mode: "reads",
-    keys: { ...source.keys, waiting: "zset", returned: "list", suspects: "list", marks: "hash" },
+    keys: { ...source.keys, ...keys("waiting", "returned", "suspects", "marks") },
     args: {
       /** After which to begin: the part (`a` returned, `b` suspects, `c` due later), for `c` the due time and a colon, and the id; or "a". */
       after: "text",
@@ -241,15 +234,7 @@ const redrive = (source: Source) =>
   script({
     name: named(source, "redrive"),
     mode: "drains",
-    keys: {
-      ...source.keys,
-      dead: "stream",
-      returned: "list",
-      suspects: "list",
-      marks: "hash",
-      state: "hash",
-      wake: "channel"
-    },
+    keys: { ...source.keys, ...keys("dead", "returned", "suspects", "marks", "state", "wake") },
     replies: { OK: moved },
     lua: /* lua */ `${clock}${records}${aging}${weighing}${exhuming}${source.lua}${marking}
 touch()

@@ -6,6 +6,7 @@
  */
 import { flag, listOf, make as script, number, row, text } from "../connection/Script.ts"
 import { burying, keeping } from "../inspect/DeadLetterScripts.ts"
+import { keys } from "../wire/Keys.ts"
 import { add, clock, fetching, heartbeats, opening, tallies, weighing } from "../wire/Lua.ts"
 import { records } from "../wire/PackedMessage.ts"
 import { marking, nth } from "./AttemptLog.ts"
@@ -17,16 +18,7 @@ const join = (source: Source) =>
     mode: "drains",
     keys: {
       ...source.keys,
-      meta: "hash",
-      groups: "set",
-      consumers: "zset",
-      state: "hash",
-      processing: "set",
-      returned: "list",
-      suspects: "list",
-      marks: "hash",
-      waiting: "zset",
-      dead: "stream"
+      ...keys("meta", "groups", "consumers", "state", "processing", "returned", "suspects", "marks", "waiting", "dead")
     },
     args: {
       pattern: "text",
@@ -66,16 +58,7 @@ const beat = (source: Source) =>
     mode: "drains",
     keys: {
       ...source.keys,
-      groups: "set",
-      consumers: "zset",
-      state: "hash",
-      waiting: "zset",
-      returned: "list",
-      suspects: "list",
-      marks: "hash",
-      dead: "stream",
-      wake: "channel",
-      processing: "set"
+      ...keys("groups", "consumers", "state", "waiting", "returned", "suspects", "marks", "dead", "wake", "processing")
     },
     args: {
       group: "text",
@@ -166,16 +149,7 @@ const vacate = (source: Source) =>
   script({
     name: `waybill/${source.pattern}/vacate`,
     mode: "drains",
-    keys: {
-      ...source.keys,
-      consumers: "zset",
-      state: "hash",
-      returned: "list",
-      suspects: "list",
-      marks: "hash",
-      dead: "stream",
-      wake: "channel"
-    },
+    keys: { ...source.keys, ...keys("consumers", "state", "returned", "suspects", "marks", "dead", "wake") },
     moreKeys: "set",
     args: {
       /** `leave` or `dead`. */

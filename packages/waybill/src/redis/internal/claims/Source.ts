@@ -35,23 +35,9 @@
  * @module
  */
 import type { Kind } from "../connection/Script.ts"
-import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
+import type { GroupKeys, StringKeys, TopicKeys } from "../wire/Keys.ts"
 
-/** The keys that sources have. */
-type SourceKey = Extract<
-  keyof TopicKeys | keyof GroupKeys,
-  | "high"
-  | "normal"
-  | "low"
-  | "bodies"
-  | "inbox"
-  | "meta"
-  | "numbers"
-  | "delayed"
-  | "delayedBodies"
-  | "position"
-  | "restored"
->
+type SourceKey = StringKeys<TopicKeys & GroupKeys>
 
 /** What a pattern is to `claims/`, whatever the topic. */
 export interface Source {

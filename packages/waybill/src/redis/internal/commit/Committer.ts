@@ -156,6 +156,7 @@ export class Committer<D extends Committable> {
     const args: Array<string | number> = []
     for (const [{ id }] of commits) keys.push(done(id))
     const places = new Map<string, number>()
+    const topics = new Map<string, { readonly place: number; readonly seen: (id: string) => string }>()
     for (const [delivery, { messages, writes }] of commits) {
       for (const arg of this.#options.own(delivery)) args.push(arg)
       const size = args.push(delivery.fence, delivery.tally.partial ? 1 : 0, 0, writes.length, messages.length) - 3
@@ -167,11 +168,13 @@ export class Committer<D extends Committable> {
         for (const arg of rest) args.push(arg)
       }
       for (const { message, topic } of messages) {
-        const { keys: theirs, seen } = target(topic)
-        // No record has a name with a space.
-        let place = places.get(`topic ${topic}`)
-        if (place === undefined) places.set(`topic ${topic}`, (place = own + keys.push(...theirs) - theirs.length + 1))
-        const at = args.push(place, message.id === undefined ? 0 : own + keys.push(seen(message.id)), 0, 0) - 2
+        let there = topics.get(topic)
+        if (there === undefined) {
+          const { keys: theirs, seen } = target(topic)
+          topics.set(topic, (there = { place: own + keys.push(...theirs) - theirs.length + 1, seen }))
+        }
+        const seen = message.id === undefined ? 0 : own + keys.push(there.seen(message.id))
+        const at = args.push(there.place, seen, 0, 0) - 2
         args[at] = pushMessage(args, message)
         args[at + 1] = args.length - at - 2
       }

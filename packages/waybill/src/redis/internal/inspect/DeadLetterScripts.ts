@@ -7,6 +7,7 @@
  * @module
  */
 import { bytes, listOf, make, number, row, type Shaped, text } from "../connection/Script.ts"
+import { keys } from "../wire/Keys.ts"
 import { clock, paging, tallies, weighing } from "../wire/Lua.ts"
 
 /**
@@ -109,7 +110,7 @@ export type Moved = Shaped<typeof moved>
 export const letters = make({
   name: "waybill/letters",
   mode: "reads",
-  keys: { dead: "stream", state: "hash" },
+  keys: keys("dead", "state"),
   args: {
     /** The entry after which to begin, or "". */
     after: "text",
@@ -136,7 +137,7 @@ return {'OK', page(dead, from, limit)}
 export const expire = make({
   name: "waybill/expire",
   mode: "drains",
-  keys: { dead: "stream", state: "hash" },
+  keys: keys("dead", "state"),
   replies: {
     OK: {
       /** Some thousand at most: as many may be left. */
@@ -154,7 +155,7 @@ return {'OK', age and keepDead(redis.call('XLEN', dead), age, clock()) or 0}
 export const discard = make({
   name: "waybill/discard",
   mode: "drains",
-  keys: { dead: "stream", state: "hash" },
+  keys: keys("dead", "state"),
   replies: { OK: moved },
   lua: /* lua */ `${clock}${aging}
 touch()

@@ -15,7 +15,7 @@ import { type Reason, TransportError } from "../../../Transport.ts"
 import type { Connection } from "../connection/Connection.ts"
 import { type Kind, listOf, make, number, text, type TypedScript } from "../connection/Script.ts"
 import { evaluate, type More } from "../connection/ScriptReply.ts"
-import { registry, type TopicKeys } from "../wire/Keys.ts"
+import { keys, registry, type TopicKeys } from "../wire/Keys.ts"
 import { clock } from "../wire/Lua.ts"
 import { deadLetterOf } from "./DeadLetterEntry.ts"
 import { discard, expire, letters, type Moved } from "./DeadLetterScripts.ts"
@@ -41,7 +41,7 @@ const longestLook = 100
 export const unquiet = make({
   name: "waybill/unquiet",
   mode: "reads",
-  keys: { consumers: "zset", state: "hash" },
+  keys: keys("consumers", "state"),
   replies: {
     OK: {
       /** Ms until the last of them is taken for dead, unless it beats. */

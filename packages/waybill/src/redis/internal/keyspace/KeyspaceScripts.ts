@@ -1,5 +1,6 @@
 import { make, number, type Script } from "../connection/Script.ts"
 import { shape } from "../publish/Publisher.ts"
+import { keys } from "../wire/Keys.ts"
 import { announce, clock, mismatch, opening, writes } from "../wire/Lua.ts"
 /**
  * How messages come to be in the topic: published in batches, all of a batch or none and once however often the script
@@ -139,7 +140,7 @@ return {'OK', answer, opened[1] and 0 or 1}
 export const adopt = make({
   name: "waybill/keyspace-adopt",
   mode: "writes",
-  keys: { meta: "hash", numbers: "string" },
+  keys: keys("meta", "numbers"),
   args: {
     pattern: "text",
     wire: "text",

@@ -5,6 +5,7 @@
  * @module
  */
 import { make as makeScripts } from "../claims/Scripts.ts"
+import { keys } from "../wire/Keys.ts"
 import { pattern } from "./KeyspaceScripts.ts"
 import { numbering } from "./Numbers.ts"
 
@@ -148,7 +149,7 @@ end
 
 export const scripts = makeScripts({
   pattern,
-  keys: { numbers: "string", delayed: "zset", delayedBodies: "hash", position: "hash", restored: "hash" },
+  keys: keys("numbers", "delayed", "delayedBodies", "position", "restored"),
   fleeting: ["delayed", "delayedBodies", "restored"],
   lua,
   passes: true

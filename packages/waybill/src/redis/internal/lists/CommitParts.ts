@@ -6,7 +6,7 @@ import type { Source } from "../claims/Source.ts"
  * @module
  */
 import { commitScript } from "../commit/CommitScript.ts"
-import type { TopicKeys } from "../wire/Keys.ts"
+import { keys, type TopicKeys } from "../wire/Keys.ts"
 import { records } from "../wire/PackedMessage.ts"
 import * as ListSource from "./ListSource.ts"
 import { incoming } from "./PublishScript.ts"
@@ -29,7 +29,7 @@ export const targetOf = (keys: TopicKeys): ReadonlyArray<string> => [
 /** Argument of a delivery: its member in the processing set. */
 const commitOf = (source: Source) =>
   commitScript({
-    keys: { ...source.keys, processing: "set", marks: "hash" },
+    keys: { ...source.keys, ...keys("processing", "marks") },
     args: {
       pattern: "text",
       wire: "text",

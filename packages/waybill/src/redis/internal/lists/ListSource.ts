@@ -7,6 +7,7 @@
 import type { Delivery } from "../../../Delivery.ts"
 import { make as makeScripts } from "../claims/Scripts.ts"
 import type { Source } from "../claims/Source.ts"
+import { keys } from "../wire/Keys.ts"
 import { envelopes } from "../wire/PackedMessage.ts"
 
 export type Order = "fifo" | "lifo" | "priority" | "any"
@@ -189,16 +190,7 @@ export const pattern = "lists"
 /** The source as another pattern that keeps its messages in lists uses it, under a name of its own. */
 export const make = (pattern: string, order: Order): Source => ({
   pattern,
-  keys: {
-    high: "list",
-    normal: "list",
-    low: "list",
-    bodies: "hash",
-    delayed: "zset",
-    delayedBodies: "hash",
-    inbox: "list",
-    meta: "hash"
-  },
+  keys: keys("high", "normal", "low", "bodies", "delayed", "delayedBodies", "inbox", "meta"),
   fleeting: ["high", "normal", "low", "bodies", "delayed", "delayedBodies", "inbox"],
   lua: lua(order),
   urgent: order === "priority"

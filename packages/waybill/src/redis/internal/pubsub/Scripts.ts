@@ -7,6 +7,7 @@ import { flag, make, number } from "../connection/Script.ts"
 import { aging, burying, counting, keeping, moved } from "../inspect/DeadLetterScripts.ts"
 import { figures } from "../inspect/Figures.ts"
 import { bodyOf, removal } from "../inspect/Removal.ts"
+import { keys } from "../wire/Keys.ts"
 import { add, clock, heartbeats, opening, tallies, weighing } from "../wire/Lua.ts"
 
 /** The name of the pattern in the topic's meta key. */
@@ -28,7 +29,7 @@ const publishWith = (command: "PUBLISH" | "SPUBLISH") =>
     name: "waybill/announce",
     mode: "drains",
     announces: { command, key: "channel" },
-    keys: { meta: "hash", channel: "channel" },
+    keys: keys("meta", "channel"),
     args: { pattern: "text", wire: "text" },
     replies: {
       OK: {
@@ -53,7 +54,7 @@ export const publish = { PUBLISH: publishWith("PUBLISH"), SPUBLISH: publishWith(
 export const beat = make({
   name: "waybill/listen",
   mode: "drains",
-  keys: { meta: "hash", groups: "set", consumers: "zset", state: "hash", dead: "stream" },
+  keys: keys("meta", "groups", "consumers", "state", "dead"),
   args: {
     pattern: "text",
     wire: "text",
@@ -109,19 +110,14 @@ return {'OK', opened and 0 or 1, paused(quiet), keepDead(maxDead, maxAge, now)}
 })
 
 /**
- * Stores dead letters. A batch that is sent again is recognised by its number.
+ * Stores dead letters. A batch that is sent again is recognised by its number, which `publisher` holds.
  *
  * Further arguments, for each letter: reason, cause, tally, failure, attempts, fence, id, published at, topic, number of fields, and the fields.
  */
 export const bury = make({
   name: "waybill/bury",
   mode: "drains",
-  keys: {
-    dead: "stream",
-    state: "hash",
-    /** The last batch of this subscriber. */
-    publisher: "string"
-  },
+  keys: keys("dead", "state", "publisher"),
   args: {
     consumer: "text",
     /** Cap of the dead letters: how many, and for how long in ms. */
@@ -158,7 +154,7 @@ return {'OK', keepDead(maxDead, maxAge, now)}
 export const describe = make({
   name: "waybill/describe",
   mode: "reads",
-  keys: { consumers: "zset", state: "hash", dead: "stream" },
+  keys: keys("consumers", "state", "dead"),
   replies: { OK: figures },
   lua: /* lua */ `${clock}${counting}
 touch()
@@ -196,7 +192,7 @@ export const redrive = make({
   name: "waybill/redrive",
   mode: "drains",
   announces: { command: "PUBLISH", key: "redriven" },
-  keys: { dead: "stream", redriven: "channel", state: "hash" },
+  keys: keys("dead", "redriven", "state"),
   args: {
     /** What the first line of a message begins with. */
     marker: "text"
@@ -248,7 +244,7 @@ return {'OK', count, passed}
 export const leave = make({
   name: "waybill/hang-up",
   mode: "drains",
-  keys: { consumers: "zset", state: "hash" },
+  keys: keys("consumers", "state"),
   args: { consumer: "text" },
   replies: { OK: {} },
   lua: /* lua */ `

@@ -4,6 +4,7 @@
  * @module
  */
 import { commitScript } from "../commit/CommitScript.ts"
+import { keys } from "../wire/Keys.ts"
 import { announce, ask, ids, shorten, unseen } from "../wire/Lua.ts"
 import { sources } from "./Progress.ts"
 import { fieldsOf } from "./PublishScript.ts"
@@ -14,7 +15,7 @@ import { fieldsOf } from "./PublishScript.ts"
  * The keys of a topic: stream, meta, delayed, their bodies, the channel `wake`.
  */
 export const commit = commitScript({
-  keys: { stream: "stream", retry: "stream", released: "hash" },
+  keys: keys("stream", "retry", "released"),
   args: {
     group: "text",
     consumer: "text",

@@ -8,6 +8,7 @@
  */
 import { bit, flag, listOf, make, number, row, text } from "../connection/Script.ts"
 import { burying, keeping } from "../inspect/DeadLetterScripts.ts"
+import { keys } from "../wire/Keys.ts"
 import { add, announce, ask, clock, split, suspecting } from "../wire/Lua.ts"
 import { noting, sources } from "./Progress.ts"
 
@@ -40,16 +41,7 @@ export type Claimed = ReturnType<typeof claimed>
 export const settle = make({
   name: "waybill/settle",
   mode: "drains",
-  keys: {
-    stream: "stream",
-    retry: "stream",
-    waiting: "zset",
-    waitingBodies: "hash",
-    dead: "stream",
-    released: "hash",
-    state: "hash",
-    wake: "channel"
-  },
+  keys: keys("stream", "retry", "waiting", "waitingBodies", "dead", "released", "state", "wake"),
   args: {
     group: "text",
     consumer: "text",
@@ -156,14 +148,7 @@ return {'OK', table.concat(answers), buried and keepDead(maxDead, maxAge, now) o
 export const claim = make({
   name: "waybill/claim",
   mode: "drains",
-  keys: {
-    stream: "stream",
-    retry: "stream",
-    consumers: "zset",
-    released: "hash",
-    dead: "stream",
-    state: "hash"
-  },
+  keys: keys("stream", "retry", "consumers", "released", "dead", "state"),
   args: {
     group: "text",
     consumer: "text",
@@ -333,7 +318,7 @@ return {'OK', taken, buried, gone, #buried > 0 and keepDead(maxDead, maxAge, now
 export const renew = make({
   name: "waybill/renew",
   mode: "drains",
-  keys: { stream: "stream", retry: "stream" },
+  keys: keys("stream", "retry"),
   args: { group: "text", consumer: "text" },
   replies: {
     OK: {

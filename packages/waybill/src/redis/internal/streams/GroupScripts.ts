@@ -6,6 +6,7 @@
  */
 import { flag, make, number, text } from "../connection/Script.ts"
 import { keeping } from "../inspect/DeadLetterScripts.ts"
+import { keys } from "../wire/Keys.ts"
 import {
   add,
   announce,
@@ -39,18 +40,7 @@ export const nobody = "(released)"
 export const join = make({
   name: "waybill/join",
   mode: "drains",
-  keys: {
-    stream: "stream",
-    retry: "stream",
-    meta: "hash",
-    groups: "set",
-    consumers: "zset",
-    state: "hash",
-    released: "hash",
-    waiting: "zset",
-    waitingBodies: "hash",
-    dead: "stream"
-  },
+  keys: keys("stream", "retry", "meta", "groups", "consumers", "state", "released", "waiting", "waitingBodies", "dead"),
   args: {
     pattern: "text",
     wire: "text",
@@ -163,19 +153,19 @@ return {'OK', main, onRetry, known and 1 or 0, from, first(stream), first(retry)
 export const beat = make({
   name: "waybill/beat",
   mode: "drains",
-  keys: {
-    stream: "stream",
-    retry: "stream",
-    consumers: "zset",
-    state: "hash",
-    released: "hash",
-    delayed: "zset",
-    delayedBodies: "hash",
-    waiting: "zset",
-    waitingBodies: "hash",
-    dead: "stream",
-    meta: "hash"
-  },
+  keys: keys(
+    "stream",
+    "retry",
+    "consumers",
+    "state",
+    "released",
+    "delayed",
+    "delayedBodies",
+    "waiting",
+    "waitingBodies",
+    "dead",
+    "meta"
+  ),
   args: {
     group: "text",
     consumer: "text",
@@ -305,7 +295,7 @@ return {'OK', alive and 1 or 0, paused(quiet), next == 0 and 1 or 0, next, cut, 
 export const trim = make({
   name: "waybill/trim",
   mode: "drains",
-  keys: { stream: "stream", retry: "stream", groups: "set" },
+  keys: keys("stream", "retry", "groups"),
   args: {
     /** About how many entries to remove at most. */
     most: "number",
@@ -354,14 +344,7 @@ return {'OK', more}
 export const leave = make({
   name: "waybill/leave",
   mode: "drains",
-  keys: {
-    stream: "stream",
-    retry: "stream",
-    consumers: "zset",
-    released: "hash",
-    state: "hash",
-    wake: "channel"
-  },
+  keys: keys("stream", "retry", "consumers", "released", "state", "wake"),
   args: {
     group: "text",
     consumer: "text",

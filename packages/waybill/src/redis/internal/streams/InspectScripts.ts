@@ -8,6 +8,7 @@ import { bit, bytes, listOf, make, number, row, text } from "../connection/Scrip
 import { aging, counting, exhuming, moved } from "../inspect/DeadLetterScripts.ts"
 import { figures } from "../inspect/Figures.ts"
 import { bodyOf, removal } from "../inspect/Removal.ts"
+import { keys } from "../wire/Keys.ts"
 import { add, ask, clock, ids, paging, weighing } from "../wire/Lua.ts"
 import { sources } from "./Progress.ts"
 
@@ -23,7 +24,7 @@ import { sources } from "./Progress.ts"
 export const describe = make({
   name: "waybill/describe",
   mode: "reads",
-  keys: { stream: "stream", meta: "hash", delayed: "zset" },
+  keys: keys("stream", "meta", "delayed"),
   args: {
     /** The name that released entries go to. */
     nobody: "text"
@@ -151,7 +152,7 @@ return look()
 export const messages = make({
   name: "waybill/messages",
   mode: "reads",
-  keys: { stream: "stream" },
+  keys: keys("stream"),
   args: {
     /** The entry behind which to begin, or in front of which to begin backwards, or "". */
     position: "text",
@@ -179,7 +180,7 @@ return {'OK', page(stream, from, limit, backwards)}
 export const pending = make({
   name: "waybill/pending",
   mode: "reads",
-  keys: { stream: "stream", retry: "stream", released: "hash", state: "hash" },
+  keys: keys("stream", "retry", "released", "state"),
   args: {
     group: "text",
     /** The name that released entries go to. */
@@ -239,7 +240,7 @@ return {'OK', rows}
 export const waiting = make({
   name: "waybill/waiting",
   mode: "reads",
-  keys: { stream: "stream", retry: "stream", released: "hash", waiting: "zset", waitingBodies: "hash" },
+  keys: keys("stream", "retry", "released", "waiting", "waitingBodies"),
   args: {
     group: "text",
     /** The name that released entries go to. */
@@ -340,7 +341,7 @@ return {'OK', now, rows}
 export const redrive = make({
   name: "waybill/redrive",
   mode: "drains",
-  keys: { dead: "stream", retry: "stream", state: "hash" },
+  keys: keys("dead", "retry", "state"),
   replies: { OK: moved },
   lua: /* lua */ `${clock}${add}${aging}${weighing}${exhuming}
 touch()

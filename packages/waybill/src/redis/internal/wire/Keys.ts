@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { Kind } from "../connection/Script.ts"
 
 /** The set of topics that were opened under a prefix. It lies in a slot of its own: no script touches it. */
 export const registry = (prefix: string): string => `${prefix}:topics`
@@ -47,76 +48,99 @@ export const topicOf = (prefix: string, channel: string): string => {
   return first + rest.replaceAll("%3A", ":").replaceAll("%25", "%")
 }
 
+/** What a key holds, and the end of its name. */
+type Table = Readonly<Record<string, readonly [kind: Kind, ending: string]>>
+
+type Named<T> = { readonly [Name in keyof T]: string }
+
 /** The keys of a topic. Scripts know them, and those of a group, by the same names. */
-export interface TopicKeys {
-  /** Stream: the messages, one entry each. */
-  readonly stream: string
-  /** String: which messages there were, where a message is a key: they are numbered. */
-  readonly numbers: string
+const ofTopic = {
+  /** The messages, one entry each. */
+  stream: ["stream", "stream"],
+  /** Which messages there were, where a message is a key: they are numbered. */
+  numbers: ["string", "numbers"],
   /** What the keys of messages begin with, where a message is a key. */
-  readonly messages: string
-  /** What the keys begin with that say which version of a key of others was taken in. Strings; each expires with its key. */
-  readonly adopted: string
-  /** String: written to find out whether the server announces it. Expires at once. */
+  messages: ["string", "message:"],
+  /** What the keys begin with that say which version of a key of others was taken in; each expires with its key. */
+  adopted: ["string", "adopted:"],
+  /** The pattern and the wire version that the topic was opened with. */
+  meta: ["hash", "meta"],
+  /** Messages that are not due yet, by due time. */
+  delayed: ["zset", "delayed"],
+  /** Their bodies. */
+  delayedBodies: ["hash", "delayed-bodies"],
+  /** The groups that hold back trimming, whether they exist at this moment or not. */
+  groups: ["set", "groups"],
+  /** The ids of messages that no consumer has had yet and that are urgent. `normal`, `low`: that are less so. */
+  high: ["list", "ready:high"],
+  normal: ["list", "ready"],
+  low: ["list", "ready:low"],
+  /** The messages of the lists, by id. */
+  bodies: ["hash", "bodies"],
+  /** Messages of programs that write without our scripts. */
+  inbox: ["list", "inbox"],
+  /** Something may be there to take. No key, but a name among them. */
+  wake: ["channel", "wake"],
+  /** The messages of a topic that stores none. */
+  channel: ["channel", "channel"]
+} as const satisfies Table
+
+/** The keys of one group of a topic. */
+const ofGroup = {
+  /** Messages that are due again, for this group only. */
+  retry: ["stream", "retry"],
+  /** Messages that wait for their next attempt, by due time. */
+  waiting: ["zset", "waiting"],
+  /** Their bodies. */
+  waitingBodies: ["hash", "waiting-bodies"],
+  /** The dead letters. */
+  dead: ["stream", "dead"],
+  /** The consumers, by the time at which their heartbeat runs out. */
+  consumers: ["zset", "consumers"],
+  /** How many deliveries of a pending entry ended unfinished and do not count. */
+  released: ["hash", "released"],
+  /** Ids that came back, for the next that takes. */
+  returned: ["list", "returned"],
+  /** Ids that came back and that more than one consumer has died with. */
+  suspects: ["list", "suspects"],
+  /** Attempts, fence, deaths and last cause of ids that came back. */
+  marks: ["hash", "marks"],
+  /** Dead letters that were sent back to the group. */
+  redriven: ["channel", "redriven"],
+  /** The number up to which the group was given messages, and the one it began behind. */
+  position: ["hash", "position"],
+  /** Records of messages that came back from the dead letters. */
+  restored: ["hash", "restored"],
+  /** Paused or not, the position to start from when the group is lost, counters. */
+  state: ["hash", "state"]
+} as const satisfies Table
+
+/** Those that every consumer or publisher has for itself. */
+const ofMember = { processing: ["set", ""], publisher: ["string", ""] } as const satisfies Table
+
+const table = { ...ofTopic, ...ofGroup, ...ofMember }
+
+/** What these keys hold, for a script that knows them by these names. */
+export const keys = <const Names extends ReadonlyArray<keyof typeof table>>(...names: Names) =>
+  // Made of the names, each with its kind.
+  Object.fromEntries(names.map((name) => [name, table[name][0]])) as {
+    readonly [Name in Names[number]]: (typeof table)[Name][0]
+  }
+
+export interface TopicKeys extends Named<typeof ofTopic> {
+  /** Written to find out whether the server announces it. Expires at once. */
   readonly probe: (probe: string) => string
-  /** Hash: the pattern and the wire version that the topic was opened with. */
-  readonly meta: string
-  /** Sorted set: messages that are not due yet, by due time. */
-  readonly delayed: string
-  /** Hash: their bodies. */
-  readonly delayedBodies: string
-  /** Set: the groups that hold back trimming, whether they exist at this moment or not. */
-  readonly groups: string
-  /** List: the ids of messages that no consumer has had yet and that are urgent. `normal`, `low`: that are less so. */
-  readonly high: string
-  readonly normal: string
-  readonly low: string
-  /** Hash: the messages of the lists, by id. */
-  readonly bodies: string
-  /** List: messages of programs that write without our scripts. */
-  readonly inbox: string
-  /** Channel: something may be there to take. No key, but a name among them. */
-  readonly wake: string
-  /** Channel: the messages of a topic that stores none. */
-  readonly channel: string
-  /** String: this message id was stored. Expires after the window. */
+  /** This message id was stored. Expires after the window. */
   readonly seen: (id: string) => string
-  /** String: the last batch of one publisher and what was answered, so that a repetition is recognised. */
+  /** The last batch of one publisher and what was answered, so that a repetition is recognised. */
   readonly publisher: (publisher: string) => string
   readonly group: (group: string) => GroupKeys
 }
 
-/** The keys of one group of a topic. */
-export interface GroupKeys {
-  /** Stream: messages that are due again, for this group only. */
-  readonly retry: string
-  /** Sorted set: messages that wait for their next attempt, by due time. */
-  readonly waiting: string
-  /** Hash: their bodies. */
-  readonly waitingBodies: string
-  /** Stream: the dead letters. */
-  readonly dead: string
-  /** Sorted set: the consumers, by the time at which their heartbeat runs out. */
-  readonly consumers: string
-  /** Hash: how many deliveries of a pending entry ended unfinished and do not count. */
-  readonly released: string
-  /** List: ids that came back, for the next that takes. */
-  readonly returned: string
-  /** List: ids that came back and that more than one consumer has died with. */
-  readonly suspects: string
-  /** Hash: attempts, fence, deaths and last cause of ids that came back. */
-  readonly marks: string
-  /** Channel: dead letters that were sent back to the group. */
-  readonly redriven: string
-  /** Set: what a consumer has been given and has not settled. */
+export interface GroupKeys extends Named<typeof ofGroup> {
+  /** What a consumer has been given and has not settled. */
   readonly processing: (consumer: string) => string
-  /** Hash: the number up to which the group was given messages, and the one it began behind. */
-  readonly position: string
-  /** Hash: records of messages that came back from the dead letters. */
-  readonly restored: string
-  /** Hash: paused or not, the position to start from when the group is lost, counters. */
-  readonly state: string
-  /** String: the commit of this message was applied, by the delivery with the fence that it holds. Expires. */
+  /** The commit of this message was applied, by the delivery with the fence that it holds. Expires. */
   readonly done: (id: string) => string
 }
 
@@ -134,6 +158,15 @@ export type StringKeys<Keys> = { [Name in keyof Keys]: Keys[Name] extends string
 /** The key of a record beside `topic`: one for all topics that share the hash tag. */
 export const dataKey = (prefix: string, topic: string, name: string): string => `${tagOf(prefix, topic)}:data:${name}`
 
+const named = <T extends Table>(table: T, base: string, db: number): Named<T> => {
+  const keys: Record<string, string> = {}
+  for (const [name, [kind, ending]] of Object.entries(table)) {
+    keys[name] = kind === "channel" ? channelOf(`${base}:${ending}`, db) : `${base}:${ending}`
+  }
+  // Each name of the table has been given its key.
+  return keys as Named<T>
+}
+
 /**
  * The keys of `topic` under `prefix` in a database. No two names share a key, whatever topics, groups and message ids are
  * called; no two databases share a channel.
@@ -141,41 +174,15 @@ export const dataKey = (prefix: string, topic: string, name: string): string => 
 export const topicKeys = (prefix: string, topic: string, db: number): TopicKeys => {
   const base = baseOf(prefix, topic)
   return {
-    stream: `${base}:stream`,
-    numbers: `${base}:numbers`,
-    messages: `${base}:message:`,
-    adopted: `${base}:adopted:`,
+    ...named(ofTopic, base, db),
     probe: (probe) => `${base}:probe:${probe}`,
-    meta: `${base}:meta`,
-    delayed: `${base}:delayed`,
-    delayedBodies: `${base}:delayed-bodies`,
-    groups: `${base}:groups`,
-    high: `${base}:ready:high`,
-    normal: `${base}:ready`,
-    low: `${base}:ready:low`,
-    bodies: `${base}:bodies`,
-    inbox: `${base}:inbox`,
-    wake: channelOf(`${base}:wake`, db),
-    channel: channelOf(`${base}:channel`, db),
     seen: (id) => `${base}:seen:${id}`,
     publisher: (publisher) => `${base}:publisher:${publisher}`,
     group: (group) => {
       const mine = `${base}:group:${segmentOf(group)}`
       return {
-        retry: `${mine}:retry`,
-        waiting: `${mine}:waiting`,
-        waitingBodies: `${mine}:waiting-bodies`,
-        dead: `${mine}:dead`,
-        consumers: `${mine}:consumers`,
-        released: `${mine}:released`,
-        returned: `${mine}:returned`,
-        suspects: `${mine}:suspects`,
-        marks: `${mine}:marks`,
-        redriven: channelOf(`${mine}:redriven`, db),
+        ...named(ofGroup, mine, db),
         processing: (consumer) => `${mine}:processing:${consumer}`,
-        position: `${mine}:position`,
-        restored: `${mine}:restored`,
-        state: `${mine}:state`,
         done: (id) => `${mine}:done:${id}`
       }
     }
