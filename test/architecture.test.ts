@@ -11,6 +11,7 @@ const order = [
     "internal/Limits",
     "internal/Suspects",
     "internal/Name",
+    "internal/Wakeup",
     "Message",
     "internal/Headers",
     "internal/Budget",
@@ -46,7 +47,6 @@ const order = [
   [
     "Producer",
     "internal/ConsumerMetrics",
-    "internal/Wakeup",
     "internal/Prefetch",
     "internal/SettleLoop",
     "internal/HandlerContext",

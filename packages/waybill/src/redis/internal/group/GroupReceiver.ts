@@ -23,6 +23,7 @@ import type { Delivery } from "../../../Delivery.ts"
 import { logFailures } from "../../../internal/FailureLog.ts"
 import { Freezable } from "../../../internal/Freezable.ts"
 import { everything, Recalls } from "../../../internal/Recalls.ts"
+import { Wakeup } from "../../../internal/Wakeup.ts"
 import type { Lifecycle } from "../../../Lifecycle.ts"
 import * as Settlement from "../../../Settlement.ts"
 import {
@@ -37,7 +38,6 @@ import {
 } from "../../../Transport.ts"
 import type { Connection } from "../connection/Connection.ts"
 import type { GroupKeys } from "../wire/Keys.ts"
-import { Condition } from "./Condition.ts"
 import { isGroupGone } from "./GroupGone.ts"
 import { Heartbeat, hurryMillis, survivable } from "./Heartbeat.ts"
 import { type Carrying, type Held, InFlight } from "./InFlight.ts"
@@ -156,8 +156,8 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
   readonly #scope = Scope.makeUnsafe()
   readonly #joining = Semaphore.makeUnsafe(1)
   /** Where the worker waits, and where others wait for it. */
-  readonly #worker = new Condition()
-  readonly #over = new Condition()
+  readonly #worker = new Wakeup(() => this.#busy)
+  readonly #over = new Wakeup(() => !this.#membership.fetcher.calling)
   #fibers: readonly [worker: Fiber.Fiber<unknown>, ...others: ReadonlyArray<Fiber.Fiber<unknown>>] | undefined
   #paused = false
   /** It is paused, and nothing begins here any more. */
@@ -261,7 +261,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
 
   /** There may be something to fetch. */
   wake(): void {
-    this.#worker.signal()
+    this.#worker.notify()
   }
 
   /** There may be something that a beat brings. */
@@ -308,7 +308,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
 
   /** A beat must not wait for this: it takes as long as the store takes to have everything back. */
   readonly #quieten: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
-    yield* this.#idle
+    yield* this.#over.wait
     yield* this.recalls.ask(everything)
     this.#quiet = true
     this.expect(0)
@@ -328,20 +328,22 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
     this.wake()
   }
 
-  /** Waits until no call is on its way. */
-  readonly #idle: Effect.Effect<void> = this.#over.until(() => !this.#membership.fetcher.calling)
+  /** There is something to fetch, and it may be fetched. */
+  get #busy(): boolean {
+    const { fetcher } = this.#membership
+    return (fetcher.unsure && !this.halted) || (fetcher.promising && this.wanting)
+  }
 
   readonly #fetch: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
     const { fetcher } = this.#membership
-    const busy = () => (fetcher.unsure && !this.halted) || (fetcher.promising && this.wanting)
     while (true) {
-      if (!busy()) {
-        yield* this.#worker.until(busy)
+      if (!this.#busy) {
+        yield* this.#worker.wait
         continue
       }
       const count = Math.min(this.inFlight.demand, fetcher.limit)
       const result = yield* Effect.result(survivable(fetcher.fetch(count)))
-      this.#over.signal()
+      this.#over.notify()
       if (Result.isSuccess(result)) continue
       // Perhaps it was more than the network brings in time.
       fetcher.limit = Math.max(1, count >> 1)
@@ -565,7 +567,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
       if (this.#quieting !== undefined) yield* Fiber.interrupt(this.#quieting)
       // Nothing is given to us after what is handed back. Interrupting a read that still waits destroys its connection.
       yield* fetcher.unblock
-      yield* Effect.timeoutOption(this.#idle, longestFetch)
+      yield* Effect.timeoutOption(this.#over.wait, longestFetch)
       yield* Fiber.interrupt(worker)
     }
     while (true) {

@@ -8,8 +8,8 @@
 import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"
 import * as Result from "effect/Result"
+import { Wakeup } from "../../../internal/Wakeup.ts"
 import { type Reason, Rejected } from "../../../Transport.ts"
-import { Condition } from "./Condition.ts"
 
 export interface HeartbeatOptions {
   readonly now: () => number
@@ -37,11 +37,13 @@ const longestLook = 1000
 
 export class Heartbeat {
   readonly #options: HeartbeatOptions
-  readonly #woken = new Condition()
+  readonly #woken = new Wakeup(() => this.#called || this.#dueAt < this.#waitsFor)
   /** How many beats have begun, and who waits for the end of one that begins after theirs. */
   #beats = 0
   readonly #looks = new Set<{ readonly after: number; readonly done: () => void }>()
   #dueAt = Infinity
+  /** What was due next when it began to wait. */
+  #waitsFor = Infinity
   #called = false
   /** The next beat has to ask whose the deliveries are before anything else. */
   verify = false
@@ -53,7 +55,7 @@ export class Heartbeat {
   /** Beats again without waiting, if it waits. */
   wake(): void {
     this.#called = true
-    this.#woken.signal()
+    this.#woken.notify()
   }
 
   /** A message of the topic will be due in so many milliseconds. */
@@ -61,7 +63,7 @@ export class Heartbeat {
     const dueAt = this.#options.now() + Math.max(0, millis)
     if (dueAt >= this.#dueAt) return
     this.#dueAt = dueAt
-    this.#woken.signal()
+    this.#woken.notify()
   }
 
   /** Beats at once; returns when a beat that begins from now on is over, or soon. */
@@ -114,8 +116,8 @@ export class Heartbeat {
         const dueAt = this.#dueAt
         const wait = Math.min(latest, hurry, Math.max(dueAt, began + leastMillis)) - now()
         if (this.#called || wait <= 0) return
-        const sooner = () => this.#called || this.#dueAt < dueAt
-        yield* Effect.timeoutOption(this.#woken.until(sooner), wait)
+        this.#waitsFor = dueAt
+        yield* Effect.timeoutOption(this.#woken.wait, wait)
       }
     })
   }

@@ -12,6 +12,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { Delivery, Handle } from "../../../Delivery.ts"
 import { fitting } from "../../../internal/Budget.ts"
+import { Wakeup } from "../../../internal/Wakeup.ts"
 import type { TransportError } from "../../../Transport.ts"
 import type { Tally } from "../wire/Tally.ts"
 
@@ -57,7 +58,7 @@ export class InFlight<H extends Held> {
   #buffer: Array<Carrying<H>> = []
   #failure: TransportError | undefined
   #lost: Array<H> = []
-  #tellLost: (() => void) | undefined
+  readonly #someLost = new Wakeup(() => this.#lost.length > 0)
   #lastTake = { at: -Infinity, max: 0 }
   /** When the last heartbeat that arrived was sent: nobody takes us for dead until a lease after it. */
   beatAt = -Infinity
@@ -240,30 +241,16 @@ export class InFlight<H extends Held> {
     const lost = handles.filter((handle) => !unseen.has(handle))
     if (lost.length > 0) {
       this.#lost.push(...lost)
-      this.#tellLost?.()
+      this.#someLost.notify()
     }
     return lost
   }
 
   /** Waits for deliveries that were lost after they had been taken. */
-  readonly lost: Effect.Effect<NonEmptyReadonlyArray<H>> = Effect.suspend(() =>
-    this.#lost.length > 0 ? this.#takeLost : Effect.flatMap(this.#someLost, () => this.lost)
-  )
-
-  readonly #takeLost: Effect.Effect<NonEmptyReadonlyArray<H>> = Effect.sync(() => {
+  readonly lost: Effect.Effect<NonEmptyReadonlyArray<H>> = Effect.map(this.#someLost.wait, () => {
     const lost = this.#lost
     this.#lost = []
-    return lost as unknown as NonEmptyReadonlyArray<H> // the caller looked
-  })
-
-  readonly #someLost: Effect.Effect<void> = Effect.callback((resume) => {
-    this.#tellLost = () => {
-      this.#tellLost = undefined
-      resume(Effect.void)
-    }
-    return Effect.sync(() => {
-      this.#tellLost = undefined
-    })
+    return lost as unknown as NonEmptyReadonlyArray<H> // there are some
   })
 
   /** Fails those who wait; with nobody waiting, and if it is worth keeping, the next who comes. */

@@ -9,6 +9,7 @@ import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { unitsOf } from "../../../internal/Budget.ts"
+import { Wakeup } from "../../../internal/Wakeup.ts"
 import type { Outgoing, Receipt } from "../../../Message.ts"
 import { Disconnected, type Reason, TransportError } from "../../../Transport.ts"
 
@@ -55,7 +56,7 @@ export class Outbox implements Sender {
   readonly #options: OutboxOptions
   #queue: Array<Call> = []
   #next = 0
-  #wake: (() => void) | undefined
+  readonly #some = new Wakeup(() => this.#queue.length > this.#next)
   #closed = false
   #sending = false
   /** When a batch got through last. */
@@ -75,7 +76,7 @@ export class Outbox implements Sender {
       if (this.#closed) return resume(this.failure(closed))
       const call = new Call(messages, resume, this.now())
       this.#queue.push(call)
-      this.#wake?.()
+      this.#some.notify()
       return Effect.sync(() => {
         call.abandoned = true
       })
@@ -88,7 +89,7 @@ export class Outbox implements Sender {
     while (true) {
       // Everybody who was resumed by the last batch gets to join the next one. After a pause nobody waits for company.
       if (sent) yield* Effect.yieldNow
-      if (this.#next === this.#queue.length) yield* this.#idle()
+      if (this.#next === this.#queue.length) yield* this.#some.wait
       sent = true
       const calls = this.#take()
       if (calls.length === 0) continue
@@ -123,19 +124,6 @@ export class Outbox implements Sender {
       call.resume(Exit.succeed(calls.length === 1 ? exit.value : exit.value.slice(from, to)))
       from = to
     }
-  }
-
-  #idle(): Effect.Effect<void> {
-    return Effect.callback((resume) => {
-      if (this.#queue.length > this.#next) return resume(Effect.void)
-      this.#wake = () => {
-        this.#wake = undefined
-        resume(Effect.void)
-      }
-      return Effect.sync(() => {
-        this.#wake = undefined
-      })
-    })
   }
 
   /** How long a call may wait. Each batch that gets through extends it: a queue that moves may be long. */
