@@ -101,7 +101,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     name: "the fence of a commit is dropped, exactly-once",
     file: "redis/internal/lists/CommitParts.ts",
-    find: "return redis.call('SISMEMBER', processing, ARGV[i]) == 1",
+    find: "return owned[i - moreArgs] == 1",
     replace: "return true",
     proofs: on(["exactly-once"], suite("commit"))
   },
@@ -115,7 +115,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     name: "the marker of a commit is ignored",
     file: "redis/internal/commit/CommitScript.ts",
-    find: "local before = call('GET', marker)",
+    find: "local before = done[marker]",
     replace: "local before = false",
     proofs: ["Streams", "ExactlyOnce"].map((name) => ({
       file: "redis/limits.test.ts",

@@ -98,12 +98,15 @@ export class Workers {
   readonly #workers: ReadonlyArray<Worker>
   /** After a turn of so long this process may have stood still: then leases are looked at before anything else begins. */
   readonly #standstillMillis: number
+  readonly #checked: (exit: Exit.Exit<unknown, unknown>) => Exit.Exit<unknown, unknown>
   readonly #settlementOf: (value: unknown) => Settlement.Settlement
 
   constructor(options: Options) {
-    const { concurrency, handle, lease } = options
+    const { concurrency, elsewhere, handle, lease } = options
     this.#options = options
     this.#standstillMillis = Duration.toMillis(lease) / 10
+    const commits = handle._tag === "One" && handle.returns === "commit"
+    this.#checked = commits ? (exit) => committed(exit, elsewhere) : (exit) => exit
     this.#settlementOf = settlementsOf[handle._tag === "One" ? handle.returns : "anything"]
     this.#workers = Arr.makeBy(concurrency, () => ({
       fiber: undefined,
@@ -173,7 +176,7 @@ export class Workers {
     })
 
   readonly #workOne = (worker: Worker, handle: One, context: HandlerContext): Effect.Effect<void> => {
-    const { elsewhere, handlerDuration, prefetch } = this.#options
+    const { handlerDuration, prefetch } = this.#options
     return Effect.uninterruptibleMask((restore) =>
       Effect.gen({ self: this }, function* () {
         const clock = yield* Clock.Clock
@@ -195,7 +198,7 @@ export class Workers {
             ended = yield* Effect.exit(restore(handler))
           }
           if (context.used) ended = yield* context.close(ended)
-          const exit = handle.returns === "commit" && Exit.isSuccess(ended) ? committed(ended.value, elsewhere) : ended
+          const exit = this.#checked(ended)
           const endedAt = clock.currentTimeMillisUnsafe()
           handlerDuration.add(endedAt - turn.now)
           turn.now = endedAt
@@ -235,14 +238,15 @@ export class Workers {
       } catch (defect) {
         return Exit.die(defect)
       }
-      if (!Exit.isExit(handler) || Exit.isFailure(handler)) return handler
-      if (handle.returns !== "anything" || context.used || worker.lost.size > 0 || worker.interrupted) return handler
+      if (!Exit.isExit(handler)) return handler
+      const exit = this.#checked(handler)
+      if (Exit.isFailure(exit) || context.used || worker.lost.size > 0 || worker.interrupted) return exit
       const endedAt = clock.currentTimeMillisUnsafe()
       if (endedAt - turn.startedAt >= turnMillis) return handler
       handlerDuration.add(endedAt - turn.now)
       turn.now = endedAt
       worker.working.length = 0
-      settling.put(delivery, Settlement.ack, handler)
+      settling.put(delivery, this.#settlementOf(exit.value), exit)
     }
   }
 
@@ -347,18 +351,20 @@ const interrupt = (worker: Worker) => {
 }
 
 /** What a handler returns that commits: the types say that it is a commit, and JavaScript does not. */
-const committed = (value: unknown, elsewhere: Options["elsewhere"]): Exit.Exit<Commit.Commit> => {
+const committed = (exit: Exit.Exit<unknown, unknown>, elsewhere: Options["elsewhere"]): Exit.Exit<unknown, unknown> => {
+  if (Exit.isFailure(exit)) return exit
+  const { value } = exit
   if (Commit.isCommit(value)) {
     const stray = value.messages.find(elsewhere)
-    if (stray === undefined) return Exit.succeed(value)
+    if (stray === undefined) return exit
     return Exit.die(
       new Error(`topic ${stray.topic} is on ${stray.on?.key}, and a commit publishes on its own transport only`)
     )
   }
   try {
     const { messages, writes } = value as Commit.Commit // one that was made by hand, or none
-    if (Array.isArray(messages) && Array.isArray(writes)) return committed(Commit.make({ messages, writes }), elsewhere)
-    return Exit.die(noCommit)
+    if (!Array.isArray(messages) || !Array.isArray(writes)) return Exit.die(noCommit)
+    return committed(Exit.succeed(Commit.make({ messages, writes })), elsewhere)
   } catch (defect) {
     return Exit.die(defect)
   }

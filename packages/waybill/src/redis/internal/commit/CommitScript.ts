@@ -14,7 +14,8 @@ export interface CommitParts<Keys, Args> {
   /** How many arguments a delivery has. */
   readonly delivery: number
   /**
-   * Defines these functions. `i` is where the arguments of the delivery begin.
+   * Defines these functions. `i` is where the arguments of the delivery begin; those of all deliveries stand together, behind
+   * ARGV[moreArgs].
    *
    * - `owns(i)`: whether the delivery is the caller's.
    * - `leave(i)`: the delivery is done. `leaving()`: called once, after the last one.
@@ -77,9 +78,9 @@ end
  * Further keys: for each delivery the marker that it was done; then records, the keys of topics, the markers of message ids, in any
  * order. Arguments name keys by their numbers in KEYS.
  *
- * Further arguments, for each delivery: the pattern's own, fence, 1 when some of its commit was applied, number of arguments of the
- * commit, of its writes, of its messages; for each write: command, key, type, number of arguments, arguments; for each message: first
- * key of its topic, key of its marker or 0, shape, number of arguments, payload and what its shape says.
+ * Further arguments: for each delivery the pattern's own; then for each its fence, 1 when some of its commit was applied, number of
+ * arguments of the commit, of its writes, of its messages; for each write: command, key, type, number of arguments, arguments; for each
+ * message: first key of its topic, key of its marker or 0, shape, number of arguments, payload and what its shape says.
  */
 export const commitScript = <
   const Keys extends Readonly<Record<string, Kind>>,
@@ -101,18 +102,20 @@ local call, try = redis.call, redis.pcall
 local may = redis.acl_check_cmd
 -- How long a marker lasts that says partial, while no dead letter says the same: whatever else may end its message.
 local untold = string.format('%.0f', ttl + ${year})
+local life = string.format('%.0f', ttl)
 touch()
-for d = 1, deliveries do call('GETRANGE', KEYS[moreKeys + d], 0, 0) end
+-- By marker: what it says.
+local done = {}
+for d = 1, deliveries do done[KEYS[moreKeys + d]] = call('GET', KEYS[moreKeys + d]) end
 local answers, refused, published, new = {}, {}, {}, 0
 local fine, sound = {}, {}
-${refusing}local i = moreArgs + 1
+${refusing}local i = moreArgs + ${delivery} * deliveries + 1
 for d = 1, deliveries do
-  local marker, first = KEYS[moreKeys + d], i
-  i = i + ${delivery}
+  local marker, first = KEYS[moreKeys + d], moreArgs + ${delivery} * (d - 1) + 1
   local fence, partial = ARGV[i], ARGV[i + 1] == '1'
   local size, writes, messages = tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
   i = i + 5
-  local before = call('GET', marker)
+  local before = done[marker]
   if not owns(first) then
     -- A consumer that asks again after a lost answer finds its own mark.
     answers[d] = before == fence and 'R' or 'F'
@@ -173,14 +176,18 @@ for d = 1, deliveries do
       end
     end
     if not why then
-      call('SET', marker, fence, 'PX', ttl)
+      call('SET', marker, fence, 'PX', life)
+      done[marker] = fence
       leave(first)
       answers[d] = 'O'
     else
       while #published > told do published[#published] = nil end
       refused[#refused + 1] = {d, part, why}
       answers[d] = changed and 'P' or 'X'
-      if changed then call('SET', marker, 'partial:' .. part .. ':' .. fence, 'PX', untold) end
+      if changed then
+        done[marker] = 'partial:' .. part .. ':' .. fence
+        call('SET', marker, done[marker], 'PX', untold)
+      end
     end
   end
   i = i + size

@@ -154,11 +154,13 @@ export class Committer<D extends Committable> {
     const { done, keys: own, prefix, target, topic } = this.#options
     const keys: Array<string> = []
     const args: Array<string | number> = []
-    for (const [{ id }] of commits) keys.push(done(id))
+    for (const [delivery] of commits) {
+      keys.push(done(delivery.id))
+      args.push(...this.#options.own(delivery))
+    }
     const places = new Map<string, number>()
     const topics = new Map<string, { readonly place: number; readonly seen: (id: string) => string }>()
     for (const [delivery, { messages, writes }] of commits) {
-      for (const arg of this.#options.own(delivery)) args.push(arg)
       const size = args.push(delivery.fence, delivery.tally.partial ? 1 : 0, 0, writes.length, messages.length) - 3
       const from = args.length
       for (const { args: rest, command, key, type } of writes) {

@@ -41,8 +41,9 @@ const commitOf = (source: Source) =>
     delivery: 1,
     lua: /* lua */ `${records}${source.lua}${incoming}
 local left, ids, marked = {}, {}, {}
+local owned = redis.call('SMISMEMBER', processing, unpack(ARGV, moreArgs + 1, moreArgs + deliveries))
 local function owns(i)
-  return redis.call('SISMEMBER', processing, ARGV[i]) == 1
+  return owned[i - moreArgs] == 1
 end
 local function leave(i)
   local member = ARGV[i]
