@@ -15,6 +15,7 @@ const order = [
     "Message",
     "internal/Headers",
     "internal/Budget",
+    "internal/CommitSize",
     "Gap",
     "Delivery",
     "Commit",

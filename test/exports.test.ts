@@ -21,7 +21,7 @@ const surface: Record<string, Record<string, string>> = {
       "Counter Hash List Members Scores Text counter hash list set sortedSet text",
     "what Records and transports are given": "Publication Query RecordType Reply Write",
     "since: records with a schema": "InvalidRecord Value Values value values",
-    "since: guards and limits for transports that apply commits": "isCommit sizeOf"
+    "since: what must hold for a commit to be applied": "Condition ConditionFailed Lookup"
   },
   "waybill Consumer": {
     "declares a consumer":
@@ -82,7 +82,8 @@ const surface: Record<string, Record<string, string>> = {
     "since: limits of a call that is stored as a whole": "maxAtomicBytes maxAtomicMessages"
   },
   "waybill Records": {
-    "since: reads a record": "read"
+    "since: reads a record": "read",
+    "since: and notices when it changes before the commit": "Observed observe"
   },
   "waybill RetryPolicy": {
     "a schedule as a policy, and the standard one": "RetryPolicy standard"

@@ -3,8 +3,8 @@
  * or on Redis with `REDIS_URL`, under keys of this run.
  */
 import { NodeRuntime } from "@effect/platform-node"
-import { Config, Console, Effect, Layer, Option, Random, Redacted, References, Schema } from "effect"
-import { Commit, Consumer, Inspector, Producer, Records, Topic } from "waybill"
+import { Config, Console, Effect, Layer, Option, Random, Redacted, References, Schedule, Schema, Stream } from "effect"
+import { Commit, Consumer, DeadLetters, Inspector, Producer, Records, Topic } from "waybill"
 import { MemoryExactlyOnce } from "waybill/memory"
 import { IoRedis, RedisExactlyOnce } from "waybill/redis"
 
@@ -35,6 +35,27 @@ const Ledger = Consumer.make(Transfer, { group: "ledger" }).pipe(
       })
     })
   ),
+  Consumer.orElse(Consumer.deadLetter()),
+  Consumer.layer
+)
+
+const Payout = Topic.make("ledger/payouts", {
+  payload: Schema.Struct({ account: Schema.String, cents: Schema.Int }),
+  guarantee: "transactional"
+})
+
+class Overdrawn extends Schema.TaggedError<Overdrawn>()("Overdrawn", {}) {}
+
+/** What is paid depends on the balance: the commit is applied only while that is what the handler has read. */
+const Payouts = Consumer.make(Payout, { group: "payouts", concurrency: 3 }).pipe(
+  Consumer.transactional(function* ({ account, cents }) {
+    const balance = yield* Records.observe(Payout, balances.get(account))
+    if (Number(balance.value ?? 0) < cents) return yield* new Overdrawn()
+    return Commit.make({ conditions: [balance.unchanged], writes: [balances.increment(account, -cents)] })
+  }),
+  Consumer.onFailure({
+    ConditionFailed: Consumer.retry(Schedule.spaced("10 millis").pipe(Schedule.upTo({ times: 10 })))
+  }),
   Consumer.orElse(Consumer.deadLetter()),
   Consumer.layer
 )
@@ -81,7 +102,7 @@ const Store = Layer.unwrap(
 )
 
 const done = Effect.flatMap(Inspector.Inspector, (inspector) =>
-  Effect.forEach([Transfer, Receipt], ({ name }) => inspector.describe(name))
+  Effect.forEach([Transfer, Receipt, Payout], ({ name }) => inspector.describe(name))
 ).pipe(
   Effect.map((topics) =>
     topics.every(({ groups }) => groups.every(({ lag, pending, waiting }) => lag + pending + waiting === 0))
@@ -106,8 +127,18 @@ Effect.gen(function* () {
   yield* done
   yield* Console.log(`applied ${yield* Records.read(Transfer, count.value)} of 6 messages, which are 3 transfers`)
   for (const [name, cents] of yield* Records.read(Transfer, balances.all)) yield* Console.log(`${name} has ${cents}`)
+  yield* Producer.publishAll(
+    Payout,
+    Array.from({ length: 3 }, () => ({ account: "grace", cents: 200 }))
+  )
+  yield* done
+  const [grace, overdrawn] = yield* Effect.all([
+    Records.read(Transfer, balances.get("grace")),
+    Stream.runCount(DeadLetters.stream(Payout, "payouts"))
+  ])
+  yield* Console.log(`three payouts of 200, and grace had 300: ${overdrawn} overdrawn, ${grace} left`)
 }).pipe(
-  Effect.provide(Layer.mergeAll(Ledger, Clerk).pipe(Layer.provideMerge(Store))),
+  Effect.provide(Layer.mergeAll(Ledger, Payouts, Clerk).pipe(Layer.provideMerge(Store))),
   // Who starts and stops differs from run to run.
   Effect.provideService(References.MinimumLogLevel, "Error"),
   NodeRuntime.runMain

@@ -4,7 +4,15 @@
  */
 import { Deferred, Effect, Exit, Queue, type Scope } from "effect"
 import type { NonEmptyReadonlyArray } from "effect/Array"
-import { type Delivery, type Inspector, Lifecycle, type Message, type Settlement, Transport } from "waybill"
+import {
+  type Commit,
+  type Delivery,
+  type Inspector,
+  Lifecycle,
+  type Message,
+  type Settlement,
+  Transport
+} from "waybill"
 
 /** The first delivery of a message, for tests that ask nothing of most of its fields. */
 export const deliveryOf = (some: Partial<Delivery.Delivery> = {}): Delivery.Delivery => ({
@@ -51,8 +59,8 @@ export class FakeTransport {
   onEnd: (delivery: Delivery.Delivery, end: End) => void = () => undefined
   /** A settlement that is dropped here was never sent, whatever the consumer believes. */
   drop: (delivery: Delivery.Delivery) => boolean = () => false
-  /** How a commit ends that is refused. */
-  refuse: (delivery: Delivery.Delivery) => Settlement.DeadLetter | undefined = () => undefined
+  /** How a commit ends that is refused, or that it does not end. */
+  refuse: (delivery: Delivery.Delivery) => Settlement.DeadLetter | Commit.ConditionFailed | undefined = () => undefined
   readonly subscriptions: Array<Transport.Subscription> = []
   readonly #ends = new Map<string, Array<End>>()
   readonly #ready: Array<Delivery.Delivery> = []
@@ -200,16 +208,18 @@ export class FakeTransport {
         return entries.map(([handle, settlement]): Transport.Settled => {
           const delivery = handle as Delivery.Delivery // these are their own handles
           if (this.drop(delivery)) return "Settled"
+          const instead = settlement._tag === "Ack" && settlement.commit ? this.refuse(delivery) : undefined
+          if (instead?._tag === "ConditionFailed" && this.held.has(delivery.receipt)) return instead
           if (!this.held.delete(delivery.receipt)) {
             // A delivery that ended before: refused, and a complaint unless it had been lost.
             if (!this.ends(delivery).includes("Lost")) this.#end(delivery, settlement._tag)
             return "Stale"
           }
-          const instead = this.refuse(delivery)
-          const end = instead ?? settlement
+          const refused = instead?._tag === "DeadLetter" ? instead : undefined
+          const end = refused ?? settlement
           this.#end(delivery, end._tag)
           this.settled.push([delivery, end])
-          return instead ?? "Settled"
+          return refused ?? "Settled"
         })
       }
     )

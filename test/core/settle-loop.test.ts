@@ -1,7 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Deferred, Duration, Effect, Exit, Fiber, Option } from "effect"
-import { Commit, Lifecycle, Settlement, type Transport } from "waybill"
+import { Commit, Consumer, Lifecycle, Settlement, type Transport } from "waybill"
 import { consumerMetrics } from "../../packages/waybill/src/internal/ConsumerMetrics.ts"
+import { none, type Routes } from "../../packages/waybill/src/internal/Routing.ts"
 import { type Observe, type Outcome, SettleLoop } from "../../packages/waybill/src/internal/SettleLoop.ts"
 import { deliveryOf } from "./FakeTransport.ts"
 
@@ -9,7 +10,7 @@ const delivery = (id: string) => deliveryOf({ id, receipt: id })
 
 /** A settle loop over a store that answers when it is told to; what was sent stands in `sent`, what is free again in `free`. */
 const fixture = Effect.fnUntraced(function* (
-  options: { observe?: Observe; answer?: Transport.Settled; listen?: boolean } = {}
+  options: { observe?: Observe; answer?: Transport.Settled; listen?: boolean; routes?: Partial<Routes> } = {}
 ) {
   const sent: Array<ReadonlyArray<string>> = []
   const unloaded: Array<string> = []
@@ -26,6 +27,7 @@ const fixture = Effect.fnUntraced(function* (
         sent.push(entries.map(([given, { _tag }]) => `${given.id} ${_tag}${"body" in given ? "" : ", named"}`))
         answers.push(() => resume(Effect.succeed(entries.map(() => options.answer ?? "Settled"))))
       }),
+    routes: { ...none, ...options.routes },
     observe: options.observe,
     metrics: consumerMetrics("t", "g", Context.empty()),
     lifecycle,
@@ -98,6 +100,38 @@ describe("settlements", () => {
         events.map((event) => event._tag === "Settled" && `${event.settlement._tag}${event.stale ? " stale" : ""}`),
         [told]
       )
+    })
+  )
+
+  it.effect("are made anew by the routes when a condition of a commit failed, and then end once", () =>
+    Effect.gen(function* () {
+      const seen: Array<Outcome> = []
+      const options: Parameters<typeof fixture>[0] = {
+        answer: new Commit.ConditionFailed({ key: "stock", field: "tea" }),
+        routes: { rows: new Map([["ConditionFailed", Consumer.deadLetter("TooOften")]]) },
+        observe: (outcomes) => Effect.sync(() => seen.push(...outcomes))
+      }
+      const { answer, events, free, sent, settling } = yield* fixture(options)
+      settling.put(delivery("a"), Settlement.commit(Commit.make({})), Exit.succeed("a"))
+      settling.put(delivery("b"), Settlement.ack, Exit.succeed("b"))
+      yield* Effect.yieldNow
+      yield* answer
+      assert.deepStrictEqual([events, free, seen], [[], [], []])
+      options.answer = "Settled"
+      yield* answer
+      assert.deepStrictEqual(sent, [
+        ["a Ack", "b Ack"],
+        ["a DeadLetter", "b DeadLetter"]
+      ])
+      assert.deepStrictEqual(free, ["a", "b"])
+      assert.deepStrictEqual(
+        seen.map(({ settlement, value }) => [settlement._tag === "DeadLetter" && settlement.reason, value]),
+        [
+          ["TooOften", Option.none()],
+          ["TooOften", Option.none()]
+        ]
+      )
+      assert.strictEqual(events.length, 2)
     })
   )
 

@@ -88,6 +88,36 @@ describe("Consumer.transactional", () => {
     }).pipe(Effect.provideService(Metric.MetricRegistry, new Map()))
   )
 
+  it.effect("a condition that failed is a failure of the handler: its route decides, and the message comes again", () =>
+    Effect.gen(function* () {
+      const transport = yield* FakeTransport.make
+      transport.refuse = ({ attempt }) => (attempt === 1 ? new Commit.ConditionFailed({ key: "total" }) : undefined)
+      transport.onEnd = (delivery, end) => {
+        if (end === "Retry") transport.again(delivery, delivery.attempt + 1)
+      }
+      const consumer = source.pipe(
+        Consumer.transactional((n) =>
+          Effect.succeed(Commit.make({ conditions: [total.is(0)], writes: [total.set(n)] }))
+        ),
+        Consumer.onFailure({ ConditionFailed: ({ key }) => Consumer.retry(Schedule.spaced(key === "total" ? 20 : 1)) })
+      )
+      yield* run(consumer, transport.layer)
+      transport.deliver(1)
+      yield* until("two ends", () => transport.settled.length === 2)
+      const [[, first], [, second]] = transport.settled as [
+        (typeof transport.settled)[number],
+        (typeof transport.settled)[number]
+      ]
+      assert.deepInclude(first, {
+        _tag: "Retry",
+        delay: Duration.millis(20),
+        failure: { tag: "ConditionFailed", message: "the record total does not hold what the commit requires" }
+      })
+      assert.strictEqual(second._tag, "Ack")
+      assert.deepStrictEqual(transport.complaints(), [])
+    })
+  )
+
   it.effect("tells the transport for how long its policies may bring a message again; others do not", () =>
     Effect.gen(function* () {
       const transport = yield* FakeTransport.make
@@ -187,6 +217,9 @@ describe("Commit", () => {
     ["a name with white space", () => Commit.hash("a b")],
     ["a name with braces", () => Commit.hash("{a}")],
     ["too many writes", () => Commit.make({ writes: Array.from({ length: 1001 }, () => total.add(1)) })],
+    ["too many conditions", () => Commit.make({ conditions: Array.from({ length: 1001 }, () => total.is(1)) })],
+    ["a condition that writes", () => Commit.make({ conditions: [{ ...total.is(1), command: "DEL" as "GET" }] })],
+    ["a condition on a fraction", () => total.is(0.5)],
     ["too many arguments", () => Commit.make({ writes: [Commit.set("s").add("a", ...Array(1000).fill("b"))] })]
   ])("throws on %s", (_, make) => {
     assert.throws(make)

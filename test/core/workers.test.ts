@@ -46,6 +46,7 @@ const fixture = Effect.fnUntraced(function* (handle: Handle, concurrency = 1) {
           return "Settled"
         })
       ),
+    routes: none,
     observe: undefined,
     metrics,
     lifecycle: new Lifecycle.Lifecycle(),

@@ -113,6 +113,23 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: on(["streams"], suite("commit"))
   },
   {
+    name: "a condition of a commit always holds",
+    file: "redis/internal/commit/CommitScript.ts",
+    find: "return how ~= '-' and tostring(found) == string.sub(expected, 2)",
+    replace: "return true",
+    proofs: on(
+      ["streams", "exactly-once"],
+      suite("a commit whose condition does not hold", "of two commits that were made")
+    )
+  },
+  {
+    name: "a condition of a commit holds where nothing is",
+    file: "redis/internal/commit/CommitScript.ts",
+    find: "if not found then return how ~= '=' end",
+    replace: "if not found then return true end",
+    proofs: on(["streams", "exactly-once"], suite("a commit whose condition does not hold"))
+  },
+  {
     name: "the marker of a commit is ignored",
     file: "redis/internal/commit/CommitScript.ts",
     find: "local before = done[marker]",

@@ -39,6 +39,38 @@ const failing = source.pipe(Consumer.transactional(() => Effect.fail(new Busy())
 // @ts-expect-error Busy has no row
 Consumer.layer(failing)
 
+// A condition may fail, and that needs a route too.
+const guarded = source.pipe(
+  Consumer.transactional(({ cents }) =>
+    Effect.map(Records.observe(Transfer, total.value), ({ unchanged, value }) =>
+      Commit.make({ conditions: [unchanged], writes: [total.set(value + cents)] })
+    )
+  )
+)
+Consumer.layer(
+  guarded.pipe(
+    Consumer.onFailure({
+      ConditionFailed: (error) => Consumer.deadLetter(error.key),
+      TransportError: Consumer.deadLetter()
+    })
+  )
+)
+// @ts-expect-error ConditionFailed has no row
+Consumer.layer(guarded.pipe(Consumer.onFailure({ TransportError: Consumer.deadLetter() })))
+const sometimes = source.pipe(
+  Consumer.transactional(function* ({ cents }) {
+    yield* Effect.void
+    if (cents === 0) return Commit.make({ writes: [total.add(1)] })
+    return Commit.make({ conditions: [total.is(0)] })
+  })
+)
+// @ts-expect-error ConditionFailed has no row
+Consumer.layer(sometimes)
+// @ts-expect-error a commit with conditions is not one without
+export const hidden: Commit.Commit = Commit.make({ conditions: [total.is(0)] })
+// @ts-expect-error only a single value can be observed
+export const whole = Records.observe(Transfer, Commit.hash("h").all)
+
 // What is read has the type of the record.
 expectTypeOf(Records.read(Transfer, total.value)).toEqualTypeOf<
   Effect.Effect<number, Transport.TransportError, Transport.Transactional>

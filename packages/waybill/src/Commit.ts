@@ -11,7 +11,7 @@ import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
-import { unitsOf } from "./internal/Budget.ts"
+import { sizeOf, Sized } from "./internal/CommitSize.ts"
 import { shown } from "./internal/Limits.ts"
 import { isName } from "./internal/Name.ts"
 import { safe, safeLines } from "./internal/SafeText.ts"
@@ -37,9 +37,43 @@ export interface Publication {
   readonly message: Outgoing
 }
 
-export interface Commit {
+/**
+ * What one record, or one field or member of it, must hold for a commit to be applied. It is made by `is` of a record, or by
+ * `Records.observe`.
+ */
+export interface Condition {
+  readonly key: string
+  readonly type: RecordType
+  /** The command in Redis that reads it, with the arguments that follow the key. */
+  readonly command: Lookup<unknown>["command"]
+  readonly args: ReadonlyArray<string | number>
+  /** The reply as text; `null` when there must be none. */
+  readonly expected: string | null
+  /** No reply will do as well. */
+  readonly orAbsent?: boolean | undefined
+}
+
+/**
+ * `C` is `Condition` when there are conditions, which the consumer then needs a route for, and otherwise `never`.
+ */
+export interface Commit<out C extends Condition = never> {
   readonly writes: ReadonlyArray<Write>
   readonly messages: ReadonlyArray<Publication>
+  readonly conditions: ReadonlyArray<C>
+}
+
+/**
+ * A condition of a commit did not hold when it was to be applied: nothing of it was, and the handler runs again if its
+ * route says so. `field` is that of a hash, or the member of a set.
+ */
+export class ConditionFailed extends Schema.TaggedError<ConditionFailed>("waybill/ConditionFailed")("ConditionFailed", {
+  key: Schema.String,
+  field: Schema.optionalKey(Schema.String)
+}) {
+  override get message(): string {
+    const place = this.field === undefined ? this.key : `${this.field} in ${this.key}`
+    return safeLines(`the record ${place} does not hold what the commit requires`)
+  }
 }
 
 /** A question about one record. `A` is the type of the result, `E` the error for a result that cannot be read. */
@@ -52,21 +86,29 @@ export interface Query<out A, out E = never> {
   readonly decode: (reply: Reply) => Exit.Exit<A, E>
 }
 
+/** A query for a single value, which a condition can be about. */
+export interface Lookup<out A, out E = never> extends Query<A, E> {
+  readonly command: "GET" | "HGET" | "SISMEMBER"
+}
+
 /** A store's reply to a query, in the form Redis gives it. */
 export type Reply = string | number | null | ReadonlyArray<string>
 
-/** The most writes and messages one commit may have, and the most arguments one write may have. */
+/** The most conditions, writes and messages one commit may have, and the most arguments one write may have. */
 const maxParts = 1000
 
-/** The most characters one commit may have, counting the arguments of its writes and every part of its messages. */
+/** The most characters one commit may have, counting the arguments of its writes and conditions and every part of its messages. */
 const maxUnits = 16 * 1024 * 1024
 
 /**
  * Combines writes and messages into one commit, applied in this order, writes first. An empty commit only marks the
  * message as done.
  *
- * Throws on more than 1,000 writes and messages, more than 1,000 arguments to one write, or more than 16 Mi characters in
- * all: the server does nothing else while it applies a commit.
+ * With conditions, it is applied only if all of them hold at that moment. Otherwise nothing is, and the handler has failed
+ * with `ConditionFailed`, which needs a route.
+ *
+ * Throws on more than 1,000 conditions, writes and messages, more than 1,000 arguments to one write, or more than 16 Mi
+ * characters in all: the server does nothing else while it applies a commit.
  *
  * @example
  * ```ts
@@ -87,15 +129,12 @@ const maxUnits = 16 * 1024 * 1024
  * )
  * ```
  */
-export const make = ({
-  messages = none,
-  writes = none
-}: {
-  readonly writes?: ReadonlyArray<Write>
-  readonly messages?: ReadonlyArray<Publication>
-}): Commit => {
-  if (writes.length + messages.length > maxParts) {
-    throw new Error(`a commit has at most ${maxParts} writes and messages, not ${writes.length + messages.length}`)
+export function make(parts: Parts<never>): Commit
+export function make(parts: Parts<Condition>): Commit<Condition>
+export function make<C extends Condition>({ conditions = none, messages = none, writes = none }: Parts<C>): Commit<C> {
+  const parts = conditions.length + writes.length + messages.length
+  if (parts > maxParts) {
+    throw new Error(`a commit has at most ${maxParts} conditions, writes and messages, not ${parts}`)
   }
   for (const { args, command, key } of writes) {
     if (args.length > maxParts) {
@@ -104,7 +143,7 @@ export const make = ({
       )
     }
   }
-  const commit = new Made(writes, messages)
+  const commit = new Made(conditions, writes, messages)
   const units = sizeOf(commit)
   if (units > maxUnits) throw new Error(`a commit has at most ${maxUnits} characters, not ${units}`)
   for (const { message, topic } of messages) {
@@ -116,41 +155,35 @@ export const make = ({
       throw new Error("a write is made by a record")
     }
   }
+  for (const { command, expected, key, type } of conditions) {
+    if (!lookups.includes(command) || typeof key !== "string" || typeof type !== "string" || expected === undefined) {
+      throw new Error("a condition is made by a record")
+    }
+  }
   return commit
 }
 
+interface Parts<C extends Condition> {
+  readonly conditions?: ReadonlyArray<C>
+  readonly writes?: ReadonlyArray<Write>
+  readonly messages?: ReadonlyArray<Publication>
+}
+
 /** The result of `make`. It copies its arguments, so callers may keep using their arrays. */
-class Made implements Commit {
+class Made<C extends Condition> extends Sized implements Commit<C> {
+  readonly conditions: ReadonlyArray<C>
   readonly writes: ReadonlyArray<Write>
   readonly messages: ReadonlyArray<Publication>
-  readonly #units: number
 
-  constructor(writes: ReadonlyArray<Write>, messages: ReadonlyArray<Publication>) {
+  constructor(conditions: ReadonlyArray<C>, writes: ReadonlyArray<Write>, messages: ReadonlyArray<Publication>) {
+    super({ conditions, writes, messages })
+    this.conditions = conditions.slice()
     this.writes = writes.slice()
     this.messages = messages.slice()
-    this.#units = measured(this)
-  }
-
-  static unitsOf(value: object): number | undefined {
-    return #units in value ? value.#units : undefined
   }
 }
 
-/** Whether `make` made it. Never inspects the value, which may throw on any access. */
-export const isCommit = (value: unknown): value is Commit =>
-  typeof value === "object" && value !== null && Made.unitsOf(value) !== undefined
-
-/** The characters in the arguments of its writes and in every part of its messages. */
-export const sizeOf = (commit: Commit): number => Made.unitsOf(commit) ?? measured(commit)
-
-const measured = ({ messages, writes }: Commit): number => {
-  let units = 0
-  for (const { message } of messages) units += unitsOf(message)
-  for (const { args } of writes) {
-    for (const arg of args) units += typeof arg === "string" ? arg.length : 8
-  }
-  return units
-}
+const lookups: ReadonlyArray<string> = ["GET", "HGET", "SISMEMBER"] satisfies ReadonlyArray<Condition["command"]>
 
 const none: ReadonlyArray<never> = []
 
@@ -159,7 +192,9 @@ export interface Counter {
   readonly add: (amount: number) => Write
   readonly set: (value: number) => Write
   readonly clear: Write
-  readonly value: Query<number>
+  readonly value: Lookup<number>
+  /** Whether it has this value; 0 before the first write. */
+  readonly is: (value: number) => Condition
 }
 
 /**
@@ -176,17 +211,19 @@ export interface Counter {
  */
 export const counter = (name: string): Counter => {
   const write = writing(name, "string")
+  const value: Lookup<number> = {
+    key: name,
+    type: "string",
+    command: "GET",
+    args: none,
+    decode: (reply) => Exit.succeed(Number(reply ?? 0))
+  }
   return {
     add: (amount) => write("INCRBY", [whole(amount)]),
     set: (value) => write("SET", [whole(value)]),
     clear: write("DEL", none),
-    value: {
-      key: name,
-      type: "string",
-      command: "GET",
-      args: none,
-      decode: (reply) => Exit.succeed(Number(reply ?? 0))
-    }
+    value,
+    is: (expected) => ({ ...holding(value, String(whole(expected))), orAbsent: expected === 0 })
   }
 }
 
@@ -198,7 +235,9 @@ export interface Text {
    */
   readonly set: (value: string, options?: { readonly ttl?: Duration.Input | undefined }) => Write
   readonly clear: Write
-  readonly value: Query<string | undefined>
+  readonly value: Lookup<string | undefined>
+  /** Whether it is this text; `undefined`: whether there is none. */
+  readonly is: (value: string | undefined) => Condition
 }
 
 /**
@@ -214,16 +253,18 @@ export interface Text {
  */
 export const text = (name: string): Text => {
   const write = writing(name, "string")
+  const value: Lookup<string | undefined> = {
+    key: name,
+    type: "string",
+    command: "GET",
+    args: none,
+    decode: (reply) => Exit.succeed(reply === null ? undefined : String(reply))
+  }
   return {
     set: (value, options) => write("SET", options?.ttl === undefined ? [value] : [value, "PX", millis(options.ttl)]),
     clear: write("DEL", none),
-    value: {
-      key: name,
-      type: "string",
-      command: "GET",
-      args: none,
-      decode: (reply) => Exit.succeed(reply === null ? undefined : String(reply))
-    }
+    value,
+    is: (expected) => holding(value, expected)
   }
 }
 
@@ -235,7 +276,12 @@ export interface Value<in out A> {
    */
   readonly set: (value: A, options?: { readonly ttl?: Duration.Input | undefined }) => Write
   readonly clear: Write
-  readonly value: Query<A | undefined, InvalidRecord>
+  readonly value: Lookup<A | undefined, InvalidRecord>
+  /**
+   * Whether it is this value, in its JSON form by the schema; `undefined`: whether there is none. To compare with what a read
+   * returned, however it was written, use `Records.observe`.
+   */
+  readonly is: (value: A | undefined) => Condition
 }
 
 /** The content of a record does not fit its schema: another build or another program wrote it. */
@@ -266,21 +312,13 @@ export class InvalidRecord extends Schema.TaggedError<InvalidRecord>()("InvalidR
  * ```
  */
 export const value = <A, I>(name: string, schema: Schema.Codec<A, I>): Value<A> => {
-  const write = writing(name, "string")
+  const { clear, is, set, value } = text(name)
   const { decode, encode } = codecOf(name, schema)
   return {
-    set: (value, options) => {
-      const text = encode(value)
-      return write("SET", options?.ttl === undefined ? [text] : [text, "PX", millis(options.ttl)])
-    },
-    clear: write("DEL", none),
-    value: {
-      key: name,
-      type: "string",
-      command: "GET",
-      args: none,
-      decode: (reply) => (reply === null ? Exit.succeed(undefined) : decode(reply))
-    }
+    set: (value, options) => set(encode(value), options),
+    clear,
+    value: { ...value, decode: (reply) => (reply === null ? Exit.succeed(undefined) : decode(reply)) },
+    is: (expected) => is(expected === undefined ? undefined : encode(expected))
   }
 }
 
@@ -289,8 +327,10 @@ export interface Values<in out A> {
   readonly set: (field: string, value: A) => Write
   readonly remove: (field: string, ...more: ReadonlyArray<string>) => Write
   readonly clear: Write
-  readonly get: (field: string) => Query<A | undefined, InvalidRecord>
+  readonly get: (field: string) => Lookup<A | undefined, InvalidRecord>
   readonly all: Query<ReadonlyMap<string, A>, InvalidRecord>
+  /** As `is` of `value`, of one field. */
+  readonly is: (field: string, value: A | undefined) => Condition
 }
 
 /**
@@ -306,7 +346,7 @@ export interface Values<in out A> {
  * ```
  */
 export const values = <A, I>(name: string, schema: Schema.Codec<A, I>): Values<A> => {
-  const { all, clear, get, remove, set } = hash(name)
+  const { all, clear, get, is, remove, set } = hash(name)
   const { decode, encode } = codecOf(name, schema)
   const decodeAll = (found: ReadonlyMap<string, string>) => {
     const decoded = new Map<string, A>()
@@ -325,7 +365,8 @@ export const values = <A, I>(name: string, schema: Schema.Codec<A, I>): Values<A
       ...get(field),
       decode: (reply) => (reply === null ? Exit.succeed(undefined) : decode(reply))
     }),
-    all: { ...all, decode: (reply) => decodeAll(new Map(pairs(reply))) }
+    all: { ...all, decode: (reply) => decodeAll(new Map(pairs(reply))) },
+    is: (field, expected) => is(field, expected === undefined ? undefined : encode(expected))
   }
 }
 
@@ -346,8 +387,10 @@ export interface Hash {
   readonly increment: (field: string, amount: number) => Write
   readonly remove: (field: string, ...more: ReadonlyArray<string>) => Write
   readonly clear: Write
-  readonly get: (field: string) => Query<string | undefined>
+  readonly get: (field: string) => Lookup<string | undefined>
   readonly all: Query<ReadonlyMap<string, string>>
+  /** Whether the field has this value; `undefined`: whether it is missing. */
+  readonly is: (field: string, value: string | number | undefined) => Condition
 }
 
 /**
@@ -366,25 +409,27 @@ export interface Hash {
  */
 export const hash = (name: string): Hash => {
   const write = writing(name, "hash")
+  const get = (field: string): Lookup<string | undefined> => ({
+    key: name,
+    type: "hash",
+    command: "HGET",
+    args: [sound("HGET", name, field)],
+    decode: (reply) => Exit.succeed(reply === null ? undefined : String(reply))
+  })
   return {
     set: (field, value) => write("HSET", [field, value]),
     increment: (field, amount) => write("HINCRBY", [field, whole(amount)]),
     remove: (field, ...more) => write("HDEL", [field, ...more]),
     clear: write("DEL", none),
-    get: (field) => ({
-      key: name,
-      type: "hash",
-      command: "HGET",
-      args: [sound("HGET", name, field)],
-      decode: (reply) => Exit.succeed(reply === null ? undefined : String(reply))
-    }),
+    get,
     all: {
       key: name,
       type: "hash",
       command: "HGETALL",
       args: none,
       decode: (reply) => Exit.succeed(new Map(pairs(reply)))
-    }
+    },
+    is: (field, value) => holding(get(field), value)
   }
 }
 
@@ -393,8 +438,10 @@ export interface Members {
   readonly add: (member: string, ...more: ReadonlyArray<string>) => Write
   readonly remove: (member: string, ...more: ReadonlyArray<string>) => Write
   readonly clear: Write
-  readonly has: (member: string) => Query<boolean>
+  readonly has: (member: string) => Lookup<boolean>
   readonly all: Query<ReadonlySet<string>>
+  /** Whether the member is there, or is not. */
+  readonly is: (member: string, present: boolean) => Condition
 }
 
 /**
@@ -410,24 +457,26 @@ export interface Members {
  */
 export const set = (name: string): Members => {
   const write = writing(name, "set")
+  const has = (member: string): Lookup<boolean> => ({
+    key: name,
+    type: "set",
+    command: "SISMEMBER",
+    args: [sound("SISMEMBER", name, member)],
+    decode: (reply) => Exit.succeed(reply === 1)
+  })
   return {
     add: (member, ...more) => write("SADD", [member, ...more]),
     remove: (member, ...more) => write("SREM", [member, ...more]),
     clear: write("DEL", none),
-    has: (member) => ({
-      key: name,
-      type: "set",
-      command: "SISMEMBER",
-      args: [sound("SISMEMBER", name, member)],
-      decode: (reply) => Exit.succeed(reply === 1)
-    }),
+    has,
     all: {
       key: name,
       type: "set",
       command: "SMEMBERS",
       args: none,
       decode: (reply) => Exit.succeed(new Set(texts(reply)))
-    }
+    },
+    is: (member, present) => holding(has(member), present ? 1 : 0)
   }
 }
 
@@ -516,6 +565,17 @@ const writing = (key: string, type: RecordType) => {
     args: args.map((arg) => sound(command, key, arg))
   })
 }
+
+const holding = (
+  { args, command, key, type }: Lookup<unknown, unknown>,
+  expected: string | number | undefined
+): Condition => ({
+  key,
+  type,
+  command,
+  args,
+  expected: expected === undefined ? null : String(sound(command, key, expected))
+})
 
 /** Half of a surrogate pair would become a different text in the store, and only text can be stored. */
 const sound = (command: string, key: string, arg: string | number): string | number => {

@@ -29,7 +29,7 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type { Commit } from "./Commit.ts"
+import type { Commit, Condition, ConditionFailed } from "./Commit.ts"
 import type { Delivery } from "./Delivery.ts"
 import type { Gap } from "./Gap.ts"
 import { durationOf, finiteOf, millisOf, oneOf, shown, wholeOf } from "./internal/Limits.ts"
@@ -325,7 +325,8 @@ export const process: {
  * Handles deliveries one at a time in each of `concurrency` workers, with a handler that changes nothing itself: it
  * returns a commit, and the transport applies that together with the ack, all of it once per message id or none of
  * it. A commit that the store refuses becomes a dead letter: `CommitRejected` if nothing was applied, `PartialCommit`
- * if some of it was.
+ * if some of it was. A commit whose conditions do not hold when it is applied changes nothing: the handler has failed with
+ * `Commit.ConditionFailed`, which needs a route like any other failure.
  *
  * For topics with the guarantee `transactional`. The marker must outlast every possible redelivery of a message, so a retry
  * policy without an end fails with `MarkerTooShort`. Other side effects of the handler may happen more than once.
@@ -353,15 +354,22 @@ export const transactional =
   <
     P,
     H extends
-      | Effect.Effect<Commit, unknown, unknown>
-      | Generator<Effect.Effect<unknown, unknown, unknown>, Commit, never>
+      | Effect.Effect<Commit<Condition>, unknown, unknown>
+      | Generator<Effect.Effect<unknown, unknown, unknown>, Commit<Condition>, never>
   >(
     handler: (payload: P, delivery: Delivery) => H
   ) =>
   <RS>(
     source: Source<P, RS, "interrupt", "transactional">
-  ): Consumer<Commit, Effect.Error<HandlerEffect<H>>, Required<H> | RS> =>
+  ): Consumer<
+    Effect.Success<HandlerEffect<H>>,
+    Effect.Error<HandlerEffect<H>> | Unmet<Effect.Success<HandlerEffect<H>>>,
+    Required<H> | RS
+  > =>
     makeConsumer({ source, routes: Routing.none, handle: one(source, handler, "commit") })
+
+/** How a commit with conditions may fail. */
+type Unmet<A> = A extends Commit<infer C> ? ([C] extends [never] ? never : ConditionFailed) : never
 
 const one = <P>(
   source: Source<P, unknown>,

@@ -4,7 +4,7 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import type { Commit } from "./Commit.ts"
+import type { Commit, Condition } from "./Commit.ts"
 import type { Failures } from "./Delivery.ts"
 import type { Failure, Said } from "./Failure.ts"
 
@@ -12,7 +12,7 @@ import type { Failure, Said } from "./Failure.ts"
 export interface Ack {
   readonly _tag: "Ack"
   /** Applied in the same step, or not at all. Only passed to transports that keep `transactional`. */
-  readonly commit?: Commit
+  readonly commit?: Commit<Condition>
 }
 
 /** Failed for now: the message waits in the transport without occupying a fiber or slot, and comes back after `delay`. */
@@ -56,7 +56,7 @@ export type Settlement = Ack | Retry | DeadLetter | Release
 export const ack: Ack & { readonly commit?: undefined } = { _tag: "Ack" }
 
 /** Done, and the commit is applied with it. */
-export const commit = (commit: Commit): Ack => ({ _tag: "Ack", commit })
+export const commit = (commit: Commit<Condition>): Ack => ({ _tag: "Ack", commit })
 
 /** Failed for now, to be retried after `delay`; zero means at once. The rest is kept with the waiting message. */
 export const retry = (delay: Duration.Duration, cause: string, row?: Retry["row"], failure?: Said): Retry => ({

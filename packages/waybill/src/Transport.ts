@@ -13,7 +13,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import type { Query } from "./Commit.ts"
+import type { ConditionFailed, Query } from "./Commit.ts"
 import type { Delivery, Handle } from "./Delivery.ts"
 import type * as Health from "./Health.ts"
 import { Inspector } from "./Inspector.ts"
@@ -332,6 +332,7 @@ export interface Recall {
 
 /**
  * `Stale`: the delivery was no longer this consumer's, and nothing changed. A dead letter: its commit was refused,
- * and it ended like this instead.
+ * and it ended like this instead. `ConditionFailed`: a condition of its commit did not hold, nothing changed, and the
+ * delivery is still this consumer's.
  */
-export type Settled = "Settled" | "Stale" | DeadLetter
+export type Settled = "Settled" | "Stale" | DeadLetter | ConditionFailed

@@ -12,7 +12,7 @@ const names = Commit.hash("names")
 const commitOne = Effect.fnUntraced(function* (
   fixture: Fixture["Service"],
   receiver: Transport.Receiver,
-  commit: Commit.Commit
+  commit: Commit.Commit<Commit.Condition>
 ) {
   yield* fixture.publish("a")
   const delivery = yield* fixture.one(receiver)
@@ -20,7 +20,8 @@ const commitOne = Effect.fnUntraced(function* (
   return { answer, delivery }
 })
 
-const reasonOf = (answer: Transport.Settled | undefined) => (typeof answer === "object" ? answer.reason : answer)
+const reasonOf = (answer: Transport.Settled | undefined) =>
+  typeof answer !== "object" ? answer : answer._tag === "DeadLetter" ? answer.reason : answer._tag
 
 const deadLettersOf = (fixture: Fixture["Service"], group: string) =>
   fixture.inspector.deadLetters(fixture.topic, group, { after: Option.none(), limit: 10 })
@@ -272,6 +273,124 @@ export const committing = [
       const [second] = yield* settle(receiver, [again], Settlement.commit(Commit.make({ writes: [total.add(1)] })))
       assert.strictEqual(reasonOf(second), "PartialCommit")
       assert.deepStrictEqual([yield* fixture.read(total.value), yield* fixture.read(other.value)], [1, 0])
+      yield* fixture.becomes("figures", fixture.figures("g"), { ...settled, deadLetters: 1 })
+    })
+  ),
+
+  check(
+    "a commit whose condition does not hold changes nothing, and its delivery can still be settled",
+    ["transactional"],
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
+      const Stock = Schema.Struct({ left: Schema.Int })
+      const [stock, label, tags] = [Commit.values("stock", Stock), Commit.text("label"), Commit.set("tags")]
+      const one = Commit.value("one", Stock)
+      yield* commitOne(
+        fixture,
+        receiver,
+        Commit.make({
+          writes: [stock.set("tea", { left: 3 }), label.set("x"), tags.add("new"), one.set({ left: 1 }), other.set(0)]
+        })
+      )
+      const holds = [
+        total.is(0),
+        other.is(0),
+        label.is("x"),
+        Commit.text("none").is(undefined),
+        stock.is("tea", { left: 3 }),
+        stock.is("rice", undefined),
+        one.is({ left: 1 }),
+        names.is("ada", undefined),
+        tags.is("new", true),
+        tags.is("old", false)
+      ]
+      const { answer } = yield* commitOne(
+        fixture,
+        receiver,
+        Commit.make({ conditions: holds, writes: [names.set("ada", 1)] })
+      )
+      assert.strictEqual(answer, "Settled")
+      assert.strictEqual(yield* fixture.read(names.get("ada")), "1")
+      const fails: ReadonlyArray<[key: string, field: string | undefined, condition: Commit.Condition]> = [
+        ["total", undefined, total.is(1)],
+        ["other", undefined, other.is(7)],
+        ["label", undefined, label.is("y")],
+        ["label", undefined, label.is(undefined)],
+        ["none", undefined, Commit.text("none").is("")],
+        ["stock", "tea", stock.is("tea", { left: 2 })],
+        ["stock", "tea", stock.is("tea", undefined)],
+        ["names", "ada", names.is("ada", "")],
+        ["tags", "new", tags.is("new", false)],
+        ["tags", "old", tags.is("old", true)]
+      ]
+      yield* fixture.publish("a", ...fails.map((_, i) => `${i}`))
+      const [last, ...deliveries] = yield* fixture.take(receiver, fails.length + 1)
+      const commits = fails.map(([, , condition]) =>
+        Settlement.commit(Commit.make({ conditions: [...holds.slice(0, 5), condition], writes: [total.add(1)] }))
+      )
+      const answers = yield* receiver.settle([
+        [last!, Settlement.commit(Commit.make({ conditions: [total.is(0)], writes: [label.set("x")] }))],
+        ...deliveries.map((delivery, i) => [delivery, commits[i]!] as const)
+      ])
+      assert.strictEqual(answers[0], "Settled")
+      assert.deepStrictEqual(
+        answers.slice(1).map((answer) => typeof answer === "object" && { ...answer }),
+        fails.map(([key, field]) => ({ ...new Commit.ConditionFailed(field === undefined ? { key } : { key, field }) }))
+      )
+      assert.strictEqual(yield* fixture.read(total.value), 0)
+      // They are still with the consumer: one commit is tried again, and the others are acknowledged.
+      const again = Settlement.commit(Commit.make({ conditions: [total.is(0)], writes: [total.add(1)] }))
+      assert.deepStrictEqual(yield* settle(receiver, deliveries.slice(0, 1), again), ["Settled"])
+      yield* settle(receiver, deliveries.slice(1), Settlement.ack)
+      assert.strictEqual(yield* fixture.read(total.value), 1)
+      yield* fixture.becomes("figures", fixture.figures("g"), settled)
+    })
+  ),
+
+  check(
+    "of two commits that were made from the same value one is applied, and without a condition one update is lost",
+    ["transactional"],
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
+      const update = Effect.fnUntraced(function* (count: Commit.Counter, guarded: boolean) {
+        yield* fixture.publish("a", "b")
+        const deliveries = yield* fixture.take(receiver, 2)
+        const read = yield* fixture.read(count.value)
+        const conditions = guarded ? [count.is(read)] : []
+        return {
+          answers: yield* settle(
+            receiver,
+            deliveries,
+            Settlement.commit(Commit.make({ conditions, writes: [count.set(read + 1)] }))
+          ),
+          deliveries
+        }
+      })
+      assert.deepStrictEqual((yield* update(other, false)).answers, ["Settled", "Settled"])
+      assert.strictEqual(yield* fixture.read(other.value), 1)
+      const { answers, deliveries } = yield* update(total, true)
+      assert.deepStrictEqual(answers.map(reasonOf).toSorted(), ["ConditionFailed", "Settled"])
+      const left = deliveries.filter((_, i) => answers[i] !== "Settled")
+      const conditions = [total.is(1)]
+      const second = Settlement.commit(Commit.make({ conditions, writes: [total.set(2)] }))
+      assert.deepStrictEqual(yield* settle(receiver, left, second), ["Settled"])
+      assert.strictEqual(yield* fixture.read(total.value), 2)
+      yield* fixture.becomes("figures", fixture.figures("g"), settled)
+    })
+  ),
+
+  check(
+    "a condition is asked only of a delivery that is the consumer's and not done, and of a record of its kind",
+    ["transactional", "deadLetters"],
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
+      const commit = Commit.make({ conditions: [total.is(0)], writes: [total.add(1)] })
+      const { answer, delivery } = yield* commitOne(fixture, receiver, commit)
+      assert.strictEqual(answer, "Settled")
+      assert.deepStrictEqual(yield* settle(receiver, [delivery], Settlement.commit(commit)), ["Stale"])
+      const foreign = Commit.make({ conditions: [names.is("ada", undefined), Commit.set("total").is("a", false)] })
+      const { answer: refused } = yield* commitOne(fixture, receiver, foreign)
+      assert.strictEqual(reasonOf(refused), "CommitRejected")
       yield* fixture.becomes("figures", fixture.figures("g"), { ...settled, deadLetters: 1 })
     })
   ),

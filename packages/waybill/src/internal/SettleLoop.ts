@@ -16,6 +16,7 @@ import * as Settlement from "../Settlement.ts"
 import type { Ending, Receiver, Settled, TransportError } from "../Transport.ts"
 import type { ConsumerMetrics } from "./ConsumerMetrics.ts"
 import { logFailures } from "./FailureLog.ts"
+import { decide, type Routes } from "./Routing.ts"
 import { Wakeup } from "./Wakeup.ts"
 
 export interface Outcome {
@@ -33,6 +34,8 @@ export interface Options {
   readonly topic: string
   readonly group: string
   readonly settle: Receiver["settle"]
+  /** Of a delivery whose commit was not applied because a condition failed. */
+  readonly routes: Routes
   readonly observe: Observe | undefined
   readonly metrics: Pick<ConsumerMetrics, "ack" | "retry" | "release" | "stale" | "deadLettered" | "settleDuration">
   readonly lifecycle: Lifecycle
@@ -102,7 +105,7 @@ export class SettleLoop {
   }
 
   readonly settle: Effect.Effect<never, TransportError> = Effect.gen({ self: this }, function* () {
-    const { lifecycle, metrics, observe, settle, settled: told } = this.#options
+    const { lifecycle, metrics, observe, routes, settle, settled: told } = this.#options
     const { group, topic } = this.#options
     const clock = yield* Clock.Clock
     while (true) {
@@ -114,19 +117,31 @@ export class SettleLoop {
         // The worker that woke us goes on first, so that what it finishes now travels in the same round trip.
         yield* Effect.yieldNow
       }
-      const entries = this.#outbox.length <= maxSettle ? this.#outbox : this.#outbox.slice(0, maxSettle)
-      this.#outbox = entries === this.#outbox ? [] : this.#outbox.slice(maxSettle)
-      const values = this.#values.length <= maxSettle ? this.#values : this.#values.slice(0, maxSettle)
-      this.#values = values === this.#values ? [] : this.#values.slice(maxSettle)
-      if (!Arr.isReadonlyArrayNonEmpty(entries)) continue
+      const batch = this.#outbox.length <= maxSettle ? this.#outbox : this.#outbox.slice(0, maxSettle)
+      this.#outbox = batch === this.#outbox ? [] : this.#outbox.slice(maxSettle)
+      const returned = this.#values.length <= maxSettle ? this.#values : this.#values.slice(0, maxSettle)
+      this.#values = returned === this.#values ? [] : this.#values.slice(maxSettle)
+      if (!Arr.isReadonlyArrayNonEmpty(batch)) continue
       const startedAt = clock.currentTimeMillisUnsafe()
-      const settled = yield* settle(entries)
+      const answers = yield* settle(batch)
       metrics.settleDuration.add(clock.currentTimeMillisUnsafe() - startedAt)
-      for (let i = 0; i < entries.length; i++) {
-        const instead = settled[i]
-        const [given] = entries[i]!
-        if (typeof instead === "object" && "body" in given) entries[i] = [given, instead]
+      let unmet = false
+      for (let i = 0; i < batch.length; i++) {
+        const instead = answers[i]
+        const [given] = batch[i]!
+        if (typeof instead !== "object" || !("body" in given)) continue
+        if (instead._tag === "DeadLetter") batch[i] = [given, instead]
+        else {
+          // As if the handler had failed with it.
+          this.put(given, yield* decide(Exit.fail(instead), routes, given))
+          unmet = true
+        }
       }
+      const ended = <A>(all: ReadonlyArray<A>) => (unmet ? all.filter((_, i) => !isUnmet(answers[i])) : all)
+      const entries = ended(batch)
+      const settled = ended(answers)
+      const values = ended(returned)
+      if (!Arr.isReadonlyArrayNonEmpty(entries)) continue
       told(entries)
       const failed = this.#count(entries, settled)
       if (failed.length > 0) yield* logFailures(topic, group, failed)
@@ -200,3 +215,5 @@ export class SettleLoop {
     return failed
   }
 }
+
+const isUnmet = (answer: Settled | undefined) => typeof answer === "object" && answer._tag === "ConditionFailed"

@@ -15,6 +15,7 @@ import * as Option from "effect/Option"
 import * as Commit from "../Commit.ts"
 import type { Delivery, Handle as Named } from "../Delivery.ts"
 import * as Settlement from "../Settlement.ts"
+import { Sized } from "./CommitSize.ts"
 import type { Durations } from "./Durations.ts"
 import { HandlerContext } from "./HandlerContext.ts"
 import type { Prefetch } from "./Prefetch.ts"
@@ -341,7 +342,7 @@ export class Workers {
 /** The types of what makes the handle say what its handler returns. */
 const settlementsOf: Record<One["returns"], (value: unknown) => Settlement.Settlement> = {
   anything: () => Settlement.ack,
-  commit: (value) => Settlement.commit(value as Commit.Commit),
+  commit: (value) => Settlement.commit(value as Conditional),
   settlement: (value) => (value as Told).settlement
 }
 
@@ -350,11 +351,15 @@ const interrupt = (worker: Worker) => {
   worker.fiber?.interruptUnsafe()
 }
 
+type Conditional = Commit.Commit<Commit.Condition>
+
+const isCommit = (value: unknown): value is Conditional => Sized.unitsOf(value) !== undefined
+
 /** What a handler returns that commits: the types say that it is a commit, and JavaScript does not. */
 const committed = (exit: Exit.Exit<unknown, unknown>, elsewhere: Options["elsewhere"]): Exit.Exit<unknown, unknown> => {
   if (Exit.isFailure(exit)) return exit
   const { value } = exit
-  if (Commit.isCommit(value)) {
+  if (isCommit(value)) {
     const stray = value.messages.find(elsewhere)
     if (stray === undefined) return exit
     return Exit.die(
@@ -362,9 +367,9 @@ const committed = (exit: Exit.Exit<unknown, unknown>, elsewhere: Options["elsewh
     )
   }
   try {
-    const { messages, writes } = value as Commit.Commit // one that was made by hand, or none
+    const { conditions = [], messages, writes } = value as Conditional // one that was made by hand, or none
     if (!Array.isArray(messages) || !Array.isArray(writes)) return Exit.die(noCommit)
-    return committed(Exit.succeed(Commit.make({ messages, writes })), elsewhere)
+    return committed(Exit.succeed(Commit.make({ conditions, messages, writes })), elsewhere)
   } catch (defect) {
     return Exit.die(defect)
   }

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { Commit } from "../../Commit.ts"
+import { type Commit, type Condition, ConditionFailed } from "../../Commit.ts"
 import type { Delivery } from "../../Delivery.ts"
 import type { Lifecycle } from "../../Lifecycle.ts"
 import type { Outgoing } from "../../Message.ts"
@@ -41,13 +41,16 @@ export class Commits {
     return records
   }
 
-  /** Applies the commit of a delivery that is its member's; answers what it ends as when it is refused. */
+  /**
+   * Applies the commit of a delivery that is its member's; answers what it ends as when it is refused, and which condition does
+   * not hold, with which it has not ended.
+   */
   apply(
     { group, id, topic }: Delivery,
-    { messages, writes }: Commit,
+    { conditions, messages, writes }: Commit<Condition>,
     now: number,
     partial: boolean
-  ): DeadLetter | undefined {
+  ): DeadLetter | ConditionFailed | undefined {
     if (partial) return again
     this.#forget(now)
     const key = JSON.stringify([topic, group, id])
@@ -57,6 +60,13 @@ export class Commits {
       return again
     }
     const records = this.records(topic)
+    for (const condition of conditions) {
+      const { args, command, key } = condition
+      const objection = records.objection(condition, now)
+      if (objection !== undefined) return rejected(`${command} of ${key}: ${objection}`)
+      if (records.holds(condition, now)) continue
+      return new ConditionFailed(args[0] === undefined ? { key } : { key, field: String(args[0]) })
+    }
     for (const write of writes) {
       const objection = records.objection(write, now)
       if (objection !== undefined) return rejected(`${write.command} of ${write.key}: ${objection}`)

@@ -9,7 +9,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Latch from "effect/Latch"
-import type { Commit } from "../../Commit.ts"
+import type { Commit, Condition, ConditionFailed } from "../../Commit.ts"
 import type { Delivery, Failures, Handle } from "../../Delivery.ts"
 import type { ConsumerInfo, GroupInfo, PendingMessage, WaitingMessage } from "../../Inspector.ts"
 import { consumerDied, noted, read } from "../../internal/Attempts.ts"
@@ -36,13 +36,13 @@ export interface Home {
   readonly change: () => void
   /** Has this latch opened, once the present step is complete. */
   readonly open: (latch: Latch.Latch) => void
-  /** Applies the commit of a delivery that is ours; answers what it ends as when it is refused. */
+  /** Applies the commit of a delivery that is ours; answers what it ends as when it is refused, or that it has not ended. */
   readonly commit: (
     delivery: Delivery,
-    commit: Commit,
+    commit: Commit<Condition>,
     now: number,
     partial: boolean
-  ) => Settlement.DeadLetter | undefined
+  ) => Settlement.DeadLetter | ConditionFailed | undefined
 }
 
 export class Group {
@@ -174,14 +174,15 @@ export class Group {
   settle(member: Member, handle: Handle, settlement: Settlement.Settlement, now: number): Settled {
     const work = member.held.get(handle.receipt)
     if (work === undefined) return "Stale"
+    const refused =
+      settlement._tag === "Ack" && settlement.commit !== undefined && work.delivery !== undefined
+        ? this.#topic.commit(work.delivery, settlement.commit, now, work.partial)
+        : undefined
+    if (refused?._tag === "ConditionFailed") return refused
     member.held.delete(handle.receipt)
     if (member.suspects.delete(work) && this.#suspects.length > 0) this.#topic.change()
     switch (settlement._tag) {
       case "Ack": {
-        const refused =
-          settlement.commit === undefined || work.delivery === undefined
-            ? undefined
-            : this.#topic.commit(work.delivery, settlement.commit, now, work.partial)
         if (refused !== undefined) {
           if (refused.reason === "PartialCommit") work.partial = true
           work.log = noted(work.log, work.attempt, member.consumer, refused, now)

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Exit } from "effect/Exit"
-import type { Query, RecordType, Reply, Write } from "../../Commit.ts"
+import type { Condition, Query, RecordType, Reply, Write } from "../../Commit.ts"
 
 type Value =
   | { readonly type: "string"; readonly value: string; readonly expiresAt: number }
@@ -18,8 +18,8 @@ type Of<T extends RecordType> = Extract<Value, { readonly type: T }>["value"]
 export class RecordStore {
   readonly #values = new Map<string, Value>()
 
-  /** Why the write may not be made, if that shows before it is. */
-  objection({ key, type }: Write, now: number): string | undefined {
+  /** Why the command may not be run, if that shows before it is. */
+  objection({ key, type }: Condition | Write, now: number): string | undefined {
     const found = this.#at(key, now)
     return found === undefined || found.type === type ? undefined : `the record is a ${found.type}, not a ${type}`
   }
@@ -108,6 +108,12 @@ export class RecordStore {
     const found = this.#at(key, now)
     if (found !== undefined && found.type !== type) return undefined
     return decode(replyOf(command, args.map(String), found))
+  }
+
+  /** Whether the condition does, about a record of its kind. */
+  holds({ args, command, expected, key, orAbsent }: Condition, now: number): boolean {
+    const reply = replyOf(command, args.map(String), this.#at(key, now))
+    return reply === null ? expected === null || orAbsent === true : String(reply) === expected
   }
 
   #at(key: string, now: number): Value | undefined {

@@ -1,6 +1,6 @@
 /**
  * Applying commits, many in one call, each as a whole: whose delivery it is and whether it was done before is asked first,
- * then what every write goes to, then everything is written, the marker last.
+ * then whether its conditions hold and what every write goes to, then everything is written, the marker last.
  *
  * @module
  */
@@ -40,11 +40,11 @@ const replies = {
   OK: {
     /**
      * One character a delivery: `O` applied, `D` done by another delivery of the same id: both leave the group; `R` applied when this was
-     * asked before; `F` not the caller's; `X` refused, nothing was changed; `P` refused in part, never to be applied again: both are
-     * still the caller's.
+     * asked before; `F` not the caller's; `X` refused, nothing was changed; `P` refused in part, never to be applied again; `C` a condition
+     * does not hold, nothing was changed: these three are still the caller's.
      */
     answers: text,
-    /** For each `X` and new `P`. */
+    /** For each `X`, `C` and new `P`: which part, conditions first, then writes, then messages. */
     refused: listOf(row({ delivery: number, part: number, why: text })),
     /** For each message of each `O` in turn, its answer. */
     published: listOf(text),
@@ -53,7 +53,11 @@ const replies = {
   }
 }
 
-/** `refusal(j)`: why the write that begins at ARGV[j] may not be made; what was found to be fine is not asked again. */
+/**
+ * `refusal(j)`: why the command that begins at ARGV[j] may not be run; what was found to be fine is not asked again.
+ * `required(j, count)`: where the commit goes on behind the conditions that begin at ARGV[j]; which of them may not be asked, and why, or
+ * does not hold, '' and true.
+ */
 const refusing = /* lua */ `
 local function refusal(j)
   local command, key, kind = ARGV[j], tonumber(ARGV[j + 1]), ARGV[j + 2]
@@ -72,6 +76,21 @@ local function refusal(j)
     known[command] = true
   end
 end
+local function holds(found, expected)
+  local how = string.sub(expected, 1, 1)
+  if not found then return how ~= '=' end
+  return how ~= '-' and tostring(found) == string.sub(expected, 2)
+end
+local function required(j, count)
+  for k = 1, count do
+    local last, why = j + 3 + ARGV[j + 3], refusal(j)
+    if why then return j, k, why end
+    local found = call(ARGV[j], KEYS[tonumber(ARGV[j + 1])], unpack(ARGV, j + 4, last))
+    if not holds(found, ARGV[last + 1]) then return j, k, '', true end
+    j = last + 2
+  end
+  return j, 0
+end
 `
 
 /**
@@ -79,8 +98,9 @@ end
  * order. Arguments name keys by their numbers in KEYS.
  *
  * Further arguments: for each delivery the pattern's own; then for each its fence, 1 when some of its commit was applied, number of
- * arguments of the commit, of its writes, of its messages; for each write: command, key, type, number of arguments, arguments; for each
- * message: first key of its topic, key of its marker or 0, shape, number of arguments, payload and what its shape says.
+ * arguments of the commit, of its conditions, writes and messages; for each condition and write: command, key, type, number of arguments,
+ * arguments, and behind them for a condition `=` and the reply it requires, `?` and the reply it requires if there is one, or `-` for none;
+ * for each message: first key of its topic, key of its marker or 0, shape, number of arguments, payload and what its shape says.
  */
 export const commitScript = <
   const Keys extends Readonly<Record<string, Kind>>,
@@ -113,8 +133,9 @@ ${refusing}local i = moreArgs + ${delivery} * deliveries + 1
 for d = 1, deliveries do
   local marker, first = KEYS[moreKeys + d], moreArgs + ${delivery} * (d - 1) + 1
   local fence, partial = ARGV[i], ARGV[i + 1] == '1'
-  local size, writes, messages = tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
-  i = i + 5
+  local size, conditions = tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
+  local writes, messages = tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5])
+  i = i + 6
   local before = done[marker]
   if not owns(first) then
     -- A consumer that asks again after a lost answer finds its own mark.
@@ -128,19 +149,21 @@ for d = 1, deliveries do
       leave(first)
     end
   else
-    local part, why, changed = 0, nil, false
-    local j = i
-    for k = 1, writes do
-      part, why = k, refusal(j)
-      if why then break end
-      j = j + 4 + ARGV[j + 3]
+    local begin, part, why, unmet = required(i, conditions)
+    local j, changed = begin, false
+    if not why then
+      for k = 1, writes do
+        part, why = conditions + k, refusal(j)
+        if why then break end
+        j = j + 4 + ARGV[j + 3]
+      end
     end
     local from = j
     if not why then
       for k = 1, messages do
         local base = tonumber(ARGV[j])
         if not sound[base] then
-          part, why = writes + k, objection(base)
+          part, why = conditions + writes + k, objection(base)
           if why then break end
           sound[base] = true
         end
@@ -148,12 +171,12 @@ for d = 1, deliveries do
       end
     end
     if not why then
-      j = i
+      j = begin
       for k = 1, writes do
         local last = j + 3 + ARGV[j + 3]
         local reply = try(ARGV[j], KEYS[tonumber(ARGV[j + 1])], unpack(ARGV, j + 4, last))
         if type(reply) == 'table' and reply.err then
-          part, why = k, reply.err
+          part, why = conditions + k, reply.err
           break
         end
         changed = true
@@ -167,7 +190,7 @@ for d = 1, deliveries do
         local answer, opened = append(tonumber(ARGV[j]), tonumber(ARGV[j + 2]), j + 4, KEYS[tonumber(ARGV[j + 1])])
         if opened then new = 1 end
         if type(answer) == 'table' then
-          part, why = writes + k, answer.err
+          part, why = conditions + writes + k, answer.err
           break
         end
         changed = true
@@ -183,7 +206,7 @@ for d = 1, deliveries do
     else
       while #published > told do published[#published] = nil end
       refused[#refused + 1] = {d, part, why}
-      answers[d] = changed and 'P' or 'X'
+      answers[d] = changed and 'P' or unmet and 'C' or 'X'
       if changed then
         done[marker] = 'partial:' .. part .. ':' .. fence
         call('SET', marker, done[marker], 'PX', untold)

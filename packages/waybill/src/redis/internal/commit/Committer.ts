@@ -5,7 +5,8 @@
  */
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import { type Commit, sizeOf } from "../../../Commit.ts"
+import { type Commit, type Condition, ConditionFailed, type Write } from "../../../Commit.ts"
+import { sizeOf } from "../../../internal/CommitSize.ts"
 import type { Outgoing, Receipt } from "../../../Message.ts"
 import { deadLetter, type DeadLetter } from "../../../Settlement.ts"
 import type { Reason } from "../../../Transport.ts"
@@ -50,10 +51,13 @@ export interface CommitterOptions<D extends Committable> {
   readonly published: (published: Published) => Effect.Effect<void>
 }
 
-export type Committing<D extends Committable> = readonly [delivery: D, commit: Commit]
+export type Committing<D extends Committable> = readonly [delivery: D, commit: Commit<Condition>]
 
-/** `Stale`: somebody else has the delivery. A dead letter: the commit was refused, and the delivery is still ours. */
-export type Committed = "Done" | "Stale" | DeadLetter
+/**
+ * `Stale`: somebody else has the delivery. A dead letter: the commit was refused; `ConditionFailed`: it may be tried again. Both
+ * leave the delivery ours.
+ */
+export type Committed = "Done" | "Stale" | DeadLetter | ConditionFailed
 
 /** What one call may carry: the server does nothing else meanwhile. */
 const maxCommits = 250
@@ -87,8 +91,8 @@ export class Committer<D extends Committable> {
   }
 
   /** Why the commit can never be applied, whatever the server holds. */
-  objection({ messages, writes }: Commit): DeadLetter | undefined {
-    // Writes alone are at most as many as keys fit into a command.
+  objection({ conditions, messages, writes }: Commit<Condition>): DeadLetter | undefined {
+    // Records alone are at most as many as keys fit into a command.
     if (messages.length === 0) return undefined
     for (const { topic } of messages) {
       if (tagOf(this.#options.prefix, topic) === this.#tag) continue
@@ -98,7 +102,7 @@ export class Committer<D extends Committable> {
       )
     }
     const topics = new Set(messages.map(({ topic }) => topic)).size
-    if (topics * this.#keysOfTarget + messages.length + writes.length > maxKeys) {
+    if (topics * this.#keysOfTarget + conditions.length + messages.length + writes.length > maxKeys) {
       return deadLetter(
         "CommitRejected",
         `its messages go to ${topics} topics, and one command cannot name the keys of so many: publish to fewer`
@@ -114,10 +118,11 @@ export class Committer<D extends Committable> {
     let keys = this.#options.keys
     for (let i = 0; i < commits.length; i++) {
       const commit = (commits[i] as Committing<D>)[1] // within bounds
-      const { messages, writes } = commit
-      parts += writes.length + messages.length
+      const { conditions, messages, writes } = commit
+      const records = conditions.length + writes.length
+      parts += records + messages.length
       units += sizeOf(commit)
-      keys += 1 + writes.length + messages.length * (1 + this.#keysOfTarget)
+      keys += 1 + records + messages.length * (1 + this.#keysOfTarget)
       if (i === maxCommits || (i > 0 && (parts > maxParts || units > maxUnits || keys > maxKeys))) return i
     }
     return commits.length
@@ -137,6 +142,8 @@ export class Committer<D extends Committable> {
               return "Done"
             case "F":
               return "Stale"
+            case "C":
+              return unmet(commit.conditions[(causes.get(i)?.[0] ?? 1) - 1])
             default: {
               const partial = told[i] === "P"
               return deadLetter(partial ? "PartialCommit" : "CommitRejected", causeOf(commit, causes.get(i), partial))
@@ -160,15 +167,22 @@ export class Committer<D extends Committable> {
     }
     const places = new Map<string, number>()
     const topics = new Map<string, { readonly place: number; readonly seen: (id: string) => string }>()
-    for (const [delivery, { messages, writes }] of commits) {
-      const size = args.push(delivery.fence, delivery.tally.partial ? 1 : 0, 0, writes.length, messages.length) - 3
+    const pushCommand = ({ args: rest, command, key, type }: Condition | Write) => {
+      let place = places.get(key)
+      if (place === undefined) places.set(key, (place = own + keys.push(dataKey(prefix, topic, key))))
+      args.push(command, place, type, rest.length)
+      for (const arg of rest) args.push(arg)
+    }
+    for (const [delivery, { conditions, messages, writes }] of commits) {
+      const partial = delivery.tally.partial ? 1 : 0
+      const size = args.push(delivery.fence, partial, 0, conditions.length, writes.length, messages.length) - 4
       const from = args.length
-      for (const { args: rest, command, key, type } of writes) {
-        let place = places.get(key)
-        if (place === undefined) places.set(key, (place = own + keys.push(dataKey(prefix, topic, key))))
-        args.push(command, place, type, rest.length)
-        for (const arg of rest) args.push(arg)
+      for (const condition of conditions) {
+        pushCommand(condition)
+        const { expected, orAbsent } = condition
+        args.push(expected === null ? "-" : `${orAbsent === true ? "?" : "="}${expected}`)
       }
+      for (const write of writes) pushCommand(write)
       for (const { message, topic } of messages) {
         let there = topics.get(topic)
         if (there === undefined) {
@@ -225,18 +239,22 @@ export class Committer<D extends Committable> {
   }
 }
 
+const unmet = ({ args: [field], key }: Pick<Condition, "args" | "key"> = { args: [], key: "?" }): ConditionFailed =>
+  new ConditionFailed(field === undefined ? { key } : { key, field: String(field) })
+
 const causeOf = (
-  { messages, writes }: Commit,
+  { conditions, messages, writes }: Commit<Condition>,
   refused: readonly [part: number, why: string] | undefined,
   partial: boolean
 ): string => {
   const rest = partial ? "; what came before it stays, and nothing of the commit will be applied again" : ""
   if (refused === undefined) return `an earlier delivery of this message was refused in part${rest}`
   const [part, why] = refused
-  const write = writes[part - 1]
+  const records = [...conditions, ...writes]
+  const record = records[part - 1]
   const what =
-    write === undefined
-      ? `the message to ${messages[part - 1 - writes.length]?.topic ?? "?"}`
-      : `${write.command} of ${write.key}`
-  return `part ${part} of ${writes.length + messages.length}, ${what}, was refused: ${why}${rest}`
+    record === undefined
+      ? `the message to ${messages[part - 1 - records.length]?.topic ?? "?"}`
+      : `${record.command} of ${record.key}`
+  return `part ${part} of ${records.length + messages.length}, ${what}, was refused: ${why}${rest}`
 }

@@ -113,11 +113,15 @@ export class SettlementBatch<H extends Held> {
         for (let i = 0; i < some; i++) {
           const one = open[i] as Bound<H> // some of them
           const told = reply[i] as Committed // one for each
+          const [handle] = one.entry
           if (typeof told === "object") {
-            this.#refuse(one, told)
+            if (told._tag === "DeadLetter") this.#refuse(one, told)
+            else {
+              this.answers[one.index] = told
+              this.#keep(handle, true)
+            }
             continue
           }
-          const [handle] = one.entry
           // After a lost answer, "not yours" is also what is left of an older delivery that was done.
           if (told === "Done" || (ambiguous && handle.renewedAt > since)) this.answers[one.index] = "Settled"
           this.#inFlight.forget(handle)
