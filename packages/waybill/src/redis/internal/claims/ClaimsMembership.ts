@@ -6,72 +6,61 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { DeadLetterCap } from "../../../internal/Limits.ts"
 import type { Reason, TransportError } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
-import type { TypedScript } from "../connection/Script.ts"
-import { evaluate, type More, wire } from "../connection/ScriptReply.ts"
+import { calling, wire } from "../connection/ScriptReply.ts"
+import type { BeatArgs } from "../group/Beat.ts"
 import { groupGone } from "../group/GroupGone.ts"
 import {
   type Beat,
+  type Belonging,
   type GroupReceiver,
   type Joined,
   make as makeReceiver,
   type Membership,
   type ReceiverOptions
 } from "../group/GroupReceiver.ts"
-import { type ClaimsKeys, claimsKeys, type StringKeys, type TopicKeys } from "../wire/Keys.ts"
+import { type ClaimsKeys, claimsKeys } from "../wire/Keys.ts"
 import { fresh } from "../wire/Tally.ts"
 import type { BoundSource } from "./BoundSource.ts"
 import { ClaimedDelivery, type ClaimedHandle } from "./ClaimedDelivery.ts"
 import { ClaimsSettling } from "./ClaimsSettling.ts"
 import { Fetcher } from "./Fetcher.ts"
 
-export interface MembershipOptions extends Omit<ReceiverOptions, "pattern" | "keys"> {
-  readonly keys: TopicKeys
+export interface MembershipOptions extends ReceiverOptions {
   readonly source: BoundSource
-  readonly deadLetters: DeadLetterCap
   /** Of a pattern that applies commits. */
   readonly committer?: ((consumer: string) => Committer<ClaimedHandle>) | undefined
 }
 
-/** How much one script may move or hand back. */
-const moveLimit = 500
+/** How much one script may hand back. */
 const vacateLimit = 500
 
 /** Joins the group; leaves it when the scope closes. */
 export const make = (
   options: MembershipOptions
-): Effect.Effect<GroupReceiver<ClaimedHandle>, TransportError, Scope.Scope> => {
-  const { keys, source, subscription } = options
-  return makeReceiver(
-    { ...options, pattern: source.pattern, keys: keys.group(subscription.group) },
-    (receiver) => new ClaimsMembership(options, receiver)
-  )
-}
+): Effect.Effect<GroupReceiver<ClaimedHandle>, TransportError, Scope.Scope> =>
+  makeReceiver(options, (receiver) => new ClaimsMembership(options, receiver))
 
 class ClaimsMembership implements Membership<ClaimedHandle> {
   readonly renews = false
   readonly fetcher: Fetcher
   readonly settling: ClaimsSettling
   readonly #options: MembershipOptions
-  readonly #keys: ClaimsKeys
+  readonly #belonging: Belonging<ClaimedHandle, ClaimsKeys>
   readonly #receiver: GroupReceiver<ClaimedHandle>
 
   constructor(options: MembershipOptions, receiver: GroupReceiver<ClaimedHandle>) {
     this.#options = options
     this.#receiver = receiver
-    const { commands, committer, deadLetters, source, subscription, topic } = options
+    const { commands, committer, source, subscription, topic } = options
     const keys = claimsKeys(options.keys, subscription.group, receiver.consumer)
-    this.#keys = keys
+    const call = calling(commands, { topic, pattern: source.pattern }, keys)
+    const belonging = { ...options, keys, receiver, call }
+    this.#belonging = belonging
     this.settling = new ClaimsSettling({
-      commands,
-      topic,
-      pattern: source.pattern,
-      consumer: receiver.consumer,
+      ...belonging,
       script: source.scripts.settle,
-      keys,
-      deadLetters,
       committer: committer?.(receiver.consumer),
       settled: (millis) => {
         this.fetcher.settled()
@@ -79,7 +68,7 @@ class ClaimsMembership implements Membership<ClaimedHandle> {
       }
     })
     const { settling } = this
-    this.fetcher = new Fetcher({ ...options, keys, receiver, settling })
+    this.fetcher = new Fetcher({ ...belonging, settling })
   }
 
   get open(): Effect.Effect<void, never, Scope.Scope> {
@@ -103,7 +92,7 @@ class ClaimsMembership implements Membership<ClaimedHandle> {
     return Effect.gen({ self: this }, function* () {
       const { source, subscription } = this.#options
       const { consumer, inFlight, leaseMillis } = this.#receiver
-      const { known } = yield* this.#eval(source.scripts.join, {
+      const { known } = yield* this.#belonging.call(source.scripts.join, {
         pattern: source.pattern,
         wire,
         group: subscription.group,
@@ -117,40 +106,20 @@ class ClaimsMembership implements Membership<ClaimedHandle> {
     })
   }
 
-  readonly beat: Effect.Effect<Beat, Reason> = Effect.gen({ self: this }, function* () {
-    const { deadLetters, source, subscription } = this.#options
-    const receiver = this.#receiver
-    const { consumer, inFlight, leaseMillis } = receiver
-    const age = inFlight.age()
-    const reply = yield* this.#eval(source.scripts.beat, {
-      group: subscription.group,
-      consumer,
-      lease: leaseMillis,
-      limit: moveLimit,
-      age: age === undefined ? "" : Math.round(age),
-      maxDead: deadLetters.maxCount,
-      maxAge: deadLetters.maxAgeMillis,
-      quiet: receiver.quiet ? 1 : 0
-    })
-    if (reply._tag === "NOGROUP") return yield* Effect.fail(groupGone)
-    const { alive, backlog, dead, dropped, held, more, next, paused, urgency } = reply
-    // It was not looked at while it was paused.
-    if (!paused && (backlog > 0 || receiver.paused)) this.#heard(0, urgency || undefined)
-    return {
-      alive,
-      paused,
-      more,
-      next,
-      held,
-      dropped,
-      truncated: 0,
+  beat(args: BeatArgs): Effect.Effect<Beat, Reason> {
+    return Effect.flatMap(this.#belonging.call(this.#options.source.scripts.beat, args), (reply) => {
+      if (reply._tag === "NOGROUP") return Effect.fail(groupGone)
+      const { alive, backlog, dead, paused, urgency } = reply
+      // It was not looked at while it was paused.
+      if (!paused && (backlog > 0 || this.#receiver.paused)) this.#heard(0, urgency || undefined)
       // Whose own heartbeat had run out knows of an outage that may have met all of them: those who live get a beat to say so.
-      rest: alive && dead.length > 0 ? this.#vacate("dead", dead) : Effect.succeed(false)
-    }
-  })
+      const rest = alive && dead.length > 0 ? this.#vacate("dead", dead) : Effect.succeed(false)
+      return Effect.succeed({ ...reply, rest })
+    })
+  }
 
   renew(handles: ReadonlyArray<ClaimedHandle>): Effect.Effect<(index: number) => boolean, Reason> {
-    const key = this.#keys.processing
+    const key = this.#belonging.keys.processing
     const receipts = handles.map(({ receipt }) => receipt)
     return Effect.map(
       this.#options.commands.run("smismember", key, (client) => client.smismember(key, receipts)),
@@ -172,14 +141,13 @@ class ClaimsMembership implements Membership<ClaimedHandle> {
     const { group } = subscription
     const receiver = this.#receiver
     return Effect.gen({ self: this }, function* () {
-      const { buried, dropped, from, more, moved } = yield* this.#eval(
+      const { buried, dropped, from, more, moved } = yield* this.#belonging.call(
         source.scripts.vacate,
         {
           how,
           limit: vacateLimit,
           most: subscription.maxDeliveries,
-          maxDead: deadLetters.maxCount,
-          maxAge: deadLetters.maxAgeMillis
+          ...deadLetters
         },
         { keys: consumers.map(keys.group(group).processing), args: consumers }
       )
@@ -204,14 +172,5 @@ class ClaimsMembership implements Membership<ClaimedHandle> {
       if (moved > 0) this.fetcher.wake()
       return more
     })
-  }
-
-  #eval<Args, Reply>(
-    script: TypedScript<StringKeys<ClaimsKeys>, Args, Reply>,
-    args: NoInfer<Args>,
-    more?: More
-  ): Effect.Effect<Reply, Reason> {
-    const { commands, source, topic } = this.#options
-    return evaluate(commands, { topic, pattern: source.pattern }, script, this.#keys, args, more)
   }
 }

@@ -5,12 +5,11 @@
  * @module
  */
 import * as Effect from "effect/Effect"
-import type { DeadLetterCap } from "../../../internal/Limits.ts"
 import type { Reason } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
-import type { Connection } from "../connection/Connection.ts"
 import type { Argument } from "../connection/Script.ts"
-import { evaluate, type More } from "../connection/ScriptReply.ts"
+import type { More } from "../connection/ScriptReply.ts"
+import type { Belonging } from "../group/GroupReceiver.ts"
 import {
   delayOf,
   isPartial,
@@ -28,14 +27,9 @@ import { write as writeTally } from "../wire/Tally.ts"
 import type { ClaimedHandle } from "./ClaimedDelivery.ts"
 import type { ClaimsScripts } from "./Scripts.ts"
 
-export interface SettlingOptions extends Pick<Settling<ClaimedHandle>, "committer" | "settled"> {
-  readonly commands: Connection
-  readonly topic: string
-  readonly pattern: string
-  readonly consumer: string
+export interface SettlingOptions
+  extends Belonging<ClaimedHandle, ClaimsKeys>, Pick<Settling<ClaimedHandle>, "committer" | "settled"> {
   readonly script: ClaimsScripts["settle"]
-  readonly keys: ClaimsKeys
-  readonly deadLetters: DeadLetterCap
 }
 
 /** How many deliveries one call hands back. */
@@ -85,11 +79,17 @@ export class ClaimsSettling implements Settling<ClaimedHandle> {
           break
         case "Retry":
           args.push("R", receipt, delayOf(settlement), settlement.cause.slice(0, maxWaitingCause))
-          args.push(writeTally(tallyAfter(step, this.#options.consumer)))
+          args.push(writeTally(tallyAfter(step, this.#options.receiver.consumer)))
           break
         case "DeadLetter": {
           const cause = settlement.cause.slice(0, maxDeadCause)
-          args.push("D", receipt, settlement.reason, cause, writeTally(tallyAfter(step, this.#options.consumer)))
+          args.push(
+            "D",
+            receipt,
+            settlement.reason,
+            cause,
+            writeTally(tallyAfter(step, this.#options.receiver.consumer))
+          )
           args.push(failureText(settlement.failure), id, publishedAt)
           args.push(gone && message !== undefined ? write(message) : "")
           if (isPartial(step) && committer !== undefined) {
@@ -118,9 +118,8 @@ export class ClaimsSettling implements Settling<ClaimedHandle> {
   }
 
   #evaluate(acks: number, more: More) {
-    const { commands, consumer, deadLetters, keys, pattern, script, topic } = this.#options
-    const { maxAgeMillis: maxAge, maxCount: maxDead } = deadLetters
-    return evaluate(commands, { topic, pattern }, script, keys, { consumer, maxDead, maxAge, acks }, more)
+    const { call, deadLetters, receiver, script } = this.#options
+    return call(script, { consumer: receiver.consumer, ...deadLetters, acks }, more)
   }
 }
 

@@ -4,9 +4,10 @@
  * @module
  */
 import { bytes, make as script, number, text } from "../connection/Script.ts"
+import { suspectArgs } from "../group/Suspecting.ts"
 import { burying, keeping } from "../inspect/DeadLetterScripts.ts"
 import { keys } from "../wire/Keys.ts"
-import { add, clock, suspecting, tallies } from "../wire/Lua.ts"
+import { add, cap, clock, suspecting, tallies } from "../wire/Lua.ts"
 import { records } from "../wire/PackedMessage.ts"
 import { marking, nth } from "./AttemptLog.ts"
 import type { Source } from "./Source.ts"
@@ -127,11 +128,7 @@ const take = (source: Source) =>
       max: "number",
       /** 1: an answer was lost, say in any case how many are gone. */
       unsure: "number",
-      /** How often a message may be delivered to consumers that die. */
-      most: "number",
-      /** How many suspects the consumer holds, and how many they are to be at most, or -1. */
-      held: "number",
-      limit: "number",
+      ...suspectArgs,
       /** About how many bytes of records at most; a part that was begun is brought in any case. */
       bytes: "number"
     },
@@ -248,9 +245,7 @@ const settle = (source: Source) =>
     },
     args: {
       consumer: "text",
-      /** Cap of the dead letters: how many, and for how long in ms. */
-      maxDead: "number",
-      maxAge: "number",
+      ...cap,
       /** How many plain acks. */
       acks: "number"
     },
@@ -343,7 +338,7 @@ end
 -- Who takes what is ready does not look at what is due.
 if ready then tell(0) end
 if soonest then tell(soonest) end
-return {'OK', table.concat(answers), buried and keepDead(maxDead, maxAge, now) or 0}
+return {'OK', table.concat(answers), buried and keepDead(maxCount, maxAgeMillis, now) or 0}
 `
   })
 

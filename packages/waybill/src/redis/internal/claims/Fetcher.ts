@@ -7,13 +7,10 @@
  */
 import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import { loadOf } from "../../../internal/Suspects.ts"
-import type { Lifecycle } from "../../../Lifecycle.ts"
-import type { Reason, Subscription } from "../../../Transport.ts"
-import type { Connection } from "../connection/Connection.ts"
-import { evaluate } from "../connection/ScriptReply.ts"
-import type { Fetching, GroupReceiver } from "../group/GroupReceiver.ts"
+import type { Reason } from "../../../Transport.ts"
+import type { Belonging, Fetching } from "../group/GroupReceiver.ts"
 import { hurryMillis } from "../group/Heartbeat.ts"
+import { suspectsAmong } from "../group/Suspecting.ts"
 import type { ClaimsKeys } from "../wire/Keys.ts"
 import type { BoundSource } from "./BoundSource.ts"
 import type { ClaimedHandle } from "./ClaimedDelivery.ts"
@@ -21,14 +18,8 @@ import type { ClaimsSettling } from "./ClaimsSettling.ts"
 import { Gaps } from "./Gaps.ts"
 import { deliveriesOf } from "./TakeReply.ts"
 
-export interface FetcherOptions {
-  readonly commands: Connection
-  readonly topic: string
-  readonly subscription: Subscription
-  readonly keys: ClaimsKeys
+export interface FetcherOptions extends Belonging<ClaimedHandle, ClaimsKeys> {
   readonly source: BoundSource
-  readonly lifecycle: Lifecycle
-  readonly receiver: GroupReceiver<ClaimedHandle>
   readonly settling: ClaimsSettling
 }
 
@@ -79,8 +70,8 @@ export class Fetcher implements Fetching {
   }
 
   #take(count: number): Effect.Effect<void, Reason> {
-    const { commands, keys, lifecycle, receiver, source, subscription, topic } = this.#options
-    const { group, maxDeliveries } = subscription
+    const { call, lifecycle, receiver, source, subscription, topic } = this.#options
+    const { group } = subscription
     const { consumer } = receiver
     return Effect.gen({ self: this }, function* () {
       const asked = this.#replyLost
@@ -91,17 +82,11 @@ export class Fetcher implements Fetching {
       const now = receiver.now()
       const bytes = Math.max(1, Math.min(takeBytes, receiver.inFlight.demandBytes))
       this.#suspects = this.#suspects.filter(this.#holds)
-      const load = loadOf(
-        this.#suspects.map(({ tally }) => tally.deaths),
-        maxDeliveries
-      )
-      const reply = yield* evaluate(commands, { topic, pattern: source.pattern }, source.scripts.take, keys, {
+      const reply = yield* call(source.scripts.take, {
         consumer,
         max: count,
         unsure: asked ? 1 : 0,
-        most: maxDeliveries,
-        held: load.held,
-        limit: load.most === Infinity ? -1 : load.most,
+        ...suspectsAmong(this.#suspects, subscription),
         bytes
       }).pipe(
         Effect.onError((cause) =>

@@ -5,9 +5,10 @@
  * @module
  */
 import { flag, listOf, make as script, number, row, text } from "../connection/Script.ts"
+import { beatArgs, beaten } from "../group/Beat.ts"
 import { burying, keeping } from "../inspect/DeadLetterScripts.ts"
 import { keys } from "../wire/Keys.ts"
-import { add, clock, fetching, heartbeats, opening, tallies, weighing } from "../wire/Lua.ts"
+import { add, cap, clock, fetching, heartbeats, opening, tallies, weighing } from "../wire/Lua.ts"
 import { records } from "../wire/PackedMessage.ts"
 import { marking, nth } from "./AttemptLog.ts"
 import type { Source } from "./Source.ts"
@@ -60,38 +61,14 @@ const beat = (source: Source) =>
       ...source.keys,
       ...keys("groups", "consumers", "state", "waiting", "returned", "suspects", "marks", "dead", "wake", "processing")
     },
-    args: {
-      group: "text",
-      consumer: "text",
-      /** In ms. */
-      lease: "number",
-      /** How many may be moved of each kind at most. */
-      limit: "number",
-      /** For how long the oldest delivery has been held, ms, or "". */
-      age: "text",
-      /** Cap of the dead letters: how many, and for how long in ms. */
-      maxDead: "number",
-      maxAge: "number",
-      /** 1: it knows that the group is paused, and begins nothing. */
-      quiet: "text"
-    },
+    args: beatArgs,
     replies: {
       OK: {
-        /** Its heartbeat had not run out. */
-        alive: flag,
-        paused: flag,
-        /** There is more to move. */
-        more: flag,
-        /** Ms until something is due, -1 when nothing waits. */
-        next: number,
+        ...beaten,
         /** How many could be taken now. */
         backlog: number,
         /** Consumers whose heartbeat has run out. */
         dead: listOf(text),
-        /** Dead letters the cap dropped. */
-        dropped: number,
-        /** How many deliveries the consumer has. */
-        held: number,
         /** Of the most urgent one that nobody was given, 0 where that is not told. */
         urgency: number
       },
@@ -125,7 +102,7 @@ if not rests then
   if #again + moved > 0 then tell(0) end
   local head = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2]
   if head and (not due or tonumber(head) < due) then due = tonumber(head) end
-  dropped = keepDead(maxDead, maxAge, now)
+  dropped = keepDead(maxCount, maxAgeMillis, now)
 end
 local held, most = 0, 0
 if not rests then
@@ -134,8 +111,8 @@ if not rests then
   ${source.urgent ? "most = press(urgency(redis.call('LINDEX', returned, 0))) or 0" : ""}
 end
 return {'OK', alive and 1 or 0, paused(quiet), due and due <= now and 1 or 0,
-  due and math.max(0, due - now) or -1, left,
-  redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16), dropped, held, most}
+  due and math.max(0, due - now) or -1, dropped, held, left,
+  redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16), most}
 `
   })
 
@@ -158,9 +135,7 @@ const vacate = (source: Source) =>
       limit: "number",
       /** How often a message may be delivered to consumers that die. */
       most: "number",
-      /** Cap of the dead letters: how many, and for how long in ms. */
-      maxDead: "number",
-      maxAge: "number"
+      ...cap
     },
     replies: {
       OK: {
@@ -234,7 +209,7 @@ for i = 1, #ARGV - moreArgs do
   end
 end
 if moved > 0 then tell(0) end
-return {'OK', moved, from, buried, #buried > 0 and keepDead(maxDead, maxAge, now) or 0,
+return {'OK', moved, from, buried, #buried > 0 and keepDead(maxCount, maxAgeMillis, now) or 0,
   (done >= limit or not room()) and 1 or 0}
 `
   })

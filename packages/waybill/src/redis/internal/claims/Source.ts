@@ -34,8 +34,8 @@
  *
  * @module
  */
-import type { Kind } from "../connection/Script.ts"
-import type { GroupKeys, StringKeys, TopicKeys } from "../wire/Keys.ts"
+import type { Kind, StringKeys } from "../connection/Script.ts"
+import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
 
 type SourceKey = StringKeys<TopicKeys & GroupKeys>
 

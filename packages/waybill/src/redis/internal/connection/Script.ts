@@ -70,7 +70,7 @@ type Reply<R extends Replies> = {
 /** `number` is a number in Lua, `text` whatever was sent. */
 type Arguments = Readonly<Record<string, "text" | "number">>
 
-type Given<A extends Arguments> = { readonly [Name in keyof A]: A[Name] extends "number" ? number : Argument }
+export type Given<A extends Arguments> = { readonly [Name in keyof A]: A[Name] extends "number" ? number : Argument }
 
 /** A script whose keys, arguments and replies are known. */
 export interface TypedScript<Key extends string, Args, Reply> extends Script {
@@ -195,6 +195,9 @@ const prelude = ({
     ""
   ].join("\n")
 }
+
+/** The names of keys: the others are functions of a name. */
+export type StringKeys<Keys> = { [Name in keyof Keys]: Keys[Name] extends string ? Name : never }[keyof Keys] & string
 
 /** The keys of a call in the order of KEYS. */
 export const keysOf = <Key extends string>(

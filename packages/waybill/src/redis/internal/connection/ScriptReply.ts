@@ -7,7 +7,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { type Reason, Rejected, TopicConflict, TopicInUse, WrongKeyType } from "../../../Transport.ts"
 import type { Connection } from "./Connection.ts"
-import { type Argument, keysOf, type Kind, make, number, touches, type TypedScript } from "./Script.ts"
+import { type Argument, keysOf, type Kind, make, number, type StringKeys, touches, type TypedScript } from "./Script.ts"
 
 /** Version of the fields in docs/wire-format.md. */
 export const wire = "1"
@@ -93,6 +93,18 @@ export const evaluate = <Key extends string, Args, Reply>(
       Effect.flatMap((reply) => replyOf(opened, script, reply))
     )
 }
+
+/** Runs scripts about one topic, which pick their keys from the same ones. */
+export type Call<Keys> = <Args, Reply>(
+  script: TypedScript<StringKeys<Keys>, Args, Reply>,
+  args: NoInfer<Args>,
+  more?: More
+) => Effect.Effect<Reply, Reason>
+
+export const calling =
+  <Keys>(commands: Connection, opened: Opened, keys: Keys & Readonly<Record<StringKeys<Keys>, string>>): Call<Keys> =>
+  (script, args, more) =>
+    evaluate(commands, opened, script, keys, args, more)
 
 /** The first of KEYS that holds something else than ARGV says. */
 export const findMisplaced = make({

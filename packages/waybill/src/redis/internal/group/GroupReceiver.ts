@@ -22,6 +22,7 @@ import * as Semaphore from "effect/Semaphore"
 import type { Delivery } from "../../../Delivery.ts"
 import { logFailures } from "../../../internal/FailureLog.ts"
 import { Freezable } from "../../../internal/Freezable.ts"
+import type { DeadLetterCap } from "../../../internal/Limits.ts"
 import { everything, Recalls } from "../../../internal/Recalls.ts"
 import { Wakeup } from "../../../internal/Wakeup.ts"
 import type { Lifecycle } from "../../../Lifecycle.ts"
@@ -37,7 +38,9 @@ import {
   TransportError
 } from "../../../Transport.ts"
 import type { Connection } from "../connection/Connection.ts"
-import type { GroupKeys } from "../wire/Keys.ts"
+import type { Call } from "../connection/ScriptReply.ts"
+import type { TopicKeys } from "../wire/Keys.ts"
+import type { BeatArgs, Beaten } from "./Beat.ts"
 import { isGroupGone } from "./GroupGone.ts"
 import { Heartbeat, hurryMillis, survivable } from "./Heartbeat.ts"
 import { type Carrying, type Held, InFlight } from "./InFlight.ts"
@@ -46,16 +49,23 @@ import type { Settling } from "./Settling.ts"
 
 export interface ReceiverOptions {
   readonly commands: Connection
-  /** The name of the pattern. */
-  readonly pattern: string
   readonly topic: string
-  readonly keys: GroupKeys
+  readonly keys: TopicKeys
   readonly subscription: Subscription
+  readonly deadLetters: DeadLetterCap
   readonly lifecycle: Lifecycle
   readonly clock: Clock.Clock
   readonly pollMillis: number
   /** Runs after the group was joined: the topic is in the store. */
   readonly opened: Effect.Effect<void>
+}
+
+/** What the parts of a membership share. */
+export interface Belonging<H extends Held, Keys extends TopicKeys> extends ReceiverOptions {
+  readonly keys: Keys
+  readonly receiver: GroupReceiver<H>
+  /** Runs scripts with these keys. */
+  readonly call: Call<Keys>
 }
 
 /** What a pattern says to the server as a member of a group. */
@@ -69,7 +79,7 @@ export interface Membership<H extends Held> {
   /** Makes sure that the group exists. `again`: it did, and something says that it does no more. */
   readonly join: (again: boolean) => Effect.Effect<Joined<H>, Reason>
   /** Says that the consumer lives, and brings in what is due. Fails with `groupGone` when there is no group. */
-  readonly beat: Effect.Effect<Beat, Reason>
+  readonly beat: (args: BeatArgs) => Effect.Effect<Beat, Reason>
   /** Asks of each, and renews it, whether it is still the consumer's. */
   readonly renew: (handles: ReadonlyArray<H>) => Effect.Effect<(index: number) => boolean, Reason>
   /** Gives these to others, as attempts, where they are still ours: handlers have had them. */
@@ -88,19 +98,9 @@ export interface Joined<H extends Held> {
   readonly lost: ReadonlyArray<H>
 }
 
-export interface Beat {
-  /** The heartbeat before this one had not run out. */
-  readonly alive: boolean
-  readonly paused: boolean
-  /** There is more to bring in at once. */
-  readonly more: boolean
-  /** Milliseconds until the next message is due; negative when none is. */
-  readonly next: number
-  /** How many deliveries the server counts as the consumer's. */
-  readonly held: number
-  /** How many dead letters the cap has dropped, and how many messages were gone before anybody saw them. */
-  readonly dropped: number
-  readonly truncated: number
+export interface Beat extends Beaten {
+  /** How many messages were gone before anybody saw them. */
+  readonly truncated?: number
   /** What is done once all of this is known; returns whether there is more of it to do at once. */
   readonly rest: Effect.Effect<boolean, Reason>
 }
@@ -127,6 +127,8 @@ export interface Fetching {
 const longestLeave = 3000
 /** Who leaves does not wait longer for a call that is on its way. */
 const longestFetch = 500
+/** How many messages one beat moves. */
+const moveLimit = 500
 /** How many deliveries are renewed by one call. */
 const renewLimit = 200
 
@@ -480,10 +482,19 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
   readonly #beat: Effect.Effect<boolean, Reason> = Effect.gen({ self: this }, function* () {
     const heartbeat = this.#heartbeat
     const sentAt = this.now()
-    const { alive, dropped, held, more, next, paused, rest, truncated } = yield* this.#membership.beat
+    const age = this.inFlight.age()
+    const { alive, dropped, held, more, next, paused, rest, truncated } = yield* this.#membership.beat({
+      group: this.#group,
+      consumer: this.consumer,
+      lease: this.leaseMillis,
+      limit: moveLimit,
+      age: age === undefined ? "" : Math.round(age),
+      ...this.#options.deadLetters,
+      quiet: this.quiet ? 1 : 0
+    })
     if (next >= 0) this.expect(next)
     if (!alive || this.#differs(held, sentAt)) heartbeat.verify = true
-    yield* this.truncated(truncated)
+    yield* this.truncated(truncated ?? 0)
     yield* this.dropped(dropped)
     yield* this.#setPaused(paused)
     if (heartbeat.verify || (this.#membership.renews && sentAt - this.#renewedAt >= this.leaseMillis / 3)) {
@@ -579,7 +590,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
         if (!answer.success) return
       } else if (answer.failure.permanent) {
         // It cannot hand back what it holds, but the others need not wait for its heartbeat to run out.
-        const key = keys.consumers
+        const key = keys.group(this.#group).consumers
         return yield* Effect.ignore(commands.run("zadd", key, (client) => client.zadd(key, 0, this.consumer)))
       } else {
         yield* Effect.sleep(hurryMillis)

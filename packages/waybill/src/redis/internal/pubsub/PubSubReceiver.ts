@@ -23,12 +23,12 @@ import type { Lifecycle } from "../../../Lifecycle.ts"
 import type { DeadLetter } from "../../../Settlement.ts"
 import { type Reason, type Recall, type Receiver, type Subscription, TransportError } from "../../../Transport.ts"
 import type { Connection } from "../connection/Connection.ts"
-import type { Argument, TypedScript } from "../connection/Script.ts"
-import { evaluate, type More, wire } from "../connection/ScriptReply.ts"
+import type { Argument } from "../connection/Script.ts"
+import { type Call, calling, wire } from "../connection/ScriptReply.ts"
 import type { Listener, Subscriber } from "../connection/Subscriber.ts"
 import { failureText } from "../inspect/DeadLetterEntry.ts"
 import { type Envelope, open } from "../wire/Envelope.ts"
-import { channelGlob, type GroupKeys, type StringKeys, type TopicKeys, topicOf } from "../wire/Keys.ts"
+import { channelGlob, type GroupKeys, type TopicKeys, topicOf } from "../wire/Keys.ts"
 import { fresh, write } from "../wire/Tally.ts"
 import * as Scripts from "./Scripts.ts"
 import { Sequences } from "./Sequences.ts"
@@ -85,6 +85,7 @@ export const make = Effect.fnUntraced(function* (
 export class PubSubReceiver implements Receiver {
   readonly consumer = `${hostname()}-${process.pid}-${SecureRandom.uuidV4Unsafe().slice(0, 8)}`
   readonly #options: ReceiverOptions
+  readonly #call: Call<Omit<TopicKeys, "publisher"> & GroupKeys & { readonly publisher: string }>
   readonly #inbox: Inbox
   readonly #sequences = new Sequences()
   readonly #isGlob: boolean
@@ -101,8 +102,10 @@ export class PubSubReceiver implements Receiver {
 
   constructor(options: ReceiverOptions, gap: (gap: Gap) => void) {
     this.#options = options
-    const { capacity, capacityBytes, clock, overflow, subscription } = options
+    const { capacity, capacityBytes, clock, commands, keys, overflow, subscription } = options
     const { group, topic } = subscription
+    const named = { ...keys, ...keys.group(group), publisher: keys.publisher(this.consumer) }
+    this.#call = calling(commands, { topic, pattern: Scripts.pattern }, named)
     this.#topic = topic
     this.#isGlob = isGlob(topic)
     const bury: InboxOptions["bury"] = (letters) => this.#bury(letters)
@@ -179,7 +182,7 @@ export class PubSubReceiver implements Receiver {
       const lost = this.#inbox.leave()
       if (lost > 0)
         yield* Effect.logWarning("a subscriber leaves, and messages that it had are lost", { topic, group, lost })
-      yield* Effect.ignore(this.#evaluate(Scripts.leave, { consumer: this.consumer }, { deadline: farewell }))
+      yield* Effect.ignore(this.#call(Scripts.leave, { consumer: this.consumer }, { deadline: farewell }))
     })
   }
 
@@ -196,7 +199,7 @@ export class PubSubReceiver implements Receiver {
     const { group, topic } = subscription
     const { nextDue, oldestTakenAt } = this.#inbox
     const now = clock.currentTimeMillisUnsafe()
-    const { dropped, isNew, paused } = yield* this.#evaluate(Scripts.beat, {
+    const { dropped, isNew, paused } = yield* this.#call(Scripts.beat, {
       pattern: Scripts.pattern,
       wire,
       group,
@@ -206,8 +209,7 @@ export class PubSubReceiver implements Receiver {
       waits: this.#inbox.waiting,
       due: nextDue === undefined ? -1 : Math.max(0, nextDue - now),
       held: oldestTakenAt === undefined ? -1 : Math.max(0, now - oldestTakenAt),
-      maxDead: deadLetters.maxCount,
-      maxAge: deadLetters.maxAgeMillis,
+      ...deadLetters,
       quiet: this.#quiet ? 1 : 0
     })
     if (!this.#open || isNew) {
@@ -277,15 +279,9 @@ export class PubSubReceiver implements Receiver {
         ...fields
       )
     }
-    return this.#evaluate(
+    return this.#call(
       Scripts.bury,
-      {
-        consumer: this.consumer,
-        maxDead: deadLetters.maxCount,
-        maxAge: deadLetters.maxAgeMillis,
-        batch: first.burial,
-        ttl: rememberMillis
-      },
+      { consumer: this.consumer, ...deadLetters, batch: first.burial, ttl: rememberMillis },
       { args }
     ).pipe(
       Effect.mapError((reason) => new TransportError({ operation: "settle", topic, reason })),
@@ -298,17 +294,6 @@ export class PubSubReceiver implements Receiver {
         dropped > 0 ? lifecycle.report({ _tag: "DeadLettersDropped", topic, group, count: dropped }) : Effect.void
       )
     )
-  }
-
-  #evaluate<Args, Reply>(
-    script: TypedScript<StringKeys<TopicKeys & GroupKeys> | "publisher", Args, Reply>,
-    args: NoInfer<Args>,
-    more?: More
-  ): Effect.Effect<Reply, Reason> {
-    const { commands, keys, subscription } = this.#options
-    const { group, topic } = subscription
-    const named = { ...keys, ...keys.group(group), publisher: keys.publisher(this.consumer) }
-    return evaluate(commands, { topic, pattern: Scripts.pattern }, script, named, args, more)
   }
 
   #nextId(): string {

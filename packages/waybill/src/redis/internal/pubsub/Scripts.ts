@@ -8,7 +8,7 @@ import { aging, burying, counting, keeping, moved } from "../inspect/DeadLetterS
 import { figures } from "../inspect/Figures.ts"
 import { bodyOf, removal } from "../inspect/Removal.ts"
 import { keys } from "../wire/Keys.ts"
-import { add, clock, heartbeats, opening, tallies, weighing } from "../wire/Lua.ts"
+import { add, cap, clock, heartbeats, opening, tallies, weighing } from "../wire/Lua.ts"
 
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "pubsub"
@@ -69,9 +69,7 @@ export const beat = make({
     due: "number",
     /** For how many ms it has held the oldest of its deliveries, or -1. */
     held: "number",
-    /** Cap of the dead letters: how many, and for how long in ms. */
-    maxDead: "number",
-    maxAge: "number",
+    ...cap,
     /** 1: it knows that the group is paused, and begins nothing. */
     quiet: "text"
   },
@@ -105,7 +103,7 @@ for _, name in ipairs(gone) do
     redis.call('HDEL', state, 'held:' .. name, 'lease:' .. name, 'quiet:' .. name)
   end
 end
-return {'OK', opened and 0 or 1, paused(quiet), keepDead(maxDead, maxAge, now)}
+return {'OK', opened and 0 or 1, paused(quiet), keepDead(maxCount, maxAgeMillis, now)}
 `
 })
 
@@ -120,9 +118,7 @@ export const bury = make({
   keys: keys("dead", "state", "publisher"),
   args: {
     consumer: "text",
-    /** Cap of the dead letters: how many, and for how long in ms. */
-    maxDead: "number",
-    maxAge: "number",
+    ...cap,
     /** Number of the batch, and how long it is remembered, ms. */
     batch: "text",
     ttl: "number"
@@ -146,7 +142,7 @@ while i <= #ARGV do
   i = i + 10 + count
 end
 redis.call('SET', publisher, batch, 'PX', ttl)
-return {'OK', keepDead(maxDead, maxAge, now)}
+return {'OK', keepDead(maxCount, maxAgeMillis, now)}
 `
 })
 

@@ -9,28 +9,18 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Semaphore from "effect/Semaphore"
 import { joined } from "../../../internal/Attempts.ts"
-import { loadOf, suspicious } from "../../../internal/Suspects.ts"
-import type { Lifecycle } from "../../../Lifecycle.ts"
-import type { Reason, Subscription } from "../../../Transport.ts"
-import type { Connection } from "../connection/Connection.ts"
-import { evaluate } from "../connection/ScriptReply.ts"
+import { suspicious } from "../../../internal/Suspects.ts"
+import type { Reason } from "../../../Transport.ts"
 import { isGroupGone } from "../group/GroupGone.ts"
-import type { GroupReceiver } from "../group/GroupReceiver.ts"
+import type { Belonging } from "../group/GroupReceiver.ts"
+import { suspectsAmong } from "../group/Suspecting.ts"
 import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
 import { read } from "../wire/Tally.ts"
 import { claim, type Claimed } from "./DeliveryScripts.ts"
-import { nobody, pattern } from "./GroupScripts.ts"
+import { nobody } from "./GroupScripts.ts"
 import { isDoubtful, type Source, StreamDelivery, type StreamHandle } from "./StreamDelivery.ts"
 
-export interface ClaimsOptions {
-  readonly commands: Connection
-  readonly topic: string
-  readonly keys: TopicKeys
-  readonly subscription: Subscription
-  readonly lifecycle: Lifecycle
-  readonly deadLetters: { readonly maxCount: number; readonly maxAgeMillis: number }
-  readonly receiver: GroupReceiver<StreamHandle>
-}
+export type StreamBelonging = Belonging<StreamHandle, TopicKeys & GroupKeys>
 
 /** How much one script may take over. */
 const claimLimit = 500
@@ -41,9 +31,7 @@ const pageLimit = 1000
 type Named = readonly [Source, string, counts: 0 | 1]
 
 export class Claims {
-  readonly #options: ClaimsOptions
-  readonly #group: string
-  readonly #keys: GroupKeys
+  readonly #options: StreamBelonging
   /** What one claim has been given and does not hold yet would look unknown to another. */
   readonly #claiming = Semaphore.makeUnsafe(1)
   /** The server may have more for ours than we know of. */
@@ -55,10 +43,8 @@ export class Claims {
   /** What we hold that several consumers have died with, while something waits for the end of one of them. */
   #suspects: ReadonlyArray<StreamHandle> = []
 
-  constructor(options: ClaimsOptions) {
+  constructor(options: StreamBelonging) {
     this.#options = options
-    this.#group = options.subscription.group
-    this.#keys = options.keys.group(this.#group)
   }
 
   /** There may be something to take over. */
@@ -82,10 +68,10 @@ export class Claims {
   /** Takes in what is ours and unknown to us. Runs in the reader: no read is on its way meanwhile. `seen`: its answer has come. */
   adoptUnknown(seen: (source: Source, entry: string) => boolean): Effect.Effect<void, Reason> {
     const adopt = Effect.gen({ self: this }, function* () {
-      const { commands, keys, receiver } = this.#options
+      const { commands, keys, receiver, subscription } = this.#options
       const unknown: Array<Named> = []
       for (const source of [0, 1] as const) {
-        const key = source === 0 ? keys.stream : this.#keys.retry
+        const key = source === 0 ? keys.stream : keys.retry
         const held = this.#entries(source)
         let from = "-"
         while (true) {
@@ -94,7 +80,7 @@ export class Claims {
               "xpending",
               key,
               (client) =>
-                client.xpending(key, this.#group, from, "+", pageLimit, receiver.consumer) as Promise<
+                client.xpending(key, subscription.group, from, "+", pageLimit, receiver.consumer) as Promise<
                   ReadonlyArray<[string]>
                 > // one row an entry, its id first
             )
@@ -126,7 +112,7 @@ export class Claims {
       for (const delivery of deliveries) {
         if (isDoubtful(delivery.body)) {
           const { entry, source } = delivery.handle
-          const key = source === 0 ? keys.stream : this.#keys.retry
+          const key = source === 0 ? keys.stream : keys.retry
           const result = yield* Effect.result(
             commands.run("xrange", key, (client) => client.xrangeBuffer(key, entry, entry))
           )
@@ -152,28 +138,21 @@ export class Claims {
 
   /** Takes over at most `max` deliveries, and those named. */
   #claim(max: number, unknown: ReadonlyArray<Named>): Effect.Effect<void, Reason> {
-    const { commands, deadLetters, keys, lifecycle, receiver, subscription, topic } = this.#options
-    const group = this.#group
+    const { call, deadLetters, lifecycle, receiver, subscription, topic } = this.#options
+    const { group } = subscription
     return Effect.gen({ self: this }, function* () {
       const now = receiver.now()
       const suspects = receiver.inFlight.all().filter(isSuspect)
-      const load = loadOf(deathsOf(suspects), subscription.maxDeliveries)
-      const reply = yield* evaluate(
-        commands,
-        { topic, pattern },
+      const reply = yield* call(
         claim,
-        { ...keys, ...this.#keys },
         {
           group,
           consumer: receiver.consumer,
           nobody,
           budget: max,
-          most: subscription.maxDeliveries,
-          maxDead: deadLetters.maxCount,
-          maxAge: deadLetters.maxAgeMillis,
+          ...deadLetters,
           lease: Math.ceil(receiver.leaseMillis),
-          held: load.held,
-          limit: load.most === Infinity ? -1 : load.most
+          ...suspectsAmong(suspects, subscription)
         },
         { args: unknown.flat() }
       )
@@ -217,7 +196,3 @@ export class Claims {
 }
 
 const isSuspect = ({ tally }: StreamHandle): boolean => tally.deaths >= suspicious
-
-function* deathsOf(handles: Iterable<StreamHandle>) {
-  for (const { tally } of handles) yield tally.deaths
-}

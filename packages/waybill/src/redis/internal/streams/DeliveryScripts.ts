@@ -7,9 +7,10 @@
  * @module
  */
 import { bit, flag, listOf, make, number, row, text } from "../connection/Script.ts"
+import { suspectArgs } from "../group/Suspecting.ts"
 import { burying, keeping } from "../inspect/DeadLetterScripts.ts"
 import { keys } from "../wire/Keys.ts"
-import { add, announce, ask, clock, split, suspecting } from "../wire/Lua.ts"
+import { add, announce, ask, cap, clock, split, suspecting } from "../wire/Lua.ts"
 import { noting, sources } from "./Progress.ts"
 
 /** An entry that was taken over. `owner`: whose it was. `tally`: the attempts since the entry was made that consumers died in. */
@@ -47,9 +48,7 @@ export const settle = make({
     consumer: "text",
     /** The name that released entries go to. */
     nobody: "text",
-    /** Cap of the dead letters: how many, and for how long in ms. */
-    maxDead: "number",
-    maxAge: "number",
+    ...cap,
     /** How long a marker lasts, ms. */
     ttl: "number"
   },
@@ -131,7 +130,7 @@ while i <= #ARGV do
   answers[#answers + 1] = answer
 end
 if soonest then announce(wake, soonest, group) end
-return {'OK', table.concat(answers), buried and keepDead(maxDead, maxAge, now) or 0}
+return {'OK', table.concat(answers), buried and keepDead(maxCount, maxAgeMillis, now) or 0}
 `
 })
 
@@ -156,16 +155,10 @@ export const claim = make({
     nobody: "text",
     /** How many to take at most. */
     budget: "number",
-    /** How often an entry may be delivered. */
-    most: "number",
-    /** Cap of the dead letters: how many, and for how long in ms. */
-    maxDead: "number",
-    maxAge: "number",
+    ...cap,
     /** Ms: what a consumer without a heartbeat has had for that long is taken from it. */
     lease: "number",
-    /** How many suspects the consumer holds, and how many they are to be at most, or -1. */
-    held: "number",
-    limit: "number"
+    ...suspectArgs
   },
   replies: {
     OK: {
@@ -306,7 +299,7 @@ for source = 0, due and 1 or -1 do
   end
 end
 if #taken + #buried > 0 then note(now) end
-return {'OK', taken, buried, gone, #buried > 0 and keepDead(maxDead, maxAge, now) or 0, more}
+return {'OK', taken, buried, gone, #buried > 0 and keepDead(maxCount, maxAgeMillis, now) or 0, more}
 `
 })
 

@@ -5,6 +5,7 @@
  * @module
  */
 import { flag, make, number, text } from "../connection/Script.ts"
+import { beatArgs, beaten } from "../group/Beat.ts"
 import { keeping } from "../inspect/DeadLetterScripts.ts"
 import { keys } from "../wire/Keys.ts"
 import {
@@ -166,35 +167,12 @@ export const beat = make({
     "dead",
     "meta"
   ),
-  args: {
-    group: "text",
-    consumer: "text",
-    /** In ms. */
-    lease: "number",
-    /** How many may be moved of each kind at most, and about a megabyte. */
-    limit: "number",
-    /** For how long the oldest delivery has been held, ms, or "". */
-    age: "text",
-    /** Cap of the dead letters: how many, and for how long in ms. */
-    maxDead: "number",
-    maxAge: "number",
-    /** 1: it knows that the group is paused, and begins nothing. */
-    quiet: "text"
-  },
+  args: beatArgs,
   replies: {
     OK: {
-      /** Its heartbeat had not run out. */
-      alive: flag,
-      paused: flag,
-      more: flag,
-      /** Ms until something is due, -1 when nothing waits. */
-      next: number,
+      ...beaten,
       /** Messages this group never saw that were cut off since the last beat. */
-      truncated: number,
-      /** Dead letters the cap dropped. */
-      dropped: number,
-      /** How many deliveries the consumer has. */
-      held: number
+      truncated: number
     },
     /** Nothing was done. */
     NOGROUP: {}
@@ -267,7 +245,7 @@ if not rests then
     end
   end
   if pending[1] == 0 and retrying[1] == 0 then redis.call('DEL', released) end
-  dropped = keepDead(maxDead, maxAge, now)
+  dropped = keepDead(maxCount, maxAgeMillis, now)
 end
 
 local mark = pending[1] > 0 and before(pending[2]) or mine['last-delivered-id']
@@ -287,7 +265,7 @@ local held = 0
 for _, summary in ipairs({pending, retrying}) do
   for _, one in ipairs(summary[4] or {}) do if one[1] == consumer then held = held + tonumber(one[2]) end end
 end
-return {'OK', alive and 1 or 0, paused(quiet), next == 0 and 1 or 0, next, cut, dropped, held}
+return {'OK', alive and 1 or 0, paused(quiet), next == 0 and 1 or 0, next, dropped, held, cut}
 `
 })
 

@@ -9,21 +9,15 @@ import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import type { Reason } from "../../../Transport.ts"
 import type { Connection, Dedicated } from "../connection/Connection.ts"
-import type { Fetching, GroupReceiver } from "../group/GroupReceiver.ts"
+import type { Fetching } from "../group/GroupReceiver.ts"
 import { hurryMillis } from "../group/Heartbeat.ts"
 import { precedes } from "../wire/Fields.ts"
-import type { TopicKeys } from "../wire/Keys.ts"
-import type { Claims } from "./Claims.ts"
+import type { Claims, StreamBelonging } from "./Claims.ts"
 import { type GroupReply, readGroup } from "./GroupReply.ts"
-import { isDoubtful, StreamDelivery, type StreamHandle } from "./StreamDelivery.ts"
+import { isDoubtful, StreamDelivery } from "./StreamDelivery.ts"
 
-export interface ReaderOptions {
-  readonly commands: Connection
+export interface ReaderOptions extends StreamBelonging {
   readonly dedicated: Dedicated
-  readonly topic: string
-  readonly group: string
-  readonly keys: TopicKeys
-  readonly receiver: GroupReceiver<StreamHandle>
   readonly claims: Claims
 }
 
@@ -36,7 +30,6 @@ const readUnits = 4 * 1024 * 1024
 
 export class Reader implements Fetching {
   readonly #options: ReaderOptions
-  readonly #retry: string
   #connection: Connection | undefined
   calling = false
   /** How many entries a read may bring, by the size of the last ones. */
@@ -48,7 +41,6 @@ export class Reader implements Fetching {
 
   constructor(options: ReaderOptions) {
     this.#options = options
-    this.#retry = options.keys.group(options.group).retry
   }
 
   get unsure(): boolean {
@@ -64,8 +56,8 @@ export class Reader implements Fetching {
   }
 
   get open(): Effect.Effect<void, never, Scope.Scope> {
-    const { dedicated, group, keys, topic } = this.#options
-    return Effect.map(dedicated(`reader:${topic}:${group}`, keys.stream), (connection) => {
+    const { dedicated, keys, subscription, topic } = this.#options
+    return Effect.map(dedicated(`reader:${topic}:${subscription.group}`, keys.stream), (connection) => {
       this.#connection = connection
     })
   }
@@ -79,7 +71,7 @@ export class Reader implements Fetching {
   }).pipe(Effect.ignore)
 
   fetch(max: number): Effect.Effect<void, Reason> {
-    const { claims, group, keys, receiver } = this.#options
+    const { claims, keys, receiver, subscription } = this.#options
     const connection = this.#connection
     return Effect.gen({ self: this }, function* () {
       if (connection === undefined) return
@@ -106,7 +98,7 @@ export class Reader implements Fetching {
       const reply = yield* connection
         .run(
           "xreadgroup",
-          [keys.stream, this.#retry],
+          [keys.stream, keys.retry],
           (client) =>
             receiver.halted
               ? Promise.resolve(null) // it was halted while this waited for a connection
@@ -115,7 +107,7 @@ export class Reader implements Fetching {
                   () =>
                     client.xreadgroup(
                       "GROUP",
-                      group,
+                      subscription.group,
                       receiver.consumer,
                       "COUNT",
                       max,
@@ -123,7 +115,7 @@ export class Reader implements Fetching {
                       blockMillis,
                       "STREAMS",
                       keys.stream,
-                      this.#retry,
+                      keys.retry,
                       ">",
                       ">"
                     ) as Promise<GroupReply | null>, // the shape of the reply in this client's default mapping
@@ -154,7 +146,8 @@ export class Reader implements Fetching {
   }
 
   #receive(reply: GroupReply): Effect.Effect<void> {
-    const { claims, group, keys, receiver, topic } = this.#options
+    const { claims, keys, receiver, subscription, topic } = this.#options
+    const { group } = subscription
     const now = receiver.now()
     const deliveries: Array<StreamDelivery> = []
     let doubtful = false

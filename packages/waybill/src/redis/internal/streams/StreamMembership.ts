@@ -9,8 +9,8 @@ import type * as Scope from "effect/Scope"
 import type { Reason, TransportError } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
 import type { Dedicated } from "../connection/Connection.ts"
-import type { TypedScript } from "../connection/Script.ts"
-import { evaluate, type More, wire } from "../connection/ScriptReply.ts"
+import { type Call, calling, wire } from "../connection/ScriptReply.ts"
+import type { BeatArgs } from "../group/Beat.ts"
 import { groupGone } from "../group/GroupGone.ts"
 import {
   type Beat,
@@ -21,7 +21,7 @@ import {
   type ReceiverOptions
 } from "../group/GroupReceiver.ts"
 import { precedes } from "../wire/Fields.ts"
-import type { GroupKeys, StringKeys, TopicKeys } from "../wire/Keys.ts"
+import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
 import { Claims } from "./Claims.ts"
 import * as DeliveryScripts from "./DeliveryScripts.ts"
 import * as GroupScripts from "./GroupScripts.ts"
@@ -29,19 +29,16 @@ import { Reader } from "./Reader.ts"
 import type { StreamHandle } from "./StreamDelivery.ts"
 import { StreamSettling } from "./StreamSettling.ts"
 
-export interface MembershipOptions extends Omit<ReceiverOptions, "pattern" | "keys"> {
+export interface MembershipOptions extends ReceiverOptions {
   readonly dedicated: Dedicated
   /** Calls `heard` with the milliseconds until there may be something to bring in or to take over. */
   readonly hear: (heard: (millis: number) => void) => Effect.Effect<void, never, Scope.Scope>
-  readonly keys: TopicKeys
-  readonly deadLetters: { readonly maxCount: number; readonly maxAgeMillis: number }
   readonly committer: (consumer: string) => Committer<StreamHandle>
   /** Whether what all groups have settled is cut off. */
   readonly trims: boolean
 }
 
-/** How much one script may move, hand back or cut off. */
-const moveLimit = 500
+/** How much one script may hand back or cut off. */
 const leaveLimit = 500
 const trimLimit = 20_000
 /** Of so many of what it holds a consumer tells when the group was lost. */
@@ -51,17 +48,14 @@ const heldLimit = 1000
 export const make = (
   options: MembershipOptions
 ): Effect.Effect<GroupReceiver<StreamHandle>, TransportError, Scope.Scope> =>
-  makeReceiver(
-    { ...options, pattern: GroupScripts.pattern, keys: options.keys.group(options.subscription.group) },
-    (receiver) => new StreamMembership(options, receiver)
-  )
+  makeReceiver(options, (receiver) => new StreamMembership(options, receiver))
 
 class StreamMembership implements Membership<StreamHandle> {
   readonly renews = true
   readonly fetcher: Reader
   readonly settling: StreamSettling
   readonly #options: MembershipOptions
-  readonly #keys: TopicKeys & GroupKeys
+  readonly #call: Call<TopicKeys & GroupKeys>
   readonly #receiver: GroupReceiver<StreamHandle>
   readonly #claims: Claims
   #settledSince = false
@@ -70,20 +64,16 @@ class StreamMembership implements Membership<StreamHandle> {
   constructor(options: MembershipOptions, receiver: GroupReceiver<StreamHandle>) {
     this.#options = options
     this.#receiver = receiver
-    const { commands, committer, deadLetters, keys, subscription, topic } = options
-    const { group } = subscription
+    const { commands, committer, subscription, topic } = options
     const { consumer, inFlight } = receiver
-    this.#keys = { ...keys, ...keys.group(group) }
-    const claims = new Claims({ ...options, receiver })
+    const keys = { ...options.keys, ...options.keys.group(subscription.group) }
+    this.#call = calling(commands, { topic, pattern: GroupScripts.pattern }, keys)
+    const belonging = { ...options, keys, receiver, call: this.#call }
+    const claims = new Claims(belonging)
     this.#claims = claims
-    this.fetcher = new Reader({ ...options, group, receiver, claims })
+    this.fetcher = new Reader({ ...belonging, claims })
     this.settling = new StreamSettling({
-      commands,
-      topic,
-      group,
-      consumer,
-      keys: this.#keys,
-      deadLetters,
+      ...belonging,
       committer: committer(consumer),
       settled: (millis) => {
         if (millis < Infinity) receiver.expect(millis)
@@ -124,7 +114,7 @@ class StreamMembership implements Membership<StreamHandle> {
         .all()
         .filter(({ detached }) => !detached)
         .slice(0, heldLimit)
-      const { firstMain, firstOnRetry, from, known, main, onRetry, paused } = yield* this.#eval(
+      const { firstMain, firstOnRetry, from, known, main, onRetry, paused } = yield* this.#call(
         GroupScripts.join,
         {
           pattern: GroupScripts.pattern,
@@ -155,23 +145,11 @@ class StreamMembership implements Membership<StreamHandle> {
     })
   }
 
-  readonly beat: Effect.Effect<Beat, Reason> = Effect.gen({ self: this }, function* () {
-    const { deadLetters, subscription } = this.#options
-    const { consumer, inFlight, leaseMillis, quiet } = this.#receiver
-    const age = inFlight.age()
-    const reply = yield* this.#eval(GroupScripts.beat, {
-      group: subscription.group,
-      consumer,
-      lease: leaseMillis,
-      limit: moveLimit,
-      age: age === undefined ? "" : Math.round(age),
-      maxDead: deadLetters.maxCount,
-      maxAge: deadLetters.maxAgeMillis,
-      quiet: quiet ? 1 : 0
-    })
-    if (reply._tag === "NOGROUP") return yield* Effect.fail(groupGone)
-    return { ...reply, rest: this.#rest }
-  })
+  beat(args: BeatArgs): Effect.Effect<Beat, Reason> {
+    return Effect.flatMap(this.#call(GroupScripts.beat, args), (reply) =>
+      reply._tag === "NOGROUP" ? Effect.fail(groupGone) : Effect.succeed({ ...reply, rest: this.#rest })
+    )
+  }
 
   /** Takes over what is without a consumer, and cuts off what all groups have settled. */
   readonly #rest: Effect.Effect<boolean, Reason> = Effect.gen({ self: this }, function* () {
@@ -193,14 +171,14 @@ class StreamMembership implements Membership<StreamHandle> {
   /** Whether there is more to cut off. */
   get #trim(): Effect.Effect<boolean, Reason> {
     const both = this.#options.trims ? 1 : 0
-    return Effect.map(this.#eval(GroupScripts.trim, { most: trimLimit, both }), ({ more }) => more)
+    return Effect.map(this.#call(GroupScripts.trim, { most: trimLimit, both }), ({ more }) => more)
   }
 
   renew(handles: ReadonlyArray<StreamHandle>): Effect.Effect<(index: number) => boolean, Reason> {
     const { group } = this.#options.subscription
     const args = handles.flatMap(({ count, entry, source }) => [source, entry, count])
     return Effect.flatMap(
-      this.#eval(DeliveryScripts.renew, { group, consumer: this.#receiver.consumer }, { args }),
+      this.#call(DeliveryScripts.renew, { group, consumer: this.#receiver.consumer }, { args }),
       (reply) =>
         reply._tag === "NOGROUP"
           ? Effect.fail(groupGone)
@@ -213,7 +191,7 @@ class StreamMembership implements Membership<StreamHandle> {
   }
 
   readonly leave: Effect.Effect<boolean, Reason> = Effect.gen({ self: this }, function* () {
-    const { more } = yield* this.#eval(GroupScripts.leave, {
+    const { more } = yield* this.#call(GroupScripts.leave, {
       group: this.#options.subscription.group,
       consumer: this.#receiver.consumer,
       nobody: GroupScripts.nobody,
@@ -223,13 +201,4 @@ class StreamMembership implements Membership<StreamHandle> {
     if (this.#settledSince) yield* Effect.ignore(this.#trim)
     return false
   })
-
-  #eval<Args, Reply>(
-    script: TypedScript<StringKeys<TopicKeys & GroupKeys>, Args, Reply>,
-    args: NoInfer<Args>,
-    more?: More
-  ): Effect.Effect<Reply, Reason> {
-    const { commands, topic } = this.#options
-    return evaluate(commands, { topic, pattern: GroupScripts.pattern }, script, this.#keys, args, more)
-  }
 }

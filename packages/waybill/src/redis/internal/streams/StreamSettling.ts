@@ -4,12 +4,10 @@
  * @module
  */
 import * as Effect from "effect/Effect"
-import type { DeadLetterCap } from "../../../internal/Limits.ts"
 import type { Reason } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
-import type { Connection } from "../connection/Connection.ts"
 import type { Argument } from "../connection/Script.ts"
-import { evaluate, type More } from "../connection/ScriptReply.ts"
+import type { More } from "../connection/ScriptReply.ts"
 import {
   delayOf,
   isPartial,
@@ -21,19 +19,13 @@ import {
   tallyAfter
 } from "../group/Settling.ts"
 import { failureText } from "../inspect/DeadLetterEntry.ts"
-import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
 import { write } from "../wire/Tally.ts"
+import type { StreamBelonging } from "./Claims.ts"
 import { settle as settleScript } from "./DeliveryScripts.ts"
-import { nobody, pattern } from "./GroupScripts.ts"
+import { nobody } from "./GroupScripts.ts"
 import { fieldsOf, type StreamHandle } from "./StreamDelivery.ts"
 
-export interface SettlingOptions extends Pick<Settling<StreamHandle>, "released" | "settled"> {
-  readonly commands: Connection
-  readonly topic: string
-  readonly group: string
-  readonly consumer: string
-  readonly keys: TopicKeys & GroupKeys
-  readonly deadLetters: DeadLetterCap
+export interface SettlingOptions extends StreamBelonging, Pick<Settling<StreamHandle>, "released" | "settled"> {
   readonly committer: Committer<StreamHandle>
 }
 
@@ -76,7 +68,8 @@ export class StreamSettling implements Settling<StreamHandle> {
   }
 
   ack(handles: ReadonlyArray<StreamHandle>): Effect.Effect<number, Reason> {
-    const { commands, group, keys } = this.#options
+    const { commands, keys, subscription } = this.#options
+    const { group } = subscription
     const { stream } = keys
     const fresh: Array<string> = []
     const again: Array<string> = []
@@ -111,7 +104,7 @@ export class StreamSettling implements Settling<StreamHandle> {
         publishedAt,
         attempts,
         fence,
-        write(tallyAfter(step, this.#options.consumer)),
+        write(tallyAfter(step, this.#options.receiver.consumer)),
         settlement._tag === "DeadLetter" ? failureText(settlement.failure) : "",
         marker,
         fields.length,
@@ -153,21 +146,9 @@ export class StreamSettling implements Settling<StreamHandle> {
   }
 
   #evaluate(more: More) {
-    const { commands, committer, consumer, deadLetters, group, keys, topic } = this.#options
-    return evaluate(
-      commands,
-      { topic, pattern },
-      settleScript,
-      keys,
-      {
-        group,
-        consumer,
-        nobody,
-        maxDead: deadLetters.maxCount,
-        maxAge: deadLetters.maxAgeMillis,
-        ttl: committer.markerMillis
-      },
-      more
-    )
+    const { call, committer, deadLetters, receiver, subscription } = this.#options
+    const { group } = subscription
+    const { consumer } = receiver
+    return call(settleScript, { group, consumer, nobody, ...deadLetters, ttl: committer.markerMillis }, more)
   }
 }

@@ -152,9 +152,6 @@ export const claimsKeys = (keys: TopicKeys, group: string, consumer: string): Cl
   return { ...keys, ...mine, processing: mine.processing(consumer) }
 }
 
-/** The names of keys: the others are functions of a name. */
-export type StringKeys<Keys> = { [Name in keyof Keys]: Keys[Name] extends string ? Name : never }[keyof Keys] & string
-
 /** The key of a record beside `topic`: one for all topics that share the hash tag. */
 export const dataKey = (prefix: string, topic: string, name: string): string => `${tagOf(prefix, topic)}:data:${name}`
 

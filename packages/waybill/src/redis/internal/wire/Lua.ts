@@ -87,6 +87,9 @@ local function clock()
 end
 `
 
+/** The cap of the dead letters, as arguments: how many, and for how long in ms. */
+export const cap = { maxCount: "number", maxAgeMillis: "number" } as const
+
 /**
  * `noted`, what the state of the group says of it and of this consumer.
  * `live(now)`: the consumer lives for a lease from now on. Its lease is noted, so that others can tell a heartbeat from what a
