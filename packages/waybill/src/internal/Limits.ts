@@ -1,6 +1,6 @@
 /**
- * What a store remembers and for how long, in memory as on Redis. A number that makes no sense throws while the layer is
- * described, and not when a message meets it.
+ * What a store remembers and for how long, in memory as on Redis. An invalid number throws when the layer is described, not
+ * when a message meets it.
  *
  * @module
  */
@@ -12,9 +12,15 @@ import { safe } from "./SafeText.ts"
  * @category models
  */
 export interface LimitOptions {
-  /** For how long a message id that was published is remembered, and publishing it again stores nothing. 10 minutes by default. */
+  /**
+   * How long the id of a published message is remembered; publishing it again in that time stores nothing. 10 minutes
+   * by default.
+   */
   readonly deduplicationWindow?: Duration.Input
-  /** How many dead letters a group keeps, and for how long; the oldest go first, and `DeadLettersDropped` says so. 100,000 and 30 days by default. */
+  /**
+   * How many dead letters a group keeps, and for how long. The oldest are dropped first and reported as
+   * `DeadLettersDropped`. 100,000 and 30 days by default.
+   */
   readonly deadLetters?: { readonly maxCount?: number; readonly maxAge?: Duration.Input }
 }
 
@@ -37,7 +43,7 @@ export const limitsOf = (options: LimitOptions): Limits => ({
   }
 })
 
-/** As long as anyone will wait: a thousand years. */
+/** The longest that anything may wait: a thousand years. */
 const longestMillis = 1000 * 365 * 24 * 60 * 60 * 1000
 
 export const millisOf = (option: string, input: Duration.Input): number => {
@@ -46,7 +52,7 @@ export const millisOf = (option: string, input: Duration.Input): number => {
   return Math.min(Math.ceil(millis), longestMillis)
 }
 
-/** An invalid duration, such as NaN or a negative one, would become something else on its way, and is refused before. */
+/** Refuses invalid durations, such as NaN or negative ones, which would otherwise turn into something else. */
 export const durationOf = (option: string, input: Duration.Input): Duration.Duration => {
   const duration = Option.getOrUndefined(Duration.fromInput(input))
   if (duration === undefined || holdsNaN(input) || Duration.toMillis(duration) < 0) {
@@ -58,7 +64,7 @@ export const durationOf = (option: string, input: Duration.Input): Duration.Dura
 const holdsNaN = (input: Duration.Input): boolean =>
   typeof input === "object" ? Object.values(input).some(Number.isNaN) : Number.isNaN(input)
 
-/** The same of one that ends. */
+/** The same for a duration that must be finite. */
 export const finiteOf = (option: string, input: Duration.Input): Duration.Duration => {
   const duration = durationOf(option, input)
   if (!(Duration.toMillis(duration) <= longestMillis)) {
@@ -74,7 +80,7 @@ export const wholeOf = (option: string, count: number, least = 1, most = Infinit
   return count
 }
 
-/** A number that something is held against, or a rate. */
+/** A threshold or a rate. */
 export const numberOf = (option: string, value: number, above: number): number => {
   if (!(Number.isFinite(value) && value > above))
     throw new Error(`${option} must be a number greater than ${above}, got ${shown(value)}`)
@@ -88,11 +94,11 @@ export const oneOf = <A extends string>(option: string, value: A, allowed: Reado
   return value
 }
 
-/** Callers without types hand in anything, of any size. */
+/** Callers without types may pass anything, of any size. */
 export const shown = (value: unknown): string =>
   safe(typeof value === "string" ? `"${value.slice(0, 200).toWellFormed()}"` : asText(value).slice(0, 200))
 
-/** An object may refuse to become text. */
+/** Converting an object to text may fail. */
 const asText = (value: unknown): string => {
   try {
     return String(value)

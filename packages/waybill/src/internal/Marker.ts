@@ -1,5 +1,5 @@
 /**
- * How long the marker of a commit has to last.
+ * How long the marker of a commit must last.
  *
  * @module
  */
@@ -8,8 +8,8 @@ import type { Subscription } from "../Transport.ts"
 import { MarkerTooShort } from "../TransportError.ts"
 
 /**
- * Why a marker of this length is too short for the subscription, if it is. A message may stay among the dead letters, then
- * take down as many consumers as permitted, and then be retried to the end.
+ * Why a marker of this length is too short for the subscription, if it is. A message may stay in the dead letters, then
+ * take down as many consumers as permitted, and then be retried until its policy ends.
  */
 export const markerProblem = (
   markerMillis: number,

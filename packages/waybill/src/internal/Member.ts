@@ -1,6 +1,6 @@
 /**
- * A consumer as a member of its group: joins, keeps the loops running until it is interrupted or the transport fails for
- * good, then drains and leaves.
+ * A consumer as a member of its group: joins, keeps the loops running until it is interrupted or the transport fails
+ * permanently, then drains and leaves.
  *
  * @module
  */
@@ -21,7 +21,7 @@ import { render, type Routes } from "./Routing.ts"
 import { type Observe, SettleLoop } from "./SettleLoop.ts"
 import { type Handle, Workers } from "./Workers.ts"
 
-/** A consumer with its types erased: what the loops need to know. */
+/** A consumer with its types erased, as the loops need it. */
 export interface Program {
   readonly transport: Transport
   readonly subscription: Subscription
@@ -32,7 +32,7 @@ export interface Program {
   readonly handle: Handle
 }
 
-/** What comes after the handlers' own deadline has its own: ten seconds in all. */
+/** Deadlines for each step after the handlers' own: ten seconds in all. */
 const limits = {
   /** For interrupted handlers and loops to end. */
   end: Duration.seconds(1),
@@ -45,11 +45,11 @@ const limits = {
 const reconnect = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
 
 /**
- * Runs until interrupted, or until the transport fails for good. `started` runs once the group is joined; `observe`
- * sees what was settled and holds back further work until it returns.
+ * Runs until interrupted, or until the transport fails permanently. `started` runs once the group is joined; `observe`
+ * sees what was settled, and delays further work until it returns.
  *
- * Interruption drains: nothing new is taken, handlers get `subscription.shutdown` to finish, the rest is interrupted and
- * released, all within that time plus ten seconds, even if a handler cannot be interrupted.
+ * Interruption drains: nothing new is taken, handlers get `subscription.shutdown` to finish, and the rest is
+ * interrupted and released, all within that time plus ten seconds, even if a handler cannot be interrupted.
  */
 export const run = Effect.fnUntraced(function* (
   program: Program,
@@ -62,7 +62,7 @@ export const run = Effect.fnUntraced(function* (
       let scope = yield* Scope.make()
       const leave = (exit: Exit.Exit<unknown, unknown>) => atMost(limits.leave, Scope.close(scope, exit))
       const join = Effect.gen(function* () {
-        // What a failed try has opened is closed before the next one.
+        // Close what a failed try has opened before the next one.
         yield* leave(Exit.void)
         scope = yield* Scope.make()
         return yield* Scope.provide(transport.receive(program.subscription), scope)
@@ -74,26 +74,26 @@ export const run = Effect.fnUntraced(function* (
       )
       const member = yield* Effect.onError(start(program, joined, observe), (cause) => leave(Exit.failCause(cause)))
       const exit = yield* Effect.exit(restore(Effect.andThen(started, Deferred.await(member.failed))))
-      // A fiber of its own: this one may be interrupted already, and leaving needs timeouts that work.
+      // A fiber of its own: this one may already be interrupted, and leaving needs timeouts that work.
       yield* Fiber.await(yield* Effect.forkDetach(Effect.andThen(Effect.exit(member.stop), leave(exit))))
       return yield* exit
     })
   )
 })
 
-/** Waits that long and no longer, even for what cannot be interrupted. */
+/** Waits no longer than that, even for effects that cannot be interrupted. */
 const atMost = Effect.fnUntraced(function* <A, E>(limit: Duration.Duration, effect: Effect.Effect<A, E>) {
   const fiber = yield* Effect.forkDetach(effect, { startImmediately: true })
   const ended = yield* Effect.timeoutOption(Fiber.await(fiber), limit)
   if (Option.isNone(ended)) fiber.interruptUnsafe()
 })
 
-/** How many different errors of one outage are written to the log; the lifecycle events tell all of them. */
+/** How many different errors of one outage are logged; the lifecycle events report all of them. */
 const maxErrorsLogged = 10
 
 /**
- * Waits out what passes, reports it, and fails with what does not pass. An outage is tried again many times: the log has a
- * line for each error that is new in it, and one for its end.
+ * Waits out temporary failures and reports them; fails on permanent ones. An outage leads to many tries: each new
+ * error in it gets one log line, and its end gets another.
  */
 const persistently = (transport: Transport, { group, topic }: Subscription) => {
   const { lifecycle } = transport
@@ -178,7 +178,7 @@ const start = Effect.fnUntraced(function* (program: Program, receiver: Receiver,
       const lost = new Set(yield* receiver.lost)
       metrics.lost.update(lost.size)
       prefetch.drop(lost)
-      // Those that go on are refused when they are settled.
+      // With "continue", handlers run on and their settlements are refused.
       if (subscription.leaseLost !== "continue") workers.revoke(lost)
     }
   })
@@ -195,7 +195,7 @@ const start = Effect.fnUntraced(function* (program: Program, receiver: Receiver,
     }
   })
 
-  /** A loop that ends has failed, even if it succeeds. Anything but a `TransportError` has not been reported yet. */
+  /** A loop that ends has failed, even if it succeeds. Only a `TransportError` has already been reported. */
   const keep = <A>(loop: Effect.Effect<A, TransportError>) =>
     Effect.forkDetach(
       Effect.onExit(loop, (exit) => {
@@ -217,7 +217,7 @@ const start = Effect.fnUntraced(function* (program: Program, receiver: Receiver,
   const feeder = yield* keep(prefetch.run((max, bytes) => retrying(receiver.take(max, bytes))))
 
   const stop = Effect.gen(function* () {
-    // Before what is settled makes room: nothing may be taken into it any more.
+    // Before settling makes room: nothing may be taken into it any more.
     prefetch.close()
     feeder.interruptUnsafe()
     metrics.bufferSize.modify(-program.prefetch)

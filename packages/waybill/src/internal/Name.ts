@@ -1,6 +1,6 @@
 /**
- * What a topic, a group or a record may be called. A string with half of a surrogate pair in it is not a name: as UTF-8 it
- * would become another one.
+ * Valid names of topics, groups and records. A string with half of a surrogate pair is not one: encoded as UTF-8 it
+ * would become a different name.
  *
  * @module
  */

@@ -1,13 +1,13 @@
 /**
- * What a user's value looks like, at a price that does not grow with it: a failure may hold megabytes, circles, and
- * properties that throw when they are read.
+ * Renders a user's value at a cost that does not grow with it: a failure may hold megabytes, cycles, and properties that
+ * throw when they are read.
  *
  * @module
  */
 import * as Redacted from "effect/Redacted"
 import type * as Schema from "effect/Schema"
 
-/** How many characters and parts of a value are looked at. */
+/** How many characters and parts of a value are inspected. */
 const budget = 16_384
 /** How much of a large value is shown: levels, parts of each, and characters of each text. */
 const maxDepth = 4
@@ -15,11 +15,14 @@ const maxParts = 20
 const maxText = 4096
 const maxTextInside = 1000
 
-/** The names of a value's parts. Listing them is what a large value costs most, so a render lists those of each but once. */
+/**
+ * The names of a value's parts. Listing them is the main cost of a large value, so a render lists those of each
+ * object once.
+ */
 export type Names = WeakMap<object, ReadonlyArray<string>>
 
 /**
- * Whether all of it is small enough to be shown as its own type would show it, and none of it is `hidden`. Getters are not
+ * Whether the whole value is small enough to be rendered by its own type, and no part of it is `hidden`. Getters are not
  * called.
  */
 export const isSmall = (value: unknown, names: Names, hidden?: (part: object) => boolean): boolean => {
@@ -44,7 +47,7 @@ export const isSmall = (value: unknown, names: Names, hidden?: (part: object) =>
   return true
 }
 
-/** The value as text, cut short wherever it is long. */
+/** The value as text, truncated wherever it is long. */
 export const outline = (value: unknown, names: Names, depth = 0): string => {
   const most = depth === 0 ? maxText : maxTextInside
   if (typeof value === "string") return value.length <= most ? value : `${value.slice(0, most)}...`
@@ -65,7 +68,7 @@ export const outline = (value: unknown, names: Names, depth = 0): string => {
   }
 }
 
-/** Where an error was made, as lines to follow its outline. Its message stands in front of them, however long it is. */
+/** Where an error was created, as lines to follow its outline. Its message comes before them, however long it is. */
 export const stackOf = (value: unknown): string => {
   try {
     const stack: unknown = value instanceof Error ? value.stack : undefined
@@ -76,7 +79,7 @@ export const stackOf = (value: unknown): string => {
   }
 }
 
-/** The value as JSON of about so many characters, cut short wherever it is long. Throws where the value does. */
+/** The value as JSON of about that many characters, truncated wherever it is long. Throws where the value does. */
 export const jsonOf = (value: object, characters: number): Schema.Json => {
   const names: Names = new WeakMap()
   let left = characters
@@ -103,7 +106,7 @@ export const jsonOf = (value: object, characters: number): Schema.Json => {
   return part(value, 0)
 }
 
-/** Its named parts say all there is to it. */
+/** Whether its named parts are all there is to it. */
 const isPlain = (value: object): boolean =>
   !(value instanceof Date || value instanceof Map || value instanceof Set) &&
   !ArrayBuffer.isView(value) &&
@@ -126,7 +129,7 @@ export const nameOf = (value: object): string => {
   return typeof name === "string" ? name.slice(0, 100) : "Object"
 }
 
-/** Of a value with named parts. There is no way to ask for some of them only. */
+/** The keys of a value with named parts. JavaScript has no way to list only some of them. */
 const keysOf = (value: object, names: Names): ReadonlyArray<string> => {
   const known = names.get(value)
   if (known !== undefined) return known
@@ -140,7 +143,7 @@ const keysOf = (value: object, names: Names): ReadonlyArray<string> => {
   }
 }
 
-/** How many parts it has, or bytes: without looking at them. */
+/** How many parts or bytes it has, without reading them. */
 const sizeOf = (value: object, keys: ReadonlyArray<string>): number => {
   try {
     if (Array.isArray(value)) return value.length
@@ -152,7 +155,7 @@ const sizeOf = (value: object, keys: ReadonlyArray<string>): number => {
   }
 }
 
-/** The first parts, and of an error what it says: neither is listed among its keys. */
+/** The first parts; for an error also its name and message, which are not listed among its keys. */
 const partsOf = (
   value: object,
   most: number,
@@ -180,5 +183,5 @@ const partsOf = (
   }
 }
 
-/** What stands there, without running anything. */
+/** The property's value, without running a getter. */
 export const read = (value: object, key: string): unknown => Object.getOwnPropertyDescriptor(value, key)?.value

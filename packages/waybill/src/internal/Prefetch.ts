@@ -1,7 +1,7 @@
 /**
- * What a consumer has taken and no worker has begun, and how much more to take. Holds at most `window + prefetch` deliveries
- * and `bytes` bytes, those of the workers included. What no worker comes to is released, so that others of the group may
- * have it.
+ * The deliveries that a consumer has taken and no worker has begun, and how many more to take. Holds at most `window
+ * + prefetch` deliveries and `bytes` bytes, including those of the workers. Deliveries that no worker gets to are
+ * released, so that other consumers of the group may have them.
  *
  * @module
  */
@@ -21,7 +21,7 @@ import { Wakeup } from "./Wakeup.ts"
 export interface Options {
   /** How many deliveries handlers may have at a time. */
   readonly window: number
-  /** How many may be taken ahead of the handlers, and with how many it begins. */
+  /** The most to take ahead of the handlers, which is also what it begins with. */
   readonly prefetch: number
   readonly initial: number
   readonly bytes: number
@@ -35,31 +35,34 @@ type Take = (max: number, bytes: number) => Effect.Effect<NonEmptyReadonlyArray<
 
 const maxTake = 1000
 
-/** What the workers do not come to within about this time was too much to take ahead: others could have it. */
+/**
+ * Deliveries that the workers do not get to within about this time were too many to take ahead: others could have had
+ * them.
+ */
 const lingerMillis = 200
 
-/** Longer than this no timer of a runtime lasts. */
+/** The longest timer that runtimes support. */
 const longestSleep = 24 * 60 * 60 * 1000
 
 export class Prefetch {
   readonly #options: Options
   #buffer: ReadonlyArray<Delivery> = []
   #next = 0
-  /** Taken and not settled: buffered, in a handler, or waiting to be settled. */
+  /** Taken but not settled: buffered, in a handler, or waiting to be settled. */
   #held = 0
   #heldBytes = 0
-  /** How much to take ahead of the workers. Doubles while they starve, and follows their pace while deliveries lie about. */
+  /** How many to take ahead of the workers. Doubles while they starve, and follows their pace while deliveries pile up. */
   #ahead: number
   #filledAt = 0
-  /** How many were pulled since when. */
+  /** How many were pulled since `#since`. */
   #pulled = 0
   #measuredAt = 0
   #pulledAt = 0
-  /** How far in the buffer waiting times are counted. */
+  /** How far into the buffer waiting times have been counted. */
   #waited = 0
-  /** What the gauge shows of this consumer: others of the group may show theirs beside it. */
+  /** This consumer's share of the gauge, which other consumers of the group add to. */
   #shown = 0
-  /** How much a take that waits has asked for, and whether the workers had nothing left then. */
+  /** How many the pending take asked for, and whether the workers had run out then. */
   #asked = 0
   #starved = false
   #taker: Fiber.Fiber<never, TransportError> | undefined
@@ -74,7 +77,7 @@ export class Prefetch {
     this.#ahead = Math.min(options.initial, options.prefetch)
   }
 
-  /** How many lie here. */
+  /** How many are buffered. */
   get size(): number {
     return this.#buffer.length - this.#next
   }
@@ -84,17 +87,17 @@ export class Prefetch {
     return this.#closed
   }
 
-  /** How much may be taken now; nothing while the buffer is still well filled. */
+  /** How many may be taken now; none while the buffer is still well filled. */
   get wanted(): number {
     const { bytes, window } = this.#options
     const { size } = this
     if (size > this.#ahead >> 1) return 0
-    // One that is larger than all that may be held is held alone.
+    // A message larger than the limit is held alone.
     if (this.#held > 0 && this.#heldBytes > (size > 0 ? bytes >> 1 : bytes - 1)) return 0
     return Math.min(window + this.#ahead - this.#held, maxTake)
   }
 
-  /** The next delivery for a worker, if there is any. */
+  /** The next delivery for a worker, if there is one. */
   pull(at: number): Delivery | undefined {
     if (this.#next >= this.#buffer.length) return undefined
     if (at !== this.#pulledAt) {
@@ -108,9 +111,9 @@ export class Prefetch {
     return delivery
   }
 
-  /** Waits until there is something to pull, or nothing comes any more. */
+  /** Waits until there is something to pull, or nothing more will come. */
   readonly park: Effect.Effect<void> = Effect.callback((resume) => {
-    // As in `Wakeup`, of which this is the one for many fibers.
+    // Like `Wakeup`, but for many fibers.
     if (this.#closed || this.size > 0) return resume(Effect.void)
     const wake = () => resume(Effect.void)
     this.#parked.push(wake)
@@ -120,7 +123,7 @@ export class Prefetch {
     })
   })
 
-  /** What is to be asked for now; what comes of it is to be added. */
+  /** How many to ask for now; the caller adds what arrives. */
   ask(): number {
     this.#starved = this.size === 0
     return (this.#asked = this.wanted)
@@ -128,7 +131,7 @@ export class Prefetch {
 
   add(batch: ReadonlyArray<Delivery>, now: number): void {
     const { metrics, prefetch } = this.#options
-    // More at a time would have been used up as quickly, if these were.
+    // More would have been used up as quickly, if these were.
     if (this.#starved && batch.length >= this.#asked && now - this.#filledAt <= lingerMillis) {
       this.#ahead = Math.min(prefetch, this.#ahead * 2 + 1)
     }
@@ -149,18 +152,18 @@ export class Prefetch {
     this.#show()
   }
 
-  /** One that was pulled is held no longer, though it was not settled. */
+  /** A pulled delivery is no longer held, although it was not settled. */
   letGo(delivery: Delivery): void {
     this.#forget(delivery)
     this.#room.notify()
   }
 
-  /** Of this one no more than the handle is held from now on. */
+  /** From now on only its handle is held. */
   unloaded(delivery: Delivery): void {
     this.#heldBytes -= unitsOf(delivery)
   }
 
-  /** These were settled: what they took up is free again. */
+  /** These were settled: the room they took is free again. */
   settled(endings: ReadonlyArray<readonly [given: Handle | Delivery, unknown]>): void {
     for (let i = 0; i < endings.length; i++) this.#forget(endings[i]![0])
     this.#countWaits()
@@ -168,7 +171,7 @@ export class Prefetch {
     this.#room.notify()
   }
 
-  /** These are not this consumer's any more. */
+  /** These no longer belong to this consumer. */
   drop(lost: ReadonlySet<Handle>): void {
     const kept: Array<Delivery> = []
     for (const delivery of this.#buffer.slice(this.#next)) {
@@ -179,25 +182,25 @@ export class Prefetch {
     this.#room.notify()
   }
 
-  /** Hands back what is wanted elsewhere. The more often that happens, the less is taken ahead. */
+  /** Hands back deliveries that are wanted elsewhere. The more often that happens, the fewer are taken ahead. */
   recall(concerns: (delivery: Delivery) => boolean): void {
     if (this.#handBack(concerns)) this.#ahead >>= 1
   }
 
-  /** Takes, until that fails. */
+  /** Takes until that fails. */
   readonly run = (take: Take): Effect.Effect<never, TransportError> =>
     Effect.gen({ self: this }, function* () {
       while (true) {
         this.#taker = yield* Effect.forkDetach(this.#fill(take), { startImmediately: true })
         const exit = yield* Fiber.await(this.#taker)
         this.#asked = 0
-        // One that is given up is followed by the next.
+        // A take that was given up is followed by the next.
         if (!this.#retreating || !Exit.isFailure(exit) || !Exit.hasInterrupts(exit)) return yield* exit
         this.#retreating = false
       }
     }).pipe(Effect.onInterrupt(() => (this.#taker === undefined ? Effect.void : Fiber.interrupt(this.#taker))))
 
-  /** Hands everything back that has lain for a third of a lease while no worker took any: all of them may hang. */
+  /** Hands everything back that has waited for a third of a lease while no worker pulled: all workers may hang. */
   readonly tend: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
     const clock = yield* Clock.Clock
     const lyingMillis = Math.min(longestSleep, Math.ceil(Duration.toMillis(this.#options.lease) / 3))
@@ -216,7 +219,7 @@ export class Prefetch {
     }
   })
 
-  /** Nothing that lies here is begun any more: the receiver releases it as it leaves. */
+  /** Nothing in the buffer will begin any more; the receiver releases it as it leaves. */
   close(): void {
     this.#closed = true
     this.#refill([])
@@ -255,21 +258,21 @@ export class Prefetch {
     this.#waited = 0
   }
 
-  /** Takes no more ahead than the workers have come to lately; what is much more than that goes back. */
+  /** Takes no more ahead than the workers have lately got to, and hands back what is far more than that. */
   #adapt(now: number): void {
     const pace = Math.floor((this.#pulled * lingerMillis) / (now - this.#measuredAt))
     this.#pulled = 0
     this.#measuredAt = now
     if (pace >= this.#ahead) return
     this.#ahead = pace
-    // A few for each worker stay: they are not worth the way there and back.
+    // A few per worker stay: they are not worth the round trip.
     const kept = 2 * Math.max(this.#options.window, pace)
     this.#handBack((_, place) => place >= kept)
   }
 
   /**
-   * Releases what no worker has begun and `concerned` picks out. A take that still waits for more than is wanted now is
-   * given up: it would bring the same again. Returns whether there was any.
+   * Releases the unbegun deliveries that `concerned` selects. A pending take that asks for more than is wanted now is
+   * given up, because it would bring the same ones again. Returns whether there were any.
    */
   #handBack(concerned: (delivery: Delivery, place: number) => boolean): boolean {
     const kept: Array<Delivery> = []
@@ -291,7 +294,10 @@ export class Prefetch {
     return back.length > 0
   }
 
-  /** For those pulled in the same millisecond together: one by one it would cost 5 % of a message that takes no time. */
+  /**
+   * Counts those pulled in the same millisecond together: one by one would cost 5 % of a message whose handler takes
+   * no time.
+   */
   #countWaits(): void {
     const { waitingTime } = this.#options.metrics
     for (; this.#waited < this.#next; this.#waited++) {

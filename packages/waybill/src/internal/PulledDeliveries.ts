@@ -1,6 +1,6 @@
 /**
- * Deliveries that a stream settles itself. For the worker each is a handler that ends when the stream has settled it, so
- * leases are renewed meanwhile, and at most one delivery a worker is out.
+ * Deliveries that a stream settles itself. To the worker each is a handler that ends when the stream has settled it, so
+ * leases are renewed meanwhile, and each worker has at most one delivery out.
  *
  * @module
  */
@@ -24,7 +24,7 @@ export type Settled = "Settled" | "Stale"
 export class PulledDelivery<out P> implements Told {
   readonly payload: P
   readonly delivery: Delivery
-  /** The stream has it: until then it only waits. */
+  /** Whether the stream has it; before, it only waits. */
   pulled = false
   settlement: Settlement.Settlement = Settlement.release
   #resume: ((exit: Exit.Exit<Told, unknown>) => void) | undefined
@@ -46,7 +46,7 @@ export class PulledDelivery<out P> implements Told {
   readonly deadLetter = (reason: string, cause = reason): Effect.Effect<Settled> =>
     Effect.suspend(() => this.#settle(Settlement.deadLetter(reason, cause)))
 
-  /** The stream has ended: the handler ends like this, unless somebody has said something else before. */
+  /** The stream has ended: the handler ends like this unless it was settled before. */
   give(exit: Exit.Exit<Told, unknown>): void {
     const resume = this.#resume
     if (resume === undefined) return
@@ -54,7 +54,7 @@ export class PulledDelivery<out P> implements Told {
     resume(exit)
   }
 
-  /** What became of it. */
+  /** The outcome of the settlement. */
   tell(settled: Settled): void {
     this.#resume = undefined
     Deferred.doneUnsafe(this.#settled, Exit.succeed(settled))
@@ -67,12 +67,12 @@ export class PulledDelivery<out P> implements Told {
       this.settlement = settlement
       resume(Exit.succeed(this))
     }
-    // The first one counts, and only those that say the same are told what became of it.
+    // The first settlement counts; only equal ones share its outcome.
     return this.settlement._tag === settlement._tag ? Deferred.await(this.#settled) : stale
   }
 }
 
-/** Those of one stream. */
+/** The deliveries of one stream. */
 export class PulledDeliveries<P, E> {
   readonly #queue: Queue.Queue<PulledDelivery<P>, E>
   readonly #open = new Set<PulledDelivery<P>>()
@@ -93,7 +93,7 @@ export class PulledDeliveries<P, E> {
     })
   }
 
-  /** The next for the stream. What was lost or settled while it waited is not shown. */
+  /** The next delivery for the stream. Skips those that were lost or settled while they waited. */
   readonly next: Effect.Effect<PulledDelivery<P>, E> = Effect.flatMap(
     Effect.suspend(() => Queue.take(this.#queue)),
     (pulled) => {
@@ -103,7 +103,7 @@ export class PulledDeliveries<P, E> {
     }
   )
 
-  /** The store has answered. */
+  /** The store has replied. */
   readonly observe = (outcomes: ReadonlyArray<Outcome>): Effect.Effect<void> =>
     Effect.sync(() => {
       for (const { settled, value } of outcomes) {
@@ -112,12 +112,12 @@ export class PulledDeliveries<P, E> {
       }
     })
 
-  /** The stream has ended: what it has pulled counts an attempt when it failed, and everything else is released. */
+  /** The stream has ended: if it failed, what it had pulled counts an attempt; everything else is released. */
   end(exit: Exit.Exit<unknown, unknown>): void {
     this.#ended = true
     const failed = Exit.isFailure(exit) && (Exit.hasFails(exit) || Exit.hasDies(exit))
     for (const pulled of this.#open) {
-      // A defect too is the stream's, and most of what it had is innocent: no reason for a dead letter at once.
+      // A defect is the stream's, and most of its messages are innocent: no reason to dead-letter them at once.
       pulled.give(failed && pulled.pulled ? Exit.fail(Cause.squash(exit.cause)) : Exit.succeed(pulled))
     }
   }

@@ -12,18 +12,21 @@ export class Recalls {
   readonly #open = new Map<Recall, () => void>()
   #listening = false
   #stirring = false
-  /** Of the most urgent that was told of meanwhile. */
+  /** The most urgent one reported meanwhile. */
   #urgency = Infinity
   #tell: (() => void) | undefined
 
-  /** As `Receiver.recalled`. */
+  /** See `Receiver.recalled`. */
   readonly next: Effect.Effect<Recall> = Effect.suspend(() => {
     this.#listening = true
     const recall = this.#asked.shift()
     return recall === undefined ? Effect.flatMap(this.#some, () => this.next) : Effect.succeed(recall)
   })
 
-  /** Asks for what it concerns; `done` is called when the consumer begins none of it any more: at once where none listens. */
+  /**
+   * Asks for the deliveries it concerns. `done` is called once the consumer will begin none of them: at once if it
+   * does not listen.
+   */
   request(concerns: (delivery: Delivery) => boolean, done: () => void): void {
     if (!this.#listening) return done()
     const recall: Recall = {
@@ -38,12 +41,12 @@ export class Recalls {
     this.#tell?.()
   }
 
-  /** The same, as an effect that returns then. */
+  /** The same as an effect, which returns at that point. */
   ask(concerns: (delivery: Delivery) => boolean): Effect.Effect<void> {
     return Effect.callback((resume) => this.request(concerns, () => resume(Effect.void)))
   }
 
-  /** Something waits that is so urgent: asks for what is less so, once at a time whatever is said meanwhile. */
+  /** Something this urgent waits: asks for less urgent deliveries, one request at a time however often it is called. */
   stir(urgency: number, urgencyOf: (delivery: Delivery) => number): void {
     if (this.#stirring) {
       this.#urgency = Math.min(this.#urgency, urgency)
@@ -61,7 +64,7 @@ export class Recalls {
     )
   }
 
-  /** The consumer has left: whatever was asked for, it begins nothing more. */
+  /** The consumer has left: it begins nothing more, so every request is fulfilled. */
   close(): void {
     this.#listening = false
     this.#asked = []
@@ -82,5 +85,5 @@ export class Recalls {
   })
 }
 
-/** All that was taken and has not begun. */
+/** Selects everything that was taken and has not begun. */
 export const everything = (): boolean => true

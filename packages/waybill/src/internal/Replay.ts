@@ -1,5 +1,5 @@
 /**
- * Replays a retry policy: its delay after so many failures, and how long it may go on in all.
+ * Replays a retry policy: its delay after a number of failures, and how long it may go on in all.
  *
  * @module
  */
@@ -13,15 +13,15 @@ import * as Schedule from "effect/Schedule"
 import type { RetryPolicy } from "../RetryPolicy.ts"
 
 /**
- * The delay that the policy has after so many failures, the present one included, or none when it has ended by then.
+ * The policy's delay after so many failures, including the present one, or none if it has ended by then.
  *
- * The schedule is run again from its beginning with the present error as input; jitter is drawn anew. Its time is that of
- * the clock: the first failure was at `since`, those that followed when the delay before them had passed, and the last is
- * now. So a calendar means today, and `upTo({ duration })` limits the time since the first failure. Without `since` the first
- * one counts as now, and the delays add up from there.
+ * The schedule is run again from its beginning with the present error as input; jitter is drawn anew. Its clock is
+ * reconstructed: the first failure was at `since`, each later one when the delay before it had passed, and the last
+ * one is now. So a calendar means today, and `upTo({ duration })` limits the time since the first failure. Without
+ * `since` the first failure counts as now, and the delays add up from there.
  *
- * A policy that has not ended after 10,000 failures counts as endless: from there on it is not run again, but goes on from
- * where it was then, a step for each failure of any message.
+ * A policy that has not ended after 10,000 failures counts as endless: from then on it is not replayed but continues
+ * from where it was, one step for each failure of any message.
  */
 export const delayAfter = Effect.fnUntraced(function* <E>(
   policy: RetryPolicy<E>,
@@ -56,16 +56,16 @@ export const delayAfter = Effect.fnUntraced(function* <E>(
 
 type Step<E> = (now: number, input: E) => Pull.Pull<[unknown, Duration.Duration], unknown, unknown>
 
-/** Policies that are endless, as they are after that many steps. */
+/** Endless policies, in their state after that many steps. */
 const beyond = new WeakMap<object, Step<never>>()
 
 /**
- * All delays of the policy added up, each at least `least`, with the greatest jitter; infinite when it does not end. Of
- * a policy that reads the error: as far as it goes without one.
+ * The sum of all delays of the policy, each at least `least`, with the greatest jitter; infinite if it does not end.
+ * A policy that reads the error is followed as far as it goes without one.
  */
 export const longest = (policy: RetryPolicy, least: Duration.Duration): Effect.Effect<Duration.Duration> =>
   Effect.gen(function* () {
-    // Only a policy that reads the error could tell that this is none, and what it makes of it is caught below.
+    // Only a policy that reads the error could notice that there is none, and its failure is caught below.
     const step = yield* Schedule.toStep(policy)
     const shortest = Duration.toMillis(least)
     let simulated = 0

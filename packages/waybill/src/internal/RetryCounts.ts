@@ -6,7 +6,7 @@
 import type { Failures } from "../Delivery.ts"
 import type { Retry } from "../Settlement.ts"
 
-/** How often each row has retried the message after this retry. */
+/** How often each row has retried the message, including this retry. */
 export const failuresAfter = (
   before: ReadonlyMap<string, Failures> | undefined,
   { row }: Retry
@@ -14,7 +14,7 @@ export const failuresAfter = (
   if (row === undefined) return before
   const after = new Map(before)
   const { count, name, since } = row
-  // The last ones stay, should there be more rows than anybody writes.
+  // The latest ones stay, should there be more rows than anyone writes.
   after.delete(name)
   after.set(name, { count, since })
   for (const [first] of after) {
@@ -24,5 +24,5 @@ export const failuresAfter = (
   return after
 }
 
-/** Of so many rows the failures are counted. */
+/** The most rows whose failures are counted. */
 const maxRows = 32

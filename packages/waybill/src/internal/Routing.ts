@@ -1,5 +1,5 @@
 /**
- * From how a handler went to how its delivery ends: a pure function of the exit, the routing table and the attempt.
+ * From a handler's exit to how its delivery ends: a pure function of the exit, the routing table and the attempt.
  *
  * @module
  */
@@ -23,11 +23,11 @@ export type Route<E = never> =
   | {
       readonly _tag: "Retry"
       readonly policy: RetryPolicy.RetryPolicy<E>
-      /** The delay is at least this, whatever the policy says. */
+      /** A lower bound for the delay, whatever the policy says. */
       readonly after: Duration.Duration | undefined
     }
 
-/** A route, or a function that reads the failure first. */
+/** A route, or a function that depends on the failure. */
 export type Row<E> = Route<E> | ((error: E, delivery: Delivery) => Route<E>)
 
 /** The tags of a union of failures. */
@@ -36,7 +36,7 @@ export type Tags<E> = E extends { readonly _tag: infer Tag extends string } ? Ta
 /** Rows by tag. */
 export type Table<E> = { readonly [Tag in Tags<E>]?: Row<Extract<E, { readonly _tag: Tag }>> }
 
-/** All the routes of one consumer. Typed where they are declared; here only the tags are left. */
+/** All routes of one consumer. Typed where they are declared; only the tags are left here. */
 export interface Routes {
   readonly rows: ReadonlyMap<string, Row<unknown>>
   readonly fallback: Row<unknown> | undefined
@@ -57,7 +57,7 @@ export const none: Routes = { rows: new Map(), fallback: undefined }
  * | defect, alone or next to a failure | `DeadLetter`, reason `Defect` |
  * | the handler interrupted itself | counts as a failure under `RetryPolicy.standard`, reason `Interrupted` |
  *
- * Interruption by shutdown or by a lost lease is not decided here: the one releases, the other settles nothing.
+ * Interruption by shutdown or a lost lease is not decided here: the former releases, the latter settles nothing.
  */
 export const decide = (
   exit: Exit.Exit<unknown, unknown>,
@@ -68,14 +68,14 @@ export const decide = (
   try {
     return judge(exit.cause, routes, delivery)
   } catch (defect) {
-    // A row that throws, or a failure that cannot even be looked at.
+    // A row that throws, or a failure that cannot be inspected.
     return Effect.succeed(defective(Cause.die(defect)))
   }
 }
 
 /**
- * How a delivery ends when decoding it died: a service that the schema needs is away, or has a bug. Tried again under
- * `RetryPolicy.standard`, then a dead letter, reason `Defect`.
+ * How a delivery ends if decoding it died: a service that the schema needs is unavailable, or has a bug. Retried under
+ * `RetryPolicy.standard`, then a dead letter with the reason `Defect`.
  */
 export const decideDecoding = (cause: Cause.Cause<unknown>, delivery: Delivery): Effect.Effect<Settlement.Settlement> =>
   follow(
@@ -87,7 +87,7 @@ export const decideDecoding = (cause: Cause.Cause<unknown>, delivery: Delivery):
     delivery
   )
 
-/** For how long the policies among the routes may bring a message again; what a row decides by the failure is not known. */
+/** How long the policies among the routes may redeliver a message. Rows that depend on the failure are not covered. */
 export const longestRetry = ({ fallback, rows }: Routes): Effect.Effect<Duration.Duration> =>
   Effect.gen(function* () {
     // A handler that interrupts itself needs no row.
@@ -132,7 +132,7 @@ const defective = (cause: Cause.Cause<unknown>) => dead("Defect", cause)
 
 const acked = Exit.succeed(Settlement.ack)
 
-/** The names that failures of the catch-all are counted under, those of handlers that interrupt themselves, and of decoding. */
+/** The names that count failures of the catch-all, handlers that interrupt themselves, and decoding. */
 const fallback = "*"
 const interrupted = "!"
 const decoding = "?"
@@ -154,7 +154,7 @@ const follow = (
       return Effect.clockWith((clock) => {
         const now = clock.currentTimeMillisUnsafe()
         const before = delivery.failures?.get(row)
-        // Each row replays its own failures. Where they were not counted, all attempts stand for them.
+        // Each row replays its own failures. If they were not counted, all attempts stand for them.
         const count = delivery.failures === undefined ? delivery.attempt : (before?.count ?? 0) + 1
         const since = before?.since ?? (count === 1 ? now : undefined)
         return Replay.delayAfter(route.policy, count, error, since).pipe(
@@ -172,13 +172,13 @@ const follow = (
           )
         )
       }).pipe(
-        // A schedule is the user's code too: it may die, or interrupt itself.
+        // A schedule is user code too: it may die or interrupt itself.
         Effect.catchCause((broken) => Effect.succeed(defective(broken)))
       )
   }
 }
 
-/** Long causes are cut here: they travel with the message and are for people to read. */
+/** Longer causes are truncated: they travel with the message, for people to read. */
 const maxRendered = 4096
 
 /** The cause as text, at most 4096 characters. */
@@ -197,7 +197,7 @@ export const render = (cause: Cause.Cause<unknown>): string => {
   return (shorten(text, maxRendered - stack.length) + stack).toWellFormed()
 }
 
-/** How many failures at the same time are shown as they would show themselves. */
+/** How many simultaneous failures are rendered one by one. */
 const maxReasons = 20
 
 const valueOf = (reason: Cause.Reason<unknown>): unknown => {
@@ -211,7 +211,7 @@ const valueOf = (reason: Cause.Reason<unknown>): unknown => {
   }
 }
 
-/** At most so many characters, 4096 by default, none of them cut in two. */
+/** At most so many characters, 4096 by default, without cutting one in two. */
 export const shorten = (text: string, most = maxRendered): string => {
   if (text.length <= most) return text
   const end = most - 3

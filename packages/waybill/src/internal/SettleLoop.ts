@@ -1,6 +1,6 @@
 /**
- * Sends settlements to the store: those that come up while one batch is in flight travel together in the next one. Beside
- * it goes back what no handler has begun.
+ * Sends settlements to the store: those that arrive while one batch is in flight travel together in the next one.
+ * Deliveries that no handler has begun go back alongside.
  *
  * @module
  */
@@ -23,11 +23,11 @@ export interface Outcome {
   readonly delivery: Delivery
   readonly settlement: Settlement.Settlement
   readonly settled: "Settled" | "Stale"
-  /** What the handler returned, when it succeeded. */
+  /** What the handler returned, if it succeeded. */
   readonly value: Option.Option<unknown>
 }
 
-/** Sees what was settled, and holds back further settlements until it returns. */
+/** Sees what was settled, and delays further settlements until it returns. */
 export type Observe = (outcomes: Arr.NonEmptyReadonlyArray<Outcome>) => Effect.Effect<unknown>
 
 export interface Options {
@@ -39,9 +39,9 @@ export interface Options {
   readonly observe: Observe | undefined
   readonly metrics: Pick<ConsumerMetrics, "ack" | "retry" | "release" | "stale" | "deadLettered" | "settleDuration">
   readonly lifecycle: Lifecycle
-  /** Told of a delivery of which no more than its handle is held from now on. */
+  /** Told of a delivery of which only the handle is held from now on. */
   readonly unloaded: (delivery: Delivery) => void
-  /** Told of what the store has answered for. */
+  /** Told which endings the store has confirmed. */
   readonly settled: (endings: ReadonlyArray<Ending>) => void
 }
 
@@ -52,7 +52,7 @@ export class SettleLoop {
   #outbox: Array<Ending> = []
   #values: Array<Option.Option<unknown>> = []
   #settling = false
-  /** On the way back, unbegun, in the order of delivery. */
+  /** On the way back unbegun, in the order of delivery. */
   #returning: Array<Delivery> = []
   #releasing = false
   readonly #halting = Deferred.makeUnsafe<void>()
@@ -65,7 +65,7 @@ export class SettleLoop {
     this.#options = options
   }
 
-  /** A handler has ended. Of the delivery nothing is needed from here on but what names it, and what observers are shown. */
+  /** A handler has ended. From here on only the delivery's handle is needed, and what observers are shown. */
   put(delivery: Delivery, settlement: Settlement.Settlement, exit?: Exit.Exit<unknown, unknown>): void {
     const { lifecycle, observe, unloaded } = this.#options
     const { handle } = delivery
@@ -82,24 +82,24 @@ export class SettleLoop {
     this.#some.notify()
   }
 
-  /** Hands back what no handler has begun, in front of what was handed back before: that came later. */
+  /** Hands back what no handler has begun, before what was handed back earlier: that was delivered later. */
   release(deliveries: ReadonlyArray<Delivery>): void {
     if (deliveries.length === 0) return
     this.#returning = [...deliveries, ...this.#returning]
     this.#unbegun.notify()
   }
 
-  /** Waits until all that was put is settled. */
+  /** Waits until everything that was put is settled. */
   get flushed(): Effect.Effect<void> {
     return this.#flushed.wait
   }
 
-  /** Waits until all that was to be released is. */
+  /** Waits until everything that was to be released is. */
   get returned(): Effect.Effect<void> {
     return this.#returned.wait
   }
 
-  /** No observer is waited for any more. */
+  /** Stops waiting for observers. */
   halt(): void {
     Deferred.doneUnsafe(this.#halting, Exit.void)
   }
@@ -114,7 +114,7 @@ export class SettleLoop {
         this.#flushed.notify()
         yield* this.#some.wait
         this.#settling = true
-        // The worker that woke us goes on first, so that what it finishes now travels in the same round trip.
+        // The worker that woke this loop goes on first, so that what it finishes now travels in the same round trip.
         yield* Effect.yieldNow
       }
       const batch = this.#outbox.length <= maxSettle ? this.#outbox : this.#outbox.slice(0, maxSettle)
@@ -148,17 +148,17 @@ export class SettleLoop {
       if (lifecycle.active) {
         for (let i = 0; i < entries.length; i++) {
           const [delivery, settlement] = entries[i]!
-          // Whoever listens only since its handler has ended is not told.
+          // A listener that was attached after the handler ended is not told.
           if (!("body" in delivery)) continue
           lifecycle.emit({ _tag: "Settled", topic, group, delivery, settlement, stale: settled[i] === "Stale" })
         }
       }
       if (observe !== undefined) {
-        // The observer first: to the end it gets what it can take at once.
+        // The observer first: until the end it gets whatever it can take at once.
         yield* Effect.raceFirst(
           observe(
             Arr.map(entries, ([delivery, settlement], i) => ({
-              delivery: delivery as Delivery, // where there is an observer it is put whole
+              delivery: delivery as Delivery, // put whole if there is an observer
               settlement,
               settled: settled[i] === "Stale" ? "Stale" : "Settled",
               value: values[i]!
@@ -170,12 +170,12 @@ export class SettleLoop {
     }
   })
 
-  /** Beside `settle`, which may wait for its observer. */
+  /** Runs beside `settle`, which may wait for its observer. */
   readonly releases: Effect.Effect<never, TransportError> = Effect.gen({ self: this }, function* () {
     const { group, lifecycle, metrics, settle, settled: told, topic } = this.#options
     while (true) {
       if (this.#returning.length === 0) yield* this.#unbegun.wait
-      // The last of them first: each part goes in front of those that went before.
+      // The last part first: each goes before those that went earlier.
       const part = this.#returning.slice(-maxSettle)
       this.#returning = this.#returning.slice(0, -maxSettle)
       if (!Arr.isReadonlyArrayNonEmpty(part)) continue
@@ -195,7 +195,7 @@ export class SettleLoop {
     }
   })
 
-  /** Counts a settled batch; returns what failed in it. */
+  /** Counts a settled batch; returns the failures in it. */
   #count(entries: ReadonlyArray<Ending>, settled: ReadonlyArray<Settled>): ReadonlyArray<Ending> {
     const { metrics } = this.#options
     let acks = 0

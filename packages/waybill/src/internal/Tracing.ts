@@ -1,6 +1,6 @@
 /**
- * Spans of messages after OpenTelemetry's semantic conventions for messaging. Without a tracer there are none, and the
- * context of the publisher travels on all the same.
+ * Spans of messages by OpenTelemetry's semantic conventions for messaging. Without a tracer there are none, but the
+ * publisher's context still travels.
  *
  * @module
  */
@@ -17,30 +17,30 @@ import * as Tracer from "effect/Tracer"
 import type { Delivery } from "../Delivery.ts"
 import type { Headers, Receipt } from "../Message.ts"
 
-/** Whether a tracer is installed: without one Effect makes spans that are never seen. */
+/** Whether a tracer is installed: without one, Effect creates spans that nobody sees. */
 export const records = (fiber: Fiber.Fiber<unknown, unknown>): boolean =>
   fiber.cache.tracer !== undefined && fiber.cache.tracerEnabled
 
-/** The `traceparent` of the span, or of the nearest one around it that may be told to others. */
+/** The `traceparent` of the span, or of the nearest surrounding one that may be propagated. */
 export const traceparent = (span: Tracer.AnySpan | undefined): string | undefined => {
   while (span !== undefined && Context.get(span.annotations, Tracer.DisablePropagation)) {
     span = span._tag === "Span" ? Option.getOrUndefined(span.parent) : undefined
   }
   if (span === undefined) return undefined
   const header = `00-${span.traceId.padStart(32, "0")}-${span.spanId.padStart(16, "0")}-${span.sampled ? "01" : "00"}`
-  // A tracer may have ids of its own kind, which could not be read back.
+  // A tracer may have ids in its own format, which could not be read back.
   return sound.test(header) ? header : undefined
 }
 
 const sound = /^00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]$/
 
-/** The context in which the message was made. */
+/** The context in which the message was created. */
 export const creation = (headers: Headers): Tracer.ExternalSpan | undefined =>
   headers["traceparent"] === undefined
     ? undefined
     : Option.getOrUndefined(HttpTraceContext.w3c(headers as Parameters<typeof HttpTraceContext.w3c>[0])) // reads that one header
 
-/** The span of a call that publishes. Its context is that of all the messages in it. */
+/** The span of a call that publishes. Its context is shared by all messages in the call. */
 export const sent = (topic: string, count: number, id: string | undefined): Tracer.SpanOptionsNoTrace => ({
   kind: "producer",
   attributes: {
@@ -54,10 +54,10 @@ export const stored = (span: Tracer.Span, receipts: ReadonlyArray<Receipt>): voi
   if (receipts.length === 1 && receipts[0] !== undefined) span.attribute("messaging.message.id", receipts[0].id)
 }
 
-/** How the span of an attempt belongs to the one that published: as its child, or beside it, in a trace of its own. */
+/** How the span of an attempt relates to the publisher's: as its child, or linked, in a trace of its own. */
 export type Relation = "link" | "parent"
 
-/** Marks one attempt, from the handler's start to its exit. */
+/** Traces one attempt, from the handler's start to its exit. */
 export const attempted = <A, E, R>(
   self: Effect.Effect<A, E, R>,
   delivery: Delivery,
@@ -74,7 +74,7 @@ export const attempted = <A, E, R>(
   })
 }
 
-/** Marks the attempts of a batch. It comes from many, so it is not the child of one. */
+/** Traces the attempts of a batch. They have many producers, so the span is not the child of one. */
 export const attemptedBatch = <A, E, R>(
   self: Effect.Effect<A, E, R>,
   deliveries: NonEmptyReadonlyArray<Delivery>
@@ -126,7 +126,7 @@ const errorType = (cause: Cause.Cause<unknown>): string => {
   try {
     if (Predicate.hasProperty(failure, "_tag") && typeof failure._tag === "string") return failure._tag
   } catch {
-    // A failure that cannot even be looked at ends as one.
+    // A failure that cannot be inspected ends as one.
     return "Defect"
   }
   return Cause.hasDies(cause) ? "Defect" : Cause.hasInterrupts(cause) ? "Interrupted" : "Failure"

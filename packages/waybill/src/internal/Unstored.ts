@@ -1,5 +1,5 @@
 /**
- * Options that a pattern without stored messages does not offer.
+ * Options that patterns without stored messages do not support.
  *
  * @module
  */
@@ -7,7 +7,7 @@ import type { Outgoing } from "../Message.ts"
 import { NotOffered } from "../Transport.ts"
 import { isGlob } from "./Glob.ts"
 
-/** Why these messages are not sent, if they are not. */
+/** Why these messages may not be sent, if they may not. */
 export const refusal = (topic: string, messages: ReadonlyArray<Outgoing>): NotOffered | undefined => {
   if (isGlob(topic)) return oneTopic
   if (messages.some(({ due }) => due !== undefined)) return noDelay

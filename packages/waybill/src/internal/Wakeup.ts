@@ -1,6 +1,6 @@
 /**
  * Lets one fiber wait until a condition holds. A callback instead of a queue: resuming a fiber directly costs no allocation
- * and no turn of the event loop, and whoever is resumed runs at once, as far as it can.
+ * and no turn of the event loop, and the resumed fiber runs at once, as far as it can.
  *
  * @module
  */
@@ -15,8 +15,8 @@ export class Wakeup {
   }
 
   readonly wait: Effect.Effect<void> = Effect.callback((resume) => {
-    // The condition is checked once more at the last moment: between looking and waiting a fiber may have been made to
-    // yield, and a notification at that moment found nobody waiting.
+    // The condition is checked again at the last moment: between check and wait the fiber may have been made to
+    // yield, and a notification at that moment would have reached no one.
     if (this.#holds()) return resume(Effect.void)
     this.#wake = () => resume(Effect.void)
   })

@@ -1,5 +1,5 @@
 /**
- * The fibers that handlers run on. Each pulls a delivery, or a batch, runs the handler, and puts how it ended into the
+ * The fibers that run handlers. Each pulls a delivery or a batch, runs the handler, and puts the outcome into the
  * settle loop: exactly one settlement for each delivery whose lease was not lost.
  *
  * @module
@@ -24,7 +24,7 @@ import type { SettleLoop } from "./SettleLoop.ts"
 
 export interface One {
   readonly _tag: "One"
-  /** What the handler returns: a commit, how the delivery ends, or anything, and then it is done. */
+  /** What the handler returns: a commit, a settlement, or anything at all, which means done. */
   readonly returns: "anything" | "commit" | "settlement"
   readonly run: (delivery: Delivery) => Effect.Effect<unknown, unknown>
 }
@@ -33,20 +33,20 @@ export interface Batch {
   readonly _tag: "Batch"
   readonly size: number
   readonly within: Duration.Duration
-  /** One exit a delivery, in the same order. */
+  /** One exit per delivery, in the same order. */
   readonly run: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Exit.Exit<unknown, unknown>>>
 }
 
 export type Handle = One | Batch
 
-/** How a handler that returns the settlement says it. */
+/** How a handler that returns its settlement reports it. */
 export interface Told {
   readonly settlement: Settlement.Settlement
 }
 
 /**
- * How `Handle.run` says that the body never reached the handler: what the schema refuses has an issue; when decoding died
- * there is a cause. A class of its own: no user error can be taken for it.
+ * How `Handle.run` says that the body never reached the handler: with an issue if the schema rejected it, with a
+ * cause if decoding died. A class of its own, so that no user error can be mistaken for it.
  */
 export class Undecodable {
   readonly #why: string | Cause.Cause<never>
@@ -54,7 +54,7 @@ export class Undecodable {
     this.#why = why
   }
 
-  /** Why, if the failure is one of these. Asks nothing of the failure, which may throw whatever it is asked. */
+  /** The reason, if the failure is one of these. Never inspects the failure, which may throw on any access. */
   static whyOf(failure: unknown): string | Cause.Cause<never> | undefined {
     return typeof failure === "object" && failure !== null && #why in failure ? failure.#why : undefined
   }
@@ -66,11 +66,11 @@ interface Worker {
   readonly working: Array<Delivery>
   readonly lost: Set<Delivery>
   interrupted: boolean
-  /** It waits for its batch to fill: the handler has not begun. */
+  /** Whether it waits for its batch to fill: the handler has not begun. */
   gathering: boolean
 }
 
-/** Since when a worker has not stepped back, and when its handler began. */
+/** Since when a worker has not yielded, and when its handler began. */
 interface Turn {
   startedAt: number
   now: number
@@ -84,20 +84,20 @@ export interface Options {
   readonly prefetch: Prefetch
   readonly settling: SettleLoop
   readonly handlerDuration: Durations
-  /** Whether the message of a commit goes to another transport than that of the commit. */
+  /** Whether a message of a commit goes to a transport other than the commit's. */
   readonly elsewhere: (publication: Commit.Publication) => boolean
 }
 
-/** A worker whose handlers never wait steps back after so long. */
+/** A worker whose handlers never wait yields after this long. */
 const turnMillis = 5
 
-/** From a timer that is late until what it says has reached the workers. */
+/** From a late timer until its news has reached the workers. */
 const aLittleLater = Effect.repeat(Effect.yieldNow, { times: 8 })
 
 export class Workers {
   readonly #options: Options
   readonly #workers: ReadonlyArray<Worker>
-  /** After a turn of so long this process may have stood still: then leases are looked at before anything else begins. */
+  /** After a turn of this length the process may have stood still: leases are checked before anything else begins. */
   readonly #standstillMillis: number
   readonly #checked: (exit: Exit.Exit<unknown, unknown>) => Exit.Exit<unknown, unknown>
   readonly #settlementOf: (value: unknown) => Settlement.Settlement
@@ -118,12 +118,12 @@ export class Workers {
     }))
   }
 
-  /** One loop for each worker. It ends once the prefetch is closed and what the worker had is done. */
+  /** One loop per worker. It ends once the prefetch is closed and the worker's deliveries are done. */
   get loops(): ReadonlyArray<Effect.Effect<void>> {
     return this.#workers.map((worker) => this.#spawn(worker))
   }
 
-  /** Takes back what lies with workers whose handlers have not begun. */
+  /** Takes deliveries back from workers whose handlers have not begun. */
   recall(concerns: (delivery: Delivery) => boolean): Array<Delivery> {
     const recalled: Array<Delivery> = []
     for (const { gathering, working } of this.#workers) {
@@ -135,7 +135,7 @@ export class Workers {
     return recalled
   }
 
-  /** Interrupts the handlers of these; nothing is settled for them. */
+  /** Interrupts the handlers of these deliveries; nothing is settled for them. */
   revoke(lost: ReadonlySet<Named>): void {
     for (const worker of this.#workers) {
       const mine = worker.working.filter((delivery) => lost.has(delivery.handle ?? delivery))
@@ -145,12 +145,12 @@ export class Workers {
     }
   }
 
-  /** Interrupts every handler; what they had is released. */
+  /** Interrupts every handler and releases their deliveries. */
   interrupt(): void {
     for (const worker of this.#workers) if (worker.working.length > 0) interrupt(worker)
   }
 
-  /** A worker that was interrupted for one delivery is replaced: an interrupted fiber stays interrupted. */
+  /** A worker that was interrupted for one delivery is replaced, because an interrupted fiber stays interrupted. */
   readonly #spawn = (worker: Worker): Effect.Effect<void> =>
     Effect.gen({ self: this }, function* () {
       const { prefetch } = this.#options
@@ -159,7 +159,7 @@ export class Workers {
         worker.fiber = yield* Effect.forkDetach(this.#work(worker), { startImmediately: true })
         const exit = yield* Fiber.await(worker.fiber)
         if (Exit.isSuccess(exit)) continue
-        // A handler can end the fiber it runs in without unwinding it: with something that is no effect.
+        // A handler can end its fiber without unwinding it, by yielding something that is not an effect.
         const unfinished = worker.working.splice(0)
         for (const delivery of unfinished) yield* this.#conclude(worker, delivery, exit)
         if (unfinished.length === 0 && !wasInterrupted(exit)) yield* exit
@@ -207,7 +207,7 @@ export class Workers {
           const concluded = this.#conclude(worker, delivery, exit)
           if (!Exit.isExit(concluded)) yield* concluded
           if (wasInterrupted(exit)) return
-          // A handler that never waits gives nobody else in this process a turn.
+          // A handler that never waits would starve the rest of this process.
           if (turn.now - turn.startedAt >= turnMillis) {
             yield* turn.now - turn.startedAt >= this.#standstillMillis ? aLittleLater : Effect.yieldNow
             turn.startedAt = turn.now = clock.currentTimeMillisUnsafe()
@@ -218,7 +218,7 @@ export class Workers {
   }
 
   /**
-   * Begins handlers up to one that does not succeed at once, or until the turn is over; returns it, or nothing when no
+   * Begins handlers until one does not succeed at once, or until the turn is over. Returns that one, or nothing if no
    * delivery is left. A plain loop: generators cost more than handlers that do not wait.
    */
   #begin(
@@ -274,7 +274,7 @@ export class Workers {
               step: () => this.#gather(worker, handle.size, clock)
             })
             worker.gathering = true
-            // Whoever interrupts it here, the handler has not seen these yet: they are released.
+            // However it is interrupted here, the handler has not seen these yet: they are released.
             const waited = yield* Effect.exit(restore(Effect.timeoutOption(more, handle.within)))
             worker.gathering = false
             if (Exit.isFailure(waited)) worker.interrupted = true
@@ -313,7 +313,7 @@ export class Workers {
     }
   }
 
-  /** Settles, or not, by what became of the handler and of the lease. */
+  /** Settles the delivery, or not, depending on the exit of the handler and on the lease. */
   #conclude(worker: Worker, delivery: Delivery, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
     const { prefetch, routes, settling } = this.#options
     if (worker.lost.delete(delivery)) {
@@ -339,7 +339,7 @@ export class Workers {
   }
 }
 
-/** The types of what makes the handle say what its handler returns. */
+/** Typed by the constructor of the handle, which determines what the handler returns. */
 const settlementsOf: Record<One["returns"], (value: unknown) => Settlement.Settlement> = {
   anything: () => Settlement.ack,
   commit: (value) => Settlement.commit(value as Conditional),
