@@ -1,9 +1,9 @@
 /**
  * Effectively once, for what a commit writes to the records of this layer and no further: the writes, messages and ack of
- * `Consumer.transactional` become true together, once for each message id while its marker lasts. All of it dies with the
+ * `Consumer.transactional` take effect together, once per message id while its marker lasts. All state ends with the
  * process.
  *
- * It answers like `RedisExactlyOnce`, without a server, and all its time is the caller's `Clock`.
+ * Behaves like `RedisExactlyOnce`, without a server, and takes all time from the caller's `Clock`.
  *
  * @module
  */
@@ -14,16 +14,16 @@ import { type Order, Queue } from "./internal/Queue.ts"
 import * as Store from "./internal/Store.ts"
 
 /**
- * As with `MemoryLists`, but dead letters are kept for 7 days by default: a redriven message needs its marker still.
+ * As for `MemoryLists`, but dead letters are kept for 7 days by default, because a redriven message still needs its marker.
  *
  * @category models
  */
 export interface Options extends LimitOptions {
-  /** Which message is next, as with `MemoryLists`: `fifo` by default. */
+  /** Which message is next, as for `MemoryLists`: `fifo` by default. */
   readonly order?: Order
   /**
-   * For how long it is remembered that the commit of a message was applied, 8 days by default. A queue whose messages may
-   * come again after that is not joined: `MarkerTooShort`.
+   * How long to remember that a message's commit was applied: 8 days by default. Consumers whose messages may come
+   * back after that cannot join: `MarkerTooShort`.
    */
   readonly marker?: Duration.Input
 }
@@ -31,10 +31,10 @@ export interface Options extends LimitOptions {
 const pattern = "exactly-once"
 
 /**
- * A store of its own with every build: two programs share messages and records by sharing the layer, and one that uses
- * two of them for a topic is warned. A topic is one queue,
- * and the first group that joins owns it; another one fails with `TopicConflict`. Throws on a duration of nothing, or a count
- * that is not an integer >= 1: those are bugs.
+ * Every build is a store of its own: programs share messages and records by sharing the layer value, and a program
+ * that uses two of them for one topic is warned. A topic is one queue, owned by the first group that joins; another
+ * group fails with `TopicConflict`. Throws on a duration of zero, or a count that is not an integer >= 1: those are
+ * bugs.
  *
  * @example
  * ```ts

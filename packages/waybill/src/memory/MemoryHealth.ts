@@ -1,5 +1,5 @@
 /**
- * The memory of this process is always there while anybody can ask: it is ready.
+ * The memory of this process is available whenever this runs: always ready.
  *
  * @module
  */
@@ -8,7 +8,7 @@ import * as Layer from "effect/Layer"
 import * as Health from "../Health.ts"
 
 /**
- * What `Health.check` asks where everything is in memory: there is nothing to say.
+ * The store that `Health.check` asks if everything is in memory: it has nothing to report.
  *
  * @example
  * ```ts

@@ -1,9 +1,10 @@
 /**
- * Messages that live for a while, in the memory of this process. At least once within that time: a message is delivered
- * to every group until the group settles it or the message expires. A group that comes late gets everything that has not
- * expired, in order; messages that expired before a group read them are counted, and told as a `Gap`. Unsettled messages die with the process.
+ * Messages with a lifetime, in the memory of this process. At least once within that time: a message is delivered to
+ * every group until the group settles it or the message expires. A late group gets everything that has not expired,
+ * in order; messages that expired before a group read them are counted and reported as a `Gap`. Unsettled messages
+ * end with the process.
  *
- * It answers like `RedisKeyspace`, without a server, and all its time is the caller's `Clock`.
+ * Behaves like `RedisKeyspace`, without a server, and takes all time from the caller's `Clock`.
  *
  * @module
  */
@@ -18,8 +19,8 @@ import * as Store from "./internal/Store.ts"
  */
 export interface Options extends LimitOptions {
   /**
-   * For how long a message lives, 1 hour by default. A delayed one lives so long from when it is due, and one that comes back
-   * from the dead letters until it is settled.
+   * How long a message lives: 1 hour by default. For a delayed one this begins when it is due; one that comes back
+   * from the dead letters lives until it is settled.
    */
   readonly ttl?: Duration.Input
 }
@@ -27,9 +28,9 @@ export interface Options extends LimitOptions {
 const pattern = "keyspace"
 
 /**
- * A store of its own with every build: two programs share messages by sharing the layer, and one that uses
- * two of them for a topic is warned. Throws on a duration of nothing,
- * or a count that is not an integer >= 1: those are bugs.
+ * Every build is a store of its own: programs share messages by sharing the layer value, and a program that uses two
+ * of them for one topic is warned. Throws on a duration of zero, or a count that is not an integer >= 1: those are
+ * bugs.
  *
  * @example
  * ```ts

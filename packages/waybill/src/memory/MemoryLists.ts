@@ -1,8 +1,8 @@
 /**
  * A work queue in the memory of this process. At least once: each message is delivered to one consumer at a time, until
- * one of them settles it. Unsettled messages die with the process.
+ * one of them settles it. Unsettled messages end with the process.
  *
- * It answers like `RedisLists`, without a server, and all its time is the caller's `Clock`.
+ * Behaves like `RedisLists`, without a server, and takes all time from the caller's `Clock`.
  *
  * @module
  */
@@ -17,7 +17,7 @@ import * as Store from "./internal/Store.ts"
 export interface Options extends LimitOptions {
   /**
    * Which message is next: the oldest (`fifo`, the default), the newest (`lifo`), or the oldest of the highest priority
-   * (`priority`). Messages that come back from a consumer go before new ones that are as urgent.
+   * (`priority`). Messages that come back from a consumer precede new ones of the same urgency.
    */
   readonly order?: Order
 }
@@ -25,10 +25,9 @@ export interface Options extends LimitOptions {
 const pattern = "lists"
 
 /**
- * A store of its own with every build: two programs share messages by sharing the layer, and one that uses
- * two of them for a topic is warned. A topic is one queue, and the
- * first group that joins owns it; another one fails with `TopicConflict`. Throws on a duration of nothing, or a count that is
- * not an integer >= 1: those are bugs.
+ * Every build is a store of its own: programs share messages by sharing the layer value, and a program that uses two
+ * of them for one topic is warned. A topic is one queue, owned by the first group that joins; another group fails
+ * with `TopicConflict`. Throws on a duration of zero, or a count that is not an integer >= 1: those are bugs.
  *
  * @example
  * ```ts

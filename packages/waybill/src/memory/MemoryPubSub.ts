@@ -1,9 +1,9 @@
 /**
- * Publishing and subscribing in the memory of this process. At most once: a message reaches every subscriber that is there
- * when it is published, and to no one else; nothing is stored. A subscriber is told what it was too slow for, as a `Gap`
+ * Publishing and subscribing in the memory of this process. At most once: a message reaches every subscriber present
+ * when it is published, and nothing is stored. Messages that a subscriber was too slow for are reported as a `Gap`
  * before the next message.
  *
- * It answers like `RedisPubSub`, without a server, and all its time is the caller's `Clock`.
+ * Behaves like `RedisPubSub`, without a server, and takes all time from the caller's `Clock`.
  *
  * @module
  */
@@ -31,15 +31,18 @@ import { step } from "./internal/Step.ts"
  * @category models
  */
 export interface Options {
-  /** How many dead letters a group keeps, and for how long; the oldest go first, and `DeadLettersDropped` says so. 100,000 and 30 days by default. */
+  /**
+   * How many dead letters a group keeps, and for how long. The oldest are dropped first and reported as
+   * `DeadLettersDropped`. 100,000 and 30 days by default.
+   */
   readonly deadLetters?: { readonly maxCount?: number; readonly maxAge?: Duration.Input }
-  /** How many messages may wait for a consumer that is slow, 1024 by default. */
+  /** How many messages may wait for a slow consumer: 1024 by default. */
   readonly buffer?: number
-  /** How many bytes of them, 64 MiB by default; one message may wait in any case. */
+  /** How many bytes may wait: 64 MiB by default. A single message always may. */
   readonly bufferBytes?: number
   /**
-   * The policy for a message that finds the buffer full. `drop-oldest`, the default, makes room for it; `drop-newest` drops it;
-   * both are told as a `Gap`. `fail` fails the consumer with `Overflow`.
+   * What to do with a message when the buffer is full. `drop-oldest`, the default, makes room for it; `drop-newest`
+   * drops it; both report a `Gap`. `fail` fails the consumer with `Overflow`.
    */
   readonly overflow?: "drop-oldest" | "drop-newest" | "fail"
 }
@@ -47,7 +50,8 @@ export interface Options {
 const pattern = "pubsub"
 
 /**
- * Two programs hear each other by sharing the layer, and one that uses two of them for a topic is warned. Throws on a buffer that is not an integer >= 1: that is a bug.
+ * Programs reach each other by sharing the layer value, and a program that uses two of them for one topic is warned.
+ * Throws on a buffer that is not an integer >= 1: that is a bug.
  *
  * @example
  * ```ts

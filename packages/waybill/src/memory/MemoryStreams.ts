@@ -1,8 +1,8 @@
 /**
  * Streams with consumer groups in the memory of this process. At least once: a message is delivered to every group until
- * the group settles it. Unsettled messages die with the process.
+ * the group settles it. Unsettled messages end with the process.
  *
- * It answers like `RedisStreams`, without a server, and all its time is the caller's `Clock`: under `TestClock` a retry
+ * Behaves like `RedisStreams`, without a server, and takes all time from the caller's `Clock`: under `TestClock` a retry
  * that is due tomorrow is one `adjust` away.
  *
  * @module
@@ -14,20 +14,20 @@ import { Log } from "./internal/Log.ts"
 import * as Store from "./internal/Store.ts"
 
 /**
- * When the store forgets messages and ids.
+ * What the store keeps, and how long.
  *
  * @category models
  */
 export interface Options extends LimitOptions {
   /**
-   * Which messages a topic's log keeps. `settled`, the default: those that some group has not settled; while no group exists, everything.
-   * `{ maxLength }`: so many of the newest messages, settled or not. Lossy: what a slow group had not seen is gone, and
-   * `Truncated` says so.
+   * Which messages a topic keeps. `settled`, the default: those that some group has not settled, or everything while
+   * there is no group. `{ maxLength }`: that many of the newest messages, settled or not. The latter loses what a
+   * slow group has not seen yet, and reports it as `Truncated`.
    */
   readonly retention?: "settled" | { readonly maxLength: number }
   /**
-   * For how long it is remembered that the commit of a message was applied, 31 days by default. A group whose messages may
-   * come again after that is not joined: `MarkerTooShort`.
+   * How long to remember that a message's commit was applied: 31 days by default. Groups whose messages may come back after
+   * that cannot join: `MarkerTooShort`.
    */
   readonly marker?: Duration.Input
 }
@@ -35,9 +35,9 @@ export interface Options extends LimitOptions {
 const pattern = "streams"
 
 /**
- * A store of its own with every build: two programs share messages by sharing the layer, and one that uses
- * two of them for a topic is warned. Throws on a duration of nothing,
- * or a count that is not an integer >= 1: those are bugs.
+ * Every build is a store of its own: programs share messages by sharing the layer value, and a program that uses two
+ * of them for one topic is warned. Throws on a duration of zero, or a count that is not an integer >= 1: those are
+ * bugs.
  *
  * @example
  * ```ts

@@ -1,6 +1,6 @@
 /**
- * Lets subscribers run that have much to take: what is published takes no time here, and would meet full buffers of consumers that
- * had no turn.
+ * Gives subscribers with much to take a turn: publishing takes no time here, and would fill the buffers of consumers
+ * that had no chance to run.
  *
  * @module
  */
@@ -12,17 +12,17 @@ import type { Inbox } from "../../internal/Inbox.ts"
 import type { Outgoing } from "../../Message.ts"
 import type { Channels } from "./Channels.ts"
 
-/** How many turns a subscriber may let pass before it counts as one that takes nothing. */
+/** How many turns a subscriber may miss before it counts as one that takes nothing. */
 const patience = 16
 
-/** With an id as long as those that are given here. */
+/** The size with an id as long as generated ones. */
 export const sizeOf = (message: Outgoing): number => unitsOf(message) + (message.id === undefined ? 24 : 0)
 
 const takesOf = (inboxes: ReadonlyArray<Inbox>) => inboxes.reduce((sum, { takes }) => sum + takes, 0)
 
 export class Backpressure {
   readonly #channels: Channels
-  /** How many, and how many bytes, are published before subscribers get a turn that need one. */
+  /** How many messages, and how many bytes, are published before subscribers that need one get a turn. */
   readonly #part: number
   readonly #partBytes: number
   #relief: Latch.Latch | undefined
@@ -33,7 +33,7 @@ export class Backpressure {
     this.#partBytes = Math.floor(capacityBytes / 4)
   }
 
-  /** What of the messages may be published at once, and its bytes. */
+  /** The messages that may be published at once, and their bytes. */
   partOf(messages: ReadonlyArray<Outgoing>, from: number): { next: ReadonlyArray<Outgoing>; bytes: number } {
     const next: Array<Outgoing> = []
     let bytes = 0
@@ -47,11 +47,11 @@ export class Backpressure {
     return { next, bytes }
   }
 
-  /** Returns when subscribers have room. A consumer that takes nothing when it is its turn is not waited for. */
+  /** Returns once subscribers have room. Does not wait for a consumer that takes nothing in its turn. */
   relieved(topic: string, bytes: number): Effect.Effect<void> {
     return Effect.suspend(() => {
       if (this.#crowded(topic, bytes).length === 0) return Exit.void
-      // One looks for all who publish.
+      // One publisher watches on behalf of all.
       if (this.#relief !== undefined) return Effect.flatMap(this.#relief.await, () => this.relieved(topic, bytes))
       const over = Latch.makeUnsafe()
       this.#relief = over
@@ -62,7 +62,7 @@ export class Backpressure {
             over.openUnsafe()
           })
         ),
-        // Those that waited may have gone on first.
+        // Others that waited may have gone first.
         Effect.andThen(this.relieved(topic, bytes))
       )
     })

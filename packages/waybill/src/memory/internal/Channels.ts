@@ -1,5 +1,5 @@
 /**
- * Topics that keep no messages: their subscribers, and the dead letters of each group.
+ * Topics that keep no messages: their subscribers, and each group's dead letters.
  *
  * @module
  */
@@ -24,7 +24,7 @@ export class SubscriberGroup {
   }
 }
 
-/** A topic, or a pattern for topics, as it was asked for. */
+/** A topic or a pattern of topics, as subscribed to. */
 class Channel {
   readonly topic: string
   readonly fits: (topic: string) => boolean
@@ -37,15 +37,15 @@ class Channel {
 }
 
 export class Channels {
-  /** Those that were published to or subscribed to. */
+  /** Topics that were published or subscribed to. */
   readonly #topics = new Set<string>()
   readonly #channels = new Map<string, Channel>()
   readonly #deadLetters: DeadLetterCap
   readonly #instance: string
   #published = 0
-  /** Some inbox may have become crowded. */
+  /** Whether some inbox may be crowded. */
   #tight = false
-  /** Inboxes that were waited for in vain, and what they had taken by then. */
+  /** Inboxes that were waited for without success, and what they had taken by then. */
   readonly #stalled = new WeakMap<Inbox, number>()
 
   constructor(deadLetters: DeadLetterCap, instance: string) {
@@ -77,7 +77,10 @@ export class Channels {
     return receipts
   }
 
-  /** Those who should get a turn before so many more bytes are published to the topic, more than a part has or not. */
+  /**
+   * The subscribers that should get a turn before so many more bytes are published; `large` if that is more than one
+   * part.
+   */
   crowded(topic: string, bytes: number, large: boolean): ReadonlyArray<Inbox> {
     if (!this.#tight && !large) return []
     const crowded: Array<Inbox> = []
@@ -94,7 +97,7 @@ export class Channels {
     return crowded
   }
 
-  /** They do not take anything: they are not waited for again until they do. */
+  /** These take nothing: they are not waited for again until they do. */
   giveUp(inboxes: ReadonlyArray<Inbox>): void {
     for (const inbox of inboxes) this.#stalled.set(inbox, inbox.takes)
   }
@@ -109,7 +112,7 @@ export class Channels {
     return subscribers
   }
 
-  /** One that no subscriber would hear stays where it is. */
+  /** A letter that no subscriber would receive stays where it is. */
   redrive(topic: string, group: string, entries: ReadonlyArray<string>, now: number): number {
     const { dead, inboxes } = this.group(topic, group)
     dead.expire(now)

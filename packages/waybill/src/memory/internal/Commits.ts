@@ -1,6 +1,6 @@
 /**
- * Commits in memory: applied once for each message id and group while the marker lasts, all of it or none. What is refused
- * after something was written is never applied again: its message knows, for as long as it may come back.
+ * Commits in memory: applied once per message id and group while the marker lasts, all of it or none. A commit that was
+ * refused after something was written is never applied again: its message carries the mark for as long as it may come back.
  *
  * @module
  */
@@ -18,7 +18,7 @@ export class Commits {
   readonly #open: (topic: string) => Topic
   readonly #markerMillis: number
   readonly #records = new Map<string, RecordStore>()
-  /** By topic, group and id: whether all of the commit was applied, and until when that is remembered. */
+  /** By topic, group and id: whether the whole commit was applied, and how long that is remembered. */
   readonly #markers = new Map<string, { readonly applied: "whole" | "partial"; readonly until: number }>()
   readonly #forgetting = new Fifo<{ readonly key: string; readonly at: number }>()
   #touched = new Set<Topic>()
@@ -91,7 +91,7 @@ export class Commits {
     return undefined
   }
 
-  /** The topics that commits have published to since this was asked last: their receivers are to be told. */
+  /** The topics that commits have published to since the last call: their receivers need to be notified. */
   touched(): ReadonlySet<Topic> {
     const touched = this.#touched
     if (touched.size > 0) this.#touched = new Set()
@@ -125,5 +125,5 @@ const again = deadLetter("PartialCommit", "an earlier delivery was refused in pa
 
 const rejected = (cause: string) => deadLetter("CommitRejected", cause)
 
-/** Topics whose names are the same up to the first slash may stand in one commit, here as on Redis. */
+/** Topics whose names agree up to the first slash may take part in one commit, here as on Redis. */
 const tagOf = (topic: string): string => topic.split("/", 1)[0]!

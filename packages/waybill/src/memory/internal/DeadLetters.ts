@@ -1,17 +1,17 @@
 /**
- * The dead letters of one group, oldest first. With each new one, and before anybody looks, those that are too many or too
- * old are dropped, and counted.
+ * The dead letters of one group, oldest first. Excess and expired ones are dropped and counted with each new one, and
+ * before every read.
  *
  * @module
  */
 import type { DeadLetter } from "../../Inspector.ts"
 import type { DeadLetterCap } from "../../internal/Limits.ts"
 
-/** A dead letter and how often the message was delivered: a redrive goes on counting from there. */
+/** A dead letter, and how often the message was delivered: a redrive continues that count. */
 export interface StoredLetter {
   readonly letter: DeadLetter
   readonly fence: number
-  /** Some of its commit was applied: none of it is to be applied again. */
+  /** Part of its commit was applied: none of it may be applied again. */
   readonly partial: boolean
 }
 
@@ -35,14 +35,14 @@ export class DeadLetters {
     return this.#dropped
   }
 
-  /** Returns how many were dropped for it. */
+  /** Returns how many were dropped to make room. */
   add(letter: Omit<DeadLetter, "entry">, fence: number, partial: boolean): number {
     const entry = this.#next++
     this.#letters.set(entry, { letter: { entry: String(entry), ...letter }, fence, partial })
     return this.expire(letter.diedAt)
   }
 
-  /** Drops those that are too many or too old; returns how many. Everything below takes it that this was done just now. */
+  /** Drops excess and expired letters; returns how many. Everything below assumes that this was just done. */
   expire(now: number): number {
     const { maxAgeMillis, maxCount } = this.#limits
     let dropped = 0

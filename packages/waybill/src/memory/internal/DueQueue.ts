@@ -1,9 +1,9 @@
 /**
- * Items in the order of their due times; equal times keep the order in which they came.
+ * Items ordered by due time; equal times keep their order of arrival.
  *
  * @module
  */
-/** Clocks count whole milliseconds: who sleeps until a fraction of one wakes up before it, and again, and again. */
+/** Clocks count whole milliseconds: a sleep until a fraction of one would end too early, again and again. */
 export const wholeMillis = Math.ceil
 
 interface Entry<A> {
@@ -58,7 +58,7 @@ export class DueQueue<A> {
     return top.item
   }
 
-  /** Puts `entry` in place of the top. */
+  /** Moves `entry` down from the top to its place. */
   #sink(entry: Entry<A>): void {
     const heap = this.#heap
     let index = 0

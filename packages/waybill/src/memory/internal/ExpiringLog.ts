@@ -1,6 +1,6 @@
 /**
- * Messages that live for a while, in the order in which they came. Each group reads all that live when it comes to them,
- * also one that comes late; what expires before is counted.
+ * Messages with a lifetime, in order of arrival. Each group, even a late one, reads every message that is alive when
+ * it gets there; those that expire before are counted.
  *
  * @module
  */
@@ -49,7 +49,7 @@ export class ExpiringLog implements Source {
 class ExpiringCursor implements Cursor {
   readonly #log: ExpiringLog
   readonly #messages: Fifo<Stored>
-  /** Of the first message that the group has not seen. */
+  /** Position of the first message that the group has not seen. */
   #position: number
   #missed = 0
 
@@ -88,6 +88,6 @@ class ExpiringCursor implements Cursor {
     return missed
   }
 
-  /** Others may come for it, so it lives on. */
+  /** Another group may still come for it, so it lives on. */
   settled(): void {}
 }

@@ -1,5 +1,5 @@
 /**
- * A queue whose items keep their position for as long as they are in it; what left the front costs no memory.
+ * A queue whose items keep their position while they are in it. Items that left the front cost no memory.
  *
  * @module
  */
@@ -13,7 +13,7 @@ export class Fifo<A> {
     return this.#first
   }
 
-  /** Position that the next item will have. */
+  /** Position of the next item to be added. */
   get end(): number {
     return this.#first + this.length
   }
@@ -23,12 +23,12 @@ export class Fifo<A> {
   }
 
   push(item: A): void {
-    // An array that a first item is pushed to makes room for sixteen more.
+    // Pushing a first item to an array reserves room for sixteen more.
     if (this.#items.length === 0) this.#items = [item]
     else this.#items.push(item)
   }
 
-  /** Puts it where so many are in front of it. */
+  /** Inserts the item behind that many others. */
   insert(place: number, item: A): void {
     this.#items.splice(this.#head + place, 0, item)
   }
@@ -38,7 +38,7 @@ export class Fifo<A> {
   }
 
   entries(): ReadonlyArray<A> {
-    // Behind the head there are only items.
+    // There are only items behind the head.
     return this.#items.slice(this.#head) as Array<A>
   }
 
@@ -46,7 +46,7 @@ export class Fifo<A> {
     return this.#items[this.#head]
   }
 
-  /** Takes the newest one. */
+  /** Takes the newest item. */
   pop(): A | undefined {
     return this.length === 0 ? undefined : this.#items.pop()
   }
@@ -56,7 +56,7 @@ export class Fifo<A> {
     const item = this.#items[this.#head]
     this.#items[this.#head++] = undefined
     this.#first++
-    // Copying only when half is empty keeps the price of a shift constant.
+    // Copying only when half is empty keeps a shift at amortised constant cost.
     if (this.#head >= 1024 && this.#head * 2 >= this.#items.length) {
       this.#items = this.#items.slice(this.#head)
       this.#head = 0

@@ -1,6 +1,6 @@
 /**
- * One consumer group of an in-memory topic: who holds what, what waits for its next attempt, what died. A message is in
- * exactly one of these places, or still unseen in the source, until it is acked.
+ * One consumer group of an in-memory topic: which deliveries are held, which wait for their next attempt, which died.
+ * Until it is acked, a message is in exactly one of these places, or still unseen in the source.
  *
  * Everything here is plain state and takes the time as an argument, so a step is atomic and costs no fiber.
  *
@@ -26,15 +26,15 @@ import { Fifo } from "./Fifo.ts"
 import type { Member, Work } from "./Member.ts"
 import { type Cursor, type Fact, plain, type Stored } from "./Source.ts"
 
-/** What a group needs of the topic it belongs to. */
+/** What a group needs from its topic. */
 export interface Home {
   readonly name: string
   readonly nextReceipt: () => string
-  /** Tells the lifecycle, once the present step is complete. */
+  /** Reports to the lifecycle once the current step is complete. */
   readonly report: (fact: Fact) => void
-  /** Lets every waiting receiver look again, once the present step is complete. */
+  /** Lets every waiting receiver check again once the current step is complete. */
   readonly change: () => void
-  /** Has this latch opened, once the present step is complete. */
+  /** Opens this latch once the current step is complete. */
   readonly open: (latch: Latch.Latch) => void
   /** Applies the commit of a delivery that is ours; answers what it ends as when it is refused, or that it has not ended. */
   readonly commit: (
@@ -50,16 +50,19 @@ export class Group {
   readonly #topic: Home
   readonly #cursor: Cursor
   readonly #members = new Set<Member>()
-  /** Handed back unfinished, and redriven: goes out before everything else; where priorities count, before what is not more urgent. */
+  /**
+   * Handed back unfinished, or redriven. Delivered before everything else or, with priorities, before what is not
+   * more urgent.
+   */
   readonly #returned = new Fifo<Work>()
   /** Those among them that several consumers have died with. */
   readonly #suspects = new Fifo<Work>()
   readonly #retries = new DueQueue<Work>()
   readonly #deadLetters: DeadLetters
   #retryTurn = true
-  /** How many bytes the present take may still bring. */
+  /** How many bytes the current take may still bring. */
   #room = 0
-  /** Expired before a handler got to see them, and not told yet. */
+  /** Expired before a handler saw them, and not reported yet. */
   #missed = 0
   #lastId: string | undefined
   paused = false
@@ -75,7 +78,7 @@ export class Group {
     this.#members.add(member)
   }
 
-  /** What the member still holds goes back, in the order it was delivered. */
+  /** The member's held deliveries go back, in the order they were delivered. */
   leave(member: Member): void {
     this.#members.delete(member)
     member.recalls.close()
@@ -93,8 +96,8 @@ export class Group {
   }
 
   /**
-   * What members hold whose lease has passed goes back, the attempt counted; what too many have died of, goes no further.
-   * Answers whether there was any.
+   * Takes back deliveries whose lease has expired, counting the attempt. A message that too many consumers died with is
+   * dead-lettered. Returns whether there were any.
    */
   reclaim(member: Member, now: number): boolean {
     if (!this.#mayTake(member)) return false
@@ -119,7 +122,7 @@ export class Group {
     return count > 0
   }
 
-  /** At most `max` deliveries for this member, and about as many as `bytes` hold; none when there is nothing for it now. */
+  /** At most `max` deliveries for this member, of about `bytes` bytes; none if nothing is available to it now. */
   take(member: Member, max: number, bytes: number, now: number): Array<Delivery> {
     const out: Array<Delivery> = []
     this.#room = bytes
@@ -129,7 +132,7 @@ export class Group {
     this.#takeSuspects(member, max, now, out)
     if (urgencyOf !== undefined) {
       this.#takeUrgent(member, max, urgencyOf, now, out)
-      // Some of what was due may be among them.
+      // Some of the due messages may be among them.
       this.#takeSuspects(member, max, now, out)
       return out
     }
@@ -138,19 +141,19 @@ export class Group {
       if (work === undefined) break
       this.#deliver(work, member, now, out)
     }
-    // Neither a backlog holds up the retries that are due, nor does a message that fails in a tight loop hold up the rest.
+    // A backlog must not hold up due retries, nor a message that fails in a tight loop everything else.
     const room = max - out.length
     this.#retryTurn = !this.#retryTurn
     const share = this.#cursor.lag === 0 ? room : room === 1 ? Number(this.#retryTurn) : room >> 1
     this.#takeRetries(member, out.length + share, now, out)
     this.#takeNew(member, max, now, out)
     this.#takeRetries(member, max, now, out)
-    // Some of what was due may be among them.
+    // Some of the due messages may be among them.
     this.#takeSuspects(member, max, now, out)
     return out
   }
 
-  /** Something is there now that is more urgent than what members may have in hand. */
+  /** Something has arrived that may be more urgent than what members have not begun. */
   stir(message: Stored): void {
     const { urgencyOf } = this.#cursor
     if (urgencyOf === undefined || this.paused) return
@@ -163,7 +166,7 @@ export class Group {
     }
   }
 
-  /** Asks members for what they have not begun; returns when none of it will begin. */
+  /** Asks members for deliveries they have not begun; returns once none of them will begin. */
   get quiet(): Effect.Effect<void> {
     return Effect.forEach(this.#members, ({ recalls }) => recalls.ask(everything), {
       concurrency: "unbounded",
@@ -219,7 +222,7 @@ export class Group {
       if (found === undefined) continue
       const { id, body, headers, key, version, publishedAt } = found.letter
       const work: Work = {
-        // A message that is brought back is to be seen: it does not expire.
+        // A redriven message is meant to be seen: it does not expire.
         message: { id, body, headers, key, version, publishedAt, open: 0, expiresAt: undefined },
         kept: undefined,
         attempt: 0,
@@ -247,7 +250,7 @@ export class Group {
     return count
   }
 
-  /** What members hold, the longest held first. */
+  /** Deliveries that members hold, the longest held first. */
   pending(now: number): ReadonlyArray<PendingMessage> {
     const pending: Array<PendingMessage> = []
     for (const { consumer, held } of this.#members) {
@@ -258,11 +261,11 @@ export class Group {
     return pending.sort((a, b) => b.heldMillis - a.heldMillis)
   }
 
-  /** What waits for its next attempt: first what may be taken at once. */
+  /** Messages waiting for their next attempt, starting with those that may be taken at once. */
   waiting(now: number): ReadonlyArray<WaitingMessage> {
     const of = (dueAt: number, { attempt, cause, fence, log, message }: Work): WaitingMessage => ({
       ...plain(message),
-      // No two messages of a group share both, unless their ids are the caller's and no ids.
+      // No two messages of a group share both, unless the caller chose ids that are not unique.
       position: `${fence}:${message.id}`,
       attempts: attempt,
       dueAt,
@@ -281,7 +284,10 @@ export class Group {
     return this.#deadLetters.page(after, limit)
   }
 
-  /** When something may become available for this member without anybody acting; who may not take waits to be let. */
+  /**
+   * When something may become available to this member without an action of others; a paused member waits to be
+   * resumed.
+   */
   nextDue(waiting: Member): number {
     if (!this.#mayTake(waiting)) return Infinity
     let due = this.#retries.nextDue ?? Infinity
@@ -360,7 +366,7 @@ export class Group {
     return { ...delivery, gap }
   }
 
-  /** What is due for its next attempt is one of those that came back. */
+  /** Messages that are due for their next attempt join those that came back. */
   #promote(now: number): void {
     for (let due = this.#retries.shift(now); due !== undefined; due = this.#retries.shift(now)) {
       if (due.deaths < suspicious) this.#putBack(due, false)
@@ -368,7 +374,7 @@ export class Group {
     }
   }
 
-  /** By how urgent they are, and then by age. */
+  /** By urgency, then by age. */
   #takeUrgent(
     member: Member,
     max: number,
@@ -385,7 +391,7 @@ export class Group {
     }
   }
 
-  /** In front of everything that waits, or behind it; where priorities count, of what is as urgent and as old. */
+  /** Before or behind everything that waits; with priorities, among messages of the same urgency and age. */
   #putBack(work: Work, front: boolean): void {
     const { urgencyOf } = this.#cursor
     const returned = this.#returned
@@ -440,7 +446,7 @@ export class Group {
     this.#return(work)
   }
 
-  /** In the order in which they were delivered. */
+  /** In the order they were delivered. */
   #returnAll(works: ReadonlyArray<Work>): void {
     for (const work of works) if (work.deaths >= suspicious) this.#return(work)
     for (const work of works.toReversed()) if (work.deaths < suspicious) this.#return(work)
@@ -494,7 +500,7 @@ export class Group {
   }
 }
 
-/** How the attempt ends that a consumer had begun. */
+/** How an attempt ends that a consumer had begun when it died. */
 const died = Settlement.retry(Duration.zero, "", undefined, consumerDied)
 
 const newWork = (message: Stored, now: number): Work => ({

@@ -1,6 +1,6 @@
 /**
- * The messages of a stream in the order in which they came. Each group reads all of them; one leaves when every group
- * has settled it, and while there is no group, it stays.
+ * The messages of a stream in order of arrival. Each group reads all of them. A message leaves once every group has settled
+ * it; while there is no group, it stays.
  *
  * @module
  */
@@ -9,12 +9,12 @@ import type { Cursor, Place, Source, Stored } from "./Source.ts"
 
 export class Log implements Source {
   readonly #messages = new Fifo<Stored>()
-  /** Made with the first group: there may be topics by the thousand that have none. */
+  /** Created with the first group: there may be thousands of topics without one. */
   #cursors: Map<string, LogCursor> | undefined
   readonly #place: Place
   readonly #maxLength: number
 
-  /** With a `maxLength`, the oldest are cut off, settled or not. */
+  /** With a `maxLength`, the oldest are trimmed, settled or not. */
   constructor(place: Place, maxLength: number) {
     this.#place = place
     this.#maxLength = maxLength
@@ -62,7 +62,7 @@ export class Log implements Source {
     return cursor
   }
 
-  /** Drops messages that are not needed, unless so many are kept, needed or not. */
+  /** Drops messages that are not needed, unless that many are kept regardless. */
   drop(): void {
     if (this.#maxLength < Infinity) return
     while (this.#messages.peek()?.open === 0) this.#messages.shift()
@@ -70,7 +70,7 @@ export class Log implements Source {
 }
 
 class LogCursor implements Cursor {
-  /** Of the first message that the group has not seen. */
+  /** Position of the first message that the group has not seen. */
   position: number
   readonly #log: Log
   readonly #messages: Fifo<Stored>

@@ -1,5 +1,5 @@
 /**
- * A receiver, as its group knows it: what it holds, what others have taken from it, and since when it has been frozen.
+ * A receiver as its group sees it: what it holds, what others have taken from it, and since when it has been frozen.
  *
  * @module
  */
@@ -25,7 +25,7 @@ export interface Work {
   log: string
   /** How often each row of the routing table has retried it. */
   failures: ReadonlyMap<string, Failures> | undefined
-  /** Some of its commit was applied: none of it is to be applied again, however often it comes back. */
+  /** Part of its commit was applied: none of it may be applied again, however often it comes back. */
   partial: boolean
   delivery: Delivery | undefined
   deliveredAt: number
@@ -37,11 +37,11 @@ export class Member {
   readonly maxDeliveries: number
   /** By receipt, oldest delivery first. */
   readonly held = new Map<string, Work>()
-  /** What it is asked to give back unbegun. */
+  /** Requests to give back deliveries that have not begun. */
   readonly recalls = new Recalls()
   /** Those among them that several consumers have died with. */
   readonly suspects = new Set<Work>()
-  /** Since when it renews nothing; `undefined` while it lives. */
+  /** Since when it renews nothing; `undefined` unless frozen. */
   frozenSince: number | undefined = undefined
   #lost: Array<Delivery> = []
   #revoked = Latch.makeUnsafe()
@@ -61,7 +61,7 @@ export class Member {
     this.#lost.push(delivery)
   }
 
-  /** What others have taken since it was asked last. */
+  /** What others have taken since the last call. */
   losses(): Array<Delivery> {
     const lost = this.#lost
     if (lost.length > 0) {

@@ -1,6 +1,6 @@
 /**
- * A member of an in-memory group: every step happens at one instant, and nothing that was taken is lost between it and
- * who asked.
+ * A member of an in-memory group. Every step happens at one instant, and nothing that was taken is lost between it and the
+ * caller.
  *
  * @module
  */
@@ -18,13 +18,13 @@ import type { Member } from "./Member.ts"
 import { completed, step } from "./Step.ts"
 import type { Topic } from "./Topic.ts"
 
-/** Longer than this no timer of a runtime lasts; who waits longer looks again. */
+/** The longest timer that runtimes support; longer waits are repeated. */
 const longestSleep = 24 * 60 * 60 * 1000
 
-/** From a loss until a handler that was interrupted has ended, if its finalizers wait for nothing. */
+/** From a loss until an interrupted handler has ended, if its finalizers do not wait. */
 const turns = 8
 
-/** What a receiver knows of its layer. */
+/** What a receiver needs from its layer. */
 export interface Home {
   readonly lifecycle: Lifecycle
   /** The topics that commits have published to meanwhile. */
@@ -51,7 +51,7 @@ export class MemoryReceiver implements Receiver, Freezable {
 
   readonly take = (max: number, bytes = Infinity): Effect.Effect<NonEmptyReadonlyArray<Delivery>> =>
     Effect.withFiber((fiber) => {
-      // Interrupted between this step and the caller's next one, the fiber would lose what it took: yield before, not there.
+      // An interruption between this step and the caller's next one would lose the taken messages: yield before, not there.
       if (fiber.currentOpCount + 64 > fiber.cache.maxOpsBeforeYield) {
         return Effect.flatMap(Effect.yieldNow, () => this.take(max, bytes))
       }
@@ -59,17 +59,17 @@ export class MemoryReceiver implements Receiver, Freezable {
       const now = clock.currentTimeMillisUnsafe()
       this.#topic.promote(now)
       const reclaimed = this.#group.reclaim(this.#member, now)
-      // What others must know comes first: nothing may come between the deliveries and who asked for them.
+      // Others are told first: nothing may come between the deliveries and their caller.
       const told = completed(this.#lifecycle, this.#topic, fiber, undefined)
       if (reclaimed) {
-        // Handlers that are to be interrupted have the turns for it before the messages begin again here.
+        // Handlers that are to be interrupted get their turns before the messages begin again here.
         const others = Effect.andThen(told, Effect.repeat(Effect.yieldNow, { times: turns }))
         return Effect.flatMap(others, () => this.take(max, bytes))
       }
       if (!Exit.isExit(told)) return Effect.flatMap(told, () => this.take(max, bytes))
       const deliveries = this.#group.take(this.#member, Math.max(1, max), bytes, now)
       return isReadonlyArrayNonEmpty(deliveries)
-        ? // A gap is told within the turns that are left, so nothing comes between either.
+        ? // A gap is reported within the remaining turns, so nothing comes between them.
           completed(this.#lifecycle, this.#topic, fiber, deliveries)
         : Effect.flatMap(this.#change(clock, now), () => this.take(max, bytes))
     })
@@ -79,7 +79,7 @@ export class MemoryReceiver implements Receiver, Freezable {
       const answers = endings.map(([handle, settlement]): Settled =>
         settlement._tag === "Release" ? "Stale" : this.#group.settle(this.#member, handle, settlement, now)
       )
-      // The last one first: each goes in front of what came back before.
+      // The last one first: each goes before what came back earlier.
       for (let i = endings.length - 1; i >= 0; i--) {
         const [handle, settlement] = endings[i] ?? endings[0] // within bounds
         if (settlement._tag === "Release") {

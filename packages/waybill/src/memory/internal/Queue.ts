@@ -1,6 +1,6 @@
 /**
- * The messages of a work queue that no consumer has taken yet. They belong to one group, the first that joins, and each leaves
- * the queue when it is taken.
+ * The messages of a work queue that no consumer has taken yet. They belong to one group, the first that joins, and
+ * each leaves the queue when it is taken.
  *
  * @module
  */
@@ -14,7 +14,7 @@ export type Order = "fifo" | "lifo" | "priority"
 
 const normal = 1
 
-/** Which of the lanes: high, normal, low. */
+/** The lane of a message: high, normal, low. */
 const laneOf = ({ headers: { priority } }: { readonly headers: Headers }): number =>
   priority === "high" ? 0 : priority === "low" ? 2 : normal
 
@@ -32,7 +32,7 @@ export class Queue implements Source, Cursor {
     this.urgencyOf = order === "priority" ? laneOf : undefined
   }
 
-  /** What was taken belongs to the queue until it is settled. */
+  /** A taken message belongs to the queue until it is settled. */
   depth(groups: ReadonlyArray<GroupInfo>): number {
     return groups.reduce((sum, { pending, waiting }) => sum + pending + waiting, this.lag)
   }

@@ -1,5 +1,5 @@
 /**
- * Records in memory: the few commands of Redis that commits and their readers speak, with the same answers and errors.
+ * Records in memory: the few Redis commands that commits and their readers use, with the same replies and errors.
  *
  * @module
  */
@@ -24,7 +24,7 @@ export class RecordStore {
     return found === undefined || found.type === type ? undefined : `the record is a ${found.type}, not a ${type}`
   }
 
-  /** Makes the write; answers why not, in which case nothing has changed. */
+  /** Makes the write. Returns the error if it failed, in which case nothing has changed. */
   write(write: Write, now: number): string | undefined {
     const { command, key } = write
     const args = write.args.map(String)
@@ -103,7 +103,7 @@ export class RecordStore {
     }
   }
 
-  /** What the query says, or undefined when it is asked of another kind of record. */
+  /** The result of the query, or undefined if the record is of another type. */
   ask<A, E>({ args, command, decode, key, type }: Query<A, E>, now: number): Exit<A, E> | undefined {
     const found = this.#at(key, now)
     if (found !== undefined && found.type !== type) return undefined
@@ -123,7 +123,7 @@ export class RecordStore {
     return undefined
   }
 
-  /** The value under the key, which was seen to be of this type or missing. */
+  /** The value under the key, which is known to be of this type or missing. */
   #open<T extends Exclude<RecordType, "string">>(key: string, type: T, now: number, empty: Of<T>): Of<T> {
     const found = this.#at(key, now)
     if (found !== undefined) return found.value as Of<T>
@@ -156,7 +156,7 @@ const replyOf = (command: string, args: ReadonlyArray<string>, found: Value | un
   }
 }
 
-/** Redis counts in 64 bits, and takes nothing for a number that it would not write itself. */
+/** Redis counts in 64 bits, and only accepts numbers in the form in which it writes them. */
 const added = (value: string, amount: string): string | undefined => {
   if (!/^(?:0|-?[1-9]\d{0,18})$/.test(value)) return undefined
   const sum = BigInt(value) + BigInt(amount)

@@ -1,8 +1,8 @@
 /**
- * The other in-memory stores of the same program. Each build of a layer is a store of its own: a program that uses two of
- * them for one topic, by mistake, would lose messages without an error. So it is told, in the log.
+ * The other in-memory stores of the same program. Each build of a layer is a store of its own, so a program that uses
+ * two of them for one topic by mistake would lose messages without an error. The log warns about it.
  *
- * A program is known by its clock, so that each test under a `TestClock` is one of its own.
+ * A program is identified by its clock, so that each test under a `TestClock` is one of its own.
  *
  * @module
  */
@@ -12,13 +12,13 @@ import type * as Scope from "effect/Scope"
 
 interface Program {
   readonly living: Set<Siblings>
-  /** How many unsettled messages went with stores that were closed, by pattern and topic. */
+  /** How many unsettled messages were lost with stores that were closed, by pattern and topic. */
   readonly lost: Map<string, number>
 }
 
 const programs = new WeakMap<Clock.Clock, Program>()
 
-/** What was lost is remembered for so many topics. */
+/** For how many topics losses are remembered. */
 const lostLimit = 1000
 
 const programOf = (clock: Clock.Clock): Program => {
@@ -29,9 +29,9 @@ const programOf = (clock: Clock.Clock): Program => {
 
 export interface SiblingsOptions {
   readonly pattern: string
-  /** The name under which the program has the store: a topic lives on one name, and under another it is another topic. */
+  /** The name under which the program has the store: the same topic name under another is another topic. */
   readonly as: string | undefined
-  /** Whether what is published to the one topic is heard in the other, where that is not one and the same. */
+  /** Whether messages published to one topic are received by the other, if that takes more than equal names. */
   readonly fits?: (topic: string, other: string) => boolean
   /** The topics with unsettled messages, and how many, when the store is closed. */
   readonly unsettled: (now: number) => Iterable<readonly [topic: string, count: number]>
@@ -47,12 +47,12 @@ export class Siblings {
     this.#program = program
   }
 
-  /** The topic is used in this store. Says once a topic that it is, or was, used in another one. */
+  /** The topic is used in this store. Warns once per topic if it is, or was, used in another one. */
   using<A, E, R>(topic: string, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
     return this.#topics.has(topic) ? self : Effect.andThen(this.#tell(topic), self)
   }
 
-  /** Nothing more is used. */
+  /** The store is no longer used. */
   close(now: number): void {
     const { living, lost } = this.#program
     living.delete(this)
@@ -106,7 +106,7 @@ export class Siblings {
   }
 }
 
-/** The store is one of the program's until the scope closes. */
+/** Counts the store as one of the program's until the scope closes. */
 export const make = (options: SiblingsOptions): Effect.Effect<Siblings, never, Scope.Scope> =>
   Effect.flatMap(Clock.Clock, (clock) => {
     const program = programOf(clock)

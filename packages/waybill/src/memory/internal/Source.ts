@@ -1,6 +1,6 @@
 /**
- * What differs between patterns: where a topic keeps the messages that are due, and how a group comes by those it has
- * not seen. All the rest of a group is the same for every pattern.
+ * What differs between patterns: where a topic keeps the messages that are due, and how a group gets those it has not seen.
+ * Everything else about a group is the same for every pattern.
  *
  * @module
  */
@@ -10,13 +10,13 @@ import type { Message } from "../../Message.ts"
 import type { TopicConflict } from "../../Transport.ts"
 
 export interface Stored extends Message {
-  /** How many groups have not settled it, where the source counts that. */
+  /** How many groups have not settled it, if the source counts that. */
   open: number
-  /** From when on it is not delivered any more; `undefined` where messages live until they are settled, and costs nothing. */
+  /** When it expires; `undefined`, and free, where messages live until they are settled. */
   expiresAt: number | undefined
 }
 
-/** The message without what the store knows of it. */
+/** The message without the store's own fields. */
 export const plain = ({ body, headers, id, key, publishedAt, version }: Message): Message => ({
   id,
   body,
@@ -28,38 +28,38 @@ export const plain = ({ body, headers, id, key, publishedAt, version }: Message)
 
 export type Fact = Exclude<Event, { readonly _tag: "Published" }>
 
-/** What a source knows of its topic. */
+/** What a source knows about its topic. */
 export interface Place {
   readonly topic: string
-  /** Tells the lifecycle, once the present step is complete. */
+  /** Reports to the lifecycle once the current step is complete. */
   readonly report: (fact: Fact) => void
 }
 
 export interface Source {
   /** Keeps a message that is due. */
   readonly add: (message: Stored, now: number) => void
-  /** Drops what is too much or too old. */
+  /** Drops excess and expired messages. */
   readonly trim: (now: number) => void
-  /** How many messages are in the store, when its groups stand like this. */
+  /** How many messages are in the store, given the state of its groups. */
   readonly depth: (groups: ReadonlyArray<GroupInfo>) => number
-  /** What it keeps, in the order of delivery, each with a name that nothing else in here has. */
+  /** Its messages in the order of delivery, each with a unique position. */
   readonly entries: () => Iterable<readonly [position: string, message: Stored]>
-  /** Where a new group begins. */
+  /** Adds a group, which begins at `start`. */
   readonly join: (group: string, start: "earliest" | "latest") => Cursor | TopicConflict
 }
 
-/** How far one group has come. */
+/** How far one group has read. */
 export interface Cursor {
-  /** The next message that the group has not seen; with `urgency`, only one that is at least so urgent. */
+  /** The next message that the group has not seen; with `urgency`, only one at least that urgent. */
   readonly next: (urgency?: number) => Stored | undefined
-  /** How urgent a message is, 0 most of all, where that decides on the order. */
+  /** How urgent a message is, 0 being the most, where urgency decides the order. */
   readonly urgencyOf?: ((message: Stored) => number) | undefined
-  /** How many of those there are. */
+  /** How many messages it has not seen. */
   readonly lag: number
-  /** Position of the last one that it has seen, where the source keeps those. */
+  /** Position of the last message it has seen, if the source keeps those. */
   readonly reached: string | undefined
-  /** How many expired unseen since this was asked last. */
+  /** How many have expired unseen since the last call. */
   readonly missed: (now: number) => number
-  /** The group needs a message that came from `next` no longer in its place: it is done with it, or keeps it itself. */
+  /** The group no longer needs a message from `next` to stay in its place: it is done with it, or keeps it itself. */
   readonly settled: (message: Stored) => void
 }

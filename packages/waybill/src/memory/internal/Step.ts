@@ -1,5 +1,5 @@
 /**
- * A step changes the state of one topic at one instant, and then lets the world know.
+ * A step changes the state of one topic at one instant, and notifies others afterwards.
  *
  * @module
  */
@@ -12,7 +12,7 @@ import { logFailures } from "../../internal/FailureLog.ts"
 import type { Lifecycle } from "../../Lifecycle.ts"
 import type { Fact } from "./Source.ts"
 
-/** What a step leaves behind for the world to know. */
+/** The notifications that a step leaves behind. */
 export interface Traces {
   readonly facts: Array<Fact>
   readonly opening: () => ReadonlyArray<Latch.Latch>
@@ -21,7 +21,7 @@ export interface Traces {
 export const step = <A, E, R>(f: (now: number, fiber: Fiber.Fiber<unknown, unknown>) => Effect.Effect<A, E, R>) =>
   Effect.withFiber<A, E, R>((fiber) => f(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe(), fiber))
 
-/** No other fiber is resumed before the one that made the step lets others run. */
+/** Resumes no other fiber before the one that made the step yields. */
 export const completed = <A>(
   lifecycle: Lifecycle,
   traces: Traces,

@@ -21,7 +21,10 @@ import { make as makeSiblings, type Siblings } from "./Siblings.ts"
 import { completed, step } from "./Step.ts"
 import { type Pattern, type Remains, Topic } from "./Topic.ts"
 
-/** The transport of a pattern that keeps messages. With `markerMillis` it applies commits, and remembers for so long that it has. */
+/**
+ * The transport of a pattern that keeps messages. With `markerMillis` it applies commits, and remembers them for that
+ * long.
+ */
 export const make = (pattern: Pattern, markerMillis?: number) =>
   Effect.map(makeStore(pattern, markerMillis ?? Infinity), (store) => ({
     ...transportOf(store),
@@ -58,7 +61,7 @@ class Store {
   readonly markerMillis: number
   readonly commits: Commits
   readonly #instance: string
-  /** Of topics that were removed, in this order. */
+  /** What remains of removed topics, in order of removal. */
   readonly #remains = new Map<string, Remains>()
   readonly #commit: Home["commit"] = (delivery, commit, now, partial) =>
     this.commits.apply(delivery, commit, now, partial)

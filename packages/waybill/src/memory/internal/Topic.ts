@@ -1,5 +1,5 @@
 /**
- * One in-memory topic: the source of its messages, those that are not due yet, the ids seen lately, and its groups.
+ * One in-memory topic: the source of its messages, those that are not due yet, the ids seen recently, and its groups.
  *
  * @module
  */
@@ -15,12 +15,12 @@ import { Fifo } from "./Fifo.ts"
 import { Group, type Home } from "./Group.ts"
 import { type Fact, type Place, plain, type Source, type Stored } from "./Source.ts"
 
-/** What a pattern brings. */
+/** What a pattern contributes. */
 export interface Pattern {
-  /** Its name, as `Inspector` tells it. */
+  /** Its name, as reported by `Inspector`. */
   readonly name: string
   readonly retention: Retention
-  /** Its groups are given what is most urgent first. */
+  /** Whether its groups are given the most urgent messages first. */
   readonly priorities?: boolean
   /** The name under which the program has this store, unless it is the default. */
   readonly as: string | undefined
@@ -28,29 +28,29 @@ export interface Pattern {
   readonly source: (place: Place) => Source
 }
 
-/** The ids that count as published, and in which order they are forgotten. */
+/** The ids that count as published, in the order they will be forgotten. */
 class Seen {
   readonly ids = new Set<string>()
   readonly forgetting = new Fifo<{ readonly id: string; readonly at: number }>()
 }
 
-/** What outlasts a topic that is removed, as it does in Redis: which ids count as published, and the last that was given. */
+/** What outlasts a removed topic, as it does in Redis: which ids count as published, and the last generated one. */
 export interface Remains {
   readonly seen: Seen | undefined
   readonly idMillis: number
   readonly idSequence: number
-  /** From then on it makes no difference any more. */
+  /** From then on it no longer matters. */
   readonly until: number
 }
 
 export class Topic implements Home {
   readonly name: string
-  /** Facts that were not told yet. */
+  /** Events that were not reported yet. */
   readonly facts: Array<Fact> = []
   readonly commit: Home["commit"]
   readonly #pattern: Pattern
   readonly #source: Source
-  // Made when they are needed: there may be topics by the thousand.
+  // Created on demand: there may be thousands of topics.
   #paused: Set<string> | undefined
   #groups: Map<string, Group> | undefined
   #delayed: DueQueue<Stored> | undefined
@@ -84,14 +84,14 @@ export class Topic implements Home {
     return receipts
   }
 
-  /** Moves what has become due into the source. */
+  /** Moves due messages into the source. */
   promote(now: number): void {
     const delayed = this.#delayed
     const due = delayed?.nextDue
     if (delayed === undefined || due === undefined || due > now) return
     for (let at: number | undefined = due; at !== undefined && at <= now; at = delayed.nextDue) {
       const message = delayed.shift(now)
-      // Whenever anybody comes to look: it was there when it was due.
+      // Dated back to when it was due, however late anyone checks.
       if (message !== undefined) this.#add(message, at)
     }
     this.#source.trim(now)
@@ -116,7 +116,7 @@ export class Topic implements Home {
     return group
   }
 
-  /** Also for a group that does not exist yet. */
+  /** Works even for a group that does not exist yet. */
   setPaused(name: string, paused: boolean): void {
     const all = (this.#paused ??= new Set())
     if (all.has(name) === paused) return
