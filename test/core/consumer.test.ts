@@ -242,7 +242,10 @@ describe("Consumer", () => {
       assert.throws(() => source({ maxDeliveries }), /maxDeliveries/)
     })
     it.each([0, -1, 1.5, NaN, Infinity])("a batch of %d", (size) => {
-      assert.throws(() => source().pipe(Consumer.processBatch(size, "1 second", () => Effect.succeed([]))), /batch/)
+      assert.throws(
+        () => source().pipe(Consumer.processBatch(size, "1 second", () => Effect.succeed([]))),
+        /size must be/
+      )
     })
   })
 
@@ -270,7 +273,7 @@ describe("Consumer", () => {
       )
       assert.deepStrictEqual(seen, [])
       for (const [, settlement] of transport.settled) {
-        assert.include(settlement._tag === "DeadLetter" ? settlement.cause : "", "not a payload of topic t")
+        assert.include(settlement._tag === "DeadLetter" ? settlement.cause : "", "invalid payload of topic t")
       }
     })
   )

@@ -228,9 +228,9 @@ describe("a generator function", () => {
 describe("what is no handler", () => {
   const wrongs: ReadonlyArray<readonly [string, () => unknown, RegExp]> = [
     ["a promise", () => Promise.resolve(1), /returned a promise: .*Effect\.tryPromise/],
-    ["a number", () => 1, /returned no effect/],
-    ["nothing", () => undefined, /returned no effect/],
-    ["null", () => null, /returned no effect/]
+    ["a number", () => 1, /must return an effect/],
+    ["nothing", () => undefined, /must return an effect/],
+    ["null", () => null, /must return an effect/]
   ]
 
   it.effect.each(wrongs)("%s becomes a dead letter that says so, and the next message is handled", ([, wrong, text]) =>

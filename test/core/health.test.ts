@@ -147,7 +147,7 @@ describe("Health.check", () => {
       yield* TestClock.adjust("3 seconds")
       const report = yield* Fiber.join(checking)
       assert.deepStrictEqual(codes(report), ["degraded", "NotInspectable", "Lag", "NotInspectable"])
-      assert.match(report.problems[2]?.detail ?? "", /not every group.*no answer within 3 seconds/)
+      assert.match(report.problems[2]?.detail ?? "", /not every group.*no reply within 3 seconds/)
     })
   )
 

@@ -76,7 +76,7 @@ describe("Lifecycle", () => {
         lines.map(([level]) => level),
         ["Error"]
       )
-      assert.include(lines[0]?.[1], "has thrown on ConsumerPaused")
+      assert.include(lines[0]?.[1], "threw on ConsumerPaused")
     })
   )
 

@@ -177,7 +177,7 @@ describe("what types cannot see", () => {
     const make = Consumer.make as (topic: unknown, options: unknown) => unknown
     assert.throws(
       () => make(Order, { group, guarantee: "transactional" }),
-      /^topic orders promises at-least-once, and a consumer of it asks for transactional$/
+      /^topic orders promises only at-least-once, but its consumer asks for transactional$/
     )
   })
 
@@ -236,7 +236,7 @@ describe("what types cannot see", () => {
     const make = Topic.make as (name: string, options: unknown) => unknown
     assert.throws(
       () => make("both", { payload: Schema.Int, on: Orders, guarantee: "transactional" }),
-      "topic both is on shop/Orders, which says what it needs: leave guarantee out"
+      "topic both is on shop/Orders, whose name sets the guarantee: leave guarantee out"
     )
   })
 })

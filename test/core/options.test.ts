@@ -60,10 +60,10 @@ describe("case F7: of a consumer", () => {
   refuses("leaseLost", /^leaseLost must be/, ["stop", true], make("leaseLost"))
   refuses("group", /^invalid group name/, ["", "a b", "x".repeat(201), 5, undefined, null, []], make("group"))
   const source = Consumer.make(Numbers, { group: "g" })
-  refuses("size of a batch", /size of a batch/, notWhole, (size) =>
+  refuses("size of a batch", /^size must be/, notWhole, (size) =>
     Consumer.processBatch(size, "1 second", () => Effect.succeed([]))(source)
   )
-  refuses("time of a batch", /time for which a batch is filled/, noDuration, (within) =>
+  refuses("time of a batch", /^within must be/, noDuration, (within) =>
     Consumer.processBatch(1, within, () => Effect.succeed([]))(source)
   )
   const consumer = Consumer.process(source, () => Effect.void)

@@ -87,7 +87,7 @@ describe("MemoryLists", () => {
       assert.strictEqual(error.operation, "receive")
       assert.strictEqual(
         error.message,
-        "receive on topic t: topic t is a queue that belongs to the group one, and a queue has one group in the store, and this program opens it as a queue of the group two"
+        "receive on topic t: topic t is a queue of the group one in the store, but this program opens it as a queue of the group two (a queue has one group)"
       )
       assert.deepStrictEqual(yield* Effect.flatMap(join("one"), bodies), ["a"])
       const inspector = yield* Inspector.Inspector

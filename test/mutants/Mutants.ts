@@ -46,7 +46,7 @@ const on = (
   ...proofs: ReadonlyArray<(pattern: string) => ReadonlyArray<Proof>>
 ): ReadonlyArray<Proof> => patterns.flatMap((pattern) => proofs.flatMap((proof) => proof(pattern)))
 
-const crashed = "a message that too many consumers died of becomes a dead letter"
+const crashed = "a message that too many consumers died with becomes a dead letter"
 const died = "what a silent receiver holds goes to another one, the attempt counted"
 /** Where somebody dies, stands still or is cut off, and a peer takes over. */
 const takeovers = [
@@ -207,7 +207,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     file: "redis/internal/streams/DeliveryScripts.ts",
     find: "if isDead then redis.call('HSET', released, '!' .. member, log) end",
     replace: "",
-    proofs: on(["streams"], suite("a message that too many consumers died of"))
+    proofs: on(["streams"], suite("a message that too many consumers died with"))
   },
   {
     name: "the attempt that a death ends leaves no line, queues and keyspace",
@@ -453,7 +453,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: [{ file: "redis/keyspace-expiry.test.ts", title: "" }]
   },
   {
-    name: "a lost lease interrupts nobody",
+    name: "a lost lease interrupts no handler",
     file: "internal/Workers.ts",
     find: "worker.lost.add(delivery)\n      interrupt(worker)",
     replace: "worker.lost.add(delivery)",

@@ -134,7 +134,7 @@ describe("Probe", () => {
       )
       assert.match(
         String(defect),
-        /waited in vain for Settled; so far: 1 ConsumerStarted, 1 Published, 1 Settled \(Retry\)/
+        /timed out waiting for Settled; so far: 1 ConsumerStarted, 1 Published, 1 Settled \(Retry\)/
       )
     }).pipe(Effect.provide(TestLayer))
   )

@@ -1,9 +1,9 @@
 /**
- * A TCP proxy in front of a Redis server, in this process, that breaks connections in the ways networks do, at the
- * moment a test asks for.
+ * A TCP proxy in front of a Redis server, in this process, that breaks connections in the ways networks do, exactly when a
+ * test asks for it.
  *
- * What it passes on is what the server sees: a byte that it keeps back has not arrived, and a peer that hung up behind a
- * black hole is still there for the other side. It lives as long as its scope.
+ * The server sees only what the proxy passes on: a byte that is held back has not arrived, and while a black hole
+ * lasts, the other side does not notice a peer that hung up. The proxy lives as long as its scope.
  */
 import * as Net from "node:net"
 import { Context, Deferred, Duration, Effect, Layer, Random, type Scope } from "effect"
@@ -11,22 +11,22 @@ import * as Port from "./Port.ts"
 import { RedisServer } from "./RedisServer.ts"
 
 /**
- * How a slow or uneven network carries bytes: each connection by itself, each direction by itself, always in order.
+ * How a slow or uneven network carries bytes: independently for each connection and direction, always in order.
  *
  * @category models
  */
 export interface Line {
-  /** How long every byte is on its way. */
+  /** The delay of every byte. */
   readonly latency?: Duration.Input
-  /** Up to so much longer, drawn for each write from the `Random` of the fiber that sets the line. */
+  /** The most additional delay, drawn for each write from the `Random` of the fiber that sets the line. */
   readonly jitter?: Duration.Input
   readonly bytesPerSecond?: number
-  /** The most bytes that arrive at once: with 1, a reader sees every byte boundary. */
+  /** The most bytes that arrive at once; with 1, a reader sees every byte boundary. */
   readonly fragment?: number
 }
 
 /**
- * A proxy that passes everything on, until told otherwise.
+ * A proxy that passes everything on until told otherwise.
  *
  * @category services
  */
@@ -36,44 +36,44 @@ export class FaultProxy extends Context.Service<
     readonly port: number
     readonly url: string
     /**
-     * Ends a black hole, a refusal and a line. What was kept back in a black hole arrives now, as it does when a network
+     * Ends a black hole, a refusal and a line. Bytes held back in a black hole arrive now, as they do when a network
      * recovers.
      */
     readonly pass: Effect.Effect<void>
-    /** From now on bytes travel like this, on old connections and new ones. */
+    /** From now on bytes travel like this, on existing and new connections. */
     readonly carry: (line: Line) => Effect.Effect<void>
-    /** From now on no byte goes either way, on old connections and new ones, and neither side is told. */
+    /** From now on no byte goes either way, on existing and new connections, and neither side is told. */
     readonly blackhole: Effect.Effect<void>
-    /** New connections are refused; those there are live on. */
+    /** New connections are refused; existing ones live on. */
     readonly refuse: Effect.Effect<void>
-    /** Resets every connection, towards both sides. */
+    /** Resets every connection on both sides. */
     readonly reset: Effect.Effect<void>
-    /** The server has moved: every connection is reset, and new ones lead to this port of 127.0.0.1. */
+    /** The server has moved: resets every connection, and leads new ones to this port of 127.0.0.1. */
     readonly redirect: (upstream: number) => Effect.Effect<void>
     /**
      * Sets a trap: the connection that next sends `command` (such as "SET") is reset before the server sees that
-     * command. The inner effect waits until it has snapped.
+     * command. The inner effect waits until the trap has snapped.
      */
     readonly resetBefore: (command: string) => Effect.Effect<Effect.Effect<void>>
     /**
-     * Sets a trap: the server executes the next `command`, but no reply to it arrives; the connection is reset instead.
-     * The inner effect waits until it has snapped.
+     * Sets a trap: the server executes the next `command`, but its reply never arrives; the connection is reset instead.
+     * The inner effect waits until the trap has snapped.
      */
     readonly dropReply: (command: string) => Effect.Effect<Effect.Effect<void>>
     /**
-     * Sets a trap: after so many more bytes of the requests (or of the replies) of all connections together, the
-     * connection that carries the last of them is reset. The inner effect waits until it has snapped.
+     * Sets a trap: once all connections together have carried so many more bytes of requests (or replies), the
+     * connection that carries the last of them is reset. The inner effect waits until the trap has snapped.
      */
     readonly cutAfter: (bytes: number, direction: "requests" | "replies") => Effect.Effect<Effect.Effect<void>>
     /** How many clients are connected. */
     readonly connections: Effect.Effect<number>
-    /** How often each command was passed on to the server so far, by its name in capitals. */
+    /** How often each command has been passed on to the server, by its name in capitals. */
     readonly commands: Effect.Effect<ReadonlyMap<string, number>>
   }
 >()("@waybill/testing/FaultProxy") {}
 
 /**
- * Listens on a port of its own and passes on to `upstream`, a port of 127.0.0.1.
+ * Listens on a port of its own and forwards to `upstream`, a port of 127.0.0.1.
  *
  * @category constructors
  */
@@ -149,7 +149,7 @@ interface Cut {
   readonly snapped: () => void
 }
 
-/** A line as the pairs see it. */
+/** A line as the pairs use it. */
 interface Carrier {
   readonly delay: () => number
   readonly bytesPerSecond: number | undefined
@@ -197,7 +197,7 @@ class Pair {
   readonly requests = new Requests()
   readonly toServer = new Sending(this)
   readonly toClient = new Sending(this)
-  /** The replies from here on are swallowed; the connection is reset when the server has answered with this. */
+  /** Replies from here on are swallowed; the connection is reset when the server has replied with this. */
   drop: { readonly nonce: string; readonly snapped: () => void } | undefined
   swallowed = ""
 
@@ -210,7 +210,7 @@ class Pair {
     this.flow()
   }
 
-  /** A paused socket reads nothing, so the bytes, and the end behind them, wait in the operating system. */
+  /** A paused socket reads nothing, so the bytes, and the end after them, wait in the operating system. */
   flow(): void {
     if (!this.proxy.flowing) {
       this.client.pause()
@@ -245,7 +245,7 @@ class Pair {
         const nonce = `answered-${process.hrtime.bigint()}`
         this.drop = { nonce, snapped: trap.snapped }
         this.send("requests", request.bytes)
-        // The server answers in order: when this comes back, the command in front of it has been executed.
+        // The server replies in order: when this comes back, the command before it has been executed.
         this.toServer.write(Buffer.from(`*2\r\n$4\r\nPING\r\n$${nonce.length}\r\n${nonce}\r\n`))
       } else {
         this.send("requests", request.bytes)
@@ -281,7 +281,7 @@ class Pair {
     if (this.server !== undefined) reset(this.server)
   }
 
-  /** One side is gone: the other gets what is still on its way to it, and then the end. */
+  /** One side is gone: the other gets the bytes still on their way to it, and then the end. */
   onClose(): void {
     this.toClient.end()
     this.toServer.end()
@@ -289,12 +289,12 @@ class Pair {
   }
 }
 
-/** One direction of a pair: what is on its way, in order. */
+/** One direction of a pair: the bytes on their way, in order. */
 class Sending {
   readonly #pair: Pair
   readonly #queue: Array<Piece> = []
   #socket: Net.Socket | undefined
-  /** When the line has carried what is queued, in milliseconds. */
+  /** When the line will have carried everything queued, in milliseconds. */
   #freeAt = 0
   #timer: NodeJS.Timeout | undefined
   #turn: NodeJS.Immediate | undefined
@@ -315,7 +315,7 @@ class Sending {
     const { line } = this.#pair.proxy
     if (line === undefined && this.#queue.length === 0) return void this.#socket?.write(bytes, written)
     const { bytesPerSecond = Infinity, delay = () => 0, fragment = Infinity } = line ?? {}
-    // A slow line carries a hundred pieces a second rather than everything at the end.
+    // A slow line delivers a hundred pieces a second rather than everything at the end.
     const most = Math.min(fragment, Math.max(1, Math.ceil(bytesPerSecond / 100)))
     const arrives = performance.now() + delay()
     for (let from = 0; from < bytes.length; from += most) {
@@ -335,7 +335,7 @@ class Sending {
     this.#pump()
   }
 
-  /** One piece at a time, so that a reader in this process sees each by itself. */
+  /** One piece at a time, so that a reader in this process sees each separately. */
   #pump(): void {
     if (this.#timer !== undefined || this.#turn !== undefined || !this.#pair.proxy.flowing) return
     const piece = this.#queue[0]
@@ -353,7 +353,7 @@ class Sending {
     }
     this.#queue.shift()
     this.#socket?.write(piece.bytes, piece.written)
-    // What was written just now is read in the poll phase of the event loop, which lies between these two.
+    // Bytes written just now are read in the poll phase of the event loop, which lies between these two.
     this.#turn = setImmediate(() => {
       this.#turn = setImmediate(() => {
         this.#turn = undefined
@@ -369,21 +369,21 @@ interface Piece {
   readonly written: () => void
 }
 
-/** Node resets a socket only after all its writes, and one that has sent its end never: so the second call insists. */
+/** Node resets a socket only after all its writes, and never one that has sent its end, so the second call insists. */
 const reset = (socket: Net.Socket): void => {
   if (!socket.writableEnded) socket.resetAndDestroy()
   socket.destroy()
 }
 
 interface Request {
-  /** Unknown of bytes that are no array of strings. */
+  /** Undefined for bytes that are not an array of strings. */
   readonly command: string | undefined
   readonly bytes: Buffer
 }
 
 /**
- * Cuts the bytes of a client into whole requests: arrays of strings, as every client library sends them. From the first byte
- * on that is none of those, such as an inline command's or of another protocol, they pass as they come: the server replies.
+ * Cuts a client's bytes into whole requests: arrays of strings, as every client library sends them. From the first byte of
+ * anything else, such as an inline command or another protocol, bytes pass unchanged: the server replies.
  */
 class Requests {
   #rest: Buffer = Buffer.alloc(0)

@@ -1,22 +1,22 @@
 /**
- * A judge of histories: from what producers, handlers and the test wrote down, and from what the store holds at the end,
- * it says which messages were lost, which ended twice, and which came again without a reason.
+ * A judge of histories: from the facts that producers, handlers and the test recorded, and from what the store holds at the
+ * end, it determines which messages were lost, which ended twice, and which came again without a reason.
  *
- * Each process has a {@link Recorder} of its own. One that may be killed writes to a file: a fact is on its way to the
- * disk before the program goes on, so SIGKILL takes nothing back. The facts of several processes of one machine share one
+ * Each process has its own {@link Recorder}. A process that may be killed records to a file: a fact is on its way to the
+ * disk before the program continues, so SIGKILL takes nothing back. The facts of several processes on one machine share one
  * clock.
  *
  * | violation | what happened |
  * |---|---|
- * | `Lost` | published, nowhere in the store, and no handler got through it |
+ * | `Lost` | published, not in the store, and not completed by any handler |
  * | `Leftover` | still pending, waiting or undelivered at the end |
- * | `TwoEnds` | acknowledged or dead-lettered more than once, or ended and still in the store; an ack that a fault held up until another consumer had done the work again is not an end of its own |
- * | `Unexplained` | handled again, though nothing had happened to its former handling |
- * | `StaleFence` | handled under a fence that does not grow, in a process that was not stopped |
+ * | `TwoEnds` | acknowledged or dead-lettered more than once, or ended and still in the store; an ack that a fault delayed until another consumer had repeated the work does not count |
+ * | `Unexplained` | handled again although nothing had happened to the previous handling |
+ * | `StaleFence` | handled under a fence that did not grow, in a process that was not stopped |
  * | `StaleEffect` | another store accepted an effect under a fence that had been overtaken |
- * | `WrongAttempt` | the attempt is not the number of deliveries before it, plus one |
- * | `Invented` | handled, and never published |
- * | `EffectTwice`, `OutOfOrder` | judged only where the pattern promises it |
+ * | `WrongAttempt` | the attempt is not the number of earlier deliveries plus one |
+ * | `Invented` | handled but never published |
+ * | `EffectTwice`, `OutOfOrder` | judged only if the pattern promises it |
  *
  * ```ts
  * import { Effect, Schema } from "effect"
@@ -36,7 +36,7 @@
  *   const { lifecycle } = yield* Transport.AtMostOnce
  *   yield* History.follow(recorder, lifecycle)
  *   yield* Producer.publish(Greeting, "world").pipe(Effect.provide(Greeter))
- *   // ... hurt somebody, write down whom, wait until the work is done, and ask the store what is left
+ *   // ... hurt a process, record it, wait until the work is done, and ask the store what is left
  *   const left = { group: "greeter", undelivered: [], pending: [], waiting: [], deadLetters: [] }
  *   const report = History.check(recorder.events, [left])
  *   yield* Effect.log(History.render(report))
@@ -52,7 +52,7 @@ import type { Repetition, Violation } from "./history/Finding.ts"
 import { judge } from "./history/Judge.ts"
 
 /**
- * A fact that a process writes down, at the moment it happens.
+ * A fact that a process records at the moment it happens.
  *
  * @category models
  */
@@ -63,14 +63,14 @@ export const Fact = Schema.TaggedUnion({
   Published: { id: Schema.String },
   /** A handler begins. */
   Started: { group: Schema.String, id: Schema.String, attempt: Schema.Number, fence: Schema.Number },
-  /** That handler is through. */
+  /** That handler has ended. */
   Ended: {
     group: Schema.String,
     id: Schema.String,
     fence: Schema.Number,
     outcome: Schema.Literals(["success", "failure", "interrupted"])
   },
-  /** The store has answered how the delivery ends; `stale` when it refused, because the delivery had moved on. */
+  /** The store has confirmed how the delivery ends; `stale` if it refused because the delivery had moved on. */
   Settled: {
     group: Schema.String,
     id: Schema.String,
@@ -78,11 +78,11 @@ export const Fact = Schema.TaggedUnion({
     as: Schema.Literals(["Ack", "Retry", "DeadLetter", "Release"]),
     stale: Schema.Boolean
   },
-  /** The consumer learned that the delivery is no longer its own. */
+  /** The consumer learned that it no longer owns the delivery. */
   LeaseLost: { group: Schema.String, id: Schema.String, fence: Schema.Number },
   /**
-   * The handler wrote to another store, which accepted the fence or refused it. `order` grows with what that store
-   * accepted: answers may arrive in another one.
+   * The handler wrote to another store, which accepted or refused the fence. `order` grows with what that store accepted,
+   * because replies may arrive in a different order.
    */
   Effect: {
     group: Schema.String,
@@ -92,24 +92,24 @@ export const Fact = Schema.TaggedUnion({
     order: Schema.Number
   },
   /**
-   * The test hurts a process, or with `*` all of them. Written before it is done. `StateLost`: the store forgets
-   * everything, and what was published before is owed no longer.
+   * The test hurts a process, or all of them with `*`. Recorded beforehand. `StateLost`: the store forgets everything, and
+   * messages published before are no longer owed.
    */
   Fault: { fault: Schema.Literals(["Killed", "Stopped", "Unreachable", "StateLost"]), target: Schema.String },
-  /** The end of the faults of a process, or with `*` of those that met all; without it they last. Written after it is done. */
+  /** A fault of a process ends, or with `*` those that affected all; without this, faults last. Recorded afterwards. */
   Healed: { target: Schema.String }
 })
 
 export type Fact = typeof Fact.Type
 
 /**
- * A fact, who wrote it down, and when.
+ * A fact, its writer, and the time.
  *
  * @category models
  */
 export interface Event {
   readonly writer: string
-  /** Microseconds on the clock of the machine, which no setting of the time moves. */
+  /** Microseconds of the machine's monotonic clock. */
   readonly at: number
   readonly fact: Fact
 }
@@ -117,7 +117,7 @@ export interface Event {
 const Line = Schema.fromJsonString(Schema.Struct({ writer: Schema.String, at: Schema.Number, fact: Fact }))
 
 /**
- * The hand that writes for one process.
+ * Records the facts of one process.
  *
  * @category models
  */
@@ -128,7 +128,7 @@ export interface Recorder {
 }
 
 /**
- * Keeps the facts in memory: for processes that outlive the test.
+ * Keeps the facts in memory, for processes that outlive the test.
  *
  * @category constructors
  */
@@ -138,7 +138,7 @@ export const inMemory = (writer: string): Recorder & { readonly events: Readonly
 }
 
 /**
- * Appends each fact to a file, one line of JSON and one system call each. {@link read} reads them.
+ * Appends each fact to a file, as one line of JSON in one system call. {@link read} reads them.
  *
  * @category constructors
  */
@@ -150,11 +150,11 @@ export const toFile = (writer: string, path: string): Recorder => {
   }
 }
 
-/** Not the Clock of a fiber: all processes must read the same one. */
+/** Not the Clock of a fiber, because all processes must read the same one. */
 const now = (): number => Number(process.hrtime.bigint() / 1000n)
 
 /**
- * The file holds something else than a history.
+ * The file does not contain a history.
  *
  * @category errors
  */
@@ -170,7 +170,7 @@ export class NoHistory extends Schema.TaggedError<NoHistory>()("NoHistory", {
 const decodeLine = Schema.decodeUnknownEffect(Line)
 
 /**
- * The facts in a file of {@link toFile}. A line that its process did not live to finish has not happened.
+ * The facts in a file of {@link toFile}. A line that its process was killed before finishing has not happened.
  *
  * @category constructors
  */
@@ -184,7 +184,7 @@ export const read = Effect.fn("History.read")(function* (
 })
 
 /**
- * Wraps a handler, so that it records when it begins and how it ends.
+ * Wraps a handler so that its start and its outcome are recorded.
  *
  * @category recording
  */
@@ -211,7 +211,7 @@ export const observe =
     })
 
 /**
- * Records what a transport says of itself until the scope closes: receipts, settlements, lost leases.
+ * Records what a transport reports until the scope closes: receipts, settlements, lost leases.
  *
  * @category recording
  */
@@ -233,16 +233,16 @@ export const follow = (recorder: Recorder, lifecycle: Lifecycle.Lifecycle): Effe
   })
 
 /**
- * The state of a group's messages in the store at the end, by message id; an id stands as often as it is there.
+ * A group's messages in the store at the end, by message id; an id is repeated as often as it occurs.
  *
  * @category models
  */
 export interface Remains {
   readonly group: string
-  /** Not yet handed to anyone; delayed ones included. */
+  /** Not delivered to any consumer yet, including delayed messages. */
   readonly undelivered: ReadonlyArray<string>
   readonly pending: ReadonlyArray<string>
-  /** For their next attempt. */
+  /** Waiting for their next attempt. */
   readonly waiting: ReadonlyArray<string>
   readonly deadLetters: ReadonlyArray<string>
 }
@@ -253,9 +253,9 @@ export interface Remains {
  * @category models
  */
 export interface Promises {
-  /** Each message has its effect once. */
+  /** Each message has its effect exactly once. */
   readonly effectsOnce?: boolean
-  /** The messages of one key are handled one after the other, in the order in which they were published. */
+  /** The messages of one key are handled one after the other, in the order they were published. */
   readonly ordered?: boolean
 }
 
@@ -265,7 +265,7 @@ export interface Promises {
  * @category models
  */
 export interface Report {
-  /** Empty when every promise was kept. */
+  /** Empty if every promise was kept. */
   readonly violations: ReadonlyArray<Violation>
   readonly repetitions: ReadonlyArray<Repetition>
   /** How many repetitions each cause explains. */
@@ -283,8 +283,8 @@ export interface Report {
 }
 
 /**
- * Judges the facts of all processes, in any order, against what is left of each group. Every group is owed every message
- * that was published. Throws when a group of the history is missing among the remains: that would overlook all of it.
+ * Judges the facts of all processes, in any order, against the remains of each group. Every group is owed every published
+ * message. Throws if a group of the history is missing among the remains: all of it would be overlooked.
  *
  * @category judging
  */
@@ -312,7 +312,7 @@ export const render = ({ counts, explained, violations }: Report): string => {
 }
 
 /**
- * The history of one message, line by line, with the faults in between: to find out why it was reported.
+ * The history of one message, line by line, with the faults in between, to find out why it was reported.
  *
  * @category judging
  */

@@ -1,5 +1,5 @@
 /**
- * Ports for servers of tests, one for each at any time, whichever process it is in.
+ * Ports for test servers, unique at any time across processes.
  *
  * @module
  */
@@ -7,10 +7,10 @@ import * as Net from "node:net"
 import { Effect, Random, type Scope } from "effect"
 
 /**
- * A free port of 127.0.0.1, until the scope closes: also while its server is down, no other test takes it.
+ * A free port of 127.0.0.1, until the scope closes. No other test takes it, even while its server is down.
  *
- * It is from below the range that the system gives to outgoing connections. From inside that range, a client that keeps
- * dialling a stopped server ends up connected to itself, and the server cannot bind again.
+ * It is below the range that the system uses for outgoing connections: inside that range, a client that keeps dialling a
+ * stopped server ends up connected to itself, and the server cannot bind again.
  */
 export const reserve: Effect.Effect<number, never, Scope.Scope> = Effect.suspend(() =>
   Effect.flatMap(Random.nextIntBetween(10_000, 30_000), (port) =>
@@ -22,8 +22,8 @@ export const reserve: Effect.Effect<number, never, Scope.Scope> = Effect.suspend
 )
 
 /**
- * Says whether the port is ours. A socket with a name that is no file: it is there once, and is gone with its process however
- * that ends. Only Linux has them; elsewhere chance has to do.
+ * Whether the port is ours. Claimed through a socket with an abstract name, which exists at most once and disappears
+ * with its process however that ends. Only Linux has those; elsewhere chance must do.
  */
 const claim = (port: number): Effect.Effect<boolean, never, Scope.Scope> =>
   process.platform !== "linux"

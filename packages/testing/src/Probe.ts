@@ -1,6 +1,6 @@
 /**
- * Waits for what happens to messages, so that a test never sleeps and hopes: everything since the probe was built, in
- * order, nothing twice.
+ * Waits for events of messages, so that a test never sleeps and hopes: everything since the probe was built, in order, each
+ * event once.
  */
 import { Clock, Context, Deferred, Effect, Layer } from "effect"
 import type { NonEmptyReadonlyArray } from "effect/Array"
@@ -22,7 +22,7 @@ interface Published {
 }
 
 /**
- * A delivery that ended. `stale` when the transport refused the settlement because the lease had moved on.
+ * A delivery that ended; `stale` when the transport refused the settlement because the lease had moved on.
  *
  * @category models
  */
@@ -33,7 +33,7 @@ interface Settled {
 }
 
 /**
- * A delivery that ended among the dead letters.
+ * A delivery that became a dead letter.
  *
  * @category models
  */
@@ -44,8 +44,8 @@ interface DeadLettered {
 }
 
 /**
- * Each waiting effect dies after three seconds of real time, and says what has happened instead. What waits for the test's
- * clock needs it moved first: `TestClock.adjust`, or `runUntilIdle`.
+ * Each waiting effect dies after three seconds of real time, and says what happened instead. Anything that waits for
+ * the test's clock needs it moved first: `TestClock.adjust`, or `runUntilIdle`.
  *
  * @category services
  */
@@ -54,13 +54,13 @@ export class Probe extends Context.Service<
   {
     /** The next settlement, each one once. */
     readonly settled: Effect.Effect<Settled>
-    /** The next event with this tag, each one once; with `where`, the next that fits. */
+    /** The next event with this tag, each one once; with `where`, the next that matches. */
     readonly event: <T extends Tag>(tag: T, where?: (event: Tagged<T>) => boolean) => Effect.Effect<Tagged<T>>
     /** All events so far. */
     readonly events: Effect.Effect<ReadonlyArray<Lifecycle.Event>>
-    /** All messages published through `Producer` so far, duplicates too. */
+    /** All messages published through `Producer` so far, including duplicates. */
     readonly published: Effect.Effect<ReadonlyArray<Published>>
-    /** All dead letters so far, redriven and discarded ones too. */
+    /** All dead letters so far, including redriven and discarded ones. */
     readonly deadLetters: Effect.Effect<ReadonlyArray<DeadLettered>>
   }
 >()("@waybill/testing/Probe") {}
@@ -71,14 +71,17 @@ interface Waiter {
 }
 
 const patienceMillis = 3000
-/** A process that is held up for long lets no patience run out: what it waits for had no time to happen either. */
+/**
+ * In steps, so that patience does not run out while the process is held up: what it waits for had no time to happen
+ * either.
+ */
 const tickMillis = 100
 
 /**
- * Put it between the consumers and the transport, so that it misses nothing.
+ * Provide it between the consumers and the transport, so that it misses nothing.
  *
- * A consumer that stops waits for its handlers, and by the clock of the test: when it has to, `TestClock` runs on by itself
- * until the consumer has stopped. Without that, a test that fails while a handler sleeps would hang instead.
+ * A stopping consumer waits for its handlers by the clock of the test: when it has to, `TestClock` advances by itself until
+ * the consumer has stopped. Otherwise a test that fails while a handler sleeps would hang.
  *
  * @example
  * ```ts
@@ -94,7 +97,7 @@ const tickMillis = 100
 export const layer: Layer.Layer<Probe, never, Transport.AtMostOnce> = Layer.suspend(() => listening(Transport.all()))
 
 /**
- * `layer` for transports with names: one probe that hears all of them.
+ * `layer` for transports with names: one probe that observes all of them.
  *
  * @example
  * ```ts
@@ -156,7 +159,7 @@ const listening = <R>(
           const waiter = { fits, found: Deferred.makeUnsafe<Lifecycle.Event>() }
           waiters.push(waiter)
           return Deferred.await(waiter.found).pipe(
-            Effect.raceFirst(impatience(() => `waited in vain for ${what}; so far: ${summary(events)}`)),
+            Effect.raceFirst(impatience(() => `timed out waiting for ${what}; so far: ${summary(events)}`)),
             Effect.ensuring(Effect.sync(() => (waiters = waiters.filter((other) => other !== waiter))))
           )
         })
@@ -164,9 +167,9 @@ const listening = <R>(
       const event = <T extends Tag>(tag: T, where?: (event: Tagged<T>) => boolean) => {
         const fits = (candidate: Lifecycle.Event): candidate is Tagged<T> => candidate._tag === tag
         return next(tag, (candidate) => fits(candidate) && (where === undefined || where(candidate))).pipe(
-          // What follows from the event at once, such as a timer for the next attempt, is there when the test goes on.
+          // Immediate consequences of the event, such as a timer for the next attempt, are in place when the test goes on.
           Effect.tap(yieldToOthers),
-          // What `next` finds fits.
+          // `next` only finds events that match.
           Effect.map((found) => found as Tagged<T>)
         )
       }
@@ -196,7 +199,7 @@ const listening = <R>(
     })
   )
 
-/** Dies after a while of real time: the clock of the test may stand still. */
+/** Dies after a while of real time, because the clock of the test may stand still. */
 const impatience = (message: () => string): Effect.Effect<never> =>
   Effect.callback((resume) => {
     let left = patienceMillis

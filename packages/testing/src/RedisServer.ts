@@ -37,12 +37,12 @@ export interface Options {
    * `WAYBILL_SERVER`, else `redis-server`, else `valkey-server`.
    */
   readonly program?: string
-  /** The wall clock that it goes by. */
+  /** The wall clock it uses. */
   readonly clock?: ServerClock
 }
 
 /**
- * A running server, and the hands to hurt it with.
+ * A running server, and the means to hurt it.
  *
  * @category services
  */
@@ -54,13 +54,13 @@ export class RedisServer extends Context.Service<
     readonly dir: string
     /** The id of the process now running; a new one after `start`, none while the server is down. */
     readonly pid: Effect.Effect<number | undefined>
-    /** SIGKILL: the server is gone between two instructions. Returns when it is. */
+    /** SIGKILL: the server is gone between two instructions. Returns once it is. */
     readonly kill: Effect.Effect<void>
-    /** SIGTERM: the server flushes what it keeps, and exits. Returns when it has. */
+    /** SIGTERM: the server persists its data and exits. Returns once it has. */
     readonly stop: Effect.Effect<void>
     /** Starts the server again on the same port and directory; does nothing while it runs. */
     readonly start: Effect.Effect<void, RedisServerUnavailable>
-    /** SIGSTOP: connections stay open without an answer. */
+    /** SIGSTOP: connections stay open but get no replies. */
     readonly pause: Effect.Effect<void>
     /** SIGCONT: ends a pause. */
     readonly resume: Effect.Effect<void>
@@ -68,7 +68,7 @@ export class RedisServer extends Context.Service<
 >()("@waybill/testing/RedisServer") {}
 
 /**
- * Starts a server and waits until it answers.
+ * Starts a server and waits until it replies.
  *
  * @category constructors
  */
@@ -110,7 +110,7 @@ export const make = Effect.fn("RedisServer.make")(function* (
     })
   const startAt = Effect.fnUntraced(function* (port: number) {
     if (running() !== undefined) return
-    // Uninterrupted up to the assignment: from there on the finalizer knows the process.
+    // Uninterruptible up to the assignment: from there on the finalizer knows the process.
     const started = yield* spawnFirst(programs, argsAt(port), options.clock?.env).pipe(
       Effect.tap((process) => Effect.sync(() => (child = process))),
       Effect.uninterruptible
@@ -122,7 +122,7 @@ export const make = Effect.fn("RedisServer.make")(function* (
   })
 
   yield* Effect.addFinalizer(() => end("SIGKILL"))
-  // Between the look at a port and the bind a stranger may take it, so a failed start tries elsewhere.
+  // Between the check of a port and the bind a stranger may take it, so a failed start tries elsewhere.
   const port = yield* Effect.retry(Effect.tap(Port.reserve, startAt), { times: 3 })
   const oneAtATime = Semaphore.makeUnsafe(1).withPermits(1)
 
@@ -157,7 +157,7 @@ const exited = (child: ChildProcess): Effect.Effect<void> =>
     child.once("exit", () => resume(Effect.void))
   })
 
-/** Runs the first of these programs that this machine has. */
+/** Runs the first of these programs that exists on this machine. */
 const spawnFirst = (
   names: ReadonlyArray<string>,
   args: ReadonlyArray<string>,
@@ -186,8 +186,8 @@ const spawnFirst = (
 }
 
 /**
- * No handler of ours runs when this process is killed, but its end of a pipe closes: a shell that waits on the other
- * end kills the server then.
+ * If this process is killed, none of its handlers run, but its end of a pipe closes: a shell waiting on the other end then
+ * kills the server.
  */
 const endWithThisProcess = (child: ChildProcess): void => {
   const guard = spawn("sh", ["-c", 'read -r _; kill -9 "$0"', `${child.pid}`], {
@@ -199,7 +199,7 @@ const endWithThisProcess = (child: ChildProcess): void => {
   child.once("exit", () => guard.kill("SIGKILL"))
 }
 
-/** Asks until the server answers, and says no once the process is gone or 20 seconds have passed. */
+/** Polls until the server replies; false once the process is gone or 20 seconds have passed. */
 const answers = (port: number, child: ChildProcess): Effect.Effect<boolean> =>
   Effect.callback<boolean>((resume) => {
     const deadline = performance.now() + 20_000
@@ -212,7 +212,7 @@ const answers = (port: number, child: ChildProcess): Effect.Effect<boolean> =>
       attempt.setTimeout(1000, () => attempt.destroy())
       attempt.once("error", () => {})
       attempt.once("data", (reply) => {
-        // An error reply such as NOAUTH is an answer as well; only a server that still reads its files is not ready.
+        // An error reply such as NOAUTH counts too; only a server that still loads its files is not ready.
         ready = !reply.toString().startsWith("-LOADING")
         attempt.destroy()
       })

@@ -1,8 +1,8 @@
 /**
- * The wall clock of a server, in the hands of a test: a library that is put in front of the C library of one process and
- * adds to what that says. The monotonic clock of the process goes on as it does.
+ * Lets a test move the wall clock of a server: a library, preloaded before the C library of one process, that adds to its
+ * time. The monotonic clock of the process is unaffected.
  *
- * `faketime` does the same for more programs, and ends those that use jemalloc, as Redis does on Debian.
+ * `faketime` does the same for more programs, but crashes those that use jemalloc, as Redis does on Debian.
  */
 import { spawnSync } from "node:child_process"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
@@ -16,9 +16,9 @@ import { Duration, Effect, type Scope } from "effect"
  * @category models
  */
 export interface ServerClock {
-  /** The variables that the process needs in its environment. */
+  /** The environment variables that the process needs. */
   readonly env: Readonly<Record<string, string>>
-  /** From now on the clock says so much more than the time, or less: `Duration.negate`. */
+  /** From now on the clock is ahead by this much, or behind: `Duration.negate`. */
   readonly shift: (by: Duration.Duration) => Effect.Effect<void>
 }
 
@@ -65,7 +65,7 @@ time_t time(time_t *now) {
 `
 
 /**
- * Why there are no such clocks on this machine, if there are none: they are compiled by `cc`, on Linux.
+ * Why this machine cannot make such clocks, if it cannot: they are compiled by `cc`, on Linux.
  *
  * @category constructors
  */
@@ -77,7 +77,7 @@ export const unavailable: string | undefined =
       : "needs cc: install a C compiler, for example with `apt-get install gcc libc6-dev`"
 
 /**
- * A clock that is right until it is shifted. Dies where there are none.
+ * A clock that is right until it is shifted. Dies where `unavailable` is set.
  *
  * @category constructors
  */
@@ -90,7 +90,7 @@ export const make: Effect.Effect<ServerClock, never, Scope.Scope> = Effect.gen(f
   const write = (millis: number) => {
     const bytes = Buffer.alloc(8)
     bytes.writeBigInt64LE(BigInt(Math.round(millis)))
-    // In place: the process looks at this file, and not at one of the same name.
+    // In place, because the process reads this file, not another one of the same name.
     writeFileSync(file, bytes, { flag: "r+" })
   }
   yield* Effect.sync(() => {

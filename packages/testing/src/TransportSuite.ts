@@ -3,7 +3,7 @@
  * transport becomes a check for all.
  *
  * Checks wait for facts. With `time: "test"` they move `TestClock`, so the transport must take its time from `Clock`; with
- * `time: "live"` they wait on the real clock, no longer than the fact takes.
+ * `time: "live"` they wait on the real clock, no longer than necessary.
  */
 import { layer as itLayer } from "@effect/vitest"
 import { Context, Duration, Effect, type Layer, References, type Scope } from "effect"
@@ -26,21 +26,21 @@ export interface Options<R, E> {
   /** The transport, and what the hooks below need. Built once for all checks; each uses a topic of its own. */
   readonly layer: Layer.Layer<Transport.AtMostOnce | R, E>
   readonly time: "test" | "live"
-  /** The promises of the transport; everything but `transactional`, unless it says otherwise here. */
+  /** The promises of the transport: by default everything but `transactional`. */
   readonly features?: Partial<Features>
   /**
-   * The lease that checks wait for to pass: 30 seconds under `TestClock`, 400 milliseconds on the real one by default. Checks
-   * in which it must not pass ask for at least 2 seconds on the real clock: a process that is held up for as long as its lease
-   * loses it.
+   * The lease that checks let expire: by default 30 seconds under `TestClock`, 400 milliseconds on the real clock.
+   * Checks in which it must not expire ask for at least 2 seconds on the real clock, because a process that is held
+   * up for its whole lease loses it.
    */
   readonly lease?: Duration.Input
   /**
-   * Until the scope closes, the receiver takes and renews nothing, as if its process stood still; what it is told to settle,
-   * it still settles. `freeze` does it for the transports of Waybill. Without it the checks about dead and late consumers are
-   * skipped.
+   * Until the scope closes, the receiver takes and renews nothing, as if its process stood still; it still settles
+   * what it is told to. `freeze` does this for Waybill's transports. Without it, the checks about dead and late
+   * consumers are skipped.
    */
   readonly freeze?: (receiver: Transport.Receiver) => Effect.Effect<void, unknown, R | Scope.Scope>
-  /** Makes the topic one that another pattern has opened. Without it that check is skipped. */
+  /** Makes the topic one that another pattern has opened. Without it, that check is skipped. */
   readonly conflict?: (topic: string) => Effect.Effect<void, unknown, R>
 }
 
@@ -61,7 +61,7 @@ export const checks: ReadonlyArray<Check> = [
 ]
 
 /**
- * One check as an effect that dies when the transport breaks it. With `time: "test"` it needs a `TestClock`, which
+ * One check as an effect that dies when the transport fails it. With `time: "test"` it needs a `TestClock`, which
  * `it.effect` provides.
  *
  * @category checks
@@ -72,7 +72,7 @@ export const verify = Effect.fn("TransportSuite.verify")(
 )
 
 /**
- * Declares the suite: a `describe` block with one test a check. Checks that need a feature which is not promised are
+ * Declares the suite: a `describe` block with one test per check. Checks that need a feature which is not promised are
  * shown as skipped.
  *
  * @example
@@ -137,7 +137,7 @@ const attempt = Effect.fnUntraced(function* <R, E>(check: Check, options: Option
   })
   yield* check.effect.pipe(
     Effect.provideService(Fixture.Fixture, fixture),
-    // Checks cause what a transport warns of.
+    // Checks provoke warnings.
     Effect.provideService(References.MinimumLogLevel, "Error")
   )
 })

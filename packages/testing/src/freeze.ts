@@ -1,18 +1,18 @@
 /**
- * A receiver that stands still.
+ * Freezing a receiver.
  *
  * @module
  */
 import { Effect, Predicate, type Scope } from "effect"
 import type { Transport } from "waybill"
 
-/** As `waybill` registers it. */
+/** As registered by `waybill`. */
 const Freezable = Symbol.for("waybill/Freezable")
 
 /**
- * Until the scope closes, the receiver behaves as if its process stood still: it takes and renews nothing, so that others of
- * its group take over its deliveries once the lease has passed. Works with every transport of Waybill that has leases; dies
- * with any other receiver.
+ * Until the scope closes, the receiver behaves as if its process stood still: it takes and renews nothing, so that
+ * other members of its group take over its deliveries once the lease has passed. Works with every Waybill transport
+ * that has leases; dies with any other receiver.
  *
  * @category testing
  */

@@ -1,5 +1,5 @@
 /**
- * Moves `TestClock` until no message is left to deliver, wait for or settle: a consumer with a day of backoff is tested
+ * Moves `TestClock` until no message is left to deliver, retry or settle: a consumer with a day of backoff is tested
  * in milliseconds.
  */
 import { Clock, Duration, Effect, Schema, type Scope } from "effect"
@@ -7,14 +7,14 @@ import { type Inspector, Transport } from "waybill"
 import { isTestClock, yieldToOthers, passTimeUntil } from "./Scheduling.ts"
 
 /**
- * Something still waits, and moving the clock does not change it, or keeps it coming back.
+ * Something still waits, and moving the clock does not change it, or keeps bringing it back.
  *
  * @category errors
  */
 export class NeverIdle extends Schema.TaggedError<NeverIdle>()("NeverIdle", {
-  /** Whether the clock moves nothing any more, or one message is retried again and again, or there is no end to it all. */
+  /** Whether moving the clock has no effect, one message is retried again and again, or the work never ends. */
   reason: Schema.Literals(["stuck", "retried without end", "busy without end"]),
-  /** One line for each topic and group that is not done. */
+  /** One line for each topic and group that is not idle. */
   waiting: Schema.Array(Schema.String)
 }) {
   override get message(): string {
@@ -26,22 +26,22 @@ export class NeverIdle extends Schema.TaggedError<NeverIdle>()("NeverIdle", {
  * @category models
  */
 export interface Options<Names extends ReadonlyArray<Transport.Name> = []> {
-  /** At this attempt of one message, retries count as endless. 500 by default. */
+  /** From this attempt of a message on, retries count as endless. 500 by default. */
   readonly maxAttempts?: number
-  /** The names of the transports that are to come to rest, all of them together; the program's default ones without it. */
+  /** The names of the transports that must all become idle; by default the program's default ones. */
   readonly on?: Names | undefined
-  /** How many times to look and to move the clock. 20,000 by default, which takes a few seconds. */
+  /** How many times to check and to move the clock. 20,000 by default, which takes a few seconds. */
   readonly maxSteps?: number
 }
 
 /**
- * Lets everything run that can, moves the clock to the next retry or delayed message, and so on until every group of
+ * Lets every fiber run that can, moves the clock to the next retry or delayed message, and repeats until every group of
  * every topic has lag 0, pending 0 and waiting 0, and no message is delayed. Handlers that sleep on the test's clock are
- * woken too. Fails with `NeverIdle` when that does not happen; it says what still waits.
+ * woken too. Fails with `NeverIdle` if that does not happen, naming what still waits.
  *
- * What waits for the real world (a socket, a timer of the runtime) does not move with the test's clock: await
- * `probe.settled` for it first. On the real clock it looks every 10 milliseconds. After a failure the clock runs on, so that
- * the consumers can stop: they too wait for handlers by the test's clock.
+ * Waiting for the real world (a socket, a timer of the runtime) does not end with the test's clock: await
+ * `probe.settled` for it first. On the real clock it checks every 10 milliseconds. After a failure the clock keeps
+ * advancing, so that the consumers can stop: they too wait for handlers by the test's clock.
  *
  * @example
  * ```ts
@@ -100,30 +100,30 @@ export const runUntilIdle: <const Names extends ReadonlyArray<Transport.Name> = 
       stride = 1
       continue
     }
-    // Nothing has moved, so what followed from the last change has happened too, its events included.
+    // Nothing has moved, so all consequences of the last change have happened too, including its events.
     if (infos.every(isIdle)) return
     if (!isTestClock(clock)) {
       yield* Effect.sleep("10 millis")
       continue
     }
     const due = nextDue(infos, clock.currentTimeMillisUnsafe())
-    // Without a due time somebody may sleep, who knows for how long. The clock wakes sleepers in their order, however far
-    // it goes in one stride.
+    // Without a due time some fiber may sleep for an unknown time. The clock wakes sleepers in order, however far it
+    // goes in one stride.
     const guessing = infos.some(isBusy) || due === Infinity
     yield* clock.adjust(guessing ? Math.min(due, stride) : due)
     if (guessing && stride <= due) stride *= 2
   }
 }, Effect.scoped)
 
-/** What the transports of these names need of a program; without names the default ones. */
+/** The services of the transports of these names; without names, of the default ones. */
 type Named<Names extends ReadonlyArray<Transport.Name>> = [Names[number]] extends [never]
   ? Transport.AtMostOnce
   : Names[number]["Identifier"]
 
-/** Nothing sleeps longer than that. */
+/** Longer than anything sleeps. */
 const longestStride = Duration.toMillis(Duration.days(36_500))
 
-/** A text that changes when something happens, and does not change while time passes. */
+/** A text that changes when something happens, but not while time passes. */
 const figures = (info: Inspector.TopicInfo) => [
   info.topic,
   info.depth,
@@ -137,7 +137,7 @@ const isIdle = (info: Inspector.TopicInfo): boolean =>
 const noConsumers = (infos: ReadonlyArray<Inspector.TopicInfo>): boolean =>
   infos.every((info) => info.groups.every((group) => group.consumers.length === 0))
 
-/** A message is with a handler, or should be. */
+/** Whether a message is with a handler, or should be. */
 const isBusy = (info: Inspector.TopicInfo): boolean => info.groups.some(({ lag, pending }) => lag + pending > 0)
 
 /** Milliseconds until something becomes available by itself. */

@@ -139,20 +139,20 @@ export function make<C extends Condition>({ conditions = none, messages = none, 
   for (const { args, command, key } of writes) {
     if (args.length > maxParts) {
       throw new Error(
-        `${command} of ${key} has ${args.length} arguments, and may have ${maxParts}: make it several writes`
+        `${command} of ${key} takes at most ${maxParts} arguments, got ${args.length}: split it into several writes`
       )
     }
   }
   const commit = new Made(conditions, writes, messages)
   const units = sizeOf(commit)
-  if (units > maxUnits) throw new Error(`a commit has at most ${maxUnits} characters, not ${units}`)
+  if (units > maxUnits) throw new Error(`a commit takes at most ${maxUnits} characters, got ${units}`)
   for (const { message, topic } of messages) {
     if (typeof topic !== "string" || typeof message.body !== "string")
-      throw new Error("a message is made by Producer.message")
+      throw new Error("invalid message in a commit: make it with Producer.message")
   }
   for (const { command, key, type } of writes) {
     if (typeof command !== "string" || typeof key !== "string" || typeof type !== "string") {
-      throw new Error("a write is made by a record")
+      throw new Error("invalid write in a commit: make it with a record, such as Commit.hash")
     }
   }
   for (const { command, expected, key, type } of conditions) {
@@ -580,18 +580,17 @@ const holding = (
 /** Half of a surrogate pair would become a different text in the store, and only text can be stored. */
 const sound = (command: string, key: string, arg: string | number): string | number => {
   if (typeof arg === "number" || (typeof arg === "string" && arg.isWellFormed())) return arg
-  throw new Error(safe(`${command} of ${key}: an argument is neither well-formed text nor a number`))
+  throw new Error(safe(`${command} of ${key}: arguments must be well-formed strings or numbers`))
 }
 
 const whole = (amount: number): number => {
-  if (!Number.isSafeInteger(amount))
-    throw new Error(`a counter takes integers that are counted exactly, got ${shown(amount)}`)
+  if (!Number.isSafeInteger(amount)) throw new Error(`an amount must be a safe integer, got ${shown(amount)}`)
   return amount
 }
 
 const millis = (input: Duration.Input): number => {
   const ttl = Math.ceil(Duration.toMillis(Duration.fromInputUnsafe(input)))
-  if (!(ttl > 0 && ttl <= longestTtl)) throw new Error("a ttl must be longer than 0 and end within a thousand years")
+  if (!(ttl > 0 && ttl <= longestTtl)) throw new Error("ttl must be longer than 0 and end within a thousand years")
   return ttl
 }
 

@@ -226,7 +226,7 @@ export const make = <
   const guarantee: Guarantee = options.guarantee ?? topic.on.guarantee
   oneOf("guarantee", guarantee, ["at-most-once", "at-least-once", "transactional"])
   if (!includes(topic.on.guarantee, guarantee)) {
-    throw new Error(`topic ${topic.name} promises ${topic.on.guarantee}, and a consumer of it asks for ${guarantee}`)
+    throw new Error(`topic ${topic.name} promises only ${topic.on.guarantee}, but its consumer asks for ${guarantee}`)
   }
   oneOf("trace", options.trace ?? "link", ["link", "parent"])
   oneOf<LeaseLost>("leaseLost", options.leaseLost ?? "interrupt", ["interrupt", "continue"])
@@ -393,8 +393,8 @@ const effectOf = (result: HandlerResult): Effect.Effect<unknown, unknown, unknow
   return Exit.die(
     new Error(
       Predicate.isPromiseLike(result)
-        ? "the handler returned a promise: wrap what makes it in Effect.tryPromise"
-        : "the handler returned no effect"
+        ? "the handler returned a promise: wrap the call in Effect.tryPromise"
+        : "the handler must return an effect"
     )
   )
 }
@@ -441,8 +441,8 @@ export const processBatch =
     Effect.Error<HandlerEffect<H>> | OfResult<Results<H>[number]>["failure"],
     Required<H> | RS
   > => {
-    wholeOf("the size of a batch", size)
-    const longest = durationOf("the time for which a batch is filled", within)
+    wholeOf("size", size)
+    const longest = durationOf("within", within)
     return makeConsumer({
       source,
       routes: Routing.none,

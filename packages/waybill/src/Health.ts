@@ -107,10 +107,10 @@ export const check = Effect.fn("Health.check")(function* <On = Store | Inspector
   const parts = [bounded(store.problems, ({ code, detail }) => ({ code, impact: "down", detail }))]
   if (limits !== undefined) {
     const over: Array<Problem> = []
-    const look = Effect.as(overLimits(inspector, options, over), [])
+    const inspection = Effect.as(overLimits(inspector, options, over), [])
     // Failing to inspect groups does not hold up messages; an unreachable store is reported by itself.
-    const unfinished = bounded(look, ({ detail }) =>
-      notInspectable(`not every group was held against its limits: ${detail}`)
+    const unfinished = bounded(inspection, ({ detail }) =>
+      notInspectable(`not every group was checked against the limits: ${detail}`)
     )
     parts.push(Effect.map(unfinished, (problems) => [...over, ...problems]))
   }
@@ -178,7 +178,7 @@ const bounded = (
   part.pipe(
     Effect.timeoutOrElse({
       duration: patience,
-      orElse: () => Effect.succeed([problem({ code: "Unreachable", detail: `no answer within ${patience}` })])
+      orElse: () => Effect.succeed([problem({ code: "Unreachable", detail: `no reply within ${patience}` })])
     }),
     Effect.catchDefect((defect) =>
       Effect.succeed([problem({ code: "CheckFailed", detail: Cause.pretty(Cause.die(defect)) })])

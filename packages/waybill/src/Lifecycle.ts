@@ -180,7 +180,7 @@ const attach = (listeners: Set<Listener>, listener: Listener): Effect.Effect<voi
       } catch (defect) {
         if (complained) return
         complained = true
-        const log = Effect.logError(`A listener of lifecycle events has thrown on ${event._tag}`, Cause.die(defect))
+        const log = Effect.logError(`A lifecycle listener threw on ${event._tag}`, Cause.die(defect))
         Effect.runForkWith(context)(log)
       }
     }

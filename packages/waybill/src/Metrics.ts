@@ -166,7 +166,7 @@ export const layerInspector = <On = Inspector>(options: InspectorOptions<On> = {
         shown.set(info.topic, now)
       }
 
-      const look = Effect.gen(function* () {
+      const inspection = Effect.gen(function* () {
         const topics = (yield* Effect.onError(inspector.topics, () => Effect.sync(hideAll))).filter(wanted)
         for (const topic of shown.keys()) if (!topics.includes(topic)) hide(topic, nobody)
         const failures: Array<Cause.Cause<unknown>> = []
@@ -184,7 +184,7 @@ export const layerInspector = <On = Inspector>(options: InspectorOptions<On> = {
       })
 
       const round = Effect.gen(function* () {
-        const exit = yield* Effect.exit(look)
+        const exit = yield* Effect.exit(inspection)
         Instruments.inspectorUp.updateUnsafe(Exit.isSuccess(exit) ? 1 : 0, context)
         if (Exit.isSuccess(exit)) {
           up = true

@@ -239,7 +239,7 @@ const noPriority = (topic: string) =>
     topic,
     reason: new NotOffered({
       feature: "priorities",
-      detail: "its order is not by them. Leave it out, or use a layer with the order `priority`"
+      detail: "this layer does not order by priority. Leave it out, or use a layer with the order `priority`"
     })
   })
 
@@ -313,7 +313,7 @@ const issueOf = (
   key: unknown
 ): Pick<InvalidPayload, "part" | "issue"> | undefined => {
   if (id !== undefined) {
-    const issue = id === "" ? "it is empty" : textIssue(id)
+    const issue = id === "" ? "must not be empty" : textIssue(id)
     if (issue !== undefined) return { part: "id", issue }
   }
   if (key !== undefined) {
@@ -330,7 +330,7 @@ const issueOf = (
   return undefined
 }
 
-const illFormed = "it has half of a surrogate pair in it"
+const illFormed = "half of a surrogate pair is not text"
 
 const textIssue = (text: unknown): string | undefined =>
   typeof text !== "string" ? `expected a string, got ${typeof text}` : text.isWellFormed() ? undefined : illFormed
@@ -341,7 +341,7 @@ const bytesIn = (message: Outgoing): number => {
 }
 
 const instantOf = (epochMillis: number): number => {
-  if (!Number.isFinite(epochMillis)) throw new Error(`at must be an instant, not ${epochMillis}`)
+  if (!Number.isFinite(epochMillis)) throw new Error(`at must be an instant, got ${epochMillis}`)
   return epochMillis
 }
 

@@ -78,7 +78,7 @@ export class InvalidPayload extends Schema.TaggedError<InvalidPayload>()("Invali
     return safeLines(
       this.part === "body"
         ? `the payload does not fit the schema of topic ${this.topic}: ${this.issue}`
-        : `the ${this.part} of a message for topic ${this.topic}: ${this.issue}`
+        : `invalid ${this.part} of a message for topic ${this.topic}: ${this.issue}`
     )
   }
 }
@@ -94,7 +94,7 @@ export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>()("Payl
 }) {
   override get message(): string {
     return safe(
-      `the message for topic ${this.topic} has ${this.bytes} bytes, most of them in its ${this.part}, and the limit is ` +
+      `the message for topic ${this.topic} has ${this.bytes} bytes, most of them in its ${this.part}, but the limit is ` +
         `${this.limit}; raise maxBytes of the topic, or publish a reference to it`
     )
   }
@@ -106,7 +106,7 @@ export class DecodeFailure extends Schema.TaggedError<DecodeFailure>()("DecodeFa
   issue: Schema.String
 }) {
   override get message(): string {
-    return safeLines(`not a payload of topic ${this.topic}: ${this.issue}`)
+    return safeLines(`invalid payload of topic ${this.topic}: ${this.issue}`)
   }
 }
 
@@ -165,7 +165,7 @@ export const make: {
   const guarantee = options.guarantee ?? "at-least-once"
   oneOf("guarantee", guarantee, ["at-most-once", "at-least-once", "transactional"])
   if (options.on !== undefined && options.guarantee !== undefined) {
-    throw new Error(`topic ${name} is on ${options.on.key}, which says what it needs: leave guarantee out`)
+    throw new Error(`topic ${name} is on ${options.on.key}, whose name sets the guarantee: leave guarantee out`)
   }
   wholeOf("version", options.version ?? 1)
   wholeOf("maxBytes", options.maxBytes ?? defaultMaxBytes)

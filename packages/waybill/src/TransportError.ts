@@ -80,7 +80,7 @@ export class InvalidUrl extends Schema.TaggedError<InvalidUrl>()("InvalidUrl", {
   readonly permanent = true
   override get message(): string {
     return safe(
-      `invalid URL of a server: ${this.detail}. Use redis://user:password@host:port/db, rediss:// for TLS, or unix:///path?db=0`
+      `invalid server URL: ${this.detail}. Use redis://user:password@host:port/db, rediss:// for TLS, or unix:///path?db=0`
     )
   }
 }
@@ -103,7 +103,7 @@ export class UnsupportedServer extends Schema.TaggedError<UnsupportedServer>()("
 }) {
   readonly permanent = true
   override get message(): string {
-    return safe(`this is ${this.found}: use ${this.needed}`)
+    return safe(`unsupported server ${this.found}: use ${this.needed}`)
   }
 }
 
@@ -115,7 +115,7 @@ export class TopicConflict extends Schema.TaggedError<TopicConflict>()("TopicCon
 }) {
   readonly permanent = true
   override get message(): string {
-    return safe(`topic ${this.topic} is ${this.found} in the store, and this program opens it as ${this.expected}`)
+    return safe(`topic ${this.topic} is ${this.found} in the store, but this program opens it as ${this.expected}`)
   }
 }
 
@@ -128,7 +128,7 @@ export class NotOffered extends Schema.TaggedError<NotOffered>()("NotOffered", {
 }) {
   readonly permanent = true
   override get message(): string {
-    return safe(`this pattern does not offer ${this.feature}: ${this.detail}`)
+    return safe(`this pattern does not support ${this.feature}: ${this.detail}`)
   }
 }
 
@@ -157,8 +157,8 @@ export class MarkerTooShort extends Schema.TaggedError<MarkerTooShort>()("Marker
   readonly permanent = true
   override get message(): string {
     return (
-      `the marker of a done message lasts ${this.markerMillis} ms, and a message may come again for ${this.neededMillis} ms: ` +
-      "let the marker last longer, or end the retries sooner"
+      `the commit marker lasts ${this.markerMillis} ms, but a message may come back for ${this.neededMillis} ms: ` +
+      "use a longer marker, or retries that end sooner"
     )
   }
 }
@@ -170,8 +170,8 @@ export class Overflow extends Schema.TaggedError<Overflow>()("Overflow", {
   readonly permanent = true
   override get message(): string {
     return (
-      `the consumer is too slow: ${this.capacity} messages wait for it, and more arrive. ` +
-      "Let it work faster, let the buffer be larger, or choose what to drop"
+      `the consumer is too slow: its buffer of ${this.capacity} messages is full. ` +
+      "Make it faster, enlarge the buffer, or choose what to drop"
     )
   }
 }
@@ -206,7 +206,7 @@ export class InvalidName extends Schema.TaggedError<InvalidName>()("InvalidName"
   override get message(): string {
     const use = this.kind === "topic" ? "1 to 200 characters without white space or braces" : "at least one character"
     return safe(
-      `invalid ${this.kind} name "${this.name.slice(0, 200).toWellFormed()}": use ${use}, and no half of a surrogate pair`
+      `invalid ${this.kind} name "${this.name.slice(0, 200).toWellFormed()}": use ${use}, all of it well-formed`
     )
   }
 }

@@ -1,5 +1,5 @@
 /**
- * What the judge of a history finds.
+ * The findings of the judge of a history.
  *
  * @module
  */
@@ -25,13 +25,13 @@ export interface Violation {
 }
 
 /**
- * A message that was handled again, and the reason.
+ * A message that was handled again, and why.
  */
 export interface Repetition {
   readonly group: string
   readonly id: string
   readonly fence: number
   readonly because: "Retry" | "Release" | "LeaseLost" | "Killed" | "Stopped" | "Unreachable" | "StateLost"
-  /** The process of the former handling. */
+  /** The process of the previous handling. */
   readonly writer: string
 }

@@ -1,5 +1,5 @@
 /**
- * How a history is judged: the facts are sorted by message, and each life is looked at by itself.
+ * How a history is judged: the facts are grouped by message, and the life of each message is judged separately.
  *
  * @module
  */
@@ -50,7 +50,7 @@ interface Handling extends At<"Started"> {
   leaseLost: boolean
 }
 
-/** All that happened to one message in one group, in the order of time. */
+/** Everything that happened to one message in one group, in order of time. */
 class Life {
   readonly handlings: Array<Handling> = []
   readonly settlements: Array<At<"Settled">> = []
@@ -70,12 +70,12 @@ interface Fault {
   readonly target: string
 }
 
-/** The facts, sorted by what they are about. */
+/** The facts, by subject. */
 class Tale {
   readonly groups = new Map<string, Map<string, Life>>()
   /** When the first attempt to publish began, in order, and the key. */
   readonly offered = new Map<string, { readonly at: number; readonly key: string | undefined }>()
-  /** Those whose producer has the receipt. */
+  /** Messages whose producer has the receipt. */
   readonly owed = new Set<string>()
   readonly faults: Array<Fault> = []
   readonly counts = {
@@ -99,7 +99,7 @@ class Tale {
 
 const tell = (events: ReadonlyArray<Event>): Tale => {
   const tale = new Tale()
-  // Sorting is stable: the facts of one writer stay in its order.
+  // Sorting is stable: the facts of one writer keep their order.
   for (const { at, fact, writer } of events.toSorted((a, b) => a.at - b.at)) {
     switch (fact._tag) {
       case "Publishing":
@@ -172,8 +172,8 @@ const placesOf = (rest: Remains): Map<string, Array<Place>> => {
 }
 
 /**
- * Whether an ack that was held up on its way says what a later one says again: done. A store may take both, for the work
- * was done, and after a lost answer the later one cannot know whether it was itself that had been heard.
+ * Whether an ack that was delayed on its way says the same as a later one: done. A store may accept both, because the
+ * work was done, and after a lost reply the later consumer cannot know whether its own ack was the one that arrived.
  */
 const isEchoed = (tale: Tale, life: Life, ack: At<"Settled">, all: ReadonlyArray<At<"Settled">>): boolean => {
   const handling = life.handling(ack.writer, ack.fact.fence)
@@ -200,7 +200,8 @@ const judgeEnd = (tale: Tale, id: string, life: Life, places: ReadonlyArray<Plac
   const left = places.filter((place) => place !== "deadLetters")
   const states = [
     ...ends.map((end) => end.text),
-    // Dead letters that nobody wrote down: moved there unseen, or by a process that was killed before it could tell.
+    // Dead letters that no process recorded: moved there without a handler, or by a process that was killed before it
+    // could record it.
     ...Array.from({ length: buried - burials }, () => "a dead letter"),
     ...left
   ]
@@ -246,14 +247,14 @@ const describe = ({ fact, writer }: { readonly fact: { readonly fence: number };
 
 type Reason = Pick<Repetition, "fence" | "because" | "writer">
 
-/** Each handling after the first needs a reason that lies between it and the one before it. */
+/** Each handling after the first needs a reason between it and the one before it. */
 const judgeHandlings = (tale: Tale, id: string, life: Life, say: Say): Array<Reason> => {
   const reasons: Array<Reason> = []
   let former: Handling | undefined
   for (const handling of life.handlings) {
     const { attempt, fence } = handling.fact
     if (former !== undefined && fence <= former.fact.fence && !forgotBetween(tale, former.at, handling.at)) {
-      // A process that was stopped goes on with what it had in hand; whatever it does now, its fence is refused. It stood
+      // A process that was stopped continues with what it held, and its fence is refused whatever it does. It stood
       // still while another one was given the message: a fault that was over by then explains nothing.
       const zombie = fence < former.fact.fence ? hindrance(tale, handling.writer, former.at, handling.at) : undefined
       if (zombie === undefined || zombie.fault === "Killed")
@@ -266,10 +267,10 @@ const judgeHandlings = (tale: Tale, id: string, life: Life, say: Say): Array<Rea
       if (because !== undefined) reasons.push({ fence, because, writer: former.writer })
       else say("Unexplained", `${describe(handling)}; before it ${describe(former)}, ${fate(former, handling)}`)
     }
-    // What a process took and did not live to begin counts as an attempt, and no handler tells of it. It lost it to a fault
-    // between the handling before and this one.
+    // Deliveries that a process was killed before handling count as attempts, and no handler records them. They were
+    // lost to a fault between the previous handling and this one.
     const since = former?.at ?? tale.offered.get(id)?.at ?? 0
-    // A writer that lost its lease was held up: anything delivered to it again in the meantime was lost again, unseen.
+    // A writer that lost its lease was held up: anything delivered to it in the meantime was lost too, unseen.
     const stalled = former?.leaseLost === true ? Math.max(0, fence - former.fact.fence - 1) : 0
     const unseen = life.unseen + stalled + tale.faults.filter((fault) => overlaps(fault, since, handling.at)).length
     const least =
@@ -284,14 +285,14 @@ const judgeHandlings = (tale: Tale, id: string, life: Life, say: Say): Array<Rea
   return reasons
 }
 
-/** Why a message came again. Only what had happened before it did counts. */
+/** Why a message came again. Only what happened before it did counts. */
 const explain = (tale: Tale, former: Handling, handling: Handling): Reason["because"] | undefined => {
   const { settled } = former
   if (settled !== undefined && !settled.fact.stale) {
     if (settled.fact.as === "Retry" || settled.fact.as === "Release") return settled.fact.as
     if (settled.at < handling.at) {
       if (forgotBetween(tale, settled.at, handling.at)) return "StateLost"
-      // An ack that was held up on its way may arrive after somebody else was given the message, and before he began.
+      // An ack that was delayed may arrive after another consumer was given the message, and before that one began.
       const late = settled.fact.as === "Ack" ? hindrance(tale, former.writer, former.at, settled.at) : undefined
       return late?.fault === "Stopped" || late?.fault === "Unreachable" ? late.fault : undefined
     }
@@ -299,21 +300,21 @@ const explain = (tale: Tale, former: Handling, handling: Handling): Reason["beca
   if (former.leaseLost || settled?.fact.stale === true) return "LeaseLost"
   const until = Math.min(handling.at, settled?.at ?? Number.POSITIVE_INFINITY)
   const { fault } = hindrance(tale, former.writer, former.at, until) ?? {}
-  // What it lived to settle it did not hold when it was killed.
+  // Whatever it settled before it was killed, it did not hold at that time.
   return fault === "Killed" && settled !== undefined ? undefined : fault
 }
 
 const forgotBetween = (tale: Tale, from: number, until: number): boolean =>
   tale.faults.some((fault) => fault.fault === "StateLost" && from <= fault.from && fault.from <= until)
 
-/** A kill is written down before it is done: a busy machine may let its victim go on for so many microseconds. */
+/** A kill is recorded before it happens: a busy machine may let its victim go on for so many microseconds. */
 const killing = 1_000_000
 
-/** Whether a fault was there at some time between two instants. */
+/** Whether a fault was active at some time between two instants. */
 const overlaps = ({ fault, ...at }: Fault, from: number, until: number): boolean =>
   at.from <= until && (fault === "Killed" ? at.from + killing : fault === "StateLost" ? at.from : at.until) >= from
 
-/** A fault that met the writer at some time between two instants. */
+/** A fault that affected the writer at some time between two instants. */
 const hindrance = (tale: Tale, writer: string, from: number, until: number): Fault | undefined =>
   tale.faults.find((fault) => (fault.target === writer || fault.target === "*") && overlaps(fault, from, until))
 

@@ -7,7 +7,7 @@ import { Effect, type Scope } from "effect"
 import { Fixture } from "./Fixture.ts"
 
 /**
- * What a transport may promise. A check runs when everything it needs is promised.
+ * The possible promises of a transport. A check runs when everything it needs is promised.
  *
  * @category models
  */
@@ -16,32 +16,32 @@ export interface Features {
   readonly groups: boolean
   /** Receivers of a group share its messages. */
   readonly sharing: boolean
-  /** A group that comes later can begin with what was stored before. */
+  /** A late group can begin with what was stored before it joined. */
   readonly history: boolean
-  /** One receiver gets messages in the order in which they were published. */
+  /** One receiver gets messages in the order they were published. */
   readonly order: boolean
-  /** An id that was published is remembered, and publishing it again stores nothing. */
+  /** A published id is remembered, and publishing it again stores nothing. */
   readonly deduplication: boolean
   /** A message can be published before it is due. */
   readonly delay: boolean
-  /** What failed for now comes again to the receiver that had it: retries, releases, attempts and fences. */
+  /** Temporary failures come again to the receiver that had them: retries, releases, attempts and fences. */
   readonly retry: boolean
-  /** What is not settled is delivered again, also to others and after its receiver is gone: leaving, leases. */
+  /** Unsettled messages are delivered again, also to others and after their receiver is gone: leaving, leases. */
   readonly redelivery: boolean
-  /** A late `Ack` of a delivery that has gone to somebody else is refused as well. */
+  /** A late `Ack` of a delivery that has gone to another consumer is refused too. */
   readonly fencedAck: boolean
   readonly deadLetters: boolean
   readonly pause: boolean
-  /** What every group has settled is dropped by itself. */
+  /** Messages that every group has settled are dropped automatically. */
   readonly trimming: boolean
   /**
-   * A commit is applied together with the ack, all of it once or none of it. Not expected unless it is promised: the layer
-   * provides `Records` then.
+   * A commit is applied together with the ack, all of it once or none of it. Not expected by default; a layer that
+   * promises it provides `Records`.
    */
   readonly transactional: boolean
-  /** `Options.freeze` is there. */
+  /** `Options.freeze` is given. */
   readonly freeze: boolean
-  /** `Options.conflict` is there. */
+  /** `Options.conflict` is given. */
   readonly conflict: boolean
 }
 

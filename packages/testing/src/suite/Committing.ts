@@ -46,7 +46,7 @@ export const committing = [
       yield* commitOne(fixture, receiver, Commit.make({ writes: [names.clear, Commit.text("one").set("no json")] }))
       const failure = yield* Effect.flip(fixture.read(one.value))
       assert.deepInclude(failure, { _tag: "InvalidRecord", key: "one" })
-      // Of another schema it is as little one of these.
+      // Read with another schema, it does not fit either.
       yield* commitOne(fixture, receiver, Commit.make({ writes: [Commit.values("many", Schema.Int).set("a", 1)] }))
       assert.strictEqual((yield* Effect.flip(fixture.read(many.all)))._tag, "InvalidRecord")
     })
@@ -131,7 +131,7 @@ export const committing = [
     Effect.fnUntraced(function* (fixture) {
       const text = Commit.text("text")
       const receiver = yield* fixture.join("g")
-      // On the real clock a short one may be over before anybody has looked.
+      // On the real clock a short one may expire before the check has read it.
       yield* commitOne(fixture, receiver, Commit.make({ writes: [text.set("for long", { ttl: Duration.hours(5) })] }))
       assert.strictEqual(yield* fixture.read(text.value), "for long")
       yield* commitOne(fixture, receiver, Commit.make({ writes: [text.set("for now", { ttl: fixture.delay })] }))
@@ -228,7 +228,7 @@ export const committing = [
     Effect.fnUntraced(function* (fixture) {
       const receiver = yield* fixture.join("g")
       yield* commitOne(fixture, receiver, Commit.make({ writes: [names.set("ada", "Lovelace")] }))
-      // The second write is of the wrong kind: that shows before the first one is made.
+      // The second write is of the wrong kind, which is known before the first one is made.
       const refused = [
         Commit.make({ writes: [total.add(1), Commit.counter("names").add(1)] }),
         // The first write fails when it is made.

@@ -1,5 +1,5 @@
 /**
- * What a check works with: one transport, a topic nobody else uses, and hands that wait for facts, never for luck.
+ * What a check works with: one transport, a topic of its own, and operations that wait for facts.
  *
  * @module
  */
@@ -10,14 +10,14 @@ import type { Inspector } from "waybill"
 import { type Commit, type Delivery, type Message, type Settlement, Transport } from "waybill"
 import { yieldToOthers } from "../Scheduling.ts"
 
-/** The facts about a transport that checks may ask for. */
+/** The facts about a transport that checks may use. */
 export interface Setting {
   readonly time: "test" | "live"
-  /** A receiver gets what was published before it came. */
+  /** Whether a receiver gets what was published before it joined. */
   readonly history: boolean
-  /** As short as a check may want it that waits for it to pass. */
+  /** As short as possible, for checks that let it expire. */
   readonly lease: Duration.Duration
-  /** No stall of this process takes so long: what a check holds under it stays its own. */
+  /** Longer than any stall of this process: deliveries held under it stay the check's own. */
   readonly safeLease: Duration.Duration
   readonly freeze: (receiver: Transport.Receiver) => Effect.Effect<void, unknown, Scope.Scope>
   readonly conflict: (topic: string) => Effect.Effect<void, unknown>
@@ -34,7 +34,7 @@ export class Fixture extends Context.Service<
     readonly inspector: Context.Service.Shape<typeof Inspector.Inspector>
     readonly setting: Setting
     readonly topic: string
-    /** Long enough to tell that something was held back, short enough to wait for. */
+    /** Long enough to notice that something was held back, short enough to wait for. */
     readonly delay: Duration.Duration
     readonly publish: (
       first: Draft,
@@ -44,7 +44,7 @@ export class Fixture extends Context.Service<
       group: string,
       options?: SubscriptionOptions
     ) => Effect.Effect<Transport.Receiver, Transport.TransportError, Scope.Scope>
-    /** What was published, and a receiver that gets it: one that comes later where the transport can do that. */
+    /** Publishes, and joins a receiver that gets it: a late one where the transport can do that. */
     readonly audience: <A, E, R>(
       group: string,
       publishing: Effect.Effect<A, E, R>
@@ -53,23 +53,23 @@ export class Fixture extends Context.Service<
       E | Transport.TransportError,
       R | Scope.Scope
     >
-    /** Takes until there are `count` deliveries, letting time pass where it must. */
+    /** Takes until there are `count` deliveries, letting time pass where necessary. */
     readonly take: (
       receiver: Taker,
       count: number
     ) => Effect.Effect<ReadonlyArray<Delivery.Delivery>, Transport.TransportError>
     /** Takes one delivery. */
     readonly one: (receiver: Taker) => Effect.Effect<Delivery.Delivery, Transport.TransportError>
-    /** Lets time pass while `effect` waits, and dies when it waits in vain. */
+    /** Lets time pass while `effect` waits, and dies when it waits too long. */
     readonly within: <A, E, R>(what: string, effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-    /** Asks until the answer equals `expected`; dies with the difference when it never does. */
+    /** Repeats until the result equals `expected`; dies with the difference when it never does. */
     readonly becomes: <A, E, R>(what: string, effect: Effect.Effect<A, E, R>, expected: A) => Effect.Effect<void, E, R>
     /** Reads a record beside the topic. */
     readonly read: <A, E>(query: Commit.Query<A, E>) => Effect.Effect<A, Transport.TransportError | E>
     readonly pass: (duration: Duration.Duration) => Effect.Effect<void>
     /** Milliseconds that the effect took, by the clock in use. */
     readonly elapsed: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<readonly [A, number], E, R>
-    /** The group's figures, without those that differ from run to run. */
+    /** The group's figures, without those that differ between runs. */
     readonly figures: (group: string) => Effect.Effect<Figures, Transport.TransportError>
   }
 >()("@waybill/testing/Fixture") {}
@@ -114,7 +114,7 @@ export const bodies = (deliveries: ReadonlyArray<Delivery.Delivery>): ReadonlyAr
 export const sortedBodies = (deliveries: ReadonlyArray<Delivery.Delivery>): ReadonlyArray<string> =>
   deliveries.map((delivery) => String(delivery.body)).sort()
 
-/** One receiver in a scope of its own: closing it is leaving the group. */
+/** One receiver in a scope of its own: closing the scope leaves the group. */
 export const joinAndLeave = Effect.fnUntraced(function* (
   fixture: Fixture["Service"],
   group: string,
@@ -140,7 +140,7 @@ export const make = Effect.fnUntraced(function* (
   const pass = (duration: Duration.Duration) => (inTest ? TestClock.adjust(duration) : Effect.sleep(duration))
 
   const within = <A, E, R>(what: string, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
-    const inVain = Effect.die(new Error(`waited in vain for ${what}`))
+    const inVain = Effect.die(new Error(`timed out waiting for ${what}`))
     if (!inTest) return Effect.timeoutOrElse(effect, { duration: liveLimit, orElse: () => inVain })
     return Effect.gen(function* () {
       const fiber = yield* Effect.forkChild(effect, { startImmediately: true })

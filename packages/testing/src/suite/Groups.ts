@@ -1,5 +1,5 @@
 /**
- * Who gets a message: every group, one receiver in it; and what taking promises.
+ * Who receives a message: every group, one receiver in it; and the promises of taking.
  *
  * @module
  */
@@ -42,9 +42,9 @@ export const groups = [
       yield* fixture.publish("done")
       yield* settle(receiver, yield* fixture.take(receiver, 1), Settlement.ack)
       yield* leave
-      yield* fixture.publish("while nobody was there")
+      yield* fixture.publish("while the group had no receiver")
       const next = yield* fixture.join("g", { start: "latest" })
-      assert.deepStrictEqual(bodies(yield* fixture.take(next, 1)), ["while nobody was there"])
+      assert.deepStrictEqual(bodies(yield* fixture.take(next, 1)), ["while the group had no receiver"])
     })
   ),
 
@@ -168,7 +168,7 @@ export const groups = [
           { startImmediately: true }
         )
         yield* fixture.publish(body)
-        // Another moment each time: before the take has heard of the message, while it has, after it has.
+        // A different moment each time: before the take has heard of the message, while it hears, and after.
         for (let i = 0; i < turns % 6; i++) yield* Effect.yieldNow
         yield* Fiber.interrupt(fiber)
       }

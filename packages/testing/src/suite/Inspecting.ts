@@ -1,5 +1,5 @@
 /**
- * What an operator sees and does: figures that agree with the truth, dead letters, pause, and what is kept and dropped.
+ * What an operator sees and does: figures that match the facts, dead letters, pause, and what is kept and dropped.
  *
  * @module
  */
@@ -14,7 +14,7 @@ const page = (fixture: Fixture["Service"], after: string | undefined, limit: num
 
 const byBody = (a: Message.Message, b: Message.Message) => String(a.body).localeCompare(String(b.body))
 
-/** Publishes, and buries in the order of the bodies; answers the receiver and the dead letters. */
+/** Publishes, and dead-letters in the order of the bodies; returns the receiver and the dead letters. */
 const bury = Effect.fnUntraced(function* (fixture: Fixture["Service"], first: string, ...rest: ReadonlyArray<string>) {
   const receiver = yield* fixture.join("g")
   yield* fixture.publish(first, ...rest)
@@ -80,7 +80,7 @@ export const inspecting = [
           assert.deepInclude({ ...reason }, { _tag: "InvalidName", kind: "group", name })
         }
       }
-      // A pause opens a topic where it may.
+      // A successful pause would open the topic.
       assert.deepStrictEqual(yield* inspector.topics, before)
     })
   ),
@@ -245,7 +245,7 @@ export const inspecting = [
         { headers: { ...headers }, id, key, version },
         { headers: { h: "1" }, id: "a", key: "k", version: 2 }
       )
-      // What is handed back waits too, and may be taken at once.
+      // A message that was handed back waits too, and may be taken at once.
       yield* settle(receiver, [taken.find(({ body }) => body === "b")!], Settlement.retry(Duration.zero, "again"))
       const again = yield* fixture.one(receiver)
       assert.strictEqual(again.attempt, 2)

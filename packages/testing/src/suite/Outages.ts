@@ -1,5 +1,5 @@
 /**
- * What happens to messages whose consumer stands still or dies, and to the consumer that comes back late.
+ * What happens to messages whose consumer stands still or dies, and to a consumer that comes back late.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import { Settlement } from "waybill"
 import { check } from "./Check.ts"
 import { type Fixture, bodies, settle, settled, sortedBodies } from "./Fixture.ts"
 
-/** A receiver that holds one message and is frozen; another that has taken the message over. */
+/** A frozen receiver that holds one message, and another that has taken the message over. */
 const takeover = Effect.fnUntraced(function* (fixture: Fixture["Service"]) {
   const lease = { lease: fixture.setting.lease }
   const one = yield* fixture.join("g", lease)
@@ -107,7 +107,7 @@ export const outages = [
   ),
 
   check(
-    "a message that too many consumers died of becomes a dead letter that nobody sees again",
+    "a message that too many consumers died with becomes a dead letter that no one sees again",
     ["redelivery", "sharing", "freeze", "deadLetters"],
     Effect.fnUntraced(function* (fixture) {
       const terms = { lease: fixture.setting.lease, maxDeliveries: 2 }
@@ -150,7 +150,7 @@ export const outages = [
       yield* fixture.one(first)
       yield* fixture.setting.freeze(first)
       const second = yield* fixture.join("g", terms)
-      // What goes back unfinished is no attempt, and keeps what is known of the others.
+      // A release is not an attempt, and keeps the lines of the others.
       yield* settle(second, [yield* fixture.one(second)], Settlement.release)
       yield* settle(second, [yield* fixture.one(second)], Settlement.retry(Duration.zero, "busy again"))
       yield* settle(second, [yield* fixture.one(second)], Settlement.deadLetter("Broken", "broken"))
@@ -200,7 +200,7 @@ export const outages = [
   ),
 
   check(
-    "case A8: what somebody else has killed goes on as it was, until few deaths are left",
+    "case A8: messages of a consumer killed by another cause continue as they were, until few deaths are left",
     ["redelivery", "sharing", "freeze"],
     Effect.fnUntraced(function* (fixture) {
       const terms = { lease: fixture.setting.lease, maxDeliveries: 5 }
@@ -212,7 +212,7 @@ export const outages = [
         assert.strictEqual(new Set(bodies(taken)).size, together)
         yield* fixture.setting.freeze(receiver)
       }
-      // Eight of them may die once more. Each is by itself, whatever the order.
+      // Eight of them may die once more. Each is alone, whatever the order.
       const receiver = yield* fixture.join("g", terms)
       const seen: Array<string> = []
       while (seen.length < count) {
@@ -227,7 +227,7 @@ export const outages = [
   ),
 
   check(
-    "case A8: the one that kills is found in as many deaths as it may see, and takes nobody along",
+    "case A8: the one that kills is found in as many deaths as it may cause, and takes no other along",
     ["redelivery", "sharing", "freeze", "deadLetters"],
     Effect.fnUntraced(function* (fixture) {
       const terms = { lease: fixture.setting.lease, maxDeliveries: 5 }

@@ -1,5 +1,5 @@
 /**
- * What publishing promises: order, receipts, ids, due times, and that what arrives is what was sent.
+ * The promises of publishing: order, receipts, ids, due times, and that messages arrive as they were sent.
  *
  * @module
  */
@@ -92,7 +92,7 @@ export const publishing = [
       Effect.fnUntraced(function* (fixture) {
         const { receiver } = yield* fixture.audience("g", fixture.publish(body))
         const delivery = yield* fixture.one(receiver)
-        // A plain comparison: the difference between two mebibytes is not for reading.
+        // A plain comparison: nobody reads the difference between two mebibytes.
         assert.isTrue(delivery.body === body, "the body differs")
       })
     )
@@ -152,7 +152,7 @@ export const publishing = [
             delivery.body === "with" ? published : {},
             `attempt ${attempt}`
           )
-          // Consumers count a delivery's bytes when it comes and when it goes: both have to be the same.
+          // Consumers count a delivery's bytes on arrival and on departure: both must be equal.
           assert.isTrue(Object.isFrozen(delivery.headers))
           write(delivery.headers)
         }
@@ -245,7 +245,7 @@ export const publishing = [
     Effect.fnUntraced(function* (fixture) {
       const receiver = yield* fixture.join("g")
       const after = (delay: Duration.Duration) => ({ _tag: "After", delay }) as const
-      // Far enough that what is published with it comes first, however long the test is held up.
+      // Far enough that messages published with it come first, however long the test is held up.
       yield* fixture.publish({ body: "far", due: after(Duration.hours(5)) }, "early")
       assert.strictEqual((yield* fixture.one(receiver)).body, "early")
       const [late, millis] = yield* fixture.elapsed(

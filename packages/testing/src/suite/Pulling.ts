@@ -1,5 +1,5 @@
 /**
- * Deliveries as a stream, in front of their ack.
+ * Deliveries as a stream, unsettled.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import { Consumer, Topic, Transport } from "waybill"
 import { check } from "./Check.ts"
 import { type Fixture, settled } from "./Fixture.ts"
 
-/** What `f` makes of the first `count` deliveries of the group `g`. */
+/** The result of `f` for the first `count` deliveries of the group `g`. */
 const pull = <A, E>(
   { setting, topic, transport }: Fixture["Service"],
   count: number,
@@ -22,7 +22,7 @@ const pull = <A, E>(
     Stream.mapEffect(f),
     Stream.take(count),
     Stream.runCollect,
-    // Less than most patterns keep, so that this is for all of them.
+    // Weaker than most patterns' guarantee, so that this fits all of them.
     Effect.provideService(Transport.AtMostOnce, transport)
   )
 

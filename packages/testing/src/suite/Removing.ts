@@ -1,5 +1,5 @@
 /**
- * Removing a topic: when it may be, and what goes with it.
+ * Removing a topic: when it is allowed, and what goes with it.
  *
  * @module
  */
@@ -11,7 +11,7 @@ import { type Fixture, bodies, joinAndLeave, outgoing, settle } from "./Fixture.
 
 const total = Commit.counter("total")
 
-/** Tries to remove the topic: answers `removed`, or the obstacle. */
+/** Tries to remove the topic; returns `removed`, or the obstacle. */
 const attempt = ({ inspector, topic }: Fixture["Service"]) =>
   inspector.remove(topic).pipe(
     Effect.as("removed"),
@@ -42,7 +42,7 @@ export const removing = [
         const { delayed, depth, groups } = yield* inspector.describe(topic)
         assert.deepStrictEqual({ delayed, depth, groups }, { delayed: 0, depth: 0, groups: [] })
       }
-      // One that never was is gone as well.
+      // A topic that never existed counts as removed.
       yield* inspector.remove(`${topic}-never`)
       assert.notInclude(yield* inspector.topics, `${topic}-never`)
     })
@@ -96,7 +96,7 @@ export const removing = [
       yield* Scope.provide(fixture.setting.freeze(one), scope)
       yield* fixture.pass(fixture.setting.lease)
       yield* fixture.becomes(
-        "nobody lives",
+        "no consumer is alive",
         Effect.map(fixture.inspector.describe(fixture.topic), ({ groups }) => groups[0]?.consumers.length),
         0
       )

@@ -45,7 +45,7 @@ export const settling = [
         ])
       )
       assert.strictEqual(delivery.attempt, 4)
-      // However many rows there are, what is kept of them has an end.
+      // However many rows there are, what is kept of them is bounded.
       for (let i = 0; i < 40; i++) {
         const row = { name: `${i}${"x".repeat(500)}`, count: 1, since: 1 }
         yield* settle(receiver, [delivery], Settlement.retry(Duration.zero, "cause", row))
@@ -118,7 +118,7 @@ export const settling = [
   ),
 
   check(
-    "what is acked does not come again, to nobody of the group",
+    "an acked message does not come again, to any receiver of the group",
     ["redelivery"],
     Effect.fnUntraced(function* (fixture) {
       const { leave, receiver } = yield* joinAndLeave(fixture, "g")
@@ -174,14 +174,14 @@ export const settling = [
   ),
 
   check(
-    "retries come in the order in which they are due, and hold up nobody",
+    "retries come in the order they are due, and hold up nothing else",
     ["retry", "order"],
     Effect.fnUntraced(function* (fixture) {
       const receiver = yield* fixture.join("g")
       yield* fixture.publish("far", "late", "early")
       const [far, late, early] = yield* fixture.take(receiver, 3)
       assert(far !== undefined && late !== undefined && early !== undefined)
-      // Only what is not due for hours is sure to be behind what is published now.
+      // Only messages that are not due for hours are certain to come after one published now.
       yield* settle(receiver, [far], Settlement.retry(Duration.hours(5), "cause"))
       yield* fixture.publish("new")
       const next = yield* fixture.one(receiver)
@@ -299,7 +299,7 @@ export const settling = [
         [by("release"), Settlement.release]
       ])
       assert.deepStrictEqual(answers, ["Settled", "Settled", "Settled"])
-      // Which of them is first is nobody's promise: the delay may be over before the first is taken.
+      // The order is not promised: the delay may be over before the first is taken.
       const again = yield* fixture.take(receiver, 2)
       assert.deepStrictEqual(again.map(({ attempt, body }) => [body, attempt]).toSorted(), [
         ["release", 1],

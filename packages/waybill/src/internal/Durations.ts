@@ -79,5 +79,5 @@ export const durationsOf = (metric: Metric.Histogram<number>, context: Context.C
     registry.set(key, { ...made, hooks: durations })
     return durations
   }
-  throw new Error("a metric registers itself when it is asked for its value")
+  throw new Error("reading a metric should have registered it: a bug in waybill")
 }

@@ -53,7 +53,7 @@ export class LocalDelivery implements Delivery {
   /** Its number in order of arrival; together with the fence it names the delivery. */
   number: number
   /** The batch of dead letters that it was sent with. */
-  burial: number
+  letterBatch: number
 
   constructor(
     topic: string,
@@ -83,7 +83,7 @@ export class LocalDelivery implements Delivery {
     this.holder = undefined
     this.batch = undefined
     this.number = 0
-    this.burial = 0
+    this.letterBatch = 0
   }
 
   get receipt(): string {
@@ -115,7 +115,7 @@ export interface InboxOptions {
   /** Called with each gap as its delivery is taken. Must be quick and must not throw. */
   readonly gap: (gap: Gap) => void
   /** Stores dead letters. Repeated with the same ones when the outcome is unknown. */
-  readonly bury: (
+  readonly deadLetter: (
     letters: NonEmptyReadonlyArray<readonly [copy: LocalDelivery, settlement: DeadLetter]>
   ) => Effect.Effect<void, TransportError>
 }
@@ -293,7 +293,7 @@ export class Inbox implements Receiver {
       if (letters === undefined) return Exit.succeed(this.#end(endings))
       return Effect.map(
         // Not empty: created with the first.
-        this.#options.bury(letters as unknown as NonEmptyReadonlyArray<readonly [LocalDelivery, DeadLetter]>),
+        this.#options.deadLetter(letters as unknown as NonEmptyReadonlyArray<readonly [LocalDelivery, DeadLetter]>),
         () => this.#end(endings)
       )
     })

@@ -101,7 +101,7 @@ export const claimed = (topic: string, group: string) =>
 
 /** Messages that were trimmed before the group had settled them. */
 export const truncated = (topic: string, group: string) =>
-  counter("waybill_messages_truncated_total", "Unsettled messages cut away by trimming", { topic, group })
+  counter("waybill_messages_truncated_total", "Unsettled messages that were trimmed", { topic, group })
 
 /** Dead letters that the cap dropped, counted in the process that did it. */
 export const deadLettersDropped = (topic: string, group: string) =>
@@ -109,11 +109,11 @@ export const deadLettersDropped = (topic: string, group: string) =>
 
 /** How often the group was lost and recreated. */
 export const groupsRecreated = (topic: string, group: string) =>
-  counter("waybill_groups_recreated_total", "How often a lost group was made again", { topic, group })
+  counter("waybill_groups_recreated_total", "How often a lost group was recreated", { topic, group })
 
 /** How often a subscriber noticed that it had missed messages. */
 export const gaps = (group: string, reason: string) =>
-  counter("waybill_gaps_total", "How often a subscriber knew that it had missed messages", { group, reason })
+  counter("waybill_gaps_total", "How often a subscriber noticed that it had missed messages", { group, reason })
 
 /** How many messages were missed, if known. */
 export const missed = (group: string, reason: string) =>
@@ -125,12 +125,12 @@ export const disconnects = (role: string) =>
 
 /** Connections that were restored; while this is less than were lost, some are down. */
 export const reconnects = (role: string) =>
-  counter("waybill_reconnects_total", "Connections to the store that came back", { role })
+  counter("waybill_reconnects_total", "Connections to the store that were restored", { role })
 
 /** 1 if the last round of `layerInspector` could read everything, otherwise 0. */
 export const inspectorUp = gauge(
   "waybill_inspector_up",
-  "Whether the last look into the store succeeded (1) or not (0)"
+  "Whether the last inspection of the store succeeded (1) or not (0)"
 )
 
 /** The gauges of a topic, each with the figure it shows. */
@@ -197,7 +197,7 @@ export const seriesOf = <Input, State>(
     registry.set(key, metadata)
     return metadata.hooks
   }
-  throw new Error("a metric registers itself when it is asked for its value")
+  throw new Error("reading a metric should have registered it: a bug in waybill")
 }
 
 /** The counters of the messages that a process publishes to a topic, by outcome. */

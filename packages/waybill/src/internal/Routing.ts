@@ -189,7 +189,7 @@ export const render = (cause: Cause.Cause<unknown>): string => {
     try {
       return shorten(Cause.pretty(cause)).toWellFormed()
     } catch {
-      return "a failure that cannot be shown: reading it throws"
+      return "a failure that cannot be rendered: reading it throws"
     }
   }
   const stack = stackOf(values[0])

@@ -16,16 +16,16 @@ export const refusal = (topic: string, messages: ReadonlyArray<Outgoing>): NotOf
 
 const oneTopic = new NotOffered({
   feature: "publishing to several topics",
-  detail: "a name with *, ? or [ in it stands for topics to listen to. Publish to one of them"
+  detail: "a name with *, ? or [ is a pattern to subscribe to. Publish to a single topic"
 })
 
 const noDelay = new NotOffered({
   feature: "delayed messages",
-  detail: "messages are not stored until they are due. Publish it then, or use a pattern that stores messages"
+  detail: "messages are not stored until they are due. Publish it at that time, or use a pattern that stores messages"
 })
 
 const noId = new NotOffered({
-  feature: "ids of a producer's own",
+  feature: "message ids chosen by the producer",
   detail:
-    "nothing is remembered by which a second one could be known. Leave it out, or use a pattern that stores messages"
+    "ids are not remembered, so duplicates would go unnoticed. Leave the id out, or use a pattern that stores messages"
 })

@@ -105,7 +105,7 @@ export const layer = layerOf("at-most-once", (options: Options, as) => {
         overflow,
         clock,
         gap: (gap) => void run(lifecycle.report({ _tag: "Gap", topic, group, consumer, gap })),
-        bury: (letters) => deadLetter(subscribers, topic, consumer, letters)
+        deadLetter: (letters) => deadLetter(subscribers, topic, consumer, letters)
       })
       inbox.paused = subscribers.paused
       subscribers.inboxes.add(inbox)
@@ -116,7 +116,7 @@ export const layer = layerOf("at-most-once", (options: Options, as) => {
       subscribers: SubscriberGroup,
       topic: string,
       consumer: string,
-      letters: Parameters<InboxOptions["bury"]>[0]
+      letters: Parameters<InboxOptions["deadLetter"]>[0]
     ) =>
       step((now) => {
         let dropped = 0
@@ -172,7 +172,7 @@ export const layer = layerOf("at-most-once", (options: Options, as) => {
               const { group, topic } = subscription
               return lost === 0
                 ? Effect.void
-                : Effect.logWarning("a subscriber leaves, and messages that it had are lost", {
+                : Effect.logWarning("a subscriber left, and the messages it held are lost", {
                     topic,
                     group,
                     lost

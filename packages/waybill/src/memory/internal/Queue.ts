@@ -60,8 +60,8 @@ export class Queue implements Source, Cursor {
     if (this.#owner !== undefined) {
       return new TopicConflict({
         topic: this.#place.topic,
-        expected: `a queue of the group ${group}`,
-        found: `a queue that belongs to the group ${this.#owner}, and a queue has one group`
+        expected: `a queue of the group ${group} (a queue has one group)`,
+        found: `a queue of the group ${this.#owner}`
       })
     }
     this.#owner = group

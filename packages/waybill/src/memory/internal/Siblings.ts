@@ -80,14 +80,14 @@ export class Siblings {
       return Effect.andThen(
         shared
           ? Effect.logWarning(
-              "a topic is used in two in-memory stores of this program, and what is published in one is not seen in the other: make one layer value, and provide it once, around everything that uses it",
+              "a topic is used in two in-memory stores of this program, and messages published in one are not seen in the other: make one layer value, and provide it once, around everything that uses it",
               { topic, pattern }
             )
           : Effect.void,
         count === undefined
           ? Effect.void
           : Effect.logWarning(
-              "messages that were not settled went with an in-memory store that this program closed before it built another one: make one layer value, and provide it once, around everything that uses it",
+              "unsettled messages were lost with an in-memory store that this program closed before it built another: make one layer value, and provide it once, around everything that uses it",
               { topic, pattern, lost: count }
             )
       )

@@ -36,8 +36,8 @@ export const problemOf = (
     case "OWNED":
       return new TopicConflict({
         topic,
-        expected: `a queue of the group ${two}`,
-        found: `a queue that belongs to the group ${one}, and a queue has one group`
+        expected: `a queue of the group ${two} (a queue has one group)`,
+        found: `a queue of the group ${one}`
       })
     case "ORDERED":
       return new TopicConflict({

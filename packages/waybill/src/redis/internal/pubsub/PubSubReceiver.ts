@@ -59,7 +59,7 @@ const farewell = "1 second"
 type Letter = readonly [copy: LocalDelivery, settlement: DeadLetter]
 
 /** In the place of a batch's number: the letter is stored. */
-const buried = -1
+const stored = -1
 /** How many letters one run of the script stores, and how much of them. */
 const maxLetters = 100
 const maxUnits = 4 * 1024 * 1024
@@ -92,7 +92,7 @@ export class PubSubReceiver implements Receiver {
   #channel = ""
   #topic: string
   #unnamed = 0
-  #burials = 0
+  #letterBatches = 0
   #open = false
   #paused = false
   /** It is paused, and nothing begins here any more. */
@@ -108,7 +108,7 @@ export class PubSubReceiver implements Receiver {
     this.#call = calling(commands, { topic, pattern: Scripts.pattern }, named)
     this.#topic = topic
     this.#isGlob = isGlob(topic)
-    const bury: InboxOptions["bury"] = (letters) => this.#bury(letters)
+    const deadLetter: InboxOptions["deadLetter"] = (letters) => this.#deadLetter(letters)
     this.#inbox = new Inbox({
       topic,
       group,
@@ -118,7 +118,7 @@ export class PubSubReceiver implements Receiver {
       overflow,
       clock,
       gap,
-      bury
+      deadLetter
     })
     this.take = this.#inbox.take
     this.settle = this.#inbox.settle
@@ -233,13 +233,13 @@ export class PubSubReceiver implements Receiver {
   })
 
   /** Some at a time. Those that were stored are not sent again with the rest. */
-  #bury(letters: NonEmptyReadonlyArray<Letter>): Effect.Effect<void, TransportError> {
+  #deadLetter(letters: NonEmptyReadonlyArray<Letter>): Effect.Effect<void, TransportError> {
     return Effect.gen({ self: this }, function* () {
       let some: Array<Letter> = []
       let units = 0
       for (const letter of letters) {
         const [copy, { cause }] = letter
-        if (copy.burial === buried) continue
+        if (copy.letterBatch === stored) continue
         const size = unitsOf(copy) + cause.length
         if (isReadonlyArrayNonEmpty(some) && (some.length === maxLetters || units + size > maxUnits)) {
           yield* this.#store(some)
@@ -258,7 +258,7 @@ export class PubSubReceiver implements Receiver {
     const { group, topic } = subscription
     const [first] = letters[0]
     // The same ones again: whether they were stored is not known.
-    if (first.burial === 0) first.burial = ++this.#burials
+    if (first.letterBatch === 0) first.letterBatch = ++this.#letterBatches
     const args: Array<Argument> = []
     for (const [copy, settlement] of letters) {
       const { cause, failure, reason } = settlement
@@ -287,7 +287,7 @@ export class PubSubReceiver implements Receiver {
       Effect.mapError((reason) => new TransportError({ operation: "settle", topic, reason })),
       Effect.tap(() =>
         Effect.sync(() => {
-          for (const [copy] of letters) copy.burial = buried
+          for (const [copy] of letters) copy.letterBatch = stored
         })
       ),
       Effect.flatMap(({ dropped }) =>

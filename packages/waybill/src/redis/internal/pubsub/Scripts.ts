@@ -112,8 +112,8 @@ return {'OK', opened and 0 or 1, paused(quiet), keepDead(maxCount, maxAgeMillis,
  *
  * Further arguments, for each letter: reason, cause, tally, failure, attempts, fence, id, published at, topic, number of fields, and the fields.
  */
-export const bury = make({
-  name: "waybill/bury",
+export const deadLetter = make({
+  name: "waybill/dead-letter",
   mode: "drains",
   keys: keys("dead", "state", "publisher"),
   args: {
