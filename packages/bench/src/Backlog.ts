@@ -1,12 +1,12 @@
 /**
- * A backlog is published, then consumed under the clock. A round counts only when every message was handled exactly
+ * A backlog is published, then consumed against the clock. A round only counts if every message was handled exactly
  * once and the store has nothing left to deliver.
  */
 import { Effect, Schedule, Schema } from "effect"
 import type { Peer } from "./Peer.ts"
 import { Tally } from "./Tally.ts"
 
-/** The contender did not do its job, so its speed means nothing. */
+/** The contender did not do its job, so its speed is meaningless. */
 export class JobNotDone extends Schema.TaggedError<JobNotDone>()("JobNotDone", {
   message: Schema.String
 }) {}
@@ -14,7 +14,10 @@ export class JobNotDone extends Schema.TaggedError<JobNotDone>()("JobNotDone", {
 /** Nothing here takes minutes unless it hangs. */
 export const patience = "4 minutes"
 
-/** Consumes the messages from 0 to `messages` and answers how many a second, from the first call of the handler to the last. */
+/**
+ * Consumes the messages from 0 to `messages` and returns the rate per second, from the first call of the handler to
+ * the last.
+ */
 export const drain = Effect.fnUntraced(function* (peer: Peer, messages: number) {
   const tally = new Tally(messages)
   collectGarbage()
@@ -36,12 +39,12 @@ export const drain = Effect.fnUntraced(function* (peer: Peer, messages: number) 
   return messages / tally.seconds
 })
 
-/** What was handled may still be on its way to being settled. */
+/** Handled messages may still be on their way to being settled. */
 export const settled = (peer: Peer) =>
   Effect.gen(function* () {
     const left = yield* peer.left
     if (left !== 0) return yield* new JobNotDone({ message: `${left} messages are left in the store` })
   }).pipe(Effect.retry({ schedule: Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 250 })) }))
 
-/** What was made before the clock runs is not collected under it. */
+/** Garbage from before the measurement must not be collected during it. */
 export const collectGarbage = (): void => globalThis.gc?.()

@@ -1,6 +1,6 @@
 /**
- * Runs measures: each contender in its process, one at a time, round by round in turn, on a Redis server that is empty
- * before every round. Tells as it goes.
+ * Runs measures: each contender in its own process, one at a time, taking turns round by round, on a Redis server that is
+ * empty before every round. Reports progress.
  */
 import { RedisServer } from "@waybill/testing"
 import { Console, Effect } from "effect"
@@ -33,10 +33,10 @@ export const run = (measure: Measure, options: Options) =>
     measure.judge
   )
 
-/** How slow this commit may be, by the other. */
+/** How much slower than the other commit this one may be. */
 const bar = { atLeast: 0.97 }
 
-/** This library beside another commit of it, whose sources lie in `checkout`: nobody else takes part. */
+/** This library beside another commit of it, whose sources are in `checkout`; no other contenders. */
 export const runAgainst = Effect.fnUntraced(function* (
   measure: Measure,
   other: { readonly commit: string; readonly checkout: string },
@@ -62,7 +62,7 @@ export const runAgainst = Effect.fnUntraced(function* (
   )
 })
 
-/** What each contender gave, by its label. */
+/** The samples of each contender, by its label. */
 const rounds = Effect.fnUntraced(function* (
   measure: Measure,
   entrants: ReadonlyArray<Entrant>,
@@ -92,7 +92,7 @@ const rounds = Effect.fnUntraced(function* (
   return samples
 }, Effect.scoped)
 
-/** Nobody is always the one who runs after the slowest. */
+/** Rotates the order, so that no contender always runs after the slowest. */
 const inTurn = <A>(contenders: ReadonlyArray<A>, round: number): ReadonlyArray<A> => {
   const start = Math.abs(round) % contenders.length
   return [...contenders.slice(start), ...contenders.slice(0, start)]

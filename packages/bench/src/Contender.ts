@@ -1,6 +1,6 @@
 /**
- * A contender as the bench holds it: a process that lives through all rounds of a measure, so that its code is hot and
- * its heap is its own, and that stands still while another one runs.
+ * A contender as seen by the bench: a process that lives through all rounds of a measure, so that its code is hot and
+ * its heap is its own, and that is idle while another one runs.
  */
 import { type ChildProcess, fork } from "node:child_process"
 import { join } from "node:path"
@@ -16,11 +16,11 @@ export class RoundFailed extends Schema.TaggedError<RoundFailed>()("RoundFailed"
 
 export interface Contender {
   readonly name: string
-  /** Runs one round; nothing else may run at that time. */
+  /** Runs one round; nothing else may run at the same time. */
   readonly round: (size: Size) => Effect.Effect<Sample, RoundFailed>
 }
 
-/** What the process answers to a `Size`. */
+/** The process's reply to a `Size`. */
 export type Answer = { readonly sample: Sample } | { readonly error: string }
 
 const own = fileURLToPath(new URL("ContenderProcess.ts", import.meta.url))
@@ -32,12 +32,12 @@ export const programIn = (checkout: string): string => join(checkout, "packages/
 export const make = Effect.fnUntraced(function* (options: {
   readonly measure: string
   readonly name: string
-  /** What it is called in the report, where that differs. */
+  /** Its name in the report, if different. */
   readonly label?: string
-  /** That of another commit, or this one. */
+  /** The program of another commit; this commit's by default. */
   readonly program?: string
   readonly port: number
-  /** Where the process writes a CPU profile as it ends. */
+  /** Where the process writes a CPU profile when it ends. */
   readonly profile: string | undefined
 }): Effect.fn.Return<Contender, never, Scope.Scope> {
   const { label = options.name, measure, name, port, profile, program = own } = options
@@ -64,7 +64,7 @@ export const make = Effect.fnUntraced(function* (options: {
           resume(effect)
         }
         const failed = (message: string) => done(new RoundFailed({ contender: label, message }))
-        // The process answers as it is asked to.
+        // The process sends the replies that this type describes.
         const onMessage = (answer: Answer) =>
           "error" in answer ? failed(answer.error) : done(Effect.succeed(answer.sample))
         const onExit = (code: number | null, signal: string | null) => failed(`its process ended (${signal ?? code})`)

@@ -1,5 +1,5 @@
 /**
- * The program of a contender's process: it waits for a size, runs a round of it, and answers with the sample.
+ * The program of a contender's process: waits for a size, runs a round of it, and replies with the sample.
  */
 import { Cause, Effect, Exit } from "effect"
 import type { Answer } from "./Contender.ts"
@@ -20,5 +20,5 @@ process.on("message", (size: Size) => {
   })
 })
 
-// A client that reconnects for ever would keep the process up after the bench is gone.
+// A client that reconnects forever would keep the process alive after the bench is gone.
 process.once("disconnect", () => process.exit())

@@ -1,6 +1,6 @@
 /**
- * Messages are published while they are consumed, and the clock runs from the first call of publish to the last call of the
- * handler. A round counts only when every message was handled exactly once.
+ * Messages are published while they are consumed, timed from the first call of publish to the last call of the handler. A
+ * round only counts if every message was handled exactly once.
  */
 import { Effect } from "effect"
 import { collectGarbage, JobNotDone, patience } from "./Backlog.ts"
@@ -8,7 +8,7 @@ import type { Peer } from "./Peer.ts"
 import { Tally } from "./Tally.ts"
 import { small } from "./Work.ts"
 
-/** Publishes small messages in batches and answers how many a second have arrived. */
+/** Publishes small messages in batches and returns how many arrived per second. */
 export const flow = Effect.fnUntraced(function* (peer: Peer, messages: number) {
   const payloads = small.messages(messages)
   const tally = new Tally(messages)

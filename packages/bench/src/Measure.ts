@@ -1,26 +1,29 @@
 /**
- * A measure is rounds and a judgement. A round runs one contender in a process of its own, on an empty store; the
- * judgement compares what all rounds of all contenders gave, and is pure.
+ * A measure consists of rounds and a judgement. A round runs one contender in a process of its own, on an empty store; the
+ * judgement compares the samples of all rounds of all contenders, and is pure.
  */
 import { Effect, type Scope } from "effect"
 import type { Result } from "./Report.ts"
 
-/** What one round gave: named numbers. */
+/** The result of one round: named numbers. */
 export type Sample = Readonly<Record<string, number>>
 
-/** The rounds of each contender, in the order in which they ran: the n-th of one ran beside the n-th of another. */
+/** The rounds of each contender, in the order they ran: the n-th round of one ran beside the n-th of another. */
 export type Samples<Name extends string = string, A extends Sample = Sample> = Readonly<Record<Name, ReadonlyArray<A>>>
 
-/** How much is done in one round. */
+/** The work in one round. */
 export interface Size {
   readonly messages: number
 }
 
-/** How much is done in all: `rounds` that count, after `warmups` that do not. */
+/** The work in all: `rounds` that count, after `warmups` that do not. */
 export interface Plan<Name extends string = string> extends Size {
   readonly warmups: number
   readonly rounds: number
-  /** Who is so slow that a round of `messages` would take too long does this many: rates are compared, not times. */
+  /**
+   * A smaller number for contenders so slow that a round of `messages` would take too long: rates are compared, not
+   * times.
+   */
   readonly fewer?: Partial<Readonly<Record<Name, number>>>
 }
 
@@ -31,16 +34,16 @@ export interface Measure {
   readonly full: Plan
   readonly quick: Plan
   readonly contenders: ReadonlyArray<string>
-  /** Those that are this library and tell a `rate`: another commit of it can be compared with them. */
+  /** The contenders that are this library and report a `rate`: another commit can be compared on them. */
   readonly own: ReadonlyArray<string>
   /** One round of one contender, in the contender's process. */
   readonly round: (contender: string, port: number, size: Size) => Effect.Effect<Sample, unknown>
-  /** What a sample says in a few words. */
+  /** A short description of a sample. */
   readonly describe: (sample: Sample) => string
   readonly judge: (samples: Samples) => ReadonlyArray<Result>
 }
 
-/** How a contender's round begins: on an empty store, with its connections made. */
+/** How a contender's round begins: with an empty store and its connections made. */
 export type Make<P> = (port: number) => Effect.Effect<P, unknown, Scope.Scope>
 
 export const make = <Name extends string, P, A extends Sample>(options: {
@@ -69,7 +72,7 @@ export const make = <Name extends string, P, A extends Sample>(options: {
         const makePeer = yield* Effect.promise(contenders[contender as Name])
         return yield* round(yield* makePeer(port), size)
       }).pipe(Effect.scoped),
-    // Samples come from `round` above, by way of another process.
+    // Samples come from `round` above, through another process.
     describe: (sample) => describe(sample as A),
     judge: (samples) => judge(samples as Samples<Name, A>)
   }

@@ -1,12 +1,12 @@
 /**
- * Messages are published under the clock. A round counts only when the store has every one of them afterwards.
+ * Messages are published against the clock. A round only counts if the store has every one of them afterwards.
  */
 import { Effect } from "effect"
 import { collectGarbage, JobNotDone } from "./Backlog.ts"
 import type { Peer } from "./Peer.ts"
 import { type Numbered, small } from "./Work.ts"
 
-/** Publishes small messages in the given way of the peer and answers how many a second. */
+/** Publishes small messages in the peer's given way and returns the rate per second. */
 export const publish = Effect.fnUntraced(function* (
   peer: Peer,
   messages: number,

@@ -1,20 +1,20 @@
 /**
- * What the numbers say: medians of the rounds, ratios of what ran side by side, and whether a bar is met.
+ * Evaluates the numbers: medians of the rounds, ratios of contenders that ran side by side, and whether a bar is met.
  */
 
-/** One comparison. Where there is no bar, `bar` and `met` are null: the line is there to be read. */
+/** One comparison. Without a bar, `bar` and `met` are null: the line is informative. */
 export interface Result {
   readonly measure: string
   readonly value: number
   readonly unit: string
   readonly against: string
-  /** The value by what it is compared with; null where that is a fixed number. */
+  /** The value divided by the one it is compared with; null if that is a fixed number. */
   readonly ratio: number | null
   readonly bar: string | null
   readonly met: boolean | null
 }
 
-/** What a comparison must reach. */
+/** The bar for a comparison. */
 export type Bar = { readonly atLeast: number } | { readonly atMost: number }
 
 /** Of at least one value. */
@@ -24,15 +24,15 @@ export const median = (values: ReadonlyArray<number>): number => {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
 }
 
-/** The value of at least one below which `share` of them lie. */
+/** The smallest value with at least `share` of the values below it. Needs at least one value. */
 export const percentile = (values: ReadonlyArray<number>, share: number): number => {
   const sorted = values.toSorted((a, b) => a - b)
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))]!
 }
 
 /**
- * The median of our rounds, and the median of the ratios round by round: what disturbs the machine for longer than a
- * round disturbs both sides of a ratio.
+ * The median of our rounds, and the median of the ratios round by round: a disturbance of the machine that lasts
+ * longer than a round affects both sides of a ratio.
  */
 export const compare = (options: {
   readonly measure: string
@@ -56,7 +56,7 @@ export const compare = (options: {
   }
 }
 
-/** A value beside a number that does not move. */
+/** A value compared with a fixed number. */
 export const limit = (options: {
   readonly measure: string
   readonly value: number
@@ -72,7 +72,7 @@ const meets = (bar: Bar, value: number): boolean => ("atLeast" in bar ? value >=
 
 const describeBar = (bar: Bar): string => ("atLeast" in bar ? `>= ${bar.atLeast}` : `<= ${bar.atMost}`)
 
-/** Whole numbers from a hundred, two digits behind the point below it. */
+/** Integers from a hundred on, two decimals below. */
 export const format = (value: number): string =>
   Math.abs(value) >= 100 ? Math.round(value).toLocaleString("en-US") : value.toFixed(2)
 

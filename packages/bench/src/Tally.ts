@@ -1,6 +1,6 @@
 /**
- * Counts what a handler was given: a message that was skipped keeps the count from being complete, one that came twice
- * is told apart, and the clock runs from the first to the last.
+ * Counts the messages a handler was given: a skipped message keeps the count from completing, a repeated one is counted
+ * separately, and the clock runs from the first to the last.
  */
 import { Effect } from "effect"
 import type { Numbered } from "./Work.ts"
@@ -22,7 +22,7 @@ export class Tally {
   readonly handle = (message: Numbered): void => {
     if (this.#count === 0) this.#startedAt = performance.now()
     if (this.#seen[message.seq] !== 0) {
-      // A number out of bounds reads undefined: no message of ours.
+      // An index out of bounds reads undefined: not a message of ours.
       this.#repeated++
       return
     }
@@ -36,12 +36,12 @@ export class Tally {
     return this.#count
   }
 
-  /** Deliveries beyond the first of a message. */
+  /** Deliveries of a message after its first. */
   get repeated(): number {
     return this.#repeated
   }
 
-  /** Between the first and the last call of `handle`, in seconds. */
+  /** Seconds between the first and the last call of `handle`. */
   get seconds(): number {
     return (this.#endedAt - this.#startedAt) / 1000
   }

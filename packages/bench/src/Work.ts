@@ -1,20 +1,20 @@
 /**
- * What is sent: small orders of about 90 bytes of JSON with four fields, or the webhook payloads that GitHub's own
- * package ships. Each message carries its number, so that whoever handles it can be checked for having handled it.
+ * The messages that are sent: small orders of about 90 bytes of JSON with four fields, or the webhook payloads that
+ * GitHub's own package ships. Each message carries its number, so that handling can be verified.
  */
 import { createRequire } from "node:module"
 import { Schema } from "effect"
 
-/** A number and whatever else. */
+/** A number and anything else. */
 export interface Numbered {
   readonly seq: number
 }
 
-/** A kind of message: what it looks like, and where the n-th one comes from. */
+/** A kind of message: its form, and how the n-th one is made. */
 export interface Work<A extends Numbered = Numbered> {
   readonly name: string
   readonly schema: Schema.Codec<A>
-  /** So many messages, numbered from `from` or from 0. */
+  /** That many messages, numbered from `from` or from 0. */
   readonly messages: (count: number, from?: number) => ReadonlyArray<A>
 }
 
@@ -57,7 +57,7 @@ const textOf = (seq: number): string => {
   return `${seq} `.repeat(Math.ceil(length / `${seq} `.length)).slice(0, length)
 }
 
-/** The envelope of examples/webhooks and a number. The payload is any JSON object, as it came. */
+/** The envelope of examples/webhooks and a number. The payload is any JSON object, unchanged. */
 export const Webhook = Schema.Struct({
   seq: Schema.Int,
   event: Schema.NonEmptyString,
@@ -83,9 +83,9 @@ interface Example {
   readonly payload: Schema.JsonObject
 }
 
-/** 4 MB of JSON, read only by those who need it. */
+/** 4 MB of JSON, read only by contenders that need it. */
 const loadExamples = (): ReadonlyArray<Example> => {
-  // The package describes its events in types of its own; here any JSON object will do.
+  // The package has types of its own for its events; any JSON object will do here.
   const definitions: ReadonlyArray<{ readonly name: string; readonly examples: ReadonlyArray<Schema.JsonObject> }> =
     createRequire(import.meta.url)("@octokit/webhooks-examples")
   return definitions.flatMap(({ examples, name }) => examples.map((payload) => ({ event: name, payload })))

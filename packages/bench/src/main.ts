@@ -1,5 +1,5 @@
 /**
- * `pnpm bench`: measures Waybill beside what one could use or write instead, on this machine, in one run.
+ * `pnpm bench`: measures Waybill beside alternatives that one could use or write instead, on this machine, in one run.
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Console, Effect, Option } from "effect"

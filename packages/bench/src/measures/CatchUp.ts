@@ -1,5 +1,5 @@
 /**
- * A late subscriber of the keyspace pattern reads what was written before it came, in a database with many other keys.
+ * A late subscriber of the keyspace pattern reads messages written before it joined, in a database with many other keys.
  */
 import { Effect } from "effect"
 import { Redis } from "ioredis"
@@ -49,7 +49,7 @@ export const catchUp = Measure.make({
 
 const fill = `for i = ARGV[1], ARGV[2] do redis.call("SET", "other:" .. i, "x", "EX", 3600) end`
 
-/** Makes so many keys that have nothing to do with us, and expire like ours. */
+/** Creates that many unrelated keys, which expire like ours. */
 const crowd = (port: number, keys: number) =>
   Effect.acquireUseRelease(
     Effect.sync(() => new Redis(port, "127.0.0.1")),

@@ -44,7 +44,7 @@ export const consume = Measure.make({
         theirs: Measure.valuesOf(loop, "rate"),
         bar: { atLeast: 0.92 }
       }),
-      // The bar is for the fastest of them; the others are there to be read.
+      // The bar is for the fastest of them; the others are informative.
       ...peers.map((peer, place) => compare({ ...ours, ...peer, ...(place === 0 ? { bar: { atLeast: 6 } } : {}) }))
     ]
   }

@@ -1,5 +1,5 @@
 /**
- * A long backlog beside a short one: the cost of a message must not grow with the number of messages that lie behind it.
+ * A long backlog beside a short one: the cost of a message must not grow with the number of messages behind it.
  */
 import { Effect } from "effect"
 import { drain } from "../Backlog.ts"
@@ -8,7 +8,7 @@ import type { Peer } from "../Peer.ts"
 import { compare, format } from "../Report.ts"
 import { small } from "../Work.ts"
 
-/** Published in pieces: millions of payloads are not to lie on the heap of the consumer. */
+/** Published in pieces, so that millions of payloads do not occupy the consumer's heap. */
 const piece = 50_000
 
 const round = Effect.fnUntraced(function* (peer: Peer, { messages }: Measure.Size) {

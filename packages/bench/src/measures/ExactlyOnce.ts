@@ -1,6 +1,6 @@
 /**
  * Consuming a backlog of small messages, each of which adds one to a counter: in the same step as its ack and at most once
- * for its id. The peer only handles them; it writes nothing and may repeat.
+ * per id. The peer only handles messages; it writes nothing and may repeat them.
  */
 import { Effect } from "effect"
 import { drain, JobNotDone } from "../Backlog.ts"

@@ -1,6 +1,6 @@
 /**
- * A topic with a thousand groups beside one with a single group: publishing and consuming cost the same, however many groups
- * exist beside the one that consumes.
+ * A topic with a thousand groups beside one with a single group: publishing and consuming cost the same, however many
+ * groups exist beside the consuming one.
  */
 import { Effect } from "effect"
 import { flow } from "../Flow.ts"

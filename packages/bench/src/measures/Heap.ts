@@ -1,7 +1,7 @@
 /**
- * The memory while a long backlog goes by: with the garbage that is not collected yet, which says more of the engine than
- * of us, so the hand-written loop stands beside it; and what is alive, measured with a collection every now and then.
- * Neither may grow with what lies ahead or behind, whatever the sizes of the messages.
+ * Memory while a long backlog passes: with uncollected garbage, which says more about the engine than about us, so the
+ * hand-written loop is measured too; and live memory, after a collection every now and then. Neither may grow with the
+ * messages ahead or behind, whatever their sizes.
  */
 import { Effect } from "effect"
 import { collectGarbage, drain } from "../Backlog.ts"
@@ -12,16 +12,16 @@ import { mixed, small, type Work } from "../Work.ts"
 
 const megabyte = 1024 * 1024
 
-/** Bytes from the socket lie outside of the heap. */
+/** Bytes from the socket are outside the heap. */
 const memoryUsed = () => {
   const { external, heapUsed } = process.memoryUsage()
   return (heapUsed + external) / megabyte
 }
 
-/** How often the memory is looked at. */
+/** How often memory is sampled. */
 const lookMillis = 5
 
-/** Published in pieces: the payloads must not lie on the heap that is measured. */
+/** Published in pieces: the payloads must not be on the heap that is measured. */
 const fill = (peer: Peer, { messagesOf, piece }: Sizes, messages: number) =>
   Effect.gen(function* () {
     for (let from = 0; from < messages; from += piece) {
@@ -29,7 +29,7 @@ const fill = (peer: Peer, { messagesOf, piece }: Sizes, messages: number) =>
     }
   })
 
-/** The most that was seen above `idle` while a backlog went by. */
+/** The peak above `idle` while a backlog passed. */
 const peakOf = (peer: Peer, sizes: Sizes, messages: number, idle: number, millis: number, before: () => void) =>
   Effect.gen(function* () {
     yield* fill(peer, sizes, messages)
@@ -51,7 +51,7 @@ const peakOf = (peer: Peer, sizes: Sizes, messages: number, idle: number, millis
 interface Sizes {
   readonly messagesOf: Work["messages"]
   readonly piece: number
-  /** How often the heap is cleaned and then looked at: seldom, since nothing moves meanwhile. */
+  /** How often the heap is collected and then sampled: rarely, since nothing moves meanwhile. */
   readonly cleanMillis: number
 }
 
@@ -103,7 +103,7 @@ export const heap = Measure.make({
 
 const onMixed = async () => (await import("../peers/Waybill.ts")).onRedis(mixed)
 
-/** Three times the backlog, and the same memory. */
+/** Three times the backlog in the same memory. */
 export const heapMixed = Measure.make({
   name: "heap-mixed",
   title: "heap, messages of 100 bytes to 1 MB",

@@ -1,5 +1,5 @@
 /**
- * From publishing to the handler through keys that expire, with somebody who listens from the beginning.
+ * From publishing to the handler through keys that expire, with a subscriber present from the beginning.
  */
 import { Effect } from "effect"
 import { flow } from "../Flow.ts"

@@ -1,5 +1,5 @@
 /**
- * From publishing to the handler, when nothing else is going on: the consumer waits in a blocking read each time.
+ * From publishing to the handler while nothing else happens: the consumer waits in a blocking read each time.
  */
 import { setTimeout } from "node:timers/promises"
 import { Effect } from "effect"
@@ -12,7 +12,7 @@ import { small } from "../Work.ts"
 /** Long enough for the acknowledgement and the next blocking read to reach the server. */
 const pause = 3
 
-/** The first messages on a new connection find code that has not run for a while. */
+/** The first messages on a new connection run code that is cold. */
 const unmeasured = 50
 
 const round = Effect.fnUntraced(function* (peer: Peer, { messages }: Measure.Size) {

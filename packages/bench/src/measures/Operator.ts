@@ -1,6 +1,6 @@
 /**
- * What looking costs: `waybill stats` as a process over 1,000 topics with 3,000 groups, the first page of dead letters
- * beside the last, and dead letters sent back to their group.
+ * The cost of inspection: `waybill stats` as a process over 1,000 topics with 3,000 groups, the first page of dead letters
+ * beside the last, and redriving dead letters to their group.
  */
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
@@ -16,7 +16,7 @@ const prefix = "bench"
 const topics = 1000
 const groups = ["one", "two", "three"]
 const pageSize = 500
-/** When the heartbeats of the consumers run out: in the year 3000. */
+/** When the heartbeats of the consumers expire: in the year 3000. */
 const forever = 32_503_680_000_000
 /** How often each of the two pages is read. */
 const readings = 100
@@ -33,7 +33,7 @@ const round = Effect.fnUntraced(function* ({ inspector, port, redis }: Operator,
   const millis = yield* stats(port)
   const server = (yield* Effect.promise(() => cpuMillis(redis))) - before
 
-  const last = yield* Effect.promise(() => bury(redis, messages))
+  const last = yield* Effect.promise(() => storeDeadLetters(redis, messages))
   const read = (after: Option.Option<string>) =>
     Effect.gen(function* () {
       const from = performance.now()
@@ -43,7 +43,7 @@ const round = Effect.fnUntraced(function* ({ inspector, port, redis }: Operator,
     })
   const firstPages: Array<number> = []
   const lastPages: Array<number> = []
-  // In turn: what disturbs the machine disturbs both.
+  // In turn, so that a disturbance of the machine affects both.
   for (let i = 0; i < readings; i++) {
     firstPages.push(yield* read(Option.none()))
     lastPages.push(yield* read(Option.some(last)))
@@ -134,7 +134,7 @@ const open = async (redis: Redis) => {
   for (const [error] of (await pipeline.exec()) ?? []) if (error !== null) throw error
 }
 
-/** As the wire format of streams says. */
+/** As the wire format of streams defines them. */
 const letters = `
 local last
 for i = ARGV[1], ARGV[2] do
@@ -146,8 +146,8 @@ end
 return last
 `
 
-/** Answers the entry behind which the last page begins. */
-const bury = async (redis: Redis, count: number): Promise<string> => {
+/** Returns the entry after which the last page begins. */
+const storeDeadLetters = async (redis: Redis, count: number): Promise<string> => {
   const tag = `{${prefix}:dead}`
   await redis.hset(`${tag}:meta`, { pattern: "streams", wire: "1" })
   await redis.xgroup("CREATE", `${tag}:stream`, "one", "0", "MKSTREAM")
@@ -167,7 +167,7 @@ const cpuMillis = async (redis: Redis): Promise<number> => {
 
 const program = fileURLToPath(new URL("../../../cli/src/main.ts", import.meta.url))
 
-/** How long `waybill stats` takes from its start to its end. */
+/** How long `waybill stats` takes from start to end. */
 const stats = (port: number) =>
   Effect.callback<number, JobNotDone>((resume) => {
     const from = performance.now()

@@ -1,5 +1,5 @@
 /**
- * From publishing to the handler through channels, with a subscriber that is there from the beginning.
+ * From publishing to the handler through channels, with a subscriber present from the beginning.
  */
 import { Effect } from "effect"
 import { flow } from "../Flow.ts"

@@ -1,6 +1,6 @@
 /**
- * Messages that all failed once and wait for their second attempt: what each of them costs Redis in memory, and how
- * fast they come back when all are due in the same instant.
+ * Messages that have all failed once and wait for their second attempt: the memory each costs Redis, and how fast
+ * they come back when all are due at the same instant.
  */
 import { Clock, Effect, Schedule } from "effect"
 import { Redis } from "ioredis"

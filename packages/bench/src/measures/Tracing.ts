@@ -1,5 +1,5 @@
 /**
- * What tracing costs where no tracer is installed: publishing and consuming in memory, where nothing else takes time,
+ * The cost of tracing without an installed tracer: publishing and consuming in memory, where nothing else takes time,
  * beside the same library without the places that ask for a span.
  */
 import { Effect } from "effect"

@@ -18,7 +18,7 @@ const round = Effect.fnUntraced(function* (peer: Peer, { messages }: Measure.Siz
 export const webhooks = Measure.make({
   name: "webhooks",
   title,
-  // 60 and 6 times all 329 payloads; once for those who take long.
+  // 60 and 6 times all 329 payloads; once for slow contenders.
   full: { warmups: 1, rounds: 5, messages: 19_740 },
   quick: { warmups: 1, rounds: 3, messages: 1974, fewer: { bullmq: 329, persistedQueue: 329, groupmq: 329 } },
   contenders: {

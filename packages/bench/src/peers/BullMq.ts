@@ -1,5 +1,5 @@
 /**
- * BullMQ with the options it has by default, and what is done removed: keeping it would only be slower.
+ * BullMQ with its default options, except that finished jobs are removed: keeping them would only be slower.
  */
 import { Queue, Worker } from "bullmq"
 import { Effect } from "effect"

@@ -1,6 +1,6 @@
 /**
- * groupmq with the options it has by default. It runs one job of a group at a time, so the messages are spread over 64
- * groups: enough for 64 at a time, and faster than any greater number.
+ * groupmq with its default options. It runs one job of a group at a time, so the messages are spread over 64
+ * groups: enough for 64 at a time, and faster than any larger number.
  */
 import { Effect } from "effect"
 import { Queue, Worker } from "groupmq"
@@ -22,7 +22,7 @@ export const make = Effect.fnUntraced(function* (port: number) {
   const add = (message: Numbered) => queue.add({ groupId: `${message.seq % groups}`, data: message })
 
   const peer: Peer = {
-    // It has no call for many messages; its buffer is off by default, for what it may lose.
+    // It has no call for many messages; its buffer is off by default, because it may lose them.
     publishBatches: (messages) => Effect.promise(() => singly(messages, add)),
     publishSingly: (messages) => Effect.promise(() => singly(messages, add)),
     publishOne: add,

@@ -1,6 +1,6 @@
 /**
- * The limit: what one gets from Redis Streams with ioredis and no more code than a loop. It reads 500 at a time, asks
- * for the next batch before it looks at this one, parses, and acknowledges a batch with one XACK that nobody waits for.
+ * The upper limit: Redis Streams with ioredis and no more code than a loop. It reads 500 at a time, asks for the next
+ * batch before handling this one, parses, and acknowledges a batch with one XACK without waiting for it.
  *
  * No schema, attempts, leases, retries, dead letters, trimming or reconnecting.
  */
@@ -61,7 +61,7 @@ export const make = Effect.fnUntraced(function* (port: number) {
   return peer
 })
 
-/** Returns how to stop it: after which everything that was handled is acknowledged. */
+/** Returns how to stop it; after that, everything handled is acknowledged. */
 const startLoop = (reader: Redis, commands: Redis, handle: (message: Numbered) => void): (() => Promise<void>) => {
   let stopped = false
   let acks = Promise.resolve<unknown>(undefined)
@@ -87,14 +87,14 @@ const startLoop = (reader: Redis, commands: Redis, handle: (message: Numbered) =
     }
   }
   const closed = loop().catch((error: unknown) => {
-    // Stopping closes the connection under the read that waits.
+    // Stopping closes the connection under the waiting read.
     if (!stopped) throw error
   })
   return async () => {
     stopped = true
     reader.disconnect()
     await closed
-    // Replies come in order: when the last one is here, all are.
+    // Replies come in order: with the last one, all are here.
     await acks
   }
 }

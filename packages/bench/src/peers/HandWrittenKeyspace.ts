@@ -1,6 +1,7 @@
 /**
- * Messages as keys by hand: SET with an expiry in pipelines, an event for each, and one MGET for all keys whose events came in
- * together. A subscriber that comes late, or whose connection was down, gets nothing of what was written meanwhile.
+ * Messages as keys by hand: SET with an expiry in pipelines, an event for each, and one MGET for all keys whose
+ * events arrived together. A subscriber that joins late, or whose connection was down, gets nothing that was written
+ * meanwhile.
  */
 import { Effect } from "effect"
 import { batchesOf, type Peer, singly } from "../Peer.ts"
@@ -43,7 +44,7 @@ export const make = Effect.fnUntraced(function* (port: number) {
       })
       yield* Effect.promise(() => subscriber.psubscribe(`${event}*`))
     }),
-    // What was read stays until it expires.
+    // Messages stay until they expire, even when read.
     left: Effect.succeed(0)
   }
   return peer

@@ -1,7 +1,7 @@
 /**
- * The limit for queues in lists: ids in a list and messages beside them, a script that moves 500 ids to a processing list
- * and answers their messages, and one that removes them when they are handled. It asks for the next batch before it looks
- * at this one.
+ * The upper limit for queues in lists: ids in a list and messages beside them, a script that moves 500 ids to a
+ * processing list and returns their messages, and one that removes them once handled. It asks for the next batch
+ * before handling this one.
  *
  * No schema, attempts, leases, retries, dead letters, notifications or reconnecting.
  */
@@ -59,7 +59,7 @@ export const make = Effect.fnUntraced(function* (port: number) {
   return peer
 })
 
-/** Returns how to stop it: after which everything that was handled is removed. */
+/** Returns how to stop it; after that, everything handled is removed. */
 const startLoop = async (commands: Redis, handle: (message: Numbered) => void): Promise<() => Promise<void>> => {
   const pop = String(await commands.script("LOAD", popLua))
   const done = String(await commands.script("LOAD", doneLua))

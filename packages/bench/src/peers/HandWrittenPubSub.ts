@@ -1,6 +1,6 @@
 /**
- * Redis pub/sub by hand: PUBLISH in pipelines, a listener that parses. What is missed while the connection is down is gone,
- * and nobody knows.
+ * Redis pub/sub by hand: PUBLISH in pipelines, a listener that parses. Messages missed while the connection is down
+ * are lost silently.
  */
 import { Effect } from "effect"
 import { batchesOf, type Peer, singly } from "../Peer.ts"

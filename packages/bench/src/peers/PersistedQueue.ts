@@ -1,6 +1,6 @@
 /**
- * Effect's own PersistedQueue on the Redis client that Effect ships a layer for, with the options it has by default,
- * and 64 fibers that take.
+ * Effect's own PersistedQueue on the Redis client for which Effect ships a layer, with its default options and 64
+ * fibers that take.
  */
 import { NodeRedis } from "@effect/platform-node"
 import { Effect, Layer } from "effect"
@@ -24,7 +24,7 @@ export const make = (work: Work) =>
       Effect.suspend(() => {
         let next = 0
         const publisher = Effect.gen(function* () {
-          // next is within bounds: just looked.
+          // next is within bounds: just checked.
           while (next < messages.length) yield* queue.offer(messages[next++] as Numbered)
         })
         return Effect.all(

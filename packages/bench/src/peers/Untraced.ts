@@ -1,6 +1,6 @@
 /**
- * Waybill as if it knew no traces: a second copy of the library in this process, its sources changed on the way in where
- * they ask for a span. It fails when a place is no longer there: then this file is out of date.
+ * Waybill without tracing: a second copy of the library in this process, its sources changed while loading wherever
+ * they ask for a span. It fails when such a place is missing: then this file is out of date.
  */
 import { registerHooks } from "node:module"
 import type { Work } from "../Work.ts"
@@ -8,7 +8,7 @@ import type * as Waybill from "./Waybill.ts"
 
 const mark = "?untraced"
 
-/** What each source says, and what it says without traces. */
+/** The text in each source, and its replacement without tracing. */
 const places: Readonly<Record<string, readonly [traced: string, untraced: string]>> = {
   "/waybill/src/Consumer.ts": ['handle: traced(handle as Handle, records, options.trace ?? "link")', "handle"],
   "/waybill/src/Producer.ts": [

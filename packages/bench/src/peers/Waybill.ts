@@ -1,6 +1,6 @@
 /**
- * Waybill as a user meets it: a topic with a schema, a consumer with a handler that does nothing, and everything on
- * that is on by default. Only the layer below differs: streams on Redis, or their twin in memory.
+ * Waybill as users run it: a topic with a schema, a consumer with a handler that does nothing, and everything enabled that
+ * is on by default. Only the layer below differs.
  */
 import { Clock, Data, Effect, Layer, Schedule, type Scope } from "effect"
 import { Commit, Consumer, Inspector, Producer, Records, Topic, type Transport } from "waybill"
@@ -9,22 +9,25 @@ import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisPubSub, Redi
 import { batchesOf, concurrency, type Peer, publishers } from "../Peer.ts"
 import type { Numbered, Work } from "../Work.ts"
 
-/** What the consumer of this bench needs of a layer: it asks for little, so that it compiles over every pattern. */
+/** The services that this bench's consumer needs of a layer: few, so that it compiles over every pattern. */
 type Services = Transport.AtMostOnce | Inspector.Inspector
 
 const group = "bench"
 const options = { group, concurrency } as const
 
-/** What is measured of Waybill alone. */
+/** Measured for Waybill only. */
 export interface WaybillPeer extends Peer {
-  /** Like `consume`, but every first attempt fails, and all second ones are due at `dueAt`, in milliseconds since the epoch. */
+  /**
+   * Like `consume`, but every first attempt fails, and all second ones are due at `dueAt`, in milliseconds since the
+   * epoch.
+   */
   readonly consumeAtSecondAttempt: (
     dueAt: number,
     handle: (message: Numbered) => void
   ) => Effect.Effect<void, unknown, Scope.Scope>
-  /** Adds groups that exist and consume nothing. */
+  /** Adds groups that exist but consume nothing. */
   readonly idleGroups: (count: number) => Effect.Effect<void, unknown>
-  /** How many messages wait for their next attempt, and how many the stream still holds. */
+  /** How many messages wait for their next attempt, and how many are still in the stream. */
   readonly waiting: Effect.Effect<{ readonly waiting: number; readonly depth: number }, unknown>
 }
 
@@ -48,7 +51,7 @@ const make = Effect.fnUntraced(function* <E>(work: Work, layer: Layer.Layer<Serv
       Effect.suspend(() => {
         let next = 0
         const publisher = Effect.gen(function* () {
-          // next is within bounds: just looked.
+          // next is within bounds: just checked.
           while (next < messages.length) yield* Producer.publish(topic, messages[next++] as Numbered)
         })
         return Effect.all(
@@ -133,7 +136,7 @@ export const onPubSub = over(RedisPubSub.layer({ prefix }))
 /** On keys that expire, with the server's events switched on. */
 export const onKeyspace = over(RedisKeyspace.layer({ prefix, notifications: "enable" }))
 
-/** A consumer whose handler returns one write, and the number that all writes together have made. */
+/** A consumer whose handler returns one write, and the total of all writes. */
 export interface CommittingPeer extends Peer {
   readonly counted: Effect.Effect<number, unknown>
 }
