@@ -49,7 +49,7 @@ export interface Condition {
   readonly args: ReadonlyArray<string | number>
   /** The reply as text; `null` when there must be none. */
   readonly expected: string | null
-  /** No reply will do as well. */
+  /** Whether no reply is accepted too. */
   readonly orAbsent?: boolean | undefined
 }
 
@@ -134,7 +134,7 @@ export function make(parts: Parts<Condition>): Commit<Condition>
 export function make<C extends Condition>({ conditions = none, messages = none, writes = none }: Parts<C>): Commit<C> {
   const parts = conditions.length + writes.length + messages.length
   if (parts > maxParts) {
-    throw new Error(`a commit has at most ${maxParts} conditions, writes and messages, not ${parts}`)
+    throw new Error(`a commit takes at most ${maxParts} conditions, writes and messages, got ${parts}`)
   }
   for (const { args, command, key } of writes) {
     if (args.length > maxParts) {
@@ -157,7 +157,7 @@ export function make<C extends Condition>({ conditions = none, messages = none, 
   }
   for (const { command, expected, key, type } of conditions) {
     if (!lookups.includes(command) || typeof key !== "string" || typeof type !== "string" || expected === undefined) {
-      throw new Error("a condition is made by a record")
+      throw new Error("invalid condition in a commit: make it with a record, or with Records.observe")
     }
   }
   return commit

@@ -355,7 +355,7 @@ type Conditional = Commit.Commit<Commit.Condition>
 
 const isCommit = (value: unknown): value is Conditional => Sized.unitsOf(value) !== undefined
 
-/** What a handler returns that commits: the types say that it is a commit, and JavaScript does not. */
+/** Checks that a handler that commits returned a commit. The types guarantee that; JavaScript does not. */
 const committed = (exit: Exit.Exit<unknown, unknown>, elsewhere: Options["elsewhere"]): Exit.Exit<unknown, unknown> => {
   if (Exit.isFailure(exit)) return exit
   const { value } = exit
@@ -367,7 +367,7 @@ const committed = (exit: Exit.Exit<unknown, unknown>, elsewhere: Options["elsewh
     )
   }
   try {
-    const { conditions = [], messages, writes } = value as Conditional // one that was made by hand, or none
+    const { conditions = [], messages, writes } = value as Conditional // made by hand, or not a commit
     if (!Array.isArray(messages) || !Array.isArray(writes)) return Exit.die(noCommit)
     return committed(Exit.succeed(Commit.make({ conditions, messages, writes })), elsewhere)
   } catch (defect) {

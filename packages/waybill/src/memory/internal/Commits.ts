@@ -42,8 +42,8 @@ export class Commits {
   }
 
   /**
-   * Applies the commit of a delivery that is its member's; answers what it ends as when it is refused, and which condition does
-   * not hold, with which it has not ended.
+   * Applies the commit of a delivery that its member owns. Returns how the delivery ends if the commit is refused, or the
+   * condition that does not hold, in which case the delivery has not ended.
    */
   apply(
     { group, id, topic }: Delivery,

@@ -36,7 +36,7 @@ export interface Home {
   readonly change: () => void
   /** Opens this latch once the current step is complete. */
   readonly open: (latch: Latch.Latch) => void
-  /** Applies the commit of a delivery that is ours; answers what it ends as when it is refused, or that it has not ended. */
+  /** Applies the commit of a delivery that is ours. Returns how the delivery ends if it is refused, or that it has not ended. */
   readonly commit: (
     delivery: Delivery,
     commit: Commit<Condition>,

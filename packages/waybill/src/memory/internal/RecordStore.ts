@@ -18,7 +18,7 @@ type Of<T extends RecordType> = Extract<Value, { readonly type: T }>["value"]
 export class RecordStore {
   readonly #values = new Map<string, Value>()
 
-  /** Why the command may not be run, if that shows before it is. */
+  /** Why the command may not be run, if that is known beforehand. */
   objection({ key, type }: Condition | Write, now: number): string | undefined {
     const found = this.#at(key, now)
     return found === undefined || found.type === type ? undefined : `the record is a ${found.type}, not a ${type}`
