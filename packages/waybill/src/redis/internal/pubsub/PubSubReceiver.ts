@@ -181,7 +181,7 @@ export class PubSubReceiver implements Receiver {
       const { group, topic } = this.#options.subscription
       const lost = this.#inbox.leave()
       if (lost > 0)
-        yield* Effect.logWarning("a subscriber leaves, and messages that it had are lost", { topic, group, lost })
+        yield* Effect.logWarning("a subscriber left, and the messages it held are lost", { topic, group, lost })
       yield* Effect.ignore(this.#call(Scripts.leave, { consumer: this.consumer }, { deadline: farewell }))
     })
   }
@@ -280,8 +280,8 @@ export class PubSubReceiver implements Receiver {
       )
     }
     return this.#call(
-      Scripts.bury,
-      { consumer: this.consumer, ...deadLetters, batch: first.burial, ttl: rememberMillis },
+      Scripts.deadLetter,
+      { consumer: this.consumer, ...deadLetters, batch: first.letterBatch, ttl: rememberMillis },
       { args }
     ).pipe(
       Effect.mapError((reason) => new TransportError({ operation: "settle", topic, reason })),
