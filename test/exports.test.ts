@@ -58,7 +58,8 @@ const surface: Record<string, Record<string, string>> = {
     "the port": "Inspector",
     "its figures and messages":
       "ConsumerInfo DeadLetter GroupInfo PendingMessage StoredMessage TopicInfo WaitingMessage",
-    "its pages": "NewestPage Page",
+    "its pages": "Page",
+    "since: pages from the end": "BackwardPage",
     "since: which messages a topic keeps": "Retention",
     "since: why a topic may not be removed": "inUse"
   },

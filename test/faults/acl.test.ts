@@ -267,7 +267,8 @@ const play = Effect.fnUntraced(function* (
     const { groups } = yield* inspector.describe(Task.name)
     assert.strictEqual(groups.find((info) => info.group === group)?.deadLetters, 0)
     if (!stores) return
-    for (const newest of [false, true]) yield* inspector.messages(Task.name, { ...first, newest })
+    yield* inspector.messages(Task.name, first)
+    yield* inspector.messages(Task.name, { before: Option.none(), limit: first.limit })
     yield* inspector.pending(Task.name, group, first)
     // A page behind what came back at once, which is a list but on streams.
     if (pattern !== everyPattern["RedisStreams"])

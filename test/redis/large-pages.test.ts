@@ -137,12 +137,12 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
           const inspector = yield* Effect.provideContext(Inspector.Inspector, context)
           const texts = (entries: ReadonlyArray<{ readonly body: unknown }>) =>
             entries.map(({ body }) => JSON.parse(String(body)) as string)
-          for (const page of [{ newest: false }, { newest: true }]) {
-            const some = yield* inspector.messages("t", { after: Option.none(), limit: 500, ...page })
+          for (const page of [{ after: Option.none() }, { before: Option.none() }]) {
+            const some = yield* inspector.messages("t", { limit: 500, ...page })
             assert.isAtMost(some.length, 6)
             assert.deepStrictEqual(
               texts(some),
-              page.newest ? numbered.slice(-some.length) : numbered.slice(0, some.length)
+              page.before ? numbered.slice(-some.length) : numbered.slice(0, some.length)
             )
           }
           const read = yield* Effect.all([

@@ -27,18 +27,18 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
     Effect.gen(function* () {
       const { inspector, publish } = yield* Fixture.make()
       yield* publish("a", "b")
-      const read = (page: Partial<Inspector.NewestPage>) =>
-        Effect.map(inspector.messages("t", { after: Option.none(), limit: 10, ...page }), (all) =>
-          all.map(({ body }) => body)
-        )
+      const read = (page: Inspector.Page | Inspector.BackwardPage) =>
+        Effect.map(inspector.messages("t", page), (all) => all.map(({ body }) => body))
+      const after = (position: string) => read({ after: Option.some(position), limit: 10 })
+      const before = (position: string) => read({ before: Option.some(position), limit: 10 })
       const last = "18446744073709551615"
-      assert.deepStrictEqual(yield* read({ before: "0" }), [])
-      assert.deepStrictEqual(yield* read({ before: "0-0" }), [])
-      assert.deepStrictEqual(yield* read({ before: `${last}-${last}` }), ["a", "b"])
-      assert.deepStrictEqual(yield* read({ before: last }), ["a", "b"])
-      assert.deepStrictEqual(yield* read({ after: Option.some("0-0") }), ["a", "b"])
-      assert.deepStrictEqual(yield* read({ after: Option.some(last) }), [])
-      assert.deepStrictEqual(yield* read({ after: Option.some(`${last}-${last}`) }), [])
+      assert.deepStrictEqual(yield* before("0"), [])
+      assert.deepStrictEqual(yield* before("0-0"), [])
+      assert.deepStrictEqual(yield* before(`${last}-${last}`), ["a", "b"])
+      assert.deepStrictEqual(yield* before(last), ["a", "b"])
+      assert.deepStrictEqual(yield* after("0-0"), ["a", "b"])
+      assert.deepStrictEqual(yield* after(last), [])
+      assert.deepStrictEqual(yield* after(`${last}-${last}`), [])
     })
   )
 

@@ -21,7 +21,10 @@ export class Inspector extends Context.Service<
      * One page of the topic's stored messages, in the order of delivery. Includes settled messages that are not
      * trimmed yet, but not delayed ones. Consumes nothing. Always empty on a pattern that stores nothing.
      */
-    readonly messages: (topic: string, page: NewestPage) => Effect.Effect<ReadonlyArray<StoredMessage>, TransportError>
+    readonly messages: (
+      topic: string,
+      page: Page | BackwardPage
+    ) => Effect.Effect<ReadonlyArray<StoredMessage>, TransportError>
     /** One page of the messages that consumers of the group hold unsettled. */
     readonly pending: (
       topic: string,
@@ -95,17 +98,18 @@ export const inUse = ({ delayed, depth, groups, topic }: TopicInfo): TopicInUse 
  */
 export interface Page {
   readonly after: Option.Option<string>
+  readonly before?: undefined
   readonly limit: number
 }
 
-export interface NewestPage extends Page {
-  /** Without `after`: the newest `limit` instead of the oldest, in the same order. */
-  readonly newest?: boolean
-  /**
-   * Without `after`: the newest `limit` of those before this position, in the same order. Empty if everything before it is
-   * gone.
-   */
-  readonly before?: string | undefined
+/**
+ * The newest `limit` entries before a position from an earlier page, or the newest of all without it, in the same order
+ * as those of `Page`. Empty if everything before the position is gone.
+ */
+export interface BackwardPage {
+  readonly before: Option.Option<string>
+  readonly after?: undefined
+  readonly limit: number
 }
 
 /** A message in the store. */

@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
-import type { NewestPage, StoredMessage } from "./Inspector.ts"
+import type { BackwardPage, Page, StoredMessage } from "./Inspector.ts"
 import type { DecodeFailure, Inspected } from "./Topic.ts"
 import type { TransportError } from "./Transport.ts"
 
@@ -75,13 +75,13 @@ export const last = Effect.fn("Log.last")(function* <P, On, RD>(
   options: { readonly before?: string | undefined; readonly limit: number }
 ): Effect.fn.Return<ReadonlyArray<Entry<P>>, TransportError, On | RD> {
   const pages: Array<ReadonlyArray<Entry<P>>> = []
-  let before = options.before
+  let before = Option.fromNullishOr(options.before)
   let left = options.limit
   do {
-    const page = yield* read(topic, { after: Option.none(), newest: true, before, limit: left })
+    const page = yield* read(topic, { before, limit: left })
     if (page.length === 0) break
     pages.push(page)
-    before = page[0]?.position
+    before = Option.fromNullishOr(page[0]?.position)
     left -= page.length
   } while (left > 0)
   return pages.reverse().flat()
@@ -116,7 +116,7 @@ export const stream = <P, On, RD>(
 
 const read = <P, On, RD>(
   topic: Inspected<P, On, RD>,
-  page: NewestPage
+  page: Page | BackwardPage
 ): Effect.Effect<ReadonlyArray<Entry<P>>, TransportError, On | RD> =>
   Effect.flatMap(topic.on, ({ inspector }) =>
     Effect.flatMap(

@@ -54,17 +54,12 @@ const following = (topic: string, start: Option.Option<string>) =>
 /** The newest messages, oldest first. */
 const newestOf = Effect.fnUntraced(function* (inspector: Inspector.Inspector["Service"], topic: string, lines: number) {
   const pages: Array<ReadonlyArray<Inspector.StoredMessage>> = []
-  let before: string | undefined
+  let before = Option.none<string>()
   for (let left = lines; left > 0;) {
-    const page = yield* inspector.messages(topic, {
-      after: Option.none(),
-      limit: Math.min(200, left),
-      newest: true,
-      before
-    })
+    const page = yield* inspector.messages(topic, { before, limit: Math.min(200, left) })
     if (page.length === 0) break
     pages.push(page)
-    before = page[0]?.position
+    before = Option.fromNullishOr(page[0]?.position)
     left -= page.length
   }
   return pages.reverse().flat()

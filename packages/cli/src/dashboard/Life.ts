@@ -12,14 +12,14 @@ import type { Life, Seen } from "./Api.ts"
 const searched = 1000
 const pageSize = 100
 
-type Read<A> = (page: Inspector.NewestPage) => Effect.Effect<ReadonlyArray<A>, Transport.TransportError>
-type Next<A> = (page: Arr.NonEmptyReadonlyArray<A>) => Inspector.NewestPage
+type Read<A, Page> = (page: Page) => Effect.Effect<ReadonlyArray<A>, Transport.TransportError>
+type Next<A, Page> = (page: Arr.NonEmptyReadonlyArray<A>) => Page
 
 /** The first match, page by page. */
-const sought = Effect.fnUntraced(function* <A>(
-  read: Read<A>,
-  first: Inspector.NewestPage,
-  next: Next<A>,
+const sought = Effect.fnUntraced(function* <A, Page>(
+  read: Read<A, Page>,
+  first: Page,
+  next: Next<A, Page>,
   fits: (one: A) => boolean
 ) {
   let page = first
@@ -43,10 +43,10 @@ export interface Place {
 export const inspect = Effect.fnUntraced(function* (topic: string, id: string, seen: Place) {
   const inspector = yield* Inspector.Inspector
   const info = yield* inspector.describe(topic)
-  const find = Effect.fnUntraced(function* <A extends Message.Message>(
-    read: Read<A>,
-    from: (at: string | undefined) => Inspector.NewestPage,
-    next: Next<A>,
+  const find = Effect.fnUntraced(function* <A extends Message.Message, Page>(
+    read: Read<A, Page>,
+    from: (at: string | undefined) => Page,
+    next: Next<A, Page>,
     start: string | undefined
   ) {
     const is = (one: A) => one.id === id
@@ -54,14 +54,24 @@ export const inspect = Effect.fnUntraced(function* (topic: string, id: string, s
     return there ?? (yield* sought(read, from(undefined), next, is))
   })
   /** A list that is read from its beginning. */
-  const forward = <A extends Message.Message>(read: Read<A>, positionOf: (one: A) => string, start?: string) => {
-    const from = (after: string | undefined) => ({ after: Option.fromNullishOr(after), limit: pageSize })
+  const forward = <A extends Message.Message>(
+    read: Read<A, Inspector.Page>,
+    positionOf: (one: A) => string,
+    start?: string
+  ) => {
+    const from = (after: string | undefined): Inspector.Page => ({
+      after: Option.fromNullishOr(after),
+      limit: pageSize
+    })
     return Effect.map(
       find(read, from, (page) => from(positionOf(Arr.lastNonEmpty(page))), start),
       (one) => one && messageJson(one)
     )
   }
-  const newest = (before: string | undefined) => ({ after: Option.none(), limit: pageSize, newest: true, before })
+  const newest = (before: string | undefined): Inspector.BackwardPage => ({
+    before: Option.fromNullishOr(before),
+    limit: pageSize
+  })
   const stored = yield* find(
     (page) => inspector.messages(topic, page),
     newest,

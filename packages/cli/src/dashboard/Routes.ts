@@ -134,35 +134,34 @@ const present = Effect.fnUntraced(function* (topic: string, group: string, entri
 type Params = Readonly<Record<string, string | undefined>>
 type Handle<E, R> = (params: Params) => Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>
 
+type Reading<A, Page> = (
+  inspector: Inspector.Inspector["Service"],
+  page: Page
+) => Effect.Effect<ReadonlyArray<A>, Transport.TransportError>
+
 const paged = <A extends Message.Message>(
-  f: (
-    inspector: Inspector.Inspector["Service"],
-    page: Inspector.NewestPage
-  ) => Effect.Effect<ReadonlyArray<A>, Transport.TransportError>,
-  positionOf: (item: A) => string
+  read: Reading<A, Inspector.Page>,
+  positionOf: (item: A) => string,
+  readBackwards?: Reading<A, Inspector.BackwardPage>
 ) =>
   answered(
     Effect.gen(function* () {
       const inspector = yield* Inspector.Inspector
-      const { after, before, limit, newest } = yield* HttpServerRequest.schemaSearchParams(Query)
-      const page = {
-        after: Option.fromNullishOr(after),
-        before,
-        limit: limit ?? pageSize,
-        newest: newest === "1"
+      const { after, before, limit = pageSize, newest } = yield* HttpServerRequest.schemaSearchParams(Query)
+      const backwards = after === undefined && (newest === "1" || before !== undefined) ? readBackwards : undefined
+      const next = (position: string | undefined, limit: number) => {
+        const from = Option.fromNullishOr(position)
+        return backwards === undefined
+          ? read(inspector, { after: from, limit })
+          : backwards(inspector, { before: from, limit })
       }
-      const backwards = Option.isNone(page.after) && (page.newest || before !== undefined)
       /** A page of large messages is short without being the last. */
       const isMore = (items: ReadonlyArray<A>) => {
-        const last = items.at(backwards ? 0 : -1)
-        if (last === undefined || items.length === page.limit) return Effect.succeed(last !== undefined)
-        const position = positionOf(last)
-        const next = backwards
-          ? { after: Option.none(), before: position, limit: 1, newest: true }
-          : { after: Option.some(position), limit: 1 }
-        return Effect.map(f(inspector, next), (behind) => behind.length > 0)
+        const last = items.at(backwards === undefined ? -1 : 0)
+        if (last === undefined || items.length === limit) return Effect.succeed(last !== undefined)
+        return Effect.map(next(positionOf(last), 1), (behind) => behind.length > 0)
       }
-      const items = yield* from([after, before], f(inspector, page))
+      const items = yield* from([after, before], next(after ?? before, limit))
       return { items: items.map(rowOf), more: yield* isMore(items) }
     })
   )
@@ -255,7 +254,8 @@ export const layer = (rules: Guard.Rules, page: string) => {
     read("/api/topics/:topic/messages", (params) =>
       paged(
         (inspector, page) => inspector.messages(topicOf(params), page),
-        ({ position }) => position
+        ({ position }) => position,
+        (inspector, page) => inspector.messages(topicOf(params), page)
       )
     ),
     read("/api/topics/:topic/life/:id", (params) => life(topicOf(params), nameIn(params["id"]))),

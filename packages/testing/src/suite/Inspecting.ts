@@ -36,8 +36,8 @@ export const inspecting = [
         const page = { after: Option.none<string>(), limit }
         const errors = yield* Effect.all([
           Effect.flip(inspector.messages(topic, page)),
-          Effect.flip(inspector.messages(topic, { ...page, newest: true })),
-          Effect.flip(inspector.messages(topic, { ...page, before: "1-1" })),
+          Effect.flip(inspector.messages(topic, { before: Option.none(), limit })),
+          Effect.flip(inspector.messages(topic, { before: Option.some("1-1"), limit })),
           Effect.flip(inspector.pending(topic, "g", page)),
           Effect.flip(inspector.waiting(topic, "g", { ...page, after: Option.some("1-1") })),
           Effect.flip(inspector.deadLetters(topic, "g", page))
@@ -103,9 +103,8 @@ export const inspecting = [
         }
         const backwards: Array<Inspector.StoredMessage> = []
         for (let more = true; more;) {
-          const before = backwards[0]?.position
-          const from = before === undefined ? { newest: true } : { before }
-          const page = yield* fixture.inspector.messages(fixture.topic, { after: Option.none(), limit, ...from })
+          const before = Option.fromNullishOr(backwards[0]?.position)
+          const page = yield* fixture.inspector.messages(fixture.topic, { before, limit })
           backwards.unshift(...page)
           more = page.length > 0
         }
@@ -262,24 +261,26 @@ export const inspecting = [
     ["history", "order"],
     Effect.fnUntraced(function* (fixture) {
       yield* fixture.publish({ body: "a", id: "x", headers: { h: "1" }, key: "k", version: 2 }, "b", "c", "d")
-      const read = (page: Partial<Inspector.NewestPage>) =>
-        fixture.inspector.messages(fixture.topic, { after: Option.none(), limit: 10, ...page })
-      const first = yield* read({ limit: 2 })
+      const read = (after: string | undefined, limit: number) =>
+        fixture.inspector.messages(fixture.topic, { after: Option.fromNullishOr(after), limit })
+      const readBackwards = (before: string | undefined, limit: number) =>
+        fixture.inspector.messages(fixture.topic, { before: Option.fromNullishOr(before), limit })
+      const first = yield* read(undefined, 2)
       assert.deepStrictEqual(
         first.map(({ body }) => body),
         ["a", "b"]
       )
       assert.deepStrictEqual(
-        (yield* read({ after: Option.fromNullishOr(first[1]?.position) })).map(({ body }) => body),
+        (yield* read(first[1]?.position, 10)).map(({ body }) => body),
         ["c", "d"]
       )
       assert.deepStrictEqual(
-        (yield* read({ newest: true, limit: 3 })).map(({ body }) => body),
+        (yield* readBackwards(undefined, 3)).map(({ body }) => body),
         ["b", "c", "d"]
       )
-      const all = yield* read({})
+      const all = yield* read(undefined, 10)
       const before = (index: number, limit: number) =>
-        Effect.map(read({ before: all[index]?.position, limit }), (page) => page.map(({ body }) => body))
+        Effect.map(readBackwards(all[index]?.position, limit), (page) => page.map(({ body }) => body))
       assert.deepStrictEqual(yield* before(3, 2), ["b", "c"])
       assert.deepStrictEqual(yield* before(1, 2), ["a"])
       assert.deepStrictEqual(yield* before(0, 2), [])

@@ -4,7 +4,7 @@
  * @module
  */
 import * as Effect from "effect/Effect"
-import type { Inspector, Page } from "../Inspector.ts"
+import type { BackwardPage, Inspector, Page } from "../Inspector.ts"
 import { InvalidLimit, InvalidName, TransportError } from "../TransportError.ts"
 import { isName } from "./Name.ts"
 
@@ -24,7 +24,12 @@ export const checked = (inspector: Inspector["Service"]): Inspector["Service"] =
     const problem = nameProblem(topic, group)
     return problem === undefined ? ask() : Effect.fail(problem)
   }
-  const page = <A>(topic: string, group: string | undefined, page: Page, ask: () => Effect.Effect<A, TransportError>) =>
+  const page = <A>(
+    topic: string,
+    group: string | undefined,
+    page: Page | BackwardPage,
+    ask: () => Effect.Effect<A, TransportError>
+  ) =>
     named(topic, group, () => {
       const { limit } = page
       if (Number.isSafeInteger(limit) && limit >= 1) return ask()

@@ -9,7 +9,7 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import type { Query } from "../../Commit.ts"
-import { type Inspector, inUse, type NewestPage, type Page, type TopicInfo } from "../../Inspector.ts"
+import { type BackwardPage, type Inspector, inUse, type Page, type TopicInfo } from "../../Inspector.ts"
 import { markerProblem } from "../../internal/Marker.ts"
 import { Lifecycle } from "../../Lifecycle.ts"
 import { TopicConflict, type TopicInUse, type Transport, TransportError, WrongKeyType } from "../../Transport.ts"
@@ -202,8 +202,7 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
         const topic = store.topics.get(name)
         if (topic === undefined) return Exit.succeed([])
         const all = topic.messages(now)
-        const backwards = Option.isNone(page.after) && (page.newest === true || page.before !== undefined)
-        return completed(lifecycle, topic, fiber, backwards ? lastOf(all, page) : pageOf(all, page))
+        return completed(lifecycle, topic, fiber, page.before === undefined ? pageOf(all, page) : lastOf(all, page))
       }),
     pending: (topic, group, page) => inGroup(topic, group, [], (group, now) => pageOf(group.pending(now), page)),
     waiting: (topic, group, page) => inGroup(topic, group, [], (group, now) => pageOf(group.waiting(now), page)),
@@ -230,9 +229,9 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
 
 const lastOf = <A extends { readonly position: string }>(
   items: ReadonlyArray<A>,
-  { before, limit }: NewestPage
+  { before, limit }: BackwardPage
 ): ReadonlyArray<A> => {
-  const end = before === undefined ? items.length : items.findIndex(({ position }) => position === before)
+  const end = Option.isNone(before) ? items.length : items.findIndex(({ position }) => position === before.value)
   return items.slice(Math.max(0, end - limit), Math.max(0, end))
 }
 

@@ -279,11 +279,10 @@ export class Inspecting {
           groups
         })).pipe(failing(topic)),
 
-      messages: (topic, { after, before, limit, newest }) => {
+      messages: (topic, { after, before, limit }) => {
         if (stored === undefined) return Effect.succeed([])
-        const backwards = Option.isNone(after) && (newest === true || before !== undefined)
-        const from = Option.getOrElse(after, () => before ?? "")
-        return Effect.map(stored.messages(topic, { from, limit, newest: backwards ? 1 : 0 }), (rows) =>
+        const from = Option.getOrElse(before ?? after, () => "")
+        return Effect.map(stored.messages(topic, { from, limit, newest: before === undefined ? 0 : 1 }), (rows) =>
           rows.map(({ delivery, ...row }) => ({ ...messageOf(delivery), ...row }))
         ).pipe(failing(topic))
       },
