@@ -388,17 +388,13 @@ export const mutants: ReadonlyArray<Mutant> = [
       ...on(["pub/sub"], faults("pubsub", "E20"))
     ]
   },
-  ...Object.entries({
-    streams: "redis/internal/streams/PublishScript.ts",
-    lists: "redis/internal/lists/PublishScript.ts",
-    keyspace: "redis/internal/keyspace/KeyspaceScripts.ts"
-  }).map(([pattern, file]): Mutant => ({
-    name: `an id that was published is stored again, ${pattern}`,
-    file,
+  {
+    name: "an id that was published is stored again",
+    file: "redis/internal/publish/PublishScript.ts",
     find: "if seen and call('EXISTS', seen) == 1 then",
     replace: "if false then",
-    proofs: on(pattern === "lists" ? queues : [pattern], faults("store", "E27 the same id published again"))
-  })),
+    proofs: on(["streams", ...queues, "keyspace"], faults("store", "E27 the same id published again"))
+  },
   {
     name: "what pub/sub has missed is not told",
     file: "redis/internal/pubsub/Sequences.ts",
@@ -427,17 +423,13 @@ export const mutants: ReadonlyArray<Mutant> = [
     replace: "",
     proofs: gaps("what is dropped is a gap", "what finds bufferBytes full")
   },
-  ...Object.entries({
-    streams: "redis/internal/streams/PublishScript.ts",
-    lists: "redis/internal/lists/PublishScript.ts",
-    keyspace: "redis/internal/keyspace/KeyspaceScripts.ts"
-  }).map(([pattern, file]): Mutant => ({
-    name: `a repeated batch is stored again, ${pattern}`,
-    file,
-    find: "if number == ARGV[3] then",
+  {
+    name: "a repeated batch is stored again",
+    file: "redis/internal/publish/PublishScript.ts",
+    find: "if number == batch then",
     replace: "if false then",
-    proofs: on(pattern === "lists" ? queues : [pattern], faults("connections", "E10 reset before and after"))
-  })),
+    proofs: on(["streams", ...queues, "keyspace"], faults("connections", "E10 reset before and after"))
+  },
   {
     name: "a message of any size is sent",
     file: "Producer.ts",

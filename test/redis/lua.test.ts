@@ -16,7 +16,8 @@ const isText = (value: object): value is Text =>
   "lua" in value &&
   typeof value.name === "string" &&
   typeof value.lua === "string" &&
-  !("fleeting" in value)
+  !("fleeting" in value) &&
+  !("opening" in value)
 
 /** What the server gives a script, and what Lua has. */
 const known = new Set(
@@ -91,16 +92,13 @@ const texts = async (): Promise<ReadonlyMap<string, string>> => {
   for (const path of readdirSync(root, { recursive: true, encoding: "utf8" })) {
     if (path.endsWith(".ts")) walk({ ...(await import(join(root, path))) })
   }
-  const lists = await import("../../packages/waybill/src/redis/internal/lists/ListSource.ts")
-  const once = await import("../../packages/waybill/src/redis/internal/lists/CommitParts.ts")
-  for (const order of ["fifo", "lifo", "priority", "any"] as const) walk([lists.scripts(order), once.of(order)])
   return found
 }
 
 describe("Lua", () => {
   it("every script is sound", async () => {
     const found = await texts()
-    assert.isAtLeast(found.size, 60)
+    assert.isAtLeast(found.size, 55)
     assert.deepStrictEqual(problemsOf(found), [])
   })
 

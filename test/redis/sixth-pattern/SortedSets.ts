@@ -4,9 +4,9 @@
  */
 import * as ClaimsPattern from "../../../packages/waybill/src/redis/internal/claims/ClaimsPattern.ts"
 import { make as makeScripts } from "../../../packages/waybill/src/redis/internal/claims/Scripts.ts"
+import type { Source } from "../../../packages/waybill/src/redis/internal/claims/Source.ts"
 import type { Pattern } from "../../../packages/waybill/src/redis/internal/Pattern.ts"
-import { shape } from "../../../packages/waybill/src/redis/internal/publish/Publisher.ts"
-import { clock, mismatch, writes } from "../../../packages/waybill/src/redis/internal/wire/Lua.ts"
+import type { Storage } from "../../../packages/waybill/src/redis/internal/publish/PublishScript.ts"
 import { records } from "../../../packages/waybill/src/redis/internal/wire/PackedMessage.ts"
 
 const name = "sorted-sets"
@@ -19,7 +19,7 @@ local function deadlineOf(headers, now)
 end
 `
 
-const scripts = makeScripts({
+const source: Source = {
   pattern: name,
   keys: { normal: "zset", bodies: "hash", delayed: "zset", delayedBodies: "hash", meta: "hash" },
   fleeting: ["normal", "bodies", "delayed", "delayedBodies"],
@@ -56,7 +56,8 @@ local function promote(now, limit)
   if #ids > 0 then
     for i, text in ipairs(bodiesOf(delayedBodies, ids)) do
       redis.call('HSET', bodies, ids[i], text)
-      redis.call('ZADD', normal, deadlineOf(parsed(text).headers, now), ids[i])
+      local due = tonumber(redis.call('ZSCORE', delayed, ids[i]))
+      redis.call('ZADD', normal, deadlineOf(parsed(text).headers, due), ids[i])
     end
     redis.call('ZREM', delayed, unpack(ids))
     redis.call('HDEL', delayedBodies, unpack(ids))
@@ -84,60 +85,33 @@ local function outlook()
     (tonumber(redis.call('HGET', meta, 'last')) or 0) - later
 end
 `
-})
+}
 
-const publish = {
-  name: `waybill/${name}/publish`,
-  lua: `${writes}${mismatch}${clock}${records}${deadlines}
-local ready, bodies, meta, publisher, delayed, delayedBodies, wake = unpack(KEYS, 1, 7)
-local wrong = mismatch(ready, 'zset') or mismatch(bodies, 'hash') or mismatch(meta, 'hash') or mismatch(publisher, 'string')
-  or mismatch(delayed, 'zset') or mismatch(delayedBodies, 'hash')
-if wrong then return wrong end
-local opened = redis.call('HMGET', meta, 'pattern', 'wire')
-if opened[1] and (opened[1] ~= ARGV[1] or opened[2] ~= ARGV[2]) then return {'CONFLICT', opened[1], opened[2] or ''} end
-local before = redis.call('GET', publisher) or ''
-local batch = string.match(before, '^%d+')
-if batch == ARGV[3] then return {'OK', string.sub(before, #batch + 2), 0} end
-if batch and tonumber(batch) > tonumber(ARGV[3]) then return {'STALE'} end
-redis.call('HSET', meta, 'pattern', ARGV[1], 'wire', ARGV[2])
-local now, answers, arg, marker, soonest = clock(), {}, 8, 8, nil
-local function next_()
-  arg = arg + 1
-  return ARGV[arg - 1]
-end
-for i = 1, #ARGV[7] do
-  local shape = string.byte(ARGV[7], i) - 48
-  local function given(bit_)
-    if bit.band(shape, bit_) ~= 0 then return next_() end
+const storage: Storage = {
+  keys: { normal: "zset", bodies: "hash" },
+  lua: `${records}${deadlines}`,
+  opening: `
+  local function packed(payload, id, headers, key, version)
+    return record(payload, id, headers, key, version, format('%.0f', now()))
   end
-  local payload = next_()
-  local id, headers, key, version = given(${shape.id}), given(${shape.headers}), given(${shape.key}), given(${shape.version})
-  local after, at = given(${shape.after}), given(${shape.at})
-  local due = after and now + tonumber(after) or tonumber(at)
-  local seen
-  if id then seen, marker = KEYS[marker], marker + 1 end
-  if seen and redis.call('EXISTS', seen) == 1 then
-    answers[i] = '='
-  else
-    local entry = string.format('%015.0f', redis.call('HINCRBY', meta, 'last', 1))
-    local text = record(payload, id, headers, key, version, string.format('%.0f', now))
-    if due and due > now then
-      redis.call('HSET', delayedBodies, entry, text)
-      redis.call('ZADD', delayed, due, entry)
-      soonest = math.min(soonest or due, due)
-    else
-      redis.call('HSET', bodies, entry, text)
-      redis.call('ZADD', ready, deadlineOf(headers, now), entry)
-    end
-    answers[i] = id and '+' or entry
-    if seen then redis.call('SET', seen, '1', 'PX', ARGV[5]) end
+  local function named()
+    return format('%015.0f', call('HINCRBY', meta, 'last', 1))
   end
-end
-local answer = table.concat(answers, ',')
-redis.call('SET', publisher, ARGV[3] .. ' ' .. answer, 'PX', ARGV[4])
-redis.pcall('PUBLISH', wake, '0')
-if soonest then redis.pcall('PUBLISH', wake, string.format('%.0f', soonest - now)) end
-return {'OK', answer, opened[1] and 0 or 1}
+  local stored = false
+  local function store(payload, id, headers, key, version)
+    local entry = named()
+    call('HSET', bodies, entry, packed(payload, id, headers, key, version))
+    call('ZADD', normal, deadlineOf(headers, now()), entry)
+    stored = true
+    return entry
+  end
+  local function delay(payload, id, headers, key, version)
+    local entry = named()
+    return entry, entry, packed(payload, id, headers, key, version)
+  end
+  local function finish()
+    if stored then announce(wake, 0) end
+  end
 `
 }
 
@@ -145,12 +119,7 @@ export const make = (): Pattern<"at-least-once"> =>
   ClaimsPattern.make({
     name,
     guarantee: "at-least-once",
-    scripts,
-    expires: false,
-    publishing: ({ bodies, delayed, delayedBodies, meta, normal, publisher, seen, wake }) => ({
-      script: publish,
-      keys: (id) => [normal, bodies, meta, publisher(id), delayed, delayedBodies, wake],
-      seen,
-      setting: ""
-    })
+    scripts: makeScripts(source, storage),
+    setting: "",
+    expires: false
   })

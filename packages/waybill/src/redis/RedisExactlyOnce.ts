@@ -8,7 +8,6 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import type { Order } from "./internal/lists/ListSource.ts"
 import * as Queue from "./internal/lists/Queue.ts"
 import * as Pattern from "./internal/Pattern.ts"
 import { millisOf, oneOf, settingsOf, type StoreOptions } from "./internal/Settings.ts"
@@ -20,7 +19,7 @@ import { millisOf, oneOf, settingsOf, type StoreOptions } from "./internal/Setti
  */
 export interface Options extends StoreOptions {
   /** Who is next, as with `RedisLists`: `fifo` by default. */
-  readonly order?: Order
+  readonly order?: Queue.Order
   /**
    * For how long it is remembered that the commit of a message was applied, 8 days by default. A queue whose messages may
    * come again after that is not joined: `MarkerTooShort`. It costs about 150 bytes a message.

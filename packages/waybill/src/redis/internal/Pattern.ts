@@ -19,8 +19,9 @@ import { make as makeSubscriber, type Subscriber } from "./connection/Subscriber
 import type { InspectorOptions } from "./inspect/Inspecting.ts"
 import { healthOf } from "./inspect/ServerHealth.ts"
 import type { Sender } from "./publish/Outbox.ts"
-import { Publisher, type PublisherOptions, type Publishing } from "./publish/Publisher.ts"
+import { Publisher, type PublisherOptions } from "./publish/Publisher.ts"
 import { Publishers } from "./publish/Publishers.ts"
+import type { Publishing } from "./publish/PublishScript.ts"
 import type { Settings } from "./Settings.ts"
 import { registry, topicKeys, type TopicKeys } from "./wire/Keys.ts"
 
@@ -43,7 +44,7 @@ export interface Pattern<out G extends Transport.Guarantee = Transport.Guarantee
 
 export interface Opened {
   /** The script that stores messages; or, for a pattern that stores none, what sends them. */
-  readonly publishing: (topic: string) => Publishing | ((options: SenderOptions) => Sender)
+  readonly publishing: Publishing | ((options: SenderOptions) => Sender)
   /** `opened` is to run after the topic has come to be in the store. */
   readonly join: (
     subscription: Transport.Subscription,
@@ -60,7 +61,7 @@ export interface Member extends Transport.Receiver {
 }
 
 /** What every sender is given. */
-export type SenderOptions = Pick<PublisherOptions, "commands" | "topic" | "clock" | "timeoutMillis" | "opened">
+export type SenderOptions = Pick<PublisherOptions, "commands" | "topic" | "keys" | "clock" | "timeoutMillis" | "opened">
 
 /** What the parts of one layer share. */
 export interface Store extends Settings {
@@ -117,10 +118,11 @@ const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) 
   }
   const opened = yield* pattern.open(store)
   const publishers = new Publishers(yield* Scope.Scope, (topic) => {
-    const publishing = opened.publishing(topic)
+    const { publishing } = opened
     const options: SenderOptions = {
       commands,
       topic,
+      keys: store.keysOf(topic),
       clock,
       timeoutMillis: settings.publishMillis,
       opened: register(topic)

@@ -12,6 +12,8 @@ import type { ClaimsScripts } from "./Scripts.ts"
 export interface BoundSource {
   readonly pattern: string
   readonly scripts: ClaimsScripts
+  /** What the options of the pattern say to its Lua. */
+  readonly setting: string | number
   /** What is gone before it is read has expired, as it was told to; otherwise somebody has cut it away. */
   readonly expires: boolean
   /** How urgent a delivery is, 1 most of all, where that decides on the order. */

@@ -98,7 +98,8 @@ class ClaimsMembership implements Membership<ClaimedHandle> {
         group: subscription.group,
         consumer,
         start: again ? "earliest" : subscription.start,
-        lease: leaseMillis
+        lease: leaseMillis,
+        setting: source.setting
       })
       const isNew = !known
       // What it had given us went with it, or is there for everybody.

@@ -9,8 +9,6 @@ import { type Guarantee, type Reason, type Subscription, TransportError } from "
 import type { Committer } from "../commit/Committer.ts"
 import { hear } from "../group/Wake.ts"
 import type { Pattern, Store } from "../Pattern.ts"
-import type { Publishing } from "../publish/Publisher.ts"
-import type { TopicKeys } from "../wire/Keys.ts"
 import type { BoundSource } from "./BoundSource.ts"
 import type { ClaimedHandle } from "./ClaimedDelivery.ts"
 import * as ClaimsInspector from "./ClaimsInspector.ts"
@@ -19,8 +17,7 @@ import * as ClaimsMembership from "./ClaimsMembership.ts"
 export interface ClaimsOptions<G extends Guarantee>
   extends
     Pick<Pattern<G>, "name" | "guarantee" | "markerMillis" | "priorities" | "advice">,
-    Pick<BoundSource, "scripts" | "expires" | "urgencyOf"> {
-  readonly publishing: (keys: TopicKeys) => Publishing
+    Pick<BoundSource, "scripts" | "setting" | "expires" | "urgencyOf"> {
   /** Of a pattern that applies commits. */
   readonly committer?: (store: Store, subscription: Subscription, consumer: string) => Committer<ClaimedHandle>
   /** Where the groups of one layer listen; without it, on the channel `wake` of their topic. */
@@ -37,7 +34,6 @@ export const make = <G extends Guarantee>({
   markerMillis,
   name,
   priorities,
-  publishing,
   ...source
 }: ClaimsOptions<G>): Pattern<G> => ({
   name,
@@ -48,7 +44,7 @@ export const make = <G extends Guarantee>({
   inspector: (options) => ClaimsInspector.make(options, name, source.expires ? "expiry" : "settled", source.scripts),
   open: (store) =>
     Effect.map(listening(store), (listenTo) => ({
-      publishing: (topic) => publishing(store.keysOf(topic)),
+      publishing: { script: source.scripts.publish, setting: source.setting },
       join: Effect.fnUntraced(function* (subscription, opened) {
         const { topic } = subscription
         const keys = store.keysOf(topic)

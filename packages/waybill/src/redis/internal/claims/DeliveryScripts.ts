@@ -35,8 +35,12 @@ while left() > 0 do
 end
 `
 
+/** What came back then stands between what is new. */
+const ranking = /* lua */ `${nth}local mixed = urgent()
+`
+
 /** By urgency and then by age: what came back is older than what is new and as urgent. */
-const byUrgency = /* lua */ `${nth}
+const byUrgency = /* lua */ `
 local ranked, ranks = {}, {}
 do
   -- From both ends: what is handed back goes in front, what comes from a retry or from the dead letters behind it.
@@ -187,7 +191,7 @@ local function hole(count)
     holes[#holes + 1] = count
   end
 end
-${bringing}local function first(new, missing)
+${bringing}${source.ranks ? ranking : ""}local function first(new, missing)
   local stored = #new > 0 and read(new)
   local n = #members
   for i = 1, #new do
@@ -199,7 +203,7 @@ ${bringing}local function first(new, missing)
       found[n] = text
       lengths[n] = #text
       size = size + #text
-      ${source.urgent ? "attempts[n], tallied[n] = 1, '0;0;'" : ""}
+      ${source.ranks ? "if mixed then attempts[n], tallied[n] = 1, '0;0;' end" : ""}
     else
       hole(1)
     end
@@ -208,7 +212,7 @@ ${bringing}local function first(new, missing)
 end
 if suspect > 0 then back(again) end
 turned = true
-${source.urgent ? byUrgency : inTurn}
+${source.ranks ? `if mixed then${byUrgency}else${inTurn}end` : inTurn}
 local sum = -1
 if gone > 0 then sum = redis.call('HINCRBY', state, 'gone:' .. consumer, gone)
 elseif unsure == 1 then sum = tonumber(redis.call('HGET', state, 'gone:' .. consumer)) or 0 end

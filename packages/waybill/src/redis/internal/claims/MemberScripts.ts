@@ -29,7 +29,8 @@ const join = (source: Source) =>
       /** `earliest` or `latest`. */
       start: "text",
       /** In ms. */
-      lease: "number"
+      lease: "number",
+      setting: "text"
     },
     replies: {
       OK: {
@@ -43,7 +44,7 @@ touch()
 local conflict, opened = opening()
 if conflict then return conflict end
 local known = redis.call('SISMEMBER', groups, group) == 1
-local refused = open(group, start, known)
+local refused = open(group, start, known, setting)
 if refused then return refused end
 if not opened then redis.call('HSET', meta, 'pattern', pattern, 'wire', wire) end
 redis.call('SADD', groups, group)
@@ -98,7 +99,7 @@ if not rests then
   end
   if #again > 0 then redis.call('ZREM', waiting, unpack(again)) end
   moved, due = promote(now, limit)
-  ${source.urgent ? "if moved > 0 then press(urgency()) end" : ""}
+  ${source.ranks ? "if moved > 0 and urgent() then press(urgency()) end" : ""}
   if #again + moved > 0 then tell(0) end
   local head = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2]
   if head and (not due or tonumber(head) < due) then due = tonumber(head) end
@@ -108,7 +109,7 @@ local held, most = 0, 0
 if not rests then
   left = backlog() + redis.call('LLEN', returned) + redis.call('LLEN', suspects)
   held = redis.call('SCARD', processing)
-  ${source.urgent ? "most = press(urgency(redis.call('LINDEX', returned, 0))) or 0" : ""}
+  ${source.ranks ? "if urgent() then most = press(urgency(redis.call('LINDEX', returned, 0))) or 0 end" : ""}
 end
 return {'OK', alive and 1 or 0, paused(quiet), due and due <= now and 1 or 0,
   due and math.max(0, due - now) or -1, dropped, held, left,

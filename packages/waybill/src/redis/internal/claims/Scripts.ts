@@ -7,12 +7,14 @@
  *
  * @module
  */
+import { publishScript, type Storage } from "../publish/PublishScript.ts"
 import * as DeliveryScripts from "./DeliveryScripts.ts"
 import * as InspectScripts from "./InspectScripts.ts"
 import * as MemberScripts from "./MemberScripts.ts"
 import type { Source } from "./Source.ts"
 
-export const make = (source: Source) => ({
+export const make = (source: Source, storage: Storage) => ({
+  publish: publishScript(source.pattern, storage),
   ...MemberScripts.make(source),
   ...DeliveryScripts.make(source),
   ...InspectScripts.make(source)

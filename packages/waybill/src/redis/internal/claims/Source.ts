@@ -14,12 +14,13 @@
  *
  * | Lua function | |
  * |---|---|
- * | `open(group, start, known)` | a group joins, whether it is `known` or new, and then from `earliest` or `latest`. Answers the reply of a refusal, or nil. All checks are done; it may write |
+ * | `open(group, start, known, setting)` | a group joins, whether it is `known` or new, and then from `earliest` or `latest`. Answers the reply of a refusal, or nil. All checks are done; it may write |
  * | `probe()` | reads of what `fresh` and `read` go to: nothing was taken yet |
  * | `fresh(n)` | takes at most `n` ids that the group has not had, in their order. A source that can lose messages answers behind them a table: how many are gone in front of the first of the ids, of the second and so on, and at last behind them |
- * | `fresh(n, urgency)` | of an `urgent` source: of those with this urgency, from 1 to 3, the most urgent first |
- * | `urgencyOf(record)` | of an `urgent` source |
- * | `urgency(id)` | of an `urgent` source: that of the most urgent one that `fresh` could take, or of this one, or 0 |
+ * | `urgent()` | of a source that `ranks`, as the next three: whether at this topic some messages are more urgent than others |
+ * | `fresh(n, urgency)` | of those with this urgency, from 1 to 3, the most urgent first |
+ * | `urgencyOf(record)` | how urgent it is |
+ * | `urgency(id)` | that of the most urgent one that `fresh` could take, or of this one, or 0 |
  * | `pressing(id)` | how urgent it is, from 1 to 3, where that counts and is cheap to tell; otherwise nil |
  * | `read(ids)` | their records (Record.ts), in the same order; false where there is none any more: then the id is forgotten, and counts it as gone |
  * | `forget(ids)` | the group has settled them for good |
@@ -48,8 +49,8 @@ export interface Source {
   readonly fleeting: ReadonlyArray<SourceKey>
   /** The functions above. */
   readonly lua: string
-  /** Its messages are more or less urgent, and it has the functions that tell. */
-  readonly urgent?: boolean
+  /** At some topics some of its messages are more urgent than others. */
+  readonly ranks?: boolean
   /** What it has is counted from where the first of it may be, and it has the function that moves this on. */
   readonly passes?: boolean
 }

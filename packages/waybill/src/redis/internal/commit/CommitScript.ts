@@ -4,13 +4,15 @@
  *
  * @module
  */
-import { flag, type Kind, listOf, make, number, row, type Shaped, text } from "../connection/Script.ts"
-import { clock, mismatch } from "../wire/Lua.ts"
+import { flag, type Kind, listOf, make, misfits, number, row, type Shaped, text } from "../connection/Script.ts"
+import { kindsOf, type Storage, storing, storingArgs } from "../publish/PublishScript.ts"
 
 /** What a pattern brings: its own keys and arguments, and Lua for its own deliveries and messages. */
 export interface CommitParts<Keys, Args> {
   readonly keys: Keys
   readonly args: Args
+  /** How the messages of a commit are stored. */
+  readonly storage: Storage
   /** How many arguments a delivery has. */
   readonly delivery: number
   /**
@@ -19,9 +21,6 @@ export interface CommitParts<Keys, Args> {
    *
    * - `owns(i)`: whether the delivery is the caller's.
    * - `leave(i)`: the delivery is done. `leaving()`: called once, after the last one.
-   * - `objection(base)`: what is wrong with the topic whose keys begin at KEYS[base], as text, or nil.
-   * - `append(base, shape, arg, seen)`: stores the message at ARGV[arg] unless the key `seen` is there, and answers as
-   *    publishing does, or the error of the server; and whether the topic is new.
    */
   readonly lua: string
 }
@@ -52,6 +51,37 @@ const replies = {
     opened: flag
   }
 }
+
+/**
+ * `enter(base)`: opens the topic whose keys begin at KEYS[base], unless it is among the `topics` that are open; why not, where it cannot.
+ * `closing()`: closes those that are `used`; returns 1 when one of them was not there before, otherwise 0.
+ */
+const entering = (kinds: ReadonlyArray<Kind>) => /* lua */ `
+local kinds = {'${kinds.join("', '")}'}
+local topics = {}
+local function enter(base)
+  if topics[base] then return end
+  for i, kind in ipairs(kinds) do
+    local key = KEYS[base + i - 1]
+    local wrong = misfit(key, kind)
+    if wrong then return string.find(wrong, '^WRONGTYPE') and key .. ' is not a ' .. kind or wrong end
+  end
+  local refused, known, _, take, close = open(unpack(KEYS, base, base + ${kinds.length - 1}))
+  if not refused then topics[base] = {known = known, take = take, close = close}
+  elseif refused[1] == 'CONFLICT' then return 'the topic is ' .. refused[2] .. ', wire version ' .. refused[3]
+  else return 'the topic is a queue in the order ' .. refused[2] .. ', not ' .. refused[3] end
+end
+local function closing()
+  local new = 0
+  for _, topic in pairs(topics) do
+    if topic.used then
+      topic.close()
+      if not topic.known then new = 1 end
+    end
+  end
+  return new
+end
+`
 
 /**
  * `refusal(j)`: why the command that begins at ARGV[j] may not be run; what was found to be fine is not asked again.
@@ -109,16 +139,17 @@ export const commitScript = <
   args,
   delivery,
   keys,
-  lua
+  lua,
+  storage
 }: CommitParts<Keys, Args>) =>
   make({
     name: "waybill/commit",
     mode: "writes",
     keys,
-    args: { ...args, ...own },
+    args: { ...args, ...storingArgs, ...own },
     replies,
-    lua: /* lua */ `${mismatch}${clock}${lua}
-local call, try = redis.call, redis.pcall
+    lua: /* lua */ `${misfits}${storing(storage)}${entering(kindsOf(storage))}${lua}
+local try = redis.pcall
 local may = redis.acl_check_cmd
 -- How long a marker lasts that says partial, while no dead letter says the same: whatever else may end its message.
 local untold = string.format('%.0f', ttl + ${year})
@@ -127,8 +158,8 @@ touch()
 -- By marker: what it says.
 local done = {}
 for d = 1, deliveries do done[KEYS[moreKeys + d]] = call('GET', KEYS[moreKeys + d]) end
-local answers, refused, published, new = {}, {}, {}, 0
-local fine, sound = {}, {}
+local answers, refused, published = {}, {}, {}
+local fine = {}
 ${refusing}local i = moreArgs + ${delivery} * deliveries + 1
 for d = 1, deliveries do
   local marker, first = KEYS[moreKeys + d], moreArgs + ${delivery} * (d - 1) + 1
@@ -161,12 +192,8 @@ for d = 1, deliveries do
     local from = j
     if not why then
       for k = 1, messages do
-        local base = tonumber(ARGV[j])
-        if not sound[base] then
-          part, why = conditions + writes + k, objection(base)
-          if why then break end
-          sound[base] = true
-        end
+        part, why = conditions + writes + k, enter(tonumber(ARGV[j]))
+        if why then break end
         j = j + 4 + ARGV[j + 3]
       end
     end
@@ -187,13 +214,13 @@ for d = 1, deliveries do
     if not why then
       j = from
       for k = 1, messages do
-        local answer, opened = append(tonumber(ARGV[j]), tonumber(ARGV[j + 2]), j + 4, KEYS[tonumber(ARGV[j + 1])])
-        if opened then new = 1 end
-        if type(answer) == 'table' then
-          part, why = conditions + writes + k, answer.err
+        local topic = topics[tonumber(ARGV[j])]
+        local stored, answer = pcall(topic.take, tonumber(ARGV[j + 2]), j + 4, KEYS[tonumber(ARGV[j + 1])])
+        if not stored then
+          part, why = conditions + writes + k, answer.err or answer
           break
         end
-        changed = true
+        topic.used, changed = true, true
         published[#published + 1] = answer
         j = j + 4 + ARGV[j + 3]
       end
@@ -216,7 +243,7 @@ for d = 1, deliveries do
   i = i + size
 end
 leaving()
-return {'OK', table.concat(answers), refused, published, new}
+return {'OK', table.concat(answers), refused, published, closing()}
 `
   })
 

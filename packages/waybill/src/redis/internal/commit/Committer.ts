@@ -12,7 +12,8 @@ import { deadLetter, type DeadLetter } from "../../../Settlement.ts"
 import type { Reason } from "../../../Transport.ts"
 import type { More } from "../connection/ScriptReply.ts"
 import { dueInOf, pushMessage } from "../publish/Publisher.ts"
-import { dataKey, tagOf } from "../wire/Keys.ts"
+import { kindsOf, type Storage, targetOf } from "../publish/PublishScript.ts"
+import { dataKey, tagOf, type TopicKeys } from "../wire/Keys.ts"
 import type { Tally } from "../wire/Tally.ts"
 import type { CommitReply } from "./CommitScript.ts"
 
@@ -46,8 +47,9 @@ export interface CommitterOptions<D extends Committable> {
   readonly own: (delivery: D) => ReadonlyArray<string | number>
   /** The marker that a message was done. */
   readonly done: (id: string) => string
-  /** The keys of a topic that messages go to, and the marker that a message id was stored there. */
-  readonly target: (topic: string) => { readonly keys: ReadonlyArray<string>; readonly seen: (id: string) => string }
+  /** How the messages of its commits are stored. */
+  readonly storage: Storage
+  readonly keysOf: (topic: string) => TopicKeys
   readonly published: (published: Published) => Effect.Effect<void>
 }
 
@@ -76,7 +78,7 @@ export class Committer<D extends Committable> {
 
   constructor(options: CommitterOptions<D>) {
     this.#options = options
-    this.#keysOfTarget = options.target(options.topic).keys.length
+    this.#keysOfTarget = kindsOf(options.storage).length
     this.#tag = tagOf(options.prefix, options.topic)
   }
 
@@ -158,7 +160,7 @@ export class Committer<D extends Committable> {
   }
 
   #encode(commits: ReadonlyArray<Committing<D>>): More {
-    const { done, keys: own, prefix, target, topic } = this.#options
+    const { done, keys: own, keysOf, prefix, storage, topic } = this.#options
     const keys: Array<string> = []
     const args: Array<string | number> = []
     for (const [delivery] of commits) {
@@ -186,8 +188,9 @@ export class Committer<D extends Committable> {
       for (const { message, topic } of messages) {
         let there = topics.get(topic)
         if (there === undefined) {
-          const { keys: theirs, seen } = target(topic)
-          topics.set(topic, (there = { place: own + keys.push(...theirs) - theirs.length + 1, seen }))
+          const theirs = keysOf(topic)
+          topics.set(topic, (there = { place: own + keys.length + 1, seen: theirs.seen }))
+          keys.push(...targetOf(storage, theirs))
         }
         const seen = message.id === undefined ? 0 : own + keys.push(there.seen(message.id))
         const at = args.push(there.place, seen, 0, 0) - 2

@@ -151,10 +151,25 @@ export const touches = {
   channel: []
 } as const satisfies Record<Kind, ReadonlyArray<string>>
 
-const touching = (key: string, kind: Kind): Array<string> => {
+/** Lua that does so with the key in this local. */
+export const touching = (key: string, kind: Kind): Array<string> => {
   const [command, ...rest] = touches[kind]
   return command === undefined ? [] : [`redis.call('${command}', ${[key, ...rest].join(", ")})`]
 }
+
+/** `misfit(key, kind)`, in Lua: the error of doing so, nil when there is none. A user without permission has one too. */
+export const misfits = /* lua */ `
+local touches = {${Object.entries(touches)
+  .map(
+    ([kind, [command, ...rest]]) => `${kind} = {${command === undefined ? "" : [`'${command}'`, ...rest].join(", ")}}`
+  )
+  .join(", ")}}
+local function misfit(key, kind)
+  local touch = touches[kind]
+  local reply = touch[1] and redis.pcall(touch[1], key, unpack(touch, 2))
+  return type(reply) == 'table' and reply.err or nil
+end
+`
 
 const prelude = ({
   args = {},

@@ -7,7 +7,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { type Reason, Rejected, TopicConflict, TopicInUse, WrongKeyType } from "../../../Transport.ts"
 import type { Connection } from "./Connection.ts"
-import { type Argument, keysOf, type Kind, make, number, type StringKeys, touches, type TypedScript } from "./Script.ts"
+import { type Argument, keysOf, type Kind, make, misfits, number, type StringKeys, type TypedScript } from "./Script.ts"
 
 /** Version of the fields in docs/wire-format.md. */
 export const wire = "1"
@@ -25,8 +25,6 @@ export const problemOf = (
   [tag, one = "", two = ""]: ReadonlyArray<string>
 ): Reason | undefined => {
   switch (tag) {
-    case "WRONGTYPE":
-      return new WrongKeyType({ key: one, detail: `it is a ${two}` })
     case "CONFLICT":
       return new TopicConflict({
         topic,
@@ -117,12 +115,9 @@ export const findMisplaced = make({
       place: number
     }
   },
-  lua: /* lua */ `
-local touches = {${Object.entries(touches).map(([kind, [command = "", ...rest]]) => `${kind} = {'${command}', ${rest.join()}}`)}}
+  lua: /* lua */ `${misfits}
 for k, key in ipairs(KEYS) do
-  local touch = touches[ARGV[k]]
-  local reply = touch[1] ~= '' and redis.pcall(touch[1], key, unpack(touch, 2))
-  if type(reply) == 'table' and reply.err and string.find(reply.err, '^WRONGTYPE') then return {'OK', k} end
+  if string.find(misfit(key, ARGV[k]) or '', '^WRONGTYPE') then return {'OK', k} end
 end
 return {'OK', 0}
 `

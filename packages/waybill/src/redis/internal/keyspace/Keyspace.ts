@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import * as RcMap from "effect/RcMap"
 import * as ClaimsPattern from "../claims/ClaimsPattern.ts"
 import type { Pattern } from "../Pattern.ts"
-import { pattern, publish } from "./KeyspaceScripts.ts"
+import { pattern } from "./KeyspaceScripts.ts"
 import * as KeyspaceSource from "./KeyspaceSource.ts"
 import { Listener, type Notifications } from "./Listener.ts"
 import { advice } from "./Notifications.ts"
@@ -25,12 +25,7 @@ export const make = (options: KeyspaceOptions): Pattern<"at-least-once"> =>
     scripts: KeyspaceSource.scripts,
     expires: true,
     advice,
-    publishing: ({ delayed, delayedBodies, meta, numbers, publisher, seen, wake }) => ({
-      script: publish,
-      keys: (id) => [meta, publisher(id), delayed, delayedBodies, numbers, wake],
-      seen,
-      setting: options.ttlMillis
-    }),
+    setting: options.ttlMillis,
     listening: (store) =>
       Effect.map(
         RcMap.make({

@@ -6,7 +6,7 @@
  */
 import { make as makeScripts } from "../claims/Scripts.ts"
 import { keys } from "../wire/Keys.ts"
-import { pattern } from "./KeyspaceScripts.ts"
+import { pattern, storage } from "./KeyspaceScripts.ts"
 import { numbering } from "./Numbers.ts"
 
 /** As `Source` of `claims/` asks for it. */
@@ -147,10 +147,13 @@ end
 end
 `
 
-export const scripts = makeScripts({
-  pattern,
-  keys: keys("numbers", "delayed", "delayedBodies", "position", "restored"),
-  fleeting: ["delayed", "delayedBodies", "restored"],
-  lua,
-  passes: true
-})
+export const scripts = makeScripts(
+  {
+    pattern,
+    keys: keys("numbers", "delayed", "delayedBodies", "position", "restored"),
+    fleeting: ["delayed", "delayedBodies", "restored"],
+    lua,
+    passes: true
+  },
+  storage
+)

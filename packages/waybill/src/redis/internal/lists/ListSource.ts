@@ -5,31 +5,10 @@
  * @module
  */
 import type { Delivery } from "../../../Delivery.ts"
-import { make as makeScripts } from "../claims/Scripts.ts"
 import type { Source } from "../claims/Source.ts"
 import { keys } from "../wire/Keys.ts"
 import { envelopes } from "../wire/PackedMessage.ts"
-
-export type Order = "fifo" | "lifo" | "priority" | "any"
-
-/** `levelOf(headers)`: the number of the list for a message with these headers, where priorities count. */
-export const levels = /* lua */ `
-local function levelOf(headers)
-  local ok, parsed = pcall(cjson.decode, headers or '')
-  local priority = ok and type(parsed) == 'table' and parsed.priority
-  return priority == 'high' and 1 or priority == 'low' and 3 or 2
-end
-`
-
-/**
- * `disagreement(order, found)`: the reply when the queue has another order than the one that is asked for, or nil. A queue that an
- * older version has opened has none yet, and takes the first that is asked for.
- */
-export const disagreement = /* lua */ `
-local function disagreement(order, found)
-  if found and order ~= 'any' and order ~= found then return {'ORDERED', found, order} end
-end
-`
+import { disagreement, levels } from "./ListStorage.ts"
 
 /** `peek(from, limit, newest)` as `Source` says. */
 const peeking = /* lua */ `
@@ -70,23 +49,26 @@ end
 `
 
 /**
- * In `meta`, `last` counts the messages, `group` names the group that the queue belongs to, and `order` says who is next.
- * `any` is the order that the queue has.
+ * In `meta`, `last` counts the messages, `group` names the group that the queue belongs to, and `order` says who is next. The `setting` of
+ * a member that joins is an order, or `any`: the one that the queue has.
  */
-const lua = (order: Order) => /* lua */ `${envelopes}${levels}${disagreement}
+const lua = /* lua */ `${envelopes}${levels}${disagreement}
 local lists = {high, normal, low}
 local queueOrder
 local function order()
-  queueOrder = queueOrder or redis.call('HGET', meta, 'order') or '${order === "any" ? "fifo" : order}'
+  queueOrder = queueOrder or redis.call('HGET', meta, 'order') or 'fifo'
   return queueOrder
 end
-local function open(group, start, known)
+local function urgent()
+  return order() == 'priority'
+end
+local function open(group, start, known, setting)
   local noted = redis.call('HMGET', meta, 'group', 'order')
   local owner = noted[1]
   if owner and owner ~= group then return {'OWNED', owner, group} end
-  local refused = disagreement('${order}', noted[2])
+  local refused = disagreement(setting, noted[2])
   if refused then return refused end
-  if not noted[2] and '${order}' ~= 'any' then redis.call('HSET', meta, 'order', '${order}') end
+  if not noted[2] and setting ~= 'any' then redis.call('HSET', meta, 'order', setting) end
   if owner then return end
   redis.call('HSET', meta, 'group', group)
   -- Whatever was stored before is not for this group. Delayed messages come later than the group.
@@ -104,7 +86,7 @@ local function adopt(n)
     local id = now .. '-' .. string.format('%.0f', last - #found + i)
     local text = recordOf(body)
     redis.call('HSET', bodies, id, text)
-    redis.call('RPUSH', lists[order() == 'priority' and levelOf(parsed(text).headers) or 2], id)
+    redis.call('RPUSH', lists[urgent() and levelOf(parsed(text).headers) or 2], id)
   end
 end
 local filled = {}
@@ -135,7 +117,7 @@ end
 -- Of what comes back in one call about a megabyte is looked at.
 local weighed = 0
 local function pressing(id)
-  if order() ~= 'priority' or weighed > 1048576 then return end
+  if not urgent() or weighed > 1048576 then return end
   local record = read({id})[1]
   if not record then return end
   weighed = weighed + #record
@@ -184,27 +166,15 @@ ${peeking}local function outlook()
 end
 `
 
-/** The name of the pattern in the topic's meta key. */
-export const pattern = "lists"
-
-/** The source as another pattern that keeps its messages in lists uses it, under a name of its own. */
-export const make = (pattern: string, order: Order): Source => ({
+/** Under a name of the pattern's own. */
+export const source = (pattern: string): Source => ({
   pattern,
   keys: keys("high", "normal", "low", "bodies", "delayed", "delayedBodies", "inbox", "meta"),
   fleeting: ["high", "normal", "low", "bodies", "delayed", "delayedBodies", "inbox"],
-  lua: lua(order),
-  urgent: order === "priority"
+  lua,
+  ranks: true
 })
 
 /** As `levelOf` of the scripts says. */
 export const urgencyOf = ({ headers: { priority } }: Delivery): number =>
   priority === "high" ? 1 : priority === "low" ? 3 : 2
-
-const made = {
-  fifo: makeScripts(make(pattern, "fifo")),
-  lifo: makeScripts(make(pattern, "lifo")),
-  priority: makeScripts(make(pattern, "priority")),
-  any: makeScripts(make(pattern, "any"))
-}
-
-export const scripts = (order: Order) => made[order]

@@ -4,54 +4,53 @@
  * @module
  */
 import * as ClaimsPattern from "../claims/ClaimsPattern.ts"
+import { make as makeScripts } from "../claims/Scripts.ts"
 import { Committer } from "../commit/Committer.ts"
 import { evaluate, wire } from "../connection/ScriptReply.ts"
 import type { Pattern } from "../Pattern.ts"
 import { claimsKeys } from "../wire/Keys.ts"
-import * as CommitParts from "./CommitParts.ts"
-import * as ListSource from "./ListSource.ts"
-import * as Publish from "./PublishScript.ts"
+import { commit } from "./CommitParts.ts"
+import { source, urgencyOf } from "./ListSource.ts"
+import { storage } from "./ListStorage.ts"
 
-const queue = (order: ListSource.Order) =>
+export type Order = "fifo" | "lifo" | "priority" | "any"
+
+/** The scripts of each pattern, under its name in the topic's meta key. */
+export const scripts = {
+  lists: makeScripts(source("lists"), storage),
+  "exactly-once": makeScripts(source("exactly-once"), storage)
+}
+
+const queue = (name: keyof typeof scripts, order: Order) =>
   ({
+    name,
+    scripts: scripts[name],
+    setting: order,
     expires: false,
     // Where any order will do, the topic knows.
     priorities: order === "priority" || order === "any",
-    urgencyOf: order === "priority" ? ListSource.urgencyOf : undefined,
-    publishing: (keys) => ({
-      script: Publish.publish,
-      keys: (publisher) => Publish.keysOf(keys, publisher),
-      seen: keys.seen,
-      setting: order
-    })
+    urgencyOf: order === "priority" ? urgencyOf : undefined
   }) satisfies Partial<ClaimsPattern.ClaimsOptions<never>>
 
 /** A queue that delivers at least once. */
-export const lists = (order: ListSource.Order): Pattern<"at-least-once"> =>
-  ClaimsPattern.make({
-    ...queue(order),
-    name: ListSource.pattern,
-    guarantee: "at-least-once",
-    scripts: ListSource.scripts(order)
-  })
+export const lists = (order: Order): Pattern<"at-least-once"> =>
+  ClaimsPattern.make({ ...queue("lists", order), guarantee: "at-least-once" })
+
+const pattern = "exactly-once"
 
 /** A queue that applies commits. */
-export const exactlyOnce = (order: ListSource.Order, markerMillis: number): Pattern<"transactional"> => {
-  const { commit, scripts } = CommitParts.of(order)
-  const { pattern, targetOf } = CommitParts
-  return ClaimsPattern.make({
-    ...queue(order),
-    name: pattern,
+export const exactlyOnce = (order: Order, markerMillis: number): Pattern<"transactional"> =>
+  ClaimsPattern.make({
+    ...queue(pattern, order),
     guarantee: "transactional",
     markerMillis,
-    scripts,
     committer: (store, { group, topic }, consumer) => {
       const keys = store.keysOf(topic)
-      const { done } = keys.group(group)
       return new Committer({
         ...store,
         topic,
         markerMillis,
+        storage,
         keys: commit.keyNames.length,
         run: (deliveries, more) =>
           evaluate(
@@ -59,16 +58,11 @@ export const exactlyOnce = (order: ListSource.Order, markerMillis: number): Patt
             { topic, pattern },
             commit,
             claimsKeys(keys, group, consumer),
-            { pattern, wire, remembered: store.deduplicationMillis, asked: order, deliveries, ttl: markerMillis },
+            { pattern, wire, setting: order, remembered: store.deduplicationMillis, deliveries, ttl: markerMillis },
             more
           ),
         own: ({ receipt }) => [receipt],
-        done,
-        target: (topic) => {
-          const keys = store.keysOf(topic)
-          return { keys: targetOf(keys), seen: keys.seen }
-        }
+        done: keys.group(group).done
       })
     }
   })
-}

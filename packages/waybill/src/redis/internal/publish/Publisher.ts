@@ -13,45 +13,15 @@ import * as Result from "effect/Result"
 import type { Due, Outgoing, Receipt } from "../../../Message.ts"
 import { Disconnected, type Reason, type TransportError } from "../../../Transport.ts"
 import type { Connection } from "../connection/Connection.ts"
-import type { Script } from "../connection/Script.ts"
-import { type Opened, problemOf, wire } from "../connection/ScriptReply.ts"
+import { type Call as ScriptCall, calling, type Opened, wire } from "../connection/ScriptReply.ts"
+import type { TopicKeys } from "../wire/Keys.ts"
 import { type Call, Outbox, type Sender } from "./Outbox.ts"
-
-/**
- * What a pattern's script is called with, whatever it does with it.
- *
- * | KEYS | |
- * |---|---|
- * | the keys of the pattern | the publisher's own, which holds the number of its last batch and the answer to it, is where the pattern puts it |
- * | then | for each message with an id: the marker that it was stored |
- *
- * | ARGV | |
- * |---|---|
- * | 1, 2 | pattern and wire version |
- * | 3 | number of the batch, growing |
- * | 4 | how long the answer is kept, ms |
- * | 5 | how long message ids are remembered, ms |
- * | 6 | what else the pattern wants to know |
- * | 7 | the shapes: one character a message |
- * | 8... | for each message: payload, then what its shape says, in the order of the bits |
- *
- * It replies `OK`, answers, new, as the publish script of the streams does.
- */
-export interface Publishing {
-  readonly script: Script
-  readonly keys: (publisher: string) => ReadonlyArray<string>
-  /** The marker of a message id. */
-  readonly seen: (id: string) => string
-  /** ARGV 6. */
-  readonly setting: string | number
-}
-
-/** What of a message is there besides its payload: the bits of its character in the shapes, counted from "0". */
-export const shape = { id: 1, headers: 2, key: 4, version: 8, after: 16, at: 32 } as const
+import { type Publishing, shape } from "./PublishScript.ts"
 
 export interface PublisherOptions extends Opened {
   readonly commands: Connection
   readonly publishing: Publishing
+  readonly keys: TopicKeys
   readonly clock: Clock.Clock
   readonly deduplicationMillis: number
   readonly timeoutMillis: number
@@ -82,14 +52,15 @@ const passing: ReadonlySet<string> = new Set([
 export class Publisher implements Sender {
   readonly #options: PublisherOptions
   readonly #outbox: Outbox
-  readonly #keys: ReadonlyArray<string>
+  readonly #call: ScriptCall<Omit<TopicKeys, "publisher"> & { readonly publisher: string }>
   #batch = 0
   #open = false
 
   constructor(options: PublisherOptions) {
     this.#options = options
     this.#outbox = new Outbox({ ...options, send: (calls) => this.#store(calls) })
-    this.#keys = options.publishing.keys(SecureRandom.uuidV4Unsafe())
+    const { commands, keys } = options
+    this.#call = calling(commands, options, { ...keys, publisher: keys.publisher(SecureRandom.uuidV4Unsafe()) })
   }
 
   get run(): Effect.Effect<never> {
@@ -111,33 +82,33 @@ export class Publisher implements Sender {
   /** Stores one batch, again and again until its time is over. */
   #store(calls: ReadonlyArray<Call>): Effect.Effect<ReadonlyArray<Receipt>, TransportError> {
     return Effect.gen({ self: this }, function* () {
-      const { clock, commands, opened, publishing } = this.#options
-      const { script } = publishing
-      const batch = encode(calls, publishing.seen, clock.currentTimeMillisUnsafe())
-      const keys = batch.seen.length === 0 ? this.#keys : [...this.#keys, ...batch.seen]
-      const args = this.#args(++this.#batch, batch)
+      const { clock, deduplicationMillis, delayed, opened, publishing, timeoutMillis } = this.#options
+      const { args, dueIn, keys, shapes } = encode(calls, this.#options.keys.seen, clock.currentTimeMillisUnsafe())
+      const named = {
+        pattern: this.#options.pattern,
+        wire,
+        setting: publishing.setting,
+        remembered: deduplicationMillis,
+        batch: ++this.#batch,
+        kept: Math.max(answerMillis, 2 * timeoutMillis),
+        shapes
+      }
       const first = calls[0] as Call // the caller checked that there is one
       const deadline = Math.max(this.#outbox.expiry(first), this.#outbox.now() + leastAttemptMillis)
       let ambiguous = false
       while (true) {
-        const left = deadline - this.#outbox.now()
-        const result = yield* Effect.result(commands.eval(script, keys, args, { deadline: left }))
-        let reason: Reason | undefined
+        const more = { keys, args, deadline: deadline - this.#outbox.now() }
+        const result = yield* Effect.result(this.#call(publishing.script, named, more))
         if (Result.isSuccess(result)) {
-          // The reply table of the script.
-          const reply = result.success as [string, string, number]
-          reason = problemOf(script.name, this.#options, reply.map(String))
-          if (reason === undefined) {
-            if (!this.#open || reply[2] === 1) {
-              this.#open = true
-              yield* opened
-            }
-            if (batch.dueIn < Infinity) this.#options.delayed(batch.dueIn)
-            return receiptsOf(calls, reply[1])
+          const { answers, isNew } = result.success
+          if (!this.#open || isNew) {
+            this.#open = true
+            yield* opened
           }
-        } else {
-          reason = result.failure
+          if (dueIn < Infinity) delayed(dueIn)
+          return receiptsOf(calls, answers)
         }
+        const reason: Reason = result.failure
         if (reason._tag === "Disconnected" && reason.ambiguous) ambiguous = true
         const again =
           reason._tag === "Disconnected" || (reason._tag === "Refused" && (ambiguous || passing.has(reason.code)))
@@ -153,26 +124,13 @@ export class Publisher implements Sender {
       }
     })
   }
-
-  #args(number: number, batch: Batch): Array<string | number> {
-    const { deduplicationMillis, pattern, publishing } = this.#options
-    const args = batch.args
-    args[0] = pattern
-    args[1] = wire
-    args[2] = number
-    args[3] = Math.max(answerMillis, 2 * this.#options.timeoutMillis)
-    args[4] = deduplicationMillis
-    args[5] = publishing.setting
-    args[6] = batch.shapes
-    return args
-  }
 }
 
 interface Batch {
   readonly shapes: string
-  readonly seen: ReadonlyArray<string>
-  /** Seven places for the head, then the messages. */
-  readonly args: Array<string | number>
+  /** The markers of message ids. */
+  readonly keys: ReadonlyArray<string>
+  readonly args: ReadonlyArray<string | Uint8Array | number>
   /** When the first delayed message is due, from now. */
   readonly dueIn: number
 }
@@ -181,19 +139,19 @@ interface Batch {
 const longest = 2 ** 52
 
 const encode = (calls: ReadonlyArray<Call>, seenOf: (id: string) => string, now: number): Batch => {
-  const seen: Array<string> = []
-  const args: Array<string | number> = ["", "", "", "", "", "", ""]
+  const keys: Array<string> = []
+  const args: Array<string | number> = []
   let shapes = ""
   let dueIn = Infinity
   for (const call of calls) {
     for (const message of call.messages) {
       const { due, id } = message
       shapes += String.fromCharCode(48 + pushMessage(args, message))
-      if (id !== undefined) seen.push(seenOf(id))
+      if (id !== undefined) keys.push(seenOf(id))
       if (due !== undefined) dueIn = Math.min(dueIn, dueInOf(due, now))
     }
   }
-  return { shapes, seen, args, dueIn }
+  return { shapes, keys, args, dueIn }
 }
 
 /** Milliseconds from now. */

@@ -17,7 +17,6 @@ import { evaluate, wire } from "../connection/ScriptReply.ts"
 import type { SenderOptions } from "../Pattern.ts"
 import { type Call, Outbox, type Sender } from "../publish/Outbox.ts"
 import { seal } from "../wire/Envelope.ts"
-import type { TopicKeys } from "../wire/Keys.ts"
 import { pattern, publish } from "./Scripts.ts"
 
 /** A producer's messages on one channel are numbered, and go on being so when its publisher is closed and opened again. */
@@ -33,16 +32,14 @@ const pauseMillis = 50
 
 export class ChannelPublisher implements Sender {
   readonly #options: SenderOptions
-  readonly #keys: TopicKeys
   readonly #script: (typeof publish)["PUBLISH"]
   readonly #outbox: Outbox
   readonly #row: Row
   #open = false
 
-  constructor(options: SenderOptions, keys: TopicKeys, command: "PUBLISH" | "SPUBLISH", row: Row) {
+  constructor(options: SenderOptions, command: "PUBLISH" | "SPUBLISH", row: Row) {
     this.#options = options
     this.#row = row
-    this.#keys = keys
     this.#script = publish[command]
     this.#outbox = new Outbox({ ...options, send: (calls) => this.#send(calls) })
   }
@@ -66,7 +63,7 @@ export class ChannelPublisher implements Sender {
 
   #send(calls: ReadonlyArray<Call>): Effect.Effect<ReadonlyArray<Receipt>, TransportError> {
     return Effect.gen({ self: this }, function* () {
-      const { clock, commands, opened, topic } = this.#options
+      const { clock, commands, keys, opened, topic } = this.#options
       const first = calls[0] as Call // a batch is never empty
       const receipts: Array<Receipt> = []
       const args: Array<string> = []
@@ -82,7 +79,7 @@ export class ChannelPublisher implements Sender {
       }
       while (true) {
         const result = yield* Effect.result(
-          evaluate(commands, { topic, pattern }, this.#script, this.#keys, { pattern, wire }, { args })
+          evaluate(commands, { topic, pattern }, this.#script, keys, { pattern, wire }, { args })
         )
         if (Result.isSuccess(result)) {
           this.#row.number = number

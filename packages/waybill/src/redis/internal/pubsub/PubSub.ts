@@ -24,10 +24,10 @@ export const make = (options: PubSubOptions): Pattern<"at-most-once"> => ({
       // Subscribers tell by the numbers what they missed, so these outlast the publishers.
       const rows = new Map<string, Row>()
       return {
-        publishing: (topic) => (sender) => {
-          let mine = rows.get(topic)
-          if (mine === undefined) rows.set(topic, (mine = row()))
-          return new ChannelPublisher(sender, store.keysOf(topic), command, mine)
+        publishing: (sender) => {
+          let mine = rows.get(sender.topic)
+          if (mine === undefined) rows.set(sender.topic, (mine = row()))
+          return new ChannelPublisher(sender, command, mine)
         },
         join: (subscription, opened) => {
           const { topic } = subscription

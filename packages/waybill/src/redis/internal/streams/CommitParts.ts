@@ -5,29 +5,17 @@
  */
 import { commitScript } from "../commit/CommitScript.ts"
 import { keys } from "../wire/Keys.ts"
-import { announce, ask, ids, shorten, unseen } from "../wire/Lua.ts"
+import { ask } from "../wire/Lua.ts"
 import { sources } from "./Progress.ts"
-import { fieldsOf } from "./PublishScript.ts"
+import { storage } from "./StreamStorage.ts"
 
-/**
- * Arguments of a delivery: source, entry, count; count 0: the group was lost and the entry with it, there is no owner to ask for.
- *
- * The keys of a topic: stream, meta, delayed, their bodies, the channel `wake`.
- */
+/** Arguments of a delivery: source, entry, count; count 0: the group was lost and the entry with it, there is no owner to ask for. */
 export const commit = commitScript({
+  storage,
   keys: keys("stream", "retry", "released"),
-  args: {
-    group: "text",
-    consumer: "text",
-    pattern: "text",
-    wire: "text",
-    /** How long message ids are remembered, ms. */
-    remembered: "text",
-    /** Greatest length of a stream, or "". */
-    maxLength: "text"
-  },
+  args: { group: "text", consumer: "text" },
   delivery: 3,
-  lua: /* lua */ `${ask}${announce}${ids}${unseen}${shorten}${fieldsOf}${sources}
+  lua: /* lua */ `${ask}${sources}
 local acked, uncounted = {[0] = {}, {}}, {}
 local function owns(i)
   local count = tonumber(ARGV[i + 2])
@@ -48,30 +36,6 @@ local function leaving()
     if #acked[source] > 0 then redis.call('XACK', sources[source], group, unpack(acked[source])) end
   end
   if #uncounted > 0 then redis.call('HDEL', released, unpack(uncounted)) end
-  announced()
-end
-local function objection(base)
-  local wrong = mismatch(KEYS[base], 'stream') or mismatch(KEYS[base + 1], 'hash') or mismatch(KEYS[base + 2], 'zset')
-    or mismatch(KEYS[base + 3], 'hash')
-  if wrong then return wrong[2] .. ' is a ' .. wrong[3] end
-  local opened = redis.call('HMGET', KEYS[base + 1], 'pattern', 'wire')
-  if opened[1] and (opened[1] ~= pattern or opened[2] ~= wire) then
-    return 'the topic is ' .. opened[1] .. ', wire version ' .. (opened[2] or '')
-  end
-end
-local function append(base, shape, arg, seen)
-  if seen and redis.call('EXISTS', seen) == 1 then return '=' end
-  local target, meta = KEYS[base], KEYS[base + 1]
-  local fields, id, due = fieldsOf(shape, arg)
-  local answer
-  if due then answer = delay(meta, KEYS[base + 2], KEYS[base + 3], KEYS[base + 4], fields, id, due)
-  else answer = redis.pcall('XADD', target, '*', unpack(fields)) end
-  if type(answer) == 'table' then return answer end
-  local opened = redis.call('HSETNX', meta, 'pattern', pattern) == 1
-  if opened then redis.call('HSET', meta, 'wire', wire) end
-  if seen then redis.call('SET', seen, '1', 'PX', remembered) end
-  if maxLength ~= '' then shorten(target, meta, maxLength) end
-  return id and '+' or answer, opened
 end
 `
 })

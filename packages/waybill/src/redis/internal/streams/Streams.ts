@@ -8,18 +8,21 @@ import { Committer } from "../commit/Committer.ts"
 import { evaluate, wire } from "../connection/ScriptReply.ts"
 import { hear } from "../group/Wake.ts"
 import type { Pattern } from "../Pattern.ts"
+import { publishScript } from "../publish/PublishScript.ts"
 import { commit } from "./CommitParts.ts"
 import { pattern } from "./GroupScripts.ts"
-import { publish } from "./PublishScript.ts"
 import type { StreamHandle } from "./StreamDelivery.ts"
 import * as StreamInspector from "./StreamInspector.ts"
 import * as StreamMembership from "./StreamMembership.ts"
+import { storage } from "./StreamStorage.ts"
 
 export interface StreamsOptions {
   /** About how many messages a stream keeps; otherwise those that some group has not settled. */
   readonly maxLength: number | undefined
   readonly markerMillis: number
 }
+
+export const publish = publishScript(pattern, storage)
 
 export const make = ({ markerMillis, maxLength }: StreamsOptions): Pattern<"transactional"> => ({
   name: pattern,
@@ -28,15 +31,7 @@ export const make = ({ markerMillis, maxLength }: StreamsOptions): Pattern<"tran
   inspector: StreamInspector.make,
   open: (store) =>
     Effect.succeed({
-      publishing: (topic) => {
-        const { delayed, delayedBodies, meta, publisher, seen, stream, wake } = store.keysOf(topic)
-        return {
-          script: publish,
-          keys: (id) => [stream, meta, publisher(id), delayed, delayedBodies, wake],
-          seen,
-          setting: maxLength ?? ""
-        }
-      },
+      publishing: { script: publish, setting: maxLength ?? "" },
       join: (subscription, opened) => {
         const { group, topic } = subscription
         const keys = store.keysOf(topic)
@@ -53,6 +48,7 @@ export const make = ({ markerMillis, maxLength }: StreamsOptions): Pattern<"tran
               ...store,
               topic,
               markerMillis,
+              storage,
               keys: commit.keyNames.length,
               run: (deliveries, more) =>
                 evaluate(
@@ -65,19 +61,15 @@ export const make = ({ markerMillis, maxLength }: StreamsOptions): Pattern<"tran
                     consumer,
                     pattern,
                     wire,
+                    setting: maxLength ?? "",
                     remembered: store.deduplicationMillis,
-                    maxLength: maxLength ?? "",
                     deliveries,
                     ttl: markerMillis
                   },
                   more
                 ),
               own: ({ count, detached, entry, source }) => [source, entry, detached ? 0 : count],
-              done: mine.done,
-              target: (topic) => {
-                const { delayed, delayedBodies, meta, seen, stream, wake } = store.keysOf(topic)
-                return { keys: [stream, meta, delayed, delayedBodies, wake], seen }
-              }
+              done: mine.done
             }),
           trims: maxLength === undefined,
           opened

@@ -9,16 +9,6 @@
 import { consumerDied, maxLines } from "../../../internal/Attempts.ts"
 import { base, suspicious } from "../../../internal/Suspects.ts"
 
-export const writes = "#!lua\n"
-
-/** `mismatch(key, kind)`: the reply `{'WRONGTYPE', key, found}` when the key holds something else, otherwise nil. */
-export const mismatch = /* lua */ `
-local function mismatch(key, kind)
-  local found = redis.call('TYPE', key).ok
-  if found ~= kind and found ~= 'none' then return {'WRONGTYPE', key, found} end
-end
-`
-
 /**
  * `room()`: whether a page has room for more. `weigh(value)`: counts the bytes in it; the value. A page ends behind the
  * message that fills it, so that it holds one however large that is, and a slow line carries it before its deadline.

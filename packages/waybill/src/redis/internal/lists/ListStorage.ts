@@ -1,0 +1,76 @@
+/**
+ * Messages in lists of ids, with the messages in a hash beside them. The notification leaves in the same step.
+ *
+ * @module
+ */
+import type { Storage } from "../publish/PublishScript.ts"
+import { keys } from "../wire/Keys.ts"
+import { records } from "../wire/PackedMessage.ts"
+
+/** `levelOf(headers)`: the number of the list for a message with these headers, where priorities count. */
+export const levels = /* lua */ `
+local function levelOf(headers)
+  local ok, parsed = pcall(cjson.decode, headers or '')
+  local priority = ok and type(parsed) == 'table' and parsed.priority
+  return priority == 'high' and 1 or priority == 'low' and 3 or 2
+end
+`
+
+/**
+ * `disagreement(order, found)`: the reply when the queue has another order than the one that is asked for, or nil. A queue that an
+ * older version has opened has none yet, and takes the first that is asked for.
+ */
+export const disagreement = /* lua */ `
+local function disagreement(order, found)
+  if found and order ~= 'any' and order ~= found then return {'ORDERED', found, order} end
+end
+`
+
+/** `setting`: the order of the queue, or `any`. With `priority`, the header of that name decides on the list. */
+export const storage: Storage = {
+  keys: keys("high", "normal", "low", "bodies"),
+  noted: ["order", "last"],
+  lua: /* lua */ `${records}${levels}${disagreement}`,
+  opening: /* lua */ `
+  local refused = disagreement(setting, noted[3])
+  if refused then return refused end
+  local order = noted[3] or setting
+  -- What an order will be that nobody has asked for yet is not known.
+  local ranked = order == 'priority' or order == 'any'
+  local number, prefix = tonumber(noted[4]) or 0, format('%.0f-', now())
+  local lists, ready, packed = {high, normal, low}, {{}, {}, {}}, {}
+  local function store(payload, id, headers, key, version)
+    number = number + 1
+    local entry, text, to = prefix .. number, '0' .. payload, ready[2]
+    if id or headers or key or version then
+      text = record(payload, id, headers, key, version)
+      if ranked then to = ready[levelOf(headers)] end
+    end
+    local n = #packed
+    packed[n + 1], packed[n + 2] = entry, text
+    to[#to + 1] = entry
+    return entry
+  end
+  local function delay(payload, id, headers, key, version)
+    number = number + 1
+    local entry = prefix .. number
+    return entry, format('%d:%015.0f:%s', ranked and levelOf(headers) or 2, number, entry),
+      record(payload, id, headers, key, version)
+  end
+  local function finish()
+    call('HSET', meta, 'last', format('%.0f', number))
+    if not noted[3] and setting ~= 'any' then call('HSET', meta, 'order', setting) end
+    for from = 1, #packed, 2000 do
+      call('HSET', bodies, unpack(packed, from, math.min(from + 1999, #packed)))
+    end
+    local urgency
+    for to = 3, 1, -1 do
+      local ids = ready[to]
+      if #ids > 0 then urgency = to end
+      for from = 1, #ids, 2000 do call('RPUSH', lists[to], unpack(ids, from, math.min(from + 1999, #ids))) end
+    end
+    -- Hints: who may not send them is found by polling. Who takes what is ready does not look at what is due.
+    if urgency then redis.pcall('PUBLISH', wake, ranked and '0;' .. urgency or '0') end
+  end
+`
+}

@@ -1,0 +1,191 @@
+/**
+ * Publishing a batch: all of it or none, and once however often the script runs for it. How one message is stored is up to the
+ * pattern, here and in the script of its commits.
+ *
+ * @module
+ */
+import { flag, type Kind, make, type StringKeys, text, touching } from "../connection/Script.ts"
+import { keys as kinds, type TopicKeys } from "../wire/Keys.ts"
+import { announce, clock } from "../wire/Lua.ts"
+
+/** What of a message is there besides its payload: the bits of its shape. */
+export const shape = { id: 1, headers: 2, key: 4, version: 8, after: 16, at: 32 } as const
+
+/** How a pattern stores messages. */
+export interface Storage {
+  /** Its own keys of a topic. One of them holds what was published or is read as a topic is opened; of several, each is read first. */
+  readonly keys: Readonly<Partial<Record<StringKeys<TopicKeys>, Kind>>>
+  /** Fields of the meta key: `opening` finds what they hold in `noted[3]` and behind it. */
+  readonly noted?: ReadonlyArray<string>
+  /** Functions that need no topic. */
+  readonly lua: string
+  /**
+   * Runs as a topic is opened, before anything is written: returns a refusal, or defines these functions. They know its keys by name,
+   * `pattern`, `wire`, what was `noted`, and the `setting` of the caller.
+   *
+   * - `store(payload, id, headers, key, version)`: stores a message and returns its name, which is its id where it has none.
+   * - `delay(...)`, the same of a message that is due later: its name, and its member and its body in the keys of those.
+   * - `finish()`: called once, after the last one.
+   */
+  readonly opening: string
+}
+
+const keysOf = ({ keys }: Storage) => ({ ...kinds("meta", "delayed", "delayedBodies", "wake"), ...keys })
+
+/** The keys of a topic that messages are stored under, in the order of `open`. */
+export const targetOf = (storage: Storage, keys: TopicKeys): ReadonlyArray<string> =>
+  // The names that an object literal was written with are its keys.
+  (Object.keys(keysOf(storage)) as Array<StringKeys<TopicKeys>>).map((name) => keys[name])
+
+/** What they hold. */
+export const kindsOf = (storage: Storage): ReadonlyArray<Kind> => Object.values(keysOf(storage))
+
+/**
+ * Lua. `open(...)`, with the keys of `targetOf`: a reply when nothing may be stored there, otherwise nil and
+ *
+ * - whether the topic was there before;
+ * - `store` of the pattern;
+ * - `take(shape, arg, seen)`: stores the message whose payload is ARGV[arg], unless the key `seen` is there; returns `+` when it
+ *   has an id, `=` for a duplicate, otherwise its name, and the number of the next argument;
+ * - `close()`: called once, after the last message.
+ *
+ * `now()`: the time, the same in the whole script. `numbered(meta)`, for `delay`: a name, and a member.
+ * Uses the locals `pattern`, `wire`, `setting`, and `remembered`: how long message ids are, in ms.
+ */
+export const storing = (storage: Storage): string => /* lua */ `${clock}${announce}
+local call, format, band = redis.call, string.format, bit.band
+local instant
+local function now()
+  instant = instant or clock()
+  return instant
+end
+-- Padded, so that messages which are due in the same millisecond keep their order.
+local function numbered(meta)
+  local number = call('HINCRBY', meta, 'delayed', 1)
+  return format('%.0f-d%d', now(), number), format('%012d', number)
+end
+${storage.lua}
+local function open(${Object.keys(keysOf(storage)).join(", ")})
+  local noted = call('HMGET', meta, ${["pattern", "wire", ...(storage.noted ?? [])].map((field) => `'${field}'`).join(", ")})
+  local known, soonest = noted[1], nil
+  if known and (known ~= pattern or noted[2] ~= wire) then return {'CONFLICT', known, noted[2] or ''} end
+${storage.opening}
+  local function take(shape, arg, seen)
+    local payload, id, headers, key, version, due = ARGV[arg], nil, nil, nil, nil, nil
+    arg = arg + 1
+    if band(shape, ${shape.id}) ~= 0 then id, arg = ARGV[arg], arg + 1 end
+    if band(shape, ${shape.headers}) ~= 0 then headers, arg = ARGV[arg], arg + 1 end
+    if band(shape, ${shape.key}) ~= 0 then key, arg = ARGV[arg], arg + 1 end
+    if band(shape, ${shape.version}) ~= 0 then version, arg = ARGV[arg], arg + 1 end
+    if band(shape, ${shape.after}) ~= 0 then due, arg = now() + ARGV[arg], arg + 1 end
+    if band(shape, ${shape.at}) ~= 0 then due, arg = tonumber(ARGV[arg]), arg + 1 end
+    if seen and call('EXISTS', seen) == 1 then return '=', arg end
+    local name, member, body
+    if due and due > now() then
+      name, member, body = delay(payload, id, headers, key, version)
+      call('HSET', delayedBodies, member, body)
+      call('ZADD', delayed, due, member)
+      soonest = math.min(soonest or due, due)
+    else
+      name = store(payload, id, headers, key, version)
+    end
+    if seen then call('SET', seen, '1', 'PX', remembered) end
+    return id and '+' or name, arg
+  end
+  local function close()
+    if not known then call('HSET', meta, 'pattern', pattern, 'wire', wire) end
+    finish()
+    if soonest then announce(wake, soonest - now()) end
+  end
+  return nil, known, store, take, close
+end
+`
+
+/** Of every script that stores messages. */
+export const storingArgs = {
+  pattern: "text",
+  wire: "text",
+  /** What the options of the pattern say to its storage. */
+  setting: "text",
+  /** How long message ids are remembered, ms. */
+  remembered: "text"
+} as const
+
+/**
+ * Stores a batch, or answers what it answered before when it was stored already.
+ *
+ * Further keys: for each message with an id, the marker that it was stored.
+ *
+ * Further arguments, for each message: payload, then what its shape says, in the order of the bits.
+ */
+export const publishScript = (pattern: string, storage: Storage) => {
+  const own = Object.entries(storage.keys)
+  return make({
+    name: `waybill/${pattern}/publish`,
+    mode: "writes",
+    keys: {
+      ...keysOf(storage),
+      /** The number of the last batch of this publisher, and the answers to it. */
+      publisher: "string"
+    },
+    args: {
+      ...storingArgs,
+      /** Number of the batch, growing. */
+      batch: "text",
+      /** How long the answers are kept, ms. */
+      kept: "text",
+      /** One character a message, counted from "0". */
+      shapes: "text"
+    },
+    replies: {
+      OK: {
+        /** Joined by commas: the id of the message; `+` when the caller gave it; `=` for a duplicate. */
+        answers: text,
+        /** The topic was not there before. */
+        isNew: flag
+      }
+      // And `STALE`: a later batch of this publisher was stored already, this one was given up.
+    },
+    lua: /* lua */ `${storing(storage)}
+local refused, known, store, take, close = open(${Object.keys(keysOf(storage)).join(", ")})
+if refused then return refused end
+local last = call('GETRANGE', publisher, 0, 19)
+if known and last ~= '' and not string.find(shapes, '[@-o]') then
+  -- Who published here lately has had its keys and permissions looked at.
+${own.length > 1 ? own.flatMap(([name, kind]) => touching(name, kind)).join("\n") : ""}
+else
+  -- permissions
+  touch()
+end
+if last ~= '' then
+  local number = string.match(last, '^%d+')
+  if number == batch then return {'OK', string.sub(call('GET', publisher), #number + 2), 0} end
+  if tonumber(number) > tonumber(batch) then return {'STALE'} end
+end
+local byte, answers, arg, marker = string.byte, {}, moreArgs + 1, moreKeys
+for i = 1, #shapes do
+  local shape = byte(shapes, i) - 48
+  if shape == 0 then
+    answers[i], arg = store(ARGV[arg]), arg + 1
+  else
+    local seen
+    if band(shape, ${shape.id}) ~= 0 then
+      marker = marker + 1
+      seen = KEYS[marker]
+    end
+    answers[i], arg = take(shape, arg, seen)
+  end
+end
+close()
+local answer = table.concat(answers, ',')
+call('SET', publisher, batch .. ' ' .. answer, 'PX', kept)
+return {'OK', answer, known and 0 or 1}
+`
+  })
+}
+
+/** What a pattern publishes with. */
+export interface Publishing {
+  readonly script: ReturnType<typeof publishScript>
+  readonly setting: string | number
+}

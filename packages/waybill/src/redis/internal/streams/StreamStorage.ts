@@ -1,0 +1,44 @@
+/**
+ * Messages as entries of a stream.
+ *
+ * @module
+ */
+import type { Storage } from "../publish/PublishScript.ts"
+import { keys } from "../wire/Keys.ts"
+import { ids, shorten, unseen } from "../wire/Lua.ts"
+
+/** `setting`: greatest length of the stream, or "". */
+export const storage: Storage = {
+  keys: keys("stream"),
+  lua: /* lua */ `${ids}${unseen}${shorten}
+local function fieldsOf(payload, id, headers, key, version)
+  local fields = {'payload', payload}
+  local function put(name, value)
+    if not value then return end
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
+  end
+  put('id', id)
+  put('headers', headers)
+  put('key', key)
+  put('v', version)
+  return fields
+end
+`,
+  opening: /* lua */ `
+  local function store(payload, id, headers, key, version)
+    if not (id or headers or key or version) then return call('XADD', stream, '*', 'payload', payload) end
+    return call('XADD', stream, '*', unpack(fieldsOf(payload, id, headers, key, version)))
+  end
+  local function delay(payload, id, headers, key, version)
+    local name, member = numbered(meta)
+    local fields = fieldsOf(payload, id or name, headers, key, version)
+    fields[#fields + 1] = 'at'
+    fields[#fields + 1] = format('%.0f', now())
+    return name, member, cmsgpack.pack(fields)
+  end
+  local function finish()
+    if setting ~= '' then shorten(stream, meta, setting) end
+  end
+`
+}
