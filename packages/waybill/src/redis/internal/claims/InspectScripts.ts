@@ -4,7 +4,7 @@
  * @module
  */
 import { bytes, listOf, make as script, number, row, text } from "../connection/Script.ts"
-import { aging, counting, exhuming, moved } from "../inspect/DeadLetterScripts.ts"
+import { counting, redriving } from "../inspect/DeadLetterScripts.ts"
 import { figures } from "../inspect/Figures.ts"
 import { bodyOf, removal } from "../inspect/Removal.ts"
 import { keys } from "../wire/Keys.ts"
@@ -225,45 +225,28 @@ return {'OK', now, rows}
 `
   })
 
-/**
- * Sends dead letters back to their group: the same message under its old id, attempts counted anew, the fence going on.
- *
- * Further arguments: their entries.
- */
+/** The same message under its old id, attempts counted anew, the fence going on. */
 const redrive = (source: Source) =>
-  script({
+  redriving({
     name: named(source, "redrive"),
-    mode: "drains",
     keys: { ...source.keys, ...keys("dead", "returned", "suspects", "marks", "state", "wake") },
-    replies: { OK: moved },
-    lua: /* lua */ `${clock}${records}${aging}${weighing}${exhuming}${source.lua}${marking}
-touch()
-local since, count, passed = keptSince(state, clock()), 0, 0
-while passed < #ARGV and room() do
-  passed = passed + 1
-  local entry = ARGV[passed]
-  local letter = isKept(entry, since) and redis.call('XRANGE', dead, entry, entry)[1]
-  if letter then
-    local f = weigh(letter[2])
-    -- A letter that somebody else wrote has an id of its own; the entry is one.
-    local id, fence, message, at, tally = 'letter-' .. entry, 0, nil, nil, nil
-    local from, head = exhumed(f)
-    if head then
-      id, fence, tally = head.origin, tonumber(head.fence) or 0, head.partial and '0;1;' or nil
-      if head.id ~= id then message = head.id end
-      if head.at ~= string.match(id, '^(%d+)-') then at = head.at end
-    end
-    local of = {}
-    for n = from, #f - 1, 2 do of[f[n]] = f[n + 1] end
-    restore(id, record(of.payload or '', message, of.headers, of.key, of.v, at))
-    mark(id, 0, fence, 0, tally)
-    free(id, 0)
-    redis.call('XDEL', dead, entry)
-    count = count + 1
+    done: "tell(0)",
+    lua: /* lua */ `${records}${source.lua}${marking}
+local function back(entry, f, from, head)
+  -- A letter that somebody else wrote has an id of its own; the entry is one.
+  local id, fence, message, at, tally = 'letter-' .. entry, 0, nil, nil, nil
+  if head then
+    id, fence, tally = head.origin, tonumber(head.fence) or 0, head.partial and '0;1;' or nil
+    if head.id ~= id then message = head.id end
+    if head.at ~= string.match(id, '^(%d+)-') then at = head.at end
   end
+  local of = {}
+  for n = from, #f - 1, 2 do of[f[n]] = f[n + 1] end
+  restore(id, record(of.payload or '', message, of.headers, of.key, of.v, at))
+  mark(id, 0, fence, 0, tally)
+  free(id, 0)
+  return true
 end
-if count > 0 then tell(0) end
-return {'OK', count, passed}
 `
   })
 

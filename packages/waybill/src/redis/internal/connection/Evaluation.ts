@@ -32,66 +32,20 @@ const sent = (script: Script): Sent => {
  * How many words the shortest form of a command has behind its key, subcommands behind their command: servers newer than
  * 8.0.1 say of no shorter one whether it is permitted. TIME has no key.
  */
-export const wordsBehindKey: Readonly<Record<string, number>> = {
-  DEL: 0,
-  EXISTS: 0,
-  GET: 0,
-  GETRANGE: 2,
-  HDEL: 1,
-  HEXISTS: 1,
-  HGET: 1,
-  HGETALL: 0,
-  HINCRBY: 2,
-  HLEN: 0,
-  HMGET: 1,
-  HSET: 2,
-  HSETNX: 2,
-  LLEN: 0,
-  LINDEX: 1,
-  LPOP: 0,
-  LPOS: 1,
-  LPUSH: 1,
-  LRANGE: 2,
-  LREM: 2,
-  MGET: 0,
-  PEXPIRE: 1,
-  PEXPIREAT: 1,
-  PEXPIRETIME: 0,
-  RPOP: 0,
-  RPUSH: 1,
-  SADD: 1,
-  SCARD: 0,
-  SET: 1,
-  SISMEMBER: 1,
-  SMEMBERS: 0,
-  SMISMEMBER: 1,
-  SREM: 1,
-  TIME: -1,
-  TYPE: 0,
-  UNLINK: 0,
-  XACK: 2,
-  XADD: 3,
-  XCLAIM: 4,
-  XDEL: 1,
-  "XGROUP CREATE": 2,
-  "XGROUP DELCONSUMER": 2,
-  "XINFO CONSUMERS": 1,
-  "XINFO GROUPS": 0,
-  "XINFO STREAM": 0,
-  XLEN: 0,
-  XPENDING: 1,
-  XRANGE: 2,
-  XREVRANGE: 2,
-  XTRIM: 2,
-  ZADD: 2,
-  ZCARD: 0,
-  ZCOUNT: 2,
-  ZRANGE: 2,
-  ZRANGEBYSCORE: 2,
-  ZRANK: 1,
-  ZREM: 1,
-  ZSCORE: 1
-}
+const commandsByWords: ReadonlyArray<readonly [words: number, commands: string]> = [
+  [-1, "TIME"],
+  [0, "DEL, EXISTS, GET, HGETALL, HLEN, LLEN, LPOP, MGET, PEXPIRETIME, RPOP, SCARD, SMEMBERS, TYPE, UNLINK"],
+  [0, "XINFO GROUPS, XINFO STREAM, XLEN, ZCARD"],
+  [1, "HDEL, HEXISTS, HGET, HMGET, LINDEX, LPOS, LPUSH, PEXPIRE, PEXPIREAT, RPUSH, SADD, SET, SISMEMBER"],
+  [1, "SMISMEMBER, SREM, XDEL, XINFO CONSUMERS, XPENDING, ZRANK, ZREM, ZSCORE"],
+  [2, "GETRANGE, HINCRBY, HSET, HSETNX, LRANGE, LREM, XACK, XGROUP CREATE, XGROUP DELCONSUMER, XRANGE"],
+  [2, "XREVRANGE, XTRIM, ZADD, ZCOUNT, ZRANGE, ZRANGEBYSCORE"],
+  [3, "XADD"],
+  [4, "XCLAIM"]
+]
+export const wordsBehindKey: Readonly<Record<string, number>> = Object.fromEntries(
+  commandsByWords.flatMap(([words, commands]) => commands.split(", ").map((command) => [command, words]))
+)
 
 /** The commands with a row above that `calls` finds in a script, a subcommand behind its command. */
 const commandsIn = (lua: string, calls: RegExp): ReadonlySet<string> =>

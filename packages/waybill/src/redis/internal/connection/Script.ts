@@ -87,7 +87,11 @@ export interface TypedScript<Key extends string, Args, Reply> extends Script {
 }
 
 /** What a script is made of. */
-interface Definition<K extends Readonly<Record<string, Kind>>, A extends Arguments, R extends Replies> {
+export interface Definition<
+  K extends Readonly<Record<string, Kind>>,
+  A extends Arguments = Arguments,
+  R extends Replies = Replies
+> {
   readonly name: string
   /**
    * `writes` something new: the server refuses it when it is out of memory, before it begins. `drains`: it only frees or moves, as

@@ -6,7 +6,17 @@
  *
  * @module
  */
-import { bytes, listOf, make, number, row, type Shaped, text } from "../connection/Script.ts"
+import {
+  bytes,
+  type Definition,
+  type Kind,
+  listOf,
+  make,
+  number,
+  row,
+  type Shaped,
+  text
+} from "../connection/Script.ts"
 import { keys } from "../wire/Keys.ts"
 import { clock, paging, tallies, weighing } from "../wire/Lua.ts"
 
@@ -105,6 +115,37 @@ end
 export const moved = { count: number, passed: number }
 
 export type Moved = Shaped<typeof moved>
+
+/**
+ * The script that sends dead letters back to their group: a letter leaves in the same step, so that doing it twice does it once.
+ * `lua` defines `back(entry, f, from, head)`, which takes a letter's fields and what `exhumed` says of them, and returns whether the
+ * message is on its way; `done`, behind it, runs when some are.
+ *
+ * Further arguments: the entries.
+ */
+export const redriving = <const K extends Readonly<Record<string, Kind>>>(
+  script: Pick<Definition<K>, "name" | "keys" | "announces" | "lua"> & { readonly done?: string }
+) =>
+  make({
+    ...script,
+    mode: "drains",
+    replies: { OK: moved },
+    lua: /* lua */ `${clock}${aging}${weighing}${exhuming}${script.lua}
+touch()
+local since, count, passed = keptSince(state, clock()), 0, 0
+while passed < #ARGV and room() do
+  passed = passed + 1
+  local entry = ARGV[passed]
+  local letter = isKept(entry, since) and redis.call('XRANGE', dead, entry, entry)[1]
+  if letter and back(entry, weigh(letter[2]), exhumed(letter[2])) then
+    redis.call('XDEL', dead, entry)
+    count = count + 1
+  end
+end
+${script.done === undefined ? "" : `if count > 0 then ${script.done} end`}
+return {'OK', count, passed}
+`
+  })
 
 /** One page of the dead letters of a group, oldest first. */
 export const letters = make({

@@ -9,7 +9,6 @@ import type { Inspector } from "../../../Inspector.ts"
 import { keysOf as listed } from "../connection/Script.ts"
 import { groupOf } from "../inspect/Figures.ts"
 import { Inspecting, type InspectorOptions } from "../inspect/Inspecting.ts"
-import { marker } from "../wire/Envelope.ts"
 import * as Scripts from "./Scripts.ts"
 
 export const make = (options: InspectorOptions): Inspector["Service"] => {
@@ -35,7 +34,7 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
     }),
 
     redrive: (topic, group, entries) =>
-      inspecting.evaluate(topic, Scripts.redrive, keysOf(topic).group(group), { marker }, { args: entries }),
+      inspecting.evaluate(topic, Scripts.redrive, keysOf(topic).group(group), {}, { args: entries }),
 
     removal: Scripts.remove,
     belongings: (topic) =>

@@ -4,11 +4,12 @@
  * @module
  */
 import { flag, make, number } from "../connection/Script.ts"
-import { aging, burying, counting, keeping, moved } from "../inspect/DeadLetterScripts.ts"
+import { burying, counting, keeping, redriving } from "../inspect/DeadLetterScripts.ts"
 import { figures } from "../inspect/Figures.ts"
 import { bodyOf, removal } from "../inspect/Removal.ts"
+import { marker } from "../wire/Envelope.ts"
 import { keys } from "../wire/Keys.ts"
-import { add, cap, clock, heartbeats, opening, tallies, weighing } from "../wire/Lua.ts"
+import { add, cap, clock, heartbeats, opening, tallies } from "../wire/Lua.ts"
 
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "pubsub"
@@ -181,22 +182,12 @@ export const remove = removal("waybill/remove", "return {'OK', '', 0, 0}", bodyO
 /**
  * Publishes dead letters to the subscribers of their group. One that no subscriber hears stays where it is. A program that sends them
  * back need not know of which kind the group's channels are: no subscriber listens on both.
- *
- * Further arguments: their entries.
  */
-export const redrive = make({
+export const redrive = redriving({
   name: "waybill/redrive",
-  mode: "drains",
   announces: { command: "PUBLISH", key: "redriven" },
   keys: keys("dead", "redriven", "state"),
-  args: {
-    /** What the first line of a message begins with. */
-    marker: "text"
-  },
-  replies: { OK: moved },
-  lua: /* lua */ `${clock}${aging}${weighing}
-touch()
-local since = keptSince(state, clock())
+  lua: /* lua */ `
 local function heard(message)
   local plain = redis.pcall('PUBLISH', redriven, message)
   if plain == 0 or type(plain) == 'table' then
@@ -207,32 +198,22 @@ local function heard(message)
   end
   return plain > 0
 end
-local count, passed = 0, 0
-while passed < #ARGV - moreArgs and room() do
-  passed = passed + 1
-  local entry = ARGV[moreArgs + passed]
-  local letter = isKept(entry, since) and redis.call('XRANGE', dead, entry, entry)[1]
-  if letter then
-    weigh(letter[2])
-    local head, message = {}, {}
-    for f = 1, #letter[2], 2 do (f <= 16 and head or message)[letter[2][f]] = letter[2][f + 1] end
-    if message['packed'] then
-      local raw = cmsgpack.unpack(message['packed'])
-      for f = 1, #raw, 2 do message[raw[f]] = raw[f + 1] end
-    end
-    local line = '{"id":' .. cjson.encode(head['id'] or entry) .. ',"fence":' .. (tonumber(head['fence']) or 0)
-    if string.find(head['at'] or '', '^%d+$') then line = line .. ',"at":' .. head['at'] end
-    if head['origin'] then line = line .. ',"topic":' .. cjson.encode(head['origin']) end
-    if message['key'] then line = line .. ',"key":' .. cjson.encode(message['key']) end
-    if string.find(message['v'] or '', '^%d+$') then line = line .. ',"v":' .. message['v'] end
-    if string.find(message['headers'] or '', '^{') then line = line .. ',"headers":' .. message['headers'] end
-    if heard(marker .. line .. '}\\n' .. (message['payload'] or '')) then
-      redis.call('XDEL', dead, entry)
-      count = count + 1
-    end
+local function back(entry, f, from, head)
+  head = head or {}
+  local message = {}
+  for n = from, #f - 1, 2 do message[f[n]] = f[n + 1] end
+  if message['packed'] then
+    local raw = cmsgpack.unpack(message['packed'])
+    for n = 1, #raw, 2 do message[raw[n]] = raw[n + 1] end
   end
+  local line = '{"id":' .. cjson.encode(head.id or entry) .. ',"fence":' .. (tonumber(head.fence) or 0)
+  if string.find(head.at or '', '^%d+$') then line = line .. ',"at":' .. head.at end
+  if head.origin then line = line .. ',"topic":' .. cjson.encode(head.origin) end
+  if message['key'] then line = line .. ',"key":' .. cjson.encode(message['key']) end
+  if string.find(message['v'] or '', '^%d+$') then line = line .. ',"v":' .. message['v'] end
+  if string.find(message['headers'] or '', '^{') then line = line .. ',"headers":' .. message['headers'] end
+  return heard('${marker}' .. line .. '}\\n' .. (message['payload'] or ''))
 end
-return {'OK', count, passed}
 `
 })
 

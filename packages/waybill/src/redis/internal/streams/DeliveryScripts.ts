@@ -10,7 +10,7 @@ import { bit, flag, listOf, make, number, row, text } from "../connection/Script
 import { suspectArgs } from "../group/Suspecting.ts"
 import { burying, keeping } from "../inspect/DeadLetterScripts.ts"
 import { keys } from "../wire/Keys.ts"
-import { add, announce, ask, cap, clock, split, suspecting } from "../wire/Lua.ts"
+import { add, announce, ask, cap, clock, maps, split, suspecting } from "../wire/Lua.ts"
 import { noting, sources } from "./Progress.ts"
 
 /** An entry that was taken over. `owner`: whose it was. `tally`: the attempts since the entry was made that consumers died in. */
@@ -174,7 +174,7 @@ export const claim = make({
     /** The caller's own heartbeat has run out; it has no business here. */
     EXPIRED: {}
   },
-  lua: /* lua */ `${clock}${add}${split}${ask}${burying}${keeping}${sources}${noting}${suspecting}
+  lua: /* lua */ `${clock}${add}${split}${ask}${burying}${keeping}${sources}${maps}${noting}${suspecting}
 local now = clock()
 local until_ = redis.call('ZSCORE', consumers, consumer)
 if not until_ or tonumber(until_) <= now then return {'EXPIRED'} end

@@ -16,6 +16,7 @@ import {
   fetching,
   heartbeats,
   ids,
+  maps,
   opening,
   tallies,
   unseen,
@@ -77,14 +78,14 @@ local conflict, opened = opening()
 if conflict then return conflict end
 if not opened then redis.call('HSET', meta, 'pattern', pattern, 'wire', wire) end
 
-local function infoOf(key)
+local function streamOf(key)
   return redis.call('EXISTS', key) == 1 and of(redis.call('XINFO', 'STREAM', key))
 end
 local function lastOf(info)
   return info and info['last-generated-id'] or '0-0'
 end
-local info = infoOf(stream)
-local last, lastRetry = lastOf(info), lastOf(infoOf(retry))
+local info = streamOf(stream)
+local last, lastRetry = lastOf(info), lastOf(streamOf(retry))
 -- By source and entry: how often what the consumer holds was delivered, and what it has settled.
 local held, over, settled = {}, {}, {[0] = {}, {}}
 for i = moreArgs + 1, moreArgs + 3 * holds, 3 do held[ARGV[i] .. ARGV[i + 1]] = tonumber(ARGV[i + 2]) end
@@ -188,10 +189,7 @@ local alive = until_ and tonumber(until_) > now
 local position = redis.call('HMGET', state, 'mark', 'cut', 'noted', 'progress:0', 'progress:1')
 local told = redis.call('HGET', meta, 'cut:' .. group)
 local info = of(redis.call('XINFO', 'STREAM', stream))
-local mine
-for _, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-  if flat[2] == group then mine = of(flat) end
-end
+local mine = infoOf(stream, group)
 local function due(set, bodies)
   local members = redis.call('ZRANGEBYSCORE', set, '-inf', now, 'LIMIT', 0, limit)
   redis.call('HEXISTS', bodies, '')
@@ -281,20 +279,15 @@ export const trim = make({
     both: "number"
   },
   replies: { OK: { more: flag } },
-  lua: /* lua */ `${ids}${ask}
+  lua: /* lua */ `${ids}${ask}${maps}
 touch()
 local function settled(key, registered)
   local low
   local there = {}
-  for _, g in ipairs(ask('XINFO', 'GROUPS', key) or {}) do
-    local name, pending, from
-    for i = 1, #g, 2 do
-      if g[i] == 'name' then name = g[i + 1] end
-      if g[i] == 'pending' then pending = g[i + 1] end
-      if g[i] == 'last-delivered-id' then from = g[i + 1] end
-    end
-    there[name] = true
-    from = pending > 0 and redis.call('XPENDING', key, name)[2] or after(from)
+  for _, flat in ipairs(ask('XINFO', 'GROUPS', key) or {}) do
+    local mine = of(flat)
+    there[mine['name']] = true
+    local from = mine['pending'] > 0 and redis.call('XPENDING', key, mine['name'])[2] or after(mine['last-delivered-id'])
     if not low or less(from, low) then low = from end
   end
   for _, name in ipairs(registered) do if not there[name] then return end end
@@ -332,7 +325,7 @@ export const leave = make({
     limit: "number"
   },
   replies: { OK: { more: flag } },
-  lua: /* lua */ `${clock}${ask}${announce}${sources}${noting}
+  lua: /* lua */ `${clock}${ask}${announce}${sources}${maps}${noting}
 local more = 0
 for source = 0, 1 do
   local key = sources[source]

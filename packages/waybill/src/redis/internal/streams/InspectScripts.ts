@@ -1,15 +1,14 @@
 /**
- * Looking at a topic, and sending dead letters back. Looking writes nothing; sending back takes a dead letter away in
- * the same step, so that doing it twice does it once.
+ * Looking at a topic, which writes nothing, and sending dead letters back.
  *
  * @module
  */
 import { bit, bytes, listOf, make, number, row, text } from "../connection/Script.ts"
-import { aging, counting, exhuming, moved } from "../inspect/DeadLetterScripts.ts"
+import { counting, redriving } from "../inspect/DeadLetterScripts.ts"
 import { figures } from "../inspect/Figures.ts"
 import { bodyOf, removal } from "../inspect/Removal.ts"
 import { keys } from "../wire/Keys.ts"
-import { add, ask, clock, ids, paging, weighing } from "../wire/Lua.ts"
+import { add, ask, clock, ids, infos, maps, paging, weighing } from "../wire/Lua.ts"
 import { sources } from "./Progress.ts"
 
 /**
@@ -45,15 +44,10 @@ export const describe = make({
       others: listOf(text)
     }
   },
-  lua: /* lua */ `${clock}${ask}${ids}${counting}
+  lua: /* lua */ `${clock}${ask}${maps}${ids}${counting}
 local call = redis.call
 local now = clock()
 
-local function of(flat)
-  local map = {}
-  for i = 1, #flat, 2 do map[flat[i]] = flat[i + 1] end
-  return map
-end
 local function groupsOf(key)
   local found = {}
   for _, flat in ipairs(ask('XINFO', 'GROUPS', key) or {}) do
@@ -272,7 +266,7 @@ export const waiting = make({
       )
     }
   },
-  lua: /* lua */ `${clock}${ask}${weighing}${sources}
+  lua: /* lua */ `${clock}${ask}${maps}${infos}${weighing}${sources}
 touch()
 local now, rows = clock(), {}
 local part, place = string.sub(position, 1, 1), string.sub(position, 2)
@@ -293,11 +287,8 @@ for source = 0, 1 do
   end
 end
 if part <= 'c' and #rows < limit and room() then
-  local last
-  for _, flat in ipairs(ask('XINFO', 'GROUPS', retry) or {}) do
-    if flat[2] == group then for i = 1, #flat, 2 do if flat[i] == 'last-delivered-id' then last = flat[i + 1] end end end
-  end
-  local from = part == 'c' and place ~= '' and place or last or '0-0'
+  local mine = infoOf(retry, group)
+  local from = part == 'c' and place ~= '' and place or mine and mine['last-delivered-id'] or '0-0'
   local more = true
   while more and #rows < limit and room() do
     local some = redis.call('XRANGE', retry, '(' .. from, '+', 'COUNT', math.min(16, limit - #rows))
@@ -333,36 +324,19 @@ return {'OK', now, rows}
 `
 })
 
-/**
- * Sends dead letters back to their group: the same message, attempts counted anew, the fence going on.
- *
- * Further arguments: their entries.
- */
-export const redrive = make({
+/** The same message, attempts counted anew, the fence going on. */
+export const redrive = redriving({
   name: "waybill/redrive",
-  mode: "drains",
   keys: keys("dead", "retry", "state"),
-  replies: { OK: moved },
-  lua: /* lua */ `${clock}${add}${aging}${weighing}${exhuming}
-touch()
-local since, count, passed = keptSince(state, clock()), 0, 0
-while passed < #ARGV and room() do
-  passed = passed + 1
-  local entry = ARGV[passed]
-  local letter = isKept(entry, since) and redis.call('XRANGE', dead, entry, entry)[1]
-  if letter then
-    local from, head = exhumed(weigh(letter[2]))
-    local again = head and {'id', head.id, 'at', head.at, 'attempt', '0', 'fence', head.fence} or {}
-    if head and (head.partial or letter[2][from] == 'tally') then
-      again[9] = 'tally'
-      again[10] = head.partial and '0;1;' or '0;0;'
-    end
-    add(retry, again, letter[2], from)
-    redis.call('XDEL', dead, entry)
-    count = count + 1
+  lua: /* lua */ `${add}
+local function back(_, f, from, head)
+  local again = head and {'id', head.id, 'at', head.at, 'attempt', '0', 'fence', head.fence} or {}
+  if head and (head.partial or f[from] == 'tally') then
+    again[9] = 'tally'
+    again[10] = head.partial and '0;1;' or '0;0;'
   end
+  return add(retry, again, f, from)
 end
-return {'OK', count, passed}
 `
 })
 
@@ -378,18 +352,13 @@ end
 local found = look(KEYS, ARGV)
 if found[1] == 'OK' then for i = 2, #ARGV do seen[ARGV[i]] = found[7][i - 1] end end
 return found`,
-  /* lua */ `${ids}${ask}
+  /* lua */ `${ids}${ask}${maps}${infos}
 local function unread(stream, at)
   local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
   return newest and (at == '' or less(at, newest[1])) and 1 or 0
 end
-local figures, again = seen[ARGV[1]], ''
-for _, flat in ipairs(ask('XINFO', 'GROUPS', KEYS[2]) or {}) do
-  local mine = {}
-  for i = 1, #flat, 2 do mine[flat[i]] = flat[i + 1] end
-  if mine['name'] == ARGV[1] then again = mine['last-delivered-id'] end
-end
+local figures, again = seen[ARGV[1]], infoOf(KEYS[2], ARGV[1])
 figures[2] = unread(KEYS[1], figures[11])
-figures[5] = math.max(figures[5], unread(KEYS[2], again))
+figures[5] = math.max(figures[5], unread(KEYS[2], again and again['last-delivered-id'] or ''))
 return figures`
 )

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { infos } from "../wire/Lua.ts"
 
 /** `sources`: the keys of the streams by source. Uses the locals `stream` and `retry`, the keys. */
 export const sources = /* lua */ `
@@ -15,33 +16,28 @@ local sources = {[0] = stream, retry}
  * pending; what is noted already is not written. Of many pending entries the first thousand; what was
  * delivered after those counts as not delivered yet. Of a group that is on neither nothing is noted: it was removed, or is lost.
  *
- * It uses the locals `state`, the key, `group`, `sources` and `ask`.
+ * It uses the locals `state`, the key, `group`, `sources`, `ask` and `of`.
  */
-export const noting = /* lua */ `
+export const noting = /* lua */ `${infos}
 local function note(now, empty)
   local there = false
   for source = 0, 1 do
-    local at
-    for _, flat in ipairs(ask('XINFO', 'GROUPS', sources[source]) or {}) do
-      if flat[2] == group then
-        for i = 1, #flat, 2 do if flat[i] == 'last-delivered-id' then at = flat[i + 1] end end
-      end
-    end
-    if at then
+    local mine = infoOf(sources[source], group)
+    if mine then
       local before = empty and empty[source]
       local rows = before and {} or ask('XPENDING', sources[source], group, '-', '+', 1000)
-      local noted, place = {at}, {}
+      local noted, place = {mine['last-delivered-id']}, {}
       if #rows == 1000 then noted[1] = rows[1000][1] end
       for _, row in ipairs(rows) do
-        local mine = place[row[2]]
-        if not mine then
-          mine = {}
-          place[row[2]] = mine
+        local entries = place[row[2]]
+        if not entries then
+          entries = {}
+          place[row[2]] = entries
           noted[#noted + 1] = row[2]
-          noted[#noted + 1] = mine
+          noted[#noted + 1] = entries
         end
-        mine[#mine + 1] = row[1]
-        mine[#mine + 1] = row[4]
+        entries[#entries + 1] = row[1]
+        entries[#entries + 1] = row[4]
       end
       local packed = cmsgpack.pack(noted)
       if packed ~= before then

@@ -277,17 +277,28 @@ local function split(source, entry, fields)
 end
 `
 
-/**
- * `unseen(stream, group, info, mine)`: how many entries were cut off before this group could read them, where that shows: in front of
- * all there is, or at the end. The server is told where the group stands, so that it counts on from there; some count entries
- * that were cut off as still to be read, and some do not. Takes the replies of XINFO as maps. Uses `less`.
- */
-export const unseen = /* lua */ `
+/** `of(flat)`: a reply of names and values in turn, as a map. */
+export const maps = /* lua */ `
 local function of(flat)
   local map = {}
   for i = 1, #flat, 2 do map[flat[i]] = flat[i + 1] end
   return map
 end
+`
+
+/** `infoOf(stream, group)`: what XINFO says of the group, as a map; nil when one of them is not there. Uses `ask` and `of`. */
+export const infos = /* lua */ `
+local function infoOf(stream, group)
+  for _, flat in ipairs(ask('XINFO', 'GROUPS', stream) or {}) do if flat[2] == group then return of(flat) end end
+end
+`
+
+/**
+ * `unseen(stream, group, info, mine)`: how many entries were cut off before this group could read them, where that shows: in front of
+ * all there is, or at the end. The server is told where the group stands, so that it counts on from there; some count entries
+ * that were cut off as still to be read, and some do not. Takes the replies of XINFO as maps. Uses `less`.
+ */
+export const unseen = /* lua */ `${maps}
 local function unseen(stream, group, info, mine)
   local at, read, added, first = mine['last-delivered-id'], mine['entries-read'], info['entries-added'], info['first-entry']
   if not read or not added then return 0 end
