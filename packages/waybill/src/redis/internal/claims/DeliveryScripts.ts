@@ -232,12 +232,9 @@ return {'OK', table.concat(members, ' '), table.concat(lengths, ' '), table.conc
  *
  * Further keys: markers of commits that were refused in part.
  *
- * Further arguments: the members of the plain acks, which are ids; then for each other delivery: operation, member; for `R`: delay in
- * ms, cause, tally; for `D`: reason, cause, tally, failure, message id, published at, record or "", marker and how long it lasts, ms.
- *
- * Operations: `A` ack; `R` retry; `D` dead letter; `L` release, of several the newest first; `U` the consumer does not know of it, as it has lost it or
- * its settlement was: handed back, and the attempt counts. The record is read here; the caller sends it only
- * after `G`. marker: which of the further keys, or 0: now that the dead letter knows, it may expire.
+ * Further arguments: the members of the plain acks, which are ids; then the steps, as `tell` says. A place is a member; of several
+ * releases the newest stands first. `U`: the consumer does not know of it, as it has lost it or its settlement was: handed back, and
+ * the attempt counts. The record is read here; the caller sends it only after `G`. Now that the dead letter knows, the marker may expire.
  */
 const settle = (source: Source) =>
   script({
@@ -251,7 +248,9 @@ const settle = (source: Source) =>
       consumer: "text",
       ...cap,
       /** How many plain acks. */
-      acks: "number"
+      acks: "number",
+      /** How long a marker lasts, ms. */
+      ttl: "number"
     },
     replies: {
       OK: {
@@ -288,14 +287,10 @@ local i = moreArgs + acks + 1
 while i <= #ARGV do
   local op, member = ARGV[i], ARGV[i + 1]
   i = i + 2
-  local a, cause, tally, failure, id, at, text, marker, ttl
-  if op == 'R' then
-    a, cause, tally = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2]
-    i = i + 3
-  elseif op == 'D' then
-    a, cause, tally, failure, id, at, text = unpack(ARGV, i, i + 6)
-    marker, ttl = tonumber(ARGV[i + 7]), ARGV[i + 8]
-    i = i + 9
+  local a, cause, tally, failure, id, at, marker, text, _
+  if op == 'R' or op == 'D' then
+    a, cause, tally, failure, id, at, _, _, marker, text = unpack(ARGV, i, i + 9)
+    i = i + 10
   end
   local answer = 'O'
   if redis.call('SISMEMBER', processing, member) == 0 then
@@ -310,13 +305,14 @@ while i <= #ARGV do
       if text then
         bury(a, cause, attempts, fence, id, at, entry, consumer, fieldsOf(parsed(text)), 1,
           timed(tally, now), failure)
-        if marker > 0 then redis.call('PEXPIRE', KEYS[moreKeys + marker], ttl) end
+        if marker ~= '0' then redis.call('PEXPIRE', KEYS[moreKeys + marker], ttl) end
         buried = true
       else
         answer = 'G'
       end
     elseif op == 'R' then
       mark(entry, attempts, fence, deaths, timed(tally, now), cause)
+      a = tonumber(a)
       if a > 0 then
         redis.call('ZADD', waiting, now + a, entry)
         soonest = math.min(soonest or a, a)

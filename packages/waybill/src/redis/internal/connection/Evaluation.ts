@@ -103,7 +103,7 @@ const fitting = (
 ): ReadonlyArray<string | Uint8Array | number> => (keys + args.length + 3 > maxArguments ? [packed, pack(args)] : args)
 
 /** MessagePack: an array of strings, each with its length in four bytes. */
-const pack = (args: ReadonlyArray<string | Uint8Array | number>): Buffer => {
+export const pack = (args: ReadonlyArray<string | Uint8Array | number>): Buffer => {
   const head = (type: number, length: number) => {
     const bytes = Buffer.allocUnsafe(5)
     bytes[0] = type

@@ -11,7 +11,9 @@ import type { Message } from "../../../Message.ts"
 import type { DeadLetter, Retry, Settlement } from "../../../Settlement.ts"
 import type { Reason } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
-import type { Tally } from "../wire/Tally.ts"
+import type { Argument } from "../connection/Script.ts"
+import { failureText } from "../wire/Fields.ts"
+import { type Tally, write } from "../wire/Tally.ts"
 import type { Held } from "./InFlight.ts"
 
 export interface Settling<H extends Held> {
@@ -54,9 +56,52 @@ export interface Step<H> {
   readonly refused?: DeadLetter
 }
 
+/** What the script is told of each step. */
+export interface Telling<H extends Held> {
+  readonly consumer: string
+  readonly committer: Committer<H> | undefined
+  /** What names the delivery to the script. */
+  readonly place: (handle: H) => ReadonlyArray<Argument>
+  /** A message that the store has lost. */
+  readonly encode: (message: Message) => Argument
+}
+
+/**
+ * Arguments of the script, and the further keys that they number. For each step: `A` ack, `L` release, `R` retry, `D` dead letter;
+ * the place; and for `R` and `D`: the delay in ms or the reason, cause, tally, failure, id, published at, attempt, fence, the number of
+ * the key that is the marker of a commit that was refused in part or 0, and the message or "".
+ */
+export const tell = <H extends Held>(
+  steps: ReadonlyArray<Step<H>>,
+  { committer, consumer, encode, place }: Telling<H>
+) => {
+  const keys: Array<string> = []
+  const args: Array<Argument> = []
+  for (const step of steps) {
+    const { gone, handle, message, settlement } = step
+    const { attempt, detached, fence, id, publishedAt } = handle
+    const isBack = settlement._tag === "Release" && detached !== true
+    if (settlement._tag === "Ack" || isBack) {
+      args.push(isBack ? "L" : "A", ...place(handle))
+      continue
+    }
+    const letter = settlement._tag === "DeadLetter" ? settlement : undefined
+    args.push(letter === undefined ? "R" : "D", ...place(handle))
+    if (settlement._tag === "DeadLetter") args.push(settlement.reason, settlement.cause.slice(0, maxDeadCause))
+    else if (settlement._tag === "Retry") args.push(delayOf(settlement), settlement.cause.slice(0, maxWaitingCause))
+    // With its group the list of pending entries is gone: the message can only come back as a retry.
+    else args.push(0, "released")
+    args.push(write(tallyAfter(step, consumer)), failureText(letter?.failure), id, publishedAt)
+    args.push(settlement._tag === "Release" ? attempt - 1 : attempt, fence)
+    args.push(isPartial(step) && committer !== undefined ? keys.push(committer.done(id)) : 0)
+    args.push(gone && message !== undefined ? encode(message) : "")
+  }
+  return { keys, args }
+}
+
 /** A cause that waits for a retry, or lies in the dead letters, is cut to so many characters. */
-export const maxWaitingCause = 100
-export const maxDeadCause = 8000
+const maxWaitingCause = 100
+const maxDeadCause = 8000
 
 /** Redis keeps due times as floating point numbers; this is far enough away. */
 const longest = 2 ** 52
@@ -65,13 +110,10 @@ const longest = 2 ** 52
 export const delayOf = (retry: Retry): number => Math.min(longest, Math.ceil(Duration.toMillis(retry.delay)))
 
 /** The commit was refused in part: this time, and not an earlier one. */
-export const isPartial = ({ refused }: Step<unknown>): boolean => refused?.reason === "PartialCommit"
+const isPartial = ({ refused }: Step<unknown>): boolean => refused?.reason === "PartialCommit"
 
 /** What is noted about the message when it comes back, or lies in the dead letters; the time of its attempt is the server's. */
-export const tallyAfter = (
-  step: Step<{ readonly attempt: number; readonly tally: Tally }>,
-  consumer: string
-): Tally => {
+const tallyAfter = (step: Step<{ readonly attempt: number; readonly tally: Tally }>, consumer: string): Tally => {
   const { handle, settlement } = step
   const { tally } = handle
   if (settlement._tag !== "Retry" && settlement._tag !== "DeadLetter") return tally

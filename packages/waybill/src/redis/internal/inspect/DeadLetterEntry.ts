@@ -5,7 +5,6 @@
  */
 import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
-import type { Failure } from "../../../Failure.ts"
 import type { DeadLetter } from "../../../Inspector.ts"
 import * as Attempts from "../../../internal/Attempts.ts"
 import { bodyOf, type Fields, headersOf, millisOf } from "../wire/Fields.ts"
@@ -13,10 +12,6 @@ import { read } from "../wire/Tally.ts"
 
 /** Our own pairs come first, then the tally and the failure if there are any; after them the fields of the message, as they were. */
 const headLength = 16
-
-/** How a failure is written. */
-export const failureText = (failure: Failure | undefined): string =>
-  failure === undefined ? "" : JSON.stringify({ tag: failure.tag, message: failure.message, fields: failure.fields })
 
 const readFailure = Schema.decodeUnknownExit(
   Schema.fromJsonString(Schema.Struct({ tag: Schema.String, message: Schema.String, fields: Schema.JsonObject }))

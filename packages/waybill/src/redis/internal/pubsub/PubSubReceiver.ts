@@ -26,8 +26,8 @@ import type { Connection } from "../connection/Connection.ts"
 import type { Argument } from "../connection/Script.ts"
 import { type Call, calling, wire } from "../connection/ScriptReply.ts"
 import type { Listener, Subscriber } from "../connection/Subscriber.ts"
-import { failureText } from "../inspect/DeadLetterEntry.ts"
 import { type Envelope, open } from "../wire/Envelope.ts"
+import { failureText, fieldsOf } from "../wire/Fields.ts"
 import { channelGlob, type GroupKeys, type TopicKeys, topicOf } from "../wire/Keys.ts"
 import { fresh, write } from "../wire/Tally.ts"
 import * as Scripts from "./Scripts.ts"
@@ -262,7 +262,7 @@ export class PubSubReceiver implements Receiver {
     const args: Array<Argument> = []
     for (const [copy, settlement] of letters) {
       const { cause, failure, reason } = settlement
-      const fields = fieldsOf(copy)
+      const fields = fieldsOf({ ...copy.published, key: copy.key, version: copy.version })
       const { attempt, fence, id, publishedAt } = copy
       const tally = write({ ...fresh, log: untimed(copy.log, attempt, this.consumer, settlement) })
       args.push(
@@ -314,12 +314,4 @@ export class PubSubReceiver implements Receiver {
     const publishedAt = at ?? clock.currentTimeMillisUnsafe()
     return new LocalDelivery(topic, subscription.group, id, envelope, key, version, publishedAt, (fence ?? 0) + 1)
   }
-}
-
-const fieldsOf = ({ key, published: { body, headers }, version }: LocalDelivery): Array<string | Uint8Array> => {
-  const fields: Array<string | Uint8Array> = ["payload", body]
-  if (Object.keys(headers).length > 0) fields.push("headers", JSON.stringify(headers))
-  if (key !== undefined) fields.push("key", key)
-  if (version !== 1) fields.push("v", String(version))
-  return fields
 }

@@ -31,13 +31,10 @@ export type Claimed = ReturnType<typeof claimed>
  *
  * Further keys: markers of commits that were refused in part.
  *
- * Further arguments, for each delivery: operation, source, entry, count; for `R` and `D` also: a, cause, id, published at, attempt,
- * fence, tally, failure, marker, number of fields, and the fields.
- *
- * Operations: `A` ack; `R` retry, a = delay in ms; `D` dead letter, a = reason; `L` release; `U` the consumer leaves, and its
- * handler has had it: handed back, and the attempt counts. The fields of the message are
- * taken from the entry; the caller sends them only after `G`. Count 0 means that the group was lost and the entry with
- * it: there is no owner to ask for. marker: which of the further keys, or 0: now that the dead letter knows, it may expire.
+ * Further arguments: the steps, as `tell` says. A place is source, entry and count; count 0 means that the group was lost and the
+ * entry with it: there is no owner to ask for. `U`: the consumer leaves, and its handler has had it: handed back, and the attempt
+ * counts. The fields of the message, packed, are taken from the entry; the caller sends them only after `G`. Now that the dead letter
+ * knows, the marker may expire.
  */
 export const settle = make({
   name: "waybill/settle",
@@ -68,17 +65,11 @@ local i = moreArgs + 1
 while i <= #ARGV do
   local op, source, entry, count = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3])
   i = i + 4
-  local a, cause, id, at, attempt, fence, tally, failure, marker, raw
+  local a, cause, tally, failure, id, at, attempt, fence, marker, raw
   if op == 'R' or op == 'D' then
-    a, cause, id, at, attempt, fence, tally, failure = unpack(ARGV, i, i + 7)
-    marker = tonumber(ARGV[i + 8])
-    local fields = tonumber(ARGV[i + 9])
+    a, cause, tally, failure, id, at, attempt, fence, marker, raw = unpack(ARGV, i, i + 9)
+    marker, raw = tonumber(marker), raw ~= '' and cmsgpack.unpack(raw)
     i = i + 10
-    if fields > 0 then
-      raw = {}
-      for f = 1, fields do raw[f] = ARGV[i + f - 1] end
-      i = i + fields
-    end
   end
   local key = source == '0' and stream or retry
   local member = source .. entry

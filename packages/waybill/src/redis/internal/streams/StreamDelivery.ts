@@ -5,7 +5,7 @@
  * @module
  */
 import { noHeaders } from "../../../internal/Headers.ts"
-import type { Body, Headers, Message } from "../../../Message.ts"
+import type { Body, Headers } from "../../../Message.ts"
 import type { Carrying, Held } from "../group/InFlight.ts"
 import { bodyOf, type Fields, headersOf, millisOf, wholeOf } from "../wire/Fields.ts"
 import { fresh, read as readTally, type Tally, unknown } from "../wire/Tally.ts"
@@ -174,15 +174,6 @@ const read = (handle: StreamHandle, fields: Fields) => {
   handle.publishedAt = at ?? millisOf(handle.entry)
   const body: Body = payload === undefined ? new Uint8Array(0) : sound ? payload : new TextEncoder().encode(payload)
   return { body, headers, key, version }
-}
-
-/** The fields that make an equal message: for an entry that is no longer there to be copied. */
-export const fieldsOf = (message: Message): Array<string | Uint8Array> => {
-  const fields: Array<string | Uint8Array> = ["payload", message.body]
-  if (Object.keys(message.headers).length > 0) fields.push("headers", JSON.stringify(message.headers))
-  if (message.key !== undefined) fields.push("key", message.key)
-  if (message.version !== 1) fields.push("v", String(message.version))
-  return fields
 }
 
 /**

@@ -4,26 +4,17 @@
  * @module
  */
 import * as Effect from "effect/Effect"
+import type { Message } from "../../../Message.ts"
 import type { Reason } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
-import type { Argument } from "../connection/Script.ts"
+import { pack } from "../connection/Evaluation.ts"
 import type { More } from "../connection/ScriptReply.ts"
-import {
-  delayOf,
-  isPartial,
-  maxDeadCause,
-  maxWaitingCause,
-  type Settlements,
-  type Settling,
-  type Step,
-  tallyAfter
-} from "../group/Settling.ts"
-import { failureText } from "../inspect/DeadLetterEntry.ts"
-import { write } from "../wire/Tally.ts"
+import { type Settlements, type Settling, type Step, tell } from "../group/Settling.ts"
+import { fieldsOf } from "../wire/Fields.ts"
 import type { StreamBelonging } from "./Claims.ts"
 import { settle as settleScript } from "./DeliveryScripts.ts"
 import { nobody } from "./GroupScripts.ts"
-import { fieldsOf, type StreamHandle } from "./StreamDelivery.ts"
+import type { StreamHandle } from "./StreamDelivery.ts"
 
 export interface SettlingOptions extends StreamBelonging, Pick<Settling<StreamHandle>, "released" | "settled"> {
   readonly committer: Committer<StreamHandle>
@@ -33,6 +24,9 @@ export interface SettlingOptions extends StreamBelonging, Pick<Settling<StreamHa
 const lastLimit = 2000
 /** How many deliveries one call hands back. */
 const handBackLimit = 500
+
+const placeOf = ({ count, detached, entry, source }: StreamHandle) => [source, entry, detached ? 0 : count]
+const encode = (message: Message) => pack(fieldsOf(message))
 
 export class StreamSettling implements Settling<StreamHandle> {
   readonly committer: Committer<StreamHandle>
@@ -93,54 +87,15 @@ export class StreamSettling implements Settling<StreamHandle> {
   }
 
   run(_: ReadonlyArray<StreamHandle>, steps: ReadonlyArray<Step<StreamHandle>>): Effect.Effect<Settlements, Reason> {
-    const keys: Array<string> = []
-    const args: Array<Argument> = []
-    for (const step of steps) {
-      const { gone, handle, message, settlement } = step
-      const { attempt, count, detached, entry, fence, id, publishedAt, source } = handle
-      const fields = gone && message !== undefined ? fieldsOf(message) : []
-      const described = (attempts: number, marker = 0) => [
-        id,
-        publishedAt,
-        attempts,
-        fence,
-        write(tallyAfter(step, this.#options.receiver.consumer)),
-        settlement._tag === "DeadLetter" ? failureText(settlement.failure) : "",
-        marker,
-        fields.length,
-        ...fields
-      ]
-      const owned = detached ? 0 : count
-      switch (settlement._tag) {
-        case "Ack":
-          args.push("A", source, entry, owned)
-          break
-        case "Retry": {
-          const cause = settlement.cause.slice(0, maxWaitingCause)
-          args.push("R", source, entry, owned, delayOf(settlement), cause, ...described(attempt))
-          break
-        }
-        case "DeadLetter": {
-          const cause = settlement.cause.slice(0, maxDeadCause)
-          const marker = isPartial(step) ? keys.push(this.committer.done(id)) : 0
-          args.push("D", source, entry, owned, settlement.reason, cause, ...described(attempt, marker))
-          break
-        }
-        case "Release":
-          // With the group its list of pending entries is gone: the message can only come back as a retry.
-          if (detached) args.push("R", source, entry, owned, 0, "released", ...described(attempt - 1))
-          else args.push("L", source, entry, owned)
-          break
-      }
-    }
-    return this.#evaluate({ keys, args })
+    const { committer, receiver } = this.#options
+    return this.#evaluate(tell(steps, { consumer: receiver.consumer, committer, place: placeOf, encode }))
   }
 
   handBackBegun(handles: ReadonlyArray<StreamHandle>): Effect.Effect<void, Reason> {
     return Effect.gen({ self: this }, function* () {
       for (let from = 0; from < handles.length; from += handBackLimit) {
         const some = handles.slice(from, from + handBackLimit)
-        yield* this.#evaluate({ args: some.flatMap(({ count, entry, source }) => ["U", source, entry, count]) })
+        yield* this.#evaluate({ args: some.flatMap((handle) => ["U", ...placeOf(handle)]) })
       }
     })
   }

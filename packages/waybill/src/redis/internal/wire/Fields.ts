@@ -4,7 +4,8 @@
  *
  * @module
  */
-import type { Body, Headers } from "../../../Message.ts"
+import type { Failure } from "../../../Failure.ts"
+import type { Body, Headers, Message } from "../../../Message.ts"
 
 /** Field names and values in turn, as Redis stores them. */
 export type Fields = ReadonlyArray<string>
@@ -39,6 +40,24 @@ export const isHeaders = (value: unknown): value is Headers =>
 
 export const wholeOf = (text: string | undefined): number | undefined =>
   text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : undefined
+
+/** How a failure is written. */
+export const failureText = (failure: Failure | undefined): string =>
+  failure === undefined ? "" : JSON.stringify({ tag: failure.tag, message: failure.message, fields: failure.fields })
+
+/** The fields that make an equal message. */
+export const fieldsOf = ({
+  body,
+  headers,
+  key,
+  version
+}: Pick<Message, "body" | "headers" | "key" | "version">): Array<string | Uint8Array> => {
+  const fields: Array<string | Uint8Array> = ["payload", body]
+  if (Object.keys(headers).length > 0) fields.push("headers", JSON.stringify(headers))
+  if (key !== undefined) fields.push("key", key)
+  if (version !== 1) fields.push("v", String(version))
+  return fields
+}
 
 let lastPrefix = "no id"
 let lastMillis = 0
