@@ -9,7 +9,7 @@ import type { Body, Headers } from "../../../Message.ts"
 import type { Carrying, Held } from "../group/InFlight.ts"
 import { millisOf } from "../wire/Fields.ts"
 import { read } from "../wire/PackedMessage.ts"
-import type { Tally } from "../wire/Tally.ts"
+import { fresh, type Tally } from "../wire/Tally.ts"
 
 /** What is kept of it until it is settled. Always in this shape, in this order: tens of thousands a second are made. */
 export class ClaimedHandle implements Held {
@@ -104,6 +104,10 @@ export class ClaimedDelivery implements Carrying<ClaimedHandle> {
     this.handle = new ClaimedHandle(this.id, this.publishedAt, attempt, this.fence, member, tally, now)
   }
 }
+
+/** A delivery whose record came by itself. */
+export const loneDelivery = (topic: string, group: string, member: string, attempt: number, record: Buffer, now = 0) =>
+  new ClaimedDelivery(topic, group, member, attempt, fresh, record, undefined, 0, record.length, now)
 
 /** The first byte of a record that is nothing but a payload. */
 const plain = 48

@@ -11,8 +11,8 @@ import { keysOf as listed } from "../connection/Script.ts"
 import { groupOf } from "../inspect/Figures.ts"
 import { Inspecting, type InspectorOptions } from "../inspect/Inspecting.ts"
 import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
-import { fresh, read } from "../wire/Tally.ts"
-import { ClaimedDelivery } from "./ClaimedDelivery.ts"
+import { read } from "../wire/Tally.ts"
+import { loneDelivery } from "./ClaimedDelivery.ts"
 import type { ClaimsScripts } from "./Scripts.ts"
 
 export const make = (
@@ -55,7 +55,7 @@ export const make = (
     stored: {
       messages: (topic, page) =>
         Effect.map(inspecting.evaluate(topic, scripts.messages, allOf(topic), page), ({ rows }) =>
-          rows.map(({ id, record }) => ({ position: id, delivery: deliveryOf(topic, "", id, 1, record) }))
+          rows.map(({ id, record }) => ({ position: id, delivery: loneDelivery(topic, "", id, 1, record) }))
         ),
 
       pending: Effect.fnUntraced(function* (topic, group, { after, limit }) {
@@ -69,7 +69,7 @@ export const make = (
           { keys: consumers.map(keys.processing), args: consumers }
         )
         return rows.map(({ attempt, consumer, heldMillis, member, record }) => {
-          const delivery = deliveryOf(topic, group, member, attempt, record)
+          const delivery = loneDelivery(topic, group, member, attempt, record)
           return { position: member, delivery, consumer, heldMillis }
         })
       }),
@@ -77,11 +77,11 @@ export const make = (
       waiting: (topic, group, { after, limit }) => {
         const from = Option.getOrElse(after, () => "a")
         return Effect.map(
-          inspecting.evaluate(topic, scripts.waiting, allOf(topic, group), { after: from, limit }),
+          inspecting.evaluate(topic, scripts.waiting, allOf(topic, group), { from, limit }),
           ({ now, rows }) => ({
             now,
             rows: rows.map(({ attempts, cause, dueAt, id, position, record, tally }) => {
-              const delivery = deliveryOf(topic, group, id, attempts, record)
+              const delivery = loneDelivery(topic, group, id, attempts, record)
               return { position, delivery, dueAt, cause, log: read(tally)?.log ?? "" }
             })
           })
@@ -110,6 +110,3 @@ export const make = (
     })
   })
 }
-
-const deliveryOf = (topic: string, group: string, member: string, attempt: number, record: Buffer): ClaimedDelivery =>
-  new ClaimedDelivery(topic, group, member, attempt, fresh, record, undefined, 0, record.length, 0)

@@ -21,9 +21,8 @@ import {
   type ReceiverOptions
 } from "../group/GroupReceiver.ts"
 import { type ClaimsKeys, claimsKeys } from "../wire/Keys.ts"
-import { fresh } from "../wire/Tally.ts"
 import type { BoundSource } from "./BoundSource.ts"
-import { ClaimedDelivery, type ClaimedHandle } from "./ClaimedDelivery.ts"
+import { type ClaimedHandle, loneDelivery } from "./ClaimedDelivery.ts"
 import { ClaimsSettling } from "./ClaimsSettling.ts"
 import { Fetcher } from "./Fetcher.ts"
 
@@ -153,21 +152,9 @@ class ClaimsMembership implements Membership<ClaimedHandle> {
         { keys: consumers.map(keys.group(group).processing), args: consumers }
       )
       if (from.length > 0) yield* lifecycle.report({ _tag: "Claimed", topic, group, from, count: moved })
-      const deadLettered = buried.map(({ attempts, member, record }) => {
-        const bytes = Buffer.from(record)
-        return new ClaimedDelivery(
-          topic,
-          group,
-          member,
-          attempts,
-          fresh,
-          bytes,
-          undefined,
-          0,
-          bytes.length,
-          receiver.now()
-        )
-      })
+      const deadLettered = buried.map(({ attempts, member, record }) =>
+        loneDelivery(topic, group, member, attempts, Buffer.from(record), receiver.now())
+      )
       yield* receiver.buried(deadLettered, () => "delivered too often to consumers that died or stalled")
       yield* receiver.dropped(dropped)
       if (moved > 0) this.fetcher.wake()

@@ -5,7 +5,7 @@
  */
 import { bytes, listOf, make as script, number, row, text } from "../connection/Script.ts"
 import { counting, redriving } from "../inspect/DeadLetterScripts.ts"
-import { figures } from "../inspect/Figures.ts"
+import { figures, pageArgs } from "../inspect/Figures.ts"
 import { bodyOf, removal } from "../inspect/Removal.ts"
 import { keys } from "../wire/Keys.ts"
 import { clock, weighing } from "../wire/Lua.ts"
@@ -89,14 +89,7 @@ const messages = (source: Source) =>
     name: named(source, "messages"),
     mode: "reads",
     keys: source.keys,
-    args: {
-      /** Id after which to begin, or before which to end, or "". */
-      from: "text",
-      /** How many at most. */
-      limit: "number",
-      /** 1: the last ones. */
-      newest: "number"
-    },
+    args: { ...pageArgs, newest: "number" },
     bytes: true,
     replies: { OK: { rows: listOf(row({ id: text, record: bytes })) } },
     lua: /* lua */ `${clock}${records}${source.lua}${weighing}
@@ -124,12 +117,7 @@ const pending = (source: Source) =>
     mode: "reads",
     keys: { ...source.keys, ...keys("state", "marks") },
     moreKeys: "set",
-    args: {
-      /** Member after which to begin, or "". */
-      from: "text",
-      /** How many at most. */
-      limit: "number"
-    },
+    args: pageArgs,
     bytes: true,
     replies: {
       OK: {
@@ -166,18 +154,16 @@ return {'OK', rows}
 `
   })
 
-/** What came back: first what may be taken now, then what is due later. */
+/**
+ * What came back: first what may be taken now, then what is due later. A place is the part (`a` returned, `b` suspects, `c` due later),
+ * for `c` the due time and a colon, and the id; or "a".
+ */
 const waiting = (source: Source) =>
   script({
     name: named(source, "waiting"),
     mode: "reads",
     keys: { ...source.keys, ...keys("waiting", "returned", "suspects", "marks") },
-    args: {
-      /** After which to begin: the part (`a` returned, `b` suspects, `c` due later), for `c` the due time and a colon, and the id; or "a". */
-      after: "text",
-      /** How many at most. */
-      limit: "number"
-    },
+    args: pageArgs,
     bytes: true,
     replies: {
       OK: {
@@ -190,7 +176,7 @@ const waiting = (source: Source) =>
     lua: /* lua */ `${clock}${records}${source.lua}${weighing}
 touch()
 local now, rows = clock(), {}
-local part, place = string.sub(after, 1, 1), string.sub(after, 2)
+local part, place = string.sub(from, 1, 1), string.sub(from, 2)
 local function row(position, id, due)
   local text, tally = redis.call('HGET', marks, id) or '', ''
   text = string.gsub(text, '\\31(%d+;[01];[^%s\\31]*)$', function(found) tally = found return '' end)
@@ -201,8 +187,8 @@ for _, of in ipairs({{'a', returned}, {'b', suspects}}) do
   local letter, list = of[1], of[2]
   if part <= letter and #rows < limit and room() then
     local found = part == letter and place ~= '' and redis.call('LPOS', list, place)
-    local from = found and found + 1 or 0
-    for _, id in ipairs(redis.call('LRANGE', list, from, from + limit - #rows - 1)) do
+    local start = found and found + 1 or 0
+    for _, id in ipairs(redis.call('LRANGE', list, start, start + limit - #rows - 1)) do
       if room() then row(letter .. id, id, now) end
     end
   end

@@ -19,6 +19,7 @@ import {
 } from "../connection/Script.ts"
 import { keys } from "../wire/Keys.ts"
 import { clock, paging, tallies, weighing } from "../wire/Lua.ts"
+import { pageArgs } from "./Figures.ts"
 
 /**
  * `bury(letter)`: adds a dead letter. Its own eight pairs come first and the fields of the message follow as they were, whatever
@@ -152,12 +153,7 @@ export const letters = make({
   name: "waybill/letters",
   mode: "reads",
   keys: keys("dead", "state"),
-  args: {
-    /** The entry after which to begin, or "". */
-    after: "text",
-    /** How many at most. */
-    limit: "number"
-  },
+  args: pageArgs,
   bytes: true,
   replies: {
     OK: {
@@ -168,9 +164,8 @@ export const letters = make({
   lua: /* lua */ `${clock}${aging}${weighing}${paging}
 touch()
 local since = keptSince(state, clock())
-local from = string.format('%.0f', since)
-if after ~= '' and isKept(after, since) then from = '(' .. after end
-return {'OK', page(dead, from, limit)}
+local start = from ~= '' and isKept(from, since) and '(' .. from or string.format('%.0f', since)
+return {'OK', page(dead, start, limit)}
 `
 })
 

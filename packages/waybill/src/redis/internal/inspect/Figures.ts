@@ -6,6 +6,9 @@
 import type { ConsumerInfo, GroupInfo } from "../../../Inspector.ts"
 import { flag, listOf, number, type Part, type Shaped, text } from "../connection/Script.ts"
 
+/** A page: behind which place it begins, or with `newest` = 1 in front of which it ends, "" for an end; and how many it has at most. */
+export const pageArgs = { from: "text", limit: "number" } as const
+
 const nameOrNumber: Part<string | number> = (part) => (typeof part === "number" ? part : text(part))
 
 export const figures = {

@@ -309,7 +309,7 @@ export class Inspecting {
 
       deadLetters: (topic, group, { after, limit }) =>
         this.evaluate(topic, letters, keysOf(topic).group(group), {
-          after: Option.getOrElse(after, () => ""),
+          from: Option.getOrElse(after, () => ""),
           limit
         }).pipe(
           Effect.map(({ letters }) => letters.map(({ entry, fields }) => deadLetterOf(topic, group, entry, fields))),

@@ -17,7 +17,7 @@ import { suspectsAmong } from "../group/Suspecting.ts"
 import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
 import { read } from "../wire/Tally.ts"
 import { claim, type Claimed } from "./DeliveryScripts.ts"
-import { nobody } from "./GroupScripts.ts"
+import { nobody } from "./Progress.ts"
 import { isDoubtful, type Source, StreamDelivery, type StreamHandle } from "./StreamDelivery.ts"
 
 export type StreamBelonging = Belonging<StreamHandle, TopicKeys & GroupKeys>
@@ -148,7 +148,6 @@ export class Claims {
         {
           group,
           consumer: receiver.consumer,
-          nobody,
           budget: max,
           ...deadLetters,
           lease: Math.ceil(receiver.leaseMillis),

@@ -11,7 +11,7 @@ import { suspectArgs } from "../group/Suspecting.ts"
 import { burying, keeping } from "../inspect/DeadLetterScripts.ts"
 import { keys } from "../wire/Keys.ts"
 import { add, announce, ask, cap, clock, maps, split, suspecting } from "../wire/Lua.ts"
-import { noting, sources } from "./Progress.ts"
+import { nobody, noting, sources } from "./Progress.ts"
 
 /** An entry that was taken over. `owner`: whose it was. `tally`: the attempts since the entry was made that consumers died in. */
 const claimed = row({
@@ -43,8 +43,6 @@ export const settle = make({
   args: {
     group: "text",
     consumer: "text",
-    /** The name that released entries go to. */
-    nobody: "text",
     ...cap,
     /** How long a marker lasts, ms. */
     ttl: "number"
@@ -85,7 +83,7 @@ while i <= #ARGV do
     redis.call('XACK', key, group, entry)
     redis.call('HDEL', released, member, '!' .. member)
   elseif op == 'L' or op == 'U' then
-    redis.call('XCLAIM', key, group, nobody, 0, entry, 'TIME', 0, 'JUSTID')
+    redis.call('XCLAIM', key, group, '${nobody}', 0, entry, 'TIME', 0, 'JUSTID')
     if op == 'L' then redis.call('HINCRBY', released, member, 1) end
     soonest = 0
   else
@@ -142,8 +140,6 @@ export const claim = make({
   args: {
     group: "text",
     consumer: "text",
-    /** The name that released entries go to. */
-    nobody: "text",
     /** How many to take at most. */
     budget: "number",
     ...cap,
@@ -194,7 +190,7 @@ end
 local function adopt(source, entry, count, owner, uncounting)
   local key, member = sources[source], source .. entry
   local uncounted = tonumber(redis.call('HGET', released, member) or '0')
-  local isDead = owner ~= nobody and owner ~= consumer
+  local isDead = owner ~= '${nobody}' and owner ~= consumer
   local deaths, there, before = count - uncounted, nil, 0
   if source == 1 and owner ~= consumer then
     there = redis.call('XRANGE', key, entry, entry)[1]
@@ -271,7 +267,7 @@ local function remove(owner)
   redis.call('ZREM', consumers, owner)
   redis.call('HDEL', state, 'oldest:' .. owner, 'lease:' .. owner, 'quiet:' .. owner)
 end
-drain(nobody, 0)
+drain('${nobody}', 0)
 for _, owner in ipairs(redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16)) do
   drain(owner, 0)
   remove(owner)
@@ -283,7 +279,7 @@ if due then redis.call('HSET', state, 'swept', string.format('%.0f', now)) end
 for source = 0, due and 1 or -1 do
   for _, flat in ipairs(ask('XINFO', 'CONSUMERS', sources[source], group) or {}) do
     local owner, pending, idle = flat[2], flat[4], flat[6]
-    if owner ~= nobody and not redis.call('ZSCORE', consumers, owner) then
+    if owner ~= '${nobody}' and not redis.call('ZSCORE', consumers, owner) then
       if pending > 0 then drain(owner, lease)
       elseif idle > 3600000 then remove(owner) end
     end

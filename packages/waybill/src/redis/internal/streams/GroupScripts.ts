@@ -22,13 +22,10 @@ import {
   unseen,
   weighing
 } from "../wire/Lua.ts"
-import { noting, restoring, sources } from "./Progress.ts"
+import { nobody, noting, restoring, sources } from "./Progress.ts"
 
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "streams"
-
-/** The owner of entries that were handed back: not a process, and always as good as dead, so that the next claim finds them. */
-export const nobody = "(released)"
 
 /**
  * Makes the group where it is missing and registers the consumer.
@@ -54,8 +51,6 @@ export const join = make({
     lease: "number",
     /** 1: this consumer was a member before. */
     again: "number",
-    /** The name that released entries go to. */
-    nobody: "text",
     holds: "number"
   },
   replies: {
@@ -319,8 +314,6 @@ export const leave = make({
   args: {
     group: "text",
     consumer: "text",
-    /** The name that released entries go to. */
-    nobody: "text",
     /** How many to hand back at most. */
     limit: "number"
   },
@@ -332,7 +325,7 @@ for source = 0, 1 do
   local held = ask('XPENDING', key, group, '-', '+', limit, consumer)
   if held then
     for _, p in ipairs(held) do
-      redis.call('XCLAIM', key, group, nobody, 0, p[1], 'TIME', 0, 'JUSTID')
+      redis.call('XCLAIM', key, group, '${nobody}', 0, p[1], 'TIME', 0, 'JUSTID')
       redis.call('HINCRBY', released, source .. p[1], 1)
     end
     if #held == limit then more = 1 else redis.call('XGROUP', 'DELCONSUMER', key, group, consumer) end

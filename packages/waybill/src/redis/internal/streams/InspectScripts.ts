@@ -5,11 +5,11 @@
  */
 import { bit, bytes, listOf, make, number, row, text } from "../connection/Script.ts"
 import { counting, redriving } from "../inspect/DeadLetterScripts.ts"
-import { figures } from "../inspect/Figures.ts"
+import { figures, pageArgs } from "../inspect/Figures.ts"
 import { bodyOf, removal } from "../inspect/Removal.ts"
 import { keys } from "../wire/Keys.ts"
 import { add, ask, clock, ids, infos, maps, paging, weighing } from "../wire/Lua.ts"
-import { sources } from "./Progress.ts"
+import { nobody, sources } from "./Progress.ts"
 
 /**
  * A topic and its groups. A thousand topics are looked at in one go, so it asks nothing twice and nothing that it
@@ -24,10 +24,6 @@ export const describe = make({
   name: "waybill/describe",
   mode: "reads",
   keys: keys("stream", "meta", "delayed"),
-  args: {
-    /** The name that released entries go to. */
-    nobody: "text"
-  },
   replies: {
     OK: {
       /** "" when the topic was never opened. */
@@ -78,16 +74,16 @@ local function look()
   info = info and of(info)
   local mine = info and groupsOf(stream) or {}
   local figures, asked, places = {}, {}, {}
-  for g = moreArgs + 1, #ARGV do
-    local k = moreKeys + 1 + 5 * (g - moreArgs - 1)
+  for g = 1, #ARGV do
+    local k = moreKeys + 1 + 5 * (g - 1)
     places[#places + 1] = KEYS[k]
     places[#places + 1] = KEYS[k + 1]
     places[#places + 1] = KEYS[k + 2]
   end
   -- Retries and dead letters are rare: one question for the keys of all groups.
   local calm = #places == 0 or call('EXISTS', unpack(places)) == 0
-  for g = moreArgs + 1, #ARGV do
-    local group, k = ARGV[g], moreKeys + 1 + 5 * (g - moreArgs - 1)
+  for g = 1, #ARGV do
+    local group, k = ARGV[g], moreKeys + 1 + 5 * (g - 1)
     local retry, waiting, dead, consumers, state = KEYS[k], KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4]
     asked[group] = true
     local noted = of(call('HGETALL', state))
@@ -97,7 +93,7 @@ local function look()
       if not summary or summary[1] == 0 then return end
       for _, one in ipairs(summary[4]) do
         local name, holds = one[1], tonumber(one[2])
-        if name == nobody then
+        if name == '${nobody}' then
           released = released + holds
         else
           pending = pending + holds
@@ -147,14 +143,7 @@ export const messages = make({
   name: "waybill/messages",
   mode: "reads",
   keys: keys("stream"),
-  args: {
-    /** The entry behind which to begin, or in front of which to begin backwards, or "". */
-    position: "text",
-    /** How many at most. */
-    limit: "number",
-    /** 1: yes. */
-    newest: "number"
-  },
+  args: { ...pageArgs, newest: "number" },
   bytes: true,
   replies: {
     OK: {
@@ -165,7 +154,7 @@ export const messages = make({
   lua: /* lua */ `${weighing}${paging}
 touch()
 local backwards = newest == 1
-local from = position ~= '' and '(' .. position or backwards and '+' or '-'
+from = from ~= '' and '(' .. from or backwards and '+' or '-'
 return {'OK', page(stream, from, limit, backwards)}
 `
 })
@@ -176,14 +165,10 @@ export const pending = make({
   mode: "reads",
   keys: keys("stream", "retry", "released", "state"),
   args: {
+    ...pageArgs,
     group: "text",
-    /** The name that released entries go to. */
-    nobody: "text",
-    /** Where to begin: behind this entry, or in front when it is "". */
-    first: "number",
-    entry: "text",
-    /** How many at most. */
-    limit: "number"
+    /** The source in which to begin. */
+    first: "number"
   },
   bytes: true,
   replies: {
@@ -212,13 +197,13 @@ local function held(consumer, idle)
   return math.max(idle, now - since[consumer])
 end
 for source = first, 1 do
-  local from = source == first and entry ~= '' and '(' .. entry or '-'
+  local at = source == first and from ~= '' and '(' .. from or '-'
   while #rows < limit and room() do
-    local page = ask('XPENDING', sources[source], group, from, '+', limit)
+    local page = ask('XPENDING', sources[source], group, at, '+', limit)
     if not page or #page == 0 then break end
     for _, row in ipairs(page) do
-      from = '(' .. row[1]
-      if row[2] ~= nobody and #rows < limit and room() then
+      at = '(' .. row[1]
+      if row[2] ~= '${nobody}' and #rows < limit and room() then
         local there = redis.call('XRANGE', sources[source], row[1], row[1])[1]
         rows[#rows + 1] = {source, row[1], row[2], held(row[2], row[3]), row[4],
           tonumber(redis.call('HGET', released, source .. row[1]) or '0'), weigh(there and there[2] or {})}
@@ -230,22 +215,17 @@ return {'OK', rows}
 `
 })
 
-/** What waits for its next attempt: first what may be taken now (released, or due and not taken), then what is due later. */
+/**
+ * What waits for its next attempt: first what may be taken now (released, or due and not taken), then what is due later. A place is a
+ * letter for the part (`a` released, `b` released retries, `c` due, `d` due later), and what names the place in it; or "a".
+ */
 export const waiting = make({
   name: "waybill/waiting",
   mode: "reads",
   keys: keys("stream", "retry", "released", "waiting", "waitingBodies"),
   args: {
-    group: "text",
-    /** The name that released entries go to. */
-    nobody: "text",
-    /**
-     * Behind which to begin: a letter for the part (`a` released, `b` released retries, `c` due, `d` due later), and what names
-     * the place in it; or "a".
-     */
-    position: "text",
-    /** How many at most. */
-    limit: "number"
+    ...pageArgs,
+    group: "text"
   },
   bytes: true,
   replies: {
@@ -269,7 +249,7 @@ export const waiting = make({
   lua: /* lua */ `${clock}${ask}${maps}${infos}${weighing}${sources}
 touch()
 local now, rows = clock(), {}
-local part, place = string.sub(position, 1, 1), string.sub(position, 2)
+local part, place = string.sub(from, 1, 1), string.sub(from, 2)
 local function fieldsOf(key, entry)
   local there = redis.call('XRANGE', key, entry, entry)[1]
   return weigh(there and there[2] or {})
@@ -278,7 +258,7 @@ for source = 0, 1 do
   local letter = source == 0 and 'a' or 'b'
   if part <= letter and room() then
     local from = part == letter and place ~= '' and '(' .. place or '-'
-    local page = ask('XPENDING', sources[source], group, from, '+', limit - #rows + 1, nobody) or {}
+    local page = ask('XPENDING', sources[source], group, from, '+', limit - #rows + 1, '${nobody}') or {}
     for _, row in ipairs(page) do
       if #rows == limit or not room() then break end
       rows[#rows + 1] = {letter .. row[1], source, row[1], now, row[4],
@@ -350,7 +330,7 @@ export const remove = removal(
 ${bodyOf(describe)}
 end
 local found = look(KEYS, ARGV)
-if found[1] == 'OK' then for i = 2, #ARGV do seen[ARGV[i]] = found[7][i - 1] end end
+if found[1] == 'OK' then for i = 1, #ARGV do seen[ARGV[i]] = found[7][i] end end
 return found`,
   /* lua */ `${ids}${ask}${maps}${infos}
 local function unread(stream, at)

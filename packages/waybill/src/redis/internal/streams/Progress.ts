@@ -6,6 +6,9 @@
  */
 import { infos } from "../wire/Lua.ts"
 
+/** The owner of entries that were handed back: not a process, and always as good as dead, so that the next claim finds them. */
+export const nobody = "(released)"
+
 /** `sources`: the keys of the streams by source. Uses the locals `stream` and `retry`, the keys. */
 export const sources = /* lua */ `
 local sources = {[0] = stream, retry}
@@ -114,10 +117,10 @@ local function restore(source, progress)
       held[member] = nil
     elseif count == 0 or (owner == consumer and uncounted < count) then
       -- Whose it was, and how it ended, is not known: the delivery is not an attempt.
-      owner, count, uncounted = nobody, math.max(count, uncounted + 1), uncounted + 1
+      owner, count, uncounted = '${nobody}', math.max(count, uncounted + 1), uncounted + 1
       redis.call('HSET', released, member, uncounted)
     elseif uncounted >= count then
-      owner, count = nobody, uncounted
+      owner, count = '${nobody}', uncounted
     end
     redis.call('XCLAIM', sources[source], group, owner, 0, entry, 'RETRYCOUNT', count, 'FORCE', 'JUSTID')
   end
@@ -127,6 +130,6 @@ local function restore(source, progress)
       if less(progress.floor, entries[j]) then give(entries[j], owner, entries[j + 1]) end
     end
   end
-  for _, entry in ipairs(progress.unsure) do give(entry, nobody, 0) end
+  for _, entry in ipairs(progress.unsure) do give(entry, '${nobody}', 0) end
 end
 `

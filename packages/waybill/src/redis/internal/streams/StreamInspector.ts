@@ -10,7 +10,7 @@ import { keysOf as listed, type Kind } from "../connection/Script.ts"
 import { groupOf } from "../inspect/Figures.ts"
 import { Inspecting, type InspectorOptions } from "../inspect/Inspecting.ts"
 import type { GroupKeys } from "../wire/Keys.ts"
-import { nobody, pattern } from "./GroupScripts.ts"
+import { pattern } from "./GroupScripts.ts"
 import * as InspectScripts from "./InspectScripts.ts"
 import { type Source, StreamDelivery } from "./StreamDelivery.ts"
 
@@ -44,7 +44,7 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
     const look = Effect.fnUntraced(function* (names: ReadonlyArray<string>) {
       const described = names.map(keys.group).flatMap(describedOf)
       const more = { keys: described, kinds: names.flatMap(() => describedKinds), args: names }
-      const told = yield* inspecting.evaluate(topic, InspectScripts.describe, keys, { nobody }, more)
+      const told = yield* inspecting.evaluate(topic, InspectScripts.describe, keys, {}, more)
       for (const [i, name] of names.entries()) {
         const found = told.figures[i]
         if (found !== undefined) seen.set(name, groupOf(name, found))
@@ -71,7 +71,7 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
         // The server knows no interval that ends in front of the first id there is, or begins behind the last one.
         if (newest === 1 ? /^0+(-0+)?$/.test(from) : from === lastId) return Effect.succeed([])
         return Effect.map(
-          inspecting.evaluate(topic, InspectScripts.messages, keysOf(topic), { position: from, limit, newest }),
+          inspecting.evaluate(topic, InspectScripts.messages, keysOf(topic), { from, limit, newest }),
           ({ entries }) =>
             (newest === 1 ? entries.toReversed() : entries).map(({ entry, fields }) => ({
               position: entry,
@@ -84,9 +84,9 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
       pending: (topic, group, { after, limit }) => {
         const keys = { ...keysOf(topic), ...keysOf(topic).group(group) }
         const position = Option.getOrElse(after, () => "0")
-        const from = { first: position.startsWith("1") ? 1 : 0, entry: position.slice(1) }
+        const from = { first: position.startsWith("1") ? 1 : 0, from: position.slice(1) }
         return Effect.map(
-          inspecting.evaluate(topic, InspectScripts.pending, keys, { group, nobody, ...from, limit }),
+          inspecting.evaluate(topic, InspectScripts.pending, keys, { group, ...from, limit }),
           ({ rows }) =>
             rows.map(({ consumer, count, entry, fields, heldMillis, released, source }) => ({
               position: `${source}${entry}`,
@@ -99,9 +99,9 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
 
       waiting: (topic, group, { after, limit }) => {
         const keys = { ...keysOf(topic), ...keysOf(topic).group(group) }
-        const position = Option.getOrElse(after, () => "a")
+        const from = Option.getOrElse(after, () => "a")
         return Effect.map(
-          inspecting.evaluate(topic, InspectScripts.waiting, keys, { group, nobody, position, limit }),
+          inspecting.evaluate(topic, InspectScripts.waiting, keys, { group, from, limit }),
           ({ now, rows }) => ({
             now,
             rows: rows.map(({ cause, count, dueAt, entry, fields, position, released, source }) => {
@@ -120,7 +120,7 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
     belongings: Effect.fnUntraced(function* (topic) {
       const keys = keysOf(topic)
       const registered = yield* inspecting.groupsOf(topic)
-      const { others } = yield* inspecting.evaluate(topic, InspectScripts.describe, keys, { nobody })
+      const { others } = yield* inspecting.evaluate(topic, InspectScripts.describe, keys, {})
       const names = [...new Set([...registered, ...others])].sort()
       const mine = names.map((name) => ({ ...keys.group(name), name }))
       return {
@@ -128,7 +128,7 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
         topic: {
           keys: [...listed(InspectScripts.describe, keys), ...mine.flatMap(describedOf)],
           kinds: [...InspectScripts.describe.kinds, ...mine.flatMap(() => describedKinds)],
-          args: [nobody, ...names]
+          args: names
         },
         groups: mine.map(({ name, retry, state }) => ({
           group: name,

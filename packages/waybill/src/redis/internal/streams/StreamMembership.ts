@@ -124,7 +124,6 @@ class StreamMembership implements Membership<StreamHandle> {
           start: subscription.start === "earliest" ? "0" : "$",
           lease: leaseMillis,
           again: again ? 1 : 0,
-          nobody: GroupScripts.nobody,
           holds: held.length
         },
         { args: [...held.flatMap(({ count, entry, source }) => [source, entry, count]), ...this.settling.last] }
@@ -194,7 +193,6 @@ class StreamMembership implements Membership<StreamHandle> {
     const { more } = yield* this.#call(GroupScripts.leave, {
       group: this.#options.subscription.group,
       consumer: this.#receiver.consumer,
-      nobody: GroupScripts.nobody,
       limit: leaveLimit
     })
     if (more) return true

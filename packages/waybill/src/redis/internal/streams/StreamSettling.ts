@@ -13,7 +13,6 @@ import { type Settlements, type Settling, type Step, tell } from "../group/Settl
 import { fieldsOf } from "../wire/Fields.ts"
 import type { StreamBelonging } from "./Claims.ts"
 import { settle as settleScript } from "./DeliveryScripts.ts"
-import { nobody } from "./GroupScripts.ts"
 import type { StreamHandle } from "./StreamDelivery.ts"
 
 export interface SettlingOptions extends StreamBelonging, Pick<Settling<StreamHandle>, "released" | "settled"> {
@@ -104,6 +103,6 @@ export class StreamSettling implements Settling<StreamHandle> {
     const { call, committer, deadLetters, receiver, subscription } = this.#options
     const { group } = subscription
     const { consumer } = receiver
-    return call(settleScript, { group, consumer, nobody, ...deadLetters, ttl: committer.markerMillis }, more)
+    return call(settleScript, { group, consumer, ...deadLetters, ttl: committer.markerMillis }, more)
   }
 }
