@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { cases, casesIn, cell, columns, page, rows } from "./faults/Matrix.ts"
+import { kinds, named, regressions } from "./faults/Regressions.ts"
 
 describe("the fault matrix", () => {
   it("is the page that is in docs", () => {
@@ -14,6 +15,11 @@ describe("the fault matrix", () => {
       for (const number of faults) assert.isDefined(rows[number], `${file}: E${number}`)
       assert.isNotEmpty(columns, `${file}: the suite "${describe}" of "${title}" does not name its pattern`)
     }
+  })
+
+  it("lists every case that a test names, and each of them has a test", () => {
+    assert.deepStrictEqual([...named.keys()].toSorted(), Object.keys(regressions).toSorted())
+    for (const number of Object.keys(regressions)) assert.property(kinds, number[0]!)
   })
 
   it("names controls that exist", () => {

@@ -1,10 +1,11 @@
 /**
- * The fault matrix: which fault is proven on which pattern. What is covered is read off the titles of the tests, and counts
- * only with a control: a mutant of the library, or a naive version, that fails in the same test.
+ * The fault matrix: which fault is proven on which pattern, as read off the titles of the tests. A test only covers a fault if
+ * it has a control: a mutant of the library, or a naive version, that fails in it.
  */
 import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { mutants } from "../mutants/Mutants.ts"
+import { section } from "./Regressions.ts"
 
 export const columns = ["streams", "lists", "exactly-once", "keyspace", "pub/sub"] as const
 
@@ -14,9 +15,9 @@ const storing: ReadonlyArray<Column> = ["streams", "lists", "exactly-once", "key
 
 interface Row {
   readonly fault: string
-  /** Why the fault does not meet a pattern. */
+  /** Why the fault does not affect a pattern. */
   readonly not?: Partial<Record<Column, string>>
-  /** Why it is proven elsewhere, or not yet. */
+  /** Why it is not tested yet. */
   readonly later?: string
   /** The naive version that fails the check of the row: a test of `test/`, by file and title. */
   readonly naive?: ReadonlyArray<{
@@ -55,21 +56,21 @@ const cutInFront = {
   file: "faults/server.test.ts",
   title: "a log that is cut further in front: the same check finds what is missing"
 } as const
-const ownIssue = "comes with its own issue: Cluster and Sentinel"
+const ownIssue = "planned with Cluster and Sentinel"
 
 export const rows: Readonly<Record<number, Row>> = {
   1: { fault: "SIGKILL of a consumer in the middle of a handler", not: nothingStored, naive: killed },
   2: { fault: "SIGKILL between effect, settlement and taking", not: nothingStored, naive: killed },
   3: { fault: "SIGSTOP of a consumer for longer than its lease, then SIGCONT", not: nothingStored },
-  4: { fault: "SIGTERM with work in hand", not: nothingStored },
+  4: { fault: "SIGTERM while messages are being handled", not: nothingStored },
   5: { fault: "SIGKILL of the server, appendfsync always", not: nothingKept },
   6: { fault: "SIGKILL of the server, appendfsync everysec", not: nothingKept },
   7: { fault: "power loss: the tail of the append-only file is cut", not: nothingKept, naive: [cutInFront] },
   8: { fault: "restart of the server with nothing on disk" },
   9: { fault: "SIGSTOP of the server" },
   10: {
-    fault: "reset of a connection before and after the server has executed a command",
-    not: { "pub/sub": "a cut subscriber is E14, and publishing is the publisher of the other patterns" }
+    fault: "a connection is reset before or after the server executes a command",
+    not: { "pub/sub": "lost subscriptions are E14, and publishing is shared with the other patterns" }
   },
   11: { fault: "black hole: a connection carries nothing" },
   12: { fault: "latency, jitter, throttling, fragmentation at every byte boundary" },
@@ -78,23 +79,23 @@ export const rows: Readonly<Record<number, Row>> = {
   15: { fault: "CLIENT PAUSE" },
   16: {
     fault: "SCRIPT FLUSH in a loop",
-    not: { "pub/sub": "the scripts are sent by the same module" }
+    not: { "pub/sub": "scripts are sent by the same module" }
   },
   17: { fault: "FLUSHALL, DEL, XGROUP DESTROY under consumers" },
   18: { fault: "the server is out of memory", not: nothingKept },
   19: { fault: "an eviction policy that drops messages" },
-  20: { fault: "a foreign value under a key of ours" },
+  20: { fault: "a foreign value under a key of Waybill" },
   21: { fault: "permissions denied, before and during the work" },
   22: { fault: "wrong password, password changed" },
   23: { fault: "TLS: wrong certificate, name, date" },
-  24: { fault: "messages that no producer of ours would write" },
+  24: { fault: "messages that no Waybill producer would write" },
   25: {
     fault: "messages of tens of megabytes"
   },
   26: { fault: "poison: a handler that always fails, or takes its process down", not: nothingStored },
   27: {
     fault: "the same message published or delivered twice",
-    not: { "pub/sub": "nothing remembers an id, and a caller that gives one is told `NotOffered`" }
+    not: { "pub/sub": "ids are not remembered, and a caller that gives one gets `NotOffered`" }
   },
   28: { fault: "failover by Sentinel", later: ownIssue },
   29: { fault: "writes that were not replicated", later: ownIssue },
@@ -121,9 +122,9 @@ export const rows: Readonly<Record<number, Row>> = {
     ]
   },
   36: { fault: "the server takes no more connections" },
-  37: { fault: "a slow consumer behind a quick producer" },
+  37: { fault: "a slow consumer behind a fast producer" },
   38: { fault: "rolling upgrade: two builds on one server", not: nothingKept },
-  39: { fault: "many that take over, promote and trim at once", not: nothingStored },
+  39: { fault: "many consumers that take over, promote and trim at once", not: nothingStored },
   40: { fault: "the server moves: another address or port" }
 }
 
@@ -257,24 +258,28 @@ export const page = (): string => {
       ""
     ]
   })
-  return `# The fault matrix
+  return `# Faults, and the tests that prove them harmless
 
-Which fault is proven on which pattern. This page is made by \`npx -y pnpm@12 fault-matrix\` from the titles of the tests; a test
-fails when the page is not what they say.
+Titles of tests name the faults that they are about: \`E12\` is a row of the fault matrix, and \`case A5\` a fault that use has found.
+This page lists both. \`npx -y pnpm@12 fault-matrix\` makes it from those titles, and a test fails when it is out of date. Files are
+below \`test\`.
 
-- **covered**: a test, and a control that fails in it: a mutant of the library (\`test/mutants\`), or a version as it is written by
-  hand.
-- **tested**: a test without a control: it has not been shown to fail.
-- **–**: the fault does not meet the pattern; the reason stands below.
-- **later**: has an issue of its own. **open**: no test yet.
+## The fault matrix
+
+- **covered**: there is a test, and a control that fails in it: a mutant of the library (\`test/mutants\`), or a naive version.
+- **tested**: there is a test without a control, so nothing shows that it can fail.
+- **–**: the fault does not affect the pattern, for the reason given below.
+- **later**: planned, see below. **open**: there is no test yet.
 
 | | fault | ${columns.join(" | ")} |
 |---|---|${columns.map(() => "---").join("|")}|
 ${lines.join("\n")}
 
-## Where, and what fails there
+## Faults that use has found
 
-Files are below \`test\`.
+${section()}
+
+## The matrix in detail
 
 ${notes.join("\n").trim()}
 `

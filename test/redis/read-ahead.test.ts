@@ -148,7 +148,7 @@ describe.each(sampled("read ahead", Object.entries(patterns), 3))("read ahead, %
   )
 
   it.live(
-    "cases A5 and F4: after pause nothing begins in any process, and what was read ahead is back, until resume",
+    "case A5, F4: after pause nothing begins in any process, and what was read ahead is back, until resume",
     () =>
       Effect.gen(function* () {
         const { consumer, program } = yield* fixture(layer)
@@ -187,7 +187,7 @@ describe.each(sampled("read ahead", Object.entries(patterns), 3))("read ahead, %
 
 describe("read ahead, RedisPubSub", () => {
   it.live(
-    "cases A5 and F4: after pause nothing begins in any process, until resume",
+    "case A5, F4: after pause nothing begins in any process, until resume",
     () =>
       Effect.gen(function* () {
         const { consumer, program } = yield* fixture((prefix) => RedisPubSub.layer({ prefix, buffer: 10_000 }))
