@@ -5,6 +5,9 @@
 import { existsSync, readFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
+import * as testing from "@waybill/testing"
+import { Schema } from "effect"
+import * as waybill from "waybill"
 
 const sources = {
   waybill: "packages/waybill/src/index.ts",
@@ -227,6 +230,19 @@ describe("the public surface", () => {
       ])
     )
     assert.deepStrictEqual(found(), listed)
+  })
+
+  it("every error is identified by its package and its name", () => {
+    const wrong = Object.entries({ waybill, testing }).flatMap(([at, modules]) =>
+      [...Object.values(modules), modules].flatMap((module: object) =>
+        Object.entries(module).flatMap(([name, value]: [string, unknown]) => {
+          if (!Schema.isSchema(value) || !("identifier" in value)) return []
+          const identifier = at === "testing" ? `@waybill/testing/${name}` : `waybill/${name}`
+          return value.identifier === identifier ? [] : [`${name}: ${String(value.identifier)}`]
+        })
+      )
+    )
+    assert.deepStrictEqual(wrong, [])
   })
 
   it("of the 241 names of 0f878d4 at most 180 are left", () => {

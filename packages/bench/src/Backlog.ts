@@ -7,7 +7,7 @@ import type { Peer } from "./Peer.ts"
 import { Tally } from "./Tally.ts"
 
 /** The contender did not do its job, so its speed is meaningless. */
-export class JobNotDone extends Schema.TaggedError<JobNotDone>()("JobNotDone", {
+export class JobNotDone extends Schema.TaggedError<JobNotDone>("@waybill/bench/JobNotDone")("JobNotDone", {
   message: Schema.String
 }) {}
 

@@ -9,7 +9,7 @@ import { Effect, Schema, type Scope } from "effect"
 import type { Sample, Size } from "./Measure.ts"
 
 /** The process of the contender died, or its round failed. */
-export class RoundFailed extends Schema.TaggedError<RoundFailed>()("RoundFailed", {
+export class RoundFailed extends Schema.TaggedError<RoundFailed>("@waybill/bench/RoundFailed")("RoundFailed", {
   contender: Schema.String,
   message: Schema.String
 }) {}

@@ -16,7 +16,7 @@
 import { Runtime, Schema } from "effect"
 
 /** The named topic, group or dead letter does not exist. */
-export class NotFound extends Schema.TaggedError<NotFound>()("NotFound", {
+export class NotFound extends Schema.TaggedError<NotFound>("@waybill/cli/NotFound")("NotFound", {
   what: Schema.String,
   hint: Schema.String
 }) {
@@ -28,7 +28,7 @@ export class NotFound extends Schema.TaggedError<NotFound>()("NotFound", {
 }
 
 /** The server is unreachable, rejected the command, or failed. */
-export class ServerProblem extends Schema.TaggedError<ServerProblem>()("ServerProblem", {
+export class ServerProblem extends Schema.TaggedError<ServerProblem>("@waybill/cli/ServerProblem")("ServerProblem", {
   detail: Schema.String
 }) {
   override readonly [Runtime.errorExitCode] = 2
@@ -39,7 +39,7 @@ export class ServerProblem extends Schema.TaggedError<ServerProblem>()("ServerPr
 }
 
 /** `doctor` found problems. */
-export class ProblemsFound extends Schema.TaggedError<ProblemsFound>()("ProblemsFound", {
+export class ProblemsFound extends Schema.TaggedError<ProblemsFound>("@waybill/cli/ProblemsFound")("ProblemsFound", {
   count: Schema.Int
 }) {
   override readonly [Runtime.errorExitCode] = 4
@@ -50,7 +50,7 @@ export class ProblemsFound extends Schema.TaggedError<ProblemsFound>()("Problems
 }
 
 /** A dangerous command was not confirmed. */
-export class NotConfirmed extends Schema.TaggedError<NotConfirmed>()("NotConfirmed", {
+export class NotConfirmed extends Schema.TaggedError<NotConfirmed>("@waybill/cli/NotConfirmed")("NotConfirmed", {
   detail: Schema.String
 }) {
   override readonly [Runtime.errorExitCode] = 5
@@ -61,7 +61,7 @@ export class NotConfirmed extends Schema.TaggedError<NotConfirmed>()("NotConfirm
 }
 
 /** The topic to be removed is in use. */
-export class InUse extends Schema.TaggedError<InUse>()("InUse", {
+export class InUse extends Schema.TaggedError<InUse>("@waybill/cli/InUse")("InUse", {
   detail: Schema.String
 }) {
   override readonly [Runtime.errorExitCode] = 5
@@ -72,7 +72,7 @@ export class InUse extends Schema.TaggedError<InUse>()("InUse", {
 }
 
 /** The command line is invalid. */
-export class UsageError extends Schema.TaggedError<UsageError>()("UsageError", {
+export class UsageError extends Schema.TaggedError<UsageError>("@waybill/cli/UsageError")("UsageError", {
   detail: Schema.String
 }) {
   override readonly [Runtime.errorExitCode] = 1

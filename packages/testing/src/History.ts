@@ -158,7 +158,7 @@ const now = (): number => Number(process.hrtime.bigint() / 1000n)
  *
  * @category errors
  */
-export class NoHistory extends Schema.TaggedError<NoHistory>()("NoHistory", {
+export class NoHistory extends Schema.TaggedError<NoHistory>("@waybill/testing/NoHistory")("NoHistory", {
   path: Schema.String,
   issue: Schema.String
 }) {

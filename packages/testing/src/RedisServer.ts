@@ -18,7 +18,9 @@ import type { ServerClock } from "./ServerClock.ts"
  *
  * @category errors
  */
-export class RedisServerUnavailable extends Schema.TaggedError<RedisServerUnavailable>()("RedisServerUnavailable", {
+export class RedisServerUnavailable extends Schema.TaggedError<RedisServerUnavailable>(
+  "@waybill/testing/RedisServerUnavailable"
+)("RedisServerUnavailable", {
   message: Schema.String
 }) {}
 

@@ -11,7 +11,7 @@ import { isTestClock, yieldToOthers, passTimeUntil } from "./Scheduling.ts"
  *
  * @category errors
  */
-export class NeverIdle extends Schema.TaggedError<NeverIdle>()("NeverIdle", {
+export class NeverIdle extends Schema.TaggedError<NeverIdle>("@waybill/testing/NeverIdle")("NeverIdle", {
   /** Whether moving the clock has no effect, one message is retried again and again, or the work never ends. */
   reason: Schema.Literals(["stuck", "retried without end", "busy without end"]),
   /** One line for each topic and group that is not idle. */

@@ -285,7 +285,7 @@ export interface Value<in out A> {
 }
 
 /** The content of a record does not fit its schema: another build or another program wrote it. */
-export class InvalidRecord extends Schema.TaggedError<InvalidRecord>()("InvalidRecord", {
+export class InvalidRecord extends Schema.TaggedError<InvalidRecord>("waybill/InvalidRecord")("InvalidRecord", {
   key: Schema.String,
   issue: Schema.String
 }) {

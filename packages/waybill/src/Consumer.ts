@@ -498,7 +498,7 @@ const outcomeOf = <A, E>(result: Result.Result<A, E> | undefined): Exit.Exit<A, 
 const timedOut = "HandlerTimeout"
 
 /** The handler was interrupted because it ran longer than its `Consumer.timeout`. */
-export class HandlerTimeout extends Schema.TaggedError<HandlerTimeout>()(timedOut, {
+export class HandlerTimeout extends Schema.TaggedError<HandlerTimeout>("waybill/HandlerTimeout")(timedOut, {
   millis: Schema.Number
 }) {
   override get message(): string {

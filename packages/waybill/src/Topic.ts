@@ -68,7 +68,7 @@ const Part = Schema.Literals(["body", "headers", "id", "key"]).pipe(
 )
 
 /** The value does not fit the topic's schema, or a part of its message is not well-formed text. Nothing was sent. */
-export class InvalidPayload extends Schema.TaggedError<InvalidPayload>()("InvalidPayload", {
+export class InvalidPayload extends Schema.TaggedError<InvalidPayload>("waybill/InvalidPayload")("InvalidPayload", {
   topic: Schema.String,
   /** The part of the message that is invalid; `body` by default. */
   part: Part,
@@ -84,7 +84,7 @@ export class InvalidPayload extends Schema.TaggedError<InvalidPayload>()("Invali
 }
 
 /** The message is larger than the topic allows. Nothing was sent. Store the data elsewhere and publish a reference. */
-export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>()("PayloadTooLarge", {
+export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>("waybill/PayloadTooLarge")("PayloadTooLarge", {
   topic: Schema.String,
   /** The largest part of the message; `body` by default. */
   part: Part,
@@ -101,7 +101,7 @@ export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>()("Payl
 }
 
 /** The received body is not a payload of this topic. Always becomes a dead letter with its raw bytes. */
-export class DecodeFailure extends Schema.TaggedError<DecodeFailure>()("DecodeFailure", {
+export class DecodeFailure extends Schema.TaggedError<DecodeFailure>("waybill/DecodeFailure")("DecodeFailure", {
   topic: Schema.String,
   issue: Schema.String
 }) {

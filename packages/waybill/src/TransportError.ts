@@ -7,7 +7,7 @@ import * as Schema from "effect/Schema"
 import { safe } from "./internal/SafeText.ts"
 
 /** The connection is down or was lost. `ambiguous`: the command may have run. */
-export class Disconnected extends Schema.TaggedError<Disconnected>()("Disconnected", {
+export class Disconnected extends Schema.TaggedError<Disconnected>("waybill/Disconnected")("Disconnected", {
   ambiguous: Schema.Boolean,
   cause: Schema.Defect()
 }) {
@@ -18,7 +18,7 @@ export class Disconnected extends Schema.TaggedError<Disconnected>()("Disconnect
 }
 
 /** The server refused for now and changed nothing: it is loading, read-only, out of memory, or its cluster is down. */
-export class Refused extends Schema.TaggedError<Refused>()("Refused", {
+export class Refused extends Schema.TaggedError<Refused>("waybill/Refused")("Refused", {
   /** The server's code, such as `OOM` or `LOADING`. */
   code: Schema.String,
   detail: Schema.String
@@ -30,7 +30,7 @@ export class Refused extends Schema.TaggedError<Refused>()("Refused", {
 }
 
 /** A key of the topic holds a foreign value. */
-export class WrongKeyType extends Schema.TaggedError<WrongKeyType>()("WrongKeyType", {
+export class WrongKeyType extends Schema.TaggedError<WrongKeyType>("waybill/WrongKeyType")("WrongKeyType", {
   key: Schema.String,
   detail: Schema.String
 }) {
@@ -43,7 +43,7 @@ export class WrongKeyType extends Schema.TaggedError<WrongKeyType>()("WrongKeyTy
 }
 
 /** The program's user lacks a permission on the server: for the command, or for its key or channel. */
-export class NotPermitted extends Schema.TaggedError<NotPermitted>()("NotPermitted", {
+export class NotPermitted extends Schema.TaggedError<NotPermitted>("waybill/NotPermitted")("NotPermitted", {
   command: Schema.String,
   key: Schema.optional(Schema.String),
   channel: Schema.optional(Schema.String),
@@ -64,9 +64,12 @@ export class NotPermitted extends Schema.TaggedError<NotPermitted>()("NotPermitt
 }
 
 /** Wrong or missing user name or password. */
-export class AuthenticationFailed extends Schema.TaggedError<AuthenticationFailed>()("AuthenticationFailed", {
-  detail: Schema.String
-}) {
+export class AuthenticationFailed extends Schema.TaggedError<AuthenticationFailed>("waybill/AuthenticationFailed")(
+  "AuthenticationFailed",
+  {
+    detail: Schema.String
+  }
+) {
   readonly permanent = true
   override get message(): string {
     return safe(`authentication failed: ${this.detail}. Check the user name and password`)
@@ -74,7 +77,7 @@ export class AuthenticationFailed extends Schema.TaggedError<AuthenticationFaile
 }
 
 /** The address of a server is invalid. None of it is shown, because it may contain a password. */
-export class InvalidUrl extends Schema.TaggedError<InvalidUrl>()("InvalidUrl", {
+export class InvalidUrl extends Schema.TaggedError<InvalidUrl>("waybill/InvalidUrl")("InvalidUrl", {
   detail: Schema.String
 }) {
   readonly permanent = true
@@ -86,7 +89,7 @@ export class InvalidUrl extends Schema.TaggedError<InvalidUrl>()("InvalidUrl", {
 }
 
 /** There is no secure connection: the server's certificate is not accepted, or only one side speaks TLS. */
-export class TlsFailed extends Schema.TaggedError<TlsFailed>()("TlsFailed", {
+export class TlsFailed extends Schema.TaggedError<TlsFailed>("waybill/TlsFailed")("TlsFailed", {
   detail: Schema.String
 }) {
   readonly permanent = true
@@ -96,11 +99,14 @@ export class TlsFailed extends Schema.TaggedError<TlsFailed>()("TlsFailed", {
 }
 
 /** The library does not work with this server. */
-export class UnsupportedServer extends Schema.TaggedError<UnsupportedServer>()("UnsupportedServer", {
-  /** The server and its version, if known. */
-  found: Schema.String,
-  needed: Schema.String
-}) {
+export class UnsupportedServer extends Schema.TaggedError<UnsupportedServer>("waybill/UnsupportedServer")(
+  "UnsupportedServer",
+  {
+    /** The server and its version, if known. */
+    found: Schema.String,
+    needed: Schema.String
+  }
+) {
   readonly permanent = true
   override get message(): string {
     return safe(`unsupported server ${this.found}: use ${this.needed}`)
@@ -108,7 +114,7 @@ export class UnsupportedServer extends Schema.TaggedError<UnsupportedServer>()("
 }
 
 /** The topic was opened before with another pattern, or by a newer wire format. */
-export class TopicConflict extends Schema.TaggedError<TopicConflict>()("TopicConflict", {
+export class TopicConflict extends Schema.TaggedError<TopicConflict>("waybill/TopicConflict")("TopicConflict", {
   topic: Schema.String,
   expected: Schema.String,
   found: Schema.String
@@ -120,7 +126,7 @@ export class TopicConflict extends Schema.TaggedError<TopicConflict>()("TopicCon
 }
 
 /** The pattern does not support the request, such as delaying a message that is not stored. Nothing was sent. */
-export class NotOffered extends Schema.TaggedError<NotOffered>()("NotOffered", {
+export class NotOffered extends Schema.TaggedError<NotOffered>("waybill/NotOffered")("NotOffered", {
   /** The option or operation that was requested. */
   feature: Schema.String,
   /** Why not, and what to use instead. */
@@ -133,12 +139,15 @@ export class NotOffered extends Schema.TaggedError<NotOffered>()("NotOffered", {
 }
 
 /** The server does not publish keyspace events, and the pattern was told to rely on them. */
-export class NotificationsDisabled extends Schema.TaggedError<NotificationsDisabled>()("NotificationsDisabled", {
-  /** The server's current `notify-keyspace-events`. */
-  found: Schema.String,
-  /** The flags it must contain. */
-  needed: Schema.String
-}) {
+export class NotificationsDisabled extends Schema.TaggedError<NotificationsDisabled>("waybill/NotificationsDisabled")(
+  "NotificationsDisabled",
+  {
+    /** The server's current `notify-keyspace-events`. */
+    found: Schema.String,
+    /** The flags it must contain. */
+    needed: Schema.String
+  }
+) {
   readonly permanent = true
   override get message(): string {
     return safe(
@@ -149,7 +158,7 @@ export class NotificationsDisabled extends Schema.TaggedError<NotificationsDisab
 }
 
 /** A message could come back after the marker of its commit has expired, and would be applied twice. */
-export class MarkerTooShort extends Schema.TaggedError<MarkerTooShort>()("MarkerTooShort", {
+export class MarkerTooShort extends Schema.TaggedError<MarkerTooShort>("waybill/MarkerTooShort")("MarkerTooShort", {
   markerMillis: Schema.Number,
   /** The longest time after which a message may come back for the last time. */
   neededMillis: Schema.Number
@@ -164,7 +173,7 @@ export class MarkerTooShort extends Schema.TaggedError<MarkerTooShort>()("Marker
 }
 
 /** The buffer of a subscriber that fails rather than drops messages is full. */
-export class Overflow extends Schema.TaggedError<Overflow>()("Overflow", {
+export class Overflow extends Schema.TaggedError<Overflow>("waybill/Overflow")("Overflow", {
   capacity: Schema.Int
 }) {
   readonly permanent = true
@@ -177,7 +186,7 @@ export class Overflow extends Schema.TaggedError<Overflow>()("Overflow", {
 }
 
 /** The server replied with an unknown error: a bug in this library, or a server that behaves differently. */
-export class Rejected extends Schema.TaggedError<Rejected>()("Rejected", {
+export class Rejected extends Schema.TaggedError<Rejected>("waybill/Rejected")("Rejected", {
   command: Schema.String,
   detail: Schema.String
 }) {
@@ -188,7 +197,7 @@ export class Rejected extends Schema.TaggedError<Rejected>()("Rejected", {
 }
 
 /** The limit of a page was not an integer >= 1. Nothing was sent. */
-export class InvalidLimit extends Schema.TaggedError<InvalidLimit>()("InvalidLimit", {
+export class InvalidLimit extends Schema.TaggedError<InvalidLimit>("waybill/InvalidLimit")("InvalidLimit", {
   limit: Schema.Number
 }) {
   readonly permanent = true
@@ -198,7 +207,7 @@ export class InvalidLimit extends Schema.TaggedError<InvalidLimit>()("InvalidLim
 }
 
 /** Not a valid name of a topic or group. Nothing was sent. */
-export class InvalidName extends Schema.TaggedError<InvalidName>()("InvalidName", {
+export class InvalidName extends Schema.TaggedError<InvalidName>("waybill/InvalidName")("InvalidName", {
   kind: Schema.Literals(["topic", "group"]),
   name: Schema.String
 }) {
@@ -212,7 +221,7 @@ export class InvalidName extends Schema.TaggedError<InvalidName>()("InvalidName"
 }
 
 /** The topic cannot be removed because part of it is in use. Nothing was changed. */
-export class TopicInUse extends Schema.TaggedError<TopicInUse>()("TopicInUse", {
+export class TopicInUse extends Schema.TaggedError<TopicInUse>("waybill/TopicInUse")("TopicInUse", {
   topic: Schema.String,
   /** The group that prevents it; undefined when it is the topic itself. */
   group: Schema.optional(Schema.String),
@@ -240,7 +249,7 @@ export class TopicInUse extends Schema.TaggedError<TopicInUse>()("TopicInUse", {
  * The program has no transport under the name that a topic is on, or its transport keeps less than the name promises.
  * The types refuse this; without types, the first use fails. Nothing was sent.
  */
-export class NotProvided extends Schema.TaggedError<NotProvided>()("NotProvided", {
+export class NotProvided extends Schema.TaggedError<NotProvided>("waybill/NotProvided")("NotProvided", {
   name: Schema.String,
   /** The guarantee that the name promises. */
   needed: Schema.String,
@@ -278,7 +287,7 @@ export type Reason =
  * An operation on the store failed. `reason` says how, and `reason.permanent` whether waiting can help. Handle single
  * reasons with `Effect.catchReason("TransportError", "Refused", ...)`.
  */
-export class TransportError extends Schema.TaggedError<TransportError>()("TransportError", {
+export class TransportError extends Schema.TaggedError<TransportError>("waybill/TransportError")("TransportError", {
   operation: Schema.Literals(["connect", "publish", "receive", "settle", "inspect"]),
   topic: Schema.optional(Schema.String),
   /** For `Producer.publishAll`: how many messages from the start of the call are stored nevertheless. */

@@ -42,7 +42,9 @@ const json = (value: unknown, status = 200): HttpServerResponse.HttpServerRespon
   HttpServerResponse.jsonUnsafe(value, { status })
 
 /** The request is invalid. */
-class BadRequest extends Schema.TaggedError<BadRequest>()("BadRequest", { why: Schema.String }) {
+class BadRequest extends Schema.TaggedError<BadRequest>("@waybill/cli/BadRequest")("BadRequest", {
+  why: Schema.String
+}) {
   override get message(): string {
     return this.why
   }
