@@ -19,6 +19,32 @@ const precedes = (a: string, b: string): boolean => {
 const bodies = (deliveries: ReadonlyArray<{ readonly body: unknown }>) =>
   deliveries.map(({ body }) => String(body)).sort()
 
+it.live("a member at rest sends its heartbeat, and claims nothing while no other consumer holds anything", () =>
+  Effect.gen(function* () {
+    const { blocked, join, publish, redis, take } = yield* Fixture.make({ pollInterval: 50 })
+    const receiver = yield* join()
+    yield* publish("held")
+    yield* take(receiver, 1)
+    yield* Effect.forkChild(receiver.take(1))
+    yield* blocked
+    const counts = Effect.promise(async () => {
+      const stats = await redis.info("commandstats")
+      return ["zadd", "xpending"].map((name) =>
+        Number(new RegExp(`cmdstat_${name}:calls=(\\d+)`).exec(stats)?.[1] ?? 0)
+      )
+    })
+    yield* Effect.promise(() => redis.config("RESETSTAT"))
+    yield* Fixture.becomes(
+      "ten heartbeats",
+      Effect.map(counts, ([beats = 0]) => beats >= 10),
+      true
+    )
+    const [beats = 0, looks = 0] = yield* counts
+    // A heartbeat looks at the stream and at the retry stream. So does a claim: one to begin with, and one each half lease.
+    assert.isBelow(looks, 3 * beats)
+  }).pipe(Effect.scoped, Effect.provide(servers))
+)
+
 describe("groups that vanish", () => {
   for (const [name, waiting] of [
     ["with a blocked read", true],

@@ -11,7 +11,7 @@ import { suspectArgs } from "../group/Suspecting.ts"
 import { burying, keeping } from "../inspect/DeadLetterScripts.ts"
 import { keys } from "../wire/Keys.ts"
 import { add, announce, ask, cap, clock, maps, split, suspecting } from "../wire/Lua.ts"
-import { nobody, noting, sources } from "./Progress.ts"
+import { nobody, noting, sources, sweeping } from "./Progress.ts"
 
 /** An entry that was taken over. `owner`: whose it was. `tally`: the attempts since the entry was made that consumers died in. */
 const claimed = row({
@@ -161,12 +161,12 @@ export const claim = make({
     /** The caller's own heartbeat has run out; it has no business here. */
     EXPIRED: {}
   },
-  lua: /* lua */ `${clock}${add}${split}${ask}${burying}${keeping}${sources}${maps}${noting}${suspecting}
+  lua: /* lua */ `${clock}${add}${split}${ask}${burying}${keeping}${sources}${maps}${noting}${sweeping}${suspecting}
 local now = clock()
 local until_ = redis.call('ZSCORE', consumers, consumer)
 if not until_ or tonumber(until_) <= now then return {'EXPIRED'} end
 -- Everything is read before anything is written.
-local swept = tonumber(redis.call('HGET', state, 'swept') or '0')
+local due = sweeping(redis.call('HGET', state, 'swept'), now)
 if redis.call('EXISTS', released, dead) > 0 then
   redis.call('HEXISTS', released, '')
   redis.call('XLEN', dead)
@@ -272,9 +272,7 @@ for _, owner in ipairs(redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMI
   drain(owner, 0)
   remove(owner)
 end
--- Consumers without a heartbeat are none of ours, or were made again by a read that outlived its process. Looking at
--- every consumer costs their number, so the group does it once a lease.
-local due = now < swept or now - swept >= lease / 2
+-- Consumers without a heartbeat are none of ours, or were made again by a read that outlived its process.
 if due then redis.call('HSET', state, 'swept', string.format('%.0f', now)) end
 for source = 0, due and 1 or -1 do
   for _, flat in ipairs(ask('XINFO', 'CONSUMERS', sources[source], group) or {}) do

@@ -22,7 +22,7 @@ import {
   unseen,
   weighing
 } from "../wire/Lua.ts"
-import { nobody, noting, restoring, sources } from "./Progress.ts"
+import { nobody, noting, restoring, sources, sweeping } from "./Progress.ts"
 
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "streams"
@@ -168,12 +168,14 @@ export const beat = make({
     OK: {
       ...beaten,
       /** Messages this group never saw that were cut off since the last beat. */
-      truncated: number
+      truncated: number,
+      /** There may be something to claim, or a consumer to forget. */
+      claims: flag
     },
     /** Nothing was done. */
     NOGROUP: {}
   },
-  lua: /* lua */ `${clock}${ids}${add}${ask}${unseen}${tallies}${weighing}${fetching}${sources}${noting}${keeping}
+  lua: /* lua */ `${clock}${ids}${add}${ask}${unseen}${tallies}${weighing}${fetching}${sources}${noting}${sweeping}${keeping}
 local pending, retrying = ask('XPENDING', stream, group), ask('XPENDING', retry, group)
 if not pending or not retrying then return {'NOGROUP'} end
 ${heartbeats}
@@ -181,7 +183,7 @@ local now = clock()
 -- Everything is read before anything is written.
 local until_ = redis.call('ZSCORE', consumers, consumer)
 local alive = until_ and tonumber(until_) > now
-local position = redis.call('HMGET', state, 'mark', 'cut', 'noted', 'progress:0', 'progress:1')
+local position = redis.call('HMGET', state, 'mark', 'cut', 'noted', 'progress:0', 'progress:1', 'swept')
 local told = redis.call('HGET', meta, 'cut:' .. group)
 local info = of(redis.call('XINFO', 'STREAM', stream))
 local mine = infoOf(stream, group)
@@ -258,7 +260,8 @@ local held = 0
 for _, summary in ipairs({pending, retrying}) do
   for _, one in ipairs(summary[4] or {}) do if one[1] == consumer then held = held + tonumber(one[2]) end end
 end
-return {'OK', alive and 1 or 0, paused(quiet), next == 0 and 1 or 0, next, dropped, held, cut}
+local claims = pending[1] + retrying[1] > held or sweeping(position[6], now) or redis.call('ZCOUNT', consumers, '-inf', now) > 0
+return {'OK', alive and 1 or 0, paused(quiet), next == 0 and 1 or 0, next, dropped, held, cut, claims and 1 or 0}
 `
 })
 

@@ -15,6 +15,17 @@ local sources = {[0] = stream, retry}
 `
 
 /**
+ * `sweeping(swept, now)`: whether it is time to look at every consumer of the group, which was last done at `swept`. That costs their
+ * number, so the group does it once a lease, `lease`.
+ */
+export const sweeping = /* lua */ `
+local function sweeping(swept, now)
+  swept = tonumber(swept) or 0
+  return now < swept or now - swept >= lease / 2
+end
+`
+
+/**
  * `note(now, empty)`: notes the progress of the group on both streams. `empty`: by source, what was noted before where nothing is
  * pending; what is noted already is not written. Of many pending entries the first thousand; what was
  * delivered after those counts as not delivered yet. Of a group that is on neither nothing is noted: it was removed, or is lost.

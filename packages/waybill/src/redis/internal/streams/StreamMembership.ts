@@ -146,16 +146,16 @@ class StreamMembership implements Membership<StreamHandle> {
 
   beat(args: BeatArgs): Effect.Effect<Beat, Reason> {
     return Effect.flatMap(this.#call(GroupScripts.beat, args), (reply) =>
-      reply._tag === "NOGROUP" ? Effect.fail(groupGone) : Effect.succeed({ ...reply, rest: this.#rest })
+      reply._tag === "NOGROUP" ? Effect.fail(groupGone) : Effect.succeed({ ...reply, rest: this.#rest(reply.claims) })
     )
   }
 
   /** Takes over what is without a consumer, and cuts off what all groups have settled. */
-  readonly #rest: Effect.Effect<boolean, Reason> = Effect.gen({ self: this }, function* () {
+  readonly #rest = Effect.fnUntraced({ self: this }, function* (claims: boolean): Effect.fn.Return<boolean, Reason> {
     const { pollMillis } = this.#options
     const { inFlight, leaseMillis, now, paused } = this.#receiver
     const wanted = paused ? 0 : inFlight.wanted(Math.min(pollMillis, leaseMillis / 3))
-    if (wanted > 0) yield* this.#claims.takeOver(wanted)
+    if (claims && wanted > 0) yield* this.#claims.takeOver(wanted)
     if (this.#settledSince && now() - this.#trimmedAt >= pollMillis) {
       this.#settledSince = false
       this.#trimmedAt = now()
