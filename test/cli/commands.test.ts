@@ -458,6 +458,9 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         assert.match(out, / alone: 1 message, and no group has ever joined/)
         assert.match(out, /!! long: 10,001 messages that every group has settled are not trimmed/)
         assert.match(out, / left, group billing: 1 message held by consumers that are gone/)
+        // A topic that keeps about so many keeps settled ones too.
+        yield* Effect.promise(() => redis.hset("{waybill:long}:meta", "maxLength", "20000"))
+        assert.notInclude((yield* run(["doctor"], { url })).out, "are not trimmed")
       }).pipe(Effect.scoped),
     60_000
   )

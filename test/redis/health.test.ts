@@ -42,6 +42,8 @@ describe("RedisHealth, every pattern", () => {
       assert.deepStrictEqual(report, { status: "ready", problems: [], server: yield* versionOf(url) })
       assert.match(report.server ?? "", /^(?:Redis|Valkey) \d+\.\d+\.\d+$/)
       assert.deepStrictEqual(codes(yield* check(url, { replicas: 1 })), ["degraded", "ReplicasMissing"])
+      assert.deepStrictEqual(codes(yield* check(url, {}, { replicas: 1 })), ["degraded", "ReplicasMissing"])
+      assert.deepStrictEqual(codes(yield* check(url, { replicas: 0 }, { replicas: 1 })), ["ready"])
     }).pipe(on({ appendonly: "everysec", args: ["--maxmemory", "100mb"] }))
   )
 

@@ -25,7 +25,7 @@ describe("named transports on Redis", () => {
         Layer.merge(
           RedisStreams.layer({ as: Orders, prefix: "shop" }),
           RedisPubSub.layer({ as: Prices, prefix: "board" })
-        ).pipe(Layer.provide(IoRedis.layer({ url: shop.url }))),
+        ).pipe(Layer.provide(IoRedis.layer({ url: shop.url, replicas: 1 }))),
         RedisExactlyOnce.layer({ as: Bank, prefix: "bank" }).pipe(Layer.provide(IoRedis.layer({ url: bank.url })))
       )
       const consumers = Layer.mergeAll(
@@ -62,9 +62,12 @@ describe("named transports on Redis", () => {
         assert.include(onBank, "bank:topics")
         assert.notInclude(onBank, "orders")
         // The server behind the name is asked, and no other.
-        const evicts = (report: Health.Report) => report.problems.some(({ code }) => code === "EvictionPolicy")
-        assert.isTrue(evicts(yield* Health.check({ on: Bank })))
-        assert.isFalse(evicts(yield* Health.check({ on: Orders })))
+        const problemsOn = (on: typeof Bank | typeof Orders) =>
+          Effect.map(Health.check<Bank | Orders>({ on }), ({ problems }) => problems.map(({ code }) => code))
+        assert.include(yield* problemsOn(Bank), "EvictionPolicy")
+        assert.notInclude(yield* problemsOn(Orders), "EvictionPolicy")
+        assert.include(yield* problemsOn(Orders), "ReplicasMissing")
+        assert.notInclude(yield* problemsOn(Bank), "ReplicasMissing")
       }).pipe(Effect.provide(consumers.pipe(Layer.provideMerge(transports))))
     }).pipe(Effect.scoped)
   )

@@ -23,6 +23,18 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
     })
   )
 
+  it.effect("a limit on the length is known once a consumer has joined with it, until one joins without", () =>
+    Effect.gen(function* () {
+      const { inspector, join, prefix } = yield* Fixture.make({ retention: { maxLength: 1000 } })
+      const retention = Effect.map(inspector.describe("t"), ({ retention }) => retention)
+      assert.strictEqual(yield* retention, "settled")
+      yield* join()
+      assert.strictEqual(yield* retention, "length")
+      yield* (yield* Fixture.make({ prefix })).join({ group: "other" })
+      assert.strictEqual(yield* retention, "settled")
+    })
+  )
+
   it.effect("there is nothing in front of the first position there is, and nothing behind the last one", () =>
     Effect.gen(function* () {
       const { inspector, publish } = yield* Fixture.make()

@@ -151,17 +151,18 @@ export interface WaitingMessage extends StoredMessage {
  *
  * | | |
  * |---|---|
- * | `settled` | until every group has settled it, unless the pattern was told to keep more or less |
+ * | `settled` | until every group has settled it |
+ * | `length` | while it is among the newest, about as many as the pattern was told to keep, settled or not |
  * | `expiry` | until it expires |
  * | `none` | it is not stored |
  */
-export type Retention = "settled" | "expiry" | "none"
+export type Retention = "settled" | "length" | "expiry" | "none"
 
 export interface TopicInfo {
   readonly topic: string
   /** The pattern that opened the topic, such as `streams`. */
   readonly pattern: string
-  /** How long it keeps a message: until every group has settled it, until it expires, or not at all. */
+  /** How long it keeps a message. A limit on the length is known once a consumer has joined with it. */
   readonly retention: Retention
   /** Messages in the store, including settled ones that are not trimmed yet. */
   readonly depth: number

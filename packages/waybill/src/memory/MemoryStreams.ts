@@ -63,7 +63,7 @@ export const layer = layerOf("transactional", (options: Options, as) => {
     {
       name: pattern,
       as,
-      retention: "settled",
+      retention: maxLength === Infinity ? "settled" : "length",
       limits: limitsOf(options),
       source: (place) => new Log(place, maxLength)
     },

@@ -55,6 +55,8 @@ export class IoRedis extends Context.Service<
     readonly commands: Connection
     /** The number of the database that every connection uses. */
     readonly db: number
+    /** How many replicas the server must have. */
+    readonly replicas: number
     /**
      * A connection of its own for a role that blocks or subscribes, such as `reader:orders`, to the server of these keys;
      * closed with the scope. Returns at once and connects in the background.
@@ -77,6 +79,8 @@ export interface Options {
   /** A socket in the file system, in place of host and port. */
   readonly path?: string | undefined
   readonly db?: number | undefined
+  /** How many replicas the server must have, 0 by default. `Health.check` reports `ReplicasMissing` when it has fewer. */
+  readonly replicas?: number | undefined
   readonly username?: string | undefined
   /** An effect is asked again before every attempt to connect, for passwords that change while the program runs. */
   readonly password?: Redacted.Redacted<string> | Effect.Effect<Redacted.Redacted<string>> | undefined
@@ -123,9 +127,10 @@ export const layer = (options: Options = {}): Layer.Layer<IoRedis, TransportErro
 }
 
 /** Throws on a number that makes no sense: in the source of a program that is a bug. From `Config` it is an `InvalidUrl`. */
-const check = ({ db, port, startTimeout }: Options): void => {
+const check = ({ db, port, replicas, startTimeout }: Options): void => {
   if (port !== undefined) wholeOf("port", port, 1, 65_535)
   if (db !== undefined) wholeOf("db", db, 0)
+  if (replicas !== undefined) wholeOf("replicas", replicas, 0)
   if (startTimeout !== undefined) durationOf("startTimeout", startTimeout)
 }
 
@@ -211,6 +216,7 @@ export const make = Effect.fnUntraced(function* (
   return IoRedis.of({
     commands,
     db: server.db,
+    replicas: options.replicas ?? 0,
     dedicated: (role) => makeConnection(role, shared, { dedicated: true }),
     listen: (listener) =>
       Effect.acquireRelease(

@@ -18,7 +18,7 @@ import { IoRedis } from "./IoRedis.ts"
  * @category models
  */
 export interface Options {
-  /** How many replicas the server must have, 0 by default. Those that it has must follow in any case. */
+  /** How many replicas the server must have; by default as many as `IoRedis` was told. Those that it has must follow in any case. */
   readonly replicas?: number
 }
 
@@ -55,9 +55,9 @@ export interface Options {
  * @category layers
  */
 export const layer = (options: Options = {}): Layer.Layer<Health.Store, never, IoRedis> => {
-  const replicas = options.replicas === undefined ? 0 : wholeOf("replicas", options.replicas, 0)
+  const own = options.replicas === undefined ? undefined : wholeOf("replicas", options.replicas, 0)
   return Layer.effect(
     Health.Store,
-    Effect.map(IoRedis, ({ commands }) => healthOf(commands, replicas))
+    Effect.map(IoRedis, ({ commands, replicas }) => healthOf(commands, own ?? replicas))
   )
 }

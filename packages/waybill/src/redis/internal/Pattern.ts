@@ -139,7 +139,7 @@ const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) 
   const transport: Omit<Transport.Transport, "guarantee" | "inspector"> = {
     lifecycle,
     priorities: pattern.priorities,
-    health: healthOf(commands),
+    health: healthOf(commands, redis.replicas),
     publish: (topic, messages) => publishers.publish(topic, messages),
     receive: Effect.fnUntraced(function* (subscription) {
       const { group, topic } = subscription

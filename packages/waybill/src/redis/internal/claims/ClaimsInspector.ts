@@ -45,11 +45,13 @@ export const make = (
   })
 
   return inspecting.inspector({
-    retention,
-
     describe: Effect.fnUntraced(function* (topic) {
       const overview = yield* inspecting.evaluate(topic, scripts.overview, allOf(topic), {})
-      return { ...overview, groups: yield* Effect.forEach(overview.names, (group) => describeGroup(topic, group)) }
+      return {
+        ...overview,
+        retention,
+        groups: yield* Effect.forEach(overview.names, (group) => describeGroup(topic, group))
+      }
     }),
 
     stored: {

@@ -87,9 +87,9 @@ interface Found {
 
 /** What a pattern has to say of its topics and groups. */
 export interface Account {
-  readonly retention: Retention
   readonly describe: (topic: string) => Effect.Effect<
     {
+      readonly retention: Retention
       /** The pattern that opened the topic, "" when none has. */
       readonly opened: string
       readonly depth: number
@@ -257,7 +257,7 @@ export class Inspecting {
       )
   }
 
-  inspector({ belongings, describe, redrive, removal, retention, stored }: Account): Inspector["Service"] {
+  inspector({ belongings, describe, redrive, removal, stored }: Account): Inspector["Service"] {
     const { commands, keysOf, prefix } = this.#options
     return checked({
       topics: commands
@@ -268,7 +268,7 @@ export class Inspecting {
         ),
 
       describe: (topic) =>
-        Effect.map(describe(topic), ({ delayed, depth, groups, next, opened, published }) => ({
+        Effect.map(describe(topic), ({ delayed, depth, groups, next, opened, published, retention }) => ({
           topic,
           pattern: opened === "" ? this.#pattern : opened,
           retention,

@@ -10,7 +10,7 @@ import type { Connection } from "../connection/Connection.ts"
 import { helloOf } from "../connection/Handshake.ts"
 
 /** What the server behind a connection says of itself. */
-export const healthOf = (commands: Connection, replicas = 0): Health.Store["Service"] => ({
+export const healthOf = (commands: Connection, replicas: number): Health.Store["Service"] => ({
   problems: ask(commands, replicas),
   server: server(commands)
 })

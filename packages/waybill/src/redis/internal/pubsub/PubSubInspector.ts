@@ -23,14 +23,12 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
   })
 
   return inspecting.inspector({
-    retention: "none",
-
     describe: Effect.fnUntraced(function* (topic) {
       const { meta } = keysOf(topic)
       const opened = yield* commands.run("hget", meta, (client) => client.hget(meta, "pattern"))
       const names = (yield* inspecting.groupsOf(topic)).toSorted()
       const groups = yield* Effect.forEach(names, (group) => describeGroup(topic, group))
-      return { opened: opened ?? "", depth: 0, published: -1, delayed: 0, next: -1, groups }
+      return { opened: opened ?? "", retention: "none", depth: 0, published: -1, delayed: 0, next: -1, groups }
     }),
 
     redrive: (topic, group, entries) =>

@@ -51,6 +51,8 @@ export const join = make({
     lease: "number",
     /** 1: this consumer was a member before. */
     again: "number",
+    /** Greatest length of the stream, or "" where it keeps what is not settled. */
+    maxLength: "text",
     holds: "number"
   },
   replies: {
@@ -69,9 +71,11 @@ export const join = make({
   },
   lua: /* lua */ `${clock}${ids}${ask}${unseen}${sources}${opening}
 touch()
-local conflict, opened = opening()
+local conflict, opened, length = opening('maxLength')
 if conflict then return conflict end
 if not opened then redis.call('HSET', meta, 'pattern', pattern, 'wire', wire) end
+if maxLength == '' and length then redis.call('HDEL', meta, 'maxLength')
+elseif maxLength ~= (length or '') then redis.call('HSET', meta, 'maxLength', maxLength) end
 
 local function streamOf(key)
   return redis.call('EXISTS', key) == 1 and of(redis.call('XINFO', 'STREAM', key))

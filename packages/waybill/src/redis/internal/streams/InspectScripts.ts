@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { bit, bytes, listOf, make, number, row, text } from "../connection/Script.ts"
+import { bit, bytes, flag, listOf, make, number, row, text } from "../connection/Script.ts"
 import { counting, redriving } from "../inspect/DeadLetterScripts.ts"
 import { figures, pageArgs } from "../inspect/Figures.ts"
 import { bodyOf, removal } from "../inspect/Removal.ts"
@@ -37,7 +37,9 @@ export const describe = make({
       /** Of each group. */
       figures: listOf(row({ tag: text, ...figures })),
       /** Groups of the stream that were not asked for. */
-      others: listOf(text)
+      others: listOf(text),
+      /** Its length is limited. */
+      limited: flag
     }
   },
   lua: /* lua */ `${clock}${ask}${maps}${ids}${counting}
@@ -130,8 +132,9 @@ local function look()
   for group in pairs(mine) do if not asked[group] then others[#others + 1] = group end end
   local laters = call('ZCARD', delayed)
   local next = laters > 0 and tonumber(call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]) or -1
-  return {'OK', call('HGET', meta, 'pattern') or '', info and info['length'] or 0, laters, next,
-    not info and 0 or info['entries-added'] or -1, figures, others}
+  local opened = call('HMGET', meta, 'pattern', 'maxLength')
+  return {'OK', opened[1] or '', info and info['length'] or 0, laters, next,
+    not info and 0 or info['entries-added'] or -1, figures, others, opened[2] and 1 or 0}
 end
 
 return look()

@@ -5,7 +5,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import type { GroupInfo, Inspector } from "../../../Inspector.ts"
+import type { GroupInfo, Inspector, Retention } from "../../../Inspector.ts"
 import { keysOf as listed, type Kind } from "../connection/Script.ts"
 import { groupOf } from "../inspect/Figures.ts"
 import { Inspecting, type InspectorOptions } from "../inspect/Inspecting.ts"
@@ -59,11 +59,16 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
     const expired = [...old]
     yield* Effect.forEach(expired, (name) => inspecting.expire(topic, name), { discard: true })
     for (let i = 0; i < expired.length; i += groupsAtOnce) yield* look(expired.slice(i, i + groupsAtOnce))
-    return { ...told, delayed: told.later, groups: [...seen.keys()].sort().flatMap((name) => seen.get(name) ?? []) }
+    const retention: Retention = told.limited ? "length" : "settled"
+    return {
+      ...told,
+      retention,
+      delayed: told.later,
+      groups: [...seen.keys()].sort().flatMap((name) => seen.get(name) ?? [])
+    }
   })
 
   return inspecting.inspector({
-    retention: "settled",
     describe,
 
     stored: {

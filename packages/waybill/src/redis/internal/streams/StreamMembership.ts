@@ -34,8 +34,8 @@ export interface MembershipOptions extends ReceiverOptions {
   /** Calls `heard` with the milliseconds until there may be something to bring in or to take over. */
   readonly hear: (heard: (millis: number) => void) => Effect.Effect<void, never, Scope.Scope>
   readonly committer: (consumer: string) => Committer<StreamHandle>
-  /** Whether what all groups have settled is cut off. */
-  readonly trims: boolean
+  /** Greatest length of the stream; without it what all groups have settled is cut off. */
+  readonly maxLength: number | undefined
 }
 
 /** How much one script may hand back or cut off. */
@@ -124,6 +124,7 @@ class StreamMembership implements Membership<StreamHandle> {
           start: subscription.start === "earliest" ? "0" : "$",
           lease: leaseMillis,
           again: again ? 1 : 0,
+          maxLength: this.#options.maxLength ?? "",
           holds: held.length
         },
         { args: [...held.flatMap(({ count, entry, source }) => [source, entry, count]), ...this.settling.last] }
@@ -169,7 +170,7 @@ class StreamMembership implements Membership<StreamHandle> {
 
   /** Whether there is more to cut off. */
   get #trim(): Effect.Effect<boolean, Reason> {
-    const both = this.#options.trims ? 1 : 0
+    const both = this.#options.maxLength === undefined ? 1 : 0
     return Effect.map(this.#call(GroupScripts.trim, { most: trimLimit, both }), ({ more }) => more)
   }
 

@@ -71,7 +71,7 @@ export const make = ({ markerMillis, maxLength }: StreamsOptions): Pattern<"tran
               own: ({ count, detached, entry, source }) => [source, entry, detached ? 0 : count],
               done: mine.done
             }),
-          trims: maxLength === undefined,
+          maxLength,
           opened
         })
       }
