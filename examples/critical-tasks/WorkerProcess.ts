@@ -1,9 +1,9 @@
 /**
- * The program that `Crew` runs as a process of its own. It ends with its parent, however that ends.
+ * The program that `Workers` runs as a process of its own. It ends with its parent, however that ends.
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Clock, Effect, Logger, References, Stdio, Stream } from "effect"
-import { settings } from "./Crew.ts"
+import { settings } from "./Workers.ts"
 import * as Store from "./Store.ts"
 import type { Entry, Fact } from "./Timeline.ts"
 import { tellClaims, work } from "./Worker.ts"

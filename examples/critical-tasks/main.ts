@@ -6,7 +6,7 @@ import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Config, Console, Effect, Option, Random, References, Stream } from "effect"
 import { CliError, Command } from "effect/cli"
 import { DeadLetters, Inspector, Producer } from "waybill"
-import * as Crew from "./Crew.ts"
+import * as Workers from "./Workers.ts"
 import * as Store from "./Store.ts"
 import { idOf, type Invoice, Invoices } from "./Task.ts"
 import { Timeline } from "./Timeline.ts"
@@ -20,7 +20,7 @@ const patience = "30 seconds"
 
 const story = Effect.fnUntraced(function* <E, R>(
   timeline: Timeline,
-  start: (who: string, fault: Fault) => Effect.Effect<Crew.Worker, E, R>
+  start: (who: string, fault: Fault) => Effect.Effect<Workers.Worker, E, R>
 ) {
   const inspector = yield* Inspector.Inspector
   const happens = (who: string, state: string, times = 1) => {
@@ -89,13 +89,13 @@ const run = Effect.gen(function* () {
   const timeline = new Timeline()
   const url = yield* Config.option(Config.Redacted("REDIS_URL"))
   if (Option.isNone(url)) {
-    yield* Effect.flatMap(Crew.inMemory(timeline), (start) => story(timeline, start)).pipe(
+    yield* Effect.flatMap(Workers.inMemory(timeline), (start) => story(timeline, start)).pipe(
       Effect.scoped,
       Effect.provide(Store.layerMemory)
     )
   } else {
     const prefix = `critical-tasks-${(yield* Random.nextIntBetween(0x100000, 0xffffff)).toString(16)}`
-    yield* Effect.flatMap(Crew.asProcesses(timeline, { url: url.value, prefix }), (start) =>
+    yield* Effect.flatMap(Workers.asProcesses(timeline, { url: url.value, prefix }), (start) =>
       story(timeline, start)
     ).pipe(Effect.scoped, Effect.provide(Store.layerTemporary(url.value, prefix)))
   }

@@ -1,6 +1,6 @@
 /**
- * What a fault test plays in: a server of its own, the library on it for the test's own publishing and inspecting, and a
- * crew of workers.
+ * The environment of a fault test: a server of its own, the library on it for the test's own publishing and inspecting, and
+ * workers.
  */
 import { RedisServer } from "@waybill/testing"
 import { Effect, Layer, Logger, type Scope } from "effect"
@@ -11,7 +11,7 @@ import { client, disconnected, judge, publish, settled } from "./Verdict.ts"
 import type { WaybillOrders } from "./waybill-worker.ts"
 import * as WorkerProcess from "./WorkerProcess.ts"
 
-/** The library's log would hide what the tests print, and the workers have one of their own. */
+/** The library's log would hide what the tests print, and the workers log separately. */
 const Silent = Logger.layer([])
 
 const layer = ({ pattern = "streams", ...options }: Options = {}) =>
@@ -26,16 +26,16 @@ export interface Options extends RedisServer.Options {
   readonly pattern?: Pattern.Name
 }
 
-/** Runs a test on a fixture of its own. What the test has opened is closed before the server is. */
+/** Runs a test on a fixture of its own. Everything the test opened is closed before the server. */
 export const run =
   (options?: Options) =>
   <A, E>(test: Effect.Effect<A, E, Layer.Success<ReturnType<typeof layer>> | Scope.Scope>) =>
     test.pipe(Effect.scoped, Effect.provide(layer(options)))
 
-/** What most tests need of it. */
+/** The parts that most tests need. */
 export const make = Effect.gen(function* () {
   const server = yield* RedisServer.RedisServer
-  const crew = yield* WorkerProcess.Crew
+  const workers = yield* WorkerProcess.Workers
   const redis = yield* client(server.url)
   const pattern = yield* Pattern.Pattern
   const members: Array<Member.Member> = []
@@ -43,14 +43,14 @@ export const make = Effect.gen(function* () {
     pattern,
     server,
     redis,
-    crew,
-    publish: (jobs: Parameters<typeof publish>[1]) => publish(crew.recorder, jobs),
+    workers,
+    publish: (jobs: Parameters<typeof publish>[1]) => publish(workers.recorder, jobs),
     /** `through` is the port of a proxy in front of the server. */
-    hire: ({
+    spawn: ({
       through,
       ...orders
     }: Omit<WaybillOrders, "url" | "pattern"> & { readonly every?: number; readonly through?: number } = {}) =>
-      crew.hire("waybill-worker.ts", {
+      workers.spawn("waybill-worker.ts", {
         ...orders,
         pattern: pattern.name,
         url: through === undefined ? server.url : `redis://127.0.0.1:${through}`
@@ -63,14 +63,14 @@ export const make = Effect.gen(function* () {
         yield* member.happens("ConsumerStarted")
         return member
       }),
-    /** Waits for the end, sends everybody home, and judges; `others` were not of this crew, and have left. */
+    /** Waits for the end, stops all workers, and judges; `others` are not among them, and have left. */
     verdict: Effect.fnUntraced(function* (...others: ReadonlyArray<Member.Member>) {
       yield* settled(redis)
-      yield* crew.dismiss
+      yield* workers.stopAll
       yield* Effect.forEach(members, (member) => member.leave, { concurrency: "unbounded" })
       yield* disconnected(redis)
       const events = [...members, ...others].flatMap((member) => member.recorder.events)
-      return yield* judge(redis, [...(yield* crew.history), ...events])
+      return yield* judge(redis, [...(yield* workers.history), ...events])
     })
   }
 })

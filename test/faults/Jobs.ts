@@ -1,5 +1,5 @@
 /**
- * The messages of the fault tests: each says what its handler has to go through. Whoever handles them writes the history.
+ * The messages of the fault tests: each says what happens in its handler. Handlers record the history.
  */
 import { History } from "@waybill/testing"
 import { Data, Effect, Schedule, Schema } from "effect"
@@ -27,9 +27,9 @@ export type Job = Parameters<typeof Job.encode>[0]
 
 export class Failed extends Data.TaggedError("Failed")<{ readonly id: string }> {}
 
-export const group = "crew"
+export const group = "workers"
 
-/** What the handlers of one process need. */
+/** What the handlers of one process need from it. */
 export interface Site {
   readonly recorder: History.Recorder
   /** Tells the test. */

@@ -68,7 +68,7 @@ export const join = Effect.fnUntraced(function* (
         orElse: () =>
           Effect.fail(
             new Missed({
-              message: `${name} has waited in vain for "${what}"; there was ${JSON.stringify([...counts].slice(-20))}`
+              message: `${name} timed out waiting for "${what}"; there was ${JSON.stringify([...counts].slice(-20))}`
             })
           )
       })

@@ -1,8 +1,8 @@
 /**
- * A consumer in a process of its own, for tests to kill. It writes its history to a file as it goes, and tells on its
- * standard output what it is doing, so that a test can wait for the moment to strike.
+ * A consumer in a process of its own, for tests to kill. It records its history in a file as it goes, and reports on its
+ * standard output what it is doing, so that a test can wait for the right moment.
  */
-import { spawn } from "node:child_process"
+import * as ChildProcess from "node:child_process"
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
@@ -12,7 +12,7 @@ import { Context, Data, Effect, Layer, type Scope } from "effect"
 
 export class WorkerFailed extends Data.TaggedError("WorkerFailed")<{ readonly message: string }> {}
 
-/** What a worker is told when it starts, as JSON in its first argument. */
+/** A worker's instructions, as JSON in its first argument. */
 export interface Orders {
   readonly name: string
   readonly history: string
@@ -23,7 +23,7 @@ export interface Orders {
 
 const gateOf = ({ history }: Orders): string => `${history}.unblocked`
 
-/** What a worker calls that blocks itself: it returns once the test has said `unblock`. */
+/** Called by a worker that blocks itself: returns once the test has sent `unblock`. */
 export const block = (orders: Orders): void => {
   const cell = new Int32Array(new SharedArrayBuffer(4))
   while (!existsSync(gateOf(orders))) Atomics.wait(cell, 0, 0, 5)
@@ -40,7 +40,7 @@ export interface WorkerProcess {
   readonly said: (line: string) => number
   /** SIGKILL. Returns when the process is gone. */
   readonly kill: Effect.Effect<void>
-  /** SIGSTOP: it stands still between two instructions, and knows nothing of it. */
+  /** SIGSTOP: it is frozen between two instructions, without noticing. */
   readonly stop: Effect.Effect<void>
   /** SIGCONT. */
   readonly resume: Effect.Effect<void>
@@ -55,13 +55,13 @@ export interface WorkerProcess {
 /**
  * The workers of one test. They end with its scope, or with this process.
  */
-export class Crew extends Context.Service<
-  Crew,
+export class Workers extends Context.Service<
+  Workers,
   {
-    /** What the test does to its workers. */
+    /** Records what the test does to its workers. */
     readonly recorder: History.Recorder
     /** Starts a program of `test/faults` and waits until it is ready. */
-    readonly hire: <O extends object>(
+    readonly spawn: <O extends object>(
       program:
         | "waybill-worker.ts"
         | "naive-worker.ts"
@@ -74,33 +74,33 @@ export class Crew extends Context.Service<
       /** Where it kills itself, for programs that can: the environment variable `FAILPOINT`. */
       failpoint?: string
     ) => Effect.Effect<WorkerProcess, WorkerFailed, Scope.Scope>
-    /** Asks all to stop, and waits until they have: then they have written down everything. */
-    readonly dismiss: Effect.Effect<void, WorkerFailed>
-    /** Everything that was written down by now, by workers and by the test. */
+    /** Asks all to stop, and waits until they have: then everything is recorded. */
+    readonly stopAll: Effect.Effect<void, WorkerFailed>
+    /** Everything recorded so far, by workers and by the test. */
     readonly history: Effect.Effect<ReadonlyArray<History.Event>, History.NoHistory>
   }
->()("waybill/test/Crew") {}
+>()("waybill/test/Workers") {}
 
-/** How long a test waits for a word of a worker. */
+/** How long a test waits for a line from a worker. */
 const patience = "60 seconds"
 
 const make = Effect.gen(function* () {
   const dir = yield* Effect.acquireRelease(
-    Effect.sync(() => mkdtempSync(join(tmpdir(), "waybill-crew-"))),
+    Effect.sync(() => mkdtempSync(join(tmpdir(), "waybill-workers-"))),
     (dir) => Effect.sync(() => rmSync(dir, { recursive: true }))
   )
   const recorder = History.inMemory("test")
   const paths: Array<string> = []
-  const hired: Array<WorkerProcess> = []
+  const spawned: Array<WorkerProcess> = []
 
-  const hire = Effect.fnUntraced(function* <O extends object>(
+  const spawn = Effect.fnUntraced(function* <O extends object>(
     program: string,
     orders: O & { readonly url: string; readonly every?: number },
     failpoint = ""
   ): Effect.fn.Return<WorkerProcess, WorkerFailed, Scope.Scope> {
     const name = `worker-${paths.length + 1}`
     const history = join(dir, `${name}.ndjson`)
-    // It may be killed before it has written anything.
+    // It may be killed before it has recorded anything.
     writeFileSync(history, "")
     const full: Orders = { ...orders, name, history, every: orders.every ?? 1 }
     const worker = yield* Effect.acquireRelease(
@@ -108,16 +108,16 @@ const make = Effect.gen(function* () {
       (worker) => worker.kill
     )
     paths.push(history)
-    hired.push(worker)
+    spawned.push(worker)
     yield* worker.says("ready")
     return worker
   })
 
-  return Crew.of({
+  return Workers.of({
     recorder,
-    hire,
-    dismiss: Effect.suspend(() =>
-      Effect.forEach(hired, (worker) => Effect.andThen(worker.terminate, worker.gone), { concurrency: "unbounded" })
+    spawn,
+    stopAll: Effect.suspend(() =>
+      Effect.forEach(spawned, (worker) => Effect.andThen(worker.terminate, worker.gone), { concurrency: "unbounded" })
     ).pipe(
       Effect.timeoutOrElse({
         duration: patience,
@@ -131,11 +131,11 @@ const make = Effect.gen(function* () {
   })
 })
 
-export const layer = Layer.effect(Crew, make)
+export const layer = Layer.effect(Workers, make)
 
 const start = (program: string, orders: Orders, recorder: History.Recorder, failpoint: string): WorkerProcess => {
   const { name } = orders
-  const child = spawn(process.execPath, [resolve(import.meta.dirname, program), JSON.stringify(orders)], {
+  const child = ChildProcess.spawn(process.execPath, [resolve(import.meta.dirname, program), JSON.stringify(orders)], {
     // Its standard input ends with this process, and the worker with its standard input.
     stdio: ["pipe", "pipe", "pipe"],
     // Many workers start and few end by themselves: those leave the compiled modules to the next.

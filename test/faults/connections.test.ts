@@ -19,12 +19,12 @@ describe("a connection, streams", () => {
     ])
   )("E10 reset $when the server has executed $command of a consumer", ({ command, when }) =>
     Effect.gen(function* () {
-      const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
+      const { workers, join, publish, redis, server, verdict } = yield* Fixture.make
       const proxy = yield* FaultProxy.make(server.port)
       const member = yield* join(proxy.url, { concurrency: 2, prefetch: 4 })
       const rounds = 6
       for (let round = 0; round < rounds; round++) {
-        crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: member.name })
+        workers.recorder.record({ _tag: "Fault", fault: "Unreachable", target: member.name })
         const snapped = yield* when === "before" ? proxy.resetBefore(command) : proxy.dropReply(command)
         yield* publish([
           ...many(`work-${round}`, 5, { act: "work" }),
@@ -49,12 +49,12 @@ describe("a connection, streams", () => {
     "E11 black hole: noticed within the deadline, and a new connection when it ends",
     () =>
       Effect.gen(function* () {
-        const { crew, join, publish, server, verdict } = yield* Fixture.make
+        const { workers, join, publish, server, verdict } = yield* Fixture.make
         const proxy = yield* FaultProxy.make(server.port)
         const member = yield* join(proxy.url, { concurrency: 4 })
         yield* publish(many("before", 20, { act: "work" }))
         yield* member.happens("Settled", 20)
-        crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: member.name })
+        workers.recorder.record({ _tag: "Fault", fault: "Unreachable", target: member.name })
         yield* proxy.blackhole
         // Both connections: the one for commands, and the one that reads. Without a deadline of ours the system would notice
         // after many minutes, and nobody waits here for so long.
@@ -72,7 +72,7 @@ describe("a connection, streams", () => {
     "E11 black hole of one consumer for longer than its lease: a peer takes over, and what it says afterwards is stale",
     () =>
       Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
+        const { workers, join, publish, redis, server, verdict } = yield* Fixture.make
         const proxy = yield* FaultProxy.make(server.port)
         const cutOff = yield* join(proxy.url, { concurrency: 4, prefetch: 0, leaseLost: "continue" })
         yield* publish([
@@ -82,7 +82,7 @@ describe("a connection, streams", () => {
         ])
         yield* cutOff.says("began acked")
         yield* cutOff.says("began retried")
-        crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: cutOff.name })
+        workers.recorder.record({ _tag: "Fault", fault: "Unreachable", target: cutOff.name })
         yield* proxy.blackhole
         const peer = yield* join(server.url)
         yield* peer.says("began acked")
@@ -100,11 +100,11 @@ describe("a connection, streams", () => {
 
   it.live("E14 closed many times while there is nothing to do: what comes next does not wait for a backoff", () =>
     Effect.gen(function* () {
-      const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
+      const { workers, join, publish, redis, server, verdict } = yield* Fixture.make
       const member = yield* join(server.url)
       yield* publish([["first", { act: "work" }]])
       yield* member.happens("Settled")
-      crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
+      workers.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
       const waiting = ask(() => redis.info("clients")).pipe(
         Effect.repeat({ until: (info) => info.includes("blocked_clients:1"), schedule: Schedule.spaced("10 millis") }),
         Effect.timeout("20 seconds")
@@ -148,7 +148,7 @@ describe.each(Pattern.patterns)("a connection, %s", (pattern) => {
   it.live("E10 reset before and after the server has executed a publish: stored once, with one receipt", () =>
     Effect.gen(function* () {
       const {
-        crew,
+        workers,
         join,
         pattern: { depth },
         redis,
@@ -165,7 +165,7 @@ describe.each(Pattern.patterns)("a connection, %s", (pattern) => {
           for (const { _tag, id } of receipts) {
             assert.strictEqual(_tag, "Stored")
             ids.add(id)
-            crew.recorder.record({ _tag: "Published", id })
+            workers.recorder.record({ _tag: "Published", id })
           }
         }
         assert.strictEqual(ids.size, 40)
@@ -181,11 +181,11 @@ describe.each(Pattern.patterns)("a connection, %s", (pattern) => {
     "E10 cut anywhere in a request or a reply",
     () =>
       Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
+        const { workers, join, publish, redis, server, verdict } = yield* Fixture.make
         const proxy = yield* FaultProxy.make(server.port)
         const member = yield* join(proxy.url, { concurrency: 4, prefetch: 16 })
         for (let round = 0; round < 20; round++) {
-          crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: member.name })
+          workers.recorder.record({ _tag: "Fault", fault: "Unreachable", target: member.name })
           const snapped = yield* proxy.cutAfter(37 * (round + 1), round % 2 === 0 ? "requests" : "replies")
           yield* publish(many(`work-${round}`, 20, { act: "work", millis: 1 }))
           yield* Effect.timeout(snapped, "10 seconds")
@@ -201,10 +201,10 @@ describe.each(Pattern.patterns)("a connection, %s", (pattern) => {
     "E10 cut again before it has recovered, many times: it recovers from the last one too",
     () =>
       Effect.gen(function* () {
-        const { crew, join, publish, server, verdict } = yield* Fixture.make
+        const { workers, join, publish, server, verdict } = yield* Fixture.make
         const proxy = yield* FaultProxy.make(server.port)
         const member = yield* join(proxy.url, { concurrency: 4, prefetch: 16 })
-        crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: member.name })
+        workers.recorder.record({ _tag: "Fault", fault: "Unreachable", target: member.name })
         yield* publish(many("work", 100, { act: "work", millis: 1 }))
         for (let round = 0; round < 15; round++) {
           yield* Effect.timeout(
@@ -220,7 +220,7 @@ describe.each(Pattern.patterns)("a connection, %s", (pattern) => {
 
   it.live("E14 closed by the server again and again, all or one by one: nobody notices", () =>
     Effect.gen(function* () {
-      const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
+      const { workers, join, publish, redis, server, verdict } = yield* Fixture.make
       const member = yield* join(server.url, { concurrency: 4 })
       yield* publish(many("before", 10, { act: "work" }))
       yield* settled(redis)
@@ -234,7 +234,7 @@ describe.each(Pattern.patterns)("a connection, %s", (pattern) => {
       )
       const open = (yield* connections).length
       assert.strictEqual(open, pattern === "streams" ? 2 : 1)
-      crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
+      workers.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
       for (let round = 0; round < 10; round++) {
         // For commands and, with streams, for reading: a kill that does not find both is no event to wait for.
         const ids = yield* connections.pipe(

@@ -14,19 +14,19 @@ import { ask, many, settled } from "./Verdict.ts"
 describe.each(sampled("crowd", patterns, 2))("a crowd, %s", (pattern) => {
   it.live("E39 many members that beat, promote and take over at once: nothing is lost, nothing doubled", () =>
     Effect.gen(function* () {
-      const { crew, hire, join, publish, redis, server, verdict } = yield* Fixture.make
+      const { workers, spawn, join, publish, redis, server, verdict } = yield* Fixture.make
       // Of a living one that is held up for longer than its lease the verdict knows nothing: it would find a stale fence.
       const terms = { concurrency: 2, prefetch: 4, lease: "2 seconds" }
       /** Victims that were found dead by one of the members. The name of a consumer has its process in it. */
       const found = new Set<string>()
       const members = yield* Effect.replicateEffect(join(server.url, terms), 8)
-      for (const [id] of many("due", 100, { act: "work" })) crew.recorder.record({ _tag: "Publishing", id })
+      for (const [id] of many("due", 100, { act: "work" })) workers.recorder.record({ _tag: "Publishing", id })
       yield* Producer.publishAll(
         Job,
         many("due", 100, { act: "work" }).map(([, job]) => job),
         (_, i) => ({ id: `due-${i}`, delay: `${50 + (i % 10)} millis` })
       )
-      for (const [id] of many("due", 100, { act: "work" })) crew.recorder.record({ _tag: "Published", id })
+      for (const [id] of many("due", 100, { act: "work" })) workers.recorder.record({ _tag: "Published", id })
       for (const { transport } of members) {
         yield* transport.lifecycle.listen((event) => {
           if (event._tag !== "Claimed") return
@@ -37,7 +37,7 @@ describe.each(sampled("crowd", patterns, 2))("a crowd, %s", (pattern) => {
       for (let round = 0; round < 3; round++) {
         // The last one dies holding nothing, as any of them may, so no other consumer waits for its messages.
         const holding = round < 2
-        const victim = yield* hire({ ...terms, concurrency: 8, ...(holding ? { failpoint: "beforeSettling" } : {}) })
+        const victim = yield* spawn({ ...terms, concurrency: 8, ...(holding ? { failpoint: "beforeSettling" } : {}) })
         // The others may be quicker: there is work until the victim has had some of it, too.
         for (let wave = 0, dead = false; !dead; wave++) {
           yield* publish([

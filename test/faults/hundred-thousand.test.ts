@@ -10,10 +10,10 @@ import * as Fixture from "./Fixture.ts"
 import type { Job } from "./Jobs.ts"
 import { patterns } from "./Pattern.ts"
 import { client, judge, publish, seeded, settled } from "./Verdict.ts"
-import { Crew } from "./WorkerProcess.ts"
+import { Workers } from "./WorkerProcess.ts"
 
 const total = complete ? 100_000 : 15_000
-const workers = 3
+const atOnce = 3
 const livesLost = 3
 /** How often a worker tells how far it is. */
 const every = 100
@@ -26,15 +26,15 @@ describe.each(sampled("hundred thousand", patterns, 2))("a hundred thousand mess
     () =>
       Effect.gen(function* () {
         const server = yield* RedisServer.RedisServer
-        const crew = yield* Crew
+        const workers = yield* Workers
         const redis = yield* client(server.url)
         // After so many messages each life of each worker ends; the instant within them is up to the machine.
         const schedule = yield* seeded(
           "a hundred thousand messages",
-          Effect.replicateEffect(Effect.replicateEffect(Random.nextIntBetween(1, total / 1700), livesLost), workers),
+          Effect.replicateEffect(Effect.replicateEffect(Random.nextIntBetween(1, total / 1700), livesLost), atOnce),
           seedOf(`a hundred thousand messages ${pattern}`)
         )
-        const hire = crew.hire("waybill-worker.ts", {
+        const spawn = workers.spawn("waybill-worker.ts", {
           pattern,
           url: server.url,
           every,
@@ -49,7 +49,7 @@ describe.each(sampled("hundred thousand", patterns, 2))("a hundred thousand mess
           Array.from({ length: total / 500 }, (_, batch) => batch * 500),
           (from) =>
             publish(
-              crew.recorder,
+              workers.recorder,
               Array.from({ length: 500 }, (_, i) => [`n-${from + i}`, job(from + i)] as const)
             ),
           { discard: true }
@@ -59,31 +59,31 @@ describe.each(sampled("hundred thousand", patterns, 2))("a hundred thousand mess
           (lives) =>
             Effect.gen(function* () {
               for (const hundreds of lives) {
-                const worker = yield* hire
+                const worker = yield* spawn
                 yield* worker.handles(hundreds * every)
                 yield* worker.kill
               }
-              yield* hire
+              yield* spawn
             }),
-          { concurrency: workers, discard: true }
+          { concurrency: atOnce, discard: true }
         )
         yield* Effect.all([producing, dying], { concurrency: 2, discard: true })
         yield* settled(redis, 120)
         const seconds = (performance.now() - began) / 1000
-        yield* crew.dismiss
-        const { letters, report, text } = yield* judge(redis, yield* crew.history)
+        yield* workers.stopAll
+        const { letters, report, text } = yield* judge(redis, yield* workers.history)
         console.log(
           `${text}\n${total} messages in ${seconds.toFixed(1)} s, killed after ${JSON.stringify(schedule)} hundreds`
         )
 
         assert.deepStrictEqual(letters, [])
-        assert.deepInclude(report.counts, { published: total, leasesLost: 0, faults: workers * livesLost })
+        assert.deepInclude(report.counts, { published: total, leasesLost: 0, faults: atOnce * livesLost })
         const reasons = Map.groupBy(report.repetitions, (repetition) => repetition.because)
         assert.sameMembers([...reasons.keys()], ["Retry", "Killed"])
         // Some were in flight at a kill, or the test has not hit anything; no more than those who died could hold.
         const killed = reasons.get("Killed") ?? []
         assert.isAbove(killed.length, 0)
-        assert.isAtMost(killed.length, workers * livesLost * (64 + 256))
+        assert.isAtMost(killed.length, atOnce * livesLost * (64 + 256))
       }).pipe(Fixture.run({ pattern })),
     complete ? 900_000 : 300_000
   )

@@ -325,7 +325,7 @@ describe("others who write into the topic, keyspace", () => {
 
   it.live("E24 whatever they write becomes a message, or a dead letter with what arrived, and the loop goes on", () =>
     Effect.gen(function* () {
-      const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
+      const { workers, join, publish, redis, server, verdict } = yield* Fixture.make
       const member = yield* join(server.url)
       const wrong: ReadonlyArray<string | Buffer> = [
         "{not json",
@@ -344,7 +344,7 @@ describe("others who write into the topic, keyspace", () => {
       yield* settled(redis)
       for (const { fact } of member.recorder.events) {
         if (fact._tag !== "Settled" || fact.id.startsWith("after-")) continue
-        crew.recorder.record({ _tag: "Published", id: fact.id })
+        workers.recorder.record({ _tag: "Published", id: fact.id })
       }
       const { letters, report } = yield* verdict()
       const bytes = (body: unknown) => Buffer.from(body as string).toString("base64")

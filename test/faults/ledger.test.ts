@@ -54,7 +54,7 @@ const run = Effect.fnUntraced(function* (
 ) {
   const server = yield* RedisServer.RedisServer
   const proxy = yield* FaultProxy.make(server.port)
-  const crew = yield* WorkerProcess.Crew
+  const workers = yield* WorkerProcess.Workers
   const context = yield* Layer.build(Ledger.layerOf(pattern).pipe(Layer.provide(IoRedis.layer({ url: server.url }))))
   const drawn = yield* seeded(
     `ledger on ${pattern}`,
@@ -81,7 +81,7 @@ const run = Effect.fnUntraced(function* (
       const fate = fates[yield* Ref.getAndUpdate(next, (n) => n + 1)]
       const orders: Ledger.LedgerOrders = { pattern, url: proxy.url }
       // Its fate may come before it is ready.
-      const worker = yield* Effect.result(crew.hire("ledger-worker.ts", orders, fate))
+      const worker = yield* Effect.result(workers.spawn("ledger-worker.ts", orders, fate))
       if (worker._tag === "Failure") {
         if (fate === undefined) return yield* worker.failure
         yield* Ref.update(died, (n) => n + 1)
@@ -120,7 +120,7 @@ const run = Effect.fnUntraced(function* (
     let again = 0
     for (let i = 0; i < lives; i++) {
       again += yield* publish(all.slice(i * size, (i + 1) * size))
-      yield* waitFor(Effect.map(Ref.get(next), (hired) => hired > i))
+      yield* waitFor(Effect.map(Ref.get(next), (spawned) => spawned > i))
     }
     yield* waitFor(Effect.provideContext(idle, context))
     yield* Ref.set(finished, true)
@@ -147,7 +147,7 @@ const run = Effect.fnUntraced(function* (
 const waitFor = (condition: Effect.Effect<boolean>): Effect.Effect<void> =>
   Effect.flatMap(condition, (met) => (met ? Effect.void : Effect.andThen(Effect.sleep(50), waitFor(condition))))
 
-const play = <A, E>(test: Effect.Effect<A, E, RedisServer.RedisServer | WorkerProcess.Crew | Scope.Scope>) =>
+const play = <A, E>(test: Effect.Effect<A, E, RedisServer.RedisServer | WorkerProcess.Workers | Scope.Scope>) =>
   test.pipe(
     Effect.scoped,
     Effect.provide(WorkerProcess.layer.pipe(Layer.provideMerge(RedisServer.layer({ appendonly: "always" })))),
@@ -173,7 +173,7 @@ describe("a ledger", () => {
       play(
         Effect.gen(function* () {
           const server = yield* RedisServer.RedisServer
-          const crew = yield* WorkerProcess.Crew
+          const workers = yield* WorkerProcess.Workers
           const redis = yield* client(server.url)
           const [transfers, fates] = yield* seeded(
             "naive ledger",
@@ -190,10 +190,10 @@ describe("a ledger", () => {
           const raw = Array.from(transfers, ([id, transfer]) => JSON.stringify({ id, ...transfer }))
           yield* Effect.promise(() => redis.lpush("queue:transfers", ...raw))
           for (const dieAfter of fates) {
-            const worker = yield* crew.hire("naive-ledger-worker.ts", { url: server.url, dieAfter })
+            const worker = yield* workers.spawn("naive-ledger-worker.ts", { url: server.url, dieAfter })
             yield* worker.gone
           }
-          const last = yield* crew.hire("naive-ledger-worker.ts", { url: server.url, dieAfter: 0 })
+          const last = yield* workers.spawn("naive-ledger-worker.ts", { url: server.url, dieAfter: 0 })
           const length = Effect.promise(
             async () => (await redis.llen("queue:transfers")) + (await redis.llen("processing:transfers"))
           )

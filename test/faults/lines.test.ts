@@ -26,7 +26,7 @@ describe.each(sampled("lines", Pattern.patterns, 2))("a line, %s", (pattern) => 
     "E12 %s, for a producer and a consumer: everything is parsed, and no lease is lost",
     (name) =>
       Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
+        const { workers, join, publish, redis, server, verdict } = yield* Fixture.make
         const draw = yield* drawing(`E12 ${name}`)
         const proxy = yield* FaultProxy.make(server.port)
         // The line carries heartbeats no sooner than all else: how soon depends on how busy this machine is.
@@ -45,13 +45,13 @@ describe.each(sampled("lines", Pattern.patterns, 2))("a line, %s", (pattern) => 
         yield* Effect.gen(function* () {
           for (let from = 0; from < jobs.length; from += 8) {
             const batch = jobs.slice(from, from + 8)
-            for (const [id] of batch) crew.recorder.record({ _tag: "Publishing", id })
+            for (const [id] of batch) workers.recorder.record({ _tag: "Publishing", id })
             yield* Producer.publishAll(
               Job,
               batch.map(([, job]) => job),
               (_, i) => ({ id: batch[i]![0], headers: { name: `${batch[i]![0]} \r\n$5\r\n` } })
             )
-            for (const [id] of batch) crew.recorder.record({ _tag: "Published", id })
+            for (const [id] of batch) workers.recorder.record({ _tag: "Published", id })
           }
         }).pipe(Effect.provide(Pattern.on(pattern, proxy.url)))
         const { letters, report } = yield* verdict()
@@ -70,13 +70,13 @@ describe.each(sampled("lines", Pattern.patterns, 2))("a line, %s", (pattern) => 
     "E11 black hole: noticed within the deadline, and new connections when it ends",
     () =>
       Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
+        const { workers, join, publish, redis, server, verdict } = yield* Fixture.make
         const proxy = yield* FaultProxy.make(server.port)
         const member = yield* join(proxy.url, { concurrency: 4 })
         yield* publish([...many("before", 20, { act: "work" }), ["retried", { act: "fail", times: 1 }]])
         yield* settled(redis)
         const open = yield* proxy.connections
-        crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: member.name })
+        workers.recorder.record({ _tag: "Fault", fault: "Unreachable", target: member.name })
         yield* proxy.blackhole
         yield* publish(many("during", 20, { act: "work" }))
         // Without a deadline of ours the system would notice after many minutes, and nobody waits here for so long.
@@ -93,7 +93,7 @@ describe.each(sampled("lines", Pattern.patterns, 2))("a line, %s", (pattern) => 
     "E13 a consumer is cut off for longer than its lease: a peer takes over, and the rest is shared when it is back",
     () =>
       Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
+        const { workers, join, publish, redis, server, verdict } = yield* Fixture.make
         const draw = yield* drawing("E13")
         const proxy = yield* FaultProxy.make(server.port)
         const cutOff = yield* join(proxy.url, { concurrency: 4, prefetch: 8 })
@@ -105,7 +105,7 @@ describe.each(sampled("lines", Pattern.patterns, 2))("a line, %s", (pattern) => 
         yield* cutOff.says("began hanging")
         yield* cutOff.says("began failing")
         yield* Effect.sleep(yield* draw(Random.nextIntBetween(0, 500)))
-        crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: cutOff.name })
+        workers.recorder.record({ _tag: "Fault", fault: "Unreachable", target: cutOff.name })
         yield* proxy.blackhole
         const peer = yield* join(server.url)
         yield* peer.says("began hanging")

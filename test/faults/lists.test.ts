@@ -26,12 +26,12 @@ describe.each(queues)("a queue, %s", (pattern) => {
     "E10 reset %s the server has executed what a consumer asks for, again and again",
     (when) =>
       Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
+        const { workers, join, publish, redis, server, verdict } = yield* Fixture.make
         const proxy = yield* FaultProxy.make(server.port)
         const member = yield* join(proxy.url, { concurrency: 2, prefetch: 4 })
         const rounds = 10
         for (let round = 0; round < rounds; round++) {
-          crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: member.name })
+          workers.recorder.record({ _tag: "Fault", fault: "Unreachable", target: member.name })
           const snapped = yield* when === "before" ? proxy.resetBefore("EVALSHA") : proxy.dropReply("EVALSHA")
           yield* publish([
             ...many(`work-${round}`, 5, { act: "work" }),
@@ -52,12 +52,12 @@ describe.each(queues)("a queue, %s", (pattern) => {
 
   it.live("E1 what a consumer holds is free again, in its order, when it is gone", () =>
     Effect.gen(function* () {
-      const { hire, publish, redis, verdict } = yield* Fixture.make
-      const victim = yield* hire({ concurrency: 1, prefetch: 16, lease: "500 millis" })
+      const { spawn, publish, redis, verdict } = yield* Fixture.make
+      const victim = yield* spawn({ concurrency: 1, prefetch: 16, lease: "500 millis" })
       yield* publish([["hanging", { act: "hang" }], ...many("work", 12, { act: "work" })])
       yield* victim.says("began hanging")
       yield* victim.kill
-      const peer = yield* hire({ concurrency: 1, prefetch: 16 })
+      const peer = yield* spawn({ concurrency: 1, prefetch: 16 })
       yield* peer.says("began hanging")
       const { report } = yield* verdict()
       assert.strictEqual(report.counts.acknowledged, 13)
@@ -104,8 +104,8 @@ describe.each(queues)("a queue with foreign values, %s", (pattern) => {
     "E20 WRONGTYPE of any key in the middle of the work: told, nothing half done, and it goes on without it",
     () =>
       Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
-        crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
+        const { workers, join, publish, redis, server, verdict } = yield* Fixture.make
+        workers.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
         for (const [name, key] of Object.entries(listKeys)) {
           // Only joining and publishing read it.
           if (name === "meta") continue
@@ -141,7 +141,7 @@ describe.each(queues)("an inbox, %s", (pattern) => {
   const play = Fixture.run({ pattern })
   it.live("E24 whatever others push becomes a message, or a dead letter with what arrived, and the loop goes on", () =>
     Effect.gen(function* () {
-      const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
+      const { workers, join, publish, redis, server, verdict } = yield* Fixture.make
       const member = yield* join(server.url)
       const binary = Buffer.from([0xff, 0xfe, 0x00, 0x80, 0x7b])
       const wrong: ReadonlyArray<string | Buffer> = [
@@ -170,7 +170,7 @@ describe.each(queues)("an inbox, %s", (pattern) => {
       yield* settled(redis)
       for (const { fact } of member.recorder.events) {
         if (fact._tag !== "Settled" || fact.id.startsWith("after-")) continue
-        crew.recorder.record({ _tag: "Published", id: fact.id })
+        workers.recorder.record({ _tag: "Published", id: fact.id })
       }
       const { letters } = yield* verdict()
       const sent = wrong.map((body) => Buffer.from(body as string).toString("base64"))

@@ -29,11 +29,11 @@ describe.concurrent.each(Pattern.patterns)("a server that does not serve, %s", (
     "E36 takes no more connections: that is told, and everything goes on when it takes them again",
     () =>
       Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
+        const { workers, join, publish, redis, server, verdict } = yield* Fixture.make
         const member = yield* join(server.url)
         yield* publish([...many("before", 10, { act: "work" }), ["in-hand", { act: "fail", millis: 500, times: 1 }]])
         yield* member.says("began in-hand")
-        crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
+        workers.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
         yield* ask(() => redis.config("SET", "maxclients", "1"))
         yield* hangUp(redis)
         const error = yield* Effect.flip(
@@ -76,7 +76,7 @@ describe.concurrent.each(Pattern.patterns)("a server that does not serve, %s", (
     (name) =>
       Effect.gen(function* () {
         const fixture = yield* Fixture.make
-        const { crew, join, publish, redis, server, verdict } = fixture
+        const { workers, join, publish, redis, server, verdict } = fixture
         const member = yield* join(server.url, { concurrency: 8 })
         yield* publish([
           ...many("before", 20, { act: "work" }),
@@ -85,7 +85,7 @@ describe.concurrent.each(Pattern.patterns)("a server that does not serve, %s", (
         ])
         yield* member.says("began acked")
         yield* member.says("began retried")
-        crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
+        workers.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
         const began = performance.now()
         yield* stills[name]!(fixture, member)
         // Asked in the middle of it, and asked again until it is stored: the receipts say once.
@@ -107,7 +107,7 @@ describe.concurrent.each(Pattern.patterns)("a server that does not serve, %s", (
     "E40 moves to another port while its name stays: what is in hand is settled there, and the work goes on",
     () =>
       Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
+        const { workers, join, publish, redis, server, verdict } = yield* Fixture.make
         const proxy = yield* FaultProxy.make(server.port)
         const member = yield* join(proxy.url, { concurrency: 8 })
         yield* Effect.gen(function* () {
@@ -119,7 +119,7 @@ describe.concurrent.each(Pattern.patterns)("a server that does not serve, %s", (
             ])
             yield* member.says(`began in-hand-${round}`)
             yield* member.says(`began retried-${round}`)
-            crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: member.name })
+            workers.recorder.record({ _tag: "Fault", fault: "Unreachable", target: member.name })
             const port = yield* Port.reserve
             yield* ask(() => redis.config("SET", "port", port))
             yield* proxy.redirect(port)

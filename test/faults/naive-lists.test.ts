@@ -20,29 +20,29 @@ const run = Effect.fnUntraced(function* (
   kills: ReadonlyArray<number>
 ) {
   const server = yield* RedisServer.RedisServer
-  const crew = yield* WorkerProcess.Crew
+  const workers = yield* WorkerProcess.Workers
   const redis = yield* client(server.url)
   for (let i = 0; i < 500; i++) {
     const id = `m-${i}`
-    crew.recorder.record({ _tag: "Publishing", id })
+    workers.recorder.record({ _tag: "Publishing", id })
     yield* ask(() => redis.lpush(list, JSON.stringify({ id, fails: failing && i % 10 === 9 })))
-    crew.recorder.record({ _tag: "Published", id })
+    workers.recorder.record({ _tag: "Published", id })
   }
-  const hire = (fate: Pick<NaiveListOrders, "dieIn"> = {}) =>
-    crew.hire("naive-list-worker.ts", { url: server.url, mode, ...fate })
+  const spawn = (fate: Pick<NaiveListOrders, "dieIn"> = {}) =>
+    workers.spawn("naive-list-worker.ts", { url: server.url, mode, ...fate })
   for (const dieIn of kills) {
     // By its own hand: one that is killed from outside may just have nothing in hand.
-    const worker = yield* hire({ dieIn })
+    const worker = yield* spawn({ dieIn })
     assert.strictEqual(yield* worker.gone, "SIGKILL")
   }
-  const last = yield* hire()
+  const last = yield* spawn()
   yield* last.says("idle")
-  yield* crew.dismiss
+  yield* workers.stopAll
   const stuck = yield* ask(async () => {
     const keys = await redis.keys(`${list}:processing:*`)
     return (await Promise.all(keys.map((key) => redis.lrange(key, 0, -1)))).flat()
   })
-  const report = History.check(yield* crew.history, [
+  const report = History.check(yield* workers.history, [
     { group, undelivered: [], pending: idsOf(stuck), waiting: [], deadLetters: [] }
   ])
   console.log(`naive ${mode}, ${kills.length} kills: ${History.render(report)}`)

@@ -48,22 +48,22 @@ const settled = (redis: Redis) =>
 /** Runs three workers over the messages; each is replaced when it dies, in the handlings that `kills` says. */
 const run = Effect.fnUntraced(function* (mode: NaiveOrders["mode"], kills: ReadonlyArray<number>, dieInRetry?: number) {
   const server = yield* RedisServer.RedisServer
-  const crew = yield* WorkerProcess.Crew
+  const workers = yield* WorkerProcess.Workers
   const redis = yield* client(server.url)
-  yield* publish(redis, crew.recorder, 2000, mode === "copyToRetry")
+  yield* publish(redis, workers.recorder, 2000, mode === "copyToRetry")
   const orders = { url: server.url, mode, lease: 500 }
   // By its own hand: one that is killed from outside may just have nothing in hand.
   const victim = Effect.fnUntraced(function* (dieIn: number) {
-    const worker = yield* crew.hire("naive-worker.ts", { ...orders, dieIn })
+    const worker = yield* workers.spawn("naive-worker.ts", { ...orders, dieIn })
     return yield* worker.gone
   })
-  const doomed = dieInRetry === undefined ? undefined : yield* crew.hire("naive-worker.ts", { ...orders, dieInRetry })
+  const doomed = dieInRetry === undefined ? undefined : yield* workers.spawn("naive-worker.ts", { ...orders, dieInRetry })
   for (const end of yield* Effect.forEach(kills, victim, { concurrency: 2 })) assert.strictEqual(end, "SIGKILL")
   if (doomed !== undefined) assert.strictEqual(yield* doomed.gone, "SIGKILL")
-  yield* crew.hire("naive-worker.ts", orders)
+  yield* workers.spawn("naive-worker.ts", orders)
   yield* settled(redis)
-  yield* crew.dismiss
-  const report = History.check(yield* crew.history, [yield* remains(redis)])
+  yield* workers.stopAll
+  const report = History.check(yield* workers.history, [yield* remains(redis)])
   console.log(`naive ${mode}, ${kills.length + (doomed === undefined ? 0 : 1)} kills: ${History.render(report)}`)
   return report
 })
@@ -95,21 +95,21 @@ describe("a naive consumer", () => {
     () =>
       Effect.gen(function* () {
         const server = yield* RedisServer.RedisServer
-        const crew = yield* WorkerProcess.Crew
+        const workers = yield* WorkerProcess.Workers
         const redis = yield* client(server.url)
         // The tenth of them fails once.
-        yield* publish(redis, crew.recorder, 10, true)
+        yield* publish(redis, workers.recorder, 10, true)
         const orders = { url: server.url, mode: "copyToRetry", lease: 1000 } as const
-        const blocked = yield* crew.hire("naive-worker.ts", { ...orders, blockIn: 10 })
+        const blocked = yield* workers.spawn("naive-worker.ts", { ...orders, blockIn: 10 })
         yield* blocked.says("blocked")
-        yield* crew.hire("naive-worker.ts", orders)
+        yield* workers.spawn("naive-worker.ts", orders)
         // The other one has taken all over, and done it.
         yield* settled(redis)
         yield* blocked.unblock
         yield* blocked.says("retried")
         yield* settled(redis)
-        yield* crew.dismiss
-        assert.include(tags(History.check(yield* crew.history, [yield* remains(redis)])), "TwoEnds")
+        yield* workers.stopAll
+        assert.include(tags(History.check(yield* workers.history, [yield* remains(redis)])), "TwoEnds")
       }).pipe(Effect.provide(Fixture)),
     120_000
   )

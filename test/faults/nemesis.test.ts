@@ -30,7 +30,7 @@ describe.each(patterns)("a nemesis, %s", (pattern) => {
     "hurts everything in turn, %s: nothing is lost, and every repetition has its reason",
     (nth) =>
       Effect.gen(function* () {
-        const { crew, hire, publish, redis, server, verdict } = yield* Fixture.make
+        const { workers, spawn, publish, redis, server, verdict } = yield* Fixture.make
         const draw = yield* drawing("nemesis", seedOf(`nemesis ${pattern} ${nth}`))
         let until = Infinity
         const peace = Effect.sync(() => performance.now() > until)
@@ -39,7 +39,7 @@ describe.each(patterns)("a nemesis, %s", (pattern) => {
         /** A place for a worker: whoever works here goes through the same proxy. */
         const place = Effect.gen(function* () {
           const proxy = yield* FaultProxy.make(server.port)
-          const start = hire({ through: proxy.port, concurrency: 8, prefetch: 32, maxDeliveries: 50, every: 100 })
+          const start = spawn({ through: proxy.port, concurrency: 8, prefetch: 32, maxDeliveries: 50, every: 100 })
           const worker = yield* Ref.make(yield* start)
           return { proxy, start, worker }
         })
@@ -47,8 +47,8 @@ describe.each(patterns)("a nemesis, %s", (pattern) => {
         // A busy machine takes its time to start three processes.
         until = performance.now() + seconds * 1000
         const fault = (fault: "Stopped" | "Unreachable" | "Killed", target: string) =>
-          crew.recorder.record({ _tag: "Fault", fault, target })
-        const healed = (target: string) => crew.recorder.record({ _tag: "Healed", target })
+          workers.recorder.record({ _tag: "Fault", fault, target })
+        const healed = (target: string) => workers.recorder.record({ _tag: "Healed", target })
 
         const pause = draw(Random.nextIntBetween(50, 2500))
         const say = (what: string, whom: string, millis: number) => void deeds.push(`${what} ${whom} ${millis}`)

@@ -16,17 +16,17 @@ const again = (verdict: {
 describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (pattern) => {
   it.live("E1 SIGKILL in the middle of a handler: a peer takes over after the lease, and the attempt counts", () =>
     Effect.gen(function* () {
-      const { crew, hire, publish, verdict } = yield* Fixture.make
-      const victim = yield* hire()
+      const { workers, spawn, publish, verdict } = yield* Fixture.make
+      const victim = yield* spawn()
       yield* publish([["hanging", { act: "hang" }], ...many("work", 50, { act: "work", millis: 5 })])
       yield* victim.says("began hanging")
       // Before the peer is there: from a victim that is only slow it would take the message over as well.
       yield* victim.kill
-      const peer = yield* hire()
+      const peer = yield* spawn()
       yield* peer.says("began hanging")
       const told = yield* verdict()
       assert.include(again(told), "hanging after Killed")
-      const [, second] = (yield* crew.history).filter(({ fact }) => fact._tag === "Started" && fact.id === "hanging")
+      const [, second] = (yield* workers.history).filter(({ fact }) => fact._tag === "Started" && fact.id === "hanging")
       assert.deepInclude(second, { writer: peer.name })
       assert.deepInclude(second?.fact, { attempt: 2 })
     }).pipe(Fixture.run({ pattern }))
@@ -36,14 +36,14 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
     "E2 SIGKILL between the effect and the acknowledgement: the effect may come again, under a greater fence",
     () =>
       Effect.gen(function* () {
-        const { crew, hire, publish, verdict } = yield* Fixture.make
-        const victim = yield* hire()
+        const { workers, spawn, publish, verdict } = yield* Fixture.make
+        const victim = yield* spawn()
         yield* publish([["twice", { act: "writeAndDie", times: 1 }]])
         yield* victim.gone
-        const peer = yield* hire()
+        const peer = yield* spawn()
         yield* peer.says("wrote twice accepted")
         assert.deepStrictEqual(again(yield* verdict()), ["twice after Killed"])
-        const effects = (yield* crew.history).flatMap(({ fact }) => (fact._tag === "Effect" ? [fact] : []))
+        const effects = (yield* workers.history).flatMap(({ fact }) => (fact._tag === "Effect" ? [fact] : []))
         assert.deepStrictEqual(
           effects.map(({ accepted }) => accepted),
           [true, true]
@@ -53,11 +53,11 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
 
   it.live.each(["taken", "beforeSettling", "afterSettling"] as const)("E2 SIGKILL at the point %s", (failpoint) =>
     Effect.gen(function* () {
-      const { hire, publish, verdict } = yield* Fixture.make
-      const victim = yield* hire({ failpoint, concurrency: 4 })
+      const { spawn, publish, verdict } = yield* Fixture.make
+      const victim = yield* spawn({ failpoint, concurrency: 4 })
       yield* publish(many("work", 40, { act: "work", millis: 1 }))
       assert.strictEqual(yield* victim.gone, "SIGKILL")
-      yield* hire()
+      yield* spawn()
       const { report } = yield* verdict()
       assert.isTrue(report.repetitions.every(({ because }) => because === "Killed"))
       // Taken and not begun: nobody can tell of a handling. Settled before the kill: nothing to do again.
@@ -70,8 +70,8 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
     "E3 SIGSTOP for longer than the lease, then SIGCONT: the zombie's effect and its settlement are refused",
     () =>
       Effect.gen(function* () {
-        const { crew, hire, publish, redis, verdict } = yield* Fixture.make
-        const zombie = yield* hire({ concurrency: 2, lease: "1 second" })
+        const { workers, spawn, publish, redis, verdict } = yield* Fixture.make
+        const zombie = yield* spawn({ concurrency: 2, lease: "1 second" })
         yield* publish([
           // Long enough that it is stopped before they end.
           ["outside", { act: "write", millis: 3000 }],
@@ -79,13 +79,13 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
         ])
         yield* zombie.says("began outside")
         yield* zombie.stop
-        const peer = yield* hire()
+        const peer = yield* spawn()
         yield* peer.says("wrote outside accepted")
         yield* settled(redis)
         yield* zombie.resume
         yield* Effect.raceFirst(zombie.says("lost outside"), zombie.says("stale outside"))
         yield* verdict()
-        const refused = (yield* crew.history).filter(
+        const refused = (yield* workers.history).filter(
           ({ fact, writer }) =>
             writer === zombie.name && fact._tag === "Settled" && !fact.stale && fact.id === "outside"
         )
@@ -97,7 +97,7 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
     "E3 SIGSTOP, then SIGCONT, and it settles before it finds out: the server refuses ack, retry and dead letter",
     () =>
       Effect.gen(function* () {
-        const { crew, hire, publish, redis, server, verdict } = yield* Fixture.make
+        const { workers, spawn, publish, redis, server, verdict } = yield* Fixture.make
         const proxy = yield* FaultProxy.make(server.port)
         const late = ["acked", "retried", "buried"]
         yield* publish([
@@ -106,15 +106,15 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
           ["retried", { act: "fail", millis: 3000, times: 1 }],
           ["buried", { act: "defect", millis: 3000, times: 1 }]
         ])
-        const zombie = yield* hire({ concurrency: 3, lease: "2 seconds", deaf: true, through: proxy.port })
+        const zombie = yield* spawn({ concurrency: 3, lease: "2 seconds", deaf: true, through: proxy.port })
         for (const id of late) yield* zombie.says(`began ${id}`)
         yield* zombie.stop
-        const peer = yield* hire()
+        const peer = yield* spawn()
         yield* peer.says("wrote acked accepted")
         yield* settled(redis)
         const before = (yield* proxy.commands).get("EVALSHA") ?? 0
         yield* zombie.resume
-        const settlements = Effect.map(crew.history, (events) =>
+        const settlements = Effect.map(workers.history, (events) =>
           events.flatMap(({ fact, writer }) => (writer === zombie.name && fact._tag === "Settled" ? [fact] : []))
         )
         // Refused or not: of those that are not, it would say nothing.
@@ -135,8 +135,8 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
 
   it.live("E35 event loop blocked for longer than the lease: as E3, for all that was in hand", () =>
     Effect.gen(function* () {
-      const { crew, hire, join, publish, redis, server, verdict } = yield* Fixture.make
-      const blocked = yield* hire({ concurrency: 3, lease: "1 second" })
+      const { workers, spawn, join, publish, redis, server, verdict } = yield* Fixture.make
+      const blocked = yield* spawn({ concurrency: 3, lease: "1 second" })
       yield* publish([
         ["fails", { act: "fail", millis: 2000, times: 1 }],
         ["dies", { act: "defect", millis: 2000, times: 1 }],
@@ -151,7 +151,7 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
         yield* Effect.raceFirst(blocked.says(`lost ${id}`), blocked.says(`stale ${id}`))
       }
       yield* verdict()
-      const accepted = (yield* crew.history).filter(
+      const accepted = (yield* workers.history).filter(
         ({ fact, writer }) => writer === blocked.name && fact._tag === "Settled" && !fact.stale
       )
       assert.deepStrictEqual(accepted, [])
@@ -162,13 +162,13 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
     "E4 SIGTERM with time enough: what is running is finished and acknowledged, and the process ends with 0",
     () =>
       Effect.gen(function* () {
-        const { hire, publish, verdict } = yield* Fixture.make
-        const worker = yield* hire({ concurrency: 4, every: 4 })
+        const { spawn, publish, verdict } = yield* Fixture.make
+        const worker = yield* spawn({ concurrency: 4, every: 4 })
         yield* publish(many("work", 100, { act: "work", millis: 300 }))
         yield* worker.handles(4)
         yield* worker.terminate
         assert.strictEqual(yield* Effect.timeout(worker.gone, "30 seconds"), 0)
-        yield* hire({ concurrency: 50 })
+        yield* spawn({ concurrency: 50 })
         const { report } = yield* verdict()
         // Nobody was hurt, so every attempt is exactly the first: the checker has looked.
         assert.deepStrictEqual(report.repetitions, [])
@@ -178,8 +178,8 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
 
   it.live("E4 SIGTERM with too little time: what is running is handed back, and its attempt does not count", () =>
     Effect.gen(function* () {
-      const { crew, hire, publish, verdict } = yield* Fixture.make
-      const worker = yield* hire({ concurrency: 2, shutdown: "200 millis", lease: "60 seconds" })
+      const { workers, spawn, publish, verdict } = yield* Fixture.make
+      const worker = yield* spawn({ concurrency: 2, shutdown: "200 millis", lease: "60 seconds" })
       yield* publish([["hanging", { act: "hang" }], ...many("work", 10, { act: "work", millis: 500 })])
       yield* worker.says("began hanging")
       const started = performance.now()
@@ -188,28 +188,28 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
       // Without a shutdown of its own it would be five seconds.
       assert.isBelow(performance.now() - started, 4900)
       // A lease of a minute: if the second worker has them at once, they were handed back.
-      const second = yield* hire({ concurrency: 50, lease: "60 seconds", shutdown: "200 millis" })
+      const second = yield* spawn({ concurrency: 50, lease: "60 seconds", shutdown: "200 millis" })
       yield* second.says("began hanging")
       yield* second.terminate
       yield* second.gone
-      const attempts = (yield* crew.history).flatMap(({ fact }) =>
+      const attempts = (yield* workers.history).flatMap(({ fact }) =>
         fact._tag === "Started" && fact.id === "hanging" ? [fact.attempt] : []
       )
       assert.deepStrictEqual(attempts, [1, 1])
       // It hangs on its first attempt, which it has for ever: a death is what counts.
-      const third = yield* hire({ concurrency: 50 })
+      const third = yield* spawn({ concurrency: 50 })
       yield* third.says("began hanging")
       yield* third.kill
-      yield* hire({ concurrency: 50 })
+      yield* spawn({ concurrency: 50 })
       yield* verdict()
     }).pipe(Fixture.run({ pattern }))
   )
 
   it.live("E26 poison that always fails: a dead letter when its policy ends", () =>
     Effect.gen(function* () {
-      const { hire, publish, verdict } = yield* Fixture.make
+      const { spawn, publish, verdict } = yield* Fixture.make
       yield* publish([["bad", { act: "fail" }], ...many("work", 20, { act: "work" })])
-      yield* hire()
+      yield* spawn()
       const { letters, report } = yield* verdict()
       assert.deepStrictEqual(
         letters.map(({ attempts, id, reason }) => ({ attempts, id, reason })),
@@ -224,15 +224,15 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
 
   it.live("E26 poison that kills its process: a dead letter, unseen, at the limit; what was near it survives", () =>
     Effect.gen(function* () {
-      const { hire, publish, verdict } = yield* Fixture.make
+      const { spawn, publish, verdict } = yield* Fixture.make
       const orders = { maxDeliveries: 5, concurrency: 8, prefetch: 32 }
       yield* publish([["deadly", { act: "die" }], ...many("work", 60, { act: "work", millis: 20 })])
       for (let life = 1; life <= 5; life++) {
-        const worker = yield* hire(orders)
+        const worker = yield* spawn(orders)
         yield* worker.says("began deadly")
         assert.strictEqual(yield* worker.gone, "SIGKILL")
       }
-      const last = yield* hire(orders)
+      const last = yield* spawn(orders)
       const { letters } = yield* verdict()
       assert.strictEqual(last.said("began deadly"), 0)
       assert.deepStrictEqual(

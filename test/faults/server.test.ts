@@ -16,17 +16,17 @@ describe.each(patterns)("a server that is killed, %s", (pattern) => {
     "E5 SIGKILL with its log on disk: everything that was accepted is there, and everybody comes back",
     () =>
       Effect.gen(function* () {
-        const { crew, hire, publish, server, verdict } = yield* Fixture.make
+        const { workers, spawn, publish, server, verdict } = yield* Fixture.make
         const orders = { every: 20, concurrency: 8, lease: "2 seconds" }
-        const workers = [yield* hire(orders), yield* hire(orders)] as const
+        const pair = [yield* spawn(orders), yield* spawn(orders)] as const
         const moments = yield* seeded("E5", Effect.replicateEffect(Random.nextIntBetween(5, 20), 3))
         const outage = Effect.fnUntraced(function* (millis: number) {
-          crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
-          const before = workers.map((worker) => worker.said("Reconnected"))
+          workers.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
+          const before = pair.map((worker) => worker.said("Reconnected"))
           yield* server.kill
           yield* Effect.sleep(millis)
           yield* server.start
-          for (const [i, worker] of workers.entries()) yield* worker.says("Reconnected", (before[i] ?? 0) + 1)
+          for (const [i, worker] of pair.entries()) yield* worker.says("Reconnected", (before[i] ?? 0) + 1)
         })
         const hurting = Effect.gen(function* () {
           let twenties = 0
@@ -34,8 +34,8 @@ describe.each(patterns)("a server that is killed, %s", (pattern) => {
             twenties += more
             // Whoever comes to it first: how they share the work is nobody's promise.
             yield* Effect.raceFirst(
-              workers[0].handles(twenties * orders.every),
-              workers[1].handles(twenties * orders.every)
+              pair[0].handles(twenties * orders.every),
+              pair[1].handles(twenties * orders.every)
             )
             // The last one is longer than the lease: nobody could renew.
             yield* outage(i === 2 ? 2500 : 0)
@@ -50,18 +50,18 @@ describe.each(patterns)("a server that is killed, %s", (pattern) => {
         const { report, text } = yield* verdict()
         console.log(`E5 ${text}`)
         assert.strictEqual(report.counts.published, 4000)
-        for (const worker of workers) assert.isAtLeast(worker.said("Reconnected"), 3)
+        for (const worker of pair) assert.isAtLeast(worker.said("Reconnected"), 3)
       }).pipe(Fixture.run({ pattern, appendonly: "always" })),
     120_000
   )
 
   it.live("E8 SIGKILL with nothing on disk: groups are made again, the loss is told, and the work goes on", () =>
     Effect.gen(function* () {
-      const { crew, hire, publish, redis, server, verdict } = yield* Fixture.make
-      const worker = yield* hire({ concurrency: 4, every: 4 })
+      const { workers, spawn, publish, redis, server, verdict } = yield* Fixture.make
+      const worker = yield* spawn({ concurrency: 4, every: 4 })
       yield* publish([...many("slow", 4, { act: "work", millis: 800 }), ...many("gone", 100, { act: "work" })])
       yield* worker.handles(4)
-      crew.recorder.record({ _tag: "Fault", fault: "StateLost", target: "*" })
+      workers.recorder.record({ _tag: "Fault", fault: "StateLost", target: "*" })
       yield* server.kill
       yield* server.start
       yield* Effect.timeout(worker.says("GroupRecreated"), "20 seconds")
@@ -69,7 +69,7 @@ describe.each(patterns)("a server that is killed, %s", (pattern) => {
       yield* settled(redis)
       const { text } = yield* verdict()
       console.log(`E8 ${text}`)
-      const after = (yield* crew.history).filter(({ fact }) => fact._tag === "Ended" && fact.id.startsWith("after-"))
+      const after = (yield* workers.history).filter(({ fact }) => fact._tag === "Ended" && fact.id.startsWith("after-"))
       assert.strictEqual(after.length, 100)
     }).pipe(Fixture.run({ pattern }))
   )

@@ -66,11 +66,11 @@ describe.each(Pattern.patterns)("a store that forgets, %s", (pattern) => {
 
   it.live.each(groupsLost)("E17 %s while nothing is to be done: told, and the work goes on", (name) =>
     Effect.gen(function* () {
-      const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
+      const { workers, join, publish, redis, server, verdict } = yield* Fixture.make
       const member = yield* join(server.url)
       yield* publish(many("before", 20, { act: "work" }))
       yield* settled(redis)
-      crew.recorder.record({ _tag: "Fault", fault: "StateLost", target: "*" })
+      workers.recorder.record({ _tag: "Fault", fault: "StateLost", target: "*" })
       yield* ask(() => faults[name]!.forget(redis))
       yield* Effect.timeout(member.happens("GroupRecreated"), "20 seconds")
       yield* publish(many("after", 20, { act: "work" }))
@@ -85,11 +85,11 @@ describe.each(Pattern.patterns)("a store that forgets, %s", (pattern) => {
     "E17 %s in the middle of the work: told, and it goes on with what is there",
     (name) =>
       Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
+        const { workers, join, publish, redis, server, verdict } = yield* Fixture.make
         const member = yield* join(server.url, { concurrency: 1, prefetch: 0 })
         yield* publish([["in-hand", { act: "fail", millis: 1000, times: 1 }], ...many("backlog", 20, { act: "work" })])
         yield* member.says("began in-hand")
-        crew.recorder.record({ _tag: "Fault", fault: "StateLost", target: "*" })
+        workers.recorder.record({ _tag: "Fault", fault: "StateLost", target: "*" })
         const { backlog = false, forget, inHand = false, times, told } = faults[name]!
         yield* ask(() => forget(redis))
         yield* member.happens(told, times)
@@ -109,15 +109,15 @@ describe.each(Pattern.patterns)("a store that forgets, %s", (pattern) => {
 describe.each(Pattern.patterns)("a store that is full, %s", (pattern) => {
   it.live("E18 out of memory: producers are told, consumers drain it, and it recovers", () =>
     Effect.gen(function* () {
-      const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
+      const { workers, join, publish, redis, server, verdict } = yield* Fixture.make
       yield* publish([
         ...many("work", 200, { act: "work" }),
         ...many("retry", 10, { act: "fail", times: 1 }),
         ...many("dead", 5, { act: "fail" })
       ])
-      crew.recorder.record({ _tag: "Publishing", id: "later" })
+      workers.recorder.record({ _tag: "Publishing", id: "later" })
       yield* Producer.publish(Job, { act: "work" }, { id: "later", delay: "500 millis" })
-      crew.recorder.record({ _tag: "Published", id: "later" })
+      workers.recorder.record({ _tag: "Published", id: "later" })
       yield* ask(() => redis.config("SET", "maxmemory", "1"))
       const refused = reasonOf(yield* Effect.flip(Producer.publish(Job, { act: "work" })))
       assert.deepInclude(refused, { _tag: "Refused", code: "OOM" })
@@ -185,8 +185,8 @@ describe("a store with foreign values, streams", () => {
     "E20 WRONGTYPE of any key in the middle of the work: the consumer fails and names it, and goes on without it",
     () =>
       Effect.gen(function* () {
-        const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
-        crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
+        const { workers, join, publish, redis, server, verdict } = yield* Fixture.make
+        workers.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
         const seen = [
           "stream",
           "retry",
@@ -205,7 +205,7 @@ describe("a store with foreign values, streams", () => {
           const key = mine(name)
           const kept = yield* ask(() => redis.dumpBuffer(key))
           if (name === "stream" || name === "retry") {
-            crew.recorder.record({ _tag: "Fault", fault: "StateLost", target: "*" })
+            workers.recorder.record({ _tag: "Fault", fault: "StateLost", target: "*" })
           }
           yield* spoil(redis, key)
           assert.deepInclude(reasonOf(yield* member.fails), { _tag: "WrongKeyType", key })
@@ -240,10 +240,10 @@ describe("a store that refuses permission, streams", () => {
 
   /** Something for each command to do: a message to ack, one to retry, one to bury, and one that a peer dies with. */
   const play = Effect.fnUntraced(function* (denied: string) {
-    const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
-    crew.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
+    const { workers, join, publish, redis, server, verdict } = yield* Fixture.make
+    workers.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })
     // Nobody is to take its message over before it is dead.
-    const dying = yield* crew.hire("waybill-worker.ts", { url: server.url, lease: "4 seconds" })
+    const dying = yield* workers.spawn("waybill-worker.ts", { url: server.url, lease: "4 seconds" })
     yield* publish([["hanging", { act: "hang" }]])
     yield* dying.says("began hanging")
     yield* grant(redis)
@@ -317,7 +317,7 @@ describe("a store that refuses permission, streams", () => {
 describe("messages that no producer of ours would write, streams", () => {
   it.live("E24 misshapen entries: dead letters with what arrived, and the loop goes on", () =>
     Effect.gen(function* () {
-      const { crew, join, publish, redis, server, verdict } = yield* Fixture.make
+      const { workers, join, publish, redis, server, verdict } = yield* Fixture.make
       yield* join(server.url)
       const binary = Buffer.from([0xff, 0xfe, 0x00, 0x80, 0x7b])
       const wrong: Record<string, ReadonlyArray<string | Buffer>> = {
@@ -345,7 +345,7 @@ describe("messages that no producer of ours would write, streams", () => {
       const entries = new Map<string, string>()
       for (const [name, fields] of [...Object.entries(wrong), ...Object.entries(fine)]) {
         const entry = String(yield* ask(() => redis.xadd(keys.stream, "*", ...fields)))
-        crew.recorder.record({ _tag: "Published", id: entry })
+        workers.recorder.record({ _tag: "Published", id: entry })
         entries.set(entry, name)
       }
       yield* publish(many("after", 20, { act: "work" }))
@@ -446,7 +446,7 @@ describe.each(Pattern.patterns)("doubles, %s", (pattern) => {
   it.live("E27 the same id published again, one by one, together, in one batch, later: stored once, one receipt", () =>
     Effect.gen(function* () {
       const {
-        crew,
+        workers,
         join,
         pattern: { depth },
         redis,
@@ -454,7 +454,7 @@ describe.each(Pattern.patterns)("doubles, %s", (pattern) => {
         verdict
       } = yield* Fixture.make
       const one = (id: string, delay?: "300 millis") => Producer.publish(Job, { act: "work" }, { id, delay })
-      for (const id of ["one", "together", "batch", "delayed"]) crew.recorder.record({ _tag: "Publishing", id })
+      for (const id of ["one", "together", "batch", "delayed"]) workers.recorder.record({ _tag: "Publishing", id })
 
       const first = yield* one("one")
       const second = yield* one("one").pipe(Effect.provide(Pattern.on(pattern, server.url)))
@@ -479,7 +479,7 @@ describe.each(Pattern.patterns)("doubles, %s", (pattern) => {
         assert.strictEqual(new Set(receipts.map(({ id }) => id)).size, 1)
       }
       assert.strictEqual(yield* depth(redis), 3)
-      for (const id of ["one", "together", "batch", "delayed"]) crew.recorder.record({ _tag: "Published", id })
+      for (const id of ["one", "together", "batch", "delayed"]) workers.recorder.record({ _tag: "Published", id })
       yield* join(server.url)
       const { report } = yield* verdict()
       assert.strictEqual(report.counts.handlings, 4)

@@ -49,14 +49,14 @@ describe.skipIf(!isThere)("a rolling upgrade", () => {
       ([one, other]) =>
         Effect.gen(function* () {
           const {
-            crew,
+            workers,
             pattern: { remains },
             redis,
             server,
             verdict
           } = yield* Fixture.make
-          const hire = (build: keyof typeof folders) =>
-            crew.hire(`${folders[build]}/waybill-worker.ts` as `/${string}`, {
+          const spawn = (build: keyof typeof folders) =>
+            workers.spawn(`${folders[build]}/waybill-worker.ts` as `/${string}`, {
               url: server.url,
               pattern,
               concurrency: 4,
@@ -76,9 +76,9 @@ describe.skipIf(!isThere)("a rolling upgrade", () => {
             jobs: ReturnType<typeof many>,
             delayMillis?: number
           ) {
-            for (const [id] of jobs) crew.recorder.record({ _tag: "Publishing", id })
+            for (const [id] of jobs) workers.recorder.record({ _tag: "Publishing", id })
             yield* operate(build, { jobs, ...(delayMillis === undefined ? {} : { delayMillis }) })
-            for (const [id] of jobs) crew.recorder.record({ _tag: "Published", id })
+            for (const [id] of jobs) workers.recorder.record({ _tag: "Published", id })
           })
           const work = (name: string) => [
             ...many(`${name}-work`, 60, { act: "work", millis: 5 }),
@@ -91,19 +91,19 @@ describe.skipIf(!isThere)("a rolling upgrade", () => {
           // The same ids again from the other build: stored once.
           yield* publish(other, many("first-work", 60, { act: "work", millis: 5 }))
 
-          const victim = yield* hire(other)
+          const victim = yield* spawn(other)
           yield* victim.says("began first-hang")
           yield* victim.kill
-          const heir = yield* hire(one)
+          const heir = yield* spawn(one)
           yield* heir.says("began first-hang")
           yield* settled(redis)
           yield* publish(other, work("second"))
           yield* publish(other, many("second-later", 5, { act: "work" }), 500)
           yield* heir.says("began second-hang")
-          const successor = yield* hire(other)
+          const successor = yield* spawn(other)
           yield* heir.kill
           yield* successor.says("began second-hang")
-          yield* hire(one)
+          yield* spawn(one)
           for (const build of [one, other]) yield* publish(build, many(`by-${build}`, 100, { act: "work", millis: 5 }))
           const { letters, report } = yield* verdict()
           const dead = ["first", "second"].flatMap((name) => many(`${name}-dead`, 3, { act: "fail" }).map(([id]) => id))
@@ -117,7 +117,7 @@ describe.skipIf(!isThere)("a rolling upgrade", () => {
           ] as const) {
             yield* operate(back, { redrive: true })
             assert.deepStrictEqual((yield* remains(redis)).deadLetters, [])
-            const worker = yield* hire(handles)
+            const worker = yield* spawn(handles)
             yield* settled(redis)
             assert.deepStrictEqual((yield* remains(redis)).deadLetters.toSorted(), dead)
             yield* worker.terminate
@@ -135,9 +135,9 @@ describe.skipIf(!isThere)("a rolling upgrade", () => {
         "E38 a commit that one build has applied is known to the other: every transfer is applied once",
         () =>
           Effect.gen(function* () {
-            const { crew, server } = yield* Fixture.make
-            const hire = (build: keyof typeof folders, failpoint?: string) =>
-              crew.hire(`${folders[build]}/ledger-worker.ts` as `/${string}`, { url: server.url, pattern }, failpoint)
+            const { workers, server } = yield* Fixture.make
+            const spawn = (build: keyof typeof folders, failpoint?: string) =>
+              workers.spawn(`${folders[build]}/ledger-worker.ts` as `/${string}`, { url: server.url, pattern }, failpoint)
             const transfers = new Map(
               Array.from({ length: 2000 }, (_, i) => [`t-${i}`, { from: i % 7, to: 7 + (i % 11), cents: 1 + (i % 97) }])
             )
@@ -155,11 +155,11 @@ describe.skipIf(!isThere)("a rolling upgrade", () => {
               for (const moment of ["sent", "replied"] as const) {
                 for (const build of ["older", "newer"] as const) {
                   // Its fate may come before it is ready.
-                  const worker = yield* Effect.option(hire(build, Ledger.failpointOf("commit", moment, 2)))
+                  const worker = yield* Effect.option(spawn(build, Ledger.failpointOf("commit", moment, 2)))
                   if (worker._tag === "Some") yield* worker.value.gone
                 }
               }
-              yield* Effect.all([hire("older"), hire("newer")])
+              yield* Effect.all([spawn("older"), spawn("newer")])
               const figures = Effect.flatMap(Inspector.Inspector, (inspector) =>
                 inspector.describe(Ledger.Transfers.name)
               )

@@ -1,11 +1,11 @@
-import { fileURLToPath } from "node:url"
 /**
- * Starts workers, which can be stopped, and made to stand still as a process does that is paused by its machine: it neither
- * works nor renews its leases, and does not know.
+ * Starts workers that can be stopped, or frozen like a process whose machine is paused: it neither works nor renews its
+ * leases, and does not notice.
  *
- * On Redis a worker is a process, and stands still after SIGSTOP. In memory it is a part of this one, and a switch of the
- * transport makes it look so.
+ * On Redis a worker is a process, frozen by SIGSTOP. In memory it is part of this process, and a switch of the transport
+ * freezes it.
  */
+import { fileURLToPath } from "node:url"
 import { freeze } from "@waybill/testing/freeze"
 import { Clock, Config, Deferred, Effect, Exit, type Redacted, Schema, Scope, Stream } from "effect"
 import { ChildProcess } from "effect/process"
@@ -19,16 +19,16 @@ export interface Worker {
 }
 
 /** Over the transport of this process. */
-export const inMemory = Effect.fn("Crew.inMemory")(function* (timeline: Timeline) {
+export const inMemory = Effect.fn("Workers.inMemory")(function* (timeline: Timeline) {
   const clock = yield* Clock.Clock
   const tellAs = (who: string) => (fact: Fact) => timeline.add({ ...fact, who, at: clock.currentTimeMillisUnsafe() })
   yield* tellClaims(tellAs("store"))
-  const crew = yield* Effect.scope
+  const all = yield* Effect.scope
   return Effect.fnUntraced(function* (who: string, fault: Fault) {
     const tell = tellAs(who)
-    // A process that stands still tells what befell it when it wakes up.
+    // A frozen process reports what happened to it when it wakes up.
     let unsaid: Array<Fact> | undefined
-    const scope = yield* Scope.fork(crew)
+    const scope = yield* Scope.fork(all)
     const receiver = yield* Scope.provide(
       work(fault, (fact) => (unsaid === undefined ? tell(fact) : void unsaid.push(fact))),
       scope
@@ -53,7 +53,7 @@ export const inMemory = Effect.fn("Crew.inMemory")(function* (timeline: Timeline
   })
 })
 
-/** What a process is told, by its environment. */
+/** The settings that a process reads from its environment. */
 export const settings = Config.all({
   url: Config.Redacted("REDIS_URL"),
   prefix: Config.String("CRITICAL_TASKS_PREFIX"),
@@ -63,12 +63,12 @@ export const settings = Config.all({
 
 const decode = Schema.decodeSync(Schema.fromJsonString(Entry))
 
-/** Each a process of its own, over Redis, that writes a line of JSON for every fact. */
-export const asProcesses = Effect.fn("Crew.asProcesses")(function* (
+/** Each worker is a process of its own, over Redis, that writes a line of JSON for every fact. */
+export const asProcesses = Effect.fn("Workers.asProcesses")(function* (
   timeline: Timeline,
   options: { readonly url: Redacted.Redacted; readonly prefix: string }
 ) {
-  const crew = yield* Effect.scope
+  const all = yield* Effect.scope
   return Effect.fnUntraced(function* (who: string, fault: Fault) {
     const child = yield* ChildProcess.make(
       process.execPath,
@@ -82,10 +82,10 @@ export const asProcesses = Effect.fn("Crew.asProcesses")(function* (
         },
         extendEnv: true,
         stderr: "inherit",
-        // One that stands still hears no other.
+        // A frozen process reacts to no other signal.
         killSignal: "SIGKILL"
       }
-    ).pipe(Scope.provide(crew))
+    ).pipe(Scope.provide(all))
     const started = yield* Deferred.make<void>()
     yield* child.stdout.pipe(
       Stream.decodeText(),
@@ -96,7 +96,7 @@ export const asProcesses = Effect.fn("Crew.asProcesses")(function* (
         return entry.state === "started" ? Deferred.succeed(started, undefined) : Effect.void
       }),
       Effect.andThen(Deferred.die(started, new Error(`${who} ended before it had joined its group`))),
-      Effect.forkIn(crew)
+      Effect.forkIn(all)
     )
     yield* Deferred.await(started)
     const signal = (name: NodeJS.Signals) => Effect.sync(() => void process.kill(child.pid, name))
