@@ -3,10 +3,10 @@
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Clock, Effect, Logger, References, Stdio, Stream } from "effect"
-import { settings } from "./Workers.ts"
 import * as Store from "./Store.ts"
 import type { Entry, Fact } from "./Timeline.ts"
 import { tellClaims, work } from "./Worker.ts"
+import { settings } from "./Workers.ts"
 
 const program = Effect.gen(function* () {
   const { fault, prefix, url, who } = yield* settings

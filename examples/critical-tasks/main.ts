@@ -6,11 +6,11 @@ import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Config, Console, Effect, Option, Random, References, Stream } from "effect"
 import { CliError, Command } from "effect/cli"
 import { DeadLetters, Inspector, Producer } from "waybill"
-import * as Workers from "./Workers.ts"
 import * as Store from "./Store.ts"
 import { idOf, type Invoice, Invoices } from "./Task.ts"
 import { Timeline } from "./Timeline.ts"
 import { type Fault, group } from "./Worker.ts"
+import * as Workers from "./Workers.ts"
 
 const invoices = Array.from({ length: 20 }, (_, number): Invoice => ({ number, by: "email", retries: 3 }))
 const followed = "invoice-7"

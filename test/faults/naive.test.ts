@@ -57,7 +57,8 @@ const run = Effect.fnUntraced(function* (mode: NaiveOrders["mode"], kills: Reado
     const worker = yield* workers.spawn("naive-worker.ts", { ...orders, dieIn })
     return yield* worker.gone
   })
-  const doomed = dieInRetry === undefined ? undefined : yield* workers.spawn("naive-worker.ts", { ...orders, dieInRetry })
+  const doomed =
+    dieInRetry === undefined ? undefined : yield* workers.spawn("naive-worker.ts", { ...orders, dieInRetry })
   for (const end of yield* Effect.forEach(kills, victim, { concurrency: 2 })) assert.strictEqual(end, "SIGKILL")
   if (doomed !== undefined) assert.strictEqual(yield* doomed.gone, "SIGKILL")
   yield* workers.spawn("naive-worker.ts", orders)

@@ -33,10 +33,7 @@ describe.each(patterns)("a server that is killed, %s", (pattern) => {
           for (const [i, more] of moments.entries()) {
             twenties += more
             // Whoever comes to it first: how they share the work is nobody's promise.
-            yield* Effect.raceFirst(
-              pair[0].handles(twenties * orders.every),
-              pair[1].handles(twenties * orders.every)
-            )
+            yield* Effect.raceFirst(pair[0].handles(twenties * orders.every), pair[1].handles(twenties * orders.every))
             // The last one is longer than the lease: nobody could renew.
             yield* outage(i === 2 ? 2500 : 0)
           }

@@ -137,7 +137,11 @@ describe.skipIf(!isThere)("a rolling upgrade", () => {
           Effect.gen(function* () {
             const { workers, server } = yield* Fixture.make
             const spawn = (build: keyof typeof folders, failpoint?: string) =>
-              workers.spawn(`${folders[build]}/ledger-worker.ts` as `/${string}`, { url: server.url, pattern }, failpoint)
+              workers.spawn(
+                `${folders[build]}/ledger-worker.ts` as `/${string}`,
+                { url: server.url, pattern },
+                failpoint
+              )
             const transfers = new Map(
               Array.from({ length: 2000 }, (_, i) => [`t-${i}`, { from: i % 7, to: 7 + (i % 11), cents: 1 + (i % 97) }])
             )
