@@ -21,7 +21,7 @@ export class RecordStore {
   /** Why the command may not be run, if that is known beforehand. */
   objection({ key, type }: Condition | Write, now: number): string | undefined {
     const found = this.#at(key, now)
-    return found === undefined || found.type === type ? undefined : `the record is a ${found.type}, not a ${type}`
+    return found === undefined || found.type === type ? undefined : `the record is not a ${type}`
   }
 
   /** Makes the write. Returns the error if it failed, in which case nothing has changed. */

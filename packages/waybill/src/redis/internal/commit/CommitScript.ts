@@ -93,8 +93,8 @@ local function refusal(j)
   local command, key, kind = ARGV[j], tonumber(ARGV[j + 1]), ARGV[j + 2]
   local known = fine[key]
   if not known or known[1] ~= kind then
-    local found = call('TYPE', KEYS[key]).ok
-    if found ~= kind and found ~= 'none' then return 'the record is a ' .. found .. ', not a ' .. kind end
+    local wrong = misfit(KEYS[key], kind)
+    if wrong then return string.find(wrong, '^WRONGTYPE') and 'the record is not a ' .. kind or wrong end
     known = {kind}
     fine[key] = known
   end
