@@ -41,8 +41,8 @@ const opened = Effect.gen(function* () {
   return { url, context }
 })
 
-/** So many orders dead in a group, and the layer to look at them. `bury`: one more. */
-const buried = Effect.fnUntraced(function* (
+/** A server with that many dead orders of a group; `deadLetter` adds one more. */
+const withDeadLetters = Effect.fnUntraced(function* (
   count: number,
   reasonOf: (id: string) => string = () => "Declined",
   prefix = "o-",
@@ -54,7 +54,7 @@ const buried = Effect.fnUntraced(function* (
     Consumer.orElse(({ id }) => Consumer.deadLetter(reasonOf(id))),
     Consumer.layer
   )
-  const bury = (...ids: ReadonlyArray<string>) =>
+  const deadLetter = (...ids: ReadonlyArray<string>) =>
     Effect.gen(function* () {
       const inspector = yield* Inspector.Inspector
       const deadLetters = Effect.map(inspector.describe("orders"), ({ groups }) => groups[0]?.deadLetters ?? 0)
@@ -65,8 +65,8 @@ const buried = Effect.fnUntraced(function* (
       }
       yield* Effect.provide(until(Effect.map(deadLetters, (found) => found === dead)), Billing)
     }).pipe(Effect.provideContext(context), Effect.provideService(References.MinimumLogLevel, "None"))
-  yield* bury(...Array.from({ length: count }, (_, i) => `${prefix}${i}`))
-  return { url, context, bury }
+  yield* deadLetter(...Array.from({ length: count }, (_, i) => `${prefix}${i}`))
+  return { url, context, deadLetter }
 })
 
 /** The command, until the scope closes; answers the address that it prints. */
@@ -143,7 +143,7 @@ layer(
     "a dead letter is sent back with two clicks, and a hostile payload stays text",
     () =>
       Effect.gen(function* () {
-        const { context, url } = yield* buried(3)
+        const { context, url } = yield* withDeadLetters(3)
         const address = yield* dashboard(url, "--allow-writes")
         const { asked, errors, page } = yield* open(address)
         yield* promise(async () => {
@@ -187,7 +187,7 @@ layer(
     "ten thousand dead letters are a hundred lines on the page at a time, to the last",
     () =>
       Effect.gen(function* () {
-        const { url } = yield* buried(10_000)
+        const { url } = yield* withDeadLetters(10_000)
         const { errors, page } = yield* open(yield* dashboard(url))
         const seen = new Set<string>()
         yield* promise(async () => {
@@ -254,7 +254,7 @@ layer(
     "it fits a phone, in the dark, and says when its server is gone",
     () =>
       Effect.gen(function* () {
-        const { url } = yield* buried(5, undefined, undefined, "billing".repeat(8))
+        const { url } = yield* withDeadLetters(5, undefined, undefined, "billing".repeat(8))
         const { page } = yield* Effect.scoped(
           Effect.gen(function* () {
             const opened = yield* open(yield* dashboard(url), {
@@ -323,13 +323,13 @@ layer(
               consuming("settles", () => Effect.void, lost),
               consuming("holds", () => Effect.never, lost),
               consuming("waits", () => Effect.fail("no\u202eroad"), later),
-              consuming("buries", () => Effect.fail("no road"), lost)
+              consuming("rejects", () => Effect.fail("no road"), lost)
             )
           )
           yield* Producer.publish(Parcels, "a book", { id: "parcel-1", delay: "100 millis" })
           yield* has(({ pending }) => pending === 1, "holds")
           yield* has(({ waiting }) => waiting === 1, "waits")
-          yield* has(({ deadLetters }) => deadLetters === 1, "buries")
+          yield* has(({ deadLetters }) => deadLetters === 1, "rejects")
           yield* has(({ lag, pending, reached }) => lag + pending === 0 && reached !== "0-0", "settles")
           const { page } = yield* open(yield* dashboard(url))
           yield* promise(async () => {
@@ -345,7 +345,7 @@ layer(
             assert.deepStrictEqual(await stations("In never"), ["not delivered yet", "settled"])
             assert.deepStrictEqual(await stations("In holds"), ["delivered", "settled"])
             assert.deepStrictEqual(await stations("In waits"), ["delivered", "waiting", "settled"])
-            assert.deepStrictEqual(await stations("In buries"), ["delivered", "dead-lettered"])
+            assert.deepStrictEqual(await stations("In rejects"), ["delivered", "dead-lettered"])
             assert.deepStrictEqual(await stations("In settles"), ["delivered", "settled"])
             const passed = (list: string) =>
               page.getByRole("list", { name: list, exact: true }).locator("li.done, li.bad, li.now").count()
@@ -443,7 +443,7 @@ layer(
     "two quick clicks turn one page, whose number is that of its lines, while the answer is slow",
     () =>
       Effect.gen(function* () {
-        const { url } = yield* buried(250)
+        const { url } = yield* withDeadLetters(250)
         const { page } = yield* open(yield* dashboard(url))
         yield* promise(async () => {
           await page.getByRole("cell", { name: "billing" }).click()
@@ -496,7 +496,7 @@ layer(
     "when all of a reason is gone the others show, and lines follow the store without losing a mark",
     () =>
       Effect.gen(function* () {
-        const { bury, url } = yield* buried(4, (id) => (id === "o-0" || id === "o-1" ? "Expired" : "Declined"))
+        const { deadLetter, url } = yield* withDeadLetters(4, (id) => (id === "o-0" || id === "o-1" ? "Expired" : "Declined"))
         const { page } = yield* open(yield* dashboard(url, "--allow-writes"))
         yield* promise(async () => {
           await page.getByRole("cell", { name: "billing" }).click()
@@ -515,14 +515,14 @@ layer(
           await rows(page).nth(1).waitFor()
           await page.getByRole("checkbox", { name: "Select o-2" }).click()
         })
-        yield* bury("o-9")
+        yield* deadLetter("o-9")
         yield* promise(async () => {
           await rows(page).nth(2).waitFor()
           assert.isTrue(await page.getByRole("checkbox", { name: "Select o-2" }).isChecked())
           await page.getByRole("button", { name: "Discard 1 selected" }).click()
           await page.getByRole("dialog").waitFor()
         })
-        yield* bury("o-10")
+        yield* deadLetter("o-10")
         yield* promise(async () => {
           // The figures go on beside the question; the lines wait for its answer.
           await page.locator(".tabs .count").first().getByText("4", { exact: true }).waitFor()
@@ -569,7 +569,7 @@ layer(
     "text that would turn around what stands beside it is shown as its escapes",
     () =>
       Effect.gen(function* () {
-        const { url } = yield* buried(1, () => "De\u202eclined", "\u2066o-\u202e")
+        const { url } = yield* withDeadLetters(1, () => "De\u202eclined", "\u2066o-\u202e")
         const { errors, page } = yield* open(yield* dashboard(url))
         yield* promise(async () => {
           await page.getByRole("cell", { name: "billing" }).click()
@@ -592,7 +592,7 @@ layer(
     "without the token there are no buttons, and a word about the address; the charts tell the last values",
     () =>
       Effect.gen(function* () {
-        const { url } = yield* buried(1)
+        const { url } = yield* withDeadLetters(1)
         const address = yield* dashboard(url, "--allow-writes")
         const { page } = yield* open(new URL("/?topic=orders&group=billing", address).href)
         yield* promise(async () => {
@@ -615,7 +615,7 @@ layer(
 
   it.effect("a request that makes no sense is told why, and changes nothing", () =>
     Effect.gen(function* () {
-      const { context, url } = yield* buried(1)
+      const { context, url } = yield* withDeadLetters(1)
       const address = new URL(yield* dashboard(url, "--allow-writes"))
       const inspector = yield* Effect.provideContext(Inspector.Inspector, context)
       const { commands } = yield* Effect.provideContext(IoRedis.IoRedis, context)
@@ -664,7 +664,7 @@ layer(
     "a body has room for its words on a small screen, whatever the ids and the reasons are",
     () =>
       Effect.gen(function* () {
-        const { url } = yield* buried(1, () => "InsufficientFunds", "9f0c8a52-6f1b-4c8d-9a55-2f7f3f0e8b1")
+        const { url } = yield* withDeadLetters(1, () => "InsufficientFunds", "9f0c8a52-6f1b-4c8d-9a55-2f7f3f0e8b1")
         const { page } = yield* open(yield* dashboard(url, "--allow-writes"), {
           viewport: { width: 1280, height: 760 }
         })
@@ -703,7 +703,7 @@ layer(
 
   it.effect("case C14: through a forwarded port, and behind a proxy that speaks HTTPS under another name", () =>
     Effect.gen(function* () {
-      const { url } = yield* buried(1)
+      const { url } = yield* withDeadLetters(1)
       const pause = "/api/topics/orders/groups/billing/pause"
       const plain = new URL(yield* dashboard(url, "--allow-writes"))
       const bearer = bearerOf(plain)
@@ -784,7 +784,7 @@ layer(
 
   it.effect.skipIf(!hasBrowser)("case C3: the page shows the other topics, and names the one that cannot be read", () =>
     Effect.gen(function* () {
-      const { url } = yield* buried(1)
+      const { url } = yield* withDeadLetters(1)
       const redis = yield* client(url)
       yield* promise(async () => {
         await redis.sadd("waybill:topics", "broken")
@@ -805,7 +805,7 @@ layer(
     "strangers change nothing and see nothing",
     () =>
       Effect.gen(function* () {
-        const { context, url } = yield* buried(1)
+        const { context, url } = yield* withDeadLetters(1)
         const writing = new URL(yield* dashboard(url, "--allow-writes"))
         const looking = new URL(yield* dashboard(url))
         const redrive = "/api/topics/orders/groups/billing/redrive"

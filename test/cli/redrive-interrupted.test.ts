@@ -73,7 +73,7 @@ const ended = (child: ChildProcess) =>
     return Effect.sync(() => child.kill("SIGKILL"))
   })
 
-const bury = Effect.fnUntraced(function* (topic: string, url: string, pattern: (typeof patterns)[number][1]) {
+const deadLetter = Effect.fnUntraced(function* (topic: string, url: string, pattern: (typeof patterns)[number][1]) {
   const context = yield* Layer.build(pattern.pipe(Layer.provide(IoRedis.layer({ url }))))
   const transport = Context.get(context, Transport.AtMostOnce)
   const receiver = yield* transport.receive({
@@ -90,11 +90,11 @@ const bury = Effect.fnUntraced(function* (topic: string, url: string, pattern: (
     )
     assert(first !== undefined)
     yield* transport.publish(topic, [first, ...others])
-    for (let buried = 0; buried < batch;) {
-      const [one, ...more] = yield* receiver.take(batch - buried)
+    for (let deadLettered = 0; deadLettered < batch;) {
+      const [one, ...more] = yield* receiver.take(batch - deadLettered)
       const end = Settlement.deadLetter("Bad", "cause")
       yield* receiver.settle([[one, end], ...more.map((delivery) => [delivery, end] as const)])
-      buried += 1 + more.length
+      deadLettered += 1 + more.length
     }
   }
 })
@@ -116,7 +116,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         const redis = yield* client(url)
         const look = Effect.promise(() => places[topic]!(redis, topic))
         // Nobody takes meanwhile: the group is left before anything comes back.
-        yield* Effect.scoped(bury(topic, url, pattern))
+        yield* Effect.scoped(deadLetter(topic, url, pattern))
         assert.strictEqual((yield* look).dead.length, count)
 
         let left = count

@@ -125,13 +125,13 @@ describe.each(queues)("a queue with foreign values, %s", (pattern) => {
         yield* join(server.url)
         yield* publish([
           ["retried", { act: "fail", times: 1 }],
-          ["buried", { act: "fail" }],
+          ["rejected", { act: "fail" }],
           ...many("after", 20, { act: "work" })
         ])
         const { letters } = yield* verdict()
         assert.deepStrictEqual(
           letters.map(({ id }) => id),
-          ["buried"]
+          ["rejected"]
         )
       }).pipe(play)
   )

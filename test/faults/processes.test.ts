@@ -99,12 +99,12 @@ describe.each(sampled("processes", patterns, 2))("a consumer process, %s", (patt
       Effect.gen(function* () {
         const { workers, spawn, publish, redis, server, verdict } = yield* Fixture.make
         const proxy = yield* FaultProxy.make(server.port)
-        const late = ["acked", "retried", "buried"]
+        const late = ["acked", "retried", "rejected"]
         yield* publish([
           // Long enough that it is stopped before they end.
           ["acked", { act: "write", millis: 3000 }],
           ["retried", { act: "fail", millis: 3000, times: 1 }],
-          ["buried", { act: "defect", millis: 3000, times: 1 }]
+          ["rejected", { act: "defect", millis: 3000, times: 1 }]
         ])
         const zombie = yield* spawn({ concurrency: 3, lease: "2 seconds", deaf: true, through: proxy.port })
         for (const id of late) yield* zombie.says(`began ${id}`)

@@ -218,13 +218,13 @@ describe("a store with foreign values, streams", () => {
         yield* join(server.url)
         yield* publish([
           ["retried", { act: "fail", times: 1 }],
-          ["buried", { act: "fail" }],
+          ["rejected", { act: "fail" }],
           ...many("after", 20, { act: "work" })
         ])
         const { letters } = yield* verdict()
         assert.deepStrictEqual(
           letters.map(({ id }) => id),
-          ["buried"]
+          ["rejected"]
         )
       }).pipe(Fixture.run()),
     120_000
@@ -238,7 +238,7 @@ describe("a store that refuses permission, streams", () => {
 
   const later = ["xreadgroup", "xack", "xpending", "xclaim", "zadd"]
 
-  /** Something for each command to do: a message to ack, one to retry, one to bury, and one that a peer dies with. */
+  /** Something for each command to do: a message to ack, one to retry, one to dead-letter, and one that a peer dies with. */
   const play = Effect.fnUntraced(function* (denied: string) {
     const { workers, join, publish, redis, server, verdict } = yield* Fixture.make
     workers.recorder.record({ _tag: "Fault", fault: "Unreachable", target: "*" })

@@ -1,6 +1,6 @@
 /**
  * A rolling upgrade: an older build and this one on the same Redis at the same time. Each handles what the other has
- * published, retried, buried, held when it was killed, and committed. The number is that of the fault matrix.
+ * published, retried, dead-lettered, held when it was killed, and committed. The number is that of the fault matrix.
  *
  * The older build runs its own programs, and three files of this folder, which speak the API of both. The day one of them needs what
  * that build does not have, name a newer commit here, and a new wire version where keys and fields have changed.

@@ -170,7 +170,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
   )
 
   it.effect.each(storing)(
-    "case B6: large messages that died with their consumer are buried a few megabytes at a time, %s",
+    "case B6: large messages that died with their consumer become dead letters a few megabytes at a time, %s",
     (pattern) =>
       Effect.gen(function* () {
         const server = yield* RedisServer.make()
@@ -195,7 +195,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         )
         yield* line.blackhole
         yield* two.consume(() => Effect.void, terms)
-        yield* becomes("all are buried", Effect.orDie(two.left), [0, large])
+        yield* becomes("all are dead letters", Effect.orDie(two.left), [0, large])
         const told = () => two.events.filter((event) => event._tag === "Settled").length
         yield* becomes("all are told", Effect.sync(told), large)
         const steps = two.events.filter((event) => event._tag === "Claimed")

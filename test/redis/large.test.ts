@@ -161,7 +161,7 @@ for (const [name, pattern] of Object.entries(Patterns.all)) {
     )
 
     it.effect(
-      "case B5: large messages that fail at the same time are not buried as one",
+      "case B5: large messages that fail at the same time are not dead-lettered in one step",
       () =>
         Effect.gen(function* () {
           const Failing = Topic.make("letters", { payload: Schema.String, guarantee: "at-most-once" })

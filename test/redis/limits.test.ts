@@ -85,23 +85,23 @@ const fixture = Effect.fnUntraced(
 
 describe("case F1: dead letters that are too old", () => {
   it.live.each(patterns)(
-    "$name: are neither listed nor counted nor sent back nor deleted, although none is buried",
+    "$name: are neither listed nor counted nor sent back nor deleted, although none has died since",
     ({ inMemory, layer }) =>
       Effect.gen(function* () {
         const maxAge = Duration.seconds(4)
         const { figures, inspector, join, operator, transport } = yield* fixture(inMemory, (prefix) =>
           layer({ prefix, deadLetters: { maxAge } })
         )
-        const bury = Effect.fnUntraced(function* (body: string) {
+        const deadLetter = Effect.fnUntraced(function* (body: string) {
           const receiver = yield* join()
           yield* transport.publish("t", [outgoing(JSON.stringify(body))])
           const [delivery] = yield* receiver.take(1)
           yield* receiver.settle([[delivery, Settlement.deadLetter("Bad", "cause")]])
         }, Effect.scoped)
-        yield* bury("old")
-        yield* bury("older friend")
+        yield* deadLetter("old")
+        yield* deadLetter("older friend")
         yield* Effect.sleep("2.5 seconds")
-        yield* bury("young")
+        yield* deadLetter("young")
         const all = yield* operator.deadLetters("t", "g", page)
         assert.deepStrictEqual(
           all.map(({ body }) => String(body)),

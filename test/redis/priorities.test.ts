@@ -136,26 +136,26 @@ describe.each(Object.entries(patterns))("priorities, %s", (_, layer) => {
           Consumer.process(({ millis, name }) => {
             begun.push(name)
             if (millis > 0) return Effect.sleep(millis)
-            const fails = (name === "buried" || name === "retried") && times(name) === 1
+            const fails = (name === "rejected" || name === "retried") && times(name) === 1
             return fails ? Effect.fail({ _tag: name } as const) : Effect.void
           }),
           Consumer.onFailure({
-            buried: Consumer.deadLetter("buried"),
+            rejected: Consumer.deadLetter("rejected"),
             retried: Consumer.retry(Schedule.spaced("500 millis").pipe(Schedule.upTo({ times: 1 })))
           }),
           Consumer.layer,
           Layer.build
         )
-        yield* publish("high", ["buried"], 0)
+        yield* publish("high", ["rejected"], 0)
         const { describe } = yield* Inspector.Inspector
         const dead = Effect.map(describe(Work.name), ({ groups }) => groups[0]?.deadLetters)
-        yield* becomes("it is buried", Effect.orDie(dead), 1)
+        yield* becomes("it is dead-lettered", Effect.orDie(dead), 1)
         yield* publish("low", Array<string>(3000).fill("quick"), 0)
         yield* until("quick ones are done", () => times("quick") === 3000)
         yield* publish("low", Array<string>(450).fill("slow"), 100)
         yield* until("slow ones have begun", () => times("slow") > 0)
         yield* DeadLetters.redrive(Work, "g")
-        assert.isAtMost(yield* meanwhile("buried", 2), 12)
+        assert.isAtMost(yield* meanwhile("rejected", 2), 12)
         yield* publish("high", ["retried"], 0)
         // Four of them begin in each tenth of a second until it is due.
         assert.isAtMost(yield* meanwhile("retried", 2), 60)

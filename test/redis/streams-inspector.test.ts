@@ -111,13 +111,13 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
     Effect.gen(function* () {
       const { join, letters, publish, settle, take } = yield* Fixture.make({ deadLetters: { maxAge: "200 millis" } })
       const receiver = yield* join()
-      const bury = Effect.fnUntraced(function* (body: string) {
+      const deadLetter = Effect.fnUntraced(function* (body: string) {
         yield* publish(body)
         yield* settle(receiver, yield* take(receiver, 1), Settlement.deadLetter("Bad", "cause"))
       })
-      yield* bury("old")
+      yield* deadLetter("old")
       yield* Effect.sleep(300)
-      yield* bury("new")
+      yield* deadLetter("new")
       assert.deepStrictEqual(
         (yield* letters).map(({ body }) => body),
         ["new"]

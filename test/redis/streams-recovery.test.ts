@@ -114,14 +114,14 @@ describe("groups that vanish", () => {
     Effect.gen(function* () {
       const { happens, join, letters, publish, redis, settle, take } = yield* Fixture.make()
       const receiver = yield* join()
-      yield* publish("acked", { body: "retried", id: "r", headers: { h: "1" } }, "buried", "released")
-      const [acked, retried, buried, released] = yield* take(receiver, 4)
+      yield* publish("acked", { body: "retried", id: "r", headers: { h: "1" } }, "rejected", "released")
+      const [acked, retried, rejected, released] = yield* take(receiver, 4)
       yield* Effect.promise(() => redis.flushall())
       yield* happens("GroupRecreated")
       yield* Effect.sleep(1200)
       assert.deepStrictEqual(yield* settle(receiver, [acked!]), ["Settled"])
       assert.deepStrictEqual(yield* settle(receiver, [retried!], Settlement.retry(Duration.zero, "x")), ["Settled"])
-      assert.deepStrictEqual(yield* settle(receiver, [buried!], Settlement.deadLetter("Bad", "x")), ["Settled"])
+      assert.deepStrictEqual(yield* settle(receiver, [rejected!], Settlement.deadLetter("Bad", "x")), ["Settled"])
       assert.deepStrictEqual(yield* settle(receiver, [released!], Settlement.release), ["Settled"])
       const again = yield* take(receiver, 2)
       assert.deepStrictEqual(
@@ -133,7 +133,7 @@ describe("groups that vanish", () => {
           { attempt: 1, body: "released", headers: {}, id: released!.id }
         ]
       )
-      assert.deepStrictEqual(bodies(yield* letters), ["buried"])
+      assert.deepStrictEqual(bodies(yield* letters), ["rejected"])
     }).pipe(Effect.scoped, Effect.provide(servers))
   )
 
@@ -242,7 +242,7 @@ describe("consumers that die or stand still", () => {
     }).pipe(Effect.scoped, Effect.provide(servers))
   )
 
-  it.live("a message that kills its consumers is buried unseen, and the burial is reported", () =>
+  it.live("a message that kills its consumers becomes a dead letter unseen, and that is reported", () =>
     Effect.gen(function* () {
       const { happens, join, letters, publish, take } = yield* Fixture.make()
       const terms = { lease: Duration.millis(300), maxDeliveries: 2 }
@@ -268,14 +268,14 @@ describe("consumers that die or stand still", () => {
       const { happens, join, key, letters, publish, redis, settle, take } = yield* Fixture.make()
       const terms = { lease: Duration.millis(600) }
       const one = yield* join(terms)
-      yield* publish("retried", "buried", "abandoned")
-      const [retried, buried] = yield* take(one, 3)
+      yield* publish("retried", "rejected", "abandoned")
+      const [retried, rejected] = yield* take(one, 3)
       yield* Effect.promise(() => redis.xtrim(key("stream"), "MAXLEN", 0))
       yield* Effect.sleep(700)
       assert.deepStrictEqual(yield* settle(one, [retried!], Settlement.retry(Duration.zero, "x")), ["Settled"])
-      assert.deepStrictEqual(yield* settle(one, [buried!], Settlement.deadLetter("Bad", "x")), ["Settled"])
+      assert.deepStrictEqual(yield* settle(one, [rejected!], Settlement.deadLetter("Bad", "x")), ["Settled"])
       assert.deepStrictEqual(bodies(yield* take(one, 1)), ["retried"])
-      assert.deepStrictEqual(bodies(yield* letters), ["buried"])
+      assert.deepStrictEqual(bodies(yield* letters), ["rejected"])
       yield* freeze(one)
       const two = yield* join(terms)
       yield* Effect.forkChild(two.take(1), { startImmediately: true })

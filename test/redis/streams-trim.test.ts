@@ -15,7 +15,7 @@ interface Party {
   receiver: Transport.Receiver
   held: Array<Delivery.Delivery>
   readonly done: Set<string>
-  readonly buried: Set<string>
+  readonly deadLettered: Set<string>
 }
 
 const steps = 250
@@ -29,7 +29,7 @@ const play = Effect.fnUntraced(function* (draw: <A>(drawn: Effect.Effect<A>) => 
   })
   const parties: Array<Party> = []
   for (const group of ["g", "h"]) {
-    parties.push({ group, ...(yield* enter(group)), held: [], done: new Set(), buried: new Set() })
+    parties.push({ group, ...(yield* enter(group)), held: [], done: new Set(), deadLettered: new Set() })
   }
   yield* Effect.addFinalizer(() => Effect.forEach(parties, ({ scope }) => Scope.close(scope, Exit.void)))
 
@@ -44,7 +44,7 @@ const play = Effect.fnUntraced(function* (draw: <A>(drawn: Effect.Effect<A>) => 
     some.forEach(({ body }, i) => {
       if (answers[i] !== "Settled") return
       if (settlement._tag === "Ack") party.done.add(String(body))
-      if (settlement._tag === "DeadLetter") party.buried.add(String(body))
+      if (settlement._tag === "DeadLetter") party.deadLettered.add(String(body))
     })
   })
 
@@ -83,9 +83,9 @@ const play = Effect.fnUntraced(function* (draw: <A>(drawn: Effect.Effect<A>) => 
       yield* takeSome(party, 100)
       yield* settleSome(party, party.held.length, Settlement.ack)
     }
-    const missing = [...published].filter((body) => !party.done.has(body) && !party.buried.has(body))
+    const missing = [...published].filter((body) => !party.done.has(body) && !party.deadLettered.has(body))
     assert.deepStrictEqual(missing, [], `group ${party.group} was to get every message`)
-    const both = [...party.done].filter((body) => party.buried.has(body))
+    const both = [...party.done].filter((body) => party.deadLettered.has(body))
     assert.deepStrictEqual(both, [], `no message of group ${party.group} ends twice`)
   }
   yield* Fixture.becomes(
@@ -93,13 +93,13 @@ const play = Effect.fnUntraced(function* (draw: <A>(drawn: Effect.Effect<A>) => 
     Effect.promise(() => redis.xlen(key("stream"))),
     0
   )
-  for (const { buried, deadLetters, lag, pending, waiting } of (yield* inspector.describe("t")).groups.map((info) => ({
+  for (const { deadLettered, deadLetters, lag, pending, waiting } of (yield* inspector.describe("t")).groups.map((info) => ({
     ...info,
-    buried: parties.find(({ group }) => group === info.group)!.buried.size
+    deadLettered: parties.find(({ group }) => group === info.group)!.deadLettered.size
   }))) {
     assert.deepStrictEqual(
       { deadLetters, lag, pending, waiting },
-      { deadLetters: buried, lag: 0, pending: 0, waiting: 0 }
+      { deadLetters: deadLettered, lag: 0, pending: 0, waiting: 0 }
     )
   }
 })

@@ -157,7 +157,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
       const heir = yield* join({ maxDeliveries: 1 })
       const next = yield* Effect.forkChild(take(heir, 1), { startImmediately: true })
       yield* Fixture.becomes(
-        "buried",
+        "dead-lettered",
         Effect.map(letters, (all) => all.map(({ reason }) => reason)),
         ["CrashLoop"]
       )

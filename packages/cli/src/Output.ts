@@ -18,7 +18,7 @@ const text = (console: Console.Console): Console.Console => ({
   error: (...words: ReadonlyArray<unknown>) => console.error(safeLines(words.map(String).join(" ")))
 })
 
-/** An error in the arguments must not be buried under a screen of help. */
+/** An error in the arguments must not disappear under a screen of help. */
 const presenter: CliOutput.Presenter = {
   present: (event) =>
     event._tag === "InvalidInvocation"

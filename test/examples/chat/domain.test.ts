@@ -832,7 +832,7 @@ describe("too much, too bad", () => {
     }
   )
 
-  it.effect("the flaky post office of the example delivers to everyone who has an address, and buries the rest", () => {
+  it.effect("the flaky post office of the example delivers to everyone who has an address, and dead-letters the rest", () => {
     const mails: Array<string> = []
     const noted = Logger.layer([
       Logger.make(({ message }) => {

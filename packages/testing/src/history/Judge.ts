@@ -195,14 +195,14 @@ const judgeEnd = (tale: Tale, id: string, life: Life, places: ReadonlyArray<Plac
   const ends = settlements
     .filter((settlement) => !isEchoed(tale, life, settlement, settlements))
     .map(({ fact, writer }) => ({ as: fact.as, text: `${fact.as} by ${writer}, fence ${fact.fence}` }))
-  const buried = places.filter((place) => place === "deadLetters").length
-  const burials = ends.filter((end) => end.as === "DeadLetter").length
+  const deadLetters = places.filter((place) => place === "deadLetters").length
+  const recorded = ends.filter((end) => end.as === "DeadLetter").length
   const left = places.filter((place) => place !== "deadLetters")
   const states = [
     ...ends.map((end) => end.text),
     // Dead letters that no process recorded: moved there without a handler, or by a process that was killed before it
     // could record it.
-    ...Array.from({ length: buried - burials }, () => "a dead letter"),
+    ...Array.from({ length: deadLetters - recorded }, () => "a dead letter"),
     ...left
   ]
   if (states.length > 1) say("TwoEnds", states.join("; "))
@@ -214,7 +214,7 @@ const judgeEnd = (tale: Tale, id: string, life: Life, places: ReadonlyArray<Plac
     ({ ended, settled }) =>
       ended?.fact.outcome === "success" || (ended !== undefined && settled?.fact.as === "Ack" && !settled.fact.stale)
   )
-  if (tale.owed.has(id) && !forgiven && places.length === 0 && (!done || burials > 0)) {
+  if (tale.owed.has(id) && !forgiven && places.length === 0 && (!done || recorded > 0)) {
     const last = life.handlings.at(-1)
     say(
       "Lost",

@@ -15,7 +15,7 @@ const page = (fixture: Fixture["Service"], after: string | undefined, limit: num
 const byBody = (a: Message.Message, b: Message.Message) => String(a.body).localeCompare(String(b.body))
 
 /** Publishes, and dead-letters in the order of the bodies; returns the receiver and the dead letters. */
-const bury = Effect.fnUntraced(function* (fixture: Fixture["Service"], first: string, ...rest: ReadonlyArray<string>) {
+const deadLetter = Effect.fnUntraced(function* (fixture: Fixture["Service"], first: string, ...rest: ReadonlyArray<string>) {
   const receiver = yield* fixture.join("g")
   yield* fixture.publish(first, ...rest)
   const deliveries = yield* fixture.take(receiver, 1 + rest.length)
@@ -154,7 +154,7 @@ export const inspecting = [
       yield* settle(receiver, [b], Settlement.retry(Duration.hours(1), "cause"))
       yield* expect("acked and retried", { lag: 2, pending: 1, waiting: 1 })
       yield* settle(receiver, [c], Settlement.deadLetter("Broken", "cause"))
-      yield* expect("buried", { lag: 2, waiting: 1, deadLetters: 1 })
+      yield* expect("dead-lettered", { lag: 2, waiting: 1, deadLetters: 1 })
       yield* fixture.publish({ body: "f", due: { _tag: "After", delay: Duration.hours(1) } })
       yield* fixture.take(receiver, 2)
       yield* fixture.pass(Duration.millis(20))
@@ -346,7 +346,7 @@ export const inspecting = [
     "dead letters are listed in pages, oldest first, without gaps",
     ["deadLetters"],
     Effect.fnUntraced(function* (fixture) {
-      yield* bury(fixture, "a", "b", "c", "d", "e")
+      yield* deadLetter(fixture, "a", "b", "c", "d", "e")
       const pages: Array<ReadonlyArray<unknown>> = []
       let after: string | undefined
       for (let i = 0; i < 4; i++) {
@@ -385,7 +385,7 @@ export const inspecting = [
     "redriving a dead letter twice, or by two at a time, never doubles the message",
     ["retry", "deadLetters"],
     Effect.fnUntraced(function* (fixture) {
-      const { letters, receiver } = yield* bury(fixture, "a", "b", "c")
+      const { letters, receiver } = yield* deadLetter(fixture, "a", "b", "c")
       const entries = letters.map((letter) => letter.entry)
       const counts = yield* Effect.all(
         [
@@ -411,7 +411,7 @@ export const inspecting = [
     ["retry", "deadLetters", "groups"],
     Effect.fnUntraced(function* (fixture) {
       const other = yield* fixture.join("other")
-      const { letters, receiver } = yield* bury(fixture, "a")
+      const { letters, receiver } = yield* deadLetter(fixture, "a")
       yield* settle(other, yield* fixture.take(other, 1), Settlement.ack)
       yield* fixture.inspector.redrive(
         fixture.topic,
@@ -428,7 +428,7 @@ export const inspecting = [
     "discarding deletes the dead letters named, and counts those that were there",
     ["deadLetters"],
     Effect.fnUntraced(function* (fixture) {
-      const { letters } = yield* bury(fixture, "a", "b", "c")
+      const { letters } = yield* deadLetter(fixture, "a", "b", "c")
       const [a, , c] = letters.map((letter) => letter.entry)
       assert(a !== undefined && c !== undefined)
       assert.strictEqual(yield* fixture.inspector.discard(fixture.topic, "g", [a, c]), 2)
