@@ -496,7 +496,9 @@ layer(
     "when all of a reason is gone the others show, and lines follow the store without losing a mark",
     () =>
       Effect.gen(function* () {
-        const { deadLetter, url } = yield* withDeadLetters(4, (id) => (id === "o-0" || id === "o-1" ? "Expired" : "Declined"))
+        const { deadLetter, url } = yield* withDeadLetters(4, (id) =>
+          id === "o-0" || id === "o-1" ? "Expired" : "Declined"
+        )
         const { page } = yield* open(yield* dashboard(url, "--allow-writes"))
         yield* promise(async () => {
           await page.getByRole("cell", { name: "billing" }).click()

@@ -206,7 +206,7 @@ const agree = Effect.fnUntraced(function* (
   }
 })
 
-interface Seat {
+interface Joined {
   readonly group: string
   readonly receiver: Transport.Receiver
   readonly scope: Scope.Closeable
@@ -250,13 +250,13 @@ const history = Effect.fnUntraced(
     const topic = "t"
     const base = `{waybill:${topic}}`
     const done: Record<string, number> = {}
-    const seats: Array<Seat> = []
+    const members: Array<Joined> = []
     let stored = 0
 
     const join = Effect.fnUntraced(function* (group: string) {
       const scope = yield* Effect.acquireRelease(Scope.make(), (scope, exit) => Scope.close(scope, exit))
       const receiver = yield* Scope.provide(transport.receive(joining(topic, group, lease)), scope)
-      seats.push({ group, receiver, scope, held: [] })
+      members.push({ group, receiver, scope, held: [] })
     })
 
     const deeds: Record<string, () => Effect.Effect<unknown, Transport.TransportError, Scope.Scope>> = {
@@ -279,34 +279,35 @@ const history = Effect.fnUntraced(
       }),
       foreign: () =>
         // Where nobody listens nobody hears of it, as the page on the pattern says.
-        subject.pattern === "keyspace" && seats.length === 0
+        subject.pattern === "keyspace" && members.length === 0
           ? Effect.void
           : Effect.promise(() => subject.foreign(redis, base, `f${stored++}`)),
-      join: () => Effect.flatMap(one(subject.groups), (group) => (seats.length < 5 ? join(group ?? "g") : Effect.void)),
+      join: () =>
+        Effect.flatMap(one(subject.groups), (group) => (members.length < 5 ? join(group ?? "g") : Effect.void)),
       take: Effect.fnUntraced(function* () {
-        const seat = yield* one(seats)
-        if (seat === undefined) return
-        const taken = yield* Effect.timeoutOption(seat.receiver.take(1 + (yield* below(5))), "150 millis")
-        if (Option.isSome(taken)) seat.held.push(...taken.value)
+        const member = yield* one(members)
+        if (member === undefined) return
+        const taken = yield* Effect.timeoutOption(member.receiver.take(1 + (yield* below(5))), "150 millis")
+        if (Option.isSome(taken)) member.held.push(...taken.value)
       }),
       settle: Effect.fnUntraced(function* () {
-        const seat = yield* one(seats.filter(({ held }) => held.length > 0))
-        const [first, ...rest] = seat?.held.splice(0, 1 + (yield* below(3))) ?? []
-        if (seat === undefined || first === undefined) return
+        const member = yield* one(members.filter(({ held }) => held.length > 0))
+        const [first, ...rest] = member?.held.splice(0, 1 + (yield* below(3))) ?? []
+        if (member === undefined || first === undefined) return
         const settlement = (yield* one(settlements)) ?? Settlement.ack
-        yield* seat.receiver.settle([[first, settlement], ...rest.map((delivery) => [delivery, settlement] as const)])
+        yield* member.receiver.settle([[first, settlement], ...rest.map((delivery) => [delivery, settlement] as const)])
       }),
       leave: Effect.fnUntraced(function* () {
-        const seat = yield* one(seats)
-        if (seat === undefined) return
-        seats.splice(seats.indexOf(seat), 1)
-        yield* Scope.close(seat.scope, Exit.void)
+        const member = yield* one(members)
+        if (member === undefined) return
+        members.splice(members.indexOf(member), 1)
+        yield* Scope.close(member.scope, Exit.void)
       }),
       die: Effect.fnUntraced(function* () {
-        const seat = yield* one(seats)
-        if (seat === undefined) return
-        seats.splice(seats.indexOf(seat), 1)
-        if (subject.stores) yield* freeze(seat.receiver)
+        const member = yield* one(members)
+        if (member === undefined) return
+        members.splice(members.indexOf(member), 1)
+        if (subject.stores) yield* freeze(member.receiver)
       }),
       redrive: Effect.fnUntraced(function* () {
         const group = (yield* one(subject.groups)) ?? "g"
@@ -394,7 +395,7 @@ const figuresOf = Effect.fnUntraced(function* (inspector: Look, topic: string, r
 interface Side {
   readonly transport: Effect.Success<typeof Transport.AtMostOnce>
   readonly inspector: Look
-  readonly seats: Map<string, Seat>
+  readonly members: Map<string, Joined>
 }
 
 /** The same history on Redis and in memory: one consumer a group, which always takes all that there is. */
@@ -409,7 +410,7 @@ const twins = Effect.fnUntraced(
       Effect.map(Layer.build(layer), (context): Side => ({
         transport: Context.get(context, Transport.AtMostOnce),
         inspector: Context.get(context, Inspector.Inspector),
-        seats: new Map()
+        members: new Map()
       }))
     const onRedis = yield* sideOf(subject.layer.pipe(Layer.provide(Layer.orDie(IoRedis.layer({ url })))))
     const inMemory = yield* sideOf(subject.twin)
@@ -419,10 +420,10 @@ const twins = Effect.fnUntraced(
 
     const join = (group: string) =>
       both(
-        Effect.fnUntraced(function* ({ seats, transport }) {
+        Effect.fnUntraced(function* ({ members, transport }) {
           const scope = yield* Effect.acquireRelease(Scope.make(), (scope, exit) => Scope.close(scope, exit))
           const receiver = yield* Scope.provide(transport.receive(joining(topic, group, Duration.minutes(1))), scope)
-          seats.set(group, { group, receiver, scope, held: [] })
+          members.set(group, { group, receiver, scope, held: [] })
         })
       )
 
@@ -460,22 +461,22 @@ const twins = Effect.fnUntraced(
       take: Effect.fnUntraced(function* (group) {
         const info = yield* inMemory.inspector.describe(topic)
         const found = info.groups.find((candidate) => candidate.group === group)
-        if (found === undefined || found.paused || !inMemory.seats.has(group)) return
+        if (found === undefined || found.paused || !inMemory.members.has(group)) return
         const waiting = yield* inMemory.inspector.waiting(topic, group, { after: Option.none(), limit: 1000 })
         const far = waiting.filter(({ cause }) => cause === "an hour").length
         const count = found.lag + waiting.length - far
         yield* both(
-          Effect.fnUntraced(function* ({ seats }) {
-            const seat = seats.get(group)!
-            const before = seat.held.length
-            while (seat.held.length < before + count) {
-              seat.held.push(...(yield* seat.receiver.take(before + count - seat.held.length)))
+          Effect.fnUntraced(function* ({ members }) {
+            const member = members.get(group)!
+            const before = member.held.length
+            while (member.held.length < before + count) {
+              member.held.push(...(yield* member.receiver.take(before + count - member.held.length)))
             }
           })
         )
       }),
       settle: Effect.fnUntraced(function* (group) {
-        const ids = inMemory.seats.get(group)?.held.map(({ id }) => id) ?? []
+        const ids = inMemory.members.get(group)?.held.map(({ id }) => id) ?? []
         const id = yield* one(ids)
         const settlement = yield* one([
           Settlement.ack,
@@ -486,8 +487,8 @@ const twins = Effect.fnUntraced(
         ])
         if (id === undefined || settlement === undefined) return
         yield* both(
-          Effect.fnUntraced(function* ({ seats }) {
-            const { held, receiver } = seats.get(group)!
+          Effect.fnUntraced(function* ({ members }) {
+            const { held, receiver } = members.get(group)!
             const [delivery] = held.splice(
               held.findIndex((delivery) => delivery.id === id),
               1
@@ -498,12 +499,12 @@ const twins = Effect.fnUntraced(
         )
       }),
       leave: (group) =>
-        both(({ seats }) => {
-          const seat = seats.get(group)
-          seats.delete(group)
-          return seat === undefined ? Effect.void : Scope.close(seat.scope, Exit.void)
+        both(({ members }) => {
+          const member = members.get(group)
+          members.delete(group)
+          return member === undefined ? Effect.void : Scope.close(member.scope, Exit.void)
         }),
-      join: (group) => (inMemory.seats.has(group) ? Effect.void : join(group)),
+      join: (group) => (inMemory.members.has(group) ? Effect.void : join(group)),
       redrive: (group) => withLetters(group, "redrive"),
       discard: (group) => withLetters(group, "discard"),
       pause: (group) => both(({ inspector }) => inspector.pause(topic, group)),

@@ -93,10 +93,12 @@ const play = Effect.fnUntraced(function* (draw: <A>(drawn: Effect.Effect<A>) => 
     Effect.promise(() => redis.xlen(key("stream"))),
     0
   )
-  for (const { deadLettered, deadLetters, lag, pending, waiting } of (yield* inspector.describe("t")).groups.map((info) => ({
-    ...info,
-    deadLettered: parties.find(({ group }) => group === info.group)!.deadLettered.size
-  }))) {
+  for (const { deadLettered, deadLetters, lag, pending, waiting } of (yield* inspector.describe("t")).groups.map(
+    (info) => ({
+      ...info,
+      deadLettered: parties.find(({ group }) => group === info.group)!.deadLettered.size
+    })
+  )) {
     assert.deepStrictEqual(
       { deadLetters, lag, pending, waiting },
       { deadLetters: deadLettered, lag: 0, pending: 0, waiting: 0 }

@@ -21,7 +21,7 @@ export interface Contender {
 }
 
 /** The process's reply to a `Size`. */
-export type Answer = { readonly sample: Sample } | { readonly error: string }
+export type Reply = { readonly sample: Sample } | { readonly error: string }
 
 const own = fileURLToPath(new URL("ContenderProcess.ts", import.meta.url))
 
@@ -65,8 +65,8 @@ export const make = Effect.fnUntraced(function* (options: {
         }
         const failed = (message: string) => done(new RoundFailed({ contender: label, message }))
         // The process sends the replies that this type describes.
-        const onMessage = (answer: Answer) =>
-          "error" in answer ? failed(answer.error) : done(Effect.succeed(answer.sample))
+        const onMessage = (reply: Reply) =>
+          "error" in reply ? failed(reply.error) : done(Effect.succeed(reply.sample))
         const onExit = (code: number | null, signal: string | null) => failed(`its process ended (${signal ?? code})`)
         if (!isAlive(child)) return onExit(child.exitCode, child.signalCode)
         child.once("message", onMessage)

@@ -832,30 +832,33 @@ describe("too much, too bad", () => {
     }
   )
 
-  it.effect("the flaky post office of the example delivers to everyone who has an address, and dead-letters the rest", () => {
-    const mails: Array<string> = []
-    const noted = Logger.layer([
-      Logger.make(({ message }) => {
-        const mail = /e-mail to ([\w-]+):/.exec(String(message))
-        if (mail !== null) mails.push(mail[1]!)
-      })
-    ])
-    return Effect.gen(function* () {
-      const rooms = yield* ChatRooms
-      yield* rooms.createRoom("tea", "ada", "1")
-      const names = [...Array.from({ length: 15 }, (_, i) => `user-${i}`), "nobody-1", "nobody-2"].toSorted()
-      for (const name of names) yield* rooms.joinRoom("tea", name)
-      yield* say("tea", "ada", names.map((name) => `@${name}`).join(" "))
-      for (let second = 0; second < 70; second++) yield* Effect.andThen(TestClock.adjust("1 second"), quiet())
-      assert.deepStrictEqual(
-        mails.toSorted(),
-        names.filter((name) => !name.startsWith("nobody"))
-      )
-      const dead = yield* Stream.runCollect(DeadLetters.stream(Mentions, "email"))
-      assert.deepStrictEqual(dead.map(({ body, reason }) => [JSON.parse(String(body)).to, reason]).toSorted(), [
-        ["nobody-1", "AddressUnknown"],
-        ["nobody-2", "AddressUnknown"]
+  it.effect(
+    "the flaky post office of the example delivers to everyone who has an address, and dead-letters the rest",
+    () => {
+      const mails: Array<string> = []
+      const noted = Logger.layer([
+        Logger.make(({ message }) => {
+          const mail = /e-mail to ([\w-]+):/.exec(String(message))
+          if (mail !== null) mails.push(mail[1]!)
+        })
       ])
-    }).pipe(Effect.provide(chat(Notifications.layerFlaky("chat"))), Effect.provide(noted))
-  })
+      return Effect.gen(function* () {
+        const rooms = yield* ChatRooms
+        yield* rooms.createRoom("tea", "ada", "1")
+        const names = [...Array.from({ length: 15 }, (_, i) => `user-${i}`), "nobody-1", "nobody-2"].toSorted()
+        for (const name of names) yield* rooms.joinRoom("tea", name)
+        yield* say("tea", "ada", names.map((name) => `@${name}`).join(" "))
+        for (let second = 0; second < 70; second++) yield* Effect.andThen(TestClock.adjust("1 second"), quiet())
+        assert.deepStrictEqual(
+          mails.toSorted(),
+          names.filter((name) => !name.startsWith("nobody"))
+        )
+        const dead = yield* Stream.runCollect(DeadLetters.stream(Mentions, "email"))
+        assert.deepStrictEqual(dead.map(({ body, reason }) => [JSON.parse(String(body)).to, reason]).toSorted(), [
+          ["nobody-1", "AddressUnknown"],
+          ["nobody-2", "AddressUnknown"]
+        ])
+      }).pipe(Effect.provide(chat(Notifications.layerFlaky("chat"))), Effect.provide(noted))
+    }
+  )
 })

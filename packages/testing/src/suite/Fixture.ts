@@ -25,7 +25,7 @@ export interface Setting {
 
 type Draft = string | (Partial<Message.Outgoing> & { readonly body: string })
 type SubscriptionOptions = Partial<Omit<Transport.Subscription, "topic" | "group">>
-type Taker = Pick<Transport.Receiver, "take">
+type Receiver = Pick<Transport.Receiver, "take">
 
 export class Fixture extends Context.Service<
   Fixture,
@@ -55,11 +55,11 @@ export class Fixture extends Context.Service<
     >
     /** Takes until there are `count` deliveries, letting time pass where necessary. */
     readonly take: (
-      receiver: Taker,
+      receiver: Receiver,
       count: number
     ) => Effect.Effect<ReadonlyArray<Delivery.Delivery>, Transport.TransportError>
     /** Takes one delivery. */
-    readonly one: (receiver: Taker) => Effect.Effect<Delivery.Delivery, Transport.TransportError>
+    readonly one: (receiver: Receiver) => Effect.Effect<Delivery.Delivery, Transport.TransportError>
     /** Lets time pass while `effect` waits, and dies when it waits too long. */
     readonly within: <A, E, R>(what: string, effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
     /** Repeats until the result equals `expected`; dies with the difference when it never does. */

@@ -15,7 +15,11 @@ const page = (fixture: Fixture["Service"], after: string | undefined, limit: num
 const byBody = (a: Message.Message, b: Message.Message) => String(a.body).localeCompare(String(b.body))
 
 /** Publishes, and dead-letters in the order of the bodies; returns the receiver and the dead letters. */
-const deadLetter = Effect.fnUntraced(function* (fixture: Fixture["Service"], first: string, ...rest: ReadonlyArray<string>) {
+const deadLetter = Effect.fnUntraced(function* (
+  fixture: Fixture["Service"],
+  first: string,
+  ...rest: ReadonlyArray<string>
+) {
   const receiver = yield* fixture.join("g")
   yield* fixture.publish(first, ...rest)
   const deliveries = yield* fixture.take(receiver, 1 + rest.length)

@@ -65,7 +65,7 @@ export class Prefetch {
   /** How many the pending take asked for, and whether the workers had run out then. */
   #asked = 0
   #starved = false
-  #taker: Fiber.Fiber<never, TransportError> | undefined
+  #fetcher: Fiber.Fiber<never, TransportError> | undefined
   #retreating = false
   #closed = false
   readonly #parked: Array<() => void> = []
@@ -191,14 +191,14 @@ export class Prefetch {
   readonly run = (take: Take): Effect.Effect<never, TransportError> =>
     Effect.gen({ self: this }, function* () {
       while (true) {
-        this.#taker = yield* Effect.forkDetach(this.#fill(take), { startImmediately: true })
-        const exit = yield* Fiber.await(this.#taker)
+        this.#fetcher = yield* Effect.forkDetach(this.#fill(take), { startImmediately: true })
+        const exit = yield* Fiber.await(this.#fetcher)
         this.#asked = 0
         // A take that was given up is followed by the next.
         if (!this.#retreating || !Exit.isFailure(exit) || !Exit.hasInterrupts(exit)) return yield* exit
         this.#retreating = false
       }
-    }).pipe(Effect.onInterrupt(() => (this.#taker === undefined ? Effect.void : Fiber.interrupt(this.#taker))))
+    }).pipe(Effect.onInterrupt(() => (this.#fetcher === undefined ? Effect.void : Fiber.interrupt(this.#fetcher))))
 
   /** Hands everything back that has waited for a third of a lease while no worker pulled: all workers may hang. */
   readonly tend: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
@@ -287,9 +287,9 @@ export class Prefetch {
       this.#show()
       this.#options.release(back)
     }
-    if (this.#asked > Math.max(0, this.wanted) && this.#taker !== undefined) {
+    if (this.#asked > Math.max(0, this.wanted) && this.#fetcher !== undefined) {
       this.#retreating = true
-      this.#taker.interruptUnsafe()
+      this.#fetcher.interruptUnsafe()
     }
     return back.length > 0
   }
