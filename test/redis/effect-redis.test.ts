@@ -104,7 +104,7 @@ describe("EffectRedis", () => {
       yield* commands.run("ACL", [], (client) => client.acl("SETUSER", "default", "resetchannels"))
       const messages = yield* redis.subscribe("news")
       const error = yield* Effect.flip(Queue.take(messages))
-      assert.deepInclude(error.cause, { _tag: "NotPermitted", command: "SUBSCRIBE" })
+      assert.deepInclude(error.cause, { _tag: "NotPermitted", command: "subscribe" })
     }).pipe(Effect.scoped, Effect.provide(live))
   )
 

@@ -5,7 +5,7 @@
  */
 import { bytes, listOf, make as script, number, row, text } from "../connection/Script.ts"
 import { counting, redriving } from "../inspect/DeadLetterScripts.ts"
-import { figures, pageArgs } from "../inspect/Figures.ts"
+import { figures, pageArgs, rowsOfWaiting } from "../inspect/Figures.ts"
 import { bodyOf, removal } from "../inspect/Removal.ts"
 import { keys } from "../wire/Keys.ts"
 import { clock, weighing } from "../wire/Lua.ts"
@@ -177,7 +177,7 @@ const waiting = (source: Source) =>
 touch()
 local now, rows = clock(), {}
 local part, place = string.sub(from, 1, 1), string.sub(from, 2)
-local function row(position, id, due)
+local function later(position, id, due)
   local text, tally = redis.call('HGET', marks, id) or '', ''
   text = string.gsub(text, '\\31(%d+;[01];[^%s\\31]*)$', function(found) tally = found return '' end)
   local attempts, cause = string.match(text, '^(%d+):%d+:%d+:(.*)$')
@@ -189,25 +189,10 @@ for _, of in ipairs({{'a', returned}, {'b', suspects}}) do
     local found = part == letter and place ~= '' and redis.call('LPOS', list, place)
     local start = found and found + 1 or 0
     for _, id in ipairs(redis.call('LRANGE', list, start, start + limit - #rows - 1)) do
-      if room() then row(letter .. id, id, now) end
+      if room() then later(letter .. id, id, now) end
     end
   end
-end
-if #rows < limit and room() then
-  local rank = 0
-  if part == 'c' then
-    local score, id = string.match(place, '^(%-?%d+):(.*)$')
-    rank = redis.call('ZRANK', waiting, id)
-    rank = rank and rank + 1 or redis.call('ZCOUNT', waiting, '-inf', '(' .. score)
-  end
-  local page = redis.call('ZRANGE', waiting, rank, rank + limit - #rows - 1, 'WITHSCORES')
-  for i = 1, #page, 2 do
-    if not room() then break end
-    local due = string.format('%.0f', tonumber(page[i + 1]))
-    row('c' .. due .. ':' .. page[i], page[i], tonumber(due))
-  end
-end
-return {'OK', now, rows}
+end${rowsOfWaiting("c")}return {'OK', now, rows}
 `
   })
 

@@ -7,16 +7,17 @@
  *
  * @module
  */
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Redis from "effect/persistence/Redis"
-import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import type { Redis as Client } from "ioredis"
 import type { Reason } from "../../../Transport.ts"
 import type { Connection, Dedicated } from "./Connection.ts"
+import { type Listener, make as makeSubscriber, type Subscriber } from "./Subscriber.ts"
 
 /** What it is made of: the part of `IoRedis` that it needs. */
 export interface Connections {
@@ -29,6 +30,7 @@ export const make = Effect.fnUntraced(function* (
   redis: Connections,
   options: Redis.PoolOptions
 ): Effect.fn.Return<Redis.Redis["Service"], never, Scope.Scope> {
+  const subscriber = yield* makeSubscriber(redis)
   return yield* Redis.make({
     send: send(redis.commands, undefined),
     connect: Effect.gen(function* () {
@@ -40,7 +42,7 @@ export const make = Effect.fnUntraced(function* (
       )
       return { send: send(connection, Duration.infinity), close: Scope.close(scope, Exit.void) }
     }),
-    subscribe: (channel, onMessage) => subscribe(redis, channel, onMessage),
+    subscribe: (channel, onMessage) => subscribe(subscriber, channel, onMessage),
     pool: options
   })
 })
@@ -68,37 +70,27 @@ const call = (client: Client, command: string, args: ReadonlyArray<string>): Pro
   return client.call(name === "hgetall" ? "HGETALL" : name, [...args])
 }
 
-/** A subscriber that hears nothing asks this often whether its server is still there. */
-const heartbeat = Duration.seconds(10)
 const retryDelay = Schedule.spaced("100 millis")
 
 /**
- * Returns once the channel is subscribed. The inner effect subscribes again on each new connection; what is published
- * in between is missed, as everywhere with pub/sub. It fails when the server denies the subscription for good.
+ * Returns once the channel is subscribed. What is published while there is no connection is missed, as everywhere with pub/sub. The
+ * inner effect fails when the server denies the subscription for good.
  */
 const subscribe = Effect.fnUntraced(function* (
-  redis: Connections,
+  subscriber: Subscriber,
   channel: string,
   onMessage: (message: Redis.RedisMessage) => void
 ): Effect.fn.Return<Effect.Effect<never, Redis.RedisError>, Redis.RedisError, Scope.Scope> {
-  const connection = yield* redis.dedicated(`subscriber:${channel}`, [])
-  const connected = yield* Queue.sliding<void>(1)
-  yield* connection.each((client) => {
-    client.on("message", (channel, message) => onMessage({ channel, message }))
-    Queue.offerUnsafe(connected, undefined)
-  })
-  const subscribed = connection
-    .run("SUBSCRIBE", [], (client) => client.subscribe(channel))
+  const denied = yield* Deferred.make<never, Redis.RedisError>()
+  const listener: Listener = {
+    message: (payload, channel) => onMessage({ channel, message: String(payload) }),
+    interrupted: () => {},
+    refused: (reason) => {
+      if (reason.permanent) Deferred.doneUnsafe(denied, Exit.fail(redisError(reason)))
+    }
+  }
+  yield* subscriber
+    .subscribe("channel", channel, listener)
     .pipe(Effect.retry({ while: (reason) => !reason.permanent, schedule: retryDelay }), Effect.mapError(redisError))
-  // No answer within its deadline destroys the connection, and a new one comes.
-  const ping = Effect.ignore(connection.run("PING", [], (client) => client.ping()))
-  yield* Effect.mapError(connection.ready, redisError)
-  yield* Queue.take(connected)
-  yield* subscribed
-  return Queue.take(connected).pipe(
-    Effect.as(subscribed),
-    Effect.timeoutOrElse({ duration: heartbeat, orElse: () => Effect.succeed(ping) }),
-    Effect.flatten,
-    Effect.forever
-  )
+  return Deferred.await(denied)
 })

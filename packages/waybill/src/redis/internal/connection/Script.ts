@@ -113,6 +113,9 @@ export interface Definition<
   readonly lua: string
 }
 
+/** The names that an object literal was written with are its keys. */
+export const namesOf = <T extends object>(table: T) => Object.keys(table) as Array<keyof T & string>
+
 const headers = { writes: "#!lua\n", drains: "#!lua flags=allow-oom\n", reads: "#!lua flags=no-writes,allow-oom\n" }
 
 export const make = <
@@ -123,9 +126,8 @@ export const make = <
   definition: Definition<K, A, R>
 ): TypedScript<keyof K & string, Given<A>, Reply<R>> => {
   const { announces, keys, name, replies } = definition
-  // The names that an object literal was written with are its keys.
-  const keyNames = Object.keys(keys) as Array<keyof K & string>
-  const argNames = Object.keys(definition.args ?? {}) as Array<keyof A & string>
+  const keyNames = namesOf(keys)
+  const argNames: Array<keyof A & string> = definition.args === undefined ? [] : namesOf(definition.args)
   return {
     name,
     lua: headers[definition.mode] + prelude(definition) + definition.lua,

@@ -7,14 +7,12 @@
  *
  * @module
  */
-import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import type { Redis } from "ioredis"
 import { Disconnected, type Reason } from "../../../Transport.ts"
-import type { IoRedis } from "../../IoRedis.ts"
-import type { Connection } from "./Connection.ts"
+import type { Connection, Dedicated } from "./Connection.ts"
 import { classify } from "./ServerError.ts"
 
 /** `channel` is a name, `pattern` a glob over names, `shard` a name whose messages stay in its part of a cluster. */
@@ -46,9 +44,9 @@ const patience = "3 seconds"
 const confirmation = "5 seconds"
 
 /** The connections are made with the first subscription of their kind and live as long as the scope. */
-export const make = Effect.fnUntraced(function* (
-  redis: Context.Service.Shape<typeof IoRedis>
-): Effect.fn.Return<Subscriber, never, Scope.Scope> {
+export const make = Effect.fnUntraced(function* (redis: {
+  readonly dedicated: Dedicated
+}): Effect.fn.Return<Subscriber, never, Scope.Scope> {
   const scope = yield* Scope.Scope
   const line = (kind: Kind) =>
     Effect.cached(

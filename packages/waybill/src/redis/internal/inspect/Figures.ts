@@ -9,6 +9,27 @@ import { flag, listOf, number, type Part, type Shaped, text } from "../connectio
 /** A page: behind which place it begins, or with `newest` = 1 in front of which it ends, "" for an end; and how many it has at most. */
 export const pageArgs = { from: "text", limit: "number" } as const
 
+/**
+ * Calls `later(position, member, due)` for what stands in the sorted set `waiting` behind the place that the locals `part` and `place`
+ * name, a letter and a due time, a colon and the member, as far as `limit` and `room()` let `rows` grow.
+ */
+export const rowsOfWaiting = (letter: string) => /* lua */ `
+if #rows < limit and room() then
+  local rank = 0
+  if part == '${letter}' then
+    local score, member = string.match(place, '^(%-?%d+):(.*)$')
+    rank = redis.call('ZRANK', waiting, member)
+    rank = rank and rank + 1 or redis.call('ZCOUNT', waiting, '-inf', '(' .. score)
+  end
+  local page = redis.call('ZRANGE', waiting, rank, rank + limit - #rows - 1, 'WITHSCORES')
+  for i = 1, #page, 2 do
+    if not room() then break end
+    local due = string.format('%.0f', tonumber(page[i + 1]))
+    later('${letter}' .. due .. ':' .. page[i], page[i], tonumber(due))
+  end
+end
+`
+
 const nameOrNumber: Part<string | number> = (part) => (typeof part === "number" ? part : text(part))
 
 export const figures = {

@@ -5,7 +5,7 @@
  */
 import { bit, bytes, flag, listOf, make, number, row, text } from "../connection/Script.ts"
 import { counting, redriving } from "../inspect/DeadLetterScripts.ts"
-import { figures, pageArgs } from "../inspect/Figures.ts"
+import { figures, pageArgs, rowsOfWaiting } from "../inspect/Figures.ts"
 import { bodyOf, removal } from "../inspect/Removal.ts"
 import { keys } from "../wire/Keys.ts"
 import { add, ask, clock, ids, infos, maps, paging, weighing } from "../wire/Lua.ts"
@@ -257,6 +257,15 @@ local function fieldsOf(key, entry)
   local there = redis.call('XRANGE', key, entry, entry)[1]
   return weigh(there and there[2] or {})
 end
+local function later(position, member, due)
+  local body = redis.call('HGET', waitingBodies, member)
+  local ok, fields = pcall(cmsgpack.unpack, body or '')
+  if not ok or type(fields) ~= 'table' then fields = {'', '', 0, 0, '', 'payload', body or ''} end
+  local raw = {'id', tostring(fields[1]), 'at', tostring(fields[2]), 'attempt', tostring(fields[3]), 'fence',
+    tostring(fields[4])}
+  for f = 6, #fields do raw[#raw + 1] = fields[f] end
+  rows[#rows + 1] = {position, 1, member, due, 0, 0, weigh(raw), weigh(tostring(fields[5]))}
+end
 for source = 0, 1 do
   local letter = source == 0 and 'a' or 'b'
   if part <= letter and room() then
@@ -282,28 +291,7 @@ if part <= 'c' and #rows < limit and room() then
     end
     more = #some > 0
   end
-end
-if #rows < limit and room() then
-  local rank = 0
-  if part == 'd' then
-    local score, member = string.match(place, '^(%-?%d+):(.*)$')
-    rank = redis.call('ZRANK', waiting, member)
-    rank = rank and rank + 1 or redis.call('ZCOUNT', waiting, '-inf', '(' .. score)
-  end
-  local page = redis.call('ZRANGE', waiting, rank, rank + limit - #rows - 1, 'WITHSCORES')
-  for i = 1, #page, 2 do
-    if not room() then break end
-    local due = string.format('%.0f', tonumber(page[i + 1]))
-    local body = redis.call('HGET', waitingBodies, page[i])
-    local ok, fields = pcall(cmsgpack.unpack, body or '')
-    if not ok or type(fields) ~= 'table' then fields = {'', '', 0, 0, '', 'payload', body or ''} end
-    local raw = {'id', tostring(fields[1]), 'at', tostring(fields[2]), 'attempt', tostring(fields[3]), 'fence',
-      tostring(fields[4])}
-    for f = 6, #fields do raw[#raw + 1] = fields[f] end
-    rows[#rows + 1] = {'d' .. due .. ':' .. page[i], 1, page[i], tonumber(due), 0, 0, weigh(raw), weigh(tostring(fields[5]))}
-  end
-end
-return {'OK', now, rows}
+end${rowsOfWaiting("d")}return {'OK', now, rows}
 `
 })
 

@@ -6,10 +6,10 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { GroupInfo, Inspector, Retention } from "../../../Inspector.ts"
-import { keysOf as listed, type Kind } from "../connection/Script.ts"
+import { keysOf as listed, namesOf } from "../connection/Script.ts"
 import { groupOf } from "../inspect/Figures.ts"
 import { Inspecting, type InspectorOptions } from "../inspect/Inspecting.ts"
-import type { GroupKeys } from "../wire/Keys.ts"
+import { type GroupKeys, keys } from "../wire/Keys.ts"
 import { pattern } from "./GroupScripts.ts"
 import * as InspectScripts from "./InspectScripts.ts"
 import { type Source, StreamDelivery } from "./StreamDelivery.ts"
@@ -21,15 +21,9 @@ const groupsAtOnce = 100
 const lastId = "18446744073709551615-18446744073709551615"
 
 /** What the script `describe` looks at of a group. */
-const describedOf = ({ consumers, dead, retry, state, waiting }: GroupKeys): ReadonlyArray<string> => [
-  retry,
-  waiting,
-  dead,
-  consumers,
-  state
-]
-
-const describedKinds: ReadonlyArray<Kind> = ["stream", "zset", "stream", "zset", "hash"]
+const described = keys("retry", "waiting", "dead", "consumers", "state")
+const describedOf = (group: GroupKeys) => namesOf(described).map((name) => group[name])
+const describedKinds = Object.values(described)
 
 export const make = (options: InspectorOptions): Inspector["Service"] => {
   const inspecting = new Inspecting(options, pattern)
