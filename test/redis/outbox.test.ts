@@ -19,11 +19,13 @@ const twenty = Effect.fnUntraced(function* (millis: number) {
     topic: "t",
     clock: yield* Clock.Clock,
     timeoutMillis: 5000,
-    send: (calls) =>
-      Effect.as(
-        Effect.sleep(millis),
-        calls.map(() => ({ _tag: "Stored" as const, id: "m" }))
-      )
+    opened: Effect.void,
+    sending: (calls) => () =>
+      Effect.as(Effect.sleep(millis), {
+        isNew: false,
+        receipts: calls.map(() => ({ _tag: "Stored" as const, id: "m" }))
+      }),
+    repeats: () => false
   })
   const runner = yield* Effect.forkChild(outbox.run, { startImmediately: true })
   const callers = yield* Effect.forEach(Array.from({ length: 20 }), () =>

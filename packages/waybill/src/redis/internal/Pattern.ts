@@ -19,7 +19,7 @@ import { make as makeSubscriber, type Subscriber } from "./connection/Subscriber
 import type { InspectorOptions } from "./inspect/Inspecting.ts"
 import { healthOf } from "./inspect/ServerHealth.ts"
 import type { Sender } from "./publish/Outbox.ts"
-import { Publisher, type PublisherOptions } from "./publish/Publisher.ts"
+import { make as makePublisher, type PublisherOptions } from "./publish/Publisher.ts"
 import { Publishers } from "./publish/Publishers.ts"
 import type { Publishing } from "./publish/PublishScript.ts"
 import type { Settings } from "./Settings.ts"
@@ -128,7 +128,7 @@ const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) 
       opened: register(topic)
     }
     if (typeof publishing === "function") return publishing(options)
-    return new Publisher({
+    return makePublisher({
       ...options,
       pattern: pattern.name,
       publishing,

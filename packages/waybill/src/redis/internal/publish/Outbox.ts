@@ -1,6 +1,7 @@
 /**
  * Callers that wait for their messages to be sent: what comes while a batch is on its way travels together in the next.
- * When no batch has got through for too long, what has waited for all that time fails, and nothing of it was sent.
+ * When no batch has got through for too long, what has waited for all that time fails, and nothing of it was sent. A batch is sent
+ * again and again until its time is over, where that does no harm.
  *
  * @module
  */
@@ -8,6 +9,7 @@ import type { NonEmptyReadonlyArray } from "effect/Array"
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Result from "effect/Result"
 import { unitsOf } from "../../../internal/Budget.ts"
 import { Wakeup } from "../../../internal/Wakeup.ts"
 import type { Outgoing, Receipt } from "../../../Message.ts"
@@ -48,9 +50,26 @@ export interface OutboxOptions {
   readonly topic: string
   readonly clock: Clock.Clock
   readonly timeoutMillis: number
-  /** Sends one batch, and answers a receipt a message. */
-  readonly send: (calls: ReadonlyArray<Call>) => Effect.Effect<ReadonlyArray<Receipt>, TransportError>
+  /** Runs after a batch that opened the topic in the store. */
+  readonly opened: Effect.Effect<void>
+  /** Why these messages may not be sent, if they may not. */
+  readonly refusal?: (messages: ReadonlyArray<Outgoing>) => Reason | undefined
+  /** What sends a batch: run again, the same one, each time for so many milliseconds. */
+  readonly sending: (calls: ReadonlyArray<Call>) => (millis: number) => Effect.Effect<Sent, Reason>
+  /** Whether it is to be sent again. `ambiguous`: an answer was lost. */
+  readonly repeats: (reason: Reason, ambiguous: boolean) => boolean
 }
+
+export interface Sent {
+  /** One a message. */
+  readonly receipts: ReadonlyArray<Receipt>
+  /** The topic was not there before. */
+  readonly isNew: boolean
+}
+
+/** Time enough for one attempt, also for a batch that had to wait for a long time. */
+const leastAttemptMillis = 500
+const pauseMillis = 50
 
 export class Outbox implements Sender {
   readonly #options: OutboxOptions
@@ -59,6 +78,7 @@ export class Outbox implements Sender {
   readonly #some = new Wakeup(() => this.#queue.length > this.#next)
   #closed = false
   #sending = false
+  #open = false
   /** When a batch got through last. */
   #throughAt = -Infinity
 
@@ -67,14 +87,16 @@ export class Outbox implements Sender {
   }
 
   /** Milliseconds that pass whatever is done to the wall clock. */
-  now(): number {
+  #now(): number {
     return Number(this.#options.clock.monotonicTimeNanosUnsafe() / 1_000_000n)
   }
 
   publish(messages: NonEmptyReadonlyArray<Outgoing>): Effect.Effect<ReadonlyArray<Receipt>, TransportError> {
+    const refused = this.#options.refusal?.(messages)
+    if (refused !== undefined) return this.#failure(refused)
     return Effect.callback((resume) => {
-      if (this.#closed) return resume(this.failure(closed))
-      const call = new Call(messages, resume, this.now())
+      if (this.#closed) return resume(this.#failure(closed))
+      const call = new Call(messages, resume, this.#now())
       this.#queue.push(call)
       this.#some.notify()
       return Effect.sync(() => {
@@ -94,15 +116,13 @@ export class Outbox implements Sender {
       const calls = this.#take()
       if (calls.length === 0) continue
       this.#sending = true
-      yield* Effect.exit(
-        Effect.onExit(this.#options.send(calls), (exit) => Effect.sync(() => this.#answer(calls, exit)))
-      )
+      yield* Effect.exit(Effect.onExit(this.#send(calls), (exit) => Effect.sync(() => this.#answer(calls, exit))))
     }
   })
 
   readonly close: Effect.Effect<void> = Effect.sync(() => {
     this.#closed = true
-    for (const call of this.#queue.splice(this.#next)) call.resume(this.failure(closed))
+    for (const call of this.#queue.splice(this.#next)) call.resume(this.#failure(closed))
   })
 
   get busy(): boolean {
@@ -113,11 +133,11 @@ export class Outbox implements Sender {
     this.#sending = false
     if (Exit.isFailure(exit)) {
       // When the layer closes, the batch on its way is interrupted.
-      const told = Exit.hasInterrupts(exit) ? this.failure(closedMidway) : exit
+      const told = Exit.hasInterrupts(exit) ? this.#failure(closedMidway) : exit
       for (const call of calls) call.resume(told)
       return
     }
-    this.#throughAt = this.now()
+    this.#throughAt = this.#now()
     let from = 0
     for (const call of calls) {
       const to = from + call.messages.length
@@ -126,21 +146,50 @@ export class Outbox implements Sender {
     }
   }
 
+  #send(calls: ReadonlyArray<Call>): Effect.Effect<ReadonlyArray<Receipt>, TransportError> {
+    return Effect.gen({ self: this }, function* () {
+      const { opened, repeats, sending } = this.#options
+      const send = sending(calls)
+      const first = calls[0] as Call // the caller checked that there is one
+      const deadline = Math.max(this.#expiry(first), this.#now() + leastAttemptMillis)
+      let ambiguous = false
+      while (true) {
+        const result = yield* Effect.result(send(deadline - this.#now()))
+        if (Result.isSuccess(result)) {
+          const { isNew, receipts } = result.success
+          if (!this.#open || isNew) {
+            this.#open = true
+            yield* opened
+          }
+          return receipts
+        }
+        const reason = result.failure
+        const isLost = reason._tag === "Disconnected" && reason.ambiguous
+        ambiguous ||= isLost
+        if (!repeats(reason, ambiguous) || this.#now() + pauseMillis >= deadline) {
+          // Once an answer was lost, no later refusal tells what became of the batch.
+          return yield* this.#failure(ambiguous && !isLost ? new Disconnected({ ambiguous, cause: reason }) : reason)
+        }
+        yield* Effect.sleep(pauseMillis)
+      }
+    })
+  }
+
   /** How long a call may wait. Each batch that gets through extends it: a queue that moves may be long. */
-  expiry(call: Call): number {
+  #expiry(call: Call): number {
     return Math.max(call.queuedAt, this.#throughAt) + this.#options.timeoutMillis
   }
 
   /** The calls of the next batch. Those that expired in the queue fail here: nothing of them was sent. */
   #take(): Array<Call> {
-    const now = this.now()
+    const now = this.#now()
     const calls: Array<Call> = []
     let messages = 0
     let units = 0
     while (this.#next < this.#queue.length) {
       const call = this.#queue[this.#next] as Call // within bounds
-      if (!call.abandoned && this.expiry(call) <= now) {
-        call.resume(this.failure(waitedInVain))
+      if (!call.abandoned && this.#expiry(call) <= now) {
+        call.resume(this.#failure(waitedInVain))
       } else if (!call.abandoned) {
         const size = sizeOf(call.messages)
         if (calls.length > 0 && (messages + call.messages.length > maxMessages || units + size > maxUnits)) break
@@ -160,7 +209,7 @@ export class Outbox implements Sender {
     return calls
   }
 
-  failure(reason: Reason): Exit.Exit<never, TransportError> {
+  #failure(reason: Reason): Exit.Exit<never, TransportError> {
     return Exit.fail(new TransportError({ operation: "publish", topic: this.#options.topic, reason }))
   }
 }

@@ -4,38 +4,27 @@
  *
  * @module
  */
-import type { NonEmptyReadonlyArray } from "effect/Array"
-import type * as Clock from "effect/Clock"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Result from "effect/Result"
 import type { Due, Outgoing, Receipt } from "../../../Message.ts"
-import { Disconnected, type Reason, type TransportError } from "../../../Transport.ts"
 import type { Connection } from "../connection/Connection.ts"
-import { type Call as ScriptCall, calling, type Opened, wire } from "../connection/ScriptReply.ts"
+import { calling, type Opened, wire } from "../connection/ScriptReply.ts"
 import type { TopicKeys } from "../wire/Keys.ts"
-import { type Call, Outbox, type Sender } from "./Outbox.ts"
+import { type Call, Outbox, type OutboxOptions, type Sender } from "./Outbox.ts"
 import { type Publishing, shape } from "./PublishScript.ts"
 
-export interface PublisherOptions extends Opened {
+export interface PublisherOptions extends Opened, Pick<OutboxOptions, "clock" | "timeoutMillis" | "opened"> {
   readonly commands: Connection
   readonly publishing: Publishing
   readonly keys: TopicKeys
-  readonly clock: Clock.Clock
   readonly deduplicationMillis: number
-  readonly timeoutMillis: number
-  /** Runs after a batch that opened the topic in the store. */
-  readonly opened: Effect.Effect<void>
   /** Called when a message was stored that is due in so many milliseconds. */
   readonly delayed: (millis: number) => void
 }
 
 /** How long the server remembers the answer to a publisher's last batch, unless publishing may go on for longer. */
 const answerMillis = 10 * 60 * 1000
-/** Time enough for one attempt, also for a batch that had to wait for a long time. */
-const leastAttemptMillis = 500
-const pauseMillis = 50
 
 /** Refusals that say: not now. Out of memory, or without replicas, is an answer for the caller. */
 const passing: ReadonlySet<string> = new Set([
@@ -49,81 +38,32 @@ const passing: ReadonlySet<string> = new Set([
   "TRYAGAIN"
 ])
 
-export class Publisher implements Sender {
-  readonly #options: PublisherOptions
-  readonly #outbox: Outbox
-  readonly #call: ScriptCall<Omit<TopicKeys, "publisher"> & { readonly publisher: string }>
-  #batch = 0
-  #open = false
-
-  constructor(options: PublisherOptions) {
-    this.#options = options
-    this.#outbox = new Outbox({ ...options, send: (calls) => this.#store(calls) })
-    const { commands, keys } = options
-    this.#call = calling(commands, options, { ...keys, publisher: keys.publisher(SecureRandom.uuidV4Unsafe()) })
-  }
-
-  get run(): Effect.Effect<never> {
-    return this.#outbox.run
-  }
-
-  get busy(): boolean {
-    return this.#outbox.busy
-  }
-
-  get close(): Effect.Effect<void> {
-    return this.#outbox.close
-  }
-
-  publish(messages: NonEmptyReadonlyArray<Outgoing>): Effect.Effect<ReadonlyArray<Receipt>, TransportError> {
-    return this.#outbox.publish(messages)
-  }
-
-  /** Stores one batch, again and again until its time is over. */
-  #store(calls: ReadonlyArray<Call>): Effect.Effect<ReadonlyArray<Receipt>, TransportError> {
-    return Effect.gen({ self: this }, function* () {
-      const { clock, deduplicationMillis, delayed, opened, publishing, timeoutMillis } = this.#options
-      const { args, dueIn, keys, shapes } = encode(calls, this.#options.keys.seen, clock.currentTimeMillisUnsafe())
+export const make = (options: PublisherOptions): Sender => {
+  const { clock, commands, deduplicationMillis, delayed, keys, pattern, publishing, timeoutMillis } = options
+  const call = calling(commands, options, { ...keys, publisher: keys.publisher(SecureRandom.uuidV4Unsafe()) })
+  let number = 0
+  return new Outbox({
+    ...options,
+    sending: (calls) => {
+      const { dueIn, shapes, ...more } = encode(calls, keys.seen, clock.currentTimeMillisUnsafe())
       const named = {
-        pattern: this.#options.pattern,
+        pattern,
         wire,
         setting: publishing.setting,
         remembered: deduplicationMillis,
-        batch: ++this.#batch,
+        batch: ++number,
         kept: Math.max(answerMillis, 2 * timeoutMillis),
         shapes
       }
-      const first = calls[0] as Call // the caller checked that there is one
-      const deadline = Math.max(this.#outbox.expiry(first), this.#outbox.now() + leastAttemptMillis)
-      let ambiguous = false
-      while (true) {
-        const more = { keys, args, deadline: deadline - this.#outbox.now() }
-        const result = yield* Effect.result(this.#call(publishing.script, named, more))
-        if (Result.isSuccess(result)) {
-          const { answers, isNew } = result.success
-          if (!this.#open || isNew) {
-            this.#open = true
-            yield* opened
-          }
+      return (deadline) =>
+        Effect.map(call(publishing.script, named, { ...more, deadline }), ({ answers, isNew }) => {
           if (dueIn < Infinity) delayed(dueIn)
-          return receiptsOf(calls, answers)
-        }
-        const reason: Reason = result.failure
-        if (reason._tag === "Disconnected" && reason.ambiguous) ambiguous = true
-        const again =
-          reason._tag === "Disconnected" || (reason._tag === "Refused" && (ambiguous || passing.has(reason.code)))
-        if (!again || this.#outbox.now() + pauseMillis >= deadline) {
-          // Once an answer was lost, no later refusal tells what became of the batch.
-          return yield* this.#outbox.failure(
-            ambiguous && !(reason._tag === "Disconnected" && reason.ambiguous)
-              ? new Disconnected({ ambiguous: true, cause: reason })
-              : reason
-          )
-        }
-        yield* Effect.sleep(pauseMillis)
-      }
-    })
-  }
+          return { isNew, receipts: receiptsOf(calls, answers) }
+        })
+    },
+    repeats: (reason, ambiguous) =>
+      reason._tag === "Disconnected" || (reason._tag === "Refused" && (ambiguous || passing.has(reason.code)))
+  })
 }
 
 interface Batch {

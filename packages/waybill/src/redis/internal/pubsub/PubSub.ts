@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import { isGlob } from "../../../internal/Glob.ts"
 import { NotOffered, TransportError } from "../../../Transport.ts"
 import type { Pattern } from "../Pattern.ts"
-import { ChannelPublisher, row, type Row } from "./ChannelPublisher.ts"
+import * as ChannelPublisher from "./ChannelPublisher.ts"
 import * as PubSubInspector from "./PubSubInspector.ts"
 import * as PubSubReceiver from "./PubSubReceiver.ts"
 import { pattern } from "./Scripts.ts"
@@ -22,12 +22,12 @@ export const make = (options: PubSubOptions): Pattern<"at-most-once"> => ({
     Effect.sync(() => {
       const command = options.sharded ? "SPUBLISH" : "PUBLISH"
       // Subscribers tell by the numbers what they missed, so these outlast the publishers.
-      const rows = new Map<string, Row>()
+      const rows = new Map<string, ChannelPublisher.Row>()
       return {
         publishing: (sender) => {
           let mine = rows.get(sender.topic)
-          if (mine === undefined) rows.set(sender.topic, (mine = row()))
-          return new ChannelPublisher(sender, command, mine)
+          if (mine === undefined) rows.set(sender.topic, (mine = ChannelPublisher.row()))
+          return ChannelPublisher.make(sender, command, mine)
         },
         join: (subscription, opened) => {
           const { topic } = subscription
