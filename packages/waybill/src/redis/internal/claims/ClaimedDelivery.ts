@@ -3,13 +3,14 @@
  *
  * @module
  */
+import { isAscii } from "node:buffer"
 import type { Gap } from "../../../Gap.ts"
 import { noHeaders } from "../../../internal/Headers.ts"
 import type { Body, Headers } from "../../../Message.ts"
 import type { Carrying, Held } from "../group/InFlight.ts"
 import { millisOf } from "../wire/Fields.ts"
 import { read } from "../wire/PackedMessage.ts"
-import { fresh, type Tally } from "../wire/Tally.ts"
+import { fresh, read as readTally, type Tally } from "../wire/Tally.ts"
 
 /** What is kept of it until it is settled. Always in this shape, in this order: tens of thousands a second are made. */
 export class ClaimedHandle implements Held {
@@ -108,6 +109,35 @@ export class ClaimedDelivery implements Carrying<ClaimedHandle> {
 /** A delivery whose record came by itself. */
 export const loneDelivery = (topic: string, group: string, member: string, attempt: number, record: Buffer, now = 0) =>
   new ClaimedDelivery(topic, group, member, attempt, fresh, record, undefined, 0, record.length, now)
+
+/** The reply of the take script, as bytes: a whole batch is a few strings, and the records are cut out of one of them. */
+type TakeReply = Readonly<Record<"members" | "lengths" | "attempts" | "records" | "tallies", Buffer>>
+
+/** The deliveries in a reply that is `OK`. */
+export const deliveriesOf = (
+  { attempts, lengths, members, records, tallies }: TakeReply,
+  topic: string,
+  group: string,
+  now: number
+): ReadonlyArray<ClaimedDelivery> => {
+  if (members.length === 0) return []
+  const names = members.toString("utf8").split(" ")
+  const sizes = lengths.toString("latin1").split(" ")
+  const before = attempts.length === 0 ? [] : attempts.toString("latin1").split(" ")
+  const noted = tallies.length === 0 ? [] : tallies.toString("utf8").split(" ")
+  const text = isAscii(records) ? records.toString("latin1") : undefined
+  const taken: Array<ClaimedDelivery> = []
+  let from = 0
+  for (let i = 0; i < names.length; i++) {
+    const to = from + Number(sizes[i])
+    const attempt = i < before.length ? Number(before[i]) : 1
+    const name = names[i] as string // within bounds
+    const tally = i < noted.length ? (readTally(noted[i]) ?? fresh) : fresh
+    taken.push(new ClaimedDelivery(topic, group, name, attempt, tally, records, text, from, to, now))
+    from = to
+  }
+  return taken
+}
 
 /** The first byte of a record that is nothing but a payload. */
 const plain = 48

@@ -23,7 +23,7 @@ import {
 import { type ClaimsKeys, claimsKeys } from "../wire/Keys.ts"
 import type { BoundSource } from "./BoundSource.ts"
 import { type ClaimedHandle, loneDelivery } from "./ClaimedDelivery.ts"
-import { ClaimsSettling } from "./ClaimsSettling.ts"
+import * as ClaimsSettling from "./ClaimsSettling.ts"
 import { Fetcher } from "./Fetcher.ts"
 
 export interface MembershipOptions extends ReceiverOptions {
@@ -44,7 +44,7 @@ export const make = (
 class ClaimsMembership implements Membership<ClaimedHandle> {
   readonly renews = false
   readonly fetcher: Fetcher
-  readonly settling: ClaimsSettling
+  readonly settling: ClaimsSettling.ClaimsSettling
   readonly #options: MembershipOptions
   readonly #belonging: Belonging<ClaimedHandle, ClaimsKeys>
   readonly #receiver: GroupReceiver<ClaimedHandle>
@@ -57,7 +57,7 @@ class ClaimsMembership implements Membership<ClaimedHandle> {
     const call = calling(commands, { topic, pattern: source.pattern }, keys)
     const belonging = { ...options, keys, receiver, call }
     this.#belonging = belonging
-    this.settling = new ClaimsSettling({
+    this.settling = ClaimsSettling.make({
       ...belonging,
       script: source.scripts.settle,
       committer: committer?.(receiver.consumer),

@@ -186,6 +186,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
     this.#membership = membership(this)
     this.#settler = new Settler({
       topic: options.topic,
+      consumer: this.consumer,
       inFlight: this.inFlight,
       settling: this.#membership.settling,
       dropped: (count) => this.dropped(count)

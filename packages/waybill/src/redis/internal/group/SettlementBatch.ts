@@ -50,12 +50,10 @@ export class SettlementBatch<H extends Held> {
   readonly bound: Array<Bound<H>> = []
   readonly answers: Array<Settled> = []
   readonly #inFlight: InFlight<H>
-  readonly #settling: Settling<H>
 
   /** What is not held by us any more is stale. */
   constructor(endings: NonEmptyReadonlyArray<Ending>, inFlight: InFlight<H>, settling: Settling<H>) {
     this.#inFlight = inFlight
-    this.#settling = settling
     const since = inFlight.sureSince()
     for (let index = 0; index < endings.length; index++) {
       const [given, settlement] = endings[index] as Ending // within bounds
@@ -70,7 +68,7 @@ export class SettlementBatch<H extends Held> {
         this.acks.push(handle)
         this.places.push(index)
       } else {
-        this.steps.push({ index, handle, settlement, message, gone: settling.isGone(handle) })
+        this.steps.push({ index, handle, settlement, message, gone: handle.detached === true })
       }
     }
   }
@@ -133,6 +131,6 @@ export class SettlementBatch<H extends Held> {
   }
 
   #refuse({ entry: [handle], index, message }: Bound<H>, settlement: DeadLetter): void {
-    this.steps.push({ index, handle, settlement, message, gone: this.#settling.isGone(handle), refused: settlement })
+    this.steps.push({ index, handle, settlement, message, gone: handle.detached === true, refused: settlement })
   }
 }

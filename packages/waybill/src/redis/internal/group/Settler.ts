@@ -11,10 +11,11 @@ import type { Ending, Reason, Settled, TransportError } from "../../../Transport
 import type { Held, InFlight } from "./InFlight.ts"
 import { RetryAmbiguous } from "./RetryAmbiguous.ts"
 import { fit, SettlementBatch } from "./SettlementBatch.ts"
-import { delayOf, type Settling, type Step } from "./Settling.ts"
+import { delayOf, type Settling, type Step, tell } from "./Settling.ts"
 
 export interface SettlerOptions<H extends Held> {
   readonly topic: string
+  readonly consumer: string
   readonly inFlight: InFlight<H>
   readonly settling: Settling<H>
   /** The cap dropped so many dead letters. */
@@ -43,9 +44,9 @@ export class Settler<H extends Held> {
       const { inFlight, settling } = this.#options
       const batch = new SettlementBatch<H>(endings, inFlight, settling)
       return Effect.tap(batch.through(this.#end(batch)), (answers) => {
-        for (const { entry, index } of batch.bound) if (answers[index] === "Settled") settling.acked(entry[0])
+        for (const { entry, index } of batch.bound) if (answers[index] === "Settled") settling.acked?.(entry[0])
         for (const { handle, index, settlement } of batch.steps) {
-          if (settlement._tag === "Ack" && answers[index] === "Settled") settling.acked(handle)
+          if (settlement._tag === "Ack" && answers[index] === "Settled") settling.acked?.(handle)
         }
         return Effect.void
       })
@@ -62,7 +63,7 @@ export class Settler<H extends Held> {
         yield* batch.commit(settling.committer, this.#retryAmbiguous, () => settling.settled(Infinity))
       }
       const releases = steps.some(({ settlement }) => settlement._tag === "Release")
-      if (releases) settling.releasing()
+      if (releases) settling.releasing?.()
       let open: ReadonlyArray<Step<H>> = releases ? newestReleaseFirst(steps) : steps
       for (let from = 0; from < scripted.length || open.length > 0; from += maxAcks) {
         const plain = scripted.length <= maxAcks && from === 0 ? scripted : scripted.slice(from, from + maxAcks)
@@ -98,7 +99,7 @@ export class Settler<H extends Held> {
           if (handle.detached !== true) owned++
           inFlight.forget(handle)
           // Without its group the server counts none of them: they are done all the same.
-          settling.acked(handle)
+          settling.acked?.(handle)
         }
         settling.settled(Infinity)
         // Fewer than we had: somebody took some over before the command arrived, and nothing tells which. After a lost
@@ -118,9 +119,10 @@ export class Settler<H extends Held> {
     acks: ReadonlyArray<H>,
     steps: ReadonlyArray<Step<H>>
   ): Effect.Effect<ReadonlyArray<Step<H>>, TransportError> {
-    const { dropped, inFlight, settling } = this.#options
+    const { consumer, dropped, inFlight, settling } = this.#options
     return Effect.gen({ self: this }, function* () {
-      const run = settling.run(acks, steps)
+      const { args, keys } = tell(steps, settling, consumer)
+      const run = settling.run(acks.length, { keys, args: [...acks.flatMap(settling.placeOf), ...args] })
       const { ambiguous, reply } = yield* this.#retryAmbiguous.try(() => run)
       const since = inFlight.sureSince()
       const end = (handle: H, index: number, letter: string | undefined, done: Settled = "Settled") => {

@@ -12,6 +12,7 @@ import type { DeadLetter, Retry, Settlement } from "../../../Settlement.ts"
 import type { Reason } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
 import type { Argument } from "../connection/Script.ts"
+import type { More } from "../connection/ScriptReply.ts"
 import { failureText } from "../wire/Fields.ts"
 import { type Tally, write } from "../wire/Tally.ts"
 import type { Held } from "./InFlight.ts"
@@ -21,19 +22,21 @@ export interface Settling<H extends Held> {
   readonly committer: Committer<H> | undefined
   /** Its ack needs no more than saying so; `since`: nobody else can have what was renewed after this. */
   readonly isPlain: (handle: H, since: number) => boolean
-  /** The store has it no more. */
-  readonly isGone: (handle: H) => boolean
   /** Ends plain acks without asking whose they are, and returns how many of them were ours. Without it the script ends them. */
   readonly ack?: (handles: ReadonlyArray<H>) => Effect.Effect<number, Reason>
-  /** Runs the script. */
-  readonly run: (acks: ReadonlyArray<H>, steps: ReadonlyArray<Step<H>>) => Effect.Effect<Settlements, Reason>
+  /** Runs the script, with the places of so many plain acks in front of the steps. */
+  readonly run: (acks: number, more: More) => Effect.Effect<Settlements, Reason>
+  /** What names a delivery to the script. */
+  readonly placeOf: (handle: H) => ReadonlyArray<Argument>
+  /** A message that the store has lost. */
+  readonly encode: (message: Message) => Argument
   /** Something is about to go back for others to take, and has gone back. */
-  readonly releasing: () => void
+  readonly releasing?: () => void
   readonly released: () => void
   /** Some ended; of these a message will be there to take in so many milliseconds, if any. */
   readonly settled: (millis: number) => void
   /** It was acknowledged. */
-  readonly acked: (handle: H) => void
+  readonly acked?: (handle: H) => void
 }
 
 export interface Settlements {
@@ -56,16 +59,6 @@ export interface Step<H> {
   readonly refused?: DeadLetter
 }
 
-/** What the script is told of each step. */
-export interface Telling<H extends Held> {
-  readonly consumer: string
-  readonly committer: Committer<H> | undefined
-  /** What names the delivery to the script. */
-  readonly place: (handle: H) => ReadonlyArray<Argument>
-  /** A message that the store has lost. */
-  readonly encode: (message: Message) => Argument
-}
-
 /**
  * Arguments of the script, and the further keys that they number. For each step: `A` ack, `L` release, `R` retry, `D` dead letter;
  * the place; and for `R` and `D`: the delay in ms or the reason, cause, tally, failure, id, published at, attempt, fence, the number of
@@ -73,7 +66,8 @@ export interface Telling<H extends Held> {
  */
 export const tell = <H extends Held>(
   steps: ReadonlyArray<Step<H>>,
-  { committer, consumer, encode, place }: Telling<H>
+  { committer, encode, placeOf }: Settling<H>,
+  consumer: string
 ) => {
   const keys: Array<string> = []
   const args: Array<Argument> = []
@@ -82,11 +76,11 @@ export const tell = <H extends Held>(
     const { attempt, detached, fence, id, publishedAt } = handle
     const isBack = settlement._tag === "Release" && detached !== true
     if (settlement._tag === "Ack" || isBack) {
-      args.push(isBack ? "L" : "A", ...place(handle))
+      args.push(isBack ? "L" : "A", ...placeOf(handle))
       continue
     }
     const letter = settlement._tag === "DeadLetter" ? settlement : undefined
-    args.push(letter === undefined ? "R" : "D", ...place(handle))
+    args.push(letter === undefined ? "R" : "D", ...placeOf(handle))
     if (settlement._tag === "DeadLetter") args.push(settlement.reason, settlement.cause.slice(0, maxDeadCause))
     else if (settlement._tag === "Retry") args.push(delayOf(settlement), settlement.cause.slice(0, maxWaitingCause))
     // With its group the list of pending entries is gone: the message can only come back as a retry.

@@ -5,7 +5,6 @@
  *
  * @module
  */
-import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
@@ -13,24 +12,20 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { Reason } from "../../../Transport.ts"
-import type { IoRedis } from "../../IoRedis.ts"
 import { evaluate, wire } from "../connection/ScriptReply.ts"
-import type { Subscriber } from "../connection/Subscriber.ts"
+import type { Store } from "../Pattern.ts"
 import type { TopicKeys } from "../wire/Keys.ts"
 import { adopt, pattern } from "./KeyspaceScripts.ts"
 import { channelOf, checkOf } from "./Notifications.ts"
 
 export type Notifications = "require" | "enable" | "poll"
 
-export interface ListenerOptions {
-  readonly redis: Context.Service.Shape<typeof IoRedis>
-  readonly subscriber: Subscriber
+export interface ListenerOptions extends Pick<Store, "redis" | "subscriber" | "pollMillis"> {
   readonly topic: string
   readonly keys: TopicKeys
   readonly notifications: Notifications
   readonly scan: boolean
   readonly ttlMillis: number
-  readonly pollMillis: number
 }
 
 /** A receiver, as the listener sees it. */

@@ -36,7 +36,6 @@ export const make = (options: PubSubOptions): Pattern<"at-most-once"> => ({
             : PubSubReceiver.make({
                 ...store,
                 ...options,
-                db: store.redis.db,
                 keys: store.keysOf(topic),
                 subscription,
                 opened

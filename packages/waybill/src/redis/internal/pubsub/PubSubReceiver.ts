@@ -6,7 +6,6 @@
  */
 import { hostname } from "node:os"
 import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
-import type * as Clock from "effect/Clock"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -18,14 +17,12 @@ import { untimed } from "../../../internal/Attempts.ts"
 import { unitsOf } from "../../../internal/Budget.ts"
 import { isGlob } from "../../../internal/Glob.ts"
 import { LocalDelivery, Inbox, type InboxOptions } from "../../../internal/Inbox.ts"
-import type { DeadLetterCap } from "../../../internal/Limits.ts"
-import type { Lifecycle } from "../../../Lifecycle.ts"
 import type { DeadLetter } from "../../../Settlement.ts"
 import { type Reason, type Recall, type Receiver, type Subscription, TransportError } from "../../../Transport.ts"
-import type { Connection } from "../connection/Connection.ts"
 import type { Argument } from "../connection/Script.ts"
 import { type Call, calling, wire } from "../connection/ScriptReply.ts"
 import type { Listener, Subscriber } from "../connection/Subscriber.ts"
+import type { Store } from "../Pattern.ts"
 import { type Envelope, open } from "../wire/Envelope.ts"
 import { failureText, fieldsOf } from "../wire/Fields.ts"
 import { channelGlob, type GroupKeys, type TopicKeys, topicOf } from "../wire/Keys.ts"
@@ -33,18 +30,13 @@ import { fresh, write } from "../wire/Tally.ts"
 import * as Scripts from "./Scripts.ts"
 import { Sequences } from "./Sequences.ts"
 
-export interface ReceiverOptions extends Pick<InboxOptions, "capacity" | "capacityBytes" | "overflow"> {
-  readonly commands: Connection
-  readonly subscriber: Subscriber
-  readonly prefix: string
-  readonly db: number
+export interface ReceiverOptions
+  extends
+    Pick<InboxOptions, "capacity" | "capacityBytes" | "overflow">,
+    Pick<Store, "redis" | "subscriber" | "prefix" | "lifecycle" | "clock" | "deadLetters" | "pollMillis"> {
   readonly keys: TopicKeys
   readonly sharded: boolean
   readonly subscription: Subscription
-  readonly lifecycle: Lifecycle
-  readonly clock: Clock.Clock
-  readonly deadLetters: DeadLetterCap
-  readonly pollMillis: number
   /** Runs after the topic has come to be in the store. */
   readonly opened: Effect.Effect<void>
 }
@@ -71,13 +63,13 @@ export const make = Effect.fnUntraced(function* (
   const run = Effect.runForkWith(yield* Effect.context<never>())
   const receiver = new PubSubReceiver(options, (gap) => run(receiver.report(gap)))
   yield* Effect.acquireRelease(receiver.start, () => receiver.stop)
-  const { db, keys, prefix, sharded, subscriber, subscription } = options
+  const { keys, prefix, redis, sharded, subscriber, subscription } = options
   const listen = (kind: Parameters<Subscriber["subscribe"]>[0], name: string, listener: Listener) =>
     Effect.mapError(subscriber.subscribe(kind, name, listener), receiver.failureOf)
   const kind = sharded ? "shard" : "channel"
   yield* listen(kind, keys.group(subscription.group).redriven, receiver.again)
   if (isGlob(subscription.topic))
-    yield* listen("pattern", channelGlob(prefix, subscription.topic, db), receiver.listener)
+    yield* listen("pattern", channelGlob(prefix, subscription.topic, redis.db), receiver.listener)
   else yield* listen(kind, keys.channel, receiver.listener)
   return receiver
 })
@@ -102,10 +94,10 @@ export class PubSubReceiver implements Receiver {
 
   constructor(options: ReceiverOptions, gap: (gap: Gap) => void) {
     this.#options = options
-    const { capacity, capacityBytes, clock, commands, keys, overflow, subscription } = options
+    const { capacity, capacityBytes, clock, keys, overflow, redis, subscription } = options
     const { group, topic } = subscription
     const named = { ...keys, ...keys.group(group), publisher: keys.publisher(this.consumer) }
-    this.#call = calling(commands, { topic, pattern: Scripts.pattern }, named)
+    this.#call = calling(redis.commands, { topic, pattern: Scripts.pattern }, named)
     this.#topic = topic
     this.#isGlob = isGlob(topic)
     const deadLetter: InboxOptions["deadLetter"] = (letters) => this.#deadLetter(letters)

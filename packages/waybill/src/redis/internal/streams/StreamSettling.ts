@@ -9,7 +9,7 @@ import type { Reason } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
 import { pack } from "../connection/Evaluation.ts"
 import type { More } from "../connection/ScriptReply.ts"
-import { type Settlements, type Settling, type Step, tell } from "../group/Settling.ts"
+import type { Settlements, Settling } from "../group/Settling.ts"
 import { fieldsOf } from "../wire/Fields.ts"
 import type { StreamBelonging } from "./Claims.ts"
 import { settle as settleScript } from "./DeliveryScripts.ts"
@@ -23,9 +23,6 @@ export interface SettlingOptions extends StreamBelonging, Pick<Settling<StreamHa
 const lastLimit = 2000
 /** How many deliveries one call hands back. */
 const handBackLimit = 500
-
-const placeOf = ({ count, detached, entry, source }: StreamHandle) => [source, entry, detached ? 0 : count]
-const encode = (message: Message) => pack(fieldsOf(message))
 
 export class StreamSettling implements Settling<StreamHandle> {
   readonly committer: Committer<StreamHandle>
@@ -56,8 +53,12 @@ export class StreamSettling implements Settling<StreamHandle> {
     return detached || renewedAt > since
   }
 
-  isGone({ detached }: StreamHandle): boolean {
-    return detached
+  placeOf({ count, detached, entry, source }: StreamHandle) {
+    return [source, entry, detached ? 0 : count]
+  }
+
+  encode(message: Message) {
+    return pack(fieldsOf(message))
   }
 
   ack(handles: ReadonlyArray<StreamHandle>): Effect.Effect<number, Reason> {
@@ -85,24 +86,19 @@ export class StreamSettling implements Settling<StreamHandle> {
     )
   }
 
-  run(_: ReadonlyArray<StreamHandle>, steps: ReadonlyArray<Step<StreamHandle>>): Effect.Effect<Settlements, Reason> {
-    const { committer, receiver } = this.#options
-    return this.#evaluate(tell(steps, { consumer: receiver.consumer, committer, place: placeOf, encode }))
+  run(_: number, more: More): Effect.Effect<Settlements, Reason> {
+    const { call, committer, deadLetters, receiver, subscription } = this.#options
+    const { group } = subscription
+    const { consumer } = receiver
+    return call(settleScript, { group, consumer, ...deadLetters, ttl: committer.markerMillis }, more)
   }
 
   handBackBegun(handles: ReadonlyArray<StreamHandle>): Effect.Effect<void, Reason> {
     return Effect.gen({ self: this }, function* () {
       for (let from = 0; from < handles.length; from += handBackLimit) {
         const some = handles.slice(from, from + handBackLimit)
-        yield* this.#evaluate({ args: some.flatMap((handle) => ["U", ...placeOf(handle)]) })
+        yield* this.run(0, { args: some.flatMap((handle) => ["U", ...this.placeOf(handle)]) })
       }
     })
-  }
-
-  #evaluate(more: More) {
-    const { call, committer, deadLetters, receiver, subscription } = this.#options
-    const { group } = subscription
-    const { consumer } = receiver
-    return call(settleScript, { group, consumer, ...deadLetters, ttl: committer.markerMillis }, more)
   }
 }

@@ -111,16 +111,10 @@ const lineOf = (json: string): Line | undefined => {
   return { at, fence, headers, id, key, number: n, producer, topic, version: v }
 }
 
-interface Sound {
-  readonly at?: number
-  readonly headers?: Headers
-  readonly id?: string
-  readonly key?: string
+/** As it is written. */
+interface Sound extends Omit<Line, "number" | "version"> {
   readonly n?: number
-  readonly producer?: string
   readonly v?: number
-  readonly fence?: number
-  readonly topic?: string
 }
 
 /** Every field is absent or what it should be; others are none of ours. */
