@@ -10,7 +10,6 @@ import type { Reason } from "../../../Transport.ts"
 import { keysOf as listed } from "../connection/Script.ts"
 import { groupOf } from "../inspect/Figures.ts"
 import { Inspecting, type InspectorOptions } from "../inspect/Inspecting.ts"
-import type { GroupKeys, TopicKeys } from "../wire/Keys.ts"
 import { read } from "../wire/Tally.ts"
 import { loneDelivery } from "./ClaimedDelivery.ts"
 import type { ClaimsScripts } from "./Scripts.ts"
@@ -24,12 +23,6 @@ export const make = (
   const inspecting = new Inspecting(options, pattern)
   const { commands, keysOf } = options
 
-  /** A source may have keys of a group. */
-  const allOf = (topic: string, group = ""): TopicKeys & GroupKeys => {
-    const keys = keysOf(topic)
-    return { ...keys, ...keys.group(group) }
-  }
-
   /** All that have joined and not left, dead ones that were not found yet included. */
   const consumersOf = (topic: string, group: string): Effect.Effect<ReadonlyArray<string>, Reason> => {
     const key = keysOf(topic).group(group).consumers
@@ -38,15 +31,14 @@ export const make = (
 
   const describeGroup = Effect.fnUntraced(function* (topic: string, group: string) {
     const consumers = yield* consumersOf(topic, group)
-    const keys = allOf(topic, group)
-    const more = { keys: consumers.map(keys.processing), args: consumers }
-    const look = inspecting.evaluate(topic, scripts.describe, keys, {}, more)
+    const more = { keys: consumers.map(keysOf(topic).group(group).processing), args: consumers }
+    const look = inspecting.call(topic, group, scripts.describe, {}, more)
     return groupOf(group, yield* inspecting.withoutOld(topic, group, look))
   })
 
   return inspecting.inspector({
     describe: Effect.fnUntraced(function* (topic) {
-      const overview = yield* inspecting.evaluate(topic, scripts.overview, allOf(topic), {})
+      const overview = yield* inspecting.call(topic, undefined, scripts.overview, {})
       return {
         ...overview,
         retention,
@@ -56,20 +48,15 @@ export const make = (
 
     stored: {
       messages: (topic, page) =>
-        Effect.map(inspecting.evaluate(topic, scripts.messages, allOf(topic), page), ({ rows }) =>
+        Effect.map(inspecting.call(topic, undefined, scripts.messages, page), ({ rows }) =>
           rows.map(({ id, record }) => ({ position: id, delivery: loneDelivery(topic, "", id, 1, record) }))
         ),
 
       pending: Effect.fnUntraced(function* (topic, group, { after, limit }) {
         const consumers = yield* consumersOf(topic, group)
-        const keys = allOf(topic, group)
-        const { rows } = yield* inspecting.evaluate(
-          topic,
-          scripts.pending,
-          keys,
-          { from: Option.getOrElse(after, () => ""), limit },
-          { keys: consumers.map(keys.processing), args: consumers }
-        )
+        const more = { keys: consumers.map(keysOf(topic).group(group).processing), args: consumers }
+        const from = Option.getOrElse(after, () => "")
+        const { rows } = yield* inspecting.call(topic, group, scripts.pending, { from, limit }, more)
         return rows.map(({ attempt, consumer, heldMillis, member, record }) => {
           const delivery = loneDelivery(topic, group, member, attempt, record)
           return { position: member, delivery, consumer, heldMillis }
@@ -78,31 +65,27 @@ export const make = (
 
       waiting: (topic, group, { after, limit }) => {
         const from = Option.getOrElse(after, () => "a")
-        return Effect.map(
-          inspecting.evaluate(topic, scripts.waiting, allOf(topic, group), { from, limit }),
-          ({ now, rows }) => ({
-            now,
-            rows: rows.map(({ attempts, cause, dueAt, id, position, record, tally }) => {
-              const delivery = loneDelivery(topic, group, id, attempts, record)
-              return { position, delivery, dueAt, cause, log: read(tally)?.log ?? "" }
-            })
+        return Effect.map(inspecting.call(topic, group, scripts.waiting, { from, limit }), ({ now, rows }) => ({
+          now,
+          rows: rows.map(({ attempts, cause, dueAt, id, position, record, tally }) => {
+            const delivery = loneDelivery(topic, group, id, attempts, record)
+            return { position, delivery, dueAt, cause, log: read(tally)?.log ?? "" }
           })
-        )
+        }))
       }
     },
 
-    redrive: (topic, group, entries) =>
-      inspecting.evaluate(topic, scripts.redrive, allOf(topic, group), {}, { args: entries }),
+    redrive: (topic, group, entries) => inspecting.call(topic, group, scripts.redrive, {}, { args: entries }),
 
     removal: scripts.remove,
     belongings: Effect.fnUntraced(function* (topic) {
       const names = yield* inspecting.groupsOf(topic)
       return {
         others: names.map((group) => keysOf(topic).group(group).marks),
-        topic: { keys: listed(scripts.overview, allOf(topic)), kinds: scripts.overview.kinds, args: [] },
+        topic: { keys: listed(scripts.overview, inspecting.keysOf(topic)), kinds: scripts.overview.kinds, args: [] },
         groups: yield* Effect.forEach(names.toSorted(), (group) =>
           Effect.map(consumersOf(topic, group), (consumers) => {
-            const keys = allOf(topic, group)
+            const keys = inspecting.keysOf(topic, group)
             const described = [...listed(scripts.describe, keys), ...consumers.map(keys.processing)]
             const kinds = [...scripts.describe.kinds, ...consumers.map(() => "set" as const)]
             return { group, state: keys.state, keys: described, kinds, args: consumers }

@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { Reason, TransportError } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
-import { calling, wire } from "../connection/ScriptReply.ts"
+import { calling } from "../connection/ScriptReply.ts"
 import type { BeatArgs } from "../group/Beat.ts"
 import { groupGone } from "../group/GroupGone.ts"
 import {
@@ -92,8 +92,6 @@ class ClaimsMembership implements Membership<ClaimedHandle> {
       const { source, subscription } = this.#options
       const { consumer, inFlight, leaseMillis } = this.#receiver
       const { known } = yield* this.#belonging.call(source.scripts.join, {
-        pattern: source.pattern,
-        wire,
         group: subscription.group,
         consumer,
         start: again ? "earliest" : subscription.start,

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { flag, listOf, make as script, number, row, text } from "../connection/Script.ts"
+import { flag, listOf, make as script, number, opener, row, text } from "../connection/Script.ts"
 import { beatArgs, beaten } from "../group/Beat.ts"
 import { burying, keeping } from "../inspect/DeadLetterScripts.ts"
 import { keys } from "../wire/Keys.ts"
@@ -22,8 +22,7 @@ const join = (source: Source) =>
       ...keys("meta", "groups", "consumers", "state", "processing", "returned", "suspects", "marks", "waiting", "dead")
     },
     args: {
-      pattern: "text",
-      wire: "text",
+      ...opener,
       group: "text",
       consumer: "text",
       /** `earliest` or `latest`. */

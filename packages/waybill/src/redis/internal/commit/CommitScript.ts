@@ -4,7 +4,18 @@
  *
  * @module
  */
-import { flag, type Kind, listOf, make, misfits, number, row, type Shaped, text } from "../connection/Script.ts"
+import {
+  flag,
+  type Given,
+  type Kind,
+  listOf,
+  make,
+  misfits,
+  number,
+  row,
+  type Shaped,
+  text
+} from "../connection/Script.ts"
 import { kindsOf, type Storage, storing, storingArgs } from "../publish/PublishScript.ts"
 
 /** What a pattern brings: its own keys and arguments, and Lua for its own deliveries and messages. */
@@ -29,11 +40,14 @@ const year = 365 * 24 * 60 * 60 * 1000
 
 /** Of every commit script. */
 const own = {
+  ...storingArgs,
   /** How many. */
   deliveries: "number",
   /** How long a marker lasts, ms. */
   ttl: "number"
 } as const
+
+export type CommitArgs = Given<typeof own>
 
 const replies = {
   OK: {
@@ -146,7 +160,7 @@ export const commitScript = <
     name: "waybill/commit",
     mode: "writes",
     keys,
-    args: { ...args, ...storingArgs, ...own },
+    args: { ...args, ...own },
     replies,
     lua: /* lua */ `${misfits}${storing(storage)}${entering(kindsOf(storage))}${lua}
 local try = redis.pcall

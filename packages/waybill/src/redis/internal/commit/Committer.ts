@@ -15,7 +15,7 @@ import { dueInOf, pushMessage } from "../publish/Publisher.ts"
 import { kindsOf, type Storage, targetOf } from "../publish/PublishScript.ts"
 import { dataKey, tagOf, type TopicKeys } from "../wire/Keys.ts"
 import type { Tally } from "../wire/Tally.ts"
-import type { CommitReply } from "./CommitScript.ts"
+import type { CommitArgs, CommitReply } from "./CommitScript.ts"
 
 /** Messages that a commit has published. */
 export interface Published {
@@ -42,8 +42,11 @@ export interface CommitterOptions<D extends Committable> {
   readonly markerMillis: number
   /** How many keys of its own the pattern's script has. */
   readonly keys: number
+  /** How long message ids are remembered, and what the options of the pattern say to its storage. */
+  readonly deduplicationMillis: number
+  readonly setting: string | number
   /** Runs the pattern's script. */
-  readonly run: (deliveries: number, more: More) => Effect.Effect<CommitReply, Reason>
+  readonly run: (args: CommitArgs, more: More) => Effect.Effect<CommitReply, Reason>
   readonly own: (delivery: D) => ReadonlyArray<string | number>
   /** The marker that a message was done. */
   readonly done: (id: string) => string
@@ -132,31 +135,30 @@ export class Committer<D extends Committable> {
 
   /** Applies them in one call; the answers stand in the same order. */
   apply(commits: ReadonlyArray<Committing<D>>): Effect.Effect<ReadonlyArray<Committed>, Reason> {
-    return Effect.flatMap(
-      this.#options.run(commits.length, this.#encode(commits)),
-      ({ answers: told, opened, published, refused }) => {
-        const causes = new Map(refused.map(({ delivery, part, why }) => [delivery - 1, [part, why] as const]))
-        const answers = commits.map(([, commit], i): Committed => {
-          switch (told[i]) {
-            case "O":
-            case "R":
-            case "D":
-              return "Done"
-            case "F":
-              return "Stale"
-            case "C":
-              return unmet(commit.conditions[(causes.get(i)?.[0] ?? 1) - 1])
-            default: {
-              const partial = told[i] === "P"
-              return deadLetter(partial ? "PartialCommit" : "CommitRejected", causeOf(commit, causes.get(i), partial))
-            }
+    const { deduplicationMillis, markerMillis, run, setting } = this.#options
+    const args = { setting, remembered: deduplicationMillis, deliveries: commits.length, ttl: markerMillis }
+    return Effect.flatMap(run(args, this.#encode(commits)), ({ answers: told, opened, published, refused }) => {
+      const causes = new Map(refused.map(({ delivery, part, why }) => [delivery - 1, [part, why] as const]))
+      const answers = commits.map(([, commit], i): Committed => {
+        switch (told[i]) {
+          case "O":
+          case "R":
+          case "D":
+            return "Done"
+          case "F":
+            return "Stale"
+          case "C":
+            return unmet(commit.conditions[(causes.get(i)?.[0] ?? 1) - 1])
+          default: {
+            const partial = told[i] === "P"
+            return deadLetter(partial ? "PartialCommit" : "CommitRejected", causeOf(commit, causes.get(i), partial))
           }
-        })
-        return published.length === 0
-          ? Effect.succeed(answers)
-          : Effect.as(this.#tell(commits, told, published, opened), answers)
-      }
-    )
+        }
+      })
+      return published.length === 0
+        ? Effect.succeed(answers)
+        : Effect.as(this.#tell(commits, told, published, opened), answers)
+    })
   }
 
   #encode(commits: ReadonlyArray<Committing<D>>): More {

@@ -70,13 +70,19 @@ type Reply<R extends Replies> = {
 /** `number` is a number in Lua, `text` whatever was sent. */
 type Arguments = Readonly<Record<string, "text" | "number">>
 
-export type Given<A extends Arguments> = { readonly [Name in keyof A]: A[Name] extends "number" ? number : Argument }
+/** Of a script that opens a topic: what it is opened as. They are told with every call, and not by the caller. */
+export const opener = { pattern: "text", wire: "text" } as const
+
+export type Given<A extends Arguments> = {
+  readonly [Name in Exclude<keyof A, keyof typeof opener>]: A[Name] extends "number" ? number : Argument
+}
 
 /** A script whose keys, arguments and replies are known. */
 export interface TypedScript<Key extends string, Args, Reply> extends Script {
   /** In the order of KEYS. */
   readonly keyNames: ReadonlyArray<Key>
-  readonly argNames: ReadonlyArray<keyof Args & string>
+  /** In the order of ARGV. */
+  readonly argNames: ReadonlyArray<(keyof Args & string) | keyof typeof opener>
   /** What the named keys hold, and what those that follow them do, where they are alike. */
   readonly kinds: ReadonlyArray<Kind>
   readonly moreKinds: Kind | undefined
@@ -127,7 +133,7 @@ export const make = <
 ): TypedScript<keyof K & string, Given<A>, Reply<R>> => {
   const { announces, keys, name, replies } = definition
   const keyNames = namesOf(keys)
-  const argNames: Array<keyof A & string> = definition.args === undefined ? [] : namesOf(definition.args)
+  const argNames = Object.keys(definition.args ?? {}) as Array<(keyof Given<A> & string) | keyof typeof opener>
   return {
     name,
     lua: headers[definition.mode] + prelude(definition) + definition.lua,

@@ -73,7 +73,10 @@ export const evaluate = <Key extends string, Args, Reply>(
   args: NoInfer<Args>,
   more: More = {}
 ): Effect.Effect<Reply, Reason> => {
-  const named: Array<Argument> = script.argNames.map((name) => args[name] as Argument) // as `make` of Script.ts has it
+  const named = script.argNames.map((name): Argument => {
+    if (name === "wire") return wire
+    return name === "pattern" ? opened.pattern : (args[name] as Argument) // as `make` of Script.ts has it
+  })
   const allKeys = more.keys === undefined ? keysOf(script, keys) : [...keysOf(script, keys), ...more.keys]
   return commands
     .eval(script, allKeys, more.args === undefined ? named : [...named, ...more.args], {

@@ -13,9 +13,9 @@ import { checked } from "../../../internal/CheckedInspector.ts"
 import type { Message } from "../../../Message.ts"
 import { type Reason, TransportError } from "../../../Transport.ts"
 import type { Connection } from "../connection/Connection.ts"
-import { type Kind, listOf, make, number, text, type TypedScript } from "../connection/Script.ts"
+import { type Kind, listOf, make, number, text, type StringKeys, type TypedScript } from "../connection/Script.ts"
 import { evaluate, type More } from "../connection/ScriptReply.ts"
-import { keys, registry, type TopicKeys } from "../wire/Keys.ts"
+import { keys, type GroupKeys, registry, type TopicKeys } from "../wire/Keys.ts"
 import { clock } from "../wire/Lua.ts"
 import { deadLetterOf } from "./DeadLetterEntry.ts"
 import { discard, expire, letters, type Moved } from "./DeadLetterScripts.ts"
@@ -140,13 +140,21 @@ export class Inspecting {
     this.#pattern = pattern
   }
 
-  evaluate<Key extends string, Args, Reply>(
+  /** A source may have keys of a group, where none is meant as well. */
+  keysOf(topic: string, group = ""): TopicKeys & GroupKeys {
+    const keys = this.#options.keysOf(topic)
+    return { ...keys, ...keys.group(group) }
+  }
+
+  /** Runs a script about a group, or about the whole topic. */
+  call<Args, Reply>(
     topic: string,
-    script: TypedScript<Key, Args, Reply>,
-    keys: NoInfer<Readonly<Record<Key, string>>>,
+    group: string | undefined,
+    script: TypedScript<StringKeys<TopicKeys & GroupKeys>, Args, Reply>,
     args: NoInfer<Args>,
     more?: More
   ): Effect.Effect<Reply, Reason> {
+    const keys = this.keysOf(topic, group)
     return evaluate(this.#options.commands, { topic, pattern: this.#pattern }, script, keys, args, more)
   }
 
@@ -165,7 +173,7 @@ export class Inspecting {
 
   /** Drops the dead letters of a group that are too old, if that is permitted. */
   expire(topic: string, group: string): Effect.Effect<void> {
-    const some = this.evaluate(topic, expire, this.#options.keysOf(topic).group(group), {})
+    const some = this.call(topic, group, expire, {})
     return Effect.ignore(Effect.repeat(some, { while: ({ dropped }) => dropped > 0 }))
   }
 
@@ -190,7 +198,7 @@ export class Inspecting {
     const kinds: Array<Kind> = ["set", ...others.map(() => "hash" as const), ...whole.kinds]
     for (const group of groups) kinds.push(...group.kinds)
     const key = registry(prefix)
-    return this.evaluate(topic, script, {}, { looks: JSON.stringify(looks) }, { keys, kinds }).pipe(
+    return this.call(topic, undefined, script, { looks: JSON.stringify(looks) }, { keys, kinds }).pipe(
       Effect.repeat({ while: ({ _tag }) => _tag === "AGAIN" }),
       Effect.andThen(commands.run("srem", key, (client) => client.srem(key, topic))),
       Effect.andThen(commands.run("hget", meta, (client) => client.hget(meta, "pattern"))),
@@ -225,11 +233,10 @@ export class Inspecting {
    * beats tells within a lease, unless it is an older build.
    */
   #quiet(topic: string, group: string): Effect.Effect<void, Reason> {
-    const keys = this.#options.keysOf(topic).group(group)
     return Effect.gen({ self: this }, function* () {
       let left: number | undefined
       for (let wait = shortestLook; ; wait = Math.min(longestLook, wait * 2)) {
-        const { longest, others } = yield* this.evaluate(topic, unquiet, keys, {})
+        const { longest, others } = yield* this.call(topic, group, unquiet, {})
         if (others.length === 0) return
         left ??= longest
         if (left <= 0) {
@@ -258,7 +265,7 @@ export class Inspecting {
   }
 
   inspector({ belongings, describe, redrive, removal, stored }: Account): Inspector["Service"] {
-    const { commands, keysOf, prefix } = this.#options
+    const { commands, prefix } = this.#options
     return checked({
       topics: commands
         .run("smembers", registry(prefix), (client) => client.smembers(registry(prefix)))
@@ -308,7 +315,7 @@ export class Inspecting {
             ).pipe(failing(topic)),
 
       deadLetters: (topic, group, { after, limit }) =>
-        this.evaluate(topic, letters, keysOf(topic).group(group), {
+        this.call(topic, group, letters, {
           from: Option.getOrElse(after, () => ""),
           limit
         }).pipe(
@@ -319,9 +326,7 @@ export class Inspecting {
       redrive: (topic, group, entries) => this.#inBatches(topic, entries, (some) => redrive(topic, group, some)),
 
       discard: (topic, group, entries) =>
-        this.#inBatches(topic, entries, (some) =>
-          this.evaluate(topic, discard, keysOf(topic).group(group), {}, { args: some })
-        ),
+        this.#inBatches(topic, entries, (some) => this.call(topic, group, discard, {}, { args: some })),
 
       pause: (topic, group) => this.#steer(topic, group, true),
       resume: (topic, group) => this.#steer(topic, group, false),

@@ -1,4 +1,4 @@
-import { make, number } from "../connection/Script.ts"
+import { make, number, opener } from "../connection/Script.ts"
 import type { Storage } from "../publish/PublishScript.ts"
 import { keys } from "../wire/Keys.ts"
 import { clock, opening } from "../wire/Lua.ts"
@@ -49,8 +49,7 @@ export const adopt = make({
   mode: "writes",
   keys: keys("meta", "numbers"),
   args: {
-    pattern: "text",
-    wire: "text",
+    ...opener,
     /** For how long a message lives that says nothing about it, ms. */
     ttl: "number"
   },

@@ -12,7 +12,7 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { Reason } from "../../../Transport.ts"
-import { evaluate, wire } from "../connection/ScriptReply.ts"
+import { evaluate } from "../connection/ScriptReply.ts"
 import type { Store } from "../Pattern.ts"
 import type { TopicKeys } from "../wire/Keys.ts"
 import { adopt, pattern } from "./KeyspaceScripts.ts"
@@ -206,7 +206,7 @@ export class Listener {
             { topic, pattern },
             adopt,
             keys,
-            { pattern, wire, ttl: ttlMillis },
+            { ttl: ttlMillis },
             {
               keys: names.flatMap((name) => [keyOf(keys.messages, name), keyOf(keys.adopted, name)]),
               kinds: names.flatMap(() => ["channel", "string"] as const)

@@ -6,7 +6,7 @@
 import * as ClaimsPattern from "../claims/ClaimsPattern.ts"
 import { make as makeScripts } from "../claims/Scripts.ts"
 import { Committer } from "../commit/Committer.ts"
-import { evaluate, wire } from "../connection/ScriptReply.ts"
+import { calling } from "../connection/ScriptReply.ts"
 import type { Pattern } from "../Pattern.ts"
 import { claimsKeys } from "../wire/Keys.ts"
 import { commit } from "./CommitParts.ts"
@@ -46,21 +46,15 @@ export const exactlyOnce = (order: Order, markerMillis: number): Pattern<"transa
     markerMillis,
     committer: (store, { group, topic }, consumer) => {
       const keys = store.keysOf(topic)
+      const call = calling(store.commands, { topic, pattern }, claimsKeys(keys, group, consumer))
       return new Committer({
         ...store,
         topic,
         markerMillis,
         storage,
         keys: commit.keyNames.length,
-        run: (deliveries, more) =>
-          evaluate(
-            store.commands,
-            { topic, pattern },
-            commit,
-            claimsKeys(keys, group, consumer),
-            { pattern, wire, setting: order, remembered: store.deduplicationMillis, deliveries, ttl: markerMillis },
-            more
-          ),
+        setting: order,
+        run: (args, more) => call(commit, args, more),
         own: ({ receipt }) => [receipt],
         done: keys.group(group).done
       })

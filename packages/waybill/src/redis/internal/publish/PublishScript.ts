@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { flag, type Kind, make, type StringKeys, text, touching } from "../connection/Script.ts"
+import { flag, type Kind, make, opener, type StringKeys, text, touching } from "../connection/Script.ts"
 import { keys as kinds, type TopicKeys } from "../wire/Keys.ts"
 import { announce, clock } from "../wire/Lua.ts"
 
@@ -103,8 +103,7 @@ end
 
 /** Of every script that stores messages. */
 export const storingArgs = {
-  pattern: "text",
-  wire: "text",
+  ...opener,
   /** What the options of the pattern say to its storage. */
   setting: "text",
   /** How long message ids are remembered, ms. */

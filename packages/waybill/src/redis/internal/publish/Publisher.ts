@@ -9,7 +9,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { Due, Outgoing, Receipt } from "../../../Message.ts"
 import type { Connection } from "../connection/Connection.ts"
-import { calling, type Opened, wire } from "../connection/ScriptReply.ts"
+import { calling, type Opened } from "../connection/ScriptReply.ts"
 import type { TopicKeys } from "../wire/Keys.ts"
 import { type Call, Outbox, type OutboxOptions, type Sender } from "./Outbox.ts"
 import { type Publishing, shape } from "./PublishScript.ts"
@@ -39,7 +39,7 @@ const passing: ReadonlySet<string> = new Set([
 ])
 
 export const make = (options: PublisherOptions): Sender => {
-  const { clock, commands, deduplicationMillis, delayed, keys, pattern, publishing, timeoutMillis } = options
+  const { clock, commands, deduplicationMillis, delayed, keys, publishing, timeoutMillis } = options
   const call = calling(commands, options, { ...keys, publisher: keys.publisher(SecureRandom.uuidV4Unsafe()) })
   let number = 0
   return new Outbox({
@@ -47,8 +47,6 @@ export const make = (options: PublisherOptions): Sender => {
     sending: (calls) => {
       const { dueIn, shapes, ...more } = encode(calls, keys.seen, clock.currentTimeMillisUnsafe())
       const named = {
-        pattern,
-        wire,
         setting: publishing.setting,
         remembered: deduplicationMillis,
         batch: ++number,

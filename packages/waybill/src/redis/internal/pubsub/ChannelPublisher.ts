@@ -10,7 +10,7 @@ import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Effect from "effect/Effect"
 import { refusal } from "../../../internal/Unstored.ts"
 import type { Receipt } from "../../../Message.ts"
-import { evaluate, wire } from "../connection/ScriptReply.ts"
+import { evaluate } from "../connection/ScriptReply.ts"
 import type { SenderOptions } from "../Pattern.ts"
 import { Outbox, type Sender } from "../publish/Outbox.ts"
 import { seal } from "../wire/Envelope.ts"
@@ -42,7 +42,7 @@ export const make = (options: SenderOptions, command: "PUBLISH" | "SPUBLISH", ro
           receipts.push({ _tag: "Sent", id: id ?? `${producer}-${number}` })
         }
       }
-      const send = evaluate(commands, { topic, pattern }, publish[command], keys, { pattern, wire }, { args })
+      const send = evaluate(commands, { topic, pattern }, publish[command], keys, {}, { args })
       return () =>
         Effect.matchEffect(send, {
           onSuccess: ({ isNew }) => {

@@ -18,7 +18,7 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
   const describeGroup = Effect.fnUntraced(function* (topic: string, group: string) {
     // Those of this process tell at once what they hold.
     yield* steered(topic, group)
-    const look = inspecting.evaluate(topic, Scripts.describe, keysOf(topic).group(group), {})
+    const look = inspecting.call(topic, group, Scripts.describe, {})
     return groupOf(group, yield* inspecting.withoutOld(topic, group, look))
   })
 
@@ -31,8 +31,7 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
       return { opened: opened ?? "", retention: "none", depth: 0, published: -1, delayed: 0, next: -1, groups }
     }),
 
-    redrive: (topic, group, entries) =>
-      inspecting.evaluate(topic, Scripts.redrive, keysOf(topic).group(group), {}, { args: entries }),
+    redrive: (topic, group, entries) => inspecting.call(topic, group, Scripts.redrive, {}, { args: entries }),
 
     removal: Scripts.remove,
     belongings: (topic) =>

@@ -20,7 +20,7 @@ import { LocalDelivery, Inbox, type InboxOptions } from "../../../internal/Inbox
 import type { DeadLetter } from "../../../Settlement.ts"
 import { type Reason, type Recall, type Receiver, type Subscription, TransportError } from "../../../Transport.ts"
 import type { Argument } from "../connection/Script.ts"
-import { type Call, calling, wire } from "../connection/ScriptReply.ts"
+import { type Call, calling } from "../connection/ScriptReply.ts"
 import type { Listener, Subscriber } from "../connection/Subscriber.ts"
 import type { Store } from "../Pattern.ts"
 import { type Envelope, open } from "../wire/Envelope.ts"
@@ -192,8 +192,6 @@ export class PubSubReceiver implements Receiver {
     const { nextDue, oldestTakenAt } = this.#inbox
     const now = clock.currentTimeMillisUnsafe()
     const { dropped, isNew, paused } = yield* this.#call(Scripts.beat, {
-      pattern: Scripts.pattern,
-      wire,
       group,
       consumer: this.consumer,
       lease: pollMillis * livesFor,

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { flag, make, number } from "../connection/Script.ts"
+import { flag, make, number, opener } from "../connection/Script.ts"
 import { burying, counting, keeping, redriving } from "../inspect/DeadLetterScripts.ts"
 import { figures } from "../inspect/Figures.ts"
 import { bodyOf, removal } from "../inspect/Removal.ts"
@@ -31,7 +31,7 @@ const publishWith = (command: "PUBLISH" | "SPUBLISH") =>
     mode: "drains",
     announces: { command, key: "channel" },
     keys: keys("meta", "channel"),
-    args: { pattern: "text", wire: "text" },
+    args: opener,
     replies: {
       OK: {
         /** The topic was opened by this. */
@@ -57,8 +57,7 @@ export const beat = make({
   mode: "drains",
   keys: keys("meta", "groups", "consumers", "state", "dead"),
   args: {
-    pattern: "text",
-    wire: "text",
+    ...opener,
     group: "text",
     consumer: "text",
     /** For how long it counts as alive, ms. */

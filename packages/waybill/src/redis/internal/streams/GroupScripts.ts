@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { flag, make, number, text } from "../connection/Script.ts"
+import { flag, make, number, opener, text } from "../connection/Script.ts"
 import { beatArgs, beaten } from "../group/Beat.ts"
 import { keeping } from "../inspect/DeadLetterScripts.ts"
 import { keys } from "../wire/Keys.ts"
@@ -41,8 +41,7 @@ export const join = make({
   mode: "drains",
   keys: keys("stream", "retry", "meta", "groups", "consumers", "state", "released", "waiting", "waitingBodies", "dead"),
   args: {
-    pattern: "text",
-    wire: "text",
+    ...opener,
     group: "text",
     consumer: "text",
     /** Where a new group starts: `0` or `$`. */

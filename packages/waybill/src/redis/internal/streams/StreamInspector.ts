@@ -38,7 +38,7 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
     const look = Effect.fnUntraced(function* (names: ReadonlyArray<string>) {
       const described = names.map(keys.group).flatMap(describedOf)
       const more = { keys: described, kinds: names.flatMap(() => describedKinds), args: names }
-      const told = yield* inspecting.evaluate(topic, InspectScripts.describe, keys, {}, more)
+      const told = yield* inspecting.call(topic, undefined, InspectScripts.describe, {}, more)
       for (const [i, name] of names.entries()) {
         const found = told.figures[i]
         if (found !== undefined) seen.set(name, groupOf(name, found))
@@ -70,7 +70,7 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
         // The server knows no interval that ends in front of the first id there is, or begins behind the last one.
         if (newest === 1 ? /^0+(-0+)?$/.test(from) : from === lastId) return Effect.succeed([])
         return Effect.map(
-          inspecting.evaluate(topic, InspectScripts.messages, keysOf(topic), { from, limit, newest }),
+          inspecting.call(topic, undefined, InspectScripts.messages, { from, limit, newest }),
           ({ entries }) =>
             (newest === 1 ? entries.toReversed() : entries).map(({ entry, fields }) => ({
               position: entry,
@@ -81,11 +81,10 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
       },
 
       pending: (topic, group, { after, limit }) => {
-        const keys = { ...keysOf(topic), ...keysOf(topic).group(group) }
         const position = Option.getOrElse(after, () => "0")
         const from = { first: position.startsWith("1") ? 1 : 0, from: position.slice(1) }
         return Effect.map(
-          inspecting.evaluate(topic, InspectScripts.pending, keys, { group, ...from, limit }),
+          inspecting.call(topic, group, InspectScripts.pending, { group, ...from, limit }),
           ({ rows }) =>
             rows.map(({ consumer, count, entry, fields, heldMillis, released, source }) => ({
               position: `${source}${entry}`,
@@ -97,10 +96,9 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
       },
 
       waiting: (topic, group, { after, limit }) => {
-        const keys = { ...keysOf(topic), ...keysOf(topic).group(group) }
         const from = Option.getOrElse(after, () => "a")
         return Effect.map(
-          inspecting.evaluate(topic, InspectScripts.waiting, keys, { group, from, limit }),
+          inspecting.call(topic, group, InspectScripts.waiting, { group, from, limit }),
           ({ now, rows }) => ({
             now,
             rows: rows.map(({ cause, count, dueAt, entry, fields, position, released, source }) => {
@@ -112,14 +110,13 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
       }
     },
 
-    redrive: (topic, group, entries) =>
-      inspecting.evaluate(topic, InspectScripts.redrive, keysOf(topic).group(group), {}, { args: entries }),
+    redrive: (topic, group, entries) => inspecting.call(topic, group, InspectScripts.redrive, {}, { args: entries }),
 
     removal: InspectScripts.remove,
     belongings: Effect.fnUntraced(function* (topic) {
       const keys = keysOf(topic)
       const registered = yield* inspecting.groupsOf(topic)
-      const { others } = yield* inspecting.evaluate(topic, InspectScripts.describe, keys, {})
+      const { others } = yield* inspecting.call(topic, undefined, InspectScripts.describe, {})
       const names = [...new Set([...registered, ...others])].sort()
       const mine = names.map((name) => ({ ...keys.group(name), name }))
       return {

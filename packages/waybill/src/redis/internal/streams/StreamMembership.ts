@@ -9,7 +9,7 @@ import type * as Scope from "effect/Scope"
 import type { Reason, TransportError } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
 import type { Dedicated } from "../connection/Connection.ts"
-import { type Call, calling, wire } from "../connection/ScriptReply.ts"
+import { type Call, calling } from "../connection/ScriptReply.ts"
 import type { BeatArgs } from "../group/Beat.ts"
 import { groupGone } from "../group/GroupGone.ts"
 import {
@@ -117,8 +117,6 @@ class StreamMembership implements Membership<StreamHandle> {
       const { firstMain, firstOnRetry, from, known, main, onRetry, paused } = yield* this.#call(
         GroupScripts.join,
         {
-          pattern: GroupScripts.pattern,
-          wire,
           group: subscription.group,
           consumer,
           start: subscription.start === "earliest" ? "0" : "$",

@@ -5,7 +5,7 @@
  */
 import * as Effect from "effect/Effect"
 import { Committer } from "../commit/Committer.ts"
-import { evaluate, wire } from "../connection/ScriptReply.ts"
+import { calling } from "../connection/ScriptReply.ts"
 import { hear } from "../group/Wake.ts"
 import type { Pattern } from "../Pattern.ts"
 import { publishScript } from "../publish/PublishScript.ts"
@@ -29,13 +29,15 @@ export const make = ({ markerMillis, maxLength }: StreamsOptions): Pattern<"tran
   guarantee: "transactional",
   markerMillis,
   inspector: StreamInspector.make,
-  open: (store) =>
-    Effect.succeed({
-      publishing: { script: publish, setting: maxLength ?? "" },
+  open: (store) => {
+    const setting = maxLength ?? ""
+    return Effect.succeed({
+      publishing: { script: publish, setting },
       join: (subscription, opened) => {
         const { group, topic } = subscription
         const keys = store.keysOf(topic)
         const mine = keys.group(group)
+        const call = calling(store.commands, { topic, pattern }, { ...keys, ...mine })
         return StreamMembership.make({
           ...store,
           dedicated: store.redis.dedicated,
@@ -50,24 +52,8 @@ export const make = ({ markerMillis, maxLength }: StreamsOptions): Pattern<"tran
               markerMillis,
               storage,
               keys: commit.keyNames.length,
-              run: (deliveries, more) =>
-                evaluate(
-                  store.commands,
-                  { topic, pattern },
-                  commit,
-                  { ...keys, ...mine },
-                  {
-                    group,
-                    consumer,
-                    pattern,
-                    wire,
-                    setting: maxLength ?? "",
-                    remembered: store.deduplicationMillis,
-                    deliveries,
-                    ttl: markerMillis
-                  },
-                  more
-                ),
+              setting,
+              run: (args, more) => call(commit, { ...args, group, consumer }, more),
               own: ({ count, detached, entry, source }) => [source, entry, detached ? 0 : count],
               done: mine.done
             }),
@@ -76,4 +62,5 @@ export const make = ({ markerMillis, maxLength }: StreamsOptions): Pattern<"tran
         })
       }
     })
+  }
 })
