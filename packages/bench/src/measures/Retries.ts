@@ -9,34 +9,52 @@ import * as Measure from "../Measure.ts"
 import type { WaybillPeer } from "../peers/Waybill.ts"
 import { compare, format, limit, median } from "../Report.ts"
 import { Tally } from "../Tally.ts"
-import { small } from "../Work.ts"
+import { type Numbered, small } from "../Work.ts"
 
-const round = Effect.fnUntraced(function* (
-  { peer, usedMemory }: { readonly peer: WaybillPeer; readonly usedMemory: Effect.Effect<number> },
-  { messages }: Measure.Size
+interface Contender {
+  readonly peer: WaybillPeer
+  readonly usedMemory: Effect.Effect<number>
+}
+
+/** Lets so many attempts of every message fail, and returns how many bytes each that waits then takes, and how fast they come back. */
+const failing = Effect.fnUntraced(function* (
+  { peer, usedMemory }: Contender,
+  payloads: ReadonlyArray<Numbered>,
+  failures: number
 ) {
-  const payloads = small.messages(messages)
+  const messages = payloads.length
   const empty = yield* usedMemory
   yield* peer.publishBatches(payloads)
-  const dueAt = (yield* Clock.currentTimeMillis) + millisToFail(messages)
+  const dueAt = (yield* Clock.currentTimeMillis) + failures * millisToFail(messages)
   const tally = new Tally(messages)
-  const { bytes, promoted } = yield* Effect.gen(function* () {
-    yield* peer.consumeAtSecondAttempt(dueAt, tally.handle)
-    yield* waiting(peer, messages)
-    if ((yield* Clock.currentTimeMillis) >= dueAt) {
-      return yield* new JobNotDone({ message: "the first attempts took until the second ones were due" })
-    }
-    const full = yield* usedMemory
-    yield* tally.complete
-    const seconds = ((yield* Clock.currentTimeMillis) - dueAt) / 1000
-    yield* settled(peer)
-    return { bytes: (full - empty) / messages, promoted: messages / seconds }
-  }).pipe(Effect.scoped)
+  let failed = 0
+  yield* peer.consumeAfter(failures, dueAt, () => failed++, tally.handle)
+  yield* waiting(peer, messages, () => failed >= messages, failures * millisToFail(messages))
+  const full = yield* steady(usedMemory)
+  if ((yield* Clock.currentTimeMillis) >= dueAt) {
+    return yield* new JobNotDone({ message: "the first attempts took until the last ones were due" })
+  }
+  yield* tally.complete
+  const seconds = ((yield* Clock.currentTimeMillis) - dueAt) / 1000
+  yield* settled(peer)
+  return { bytes: (full - empty) / messages, promoted: messages / seconds }
+}, Effect.scoped)
+
+/** How many attempts of a message have failed when its second size is taken, and of how many messages less. */
+const thrice = 3
+const fewer = 5
+
+const round = Effect.fnUntraced(function* (contender: Contender, { messages }: Measure.Size) {
+  const { peer } = contender
+  const payloads = small.messages(messages)
+  const { bytes, promoted } = yield* failing(contender, payloads, 1)
+  const { bytes: bytesAfterThree } = yield* failing(contender, payloads.slice(0, messages / fewer), thrice)
 
   yield* peer.publishBatches(payloads)
   const consumed = yield* drain(peer, messages)
   return {
     bytes,
+    bytesAfterThree,
     promoted,
     consumed,
     payload: Buffer.byteLength(payloads.map((one) => JSON.stringify(one)).join("")) / messages
@@ -55,8 +73,9 @@ export const retries = Measure.make({
     }
   },
   round,
-  describe: ({ bytes, consumed, promoted }) =>
-    `promoted ${format(promoted)}/s, consumed ${format(consumed)}/s, ${format(bytes)} bytes a waiting message`,
+  describe: ({ bytes, bytesAfterThree, consumed, promoted }) =>
+    `promoted ${format(promoted)}/s, consumed ${format(consumed)}/s, ${format(bytes)} bytes a waiting message, ` +
+    `${format(bytesAfterThree)} after three attempts`,
   judge: ({ waybill }) => {
     const payload = median(Measure.valuesOf(waybill, "payload"))
     return [
@@ -68,29 +87,43 @@ export const retries = Measure.make({
         against: "its own consume rate",
         bar: { atLeast: 0.2 }
       }),
-      limit({
-        measure: "delayed retries, Redis memory beyond the payload",
-        unit: "bytes",
-        value: median(Measure.valuesOf(waybill, "bytes")) - payload,
-        against: `payload: ${format(payload)} bytes`,
-        // And 200 for each attempt so far: it is one.
-        bar: { atMost: 400 + 200 }
-      })
+      ...(
+        [
+          ["one attempt", "bytes", 1],
+          ["three attempts", "bytesAfterThree", thrice]
+        ] as const
+      ).map(([after, of, attempts]) =>
+        limit({
+          measure: `delayed retries after ${after}, Redis memory beyond the payload`,
+          unit: "bytes",
+          value: median(Measure.valuesOf(waybill, of)) - payload,
+          against: `payload: ${format(payload)} bytes`,
+          bar: { atMost: 400 + 200 * attempts }
+        })
+      )
     ]
   }
 })
 
-/** Until when all second attempts are put off: the first ones and the trimming must be over by then. */
-const millisToFail = (messages: number) => 1500 + messages / 3
+/** For how long an attempt of all messages and the trimming may take: until then the next one is put off. */
+const millisToFail = (messages: number) => 2500 + messages / 3
 
 /** All messages are out of the stream and wait. */
-const waiting = (peer: WaybillPeer, messages: number) =>
+const waiting = (peer: WaybillPeer, messages: number, haveFailed: () => boolean, millis: number) =>
   Effect.gen(function* () {
     const found = yield* peer.waiting
-    if (found.waiting !== messages || found.depth > 0) {
+    if (found.waiting !== messages || found.depth > 0 || !haveFailed()) {
       return yield* new JobNotDone({ message: `${found.waiting} messages wait, ${found.depth} are in the stream` })
     }
-  }).pipe(Effect.retry(Schedule.spaced(50).pipe(Schedule.upTo({ duration: millisToFail(messages) }))))
+  }).pipe(Effect.retry(Schedule.spaced(50).pipe(Schedule.upTo({ duration: millis }))))
+
+/** Once the stream of retries is trimmed too, it falls no further. */
+const steady = (usedMemory: Effect.Effect<number>) =>
+  Effect.gen(function* () {
+    let least = Infinity
+    for (let used = yield* usedMemory; used < least; used = yield* Effect.delay(usedMemory, 300)) least = used
+    return least
+  })
 
 const usedMemory = Effect.fnUntraced(function* (port: number) {
   const redis = yield* Effect.acquireRelease(

@@ -18,11 +18,13 @@ const options = { group, concurrency } as const
 /** Measured for Waybill only. */
 export interface WaybillPeer extends Peer {
   /**
-   * Like `consume`, but every first attempt fails, and all second ones are due at `dueAt`, in milliseconds since the
-   * epoch.
+   * Like `consume`, but the first `failures` attempts of each message fail. The last of these tells `failed`, and what comes
+   * after it is due at `dueAt`, in milliseconds since the epoch.
    */
-  readonly consumeAtSecondAttempt: (
+  readonly consumeAfter: (
+    failures: number,
     dueAt: number,
+    failed: () => void,
     handle: (message: Numbered) => void
   ) => Effect.Effect<void, unknown, Scope.Scope>
   /** Adds groups that exist but consume nothing. */
@@ -71,11 +73,15 @@ const make = Effect.fnUntraced(function* <E>(work: Work, layer: Layer.Layer<Serv
         Effect.provideContext(context),
         Effect.asVoid
       ),
-    consumeAtSecondAttempt: (dueAt, handle) =>
+    consumeAfter: (failures, dueAt, failed, handle) =>
       Consumer.make(topic, options).pipe(
         Consumer.process(
           Effect.fnUntraced(function* (message, { attempt }) {
-            if (attempt === 1) return yield* new NotYet({ millis: dueAt - (yield* Clock.currentTimeMillis) })
+            if (attempt < failures) return yield* new NotYet({ millis: 0 })
+            if (attempt === failures) {
+              failed()
+              return yield* new NotYet({ millis: dueAt - (yield* Clock.currentTimeMillis) })
+            }
             handle(message)
           })
         ),
