@@ -1,5 +1,5 @@
 /**
- * The connections to Redis: each comes back by itself, each command settles within its deadline, none is sent twice.
+ * The connections to Redis: each reconnects by itself, each command settles within its deadline, none is sent twice.
  * Deadlines and pauses pass on the `Clock` that the layer was built with; under `TestClock` they pass when the test says.
  *
  * ```ts
@@ -62,36 +62,36 @@ export class IoRedis extends Context.Service<
      * closed with the scope. Returns at once and connects in the background.
      */
     readonly dedicated: Dedicated
-    /** Calls `listener` with what happens to every connection, until the scope closes. It must be quick and not throw. */
+    /** Calls `listener` with the events of every connection, until the scope closes. It must be quick and must not throw. */
     readonly listen: (listener: (event: ConnectionEvent) => void) => Effect.Effect<void, never, Scope.Scope>
   }
 >()("waybill/redis/IoRedis") {}
 
-/** Where the server is and who we are there. Everything has a default: `redis://127.0.0.1:6379`, no password. */
+/** Where the server is and how to authenticate. Everything has a default: `redis://127.0.0.1:6379`, no password. */
 export interface Options {
   /**
    * `redis://user:password@host:port/db`, `rediss://` for TLS, or `unix://user:password@/run/redis.sock?db=0` (also
-   * `redis+unix://`) for a socket. The other options win over what it says. A URL that cannot be read is `InvalidUrl`.
+   * `redis+unix://`) for a socket. The other options take precedence over it. An invalid URL fails with `InvalidUrl`.
    */
   readonly url?: string | Redacted.Redacted<string> | undefined
   readonly host?: string | undefined
   readonly port?: number | undefined
-  /** A socket in the file system, in place of host and port. */
+  /** A socket in the file system, instead of host and port. */
   readonly path?: string | undefined
   readonly db?: number | undefined
-  /** How many replicas the server must have, 0 by default. `Health.check` reports `ReplicasMissing` when it has fewer. */
+  /** How many replicas the server must have, 0 by default. With fewer, `Health.check` reports `ReplicasMissing`. */
   readonly replicas?: number | undefined
   readonly username?: string | undefined
-  /** An effect is asked again before every attempt to connect, for passwords that change while the program runs. */
+  /** An effect is run again before every attempt to connect, for passwords that change while the program runs. */
   readonly password?: Redacted.Redacted<string> | Effect.Effect<Redacted.Redacted<string>> | undefined
-  /** `true` for TLS with the certificates of the system, or the options of `node:tls`. */
+  /** `true` for TLS with the system's certificates, or the options of `node:tls`. */
   readonly tls?: boolean | NonNullable<RedisOptions["tls"]> | undefined
-  /** Further options of ioredis: those that change how a line is made, and nothing that this library relies on. */
+  /** Further options of ioredis: those that affect how a connection is made, and none that this library relies on. */
   readonly client?: Pick<RedisOptions, (typeof passedOn)[number]> | undefined
-  /** What CLIENT LIST shows in front of the role of each connection; `waybill` by default. */
+  /** The name in CLIENT LIST, followed by the role of each connection; `waybill` by default. */
   readonly connectionName?: string | undefined
   /**
-   * How long building the layer waits for a server that cannot be reached, before it fails; 10 seconds by default.
+   * How long building the layer waits for an unreachable server before it fails: 10 seconds by default.
    * With `"Infinity"` a program may start before its server.
    */
   readonly startTimeout?: Duration.Input | undefined
@@ -109,9 +109,9 @@ const passedOn = [
 ] as const satisfies ReadonlyArray<keyof RedisOptions>
 
 /**
- * Makes the connections of one server. Building the layer connects once: it fails with a `TransportError` of operation
- * `connect`, at once when the server refuses who we are, and after `startTimeout` when it cannot be reached. From then
- * on a lost connection is made again for ever, 50 ms after it was lost and less often later, up to every 2 seconds.
+ * Makes the connections to one server. Building the layer connects once: it fails with a `TransportError` of operation
+ * `connect`, at once if the server rejects the credentials, and after `startTimeout` if it cannot be reached. From then on a lost
+ * connection is restored indefinitely, 50 ms after the loss and less often later, up to every 2 seconds.
  *
  * @example
  * ```ts
@@ -126,7 +126,7 @@ export const layer = (options: Options = {}): Layer.Layer<IoRedis, TransportErro
   return Layer.effect(IoRedis, make(options))
 }
 
-/** Throws on a number that makes no sense: in the source of a program that is a bug. From `Config` it is an `InvalidUrl`. */
+/** Throws on an invalid number: in the source of a program that is a bug. From `Config` it is an `InvalidUrl`. */
 const check = ({ db, port, replicas, startTimeout }: Options): void => {
   if (port !== undefined) wholeOf("port", port, 1, 65_535)
   if (db !== undefined) wholeOf("db", db, 0)
@@ -186,7 +186,7 @@ export const layerEffectRedis = (
     Effect.flatMap(IoRedis, (redis) => makeEffectRedis(redis, options))
   )
 
-/** The service itself, for programs that keep their own scopes. See `layer`. */
+/** The service itself, for programs that manage their own scopes. See `layer`. */
 export const make = Effect.fnUntraced(function* (
   options: Options = {}
 ): Effect.fn.Return<IoRedis["Service"], TransportError, Scope.Scope> {
@@ -230,7 +230,7 @@ export const make = Effect.fnUntraced(function* (
 
 const connectFailed = (reason: Reason) => new TransportError({ operation: "connect", reason })
 
-/** For ever: 50 ms doubling to 2 s, each 20 % more or less; 2 s from the start where only somebody's hand helps. */
+/** Forever: 50 ms doubling to 2 s, each varied by 20 %; 2 s from the start if only an operator can help. */
 const reconnect = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("2 seconds")]).pipe(
   Schedule.setInputType<Reason>(),
   Schedule.modifyDelay(({ duration, input }) => Effect.succeed(input.permanent ? Duration.seconds(2) : duration)),
@@ -250,7 +250,7 @@ const unreachable = (reason: Reason, address: string, waited: Duration.Duration)
       })
 
 /**
- * Where a URL leads, in words that hold no secret, and whether it has a password in it.
+ * Where a URL leads, in words without secrets, and whether it contains a password.
  *
  * @example
  * ```ts
@@ -322,12 +322,12 @@ const clientOptions = ({ client, password, tls, username, ...server }: Complete)
 const defaults = {
   family: 0,
   lazyConnect: true,
-  // Reconnecting is ours: see internal/Connection.
+  // Reconnecting is ours: see internal/connection/Connection.
   retryStrategy: null,
   autoResubscribe: false,
   autoResendUnfulfilledCommands: false,
   enableOfflineQueue: false,
-  // The check of ioredis goes on with timers of its own after the client is gone.
+  // The ready check of ioredis keeps its own timers running after the client is gone.
   enableReadyCheck: false,
   maxRetriesPerRequest: null,
   connectTimeout: 5000,

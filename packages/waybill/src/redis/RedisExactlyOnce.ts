@@ -1,9 +1,9 @@
 /**
  * Effectively once, for what a commit writes to Redis and no further: the writes, messages and ack of `Consumer.transactional`
- * become true together, once for each message id while its marker lasts, whatever crashes, as long as Redis keeps its data.
- * Side effects of the handler itself happen at least once.
+ * take effect together, once per message id while its marker lasts, whatever crashes, as long as Redis keeps its data.
+ * Other side effects of the handler happen at least once.
  *
- * It is the work queue of `RedisLists` with a marker for each message that was done. A queue has one group.
+ * It is the work queue of `RedisLists` with a marker for each completed message. A queue has one group.
  *
  * @module
  */
@@ -13,23 +13,23 @@ import * as Pattern from "./internal/Pattern.ts"
 import { millisOf, oneOf, settingsOf, type StoreOptions } from "./internal/Settings.ts"
 
 /**
- * As with `RedisLists`, but dead letters are kept for 7 days by default: a redriven message needs its marker still.
+ * As for `RedisLists`, but dead letters are kept for 7 days by default, because a redriven message still needs its marker.
  *
  * @category models
  */
 export interface Options extends StoreOptions {
-  /** Who is next, as with `RedisLists`: `fifo` by default. */
+  /** Which message is next, as for `RedisLists`: `fifo` by default. */
   readonly order?: Queue.Order
   /**
-   * For how long it is remembered that the commit of a message was applied, 8 days by default. A queue whose messages may
-   * come again after that is not joined: `MarkerTooShort`. It costs about 150 bytes a message.
+   * How long to remember that a message's commit was applied: 8 days by default. Consumers whose messages may come back after
+   * that cannot join: `MarkerTooShort`. It costs about 150 bytes per message.
    */
   readonly marker?: Duration.Input
 }
 
 /**
  * The exactly-once pattern, on the connections of `IoRedis`. Throws on a prefix with white space, braces or a colon, a duration
- * of nothing, or a count that is not an integer >= 1: those are bugs.
+ * of zero, or a count that is not an integer >= 1: those are bugs.
  *
  * @example
  * ```ts

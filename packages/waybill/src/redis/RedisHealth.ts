@@ -1,9 +1,9 @@
 /**
- * A Redis server's account of itself, held against what Waybill's promises need: that it can be reached and written to,
- * that it evicts nothing, that it keeps what it has accepted, and that its replicas follow.
+ * Checks a Redis server against what Waybill's promises need: that it can be reached and written to, evicts nothing, keeps what
+ * it has accepted, and that its replicas follow.
  *
- * It reads `INFO`, and `CONFIG GET save` and `COMMAND INFO` where they are permitted: managed servers often forbid them. Which
- * server it is, `HELLO` says.
+ * It reads `INFO`, and `CONFIG GET save` and `COMMAND INFO` where they are permitted: managed servers often forbid them. `HELLO`
+ * tells which server it is.
  *
  * @module
  */
@@ -18,24 +18,24 @@ import { IoRedis } from "./IoRedis.ts"
  * @category models
  */
 export interface Options {
-  /** How many replicas the server must have; by default as many as `IoRedis` was told. Those that it has must follow in any case. */
+  /** How many replicas the server must have; by default as many as `IoRedis` was told. Existing replicas must follow in any case. */
   readonly replicas?: number
 }
 
 /**
- * Lets `Health.check` ask the server behind `IoRedis`. Throws on a number of replicas that is not a whole number.
+ * Lets `Health.check` ask the server behind `IoRedis`. Throws on a number of replicas that is not an integer.
  *
  * | code | impact | when |
  * |---|---|---|
- * | `Unreachable` | down | no connection, no answer, or authentication failed |
- * | `Unsupported` | down | it is too old, or a part of a cluster, or a Sentinel; its version is in the detail |
+ * | `Unreachable` | down | no connection, no reply, or authentication failed |
+ * | `Unsupported` | down | it is too old, part of a cluster, or a Sentinel; its version is in the detail |
  * | `Unsupported` | degraded | it lacks commands that patterns need; they are in the detail |
  * | `Loading` | down | it is still reading its data from disk |
- * | `ReadOnly` | down | it is a replica, and takes no writes |
- * | `NotInspectable` | degraded | `INFO` is not permitted: nothing is known of what follows |
- * | `EvictionPolicy` | degraded | it has a memory limit and deletes keys when that is reached |
+ * | `ReadOnly` | down | it is a replica and accepts no writes |
+ * | `NotInspectable` | degraded | `INFO` is not permitted, so nothing below is known |
+ * | `EvictionPolicy` | degraded | it has a memory limit and deletes keys when it is reached |
  * | `PersistenceOff` | degraded | it writes nothing to disk |
- * | `SnapshotsOnly` | degraded | it writes snapshots only, and forgets what came after the last one |
+ * | `SnapshotsOnly` | degraded | it writes snapshots only; a crash loses everything since the last one |
  * | `PersistenceFailing` | degraded | its last write to disk failed; it may refuse writes because of it |
  * | `ReplicasMissing` | degraded | fewer replicas than `replicas` |
  * | `ReplicasBehind` | degraded | a replica is not online, or silent for more than 10 seconds |

@@ -1,5 +1,5 @@
 /**
- * Looks at every topic under a prefix, whatever pattern it was opened with, without being a producer or a consumer: for
+ * Inspects every topic under a prefix, whatever its pattern, without being a producer or a consumer: for
  * tools, dashboards and health checks.
  *
  * @module

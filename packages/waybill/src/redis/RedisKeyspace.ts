@@ -1,11 +1,11 @@
 /**
- * Messages that live for a while: each is a key with an expiry. At least once within that time: a message that was
- * published is delivered to every group until the group settles it or the message expires, whatever crashes, as long as
- * Redis keeps its data. A group that comes late gets everything that has not expired, in order, and then what is new. What
- * expired before a group read it is counted, and told as a `Gap`.
+ * Messages with a lifetime: each is a key with an expiry. At least once within that time: a published message is delivered to
+ * every group until the group settles it or it expires, whatever crashes, as long as Redis keeps its data. A late group gets
+ * everything that has not expired, in order, and then new messages. Messages that expired before a group read them are counted
+ * and reported as a `Gap`.
  *
- * Keyspace events wake those who wait; what is read is decided by the numbers of the messages, never by an event. So an
- * event that is lost costs at most `pollInterval`. A key that another program wrote with a plain SET is a message too.
+ * Keyspace events wake waiting consumers, but the messages' numbers determine what is read. So a lost event costs at most
+ * `pollInterval`. A key that another program wrote with a plain SET is a message too.
  *
  * @module
  */
@@ -18,25 +18,25 @@ import { millisOf, oneOf, settingsOf, type StoreOptions } from "./internal/Setti
  * @category models
  */
 export interface Options extends StoreOptions {
-  /** For how long a message lives, 1 hour by default. A delayed one lives so long from when it is due. */
+  /** How long a message lives: 1 hour by default. For a delayed one this begins when it is due. */
   readonly ttl?: Duration.Input
   /**
-   * How to deal with the keyspace events of the server, which are off unless they were switched on. `require`, the
-   * default: receiving fails with `NotificationsDisabled` when they are off. `enable`: they are switched on with CONFIG SET,
-   * beside those that are on. `poll`: they are not used, and new messages are found within `pollInterval`.
+   * How to deal with the server's keyspace events, which are off by default. `require`, the default: receiving fails with
+   * `NotificationsDisabled` if they are off. `enable`: they are switched on with CONFIG SET, in addition to those that are
+   * on. `poll`: they are not used, and new messages are found within `pollInterval`.
    */
   readonly notifications?: "require" | "enable" | "poll"
   /**
-   * Whether to look for keys that other programs wrote while no consumer listened, when a topic is first received from and after
-   * each lost connection; with `poll` over and over. False by default: it is a SCAN of the whole database, in small steps.
-   * Keys that are written while somebody listens are found without it.
+   * Whether to search for keys that other programs wrote while no consumer listened, when a topic is first received from and after
+   * each lost connection; with `poll`, repeatedly. False by default: it is a SCAN of the whole database, in small steps.
+   * Keys that are written while a consumer listens are found without it.
    */
   readonly scan?: boolean
 }
 
 /**
  * The keyspace pattern, on the connections of `IoRedis`. Throws on a prefix with white space, braces or a colon, a duration
- * of nothing, or a count that is not an integer >= 1: those are bugs.
+ * of zero, or a count that is not an integer >= 1: those are bugs.
  *
  * @example
  * ```ts

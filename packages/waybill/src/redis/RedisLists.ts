@@ -1,9 +1,9 @@
 /**
- * A work queue over Redis lists. At least once: a message that was published is delivered to one consumer of the queue's
- * group at a time until one settles it, whatever crashes, as long as Redis keeps its data. A handler may see it again.
+ * A work queue over Redis lists. At least once: a published message is delivered to one consumer of the queue's group at a time
+ * until one of them settles it, whatever crashes, as long as Redis keeps its data. A handler may see it again.
  *
- * A consumer takes a batch in one step that also notes who has it. A new message is announced by a notification; one that
- * is lost costs at most `pollInterval`. A queue has one group, the first that joins: for several, use RedisStreams.
+ * A consumer takes a batch in one step that also records who holds it. New messages are announced by a notification; a lost one
+ * costs at most `pollInterval`. A queue has one group, the first that joins; for several, use RedisStreams.
  *
  * @module
  */
@@ -16,17 +16,17 @@ import { oneOf, settingsOf, type StoreOptions } from "./internal/Settings.ts"
  */
 export interface Options extends StoreOptions {
   /**
-   * Who is next. `fifo`, the default: the oldest. `lifo`: the newest. `priority`: what was published with priority
-   * `high`, then `normal`, then `low`, the oldest first. Messages that come back are handed out before new ones that are as
-   * urgent. The order belongs to the topic from when it is first published to or received from: who asks for another one then fails with
-   * `TopicConflict`. `any`, for programs that only publish: the order that the topic has.
+   * Which message is next. `fifo`, the default: the oldest. `lifo`: the newest. `priority`: those published with priority
+   * `high`, then `normal`, then `low`, the oldest first. Messages that come back precede new ones of the same urgency. The order
+   * belongs to the topic once it was published to or received from: a program that asks for another then fails with
+   * `TopicConflict`. `any`, for programs that only publish: whatever order the topic has.
    */
   readonly order?: "fifo" | "lifo" | "priority" | "any"
 }
 
 /**
  * The lists pattern, on the connections of `IoRedis`. Throws on a prefix with white space, braces or a colon, a duration of
- * nothing, or a count that is not an integer >= 1: those are bugs.
+ * zero, or a count that is not an integer >= 1: those are bugs.
  *
  * @example
  * ```ts

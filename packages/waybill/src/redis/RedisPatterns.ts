@@ -1,5 +1,5 @@
 /**
- * The patterns by their names, for tools that meet topics of any of them.
+ * The patterns by name, for tools that handle topics of any of them.
  *
  * @module
  */
@@ -12,16 +12,16 @@ import { settingsOf, type StoreOptions } from "./internal/Settings.ts"
 import { IoRedis } from "./IoRedis.ts"
 
 /**
- * As `TopicInfo.pattern` tells them. The first is that of a topic that does not say what it is.
+ * As reported by `TopicInfo.pattern`. The first is assumed for a topic that does not record its pattern.
  *
  * @category constants
  */
 export const names: ReadonlyArray<string> = patterns.map(({ name }) => name)
 
 /**
- * The pattern of this name for publishing, whatever options its topics were opened with: a queue keeps its order, and a
- * message that expires lives for an hour. It promises what every pattern keeps. Throws on a prefix with white space, braces or a colon, and dies on a name that no
- * pattern has: those are bugs.
+ * The pattern of this name for publishing, whatever options its topics were opened with: a queue keeps its order, and a message
+ * that expires lives for an hour. It promises what every pattern keeps. Throws on a prefix with white space, braces or a colon, and
+ * dies on an unknown pattern: those are bugs.
  *
  * @example
  * ```ts
@@ -57,7 +57,7 @@ export const layer = (
 }
 
 /**
- * Sentences for the operator of the server: the settings that topics of these patterns need and that it lacks.
+ * Advice for the server's operator, in sentences: settings that topics of these patterns need and that it lacks.
  *
  * @category getters
  */

@@ -1,7 +1,7 @@
 /**
- * Delivery over Redis pub/sub. At most once: a message reaches every subscriber that is connected when it is published,
- * and to no one else; nothing is stored. A subscriber is told what it has missed while its connection was down, as a `Gap`
- * before the next message.
+ * Delivery over Redis pub/sub. At most once: a message reaches every subscriber that is connected when it is published, and
+ * nothing is stored. What a subscriber missed while its connection was down is reported as a `Gap` before the next
+ * message.
  *
  * Retries wait in the memory of the process and end with it. Dead letters are stored.
  *
@@ -18,27 +18,27 @@ import { oneOf, settingsOf, type StoreOptions, wholeOf } from "./internal/Settin
 export interface Options extends Pick<StoreOptions, "prefix" | "deadLetters"> {
   /**
    * `plain`, the default: every subscriber on the server, and on every node of a cluster, can listen. `sharded`: messages
-   * stay on the node that the topic belongs to, and patterns are not offered. Publishers and subscribers must agree.
+   * stay on the topic's node, and patterns are not supported. Publishers and subscribers must agree.
    */
   readonly channels?: "plain" | "sharded"
-  /** How many messages may wait in this process for a consumer that is slow, 1024 by default. */
+  /** How many messages may wait in this process for a slow consumer: 1024 by default. */
   readonly buffer?: number
-  /** How many bytes of them, 64 MiB by default; one message may wait in any case. */
+  /** How many bytes may wait: 64 MiB by default. A single message always may. */
   readonly bufferBytes?: number
   /**
-   * The policy for a message that finds the buffer full. `drop-oldest`, the default, makes room for it; `drop-newest` drops it;
-   * both are told as a `Gap`. `fail` fails the consumer with `Overflow`.
+   * What to do with a message when the buffer is full. `drop-oldest`, the default, makes room for it; `drop-newest` drops it;
+   * both report a `Gap`. `fail` fails the consumer with `Overflow`.
    */
   readonly overflow?: "drop-oldest" | "drop-newest" | "fail"
-  /** How long publishing waits for a connection before it fails, 5 seconds by default. */
+  /** How long publishing waits for a connection before it fails: 5 seconds by default. */
   readonly publishTimeout?: Duration.Input
 }
 
 /**
- * The pub/sub pattern, on the connections of `IoRedis`. A topic has to say that at most once is enough for it.
+ * The pub/sub pattern, on the connections of `IoRedis`. A topic must declare that at most once is enough for it.
  *
- * A consumer whose topic has `*`, `?` or `[...]` in its name hears every topic that fits; `Delivery.topic` tells which. Its
- * group does not share messages: every subscriber gets every message, and the name stands for dead letters, metrics and pause.
+ * A consumer whose topic has `*`, `?` or `[...]` in its name receives every topic that matches; `Delivery.topic` tells which. Groups
+ * do not share messages: every subscriber gets every message, and the name stands for dead letters, metrics and pauses.
  *
  * Throws on a prefix with white space, braces or a colon, or a buffer that is not an integer >= 1: those are bugs.
  *

@@ -1,9 +1,9 @@
 /**
- * Delivery over Redis Streams with consumer groups. At least once: a message that was published is delivered to every
- * group until the group settles it, whatever crashes, as long as Redis keeps its data. A handler may see it again.
+ * Delivery over Redis Streams with consumer groups. At least once: a published message is delivered to every group until the
+ * group settles it, whatever crashes, as long as Redis keeps its data. A handler may see it again.
  *
- * Retries, delayed messages and dead letters live in Redis too, timed by its clock. Messages that every group has settled are cut
- * off; nothing else is, unless you ask for it.
+ * Retries, delayed messages and dead letters live in Redis too, timed by its clock. Messages that every group has settled are
+ * trimmed; nothing else is, unless you ask for it.
  *
  * @module
  */
@@ -17,21 +17,21 @@ import * as Streams from "./internal/streams/Streams.ts"
  */
 export interface Options extends StoreOptions {
   /**
-   * Which messages the topic's stream keeps. `settled`, the default: those that some group has not settled; while no group exists, everything.
-   * `{ maxLength }`: about that many of the newest messages, settled or not. Lossy: what a slow group had not seen is
-   * gone, and `Truncated` says so.
+   * Which messages the topic's stream keeps. `settled`, the default: those that some group has not settled, or everything while
+   * there is no group. `{ maxLength }`: about that many of the newest messages, settled or not. The latter loses what a slow group
+   * has not seen yet, and reports it as `Truncated`.
    */
   readonly retention?: "settled" | { readonly maxLength: number }
   /**
-   * For how long it is remembered that the commit of a message was applied, 31 days by default. A group whose messages may
-   * come again after that is not joined: `MarkerTooShort`. It costs about 150 bytes a message.
+   * How long to remember that a message's commit was applied: 31 days by default. Groups whose messages may come back after
+   * that cannot join: `MarkerTooShort`. It costs about 150 bytes per message.
    */
   readonly marker?: Duration.Input
 }
 
 /**
  * The streams pattern, on the connections of `IoRedis`. Throws on a prefix with white space, braces or a colon, a duration of
- * nothing, or a count that is not an integer >= 1: those are bugs.
+ * zero, or a count that is not an integer >= 1: those are bugs.
  *
  * @example
  * ```ts

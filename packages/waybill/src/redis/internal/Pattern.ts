@@ -1,6 +1,6 @@
 /**
- * What a pattern is, and the layer it makes: one publisher a topic, the receivers of this process, and the registry of
- * topics. Closing the layer closes all of it.
+ * A pattern, and the layer it makes: one publisher per topic, the receivers of this process, and the registry of
+ * topics. Closing the layer closes all of them.
  *
  * @module
  */
@@ -25,45 +25,45 @@ import type { Publishing } from "./publish/PublishScript.ts"
 import type { Settings } from "./Settings.ts"
 import { registry, topicKeys, type TopicKeys } from "./wire/Keys.ts"
 
-/** A pattern with its options: a value, which does nothing until a layer opens it. */
+/** A pattern with its options: a value that does nothing until a layer opens it. */
 export interface Pattern<out G extends Transport.Guarantee = Transport.Guarantee> {
   /** Its name in the meta key of a topic. */
   readonly name: string
   readonly guarantee: G
-  /** For how long it remembers that the commit of a message was applied. */
+  /** How long it remembers that a message's commit was applied. */
   readonly markerMillis?: number | undefined
-  /** Its groups are given what is most urgent first, or may be. */
+  /** Whether its groups are given the most urgent messages first, or may be. */
   readonly priorities?: boolean | undefined
-  /** Looks at topics of the pattern, whatever options they were opened with. */
+  /** Inspects topics of the pattern, whatever options they were opened with. */
   readonly inspector: (options: InspectorOptions) => Inspector["Service"]
-  /** What the server's settings lack for it, in sentences. */
+  /** Server settings that it needs and that are missing, in sentences. */
   readonly advice?: ((commands: Connection) => Effect.Effect<ReadonlyArray<string>>) | undefined
-  /** What it does for one layer. */
+  /** Opens it for one layer. */
   readonly open: (store: Store) => Effect.Effect<Opened, never, Scope.Scope>
 }
 
 export interface Opened {
-  /** The script that stores messages; or, for a pattern that stores none, what sends them. */
+  /** The script that stores messages; or, for a pattern that stores none, the way to send them. */
   readonly publishing: Publishing | ((options: SenderOptions) => Sender)
-  /** `opened` is to run after the topic has come to be in the store. */
+  /** `opened` must run once the topic exists in the store. */
   readonly join: (
     subscription: Transport.Subscription,
     opened: Effect.Effect<void>
   ) => Effect.Effect<Member, Transport.TransportError, Scope.Scope>
 }
 
-/** A receiver, as the others of its process know it. */
+/** A receiver as seen by the others of its process. */
 export interface Member extends Transport.Receiver {
-  /** A message of the topic will be due in so many milliseconds. */
+  /** A message of the topic will be due in that many milliseconds. */
   expect(millis: number): void
-  /** Looks at once whether its group is paused; returns when it knows, or soon. */
+  /** Checks at once whether its group is paused; returns when it knows, or soon. */
   readonly look: Effect.Effect<void>
 }
 
-/** What every sender is given. */
+/** The options of every sender. */
 export type SenderOptions = Pick<PublisherOptions, "commands" | "topic" | "keys" | "clock" | "timeoutMillis" | "opened">
 
-/** What the parts of one layer share. */
+/** Shared by the parts of one layer. */
 export interface Store extends Settings {
   readonly redis: IoRedis["Service"]
   readonly commands: Connection
@@ -71,11 +71,11 @@ export interface Store extends Settings {
   readonly keysOf: (topic: string) => TopicKeys
   readonly clock: Clock.Clock
   readonly lifecycle: Lifecycle
-  /** Messages were stored, and not by a publisher: the registry, the lifecycle and those who wait for them learn of it. */
+  /** Messages were stored by something other than a publisher: informs the registry, the lifecycle and waiting receivers. */
   readonly published: (published: Published) => Effect.Effect<void>
 }
 
-/** The layer of a pattern on the connections of `IoRedis`; `describe` says what options mean, and throws on those that make no sense. */
+/** The layer of a pattern on the connections of `IoRedis`; `describe` interprets the options, and throws on invalid ones. */
 export const layer = <G extends Transport.Guarantee, Options>(
   guarantee: G,
   describe: (options: Options) => readonly [Pattern<G>, Settings]
@@ -91,7 +91,7 @@ const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) 
 
   const members = new Set<{ readonly topic: string; readonly group: string; readonly member: Member }>()
 
-  /** Puts the topic into the registry. Failing does not undo what was done; the next opening tries again. */
+  /** Adds the topic to the registry. A failure undoes nothing; the next opening tries again. */
   const register = (topic: string): Effect.Effect<void> => {
     const key = registry(settings.prefix)
     return Effect.ignore(commands.run("sadd", key, (client) => client.sadd(key, topic)))

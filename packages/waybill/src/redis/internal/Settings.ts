@@ -1,6 +1,6 @@
 /**
- * What every Redis pattern lets its user choose, and the same in numbers that scripts can use. A number that makes no
- * sense throws while the layer is described: a script that met it after its first write would leave half a batch.
+ * The options of every Redis pattern, and the same as numbers that scripts can use. Invalid numbers throw when the layer is
+ * described: a script that met one after its first write would leave half a batch.
  *
  * @module
  */
@@ -16,13 +16,13 @@ export { durationOf, millisOf, oneOf, wholeOf } from "../../internal/Limits.ts"
  * @category models
  */
 export interface StoreOptions extends LimitOptions {
-  /** What all keys begin with, `waybill` by default. No white space, no braces, no colon. */
+  /** The beginning of all keys, `waybill` by default. No white space, no braces, no colon. */
   readonly prefix?: string
-  /** How long something that is due may lie unnoticed, when no program that knows of it is alive. 1 second by default. */
+  /** How long a due message may go unnoticed if no program that knows of it is alive. 1 second by default. */
   readonly pollInterval?: Duration.Input
   /**
-   * How long publishing goes on trying before it fails, 5 seconds by default. A message that waits for others in front of it
-   * waits for as long as they get through.
+   * How long publishing keeps trying before it fails: 5 seconds by default. A message waiting behind others waits for as long as they
+   * take.
    */
   readonly publishTimeout?: Duration.Input
 }
@@ -41,7 +41,7 @@ export const settingsOf = (options: StoreOptions): Settings => ({
   publishMillis: millisOf("publishTimeout", options.publishTimeout ?? "5 seconds")
 })
 
-/** A colon parts the prefix from the topic: with one inside, two prefixes could mean the same key. */
+/** A colon separates the prefix from the topic: with one inside, two prefixes could mean the same key. */
 const prefixOf = (prefix: string): string => {
   if (!isName(prefix) || prefix.includes(":")) {
     throw new Error(`invalid prefix ${shown(prefix)}: use 1 to 200 characters without white space, braces or colons`)

@@ -1,5 +1,5 @@
 /**
- * Every pattern, with options under which it publishes to any topic of its kind and looks at it. A new pattern is a line here.
+ * Every pattern, with options under which it can publish to and inspect any topic of its kind. A new pattern is one line here.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import type { Pattern } from "./Pattern.ts"
 import * as PubSub from "./pubsub/PubSub.ts"
 import * as Streams from "./streams/Streams.ts"
 
-/** The first is taken where a topic does not say what it is: it may be a stream that another program writes. */
+/** The first one is assumed for a topic that does not record its pattern: it may be a stream that another program writes. */
 export const patterns: readonly [Pattern, ...Array<Pattern>] = [
   Streams.make({ maxLength: undefined, markerMillis: Infinity }),
   Queue.lists("any"),
@@ -19,5 +19,5 @@ export const patterns: readonly [Pattern, ...Array<Pattern>] = [
   PubSub.make({ sharded: false, capacity: 1024, capacityBytes: 64 * 1024 * 1024, overflow: "drop-oldest" })
 ]
 
-/** Those that tools know. */
+/** The patterns that tools know. */
 export const Patterns = Context.Reference("waybill/redis/Patterns", { defaultValue: () => patterns })

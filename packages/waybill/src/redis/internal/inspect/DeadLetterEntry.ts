@@ -1,5 +1,5 @@
 /**
- * A dead letter as it lies in its stream, whatever the pattern: our own pairs first, then the message as it was.
+ * A dead letter in its stream, whatever the pattern: our own pairs first, then the unchanged message.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import * as Attempts from "../../../internal/Attempts.ts"
 import { bodyOf, type Fields, headersOf, millisOf } from "../wire/Fields.ts"
 import { read } from "../wire/Tally.ts"
 
-/** Our own pairs come first, then the tally and the failure if there are any; after them the fields of the message, as they were. */
+/** Our own pairs come first, then the tally and the failure, if any; after them the unchanged fields of the message. */
 const headLength = 16
 
 const readFailure = Schema.decodeUnknownExit(

@@ -1,8 +1,8 @@
 /**
- * The dead letters of a group, whatever its pattern: how they are laid down, kept, counted, read and taken out again.
+ * The dead letters of a group, whatever its pattern: how they are added, kept, counted, read and redriven.
  *
- * How long they are kept is the word of the consumers. They leave it in the state of the group, so that reading and
- * redriving go by it, whether anybody drops what is too old or not.
+ * Consumers decide how long they are kept. They record it in the state of the group, so that reading and redriving apply it
+ * even if nothing has dropped the expired ones yet.
  *
  * @module
  */
@@ -22,9 +22,9 @@ import { clock, paging, tallies, weighing } from "../wire/Lua.ts"
 import { pageArgs } from "./Figures.ts"
 
 /**
- * `bury(letter)`: adds a dead letter. Its own eight pairs come first and the fields of the message follow as they were, whatever
- * they are called. Between the two stands what outlasts the message of its tally. Behind it stands what its failure said, as JSON (DeadLetterEntry.ts). They also stand
- * there, and say nothing, when the first field of the message could be taken for one of them.
+ * `deadLetter(...)`: adds a dead letter. Its own eight pairs come first, followed by the unchanged fields of the message, whatever
+ * their names. Between the two is the part of its tally that outlasts the message, and then its failure, as JSON
+ * (DeadLetterEntry.ts). Both are also there, empty, if the first field of the message could be mistaken for one of them.
  *
  * It uses `tallies` and the local `dead`, the key.
  */
@@ -47,7 +47,7 @@ end
 
 /**
  * `keepDead(max, age, now)`: applies the cap; how many dead letters it dropped, some thousand at most. They are counted in
- * the state of the group, and the age is noted there for those who only look.
+ * the state of the group, and the age is recorded there for readers.
  *
  * It uses the locals `dead` and `state`, the keys.
  */
@@ -70,8 +70,8 @@ end
 `
 
 /**
- * `keptSince(state, now)`: the id from which on dead letters count: what is older is gone, whether anybody has dropped it
- * or not.
+ * `keptSince(state, now)`: the id from which on dead letters count: older ones are gone, whether or not they have been dropped
+ * yet.
  * `isKept(entry, since)`
  */
 export const aging = /* lua */ `
@@ -84,7 +84,7 @@ local function isKept(entry, since)
 end
 `
 
-/** `deadCount(dead, state, now)`: how many dead letters there are, and 1 when some of them are too old to count. */
+/** `deadCount(dead, state, now)`: how many dead letters there are, and 1 if some of them are too old to count. */
 export const counting = /* lua */ `${aging}
 local function deadCount(dead, state, now)
   local count = redis.call('XLEN', dead)
@@ -97,9 +97,9 @@ end
 `
 
 /**
- * `exhumed(entry, f)`: what a dead letter says of its message: the index at which its fields begin, and its head by name;
- * without a head when somebody else wrote it. `head.partial`: some of its commit was applied. A letter of an older build says so
- * in words alone.
+ * `letterOf(entry, f)`: what a dead letter says about its message: the index where its fields begin, and its head by name,
+ * without a head if another program wrote it. `head.partial`: part of its commit was applied. Letters of older builds only say so
+ * in words.
  */
 export const exhuming = /* lua */ `${tallies}
 local function exhumed(f)
@@ -112,15 +112,15 @@ local function exhumed(f)
 end
 `
 
-/** What a script tells that moves or deletes dead letters: how many there were, of how many that it looked at. The others are for the next call. */
+/** Reply of a script that moves or deletes dead letters: how many there were, of how many it passed. The rest is for the next call. */
 export const moved = { count: number, passed: number }
 
 export type Moved = Shaped<typeof moved>
 
 /**
- * The script that sends dead letters back to their group: a letter leaves in the same step, so that doing it twice does it once.
- * `lua` defines `back(entry, f, from, head)`, which takes a letter's fields and what `exhumed` says of them, and returns whether the
- * message is on its way; `done`, behind it, runs when some are.
+ * The script that redrives dead letters to their group: a letter leaves in the same step, so that redriving it twice does it once.
+ * `lua` defines `back(entry, f, from, head)`, which takes a letter's fields and what `letterOf` says about them, and returns whether
+ * the message is on its way; `done` runs afterwards if some are.
  *
  * Further arguments: the entries.
  */
@@ -157,7 +157,7 @@ export const letters = make({
   bytes: true,
   replies: {
     OK: {
-      /** As XRANGE has them. */
+      /** As in replies of XRANGE. */
       letters: listOf(row({ entry: text, fields: listOf(bytes) }))
     }
   },
@@ -169,7 +169,7 @@ return {'OK', page(dead, start, limit)}
 `
 })
 
-/** Drops the dead letters that are too old. */
+/** Drops expired dead letters. */
 export const expire = make({
   name: "waybill/expire",
   mode: "drains",

@@ -1,12 +1,12 @@
 /**
- * What the scripts of inspectors tell of one group.
+ * What the scripts of inspectors report about one group.
  *
  * @module
  */
 import type { ConsumerInfo, GroupInfo } from "../../../Inspector.ts"
 import { flag, listOf, number, type Part, type Shaped, text } from "../connection/Script.ts"
 
-/** A page: behind which place it begins, or with `newest` = 1 in front of which it ends, "" for an end; and how many it has at most. */
+/** A page: the place after which it begins, or with `newest` = 1 before which it ends, "" for an end; and its maximum size. */
 export const pageArgs = { from: "text", limit: "number" } as const
 
 /**
@@ -35,19 +35,19 @@ const nameOrNumber: Part<string | number> = (part) => (typeof part === "number" 
 export const figures = {
   lag: number,
   pending: number,
-  /** Ms. */
+  /** Milliseconds. */
   oldest: number,
   waiting: number,
-  /** When the next retry is due, -1 when none waits. */
+  /** When the next retry is due, -1 if none waits. */
   next: number,
   dead: number,
   dropped: number,
   paused: flag,
   /** Name, pending, ms until the lease ends, name... */
   living: listOf(nameOrNumber),
-  /** The last id that the group was given, "" where that is not known. */
+  /** The last id that the group was given, "" if unknown. */
   reached: text,
-  /** Some of the dead letters are too old to count, and counted. */
+  /** Some of the counted dead letters are too old to count. */
   old: flag
 }
 

@@ -1,6 +1,6 @@
 /**
- * What an inspector does the same way whatever the pattern: it asks scripts, lists topics and dead letters, discards,
- * pauses and resumes. What differs, a pattern brings as its `Account`.
+ * The part of an inspector that is the same for every pattern: running scripts, listing topics and dead letters, discarding,
+ * pausing and resuming. A pattern contributes the rest as its `Account`.
  *
  * @module
  */
@@ -26,27 +26,27 @@ export interface InspectorOptions {
   readonly commands: Connection
   readonly prefix: string
   readonly keysOf: (topic: string) => TopicKeys
-  /** Makes the receivers of this process look at once. */
+  /** Makes the receivers of this process check at once. */
   readonly steered: (topic: string, group: string) => Effect.Effect<void>
 }
 
-/** How many dead letters one run of a script moves or deletes at most. */
+/** The most dead letters that one run of a script moves or deletes. */
 const redriveLimit = 200
 
-/** How long between two looks at who still has to pause, ms: twice as long each time. */
+/** The first interval between checks for consumers that still have to pause, ms; it doubles each time. */
 const shortestLook = 10
 const longestLook = 100
 
-/** Which consumers of a paused group live and have not said that they begin nothing any more. */
+/** Which live consumers of a paused group have not confirmed yet that they begin nothing. */
 export const unquiet = make({
   name: "waybill/unquiet",
   mode: "reads",
   keys: keys("consumers", "state"),
   replies: {
     OK: {
-      /** Ms until the last of them is taken for dead, unless it beats. */
+      /** Milliseconds until the last of them counts as dead, unless it beats. */
       longest: number,
-      /** None when the group is not paused any more. */
+      /** Absent if the group is no longer paused. */
       others: listOf(text)
     }
   },
@@ -66,7 +66,7 @@ return {'OK', longest, others}
 `
 })
 
-/** A message without what else a delivery knows. */
+/** A message without the other fields of a delivery. */
 const messageOf = ({ body, headers, id, key, publishedAt, version }: Message): Message => ({
   id,
   body,
@@ -79,21 +79,21 @@ const messageOf = ({ body, headers, id, key, publishedAt, version }: Message): M
 const failing = (topic?: string) =>
   Effect.mapError((reason: Reason) => new TransportError({ operation: "inspect", topic, reason }))
 
-/** A message as it is found: with what names it there. */
+/** A message as it was found, with its name there. */
 interface Found {
   readonly delivery: Pick<Delivery, keyof Message | "attempt">
   readonly position: string
 }
 
-/** What a pattern has to say of its topics and groups. */
+/** What a pattern reports about its topics and groups. */
 export interface Account {
   readonly describe: (topic: string) => Effect.Effect<
     {
       readonly retention: Retention
-      /** The pattern that opened the topic, "" when none has. */
+      /** The pattern that opened the topic, "" if none has. */
       readonly opened: string
       readonly depth: number
-      /** -1 when it is not known; so is `next` when nothing is delayed. */
+      /** -1 if unknown; so is `next` if nothing is delayed. */
       readonly published: number
       readonly delayed: number
       readonly next: number
@@ -101,13 +101,13 @@ export interface Account {
     },
     Reason
   >
-  /** What of a topic `remove` takes away. */
+  /** What `remove` deletes of a topic. */
   readonly belongings: (topic: string) => Effect.Effect<Belongings, Reason>
   readonly removal: RemovalScript
   readonly redrive: (topic: string, group: string, entries: ReadonlyArray<string>) => Effect.Effect<Moved, Reason>
-  /** Of a pattern that stores messages. */
+  /** Only for a pattern that stores messages. */
   readonly stored?: {
-    /** Behind `from`, or with `newest` in front of it; "" stands for an end. */
+    /** After `from`, or with `newest` before it; "" stands for an end. */
     readonly messages: (
       topic: string,
       page: { readonly from: string; readonly limit: number; readonly newest: 0 | 1 }
@@ -164,14 +164,14 @@ export class Inspecting {
     return this.#options.commands.run("smembers", key, (client) => client.smembers(key))
   }
 
-  /** Looks again when dead letters that are too old have been dropped; where that is not permitted they count. */
+  /** Inspects again once expired dead letters have been dropped; if that is not permitted, they count. */
   withoutOld(topic: string, group: string, look: Effect.Effect<Figures, Reason>): Effect.Effect<Figures, Reason> {
     return Effect.flatMap(look, (figures) =>
       !figures.old ? Effect.succeed(figures) : Effect.andThen(this.expire(topic, group), look)
     )
   }
 
-  /** Drops the dead letters of a group that are too old, if that is permitted. */
+  /** Drops the expired dead letters of a group, if that is permitted. */
   expire(topic: string, group: string): Effect.Effect<void> {
     const some = this.call(topic, group, expire, {})
     return Effect.ignore(Effect.repeat(some, { while: ({ dropped }) => dropped > 0 }))
@@ -202,21 +202,21 @@ export class Inspecting {
       Effect.repeat({ while: ({ _tag }) => _tag === "AGAIN" }),
       Effect.andThen(commands.run("srem", key, (client) => client.srem(key, topic))),
       Effect.andThen(commands.run("hget", meta, (client) => client.hget(meta, "pattern"))),
-      // A producer may have opened it again before its name was taken out.
+      // A producer may have opened it again before its name was removed.
       Effect.flatMap((opened) =>
         opened === null ? Effect.void : Effect.asVoid(commands.run("sadd", key, (client) => client.sadd(key, topic)))
       )
     )
   }
 
-  /** Runs `run` for some of the dead letters at a time, until it has passed them all; returns how many were moved. */
+  /** Runs `run` for some dead letters at a time, until it has passed them all; returns how many were moved. */
   #inBatches(
     topic: string,
     entries: ReadonlyArray<string>,
     run: (some: ReadonlyArray<string>) => Effect.Effect<Moved, Reason>
   ): Effect.Effect<number, TransportError> {
     return Effect.gen(function* () {
-      // Anything else is not an entry, and would only make the server complain.
+      // Anything else is not an entry, and would only cause an error.
       const sound = entries.filter((entry) => /^\d+-\d+$/.test(entry))
       let total = 0
       for (let i = 0; i < sound.length;) {
@@ -229,8 +229,8 @@ export class Inspecting {
   }
 
   /**
-   * Waits until no consumer of the paused group begins anything. Those that do not say so in time are named in the log: one that
-   * beats tells within a lease, unless it is an older build.
+   * Waits until no consumer of the paused group begins anything. Those that do not confirm in time are named in the log: a beat
+   * confirms within a lease, unless the consumer is an older build.
    */
   #quiet(topic: string, group: string): Effect.Effect<void, Reason> {
     return Effect.gen({ self: this }, function* () {

@@ -1,12 +1,12 @@
 /**
- * Removing a topic: the script looks at it with the eyes of the inspector, and takes its keys away in the same step when
- * nothing of it is in use.
+ * Removing a topic: the script inspects it as the inspector does, and deletes its keys in the same step if nothing of it is in
+ * use.
  *
  * @module
  */
 import { type Kind, make, type Script } from "../connection/Script.ts"
 
-/** Some of the keys of a topic, and arguments, as a script of the inspector asks for them. */
+/** Some keys of a topic, and arguments, as a script of the inspector takes them. */
 export interface Look {
   readonly keys: ReadonlyArray<string>
   readonly kinds: ReadonlyArray<Kind>
@@ -15,19 +15,19 @@ export interface Look {
 
 /** What there is of a topic. */
 export interface Belongings {
-  /** Hashes that no look is at. */
+  /** Keys that no inspection uses. */
   readonly others: ReadonlyArray<string>
   readonly topic: Look
   readonly groups: ReadonlyArray<Look & { readonly group: string; readonly state: string }>
 }
 
-/** What a script does, as the body of a Lua function of KEYS and ARGV. */
+/** A script's text as the body of a Lua function of KEYS and ARGV. */
 export const bodyOf = (script: Script): string => script.lua.slice(script.lua.indexOf("\n"))
 
 /**
  * `overview` and `describe` are bodies of Lua functions of KEYS and ARGV. The first returns the reply of the script `overview` of
- * claims, followed by the names of any further groups. The second returns the `Figures` of a group behind `OK`. The first may leave in
- * the table `seen` what the second needs.
+ * claims, followed by the names of any further groups. The second returns the `Figures` of a group after `OK`. The first may leave
+ * what the second needs in the table `seen`.
  *
  * Keys: that of the groups; those that no look is at; then those of each look.
  */
@@ -44,9 +44,9 @@ export const removal = (name: string, overview: string, describe: string) =>
       looks: "text"
     },
     replies: {
-      /** Nothing is there any more. */
+      /** Nothing is left. */
       OK: {},
-      /** What has expired is not all passed yet: call again. */
+      /** Expired messages remain to be passed: call again. */
       AGAIN: {}
     },
     lua: /* lua */ `
@@ -67,7 +67,7 @@ local function keysOf(look)
   from = from + look.keys
   return keys
 end
--- A heartbeat that stayed ahead when the clock went back is none.
+-- A heartbeat that stayed ahead when the clock went back does not count.
 local function lives(state, consumer, left)
   local lease = tonumber(redis.call('HGET', state, 'lease:' .. consumer))
   return not lease or left <= lease
@@ -90,7 +90,7 @@ for _, look in ipairs(asked.groups) do
     if lives(keys[look.state], living[i], living[i + 2]) then return {'IN USE', 'consumers', look.group} end
   end
 end
--- A group that is new since the caller looked has a consumer.
+-- A group that is newer than the caller's inspection has a consumer.
 for _, names in ipairs({redis.call('SMEMBERS', groups), info[8] or {}}) do
   for _, group in ipairs(names) do
     if not known[group] then return {'IN USE', 'consumers', group} end

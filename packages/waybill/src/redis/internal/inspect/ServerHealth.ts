@@ -1,5 +1,5 @@
 /**
- * A server's account of itself, read from `INFO`, and from `CONFIG GET save` and `COMMAND INFO` where they are permitted.
+ * A server's health, read from `INFO`, and from `CONFIG GET save` and `COMMAND INFO` where they are permitted.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import type { Reason } from "../../../Transport.ts"
 import type { Connection } from "../connection/Connection.ts"
 import { helloOf } from "../connection/Handshake.ts"
 
-/** What the server behind a connection says of itself. */
+/** The health of the server behind a connection. */
 export const healthOf = (commands: Connection, replicas: number): Health.Store["Service"] => ({
   problems: ask(commands, replicas),
   server: server(commands)
@@ -22,13 +22,13 @@ const ask = (commands: Connection, replicas: number): Effect.Effect<ReadonlyArra
       .run("CONFIG GET save", [], (client) => client.config("GET", "save"))
       .pipe(
         Effect.map((answer) => (Array.isArray(answer) ? String(answer[1] ?? "") : undefined)),
-        // Not permitted: then what INFO says has to do.
+        // Not permitted: then INFO has to be enough.
         Effect.catch(() => Effect.succeed(undefined))
       )
     return [...(yield* lacking(commands)), ...problemsOf(new Map(fieldsOf(text)), save, replicas)]
   }).pipe(Effect.catch((reason) => Effect.succeed([problemOf(reason)])))
 
-/** Name and version, also where `INFO` is not permitted. */
+/** Name and version, even if `INFO` is not permitted. */
 const server = (commands: Connection): Effect.Effect<string | undefined> =>
   commands
     .run("HELLO", [], (client) => client.call("HELLO"))
@@ -37,12 +37,12 @@ const server = (commands: Connection): Effect.Effect<string | undefined> =>
       Effect.catch(() => Effect.undefined)
     )
 
-/** Commands that the scripts of the patterns call, and that other servers, or those where they were renamed, may lack. */
+/** Commands that the patterns' scripts call, and that other servers, or servers that renamed them, may lack. */
 const needed = ["EVALSHA", "XREADGROUP", "XPENDING", "XCLAIM", "XINFO", "LMPOP", "SMISMEMBER", "PEXPIRETIME"]
 
 const lacking = (commands: Connection): Effect.Effect<ReadonlyArray<Health.Problem>> =>
   commands
-    // An entry for each name, null when the server does not know it.
+    // An entry for each name, null if the server does not know it.
     .run("COMMAND INFO", [], (client) => client.call("COMMAND", "INFO", ...needed) as Promise<ReadonlyArray<unknown>>)
     .pipe(
       Effect.map((rows) => needed.filter((_, i) => rows[i] === null)),
@@ -57,7 +57,7 @@ const lacking = (commands: Connection): Effect.Effect<ReadonlyArray<Health.Probl
               }
             ]
       ),
-      // Not permitted: what is missing shows when it is used.
+      // Not permitted: missing commands show when they are used.
       Effect.catch(() => Effect.succeed([]))
     )
 
@@ -66,7 +66,7 @@ const problemOf = (reason: Reason): Health.Problem => {
   if (reason._tag === "Refused" && reason.code === "READONLY") return readOnly(reason.detail)
   if (reason._tag === "UnsupportedServer") return { code: "Unsupported", impact: "down", detail: reason.message }
   if (reason._tag !== "NotPermitted") return { code: "Unreachable", impact: "down", detail: reason.message }
-  // A server that refuses is there.
+  // A server that rejects the command is there.
   return {
     code: "NotInspectable",
     impact: "degraded",
@@ -82,14 +82,14 @@ const loading: Health.Problem = {
   detail: "the server is still loading its data from disk"
 }
 
-/** The fields of an answer to INFO: one a line, under headings. */
+/** The fields of a reply to INFO: one a line, under headings. */
 const fieldsOf = (text: string): Array<readonly [string, string]> =>
   [...text.matchAll(/^([^:#\r\n]+):([^\r\n]*)/gm)].map(([, name = "", value = ""]) => [name, value] as const)
 
-/** A replica tells its master every second how far it is. */
+/** A replica reports its progress to its master every second. */
 const longestSilence = 10
 
-/** The problems that INFO shows. `save` is the setting of that name, `undefined` when it may not be read. */
+/** The problems shown by INFO. `save` is the setting of that name, `undefined` if it may not be read. */
 const problemsOf = (
   info: ReadonlyMap<string, string>,
   save: string | undefined,

@@ -1,8 +1,8 @@
 /**
- * A message as one text, for a channel or a key. Whatever somebody else has put there becomes a message: text that does
- * not begin like ours is a payload, and what begins like ours and is not sound gets a body that no topic decodes.
+ * A message as one text, for a channel or a key. Anything another program put there becomes a message too: text without our
+ * beginning is a payload, and a malformed text with our beginning gets a body that no topic decodes.
  *
- * Ours begins with a line of its own, unless there is nothing to say but the payload:
+ * Ours begins with a line of metadata, unless there is nothing but the payload:
  *
  * ```
  * waybill:1 {"producer":"k3j9x2","n":17,"at":1795447473548}
@@ -15,28 +15,28 @@ import { noHeaders } from "../../../internal/Headers.ts"
 import type { Body, Headers } from "../../../Message.ts"
 import { bodyOf, isHeaders } from "./Fields.ts"
 
-/** A message, and where it stands in the row of its producer's messages. */
+/** A message, and its number among its producer's messages. */
 export interface Envelope {
   readonly id: string | undefined
   readonly body: Body
   readonly headers: Headers
   readonly key: string | undefined
   readonly version: number
-  /** When it was published, by the clock of the producer. */
+  /** When it was published, by the producer's clock. */
   readonly at: number | undefined
   readonly producer: string | undefined
   /** Counts the messages of this producer, from 1. */
   readonly number: number | undefined
   /** How often it was delivered before it was sent again. */
   readonly fence: number | undefined
-  /** The topic it was published to, where that is not plain from where it lies. */
+  /** The topic it was published to, if its place does not tell. */
   readonly topic: string | undefined
 }
 
-/** What a line may say besides the payload; all of it optional. */
+/** The contents of the line besides the payload, all optional. */
 export type Line = { readonly [Name in Exclude<keyof Envelope, "body">]?: Envelope[Name] | undefined }
 
-/** What the first line begins with: who we are, and the version of the line. */
+/** The beginning of the first line: Waybill, and the version of the line. */
 export const marker = "waybill:1 "
 
 /** The text of a message. */
@@ -53,7 +53,7 @@ export const seal = (body: string, { at, fence, headers, id, key, number, produc
     line += `,"headers":${JSON.stringify(headers)}`
     break
   }
-  // A payload that looks like a line of ours needs one in front of it.
+  // A payload that looks like a line of ours needs one before it.
   if (line === "" && !body.startsWith(marker)) return body
   return `${marker}{${line.slice(1)}}\n${body}`
 }
@@ -68,7 +68,7 @@ export const open = (bytes: Buffer): Envelope => {
   const body = end < 0 ? "" : text.slice(end + 1)
   return {
     id: line.id,
-    // The line is what JSON.parse takes, but its bytes may count more than its characters.
+    // The line is what JSON.parse accepts, but it may have more bytes than characters.
     body: body.includes("\uFFFD") ? bodyOf(bytes.subarray(bytes.indexOf(10) + 1)) : body,
     headers: line.headers === undefined ? noHeaders : Object.freeze(line.headers),
     key: line.key,
@@ -94,7 +94,7 @@ const plain = (body: Body): Envelope => ({
   topic: undefined
 })
 
-/** The line of nearly every message on a channel; taking it apart like this costs a third of parsing it as JSON. */
+/** The usual line of a message on a channel: taking it apart like this costs a third of parsing it as JSON. */
 const usual = /^\{"producer":"([\w-]+)","n":(\d{1,15}),"at":(\d{1,15})\}$/
 
 const lineOf = (json: string): Line | undefined => {
@@ -117,7 +117,7 @@ interface Sound extends Omit<Line, "number" | "version"> {
   readonly v?: number
 }
 
-/** Every field is absent or what it should be; others are none of ours. */
+/** Whether every field is absent or valid; other fields are ignored. */
 const isSound = (line: unknown): line is Sound => {
   if (typeof line !== "object" || line === null || Array.isArray(line)) return false
   const { at, fence, headers, id, key, n, producer, topic, v }: { readonly [Name in keyof Sound]?: unknown } = line

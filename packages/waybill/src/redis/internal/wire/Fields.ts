@@ -1,5 +1,5 @@
 /**
- * Reading what lies in Redis: bytes become text only where they are text, and nothing that somebody else wrote makes us
+ * Reading data from Redis: bytes become text only if they are text, and nothing that another program wrote makes this
  * throw.
  *
  * @module
@@ -7,12 +7,12 @@
 import type { Failure } from "../../../Failure.ts"
 import type { Body, Headers, Message } from "../../../Message.ts"
 
-/** Field names and values in turn, as Redis stores them. */
+/** Alternating field names and values, as Redis stores them. */
 export type Fields = ReadonlyArray<string>
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
-/** Text where the bytes are text, otherwise the bytes. */
+/** Text if the bytes are text, otherwise the bytes. */
 export const bodyOf = (bytes: Uint8Array): Body => {
   try {
     return utf8.decode(bytes)
@@ -41,11 +41,11 @@ export const isHeaders = (value: unknown): value is Headers =>
 export const wholeOf = (text: string | undefined): number | undefined =>
   text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : undefined
 
-/** How a failure is written. */
+/** A failure as it is stored. */
 export const failureText = (failure: Failure | undefined): string =>
   failure === undefined ? "" : JSON.stringify({ tag: failure.tag, message: failure.message, fields: failure.fields })
 
-/** The fields that make an equal message. */
+/** The fields of an equal message. */
 export const fieldsOf = ({
   body,
   headers,

@@ -1,22 +1,22 @@
 /**
- * Every name that Waybill gives to a key in Redis. All keys of a topic share one hash tag, so that a script may touch
- * any of them, on a cluster too; so do all topics whose names begin alike up to the first slash.
+ * Every name of a key in Redis. All keys of a topic share one hash tag, so that a script may touch any of them, even on a
+ * cluster; so do all topics whose names agree up to the first slash.
  *
  * @module
  */
 import type { Kind } from "../connection/Script.ts"
 
-/** The set of topics that were opened under a prefix. It lies in a slot of its own: no script touches it. */
+/** The set of topics that were opened under a prefix. It is in a slot of its own: no script touches it. */
 export const registry = (prefix: string): string => `${prefix}:topics`
 
-/** The hash tag of a topic: `ledger/transfers` and `ledger/reports` share one, and so may stand in one script. */
+/** The hash tag of a topic: `ledger/transfers` and `ledger/reports` share one, so one script may use both. */
 export const tagOf = (prefix: string, topic: string): string => {
   const slash = topic.indexOf("/")
   return `{${prefix}:${slash < 0 ? topic : topic.slice(0, slash)}}`
 }
 
 /**
- * What the keys of a topic begin with: its hash tag, and what its name has after the first slash. A colon in there would
+ * The beginning of a topic's keys: its hash tag, and the rest of its name after the first slash. A colon in there would
  * look like the beginning of the next part, so it is written as %3A.
  */
 export const baseOf = (prefix: string, topic: string): string => {
@@ -27,15 +27,15 @@ export const baseOf = (prefix: string, topic: string): string => {
 const escaped = (text: string): string => text.replaceAll("%", "%25").replaceAll(":", "%3A")
 
 /**
- * A group's name in a key. One with a colon is escaped, and stands behind a colon of its own: so it looks like no name without
- * one, and those stay as they always were.
+ * A group's name in a key. One with a colon is escaped and preceded by a colon of its own, so that it looks like no name without
+ * one, and those stay unchanged.
  */
 const segmentOf = (group: string): string => (group.includes(":") ? `:${escaped(group)}` : group)
 
-/** A channel is heard in every database of its server, so its name says which one it is of. That of database 0 says nothing. */
+/** A channel reaches every database of its server, so its name includes the database, except for 0. */
 const channelOf = (name: string, db: number): string => (db === 0 ? name : `${name}@${db}`)
 
-/** The channels of all topics that fit a name with `*`, `?` or `[...]` in it. A star ends at the first slash. */
+/** The channels of all topics that match a name with `*`, `?` or `[...]`. A star ends at the first slash. */
 export const channelGlob = (prefix: string, topic: string, db: number): string => {
   const escaped = prefix.replace(/[*?[\]\\]/g, "\\$&")
   return channelOf(`${baseOf(escaped, topic)}:channel`, db)
@@ -43,7 +43,7 @@ export const channelGlob = (prefix: string, topic: string, db: number): string =
 
 /** The topic of a channel. */
 export const topicOf = (prefix: string, channel: string): string => {
-  // A colon of a topic is escaped, so the last one stands before the end.
+  // A colon in a topic is escaped, so the last one precedes the ending.
   const [first = "", rest = ""] = channel.slice(prefix.length + 2, channel.lastIndexOf(":")).split("}")
   return first + rest.replaceAll("%3A", ":").replaceAll("%25", "%")
 }
@@ -57,11 +57,11 @@ type Named<T> = { readonly [Name in keyof T]: string }
 const ofTopic = {
   /** The messages, one entry each. */
   stream: ["stream", "stream"],
-  /** Which messages there were, where a message is a key: they are numbered. */
+  /** The numbers of messages, if each message is a key. */
   numbers: ["string", "numbers"],
-  /** What the keys of messages begin with, where a message is a key. */
+  /** The beginning of messages' keys, if each message is a key. */
   messages: ["string", "message:"],
-  /** What the keys begin with that say which version of a key of others was taken in; each expires with its key. */
+  /** The beginning of keys that say which version of a foreign key was copied; each expires with its key. */
   adopted: ["string", "adopted:"],
   /** The pattern and the wire version that the topic was opened with. */
   meta: ["hash", "meta"],
@@ -69,9 +69,9 @@ const ofTopic = {
   delayed: ["zset", "delayed"],
   /** Their bodies. */
   delayedBodies: ["hash", "delayed-bodies"],
-  /** The groups that hold back trimming, whether they exist at this moment or not. */
+  /** The groups that hold back trimming, whether or not they exist at the moment. */
   groups: ["set", "groups"],
-  /** The ids of messages that no consumer has had yet and that are urgent. `normal`, `low`: that are less so. */
+  /** The ids of urgent messages that no consumer has taken yet. `normal`, `low`: those of less urgent ones. */
   high: ["list", "ready:high"],
   normal: ["list", "ready"],
   low: ["list", "ready:low"],
@@ -79,7 +79,7 @@ const ofTopic = {
   bodies: ["hash", "bodies"],
   /** Messages of programs that write without our scripts. */
   inbox: ["list", "inbox"],
-  /** Something may be there to take. No key, but a name among them. */
+  /** Something may be available to take. Not a key, but named like one. */
   wake: ["channel", "wake"],
   /** The messages of a topic that stores none. */
   channel: ["channel", "channel"]
@@ -95,19 +95,19 @@ const ofGroup = {
   waitingBodies: ["hash", "waiting-bodies"],
   /** The dead letters. */
   dead: ["stream", "dead"],
-  /** The consumers, by the time at which their heartbeat runs out. */
+  /** The consumers, by the time their heartbeat expires. */
   consumers: ["zset", "consumers"],
   /** How many deliveries of a pending entry ended unfinished and do not count. */
   released: ["hash", "released"],
-  /** Ids that came back, for the next that takes. */
+  /** Ids that came back, for the next consumer that takes. */
   returned: ["list", "returned"],
   /** Ids that came back and that more than one consumer has died with. */
   suspects: ["list", "suspects"],
   /** Attempts, fence, deaths and last cause of ids that came back. */
   marks: ["hash", "marks"],
-  /** Dead letters that were sent back to the group. */
+  /** Dead letters that were redriven to the group. */
   redriven: ["channel", "redriven"],
-  /** The number up to which the group was given messages, and the one it began behind. */
+  /** The number up to which the group was given messages, and the one after which it began. */
   position: ["hash", "position"],
   /** Records of messages that came back from the dead letters. */
   restored: ["hash", "restored"],
@@ -115,32 +115,32 @@ const ofGroup = {
   state: ["hash", "state"]
 } as const satisfies Table
 
-/** Those that every consumer or publisher has for itself. */
+/** Keys that every consumer or publisher has for itself. */
 const ofMember = { processing: ["set", ""], publisher: ["string", ""] } as const satisfies Table
 
 const table = { ...ofTopic, ...ofGroup, ...ofMember }
 
-/** What these keys hold, for a script that knows them by these names. */
+/** What these keys hold, for a script that uses them by these names. */
 export const keys = <const Names extends ReadonlyArray<keyof typeof table>>(...names: Names) =>
-  // Made of the names, each with its kind.
+  // Made from the names, each with its kind.
   Object.fromEntries(names.map((name) => [name, table[name][0]])) as {
     readonly [Name in Names[number]]: (typeof table)[Name][0]
   }
 
 export interface TopicKeys extends Named<typeof ofTopic> {
-  /** Written to find out whether the server announces it. Expires at once. */
+  /** Written to find out whether the server publishes events. Expires at once. */
   readonly probe: (probe: string) => string
   /** This message id was stored. Expires after the window. */
   readonly seen: (id: string) => string
-  /** The last batch of one publisher and what was answered, so that a repetition is recognised. */
+  /** The last batch of one publisher and its reply, to recognise a repetition. */
   readonly publisher: (publisher: string) => string
   readonly group: (group: string) => GroupKeys
 }
 
 export interface GroupKeys extends Named<typeof ofGroup> {
-  /** What a consumer has been given and has not settled. */
+  /** The messages that a consumer holds. */
   readonly processing: (consumer: string) => string
-  /** The commit of this message was applied, by the delivery with the fence that it holds. Expires. */
+  /** The commit of this message was applied, by the delivery with the stored fence. Expires. */
   readonly done: (id: string) => string
 }
 

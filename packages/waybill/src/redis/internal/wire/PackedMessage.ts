@@ -1,11 +1,11 @@
 /**
- * A record is a message as one string of bytes, cheap to make and to take apart in Lua and here: a payload needs one
- * character in front of it.
+ * A packed message is a message as one string of bytes, cheap to make and to read in Lua and here: a payload needs one
+ * character before it.
  *
  * | first character | what follows |
  * |---|---|
  * | `0` | the payload |
- * | `0` + the sum of: 1 id, 2 headers, 4 key, 8 version, 16 published at | the length in bytes of each of these, in this order, with a comma behind each; a line feed; their values; the payload |
+ * | `0` + the sum of: 1 id, 2 headers, 4 key, 8 version, 16 publishing time | the byte length of each of these, in this order, each followed by a comma; a line feed; their values; the payload |
  *
  * @module
  */
@@ -16,9 +16,9 @@ import { bodyOf, headersOf, wholeOf } from "./Fields.ts"
 export const part = { id: 1, headers: 2, key: 4, version: 8, at: 16 } as const
 
 /**
- * `record(payload, id, headers, key, version, at)`: the record; what is nil is left out.
+ * `record(payload, id, headers, key, version, at)`: the packed message; nil parts are left out.
  * `parsed(record)`: its parts by name: payload, id, headers, key, v, at.
- * `fieldsOf(parts)`: field names and values in turn, as a dead letter has them behind its head.
+ * `fieldsOf(parts)`: alternating field names and values, as a dead letter has them after its head.
  */
 export const records = /* lua */ `
 local function record(payload, id, headers, key, version, at)
@@ -67,8 +67,8 @@ end
 `
 
 /**
- * `recordOf(text, at)`: the record of what somebody else wrote (Envelope.ts), at this time. Text that begins like an envelope and is
- * not sound keeps all its bytes under headers that cannot be read: so it ends in the dead letters.
+ * `recordOf(text, at)`: the packed message for a text that another program wrote (Envelope.ts), at this time. A malformed
+ * envelope keeps all its bytes under headers that cannot be read, so it becomes a dead letter.
  */
 export const envelopes = /* lua */ `
 local function recordOf(text, at)
@@ -93,7 +93,7 @@ local function recordOf(text, at)
 end
 `
 
-/** What a record says; what it leaves out is undefined. */
+/** The contents of a packed message; absent parts are undefined. */
 export interface Reading {
   id: string | undefined
   body: Body
@@ -106,8 +106,8 @@ export interface Reading {
 const zero = 48
 
 /**
- * Reads the record at `from`. `text` is the same as `bytes` when all of it is ASCII: cutting a string costs next to
- * nothing. Whatever the record holds, the answer is a message, if need be one with a body that no topic decodes.
+ * Reads the packed message at `from`. `text` is the same as `bytes` if all of it is ASCII: cutting a string costs next to
+ * nothing. Whatever it holds, the result is a message, if need be with a body that no topic decodes.
  */
 export const read = (bytes: Buffer, text: string | undefined, from: number, to: number): Reading => {
   const reading: Reading = {
@@ -146,19 +146,19 @@ export const read = (bytes: Buffer, text: string | undefined, from: number, to: 
     }
     if (shape & part.at) reading.publishedAt = wholeOf(cut())
   }
-  // Bytes of the reply: a copy, so that one message does not keep the whole batch.
+  // Bytes of the reply: a copy, so that one message does not retain the whole batch.
   if (!sound) reading.body = Uint8Array.prototype.slice.call(bytes, at, to)
   else reading.body = text === undefined ? textOf(bytes, at, to) : text.slice(at, to)
   return reading
 }
 
-/** Text where the bytes are text; the exact look costs more and is for those that may not be. */
+/** Text if the bytes are text; the exact check costs more and is only for those that may not be. */
 const textOf = (bytes: Buffer, from: number, to: number): Body => {
   const text = bytes.toString("utf8", from, to)
   return text.includes("\uFFFD") ? bodyOf(Uint8Array.prototype.slice.call(bytes, from, to)) : text
 }
 
-/** The record of an equal message: for one that is no longer there to be read. */
+/** Packs an equal message, for one that can no longer be read. */
 export const write = (message: Message): Uint8Array => {
   const parts: Array<Buffer> = []
   let shape = zero

@@ -1,9 +1,9 @@
 /**
- * What a store notes about a message from one attempt to the next, beside its attempts and its fence, as a short text that
- * travels with it: how many consumers died with it, whether some of its commit was applied (1 or 0), and how often each row of
- * the routing table has retried it; a semicolon between, and behind a further one, where there are any, its attempts
- * (Attempts.ts). A row is its tag, percent-encoded, `=`, how often, `@`, when first; a
- * comma between; `?` when they were not counted. A build that knows nothing of it hands it on as a field of the message.
+ * What a store records about a message from one attempt to the next, beside its attempts and its fence, as a short text that
+ * travels with it. Three parts separated by semicolons: how many consumers died with it, whether part of its commit was applied
+ * (1 or 0), and how often each row of the routing table has retried it; a fourth, if any, lists its attempts (Attempts.ts). A row
+ * is its percent-encoded tag, `=`, the count, `@`, and when it first did; rows are separated by commas, and `?` stands for rows
+ * that were not counted. A build that does not know the tally passes it on as a field of the message.
  *
  * @module
  */
@@ -12,19 +12,19 @@ import type { Failures } from "../../../Delivery.ts"
 export interface Tally {
   readonly deaths: number
   readonly failures: ReadonlyMap<string, Failures> | undefined
-  /** Some of its commit was applied: none of it is to be applied again, however often it comes back. */
+  /** Part of its commit was applied: none of it may be applied again, however often it comes back. */
   readonly partial: boolean
   /** Its attempts so far. */
   readonly log: string
 }
 
-/** Of a message that has come for the first time. */
+/** For a message's first delivery. */
 export const fresh: Tally = { deaths: 0, partial: false, failures: new Map(), log: "" }
 
-/** Of a message that an older build has retried. */
+/** For a message that an older build has retried. */
 export const unknown: Tally = { ...fresh, failures: undefined }
 
-/** Nothing where it is none of ours. */
+/** Undefined if it is not one of ours. */
 export const read = (text: string | undefined): Tally | undefined => {
   const parts = text === undefined ? null : /^(\d{1,15});([01]);([^\s;]*);?(\S*)$/.exec(text)
   if (parts === null) return undefined
@@ -38,7 +38,7 @@ const rowsOf = (text: string): ReadonlyMap<string, Failures> => {
     try {
       rows.set(decodeURIComponent(name), { count: Number(count), since: Number(since) })
     } catch {
-      // Somebody else wrote it.
+      // Written by another program.
     }
   }
   return rows
@@ -52,6 +52,6 @@ export const write = ({ deaths, failures, log, partial }: Tally): string => {
   return `${deaths};${partial ? 1 : 0};${rows}${log === "" ? "" : `;${log}`}`
 }
 
-/** Two tags that are alike for so long share a count. */
+/** Tags that agree up to this length share a count. */
 const encoded = (name: string): string => encodeURIComponent(name.toWellFormed().slice(0, maxName).toWellFormed())
 const maxName = 64
