@@ -139,7 +139,7 @@ class ClaimsMembership implements Membership<ClaimedHandle> {
     const { group } = subscription
     const receiver = this.#receiver
     return Effect.gen({ self: this }, function* () {
-      const { buried, dropped, from, more, moved } = yield* this.#belonging.call(
+      const { deadLettered, dropped, from, more, moved } = yield* this.#belonging.call(
         source.scripts.vacate,
         {
           how,
@@ -150,10 +150,10 @@ class ClaimsMembership implements Membership<ClaimedHandle> {
         { keys: consumers.map(keys.group(group).processing), args: consumers }
       )
       if (from.length > 0) yield* lifecycle.report({ _tag: "Claimed", topic, group, from, count: moved })
-      const deadLettered = buried.map(({ attempts, member, record }) =>
+      const letters = deadLettered.map(({ attempts, member, record }) =>
         loneDelivery(topic, group, member, attempts, Buffer.from(record), receiver.now())
       )
-      yield* receiver.buried(deadLettered, () => "delivered too often to consumers that died or stalled")
+      yield* receiver.deadLettered(letters, () => "delivered too often to consumers that died or stalled")
       yield* receiver.dropped(dropped)
       if (moved > 0) this.fetcher.wake()
       return more

@@ -5,7 +5,7 @@
  */
 import { bytes, make as script, number, text } from "../connection/Script.ts"
 import { suspectArgs } from "../group/Suspecting.ts"
-import { burying, keeping } from "../inspect/DeadLetterScripts.ts"
+import { deadLettering, keeping } from "../inspect/DeadLetterScripts.ts"
 import { keys } from "../wire/Keys.ts"
 import { add, cap, clock, suspecting, tallies } from "../wire/Lua.ts"
 import { records } from "../wire/PackedMessage.ts"
@@ -260,7 +260,7 @@ const settle = (source: Source) =>
         dropped: number
       }
     },
-    lua: /* lua */ `${clock}${add}${records}${source.lua}${tallies}${marking}${burying}${keeping}
+    lua: /* lua */ `${clock}${add}${records}${source.lua}${tallies}${marking}${deadLettering}${keeping}
 local steps = #ARGV > moreArgs + acks
 if steps then touch() end
 local answers = {}
@@ -282,7 +282,7 @@ if acks > 0 then
   end
 end
 if not steps then return {'OK', table.concat(answers), 0} end
-local now, ready, soonest, buried = clock(), false, nil, false
+local now, ready, soonest, deadLettered = clock(), false, nil, false
 local i = moreArgs + acks + 1
 while i <= #ARGV do
   local op, member = ARGV[i], ARGV[i + 1]
@@ -303,10 +303,10 @@ while i <= #ARGV do
     if op == 'D' then
       text = text ~= '' and text or read({entry})[1]
       if text then
-        bury(a, cause, attempts, fence, id, at, entry, consumer, fieldsOf(parsed(text)), 1,
+        deadLetter(a, cause, attempts, fence, id, at, entry, consumer, fieldsOf(parsed(text)), 1,
           timed(tally, now), failure)
         if marker ~= '0' then redis.call('PEXPIRE', KEYS[moreKeys + marker], ttl) end
-        buried = true
+        deadLettered = true
       else
         answer = 'G'
       end
@@ -338,7 +338,7 @@ end
 -- Who takes what is ready does not look at what is due.
 if ready then tell(0) end
 if soonest then tell(soonest) end
-return {'OK', table.concat(answers), buried and keepDead(maxCount, maxAgeMillis, now) or 0}
+return {'OK', table.concat(answers), deadLettered and keepDead(maxCount, maxAgeMillis, now) or 0}
 `
   })
 

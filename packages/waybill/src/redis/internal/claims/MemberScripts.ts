@@ -6,7 +6,7 @@
  */
 import { flag, listOf, make as script, number, opener, row, text } from "../connection/Script.ts"
 import { beatArgs, beaten } from "../group/Beat.ts"
-import { burying, keeping } from "../inspect/DeadLetterScripts.ts"
+import { deadLettering, keeping } from "../inspect/DeadLetterScripts.ts"
 import { keys } from "../wire/Keys.ts"
 import { add, cap, clock, fetching, heartbeats, opening, tallies, weighing } from "../wire/Lua.ts"
 import { records } from "../wire/PackedMessage.ts"
@@ -118,7 +118,7 @@ return {'OK', alive and 1 or 0, paused(quiet), due and due <= now and 1 or 0,
 
 /**
  * Takes everything from consumers: from the caller, which leaves and has finished none of it, or from those whose
- * heartbeat has run out. What too many have died with becomes a dead letter. A call stops when about a megabyte is buried.
+ * heartbeat has run out. What too many have died with becomes a dead letter. A call stops when about a megabyte has become dead letters.
  *
  * Further arguments: the consumers. Further keys: processing of each.
  */
@@ -143,24 +143,24 @@ const vacate = (source: Source) =>
         moved: number,
         /** Whose. */
         from: listOf(text),
-        buried: listOf(row({ member: text, attempts: number, record: text })),
+        deadLettered: listOf(row({ member: text, attempts: number, record: text })),
         /** Dead letters the cap dropped. */
         dropped: number,
         /** Call again. */
         more: flag
       }
     },
-    lua: /* lua */ `${clock}${add}${records}${source.lua}${tallies}${marking}${burying}${keeping}${nth}${weighing}
+    lua: /* lua */ `${clock}${add}${records}${source.lua}${tallies}${marking}${deadLettering}${keeping}${nth}${weighing}
 local leaving = how == 'leave'
 touch()
 local now = clock()
-local moved, from, buried, done = 0, {}, {}, 0
+local moved, from, deadLettered, done = 0, {}, {}, 0
 for i = 1, #ARGV - moreArgs do
   local consumer, processing = ARGV[moreArgs + i], KEYS[moreKeys + i]
   local until_ = redis.call('ZSCORE', consumers, consumer)
   -- It may have come back to life since the caller looked.
   if leaving or (until_ and tonumber(until_) <= now) then
-    local before = moved + #buried
+    local before = moved + #deadLettered
     local members = redis.call('SMEMBERS', processing)
     local order = {}
     for m, member in ipairs(members) do order[member] = nth(idOf(member)) end
@@ -187,10 +187,10 @@ for i = 1, #ARGV - moreArgs do
         local text = read({id})[1]
         if text then
           local message = parsed(text)
-          bury('CrashLoop', 'delivered ' .. deaths + 1 .. ' times to consumers that died or stalled', attempts + 1,
+          deadLetter('CrashLoop', 'delivered ' .. deaths + 1 .. ' times to consumers that died or stalled', attempts + 1,
             fence + 1, message.id or id, message.at or string.match(id, '^%d+') or '0', id, consumer, fieldsOf(message), 1,
             after, '')
-          buried[#buried + 1] = {member, attempts + 1, weigh(text)}
+          deadLettered[#deadLettered + 1] = {member, attempts + 1, weigh(text)}
           redis.call('HDEL', marks, id)
           forget({id})
         else
@@ -201,7 +201,7 @@ for i = 1, #ARGV - moreArgs do
       end
       redis.call('SREM', processing, member)
     end
-    if moved + #buried > before and not leaving then from[#from + 1] = consumer end
+    if moved + #deadLettered > before and not leaving then from[#from + 1] = consumer end
     if redis.call('EXISTS', processing) == 0 then
       redis.call('ZREM', consumers, consumer)
       redis.call('HDEL', state, 'oldest:' .. consumer, 'gone:' .. consumer, 'lease:' .. consumer, 'quiet:' .. consumer)
@@ -209,7 +209,7 @@ for i = 1, #ARGV - moreArgs do
   end
 end
 if moved > 0 then tell(0) end
-return {'OK', moved, from, buried, #buried > 0 and keepDead(maxCount, maxAgeMillis, now) or 0,
+return {'OK', moved, from, deadLettered, #deadLettered > 0 and keepDead(maxCount, maxAgeMillis, now) or 0,
   (done >= limit or not room()) and 1 or 0}
 `
   })

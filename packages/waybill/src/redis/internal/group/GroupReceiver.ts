@@ -402,7 +402,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
   })
 
   /** Too many consumers had died with them: no handler has seen them, so no settlement tells of them. */
-  buried(deliveries: ReadonlyArray<Carrying<H>>, cause: (handle: H) => string): Effect.Effect<void> {
+  deadLettered(deliveries: ReadonlyArray<Carrying<H>>, cause: (handle: H) => string): Effect.Effect<void> {
     if (deliveries.length === 0) return Effect.void
     const { lifecycle, topic } = this.#options
     const group = this.#group

@@ -28,8 +28,8 @@ import { pageArgs } from "./Figures.ts"
  *
  * It uses `tallies` and the local `dead`, the key.
  */
-export const burying = /* lua */ `
-local function bury(reason, cause, attempts, fence, id, at, origin, consumer, raw, from, tally, failure)
+export const deadLettering = /* lua */ `
+local function deadLetter(reason, cause, attempts, fence, id, at, origin, consumer, raw, from, tally, failure)
   local lasts = lasting(tally)
   local head = {'reason', reason, 'cause', cause, 'attempts', attempts, 'fence', fence, 'id', id, 'at', at,
     'origin', origin, 'consumer', consumer}
@@ -97,12 +97,12 @@ end
 `
 
 /**
- * `letterOf(entry, f)`: what a dead letter says about its message: the index where its fields begin, and its head by name,
+ * `letterOf(f)`: what a dead letter says about its message: the index where its fields begin, and its head by name,
  * without a head if another program wrote it. `head.partial`: part of its commit was applied. Letters of older builds only say so
  * in words.
  */
-export const exhuming = /* lua */ `${tallies}
-local function exhumed(f)
+export const letterHeads = /* lua */ `${tallies}
+local function letterOf(f)
   if f[1] ~= 'reason' or f[7] ~= 'fence' or f[9] ~= 'id' or f[11] ~= 'at' or f[13] ~= 'origin' then return 1 end
   local from = isTally(f[17], f[18]) and 19 or 17
   local partial = from == 19 and isPartial(f[18])
@@ -131,14 +131,14 @@ export const redriving = <const K extends Readonly<Record<string, Kind>>>(
     ...script,
     mode: "drains",
     replies: { OK: moved },
-    lua: /* lua */ `${clock}${aging}${weighing}${exhuming}${script.lua}
+    lua: /* lua */ `${clock}${aging}${weighing}${letterHeads}${script.lua}
 touch()
 local since, count, passed = keptSince(state, clock()), 0, 0
 while passed < #ARGV and room() do
   passed = passed + 1
   local entry = ARGV[passed]
   local letter = isKept(entry, since) and redis.call('XRANGE', dead, entry, entry)[1]
-  if letter and back(entry, weigh(letter[2]), exhumed(letter[2])) then
+  if letter and back(entry, weigh(letter[2]), letterOf(letter[2])) then
     redis.call('XDEL', dead, entry)
     count = count + 1
   end

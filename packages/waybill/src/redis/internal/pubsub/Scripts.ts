@@ -129,7 +129,7 @@ export const deadLetter = make({
       dropped: number
     }
   },
-  lua: /* lua */ `${clock}${add}${tallies}${burying}${keeping}
+  lua: /* lua */ `${clock}${add}${tallies}${deadLettering}${keeping}
 redis.call('XLEN', dead)
 redis.call('HEXISTS', state, '')
 if redis.call('GET', publisher) == batch then return {'OK', 0} end
@@ -138,7 +138,7 @@ while i <= #ARGV do
   local reason, cause, tally, failure, attempts, fence, id, at, topic = unpack(ARGV, i, i + 8)
   local count, raw = tonumber(ARGV[i + 9]), {}
   for f = 1, count do raw[f] = ARGV[i + 9 + f] end
-  bury(reason, cause, attempts, fence, id, at, topic, consumer, raw, 1, timed(tally, now), failure)
+  deadLetter(reason, cause, attempts, fence, id, at, topic, consumer, raw, 1, timed(tally, now), failure)
   i = i + 10 + count
 end
 redis.call('SET', publisher, batch, 'PX', ttl)

@@ -161,7 +161,7 @@ export class Claims {
         if (unknown.length > 0) this.unsure = true
         return
       }
-      const { buried, dropped, gone, more, taken } = reply
+      const { deadLettered, dropped, gone, more, taken } = reply
       if (max > 0 && taken.length < max && !more) this.returned = false
       const from = new Set<string>()
       let count = 0
@@ -175,9 +175,9 @@ export class Claims {
       }
       const deliveries = taken.map(toDelivery)
       // A call stops when it has gathered much: the rest of what was named is looked for again.
-      if (taken.length + buried.length + gone < unknown.length) this.unsure = true
+      if (taken.length + deadLettered.length + gone < unknown.length) this.unsure = true
       for (const claimed of taken) if (from.has(claimed.owner)) count++
-      const graves = buried.map(toDelivery)
+      const letters = deadLettered.map(toDelivery)
       receiver.inFlight.add(yield* this.exact(deliveries))
       // With suspects in hand there is no hurry: the end of one wakes the heartbeat.
       this.#suspects = more
@@ -185,7 +185,7 @@ export class Claims {
         : []
       this.more = max > 0 && (taken.length >= max || (more && this.#suspects.length === 0))
       if (from.size > 0) yield* lifecycle.report({ _tag: "Claimed", topic, group, from: [...from], count })
-      yield* receiver.buried(graves, ({ count }) => `delivered ${count} times to consumers that died or stalled`)
+      yield* receiver.deadLettered(letters, ({ count }) => `delivered ${count} times to consumers that died or stalled`)
       yield* receiver.truncated(gone)
       yield* receiver.dropped(dropped)
     })

@@ -8,7 +8,7 @@
  */
 import { bit, flag, listOf, make, number, row, text } from "../connection/Script.ts"
 import { suspectArgs } from "../group/Suspecting.ts"
-import { burying, keeping } from "../inspect/DeadLetterScripts.ts"
+import { deadLettering, keeping } from "../inspect/DeadLetterScripts.ts"
 import { keys } from "../wire/Keys.ts"
 import { add, announce, ask, cap, clock, maps, split, suspecting } from "../wire/Lua.ts"
 import { nobody, noting, sources, sweeping } from "./Progress.ts"
@@ -55,10 +55,10 @@ export const settle = make({
       dropped: number
     }
   },
-  lua: /* lua */ `${clock}${add}${split}${ask}${announce}${burying}${keeping}
+  lua: /* lua */ `${clock}${add}${split}${ask}${announce}${deadLettering}${keeping}
 touch()
 local now = clock()
-local answers, buried, soonest = {}, false, nil
+local answers, deadLettered, soonest = {}, false, nil
 local i = moreArgs + 1
 while i <= #ARGV do
   local op, source, entry, count = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3])
@@ -107,9 +107,9 @@ while i <= #ARGV do
       redis.call('ZADD', waiting, now + tonumber(a), member)
       soonest = math.min(soonest or a, a)
     else
-      bury(a, cause, attempt, fence, id, at, member, consumer, raw, from, timed(tally, now), failure)
+      deadLetter(a, cause, attempt, fence, id, at, member, consumer, raw, from, timed(tally, now), failure)
       if marker > 0 then redis.call('PEXPIRE', KEYS[moreKeys + marker], ttl) end
-      buried = true
+      deadLettered = true
     end
     if answer == 'O' and count > 0 then
       redis.call('XACK', key, group, entry)
@@ -119,13 +119,13 @@ while i <= #ARGV do
   answers[#answers + 1] = answer
 end
 if soonest then announce(wake, soonest, group) end
-return {'OK', table.concat(answers), buried and keepDead(maxCount, maxAgeMillis, now) or 0}
+return {'OK', table.concat(answers), deadLettered and keepDead(maxCount, maxAgeMillis, now) or 0}
 `
 })
 
 /**
  * Takes over entries that no consumer is working on. An entry that two consumers have died with is a suspect, and a consumer gets the
- * fewer of them the fewer deaths they may still see: innocent ones would be buried with it in the end. A call stops when it
+ * fewer of them the fewer deaths they may still see: innocent ones would become dead letters with it in the end. A call stops when it
  * has gathered a few megabytes.
  *
  * It takes entries that were released, those of consumers whose heartbeat has run out, and
@@ -150,7 +150,7 @@ export const claim = make({
   replies: {
     OK: {
       taken: listOf(claimed),
-      buried: listOf(claimed),
+      deadLettered: listOf(claimed),
       /** Pending entries that are no longer in the stream. */
       gone: number,
       /** Dead letters the cap dropped. */
@@ -161,7 +161,7 @@ export const claim = make({
     /** The caller's own heartbeat has run out; it has no business here. */
     EXPIRED: {}
   },
-  lua: /* lua */ `${clock}${add}${split}${ask}${burying}${keeping}${sources}${maps}${noting}${sweeping}${suspecting}
+  lua: /* lua */ `${clock}${add}${split}${ask}${deadLettering}${keeping}${sources}${maps}${noting}${sweeping}${suspecting}
 local now = clock()
 local until_ = redis.call('ZSCORE', consumers, consumer)
 if not until_ or tonumber(until_) <= now then return {'EXPIRED'} end
@@ -176,7 +176,7 @@ for source = 0, 1 do
   local summary = ask('XPENDING', sources[source], group)
   pending[source] = summary and summary[1]
 end
-local taken, buried, gone = {}, {}, 0
+local taken, deadLettered, gone = {}, {}, 0
 local bytes, more = 0, 0
 
 local function full()
@@ -205,9 +205,9 @@ local function adopt(source, entry, count, owner, uncounting)
     if there then
       local id, at, attempt, fence, first, tally = split(tostring(source), entry, there[2])
       local attempts = attempt + count - uncounted
-      bury('CrashLoop', 'delivered ' .. deaths .. ' times to consumers that died or stalled', attempts,
+      deadLetter('CrashLoop', 'delivered ' .. deaths .. ' times to consumers that died or stalled', attempts,
         fence + count, id, at, member, owner, there[2], first, onto(tally or '0;0;', log), '')
-      buried[#buried + 1] = {source, entry, count, uncounted, there[2], owner, log}
+      deadLettered[#deadLettered + 1] = {source, entry, count, uncounted, there[2], owner, log}
       weigh(there[2])
     else
       gone = gone + 1
@@ -244,7 +244,7 @@ end
 -- Takes what the owner holds, as far as the budget goes.
 local function drain(owner, idle)
   for source = 0, 1 do
-    local left = budget - #taken - #buried
+    local left = budget - #taken - #deadLettered
     if left <= 0 or full() then
       more = 1
       return
@@ -283,8 +283,8 @@ for source = 0, due and 1 or -1 do
     end
   end
 end
-if #taken + #buried > 0 then note(now) end
-return {'OK', taken, buried, gone, #buried > 0 and keepDead(maxCount, maxAgeMillis, now) or 0, more}
+if #taken + #deadLettered > 0 then note(now) end
+return {'OK', taken, deadLettered, gone, #deadLettered > 0 and keepDead(maxCount, maxAgeMillis, now) or 0, more}
 `
 })
 

@@ -97,17 +97,17 @@ local function progressOf(source, last)
   end
   return {at = at, floor = floor, noted = noted, unsure = unsure}
 end
-local buried
+local deadLettered
 local function isOver(member)
   if over[member] or redis.call('ZSCORE', waiting, member) then return true end
-  if not buried then
-    buried = {}
+  if not deadLettered then
+    deadLettered = {}
     local from, bytes, count = redis.call('HGET', state, 'noted') or '+', 0, 0
     while bytes < 4194304 and count < 2000 do
       local letters = redis.call('XRANGE', dead, from, '+', 'COUNT', 16)
       for _, letter in ipairs(letters) do
         local f = letter[2]
-        if f[13] == 'origin' then buried[f[14]] = true end
+        if f[13] == 'origin' then deadLettered[f[14]] = true end
         for _, field in ipairs(f) do bytes = bytes + #field end
         from = '(' .. letter[1]
       end
@@ -115,7 +115,7 @@ local function isOver(member)
       if #letters < 16 then break end
     end
   end
-  return buried[member]
+  return deadLettered[member]
 end
 local function restore(source, progress)
   local noted = progress.noted
