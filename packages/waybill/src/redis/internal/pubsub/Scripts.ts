@@ -4,7 +4,7 @@
  * @module
  */
 import { flag, make, number, opener } from "../connection/Script.ts"
-import { burying, counting, keeping, redriving } from "../inspect/DeadLetterScripts.ts"
+import { deadLettering, counting, keeping, redriving } from "../inspect/DeadLetterScripts.ts"
 import { figures } from "../inspect/Figures.ts"
 import { bodyOf, removal } from "../inspect/Removal.ts"
 import { marker } from "../wire/Envelope.ts"
