@@ -254,9 +254,9 @@ export const mutants: ReadonlyArray<Mutant> = [
     },
     {
       name: `a server without memory takes what is new, ${pattern}`,
-      file: "redis/internal/wire/Lua.ts",
-      find: 'export const writes = "#!lua\\n"',
-      replace: 'export const writes = "#!lua flags=allow-oom\\n"',
+      file: "redis/internal/connection/Script.ts",
+      find: 'writes: "#!lua\\n"',
+      replace: 'writes: "#!lua flags=allow-oom\\n"',
       proofs: on([pattern], faults("store", "E18 out of memory"))
     },
     {
