@@ -121,13 +121,21 @@ describe("who is next", () => {
         assert.deepInclude(yield* refusal(lifo.publish("received", "2")), conflict("lifo", "fifo"))
         assert.strictEqual((yield* lifo.inspector.describe("published")).depth, 1)
 
-        // An older version has opened it: the first that asks says which it is.
-        yield* Effect.promise(() => redis.hset(`{${prefix}:older}:meta`, "pattern", pattern, "wire", "1"))
-        yield* any.publish("older", "1")
-        assert.strictEqual(yield* orderOf("older"), null)
-        yield* lifo.join("older")
-        assert.strictEqual(yield* orderOf("older"), "lifo")
-        assert.deepInclude(yield* refusal(fifo.join("older")), conflict("fifo", "lifo"))
+        // An older version has opened it: the first that asks says which it is, and it holds for what was stored before.
+        const priority = yield* program("priority")
+        const older = { lifo, priority }
+        for (const [order, member] of Object.entries(older)) {
+          yield* Effect.promise(() => redis.hset(`{${prefix}:older-${order}}:meta`, "pattern", pattern, "wire", "1"))
+          yield* any.publish(`older-${order}`, "1", "low")
+          yield* any.publish(`older-${order}`, "2", "high")
+          yield* any.publish(`older-${order}`, "3", "high")
+          assert.strictEqual(yield* orderOf(`older-${order}`), null)
+          const receiver = yield* member.join(`older-${order}`)
+          assert.strictEqual(yield* orderOf(`older-${order}`), order)
+          assert.deepInclude(yield* refusal(fifo.join(`older-${order}`)), conflict("fifo", order))
+          const bodies = order === "lifo" ? ["3", "2", "1"] : ["2", "3", "1"]
+          assert.deepStrictEqual(bodiesOf(yield* receiver.take(10)), bodies)
+        }
 
         // A tool need not know it, and an inspector of every pattern reads it.
         yield* any.publish("published", "2", "high")
