@@ -174,7 +174,8 @@ export const evaluate = (
   buffers: boolean
 ): Promise<unknown> => {
   const call = (command: string, scriptOrHash: string): Promise<unknown> => {
-    const all = [scriptOrHash, keys.length, ...keys, ...fitting(keys.length, args).map(toArgument)]
+    const head: Array<string | Buffer | number> = [scriptOrHash, keys.length]
+    const all = head.concat(keys, fitting(keys.length, args).map(toArgument))
     return buffers ? client.callBuffer(command, all) : client.call(command, all)
   }
   /** The server does not say which key it was about, nor inside a script which command: find out, and say it in its words. */

@@ -77,9 +77,11 @@ export const evaluate = <Key extends string, Args, Reply>(
     if (name === "wire") return wire
     return name === "pattern" ? opened.pattern : (args[name] as Argument) // as `make` of Script.ts has it
   })
-  const allKeys = more.keys === undefined ? keysOf(script, keys) : [...keysOf(script, keys), ...more.keys]
+  const namedKeys: Array<string | Buffer> = keysOf(script, keys)
+  // A batch has many of them, and spreading takes its time for each.
+  const allKeys = more.keys === undefined ? namedKeys : namedKeys.concat(more.keys)
   return commands
-    .eval(script, allKeys, more.args === undefined ? named : [...named, ...more.args], {
+    .eval(script, allKeys, more.args === undefined ? named : named.concat(more.args), {
       deadline: more.deadline,
       buffers: script.bytes
     })
