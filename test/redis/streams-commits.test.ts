@@ -71,6 +71,26 @@ describe("commits on streams", () => {
     }).pipe(Effect.scoped, Effect.provide(servers))
   )
 
+  it.live("one whose condition failed and whose answer was lost is asked again, and can still be settled", () =>
+    Effect.gen(function* () {
+      const proxy = yield* FaultProxy.FaultProxy
+      const { group, join, publish, read, settle, take } = yield* Fixture.make({ url: proxy.url })
+      const receiver = yield* join({ lease: Duration.minutes(1) })
+      yield* publish("a")
+      const deliveries = yield* take(receiver, 1)
+      const when = (value: number) =>
+        Settlement.commit(Commit.make({ conditions: [total.is(value)], writes: [total.add(1)] }))
+      const snapped = yield* proxy.dropReply("EVALSHA")
+      const [answer] = yield* settle(receiver, deliveries, when(7))
+      yield* snapped
+      assert.deepInclude(answer, { _tag: "ConditionFailed", key: "total" })
+      assert.deepInclude(yield* group(), { pending: 1 })
+      assert.deepStrictEqual(yield* settle(receiver, deliveries, when(0)), ["Settled"])
+      assert.strictEqual(yield* read(total.value), 1)
+      assert.deepInclude(yield* group(), { pending: 0, deadLetters: 0 })
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
   it.live("a refused one whose answer was lost is one dead letter", () =>
     Effect.gen(function* () {
       const proxy = yield* FaultProxy.FaultProxy

@@ -405,6 +405,25 @@ describe("keys that are not ours", () => {
   )
 })
 
+describe("what an older build leaves under released", () => {
+  it.live("is gone as soon as the group has nothing pending", () =>
+    Effect.gen(function* () {
+      const { groupKey, join, publish, redis, settle, take } = yield* Fixture.make({ pollInterval: "20 millis" })
+      const receiver = yield* join()
+      yield* publish("a")
+      const taken = yield* take(receiver, 1)
+      // It took the entry over from a consumer that had died, and settled it: what is noted of that death it does not know.
+      yield* Effect.promise(() => redis.hset(groupKey("released"), "!01-1", "0;0;;|1,c,ConsumerDied,@1"))
+      yield* settle(receiver, taken)
+      yield* Fixture.becomes(
+        "released",
+        Effect.promise(() => redis.exists(groupKey("released"))),
+        0
+      )
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+})
+
 describe("leaving", () => {
   it.live("leaves nothing behind but what it did not settle, and that is free at once", () =>
     Effect.gen(function* () {
