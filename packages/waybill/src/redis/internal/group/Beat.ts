@@ -1,5 +1,5 @@
 /**
- * What a member of a group tells the server with each beat, and what it hears, whatever the pattern.
+ * What a member of a group tells the server with each beat, and the reply, whatever the pattern.
  *
  * @module
  */
@@ -9,11 +9,11 @@ import { cap } from "../wire/Lua.ts"
 export const beatArgs = {
   group: "text",
   consumer: "text",
-  /** In ms. */
+  /** Milliseconds. */
   lease: "number",
-  /** How many may be moved of each kind at most, and about a megabyte. */
+  /** The most to move of each kind, besides about a megabyte. */
   limit: "number",
-  /** For how long the oldest delivery has been held, ms, or "". */
+  /** How long the oldest delivery has been held, ms, or "". */
   age: "text",
   ...cap,
   /** 1: it knows that the group is paused, and begins nothing. */
@@ -23,16 +23,16 @@ export const beatArgs = {
 export type BeatArgs = Given<typeof beatArgs>
 
 export const beaten = {
-  /** The heartbeat before this one had not run out. */
+  /** The previous heartbeat had not expired. */
   alive: flag,
   paused: flag,
-  /** There is more to bring in at once. */
+  /** More can be brought in at once. */
   more: flag,
-  /** Ms until something is due, -1 when nothing waits. */
+  /** Milliseconds until something is due, -1 if nothing waits. */
   next: number,
   /** How many dead letters the cap has dropped. */
   dropped: number,
-  /** How many deliveries the server counts as the consumer's. */
+  /** How many deliveries the server attributes to the consumer. */
   held: number
 }
 

@@ -1,5 +1,5 @@
 /**
- * The group is not there, in all the ways in which that is heard of.
+ * Recognises NOGROUP in all its forms.
  *
  * @module
  */

@@ -1,10 +1,10 @@
 /**
- * A member of a group, from joining until it has left: fetches for as long as somebody asks, keeps what it has given out, says
- * that it lives, and hands back what is unsettled when it leaves. Whatever the server and the network do, it goes on; only
- * leaving has an end, within the time that the shutdown may take. What is said to the server is up to the pattern's `Membership`.
+ * A member of a group, from joining until it has left: fetches while there is demand, tracks the deliveries it has given out, sends
+ * heartbeats, and hands back unsettled deliveries when it leaves. It survives anything the server and the network do; only
+ * leaving is limited, to the time of the shutdown. The pattern's `Membership` decides what is said to the server.
  *
- * Three fibers do the work: the worker fetches what is new, the heartbeat is sent, and the watch ends what runs under a lease
- * that is not sure any more, by the clock of this process, whether the server can be asked or not.
+ * Three fibers do the work: the worker fetches new messages, the heartbeat is sent, and the watch ends handlers whose lease is no
+ * longer certain, by the clock of this process, whether or not the server can be asked.
  *
  * @module
  */
@@ -56,11 +56,11 @@ export interface ReceiverOptions {
   readonly lifecycle: Lifecycle
   readonly clock: Clock.Clock
   readonly pollMillis: number
-  /** Runs after the group was joined: the topic is in the store. */
+  /** Runs after the group was joined: the topic exists in the store. */
   readonly opened: Effect.Effect<void>
 }
 
-/** What the parts of a membership share. */
+/** Shared by the parts of a membership. */
 export interface Belonging<H extends Held, Keys extends TopicKeys> extends ReceiverOptions {
   readonly keys: Keys
   readonly receiver: GroupReceiver<H>
@@ -72,19 +72,19 @@ export interface Belonging<H extends Held, Keys extends TopicKeys> extends Recei
 export interface Membership<H extends Held> {
   readonly fetcher: Fetching
   readonly settling: Settling<H>
-  /** The lease of each delivery is renewed by itself; otherwise all of them live as long as the heartbeat. */
+  /** Whether the lease of each delivery is renewed separately; otherwise all of them live as long as the heartbeat. */
   readonly renews: boolean
-  /** Listens for what others bring, and opens what is fetched with. */
+  /** Subscribes to notifications, and opens what fetching needs. */
   readonly open: Effect.Effect<void, never, Scope.Scope>
-  /** Makes sure that the group exists. `again`: it did, and something says that it does no more. */
+  /** Makes sure that the group exists. `again`: it existed, but seems to be gone. */
   readonly join: (again: boolean) => Effect.Effect<Joined<H>, Reason>
-  /** Says that the consumer lives, and brings in what is due. Fails with `groupGone` when there is no group. */
+  /** Sends a heartbeat and brings in what is due. Fails with `groupGone` if there is no group. */
   readonly beat: (args: BeatArgs) => Effect.Effect<Beat, Reason>
-  /** Asks of each, and renews it, whether it is still the consumer's. */
+  /** Checks and renews the ownership of each. */
   readonly renew: (handles: ReadonlyArray<H>) => Effect.Effect<(index: number) => boolean, Reason>
-  /** Gives these to others, as attempts, where they are still ours: handlers have had them. */
+  /** Hands these to others as attempts, where they are still ours: handlers have had them. */
   readonly handBackBegun: (handles: ReadonlyArray<H>) => Effect.Effect<void, Reason>
-  /** Gives to others some of what the consumer holds; returns whether there is more of it. */
+  /** Hands some of the consumer's deliveries to others; returns whether there are more. */
   readonly leave: Effect.Effect<boolean, Reason>
 }
 
@@ -92,44 +92,44 @@ export interface Joined<H extends Held> {
   readonly paused?: boolean
   /** The topic may be new in the store. */
   readonly isNew: boolean
-  /** From where a group that had been lost begins again. */
+  /** Where a lost group begins again. */
   readonly from?: string | undefined
-  /** What went with it. */
+  /** The deliveries lost with it. */
   readonly lost: ReadonlyArray<H>
 }
 
 export interface Beat extends Beaten {
-  /** How many messages were gone before anybody saw them. */
+  /** How many messages were gone before any consumer saw them. */
   readonly truncated?: number
-  /** What is done once all of this is known; returns whether there is more of it to do at once. */
+  /** What to do once all of this is known; returns whether there is more to do at once. */
   readonly rest: Effect.Effect<boolean, Reason>
 }
 
-/** Fetches what is new, and what is the consumer's without its knowing. */
+/** Fetches new messages, and those that belong to the consumer without its knowledge. */
 export interface Fetching {
   /** How many one call may bring. */
   limit: number
   /** There may be something to fetch. */
   readonly promising: boolean
-  /** The server may have more for the consumer's than it knows of: fetched before anything else, whether somebody waits or not. */
+  /** The consumer may own more than it knows of: this is fetched before anything else, even without demand. */
   unsure: boolean
-  /** There may be something that a beat brings. */
+  /** A beat may bring something in. */
   readonly pending: boolean
-  /** A call is on its way that may give something to the consumer. */
+  /** A call is under way that may give something to the consumer. */
   readonly calling: boolean
-  /** Fetches at most so many, once. */
+  /** Fetches at most that many, once. */
   readonly fetch: (max: number) => Effect.Effect<void, Reason>
-  /** Ends a call that waits on the server; nothing is fetched by it. */
+  /** Ends a call that waits on the server, without a result. */
   readonly unblock: Effect.Effect<void>
 }
 
 /** Leaving takes no longer, however long a shutdown may take. */
 const longestLeave = 3000
-/** Who leaves does not wait longer for a call that is on its way. */
+/** Leaving waits no longer for a call that is under way. */
 const longestFetch = 500
 /** How many messages one beat moves. */
 const moveLimit = 500
-/** How many deliveries are renewed by one call. */
+/** How many deliveries one call renews. */
 const renewLimit = 200
 
 /** Joins the group; leaves it when the scope closes. */
@@ -146,9 +146,9 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
   readonly consumer = `${hostname()}-${process.pid}-${SecureRandom.uuidV4Unsafe().slice(0, 8)}`
   readonly leaseMillis: number
   readonly inFlight: InFlight<H>
-  /** What was lost by our own clock, and may still be ours by the server's set, by receipt. */
+  /** Lost by our own clock, but possibly still ours on the server; by receipt. */
   readonly unheard = new Map<string, H>()
-  /** What the consumer is asked to give back unbegun. */
+  /** Requests to give back deliveries that have not begun. */
   readonly recalls = new Recalls()
   readonly #options: ReceiverOptions
   readonly #membership: Membership<H>
@@ -162,7 +162,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
   readonly #over = new Wakeup(() => !this.#membership.fetcher.calling)
   #fibers: readonly [worker: Fiber.Fiber<unknown>, ...others: ReadonlyArray<Fiber.Fiber<unknown>>] | undefined
   #paused = false
-  /** It is paused, and nothing begins here any more. */
+  /** Paused, and nothing begins here any more. */
   #quiet = false
   #quieting: Fiber.Fiber<unknown> | undefined
   #frozen = false
@@ -208,7 +208,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
     return this.#options.subscription.group
   }
 
-  /** Milliseconds since the receiver was made, whatever is done to the wall clock. Small and whole: such numbers cost nothing to keep. */
+  /** Milliseconds since the receiver was made, unaffected by changes of the wall clock. Small integers, which cost nothing to keep. */
   readonly now = (): number => Number((this.#options.clock.monotonicTimeNanosUnsafe() - this.#startedAt) / 1_000_000n)
 
   take(max: number, bytes?: number): Effect.Effect<NonEmptyReadonlyArray<Delivery>, TransportError> {
@@ -237,7 +237,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
     return this.#paused
   }
 
-  /** It is paused, nothing begins any more, and what had not begun went back: the beat tells the server. */
+  /** Paused, nothing begins any more, and what had not begun was handed back: the beat tells the server. */
   get quiet(): boolean {
     return this.#quiet && this.inFlight.buffered === 0
   }
@@ -247,17 +247,17 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
     return this.#paused || this.#frozen || this.#stopping
   }
 
-  /** Somebody waits for what is new, and may have it. */
+  /** There is unmet demand, and it may be met. */
   get wanting(): boolean {
     return this.inFlight.demand > 0 && this.inFlight.buffered === 0 && !this.halted
   }
 
-  /** A message of the topic will be due in so many milliseconds. */
+  /** A message of the topic will be due in that many milliseconds. */
   expect(millis: number): void {
     this.#heartbeat.expect(millis)
   }
 
-  /** Looks at once whether the group is paused; returns when it knows, or soon. */
+  /** Checks at once whether the group is paused; returns when it knows, or soon. */
   get look(): Effect.Effect<void> {
     return this.#heartbeat.look
   }
@@ -267,12 +267,12 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
     this.#worker.notify()
   }
 
-  /** There may be something that a beat brings. */
+  /** A beat may bring something in. */
   hurry(): void {
     this.#heartbeat.wake()
   }
 
-  /** The next beat asks whose the deliveries are before anything else. */
+  /** The next beat checks the ownership of deliveries before anything else. */
   doubt(): void {
     this.#heartbeat.verify = true
     this.#heartbeat.wake()
@@ -282,12 +282,12 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
     return new TransportError({ operation: "receive", topic: this.#options.topic, reason })
   }
 
-  /** Those who wait learn of it. */
+  /** Fails the waiting takes. */
   fail(reason: Reason): void {
     this.inFlight.fail(this.#failureOf(reason))
   }
 
-  /** Stands still or goes on, like a process that is stopped: nothing is taken or renewed meanwhile. */
+  /** Freezes or continues, like a process that is stopped: nothing is taken or renewed meanwhile. */
   readonly [Freezable] = (frozen: boolean): Effect.Effect<void> =>
     Effect.suspend(() => {
       this.#frozen = frozen
@@ -309,7 +309,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
     })
   }
 
-  /** A beat must not wait for this: it takes as long as the store takes to have everything back. */
+  /** A beat must not wait for this: it takes as long as the store needs to get everything back. */
   readonly #quieten: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
     yield* this.#over.wait
     yield* this.recalls.ask(everything)
@@ -323,7 +323,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
 
   // --- fetching --------------------------------------------------------------------------------------------------
 
-  /** Somebody waits for more than there is. */
+  /** There is more demand than supply. */
   #demanded(): void {
     const heartbeat = this.#heartbeat
     if (this.inFlight.buffered > 0) heartbeat.verify = true
@@ -348,7 +348,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
       const result = yield* Effect.result(survivable(fetcher.fetch(count)))
       this.#over.notify()
       if (Result.isSuccess(result)) continue
-      // Perhaps it was more than the network brings in time.
+      // Perhaps it was more than the network can carry in time.
       fetcher.limit = Math.max(1, count >> 1)
       yield* this.#fetchFailed(result.failure)
       if (!this.wanting) yield* Effect.sleep(hurryMillis)
@@ -361,15 +361,15 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
         if (Result.isFailure(result)) this.fail(result.failure)
       })
     }
-    // A connection that was lost is being made again, and the next call waits for it. Only when that takes too long are
-    // those told who wait: they would back off, further with each loss, while messages arrive.
+    // A lost connection is being restored, and the next call waits for it. Only when that takes too long do waiting takes
+    // fail: they would back off, further with each loss, while messages arrive.
     if (reason._tag === "Disconnected" && reason.ambiguous) return Effect.void
     return Effect.sync(() => this.fail(reason))
   }
 
   // --- what became of deliveries ---------------------------------------------------------------------------------
 
-  /** These are no longer ours; whoever was given them learns of it. */
+  /** These are no longer ours; their handlers learn of it. */
   #lose(handles: ReadonlyArray<H>): Effect.Effect<void> {
     if (handles.length === 0) return Effect.void
     const lost = this.inFlight.lose(handles)
@@ -379,7 +379,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
       : lifecycle.report({ _tag: "LeaseLost", topic, group: this.#group, deliveries: lost })
   }
 
-  /** Until leaving. Woken late, it finds out at once: then this process stood still, and others may have gone on. */
+  /** Runs until leaving. Waking late, it notices at once that this process stood still and others may have taken over. */
   readonly #watch: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
     const goesOn = this.#options.subscription.leaseLost === "continue"
     while (true) {
@@ -387,21 +387,21 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
       yield* Effect.sleep(left > 0 ? left : this.leaseMillis / 20)
       if (this.#frozen || this.inFlight.sureFor() > 0) continue
       if (goesOn) {
-        // What has begun goes on, and nothing else begins until the server has answered.
+        // Running handlers continue, and nothing else begins until the server has replied.
         yield* this.recalls.ask(everything)
         continue
       }
-      // Of what is being settled the server decides, and nothing that lies here is given to a caller until it has answered.
+      // The server decides about those being settled, and nothing in the buffer is given out until it has replied.
       const taken = this.inFlight.taken().filter(({ detached, settling }) => detached !== true && !settling)
       if (taken.length === 0) continue
-      // If the server calls them ours when it is back, they are handed back.
+      // If the server still calls them ours when it is back, they are handed back.
       for (const handle of taken) this.unheard.set(handle.receipt, handle)
       this.#heartbeat.verify = true
       yield* this.#lose(taken)
     }
   })
 
-  /** Too many consumers had died with them: no handler has seen them, so no settlement tells of them. */
+  /** Too many consumers had died with them: no handler has seen them, so no settlement reports them. */
   deadLettered(deliveries: ReadonlyArray<Carrying<H>>, cause: (handle: H) => string): Effect.Effect<void> {
     if (deliveries.length === 0) return Effect.void
     const { lifecycle, topic } = this.#options
@@ -419,13 +419,13 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
     )
   }
 
-  /** So many messages were gone before anybody saw them. */
+  /** That many messages were gone before any consumer saw them. */
   truncated(count: number): Effect.Effect<void> {
     const { lifecycle, topic } = this.#options
     return count === 0 ? Effect.void : lifecycle.report({ _tag: "Truncated", topic, group: this.#group, count })
   }
 
-  /** The cap dropped so many dead letters. */
+  /** The cap dropped that many dead letters. */
   dropped(count: number): Effect.Effect<void> {
     const { lifecycle, topic } = this.#options
     return count === 0
@@ -442,7 +442,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
       yield* Scope.close(this.#scope, Exit.void)
       return yield* Effect.fail(this.#failureOf(result.failure))
     }
-    // Another server may have taken the place of the one that we knew, and have missed what that did last.
+    // A different server may have taken over, and may have missed the last operations of the previous one.
     yield* Scope.provide(
       this.#options.commands.each(() => this.doubt()),
       this.#scope
@@ -461,11 +461,11 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
         const sentAt = this.now()
         const { from, isNew, lost, paused } = yield* this.#membership.join(again)
         this.inFlight.beatAt = sentAt
-        // What waits on the server does not ask: it must not begin before this is known.
+        // A read that waits on the server does not check this itself: it must not begin before this is known.
         if (paused !== undefined) yield* this.#setPaused(paused)
         if (!again || isNew) yield* opened
         if (again) {
-          // Deliveries that are not ours in the group as it is now are found out by asking.
+          // Deliveries that are no longer ours in the present group are found by asking.
           this.#heartbeat.verify = true
           this.expect(0)
           this.wake()
@@ -503,10 +503,10 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
     }
     this.inFlight.beatAt = sentAt
     this.inFlight.handOut()
-    // A take that waits now may have waited for what was in the buffer until a moment ago.
+    // A take that waits now may have missed what was in the buffer until a moment ago.
     if (this.inFlight.demand > 0) this.#demanded()
     if (more) return true
-    // What was fetched for somebody who no longer asks: others could have it.
+    // Fetched for a take that is gone: others could have it.
     const unclaimed = this.#paused ? this.inFlight.empty() : this.inFlight.unclaimed(this.leaseMillis / 3)
     yield* this.release(unclaimed)
     if (unclaimed.length > 0 && this.quiet) this.expect(0)
@@ -514,8 +514,8 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
   })
 
   /**
-   * Whether the server counts more or fewer deliveries as ours than we know of: looked at once a lease. What is on its way
-   * differs too, and costs a closer look that finds nothing.
+   * Whether the server attributes more or fewer deliveries to us than we know of, checked once a lease. Calls under way cause
+   * differences too, at the cost of a closer check that finds nothing.
    */
   #differs(count: number, now: number): boolean {
     if (now - this.#countedAt < this.leaseMillis) return false
@@ -523,7 +523,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
     return this.inFlight.all().reduce((held, { detached }) => (detached === true ? held : held + 1), 0) !== count
   }
 
-  /** Asks for every delivery that is held for long, or for every one, whether it is still ours; then the worker asks which others are. */
+  /** Checks the ownership of long-held deliveries, or of all; then the worker asks for others that are ours. */
   get #renew(): Effect.Effect<void, Reason> {
     return Effect.gen({ self: this }, function* () {
       const everything = this.#heartbeat.verify
@@ -546,7 +546,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
         const lost: Array<H> = []
         some.forEach((handle, index) => {
           if (isOurs(index)) handle.renewedAt = sentAt
-          // What is being settled may have left by our own hand, and what was settled meanwhile has.
+          // Those being settled may have left through our own doing, and those settled meanwhile have.
           else if (!handle.settling && this.inFlight.find(handle) === handle) lost.push(handle)
         })
         yield* this.#lose(lost)
@@ -556,12 +556,12 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
 
   // --- leaving ---------------------------------------------------------------------------------------------------
 
-  /** Never takes longer than the shutdown may: what could not be handed back is claimed by others after the lease. */
+  /** Never takes longer than the shutdown may: anything not handed back is claimed by others after the lease. */
   readonly stop: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
     this.#settler.close()
     this.#stopping = true
     const limit = Math.min(longestLeave, Duration.toMillis(this.#options.subscription.shutdown))
-    // A fiber of its own: the fiber that closes the scope may be interrupted, and then timeouts do not work.
+    // A fiber of its own: the one that closes the scope may be interrupted, and then timeouts do not work.
     const leaving = yield* Effect.forkDetach(Effect.timeoutOption(this.#leave, limit))
     yield* Fiber.await(leaving)
     this.fail(stopped)
@@ -577,7 +577,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
       const [worker, ...others] = this.#fibers
       yield* Fiber.interruptAll(others)
       if (this.#quieting !== undefined) yield* Fiber.interrupt(this.#quieting)
-      // Nothing is given to us after what is handed back. Interrupting a read that still waits destroys its connection.
+      // Nothing is given to us after handing back. Interrupting a waiting read would destroy its connection.
       yield* fetcher.unblock
       yield* Effect.timeoutOption(this.#over.wait, longestFetch)
       yield* Fiber.interrupt(worker)
@@ -590,7 +590,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
       if (Result.isSuccess(answer)) {
         if (!answer.success) return
       } else if (answer.failure.permanent) {
-        // It cannot hand back what it holds, but the others need not wait for its heartbeat to run out.
+        // It cannot hand back its deliveries, but others need not wait for its heartbeat to expire.
         const key = keys.group(this.#group).consumers
         return yield* Effect.ignore(commands.run("zadd", key, (client) => client.zadd(key, 0, this.consumer)))
       } else {

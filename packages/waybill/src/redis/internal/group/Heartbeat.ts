@@ -1,7 +1,7 @@
 /**
- * The heartbeat of a receiver is sent until it is interrupted: it says that its consumer lives, brings in what is due, and looks for
- * work that no member does. What a beat does is the pattern's; when it is time for one is decided here. A beat that fails is
- * followed by the next.
+ * A receiver's heartbeat, sent until it is interrupted: it tells that the consumer lives, brings in what is due, and finds work that
+ * belongs to no member. The pattern defines what a beat does; this module decides when one is sent. A failed beat is followed by
+ * the next.
  *
  * @module
  */
@@ -15,50 +15,50 @@ export interface HeartbeatOptions {
   readonly now: () => number
   readonly pollMillis: number
   readonly leaseMillis: number
-  /** Answers whether there is more to do at once. */
+  /** Returns whether there is more to do at once. */
   readonly beat: Effect.Effect<boolean, Reason>
-  /** Makes good what a beat failed with, so that the next follows at once; or fails, with that or with something else. */
+  /** Repairs the cause of a failed beat, so that the next follows at once; or fails, with that or another reason. */
   readonly repair: (reason: Reason) => Effect.Effect<void, Reason>
-  /** No beat is to begin: the receiver stands still. */
+  /** No beat may begin: the receiver is frozen. */
   readonly still: () => boolean
-  /** A waiting take gets something from the next beat. */
+  /** The next beat may serve a waiting take. */
   readonly eager: () => boolean
   readonly succeeded: () => void
-  /** It will go on failing until somebody does something about it. */
+  /** It will keep failing until an operator intervenes. */
   readonly failed: (reason: Reason) => void
 }
 
-/** How soon after a beat the next may bring in what is due: a busy group has something due at any moment. */
+/** The shortest interval between beats that bring in what is due: in a busy group something is due at any moment. */
 const leastMillis = 10
-/** How soon a beat is repeated that somebody waits for, and anything else that failed. */
+/** The delay of a repair that something waits for, and after any other failure. */
 export const hurryMillis = 50
-/** Who pauses a group does not wait longer for a receiver of its process. */
+/** Pausing waits no longer for a receiver of its process. */
 const longestLook = 1000
 
 export class Heartbeat {
   readonly #options: HeartbeatOptions
   readonly #woken = new Wakeup(() => this.#called || this.#dueAt < this.#waitsFor)
-  /** How many beats have begun, and who waits for the end of one that begins after theirs. */
+  /** How many beats have begun, and waiters for the end of a later one. */
   #beats = 0
   readonly #looks = new Set<{ readonly after: number; readonly done: () => void }>()
   #dueAt = Infinity
   /** What was due next when it began to wait. */
   #waitsFor = Infinity
   #called = false
-  /** The next beat has to ask whose the deliveries are before anything else. */
+  /** The next beat has to check the ownership of deliveries before anything else. */
   verify = false
 
   constructor(options: HeartbeatOptions) {
     this.#options = options
   }
 
-  /** Beats again without waiting, if it waits. */
+  /** Ends a wait between beats. */
   wake(): void {
     this.#called = true
     this.#woken.notify()
   }
 
-  /** A message of the topic will be due in so many milliseconds. */
+  /** A message of the topic will be due in that many milliseconds. */
   expect(millis: number): void {
     const dueAt = this.#options.now() + Math.max(0, millis)
     if (dueAt >= this.#dueAt) return
@@ -84,7 +84,7 @@ export class Heartbeat {
     while (true) {
       if (!still()) {
         const begun = ++this.#beats
-        // What is due later, the beat tells.
+        // The beat reports what is due later.
         this.#dueAt = Infinity
         const result = yield* Effect.result(survivable(beat))
         for (const look of this.#looks) {
@@ -103,7 +103,7 @@ export class Heartbeat {
     }
   })
 
-  /** Until something is due, but at most for the poll interval: others may have brought what we do not know of. */
+  /** Waits until something is due, but at most for the poll interval: others may have brought what we do not know of. */
   #pause(): Effect.Effect<void> {
     return Effect.gen({ self: this }, function* () {
       const { eager, leaseMillis, now, pollMillis } = this.#options
@@ -111,7 +111,7 @@ export class Heartbeat {
       const latest = began + Math.min(pollMillis * (yield* Random.nextBetween(0.75, 1)), leaseMillis / 3)
       this.#called = false
       while (true) {
-        // A take waits, or was asked for between two rounds.
+        // A take waits, or was requested between two rounds.
         const hurry = began + (this.verify ? hurryMillis : eager() ? 1 : Infinity)
         const dueAt = this.#dueAt
         const wait = Math.min(latest, hurry, Math.max(dueAt, began + leastMillis)) - now()
@@ -123,6 +123,6 @@ export class Heartbeat {
   }
 }
 
-/** A bug of ours must be heard by those who wait, and must not end the fiber that everything hangs on. */
+/** A bug of ours must reach the waiting takes, and must not end the fiber that everything depends on. */
 export const survivable = <A>(self: Effect.Effect<A, Reason>): Effect.Effect<A, Reason> =>
   Effect.catchDefect(self, (defect) => Effect.fail(new Rejected({ command: "waybill", detail: String(defect) })))

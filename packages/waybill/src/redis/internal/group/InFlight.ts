@@ -1,9 +1,9 @@
 /**
- * What a receiver has in its hands: deliveries that wait to be taken, those that were taken and are not settled, those
- * it has lost, and the fibers that wait for any of it. No input or output happens here.
+ * The deliveries of a receiver: those waiting to be taken, those taken and not settled, and those lost, with the fibers that wait
+ * for any of them. No input or output happens here.
  *
- * A delivery is handed out only while the lease on it is sure, by the clock of this process. When it is not, because
- * the process stood still, the server has to be asked first.
+ * A delivery is only handed out while its lease is certain, by the clock of this process. When it is not, because the process
+ * stood still, the server has to be asked first.
  *
  * @module
  */
@@ -19,22 +19,22 @@ import type { Tally } from "../wire/Tally.ts"
 /** What a receiver keeps of a delivery until it is settled, whatever its pattern. */
 export interface Held extends Handle {
   readonly publishedAt: number
-  /** What was noted about the message in earlier attempts. */
+  /** What was recorded about the message in earlier attempts. */
   readonly tally: Tally
-  /** When it was last known to be ours, and when it came, by the clock of the receiver. */
+  /** When it was last known to be ours, and when it arrived, by the receiver's clock. */
   renewedAt: number
   readonly takenAt: number
   /** It is being settled: if the server says it is no longer ours, that may be our own doing. */
   settling: boolean
-  /** The store has lost it: nobody else can be given it, and it stays ours. */
+  /** The store has lost it: no other consumer can be given it, and it stays ours. */
   readonly detached?: boolean
-  /** Who answers for it, until it is settled or lost, and its neighbours there. */
+  /** The object responsible for it until it is settled or lost, and its neighbours there. */
   holder: object | undefined
   before: this | undefined
   after: this | undefined
 }
 
-/** The delivery itself, as it is handed out: nobody but its handler need keep it. */
+/** The delivery itself, as it is handed out: only its handler needs to keep it. */
 export interface Carrying<H extends Held> extends Delivery {
   readonly handle: H
 }
@@ -46,26 +46,26 @@ interface Waiter<H extends Held> {
 }
 
 export class InFlight<H extends Held> {
-  /** The ends of the chain of what is held, in the order in which it came. A map would cost more than all the rest here. */
+  /** The ends of the chain of held deliveries, in order of arrival. A map would cost more than everything else here. */
   #first: H | undefined
   #last: H | undefined
   readonly #waiters: Array<Waiter<H>> = []
   readonly #now: () => number
   readonly #demanded: () => void
   readonly #paused: () => boolean
-  /** A tenth less than the lease, for what the network and two clocks may differ. */
+  /** A tenth less than the lease, for the differences of network and clocks. */
   readonly #sureMillis: number
   #buffer: Array<Carrying<H>> = []
   #failure: TransportError | undefined
   #lost: Array<H> = []
   readonly #someLost = new Wakeup(() => this.#lost.length > 0)
   #lastTake = { at: -Infinity, max: 0 }
-  /** When the last heartbeat that arrived was sent: nobody takes us for dead until a lease after it. */
+  /** When the last heartbeat that arrived was sent: nothing considers us dead until a lease after it. */
   beatAt = -Infinity
   /** Those whose handlers have ended, and whose settlements have failed. */
   readonly unsettled = new Set<H>()
 
-  /** `demanded` is called when somebody waits for more than there is. While it is `paused` nothing is handed out. */
+  /** `demanded` is called when takes wait for more than there is. While it is `paused` nothing is handed out. */
   constructor(options: {
     readonly now: () => number
     readonly leaseMillis: number
@@ -78,12 +78,12 @@ export class InFlight<H extends Held> {
     this.#demanded = options.demanded
   }
 
-  /** How many deliveries somebody waits for at this moment. */
+  /** How many deliveries are being waited for. */
   get demand(): number {
     return this.#waiters[0]?.max ?? 0
   }
 
-  /** How many bytes of them, about. */
+  /** About how many bytes of them. */
   get demandBytes(): number {
     return this.#waiters[0]?.bytes ?? 0
   }
@@ -100,7 +100,7 @@ export class InFlight<H extends Held> {
 
   take(max: number, bytes = Infinity): Effect.Effect<NonEmptyReadonlyArray<Carrying<H>>, TransportError> {
     return Effect.withFiber((fiber) => {
-      // A fiber that is about to yield may be interrupted there, with the deliveries in its hands.
+      // A fiber that is about to yield may be interrupted there, holding the deliveries.
       if (fiber.currentOpCount + 64 > fiber.cache.maxOpsBeforeYield) {
         return Effect.flatMap(Effect.yieldNow, () => this.take(max, bytes))
       }
@@ -128,7 +128,7 @@ export class InFlight<H extends Held> {
     })
   }
 
-  /** Takes charge of deliveries and hands them to whoever waits, if they are `offered`. */
+  /** Adds deliveries and gives them to waiting takes if they are `offered`. */
   add(deliveries: ReadonlyArray<Carrying<H>>, offered = true): void {
     for (const { handle } of deliveries) {
       handle.holder = this
@@ -149,12 +149,12 @@ export class InFlight<H extends Held> {
       const taken = this.#cut(waiter.max, waiter.bytes)
       if (taken === undefined) return
       this.#waiters.shift()
-      // The fiber goes on inside this call, as far as it can.
+      // The fiber continues inside this call, as far as it can.
       waiter.resume(Exit.succeed(taken))
     }
   }
 
-  /** The next deliveries, if there are any and they are surely ours. */
+  /** The next deliveries, if there are any and they are certainly ours. */
   #cut(max: number, bytes: number): NonEmptyReadonlyArray<Carrying<H>> | undefined {
     const buffer = this.#buffer
     if (buffer.length === 0 || this.#paused()) return undefined
@@ -169,21 +169,21 @@ export class InFlight<H extends Held> {
     return buffer.slice(0, count) as unknown as NonEmptyReadonlyArray<Carrying<H>> // count is at least 1
   }
 
-  /** Nobody else can have been given yet what was renewed after this. */
+  /** No other consumer can have been given yet what was renewed after this. */
   sureSince(): number {
     const since = this.#now() - this.#sureMillis
     return this.beatAt > since ? since : Infinity
   }
 
-  /** For how many milliseconds more nobody takes us for dead, heard or not. */
+  /** For how many more milliseconds nothing considers us dead, whether or not we are heard. */
   sureFor(): number {
     return this.beatAt + this.#sureMillis - this.#now()
   }
 
-  /** The delivery that is meant, if it is still held; a copy of it will do. */
+  /** The delivery that is meant, if it is still held; a copy identifies it too. */
   find(given: Handle | Delivery): H | undefined {
     const handle = ("handle" in given ? given.handle : undefined) ?? given
-    // Only what was given to `add` has this holder.
+    // Only deliveries given to `add` have this holder.
     if ("holder" in handle) return handle.holder === this ? (handle as H) : undefined
     return this.all().find(({ fence, receipt }) => receipt === handle.receipt && fence === handle.fence)
   }
@@ -206,18 +206,18 @@ export class InFlight<H extends Held> {
     return all
   }
 
-  /** Those that somebody was given. */
+  /** Those that were handed out. */
   taken(): Array<H> {
     const buffered = new Set(this.#buffer.map(({ handle }) => handle))
     return this.all().filter((handle) => !buffered.has(handle))
   }
 
-  /** For how long the oldest delivery has been held, in milliseconds. */
+  /** How long the oldest delivery has been held, in milliseconds. */
   age(): number | undefined {
     return this.#first === undefined ? undefined : this.#now() - this.#first.takenAt
   }
 
-  /** Takes back all that waits in the buffer. */
+  /** Takes back everything in the buffer. */
   empty(): ReadonlyArray<Carrying<H>> {
     const buffer = this.#buffer
     this.#buffer = []
@@ -232,7 +232,7 @@ export class InFlight<H extends Held> {
     return old
   }
 
-  /** These are no longer ours. Answers those that somebody had been given. */
+  /** These are no longer ours. Returns those that had been handed out. */
   lose(handles: ReadonlyArray<H>): ReadonlyArray<H> {
     for (const handle of handles) this.forget(handle)
     const gone = new Set(handles)
@@ -253,7 +253,7 @@ export class InFlight<H extends Held> {
     return lost as unknown as NonEmptyReadonlyArray<H> // there are some
   })
 
-  /** Fails those who wait; with nobody waiting, and if it is worth keeping, the next who comes. */
+  /** Fails the waiting takes; without any, and if the error is worth keeping, the next one. */
   fail(error: TransportError): void {
     if (this.#waiters.length === 0) {
       if (error.reason.permanent) this.#failure = error
@@ -262,7 +262,7 @@ export class InFlight<H extends Held> {
     for (const { resume } of this.#waiters.splice(0)) resume(Exit.fail(error))
   }
 
-  /** What was wrong is not wrong any more. */
+  /** The problem is over. */
   recover(): void {
     this.#failure = undefined
   }

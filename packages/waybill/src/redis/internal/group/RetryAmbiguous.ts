@@ -12,7 +12,7 @@ const longestPause = 1000
 
 export interface Retried<A> {
   readonly reply: A
-  /** An earlier run may have succeeded: "not yours" is then also what one's own success looks like. */
+  /** An earlier run may have succeeded: then "not yours" may also be the trace of our own success. */
   readonly ambiguous: boolean
 }
 
@@ -24,12 +24,12 @@ export class RetryAmbiguous {
     this.#topic = topic
   }
 
-  /** From now on nothing is tried again. */
+  /** From now on nothing is retried. */
   close(): void {
     this.#closed = true
   }
 
-  /** `run` must be safe to run again; `repeated`: it has run before. */
+  /** `run` must be safe to repeat; `repeated`: it has run before. */
   try<A>(run: (repeated: boolean) => Effect.Effect<A, Reason>): Effect.Effect<Retried<A>, TransportError> {
     return Effect.matchEffect(run(false), {
       onFailure: (reason) => this.#again(run, reason, false, firstPause),

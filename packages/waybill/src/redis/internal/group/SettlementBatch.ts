@@ -1,6 +1,6 @@
 /**
- * A batch of deliveries that are to end, sorted by how the server is asked to end them, and the answers so far. Every
- * delivery gets an answer, in the order in which they were given.
+ * A batch of deliveries to end, sorted by how the server is asked to end them, and the results so far. Every delivery gets a
+ * result, in the order in which they were given.
  *
  * @module
  */
@@ -16,26 +16,26 @@ import type { Held, InFlight } from "./InFlight.ts"
 import type { RetryAmbiguous } from "./RetryAmbiguous.ts"
 import type { Settling, Step } from "./Settling.ts"
 
-/** A delivery that ends with a commit, and its place among the answers. */
+/** A delivery that ends with a commit, and its place among the results. */
 interface Bound<H extends Held> {
   readonly index: number
   readonly entry: Committing<H>
   readonly message: Message | undefined
 }
 
-/** How many deliveries one call ends, and how much of messages it moves, here or in the server. */
+/** How many deliveries one call ends, and how much message data it moves, here or in the server. */
 const maxSteps = 100
 const maxReleases = 1000
 const maxUnits = 4 * 1024 * 1024
 
-/** As many of the first steps as one call may carry; at least one. */
+/** How many of the first steps one call may carry; at least one. */
 export const fit = <H>(steps: ReadonlyArray<Step<H>>): number => {
   let units = 0
   let others = 0
   for (let i = 0; i < steps.length; i++) {
     const { message, settlement } = steps[i] as Step<H> // within bounds
     if (message !== undefined && settlement._tag !== "Release") units += unitsOf(message)
-    // What goes back together is seen by others together: apart, the later ones could overtake the earlier.
+    // Messages handed back together become visible together: separately, later ones could overtake earlier ones.
     if (settlement._tag !== "Release") others++
     if (others > maxSteps || i === maxReleases || (i > 0 && units > maxUnits)) return i
   }
@@ -43,7 +43,7 @@ export const fit = <H>(steps: ReadonlyArray<Step<H>>): number => {
 }
 
 export class SettlementBatch<H extends Held> {
-  /** Plain acks, and the place of each among the answers. */
+  /** Plain acks, and the place of each among the results. */
   readonly acks: Array<H> = []
   readonly places: Array<number> = []
   readonly steps: Array<Step<H>> = []
@@ -51,7 +51,7 @@ export class SettlementBatch<H extends Held> {
   readonly answers: Array<Settled> = []
   readonly #inFlight: InFlight<H>
 
-  /** What is not held by us any more is stale. */
+  /** Deliveries that are no longer held by us are stale. */
   constructor(endings: NonEmptyReadonlyArray<Ending>, inFlight: InFlight<H>, settling: Settling<H>) {
     this.#inFlight = inFlight
     const since = inFlight.sureSince()
@@ -90,7 +90,7 @@ export class SettlementBatch<H extends Held> {
     if (handled && this.#inFlight.find(handle) === handle) this.#inFlight.unsettled.add(handle)
   }
 
-  /** Applies the commits; those that are refused become steps. `settled` runs after each call of the server. */
+  /** Applies the commits; refused ones become steps. `settled` runs after each call to the server. */
   commit(
     committer: Committer<H>,
     retryAmbiguous: RetryAmbiguous,
@@ -120,7 +120,7 @@ export class SettlementBatch<H extends Held> {
             }
             continue
           }
-          // After a lost answer, "not yours" is also what is left of an older delivery that was done.
+          // After a lost reply, "not yours" may also be the trace of an older delivery that was done.
           if (told === "Done" || (ambiguous && handle.renewedAt > since)) this.answers[one.index] = "Settled"
           this.#inFlight.forget(handle)
         }

@@ -1,6 +1,6 @@
 /**
- * Ends deliveries. What needs no more than saying so is told to the server in one plain command, where the pattern has one;
- * everything else asks the server first whether the delivery is still ours, in the step that ends it.
+ * Ends deliveries. An ack that needs no check is sent in one plain command, where the pattern has one; anything else makes the
+ * server check ownership in the same step.
  *
  * @module
  */
@@ -18,7 +18,7 @@ export interface SettlerOptions<H extends Held> {
   readonly consumer: string
   readonly inFlight: InFlight<H>
   readonly settling: Settling<H>
-  /** The cap dropped so many dead letters. */
+  /** The cap dropped that many dead letters. */
   readonly dropped: (count: number) => Effect.Effect<void>
 }
 
@@ -34,7 +34,7 @@ export class Settler<H extends Held> {
     this.#retryAmbiguous = new RetryAmbiguous(options.topic)
   }
 
-  /** From now on nothing is tried again. */
+  /** From now on nothing is retried. */
   close(): void {
     this.#retryAmbiguous.close()
   }
@@ -74,7 +74,7 @@ export class Settler<H extends Held> {
     })
   }
 
-  /** Acks in one command while all leases are sure; once they are not, and nothing is known, the script decides. */
+  /** Acks in one command while all leases are certain; otherwise the script decides. */
   #ack(
     { acks, answers, places, steps }: SettlementBatch<H>,
     acked: Effect.Effect<number, Reason>
@@ -98,12 +98,12 @@ export class Settler<H extends Held> {
         for (const handle of acks) {
           if (handle.detached !== true) owned++
           inFlight.forget(handle)
-          // Without its group the server counts none of them: they are done all the same.
+          // Without its group the server counts none of them, yet they are done.
           settling.acked?.(handle)
         }
         settling.settled(Infinity)
-        // Fewer than we had: somebody took some over before the command arrived, and nothing tells which. After a lost
-        // answer it is what our own success looks like.
+        // Fewer than we had: another consumer took some over before the command arrived, and it is unknown which. After a lost
+        // reply this is also what our own success looks like.
         const all = count >= owned || (ambiguous && sure())
         for (let i = 0; i < acks.length; i++) {
           if (all || acks[i]?.detached === true) answers[places[i] as number] = "Settled" // as many as acks
@@ -112,7 +112,7 @@ export class Settler<H extends Held> {
     )
   }
 
-  /** Runs the script once; returns what it asks to be given with its message. `from`: where the acks stand. */
+  /** Runs the script once; returns the steps for which it needs the message. `from`: where the acks begin. */
   #run(
     { answers, places }: SettlementBatch<H>,
     from: number,
@@ -126,7 +126,7 @@ export class Settler<H extends Held> {
       const { ambiguous, reply } = yield* this.#retryAmbiguous.try(() => run)
       const since = inFlight.sureSince()
       const end = (handle: H, index: number, letter: string | undefined, done: Settled = "Settled") => {
-        // After a lost answer, "not yours" is also what our own success looks like.
+        // After a lost reply, "not yours" is also what our own success looks like.
         if (letter === "O" || (ambiguous && handle.renewedAt > since)) answers[index] = done
         inFlight.forget(handle)
       }
@@ -161,7 +161,7 @@ export class Settler<H extends Held> {
 
 const unknown = Effect.succeed(undefined)
 
-/** Each may go in front of those that went back before, so the last one has to be the first. */
+/** Each goes before those handed back earlier, so the last one has to be the first. */
 const newestReleaseFirst = <H>(steps: ReadonlyArray<Step<H>>): ReadonlyArray<Step<H>> => {
   const releases = steps.filter(({ settlement }) => settlement._tag === "Release")
   return [...steps.filter((step) => !releases.includes(step)), ...releases.reverse()]

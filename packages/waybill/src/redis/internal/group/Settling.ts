@@ -1,5 +1,5 @@
 /**
- * What a pattern says to the server to end deliveries, and what the scripts are told of each.
+ * What a pattern says to the server to end deliveries, and what the scripts are told about each.
  *
  * @module
  */
@@ -18,44 +18,44 @@ import { type Tally, write } from "../wire/Tally.ts"
 import type { Held } from "./InFlight.ts"
 
 export interface Settling<H extends Held> {
-  /** Of a pattern that applies commits. */
+  /** Only for a pattern that applies commits. */
   readonly committer: Committer<H> | undefined
-  /** Its ack needs no more than saying so; `since`: nobody else can have what was renewed after this. */
+  /** Whether a plain ack is enough; `since`: no other consumer can have what was renewed after this. */
   readonly isPlain: (handle: H, since: number) => boolean
-  /** Ends plain acks without asking whose they are, and returns how many of them were ours. Without it the script ends them. */
+  /** Ends plain acks without checking ownership, and returns how many of them were ours. Absent if the script ends them. */
   readonly ack?: (handles: ReadonlyArray<H>) => Effect.Effect<number, Reason>
-  /** Runs the script, with the places of so many plain acks in front of the steps. */
+  /** Runs the script, with the places of that many plain acks before the steps. */
   readonly run: (acks: number, more: More) => Effect.Effect<Settlements, Reason>
-  /** What names a delivery to the script. */
+  /** Names a delivery to the script. */
   readonly placeOf: (handle: H) => ReadonlyArray<Argument>
   /** A message that the store has lost. */
   readonly encode: (message: Message) => Argument
-  /** Something is about to go back for others to take, and has gone back. */
+  /** Something is about to be handed back, and has been. */
   readonly releasing?: () => void
   readonly released: () => void
-  /** Some ended; of these a message will be there to take in so many milliseconds, if any. */
+  /** Some ended; of these a message will be available in that many milliseconds, if any. */
   readonly settled: (millis: number) => void
   /** It was acknowledged. */
   readonly acked?: (handle: H) => void
 }
 
 export interface Settlements {
-  /** A letter for each: `O` done, `F` not ours any more, `G` the store does not have the message, to be repeated with it. */
+  /** A letter for each: `O` done, `F` no longer ours, `G` the store does not have the message: repeat with it. */
   readonly answers: string
   /** How many dead letters the cap has dropped. */
   readonly dropped: number
 }
 
-/** A delivery that a script ends, and its place among the answers. */
+/** A delivery that a script ends, and its place among the results. */
 export interface Step<H> {
   readonly index: number
   readonly handle: H
   readonly settlement: Settlement
-  /** What it carries, where it was given: an ack only names it. */
+  /** The message, if it was given: an ack only names the delivery. */
   readonly message: Message | undefined
-  /** The store has it no more: what is written of it comes from here. */
+  /** The store no longer has it: its content comes from here. */
   gone: boolean
-  /** Its commit was refused; this is the settlement, and the answer. */
+  /** Its commit was refused; this is the settlement, and the result. */
   readonly refused?: DeadLetter
 }
 
@@ -83,7 +83,7 @@ export const tell = <H extends Held>(
     args.push(letter === undefined ? "R" : "D", ...placeOf(handle))
     if (settlement._tag === "DeadLetter") args.push(settlement.reason, settlement.cause.slice(0, maxDeadCause))
     else if (settlement._tag === "Retry") args.push(delayOf(settlement), settlement.cause.slice(0, maxWaitingCause))
-    // With its group the list of pending entries is gone: the message can only come back as a retry.
+    // The group's pending entries are gone with it: the message can only come back as a retry.
     else args.push(0, "released")
     args.push(write(tallyAfter(step, consumer)), failureText(letter?.failure), id, publishedAt)
     args.push(settlement._tag === "Release" ? attempt - 1 : attempt, fence)
@@ -93,7 +93,7 @@ export const tell = <H extends Held>(
   return { keys, args }
 }
 
-/** A cause that waits for a retry, or lies in the dead letters, is cut to so many characters. */
+/** Longer causes of waiting and dead messages are truncated. */
 const maxWaitingCause = 100
 const maxDeadCause = 8000
 
@@ -103,10 +103,10 @@ const longest = 2 ** 52
 /** Milliseconds until the next attempt. */
 export const delayOf = (retry: Retry): number => Math.min(longest, Math.ceil(Duration.toMillis(retry.delay)))
 
-/** The commit was refused in part: this time, and not an earlier one. */
+/** The commit was refused in part now, not in an earlier delivery. */
 const isPartial = ({ refused }: Step<unknown>): boolean => refused?.reason === "PartialCommit"
 
-/** What is noted about the message when it comes back, or lies in the dead letters; the time of its attempt is the server's. */
+/** The tally of the message when it comes back or is dead; the server adds the time of the attempt. */
 const tallyAfter = (step: Step<{ readonly attempt: number; readonly tally: Tally }>, consumer: string): Tally => {
   const { handle, settlement } = step
   const { tally } = handle

@@ -1,5 +1,5 @@
 /**
- * What scripts are told of suspects, so that nobody gets too many of them beside one another (Suspects.ts of core).
+ * What scripts are told about suspects, so that no consumer gets too many of them together (Suspects.ts of core).
  *
  * @module
  */
@@ -10,12 +10,12 @@ import type { Held } from "./InFlight.ts"
 export const suspectArgs = {
   /** How often a message may be delivered to consumers that die. */
   most: "number",
-  /** How many suspects the consumer holds, and how many they are to be at most, or -1. */
+  /** How many suspects the consumer holds, and the most it may hold, or -1. */
   held: "number",
   limit: "number"
 } as const
 
-/** What is said of a consumer that holds these. */
+/** Computed for a consumer that holds these. */
 export const suspectsAmong = (handles: ReadonlyArray<Held>, { maxDeliveries }: Subscription) => {
   const { held, most } = loadOf(
     handles.map(({ tally }) => tally.deaths),

@@ -1,6 +1,6 @@
 /**
- * Hearing that something of a topic may be there to take, or will be soon: for what others bring, so that it need not be
- * polled for. A hint that is lost, or a server that does not let us subscribe, costs at most the poll interval.
+ * Listens for notifications that something of a topic is available or will be soon, brought by others, so that polling is rarely
+ * needed. A lost notification, or a server that denies subscribing, costs at most the poll interval.
  *
  * @module
  */
@@ -10,8 +10,8 @@ import type { Subscriber } from "../connection/Subscriber.ts"
 import type { TopicKeys } from "../wire/Keys.ts"
 
 /**
- * Calls `heard` with the milliseconds until then, and with how urgent it is where that was said, until the scope closes. What is
- * for another group is not heard.
+ * Calls `heard` with the milliseconds until then, and with the urgency if given, until the scope closes. Ignores notifications for
+ * other groups.
  */
 export const hear = (
   subscriber: Subscriber,
@@ -34,6 +34,6 @@ export const hear = (
       refused: () => {}
     })
     .pipe(
-      // It polls all the same.
+      // Polling continues regardless.
       Effect.catch((reason) => Effect.logWarning("no notifications, only polling", { topic, reason: reason.message }))
     )

@@ -1,7 +1,7 @@
 /**
- * Callers that wait for their messages to be sent: what comes while a batch is on its way travels together in the next.
- * When no batch has got through for too long, what has waited for all that time fails, and nothing of it was sent. A batch is sent
- * again and again until its time is over, where that does no harm.
+ * Callers waiting for their messages to be sent: those that arrive while a batch is under way travel together in the next one.
+ * When no batch has succeeded for too long, messages that waited all that time fail, and none of them was sent. A batch is
+ * retried until its time is over, if repeating it is harmless.
  *
  * @module
  */
@@ -15,7 +15,7 @@ import { Wakeup } from "../../../internal/Wakeup.ts"
 import type { Outgoing, Receipt } from "../../../Message.ts"
 import { Disconnected, type Reason, TransportError } from "../../../Transport.ts"
 
-/** What sends a topic's messages; `run` is to be forked into the scope of the layer. */
+/** Sends a topic's messages; fork `run` into the scope of the layer. */
 export interface Sender {
   readonly publish: (messages: NonEmptyReadonlyArray<Outgoing>) => Effect.Effect<ReadonlyArray<Receipt>, TransportError>
   readonly run: Effect.Effect<never>
@@ -28,7 +28,7 @@ export interface Sender {
 const maxMessages = 1000
 const maxUnits = 4 * 1024 * 1024
 
-/** A caller, waiting. */
+/** A waiting caller. */
 export class Call {
   readonly messages: NonEmptyReadonlyArray<Outgoing>
   readonly resume: (effect: Effect.Effect<ReadonlyArray<Receipt>, TransportError>) => void
@@ -54,9 +54,9 @@ export interface OutboxOptions {
   readonly opened: Effect.Effect<void>
   /** Why these messages may not be sent, if they may not. */
   readonly refusal?: (messages: ReadonlyArray<Outgoing>) => Reason | undefined
-  /** What sends a batch: run again, the same one, each time for so many milliseconds. */
+  /** Sends a batch: may be run again for the same one, each time for that many milliseconds. */
   readonly sending: (calls: ReadonlyArray<Call>) => (millis: number) => Effect.Effect<Sent, Reason>
-  /** Whether it is to be sent again. `ambiguous`: an answer was lost. */
+  /** Whether to send it again. `ambiguous`: a reply was lost. */
   readonly repeats: (reason: Reason, ambiguous: boolean) => boolean
 }
 
@@ -67,7 +67,7 @@ export interface Sent {
   readonly isNew: boolean
 }
 
-/** Time enough for one attempt, also for a batch that had to wait for a long time. */
+/** Time enough for one attempt, even for a batch that had to wait for a long time. */
 const leastAttemptMillis = 500
 const pauseMillis = 50
 
@@ -79,14 +79,14 @@ export class Outbox implements Sender {
   #closed = false
   #sending = false
   #open = false
-  /** When a batch got through last. */
+  /** When a batch last succeeded. */
   #throughAt = -Infinity
 
   constructor(options: OutboxOptions) {
     this.#options = options
   }
 
-  /** Milliseconds that pass whatever is done to the wall clock. */
+  /** A monotonic clock in milliseconds. */
   #now(): number {
     return Number(this.#options.clock.monotonicTimeNanosUnsafe() / 1_000_000n)
   }
@@ -109,7 +109,7 @@ export class Outbox implements Sender {
   readonly run: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
     let sent = false
     while (true) {
-      // Everybody who was resumed by the last batch gets to join the next one. After a pause nobody waits for company.
+      // Callers resumed by the last batch may join the next one. After a pause there is nothing to wait for.
       if (sent) yield* Effect.yieldNow
       if (this.#next === this.#queue.length) yield* this.#some.wait
       sent = true
@@ -132,7 +132,7 @@ export class Outbox implements Sender {
   #answer(calls: ReadonlyArray<Call>, exit: Exit.Exit<ReadonlyArray<Receipt>, TransportError>): void {
     this.#sending = false
     if (Exit.isFailure(exit)) {
-      // When the layer closes, the batch on its way is interrupted.
+      // When the layer closes, the batch under way is interrupted.
       const told = Exit.hasInterrupts(exit) ? this.#failure(closedMidway) : exit
       for (const call of calls) call.resume(told)
       return
@@ -150,7 +150,7 @@ export class Outbox implements Sender {
     return Effect.gen({ self: this }, function* () {
       const { opened, repeats, sending } = this.#options
       const send = sending(calls)
-      const first = calls[0] as Call // the caller checked that there is one
+      const first = calls[0] as Call // there is one, as the caller checked
       const deadline = Math.max(this.#expiry(first), this.#now() + leastAttemptMillis)
       let ambiguous = false
       while (true) {
@@ -167,7 +167,7 @@ export class Outbox implements Sender {
         const isLost = reason._tag === "Disconnected" && reason.ambiguous
         ambiguous ||= isLost
         if (!repeats(reason, ambiguous) || this.#now() + pauseMillis >= deadline) {
-          // Once an answer was lost, no later refusal tells what became of the batch.
+          // Once a reply was lost, no later refusal tells what became of the batch.
           return yield* this.#failure(ambiguous && !isLost ? new Disconnected({ ambiguous, cause: reason }) : reason)
         }
         yield* Effect.sleep(pauseMillis)
@@ -175,12 +175,12 @@ export class Outbox implements Sender {
     })
   }
 
-  /** How long a call may wait. Each batch that gets through extends it: a queue that moves may be long. */
+  /** How long a call may wait. Each successful batch extends it: a queue that moves may be long. */
   #expiry(call: Call): number {
     return Math.max(call.queuedAt, this.#throughAt) + this.#options.timeoutMillis
   }
 
-  /** The calls of the next batch. Those that expired in the queue fail here: nothing of them was sent. */
+  /** The calls of the next batch. Those that expired in the queue fail here: none of their messages were sent. */
   #take(): Array<Call> {
     const now = this.#now()
     const calls: Array<Call> = []

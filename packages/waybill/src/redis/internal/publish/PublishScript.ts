@@ -1,6 +1,6 @@
 /**
- * Publishing a batch: all of it or none, and once however often the script runs for it. How one message is stored is up to the
- * pattern, here and in the script of its commits.
+ * Publishing a batch: all of it or none, and once however often the script runs for it. The pattern defines how one message is
+ * stored, here and in the script of its commits.
  *
  * @module
  */
@@ -8,7 +8,7 @@ import { flag, type Kind, make, opener, type StringKeys, text, touching } from "
 import { keys as kinds, type TopicKeys } from "../wire/Keys.ts"
 import { announce, clock } from "../wire/Lua.ts"
 
-/** What of a message is there besides its payload: the bits of its shape. */
+/** The parts a message has besides its payload: the bits of its shape. */
 export const shape = { id: 1, headers: 2, key: 4, version: 8, after: 16, at: 32 } as const
 
 /** How a pattern stores messages. */
@@ -59,7 +59,7 @@ local function now()
   instant = instant or clock()
   return instant
 end
--- Padded, so that messages which are due in the same millisecond keep their order.
+-- Padded, so that messages due in the same millisecond keep their order.
 local function numbered(meta)
   local number = call('HINCRBY', meta, 'delayed', 1)
   return format('%.0f-d%d', now(), number), format('%012d', number)
@@ -101,21 +101,21 @@ ${storage.opening}
 end
 `
 
-/** Of every script that stores messages. */
+/** Arguments of every script that stores messages. */
 export const storingArgs = {
   ...opener,
-  /** What the options of the pattern say to its storage. */
+  /** The pattern's options as its storage needs them. */
   setting: "text",
   /** How long message ids are remembered, ms. */
   remembered: "text"
 } as const
 
 /**
- * Stores a batch, or answers what it answered before when it was stored already.
+ * Stores a batch, or returns the previous reply if it was already stored.
  *
  * Further keys: for each message with an id, the marker that it was stored.
  *
- * Further arguments, for each message: payload, then what its shape says, in the order of the bits.
+ * Further arguments, for each message: payload, then the parts in its shape, in the order of the bits.
  */
 export const publishScript = (pattern: string, storage: Storage) => {
   const own = Object.entries(storage.keys)
@@ -124,33 +124,33 @@ export const publishScript = (pattern: string, storage: Storage) => {
     mode: "writes",
     keys: {
       ...keysOf(storage),
-      /** The number of the last batch of this publisher, and the answers to it. */
+      /** The number of this publisher's last batch, and its reply. */
       publisher: "string"
     },
     args: {
       ...storingArgs,
       /** Number of the batch, growing. */
       batch: "text",
-      /** How long the answers are kept, ms. */
+      /** How long the reply is kept, ms. */
       kept: "text",
-      /** One character a message, counted from "0". */
+      /** One character per message, counted from "0". */
       shapes: "text"
     },
     replies: {
       OK: {
-        /** Joined by commas: the id of the message; `+` when the caller gave it; `=` for a duplicate. */
+        /** Separated by commas: the id of the message; `+` if the caller gave it; `=` for a duplicate. */
         answers: text,
         /** The topic was not there before. */
         isNew: flag
       }
-      // And `STALE`: a later batch of this publisher was stored already, this one was given up.
+      // And `STALE`: a later batch of this publisher was already stored, this one was given up.
     },
     lua: /* lua */ `${storing(storage)}
 local refused, known, store, take, close = open(${Object.keys(keysOf(storage)).join(", ")})
 if refused then return refused end
 local last = call('GETRANGE', publisher, 0, 19)
 if known and last ~= '' and not string.find(shapes, '[@-o]') then
-  -- Who published here lately has had its keys and permissions looked at.
+  -- A recent publisher has had its keys and permissions checked.
 ${own.length > 1 ? own.flatMap(([name, kind]) => touching(name, kind)).join("\n") : ""}
 else
   -- permissions

@@ -1,6 +1,6 @@
 /**
- * Publishing to one topic: what concurrent callers give while a batch is on its way travels together in the next. A
- * batch whose answer was lost is sent again and stored once.
+ * Publishing to one topic: messages from concurrent callers that arrive while a batch is under way travel together in the next. A
+ * batch whose reply was lost is sent again and stored once.
  *
  * @module
  */
@@ -19,14 +19,14 @@ export interface PublisherOptions extends Opened, Pick<OutboxOptions, "clock" | 
   readonly publishing: Publishing
   readonly keys: TopicKeys
   readonly deduplicationMillis: number
-  /** Called when a message was stored that is due in so many milliseconds. */
+  /** Called when a message was stored that is due in that many milliseconds. */
   readonly delayed: (millis: number) => void
 }
 
-/** How long the server remembers the answer to a publisher's last batch, unless publishing may go on for longer. */
+/** How long the server remembers the reply to a publisher's last batch, unless publishing may take longer. */
 const answerMillis = 10 * 60 * 1000
 
-/** Refusals that say: not now. Out of memory, or without replicas, is an answer for the caller. */
+/** Temporary refusals. Out of memory, or too few replicas, is a result for the caller. */
 const passing: ReadonlySet<string> = new Set([
   "ASK",
   "BUSY",
@@ -96,7 +96,7 @@ const encode = (calls: ReadonlyArray<Call>, seenOf: (id: string) => string, now:
 export const dueInOf = (due: Due, now: number): number =>
   due._tag === "After" ? Math.min(longest, Math.ceil(Duration.toMillis(due.delay))) : due.epochMillis - now
 
-/** Adds the payload, and what else there is in the order of the bits; answers the bits. */
+/** Adds the payload and the other parts in the order of the bits; returns the bits. */
 export const pushMessage = (
   args: Array<string | number>,
   { body, due, headers, id, key, version }: Outgoing

@@ -1,5 +1,5 @@
 /**
- * The senders of a layer: one a topic, opened as it is first published to, and closed when it has not been used for a while.
+ * The senders of a layer: one per topic, opened by the first publish, and closed when unused for a while.
  *
  * @module
  */
@@ -18,7 +18,7 @@ interface Opened {
   used: boolean
 }
 
-/** A sender that is not used for so long, or up to twice as long, is closed: a process may publish to topics by the thousand. */
+/** A sender that is unused for this long, or up to twice as long, is closed: a process may publish to thousands of topics. */
 const sweepMillis = 5000
 
 export class Publishers {
@@ -37,7 +37,7 @@ export class Publishers {
     topic: string,
     messages: NonEmptyReadonlyArray<Outgoing>
   ): Effect.Effect<ReadonlyArray<Receipt>, TransportError> {
-    // Looked up as it runs: until then a sender that is known now may be closed.
+    // Looked up when it runs: a sender that is known now may be closed until then.
     return Effect.suspend(
       () =>
         this.#used(topic)?.publish(messages) ?? Effect.flatMap(this.#open(topic), (sender) => sender.publish(messages))
@@ -67,7 +67,7 @@ export class Publishers {
     )
   }
 
-  /** Closes those that were not used from one sweep to the next, until none is left. */
+  /** Closes those that were unused from one sweep to the next, until none is left. */
   get #sweep(): Effect.Effect<void> {
     return Effect.gen({ self: this }, function* () {
       while (this.#opened.size > 0) {
