@@ -40,7 +40,7 @@ const join = (source: Source) =>
     },
     lua: /* lua */ `${clock}${opening}${records}${source.lua}${heartbeats}
 touch()
-local conflict, opened = opening()
+local conflict, opened = opening(meta)
 if conflict then return conflict end
 local known = redis.call('SISMEMBER', groups, group) == 1
 local refused = open(group, start, known, setting)

@@ -11,7 +11,7 @@ import type { Outgoing, Receipt } from "../../../Message.ts"
 import { deadLetter, type DeadLetter } from "../../../Settlement.ts"
 import type { Reason } from "../../../Transport.ts"
 import type { More } from "../connection/ScriptReply.ts"
-import { dueInOf, pushMessage } from "../publish/Publisher.ts"
+import { dueInOf, pushMessage, receiptOf } from "../publish/Publisher.ts"
 import { kindsOf, type Storage, targetOf } from "../publish/PublishScript.ts"
 import { dataKey, tagOf, type TopicKeys } from "../wire/Keys.ts"
 import type { Tally } from "../wire/Tally.ts"
@@ -220,13 +220,8 @@ export class Committer<D extends Committable> {
       for (const { message, topic } of (commits[i] as Committing<D>)[1].messages) {
         let there = topics.get(topic)
         if (there === undefined) topics.set(topic, (there = { messages: [], receipts: [], dueIn: Infinity }))
-        const answer = published[next++] ?? ""
         there.messages.push(message)
-        there.receipts.push(
-          message.id === undefined
-            ? { _tag: "Stored", id: answer }
-            : { _tag: answer === "=" ? "Duplicate" : "Stored", id: message.id }
-        )
+        there.receipts.push(receiptOf(message, published[next++]))
         if (message.due !== undefined) there.dueIn = Math.min(there.dueIn, dueInOf(message.due, now))
       }
     }

@@ -62,7 +62,7 @@ export const adopt = make({
   lua: /* lua */ `${clock}${opening}
 touch()
 for i = moreKeys + 2, #KEYS, 2 do redis.call('GETRANGE', KEYS[i], 0, 0) end
-local conflict, opened = opening()
+local conflict, opened = opening(meta)
 if conflict then return conflict end
 ${numbering}${records}${envelopes}
 load()

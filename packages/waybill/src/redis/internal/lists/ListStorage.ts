@@ -32,12 +32,11 @@ export const storage: Storage = {
   noted: ["order", "last"],
   lua: /* lua */ `${records}${levels}${disagreement}`,
   opening: /* lua */ `
-  local refused = disagreement(setting, noted[3])
+  local refused = disagreement(setting, order)
   if refused then return refused end
-  local order = noted[3] or setting
   -- What an order will be that nobody has asked for yet is not known.
-  local ranked = order == 'priority' or order == 'any'
-  local number, prefix = tonumber(noted[4]) or 0, format('%.0f-', now())
+  local ranked = (order or setting) == 'priority' or (order or setting) == 'any'
+  local number, prefix = tonumber(last) or 0, format('%.0f-', now())
   local lists, ready, packed = {high, normal, low}, {{}, {}, {}}, {}
   local function store(payload, id, headers, key, version)
     number = number + 1
@@ -59,7 +58,7 @@ export const storage: Storage = {
   end
   local function finish()
     call('HSET', meta, 'last', format('%.0f', number))
-    if not noted[3] and setting ~= 'any' then call('HSET', meta, 'order', setting) end
+    if not order and setting ~= 'any' then call('HSET', meta, 'order', setting) end
     for from = 1, #packed, 2000 do
       call('HSET', bodies, unpack(packed, from, math.min(from + 1999, #packed)))
     end

@@ -6,7 +6,7 @@
  */
 import { flag, type Kind, make, opener, type StringKeys, text, touching } from "../connection/Script.ts"
 import { keys as kinds, type TopicKeys } from "../wire/Keys.ts"
-import { announce, clock } from "../wire/Lua.ts"
+import { announce, clock, opening } from "../wire/Lua.ts"
 
 /** The parts a message has besides its payload: the bits of its shape. */
 export const shape = { id: 1, headers: 2, key: 4, version: 8, after: 16, at: 32 } as const
@@ -15,13 +15,13 @@ export const shape = { id: 1, headers: 2, key: 4, version: 8, after: 16, at: 32 
 export interface Storage {
   /** Its own keys of a topic. One of them holds what was published or is read as a topic is opened; of several, each is read first. */
   readonly keys: Readonly<Partial<Record<StringKeys<TopicKeys>, Kind>>>
-  /** Fields of the meta key: `opening` finds what they hold in `noted[3]` and behind it. */
+  /** At most two fields of the meta key: `opening` finds what they hold in locals of these names. */
   readonly noted?: ReadonlyArray<string>
   /** Functions that need no topic. */
   readonly lua: string
   /**
    * Runs as a topic is opened, before anything is written: returns a refusal, or defines these functions. They know its keys by name,
-   * `pattern`, `wire`, what was `noted`, and the `setting` of the caller.
+   * `pattern`, `wire`, what is `noted`, and the `setting` of the caller.
    *
    * - `store(payload, id, headers, key, version)`: stores a message and returns its name, which is its id where it has none.
    * - `delay(...)`, the same of a message that is due later: its name, and its member and its body in the keys of those.
@@ -52,7 +52,7 @@ export const kindsOf = (storage: Storage): ReadonlyArray<Kind> => Object.values(
  * `now()`: the time, the same in the whole script. `numbered(meta)`, for `delay`: a name, and a member.
  * Uses the locals `pattern`, `wire`, `setting`, and `remembered`: how long message ids are, in ms.
  */
-export const storing = (storage: Storage): string => /* lua */ `${clock}${announce}
+export const storing = ({ noted = [], ...storage }: Storage): string => /* lua */ `${clock}${announce}${opening}
 local call, format, band = redis.call, string.format, bit.band
 local instant
 local function now()
@@ -66,9 +66,9 @@ local function numbered(meta)
 end
 ${storage.lua}
 local function open(${Object.keys(keysOf(storage)).join(", ")})
-  local noted = call('HMGET', meta, ${["pattern", "wire", ...(storage.noted ?? [])].map((field) => `'${field}'`).join(", ")})
-  local known, soonest = noted[1], nil
-  if known and (known ~= pattern or noted[2] ~= wire) then return {'CONFLICT', known, noted[2] or ''} end
+  local soonest
+  local ${["conflict", "known", ...noted].join(", ")} = opening(${["meta", ...noted.map((field) => `'${field}'`)].join(", ")})
+  if conflict then return conflict end
 ${storage.opening}
   local function take(shape, arg, seen)
     local payload, id, headers, key, version, due = ARGV[arg], nil, nil, nil, nil, nil

@@ -137,13 +137,12 @@ const receiptsOf = (calls: ReadonlyArray<Call>, answer: string): Array<Receipt> 
   const receipts: Array<Receipt> = []
   for (const call of calls) {
     for (const message of call.messages) {
-      const told = answers[receipts.length] ?? ""
-      receipts.push(
-        message.id === undefined
-          ? { _tag: "Stored", id: told }
-          : { _tag: told === "=" ? "Duplicate" : "Stored", id: message.id }
-      )
+      receipts.push(receiptOf(message, answers[receipts.length]))
     }
   }
   return receipts
 }
+
+/** What the script says of a message that it was given. */
+export const receiptOf = ({ id }: Outgoing, told = ""): Receipt =>
+  id === undefined ? { _tag: "Stored", id: told } : { _tag: told === "=" ? "Duplicate" : "Stored", id }

@@ -17,7 +17,7 @@ export const pattern = "pubsub"
 /** `open()`: a reply when the topic was opened as something else; otherwise nil, and whether it was opened now. */
 const open = /* lua */ `${opening}
 local function open()
-  local conflict, opened = opening()
+  local conflict, opened = opening(meta)
   if conflict or opened then return conflict, 0 end
   redis.call('HSET', meta, 'pattern', pattern, 'wire', wire)
   return nil, 1
@@ -83,7 +83,7 @@ export const beat = make({
     }
   },
   lua: /* lua */ `${clock}${opening}${heartbeats}${keeping}
-local conflict, opened = opening()
+local conflict, opened = opening(meta)
 if conflict then return conflict end
 -- Everything is read before anything is written.
 local gone = redis.call('ZRANGEBYSCORE', consumers, '-inf', clock(), 'LIMIT', 0, 16)

@@ -70,7 +70,7 @@ export const join = make({
   },
   lua: /* lua */ `${clock}${ids}${ask}${unseen}${sources}${opening}
 touch()
-local conflict, opened, length = opening('maxLength')
+local conflict, opened, length = opening(meta, 'maxLength')
 if conflict then return conflict end
 if not opened then redis.call('HSET', meta, 'pattern', pattern, 'wire', wire) end
 if maxLength == '' and length then redis.call('HDEL', meta, 'maxLength')

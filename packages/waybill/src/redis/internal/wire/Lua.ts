@@ -313,14 +313,14 @@ end
 `
 
 /**
- * `opening(field)`: the reply `{'CONFLICT', pattern, wire}` when the topic was opened as something else, otherwise nil; the
- * pattern that it was opened with, if it was, and what its meta key says under `field`. Uses the locals `meta`, the key, `pattern` and `wire`.
+ * `opening(meta, ...)`: the reply `{'CONFLICT', pattern, wire}` when the topic was opened as something else, otherwise nil; the pattern
+ * that it was opened with, if it was, and what its meta key says under two further fields. Uses the locals `pattern` and `wire`.
  */
 export const opening = /* lua */ `
-local function opening(...)
-  local opened = redis.call('HMGET', meta, 'pattern', 'wire', ...)
-  if opened[1] and (opened[1] ~= pattern or opened[2] ~= wire) then return {'CONFLICT', opened[1], opened[2] or ''} end
-  return nil, opened[1], opened[3]
+local function opening(meta, ...)
+  local noted = redis.call('HMGET', meta, 'pattern', 'wire', ...)
+  if noted[1] and (noted[1] ~= pattern or noted[2] ~= wire) then return {'CONFLICT', noted[1], noted[2] or ''} end
+  return nil, noted[1], noted[3], noted[4]
 end
 `
 
