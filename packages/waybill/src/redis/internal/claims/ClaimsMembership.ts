@@ -9,8 +9,7 @@ import type * as Scope from "effect/Scope"
 import type { Reason, TransportError } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
 import { calling } from "../connection/ScriptReply.ts"
-import type { BeatArgs } from "../group/Beat.ts"
-import { groupGone } from "../group/GroupGone.ts"
+import { type BeatArgs, groupGone } from "../group/Beat.ts"
 import {
   type Beat,
   type Belonging,

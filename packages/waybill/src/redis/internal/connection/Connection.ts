@@ -19,7 +19,7 @@ import type * as Scope from "effect/Scope"
 import { Redis, type RedisOptions } from "ioredis"
 import { Disconnected, type Reason, Refused, Rejected } from "../../../Transport.ts"
 import { evaluate } from "./Evaluation.ts"
-import { type Ask, helloOf, inspect, mismatch, tlsFailure, unasked } from "./Handshake.ts"
+import { type Ask, helloOf, inspect, mismatch, tlsFailure, unasked, untold } from "./Handshake.ts"
 import type { Script } from "./Script.ts"
 import { classify, isForeign } from "./ServerError.ts"
 import type { Ticker } from "./Ticker.ts"
@@ -522,31 +522,18 @@ const connect = Effect.fnUntraced(function* (
       ),
       Effect.retry({ while: isLoading, schedule: pollWhileLoading }),
       // Whatever else the server says to a PING, it answers; what the user may do shows with the commands.
-      Effect.catchIf(
-        (reason) => !isUnusable(reason),
-        () => Effect.void
-      )
+      untold(() => undefined)
     )
     const hello = yield* ask("hello", () => redis.call("HELLO")).pipe(
       Effect.map(helloOf),
-      Effect.catchIf(
-        (reason) => !isUnusable(reason),
-        () => Effect.succeed(helloOf(undefined))
-      )
+      untold(() => helloOf(undefined))
     )
     // Since it refused a write as a replica, it is of no use until it is none any more.
     if (connection.readOnly && (hello.role === "replica" || hello.role === "slave")) {
       return yield* new Refused({ code: "READONLY", detail: `READONLY ${shared.address} is a replica` })
     }
-    if (!connection.dedicated) yield* inspect(redis, hello, ask, isUnusable)
-    const id =
-      hello.id ??
-      (yield* ask("client|id", () => redis.client("ID")).pipe(
-        Effect.catchIf(
-          (reason) => !isUnusable(reason),
-          () => Effect.undefined
-        )
-      ))
+    if (!connection.dedicated) yield* inspect(redis, hello, ask)
+    const id = hello.id ?? (yield* ask("client|id", () => redis.client("ID")).pipe(untold(() => undefined)))
     return connection.adopt({ redis, id, lastError: () => lastError })
   }).pipe(Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : end(redis))))
 })
@@ -558,8 +545,6 @@ const isSystem = (cause: unknown): boolean =>
   cause instanceof Error && "syscall" in cause && (cause.syscall === "connect" || cause.syscall === "getaddrinfo")
 
 const isLoading = (reason: Reason): boolean => reason._tag === "Refused" && reason.code === "LOADING"
-const isUnusable = (reason: Reason): boolean =>
-  reason._tag === "Disconnected" || reason._tag === "AuthenticationFailed" || reason._tag === "TlsFailed"
 const pollWhileLoading = Schedule.spaced(loadingPoll)
 
 /** Closes the socket now, in whatever state it is. What is in flight on it is rejected by ioredis soon after. */

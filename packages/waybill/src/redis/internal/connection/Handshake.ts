@@ -21,6 +21,14 @@ export interface Hello {
 
 export type Ask = <A>(command: string, f: () => Promise<A>) => Effect.Effect<A, Reason>
 
+/** Stands in for the answer of a server that is there and gives none. */
+export const untold =
+  <B>(value: (reason: Reason) => B) =>
+  <A>(self: Effect.Effect<A, Reason>): Effect.Effect<A | B, Reason> =>
+    Effect.catch(self, (reason) => (unusable.has(reason._tag) ? Effect.fail(reason) : Effect.succeed(value(reason))))
+
+const unusable: ReadonlySet<string> = new Set(["Disconnected", "AuthenticationFailed", "TlsFailed"])
+
 /** A flat list of names and values, or an object, as the protocol has it. */
 const fieldsOf = (reply: unknown): ReadonlyMap<string, unknown> => {
   if (!Array.isArray(reply)) return new Map(typeof reply === "object" && reply !== null ? Object.entries(reply) : [])
@@ -47,8 +55,7 @@ export const helloOf = (reply: unknown): Hello => {
 export const inspect = Effect.fnUntraced(function* (
   client: Redis,
   hello: Hello,
-  ask: Ask,
-  isLost: (reason: Reason) => boolean
+  ask: Ask
 ): Effect.fn.Return<void, Reason> {
   if (hello.mode === "sentinel") {
     return yield* new UnsupportedServer({
@@ -56,7 +63,7 @@ export const inspect = Effect.fnUntraced(function* (
       needed: "the address of the master that it watches (SENTINEL GET-MASTER-ADDR-BY-NAME says it)"
     })
   }
-  if (hello.mode === "cluster" && !(yield* servesAllSlots(client, ask, isLost))) {
+  if (hello.mode === "cluster" && !(yield* servesAllSlots(client, ask))) {
     return yield* new UnsupportedServer({
       found: `a node of a cluster${hello.server === undefined ? "" : ` (${hello.server})`}, which has only a part of the keys`,
       needed: "a server that is not part of a cluster, or a cluster of one node"
@@ -64,7 +71,7 @@ export const inspect = Effect.fnUntraced(function* (
   }
   const refused = yield* ask("eval", () => client.eval(probe, 0)).pipe(
     Effect.as(undefined),
-    Effect.catch((reason) => (isLost(reason) ? Effect.fail(reason) : Effect.succeed(reason)))
+    untold((reason) => reason)
   )
   // A permission that is missing, or a server that is busy, says nothing about what it can do.
   if (refused?._tag !== "Rejected") return
@@ -92,13 +99,13 @@ const versionOf = (client: Redis, ask: Ask): Effect.Effect<string> =>
 const slots = 16_384
 
 /** Whether every key lives on this one node, as on managed servers that call a single one a cluster. */
-const servesAllSlots = (client: Redis, ask: Ask, isLost: (reason: Reason) => boolean): Effect.Effect<boolean, Reason> =>
+const servesAllSlots = (client: Redis, ask: Ask): Effect.Effect<boolean, Reason> =>
   ask("cluster|slots", () => client.cluster("SLOTS")).pipe(
     Effect.map((reply) => {
       const nodes = new Set(reply.map(([, , master]) => `${master?.[0]}:${master?.[1]}`))
       return nodes.size === 1 && reply.reduce((sum, [from, to]) => sum + to - from + 1, 0) === slots
     }),
-    Effect.catch((reason) => (isLost(reason) ? Effect.fail(reason) : Effect.succeed(false)))
+    untold(() => false)
   )
 
 /** What OpenSSL and Node say when a certificate is not accepted. */

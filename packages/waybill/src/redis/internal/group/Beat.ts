@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { type Reason, Rejected } from "../../../Transport.ts"
 import { flag, type Given, number, type Shaped } from "../connection/Script.ts"
 import { cap } from "../wire/Lua.ts"
 
@@ -37,3 +38,11 @@ export const beaten = {
 }
 
 export type Beaten = Shaped<typeof beaten>
+
+/** The group does not exist. */
+export const groupGone = new Rejected({ command: "xreadgroup", detail: "NOGROUP the group does not exist" })
+
+/** Recognises it in all its forms. A blocked read is woken with UNBLOCKED when its stream is deleted; everything else says NOGROUP. */
+export const isGroupGone = (reason: Reason): boolean =>
+  (reason._tag === "Rejected" && reason.detail.includes("NOGROUP")) ||
+  (reason._tag === "Refused" && reason.code === "UNBLOCKED")

@@ -7,6 +7,7 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
+import type { Redis } from "ioredis"
 import type { Reason } from "../../../Transport.ts"
 import type { Connection, Dedicated } from "../connection/Connection.ts"
 import type { Fetching } from "../group/GroupReceiver.ts"
@@ -71,7 +72,7 @@ export class Reader implements Fetching {
   }).pipe(Effect.ignore)
 
   fetch(max: number): Effect.Effect<void, Reason> {
-    const { claims, keys, receiver, subscription } = this.#options
+    const { claims, keys, receiver } = this.#options
     const connection = this.#connection
     return Effect.gen({ self: this }, function* () {
       if (connection === undefined) return
@@ -96,34 +97,9 @@ export class Reader implements Fetching {
       }
       this.calling = true
       const reply = yield* connection
-        .run(
-          "xreadgroup",
-          [keys.stream, keys.retry],
-          (client) =>
-            receiver.halted
-              ? Promise.resolve(null) // it was halted while this waited for a connection
-              : readGroup(
-                  client,
-                  () =>
-                    client.xreadgroup(
-                      "GROUP",
-                      subscription.group,
-                      receiver.consumer,
-                      "COUNT",
-                      max,
-                      "BLOCK",
-                      blockMillis,
-                      "STREAMS",
-                      keys.stream,
-                      keys.retry,
-                      ">",
-                      ">"
-                    ) as Promise<GroupReply | null>, // the shape of the reply in this client's default mapping
-                  Math.max(readUnits, receiver.inFlight.demandBytes),
-                  () => (claims.unsure = true)
-                ),
-          { deadline: blockMillis + graceMillis }
-        )
+        .run("xreadgroup", [keys.stream, keys.retry], (client) => this.#read(client, max), {
+          deadline: blockMillis + graceMillis
+        })
         .pipe(
           Effect.onExit((exit) =>
             Effect.sync(() => {
@@ -143,6 +119,22 @@ export class Reader implements Fetching {
         )
       if (reply !== null) yield* this.#receive(reply)
     })
+  }
+
+  #read(client: Redis, max: number): Promise<GroupReply | null> {
+    const { claims, keys, receiver, subscription } = this.#options
+    // It was halted while this waited for a connection.
+    if (receiver.halted) return Promise.resolve(null)
+    const { retry, stream } = keys
+    const from = [subscription.group, receiver.consumer] as const
+    const send = () =>
+      client.xreadgroup("GROUP", ...from, "COUNT", max, "BLOCK", blockMillis, "STREAMS", stream, retry, ">", ">")
+    return readGroup(
+      client,
+      send as () => Promise<GroupReply | null>, // the shape of the reply in this client's default mapping
+      Math.max(readUnits, receiver.inFlight.demandBytes),
+      () => (claims.unsure = true)
+    )
   }
 
   #receive(reply: GroupReply): Effect.Effect<void> {

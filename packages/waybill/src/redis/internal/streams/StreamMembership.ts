@@ -10,8 +10,7 @@ import type { Reason, TransportError } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
 import type { Dedicated } from "../connection/Connection.ts"
 import { type Call, calling } from "../connection/ScriptReply.ts"
-import type { BeatArgs } from "../group/Beat.ts"
-import { groupGone } from "../group/GroupGone.ts"
+import { type BeatArgs, groupGone } from "../group/Beat.ts"
 import {
   type Beat,
   type GroupReceiver,
