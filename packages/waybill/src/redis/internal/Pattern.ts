@@ -18,7 +18,7 @@ import type { Connection } from "./connection/Connection.ts"
 import { make as makeSubscriber, type Subscriber } from "./connection/Subscriber.ts"
 import type { InspectorOptions } from "./inspect/Inspecting.ts"
 import { healthOf } from "./inspect/ServerHealth.ts"
-import type { Sender } from "./publish/Outbox.ts"
+import type { Outbox } from "./publish/Outbox.ts"
 import { make as makePublisher, type PublisherOptions } from "./publish/Publisher.ts"
 import { Publishers } from "./publish/Publishers.ts"
 import type { Publishing } from "./publish/PublishScript.ts"
@@ -44,7 +44,7 @@ export interface Pattern<out G extends Transport.Guarantee = Transport.Guarantee
 
 export interface Opened {
   /** The script that stores messages; or, for a pattern that stores none, the way to send them. */
-  readonly publishing: Publishing | ((options: SenderOptions) => Sender)
+  readonly publishing: Publishing | ((options: SenderOptions) => Outbox)
   /** `opened` must run once the topic exists in the store. */
   readonly join: (
     subscription: Transport.Subscription,

@@ -20,10 +20,10 @@ import {
   type ReceiverOptions
 } from "../group/GroupReceiver.ts"
 import { type ClaimsKeys, claimsKeys } from "../wire/Keys.ts"
-import type { BoundSource } from "./BoundSource.ts"
 import { type ClaimedHandle, loneDelivery } from "./ClaimedDelivery.ts"
 import * as ClaimsSettling from "./ClaimsSettling.ts"
 import { Fetcher } from "./Fetcher.ts"
+import type { BoundSource } from "./Scripts.ts"
 
 export interface MembershipOptions extends ReceiverOptions {
   readonly source: BoundSource

@@ -9,10 +9,10 @@ import { type Guarantee, type Reason, type Subscription, TransportError } from "
 import type { Committer } from "../commit/Committer.ts"
 import { hear } from "../group/Wake.ts"
 import type { Pattern, Store } from "../Pattern.ts"
-import type { BoundSource } from "./BoundSource.ts"
 import type { ClaimedHandle } from "./ClaimedDelivery.ts"
 import * as ClaimsInspector from "./ClaimsInspector.ts"
 import * as ClaimsMembership from "./ClaimsMembership.ts"
+import type { BoundSource } from "./Scripts.ts"
 
 export interface ClaimsOptions<G extends Guarantee>
   extends

@@ -12,10 +12,10 @@ import type { Belonging, Fetching } from "../group/GroupReceiver.ts"
 import { hurryMillis } from "../group/Heartbeat.ts"
 import { suspectsAmong } from "../group/Suspecting.ts"
 import type { ClaimsKeys } from "../wire/Keys.ts"
-import type { BoundSource } from "./BoundSource.ts"
 import { type ClaimedHandle, deliveriesOf } from "./ClaimedDelivery.ts"
 import type { ClaimsSettling } from "./ClaimsSettling.ts"
 import { Gaps } from "./Gaps.ts"
+import type { BoundSource } from "./Scripts.ts"
 
 export interface FetcherOptions extends Belonging<ClaimedHandle, ClaimsKeys> {
   readonly source: BoundSource

@@ -95,7 +95,7 @@ export const tell = <H extends Held>(
 
 /** Longer causes of waiting and dead messages are truncated. */
 const maxWaitingCause = 100
-const maxDeadCause = 8000
+export const maxDeadCause = 8000
 
 /** Redis keeps due times as floating point numbers; this is far enough away. */
 const longest = 2 ** 52

@@ -1,13 +1,13 @@
-import { make, number, opener } from "../connection/Script.ts"
-import type { Storage } from "../publish/PublishScript.ts"
-import { keys } from "../wire/Keys.ts"
-import { clock, opening } from "../wire/Lua.ts"
 /**
  * How messages come to be in the topic: published in batches, all of a batch or none and once however often the script
  * runs for it, or written by others as plain keys and taken in, each version of a key once.
  *
  * @module
  */
+import { make, number, opener } from "../connection/Script.ts"
+import type { Storage } from "../publish/PublishScript.ts"
+import { keys } from "../wire/Keys.ts"
+import { clock, opening } from "../wire/Lua.ts"
 import { envelopes, part, records } from "../wire/PackedMessage.ts"
 import { numbering } from "./Numbers.ts"
 

@@ -15,35 +15,16 @@ import { Wakeup } from "../../../internal/Wakeup.ts"
 import type { Outgoing, Receipt } from "../../../Message.ts"
 import { Disconnected, type Reason, TransportError } from "../../../Transport.ts"
 
-/** Sends a topic's messages; fork `run` into the scope of the layer. */
-export interface Sender {
-  readonly publish: (messages: NonEmptyReadonlyArray<Outgoing>) => Effect.Effect<ReadonlyArray<Receipt>, TransportError>
-  readonly run: Effect.Effect<never>
-  readonly close: Effect.Effect<void>
-  /** A caller waits for its receipts. */
-  readonly busy: boolean
-}
-
 /** What one batch may carry; a single `publish` is never split. */
 const maxMessages = 1000
 const maxUnits = 4 * 1024 * 1024
 
 /** A waiting caller. */
-export class Call {
+export interface Call {
   readonly messages: NonEmptyReadonlyArray<Outgoing>
   readonly resume: (effect: Effect.Effect<ReadonlyArray<Receipt>, TransportError>) => void
   readonly queuedAt: number
-  abandoned = false
-
-  constructor(
-    messages: NonEmptyReadonlyArray<Outgoing>,
-    resume: (effect: Effect.Effect<ReadonlyArray<Receipt>, TransportError>) => void,
-    queuedAt: number
-  ) {
-    this.messages = messages
-    this.resume = resume
-    this.queuedAt = queuedAt
-  }
+  abandoned: boolean
 }
 
 export interface OutboxOptions {
@@ -71,7 +52,8 @@ export interface Sent {
 const leastAttemptMillis = 500
 const pauseMillis = 50
 
-export class Outbox implements Sender {
+/** Sends a topic's messages; fork `run` into the scope of the layer. */
+export class Outbox {
   readonly #options: OutboxOptions
   #queue: Array<Call> = []
   #next = 0
@@ -96,7 +78,7 @@ export class Outbox implements Sender {
     if (refused !== undefined) return this.#failure(refused)
     return Effect.callback((resume) => {
       if (this.#closed) return resume(this.#failure(closed))
-      const call = new Call(messages, resume, this.#now())
+      const call: Call = { messages, resume, queuedAt: this.#now(), abandoned: false }
       this.#queue.push(call)
       this.#some.notify()
       return Effect.sync(() => {
@@ -125,6 +107,7 @@ export class Outbox implements Sender {
     for (const call of this.#queue.splice(this.#next)) call.resume(this.#failure(closed))
   })
 
+  /** A caller waits for its receipts. */
   get busy(): boolean {
     return this.#sending || this.#queue.length > this.#next
   }

@@ -11,7 +11,7 @@ import type { Due, Outgoing, Receipt } from "../../../Message.ts"
 import type { Connection } from "../connection/Connection.ts"
 import { calling, type Opened } from "../connection/ScriptReply.ts"
 import type { TopicKeys } from "../wire/Keys.ts"
-import { type Call, Outbox, type OutboxOptions, type Sender } from "./Outbox.ts"
+import { type Call, Outbox, type OutboxOptions } from "./Outbox.ts"
 import { type Publishing, shape } from "./PublishScript.ts"
 
 export interface PublisherOptions extends Opened, Pick<OutboxOptions, "clock" | "timeoutMillis" | "opened"> {
@@ -38,7 +38,7 @@ const passing: ReadonlySet<string> = new Set([
   "TRYAGAIN"
 ])
 
-export const make = (options: PublisherOptions): Sender => {
+export const make = (options: PublisherOptions): Outbox => {
   const { clock, commands, deduplicationMillis, delayed, keys, publishing, timeoutMillis } = options
   const call = calling(commands, options, { ...keys, publisher: keys.publisher(SecureRandom.uuidV4Unsafe()) })
   let number = 0

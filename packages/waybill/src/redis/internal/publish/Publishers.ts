@@ -9,11 +9,11 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import type { Outgoing, Receipt } from "../../../Message.ts"
 import type { TransportError } from "../../../Transport.ts"
-import type { Sender } from "./Outbox.ts"
+import type { Outbox } from "./Outbox.ts"
 
 /** A sender, and whether it was used since the last sweep. */
 interface Opened {
-  readonly sender: Sender
+  readonly sender: Outbox
   readonly scope: Scope.Closeable
   used: boolean
 }
@@ -23,12 +23,12 @@ const sweepMillis = 5000
 
 export class Publishers {
   readonly #scope: Scope.Scope
-  readonly #make: (topic: string) => Sender
+  readonly #make: (topic: string) => Outbox
   readonly #opened = new Map<string, Opened>()
   #sweeping = false
 
   /** All of them are closed with the scope. */
-  constructor(scope: Scope.Scope, make: (topic: string) => Sender) {
+  constructor(scope: Scope.Scope, make: (topic: string) => Outbox) {
     this.#scope = scope
     this.#make = make
   }
@@ -38,19 +38,15 @@ export class Publishers {
     messages: NonEmptyReadonlyArray<Outgoing>
   ): Effect.Effect<ReadonlyArray<Receipt>, TransportError> {
     // Looked up when it runs: a sender that is known now may be closed until then.
-    return Effect.suspend(
-      () =>
-        this.#used(topic)?.publish(messages) ?? Effect.flatMap(this.#open(topic), (sender) => sender.publish(messages))
-    )
+    return Effect.suspend(() => {
+      const known = this.#opened.get(topic)
+      if (known === undefined) return Effect.flatMap(this.#open(topic), (sender) => sender.publish(messages))
+      known.used = true
+      return known.sender.publish(messages)
+    })
   }
 
-  #used(topic: string): Sender | undefined {
-    const known = this.#opened.get(topic)
-    if (known !== undefined) known.used = true
-    return known?.sender
-  }
-
-  #open(topic: string): Effect.Effect<Sender> {
+  #open(topic: string): Effect.Effect<Outbox> {
     const sender = this.#make(topic)
     const scope = Scope.forkUnsafe(this.#scope)
     this.#opened.set(topic, { sender, scope, used: true })

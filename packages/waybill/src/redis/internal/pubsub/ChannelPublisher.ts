@@ -12,7 +12,7 @@ import { refusal } from "../../../internal/Unstored.ts"
 import type { Receipt } from "../../../Message.ts"
 import { evaluate } from "../connection/ScriptReply.ts"
 import type { SenderOptions } from "../Pattern.ts"
-import { Outbox, type Sender } from "../publish/Outbox.ts"
+import { Outbox } from "../publish/Outbox.ts"
 import { seal } from "../wire/Envelope.ts"
 import { pattern, publish } from "./Scripts.ts"
 
@@ -24,7 +24,7 @@ export interface Row {
 
 export const row = (): Row => ({ producer: SecureRandom.uuidV4Unsafe().slice(-12), number: 0 })
 
-export const make = (options: SenderOptions, command: "PUBLISH" | "SPUBLISH", row: Row): Sender => {
+export const make = (options: SenderOptions, command: "PUBLISH" | "SPUBLISH", row: Row): Outbox => {
   const { clock, commands, keys, topic } = options
   const { producer } = row
   return new Outbox({

@@ -14,7 +14,7 @@ import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { Gap } from "../../../Gap.ts"
 import { untimed } from "../../../internal/Attempts.ts"
-import { unitsOf } from "../../../internal/Budget.ts"
+import { fitting } from "../../../internal/Budget.ts"
 import { isGlob } from "../../../internal/Glob.ts"
 import { LocalDelivery, Inbox, type InboxOptions } from "../../../internal/Inbox.ts"
 import type { DeadLetter } from "../../../Settlement.ts"
@@ -22,6 +22,7 @@ import { type Reason, type Recall, type Receiver, type Subscription, TransportEr
 import type { Argument } from "../connection/Script.ts"
 import { type Call, calling } from "../connection/ScriptReply.ts"
 import type { Listener, Subscriber } from "../connection/Subscriber.ts"
+import { maxDeadCause } from "../group/Settling.ts"
 import type { Store } from "../Pattern.ts"
 import { type Envelope, open } from "../wire/Envelope.ts"
 import { failureText, fieldsOf } from "../wire/Fields.ts"
@@ -94,24 +95,14 @@ export class PubSubReceiver implements Receiver {
 
   constructor(options: ReceiverOptions, gap: (gap: Gap) => void) {
     this.#options = options
-    const { capacity, capacityBytes, clock, keys, overflow, redis, subscription } = options
+    const { keys, redis, subscription } = options
     const { group, topic } = subscription
     const named = { ...keys, ...keys.group(group), publisher: keys.publisher(this.consumer) }
     this.#call = calling(redis.commands, { topic, pattern: Scripts.pattern }, named)
     this.#topic = topic
     this.#isGlob = isGlob(topic)
     const deadLetter: InboxOptions["deadLetter"] = (letters) => this.#deadLetter(letters)
-    this.#inbox = new Inbox({
-      topic,
-      group,
-      consumer: this.consumer,
-      capacity,
-      capacityBytes,
-      overflow,
-      clock,
-      gap,
-      deadLetter
-    })
+    this.#inbox = new Inbox({ ...options, topic, group, consumer: this.consumer, gap, deadLetter })
     this.take = this.#inbox.take
     this.settle = this.#inbox.settle
     this.lost = this.#inbox.lost
@@ -225,28 +216,19 @@ export class PubSubReceiver implements Receiver {
   /** Some at a time. Those that were stored are not sent again with the rest. */
   #deadLetter(letters: NonEmptyReadonlyArray<Letter>): Effect.Effect<void, TransportError> {
     return Effect.gen({ self: this }, function* () {
-      let some: Array<Letter> = []
-      let units = 0
-      for (const letter of letters) {
-        const [copy, { cause }] = letter
-        if (copy.letterBatch === stored) continue
-        const size = unitsOf(copy) + cause.length
-        if (isReadonlyArrayNonEmpty(some) && (some.length === maxLetters || units + size > maxUnits)) {
-          yield* this.#store(some)
-          some = []
-          units = 0
-        }
-        some.push(letter)
-        units += size
+      let open = letters.filter(([copy]) => copy.letterBatch !== stored)
+      while (isReadonlyArrayNonEmpty(open)) {
+        const copies = open.map(([copy]) => copy)
+        const count = fitting(copies, maxLetters, maxUnits)
+        yield* this.#store(copies[0]!, open.slice(0, count))
+        open = open.slice(count)
       }
-      if (isReadonlyArrayNonEmpty(some)) yield* this.#store(some)
     })
   }
 
-  #store(letters: NonEmptyReadonlyArray<Letter>): Effect.Effect<void, TransportError> {
+  #store(first: LocalDelivery, letters: ReadonlyArray<Letter>): Effect.Effect<void, TransportError> {
     const { deadLetters, lifecycle, subscription } = this.#options
     const { group, topic } = subscription
-    const [first] = letters[0]
     // The same ones again: whether they were stored is not known.
     if (first.letterBatch === 0) first.letterBatch = ++this.#letterBatches
     const args: Array<Argument> = []
@@ -257,7 +239,7 @@ export class PubSubReceiver implements Receiver {
       const tally = write({ ...fresh, log: untimed(copy.log, attempt, this.consumer, settlement) })
       args.push(
         reason,
-        cause,
+        cause.slice(0, maxDeadCause),
         tally,
         failureText(failure),
         attempt,

@@ -71,73 +71,69 @@ local function backlog(key, info, mine)
   return math.max(ahead, math.min(info['length'], mine['lag'] or info['length']))
 end
 
-local function look()
-  local info = ask('XINFO', 'STREAM', stream)
-  info = info and of(info)
-  local mine = info and groupsOf(stream) or {}
-  local figures, asked, places = {}, {}, {}
-  for g = 1, #ARGV do
-    local k = moreKeys + 1 + 5 * (g - 1)
-    places[#places + 1] = KEYS[k]
-    places[#places + 1] = KEYS[k + 1]
-    places[#places + 1] = KEYS[k + 2]
-  end
-  -- Retries and dead letters are rare: one question for the keys of all groups.
-  local calm = #places == 0 or call('EXISTS', unpack(places)) == 0
-  for g = 1, #ARGV do
-    local group, k = ARGV[g], moreKeys + 1 + 5 * (g - 1)
-    local retry, waiting, dead, consumers, state = KEYS[k], KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4]
-    asked[group] = true
-    local noted = of(call('HGETALL', state))
-    local pending, released, oldest, held = 0, 0, 0, {}
-    local function count(key)
-      local summary = ask('XPENDING', key, group)
-      if not summary or summary[1] == 0 then return end
-      for _, one in ipairs(summary[4]) do
-        local name, holds = one[1], tonumber(one[2])
-        if name == '${nobody}' then
-          released = released + holds
-        else
-          pending = pending + holds
-          held[name] = (held[name] or 0) + holds
-          oldest = math.max(oldest, call('XPENDING', key, group, '-', '+', 1, name)[1][3])
-          local since = noted['oldest:' .. name]
-          if since then oldest = math.max(oldest, now - tonumber(since)) end
-        end
+local info = ask('XINFO', 'STREAM', stream)
+info = info and of(info)
+local mine = info and groupsOf(stream) or {}
+local figures, asked, places = {}, {}, {}
+for g = 1, #ARGV do
+  local k = moreKeys + 1 + 5 * (g - 1)
+  places[#places + 1] = KEYS[k]
+  places[#places + 1] = KEYS[k + 1]
+  places[#places + 1] = KEYS[k + 2]
+end
+-- Retries and dead letters are rare: one question for the keys of all groups.
+local calm = #places == 0 or call('EXISTS', unpack(places)) == 0
+for g = 1, #ARGV do
+  local group, k = ARGV[g], moreKeys + 1 + 5 * (g - 1)
+  local retry, waiting, dead, consumers, state = KEYS[k], KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4]
+  asked[group] = true
+  local noted = of(call('HGETALL', state))
+  local pending, released, oldest, held = 0, 0, 0, {}
+  local function count(key)
+    local summary = ask('XPENDING', key, group)
+    if not summary or summary[1] == 0 then return end
+    for _, one in ipairs(summary[4]) do
+      local name, holds = one[1], tonumber(one[2])
+      if name == '${nobody}' then
+        released = released + holds
+      else
+        pending = pending + holds
+        held[name] = (held[name] or 0) + holds
+        oldest = math.max(oldest, call('XPENDING', key, group, '-', '+', 1, name)[1][3])
+        local since = noted['oldest:' .. name]
+        if since then oldest = math.max(oldest, now - tonumber(since)) end
       end
     end
-    if mine[group] and mine[group]['pending'] > 0 then count(stream) end
-    local retries = not calm and call('XLEN', retry) > 0
-    if retries then count(retry) end
-    local living = {}
-    local alive = call('ZRANGEBYSCORE', consumers, string.format('(%.0f', now), '+inf', 'WITHSCORES')
-    for i = 1, #alive, 2 do
-      living[#living + 1] = alive[i]
-      living[#living + 1] = held[alive[i]] or 0
-      living[#living + 1] = tonumber(alive[i + 1]) - now
-    end
-    local again = released
-    if retries then
-      again = again + backlog(retry, of(call('XINFO', 'STREAM', retry)), groupsOf(retry)[group])
-    end
-    local later, next = calm and 0 or call('ZCARD', waiting), again > 0 and now or -1
-    if later > 0 and again == 0 then next = tonumber(call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2]) end
-    local letters, old = 0, 0
-    if not calm then letters, old = deadCount(dead, state, now) end
-    figures[#figures + 1] = {'OK', backlog(stream, info, mine[group]), pending, oldest,
-      later + again, next, letters, tonumber(noted['dropped'] or '0'), noted['paused'] and 1 or 0, living,
-      mine[group] and mine[group]['last-delivered-id'] or '', old}
   end
-  local others = {}
-  for group in pairs(mine) do if not asked[group] then others[#others + 1] = group end end
-  local laters = call('ZCARD', delayed)
-  local next = laters > 0 and tonumber(call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]) or -1
-  local opened = call('HMGET', meta, 'pattern', 'maxLength')
-  return {'OK', opened[1] or '', info and info['length'] or 0, laters, next,
-    not info and 0 or info['entries-added'] or -1, figures, others, opened[2] and 1 or 0}
+  if mine[group] and mine[group]['pending'] > 0 then count(stream) end
+  local retries = not calm and call('XLEN', retry) > 0
+  if retries then count(retry) end
+  local living = {}
+  local alive = call('ZRANGEBYSCORE', consumers, string.format('(%.0f', now), '+inf', 'WITHSCORES')
+  for i = 1, #alive, 2 do
+    living[#living + 1] = alive[i]
+    living[#living + 1] = held[alive[i]] or 0
+    living[#living + 1] = tonumber(alive[i + 1]) - now
+  end
+  local again = released
+  if retries then
+    again = again + backlog(retry, of(call('XINFO', 'STREAM', retry)), groupsOf(retry)[group])
+  end
+  local later, next = calm and 0 or call('ZCARD', waiting), again > 0 and now or -1
+  if later > 0 and again == 0 then next = tonumber(call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2]) end
+  local letters, old = 0, 0
+  if not calm then letters, old = deadCount(dead, state, now) end
+  figures[#figures + 1] = {'OK', backlog(stream, info, mine[group]), pending, oldest,
+    later + again, next, letters, tonumber(noted['dropped'] or '0'), noted['paused'] and 1 or 0, living,
+    mine[group] and mine[group]['last-delivered-id'] or '', old}
 end
-
-return look()
+local others = {}
+for group in pairs(mine) do if not asked[group] then others[#others + 1] = group end end
+local laters = call('ZCARD', delayed)
+local next = laters > 0 and tonumber(call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]) or -1
+local opened = call('HMGET', meta, 'pattern', 'maxLength')
+return {'OK', opened[1] or '', info and info['length'] or 0, laters, next,
+  not info and 0 or info['entries-added'] or -1, figures, others, opened[2] and 1 or 0}
 `
 })
 
