@@ -101,7 +101,7 @@ describe("case C8: URLs that lead nowhere", () => {
         if (url === "") continue
         for (const { code, err, out } of [yield* run(["topics"], { url }), yield* run(["topics", "--url", url])]) {
           assert.strictEqual(code, 1, url)
-          assert.match(err, /^waybill: (?:REDIS_URL|--url) is not a valid server address: invalid URL/)
+          assert.match(err, /^waybill: (?:REDIS_URL|--url) is not a valid server address: invalid server URL/)
           assert.notInclude(out + err, secret)
         }
       }
