@@ -5,7 +5,7 @@
  * @module
  */
 import { flag, listOf, make as script, number, opener, row, text } from "../connection/Script.ts"
-import { beatArgs, beaten } from "../group/Beat.ts"
+import { beatArgs, beaten, member } from "../group/Beat.ts"
 import { deadLettering, keeping } from "../inspect/DeadLetterScripts.ts"
 import { keys } from "../wire/Keys.ts"
 import { add, cap, clock, fetching, heartbeats, opening, tallies, weighing } from "../wire/Lua.ts"
@@ -23,12 +23,9 @@ const join = (source: Source) =>
     },
     args: {
       ...opener,
-      group: "text",
-      consumer: "text",
+      ...member,
       /** `earliest` or `latest`. */
       start: "text",
-      /** In ms. */
-      lease: "number",
       setting: "text"
     },
     replies: {

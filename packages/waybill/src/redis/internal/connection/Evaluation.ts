@@ -5,28 +5,16 @@
  * @module
  */
 import { createHash } from "node:crypto"
+import { memoize } from "effect/Function"
 import type { Redis } from "ioredis"
 import type { Script } from "./Script.ts"
 import { isDenied } from "./ServerError.ts"
 
 /** What is sent to the server, and the name under which the server caches it. */
-interface Sent {
-  readonly text: string
-  readonly sha1: string
-}
-
-const sents = new WeakMap<Script, Sent>()
-
-/** Computed once a script. */
-const sent = (script: Script): Sent => {
-  let found = sents.get(script)
-  if (found === undefined) {
-    const text = unpacking(guarded(script.lua))
-    found = { text, sha1: createHash("sha1").update(text).digest("hex") }
-    sents.set(script, found)
-  }
-  return found
-}
+const sent = memoize((script: Script) => {
+  const text = unpacking(guarded(script.lua))
+  return { text, sha1: createHash("sha1").update(text).digest("hex") }
+})
 
 /**
  * How many words the shortest form of a command has behind its key, subcommands behind their command: servers newer than

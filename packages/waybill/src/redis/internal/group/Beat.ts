@@ -7,11 +7,11 @@ import { type Reason, Rejected } from "../../../Transport.ts"
 import { flag, type Given, number, type Shaped } from "../connection/Script.ts"
 import { cap } from "../wire/Lua.ts"
 
+/** Who it is; the lease in ms. */
+export const member = { group: "text", consumer: "text", lease: "number" } as const
+
 export const beatArgs = {
-  group: "text",
-  consumer: "text",
-  /** Milliseconds. */
-  lease: "number",
+  ...member,
   /** The most to move of each kind, besides about a megabyte. */
   limit: "number",
   /** How long the oldest delivery has been held, ms, or "". */

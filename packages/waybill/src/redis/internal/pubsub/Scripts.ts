@@ -4,6 +4,7 @@
  * @module
  */
 import { flag, make, number, opener } from "../connection/Script.ts"
+import { member } from "../group/Beat.ts"
 import { deadLettering, counting, keeping, redriving } from "../inspect/DeadLetterScripts.ts"
 import { figures } from "../inspect/Figures.ts"
 import { bodyOf, removal } from "../inspect/Removal.ts"
@@ -58,10 +59,7 @@ export const beat = make({
   keys: keys("meta", "groups", "consumers", "state", "dead"),
   args: {
     ...opener,
-    group: "text",
-    consumer: "text",
-    /** For how long it counts as alive, ms. */
-    lease: "number",
+    ...member,
     /** How many deliveries it holds, and how many wait for their next attempt. */
     holds: "text",
     waits: "text",

@@ -5,7 +5,7 @@
  * @module
  */
 import { flag, make, number, opener, text } from "../connection/Script.ts"
-import { beatArgs, beaten } from "../group/Beat.ts"
+import { beatArgs, beaten, member } from "../group/Beat.ts"
 import { keeping } from "../inspect/DeadLetterScripts.ts"
 import { keys } from "../wire/Keys.ts"
 import {
@@ -42,12 +42,9 @@ export const join = make({
   keys: keys("stream", "retry", "meta", "groups", "consumers", "state", "released", "waiting", "waitingBodies", "dead"),
   args: {
     ...opener,
-    group: "text",
-    consumer: "text",
+    ...member,
     /** Where a new group starts: `0` or `$`. */
     start: "text",
-    /** In ms. */
-    lease: "number",
     /** 1: this consumer was a member before. */
     again: "number",
     /** Greatest length of the stream, or "" where it keeps what is not settled. */
