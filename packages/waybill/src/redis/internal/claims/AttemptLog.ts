@@ -1,24 +1,24 @@
 /**
- * What the claims of a group note about a message that came back, in Lua, for its scripts.
+ * What the claims of a group record about a message that came back, in Lua, for its scripts.
  *
- * `marks` has a field for what came back at least once and only for that: attempts, fence and deaths up to now, then the
- * cause of the last failure, with a colon between, and behind a unit separator (31) the tally (Tally.ts). A cause may hold
- * anything, unit separators too, and a tally none: the last one counts. It is written when a delivery ends, so the delivery on
- * its way is one more of each.
+ * `marks` has a field for each message that came back at least once: attempts, fence and deaths so far, then the cause of the last
+ * failure, separated by colons, and after a unit separator (31) the tally (Tally.ts). A cause may contain anything, even unit
+ * separators, and a tally none: the last one counts. It is written when a delivery ends, so the delivery under way adds one to
+ * each.
  *
  * @module
  */
 import { suspicious } from "../../../internal/Suspects.ts"
 
 /**
- * `marked(id)`: attempts, fence and deaths until now, and the tally, if there is one.
- * `mark(id, attempts, fence, deaths, tally, cause)`: notes them.
+ * `marked(id)`: attempts, fence and deaths so far, and the tally, if there is one.
+ * `mark(id, attempts, fence, deaths, tally, cause)`: records them.
  * `idOf(member)`: the id in a member of a processing set.
  * `free(id, deaths)`: lets others have it, after what came back before. A suspect waits in a list of its own.
- * `putBack(id, deaths)`: the same, before everything else: for what was handed out and not finished. The last comes first.
- * `press(urgency)`: notes that a message of this urgency waits now, where urgency counts; returns the most urgent one noted. `free`
- * and `putBack` do so themselves, as far as the source tells.
- * `tell(millis)`: tells all who listen, and how urgent what waits now is; a hint, so that a missing permission does not matter.
+ * `putBack(id, deaths)`: the same, before everything else: for deliveries that were not finished. The last one comes first.
+ * `press(urgency)`: records that a message of this urgency waits now, where urgency counts; returns the most urgent one recorded.
+ * `free` and `putBack` call it themselves, as far as the source tells.
+ * `tell(millis)`: notifies all listeners, with the urgency of what waits now; a hint, so a missing permission does not matter.
  *
  * They use the locals `marks`, `returned`, `suspects` and `wake`, the keys.
  */
@@ -53,7 +53,7 @@ local function tell(millis)
 end
 `
 
-/** `nth(id)`: for putting ids that lay in a set into the order in which they were made, as far as their last number tells. */
+/** `nth(id)`: sorts ids from a set into the order in which they were made, as far as their last number tells. */
 export const nth = /* lua */ `
 local function nth(id)
   return tonumber(string.match(id, '%d+$') or '0')

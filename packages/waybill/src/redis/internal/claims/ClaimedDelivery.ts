@@ -12,13 +12,13 @@ import { millisOf } from "../wire/Fields.ts"
 import { read } from "../wire/PackedMessage.ts"
 import { fresh, read as readTally, type Tally } from "../wire/Tally.ts"
 
-/** What is kept of it until it is settled. Always in this shape, in this order: tens of thousands a second are made. */
+/** What is kept of it until it is settled. Always of this shape, in this order: tens of thousands are made per second. */
 export class ClaimedHandle implements Held {
   readonly id: string
   readonly publishedAt: number
   readonly attempt: number
   readonly fence: number
-  /** What the set of what its consumer holds has for it: the id, and behind `#` the fence, when it is not the first. */
+  /** Its member in the consumer's processing set: the id and, except for the first delivery, `#` and the fence. */
   readonly receipt: string
   readonly tally: Tally
   renewedAt: number
@@ -48,7 +48,7 @@ export class ClaimedHandle implements Held {
   }
 }
 
-/** Always in this shape, in this order, as well. */
+/** Always of this shape, in this order, as well. */
 export class ClaimedDelivery implements Carrying<ClaimedHandle> {
   readonly handle: ClaimedHandle
   readonly topic: string
@@ -65,7 +65,7 @@ export class ClaimedDelivery implements Carrying<ClaimedHandle> {
   readonly receipt: string
   gap: Gap | undefined = undefined
 
-  /** `records` from `from` to `to` is what is stored; `text` the same as text, when all of it is ASCII. */
+  /** `records` from `from` to `to` is what is stored; `text` is the same as text, if all of it is ASCII. */
   constructor(
     topic: string,
     group: string,
@@ -106,7 +106,7 @@ export class ClaimedDelivery implements Carrying<ClaimedHandle> {
   }
 }
 
-/** A delivery whose record came by itself. */
+/** A delivery whose record came separately. */
 export const loneDelivery = (topic: string, group: string, member: string, attempt: number, record: Buffer, now = 0) =>
   new ClaimedDelivery(topic, group, member, attempt, fresh, record, undefined, 0, record.length, now)
 
@@ -139,5 +139,5 @@ export const deliveriesOf = (
   return taken
 }
 
-/** The first byte of a record that is nothing but a payload. */
+/** The first byte of a record that is only a payload. */
 const plain = 48

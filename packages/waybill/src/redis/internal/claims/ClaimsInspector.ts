@@ -23,7 +23,7 @@ export const make = (
   const inspecting = new Inspecting(options, pattern)
   const { commands, keysOf } = options
 
-  /** All that have joined and not left, dead ones that were not found yet included. */
+  /** All that have joined and not left, including dead ones that were not found yet. */
   const consumersOf = (topic: string, group: string): Effect.Effect<ReadonlyArray<string>, Reason> => {
     const key = keysOf(topic).group(group).consumers
     return commands.run("zrange", key, (client) => client.zrange(key, "0", "-1"))

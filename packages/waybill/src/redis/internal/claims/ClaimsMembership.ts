@@ -1,6 +1,6 @@
 /**
- * What a member of a group says to the server where the group keeps by itself who has what: whatever a consumer holds lives as
- * long as its heartbeat, and what dead consumers held is given to others by those who live.
+ * What a member says to the server if the group records ownership itself: everything a consumer holds lives as long as its
+ * heartbeat, and live consumers give the deliveries of dead ones to others.
  *
  * @module
  */
@@ -27,11 +27,11 @@ import type { BoundSource } from "./Scripts.ts"
 
 export interface MembershipOptions extends ReceiverOptions {
   readonly source: BoundSource
-  /** Of a pattern that applies commits. */
+  /** Only for a pattern that applies commits. */
   readonly committer?: ((consumer: string) => Committer<ClaimedHandle>) | undefined
 }
 
-/** How much one script may hand back. */
+/** The most that one script hands back. */
 const vacateLimit = 500
 
 /** Joins the group; leaves it when the scope closes. */
@@ -76,7 +76,7 @@ class ClaimsMembership implements Membership<ClaimedHandle> {
     )
   }
 
-  /** Something may be there to take in so many milliseconds. */
+  /** Something may be available in that many milliseconds. */
   #heard(millis: number, urgency = Infinity): void {
     const { urgencyOf } = this.#options.source
     if (urgencyOf !== undefined && urgency < Infinity && !this.#receiver.paused) {
@@ -98,7 +98,7 @@ class ClaimsMembership implements Membership<ClaimedHandle> {
         setting: source.setting
       })
       const isNew = !known
-      // What it had given us went with it, or is there for everybody.
+      // What it had given us was lost with it, or is available to all.
       return again && isNew ? { isNew, from: "earliest", lost: inFlight.all() } : { isNew, lost: [] }
     })
   }
@@ -107,9 +107,9 @@ class ClaimsMembership implements Membership<ClaimedHandle> {
     return Effect.flatMap(this.#belonging.call(this.#options.source.scripts.beat, args), (reply) => {
       if (reply._tag === "NOGROUP") return Effect.fail(groupGone)
       const { alive, backlog, dead, paused, urgency } = reply
-      // It was not looked at while it was paused.
+      // It was not checked while paused.
       if (!paused && (backlog > 0 || this.#receiver.paused)) this.#heard(0, urgency || undefined)
-      // Whose own heartbeat had run out knows of an outage that may have met all of them: those who live get a beat to say so.
+      // A consumer whose own heartbeat had expired knows of an outage that may have affected all: live ones get a beat to say so.
       const rest = alive && dead.length > 0 ? this.#vacate("dead", dead) : Effect.succeed(false)
       return Effect.succeed({ ...reply, rest })
     })
@@ -132,7 +132,7 @@ class ClaimsMembership implements Membership<ClaimedHandle> {
     return this.#vacate("leave", [this.#receiver.consumer])
   }
 
-  /** Gives to others what these consumers hold; returns whether there is more of it. */
+  /** Hands the deliveries of these consumers to others; returns whether there are more. */
   #vacate(how: "leave" | "dead", consumers: ReadonlyArray<string>): Effect.Effect<boolean, Reason> {
     const { deadLetters, keys, lifecycle, subscription, source, topic } = this.#options
     const { group } = subscription

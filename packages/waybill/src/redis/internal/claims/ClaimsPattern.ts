@@ -1,5 +1,5 @@
 /**
- * A pattern whose groups keep claims: what it brings beside its source.
+ * A pattern whose groups keep claims: what it contributes besides its source.
  *
  * @module
  */
@@ -18,9 +18,9 @@ export interface ClaimsOptions<G extends Guarantee>
   extends
     Pick<Pattern<G>, "name" | "guarantee" | "markerMillis" | "priorities" | "advice">,
     Pick<BoundSource, "scripts" | "setting" | "expires" | "urgencyOf"> {
-  /** Of a pattern that applies commits. */
+  /** Only for a pattern that applies commits. */
   readonly committer?: (store: Store, subscription: Subscription, consumer: string) => Committer<ClaimedHandle>
-  /** Where the groups of one layer listen; without it, on the channel `wake` of their topic. */
+  /** Where the groups of one layer listen; by default, on the channel `wake` of their topic. */
   readonly listening?: (store: Store) => Effect.Effect<Listening, never, Scope.Scope>
 }
 

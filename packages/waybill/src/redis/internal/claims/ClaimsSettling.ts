@@ -1,6 +1,6 @@
 /**
- * How deliveries that the group keeps claims of end: a whole batch by one script, which asks first whether each is still its
- * consumer's.
+ * How claimed deliveries end: a whole batch by one script, which first checks whether each still belongs to its
+ * consumer.
  *
  * @module
  */
@@ -23,7 +23,7 @@ export interface SettlingOptions
 const handBackLimit = 500
 
 export interface ClaimsSettling extends Settling<ClaimedHandle> {
-  /** Gives these to others: `U` counts as an attempt, `L` does not. */
+  /** Hands these to others: `U` counts as an attempt, `L` does not. */
   readonly handBack: (members: ReadonlyArray<readonly [op: "L" | "U", member: string]>) => Effect.Effect<void, Reason>
 }
 
@@ -41,7 +41,7 @@ export const make = (options: SettlingOptions): ClaimsSettling => {
     encode: write,
     run,
     handBack: Effect.fnUntraced(function* (members) {
-      // The newest first: each goes in front of what came back before.
+      // The newest first: each goes before what came back earlier.
       const newestFirst = members.toSorted(([, a], [, b]) => nth(b) - nth(a))
       for (let from = 0; from < newestFirst.length; from += handBackLimit) {
         yield* run(0, { args: newestFirst.slice(from, from + handBackLimit).flat() })

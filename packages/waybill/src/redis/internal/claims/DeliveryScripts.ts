@@ -1,5 +1,5 @@
 /**
- * How messages change hands: a consumer takes them, and settles them.
+ * How messages change hands: a consumer takes and settles them.
  *
  * @module
  */
@@ -12,9 +12,9 @@ import { records } from "../wire/PackedMessage.ts"
 import { marking, nth } from "./AttemptLog.ts"
 import type { Source } from "./Source.ts"
 
-/** How many records are looked up at a time, and how many of those that came back, at either end, are put into the order of their urgency. */
+/** How many records are looked up at a time, and how many of those that came back, at either end, are sorted by urgency. */
 const part = 32
-/** Bytes of a record: where they have this many or fewer on average, more are looked up at a time. */
+/** Bytes of a record: if the average is at most this, more are looked up at a time. */
 const small = 4096
 const mostRanked = 256
 
@@ -35,15 +35,15 @@ while left() > 0 do
 end
 `
 
-/** What came back then stands between what is new. */
+/** Messages that came back are then among new ones. */
 const ranking = /* lua */ `${nth}local mixed = urgent()
 `
 
-/** By urgency and then by age: what came back is older than what is new and as urgent. */
+/** By urgency, then by age: a message that came back is older than a new one of the same urgency. */
 const byUrgency = /* lua */ `
 local ranked, ranks = {}, {}
 do
-  -- From both ends: what is handed back goes in front, what comes from a retry or from the dead letters behind it.
+  -- From both ends: messages handed back come first, retries and dead letters after them.
   local length = redis.call('LLEN', returned)
   for _, behind in ipairs({false, true}) do
     local looked, seen = 0, 0
@@ -84,12 +84,12 @@ end
 `
 
 /**
- * `left()`: how many more to bring now. `back(ids)`: gives the consumer what came back. What is gone counts in `hole`, and until `turned`
- * as one of the suspects.
+ * `left()`: how many more to bring now. `back(ids)`: gives the consumer what came back. Missing ones count in `hole`, and until
+ * `turned` as suspects.
  */
-const bringing = /* lua */ `-- Part by part, and no more of them when their records are large: what they are is not known before they are read.
+const bringing = /* lua */ `-- Part by part, and fewer if their records are large, which is unknown before they are read.
 local brought, size, turned = suspect, 0, false
--- Parts are larger behind small records: each costs a few calls.
+-- Parts are larger after small records: each costs a few calls.
 local function left()
   local part = size < brought * ${small} and ${4 * part} or ${part}
   return size < bytes and math.min(part, max - brought) or 0
@@ -118,8 +118,8 @@ end
 `
 
 /**
- * Gives the consumer what came back, then what is new. A whole batch is a few strings: taking a reply of thousands of
- * small ones apart would cost more than all the rest.
+ * Gives the consumer what came back, then what is new. A whole batch is a few strings: parsing a reply of thousands of
+ * small ones would cost more than everything else.
  */
 const take = (source: Source) =>
   script({
@@ -128,9 +128,9 @@ const take = (source: Source) =>
     keys: { ...source.keys, ...keys("consumers", "state", "processing", "returned", "suspects", "marks") },
     args: {
       consumer: "text",
-      /** How many at most, up to 1000. */
+      /** The most to bring, up to 1000. */
       max: "number",
-      /** 1: an answer was lost, say in any case how many are gone. */
+      /** 1: a reply was lost, report the number of missing ones in any case. */
       unsure: "number",
       ...suspectArgs,
       /** About how many bytes of records at most; a part that was begun is brought in any case. */
@@ -139,24 +139,24 @@ const take = (source: Source) =>
     bytes: true,
     replies: {
       OK: {
-        /** With a blank between, those that came back first. */
+        /** Separated by spaces, those that came back first. */
         members: bytes,
-        /** Of their records in bytes, the same way. */
+        /** The sizes of their records in bytes, in the same form. */
         lengths: bytes,
         /** Of those that came back. */
         attempts: bytes,
         /** All in one. */
         records: bytes,
-        /** So many of the first are some. */
+        /** How many of the first ones are suspects. */
         suspects: number,
-        /** How many ids this consumer was due since it joined that stood for nothing any more, -1 when none was added. */
+        /** How many ids that this consumer was due since it joined have no message any more, -1 if none was added. */
         gone: number,
         /** Where they were, as pairs: before which of the members, from 1, and how many. */
         holes: bytes,
         /** Of those that came back. */
         tallies: bytes
       },
-      /** The heartbeat has run out: what it took now could be taken from it in the same moment. */
+      /** The heartbeat has expired: what it took now could be taken from it at once. */
       EXPIRED: {},
       PAUSED: {}
     },
@@ -228,13 +228,13 @@ return {'OK', table.concat(members, ' '), table.concat(lengths, ' '), table.conc
   })
 
 /**
- * Ends deliveries, each in its own way. Plain acks of first deliveries stand in front: they are many.
+ * Ends deliveries, each in its own way. Plain acks of first deliveries come first, because they are many.
  *
  * Further keys: markers of commits that were refused in part.
  *
- * Further arguments: the members of the plain acks, which are ids; then the steps, as `tell` says. A place is a member; of several
- * releases the newest stands first. `U`: the consumer does not know of it, as it has lost it or its settlement was: handed back, and
- * the attempt counts. The record is read here; the caller sends it only after `G`. Now that the dead letter knows, the marker may expire.
+ * Further arguments: the members of the plain acks, which are ids; then the steps, as in `tell`. A place is a member; of several
+ * releases the newest comes first. `U`: the consumer has lost the delivery or its settlement: handed back, and the attempt counts.
+ * The record is read here; the caller only sends it after `G`. Once the dead letter carries the mark, the marker may expire.
  */
 const settle = (source: Source) =>
   script({
@@ -254,9 +254,9 @@ const settle = (source: Source) =>
     },
     replies: {
       OK: {
-        /** One character a delivery: `O` done, `F` not the consumer's (any more), `G` the record is gone, send it. */
+        /** One character per delivery: `O` done, `F` not the consumer's (any more), `G` the record is gone, send it. */
         answers: text,
-        /** Dead letters the cap dropped. */
+        /** How many dead letters the cap dropped. */
         dropped: number
       }
     },
@@ -276,7 +276,7 @@ if acks > 0 then
     for i = 1, acks do if held[i] == 1 then ids[#ids + 1] = ARGV[moreArgs + i] end end
   end
   if #ids > 0 then
-    -- In this order: what cannot be forgotten is still the consumer's.
+    -- In this order: what cannot be forgotten still belongs to the consumer.
     forget(ids)
     redis.call('SREM', processing, unpack(ids))
   end
@@ -298,7 +298,7 @@ while i <= #ARGV do
   else
     local entry = idOf(member)
     local attempts, fence, deaths, before = marked(entry)
-    -- What the delivery on its way counts.
+    -- Includes the delivery under way.
     attempts, fence = attempts + 1, fence + 1
     if op == 'D' then
       text = text ~= '' and text or read({entry})[1]
@@ -335,7 +335,7 @@ while i <= #ARGV do
   end
   answers[#answers + 1] = answer
 end
--- Who takes what is ready does not look at what is due.
+-- A consumer that takes what is ready does not check what is due.
 if ready then tell(0) end
 if soonest then tell(soonest) end
 return {'OK', table.concat(answers), deadLettered and keepDead(maxCount, maxAgeMillis, now) or 0}

@@ -1,7 +1,7 @@
 /**
- * Takes what came back and what is new, when somebody waits for it and something may be there. What is ours by the server's
- * set and unknown to us is handed back before the next take: an answer was lost that had given it to us, or the
- * settlement that had ended it.
+ * Takes messages that came back and new ones, when there is demand and something may be available. Deliveries that are ours on the
+ * server but unknown to us are handed back before the next take: the reply that gave them to us was lost, or the
+ * settlement that had ended them.
  *
  * @module
  */
@@ -22,7 +22,7 @@ export interface FetcherOptions extends Belonging<ClaimedHandle, ClaimsKeys> {
   readonly settling: ClaimsSettling
 }
 
-/** How many one script may hand out, and about how many bytes: what a slow network carries within its deadline. */
+/** The most that one script hands out, besides a limit in bytes: what a slow network carries within its deadline. */
 const takeLimit = 1000
 const takeBytes = 4 * 1024 * 1024
 
@@ -30,27 +30,27 @@ export class Fetcher implements Fetching {
   readonly #options: FetcherOptions
   readonly #gaps = new Gaps()
   limit = takeLimit
-  /** Something may be there that was not there when we looked last. */
+  /** Something may be available that was not there at the last check. */
   promising = true
   unsure = false
   readonly pending = false
   calling = false
-  /** The reply of a take was lost: what it gave us no handler has seen. */
+  /** The reply of a take was lost: no handler has seen what it gave us. */
   #replyLost = false
-  /** Those we hold that more than one consumer had died with. */
+  /** Held deliveries that more than one consumer had died with. */
   #suspects: ReadonlyArray<ClaimedHandle> = []
 
   constructor(options: FetcherOptions) {
     this.#options = options
   }
 
-  /** Something may be there to take. */
+  /** Something may be available. */
   wake(): void {
     this.promising = true
     this.#options.receiver.wake()
   }
 
-  /** A delivery ended: when it was a suspect, there may be more to take. */
+  /** A delivery ended: if it was a suspect, more may be available. */
   settled(): void {
     if (this.#suspects.length === 0) return
     const held = this.#suspects.filter(this.#holds)
@@ -59,7 +59,7 @@ export class Fetcher implements Fetching {
     this.wake()
   }
 
-  /** No take waits on the server, and the script refuses those that come after we have left. */
+  /** No take waits on the server, and the script refuses those that arrive after we have left. */
   readonly unblock = Effect.void
 
   fetch(max: number): Effect.Effect<void, Reason> {
@@ -75,7 +75,7 @@ export class Fetcher implements Fetching {
     return Effect.gen({ self: this }, function* () {
       const asked = this.#replyLost
       if (asked) yield* this.#handBackUnknown
-      // What becomes ready from now on may come too late for this take.
+      // Whatever becomes available from now on may be too late for this take.
       this.promising = false
       this.calling = true
       const now = receiver.now()
@@ -100,7 +100,7 @@ export class Fetcher implements Fetching {
         receiver.doubt()
         return yield* Effect.sleep(hurryMillis)
       }
-      // The heartbeat notices when it is over.
+      // The heartbeat notices when the pause is over.
       if (reply._tag === "PAUSED") return receiver.expect(0)
       const { gone, holes, records, suspects } = reply
       const taken = deliveriesOf(reply, topic, group, now)
@@ -122,13 +122,13 @@ export class Fetcher implements Fetching {
 
   readonly #holds = (handle: ClaimedHandle): boolean => this.#options.receiver.inFlight.find(handle) === handle
 
-  /** Hands back what is unknown to us. A delivery in an answer that never came is not an attempt: no handler has seen it. */
+  /** Hands back deliveries unknown to us. One in a lost reply is not an attempt: no handler has seen it. */
   get #handBackUnknown(): Effect.Effect<void, Reason> {
     return Effect.gen({ self: this }, function* () {
       const { commands, keys, receiver, settling } = this.#options
       const { inFlight, unheard } = receiver
       const key = keys.processing
-      // What is lost from here on, the server is asked about the next time.
+      // Deliveries lost from here on are checked the next time.
       const lost = [...unheard.keys()]
       const members = yield* commands.run("smembers", key, (client) => client.smembers(key))
       const op = (member: string) => (this.#replyLost && !unheard.has(member) ? "L" : "U")
@@ -143,7 +143,7 @@ export class Fetcher implements Fetching {
   }
 }
 
-/** Nothing came of it on the server. */
+/** It had no effect on the server. */
 const wasNeverSent = (cause: Cause.Cause<Reason>): boolean =>
   cause.reasons.every(
     (reason) => reason._tag === "Fail" && reason.error._tag === "Disconnected" && !reason.error.ambiguous

@@ -1,6 +1,6 @@
 /**
- * Keeps count of what was gone when its turn came, and finds the deliveries between which it is missing. What an answer
- * that was lost would have told of is told with the next one.
+ * Counts messages that were gone when their turn came, and finds the deliveries between which they are missing. What a lost
+ * reply would have reported is reported with the next one.
  *
  * @module
  */
@@ -10,12 +10,12 @@ import type { ClaimedDelivery } from "./ClaimedDelivery.ts"
 const none: ReadonlyArray<Gap> = []
 
 export class Gaps {
-  /** How many messages were gone when their turn came, as far as we were told, and of how many no delivery has told. */
+  /** How many messages were gone when their turn came, as far as we know, and how many of them no delivery has reported. */
   #gone = 0
   #missed = 0
   #lastId: string | undefined
 
-  /** How many more are gone than when this was asked last. The server's count begins anew when it is lost; -1: it did not say. */
+  /** How many more are gone than at the last call. The server's count starts over when it is lost; -1: not reported. */
   count(gone: number): number {
     if (gone < 0) return 0
     const missed = gone < this.#gone ? gone : gone - this.#gone
@@ -24,8 +24,8 @@ export class Gaps {
   }
 
   /**
-   * Notes on deliveries what is missing before them, and answers that. `missed` are gone, of them in the holes so many as
-   * they say; of the rest an answer told that was lost.
+   * Attaches to deliveries what is missing before them, and returns that. `missed` are gone, of which the holes account for some;
+   * the rest was in a reply that was lost.
    */
   note(taken: ReadonlyArray<ClaimedDelivery>, missed: number, holes: string): ReadonlyArray<Gap> {
     this.#missed += missed

@@ -1,5 +1,5 @@
 /**
- * What an inspector asks of a group's claims, and does to its dead letters. All but `redrive` only look.
+ * What an inspector asks about a group's claims, and does to its dead letters. All but `redrive` and `remove` only read.
  *
  * @module
  */
@@ -23,14 +23,14 @@ const overview = (source: Source, first = "") =>
     keys: { ...source.keys, ...keys("meta", "groups") },
     replies: {
       OK: {
-        /** The pattern, "" when the topic was never opened. */
+        /** The pattern, "" if the topic was never opened. */
         opened: text,
         depth: number,
         delayed: number,
-        /** When the next delayed message is due, -1 when there is none. */
+        /** When the next delayed message is due, -1 if there is none. */
         next: number,
         names: listOf(text),
-        /** How many messages there ever were, -1 when nobody counts. */
+        /** How many messages there ever were, -1 if not counted. */
         published: number
       }
     },
@@ -83,7 +83,7 @@ return {'OK', lag, pending, oldest, redis.call('ZCARD', waiting) + again, next, 
 `
   })
 
-/** What `fresh` would take. */
+/** The messages that `fresh` would take. */
 const messages = (source: Source) =>
   script({
     name: named(source, "messages"),
@@ -96,7 +96,7 @@ const messages = (source: Source) =>
 touch()
 local newest = newest == 1
 local ids, rows = peek(from ~= '' and from, limit, newest), {}
--- What the page has no room for lies behind it, and with the newest ones in front of it.
+-- What the page has no room for comes after it or, with the newest ones, before it.
 for i = newest and #ids or 1, newest and 1 or #ids, newest and -1 or 1 do
   if not room() then break end
   local found = read({ids[i]})[1]
@@ -107,7 +107,7 @@ return {'OK', rows}
   })
 
 /**
- * What consumers hold, in the order of its ids.
+ * The messages that consumers hold, in the order of their ids.
  *
  * Further arguments: the consumers. Further keys: processing of each.
  */
@@ -155,8 +155,8 @@ return {'OK', rows}
   })
 
 /**
- * What came back: first what may be taken now, then what is due later. A place is the part (`a` returned, `b` suspects, `c` due later),
- * for `c` the due time and a colon, and the id; or "a".
+ * Messages that came back: first those that may be taken now, then those due later. A place is the part (`a` returned, `b` suspects,
+ * `c` due later), for `c` the due time and a colon, and the id; or "a".
  */
 const waiting = (source: Source) =>
   script({
@@ -196,7 +196,7 @@ end${rowsOfWaiting("c")}return {'OK', now, rows}
 `
   })
 
-/** The same message under its old id, attempts counted anew, the fence going on. */
+/** The same message under its old id, with a new count of attempts and a continued fence. */
 const redrive = (source: Source) =>
   redriving({
     name: named(source, "redrive"),
@@ -204,7 +204,7 @@ const redrive = (source: Source) =>
     done: "tell(0)",
     lua: /* lua */ `${records}${source.lua}${marking}
 local function back(entry, f, from, head)
-  -- A letter that somebody else wrote has an id of its own; the entry is one.
+  -- A letter that another program wrote has an id of its own: its entry.
   local id, fence, message, at, tally = 'letter-' .. entry, 0, nil, nil, nil
   if head then
     id, fence, tally = head.origin, tonumber(head.fence) or 0, head.partial and '0;1;' or nil
@@ -221,7 +221,7 @@ end
 `
   })
 
-/** The looks are `overview` and, for each group, `describe`. */
+/** Inspects with `overview` and, for each group, `describe`. */
 const remove = (source: Source) => {
   const figures = describe(source)
   return removal(
@@ -233,7 +233,7 @@ end
 local found, asked = figures(KEYS, ARGV), {}
 if found[1] ~= 'OK' then return found end
 for _, consumer in ipairs(ARGV) do asked[consumer] = true end
--- Who came after the caller had looked holds what the caller did not ask for.
+-- A consumer that joined after the caller's inspection holds what the caller did not ask for.
 for _, consumer in ipairs(redis.call('ZRANGE', KEYS[${figures.keyNames.indexOf("consumers") + 1}], 0, -1)) do
   if not asked[consumer] then found[10] = {consumer, 0, 0} end
 end

@@ -1,5 +1,5 @@
 /**
- * How consumers belong to a group that keeps claims: they join, live, and leave or die. A consumer whose heartbeat has run out
+ * How consumers belong to a group that keeps claims: they join, live, and leave or die. A consumer whose heartbeat has expired
  * loses its whole set in one step.
  *
  * @module
@@ -30,10 +30,10 @@ const join = (source: Source) =>
     },
     replies: {
       OK: {
-        /** The group was there. */
+        /** The group existed. */
         known: flag
       }
-      // And what `open` refuses with.
+      // And the refusals of `open`.
     },
     lua: /* lua */ `${clock}${opening}${records}${source.lua}${heartbeats}
 touch()
@@ -49,7 +49,7 @@ return {'OK', known and 1 or 0}
 `
   })
 
-/** Says that the consumer lives, brings in what is due, and looks around. */
+/** Sends a heartbeat, brings in what is due, and looks for dead consumers. */
 const beat = (source: Source) =>
   script({
     name: `waybill/${source.pattern}/beat`,
@@ -64,9 +64,9 @@ const beat = (source: Source) =>
         ...beaten,
         /** How many could be taken now. */
         backlog: number,
-        /** Consumers whose heartbeat has run out. */
+        /** Consumers whose heartbeat has expired. */
         dead: listOf(text),
-        /** Of the most urgent one that nobody was given, 0 where that is not told. */
+        /** Of the most urgent message that no consumer has, 0 if not tracked. */
         urgency: number
       },
       /** Nothing was done. */
@@ -78,7 +78,7 @@ local now = clock()
 -- Everything is read before anything is written.
 local until_ = redis.call('ZSCORE', consumers, consumer)
 local alive = until_ and tonumber(until_) > now
--- Of a group at rest none of them is there.
+-- An idle group has none of them.
 local rests = redis.call('EXISTS', waiting, returned, suspects, marks, dead, processing, ${source.fleeting.join(", ")}) == 0
 if not rests then touch() end
 local left = rests and backlog()
@@ -114,8 +114,8 @@ return {'OK', alive and 1 or 0, paused(quiet), due and due <= now and 1 or 0,
   })
 
 /**
- * Takes everything from consumers: from the caller, which leaves and has finished none of it, or from those whose
- * heartbeat has run out. What too many have died with becomes a dead letter. A call stops when about a megabyte has become dead letters.
+ * Takes everything from consumers: from the caller, which leaves and has finished none of it, or from those whose heartbeat
+ * has expired. A message that too many have died with becomes a dead letter. A call stops at about a megabyte of dead letters.
  *
  * Further arguments: the consumers. Further keys: processing of each.
  */
@@ -138,10 +138,10 @@ const vacate = (source: Source) =>
       OK: {
         /** How many went to others. */
         moved: number,
-        /** Whose. */
+        /** Whose they were. */
         from: listOf(text),
         deadLettered: listOf(row({ member: text, attempts: number, record: text })),
-        /** Dead letters the cap dropped. */
+        /** How many dead letters the cap dropped. */
         dropped: number,
         /** Call again. */
         more: flag
@@ -155,7 +155,7 @@ local moved, from, deadLettered, done = 0, {}, {}, 0
 for i = 1, #ARGV - moreArgs do
   local consumer, processing = ARGV[moreArgs + i], KEYS[moreKeys + i]
   local until_ = redis.call('ZSCORE', consumers, consumer)
-  -- It may have come back to life since the caller looked.
+  -- It may have come back to life since the caller's check.
   if leaving or (until_ and tonumber(until_) <= now) then
     local before = moved + #deadLettered
     local members = redis.call('SMEMBERS', processing)
@@ -165,7 +165,7 @@ for i = 1, #ARGV - moreArgs do
       if order[a] ~= order[b] then return order[a] > order[b] end
       return a > b
     end)
-    -- The newest first, so that the oldest ends up in front, also when it takes several calls.
+    -- The newest first, so that the oldest ends up in front, even if it takes several calls.
     for m, member in ipairs(members) do
       if done >= limit or not room() then break end
       done = done + 1
@@ -191,7 +191,7 @@ for i = 1, #ARGV - moreArgs do
           redis.call('HDEL', marks, id)
           forget({id})
         else
-          -- The next that takes counts it among those that are gone.
+          -- The next take counts it as missing.
           putBack(id, deaths)
           moved = moved + 1
         end

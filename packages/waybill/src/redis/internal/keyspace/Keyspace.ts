@@ -1,5 +1,5 @@
 /**
- * The keyspace pattern: numbered keys with an expiry, and claims for what was read of them.
+ * The keyspace pattern: numbered keys with an expiry, and claims for those that were read.
  *
  * @module
  */
@@ -37,7 +37,7 @@ export const make = (options: KeyspaceOptions): Pattern<"at-least-once"> =>
         (listeners): ClaimsPattern.Listening =>
           ({ topic }) =>
             RcMap.get(listeners, topic).pipe(
-              // A failure is for those who asked, not for those who ask next.
+              // A failure is for the present callers, not for later ones.
               Effect.tapError(() => RcMap.invalidate(listeners, topic)),
               Effect.map((listener) => (wake, fail) => listener.hear({ wake, fail }))
             )

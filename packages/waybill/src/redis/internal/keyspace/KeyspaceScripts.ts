@@ -1,6 +1,6 @@
 /**
- * How messages come to be in the topic: published in batches, all of a batch or none and once however often the script
- * runs for it, or written by others as plain keys and taken in, each version of a key once.
+ * How messages enter the topic: published in batches, all of a batch or none and once however often the script runs for it, or
+ * written by other programs as plain keys and copied, each version of a key once.
  *
  * @module
  */
@@ -14,14 +14,14 @@ import { numbering } from "./Numbers.ts"
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "keyspace"
 
-/** `setting`: for how long a message lives, ms. What is stored announces itself; what waits does not. */
+/** `setting`: how long a message lives, ms. Storing announces itself; delaying does not. */
 export const storage: Storage = {
   keys: keys("numbers"),
   lua: records,
   opening: /* lua */ `${numbering}
   load()
   local stored, at = last, digits(now())
-  -- The record of a message that is nothing but its payload.
+  -- The record of a message that is only a payload.
   local plain = string.char(${48 + part.at}) .. #at .. ',\\n' .. at
   local function store(payload, id, headers, key, version)
     if not (id or headers or key or version) then return add(plain .. payload, setting) end
@@ -38,11 +38,11 @@ export const storage: Storage = {
 }
 
 /**
- * Takes keys in that others have written: what they hold becomes a message with the same expiry, under a number of its
- * own, so that writing the key again or deleting it takes nothing back. What was taken in before is known by its value and its
- * expiry; a key without one gets the time that our own messages have.
+ * Copies keys that other programs have written: their values become messages with the same expiry, under numbers of their own, so
+ * that writing a key again or deleting it takes nothing back. A version that was copied before is recognised by its value and
+ * expiry; a key without one gets the lifetime of our own messages.
  *
- * Further keys, for each: the key, and the mark of what was taken in from it.
+ * Further keys, for each: the key, and the mark of the version that was copied.
  */
 export const adopt = make({
   name: "waybill/keyspace-adopt",
@@ -50,7 +50,7 @@ export const adopt = make({
   keys: keys("meta", "numbers"),
   args: {
     ...opener,
-    /** For how long a message lives that says nothing about it, ms. */
+    /** How long a message lives that does not say, ms. */
     ttl: "number"
   },
   replies: {

@@ -1,6 +1,6 @@
 /**
- * Where the messages of a group come from: the numbers after its cursor. Each group has a cursor of its own, which moves on
- * in the step that hands messages out, so that nothing is skipped and nothing comes twice, whichever consumer asks and whatever was heard.
+ * Where the messages of a group come from: the numbers after its cursor. Each group has its own cursor, which moves in the step
+ * that hands messages out, so that nothing is skipped or repeated, whichever consumer asks and whatever events arrived.
  *
  * @module
  */
@@ -9,12 +9,12 @@ import { keys } from "../wire/Keys.ts"
 import { pattern, storage } from "./KeyspaceScripts.ts"
 import { numbering } from "./Numbers.ts"
 
-/** As `Source` of `claims/` asks for it. */
+/** See `Source` of `claims/`. */
 const lua = /* lua */ `
 local open, probe, fresh, pressing, read, forget, restore, promote, backlog, peek, outlook, pass
 do
 ${numbering}
--- The records that were looked up to find out whether they are there.
+-- The records that were looked up to see whether they exist.
 local taken = {}
 local function cursor()
   load()
@@ -24,7 +24,7 @@ function open(group, start, known)
   load()
   note()
   if redis.call('HEXISTS', position, 'cursor') == 0 then
-    -- What had expired before a group was there is nothing that it misses.
+    -- A group does not miss what had expired before it existed.
     redis.call('HSET', position, 'cursor', digits(start == 'latest' and not known and last or first - 1),
       'born', digits(known and base or last))
   end
@@ -36,18 +36,18 @@ function probe()
 end
 function fresh(n)
   local at = redis.call('HMGET', position, 'cursor', 'born')
-  -- A group that does not know any more where it was begins at the front: again is better than never.
+  -- A group that has lost its position begins at the front: again is better than never.
   local before, born = tonumber(at[1]), tonumber(at[2]) or last
   at = cursor()
   local ids, missing = {}, {}
-  -- Numbers up to this one are behind us, and so many of the last of them were gone.
+  -- Numbers up to this one are passed, and that many of the last of them were gone.
   local function pass(to, count)
     local missed = math.min(count, to - math.max(born, base))
     if missed > 0 then missing[#ids + 1] = (missing[#ids + 1] or 0) + missed end
     at = to
   end
   if before and at > before then pass(at, at - before) end
-  -- How many keys are looked at in one call: a long row of expired ones takes several.
+  -- How many keys one call checks: a long row of expired ones takes several.
   local budget = n + 5000
   while #ids < n and at < last and budget > 0 do
     local row, names = {}, {}

@@ -1,7 +1,7 @@
 /**
- * Hears what is written to the keys of a topic, for all receivers of this process: they wake at once, and what others
- * wrote by hand is taken in. An event says only that there is something to look at: one that is lost delays what a poll
- * finds anyway, except keys of others, which nothing but the event or a scan knows of.
+ * Listens to events of a topic's keys, for all receivers of this process: they wake at once, and keys written by other programs
+ * are copied. An event only says that there is something to find: a lost one delays what a poll finds anyway, except foreign
+ * keys, which only the event or a scan reveals.
  *
  * @module
  */
@@ -30,43 +30,43 @@ export interface ListenerOptions extends Pick<Store, "redis" | "subscriber" | "p
 
 /** A receiver, as the listener sees it. */
 export interface Hearer {
-  /** There may be something to take in so many milliseconds. */
+  /** Something may be available in that many milliseconds. */
   readonly wake: (millis: number) => void
-  /** Nothing that is new will be heard of. */
+  /** No new messages will be heard of. */
   readonly fail: (reason: Reason) => void
 }
 
-/** How many keys of others one script takes in. */
+/** How many foreign keys one script copies. */
 const adoptLimit = 100
-/** About how many keys of the whole database the server looks at in one step of a scan. */
+/** About how many keys of the whole database the server visits in one step of a scan. */
 const scanStep = 1000
-/** How long others may have switched the events off unnoticed. A listener that hears one meanwhile need not ask. */
+/** How long other programs may have switched events off unnoticed. A listener that receives one meanwhile need not ask. */
 const watchMillis = 2000
-/** In poll mode scans go on, but take no more than this part of the time. */
+/** In poll mode scans repeat, but take no more than this share of the time. */
 const scanShare = 0.1
 
 const set = Buffer.from("set")
 
-/** What the names of our own messages begin with. Any other was given by somebody else. */
+/** The beginning of our own messages' names. All others are foreign. */
 const ours = "#"
 
-/** A key, as its bytes: others may give names that are not text. */
+/** A key as bytes: other programs may use names that are not text. */
 const keyOf = (beginning: string, name: string): Buffer =>
   Buffer.concat([Buffer.from(beginning), Buffer.from(name, "latin1")])
 
-/** Takes a text literally in a glob pattern of the server. */
+/** Escapes a text for a glob pattern of the server. */
 const literally = (text: string): string => text.replaceAll(/[*?[\]\\^]/g, "\\$&")
 
 export class Listener {
   readonly #options: ListenerOptions
   readonly #hearers = new Set<Hearer>()
-  /** Names of keys of others that were written, and may be written again while they are taken in: one character a byte. */
+  /** Names of foreign keys that were written, and may be written again while they are copied: one character per byte. */
   readonly #written = new Set<string>()
   readonly #work = Latch.makeUnsafe(false)
   #scan: boolean
-  /** Whether the server announces keys has to be asked again: it may be another one, or the same with other settings. */
+  /** Whether the server sends events has to be checked again: it may be another one, or have other settings. */
   #verify = false
-  /** How long to wait for the next scan, when there is to be one. */
+  /** How long to wait for the next scan, if there is to be one. */
   #restMillis: number | undefined
   readonly #check: Effect.Effect<string | undefined, Reason>
 
@@ -89,12 +89,12 @@ export class Listener {
   readonly start: Effect.Effect<void, Reason, Scope.Scope> = Effect.gen({ self: this }, function* () {
     const { keys, notifications, redis, subscriber } = this.#options
     if (notifications !== "poll") {
-      // One event for a batch of ours, and one for each key of others.
+      // One event per batch of ours, and one per foreign key.
       const channel = channelOf(redis.db, keys.messages)
       const named = Buffer.byteLength(channel)
       yield* subscriber.subscribe("pattern", `${literally(channel)}[^${ours}]*`, {
         message: (event, _, on) => {
-          // SET with an expiry is two events, and the end of the expiry a third.
+          // SET with an expiry causes two events, and the end of the expiry a third.
           if (!event.equals(set)) return
           this.#written.add(on.toString("latin1", named))
           this.#work.openUnsafe()
@@ -146,7 +146,7 @@ export class Listener {
       const rest = polls ? this.#restMillis : watchMillis
       if (rest === undefined) yield* this.#work.await
       else if (Option.isNone(yield* Effect.timeoutOption(this.#work.await, rest))) {
-        // Where nothing is announced, a scan is all there is: it goes on and on.
+        // Without events, scanning is the only way: it repeats.
         if (polls) this.#scan = true
         else this.#verify = true
       }
@@ -166,7 +166,7 @@ export class Listener {
       const { scan, topic } = this.#options
       const found = yield* Effect.tapError(this.#check, ({ _tag }) =>
         Effect.sync(() => {
-          // Once they are on again, what was written meanwhile is looked for.
+          // Once they are on again, keys written meanwhile are searched for.
           if (_tag === "NotificationsDisabled") this.#scan = scan
         })
       )
@@ -196,7 +196,7 @@ export class Listener {
       while (this.#written.size > 0) {
         const names: Array<string> = []
         for (const name of this.#written) {
-          // Written again while this is on its way means one more look.
+          // Another write while this is under way requires another pass.
           this.#written.delete(name)
           if (names.push(name) === adoptLimit) break
         }
@@ -218,7 +218,7 @@ export class Listener {
     })
   }
 
-  /** Looks at every key of the database, a few at a time. */
+  /** Visits every key of the database, a few at a time. */
   readonly #look: Effect.Effect<void, Reason> = Effect.gen({ self: this }, function* () {
     const { keys, redis } = this.#options
     const named = Buffer.byteLength(keys.messages)

@@ -1,5 +1,5 @@
 /**
- * Whether the server announces what is written to keys: asked where asking is allowed, tried out where it is not.
+ * Whether the server sends events for keys: asked if that is permitted, tried out otherwise.
  *
  * @module
  */
@@ -17,18 +17,18 @@ type Redis = Context.Service.Shape<typeof IoRedis>
 
 const setting = "notify-keyspace-events"
 
-/** Events under the name of the key (`K`), of commands that write a string (`$`). `A` stands for all commands. */
+/** Events by the name of the key (`K`), of commands that write a string (`$`). `A` stands for all commands. */
 const missing = (flags: string): string =>
   (flags.includes("K") ? "" : "K") + (flags.includes("$") || flags.includes("A") ? "" : "$")
 
-/** The channel on which the server says what happened to a key. */
+/** The channel on which the server reports what happened to a key. */
 export const channelOf = (db: number, key: string): string => `__keyspace@${db}__:${key}`
 
 /**
- * A check that fails with `NotificationsDisabled` when the keys of a topic are not announced. `enable`: it has the server announce
- * them, on top of what it announces already, and returns the flags that it found; what is on is never switched off.
+ * A check that fails with `NotificationsDisabled` if the keys of a topic cause no events. `enable`: it switches them on, in addition
+ * to those that are on, and returns the flags it found; nothing is ever switched off.
  *
- * It may run over and over: who was denied CONFIG once does not fill the server's ACL log by asking again.
+ * It may run repeatedly: once CONFIG was denied, it is not tried again, which would fill the server's ACL log.
  */
 export const checkOf = (
   redis: Redis,
@@ -49,7 +49,7 @@ export const checkOf = (
         return flags.success
       }
       const reason = flags.failure
-      // Not allowed, or no such command: what the server does tells more than what it says.
+      // Not permitted, or no such command: the server's behaviour tells more than its words.
       if (reason._tag !== "NotPermitted" && reason._tag !== "Rejected") return yield* Effect.fail(reason)
       denied = reason
     }
@@ -59,7 +59,7 @@ export const checkOf = (
   })
 }
 
-/** What an operator may want to know of the server, where there are topics of the pattern. */
+/** Advice for the operator of a server with topics of the pattern. */
 export const advice = (commands: Connection): Effect.Effect<ReadonlyArray<string>> =>
   Effect.match(ask(commands), {
     onFailure: () => [
@@ -77,13 +77,13 @@ export const advice = (commands: Connection): Effect.Effect<ReadonlyArray<string
 const ask = (commands: Connection): Effect.Effect<string, Reason> =>
   Effect.map(
     commands.run("config|get", [], (client) => client.config("GET", setting)),
-    // Name and value in turn.
+    // Alternating name and value.
     (reply) => String((reply as ReadonlyArray<unknown>)[1] ?? "")
   )
 
 /**
- * Writes a key and listens. The server sends the event before it answers a PING on the connection that listens, so that no
- * time has to pass until silence is an answer.
+ * Writes a key and listens. The server sends the event before it replies to a PING on the listening connection, so that no time
+ * has to pass before silence counts as a no.
  */
 const isAnnounced = (redis: Redis, subscriber: Subscriber, keys: TopicKeys): Effect.Effect<boolean, Reason> =>
   Effect.scoped(

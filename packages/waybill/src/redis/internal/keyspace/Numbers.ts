@@ -1,23 +1,23 @@
 /**
- * The messages of a topic are numbered without holes, and a message is a key named after its number: the numbers are the
- * index. Order, catching up and counting what expired need no look at any other key.
+ * The messages of a topic are numbered without holes, and each is a key named after its number: the numbers are the
+ * index. Order, catching up and counting expired messages need no other key.
  *
  * @module
  */
 
 /**
- * Lua, for a script with the key `numbers`. `load()` comes first, when it is known that nothing foreign lies there; then
- * `add(record, ttl)` stores the next message and answers its number as text, and `note()` keeps the numbers, once, after the last: the
- * server announces that they changed, which is what wakes those who wait, once for a batch. `name(number)` is the key of a
- * message, `digits(number)` the number as text.
+ * Lua for a script with the key `numbers`. `load()` comes first, once it is known that the key is ours; then `add(record, ttl)` stores
+ * the next message and returns its number as text, and `note()` stores the numbers, once, after the last: the event for that
+ * change wakes waiting consumers, once per batch. `name(number)` is the key of a message, `digits(number)` the number as
+ * text.
  *
- * `base` is where the numbers began: the clock, in microseconds. Should the key be lost, they begin again above every
- * number that was ever given, and no group waits for what came before.
+ * `base` is where the numbers began: the clock, in microseconds. If the key is lost, numbering begins again above every number
+ * that was ever assigned, and no group waits for earlier ones.
  *
- * `first` is the lowest number whose message may be there. Each call moves it on over what has expired, faster than numbers
- * are given, so that a group that catches up does not begin with a long way over nothing.
+ * `first` is the lowest number whose message may exist. Each call moves it over expired ones, faster than numbers are
+ * assigned, so that a group that catches up does not begin with a long way over nothing.
  *
- * The keys of messages cannot be among KEYS: the script itself finds their numbers. They lie under the same hash tag.
+ * The keys of messages cannot be among KEYS, because the script itself finds their numbers. They share the hash tag.
  */
 export const numbering = /* lua */ `
 local message = string.gsub(numbers, 'numbers$', 'message:#')
@@ -41,7 +41,7 @@ local function add(record, ttl)
   call('SET', message .. number, record, 'PX', ttl)
   return number
 end
--- How many messages from this number on are gone, one after the other; about so many are looked at.
+-- How many messages from this number on are gone in a row; about that many are checked.
 local function gone(from, most)
   local there, size = 0, 1
   while there < most and from + there <= last do

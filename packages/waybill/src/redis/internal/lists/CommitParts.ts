@@ -1,5 +1,5 @@
 /**
- * Commits of deliveries from a queue: whose a delivery is, the group's claims say.
+ * Commits of deliveries from a queue: the group's claims determine ownership.
  *
  * @module
  */

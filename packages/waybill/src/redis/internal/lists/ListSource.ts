@@ -10,9 +10,9 @@ import { keys } from "../wire/Keys.ts"
 import { envelopes } from "../wire/PackedMessage.ts"
 import { disagreement, levels } from "./ListStorage.ts"
 
-/** `peek(from, limit, newest)` as `Source` says. */
+/** `peek(from, limit, newest)`, see `Source`. */
 const peeking = /* lua */ `
--- The ids of a list from one place to another, places counted in the order in which they are taken.
+-- The ids of a list between two places, counted in the order in which they are taken.
 local function row(key, start, stop)
   if stop < start then return {} end
   if order() ~= 'lifo' then return redis.call('LRANGE', key, start, stop) end
@@ -49,8 +49,8 @@ end
 `
 
 /**
- * In `meta`, `last` counts the messages, `group` names the group that the queue belongs to, and `order` says who is next. The `setting` of
- * a member that joins is an order, or `any`: the one that the queue has.
+ * In `meta`, `last` counts the messages, `group` names the group that owns the queue, and `order` says which message is next. The
+ * `setting` of a joining member is an order, or `any` for the one that the queue has.
  */
 const lua = /* lua */ `${envelopes}${levels}${disagreement}
 local lists = {high, normal, low}
@@ -71,10 +71,10 @@ local function open(group, start, known, setting)
   if not noted[2] and setting ~= 'any' then redis.call('HSET', meta, 'order', setting) end
   if owner then return end
   redis.call('HSET', meta, 'group', group)
-  -- Whatever was stored before is not for this group. Delayed messages come later than the group.
+  -- Messages stored before are not for this group. Delayed messages come later than the group.
   if start == 'latest' then redis.call('UNLINK', high, normal, low, bodies, inbox) end
 end
--- What others wrote gets an id, and its place behind what is ready.
+-- Messages of other programs get an id, and a place after those that are ready.
 local adopted
 local function adopt(n)
   if adopted then return end
@@ -114,7 +114,7 @@ end
 local function read(ids)
   return redis.call('HMGET', bodies, unpack(ids))
 end
--- Of what comes back in one call about a megabyte is looked at.
+-- At most about a megabyte of what comes back in one call is read.
 local weighed = 0
 local function pressing(id)
   if not urgent() or weighed > 1048576 then return end
@@ -136,7 +136,7 @@ end
 local function restore(id, text)
   redis.call('HSET', bodies, id, text)
 end
--- A delayed member is how urgent it is (the number of its list), a number that keeps the order, and the id.
+-- A delayed member is its urgency (the number of its list), a number that keeps the order, and the id.
 local function promote(now, limit)
   local members = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, limit)
   if #members > 0 then
@@ -166,7 +166,7 @@ ${peeking}local function outlook()
 end
 `
 
-/** Under a name of the pattern's own. */
+/** Under the pattern's own name. */
 export const source = (pattern: string): Source => ({
   pattern,
   keys: keys("high", "normal", "low", "bodies", "delayed", "delayedBodies", "inbox", "meta"),
@@ -175,6 +175,6 @@ export const source = (pattern: string): Source => ({
   ranks: true
 })
 
-/** As `levelOf` of the scripts says. */
+/** The same as `levelOf` in the scripts. */
 export const urgencyOf = ({ headers: { priority } }: Delivery): number =>
   priority === "high" ? 1 : priority === "low" ? 3 : 2

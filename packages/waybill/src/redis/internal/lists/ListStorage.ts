@@ -1,5 +1,5 @@
 /**
- * Messages in lists of ids, with the messages in a hash beside them. The notification leaves in the same step.
+ * Messages in lists of ids, with the messages in a hash beside them. The notification is sent in the same step.
  *
  * @module
  */
@@ -17,8 +17,8 @@ end
 `
 
 /**
- * `disagreement(order, found)`: the reply when the queue has another order than the one that is asked for, or nil. A queue that an
- * older version has opened has none yet, and takes the first that is asked for.
+ * `disagreement(order, found)`: the reply if the queue has another order than the requested one, or nil. A queue opened by an
+ * older version has no order yet, and takes the first one requested.
  */
 export const disagreement = /* lua */ `
 local function disagreement(order, found)
@@ -26,7 +26,7 @@ local function disagreement(order, found)
 end
 `
 
-/** `setting`: the order of the queue, or `any`. With `priority`, the header of that name decides on the list. */
+/** `setting`: the order of the queue, or `any`. With `priority`, the header of that name determines the list. */
 export const storage: Storage = {
   keys: keys("high", "normal", "low", "bodies"),
   noted: ["order", "last"],
@@ -68,7 +68,7 @@ export const storage: Storage = {
       if #ids > 0 then urgency = to end
       for from = 1, #ids, 2000 do call('RPUSH', lists[to], unpack(ids, from, math.min(from + 1999, #ids))) end
     end
-    -- Hints: who may not send them is found by polling. Who takes what is ready does not look at what is due.
+    -- Hints: without permission to publish, polling finds the messages. A consumer that takes what is ready does not check what is due.
     if urgency then redis.pcall('PUBLISH', wake, ranked and '0;' .. urgency or '0') end
   end
 `

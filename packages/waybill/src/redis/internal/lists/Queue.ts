@@ -1,5 +1,5 @@
 /**
- * The patterns that keep their messages in lists: the same queue under a name of its own, with or without commits.
+ * The patterns that keep their messages in lists: the same queue under its own name, with or without commits.
  *
  * @module
  */
@@ -15,7 +15,7 @@ import { storage } from "./ListStorage.ts"
 
 export type Order = "fifo" | "lifo" | "priority" | "any"
 
-/** The scripts of each pattern, under its name in the topic's meta key. */
+/** The scripts of each pattern, by its name in the topic's meta key. */
 export const scripts = {
   lists: makeScripts(source("lists"), storage),
   "exactly-once": makeScripts(source("exactly-once"), storage)
@@ -27,7 +27,7 @@ const queue = (name: keyof typeof scripts, order: Order) =>
     scripts: scripts[name],
     setting: order,
     expires: false,
-    // Where any order will do, the topic knows.
+    // With any order, the topic decides.
     priorities: order === "priority" || order === "any",
     urgencyOf: order === "priority" ? urgencyOf : undefined
   }) satisfies Partial<ClaimsPattern.ClaimsOptions<never>>
