@@ -44,14 +44,14 @@ export const layer = (options: Pick<StoreOptions, "prefix"> = {}): Layer.Layer<I
       const inspectors = new Map(
         patterns.map(({ inspector, name }) => [
           name,
-          inspector({ commands, prefix, keysOf, steered: () => Effect.void })
+          inspector({ commands, prefix, keysOf, refresh: () => Effect.void })
         ])
       )
       const [first] = patterns
 
       const of = Effect.fnUntraced(function* <A>(
         topic: string,
-        look: (inspector: Inspector["Service"]) => Effect.Effect<A, TransportError>
+        ask: (inspector: Inspector["Service"]) => Effect.Effect<A, TransportError>
       ) {
         const key = keysOf(topic).meta
         const failure = (reason: Reason) => new TransportError({ operation: "inspect", topic, reason })
@@ -59,7 +59,7 @@ export const layer = (options: Pick<StoreOptions, "prefix"> = {}): Layer.Layer<I
           .run("hget", key, (client) => client.hget(key, "pattern"))
           .pipe(Effect.mapError(failure))
         const inspector = inspectors.get(found ?? first.name)
-        if (inspector !== undefined) return yield* look(inspector)
+        if (inspector !== undefined) return yield* ask(inspector)
         const expected = [...inspectors.keys()].join(", ")
         return yield* failure(new TopicConflict({ topic, expected, found: String(found) }))
       })

@@ -57,7 +57,7 @@ export interface Member extends Transport.Receiver {
   /** A message of the topic will be due in that many milliseconds. */
   expect(millis: number): void
   /** Checks at once whether its group is paused; returns when it knows, or soon. */
-  readonly look: Effect.Effect<void>
+  readonly refresh: Effect.Effect<void>
 }
 
 /** The options of every sender. */
@@ -157,10 +157,10 @@ const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) 
   }
   const inspector = pattern.inspector({
     ...store,
-    steered: (topic, group) =>
+    refresh: (topic, group) =>
       Effect.forEach(
         [...members].filter((one) => one.topic === topic && one.group === group),
-        ({ member }) => member.look,
+        ({ member }) => member.refresh,
         { discard: true }
       )
   })

@@ -32,8 +32,8 @@ export const make = (
   const describeGroup = Effect.fnUntraced(function* (topic: string, group: string) {
     const consumers = yield* consumersOf(topic, group)
     const more = { keys: consumers.map(keysOf(topic).group(group).processing), args: consumers }
-    const look = inspecting.call(topic, group, scripts.describe, {}, more)
-    return groupOf(group, yield* inspecting.withoutOld(topic, group, look))
+    const described = inspecting.call(topic, group, scripts.describe, {}, more)
+    return groupOf(group, yield* inspecting.withoutOld(topic, group, described))
   })
 
   return inspecting.inspector({

@@ -46,12 +46,12 @@ do
   -- From both ends: messages handed back come first, retries and dead letters after them.
   local length = redis.call('LLEN', returned)
   for _, behind in ipairs({false, true}) do
-    local looked, seen = 0, 0
-    while looked < ${mostRanked} and seen < bytes and #ranked < length do
+    local scanned, seen = 0, 0
+    while scanned < ${mostRanked} and seen < bytes and #ranked < length do
       local count = math.min(${part}, length - #ranked)
-      local some = behind and redis.call('LRANGE', returned, -looked - count, -looked - 1)
-        or redis.call('LRANGE', returned, looked, looked + count - 1)
-      looked = looked + #some
+      local some = behind and redis.call('LRANGE', returned, -scanned - count, -scanned - 1)
+        or redis.call('LRANGE', returned, scanned, scanned + count - 1)
+      scanned = scanned + #some
       for i, text in ipairs(read(some)) do
         local id = some[i]
         ranked[#ranked + 1] = id

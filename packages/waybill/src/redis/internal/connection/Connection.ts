@@ -500,8 +500,8 @@ const connect = Effect.fnUntraced(function* (
       })
     )
   const secure = options.tls !== undefined
-  const toldBy = (look: Effect.Effect<Reason | undefined>): Effect.Effect<never, Reason> =>
-    Effect.flatMap(look, (reason) => (reason === undefined ? Effect.never : Effect.fail(reason)))
+  const toldBy = (probe: Effect.Effect<Reason | undefined>): Effect.Effect<never, Reason> =>
+    Effect.flatMap(probe, (reason) => (reason === undefined ? Effect.never : Effect.fail(reason)))
   const otherwise = toldBy(mismatch(options, secure, shared.address))
   return yield* Effect.gen(function* () {
     yield* ask("connect", () => redis.connect()).pipe(

@@ -257,8 +257,8 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
   }
 
   /** Checks at once whether the group is paused; returns when it knows, or soon. */
-  get look(): Effect.Effect<void> {
-    return this.#heartbeat.look
+  get refresh(): Effect.Effect<void> {
+    return this.#heartbeat.refresh
   }
 
   /** There may be something to fetch. */

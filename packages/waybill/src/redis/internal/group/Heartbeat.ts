@@ -33,14 +33,14 @@ const leastMillis = 10
 /** The delay of a repair that something waits for, and after any other failure. */
 export const hurryMillis = 50
 /** Pausing waits no longer for a receiver of its process. */
-const longestLook = 1000
+const longestRefresh = 1000
 
 export class Heartbeat {
   readonly #options: HeartbeatOptions
   readonly #woken = new Wakeup(() => this.#called || this.#dueAt < this.#waitsFor)
   /** How many beats have begun, and waiters for the end of a later one. */
   #beats = 0
-  readonly #looks = new Set<{ readonly after: number; readonly done: () => void }>()
+  readonly #waiting = new Set<{ readonly after: number; readonly done: () => void }>()
   #dueAt = Infinity
   /** What was due next when it began to wait. */
   #waitsFor = Infinity
@@ -67,15 +67,15 @@ export class Heartbeat {
   }
 
   /** Beats at once; returns when a beat that begins from now on is over, or soon. */
-  readonly look: Effect.Effect<void> = Effect.asVoid(
+  readonly refresh: Effect.Effect<void> = Effect.asVoid(
     Effect.timeoutOption(
       Effect.callback<void>((resume) => {
-        const look = { after: this.#beats, done: () => resume(Effect.void) }
-        this.#looks.add(look)
+        const waiter = { after: this.#beats, done: () => resume(Effect.void) }
+        this.#waiting.add(waiter)
         this.expect(0)
-        return Effect.sync(() => this.#looks.delete(look))
+        return Effect.sync(() => this.#waiting.delete(waiter))
       }),
-      longestLook
+      longestRefresh
     )
   )
 
@@ -87,8 +87,8 @@ export class Heartbeat {
         // The beat reports what is due later.
         this.#dueAt = Infinity
         const result = yield* Effect.result(survivable(beat))
-        for (const look of this.#looks) {
-          if (look.after < begun && this.#looks.delete(look)) look.done()
+        for (const waiter of this.#waiting) {
+          if (waiter.after < begun && this.#waiting.delete(waiter)) waiter.done()
         }
         if (Result.isSuccess(result)) {
           succeeded()

@@ -145,7 +145,7 @@ export class InFlight<H extends Held> {
 
   handOut(): void {
     while (this.#waiters.length > 0) {
-      const waiter = this.#waiters[0] as Waiter<H> // just looked
+      const waiter = this.#waiters[0] as Waiter<H> // just checked
       const taken = this.#cut(waiter.max, waiter.bytes)
       if (taken === undefined) return
       this.#waiters.shift()
@@ -163,7 +163,7 @@ export class InFlight<H extends Held> {
     const count = fitting(buffer, max, bytes)
     if (count === buffer.length) {
       this.#buffer = []
-      return buffer as unknown as NonEmptyReadonlyArray<Carrying<H>> // not empty: just looked
+      return buffer as unknown as NonEmptyReadonlyArray<Carrying<H>> // not empty: just checked
     }
     this.#buffer = buffer.slice(count)
     return buffer.slice(0, count) as unknown as NonEmptyReadonlyArray<Carrying<H>> // count is at least 1

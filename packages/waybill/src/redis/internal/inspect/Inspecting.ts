@@ -27,15 +27,15 @@ export interface InspectorOptions {
   readonly prefix: string
   readonly keysOf: (topic: string) => TopicKeys
   /** Makes the receivers of this process check at once. */
-  readonly steered: (topic: string, group: string) => Effect.Effect<void>
+  readonly refresh: (topic: string, group: string) => Effect.Effect<void>
 }
 
 /** The most dead letters that one run of a script moves or deletes. */
 const redriveLimit = 200
 
 /** The first interval between checks for consumers that still have to pause, ms; it doubles each time. */
-const shortestLook = 10
-const longestLook = 100
+const shortestPoll = 10
+const longestPoll = 100
 
 /** Which live consumers of a paused group have not confirmed yet that they begin nothing. */
 export const unquiet = make({
@@ -165,9 +165,9 @@ export class Inspecting {
   }
 
   /** Inspects again once expired dead letters have been dropped; if that is not permitted, they count. */
-  withoutOld(topic: string, group: string, look: Effect.Effect<Figures, Reason>): Effect.Effect<Figures, Reason> {
-    return Effect.flatMap(look, (figures) =>
-      !figures.old ? Effect.succeed(figures) : Effect.andThen(this.expire(topic, group), look)
+  withoutOld(topic: string, group: string, describe: Effect.Effect<Figures, Reason>): Effect.Effect<Figures, Reason> {
+    return Effect.flatMap(describe, (figures) =>
+      !figures.old ? Effect.succeed(figures) : Effect.andThen(this.expire(topic, group), describe)
     )
   }
 
@@ -184,7 +184,7 @@ export class Inspecting {
   ): Effect.Effect<void, Reason> {
     const { commands, keysOf, prefix } = this.#options
     const { groups: names, meta } = keysOf(topic)
-    const looks = {
+    const inspections = {
       others: others.length,
       topic: { keys: whole.keys.length, args: whole.args },
       groups: groups.map(({ args, group, keys, state }) => ({
@@ -198,7 +198,7 @@ export class Inspecting {
     const kinds: Array<Kind> = ["set", ...others.map(() => "hash" as const), ...whole.kinds]
     for (const group of groups) kinds.push(...group.kinds)
     const key = registry(prefix)
-    return this.call(topic, undefined, script, { looks: JSON.stringify(looks) }, { keys, kinds }).pipe(
+    return this.call(topic, undefined, script, { inspections: JSON.stringify(inspections) }, { keys, kinds }).pipe(
       Effect.repeat({ while: ({ _tag }) => _tag === "AGAIN" }),
       Effect.andThen(commands.run("srem", key, (client) => client.srem(key, topic))),
       Effect.andThen(commands.run("hget", meta, (client) => client.hget(meta, "pattern"))),
@@ -235,7 +235,7 @@ export class Inspecting {
   #quiet(topic: string, group: string): Effect.Effect<void, Reason> {
     return Effect.gen({ self: this }, function* () {
       let left: number | undefined
-      for (let wait = shortestLook; ; wait = Math.min(longestLook, wait * 2)) {
+      for (let wait = shortestPoll; ; wait = Math.min(longestPoll, wait * 2)) {
         const { longest, others } = yield* this.call(topic, group, unquiet, {})
         if (others.length === 0) return
         left ??= longest
@@ -252,13 +252,13 @@ export class Inspecting {
     })
   }
 
-  #steer(topic: string, group: string, paused: boolean): Effect.Effect<void, TransportError> {
-    const { commands, keysOf, steered } = this.#options
+  #setPaused(topic: string, group: string, paused: boolean): Effect.Effect<void, TransportError> {
+    const { commands, keysOf, refresh } = this.#options
     const key = keysOf(topic).group(group).state
     return commands
       .run("hset", key, (client) => (paused ? client.hset(key, "paused", "1") : client.hdel(key, "paused")))
       .pipe(
-        Effect.andThen(steered(topic, group)),
+        Effect.andThen(refresh(topic, group)),
         Effect.andThen(paused ? this.#quiet(topic, group) : Effect.void),
         failing(topic)
       )
@@ -328,8 +328,8 @@ export class Inspecting {
       discard: (topic, group, entries) =>
         this.#inBatches(topic, entries, (some) => this.call(topic, group, discard, {}, { args: some })),
 
-      pause: (topic, group) => this.#steer(topic, group, true),
-      resume: (topic, group) => this.#steer(topic, group, false),
+      pause: (topic, group) => this.#setPaused(topic, group, true),
+      resume: (topic, group) => this.#setPaused(topic, group, false),
 
       remove: (topic) =>
         Effect.flatMap(belongings(topic), (all) => this.#remove(topic, removal, all)).pipe(failing(topic))

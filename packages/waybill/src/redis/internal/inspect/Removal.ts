@@ -7,7 +7,7 @@
 import { type Kind, make, type Script } from "../connection/Script.ts"
 
 /** Some keys of a topic, and arguments, as a script of the inspector takes them. */
-export interface Look {
+export interface Inspection {
   readonly keys: ReadonlyArray<string>
   readonly kinds: ReadonlyArray<Kind>
   readonly args: ReadonlyArray<string>
@@ -17,8 +17,8 @@ export interface Look {
 export interface Belongings {
   /** Keys that no inspection uses. */
   readonly others: ReadonlyArray<string>
-  readonly topic: Look
-  readonly groups: ReadonlyArray<Look & { readonly group: string; readonly state: string }>
+  readonly topic: Inspection
+  readonly groups: ReadonlyArray<Inspection & { readonly group: string; readonly state: string }>
 }
 
 /** A script's text as the body of a Lua function of KEYS and ARGV. */
@@ -29,7 +29,7 @@ export const bodyOf = (script: Script): string => script.lua.slice(script.lua.in
  * claims, followed by the names of any further groups. The second returns the `Figures` of a group after `OK`. The first may leave
  * what the second needs in the table `seen`.
  *
- * Keys: that of the groups; those that no look is at; then those of each look.
+ * Keys: that of the groups; those that no inspection uses; then those of each inspection.
  */
 export const removal = (name: string, overview: string, describe: string) =>
   make({
@@ -38,10 +38,10 @@ export const removal = (name: string, overview: string, describe: string) =>
     keys: {},
     args: {
       /**
-       * As JSON: `others`, how many keys no look is at; `topic` and `groups`, the looks: `keys`, how many, and `args`; of a group
+       * As JSON: `others`, how many keys no inspection uses; `topic` and `groups`, the inspections: `keys`, how many, and `args`; of a group
        * `group`, its name, and `state`, the place of that key among its keys.
        */
-      looks: "text"
+      inspections: "text"
     },
     replies: {
       /** Nothing is left. */
@@ -58,13 +58,13 @@ local function describe(KEYS, ARGV)
 ${describe}
 end
 local groups = KEYS[1]
-local asked = cjson.decode(looks)
+local asked = cjson.decode(inspections)
 local from = 1 + asked.others
 for k = 2, from do redis.call('HEXISTS', KEYS[k], '') end
-local function keysOf(look)
+local function keysOf(inspection)
   local keys = {}
-  for i = 1, look.keys do keys[i] = KEYS[from + i] end
-  from = from + look.keys
+  for i = 1, inspection.keys do keys[i] = KEYS[from + i] end
+  from = from + inspection.keys
   return keys
 end
 -- A heartbeat that stayed ahead when the clock went back does not count.
@@ -77,17 +77,17 @@ if info[1] ~= 'OK' then return info end
 if info[4] > 0 then return {'IN USE', 'delayed', ''} end
 if #asked.groups == 0 and info[3] > 0 then return {'IN USE', 'messages', ''} end
 local known = {}
-for _, look in ipairs(asked.groups) do
-  known[look.group] = true
-  local keys = keysOf(look)
-  local figures = describe(keys, look.args)
+for _, inspection in ipairs(asked.groups) do
+  known[inspection.group] = true
+  local keys = keysOf(inspection)
+  local figures = describe(keys, inspection.args)
   if figures[1] ~= 'OK' then return figures end
   for _, what in ipairs({{2, 'messages'}, {3, 'pending'}, {5, 'waiting'}, {7, 'deadLetters'}}) do
-    if figures[what[1]] > 0 then return {'IN USE', what[2], look.group} end
+    if figures[what[1]] > 0 then return {'IN USE', what[2], inspection.group} end
   end
   local living = figures[10]
   for i = 1, #living, 3 do
-    if lives(keys[look.state], living[i], living[i + 2]) then return {'IN USE', 'consumers', look.group} end
+    if lives(keys[inspection.state], living[i], living[i + 2]) then return {'IN USE', 'consumers', inspection.group} end
   end
 end
 -- A group that is newer than the caller's inspection has a consumer.

@@ -185,7 +185,7 @@ export class Listener {
     yield* this.#adopt()
     if (!this.#scan) return
     this.#scan = false
-    const [took] = yield* Effect.onError(Effect.timed(this.#look), () => Effect.sync(() => (this.#scan = true)))
+    const [took] = yield* Effect.onError(Effect.timed(this.#scanAll), () => Effect.sync(() => (this.#scan = true)))
     const { notifications, pollMillis } = this.#options
     if (notifications === "poll") this.#restMillis = Math.max(pollMillis, Duration.toMillis(took) / scanShare)
   })
@@ -219,7 +219,7 @@ export class Listener {
   }
 
   /** Visits every key of the database, a few at a time. */
-  readonly #look: Effect.Effect<void, Reason> = Effect.gen({ self: this }, function* () {
+  readonly #scanAll: Effect.Effect<void, Reason> = Effect.gen({ self: this }, function* () {
     const { keys, redis } = this.#options
     const named = Buffer.byteLength(keys.messages)
     let cursor = "0"

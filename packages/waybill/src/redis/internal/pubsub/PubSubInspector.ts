@@ -13,13 +13,13 @@ import * as Scripts from "./Scripts.ts"
 
 export const make = (options: InspectorOptions): Inspector["Service"] => {
   const inspecting = new Inspecting(options, Scripts.pattern)
-  const { commands, keysOf, steered } = options
+  const { commands, keysOf, refresh } = options
 
   const describeGroup = Effect.fnUntraced(function* (topic: string, group: string) {
     // Those of this process tell at once what they hold.
-    yield* steered(topic, group)
-    const look = inspecting.call(topic, group, Scripts.describe, {})
-    return groupOf(group, yield* inspecting.withoutOld(topic, group, look))
+    yield* refresh(topic, group)
+    const described = inspecting.call(topic, group, Scripts.describe, {})
+    return groupOf(group, yield* inspecting.withoutOld(topic, group, described))
   })
 
   return inspecting.inspector({

@@ -117,7 +117,7 @@ export class PubSubReceiver implements Receiver {
   /** Nothing is ever due from somewhere else. */
   expect(): void {}
 
-  readonly look: Effect.Effect<void> = Effect.suspend(() => Effect.ignore(this.#beat))
+  readonly refresh: Effect.Effect<void> = Effect.suspend(() => Effect.ignore(this.#beat))
 
   readonly listener: Listener = {
     message: (bytes, channel) => {

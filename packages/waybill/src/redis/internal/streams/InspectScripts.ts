@@ -313,10 +313,10 @@ end
  */
 export const remove = removal(
   "waybill/remove",
-  /* lua */ `local function look(KEYS, ARGV)
+  /* lua */ `local function inspect(KEYS, ARGV)
 ${bodyOf(describe)}
 end
-local found = look(KEYS, ARGV)
+local found = inspect(KEYS, ARGV)
 if found[1] == 'OK' then for i = 1, #ARGV do seen[ARGV[i]] = found[7][i] end end
 return found`,
   /* lua */ `${ids}${ask}${maps}${infos}

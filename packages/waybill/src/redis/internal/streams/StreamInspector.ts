@@ -35,7 +35,7 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
     const seen = new Map<string, GroupInfo>()
     /** Groups with dead letters that are too old to count, and were counted. */
     const old = new Set<string>()
-    const look = Effect.fnUntraced(function* (names: ReadonlyArray<string>) {
+    const inspect = Effect.fnUntraced(function* (names: ReadonlyArray<string>) {
       const described = names.map(keys.group).flatMap(describedOf)
       const more = { keys: described, kinds: names.flatMap(() => describedKinds), args: names }
       const told = yield* inspecting.call(topic, undefined, InspectScripts.describe, {}, more)
@@ -47,12 +47,12 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
       return told
     })
     const registered = yield* inspecting.groupsOf(topic)
-    const told = yield* look(registered.slice(0, groupsAtOnce))
+    const told = yield* inspect(registered.slice(0, groupsAtOnce))
     const rest = [...new Set([...registered, ...told.others])].slice(Math.min(registered.length, groupsAtOnce))
-    for (let i = 0; i < rest.length; i += groupsAtOnce) yield* look(rest.slice(i, i + groupsAtOnce))
+    for (let i = 0; i < rest.length; i += groupsAtOnce) yield* inspect(rest.slice(i, i + groupsAtOnce))
     const expired = [...old]
     yield* Effect.forEach(expired, (name) => inspecting.expire(topic, name), { discard: true })
-    for (let i = 0; i < expired.length; i += groupsAtOnce) yield* look(expired.slice(i, i + groupsAtOnce))
+    for (let i = 0; i < expired.length; i += groupsAtOnce) yield* inspect(expired.slice(i, i + groupsAtOnce))
     const retention: Retention = told.limited ? "length" : "settled"
     return {
       ...told,
