@@ -34,7 +34,7 @@ export const storage: Storage = {
   opening: /* lua */ `
   local refused = disagreement(setting, order)
   if refused then return refused end
-  -- What an order will be that nobody has asked for yet is not known.
+  -- An order that was not requested yet is unknown.
   local ranked = (order or setting) == 'priority' or (order or setting) == 'any'
   local number, prefix = tonumber(last) or 0, format('%.0f-', now())
   local lists, ready, packed = {high, normal, low}, {{}, {}, {}}, {}

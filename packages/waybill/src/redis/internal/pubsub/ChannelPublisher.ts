@@ -1,8 +1,8 @@
 /**
- * Publishing to one channel: what concurrent callers give while a batch is on its way goes out together in one write. Each
- * message gets the next number of this producer, so that a subscriber that misses one can tell.
+ * Publishing to one channel: messages from concurrent callers that arrive while a batch is under way go out together in one write.
+ * Each message gets the next number of this producer, so that a subscriber that misses one can tell.
  *
- * A batch whose answer was lost is not sent again: it may have been heard.
+ * A batch whose reply was lost is not sent again: it may have been heard.
  *
  * @module
  */
@@ -16,7 +16,7 @@ import { Outbox } from "../publish/Outbox.ts"
 import { seal } from "../wire/Envelope.ts"
 import { pattern, publish } from "./Scripts.ts"
 
-/** A producer's messages on one channel are numbered, and go on being so when its publisher is closed and opened again. */
+/** A producer's messages on one channel are numbered, even when its publisher is closed and opened again. */
 export interface Row {
   readonly producer: string
   number: number
@@ -50,13 +50,13 @@ export const make = (options: SenderOptions, command: "PUBLISH" | "SPUBLISH", ro
             return Effect.succeed({ isNew, receipts })
           },
           onFailure: (reason) => {
-            // These numbers may have been heard. Those of a batch that surely was not are given to the next one.
+            // These numbers may have been heard. Those of a batch that certainly was not are reused by the next one.
             if (reason._tag === "Disconnected" && reason.ambiguous) row.number = number
             return Effect.fail(reason)
           }
         })
     },
-    // Nothing was sent, and soon it may be.
+    // Nothing was sent, but soon it may be.
     repeats: (reason) => (reason._tag === "Disconnected" ? !reason.ambiguous : reason._tag === "Refused")
   })
 }

@@ -21,7 +21,7 @@ export const make = (options: PubSubOptions): Pattern<"at-most-once"> => ({
   open: (store) =>
     Effect.sync(() => {
       const command = options.sharded ? "SPUBLISH" : "PUBLISH"
-      // Subscribers tell by the numbers what they missed, so these outlast the publishers.
+      // Subscribers detect losses by the numbers, so these outlast the publishers.
       const rows = new Map<string, ChannelPublisher.Row>()
       return {
         publishing: (sender) => {
@@ -47,5 +47,5 @@ export const make = (options: PubSubOptions): Pattern<"at-most-once"> => ({
 
 const noGlobs = new NotOffered({
   feature: "patterns over sharded channels",
-  detail: "a shard knows only its own channels. Name the topic, or use plain channels"
+  detail: "a shard only knows its own channels. Name a single topic, or use plain channels"
 })

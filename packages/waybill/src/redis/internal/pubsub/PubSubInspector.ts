@@ -1,6 +1,6 @@
 /**
- * Looks at topics that store no messages, and steers their groups. What subscribers hold they tell themselves, about once
- * a second; nothing of it can be read.
+ * Inspects topics that store no messages, and pauses their groups. Subscribers report what they hold about once
+ * a second; none of it can be read.
  *
  * @module
  */
@@ -16,7 +16,7 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
   const { commands, keysOf, refresh } = options
 
   const describeGroup = Effect.fnUntraced(function* (topic: string, group: string) {
-    // Those of this process tell at once what they hold.
+    // Those of this process report at once.
     yield* refresh(topic, group)
     const described = inspecting.call(topic, group, Scripts.describe, {})
     return groupOf(group, yield* inspecting.withoutOld(topic, group, described))

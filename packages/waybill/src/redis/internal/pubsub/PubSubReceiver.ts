@@ -1,6 +1,6 @@
 /**
- * A subscriber: what its subscription brings goes into the inbox of its consumer, and what is missing is found out on the
- * way. A beat every now and then tells that it lives, and asks whether its group is paused.
+ * A subscriber: messages from its subscription go into its consumer's inbox, and missing ones are detected on the
+ * way. An occasional beat tells that it lives, and asks whether its group is paused.
  *
  * @module
  */
@@ -38,20 +38,20 @@ export interface ReceiverOptions
   readonly keys: TopicKeys
   readonly sharded: boolean
   readonly subscription: Subscription
-  /** Runs after the topic has come to be in the store. */
+  /** Runs once the topic exists in the store. */
   readonly opened: Effect.Effect<void>
 }
 
-/** A subscriber counts as alive for so many beats without one. */
+/** A subscriber counts as alive for that many beats without one. */
 const livesFor = 10
-/** For how long a batch of dead letters is recognised when it is sent again. */
+/** How long a batch of dead letters is recognised when it is sent again. */
 const rememberMillis = 10 * 60 * 1000
-/** Who leaves does not wait longer for a server that does not answer. */
+/** Leaving waits no longer for a server that does not reply. */
 const farewell = "1 second"
 
 type Letter = readonly [copy: LocalDelivery, settlement: DeadLetter]
 
-/** In the place of a batch's number: the letter is stored. */
+/** Instead of a batch's number: the letter is stored. */
 const stored = -1
 /** How many letters one run of the script stores, and how much of them. */
 const maxLetters = 100
@@ -88,7 +88,7 @@ export class PubSubReceiver implements Receiver {
   #letterBatches = 0
   #open = false
   #paused = false
-  /** It is paused, and nothing begins here any more. */
+  /** Paused, and nothing begins here any more. */
   #quiet = false
   #quieting: Fiber.Fiber<unknown> | undefined
   #beating: Fiber.Fiber<unknown> | undefined
@@ -114,7 +114,7 @@ export class PubSubReceiver implements Receiver {
   readonly lost: Receiver["lost"]
   readonly recalled: Effect.Effect<Recall>
 
-  /** Nothing is ever due from somewhere else. */
+  /** Nothing is ever due from elsewhere. */
   expect(): void {}
 
   readonly refresh: Effect.Effect<void> = Effect.suspend(() => Effect.ignore(this.#beat))
@@ -131,7 +131,7 @@ export class PubSubReceiver implements Receiver {
     refused: (reason) => this.#inbox.fail(this.failureOf(reason))
   }
 
-  /** What was sent back to the group. A letter that is lost on the way was not heard by any subscriber. */
+  /** Redriven to the group. A letter that is lost on the way was not received by any subscriber. */
   readonly again: Listener = {
     message: (bytes) => {
       const envelope = open(bytes)
@@ -206,7 +206,7 @@ export class PubSubReceiver implements Receiver {
     yield* lifecycle.report({ _tag: this.#paused ? "ConsumerPaused" : "ConsumerResumed", topic, group })
   })
 
-  /** A beat does not wait for this: the consumer may have to come to it. */
+  /** A beat does not wait for this: the consumer may be slow to respond. */
   readonly #quieten: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
     yield* this.#inbox.recall
     this.#quiet = true

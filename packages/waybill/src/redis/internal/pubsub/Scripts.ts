@@ -1,5 +1,5 @@
 /**
- * What a topic that stores no messages has in the store all the same: that it was opened, who listens, and the dead letters.
+ * What a topic that stores no messages still has in the store: that it was opened, its subscribers, and the dead letters.
  *
  * @module
  */
@@ -15,7 +15,7 @@ import { add, cap, clock, heartbeats, opening, tallies } from "../wire/Lua.ts"
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "pubsub"
 
-/** `open()`: a reply when the topic was opened as something else; otherwise nil, and whether it was opened now. */
+/** `open()`: a reply if the topic was opened as something else; otherwise nil, and whether it was opened now. */
 const open = /* lua */ `${opening}
 local function open()
   local conflict, opened = opening(meta)
@@ -50,7 +50,7 @@ return {'OK', new}
 export const publish = { PUBLISH: publishWith("PUBLISH"), SPUBLISH: publishWith("SPUBLISH") }
 
 /**
- * Says that a subscriber lives, what it has in hand, and asks whether its group is paused. Forgets subscribers that have
+ * Tells that a subscriber lives and what it holds, and asks whether its group is paused. Forgets subscribers that have
  * been silent for too long, some at a time.
  */
 export const beat = make({
@@ -65,7 +65,7 @@ export const beat = make({
     waits: "text",
     /** In how many ms the first of these is due, or -1. */
     due: "number",
-    /** For how many ms it has held the oldest of its deliveries, or -1. */
+    /** For how many ms it has held its oldest delivery, or -1. */
     held: "number",
     ...cap,
     /** 1: it knows that the group is paused, and begins nothing. */
@@ -76,7 +76,7 @@ export const beat = make({
       /** The topic was opened by this. */
       isNew: flag,
       paused: flag,
-      /** Dead letters the cap dropped. */
+      /** How many dead letters the cap dropped. */
       dropped: number
     }
   },
@@ -106,9 +106,10 @@ return {'OK', opened and 0 or 1, paused(quiet), keepDead(maxCount, maxAgeMillis,
 })
 
 /**
- * Stores dead letters. A batch that is sent again is recognised by its number, which `publisher` holds.
+ * Stores dead letters. A repeated batch is recognised by its number, which `publisher` holds.
  *
- * Further arguments, for each letter: reason, cause, tally, failure, attempts, fence, id, published at, topic, number of fields, and the fields.
+ * Further arguments, for each letter: reason, cause, tally, failure, attempts, fence, id, publishing time, topic,
+ * number of fields, and the fields.
  */
 export const deadLetter = make({
   name: "waybill/dead-letter",
@@ -123,7 +124,7 @@ export const deadLetter = make({
   },
   replies: {
     OK: {
-      /** Dead letters the cap dropped. */
+      /** How many dead letters the cap dropped. */
       dropped: number
     }
   },
@@ -144,7 +145,7 @@ return {'OK', keepDead(maxCount, maxAgeMillis, now)}
 `
 })
 
-/** A group as its subscribers have told. `lag` is 0, and `reached` is "": it is not known. */
+/** A group as reported by its subscribers. `lag` is 0, and `reached` is "": unknown. */
 export const describe = make({
   name: "waybill/describe",
   mode: "reads",
@@ -173,12 +174,12 @@ return {'OK', 0, pending, oldest, waiting, next, letters, tonumber(noted[1] or '
 `
 })
 
-/** What is stored of messages is dead letters alone. */
+/** Dead letters are all that is stored of messages. */
 export const remove = removal("waybill/remove", "return {'OK', '', 0, 0}", bodyOf(describe))
 
 /**
- * Publishes dead letters to the subscribers of their group. One that no subscriber hears stays where it is. A program that sends them
- * back need not know of which kind the group's channels are: no subscriber listens on both.
+ * Publishes dead letters to the subscribers of their group. One that no subscriber receives stays where it is. The caller need not
+ * know the kind of the group's channels: no subscriber listens on both.
  */
 export const redrive = redriving({
   name: "waybill/redrive",
@@ -189,7 +190,7 @@ local function heard(message)
   local plain = redis.pcall('PUBLISH', redriven, message)
   if plain == 0 or type(plain) == 'table' then
     local sharded = redis.pcall('SPUBLISH', redriven, message)
-    -- Who may not use one of them gets along with the other.
+    -- Permission for one of them is enough.
     if type(sharded) ~= 'table' then return sharded > 0 end
     if type(plain) == 'table' then error(plain) end
   end
@@ -214,7 +215,7 @@ end
 `
 })
 
-/** Nothing is left to say of a subscriber that leaves. */
+/** A leaving subscriber has nothing more to report. */
 export const leave = make({
   name: "waybill/hang-up",
   mode: "drains",

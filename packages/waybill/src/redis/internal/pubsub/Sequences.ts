@@ -1,6 +1,6 @@
 /**
- * Finds out what is missing: each producer numbers its messages on a channel, so a number that is left out is a message
- * that never arrived. What numbers cannot tell after a lost connection is a range of unknown size.
+ * Detects missing messages: each producer numbers its messages on a channel, so a skipped number is a message that never
+ * arrived. What numbers cannot tell after a lost connection is a range of unknown size.
  *
  * @module
  */
@@ -15,7 +15,7 @@ interface Last {
 /** One channel, as far as it was heard. */
 class Heard {
   readonly producers = new Map<string, Last>()
-  /** How many interruptions there had been with the last message. */
+  /** How many interruptions there had been at the last message. */
   interruptions: number
   /** Producers that were never heard may have sent something while no subscriber listened. */
   uncertain = false
@@ -26,7 +26,7 @@ class Heard {
   }
 }
 
-/** So many are remembered; what is forgotten is new again. */
+/** How many are remembered; a forgotten one counts as new. */
 const mostProducers = 10_000
 const mostChannels = 10_000
 
@@ -38,12 +38,12 @@ export class Sequences {
   #producer = ""
   #last: Last | undefined
 
-  /** What was sent from now back to the last message may be lost. */
+  /** Messages sent between now and the last one may be lost. */
   interrupt(): void {
     this.#interruptions++
   }
 
-  /** Notes a message that has arrived; answers what is missing in front of it. */
+  /** Records an arrived message; returns what is missing before it. */
   follow(channel: string, { number, producer }: Envelope, id: string): MissingRange | undefined {
     let heard = this.#heard
     if (heard === undefined || channel !== this.#channel) heard = this.#listenTo(channel)
@@ -77,7 +77,7 @@ export class Sequences {
 
   #listenTo(channel: string): Heard {
     let heard = this.#channels.get(channel)
-    // Nothing was expected of a channel that comes up first, until the connection was lost.
+    // Nothing was expected of a channel that appears for the first time, until the connection was lost.
     if (heard === undefined) remember(this.#channels, channel, (heard = new Heard(0)), mostChannels)
     this.#channel = channel
     this.#heard = heard

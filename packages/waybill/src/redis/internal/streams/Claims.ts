@@ -1,7 +1,7 @@
 /**
- * Finds deliveries that are without a consumer: what dead or leaving ones have left is taken over, and what is ours by the
- * server's list and unknown to us is taken in: an answer was lost that had given it to us, or the settlement that had
- * ended it. What consumers died with is taken over a few at a time.
+ * Finds deliveries without a consumer: those left by dead or leaving consumers are taken over, and those that are ours on the
+ * server but unknown to us are adopted, because the reply that gave them to us was lost, or the settlement that had ended them.
+ * Messages that consumers died with are taken over a few at a time.
  *
  * @module
  */
@@ -22,25 +22,25 @@ import { isDoubtful, type Source, StreamDelivery, type StreamHandle } from "./St
 
 export type StreamBelonging = Belonging<StreamHandle, TopicKeys & GroupKeys>
 
-/** How much one script may take over. */
+/** The most that one script takes over. */
 const claimLimit = 500
-/** How much one command tells of what is ours. */
+/** How many of our entries one command lists. */
 const pageLimit = 1000
 
-/** Where an entry lies, its id there, and whether the delivery that we do not know of counts as an attempt. */
+/** The source of an entry, its id, and whether the unknown delivery counts as an attempt. */
 type Named = readonly [Source, string, counts: 0 | 1]
 
 export class Claims {
   readonly #options: StreamBelonging
-  /** What one claim has been given and does not hold yet would look unknown to another. */
+  /** Deliveries that one claim was given and does not hold yet would look unknown to another. */
   readonly #claiming = Semaphore.makeUnsafe(1)
-  /** The server may have more for ours than we know of. */
+  /** The server may have more of ours than we know of. */
   unsure = false
   /** The last claim took all it could. */
   more = false
-  /** This consumer has handed something back, and not seen yet that nothing of it is left. */
+  /** This consumer has handed something back, and has not yet seen that nothing of it is left. */
   returned = false
-  /** What we hold that several consumers have died with, while something waits for the end of one of them. */
+  /** Held deliveries that several consumers have died with, while others wait for one of them to end. */
   #suspects: ReadonlyArray<StreamHandle> = []
 
   constructor(options: StreamBelonging) {
@@ -52,7 +52,7 @@ export class Claims {
     return this.more || this.returned
   }
 
-  /** A delivery ended: when it was a suspect, there may be more to take over. */
+  /** A delivery ended: if it was a suspect, more may be taken over. */
   settled(): void {
     if (this.#suspects.every(this.#holds)) return
     this.#suspects = []
@@ -60,12 +60,12 @@ export class Claims {
     this.#options.receiver.hurry()
   }
 
-  /** Takes over at most so many deliveries. */
+  /** Takes over at most that many deliveries. */
   takeOver(max: number): Effect.Effect<void, Reason> {
     return this.#claiming.withPermits(1)(this.#claim(Math.min(claimLimit, max), []))
   }
 
-  /** Takes in what is ours and unknown to us. Runs in the reader: no read is on its way meanwhile. `seen`: its answer has come. */
+  /** Adopts deliveries that are ours but unknown to us. Runs in the reader, so no read is under way. `seen`: its reply has arrived. */
   adoptUnknown(seen: (source: Source, entry: string) => boolean): Effect.Effect<void, Reason> {
     const adopt = Effect.gen({ self: this }, function* () {
       const { commands, keys, receiver, subscription } = this.#options
@@ -94,7 +94,7 @@ export class Claims {
       this.unsure = false
       for (let i = 0; i < unknown.length; i += claimLimit) {
         yield* this.#claim(0, unknown.slice(i, i + claimLimit))
-        // What is left is found again when somebody asks for it.
+        // The rest is found again when there is demand.
         if (receiver.inFlight.demand === 0) {
           this.unsure ||= i + claimLimit < unknown.length
           break
@@ -157,7 +157,7 @@ export class Claims {
       )
       if (reply._tag !== "OK") {
         this.more = false
-        // The next beat revives us; what was named is found again.
+        // The next beat revives us; the named ones are found again.
         if (unknown.length > 0) this.unsure = true
         return
       }
@@ -174,12 +174,12 @@ export class Claims {
         return delivery
       }
       const deliveries = taken.map(toDelivery)
-      // A call stops when it has gathered much: the rest of what was named is looked for again.
+      // A call stops when it has gathered much: the rest of the named ones is looked up again.
       if (taken.length + deadLettered.length + gone < unknown.length) this.unsure = true
       for (const claimed of taken) if (from.has(claimed.owner)) count++
       const letters = deadLettered.map(toDelivery)
       receiver.inFlight.add(yield* this.exact(deliveries))
-      // With suspects in hand there is no hurry: the end of one wakes the heartbeat.
+      // While suspects are held there is no hurry: the end of one wakes the heartbeat.
       this.#suspects = more
         ? [...suspects, ...deliveries.map(({ handle }) => handle).filter(isSuspect)].filter(this.#holds)
         : []

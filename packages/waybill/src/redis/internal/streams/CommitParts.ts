@@ -1,5 +1,5 @@
 /**
- * Commits of deliveries from a stream: whose a delivery is, its group's list of pending entries says.
+ * Commits of deliveries from a stream: its group's list of pending entries determines ownership.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import { ask } from "../wire/Lua.ts"
 import { sources } from "./Progress.ts"
 import { storage } from "./StreamStorage.ts"
 
-/** Arguments of a delivery: source, entry, count; count 0: the group was lost and the entry with it, there is no owner to ask for. */
+/** Arguments of a delivery: source, entry, count; count 0: the group was lost with the entry, so there is no ownership to check. */
 export const commit = commitScript({
   storage,
   keys: keys("stream", "retry", "released"),

@@ -1,6 +1,6 @@
 /**
- * What happens to deliveries: they are settled, taken over, kept alive. Each step first asks the server whether the
- * delivery is still the consumer's: same owner, same count of deliveries. If not, somebody else has it, and nothing is changed.
+ * What happens to deliveries: they are settled, taken over, kept alive. Each step first makes the server check that the delivery
+ * still belongs to the consumer: same owner, same count of deliveries. Otherwise nothing is changed.
  *
  * Entries are named by source and id: source 0 is the topic's stream, 1 the group's retry stream.
  *
@@ -13,7 +13,7 @@ import { keys } from "../wire/Keys.ts"
 import { add, announce, ask, cap, clock, maps, split, suspecting } from "../wire/Lua.ts"
 import { nobody, noting, sources, sweeping } from "./Progress.ts"
 
-/** An entry that was taken over. `owner`: whose it was. `tally`: the attempts since the entry was made that consumers died in. */
+/** An entry that was taken over. `owner`: its previous owner. `tally`: the attempts in which consumers died since the entry was made. */
 const claimed = row({
   source: bit,
   entry: text,
@@ -31,10 +31,10 @@ export type Claimed = ReturnType<typeof claimed>
  *
  * Further keys: markers of commits that were refused in part.
  *
- * Further arguments: the steps, as `tell` says. A place is source, entry and count; count 0 means that the group was lost and the
- * entry with it: there is no owner to ask for. `U`: the consumer leaves, and its handler has had it: handed back, and the attempt
- * counts. The fields of the message, packed, are taken from the entry; the caller sends them only after `G`. Now that the dead letter
- * knows, the marker may expire.
+ * Further arguments: the steps, as in `tell`. A place is source, entry and count; count 0 means that the group was lost with the
+ * entry, so there is no ownership to check. `U`: the consumer leaves, and its handler has had it: handed back, and the attempt
+ * counts. The message's fields, packed, are taken from the entry; the caller only sends them after `G`. Once the dead letter
+ * carries the mark, the marker may expire.
  */
 export const settle = make({
   name: "waybill/settle",
@@ -49,9 +49,9 @@ export const settle = make({
   },
   replies: {
     OK: {
-      /** One character a delivery: `O` done, `F` not the consumer's (any more), `G` the entry is gone, send its fields. */
+      /** One character per delivery: `O` done, `F` not the consumer's (any more), `G` the entry is gone, send its fields. */
       answers: text,
-      /** Dead letters the cap dropped. */
+      /** How many dead letters the cap dropped. */
       dropped: number
     }
   },
@@ -124,14 +124,14 @@ return {'OK', table.concat(answers), deadLettered and keepDead(maxCount, maxAgeM
 })
 
 /**
- * Takes over entries that no consumer is working on. An entry that two consumers have died with is a suspect, and a consumer gets the
- * fewer of them the fewer deaths they may still see: innocent ones would become dead letters with it in the end. A call stops when it
+ * Takes over entries that no consumer is working on. An entry that two consumers have died with is a suspect, and a consumer gets
+ * fewer of them the fewer deaths they may still cause: otherwise innocent ones would become dead letters too. A call stops when it
  * has gathered a few megabytes.
  *
- * It takes entries that were released, those of consumers whose heartbeat has run out, and
- * the caller's own of which it does not know. What has been delivered too often becomes a dead letter instead.
+ * It takes entries that were released, those of consumers whose heartbeat has expired, and the caller's own that it does not know
+ * of. An entry that was delivered too often becomes a dead letter instead.
  *
- * Further arguments: source and entry of what is the consumer's own and unknown to it, and 1 when the delivery counts as an attempt.
+ * Further arguments: source and entry of the consumer's own unknown ones, and 1 if the delivery counts as an attempt.
  */
 export const claim = make({
   name: "waybill/claim",
@@ -143,7 +143,7 @@ export const claim = make({
     /** How many to take at most. */
     budget: "number",
     ...cap,
-    /** Ms: what a consumer without a heartbeat has had for that long is taken from it. */
+    /** Milliseconds after which a consumer without a heartbeat loses its deliveries. */
     lease: "number",
     ...suspectArgs
   },
@@ -153,12 +153,12 @@ export const claim = make({
       deadLettered: listOf(claimed),
       /** Pending entries that are no longer in the stream. */
       gone: number,
-      /** Dead letters the cap dropped. */
+      /** How many dead letters the cap dropped. */
       dropped: number,
       /** Something was left for the next call. */
       more: flag
     },
-    /** The caller's own heartbeat has run out; it has no business here. */
+    /** The caller's own heartbeat has expired, so it may not claim. */
     EXPIRED: {}
   },
   lua: /* lua */ `${clock}${add}${split}${ask}${deadLettering}${keeping}${sources}${maps}${noting}${sweeping}${suspecting}
@@ -186,7 +186,7 @@ local function weigh(fields)
   for _, field in ipairs(fields) do bytes = bytes + #field end
 end
 
--- Takes the entry, buries it, or leaves it when it is a suspect too many.
+-- Takes the entry, dead-letters it, or leaves it if it is one suspect too many.
 local function adopt(source, entry, count, owner, uncounting)
   local key, member = sources[source], source .. entry
   local uncounted = tonumber(redis.call('HGET', released, member) or '0')
@@ -222,7 +222,7 @@ local function adopt(source, entry, count, owner, uncounting)
   end
   there = redis.call('XCLAIM', key, group, consumer, 0, entry)[1]
   if there then
-    -- A delivery in an answer that never came was not an attempt.
+    -- A delivery in a lost reply was not an attempt.
     if uncounting then uncounted = redis.call('HINCRBY', released, member, 1) end
     if isDead then redis.call('HSET', released, '!' .. member, log) end
     taken[#taken + 1] = {source, entry, count + 1, uncounted, there[2], owner, log}
@@ -241,7 +241,7 @@ for i = moreArgs + 1, #ARGV, 3 do
   if own and own[1] then adopt(source, own[1][1], own[1][4], consumer, ARGV[i + 2] ~= '1') end
 end
 
--- Takes what the owner holds, as far as the budget goes.
+-- Takes the owner's entries, as far as the budget goes.
 local function drain(owner, idle)
   for source = 0, 1 do
     local left = budget - #taken - #deadLettered
@@ -272,7 +272,7 @@ for _, owner in ipairs(redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMI
   drain(owner, 0)
   remove(owner)
 end
--- Consumers without a heartbeat are none of ours, or were made again by a read that outlived its process.
+-- Consumers without a heartbeat are not ours, or were recreated by a read that outlived its process.
 if due then redis.call('HSET', state, 'swept', string.format('%.0f', now)) end
 for source = 0, due and 1 or -1 do
   for _, flat in ipairs(ask('XINFO', 'CONSUMERS', sources[source], group) or {}) do
@@ -289,7 +289,7 @@ return {'OK', taken, deadLettered, gone, #deadLettered > 0 and keepDead(maxCount
 })
 
 /**
- * Keeps deliveries that take long, and tells which are the consumer's no more.
+ * Renews long deliveries, and tells which no longer belong to the consumer.
  *
  * Further arguments, for each delivery: source, entry, count.
  */
@@ -300,10 +300,10 @@ export const renew = make({
   args: { group: "text", consumer: "text" },
   replies: {
     OK: {
-      /** One character a delivery: `O` renewed, `L` lost. */
+      /** One character per delivery: `O` renewed, `L` lost. */
       answers: text
     },
-    /** The group was lost, and whose they are is not known. */
+    /** The group was lost, and ownership is unknown. */
     NOGROUP: {}
   },
   lua: /* lua */ `${ask}${sources}
@@ -313,7 +313,7 @@ for i = moreArgs + 1, #ARGV, 3 do
   local owned = ask('XPENDING', key, group, entry, entry, 1, consumer)
   if not owned then return {'NOGROUP'} end
   if #owned == 1 and owned[1][4] == tonumber(ARGV[i + 2]) then
-    -- XCLAIM would drop an entry that was cut off, and with it our right to settle it.
+    -- XCLAIM would drop an entry that was trimmed, and with it our right to settle it.
     if #redis.call('XRANGE', key, entry, entry) == 1 then
       redis.call('XCLAIM', key, group, consumer, 0, entry, 'JUSTID')
     end

@@ -1,20 +1,20 @@
 /**
- * Replies of XREADGROUP, read off the socket for a fraction of what the client's decoder takes, which makes a buffer
- * and then a string of every part of every entry. Any other reply goes to the client as it came: nothing but speed
- * depends on what is here.
+ * Replies of XREADGROUP, read off the socket at a fraction of the cost of the client's decoder, which makes a buffer and then a
+ * string of every part of every entry. Falls back to ioredis for anything unexpected; this is only an
+ * optimisation.
  *
  * @module
  */
 import type { Redis } from "ioredis"
 
-/** For each stream its key and its entries: the id, and field names and values in turn. */
+/** For each stream its key and its entries: the id, and alternating field names and values. */
 export type GroupReply = ReadonlyArray<
   readonly [key: string, entries: ReadonlyArray<readonly [id: string, fields: ReadonlyArray<string>]>]
 >
 
 /**
- * The reply to the XREADGROUP that `send` sends on this client. Nothing else may be under way on its connection until
- * then. Of a reply that is much larger than `bytes` only about so much is kept: the entries in front. `cut` is called then.
+ * The reply to the XREADGROUP that `send` sends on this client. Nothing else may be under way on its connection until then.
+ * Of a reply much larger than `bytes`, only the first entries of about that size are kept, and `cut` is called.
  */
 export const readGroup = async (
   client: Redis,
@@ -44,7 +44,7 @@ type Listener = (chunk: Buffer) => void
 
 const tapInto = (stream: Redis["stream"]): Tap | undefined => {
   const listeners = stream.listeners("data")
-  // The client's decoder, and no listener that would have to see every byte as well.
+  // The client's decoder, without another listener that would have to see every byte as well.
   if (listeners.length !== 1) return undefined
   const decoder = listeners[0] as Listener // what listens to "data" takes chunks
   const tap = new Tap(decoder)
@@ -67,7 +67,7 @@ class Tap {
     this.#decoder = decoder
   }
 
-  /** The next bytes that come are the beginning of a reply of XREADGROUP, or of an error. */
+  /** The next bytes begin a reply of XREADGROUP, or an error. */
   expect(bytes: number): void {
     this.#expecting = true
     this.#bytes = bytes
@@ -102,37 +102,37 @@ class Tap {
   }
 }
 
-/** How the parts of a reply begin. */
+/** The first byte of each kind of part. */
 const map = 37 // %
 const array = 42 // *
 const blob = 36 // $
 const cr = 13
 
-/** Not all of a part is there yet. */
+/** The part is incomplete so far. */
 const more = -1
-/** No part that a reply of XREADGROUP has in this place. */
+/** Not a part that a reply of XREADGROUP has in this place. */
 const odd = -2
 
 const none = Buffer.alloc(0)
 
 const payload = Buffer.from("payload")
 
-/** Reads one reply in as many chunks as it comes in. */
+/** Reads one reply in as many chunks as it arrives in. */
 class Parser {
-  /** All that was seen, for the client when this turns out to be something else; nothing once that is too much to keep. */
+  /** Everything seen so far, for the client in case this is something else; empty once that is too much to keep. */
   chunks: Array<Buffer> = []
   readonly reply: Array<[key: string, entries: Array<[id: string, fields: Array<string>]>]> = []
-  /** What is being read, from where. */
+  /** The data being read, and the position. */
   #data: Buffer = none
   #at = 0
-  /** Where the part begins that is being read. */
+  /** Where the current part begins. */
   #begin = 0
-  /** How many bytes that part has at least, when not all of it is there. */
+  /** The least size of that part, if it is incomplete. */
   #needed = 0
-  /** Its pieces so far: they are put together once, when all of them are there, and nothing else is copied. */
+  /** Its pieces so far: they are joined once, when all of them are there, and nothing else is copied. */
   #pieces: Array<Buffer> = []
   #gathered = 0
-  /** How many streams the reply has; how many entries of the present one are to come; how many names and values of the present one. */
+  /** How many streams the reply has, how many entries of the current one remain, and how many names and values of the current entry. */
   #streams = more
   #entries = 0
   #fields = 0
@@ -154,7 +154,7 @@ class Parser {
     while (true) {
       const begun = this.#gathered > 0
       if (begun) {
-        // Of the chunk only as much as the part lacks.
+        // Only as much of the chunk as the part lacks.
         const piece = chunk.subarray(from, from + this.#needed - this.#gathered)
         this.#pieces.push(piece)
         this.#gathered += piece.length
@@ -185,7 +185,7 @@ class Parser {
       this.#streams = streams
     }
     while (true) {
-      // What was read stays read: an entry of very many fields is not begun again with every chunk.
+      // Progress is kept: an entry of very many fields is not started over with every chunk.
       this.#begin = this.#at
       let outcome: number
       if (this.#fields > 0) outcome = this.#field()

@@ -1,6 +1,6 @@
 /**
- * What the members of a group do besides handling messages: join, stay alive, bring back what is due, cut off what is
- * settled, leave. Any number of members may do it at once; each step finds what the others left to do.
+ * What the members of a group do besides handling messages: join, stay alive, bring back what is due, trim what is settled,
+ * leave. Any number of members may do it at once; each step continues where others left off.
  *
  * @module
  */
@@ -28,12 +28,12 @@ import { nobody, noting, restoring, sources, sweeping } from "./Progress.ts"
 export const pattern = "streams"
 
 /**
- * Makes the group where it is missing and registers the consumer.
+ * Creates the group if it is missing, and registers the consumer.
  *
- * A group that is registered and missing was lost. It goes on where it stood (Progress.ts), or begins with everything stored
- * when that is not known: again is better than never.
+ * A group that is registered but missing was lost. It continues where it was (Progress.ts), or begins with everything stored if
+ * that is unknown: again is better than never.
  *
- * Further arguments: source, entry and count of each delivery that the consumer holds; and then the receipts of those that it
+ * Further arguments: source, entry and count of each delivery that the consumer holds; and then the receipts of those it
  * settled last.
  */
 export const join = make({
@@ -47,13 +47,13 @@ export const join = make({
     start: "text",
     /** 1: this consumer was a member before. */
     again: "number",
-    /** Greatest length of the stream, or "" where it keeps what is not settled. */
+    /** Maximum length of the stream, or "" if it keeps unsettled messages. */
     maxLength: "text",
     holds: "number"
   },
   replies: {
     OK: {
-      /** Of the stream. 0: the group was there; 1: it was made; 2: it goes on where it stood. */
+      /** Of the stream. 0: the group existed; 1: it was created; 2: it continues where it was. */
       main: number,
       onRetry: number,
       /** It had existed. */
@@ -81,7 +81,7 @@ local function lastOf(info)
 end
 local info = streamOf(stream)
 local last, lastRetry = lastOf(info), lastOf(streamOf(retry))
--- By source and entry: how often what the consumer holds was delivered, and what it has settled.
+-- By source and entry: how often the consumer's deliveries were delivered, and what it has settled.
 local held, over, settled = {}, {}, {[0] = {}, {}}
 for i = moreArgs + 1, moreArgs + 3 * holds, 3 do held[ARGV[i] .. ARGV[i + 1]] = tonumber(ARGV[i + 2]) end
 for i = moreArgs + 3 * holds + 1, #ARGV do
@@ -110,7 +110,7 @@ elseif known then
   local mark = redis.call('HGET', state, 'mark')
   from = mark and not less(last, mark) and mark or '0-0'
 end
--- What was cut off before the group was there, it has not missed.
+-- The group has not missed what was trimmed before it existed.
 local passed = not info and 0
 if info and info['entries-added'] then
   if from == last then passed = info['entries-added']
@@ -144,8 +144,8 @@ return {'OK', main, onRetry, known and 1 or 0, from, first(stream), first(retry)
 })
 
 /**
- * One beat of a member: says that it lives, moves what is due, looks whether the group is paused, and notes from where the group
- * would have to start again.
+ * One beat of a member: it lives, moves what is due, checks whether the group is paused, and records from where the group would
+ * have to start again.
  */
 export const beat = make({
   name: "waybill/beat",
@@ -167,7 +167,7 @@ export const beat = make({
   replies: {
     OK: {
       ...beaten,
-      /** Messages this group never saw that were cut off since the last beat. */
+      /** Messages that were trimmed since the last beat without this group having seen them. */
       truncated: number,
       /** There may be something to claim, or a consumer to forget. */
       claims: flag
@@ -192,7 +192,7 @@ local function due(set, bodies)
   redis.call('HEXISTS', bodies, '')
   return members, #members > 0 and bodiesOf(bodies, members)
 end
--- Of a group at rest none of them is there.
+-- An idle group has none of them.
 local rests = redis.call('EXISTS', released, delayed, delayedBodies, waiting, waitingBodies, dead) == 0
 local moved, again, found, foundAgain = {}, {}, nil, nil
 if not rests then
@@ -245,13 +245,13 @@ end
 
 local mark = pending[1] > 0 and before(pending[2]) or mine['last-delivered-id']
 if mark ~= position[1] then redis.call('HSET', state, 'mark', mark) end
--- What comes again as an entry of the retry stream has left its entry before: the note must know that.
+-- A message that comes again on the retry stream has left its entry before: the record must know that.
 local since = now - (tonumber(position[3]) or 0)
 if #again > 0 or since >= 100 or since < 0 then
   note(now, {[0] = pending[1] == 0 and position[4], retrying[1] == 0 and position[5]})
 end
 
--- Cut off by programs of others, and by publishers, who have noted it.
+-- Trimmed by other programs, or by publishers, who have recorded it.
 local cut = unseen(stream, group, info, mine) - (position[2] or 0)
 if position[2] then redis.call('HDEL', state, 'cut') end
 if told then redis.call('HDEL', meta, 'cut:' .. group) end
@@ -265,7 +265,7 @@ return {'OK', alive and 1 or 0, paused(quiet), next == 0 and 1 or 0, next, dropp
 `
 })
 
-/** Cuts off what every group has settled. A group that is registered and missing holds everything: it may come back. */
+/** Trims what every group has settled. A group that is registered but missing holds everything: it may come back. */
 export const trim = make({
   name: "waybill/trim",
   mode: "drains",
@@ -295,9 +295,9 @@ local more = 0
 local function cut(key, registered)
   local low = settled(key, registered)
   if not low then return end
-  -- Whole nodes first, as many as allowed; what is left then is less than a node.
+  -- Whole nodes first, as many as allowed; less than a node is left then.
   local count = redis.call('XTRIM', key, 'MINID', '~', low, 'LIMIT', most)
-  -- Redis stops before it exceeds the limit: more than a node (128 entries at most, as the server comes) may be left then.
+  -- Redis stops before it exceeds the limit: more than a node (128 entries at most, by default) may be left then.
   if count >= most - 128 then more = 1 else redis.call('XTRIM', key, 'MINID', low) end
 end
 cut(retry, {})
@@ -307,8 +307,8 @@ return {'OK', more}
 })
 
 /**
- * Leaves the group: what the consumer holds is handed back without counting as an attempt, and the consumer is removed
- * when it holds nothing more. The others look at once: they take over what is handed back, and what it knew to be due.
+ * Leaves the group: the consumer's deliveries are handed back without counting as attempts, and the consumer is removed once it
+ * holds nothing more. The others check at once: they take over what is handed back, and what it knew to be due.
  */
 export const leave = make({
   name: "waybill/leave",

@@ -1,5 +1,5 @@
 /**
- * Looking at a topic, which writes nothing, and sending dead letters back.
+ * Inspecting a topic, which writes nothing, and redriving dead letters.
  *
  * @module
  */
@@ -12,11 +12,11 @@ import { add, ask, clock, ids, infos, maps, paging, weighing } from "../wire/Lua
 import { nobody, sources } from "./Progress.ts"
 
 /**
- * A topic and its groups. A thousand topics are looked at in one go, so it asks nothing twice and nothing that it
- * can know to be empty.
+ * A topic and its groups. Inspecting a thousand topics is common, so it asks nothing twice and nothing that it can know to be
+ * empty.
  *
- * The backlog is exact when the group is at the end, has not begun, or has at most 32 entries to go. In between it is
- * counted from what was ever added and read, less what was cut off: exact too, unless single entries were deleted by hand.
+ * The backlog is exact if the group is at the end, has not begun, or has at most 32 entries to go. In between it is computed from
+ * the entries ever added and read, less those trimmed: exact too, unless single entries were deleted by hand.
  *
  * Further keys, for each group: retry stream, waiting, dead letters, consumers, state. Further arguments: the groups.
  */
@@ -26,19 +26,19 @@ export const describe = make({
   keys: keys("stream", "meta", "delayed"),
   replies: {
     OK: {
-      /** "" when the topic was never opened. */
+      /** "" if the topic was never opened. */
       opened: text,
       depth: number,
       later: number,
-      /** When the next delayed message is due, -1 when there is none. */
+      /** When the next delayed message is due, -1 if there is none. */
       next: number,
-      /** Entries ever added, -1 when the server does not count. */
+      /** Entries ever added, -1 if the server does not count. */
       published: number,
-      /** Of each group. */
+      /** For each group. */
       figures: listOf(row({ tag: text, ...figures })),
       /** Groups of the stream that were not asked for. */
       others: listOf(text),
-      /** Its length is limited. */
+      /** Whether its length is limited. */
       limited: flag
     }
   },
@@ -61,7 +61,7 @@ local function backlog(key, info, mine)
   local at = mine['last-delivered-id']
   if at == info['last-generated-id'] then return 0 end
   if less(at, info['first-entry'][1]) then return info['length'] end
-  -- The server's own count is right until single entries are deleted: its groups are told what was cut off before them.
+  -- The server's own count is right until single entries are deleted: its groups are told what was trimmed before them.
   if mine['lag'] and info['max-deleted-entry-id'] == '0-0' then return math.min(info['length'], mine['lag']) end
   local ahead = #call('XRANGE', key, '(' .. at, '+', 'COUNT', 33)
   if ahead < 33 then return ahead end
@@ -146,7 +146,7 @@ export const messages = make({
   bytes: true,
   replies: {
     OK: {
-      /** As XRANGE and XREVRANGE have them. */
+      /** As in replies of XRANGE and XREVRANGE. */
       entries: listOf(row({ entry: text, fields: listOf(bytes) }))
     }
   },
@@ -158,7 +158,7 @@ return {'OK', page(stream, from, limit, backwards)}
 `
 })
 
-/** What consumers of a group have been given and have not settled: first from the stream, then from the retry stream. */
+/** The messages that consumers of a group hold: first from the stream, then from the retry stream. */
 export const pending = make({
   name: "waybill/pending",
   mode: "reads",
@@ -177,11 +177,11 @@ export const pending = make({
           source: bit,
           entry: text,
           consumer: text,
-          /** For so long at most. */
+          /** The longest possible time. */
           heldMillis: number,
           count: number,
           released: number,
-          /** None when the entry was cut off. */
+          /** None if the entry was trimmed. */
           fields: listOf(bytes)
         })
       )
@@ -190,7 +190,7 @@ export const pending = make({
   lua: /* lua */ `${clock}${ask}${weighing}${sources}
 touch()
 local rows, now, since = {}, clock(), {}
--- Renewing a lease makes the server forget since when: the consumer has told for the oldest of what it holds.
+-- Renewing a lease makes the server forget since when: the consumer reports it for its oldest delivery.
 local function held(consumer, idle)
   if since[consumer] == nil then since[consumer] = tonumber(redis.call('HGET', state, 'oldest:' .. consumer) or now) end
   return math.max(idle, now - since[consumer])
@@ -215,8 +215,8 @@ return {'OK', rows}
 })
 
 /**
- * What waits for its next attempt: first what may be taken now (released, or due and not taken), then what is due later. A place is a
- * letter for the part (`a` released, `b` released retries, `c` due, `d` due later), and what names the place in it; or "a".
+ * Messages waiting for their next attempt: first those that may be taken now (released, or due and not taken), then those due later.
+ * A place is a letter for the part (`a` released, `b` released retries, `c` due, `d` due later) and a name within the part; or "a".
  */
 export const waiting = make({
   name: "waybill/waiting",
@@ -239,7 +239,7 @@ export const waiting = make({
           count: number,
           released: number,
           fields: listOf(bytes),
-          /** Of part `d`. */
+          /** For part `d`. */
           cause: text
         })
       )
@@ -291,7 +291,7 @@ end${rowsOfWaiting("d")}return {'OK', now, rows}
 `
 })
 
-/** The same message, attempts counted anew, the fence going on. */
+/** The same message, with a new count of attempts and a continued fence. */
 export const redrive = redriving({
   name: "waybill/redrive",
   keys: keys("dead", "retry", "state"),
@@ -308,8 +308,8 @@ end
 })
 
 /**
- * The look at the topic is `describe`, with all groups. That at a group makes sure that it has read its streams to the end: a backlog
- * may be the estimate of the server. Its KEYS: stream, retry stream, state; its argument: the group.
+ * The topic is inspected by `describe`, with all groups. For a group it is made sure that it has read its streams to the end, because
+ * a backlog may be the server's estimate. Its KEYS: stream, retry stream, state; its argument: the group.
  */
 export const remove = removal(
   "waybill/remove",

@@ -1,12 +1,12 @@
 /**
- * Where a group stands: up to where it was given messages, and which of them it has not settled. The server keeps that in
- * the group, and `XGROUP DESTROY` takes it away; so it is noted in the state of the group as well, and a lost group goes on from there.
+ * The progress of a group: up to where it was given messages, and which of them it has not settled. The server keeps that in the
+ * group, and `XGROUP DESTROY` deletes it; so it is also recorded in the state of the group, and a lost group continues from there.
  *
  * @module
  */
 import { infos } from "../wire/Lua.ts"
 
-/** The owner of entries that were handed back: not a process, and always as good as dead, so that the next claim finds them. */
+/** The owner of entries that were handed back: not a process, and always considered dead, so that the next claim finds them. */
 export const nobody = "(released)"
 
 /** `sources`: the keys of the streams by source. Uses the locals `stream` and `retry`, the keys. */
@@ -15,7 +15,7 @@ local sources = {[0] = stream, retry}
 `
 
 /**
- * `sweeping(swept, now)`: whether it is time to look at every consumer of the group, which was last done at `swept`. That costs their
+ * `sweeping(swept, now)`: whether it is time to check every consumer of the group, last done at `swept`. The cost grows with their
  * number, so the group does it once a lease, `lease`.
  */
 export const sweeping = /* lua */ `
@@ -26,9 +26,9 @@ end
 `
 
 /**
- * `note(now, empty)`: notes the progress of the group on both streams. `empty`: by source, what was noted before where nothing is
- * pending; what is noted already is not written. Of many pending entries the first thousand; what was
- * delivered after those counts as not delivered yet. Of a group that is on neither nothing is noted: it was removed, or is lost.
+ * `note(now, empty)`: records the progress of the group on both streams. `empty`: by source, the previous record if nothing is
+ * pending; an unchanged record is not written. Of many pending entries the first thousand are recorded; later deliveries count as
+ * not delivered yet. Nothing is recorded for a group that is on neither stream: it was removed, or is lost.
  *
  * It uses the locals `state`, the key, `group`, `sources`, `ask` and `of`.
  */
@@ -65,11 +65,11 @@ end
 `
 
 /**
- * `progressOf(source, last)`: what was noted of a group that is missing on a stream whose last entry is `last`, and what comes
- * behind it: that may have been delivered after the note. nil when nothing was noted, or the stream was lost as well.
- * `restore(source, progress)`: gives the group, which was made at `progress.at`, its pending entries back, each to its consumer and
- * with its count. What may have been delivered after the note comes again, with a greater fence, unless it is known to
- * have ended: it waits for its next attempt, is a dead letter, or this consumer has settled it.
+ * `progressOf(source, last)`: the record of a group that is missing on a stream whose last entry is `last`, and the entries after
+ * it, which may have been delivered later. nil if nothing was recorded, or the stream was lost as well.
+ * `restore(source, progress)`: gives the group, recreated at `progress.at`, its pending entries back, each to its consumer and with
+ * its count. Entries that may have been delivered later come again, with a larger fence, unless they are known to have ended:
+ * they wait for their next attempt, are dead letters, or this consumer has settled them.
  *
  * They use the locals of `join`, `ask` and `less`.
  */
@@ -80,7 +80,7 @@ local function progressOf(source, last)
   local packed = redis.call('HGET', state, 'progress:' .. source)
   local ok, noted = pcall(cmsgpack.unpack, packed or '')
   if not packed or not ok or type(noted) ~= 'table' or not string.find(tostring(noted[1]), '^%d+%-%d+$') then return end
-  -- A build that does not note the progress still notes a mark; when that is further, all in front of it is settled.
+  -- A build that does not record the progress still records a mark; if that is further, everything before it is settled.
   local mark = source == 0 and redis.call('HGET', state, 'mark')
   local at, floor, unsure = noted[1], mark or '0-0', {}
   if less(at, floor) then at = floor end
@@ -127,7 +127,7 @@ local function restore(source, progress)
       owner, count = consumer, held[member]
       held[member] = nil
     elseif count == 0 or (owner == consumer and uncounted < count) then
-      -- Whose it was, and how it ended, is not known: the delivery is not an attempt.
+      -- Its owner and outcome are unknown: the delivery is not an attempt.
       owner, count, uncounted = '${nobody}', math.max(count, uncounted + 1), uncounted + 1
       redis.call('HSET', released, member, uncounted)
     elseif uncounted >= count then

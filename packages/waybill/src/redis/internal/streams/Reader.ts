@@ -1,6 +1,6 @@
 /**
- * Reads what is new from the topic's stream and the group's retry stream, for as long as somebody waits, on a connection
- * of its own, because a read waits on the server. What is ours and unknown to us is found before the next read.
+ * Reads new messages from the topic's stream and the group's retry stream, while there is demand, on a connection of its own,
+ * because a read waits on the server. Deliveries that are ours but unknown to us are found before the next read.
  *
  * @module
  */
@@ -24,7 +24,7 @@ export interface ReaderOptions extends StreamBelonging {
 
 /** How long one read waits on the server. Short enough to notice a dead connection soon. */
 const blockMillis = 2000
-/** What the network may add to that. */
+/** The most that the network may add to that. */
 const graceMillis = 3000
 /** About how much a read may bring: what a slow network carries within its deadline. */
 const readUnits = 4 * 1024 * 1024
@@ -78,19 +78,19 @@ export class Reader implements Fetching {
       if (connection === undefined) return
       if (claims.unsure) {
         const { unheard } = receiver
-        // What is lost from here on, the server is asked about the next time.
+        // Deliveries lost from here on are checked the next time.
         const lost = [...unheard.keys()]
         yield* claims.adoptUnknown(
           (source, entry) =>
             !precedes(this.#last[source], entry) || unheard.has(source === 0 ? entry : `retry:${entry}`)
         )
-        // Some of it is left for the next time.
+        // Some are left for the next time.
         if (claims.unsure) return yield* Effect.sleep(hurryMillis)
         for (const receipt of lost) unheard.delete(receipt)
         claims.unsure = unheard.size > 0
         return
       }
-      // What came back goes before what is new.
+      // Messages that came back precede new ones.
       if (claims.pending) {
         yield* claims.takeOver(receiver.inFlight.demand)
         if (!receiver.wanting) return
@@ -104,11 +104,11 @@ export class Reader implements Fetching {
           Effect.onExit((exit) =>
             Effect.sync(() => {
               this.calling = false
-              // The server may have delivered something that the answer did not bring.
+              // The server may have delivered something that the reply did not bring.
               if (Exit.isFailure(exit)) claims.unsure = true
             })
           ),
-          // The read is about two keys and the answer about one of them; the beat tells which.
+          // The read is about two keys and the reply about one of them; the beat tells which.
           Effect.catchIf(
             (reason) => reason._tag === "WrongKeyType",
             () => {
@@ -157,7 +157,7 @@ export class Reader implements Fetching {
     if (units > 0) this.limit = Math.max(1, Math.floor((readUnits * deliveries.length) / units))
     const add = (deliveries: ReadonlyArray<StreamDelivery>) => {
       receiver.inFlight.add(deliveries, !claims.returned)
-      // Older ones were handed back while this was on its way, and come first.
+      // Older ones were handed back while this was under way, and come first.
       return claims.returned ? receiver.release(deliveries) : Effect.void
     }
     return doubtful ? Effect.flatMap(claims.exact(deliveries), add) : add(deliveries)

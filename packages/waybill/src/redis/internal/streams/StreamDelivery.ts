@@ -1,6 +1,6 @@
 /**
- * A stream entry as a delivery. Whatever the entry holds, it becomes one: what cannot be read as a message gets a body
- * that no topic decodes, and so ends in the dead letters with all its fields.
+ * A stream entry as a delivery. Whatever the entry holds, it becomes one: an entry that cannot be read as a message gets a body
+ * that no topic decodes, and so becomes a dead letter with all its fields.
  *
  * @module
  */
@@ -10,21 +10,21 @@ import type { Carrying, Held } from "../group/InFlight.ts"
 import { bodyOf, type Fields, headersOf, millisOf, wholeOf } from "../wire/Fields.ts"
 import { fresh, read as readTally, type Tally, unknown } from "../wire/Tally.ts"
 
-/** Where an entry lies: in the topic's stream, or in the group's retry stream. */
+/** The place of an entry: the topic's stream, or the group's retry stream. */
 export type Source = 0 | 1
 
-/** What is kept of a delivery until it is settled. Always in this shape, in this order: tens of thousands a second are made. */
+/** What is kept of a delivery until it is settled. Always of this shape, in this order: tens of thousands are made per second. */
 export class StreamHandle implements Held {
   readonly source: Source
   /** Id of the stream entry. */
   readonly entry: string
-  /** How often the entry has been delivered, this time included: with the owner it decides whose the delivery is. */
+  /** How often the entry has been delivered, including this time: with the owner it determines ownership of the delivery. */
   readonly count: number
   id: string
   publishedAt: number
   attempt: number
   fence: number
-  /** Made of nothing new: one string less for each message. */
+  /** Reuses an existing string: one less per message. */
   readonly receipt: string
   renewedAt: number
   readonly takenAt: number
@@ -32,7 +32,7 @@ export class StreamHandle implements Held {
   before: this | undefined = undefined
   after: this | undefined = undefined
   settling = false
-  /** The group was lost, and the entry with it; what is here is all there is. */
+  /** The group was lost with the entry; this is the only copy. */
   detached = false
   tally: Tally = fresh
 
@@ -50,7 +50,7 @@ export class StreamHandle implements Held {
   }
 }
 
-/** Always in this shape, in this order, as well. */
+/** Always of this shape, in this order, as well. */
 export class StreamDelivery implements Carrying<StreamHandle> {
   readonly handle: StreamHandle
   readonly topic: string
@@ -97,7 +97,7 @@ export class StreamDelivery implements Carrying<StreamHandle> {
   }
 
   /**
-   * Puts the bytes of the entry, field names and values in turn, in place of a text that may have lost some. When the
+   * Replaces a text that may have lost some bytes by the bytes of the entry, alternating field names and values. If the
    * entry is gone meanwhile, the text is all there is.
    */
   useBytes(fields: ReadonlyArray<Uint8Array> | undefined): void {
@@ -111,7 +111,7 @@ export class StreamDelivery implements Carrying<StreamHandle> {
   }
 }
 
-/** Reads what the envelope says; anything that it should not say makes the body undecodable. */
+/** Reads the envelope; anything it should not contain makes the body undecodable. */
 const read = (handle: StreamHandle, fields: Fields) => {
   let start = 0
   let sound = fields.length % 2 === 0
@@ -177,8 +177,8 @@ const read = (handle: StreamHandle, fields: Fields) => {
 }
 
 /**
- * Decoding bytes as text turns what is not UTF-8 into this character; only then the bytes are worth another look. Or
- * when the body was made undecodable for another reason: its bytes were never seen.
+ * Decoding bytes as text turns invalid UTF-8 into this character; only then the bytes are read again. Or if the body was made
+ * undecodable for another reason: its bytes were never seen.
  */
 export const isDoubtful = (body: Body): boolean =>
   typeof body === "string" ? body.includes("\uFFFD") : body.length > 0

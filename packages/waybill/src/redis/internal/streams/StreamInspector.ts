@@ -1,5 +1,5 @@
 /**
- * Looks at topics of the streams pattern and steers their groups, also those that were written by other programs.
+ * Inspects topics of the streams pattern and pauses their groups, including topics written by other programs.
  *
  * @module
  */
@@ -14,13 +14,13 @@ import { pattern } from "./GroupScripts.ts"
 import * as InspectScripts from "./InspectScripts.ts"
 import { type Source, StreamDelivery } from "./StreamDelivery.ts"
 
-/** How many groups one script looks at: no other client is served meanwhile. */
+/** How many groups one script inspects: no other client is served meanwhile. */
 const groupsAtOnce = 100
 
-/** The last id there is. */
+/** The largest possible id. */
 const lastId = "18446744073709551615-18446744073709551615"
 
-/** What the script `describe` looks at of a group. */
+/** The keys of a group that the script `describe` uses. */
 const described = keys("retry", "waiting", "dead", "consumers", "state")
 const describedOf = (group: GroupKeys) => namesOf(described).map((name) => group[name])
 const describedKinds = Object.values(described)
@@ -29,11 +29,11 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
   const inspecting = new Inspecting(options, pattern)
   const { keysOf } = options
 
-  /** Looks at some groups at a time: groups that others made are not registered, and the first look tells of them. */
+  /** Inspects some groups at a time: groups that others created are not registered, and the first reply reports them. */
   const describe = Effect.fnUntraced(function* (topic: string) {
     const keys = keysOf(topic)
     const seen = new Map<string, GroupInfo>()
-    /** Groups with dead letters that are too old to count, and were counted. */
+    /** Groups with dead letters that are too old to count, but were counted. */
     const old = new Set<string>()
     const inspect = Effect.fnUntraced(function* (names: ReadonlyArray<string>) {
       const described = names.map(keys.group).flatMap(describedOf)
@@ -67,7 +67,7 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
 
     stored: {
       messages: (topic, { from, limit, newest }) => {
-        // The server knows no interval that ends in front of the first id there is, or begins behind the last one.
+        // The server knows no interval that ends before the first possible id, or begins after the last one.
         if (newest === 1 ? /^0+(-0+)?$/.test(from) : from === lastId) return Effect.succeed([])
         return Effect.map(
           inspecting.call(topic, undefined, InspectScripts.messages, { from, limit, newest }),

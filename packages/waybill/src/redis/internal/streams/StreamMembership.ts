@@ -1,6 +1,6 @@
 /**
- * What a member of a group says to the server on streams: there is a native group of the topic's stream and one of the group's
- * retry stream, each delivery has a lease, and what all groups have settled is cut off.
+ * What a member says to the server on streams: there is a native group of the topic's stream and one of the group's retry
+ * stream, each delivery has a lease, and messages that all groups have settled are trimmed.
  *
  * @module
  */
@@ -33,14 +33,14 @@ export interface MembershipOptions extends ReceiverOptions {
   /** Calls `heard` with the milliseconds until there may be something to bring in or to take over. */
   readonly hear: (heard: (millis: number) => void) => Effect.Effect<void, never, Scope.Scope>
   readonly committer: (consumer: string) => Committer<StreamHandle>
-  /** Greatest length of the stream; without it what all groups have settled is cut off. */
+  /** Maximum length of the stream; without it, messages that all groups have settled are trimmed. */
   readonly maxLength: number | undefined
 }
 
-/** How much one script may hand back or cut off. */
+/** The most that one script hands back or trims. */
 const leaveLimit = 500
 const trimLimit = 20_000
-/** Of so many of what it holds a consumer tells when the group was lost. */
+/** How many of its deliveries a consumer reports when the group was lost. */
 const heldLimit = 1000
 
 /** Joins the group; leaves it when the scope closes. */
@@ -89,7 +89,7 @@ class StreamMembership implements Membership<StreamHandle> {
     })
   }
 
-  /** Hearing is a hint: joining does not wait for it. What was announced before is found by the look that follows. */
+  /** Notifications are hints: joining does not wait for the subscription. Earlier ones are covered by the check that follows. */
   get open(): Effect.Effect<void, never, Scope.Scope> {
     const { hear } = this.#options
     const receiver = this.#receiver
@@ -131,12 +131,12 @@ class StreamMembership implements Membership<StreamHandle> {
       for (const handle of isLost ? inFlight.all() : []) {
         const [made, first] = handle.source === 0 ? [main, firstMain] : [onRetry, firstOnRetry]
         if (made === 0) continue
-        // Of what is not in the stream this is the last copy: it is worked on to the end. What is, is delivered again,
-        // unless the group has it still.
+        // This is the last copy of a message that is not in the stream: it is handled to the end. Others are delivered again,
+        // unless the group still has them.
         if (first === "" || precedes(handle.entry, first)) handle.detached = true
         else if (made === 1) lost.push(handle)
       }
-      // Entries without an owner are there to be taken.
+      // Entries without an owner may be taken.
       if (again) this.#claims.returned = true
       return { paused, isNew: main > 0, from: isLost ? from : undefined, lost }
     })
@@ -148,7 +148,7 @@ class StreamMembership implements Membership<StreamHandle> {
     )
   }
 
-  /** Takes over what is without a consumer, and cuts off what all groups have settled. */
+  /** Takes over what is without a consumer, and trims what all groups have settled. */
   readonly #rest = Effect.fnUntraced({ self: this }, function* (claims: boolean): Effect.fn.Return<boolean, Reason> {
     const { pollMillis } = this.#options
     const { inFlight, leaseMillis, now, paused } = this.#receiver
@@ -165,7 +165,7 @@ class StreamMembership implements Membership<StreamHandle> {
     return false
   })
 
-  /** Whether there is more to cut off. */
+  /** Whether there is more to trim. */
   get #trim(): Effect.Effect<boolean, Reason> {
     const both = this.#options.maxLength === undefined ? 1 : 0
     return Effect.map(this.#call(GroupScripts.trim, { most: trimLimit, both }), ({ more }) => more)

@@ -19,7 +19,7 @@ export interface SettlingOptions extends StreamBelonging, Pick<Settling<StreamHa
   readonly committer: Committer<StreamHandle>
 }
 
-/** So many of what was settled last are remembered. */
+/** How many of the last settlements are remembered. */
 const lastLimit = 2000
 /** How many deliveries one call hands back. */
 const handBackLimit = 500
@@ -39,7 +39,7 @@ export class StreamSettling implements Settling<StreamHandle> {
     this.settled = options.settled
   }
 
-  /** Receipts of what was acknowledged last: a group that was lost may not know it any more. */
+  /** Receipts of what was acknowledged last: a group that was lost may not know of it. */
   get last(): ReadonlyArray<string> {
     return this.#last.slice(-lastLimit)
   }

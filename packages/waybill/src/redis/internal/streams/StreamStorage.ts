@@ -7,7 +7,7 @@ import type { Storage } from "../publish/PublishScript.ts"
 import { keys } from "../wire/Keys.ts"
 import { ids, shorten, unseen } from "../wire/Lua.ts"
 
-/** `setting`: greatest length of the stream, or "". */
+/** `setting`: maximum length of the stream, or "". */
 export const storage: Storage = {
   keys: keys("stream"),
   lua: /* lua */ `${ids}${unseen}${shorten}

@@ -1,5 +1,5 @@
 /**
- * The streams pattern: native groups of a stream, with a stream of retries beside it for each of them.
+ * The streams pattern: native groups of a stream, and for each of them a stream of retries.
  *
  * @module
  */
