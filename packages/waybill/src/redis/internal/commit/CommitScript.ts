@@ -1,6 +1,6 @@
 /**
- * Applying commits, many in one call, each as a whole: whose delivery it is and whether it was done before is asked first,
- * then whether its conditions hold and what every write goes to, then everything is written, the marker last.
+ * Applying commits, many in one call, each as a whole: ownership and completion are checked first, then conditions and the targets
+ * of writes, then everything is written, the marker last.
  *
  * @module
  */
@@ -18,7 +18,7 @@ import {
 } from "../connection/Script.ts"
 import { kindsOf, type Storage, storing, storingArgs } from "../publish/PublishScript.ts"
 
-/** What a pattern brings: its own keys and arguments, and Lua for its own deliveries and messages. */
+/** What a pattern contributes: its own keys and arguments, and Lua for its own deliveries and messages. */
 export interface CommitParts<Keys, Args> {
   readonly keys: Keys
   readonly args: Args
@@ -27,7 +27,7 @@ export interface CommitParts<Keys, Args> {
   /** How many arguments a delivery has. */
   readonly delivery: number
   /**
-   * Defines these functions. `i` is where the arguments of the delivery begin; those of all deliveries stand together, behind
+   * Defines these functions. `i` is where the arguments of the delivery begin; those of all deliveries are together, after
    * ARGV[moreArgs].
    *
    * - `owns(i)`: whether the delivery is the caller's.
@@ -38,7 +38,7 @@ export interface CommitParts<Keys, Args> {
 
 const year = 365 * 24 * 60 * 60 * 1000
 
-/** Of every commit script. */
+/** Arguments of every commit script. */
 const own = {
   ...storingArgs,
   /** How many. */
@@ -52,14 +52,14 @@ export type CommitArgs = Given<typeof own>
 const replies = {
   OK: {
     /**
-     * One character a delivery: `O` applied, `D` done by another delivery of the same id: both leave the group; `R` applied when this was
-     * asked before; `F` not the caller's; `X` refused, nothing was changed; `P` refused in part, never to be applied again; `C` a condition
-     * does not hold, nothing was changed: these three are still the caller's.
+     * One character per delivery: `O` applied, `D` done by another delivery of the same id: both leave the group; `R` applied by an
+     * earlier call; `F` not the caller's; `X` refused, nothing was changed; `P` refused in part, never to be applied again; `C` a condition
+     * does not hold, nothing was changed: these three still belong to the caller.
      */
     answers: text,
     /** For each `X`, `C` and new `P`: which part, conditions first, then writes, then messages. */
     refused: listOf(row({ delivery: number, part: number, why: text })),
-    /** For each message of each `O` in turn, its answer. */
+    /** For each message of each `O` in turn, its reply. */
     published: listOf(text),
     /** A topic was not there before. */
     opened: flag
@@ -67,8 +67,8 @@ const replies = {
 }
 
 /**
- * `enter(base)`: opens the topic whose keys begin at KEYS[base], unless it is among the `topics` that are open; why not, where it cannot.
- * `closing()`: closes those that are `used`; returns 1 when one of them was not there before, otherwise 0.
+ * `enter(base)`: opens the topic whose keys begin at KEYS[base], unless it is among the open `topics`; returns why it cannot.
+ * `closing()`: closes those that are `used`; returns 1 if one of them was not there before, otherwise 0.
  */
 const entering = (kinds: ReadonlyArray<Kind>) => /* lua */ `
 local kinds = {'${kinds.join("', '")}'}
@@ -98,9 +98,9 @@ end
 `
 
 /**
- * `refusal(j)`: why the command that begins at ARGV[j] may not be run; what was found to be fine is not asked again.
- * `required(j, count)`: where the commit goes on behind the conditions that begin at ARGV[j]; which of them may not be asked, and why, or
- * does not hold, '' and true.
+ * `refusal(j)`: why the command that begins at ARGV[j] may not be run; commands found to be fine are not checked again.
+ * `required(j, count)`: where the commit continues after the conditions that begin at ARGV[j]; which of them may not be read, and
+ * why, or does not hold, '' and true.
  */
 const refusing = /* lua */ `
 local function refusal(j)
@@ -141,10 +141,10 @@ end
  * Further keys: for each delivery the marker that it was done; then records, the keys of topics, the markers of message ids, in any
  * order. Arguments name keys by their numbers in KEYS.
  *
- * Further arguments: for each delivery the pattern's own; then for each its fence, 1 when some of its commit was applied, number of
+ * Further arguments: for each delivery the pattern's own; then for each its fence, 1 if part of its commit was applied, the number of
  * arguments of the commit, of its conditions, writes and messages; for each condition and write: command, key, type, number of arguments,
- * arguments, and behind them for a condition `=` and the reply it requires, `?` and the reply it requires if there is one, or `-` for none;
- * for each message: first key of its topic, key of its marker or 0, shape, number of arguments, payload and what its shape says.
+ * arguments, and after them for a condition `=` and the reply it requires, `?` and the reply it requires if there is one, or `-` for none;
+ * for each message: first key of its topic, key of its marker or 0, shape, number of arguments, payload and the parts in its shape.
  */
 export const commitScript = <
   const Keys extends Readonly<Record<string, Kind>>,
@@ -169,7 +169,7 @@ local may = redis.acl_check_cmd
 local untold = string.format('%.0f', ttl + ${year})
 local life = string.format('%.0f', ttl)
 touch()
--- By marker: what it says.
+-- By marker: its content.
 local done = {}
 for d = 1, deliveries do done[KEYS[moreKeys + d]] = call('GET', KEYS[moreKeys + d]) end
 local answers, refused, published = {}, {}, {}
@@ -183,7 +183,7 @@ for d = 1, deliveries do
   i = i + 6
   local before = done[marker]
   if not owns(first) then
-    -- A consumer that asks again after a lost answer finds its own mark.
+    -- A consumer that repeats a call after a lost reply finds its own mark.
     answers[d] = before == fence and 'R' or 'F'
   elseif partial or before then
     if partial or string.find(before, '^partial') then

@@ -1,5 +1,5 @@
 /**
- * Gives commits to the server, many in one call, and reads what became of each. Safe to repeat when the answer was lost.
+ * Sends commits to the server, many in one call, and reads the outcome of each. Safe to repeat when a reply was lost.
  *
  * @module
  */
@@ -24,11 +24,11 @@ export interface Published {
   readonly receipts: ReadonlyArray<Receipt>
   /** When the first delayed one of them is due, in milliseconds from now. */
   readonly dueIn: number
-  /** It may be the first that its topic has seen. */
+  /** It may be the first message of its topic. */
   readonly opened: boolean
 }
 
-/** What is told of a delivery whose commit is to be applied. */
+/** What the script is told about a delivery whose commit is to be applied. */
 export interface Committable {
   readonly id: string
   readonly fence: number
@@ -42,7 +42,7 @@ export interface CommitterOptions<D extends Committable> {
   readonly markerMillis: number
   /** How many keys of its own the pattern's script has. */
   readonly keys: number
-  /** How long message ids are remembered, and what the options of the pattern say to its storage. */
+  /** How long message ids are remembered, and the pattern's options as its storage needs them. */
   readonly deduplicationMillis: number
   readonly setting: string | number
   /** Runs the pattern's script. */
@@ -59,7 +59,7 @@ export interface CommitterOptions<D extends Committable> {
 export type Committing<D extends Committable> = readonly [delivery: D, commit: Commit<Condition>]
 
 /**
- * `Stale`: somebody else has the delivery. A dead letter: the commit was refused; `ConditionFailed`: it may be tried again. Both
+ * `Stale`: another consumer has the delivery. A dead letter: the commit was refused; `ConditionFailed`: it may be retried. Both
  * leave the delivery ours.
  */
 export type Committed = "Done" | "Stale" | DeadLetter | ConditionFailed
@@ -68,9 +68,9 @@ export type Committed = "Done" | "Stale" | DeadLetter | ConditionFailed
 const maxCommits = 250
 const maxParts = 2000
 const maxUnits = 2 * 1024 * 1024
-/** Of a command, which managed servers limit; what else stands beside the keys fits into the rest. */
+/** Keys of a command, which managed servers limit; the other arguments fit into the rest. */
 const maxKeys = 3900
-/** So many topics are known to be open. */
+/** How many topics are known to be open. */
 const maxOpened = 1000
 
 export class Committer<D extends Committable> {
@@ -116,7 +116,7 @@ export class Committer<D extends Committable> {
     return undefined
   }
 
-  /** As many of the first ones as one call may carry; at least one. */
+  /** How many of the first ones one call may carry; at least one. */
   fit(commits: ReadonlyArray<Committing<D>>): number {
     let parts = 0
     let units = 0
@@ -133,7 +133,7 @@ export class Committer<D extends Committable> {
     return commits.length
   }
 
-  /** Applies them in one call; the answers stand in the same order. */
+  /** Applies them in one call; the results are in the same order. */
   apply(commits: ReadonlyArray<Committing<D>>): Effect.Effect<ReadonlyArray<Committed>, Reason> {
     const { deduplicationMillis, markerMillis, run, setting } = this.#options
     const args = { setting, remembered: deduplicationMillis, deliveries: commits.length, ttl: markerMillis }
@@ -201,7 +201,7 @@ export class Committer<D extends Committable> {
       }
       args[size] = args.length - from
     }
-    // The markers stand in front.
+    // The markers come first.
     return { keys, args, kinds: commits.map(() => "string" as const) }
   }
 
@@ -215,7 +215,7 @@ export class Committer<D extends Committable> {
     const topics = new Map<string, { messages: Array<Outgoing>; receipts: Array<Receipt>; dueIn: number }>()
     let next = 0
     for (let i = 0; i < commits.length && next < published.length; i++) {
-      // The receipts of messages published before an answer was lost are not known.
+      // The receipts of messages published before a reply was lost are unknown.
       if (told[i] !== "O") continue
       for (const { message, topic } of (commits[i] as Committing<D>)[1].messages) {
         let there = topics.get(topic)
@@ -229,7 +229,7 @@ export class Committer<D extends Committable> {
       topics,
       ([topic, there]) => {
         const first = opened || !this.#opened.has(topic)
-        // Telling of one twice does no harm.
+        // Reporting one twice is harmless.
         if (this.#opened.size === maxOpened) this.#opened.clear()
         this.#opened.add(topic)
         return this.#options.published({ topic, ...there, opened: first })

@@ -1,5 +1,5 @@
 /**
- * Reads records as they are at one moment; whatever is asked, nothing is written.
+ * Reads records at one moment, and never writes.
  *
  * @module
  */
@@ -14,7 +14,7 @@ import { dataKey } from "../wire/Keys.ts"
 const reply: Part<Reply> = (part) =>
   part === null || typeof part === "number" ? part : Array.isArray(part) ? listOf(text)(part) : text(part)
 
-/** Replies what the command replies, in a form that no setting of the connection changes. Further key: the record. Further arguments: those behind it. */
+/** Returns the command's reply, in a form independent of connection settings. Further key: the record. Further arguments: those after it. */
 export const read = script({
   name: "waybill/read",
   mode: "reads",

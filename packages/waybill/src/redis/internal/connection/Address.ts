@@ -1,5 +1,5 @@
 /**
- * Where a URL says that a server is. Strict: what another program would read otherwise, or silently leave out, is refused, and
+ * The server address in a URL. Strict: anything another program would read differently, or silently ignore, is refused, and
  * no error shows any part of it, because any part may be a password.
  *
  * @module
@@ -10,7 +10,7 @@ export interface Address {
   readonly tls: boolean
   readonly host: string | undefined
   readonly port: number | undefined
-  /** The socket in the file system, in place of host and port. */
+  /** The socket in the file system, instead of host and port. */
   readonly path: string | undefined
   readonly db: number | undefined
   readonly username: string | undefined
@@ -19,7 +19,7 @@ export interface Address {
 
 /** The address, or what is wrong with the URL. */
 export const parse = (url: string): Address | string => {
-  // Printable ASCII without spaces: a line end from a file, or what looks like a letter and is none, goes nowhere.
+  // Printable ASCII without spaces: a newline from a file, or a character that only looks like a letter, leads nowhere.
   if (!/^[!-~]*$/.test(url)) return "it has white space, control characters or letters outside ASCII: write them as %XX"
   const scheme = /^([a-z+]+):\/\//i.exec(url)?.[1]?.toLowerCase() ?? ""
   const rest = url.slice(scheme.length + 3)
@@ -97,6 +97,6 @@ const decoded = (text: string): string | undefined => {
   }
 }
 
-/** What may be shown of an address. */
+/** The part of an address that may be shown. */
 export const shown = ({ host, path, port }: Pick<Address, "host" | "path" | "port">): string =>
   path ?? `${host?.includes(":") === true ? `[${host}]` : (host ?? "127.0.0.1")}:${port ?? 6379}`

@@ -1,5 +1,5 @@
 /**
- * A connection that comes back by itself. Every command on it settles within its deadline, whatever the network and
+ * A connection that restores itself. Every command on it settles within its deadline, whatever the network and
  * the server do, and no command is ever sent twice.
  *
  * ioredis can reconnect and resend too, but resending runs writes twice and loses what a read had taken; so each
@@ -28,22 +28,22 @@ import type { Ticker } from "./Ticker.ts"
 export interface Connection {
   readonly role: string
   /**
-   * Runs `f` on the live client: one command, one pipeline or one transaction, nothing that waits in between. `keys`
-   * are the key that it is about, or all of them: errors name them, and where there are several servers they decide
-   * which is asked. `[]` is for a command without a key, which any server may answer.
+   * Runs `f` on the live client: one command, one pipeline or one transaction, without waiting in between. `keys` are
+   * the key that it is about, or all of them: errors name them, and with several servers they determine which one is
+   * asked. `[]` is for a command without a key, which any server may run.
    *
-   * It waits for a connection and for the answer, together at most `deadline` (5 seconds by default, struck at most
-   * 100 ms late). When the deadline strikes while the command is in flight, the connection is destroyed with everything
+   * It waits for a connection and for the reply, together at most `deadline` (5 seconds by default, enforced at most
+   * 100 ms late). If the deadline passes while the command is in flight, the connection is destroyed with everything
    * on it, for all who share it, and a new one is made: what has not left this process by then never will. So give a
    * command on the shared connection no shorter deadline than its slowest neighbour needs.
    *
-   * Fails with `Disconnected` when there was no connection or no answer. `ambiguous` is true when the command had been
-   * handed to a socket: then it may have run, or may still run on a server that is only stopped. A command is never
-   * sent again by us.
+   * Fails with `Disconnected` if there was no connection or no reply. `ambiguous` is true if the command had been
+   * handed to a socket: then it may have run, or may still run on a server that is only stopped. The library never
+   * sends a command again by itself.
    *
    * Interrupting it takes back a command that was not sent. One in flight on the shared connection is left to finish;
-   * on a dedicated connection the connection is destroyed, and the server may have executed the command all the same:
-   * treat an interrupted blocking read as ambiguous.
+   * a dedicated connection is destroyed, and the server may have executed the command nevertheless: treat an
+   * interrupted blocking read as ambiguous.
    */
   readonly run: <A>(
     command: string,
@@ -52,8 +52,8 @@ export interface Connection {
     options?: RunOptions
   ) => Effect.Effect<A, Reason>
   /**
-   * Runs a script by its hash, and with its text where the server does not know it (any more). `buffers` leaves the
-   * strings in the answer as they came. Fails and waits like `run`.
+   * Runs a script by its hash, and with its text if the server does not know it (any more). `buffers` keeps the strings in
+   * the reply as bytes. Fails and waits like `run`.
    */
   readonly eval: (
     script: Script,
@@ -63,7 +63,7 @@ export interface Connection {
   ) => Effect.Effect<unknown, Reason>
   /** The server's id of the current connection, for CLIENT UNBLOCK from another one; undefined while disconnected. */
   readonly clientId: Effect.Effect<number | undefined>
-  /** Waits for a connection, for as long as it takes. Fails only with what waiting will not change: a wrong password. */
+  /** Waits for a connection as long as it takes. Fails only on what waiting will not change: a wrong password. */
   readonly ready: Effect.Effect<void, Reason>
   /**
    * Calls `setup` with the current client, if there is one, and with each later one before any waiting command is sent
@@ -72,14 +72,14 @@ export interface Connection {
   readonly each: (setup: (client: Redis) => void) => Effect.Effect<void, never, Scope.Scope>
 }
 
-/** Of one hash tag. */
+/** Keys of one hash tag. */
 type Keys = ReadonlyArray<string | Buffer>
 
-/** A connection of its own for a role; `keys` as with `run`. */
+/** A connection of its own for a role; `keys` as for `run`. */
 export type Dedicated = (role: string, keys: string | Keys) => Effect.Effect<Connection, never, Scope.Scope>
 
 export interface RunOptions {
-  /** For the connection and the answer together; 5 seconds by default. */
+  /** For the connection and the reply together; 5 seconds by default. */
   readonly deadline?: Duration.Input | undefined
 }
 
@@ -87,19 +87,19 @@ export interface EvalOptions extends RunOptions {
   readonly buffers?: boolean | undefined
 }
 
-/** The same facts as the events of the same name in Lifecycle. */
+/** The same as the events of the same name in Lifecycle. */
 export type ConnectionEvent =
   | { readonly _tag: "Disconnected"; readonly role: string; readonly cause: string }
   | { readonly _tag: "Reconnected"; readonly role: string; readonly afterMillis: number }
 
-/** The types of the replies depend on their mapping, so it is named. */
+/** The types of replies depend on their mapping, so it is named. */
 export type ClientOptions = RedisOptions & { readonly replyMapping: "legacy" }
 
-/** What the connections of one service share. */
+/** Shared by the connections of one service. */
 export interface Shared {
-  /** Asked before every attempt: a password may have changed. */
+  /** Run before every attempt: a password may have changed. */
   readonly clientOptions: Effect.Effect<ClientOptions>
-  /** Stands before and behind the role in the name of each connection. */
+  /** Precedes the role in the name of each connection. */
   readonly connectionName: string
   readonly incarnation: string
   /** Where the server is, in words, without secrets. */
@@ -109,18 +109,18 @@ export interface Shared {
   readonly emit: (event: ConnectionEvent) => void
 }
 
-/** How long connecting may take, with everything up to the first answer. */
+/** How long connecting may take, including the first replies. */
 const connectTimeout = Duration.seconds(5)
-/** How often a server that is loading its data is asked whether it is done. */
+/** How often a server that is loading its data is asked whether it has finished. */
 const loadingPoll = Duration.millis(100)
-/** A server that accepts connections only to drop them is not asked more often than this. */
+/** A server that accepts connections only to drop them is not tried more often than this. */
 const pauseAfterLoss = Duration.millis(50)
-/** What an attempt to connect has found is told for so long without another look. */
+/** How long the result of an attempt to connect counts without another attempt. */
 const staleMillis = 250
-/** Closing does not wait longer for the operating system to report the end of the socket. */
+/** Closing waits no longer for the operating system to report the end of the socket. */
 const closeTimeout = Duration.millis(500)
 
-/** Makes the connection and keeps making it until the scope closes. Returns at once. */
+/** Makes the connection and restores it until the scope closes. Returns at once. */
 export const make = Effect.fnUntraced(function* (
   role: string,
   shared: Shared,
@@ -135,7 +135,7 @@ export const make = Effect.fnUntraced(function* (
   return connection
 })
 
-/** A command on its way, from being asked to being answered. */
+/** A command from being requested to being answered. */
 interface Call {
   readonly command: string
   readonly keys: string | Keys
@@ -145,13 +145,13 @@ interface Call {
   readonly resume: (effect: Effect.Effect<unknown, Reason>) => void
 }
 
-/** A connection with the inside that its service and its ticker need. */
+/** A connection with the internals that its service and its ticker need. */
 export class ServerConnection implements Connection {
-  /** The live client: answered after connecting, not lost since, and not about to be replaced. */
+  /** The live client: it has received a reply, is not lost, and not about to be replaced. */
   #client: Redis | undefined
   /** Completed when `#client` is lost. */
   #lost: Deferred.Deferred<unknown> | undefined
-  /** The live client serves only what is in flight: its server has told that it is the wrong one. */
+  /** The live client only serves what is in flight: its server has turned out to be the wrong one. */
   #retiring = false
   #clientId: number | undefined
   #closed = false
@@ -169,10 +169,10 @@ export class ServerConnection implements Connection {
   readonly #setups = new Set<(client: Redis) => void>()
 
   readonly role: string
-  /** Hidden from those who print a connection: the options know the password. */
+  /** Hidden from code that prints a connection: the options contain the password. */
   readonly #shared: Shared
   readonly dedicated: boolean
-  /** The server has refused a write because it is a replica, and was not seen to be a master since. */
+  /** The server has refused a write because it is a replica, and was not seen as a master since. */
   readOnly = false
   readonly #clock: Clock.Clock
 
@@ -237,7 +237,7 @@ export class ServerConnection implements Connection {
     return this.#reason
   }
 
-  /** What CLIENT LIST shows. */
+  /** The name in CLIENT LIST. */
   get name(): string {
     return `${this.#shared.connectionName}:${this.role}:${this.#shared.incarnation}`.replace(/[^!-~]/g, "_")
   }
@@ -246,7 +246,7 @@ export class ServerConnection implements Connection {
     return this.#waiting.size > 0 || this.#inFlight.size > 0
   }
 
-  /** The client, if a command handed to it now will be written to its socket now. */
+  /** The client, if a command handed to it now is written to its socket now. */
   #usable(): Redis | undefined {
     const client = this.#client
     if (client === undefined || this.#retiring || client.status !== "ready" || !client.stream.writable) return undefined
@@ -265,7 +265,7 @@ export class ServerConnection implements Connection {
     }
   }
 
-  /** Whether the last attempt is so long ago that what it found may have changed: then there is another one now. */
+  /** Whether the last attempt is so old that its result may have changed: then another is made now. */
   #askAgain(): boolean {
     const sinceMillis = Number(this.#clock.monotonicTimeNanosUnsafe() - this.#attemptedAt) / 1e6
     if (sinceMillis < staleMillis) return false
@@ -292,7 +292,7 @@ export class ServerConnection implements Connection {
       (error) => {
         if (this.#inFlight.delete(call)) {
           const reason = afterSending(classify(error, call.command, named(call.keys)))
-          // A replica takes the place of its master: what the address means has to be asked anew.
+          // A replica has taken the place of its master: the address has to be resolved again.
           if (reason._tag === "Refused" && reason.code === "READONLY" && this.#client === client) {
             this.#retiring = true
             this.readOnly = true
@@ -308,7 +308,7 @@ export class ServerConnection implements Connection {
     if (this.#inFlight.size === 0) this.#lose(client, new Error("the server is read-only"))
   }
 
-  /** Called when the fiber that asked is interrupted: its answer is not waited for any more. */
+  /** Called when the calling fiber is interrupted: the reply is no longer awaited. */
   #abandon(call: Call): void {
     if (this.#waiting.delete(call)) return
     if (this.dedicated && this.#inFlight.has(call) && this.#client !== undefined) {
@@ -316,13 +316,13 @@ export class ServerConnection implements Connection {
     }
   }
 
-  /** Strikes the deadlines that have passed. */
+  /** Fails the commands whose deadlines have passed. */
   expire(): void {
     const now = this.#shared.ticker.now
     for (const call of this.#waiting) {
       if (call.expires > now) continue
       this.#waiting.delete(call)
-      // It waited for the close of a socket that already takes nothing.
+      // It waited for a socket to close that already accepts nothing.
       if (this.#client !== undefined && !this.#retiring)
         this.#lose(this.#client, new Error("the connection was closed"))
       call.resume(Effect.fail(this.#reason))
@@ -336,7 +336,7 @@ export class ServerConnection implements Connection {
     }
   }
 
-  /** Ends a client and everything on it. What was in flight on it may have run. */
+  /** Ends a client and everything on it. Commands in flight may have run. */
   #lose(client: Redis, cause: unknown): void {
     if (this.#client !== client) return
     const lost = this.#lost
@@ -366,7 +366,7 @@ export class ServerConnection implements Connection {
     }
   })
 
-  /** Lives through one connection and returns the time of its end. `lostAt` is the end of the one before. */
+  /** Lives through one connection and returns the time of its end. `lostAt` is the end of the previous one. */
   readonly #connectOnce = Effect.fnUntraced(function* (this: ServerConnection, lostAt: bigint | undefined) {
     const lost = yield* this.#connectInTheEnd()
     if (lostAt !== undefined) {
@@ -380,13 +380,13 @@ export class ServerConnection implements Connection {
     return now
   })
 
-  /** Makes `client` the live one. The answer is completed with the cause of its end. */
+  /** Makes `client` the live one. The result is completed with the cause of its end. */
   adopt(client: Connected): Deferred.Deferred<unknown> {
     const lost = Deferred.makeUnsafe<unknown>()
     this.#client = client.redis
     this.#clientId = client.id
     this.#lost = lost
-    // For those who ask in the moment between the end of the socket and the news of it.
+    // For callers in the moment between the end of the socket and the news of it.
     this.#reason = new Disconnected({ ambiguous: false, cause: new Error("the connection was closed") })
     const onClose = () => this.#lose(client.redis, client.lastError() ?? new Error("the connection was closed"))
     client.redis.once("close", onClose)
@@ -401,18 +401,18 @@ export class ServerConnection implements Connection {
     this.#readyWaiters.clear()
     for (const resume of readyWaiters) resume(Effect.void)
     for (const call of waiting) {
-      // Those before it may have interrupted it, or lost the connection again, which puts it back.
+      // Earlier ones may have interrupted it, or lost the connection again, which puts it back.
       if (this.#waiting.delete(call)) this.#start(call)
     }
     return lost
   }
 
-  /** One attempt. Its failure is what callers hear until the next. */
+  /** One attempt. Callers get its failure until the next attempt. */
   readonly #connect: Effect.Effect<Deferred.Deferred<unknown>, Reason> = Effect.suspend(() =>
     connect(this, this.#shared)
   ).pipe(Effect.tapError((reason) => Effect.sync(() => this.unreachable(reason))))
 
-  /** Tries until there is a connection: at the pace of the policy, and at once when somebody asks for what may have changed. */
+  /** Tries until there is a connection: at the policy's pace, and at once when a caller needs a result that may have changed. */
   readonly #connectInTheEnd = Effect.fnUntraced(function* (this: ServerConnection) {
     const step = yield* Schedule.toStep(this.#shared.reconnect)
     while (true) {
@@ -458,7 +458,7 @@ interface Connected {
   readonly lastError: () => unknown
 }
 
-/** Makes a client and hands it over when the server has answered on it. Nothing of a failed attempt is left. */
+/** Makes a client and hands it over once the server has replied on it. Nothing remains of a failed attempt. */
 const connect = Effect.fnUntraced(function* (
   connection: ServerConnection,
   shared: Shared
@@ -469,7 +469,7 @@ const connect = Effect.fnUntraced(function* (
   redis.on("error", (error) => {
     lastError = error
   })
-  /** ioredis rejects with "Connection is closed." and tells the true cause only by an event. */
+  /** ioredis rejects with "Connection is closed." and reveals the true cause only by an event. */
   const ask: Ask = (command, f) =>
     Effect.tryPromise({
       try: f,
@@ -505,16 +505,16 @@ const connect = Effect.fnUntraced(function* (
   const otherwise = toldBy(mismatch(options, secure, shared.address))
   return yield* Effect.gen(function* () {
     yield* ask("connect", () => redis.connect()).pipe(
-      // A server that waits for the rest of what it takes for a command never answers a TLS handshake.
+      // A server that waits for the rest of a command never answers a TLS handshake.
       Effect.raceFirst(secure ? Effect.delay(otherwise, suspicious) : Effect.never),
-      // One that takes no more clients hangs up, and one that expects a handshake does, too, or says something that is no Redis.
+      // A server at its client limit hangs up, as does one that expects a handshake, or it says something that is not Redis.
       Effect.tapError((reason) =>
         !secure && (reason._tag === "Rejected" || (reason._tag === "Disconnected" && !isSystem(reason.cause)))
           ? Effect.raceAllFirst([otherwise, toldBy(unasked(options)), Effect.sleep(suspicious)])
           : Effect.void
       )
     )
-    // ioredis reports a database that does not exist, or may not be used, by an event, and goes on in database 0.
+    // ioredis reports a missing or forbidden database by an event, and continues in database 0.
     if (lastError !== undefined) return yield* Effect.fail(classify(lastError, "select"))
     yield* ask("ping", () => redis.ping()).pipe(
       Effect.tapError((reason) =>
@@ -528,7 +528,7 @@ const connect = Effect.fnUntraced(function* (
       Effect.map(helloOf),
       untold(() => helloOf(undefined))
     )
-    // Since it refused a write as a replica, it is of no use until it is none any more.
+    // It refused a write as a replica, so it is useless until it is no longer one.
     if (connection.readOnly && (hello.role === "replica" || hello.role === "slave")) {
       return yield* new Refused({ code: "READONLY", detail: `READONLY ${shared.address} is a replica` })
     }
@@ -538,16 +538,16 @@ const connect = Effect.fnUntraced(function* (
   }).pipe(Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : end(redis))))
 })
 
-/** A line that is not made by then is looked at more closely. */
+/** A connection that is not made by then is examined more closely. */
 const suspicious = Duration.seconds(1)
-/** The system has said why: the port is closed, or the host cannot be found. */
+/** The system has given the reason: the port is closed, or the host cannot be found. */
 const isSystem = (cause: unknown): boolean =>
   cause instanceof Error && "syscall" in cause && (cause.syscall === "connect" || cause.syscall === "getaddrinfo")
 
 const isLoading = (reason: Reason): boolean => reason._tag === "Refused" && reason.code === "LOADING"
 const pollWhileLoading = Schedule.spaced(loadingPoll)
 
-/** Closes the socket now, in whatever state it is. What is in flight on it is rejected by ioredis soon after. */
+/** Closes the socket now, in whatever state it is. ioredis rejects what is in flight on it soon after. */
 const destroy = (client: Redis): void => {
   if (client.status === "end") return
   client.disconnect()
@@ -566,11 +566,11 @@ const end = (client: Redis): Effect.Effect<void> =>
     return Effect.sync(() => client.off("end", onEnd))
   }).pipe(Effect.timeoutOption(closeTimeout), Effect.asVoid)
 
-/** In the words of an error. */
+/** As named in an error. */
 const named = (keys: string | Keys): string | undefined =>
   typeof keys === "string" ? keys : keys.length === 0 ? undefined : keys.join(" or ")
 
-/** What was given to a live socket may have run in part, even if its last command found the socket closed. */
+/** Commands given to a live socket may have run in part, even if the last one found the socket closed. */
 const afterSending = (reason: Reason): Reason =>
   reason._tag === "Disconnected" ? new Disconnected({ ambiguous: true, cause: reason.cause }) : reason
 

@@ -19,7 +19,7 @@ import type { Reason } from "../../../Transport.ts"
 import type { Connection, Dedicated } from "./Connection.ts"
 import { type Listener, make as makeSubscriber, type Subscriber } from "./Subscriber.ts"
 
-/** What it is made of: the part of `IoRedis` that it needs. */
+/** The part of `IoRedis` that it needs. */
 export interface Connections {
   readonly commands: Connection
   readonly dedicated: Dedicated
@@ -53,17 +53,17 @@ const send =
   (connection: Connection, deadline: Duration.Duration | undefined) =>
   <A = unknown>(command: string, ...args: ReadonlyArray<string>): Effect.Effect<A, Redis.RedisError> =>
     connection
-      // The caller names the type of the reply; the port of Effect works that way.
+      // The caller names the type of the reply, as in Effect's port.
       .run(command, keysOf(command, args), (client) => call(client, command, args) as Promise<A>, { deadline })
       .pipe(Effect.mapError(redisError))
 
-/** Of a script they stand behind their number, of everything else one in front. */
+/** For a script the keys follow their number; otherwise the first argument is one. */
 const keysOf = (command: string, args: ReadonlyArray<string>): ReadonlyArray<string> =>
   /^eval/i.test(command) ? args.slice(2, 2 + Number(args[1])) : args.slice(0, 1)
 
 /**
- * Replies as RESP2 has them, which is what Effect's own clients give. ioredis makes them so for commands in small
- * letters, and makes an object of one.
+ * Replies in the form of RESP2, as Effect's own clients return them. ioredis does so for lower-case command names;
+ * for others it makes an object of a map.
  */
 const call = (client: Client, command: string, args: ReadonlyArray<string>): Promise<unknown> => {
   const name = command.toLowerCase()
@@ -73,8 +73,8 @@ const call = (client: Client, command: string, args: ReadonlyArray<string>): Pro
 const retryDelay = Schedule.spaced("100 millis")
 
 /**
- * Returns once the channel is subscribed. What is published while there is no connection is missed, as everywhere with pub/sub. The
- * inner effect fails when the server denies the subscription for good.
+ * Returns once the channel is subscribed. Messages published while there is no connection are missed, as always with pub/sub. The
+ * inner effect fails if the server denies the subscription permanently.
  */
 const subscribe = Effect.fnUntraced(function* (
   subscriber: Subscriber,

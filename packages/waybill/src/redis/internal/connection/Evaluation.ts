@@ -1,6 +1,6 @@
 /**
- * Sends a script to the server: by its hash, and with its text where the server does not know it. What a user lacks permission
- * for is found before the first write, and named.
+ * Sends a script to the server: by its hash, and with its text if the server does not know it. Missing permissions are found
+ * before the first write, and named.
  *
  * @module
  */
@@ -17,8 +17,8 @@ const sent = memoize((script: Script) => {
 })
 
 /**
- * How many words the shortest form of a command has behind its key, subcommands behind their command: servers newer than
- * 8.0.1 say of no shorter one whether it is permitted. TIME has no key.
+ * How many words the shortest form of a command has after its key, subcommands after their command: servers newer than
+ * 8.0.1 do not tell the permission of a shorter form. TIME has no key.
  */
 const commandsByWords: ReadonlyArray<readonly [words: number, commands: string]> = [
   [-1, "TIME"],
@@ -35,7 +35,7 @@ export const wordsBehindKey: Readonly<Record<string, number>> = Object.fromEntri
   commandsByWords.flatMap(([words, commands]) => commands.split(", ").map((command) => [command, words]))
 )
 
-/** The commands with a row above that `calls` finds in a script, a subcommand behind its command. */
+/** The commands with a row above that `calls` finds in a script, a subcommand after its command. */
 const commandsIn = (lua: string, calls: RegExp): ReadonlySet<string> =>
   new Set(
     [...lua.matchAll(calls)]
@@ -44,9 +44,9 @@ const commandsIn = (lua: string, calls: RegExp): ReadonlySet<string> =>
   )
 
 /**
- * A script that writes asks for all its permissions before it does anything: one that is refused in the middle has
- * written already, and nothing takes that back. Servers that cannot tell let it pass. What a script does with `pcall` it can
- * do without. A script that need not ask in every call says where it asks, with a line that says `-- permissions`.
+ * A script that writes checks all its permissions before it does anything: one that is refused in the middle has already
+ * written, and nothing undoes that. Servers that cannot check let it pass. Commands run with `pcall` are optional. A
+ * script that need not check in every call marks the place with a line `-- permissions`.
  */
 const guarded = (lua: string): string => {
   const [header = "", ...rest] = lua.split("\n")
@@ -74,17 +74,17 @@ const here = "-- permissions"
 /** How many arguments a command may have: managed servers refuse one with more. */
 const maxArguments = 3999
 
-/** Stands in front of packed arguments. It has a space in it, as the first argument of no script has. */
+/** Precedes packed arguments. It contains a space, unlike the first argument of any script. */
 const packed = "packed arguments"
 
-/** Arguments that came packed are what a script sees in ARGV. */
+/** Packed arguments appear in ARGV as if they were not. */
 const unpacking = (lua: string): string =>
   lua.replace(
     "\n",
     `\nlocal ARGV = ARGV\nif #ARGV == 2 and ARGV[1] == '${packed}' then ARGV = cmsgpack.unpack(ARGV[2]) end\n`
   )
 
-/** The same arguments, as one where they are too many for a command. The keys stay as they are: they have to be declared. */
+/** The same arguments, as one if they are too many for a command. The keys are unchanged, because they have to be declared. */
 const fitting = (
   keys: number,
   args: ReadonlyArray<string | Uint8Array | number>
@@ -107,18 +107,18 @@ export const pack = (args: ReadonlyArray<string | Uint8Array | number>): Buffer 
 }
 
 /**
- * Finds out why a script was refused; what it touches need not be among its keys, for nothing is touched.
+ * Finds out why a script was refused. Its keys need not be declared, because nothing is touched.
  *
  * | ARGV | |
  * |---|---|
  * | 1 | how many keys |
  * | 2... | the keys |
- * | then | for each command: its words, how many belong behind its key, and which of the keys it is about |
+ * | then | for each command: its words, how many belong after its key, and the key it is about |
  *
  * | reply | |
  * |---|---|
  * | `key`, key | the first key that the user has no access to |
- * | `command`, command | the first command that it may not run, a subcommand behind `|` |
+ * | `command`, command | the first command that it may not run, a subcommand after `|` |
  * | nothing | neither |
  */
 export const refusal: Script = {
@@ -126,7 +126,7 @@ export const refusal: Script = {
   lua: `#!lua flags=no-writes
 local last = 1 + ARGV[1]
 for i = 2, last do
-  -- A user who has come here may run EVAL, so that only the key is in question.
+  -- A user who has come here may run EVAL, so only the key is in question.
   local known, allowed = pcall(redis.acl_check_cmd, 'EVAL', '', '1', ARGV[i])
   if known and not allowed then return {'key', ARGV[i]} end
 end
@@ -141,7 +141,7 @@ end
 `
 }
 
-/** What to send to `refusal` about a script: every command that it names may be the reason. */
+/** The arguments of `refusal` for a script: every command that it names may be the reason. */
 const suspicions = (script: Script, keys: ReadonlyArray<string | Buffer>): ReadonlyArray<string | Buffer | number> => [
   keys.length,
   ...keys,
@@ -166,7 +166,7 @@ export const evaluate = (
     const all = head.concat(keys, fitting(keys.length, args).map(toArgument))
     return buffers ? client.callBuffer(command, all) : client.call(command, all)
   }
-  /** The server does not say which key it was about, nor inside a script which command: find out, and say it in its words. */
+  /** The server does not say which key it was about, nor within a script which command: find out, and say it in the server's words. */
   const explain = async (error: unknown): Promise<never> => {
     if (isDenied(error) && script.announces !== undefined && error.message.includes("channel")) {
       error.message = `NOPERM this user has no permissions to access the channel '${keys[script.announces.key - 1]}'`
@@ -184,7 +184,7 @@ export const evaluate = (
   )
 }
 
-/** ioredis takes bytes only as `Buffer`; the view copies nothing. */
+/** ioredis only accepts bytes as `Buffer`; the view copies nothing. */
 const toArgument = (value: string | Uint8Array | number): string | Buffer | number =>
   value instanceof Uint8Array && !Buffer.isBuffer(value)
     ? Buffer.from(value.buffer, value.byteOffset, value.byteLength)

@@ -1,6 +1,6 @@
 /**
- * What a new connection leads to, found out before anything is sent on it: a server that runs our scripts, or what it is
- * instead. A server is looked at, not its version; the version is for the words.
+ * What a new connection leads to, determined before anything is sent on it: a server that runs our scripts, or something
+ * else. Decided by what the server does, not by its version, which is only for messages.
  *
  * @module
  */
@@ -11,7 +11,7 @@ import type { Redis } from "ioredis"
 import { type Reason, TlsFailed, UnsupportedServer } from "../../../Transport.ts"
 import { classify } from "./ServerError.ts"
 
-/** What HELLO says. Nothing where the server does not know HELLO. */
+/** The reply to HELLO. Empty if the server does not know HELLO. */
 export interface Hello {
   readonly id: number | undefined
   readonly server: string | undefined
@@ -51,7 +51,7 @@ export const helloOf = (reply: unknown): Hello => {
   }
 }
 
-/** Fails with what is wrong with the server, if it can be seen. */
+/** Fails with what is wrong with the server, if that can be determined. */
 export const inspect = Effect.fnUntraced(function* (
   client: Redis,
   hello: Hello,
@@ -73,7 +73,7 @@ export const inspect = Effect.fnUntraced(function* (
     Effect.as(undefined),
     untold((reason) => reason)
   )
-  // A permission that is missing, or a server that is busy, says nothing about what it can do.
+  // A missing permission, or a busy server, says nothing about what it can do.
   if (refused?._tag !== "Rejected") return
   const found = hello.server ?? (yield* versionOf(client, ask))
   if (/(?:unknown|unsupported) command|scripts?\b.*\bdisabled/i.test(refused.detail)) {
@@ -84,7 +84,7 @@ export const inspect = Effect.fnUntraced(function* (
   }
 })
 
-/** The newest thing that every script needs. */
+/** The newest feature that every script needs. */
 const probe = "#!lua flags=no-writes,allow-oom\nreturn 1"
 
 const needed = "Redis 7.0 or newer, or Valkey"
@@ -108,11 +108,11 @@ const servesAllSlots = (client: Redis, ask: Ask): Effect.Effect<boolean, Reason>
     untold(() => false)
   )
 
-/** What OpenSSL and Node say when a certificate is not accepted. */
+/** The messages of OpenSSL and Node for a certificate that is not accepted. */
 const certificate =
   /^(?:CERT_|ERR_TLS_CERT|DEPTH_ZERO_SELF_SIGNED|SELF_SIGNED_CERT|UNABLE_TO_(?:VERIFY|GET|DECRYPT|DECODE)|INVALID_(?:CA|PURPOSE)|PATH_LENGTH|HOSTNAME_MISMATCH)/
 
-/** The other reasons of TLS: versions and ciphers, a certificate of ours that is missing, and who does not speak it at all. */
+/** Other TLS failures: versions and ciphers, a missing client certificate, and peers that do not speak TLS at all. */
 export const tlsFailure = (error: unknown, address: string): TlsFailed | undefined => {
   if (!(error instanceof Error)) return undefined
   const code = "code" in error ? String(error.code) : ""
@@ -144,8 +144,8 @@ const targetOf = (place: Place) =>
 
 /**
  * Why the server hangs up before it is asked anything: it has too many clients, or is in protected mode. A client that
- * speaks first loses these words to the reset that its own bytes bring about; here nothing is said, and only heard. Over
- * TLS the server hangs up without a word.
+ * speaks first loses these words to the reset caused by its own bytes; here nothing is said, only heard. Over TLS the
+ * server hangs up without a word.
  */
 export const unasked = (place: Place): Effect.Effect<Reason | undefined> =>
   Effect.callback<Reason | undefined>((resume) => {
@@ -154,7 +154,7 @@ export const unasked = (place: Place): Effect.Effect<Reason | undefined> =>
       socket.destroy()
       const detail = /^-(.*)\r\n/.exec(heard)?.[1] ?? ""
       const reason = classify(Object.assign(new Error(detail), { name: "ReplyError" }), "connect")
-      // What is not known may be some words of a proxy on its way down.
+      // Unknown words may come from a proxy on its way down.
       resume(Effect.succeed(reason._tag === "Rejected" ? undefined : reason))
     }
     const socket = Net.connect(targetOf(place))
@@ -167,7 +167,7 @@ export const unasked = (place: Place): Effect.Effect<Reason | undefined> =>
     return Effect.sync(() => socket.destroy())
   })
 
-/** Asks on a line of its own, when the one that was to be has come to nothing, whether the other side speaks otherwise. */
+/** After a failed connection, checks on another one whether the other side does or does not speak TLS. */
 export const mismatch = (place: Place, secure: boolean, address: string): Effect.Effect<TlsFailed | undefined> =>
   Effect.callback<TlsFailed | undefined>((resume) => {
     const target = targetOf(place)
@@ -177,7 +177,7 @@ export const mismatch = (place: Place, secure: boolean, address: string): Effect
       socket.destroy()
       resume(Effect.succeed(failed))
     }
-    // It is only asked whether it speaks TLS at all, and nothing is said to it.
+    // It is only checked whether it speaks TLS at all, and nothing is said to it.
     const socket: Net.Socket = secure
       ? Net.connect(target, () => socket.write("PING\r\n"))
       : Tls.connect({ ...target, rejectUnauthorized: false }, () =>

@@ -1,15 +1,15 @@
 /**
- * What a Lua script is: the names of its keys and arguments, and the shapes of its replies, each said once. From the names
- * come the locals of the Lua text, the type of a call, and the check of what the keys hold.
+ * A Lua script with the names of its keys and arguments, and the shapes of its replies, each stated once. From the names come the
+ * locals of the Lua text, the type of a call, and the check of what the keys hold.
  *
  * @module
  */
 
-/** A script and the name errors know it by. */
+/** A script and the name that errors give it. */
 export interface Script {
   readonly name: string
   readonly lua: string
-  /** How it publishes, if it does and has to: the number of the channel among its keys. */
+  /** How it publishes, if it does and must: the number of the channel among its keys. */
   readonly announces?: { readonly command: "PUBLISH" | "SPUBLISH"; readonly key: number }
 }
 
@@ -18,7 +18,7 @@ export type Kind = "string" | "list" | "set" | "zset" | "hash" | "stream" | "cha
 
 export type Argument = string | Uint8Array | number
 
-/** Reads one part of a reply, or throws: the script is another one than we think. */
+/** Reads one part of a reply, or throws: then the script is not the expected one. */
 export type Part<A> = (part: unknown) => A
 
 const strange = (part: unknown): never => {
@@ -34,7 +34,7 @@ export const number: Part<number> = (part) => (typeof part === "number" ? part :
 
 export const bit: Part<0 | 1> = (part) => (part === 1 || part === 0 ? part : strange(part))
 
-/** 1 is yes. */
+/** 1 means yes. */
 export const flag: Part<boolean> = (part) => bit(part) === 1
 
 export const listOf =
@@ -42,7 +42,7 @@ export const listOf =
   (part) =>
     Array.isArray(part) ? part.map((each) => one(each)) : strange(part)
 
-/** Parts that follow each other, under the names that they have in TypeScript. */
+/** Parts in sequence, under their names in TypeScript. */
 export type Shape = Readonly<Record<string, Part<unknown>>>
 
 export type Shaped<S extends Shape> = { readonly [Name in keyof S]: ReturnType<S[Name]> }
@@ -60,7 +60,7 @@ export const row =
   (part) =>
     Array.isArray(part) ? shaped(shape, part, 0) : strange(part)
 
-/** By tag, what follows it. */
+/** The parts that follow, by tag. */
 type Replies = Readonly<Record<string, Shape>>
 
 type Reply<R extends Replies> = {
@@ -70,7 +70,7 @@ type Reply<R extends Replies> = {
 /** `number` is a number in Lua, `text` whatever was sent. */
 type Arguments = Readonly<Record<string, "text" | "number">>
 
-/** Of a script that opens a topic: what it is opened as. They are told with every call, and not by the caller. */
+/** For a script that opens a topic: what it is opened as. Added to every call automatically. */
 export const opener = { pattern: "text", wire: "text" } as const
 
 export type Given<A extends Arguments> = {
@@ -83,7 +83,7 @@ export interface TypedScript<Key extends string, Args, Reply> extends Script {
   readonly keyNames: ReadonlyArray<Key>
   /** In the order of ARGV. */
   readonly argNames: ReadonlyArray<(keyof Args & string) | keyof typeof opener>
-  /** What the named keys hold, and what those that follow them do, where they are alike. */
+  /** What the named keys hold, and those that follow them, if they are alike. */
   readonly kinds: ReadonlyArray<Kind>
   readonly moreKinds: Kind | undefined
   /** Strings in the reply stay bytes: they need not be text. */
@@ -92,7 +92,7 @@ export interface TypedScript<Key extends string, Args, Reply> extends Script {
   readonly decode: (reply: ReadonlyArray<unknown>) => Reply | undefined
 }
 
-/** What a script is made of. */
+/** The definition of a script. */
 export interface Definition<
   K extends Readonly<Record<string, Kind>>,
   A extends Arguments = Arguments,
@@ -100,12 +100,12 @@ export interface Definition<
 > {
   readonly name: string
   /**
-   * `writes` something new: the server refuses it when it is out of memory, before it begins. `drains`: it only frees or moves, as
+   * `writes` something new: a server that is out of memory refuses it before it begins. `drains`: it only frees or moves, as
    * consumers must be able to on a server that is out of memory. `reads`: it writes nothing.
    */
   readonly mode: "writes" | "drains" | "reads"
   readonly keys: K
-  /** What the keys hold that follow the named ones. */
+  /** What the keys after the named ones hold. */
   readonly moreKeys?: Kind
   /** None has the name of a key. */
   readonly args?: A
@@ -113,8 +113,8 @@ export interface Definition<
   readonly bytes?: boolean
   readonly announces?: { readonly command: "PUBLISH" | "SPUBLISH"; readonly key: keyof K & string }
   /**
-   * Finds its named keys and arguments in locals of these names; further ones begin behind KEYS[moreKeys] and ARGV[moreArgs].
-   * `touch()` reads of every key, and so ends the script before it has written anything when one holds something else than it should.
+   * Finds its named keys and arguments in locals of these names; further ones begin after KEYS[moreKeys] and ARGV[moreArgs].
+   * `touch()` reads every key, and so ends the script before it has written anything if one holds a foreign value.
    */
   readonly lua: string
 }
@@ -146,13 +146,13 @@ export const make = <
     decode: (reply) => {
       const tag = text(reply[0])
       const shape = replies[tag]
-      // The tag is the one that the shape stands under.
+      // The tag is the one of the shape.
       return shape && ({ _tag: tag, ...shaped(shape, reply, 1) } as unknown as Reply<R>)
     }
   }
 }
 
-/** Reads next to nothing of a key, and fails when it holds something else. Whoever may run one of our scripts may run these commands. */
+/** Reads next to nothing of a key, and fails if it holds something else. A user who may run our scripts may run these commands. */
 export const touches = {
   string: ["GETRANGE", "0, 0"],
   list: ["LLEN"],
@@ -169,7 +169,7 @@ export const touching = (key: string, kind: Kind): Array<string> => {
   return command === undefined ? [] : [`redis.call('${command}', ${[key, ...rest].join(", ")})`]
 }
 
-/** `misfit(key, kind)`, in Lua: the error of doing so, nil when there is none. A user without permission has one too. */
+/** `misfit(key, kind)`, in Lua: the error of doing so, or nil. A user without permission gets one too. */
 export const misfits = /* lua */ `
 local touches = {${Object.entries(touches)
   .map(

@@ -1,5 +1,5 @@
 /**
- * Runs a script. Its reply gets its type here, and the replies that any script may give instead of its own become reasons.
+ * Runs a script. Its reply gets its type here, and the replies that any script may return instead of its own become reasons.
  *
  * @module
  */
@@ -12,13 +12,13 @@ import { type Argument, keysOf, type Kind, make, misfits, number, type StringKey
 /** Version of the fields in docs/wire-format.md. */
 export const wire = "1"
 
-/** Whose scripts: the topic, and the pattern it is opened with. */
+/** On whose behalf scripts run: the topic, and the pattern it is opened with. */
 export interface Opened {
   readonly topic: string
   readonly pattern: string
 }
 
-/** What is wrong, or undefined when the reply says nothing of the kind. */
+/** The problem, or undefined if the reply is not one of these. */
 export const problemOf = (
   script: string,
   { pattern, topic }: Opened,
@@ -55,10 +55,10 @@ export const problemOf = (
   }
 }
 
-/** What a call has besides what has a name. */
+/** The unnamed parts of a call. */
 export interface More {
   readonly keys?: ReadonlyArray<string | Buffer>
-  /** What these keys should hold, where the script does not say it. */
+  /** What these keys should hold, if the script does not say it. */
   readonly kinds?: ReadonlyArray<Kind>
   readonly args?: ReadonlyArray<Argument>
   readonly deadline?: Duration.Input
@@ -97,7 +97,7 @@ export const evaluate = <Key extends string, Args, Reply>(
     )
 }
 
-/** Runs scripts about one topic, which pick their keys from the same ones. */
+/** Runs scripts about one topic, which take their keys from the same ones. */
 export type Call<Keys> = <Args, Reply>(
   script: TypedScript<StringKeys<Keys>, Args, Reply>,
   args: NoInfer<Args>,
@@ -109,14 +109,14 @@ export const calling =
   (script, args, more) =>
     evaluate(commands, opened, script, keys, args, more)
 
-/** The first of KEYS that holds something else than ARGV says. */
+/** The first of KEYS that holds something other than ARGV says. */
 export const findMisplaced = make({
   name: "waybill/misplaced",
   mode: "reads",
   keys: {},
   replies: {
     OK: {
-      /** The number of the key, 0 when there is none. */
+      /** The number of the key, 0 if there is none. */
       place: number
     }
   },
@@ -128,7 +128,7 @@ return {'OK', 0}
 `
 })
 
-/** The server does not say which of its keys a script has found to hold something else. */
+/** The server does not say which of a script's keys holds a foreign value. */
 const misplaced = (
   commands: Connection,
   opened: Opened,

@@ -1,5 +1,5 @@
 /**
- * What an error of the server or of its connection means, decided in one place: every error becomes exactly one reason,
+ * The meaning of an error from the server or its connection, decided in one place: every error becomes exactly one reason,
  * and no reason claims that nothing ran unless that is known.
  *
  * @module
@@ -32,12 +32,12 @@ export const classify = (error: unknown, command: string, key?: string): Reason 
 }
 
 /**
- * The values of a pipeline, or the first error in it. ioredis resolves a pipeline even when every command in it failed.
+ * The values of a pipeline, or the first error in it. ioredis resolves a pipeline even if every command in it failed.
  */
 export const valuesOf = (
   results: ReadonlyArray<readonly [error: Error | null, value: unknown]> | null
 ): Array<unknown> => {
-  // Only a transaction whose watched keys changed answers null, and nothing here watches.
+  // Only a transaction whose watched keys changed returns null, and nothing here watches.
   if (results === null) throw new Error("the transaction was not executed")
   return results.map(([error, value]) => {
     if (error !== null) throw error
@@ -45,7 +45,7 @@ export const valuesOf = (
   })
 }
 
-/** The server's code at the beginning of an error, such as `NOGROUP`; `ERR` where there is none. */
+/** The server's code at the beginning of an error, such as `NOGROUP`; `ERR` if there is none. */
 export const codeOf = (detail: string): string => /^[A-Z][A-Z0-9]*(?= |$)/.exec(detail)?.[0] ?? "ERR"
 
 /** The server changed nothing, and may do it later. */
@@ -69,7 +69,7 @@ const tooManyClients = /^ERR max number of clients/
 const authentications: ReadonlySet<string> = new Set(["DENIED", "NOAUTH", "WRONGPASS"])
 const authentication = /^ERR (?:invalid password|AUTH <password> called|Client sent AUTH)/
 
-/** A script that lacks a permission hears a plain `ERR`: up to Redis 7.0 in these words, later in those. */
+/** A script without a permission gets a plain `ERR`: up to Redis 7.0 in the former words, later in the latter. */
 const deniedInScript = /^ERR (?:The user executing the script can't|ACL failure in script)/
 
 /** Whether the server refused because of a permission, in a script or outside. */
@@ -77,7 +77,7 @@ export const isDenied = (error: unknown): error is Error =>
   error instanceof Error &&
   /^NOPERM |ERR The user executing the script can't|ERR ACL failure in script/.test(error.message)
 
-/** What was denied: a command, or a key or channel that it is about. Few servers name the latter; we know it. */
+/** What was denied: a command, or its key or channel. Few servers name the latter; we know it. */
 const denial = (detail: string, command: string, key: string | undefined): NotPermitted => {
   const denied = /run the '([^']+)' command/.exec(detail)?.[1]
   if (denied !== undefined) {
@@ -89,13 +89,13 @@ const denial = (detail: string, command: string, key: string | undefined): NotPe
   return new NotPermitted({ command, detail })
 }
 
-/** Before 7.0 an error inside a script arrives wrapped: `ERR Error running script (call to f_...): @user_script:1: ...`. */
+/** Before 7.0 an error within a script arrives wrapped: `ERR Error running script (call to f_...): @user_script:1: ...`. */
 const withoutScriptFrame = (detail: string): string =>
   detail.startsWith("ERR Error running script")
     ? (/@user_script: ?\d+: -?([A-Z]+ .*)$/s.exec(detail)?.[1] ?? detail)
     : detail
 
-/** Nothing in a discarded transaction ran. Why it was discarded says the server, or an answer before that one. */
+/** Nothing in a discarded transaction ran. The server, or an earlier reply, says why it was discarded. */
 const classifyAbort = (error: Error, detail: string, command: string, key: string | undefined): Reason => {
   if ("previousErrors" in error && Array.isArray(error.previousErrors) && error.previousErrors.length > 0) {
     return classify(error.previousErrors[0], command, key)

@@ -7,11 +7,11 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 
-/** What has deadlines. */
+/** Something with deadlines. */
 export interface Ticking {
   /** A command waits. */
   readonly busy: boolean
-  /** Strikes the deadlines that have passed. */
+  /** Fails what has passed its deadline. */
   expire(): void
 }
 
@@ -19,8 +19,8 @@ const defaultDeadline = Duration.seconds(5)
 const defaultMillis = Duration.toMillis(defaultDeadline)
 
 /**
- * Counts time for deadlines in steps of 50 ms, and only while a command waits: cheaper than a timer a command, and deaf
- * to jumps of the wall clock and to a stalled event loop, behind which the answers may already lie.
+ * Counts time for deadlines in steps of 50 ms, and only while a command waits: cheaper than a timer per command, and immune
+ * to jumps of the wall clock and to a stalled event loop, after which the replies may already be there.
  */
 export class Ticker {
   static readonly period = 50
@@ -28,7 +28,7 @@ export class Ticker {
   readonly #awake = Latch.makeUnsafe(false)
   now = 0
 
-  /** The tick by which `deadline` has surely passed. */
+  /** The tick by which `deadline` has certainly passed. */
   after(deadline: Duration.Input | undefined): number {
     const millis = deadline === undefined ? defaultMillis : Duration.toMillis(Duration.fromInputUnsafe(deadline))
     return this.now + Math.ceil(millis / Ticker.period) + 1
@@ -46,7 +46,7 @@ export class Ticker {
     this.#ticking.delete(one)
   }
 
-  /** Ticks for ever; to be forked into the scope of the service. */
+  /** Ticks forever; to be forked into the scope of the service. */
   readonly run: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
     while (true) {
       yield* this.#awake.await

@@ -1,7 +1,7 @@
 /**
- * Lua that several scripts share. A script is the parts it needs, and its body.
+ * Lua that several scripts share. A script consists of the parts it needs, and its body.
  *
- * Every script reads of its keys before the first write, so that a foreign value under one of our names ends it and leaves
+ * Every script reads its keys before the first write, so that a foreign value under one of our names ends it and leaves
  * nothing half done.
  *
  * @module
@@ -10,8 +10,8 @@ import { consumerDied, maxLines } from "../../../internal/Attempts.ts"
 import { base, suspicious } from "../../../internal/Suspects.ts"
 
 /**
- * `room()`: whether a page has room for more. `weigh(value)`: counts the bytes in it; the value. A page ends behind the
- * message that fills it, so that it holds one however large that is, and a slow line carries it before its deadline.
+ * `room()`: whether a page has room for more. `weigh(value)`: counts its bytes, and returns it. A page ends after the
+ * message that fills it, so that it holds one however large that is, and a slow connection carries it before its deadline.
  */
 export const weighing = /* lua */ `
 local carried = 0
@@ -24,8 +24,8 @@ end
 `
 
 /**
- * `page(stream, from, limit, backwards)`: entries of a stream, from an end of the range as XRANGE has them, until the page has
- * no room. The server loads entries as a whole, and a few at a time do not weigh, however large.
+ * `page(stream, from, limit, backwards)`: entries of a stream, from an end of the range as in XRANGE, until the page has
+ * no room. The server loads entries as a whole; a few at a time do not matter, however large.
  *
  * It uses `weighing`.
  */
@@ -48,10 +48,10 @@ end
 `
 
 /**
- * `bodiesOf(hash, ids)`: what stands in the hash under the first of these ids, until it is about a megabyte; the other ids are
- * taken out of the list. A few at a time: how large the next ones are is not known.
+ * `bodiesOf(hash, ids)`: the values in the hash for the first of these ids, until about a megabyte; the other ids are
+ * removed from the list. A few at a time, because the size of the next ones is unknown.
  *
- * It uses `weighing`, and begins to weigh anew.
+ * It uses `weighing`, and starts a new count.
  */
 export const fetching = /* lua */ `
 local function bodiesOf(hash, ids)
@@ -81,17 +81,17 @@ end
 export const cap = { maxCount: "number", maxAgeMillis: "number" } as const
 
 /**
- * `noted`, what the state of the group says of it and of this consumer.
- * `live(now)`: the consumer lives for a lease from now on. Its lease is noted, so that others can tell a heartbeat from what a
+ * `noted`, what the state of the group records about it and this consumer.
+ * `live(now)`: the consumer lives for a lease from now on. Its lease is recorded, so that others can tell a heartbeat from what a
  * clock that went back has left of one.
- * `correct(now)`: a heartbeat further ahead than the lease of its consumer is none. Who lives beats again within a lease;
- * so long it has, and no longer. What is not further ahead than the caller's lease is looked at later. A consumer
- * that has noted none gets a minute more before it is doubted, and then the same.
- * `holding(age, now)`: notes for how long the oldest delivery has been held, ms; "": there is none.
- * `paused(quiet)`: 1 when the group is paused, otherwise 0. `quiet` = '1': the consumer knows that it is, and begins
- * nothing; it is noted for who pauses, until a beat says otherwise.
+ * `correct(now)`: a heartbeat further ahead than the lease of its consumer does not count. A live consumer beats again within a
+ * lease; it gets that long, and no longer. One not further ahead than the caller's lease is checked later. A consumer
+ * without a recorded lease gets a minute more before it is doubted, and then the same.
+ * `holding(age, now)`: records how long the oldest delivery has been held, ms; "": there is none.
+ * `paused(quiet)`: 1 if the group is paused, otherwise 0. `quiet` = '1': the consumer knows that it is, and begins
+ * nothing; this is recorded for whoever pauses, until a beat says otherwise.
  *
- * They use the locals `consumers` and `state`, the keys, and `consumer` and `lease`. What is noted already is not written.
+ * They use the locals `consumers` and `state`, the keys, and `consumer` and `lease`. Unchanged records are not written.
  */
 export const heartbeats = /* lua */ `
 local noted = redis.call('HMGET', state, 'paused', 'quiet:' .. consumer, 'oldest:' .. consumer, 'lease:' .. consumer)
@@ -121,8 +121,8 @@ end
 `
 
 /**
- * `ask(...)`: the reply to a command about a group, nil when there is no such group or stream. What else is wrong, such as a
- * missing permission, ends the script: it must not look like somebody else's delivery.
+ * `ask(...)`: the reply to a command about a group, nil if there is no such group or stream. Any other error, such as a missing
+ * permission, ends the script: it must not look like another consumer's delivery.
  */
 export const ask = /* lua */ `
 local function ask(...)
@@ -133,8 +133,8 @@ end
 `
 
 /**
- * `announce(channel, millis, group)`: tells who listens that there may be something to take in so many milliseconds, for this
- * group only when one is named. A hint, so that a missing permission does not matter.
+ * `announce(channel, millis, group)`: tells listeners that something may be available in that many milliseconds, for this
+ * group only if one is named. A hint, so a missing permission does not matter.
  */
 export const announce = /* lua */ `
 local function announce(channel, millis, group)
@@ -144,9 +144,9 @@ end
 
 /**
  * `less(a, b)`: the order of stream ids, which have more digits than a Lua number.
- * `after(id)`: the next id, or the same when it is too large to count on.
- * `before(id)`: an id such that everything from `id` on comes after it, and nothing that came earlier but a few entries
- * of the same millisecond.
+ * `after(id)`: the next id, or the same if it is too large to count on.
+ * `before(id)`: an id such that everything from `id` on comes after it, and of earlier entries only a few of the same
+ * millisecond.
  */
 export const ids = /* lua */ `
 local function less(a, b)
@@ -195,13 +195,13 @@ end
 `
 
 /**
- * `isTally(name, value)`: whether the pair is what we note about a message, and no field of its own (Tally.ts).
- * `isPartial(tally)`: whether it says that some of the commit was applied.
- * `timed(tally, now)`: with the time of the attempt behind the last line of its log, where that has none.
+ * `isTally(name, value)`: whether the pair is our tally of a message, and no field of its own (Tally.ts).
+ * `isPartial(tally)`: whether part of the commit was applied.
+ * `timed(tally, now)`: with the time of the attempt after the last line of its log, if that has none.
  * `died(tally, attempt, consumer, now)`: with a line for an attempt whose consumer died (Attempts.ts); the last ten stay.
- * `onto(tally, other)`: with the log of another behind its own; the last ten lines stay.
- * `lasting(tally)`: what of it outlasts the death of the message: whether some of its commit was applied, and its log; nil when
- * that is nothing.
+ * `onto(tally, other)`: with the log of another after its own; the last ten lines stay.
+ * `lasting(tally)`: the part that outlasts the death of the message: whether part of its commit was applied, and its log; nil if
+ * there is neither.
  */
 export const tallies = /* lua */ `
 local function isTally(name, value)
@@ -234,11 +234,11 @@ end
 `
 
 /**
- * `isSuspect(deaths)`, `admits(deaths)`: whether a consumer may have it beside what it holds (Suspects.ts). Where one had to wait
- * those behind it do too, so that its turn comes.
+ * `isSuspect(deaths)`, `admits(deaths)`: whether a consumer may have it beside what it holds (Suspects.ts). If one had to wait,
+ * those after it wait too, so that its turn comes.
  *
  * Uses the locals `most`, how often a message may be delivered to consumers that die; `held` and `limit`: how many suspects
- * the consumer holds, and how many they are to be at most, or -1.
+ * the consumer holds, and the most it may hold, or -1.
  */
 export const suspecting = /* lua */ `
 local waits = false
@@ -258,9 +258,9 @@ end
 `
 
 /**
- * `split(source, entry, fields)`: id, published at, attempts and deliveries before this entry, and where the fields of
- * the message begin; and its tally, if it has one. A retry entry carries the first four in its first four pairs, and behind
- * them the tally; an entry of the main stream may carry the first two, and its own id stands for what it does not.
+ * `split(source, entry, fields)`: id, publishing time, attempts and deliveries before this entry, and where the fields of the message
+ * begin; and its tally, if it has one. A retry entry carries the first four in its first four pairs, followed by the tally; an
+ * entry of the main stream may carry the first two, and its own id stands for those it does not.
  */
 export const split = /* lua */ `${tallies}
 local function split(source, entry, fields)
@@ -277,7 +277,7 @@ local function split(source, entry, fields)
 end
 `
 
-/** `of(flat)`: a reply of names and values in turn, as a map. */
+/** `of(flat)`: a reply of alternating names and values, as a map. */
 export const maps = /* lua */ `
 local function of(flat)
   local map = {}
@@ -286,7 +286,7 @@ local function of(flat)
 end
 `
 
-/** `infoOf(stream, group)`: what XINFO says of the group, as a map; nil when one of them is not there. Uses `ask` and `of`. */
+/** `infoOf(stream, group)`: the group in XINFO, as a map; nil if the stream or the group is missing. Uses `ask` and `of`. */
 export const infos = /* lua */ `
 local function infoOf(stream, group)
   for _, flat in ipairs(ask('XINFO', 'GROUPS', stream) or {}) do if flat[2] == group then return of(flat) end end
@@ -294,9 +294,9 @@ end
 `
 
 /**
- * `unseen(stream, group, info, mine)`: how many entries were cut off before this group could read them, where that shows: in front of
- * all there is, or at the end. The server is told where the group stands, so that it counts on from there; some count entries
- * that were cut off as still to be read, and some do not. Takes the replies of XINFO as maps. Uses `less`.
+ * `unseen(stream, group, info, mine)`: how many entries were trimmed before this group could read them, if that shows: before all
+ * there is, or at the end. The server is told where the group is, so that it counts on from there; some count trimmed entries as
+ * still to be read, and some do not. Takes the replies of XINFO as maps. Uses `less`.
  */
 export const unseen = /* lua */ `${maps}
 local function unseen(stream, group, info, mine)
@@ -324,11 +324,11 @@ local function opening(meta, ...)
 end
 `
 
-/** `shorten(stream, meta, length)`: cuts off what is too long, and notes in the meta key which group did not see how many of it. */
+/** `shorten(stream, meta, length)`: trims excess entries, and records in the meta key how many of them each group did not see. */
 export const shorten = /* lua */ `
 local function shorten(stream, meta, length)
   if redis.call('XTRIM', stream, 'MAXLEN', '~', length) == 0 then return end
-  -- A user who may not look still publishes: then the group finds out by itself, if it can.
+  -- A user without permission to inspect still publishes: then the group finds out by itself, if it can.
   local groups, info = redis.pcall('XINFO', 'GROUPS', stream), redis.pcall('XINFO', 'STREAM', stream)
   if groups.err or info.err then return end
   info = of(info)
