@@ -96,8 +96,9 @@ describe("what lies there", () => {
       "goes back where it is much more than the workers come to",
       ["3", "4", "5", "6", undefined],
       ["7", "8", "9"],
-      (f) => [f.add(10), f.pull(2), f.pull(1, 1000)]
-    ]
+      (f) => [f.add(10), f.pull(1), f.pull(1, 1000), f.pull(1, 2000)]
+    ],
+    ["stays when they only paused once", ["2"], [], (f) => [f.add(10), f.pull(1), f.pull(1, 1000)]]
   ])("%s", (_, pulled, released, steps) => {
     const f = fixture()
     steps(f)

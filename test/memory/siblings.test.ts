@@ -28,7 +28,7 @@ const warnings = (self: Effect.Effect<unknown, unknown>) =>
   })
 
 const apart = "two in-memory stores"
-const gone = "went with an in-memory store"
+const gone = "were lost with an in-memory store"
 
 const consumer = Consumer.make(Order, { group: "g" }).pipe(
   Consumer.process(() => Effect.void),

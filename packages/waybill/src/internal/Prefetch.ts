@@ -35,6 +35,9 @@ type Take = (max: number, bytes: number) => Effect.Effect<NonEmptyReadonlyArray<
 
 const maxTake = 1000
 
+/** So many take the store and the workers so little time that nothing is gained by doing both at once. */
+const small = 100
+
 /**
  * Deliveries that the workers do not get to within about this time were too many to take ahead: others could have had
  * them.
@@ -62,15 +65,17 @@ export class Prefetch {
   #waited = 0
   /** This consumer's share of the gauge, which other consumers of the group add to. */
   #shown = 0
-  /** How many the pending take asked for, and whether the workers had run out then. */
+  /** How many the pending take asked for. */
   #asked = 0
-  #starved = false
+  /** The workers were slower than expected when that was last looked at. */
+  #slow = false
   #fetcher: Fiber.Fiber<never, TransportError> | undefined
   #retreating = false
   #closed = false
   readonly #parked: Array<() => void> = []
   readonly #room = new Wakeup(() => this.wanted > 0)
   readonly #some = new Wakeup(() => this.size > 0)
+  readonly #arrived = new Wakeup(() => this.size > 0 && this.#parked.length > 0)
 
   constructor(options: Options) {
     this.#options = options
@@ -87,14 +92,18 @@ export class Prefetch {
     return this.#closed
   }
 
-  /** How many may be taken now; none while the buffer is still well filled. */
+  /**
+   * How many may be taken now; none while the buffer is still well filled. At most a third of all that may be held: while the
+   * store brings some, the workers have others, and those before are being settled.
+   */
   get wanted(): number {
     const { bytes, window } = this.#options
     const { size } = this
     if (size > this.#ahead >> 1) return 0
     // A message larger than the limit is held alone.
     if (this.#held > 0 && this.#heldBytes > (size > 0 ? bytes >> 1 : bytes - 1)) return 0
-    return Math.min(window + this.#ahead - this.#held, maxTake)
+    const most = window + this.#ahead
+    return Math.min(most - this.#held, Math.max(small, Math.ceil(most / 3)), maxTake)
   }
 
   /** The next delivery for a worker, if there is one. */
@@ -125,14 +134,13 @@ export class Prefetch {
 
   /** How many to ask for now; the caller adds what arrives. */
   ask(): number {
-    this.#starved = this.size === 0
     return (this.#asked = this.wanted)
   }
 
   add(batch: ReadonlyArray<Delivery>, now: number): void {
     const { metrics, prefetch } = this.#options
     // More would have been used up as quickly, if these were.
-    if (this.#starved && batch.length >= this.#asked && now - this.#filledAt <= lingerMillis) {
+    if (this.size === 0 && batch.length >= this.#asked && now - this.#filledAt <= lingerMillis) {
       this.#ahead = Math.min(prefetch, this.#ahead * 2 + 1)
     }
     this.#asked = 0
@@ -148,7 +156,8 @@ export class Prefetch {
       this.#refill([...this.#buffer.slice(this.#next), ...batch])
     }
     metrics.received.update(batch.length)
-    this.#wakeWorkers()
+    if (batch.length < small) this.#wakeWorkers()
+    else this.#arrived.notify()
     this.#show()
   }
 
@@ -199,6 +208,18 @@ export class Prefetch {
         this.#retreating = false
       }
     }).pipe(Effect.onInterrupt(() => (this.#fetcher === undefined ? Effect.void : Fiber.interrupt(this.#fetcher))))
+
+  /**
+   * Gives the workers what has come in a large batch, once the next take is on its way: the store works on that while they
+   * work on this. A small one does not wait for it.
+   */
+  readonly dispatch: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
+    while (true) {
+      yield* this.#arrived.wait
+      yield* Effect.yieldNow
+      this.#wakeWorkers()
+    }
+  })
 
   /** Hands everything back that has waited for a third of a lease while no worker pulled: all workers may hang. */
   readonly tend: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
@@ -263,11 +284,13 @@ export class Prefetch {
     const pace = Math.floor((this.#pulled * lingerMillis) / (now - this.#measuredAt))
     this.#pulled = 0
     this.#measuredAt = now
-    if (pace >= this.#ahead) return
-    this.#ahead = pace
-    // A few per worker stay: they are not worth the round trip.
-    const kept = 2 * Math.max(this.#options.window, pace)
-    this.#handBack((_, place) => place >= kept)
+    const slow = pace < this.#ahead
+    if (slow) this.#ahead = pace
+    // Handed back only when slow twice in a row: a process that paused once is not slow, and a take that was under way then
+    // has arrived, so that it does not overtake what goes back. A few per worker stay: they are not worth the round trip.
+    const kept = this.#slow ? 2 * Math.max(this.#options.window, pace) : Infinity
+    if (slow || this.#slow) this.#handBack((_, place) => place >= kept)
+    this.#slow = slow
   }
 
   /**

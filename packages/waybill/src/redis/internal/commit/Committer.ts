@@ -65,7 +65,7 @@ export type Committing<D extends Committable> = readonly [delivery: D, commit: C
 export type Committed = "Done" | "Stale" | DeadLetter | ConditionFailed
 
 /** What one call may carry: the server does nothing else meanwhile. */
-const maxCommits = 250
+const maxCommits = 125
 const maxParts = 2000
 const maxUnits = 2 * 1024 * 1024
 /** Keys of a command, which managed servers limit; the other arguments fit into the rest. */

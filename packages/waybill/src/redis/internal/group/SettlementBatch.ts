@@ -26,6 +26,8 @@ interface Bound<H extends Held> {
 /** How many deliveries one call ends, and how much message data it moves, here or in the server. */
 const maxSteps = 100
 const maxReleases = 1000
+/** While the server applies the commits of one call, those of the next are on their way. */
+const callsAtATime = 2
 const maxUnits = 4 * 1024 * 1024
 
 /** How many of the first steps one call may carry; at least one. */
@@ -97,38 +99,51 @@ export class SettlementBatch<H extends Held> {
     settled: () => void
   ): Effect.Effect<void, TransportError> {
     return Effect.gen({ self: this }, function* () {
-      let open: Array<Bound<H>> = []
+      const open: Array<Bound<H>> = []
       for (const one of this.bound) {
         const objection = committer.objection(one.entry[1])
         if (objection === undefined) open.push(one)
         else this.#refuse(one, objection)
       }
-      while (open.length > 0) {
-        const entries = open.map(({ entry }) => entry)
-        const some = committer.fit(entries)
-        const { ambiguous, reply } = yield* retryAmbiguous.try(() => committer.apply(entries.slice(0, some)))
-        const since = this.#inFlight.sureSince()
-        for (let i = 0; i < some; i++) {
-          const one = open[i] as Bound<H> // some of them
-          const told = reply[i] as Committed // one for each
-          const [handle] = one.entry
-          if (typeof told === "object") {
-            if (told._tag === "DeadLetter") this.#refuse(one, told)
-            else {
-              this.answers[one.index] = told
-              this.#keep(handle, true)
-            }
-            continue
-          }
-          // After a lost reply, "not yours" may also be the trace of an older delivery that was done.
-          if (told === "Done" || (ambiguous && handle.renewedAt > since)) this.answers[one.index] = "Settled"
-          this.#inFlight.forget(handle)
-        }
-        open = open.slice(some)
-        settled()
-      }
+      const calls: Array<ReadonlyArray<Bound<H>>> = []
+      while (open.length > 0) calls.push(open.splice(0, committer.fit(open.map(({ entry }) => entry))))
+      yield* Effect.forEach(calls, (call) => this.#apply(call, committer, retryAmbiguous, settled), {
+        concurrency: callsAtATime,
+        discard: true
+      })
     })
   }
+
+  readonly #apply = Effect.fnUntraced(
+    { self: this },
+    function* (
+      call: ReadonlyArray<Bound<H>>,
+      committer: Committer<H>,
+      retryAmbiguous: RetryAmbiguous,
+      settled: () => void
+    ): Effect.fn.Return<void, TransportError> {
+      const entries = call.map(({ entry }) => entry)
+      const { ambiguous, reply } = yield* retryAmbiguous.try(() => committer.apply(entries))
+      const since = this.#inFlight.sureSince()
+      for (let i = 0; i < call.length; i++) {
+        const one = call[i] as Bound<H> // within bounds
+        const told = reply[i] as Committed // one for each
+        const [handle] = one.entry
+        if (typeof told === "object") {
+          if (told._tag === "DeadLetter") this.#refuse(one, told)
+          else {
+            this.answers[one.index] = told
+            this.#keep(handle, true)
+          }
+          continue
+        }
+        // After a lost reply, "not yours" may also be the trace of an older delivery that was done.
+        if (told === "Done" || (ambiguous && handle.renewedAt > since)) this.answers[one.index] = "Settled"
+        this.#inFlight.forget(handle)
+      }
+      settled()
+    }
+  )
 
   #refuse({ entry: [handle], index, message }: Bound<H>, settlement: DeadLetter): void {
     this.steps.push({ index, handle, settlement, message, gone: handle.detached === true, refused: settlement })
