@@ -28,6 +28,8 @@ export interface Storage {
    * - `finish()`: called once, after the last one.
    */
   readonly opening: string
+  /** What `store(payload)` does, as an expression, where a call would tell: most messages are nothing but a payload. */
+  readonly plain?: string
 }
 
 const keysOf = ({ keys }: Storage) => ({ ...kinds("meta", "delayed", "delayedBodies", "wake"), ...keys })
@@ -165,7 +167,8 @@ local byte, answers, arg, marker = string.byte, {}, moreArgs + 1, moreKeys
 for i = 1, #shapes do
   local shape = byte(shapes, i) - 48
   if shape == 0 then
-    answers[i], arg = store(ARGV[arg]), arg + 1
+    local payload = ARGV[arg]
+    answers[i], arg = ${storage.plain ?? "store(payload)"}, arg + 1
   else
     local seen
     if band(shape, ${shape.id}) ~= 0 then

@@ -10,7 +10,7 @@ import { ids, shorten, unseen } from "../wire/Lua.ts"
 /** `setting`: maximum length of the stream, or "". */
 export const storage: Storage = {
   keys: keys("stream"),
-  lua: /* lua */ `${ids}${unseen}${shorten}
+  lua: /* lua */ `
 local function fieldsOf(payload, id, headers, key, version)
   local fields = {'payload', payload}
   local function put(name, value)
@@ -25,6 +25,7 @@ local function fieldsOf(payload, id, headers, key, version)
   return fields
 end
 `,
+  plain: "call('XADD', stream, '*', 'payload', payload)",
   opening: /* lua */ `
   local function store(payload, id, headers, key, version)
     if not (id or headers or key or version) then return call('XADD', stream, '*', 'payload', payload) end
@@ -38,7 +39,10 @@ end
     return name, member, cmsgpack.pack(fields)
   end
   local function finish()
-    if setting ~= '' then shorten(stream, meta, setting) end
+    if setting == '' then return end
+    -- Defined here, since most calls need none of them.
+    ${ids}${unseen}${shorten}
+    shorten(stream, meta, setting)
   end
 `
 }
