@@ -27,7 +27,8 @@ export type Job = Parameters<typeof Job.encode>[0]
 
 export class Failed extends Data.TaggedError("Failed")<{ readonly id: string }> {}
 
-export const group = "workers"
+/** The name that the workers of older builds join too (upgrade.test.ts). */
+export const group = "crew"
 
 /** What the handlers of one process need from it. */
 export interface Site {
