@@ -30,15 +30,15 @@ export type ClaimsScripts = ReturnType<typeof make>
 export interface BoundSource {
   readonly pattern: string
   readonly scripts: ClaimsScripts
-  /** What the options of the pattern say to its Lua. */
+  /** The pattern's options as its Lua needs them. */
   readonly setting: string | number
-  /** What is gone before it is read has expired, as it was told to; otherwise somebody has cut it away. */
+  /** Whether messages that are gone before they are read have expired, as intended; otherwise someone has trimmed them. */
   readonly expires: boolean
-  /** How urgent a delivery is, 1 most of all, where that decides on the order. */
+  /** How urgent a delivery is, 1 being the most, where urgency decides the order. */
   readonly urgencyOf?: ((delivery: Delivery) => number) | undefined
   /**
-   * Calls `heard` with the milliseconds until something may be there to take, and how urgent the most urgent of it is, if that was said, and `refused` when nothing will be heard of,
-   * until the scope closes. The scripts announce what comes back on the topic's channel `wake`.
+   * Calls `heard` with the milliseconds until something may be available, and with the highest urgency of it if given, and `refused`
+   * if nothing will be heard, until the scope closes. The scripts announce messages that come back on the topic's channel `wake`.
    */
   readonly listen: (
     heard: (millis: number, urgency?: number) => void,

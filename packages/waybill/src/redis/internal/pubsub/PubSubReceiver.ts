@@ -237,19 +237,8 @@ export class PubSubReceiver implements Receiver {
       const fields = fieldsOf({ ...copy.published, key: copy.key, version: copy.version })
       const { attempt, fence, id, publishedAt } = copy
       const tally = write({ ...fresh, log: untimed(copy.log, attempt, this.consumer, settlement) })
-      args.push(
-        reason,
-        cause.slice(0, maxDeadCause),
-        tally,
-        failureText(failure),
-        attempt,
-        fence,
-        id,
-        publishedAt,
-        copy.topic,
-        fields.length,
-        ...fields
-      )
+      args.push(reason, cause.slice(0, maxDeadCause), tally, failureText(failure))
+      args.push(attempt, fence, id, publishedAt, copy.topic, fields.length, ...fields)
     }
     return this.#call(
       Scripts.deadLetter,
