@@ -150,9 +150,9 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
       const { url } = yield* RedisServer.RedisServer
       const half = "\\ud800"
       for (const [i, [wrong, said]] of [
-        [`"id":"${half}"`, /the id .*half of a surrogate pair/],
-        [`"key":"${half}"`, /the key .*half of a surrogate pair/],
-        [`"headers":{"${half}":"x"}`, /the headers .*half of a surrogate pair/],
+        [`"id":"${half}"`, /invalid id .*half of a surrogate pair/],
+        [`"key":"${half}"`, /invalid key .*half of a surrogate pair/],
+        [`"headers":{"${half}":"x"}`, /invalid headers .*half of a surrogate pair/],
         [`"id":"${"i".repeat(200)}"`, /most of them in its id; the limit is 100, and --max-bytes/],
         [`"headers":{"h":"${"i".repeat(200)}"}`, /most of them in its headers; the limit is 100, and --max-bytes/],
         ['"id":""', /id/],

@@ -126,7 +126,7 @@ function peek(from, limit, newest)
   local step = newest and -1 or 1
   local at = newest and math.min(last, (tonumber(from) or last + 1) - 1) or math.max(first, (tonumber(from) or 0) + 1)
   if not newest then at = at + gone(at, 2000) end
-  for step = 1, limit + 1000 do
+  for tried = 1, limit + 1000 do
     if #ids == limit or at < first or at > last then break end
     if redis.call('EXISTS', name(at)) == 1 then table.insert(ids, newest and 1 or #ids + 1, digits(at)) end
     at = at + step
