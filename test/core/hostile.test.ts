@@ -131,6 +131,29 @@ describe("case B8: a hostile failure", () => {
   )
 })
 
+describe("a part of a commit that no record made", () => {
+  const condition = { key: "x", type: "string", command: "GET", args: [], expected: "1" }
+  const write = { key: "x", type: "string", command: "SET", args: ["1"] }
+  it.each([
+    ["a command of another type", { ...condition, type: "hash" }],
+    ["a type that has no command", { ...condition, type: "list" }],
+    ["an unknown type", { ...condition, type: "json" }],
+    ["an unknown command", { ...condition, command: "constructor" }],
+    ["too few arguments", { ...condition, type: "hash", command: "HGET" }],
+    ["too many arguments", { ...condition, args: ["f"] }],
+    ["a number as the reply", { ...condition, expected: 1 }],
+    ["no reply", { ...condition, expected: undefined }]
+  ])("is refused as a condition: %s", (_, given) => {
+    assert.doesNotThrow(() => Commit.make({ conditions: [condition as Commit.Condition] }))
+    assert.throws(() => Commit.make({ conditions: [given as Commit.Condition] }), "invalid condition")
+  })
+
+  it.each(["json", "stream", "channel", "constructor", undefined])("is refused as a write: the type %s", (type) => {
+    assert.doesNotThrow(() => Commit.make({ writes: [write as Commit.Write] }))
+    assert.throws(() => Commit.make({ writes: [{ ...write, type } as Commit.Write] }), "invalid write")
+  })
+})
+
 describe("case B12: a failure that holds megabytes", () => {
   class Large extends Schema.TaggedError<Large>()("Large", { data: Schema.Unknown }) {
     override get message(): string {

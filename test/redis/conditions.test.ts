@@ -3,8 +3,8 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
-import { Deferred, Duration, Effect, Layer, Random, Schedule, Schema, Stream } from "effect"
-import { Commit, Consumer, type Delivery, Producer, Records, Settlement, Topic, Transport } from "waybill"
+import { Deferred, Duration, Effect, Layer, Option, Random, Schedule, Schema, Stream } from "effect"
+import { Commit, Consumer, type Delivery, Inspector, Producer, Records, Settlement, Topic, Transport } from "waybill"
 import { MemoryExactlyOnce, MemoryStreams } from "waybill/memory"
 import { IoRedis, RedisExactlyOnce, RedisStreams } from "waybill/redis"
 
@@ -12,7 +12,7 @@ const redis = Layer.unwrap(Effect.map(RedisServer.RedisServer, ({ url }) => IoRe
   Layer.provide(RedisServer.layer())
 )
 
-const layers: ReadonlyArray<[string, Layer.Layer<Transport.Transactional, unknown>]> = [
+const layers: ReadonlyArray<[string, Layer.Layer<Transport.Transactional | Inspector.Inspector, unknown>]> = [
   ["streams", RedisStreams.layer().pipe(Layer.provide(redis))],
   ["exactly-once", RedisExactlyOnce.layer().pipe(Layer.provide(redis))],
   ["streams in memory", MemoryStreams.layer()],
@@ -20,9 +20,45 @@ const layers: ReadonlyArray<[string, Layer.Layer<Transport.Transactional, unknow
 ]
 
 const Sale = Topic.make("shop/sales", { payload: Schema.Int, guarantee: "transactional" })
+const Report = Topic.make("shop/reports", { payload: Schema.String, guarantee: "transactional" })
 const stock = Commit.values("stock", Schema.Struct({ left: Schema.Int, sold: Schema.ReadonlySet(Schema.Int) }))
 const count = 12
 const together = 6
+
+const join = Effect.fnUntraced(function* (topic: string, group: string) {
+  const transport = yield* Transport.Transactional
+  return yield* transport.receive({
+    topic,
+    group,
+    start: "earliest",
+    lease: Duration.minutes(1),
+    maxDeliveries: 5,
+    shutdown: Duration.seconds(1)
+  })
+})
+
+const take = Effect.fnUntraced(function* (receiver: Transport.Receiver, count: number) {
+  const deliveries: Array<Delivery.Delivery> = []
+  while (deliveries.length < count) deliveries.push(...(yield* receiver.take(count - deliveries.length)))
+  return deliveries
+})
+
+/** Settles that many new messages in one call: how each ended, and the causes of dead letters. */
+const settleTogether = Effect.fnUntraced(function* (commits: ReadonlyArray<Commit.Commit<Commit.Condition>>) {
+  yield* Producer.publishAll(Sale, Array.from(commits.keys()))
+  const receiver = yield* join(Sale.name, "together")
+  const deliveries = yield* take(receiver, commits.length)
+  const [first, ...rest] = deliveries.map((delivery, i) => [delivery, Settlement.commit(commits[i]!)] as const)
+  const answers = yield* receiver.settle([first!, ...rest])
+  const { deadLetters } = yield* Inspector.Inspector
+  const letters = yield* deadLetters(Sale.name, "together", { after: Option.none(), limit: 10 })
+  return {
+    answers: answers.map((answer) =>
+      typeof answer !== "object" ? answer : answer._tag === "DeadLetter" ? answer.reason : answer._tag
+    ),
+    causes: letters.map(({ cause }) => cause)
+  }
+})
 
 /** What is left of the stock after every sale, and how many attempts that took. */
 const sell = Effect.fnUntraced(function* (guarded: boolean) {
@@ -102,15 +138,7 @@ const commits = (seed: number) => {
 describe.each(layers)("commits with conditions on %s", (_, layer) => {
   it.live("are applied, or not, as a model says, many in one call", () =>
     Effect.gen(function* () {
-      const transport = yield* Transport.Transactional
-      const receiver = yield* transport.receive({
-        topic: Sale.name,
-        group: "model",
-        start: "earliest",
-        lease: Duration.minutes(1),
-        maxDeliveries: 5,
-        shutdown: Duration.seconds(1)
-      })
+      const receiver = yield* join(Sale.name, "model")
       const seed = yield* Random.nextIntBetween(1, 2 ** 31)
       const { model, next } = commits(seed)
       let applied = 0
@@ -120,8 +148,7 @@ describe.each(layers)("commits with conditions on %s", (_, layer) => {
           Sale,
           Array.from({ length: 40 }, () => 1)
         )
-        const deliveries: Array<Delivery.Delivery> = []
-        while (deliveries.length < 40) deliveries.push(...(yield* receiver.take(40 - deliveries.length)))
+        const deliveries = yield* take(receiver, 40)
         const all = deliveries.map((delivery) => ({ delivery, ...next() }))
         const [first, ...rest] = all.map(({ commit, delivery }) => [delivery, Settlement.commit(commit)] as const)
         const answers = yield* receiver.settle([first!, ...rest])
@@ -145,6 +172,79 @@ describe.each(layers)("commits with conditions on %s", (_, layer) => {
       for (const member of yield* Records.read(Sale, Commit.set("set").all)) found.set(`set ${member}`, "1")
       assert.deepStrictEqual([...found].sort(), [...model].sort(), `seed ${seed}`)
       assert.isAbove(Math.min(applied, failed), 10)
+    }).pipe(Effect.scoped, Effect.provide(layer))
+  )
+})
+
+describe.each(layers)("commits that are refused on %s", (_, layer) => {
+  it.live("hold up none of the same call, though one has changed what a record is before it failed", () =>
+    Effect.gen(function* () {
+      const publishes = Commit.make({ messages: [yield* Producer.message(Report, "sold")] })
+      const fails = Commit.make({
+        conditions: [Commit.counter("count").is(0)],
+        writes: [Commit.text("x").set("a text"), Commit.hash("x").remove("f")]
+      })
+      const asks = Commit.make({ conditions: [Commit.hash("x").is("f", undefined)] })
+      const counts = Commit.make({ writes: [Commit.counter("count").add(1)] })
+      const { answers, causes } = yield* settleTogether([publishes, fails, asks, counts])
+      assert.deepStrictEqual(answers, ["Settled", "PartialCommit", "CommitRejected", "Settled"])
+      assert.include(causes[0], "part 3 of 3, HDEL of x, was refused: WRONGTYPE")
+      assert.include(causes[1], "the record is not a hash")
+      assert.strictEqual(yield* Records.read(Sale, Commit.text("x").value), "a text")
+      assert.strictEqual(yield* Records.read(Sale, Commit.counter("count").value), 1)
+      const [report] = yield* take(yield* join(Report.name, "reports"), 1)
+      assert.strictEqual(report!.body, '"sold"')
+    }).pipe(Effect.scoped, Effect.provide(layer))
+  )
+
+  it.live("are refused for the topic of a message before their conditions are checked", () =>
+    Effect.gen(function* () {
+      const elsewhere = Topic.make("office/reports", { payload: Schema.String, guarantee: "transactional" })
+      const commit = Commit.make({
+        conditions: [Commit.counter("count").is(1)],
+        messages: [yield* Producer.message(elsewhere, "sold")]
+      })
+      const { answers, causes } = yield* settleTogether([commit])
+      assert.deepStrictEqual(answers, ["CommitRejected"])
+      assert.include(causes[0], "cannot publish to office/reports")
+    }).pipe(Effect.scoped, Effect.provide(layer))
+  )
+})
+
+describe.each(layers.slice(0, 2))("commits made without Commit.make on %s", (_, layer) => {
+  const record = { key: "x", args: [] } as const
+  const write = { ...record, type: "string", command: "SET", args: ["1"] } as const
+  const parts = { conditions: [], writes: [], messages: [] } as const
+  // The types forbid it.
+  const json = "json" as "hash"
+  it.live.each<[string, Commit.Commit<Commit.Condition>, string]>([
+    ["a write of an unknown type", { ...parts, writes: [{ ...write, type: json }] }, "unknown type json"],
+    [
+      "a condition of an unknown type",
+      { ...parts, conditions: [{ ...record, type: json, command: "GET", expected: null }] },
+      "unknown type json"
+    ],
+    [
+      "a condition without its argument",
+      { ...parts, conditions: [{ ...record, type: "hash", command: "HGET", expected: null }] },
+      "number of arg"
+    ],
+    [
+      "a condition whose command reads another type",
+      {
+        ...parts,
+        conditions: [{ ...record, key: "hash", type: "hash", command: "GET", expected: null }]
+      },
+      "WRONGTYPE"
+    ]
+  ])("%s is refused, and no other of the same call", ([, commit, why]) =>
+    Effect.gen(function* () {
+      const first = Commit.make({ writes: [Commit.hash("hash").set("f", 1)] })
+      const last = Commit.make({ writes: [Commit.counter("count").add(1)] })
+      const { answers, causes } = yield* settleTogether([first, commit, last])
+      assert.deepStrictEqual(answers, ["Settled", "CommitRejected", "Settled"])
+      assert.include(causes[0], why)
+      assert.strictEqual(yield* Records.read(Sale, Commit.counter("count").value), 1)
     }).pipe(Effect.scoped, Effect.provide(layer))
   )
 })

@@ -49,7 +49,7 @@ export interface Condition {
   readonly args: ReadonlyArray<string | number>
   /** The reply as text; `null` when there must be none. */
   readonly expected: string | null
-  /** Whether no reply is accepted too. */
+  /** Also holds if the record is absent. */
   readonly orAbsent?: boolean | undefined
 }
 
@@ -63,8 +63,8 @@ export interface Commit<out C extends Condition = never> {
 }
 
 /**
- * A condition of a commit did not hold when it was to be applied: nothing of it was, and the handler runs again if its
- * route says so. `field` is that of a hash, or the member of a set.
+ * A condition did not hold, so nothing was applied. The handler runs again if its route retries. `field` is that of a hash,
+ * or the member of a set.
  */
 export class ConditionFailed extends Schema.TaggedError<ConditionFailed>("waybill/ConditionFailed")("ConditionFailed", {
   key: Schema.String,
@@ -104,8 +104,8 @@ const maxUnits = 16 * 1024 * 1024
  * Combines writes and messages into one commit, applied in this order, writes first. An empty commit only marks the
  * message as done.
  *
- * With conditions, it is applied only if all of them hold at that moment. Otherwise nothing is, and the handler has failed
- * with `ConditionFailed`, which needs a route.
+ * With conditions, it is applied only if all of them hold at that moment. If one does not, nothing is applied, and the handler
+ * fails with `ConditionFailed`, which needs a route and runs the handler again if that route retries.
  *
  * Throws on more than 1,000 conditions, writes and messages, more than 1,000 arguments to one write, or more than 16 Mi
  * characters in all: the server does nothing else while it applies a commit.
@@ -151,12 +151,14 @@ export function make<C extends Condition>({ conditions = none, messages = none, 
       throw new Error("invalid message in a commit: make it with Producer.message")
   }
   for (const { command, key, type } of writes) {
-    if (typeof command !== "string" || typeof key !== "string" || typeof type !== "string") {
+    if (typeof command !== "string" || typeof key !== "string" || !recordTypes.includes(type)) {
       throw new Error("invalid write in a commit: make it with a record, such as Commit.hash")
     }
   }
-  for (const { command, expected, key, type } of conditions) {
-    if (!lookups.includes(command) || typeof key !== "string" || typeof type !== "string" || expected === undefined) {
+  for (const { args, command, expected, key, type } of conditions) {
+    const lookup = lookups.get(command)
+    const comparable = expected === null || typeof expected === "string"
+    if (lookup?.type !== type || lookup.args !== args.length || typeof key !== "string" || !comparable) {
       throw new Error("invalid condition in a commit: make it with a record, or with Records.observe")
     }
   }
@@ -183,7 +185,14 @@ class Made<C extends Condition> extends Sized implements Commit<C> {
   }
 }
 
-const lookups: ReadonlyArray<string> = ["GET", "HGET", "SISMEMBER"] satisfies ReadonlyArray<Condition["command"]>
+const recordTypes: ReadonlyArray<RecordType> = ["string", "hash", "set", "zset", "list"]
+
+/** The type of record that each command of a condition reads, and how many arguments it has after the key. */
+const lookups: ReadonlyMap<Condition["command"], { readonly type: RecordType; readonly args: number }> = new Map([
+  ["GET", { type: "string", args: 0 }],
+  ["HGET", { type: "hash", args: 1 }],
+  ["SISMEMBER", { type: "set", args: 1 }]
+])
 
 const none: ReadonlyArray<never> = []
 
@@ -193,7 +202,7 @@ export interface Counter {
   readonly set: (value: number) => Write
   readonly clear: Write
   readonly value: Lookup<number>
-  /** Whether it has this value; 0 before the first write. */
+  /** Requires this value, which is 0 before the first write. */
   readonly is: (value: number) => Condition
 }
 
@@ -236,7 +245,7 @@ export interface Text {
   readonly set: (value: string, options?: { readonly ttl?: Duration.Input | undefined }) => Write
   readonly clear: Write
   readonly value: Lookup<string | undefined>
-  /** Whether it is this text; `undefined`: whether there is none. */
+  /** Requires this text; `undefined` requires that there is none. */
   readonly is: (value: string | undefined) => Condition
 }
 
@@ -278,7 +287,7 @@ export interface Value<in out A> {
   readonly clear: Write
   readonly value: Lookup<A | undefined, InvalidRecord>
   /**
-   * Whether it is this value, in its JSON form by the schema; `undefined`: whether there is none. To compare with what a read
+   * Requires this value, in its JSON form by the schema; `undefined` requires that there is none. To compare with what a read
    * returned, however it was written, use `Records.observe`.
    */
   readonly is: (value: A | undefined) => Condition
@@ -329,7 +338,7 @@ export interface Values<in out A> {
   readonly clear: Write
   readonly get: (field: string) => Lookup<A | undefined, InvalidRecord>
   readonly all: Query<ReadonlyMap<string, A>, InvalidRecord>
-  /** As `is` of `value`, of one field. */
+  /** Requires this value in the field, compared as `is` of `value` does. */
   readonly is: (field: string, value: A | undefined) => Condition
 }
 
@@ -389,7 +398,7 @@ export interface Hash {
   readonly clear: Write
   readonly get: (field: string) => Lookup<string | undefined>
   readonly all: Query<ReadonlyMap<string, string>>
-  /** Whether the field has this value; `undefined`: whether it is missing. */
+  /** Requires this value in the field; `undefined` requires that the field is missing. */
   readonly is: (field: string, value: string | number | undefined) => Condition
 }
 
@@ -440,7 +449,7 @@ export interface Members {
   readonly clear: Write
   readonly has: (member: string) => Lookup<boolean>
   readonly all: Query<ReadonlySet<string>>
-  /** Whether the member is there, or is not. */
+  /** Requires that the member is present, or with `false` that it is not. */
   readonly is: (member: string, present: boolean) => Condition
 }
 

@@ -253,7 +253,7 @@ export const make = <
   return source
 }
 
-/** A topic on the default transport is content with a weaker default when less is asked for. */
+/** On the default transport, only the guarantee that the consumer asks for is needed, even if its topic has a stronger one. */
 type Enough<On, G extends Guarantee> = On extends Needs<Guarantee> ? Needs<G> : On
 
 /** Messages that the schema rejects, and those whose decoding died. An interruption says nothing about the message. */

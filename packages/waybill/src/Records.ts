@@ -14,8 +14,8 @@ import { find, type GuaranteeOf, type Name, notProvided, type TransportError } f
  * A record that was never written is empty. With a schema, fails with `InvalidRecord` if the content does not fit.
  *
  * A handler may read too, but what it reads may have changed when its commit is applied: two handlers that read a
- * balance and write a new one lose one of the changes. Increments add up whatever happens in between; where they will not
- * do, `observe` lets the commit notice.
+ * balance and write a new one lose one of the changes. Increments add up whatever happens in between; where that
+ * is not enough, use `observe`.
  *
  * @example
  * ```ts
@@ -45,14 +45,15 @@ export const read = <A, On, E = never>(
 /** What a record held when it was read. */
 export interface Observed<out A> {
   readonly value: A
-  /** That it still holds it, byte for byte, when a commit is applied. */
+  /** Holds if the record is unchanged, byte for byte, when the commit is applied. */
   readonly unchanged: Condition
 }
 
 /**
  * Reads one value as `read` does, together with the condition that it is unchanged. A commit with that condition loses no
- * update: when somebody else has written the record meanwhile, nothing of the commit is applied, and the handler fails with
- * `Commit.ConditionFailed`, so that its route can run it again.
+ * update: if the record was changed in the meantime, nothing of the commit is applied, and the handler fails with
+ * `Commit.ConditionFailed`, so that its route can run it again. The condition never holds for a value that is not valid UTF-8,
+ * which only another program can have written.
  *
  * @example
  * ```ts

@@ -14,7 +14,7 @@ interface Parts {
 
 type Arguments = ReadonlyArray<string | number>
 
-/** What a commit is made on: only `Commit.make` makes one. */
+/** Base class of commits: only `Commit.make` makes one. */
 export class Sized {
   readonly #units: number
 
@@ -22,7 +22,7 @@ export class Sized {
     this.#units = measured(parts)
   }
 
-  /** Nothing when it is none. Asks nothing of the value, which may throw whatever it is asked. */
+  /** Undefined for anything else. Reads no property, because getters may throw. */
   static unitsOf(value: unknown): number | undefined {
     return typeof value === "object" && value !== null && #units in value ? value.#units : undefined
   }

@@ -51,6 +51,12 @@ export class Commits {
     now: number,
     partial: boolean
   ): DeadLetter | ConditionFailed | undefined {
+    for (const publication of messages) {
+      if (tagOf(publication.topic) === tagOf(topic)) continue
+      return rejected(
+        `a commit beside ${topic} cannot publish to ${publication.topic}: the names must be the same up to the first slash`
+      )
+    }
     if (partial) return again
     this.#forget(now)
     const key = JSON.stringify([topic, group, id])
@@ -71,17 +77,12 @@ export class Commits {
       const objection = records.objection(write, now)
       if (objection !== undefined) return rejected(`${write.command} of ${write.key}: ${objection}`)
     }
-    for (const publication of messages) {
-      if (tagOf(publication.topic) === tagOf(topic)) continue
-      return rejected(
-        `a commit beside ${topic} cannot publish to ${publication.topic}: the names must be the same up to the first slash`
-      )
-    }
     for (let i = 0; i < writes.length; i++) {
       const write = writes[i]!
       const refused = records.write(write, now)
       if (refused === undefined) continue
-      const cause = `part ${i + 1} of ${writes.length + messages.length}, ${write.command} of ${write.key}, was refused: ${refused}`
+      const parts = conditions.length + writes.length + messages.length
+      const cause = `part ${conditions.length + i + 1} of ${parts}, ${write.command} of ${write.key}, was refused: ${refused}`
       if (i === 0) return rejected(cause)
       this.#mark(key, "partial", now)
       return deadLetter("PartialCommit", cause)

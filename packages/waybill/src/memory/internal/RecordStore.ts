@@ -110,7 +110,7 @@ export class RecordStore {
     return decode(replyOf(command, args.map(String), found))
   }
 
-  /** Whether the condition does, about a record of its kind. */
+  /** Whether the condition holds. The record is of its type, or missing. */
   holds({ args, command, expected, key, orAbsent }: Condition, now: number): boolean {
     const reply = replyOf(command, args.map(String), this.#at(key, now))
     return reply === null ? expected === null || orAbsent === true : String(reply) === expected

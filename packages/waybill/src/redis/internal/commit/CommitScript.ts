@@ -129,7 +129,8 @@ local function required(j, count)
   for k = 1, count do
     local last, why = j + 3 + ARGV[j + 3], refusal(j)
     if why then return j, k, why end
-    local found = call(ARGV[j], KEYS[tonumber(ARGV[j + 1])], unpack(ARGV, j + 4, last))
+    local found = try(ARGV[j], KEYS[tonumber(ARGV[j + 1])], unpack(ARGV, j + 4, last))
+    if type(found) == 'table' then return j, k, found.err or 'the reply is not one value' end
     if not holds(found, ARGV[last + 1]) then return j, k, '', true end
     j = last + 2
   end
@@ -217,7 +218,8 @@ for d = 1, deliveries do
         local last = j + 3 + ARGV[j + 3]
         local reply = try(ARGV[j], KEYS[tonumber(ARGV[j + 1])], unpack(ARGV, j + 4, last))
         if type(reply) == 'table' and reply.err then
-          part, why = conditions + k, reply.err
+          -- Earlier writes may have changed the type of any record.
+          part, why, fine = conditions + k, reply.err, {}
           break
         end
         changed = true

@@ -178,6 +178,7 @@ local touches = {${Object.entries(touches)
   .join(", ")}}
 local function misfit(key, kind)
   local touch = touches[kind]
+  if not touch then return 'ERR unknown type ' .. kind end
   local reply = touch[1] and redis.pcall(touch[1], key, unpack(touch, 2))
   return type(reply) == 'table' and reply.err or nil
 end
