@@ -5,24 +5,16 @@
  * @module
  */
 import { useEffect, useState } from "preact/hooks"
-import type { Overview, Seen } from "../../src/dashboard/Api.ts"
+import type { Overview } from "../../src/dashboard/Api.ts"
 import * as Client from "./Client.ts"
 import { note } from "./Figures.ts"
 import { Group } from "./Group.tsx"
 import { Message } from "./Message.tsx"
 import { Topic } from "./Topic.tsx"
-import { Topics } from "./Topics.tsx"
+import { type Chosen, Topics } from "./Topics.tsx"
 import { Trouble } from "./Trouble.tsx"
 
 const every = 2000
-
-/** The choice is in the URL, so that a reload or a bookmark shows the same. */
-export interface Chosen {
-  readonly topic: string
-  readonly group: string | undefined
-  readonly message: string | undefined
-  readonly seen: Seen | undefined
-}
 
 const lists = ["dead", "pending", "waiting", "messages"] as const
 

@@ -5,11 +5,18 @@
  */
 import { useState } from "preact/hooks"
 import type { Inspector } from "waybill"
-import type { Overview } from "../../src/dashboard/Api.ts"
-import type { Chosen } from "./Dashboard.tsx"
+import type { Overview, Seen } from "../../src/dashboard/Api.ts"
 import { pointsOf, rate } from "./Figures.ts"
 import { count, counted, Name } from "./Text.tsx"
 import { Trouble } from "./Trouble.tsx"
+
+/** The choice is in the URL, so that a reload or a bookmark shows the same. */
+export interface Chosen {
+  readonly topic: string
+  readonly group: string | undefined
+  readonly message: string | undefined
+  readonly seen: Seen | undefined
+}
 
 interface Row {
   readonly topic: Inspector.TopicInfo

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Event, Fact, Promises, Remains, Report } from "../History.ts"
+import type { Event, Fact, Promises, Remains, Report } from "./Facts.ts"
 import type { Repetition, Violation } from "./Finding.ts"
 
 export const judge = (events: ReadonlyArray<Event>, remains: ReadonlyArray<Remains>, promises: Promises): Report => {
