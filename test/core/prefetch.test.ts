@@ -40,6 +40,8 @@ describe("how much to take", () => {
     ["what the workers can have and as much as it begins with", 4, () => undefined],
     ["no more ahead than the option allows", 2, () => undefined, { prefetch: 0 }],
     ["never more than 1,000 at a time", 1000, () => undefined, { window: 5000 }],
+    ["a third of all that may be held", 400, () => undefined, { window: 200, initial: 1000, prefetch: 1000 }],
+    ["all of it where a third would be a few", 100, () => undefined, { window: 50, initial: 50, prefetch: 50 }],
     ["nothing while half of what is taken ahead is there", 0, (f) => f.add(2)],
     ["what is missing once the buffer is half empty", 2, (f) => [f.add(2, 300), f.pull(1)]],
     ["what a handler has is held", 2, (f) => [f.add(2, 300), f.pull(2)]],
@@ -119,6 +121,34 @@ describe("the loops", () => {
       assert.isUndefined(second.pollUnsafe())
       prefetch.close()
       yield* Fiber.join(second)
+    })
+  )
+
+  it.effect("workers begin with a large batch once the next take has been sent, and with a small one at once", () =>
+    Effect.gen(function* () {
+      for (const [count, expected] of [
+        [100, ["take", "take", "worker"]],
+        [99, ["take", "worker", "take"]]
+      ] as const) {
+        const order: Array<string> = []
+        const { prefetch } = fixture({ window: 200, initial: 1000, prefetch: 1000 })
+        const worker = yield* Effect.forkChild(
+          Effect.map(prefetch.park, () => order.push("worker")),
+          { startImmediately: true }
+        )
+        const dispatching = yield* Effect.forkChild(prefetch.dispatch, { startImmediately: true })
+        const running = yield* Effect.forkChild(
+          prefetch.run(() => {
+            order.push("take")
+            const [first, ...others] = Array.from({ length: count }, (_, i) => delivery(i))
+            return order.length === 1 ? Effect.succeed([first!, ...others]) : Effect.never
+          }),
+          { startImmediately: true }
+        )
+        yield* Fiber.join(worker)
+        assert.deepStrictEqual(order, [...expected])
+        yield* Fiber.interruptAll([dispatching, running])
+      }
     })
   )
 

@@ -99,6 +99,20 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: on(claims, suite("a ack by the former owner is stale"))
   },
   {
+    name: "a large batch wakes no worker",
+    file: "internal/Prefetch.ts",
+    find: "else this.#arrived.notify()",
+    replace: "",
+    proofs: [{ file: "core/prefetch.test.ts", title: "workers begin with a large batch" }]
+  },
+  {
+    name: "commits in order travel two calls at a time",
+    file: "redis/internal/group/GroupReceiver.ts",
+    find: "subscription.inOrder === true ? 1 : 2",
+    replace: "2",
+    proofs: [{ file: "redis/streams-commits.test.ts", title: "of a consumer in order" }]
+  },
+  {
     name: "the fence of a commit is dropped, exactly-once",
     file: "redis/internal/lists/CommitParts.ts",
     find: "return owned[i - moreArgs] == 1",

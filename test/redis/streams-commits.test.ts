@@ -54,6 +54,35 @@ describe("commits on streams", () => {
     }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()))
   )
 
+  for (const [inOrder, calls] of [
+    [true, 1],
+    [false, 2]
+  ] as const) {
+    it.live(`of a consumer ${inOrder ? "in" : "without"} order travel in ${calls} calls at a time`, () =>
+      Effect.gen(function* () {
+        const proxy = yield* FaultProxy.FaultProxy
+        const { inspector, join, publish, read, server, settle, take } = yield* Fixture.make({ url: proxy.url })
+        const receiver = yield* join({ inOrder, lease: Duration.minutes(1) })
+        yield* publish("first", ...Array.from({ length: 300 }, (_, i) => `${i}`))
+        const [first, ...others] = yield* take(receiver, 301)
+        // From here on the server knows the script.
+        yield* settle(receiver, [first!], one)
+        const sent = (command: string) => Effect.map(proxy.commands, (counts) => counts.get(command) ?? 0)
+        const before = yield* sent("EVALSHA")
+        yield* server.pause
+        const settling = yield* Effect.forkChild(settle(receiver, others, one), { startImmediately: true })
+        const looking = yield* Effect.forkChild(inspector.topics, { startImmediately: true })
+        // The connection carries it behind all that was sent before it.
+        yield* Fixture.becomes("the question was sent", sent("SMEMBERS"), 1)
+        assert.strictEqual((yield* sent("EVALSHA")) - before, calls)
+        yield* server.resume
+        assert.isTrue((yield* Fiber.join(settling)).every((answer) => answer === "Settled"))
+        yield* Fiber.join(looking)
+        assert.strictEqual(yield* read(total.value), 301)
+      }).pipe(Effect.scoped, Effect.provide(servers))
+    )
+  }
+
   it.live("a commit whose answer was lost is applied once, and is settled", () =>
     Effect.gen(function* () {
       const proxy = yield* FaultProxy.FaultProxy

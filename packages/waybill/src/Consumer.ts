@@ -787,7 +787,8 @@ const programOf = <A, R>(
       maxDeliveries: options.maxDeliveries ?? 5,
       shutdown: Duration.fromInputUnsafe(options.shutdown ?? "20 seconds"),
       leaseLost: options.leaseLost ?? "interrupt",
-      redelivery
+      redelivery,
+      inOrder: (options.concurrency ?? 1) === 1
     }
   })
   return handle._tag === "One" && handle.returns === "commit"

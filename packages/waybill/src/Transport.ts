@@ -293,6 +293,8 @@ export interface Subscription {
    * longest one; infinite if it does not end. Undefined if the consumer does not commit.
    */
   readonly redelivery?: Duration.Duration | undefined
+  /** Commits are applied in the order in which they are settled, even if the store rejects one of them for the moment. */
+  readonly inOrder?: boolean | undefined
 }
 
 /** A member of a group. */

@@ -64,8 +64,8 @@ export type Committing<D extends Committable> = readonly [delivery: D, commit: C
  */
 export type Committed = "Done" | "Stale" | DeadLetter | ConditionFailed
 
-/** What one call may carry: the server does nothing else meanwhile. */
-const maxCommits = 125
+/** What may be under way at a time: the server does nothing else meanwhile. */
+const maxCommits = 250
 const maxParts = 2000
 const maxUnits = 2 * 1024 * 1024
 /** Keys of a command, which managed servers limit; the other arguments fit into the rest. */
@@ -116,8 +116,8 @@ export class Committer<D extends Committable> {
     return undefined
   }
 
-  /** How many of the first ones one call may carry; at least one. */
-  fit(commits: ReadonlyArray<Committing<D>>): number {
+  /** How many of the first ones one call may carry when so many travel at a time; at least one. */
+  fit(commits: ReadonlyArray<Committing<D>>, calls: number): number {
     let parts = 0
     let units = 0
     let keys = this.#options.keys
@@ -128,7 +128,8 @@ export class Committer<D extends Committable> {
       parts += records + messages.length
       units += sizeOf(commit)
       keys += 1 + records + messages.length * (1 + this.#keysOfTarget)
-      if (i === maxCommits || (i > 0 && (parts > maxParts || units > maxUnits || keys > maxKeys))) return i
+      const tooMuch = i * calls >= maxCommits || parts * calls > maxParts || units * calls > maxUnits || keys > maxKeys
+      if (i > 0 && tooMuch) return i
     }
     return commits.length
   }

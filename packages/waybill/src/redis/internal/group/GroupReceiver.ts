@@ -188,6 +188,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
       consumer: this.consumer,
       inFlight: this.inFlight,
       settling: this.#membership.settling,
+      callsAtATime: subscription.inOrder === true ? 1 : 2,
       dropped: (count) => this.dropped(count)
     })
     this.#heartbeat = new Heartbeat({

@@ -26,8 +26,6 @@ interface Bound<H extends Held> {
 /** How many deliveries one call ends, and how much message data it moves, here or in the server. */
 const maxSteps = 100
 const maxReleases = 1000
-/** While the server applies the commits of one call, those of the next are on their way. */
-const callsAtATime = 2
 const maxUnits = 4 * 1024 * 1024
 
 /** How many of the first steps one call may carry; at least one. */
@@ -96,6 +94,7 @@ export class SettlementBatch<H extends Held> {
   commit(
     committer: Committer<H>,
     retryAmbiguous: RetryAmbiguous,
+    callsAtATime: number,
     settled: () => void
   ): Effect.Effect<void, TransportError> {
     return Effect.gen({ self: this }, function* () {
@@ -106,7 +105,16 @@ export class SettlementBatch<H extends Held> {
         else this.#refuse(one, objection)
       }
       const calls: Array<ReadonlyArray<Bound<H>>> = []
-      while (open.length > 0) calls.push(open.splice(0, committer.fit(open.map(({ entry }) => entry))))
+      while (open.length > 0)
+        calls.push(
+          open.splice(
+            0,
+            committer.fit(
+              open.map(({ entry }) => entry),
+              callsAtATime
+            )
+          )
+        )
       yield* Effect.forEach(calls, (call) => this.#apply(call, committer, retryAmbiguous, settled), {
         concurrency: callsAtATime,
         discard: true

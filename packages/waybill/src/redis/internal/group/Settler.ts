@@ -18,6 +18,8 @@ export interface SettlerOptions<H extends Held> {
   readonly consumer: string
   readonly inFlight: InFlight<H>
   readonly settling: Settling<H>
+  /** While the server applies the commits of one call, those of the next may be on their way. */
+  readonly callsAtATime: number
   /** The cap dropped that many dead letters. */
   readonly dropped: (count: number) => Effect.Effect<void>
 }
@@ -55,12 +57,12 @@ export class Settler<H extends Held> {
 
   #end(batch: SettlementBatch<H>): Effect.Effect<void, TransportError> {
     const { acks, bound, steps } = batch
-    const { settling } = this.#options
+    const { callsAtATime, settling } = this.#options
     return Effect.gen({ self: this }, function* () {
       const scripted = settling.ack === undefined ? acks : []
       if (settling.ack !== undefined && acks.length > 0) yield* this.#ack(batch, settling.ack(acks))
       if (bound.length > 0 && settling.committer !== undefined) {
-        yield* batch.commit(settling.committer, this.#retryAmbiguous, () => settling.settled(Infinity))
+        yield* batch.commit(settling.committer, this.#retryAmbiguous, callsAtATime, () => settling.settled(Infinity))
       }
       const releases = steps.some(({ settlement }) => settlement._tag === "Release")
       if (releases) settling.releasing?.()
