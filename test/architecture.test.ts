@@ -180,6 +180,17 @@ const trespasses = (house: string, imports: ReadonlyArray<Import>): Array<string
   })
 }
 
+/** The calls of scripts whose reply is cast. The call of a plain command begins with its name. */
+const castReplies = (source: string): Array<string> =>
+  [...source.matchAll(/\b(?:eval|evalsha|evaluate|call)(?:Buffer)?\((?!["'])/g)].flatMap(({ 0: call, index }) => {
+    let end = index + call.length
+    for (let open = 1; open > 0 && end < source.length; end++) {
+      if (source[end] === "(") open++
+      if (source[end] === ")") open--
+    }
+    return /^\)?\s*as (?!const\b)/.test(source.slice(end)) ? [source.slice(index, end)] : []
+  })
+
 describe("architecture", () => {
   it("imports in packages/waybill/src point one way", () => {
     const root = join(import.meta.dirname, "../packages/waybill/src")
@@ -228,6 +239,37 @@ describe("architecture", () => {
     ["a module nobody placed", ["Toolbox", "Topic"], "Toolbox has no place in the order"]
   ] as const)("reports %s", (_, edge, report) => {
     assert.include(violations([edge[0]], [edge]), report)
+  })
+
+  it("a script's reply gets its type from the script, and no cast", () => {
+    const root = join(top, "packages/waybill/src/redis")
+    const sources = readdirSync(root, { recursive: true, encoding: "utf8" })
+      .filter((path) => path.endsWith(".ts"))
+      .map((path) => ({ path, source: readFileSync(join(root, path), "utf8") }))
+    const untyped = sources.filter(({ source }) => /\.eval\(/.test(source)).map(({ path }) => path)
+    assert.deepStrictEqual(untyped.sort(), [
+      "internal/connection/Evaluation.ts",
+      "internal/connection/Handshake.ts",
+      "internal/connection/ScriptReply.ts"
+    ])
+    const casts = sources
+      // Effect's own interface lets its caller name the type.
+      .filter(({ path }) => path !== "internal/connection/EffectRedis.ts")
+      .flatMap(({ path, source }) => castReplies(source).map((call) => `${path}: ${call}`))
+    assert.deepStrictEqual(casts, [])
+  })
+
+  it.each([
+    ["a cast behind a script", "const asked = client.eval(text, 0, ...of(keys)) as Promise<string>", 1],
+    [
+      "a cast around a script",
+      "const { rows } = (yield* inspecting.call(\n  topic,\n  { from: first(ids) }\n)) as Rows",
+      1
+    ],
+    ["no cast behind a plain command", 'client.call("HELLO") as Promise<string>', 0],
+    ["no cast of an argument", "const { rows } = yield* inspecting.call(topic, { from: first(ids) as Id })", 0]
+  ])("finds %s", (_, source, times) => {
+    assert.lengthOf(castReplies(source), times)
   })
 
   it("case C11: every command that a script calls has its row in Evaluation.ts, so that it is asked for first", () => {

@@ -1,9 +1,9 @@
 /**
  * One program, five patterns, two servers: an order is taken on a stream, and its handler publishes to the transport that
- * suits. In memory, or on the Redis servers of REDIS_URL and BANK_REDIS_URL, which may be one and the same.
+ * suits. In memory, or on the Redis servers of REDIS_URL and BANK_REDIS_URL, which may be one and the same, under keys of this run.
  */
 import { NodeRuntime } from "@effect/platform-node"
-import { Console, Effect, Layer, Queue, Schema } from "effect"
+import { Console, Effect, Layer, Queue, Random, References, Schema } from "effect"
 import { Commit, Consumer, Producer, Records, RetryPolicy, Topic, Transport } from "waybill"
 import { MemoryExactlyOnce, MemoryKeyspace, MemoryLists, MemoryPubSub, MemoryStreams } from "waybill/memory"
 import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisPubSub, RedisStreams } from "waybill/redis"
@@ -65,18 +65,45 @@ const inMemory = Layer.mergeAll(
   MemoryKeyspace.layer({ as: Baskets, ttl: "1 minute" })
 )
 
+/** As it closes it deletes every key whose prefix ends like this: the next run begins as this one did. */
+const forgetting = (ending: string) =>
+  Layer.effectDiscard(
+    Effect.gen(function* () {
+      const { commands } = yield* IoRedis.IoRedis
+      const forget = Effect.gen(function* () {
+        let cursor = "0"
+        do {
+          const [next, keys] = yield* commands.run("SCAN", [], (redis) =>
+            redis.scan(cursor, "MATCH", `*${ending}:*`, "COUNT", 1000)
+          )
+          if (keys.length > 0) yield* commands.run("UNLINK", keys, (redis) => redis.unlink(...keys))
+          cursor = next
+        } while (cursor !== "0")
+      })
+      yield* Effect.addFinalizer(() =>
+        Effect.catch(forget, (error) => Effect.logWarning(`keys under ${ending} are left on Redis`, error))
+      )
+    })
+  )
+
 const onRedis = (shop: string, bank: string) =>
-  Layer.merge(
-    Layer.mergeAll(
-      RedisStreams.layer({ as: Orders, prefix: "shop" }),
-      RedisLists.layer({ as: Jobs, prefix: "shop" }),
-      RedisPubSub.layer({ as: Prices, prefix: "shop" }),
-      RedisKeyspace.layer({ as: Baskets, prefix: "shop", ttl: "1 minute", notifications: "enable" })
-    ).pipe(Layer.provide(IoRedis.layerUrl(shop))),
-    Layer.mergeAll(
-      RedisStreams.layer({ as: Journal, prefix: "journal", retention }),
-      RedisExactlyOnce.layer({ as: Bank, prefix: "bank" })
-    ).pipe(Layer.provide(IoRedis.layerUrl(bank)))
+  Layer.unwrap(
+    Effect.gen(function* () {
+      const run = `-${(yield* Random.nextIntBetween(0x100000, 0xffffff)).toString(16)}`
+      const prefix = `shop${run}`
+      return Layer.merge(
+        Layer.mergeAll(
+          RedisStreams.layer({ as: Orders, prefix }),
+          RedisLists.layer({ as: Jobs, prefix }),
+          RedisPubSub.layer({ as: Prices, prefix }),
+          RedisKeyspace.layer({ as: Baskets, prefix, ttl: "1 minute", notifications: "enable" })
+        ).pipe(Layer.provide(forgetting(run)), Layer.provide(IoRedis.layerUrl(shop))),
+        Layer.mergeAll(
+          RedisStreams.layer({ as: Journal, prefix: `journal${run}`, retention }),
+          RedisExactlyOnce.layer({ as: Bank, prefix: `bank${run}` })
+        ).pipe(Layer.provide(forgetting(run)), Layer.provide(IoRedis.layerUrl(bank)))
+      )
+    })
   )
 
 const program = Effect.gen(function* () {
@@ -93,5 +120,7 @@ const { BANK_REDIS_URL, REDIS_URL } = process.env
 
 program.pipe(
   Effect.provide(REDIS_URL === undefined ? inMemory : onRedis(REDIS_URL, BANK_REDIS_URL ?? REDIS_URL)),
+  // Who starts and stops differs from run to run.
+  Effect.provideService(References.MinimumLogLevel, "Error"),
   NodeRuntime.runMain
 )

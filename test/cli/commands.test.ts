@@ -320,7 +320,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
           assert.strictEqual(info.pattern, pattern)
           const tail = yield* run(["tail", topic, "--json"], { url })
           const bodies = tail.out.split("\n").flatMap((line) => (line === "" ? [] : [JSON.parse(line).body]))
-          // What nobody stores cannot be looked at.
+          // A message that is not stored cannot be inspected.
           assert.deepStrictEqual(bodies, pattern === "pubsub" ? [] : ['{"n":1}', '{"n":2}', '{"n":3}'])
           assert.strictEqual(tail.code, pattern === "pubsub" ? 3 : 0)
           assert.match(tail.err, pattern === "pubsub" ? /stores no messages: there is nothing to show/ : /^$/)

@@ -278,7 +278,7 @@ describe("processBatch", () => {
     })
   )
 
-  it.effect("results that are none are defects, not a dead consumer", () =>
+  it.effect("results of the wrong shape are defects, and the consumer goes on", () =>
     Effect.gen(function* () {
       const transport = yield* FakeTransport.make
       const answers: Array<unknown> = [undefined, null, [7], [null], "text"]
@@ -323,7 +323,7 @@ describe("processBatch", () => {
     })
   )
 
-  it.effect("a fiber that is interrupted by nobody while it collects gives back what it has", () =>
+  it.effect("a fiber that is interrupted from outside while it collects gives back what it has", () =>
     Effect.gen(function* () {
       const transport = yield* FakeTransport.make
       let worker: { interruptUnsafe(): void } | undefined

@@ -213,7 +213,7 @@ describe("the log", () => {
     })
   )
 
-  it.effect("counts the reasons of what would flood it, and says nothing that nobody reads", () =>
+  it.effect("counts the reasons instead of flooding the log, and is silent when logging is off", () =>
     Effect.gen(function* () {
       const all = yield* logged("Warn", 100)
       assert.isBelow(all.length, 50)

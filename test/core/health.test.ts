@@ -124,31 +124,33 @@ describe("Health.check", () => {
     )
   )
 
-  it.effect("a topic that cannot be looked at, or not in time, hides no other, and takes nobody out of service", () =>
-    Effect.gen(function* () {
-      const looked = Layer.mock(Inspector.Inspector, {
-        topics: Effect.succeed(["broken", "orders", "slow"]),
-        describe: (topic) =>
-          topic === "slow"
-            ? Effect.never
-            : topic === "broken"
-              ? Effect.fail(
-                  new Transport.TransportError({
-                    operation: "inspect",
-                    topic,
-                    reason: new Transport.WrongKeyType({ key: "k", detail: "no stream" })
-                  })
-                )
-              : Effect.succeed(infoOf(topic, [group("billing", { lag: 11 })]))
+  it.effect(
+    "a topic that cannot be inspected, or not in time, hides no other, and takes no instance out of service",
+    () =>
+      Effect.gen(function* () {
+        const looked = Layer.mock(Inspector.Inspector, {
+          topics: Effect.succeed(["broken", "orders", "slow"]),
+          describe: (topic) =>
+            topic === "slow"
+              ? Effect.never
+              : topic === "broken"
+                ? Effect.fail(
+                    new Transport.TransportError({
+                      operation: "inspect",
+                      topic,
+                      reason: new Transport.WrongKeyType({ key: "k", detail: "no stream" })
+                    })
+                  )
+                : Effect.succeed(infoOf(topic, [group("billing", { lag: 11 })]))
+        })
+        const checking = yield* Effect.forkChild(Health.check({ limits }).pipe(Effect.provide([sound, looked])), {
+          startImmediately: true
+        })
+        yield* TestClock.adjust("3 seconds")
+        const report = yield* Fiber.join(checking)
+        assert.deepStrictEqual(codes(report), ["degraded", "NotInspectable", "Lag", "NotInspectable"])
+        assert.match(report.problems[2]?.detail ?? "", /not every group.*no reply within 3 seconds/)
       })
-      const checking = yield* Effect.forkChild(Health.check({ limits }).pipe(Effect.provide([sound, looked])), {
-        startImmediately: true
-      })
-      yield* TestClock.adjust("3 seconds")
-      const report = yield* Fiber.join(checking)
-      assert.deepStrictEqual(codes(report), ["degraded", "NotInspectable", "Lag", "NotInspectable"])
-      assert.match(report.problems[2]?.detail ?? "", /not every group.*no reply within 3 seconds/)
-    })
   )
 
   it.effect("a store that cannot be inspected, a bug and silence are down, not failures", () =>

@@ -121,7 +121,7 @@ describe("Lifecycle", () => {
     })
   )
 
-  it.effect("who reads a stream too slowly loses the oldest, and holds up nobody", () =>
+  it.effect("a slow reader of a stream loses the oldest events, and delays no one", () =>
     Effect.gen(function* () {
       const lifecycle = new Lifecycle.Lifecycle()
       const seen: Array<string> = []

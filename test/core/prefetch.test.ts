@@ -95,7 +95,7 @@ describe("what lies there", () => {
     ],
     ["is not pulled after the end", [undefined], [], (f) => [f.add(3), f.prefetch.close()]],
     [
-      "goes back where it is much more than the workers come to",
+      "goes back where it is much more than the workers get to",
       ["3", "4", "5", "6", undefined],
       ["7", "8", "9"],
       (f) => [f.add(10), f.pull(1), f.pull(1, 1000), f.pull(1, 2000)]

@@ -121,7 +121,7 @@ const scope = Effect.contextWith((context: Context.Context<never>) =>
 )
 
 describe("who holds it", () => {
-  it.effect("a revoked one is interrupted and settled in no way, and its worker is replaced", () =>
+  it.effect("a revoked one is interrupted and not settled, and its worker is replaced", () =>
     Effect.gen(function* () {
       const { settled, some, turns, workers } = yield* fixture(
         one(({ id }) => (id === "a" ? Effect.never : Effect.void))

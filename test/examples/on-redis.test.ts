@@ -8,23 +8,25 @@ import { client } from "../redis/Fixture.ts"
 
 const root = join(import.meta.dirname, "../..")
 
-const example = (name: string, url: string) => {
+const example = (name: string, url: string, bank = url) => {
   const { status, stderr, stdout } = spawnSync(process.execPath, ["scripts/example.ts", name], {
     cwd: root,
     encoding: "utf8",
-    env: { ...process.env, REDIS_URL: url }
+    env: { ...process.env, REDIS_URL: url, BANK_REDIS_URL: bank }
   })
   return { code: status, out: stdout, err: stderr }
 }
 
 layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })("examples on Redis", (it) => {
-  it.effect.each(["exactly-once", "pubsub", "lists", "five-patterns", "keyspace"])(
+  it.effect.each(["exactly-once", "pubsub", "lists", "five-patterns", "keyspace", "several-patterns"])(
     "case D8: %s says the same twice, and leaves no key",
     (name) =>
       Effect.gen(function* () {
         const { url } = yield* RedisServer.make()
         const redis = yield* client(url)
-        const runs = [example(name, url), example(name, url)]
+        const bank = name === "several-patterns" ? (yield* RedisServer.make()).url : url
+        const onBank = yield* client(bank)
+        const runs = [example(name, url, bank), example(name, url, bank)]
         for (const { code, err, out } of runs) assert.strictEqual(code, 0, out + err)
         // Only the prefix of the run differs, and what happens at the same time may be told in another order.
         const said = runs.map(({ out }) =>
@@ -34,7 +36,10 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
             .sort()
         )
         if (name !== "lists") assert.deepStrictEqual(said[1], said[0])
-        assert.deepStrictEqual(yield* Effect.promise(() => redis.keys("*")), [])
+        assert.include(yield* Effect.promise(() => onBank.info("commandstats")), "cmdstat_evalsha")
+        for (const server of [redis, onBank]) {
+          assert.deepStrictEqual(yield* Effect.promise(() => server.keys("*")), [])
+        }
       }).pipe(Effect.scoped),
     240_000
   )

@@ -309,7 +309,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: on([pattern], faults("server", "E8 SIGKILL"), faults("store", "E17 (?:FLUSHALL|%s) while nothing"))
   })),
   ...storing.map((pattern): Mutant => ({
-    name: `an answer is waited for without end, ${pattern}`,
+    name: `a caller waits for an answer forever, ${pattern}`,
     file: "redis/internal/connection/Connection.ts",
     find: "for (const call of this.#inFlight) {\n      if (call.expires > now) continue",
     replace: "for (const call of this.#inFlight) {\n      if (call.expires > 0) continue",
@@ -344,7 +344,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: [{ file: "faults/acl.test.ts", title: "E21 .*(?:PubSub|pub/sub)" }]
   },
   {
-    name: "what was found at the last attempt to connect is told for good",
+    name: "what the last attempt to connect found is reported forever",
     file: "redis/internal/connection/Connection.ts",
     find: "if (sinceMillis < staleMillis) return false",
     replace: "if (sinceMillis >= 0) return false",

@@ -75,7 +75,7 @@ describe("RedisHealth, every pattern", () => {
     }).pipe(on({ args: ["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"] }))
   )
 
-  it.live("who may not ask the server about itself can deliver messages all the same", () =>
+  it.live("a user who may not query the server can still deliver messages", () =>
     Effect.gen(function* () {
       const { url } = yield* RedisServer.RedisServer
       yield* command(url, "ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-info")

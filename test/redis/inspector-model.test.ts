@@ -353,7 +353,7 @@ const history = Effect.fnUntraced(
 /** Beside the inspector of the layer. */
 class Elsewhere extends Context.Service<Elsewhere, Look>()("waybill/test/Elsewhere") {}
 
-describe("Inspector agrees with who counts for himself", () => {
+describe("Inspector agrees with an independent count", () => {
   it.live.each([...subjects, unstored].map((subject) => [subject.pattern, subject] as const))(
     "over a random history on %s",
     ([, subject]) => Effect.asVoid(history(subject, 100)),

@@ -333,7 +333,7 @@ describe("IoRedis under faults", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("callbacks that throw are logged, and end nothing", () =>
+  it.live("callbacks that throw are logged, and break nothing", () =>
     Effect.gen(function* () {
       const redis = yield* IoRedis.IoRedis
       const proxy = yield* FaultProxy.FaultProxy

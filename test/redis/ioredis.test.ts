@@ -264,7 +264,7 @@ describe("IoRedis.layer", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("fails at once when the server will not have us", () =>
+  it.live("fails at once when the server refuses the connection", () =>
     Effect.gen(function* () {
       const server = yield* RedisServer.make({ args: ["--requirepass", "secret"] })
       const { port } = server

@@ -123,7 +123,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
   )
 
   it.effect(
-    "when the key with the numbers is lost, no group stands still: they begin again above all that were given",
+    "when the key with the numbers is lost, no group gets stuck: numbering resumes above all numbers handed out",
     () =>
       Effect.gen(function* () {
         const { join, key, publish, redis } = yield* make()

@@ -121,20 +121,42 @@ describe("who is next", () => {
         assert.deepInclude(yield* refusal(lifo.publish("received", "2")), conflict("lifo", "fifo"))
         assert.strictEqual((yield* lifo.inspector.describe("published")).depth, 1)
 
-        // An older version has opened it: the first that asks says which it is, and it holds for what was stored before.
-        const priority = yield* program("priority")
-        const older = { lifo, priority }
-        for (const [order, member] of Object.entries(older)) {
-          yield* Effect.promise(() => redis.hset(`{${prefix}:older-${order}}:meta`, "pattern", pattern, "wire", "1"))
-          yield* any.publish(`older-${order}`, "1", "low")
-          yield* any.publish(`older-${order}`, "2", "high")
-          yield* any.publish(`older-${order}`, "3", "high")
-          assert.strictEqual(yield* orderOf(`older-${order}`), null)
-          const receiver = yield* member.join(`older-${order}`)
-          assert.strictEqual(yield* orderOf(`older-${order}`), order)
-          assert.deepInclude(yield* refusal(fifo.join(`older-${order}`)), conflict("fifo", order))
-          const bodies = order === "lifo" ? ["3", "2", "1"] : ["2", "3", "1"]
-          assert.deepStrictEqual(bodiesOf(yield* receiver.take(10)), bodies)
+        // Programs with any order record none: the first that asks for one does. Until then messages are sorted by urgency, and
+        // those are taken most urgent first, in that order among the equally urgent. What follows is taken in that order alone.
+        const unordered = [
+          { order: "fifo", member: fifo, other: "lifo", before: ["2", "3", "1", "4"], after: ["5", "6", "7"] },
+          { order: "lifo", member: lifo, other: "fifo", before: ["3", "2", "4", "1"], after: ["7", "6", "5"] },
+          {
+            order: "priority",
+            member: yield* program("priority"),
+            other: "fifo",
+            before: ["2", "3", "1", "4"],
+            after: ["6", "5", "7"]
+          }
+        ] as const
+        for (const { after, before, member, order, other } of unordered) {
+          const topic = `unordered-${order}`
+          for (const [body, priority] of [
+            ["1", "low"],
+            ["2", "high"],
+            ["3", "high"],
+            ["4", "low"]
+          ] as const) {
+            yield* any.publish(topic, body, priority)
+          }
+          assert.strictEqual(yield* orderOf(topic), null)
+          const receiver = yield* member.join(topic)
+          assert.strictEqual(yield* orderOf(topic), order)
+          assert.deepInclude(yield* refusal({ fifo, lifo }[other].join(topic)), conflict(other, order))
+          assert.deepStrictEqual(bodiesOf(yield* receiver.take(10)), [...before])
+          for (const [body, priority] of [
+            ["5", "low"],
+            ["6", "high"],
+            ["7", "low"]
+          ] as const) {
+            yield* any.publish(topic, body, priority)
+          }
+          assert.deepStrictEqual(bodiesOf(yield* receiver.take(10)), [...after])
         }
 
         // A tool need not know it, and an inspector of every pattern reads it.
@@ -184,7 +206,7 @@ describe("who is next", () => {
 })
 
 describe("one group", () => {
-  it.live("another group is refused, and told whose the queue is", () =>
+  it.live("another group is refused, and told which group owns the queue", () =>
     Effect.gen(function* () {
       const { join } = yield* fixture()
       yield* join({ group: "first" })
@@ -197,7 +219,7 @@ describe("one group", () => {
 })
 
 describe("notifications", () => {
-  it.live("wake who waits, long before it would have polled", () =>
+  it.live("wake a waiting consumer, long before its next poll", () =>
     Effect.gen(function* () {
       const { join, publish } = yield* fixture({ pollInterval: "1 hour" })
       const receiver = yield* join({ lease: Duration.hours(1) })
@@ -231,7 +253,7 @@ describe("notifications", () => {
     }).pipe(Effect.scoped, Effect.provide(servers))
   )
 
-  it.live("who may not subscribe polls", () =>
+  it.live("a consumer without permission to subscribe polls", () =>
     Effect.gen(function* () {
       const server = yield* RedisServer.RedisServer
       const admin = yield* client(server.url)

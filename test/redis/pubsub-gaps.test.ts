@@ -213,7 +213,7 @@ describe("RedisPubSub tells what is missing", () => {
   }
 
   it.live(
-    "after a reconnect there is exactly one gap, before anything else, also when nothing tells what was missed",
+    "after a reconnect there is exactly one gap, before anything else, even if nothing shows what was missed",
     () =>
       Effect.gen(function* () {
         const s = yield* fixture()

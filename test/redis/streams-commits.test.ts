@@ -17,7 +17,7 @@ const reasons = (answers: ReadonlyArray<Transport.Settled>) =>
   answers.map((answer) => (typeof answer === "object" && answer._tag === "DeadLetter" ? answer.reason : answer))
 
 describe("commits on streams", () => {
-  it.live("a record lies beside its topic under a plain name, and the marker expires", () =>
+  it.live("a record is kept beside its topic under a plain name, and the marker expires", () =>
     Effect.gen(function* () {
       const { group, groupKey, join, key, publish, redis, settle, take } = yield* Fixture.make({
         marker: "40 days",

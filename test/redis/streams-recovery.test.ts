@@ -284,7 +284,7 @@ describe("consumers that die or stand still", () => {
     }).pipe(Effect.scoped, Effect.provide(servers))
   )
 
-  it.live("who asks while its buffer is lost to others is served with what comes next", () =>
+  it.live("a consumer that asks after losing its buffer to others gets what comes next", () =>
     Effect.gen(function* () {
       const { blocked, group, join, publish, settle, take } = yield* Fixture.make()
       const lease = Duration.millis(600)

@@ -134,7 +134,7 @@ describe("Subscriber", () => {
     }).pipe(Effect.scoped, Effect.provide(quietly))
   )
 
-  it.live("what was refused is asked for again, also while the others have much to hear", () =>
+  it.live("a refused subscription is requested again, even while the others are busy", () =>
     Effect.gen(function* () {
       const { other, publish, subscriber } = yield* fixture
       const [news, secrets] = [listening(), listening()]

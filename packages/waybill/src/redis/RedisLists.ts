@@ -18,8 +18,8 @@ export interface Options extends StoreOptions {
   /**
    * Which message is next. `fifo`, the default: the oldest. `lifo`: the newest. `priority`: those published with priority
    * `high`, then `normal`, then `low`, the oldest first. Messages that come back precede new ones of the same urgency. The order
-   * belongs to the topic once it was published to or received from: a program that asks for another then fails with
-   * `TopicConflict`. `any`, for programs that only publish: whatever order the topic has.
+   * belongs to the topic once a program with one has published or received: a program that asks for another then fails with
+   * `TopicConflict`. `any`, for programs that only publish: the order the topic has, or sorted by urgency while it has none.
    */
   readonly order?: "fifo" | "lifo" | "priority" | "any"
 }

@@ -1,9 +1,9 @@
 /**
- * What claims are in Redis: members join, live, take, settle and leave; what the dead held goes to others. Each step
- * is one script, made once for each pattern, with the Lua of the pattern's source in front.
+ * How claims work in Redis: members join, send heartbeats, take, settle and leave, and what dead members held goes to others. Each
+ * step is one script, made once for each pattern, beginning with the Lua of the pattern's source.
  *
- * Who holds a message is who has it in its set `processing:<consumer>`, under its id and fence (`id` for the first delivery,
- * `id#fence` for later ones): a settlement whose member is not there comes too late, and changes nothing.
+ * A consumer holds a message while its set `processing:<consumer>` contains the message's id and fence (`id` for the first delivery,
+ * `id#fence` for later ones). A settlement whose entry is missing from the set comes too late, and changes nothing.
  *
  * @module
  */
@@ -32,13 +32,13 @@ export interface BoundSource {
   readonly scripts: ClaimsScripts
   /** The pattern's options as its Lua needs them. */
   readonly setting: string | number
-  /** Whether messages that are gone before they are read have expired, as intended; otherwise someone has trimmed them. */
+  /** Whether messages that disappear before they are read have expired, as intended; otherwise somebody has trimmed them. */
   readonly expires: boolean
-  /** How urgent a delivery is, 1 being the most, where urgency decides the order. */
+  /** How urgent a delivery is, 1 being the most urgent, if urgency decides the order. */
   readonly urgencyOf?: ((delivery: Delivery) => number) | undefined
   /**
-   * Calls `heard` with the milliseconds until something may be available, and with the highest urgency of it if given, and `refused`
-   * if nothing will be heard, until the scope closes. The scripts announce messages that come back on the topic's channel `wake`.
+   * Until the scope closes, calls `heard` with the milliseconds until something may be available, and its highest urgency if that is
+   * known, or `refused` if there will be no notifications. The scripts announce messages that come back on the topic's channel `wake`.
    */
   readonly listen: (
     heard: (millis: number, urgency?: number) => void,

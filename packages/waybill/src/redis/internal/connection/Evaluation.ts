@@ -7,13 +7,13 @@
 import { createHash } from "node:crypto"
 import { memoize } from "effect/Function"
 import type { Redis } from "ioredis"
-import type { Script } from "./Script.ts"
+import { listOf, type Script, text } from "./Script.ts"
 import { isDenied } from "./ServerError.ts"
 
 /** What is sent to the server, and the name under which the server caches it. */
 const sent = memoize((script: Script) => {
-  const text = unpacking(guarded(script.lua))
-  return { text, sha1: createHash("sha1").update(text).digest("hex") }
+  const lua = unpacking(guarded(script.lua))
+  return { lua, sha1: createHash("sha1").update(lua).digest("hex") }
 })
 
 /**
@@ -171,16 +171,17 @@ export const evaluate = (
     if (isDenied(error) && script.announces !== undefined && error.message.includes("channel")) {
       error.message = `NOPERM this user has no permissions to access the channel '${keys[script.announces.key - 1]}'`
     } else if (isDenied(error)) {
-      const asked = client.eval(refusal.lua, 0, ...suspicions(script, keys)) as Promise<[string, string] | null>
-      const [what, name] = (await asked.catch(() => null)) ?? []
+      const asked = client.eval(refusal.lua, 0, ...suspicions(script, keys)).then(listOf(text))
+      // No list if it was neither.
+      const [what, name] = await asked.catch((): ReadonlyArray<string> => [])
       if (what === "command") error.message = `NOPERM this user has no permissions to run the '${name}' command`
       if (what === "key") error.message = `NOPERM this user has no permissions to access the key '${name}'`
     }
     throw error
   }
-  const { sha1, text } = sent(script)
+  const { lua, sha1 } = sent(script)
   return call("EVALSHA", sha1).catch((error: unknown) =>
-    error instanceof Error && error.message.startsWith("NOSCRIPT") ? call("EVAL", text).catch(explain) : explain(error)
+    error instanceof Error && error.message.startsWith("NOSCRIPT") ? call("EVAL", lua).catch(explain) : explain(error)
   )
 }
 

@@ -1,9 +1,9 @@
 /**
- * Subscriptions that come back by themselves: after a lost connection each is made again, and its listener is told
- * before the first message that comes after the hole.
+ * Subscriptions that restore themselves: after a lost connection each one is made again, and its listener is told
+ * before it gets the first message after the gap.
  *
- * One connection a kind carries all subscriptions of a layer. ioredis could subscribe again too, but does not say so; and with
- * several kinds on one connection it loses messages.
+ * All subscriptions of one kind in a layer share a connection. ioredis can resubscribe too, but does not report it, and it loses
+ * messages when several kinds share a connection.
  *
  * @module
  */
@@ -15,35 +15,35 @@ import { Disconnected, type Reason } from "../../../Transport.ts"
 import type { Connection, Dedicated } from "./Connection.ts"
 import { classify } from "./ServerError.ts"
 
-/** `channel` is a name, `pattern` a glob over names, `shard` a name whose messages stay in its part of a cluster. */
+/** `channel` is a name, `pattern` a glob over names, `shard` a name whose messages stay within its shard of a cluster. */
 export type Kind = "channel" | "pattern" | "shard"
 
-/** Called from the socket: everything in it must be quick and not throw. */
+/** Called from the socket: its functions must return quickly and not throw. */
 export interface Listener {
-  /** The channel is the one that it was published to, whatever was subscribed to; its bytes need not be text. */
+  /** `channel` is the one published to, also when a pattern was subscribed to; its `bytes` need not be text. */
   readonly message: (payload: Buffer, channel: string, bytes: Buffer) => void
-  /** The subscription was lost and is there again: what was published in between never arrives. */
+  /** The subscription was lost and has been restored: what was published in between never arrives. */
   readonly interrupted: () => void
-  /** The server does not want to subscribe again; it is asked every few seconds. */
+  /** The server refuses to restore the subscription; it is asked again every few seconds. */
   readonly refused: (reason: Reason) => void
 }
 
 export interface Subscriber {
   /**
-   * Listens until the scope closes. Returns when the server has confirmed: what is published from then on arrives, or
-   * `interrupted` is called. Fails when the server says no, or nothing for 5 seconds.
+   * Listens until the scope closes. Returns once the server has confirmed the subscription: what is published from then on
+   * arrives, or `interrupted` is called. Fails if the server refuses, or does not answer within 5 seconds.
    */
   readonly subscribe: (kind: Kind, name: string, listener: Listener) => Effect.Effect<void, Reason, Scope.Scope>
-  /** Returns when everything of this kind was delivered that was published before. */
+  /** Returns once everything of this kind that was published before the call has been delivered. */
   readonly delivered: (kind: Kind) => Effect.Effect<void, Reason>
 }
 
-/** How long a connection may be silent before it is asked for a sign of life, and how long that may take. */
+/** How long a connection may be silent before it is pinged, and how long the answer may take. */
 const quiet = "3 seconds"
 const patience = "3 seconds"
 const confirmation = "5 seconds"
 
-/** The connections are made with the first subscription of their kind and live as long as the scope. */
+/** Each connection is made for the first subscription of its kind, and lasts as long as the scope. */
 export const make = Effect.fnUntraced(function* (redis: {
   readonly dedicated: Dedicated
 }): Effect.fn.Return<Subscriber, never, Scope.Scope> {
@@ -64,7 +64,7 @@ export const make = Effect.fnUntraced(function* (redis: {
   }
 })
 
-/** What the kinds are called in the protocol. */
+/** The commands of each kind. */
 const protocol = {
   channel: {
     subscribe: (client: Redis, name: string) => client.subscribe(name),
@@ -80,17 +80,17 @@ const protocol = {
   }
 } satisfies Record<Kind, unknown>
 
-/** One name, and those who listen to it. */
+/** One name and its listeners. */
 class Subject {
   readonly name: string
   readonly listeners = new Set<Listener>()
-  /** Those who wait for the confirmation. */
+  /** Callers that wait for the confirmation. */
   readonly waiting = new Set<(effect: Effect.Effect<void, Reason>) => void>()
-  /** Confirmed on the connection there is now. */
+  /** Confirmed on the current connection. */
   live = false
-  /** Confirmed on an earlier connection, and its listener was not told yet that it is gone. */
+  /** Confirmed on an earlier connection, and its listeners have not been told of the loss yet. */
   cut = false
-  /** Asked for on the connection there is now, and not answered. */
+  /** Requested on the current connection, and not answered yet. */
   asked = false
 
   constructor(name: string) {
@@ -98,15 +98,15 @@ class Subject {
   }
 }
 
-/** All subscriptions of one kind, on one connection after the other. */
+/** All subscriptions of one kind, on one connection at a time. */
 class SubscriberConnection {
   readonly connection: Connection
   readonly #kind: Kind
   readonly #subjects = new Map<string, Subject>()
   #client: Redis | undefined
-  /** Something was heard since the last look. */
+  /** Something has arrived since the last check. */
   #heard = false
-  /** The subject and the channel of the last message: most come from the same as the one before. */
+  /** The subject and the channel of the last message: the next one usually has the same. */
   #lastSubject: Subject | undefined
   #lastBytes: Buffer = Buffer.alloc(0)
   #lastChannel = ""
@@ -123,7 +123,7 @@ class SubscriberConnection {
     ).pipe(Effect.flatMap((subject) => this.#confirmed(subject)))
   }
 
-  /** Takes a new connection: everything that was subscribed to is asked for again. */
+  /** Moves to a new connection: all subscriptions are requested again. */
   readonly adopt = (client: Redis): void => {
     this.#client = client
     this.#lastSubject = undefined
@@ -135,12 +135,12 @@ class SubscriberConnection {
       const event = this.#kind === "shard" ? "smessageBuffer" : "messageBuffer"
       client.on(event, (channel: Buffer, payload: Buffer) => this.#deliver(client, channel, payload, undefined))
     }
-    // The slot of a shard has moved: the server has ended its subscriptions by itself.
+    // The slot of a shard has moved: the server has ended its subscriptions.
     client.on("moved", () => this.#lose())
     this.#lose()
   }
 
-  /** Asks a silent connection for a sign of life, and the server again for what it has refused. */
+  /** Pings a silent connection, and requests again what the server has refused. */
   readonly keepAlive: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
     while (true) {
       yield* Effect.sleep(quiet)
@@ -153,7 +153,7 @@ class SubscriberConnection {
     }
   })
 
-  /** What the server sent before it answers has arrived. */
+  /** Once it returns, everything that the server sent before its answer has arrived. */
   get ping(): Effect.Effect<void, Reason> {
     return Effect.asVoid(this.connection.run("ping", [], (client) => client.ping(), { deadline: patience }))
   }
@@ -175,7 +175,7 @@ class SubscriberConnection {
     this.#subjects.delete(subject.name)
     this.#lastSubject = undefined
     const client = this.#client
-    // Nobody waits for the answer; on a connection that is lost there is nothing left to end.
+    // Nobody waits for the answer, and a lost connection has nothing left to unsubscribe from.
     if (client?.status === "ready") protocol[this.#kind].unsubscribe(client, subject.name).catch(() => {})
   }
 
@@ -241,13 +241,13 @@ class SubscriberConnection {
     if (subject === undefined || !bytes.equals(this.#lastBytes) || (pattern ?? subject.name) !== subject.name) {
       const channel = bytes.toString()
       subject = this.#subjects.get(pattern ?? channel)
-      // It was published before the server heard of the end of the subscription.
+      // It was published before the server had processed the UNSUBSCRIBE.
       if (subject === undefined) return
       this.#lastSubject = subject
       this.#lastBytes = bytes
       this.#lastChannel = channel
     }
-    // A message may overtake the news that its subscription was confirmed.
+    // A message may arrive before the confirmation of its subscription is processed.
     if (!subject.live) this.#confirm(subject)
     for (const listener of subject.listeners) listener.message(payload, this.#lastChannel, bytes)
   }

@@ -13,11 +13,14 @@ export const shape = { id: 1, headers: 2, key: 4, version: 8, after: 16, at: 32 
 
 /** How a pattern stores messages. */
 export interface Storage {
-  /** Its own keys of a topic. One of them holds what was published or is read as a topic is opened; of several, each is read first. */
+  /**
+   * Its own keys of a topic. One of them holds what was published or is read as a topic is opened; if there are several, each is
+   * read before anything is written.
+   */
   readonly keys: Readonly<Partial<Record<StringKeys<TopicKeys>, Kind>>>
   /** At most two fields of the meta key: `opening` finds what they hold in locals of these names. */
   readonly noted?: ReadonlyArray<string>
-  /** Functions that need no topic. */
+  /** Functions that work without a topic. */
   readonly lua: string
   /**
    * Runs as a topic is opened, before anything is written: returns a refusal, or defines these functions. They know its keys by name,
@@ -28,7 +31,7 @@ export interface Storage {
    * - `finish()`: called once, after the last one.
    */
   readonly opening: string
-  /** What `store(payload)` does, as an expression, where a call would tell: most messages are nothing but a payload. */
+  /** What `store(payload)` does, as an expression, where a function call would be measurable: most messages are only a payload. */
   readonly plain?: string
 }
 
