@@ -172,8 +172,7 @@ export const evaluate = (
       error.message = `NOPERM this user has no permissions to access the channel '${keys[script.announces.key - 1]}'`
     } else if (isDenied(error)) {
       const asked = client.eval(refusal.lua, 0, ...suspicions(script, keys)).then(listOf(text))
-      // No list if it was neither.
-      const [what, name] = await asked.catch((): ReadonlyArray<string> => [])
+      const [what, name] = await asked.catch((): ReadonlyArray<string> => []) // it is no list if it was neither
       if (what === "command") error.message = `NOPERM this user has no permissions to run the '${name}' command`
       if (what === "key") error.message = `NOPERM this user has no permissions to access the key '${name}'`
     }

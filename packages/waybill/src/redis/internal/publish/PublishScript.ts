@@ -13,10 +13,7 @@ export const shape = { id: 1, headers: 2, key: 4, version: 8, after: 16, at: 32 
 
 /** How a pattern stores messages. */
 export interface Storage {
-  /**
-   * Its own keys of a topic. One of them holds what was published or is read as a topic is opened; if there are several, each is
-   * read before anything is written.
-   */
+  /** Its own keys of a topic: a single one holds the messages or is read as the topic is opened, and several are all read first. */
   readonly keys: Readonly<Partial<Record<StringKeys<TopicKeys>, Kind>>>
   /** At most two fields of the meta key: `opening` finds what they hold in locals of these names. */
   readonly noted?: ReadonlyArray<string>
