@@ -136,7 +136,6 @@ describe("the loops", () => {
           Effect.map(prefetch.park, () => order.push("worker")),
           { startImmediately: true }
         )
-        const dispatching = yield* Effect.forkChild(prefetch.dispatch, { startImmediately: true })
         const running = yield* Effect.forkChild(
           prefetch.run(() => {
             order.push("take")
@@ -147,7 +146,7 @@ describe("the loops", () => {
         )
         yield* Fiber.join(worker)
         assert.deepStrictEqual(order, [...expected])
-        yield* Fiber.interruptAll([dispatching, running])
+        yield* Fiber.interrupt(running)
       }
     })
   )

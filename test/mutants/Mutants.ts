@@ -101,7 +101,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     name: "a large batch wakes no worker",
     file: "internal/Prefetch.ts",
-    find: "else this.#arrived.notify()",
+    find: "else queueMicrotask(this.#wakeWorkers)",
     replace: "",
     proofs: [{ file: "core/prefetch.test.ts", title: "workers begin with a large batch" }]
   },

@@ -8,6 +8,7 @@ import { depth } from "./measures/Depth.ts"
 import { exactlyOnce } from "./measures/ExactlyOnce.ts"
 import { groups } from "./measures/Groups.ts"
 import { heap, heapMixed } from "./measures/Heap.ts"
+import { idle } from "./measures/Idle.ts"
 import { keyspace } from "./measures/Keyspace.ts"
 import { latency } from "./measures/Latency.ts"
 import { lists } from "./measures/Lists.ts"
@@ -31,6 +32,7 @@ export const measures: ReadonlyArray<Measure> = [
   heapMixed,
   depth,
   groups,
+  idle,
   tracing,
   retries,
   pubSub,

@@ -213,7 +213,7 @@ const start = Effect.fnUntraced(function* (program: Program, receiver: Receiver,
   yield* lifecycle.report({ _tag: "ConsumerStarted", topic, group, consumer })
   const working = yield* Effect.forEach(workers.loops, keep)
   const settler = yield* keep(settling.settle)
-  const helpers = yield* Effect.forEach([watch, recall, settling.releases, prefetch.dispatch, prefetch.tend], keep)
+  const helpers = yield* Effect.forEach([watch, recall, settling.releases, prefetch.tend], keep)
   const feeder = yield* keep(prefetch.run((max, bytes) => retrying(receiver.take(max, bytes))))
 
   const stop = Effect.gen(function* () {

@@ -35,7 +35,7 @@ type Take = (max: number, bytes: number) => Effect.Effect<NonEmptyReadonlyArray<
 
 const maxTake = 1000
 
-/** So many take the store and the workers so little time that nothing is gained by doing both at once. */
+/** Below this size, overlapping is not worth it. */
 const small = 100
 
 /**
@@ -75,7 +75,6 @@ export class Prefetch {
   readonly #parked: Array<() => void> = []
   readonly #room = new Wakeup(() => this.wanted > 0)
   readonly #some = new Wakeup(() => this.size > 0)
-  readonly #arrived = new Wakeup(() => this.size > 0 && this.#parked.length > 0)
 
   constructor(options: Options) {
     this.#options = options
@@ -156,8 +155,10 @@ export class Prefetch {
       this.#refill([...this.#buffer.slice(this.#next), ...batch])
     }
     metrics.received.update(batch.length)
+    // The next take is sent first, so that the store works on it while they work on this. Only that: a socket that was read
+    // once more before they begin would fill the buffers of subscribers.
     if (batch.length < small) this.#wakeWorkers()
-    else this.#arrived.notify()
+    else queueMicrotask(this.#wakeWorkers)
     this.#show()
   }
 
@@ -209,18 +210,6 @@ export class Prefetch {
       }
     }).pipe(Effect.onInterrupt(() => (this.#fetcher === undefined ? Effect.void : Fiber.interrupt(this.#fetcher))))
 
-  /**
-   * Gives the workers what has come in a large batch, once the next take is on its way: the store works on that while they
-   * work on this. A small one does not wait for it.
-   */
-  readonly dispatch: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
-    while (true) {
-      yield* this.#arrived.wait
-      yield* Effect.yieldNow
-      this.#wakeWorkers()
-    }
-  })
-
   /** Hands everything back that has waited for a third of a lease while no worker pulled: all workers may hang. */
   readonly tend: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
     const clock = yield* Clock.Clock
@@ -262,7 +251,7 @@ export class Prefetch {
       }
     })
 
-  #wakeWorkers(): void {
+  readonly #wakeWorkers = (): void => {
     // A resumed worker runs at once, as far as it can: often one of them empties the buffer.
     while (this.#parked.length > 0 && (this.#closed || this.size > 0)) this.#parked.pop()!()
   }
