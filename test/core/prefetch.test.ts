@@ -131,6 +131,7 @@ describe("the loops", () => {
         [99, ["take", "worker", "take"]]
       ] as const) {
         const order: Array<string> = []
+        let turned = false
         const { prefetch } = fixture({ window: 200, initial: 1000, prefetch: 1000 })
         const worker = yield* Effect.forkChild(
           Effect.map(prefetch.park, () => order.push("worker")),
@@ -138,6 +139,7 @@ describe("the loops", () => {
         )
         const running = yield* Effect.forkChild(
           prefetch.run(() => {
+            setImmediate(() => (turned = true))
             order.push("take")
             const [first, ...others] = Array.from({ length: count }, (_, i) => delivery(i))
             return order.length === 1 ? Effect.succeed([first!, ...others]) : Effect.never
@@ -146,6 +148,7 @@ describe("the loops", () => {
         )
         yield* Fiber.join(worker)
         assert.deepStrictEqual(order, [...expected])
+        assert.isFalse(turned, "a socket may have been read again")
         yield* Fiber.interrupt(running)
       }
     })
