@@ -277,8 +277,8 @@ export class Prefetch {
     if (slow) this.#ahead = pace
     // Handed back only when slow twice in a row: a process that paused once is not slow, and a take that was under way then
     // has arrived, so that it does not overtake what goes back. A few per worker stay: they are not worth the round trip.
-    const kept = this.#slow ? 2 * Math.max(this.#options.window, pace) : Infinity
-    if (slow || this.#slow) this.#handBack((_, place) => place >= kept)
+    const kept = 2 * Math.max(this.#options.window, pace)
+    if (this.#slow) this.#handBack((_, place) => place >= kept)
     this.#slow = slow
   }
 
