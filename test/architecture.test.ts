@@ -127,7 +127,7 @@ const houses: Record<string, { readonly knows: ReadonlyArray<string>; readonly r
   "packages/bench/src": {
     knows: ["waybill", "@waybill/testing", "../../../scripts/Checkout"],
     rows: [
-      "Work Report",
+      "Work Report Client",
       "Peer Tally Measure",
       "Backlog",
       "Flow Publishing",

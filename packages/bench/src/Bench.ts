@@ -4,7 +4,7 @@
  */
 import { RedisServer } from "@waybill/testing"
 import { Console, Effect } from "effect"
-import { Redis } from "ioredis"
+import { client } from "./Client.ts"
 import * as Contender from "./Contender.ts"
 import { type Measure, type Plan, type Sample, valuesOf } from "./Measure.ts"
 import { compare } from "./Report.ts"
@@ -70,10 +70,7 @@ const rounds = Effect.fnUntraced(function* (
   { profile }: Options
 ) {
   const server = yield* RedisServer.make()
-  const redis = yield* Effect.acquireRelease(
-    Effect.sync(() => new Redis(server.port, "127.0.0.1")),
-    (redis) => Effect.sync(() => redis.disconnect())
-  )
+  const redis = yield* client(server.port)
   yield* Console.error(`${measure.title}: ${plan.messages.toLocaleString("en-US")} messages`)
   const contenders = yield* Effect.forEach(entrants, (entrant) =>
     Contender.make({ measure: measure.name, ...entrant, port: server.port, profile })

@@ -3,7 +3,7 @@
  * script as one command, with everything in it.
  */
 import { Effect } from "effect"
-import { Redis } from "ioredis"
+import { client } from "../Client.ts"
 import * as Measure from "../Measure.ts"
 import type { Peer } from "../Peer.ts"
 import { format, median } from "../Report.ts"
@@ -19,10 +19,7 @@ const on = (name: "onRedis" | "onLists" | "onKeyspace" | "onPubSub") => async ()
 }
 
 const round = Effect.fnUntraced(function* ({ peer, port }: { readonly peer: Peer; readonly port: number }) {
-  const redis = yield* Effect.acquireRelease(
-    Effect.sync(() => new Redis(port, "127.0.0.1")),
-    (redis) => Effect.sync(() => redis.disconnect())
-  )
+  const redis = yield* client(port)
   yield* peer.consume(() => {})
   yield* Effect.sleep(settleSeconds * 1000)
   yield* Effect.promise(() => redis.config("RESETSTAT"))
@@ -32,7 +29,7 @@ const round = Effect.fnUntraced(function* ({ peer, port }: { readonly peer: Peer
 })
 
 /** Commands that clients send: what a script calls is in the time of the script. */
-const sent = /cmdstat_(?:evalsha|eval|xreadgroup|ping|scan):calls=\d+,usec=(\d+)/g
+const sent = /cmdstat_(?:evalsha|eval|xreadgroup|ping|scan|config\|get):calls=\d+,usec=(\d+)/g
 
 const microsIn = (stats: string): number =>
   [...stats.matchAll(sent)].reduce((sum, [, micros]) => sum + Number(micros), 0)

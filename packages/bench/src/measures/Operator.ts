@@ -5,10 +5,11 @@
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { Effect, Layer, Option } from "effect"
-import { Redis } from "ioredis"
+import type { Redis } from "ioredis"
 import { DeadLetters, Inspector, Topic } from "waybill"
 import { IoRedis, RedisInspector } from "waybill/redis"
 import { JobNotDone } from "../Backlog.ts"
+import { client } from "../Client.ts"
 import * as Measure from "../Measure.ts"
 import { compare, format, limit, median } from "../Report.ts"
 
@@ -66,10 +67,7 @@ export const operator = Measure.make({
   contenders: {
     waybill: async () =>
       Effect.fnUntraced(function* (port: number) {
-        const redis = yield* Effect.acquireRelease(
-          Effect.sync(() => new Redis(port, "127.0.0.1")),
-          (redis) => Effect.sync(() => redis.disconnect())
-        )
+        const redis = yield* client(port)
         const context = yield* Layer.build(
           RedisInspector.layer({ prefix }).pipe(Layer.provide(IoRedis.layer({ port })))
         )

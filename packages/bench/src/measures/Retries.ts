@@ -3,8 +3,8 @@
  * they come back when all are due at the same instant.
  */
 import { Clock, Effect, Schedule } from "effect"
-import { Redis } from "ioredis"
 import { drain, JobNotDone, settled } from "../Backlog.ts"
+import { client } from "../Client.ts"
 import * as Measure from "../Measure.ts"
 import type { WaybillPeer } from "../peers/Waybill.ts"
 import { compare, format, limit, median } from "../Report.ts"
@@ -126,9 +126,6 @@ const steady = (usedMemory: Effect.Effect<number>) =>
   })
 
 const usedMemory = Effect.fnUntraced(function* (port: number) {
-  const redis = yield* Effect.acquireRelease(
-    Effect.sync(() => new Redis(port, "127.0.0.1")),
-    (redis) => Effect.sync(() => redis.disconnect())
-  )
+  const redis = yield* client(port)
   return Effect.promise(async () => Number(/used_memory:(\d+)/.exec(await redis.info("memory"))?.[1]))
 })
