@@ -154,6 +154,31 @@ describe("the loops", () => {
     })
   )
 
+  it.effect("a take under way is kept when the workers paused once, and given up when they are slow", () =>
+    Effect.gen(function* () {
+      const f = fixture({ window: 1, initial: 1000, prefetch: 1000 })
+      let takes = 0
+      let givenUp = 0
+      const fiber = yield* Effect.forkChild(
+        f.prefetch.run(() => {
+          const [first, ...others] = Array.from({ length: 10 }, (_, i) => delivery(i))
+          if (takes++ === 0) return Effect.succeed([first!, ...others])
+          return Effect.onInterrupt(Effect.never, () => Effect.sync(() => givenUp++))
+        }),
+        { startImmediately: true }
+      )
+      assert.strictEqual(takes, 2)
+      f.pull(1)
+      f.pull(1, 1000)
+      yield* Effect.yieldNow
+      assert.deepStrictEqual([givenUp, f.released], [0, []])
+      f.pull(1, 2000)
+      yield* Effect.yieldNow
+      assert.deepStrictEqual([givenUp, f.released], [1, ["5", "6", "7", "8", "9"]])
+      yield* Fiber.interrupt(fiber)
+    })
+  )
+
   it.effect("a take that would bring back what was just recalled is given up, and followed by one for less", () =>
     Effect.gen(function* () {
       const f = fixture({ initial: 10 })
