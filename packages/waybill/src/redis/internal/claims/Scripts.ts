@@ -32,7 +32,7 @@ export interface BoundSource {
   readonly scripts: ClaimsScripts
   /** The pattern's options as its Lua needs them. */
   readonly setting: string | number
-  /** Whether messages that disappear before they are read have expired, as intended; otherwise somebody has trimmed them. */
+  /** Whether messages expire. If not, one that disappears unread was trimmed by another program. */
   readonly expires: boolean
   /** How urgent a delivery is, 1 being the most urgent, if urgency decides the order. */
   readonly urgencyOf?: ((delivery: Delivery) => number) | undefined

@@ -88,8 +88,8 @@ export const cap = { maxCount: "number", maxAgeMillis: "number" } as const
  * lease; it gets that long, and no longer. One not further ahead than the caller's lease is checked later. A consumer
  * without a recorded lease gets a minute more before it is doubted, and then the same.
  * `holding(age, now)`: records how long the oldest delivery has been held, ms; "": there is none.
- * `paused(quiet)`: 1 if the group is paused, otherwise 0. `quiet` = '1': the consumer knows that it is, and begins
- * nothing; this is recorded for whoever pauses, until a beat says otherwise.
+ * `paused(quiet)`: 1 if the group is paused, otherwise 0. `quiet` = '1': the consumer has stopped beginning messages. That is
+ * recorded until the next beat without it, so that pausing can wait for every consumer.
  *
  * They use the locals `consumers` and `state`, the keys, and `consumer` and `lease`. Unchanged records are not written.
  */
