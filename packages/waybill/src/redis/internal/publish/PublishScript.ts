@@ -91,7 +91,7 @@ ${storage.opening}
     else
       name = store(payload, id, headers, key, version)
     end
-    if seen then call('SET', seen, '1', 'PX', remembered) end
+    if seen then call('SET', seen, member and 'd' .. member or name, 'PX', remembered) end
     return id and '+' or name, arg
   end
   local function close()

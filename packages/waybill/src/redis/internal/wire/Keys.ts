@@ -130,7 +130,7 @@ export const keys = <const Names extends ReadonlyArray<keyof typeof table>>(...n
 export interface TopicKeys extends Named<typeof ofTopic> {
   /** Written to find out whether the server publishes events. Expires at once. */
   readonly probe: (probe: string) => string
-  /** This message id was stored. Expires after the window. */
+  /** This message id was stored, and where. Expires after the window. */
   readonly seen: (id: string) => string
   /** The last batch of one publisher and its reply, to recognise a repetition. */
   readonly publisher: (publisher: string) => string

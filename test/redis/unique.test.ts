@@ -1,0 +1,44 @@
+/** What the store records about ids that producers choose. */
+import { assert, layer } from "@effect/vitest"
+import { RedisServer } from "@waybill/testing"
+import { Effect, Layer, References, Schema } from "effect"
+import type { Redis } from "ioredis"
+import { Producer, Topic } from "waybill"
+import { IoRedis } from "waybill/redis"
+import { client } from "./Fixture.ts"
+import * as Patterns from "./Patterns.ts"
+
+const Task = Topic.make("tasks", { payload: Schema.String })
+
+type Found = (redis: Redis, base: string, place: string) => Promise<number>
+
+const inBodies: Found = (redis, base, place) => redis.hexists(`${base}bodies`, place)
+
+/** Whether a message that is due is in its place. */
+const stored: Record<keyof typeof Patterns.storing, Found> = {
+  RedisStreams: (redis, base, place) => redis.xrange(`${base}stream`, place, place).then(({ length }) => length),
+  RedisLists: inBodies,
+  RedisExactlyOnce: inBodies,
+  RedisKeyspace: (redis, base, place) => redis.exists(`${base}message:#${place}`)
+}
+
+layer(RedisServer.layer())("ids of producers", (it) => {
+  it.effect.each(Object.entries(Patterns.storing))(
+    "%s: the marker of an id says where its message is",
+    ([name, pattern]) =>
+      Effect.gen(function* () {
+        const { url } = yield* RedisServer.RedisServer
+        const redis = yield* client(url)
+        const base = `{${name}:tasks}:`
+        const published = Effect.andThen(
+          Producer.publish(Task, "now", { id: "now" }),
+          Producer.publish(Task, "later", { id: "later", delay: "1 hour" })
+        )
+        yield* Effect.provide(published, pattern({ prefix: name }).pipe(Layer.provide(IoRedis.layer({ url }))))
+        const [now, later] = yield* Effect.promise(() => redis.mget(`${base}seen:now`, `${base}seen:later`))
+        assert.strictEqual(yield* Effect.promise(() => stored[name as keyof typeof stored](redis, base, now ?? "")), 1)
+        assert.match(later ?? "", /^d/)
+        assert.isNotNull(yield* Effect.promise(() => redis.zscore(`${base}delayed`, later?.slice(1) ?? "")))
+      }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "None"))
+  )
+})
