@@ -37,6 +37,7 @@ const order = [
     "Transport",
     "internal/Marker",
     "Topic",
+    "internal/Decoded",
     "Records",
     "internal/FailureLog",
     "internal/Recalls",

@@ -28,7 +28,7 @@ const surface: Record<string, Record<string, string>> = {
   },
   "waybill Consumer": {
     "declares a consumer":
-      "Consumer Options Source make process processBatch timeout transactional onFailure orElse onGap",
+      "Consumer Options Source dispatch make process processBatch timeout transactional onFailure orElse onGap",
     "routes of failures": "acknowledge deadLetter retry",
     "runs it": "layer run stream Outcome",
     "a failure that handlers meet": "HandlerTimeout",
@@ -99,7 +99,9 @@ const surface: Record<string, Record<string, string>> = {
   "waybill Topic": {
     "declares a topic": "Topic make",
     "errors of its payloads": "DecodeFailure InvalidPayload PayloadTooLarge",
-    "since: a topic by its name alone, for operators": "Inspected byName"
+    "since: a topic by its name alone, for operators": "Inspected byName",
+    "since: older versions of its payload": "Older Writable from",
+    "since: several types of messages": "union"
   },
   "waybill Transport": {
     "the port, and what it is asked": "Receiver Settled Subscription Transport",

@@ -65,6 +65,7 @@ const fixture = Effect.fnUntraced(function* (handle: Handle, concurrency = 1) {
     prefetch,
     settling,
     handlerDuration,
+    stores: true,
     elsewhere
   })
   const fibers = yield* Effect.forEach(workers.loops, (loop) => Effect.forkScoped(loop, { startImmediately: true }))

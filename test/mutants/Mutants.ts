@@ -54,6 +54,7 @@ const takeovers = [
   faults("lines", "E13 a consumer is cut off"),
   faults("crowd", "E39 many members")
 ]
+const aside = "a message that is set aside for its version comes back uncounted"
 const retried = "a retry counts the attempt and keeps the message as it was"
 
 const streamsFence = {
@@ -254,9 +255,40 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     name: "the attempt that a retry ends does not count, queues and keyspace",
     file: "redis/internal/claims/DeliveryScripts.ts",
-    find: "mark(entry, attempts, fence, deaths, timed(tally, now), cause)",
-    replace: "mark(entry, attempts - 1, fence, deaths, timed(tally, now), cause)",
+    find: "mark(entry, op == 'N' and attempts - 1 or attempts, fence",
+    replace: "mark(entry, attempts - 1, fence",
     proofs: on(claims, suite(retried))
+  },
+  {
+    name: "a message of a newer version is decoded",
+    file: "Consumer.ts",
+    find: "if (version > topic.version) return",
+    replace: "if (version > Infinity) return",
+    proofs: ["Streams", "Lists", "ExactlyOnce", "Keyspace"].map((name) => ({
+      file: "redis/versions.test.ts",
+      title: `Redis${name} nothing is lost or buried`
+    }))
+  },
+  {
+    name: "a message of a newer version is decoded as one of this version",
+    file: "Consumer.ts",
+    find: "topic.decode(body, version)",
+    replace: "topic.decode(body)",
+    proofs: [{ file: "core/versions.test.ts", title: "are read through their own schema, and a failed migration" }]
+  },
+  {
+    name: "setting a message aside counts an attempt, streams",
+    file: "redis/internal/group/Settling.ts",
+    find: 'settlement._tag === "Release" || isAside(settlement) ? attempt - 1',
+    replace: 'settlement._tag === "Release" ? attempt - 1',
+    proofs: on(["streams"], suite(aside))
+  },
+  {
+    name: "setting a message aside counts an attempt, queues and keyspace",
+    file: "redis/internal/claims/DeliveryScripts.ts",
+    find: "mark(entry, op == 'N' and attempts - 1 or attempts, fence",
+    replace: "mark(entry, attempts, fence",
+    proofs: on(claims, suite(aside))
   },
   ...storing.flatMap((pattern): Array<Mutant> => [
     {

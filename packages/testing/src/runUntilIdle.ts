@@ -74,7 +74,9 @@ export const runUntilIdle: <const Names extends ReadonlyArray<Transport.Name> = 
     yield* lifecycle.listen((event) => {
       events++
       if (event._tag === "Settled" && event.settlement._tag === "Retry") {
-        endless ||= event.delivery.attempt >= maxAttempts
+        const { delivery, settlement } = event
+        // Messages of a newer version are set aside again and again, and no attempt counts.
+        endless ||= (settlement.newerThan === undefined ? delivery.attempt : delivery.fence) >= maxAttempts
       }
     })
   }

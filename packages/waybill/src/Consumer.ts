@@ -20,7 +20,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { dual, identity } from "effect/Function"
 import * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
+import type * as Option from "effect/Option"
 import { type Pipeable, pipeArguments } from "effect/Pipeable"
 import * as Predicate from "effect/Predicate"
 import * as Queue from "effect/Queue"
@@ -41,7 +41,7 @@ import * as Tracing from "./internal/Tracing.ts"
 import { type Handle, type One, type Told, Undecodable } from "./internal/Workers.ts"
 import * as RetryPolicy from "./RetryPolicy.ts"
 import type { Settlement } from "./Settlement.ts"
-import type { DecodeFailure, Topic } from "./Topic.ts"
+import { DecodeFailure, type Topic } from "./Topic.ts"
 import {
   defaultName,
   find,
@@ -121,22 +121,23 @@ export interface Options<G extends Guarantee = "at-least-once", L extends LeaseL
   readonly trace?: "link" | "parent"
 }
 
-/** A topic and a group, without a handler yet. */
+/** A topic and a group, without a handler yet. `E`: how migrating an older payload may fail. */
 export interface Source<
   out P,
   out R,
   out L extends LeaseLost = LeaseLost,
-  out G extends Guarantee = Guarantee
+  out G extends Guarantee = Guarantee,
+  out E = never
 > extends Pipeable {
   readonly topic: { readonly name: string; readonly on: Name }
-  readonly decode: (delivery: Delivery) => Effect.Effect<P, Undecodable, R>
+  readonly decode: (delivery: Delivery) => Effect.Effect<P, Undecodable | E, R>
   readonly options: Options<G, L>
 }
 
 /** `A`: what the handler returns. `E`: the failures that have no route yet. `R`: the services it needs. */
 export interface Consumer<out A, out E, out R> extends Pipeable {
   readonly [TypeId]: { readonly A: () => A; readonly E: () => E; readonly R: () => R }
-  readonly source: Source<unknown, unknown>
+  readonly source: Source<unknown, unknown, LeaseLost, Guarantee, unknown>
   readonly handle: ErasedHandle
   readonly routes: Routing.Routes
 }
@@ -208,12 +209,13 @@ export const make = <
   On,
   RD,
   RE,
+  E,
   G extends Included<GuaranteeOf<On>> = GuaranteeOf<On> & Included<GuaranteeOf<On>>,
   const L extends LeaseLost = "interrupt"
 >(
-  topic: Topic<P, On, RD, RE>,
+  topic: Topic<P, On, RD, RE, E>,
   options: Options<G, L>
-): Source<P, RD | Enough<On, G>, L, G> => {
+): Source<P, RD | Enough<On, G>, L, G, Exclude<E, DecodeFailure>> => {
   if (!isName(options.group)) {
     throw new Error(`invalid group name ${shown(options.group)}: use 1 to 200 characters without white space or braces`)
   }
@@ -234,10 +236,12 @@ export const make = <
   if (!(Duration.toMillis(finiteOf("lease", options.lease ?? "15 seconds")) >= 100)) {
     throw new Error("lease must be at least 100 ms: it is renewed three times in that time")
   }
-  const decode = (delivery: Delivery): Effect.Effect<P, Undecodable, RD> => {
-    let decoded: Effect.Effect<P, DecodeFailure, RD>
+  const decode = (delivery: Delivery): Effect.Effect<P, Undecodable | Exclude<E, DecodeFailure>, RD> => {
+    const { body, version } = delivery
+    if (version > topic.version) return Effect.fail(new Undecodable(topic.version))
+    let decoded: Effect.Effect<P, DecodeFailure | E, RD>
     try {
-      decoded = topic.decode(delivery.body)
+      decoded = topic.decode(body, version)
     } catch (defect) {
       decoded = Exit.die(defect)
     }
@@ -245,7 +249,7 @@ export const make = <
       ? (decoded as Exit.Exit<P>) // isExit cannot know what the effect would have produced
       : Effect.catchCause(decoded, undecodable)
   }
-  const source: Source<P, RD, L, G> = Object.assign(Object.create(PipeableProto), {
+  const source: Source<P, RD, L, G, Exclude<E, DecodeFailure>> = Object.assign(Object.create(PipeableProto), {
     topic,
     decode,
     options: { ...options }
@@ -256,16 +260,23 @@ export const make = <
 /** On the default transport, only the guarantee that the consumer asks for is needed, even if its topic has a stronger one. */
 type Enough<On, G extends Guarantee> = On extends Needs<Guarantee> ? Needs<G> : On
 
-/** Messages that the schema rejects, and those whose decoding died. An interruption says nothing about the message. */
-const undecodable = (cause: Cause.Cause<DecodeFailure>): Effect.Effect<never, Undecodable> => {
-  const failure = Option.getOrUndefined(Cause.findErrorOption(cause))
+/**
+ * Messages that the schema rejects, and those whose decoding died. An interruption says nothing about the message, and a failed
+ * migration has a route.
+ */
+const undecodable = <E>(cause: Cause.Cause<E>): Effect.Effect<never, Undecodable | Exclude<E, DecodeFailure>> => {
   const rest = Cause.fromReasons<never>(cause.reasons.flatMap((reason) => (reason._tag === "Fail" ? [] : [reason])))
-  if (Cause.hasInterrupts(rest) && !Cause.hasDies(rest)) return Effect.failCause(rest)
-  return Effect.fail(new Undecodable(Cause.hasDies(rest) || failure === undefined ? rest : failure.message))
+  if (Cause.hasDies(rest)) return Effect.fail(new Undecodable(rest))
+  if (Cause.hasInterrupts(rest)) return Effect.failCause(rest)
+  return Effect.mapError(
+    Effect.failCause(cause),
+    (failure) =>
+      failure instanceof DecodeFailure ? new Undecodable(failure.message) : (failure as Exclude<E, DecodeFailure>) // just checked
+  )
 }
 
 const makeConsumer = <A, E, R>(fields: {
-  readonly source: Source<unknown, unknown>
+  readonly source: Consumer<A, E, R>["source"]
   readonly handle: ErasedHandle
   readonly routes: Routing.Routes
 }): Consumer<A, E, R> => Object.assign(Object.create(ConsumerProto), fields)
@@ -281,6 +292,15 @@ export type HandlerEffect<H> =
 
 /** The services that a handler needs besides the scope that each delivery provides. */
 type Required<H> = Exclude<Effect.Services<HandlerEffect<H>>, Scope.Scope>
+
+type Decoding<P, RS, ES> = Source<P, RS, LeaseLost, Guarantee, ES>
+
+/** The consumer of a source and a handler. */
+type Processed<H, RS, ES> = Consumer<
+  Effect.Success<HandlerEffect<H>>,
+  Effect.Error<HandlerEffect<H>> | ES,
+  Required<H> | RS
+>
 
 /**
  * Handles deliveries one at a time in each of `concurrency` workers. The delivery carries the message id, the attempt, the
@@ -305,21 +325,73 @@ type Required<H> = Exclude<Effect.Services<HandlerEffect<H>>, Scope.Scope>
 export const process: {
   <P, H extends HandlerResult>(
     handler: (payload: P, delivery: Delivery) => H
-  ): <RS>(
-    source: Source<P, RS>
-  ) => Consumer<Effect.Success<HandlerEffect<H>>, Effect.Error<HandlerEffect<H>>, Required<H> | RS>
-  <P, RS, H extends HandlerResult>(
-    source: Source<P, RS>,
+  ): <RS, ES>(source: Decoding<P, RS, ES>) => Processed<H, RS, ES>
+  <P, RS, ES, H extends HandlerResult>(
+    source: Decoding<P, RS, ES>,
     handler: (payload: NoInfer<P>, delivery: Delivery) => H
-  ): Consumer<Effect.Success<HandlerEffect<H>>, Effect.Error<HandlerEffect<H>>, Required<H> | RS>
+  ): Processed<H, RS, ES>
 } = dual(
   2,
-  <P, RS, H extends HandlerResult>(
-    source: Source<P, RS>,
+  <P, RS, ES, H extends HandlerResult>(
+    source: Decoding<P, RS, ES>,
     handler: (payload: P, delivery: Delivery) => H
-  ): Consumer<Effect.Success<HandlerEffect<H>>, Effect.Error<HandlerEffect<H>>, Required<H> | RS> =>
-    makeConsumer({ source, routes: Routing.none, handle: one(source, handler, "anything") })
+  ): Processed<H, RS, ES> => makeConsumer({ source, routes: Routing.none, handle: one(source, handler, "anything") })
 )
+
+/**
+ * `process` with a handler for each type of message, by `_tag`. A missing handler does not compile, nor does one for a type that
+ * the topic does not have.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Consumer, Topic } from "waybill"
+ *
+ * const OrderPlaced = Schema.TaggedStruct("OrderPlaced", { id: Schema.String, cents: Schema.Int })
+ * const OrderCancelled = Schema.TaggedStruct("OrderCancelled", { id: Schema.String })
+ * const Orders = Topic.make("orders", { payload: Topic.union({ OrderPlaced, OrderCancelled }) })
+ *
+ * const Billing = Consumer.make(Orders, { group: "billing" }).pipe(
+ *   Consumer.dispatch({
+ *     OrderPlaced: ({ cents, id }) => Effect.log(`charging ${cents} for ${id}`),
+ *     OrderCancelled: ({ id }) => Effect.log(`refunding ${id}`)
+ *   }),
+ *   Consumer.layer
+ * )
+ * ```
+ */
+export const dispatch: {
+  <P extends Tagged, const Handlers extends HandlersOf<P, Handlers>>(
+    handlers: Handlers
+  ): <RS, ES>(source: Decoding<P, RS, ES>) => Processed<ResultOf<Handlers>, RS, ES>
+  <P extends Tagged, RS, ES, const Handlers extends HandlersOf<P, Handlers>>(
+    source: Decoding<P, RS, ES>,
+    handlers: Handlers
+  ): Processed<ResultOf<Handlers>, RS, ES>
+} = dual(
+  2,
+  <P extends Tagged, RS, ES, const Handlers extends HandlersOf<P, Handlers>>(
+    source: Decoding<P, RS, ES>,
+    handlers: Handlers
+  ): Processed<ResultOf<Handlers>, RS, ES> => {
+    // Each handler takes the payloads of its tag.
+    const byTag = handlers as Readonly<Record<string, (payload: P, delivery: Delivery) => ResultOf<Handlers>>>
+    return process(source, (payload: P, delivery): ResultOf<Handlers> => byTag[payload._tag]!(payload, delivery))
+  }
+)
+
+interface Tagged {
+  readonly _tag: string
+}
+
+/** A handler for each tag, and none for others. */
+type HandlersOf<P extends Tagged, Handlers> = {
+  readonly [Tag in P["_tag"]]: (payload: Extract<P, { readonly _tag: Tag }>, delivery: Delivery) => HandlerResult
+} & { readonly [Tag in Exclude<keyof Handlers, P["_tag"]>]: never }
+
+type ResultOf<Handlers> = Handlers[keyof Handlers] extends (...args: never) => infer H
+  ? Extract<H, HandlerResult>
+  : never
 
 /**
  * Handles deliveries one at a time in each of `concurrency` workers, with a handler that changes nothing itself: it
@@ -359,11 +431,11 @@ export const transactional =
   >(
     handler: (payload: P, delivery: Delivery) => H
   ) =>
-  <RS>(
-    source: Source<P, RS, "interrupt", "transactional">
+  <RS, ES>(
+    source: Source<P, RS, "interrupt", "transactional", ES>
   ): Consumer<
     Effect.Success<HandlerEffect<H>>,
-    Effect.Error<HandlerEffect<H>> | Unmet<Effect.Success<HandlerEffect<H>>>,
+    Effect.Error<HandlerEffect<H>> | ES | Unmet<Effect.Success<HandlerEffect<H>>>,
     Required<H> | RS
   > =>
     makeConsumer({ source, routes: Routing.none, handle: one(source, handler, "commit") })
@@ -372,7 +444,7 @@ export const transactional =
 type Unmet<A> = A extends Commit<infer C> ? ([C] extends [never] ? never : ConditionFailed) : never
 
 const one = <P>(
-  source: Source<P, unknown>,
+  source: Decoding<P, unknown, unknown>,
   handler: (payload: P, delivery: Delivery) => HandlerResult,
   returns: One["returns"]
 ): ErasedHandle => ({
@@ -434,11 +506,11 @@ export const processBatch =
     within: Duration.Input,
     handler: (items: Arr.NonEmptyReadonlyArray<Item<P>>) => H
   ) =>
-  <RS>(
-    source: Source<P, RS>
+  <RS, ES>(
+    source: Decoding<P, RS, ES>
   ): Consumer<
     OfResult<Results<H>[number]>["success"],
-    Effect.Error<HandlerEffect<H>> | OfResult<Results<H>[number]>["failure"],
+    Effect.Error<HandlerEffect<H>> | ES | OfResult<Results<H>[number]>["failure"],
     Required<H> | RS
   > => {
     wholeOf("size", size)
@@ -963,9 +1035,10 @@ export const deliveries = <
   On,
   RD,
   RE,
+  E,
   G extends Included<GuaranteeOf<On>> = GuaranteeOf<On> & Included<GuaranteeOf<On>>
 >(
-  topic: Topic<P, On, RD, RE>,
+  topic: Topic<P, On, RD, RE, E>,
   options: Options<G>
 ): Stream.Stream<Pulled<P>, TransportError, RD | Enough<On, G>> => {
   const source = make(topic, { ...options, concurrency: options.concurrency ?? mostPulled })

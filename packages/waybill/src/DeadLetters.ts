@@ -5,7 +5,6 @@
  *
  * @module
  */
-import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -15,9 +14,9 @@ import type * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
 import type { DeadLetter } from "./Inspector.ts"
 import { nameProblem } from "./internal/CheckedInspector.ts"
+import { decoded } from "./internal/Decoded.ts"
 import { numberOf, wholeOf } from "./internal/Limits.ts"
-import { render } from "./internal/Routing.ts"
-import { DecodeFailure, type Inspected } from "./Topic.ts"
+import type { DecodeFailure, Inspected } from "./Topic.ts"
 import type { TransportError } from "./Transport.ts"
 
 /** Steps small enough that a rate is even, rather than one burst a second. */
@@ -127,18 +126,6 @@ export const discard = Effect.fn("DeadLetters.discard")(function* <P, On, RD>(
   const { inspector } = yield* topic.on
   return yield* pass(topic, group, selection, (entries) => inspector.discard(topic.name, group, entries))
 })
-
-const decoded = <P, On, RD>(topic: Inspected<P, On, RD>, letter: DeadLetter): Effect.Effect<Decoded<P>, never, RD> =>
-  Effect.suspend(() => topic.decode(letter.body)).pipe(
-    // One letter that cannot be read does not hide the others.
-    Effect.catchCause((cause) =>
-      Cause.hasDies(cause)
-        ? Effect.fail(new DecodeFailure({ topic: topic.name, issue: `decoding died: ${render(cause)}` }))
-        : Effect.failCause(cause)
-    ),
-    Effect.result,
-    Effect.map((payload) => ({ ...letter, payload }))
-  )
 
 /** Ends after as many letters as there were at the start: new ones are behind them. */
 const pages = <On>(

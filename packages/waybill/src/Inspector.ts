@@ -196,6 +196,11 @@ export interface GroupInfo {
   /** Dead letters that the cap has dropped so far. */
   readonly deadLettersDropped: number
   readonly paused: boolean
+  /**
+   * Set if consumers have set messages aside within the last two minutes because they are of a newer version than they
+   * read: says which. The messages are among those that wait.
+   */
+  readonly newer?: string | undefined
   /** Consumers whose heartbeat is alive. */
   readonly consumers: ReadonlyArray<ConsumerInfo>
 }

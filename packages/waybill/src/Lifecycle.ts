@@ -70,6 +70,18 @@ export type Event =
       readonly from: ReadonlyArray<string>
       readonly count: number
     }
+  /**
+   * Messages of a version that this consumer does not read yet (it reads up to `reads`) were set aside, until another
+   * member of the group takes them or this program is updated. The log names a version once.
+   */
+  | {
+      readonly _tag: "NewerVersion"
+      readonly topic: string
+      readonly group: string
+      readonly version: number
+      readonly reads: number
+      readonly count: number
+    }
   /** Messages were trimmed before the group had settled them. */
   | { readonly _tag: "Truncated"; readonly topic: string; readonly group: string; readonly count: number }
   /** A subscriber missed messages; the next delivery carries the same gap. */
@@ -89,6 +101,7 @@ const levels = new Map<Event["_tag"], (...message: ReadonlyArray<unknown>) => Ef
   ["GroupRecreated", Effect.logWarning],
   ["Truncated", Effect.logError],
   ["Gap", Effect.logWarning],
+  ["NewerVersion", Effect.logWarning],
   ["DeadLettersDropped", Effect.logWarning],
   ["LeaseLost", Effect.logWarning],
   ["Claimed", Effect.logWarning]

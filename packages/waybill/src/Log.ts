@@ -10,6 +10,7 @@ import * as Option from "effect/Option"
 import type * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
 import type { BackwardPage, Page, StoredMessage } from "./Inspector.ts"
+import { decoded } from "./internal/Decoded.ts"
 import type { DecodeFailure, Inspected } from "./Topic.ts"
 import type { TransportError } from "./Transport.ts"
 
@@ -121,8 +122,6 @@ const read = <P, On, RD>(
   Effect.flatMap(topic.on, ({ inspector }) =>
     Effect.flatMap(
       inspector.messages(topic.name, page),
-      Effect.forEach((stored) =>
-        Effect.map(Effect.result(topic.decode(stored.body)), (payload): Entry<P> => ({ ...stored, payload }))
-      )
+      Effect.forEach((stored) => decoded(topic, stored))
     )
   )

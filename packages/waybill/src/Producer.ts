@@ -69,7 +69,7 @@ export interface Options {
  * ```
  */
 export const publish = <P, On, RD, RE>(
-  topic: Topic<P, On, RD, RE>,
+  topic: Topic<P, On, RD, RE, unknown>,
   payload: NoInfer<P>,
   options?: Options
 ): Effect.Effect<Receipt, InvalidPayload | PayloadTooLarge | TransportError, On | RE> =>
@@ -118,7 +118,7 @@ export const publish = <P, On, RD, RE>(
  * ```
  */
 export const publishAll = Effect.fnUntraced(function* <P, On, RD, RE>(
-  topic: Topic<P, On, RD, RE>,
+  topic: Topic<P, On, RD, RE, unknown>,
   payloads: ReadonlyArray<NoInfer<P>>,
   options?: (payload: NoInfer<P>, index: number) => Options
 ): Effect.fn.Return<ReadonlyArray<Receipt>, InvalidPayload | PayloadTooLarge | TransportError, On | RE> {
@@ -163,7 +163,7 @@ export const publishAll = Effect.fnUntraced(function* <P, On, RD, RE>(
  * ```
  */
 export const sink = <P, On, RD, RE>(
-  topic: Topic<P, On, RD, RE>,
+  topic: Topic<P, On, RD, RE, unknown>,
   options?: (payload: NoInfer<P>) => Options
 ): Sink.Sink<number, P, never, InvalidPayload | PayloadTooLarge | TransportError, On | RE> =>
   Sink.foldArray(
@@ -196,7 +196,7 @@ export const sink = <P, On, RD, RE>(
  * ```
  */
 export const message = Effect.fnUntraced(function* <P, On, RD, RE>(
-  topic: Topic<P, On, RD, RE>,
+  topic: Topic<P, On, RD, RE, unknown>,
   payload: NoInfer<P>,
   options?: Options
 ): Effect.fn.Return<Publication, InvalidPayload | PayloadTooLarge, RE> {
@@ -269,7 +269,7 @@ const isRecord = (headers: unknown): boolean =>
   typeof headers === "object" && headers !== null && !(Symbol.iterator in headers)
 
 const outgoing = <P, On, RD, RE>(
-  topic: Topic<P, On, RD, RE>,
+  topic: Topic<P, On, RD, RE, unknown>,
   payload: P,
   body: string,
   { due, headers, id }: Given
@@ -278,7 +278,7 @@ const outgoing = <P, On, RD, RE>(
   body,
   headers,
   key: topic.key(payload),
-  version: topic.version,
+  version: topic.writes,
   due
 })
 

@@ -28,6 +28,11 @@ export interface Retry {
   readonly row?: Failures & { readonly name: string }
   /** The tag and message of the failure, if a handler failed. */
   readonly failure?: Said
+  /**
+   * No handler has seen the message, because it is of a newer version than this one, the newest that the consumer reads:
+   * it is set aside, and the attempt does not count.
+   */
+  readonly newerThan?: number
 }
 
 /** Failed for good: the message, with its raw bytes, moves to the dead letters of its group. */

@@ -23,27 +23,34 @@ export interface Topic<
   in out Payload,
   out On = Needs<"at-least-once">,
   out DecodingServices = never,
-  out EncodingServices = never
+  out EncodingServices = never,
+  out MigrationError = never
 > {
   readonly name: string
   /** The transport it lives on: the program's default for its guarantee, or a named one. */
   readonly on: Name<On>
-  /** Version of the payload's schema; travels with every message. */
+  /** The newest version of the payload that this program reads. */
   readonly version: number
+  /** The version that it publishes; travels with every message. */
+  readonly writes: number
   /** The most bytes a message may have in UTF-8: body, headers, id and key together. */
   readonly maxBytes: number
   /** Messages with the same key must stay in order, where the transport supports it. */
   readonly key: (payload: Payload) => string | undefined
   /** Encodes to JSON text, checked against the schema and the size limit. */
   readonly encode: (payload: Payload) => Effect.Effect<string, InvalidPayload | PayloadTooLarge, EncodingServices>
-  readonly decode: (body: Body) => Effect.Effect<Payload, DecodeFailure, DecodingServices>
+  /** Reads a body of that version, of the newest by default; an older one through its own schema, and then migrated. */
+  readonly decode: (
+    body: Body,
+    version?: number
+  ) => Effect.Effect<Payload, DecodeFailure | MigrationError, DecodingServices>
 }
 
 /** The part of a topic that inspection needs. */
 export interface Inspected<out Payload, out On, out DecodingServices = never> {
   readonly name: string
   readonly on: Effect.Effect<Pick<Transport, "inspector">, never, On>
-  readonly decode: (body: Body) => Effect.Effect<Payload, DecodeFailure, DecodingServices>
+  readonly decode: (body: Body, version?: number) => Effect.Effect<Payload, unknown, DecodingServices>
 }
 
 /**
@@ -113,10 +120,91 @@ export class DecodeFailure extends Schema.TaggedError<DecodeFailure>("waybill/De
 /** 1 MiB: hardly noticeable to a Redis server. */
 const defaultMaxBytes = 1_048_576
 
-interface Options<S extends Schema.Constraint> {
+/** An older version of a payload: its schema, and how it becomes the current one. Made by `from`. */
+export interface Older<out P, out E = never, out RD = never, out RE = never> {
+  readonly payload: Schema.Constraint & { readonly EncodingServices: RE }
+  readonly upgrade: (older: never) => Effect.Effect<P, E, RD>
+  readonly downgrade?: ((current: never) => unknown) | undefined
+}
+
+/** An older version that can be published too. */
+export interface Writable<out P, out E, out RD, out RE, in Current> extends Older<P, E, RD, RE> {
+  readonly downgrade: (current: Current) => unknown
+}
+
+/**
+ * An older version of a payload, for `from` of `make`: its schema, and an effect that makes the current payload of it. A failure
+ * of that effect is a failure of the consumer like one of its handler, and needs a route. A `DecodeFailure` makes a dead letter.
+ *
+ * With `downgrade`, a pure function the other way, the version can be published as well: see `write` of `make`.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Topic } from "waybill"
+ *
+ * const V1 = Schema.Struct({ name: Schema.String })
+ * const V2 = Schema.Struct({ first: Schema.String, last: Schema.String })
+ *
+ * const Signup = Topic.make("signups", {
+ *   version: 2,
+ *   payload: V2,
+ *   from: {
+ *     1: Topic.from(
+ *       V1,
+ *       ({ name }) => Effect.succeed({ first: name, last: "" }),
+ *       ({ first, last }: typeof V2.Type) => ({ name: `${first} ${last}` })
+ *     )
+ *   },
+ *   write: 1 // until no consumer of version 1 is left
+ * })
+ * ```
+ */
+export const from: {
+  <S extends Schema.Constraint, H extends Effect.Effect<unknown, unknown, unknown>>(
+    payload: S,
+    upgrade: (older: S["Type"]) => H
+  ): Older<Effect.Success<H>, Effect.Error<H>, Effect.Services<H> | S["DecodingServices"]>
+  <S extends Schema.Constraint, H extends Effect.Effect<unknown, unknown, unknown>, Current>(
+    payload: S,
+    upgrade: (older: S["Type"]) => H,
+    downgrade: (current: Current) => S["Type"]
+  ): Writable<
+    Effect.Success<H>,
+    Effect.Error<H>,
+    Effect.Services<H> | S["DecodingServices"],
+    S["EncodingServices"],
+    Current
+  >
+} = (payload: Schema.Constraint, upgrade: unknown, downgrade?: unknown): never =>
+  // Each signature says what it is of.
+  ({ payload, upgrade, downgrade }) as never
+
+type Versions<P> = Readonly<Record<number, Older<P, unknown, unknown, unknown>>>
+
+/** The versions among them that can be published. */
+type WritableOf<P, F> = {
+  [V in keyof F]: F[V] extends { readonly downgrade: (current: P) => unknown } ? Extract<V, number> : never
+}[keyof F]
+
+type MigrationErrorOf<F> = {
+  [V in keyof F]: F[V] extends Older<unknown, infer E, unknown, unknown> ? E : never
+}[keyof F]
+
+type DecodingOf<F> = {
+  [V in keyof F]: F[V] extends Older<unknown, unknown, infer R, unknown> ? R : never
+}[keyof F]
+
+type EncodingOf<F> = {
+  [V in keyof F]: F[V] extends Writable<unknown, unknown, unknown, infer R, never> ? R : never
+}[keyof F]
+
+interface Options<S extends Schema.Constraint, F extends Versions<S["Type"]>, V extends number> {
   readonly payload: S
   readonly key?: (payload: S["Type"]) => string | undefined
-  readonly version?: number
+  readonly version?: V
+  readonly from?: F
+  readonly write?: NoInfer<V | WritableOf<S["Type"], F>>
   readonly maxBytes?: number
 }
 
@@ -127,13 +215,18 @@ const describe = SchemaIssue.makeFormatterDefault()
  *
  * - `payload`: its JSON form is `Schema.toCodecJson(payload)`, so dates, bigints and options survive.
  * - `key`: messages with the same key must stay in order, where the transport supports it. None by default.
- * - `version`: the version of the schema, 1 by default.
+ * - `version`: the version of the schema, 1 by default. A message of a newer version is set aside until a consumer of its
+ *   group reads it, and never becomes a dead letter for its version.
+ * - `from`: the older versions that are still read, made by `Topic.from`. Without it, older messages are read with `payload`; with
+ *   it, a version that is not listed is a dead letter.
+ * - `write`: the version to publish, `version` by default. During a rolling deploy it is the older one, whose `Topic.from` has a
+ *   `downgrade`, until every consumer reads the newer one.
  * - `guarantee`: what the topic needs, `at-least-once` by default. It lives on the program's default transport for that.
  * - `on`: the name of its transport, in a program with several. The topic then needs what the name promises.
  * - `maxBytes`: the most UTF-8 bytes of a message's encoded payload, headers, id and key together; 1 MiB by default.
  *
  * Throws on an invalid name (empty, longer than 200 characters, or with white space, braces or half of a surrogate
- * pair): that is a bug.
+ * pair) and on versions that do not fit together: those are bugs.
  *
  * @example
  * ```ts
@@ -147,18 +240,23 @@ const describe = SchemaIssue.makeFormatterDefault()
  * ```
  */
 export const make: {
-  <S extends Schema.Constraint, G extends Guarantee = "at-least-once">(
+  <
+    S extends Schema.Constraint,
+    G extends Guarantee = "at-least-once",
+    const F extends Versions<S["Type"]> = {},
+    const V extends number = number
+  >(
     name: string,
-    options: Options<S> & { readonly guarantee?: G; readonly on?: never }
-  ): Topic<S["Type"], Needs<G>, S["DecodingServices"], S["EncodingServices"]>
-  <S extends Schema.Constraint, On>(
+    options: Options<S, F, V> & { readonly guarantee?: G; readonly on?: never }
+  ): Made<S, F, Needs<G>>
+  <S extends Schema.Constraint, On, const F extends Versions<S["Type"]> = {}, const V extends number = number>(
     name: string,
-    options: Options<S> & { readonly on: Name<On>; readonly guarantee?: never }
-  ): Topic<S["Type"], On, S["DecodingServices"], S["EncodingServices"]>
-} = <S extends Schema.Constraint, On>(
+    options: Options<S, F, V> & { readonly on: Name<On>; readonly guarantee?: never }
+  ): Made<S, F, On>
+} = <S extends Schema.Constraint, On, F extends Versions<S["Type"]>>(
   name: string,
-  options: Options<S> & { readonly on?: Name<On>; readonly guarantee?: Guarantee }
-): Topic<S["Type"], On, S["DecodingServices"], S["EncodingServices"]> => {
+  options: Options<S, F, number> & { readonly on?: Name<On>; readonly guarantee?: Guarantee }
+): Made<S, F, On> => {
   if (!isName(name)) {
     throw new Error(`invalid topic name ${shown(name)}: use 1 to 200 characters without white space or braces`)
   }
@@ -167,16 +265,89 @@ export const make: {
   if (options.on !== undefined && options.guarantee !== undefined) {
     throw new Error(`topic ${name} is on ${options.on.key}, whose name sets the guarantee: leave guarantee out`)
   }
-  wholeOf("version", options.version ?? 1)
-  wholeOf("maxBytes", options.maxBytes ?? defaultMaxBytes)
-  const codec = Schema.toCodecJson(options.payload)
+  const { maxBytes = defaultMaxBytes, version = 1 } = options
+  wholeOf("version", version)
+  wholeOf("maxBytes", maxBytes)
+  const current = codingOf(name, options.payload, maxBytes)
+  const { from, write = version } = options
+  const readers = new Map<number, (body: Body) => Effect.Effect<S["Type"], unknown, unknown>>()
+  let { encode } = current
+  for (const [key, { downgrade, payload, upgrade }] of Object.entries(from ?? {})) {
+    const number = wholeOf("a version in from", Number(key), 1, version - 1)
+    const older = codingOf(name, payload, maxBytes)
+    // What its schema decodes is what `upgrade` takes, by the type of `from`; likewise for `downgrade`.
+    readers.set(number, (body) => Effect.flatMap(older.decode(body), upgrade as (older: unknown) => Upgraded<S>))
+    if (number !== write || downgrade === undefined) continue
+    encode = (payload) => Effect.suspend(() => older.encode((downgrade as (current: unknown) => unknown)(payload)))
+  }
+  if (write !== version && encode === current.encode) {
+    throw new Error(`topic ${name} cannot write version ${write}: from has no downgrade for it`)
+  }
+  const decode = (body: Body, given: number = version): Effect.Effect<S["Type"], unknown, unknown> => {
+    if (given === version || (from === undefined && given < version)) return current.decode(body)
+    const reader = readers.get(given)
+    if (reader !== undefined) return reader(body)
+    const known = [...readers.keys(), version].join(", ")
+    return Exit.fail(new DecodeFailure({ topic: name, issue: `version ${given} is none of those read here: ${known}` }))
+  }
+  // The types of what `from` has are those of its schemas and effects.
+  return {
+    name,
+    // Without a name, On is the default one of the guarantee.
+    on: options.on ?? (defaultName(guarantee) as Name<unknown> as Name<On>),
+    version,
+    writes: write,
+    maxBytes,
+    key: options.key ?? (() => undefined),
+    encode,
+    decode
+  } as Topic<S["Type"], On, unknown, unknown, unknown> as Made<S, F, On>
+}
+
+type Upgraded<S extends Schema.Constraint> = Effect.Effect<S["Type"], unknown, unknown>
+
+type Made<S extends Schema.Constraint, F, On> = Topic<
+  S["Type"],
+  On,
+  S["DecodingServices"] | DecodingOf<F>,
+  S["EncodingServices"] | EncodingOf<F>,
+  MigrationErrorOf<F>
+>
+
+/**
+ * The payload of a topic with several types of messages, each under its `_tag`. `Consumer.dispatch` gives each type its handler. A
+ * type that is added makes a new `version`: older consumers then set its messages aside instead of dead-lettering them.
+ *
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Topic } from "waybill"
+ *
+ * const OrderPlaced = Schema.TaggedStruct("OrderPlaced", { id: Schema.String, cents: Schema.Int })
+ * const OrderCancelled = Schema.TaggedStruct("OrderCancelled", { id: Schema.String })
+ *
+ * const Orders = Topic.make("orders", { payload: Topic.union({ OrderPlaced, OrderCancelled }) })
+ * ```
+ */
+export const union = <const Types extends TypesOf<Types>>(
+  types: Types
+): Schema.Union<ReadonlyArray<Types[keyof Types]>> =>
+  Schema.Union<ReadonlyArray<Types[keyof Types]>>(Object.values(types))
+
+/** Schemas by the tags of what they decode. */
+type TypesOf<Types> = {
+  readonly [Tag in keyof Types]: Schema.Constraint & { readonly Type: { readonly _tag: Tag } }
+}
+
+/** How payloads of one schema travel. */
+const codingOf = <S extends Schema.Constraint>(name: string, payload: S, limit: number) => {
+  const codec = Schema.toCodecJson(payload)
   // Compiled where the platform allows it, interpreted elsewhere: the same results at a quarter of the cost.
   const fromParsed = Schema.make<typeof codec>(takenAsJson(codec.ast))
   SchemaJITCompiler.enable(fromParsed.ast)
   SchemaJITCompiler.enable(Schema.flip(codec).ast)
   const encodeUnknown = SchemaParser.encodeUnknownEffect(codec)
   const decodeUnknown = SchemaParser.decodeUnknownEffect(fromParsed)
-  const limit = options.maxBytes ?? defaultMaxBytes
 
   const toText = (json: unknown): Effect.Effect<string, InvalidPayload | PayloadTooLarge> => {
     let text: string
@@ -194,13 +365,7 @@ export const make: {
   const undecodable = (issue: string) => new DecodeFailure({ topic: name, issue })
 
   return {
-    name,
-    // Without a name, On is the default one of the guarantee.
-    on: options.on ?? (defaultName(guarantee) as Name<unknown> as Name<On>),
-    version: options.version ?? 1,
-    maxBytes: limit,
-    key: options.key ?? (() => undefined),
-    encode: (payload) => {
+    encode: (payload: unknown): Effect.Effect<string, InvalidPayload | PayloadTooLarge, S["EncodingServices"]> => {
       let encoded: ReturnType<typeof encodeUnknown>
       try {
         encoded = encodeUnknown(payload)
@@ -214,7 +379,7 @@ export const make: {
         catchTooDeep((issue) => new InvalidPayload({ topic: name, issue }))
       )
     },
-    decode: (body) => {
+    decode: (body: Body): Effect.Effect<S["Type"], DecodeFailure, S["DecodingServices"]> => {
       if (typeof body !== "string") return Exit.fail(undecodable("the body is not UTF-8 text"))
       let json: unknown
       try {

@@ -195,7 +195,7 @@ const findingsOf = ({ depth, groups, retention, topic }: Inspector.TopicInfo): R
         "registered group no longer exists and holds them. `redis-cli SMEMBERS '{prefix:topic}:groups'` lists the groups; SREM removes one"
     )
   }
-  for (const { consumers, deadLetters, group, lag, oldestPendingMillis, paused, pending, waiting } of groups) {
+  for (const { consumers, deadLetters, group, lag, newer, oldestPendingMillis, paused, pending, waiting } of groups) {
     const about = `${topic}, group ${group}`
     const work = lag + pending + waiting
     if (paused && work > 0) {
@@ -206,6 +206,14 @@ const findingsOf = ({ depth, groups, retention, topic }: Inspector.TopicInfo): R
         about,
         `no consumer is alive, and ${count(work, "message")} ${work === 1 ? "is" : "are"} waiting for one. If the group was ` +
           'renamed or abandoned, retire it, or it keeps them for ever: "Retiring a group" in docs/streams.md'
+      )
+    }
+    if (newer !== undefined && waiting > 0) {
+      find(
+        "problem",
+        about,
+        `messages are set aside, because ${newer}: update the consumers of this group, or let the producers write the older ` +
+          "version for now"
       )
     }
     const owned = consumers.reduce((sum, consumer) => sum + consumer.pending, 0)

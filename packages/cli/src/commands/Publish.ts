@@ -177,6 +177,7 @@ const linesOf = (name: string, maxBytes: number): Topic.Topic<Line, Transport.At
   // Whatever pattern it is of.
   on: Transport.AtMostOnce,
   version: 1,
+  writes: 1,
   maxBytes,
   key: ({ key }) => key,
   encode: ({ text }) => Effect.succeed(text),

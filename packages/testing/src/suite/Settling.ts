@@ -71,6 +71,37 @@ export const settling = [
   ),
 
   check(
+    "a message that is set aside for its version comes back uncounted, and the group says why",
+    ["redelivery", "retry"],
+    Effect.fnUntraced(function* (fixture) {
+      const { inspector, topic } = fixture
+      const receiver = yield* fixture.join("g")
+      yield* fixture.publish({ body: "a", version: 2 })
+      const newer = Effect.map(inspector.describe(topic), ({ groups }) => groups[0]?.newer)
+      let delivery = yield* fixture.one(receiver)
+      assert.strictEqual(delivery.version, 2)
+      assert.isUndefined(yield* newer)
+      for (let count = 1; count <= 3; count++) {
+        const row = { name: "^", count, since: 1 }
+        const aside = { ...Settlement.retry(count === 3 ? fixture.delay : Duration.zero, "newer", row), newerThan: 1 }
+        assert.deepStrictEqual(yield* settle(receiver, [delivery], aside), ["Settled"])
+        if (count === 3) {
+          const [waiting] = yield* inspector.waiting(topic, "g", { after: Option.none(), limit: 1 })
+          assert.deepInclude(waiting, { attempts: 0, attemptLog: [], cause: "newer", version: 2 })
+        }
+        const next = yield* fixture.one(receiver)
+        assertNext(delivery, next, 1)
+        assert.deepStrictEqual(next.failures, new Map([["^", { count, since: 1 }]]))
+        delivery = next
+      }
+      assert.strictEqual(yield* newer, "newer")
+      // From here on attempts count as ever.
+      yield* settle(receiver, [delivery], now)
+      assertNext(delivery, yield* fixture.one(receiver), 2)
+    })
+  ),
+
+  check(
     "the last ten attempts are kept with what waits and with the dead letter, and a redrive begins anew",
     ["redelivery", "retry", "deadLetters"],
     Effect.fnUntraced(function* (fixture) {

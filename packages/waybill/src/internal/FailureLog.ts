@@ -38,7 +38,7 @@ export const logFailures = (
           lines.push(
             Effect.logWarning("DeadLettered", { topic, group, id, attempt, reason, cause: cause.slice(0, maxCause) })
           )
-      } else if (settlement._tag === "Retry" && debugs) {
+      } else if (settlement._tag === "Retry" && settlement.newerThan === undefined && debugs) {
         const { cause, delay, failure } = settlement
         const said = failure === undefined ? cause.slice(0, maxCause) : `${failure.tag}: ${failure.message}`
         lines.push(

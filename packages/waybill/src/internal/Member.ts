@@ -170,6 +170,7 @@ const start = Effect.fnUntraced(function* (program: Program, receiver: Receiver,
     prefetch,
     settling,
     handlerDuration,
+    stores: transport.guarantee !== "at-most-once",
     elsewhere: ({ on }) => on !== undefined && Context.getOrUndefined(context, on) !== transport
   })
 

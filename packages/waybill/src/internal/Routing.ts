@@ -87,6 +87,31 @@ export const decideDecoding = (cause: Cause.Cause<unknown>, delivery: Delivery):
     delivery
   )
 
+/**
+ * How a delivery ends whose version is newer than those that the consumer reads: it is set aside, uncounted, for as long as it
+ * takes. Only briefly at first, so that another member of the group gets it soon, and then for longer each time. Where messages
+ * do not outlive their consumers no other member could get this copy: it becomes a dead letter, to be redriven to a newer build.
+ */
+export const decideNewer = (
+  reads: number,
+  { failures, fence, version }: Delivery,
+  stores: boolean
+): Effect.Effect<Settlement.Settlement> =>
+  Effect.clockWith((clock): Effect.Effect<Settlement.Settlement> => {
+    const cause = `version ${version} is newer than ${reads}, the newest that this consumer reads`
+    if (!stores) return Effect.succeed(Settlement.deadLetter("NewerVersion", cause))
+    const before = failures?.get(newer)
+    const count = (failures === undefined ? fence - 1 : (before?.count ?? 0)) + 1
+    const delay = Duration.millis(Math.min(longestAside, shortestAside * 2 ** Math.max(0, count - briefly)))
+    const since = before?.since ?? clock.currentTimeMillisUnsafe()
+    return Effect.succeed({ ...Settlement.retry(delay, cause, { name: newer, count, since }), newerThan: reads })
+  })
+
+/** How often it is set aside briefly, and the intervals in milliseconds. */
+const briefly = 10
+const shortestAside = 100
+const longestAside = 60_000
+
 /** How long the policies among the routes may redeliver a message. Rows that depend on the failure are not covered. */
 export const longestRetry = ({ fallback, rows }: Routes): Effect.Effect<Duration.Duration> =>
   Effect.gen(function* () {
@@ -132,10 +157,11 @@ const defective = (cause: Cause.Cause<unknown>) => dead("Defect", cause)
 
 const acked = Exit.succeed(Settlement.ack)
 
-/** The names that count failures of the catch-all, handlers that interrupt themselves, and decoding. */
+/** The names that count failures of the catch-all, handlers that interrupt themselves, decoding, and newer versions. */
 const fallback = "*"
 const interrupted = "!"
 const decoding = "?"
+const newer = "^"
 
 const follow = (
   route: Route<unknown>,

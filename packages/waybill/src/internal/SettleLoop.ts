@@ -55,6 +55,8 @@ export class SettleLoop {
   /** On the way back unbegun, in the order of delivery. */
   #returning: Array<Delivery> = []
   #releasing = false
+  /** The newer versions that the log has named. */
+  readonly #newer = new Set<number>()
   readonly #halting = Deferred.makeUnsafe<void>()
   readonly #some = new Wakeup(() => this.#outbox.length > 0)
   readonly #flushed = new Wakeup(() => this.#outbox.length === 0 && !this.#settling)
@@ -144,7 +146,10 @@ export class SettleLoop {
       if (!Arr.isReadonlyArrayNonEmpty(entries)) continue
       told(entries)
       const failed = this.#count(entries, settled)
-      if (failed.length > 0) yield* logFailures(topic, group, failed)
+      if (failed.length > 0) {
+        yield* logFailures(topic, group, failed)
+        yield* this.#tellNewer(failed)
+      }
       if (lifecycle.active) {
         for (let i = 0; i < entries.length; i++) {
           const [delivery, settlement] = entries[i]!
@@ -195,6 +200,28 @@ export class SettleLoop {
     }
   })
 
+  /** One event for each version; the log names a version once. */
+  #tellNewer(failed: ReadonlyArray<Ending>): Effect.Effect<void> {
+    const { group, lifecycle, topic } = this.#options
+    const versions = new Map<number, { readonly reads: number; count: number }>()
+    for (const [given, settlement] of failed) {
+      if (settlement._tag !== "Retry" || settlement.newerThan === undefined || !("body" in given)) continue
+      const told = versions.get(given.version) ?? { reads: settlement.newerThan, count: 0 }
+      told.count++
+      versions.set(given.version, told)
+    }
+    return Effect.forEach(
+      versions,
+      ([version, told]) => {
+        const event = { _tag: "NewerVersion", topic, group, version, ...told } as const
+        if (this.#newer.has(version)) return Effect.sync(() => lifecycle.emit(event))
+        this.#newer.add(version)
+        return lifecycle.report(event)
+      },
+      { discard: true }
+    )
+  }
+
   /** Counts a settled batch; returns the failures in it. */
   #count(entries: ReadonlyArray<Ending>, settled: ReadonlyArray<Settled>): ReadonlyArray<Ending> {
     const { metrics } = this.#options
@@ -206,7 +233,8 @@ export class SettleLoop {
       else if (settlement._tag === "Ack") acks++
       else if (settlement._tag === "Release") metrics.release.update(1)
       else {
-        if (settlement._tag === "Retry") metrics.retry.update(1)
+        if (settlement._tag === "Retry")
+          (settlement.newerThan === undefined ? metrics.retry : metrics.release).update(1)
         else metrics.deadLettered(settlement.reason)
         failed.push(entries[i]!)
       }

@@ -19,7 +19,7 @@ import { Sized } from "./CommitSize.ts"
 import type { Durations } from "./Durations.ts"
 import { HandlerContext } from "./HandlerContext.ts"
 import type { Prefetch } from "./Prefetch.ts"
-import { decide, decideDecoding, type Routes, shorten } from "./Routing.ts"
+import { decide, decideDecoding, decideNewer, type Routes, shorten } from "./Routing.ts"
 import type { SettleLoop } from "./SettleLoop.ts"
 
 export interface One {
@@ -44,18 +44,21 @@ export interface Told {
   readonly settlement: Settlement.Settlement
 }
 
+/** An issue if the schema rejected the body, a cause if decoding died, or the newest version that the consumer reads. */
+type Why = string | Cause.Cause<never> | number
+
 /**
- * How `Handle.run` says that the body never reached the handler: with an issue if the schema rejected it, with a
- * cause if decoding died. A class of its own, so that no user error can be mistaken for it.
+ * How `Handle.run` says that the body never reached the handler. A class of its own, so that no user error can be
+ * mistaken for it.
  */
 export class Undecodable {
-  readonly #why: string | Cause.Cause<never>
-  constructor(why: string | Cause.Cause<never>) {
+  readonly #why: Why
+  constructor(why: Why) {
     this.#why = why
   }
 
   /** The reason, if the failure is one of these. Never inspects the failure, which may throw on any access. */
-  static whyOf(failure: unknown): string | Cause.Cause<never> | undefined {
+  static whyOf(failure: unknown): Why | undefined {
     return typeof failure === "object" && failure !== null && #why in failure ? failure.#why : undefined
   }
 }
@@ -84,6 +87,8 @@ export interface Options {
   readonly prefetch: Prefetch
   readonly settling: SettleLoop
   readonly handlerDuration: Durations
+  /** Whether a message outlives its consumer. */
+  readonly stores: boolean
   /** Whether a message of a commit goes to a transport other than the commit's. */
   readonly elsewhere: (publication: Commit.Publication) => boolean
 }
@@ -315,7 +320,7 @@ export class Workers {
 
   /** Settles the delivery, or not, depending on the exit of the handler and on the lease. */
   #conclude(worker: Worker, delivery: Delivery, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
-    const { prefetch, routes, settling } = this.#options
+    const { prefetch, routes, settling, stores } = this.#options
     if (worker.lost.delete(delivery)) {
       prefetch.letGo(delivery)
       return Exit.void
@@ -334,7 +339,12 @@ export class Workers {
       settling.put(delivery, Settlement.deadLetter("DecodeFailure", shorten(why)))
       return Exit.void
     }
-    const decided = why === undefined ? decide(exit, routes, delivery) : decideDecoding(why, delivery)
+    const decided =
+      why === undefined
+        ? decide(exit, routes, delivery)
+        : typeof why === "number"
+          ? decideNewer(why, delivery, stores)
+          : decideDecoding(why, delivery)
     return Effect.map(decided, (settlement) => settling.put(delivery, settlement))
   }
 }

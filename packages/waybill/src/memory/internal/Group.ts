@@ -65,6 +65,8 @@ export class Group {
   /** Expired before a handler saw them, and not reported yet. */
   #missed = 0
   #lastId: string | undefined
+  /** When and why a message was last set aside. */
+  #newer = { at: -Infinity, cause: "" }
   paused = false
 
   constructor(topic: Home, name: string, cursor: Cursor, deadLetters: DeadLetterCap) {
@@ -197,7 +199,12 @@ export class Group {
       }
       case "Retry":
         this.#leaveSource(work)
-        work.log = noted(work.log, work.attempt, member.consumer, settlement, now)
+        if (settlement.newerThan === undefined) {
+          work.log = noted(work.log, work.attempt, member.consumer, settlement, now)
+        } else {
+          work.attempt--
+          this.#newer = { at: now, cause: settlement.cause }
+        }
         work.cause = settlement.cause
         work.failures = failuresAfter(work.failures, settlement)
         this.#retries.push(wholeMillis(now + Duration.toMillis(settlement.delay)), work)
@@ -324,6 +331,7 @@ export class Group {
       deadLetters: this.#deadLetters.size,
       deadLettersDropped: this.#deadLetters.dropped,
       paused: this.paused,
+      ...(now - this.#newer.at < 120_000 && { newer: this.#newer.cause }),
       consumers
     }
   }

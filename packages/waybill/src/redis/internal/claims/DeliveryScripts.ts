@@ -288,7 +288,7 @@ while i <= #ARGV do
   local op, member = ARGV[i], ARGV[i + 1]
   i = i + 2
   local a, cause, tally, failure, id, at, marker, text, _
-  if op == 'R' or op == 'D' then
+  if op == 'R' or op == 'N' or op == 'D' then
     a, cause, tally, failure, id, at, _, _, marker, text = unpack(ARGV, i, i + 9)
     i = i + 10
   end
@@ -310,8 +310,9 @@ while i <= #ARGV do
       else
         answer = 'G'
       end
-    elseif op == 'R' then
-      mark(entry, attempts, fence, deaths, timed(tally, now), cause)
+    elseif op == 'R' or op == 'N' then
+      if op == 'N' then redis.call('HSET', state, 'newer', string.format('%.0f ', now) .. cause) end
+      mark(entry, op == 'N' and attempts - 1 or attempts, fence, deaths, timed(tally, now), cause)
       a = tonumber(a)
       if a > 0 then
         redis.call('ZADD', waiting, now + a, entry)

@@ -5,7 +5,7 @@
  */
 import { bytes, listOf, make as script, number, row, text } from "../connection/Script.ts"
 import { counting, redriving } from "../inspect/DeadLetterScripts.ts"
-import { figures, pageArgs, rowsOfWaiting } from "../inspect/Figures.ts"
+import { asides, figures, pageArgs, rowsOfWaiting } from "../inspect/Figures.ts"
 import { bodyOf, removal } from "../inspect/Removal.ts"
 import { keys } from "../wire/Keys.ts"
 import { clock, weighing } from "../wire/Lua.ts"
@@ -56,7 +56,7 @@ const describe = (source: Source) =>
     keys: { ...source.keys, ...keys("waiting", "returned", "suspects", "dead", "consumers", "state") },
     moreKeys: "set",
     replies: { OK: figures },
-    lua: /* lua */ `${clock}${records}${counting}${source.lua}
+    lua: /* lua */ `${clock}${records}${counting}${asides}${source.lua}
 touch()
 local now = clock()
 local pending, oldest, living = 0, 0, {}
@@ -79,7 +79,7 @@ local lag, reached = backlog()
 local letters, old = deadCount(dead, state, now)
 return {'OK', lag, pending, oldest, redis.call('ZCARD', waiting) + again, next, letters,
   tonumber(redis.call('HGET', state, 'dropped') or '0'), redis.call('HEXISTS', state, 'paused'), living,
-  reached or '', old}
+  reached or '', old, lately(redis.call('HGET', state, 'newer'), now)}
 `
   })
 

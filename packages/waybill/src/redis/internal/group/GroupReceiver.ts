@@ -189,7 +189,8 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
       inFlight: this.inFlight,
       settling: this.#membership.settling,
       callsAtATime: subscription.inOrder === true ? 1 : 2,
-      dropped: (count) => this.dropped(count)
+      dropped: (count) => this.dropped(count),
+      setAside: (millis) => this.#heartbeat.goLast(millis)
     })
     this.#heartbeat = new Heartbeat({
       now,

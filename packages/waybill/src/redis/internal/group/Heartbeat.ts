@@ -30,6 +30,8 @@ export interface HeartbeatOptions {
 
 /** The shortest interval between beats that bring in what is due: in a busy group something is due at any moment. */
 const leastMillis = 10
+/** How much later than others a consumer brings in what is due, while something that it has set aside may be among it. */
+const courtesyMillis = 25
 /** The delay of a repair that something waits for, and after any other failure. */
 export const hurryMillis = 50
 /** Pausing waits no longer for a receiver of its process. */
@@ -45,6 +47,8 @@ export class Heartbeat {
   /** What was due next when it began to wait. */
   #waitsFor = Infinity
   #called = false
+  /** Until then others go first: they may read what this consumer has set aside. */
+  #lastUntil = -Infinity
   /** The next beat has to check the ownership of deliveries before anything else. */
   verify = false
 
@@ -60,10 +64,16 @@ export class Heartbeat {
 
   /** A message of the topic will be due in that many milliseconds. */
   expect(millis: number): void {
-    const dueAt = this.#options.now() + Math.max(0, millis)
+    const now = this.#options.now()
+    const dueAt = now + Math.max(0, millis) + (now < this.#lastUntil ? courtesyMillis : 0)
     if (dueAt >= this.#dueAt) return
     this.#dueAt = dueAt
     this.#woken.notify()
+  }
+
+  /** Lets others go first when something is due in that many milliseconds. */
+  goLast(millis: number): void {
+    this.#lastUntil = Math.max(this.#lastUntil, this.#options.now() + millis + courtesyMillis)
   }
 
   /** Beats at once; returns when a beat that begins from now on is over, or soon. */

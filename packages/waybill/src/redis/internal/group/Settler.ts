@@ -11,7 +11,7 @@ import type { Ending, Reason, Settled, TransportError } from "../../../Transport
 import type { Held, InFlight } from "./InFlight.ts"
 import { RetryAmbiguous } from "./RetryAmbiguous.ts"
 import { fit, SettlementBatch } from "./SettlementBatch.ts"
-import { delayOf, type Settling, type Step, tell } from "./Settling.ts"
+import { delayOf, isAside, type Settling, type Step, tell } from "./Settling.ts"
 
 export interface SettlerOptions<H extends Held> {
   readonly topic: string
@@ -22,6 +22,8 @@ export interface SettlerOptions<H extends Held> {
   readonly callsAtATime: number
   /** The cap dropped that many dead letters. */
   readonly dropped: (count: number) => Effect.Effect<void>
+  /** A message that others may read is about to be set aside for that many milliseconds. */
+  readonly setAside: (millis: number) => void
 }
 
 /** How many acks one run of the script ends. */
@@ -57,13 +59,14 @@ export class Settler<H extends Held> {
 
   #end(batch: SettlementBatch<H>): Effect.Effect<void, TransportError> {
     const { acks, bound, steps } = batch
-    const { callsAtATime, settling } = this.#options
+    const { callsAtATime, setAside, settling } = this.#options
     return Effect.gen({ self: this }, function* () {
       const scripted = settling.ack === undefined ? acks : []
       if (settling.ack !== undefined && acks.length > 0) yield* this.#ack(batch, settling.ack(acks))
       if (bound.length > 0 && settling.committer !== undefined) {
         yield* batch.commit(settling.committer, this.#retryAmbiguous, callsAtATime, () => settling.settled(Infinity))
       }
+      for (const { settlement } of steps) if (isAside(settlement)) setAside(delayOf(settlement))
       const releases = steps.some(({ settlement }) => settlement._tag === "Release")
       if (releases) settling.releasing?.()
       let open: ReadonlyArray<Step<H>> = releases ? newestReleaseFirst(steps) : steps

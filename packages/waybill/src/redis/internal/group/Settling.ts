@@ -60,8 +60,8 @@ export interface Step<H> {
 }
 
 /**
- * Arguments of the script, and the further keys that they number. For each step: `A` ack, `L` release, `R` retry, `D` dead letter;
- * the place; and for `R` and `D`: the delay in ms or the reason, cause, tally, failure, id, published at, attempt, fence, the number of
+ * Arguments of the script, and the further keys that they number. For each step: `A` ack, `L` release, `R` retry, `N` one that was
+ * set aside for its version, which does not count, `D` dead letter; the place; and for `R`, `N` and `D`: the delay in ms or the reason, cause, tally, failure, id, published at, attempt, fence, the number of
  * the key that is the marker of a commit that was refused in part or 0, and the message or "".
  */
 export const tell = <H extends Held>(
@@ -80,18 +80,22 @@ export const tell = <H extends Held>(
       continue
     }
     const letter = settlement._tag === "DeadLetter" ? settlement : undefined
-    args.push(letter === undefined ? "R" : "D", ...placeOf(handle))
+    args.push(letter !== undefined ? "D" : isAside(settlement) ? "N" : "R", ...placeOf(handle))
     if (settlement._tag === "DeadLetter") args.push(settlement.reason, settlement.cause.slice(0, maxDeadCause))
     else if (settlement._tag === "Retry") args.push(delayOf(settlement), settlement.cause.slice(0, maxWaitingCause))
     // The group's pending entries are gone with it: the message can only come back as a retry.
     else args.push(0, "released")
     args.push(write(tallyAfter(step, consumer)), failureText(letter?.failure), id, publishedAt)
-    args.push(settlement._tag === "Release" ? attempt - 1 : attempt, fence)
+    args.push(settlement._tag === "Release" || isAside(settlement) ? attempt - 1 : attempt, fence)
     args.push(isPartial(step) && committer !== undefined ? keys.push(committer.done(id)) : 0)
     args.push(gone && message !== undefined ? encode(message) : "")
   }
   return { keys, args }
 }
+
+/** Set aside because the consumer does not read its version. */
+export const isAside = (settlement: Settlement): settlement is Retry =>
+  settlement._tag === "Retry" && settlement.newerThan !== undefined
 
 /** Longer causes of waiting and dead messages are truncated. */
 const maxWaitingCause = 100
@@ -111,7 +115,7 @@ const tallyAfter = (step: Step<{ readonly attempt: number; readonly tally: Tally
   const { handle, settlement } = step
   const { tally } = handle
   if (settlement._tag !== "Retry" && settlement._tag !== "DeadLetter") return tally
-  const log = untimed(tally.log, handle.attempt, consumer, settlement)
+  const log = isAside(settlement) ? tally.log : untimed(tally.log, handle.attempt, consumer, settlement)
   return settlement._tag === "Retry"
     ? { ...tally, log, failures: failuresAfter(tally.failures, settlement) }
     : { ...tally, log, partial: tally.partial || isPartial(step) }

@@ -48,8 +48,21 @@ export const figures = {
   /** The last id that the group was given, "" if unknown. */
   reached: text,
   /** Some of the counted dead letters are too old to count. */
-  old: flag
+  old: flag,
+  /** Why messages were set aside lately, "" if none were. */
+  newer: text
 }
+
+/**
+ * `lately(newer, now)`: the cause in the field `newer` of a group's state, as long as consumers still find such messages: they look
+ * once a minute at least.
+ */
+export const asides = /* lua */ `
+local function lately(newer, now)
+  local at, cause = string.match(newer or '', '^(%d+) (.*)$')
+  return at and now - tonumber(at) < 120000 and cause or ''
+end
+`
 
 export type Figures = Shaped<typeof figures>
 
@@ -71,6 +84,7 @@ export const groupOf = (group: string, figures: Figures): GroupInfo => {
     deadLetters: figures.dead,
     deadLettersDropped: figures.dropped,
     paused: figures.paused,
+    ...(figures.newer === "" ? {} : { newer: figures.newer }),
     consumers
   }
 }

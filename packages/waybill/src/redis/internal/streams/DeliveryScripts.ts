@@ -64,7 +64,7 @@ while i <= #ARGV do
   local op, source, entry, count = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3])
   i = i + 4
   local a, cause, tally, failure, id, at, attempt, fence, marker, raw
-  if op == 'R' or op == 'D' then
+  if op == 'R' or op == 'N' or op == 'D' then
     a, cause, tally, failure, id, at, attempt, fence, marker, raw = unpack(ARGV, i, i + 9)
     marker, raw = tonumber(marker), raw ~= '' and cmsgpack.unpack(raw)
     i = i + 10
@@ -100,7 +100,8 @@ while i <= #ARGV do
     end
     if not raw then
       answer = 'G'
-    elseif op == 'R' then
+    elseif op == 'R' or op == 'N' then
+      if op == 'N' then redis.call('HSET', state, 'newer', string.format('%.0f ', now) .. cause) end
       local body = {id, at, attempt, fence, cause, 'tally', timed(tally, now)}
       for f = from, #raw do body[#body + 1] = raw[f] end
       redis.call('HSET', waitingBodies, member, cmsgpack.pack(body))

@@ -5,7 +5,7 @@
  */
 import { bit, bytes, flag, listOf, make, number, row, text } from "../connection/Script.ts"
 import { counting, redriving } from "../inspect/DeadLetterScripts.ts"
-import { figures, pageArgs, rowsOfWaiting } from "../inspect/Figures.ts"
+import { asides, figures, pageArgs, rowsOfWaiting } from "../inspect/Figures.ts"
 import { bodyOf, removal } from "../inspect/Removal.ts"
 import { keys } from "../wire/Keys.ts"
 import { add, ask, clock, ids, infos, maps, paging, weighing } from "../wire/Lua.ts"
@@ -42,7 +42,7 @@ export const describe = make({
       limited: flag
     }
   },
-  lua: /* lua */ `${clock}${ask}${maps}${ids}${counting}
+  lua: /* lua */ `${clock}${ask}${maps}${ids}${counting}${asides}
 local call = redis.call
 local now = clock()
 
@@ -125,7 +125,7 @@ for g = 1, #ARGV do
   if not calm then letters, old = deadCount(dead, state, now) end
   figures[#figures + 1] = {'OK', backlog(stream, info, mine[group]), pending, oldest,
     later + again, next, letters, tonumber(noted['dropped'] or '0'), noted['paused'] and 1 or 0, living,
-    mine[group] and mine[group]['last-delivered-id'] or '', old}
+    mine[group] and mine[group]['last-delivered-id'] or '', old, lately(noted['newer'], now)}
 end
 local others = {}
 for group in pairs(mine) do if not asked[group] then others[#others + 1] = group end end
