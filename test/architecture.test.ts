@@ -42,6 +42,7 @@ const order = [
     "internal/FailureLog",
     "internal/Recalls",
     "internal/Glob",
+    "internal/Unplaced",
     "internal/Unstored",
     "internal/Inbox"
   ],

@@ -64,7 +64,9 @@ const surface: Record<string, Record<string, string>> = {
     "its pages": "Page",
     "since: pages from the end": "BackwardPage",
     "since: which messages a topic keeps": "Retention",
-    "since: why a topic may not be removed": "inUse"
+    "since: why a topic may not be removed, and what retiring a group does":
+      "RemoveOptions Retirement inUse retirement",
+    "since: where a group begins or goes on": "Place Start"
   },
   "waybill Lifecycle": {
     "events of transports and consumers": "Event Lifecycle"

@@ -186,7 +186,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         assert.deepStrictEqual(yield* remove("--yes"), {
           code: 5,
           out: "",
-          err: "waybill: not done: topic emptied is in use: it has messages, and no group. To remove it, let them be handled first\n"
+          err: "waybill: not done: topic emptied is in use: it has messages, and no group. Let them be handled first\n"
         })
         yield* Effect.promise(() => redis.xgroup("CREATE", stream, "theirs", "0"))
         assert.include((yield* remove("--yes")).err, "its group theirs has messages that it was not given yet")

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Array as Arr, Duration, Effect, Option } from "effect"
+import { Array as Arr, Duration, Effect, Exit, Option, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { Inspector, type Message, Settlement, Transport } from "waybill"
 import { MemoryLists } from "waybill/memory"
@@ -53,6 +53,30 @@ describe("MemoryLists", () => {
       yield* publish(of("high", "h2"), of("normal", "n3"))
       assert.deepStrictEqual(yield* bodies(receiver), ["h1", "h2", "n1", "n2", "n3", "l1", "l2"])
     }).pipe(Effect.provide(MemoryLists.layer({ order: "priority" })))
+  )
+
+  it.effect.each([
+    ["fifo", ["a", "b", "c"]],
+    ["lifo", ["c", "b", "a"]],
+    ["priority", ["a", "b", "c"]]
+  ] as Array<["fifo" | "lifo" | "priority", Array<string>]>)(
+    "%s: what a retired group has not settled goes to the next one, before everything else, as new",
+    ([order, expected]) =>
+      Effect.gen(function* () {
+        const scope = yield* Scope.make()
+        const receiver = yield* Scope.provide(join("g"), scope)
+        yield* publish(outgoing("a"), outgoing("b"), outgoing("c"))
+        const [, second] = yield* receiver.take(2)
+        assert(second !== undefined)
+        yield* receiver.settle([[second, Settlement.retry(Duration.hours(1), "again")]])
+        yield* Scope.close(scope, Exit.void)
+        yield* (yield* Inspector.Inspector).retire("t", "g")
+        const taken = yield* (yield* join("next")).take(10)
+        assert.deepStrictEqual(
+          taken.map(({ attempt, body }) => `${String(body)}${attempt}`),
+          expected.map((body) => `${body}1`)
+        )
+      }).pipe(Effect.scoped, Effect.provide(MemoryLists.layer({ order })))
   )
 
   it.effect("does not look at priorities unless told to", () =>

@@ -9,7 +9,7 @@ TransportSuite.run("RedisKeyspace", {
     Layer.provideMerge(RedisServer.layer())
   ),
   time: "live",
-  features: { trimming: false },
+  features: { positions: false, trimming: false },
   freeze,
   conflict: openedAs("streams")
 })

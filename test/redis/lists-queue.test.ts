@@ -66,6 +66,36 @@ describe("who is next", () => {
     }).pipe(Effect.scoped, Effect.provide(servers))
   )
 
+  it.live.each([
+    ["fifo", ["a", "b", "c"]],
+    ["lifo", ["c", "b", "a"]],
+    ["priority", ["a", "b", "c"]]
+  ] as Array<["fifo" | "lifo" | "priority", Array<string>]>)(
+    "%s: what a retired group has not settled goes to the next one, before everything else, as new",
+    ([order, expected]) =>
+      Effect.gen(function* () {
+        const { inspector, join, key, publish, redis } = yield* fixture({ order })
+        yield* publish("a", "b", "c")
+        const scope = yield* Scope.make()
+        const receiver = yield* Scope.provide(join(), scope)
+        // One is held, one waits for a retry, and one was never taken.
+        const [first, second] = yield* receiver.take(2)
+        assert(first !== undefined && second !== undefined)
+        yield* receiver.settle([[second, Settlement.retry(Duration.hours(1), "again")]])
+        yield* Scope.close(scope, Exit.void)
+        yield* inspector.retire("t", "g")
+        const left = yield* Effect.promise(() => redis.keys(`${key("group")}:*`))
+        assert.deepStrictEqual(left, [])
+        const next = yield* join({ group: "next" })
+        const taken = yield* next.take(10)
+        assert.deepStrictEqual(bodiesOf(taken), expected)
+        assert.deepStrictEqual(
+          taken.map(({ attempt }) => attempt),
+          [1, 1, 1]
+        )
+      }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
   it.live.each(["lists", "exactly-once"] as const)(
     "case A13: the order belongs to the topic: who asks for another one is refused, on %s",
     (pattern) =>

@@ -146,6 +146,42 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
   )
 
   it.effect.each(Object.entries(storing))(
+    "%s: nothing is left of a retired group, whatever it held, also when a dead consumer leaves late",
+    ([, pattern]) =>
+      Effect.gen(function* () {
+        const { inspector, lasting, transport, visitor } = yield* fixture(pattern)
+        const late = yield* visitor({ lease: Duration.millis(200) })
+        for (const body of ["dead", "back", "again", "held", "new"]) yield* publish(transport, body)
+        let taken = 0
+        while (taken < 4) {
+          for (const delivery of yield* late.receiver.take(4 - taken)) {
+            taken++
+            const body = String(delivery.body)
+            if (body === "held") continue
+            const settlement =
+              body === "dead"
+                ? Settlement.deadLetter("Broken", "cause")
+                : body === "back"
+                  ? Settlement.release
+                  : Settlement.retry(Duration.hours(1), "later")
+            yield* late.receiver.settle([[delivery, settlement]])
+          }
+        }
+        yield* freeze(late.receiver)
+        while ((yield* inspector.describe("t")).groups.some(({ consumers }) => consumers.length > 0)) {
+          yield* Effect.sleep(10)
+        }
+        assert.isTrue((yield* lasting).some((key) => key.startsWith(":group:")))
+        yield* inspector.retire("t", group)
+        yield* late.leave
+        assert.deepStrictEqual(
+          (yield* lasting).filter((key) => key.startsWith(":group")),
+          []
+        )
+      }).pipe(Effect.scoped)
+  )
+
+  it.effect.each(Object.entries(storing))(
     "%s: what comes in between keeps the topic, or makes it anew",
     ([, pattern]) =>
       Effect.gen(function* () {
@@ -321,6 +357,9 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         const { reason } = yield* Effect.flip((yield* user("-unlink")).remove("t"))
         assert.deepInclude({ ...reason }, { _tag: "NotPermitted", command: "unlink" })
         assert.deepStrictEqual(yield* lasting, before)
+        const permitted = yield* user("+unlink", "+srem", "+xgroup|destroy")
+        yield* permitted.retire("t", group)
+        assert.isFalse((yield* lasting).some((key) => key.startsWith(":group")))
         yield* (yield* user("+unlink", "+srem")).remove("t")
         assert.deepStrictEqual(yield* lasting, [])
       }).pipe(Effect.scoped)

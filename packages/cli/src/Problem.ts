@@ -8,7 +8,7 @@
  * | 2 | the server is unreachable, rejected the command, or failed |
  * | 3 | the named topic, group or dead letter does not exist |
  * | 4 | `doctor` found problems that need attention |
- * | 5 | not done: the action was not confirmed, or the topic to be removed is in use |
+ * | 5 | not done: the action was not confirmed, or what was to be removed is in use |
  * | 130 | interrupted |
  *
  * @module
@@ -60,7 +60,7 @@ export class NotConfirmed extends Schema.TaggedError<NotConfirmed>("@waybill/cli
   }
 }
 
-/** The topic to be removed is in use. */
+/** What was to be removed is in use. */
 export class InUse extends Schema.TaggedError<InUse>("@waybill/cli/InUse")("InUse", {
   detail: Schema.String
 }) {

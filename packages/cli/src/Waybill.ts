@@ -8,6 +8,7 @@ import { Command } from "effect/cli"
 import { dashboard } from "./commands/Dashboard.ts"
 import { dead } from "./commands/Dead.ts"
 import { doctor } from "./commands/Doctor.ts"
+import { groups } from "./commands/Groups.ts"
 import { pause, resume } from "./commands/Pause.ts"
 import { consumers, pending, retries } from "./commands/Pending.ts"
 import { publish } from "./commands/Publish.ts"
@@ -29,6 +30,7 @@ const waybill = Command.make("waybill").pipe(
     retries,
     consumers,
     dead,
+    groups,
     pause,
     resume,
     doctor,

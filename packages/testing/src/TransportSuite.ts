@@ -8,6 +8,7 @@
 import { layer as itLayer } from "@effect/vitest"
 import { Context, Duration, Effect, type Layer, References, type Scope } from "effect"
 import type { Transport } from "waybill"
+import { administering } from "./suite/Administering.ts"
 import type { Check, Features } from "./suite/Check.ts"
 import { committing } from "./suite/Committing.ts"
 import * as Fixture from "./suite/Fixture.ts"
@@ -57,7 +58,8 @@ export const checks: ReadonlyArray<Check> = [
   ...outages,
   ...committing,
   ...inspecting,
-  ...removing
+  ...removing,
+  ...administering
 ]
 
 /**
@@ -110,6 +112,7 @@ const featuresOf = <R, E>({ conflict, features, freeze }: Options<R, E>): Featur
   fencedAck: true,
   deadLetters: true,
   pause: true,
+  positions: true,
   trimming: true,
   transactional: false,
   freeze: freeze !== undefined,

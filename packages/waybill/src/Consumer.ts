@@ -14,6 +14,7 @@
 import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
+import * as DateTime from "effect/DateTime"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -82,10 +83,10 @@ export interface Options<G extends Guarantee = "at-least-once", L extends LeaseL
   /** How many outcomes of `Consumer.stream` may wait to be read before settling pauses. 256 by default. */
   readonly bufferSize?: number
   /**
-   * Where a new group begins: with everything stored (`earliest`, the default) or only with what comes later
-   * (`latest`).
+   * Where a new group begins: with everything stored (`earliest`, the default), only with what comes later (`latest`),
+   * or, on streams, with what was stored at a time or later.
    */
-  readonly start?: "earliest" | "latest"
+  readonly start?: "earliest" | "latest" | DateTime.DateTime
   /**
    * How long a silent consumer keeps its messages. 15 s by default. Live consumers renew in time, however long
    * handlers take.
@@ -224,7 +225,8 @@ export const make = <
   wholeOf("bufferSize", options.bufferSize ?? 1)
   wholeOf("prefetchBytes", options.prefetchBytes ?? 1)
   wholeOf("maxDeliveries", options.maxDeliveries ?? 1)
-  oneOf("start", options.start ?? "earliest", ["earliest", "latest"])
+  const { start = "earliest" } = options
+  if (!DateTime.isDateTime(start)) oneOf("start", start, ["earliest", "latest"])
   const guarantee: Guarantee = options.guarantee ?? topic.on.guarantee
   oneOf("guarantee", guarantee, ["at-most-once", "at-least-once", "transactional"])
   if (!includes(topic.on.guarantee, guarantee)) {
@@ -854,7 +856,9 @@ const programOf = <A, R>(
     subscription: {
       topic: topic.name,
       group: options.group,
-      start: options.start ?? "earliest",
+      start: DateTime.isDateTime(options.start)
+        ? { at: options.start.epochMilliseconds }
+        : (options.start ?? "earliest"),
       lease: Duration.fromInputUnsafe(options.lease ?? "15 seconds"),
       maxDeliveries: options.maxDeliveries ?? 5,
       shutdown: Duration.fromInputUnsafe(options.shutdown ?? "20 seconds"),

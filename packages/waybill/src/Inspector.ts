@@ -1,6 +1,6 @@
 /**
  * Inspecting and controlling topics without consuming them: figures, dead letters, redrive, pause, removal. Reading never
- * changes anything, redriving a dead letter twice never doubles the message, and removing never takes anything unsettled.
+ * changes anything, redriving a dead letter twice never doubles the message, and nothing is removed under a living consumer.
  *
  * @module
  */
@@ -63,20 +63,64 @@ export class Inspector extends Context.Service<
     readonly pause: (topic: string, group: string) => Effect.Effect<void, TransportError>
     readonly resume: (topic: string, group: string) => Effect.Effect<void, TransportError>
     /**
-     * Deletes everything that is kept for an emptied topic, its groups included, in one step. `TopicInUse` says what
-     * prevents it. Removing an absent topic succeeds. Publishing to it or consuming it later creates it again.
+     * Deletes the stored messages of a topic that no consumer holds: those not delivered to a group yet, those that are
+     * not due, and those that wait for their next attempt. Consumers settle what they hold as usual; groups and dead
+     * letters stay. Messages published meanwhile may be deleted or not.
      */
-    readonly remove: (topic: string) => Effect.Effect<void, TransportError>
+    readonly purge: (topic: string) => Effect.Effect<void, TransportError>
+    /**
+     * Moves a group to another place among the stored messages: it goes on from there, once it has handled what it had
+     * taken and not settled before that place. Messages after it come again, settled or not, as far as they are still
+     * stored. `TopicInUse` while one of its consumers is alive. Returns whether there is such a group.
+     */
+    readonly move: (topic: string, group: string, to: Place) => Effect.Effect<boolean, TransportError>
+    /**
+     * Removes a group and everything it holds: its retries, its dead letters, and its place in the topic, which then
+     * keeps nothing for it. `retirement` says beforehand how much that is. A queue keeps its messages, also those that
+     * the group has not settled, for the next group. `TopicInUse` while one of its consumers is alive. Retiring an
+     * absent group succeeds. A consumer that joins later creates it anew.
+     */
+    readonly retire: (topic: string, group: string) => Effect.Effect<void, TransportError>
+    /**
+     * Deletes everything that is kept for an emptied topic, its groups included, in one step. `TopicInUse` says what
+     * prevents it. With `force`, only a living consumer does: unsettled messages and dead letters are deleted too.
+     * Removing an absent topic succeeds. Publishing to it or consuming it later creates it again.
+     */
+    readonly remove: (topic: string, options?: RemoveOptions) => Effect.Effect<void, TransportError>
   }
 >()("waybill/Inspector") {}
 
+/**
+ * Where a group begins to read.
+ *
+ * | | |
+ * |---|---|
+ * | `earliest` | with everything stored |
+ * | `latest` | with what is stored later |
+ * | `{ at }` | with what was stored at this time or later, in milliseconds since the epoch by the store's clock |
+ */
+export type Start = "earliest" | "latest" | { readonly at: number }
+
+/** Where a group goes on reading: `after` is the position of a stored message. */
+export type Place = Start | { readonly after: string }
+
+export interface RemoveOptions {
+  /** Whether to delete unsettled messages and dead letters with the topic. False by default. */
+  readonly force?: boolean | undefined
+}
+
 /** Why a topic with these figures may not be removed. */
-export const inUse = ({ delayed, depth, groups, topic }: TopicInfo): TopicInUse | undefined => {
-  if (delayed > 0) return new TopicInUse({ topic, found: "delayed" })
-  if (groups.length === 0 && depth > 0) return new TopicInUse({ topic, found: "messages" })
+export const inUse = (
+  { delayed, depth, groups, topic }: TopicInfo,
+  { force = false }: RemoveOptions = {}
+): TopicInUse | undefined => {
+  if (!force && delayed > 0) return new TopicInUse({ topic, found: "delayed" })
+  if (!force && groups.length === 0 && depth > 0) return new TopicInUse({ topic, found: "messages" })
   for (const { consumers, deadLetters, group, lag, pending, waiting } of groups) {
-    const found =
-      lag > 0
+    const living = consumers.length > 0 ? "consumers" : undefined
+    const found = force
+      ? living
+      : lag > 0
         ? "messages"
         : pending > 0
           ? "pending"
@@ -84,12 +128,35 @@ export const inUse = ({ delayed, depth, groups, topic }: TopicInfo): TopicInUse 
             ? "waiting"
             : deadLetters > 0
               ? "deadLetters"
-              : consumers.length > 0
-                ? "consumers"
-                : undefined
+              : living
     if (found !== undefined) return new TopicInUse({ topic, group, found })
   }
   return undefined
+}
+
+/** What retiring a group would do: see `retirement`. */
+export interface Retirement {
+  /** Messages the group has not settled: not given to it yet, held by a consumer, or waiting for their next attempt. */
+  readonly unsettled: number
+  readonly deadLetters: number
+  /** About how many stored messages the topic keeps for this group only, and drops once it is retired. */
+  readonly heldBack: number
+  /** Living consumers. While there are any, the group cannot be retired. */
+  readonly consumers: ReadonlyArray<ConsumerInfo>
+}
+
+/** What retiring this group of a topic with these figures would do. */
+export const retirement = ({ depth, groups, retention }: TopicInfo, group: GroupInfo): Retirement => {
+  const { consumers, deadLetters, lag, pending, waiting } = group
+  const others = groups.filter((one) => one.group !== group.group).map((one) => one.lag + one.pending)
+  // Without another group, the messages stay for the next one.
+  const kept = retention === "settled" && others.length > 0 ? Math.max(...others) : Infinity
+  return {
+    unsettled: lag + pending + waiting,
+    deadLetters,
+    heldBack: Math.max(0, Math.min(depth, lag + pending) - kept),
+    consumers
+  }
 }
 
 /**

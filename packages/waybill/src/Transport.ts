@@ -16,7 +16,7 @@ import type * as Scope from "effect/Scope"
 import type { ConditionFailed, Query } from "./Commit.ts"
 import type { Delivery, Handle } from "./Delivery.ts"
 import type * as Health from "./Health.ts"
-import { Inspector } from "./Inspector.ts"
+import { Inspector, type Start } from "./Inspector.ts"
 import { checked } from "./internal/CheckedInspector.ts"
 import type { Lifecycle } from "./Lifecycle.ts"
 import type { Outgoing, Receipt } from "./Message.ts"
@@ -271,8 +271,8 @@ export const notProvided = (
 export interface Subscription {
   readonly topic: string
   readonly group: string
-  /** Where a new group begins: with everything stored so far, or only with what comes later. */
-  readonly start: "earliest" | "latest"
+  /** Where a new group begins. */
+  readonly start: Start
   /** How long a silent consumer keeps its messages. Live consumers renew in time, however long their handlers take. */
   readonly lease: Duration.Duration
   /**

@@ -220,7 +220,7 @@ export class InvalidName extends Schema.TaggedError<InvalidName>("waybill/Invali
   }
 }
 
-/** The topic cannot be removed because part of it is in use. Nothing was changed. */
+/** The topic or group cannot be removed because part of it is in use. Nothing was changed. */
 export class TopicInUse extends Schema.TaggedError<TopicInUse>("waybill/TopicInUse")("TopicInUse", {
   topic: Schema.String,
   /** The group that prevents it; undefined when it is the topic itself. */
@@ -231,17 +231,17 @@ export class TopicInUse extends Schema.TaggedError<TopicInUse>("waybill/TopicInU
   override get message(): string {
     const whose = this.group === undefined ? "it" : `its group ${this.group}`
     const [what, instead] = {
-      delayed: ["messages that are not due yet", "let them be handled"],
+      delayed: ["messages that are not due yet", "Let them be handled"],
       messages: [
         this.group === undefined ? "messages, and no group" : "messages that it was not given yet",
-        "let them be handled"
+        "Let them be handled"
       ],
-      pending: ["deliveries that are not settled", "let a consumer settle them"],
-      waiting: ["messages that wait for their next attempt", "let them be handled"],
-      deadLetters: ["dead letters", "redrive or discard them"],
-      consumers: ["living consumers", "stop them"]
+      pending: ["deliveries that are not settled", "Let a consumer settle them"],
+      waiting: ["messages that wait for their next attempt", "Let them be handled"],
+      deadLetters: ["dead letters", "Redrive or discard them"],
+      consumers: ["living consumers", "Stop them"]
     }[this.found]
-    return safe(`topic ${this.topic} is in use: ${whose} has ${what}. To remove it, ${instead} first`)
+    return safe(`topic ${this.topic} is in use: ${whose} has ${what}. ${instead} first`)
   }
 }
 

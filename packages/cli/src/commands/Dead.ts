@@ -5,11 +5,12 @@
  * @module
  */
 import { Console, Effect, Exit, Option, Stdio, Stream } from "effect"
-import { Argument, Command, Flag, Prompt } from "effect/cli"
+import { Argument, Command, Flag } from "effect/cli"
 import { DeadLetters, type Failure, Inspector, type Message, Topic } from "waybill"
-import { UsageError, NotConfirmed, NotFound } from "../Problem.ts"
+import { UsageError, NotFound } from "../Problem.ts"
 import { bodyShown, bodyText, count, instant, messageJson, number, print, safe, shortened, table } from "../Screen.ts"
-import { askable, Server, toProblem } from "../Server.ts"
+import { Server, toProblem } from "../Server.ts"
+import { confirm, yes } from "./Confirmation.ts"
 import { justBefore } from "./Entry.ts"
 import { limit, pages } from "./Pages.ts"
 import { describeGroup, group, topic } from "./Target.ts"
@@ -181,11 +182,7 @@ const selection = {
     Flag.withDescription("Maximum number per second; unlimited by default"),
     Flag.optional
   ),
-  yes: Flag.Boolean("yes").pipe(
-    Flag.withAlias("y"),
-    Flag.withDescription("Skip the confirmation"),
-    Flag.withDefault(false)
-  )
+  yes
 }
 
 const act = (verb: "redrive" | "discard") => {
@@ -230,10 +227,7 @@ const act = (verb: "redrive" | "discard") => {
         verb === "redrive"
           ? `Redrive ${count(plan.selected, "dead letter")} to group ${group} of topic ${topic}?`
           : `Permanently delete ${count(plan.selected, "dead letter")} of group ${group} of topic ${topic}?`
-      yield* askable(`confirming "${question}" without --yes`)
-      if (!(yield* Prompt.run(Prompt.Confirm({ message: safe(question), initial: false })))) {
-        return yield* new NotConfirmed({ detail: "not done" })
-      }
+      yield* confirm(question)
     }
     const what = verb === "redrive" ? "redriven" : "deleted"
     const progress = yield* showProgress(planned)

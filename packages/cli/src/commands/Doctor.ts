@@ -192,7 +192,7 @@ const findingsOf = ({ depth, groups, retention, topic }: Inspector.TopicInfo): R
       "problem",
       topic,
       `${number(depth - open)} messages that every group has settled are not trimmed: either no consumer is alive, or a ` +
-        "registered group no longer exists and holds them. `redis-cli SMEMBERS '{prefix:topic}:groups'` lists the groups; SREM removes one"
+        `registered group no longer exists and holds them. \`waybill stats ${topic}\` lists the groups; \`waybill groups retire ${topic} <group>\` removes one`
     )
   }
   for (const { consumers, deadLetters, group, lag, newer, oldestPendingMillis, paused, pending, waiting } of groups) {
@@ -205,7 +205,7 @@ const findingsOf = ({ depth, groups, retention, topic }: Inspector.TopicInfo): R
         "problem",
         about,
         `no consumer is alive, and ${count(work, "message")} ${work === 1 ? "is" : "are"} waiting for one. If the group was ` +
-          'renamed or abandoned, retire it, or it keeps them for ever: "Retiring a group" in docs/streams.md'
+          `renamed or abandoned, retire it, or it keeps them for ever: \`waybill groups retire ${topic} ${group}\``
       )
     }
     if (newer !== undefined && waiting > 0) {

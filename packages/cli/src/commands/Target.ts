@@ -5,8 +5,8 @@
  */
 import { Effect, Result, Schema } from "effect"
 import { Argument } from "effect/cli"
-import { Inspector, type Transport } from "waybill"
-import { NotFound, ServerProblem } from "../Problem.ts"
+import { Inspector, Transport } from "waybill"
+import { InUse, NotFound, ServerProblem } from "../Problem.ts"
 import { safe } from "../Screen.ts"
 import { toProblem } from "../Server.ts"
 import { nothing } from "./Prefixes.ts"
@@ -86,15 +86,30 @@ export const describe = Effect.fnUntraced(function* (topic: string) {
 
 /** The figures of a group; fails if it does not exist. */
 export const describeGroup = Effect.fnUntraced(function* (topic: string, group: string) {
-  const info = yield* describe(topic)
-  const found = info.groups.find((candidate) => candidate.group === group)
-  if (found !== undefined) return found
-  const groups = info.groups.map((candidate) => candidate.group)
-  return yield* new NotFound({
-    what: `topic ${safe(topic)} has no group ${safe(group)}`,
-    hint: groups.length === 0 ? "It has no groups" : `Groups: ${list(groups)}`
-  })
+  return yield* groupOf(yield* describe(topic), group)
 })
+
+/** The figures of a group among those of its topic. */
+export const groupOf = ({ groups, topic }: Inspector.TopicInfo, group: string) => {
+  const found = groups.find((candidate) => candidate.group === group)
+  if (found !== undefined) return Effect.succeed(found)
+  const names = groups.map((candidate) => candidate.group)
+  return Effect.fail(
+    new NotFound({
+      what: `topic ${safe(topic)} has no group ${safe(group)}`,
+      hint: names.length === 0 ? "It has no groups" : `Groups: ${list(names)}`
+    })
+  )
+}
 
 const list = (names: ReadonlyArray<string>): string =>
   names.slice(0, 10).map(safe).join(", ") + (names.length > 10 ? `, and ${names.length - 10} more` : "")
+
+/** What prevents a change, as the command says it. */
+export const inUse = (found: ConstructorParameters<typeof Transport.TopicInUse>[0]) =>
+  new InUse({ detail: new Transport.TopicInUse(found).message })
+
+/** A change that may be refused because of what is in use. */
+export const unlessInUse = Effect.mapError((error: Transport.TransportError) =>
+  error.reason._tag === "TopicInUse" ? inUse(error.reason) : toProblem(error)
+)

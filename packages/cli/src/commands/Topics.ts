@@ -1,52 +1,71 @@
 /**
- * `waybill topics`: lists the topics, and removes empty ones.
+ * `waybill topics`: lists the topics, and empties or removes them.
  *
  * @module
  */
 import { Effect } from "effect"
-import { Command, Flag, Prompt } from "effect/cli"
-import { Inspector, type Transport } from "waybill"
-import { InUse, NotConfirmed } from "../Problem.ts"
-import { count, print, safe, table } from "../Screen.ts"
-import { askable, Server, toProblem } from "../Server.ts"
+import { Command, Flag } from "effect/cli"
+import { Inspector } from "waybill"
+import { count, number, print, safe, table } from "../Screen.ts"
+import { Server, toProblem } from "../Server.ts"
+import { confirm, yes } from "./Confirmation.ts"
 import { nothing } from "./Prefixes.ts"
-import { allReadable, describe, describeAll, inspectedJson, topic } from "./Target.ts"
-
-const inUse = ({ message }: Transport.TopicInUse) => new InUse({ detail: message })
+import { allReadable, describe, describeAll, inspectedJson, inUse, topic, unlessInUse } from "./Target.ts"
 
 const remove = Command.make(
   "remove",
   {
     topic,
-    yes: Flag.Boolean("yes").pipe(
-      Flag.withAlias("y"),
-      Flag.withDescription("Skip the confirmation"),
+    force: Flag.Boolean("force").pipe(
+      Flag.withDescription("Delete unsettled messages and dead letters too; only living consumers prevent it"),
       Flag.withDefault(false)
-    )
+    ),
+    yes
   },
-  Effect.fnUntraced(function* ({ topic, yes }) {
+  Effect.fnUntraced(function* ({ force, topic, yes }) {
     const { json } = yield* Server
     const info = yield* describe(topic)
-    const reason = Inspector.inUse(info)
+    const reason = Inspector.inUse(info, { force })
     if (reason !== undefined) return yield* inUse(reason)
     if (!yes) {
       const groups = info.groups.length
-      const question = `Permanently remove topic ${topic}${groups === 0 ? "" : ` and its ${count(groups, "group")}`}?`
-      yield* askable(`confirming "${question}" without --yes`)
-      if (!(yield* Prompt.run(Prompt.Confirm({ message: safe(question), initial: false })))) {
-        return yield* new NotConfirmed({ detail: "not done" })
-      }
+      const stored = info.depth + info.delayed
+      yield* confirm(
+        `Permanently remove topic ${topic}${groups === 0 ? "" : ` and its ${count(groups, "group")}`}` +
+          `${force ? `, with ${count(stored, "stored message")}` : ""}?`
+      )
     }
-    yield* (yield* Inspector.Inspector)
-      .remove(topic)
-      .pipe(Effect.mapError((error) => (error.reason._tag === "TopicInUse" ? inUse(error.reason) : toProblem(error))))
-    yield* print(json, { topic, removed: true }, () => `Removed ${topic}.`)
+    yield* (yield* Inspector.Inspector).remove(topic, { force }).pipe(unlessInUse)
+    yield* print(json, { topic, removed: true }, () => `Removed ${safe(topic)}.`)
   })
 ).pipe(
-  Command.withDescription("Remove an empty topic and its groups"),
+  Command.withDescription("Remove a topic and its groups, by default only an empty one"),
   Command.withExamples([
-    { command: "waybill topics remove orders", description: "After its last consumer has stopped" }
+    { command: "waybill topics remove orders", description: "After its last consumer has stopped" },
+    { command: "waybill topics remove orders --force", description: "With everything that is stored" }
   ])
+)
+
+const purge = Command.make(
+  "purge",
+  { topic, yes },
+  Effect.fnUntraced(function* ({ topic, yes }) {
+    const { json } = yield* Server
+    const { delayed, depth, groups } = yield* describe(topic)
+    const waiting = groups.reduce((sum, group) => sum + group.waiting, 0)
+    const held = groups.reduce((sum, { pending }) => sum + pending, 0)
+    if (!yes) {
+      yield* confirm(
+        `Permanently delete the messages of topic ${topic}: ${number(depth)} stored, ${number(delayed)} delayed, ` +
+          `${number(waiting)} waiting for a retry? Consumers keep the ${number(held)} that they hold`
+      )
+    }
+    yield* Effect.mapError((yield* Inspector.Inspector).purge(topic), toProblem)
+    yield* print(json, { topic, depth, delayed, waiting, held, purged: true }, () => `Purged ${safe(topic)}.`)
+  })
+).pipe(
+  Command.withDescription("Delete the messages of a topic that no consumer holds; groups and dead letters stay"),
+  Command.withExamples([{ command: "waybill topics purge orders", description: "Start over with an empty backlog" }])
 )
 
 export const topics = Command.make(
@@ -71,9 +90,9 @@ export const topics = Command.make(
     yield* allReadable(inspected)
   })
 ).pipe(
-  Command.withDescription("List topics, or remove one"),
+  Command.withDescription("List topics, or purge or remove one"),
   Command.withExamples([
     { command: "waybill topics --json", description: "All figures of every topic, for a program" }
   ]),
-  Command.withSubcommands([remove])
+  Command.withSubcommands([purge, remove])
 )

@@ -32,6 +32,8 @@ export interface Features {
   readonly fencedAck: boolean
   readonly deadLetters: boolean
   readonly pause: boolean
+  /** A group can be moved to another place among the stored messages, and begin at a time. */
+  readonly positions: boolean
   /** Messages that every group has settled are dropped automatically. */
   readonly trimming: boolean
   /**

@@ -5,15 +5,15 @@
  */
 import { assert } from "@effect/vitest"
 import { Duration, Effect, Option, Scope } from "effect"
-import { Commit, Settlement } from "waybill"
+import { Commit, type Inspector, Settlement } from "waybill"
 import { check } from "./Check.ts"
 import { type Fixture, bodies, joinAndLeave, outgoing, settle } from "./Fixture.ts"
 
 const total = Commit.counter("total")
 
 /** Tries to remove the topic; returns `removed`, or the obstacle. */
-const attempt = ({ inspector, topic }: Fixture["Service"]) =>
-  inspector.remove(topic).pipe(
+const attempt = ({ inspector, topic }: Fixture["Service"], options?: Inspector.RemoveOptions) =>
+  inspector.remove(topic, options).pipe(
     Effect.as("removed"),
     Effect.catchReason("TransportError", "TopicInUse", (reason) => {
       assert.isTrue(reason.permanent && reason.topic === topic)
@@ -82,6 +82,33 @@ export const removing = [
         outgoing({ body: "b", due: { _tag: "After", delay: Duration.hours(1) } })
       ])
       yield* becomes("delayed")
+    })
+  ),
+
+  check(
+    "a topic is removed by force with what is unsettled, but not under a living consumer",
+    ["redelivery", "deadLetters", "delay", "history"],
+    Effect.fnUntraced(function* (fixture) {
+      const { inspector, topic } = fixture
+      const force = attempt(fixture, { force: true })
+      const { leave, receiver } = yield* joinAndLeave(fixture, "g")
+      yield* fixture.publish("dead", "held", "new")
+      const dead = yield* fixture.one(receiver)
+      yield* settle(receiver, [dead], Settlement.deadLetter("Broken", "cause"))
+      yield* fixture.one(receiver)
+      yield* fixture.transport.publish(topic, [
+        outgoing({ body: "later", due: { _tag: "After", delay: Duration.hours(1) } })
+      ])
+      assert.strictEqual(yield* force, "consumers of g")
+      yield* leave
+      assert.notStrictEqual(yield* attempt(fixture), "removed")
+      assert.strictEqual(yield* force, "removed")
+      const { delayed, depth, groups } = yield* inspector.describe(topic)
+      assert.deepStrictEqual({ delayed, groups }, { delayed: 0, groups: [] })
+      assert.isAtMost(depth, 0)
+      const next = yield* fixture.join("g")
+      yield* fixture.publish("anew")
+      assert.deepStrictEqual(bodies(yield* fixture.take(next, 1)), ["anew"])
     })
   ),
 

@@ -46,6 +46,9 @@ export const checked = (inspector: Inspector["Service"]): Inspector["Service"] =
     discard: (topic, group, entries) => named(topic, group, () => inspector.discard(topic, group, entries)),
     pause: (topic, group) => named(topic, group, () => inspector.pause(topic, group)),
     resume: (topic, group) => named(topic, group, () => inspector.resume(topic, group)),
-    remove: (topic) => named(topic, undefined, () => inspector.remove(topic))
+    purge: (topic) => named(topic, undefined, () => inspector.purge(topic)),
+    move: (topic, group, to) => named(topic, group, () => inspector.move(topic, group, to)),
+    retire: (topic, group) => named(topic, group, () => inspector.retire(topic, group)),
+    remove: (topic, options) => named(topic, undefined, () => inspector.remove(topic, options))
   }
 }

@@ -18,10 +18,11 @@ import * as Attempts from "../internal/Attempts.ts"
 import { matcher } from "../internal/Glob.ts"
 import { Inbox, type InboxOptions } from "../internal/Inbox.ts"
 import { limitsOf, oneOf, wholeOf } from "../internal/Limits.ts"
+import { noMoves, startProblem } from "../internal/Unplaced.ts"
 import { refusal } from "../internal/Unstored.ts"
 import { Lifecycle } from "../Lifecycle.ts"
 import type { Outgoing, Receipt } from "../Message.ts"
-import { layer as layerOf, type Subscription, TransportError } from "../Transport.ts"
+import { layer as layerOf, type Subscription, TopicInUse, TransportError } from "../Transport.ts"
 import { Backpressure, sizeOf } from "./internal/Backpressure.ts"
 import { Channels, type SubscriberGroup } from "./internal/Channels.ts"
 import { make as makeSiblings } from "./internal/Siblings.ts"
@@ -92,7 +93,9 @@ export const layer = layerOf("at-most-once", (options: Options, as) => {
     const run = Effect.runForkWith(yield* Effect.context<never>())
     let consumers = 0
 
-    const enter = Effect.fnUntraced(function* ({ group, topic }: Subscription) {
+    const enter = Effect.fnUntraced(function* ({ group, start, topic }: Subscription) {
+      const problem = startProblem(start)
+      if (problem !== undefined) return yield* new TransportError({ operation: "receive", topic, reason: problem })
       const consumer = `memory-${instance}-${++consumers}`
       const subscribers = channels.group(topic, group)
       const clock = yield* Clock.Clock
@@ -215,9 +218,17 @@ const inspectorOf = (channels: Channels, lifecycle: Lifecycle): Inspector["Servi
     discard: (topic, group, entries) => step((now) => Exit.succeed(channels.discard(topic, group, entries, now))),
     pause: (topic, group) => setPaused(topic, group, true),
     resume: (topic, group) => setPaused(topic, group, false),
-    remove: (topic) =>
+    purge: () => Effect.void,
+    move: (topic) => Effect.fail(new TransportError({ operation: "inspect", topic, reason: noMoves })),
+    retire: (topic, group) =>
+      step(() => {
+        if (channels.retire(topic, group)) return Exit.void
+        const reason = new TopicInUse({ topic, group, found: "consumers" })
+        return Exit.fail(new TransportError({ operation: "inspect", topic, reason }))
+      }),
+    remove: (topic, options) =>
       step((now) => {
-        const reason = inUse(channels.describe(topic, pattern, now))
+        const reason = inUse(channels.describe(topic, pattern, now), options)
         if (reason !== undefined) {
           return Exit.fail(new TransportError({ operation: "inspect", topic, reason }))
         }

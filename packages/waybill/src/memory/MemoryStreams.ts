@@ -63,6 +63,7 @@ export const layer = layerOf("transactional", (options: Options, as) => {
     {
       name: pattern,
       as,
+      positions: true,
       retention: maxLength === Infinity ? "settled" : "length",
       limits: limitsOf(options),
       source: (place) => new Log(place, maxLength)

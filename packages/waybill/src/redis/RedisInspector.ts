@@ -75,7 +75,10 @@ export const layer = (options: Pick<StoreOptions, "prefix"> = {}): Layer.Layer<I
         discard: (topic, group, entries) => of(topic, (inspector) => inspector.discard(topic, group, entries)),
         pause: (topic, group) => of(topic, (inspector) => inspector.pause(topic, group)),
         resume: (topic, group) => of(topic, (inspector) => inspector.resume(topic, group)),
-        remove: (topic) => of(topic, (inspector) => inspector.remove(topic))
+        purge: (topic) => of(topic, (inspector) => inspector.purge(topic)),
+        move: (topic, group, to) => of(topic, (inspector) => inspector.move(topic, group, to)),
+        retire: (topic, group) => of(topic, (inspector) => inspector.retire(topic, group)),
+        remove: (topic, options) => of(topic, (inspector) => inspector.remove(topic, options))
       })
     })
   )

@@ -163,6 +163,14 @@ export class Channels {
     }
   }
 
+  /** Whether the group is gone: one with subscribers stays. */
+  retire(topic: string, group: string): boolean {
+    const groups = this.#channels.get(topic)?.groups
+    if ((groups?.get(group)?.inboxes.size ?? 0) > 0) return false
+    groups?.delete(group)
+    return true
+  }
+
   remove(topic: string): void {
     this.#topics.delete(topic)
     this.#channels.delete(topic)

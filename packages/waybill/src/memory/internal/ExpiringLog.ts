@@ -4,12 +4,15 @@
  *
  * @module
  */
+import type { Start } from "../../Inspector.ts"
+import { startProblem } from "../../internal/Unplaced.ts"
+import type { NotOffered } from "../../Transport.ts"
 import { Fifo } from "./Fifo.ts"
 import type { Cursor, Source, Stored } from "./Source.ts"
 
 export class ExpiringLog implements Source {
   readonly #messages = new Fifo<Stored>()
-  readonly #cursors: Array<ExpiringCursor> = []
+  readonly #cursors = new Set<ExpiringCursor>()
   readonly #ttlMillis: number
 
   constructor(ttlMillis: number) {
@@ -38,11 +41,21 @@ export class ExpiringLog implements Source {
     if (messages.first > first) for (const cursor of this.#cursors) cursor.cut()
   }
 
-  join(_: string, start: "earliest" | "latest"): Cursor {
+  join(_: string, start: Start): Cursor | NotOffered {
+    const problem = startProblem(start)
+    if (problem !== undefined) return problem
     const { end, first } = this.#messages
     const cursor = new ExpiringCursor(this, this.#messages, start === "earliest" ? first : end)
-    this.#cursors.push(cursor)
+    this.#cursors.add(cursor)
     return cursor
+  }
+
+  purge(): void {
+    while (this.#messages.shift() !== undefined);
+  }
+
+  leave(cursor: ExpiringCursor): void {
+    this.#cursors.delete(cursor)
   }
 }
 
@@ -90,4 +103,12 @@ class ExpiringCursor implements Cursor {
 
   /** Another group may still come for it, so it lives on. */
   settled(): void {}
+
+  skip(): void {
+    this.#position = this.#messages.end
+  }
+
+  close(): void {
+    this.#log.leave(this)
+  }
 }

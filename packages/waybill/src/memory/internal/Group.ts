@@ -11,7 +11,7 @@ import * as Effect from "effect/Effect"
 import type * as Latch from "effect/Latch"
 import type { Commit, Condition, ConditionFailed } from "../../Commit.ts"
 import type { Delivery, Failures, Handle } from "../../Delivery.ts"
-import type { ConsumerInfo, GroupInfo, PendingMessage, WaitingMessage } from "../../Inspector.ts"
+import type { ConsumerInfo, GroupInfo, PendingMessage, Place, WaitingMessage } from "../../Inspector.ts"
 import { consumerDied, noted, read } from "../../internal/Attempts.ts"
 import { unitsOf } from "../../internal/Budget.ts"
 import type { DeadLetterCap } from "../../internal/Limits.ts"
@@ -89,6 +89,54 @@ export class Group {
     this.#returnAll(works)
     member.held.clear()
     member.suspects.clear()
+  }
+
+  /** Forgets everything that no member holds. */
+  purge(): void {
+    for (const fifo of [this.#returned, this.#suspects]) while (fifo.shift() !== undefined);
+    while (this.#retries.shift(Infinity) !== undefined);
+    this.#cursor.skip()
+  }
+
+  /** Moves to another place. What comes again from there is no longer held by the dead, nor waits. */
+  move(to: Place): void {
+    const again = this.#cursor.move?.(to)
+    if (again === undefined) return
+    for (const member of this.#members) {
+      for (const [receipt, work] of member.held) {
+        if (!again.has(work.message)) continue
+        if (work.delivery !== undefined) member.revoke(work.delivery)
+        member.held.delete(receipt)
+        this.#leaveSource(work)
+      }
+      this.#topic.open(member.revoked)
+    }
+    for (const fifo of [this.#returned, this.#suspects]) {
+      const works = fifo.entries()
+      while (fifo.shift() !== undefined);
+      for (const work of works) if (!again.has(work.message)) fifo.push(work)
+    }
+  }
+
+  /** Ends the group: nothing of it is left, and whoever held a delivery has lost it. */
+  retire(): void {
+    const works: Array<Work> = []
+    for (const member of this.#members) {
+      for (const work of member.held.values()) {
+        if (work.delivery !== undefined) member.revoke(work.delivery)
+        works.push(work)
+      }
+      member.held.clear()
+      this.#topic.open(member.revoked)
+    }
+    this.#members.clear()
+    works.push(
+      ...this.#returned.entries(),
+      ...this.#suspects.entries(),
+      ...this.#retries.entries().map(([, work]) => work)
+    )
+    for (const work of works) this.#leaveSource(work)
+    this.#cursor.close(works.map(({ message }) => message))
   }
 
   /** A frozen member neither takes nor renews. */
@@ -230,7 +278,7 @@ export class Group {
       const { id, body, headers, key, version, publishedAt } = found.letter
       const work: Work = {
         // A redriven message is meant to be seen: it does not expire.
-        message: { id, body, headers, key, version, publishedAt, open: 0, expiresAt: undefined },
+        message: { id, body, headers, key, version, publishedAt, storedAt: now, open: 0, expiresAt: undefined },
         kept: undefined,
         attempt: 0,
         fence: found.fence,

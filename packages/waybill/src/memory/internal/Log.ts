@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { Place as Destination, Start } from "../../Inspector.ts"
 import { Fifo } from "./Fifo.ts"
 import type { Cursor, Place, Source, Stored } from "./Source.ts"
 
@@ -49,9 +50,20 @@ export class Log implements Source {
     }
   }
 
-  join(group: string, start: "earliest" | "latest"): Cursor {
+  /** The position with which a group goes on. */
+  placeOf(to: Destination): number {
+    const { end, first } = this.#messages
+    if (to === "earliest") return first
+    if (to === "latest") return end
+    if ("after" in to) return Math.min(end, Math.max(first, Number(to.after) + 1))
+    let position = first
+    while (position < end && (this.#messages.at(position)?.storedAt ?? 0) < to.at) position++
+    return position
+  }
+
+  join(group: string, start: Start): Cursor {
     const messages = this.#messages
-    const cursor = new LogCursor(this, messages, start === "earliest" ? messages.first : messages.end)
+    const cursor = new LogCursor(this, group, messages, this.placeOf(start))
     this.#cursors ??= new Map()
     this.#cursors.set(group, cursor)
     for (let position = cursor.position; position < messages.end; position++) {
@@ -62,9 +74,22 @@ export class Log implements Source {
     return cursor
   }
 
-  /** Drops messages that are not needed, unless that many are kept regardless. */
+  leave(group: string): void {
+    this.#cursors?.delete(group)
+    this.drop()
+  }
+
+  /** Without a group, nothing is needed. */
+  purge(): void {
+    const messages = this.#messages
+    const needed = ({ open }: Stored) => open > 0 && this.#cursors !== undefined && this.#cursors.size > 0
+    for (let oldest = messages.peek(); oldest !== undefined && !needed(oldest); oldest = messages.peek())
+      messages.shift()
+  }
+
+  /** Drops messages that are not needed, unless that many are kept regardless, or there is no group. */
   drop(): void {
-    if (this.#maxLength < Infinity) return
+    if (this.#maxLength < Infinity || this.#cursors?.size === 0) return
     while (this.#messages.peek()?.open === 0) this.#messages.shift()
   }
 }
@@ -73,10 +98,12 @@ class LogCursor implements Cursor {
   /** Position of the first message that the group has not seen. */
   position: number
   readonly #log: Log
+  readonly #group: string
   readonly #messages: Fifo<Stored>
 
-  constructor(log: Log, messages: Fifo<Stored>, position: number) {
+  constructor(log: Log, group: string, messages: Fifo<Stored>, position: number) {
     this.#log = log
+    this.#group = group
     this.#messages = messages
     this.position = position
   }
@@ -101,5 +128,33 @@ class LogCursor implements Cursor {
 
   settled(message: Stored): void {
     if (--message.open === 0) this.#log.drop()
+  }
+
+  move(to: Destination): ReadonlySet<Stored> {
+    const place = this.#log.placeOf(to)
+    const again = new Set<Stored>()
+    for (let position = place; position < this.position; position++) {
+      const message = this.#messages.at(position)
+      if (message === undefined) continue
+      message.open++
+      again.add(message)
+    }
+    while (this.position < place) {
+      const message = this.next()
+      if (message === undefined) break
+      message.open--
+    }
+    this.position = place
+    this.#log.drop()
+    return again
+  }
+
+  skip(): void {
+    for (let message = this.next(); message !== undefined; message = this.next()) message.open--
+  }
+
+  close(): void {
+    this.skip()
+    this.#log.leave(this.#group)
   }
 }

@@ -4,9 +4,10 @@
  *
  * @module
  */
-import type { GroupInfo } from "../../Inspector.ts"
+import type { GroupInfo, Start } from "../../Inspector.ts"
+import { startProblem } from "../../internal/Unplaced.ts"
 import type { Headers } from "../../Message.ts"
-import { TopicConflict } from "../../Transport.ts"
+import { type NotOffered, TopicConflict } from "../../Transport.ts"
 import { Fifo } from "./Fifo.ts"
 import type { Cursor, Place, Source, Stored } from "./Source.ts"
 
@@ -56,7 +57,13 @@ export class Queue implements Source, Cursor {
 
   trim(): void {}
 
-  join(group: string, start: "earliest" | "latest"): Cursor | TopicConflict {
+  purge(): void {
+    for (const lane of this.#lanes) while (lane.shift() !== undefined);
+  }
+
+  join(group: string, start: Start): Cursor | TopicConflict | NotOffered {
+    const problem = startProblem(start)
+    if (problem !== undefined) return problem
     if (this.#owner !== undefined) {
       return new TopicConflict({
         topic: this.#place.topic,
@@ -65,7 +72,7 @@ export class Queue implements Source, Cursor {
       })
     }
     this.#owner = group
-    if (start === "latest") for (const lane of this.#lanes) while (lane.shift() !== undefined);
+    if (start === "latest") this.purge()
     return this
   }
 
@@ -83,4 +90,15 @@ export class Queue implements Source, Cursor {
   }
 
   settled(): void {}
+
+  skip(): void {}
+
+  /** They go before everything that nobody has taken, for the next group. */
+  close(unsettled: ReadonlyArray<Stored>): void {
+    this.#owner = undefined
+    for (const message of unsettled.toReversed()) {
+      const lane = this.#lanes[this.#order === "priority" ? laneOf(message) : normal]
+      lane?.insert(this.#order === "lifo" ? lane.length : 0, message)
+    }
+  }
 }

@@ -4,12 +4,14 @@
  *
  * @module
  */
-import type { GroupInfo } from "../../Inspector.ts"
+import type { GroupInfo, Place as Destination, Start } from "../../Inspector.ts"
 import type { Event } from "../../Lifecycle.ts"
 import type { Message } from "../../Message.ts"
-import type { TopicConflict } from "../../Transport.ts"
+import type { NotOffered, TopicConflict } from "../../Transport.ts"
 
 export interface Stored extends Message {
+  /** When it was stored, due at once or later. */
+  storedAt: number
   /** How many groups have not settled it, if the source counts that. */
   open: number
   /** When it expires; `undefined`, and free, where messages live until they are settled. */
@@ -44,8 +46,10 @@ export interface Source {
   readonly depth: (groups: ReadonlyArray<GroupInfo>) => number
   /** Its messages in the order of delivery, each with a unique position. */
   readonly entries: () => Iterable<readonly [position: string, message: Stored]>
+  /** Every group has been skipped to the end: drops what none of them needs any more. */
+  readonly purge: () => void
   /** Adds a group, which begins at `start`. */
-  readonly join: (group: string, start: "earliest" | "latest") => Cursor | TopicConflict
+  readonly join: (group: string, start: Start) => Cursor | TopicConflict | NotOffered
 }
 
 /** How far one group has read. */
@@ -62,4 +66,10 @@ export interface Cursor {
   readonly missed: (now: number) => number
   /** The group no longer needs a message from `next` to stay in its place: it is done with it, or keeps it itself. */
   readonly settled: (message: Stored) => void
+  /** Moves the group, where its place can be chosen. Returns what it has seen and will see again. */
+  readonly move?: (to: Destination) => ReadonlySet<Stored>
+  /** Skips everything that the group has not seen. */
+  readonly skip: () => void
+  /** The group is retired. It had taken these messages, the first to be delivered first, and not settled them. */
+  readonly close: (unsettled: ReadonlyArray<Stored>) => void
 }

@@ -9,10 +9,26 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import type { Query } from "../../Commit.ts"
-import { type BackwardPage, type Inspector, inUse, type Page, type TopicInfo } from "../../Inspector.ts"
+import {
+  type BackwardPage,
+  type Inspector,
+  inUse,
+  type Page,
+  type RemoveOptions,
+  type TopicInfo
+} from "../../Inspector.ts"
 import { markerProblem } from "../../internal/Marker.ts"
+import { noMoves } from "../../internal/Unplaced.ts"
 import { Lifecycle } from "../../Lifecycle.ts"
-import { TopicConflict, type TopicInUse, type Transport, TransportError, WrongKeyType } from "../../Transport.ts"
+import {
+  NotOffered,
+  type Reason,
+  TopicConflict,
+  type TopicInUse,
+  type Transport,
+  TransportError,
+  WrongKeyType
+} from "../../Transport.ts"
 import { Commits } from "./Commits.ts"
 import type { Group, Home } from "./Group.ts"
 import { Member } from "./Member.ts"
@@ -92,8 +108,8 @@ class Store {
     return topic
   }
 
-  remove(topic: Topic, now: number): TopicInUse | undefined {
-    const reason = inUse(topic.describe(now))
+  remove(topic: Topic, options: RemoveOptions | undefined, now: number): TopicInUse | undefined {
+    const reason = inUse(topic.describe(now), options)
     if (reason !== undefined) return reason
     this.topics.delete(topic.name)
     for (const [name, { until }] of this.#remains) {
@@ -131,7 +147,7 @@ const transportOf = (store: Store): Pick<Transport, "publish" | "receive" | "lif
           }
           const topic = store.open(subscription.topic)
           const group = topic.join(subscription.group, subscription.start, now)
-          if (group instanceof TopicConflict) {
+          if (group instanceof TopicConflict || group instanceof NotOffered) {
             return Effect.fail(new TransportError({ operation: "receive", topic: topic.name, reason: group }))
           }
           const member = new Member(store.nextConsumer(), subscription)
@@ -179,6 +195,16 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
       const quiet = paused ? topic.group(group)?.quiet : undefined
       return quiet === undefined ? told : Effect.andThen(told, quiet)
     })
+  const changed = (name: string, change: (topic: Topic, now: number) => Reason | undefined) =>
+    step((now, fiber) => {
+      const topic = store.topics.get(name)
+      if (topic === undefined) return Exit.void
+      const reason = change(topic, now)
+      return Effect.andThen(
+        completed(lifecycle, topic, fiber, undefined),
+        reason === undefined ? Exit.void : Exit.fail(new TransportError({ operation: "inspect", topic: name, reason }))
+      )
+    })
   const nothing = (topic: string): TopicInfo => ({
     topic,
     pattern: store.pattern.name,
@@ -212,18 +238,20 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
     discard: (topic, group, entries) => inGroup(topic, group, 0, (group, now) => group.discard(entries, now)),
     pause: (topic, group) => setPaused(topic, group, true),
     resume: (topic, group) => setPaused(topic, group, false),
-    remove: (name) =>
-      step((now, fiber) => {
-        const topic = store.topics.get(name)
-        if (topic === undefined) return Exit.void
-        const reason = store.remove(topic, now)
-        return Effect.andThen(
-          completed(lifecycle, topic, fiber, undefined),
-          reason === undefined
-            ? Exit.void
-            : Exit.fail(new TransportError({ operation: "inspect", topic: name, reason }))
-        )
-      })
+    purge: (topic) =>
+      changed(topic, (topic) => {
+        topic.purge()
+        return undefined
+      }),
+    move: (topic, group, to) =>
+      store.pattern.positions === true
+        ? Effect.map(
+            changed(topic, (topic, now) => topic.move(group, to, now)),
+            () => store.topics.get(topic)?.group(group) !== undefined
+          )
+        : Effect.fail(new TransportError({ operation: "inspect", topic, reason: noMoves })),
+    retire: (topic, group) => changed(topic, (topic, now) => topic.retire(group, now)),
+    remove: (topic, options) => changed(topic, (topic, now) => store.remove(topic, options, now))
   }
 }
 

@@ -5,11 +5,11 @@
  */
 import * as Duration from "effect/Duration"
 import * as Latch from "effect/Latch"
-import type { Retention, StoredMessage, TopicInfo } from "../../Inspector.ts"
+import type { Place as Destination, Retention, Start, StoredMessage, TopicInfo } from "../../Inspector.ts"
 import { kept } from "../../internal/Headers.ts"
 import type { Limits } from "../../internal/Limits.ts"
 import type { Outgoing, Receipt } from "../../Message.ts"
-import { TopicConflict } from "../../Transport.ts"
+import { NotOffered, TopicConflict, TopicInUse } from "../../Transport.ts"
 import { DueQueue, wholeMillis } from "./DueQueue.ts"
 import { Fifo } from "./Fifo.ts"
 import { Group, type Home } from "./Group.ts"
@@ -20,6 +20,8 @@ export interface Pattern {
   /** Its name, as reported by `Inspector`. */
   readonly name: string
   readonly retention: Retention
+  /** Whether the places of its groups can be chosen. */
+  readonly positions?: boolean
   /** Whether its groups are given the most urgent messages first. */
   readonly priorities?: boolean
   /** The name under which the program has this store, unless it is the default. */
@@ -102,18 +104,49 @@ export class Topic implements Home {
   }
 
   /** The group of this name; a new one begins where `start` says. */
-  join(name: string, start: "earliest" | "latest", now: number): Group | TopicConflict {
+  join(name: string, start: Start, now: number): Group | TopicConflict | NotOffered {
     const groups = (this.#groups ??= new Map())
     const known = groups.get(name)
     if (known !== undefined) return known
     this.promote(now)
     this.#source.trim(now)
     const cursor = this.#source.join(name, start)
-    if (cursor instanceof TopicConflict) return cursor
+    if (cursor instanceof TopicConflict || cursor instanceof NotOffered) return cursor
     const group = new Group(this, name, cursor, this.#pattern.limits.deadLetters)
     group.paused = this.#paused?.has(name) === true
     groups.set(name, group)
     return group
+  }
+
+  /** Deletes the messages that no member of a group holds. */
+  purge(): void {
+    this.#delayed = undefined
+    for (const group of this.#groups?.values() ?? []) group.purge()
+    this.#source.purge()
+  }
+
+  /** Why a group may not be changed from outside. */
+  #occupied(name: string, now: number): TopicInUse | undefined {
+    return (this.group(name)?.describe(now).consumers.length ?? 0) > 0
+      ? new TopicInUse({ topic: this.name, group: name, found: "consumers" })
+      : undefined
+  }
+
+  /** Moves a group without living consumers. */
+  move(name: string, to: Destination, now: number): TopicInUse | undefined {
+    const problem = this.#occupied(name, now)
+    if (problem === undefined) this.group(name)?.move(to)
+    return problem
+  }
+
+  /** Ends a group without living consumers. */
+  retire(name: string, now: number): TopicInUse | undefined {
+    const problem = this.#occupied(name, now)
+    if (problem !== undefined) return problem
+    this.group(name)?.retire()
+    this.#groups?.delete(name)
+    this.#paused?.delete(name)
+    return undefined
   }
 
   /** Works even for a group that does not exist yet. */
@@ -209,6 +242,7 @@ export class Topic implements Home {
       key,
       version,
       publishedAt: now,
+      storedAt: now,
       open: 0,
       expiresAt: undefined
     }
@@ -220,6 +254,7 @@ export class Topic implements Home {
 
   #add(message: Stored, now: number): void {
     this.#published++
+    message.storedAt = now
     this.#source.add(message, now)
     if (this.#groups === undefined) return
     for (const group of this.#groups.values()) group.stir(message)

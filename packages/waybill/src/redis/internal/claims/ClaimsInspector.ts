@@ -77,6 +77,21 @@ export const make = (
 
     redrive: (topic, group, entries) => inspecting.call(topic, group, scripts.redrive, {}, { args: entries }),
 
+    purge: Effect.fnUntraced(function* (topic) {
+      let mark = ""
+      for (const group of [...(yield* inspecting.groupsOf(topic)), undefined]) {
+        for (let more = true; more;) {
+          ;({ mark, more } = yield* inspecting.call(topic, group, scripts.purge, { mark }))
+        }
+      }
+    }),
+
+    retire: (topic, group) =>
+      Effect.flatMap(consumersOf(topic, group), (consumers) => {
+        const more = { keys: consumers.map(keysOf(topic).group(group).processing), args: consumers }
+        return inspecting.call(topic, group, scripts.retire, { group }, more)
+      }).pipe(Effect.repeat({ while: ({ _tag }) => _tag === "AGAIN" }), Effect.asVoid),
+
     removal: scripts.remove,
     belongings: Effect.fnUntraced(function* (topic) {
       const names = yield* inspecting.groupsOf(topic)

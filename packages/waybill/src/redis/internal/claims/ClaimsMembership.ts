@@ -93,7 +93,8 @@ class ClaimsMembership implements Membership<ClaimedHandle> {
       const { known } = yield* this.#belonging.call(source.scripts.join, {
         group: subscription.group,
         consumer,
-        start: again ? "earliest" : subscription.start,
+        // Another start was refused.
+        start: !again && subscription.start === "latest" ? "latest" : "earliest",
         lease: leaseMillis,
         setting: source.setting
       })

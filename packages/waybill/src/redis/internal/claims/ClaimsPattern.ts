@@ -5,6 +5,7 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import { startProblem } from "../../../internal/Unplaced.ts"
 import { type Guarantee, type Reason, type Subscription, TransportError } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
 import { hear } from "../group/Wake.ts"
@@ -47,6 +48,8 @@ export const make = <G extends Guarantee>({
       publishing: { script: source.scripts.publish, setting: source.setting },
       join: Effect.fnUntraced(function* (subscription, opened) {
         const { topic } = subscription
+        const problem = startProblem(subscription.start)
+        if (problem !== undefined) return yield* new TransportError({ operation: "receive", topic, reason: problem })
         const keys = store.keysOf(topic)
         const listen = yield* Effect.mapError(
           listenTo(subscription),

@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { bytes, listOf, make as script, number, row, text } from "../connection/Script.ts"
+import { bytes, flag, listOf, make as script, number, row, text } from "../connection/Script.ts"
 import { counting, redriving } from "../inspect/DeadLetterScripts.ts"
 import { asides, figures, pageArgs, rowsOfWaiting } from "../inspect/Figures.ts"
-import { bodyOf, removal } from "../inspect/Removal.ts"
+import { bodyOf, occupying, removal } from "../inspect/Removal.ts"
 import { keys } from "../wire/Keys.ts"
 import { clock, weighing } from "../wire/Lua.ts"
 import { records } from "../wire/PackedMessage.ts"
@@ -221,6 +221,109 @@ end
 `
   })
 
+/**
+ * Deletes what no consumer of the group holds, some at a time; without a group, what is left then and not due yet. `mark`, "" at first,
+ * is what the source notes about how far to go.
+ */
+const purge = (source: Source) =>
+  script({
+    name: named(source, "purge"),
+    mode: "drains",
+    keys: { ...source.keys, ...keys("waiting", "returned", "suspects", "marks") },
+    args: { mark: "text" },
+    replies: {
+      OK: {
+        mark: text,
+        /** Call again. */
+        more: flag
+      }
+    },
+    lua: /* lua */ `${clock}${records}${source.lua}
+touch()
+local most, more = 500, false
+local function drop(found)
+  if #found == 0 then return end
+  forget(found)
+  redis.call('HDEL', marks, unpack(found))
+  more = more or #found == most
+end
+for _, list in ipairs({suspects, returned}) do drop(redis.call('LPOP', list, most) or {}) end
+local later = redis.call('ZRANGE', waiting, 0, most - 1)
+if #later > 0 then redis.call('ZREM', waiting, unpack(later)) end
+drop(later)
+local noted, rest = clear(mark)
+return {'OK', noted, (more or rest) and 1 or 0}
+`
+  })
+
+/**
+ * Deletes a group, with all it keeps. Where its messages belong to the topic, they go back there first, some at a time.
+ *
+ * Further arguments: the consumers. Further keys: processing of each.
+ */
+const retire = (source: Source) =>
+  script({
+    name: named(source, "retire"),
+    mode: "drains",
+    keys: {
+      ...source.keys,
+      ...keys("groups", "waiting", "returned", "suspects", "marks", "dead", "consumers", "state")
+    },
+    moreKeys: "set",
+    args: { group: "text" },
+    replies: {
+      OK: {},
+      /** Not done yet: list the consumers and call again. */
+      AGAIN: {}
+    },
+    lua: /* lua */ `${clock}${records}${source.lua}${occupying}${marking}${nth}
+touch()
+local refused = occupied(group, clock())
+if refused then return refused end
+local asked = {}
+for i = moreArgs + 1, #ARGV do asked[ARGV[i]] = true end
+-- One that joined and died since the caller listed them.
+for _, consumer in ipairs(redis.call('ZRANGE', consumers, 0, -1)) do
+  if not asked[consumer] then return {'AGAIN'} end
+end
+${source.hands === true ? handing : ""}
+close()
+redis.call('SREM', groups, group)
+redis.call('UNLINK', waiting, returned, suspects, marks, dead, consumers, state)
+for k = moreKeys + 1, #KEYS do redis.call('UNLINK', KEYS[k]) end
+return {'OK'}
+`
+  })
+
+/** What would be delivered last goes back first: each goes to the front. */
+const handing = /* lua */ `
+local done, bytes = 0, 0
+local function handed(id)
+  done, bytes = done + 1, bytes + handBack(id)
+  return done < 1000 and bytes < 1048576
+end
+local function last()
+  return redis.call('ZRANGE', waiting, 0, 0, 'REV')[1]
+end
+for id in last do
+  redis.call('ZREM', waiting, id)
+  if not handed(id) then return {'AGAIN'} end
+end
+for _, list in ipairs({suspects, returned}) do
+  while redis.call('LLEN', list) > 0 do
+    if not handed(redis.call('RPOP', list)) then return {'AGAIN'} end
+  end
+end
+for k = moreKeys + 1, #KEYS do
+  local members = redis.call('SMEMBERS', KEYS[k])
+  table.sort(members, function(a, b) return nth(idOf(a)) > nth(idOf(b)) end)
+  for _, member in ipairs(members) do
+    redis.call('SREM', KEYS[k], member)
+    if not handed(idOf(member)) then return {'AGAIN'} end
+  end
+end
+`
+
 /** Inspects with `overview` and, for each group, `describe`. */
 const remove = (source: Source) => {
   const figures = describe(source)
@@ -248,5 +351,7 @@ export const make = (source: Source) => ({
   pending: pending(source),
   waiting: waiting(source),
   redrive: redrive(source),
+  purge: purge(source),
+  retire: retire(source),
   remove: remove(source)
 })

@@ -30,6 +30,9 @@
  * | `peek(from, limit, newest)` | at most `limit` of these ids, in order: the first after the id `from`, or with `newest` the last before it; without it the first or the last of all |
  * | `outlook()` | how many messages are stored, how many are not due yet, and when the next of these is due or nil; how many there ever were, or nil |
  * | `pass()` | only for a source that `passes`: moves on over expired messages at the front. Returns whether there may be more of them |
+ * | `clear(mark)` | deletes some of what `fresh` could take or `promote` bring in. `mark`: "" at first, then what the last call, perhaps for another group, returned; so what comes later stays. Returns a mark as text, and whether there may be more |
+ * | `close()` | the group is retired: deletes what the source keeps for it |
+ * | `handBack(id)` | only for a source that `hands`: the group, which is being retired, has not settled it. Puts it before everything that `fresh` takes; returns how many bytes it read |
  *
  * A pattern that applies more than an ack when a message is settled adds an operation to the loop of the script `settle`.
  *
@@ -53,4 +56,6 @@ export interface Source {
   readonly ranks?: boolean
   /** Whether its messages are counted from where the first may be, with the function that moves this on. */
   readonly passes?: boolean
+  /** Whether messages leave the topic when a group takes them, so that retiring the group has to hand them back. */
+  readonly hands?: boolean
 }

@@ -7,9 +7,10 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { Delivery } from "../../../Delivery.ts"
-import type { GroupInfo, Inspector, Page, Retention } from "../../../Inspector.ts"
+import type { GroupInfo, Inspector, Page, Place, Retention } from "../../../Inspector.ts"
 import * as Attempts from "../../../internal/Attempts.ts"
 import { checked } from "../../../internal/CheckedInspector.ts"
+import { noMoves } from "../../../internal/Unplaced.ts"
 import type { Message } from "../../../Message.ts"
 import { type Reason, TransportError } from "../../../Transport.ts"
 import type { Connection } from "../connection/Connection.ts"
@@ -101,6 +102,12 @@ export interface Account {
     },
     Reason
   >
+  /** Deletes the messages that no consumer holds. */
+  readonly purge: (topic: string) => Effect.Effect<void, Reason>
+  /** Moves a group without living consumers; whether there is one. Only for a pattern with places. */
+  readonly move?: (topic: string, group: string, to: Place) => Effect.Effect<boolean, Reason>
+  /** Deletes a group without living consumers, and what only it keeps in the topic. */
+  readonly retire: (topic: string, group: string) => Effect.Effect<void, Reason>
   /** What `remove` deletes of a topic. */
   readonly belongings: (topic: string) => Effect.Effect<Belongings, Reason>
   readonly removal: RemovalScript
@@ -180,11 +187,13 @@ export class Inspecting {
   #remove(
     topic: string,
     script: RemovalScript,
-    { groups, others, topic: whole }: Belongings
+    { groups, others, topic: whole }: Belongings,
+    force: boolean
   ): Effect.Effect<void, Reason> {
     const { commands, keysOf, prefix } = this.#options
     const { groups: names, meta } = keysOf(topic)
     const inspections = {
+      force,
       others: others.length,
       topic: { keys: whole.keys.length, args: whole.args },
       groups: groups.map(({ args, group, keys, state }) => ({
@@ -264,7 +273,7 @@ export class Inspecting {
       )
   }
 
-  inspector({ belongings, describe, redrive, removal, stored }: Account): Inspector["Service"] {
+  inspector({ belongings, describe, move, purge, redrive, removal, retire, stored }: Account): Inspector["Service"] {
     const { commands, prefix } = this.#options
     return checked({
       topics: commands
@@ -331,8 +340,14 @@ export class Inspecting {
       pause: (topic, group) => this.#setPaused(topic, group, true),
       resume: (topic, group) => this.#setPaused(topic, group, false),
 
-      remove: (topic) =>
-        Effect.flatMap(belongings(topic), (all) => this.#remove(topic, removal, all)).pipe(failing(topic))
+      purge: (topic) => purge(topic).pipe(failing(topic)),
+
+      move: (topic, group, to) => (move?.(topic, group, to) ?? Effect.fail(noMoves)).pipe(failing(topic)),
+
+      retire: (topic, group) => retire(topic, group).pipe(failing(topic)),
+
+      remove: (topic, { force = false } = {}) =>
+        Effect.flatMap(belongings(topic), (all) => this.#remove(topic, removal, all, force)).pipe(failing(topic))
     })
   }
 }

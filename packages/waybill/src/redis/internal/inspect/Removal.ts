@@ -1,6 +1,6 @@
 /**
- * Removing a topic: the script inspects it as the inspector does, and deletes its keys in the same step if nothing of it is in
- * use.
+ * Removing a topic or a group. For a topic, the script inspects it as the inspector does, and deletes its keys in the same step
+ * if nothing of it is in use.
  *
  * @module
  */
@@ -21,6 +21,22 @@ export interface Belongings {
   readonly groups: ReadonlyArray<Inspection & { readonly group: string; readonly state: string }>
 }
 
+/**
+ * `occupied(group, now)`: the refusal while a consumer of the group lives, or nil. A heartbeat that stayed ahead when the clock went
+ * back does not count.
+ *
+ * It uses the locals `consumers` and `state`, the keys.
+ */
+export const occupying = /* lua */ `
+local function occupied(group, now)
+  local living = redis.call('ZRANGEBYSCORE', consumers, string.format('(%.0f', now), '+inf', 'WITHSCORES')
+  for i = 1, #living, 2 do
+    local lease = tonumber(redis.call('HGET', state, 'lease:' .. living[i]))
+    if not lease or tonumber(living[i + 1]) - now <= lease then return {'IN USE', 'consumers', group} end
+  end
+end
+`
+
 /** A script's text as the body of a Lua function of KEYS and ARGV. */
 export const bodyOf = (script: Script): string => script.lua.slice(script.lua.indexOf("\n"))
 
@@ -38,7 +54,7 @@ export const removal = (name: string, overview: string, describe: string) =>
     keys: {},
     args: {
       /**
-       * As JSON: `others`, how many keys no inspection uses; `topic` and `groups`, the inspections: `keys`, how many, and `args`; of a group
+       * As JSON: `force`, whether only living consumers keep the topic; `others`, how many keys no inspection uses; `topic` and `groups`, the inspections: `keys`, how many, and `args`; of a group
        * `group`, its name, and `state`, the place of that key among its keys.
        */
       inspections: "text"
@@ -74,8 +90,10 @@ local function lives(state, consumer, left)
 end
 local info = overview(keysOf(asked.topic), asked.topic.args)
 if info[1] ~= 'OK' then return info end
-if info[4] > 0 then return {'IN USE', 'delayed', ''} end
-if #asked.groups == 0 and info[3] > 0 then return {'IN USE', 'messages', ''} end
+if not asked.force then
+  if info[4] > 0 then return {'IN USE', 'delayed', ''} end
+  if #asked.groups == 0 and info[3] > 0 then return {'IN USE', 'messages', ''} end
+end
 local known = {}
 for _, inspection in ipairs(asked.groups) do
   known[inspection.group] = true
@@ -83,7 +101,7 @@ for _, inspection in ipairs(asked.groups) do
   local figures = describe(keys, inspection.args)
   if figures[1] ~= 'OK' then return figures end
   for _, what in ipairs({{2, 'messages'}, {3, 'pending'}, {5, 'waiting'}, {7, 'deadLetters'}}) do
-    if figures[what[1]] > 0 then return {'IN USE', what[2], inspection.group} end
+    if not asked.force and figures[what[1]] > 0 then return {'IN USE', what[2], inspection.group} end
   end
   local living = figures[10]
   for i = 1, #living, 3 do

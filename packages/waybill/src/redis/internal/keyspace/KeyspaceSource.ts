@@ -11,7 +11,7 @@ import { numbering } from "./Numbers.ts"
 
 /** See `Source` of `claims/`. */
 const lua = /* lua */ `
-local open, probe, fresh, pressing, read, forget, restore, promote, backlog, peek, outlook, pass
+local open, probe, fresh, pressing, read, forget, restore, promote, backlog, peek, outlook, pass, clear, close
 do
 ${numbering}
 -- The records that were looked up to see whether they exist.
@@ -143,6 +143,24 @@ function pass()
   local before = first
   if before <= last then note() end
   return first - before >= 2000
+end
+function clear(mark)
+  load()
+  local to = math.min(last, tonumber(mark) or last)
+  if redis.call('HEXISTS', position, 'cursor') == 1 then
+    redis.call('HSET', position, 'cursor', digits(math.max(cursor(), to)))
+  else
+    redis.call('UNLINK', delayed, delayedBodies)
+    -- The messages expire by themselves. Those that consumers hold are still found.
+    if first <= to then
+      first = to + 1
+      note()
+    end
+  end
+  return digits(to), false
+end
+function close()
+  redis.call('UNLINK', position, restored)
 end
 end
 `

@@ -164,6 +164,37 @@ ${peeking}local function outlook()
   return redis.call('HLEN', bodies) + redis.call('LLEN', inbox), laters, head and tonumber(head),
     (tonumber(redis.call('HGET', meta, 'last')) or 0) + redis.call('LLEN', inbox) - laters
 end
+local function clear(mark)
+  local left = tonumber(mark) or backlog() + redis.call('ZCARD', delayed)
+  local done = 0
+  local function room()
+    return math.min(left, 1000) - done
+  end
+  for k = 1, 3 do
+    local found = room() > 0 and redis.call('LPOP', lists[k], room())
+    if found then
+      redis.call('HDEL', bodies, unpack(found))
+      done = done + #found
+    end
+  end
+  local found = room() > 0 and redis.call('LPOP', inbox, room())
+  if found then done = done + #found end
+  local later = room() > 0 and redis.call('ZRANGE', delayed, 0, room() - 1) or {}
+  if #later > 0 then
+    redis.call('ZREM', delayed, unpack(later))
+    redis.call('HDEL', delayedBodies, unpack(later))
+    done = done + #later
+  end
+  return string.format('%.0f', left - done), done > 0 and left > done
+end
+local function close()
+  redis.call('HDEL', meta, 'group')
+end
+local function handBack(id)
+  local record = urgent() and read({id})[1]
+  redis.call(order() == 'lifo' and 'RPUSH' or 'LPUSH', lists[record and urgencyOf(record) or 2], id)
+  return record and #record or 0
+end
 `
 
 /** Under the pattern's own name. */
@@ -172,7 +203,8 @@ export const source = (pattern: string): Source => ({
   keys: keys("high", "normal", "low", "bodies", "delayed", "delayedBodies", "inbox", "meta"),
   fleeting: ["high", "normal", "low", "bodies", "delayed", "delayedBodies", "inbox"],
   lua,
-  ranks: true
+  ranks: true,
+  hands: true
 })
 
 /** The same as `levelOf` in the scripts. */

@@ -5,6 +5,7 @@
  */
 import * as Effect from "effect/Effect"
 import { isGlob } from "../../../internal/Glob.ts"
+import { startProblem } from "../../../internal/Unplaced.ts"
 import { NotOffered, TransportError } from "../../../Transport.ts"
 import type { Pattern } from "../Pattern.ts"
 import * as ChannelPublisher from "./ChannelPublisher.ts"
@@ -31,8 +32,9 @@ export const make = (options: PubSubOptions): Pattern<"at-most-once"> => ({
         },
         join: (subscription, opened) => {
           const { topic } = subscription
-          return options.sharded && isGlob(topic)
-            ? Effect.fail(new TransportError({ operation: "receive", topic, reason: noGlobs }))
+          const problem = options.sharded && isGlob(topic) ? noGlobs : startProblem(subscription.start)
+          return problem !== undefined
+            ? Effect.fail(new TransportError({ operation: "receive", topic, reason: problem }))
             : PubSubReceiver.make({
                 ...store,
                 ...options,

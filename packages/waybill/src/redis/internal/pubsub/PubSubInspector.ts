@@ -33,6 +33,10 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
 
     redrive: (topic, group, entries) => inspecting.call(topic, group, Scripts.redrive, {}, { args: entries }),
 
+    purge: () => Effect.void,
+
+    retire: (topic, group) => Effect.asVoid(inspecting.call(topic, group, Scripts.retire, { group })),
+
     removal: Scripts.remove,
     belongings: (topic) =>
       Effect.map(inspecting.groupsOf(topic), (names) => ({

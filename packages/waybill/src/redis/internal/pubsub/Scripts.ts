@@ -7,7 +7,7 @@ import { flag, make, number, opener } from "../connection/Script.ts"
 import { member } from "../group/Beat.ts"
 import { deadLettering, counting, keeping, redriving } from "../inspect/DeadLetterScripts.ts"
 import { figures } from "../inspect/Figures.ts"
-import { bodyOf, removal } from "../inspect/Removal.ts"
+import { bodyOf, occupying, removal } from "../inspect/Removal.ts"
 import { marker } from "../wire/Envelope.ts"
 import { keys } from "../wire/Keys.ts"
 import { add, cap, clock, heartbeats, opening, tallies } from "../wire/Lua.ts"
@@ -171,6 +171,23 @@ end
 local noted = redis.call('HMGET', state, 'dropped', 'paused')
 local letters, old = deadCount(dead, state, now)
 return {'OK', 0, pending, oldest, waiting, next, letters, tonumber(noted[1] or '0'), noted[2] and 1 or 0, living, '', old, ''}
+`
+})
+
+/** Deletes a group that has no subscriber, with its dead letters. */
+export const retire = make({
+  name: "waybill/retire",
+  mode: "drains",
+  keys: keys("groups", "consumers", "state", "dead"),
+  args: { group: "text" },
+  replies: { OK: {} },
+  lua: /* lua */ `${clock}${occupying}
+redis.call('XLEN', dead)
+local refused = occupied(group, clock())
+if refused then return refused end
+redis.call('SREM', groups, group)
+redis.call('UNLINK', consumers, state, dead)
+return {'OK'}
 `
 })
 

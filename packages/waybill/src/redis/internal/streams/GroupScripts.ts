@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { Start } from "../../../Inspector.ts"
 import { flag, make, number, opener, text } from "../connection/Script.ts"
 import { beatArgs, beaten, member } from "../group/Beat.ts"
 import { keeping } from "../inspect/DeadLetterScripts.ts"
@@ -27,6 +28,14 @@ import { nobody, noting, restoring, sources, sweeping } from "./Progress.ts"
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "streams"
 
+/** The last entry that a group with this start does not get: an id, or `$`. */
+export const startOf = (start: Start): string => {
+  if (start === "earliest") return "0-0"
+  if (start === "latest") return "$"
+  const before = Math.ceil(start.at) - 1
+  return before < 0 ? "0-0" : `${before}-18446744073709551615`
+}
+
 /**
  * Creates the group if it is missing, and registers the consumer.
  *
@@ -43,7 +52,7 @@ export const join = make({
   args: {
     ...opener,
     ...member,
-    /** Where a new group starts: `0` or `$`. */
+    /** Where a new group starts: `startOf`. */
     start: "text",
     /** 1: this consumer was a member before. */
     again: "number",
@@ -102,7 +111,7 @@ local function create(key, at, ...)
   error(made)
 end
 local known = again == 1 or redis.call('SISMEMBER', groups, group) == 1
-local from = start == '$' and last or '0-0'
+local from = start == '$' and last or start
 local progress = known and progressOf(0, last)
 local progressRetry = known and progressOf(1, lastRetry)
 if progress then from = progress.at
@@ -113,7 +122,7 @@ end
 -- The group has not missed what was trimmed before it existed.
 local passed = not info and 0
 if info and info['entries-added'] then
-  if from == last then passed = info['entries-added']
+  if not less(from, last) then passed = info['entries-added']
   elseif from == '0-0' then passed = info['entries-added'] - info['length'] end
 end
 local main = passed and create(stream, from, 'ENTRIESREAD', string.format('%.0f', passed)) or create(stream, from)
@@ -265,20 +274,13 @@ return {'OK', alive and 1 or 0, paused(quiet), next == 0 and 1 or 0, next, dropp
 `
 })
 
-/** Trims what every group has settled. A group that is registered but missing holds everything: it may come back. */
-export const trim = make({
-  name: "waybill/trim",
-  mode: "drains",
-  keys: keys("stream", "retry", "groups"),
-  args: {
-    /** About how many entries to remove at most. */
-    most: "number",
-    /** 1: the main stream too. */
-    both: "number"
-  },
-  replies: { OK: { more: flag } },
-  lua: /* lua */ `${ids}${ask}${maps}
-touch()
+/**
+ * `settled(key, registered)`: the lowest id that some group still needs; nil without a group, or if one of these is missing.
+ * `cutTo(key, low, most)`: trims what comes before it, about that many entries; whether there may be more.
+ *
+ * They use `ids`, `ask` and `maps`.
+ */
+export const trimming = /* lua */ `
 local function settled(key, registered)
   local low
   local there = {}
@@ -291,14 +293,36 @@ local function settled(key, registered)
   for _, name in ipairs(registered) do if not there[name] then return end end
   return low
 end
-local more = 0
-local function cut(key, registered)
-  local low = settled(key, registered)
-  if not low then return end
+local function cutTo(key, low, most)
   -- Whole nodes first, as many as allowed; less than a node is left then.
   local count = redis.call('XTRIM', key, 'MINID', '~', low, 'LIMIT', most)
   -- Redis stops before it exceeds the limit: more than a node (128 entries at most, by default) may be left then.
-  if count >= most - 128 then more = 1 else redis.call('XTRIM', key, 'MINID', low) end
+  if count >= most - 128 then return true end
+  redis.call('XTRIM', key, 'MINID', low)
+end
+`
+
+/** The most that one call of `trim` should remove. */
+export const trimLimit = 20_000
+
+/** Trims what every group has settled. A group that is registered but missing holds everything: it may come back. */
+export const trim = make({
+  name: "waybill/trim",
+  mode: "drains",
+  keys: keys("stream", "retry", "groups"),
+  args: {
+    /** About how many entries to remove at most. */
+    most: "number",
+    /** 1: the main stream too. */
+    both: "number"
+  },
+  replies: { OK: { more: flag } },
+  lua: /* lua */ `${ids}${ask}${maps}${trimming}
+touch()
+local more = 0
+local function cut(key, registered)
+  local low = settled(key, registered)
+  if low and cutTo(key, low, most) then more = 1 end
 end
 cut(retry, {})
 if both == 1 then cut(stream, redis.call('SMEMBERS', groups)) end

@@ -6,10 +6,11 @@
 import { bit, bytes, flag, listOf, make, number, row, text } from "../connection/Script.ts"
 import { counting, redriving } from "../inspect/DeadLetterScripts.ts"
 import { asides, figures, pageArgs, rowsOfWaiting } from "../inspect/Figures.ts"
-import { bodyOf, removal } from "../inspect/Removal.ts"
+import { bodyOf, occupying, removal } from "../inspect/Removal.ts"
 import { keys } from "../wire/Keys.ts"
 import { add, ask, clock, ids, infos, maps, paging, weighing } from "../wire/Lua.ts"
-import { nobody, sources } from "./Progress.ts"
+import { trimming } from "./GroupScripts.ts"
+import { nobody, noting, sources } from "./Progress.ts"
 
 /**
  * A topic and its groups. Inspecting a thousand topics is common, so it asks nothing twice and nothing that it can know to be
@@ -304,6 +305,162 @@ local function back(_, f, from, head)
   end
   return add(retry, again, f, from)
 end
+`
+})
+
+/**
+ * Takes away from a group what none of its consumers holds: moves it behind the messages stored so far, and deletes those that wait
+ * for their next attempt, about a thousand at a time.
+ */
+export const purgeGroup = make({
+  name: "waybill/purge-group",
+  mode: "drains",
+  keys: keys("stream", "retry", "released", "waiting", "waitingBodies"),
+  args: {
+    group: "text",
+    /** The last message to take away, or "" for the last one that there is. */
+    upTo: "text"
+  },
+  replies: {
+    OK: {
+      upTo: text,
+      /** Call again. */
+      more: flag
+    }
+  },
+  lua: /* lua */ `${ids}${ask}${maps}${infos}${sources}
+touch()
+local function last(key)
+  local info = ask('XINFO', 'STREAM', key)
+  info = info and of(info) or {}
+  return info['last-generated-id'] or '0-0', info['entries-added']
+end
+local more = 0
+for source = 0, 1 do
+  local key = sources[source]
+  local to, added = last(key)
+  if source == 0 then
+    if upTo == '' then upTo = to end
+    to = upTo
+  end
+  local mine = infoOf(key, group)
+  if mine then
+    if less(mine['last-delivered-id'], to) then
+      local since = #redis.call('XRANGE', key, '(' .. to, '+', 'COUNT', 1000)
+      local call = {'XGROUP', 'SETID', key, group, to}
+      -- So that nothing of it counts as trimmed unseen.
+      if added and since < 1000 then
+        call[6] = 'ENTRIESREAD'
+        call[7] = string.format('%.0f', added - since)
+      end
+      redis.call(unpack(call))
+    end
+    local given = ask('XPENDING', key, group, '-', '+', 1000, '${nobody}')
+    for _, row in ipairs(given) do
+      redis.call('XACK', key, group, row[1])
+      redis.call('HDEL', released, source .. row[1], '!' .. source .. row[1])
+    end
+    if #given == 1000 then more = 1 end
+  end
+end
+redis.call('UNLINK', waiting, waitingBodies)
+return {'OK', upTo, more}
+`
+})
+
+/** Deletes what is not due yet, and what no group needs up to this message, or to the last one. */
+export const purge = make({
+  name: "waybill/purge",
+  mode: "drains",
+  keys: keys("stream", "delayed", "delayedBodies"),
+  args: {
+    upTo: "text",
+    /** About how many entries to remove at most. */
+    most: "number"
+  },
+  replies: { OK: { upTo: text, more: flag } },
+  lua: /* lua */ `${ids}${ask}${maps}${trimming}
+touch()
+redis.call('UNLINK', delayed, delayedBodies)
+if redis.call('EXISTS', stream) == 0 then return {'OK', upTo, 0} end
+if upTo == '' then upTo = of(redis.call('XINFO', 'STREAM', stream))['last-generated-id'] end
+local low, needed = after(upTo), settled(stream, {})
+if needed and less(needed, low) then low = needed end
+return {'OK', upTo, cutTo(stream, low, most) and 1 or 0}
+`
+})
+
+/**
+ * Moves a group on the stream. What it had taken after its new place and not settled is given back, at most a thousand at a time: it
+ * comes again.
+ */
+export const move = make({
+  name: "waybill/move",
+  mode: "drains",
+  keys: keys("stream", "retry", "consumers", "state", "released"),
+  args: {
+    group: "text",
+    /** The last entry that it does not get: an id, or `$`. */
+    to: "text"
+  },
+  replies: {
+    OK: {},
+    /** Call again, with the same place. */
+    AGAIN: {},
+    /** There is no such group. */
+    GONE: {}
+  },
+  lua: /* lua */ `${clock}${ids}${ask}${maps}${sources}${noting}${occupying}
+touch()
+local now = clock()
+local refused = occupied(group, now)
+if refused then return refused end
+if not infoOf(stream, group) then return {'GONE'} end
+local info = of(redis.call('XINFO', 'STREAM', stream))
+local last, first, added = info['last-generated-id'], info['first-entry'], info['entries-added']
+if to == '$' then to = last end
+local call = {'XGROUP', 'SETID', stream, group, to}
+-- Without it, the server counts again once the group has reached the end.
+local read = added and (not less(to, last) and added or (not first or less(to, first[1])) and added - info['length'])
+if read then
+  call[6] = 'ENTRIESREAD'
+  call[7] = string.format('%.0f', read)
+end
+redis.call(unpack(call))
+local given = redis.call('XPENDING', stream, group, '(' .. to, '+', 1000)
+for _, row in ipairs(given) do
+  redis.call('XACK', stream, group, row[1])
+  redis.call('HDEL', released, '0' .. row[1], '!0' .. row[1])
+end
+-- If the group is lost, it goes on from here.
+redis.call('HSET', state, 'mark', to)
+note(now)
+return {#given == 1000 and 'AGAIN' or 'OK'}
+`
+})
+
+/** Deletes a group on both streams, with all it keeps. What only it held back can be trimmed then. */
+export const retire = make({
+  name: "waybill/retire",
+  mode: "drains",
+  keys: keys("stream", "retry", "meta", "groups", "consumers", "state", "released", "waiting", "waitingBodies", "dead"),
+  args: { group: "text" },
+  replies: {
+    OK: {
+      /** Whether its length is limited. */
+      limited: flag
+    }
+  },
+  lua: /* lua */ `${clock}${occupying}
+touch()
+local refused = occupied(group, clock())
+if refused then return refused end
+local limited = redis.call('HEXISTS', meta, 'maxLength')
+if redis.call('EXISTS', stream) == 1 then redis.call('XGROUP', 'DESTROY', stream, group) end
+redis.call('SREM', groups, group)
+redis.call('HDEL', meta, 'cut:' .. group)
+redis.call('UNLINK', retry, consumers, state, released, waiting, waitingBodies, dead)
+return {'OK', limited}
 `
 })
 

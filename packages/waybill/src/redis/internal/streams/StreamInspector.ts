@@ -12,6 +12,7 @@ import { Inspecting, type InspectorOptions } from "../inspect/Inspecting.ts"
 import { type GroupKeys, keys } from "../wire/Keys.ts"
 import { pattern } from "./GroupScripts.ts"
 import * as InspectScripts from "./InspectScripts.ts"
+import { administering } from "./StreamAdministration.ts"
 import { type Source, StreamDelivery } from "./StreamDelivery.ts"
 
 /** How many groups one script inspects: no other client is served meanwhile. */
@@ -28,6 +29,13 @@ const describedKinds = Object.values(described)
 export const make = (options: InspectorOptions): Inspector["Service"] => {
   const inspecting = new Inspecting(options, pattern)
   const { keysOf } = options
+
+  /** Registered ones, and those that other programs created. */
+  const groupsOf = Effect.fnUntraced(function* (topic: string) {
+    const registered = yield* inspecting.groupsOf(topic)
+    const { others } = yield* inspecting.call(topic, undefined, InspectScripts.describe, {})
+    return [...new Set([...registered, ...others])].sort()
+  })
 
   /** Inspects some groups at a time: groups that others created are not registered, and the first reply reports them. */
   const describe = Effect.fnUntraced(function* (topic: string) {
@@ -112,12 +120,12 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
 
     redrive: (topic, group, entries) => inspecting.call(topic, group, InspectScripts.redrive, {}, { args: entries }),
 
+    ...administering(inspecting, groupsOf),
+
     removal: InspectScripts.remove,
     belongings: Effect.fnUntraced(function* (topic) {
       const keys = keysOf(topic)
-      const registered = yield* inspecting.groupsOf(topic)
-      const { others } = yield* inspecting.call(topic, undefined, InspectScripts.describe, {})
-      const names = [...new Set([...registered, ...others])].sort()
+      const names = yield* groupsOf(topic)
       const mine = names.map((name) => ({ ...keys.group(name), name }))
       return {
         others: [keys.delayedBodies, ...mine.flatMap(({ released, waitingBodies }) => [released, waitingBodies])],

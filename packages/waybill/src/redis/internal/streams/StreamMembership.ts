@@ -37,9 +37,8 @@ export interface MembershipOptions extends ReceiverOptions {
   readonly maxLength: number | undefined
 }
 
-/** The most that one script hands back or trims. */
+/** The most that one script hands back. */
 const leaveLimit = 500
-const trimLimit = 20_000
 /** How many of its deliveries a consumer reports when the group was lost. */
 const heldLimit = 1000
 
@@ -118,7 +117,7 @@ class StreamMembership implements Membership<StreamHandle> {
         {
           group: subscription.group,
           consumer,
-          start: subscription.start === "earliest" ? "0" : "$",
+          start: GroupScripts.startOf(subscription.start),
           lease: leaseMillis,
           again: again ? 1 : 0,
           maxLength: this.#options.maxLength ?? "",
@@ -168,7 +167,7 @@ class StreamMembership implements Membership<StreamHandle> {
   /** Whether there is more to trim. */
   get #trim(): Effect.Effect<boolean, Reason> {
     const both = this.#options.maxLength === undefined ? 1 : 0
-    return Effect.map(this.#call(GroupScripts.trim, { most: trimLimit, both }), ({ more }) => more)
+    return Effect.map(this.#call(GroupScripts.trim, { most: GroupScripts.trimLimit, both }), ({ more }) => more)
   }
 
   renew(handles: ReadonlyArray<StreamHandle>): Effect.Effect<(index: number) => boolean, Reason> {
