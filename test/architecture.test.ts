@@ -34,6 +34,9 @@ const order = [
     "Inspector",
     "Health",
     "internal/CheckedInspector",
+    "internal/Timing",
+    "internal/ScheduleStore",
+    "internal/Scheduler",
     "Transport",
     "internal/Marker",
     "Topic",
@@ -49,6 +52,7 @@ const order = [
   ["internal/Durations", "internal/Instruments", "Metrics", "internal/Tracing"],
   [
     "Producer",
+    "Schedules",
     "internal/ConsumerMetrics",
     "internal/Prefetch",
     "internal/SettleLoop",

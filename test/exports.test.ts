@@ -94,6 +94,11 @@ const surface: Record<string, Record<string, string>> = {
   "waybill RetryPolicy": {
     "a schedule as a policy, and the standard one": "RetryPolicy standard"
   },
+  "waybill Schedules": {
+    "since: what schedules are": "Definition InvalidSchedule Options Schedule Scheduled cron every",
+    "since: declares and changes them": "LayerOptions layer pause remove resume run upsert",
+    "since: lists them": "Info list"
+  },
   "waybill Settlement": {
     "how a delivery ends, for transports and their tests":
       "Ack DeadLetter Release Retry Settlement ack commit deadLetter release retry"
@@ -113,7 +118,8 @@ const surface: Record<string, Record<string, string>> = {
     "since: names for several transports":
       "Guarantee GuaranteeOf Included Including Keeps Name Naming Needs NotProvided Provided Tag all defaultName find includes layer notProvided",
     "since: errors": "InvalidLimit InvalidName InvalidUrl TlsFailed TopicInUse UnsupportedServer",
-    "since: what a receiver wants back, and how deliveries end": "Ending Recall"
+    "since: what a receiver wants back, and how deliveries end": "Ending Recall",
+    "since: keeps schedules": "Made ScheduleChange ScheduleReply ScheduleStore Schedules StoredSchedule"
   },
   "waybill/memory MemoryExactlyOnce": {
     "a pattern in memory": "Options layer"

@@ -68,6 +68,7 @@ export class Workers extends Context.Service<
         | "ledger-worker.ts"
         | "naive-ledger-worker.ts"
         | "naive-list-worker.ts"
+        | "schedule-worker.ts"
         // That of another build.
         | `/${string}`,
       orders: O & { readonly url: string; readonly every?: number },

@@ -8,6 +8,7 @@ TransportSuite.run("MemoryPubSub", {
     sharing: false,
     history: false,
     deduplication: false,
+    schedules: false,
     delay: false,
     redelivery: false,
     trimming: false

@@ -11,6 +11,7 @@ for (const channels of ["plain", "sharded"] as const) {
       sharing: false,
       history: false,
       deduplication: false,
+      schedules: false,
       delay: false,
       redelivery: false,
       trimming: false

@@ -18,6 +18,7 @@ import { outages } from "./suite/Outages.ts"
 import { publishing } from "./suite/Publishing.ts"
 import { pulling } from "./suite/Pulling.ts"
 import { removing } from "./suite/Removing.ts"
+import { scheduled } from "./suite/Scheduled.ts"
 import { settling } from "./suite/Settling.ts"
 
 /**
@@ -57,6 +58,7 @@ export const checks: ReadonlyArray<Check> = [
   ...pulling,
   ...outages,
   ...committing,
+  ...scheduled,
   ...inspecting,
   ...removing,
   ...administering
@@ -115,6 +117,7 @@ const featuresOf = <R, E>({ conflict, features, freeze }: Options<R, E>): Featur
   positions: true,
   trimming: true,
   transactional: false,
+  schedules: true,
   freeze: freeze !== undefined,
   conflict: conflict !== undefined,
   ...features

@@ -92,6 +92,24 @@ export type Event =
       readonly consumer: string
       readonly gap: Gap
     }
+  /** A declared schedule was stored, changed, or removed because it is no longer declared. */
+  | {
+      readonly _tag: "ScheduleChanged"
+      readonly topic: string
+      readonly schedule: string
+      readonly change: "created" | "changed" | "removed"
+    }
+  /** A stored schedule is not what this process declares: another release may have changed it. It is left as it is. */
+  | {
+      readonly _tag: "ScheduleDrifted"
+      readonly topic: string
+      readonly schedule: string
+      readonly found: "changed" | "missing" | "undeclared"
+    }
+  /** Ticks of a schedule that were noticed too late, at least this many, and are not published. */
+  | { readonly _tag: "TicksMissed"; readonly topic: string; readonly schedule: string; readonly count: number }
+  /** The schedules of a topic cannot be watched; it is tried again every second. One event an outage. */
+  | { readonly _tag: "SchedulesFailing"; readonly topic: string; readonly permanent: boolean; readonly error: string }
   /** The cap dropped the oldest dead letters. */
   | { readonly _tag: "DeadLettersDropped"; readonly topic: string; readonly group: string; readonly count: number }
 
@@ -103,6 +121,9 @@ const levels = new Map<Event["_tag"], (...message: ReadonlyArray<unknown>) => Ef
   ["Gap", Effect.logWarning],
   ["NewerVersion", Effect.logWarning],
   ["DeadLettersDropped", Effect.logWarning],
+  ["ScheduleDrifted", Effect.logWarning],
+  ["TicksMissed", Effect.logWarning],
+  ["SchedulesFailing", Effect.logWarning],
   ["LeaseLost", Effect.logWarning],
   ["Claimed", Effect.logWarning]
 ])

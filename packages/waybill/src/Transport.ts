@@ -12,17 +12,21 @@ import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as RcMap from "effect/RcMap"
 import type * as Scope from "effect/Scope"
 import type { ConditionFailed, Query } from "./Commit.ts"
 import type { Delivery, Handle } from "./Delivery.ts"
 import type * as Health from "./Health.ts"
 import { Inspector, type Start } from "./Inspector.ts"
 import { checked } from "./internal/CheckedInspector.ts"
+import { watch } from "./internal/Scheduler.ts"
+import type { ScheduleStore } from "./internal/ScheduleStore.ts"
 import type { Lifecycle } from "./Lifecycle.ts"
 import type { Outgoing, Receipt } from "./Message.ts"
 import type { Ack, DeadLetter, Settlement } from "./Settlement.ts"
 import { NotProvided, TransportError } from "./TransportError.ts"
 
+export type { ScheduleChange, ScheduleReply, ScheduleStore, StoredSchedule } from "./internal/ScheduleStore.ts"
 export * from "./TransportError.ts"
 
 /**
@@ -78,8 +82,23 @@ export interface Transport<out G extends Guarantee = Guarantee> {
         ) => Effect.Effect<A, TransportError | E>
       }
     | undefined
+  /** Keeps schedules beside the messages of a topic. Absent if the transport stores no messages. */
+  readonly schedules?: Schedules | undefined
   /** The store's report on itself; absent if there is nothing to check. */
   readonly health?: Health.Store["Service"] | undefined
+}
+
+export interface Schedules extends ScheduleStore {
+  /**
+   * Publishes the ticks of the topic's schedules when they are due, until the scope closes. So does every consumer of the topic,
+   * and one watch per topic serves all of a process.
+   */
+  readonly watch: (topic: string) => Effect.Effect<void, never, Scope.Scope>
+}
+
+/** What `layer` makes a transport of. */
+export interface Made extends Omit<Transport, "guarantee" | "schedules"> {
+  readonly schedules?: ScheduleStore | undefined
 }
 
 /** A name under which a program has a transport, and the guarantee it promises. */
@@ -209,7 +228,7 @@ export interface Naming<As extends Name> {
 export const layer =
   <G extends Guarantee, Options, E, R>(
     guarantee: G,
-    make: (options: Options, as: string | undefined) => Effect.Effect<Omit<Transport, "guarantee">, E, R>
+    make: (options: Options, as: string | undefined) => Effect.Effect<Made, E, R>
   ) =>
   <As extends Name = never>(
     options?: Options & Naming<As> & Keeps<G, As>
@@ -222,15 +241,29 @@ export const layer =
       as === undefined ? Object.values(defaults).filter((name) => includes(guarantee, name.guarantee)) : [as]
     return Layer.effectContext(
       // Every option has a default.
-      Effect.map(make(options ?? ({} as Options), as?.key), (made) => {
-        const transport: Transport<G> = { ...made, inspector: checked(made.inspector), guarantee }
-        const services = new Map<string, unknown>(names.map((name) => [name.key, transport]))
-        if (as === undefined) services.set(Inspector.key, transport.inspector)
-        // These are the names in the type.
-        return Context.makeUnsafe<Provided<G, As>>(services)
-      })
+      Effect.flatMap(make(options ?? ({} as Options), as?.key), watching).pipe(
+        Effect.map((made) => {
+          const transport: Transport<G> = { ...made, inspector: checked(made.inspector), guarantee }
+          const services = new Map<string, unknown>(names.map((name) => [name.key, transport]))
+          if (as === undefined) services.set(Inspector.key, transport.inspector)
+          // These are the names in the type.
+          return Context.makeUnsafe<Provided<G, As>>(services)
+        })
+      )
     )
   }
+
+/** Adds the watch of schedules, which its consumers share. */
+const watching = (made: Made): Effect.Effect<Omit<Transport, "guarantee">, never, Scope.Scope> => {
+  const { lifecycle, receive, schedules: store, ...rest } = made
+  if (store === undefined) return Effect.succeed({ ...rest, lifecycle, receive })
+  return Effect.map(RcMap.make({ lookup: (topic: string) => watch(store, lifecycle, topic) }), (watches) => ({
+    ...rest,
+    lifecycle,
+    receive: (subscription) => Effect.tap(receive(subscription), RcMap.get(watches, subscription.topic)),
+    schedules: { ...store, watch: (topic) => RcMap.get(watches, topic) }
+  }))
+}
 
 /**
  * The transports behind these names, each once. Without names, those of the program's default names.

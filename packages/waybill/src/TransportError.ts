@@ -288,7 +288,7 @@ export type Reason =
  * reasons with `Effect.catchReason("TransportError", "Refused", ...)`.
  */
 export class TransportError extends Schema.TaggedError<TransportError>("waybill/TransportError")("TransportError", {
-  operation: Schema.Literals(["connect", "publish", "receive", "settle", "inspect"]),
+  operation: Schema.Literals(["connect", "publish", "receive", "settle", "inspect", "schedule"]),
   topic: Schema.optional(Schema.String),
   /** For `Producer.publishAll`: how many messages from the start of the call are stored nevertheless. */
   stored: Schema.optional(Schema.Int),

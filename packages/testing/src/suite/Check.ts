@@ -41,6 +41,8 @@ export interface Features {
    * promises it provides `Records`.
    */
   readonly transactional: boolean
+  /** Schedules are kept beside the messages, and their ticks are published. */
+  readonly schedules: boolean
   /** `Options.freeze` is given. */
   readonly freeze: boolean
   /** `Options.conflict` is given. */

@@ -33,6 +33,7 @@ import { Commits } from "./Commits.ts"
 import type { Group, Home } from "./Group.ts"
 import { Member } from "./Member.ts"
 import { MemoryReceiver } from "./MemoryReceiver.ts"
+import { make as makeSchedules } from "./Schedules.ts"
 import { make as makeSiblings, type Siblings } from "./Siblings.ts"
 import { completed, step } from "./Step.ts"
 import { type Pattern, type Remains, Topic } from "./Topic.ts"
@@ -46,7 +47,8 @@ export const make = (pattern: Pattern, markerMillis?: number) =>
     ...transportOf(store),
     priorities: pattern.priorities,
     inspector: inspectorOf(store),
-    records: markerMillis === undefined ? undefined : recordsOf(store)
+    records: markerMillis === undefined ? undefined : recordsOf(store),
+    schedules: makeSchedules(store)
   }))
 
 const makeStore = Effect.fnUntraced(function* (pattern: Pattern, markerMillis: number) {

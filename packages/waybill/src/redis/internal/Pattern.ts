@@ -22,6 +22,8 @@ import type { Outbox } from "./publish/Outbox.ts"
 import { make as makePublisher, type PublisherOptions } from "./publish/Publisher.ts"
 import { Publishers } from "./publish/Publishers.ts"
 import type { Publishing } from "./publish/PublishScript.ts"
+import * as Schedules from "./publish/Schedules.ts"
+import type { scheduleScript } from "./publish/ScheduleScripts.ts"
 import type { Settings } from "./Settings.ts"
 import { registry, topicKeys, type TopicKeys } from "./wire/Keys.ts"
 
@@ -44,12 +46,17 @@ export interface Pattern<out G extends Transport.Guarantee = Transport.Guarantee
 
 export interface Opened {
   /** The script that stores messages; or, for a pattern that stores none, the way to send them. */
-  readonly publishing: Publishing | ((options: SenderOptions) => Outbox)
+  readonly publishing: StoredPublishing | ((options: SenderOptions) => Outbox)
   /** `opened` must run once the topic exists in the store. */
   readonly join: (
     subscription: Transport.Subscription,
     opened: Effect.Effect<void>
   ) => Effect.Effect<Member, Transport.TransportError, Scope.Scope>
+}
+
+/** How messages are stored, by publishers and by schedules. */
+interface StoredPublishing extends Publishing {
+  readonly schedule: ReturnType<typeof scheduleScript>
 }
 
 /** A receiver as seen by the others of its process. */
@@ -164,6 +171,11 @@ const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) 
         { discard: true }
       )
   })
+  const { publishing } = opened
+  const schedules =
+    typeof publishing === "function"
+      ? undefined
+      : Schedules.make({ ...store, pattern: pattern.name, script: publishing.schedule, setting: publishing.setting })
   const records = pattern.guarantee === "transactional" ? RecordReader.make(commands, settings.prefix) : undefined
-  return { ...transport, inspector, records }
+  return { ...transport, inspector, records, schedules }
 })

@@ -45,7 +45,11 @@ export const make = <G extends Guarantee>({
   inspector: (options) => ClaimsInspector.make(options, name, source.expires ? "expiry" : "settled", source.scripts),
   open: (store) =>
     Effect.map(listening(store), (listenTo) => ({
-      publishing: { script: source.scripts.publish, setting: source.setting },
+      publishing: {
+        script: source.scripts.publish,
+        schedule: source.scripts.schedule,
+        setting: source.setting
+      },
       join: Effect.fnUntraced(function* (subscription, opened) {
         const { topic } = subscription
         const problem = startProblem(subscription.start)

@@ -12,6 +12,7 @@ import type * as Scope from "effect/Scope"
 import type { Delivery } from "../../../Delivery.ts"
 import type { Reason } from "../../../Transport.ts"
 import { publishScript, type Storage } from "../publish/PublishScript.ts"
+import { scheduleScript } from "../publish/ScheduleScripts.ts"
 import * as DeliveryScripts from "./DeliveryScripts.ts"
 import * as InspectScripts from "./InspectScripts.ts"
 import * as MemberScripts from "./MemberScripts.ts"
@@ -19,6 +20,7 @@ import type { Source } from "./Source.ts"
 
 export const make = (source: Source, storage: Storage) => ({
   publish: publishScript(source.pattern, storage),
+  schedule: scheduleScript(source.pattern, storage),
   ...MemberScripts.make(source),
   ...DeliveryScripts.make(source),
   ...InspectScripts.make(source)

@@ -32,7 +32,8 @@ export interface Storage {
   readonly plain?: string
 }
 
-const keysOf = ({ keys }: Storage) => ({ ...kinds("meta", "delayed", "delayedBodies", "wake"), ...keys })
+/** All keys of a topic that messages are stored under, by name. */
+export const keysOf = ({ keys }: Storage) => ({ ...kinds("meta", "delayed", "delayedBodies", "wake"), ...keys })
 
 /** The keys of a topic that messages are stored under, in the order of `open`. */
 export const targetOf = (storage: Storage, keys: TopicKeys): ReadonlyArray<string> =>

@@ -9,6 +9,7 @@ import { calling } from "../connection/ScriptReply.ts"
 import { hear } from "../group/Wake.ts"
 import type { Pattern } from "../Pattern.ts"
 import { publishScript } from "../publish/PublishScript.ts"
+import { scheduleScript } from "../publish/ScheduleScripts.ts"
 import { commit } from "./CommitParts.ts"
 import { pattern } from "./GroupScripts.ts"
 import type { StreamHandle } from "./StreamDelivery.ts"
@@ -24,6 +25,8 @@ export interface StreamsOptions {
 
 export const publish = publishScript(pattern, storage)
 
+export const schedule = scheduleScript(pattern, storage)
+
 export const make = ({ markerMillis, maxLength }: StreamsOptions): Pattern<"transactional"> => ({
   name: pattern,
   guarantee: "transactional",
@@ -32,7 +35,7 @@ export const make = ({ markerMillis, maxLength }: StreamsOptions): Pattern<"tran
   open: (store) => {
     const setting = maxLength ?? ""
     return Effect.succeed({
-      publishing: { script: publish, setting },
+      publishing: { script: publish, schedule, setting },
       join: (subscription, opened) => {
         const { group, topic } = subscription
         const keys = store.keysOf(topic)

@@ -69,6 +69,10 @@ const ofTopic = {
   delayed: ["zset", "delayed"],
   /** Their bodies. */
   delayedBodies: ["hash", "delayed-bodies"],
+  /** The ids of schedules, by the time of their next tick. */
+  schedules: ["zset", "schedules"],
+  /** Their revisions, and what they are. */
+  scheduleEntries: ["hash", "schedule-entries"],
   /** The groups that hold back trimming, whether or not they exist at the moment. */
   groups: ["set", "groups"],
   /** The ids of urgent messages that no consumer has taken yet. `normal`, `low`: those of less urgent ones. */

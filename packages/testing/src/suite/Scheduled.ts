@@ -1,0 +1,114 @@
+/**
+ * Schedules beside the messages of a topic.
+ *
+ * @module
+ */
+import { assert } from "@effect/vitest"
+import { Effect, Option } from "effect"
+import { Settlement, type Transport } from "waybill"
+import { check } from "./Check.ts"
+import { bodies, type Fixture, outgoing, settle } from "./Fixture.ts"
+
+type StoredSchedule = Transport.StoredSchedule
+
+const second = 1000
+
+/** A schedule of a tick a second, as it is stored. */
+const text = (end: number) => JSON.stringify({ every: second, end, missed: "all", message: { body: "tick" } })
+
+const storeOf = ({ transport }: Fixture["Service"]) =>
+  transport.schedules ?? assert.fail("a transport that keeps schedules has them")
+
+export const scheduled = [
+  check(
+    "each tick that is due is published once and in order, however many watch",
+    ["schedules", "history", "order"],
+    Effect.fnUntraced(function* (fixture) {
+      const { topic } = fixture
+      const store = storeOf(fixture)
+      const { now } = yield* store.find(topic, [])
+      const last = Math.floor(now / second) * second
+      const ticks = [last - 2 * second, last - second, last]
+      const absent = { id: "s", revision: "" }
+      yield* Effect.all([store.watch(topic), store.watch(topic)])
+      assert.deepStrictEqual(
+        yield* store.change(topic, [{ ...absent, next: ticks[0], text: text(last), messages: [] }], true),
+        [true]
+      )
+      const receiver = yield* fixture.join("g")
+      const deliveries = yield* fixture.take(receiver, ticks.length)
+      assert.deepStrictEqual(
+        deliveries.map(({ id }) => id),
+        ticks.map((tick) => `s@${new Date(tick).toISOString()}`)
+      )
+      assert.deepStrictEqual(bodies(deliveries), ["tick", "tick", "tick"])
+      yield* settle(receiver, deliveries, Settlement.ack)
+      const { schedules } = yield* store.find(topic, ["s"])
+      assert.isUndefined(schedules[0]?.next)
+    })
+  ),
+
+  check(
+    "a change that is based on another revision is not made, and its message is not stored",
+    ["schedules", "history"],
+    Effect.fnUntraced(function* (fixture) {
+      const { inspector, topic } = fixture
+      const store = storeOf(fixture)
+      const change = (revision: string, body: string) =>
+        store.change(
+          topic,
+          [
+            {
+              id: "s",
+              revision,
+              next: undefined,
+              text: text(0),
+              messages: [outgoing({ id: `${revision}-${body}`, body })]
+            }
+          ],
+          false
+        )
+      const revision = Effect.map(store.find(topic, ["s"]), ({ schedules }) => schedules[0]?.revision ?? "")
+      assert.strictEqual(yield* revision, "")
+      assert.deepStrictEqual(yield* change("", "a"), [true])
+      const first = yield* revision
+      assert.deepStrictEqual(yield* change("", "b"), [false])
+      assert.deepStrictEqual(yield* change(first, "c"), [true])
+      assert.deepStrictEqual(yield* change(first, "d"), [false])
+      assert.notStrictEqual(yield* revision, first)
+      const receiver = yield* fixture.join("g")
+      const deliveries = yield* fixture.take(receiver, 2)
+      assert.deepStrictEqual(bodies(deliveries).toSorted(), ["a", "c"])
+      yield* settle(receiver, deliveries, Settlement.ack)
+      assert.include(yield* inspector.topics, topic)
+    })
+  ),
+
+  check(
+    "schedules are listed in the order in which they are due, page after page",
+    ["schedules"],
+    Effect.fnUntraced(function* (fixture) {
+      const { topic } = fixture
+      const store = storeOf(fixture)
+      const { now } = yield* store.find(topic, [])
+      const later = now + 3_600_000
+      const one = (id: string, next: number | undefined) => ({ id, revision: "", next, text: text(0), messages: [] })
+      yield* store.change(
+        topic,
+        [one("never", undefined), one("c", later + 1), one("b", later), one("a", later), one("d", later + 2)],
+        false
+      )
+      const { next, schedules } = yield* store.due(topic)
+      assert.deepStrictEqual([next, schedules], [later, []])
+      const found: Array<string> = []
+      for (let after = Option.none<StoredSchedule>(); ;) {
+        const { schedules } = yield* store.page(topic, after, 2)
+        found.push(...schedules.map(({ id }) => id))
+        const last = schedules.at(-1)
+        if (last === undefined) break
+        after = Option.some(last)
+      }
+      assert.deepStrictEqual(found, ["a", "b", "c", "d", "never"])
+    })
+  )
+]

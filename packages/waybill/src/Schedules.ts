@@ -1,0 +1,541 @@
+/**
+ * Schedules publish a message at each of their ticks. They are stored beside the messages of their topic, and every process that
+ * consumes the topic, or declares schedules of it, watches them: a tick is stored once, as long as one such process is alive.
+ *
+ * @module
+ */
+import type * as Context from "effect/Context"
+import type * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Latch from "effect/Latch"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Random from "effect/Random"
+import * as Repetition from "effect/Schedule"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import { finiteOf, shown } from "./internal/Limits.ts"
+import { isName } from "./internal/Name.ts"
+import { safe } from "./internal/SafeText.ts"
+import { messageOf } from "./internal/Scheduler.ts"
+import {
+  type Definition,
+  type Entry,
+  mostChanges,
+  read,
+  same,
+  type ScheduleChange,
+  type StoredSchedule,
+  write
+} from "./internal/ScheduleStore.ts"
+import * as Timing from "./internal/Timing.ts"
+import type { Lifecycle } from "./Lifecycle.ts"
+import type { Headers, Outgoing } from "./Message.ts"
+import { message } from "./Producer.ts"
+import type { InvalidPayload, PayloadTooLarge, Topic } from "./Topic.ts"
+import {
+  find,
+  type Name,
+  NotOffered,
+  notProvided,
+  type Schedules,
+  type Transport,
+  TransportError
+} from "./Transport.ts"
+
+/** The id, the timing or another option of a schedule is invalid. Nothing was changed. */
+export class InvalidSchedule extends Schema.TaggedError<InvalidSchedule>("waybill/InvalidSchedule")("InvalidSchedule", {
+  schedule: Schema.String,
+  issue: Schema.String
+}) {
+  override get message(): string {
+    return safe(`invalid schedule ${this.schedule}: ${this.issue}`)
+  }
+}
+
+/** What is published, and when. */
+export interface Options<P, On, RD, RE> {
+  readonly topic: Topic<P, On, RD, RE>
+  /** The payload of every message. Its tick is in the headers `schedule` and `tick`, and in its id. */
+  readonly payload: NoInfer<P>
+  readonly headers?: Headers | undefined
+  /** No tick is before this instant. The ticks of `every` are counted from it; without it, from the epoch. */
+  readonly start?: DateTime.DateTime | undefined
+  /** No tick is after this instant. */
+  readonly end?: DateTime.DateTime | undefined
+  /** How many ticks are published before the schedule ends. Unlimited by default. */
+  readonly times?: number | undefined
+  /**
+   * Which ticks are published that were missed, because no process watched the schedule or the store could not be reached.
+   * A tick is missed when it is noticed more than a minute late, or when a later one is due as well. `last`, the default: the last
+   * one of those that are due. `all`: every one of them, at most the newest 1,000. `skip`: none.
+   */
+  readonly missed?: "skip" | "last" | "all" | undefined
+  /** Ticks that are noticed later than this are not published, whatever `missed` says. Unlimited by default. */
+  readonly window?: Duration.Input | undefined
+  /** Delays each message by a time between 0 and this, which is the same for a tick in every process. None by default. */
+  readonly jitter?: Duration.Input | undefined
+}
+
+/** A schedule of a topic: data, which `layer` declares and `upsert` stores. */
+export interface Schedule<out On = unknown, out R = never> {
+  readonly id: string
+  readonly topic: { readonly name: string; readonly on: Name<On> }
+  readonly definition: Effect.Effect<Definition, InvalidSchedule | InvalidPayload | PayloadTooLarge, R>
+}
+
+/**
+ * A schedule with a cron expression of five fields, or of six, the first being seconds. `zone` is the name of a time zone, UTC by
+ * default: a time that a change of its clock skips is due right after the change, and one that occurs twice is due the first time.
+ *
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Schedules, Topic } from "waybill"
+ *
+ * const Report = Topic.make("reports", { payload: Schema.Struct({ kind: Schema.String }) })
+ *
+ * const Nightly = Schedules.layer([
+ *   Schedules.cron("nightly", "0 3 * * *", { zone: "Europe/Berlin", topic: Report, payload: { kind: "daily" } })
+ * ])
+ * ```
+ */
+export const cron = <P, On, RD, RE>(
+  id: string,
+  expression: string,
+  options: Options<P, On, RD, RE> & { readonly zone?: string | undefined }
+): Schedule<On, RE> => made(id, options, { cron: expression, zone: options.zone })
+
+/**
+ * A schedule with an interval of at least a second. Without `start` its ticks are multiples of the interval since the epoch, the
+ * same in every process: `"1 hour"` is due on the hour.
+ *
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Schedules, Topic } from "waybill"
+ *
+ * const Poll = Topic.make("feeds.poll", { payload: Schema.Struct({ feed: Schema.String }) })
+ *
+ * const program = (feed: string) =>
+ *   Schedules.upsert(Schedules.every(`poll:${feed}`, "10 minutes", { topic: Poll, payload: { feed }, jitter: "1 minute" }))
+ * ```
+ */
+export const every = <P, On, RD, RE>(
+  id: string,
+  interval: Duration.Input,
+  options: Options<P, On, RD, RE>
+): Schedule<On, RE> => made(id, options, { every: interval })
+
+const made = <P, On, RD, RE>(
+  id: string,
+  options: Options<P, On, RD, RE>,
+  timing: { readonly cron?: string; readonly zone?: string | undefined; readonly every?: Duration.Input }
+): Schedule<On, RE> => ({
+  id,
+  topic: { name: options.topic.name, on: options.topic.on },
+  definition: Effect.gen(function* () {
+    if (!isName(id)) {
+      return yield* new InvalidSchedule({
+        schedule: shown(id),
+        issue: "its id must have 1 to 200 characters, without white space or braces"
+      })
+    }
+    const { message: given } = yield* message(options.topic, options.payload, { headers: options.headers })
+    return yield* Effect.try({
+      try: () => definitionOf(given, options, timing),
+      catch: (error) =>
+        new InvalidSchedule({ schedule: id, issue: error instanceof Error ? error.message : String(error) })
+    })
+  })
+})
+
+const instantOf = (at: DateTime.DateTime | undefined): number | undefined => at?.epochMilliseconds
+
+/** Throws on an invalid option. */
+const definitionOf = (
+  { body, headers: all, key, version }: Outgoing,
+  options: Pick<
+    Options<never, never, never, never>,
+    "headers" | "start" | "end" | "times" | "missed" | "window" | "jitter"
+  >,
+  timing: { readonly cron?: string; readonly zone?: string | undefined; readonly every?: Duration.Input }
+): Definition => {
+  const millis = (name: string, input: Duration.Input | undefined) =>
+    input === undefined ? undefined : Duration.toMillis(finiteOf(name, input))
+  // The trace of the program that stores a schedule is not that of its ticks.
+  const { traceparent, ...rest } = all
+  const headers = options.headers?.["traceparent"] === undefined ? rest : { ...rest, traceparent }
+  // Undefined fields are left out.
+  const definition = JSON.parse(
+    JSON.stringify({
+      cron: timing.cron,
+      zone: timing.zone,
+      every: millis("interval", timing.every),
+      start: instantOf(options.start),
+      end: instantOf(options.end),
+      times: options.times,
+      missed: options.missed,
+      window: millis("window", options.window),
+      jitter: millis("jitter", options.jitter),
+      message: {
+        body,
+        headers: Object.keys(headers).length === 0 ? undefined : headers,
+        key,
+        v: version === 1 ? undefined : version
+      }
+    })
+  ) as Definition // of these fields
+  const issue = Timing.problemOf(definition)
+  if (issue !== undefined) throw new Error(issue)
+  return definition
+}
+
+type Problem = InvalidSchedule | InvalidPayload | PayloadTooLarge | TransportError
+
+/** What names a topic: any `Topic` does. */
+export interface Scheduled<out On> {
+  readonly name: string
+  readonly on: Name<On>
+}
+
+const opened = <On>({ name, on }: Scheduled<On>): Effect.Effect<Opened, TransportError, On> =>
+  Effect.contextWith((context: Context.Context<never>) => {
+    const transport = find(context, on)
+    if (transport === undefined) return Effect.fail(notProvided(context, on, "schedule", name))
+    const { schedules } = transport
+    if (schedules !== undefined) return Effect.succeed({ schedules, transport })
+    const reason = new NotOffered({
+      feature: "schedules",
+      detail: "it stores no messages. Use a pattern that does"
+    })
+    return Effect.fail(new TransportError({ operation: "schedule", topic: name, reason }))
+  })
+
+interface Opened {
+  readonly schedules: Schedules
+  readonly transport: Transport
+}
+
+const absent = { revision: "", next: undefined, text: "" }
+
+/** A result, and the change that leads to it. */
+type Decision<A> = readonly [result: A, change?: Omit<ScheduleChange, "id" | "revision">]
+
+/** Repeats until the schedule has not been changed by another process in between. */
+const modify = Effect.fnUntraced(function* <On, A>(
+  topic: Scheduled<On>,
+  id: string,
+  decide: (found: StoredSchedule, now: number) => Decision<A>
+): Effect.fn.Return<A, TransportError, On> {
+  const { schedules } = yield* opened(topic)
+  while (true) {
+    const { now, schedules: all } = yield* schedules.find(topic.name, [id])
+    const found = all[0] ?? { id, ...absent }
+    const [result, change] = decide(found, now)
+    if (change === undefined) return result
+    const [made] = yield* schedules.change(topic.name, [{ id, revision: found.revision, ...change }], true)
+    if (made === true) return result
+  }
+})
+
+/** The schedule with this definition, if it is not what is stored. */
+const changed = (
+  { text }: Pick<StoredSchedule, "text">,
+  definition: Definition,
+  now: number
+): Pick<StoredSchedule, "next" | "text"> | undefined => {
+  const before = read(text)
+  if (before !== undefined && same(before.definition, definition)) return undefined
+  const progress = before?.progress ?? {}
+  return { next: upcoming({ definition, progress }, now), text: write({ definition, progress }) }
+}
+
+const upcoming = ({ definition, progress: { count = 0, paused } }: Entry, now: number): number | undefined =>
+  paused === true || count >= (definition.times ?? Infinity) ? undefined : Timing.tickAfter(definition, now)
+
+/**
+ * Stores a schedule under its id. One that is there already is changed from its next tick on, and keeps its count; if it is the
+ * same, nothing happens. For a schedule per customer or document: declare those that are part of the program with `layer`.
+ *
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Schedules, Topic } from "waybill"
+ *
+ * const Digest = Topic.make("digests", { payload: Schema.Struct({ user: Schema.String }) })
+ *
+ * const program = (user: string, zone: string) =>
+ *   Schedules.upsert(Schedules.cron(`digest:${user}`, "0 8 * * MON", { zone, topic: Digest, payload: { user } }))
+ * ```
+ */
+export const upsert = Effect.fn("Schedules.upsert")(function* <On, R>(
+  schedule: Schedule<On, R>
+): Effect.fn.Return<"Created" | "Changed" | "Unchanged", Problem, On | R> {
+  const definition = yield* schedule.definition
+  return yield* modify(schedule.topic, schedule.id, (found, now): Decision<"Created" | "Changed" | "Unchanged"> => {
+    const change = changed(found, definition, now)
+    if (change === undefined) return ["Unchanged"]
+    return [found.revision === "" ? "Created" : "Changed", { ...change, messages: [] }]
+  })
+})
+
+/** Removes a schedule. Returns whether it was there. Messages that it has published remain. */
+export const remove = Effect.fn("Schedules.remove")(
+  <On>(topic: Scheduled<On>, id: string): Effect.Effect<boolean, TransportError, On> =>
+    modify(topic, id, ({ revision }) =>
+      revision === "" ? [false] : [true, { next: undefined, text: "", messages: [] }]
+    )
+)
+
+/** Stops a schedule until `resume`, also across restarts. Returns whether it is there. */
+export const pause = Effect.fn("Schedules.pause")(
+  <On>(topic: Scheduled<On>, id: string): Effect.Effect<boolean, TransportError, On> =>
+    steer(topic, id, ({ definition, progress }) => ({ definition, progress: { ...progress, paused: true } }))
+)
+
+/** Continues a paused schedule with its next tick: those meanwhile are not missed. Returns whether it is there. */
+export const resume = Effect.fn("Schedules.resume")(
+  <On>(topic: Scheduled<On>, id: string): Effect.Effect<boolean, TransportError, On> =>
+    steer(topic, id, ({ definition, progress }) => ({ definition, progress: { ...progress, paused: undefined } }))
+)
+
+const steer = <On>(topic: Scheduled<On>, id: string, f: (entry: Entry) => Entry) =>
+  modify(topic, id, ({ text }, now) => {
+    const entry = read(text)
+    if (entry === undefined) return [false]
+    const after = f(entry)
+    if (after.progress.paused === entry.progress.paused) return [true]
+    return [true, { next: upcoming(after, now), text: write(after), messages: [] }]
+  })
+
+/**
+ * Publishes the message of a schedule now, beside its ticks, which do not change. Returns the id of the message; undefined if there
+ * is no such schedule.
+ */
+export const run = Effect.fn("Schedules.run")(function* <On>(
+  topic: Scheduled<On>,
+  id: string
+): Effect.fn.Return<string | undefined, TransportError, On> {
+  const unique = (yield* Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER)).toString(36)
+  return yield* modify(topic, id, ({ next, text }, now) => {
+    const entry = read(text)
+    if (entry === undefined) return [undefined]
+    const { jitter: _, ...definition } = entry.definition
+    const message = messageOf(id, now, definition, `${id}@run-${unique}`)
+    return [message.id, { next, text, messages: [message] }]
+  })
+})
+
+/** A schedule as it is stored. */
+export interface Info {
+  readonly id: string
+  /** `ended`: it has no further tick. `unreadable`: it was stored by a newer build, which alone publishes its ticks. */
+  readonly state: "active" | "paused" | "ended" | "unreadable"
+  /** The next tick, in milliseconds since the epoch by the store's clock; undefined unless it is active. */
+  readonly next: number | undefined
+  /** The last tick that was published, likewise. */
+  readonly last: number | undefined
+  /** How many ticks were published. */
+  readonly published: number
+  /** Undefined if it is unreadable. Its times are in milliseconds, instants since the epoch. */
+  readonly definition: Definition | undefined
+}
+
+export type { Definition } from "./internal/ScheduleStore.ts"
+
+const infoOf = ({ id, next, text }: StoredSchedule): Info => {
+  const entry = read(text)
+  return {
+    id,
+    next,
+    state:
+      entry === undefined
+        ? "unreadable"
+        : entry.progress.paused === true
+          ? "paused"
+          : next === undefined
+            ? "ended"
+            : "active",
+    last: entry?.progress.last,
+    published: entry?.progress.count ?? 0,
+    definition: entry?.definition
+  }
+}
+
+const pageSize = 200
+
+const stored = (schedules: Schedules, topic: string) =>
+  Stream.paginate(Option.none<StoredSchedule>(), (after) =>
+    Effect.map(schedules.page(topic, after, pageSize), ({ schedules }) => {
+      const last = schedules.at(-1)
+      return [schedules, last === undefined ? Option.none() : Option.some(Option.some(last))] as const
+    })
+  )
+
+/** The schedules of a topic, the next one first. One that is published while the stream is read may appear twice. */
+export const list = <On>(topic: Scheduled<On>): Stream.Stream<Info, TransportError, On> =>
+  Stream.unwrap(Effect.map(opened(topic), ({ schedules }) => Stream.map(stored(schedules, topic.name), infoOf)))
+
+export interface LayerOptions<On> {
+  /**
+   * Whose schedules these are. Those of other owners are left alone, so programs that declare schedules of the same topic need
+   * different names. `waybill` by default.
+   */
+  readonly owner?: string | undefined
+  /** What happens to schedules of this owner that are no longer declared: `remove`, the default, or only `report`. */
+  readonly removed?: "remove" | "report" | undefined
+  /** Further topics that may have schedules of this owner, such as one whose last schedule is no longer declared. */
+  readonly topics?: ReadonlyArray<Scheduled<On>> | undefined
+}
+
+/**
+ * Declares schedules. On start each topic is reconciled once: new schedules are stored, changed ones are due as now declared from
+ * their next tick on, and those of the same owner that are no longer declared are removed. Then the ticks are published until the
+ * scope closes. Of two releases that declare different schedules the one that started last decides; the other one reports
+ * `ScheduleDrifted` in its lifecycle, and changes nothing.
+ *
+ * Throws if two schedules of a topic have the same id: that is a bug.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Layer, Schema } from "effect"
+ * import { Consumer, Schedules, Topic } from "waybill"
+ * import { MemoryStreams } from "waybill/memory"
+ *
+ * const Cleanup = Topic.make("cleanup", { payload: Schema.Struct({ table: Schema.String }) })
+ *
+ * const Main = Layer.mergeAll(
+ *   Schedules.layer([
+ *     Schedules.cron("sessions", "*\/15 * * * *", { topic: Cleanup, payload: { table: "sessions" } }),
+ *     Schedules.every("uploads", "1 hour", { topic: Cleanup, payload: { table: "uploads" }, missed: "skip" })
+ *   ]),
+ *   Consumer.make(Cleanup, { group: "cleanup" }).pipe(
+ *     Consumer.process(({ table }) => Effect.log(`cleaning ${table}`)),
+ *     Consumer.layer
+ *   )
+ * ).pipe(Layer.provide(MemoryStreams.layer()))
+ * ```
+ */
+export const layer = <On, R>(
+  schedules: ReadonlyArray<Schedule<On, R>>,
+  options: LayerOptions<On> = {}
+): Layer.Layer<never, Problem, On | R> => {
+  const owner = options.owner ?? "waybill"
+  const topics = new Map<string, Declared<On, R>>()
+  const declaredOf = (topic: Scheduled<On>) => {
+    const key = `${topic.on.key} ${topic.name}`
+    const known = topics.get(key)
+    if (known !== undefined) return known
+    const declared: Declared<On, R> = { topic, schedules: new Map() }
+    topics.set(key, declared)
+    return declared
+  }
+  for (const topic of options.topics ?? []) declaredOf(topic)
+  for (const schedule of schedules) {
+    const { schedules } = declaredOf(schedule.topic)
+    if (schedules.has(schedule.id)) {
+      throw new Error(`topic ${schedule.topic.name} has two schedules ${shown(schedule.id)}`)
+    }
+    schedules.set(schedule.id, schedule)
+  }
+  return Layer.effectDiscard(
+    Effect.forEach(
+      topics.values(),
+      (declared) => Effect.retry(declare(declared, owner, options.removed ?? "remove"), patiently),
+      { discard: true }
+    )
+  )
+}
+
+/** As a consumer does, a program starts although the store cannot be reached at the moment. */
+const patiently = {
+  while: (problem: Problem) => problem._tag === "TransportError" && !problem.reason.permanent,
+  schedule: Repetition.spaced("1 second")
+}
+
+interface Declared<On, R> {
+  readonly topic: Scheduled<On>
+  readonly schedules: Map<string, Schedule<On, R>>
+}
+
+const declare = Effect.fnUntraced(function* <On, R>(
+  { schedules: declared, topic }: Declared<On, R>,
+  owner: string,
+  removed: "remove" | "report"
+) {
+  const definitions = new Map<string, Definition>()
+  for (const [id, { definition }] of declared) definitions.set(id, { ...(yield* definition), declared: owner })
+  const { schedules, transport } = yield* opened(topic)
+  const { lifecycle } = transport
+  const all = yield* Stream.runCollect(stored(schedules, topic.name))
+  const found = new Map(all.map((one) => [one.id, one]))
+  for (const [id, definition] of definitions) {
+    if (changed(found.get(id) ?? absent, definition, 0) === undefined) continue
+    const change = yield* modify(topic, id, (found, now): Decision<"created" | "changed" | undefined> => {
+      const change = changed(found, definition, now)
+      if (change === undefined) return [undefined]
+      return [found.revision === "" ? "created" : "changed", { ...change, messages: [] }]
+    })
+    if (change !== undefined) {
+      yield* lifecycle.report({ _tag: "ScheduleChanged", topic: topic.name, schedule: id, change })
+    }
+  }
+  const strangers = all.filter(({ id, text }) => !definitions.has(id) && read(text)?.definition.declared === owner)
+  for (const { id, revision } of strangers) {
+    if (removed === "report") {
+      yield* lifecycle.report({ _tag: "ScheduleDrifted", topic: topic.name, schedule: id, found: "undeclared" })
+    } else {
+      const change = { id, revision, next: undefined, text: "", messages: [] }
+      const [made] = yield* schedules.change(topic.name, [change], true)
+      if (made === true) {
+        yield* lifecycle.report({ _tag: "ScheduleChanged", topic: topic.name, schedule: id, change: "removed" })
+      }
+    }
+  }
+  yield* schedules.watch(topic.name)
+  yield* Effect.forkScoped(Effect.scoped(drifting(topic.name, definitions, schedules, lifecycle)))
+})
+
+/** How long changes are awaited before they are looked at: many may be made in a row. */
+const driftMillis = 1000
+
+/** Reports declared schedules that are changed or removed from now on. */
+const drifting = Effect.fnUntraced(function* (
+  topic: string,
+  definitions: ReadonlyMap<string, Definition>,
+  schedules: Schedules,
+  lifecycle: Lifecycle
+) {
+  const ids = [...definitions.keys()]
+  const known = new Map<string, "changed" | "missing" | undefined>()
+  const heard = Latch.makeUnsafe(false)
+  yield* schedules.listen(topic, () => heard.openUnsafe())
+  const compare = Effect.gen(function* () {
+    heard.closeUnsafe()
+    for (let from = 0; from < ids.length; from += mostChanges) {
+      const { schedules: some } = yield* schedules.find(topic, ids.slice(from, from + mostChanges))
+      for (const { id, revision, text } of some) {
+        const mine = definitions.get(id)
+        const stored = read(text)?.definition
+        const found =
+          revision === ""
+            ? "missing"
+            : stored !== undefined && mine !== undefined && same(stored, mine)
+              ? undefined
+              : "changed"
+        if (found !== undefined && found !== known.get(id)) {
+          yield* lifecycle.report({ _tag: "ScheduleDrifted", topic, schedule: id, found })
+        }
+        known.set(id, found)
+      }
+    }
+  })
+  return yield* heard.await.pipe(
+    Effect.andThen(Effect.sleep(driftMillis)),
+    // The next change is another chance.
+    Effect.andThen(Effect.ignore(compare)),
+    Effect.forever
+  )
+})

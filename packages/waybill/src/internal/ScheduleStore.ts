@@ -1,0 +1,141 @@
+/**
+ * The part of a transport that keeps schedules, and what it keeps of each: a text that the store does not read, and when it is due.
+ * Every change names the revision that it is based on. So of several processes that find the same tick due, one publishes it.
+ *
+ * @module
+ */
+import type * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import * as SchemaJITCompiler from "effect/schema/SchemaJITCompiler"
+import type * as Scope from "effect/Scope"
+import type { Outgoing } from "../Message.ts"
+import type { TransportError } from "../TransportError.ts"
+
+/** A schedule as it is stored. */
+export interface StoredSchedule {
+  readonly id: string
+  /** Differs after each change; "" if there is no such schedule. */
+  readonly revision: string
+  /** When it is due, in milliseconds since the epoch by the store's clock; undefined while it is paused, or after its end. */
+  readonly next: number | undefined
+  readonly text: string
+}
+
+/** A change of one schedule. It is made if the schedule has the revision, together with its messages, or not at all. */
+export interface ScheduleChange extends StoredSchedule {
+  /** Without it the schedule is removed. */
+  readonly text: string
+  /** Published in the same step. Each has an id. */
+  readonly messages: ReadonlyArray<Outgoing>
+}
+
+/** Some schedules, and the time by the store's clock. */
+export interface ScheduleReply {
+  readonly now: number
+  readonly schedules: ReadonlyArray<StoredSchedule>
+}
+
+export interface ScheduleStore {
+  /** The schedules that are due, the first ones of them, and when the next one is due if none is. */
+  readonly due: (topic: string) => Effect.Effect<ScheduleReply & { readonly next: number | undefined }, TransportError>
+  /** These schedules, in this order. */
+  readonly find: (topic: string, ids: ReadonlyArray<string>) => Effect.Effect<ScheduleReply, TransportError>
+  /** A page of them, in the order in which they are due; those that are not due at all come last. */
+  readonly page: (
+    topic: string,
+    after: Option.Option<StoredSchedule>,
+    limit: number
+  ) => Effect.Effect<ScheduleReply, TransportError>
+  /** Makes changes; returns which of them were made. `announce`: informs those who listen. At most `mostChanges`. */
+  readonly change: (
+    topic: string,
+    changes: ReadonlyArray<ScheduleChange>,
+    announce: boolean
+  ) => Effect.Effect<ReadonlyArray<boolean>, TransportError>
+  /** Calls `heard` when schedules were changed, until the scope closes. */
+  readonly listen: (topic: string, heard: () => void) => Effect.Effect<void, never, Scope.Scope>
+  /** How long a change may go unnoticed by those who listen, in milliseconds. */
+  readonly pollMillis: number
+}
+
+/** How many changes, and how many messages with them, one call of `change` may carry. */
+export const mostChanges = 250
+
+const whole = Schema.Int
+const optional = Schema.optionalKey
+
+/** The message of each tick. */
+const Content = Schema.Struct({
+  body: Schema.String,
+  headers: optional(Schema.Record(Schema.String, Schema.String)),
+  key: optional(Schema.String),
+  v: optional(whole)
+})
+
+const Definition = Schema.Struct({
+  cron: optional(Schema.String),
+  zone: optional(Schema.String),
+  every: optional(whole),
+  start: optional(whole),
+  end: optional(whole),
+  times: optional(whole),
+  missed: optional(Schema.Literals(["skip", "last", "all"])),
+  window: optional(whole),
+  jitter: optional(whole),
+  /** The owner, if the schedule was declared in code. */
+  declared: optional(Schema.String),
+  message: Content
+})
+
+/** What a schedule is, apart from when it was and will be due. */
+export type Definition = typeof Definition.Type
+
+/** How far it has come. */
+export interface Progress {
+  /** The last tick that was published. */
+  readonly last?: number | undefined
+  /** How many ticks were published. */
+  readonly count?: number | undefined
+  readonly paused?: true | undefined
+}
+
+const Entry = Schema.Struct({
+  ...Definition.fields,
+  last: optional(whole),
+  count: optional(whole),
+  paused: optional(Schema.Literal(true))
+})
+SchemaJITCompiler.enable(Entry.ast)
+
+export interface Entry {
+  readonly definition: Definition
+  readonly progress: Progress
+}
+
+// What this build does not know has a meaning to another one: such a schedule is left to it.
+const decode = Schema.decodeUnknownOption(Entry, { onExcessProperty: "error" })
+
+/** Undefined if this build cannot read it. */
+export const read = (text: string): Entry | undefined => {
+  const entry = Option.getOrUndefined(decode(parsed(text)))
+  if (entry === undefined) return undefined
+  const { count, last, paused, ...definition } = entry
+  return { definition, progress: { count, last, paused } }
+}
+
+const parsed = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+export const write = ({ definition, progress }: Entry): string => JSON.stringify({ ...definition, ...progress })
+
+/** Whether two definitions are the same, whatever the order of their fields. */
+export const same = (a: Definition, b: Definition): boolean => inOrder(a) === inOrder(b)
+
+const inOrder = (definition: Definition): string =>
+  JSON.stringify(read(write({ definition, progress: {} }))?.definition)

@@ -1,0 +1,247 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Layer, Option, Schema, Scope, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import { type Lifecycle, Schedules, Topic, Transport } from "waybill"
+import { MemoryPubSub, MemoryStreams } from "waybill/memory"
+import { quiet } from "./Running.ts"
+
+const Report = Topic.make("reports", { payload: Schema.String })
+const at = (iso: string) => new Date(iso).getTime()
+
+/** The ticks of the messages that are in the store, without the schedule's id. */
+const ticks = Effect.gen(function* () {
+  const { inspector } = yield* Transport.AtLeastOnce
+  const messages = yield* inspector.messages(Report.name, { after: Option.none(), limit: 5000 })
+  return messages.map(({ id }) => id.slice(id.indexOf("@") + 1))
+})
+
+/** What the lifecycle has told about schedules. */
+const told = Effect.gen(function* () {
+  const { lifecycle } = yield* Transport.AtLeastOnce
+  const events: Array<Lifecycle.Event> = []
+  yield* lifecycle.overhear((event) => events.push(event))
+  return () => events.splice(0)
+})
+
+const infoOf = (id: string) =>
+  Effect.map(Stream.runCollect(Schedules.list(Report)), (all) => all.find((info) => info.id === id))
+
+/** Starts a release of a program, which runs until the test ends or it is stopped. */
+const release = (...schedules: Parameters<typeof Schedules.layer<Transport.AtLeastOnce, never>>) =>
+  Effect.gen(function* () {
+    const scope = yield* Scope.fork(yield* Scope.Scope)
+    yield* Layer.buildWithScope(Schedules.layer(...schedules), scope)
+    return Effect.andThen(quiet(), Scope.close(scope, Exit.void))
+  })
+
+const nightly = (expression: string, options: { readonly zone?: string } = {}) =>
+  Schedules.cron("nightly", expression, { topic: Report, payload: "nightly", ...options })
+
+describe("schedules", () => {
+  it.effect("a cron schedule is due by the clock of its zone, also on the days when that changes", () =>
+    Effect.gen(function* () {
+      yield* TestClock.setTime(at("2026-03-27T12:00:00Z"))
+      yield* release([nightly("30 2 * * *", { zone: "Europe/Berlin" })])
+      yield* TestClock.adjust("3 days")
+      // On the 29th there is no half past two.
+      assert.deepStrictEqual(yield* ticks, [
+        "2026-03-28T01:30:00.000Z",
+        "2026-03-29T01:30:00.000Z",
+        "2026-03-30T00:30:00.000Z"
+      ])
+    }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+
+  it.effect("a message says which tick of which schedule it is, and its trace is not that of the program", () =>
+    Effect.gen(function* () {
+      const { inspector } = yield* Transport.AtLeastOnce
+      yield* release([
+        Schedules.every("hourly", "1 hour", { topic: Report, payload: "body", headers: { shop: "1" } })
+      ]).pipe(Effect.withSpan("start"))
+      yield* TestClock.adjust("1 hour")
+      const [message] = yield* inspector.messages(Report.name, { after: Option.none(), limit: 2 })
+      assert.deepStrictEqual(
+        [message?.id, message?.body, message?.headers],
+        [
+          "hourly@1970-01-01T01:00:00.000Z",
+          '"body"',
+          { shop: "1", schedule: "hourly", tick: "1970-01-01T01:00:00.000Z" }
+        ]
+      )
+    }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+
+  it.effect("what is declared is reconciled on start, and what others have stored is left alone", () =>
+    Effect.gen(function* () {
+      const events = yield* told
+      const changes = () =>
+        events().flatMap((event) => (event._tag === "ScheduleChanged" ? [`${event.change} ${event.schedule}`] : []))
+      const other = Schedules.every("other", "1 hour", { topic: Report, payload: "other" })
+      yield* Schedules.upsert(Schedules.every("dynamic", "1 hour", { topic: Report, payload: "dynamic" }))
+      yield* release([other], { owner: "another program" })
+      changes()
+      const stop = yield* release([
+        nightly("0 3 * * *"),
+        Schedules.every("gone", "1 day", { topic: Report, payload: "" })
+      ])
+      assert.deepStrictEqual(changes(), ["created nightly", "created gone"])
+      yield* stop
+      yield* yield* release([nightly("0 3 * * *"), Schedules.every("gone", "1 day", { topic: Report, payload: "" })])
+      assert.deepStrictEqual(changes(), [])
+      yield* yield* release([nightly("0 4 * * *")])
+      assert.deepStrictEqual(changes(), ["changed nightly", "removed gone"])
+      assert.strictEqual((yield* infoOf("nightly"))?.next, at("1970-01-01T04:00:00Z"))
+      yield* yield* release([], { topics: [Report], removed: "report" })
+      assert.deepStrictEqual(
+        events().map(({ _tag }) => _tag),
+        ["ScheduleDrifted"]
+      )
+      yield* yield* release([], { topics: [Report] })
+      assert.deepStrictEqual(changes(), ["removed nightly"])
+      assert.isDefined(yield* infoOf("other"))
+      assert.isDefined(yield* infoOf("dynamic"))
+    }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+
+  it.effect("of two releases that disagree the later one decides, and the other one says so once", () =>
+    Effect.gen(function* () {
+      const events = yield* told
+      const drifts = () =>
+        events().flatMap((event) => (event._tag === "ScheduleDrifted" ? [`${event.found} ${event.schedule}`] : []))
+      yield* release([nightly("0 3 * * *"), Schedules.every("sync", "1 day", { topic: Report, payload: "" })])
+      yield* TestClock.adjust("5 seconds")
+      assert.deepStrictEqual(drifts(), [])
+      yield* release([nightly("0 4 * * *")])
+      yield* TestClock.adjust("5 seconds")
+      assert.deepStrictEqual(drifts().sort(), ["changed nightly", "missing sync"])
+      yield* Schedules.upsert(Schedules.every("other", "1 day", { topic: Report, payload: "" }))
+      yield* TestClock.adjust("1 day")
+      assert.deepStrictEqual(drifts(), [])
+      assert.deepStrictEqual(
+        (yield* ticks).filter((tick) => tick.includes("T04")),
+        ["1970-01-01T04:00:00.000Z"]
+      )
+    }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+
+  it.effect("one that is stored again unchanged keeps its next tick, and a changed one its count", () =>
+    Effect.gen(function* () {
+      const poll = (payload: string) =>
+        Schedules.upsert(Schedules.every("poll", "10 minutes", { topic: Report, payload, times: 3 }))
+      yield* release([])
+      const { schedules } = yield* Transport.AtLeastOnce
+      yield* schedules!.watch(Report.name)
+      assert.strictEqual(yield* poll("a"), "Created")
+      yield* TestClock.adjust("15 minutes")
+      assert.strictEqual(yield* poll("a"), "Unchanged")
+      assert.strictEqual(yield* poll("b"), "Changed")
+      yield* TestClock.adjust("1 day")
+      assert.deepStrictEqual(
+        (yield* ticks).map((tick) => tick.slice(11, 16)),
+        ["00:10", "00:20", "00:30"]
+      )
+      const info = yield* infoOf("poll")
+      assert.deepStrictEqual(
+        [info?.state, info?.next, info?.published, info?.last],
+        ["ended", undefined, 3, 30 * 60_000]
+      )
+    }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+
+  it.effect("a paused schedule has no ticks until it is resumed, and running one changes none", () =>
+    Effect.gen(function* () {
+      yield* release([nightly("0 3 * * *")])
+      assert.isTrue(yield* Schedules.pause(Report, "nightly"))
+      yield* TestClock.adjust("3 days")
+      assert.deepStrictEqual(yield* ticks, [])
+      assert.strictEqual((yield* infoOf("nightly"))?.state, "paused")
+      const ran = yield* Schedules.run(Report, "nightly")
+      assert.deepStrictEqual(yield* ticks, [ran?.slice("nightly@".length)])
+      assert.isTrue(yield* Schedules.resume(Report, "nightly"))
+      yield* TestClock.adjust("1 day")
+      assert.strictEqual((yield* ticks)[1], "1970-01-04T03:00:00.000Z")
+      assert.isTrue(yield* Schedules.remove(Report, "nightly"))
+      assert.isFalse(yield* Schedules.remove(Report, "nightly"))
+      assert.isFalse(yield* Schedules.pause(Report, "nightly"))
+      assert.isUndefined(yield* Schedules.run(Report, "nightly"))
+      yield* TestClock.adjust("1 day")
+      assert.strictEqual((yield* ticks).length, 2)
+    }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+
+  const outages = [
+    ["last", undefined, ["04:00"], 3],
+    ["all", undefined, ["01:00", "02:00", "03:00", "04:00"], 0],
+    ["all", "2 hours", ["03:00", "04:00"], 2],
+    ["skip", undefined, [], 4]
+  ] as const
+  for (const [missed, window, expected, skipped] of outages) {
+    it.effect(`missed: ${missed}${window === undefined ? "" : `, within ${window}`}`, () =>
+      Effect.gen(function* () {
+        const events = yield* told
+        const hourly = Schedules.every("hourly", "1 hour", { topic: Report, payload: "", missed, window })
+        yield* yield* release([hourly])
+        yield* TestClock.adjust("270 minutes")
+        yield* release([hourly])
+        yield* quiet()
+        assert.deepStrictEqual(
+          (yield* ticks).map((tick) => tick.slice(11, 16)),
+          [...expected]
+        )
+        const missing = events().flatMap((event) => (event._tag === "TicksMissed" ? [event.count] : []))
+        assert.deepStrictEqual(missing, skipped === 0 ? [] : [skipped])
+        yield* TestClock.adjust("30 minutes")
+        assert.strictEqual((yield* ticks).at(-1)?.slice(11, 16), "05:00")
+      }).pipe(Effect.provide(MemoryStreams.layer()))
+    )
+  }
+
+  it.effect("of a long outage the newest thousand ticks are published, in steps", () =>
+    Effect.gen(function* () {
+      const seconds = Schedules.cron("seconds", "* * * * * *", { topic: Report, payload: "", missed: "all" })
+      yield* yield* release([seconds])
+      yield* TestClock.adjust("1 hour")
+      yield* release([seconds])
+      yield* quiet()
+      const all = yield* ticks
+      assert.deepStrictEqual(
+        [all.length, all[0], all.at(-1)],
+        [1000, "1970-01-01T00:43:21.000Z", "1970-01-01T01:00:00.000Z"]
+      )
+    }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+
+  it.effect("jitter delays a message, by the same time in every process", () =>
+    Effect.gen(function* () {
+      const { inspector } = yield* Transport.AtLeastOnce
+      yield* release([Schedules.every("poll", "1 hour", { topic: Report, payload: "", jitter: "10 minutes" })])
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual((yield* inspector.describe(Report.name)).nextDelayedAt, 3_600_000 + 404_246)
+    }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+
+  it.effect("an invalid schedule changes nothing and says what is wrong", () =>
+    Effect.gen(function* () {
+      const options = { topic: Report, payload: "" }
+      const issueOf = (schedule: Schedules.Schedule<Transport.AtLeastOnce>) =>
+        Schedules.upsert(schedule).pipe(Effect.catchTag("InvalidSchedule", ({ issue }) => Effect.succeed(issue)))
+      assert.include(yield* issueOf(Schedules.cron("a", "0 25 * * *", options)), "25")
+      assert.include(
+        yield* issueOf(Schedules.cron("a", "0 3 * * *", { ...options, zone: "Mars/Olympus" })),
+        "Mars/Olympus"
+      )
+      assert.include(yield* issueOf(Schedules.every("a", "10 millis", options)), "one second")
+      assert.include(yield* issueOf(Schedules.every("a", "1 hour", { ...options, jitter: Number.NaN })), "jitter")
+      assert.include(yield* issueOf(Schedules.every("a b", "1 hour", options)), "white space")
+      assert.deepStrictEqual(yield* Stream.runCollect(Schedules.list(Report)), [])
+    }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+
+  it.effect("a pattern that stores nothing offers none", () =>
+    Effect.gen(function* () {
+      const Price = Topic.make("prices", { payload: Schema.String, guarantee: "at-most-once" })
+      const result = yield* Effect.flip(Schedules.upsert(Schedules.every("a", "1 hour", { topic: Price, payload: "" })))
+      assert(result._tag === "TransportError" && result.reason._tag === "NotOffered")
+    }).pipe(Effect.provide(MemoryPubSub.layer()))
+  )
+})
