@@ -5,6 +5,9 @@ import { assert, layer } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Effect } from "effect"
 import { client } from "../redis/Fixture.ts"
+import { sampled } from "../Sample.ts"
+
+const onRedis = ["exactly-once", "pubsub", "lists", "five-patterns", "keyspace", "several-patterns"]
 
 const root = join(import.meta.dirname, "../..")
 
@@ -18,7 +21,7 @@ const example = (name: string, url: string, bank = url) => {
 }
 
 layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })("examples on Redis", (it) => {
-  it.effect.each(["exactly-once", "pubsub", "lists", "five-patterns", "keyspace", "several-patterns"])(
+  it.effect.each(sampled("examples on Redis", onRedis, 3))(
     "case D8: %s says the same twice, and leaves no key",
     (name) =>
       Effect.gen(function* () {

@@ -6,6 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy } from "@waybill/testing"
 import { Effect, Schedule } from "effect"
 import { Producer, Transport } from "waybill"
+import { sampled } from "../Sample.ts"
 import * as Fixture from "./Fixture.ts"
 import { Job } from "./Jobs.ts"
 import * as Pattern from "./Pattern.ts"
@@ -144,7 +145,7 @@ describe("a connection, streams", () => {
   )
 })
 
-describe.each(Pattern.patterns)("a connection, %s", (pattern) => {
+describe.each(sampled("connections", Pattern.patterns, 2))("a connection, %s", (pattern) => {
   it.live("E10 reset before and after the server has executed a publish: stored once, with one receipt", () =>
     Effect.gen(function* () {
       const {

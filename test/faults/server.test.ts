@@ -6,12 +6,13 @@ import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Deferred, Effect, Logger, Random, Schedule } from "effect"
+import { sampled } from "../Sample.ts"
 import * as Fixture from "./Fixture.ts"
 import { patterns } from "./Pattern.ts"
 import { Failed, type Name, person, story, storing } from "./Storing.ts"
 import { ask, client, many, seeded, settled } from "./Verdict.ts"
 
-describe.each(patterns)("a server that is killed, %s", (pattern) => {
+describe.each(sampled("killed servers", patterns, 2))("a server that is killed, %s", (pattern) => {
   it.live(
     "E5 SIGKILL with its log on disk: everything that was accepted is there, and everybody comes back",
     () =>
@@ -181,7 +182,7 @@ const outage = Effect.fnUntraced(function* (pattern: Name, appendonly: "always" 
 }, Effect.scoped)
 
 // They wait for most of their time, and can do so at once.
-describe.concurrent.each(storing)("a log on disk, %s", (pattern) => {
+describe.concurrent.each(sampled("logs on disk", storing, 2))("a log on disk, %s", (pattern) => {
   it.live.each(["always", "everysec"] as const)(
     "E5, E6 SIGKILL under appendfsync %s: nothing is missing, and what was on its way is settled once",
     (appendonly) =>

@@ -7,6 +7,7 @@ import { RedisServer } from "@waybill/testing"
 import { Effect, Logger, Schedule, Schema } from "effect"
 import type { Redis } from "ioredis"
 import { Producer, Topic, Transport } from "waybill"
+import { sampled } from "../Sample.ts"
 import * as Fixture from "./Fixture.ts"
 import { group, Job } from "./Jobs.ts"
 import * as Member from "./Member.ts"
@@ -60,7 +61,7 @@ const forgetting: Record<Pattern.Name, Record<string, Forgetting>> = {
   keyspace: { FLUSHALL: everything }
 }
 
-describe.each(Pattern.patterns)("a store that forgets, %s", (pattern) => {
+describe.each(sampled("stores that forget", Pattern.patterns, 2))("a store that forgets, %s", (pattern) => {
   const faults = forgetting[pattern]
   const groupsLost = Object.keys(faults).filter((name) => faults[name]?.told === "GroupRecreated")
 
@@ -106,7 +107,7 @@ describe.each(Pattern.patterns)("a store that forgets, %s", (pattern) => {
   )
 })
 
-describe.each(Pattern.patterns)("a store that is full, %s", (pattern) => {
+describe.each(sampled("full stores", Pattern.patterns, 2))("a store that is full, %s", (pattern) => {
   it.live("E18 out of memory: producers are told, consumers drain it, and it recovers", () =>
     Effect.gen(function* () {
       const { workers, join, publish, redis, server, verdict } = yield* Fixture.make

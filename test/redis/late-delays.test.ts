@@ -7,6 +7,7 @@ import { RedisServer } from "@waybill/testing"
 import { Clock, Context, Duration, Effect, Exit, Fiber, Layer, References, Scope } from "effect"
 import { Commit, type Inspector, Settlement, Transport } from "waybill"
 import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisStreams } from "waybill/redis"
+import { sampled } from "../Sample.ts"
 import { outgoing } from "./Fixture.ts"
 
 const lateMillis = 50
@@ -120,7 +121,7 @@ const scenarios: Record<string, { readonly commits?: true; readonly prepare: Sce
   }
 }
 
-describe.each(Object.entries(patterns))("case F6 %s", (_, { commits, layer }) => {
+describe.each(sampled("late delays", Object.entries(patterns), 2))("case F6 %s", (_, { commits, layer }) => {
   const build = Effect.fnUntraced(function* (pollInterval: Duration.Input) {
     const { url } = yield* RedisServer.RedisServer
     const scope = yield* Effect.acquireRelease(Scope.make(), (scope, exit) => Scope.close(scope, exit))

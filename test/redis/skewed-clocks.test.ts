@@ -7,6 +7,7 @@ import { freeze, RedisServer } from "@waybill/testing"
 import { Clock, Context, Duration, Effect, Fiber, Layer, Option, References, Scope } from "effect"
 import { type Delivery, Inspector, Settlement, Transport } from "waybill"
 import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisPubSub, RedisStreams } from "waybill/redis"
+import { sampled } from "../Sample.ts"
 import { becomes, client, type Draft, outgoing } from "./Fixture.ts"
 
 const skewMillis = 400_000
@@ -48,7 +49,7 @@ const skewed = (clock: Clock.Clock, millis: number): Clock.Clock => {
 
 const page = { after: Option.none<string>(), limit: 10 }
 
-describe.each(Object.entries(patterns))("case C16 %s", (_, { layer, stores }) => {
+describe.each(sampled("skewed clocks", Object.entries(patterns), 3))("case C16 %s", (_, { layer, stores }) => {
   /** A program whose clock is wrong, as long as the scope is open. */
   const program = Effect.fnUntraced(function* (millis: number) {
     const { url } = yield* RedisServer.RedisServer
