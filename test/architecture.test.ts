@@ -51,17 +51,20 @@ const order = [
   ],
   ["internal/Durations", "internal/Instruments", "Metrics", "internal/Tracing"],
   [
-    "Producer",
-    "Schedules",
     "internal/ConsumerMetrics",
     "internal/Prefetch",
     "internal/SettleLoop",
     "internal/HandlerContext",
     "internal/Workers",
+    "internal/DeadLetterHook",
     "internal/Member",
     "internal/PulledDeliveries",
-    "Consumer",
+    "Replies",
+    "Producer",
+    "Schedules",
+    "internal/Responder",
     "DeadLetters",
+    "Consumer",
     "Log"
   ]
 ].flat()

@@ -36,10 +36,13 @@ const surface: Record<string, Record<string, string>> = {
     "since: what happens with a lost lease": "LeaseLost",
     "since: the type of a route, for functions that return one": "Route",
     "since: a guard": "isConsumer",
-    "since: deliveries as a stream, settled by its reader": "Pulled deliveries"
+    "since: deliveries as a stream, settled by its reader": "Pulled deliveries",
+    "since: what runs after the handlers": "onDeadLetter onSettled",
+    "since: answers requests": "respond"
   },
   "waybill DeadLetters": {
-    "lists, redrives and discards dead letters": "Decoded Report discard redrive stream"
+    "lists, redrives and discards dead letters": "Decoded Report discard redrive stream",
+    "since: decodes one that Inspector returned": "decode"
   },
   "waybill Delivery": {
     "what a handler is given": "Delivery",
@@ -85,11 +88,15 @@ const surface: Record<string, Record<string, string>> = {
     publishes: "Options publish publishAll",
     "makes a message without publishing it, for commits": "message",
     "since: publishes a stream": "sink",
+    "since: asks and waits for the answer": "RequestOptions Unanswered request",
     "since: limits of a call that is stored as a whole": "maxAtomicBytes maxAtomicMessages"
   },
   "waybill Records": {
     "since: reads a record": "read",
     "since: and notices when it changes before the commit": "Observed observe"
+  },
+  "waybill Replies": {
+    "since: receives the answers to requests": "Replies Waiting layer"
   },
   "waybill RetryPolicy": {
     "a schedule as a policy, and the standard one": "RetryPolicy standard"
@@ -108,7 +115,8 @@ const surface: Record<string, Record<string, string>> = {
     "errors of its payloads": "DecodeFailure InvalidPayload PayloadTooLarge",
     "since: a topic by its name alone, for operators": "Inspected byName",
     "since: older versions of its payload": "Older Writable from",
-    "since: several types of messages": "union"
+    "since: several types of messages": "union",
+    "since: a topic whose messages are answered": "Reply RequestTopic request"
   },
   "waybill Transport": {
     "the port, and what it is asked": "Receiver Settled Subscription Transport",
@@ -119,7 +127,8 @@ const surface: Record<string, Record<string, string>> = {
       "Guarantee GuaranteeOf Included Including Keeps Name Naming Needs NotProvided Provided Tag all defaultName find includes layer notProvided",
     "since: errors": "InvalidLimit InvalidName InvalidUrl TlsFailed TopicInUse UnsupportedServer",
     "since: what a receiver wants back, and how deliveries end": "Ending Recall",
-    "since: keeps schedules": "Made ScheduleChange ScheduleReply ScheduleStore Schedules StoredSchedule"
+    "since: keeps schedules": "Made ScheduleChange ScheduleReply ScheduleStore Schedules StoredSchedule",
+    "since: dead letters for the hooks of consumers": "ClaimedDeadLetters DeadLetterClaim"
   },
   "waybill/memory MemoryExactlyOnce": {
     "a pattern in memory": "Options layer"

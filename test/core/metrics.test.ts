@@ -79,6 +79,7 @@ const events = (transport: FakeTransport): ReadonlyArray<Lifecycle.Event> => [
   { _tag: "Claimed", ...group, from: ["a"], count: 2 },
   { _tag: "Truncated", ...group, count: 3 },
   { _tag: "DeadLettersDropped", ...group, count: 4 },
+  { _tag: "DeadLetterUnhandled", ...group, id: "m-1", entry: "1-0", error: "down" },
   { _tag: "GroupRecreated", ...group, from: "0" },
   {
     _tag: "Gap",

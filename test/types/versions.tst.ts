@@ -21,7 +21,9 @@ Producer.publish(People, { first: "a", last: "b" })
 // A failed migration needs a route.
 const source = Consumer.make(People, { group: "g" })
 const handled = source.pipe(Consumer.process(() => Effect.void))
-expectTypeOf(handled).toEqualTypeOf<Consumer.Consumer<void, NoDirectory, Directory | Transport.AtLeastOnce>>()
+expectTypeOf(handled).toEqualTypeOf<
+  Consumer.Consumer<void, NoDirectory, Directory | Transport.AtLeastOnce, typeof V2.Type>
+>()
 Consumer.layer(Consumer.onFailure(handled, { NoDirectory: Consumer.deadLetter() }))
 // @ts-expect-error NoDirectory has no row
 Consumer.layer(handled)
@@ -73,7 +75,12 @@ const dispatched = orders.pipe(
   })
 )
 expectTypeOf(dispatched).toEqualTypeOf<
-  Consumer.Consumer<number | string, NoDirectory, Directory | Transport.AtLeastOnce>
+  Consumer.Consumer<
+    number | string,
+    NoDirectory,
+    Directory | Transport.AtLeastOnce,
+    typeof OrderPlaced.Type | typeof OrderCancelled.Type
+  >
 >()
 Consumer.dispatch(orders, { OrderPlaced: () => Effect.void, OrderCancelled: ({ why }) => Effect.log(why) })
 // @ts-expect-error OrderCancelled has no handler

@@ -11,6 +11,7 @@ import type { Transport } from "waybill"
 import { administering } from "./suite/Administering.ts"
 import type { Check, Features } from "./suite/Check.ts"
 import { committing } from "./suite/Committing.ts"
+import { deadLetterClaims } from "./suite/DeadLetterClaims.ts"
 import * as Fixture from "./suite/Fixture.ts"
 import { groups } from "./suite/Groups.ts"
 import { inspecting } from "./suite/Inspecting.ts"
@@ -55,6 +56,7 @@ export const checks: ReadonlyArray<Check> = [
   ...publishing,
   ...groups,
   ...settling,
+  ...deadLetterClaims,
   ...pulling,
   ...outages,
   ...committing,
@@ -113,6 +115,7 @@ const featuresOf = <R, E>({ conflict, features, freeze }: Options<R, E>): Featur
   redelivery: true,
   fencedAck: true,
   deadLetters: true,
+  deadLetterHooks: true,
   pause: true,
   positions: true,
   trimming: true,

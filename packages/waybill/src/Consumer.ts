@@ -15,7 +15,6 @@ import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
-import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -26,23 +25,25 @@ import { type Pipeable, pipeArguments } from "effect/Pipeable"
 import * as Predicate from "effect/Predicate"
 import * as Queue from "effect/Queue"
 import type * as Result from "effect/Result"
-import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Commit, Condition, ConditionFailed } from "./Commit.ts"
+import * as DeadLetters from "./DeadLetters.ts"
 import type { Delivery } from "./Delivery.ts"
 import type { Gap } from "./Gap.ts"
+import type { DeadLetter } from "./Inspector.ts"
 import { durationOf, finiteOf, millisOf, oneOf, shown, wholeOf } from "./internal/Limits.ts"
-import { type Program, run as runProgram } from "./internal/Member.ts"
+import { inBackground, type Program, run as runProgram } from "./internal/Member.ts"
 import { isName } from "./internal/Name.ts"
 import { PulledDeliveries, type PulledDelivery } from "./internal/PulledDeliveries.ts"
+import { responder } from "./internal/Responder.ts"
 import * as Routing from "./internal/Routing.ts"
 import * as Tracing from "./internal/Tracing.ts"
 import { type Handle, type One, type Told, Undecodable } from "./internal/Workers.ts"
 import * as RetryPolicy from "./RetryPolicy.ts"
 import type { Settlement } from "./Settlement.ts"
-import { DecodeFailure, type Topic } from "./Topic.ts"
+import { DecodeFailure, type RequestTopic, type Topic } from "./Topic.ts"
 import {
   defaultName,
   find,
@@ -132,16 +133,31 @@ export interface Source<
 > extends Pipeable {
   readonly topic: { readonly name: string; readonly on: Name }
   readonly decode: (delivery: Delivery) => Effect.Effect<P, Undecodable | E, R>
+  readonly decodeDeadLetter: (letter: DeadLetter) => Effect.Effect<DeadLetters.Decoded<P>, never, R>
   readonly options: Options<G, L>
 }
 
-/** `A`: what the handler returns. `E`: the failures that have no route yet. `R`: the services it needs. */
-export interface Consumer<out A, out E, out R> extends Pipeable {
-  readonly [TypeId]: { readonly A: () => A; readonly E: () => E; readonly R: () => R }
+/**
+ * `A`: what the handler returns. `E`: the failures that have no route yet. `R`: the services it needs. `P`: the payload of its
+ * messages.
+ */
+export interface Consumer<out A, out E, out R, out P = unknown> extends Pipeable {
+  readonly [TypeId]: { readonly A: () => A; readonly E: () => E; readonly R: () => R; readonly P: () => P }
   readonly source: Source<unknown, unknown, LeaseLost, Guarantee, unknown>
   readonly handle: ErasedHandle
   readonly routes: Routing.Routes
+  readonly hooks: Hooks
 }
+
+/** What runs after the handlers. */
+interface Hooks {
+  readonly deadLettered: ReadonlyArray<
+    (letter: DeadLetters.Decoded<unknown>) => Effect.Effect<unknown, unknown, unknown>
+  >
+  readonly settled: ReadonlyArray<(outcome: Outcome<unknown>) => Effect.Effect<unknown, never, unknown>>
+}
+
+const noHooks: Hooks = { deadLettered: [], settled: [] }
 
 /** The handler without its types, which the interface above preserves. */
 type ErasedHandle =
@@ -177,7 +193,7 @@ const PipeableProto = {
 
 const TypeId = "~waybill/Consumer"
 
-const ConsumerProto = { ...PipeableProto, [TypeId]: { A: identity, E: identity, R: identity } }
+const ConsumerProto = { ...PipeableProto, [TypeId]: { A: identity, E: identity, R: identity, P: identity } }
 
 /** Whether the value is a consumer, as made by `process`, `processBatch` or `transactional`. */
 export const isConsumer = (value: unknown): value is Consumer<unknown, unknown, unknown> =>
@@ -254,6 +270,7 @@ export const make = <
   const source: Source<P, RD, L, G, Exclude<E, DecodeFailure>> = Object.assign(Object.create(PipeableProto), {
     topic,
     decode,
+    decodeDeadLetter: (letter: DeadLetter) => DeadLetters.decode(topic, letter),
     options: { ...options }
   })
   return source
@@ -277,11 +294,12 @@ const undecodable = <E>(cause: Cause.Cause<E>): Effect.Effect<never, Undecodable
   )
 }
 
-const makeConsumer = <A, E, R>(fields: {
+const makeConsumer = <A, E, R, P>(fields: {
   readonly source: Consumer<A, E, R>["source"]
   readonly handle: ErasedHandle
   readonly routes: Routing.Routes
-}): Consumer<A, E, R> => Object.assign(Object.create(ConsumerProto), fields)
+  readonly hooks?: Hooks
+}): Consumer<A, E, R, P> => Object.assign(Object.create(ConsumerProto), { hooks: noHooks, ...fields })
 
 /** What a handler returns: an effect or, from a generator function, a generator as `Effect.gen` takes it. */
 export type HandlerResult =
@@ -298,10 +316,11 @@ type Required<H> = Exclude<Effect.Services<HandlerEffect<H>>, Scope.Scope>
 type Decoding<P, RS, ES> = Source<P, RS, LeaseLost, Guarantee, ES>
 
 /** The consumer of a source and a handler. */
-type Processed<H, RS, ES> = Consumer<
+type Processed<H, RS, ES, P> = Consumer<
   Effect.Success<HandlerEffect<H>>,
   Effect.Error<HandlerEffect<H>> | ES,
-  Required<H> | RS
+  Required<H> | RS,
+  P
 >
 
 /**
@@ -327,17 +346,17 @@ type Processed<H, RS, ES> = Consumer<
 export const process: {
   <P, H extends HandlerResult>(
     handler: (payload: P, delivery: Delivery) => H
-  ): <RS, ES>(source: Decoding<P, RS, ES>) => Processed<H, RS, ES>
+  ): <RS, ES>(source: Decoding<P, RS, ES>) => Processed<H, RS, ES, P>
   <P, RS, ES, H extends HandlerResult>(
     source: Decoding<P, RS, ES>,
     handler: (payload: NoInfer<P>, delivery: Delivery) => H
-  ): Processed<H, RS, ES>
+  ): Processed<H, RS, ES, P>
 } = dual(
   2,
   <P, RS, ES, H extends HandlerResult>(
     source: Decoding<P, RS, ES>,
     handler: (payload: P, delivery: Delivery) => H
-  ): Processed<H, RS, ES> => makeConsumer({ source, routes: Routing.none, handle: one(source, handler, "anything") })
+  ): Processed<H, RS, ES, P> => makeConsumer({ source, routes: Routing.none, handle: one(source, handler, "anything") })
 )
 
 /**
@@ -365,17 +384,17 @@ export const process: {
 export const dispatch: {
   <P extends Tagged, const Handlers extends HandlersOf<P, Handlers>>(
     handlers: Handlers
-  ): <RS, ES>(source: Decoding<P, RS, ES>) => Processed<ResultOf<Handlers>, RS, ES>
+  ): <RS, ES>(source: Decoding<P, RS, ES>) => Processed<ResultOf<Handlers>, RS, ES, P>
   <P extends Tagged, RS, ES, const Handlers extends HandlersOf<P, Handlers>>(
     source: Decoding<P, RS, ES>,
     handlers: Handlers
-  ): Processed<ResultOf<Handlers>, RS, ES>
+  ): Processed<ResultOf<Handlers>, RS, ES, P>
 } = dual(
   2,
   <P extends Tagged, RS, ES, const Handlers extends HandlersOf<P, Handlers>>(
     source: Decoding<P, RS, ES>,
     handlers: Handlers
-  ): Processed<ResultOf<Handlers>, RS, ES> => {
+  ): Processed<ResultOf<Handlers>, RS, ES, P> => {
     // Each handler takes the payloads of its tag.
     const byTag = handlers as Readonly<Record<string, (payload: P, delivery: Delivery) => ResultOf<Handlers>>>
     return process(source, (payload: P, delivery): ResultOf<Handlers> => byTag[payload._tag]!(payload, delivery))
@@ -438,7 +457,8 @@ export const transactional =
   ): Consumer<
     Effect.Success<HandlerEffect<H>>,
     Effect.Error<HandlerEffect<H>> | ES | Unmet<Effect.Success<HandlerEffect<H>>>,
-    Required<H> | RS
+    Required<H> | RS,
+    P
   > =>
     makeConsumer({ source, routes: Routing.none, handle: one(source, handler, "commit") })
 
@@ -472,6 +492,82 @@ const effectOf = (result: HandlerResult): Effect.Effect<unknown, unknown, unknow
     )
   )
 }
+
+/**
+ * Handles requests as `process` does, and answers each: with what the handler returns, or with its failure if that is one of the
+ * topic's `error`. Both are acknowledged. Any other failure needs a route; when it ends in a dead letter, the caller
+ * is told so.
+ *
+ * A request whose deadline has passed by the store's clock is acknowledged without being handled. One that was published by
+ * `Producer.publish` is handled, and nobody is answered. The answer is sent before the ack, so after a crash in
+ * between the handler runs again, and the caller takes the first answer.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Consumer, RetryPolicy, Topic } from "waybill"
+ *
+ * class NoSuchItem extends Schema.TaggedError<NoSuchItem>()("NoSuchItem", { item: Schema.String }) {}
+ * class DatabaseDown extends Schema.TaggedError<DatabaseDown>()("DatabaseDown", {}) {}
+ *
+ * const Quote = Topic.request(Topic.make("quotes", { payload: Schema.Struct({ item: Schema.String }) }), {
+ *   success: Schema.Struct({ cents: Schema.Int }),
+ *   error: NoSuchItem
+ * })
+ *
+ * const prices = (item: string) =>
+ *   item === "tea" ? Effect.succeed({ cents: 250 })
+ *     : item === "" ? Effect.fail(new DatabaseDown())
+ *     : Effect.fail(new NoSuchItem({ item }))
+ *
+ * const Quotes = Consumer.make(Quote, { group: "quotes", concurrency: 8 }).pipe(
+ *   Consumer.respond(Quote, ({ item }) => prices(item)),
+ *   Consumer.onFailure({ DatabaseDown: Consumer.retry(RetryPolicy.standard) }),
+ *   Consumer.layer
+ * )
+ * ```
+ */
+export const respond =
+  <
+    P,
+    A,
+    E,
+    On,
+    RepliesOn,
+    RD,
+    RE,
+    ME,
+    H extends Effect.Effect<A, unknown, unknown> | Generator<Effect.Effect<unknown, unknown, unknown>, A, never>
+  >(
+    topic: RequestTopic<P, A, E, On, RepliesOn, RD, RE, ME>,
+    handler: (payload: NoInfer<P>, delivery: Delivery) => H
+  ) =>
+  <RS, ES>(
+    source: Decoding<P, RS, ES>
+  ): Consumer<void, ES | Exclude<Effect.Error<HandlerEffect<H>>, E>, Required<H> | RepliesOn | RS, P> => {
+    if (source.topic !== topic)
+      throw new Error(`respond is for topic ${topic.name}, its consumer for ${source.topic.name}`)
+    const { answering, deadLettered } = responder(topic)
+    const consumer = makeConsumer<
+      void,
+      ES | Exclude<Effect.Error<HandlerEffect<H>>, E>,
+      Required<H> | RepliesOn | RS,
+      P
+    >({
+      source,
+      routes: Routing.none,
+      handle: one(
+        source,
+        (payload, delivery) =>
+          answering(
+            delivery,
+            Effect.suspend(() => effectOf(handler(payload, delivery)) as HandlerEffect<H>)
+          ),
+        "anything"
+      )
+    })
+    return onDeadLetter(consumer, deadLettered)
+  }
 
 /** One item of a batch. */
 interface Item<out P> {
@@ -513,7 +609,8 @@ export const processBatch =
   ): Consumer<
     OfResult<Results<H>[number]>["success"],
     Effect.Error<HandlerEffect<H>> | ES | OfResult<Results<H>[number]>["failure"],
-    Required<H> | RS
+    Required<H> | RS,
+    P
   > => {
     wholeOf("size", size)
     const longest = durationOf("within", within)
@@ -600,27 +697,23 @@ export class HandlerTimeout extends Schema.TaggedError<HandlerTimeout>("waybill/
  * ```
  */
 export const timeout: {
-  (duration: Duration.Input): <A, E, R>(self: Consumer<A, E, R>) => Consumer<A, E | HandlerTimeout, R>
-  <A, E, R>(self: Consumer<A, E, R>, duration: Duration.Input): Consumer<A, E | HandlerTimeout, R>
+  (duration: Duration.Input): <A, E, R, P>(self: Consumer<A, E, R, P>) => Consumer<A, E | HandlerTimeout, R, P>
+  <A, E, R, P>(self: Consumer<A, E, R, P>, duration: Duration.Input): Consumer<A, E | HandlerTimeout, R, P>
 } = dual(
   2,
-  <A, E, R>(
-    { handle, routes, source }: Consumer<A, E, R>,
-    duration: Duration.Input
-  ): Consumer<A, E | HandlerTimeout, R> => {
+  <A, E, R, P>(self: Consumer<A, E, R, P>, duration: Duration.Input): Consumer<A, E | HandlerTimeout, R, P> => {
+    const { handle } = self
     const millis = millisOf("timeout", duration)
     const limit: Limit = (effect) =>
       Effect.timeoutOrElse(effect, { duration: millis, orElse: () => Effect.fail(new HandlerTimeout({ millis })) })
     if (handle._tag === "One") {
       return makeConsumer({
-        source,
-        routes,
+        ...self,
         handle: { ...handle, run: (delivery: Delivery) => limit(handle.run(delivery)) }
       })
     }
     return makeConsumer({
-      source,
-      routes,
+      ...self,
       handle: {
         ...handle,
         run: (deliveries: ReadonlyArray<Delivery>, outer: Limit = identity) =>
@@ -649,19 +742,23 @@ export const timeout: {
  * ```
  */
 export const onGap: {
-  <R2>(f: (gap: Gap) => Effect.Effect<unknown, never, R2>): <A, E, R>(self: Consumer<A, E, R>) => Consumer<A, E, R | R2>
-  <A, E, R, R2>(self: Consumer<A, E, R>, f: (gap: Gap) => Effect.Effect<unknown, never, R2>): Consumer<A, E, R | R2>
+  <R2>(
+    f: (gap: Gap) => Effect.Effect<unknown, never, R2>
+  ): <A, E, R, P>(self: Consumer<A, E, R, P>) => Consumer<A, E, R | R2, P>
+  <A, E, R, P, R2>(
+    self: Consumer<A, E, R, P>,
+    f: (gap: Gap) => Effect.Effect<unknown, never, R2>
+  ): Consumer<A, E, R | R2, P>
 } = dual(
   2,
-  <A, E, R, R2>(
-    self: Consumer<A, E, R>,
+  <A, E, R, P, R2>(
+    self: Consumer<A, E, R, P>,
     f: (gap: Gap) => Effect.Effect<unknown, never, R2>
-  ): Consumer<A, E, R | R2> => {
-    const { handle, routes, source } = self
+  ): Consumer<A, E, R | R2, P> => {
+    const { handle } = self
     if (handle._tag === "One") {
       return makeConsumer({
-        source,
-        routes,
+        ...self,
         handle: {
           ...handle,
           run: (delivery: Delivery) =>
@@ -670,8 +767,7 @@ export const onGap: {
       })
     }
     return makeConsumer({
-      source,
-      routes,
+      ...self,
       handle: {
         ...handle,
         run: (deliveries: ReadonlyArray<Delivery>, limit?: Limit) => {
@@ -711,17 +807,17 @@ export const onGap: {
 export const onFailure: {
   <E, const Rows extends RowsOf<E, Rows>>(
     rows: Rows
-  ): <A, R>(self: Consumer<A, E, R>) => Consumer<A, Exclude<E, { readonly _tag: keyof Rows }>, R>
-  <A, E, R, const Rows extends RowsOf<E, Rows>>(
-    self: Consumer<A, E, R>,
+  ): <A, R, P>(self: Consumer<A, E, R, P>) => Consumer<A, Exclude<E, { readonly _tag: keyof Rows }>, R, P>
+  <A, E, R, P, const Rows extends RowsOf<E, Rows>>(
+    self: Consumer<A, E, R, P>,
     rows: Rows
-  ): Consumer<A, Exclude<E, { readonly _tag: keyof Rows }>, R>
+  ): Consumer<A, Exclude<E, { readonly _tag: keyof Rows }>, R, P>
 } = dual(
   2,
-  <A, E, R, const Rows extends RowsOf<E, Rows>>(
-    self: Consumer<A, E, R>,
+  <A, E, R, P, const Rows extends RowsOf<E, Rows>>(
+    self: Consumer<A, E, R, P>,
     rows: Rows
-  ): Consumer<A, Exclude<E, { readonly _tag: keyof Rows }>, R> =>
+  ): Consumer<A, Exclude<E, { readonly _tag: keyof Rows }>, R, P> =>
     makeConsumer({
       ...self,
       routes: {
@@ -753,9 +849,9 @@ type RowsOf<E, Rows> = Routing.Table<E> & { readonly [Tag in Exclude<keyof Rows,
  * ```
  */
 export const orElse: {
-  <E>(row: Routing.Row<E>): <A, R>(self: Consumer<A, E, R>) => Consumer<A, never, R>
-  <A, E, R>(self: Consumer<A, E, R>, row: Routing.Row<NoInfer<E>>): Consumer<A, never, R>
-} = dual(2, <A, E, R>(self: Consumer<A, E, R>, row: Routing.Row<E>): Consumer<A, never, R> => {
+  <E>(row: Routing.Row<E>): <A, R, P>(self: Consumer<A, E, R, P>) => Consumer<A, never, R, P>
+  <A, E, R, P>(self: Consumer<A, E, R, P>, row: Routing.Row<NoInfer<E>>): Consumer<A, never, R, P>
+} = dual(2, <A, E, R, P>(self: Consumer<A, E, R, P>, row: Routing.Row<E>): Consumer<A, never, R, P> => {
   // At run time the row only meets failures of the consumer it was given to.
   const erased = row as Routing.Row<unknown>
   const { fallback, rows } = self.routes
@@ -766,6 +862,115 @@ export const orElse: {
         { rows: new Map([...rows, [timedOut, erased]]), fallback }
   return makeConsumer({ ...self, routes })
 })
+
+/**
+ * Runs `f` for every message of the group that dies: when its handler or its retry policy gives it up, when it cannot be decoded,
+ * when its commit is refused, and when it takes down its consumers, whichever consumer of the group found that.
+ *
+ * It runs at least once for each of them, however often processes are killed, and usually once: again if the process dies
+ * or stalls for longer than the lease before it could confirm. Failures are retried by `retry`, by default
+ * `RetryPolicy.standard`, and each run has a scope of its own. Once the policy has ended, or if `f` dies, the event
+ * `DeadLetterUnhandled` reports it, and `f` is not run for that dead letter again.
+ *
+ * The first consumer with a hook begins with messages that die after it has joined. From then on the group remembers where it
+ * was, also while no consumer runs. A dead letter that was redriven, discarded or dropped by the cap before its turn is passed
+ * over. Up to 16 run at a time in each process.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Result, Schedule, Schema } from "effect"
+ * import { Consumer, RetryPolicy, Topic } from "waybill"
+ *
+ * const Invoice = Topic.make("invoices", { payload: Schema.Struct({ customer: Schema.String }) })
+ * const often = Schedule.spaced("1 minute").pipe(Schedule.upTo({ times: 60 }))
+ *
+ * const Send = Consumer.make(Invoice, { group: "send" }).pipe(
+ *   Consumer.process(({ customer }) => Effect.fail(`no address: ${customer}`)),
+ *   Consumer.orElse(Consumer.retry(RetryPolicy.standard)),
+ *   Consumer.onDeadLetter(
+ *     ({ id, payload, reason }) =>
+ *       Effect.log(`${Result.isSuccess(payload) ? payload.success.customer : id} gets no invoice: ${reason}`),
+ *     { retry: often }
+ *   ),
+ *   Consumer.layer
+ * )
+ * ```
+ */
+export const onDeadLetter: {
+  <P, E2, R2>(
+    f: (letter: DeadLetters.Decoded<P>) => Effect.Effect<unknown, E2, R2>,
+    options?: HookOptions<E2>
+  ): <A, E, R>(self: Consumer<A, E, R, P>) => Consumer<A, E, R | Exclude<R2, Scope.Scope>, P>
+  <A, E, R, P, E2, R2>(
+    self: Consumer<A, E, R, P>,
+    f: (letter: DeadLetters.Decoded<NoInfer<P>>) => Effect.Effect<unknown, E2, R2>,
+    options?: HookOptions<E2>
+  ): Consumer<A, E, R | Exclude<R2, Scope.Scope>, P>
+} = dual(
+  (args) => isConsumer(args[0]),
+  <A, E, R, P, E2, R2>(
+    self: Consumer<A, E, R, P>,
+    f: (letter: DeadLetters.Decoded<P>) => Effect.Effect<unknown, E2, R2>,
+    { retry = RetryPolicy.standard }: HookOptions<E2> = {}
+  ): Consumer<A, E, R | Exclude<R2, Scope.Scope>, P> => {
+    const hook = (letter: DeadLetters.Decoded<P>) => Effect.retry(Effect.scoped(Effect.suspend(() => f(letter))), retry)
+    const { hooks } = self
+    // At run time the hook only meets letters of the consumer it was given to.
+    const deadLettered = [
+      ...hooks.deadLettered,
+      hook as (letter: DeadLetters.Decoded<unknown>) => ReturnType<typeof hook>
+    ]
+    return makeConsumer({ ...self, hooks: { ...hooks, deadLettered } })
+  }
+)
+
+interface HookOptions<in E> {
+  readonly retry?: RetryPolicy.RetryPolicy<E> | undefined
+}
+
+/**
+ * Runs `f` for every delivery of this consumer that has ended, once the store has confirmed it: acked, waiting for its retry,
+ * dead-lettered, released by a shutdown, or `Stale`.
+ *
+ * For counters and progress, and not for what must not be missed: it is run at most once, and not if the process dies before.
+ * Use `onDeadLetter` for dead letters. Further settlements wait for it, up to `concurrency` run at a time, and it has
+ * to handle its own failures.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Metric, Schema } from "effect"
+ * import { Consumer, Topic } from "waybill"
+ *
+ * const Thumbnail = Topic.make("thumbnails", { payload: Schema.Struct({ file: Schema.String }) })
+ * const done = Metric.counter("thumbnails_done")
+ *
+ * const Shrink = Consumer.make(Thumbnail, { group: "shrink" }).pipe(
+ *   Consumer.process(({ file }) => Effect.log(`shrinking ${file}`)),
+ *   Consumer.onSettled(({ settlement }) => settlement._tag === "Ack" ? Metric.update(done, 1) : Effect.void),
+ *   Consumer.layer
+ * )
+ * ```
+ */
+export const onSettled: {
+  <A, R2>(
+    f: (outcome: Outcome<A>) => Effect.Effect<unknown, never, R2>
+  ): <E, R, P>(self: Consumer<A, E, R, P>) => Consumer<A, E, R | R2, P>
+  <A, E, R, P, R2>(
+    self: Consumer<A, E, R, P>,
+    f: (outcome: Outcome<NoInfer<A>>) => Effect.Effect<unknown, never, R2>
+  ): Consumer<A, E, R | R2, P>
+} = dual(
+  2,
+  <A, E, R, P, R2>(
+    self: Consumer<A, E, R, P>,
+    f: (outcome: Outcome<A>) => Effect.Effect<unknown, never, R2>
+  ): Consumer<A, E, R | R2, P> => {
+    const { hooks } = self
+    // The values come from this consumer's handler, which returns A.
+    const hook = (outcome: Outcome<unknown>) => Effect.suspend(() => f(outcome as Outcome<A>))
+    return makeConsumer({ ...self, hooks: { ...hooks, settled: [...hooks.settled, hook] } })
+  }
+)
 
 /**
  * Route: try again after the policy's next delay, or dead-letter once the policy has ended. `after` is a lower bound for
@@ -835,7 +1040,7 @@ export interface Outcome<out A> {
 }
 
 const programOf = <A, R>(
-  { handle, routes, source: { options, topic } }: Consumer<A, never, R>,
+  { handle, hooks, routes, source: { decodeDeadLetter, options, topic } }: Consumer<A, never, R>,
   context: Context.Context<never>,
   records: boolean
 ): Effect.Effect<Program, TransportError> => {
@@ -853,6 +1058,7 @@ const programOf = <A, R>(
     routes,
     // The workers inherit the context of the fiber that runs them, whose type is R.
     handle: traced(handle as Handle, records, options.trace ?? "link"),
+    ...programHooks(hooks, decodeDeadLetter, options.concurrency ?? 1),
     subscription: {
       topic: topic.name,
       group: options.group,
@@ -871,6 +1077,34 @@ const programOf = <A, R>(
     ? Effect.map(Routing.longestRetry(routes), program)
     : Effect.sync(() => program(undefined))
 }
+
+const programHooks = (
+  { deadLettered, settled }: Hooks,
+  decode: Source<unknown, unknown>["decodeDeadLetter"],
+  concurrency: number
+) => ({
+  deadLettered:
+    deadLettered.length === 0
+      ? undefined
+      : // The hooks inherit the context of the fiber that runs the consumer, whose type is R.
+        (letter: DeadLetter) =>
+          decode(letter).pipe(
+            Effect.flatMap((decoded) => Effect.forEach(deadLettered, (hook) => Effect.exit(hook(decoded)))),
+            Effect.flatMap((exits) => Exit.asVoidAll(exits))
+          ) as Effect.Effect<unknown, unknown>,
+  settled:
+    settled.length === 0
+      ? undefined
+      : (outcomes: ReadonlyArray<Outcome<unknown>>) =>
+          Effect.forEach(
+            outcomes,
+            (outcome) =>
+              Effect.forEach(settled, (hook) => Effect.catchCause(hook(outcome), logUnsettled), { discard: true }),
+            { concurrency, discard: true }
+          ) as Effect.Effect<void>
+})
+
+const logUnsettled = (cause: Cause.Cause<never>) => Effect.logError("Consumer.onSettled died", cause)
 
 /** Checked once rather than per message: the workers have the tracer of the fiber that runs them. */
 const runTraced = <A, R>(self: Consumer<A, never, R>, ...rest: Rest) =>
@@ -1051,7 +1285,7 @@ export const deliveries = <
       const scope = yield* Effect.scope
       const queue = yield* Queue.unbounded<PulledDelivery<P>, TransportError>()
       const pulled = new PulledDeliveries(queue)
-      const consumer = makeConsumer<Told, never, RD | Enough<On, G>>({
+      const consumer = makeConsumer<Told, never, RD | Enough<On, G>, P>({
         source,
         routes: { ...Routing.none, fallback: retry(RetryPolicy.standard) },
         handle: {
@@ -1073,9 +1307,6 @@ export const deliveries = <
     })
   )
 }
-
-/** How often a consumer whose layer is up tries again after a permanent failure. */
-const revival = Schedule.spaced("30 seconds")
 
 /**
  * `run` in the background for as long as the layer lives. Building it joins the group, and fails as `run` would. Once it is
@@ -1101,16 +1332,4 @@ const revival = Schedule.spaced("30 seconds")
  * ```
  */
 export const layer = <A, R>(self: Consumer<A, never, R>): Layer.Layer<never, TransportError, R> =>
-  Layer.effectDiscard(
-    Effect.gen(function* () {
-      const joined = yield* Deferred.make<void, TransportError>()
-      yield* runTraced(self, Deferred.succeed(joined, undefined), undefined).pipe(
-        Effect.tapCause((cause) => Deferred.failCause(joined, cause)),
-        // Bugs are retried too: a consumer that has stopped unnoticed is worse.
-        Effect.sandbox,
-        Effect.retry(revival),
-        Effect.forkScoped
-      )
-      yield* Deferred.await(joined)
-    })
-  )
+  Layer.effectDiscard(inBackground((started) => runTraced(self, started, undefined)))

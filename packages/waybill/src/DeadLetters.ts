@@ -53,7 +53,7 @@ export const stream = <P, On, RD>(
 ): Stream.Stream<Decoded<P>, TransportError, On | RD> =>
   pages(topic, group).pipe(
     Stream.flattenIterable,
-    Stream.mapEffect((letter) => decoded(topic, letter))
+    Stream.mapEffect((letter) => decode(topic, letter))
   )
 
 interface Selection<in P> {
@@ -127,6 +127,28 @@ export const discard = Effect.fn("DeadLetters.discard")(function* <P, On, RD>(
   return yield* pass(topic, group, selection, (entries) => inspector.discard(topic.name, group, entries))
 })
 
+/**
+ * Decodes one dead letter, such as one that `Inspector` has returned.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Option, Schema } from "effect"
+ * import { DeadLetters, Inspector, Topic } from "waybill"
+ *
+ * const Payment = Topic.make("payments", { payload: Schema.Struct({ cents: Schema.Int }) })
+ *
+ * const program = Effect.gen(function*() {
+ *   const inspector = yield* Inspector.Inspector
+ *   const letters = yield* inspector.deadLetters(Payment.name, "charge", { after: Option.none(), limit: 10 })
+ *   return yield* Effect.forEach(letters, (letter) => DeadLetters.decode(Payment, letter))
+ * })
+ * ```
+ */
+export const decode = <P, RD>(
+  topic: Inspected<P, unknown, RD>,
+  letter: DeadLetter
+): Effect.Effect<Decoded<P>, never, RD> => decoded(topic, letter)
+
 /** Ends after as many letters as there were at the start: new ones are behind them. */
 const pages = <On>(
   { name: topic, on }: Inspected<unknown, On, unknown>,
@@ -194,7 +216,7 @@ const pass = Effect.fnUntraced(function* <P, On, RD>(
         for (const letter of page) {
           if (selected === limit) break
           examined++
-          if (!where(yield* decoded(topic, letter))) continue
+          if (!where(yield* decode(topic, letter))) continue
           selected++
           if (matching.push(letter.entry) === perStep) yield* step
         }

@@ -110,6 +110,16 @@ export type Event =
   | { readonly _tag: "TicksMissed"; readonly topic: string; readonly schedule: string; readonly count: number }
   /** The schedules of a topic cannot be watched; it is tried again every second. One event an outage. */
   | { readonly _tag: "SchedulesFailing"; readonly topic: string; readonly permanent: boolean; readonly error: string }
+  /** `Consumer.onDeadLetter` failed for a dead letter, which it is not run for again. The letter stays where it is. */
+  | {
+      readonly _tag: "DeadLetterUnhandled"
+      readonly topic: string
+      readonly group: string
+      readonly id: string
+      /** The letter's `entry`. */
+      readonly entry: string
+      readonly error: string
+    }
   /** The cap dropped the oldest dead letters. */
   | { readonly _tag: "DeadLettersDropped"; readonly topic: string; readonly group: string; readonly count: number }
 
@@ -120,6 +130,7 @@ const levels = new Map<Event["_tag"], (...message: ReadonlyArray<unknown>) => Ef
   ["Truncated", Effect.logError],
   ["Gap", Effect.logWarning],
   ["NewerVersion", Effect.logWarning],
+  ["DeadLetterUnhandled", Effect.logError],
   ["DeadLettersDropped", Effect.logWarning],
   ["ScheduleDrifted", Effect.logWarning],
   ["TicksMissed", Effect.logWarning],

@@ -85,6 +85,8 @@ const countEvent = (event: Event, context: Context.Context<never>): void => {
       return addOf(event, Instruments.truncated, event.count)
     case "DeadLettersDropped":
       return addOf(event, Instruments.deadLettersDropped, event.count)
+    case "DeadLetterUnhandled":
+      return addOf(event, Instruments.deadLettersUnhandled)
     case "GroupRecreated":
       return addOf(event, Instruments.groupsRecreated)
     case "Gap":

@@ -6,20 +6,25 @@
  */
 import * as Arr from "effect/Array"
 import type * as Context from "effect/Context"
+import * as SecureRandom from "effect/crypto/SecureRandom"
 import type * as DateTime from "effect/DateTime"
+import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import * as Schema from "effect/Schema"
 import * as Sink from "effect/Sink"
 import type { Publication } from "./Commit.ts"
 import { partsOf, unitsOf } from "./internal/Budget.ts"
-import { noHeaders } from "./internal/Headers.ts"
+import { noHeaders, replyTo, replyWithin } from "./internal/Headers.ts"
 import * as Instruments from "./internal/Instruments.ts"
-import { finiteOf, oneOf } from "./internal/Limits.ts"
+import { finiteOf, millisOf, oneOf } from "./internal/Limits.ts"
+import { safe } from "./internal/SafeText.ts"
 import * as Tracing from "./internal/Tracing.ts"
-import type { Due, Headers, Outgoing, Receipt } from "./Message.ts"
-import { InvalidPayload, PayloadTooLarge, type Topic } from "./Topic.ts"
+import type { Body, Due, Headers, Outgoing, Receipt } from "./Message.ts"
+import { Replies } from "./Replies.ts"
+import { InvalidPayload, PayloadTooLarge, type RequestTopic, type Topic } from "./Topic.ts"
 import { find, NotOffered, notProvided, type Transport, TransportError } from "./Transport.ts"
 
 /** The most messages that `publishAll` stores in one step, all or none. A longer call is stored in parts. */
@@ -206,6 +211,97 @@ export const message = Effect.fnUntraced(function* <P, On, RD, RE>(
   if (problem !== undefined) return yield* Effect.fail(problem)
   const trace = yield* Effect.withFiber((fiber) => Effect.succeed(Tracing.traceparent(fiber.cache.span)))
   return { topic: topic.name, on: topic.on, message: traced(message, trace) }
+})
+
+/** A request has no answer, and may or may not have been handled. */
+export class Unanswered extends Schema.TaggedError<Unanswered>("waybill/Unanswered")("Unanswered", {
+  topic: Schema.String,
+  /** The id of its message. */
+  id: Schema.String,
+  /**
+   * `TimedOut`: none came before the deadline. `DeadLettered`: its message became a dead letter. `InvalidReply`: the answer does
+   * not fit the schema of this process.
+   */
+  why: Schema.Literals(["TimedOut", "DeadLettered", "InvalidReply"]),
+  /** The reason of the dead letter, the problem of the answer, or the time waited. */
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return safe(`request ${this.id} on topic ${this.topic} has no answer: ${this.why}, ${this.detail}`)
+  }
+}
+
+export interface RequestOptions extends Pick<Options, "headers" | "priority"> {
+  /** How long to wait for the answer, and for how long handling the request is worthwhile. 30 s by default. */
+  readonly timeout?: Duration.Input | undefined
+}
+
+/**
+ * Publishes a request and waits for its answer, from whatever process handles it: what the handler returned, or the failure
+ * of the topic's `error` that it failed with. Without an answer it fails with `Unanswered`.
+ *
+ * The message is stored, retried and dead-lettered like any other of its topic. Its deadline travels with it: a request
+ * whose deadline has passed is not begun, and a handler that is running then is interrupted. Answers are not stored: one
+ * that is sent while this process has lost its connection is missed, and the request times out. Handlers may run more than
+ * once, as always.
+ *
+ * Needs `Replies.layer`, and a transport for the topic of replies that sends to every subscriber; on others it fails with
+ * `NotOffered`.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Producer, Topic } from "waybill"
+ *
+ * class NoSuchItem extends Schema.TaggedError<NoSuchItem>()("NoSuchItem", { item: Schema.String }) {}
+ *
+ * const Quote = Topic.request(Topic.make("quotes", { payload: Schema.Struct({ item: Schema.String }) }), {
+ *   success: Schema.Struct({ cents: Schema.Int }),
+ *   error: NoSuchItem
+ * })
+ *
+ * const program = Producer.request(Quote, { item: "tea" }, { timeout: "5 seconds" }).pipe(
+ *   Effect.map(({ cents }) => `tea costs ${cents} cents`),
+ *   Effect.catchTags({
+ *     NoSuchItem: ({ item }) => Effect.succeed(`no ${item} today`),
+ *     Unanswered: ({ why }) => Effect.succeed(`ask again later: ${why}`)
+ *   })
+ * )
+ * ```
+ */
+export const request = Effect.fn("Producer.request")(function* <P, A, E, On, RepliesOn, RD, RE, ME>(
+  topic: RequestTopic<P, A, E, On, RepliesOn, RD, RE, ME>,
+  payload: NoInfer<P>,
+  { headers, priority, timeout = "30 seconds" }: RequestOptions = {}
+): Effect.fn.Return<
+  A,
+  E | Unanswered | InvalidPayload | PayloadTooLarge | TransportError,
+  On | RepliesOn | RE | Replies
+> {
+  const millis = millisOf("timeout", timeout)
+  const waiting = yield* (yield* Replies).to(topic.replies)
+  const number = yield* Effect.sync(() => SecureRandom.uuidV4Unsafe())
+  const answered = yield* Deferred.make<Body>()
+  const own = { ...headers, [replyTo]: number, [replyWithin]: String(millis) }
+  waiting.set(number, (body) => Deferred.doneUnsafe(answered, Exit.succeed(body)))
+  return yield* Effect.gen(function* () {
+    const { id } = yield* publish(topic, payload, { headers: own, priority })
+    const unanswered = (why: Unanswered["why"], detail: string) =>
+      new Unanswered({ topic: topic.name, id, why, detail })
+    const body = yield* Effect.timeoutOrElse(Deferred.await(answered), {
+      duration: millis,
+      orElse: () => unanswered("TimedOut", `after ${millis} ms`)
+    })
+    const reply = yield* Effect.mapError(topic.replies.decode(body), ({ issue }) => unanswered("InvalidReply", issue))
+    switch (reply._tag) {
+      case "Success":
+        return reply.value
+      case "Failure":
+        return yield* Effect.fail(reply.error)
+      case "DeadLettered":
+        return yield* unanswered("DeadLettered", reply.reason)
+    }
+  }).pipe(Effect.ensuring(Effect.sync(() => waiting.delete(number))))
 })
 
 /**

@@ -400,6 +400,77 @@ const codingOf = <S extends Schema.Constraint>(name: string, payload: S, limit: 
   }
 }
 
+/** How a request was answered. */
+export type Reply<A, E> =
+  | { readonly _tag: "Success"; readonly value: A }
+  | { readonly _tag: "Failure"; readonly error: E }
+  /** Its message became a dead letter, with this reason. */
+  | { readonly _tag: "DeadLettered"; readonly reason: string }
+
+/** A topic whose messages are answered. */
+export interface RequestTopic<
+  in out Payload,
+  in out A,
+  in out E,
+  out On = Needs<"at-least-once">,
+  out RepliesOn = Needs<"at-most-once">,
+  out DecodingServices = never,
+  out EncodingServices = never,
+  out MigrationError = never
+> extends Topic<Payload, On, DecodingServices, EncodingServices, MigrationError> {
+  /** Where the answers travel: `<name>.replies`. */
+  readonly replies: Topic<Reply<A, E>, RepliesOn>
+  /** Whether it is one of the failures that the topic declares. */
+  readonly isError: (failure: unknown) => failure is E
+}
+
+/**
+ * A topic whose messages are answered: `Producer.request` asks, `Consumer.respond` answers. `success` is the schema of the answer
+ * and `error` that of the failures that are answers too; without it there are none. Neither may need services.
+ *
+ * Answers travel on a second topic, `<name>.replies`, to all processes that wait for some. It needs a transport that sends
+ * each message to every subscriber, as pub/sub does: that of the name `repliesOn`, by default the program's transport for
+ * `at-most-once`.
+ *
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Topic } from "waybill"
+ *
+ * class NoSuchItem extends Schema.TaggedError<NoSuchItem>()("NoSuchItem", { item: Schema.String }) {}
+ *
+ * const Quote = Topic.request(Topic.make("quotes", { payload: Schema.Struct({ item: Schema.String }) }), {
+ *   success: Schema.Struct({ cents: Schema.Int }),
+ *   error: NoSuchItem
+ * })
+ * ```
+ */
+export const request = <P, On, RD, RE, ME, A, E = never, RepliesOn = Needs<"at-most-once">>(
+  topic: Topic<P, On, RD, RE, ME>,
+  options: {
+    readonly success: Schema.Codec<A, unknown>
+    readonly error?: Schema.Codec<E, unknown>
+    readonly repliesOn?: Name<RepliesOn>
+  }
+): RequestTopic<P, A, E, On, RepliesOn, RD, RE, ME> => {
+  const { error: failure = Schema.Never, repliesOn, success } = options
+  const payload = Schema.Union([
+    Schema.TaggedStruct("Success", { value: success }),
+    Schema.TaggedStruct("Failure", { error: failure }),
+    Schema.TaggedStruct("DeadLettered", { reason: Schema.String })
+  ])
+  return {
+    ...topic,
+    // The union above is a Reply; without a name, RepliesOn is the default one.
+    replies: make(`${topic.name}.replies`, {
+      payload,
+      on: repliesOn ?? (defaultName("at-most-once") as Name<unknown> as Name<RepliesOn>)
+    }) as Topic<unknown, RepliesOn> as Topic<Reply<A, E>, RepliesOn>,
+    // Without a schema, E is never.
+    isError: Schema.is(failure) as (failure: unknown) => failure is E
+  }
+}
+
 const tooDeep = "it is nested too deeply"
 
 /** Stack overflow. A defect may be anything, and may throw when it is inspected. */

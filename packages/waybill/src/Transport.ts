@@ -17,7 +17,7 @@ import type * as Scope from "effect/Scope"
 import type { ConditionFailed, Query } from "./Commit.ts"
 import type { Delivery, Handle } from "./Delivery.ts"
 import type * as Health from "./Health.ts"
-import { Inspector, type Start } from "./Inspector.ts"
+import { type DeadLetter as Letter, Inspector, type Start } from "./Inspector.ts"
 import { checked } from "./internal/CheckedInspector.ts"
 import { watch } from "./internal/Scheduler.ts"
 import type { ScheduleStore } from "./internal/ScheduleStore.ts"
@@ -65,6 +65,17 @@ export interface Transport<out G extends Guarantee = Guarantee> {
   /** Joins a group. Closing the scope leaves it: unsettled deliveries are released, within `shutdown`. */
   readonly receive: (subscription: Subscription) => Effect.Effect<Receiver, TransportError, Scope.Scope>
   readonly lifecycle: Lifecycle
+  /**
+   * Hands dead letters of a group to `Consumer.onDeadLetter`, each to one consumer at a time, until it is confirmed. Safe to
+   * repeat. Absent if the transport has none to hand out.
+   */
+  readonly claimDeadLetters?:
+    | ((claim: DeadLetterClaim) => Effect.Effect<ClaimedDeadLetters, TransportError>)
+    | undefined
+  /** Milliseconds since the epoch by the clock of the store; that of this process if it is absent. */
+  readonly now?: Effect.Effect<number, TransportError> | undefined
+  /** Whether every consumer gets every message, whatever its group. */
+  readonly broadcasts?: boolean | undefined
   /** Whether its groups are given the most urgent messages first. Elsewhere `Producer` refuses a priority. */
   readonly priorities?: boolean | undefined
   /** Figures and dead letters of the topics on this transport. */
@@ -99,6 +110,28 @@ export interface Schedules extends ScheduleStore {
 /** What `layer` makes a transport of. */
 export interface Made extends Omit<Transport, "guarantee" | "schedules"> {
   readonly schedules?: ScheduleStore | undefined
+}
+
+/** What a consumer says and asks about the dead letters of its group. */
+export interface DeadLetterClaim {
+  readonly topic: string
+  readonly group: string
+  /** Entries that were handled: they never come again. */
+  readonly handled: ReadonlyArray<string>
+  /** Entries that are being handled: nobody else gets them for another lease. A lease of zero gives them up. */
+  readonly held: ReadonlyArray<string>
+  /** How many more to claim. A reply of about 1 MiB holds fewer. */
+  readonly limit: number
+  readonly lease: Duration.Duration
+  /** The position of an earlier reply, in case that the store has lost it. The first claim of a group starts with later letters. */
+  readonly from: string | undefined
+}
+
+export interface ClaimedDeadLetters {
+  /** Those that are new, and those whose claim has expired. Redriven, discarded and dropped ones are passed over. */
+  readonly letters: ReadonlyArray<Letter>
+  /** Up to where the group has been given them. */
+  readonly position: string
 }
 
 /** A name under which a program has a transport, and the guarantee it promises. */

@@ -31,6 +31,8 @@ export interface Features {
   /** A late `Ack` of a delivery that has gone to another consumer is refused too. */
   readonly fencedAck: boolean
   readonly deadLetters: boolean
+  /** Dead letters are handed to hooks: `Transport.claimDeadLetters` is there. */
+  readonly deadLetterHooks: boolean
   readonly pause: boolean
   /** A group can be moved to another place among the stored messages, and begin at a time. */
   readonly positions: boolean

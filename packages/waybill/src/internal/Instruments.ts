@@ -107,6 +107,10 @@ export const truncated = (topic: string, group: string) =>
 export const deadLettersDropped = (topic: string, group: string) =>
   counter("waybill_dead_letters_dropped_total", "Dead letters dropped by the cap", { topic, group })
 
+/** Dead letters for which the consumer's hook has failed for good. */
+export const deadLettersUnhandled = (topic: string, group: string) =>
+  counter("waybill_dead_letters_unhandled_total", "Dead letters whose hook failed", { topic, group })
+
 /** How often the group was lost and recreated. */
 export const groupsRecreated = (topic: string, group: string) =>
   counter("waybill_groups_recreated_total", "How often a lost group was recreated", { topic, group })

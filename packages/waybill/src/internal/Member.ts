@@ -14,8 +14,17 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
-import type { Receiver, Subscription, Transport, TransportError } from "../Transport.ts"
+import type { DeadLetter } from "../Inspector.ts"
+import {
+  type DeadLetterClaim,
+  NotOffered,
+  type Receiver,
+  type Subscription,
+  type Transport,
+  TransportError
+} from "../Transport.ts"
 import { consumerMetrics } from "./ConsumerMetrics.ts"
+import { DeadLetterHook } from "./DeadLetterHook.ts"
 import { Prefetch } from "./Prefetch.ts"
 import { render, type Routes } from "./Routing.ts"
 import { type Observe, SettleLoop } from "./SettleLoop.ts"
@@ -30,6 +39,10 @@ export interface Program {
   readonly prefetchBytes: number
   readonly routes: Routes
   readonly handle: Handle
+  /** Runs for each dead letter of the group; undefined if the consumer has no hook for them. */
+  readonly deadLettered: ((letter: DeadLetter) => Effect.Effect<unknown, unknown>) | undefined
+  /** Runs for what was settled, and delays further settlements until it returns. */
+  readonly settled: Observe | undefined
 }
 
 /** Deadlines for each step after the handlers' own: ten seconds in all. */
@@ -79,6 +92,26 @@ export const run = Effect.fnUntraced(function* (
       return yield* exit
     })
   )
+})
+
+/** How often a consumer that is up tries again after a permanent failure. */
+const revival = Schedule.spaced("30 seconds")
+
+/**
+ * `run` in the background until the scope closes. Returns once the group is joined, and fails if that fails. Later failures
+ * are retried: bugs too, because a consumer that has stopped unnoticed is worse.
+ */
+export const inBackground = Effect.fnUntraced(function* <R>(
+  run: (started: Effect.Effect<unknown>) => Effect.Effect<never, TransportError, R>
+): Effect.fn.Return<void, TransportError, R | Scope.Scope> {
+  const joined = yield* Deferred.make<void, TransportError>()
+  yield* run(Deferred.succeed(joined, undefined)).pipe(
+    Effect.tapCause((cause) => Deferred.failCause(joined, cause)),
+    Effect.sandbox,
+    Effect.retry(revival),
+    Effect.forkScoped
+  )
+  yield* Deferred.await(joined)
 })
 
 /** Waits no longer than that, even for effects that cannot be interrupted. */
@@ -140,6 +173,7 @@ const start = Effect.fnUntraced(function* (program: Program, receiver: Receiver,
   const failed = yield* Deferred.make<never, TransportError>()
   const retrying = persistently(transport, subscription)
   const metrics = consumerMetrics(topic, group, context)
+  const hook = yield* hookOf(program, retrying)
 
   const settling = new SettleLoop({
     topic,
@@ -147,10 +181,14 @@ const start = Effect.fnUntraced(function* (program: Program, receiver: Receiver,
     settle: (endings) => retrying(receiver.settle(endings)),
     routes,
     observe,
+    hook: program.settled,
     metrics,
     lifecycle,
     unloaded: (delivery) => prefetch.unloaded(delivery),
-    settled: (endings) => prefetch.settled(endings)
+    settled: (endings) => {
+      prefetch.settled(endings)
+      if (endings.some(([, { _tag }]) => _tag === "DeadLetter")) hook?.hurry()
+    }
   })
   const prefetch: Prefetch = new Prefetch({
     window: handle._tag === "Batch" ? concurrency * handle.size : concurrency,
@@ -214,7 +252,8 @@ const start = Effect.fnUntraced(function* (program: Program, receiver: Receiver,
   yield* lifecycle.report({ _tag: "ConsumerStarted", topic, group, consumer })
   const working = yield* Effect.forEach(workers.loops, keep)
   const settler = yield* keep(settling.settle)
-  const helpers = yield* Effect.forEach([watch, recall, settling.releases, prefetch.tend], keep)
+  const loops = [watch, recall, settling.releases, prefetch.tend, hook?.run ?? Effect.never]
+  const helpers = yield* Effect.forEach(loops, keep)
   const feeder = yield* keep(prefetch.run((max, bytes) => retrying(receiver.take(max, bytes))))
 
   const stop = Effect.gen(function* () {
@@ -224,18 +263,37 @@ const start = Effect.fnUntraced(function* (program: Program, receiver: Receiver,
     metrics.bufferSize.modify(-program.prefetch)
     yield* lifecycle.report({ _tag: "ConsumerStopping", topic, group, consumer })
     settling.halt()
+    hook?.stop()
     const gone = Fiber.awaitAll(working)
-    const drained = yield* Effect.timeoutOption(gone, subscription.shutdown)
+    const all = hook === undefined ? gone : Effect.andThen(gone, hook.idle)
+    const drained = yield* Effect.timeoutOption(all, subscription.shutdown)
     if (Option.isNone(drained)) {
       workers.interrupt()
       yield* Effect.timeoutOption(gone, limits.end)
     }
     yield* Effect.timeoutOption(Effect.raceFirst(settling.flushed, Fiber.await(settler)), limits.flush)
     yield* Effect.timeoutOption(Fiber.interruptAll([feeder, settler, ...helpers, ...working]), limits.end)
+    if (hook !== undefined) yield* atMost(limits.end, hook.leave)
     yield* lifecycle.report({ _tag: "ConsumerStopped", topic, group, consumer })
   })
 
   return { failed, stop }
+})
+
+/** The hook for dead letters, which has claimed once before any handler begins: whatever dies from now on is the hook's. */
+const hookOf = Effect.fnUntraced(function* (program: Program, retrying: ReturnType<typeof persistently>) {
+  const { deadLettered: run, subscription, transport } = program
+  if (run === undefined) return undefined
+  const { group, lease, topic } = subscription
+  const { claimDeadLetters, lifecycle } = transport
+  if (claimDeadLetters === undefined) {
+    const reason = new NotOffered({ feature: "hooks for dead letters", detail: "this transport hands out none" })
+    return yield* new TransportError({ operation: "receive", topic, reason })
+  }
+  const claim = (claim: DeadLetterClaim) => retrying(claimDeadLetters(claim))
+  const hook = new DeadLetterHook({ topic, group, lease, run, lifecycle, claim })
+  yield* hook.claim
+  return hook
 })
 
 const loopEnded = new Error("a consumer loop ended by itself: a bug in waybill")

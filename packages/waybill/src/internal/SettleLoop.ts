@@ -37,6 +37,8 @@ export interface Options {
   /** Of a delivery whose commit was not applied because a condition failed. */
   readonly routes: Routes
   readonly observe: Observe | undefined
+  /** Like `observe`, but waited for even when the consumer stops. */
+  readonly hook?: Observe | undefined
   readonly metrics: Pick<ConsumerMetrics, "ack" | "retry" | "release" | "stale" | "deadLettered" | "settleDuration">
   readonly lifecycle: Lifecycle
   /** Told of a delivery of which only the handle is held from now on. */
@@ -49,6 +51,7 @@ const maxSettle = 1000
 
 export class SettleLoop {
   readonly #options: Options
+  readonly #observed: boolean
   #outbox: Array<Ending> = []
   #values: Array<Option.Option<unknown>> = []
   #settling = false
@@ -65,20 +68,21 @@ export class SettleLoop {
 
   constructor(options: Options) {
     this.#options = options
+    this.#observed = options.observe !== undefined || options.hook !== undefined
   }
 
   /** A handler has ended. From here on only the delivery's handle is needed, and what observers are shown. */
   put(delivery: Delivery, settlement: Settlement.Settlement, exit?: Exit.Exit<unknown, unknown>): void {
-    const { lifecycle, observe, unloaded } = this.#options
+    const { lifecycle, unloaded } = this.#options
     const { handle } = delivery
-    if (handle !== undefined && settlement === Settlement.ack && observe === undefined && !lifecycle.active) {
+    if (handle !== undefined && settlement === Settlement.ack && !this.#observed && !lifecycle.active) {
       // Held through the round trip, payloads would outlive the young generation.
       this.#outbox.push([handle, Settlement.ack])
       unloaded(delivery)
     } else {
       this.#outbox.push([delivery, settlement])
     }
-    if (observe !== undefined) {
+    if (this.#observed) {
       this.#values.push(exit !== undefined && Exit.isSuccess(exit) ? Option.some(exit.value) : Option.none())
     }
     this.#some.notify()
@@ -107,7 +111,7 @@ export class SettleLoop {
   }
 
   readonly settle: Effect.Effect<never, TransportError> = Effect.gen({ self: this }, function* () {
-    const { lifecycle, metrics, observe, routes, settle, settled: told } = this.#options
+    const { hook, lifecycle, metrics, observe, routes, settle, settled: told } = this.#options
     const { group, topic } = this.#options
     const clock = yield* Clock.Clock
     while (true) {
@@ -158,20 +162,16 @@ export class SettleLoop {
           lifecycle.emit({ _tag: "Settled", topic, group, delivery, settlement, stale: settled[i] === "Stale" })
         }
       }
-      if (observe !== undefined) {
-        // The observer first: until the end it gets whatever it can take at once.
-        yield* Effect.raceFirst(
-          observe(
-            Arr.map(entries, ([delivery, settlement], i) => ({
-              delivery: delivery as Delivery, // put whole if there is an observer
-              settlement,
-              settled: settled[i] === "Stale" ? "Stale" : "Settled",
-              value: values[i]!
-            }))
-          ),
-          Deferred.await(this.#halting)
-        )
-      }
+      if (!this.#observed) continue
+      const outcomes = Arr.map(entries, ([delivery, settlement], i): Outcome => ({
+        delivery: delivery as Delivery, // put whole if there is an observer
+        settlement,
+        settled: settled[i] === "Stale" ? "Stale" : "Settled",
+        value: values[i]!
+      }))
+      if (hook !== undefined) yield* hook(outcomes)
+      // The observer first: until the end it gets whatever it can take at once.
+      if (observe !== undefined) yield* Effect.raceFirst(observe(outcomes), Deferred.await(this.#halting))
     }
   })
 

@@ -142,6 +142,7 @@ export const layer = layerOf("at-most-once", (options: Options, as) => {
 
     return {
       lifecycle,
+      broadcasts: true,
       publish: (topic, messages) =>
         Effect.suspend(() => {
           const reason = refusal(topic, messages)
@@ -184,6 +185,7 @@ export const layer = layerOf("at-most-once", (options: Options, as) => {
           ),
           ({ inbox }) => inbox
         ),
+      claimDeadLetters: (claim) => step((now) => Exit.succeed(channels.claimDeadLetters(claim, now))),
       inspector: inspectorOf(channels, lifecycle)
     }
   })

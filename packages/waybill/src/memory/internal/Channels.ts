@@ -9,6 +9,7 @@ import { kept } from "../../internal/Headers.ts"
 import { LocalDelivery, type Inbox } from "../../internal/Inbox.ts"
 import type { DeadLetterCap } from "../../internal/Limits.ts"
 import type { Outgoing, Receipt } from "../../Message.ts"
+import type { ClaimedDeadLetters, DeadLetterClaim } from "../../Transport.ts"
 import { DeadLetters } from "./DeadLetters.ts"
 
 /** Subscribers that share dead letters and are paused together. */
@@ -146,6 +147,12 @@ export class Channels {
     const dead = this.#channels.get(topic)?.groups.get(group)?.dead
     dead?.expire(now)
     return dead?.page(after, limit) ?? []
+  }
+
+  claimDeadLetters(claim: DeadLetterClaim, now: number): ClaimedDeadLetters {
+    const { dead } = this.group(claim.topic, claim.group)
+    dead.expire(now)
+    return dead.claim(claim, now)
   }
 
   describe(topic: string, pattern: string, now: number): TopicInfo {

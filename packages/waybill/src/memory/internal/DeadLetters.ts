@@ -4,8 +4,10 @@
  *
  * @module
  */
+import * as Duration from "effect/Duration"
 import type { DeadLetter } from "../../Inspector.ts"
 import type { DeadLetterCap } from "../../internal/Limits.ts"
+import type { ClaimedDeadLetters, DeadLetterClaim } from "../../Transport.ts"
 
 /** A dead letter, and how often the message was delivered: a redrive continues that count. */
 export interface StoredLetter {
@@ -21,6 +23,10 @@ export class DeadLetters {
   #oldest = 1
   #next = 1
   #dropped = 0
+  /** Up to which entry hooks were given them; undefined as long as there is none. */
+  #given: number | undefined
+  /** When the claims of hooks expire, by entry. */
+  readonly #claims = new Map<number, number>()
 
   constructor(limits: DeadLetterCap) {
     this.#limits = limits
@@ -67,6 +73,24 @@ export class DeadLetters {
       if (found !== undefined) page.push({ ...found.letter })
     }
     return page
+  }
+
+  /** As `Transport.claimDeadLetters` does. */
+  claim({ from, handled, held, lease, limit }: DeadLetterClaim, now: number): ClaimedDeadLetters {
+    const until = now + Duration.toMillis(lease)
+    this.#given ??= from === undefined ? this.#next - 1 : Number(from)
+    for (const entry of handled) this.#claims.delete(Number(entry))
+    for (const entry of held) if (this.#claims.has(Number(entry))) this.#claims.set(Number(entry), until)
+    const letters: Array<DeadLetter> = []
+    const give = (entry: number) => {
+      const found = this.#letters.get(entry)
+      if (found === undefined) return this.#claims.delete(entry)
+      this.#claims.set(entry, until)
+      return letters.push({ ...found.letter })
+    }
+    for (const [entry, expiresAt] of this.#claims) if (expiresAt <= now && letters.length < limit) give(entry)
+    for (const { entry } of this.page(String(this.#given), limit - letters.length)) give((this.#given = Number(entry)))
+    return { letters, position: String(this.#given) }
   }
 
   take(entry: string): StoredLetter | undefined {

@@ -19,7 +19,7 @@ import { everything } from "../../internal/Recalls.ts"
 import { failuresAfter } from "../../internal/RetryCounts.ts"
 import { admits, loadOf, suspicious } from "../../internal/Suspects.ts"
 import * as Settlement from "../../Settlement.ts"
-import type { Settled } from "../../Transport.ts"
+import type { ClaimedDeadLetters, DeadLetterClaim, Settled } from "../../Transport.ts"
 import { DeadLetters } from "./DeadLetters.ts"
 import { DueQueue, wholeMillis } from "./DueQueue.ts"
 import { Fifo } from "./Fifo.ts"
@@ -337,6 +337,11 @@ export class Group {
   deadLetters(after: string | undefined, limit: number, now: number) {
     this.#expire(now)
     return this.#deadLetters.page(after, limit)
+  }
+
+  claimDeadLetters(claim: DeadLetterClaim, now: number): ClaimedDeadLetters {
+    this.#expire(now)
+    return this.#deadLetters.claim(claim, now)
   }
 
   /**

@@ -127,8 +127,14 @@ class Store {
   }
 }
 
-const transportOf = (store: Store): Pick<Transport, "publish" | "receive" | "lifecycle"> => ({
+const transportOf = (store: Store): Pick<Transport, "publish" | "receive" | "claimDeadLetters" | "lifecycle"> => ({
   lifecycle: store.lifecycle,
+  claimDeadLetters: (claim) =>
+    step((now, fiber) => {
+      const topic = store.open(claim.topic)
+      const claimed = topic.group(claim.group)?.claimDeadLetters(claim, now)
+      return completed(store.lifecycle, topic, fiber, claimed ?? { letters: [], position: claim.from ?? "0" })
+    }),
   publish: (name, messages) =>
     store.siblings.using(
       name,

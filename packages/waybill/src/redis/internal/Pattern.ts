@@ -5,6 +5,7 @@
  * @module
  */
 import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
 import type { Inspector } from "../../Inspector.ts"
@@ -15,7 +16,10 @@ import { IoRedis } from "../IoRedis.ts"
 import type { Published } from "./commit/Committer.ts"
 import * as RecordReader from "./commit/RecordReader.ts"
 import type { Connection } from "./connection/Connection.ts"
+import { evaluate } from "./connection/ScriptReply.ts"
 import { make as makeSubscriber, type Subscriber } from "./connection/Subscriber.ts"
+import { deadLetterOf } from "./inspect/DeadLetterEntry.ts"
+import { claim } from "./inspect/DeadLetterScripts.ts"
 import type { InspectorOptions } from "./inspect/Inspecting.ts"
 import { healthOf } from "./inspect/ServerHealth.ts"
 import type { Outbox } from "./publish/Outbox.ts"
@@ -36,6 +40,8 @@ export interface Pattern<out G extends Transport.Guarantee = Transport.Guarantee
   readonly markerMillis?: number | undefined
   /** Whether its groups are given the most urgent messages first, or may be. */
   readonly priorities?: boolean | undefined
+  /** Whether every consumer gets every message, whatever its group. */
+  readonly broadcasts?: boolean | undefined
   /** Inspects topics of the pattern, whatever options they were opened with. */
   readonly inspector: (options: InspectorOptions) => Inspector["Service"]
   /** Server settings that it needs and that are missing, in sentences. */
@@ -146,8 +152,27 @@ const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) 
   const transport: Omit<Transport.Transport, "guarantee" | "inspector"> = {
     lifecycle,
     priorities: pattern.priorities,
+    broadcasts: pattern.broadcasts,
+    now: commands
+      .run("time", [], (client) => client.time())
+      .pipe(
+        Effect.map(([seconds, micros]) => Number(seconds) * 1000 + Math.floor(Number(micros) / 1000)),
+        Effect.mapError((reason) => new Transport.TransportError({ operation: "inspect", reason }))
+      ),
     health: healthOf(commands, redis.replicas),
     publish: (topic, messages) => publishers.publish(topic, messages),
+    claimDeadLetters: ({ from = "", group, handled, held, lease, limit, topic }) => {
+      const keys = store.keysOf(topic).group(group)
+      const named = { handled: handled.length, limit, lease: Duration.toMillis(lease), from }
+      const args = [...handled, ...held]
+      return evaluate(commands, { topic, pattern: pattern.name }, claim, keys, named, { args }).pipe(
+        Effect.map(({ letters, position }) => ({
+          position,
+          letters: letters.map(({ entry, fields }) => deadLetterOf(topic, group, entry, fields))
+        })),
+        Effect.mapError((reason) => new Transport.TransportError({ operation: "receive", topic, reason }))
+      )
+    },
     receive: Effect.fnUntraced(function* (subscription) {
       const { group, topic } = subscription
       const problem = markerProblem(pattern.markerMillis ?? Infinity, settings.deadLetters.maxAgeMillis, subscription)

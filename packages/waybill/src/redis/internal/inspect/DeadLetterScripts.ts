@@ -187,6 +187,75 @@ return {'OK', age and keepDead(redis.call('XLEN', dead), age, clock()) or 0}
 `
 })
 
+/** How many claims a group may have: they are read and written together. */
+const maxClaims = 256
+
+/**
+ * Hands dead letters to hooks. The state of the group records up to which one they were handed out, `hook`, and until when each
+ * unconfirmed one is claimed, `hooked`.
+ *
+ * Further arguments: the entries that were handled, and then those that are being handled.
+ */
+export const claim = make({
+  name: "waybill/claim-letters",
+  mode: "drains",
+  keys: keys("dead", "state"),
+  args: {
+    /** How many of the further arguments were handled. */
+    handled: "number",
+    limit: "number",
+    /** How long claims last, ms. */
+    lease: "number",
+    /** Where to begin if nothing is recorded; "": behind the last letter. */
+    from: "text"
+  },
+  bytes: true,
+  replies: { OK: { position: text, letters: listOf(row({ entry: text, fields: listOf(bytes) })) } },
+  lua: /* lua */ `${clock}${aging}${weighing}
+touch()
+local now = clock()
+local recorded = redis.call('HMGET', state, 'hook', 'hooked')
+local since, letters, count = keptSince(state, now), {}, 0
+local position = recorded[1] or from
+if position == '' then
+  local last = redis.call('XREVRANGE', dead, '+', '-', 'COUNT', 1)[1]
+  position = last and last[1] or '0-0'
+end
+local claims = recorded[2] and cmsgpack.unpack(recorded[2]) or {}
+for i = moreArgs + 1, #ARGV do
+  if i <= moreArgs + handled then claims[ARGV[i]] = nil
+  elseif claims[ARGV[i]] then claims[ARGV[i]] = now + lease end
+end
+local function give(letter)
+  claims[letter[1]] = now + lease
+  letters[#letters + 1] = weigh(letter)
+end
+local due = {}
+for entry, expires in pairs(claims) do
+  count = count + 1
+  if expires <= now then due[#due + 1] = entry end
+end
+for _, entry in ipairs(due) do
+  if #letters == limit or not room() then break end
+  local letter = isKept(entry, since) and redis.call('XRANGE', dead, entry, entry)[1]
+  if letter then give(letter) else claims[entry], count = nil, count - 1 end
+end
+while #letters < limit and count < ${maxClaims} and room() do
+  local start = isKept(position, since) and '(' .. position or string.format('%.0f', since)
+  local letter = redis.call('XRANGE', dead, start, '+', 'COUNT', 1)[1]
+  if not letter then break end
+  position, count = letter[1], count + 1
+  give(letter)
+end
+if position ~= recorded[1] then redis.call('HSET', state, 'hook', position) end
+if next(claims) then
+  local packed = cmsgpack.pack(claims)
+  if packed ~= recorded[2] then redis.call('HSET', state, 'hooked', packed) end
+elseif recorded[2] then redis.call('HDEL', state, 'hooked') end
+return {'OK', position, letters}
+`
+})
+
 /** Deletes dead letters for good. Further arguments: their entries. */
 export const discard = make({
   name: "waybill/discard",

@@ -18,6 +18,7 @@ export type PubSubOptions = Pick<PubSubReceiver.ReceiverOptions, "sharded" | "ca
 export const make = (options: PubSubOptions): Pattern<"at-most-once"> => ({
   name: pattern,
   guarantee: "at-most-once",
+  broadcasts: true,
   inspector: PubSubInspector.make,
   open: (store) =>
     Effect.sync(() => {

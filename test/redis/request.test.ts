@@ -1,0 +1,62 @@
+import { assert, describe, it } from "@effect/vitest"
+import { RedisServer } from "@waybill/testing"
+import { Effect, Fiber, Layer, Schema } from "effect"
+import { Consumer, Producer, Replies, Topic } from "waybill"
+import { IoRedis, RedisLists, RedisPubSub } from "waybill/redis"
+import { becomes } from "./Fixture.ts"
+
+class Odd extends Schema.TaggedError<Odd>()("Odd", { n: Schema.Int }) {}
+
+const Half = Topic.request(Topic.make("half", { payload: Schema.Int }), { success: Schema.Int, error: Odd })
+
+/** A process, as far as Redis can tell. */
+const program = (url: string) =>
+  Layer.merge(RedisLists.layer(), RedisPubSub.layer()).pipe(
+    Layer.provide(Layer.fresh(IoRedis.layer({ url }))),
+    Layer.fresh
+  )
+
+describe("requests on Redis", () => {
+  it.live("are answered by another process, each caller with its own answers", () =>
+    Effect.gen(function* () {
+      const { url } = yield* RedisServer.RedisServer
+      const begun: Array<number> = []
+      const answering = Consumer.make(Half, { group: "half", concurrency: 4 }).pipe(
+        Consumer.respond(Half, (n) => {
+          begun.push(n)
+          return n < 0 ? Effect.never : n % 2 === 1 ? Effect.fail(new Odd({ n })) : Effect.succeed(n / 2)
+        }),
+        Consumer.layer
+      )
+      const caller = Effect.forEach([2, 3, 4], (n) => Effect.result(Producer.request(Half, n)), {
+        concurrency: "unbounded"
+      }).pipe(Effect.provide(Replies.layer.pipe(Layer.provideMerge(program(url)))))
+      yield* Effect.gen(function* () {
+        const both = yield* Effect.all([caller, caller], { concurrency: 2 })
+        for (const [one, odd, two] of both) {
+          assert.deepStrictEqual(
+            [one, two].map((result) => result?._tag === "Success" && result.success),
+            [1, 2]
+          )
+          assert.deepStrictEqual(odd?._tag === "Failure" && odd.failure, new Odd({ n: 3 }))
+        }
+        // An early deadline interrupts the handler: its place is free for the next.
+        const late = Producer.request(Half, -1, { timeout: "1 second" }).pipe(
+          Effect.flip,
+          Effect.provide(Replies.layer.pipe(Layer.provideMerge(program(url))))
+        )
+        const fibers = yield* Effect.forEach([1, 2, 3, 4], () => Effect.forkChild(late))
+        yield* becomes(
+          "all of them wait",
+          Effect.sync(() => begun.filter((n) => n < 0).length),
+          4
+        )
+        for (const fiber of fibers) {
+          const failure = yield* Fiber.join(fiber)
+          assert.strictEqual(failure._tag === "Unanswered" && failure.why, "TimedOut")
+        }
+        assert.lengthOf(yield* caller, 3)
+      }).pipe(Effect.provide(answering.pipe(Layer.provide(program(url)))))
+    }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()))
+  )
+})
