@@ -541,5 +541,19 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "failed && pulled.pulled ?",
     replace: "false ?",
     proofs: on(storing, suite("what a stream of deliveries leaves"))
+  },
+  {
+    name: "schedules: a tick is published by each process that finds it due",
+    file: "redis/internal/publish/ScheduleScripts.ts",
+    find: "== revision and '1' or '0'",
+    replace: "~= ';' and '1' or '0'",
+    proofs: on(["streams", "lists"], suite("a change that is based on another revision is not made"))
+  },
+  {
+    name: "schedules: a consumer of the topic does not watch them",
+    file: "Transport.ts",
+    find: "receive: (subscription) => Effect.tap(receive(subscription), RcMap.get(watches, subscription.topic)),",
+    replace: "receive,",
+    proofs: [{ file: "redis/schedules.test.ts", title: "a consumer of the topic publishes the ticks" }]
   }
 ]

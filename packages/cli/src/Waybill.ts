@@ -12,6 +12,7 @@ import { groups } from "./commands/Groups.ts"
 import { pause, resume } from "./commands/Pause.ts"
 import { consumers, pending, retries } from "./commands/Pending.ts"
 import { publish } from "./commands/Publish.ts"
+import { schedules } from "./commands/Schedules.ts"
 import { stats } from "./commands/Stats.ts"
 import { tail } from "./commands/Tail.ts"
 import { topics } from "./commands/Topics.ts"
@@ -33,6 +34,7 @@ const waybill = Command.make("waybill").pipe(
     groups,
     pause,
     resume,
+    schedules,
     doctor,
     dashboard
   ]),

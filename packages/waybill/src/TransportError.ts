@@ -225,7 +225,7 @@ export class TopicInUse extends Schema.TaggedError<TopicInUse>("waybill/TopicInU
   topic: Schema.String,
   /** The group that prevents it; undefined when it is the topic itself. */
   group: Schema.optional(Schema.String),
-  found: Schema.Literals(["delayed", "messages", "pending", "waiting", "deadLetters", "consumers"])
+  found: Schema.Literals(["delayed", "schedules", "messages", "pending", "waiting", "deadLetters", "consumers"])
 }) {
   readonly permanent = true
   override get message(): string {
@@ -238,6 +238,7 @@ export class TopicInUse extends Schema.TaggedError<TopicInUse>("waybill/TopicInU
       ],
       pending: ["deliveries that are not settled", "Let a consumer settle them"],
       waiting: ["messages that wait for their next attempt", "Let them be handled"],
+      schedules: ["schedules", "Remove them"],
       deadLetters: ["dead letters", "Redrive or discard them"],
       consumers: ["living consumers", "Stop them"]
     }[this.found]

@@ -85,6 +85,27 @@ export const scheduled = [
   ),
 
   check(
+    "schedules keep their topic, unless it is removed by force",
+    ["schedules"],
+    Effect.fnUntraced(function* (fixture) {
+      const { inspector, topic } = fixture
+      const store = storeOf(fixture)
+      const create = store.change(
+        topic,
+        [{ id: "s", revision: "", next: undefined, text: text(0), messages: [] }],
+        false
+      )
+      yield* create
+      const failure = yield* Effect.flip(inspector.remove(topic))
+      assert.strictEqual(failure.reason._tag === "TopicInUse" && failure.reason.found, "schedules")
+      yield* inspector.remove(topic, { force: true })
+      assert.notInclude(yield* inspector.topics, topic)
+      // None of them is left.
+      assert.deepStrictEqual(yield* create, [true])
+    })
+  ),
+
+  check(
     "schedules are listed in the order in which they are due, page after page",
     ["schedules"],
     Effect.fnUntraced(function* (fixture) {

@@ -16,11 +16,15 @@ const byDue = (a: StoredSchedule, b: StoredSchedule): number => {
   return x === y ? (a.id < b.id ? -1 : 1) : x - y
 }
 
+/** By topic and id. */
+export type All = Map<string, Map<string, StoredSchedule>>
+
 export const make = (store: {
+  readonly schedules: All
   readonly lifecycle: Lifecycle
   readonly open: (topic: string) => Topic
 }): ScheduleStore => {
-  const all = new Map<string, Map<string, StoredSchedule>>()
+  const all = store.schedules
   const listeners = new Map<string, Set<() => void>>()
   let revisions = 0
   const sorted = (topic: string) => [...(all.get(topic)?.values() ?? [])].sort(byDue)

@@ -24,7 +24,7 @@ import {
   NotOffered,
   type Reason,
   TopicConflict,
-  type TopicInUse,
+  TopicInUse,
   type Transport,
   TransportError,
   WrongKeyType
@@ -33,7 +33,7 @@ import { Commits } from "./Commits.ts"
 import type { Group, Home } from "./Group.ts"
 import { Member } from "./Member.ts"
 import { MemoryReceiver } from "./MemoryReceiver.ts"
-import { make as makeSchedules } from "./Schedules.ts"
+import { type All as AllSchedules, make as makeSchedules } from "./Schedules.ts"
 import { make as makeSiblings, type Siblings } from "./Siblings.ts"
 import { completed, step } from "./Step.ts"
 import { type Pattern, type Remains, Topic } from "./Topic.ts"
@@ -78,6 +78,7 @@ class Store {
   readonly pattern: Pattern
   readonly markerMillis: number
   readonly commits: Commits
+  readonly schedules: AllSchedules = new Map()
   readonly #instance: string
   /** What remains of removed topics, in order of removal. */
   readonly #remains = new Map<string, Remains>()
@@ -113,6 +114,10 @@ class Store {
   remove(topic: Topic, options: RemoveOptions | undefined, now: number): TopicInUse | undefined {
     const reason = inUse(topic.describe(now), options)
     if (reason !== undefined) return reason
+    if (options?.force !== true && (this.schedules.get(topic.name)?.size ?? 0) > 0) {
+      return new TopicInUse({ topic: topic.name, found: "schedules" })
+    }
+    this.schedules.delete(topic.name)
     this.topics.delete(topic.name)
     for (const [name, { until }] of this.#remains) {
       if (until > now) break

@@ -191,7 +191,7 @@ export class Inspecting {
     force: boolean
   ): Effect.Effect<void, Reason> {
     const { commands, keysOf, prefix } = this.#options
-    const { groups: names, meta } = keysOf(topic)
+    const { groups: names, meta, scheduleEntries, schedules } = keysOf(topic)
     const inspections = {
       force,
       others: others.length,
@@ -203,8 +203,8 @@ export class Inspecting {
         state: keys.indexOf(state) + 1
       }))
     }
-    const keys = [names, ...others, ...whole.keys, ...groups.flatMap(({ keys }) => keys)]
-    const kinds: Array<Kind> = ["set", ...others.map(() => "hash" as const), ...whole.kinds]
+    const keys = [names, schedules, scheduleEntries, ...others, ...whole.keys, ...groups.flatMap(({ keys }) => keys)]
+    const kinds: Array<Kind> = ["set", "zset", "hash", ...others.map(() => "hash" as const), ...whole.kinds]
     for (const group of groups) kinds.push(...group.kinds)
     const key = registry(prefix)
     return this.call(topic, undefined, script, { inspections: JSON.stringify(inspections) }, { keys, kinds }).pipe(

@@ -45,7 +45,7 @@ export const bodyOf = (script: Script): string => script.lua.slice(script.lua.in
  * claims, followed by the names of any further groups. The second returns the `Figures` of a group after `OK`. The first may leave
  * what the second needs in the table `seen`.
  *
- * Keys: that of the groups; those that no inspection uses; then those of each inspection.
+ * Keys: that of the groups; those of schedules and of their entries; those that no inspection uses; then those of each inspection.
  */
 export const removal = (name: string, overview: string, describe: string) =>
   make({
@@ -75,8 +75,9 @@ ${describe}
 end
 local groups = KEYS[1]
 local asked = cjson.decode(inspections)
-local from = 1 + asked.others
-for k = 2, from do redis.call('HEXISTS', KEYS[k], '') end
+local from = 3 + asked.others
+for k = 3, from do redis.call('HEXISTS', KEYS[k], '') end
+local scheduled = #redis.call('ZRANGE', KEYS[2], 0, 0) > 0
 local function keysOf(inspection)
   local keys = {}
   for i = 1, inspection.keys do keys[i] = KEYS[from + i] end
@@ -92,6 +93,7 @@ local info = overview(keysOf(asked.topic), asked.topic.args)
 if info[1] ~= 'OK' then return info end
 if not asked.force then
   if info[4] > 0 then return {'IN USE', 'delayed', ''} end
+  if scheduled then return {'IN USE', 'schedules', ''} end
   if #asked.groups == 0 and info[3] > 0 then return {'IN USE', 'messages', ''} end
 end
 local known = {}
