@@ -116,7 +116,7 @@ const houses: Record<string, { readonly knows: ReadonlyArray<string>; readonly r
   "packages/testing/src": {
     knows: ["waybill"],
     rows: [
-      "Port ServerClock Scheduling freeze",
+      "Port ServerClock Scheduling freeze temporaryKeys",
       "RedisServer",
       "FaultProxy [Hh]istory suite/",
       "Probe TransportSuite runUntilIdle"
@@ -150,7 +150,10 @@ const houses: Record<string, { readonly knows: ReadonlyArray<string>; readonly r
 }
 const top = join(import.meta.dirname, "..")
 for (const name of readdirSync(join(top, "examples"))) {
-  houses[`examples/${name}`] = { knows: ["waybill", "@waybill/testing/freeze"], rows: [""] }
+  houses[`examples/${name}`] = {
+    knows: ["waybill", "@waybill/testing/freeze", "@waybill/testing/temporaryKeys"],
+    rows: [""]
+  }
 }
 
 /** What files below a folder import: of each other by path, and packages of ours by name. */

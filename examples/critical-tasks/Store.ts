@@ -2,6 +2,7 @@
  * Where the tasks are kept: on the Redis of `REDIS_URL`, until the scope closes and every key under `prefix` is deleted; or
  * in memory, with a clock that does not wait.
  */
+import { temporaryKeys } from "@waybill/testing/temporaryKeys"
 import { Effect, Layer, type Redacted } from "effect"
 import { TestClock } from "effect/testing"
 import { MemoryStreams } from "waybill/memory"
@@ -12,7 +13,7 @@ export const layerRedis = (url: Redacted.Redacted, prefix: string) =>
 
 export const layerTemporary = (url: Redacted.Redacted, prefix: string) =>
   RedisStreams.layer({ prefix, pollInterval: "100 millis" }).pipe(
-    Layer.provide(forgetting(prefix)),
+    Layer.provide(temporaryKeys(prefix)),
     Layer.provide(IoRedis.layerUrl(url))
   )
 
@@ -29,21 +30,3 @@ export const layerMemory = MemoryStreams.layer().pipe(
   Layer.provideMerge(impatience),
   Layer.provideMerge(TestClock.layer({ warningDelay: "1 second" }))
 )
-
-const forgetting = (prefix: string) =>
-  Layer.effectDiscard(
-    Effect.gen(function* () {
-      const { commands } = yield* IoRedis.IoRedis
-      const forget = Effect.gen(function* () {
-        let cursor = "0"
-        do {
-          const [next, keys] = yield* commands.run("SCAN", [], (redis) =>
-            redis.scan(cursor, "MATCH", `*${prefix}:*`, "COUNT", 1000)
-          )
-          if (keys.length > 0) yield* commands.run("UNLINK", keys, (redis) => redis.unlink(...keys))
-          cursor = next
-        } while (cursor !== "0")
-      })
-      yield* Effect.addFinalizer(() => Effect.orDie(forget))
-    })
-  )

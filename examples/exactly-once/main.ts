@@ -3,6 +3,7 @@
  * or on Redis with `REDIS_URL`, under keys of this run.
  */
 import { NodeRuntime } from "@effect/platform-node"
+import { temporaryKeys } from "@waybill/testing/temporaryKeys"
 import { Config, Console, Effect, Layer, Option, Random, Redacted, References, Schedule, Schema, Stream } from "effect"
 import { Commit, Consumer, DeadLetters, Inspector, Producer, Records, Topic } from "waybill"
 import { MemoryExactlyOnce } from "waybill/memory"
@@ -68,34 +69,13 @@ const Clerk = Consumer.make(Receipt, { group: "clerk" }).pipe(
 /** The memory of published ids is made short here, so that a duplicate is stored: the marker of the ledger knows it. */
 const options = { deduplicationWindow: "100 millis" } as const
 
-/** As it closes it deletes every key under `prefix`: the next run begins as this one did. */
-const forgetting = (prefix: string) =>
-  Layer.effectDiscard(
-    Effect.gen(function* () {
-      const { commands } = yield* IoRedis.IoRedis
-      const forget = Effect.gen(function* () {
-        let cursor = "0"
-        do {
-          const [next, keys] = yield* commands.run("SCAN", [], (redis) =>
-            redis.scan(cursor, "MATCH", `*${prefix}:*`, "COUNT", 1000)
-          )
-          if (keys.length > 0) yield* commands.run("UNLINK", keys, (redis) => redis.unlink(...keys))
-          cursor = next
-        } while (cursor !== "0")
-      })
-      yield* Effect.addFinalizer(() =>
-        Effect.catch(forget, (error) => Effect.logWarning(`keys under ${prefix} are left on Redis`, error))
-      )
-    })
-  )
-
 const Store = Layer.unwrap(
   Effect.gen(function* () {
     const url = yield* Config.option(Config.Redacted("REDIS_URL"))
     if (Option.isNone(url)) return MemoryExactlyOnce.layer(options)
     const prefix = `ledger-${(yield* Random.nextIntBetween(0x100000, 0xffffff)).toString(16)}`
     return RedisExactlyOnce.layer({ ...options, prefix }).pipe(
-      Layer.provide(forgetting(prefix)),
+      Layer.provide(temporaryKeys(prefix)),
       Layer.provide(IoRedis.layer({ url: Redacted.value(url.value) }))
     )
   })

@@ -3,6 +3,7 @@ import { NodeRuntime, NodeServices } from "@effect/platform-node"
  * One consumer, five patterns: only the layer changes, and what arrives differs. In memory, or on the Redis of REDIS_URL.
  */
 import { freeze } from "@waybill/testing/freeze"
+import { temporaryKeys } from "@waybill/testing/temporaryKeys"
 import { Config, Console, Duration, Effect, Exit, Layer, Option, Random, References, Schema, Scope } from "effect"
 import { CliError, Command } from "effect/cli"
 import { Consumer, Inspector, Producer, Topic, Transport } from "waybill"
@@ -166,27 +167,6 @@ const patterns: ReadonlyArray<Pattern> = [
   }
 ]
 
-/** As it closes it deletes every key under `prefix`: the next run begins as this one did. */
-const forgetting = (prefix: string) =>
-  Layer.effectDiscard(
-    Effect.gen(function* () {
-      const { commands } = yield* IoRedis.IoRedis
-      const forget = Effect.gen(function* () {
-        let cursor = "0"
-        do {
-          const [next, keys] = yield* commands.run("SCAN", [], (redis) =>
-            redis.scan(cursor, "MATCH", `*${prefix}:*`, "COUNT", 1000)
-          )
-          if (keys.length > 0) yield* commands.run("UNLINK", keys, (redis) => redis.unlink(...keys))
-          cursor = next
-        } while (cursor !== "0")
-      })
-      yield* Effect.addFinalizer(() =>
-        Effect.catch(forget, (error) => Effect.logWarning(`keys under ${prefix} are left on Redis`, error))
-      )
-    })
-  )
-
 const run = Effect.gen(function* () {
   const url = yield* Config.option(Config.Redacted("REDIS_URL"))
   const instance = (yield* Random.nextIntBetween(0x100000, 0xffffff)).toString(16)
@@ -198,7 +178,7 @@ const run = Effect.gen(function* () {
       const store = Option.isNone(url)
         ? memory
         : redis(`five-${instance}-${i}`).pipe(
-            Layer.provide(forgetting(`five-${instance}-${i}`)),
+            Layer.provide(temporaryKeys(`five-${instance}-${i}`)),
             Layer.provide(IoRedis.layerUrl(url.value))
           )
       return Effect.forEach(Object.values(scenes), (scene) => Effect.scoped(scene(die)), {

@@ -3,6 +3,7 @@
  * a time: each gets what has not expired, in order, and is told how many alerts it has missed.
  */
 import { NodeRuntime } from "@effect/platform-node"
+import { temporaryKeys } from "@waybill/testing/temporaryKeys"
 import { Config, Console, Effect, Exit, Layer, Option, Queue, Redacted, References, Schema, Scope } from "effect"
 import { Consumer, Producer, Topic } from "waybill"
 import { MemoryKeyspace } from "waybill/memory"
@@ -12,27 +13,6 @@ const Alert = Topic.make("alerts", { payload: Schema.Struct({ text: Schema.Strin
 
 const ttl = "2 seconds"
 
-/** As it closes it deletes every key under `prefix`: the next run begins as this one did. */
-const forgetting = (prefix: string) =>
-  Layer.effectDiscard(
-    Effect.gen(function* () {
-      const { commands } = yield* IoRedis.IoRedis
-      const forget = Effect.gen(function* () {
-        let cursor = "0"
-        do {
-          const [next, keys] = yield* commands.run("SCAN", [], (redis) =>
-            redis.scan(cursor, "MATCH", `*${prefix}:*`, "COUNT", 1000)
-          )
-          if (keys.length > 0) yield* commands.run("UNLINK", keys, (redis) => redis.unlink(...keys))
-          cursor = next
-        } while (cursor !== "0")
-      })
-      yield* Effect.addFinalizer(() =>
-        Effect.catch(forget, (error) => Effect.logWarning(`keys under ${prefix} are left on Redis`, error))
-      )
-    })
-  )
-
 /** In memory, or on the Redis of REDIS_URL, under keys of this run. */
 const Alerts = Layer.unwrap(
   Effect.gen(function* () {
@@ -41,7 +21,7 @@ const Alerts = Layer.unwrap(
     const prefix = `example-${process.pid}`
     yield* Console.log(`on Redis; by hand: redis-cli SET '{${prefix}:alerts}:message:mine' '{"text":"by hand"}' EX 2`)
     return RedisKeyspace.layer({ prefix, ttl, notifications: "enable" }).pipe(
-      Layer.provide(forgetting(prefix)),
+      Layer.provide(temporaryKeys(prefix)),
       Layer.provide(IoRedis.layer({ url: Redacted.value(url.value) }))
     )
   })

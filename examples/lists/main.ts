@@ -4,6 +4,7 @@ import { NodeRuntime, NodeServices } from "@effect/platform-node"
  * gets them when the lease of the dead one has passed. In memory, or on the Redis of REDIS_URL.
  */
 import { freeze } from "@waybill/testing/freeze"
+import { temporaryKeys } from "@waybill/testing/temporaryKeys"
 import {
   Config,
   Console,
@@ -69,30 +70,9 @@ const story = Effect.gen(function* () {
   yield* Console.log(`${pictures.length} pictures are shrunk, ${depth} left in the queue`)
 })
 
-/** As it closes it deletes every key under `prefix`: the next run begins as this one did. */
-const forgetting = (prefix: string) =>
-  Layer.effectDiscard(
-    Effect.gen(function* () {
-      const { commands } = yield* IoRedis.IoRedis
-      const forget = Effect.gen(function* () {
-        let cursor = "0"
-        do {
-          const [next, keys] = yield* commands.run("SCAN", [], (redis) =>
-            redis.scan(cursor, "MATCH", `*${prefix}:*`, "COUNT", 1000)
-          )
-          if (keys.length > 0) yield* commands.run("UNLINK", keys, (redis) => redis.unlink(...keys))
-          cursor = next
-        } while (cursor !== "0")
-      })
-      yield* Effect.addFinalizer(() =>
-        Effect.catch(forget, (error) => Effect.logWarning(`keys under ${prefix} are left on Redis`, error))
-      )
-    })
-  )
-
 const onRedis = (url: Redacted.Redacted, prefix: string) =>
   RedisLists.layer({ prefix, order: "priority" }).pipe(
-    Layer.provide(forgetting(prefix)),
+    Layer.provide(temporaryKeys(prefix)),
     Layer.provide(IoRedis.layerUrl(url))
   )
 

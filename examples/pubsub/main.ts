@@ -1,4 +1,5 @@
 import { NodeRuntime } from "@effect/platform-node"
+import { temporaryKeys } from "@waybill/testing/temporaryKeys"
 import { Console, Effect, Layer, References, Schema } from "effect"
 import { Consumer, Producer, Topic, type Transport } from "waybill"
 import { MemoryPubSub, MemoryStreams } from "waybill/memory"
@@ -67,31 +68,10 @@ const slow = Effect.gen(function* () {
   yield* Console.log(`  shown: ${heard.join(" ")}\n`)
 })
 
-/** As it closes it deletes every key under `prefix`: the next run begins as this one did. */
-const forgetting = (prefix: string) =>
-  Layer.effectDiscard(
-    Effect.gen(function* () {
-      const { commands } = yield* IoRedis.IoRedis
-      const forget = Effect.gen(function* () {
-        let cursor = "0"
-        do {
-          const [next, keys] = yield* commands.run("SCAN", [], (redis) =>
-            redis.scan(cursor, "MATCH", `*${prefix}:*`, "COUNT", 1000)
-          )
-          if (keys.length > 0) yield* commands.run("UNLINK", keys, (redis) => redis.unlink(...keys))
-          cursor = next
-        } while (cursor !== "0")
-      })
-      yield* Effect.addFinalizer(() =>
-        Effect.catch(forget, (error) => Effect.logWarning(`keys under ${prefix} are left on Redis`, error))
-      )
-    })
-  )
-
 const prefix = `prices-${process.pid}`
 const redis = IoRedis.layer({ url })
 /** Beside a layer: what it has left goes when it closes. */
-const tidy = Layer.provide(Layer.mergeAll(forgetting(`${prefix}-pubsub`), forgetting(`${prefix}-streams`)), redis)
+const tidy = Layer.provide(temporaryKeys(`${prefix}-pubsub`, `${prefix}-streams`), redis)
 
 Effect.gen(function* () {
   yield* Console.log(url === undefined ? "In memory; set REDIS_URL to see the same on Redis.\n" : "On Redis.\n")

@@ -3,6 +3,7 @@
  * suits. In memory, or on the Redis servers of REDIS_URL and BANK_REDIS_URL, which may be one and the same, under keys of this run.
  */
 import { NodeRuntime } from "@effect/platform-node"
+import { temporaryKeys } from "@waybill/testing/temporaryKeys"
 import { Console, Effect, Layer, Queue, Random, References, Schema } from "effect"
 import { Commit, Consumer, Producer, Records, RetryPolicy, Topic, Transport } from "waybill"
 import { MemoryExactlyOnce, MemoryKeyspace, MemoryLists, MemoryPubSub, MemoryStreams } from "waybill/memory"
@@ -65,43 +66,23 @@ const inMemory = Layer.mergeAll(
   MemoryKeyspace.layer({ as: Baskets, ttl: "1 minute" })
 )
 
-/** As it closes it deletes every key whose prefix ends like this: the next run begins as this one did. */
-const forgetting = (ending: string) =>
-  Layer.effectDiscard(
-    Effect.gen(function* () {
-      const { commands } = yield* IoRedis.IoRedis
-      const forget = Effect.gen(function* () {
-        let cursor = "0"
-        do {
-          const [next, keys] = yield* commands.run("SCAN", [], (redis) =>
-            redis.scan(cursor, "MATCH", `*${ending}:*`, "COUNT", 1000)
-          )
-          if (keys.length > 0) yield* commands.run("UNLINK", keys, (redis) => redis.unlink(...keys))
-          cursor = next
-        } while (cursor !== "0")
-      })
-      yield* Effect.addFinalizer(() =>
-        Effect.catch(forget, (error) => Effect.logWarning(`keys under ${ending} are left on Redis`, error))
-      )
-    })
-  )
-
 const onRedis = (shop: string, bank: string) =>
   Layer.unwrap(
     Effect.gen(function* () {
       const run = `-${(yield* Random.nextIntBetween(0x100000, 0xffffff)).toString(16)}`
       const prefix = `shop${run}`
+      const atBank = { journal: `journal${run}`, ledger: `bank${run}` }
       return Layer.merge(
         Layer.mergeAll(
           RedisStreams.layer({ as: Orders, prefix }),
           RedisLists.layer({ as: Jobs, prefix }),
           RedisPubSub.layer({ as: Prices, prefix }),
           RedisKeyspace.layer({ as: Baskets, prefix, ttl: "1 minute", notifications: "enable" })
-        ).pipe(Layer.provide(forgetting(run)), Layer.provide(IoRedis.layerUrl(shop))),
+        ).pipe(Layer.provide(temporaryKeys(prefix)), Layer.provide(IoRedis.layerUrl(shop))),
         Layer.mergeAll(
-          RedisStreams.layer({ as: Journal, prefix: `journal${run}`, retention }),
-          RedisExactlyOnce.layer({ as: Bank, prefix: `bank${run}` })
-        ).pipe(Layer.provide(forgetting(run)), Layer.provide(IoRedis.layerUrl(bank)))
+          RedisStreams.layer({ as: Journal, prefix: atBank.journal, retention }),
+          RedisExactlyOnce.layer({ as: Bank, prefix: atBank.ledger })
+        ).pipe(Layer.provide(temporaryKeys(...Object.values(atBank))), Layer.provide(IoRedis.layerUrl(bank)))
       )
     })
   )

@@ -2,6 +2,7 @@
  * Where the webhooks are kept: on the Redis that `REDIS_URL` names, or, without it, in the memory of this process and no
  * longer than it lives. The rest of the program does not know which.
  */
+import { temporaryKeys } from "@waybill/testing/temporaryKeys"
 import { Config, Effect, Layer, Option, type Redacted } from "effect"
 import { MemoryStreams } from "waybill/memory"
 import { IoRedis, RedisStreams } from "waybill/redis"
@@ -28,27 +29,10 @@ export const layerTemporary = (prefix: string) =>
       Option.match({
         onNone: () => MemoryStreams.layer(),
         onSome: (url) =>
-          RedisStreams.layer({ prefix }).pipe(Layer.provide(forgetting(prefix)), Layer.provide(IoRedis.layerUrl(url)))
+          RedisStreams.layer({ prefix }).pipe(
+            Layer.provide(temporaryKeys(prefix)),
+            Layer.provide(IoRedis.layerUrl(url))
+          )
       })
     )
-  )
-
-const forgetting = (prefix: string) =>
-  Layer.effectDiscard(
-    Effect.gen(function* () {
-      const { commands } = yield* IoRedis.IoRedis
-      const forget = Effect.gen(function* () {
-        let cursor = "0"
-        do {
-          const [next, keys] = yield* commands.run("SCAN", [], (redis) =>
-            redis.scan(cursor, "MATCH", `*${prefix}:*`, "COUNT", 1000)
-          )
-          if (keys.length > 0) yield* commands.run("UNLINK", keys, (redis) => redis.unlink(...keys))
-          cursor = next
-        } while (cursor !== "0")
-      })
-      yield* Effect.addFinalizer(() =>
-        Effect.catch(forget, (error) => Effect.logWarning(`keys under ${prefix} are left on Redis`, error))
-      )
-    })
   )
