@@ -137,6 +137,52 @@ describe("MemoryStreams", () => {
     }).pipe(Effect.provide(withStreams({ retention: { maxLength: 3 } })))
   )
 
+  it.effect("with a maximal age, cuts what is older, and says what a group missed", () =>
+    Effect.gen(function* () {
+      yield* join("behind")
+      yield* publish(outgoing("1"), outgoing("2"))
+      yield* TestClock.adjust("1 hour")
+      yield* publish(outgoing("3"))
+      assert.strictEqual((yield* describeTopic).depth, 3)
+      yield* TestClock.adjust("1 millis")
+      assert.deepInclude(yield* describeTopic, { depth: 1, retention: "length" })
+      const { count } = yield* (yield* Probe.Probe).event("Truncated")
+      assert.strictEqual(count, 2)
+    }).pipe(Effect.provide(withStreams({ retention: { maxAge: "1 hour" } })))
+  )
+
+  it.effect("with a maximal number of bytes, cuts the oldest", () =>
+    Effect.gen(function* () {
+      yield* publish(outgoing("a".repeat(100)), outgoing("b".repeat(100)), outgoing("c".repeat(100)))
+      assert.strictEqual((yield* describeTopic).depth, 2)
+    }).pipe(Effect.provide(withStreams({ retention: { maxBytes: 250 } })))
+  )
+
+  it.effect("keeps what is unsettled, and of what is settled a history within the limits", () =>
+    Effect.gen(function* () {
+      const depth = Effect.map(describeTopic, ({ depth }) => depth)
+      const slow = yield* join("slow")
+      const quick = yield* join("quick")
+      yield* publish(outgoing("1"), outgoing("2"), outgoing("3"), outgoing("4"))
+      yield* quick.settle(Arr.map(yield* quick.take(10), (delivery) => [delivery, Settlement.ack] as const))
+      assert.deepInclude(yield* describeTopic, { depth: 4, retention: "history" })
+      yield* TestClock.adjust("1 day")
+      assert.strictEqual(yield* depth, 4, "the slow group has not settled them")
+      yield* slow.settle(Arr.map(yield* slow.take(3), (delivery) => [delivery, Settlement.ack] as const))
+      assert.strictEqual(yield* depth, 1)
+      yield* publish(outgoing("5"))
+      yield* quick.settle(Arr.map(yield* quick.take(10), (delivery) => [delivery, Settlement.ack] as const))
+      yield* slow.settle(Arr.map(yield* slow.take(10), (delivery) => [delivery, Settlement.ack] as const))
+      assert.strictEqual(yield* depth, 1, "the last one is settled and not too old")
+      const late = yield* join("late")
+      assert.deepStrictEqual(
+        (yield* late.take(10)).map(({ body }) => body),
+        ["5"]
+      )
+      assert.isUndefined((yield* (yield* Probe.Probe).events).find(({ _tag }) => _tag === "Truncated"))
+    }).pipe(Effect.provide(withStreams({ retention: { maxAge: "1 hour", maxLength: 2, keep: "unsettled" } })))
+  )
+
   it.effect.each([1, 2, 5])("messages that are retried without delay do not hold up the others, %s at a time", (max) =>
     Effect.gen(function* () {
       const receiver = yield* join("g")

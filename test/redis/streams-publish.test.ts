@@ -236,6 +236,63 @@ describe("publishing on streams", () => {
     }).pipe(Effect.scoped, Effect.provide(servers))
   )
 
+  it.live("a lossy age drops what is older, and tells the group what it never saw", () =>
+    Effect.gen(function* () {
+      const { happens, join, key, publish, redis } = yield* fixture({
+        retention: { maxAge: "1 hour" },
+        pollInterval: "20 millis"
+      })
+      yield* Effect.promise(async () => {
+        for (let i = 1; i <= 5; i++) await redis.xadd(key("stream"), `${i}-0`, "payload", "old")
+        await redis.xgroup("CREATE", key("stream"), "g", "0", "ENTRIESREAD", 0)
+      })
+      yield* publish("new")
+      yield* join()
+      yield* Fixture.becomes(
+        "length",
+        Effect.promise(() => redis.xlen(key("stream"))),
+        1
+      )
+      assert.strictEqual((yield* happens("Truncated")).count, 5)
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live("a number of bytes bounds the memory of the stream", () =>
+    Effect.gen(function* () {
+      const { key, publish, redis } = yield* fixture({ retention: { maxBytes: 100_000 } })
+      for (let i = 0; i < 10; i++) yield* publish("x", ...Array.from({ length: 499 }, () => "x".repeat(100)))
+      const used = yield* Effect.promise(() => redis.memory("USAGE", key("stream")))
+      assert.isAtLeast(used ?? 0, 70_000)
+      assert.isAtMost(used ?? 0, 130_000)
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live("a history keeps about so many that are settled, and all that are not", () =>
+    Effect.gen(function* () {
+      const { events, join, joinAndLeave, key, publish, redis, settle, take } = yield* fixture({
+        retention: { maxLength: 300, keep: "unsettled" },
+        pollInterval: "20 millis"
+      })
+      const length = Effect.promise(() => redis.xlen(key("stream")))
+      const { leave } = yield* joinAndLeave({ group: "slow" })
+      yield* leave
+      const receiver = yield* join()
+      for (let i = 0; i < 2; i++) yield* publish("x", ...Array.from({ length: 499 }, () => "x"))
+      yield* settle(receiver, yield* take(receiver, 1000))
+      const slow = yield* join({ group: "slow" })
+      assert.strictEqual(yield* length, 1000)
+      yield* settle(slow, yield* take(slow, 1000))
+      yield* Fixture.becomes(
+        "about as many as the limit",
+        Effect.map(length, (length) => length >= 300 && length <= 400),
+        true
+      )
+      const late = yield* join({ group: "late" })
+      assert.isAtLeast((yield* take(late, 300)).length, 300)
+      assert.isFalse(events.some(({ _tag }) => _tag === "Truncated"))
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
   it.live.each(["joined", "away"] as const)(
     "case A12: lag is what is stored and unread, whatever was cut off, the group %s meanwhile",
     (member) =>
@@ -319,6 +376,9 @@ describe("publishing on streams", () => {
   it("options that a script could only fail on half way are refused before there is a layer", () => {
     assert.throws(() => RedisStreams.layer({ deduplicationWindow: 0 }), "deduplicationWindow")
     assert.throws(() => RedisStreams.layer({ retention: { maxLength: 1.5 } }), "maxLength")
+    assert.throws(() => RedisStreams.layer({ retention: { maxBytes: 0 } }), "maxBytes")
+    assert.throws(() => RedisStreams.layer({ retention: { maxAge: 0 } }), "maxAge")
+    assert.throws(() => RedisStreams.layer({ retention: {} }), "retention needs maxLength, maxAge or maxBytes")
     assert.throws(() => RedisStreams.layer({ deadLetters: { maxCount: 0 } }), "maxCount")
     RedisStreams.layer({ deduplicationWindow: Duration.infinity, deadLetters: { maxAge: "Infinity" } })
   })

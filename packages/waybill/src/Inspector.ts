@@ -219,17 +219,18 @@ export interface WaitingMessage extends StoredMessage {
  * | | |
  * |---|---|
  * | `settled` | until every group has settled it |
- * | `length` | while it is among the newest, about as many as the pattern was told to keep, settled or not |
+ * | `length` | while it is within the limits that the pattern was told, on length, age or bytes, settled or not |
+ * | `history` | until every group has settled it and it exceeds such a limit |
  * | `expiry` | until it expires |
  * | `none` | it is not stored |
  */
-export type Retention = "settled" | "length" | "expiry" | "none"
+export type Retention = "settled" | "length" | "history" | "expiry" | "none"
 
 export interface TopicInfo {
   readonly topic: string
   /** The pattern that opened the topic, such as `streams`. */
   readonly pattern: string
-  /** How long it keeps a message. A limit on the length is known once a consumer has joined with it. */
+  /** How long it keeps a message. Limits are known once a consumer has joined with it. */
   readonly retention: Retention
   /** Messages in the store, including settled ones that are not trimmed yet. */
   readonly depth: number

@@ -24,6 +24,51 @@ export interface LimitOptions {
   readonly deadLetters?: { readonly maxCount?: number; readonly maxAge?: Duration.Input }
 }
 
+/**
+ * How much of a stream is kept. A message is dropped once it exceeds one of the limits.
+ *
+ * @category models
+ */
+export interface RetentionLimits {
+  /** About how many messages. */
+  readonly maxLength?: number
+  /** How long after it was stored. */
+  readonly maxAge?: Duration.Input
+  /** About how many bytes, as the store counts them: on Redis its memory, which takes permission for `MEMORY USAGE`. */
+  readonly maxBytes?: number
+  /**
+   * What to do with a message that exceeds a limit while some group has not settled it. `newest`, the default: drop it, and
+   * report it as `Truncated`. `unsettled`: keep it until every group has settled it.
+   */
+  readonly keep?: "newest" | "unsettled"
+}
+
+/** The same as numbers; Infinity where there is no limit. */
+export interface KeptLimits {
+  readonly maxLength: number
+  readonly maxAgeMillis: number
+  readonly maxBytes: number
+  readonly keep: "newest" | "unsettled"
+}
+
+/** Undefined for `settled`. */
+export const keptLimitsOf = (retention: "settled" | RetentionLimits): KeptLimits | undefined => {
+  if (typeof retention !== "object") {
+    oneOf("retention", retention, ["settled"])
+    return undefined
+  }
+  const { keep = "newest", maxAge, maxBytes, maxLength } = retention
+  if (maxAge === undefined && maxBytes === undefined && maxLength === undefined) {
+    throw new Error("retention needs maxLength, maxAge or maxBytes")
+  }
+  return {
+    maxLength: maxLength === undefined ? Infinity : wholeOf("retention.maxLength", maxLength),
+    maxAgeMillis: maxAge === undefined ? Infinity : millisOf("retention.maxAge", maxAge),
+    maxBytes: maxBytes === undefined ? Infinity : wholeOf("retention.maxBytes", maxBytes),
+    keep: oneOf("retention.keep", keep, ["newest", "unsettled"])
+  }
+}
+
 /** The options with their defaults. */
 export interface Limits {
   readonly deduplicationMillis: number

@@ -8,7 +8,7 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import { type LimitOptions, limitsOf, millisOf, oneOf, wholeOf } from "../internal/Limits.ts"
+import { keptLimitsOf, type LimitOptions, limitsOf, millisOf, type RetentionLimits } from "../internal/Limits.ts"
 import { layer as layerOf } from "../Transport.ts"
 import { Log } from "./internal/Log.ts"
 import * as Store from "./internal/Store.ts"
@@ -20,11 +20,12 @@ import * as Store from "./internal/Store.ts"
  */
 export interface Options extends LimitOptions {
   /**
-   * Which messages a topic keeps. `settled`, the default: those that some group has not settled, or everything while
-   * there is no group. `{ maxLength }`: that many of the newest messages, settled or not. The latter loses what a
-   * slow group has not seen yet, and reports it as `Truncated`.
+   * Which messages a topic keeps. `settled`, the default: those that some group has not settled, or everything while there is no
+   * group. With limits on their number, age or bytes: the messages within all of them, settled or not, for late groups, replays and
+   * `Log`. What exceeds a limit is dropped even if a slow group has not seen it, which is reported as `Truncated`; with
+   * `keep: "unsettled"` it is dropped once every group has settled it.
    */
-  readonly retention?: "settled" | { readonly maxLength: number }
+  readonly retention?: "settled" | RetentionLimits
   /**
    * How long to remember that a message's commit was applied: 31 days by default. Groups whose messages may come back after
    * that cannot join: `MarkerTooShort`.
@@ -55,18 +56,16 @@ const pattern = "streams"
  * @category layers
  */
 export const layer = layerOf("transactional", (options: Options, as) => {
-  const { retention = "settled" } = options
-  if (typeof retention !== "object") oneOf("retention", retention, ["settled"])
-  const maxLength = typeof retention === "object" ? wholeOf("retention.maxLength", retention.maxLength) : Infinity
+  const kept = keptLimitsOf(options.retention ?? "settled")
   const markerMillis = millisOf("marker", options.marker ?? "31 days")
   return Store.make(
     {
       name: pattern,
       as,
       positions: true,
-      retention: maxLength === Infinity ? "settled" : "length",
+      retention: kept === undefined ? "settled" : kept.keep === "newest" ? "length" : "history",
       limits: limitsOf(options),
-      source: (place) => new Log(place, maxLength)
+      source: (place) => new Log(place, kept)
     },
     markerMillis
   )

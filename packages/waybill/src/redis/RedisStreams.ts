@@ -8,8 +8,9 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
+import { keptLimitsOf, type RetentionLimits } from "../internal/Limits.ts"
 import * as Pattern from "./internal/Pattern.ts"
-import { millisOf, oneOf, settingsOf, type StoreOptions, wholeOf } from "./internal/Settings.ts"
+import { millisOf, settingsOf, type StoreOptions } from "./internal/Settings.ts"
 import * as Streams from "./internal/streams/Streams.ts"
 
 /**
@@ -17,11 +18,12 @@ import * as Streams from "./internal/streams/Streams.ts"
  */
 export interface Options extends StoreOptions {
   /**
-   * Which messages the topic's stream keeps. `settled`, the default: those that some group has not settled, or everything while
-   * there is no group. `{ maxLength }`: about that many of the newest messages, settled or not. The latter loses what a slow group
-   * has not seen yet, and reports it as `Truncated`.
+   * Which messages a topic keeps. `settled`, the default: those that some group has not settled, or everything while there is no
+   * group. With limits on their number, age or bytes: the messages within all of them, settled or not, for late groups, replays and
+   * `Log`. What exceeds a limit is dropped even if a slow group has not seen it, which is reported as `Truncated`; with
+   * `keep: "unsettled"` it is dropped once every group has settled it.
    */
-  readonly retention?: "settled" | { readonly maxLength: number }
+  readonly retention?: "settled" | RetentionLimits
   /**
    * How long to remember that a message's commit was applied: 31 days by default. Groups whose messages may come back after
    * that cannot join: `MarkerTooShort`. It costs about 150 bytes per message.
@@ -55,9 +57,7 @@ export interface Options extends StoreOptions {
  * @category layers
  */
 export const layer = Pattern.layer("transactional", (options: Options) => {
-  const { retention = "settled" } = options
-  if (typeof retention !== "object") oneOf("retention", retention, ["settled"])
-  const maxLength = typeof retention === "object" ? wholeOf("retention.maxLength", retention.maxLength) : undefined
+  const retention = keptLimitsOf(options.retention ?? "settled")
   const markerMillis = millisOf("marker", options.marker ?? "31 days")
-  return [Streams.make({ maxLength, markerMillis }), settingsOf(options)]
+  return [Streams.make({ retention, markerMillis }), settingsOf(options)]
 })

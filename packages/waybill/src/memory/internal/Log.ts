@@ -1,10 +1,12 @@
 /**
  * The messages of a stream in order of arrival. Each group reads all of them. A message leaves once every group has settled
- * it; while there is no group, it stays.
+ * it; while there is no group, or it is within limits that were given, it stays.
  *
  * @module
  */
 import type { Place as Destination, Start } from "../../Inspector.ts"
+import { unitsOf } from "../../internal/Budget.ts"
+import type { KeptLimits } from "../../internal/Limits.ts"
 import { Fifo } from "./Fifo.ts"
 import type { Cursor, Place, Source, Stored } from "./Source.ts"
 
@@ -13,12 +15,13 @@ export class Log implements Source {
   /** Created with the first group: there may be thousands of topics without one. */
   #cursors: Map<string, LogCursor> | undefined
   readonly #place: Place
-  readonly #maxLength: number
+  readonly #kept: KeptLimits | undefined
+  #bytes = 0
 
-  /** With a `maxLength`, the oldest are trimmed, settled or not. */
-  constructor(place: Place, maxLength: number) {
+  /** With limits, messages stay until they exceed one, settled or not. */
+  constructor(place: Place, kept: KeptLimits | undefined) {
     this.#place = place
-    this.#maxLength = maxLength
+    this.#kept = kept
   }
 
   depth(): number {
@@ -36,12 +39,21 @@ export class Log implements Source {
   add(message: Stored): void {
     message.open = this.#cursors?.size ?? 0
     this.#messages.push(message)
+    if (this.#kept !== undefined) this.#bytes += unitsOf(message)
   }
 
-  trim(): void {
+  trim(now: number): void {
+    const kept = this.#kept
+    if (kept === undefined) return
     const messages = this.#messages
-    if (messages.length <= this.#maxLength) return
-    while (messages.length > this.#maxLength) messages.shift()
+    const { first } = messages
+    const exceeds = ({ storedAt }: Stored) =>
+      messages.length > kept.maxLength || this.#bytes > kept.maxBytes || now - storedAt > kept.maxAgeMillis
+    for (let oldest = messages.peek(); oldest !== undefined && exceeds(oldest); oldest = messages.peek()) {
+      if (kept.keep === "unsettled" && !this.#isSettled(oldest)) break
+      this.#shift()
+    }
+    if (messages.first === first) return
     for (const [group, cursor] of this.#cursors ?? []) {
       const count = messages.first - cursor.position
       if (count <= 0) continue
@@ -82,15 +94,28 @@ export class Log implements Source {
   /** Without a group, nothing is needed. */
   purge(): void {
     const messages = this.#messages
-    const needed = ({ open }: Stored) => open > 0 && this.#cursors !== undefined && this.#cursors.size > 0
-    for (let oldest = messages.peek(); oldest !== undefined && !needed(oldest); oldest = messages.peek())
-      messages.shift()
+    const isNeeded = (oldest: Stored) => (this.#cursors?.size ?? 0) > 0 && oldest.open > 0
+    for (let oldest = messages.peek(); oldest !== undefined && !isNeeded(oldest); oldest = messages.peek())
+      this.#shift()
   }
 
-  /** Drops messages that are not needed, unless that many are kept regardless, or there is no group. */
+  /** Drops messages that are not needed, unless they are kept regardless. */
   drop(): void {
-    if (this.#maxLength < Infinity || this.#cursors?.size === 0) return
-    while (this.#messages.peek()?.open === 0) this.#messages.shift()
+    if (this.#kept !== undefined) return
+    const messages = this.#messages
+    for (let oldest = messages.peek(); oldest !== undefined && this.#isSettled(oldest); oldest = messages.peek()) {
+      this.#shift()
+    }
+  }
+
+  /** While there is no group, nothing is. */
+  #isSettled({ open }: Stored): boolean {
+    return open === 0 && this.#cursors !== undefined && this.#cursors.size > 0
+  }
+
+  #shift(): void {
+    const message = this.#messages.shift()
+    if (message !== undefined && this.#kept !== undefined) this.#bytes -= unitsOf(message)
   }
 }
 

@@ -19,6 +19,7 @@ import {
   ids,
   maps,
   opening,
+  shorten,
   tallies,
   unseen,
   weighing
@@ -56,8 +57,9 @@ export const join = make({
     start: "text",
     /** 1: this consumer was a member before. */
     again: "number",
-    /** Maximum length of the stream, or "" if it keeps unsettled messages. */
+    /** The limits of the stream: those that apply to everything, and those for what is settled; or "". */
     maxLength: "text",
+    history: "text",
     holds: "number"
   },
   replies: {
@@ -76,11 +78,13 @@ export const join = make({
   },
   lua: /* lua */ `${clock}${ids}${ask}${unseen}${sources}${opening}
 touch()
-local conflict, opened, length = opening(meta, 'maxLength')
+local conflict, opened, length, past = opening(meta, 'maxLength', 'history')
 if conflict then return conflict end
 if not opened then redis.call('HSET', meta, 'pattern', pattern, 'wire', wire) end
-if maxLength == '' and length then redis.call('HDEL', meta, 'maxLength')
-elseif maxLength ~= (length or '') then redis.call('HSET', meta, 'maxLength', maxLength) end
+for field, limits in pairs({maxLength = {maxLength, length or ''}, history = {history, past or ''}}) do
+  if limits[1] == '' and limits[2] ~= '' then redis.call('HDEL', meta, field)
+  elseif limits[1] ~= limits[2] then redis.call('HSET', meta, field, limits[1]) end
+end
 
 local function streamOf(key)
   return redis.call('EXISTS', key) == 1 and of(redis.call('XINFO', 'STREAM', key))
@@ -305,27 +309,43 @@ end
 /** The most that one call of `trim` should remove. */
 export const trimLimit = 20_000
 
-/** Trims what every group has settled. A group that is registered but missing holds everything: it may come back. */
+/**
+ * Trims what every group has settled, and what exceeds limits. A group that is registered but missing holds everything: it may come
+ * back.
+ */
 export const trim = make({
   name: "waybill/trim",
   mode: "drains",
-  keys: keys("stream", "retry", "groups"),
+  keys: keys("stream", "retry", "groups", "meta"),
   args: {
     /** About how many entries to remove at most. */
     most: "number",
-    /** 1: the main stream too. */
-    both: "number"
+    /**
+     * Of the main stream: `none`; `settled`; `history`, what is settled and exceeds the limits; `newest`, what exceeds them.
+     */
+    what: "text",
+    limits: "text"
   },
   replies: { OK: { more: flag } },
-  lua: /* lua */ `${ids}${ask}${maps}${trimming}
+  lua: /* lua */ `${clock}${ids}${ask}${unseen}${trimming}${shorten}
 touch()
 local more = 0
-local function cut(key, registered)
+local function cut(key, registered, before)
   local low = settled(key, registered)
+  if low and before and less(before, low) then low = before end
   if low and cutTo(key, low, most) then more = 1 end
+  return low
 end
 cut(retry, {})
-if both == 1 then cut(stream, redis.call('SMEMBERS', groups)) end
+local registered = what ~= 'none' and redis.call('SMEMBERS', groups)
+if what == 'settled' then cut(stream, registered)
+elseif what == 'newest' then shorten(stream, meta, limits, clock(), true)
+elseif what == 'history' and redis.call('EXISTS', stream) == 1 then
+  local count, since = excess(stream, limits, clock())
+  if since then cut(stream, registered, since) end
+  local low = count > 0 and settled(stream, registered)
+  if low then redis.call('XTRIM', stream, 'MINID', '~', low, 'LIMIT', math.min(count, most)) end
+end
 return {'OK', more}
 `
 })

@@ -39,8 +39,9 @@ export const describe = make({
       figures: listOf(row({ tag: text, ...figures })),
       /** Groups of the stream that were not asked for. */
       others: listOf(text),
-      /** Whether its length is limited. */
-      limited: flag
+      /** Whether there are limits for everything, or for what is settled. */
+      limited: flag,
+      keepsHistory: flag
     }
   },
   lua: /* lua */ `${clock}${ask}${maps}${ids}${counting}${asides}
@@ -132,9 +133,9 @@ local others = {}
 for group in pairs(mine) do if not asked[group] then others[#others + 1] = group end end
 local laters = call('ZCARD', delayed)
 local next = laters > 0 and tonumber(call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]) or -1
-local opened = call('HMGET', meta, 'pattern', 'maxLength')
+local opened = call('HMGET', meta, 'pattern', 'maxLength', 'history')
 return {'OK', opened[1] or '', info and info['length'] or 0, laters, next,
-  not info and 0 or info['entries-added'] or -1, figures, others, opened[2] and 1 or 0}
+  not info and 0 or info['entries-added'] or -1, figures, others, opened[2] and 1 or 0, opened[3] and 1 or 0}
 `
 })
 
@@ -447,7 +448,7 @@ export const retire = make({
   args: { group: "text" },
   replies: {
     OK: {
-      /** Whether its length is limited. */
+      /** Whether the stream has limits. */
       limited: flag
     }
   },
@@ -455,12 +456,12 @@ export const retire = make({
 touch()
 local refused = occupied(group, clock())
 if refused then return refused end
-local limited = redis.call('HEXISTS', meta, 'maxLength')
+local limits = redis.call('HMGET', meta, 'maxLength', 'history')
 if redis.call('EXISTS', stream) == 1 then redis.call('XGROUP', 'DESTROY', stream, group) end
 redis.call('SREM', groups, group)
 redis.call('HDEL', meta, 'cut:' .. group)
 redis.call('UNLINK', retry, consumers, state, released, waiting, waitingBodies, dead)
-return {'OK', limited}
+return {'OK', (limits[1] or limits[2]) and 1 or 0}
 `
 })
 

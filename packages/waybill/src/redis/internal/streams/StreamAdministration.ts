@@ -20,7 +20,7 @@ export const administering = (
       for (let more = true; more;) {
         const purging = inspecting.call(topic, group, InspectScripts.purgeGroup, { group, upTo })
         ;({ more, upTo } = yield* purging)
-        yield* Effect.ignore(inspecting.call(topic, group, trim, { most: trimLimit, both: 0 }))
+        yield* Effect.ignore(inspecting.call(topic, group, trim, { most: trimLimit, what: "none", limits: "" }))
       }
     }
     for (let more = true; more;) {
@@ -40,7 +40,11 @@ export const administering = (
   retire: Effect.fnUntraced(function* (topic, group) {
     const { limited } = yield* inspecting.call(topic, group, InspectScripts.retire, { group })
     // The consumers of other groups trim with their next settlements, so it does not matter if this is not permitted.
-    const trimming = inspecting.call(topic, group, trim, { most: trimLimit, both: limited ? 0 : 1 })
+    const trimming = inspecting.call(topic, group, trim, {
+      most: trimLimit,
+      what: limited ? "none" : "settled",
+      limits: ""
+    })
     yield* Effect.ignore(Effect.repeat(trimming, { while: ({ more }) => more }))
   })
 })

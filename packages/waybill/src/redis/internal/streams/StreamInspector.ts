@@ -61,7 +61,7 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
     const expired = [...old]
     yield* Effect.forEach(expired, (name) => inspecting.expire(topic, name), { discard: true })
     for (let i = 0; i < expired.length; i += groupsAtOnce) yield* inspect(expired.slice(i, i + groupsAtOnce))
-    const retention: Retention = told.limited ? "length" : "settled"
+    const retention: Retention = told.limited ? "length" : told.keepsHistory ? "history" : "settled"
     return {
       ...told,
       retention,

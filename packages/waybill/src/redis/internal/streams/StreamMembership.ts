@@ -6,6 +6,7 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import type { KeptLimits } from "../../../internal/Limits.ts"
 import type { Reason, TransportError } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
 import type { Dedicated } from "../connection/Connection.ts"
@@ -27,14 +28,15 @@ import * as GroupScripts from "./GroupScripts.ts"
 import { Reader } from "./Reader.ts"
 import type { StreamHandle } from "./StreamDelivery.ts"
 import { StreamSettling } from "./StreamSettling.ts"
+import { limitsText } from "./StreamStorage.ts"
 
 export interface MembershipOptions extends ReceiverOptions {
   readonly dedicated: Dedicated
   /** Calls `heard` with the milliseconds until there may be something to bring in or to take over. */
   readonly hear: (heard: (millis: number) => void) => Effect.Effect<void, never, Scope.Scope>
   readonly committer: (consumer: string) => Committer<StreamHandle>
-  /** Maximum length of the stream; without it, messages that all groups have settled are trimmed. */
-  readonly maxLength: number | undefined
+  /** The limits of the stream; without them, messages that all groups have settled are trimmed. */
+  readonly retention: KeptLimits | undefined
 }
 
 /** The most that one script hands back. */
@@ -56,13 +58,21 @@ class StreamMembership implements Membership<StreamHandle> {
   readonly #call: Call<TopicKeys & GroupKeys>
   readonly #receiver: GroupReceiver<StreamHandle>
   readonly #claims: Claims
+  readonly #what: "settled" | "history" | "newest"
+  readonly #limits: string
+  /** How often to trim what has become too old, ms. */
+  readonly #agingMillis: number
   #settledSince = false
   #trimmedAt = -Infinity
 
   constructor(options: MembershipOptions, receiver: GroupReceiver<StreamHandle>) {
     this.#options = options
     this.#receiver = receiver
-    const { commands, committer, subscription, topic } = options
+    const { commands, committer, pollMillis, retention, subscription, topic } = options
+    this.#what = retention === undefined ? "settled" : retention.keep === "newest" ? "newest" : "history"
+    this.#limits = retention === undefined ? "" : limitsText(retention)
+    const { maxAgeMillis = Infinity } = retention ?? {}
+    this.#agingMillis = maxAgeMillis < Infinity ? Math.max(pollMillis, Math.min(60_000, maxAgeMillis / 10)) : Infinity
     const { consumer, inFlight } = receiver
     const keys = { ...options.keys, ...options.keys.group(subscription.group) }
     this.#call = calling(commands, { topic, pattern: GroupScripts.pattern }, keys)
@@ -120,7 +130,8 @@ class StreamMembership implements Membership<StreamHandle> {
           start: GroupScripts.startOf(subscription.start),
           lease: leaseMillis,
           again: again ? 1 : 0,
-          maxLength: this.#options.maxLength ?? "",
+          maxLength: this.#what === "newest" ? this.#limits : "",
+          history: this.#what === "history" ? this.#limits : "",
           holds: held.length
         },
         { args: [...held.flatMap(({ count, entry, source }) => [source, entry, count]), ...this.settling.last] }
@@ -153,7 +164,8 @@ class StreamMembership implements Membership<StreamHandle> {
     const { inFlight, leaseMillis, now, paused } = this.#receiver
     const wanted = paused ? 0 : inFlight.wanted(Math.min(pollMillis, leaseMillis / 3))
     if (claims && wanted > 0) yield* this.#claims.takeOver(wanted)
-    if (this.#settledSince && now() - this.#trimmedAt >= pollMillis) {
+    const since = now() - this.#trimmedAt
+    if ((this.#settledSince && since >= pollMillis) || since > this.#agingMillis) {
       this.#settledSince = false
       this.#trimmedAt = now()
       if (yield* this.#trim) {
@@ -166,8 +178,8 @@ class StreamMembership implements Membership<StreamHandle> {
 
   /** Whether there is more to trim. */
   get #trim(): Effect.Effect<boolean, Reason> {
-    const both = this.#options.maxLength === undefined ? 1 : 0
-    return Effect.map(this.#call(GroupScripts.trim, { most: GroupScripts.trimLimit, both }), ({ more }) => more)
+    const args = { most: GroupScripts.trimLimit, what: this.#what, limits: this.#limits }
+    return Effect.map(this.#call(GroupScripts.trim, args), ({ more }) => more)
   }
 
   renew(handles: ReadonlyArray<StreamHandle>): Effect.Effect<(index: number) => boolean, Reason> {

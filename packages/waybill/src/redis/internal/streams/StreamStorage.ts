@@ -3,11 +3,16 @@
  *
  * @module
  */
+import type { KeptLimits } from "../../../internal/Limits.ts"
 import type { Storage } from "../publish/PublishScript.ts"
 import { keys } from "../wire/Keys.ts"
 import { ids, shorten, unseen } from "../wire/Lua.ts"
 
-/** `setting`: maximum length of the stream, or "". */
+/** Limits as scripts take them: length, age in ms, and bytes. */
+export const limitsText = ({ maxAgeMillis, maxBytes, maxLength }: KeptLimits): string =>
+  [maxLength, maxAgeMillis, maxBytes].map((limit) => (limit === Infinity ? "" : String(limit))).join(":")
+
+/** `setting`: the limits of the stream, or "". */
 export const storage: Storage = {
   keys: keys("stream"),
   lua: /* lua */ `
@@ -42,7 +47,7 @@ end
     if setting == '' then return end
     -- Defined here, since most calls need none of them.
     ${ids}${unseen}${shorten}
-    shorten(stream, meta, setting)
+    shorten(stream, meta, setting, now())
   end
 `
 }

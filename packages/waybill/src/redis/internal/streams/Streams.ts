@@ -4,6 +4,7 @@
  * @module
  */
 import * as Effect from "effect/Effect"
+import type { KeptLimits } from "../../../internal/Limits.ts"
 import { Committer } from "../commit/Committer.ts"
 import { calling } from "../connection/ScriptReply.ts"
 import { hear } from "../group/Wake.ts"
@@ -15,11 +16,11 @@ import { pattern } from "./GroupScripts.ts"
 import type { StreamHandle } from "./StreamDelivery.ts"
 import * as StreamInspector from "./StreamInspector.ts"
 import * as StreamMembership from "./StreamMembership.ts"
-import { storage } from "./StreamStorage.ts"
+import { limitsText, storage } from "./StreamStorage.ts"
 
 export interface StreamsOptions {
-  /** About how many messages a stream keeps; otherwise those that some group has not settled. */
-  readonly maxLength: number | undefined
+  /** How much a stream keeps; otherwise what some group has not settled. */
+  readonly retention: KeptLimits | undefined
   readonly markerMillis: number
 }
 
@@ -27,13 +28,14 @@ export const publish = publishScript(pattern, storage)
 
 export const schedule = scheduleScript(pattern, storage)
 
-export const make = ({ markerMillis, maxLength }: StreamsOptions): Pattern<"transactional"> => ({
+export const make = ({ markerMillis, retention }: StreamsOptions): Pattern<"transactional"> => ({
   name: pattern,
   guarantee: "transactional",
   markerMillis,
   inspector: StreamInspector.make,
   open: (store) => {
-    const setting = maxLength ?? ""
+    // What some group needs is dropped as messages arrive, the rest as they are settled.
+    const setting = retention?.keep === "newest" ? limitsText(retention) : ""
     return Effect.succeed({
       publishing: { script: publish, schedule, setting },
       join: (subscription, opened) => {
@@ -60,7 +62,7 @@ export const make = ({ markerMillis, maxLength }: StreamsOptions): Pattern<"tran
               own: ({ count, detached, entry, source }) => [source, entry, detached ? 0 : count],
               done: mine.done
             }),
-          maxLength,
+          retention,
           opened
         })
       }

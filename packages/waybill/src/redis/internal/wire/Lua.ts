@@ -324,10 +324,33 @@ local function opening(meta, ...)
 end
 `
 
-/** `shorten(stream, meta, length)`: trims excess entries, and records in the meta key how many of them each group did not see. */
+/**
+ * `excess(stream, limits, now)`: how many entries are too many, or have too many bytes; and the id of the first that is not too old, if
+ * there is such a limit. Without permission to ask for the bytes, they are not limited.
+ * `shorten(stream, meta, limits, now, exact)`: trims what exceeds the limits, whole nodes or with `exact` every entry that is too old, and
+ * records in the meta key how many of them each group did not see.
+ */
 export const shorten = /* lua */ `
-local function shorten(stream, meta, length)
-  if redis.call('XTRIM', stream, 'MAXLEN', '~', length) == 0 then return end
+local function excess(stream, limits, now)
+  local length, age, bytes = string.match(limits, '^(%d*):(%d*):(%d*)$')
+  local stored, count = redis.call('XLEN', stream), 0
+  if length ~= '' then count = math.max(0, stored - tonumber(length)) end
+  if bytes ~= '' and stored > 0 then
+    local used = redis.pcall('MEMORY', 'USAGE', stream)
+    if type(used) == 'number' then count = math.max(count, math.ceil(stored * (1 - tonumber(bytes) / used))) end
+  end
+  return count, age ~= '' and string.format('%.0f-0', math.max(0, now - tonumber(age)))
+end
+local function shorten(stream, meta, limits, now, exact)
+  local count, since = excess(stream, limits, now)
+  local cut = 0
+  if count > 0 then cut = redis.call('XTRIM', stream, 'MAXLEN', '~', redis.call('XLEN', stream) - count) end
+  if since then
+    local old = redis.call('XTRIM', stream, 'MINID', '~', since, 'LIMIT', 10000)
+    if exact and old < 9000 then old = old + redis.call('XTRIM', stream, 'MINID', since) end
+    cut = cut + old
+  end
+  if cut == 0 then return end
   -- A user without permission to inspect still publishes: then the group finds out by itself, if it can.
   local groups, info = redis.pcall('XINFO', 'GROUPS', stream), redis.pcall('XINFO', 'STREAM', stream)
   if groups.err or info.err then return end
