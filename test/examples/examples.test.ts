@@ -59,6 +59,7 @@ describe("pnpm example", () => {
 /** Something that only an example that has done its work says. What else it says is tested in a file of its own. */
 const lines = new Map([
   ["critical-tasks", "20 of 20 invoices are out, 0 left in the store"],
+  ["activepieces", "0 schedules are left, and 0 dead letters"],
   ["hooks", "5 invoices have ended, and telling took 3 tries"],
   ["requests", "a house: no answer, TimedOut"],
   ["exactly-once", "applied 3 of 6 messages"],

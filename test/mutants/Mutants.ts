@@ -536,6 +536,34 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: on(storing, suite("case B15: what a dead consumer holds"))
   },
   {
+    name: "claims on dead letters do not last",
+    file: "redis/internal/inspect/DeadLetterScripts.ts",
+    find: "claims[letter[1]] = now + lease",
+    replace: "claims[letter[1]] = now",
+    proofs: on([...storing, "pubsub"], suite("a dead letter is claimed by one hook"))
+  },
+  {
+    name: "a hook forgets where it was",
+    file: "redis/internal/inspect/DeadLetterScripts.ts",
+    find: "if position ~= recorded[1] then redis.call('HSET', state, 'hook', position) end",
+    replace: "",
+    proofs: on(["streams"], suite("a dead letter is claimed by one hook"))
+  },
+  {
+    name: "what a hook has not finished is lost with its consumer",
+    file: "internal/DeadLetterHook.ts",
+    find: "if (this.#stopping && Exit.isFailure(exit) && Exit.hasInterrupts(exit)) return Effect.void",
+    replace: "",
+    proofs: [{ file: "core/hooks.test.ts", title: "is run by the next" }]
+  },
+  {
+    name: "a request begins after its deadline",
+    file: "internal/Responder.ts",
+    find: "left <= 0",
+    replace: "left <= -Infinity",
+    proofs: [{ file: "core/request.test.ts", title: "ends at its deadline" }]
+  },
+  {
     name: "what a failed stream had pulled is only released",
     file: "internal/PulledDeliveries.ts",
     find: "failed && pulled.pulled ?",

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
-import { Effect, Fiber, Layer, Schema } from "effect"
+import { Effect, Fiber, Layer, References, Schema } from "effect"
 import { Consumer, Producer, Replies, Topic } from "waybill"
 import { IoRedis, RedisLists, RedisPubSub } from "waybill/redis"
 import { becomes } from "./Fixture.ts"
@@ -57,6 +57,10 @@ describe("requests on Redis", () => {
         }
         assert.lengthOf(yield* caller, 3)
       }).pipe(Effect.provide(answering.pipe(Layer.provide(program(url)))))
-    }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()))
+    }).pipe(
+      Effect.scoped,
+      Effect.provideService(References.MinimumLogLevel, "Error"),
+      Effect.provide(RedisServer.layer())
+    )
   )
 })

@@ -56,7 +56,7 @@ export class InvalidSchedule extends Schema.TaggedError<InvalidSchedule>("waybil
 
 /** What is published, and when. */
 export interface Options<P, On, RD, RE> {
-  readonly topic: Topic<P, On, RD, RE>
+  readonly topic: Topic<P, On, RD, RE, unknown>
   /** The payload of every message. Its tick is in the headers `schedule` and `tick`, and in its id. */
   readonly payload: NoInfer<P>
   readonly headers?: Headers | undefined
