@@ -67,6 +67,7 @@ const surface: Record<string, Record<string, string>> = {
     "its pages": "Page",
     "since: pages from the end": "BackwardPage",
     "since: which messages a topic keeps": "Retention",
+    "since: one message by its id, and those that are not due": "DelayedMessage LocatedMessage MessageInGroup",
     "since: why a topic may not be removed, and what retiring a group does":
       "RemoveOptions Retirement inUse retirement",
     "since: where a group begins or goes on": "Place Start"
@@ -126,6 +127,7 @@ const surface: Record<string, Record<string, string>> = {
     "since: names for several transports":
       "Guarantee GuaranteeOf Included Including Keeps Name Naming Needs NotProvided Provided Tag all defaultName find includes layer notProvided",
     "since: errors": "InvalidLimit InvalidName InvalidUrl TlsFailed TopicInUse UnsupportedServer",
+    "since: errors of single messages": "MessageInUse MessageNotFound MessageNotWaiting",
     "since: what a receiver wants back, and how deliveries end": "Ending Recall",
     "since: keeps schedules": "Made ScheduleChange ScheduleReply ScheduleStore Schedules StoredSchedule",
     "since: dead letters for the hooks of consumers": "ClaimedDeadLetters DeadLetterClaim"

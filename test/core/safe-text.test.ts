@@ -33,6 +33,9 @@ const reasons = [
   new Transport.NotificationsDisabled({ found: hostile, needed: hostile }),
   new Transport.InvalidName({ kind: "group", name: hostile }),
   new Transport.TopicInUse({ topic: hostile, group: hostile, found: "pending" }),
+  new Transport.MessageNotFound({ id: hostile }),
+  new Transport.MessageInUse({ id: hostile, group: hostile, consumer: hostile }),
+  new Transport.MessageNotWaiting({ id: hostile }),
   new Transport.Rejected({ command: hostile, detail })
 ]
 

@@ -11,6 +11,7 @@ TransportSuite.run("MemoryPubSub", {
     schedules: false,
     delay: false,
     redelivery: false,
+    lookup: false,
     trimming: false
   }
 })

@@ -6,7 +6,7 @@ import { openedAs, redis } from "./Patterns.ts"
 TransportSuite.run("RedisExactlyOnce", {
   layer: RedisExactlyOnce.layer().pipe(Layer.provideMerge(redis), Layer.provideMerge(RedisServer.layer())),
   time: "live",
-  features: { groups: false, transactional: true },
+  features: { groups: false, transactional: true, lookup: false },
   freeze,
   conflict: openedAs("lists")
 })

@@ -14,6 +14,7 @@ for (const channels of ["plain", "sharded"] as const) {
       schedules: false,
       delay: false,
       redelivery: false,
+      lookup: false,
       trimming: false
     },
     conflict: openedAs("streams")

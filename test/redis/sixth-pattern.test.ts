@@ -18,7 +18,7 @@ const server = redis.pipe(Layer.provideMerge(RedisServer.layer()))
 TransportSuite.run("RedisSortedSets", {
   layer: RedisSortedSets.layer().pipe(Layer.provideMerge(server)),
   time: "live",
-  features: { groups: false },
+  features: { groups: false, lookup: false },
   conflict: openedAs("streams")
 })
 

@@ -15,6 +15,7 @@ import { deadLetterClaims } from "./suite/DeadLetterClaims.ts"
 import * as Fixture from "./suite/Fixture.ts"
 import { groups } from "./suite/Groups.ts"
 import { inspecting } from "./suite/Inspecting.ts"
+import { locating } from "./suite/Locating.ts"
 import { outages } from "./suite/Outages.ts"
 import { publishing } from "./suite/Publishing.ts"
 import { pulling } from "./suite/Pulling.ts"
@@ -62,6 +63,7 @@ export const checks: ReadonlyArray<Check> = [
   ...committing,
   ...scheduled,
   ...inspecting,
+  ...locating,
   ...removing,
   ...administering
 ]
@@ -119,6 +121,7 @@ const featuresOf = <R, E>({ conflict, features, freeze }: Options<R, E>): Featur
   pause: true,
   positions: true,
   trimming: true,
+  lookup: true,
   transactional: false,
   schedules: true,
   freeze: freeze !== undefined,

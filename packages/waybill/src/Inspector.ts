@@ -25,6 +25,26 @@ export class Inspector extends Context.Service<
       topic: string,
       page: Page | BackwardPage
     ) => Effect.Effect<ReadonlyArray<StoredMessage>, TransportError>
+    /**
+     * Where the message with the id of a receipt is, in each group; none if it is not stored, or not any more. Its cost
+     * does not grow with the number of messages. Of several messages with the same id, the one that was published last.
+     */
+    readonly message: (topic: string, id: string) => Effect.Effect<Option.Option<LocatedMessage>, TransportError>
+    /** One page of the messages that are not due yet, the next one first. */
+    readonly delayed: (topic: string, page: Page) => Effect.Effect<ReadonlyArray<DelayedMessage>, TransportError>
+    /**
+     * Deletes a message everywhere: no handler begins with it any more. Fails with `MessageInUse` while a consumer holds
+     * it, and with `MessageNotFound` if it is not stored. What groups have settled stays settled.
+     */
+    readonly removeMessage: (topic: string, id: string) => Effect.Effect<void, TransportError>
+    /**
+     * Makes a message due at a time, in milliseconds since the epoch by the store's clock: one that is not due yet, or
+     * one that waits for its next attempt, in every group in which it waits. A time in the past means at once. Fails
+     * with `MessageNotWaiting` if it waits nowhere, and with `MessageNotFound` if it is not stored.
+     */
+    readonly reschedule: (topic: string, id: string, at: number) => Effect.Effect<void, TransportError>
+    /** Makes a message due at once, see `reschedule`. */
+    readonly runNow: (topic: string, id: string) => Effect.Effect<void, TransportError>
     /** One page of the messages that consumers of the group hold unsettled. */
     readonly pending: (
       topic: string,
@@ -212,6 +232,41 @@ export interface WaitingMessage extends StoredMessage {
   /** The last ten attempts, the oldest first. */
   readonly attemptLog: ReadonlyArray<FailedAttempt>
 }
+
+/** A message that is not due yet. */
+export interface DelayedMessage extends StoredMessage {
+  /** When it is due, in milliseconds since the epoch by the store's clock. */
+  readonly dueAt: number
+  /** Milliseconds until then, by the same clock; 0 when a consumer may have it now. */
+  readonly dueInMillis: number
+}
+
+/** A message and where it is. */
+export interface LocatedMessage extends Message {
+  /** When it is due, in milliseconds since the epoch by the store's clock, if it is not due yet: then no group has it. */
+  readonly dueAt: number | undefined
+  readonly groups: ReadonlyArray<MessageInGroup>
+}
+
+/**
+ * Where a message is in one group.
+ *
+ * | | |
+ * |---|---|
+ * | `Ready` | no consumer has been given it |
+ * | `Pending` | a consumer holds it |
+ * | `Waiting` | it waits for its next attempt, or was handed back |
+ * | `Dead` | it is a dead letter |
+ * | `Settled` | none of these: the group has settled it, or began after it |
+ */
+export type MessageInGroup =
+  | { readonly _tag: "Ready" | "Settled"; readonly group: string }
+  | ({ readonly _tag: "Pending"; readonly group: string } & Omit<PendingMessage, keyof StoredMessage> & {
+        /** The last ten failed attempts, the oldest first. */
+        readonly attemptLog: ReadonlyArray<FailedAttempt>
+      })
+  | ({ readonly _tag: "Waiting"; readonly group: string } & Omit<WaitingMessage, keyof StoredMessage>)
+  | { readonly _tag: "Dead"; readonly group: string; readonly deadLetter: DeadLetter }
 
 /**
  * How long a topic keeps a message.

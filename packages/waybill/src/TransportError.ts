@@ -246,6 +246,39 @@ export class TopicInUse extends Schema.TaggedError<TopicInUse>("waybill/TopicInU
   }
 }
 
+/** No message with the id is stored: it was never published, or it is settled and gone. */
+export class MessageNotFound extends Schema.TaggedError<MessageNotFound>("waybill/MessageNotFound")("MessageNotFound", {
+  id: Schema.String
+}) {
+  readonly permanent = true
+  override get message(): string {
+    return safe(`no message with the id ${this.id} is stored`)
+  }
+}
+
+/** The message cannot be removed because a consumer holds it. Nothing was changed. */
+export class MessageInUse extends Schema.TaggedError<MessageInUse>("waybill/MessageInUse")("MessageInUse", {
+  id: Schema.String,
+  group: Schema.String,
+  consumer: Schema.String
+}) {
+  readonly permanent = true
+  override get message(): string {
+    return safe(`message ${this.id} is in use: consumer ${this.consumer} of the group ${this.group} holds it`)
+  }
+}
+
+/** The message cannot be rescheduled, because it is neither delayed nor waiting for an attempt. Nothing was changed. */
+export class MessageNotWaiting extends Schema.TaggedError<MessageNotWaiting>("waybill/MessageNotWaiting")(
+  "MessageNotWaiting",
+  { id: Schema.String }
+) {
+  readonly permanent = true
+  override get message(): string {
+    return safe(`message ${this.id} does not wait for a time: it is neither delayed nor between two attempts`)
+  }
+}
+
 /**
  * The program has no transport under the name that a topic is on, or its transport keeps less than the name promises.
  * The types refuse this; without types, the first use fails. Nothing was sent.
@@ -282,6 +315,9 @@ export type Reason =
   | InvalidLimit
   | InvalidName
   | TopicInUse
+  | MessageNotFound
+  | MessageInUse
+  | MessageNotWaiting
   | Rejected
 
 /**
@@ -311,6 +347,9 @@ export class TransportError extends Schema.TaggedError<TransportError>("waybill/
     InvalidLimit,
     InvalidName,
     TopicInUse,
+    MessageNotFound,
+    MessageInUse,
+    MessageNotWaiting,
     Rejected
   ])
 }) {

@@ -38,6 +38,8 @@ export interface Features {
   readonly positions: boolean
   /** Messages that every group has settled are dropped automatically. */
   readonly trimming: boolean
+  /** Messages are found, removed and rescheduled by their ids. */
+  readonly lookup: boolean
   /**
    * A commit is applied together with the ack, all of it once or none of it. Not expected by default; a layer that
    * promises it provides `Records`.

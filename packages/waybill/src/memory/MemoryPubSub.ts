@@ -22,7 +22,7 @@ import { noMoves, startProblem } from "../internal/Unplaced.ts"
 import { refusal } from "../internal/Unstored.ts"
 import { Lifecycle } from "../Lifecycle.ts"
 import type { Outgoing, Receipt } from "../Message.ts"
-import { layer as layerOf, type Subscription, TopicInUse, TransportError } from "../Transport.ts"
+import { layer as layerOf, MessageNotFound, type Subscription, TopicInUse, TransportError } from "../Transport.ts"
 import { Backpressure, sizeOf } from "./internal/Backpressure.ts"
 import { Channels, type SubscriberGroup } from "./internal/Channels.ts"
 import { make as makeSiblings } from "./internal/Siblings.ts"
@@ -210,6 +210,11 @@ const inspectorOf = (channels: Channels, lifecycle: Lifecycle): Inspector["Servi
     topics: Effect.sync(() => channels.topics),
     describe: (topic) => Effect.map(Clock.currentTimeMillis, (now) => channels.describe(topic, pattern, now)),
     messages: () => Effect.succeed([]),
+    message: () => Effect.succeedNone,
+    delayed: () => Effect.succeed([]),
+    removeMessage: notFound,
+    reschedule: notFound,
+    runNow: notFound,
     pending: () => Effect.succeed([]),
     waiting: () => Effect.succeed([]),
     deadLetters: (topic, group, { after, limit }) =>
@@ -239,3 +244,7 @@ const inspectorOf = (channels: Channels, lifecycle: Lifecycle): Inspector["Servi
       })
   }
 }
+
+/** Nothing is stored here. */
+const notFound = (topic: string, id: string) =>
+  Effect.fail(new TransportError({ operation: "inspect", topic, reason: new MessageNotFound({ id }) }))

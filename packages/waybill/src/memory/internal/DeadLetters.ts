@@ -93,6 +93,11 @@ export class DeadLetters {
     return { letters, position: String(this.#given) }
   }
 
+  /** The newest one of this id. */
+  find(id: string): DeadLetter | undefined {
+    return [...this.#letters.values()].findLast(({ letter }) => letter.id === id)?.letter
+  }
+
   take(entry: string): StoredLetter | undefined {
     const found = this.#letters.get(Number(entry))
     if (found !== undefined) this.#letters.delete(Number(entry))

@@ -58,6 +58,16 @@ export class DueQueue<A> {
     return top.item
   }
 
+  /** Takes out the items of which `is` says so, with their due times. */
+  remove(is: (item: A) => boolean): ReadonlyArray<readonly [due: number, item: A]> {
+    const [out, left] = [[] as Array<readonly [number, A]>, [] as Array<readonly [number, A]>]
+    for (const entry of this.entries()) (is(entry[1]) ? out : left).push(entry)
+    if (out.length === 0) return out
+    this.#heap.length = 0
+    for (const [due, item] of left) this.push(due, item)
+    return out
+  }
+
   /** Moves `entry` down from the top to its place. */
   #sink(entry: Entry<A>): void {
     const heap = this.#heap

@@ -33,6 +33,11 @@ export class ExpiringLog implements Source {
     this.#messages.push(message)
   }
 
+  remove(message: Stored): void {
+    const position = this.#messages.remove(message)
+    if (position !== undefined) for (const cursor of this.#cursors) cursor.removed(position)
+  }
+
   /** All live equally long, so the oldest expire first. */
   trim(now: number): void {
     const messages = this.#messages
@@ -92,6 +97,11 @@ class ExpiringCursor implements Cursor {
     if (this.#position >= first) return
     this.#missed += first - this.#position
     this.#position = first
+  }
+
+  /** The message at that position is gone, and those behind it have moved up. */
+  removed(position: number): void {
+    if (this.#position > position) this.#position--
   }
 
   missed(now: number): number {

@@ -33,6 +33,14 @@ export class Fifo<A> {
     this.#items.splice(this.#head + place, 0, item)
   }
 
+  /** Takes the item out; those behind it move up. Returns its position, if it was there. */
+  remove(item: A): number | undefined {
+    const index = this.#items.indexOf(item, this.#head)
+    if (index < 0) return undefined
+    this.#items.splice(index, 1)
+    return index - this.#head + this.#first
+  }
+
   at(position: number): A | undefined {
     return position < this.#first ? undefined : this.#items[position - this.#first + this.#head]
   }

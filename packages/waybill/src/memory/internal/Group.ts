@@ -11,13 +11,14 @@ import * as Effect from "effect/Effect"
 import type * as Latch from "effect/Latch"
 import type { Commit, Condition, ConditionFailed } from "../../Commit.ts"
 import type { Delivery, Failures, Handle } from "../../Delivery.ts"
-import type { ConsumerInfo, GroupInfo, PendingMessage, Place, WaitingMessage } from "../../Inspector.ts"
+import type { ConsumerInfo, GroupInfo, MessageInGroup, PendingMessage, Place, WaitingMessage } from "../../Inspector.ts"
 import { consumerDied, noted, read } from "../../internal/Attempts.ts"
 import { unitsOf } from "../../internal/Budget.ts"
 import type { DeadLetterCap } from "../../internal/Limits.ts"
 import { everything } from "../../internal/Recalls.ts"
 import { failuresAfter } from "../../internal/RetryCounts.ts"
 import { admits, loadOf, suspicious } from "../../internal/Suspects.ts"
+import type { Message } from "../../Message.ts"
 import * as Settlement from "../../Settlement.ts"
 import type { ClaimedDeadLetters, DeadLetterClaim, Settled } from "../../Transport.ts"
 import { DeadLetters } from "./DeadLetters.ts"
@@ -342,6 +343,44 @@ export class Group {
   claimDeadLetters(claim: DeadLetterClaim, now: number): ClaimedDeadLetters {
     this.#expire(now)
     return this.#deadLetters.claim(claim, now)
+  }
+
+  /** Where the message with this id is in the group, and the message, unless the group has settled it or not seen it yet. */
+  locate(id: string, now: number): readonly [MessageInGroup, Message] | undefined {
+    const group = this.name
+    for (const { consumer, held } of this.#members) {
+      for (const { attempt, deliveredAt, log, message } of held.values()) {
+        if (message.id !== id) continue
+        const pending = { _tag: "Pending", group, consumer, attempt, heldMillis: now - deliveredAt } as const
+        return [{ ...pending, attemptLog: read(log) }, message]
+      }
+    }
+    const waiting = this.waiting(now).find((message) => message.id === id)
+    if (waiting !== undefined) {
+      const { attemptLog, attempts, cause, dueAt, dueInMillis } = waiting
+      return [{ _tag: "Waiting", group, attempts, dueAt, dueInMillis, cause, attemptLog }, waiting]
+    }
+    this.#expire(now)
+    const deadLetter = this.#deadLetters.find(id)
+    return deadLetter && [{ _tag: "Dead", group, deadLetter }, deadLetter]
+  }
+
+  /** Deletes the message wherever the group keeps it itself; none of its consumers holds it. */
+  removeMessage(id: string): void {
+    for (const queue of [this.#returned, this.#suspects]) {
+      for (const work of queue.entries()) if (work.message.id === id) queue.remove(work)
+    }
+    this.#retries.remove(({ message }) => message.id === id)
+    const letter = this.#deadLetters.find(id)
+    if (letter !== undefined) this.#deadLetters.take(letter.entry)
+  }
+
+  /** Makes the message due then, if it waits; returns whether it does. */
+  reschedule(id: string, at: number, now: number): boolean {
+    const waits = this.#retries.remove(({ message }) => message.id === id)
+    for (const [, work] of waits) this.#retries.push(wholeMillis(Math.max(at, now)), work)
+    const isBack = [...this.#returned.entries(), ...this.#suspects.entries()].some(({ message }) => message.id === id)
+    return waits.length > 0 || (at <= now && isBack)
   }
 
   /**

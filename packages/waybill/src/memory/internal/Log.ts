@@ -42,6 +42,14 @@ export class Log implements Source {
     if (this.#kept !== undefined) this.#bytes += unitsOf(message)
   }
 
+  remove(message: Stored): void {
+    const position = this.#messages.remove(message)
+    if (position === undefined) return
+    if (this.#kept !== undefined) this.#bytes -= unitsOf(message)
+    for (const cursor of this.#cursors?.values() ?? []) if (cursor.position > position) cursor.position--
+    this.drop()
+  }
+
   trim(now: number): void {
     const kept = this.#kept
     if (kept === undefined) return

@@ -55,6 +55,10 @@ export class Queue implements Source, Cursor {
     this.#lanes[lane]?.push(message)
   }
 
+  remove(message: Stored): void {
+    for (const lane of this.#lanes) lane.remove(message)
+  }
+
   trim(): void {}
 
   purge(): void {

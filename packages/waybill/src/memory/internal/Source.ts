@@ -44,6 +44,8 @@ export interface Source {
   readonly trim: (now: number) => void
   /** How many messages are in the store, given the state of its groups. */
   readonly depth: (groups: ReadonlyArray<GroupInfo>) => number
+  /** Deletes a message that it keeps. */
+  readonly remove: (message: Stored) => void
   /** Its messages in the order of delivery, each with a unique position. */
   readonly entries: () => Iterable<readonly [position: string, message: Stored]>
   /** Every group has been skipped to the end: drops what none of them needs any more. */

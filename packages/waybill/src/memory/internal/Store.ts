@@ -21,6 +21,7 @@ import { markerProblem } from "../../internal/Marker.ts"
 import { noMoves } from "../../internal/Unplaced.ts"
 import { Lifecycle } from "../../Lifecycle.ts"
 import {
+  MessageNotFound,
   NotOffered,
   type Reason,
   TopicConflict,
@@ -200,6 +201,17 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
         ? Exit.succeed(otherwise)
         : completed(lifecycle, topic, fiber, f(found, now))
     })
+  const inTopic = <A>(name: string, otherwise: A, f: (topic: Topic, now: number) => A) =>
+    step((now, fiber) => {
+      const topic = store.topics.get(name)
+      return topic === undefined ? Exit.succeed(otherwise) : completed(lifecycle, topic, fiber, f(topic, now))
+    })
+  const steer = (name: string, id: string, f: (topic: Topic, now: number) => Reason | undefined) =>
+    Effect.flatMap(inTopic(name, new MessageNotFound({ id }), f), (reason) =>
+      reason === undefined
+        ? Effect.void
+        : Effect.fail(new TransportError({ operation: "inspect", topic: name, reason }))
+    )
   const setPaused = (name: string, group: string, paused: boolean) =>
     step((_, fiber) => {
       const topic = store.open(name)
@@ -243,6 +255,15 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
         const all = topic.messages(now)
         return completed(lifecycle, topic, fiber, page.before === undefined ? pageOf(all, page) : lastOf(all, page))
       }),
+    message: (name, id) =>
+      inTopic(name, Option.none(), (topic, now) => {
+        const found = topic.locate(id, now)
+        return found instanceof MessageNotFound ? Option.none() : Option.some(found)
+      }),
+    delayed: (name, page) => inTopic(name, [], (topic, now) => pageOf(topic.delayed(now), page)),
+    removeMessage: (topic, id) => steer(topic, id, (topic, now) => topic.removeMessage(id, now)),
+    reschedule: (topic, id, at) => steer(topic, id, (topic, now) => topic.reschedule(id, at, now)),
+    runNow: (topic, id) => steer(topic, id, (topic, now) => topic.reschedule(id, now, now)),
     pending: (topic, group, page) => inGroup(topic, group, [], (group, now) => pageOf(group.pending(now), page)),
     waiting: (topic, group, page) => inGroup(topic, group, [], (group, now) => pageOf(group.waiting(now), page)),
     deadLetters: (topic, group, { after, limit }) =>

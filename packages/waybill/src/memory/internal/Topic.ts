@@ -5,11 +5,27 @@
  */
 import * as Duration from "effect/Duration"
 import * as Latch from "effect/Latch"
-import type { Place as Destination, Retention, Start, StoredMessage, TopicInfo } from "../../Inspector.ts"
+import type {
+  DelayedMessage,
+  LocatedMessage,
+  MessageInGroup,
+  Place as Destination,
+  Retention,
+  Start,
+  StoredMessage,
+  TopicInfo
+} from "../../Inspector.ts"
 import { kept } from "../../internal/Headers.ts"
 import type { Limits } from "../../internal/Limits.ts"
 import type { Outgoing, Receipt } from "../../Message.ts"
-import { NotOffered, TopicConflict, TopicInUse } from "../../Transport.ts"
+import {
+  MessageInUse,
+  MessageNotFound,
+  MessageNotWaiting,
+  NotOffered,
+  TopicConflict,
+  TopicInUse
+} from "../../Transport.ts"
 import { DueQueue, wholeMillis } from "./DueQueue.ts"
 import { Fifo } from "./Fifo.ts"
 import { Group, type Home } from "./Group.ts"
@@ -224,6 +240,61 @@ export class Topic implements Home {
     this.promote(now)
     this.#source.trim(now)
     return Array.from(this.#source.entries(), ([position, message]) => ({ ...plain(message), position }))
+  }
+
+  /** Where a message is. */
+  locate(id: string, now: number): LocatedMessage | MessageNotFound {
+    this.promote(now)
+    this.#source.trim(now)
+    const late = this.#delayed?.entries().findLast(([, message]) => message.id === id)
+    if (late !== undefined) return { ...plain(late[1]), dueAt: late[0], groups: [] }
+    const there = [...this.#source.entries()].findLast(([, message]) => message.id === id)
+    let message = there && plain(there[1])
+    const groups = Array.from(this.#groups?.values() ?? [], (group): MessageInGroup => {
+      const found = group.locate(id, now)
+      message ??= found && plain(found[1])
+      if (found !== undefined) return found[0]
+      const { reached } = group.describe(now)
+      const isReady = there !== undefined && (reached === undefined || Number(there[0]) > Number(reached))
+      return { _tag: isReady ? "Ready" : "Settled", group: group.name }
+    })
+    return message === undefined ? new MessageNotFound({ id }) : { ...message, dueAt: undefined, groups }
+  }
+
+  /** Messages that are not due yet, the next one first. */
+  delayed(now: number): ReadonlyArray<DelayedMessage> {
+    this.promote(now)
+    return (this.#delayed?.entries() ?? []).map(([dueAt, message]) => ({
+      ...plain(message),
+      position: `${dueAt}:${message.id}`,
+      dueAt,
+      dueInMillis: dueAt - now
+    }))
+  }
+
+  removeMessage(id: string, now: number): MessageNotFound | MessageInUse | undefined {
+    const found = this.locate(id, now)
+    if (found instanceof MessageNotFound) return found
+    for (const place of found.groups) {
+      if (place._tag === "Pending") return new MessageInUse({ id, group: place.group, consumer: place.consumer })
+    }
+    this.#delayed?.remove((message) => message.id === id)
+    const stored = Array.from(this.#source.entries(), ([, message]) => message)
+    for (const message of stored) if (message.id === id) this.#source.remove(message)
+    for (const group of this.#groups?.values() ?? []) group.removeMessage(id)
+    return undefined
+  }
+
+  /** Makes a message due then, if it is delayed or waits in a group. */
+  reschedule(id: string, at: number, now: number): MessageNotFound | MessageNotWaiting | undefined {
+    const found = this.locate(id, now)
+    if (found instanceof MessageNotFound) return found
+    const late = this.#delayed?.remove((message) => message.id === id) ?? []
+    for (const [, message] of late) this.#delayed?.push(wholeMillis(Math.max(at, now)), message)
+    let moved = late.length > 0
+    for (const group of this.#groups?.values() ?? []) moved = group.reschedule(id, at, now) || moved
+    this.change()
+    return moved ? undefined : new MessageNotWaiting({ id })
   }
 
   #accept(message: Outgoing, now: number): Receipt {

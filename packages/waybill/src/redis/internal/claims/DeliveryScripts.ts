@@ -242,7 +242,7 @@ const settle = (source: Source) =>
     mode: "drains",
     keys: {
       ...source.keys,
-      ...keys("processing", "returned", "suspects", "marks", "waiting", "dead", "state", "wake")
+      ...keys("processing", "returned", "suspects", "marks", "waiting", "dead", "deadIds", "state", "wake")
     },
     args: {
       consumer: "text",

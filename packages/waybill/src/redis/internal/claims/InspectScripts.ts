@@ -200,7 +200,7 @@ end${rowsOfWaiting("c")}return {'OK', now, rows}
 const redrive = (source: Source) =>
   redriving({
     name: named(source, "redrive"),
-    keys: { ...source.keys, ...keys("dead", "returned", "suspects", "marks", "state", "wake") },
+    keys: { ...source.keys, ...keys("dead", "deadIds", "returned", "suspects", "marks", "state", "wake") },
     done: "tell(0)",
     lua: /* lua */ `${records}${source.lua}${marking}
 local function back(entry, f, from, head)
@@ -267,7 +267,7 @@ const retire = (source: Source) =>
     mode: "drains",
     keys: {
       ...source.keys,
-      ...keys("groups", "waiting", "returned", "suspects", "marks", "dead", "consumers", "state")
+      ...keys("groups", "waiting", "returned", "suspects", "marks", "dead", "deadIds", "consumers", "state")
     },
     moreKeys: "set",
     args: { group: "text" },
@@ -289,7 +289,7 @@ end
 ${source.hands === true ? handing : ""}
 close()
 redis.call('SREM', groups, group)
-redis.call('UNLINK', waiting, returned, suspects, marks, dead, consumers, state)
+redis.call('UNLINK', waiting, returned, suspects, marks, dead, deadIds, consumers, state)
 for k = moreKeys + 1, #KEYS do redis.call('UNLINK', KEYS[k]) end
 return {'OK'}
 `

@@ -7,6 +7,7 @@
 import { flag, listOf, make as script, number, opener, row, text } from "../connection/Script.ts"
 import { beatArgs, beaten, member } from "../group/Beat.ts"
 import { deadLettering, keeping } from "../inspect/DeadLetterScripts.ts"
+import { places } from "../inspect/MessagePlaces.ts"
 import { keys } from "../wire/Keys.ts"
 import { add, cap, clock, fetching, heartbeats, opening, tallies, weighing } from "../wire/Lua.ts"
 import { records } from "../wire/PackedMessage.ts"
@@ -56,7 +57,19 @@ const beat = (source: Source) =>
     mode: "drains",
     keys: {
       ...source.keys,
-      ...keys("groups", "consumers", "state", "waiting", "returned", "suspects", "marks", "dead", "wake", "processing")
+      ...keys(
+        "groups",
+        "consumers",
+        "state",
+        "waiting",
+        "returned",
+        "suspects",
+        "marks",
+        "dead",
+        "deadIds",
+        "wake",
+        "processing"
+      )
     },
     args: beatArgs,
     replies: {
@@ -72,7 +85,7 @@ const beat = (source: Source) =>
       /** Nothing was done. */
       NOGROUP: {}
     },
-    lua: /* lua */ `${clock}${records}${weighing}${fetching}${source.lua}${keeping}${marking}${heartbeats}
+    lua: /* lua */ `${clock}${records}${weighing}${fetching}${source.lua}${places}${keeping}${marking}${heartbeats}
 if redis.call('SISMEMBER', groups, group) == 0 then return {'NOGROUP'} end
 local now = clock()
 -- Everything is read before anything is written.
@@ -123,7 +136,7 @@ const vacate = (source: Source) =>
   script({
     name: `waybill/${source.pattern}/vacate`,
     mode: "drains",
-    keys: { ...source.keys, ...keys("consumers", "state", "returned", "suspects", "marks", "dead", "wake") },
+    keys: { ...source.keys, ...keys("consumers", "state", "returned", "suspects", "marks", "dead", "deadIds", "wake") },
     moreKeys: "set",
     args: {
       /** `leave` or `dead`. */

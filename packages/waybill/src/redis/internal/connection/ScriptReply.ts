@@ -5,7 +5,16 @@
  */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { type Reason, Rejected, TopicConflict, TopicInUse, WrongKeyType } from "../../../Transport.ts"
+import {
+  MessageInUse,
+  MessageNotFound,
+  MessageNotWaiting,
+  type Reason,
+  Rejected,
+  TopicConflict,
+  TopicInUse,
+  WrongKeyType
+} from "../../../Transport.ts"
 import type { Connection } from "./Connection.ts"
 import { type Argument, keysOf, type Kind, make, misfits, number, type StringKeys, type TypedScript } from "./Script.ts"
 
@@ -22,7 +31,7 @@ export interface Opened {
 export const problemOf = (
   script: string,
   { pattern, topic }: Opened,
-  [tag, one = "", two = ""]: ReadonlyArray<string>
+  [tag, one = "", two = "", three = ""]: ReadonlyArray<string>
 ): Reason | undefined => {
   switch (tag) {
     case "CONFLICT":
@@ -48,6 +57,12 @@ export const problemOf = (
       const found = one as TopicInUse["found"]
       return new TopicInUse(two === "" ? { topic, found } : { topic, group: two, found })
     }
+    case "MISSING":
+      return new MessageNotFound({ id: one })
+    case "HELD":
+      return new MessageInUse({ id: one, group: two, consumer: three })
+    case "NOT WAITING":
+      return new MessageNotWaiting({ id: one })
     case "STALE":
       return new Rejected({ command: script, detail: "a later batch was stored before this one" })
     default:

@@ -20,15 +20,16 @@ import {
 import { keys } from "../wire/Keys.ts"
 import { clock, paging, tallies, weighing } from "../wire/Lua.ts"
 import { pageArgs } from "./Figures.ts"
+import { places } from "./MessagePlaces.ts"
 
 /**
  * `deadLetter(...)`: adds a dead letter. Its own eight pairs come first, followed by the unchanged fields of the message, whatever
  * their names. Between the two is the part of its tally that outlasts the message, and then its failure, as JSON
  * (DeadLetterEntry.ts). Both are also there, empty, if the first field of the message could be mistaken for one of them.
  *
- * It uses `tallies` and the local `dead`, the key.
+ * It uses `tallies` and the locals `dead` and `deadIds`, the keys.
  */
-export const deadLettering = /* lua */ `
+export const deadLettering = /* lua */ `${places}
 local function deadLetter(reason, cause, attempts, fence, id, at, origin, consumer, raw, from, tally, failure)
   local lasts = lasting(tally)
   local head = {'reason', reason, 'cause', cause, 'attempts', attempts, 'fence', fence, 'id', id, 'at', at,
@@ -41,7 +42,9 @@ local function deadLetter(reason, cause, attempts, fence, id, at, origin, consum
     head[#head + 1] = 'failure'
     head[#head + 1] = failure
   end
-  return add(dead, head, raw, from)
+  local entry = add(dead, head, raw, from)
+  index(deadIds, scoreOf(entry), id)
+  return entry
 end
 `
 
@@ -49,7 +52,7 @@ end
  * `keepDead(max, age, now)`: applies the cap; how many dead letters it dropped, some thousand at most. They are counted in
  * the state of the group, and the age is recorded there for readers.
  *
- * It uses the locals `dead` and `state`, the keys.
+ * It uses `places`, and the locals `dead`, `deadIds` and `state`, the keys.
  */
 export const keeping = /* lua */ `
 local function keepDead(max, age, now)
@@ -62,7 +65,11 @@ local function keepDead(max, age, now)
     return count + redis.call('XTRIM', dead, strategy, threshold)
   end
   local dropped = cut('MAXLEN', max) + cut('MINID', string.format('%.0f', math.max(0, now - age)))
-  if dropped > 0 then redis.call('HINCRBY', state, 'dropped', dropped) end
+  if dropped > 0 then
+    redis.call('HINCRBY', state, 'dropped', dropped)
+    local first = redis.call('XRANGE', dead, '-', '+', 'COUNT', 1)[1]
+    forgetBefore(deadIds, first and first[1])
+  end
   local noted = string.format('%.0f', age)
   if redis.call('HGET', state, 'max-age') ~= noted then redis.call('HSET', state, 'max-age', noted) end
   return dropped
@@ -131,16 +138,20 @@ export const redriving = <const K extends Readonly<Record<string, Kind>>>(
     ...script,
     mode: "drains",
     replies: { OK: moved },
-    lua: /* lua */ `${clock}${aging}${weighing}${letterHeads}${script.lua}
+    lua: /* lua */ `${clock}${aging}${weighing}${letterHeads}${places}${script.lua}
 touch()
 local since, count, passed = keptSince(state, clock()), 0, 0
 while passed < #ARGV and room() do
   passed = passed + 1
   local entry = ARGV[passed]
   local letter = isKept(entry, since) and redis.call('XRANGE', dead, entry, entry)[1]
-  if letter and back(entry, weigh(letter[2]), letterOf(letter[2])) then
-    redis.call('XDEL', dead, entry)
-    count = count + 1
+  if letter then
+    local from, head = letterOf(weigh(letter[2]))
+    if back(entry, letter[2], from, head) then
+      redis.call('XDEL', dead, entry)
+      if head then unindex(deadIds, head.id) end
+      count = count + 1
+    end
   end
 end
 ${script.done === undefined ? "" : `if count > 0 then ${script.done} end`}
@@ -173,14 +184,14 @@ return {'OK', page(dead, start, limit)}
 export const expire = make({
   name: "waybill/expire",
   mode: "drains",
-  keys: keys("dead", "state"),
+  keys: keys("dead", "deadIds", "state"),
   replies: {
     OK: {
       /** Some thousand at most: as many may be left. */
       dropped: number
     }
   },
-  lua: /* lua */ `${clock}${keeping}
+  lua: /* lua */ `${clock}${places}${keeping}
 touch()
 local age = tonumber(redis.call('HGET', state, 'max-age') or '')
 return {'OK', age and keepDead(redis.call('XLEN', dead), age, clock()) or 0}
@@ -260,15 +271,17 @@ return {'OK', position, letters}
 export const discard = make({
   name: "waybill/discard",
   mode: "drains",
-  keys: keys("dead", "state"),
+  keys: keys("dead", "deadIds", "state"),
   replies: { OK: moved },
-  lua: /* lua */ `${clock}${aging}
+  lua: /* lua */ `${clock}${aging}${places}
 touch()
 local since, count = keptSince(state, clock()), 0
 for i = 1, #ARGV do
   local gone = redis.call('XDEL', dead, ARGV[i])
   if isKept(ARGV[i], since) then count = count + gone end
 end
+local first = redis.call('XRANGE', dead, '-', '+', 'COUNT', 1)[1]
+forgetBefore(deadIds, first and first[1])
 return {'OK', count, #ARGV}
 `
 })

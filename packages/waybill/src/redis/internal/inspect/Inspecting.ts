@@ -7,12 +7,20 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { Delivery } from "../../../Delivery.ts"
-import type { GroupInfo, Inspector, Page, Place, Retention } from "../../../Inspector.ts"
+import type {
+  DelayedMessage,
+  GroupInfo,
+  Inspector,
+  LocatedMessage,
+  Page,
+  Place,
+  Retention
+} from "../../../Inspector.ts"
 import * as Attempts from "../../../internal/Attempts.ts"
 import { checked } from "../../../internal/CheckedInspector.ts"
 import { noMoves } from "../../../internal/Unplaced.ts"
 import type { Message } from "../../../Message.ts"
-import { type Reason, TransportError } from "../../../Transport.ts"
+import { NotOffered, type Reason, TransportError } from "../../../Transport.ts"
 import type { Connection } from "../connection/Connection.ts"
 import { type Kind, listOf, make, number, text, type StringKeys, type TypedScript } from "../connection/Script.ts"
 import { evaluate, type More } from "../connection/ScriptReply.ts"
@@ -68,7 +76,7 @@ return {'OK', longest, others}
 })
 
 /** A message without the other fields of a delivery. */
-const messageOf = ({ body, headers, id, key, publishedAt, version }: Message): Message => ({
+export const messageOf = ({ body, headers, id, key, publishedAt, version }: Message): Message => ({
   id,
   body,
   headers,
@@ -85,6 +93,22 @@ interface Found {
   readonly delivery: Pick<Delivery, keyof Message | "attempt">
   readonly position: string
 }
+
+/** What a pattern reports about single messages, and does to them. All but `delayed` fail with `MessageNotFound`. */
+export interface Single {
+  readonly locate: (topic: string, id: string) => Effect.Effect<LocatedMessage, Reason>
+  readonly delayed: (topic: string, page: Page) => Effect.Effect<ReadonlyArray<DelayedMessage>, Reason>
+  readonly remove: (topic: string, id: string) => Effect.Effect<unknown, Reason>
+  readonly reschedule: (topic: string, id: string, at: number) => Effect.Effect<unknown, Reason>
+}
+
+const unoffered: Single = {
+  locate: () => Effect.fail(lookups),
+  delayed: () => Effect.fail(lookups),
+  remove: () => Effect.fail(lookups),
+  reschedule: () => Effect.fail(lookups)
+}
+const lookups = new NotOffered({ feature: "messages by id", detail: "list them instead" })
 
 /** What a pattern reports about its topics and groups. */
 export interface Account {
@@ -112,6 +136,8 @@ export interface Account {
   readonly belongings: (topic: string) => Effect.Effect<Belongings, Reason>
   readonly removal: RemovalScript
   readonly redrive: (topic: string, group: string, entries: ReadonlyArray<string>) => Effect.Effect<Moved, Reason>
+  /** One message by its id, and those that are not due yet. */
+  readonly single?: Single
   /** Only for a pattern that stores messages. */
   readonly stored?: {
     /** After `from`, or with `newest` before it; "" stands for an end. */
@@ -187,7 +213,7 @@ export class Inspecting {
   #remove(
     topic: string,
     script: RemovalScript,
-    { groups, others, topic: whole }: Belongings,
+    { groups, indexes, others, topic: whole }: Belongings,
     force: boolean
   ): Effect.Effect<void, Reason> {
     const { commands, keysOf, prefix } = this.#options
@@ -195,6 +221,7 @@ export class Inspecting {
     const inspections = {
       force,
       others: others.length,
+      indexes: indexes.length,
       topic: { keys: whole.keys.length, args: whole.args },
       groups: groups.map(({ args, group, keys, state }) => ({
         group,
@@ -203,8 +230,10 @@ export class Inspecting {
         state: keys.indexOf(state) + 1
       }))
     }
-    const keys = [names, schedules, scheduleEntries, ...others, ...whole.keys, ...groups.flatMap(({ keys }) => keys)]
-    const kinds: Array<Kind> = ["set", "zset", "hash", ...others.map(() => "hash" as const), ...whole.kinds]
+    const unused = [...others, ...indexes]
+    const keys = [names, schedules, scheduleEntries, ...unused, ...whole.keys, ...groups.flatMap(({ keys }) => keys)]
+    const kinds: Array<Kind> = ["set", "zset", "hash", ...others.map(() => "hash" as const)]
+    kinds.push(...indexes.map(() => "zset" as const), ...whole.kinds)
     for (const group of groups) kinds.push(...group.kinds)
     const key = registry(prefix)
     return this.call(topic, undefined, script, { inspections: JSON.stringify(inspections) }, { keys, kinds }).pipe(
@@ -273,7 +302,17 @@ export class Inspecting {
       )
   }
 
-  inspector({ belongings, describe, move, purge, redrive, removal, retire, stored }: Account): Inspector["Service"] {
+  inspector({
+    belongings,
+    describe,
+    move,
+    purge,
+    redrive,
+    removal,
+    retire,
+    single = unoffered,
+    stored
+  }: Account): Inspector["Service"] {
     const { commands, prefix } = this.#options
     return checked({
       topics: commands
@@ -302,6 +341,21 @@ export class Inspecting {
           rows.map(({ delivery, ...row }) => ({ ...messageOf(delivery), ...row }))
         ).pipe(failing(topic))
       },
+
+      message: (topic, id) =>
+        single.locate(topic, id).pipe(
+          Effect.map(Option.some),
+          Effect.catchIf(
+            (reason) => reason._tag === "MessageNotFound",
+            () => Effect.succeedNone
+          ),
+          failing(topic)
+        ),
+
+      delayed: (topic, page) => single.delayed(topic, page).pipe(failing(topic)),
+      removeMessage: (topic, id) => Effect.asVoid(single.remove(topic, id)).pipe(failing(topic)),
+      reschedule: (topic, id, at) => Effect.asVoid(single.reschedule(topic, id, at)).pipe(failing(topic)),
+      runNow: (topic, id) => Effect.asVoid(single.reschedule(topic, id, 0)).pipe(failing(topic)),
 
       pending: (topic, group, page) =>
         stored === undefined

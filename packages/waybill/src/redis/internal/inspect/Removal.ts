@@ -15,8 +15,10 @@ export interface Inspection {
 
 /** What there is of a topic. */
 export interface Belongings {
-  /** Keys that no inspection uses. */
+  /** Hashes that no inspection uses. */
   readonly others: ReadonlyArray<string>
+  /** Sorted sets of MessagePlaces.ts. */
+  readonly indexes: ReadonlyArray<string>
   readonly topic: Inspection
   readonly groups: ReadonlyArray<Inspection & { readonly group: string; readonly state: string }>
 }
@@ -45,7 +47,8 @@ export const bodyOf = (script: Script): string => script.lua.slice(script.lua.in
  * claims, followed by the names of any further groups. The second returns the `Figures` of a group after `OK`. The first may leave
  * what the second needs in the table `seen`.
  *
- * Keys: that of the groups; those of schedules and of their entries; those that no inspection uses; then those of each inspection.
+ * Keys: that of the groups; those of schedules and of their entries; those that no inspection uses, hashes and then indexes; then
+ * those of each inspection.
  */
 export const removal = (name: string, overview: string, describe: string) =>
   make({
@@ -54,7 +57,7 @@ export const removal = (name: string, overview: string, describe: string) =>
     keys: {},
     args: {
       /**
-       * As JSON: `force`, whether only living consumers keep the topic; `others`, how many keys no inspection uses; `topic` and `groups`, the inspections: `keys`, how many, and `args`; of a group
+       * As JSON: `force`, whether only living consumers keep the topic; `others` and `indexes`, how many keys no inspection uses; `topic` and `groups`, the inspections: `keys`, how many, and `args`; of a group
        * `group`, its name, and `state`, the place of that key among its keys.
        */
       inspections: "text"
@@ -77,6 +80,8 @@ local groups = KEYS[1]
 local asked = cjson.decode(inspections)
 local from = 3 + asked.others
 for k = 3, from do redis.call('HEXISTS', KEYS[k], '') end
+for k = from + 1, from + asked.indexes do redis.call('ZRANGE', KEYS[k], 1, 0) end
+from = from + asked.indexes
 local scheduled = #redis.call('ZRANGE', KEYS[2], 0, 0) > 0
 local function keysOf(inspection)
   local keys = {}

@@ -41,6 +41,7 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
     belongings: (topic) =>
       Effect.map(inspecting.groupsOf(topic), (names) => ({
         others: [keysOf(topic).meta],
+        indexes: names.map((group) => keysOf(topic).group(group).deadIds),
         topic: { keys: [], kinds: [], args: [] },
         groups: names.toSorted().map((group) => {
           const keys = keysOf(topic).group(group)

@@ -7,6 +7,7 @@ import { flag, make, number, opener } from "../connection/Script.ts"
 import { member } from "../group/Beat.ts"
 import { deadLettering, counting, keeping, redriving } from "../inspect/DeadLetterScripts.ts"
 import { figures } from "../inspect/Figures.ts"
+import { places } from "../inspect/MessagePlaces.ts"
 import { bodyOf, occupying, removal } from "../inspect/Removal.ts"
 import { marker } from "../wire/Envelope.ts"
 import { keys } from "../wire/Keys.ts"
@@ -56,7 +57,7 @@ export const publish = { PUBLISH: publishWith("PUBLISH"), SPUBLISH: publishWith(
 export const beat = make({
   name: "waybill/listen",
   mode: "drains",
-  keys: keys("meta", "groups", "consumers", "state", "dead"),
+  keys: keys("meta", "groups", "consumers", "state", "dead", "deadIds"),
   args: {
     ...opener,
     ...member,
@@ -80,13 +81,14 @@ export const beat = make({
       dropped: number
     }
   },
-  lua: /* lua */ `${clock}${opening}${heartbeats}${keeping}
+  lua: /* lua */ `${clock}${opening}${heartbeats}${places}${keeping}
 local conflict, opened = opening(meta)
 if conflict then return conflict end
 -- Everything is read before anything is written.
 local gone = redis.call('ZRANGEBYSCORE', consumers, '-inf', clock(), 'LIMIT', 0, 16)
 local before = redis.call('HGET', state, 'held:' .. consumer)
 redis.call('XLEN', dead)
+redis.call('ZRANGE', deadIds, 1, 0)
 redis.call('SADD', groups, group)
 if not opened then redis.call('HSET', meta, 'pattern', pattern, 'wire', wire) end
 local now = clock()
@@ -114,7 +116,7 @@ return {'OK', opened and 0 or 1, paused(quiet), keepDead(maxCount, maxAgeMillis,
 export const deadLetter = make({
   name: "waybill/dead-letter",
   mode: "drains",
-  keys: keys("dead", "state", "publisher"),
+  keys: keys("dead", "deadIds", "state", "publisher"),
   args: {
     consumer: "text",
     ...cap,
@@ -130,6 +132,7 @@ export const deadLetter = make({
   },
   lua: /* lua */ `${clock}${add}${tallies}${deadLettering}${keeping}
 redis.call('XLEN', dead)
+redis.call('ZRANGE', deadIds, 1, 0)
 redis.call('HEXISTS', state, '')
 if redis.call('GET', publisher) == batch then return {'OK', 0} end
 local now, i = clock(), moreArgs + 1
@@ -178,7 +181,7 @@ return {'OK', 0, pending, oldest, waiting, next, letters, tonumber(noted[1] or '
 export const retire = make({
   name: "waybill/retire",
   mode: "drains",
-  keys: keys("groups", "consumers", "state", "dead"),
+  keys: keys("groups", "consumers", "state", "dead", "deadIds"),
   args: { group: "text" },
   replies: { OK: {} },
   lua: /* lua */ `${clock}${occupying}
@@ -186,7 +189,7 @@ redis.call('XLEN', dead)
 local refused = occupied(group, clock())
 if refused then return refused end
 redis.call('SREM', groups, group)
-redis.call('UNLINK', consumers, state, dead)
+redis.call('UNLINK', consumers, state, dead, deadIds)
 return {'OK'}
 `
 })
@@ -201,7 +204,7 @@ export const remove = removal("waybill/remove", "return {'OK', '', 0, 0}", bodyO
 export const redrive = redriving({
   name: "waybill/redrive",
   announces: { command: "PUBLISH", key: "redriven" },
-  keys: keys("dead", "redriven", "state"),
+  keys: keys("dead", "deadIds", "redriven", "state"),
   lua: /* lua */ `
 local function heard(message)
   local plain = redis.pcall('PUBLISH', redriven, message)

@@ -39,7 +39,7 @@ export type Claimed = ReturnType<typeof claimed>
 export const settle = make({
   name: "waybill/settle",
   mode: "drains",
-  keys: keys("stream", "retry", "waiting", "waitingBodies", "dead", "released", "state", "wake"),
+  keys: keys("stream", "retry", "waiting", "waitingBodies", "retryIds", "dead", "deadIds", "released", "state", "wake"),
   args: {
     group: "text",
     consumer: "text",
@@ -106,6 +106,7 @@ while i <= #ARGV do
       for f = from, #raw do body[#body + 1] = raw[f] end
       redis.call('HSET', waitingBodies, member, cmsgpack.pack(body))
       redis.call('ZADD', waiting, now + tonumber(a), member)
+      if id ~= entry then index(retryIds, '-' .. scoreOf(entry), id) end
       soonest = math.min(soonest or a, a)
     else
       deadLetter(a, cause, attempt, fence, id, at, member, consumer, raw, from, timed(tally, now), failure)
@@ -137,7 +138,7 @@ return {'OK', table.concat(answers), deadLettered and keepDead(maxCount, maxAgeM
 export const claim = make({
   name: "waybill/claim",
   mode: "drains",
-  keys: keys("stream", "retry", "consumers", "released", "dead", "state"),
+  keys: keys("stream", "retry", "consumers", "released", "dead", "deadIds", "state"),
   args: {
     group: "text",
     consumer: "text",
@@ -171,6 +172,7 @@ local due = sweeping(redis.call('HGET', state, 'swept'), now)
 if redis.call('EXISTS', released, dead) > 0 then
   redis.call('HEXISTS', released, '')
   redis.call('XLEN', dead)
+  redis.call('ZRANGE', deadIds, 1, 0)
 end
 local pending = {}
 for source = 0, 1 do

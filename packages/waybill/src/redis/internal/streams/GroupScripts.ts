@@ -8,6 +8,7 @@ import type { Start } from "../../../Inspector.ts"
 import { flag, make, number, opener, text } from "../connection/Script.ts"
 import { beatArgs, beaten, member } from "../group/Beat.ts"
 import { keeping } from "../inspect/DeadLetterScripts.ts"
+import { places } from "../inspect/MessagePlaces.ts"
 import { keys } from "../wire/Keys.ts"
 import {
   add,
@@ -171,9 +172,12 @@ export const beat = make({
     "released",
     "delayed",
     "delayedBodies",
+    "promoted",
     "waiting",
     "waitingBodies",
+    "retryIds",
     "dead",
+    "deadIds",
     "meta"
   ),
   args: beatArgs,
@@ -188,7 +192,7 @@ export const beat = make({
     /** Nothing was done. */
     NOGROUP: {}
   },
-  lua: /* lua */ `${clock}${ids}${add}${ask}${unseen}${tallies}${weighing}${fetching}${sources}${noting}${sweeping}${keeping}
+  lua: /* lua */ `${clock}${ids}${add}${ask}${unseen}${tallies}${weighing}${fetching}${sources}${noting}${sweeping}${places}${keeping}
 local pending, retrying = ask('XPENDING', stream, group), ask('XPENDING', retry, group)
 if not pending or not retrying then return {'NOGROUP'} end
 ${heartbeats}
@@ -206,11 +210,12 @@ local function due(set, bodies)
   return members, #members > 0 and bodiesOf(bodies, members)
 end
 -- An idle group has none of them.
-local rests = redis.call('EXISTS', released, delayed, delayedBodies, waiting, waitingBodies, dead) == 0
+local rests = redis.call('EXISTS', released, delayed, delayedBodies, promoted, waiting, waitingBodies, retryIds, dead) == 0
 local moved, again, found, foundAgain = {}, {}, nil, nil
 if not rests then
   redis.call('HEXISTS', released, '')
   redis.call('XLEN', dead)
+  for _, set in ipairs({promoted, retryIds, deadIds}) do redis.call('ZRANGE', set, 1, 0) end
   moved, found = due(delayed, delayedBodies)
   again, foundAgain = due(waiting, waitingBodies)
 end
@@ -224,7 +229,10 @@ local function unpacked(body)
 end
 if #moved > 0 then
   for i = 1, #moved do
-    if found[i] then add(stream, {}, unpacked(found[i]) or {'payload', found[i]}, 1) end
+    if found[i] then
+      local entry = add(stream, {}, unpacked(found[i]) or {'payload', found[i]}, 1)
+      index(promoted, scoreOf(entry), moved[i])
+    end
   end
   redis.call('ZREM', delayed, unpack(moved))
   redis.call('HDEL', delayedBodies, unpack(moved))
@@ -237,7 +245,7 @@ if #again > 0 then
       if isTally(f[6], f[7]) then
         head[9], head[10], from = f[6], f[7], 8
       end
-      add(retry, head, f, from)
+      index(retryIds, scoreOf(add(retry, head, f, from)), f[1])
     elseif foundAgain[i] then add(retry, {}, {'payload', foundAgain[i]}, 1) end
   end
   redis.call('ZREM', waiting, unpack(again))
@@ -254,6 +262,9 @@ if not rests then
   end
   if pending[1] == 0 and retrying[1] == 0 then redis.call('DEL', released) end
   dropped = keepDead(maxCount, maxAgeMillis, now)
+  local oldest = redis.call('XRANGE', retry, '-', '+', 'COUNT', 1)[1]
+  forgetBefore(retryIds, oldest and oldest[1])
+  if #moved == 0 then forgetBefore(promoted, info['first-entry'] and info['first-entry'][1]) end
 end
 
 local mark = pending[1] > 0 and before(pending[2]) or mine['last-delivered-id']

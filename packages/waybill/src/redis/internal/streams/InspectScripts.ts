@@ -223,7 +223,7 @@ return {'OK', rows}
 export const waiting = make({
   name: "waybill/waiting",
   mode: "reads",
-  keys: keys("stream", "retry", "released", "waiting", "waitingBodies"),
+  keys: keys("stream", "retry", "released", "waiting", "waitingBodies", "retryIds"),
   args: {
     ...pageArgs,
     group: "text"
@@ -296,7 +296,7 @@ end${rowsOfWaiting("d")}return {'OK', now, rows}
 /** The same message, with a new count of attempts and a continued fence. */
 export const redrive = redriving({
   name: "waybill/redrive",
-  keys: keys("dead", "retry", "state"),
+  keys: keys("dead", "deadIds", "retry", "retryIds", "state"),
   lua: /* lua */ `${add}
 local function back(_, f, from, head)
   local again = head and {'id', head.id, 'at', head.at, 'attempt', '0', 'fence', head.fence} or {}
@@ -304,7 +304,9 @@ local function back(_, f, from, head)
     again[9] = 'tally'
     again[10] = head.partial and '0;1;' or '0;0;'
   end
-  return add(retry, again, f, from)
+  local entry = add(retry, again, f, from)
+  index(retryIds, scoreOf(entry), head and head.id or entry)
+  return entry
 end
 `
 })
@@ -316,7 +318,7 @@ end
 export const purgeGroup = make({
   name: "waybill/purge-group",
   mode: "drains",
-  keys: keys("stream", "retry", "released", "waiting", "waitingBodies"),
+  keys: keys("stream", "retry", "released", "waiting", "waitingBodies", "retryIds"),
   args: {
     group: "text",
     /** The last message to take away, or "" for the last one that there is. */
@@ -364,7 +366,7 @@ for source = 0, 1 do
     if #given == 1000 then more = 1 end
   end
 end
-redis.call('UNLINK', waiting, waitingBodies)
+redis.call('UNLINK', waiting, waitingBodies, retryIds)
 return {'OK', upTo, more}
 `
 })
@@ -444,7 +446,20 @@ return {#given == 1000 and 'AGAIN' or 'OK'}
 export const retire = make({
   name: "waybill/retire",
   mode: "drains",
-  keys: keys("stream", "retry", "meta", "groups", "consumers", "state", "released", "waiting", "waitingBodies", "dead"),
+  keys: keys(
+    "stream",
+    "retry",
+    "meta",
+    "groups",
+    "consumers",
+    "state",
+    "released",
+    "waiting",
+    "waitingBodies",
+    "retryIds",
+    "dead",
+    "deadIds"
+  ),
   args: { group: "text" },
   replies: {
     OK: {
@@ -460,7 +475,7 @@ local limits = redis.call('HMGET', meta, 'maxLength', 'history')
 if redis.call('EXISTS', stream) == 1 then redis.call('XGROUP', 'DESTROY', stream, group) end
 redis.call('SREM', groups, group)
 redis.call('HDEL', meta, 'cut:' .. group)
-redis.call('UNLINK', retry, consumers, state, released, waiting, waitingBodies, dead)
+redis.call('UNLINK', retry, consumers, state, released, waiting, waitingBodies, retryIds, dead, deadIds)
 return {'OK', (limits[1] or limits[2]) and 1 or 0}
 `
 })

@@ -182,3 +182,18 @@ const read = (handle: StreamHandle, fields: Fields) => {
  */
 export const isDoubtful = (body: Body): boolean =>
   typeof body === "string" ? body.includes("\uFFFD") : body.length > 0
+
+/** An entry as it was inspected. */
+export const deliveryOf = (
+  topic: string,
+  group: string,
+  source: Source,
+  entry: string,
+  count: number,
+  released: number,
+  fields: ReadonlyArray<Uint8Array>
+): StreamDelivery => {
+  const delivery = new StreamDelivery(topic, group, source, entry, count, released, fields.map(String), 0)
+  delivery.useBytes(fields)
+  return delivery
+}

@@ -8,12 +8,13 @@ import * as Option from "effect/Option"
 import type { GroupInfo, Inspector, Retention } from "../../../Inspector.ts"
 import { keysOf as listed, namesOf } from "../connection/Script.ts"
 import { groupOf } from "../inspect/Figures.ts"
-import { Inspecting, type InspectorOptions } from "../inspect/Inspecting.ts"
+import { type Account, Inspecting, type InspectorOptions } from "../inspect/Inspecting.ts"
 import { type GroupKeys, keys } from "../wire/Keys.ts"
 import { pattern } from "./GroupScripts.ts"
 import * as InspectScripts from "./InspectScripts.ts"
 import { administering } from "./StreamAdministration.ts"
-import { type Source, StreamDelivery } from "./StreamDelivery.ts"
+import { deliveryOf } from "./StreamDelivery.ts"
+import * as StreamMessages from "./StreamMessages.ts"
 
 /** How many groups one script inspects: no other client is served meanwhile. */
 const groupsAtOnce = 100
@@ -72,51 +73,9 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
 
   return inspecting.inspector({
     describe,
+    single: StreamMessages.make(inspecting),
 
-    stored: {
-      messages: (topic, { from, limit, newest }) => {
-        // The server knows no interval that ends before the first possible id, or begins after the last one.
-        if (newest === 1 ? /^0+(-0+)?$/.test(from) : from === lastId) return Effect.succeed([])
-        return Effect.map(
-          inspecting.call(topic, undefined, InspectScripts.messages, { from, limit, newest }),
-          ({ entries }) =>
-            (newest === 1 ? entries.toReversed() : entries).map(({ entry, fields }) => ({
-              position: entry,
-              delivery: deliveryOf(topic, "", 0, entry, 1, 0, fields),
-              storedAt: Number.parseInt(entry, 10)
-            }))
-        )
-      },
-
-      pending: (topic, group, { after, limit }) => {
-        const position = Option.getOrElse(after, () => "0")
-        const from = { first: position.startsWith("1") ? 1 : 0, from: position.slice(1) }
-        return Effect.map(
-          inspecting.call(topic, group, InspectScripts.pending, { group, ...from, limit }),
-          ({ rows }) =>
-            rows.map(({ consumer, count, entry, fields, heldMillis, released, source }) => ({
-              position: `${source}${entry}`,
-              delivery: deliveryOf(topic, group, source, entry, count, released, fields),
-              consumer,
-              heldMillis
-            }))
-        )
-      },
-
-      waiting: (topic, group, { after, limit }) => {
-        const from = Option.getOrElse(after, () => "a")
-        return Effect.map(
-          inspecting.call(topic, group, InspectScripts.waiting, { group, from, limit }),
-          ({ now, rows }) => ({
-            now,
-            rows: rows.map(({ cause, count, dueAt, entry, fields, position, released, source }) => {
-              const delivery = deliveryOf(topic, group, source, entry, count, released, fields)
-              return { position, delivery, dueAt, cause, log: delivery.handle.tally.log }
-            })
-          })
-        )
-      }
-    },
+    stored: storedIn(inspecting),
 
     redrive: (topic, group, entries) => inspecting.call(topic, group, InspectScripts.redrive, {}, { args: entries }),
 
@@ -129,6 +88,7 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
       const mine = names.map((name) => ({ ...keys.group(name), name }))
       return {
         others: [keys.delayedBodies, ...mine.flatMap(({ released, waitingBodies }) => [released, waitingBodies])],
+        indexes: [keys.promoted, ...mine.flatMap(({ deadIds, retryIds }) => [deadIds, retryIds])],
         topic: {
           keys: [...listed(InspectScripts.describe, keys), ...mine.flatMap(describedOf)],
           kinds: [...InspectScripts.describe.kinds, ...mine.flatMap(() => describedKinds)],
@@ -146,16 +106,45 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
   })
 }
 
-const deliveryOf = (
-  topic: string,
-  group: string,
-  source: Source,
-  entry: string,
-  count: number,
-  released: number,
-  fields: ReadonlyArray<Uint8Array>
-): StreamDelivery => {
-  const delivery = new StreamDelivery(topic, group, source, entry, count, released, fields.map(String), 0)
-  delivery.useBytes(fields)
-  return delivery
-}
+const storedIn = (inspecting: Inspecting): NonNullable<Account["stored"]> => ({
+  messages: (topic, { from, limit, newest }) => {
+    // The server knows no interval that ends before the first possible id, or begins after the last one.
+    if (newest === 1 ? /^0+(-0+)?$/.test(from) : from === lastId) return Effect.succeed([])
+    return Effect.map(
+      inspecting.call(topic, undefined, InspectScripts.messages, { from, limit, newest }),
+      ({ entries }) =>
+        (newest === 1 ? entries.toReversed() : entries).map(({ entry, fields }) => ({
+          position: entry,
+          delivery: deliveryOf(topic, "", 0, entry, 1, 0, fields),
+          storedAt: Number.parseInt(entry, 10)
+        }))
+    )
+  },
+
+  pending: (topic, group, { after, limit }) => {
+    const position = Option.getOrElse(after, () => "0")
+    const from = { first: position.startsWith("1") ? 1 : 0, from: position.slice(1) }
+    return Effect.map(inspecting.call(topic, group, InspectScripts.pending, { group, ...from, limit }), ({ rows }) =>
+      rows.map(({ consumer, count, entry, fields, heldMillis, released, source }) => ({
+        position: `${source}${entry}`,
+        delivery: deliveryOf(topic, group, source, entry, count, released, fields),
+        consumer,
+        heldMillis
+      }))
+    )
+  },
+
+  waiting: (topic, group, { after, limit }) => {
+    const from = Option.getOrElse(after, () => "a")
+    return Effect.map(
+      inspecting.call(topic, group, InspectScripts.waiting, { group, from, limit }),
+      ({ now, rows }) => ({
+        now,
+        rows: rows.map(({ cause, count, dueAt, entry, fields, position, released, source }) => {
+          const delivery = deliveryOf(topic, group, source, entry, count, released, fields)
+          return { position, delivery, dueAt, cause, log: delivery.handle.tally.log }
+        })
+      })
+    )
+  }
+})

@@ -73,6 +73,8 @@ const ofTopic = {
   schedules: ["zset", "schedules"],
   /** Their revisions, and what they are. */
   scheduleEntries: ["hash", "schedule-entries"],
+  /** Delayed messages that became due, by the entry they are now (MessagePlaces.ts). */
+  promoted: ["zset", "promoted"],
   /** The groups that hold back trimming, whether or not they exist at the moment. */
   groups: ["set", "groups"],
   /** The ids of urgent messages that no consumer has taken yet. `normal`, `low`: those of less urgent ones. */
@@ -97,8 +99,12 @@ const ofGroup = {
   waiting: ["zset", "waiting"],
   /** Their bodies. */
   waitingBodies: ["hash", "waiting-bodies"],
+  /** The ids of messages that were retried, by the entry they were last (MessagePlaces.ts). */
+  retryIds: ["zset", "retry-ids"],
   /** The dead letters. */
   dead: ["stream", "dead"],
+  /** Their messages' ids, by their entries. */
+  deadIds: ["zset", "dead-ids"],
   /** The consumers, by the time their heartbeat expires. */
   consumers: ["zset", "consumers"],
   /** How many deliveries of a pending entry ended unfinished and do not count. */

@@ -1,0 +1,176 @@
+/**
+ * One message by its id: found wherever it is, removed, and made due at another time.
+ *
+ * @module
+ */
+import { assert } from "@effect/vitest"
+import { Duration, Effect, Option } from "effect"
+import { type Inspector, type Message, Settlement, type Transport } from "waybill"
+import { check } from "./Check.ts"
+import { type Fixture, settle, settled } from "./Fixture.ts"
+
+const long = Duration.hours(5)
+const later = Settlement.retry(long, "not now")
+
+/** How a message may be published, which decides what its id is. */
+const ways: ReadonlyArray<readonly [string, Partial<Message.Outgoing>]> = [
+  ["a message", {}],
+  ["a message with an id of its own", { id: "own-1" }],
+  ["a delayed message", { due: { _tag: "After", delay: long } }],
+  ["a delayed message with an id of its own", { id: "own-2", due: { _tag: "After", delay: long } }]
+]
+
+/** Where it is in the group `g`: a tag, and how many attempts. */
+const stateOf = Effect.fnUntraced(function* ({ inspector, topic }: Fixture["Service"], id: string) {
+  const found = yield* inspector.message(topic, id)
+  if (Option.isNone(found)) return "none"
+  const { body, dueAt, groups, id: of } = found.value
+  assert.deepStrictEqual([of, body], [id, "a"])
+  if (dueAt !== undefined) return "delayed"
+  const place = groups.find(({ group }) => group === "g")
+  return place === undefined ? "no group" : textOf(place)
+})
+
+const textOf = (place: Inspector.MessageInGroup): string => {
+  switch (place._tag) {
+    case "Pending":
+      return `Pending ${place.attempt}, ${place.attemptLog.length} failed`
+    case "Waiting":
+      return `Waiting ${place.attempts}, ${place.dueInMillis === 0 ? "due" : "later"}, ${place.cause}, ${place.attemptLog.length} failed`
+    case "Dead":
+      return `Dead ${place.deadLetter.reason}, ${place.deadLetter.attempts}`
+    default:
+      return place._tag
+  }
+}
+
+const reasonOf = <A>(effect: Effect.Effect<A, Transport.TransportError>) =>
+  Effect.map(Effect.flip(effect), ({ reason }) => reason._tag)
+
+export const locating = [
+  ...ways.map(([name, parts]) =>
+    check(
+      `${name} is found by the id of its receipt wherever it is, and what waits can be run at once`,
+      ["lookup", "retry", "deadLetters", "delay", "deduplication"],
+      Effect.fnUntraced(function* (fixture) {
+        const { inspector, topic } = fixture
+        const receiver = yield* fixture.join("g")
+        yield* fixture.publish("other")
+        yield* settle(receiver, yield* fixture.take(receiver, 1), Settlement.ack)
+        const [receipt] = yield* fixture.publish({ body: "a", ...parts })
+        const id = receipt!.id // one message was published
+        const is = (expected: string) => fixture.becomes("the place", stateOf(fixture, id), expected)
+        if (parts.due === undefined) yield* is("Ready")
+        else {
+          yield* is("delayed")
+          const [listed, ...others] = yield* inspector.delayed(topic, { after: Option.none(), limit: 10 })
+          assert.deepStrictEqual([listed?.id, listed?.body, others], [id, "a", []])
+          assert.isAbove(listed?.dueInMillis ?? 0, Duration.toMillis(long) / 2)
+          const rest = yield* inspector.delayed(topic, { after: Option.some(listed!.position), limit: 10 })
+          assert.deepStrictEqual(rest, [])
+          yield* inspector.reschedule(topic, id, listed!.dueAt + 1000)
+          const found = yield* inspector.message(topic, id)
+          assert.strictEqual(Option.getOrThrow(found).dueAt, listed!.dueAt + 1000)
+          yield* inspector.runNow(topic, id)
+        }
+        const first = yield* fixture.one(receiver)
+        assert.strictEqual(first.id, id)
+        yield* is("Pending 1, 0 failed")
+        assert.strictEqual(yield* reasonOf(inspector.runNow(topic, id)), "MessageNotWaiting")
+        yield* settle(receiver, [first], later)
+        yield* is("Waiting 1, later, not now, 1 failed")
+        yield* inspector.runNow(topic, id)
+        const second = yield* fixture.one(receiver)
+        assert.deepStrictEqual([second.id, second.attempt], [id, 2])
+        yield* is("Pending 2, 1 failed")
+        yield* settle(receiver, [second], later)
+        yield* is("Waiting 2, later, not now, 2 failed")
+        yield* inspector.runNow(topic, id)
+        const third = yield* fixture.one(receiver)
+        assert.strictEqual(third.attempt, 3)
+        yield* settle(receiver, [third], Settlement.deadLetter("Broken", "cause"))
+        yield* is("Dead Broken, 3")
+        const letters = yield* inspector.deadLetters(topic, "g", { after: Option.none(), limit: 10 })
+        assert.strictEqual(
+          yield* inspector.redrive(
+            topic,
+            "g",
+            letters.map(({ entry }) => entry)
+          ),
+          1
+        )
+        yield* fixture.becomes(
+          "it waits",
+          Effect.map(stateOf(fixture, id), (state) => state.slice(0, 7)),
+          "Waiting"
+        )
+        const fourth = yield* fixture.one(receiver)
+        yield* is("Pending 1, 0 failed")
+        yield* settle(receiver, [fourth], Settlement.ack)
+        const gone = Effect.map(stateOf(fixture, id), (state) => state === "none" || state === "Settled")
+        yield* fixture.becomes("it is over", gone, true)
+      })
+    )
+  ),
+
+  check(
+    "a message is in one place of each group",
+    ["lookup", "groups", "retry"],
+    Effect.fnUntraced(function* (fixture) {
+      const { inspector, topic } = fixture
+      const one = yield* fixture.join("one")
+      const two = yield* fixture.join("two")
+      const three = yield* fixture.join("three")
+      const [receipt] = yield* fixture.publish("a")
+      const id = receipt!.id // one message was published
+      yield* settle(one, yield* fixture.take(one, 1), later)
+      yield* fixture.take(two, 1)
+      const found = Option.getOrThrow(yield* inspector.message(topic, id))
+      const tags = found.groups.map(({ _tag, group }) => `${group} ${_tag}`).sort()
+      assert.deepStrictEqual(tags, ["one Waiting", "three Ready", "two Pending"])
+      assert.deepStrictEqual(
+        found.groups.flatMap((place) => (place._tag === "Pending" ? [place.consumer] : [])),
+        [two.consumer]
+      )
+      assert.strictEqual(yield* reasonOf(inspector.removeMessage(topic, id)), "MessageInUse")
+      yield* fixture.take(three, 1)
+    })
+  ),
+
+  check(
+    "a removed message begins nowhere, and the messages around it do",
+    ["lookup", "retry", "deadLetters", "delay", "deduplication", "order"],
+    Effect.fnUntraced(function* (fixture) {
+      const { inspector, topic } = fixture
+      const receiver = yield* fixture.join("g")
+      const idOf = (parts: Partial<Message.Outgoing>) =>
+        Effect.map(fixture.publish({ body: "a", ...parts }), ([receipt]) => receipt!.id)
+      const [waits, dies] = [yield* idOf({}), yield* idOf({ id: "own" })]
+      const [first, second] = yield* fixture.take(receiver, 2)
+      assert.strictEqual(yield* reasonOf(inspector.removeMessage(topic, waits)), "MessageInUse")
+      yield* settle(receiver, [first!], later)
+      yield* settle(receiver, [second!], Settlement.deadLetter("Broken", "cause"))
+      const late = yield* idOf({ due: { _tag: "After", delay: long } })
+      const ready = [yield* idOf({}), yield* idOf({})]
+      yield* fixture.publish("before")
+      ready.push(yield* idOf({ headers: { of: "between" } }))
+      yield* fixture.publish("behind")
+      ready.push(yield* idOf({}))
+      const all = [waits, dies, late, ...ready]
+      for (const id of all) {
+        yield* inspector.removeMessage(topic, id)
+        assert.isTrue(Option.isNone(yield* inspector.message(topic, id)), id)
+        assert.strictEqual(yield* reasonOf(inspector.removeMessage(topic, id)), "MessageNotFound")
+        assert.strictEqual(yield* reasonOf(inspector.runNow(topic, id)), "MessageNotFound")
+      }
+      const left = yield* fixture.take(receiver, 2)
+      assert.deepStrictEqual(
+        left.map(({ body }) => body),
+        ["before", "behind"]
+      )
+      yield* settle(receiver, left, Settlement.ack)
+      yield* fixture.becomes("figures", fixture.figures("g"), settled)
+      assert.strictEqual((yield* inspector.describe(topic)).delayed, 0)
+    })
+  )
+]

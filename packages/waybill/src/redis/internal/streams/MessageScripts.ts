@@ -1,0 +1,298 @@
+/**
+ * One message of a stream by its id: where it is in each group, and steering it. Nothing is searched: the cost is that of a few
+ * look-ups for each group.
+ *
+ * @module
+ */
+import { bit, bytes, listOf, make, namesOf, number, row, text } from "../connection/Script.ts"
+import { pageArgs, rowsOfWaiting } from "../inspect/Figures.ts"
+import { places } from "../inspect/MessagePlaces.ts"
+import { keys } from "../wire/Keys.ts"
+import { announce, ask, clock, ids, maps, split, weighing } from "../wire/Lua.ts"
+import { nobody } from "./Progress.ts"
+
+/** The keys of a group. They follow the marker of the message's id, the first of the further keys; the groups are further arguments. */
+export const ofGroup = keys("retry", "waiting", "waitingBodies", "retryIds", "dead", "deadIds", "released", "state")
+
+export const groupKeys = namesOf(ofGroup)
+
+const ofTopic = keys("stream", "delayed", "delayedBodies", "promoted", "wake")
+
+/**
+ * `due`: when the message is due, if it is not yet; `member`: its name among the delayed. `entry`: its entry of the stream, if it
+ * was one, and `main`, the fields that are there. `name`: its id for consumers.
+ *
+ * `placeIn(g)`: where it is in that group:
+ *
+ * | `state` | | fields |
+ * |---|---|---|
+ * | `R` | not given to a consumer | |
+ * | `P` | a consumer holds it | `source`, `entry`, `consumer`, `idle`, `count` |
+ * | `W` | waits | `source`, `entry`; `count` > 0: it was handed back; `due`: later; otherwise it is due and not taken yet |
+ * | `D` | dead letter | `entry` |
+ * | `S` | nothing of it is known | |
+ */
+const locating = /* lua */ `${clock}${ask}${ids}${maps}${split}${places}
+local call = redis.call
+local now = clock()
+local function at(key, entry)
+  local found = call('XRANGE', key, entry, entry)[1]
+  return found and found[2]
+end
+local marker = call('GET', KEYS[moreKeys + 1])
+local entry, member, due, main, name = nil, nil, nil, nil, id
+if marker and string.byte(marker) == 100 then member = string.sub(marker, 2)
+elseif marker and string.find(marker, '^%d+%-%d+$') then entry = marker
+elseif string.find(id, '^%d+%-%d+$') then entry = id
+else
+  local number = string.match(id, '^%d+%-d(%d+)$')
+  if number then member = string.format('%012d', number) end
+end
+if member then
+  due = call('ZSCORE', delayed, member)
+  local score = not due and call('ZSCORE', promoted, member)
+  if score then entry = entryOf(score) end
+end
+if entry then
+  main = at(stream, entry)
+  if main then name = split('0', entry, main) end
+end
+-- Of another message: its own id is known from a marker that outlived it.
+if main and marker and name ~= id then main, entry, name = nil, nil, id end
+local read = {}
+for _, flat in ipairs(ask('XINFO', 'GROUPS', stream) or {}) do
+  local mine = of(flat)
+  read[mine['name']] = mine['last-delivered-id']
+end
+local function placeIn(g)
+  local group, k = ARGV[moreArgs + g], moreKeys + 1 + ${groupKeys.length} * (g - 1)
+  local place = {group = group, state = 'S'}
+  ${groupKeys.map((key, i) => `place.${key}${key === "state" ? "Key" : ""} = KEYS[k + ${i + 1}]`).join("\n  ")}
+  local sources = {[0] = stream, place.retry}
+  local function held(source, entry)
+    local row = ask('XPENDING', sources[source], group, entry, entry, 1)
+    row = row and row[1]
+    if not row then return end
+    place.source, place.entry, place.count = source, entry, row[4]
+    if row[2] == '${nobody}' then place.state = 'W'
+    else place.state, place.consumer, place.idle = 'P', row[2], row[3] end
+    return true
+  end
+  local function waits(source, entry)
+    local score = call('ZSCORE', place.waiting, source .. entry)
+    if not score then return end
+    place.state, place.source, place.entry, place.due = 'W', source, entry, tonumber(score)
+    return true
+  end
+  if entry then
+    if held(0, entry) or waits(0, entry) then return place end
+    if main and read[group] and less(read[group], entry) then
+      place.state = 'R'
+      return place
+    end
+  end
+  local score = call('ZSCORE', place.retryIds, name)
+  if score then
+    local last = entryOf(score)
+    if tonumber(score) < 0 then
+      if waits(1, last) or waits(0, last) then return place end
+    elseif held(1, last) then return place
+    elseif at(place.retry, last) then
+      for _, flat in ipairs(ask('XINFO', 'GROUPS', place.retry) or {}) do
+        local mine = of(flat)
+        if mine['name'] == group and less(mine['last-delivered-id'], last) then
+          place.state, place.source, place.entry = 'W', 1, last
+          return place
+        end
+      end
+    end
+  end
+  score = call('ZSCORE', place.deadIds, name)
+  if score and at(place.dead, entryOf(score)) then place.state, place.entry = 'D', entryOf(score) end
+  return place
+end
+local groups, known = {}, due or main
+for g = 1, #ARGV - moreArgs do
+  groups[g] = placeIn(g)
+  known = known or groups[g].state ~= 'S'
+end
+if not known then return {'MISSING', id} end
+`
+
+/** Where a message is. Fails with `MessageNotFound`. */
+export const locate = make({
+  name: "waybill/locate",
+  mode: "reads",
+  keys: ofTopic,
+  args: { id: "text" },
+  bytes: true,
+  replies: {
+    OK: {
+      now: number,
+      /** When it is due, -1 if it is not delayed. */
+      due: number,
+      /** The entry of the stream, or "". */
+      entry: text,
+      /** None if it is only somewhere in a group. */
+      fields: listOf(bytes),
+      groups: listOf(
+        row({
+          group: text,
+          state: text,
+          source: bit,
+          entry: text,
+          consumer: text,
+          heldMillis: number,
+          count: number,
+          released: number,
+          /** Attempts in which consumers died since the entry was made, as a tally, or "". */
+          died: text,
+          dueAt: number,
+          cause: text,
+          /** None if they are those above. */
+          fields: listOf(bytes)
+        })
+      )
+    }
+  },
+  lua: /* lua */ `${locating}
+local rows = {}
+for g, place in ipairs(groups) do
+  local fields, cause, idle, uncounted, log = {}, '', place.idle or 0, 0, ''
+  local key = place.source == 1 and place.retry or stream
+  if place.state == 'D' then fields = at(place.dead, place.entry) or {}
+  elseif place.due then
+    local body = call('HGET', place.waitingBodies, place.source .. place.entry)
+    local ok, raw = pcall(cmsgpack.unpack, body or '')
+    if not ok or type(raw) ~= 'table' then raw = {'', '', 0, 0, '', 'payload', body or ''} end
+    fields = {'id', tostring(raw[1]), 'at', tostring(raw[2]), 'attempt', tostring(raw[3]), 'fence', tostring(raw[4])}
+    for f = 6, #raw do fields[#fields + 1] = raw[f] end
+    cause = tostring(raw[5])
+  elseif place.source == 1 then fields = at(key, place.entry) or {} end
+  if place.state == 'P' then
+    local since = call('HGET', place.stateKey, 'oldest:' .. place.consumer)
+    if since then idle = math.max(idle, now - tonumber(since)) end
+  end
+  if place.count then
+    local of = place.source .. place.entry
+    uncounted = tonumber(call('HGET', place.released, of) or '0')
+    log = call('HGET', place.released, '!' .. of) or ''
+  end
+  rows[g] = {place.group, place.state, place.due and 1 or place.source or 0, place.entry or '', place.consumer or '', idle,
+    place.due and 0 or place.count or 0, uncounted, log, place.due or now, cause, fields}
+end
+local fields = main or {}
+if due then
+  local body = call('HGET', delayedBodies, member)
+  local ok, raw = pcall(cmsgpack.unpack, body or '')
+  fields = ok and type(raw) == 'table' and raw or {'payload', body or ''}
+end
+return {'OK', now, due and tonumber(due) or -1, entry or '', fields, rows}
+`
+})
+
+/**
+ * Deletes a message everywhere, or changes nothing: fails with `MessageInUse` if a consumer holds it.
+ */
+export const removeMessage = make({
+  name: "waybill/remove-message",
+  mode: "drains",
+  keys: ofTopic,
+  args: { id: "text" },
+  replies: { OK: {} },
+  lua: /* lua */ `${locating}
+for _, place in ipairs(groups) do
+  if place.state == 'P' then return {'HELD', id, place.group, place.consumer} end
+end
+-- A group for which this is the next entry is moved over it: the server counts what it reads, and would count this.
+local function drop(key, entry)
+  for _, flat in ipairs(ask('XINFO', 'GROUPS', key) or {}) do
+    local mine = of(flat)
+    local last = mine['last-delivered-id']
+    if less(last, entry) and #call('XRANGE', key, '(' .. last, '(' .. entry, 'COUNT', 1) == 0 then
+      call('XGROUP', 'SETID', key, mine['name'], entry)
+    end
+  end
+  call('XDEL', key, entry)
+end
+if due then
+  call('ZREM', delayed, member)
+  call('HDEL', delayedBodies, member)
+end
+for _, place in ipairs(groups) do
+  if place.state == 'W' then
+    local of = place.source .. place.entry
+    if place.due then
+      call('ZREM', place.waiting, of)
+      call('HDEL', place.waitingBodies, of)
+    else
+      local key = place.source == 1 and place.retry or stream
+      if place.count then
+        call('XACK', key, place.group, place.entry)
+        call('HDEL', place.released, of, '!' .. of)
+      end
+      if place.source == 1 then drop(key, place.entry) end
+    end
+    call('ZREM', place.retryIds, name)
+  elseif place.state == 'D' then
+    call('XDEL', place.dead, place.entry)
+    call('ZREM', place.deadIds, name)
+  end
+end
+if main then drop(stream, entry) end
+return {'OK'}
+`
+})
+
+/** Changes when a message is due, wherever it waits for a time. */
+export const reschedule = make({
+  name: "waybill/reschedule",
+  mode: "drains",
+  keys: ofTopic,
+  args: {
+    id: "text",
+    /** The time in ms since the epoch. */
+    time: "number"
+  },
+  replies: { OK: {} },
+  lua: /* lua */ `${announce}${locating}
+time = math.max(time, now)
+local moved = due
+if due then call('ZADD', delayed, 'XX', string.format('%.0f', time), member) end
+for _, place in ipairs(groups) do
+  if place.due then
+    call('ZADD', place.waiting, 'XX', string.format('%.0f', time), place.source .. place.entry)
+    moved = true
+  -- It may be had already.
+  elseif place.state == 'W' and time <= now then moved = true end
+end
+if not moved then return {'NOT WAITING', id} end
+announce(wake, time - now)
+return {'OK'}
+`
+})
+
+/** One page of the delayed messages. A place is `d`, the due time, a colon and the member; or "a". */
+export const delayed = make({
+  name: "waybill/delayed",
+  mode: "reads",
+  keys: keys("delayed", "delayedBodies"),
+  args: pageArgs,
+  bytes: true,
+  replies: {
+    OK: {
+      now: number,
+      rows: listOf(row({ position: text, dueAt: number, fields: listOf(bytes) }))
+    }
+  },
+  lua: /* lua */ `${clock}${weighing}
+touch()
+local rows, waiting, part, place = {}, delayed, string.sub(from, 1, 1), string.sub(from, 2)
+local function later(position, member, due)
+  local body = redis.call('HGET', delayedBodies, member)
+  local ok, fields = pcall(cmsgpack.unpack, body or '')
+  rows[#rows + 1] = {position, due, weigh(ok and type(fields) == 'table' and fields or {'payload', body or ''})}
+end
+${rowsOfWaiting("d")}return {'OK', clock(), rows}
+`
+})
