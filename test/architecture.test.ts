@@ -31,6 +31,7 @@ const order = [
   [
     "Lifecycle",
     "TransportError",
+    "internal/Filter",
     "Inspector",
     "Health",
     "internal/CheckedInspector",

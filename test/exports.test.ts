@@ -79,7 +79,8 @@ const surface: Record<string, Record<string, string>> = {
     "reads a topic as a log": "Entry first last stream"
   },
   "waybill Message": {
-    "what travels": "Body Due Headers Message Outgoing Receipt"
+    "what travels": "Body Due Headers Message Outgoing Receipt",
+    "since: which messages a group wants": "Filter"
   },
   "waybill Metrics": {
     "layers that count": "InspectorOptions layer layerInspector",

@@ -436,7 +436,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
   )
 
   it.effect(
-    "the doctor finds what nobody works on, what is not cut off, and what the dead have left",
+    "the doctor finds what nobody works on, what is not cut off, what the dead have left, and what is too new",
     () =>
       Effect.gen(function* () {
         const { url } = yield* RedisServer.make({ appendonly: "always" })
@@ -452,15 +452,23 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
           await redis.xgroup("CREATE", "{waybill:left}:stream", "billing", "0")
           await redis.xreadgroup("GROUP", "billing", "gone", "STREAMS", "{waybill:left}:stream", ">")
           await redis.zadd("{waybill:left}:group:billing:consumers", Date.now() + 3_600_000, "alive")
+          await redis.zadd("{waybill:left}:group:billing:waiting", Date.now() + 60_000, "01-1")
+          await redis.hset("{waybill:left}:group:billing:state", "newer", `${Date.now()} version 3 is newer than 2`)
         })
         const { code, out } = yield* run(["doctor"], { url })
         assert.strictEqual(code, 4)
         assert.match(out, / alone: 1 message, and no group has ever joined/)
         assert.match(out, /!! long: 10,001 messages that every group has settled are not trimmed/)
         assert.match(out, / left, group billing: 1 message held by consumers that are gone/)
+        assert.match(out, /!! left, group billing: messages are set aside, because version 3 is newer than 2: update/)
         // A topic that keeps about so many keeps settled ones too.
         yield* Effect.promise(() => redis.hset("{waybill:long}:meta", "maxLength", "20000"))
-        assert.notInclude((yield* run(["doctor"], { url })).out, "are not trimmed")
+        yield* Effect.promise(() =>
+          redis.hset("{waybill:left}:group:billing:state", "newer", `${Date.now() - 120_001} version 3 is newer than 2`)
+        )
+        const after = yield* run(["doctor"], { url })
+        assert.notInclude(after.out, "are not trimmed")
+        assert.notInclude(after.out, "set aside")
       }).pipe(Effect.scoped),
     60_000
   )

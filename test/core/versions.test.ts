@@ -279,3 +279,66 @@ describe("newer payloads", () => {
     }).pipe(Effect.scoped, Effect.provide(Probe.layer.pipe(Layer.provideMerge(MemoryPubSub.layer()))), silent)
   )
 })
+
+describe("several types on one topic", () => {
+  it.effect("a group gets only those that it wants, where every group gets every message", () =>
+    Effect.gen(function* () {
+      const handled: Array<unknown> = []
+      const refunds = { group: "refunds", only: { headers: { type: ["OrderCancelled"] } } }
+      const Reader = Consumer.make(Orders, refunds).pipe(
+        Consumer.dispatch({
+          OrderPlaced: () => Effect.die("not wanted"),
+          OrderCancelled: ({ at }, { headers }) => Effect.sync(() => handled.push([at, headers["type"]]))
+        })
+      )
+      yield* Producer.publish(Orders, { _tag: "OrderPlaced", cents: 5 }, { headers: { by: "a" } })
+      yield* Producer.publish(Orders, { _tag: "OrderCancelled", at }, { headers: { by: "a" } })
+      yield* Effect.provide(runUntilIdle(), Consumer.layer(Reader))
+      assert.deepStrictEqual(handled, [[at, "OrderCancelled"]])
+      for (const layer of [MemoryLists.layer(), MemoryExactlyOnce.layer()]) {
+        const refused = yield* Effect.flip(Effect.provide(Consumer.run(Reader), layer))
+        assert.strictEqual(refused.reason._tag, "NotOffered")
+      }
+    }).pipe(Effect.provide(MemoryStreams.layer()), silent)
+  )
+
+  const OrderPlaced = Schema.TaggedStruct("OrderPlaced", { cents: Schema.Int })
+  const OrderCancelled = Schema.TaggedStruct("OrderCancelled", { at: Schema.Date })
+  const Orders = Topic.make("orders", { payload: Topic.union({ OrderPlaced, OrderCancelled }) })
+
+  it.effect("each goes to its handler", () =>
+    Effect.gen(function* () {
+      const handled: Array<unknown> = []
+      const Reader = Consumer.make(Orders, { group: "g" }).pipe(
+        Consumer.dispatch({
+          OrderPlaced: ({ cents }, { id }) => Effect.sync(() => handled.push([id, cents])),
+          OrderCancelled: function* ({ at }) {
+            handled.push(at)
+            return yield* Effect.fail(new NoDirectory())
+          }
+        }),
+        Consumer.onFailure({ NoDirectory: Consumer.deadLetter() }),
+        Consumer.layer
+      )
+      yield* Producer.publishAll(
+        Orders,
+        [
+          { _tag: "OrderPlaced", cents: 5 },
+          { _tag: "OrderCancelled", at }
+        ],
+        ({ _tag }) => ({ id: _tag })
+      )
+      // Of a type that came without a version of its own.
+      yield* Producer.publish(Topic.make("orders", { payload: Schema.Struct({ _tag: Schema.String }) }), {
+        _tag: "OrderLost"
+      })
+      yield* Effect.provide(runUntilIdle(), Reader)
+      assert.deepStrictEqual(handled, [["OrderPlaced", 5], at])
+      const letters = yield* (yield* Probe.Probe).deadLetters
+      assert.deepStrictEqual(
+        letters.map(({ reason }) => reason),
+        ["NoDirectory", "DecodeFailure"]
+      )
+    }).pipe(Effect.provide(Probe.layer.pipe(Layer.provideMerge(MemoryStreams.layer()))), silent)
+  )
+})

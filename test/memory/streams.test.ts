@@ -4,6 +4,6 @@ import { MemoryStreams } from "waybill/memory"
 TransportSuite.run("MemoryStreams", {
   layer: MemoryStreams.layer(),
   time: "test",
-  features: { transactional: true },
+  features: { transactional: true, filters: true },
   freeze
 })

@@ -266,7 +266,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     replace: "if (version > Infinity) return",
     proofs: ["Streams", "Lists", "ExactlyOnce", "Keyspace"].map((name) => ({
       file: "redis/versions.test.ts",
-      title: `Redis${name} nothing is lost or buried`
+      title: `Redis${name}.*nothing is lost or buried`
     }))
   },
   {
@@ -275,6 +275,20 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "topic.decode(body, version)",
     replace: "topic.decode(body)",
     proofs: [{ file: "core/versions.test.ts", title: "are read through their own schema, and a failed migration" }]
+  },
+  {
+    name: "a filter lets everything through",
+    file: "redis/internal/wire/Lua.ts",
+    find: "if type(value) ~= 'string' or not values[value] then return false end",
+    replace: "",
+    proofs: on(["streams", "keyspace"], suite("a group with a filter gets what it wants"))
+  },
+  {
+    name: "members of a group may want different messages",
+    file: "redis/internal/wire/Lua.ts",
+    find: "if name ~= consumer then return {'FILTERED', theirs, only} end",
+    replace: "",
+    proofs: on(["streams", "keyspace"], suite("members of a group that want different messages"))
   },
   {
     name: "setting a message aside counts an attempt, streams",

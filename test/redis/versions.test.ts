@@ -6,6 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Effect, Layer, References, Schema, type Scope } from "effect"
 import { Consumer, Inspector, Producer, Topic, type Transport } from "waybill"
+import { IoRedis, RedisStreams } from "waybill/redis"
 import { becomes } from "./Fixture.ts"
 import * as Patterns from "./Patterns.ts"
 
@@ -50,6 +51,32 @@ const sideBySide = (older: typeof Old) =>
     )
     return { ...handled, dead: (yield* figures).dead }
   })
+
+it.live("what a filter cannot read is given to the group, and so becomes a dead letter", () =>
+  Effect.gen(function* () {
+    const { commands } = yield* IoRedis.IoRedis
+    const key = `{waybill:${name}}:stream`
+    for (const headers of ["{", "[]", '{"type":"b"}', '{"type":1}']) {
+      yield* commands.run("xadd", key, (client) => client.xadd(key, "*", "payload", "{}", "headers", headers))
+    }
+    yield* commands.run("xadd", key, (client) => client.xadd(key, "*", "text", "no payload"))
+    yield* Consumer.make(Old, { group: "g", only: { headers: { type: ["a"] } } }).pipe(
+      Consumer.process(() => Effect.void),
+      Consumer.layer,
+      Layer.build
+    )
+    const inspector = yield* Inspector.Inspector
+    yield* becomes(
+      "all are settled",
+      Effect.map(inspector.describe(name), ({ groups: [group] }) => [group!.lag, group!.pending, group!.deadLetters]),
+      [0, 0, 2]
+    )
+  }).pipe(
+    Effect.scoped,
+    Effect.provide(RedisStreams.layer().pipe(Layer.provideMerge(Patterns.redis), Layer.provide(RedisServer.layer()))),
+    Effect.provideService(References.MinimumLogLevel, "None")
+  )
+)
 
 describe.each(Object.entries(Patterns.storing))("two builds side by side, %s", (_, layer) => {
   const onRedis = <A, E>(effect: Effect.Effect<A, E, Patterns.Services | Transport.AtLeastOnce | Scope.Scope>) =>

@@ -123,6 +123,7 @@ const featuresOf = <R, E>({ conflict, features, freeze }: Options<R, E>): Featur
   trimming: true,
   lookup: true,
   transactional: false,
+  filters: false,
   schedules: true,
   freeze: freeze !== undefined,
   conflict: conflict !== undefined,

@@ -41,6 +41,7 @@ import { responder } from "./internal/Responder.ts"
 import * as Routing from "./internal/Routing.ts"
 import * as Tracing from "./internal/Tracing.ts"
 import { type Handle, type One, type Told, Undecodable } from "./internal/Workers.ts"
+import type { Filter } from "./Message.ts"
 import * as RetryPolicy from "./RetryPolicy.ts"
 import type { Settlement } from "./Settlement.ts"
 import { DecodeFailure, type RequestTopic, type Topic } from "./Topic.ts"
@@ -53,8 +54,9 @@ import {
   includes,
   type Name,
   type Needs,
+  NotOffered,
   notProvided,
-  type TransportError
+  TransportError
 } from "./Transport.ts"
 
 /** Where one kind of failure leads. Made by `retry`, `deadLetter` and `acknowledge`. */
@@ -88,6 +90,12 @@ export interface Options<G extends Guarantee = "at-least-once", L extends LeaseL
    * or, on streams, with what was stored at a time or later.
    */
   readonly start?: "earliest" | "latest" | DateTime.DateTime
+  /**
+   * Which messages the group wants; all of them by default. The store passes over the others: they are neither sent nor
+   * decoded, and count as settled for this group. For patterns on which every group gets every message (streams,
+   * keyspace); on others the consumer fails with `NotOffered`. Members that want different messages get `TopicConflict`.
+   */
+  readonly only?: Filter
   /**
    * How long a silent consumer keeps its messages. 15 s by default. Live consumers renew in time, however long
    * handlers take.
@@ -1050,6 +1058,7 @@ const programOf = <A, R>(
     // If less than the topic's promise is enough, another default will do.
     (topic.on === defaultName(topic.on.guarantee) ? find(context, defaultName(guarantee)) : undefined)
   if (transport === undefined) return Effect.fail(notProvided(context, topic.on, "receive", topic.name))
+  if (options.only !== undefined && transport.filters !== true) return Effect.fail(noFilter(topic.name))
   const program = (redelivery: Duration.Duration | undefined): Program => ({
     transport,
     concurrency: options.concurrency ?? 1,
@@ -1065,6 +1074,7 @@ const programOf = <A, R>(
       start: DateTime.isDateTime(options.start)
         ? { at: options.start.epochMilliseconds }
         : (options.start ?? "earliest"),
+      only: options.only,
       lease: Duration.fromInputUnsafe(options.lease ?? "15 seconds"),
       maxDeliveries: options.maxDeliveries ?? 5,
       shutdown: Duration.fromInputUnsafe(options.shutdown ?? "20 seconds"),
@@ -1105,6 +1115,17 @@ const programHooks = (
 })
 
 const logUnsettled = (cause: Cause.Cause<never>) => Effect.logError("Consumer.onSettled died", cause)
+
+const noFilter = (topic: string) =>
+  new TransportError({
+    operation: "receive",
+    topic,
+    reason: new NotOffered({
+      feature: "filters",
+      detail:
+        "this layer gives a message to one group, or does not store it. Leave `only` out, or use streams or keyspace"
+    })
+  })
 
 /** Checked once rather than per message: the workers have the tracer of the fiber that runs them. */
 const runTraced = <A, R>(self: Consumer<A, never, R>, ...rest: Rest) =>

@@ -46,6 +46,16 @@ export type Due =
   | { readonly _tag: "At"; readonly epochMillis: number }
 
 /**
+ * Which messages a group wants, by what the store can see of them: each part that is given must have one of its values. A
+ * message without the key or header is not wanted.
+ */
+export interface Filter {
+  readonly key?: ReadonlyArray<string> | undefined
+  /** By name. Topics of `Topic.union` have the header `type`. */
+  readonly headers?: Readonly<Record<string, ReadonlyArray<string>>> | undefined
+}
+
+/**
  * What `publish` returns: the message was stored (or waits until it is due), it had been stored before under the same
  * id, or it was sent to the current subscribers by a pattern that stores nothing.
  */

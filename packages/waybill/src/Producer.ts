@@ -372,7 +372,8 @@ const outgoing = <P, On, RD, RE>(
 ): Outgoing => ({
   id,
   body,
-  headers,
+  headers:
+    topic.type === undefined || !isRecord(headers) ? headers : Object.freeze({ type: topic.type(payload), ...headers }),
   key: topic.key(payload),
   version: topic.writes,
   due

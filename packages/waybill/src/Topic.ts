@@ -35,6 +35,8 @@ export interface Topic<
   readonly writes: number
   /** The most bytes a message may have in UTF-8: body, headers, id and key together. */
   readonly maxBytes: number
+  /** Travels as the header `type`, if it has several types of messages. */
+  readonly type?: ((payload: Payload) => string) | undefined
   /** Messages with the same key must stay in order, where the transport supports it. */
   readonly key: (payload: Payload) => string | undefined
   /** Encodes to JSON text, checked against the schema and the size limit. */
@@ -298,6 +300,7 @@ export const make: {
     version,
     writes: write,
     maxBytes,
+    type: unions.has(options.payload) ? ({ _tag }: { readonly _tag: string }) => _tag : undefined,
     key: options.key ?? (() => undefined),
     encode,
     decode
@@ -315,8 +318,9 @@ type Made<S extends Schema.Constraint, F, On> = Topic<
 >
 
 /**
- * The payload of a topic with several types of messages, each under its `_tag`. `Consumer.dispatch` gives each type its handler. A
- * type that is added makes a new `version`: older consumers then set its messages aside instead of dead-lettering them.
+ * The payload of a topic with several types of messages, each under its `_tag`. `Consumer.dispatch` gives each type its handler. The
+ * tag also travels as the header `type`, which a group may filter by: see `only` of `Consumer.make`. A type that is added makes a
+ * new `version`: older consumers then set its messages aside instead of dead-lettering them.
  *
  * @example
  * ```ts
@@ -331,8 +335,14 @@ type Made<S extends Schema.Constraint, F, On> = Topic<
  */
 export const union = <const Types extends TypesOf<Types>>(
   types: Types
-): Schema.Union<ReadonlyArray<Types[keyof Types]>> =>
-  Schema.Union<ReadonlyArray<Types[keyof Types]>>(Object.values(types))
+): Schema.Union<ReadonlyArray<Types[keyof Types]>> => {
+  const schema = Schema.Union<ReadonlyArray<Types[keyof Types]>>(Object.values(types))
+  unions.add(schema)
+  return schema
+}
+
+/** Topics of these say which type a message is of. */
+const unions = new WeakSet<object>()
 
 /** Schemas by the tags of what they decode. */
 type TypesOf<Types> = {

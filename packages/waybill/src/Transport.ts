@@ -22,7 +22,7 @@ import { checked } from "./internal/CheckedInspector.ts"
 import { watch } from "./internal/Scheduler.ts"
 import type { ScheduleStore } from "./internal/ScheduleStore.ts"
 import type { Lifecycle } from "./Lifecycle.ts"
-import type { Outgoing, Receipt } from "./Message.ts"
+import type { Filter, Outgoing, Receipt } from "./Message.ts"
 import type { Ack, DeadLetter, Settlement } from "./Settlement.ts"
 import { NotProvided, TransportError } from "./TransportError.ts"
 
@@ -78,6 +78,8 @@ export interface Transport<out G extends Guarantee = Guarantee> {
   readonly broadcasts?: boolean | undefined
   /** Whether its groups are given the most urgent messages first. Elsewhere `Producer` refuses a priority. */
   readonly priorities?: boolean | undefined
+  /** Whether its groups may have a filter. Elsewhere a consumer with one fails with `NotOffered`. */
+  readonly filters?: boolean | undefined
   /** Figures and dead letters of the topics on this transport. */
   readonly inspector: Inspector["Service"]
   /** Reads the records that commits have written. Every transport that keeps `transactional` has it. */
@@ -339,6 +341,11 @@ export interface Subscription {
   readonly group: string
   /** Where a new group begins. */
   readonly start: Start
+  /**
+   * Which messages the group wants; all of them by default. The group has passed the others once it gets to them. A
+   * member that wants something else than living ones is refused with `TopicConflict`.
+   */
+  readonly only?: Filter | undefined
   /** How long a silent consumer keeps its messages. Live consumers renew in time, however long their handlers take. */
   readonly lease: Duration.Duration
   /**

@@ -47,6 +47,8 @@ export interface Features {
   readonly transactional: boolean
   /** Schedules are kept beside the messages, and their ticks are published. */
   readonly schedules: boolean
+  /** A group may want only some messages of a topic. Not expected by default. */
+  readonly filters: boolean
   /** `Options.freeze` is given. */
   readonly freeze: boolean
   /** `Options.conflict` is given. */

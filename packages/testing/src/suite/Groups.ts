@@ -4,10 +4,10 @@
  * @module
  */
 import { assert } from "@effect/vitest"
-import { Effect, Fiber } from "effect"
+import { Duration, Effect, Fiber } from "effect"
 import { type Delivery, Settlement } from "waybill"
 import { check } from "./Check.ts"
-import { bodies, joinAndLeave, settle, sortedBodies } from "./Fixture.ts"
+import { bodies, joinAndLeave, settle, settled, sortedBodies } from "./Fixture.ts"
 
 const numbered = (count: number) => Array.from({ length: count }, (_, i) => String(i).padStart(3, "0"))
 
@@ -150,6 +150,64 @@ export const groups = [
       assert.isUndefined(fiber.pollUnsafe(), "there is nothing to take yet")
       yield* fixture.publish("a")
       assert.deepStrictEqual(bodies(yield* fixture.within("the message", Fiber.join(fiber))), ["a"])
+    })
+  ),
+
+  check(
+    "a group with a filter gets what it wants, and has passed the rest",
+    ["filters"],
+    Effect.fnUntraced(function* (fixture) {
+      const only = { key: ["a", "b"], headers: { type: ["Placed", "Paid"], "x-y": ['%, "{}'] } }
+      const draft = (body: string, key?: string, type?: string) => ({
+        body,
+        key,
+        headers: { ...(type !== undefined && { type }), "x-y": '%, "{}' }
+      })
+      yield* fixture.publish(
+        draft("wanted 1", "a", "Placed"),
+        draft("of another type", "a", "Cancelled"),
+        draft("of no type", "a"),
+        draft("of another key", "c", "Placed"),
+        draft("of no key", undefined, "Placed"),
+        { ...draft("of no header"), key: "a", headers: { type: "Placed" } },
+        draft("wanted 2", "b", "Paid")
+      )
+      const receiver = yield* fixture.join("g", { only })
+      const first = yield* fixture.take(receiver, 2)
+      assert.deepStrictEqual(bodies(first), ["wanted 1", "wanted 2"])
+      // What comes back has been wanted before.
+      yield* settle(receiver, first, Settlement.retry(Duration.zero, "again"))
+      yield* settle(receiver, yield* fixture.take(receiver, 2), Settlement.ack)
+      const next = yield* Effect.forkChild(receiver.take(5), { startImmediately: true })
+      for (let i = 0; i < 5; i++) yield* fixture.publish(draft("of another type", "a", "Cancelled"))
+      yield* fixture.publish({ ...draft("wanted later", "a", "Paid"), due: { _tag: "After", delay: fixture.delay } })
+      yield* fixture.publish(draft("wanted 3", "a", "Paid"))
+      const third = yield* fixture.within("the next one", Fiber.join(next))
+      assert.deepStrictEqual(bodies(third), ["wanted 3"])
+      yield* settle(receiver, [...third, yield* fixture.one(receiver)], Settlement.ack)
+      yield* fixture.becomes("figures", fixture.figures("g"), settled)
+      const all = yield* fixture.join("all", { start: "latest" })
+      yield* fixture.publish(draft("of another type", "a", "Cancelled"))
+      assert.deepStrictEqual(bodies([yield* fixture.one(all)]), ["of another type"])
+    })
+  ),
+
+  check(
+    "members of a group that want different messages are refused, while one of them lives",
+    ["filters"],
+    Effect.fnUntraced(function* (fixture) {
+      const only = { headers: { type: ["a", "b"], other: ["c"] } }
+      const { leave } = yield* joinAndLeave(fixture, "g", { only })
+      for (const other of [undefined, { key: [] }, { headers: { type: ["a"] } }]) {
+        const refused = yield* Effect.flip(fixture.join("g", { only: other }))
+        assert.strictEqual(refused.reason._tag, "TopicConflict")
+      }
+      const same = yield* joinAndLeave(fixture, "g", { only: { headers: { other: ["c"], type: ["b", "a"] } } })
+      yield* leave
+      yield* same.leave
+      yield* fixture.publish({ body: "a", headers: { type: "a" } }, { body: "z", headers: { type: "z" } })
+      const next = yield* fixture.join("g", { only: { headers: { type: ["z"] } } })
+      assert.deepStrictEqual(bodies([yield* fixture.one(next)]), ["z"])
     })
   ),
 

@@ -56,6 +56,7 @@ export const layer = layerOf("at-least-once", (options: Options, as) => {
     as,
     retention: "expiry",
     limits: limitsOf(options),
+    filters: true,
     source: () => new ExpiringLog(ttlMillis)
   })
 })

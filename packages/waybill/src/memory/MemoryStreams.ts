@@ -65,6 +65,7 @@ export const layer = layerOf("transactional", (options: Options, as) => {
       positions: true,
       retention: kept === undefined ? "settled" : kept.keep === "newest" ? "length" : "history",
       limits: limitsOf(options),
+      filters: true,
       source: (place) => new Log(place, kept)
     },
     markerMillis

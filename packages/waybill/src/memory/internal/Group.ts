@@ -14,11 +14,12 @@ import type { Delivery, Failures, Handle } from "../../Delivery.ts"
 import type { ConsumerInfo, GroupInfo, MessageInGroup, PendingMessage, Place, WaitingMessage } from "../../Inspector.ts"
 import { consumerDied, noted, read } from "../../internal/Attempts.ts"
 import { unitsOf } from "../../internal/Budget.ts"
+import { wants } from "../../internal/Filter.ts"
 import type { DeadLetterCap } from "../../internal/Limits.ts"
 import { everything } from "../../internal/Recalls.ts"
 import { failuresAfter } from "../../internal/RetryCounts.ts"
 import { admits, loadOf, suspicious } from "../../internal/Suspects.ts"
-import type { Message } from "../../Message.ts"
+import type { Filter, Message } from "../../Message.ts"
 import * as Settlement from "../../Settlement.ts"
 import type { ClaimedDeadLetters, DeadLetterClaim, Settled } from "../../Transport.ts"
 import { DeadLetters } from "./DeadLetters.ts"
@@ -69,12 +70,18 @@ export class Group {
   /** When and why a message was last set aside. */
   #newer = { at: -Infinity, cause: "" }
   paused = false
+  /** Which messages it wants. */
+  only: Filter | undefined = undefined
 
   constructor(topic: Home, name: string, cursor: Cursor, deadLetters: DeadLetterCap) {
     this.#topic = topic
     this.name = name
     this.#cursor = cursor
     this.#deadLetters = new DeadLetters(deadLetters)
+  }
+
+  get isEmpty(): boolean {
+    return this.#members.size === 0
   }
 
   join(member: Member): void {
@@ -514,7 +521,8 @@ export class Group {
     while (out.length < max && this.#room > 0) {
       const message = this.#cursor.next()
       if (message === undefined) return
-      this.#deliver(newWork(message, now), member, now, out)
+      if (wants(this.only, message)) this.#deliver(newWork(message, now), member, now, out)
+      else this.#cursor.settled(message)
     }
   }
 

@@ -47,6 +47,7 @@ export const make = (pattern: Pattern, markerMillis?: number) =>
   Effect.map(makeStore(pattern, markerMillis ?? Infinity), (store) => ({
     ...transportOf(store),
     priorities: pattern.priorities,
+    filters: pattern.filters,
     inspector: inspectorOf(store),
     records: markerMillis === undefined ? undefined : recordsOf(store),
     schedules: makeSchedules(store)
@@ -160,7 +161,7 @@ const transportOf = (store: Store): Pick<Transport, "publish" | "receive" | "cla
             return Effect.fail(new TransportError({ operation: "receive", topic, reason: problem }))
           }
           const topic = store.open(subscription.topic)
-          const group = topic.join(subscription.group, subscription.start, now)
+          const group = topic.join(subscription, now)
           if (group instanceof TopicConflict || group instanceof NotOffered) {
             return Effect.fail(new TransportError({ operation: "receive", topic: topic.name, reason: group }))
           }

@@ -11,10 +11,10 @@ import type {
   MessageInGroup,
   Place as Destination,
   Retention,
-  Start,
   StoredMessage,
   TopicInfo
 } from "../../Inspector.ts"
+import { disagreement, textOf } from "../../internal/Filter.ts"
 import { kept } from "../../internal/Headers.ts"
 import type { Limits } from "../../internal/Limits.ts"
 import type { Outgoing, Receipt } from "../../Message.ts"
@@ -23,6 +23,7 @@ import {
   MessageNotFound,
   MessageNotWaiting,
   NotOffered,
+  type Subscription,
   TopicConflict,
   TopicInUse
 } from "../../Transport.ts"
@@ -40,6 +41,8 @@ export interface Pattern {
   readonly positions?: boolean
   /** Whether its groups are given the most urgent messages first. */
   readonly priorities?: boolean
+  /** Whether they may have a filter. */
+  readonly filters?: boolean
   /** The name under which the program has this store, unless it is the default. */
   readonly as: string | undefined
   readonly limits: Limits
@@ -120,15 +123,22 @@ export class Topic implements Home {
   }
 
   /** The group of this name; a new one begins where `start` says. */
-  join(name: string, start: Start, now: number): Group | TopicConflict | NotOffered {
-    const groups = (this.#groups ??= new Map())
+  join({ group: name, only, start }: Subscription, now: number): Group | TopicConflict | NotOffered {
+    const groups = (this.#groups ??= new Map<string, Group>())
     const known = groups.get(name)
-    if (known !== undefined) return known
+    if (known !== undefined) {
+      if (!known.isEmpty && textOf(known.only) !== textOf(only)) {
+        return disagreement(this.name, textOf(only), textOf(known.only))
+      }
+      known.only = only
+      return known
+    }
     this.promote(now)
     this.#source.trim(now)
     const cursor = this.#source.join(name, start)
     if (cursor instanceof TopicConflict || cursor instanceof NotOffered) return cursor
     const group = new Group(this, name, cursor, this.#pattern.limits.deadLetters)
+    group.only = only
     group.paused = this.#paused?.has(name) === true
     groups.set(name, group)
     return group

@@ -42,6 +42,8 @@ export interface Pattern<out G extends Transport.Guarantee = Transport.Guarantee
   readonly priorities?: boolean | undefined
   /** Whether every consumer gets every message, whatever its group. */
   readonly broadcasts?: boolean | undefined
+  /** Whether its groups may have a filter. */
+  readonly filters?: boolean | undefined
   /** Inspects topics of the pattern, whatever options they were opened with. */
   readonly inspector: (options: InspectorOptions) => Inspector["Service"]
   /** Server settings that it needs and that are missing, in sentences. */
@@ -159,6 +161,7 @@ const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) 
         Effect.map(([seconds, micros]) => Number(seconds) * 1000 + Math.floor(Number(micros) / 1000)),
         Effect.mapError((reason) => new Transport.TransportError({ operation: "inspect", reason }))
       ),
+    filters: pattern.filters,
     health: healthOf(commands, redis.replicas),
     publish: (topic, messages) => publishers.publish(topic, messages),
     claimDeadLetters: ({ from = "", group, handled, held, lease, limit, topic }) => {

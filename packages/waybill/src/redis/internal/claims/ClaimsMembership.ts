@@ -6,6 +6,7 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import { textOf } from "../../../internal/Filter.ts"
 import type { Reason, TransportError } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
 import { calling } from "../connection/ScriptReply.ts"
@@ -96,7 +97,8 @@ class ClaimsMembership implements Membership<ClaimedHandle> {
         // Another start was refused.
         start: !again && subscription.start === "latest" ? "latest" : "earliest",
         lease: leaseMillis,
-        setting: source.setting
+        setting: source.setting,
+        only: textOf(subscription.only)
       })
       const isNew = !known
       // What it had given us was lost with it, or is available to all.

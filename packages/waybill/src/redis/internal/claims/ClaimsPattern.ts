@@ -17,7 +17,7 @@ import type { BoundSource } from "./Scripts.ts"
 
 export interface ClaimsOptions<G extends Guarantee>
   extends
-    Pick<Pattern<G>, "name" | "guarantee" | "markerMillis" | "priorities" | "advice">,
+    Pick<Pattern<G>, "name" | "guarantee" | "markerMillis" | "priorities" | "filters" | "advice">,
     Pick<BoundSource, "scripts" | "setting" | "expires" | "urgencyOf"> {
   /** Only for a pattern that applies commits. */
   readonly committer?: (store: Store, subscription: Subscription, consumer: string) => Committer<ClaimedHandle>
@@ -30,6 +30,7 @@ export type Listening = (subscription: Subscription) => Effect.Effect<BoundSourc
 export const make = <G extends Guarantee>({
   advice,
   committer,
+  filters,
   guarantee,
   listening = onWake,
   markerMillis,
@@ -41,6 +42,7 @@ export const make = <G extends Guarantee>({
   guarantee,
   markerMillis,
   priorities,
+  filters,
   advice,
   inspector: (options) => ClaimsInspector.make(options, name, source.expires ? "expiry" : "settled", source.scripts),
   open: (store) =>

@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { bytes, make as script, number, text } from "../connection/Script.ts"
+import { bytes, flag, make as script, number, text } from "../connection/Script.ts"
 import { suspectArgs } from "../group/Suspecting.ts"
 import { deadLettering, keeping } from "../inspect/DeadLetterScripts.ts"
 import { keys } from "../wire/Keys.ts"
-import { add, cap, clock, suspecting, tallies } from "../wire/Lua.ts"
+import { add, cap, clock, suspecting, tallies, wanting } from "../wire/Lua.ts"
 import { records } from "../wire/PackedMessage.ts"
 import { marking, nth } from "./AttemptLog.ts"
 import type { Source } from "./Source.ts"
@@ -28,7 +28,8 @@ while came and left() > 0 do
 end
 while left() > 0 do
   local n = left()
-  local new, missing = fresh(n)
+  local new, missing, open = fresh(n)
+  rest = rest or open
   brought = brought + #new
   first(new, missing)
   if #new < n then break end
@@ -132,6 +133,8 @@ const take = (source: Source) =>
       max: "number",
       /** 1: a reply was lost, report the number of missing ones in any case. */
       unsure: "number",
+      /** The filter, "" for none. */
+      only: "text",
       ...suspectArgs,
       /** About how many bytes of records at most; a part that was begun is brought in any case. */
       bytes: "number"
@@ -154,18 +157,20 @@ const take = (source: Source) =>
         /** Where they were, as pairs: before which of the members, from 1, and how many. */
         holes: bytes,
         /** Of those that came back. */
-        tallies: bytes
+        tallies: bytes,
+        /** The filter has passed over so much that the rest is for the next call. */
+        more: flag
       },
       /** The heartbeat has expired: what it took now could be taken from it at once. */
       EXPIRED: {},
       PAUSED: {}
     },
-    lua: /* lua */ `${clock}${records}${source.lua}${suspecting}
-local now = clock()
+    lua: /* lua */ `${clock}${records}${source.lua}${suspecting}${source.filters ? wanting : ""}
+local now, rest = clock(), nil
 local until_ = redis.call('ZSCORE', consumers, consumer)
 if not until_ or tonumber(until_) <= now then return {'EXPIRED'} end
 if redis.call('HEXISTS', state, 'paused') == 1 then return {'PAUSED'} end
--- Everything is read before anything is taken.
+${source.filters ? "if only ~= '' then wants = wanted(only) end\n" : ""}-- Everything is read before anything is taken.
 probe()
 local begins = redis.call('SCARD', processing) == 0
 local came = redis.call('EXISTS', returned, suspects, marks) > 0
@@ -223,7 +228,7 @@ if #members > 0 then
   redis.call('SADD', processing, unpack(members))
 end
 return {'OK', table.concat(members, ' '), table.concat(lengths, ' '), table.concat(attempts, ' '), table.concat(found),
-  suspect - dead, sum, table.concat(holes, ' '), table.concat(tallied, ' ')}
+  suspect - dead, sum, table.concat(holes, ' '), table.concat(tallied, ' '), rest and 1 or 0}
 `
   })
 

@@ -7,6 +7,7 @@
  */
 import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import { textOf } from "../../../internal/Filter.ts"
 import type { Reason } from "../../../Transport.ts"
 import type { Belonging, Fetching } from "../group/GroupReceiver.ts"
 import { hurryMillis } from "../group/Heartbeat.ts"
@@ -28,6 +29,7 @@ const takeBytes = 4 * 1024 * 1024
 
 export class Fetcher implements Fetching {
   readonly #options: FetcherOptions
+  readonly #only: string
   readonly #gaps = new Gaps()
   limit = takeLimit
   /** Something may be available that was not there at the last check. */
@@ -42,6 +44,7 @@ export class Fetcher implements Fetching {
 
   constructor(options: FetcherOptions) {
     this.#options = options
+    this.#only = textOf(options.subscription.only)
   }
 
   /** Something may be available. */
@@ -85,6 +88,7 @@ export class Fetcher implements Fetching {
         consumer,
         max: count,
         unsure: asked ? 1 : 0,
+        only: this.#only,
         ...suspectsAmong(this.#suspects, subscription),
         bytes
       }).pipe(
@@ -102,10 +106,10 @@ export class Fetcher implements Fetching {
       }
       // The heartbeat notices when the pause is over.
       if (reply._tag === "PAUSED") return receiver.expect(0)
-      const { gone, holes, records, suspects } = reply
+      const { gone, holes, more, records, suspects } = reply
       const taken = deliveriesOf(reply, topic, group, now)
       const missed = this.#gaps.count(gone)
-      if (taken.length + missed >= count || records.length >= bytes) this.promising = true
+      if (more || taken.length + missed >= count || records.length >= bytes) this.promising = true
       if (source.expires) {
         for (const gap of this.#gaps.note(taken, missed, holes.toString("latin1"))) {
           yield* lifecycle.report({ _tag: "Gap", topic, group, consumer, gap })

@@ -9,7 +9,7 @@ import { beatArgs, beaten, member } from "../group/Beat.ts"
 import { deadLettering, keeping } from "../inspect/DeadLetterScripts.ts"
 import { places } from "../inspect/MessagePlaces.ts"
 import { keys } from "../wire/Keys.ts"
-import { add, cap, clock, fetching, heartbeats, opening, tallies, weighing } from "../wire/Lua.ts"
+import { add, cap, clock, fetching, filtering, heartbeats, opening, tallies, weighing } from "../wire/Lua.ts"
 import { records } from "../wire/PackedMessage.ts"
 import { marking, nth } from "./AttemptLog.ts"
 import type { Source } from "./Source.ts"
@@ -27,7 +27,9 @@ const join = (source: Source) =>
       ...member,
       /** `earliest` or `latest`. */
       start: "text",
-      setting: "text"
+      setting: "text",
+      /** The filter, "" for none. */
+      only: "text"
     },
     replies: {
       OK: {
@@ -36,9 +38,11 @@ const join = (source: Source) =>
       }
       // And the refusals of `open`.
     },
-    lua: /* lua */ `${clock}${opening}${records}${source.lua}${heartbeats}
+    lua: /* lua */ `${clock}${opening}${records}${source.lua}${heartbeats}${filtering}
 touch()
 local conflict, opened = opening(meta)
+if conflict then return conflict end
+conflict = filtering(only)
 if conflict then return conflict end
 local known = redis.call('SISMEMBER', groups, group) == 1
 local refused = open(group, start, known, setting)

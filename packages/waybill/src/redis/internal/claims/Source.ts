@@ -16,7 +16,7 @@
  * |---|---|
  * | `open(group, start, known, setting)` | a group joins, whether it is `known` or new, and then from `earliest` or `latest`. Returns a refusal or nil. All checks are done; it may write |
  * | `probe()` | reads the keys that `fresh` and `read` touch, before anything is taken |
- * | `fresh(n)` | takes at most `n` ids that the group has not had, in order. A source that can lose messages also returns a table: how many are gone before the first of the ids, before the second and so on, and after the last |
+ * | `fresh(n)` | takes at most `n` ids that the group has not had, in order. A source that can lose messages also returns a table: how many are gone before the first of the ids, before the second and so on, and after the last. One that `filters` passes over what `wants(key, headers)` refuses, a variable that it declares; and returns whether it has left some for the next call |
  * | `urgent()` | only for a source that `ranks`, like the next three: whether some messages of this topic are more urgent than others |
  * | `fresh(n, urgency)` | of those with this urgency, from 1 to 3, the most urgent first |
  * | `urgencyOf(record)` | its urgency |
@@ -52,6 +52,8 @@ export interface Source {
   readonly fleeting: ReadonlyArray<SourceKey>
   /** The functions above. */
   readonly lua: string
+  /** Whether its groups may have a filter. */
+  readonly filters?: boolean
   /** Whether some messages of its topics may be more urgent than others. */
   readonly ranks?: boolean
   /** Whether its messages are counted from where the first may be, with the function that moves this on. */

@@ -5,6 +5,7 @@
  */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import { disagreement } from "../../../internal/Filter.ts"
 import {
   MessageInUse,
   MessageNotFound,
@@ -46,6 +47,8 @@ export const problemOf = (
         expected: `a queue of the group ${two} (a queue has one group)`,
         found: `a queue of the group ${one}`
       })
+    case "FILTERED":
+      return disagreement(topic, two, one)
     case "ORDERED":
       return new TopicConflict({
         topic,

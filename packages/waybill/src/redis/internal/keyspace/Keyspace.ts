@@ -22,6 +22,7 @@ export const make = (options: KeyspaceOptions): Pattern<"at-least-once"> =>
   ClaimsPattern.make({
     name: pattern,
     guarantee: "at-least-once",
+    filters: true,
     scripts: KeyspaceSource.scripts,
     expires: true,
     advice,

@@ -12,6 +12,7 @@ import { numbering } from "./Numbers.ts"
 /** See `Source` of `claims/`. */
 const lua = /* lua */ `
 local open, probe, fresh, pressing, read, forget, restore, promote, backlog, peek, outlook, pass, clear, close
+local wants
 do
 ${numbering}
 -- The records that were looked up to see whether they exist.
@@ -35,6 +36,7 @@ function probe()
   redis.call('HEXISTS', restored, '')
 end
 function fresh(n)
+  local read = 0
   local at = redis.call('HMGET', position, 'cursor', 'born')
   -- A group that has lost its position begins at the front: again is better than never.
   local before, born = tonumber(at[1]), tonumber(at[2]) or last
@@ -49,7 +51,7 @@ function fresh(n)
   if before and at > before then pass(at, at - before) end
   -- How many keys one call checks: a long row of expired ones takes several.
   local budget = n + 5000
-  while #ids < n and at < last and budget > 0 do
+  while #ids < n and at < last and budget > 0 and read < 4194304 do
     local row, names = {}, {}
     local size = math.min(n - #ids, last - at, 200)
     for i = 1, size do
@@ -59,8 +61,13 @@ function fresh(n)
     local found, any = redis.call('MGET', unpack(row)), false
     for i = 1, size do
       if found[i] then
-        ids[#ids + 1] = names[i]
-        taken[names[i]] = found[i]
+        local message = wants and parsed(found[i])
+        if not message or wants(message.key, message.headers) then
+          ids[#ids + 1] = names[i]
+          taken[names[i]] = found[i]
+        else
+          read = read + #found[i]
+        end
         any = true
         at = at + 1
       else
@@ -75,7 +82,7 @@ function fresh(n)
     end
   end
   if at ~= before then redis.call('HSET', position, 'cursor', digits(at)) end
-  return ids, missing
+  return ids, missing, at < last and #ids < n
 end
 function pressing()
 end
@@ -171,6 +178,7 @@ export const scripts = makeScripts(
     keys: keys("numbers", "delayed", "delayedBodies", "position", "restored"),
     fleeting: ["delayed", "delayedBodies", "restored"],
     lua,
+    filters: true,
     passes: true
   },
   storage

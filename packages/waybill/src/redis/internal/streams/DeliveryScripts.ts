@@ -10,7 +10,7 @@ import { bit, flag, listOf, make, number, row, text } from "../connection/Script
 import { suspectArgs } from "../group/Suspecting.ts"
 import { deadLettering, keeping } from "../inspect/DeadLetterScripts.ts"
 import { keys } from "../wire/Keys.ts"
-import { add, announce, ask, cap, clock, maps, split, suspecting } from "../wire/Lua.ts"
+import { add, announce, ask, cap, clock, maps, split, suspecting, wanting } from "../wire/Lua.ts"
 import { nobody, noting, sources, sweeping } from "./Progress.ts"
 
 /** An entry that was taken over. `owner`: its previous owner. `tally`: the attempts in which consumers died since the entry was made. */
@@ -122,6 +122,60 @@ while i <= #ARGV do
 end
 if soonest then announce(wake, soonest, group) end
 return {'OK', table.concat(answers), deadLettered and keepDead(maxCount, maxAgeMillis, now) or 0}
+`
+})
+
+/**
+ * Reads new entries for a group with a filter: those of the topic that it does not want are acked, and all from its retry stream are
+ * given to the consumer. A call goes through a thousand entries, or a few megabytes of those that are wanted.
+ */
+export const select = make({
+  name: "waybill/select",
+  mode: "drains",
+  keys: keys("stream", "retry"),
+  args: { group: "text", consumer: "text", only: "text", max: "number", bytes: "number" },
+  replies: {
+    OK: {
+      entries: listOf(row({ source: bit, entry: text, fields: listOf(text) })),
+      /** If there is no more: the last ids of both streams, to wait for later ones. Otherwise "". */
+      last: text,
+      lastRetry: text
+    },
+    /** The group was lost. */
+    NOGROUP: {}
+  },
+  lua: /* lua */ `${maps}${wanting}
+local wants, entries, scanned, size = wanted(only), {}, 0, 0
+local more = true
+while more and #entries < max and scanned < 1000 and size < bytes do
+  local count = math.min(100, max - #entries)
+  local reply = redis.pcall('XREADGROUP', 'GROUP', group, consumer, 'COUNT', count, 'STREAMS', stream, retry, '>', '>')
+  if reply and reply.err then
+    if string.find(reply.err, 'NOGROUP', 1, true) then return {'NOGROUP'} end
+    error(reply)
+  end
+  more = false
+  for _, read in ipairs(reply or {}) do
+    local source, passed = read[1] == stream and 0 or 1, {}
+    if #read[2] == count then more = true end
+    scanned = scanned + #read[2]
+    for _, entry in ipairs(read[2]) do
+      local fields = entry[2]
+      local message = source == 1 or of(fields)
+      if source == 1 or not message.payload or wants(message.key, message.headers) then
+        entries[#entries + 1] = {source, entry[1], fields}
+        for _, field in ipairs(fields) do size = size + #field end
+      else
+        passed[#passed + 1] = entry[1]
+      end
+    end
+    if #passed > 0 then redis.call('XACK', stream, group, unpack(passed)) end
+  end
+end
+local function lastOf(key)
+  return not more and of(redis.call('XINFO', 'STREAM', key))['last-generated-id'] or ''
+end
+return {'OK', entries, lastOf(stream), lastOf(retry)}
 `
 })
 

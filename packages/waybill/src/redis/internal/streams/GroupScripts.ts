@@ -16,6 +16,7 @@ import {
   ask,
   clock,
   fetching,
+  filtering,
   heartbeats,
   ids,
   maps,
@@ -61,6 +62,8 @@ export const join = make({
     /** The limits of the stream: those that apply to everything, and those for what is settled; or "". */
     maxLength: "text",
     history: "text",
+    /** The filter, "" for none. */
+    only: "text",
     holds: "number"
   },
   replies: {
@@ -77,10 +80,12 @@ export const join = make({
       paused: flag
     }
   },
-  lua: /* lua */ `${clock}${ids}${ask}${unseen}${sources}${opening}
+  lua: /* lua */ `${clock}${ids}${ask}${unseen}${sources}${opening}${filtering}
 touch()
 local conflict, opened, length, past = opening(meta, 'maxLength', 'history')
 if conflict then return conflict end
+local refused = filtering(only)
+if refused then return refused end
 if not opened then redis.call('HSET', meta, 'pattern', pattern, 'wire', wire) end
 for field, limits in pairs({maxLength = {maxLength, length or ''}, history = {history, past or ''}}) do
   if limits[1] == '' and limits[2] ~= '' then redis.call('HDEL', meta, field)

@@ -8,12 +8,15 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import type { Redis } from "ioredis"
+import { textOf } from "../../../internal/Filter.ts"
 import type { Reason } from "../../../Transport.ts"
 import type { Connection, Dedicated } from "../connection/Connection.ts"
+import { groupGone } from "../group/Beat.ts"
 import type { Fetching } from "../group/GroupReceiver.ts"
 import { hurryMillis } from "../group/Heartbeat.ts"
 import { precedes } from "../wire/Fields.ts"
 import type { Claims, StreamBelonging } from "./Claims.ts"
+import { select } from "./DeliveryScripts.ts"
 import { type GroupReply, readGroup } from "./GroupReply.ts"
 import { isDoubtful, StreamDelivery } from "./StreamDelivery.ts"
 
@@ -72,7 +75,7 @@ export class Reader implements Fetching {
   }).pipe(Effect.ignore)
 
   fetch(max: number): Effect.Effect<void, Reason> {
-    const { claims, keys, receiver } = this.#options
+    const { claims, receiver, subscription } = this.#options
     const connection = this.#connection
     return Effect.gen({ self: this }, function* () {
       if (connection === undefined) return
@@ -96,28 +99,59 @@ export class Reader implements Fetching {
         if (!receiver.wanting) return
       }
       this.calling = true
-      const reply = yield* connection
-        .run("xreadgroup", [keys.stream, keys.retry], (client) => this.#read(client, max), {
+      const reply = yield* (
+        subscription.only === undefined ? this.#wait(connection, max) : this.#select(connection, max)
+      ).pipe(
+        Effect.onExit((exit) =>
+          Effect.sync(() => {
+            this.calling = false
+            // The server may have delivered something that the reply did not bring.
+            if (Exit.isFailure(exit)) claims.unsure = true
+          })
+        ),
+        // The read is about two keys and the reply about one of them; the beat tells which.
+        Effect.catchIf(
+          (reason) => reason._tag === "WrongKeyType",
+          () => {
+            receiver.expect(0)
+            return Effect.as(Effect.sleep(hurryMillis), null)
+          }
+        )
+      )
+      if (reply !== null) yield* this.#receive(reply)
+    })
+  }
+
+  /** Reads what there is, or waits for it on the server. */
+  #wait(connection: Connection, max: number): Effect.Effect<GroupReply | null, Reason> {
+    const { keys } = this.#options
+    return connection.run("xreadgroup", [keys.stream, keys.retry], (client) => this.#read(client, max), {
+      deadline: blockMillis + graceMillis
+    })
+  }
+
+  /** For a group with a filter: the server selects, and a read that takes nothing waits for more. */
+  #select(connection: Connection, max: number): Effect.Effect<GroupReply | null, Reason> {
+    const { call, keys, receiver, subscription } = this.#options
+    const { group, only } = subscription
+    const { retry, stream } = keys
+    return Effect.gen({ self: this }, function* () {
+      if (receiver.halted) return null
+      const bytes = Math.min(readUnits, Math.max(1, receiver.inFlight.demandBytes))
+      const args = { group, consumer: receiver.consumer, only: textOf(only), max: Math.min(max, 1000), bytes }
+      const reply = yield* call(select, args)
+      if (reply._tag === "NOGROUP") return yield* Effect.fail(groupGone)
+      const { entries, last, lastRetry } = reply
+      if (entries.length === 0 && last !== "") {
+        const wait = ["COUNT", 1, "BLOCK", blockMillis, "STREAMS", stream, retry, last, lastRetry] as const
+        yield* connection.run("xread", [stream, retry], (client) => client.xread(...wait), {
           deadline: blockMillis + graceMillis
         })
-        .pipe(
-          Effect.onExit((exit) =>
-            Effect.sync(() => {
-              this.calling = false
-              // The server may have delivered something that the reply did not bring.
-              if (Exit.isFailure(exit)) claims.unsure = true
-            })
-          ),
-          // The read is about two keys and the reply about one of them; the beat tells which.
-          Effect.catchIf(
-            (reason) => reason._tag === "WrongKeyType",
-            () => {
-              receiver.expect(0)
-              return Effect.as(Effect.sleep(hurryMillis), null)
-            }
-          )
-        )
-      if (reply !== null) yield* this.#receive(reply)
+      }
+      return ([stream, retry] as const).flatMap((key, source) => {
+        const found = entries.filter((entry) => entry.source === source)
+        return found.length === 0 ? [] : [[key, found.map(({ entry, fields }) => [entry, fields] as const)] as const]
+      })
     })
   }
 

@@ -6,6 +6,7 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import { textOf } from "../../../internal/Filter.ts"
 import type { KeptLimits } from "../../../internal/Limits.ts"
 import type { Reason, TransportError } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
@@ -132,6 +133,7 @@ class StreamMembership implements Membership<StreamHandle> {
           again: again ? 1 : 0,
           maxLength: this.#what === "newest" ? this.#limits : "",
           history: this.#what === "history" ? this.#limits : "",
+          only: textOf(subscription.only),
           holds: held.length
         },
         { args: [...held.flatMap(({ count, entry, source }) => [source, entry, count]), ...this.settling.last] }

@@ -32,6 +32,7 @@ export const make = ({ markerMillis, retention }: StreamsOptions): Pattern<"tran
   name: pattern,
   guarantee: "transactional",
   markerMillis,
+  filters: true,
   inspector: StreamInspector.make,
   open: (store) => {
     // What some group needs is dropped as messages arrive, the rest as they are settled.

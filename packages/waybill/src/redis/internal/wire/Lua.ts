@@ -325,6 +325,42 @@ end
 `
 
 /**
+ * `filtering(only)`: records the filter of the group; or returns the reply `{'FILTERED', theirs, mine}` if another member lives that
+ * wants something else. Uses `clock` and the locals `state`, `consumers` and `consumer`.
+ */
+export const filtering = /* lua */ `
+local function filtering(only)
+  local theirs = redis.call('HGET', state, 'only') or ''
+  if theirs == only then return end
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', consumers, string.format('(%.0f', clock()), '+inf', 'LIMIT', 0, 2)) do
+    if name ~= consumer then return {'FILTERED', theirs, only} end
+  end
+  if only == '' then redis.call('HDEL', state, 'only') else redis.call('HSET', state, 'only', only) end
+end
+`
+
+/**
+ * `wanted(only)`: a function that says whether the group wants a message with this key and these headers, as JSON. What cannot be read
+ * is wanted, so that it becomes a dead letter.
+ */
+export const wanting = /* lua */ `
+local function wanted(only)
+  local filter = cjson.decode(only)
+  return function(key, headers)
+    if filter.k and not (key and filter.k[key]) then return false end
+    if next(filter.h) == nil then return true end
+    local ok, parsed = pcall(cjson.decode, headers or '{}')
+    if not ok or type(parsed) ~= 'table' then return true end
+    for name, values in pairs(filter.h) do
+      local value = parsed[name]
+      if type(value) ~= 'string' or not values[value] then return false end
+    end
+    return true
+  end
+end
+`
+
+/**
  * `excess(stream, limits, now)`: how many entries are too many, or have too many bytes; and the id of the first that is not too old, if
  * there is such a limit. Without permission to ask for the bytes, they are not limited.
  * `shorten(stream, meta, limits, now, exact)`: trims what exceeds the limits, whole nodes or with `exact` every entry that is too old, and
