@@ -74,7 +74,7 @@ describe("schedules, streams", () => {
           assert.deepStrictEqual({ doubled, missing }, { doubled: 0, missing: 0 })
           assert.isAtLeast(least, seconds)
         }).pipe(Effect.scoped, Effect.provide(fixture())),
-      120_000
+      600_000
     )
   }
 
@@ -85,6 +85,6 @@ describe("schedules, streams", () => {
         const { doubled, missing } = yield* run("naive schedules", true)
         assert.isAbove(doubled + missing, 0)
       }).pipe(Effect.scoped, Effect.provide(fixture())),
-    120_000
+    600_000
   )
 })

@@ -42,10 +42,11 @@ describe.each(["RedisStreams", "RedisLists"] as const)("schedules on %s", (patte
         Effect.map(messages, (all) => all.map(({ id }) => id).sort()),
         expected
       )
-      for (const { headers, publishedAt } of yield* messages) {
-        // A machine with other work to do is late by itself.
-        assert.isAtMost(publishedAt - Date.parse(headers["tick"] ?? ""), 500)
-      }
+      const late = (yield* messages)
+        .map(({ headers, publishedAt }) => publishedAt - Date.parse(headers["tick"] ?? ""))
+        .sort((a, b) => a - b)
+      // A machine with other work to do is late by itself.
+      assert.isAtMost(late[late.length >> 1] ?? Infinity, 100)
       const states = yield* Effect.provide(Stream.runCollect(Schedules.list(Report)), processes[0]!)
       assert.deepStrictEqual(
         states.map(({ published, state }) => `${state} ${published}`),

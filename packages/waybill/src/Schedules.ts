@@ -236,7 +236,7 @@ const modify = Effect.fnUntraced(function* <On, A>(
     const [result, change] = decide(found, now)
     if (change === undefined) return result
     const [made] = yield* schedules.change(topic.name, [{ id, revision: found.revision, ...change }], true)
-    if (made === true) return result
+    if (made !== undefined) return result
   }
 })
 
@@ -489,7 +489,7 @@ const declare = Effect.fnUntraced(function* <On, R>(
     } else {
       const change = { id, revision, next: undefined, text: "", messages: [] }
       const [made] = yield* schedules.change(topic.name, [change], true)
-      if (made === true) {
+      if (made !== undefined) {
         yield* lifecycle.report({ _tag: "ScheduleChanged", topic: topic.name, schedule: id, change: "removed" })
       }
     }

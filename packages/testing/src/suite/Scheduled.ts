@@ -33,7 +33,7 @@ export const scheduled = [
       yield* Effect.all([store.watch(topic), store.watch(topic)])
       assert.deepStrictEqual(
         yield* store.change(topic, [{ ...absent, next: ticks[0], text: text(last), messages: [] }], true),
-        [true]
+        [[]]
       )
       const receiver = yield* fixture.join("g")
       const deliveries = yield* fixture.take(receiver, ticks.length)
@@ -70,11 +70,11 @@ export const scheduled = [
         )
       const revision = Effect.map(store.find(topic, ["s"]), ({ schedules }) => schedules[0]?.revision ?? "")
       assert.strictEqual(yield* revision, "")
-      assert.deepStrictEqual(yield* change("", "a"), [true])
+      assert.deepStrictEqual(yield* change("", "a"), [[{ _tag: "Stored", id: "-a" }]])
       const first = yield* revision
-      assert.deepStrictEqual(yield* change("", "b"), [false])
-      assert.deepStrictEqual(yield* change(first, "c"), [true])
-      assert.deepStrictEqual(yield* change(first, "d"), [false])
+      assert.deepStrictEqual(yield* change("", "b"), [undefined])
+      assert.deepStrictEqual(yield* change(first, "c"), [[{ _tag: "Stored", id: `${first}-c` }]])
+      assert.deepStrictEqual(yield* change(first, "d"), [undefined])
       assert.notStrictEqual(yield* revision, first)
       const receiver = yield* fixture.join("g")
       const deliveries = yield* fixture.take(receiver, 2)
@@ -101,7 +101,7 @@ export const scheduled = [
       yield* inspector.remove(topic, { force: true })
       assert.notInclude(yield* inspector.topics, topic)
       // None of them is left.
-      assert.deepStrictEqual(yield* create, [true])
+      assert.deepStrictEqual(yield* create, [[]])
     })
   ),
 

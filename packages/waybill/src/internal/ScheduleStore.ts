@@ -9,7 +9,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as SchemaJITCompiler from "effect/schema/SchemaJITCompiler"
 import type * as Scope from "effect/Scope"
-import type { Outgoing } from "../Message.ts"
+import type { Outgoing, Receipt } from "../Message.ts"
 import type { TransportError } from "../TransportError.ts"
 
 /** A schedule as it is stored. */
@@ -47,12 +47,15 @@ export interface ScheduleStore {
     after: Option.Option<StoredSchedule>,
     limit: number
   ) => Effect.Effect<ScheduleReply, TransportError>
-  /** Makes changes; returns which of them were made. `announce`: informs those who listen. At most `mostChanges`. */
+  /**
+   * Makes changes, at most `mostChanges`; returns for each of them the receipts of its messages, or undefined if it was not made.
+   * `announce`: informs those who listen.
+   */
   readonly change: (
     topic: string,
     changes: ReadonlyArray<ScheduleChange>,
     announce: boolean
-  ) => Effect.Effect<ReadonlyArray<boolean>, TransportError>
+  ) => Effect.Effect<ReadonlyArray<ReadonlyArray<Receipt> | undefined>, TransportError>
   /** Calls `heard` when schedules were changed, until the scope closes. */
   readonly listen: (topic: string, heard: () => void) => Effect.Effect<void, never, Scope.Scope>
   /** How long a change may go unnoticed by those who listen, in milliseconds. */

@@ -108,7 +108,7 @@ const round = Effect.fnUntraced(function* (store: ScheduleStore, lifecycle: Life
       false
     )
     for (const [i, { change, skipped }] of some.entries()) {
-      if (skipped === 0 || made[i] !== true) continue
+      if (skipped === 0 || made[i] === undefined) continue
       yield* lifecycle.report({ _tag: "TicksMissed", topic, schedule: change.id, count: skipped })
     }
   }

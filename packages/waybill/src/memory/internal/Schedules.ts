@@ -60,13 +60,13 @@ export const make = (store: {
         const schedules = all.get(name) ?? new Map<string, StoredSchedule>()
         all.set(name, schedules)
         const made = changes.map(({ id, messages, next, revision, text }) => {
-          if ((schedules.get(id)?.revision ?? "") !== revision) return false
+          if ((schedules.get(id)?.revision ?? "") !== revision) return undefined
           if (text === "") schedules.delete(id)
           else schedules.set(id, { id, next, text, revision: String(++revisions) })
-          if (messages.length === 0) return true
+          if (messages.length === 0) return []
           const receipts = topic.publish(messages, now)
           if (store.lifecycle.active) store.lifecycle.emit({ _tag: "Published", topic: name, messages, receipts })
-          return true
+          return receipts
         })
         if (announce) for (const heard of listeners.get(name) ?? []) heard()
         return completed(store.lifecycle, topic, fiber, made)

@@ -97,18 +97,23 @@ export const make = (options: SchedulesOptions): ScheduleStore => {
       }
       const named = { setting, remembered: deduplicationMillis, changes: changes.length, announced: announce ? 1 : 0 }
       return callOf(topic)(script, named, { keys, args }).pipe(
-        Effect.tap(({ isNew, made, published: told }) => {
-          const messages = changes.flatMap((change, i) => (made[i] === "1" ? change.messages : []))
+        Effect.flatMap(({ isNew, made, published: told }) => {
           const now = clock.currentTimeMillisUnsafe()
-          return published({
-            topic,
-            messages,
-            receipts: messages.map((message, i) => receiptOf(message, told[i])),
-            dueIn: Math.min(Infinity, ...messages.map(({ due }) => (due === undefined ? Infinity : dueInOf(due, now)))),
-            opened: isNew
+          const messages: Array<Outgoing> = []
+          const receipts: Array<Receipt> = []
+          let dueIn = Infinity
+          const answers = changes.map((change, i) => {
+            if (made[i] !== "1") return undefined
+            return change.messages.map((message) => {
+              const receipt = receiptOf(message, told[receipts.length])
+              messages.push(message)
+              receipts.push(receipt)
+              if (message.due !== undefined) dueIn = Math.min(dueIn, dueInOf(message.due, now))
+              return receipt
+            })
           })
+          return Effect.as(published({ topic, messages, receipts, dueIn, opened: isNew }), answers)
         }),
-        Effect.map(({ made }) => changes.map((_, i) => made[i] === "1")),
         failing(topic)
       )
     },
