@@ -6,11 +6,11 @@ import { request } from "node:http"
 import { join } from "node:path"
 import { assert, layer } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
-import { Console, Effect, Layer, Option, Redacted, References, Schedule, Schema } from "effect"
+import { Console, DateTime, Effect, Layer, Option, Redacted, References, Schedule, Schema, Stream } from "effect"
 import { HttpServerRequest } from "effect/http"
 import type { Page } from "playwright-core"
 import { build } from "vite"
-import { Consumer, Inspector, Producer, Topic } from "waybill"
+import { Consumer, Inspector, Producer, Schedules, Topic } from "waybill"
 import { IoRedis, RedisLists, RedisStreams } from "waybill/redis"
 // The command is a program and exports nothing.
 import * as Guard from "../../packages/cli/src/dashboard/Guard.ts"
@@ -780,6 +780,32 @@ layer(
         const paused = yield* promise(() => redis.hget(`{waybill:${name}}:group:${name}:state`, "paused"))
         assert.strictEqual(paused, "1", name)
       }
+      assert.deepStrictEqual(errors, [])
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect.skipIf(!hasBrowser)("the schedules of a topic are shown, paused and run", () =>
+    Effect.gen(function* () {
+      const { context, url } = yield* opened
+      const start = DateTime.makeUnsafe("2100-01-01T00:00:00Z")
+      const nightly = Schedules.cron("nightly", "0 3 * * *", { topic: Parcels, payload: "all", start })
+      yield* Effect.provideContext(Schedules.upsert(nightly), context)
+      const { errors, page } = yield* open(yield* dashboard(url, "--allow-writes"))
+      yield* promise(async () => {
+        await page.getByRole("cell", { name: "parcels" }).click()
+        await page.getByRole("cell", { name: "0 3 * * * UTC" }).waitFor()
+        await page.getByRole("button", { name: "Pause" }).click()
+        await page.getByRole("button", { name: "Resume" }).waitFor()
+        await page.getByRole("button", { name: "Run now" }).click()
+      })
+      const inspector = yield* Effect.provideContext(Inspector.Inspector, context)
+      yield* until(Effect.map(inspector.describe("parcels"), ({ depth }) => depth === 1))
+      yield* promise(async () => {
+        await page.getByRole("button", { name: "Remove" }).click()
+        await page.getByRole("dialog").getByRole("button", { name: "Remove" }).click()
+        await page.getByRole("cell", { name: "nightly" }).waitFor({ state: "detached" })
+      })
+      assert.deepStrictEqual(yield* Effect.provideContext(Stream.runCollect(Schedules.list(Parcels)), context), [])
       assert.deepStrictEqual(errors, [])
     }).pipe(Effect.scoped)
   )

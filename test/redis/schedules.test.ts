@@ -45,8 +45,9 @@ describe.each(["RedisStreams", "RedisLists"] as const)("schedules on %s", (patte
       const late = (yield* messages)
         .map(({ headers, publishedAt }) => publishedAt - Date.parse(headers["tick"] ?? ""))
         .sort((a, b) => a - b)
-      // A machine with other work to do is late by itself.
-      assert.isAtMost(late[late.length >> 1] ?? Infinity, 100)
+      // A machine with other work to do is late by itself, but not each time, and never early.
+      assert.isAtLeast(late[0] ?? -1, 0)
+      assert.isAtMost(late[0] ?? Infinity, 100)
       const states = yield* Effect.provide(Stream.runCollect(Schedules.list(Report)), processes[0]!)
       assert.deepStrictEqual(
         states.map(({ published, state }) => `${state} ${published}`),

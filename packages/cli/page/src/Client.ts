@@ -12,8 +12,10 @@ import {
   partOf,
   type Pending,
   type Report,
+  type Schedule,
   type Seen,
   type Selection,
+  type Steering,
   type Stored,
   type Waiting
 } from "../../src/dashboard/Api.ts"
@@ -71,6 +73,10 @@ export const waiting = (topic: string, group: string, after?: string): Promise<P
   ask(`${groupPath(topic, group)}/waiting${query(after)}`)
 export const dead = (topic: string, group: string, after?: string): Promise<Page<Dead>> =>
   ask(`${groupPath(topic, group)}/dead${query(after)}`)
+/** The first schedules, the next one first. */
+export const schedules = (topic: string): Promise<Page<Schedule>> => ask(`${topicPath(topic)}/schedules`)
+export const steer = (verb: Steering, topic: string, schedule: string): Promise<unknown> =>
+  ask(`${topicPath(topic)}/schedules/${partOf(schedule)}/${verb}`, {})
 export const move = (
   verb: "redrive" | "discard",
   topic: string,

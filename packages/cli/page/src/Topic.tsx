@@ -6,6 +6,7 @@
 import { useEffect, useRef } from "preact/hooks"
 import type { Overview, Seen } from "../../src/dashboard/Api.ts"
 import { Messages } from "./Messages.tsx"
+import { Schedules } from "./Schedules.tsx"
 import { count, instant, Name } from "./Text.tsx"
 
 export const Topic = ({
@@ -45,6 +46,7 @@ export const Topic = ({
           </>
         )}
       </dl>
+      <Schedules topic={topic} figures={`${depth} ${published} ${delayed}`} writes={overview.writes === "yes"} />
       <h3>Messages</h3>
       <Messages topic={topic} snapshot={{ at: overview.now, figures: `${depth} ${published}` }} choose={choose} />
     </section>

@@ -16,7 +16,7 @@ import { describe, topic } from "./Target.ts"
 const id = Argument.String("schedule").pipe(Argument.withDescription("Id of the schedule"))
 
 /** Runs an effect about the schedules of a topic, whatever its pattern. */
-const about = Effect.fnUntraced(function* <A>(
+export const about = Effect.fnUntraced(function* <A>(
   name: string,
   ask: (
     topic: Schedules.Scheduled<Transport.AtMostOnce>

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Inspector, Message } from "waybill"
+import type { Inspector, Message, Schedules } from "waybill"
 
 /** A name as a path segment. `.` and `..` would be resolved as steps of the path, so they get a marker in front. */
 export const partOf = (name: string): string => encodeURIComponent(/^(\.\.?$|~)/.test(name) ? `~${name}` : name)
@@ -33,6 +33,10 @@ export interface Page<A> {
   /** Whether more may follow. */
   readonly more: boolean
 }
+
+export type Schedule = Schedules.Info
+
+export type Steering = "run" | "pause" | "resume" | "remove"
 
 /** The list in which a message was seen and the start of its page: the search for it begins there. */
 export interface Seen {

@@ -4,16 +4,17 @@
  *
  * @module
  */
-import { Clock, Effect, Layer, Option, Schema } from "effect"
+import { Clock, Effect, Layer, Option, Schema, Stream } from "effect"
 import { HttpRouter, HttpServerError, HttpServerRequest, HttpServerResponse, HttpStaticServer } from "effect/http"
-import { DeadLetters, Inspector, type Message, Topic, type Transport } from "waybill"
+import { DeadLetters, Inspector, type Message, Schedules, Topic, type Transport } from "waybill"
 import { justBefore } from "../commands/Entry.ts"
+import { about } from "../commands/Schedules.ts"
 import { describeAll, describeGroup } from "../commands/Target.ts"
 import type { NotFound, ServerProblem } from "../Problem.ts"
 import { safe } from "../SafeText.ts"
 import { messageJson } from "../Screen.ts"
 import { Server } from "../Server.ts"
-import { nameIn, type Overview, type Report } from "./Api.ts"
+import { nameIn, type Overview, type Page, type Report, type Schedule, type Steering } from "./Api.ts"
 import * as Guard from "./Guard.ts"
 import * as Life from "./Life.ts"
 
@@ -212,6 +213,25 @@ const paused = (verb: "pause" | "resume") => (params: Params) =>
     })
   )
 
+/** The first ones: the next to be due. */
+const schedules = (topic: string) =>
+  answered(
+    Effect.map(
+      about(topic, (topic) => Schedules.list(topic).pipe(Stream.take(pageSize + 1), Stream.runCollect)),
+      (found): Page<Schedule> => ({ items: found.slice(0, pageSize), more: found.length > pageSize })
+    )
+  )
+
+const { pause, remove, resume, run } = Schedules
+const steering = { run, pause, resume, remove }
+
+const steered = (verb: Steering) => (params: Params) =>
+  answered(
+    about(topicOf(params), (topic): Effect.Effect<unknown, Transport.TransportError, Transport.AtMostOnce> =>
+      steering[verb](topic, nameIn(params["schedule"]))
+    ).pipe(Effect.map((result) => ({ result: result ?? false })))
+  )
+
 /** `page`: the directory of the built page. */
 export const layer = (rules: Guard.Rules, page: string) => {
   const guarded =
@@ -259,6 +279,10 @@ export const layer = (rules: Guard.Rules, page: string) => {
         ({ position }) => position,
         (inspector, page) => inspector.messages(topicOf(params), page)
       )
+    ),
+    read("/api/topics/:topic/schedules", (params) => schedules(topicOf(params))),
+    ...(["run", "pause", "resume", "remove"] as const).map((verb) =>
+      write(`/api/topics/:topic/schedules/:schedule/${verb}`, steered(verb))
     ),
     read("/api/topics/:topic/life/:id", (params) => life(topicOf(params), nameIn(params["id"]))),
     read(`${ofGroup}/pending`, (params) =>
