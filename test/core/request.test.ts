@@ -86,20 +86,53 @@ describe("Producer.request", () => {
   it.effect("ends at its deadline, which travels: nothing is begun after it, and what runs is interrupted", () =>
     Effect.gen(function* () {
       const begun: Array<string> = []
-      const answer = yield* ended(ask("tea", { timeout: "10 seconds" }))
-      assert.include(String(answer), "TimedOut")
-      yield* ended(Effect.ignore(ask("late", { timeout: "30 minutes" }).pipe(Effect.timeout("1 second"))))
+      // Their callers have died meanwhile.
+      const within = (millis: number) => ({ headers: { "reply-to": "nobody", "reply-within": String(millis) } })
+      yield* Producer.publish(Quote, { item: "late" }, within(9_999))
+      yield* Producer.publish(Quote, { item: "in time" }, within(11_000))
+      yield* TestClock.adjust("10 seconds")
       yield* Producer.publish(Quote, { item: "plain" })
       yield* Effect.gen(function* () {
         yield* quiet()
         yield* TestClock.adjust("1 second")
-        assert.deepStrictEqual(begun.toSorted(), ["late", "plain"])
+        assert.deepStrictEqual(begun.toSorted(), ["in time", "plain"])
         assert.include(String(yield* ended(ask("slow", { timeout: "5 seconds" }))), "TimedOut")
         yield* TestClock.adjust("1 second")
         const transport = yield* Transport.AtLeastOnce
         const [group] = (yield* transport.inspector.describe(Quote.name)).groups
         assert.deepStrictEqual([group?.pending, group?.waiting, group?.deadLetters], [0, 0, 0])
       }).pipe(Effect.provide(Consumer.layer(quotes(begun))))
+    }).pipe(Effect.provide(Replies.layer.pipe(Layer.provideMerge(transports))))
+  )
+
+  it.effect("is taken back when its caller gives up before a handler has begun, unless others want it too", () =>
+    Effect.gen(function* () {
+      const { inspector } = yield* Transport.AtLeastOnce
+      const depth = Effect.map(inspector.describe(Quote.name), (info) => info.depth)
+      const fiber = yield* Effect.forkChild(ask("tea"))
+      yield* quiet()
+      assert.strictEqual(yield* depth, 1)
+      yield* Fiber.interrupt(fiber)
+      assert.strictEqual(yield* depth, 0)
+      assert.include(String(yield* ended(ask("tea", { timeout: "2 seconds" }))), "TimedOut")
+      assert.strictEqual(yield* depth, 0)
+
+      const begun: Array<string> = []
+      yield* Effect.gen(function* () {
+        const slow = yield* Effect.forkChild(ask("slow", { timeout: "5 seconds" }))
+        yield* quiet()
+        yield* Fiber.interrupt(slow)
+        assert.strictEqual(yield* depth, 1, "a handler has it")
+        yield* TestClock.adjust("6 seconds")
+        assert.strictEqual(yield* depth, 0)
+      }).pipe(Effect.provide(Consumer.layer(quotes(begun))))
+
+      const audit = Consumer.make(Quote, { group: "audit" }).pipe(Consumer.process(() => Effect.void))
+      yield* Effect.provide(quiet(), Consumer.layer(audit))
+      const other = yield* Effect.forkChild(ask("tea"))
+      yield* quiet()
+      yield* Fiber.interrupt(other)
+      assert.strictEqual(yield* depth, 1, "the other group has not had it")
     }).pipe(Effect.provide(Replies.layer.pipe(Layer.provideMerge(transports))))
   )
 

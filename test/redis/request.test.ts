@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Effect, Fiber, Layer, References, Schema } from "effect"
-import { Consumer, Producer, Replies, Topic } from "waybill"
-import { IoRedis, RedisLists, RedisPubSub } from "waybill/redis"
+import { Consumer, Producer, Replies, Topic, Transport } from "waybill"
+import { IoRedis, RedisStreams, RedisPubSub } from "waybill/redis"
 import { becomes } from "./Fixture.ts"
 
 class Odd extends Schema.TaggedError<Odd>()("Odd", { n: Schema.Int }) {}
@@ -11,7 +11,7 @@ const Half = Topic.request(Topic.make("half", { payload: Schema.Int }), { succes
 
 /** A process, as far as Redis can tell. */
 const program = (url: string) =>
-  Layer.merge(RedisLists.layer(), RedisPubSub.layer()).pipe(
+  Layer.merge(RedisStreams.layer(), RedisPubSub.layer()).pipe(
     Layer.provide(Layer.fresh(IoRedis.layer({ url }))),
     Layer.fresh
   )
@@ -30,6 +30,15 @@ describe("requests on Redis", () => {
       )
       const caller = Effect.forEach([2, 3, 4], (n) => Effect.result(Producer.request(Half, n)), {
         concurrency: "unbounded"
+      }).pipe(Effect.provide(Replies.layer.pipe(Layer.provideMerge(program(url)))))
+      // One that is given up before anybody handles it is taken back.
+      yield* Effect.gen(function* () {
+        const { inspector } = yield* Transport.AtLeastOnce
+        const depth = Effect.map(inspector.describe(Half.name), (info) => info.depth)
+        const early = yield* Effect.forkChild(Producer.request(Half, 6))
+        yield* becomes("it is stored", depth, 1)
+        yield* Fiber.interrupt(early)
+        assert.strictEqual(yield* depth, 0)
       }).pipe(Effect.provide(Replies.layer.pipe(Layer.provideMerge(program(url)))))
       yield* Effect.gen(function* () {
         const both = yield* Effect.all([caller, caller], { concurrency: 2 })
@@ -56,6 +65,7 @@ describe("requests on Redis", () => {
           assert.strictEqual(failure._tag === "Unanswered" && failure.why, "TimedOut")
         }
         assert.lengthOf(yield* caller, 3)
+        assert.notInclude(begun, 6)
       }).pipe(Effect.provide(answering.pipe(Layer.provide(program(url)))))
     }).pipe(
       Effect.scoped,

@@ -13,9 +13,11 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Sink from "effect/Sink"
 import type { Publication } from "./Commit.ts"
+import type { MessageInGroup } from "./Inspector.ts"
 import { partsOf, unitsOf } from "./internal/Budget.ts"
 import { noHeaders, replyTo, replyWithin } from "./internal/Headers.ts"
 import * as Instruments from "./internal/Instruments.ts"
@@ -241,9 +243,12 @@ export interface RequestOptions extends Pick<Options, "headers" | "priority"> {
  * of the topic's `error` that it failed with. Without an answer it fails with `Unanswered`.
  *
  * The message is stored, retried and dead-lettered like any other of its topic. Its deadline travels with it: a request
- * whose deadline has passed is not begun, and a handler that is running then is interrupted. Answers are not stored: one
- * that is sent while this process has lost its connection is missed, and the request times out. Handlers may run more than
- * once, as always.
+ * whose deadline has passed is not begun, and a handler that is running then is interrupted. When the caller is interrupted,
+ * or at the deadline, a request that no handler has begun is removed, if the topic has one group and its transport offers
+ * `Inspector.removeMessage`.
+ *
+ * Answers are not stored: one that is sent while this process has lost its connection is missed, and the request times out.
+ * Handlers may run more than once, as always.
  *
  * Needs `Replies.layer`, and a transport for the topic of replies that sends to every subscriber; on others it fails with
  * `NotOffered`.
@@ -284,14 +289,21 @@ export const request = Effect.fn("Producer.request")(function* <P, A, E, On, Rep
   const answered = yield* Deferred.make<Body>()
   const own = { ...headers, [replyTo]: number, [replyWithin]: String(millis) }
   waiting.set(number, (body) => Deferred.doneUnsafe(answered, Exit.succeed(body)))
-  return yield* Effect.gen(function* () {
+  const context = yield* Effect.context<never>()
+  const ask = Effect.fnUntraced(function* (restore: <X, F, R>(wait: Effect.Effect<X, F, R>) => Effect.Effect<X, F, R>) {
+    // Not interrupted: only with its id can it be taken back.
     const { id } = yield* publish(topic, payload, { headers: own, priority })
     const unanswered = (why: Unanswered["why"], detail: string) =>
       new Unanswered({ topic: topic.name, id, why, detail })
-    const body = yield* Effect.timeoutOrElse(Deferred.await(answered), {
-      duration: millis,
-      orElse: () => unanswered("TimedOut", `after ${millis} ms`)
-    })
+    const withdrawn = withdraw(find(context, topic.on), topic.name, id)
+    const body = yield* Deferred.await(answered).pipe(
+      Effect.timeoutOrElse({
+        duration: millis,
+        orElse: () => Effect.andThen(withdrawn, unanswered("TimedOut", `after ${millis} ms`))
+      }),
+      restore,
+      Effect.onInterrupt(() => withdrawn)
+    )
     const reply = yield* Effect.mapError(topic.replies.decode(body), ({ issue }) => unanswered("InvalidReply", issue))
     switch (reply._tag) {
       case "Success":
@@ -301,8 +313,31 @@ export const request = Effect.fn("Producer.request")(function* <P, A, E, On, Rep
       case "DeadLettered":
         return yield* unanswered("DeadLettered", reply.reason)
     }
-  }).pipe(Effect.ensuring(Effect.sync(() => waiting.delete(number))))
+  })
+  return yield* Effect.ensuring(
+    Effect.uninterruptibleMask(ask),
+    Effect.sync(() => waiting.delete(number))
+  )
 })
+
+/**
+ * Takes back a request that nobody waits for any more, unless a handler has begun with it, it is a dead letter, or the topic
+ * has other groups too: it is theirs as well.
+ */
+const withdraw = (transport: Transport | undefined, topic: string, id: string): Effect.Effect<void> => {
+  if (transport === undefined) return Effect.void
+  const { inspector } = transport
+  return inspector.message(topic, id).pipe(
+    Effect.flatMap((found) =>
+      Option.isSome(found) && found.value.groups.length <= 1 && found.value.groups.every(isUnbegun)
+        ? inspector.removeMessage(topic, id)
+        : Effect.void
+    ),
+    Effect.ignore
+  )
+}
+
+const isUnbegun = ({ _tag }: MessageInGroup) => _tag === "Ready" || _tag === "Waiting"
 
 /**
  * Gives `send` the `traceparent` for the messages: that of a new span if spans are recorded, otherwise that of the

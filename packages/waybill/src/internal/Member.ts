@@ -187,7 +187,7 @@ const start = Effect.fnUntraced(function* (program: Program, receiver: Receiver,
     unloaded: (delivery) => prefetch.unloaded(delivery),
     settled: (endings) => {
       prefetch.settled(endings)
-      if (endings.some(([, { _tag }]) => _tag === "DeadLetter")) hook?.hurry()
+      if (hook !== undefined && endings.some(([, { _tag }]) => _tag === "DeadLetter")) hook.hurry()
     }
   })
   const prefetch: Prefetch = new Prefetch({
