@@ -79,7 +79,7 @@ const surface: Record<string, Record<string, string>> = {
     "reads a topic as a log": "Entry first last stream"
   },
   "waybill Message": {
-    "what travels": "Body Due Headers Message Outgoing Receipt",
+    "what travels": "Body Due Headers Message Outgoing Receipt Unique",
     "since: which messages a group wants": "Filter"
   },
   "waybill Metrics": {

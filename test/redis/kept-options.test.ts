@@ -9,7 +9,9 @@ import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisPubSub, Redi
 const options: Readonly<Record<string, Producer.Options>> = {
   id: { id: "a" },
   delay: { delay: "1 second" },
-  priority: { priority: "high" }
+  priority: { priority: "high" },
+  unique: { id: "c", unique: "until-settled" },
+  taken: { id: "d", unique: "until-taken" }
 }
 
 /** What became of it: the tag of the receipt, or of the reason. */
@@ -23,22 +25,23 @@ const tagOf = <E extends { readonly _tag: string }>(
 
 const notOffered = (...names: ReadonlyArray<keyof typeof options>) => names
 const unordered = notOffered("priority")
-const unstored = notOffered("id", "delay", "priority")
+const log = notOffered("priority", "taken")
+const unstored = notOffered("id", "delay", "priority", "unique", "taken")
 
 layer(RedisServer.layer())("an option is kept, or refused as NotOffered", (it) => {
   it.effect.each<
     [string, (prefix: string) => Layer.Layer<Transport.AtMostOnce, unknown, IoRedis.IoRedis>, ReadonlyArray<string>]
   >([
-    ["RedisStreams", (prefix) => RedisStreams.layer({ prefix }), unordered],
-    ["RedisKeyspace", (prefix) => RedisKeyspace.layer({ prefix }), unordered],
+    ["RedisStreams", (prefix) => RedisStreams.layer({ prefix }), log],
+    ["RedisKeyspace", (prefix) => RedisKeyspace.layer({ prefix }), log],
     ["RedisLists", (prefix) => RedisLists.layer({ prefix }), unordered],
     ["RedisLists, lifo", (prefix) => RedisLists.layer({ prefix, order: "lifo" }), unordered],
     ["RedisLists, priority", (prefix) => RedisLists.layer({ prefix, order: "priority" }), []],
     ["RedisExactlyOnce", (prefix) => RedisExactlyOnce.layer({ prefix }), unordered],
     ["RedisExactlyOnce, priority", (prefix) => RedisExactlyOnce.layer({ prefix, order: "priority" }), []],
     ["RedisPubSub", (prefix) => RedisPubSub.layer({ prefix }), unstored],
-    ["MemoryStreams", () => MemoryStreams.layer(), unordered],
-    ["MemoryKeyspace", () => MemoryKeyspace.layer(), unordered],
+    ["MemoryStreams", () => MemoryStreams.layer(), log],
+    ["MemoryKeyspace", () => MemoryKeyspace.layer(), log],
     ["MemoryLists", () => MemoryLists.layer(), unordered],
     ["MemoryLists, lifo", () => MemoryLists.layer({ order: "lifo" }), unordered],
     ["MemoryLists, priority", () => MemoryLists.layer({ order: "priority" }), []],
@@ -54,7 +57,10 @@ layer(RedisServer.layer())("an option is kept, or refused as NotOffered", (it) =
         for (const [option, given] of Object.entries(options)) {
           const expected = refused.includes(option) ? "NotOffered" : "Stored"
           assert.strictEqual(yield* tagOf(Producer.publish(Numbers, 1, given)), expected, option)
-          const batch = Producer.publishAll(Numbers, [2], () => ({ ...given, ...(given.id && { id: "b" }) }))
+          const batch = Producer.publishAll(Numbers, [2], () => ({
+            ...given,
+            ...(given.id && { id: `${given.id}, again` })
+          }))
           assert.strictEqual(
             yield* tagOf(Effect.map(batch, ([receipt]) => receipt!)),
             expected,

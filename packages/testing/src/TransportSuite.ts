@@ -22,6 +22,7 @@ import { pulling } from "./suite/Pulling.ts"
 import { removing } from "./suite/Removing.ts"
 import { scheduled } from "./suite/Scheduled.ts"
 import { settling } from "./suite/Settling.ts"
+import { unique } from "./suite/Unique.ts"
 
 /**
  * @category models
@@ -30,7 +31,7 @@ export interface Options<R, E> {
   /** The transport, and what the hooks below need. Built once for all checks; each uses a topic of its own. */
   readonly layer: Layer.Layer<Transport.AtMostOnce | R, E>
   readonly time: "test" | "live"
-  /** The promises of the transport: by default everything but `transactional`. */
+  /** The promises of the transport: by default everything but `transactional`, `untilSettled` and `untilTaken`. */
   readonly features?: Partial<Features>
   /**
    * The lease that checks let expire: by default 30 seconds under `TestClock`, 400 milliseconds on the real clock.
@@ -55,6 +56,7 @@ export interface Options<R, E> {
  */
 export const checks: ReadonlyArray<Check> = [
   ...publishing,
+  ...unique,
   ...groups,
   ...settling,
   ...deadLetterClaims,
@@ -122,6 +124,8 @@ const featuresOf = <R, E>({ conflict, features, freeze }: Options<R, E>): Featur
   positions: true,
   trimming: true,
   lookup: true,
+  untilSettled: false,
+  untilTaken: false,
   transactional: false,
   filters: false,
   schedules: true,

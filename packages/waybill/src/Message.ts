@@ -28,10 +28,19 @@ export interface Message {
   readonly publishedAt: number
 }
 
+/**
+ * For how long a message has its id to itself. `window`: for the transport's window, whatever becomes of the message.
+ * `until-settled`: until every group has settled it, whether acked or dead-lettered, or it has expired. `until-taken`: until a
+ * consumer has been given it; for queues only.
+ */
+export type Unique = "window" | "until-settled" | "until-taken"
+
 /** A message to publish. */
 export interface Outgoing {
-  /** De-duplication key. Publishing it again within the transport's window stores nothing. */
+  /** De-duplication key. Publishing it again while the message has it to itself stores nothing. */
   readonly id: string | undefined
+  /** For how long it has its id to itself: for the window, if undefined. */
+  readonly unique?: Unique | undefined
   readonly body: string
   readonly headers: Headers
   readonly key: string | undefined
@@ -63,4 +72,9 @@ export interface Receipt {
   readonly _tag: "Stored" | "Duplicate" | "Sent"
   /** The message id that consumers will see. */
   readonly id: string
+  /**
+   * Of a duplicate, unless a window made it one: the state of the message that has the id. `delayed`: it is not due yet; `open`: it
+   * is not settled yet or, if it is unique until it is taken, not taken yet.
+   */
+  readonly state?: "delayed" | "open" | undefined
 }

@@ -21,10 +21,10 @@ import type { MessageInGroup } from "./Inspector.ts"
 import { partsOf, unitsOf } from "./internal/Budget.ts"
 import { noHeaders, replyTo, replyWithin } from "./internal/Headers.ts"
 import * as Instruments from "./internal/Instruments.ts"
-import { finiteOf, millisOf, oneOf } from "./internal/Limits.ts"
+import { finiteOf, millisOf, oneOf, uniques } from "./internal/Limits.ts"
 import { safe } from "./internal/SafeText.ts"
 import * as Tracing from "./internal/Tracing.ts"
-import type { Body, Due, Headers, Outgoing, Receipt } from "./Message.ts"
+import type { Body, Due, Headers, Outgoing, Receipt, Unique } from "./Message.ts"
 import { Replies } from "./Replies.ts"
 import { InvalidPayload, PayloadTooLarge, type RequestTopic, type Topic } from "./Topic.ts"
 import { find, NotOffered, notProvided, type Transport, TransportError } from "./Transport.ts"
@@ -40,10 +40,16 @@ export const maxAtomicBytes = 1_048_576
 
 export interface Options {
   /**
-   * The message id, and the key for de-duplication: publishing it again within the transport's window (10 minutes unless
-   * the layer sets another) stores nothing and returns `Duplicate`. Without it the transport assigns an id.
+   * The message id, and the key for de-duplication: publishing it again stores nothing and returns `Duplicate`, for as long as
+   * `unique` says: by default within the transport's window (10 minutes unless the layer sets another). Without it the transport
+   * assigns an id.
    */
   readonly id?: string | undefined
+  /**
+   * For how long the message has its id to itself; the topic's choice by default. Without an id it has no effect. `NotOffered` if
+   * the layer cannot keep it.
+   */
+  readonly unique?: Unique | undefined
   readonly headers?: Headers | undefined
   /** How long to delay delivery, by the store's clock. */
   readonly delay?: Duration.Input | undefined
@@ -92,7 +98,8 @@ export const publish = <P, On, RD, RE>(
       const message = outgoing(topic, payload, body, given)
       const problem = problemOf(topic, message)
       if (problem !== undefined) return Effect.fail(problem)
-      if (priority !== undefined && transport.priorities !== true) return Effect.fail(noPriority(topic.name))
+      const refused = refusalOf(transport, topic.name, message, priority)
+      if (refused !== undefined) return Effect.fail(refused)
       return Effect.map(
         sending(topic, 1, message.id, (trace, context) => send(transport, topic, [traced(message, trace)], context)),
         // The port returns one receipt per message.
@@ -144,7 +151,8 @@ export const publishAll = Effect.fnUntraced(function* <P, On, RD, RE>(
     const message = outgoing(topic, payload, yield* topic.encode(payload), given)
     const problem = problemOf(topic, message)
     if (problem !== undefined) return yield* Effect.fail(problem)
-    if (priority !== undefined && transport.priorities !== true) return yield* Effect.fail(noPriority(topic.name))
+    const refused = refusalOf(transport, topic.name, message, priority)
+    if (refused !== undefined) return yield* Effect.fail(refused)
     messages.push(message)
   }
   if (!Arr.isReadonlyArrayNonEmpty(messages)) return []
@@ -364,25 +372,38 @@ const sending = (
     )
   })
 
-const noPriority = (topic: string) =>
-  new TransportError({
-    operation: "publish",
-    topic,
-    reason: new NotOffered({
-      feature: "priorities",
-      detail: "this layer does not order by priority. Leave it out, or use a layer with the order `priority`"
-    })
-  })
+/** Why the transport cannot keep an option. */
+const refusalOf = (
+  transport: Transport,
+  topic: string,
+  { unique }: Outgoing,
+  priority: Options["priority"]
+): TransportError | undefined => {
+  const reason =
+    priority !== undefined && transport.priorities !== true
+      ? new NotOffered({
+          feature: "priorities",
+          detail: "this layer does not order by priority. Leave it out, or use a layer with the order `priority`"
+        })
+      : unique !== undefined && transport.unique?.includes(unique) !== true
+        ? new NotOffered({
+            feature: `unique: "${unique}"`,
+            detail: "this layer cannot keep it. Use the window instead"
+          })
+        : undefined
+  return reason && new TransportError({ operation: "publish", topic, reason })
+}
 
 /** The options a producer gives besides the payload. */
-type Given = Pick<Outgoing, "id" | "headers" | "due">
+type Given = Pick<Outgoing, "id" | "headers" | "due" | "unique">
 
-const nothing: Given = { id: undefined, headers: noHeaders, due: undefined }
+const nothing: Given = { id: undefined, headers: noHeaders, due: undefined, unique: undefined }
 
 /** Read once when the call begins: the caller may keep using its objects. */
 const givenBy = (options: Options | undefined): Given => {
   if (options === undefined) return nothing
-  const { headers = noHeaders, id, priority } = options
+  const { headers = noHeaders, id, priority, unique } = options
+  if (unique !== undefined) oneOf("unique", unique, uniques)
   if (priority !== undefined) oneOf("priority", priority, ["high", "normal", "low"])
   return {
     id,
@@ -391,7 +412,8 @@ const givenBy = (options: Options | undefined): Given => {
       (priority === undefined && headers === noHeaders) || !isRecord(headers)
         ? headers
         : Object.freeze(priority === undefined ? { ...headers } : { ...headers, priority }),
-    due: dueOf(options)
+    due: dueOf(options),
+    unique
   }
 }
 
@@ -403,16 +425,22 @@ const outgoing = <P, On, RD, RE>(
   topic: Topic<P, On, RD, RE, unknown>,
   payload: P,
   body: string,
-  { due, headers, id }: Given
-): Outgoing => ({
-  id,
-  body,
-  headers:
-    topic.type === undefined || !isRecord(headers) ? headers : Object.freeze({ type: topic.type(payload), ...headers }),
-  key: topic.key(payload),
-  version: topic.writes,
-  due
-})
+  { due, headers, id, unique = topic.unique }: Given
+): Outgoing => {
+  const message: Outgoing = {
+    id,
+    body,
+    headers:
+      topic.type === undefined || !isRecord(headers)
+        ? headers
+        : Object.freeze({ type: topic.type(payload), ...headers }),
+    key: topic.key(payload),
+    version: topic.writes,
+    due
+  }
+  // The window is what an id has without it.
+  return id === undefined || unique === "window" ? message : { ...message, unique }
+}
 
 /** Adds the publisher's trace context unless the headers have one. It is ours, and does not count towards the size. */
 const traced = (message: Outgoing, trace: string | undefined): Outgoing =>

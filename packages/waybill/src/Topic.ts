@@ -13,10 +13,10 @@ import * as SchemaIssue from "effect/SchemaIssue"
 import * as SchemaParser from "effect/SchemaParser"
 import { Inspector } from "./Inspector.ts"
 import { bytesOf } from "./internal/Budget.ts"
-import { oneOf, shown, wholeOf } from "./internal/Limits.ts"
+import { oneOf, shown, uniques, wholeOf } from "./internal/Limits.ts"
 import { isName } from "./internal/Name.ts"
 import { safe, safeLines } from "./internal/SafeText.ts"
-import type { Body } from "./Message.ts"
+import type { Body, Unique } from "./Message.ts"
 import { defaultName, type Guarantee, type Name, type Needs, type Transport } from "./Transport.ts"
 
 export interface Topic<
@@ -37,6 +37,8 @@ export interface Topic<
   readonly maxBytes: number
   /** Travels as the header `type`, if it has several types of messages. */
   readonly type?: ((payload: Payload) => string) | undefined
+  /** For how long a message has its id to itself, unless its publisher says otherwise. */
+  readonly unique: Unique
   /** Messages with the same key must stay in order, where the transport supports it. */
   readonly key: (payload: Payload) => string | undefined
   /** Encodes to JSON text, checked against the schema and the size limit. */
@@ -208,6 +210,7 @@ interface Options<S extends Schema.Constraint, F extends Versions<S["Type"]>, V 
   readonly from?: F
   readonly write?: NoInfer<V | WritableOf<S["Type"], F>>
   readonly maxBytes?: number
+  readonly unique?: Unique
 }
 
 const describe = SchemaIssue.makeFormatterDefault()
@@ -226,6 +229,9 @@ const describe = SchemaIssue.makeFormatterDefault()
  * - `guarantee`: what the topic needs, `at-least-once` by default. It lives on the program's default transport for that.
  * - `on`: the name of its transport, in a program with several. The topic then needs what the name promises.
  * - `maxBytes`: the most UTF-8 bytes of a message's encoded payload, headers, id and key together; 1 MiB by default.
+ * - `unique`: for how long a message has its id to itself. `window`, the default: for the window of the transport. `until-settled`:
+ *   until every group has settled it, so that one message of an id is waiting, in a handler or between attempts at a time.
+ *   `until-taken`: until a consumer has been given it; only for queues, elsewhere publishing fails with `NotOffered`.
  *
  * Throws on an invalid name (empty, longer than 200 characters, or with white space, braces or half of a surrogate
  * pair) and on versions that do not fit together: those are bugs.
@@ -268,6 +274,8 @@ export const make: {
     throw new Error(`topic ${name} is on ${options.on.key}, whose name sets the guarantee: leave guarantee out`)
   }
   const { maxBytes = defaultMaxBytes, version = 1 } = options
+  const unique = options.unique ?? "window"
+  oneOf("unique", unique, uniques)
   wholeOf("version", version)
   wholeOf("maxBytes", maxBytes)
   const current = codingOf(name, options.payload, maxBytes)
@@ -301,6 +309,7 @@ export const make: {
     writes: write,
     maxBytes,
     type: unions.has(options.payload) ? ({ _tag }: { readonly _tag: string }) => _tag : undefined,
+    unique,
     key: options.key ?? (() => undefined),
     encode,
     decode

@@ -97,6 +97,7 @@ const storage: Storage = {
   local function named()
     return format('%015.0f', call('HINCRBY', meta, 'last', 1))
   end
+  local function stateOf() end
   local stored = false
   local function store(payload, id, headers, key, version)
     local entry = named()

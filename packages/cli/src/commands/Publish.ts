@@ -178,6 +178,7 @@ const linesOf = (name: string, maxBytes: number): Topic.Topic<Line, Transport.At
   on: Transport.AtMostOnce,
   version: 1,
   writes: 1,
+  unique: "window",
   maxBytes,
   key: ({ key }) => key,
   encode: ({ text }) => Effect.succeed(text),

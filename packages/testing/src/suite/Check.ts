@@ -22,6 +22,9 @@ export interface Features {
   readonly order: boolean
   /** A published id is remembered, and publishing it again stores nothing. */
   readonly deduplication: boolean
+  /** A message can have its id to itself until it is settled, or until it is taken. Not expected by default. */
+  readonly untilSettled: boolean
+  readonly untilTaken: boolean
   /** A message can be published before it is due. */
   readonly delay: boolean
   /** Temporary failures come again to the receiver that had them: retries, releases, attempts and fences. */

@@ -80,6 +80,9 @@ export interface DeadLetterCap {
   readonly maxAgeMillis: number
 }
 
+/** For how long a message may have its id to itself. */
+export const uniques = ["window", "until-settled", "until-taken"] as const
+
 export const limitsOf = (options: LimitOptions): Limits => ({
   deduplicationMillis: millisOf("deduplicationWindow", options.deduplicationWindow ?? "10 minutes"),
   deadLetters: {

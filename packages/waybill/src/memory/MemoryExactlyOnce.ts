@@ -68,6 +68,7 @@ export const layer = layerOf("transactional", (options: Options, as) => {
       name: pattern,
       as,
       retention: "settled",
+      unique: ["until-settled", "until-taken"],
       priorities: order === "priority",
       limits,
       source: (place) => new Queue(place, order)

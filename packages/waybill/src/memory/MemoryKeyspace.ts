@@ -54,6 +54,7 @@ export const layer = layerOf("at-least-once", (options: Options, as) => {
   return Store.make({
     name: pattern,
     as,
+    unique: ["until-settled"],
     retention: "expiry",
     limits: limitsOf(options),
     filters: true,

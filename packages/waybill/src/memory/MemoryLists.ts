@@ -52,6 +52,7 @@ export const layer = layerOf("at-least-once", (options: Options, as) => {
     name: pattern,
     as,
     retention: "settled",
+    unique: ["until-settled", "until-taken"],
     priorities: order === "priority",
     limits: limitsOf(options),
     source: (place) => new Queue(place, order)

@@ -63,6 +63,7 @@ export const layer = layerOf("transactional", (options: Options, as) => {
       name: pattern,
       as,
       positions: true,
+      unique: ["until-settled"],
       retention: kept === undefined ? "settled" : kept.keep === "newest" ? "length" : "history",
       limits: limitsOf(options),
       filters: true,

@@ -7,7 +7,7 @@
 import { type Commit, type Condition, ConditionFailed } from "../../Commit.ts"
 import type { Delivery } from "../../Delivery.ts"
 import type { Lifecycle } from "../../Lifecycle.ts"
-import type { Outgoing } from "../../Message.ts"
+import type { Outgoing, Unique } from "../../Message.ts"
 import { deadLetter, type DeadLetter } from "../../Settlement.ts"
 import { Fifo } from "./Fifo.ts"
 import { RecordStore } from "./RecordStore.ts"
@@ -17,6 +17,7 @@ export class Commits {
   readonly #lifecycle: Lifecycle
   readonly #open: (topic: string) => Topic
   readonly #markerMillis: number
+  readonly #unique: ReadonlyArray<Unique>
   readonly #records = new Map<string, RecordStore>()
   /** By topic, group and id: whether the whole commit was applied, and how long that is remembered. */
   readonly #markers = new Map<string, { readonly applied: "whole" | "partial"; readonly until: number }>()
@@ -27,10 +28,12 @@ export class Commits {
     readonly lifecycle: Lifecycle
     readonly open: (topic: string) => Topic
     readonly markerMillis: number
+    readonly unique: ReadonlyArray<Unique>
   }) {
     this.#lifecycle = options.lifecycle
     this.#open = options.open
     this.#markerMillis = options.markerMillis
+    this.#unique = options.unique
   }
 
   /** The records beside a topic. */
@@ -52,6 +55,10 @@ export class Commits {
     partial: boolean
   ): DeadLetter | ConditionFailed | undefined {
     for (const publication of messages) {
+      const { unique } = publication.message
+      if (unique !== undefined && !this.#unique.includes(unique)) {
+        return rejected(`unique: "${unique}" is not supported where the topic ${publication.topic} lives`)
+      }
       if (tagOf(publication.topic) === tagOf(topic)) continue
       return rejected(
         `a commit beside ${topic} cannot publish to ${publication.topic}: the names must be the same up to the first slash`

@@ -85,6 +85,13 @@ class ExpiringCursor implements Cursor {
     return String(this.#position - 1)
   }
 
+  *unseen(): Iterable<Stored> {
+    for (let position = this.#position; position < this.#messages.end; position++) {
+      const message = this.#messages.at(position)
+      if (message !== undefined) yield message
+    }
+  }
+
   next(): Stored | undefined {
     const message = this.#messages.at(this.#position)
     if (message !== undefined) this.#position++

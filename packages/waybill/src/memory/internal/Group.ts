@@ -38,6 +38,9 @@ export interface Home {
   readonly change: () => void
   /** Opens this latch once the current step is complete. */
   readonly open: (latch: Latch.Latch) => void
+  /** This group has settled the message, or a consumer of it has been given it. */
+  readonly settled: (message: Stored, group: string) => void
+  readonly taken: (message: Stored) => void
   /** Applies the commit of a delivery that is ours. Returns how the delivery ends if it is refused, or that it has not ended. */
   readonly commit: (
     delivery: Delivery,
@@ -104,6 +107,15 @@ export class Group {
     for (const fifo of [this.#returned, this.#suspects]) while (fifo.shift() !== undefined);
     while (this.#retries.shift(Infinity) !== undefined);
     this.#cursor.skip()
+  }
+
+  /** The messages that it has yet to settle. */
+  *open(): Iterable<Stored> {
+    for (const { held } of this.#members) for (const { message } of held.values()) yield message
+    for (const { message } of this.#returned.entries()) yield message
+    for (const { message } of this.#suspects.entries()) yield message
+    for (const [, { message }] of this.#retries.entries()) yield message
+    yield* this.#cursor.unseen()
   }
 
   /** Moves to another place. What comes again from there is no longer held by the dead, nor waits. */
@@ -251,6 +263,7 @@ export class Group {
           return refused
         }
         this.#leaveSource(work)
+        this.#topic.settled(work.message, this.name)
         break
       }
       case "Retry":
@@ -439,6 +452,7 @@ export class Group {
     const { expiresAt } = work.message
     if (expiresAt !== undefined && expiresAt <= now) {
       this.#leaveSource(work)
+      this.#topic.settled(work.message, this.name)
       this.#missed++
       return
     }
@@ -457,6 +471,7 @@ export class Group {
       fence: ++work.fence,
       receipt: this.#topic.nextReceipt()
     }
+    this.#topic.taken(work.message)
     if (this.#missed > 0) delivery = this.#afterGap(delivery, member)
     this.#lastId = id
     work.delivery = delivery
@@ -522,7 +537,10 @@ export class Group {
       const message = this.#cursor.next()
       if (message === undefined) return
       if (wants(this.only, message)) this.#deliver(newWork(message, now), member, now, out)
-      else this.#cursor.settled(message)
+      else {
+        this.#cursor.settled(message)
+        this.#topic.settled(message, this.name)
+      }
     }
   }
 
@@ -575,6 +593,7 @@ export class Group {
 
   #deadLetter(work: Work, { cause, failure, reason }: Settlement.DeadLetter, now: number): void {
     this.#leaveSource(work)
+    this.#topic.settled(work.message, this.name)
     const { id, body, headers, key, version, publishedAt } = work.message
     const topic = this.#topic.name
     const letter = { id, body, headers, key, version, publishedAt, topic, group: this.name }

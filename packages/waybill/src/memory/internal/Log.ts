@@ -122,7 +122,11 @@ export class Log implements Source {
   }
 
   #shift(): void {
+    const at = this.#messages.first
     const message = this.#messages.shift()
+    if (message?.held !== undefined) {
+      for (const [group, { position }] of this.#cursors ?? []) if (position <= at) message.held.by.delete(group)
+    }
     if (message !== undefined && this.#kept !== undefined) this.#bytes -= unitsOf(message)
   }
 }
@@ -147,6 +151,13 @@ class LogCursor implements Cursor {
 
   get reached(): string {
     return String(this.position - 1)
+  }
+
+  *unseen(): Iterable<Stored> {
+    for (let position = this.position; position < this.#messages.end; position++) {
+      const message = this.#messages.at(position)
+      if (message !== undefined) yield message
+    }
   }
 
   next(): Stored | undefined {

@@ -50,6 +50,10 @@ export class Queue implements Source, Cursor {
     return high.length + middle.length + low.length
   }
 
+  *unseen(): Iterable<Stored> {
+    for (const lane of this.#lanes) yield* lane.entries()
+  }
+
   add(message: Stored): void {
     const lane = this.#order === "priority" ? laneOf(message) : normal
     this.#lanes[lane]?.push(message)

@@ -6,7 +6,7 @@
  */
 import type { GroupInfo, Place as Destination, Start } from "../../Inspector.ts"
 import type { Event } from "../../Lifecycle.ts"
-import type { Message } from "../../Message.ts"
+import type { Message, Unique } from "../../Message.ts"
 import type { NotOffered, TopicConflict } from "../../Transport.ts"
 
 export interface Stored extends Message {
@@ -16,6 +16,8 @@ export interface Stored extends Message {
   open: number
   /** When it expires; `undefined`, and free, where messages live until they are settled. */
   expiresAt: number | undefined
+  /** While it has its id to itself: for how long, and the groups that have yet to settle it. */
+  held?: { readonly unique: Unique; due: boolean; readonly by: Set<string> } | undefined
 }
 
 /** The message without the store's own fields. */
@@ -62,6 +64,7 @@ export interface Cursor {
   readonly urgencyOf?: ((message: Stored) => number) | undefined
   /** How many messages it has not seen. */
   readonly lag: number
+  readonly unseen: () => Iterable<Stored>
   /** Position of the last message it has seen, if the source keeps those. */
   readonly reached: string | undefined
   /** How many have expired unseen since the last call. */

@@ -48,6 +48,7 @@ export const make = (pattern: Pattern, markerMillis?: number) =>
     ...transportOf(store),
     priorities: pattern.priorities,
     filters: pattern.filters,
+    unique: pattern.unique,
     inspector: inspectorOf(store),
     records: markerMillis === undefined ? undefined : recordsOf(store),
     schedules: makeSchedules(store)
@@ -99,7 +100,12 @@ class Store {
     this.siblings = siblings
     this.pattern = pattern
     this.markerMillis = markerMillis
-    this.commits = new Commits({ lifecycle: this.lifecycle, open: (topic) => this.open(topic), markerMillis })
+    this.commits = new Commits({
+      lifecycle: this.lifecycle,
+      open: (topic) => this.open(topic),
+      markerMillis,
+      unique: pattern.unique
+    })
     this.#instance = instance
   }
 

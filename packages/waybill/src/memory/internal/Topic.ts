@@ -17,7 +17,7 @@ import type {
 import { disagreement, textOf } from "../../internal/Filter.ts"
 import { kept } from "../../internal/Headers.ts"
 import type { Limits } from "../../internal/Limits.ts"
-import type { Outgoing, Receipt } from "../../Message.ts"
+import type { Outgoing, Receipt, Unique } from "../../Message.ts"
 import {
   MessageInUse,
   MessageNotFound,
@@ -43,6 +43,8 @@ export interface Pattern {
   readonly priorities?: boolean
   /** Whether they may have a filter. */
   readonly filters?: boolean
+  /** For how long messages may have their ids to themselves, besides the window. */
+  readonly unique: ReadonlyArray<Unique>
   /** The name under which the program has this store, unless it is the default. */
   readonly as: string | undefined
   readonly limits: Limits
@@ -76,6 +78,8 @@ export class Topic implements Home {
   #groups: Map<string, Group> | undefined
   #delayed: DueQueue<Stored> | undefined
   #seen: Seen | undefined
+  /** The messages that have their ids to themselves. */
+  #unique: Map<string, Stored> | undefined
   #changed: Latch.Latch | undefined
   #stirred = false
   #opening: Array<Latch.Latch> = []
@@ -141,12 +145,14 @@ export class Topic implements Home {
     group.only = only
     group.paused = this.#paused?.has(name) === true
     groups.set(name, group)
+    this.#recount()
     return group
   }
 
   /** Deletes the messages that no member of a group holds. */
   purge(): void {
     this.#delayed = undefined
+    this.#unique = undefined
     for (const group of this.#groups?.values() ?? []) group.purge()
     this.#source.purge()
   }
@@ -162,6 +168,7 @@ export class Topic implements Home {
   move(name: string, to: Destination, now: number): TopicInUse | undefined {
     const problem = this.#occupied(name, now)
     if (problem === undefined) this.group(name)?.move(to)
+    this.#recount()
     return problem
   }
 
@@ -172,7 +179,19 @@ export class Topic implements Home {
     this.group(name)?.retire()
     this.#groups?.delete(name)
     this.#paused?.delete(name)
+    this.#recount()
     return undefined
+  }
+
+  /** The group has settled the message. If it was the last one, the id is free. */
+  settled(message: Stored, group: string): void {
+    message.held?.by.delete(group)
+    if (message.held?.by.size === 0) this.#free(message)
+  }
+
+  /** A consumer has been given the message. */
+  taken(message: Stored): void {
+    if (message.held?.unique === "until-taken") this.#free(message)
   }
 
   /** Works even for a group that does not exist yet. */
@@ -292,6 +311,7 @@ export class Topic implements Home {
     const stored = Array.from(this.#source.entries(), ([, message]) => message)
     for (const message of stored) if (message.id === id) this.#source.remove(message)
     for (const group of this.#groups?.values() ?? []) group.removeMessage(id)
+    this.#unique?.delete(id)
     return undefined
   }
 
@@ -309,7 +329,12 @@ export class Topic implements Home {
 
   #accept(message: Outgoing, now: number): Receipt {
     const id = message.id ?? this.#nextId(now)
-    if (message.id !== undefined) {
+    const { unique } = message
+    if (unique !== undefined) {
+      const other = this.#unique?.get(id)
+      const state = other && this.#stateOf(other, now)
+      if (state !== undefined) return { _tag: "Duplicate", id, state }
+    } else if (message.id !== undefined) {
       const seen = (this.#seen ??= new Seen())
       if (seen.ids.has(id)) return { _tag: "Duplicate", id }
       seen.ids.add(id)
@@ -325,8 +350,10 @@ export class Topic implements Home {
       publishedAt: now,
       storedAt: now,
       open: 0,
-      expiresAt: undefined
+      expiresAt: undefined,
+      held: unique && { unique, due: false, by: new Set() }
     }
+    if (unique !== undefined) (this.#unique ??= new Map()).set(id, stored)
     const at = due === undefined ? now : due._tag === "After" ? now + Duration.toMillis(due.delay) : due.epochMillis
     if (at > now) (this.#delayed ??= new DueQueue()).push(wholeMillis(at), stored)
     else this.#add(stored, now)
@@ -337,8 +364,42 @@ export class Topic implements Home {
     this.#published++
     message.storedAt = now
     this.#source.add(message, now)
+    if (message.held !== undefined) message.held.due = true
     if (this.#groups === undefined) return
-    for (const group of this.#groups.values()) group.stir(message)
+    for (const group of this.#groups.values()) {
+      message.held?.by.add(group.name)
+      group.stir(message)
+    }
+  }
+
+  /** Of a message that has its id to itself; undefined if it no longer has. */
+  #stateOf({ expiresAt = Infinity, held }: Stored, now: number): Receipt["state"] {
+    if (held === undefined || expiresAt <= now) return undefined
+    if (!held.due) return "delayed"
+    return this.#hasNoGroups || held.by.size > 0 ? "open" : undefined
+  }
+
+  get #hasNoGroups(): boolean {
+    return this.#groups === undefined || this.#groups.size === 0
+  }
+
+  /** Finds out again who has yet to settle the messages that have their ids to themselves. */
+  #recount(): void {
+    const unique = this.#unique
+    if (unique === undefined) return
+    for (const { held } of unique.values()) held?.by.clear()
+    for (const group of this.#groups?.values() ?? []) {
+      for (const { held } of group.open()) held?.by.add(group.name)
+    }
+    const stored = this.#hasNoGroups && new Set(Array.from(this.#source.entries(), ([, message]) => message))
+    for (const message of unique.values()) {
+      if (message.held?.due !== true) continue
+      if (stored === false ? message.held.by.size === 0 : !stored.has(message)) this.#free(message)
+    }
+  }
+
+  #free({ held, id }: Stored): void {
+    if (this.#unique?.get(id)?.held === held) this.#unique?.delete(id)
   }
 
   #nextId(now: number): string {
@@ -350,6 +411,11 @@ export class Topic implements Home {
   }
 
   #forget(now: number): void {
+    // Expired ones; those that are settled are gone.
+    for (const message of this.#unique?.values() ?? []) {
+      if (this.#stateOf(message, now) !== undefined) break
+      this.#free(message)
+    }
     const seen = this.#seen
     if (seen === undefined) return
     const { forgetting, ids } = seen

@@ -44,6 +44,8 @@ export interface Pattern<out G extends Transport.Guarantee = Transport.Guarantee
   readonly broadcasts?: boolean | undefined
   /** Whether its groups may have a filter. */
   readonly filters?: boolean | undefined
+  /** See `Transport`. */
+  readonly unique?: Transport.Transport["unique"]
   /** Inspects topics of the pattern, whatever options they were opened with. */
   readonly inspector: (options: InspectorOptions) => Inspector["Service"]
   /** Server settings that it needs and that are missing, in sentences. */
@@ -162,6 +164,7 @@ const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) 
         Effect.mapError((reason) => new Transport.TransportError({ operation: "inspect", reason }))
       ),
     filters: pattern.filters,
+    unique: pattern.unique,
     health: healthOf(commands, redis.replicas),
     publish: (topic, messages) => publishers.publish(topic, messages),
     claimDeadLetters: ({ from = "", group, handled, held, lease, limit, topic }) => {

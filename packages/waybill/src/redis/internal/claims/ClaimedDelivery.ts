@@ -23,6 +23,8 @@ export class ClaimedHandle implements Held {
   readonly tally: Tally
   renewedAt: number
   readonly takenAt: number
+  /** Of a message with an id of its own: where it is stored. */
+  readonly first: string | undefined
   holder: object | undefined = undefined
   before: this | undefined = undefined
   after: this | undefined = undefined
@@ -35,6 +37,7 @@ export class ClaimedHandle implements Held {
     fence: number,
     receipt: string,
     tally: Tally,
+    first: string | undefined,
     now: number
   ) {
     this.id = id
@@ -45,6 +48,7 @@ export class ClaimedHandle implements Held {
     this.tally = tally
     this.renewedAt = now
     this.takenAt = now
+    this.first = first
   }
 }
 
@@ -102,7 +106,16 @@ export class ClaimedDelivery implements Carrying<ClaimedHandle> {
     this.failures = tally.failures
     this.fence = hash < 0 ? 1 : Number(member.slice(hash + 1))
     this.receipt = member
-    this.handle = new ClaimedHandle(this.id, this.publishedAt, attempt, this.fence, member, tally, now)
+    this.handle = new ClaimedHandle(
+      this.id,
+      this.publishedAt,
+      attempt,
+      this.fence,
+      member,
+      tally,
+      this.id === entry ? undefined : entry,
+      now
+    )
   }
 }
 

@@ -96,7 +96,7 @@ export const make = (
     belongings: Effect.fnUntraced(function* (topic) {
       const names = yield* inspecting.groupsOf(topic)
       return {
-        others: names.map((group) => keysOf(topic).group(group).marks),
+        others: [keysOf(topic).unique, ...names.map((group) => keysOf(topic).group(group).marks)],
         indexes: names.map((group) => keysOf(topic).group(group).deadIds),
         topic: { keys: listed(scripts.overview, inspecting.keysOf(topic)), kinds: scripts.overview.kinds, args: [] },
         groups: yield* Effect.forEach(names.toSorted(), (group) =>

@@ -145,6 +145,7 @@ class ClaimsMembership implements Membership<ClaimedHandle> {
         source.scripts.vacate,
         {
           how,
+          group: this.#options.subscription.group,
           limit: vacateLimit,
           most: subscription.maxDeliveries,
           ...deadLetters

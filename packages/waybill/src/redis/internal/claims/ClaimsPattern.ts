@@ -17,7 +17,7 @@ import type { BoundSource } from "./Scripts.ts"
 
 export interface ClaimsOptions<G extends Guarantee>
   extends
-    Pick<Pattern<G>, "name" | "guarantee" | "markerMillis" | "priorities" | "filters" | "advice">,
+    Pick<Pattern<G>, "name" | "guarantee" | "markerMillis" | "priorities" | "filters" | "unique" | "advice">,
     Pick<BoundSource, "scripts" | "setting" | "expires" | "urgencyOf"> {
   /** Only for a pattern that applies commits. */
   readonly committer?: (store: Store, subscription: Subscription, consumer: string) => Committer<ClaimedHandle>
@@ -36,6 +36,7 @@ export const make = <G extends Guarantee>({
   markerMillis,
   name,
   priorities,
+  unique,
   ...source
 }: ClaimsOptions<G>): Pattern<G> => ({
   name,
@@ -43,6 +44,7 @@ export const make = <G extends Guarantee>({
   markerMillis,
   priorities,
   filters,
+  unique,
   advice,
   inspector: (options) => ClaimsInspector.make(options, name, source.expires ? "expiry" : "settled", source.scripts),
   open: (store) =>

@@ -6,6 +6,7 @@
  */
 import * as Effect from "effect/Effect"
 import type { Reason } from "../../../Transport.ts"
+import { pack } from "../connection/Evaluation.ts"
 import type { More } from "../connection/ScriptReply.ts"
 import type { Belonging } from "../group/GroupReceiver.ts"
 import type { Settling } from "../group/Settling.ts"
@@ -28,10 +29,12 @@ export interface ClaimsSettling extends Settling<ClaimedHandle> {
 }
 
 export const make = (options: SettlingOptions): ClaimsSettling => {
-  const { call, committer, deadLetters, receiver, script, settled } = options
+  const { call, committer, deadLetters, receiver, script, settled, subscription } = options
+  const { group } = subscription
   const { consumer } = receiver
   const ttl = committer?.markerMillis ?? 0
-  const run = (acks: number, more: More) => call(script, { consumer, ...deadLetters, acks, ttl }, more)
+  const run = (acks: ReadonlyArray<ClaimedHandle>, more: More) =>
+    call(script, { group, consumer, ...deadLetters, acks: acks.length, own: ownOf(acks), ttl }, more)
   return {
     committer,
     settled,
@@ -44,10 +47,20 @@ export const make = (options: SettlingOptions): ClaimsSettling => {
       // The newest first: each goes before what came back earlier.
       const newestFirst = members.toSorted(([, a], [, b]) => nth(b) - nth(a))
       for (let from = 0; from < newestFirst.length; from += handBackLimit) {
-        yield* run(0, { args: newestFirst.slice(from, from + handBackLimit).flat() })
+        yield* run([], { args: newestFirst.slice(from, from + handBackLimit).flat() })
       }
     })
   }
+}
+
+/** Of the messages with ids of their own: the place among all, and the id. */
+const ownOf = (acks: ReadonlyArray<ClaimedHandle>): Uint8Array | string => {
+  const own: Array<string> = []
+  for (let i = 0; i < acks.length; i++) {
+    const { first, id } = acks[i] as ClaimedHandle // within bounds
+    if (first !== undefined) own.push(String(i + 1), id)
+  }
+  return own.length === 0 ? "" : pack(own)
 }
 
 /** The last number in the name of a delivery. */

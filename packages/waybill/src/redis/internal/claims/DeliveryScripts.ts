@@ -128,6 +128,7 @@ const take = (source: Source) =>
     mode: "drains",
     keys: { ...source.keys, ...keys("consumers", "state", "processing", "returned", "suspects", "marks") },
     args: {
+      group: "text",
       consumer: "text",
       /** The most to bring, up to 1000. */
       max: "number",
@@ -167,10 +168,11 @@ const take = (source: Source) =>
     },
     lua: /* lua */ `${clock}${records}${source.lua}${suspecting}${source.filters ? wanting : ""}
 local now, rest = clock(), nil
+${source.gives === true ? "local guards = redis.call('EXISTS', unique) == 1" : ""}
 local until_ = redis.call('ZSCORE', consumers, consumer)
 if not until_ or tonumber(until_) <= now then return {'EXPIRED'} end
 if redis.call('HEXISTS', state, 'paused') == 1 then return {'PAUSED'} end
-${source.filters ? "if only ~= '' then wants = wanted(only) end\n" : ""}-- Everything is read before anything is taken.
+${source.filters ? "if only ~= '' then wants, passed = wanted(only), function(entry, id) freed(entry, id, group) end end\n" : ""}-- Everything is read before anything is taken.
 probe()
 local begins = redis.call('SCARD', processing) == 0
 local came = redis.call('EXISTS', returned, suspects, marks) > 0
@@ -208,6 +210,7 @@ ${bringing}${source.ranks ? ranking : ""}local function first(new, missing)
       found[n] = text
       lengths[n] = #text
       size = size + #text
+      ${source.gives === true ? giving : ""}
       ${source.ranks ? "if mixed then attempts[n], tallied[n] = 1, '0;0;' end" : ""}
     else
       hole(1)
@@ -232,6 +235,23 @@ return {'OK', table.concat(members, ' '), table.concat(lengths, ' '), table.conc
 `
   })
 
+/** Only records whose first character says so have an id. */
+const giving = /* lua */ `
+      if guards and string.byte(text) % 2 == 1 then
+        local id = parsed(text).id
+        if id then given(new[i], id) end
+      end`
+
+const freeAcked = /* lua */ `
+  if own ~= '' and redis.call('EXISTS', unique) == 1 then
+    own = cmsgpack.unpack(own)
+    for n = 1, #own, 2 do
+      local i = tonumber(own[n])
+      if answers[i] == 'O' then freed(ARGV[moreArgs + i], own[n + 1], group) end
+    end
+  end
+`
+
 /**
  * Ends deliveries, each in its own way. Plain acks of first deliveries come first, because they are many.
  *
@@ -250,10 +270,13 @@ const settle = (source: Source) =>
       ...keys("processing", "returned", "suspects", "marks", "waiting", "dead", "deadIds", "state", "wake")
     },
     args: {
+      group: "text",
       consumer: "text",
       ...cap,
       /** How many plain acks. */
       acks: "number",
+      /** Of those whose messages have ids of their own: the place among them and the id, packed; or "". */
+      own: "text",
       /** How long a marker lasts, ms. */
       ttl: "number"
     },
@@ -285,7 +308,7 @@ if acks > 0 then
     forget(ids)
     redis.call('SREM', processing, unpack(ids))
   end
-end
+${source.frees === true ? freeAcked : ""}end
 if not steps then return {'OK', table.concat(answers), 0} end
 local now, ready, soonest, deadLettered = clock(), false, nil, false
 local i = moreArgs + acks + 1
@@ -293,7 +316,10 @@ while i <= #ARGV do
   local op, member = ARGV[i], ARGV[i + 1]
   i = i + 2
   local a, cause, tally, failure, id, at, marker, text, _
-  if op == 'R' or op == 'N' or op == 'D' then
+  if op == 'S' then
+    id = ARGV[i]
+    i = i + 2
+  elseif op == 'R' or op == 'N' or op == 'D' then
     a, cause, tally, failure, id, at, _, _, marker, text = unpack(ARGV, i, i + 9)
     i = i + 10
   end
@@ -333,9 +359,10 @@ while i <= #ARGV do
     end
     if answer == 'O' then
       redis.call('SREM', processing, member)
-      if op == 'A' or op == 'D' then
+      if op == 'A' or op == 'S' or op == 'D' then
         redis.call('HDEL', marks, entry)
         forget({entry})
+        ${source.frees === true ? "if id and id ~= entry then freed(entry, id, group) end" : ""}
       end
     end
   end

@@ -85,6 +85,7 @@ export class Fetcher implements Fetching {
       const bytes = Math.max(1, Math.min(takeBytes, receiver.inFlight.demandBytes))
       this.#suspects = this.#suspects.filter(this.#holds)
       const reply = yield* call(source.scripts.take, {
+        group: subscription.group,
         consumer,
         max: count,
         unsure: asked ? 1 : 0,

@@ -16,7 +16,7 @@
  * |---|---|
  * | `open(group, start, known, setting)` | a group joins, whether it is `known` or new, and then from `earliest` or `latest`. Returns a refusal or nil. All checks are done; it may write |
  * | `probe()` | reads the keys that `fresh` and `read` touch, before anything is taken |
- * | `fresh(n)` | takes at most `n` ids that the group has not had, in order. A source that can lose messages also returns a table: how many are gone before the first of the ids, before the second and so on, and after the last. One that `filters` passes over what `wants(key, headers)` refuses, a variable that it declares; and returns whether it has left some for the next call |
+ * | `fresh(n)` | takes at most `n` ids that the group has not had, in order. A source that can lose messages also returns a table: how many are gone before the first of the ids, before the second and so on, and after the last. One that `filters` passes over what `wants(key, headers)` refuses, a variable that it declares, and calls `passed(entry, id)`, another, for what has an id of its own; and returns whether it has left some for the next call |
  * | `urgent()` | only for a source that `ranks`, like the next three: whether some messages of this topic are more urgent than others |
  * | `fresh(n, urgency)` | of those with this urgency, from 1 to 3, the most urgent first |
  * | `urgencyOf(record)` | its urgency |
@@ -29,6 +29,8 @@
  * | `backlog()` | how many ids `fresh` could take; and the last one that it gave, if given messages stay in place |
  * | `peek(from, limit, newest)` | at most `limit` of these ids, in order: the first after the id `from`, or with `newest` the last before it; without it the first or the last of all |
  * | `outlook()` | how many messages are stored, how many are not due yet, and when the next of these is due or nil; how many there ever were, or nil |
+ * | `freed(entry, id, group)` | only for a source that `frees`: the group has settled the message with this id of its own |
+ * | `given(entry, id)` | only for a source that `gives`: a consumer is given it for the first time |
  * | `pass()` | only for a source that `passes`: moves on over expired messages at the front. Returns whether there may be more of them |
  * | `clear(mark)` | deletes some of what `fresh` could take or `promote` bring in. `mark`: "" at first, then what the last call, perhaps for another group, returned; so what comes later stays. Returns a mark as text, and whether there may be more |
  * | `close()` | the group is retired: deletes what the source keeps for it |
@@ -60,4 +62,7 @@ export interface Source {
   readonly passes?: boolean
   /** Whether messages leave the topic when a group takes them, so that retiring the group has to hand them back. */
   readonly hands?: boolean
+  /** Whether its messages may have their ids to themselves until they are settled, with `freed`; until they are taken, with `given`. */
+  readonly frees?: boolean
+  readonly gives?: boolean
 }

@@ -9,7 +9,7 @@ import { type Commit, type Condition, ConditionFailed, type Write } from "../../
 import { sizeOf } from "../../../internal/CommitSize.ts"
 import type { Outgoing, Receipt } from "../../../Message.ts"
 import { deadLetter, type DeadLetter } from "../../../Settlement.ts"
-import type { Reason } from "../../../Transport.ts"
+import type { Reason, Transport } from "../../../Transport.ts"
 import type { More } from "../connection/ScriptReply.ts"
 import { dueInOf, pushMessage, receiptOf } from "../publish/Publisher.ts"
 import { kindsOf, type Storage, targetOf } from "../publish/PublishScript.ts"
@@ -45,6 +45,8 @@ export interface CommitterOptions<D extends Committable> {
   /** How long message ids are remembered, and the pattern's options as its storage needs them. */
   readonly deduplicationMillis: number
   readonly setting: string | number
+  /** For how long messages may have their ids to themselves. */
+  readonly unique: NonNullable<Transport["unique"]>
   /** Runs the pattern's script. */
   readonly run: (args: CommitArgs, more: More) => Effect.Effect<CommitReply, Reason>
   readonly own: (delivery: D) => ReadonlyArray<string | number>
@@ -99,7 +101,13 @@ export class Committer<D extends Committable> {
   objection({ conditions, messages, writes }: Commit<Condition>): DeadLetter | undefined {
     // Records alone are at most as many as keys fit into a command.
     if (messages.length === 0) return undefined
-    for (const { topic } of messages) {
+    for (const { message, topic } of messages) {
+      if (message.unique !== undefined && !this.#options.unique.includes(message.unique)) {
+        return deadLetter(
+          "CommitRejected",
+          `unique: "${message.unique}" is not supported where the topic ${topic} lives`
+        )
+      }
       if (tagOf(this.#options.prefix, topic) === this.#tag) continue
       return deadLetter(
         "CommitRejected",

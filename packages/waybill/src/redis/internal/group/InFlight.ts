@@ -28,6 +28,8 @@ export interface Held extends Handle {
   settling: boolean
   /** The store has lost it: no other consumer can be given it, and it stays ours. */
   readonly detached?: boolean
+  /** Where the message was first, if it has its id to itself until it is settled. */
+  readonly first?: string | undefined
   /** The object responsible for it until it is settled or lost, and its neighbours there. */
   holder: object | undefined
   before: this | undefined

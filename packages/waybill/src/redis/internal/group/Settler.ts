@@ -127,7 +127,7 @@ export class Settler<H extends Held> {
     const { consumer, dropped, inFlight, settling } = this.#options
     return Effect.gen({ self: this }, function* () {
       const { args, keys } = tell(steps, settling, consumer)
-      const run = settling.run(acks.length, { keys, args: [...acks.flatMap(settling.placeOf), ...args] })
+      const run = settling.run(acks, { keys, args: [...acks.flatMap(settling.placeOf), ...args] })
       const { ambiguous, reply } = yield* this.#retryAmbiguous.try(() => run)
       const since = inFlight.sureSince()
       const end = (handle: H, index: number, letter: string | undefined, done: Settled = "Settled") => {

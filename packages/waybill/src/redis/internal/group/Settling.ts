@@ -24,8 +24,8 @@ export interface Settling<H extends Held> {
   readonly isPlain: (handle: H, since: number) => boolean
   /** Ends plain acks without checking ownership, and returns how many of them were ours. Absent if the script ends them. */
   readonly ack?: (handles: ReadonlyArray<H>) => Effect.Effect<number, Reason>
-  /** Runs the script, with the places of that many plain acks before the steps. */
-  readonly run: (acks: number, more: More) => Effect.Effect<Settlements, Reason>
+  /** Runs the script, with the places of these plain acks before the steps. */
+  readonly run: (acks: ReadonlyArray<H>, more: More) => Effect.Effect<Settlements, Reason>
   /** Names a delivery to the script. */
   readonly placeOf: (handle: H) => ReadonlyArray<Argument>
   /** A message that the store has lost. */
@@ -60,8 +60,9 @@ export interface Step<H> {
 }
 
 /**
- * Arguments of the script, and the further keys that they number. For each step: `A` ack, `L` release, `R` retry, `N` one that was
- * set aside for its version, which does not count, `D` dead letter; the place; and for `R`, `N` and `D`: the delay in ms or the reason, cause, tally, failure, id, published at, attempt, fence, the number of
+ * Arguments of the script, and the further keys that they number. For each step: `A` ack, `S` ack of a message that has its id to
+ * itself, `L` release, `R` retry, `N` one that was set aside for its version, which does not count, `D` dead letter; the place; for
+ * `S` the id and where it was first; and for `R`, `N` and `D`: the delay in ms or the reason, cause, tally, failure, id, published at, attempt, fence, the number of
  * the key that is the marker of a commit that was refused in part or 0, and the message or "".
  */
 export const tell = <H extends Held>(
@@ -73,10 +74,12 @@ export const tell = <H extends Held>(
   const args: Array<Argument> = []
   for (const step of steps) {
     const { gone, handle, message, settlement } = step
-    const { attempt, detached, fence, id, publishedAt } = handle
+    const { attempt, detached, fence, first, id, publishedAt } = handle
     const isBack = settlement._tag === "Release" && detached !== true
     if (settlement._tag === "Ack" || isBack) {
-      args.push(isBack ? "L" : "A", ...placeOf(handle))
+      const isUnique = first !== undefined && !isBack
+      args.push(isBack ? "L" : isUnique ? "S" : "A", ...placeOf(handle))
+      if (isUnique) args.push(id, first)
       continue
     }
     const letter = settlement._tag === "DeadLetter" ? settlement : undefined

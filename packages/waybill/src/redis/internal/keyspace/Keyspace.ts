@@ -24,6 +24,7 @@ export const make = (options: KeyspaceOptions): Pattern<"at-least-once"> =>
     guarantee: "at-least-once",
     filters: true,
     scripts: KeyspaceSource.scripts,
+    unique: ["until-settled"],
     expires: true,
     advice,
     setting: options.ttlMillis,

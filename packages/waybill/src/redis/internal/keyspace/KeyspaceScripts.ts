@@ -14,15 +14,44 @@ import { numbering } from "./Numbers.ts"
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "keyspace"
 
+/**
+ * `isOpen(place)`: whether the message is still there, and a group has yet to settle it: of those that are noted after its number or, if
+ * none are, there was none when it was published. Uses the locals `numbers` and `groups`, the keys.
+ */
+export const opens = /* lua */ `
+local function isOpen(place)
+  local number, rest = string.match(place, '^(%S+)(.*)$')
+  if redis.call('EXISTS', string.gsub(numbers, 'numbers$', 'message:#') .. number) == 0 then return false end
+  if rest == '' then return true end
+  for name in string.gmatch(rest, '%S+') do
+    if redis.call('SISMEMBER', groups, name) == 1 then return true end
+  end
+  return false
+end
+`
+
 /** `setting`: how long a message lives, ms. Storing announces itself; delaying does not. */
 export const storage: Storage = {
-  keys: keys("numbers"),
-  lua: records,
+  keys: keys("numbers", "groups"),
+  noting: "owing()",
+  lua: `${records}${opens}`,
   opening: /* lua */ `${numbering}
   load()
   local stored, at = last, digits(now())
   -- The record of a message that is only a payload.
   local plain = string.char(${48 + part.at}) .. #at .. ',\\n' .. at
+  local function stateOf(place)
+    if string.byte(place) ~= 100 then return isOpen(place) and 'o' end
+    return call('ZSCORE', delayed, string.match(place, '^d(%S+)')) and 'd'
+  end
+  local owed
+  local function owing()
+    if not owed then
+      local names = call('SMEMBERS', groups)
+      owed = #names > 0 and ' ' .. table.concat(names, ' ') or ''
+    end
+    return owed
+  end
   local function store(payload, id, headers, key, version)
     if not (id or headers or key or version) then return add(plain .. payload, setting) end
     return add(record(payload, id, headers, key, version, at), setting)

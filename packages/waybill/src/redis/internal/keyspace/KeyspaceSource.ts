@@ -6,15 +6,15 @@
  */
 import { make as makeScripts } from "../claims/Scripts.ts"
 import { keys } from "../wire/Keys.ts"
-import { pattern, storage } from "./KeyspaceScripts.ts"
+import { opens, pattern, storage } from "./KeyspaceScripts.ts"
 import { numbering } from "./Numbers.ts"
 
 /** See `Source` of `claims/`. */
 const lua = /* lua */ `
-local open, probe, fresh, pressing, read, forget, restore, promote, backlog, peek, outlook, pass, clear, close
-local wants
+local open, probe, fresh, pressing, read, forget, freed, restore, promote, backlog, peek, outlook, pass, clear, close
+local wants, passed
 do
-${numbering}
+${numbering}${opens}
 -- The records that were looked up to see whether they exist.
 local taken = {}
 local function cursor()
@@ -67,6 +67,7 @@ function fresh(n)
           taken[names[i]] = found[i]
         else
           read = read + #found[i]
+          if message.id then passed(names[i], message.id) end
         end
         any = true
         at = at + 1
@@ -106,16 +107,43 @@ end
 function forget(ids)
   if redis.call('EXISTS', restored) == 1 then redis.call('HDEL', restored, unpack(ids)) end
 end
+function freed(entry, id, group)
+  local number, rest = string.match(redis.call('HGET', unique, id) or '', '^(%S+)(.*)$')
+  if number ~= entry then return end
+  local left = {entry}
+  for _, name in ipairs(rest == '' and redis.call('SMEMBERS', groups) or {}) do rest = rest .. ' ' .. name end
+  for name in string.gmatch(rest, '%S+') do if name ~= group then left[#left + 1] = name end end
+  local place = table.concat(left, ' ')
+  if #left > 1 and isOpen(place) then redis.call('HSET', unique, id, place)
+  else redis.call('HDEL', unique, id) end
+end
+-- Messages that expire free their ids without a trace.
+local function sweep()
+  local page = redis.pcall('HSCAN', unique, redis.call('HGET', position, 'swept') or '0', 'COUNT', 100)
+  if page.err then return end
+  for i = 1, #page[2], 2 do
+    local place = page[2][i + 1]
+    if string.byte(place) ~= 100 and not isOpen(place) then redis.call('HDEL', unique, page[2][i]) end
+  end
+  redis.call('HSET', position, 'swept', page[1])
+end
 function restore(id, record)
   redis.call('HSET', restored, id, record)
 end
 function promote(now, limit)
+  if redis.call('EXISTS', unique) == 1 then sweep() end
   local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, limit)
   if #due > 0 then
     load()
     for i, record in ipairs(bodiesOf(delayedBodies, due)) do
       local ttl, text = string.match(record or '', '^(%d+) (.*)$')
-      if ttl then add(text, ttl) end
+      if ttl then
+        local number, id = add(text, ttl), parsed(text).id
+        local place = id and redis.call('HGET', unique, id)
+        if place and string.match(place, '^d(%S+)') == due[i] then
+          redis.call('HSET', unique, id, number .. string.match(place, '^%S+(.*)$'))
+        end
+      end
     end
     redis.call('ZREM', delayed, unpack(due))
     redis.call('HDEL', delayedBodies, unpack(due))
@@ -175,11 +203,12 @@ end
 export const scripts = makeScripts(
   {
     pattern,
-    keys: keys("numbers", "delayed", "delayedBodies", "position", "restored"),
-    fleeting: ["delayed", "delayedBodies", "restored"],
+    keys: keys("numbers", "delayed", "delayedBodies", "position", "restored", "unique", "groups"),
+    fleeting: ["delayed", "delayedBodies", "restored", "unique"],
     lua,
     filters: true,
-    passes: true
+    passes: true,
+    frees: true
   },
   storage
 )

@@ -5,19 +5,23 @@
  */
 import { commitScript } from "../commit/CommitScript.ts"
 import { keys } from "../wire/Keys.ts"
+import { freeing } from "./ListSource.ts"
 import { storage } from "./ListStorage.ts"
 
-/** Argument of a delivery: its member in the processing set. */
+/** Arguments of a delivery: its member in the processing set; and the id of its message, if it has one of its own, or "". */
 export const commit = commitScript({
   storage,
-  keys: keys("bodies", "processing", "marks"),
+  keys: keys("bodies", "processing", "marks", "unique"),
   args: {},
-  delivery: 1,
-  lua: /* lua */ `
+  delivery: 2,
+  lua: /* lua */ `${freeing}
 local left, ids, marked = {}, {}, {}
-local owned = redis.call('SMISMEMBER', processing, unpack(ARGV, moreArgs + 1, moreArgs + deliveries))
+local guards = redis.call('EXISTS', unique) == 1
+local members = {}
+for d = 1, deliveries do members[d] = ARGV[moreArgs + 2 * d - 1] end
+local owned = redis.call('SMISMEMBER', processing, unpack(members))
 local function owns(i)
-  return owned[i - moreArgs] == 1
+  return owned[(i - moreArgs + 1) / 2] == 1
 end
 local function leave(i)
   local member = ARGV[i]
@@ -25,6 +29,7 @@ local function leave(i)
   left[#left + 1] = member
   ids[#ids + 1] = id or member
   if id then marked[#marked + 1] = id end
+  if guards and ARGV[i + 1] ~= '' then freed(id or member, ARGV[i + 1]) end
 end
 local function leaving()
   if #left == 0 then return end

@@ -49,6 +49,20 @@ end
 `
 
 /**
+ * `noted(entry, id)`: what is noted of the message that has the id to itself, if it is the one of this entry.
+ * `freed(entry, id)`: see `Source`.
+ */
+export const freeing = /* lua */ `
+local function noted(entry, id)
+  local place, rest = string.match(redis.call('HGET', unique, id) or '', '([^:%s]+)( ?t?)$')
+  return place == entry and rest
+end
+local function freed(entry, id)
+  if noted(entry, id) then redis.call('HDEL', unique, id) end
+end
+`
+
+/**
  * In `meta`, `last` counts the messages, `group` names the group that owns the queue, and `order` says which message is next. The
  * `setting` of a joining member is an order, or `any` for the one that the queue has.
  */
@@ -72,7 +86,7 @@ local function open(group, start, known, setting)
   if owner then return end
   redis.call('HSET', meta, 'group', group)
   -- Messages stored before are not for this group. Delayed messages come later than the group.
-  if start == 'latest' then redis.call('UNLINK', high, normal, low, bodies, inbox) end
+  if start == 'latest' then redis.call('UNLINK', high, normal, low, bodies, inbox, unique) end
 end
 -- Messages of other programs get an id, and a place after those that are ready.
 local adopted
@@ -132,6 +146,9 @@ local function urgency(back)
 end
 local function forget(ids)
   redis.call('HDEL', bodies, unpack(ids))
+end
+${freeing}local function given(entry, id)
+  if noted(entry, id) == ' t' then redis.call('HDEL', unique, id) end
 end
 local function restore(id, text)
   redis.call('HSET', bodies, id, text)
@@ -200,11 +217,13 @@ end
 /** Under the pattern's own name. */
 export const source = (pattern: string): Source => ({
   pattern,
-  keys: keys("high", "normal", "low", "bodies", "delayed", "delayedBodies", "inbox", "meta"),
+  keys: keys("high", "normal", "low", "bodies", "delayed", "delayedBodies", "inbox", "unique", "meta"),
   fleeting: ["high", "normal", "low", "bodies", "delayed", "delayedBodies", "inbox"],
   lua,
   ranks: true,
-  hands: true
+  hands: true,
+  frees: true,
+  gives: true
 })
 
 /** The same as `levelOf` in the scripts. */

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Storage } from "../publish/PublishScript.ts"
+import { shape, type Storage } from "../publish/PublishScript.ts"
 import { keys } from "../wire/Keys.ts"
 import { records } from "../wire/PackedMessage.ts"
 
@@ -30,6 +30,7 @@ end
 export const storage: Storage = {
   keys: keys("high", "normal", "low", "bodies"),
   noted: ["order", "last"],
+  noting: `(band(shape, ${shape.untilTaken}) ~= 0 and ' t' or '')`,
   lua: /* lua */ `${records}${levels}${disagreement}`,
   opening: /* lua */ `
   local refused = disagreement(setting, order)
@@ -38,6 +39,17 @@ export const storage: Storage = {
   local ranked = (order or setting) == 'priority' or (order or setting) == 'any'
   local number, prefix = tonumber(last) or 0, format('%.0f-', now())
   local lists, ready, packed = {high, normal, low}, {{}, {}, {}}, {}
+  local function stateOf(place)
+    place = string.match(place, '^%S+')
+    if string.byte(place) == 100 then
+      if call('ZSCORE', delayed, string.sub(place, 2)) then return 'd' end
+      place = string.match(place, '[^:]*$')
+    end
+    -- What this call stores is written at its end.
+    local before, nth = string.match(place, '^(.*%-)(%d+)$')
+    local isNew = before == prefix and tonumber(nth) > (tonumber(last) or 0)
+    return (isNew or call('HEXISTS', bodies, place) == 1) and 'o'
+  end
   local function store(payload, id, headers, key, version)
     number = number + 1
     local entry, text, to = prefix .. number, '0' .. payload, ready[2]

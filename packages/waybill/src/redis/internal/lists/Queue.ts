@@ -21,11 +21,14 @@ export const scripts = {
   "exactly-once": makeScripts(source("exactly-once"), storage)
 }
 
+const unique = ["until-settled", "until-taken"] as const
+
 const queue = (name: keyof typeof scripts, order: Order) =>
   ({
     name,
     scripts: scripts[name],
     setting: order,
+    unique,
     expires: false,
     // With any order, the topic decides.
     priorities: order === "priority" || order === "any",
@@ -54,8 +57,9 @@ export const exactlyOnce = (order: Order, markerMillis: number): Pattern<"transa
         storage,
         keys: commit.keyNames.length,
         setting: order,
+        unique,
         run: (args, more) => call(commit, args, more),
-        own: ({ receipt }) => [receipt],
+        own: ({ first, id, receipt }) => [receipt, first === undefined ? "" : id],
         done: keys.group(group).done
       })
     }

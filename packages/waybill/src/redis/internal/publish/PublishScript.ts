@@ -9,7 +9,19 @@ import { keys as kinds, type TopicKeys } from "../wire/Keys.ts"
 import { announce, clock, opening } from "../wire/Lua.ts"
 
 /** The parts a message has besides its payload: the bits of its shape. */
-export const shape = { id: 1, headers: 2, key: 4, version: 8, after: 16, at: 32 } as const
+export const shape = {
+  id: 1,
+  headers: 2,
+  key: 4,
+  version: 8,
+  after: 16,
+  at: 32,
+  untilSettled: 64,
+  untilTaken: 128
+} as const
+
+/** These two are not parts. */
+export const unique = shape.untilSettled | shape.untilTaken
 
 /** How a pattern stores messages. */
 export interface Storage {
@@ -23,17 +35,25 @@ export interface Storage {
    * Runs as a topic is opened, before anything is written: returns a refusal, or defines these functions. They know its keys by name,
    * `pattern`, `wire`, what is `noted`, and the `setting` of the caller.
    *
-   * - `store(payload, id, headers, key, version)`: stores a message and returns its name, which is its id where it has none.
+   * - `store(payload, id, headers, key, version, unique)`: stores a message and returns its name, which is its id where it has none.
+   *   `unique`: it has its id to itself until it is settled or taken.
    * - `delay(...)`, the same of a message that is due later: its name, and its member and its body in the keys of those.
+   * - `stateOf(place)`: of the message stored there: `d` it is not due yet, `o` some group has not settled it; otherwise
+   *   nil. A place is a name, or `d` and a member, and may be followed by what is noted of it.
    * - `finish()`: called once, after the last one.
    */
   readonly opening: string
+  /** What it records after the place of a message that has its id to itself: an expression that knows its `shape`. */
+  readonly noting?: string
   /** What `store(payload)` does, as an expression, where a function call would be measurable: most messages are only a payload. */
   readonly plain?: string
 }
 
 /** All keys of a topic that messages are stored under, by name. */
-export const keysOf = ({ keys }: Storage) => ({ ...kinds("meta", "delayed", "delayedBodies", "wake"), ...keys })
+export const keysOf = ({ keys }: Storage) => ({
+  ...kinds("meta", "delayed", "delayedBodies", "unique", "wake"),
+  ...keys
+})
 
 /** The keys of a topic that messages are stored under, in the order of `open`. */
 export const targetOf = (storage: Storage, keys: TopicKeys): ReadonlyArray<string> =>
@@ -48,8 +68,9 @@ export const kindsOf = (storage: Storage): ReadonlyArray<Kind> => Object.values(
  *
  * - whether the topic was there before;
  * - `store` of the pattern;
- * - `take(shape, arg, seen)`: stores the message whose payload is ARGV[arg], unless the key `seen` is there; returns `+` when it
- *   has an id, `=` for a duplicate, otherwise its name, and the number of the next argument;
+ * - `take(shape, arg, seen)`: stores the message whose payload is ARGV[arg], unless its id is taken, as the key `seen` or the one of
+ *   unique ids says; returns `+` when it has an id, `=` and a state for a duplicate, otherwise its name, and the number of the next
+ *   argument;
  * - `close()`: called once, after the last message.
  *
  * `now()`: the time, the same in the whole script. `numbered(meta)`, for `delay`: a name, and a member.
@@ -82,17 +103,26 @@ ${storage.opening}
     if band(shape, ${shape.version}) ~= 0 then version, arg = ARGV[arg], arg + 1 end
     if band(shape, ${shape.after}) ~= 0 then due, arg = now() + ARGV[arg], arg + 1 end
     if band(shape, ${shape.at}) ~= 0 then due, arg = tonumber(ARGV[arg]), arg + 1 end
-    if seen and call('EXISTS', seen) == 1 then return '=', arg end
+    local isUnique = band(shape, ${unique}) ~= 0
+    if isUnique then
+      local place = call('HGET', unique, id)
+      local state = place and stateOf(place)
+      if state then return '=' .. state, arg end
+    elseif seen and call('EXISTS', seen) == 1 then return '=', arg end
     local name, member, body
     if due and due > now() then
-      name, member, body = delay(payload, id, headers, key, version)
+      name, member, body = delay(payload, id, headers, key, version, isUnique)
       call('HSET', delayedBodies, member, body)
       call('ZADD', delayed, due, member)
       soonest = math.min(soonest or due, due)
     else
-      name = store(payload, id, headers, key, version)
+      name = store(payload, id, headers, key, version, isUnique)
     end
-    if seen then call('SET', seen, member and 'd' .. member or name, 'PX', remembered) end
+    if seen then
+      local place = member and 'd' .. member or name
+      if not isUnique then call('SET', seen, place, 'PX', remembered)
+      else call('HSET', unique, id, ${storage.noting === undefined ? "place" : `place .. ${storage.noting}`}) end
+    end
     return id and '+' or name, arg
   end
   local function close()
@@ -136,12 +166,14 @@ export const publishScript = (pattern: string, storage: Storage) => {
       batch: "text",
       /** How long the reply is kept, ms. */
       kept: "text",
-      /** One character per message, counted from "0". */
-      shapes: "text"
+      /** One character per message, counted from "0": the bits of its parts. */
+      shapes: "text",
+      /** One character per message with an id, counted from "0": the other bits, 64 times as small. "" if there are none. */
+      uniques: "text"
     },
     replies: {
       OK: {
-        /** Separated by commas: the id of the message; `+` if the caller gave it; `=` for a duplicate. */
+        /** Separated by commas: the id of the message; `+` if the caller gave it; `=` and a state for a duplicate. */
         answers: text,
         /** The topic was not there before. */
         isNew: flag
@@ -175,6 +207,7 @@ for i = 1, #shapes do
     if band(shape, ${shape.id}) ~= 0 then
       marker = marker + 1
       seen = KEYS[marker]
+      if uniques ~= '' then shape = shape + 64 * (byte(uniques, marker - moreKeys) - 48) end
     end
     answers[i], arg = take(shape, arg, seen)
   end

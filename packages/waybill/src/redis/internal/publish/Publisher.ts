@@ -12,7 +12,7 @@ import type { Connection } from "../connection/Connection.ts"
 import { calling, type Opened } from "../connection/ScriptReply.ts"
 import type { TopicKeys } from "../wire/Keys.ts"
 import { type Call, Outbox, type OutboxOptions } from "./Outbox.ts"
-import { type Publishing, shape } from "./PublishScript.ts"
+import { type Publishing, shape, unique } from "./PublishScript.ts"
 
 export interface PublisherOptions extends Opened, Pick<OutboxOptions, "clock" | "timeoutMillis" | "opened"> {
   readonly commands: Connection
@@ -45,13 +45,14 @@ export const make = (options: PublisherOptions): Outbox => {
   return new Outbox({
     ...options,
     sending: (calls) => {
-      const { dueIn, shapes, ...more } = encode(calls, keys.seen, clock.currentTimeMillisUnsafe())
+      const { dueIn, shapes, uniques, ...more } = encode(calls, keys.seen, clock.currentTimeMillisUnsafe())
       const named = {
         setting: publishing.setting,
         remembered: deduplicationMillis,
         batch: ++number,
         kept: Math.max(answerMillis, 2 * timeoutMillis),
-        shapes
+        shapes,
+        uniques
       }
       return (deadline) =>
         Effect.map(call(publishing.script, named, { ...more, deadline }), ({ answers, isNew }) => {
@@ -66,6 +67,7 @@ export const make = (options: PublisherOptions): Outbox => {
 
 interface Batch {
   readonly shapes: string
+  readonly uniques: string
   /** The markers of message ids. */
   readonly keys: ReadonlyArray<string>
   readonly args: ReadonlyArray<string | Uint8Array | number>
@@ -80,16 +82,23 @@ const encode = (calls: ReadonlyArray<Call>, seenOf: (id: string) => string, now:
   const keys: Array<string> = []
   const args: Array<string | number> = []
   let shapes = ""
+  let uniques = ""
+  let isUnique = false
   let dueIn = Infinity
   for (const call of calls) {
     for (const message of call.messages) {
       const { due, id } = message
-      shapes += String.fromCharCode(48 + pushMessage(args, message))
-      if (id !== undefined) keys.push(seenOf(id))
+      const bits = pushMessage(args, message)
+      shapes += String.fromCharCode(48 + (bits & ~unique))
+      if (id !== undefined) {
+        keys.push(seenOf(id))
+        uniques += String.fromCharCode(48 + (bits >> 6))
+        isUnique ||= bits >= 64
+      }
       if (due !== undefined) dueIn = Math.min(dueIn, dueInOf(due, now))
     }
   }
-  return { shapes, keys, args, dueIn }
+  return { shapes, uniques: isUnique ? uniques : "", keys, args, dueIn }
 }
 
 /** Milliseconds from now. */
@@ -99,12 +108,14 @@ export const dueInOf = (due: Due, now: number): number =>
 /** Adds the payload and the other parts in the order of the bits; returns the bits. */
 export const pushMessage = (
   args: Array<string | number>,
-  { body, due, headers, id, key, version }: Outgoing
+  { body, due, headers, id, key, unique, version }: Outgoing
 ): number => {
   let bits = 0
   args.push(body)
   if (id !== undefined) {
     bits |= shape.id
+    if (unique === "until-settled") bits |= shape.untilSettled
+    else if (unique === "until-taken") bits |= shape.untilTaken
     args.push(id)
   }
   for (const _ in headers) {
@@ -143,6 +154,12 @@ const receiptsOf = (calls: ReadonlyArray<Call>, answer: string): Array<Receipt> 
   return receipts
 }
 
+const states: Readonly<Record<string, Receipt["state"]>> = { "=d": "delayed", "=o": "open" }
+
 /** What the script says of a message that it was given. */
 export const receiptOf = ({ id }: Outgoing, told = ""): Receipt =>
-  id === undefined ? { _tag: "Stored", id: told } : { _tag: told === "=" ? "Duplicate" : "Stored", id }
+  id === undefined
+    ? { _tag: "Stored", id: told }
+    : told.startsWith("=")
+      ? { _tag: "Duplicate", id, ...(told !== "=" && { state: states[told] }) }
+      : { _tag: "Stored", id }

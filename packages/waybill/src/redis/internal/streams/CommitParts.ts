@@ -5,18 +5,22 @@
  */
 import { commitScript } from "../commit/CommitScript.ts"
 import { keys } from "../wire/Keys.ts"
-import { ask } from "../wire/Lua.ts"
+import { ask, ids, maps } from "../wire/Lua.ts"
 import { sources } from "./Progress.ts"
 import { storage } from "./StreamStorage.ts"
+import { freeing } from "./UniqueIds.ts"
 
-/** Arguments of a delivery: source, entry, count; count 0: the group was lost with the entry, so there is no ownership to check. */
+/**
+ * Arguments of a delivery: source, entry, count; count 0: the group was lost with the entry, so there is no ownership to check. Then,
+ * of a message that has its id to itself, the id and its first entry, otherwise "" twice.
+ */
 export const commit = commitScript({
   storage,
-  keys: keys("stream", "retry", "released"),
+  keys: keys("stream", "retry", "released", "unique"),
   args: { group: "text", consumer: "text" },
-  delivery: 3,
-  lua: /* lua */ `${ask}${sources}
-local acked, uncounted = {[0] = {}, {}}, {}
+  delivery: 5,
+  lua: /* lua */ `${ask}${ids}${maps}${sources}${freeing}
+local acked, uncounted, freed = {[0] = {}, {}}, {}, {}
 local function owns(i)
   local count = tonumber(ARGV[i + 2])
   if count == 0 then return true end
@@ -30,12 +34,14 @@ local function leave(i)
     uncounted[#uncounted + 1] = ARGV[i] .. entry
     uncounted[#uncounted + 1] = '!' .. ARGV[i] .. entry
   end
+  if ARGV[i + 3] ~= '' then freed[#freed + 1] = i + 3 end
 end
 local function leaving()
   for source = 0, 1 do
     if #acked[source] > 0 then redis.call('XACK', sources[source], group, unpack(acked[source])) end
   end
   if #uncounted > 0 then redis.call('HDEL', released, unpack(uncounted)) end
+  for _, i in ipairs(freed) do free(ARGV[i], ARGV[i + 1]) end
 end
 `
 })

@@ -10,8 +10,9 @@ import { bit, flag, listOf, make, number, row, text } from "../connection/Script
 import { suspectArgs } from "../group/Suspecting.ts"
 import { deadLettering, keeping } from "../inspect/DeadLetterScripts.ts"
 import { keys } from "../wire/Keys.ts"
-import { add, announce, ask, cap, clock, maps, split, suspecting, wanting } from "../wire/Lua.ts"
+import { add, announce, ask, cap, clock, ids, maps, split, suspecting, wanting } from "../wire/Lua.ts"
 import { nobody, noting, sources, sweeping } from "./Progress.ts"
+import { freeing } from "./UniqueIds.ts"
 
 /** An entry that was taken over. `owner`: its previous owner. `tally`: the attempts in which consumers died since the entry was made. */
 const claimed = row({
@@ -32,14 +33,26 @@ export type Claimed = ReturnType<typeof claimed>
  * Further keys: markers of commits that were refused in part.
  *
  * Further arguments: the steps, as in `tell`. A place is source, entry and count; count 0 means that the group was lost with the
- * entry, so there is no ownership to check. `U`: the consumer leaves, and its handler has had it: handed back, and the attempt
- * counts. The message's fields, packed, are taken from the entry; the caller only sends them after `G`. Once the dead letter
+ * entry, so there is no ownership to check. `S`: an ack of a message that has its id to itself; the id and its first entry follow.
+ * `U`: the consumer leaves, and its handler has had it: handed back, and the attempt counts. The message's fields, packed, are taken from the entry; the caller only sends them after `G`. Once the dead letter
  * carries the mark, the marker may expire.
  */
 export const settle = make({
   name: "waybill/settle",
   mode: "drains",
-  keys: keys("stream", "retry", "waiting", "waitingBodies", "retryIds", "dead", "deadIds", "released", "state", "wake"),
+  keys: keys(
+    "stream",
+    "retry",
+    "waiting",
+    "waitingBodies",
+    "retryIds",
+    "dead",
+    "deadIds",
+    "released",
+    "state",
+    "unique",
+    "wake"
+  ),
   args: {
     group: "text",
     consumer: "text",
@@ -55,7 +68,7 @@ export const settle = make({
       dropped: number
     }
   },
-  lua: /* lua */ `${clock}${add}${split}${ask}${announce}${deadLettering}${keeping}
+  lua: /* lua */ `${clock}${add}${split}${ask}${announce}${deadLettering}${keeping}${ids}${maps}${freeing}
 touch()
 local now = clock()
 local answers, deadLettered, soonest = {}, false, nil
@@ -63,8 +76,11 @@ local i = moreArgs + 1
 while i <= #ARGV do
   local op, source, entry, count = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3])
   i = i + 4
-  local a, cause, tally, failure, id, at, attempt, fence, marker, raw
-  if op == 'R' or op == 'N' or op == 'D' then
+  local a, cause, tally, failure, id, at, attempt, fence, marker, raw, first
+  if op == 'S' then
+    id, first = ARGV[i], ARGV[i + 1]
+    i = i + 2
+  elseif op == 'R' or op == 'N' or op == 'D' then
     a, cause, tally, failure, id, at, attempt, fence, marker, raw = unpack(ARGV, i, i + 9)
     marker, raw = tonumber(marker), raw ~= '' and cmsgpack.unpack(raw)
     i = i + 10
@@ -79,7 +95,7 @@ while i <= #ARGV do
   local answer = 'O'
   if not mine then
     answer = 'F'
-  elseif op == 'A' then
+  elseif op == 'A' or op == 'S' then
     redis.call('XACK', key, group, entry)
     redis.call('HDEL', released, member, '!' .. member)
   elseif op == 'L' or op == 'U' then
@@ -98,10 +114,16 @@ while i <= #ARGV do
         end
       end
     end
+    local place = raw and uniqueAt(raw, from)
+    first = place and (source == '0' and entry or raw[place])
     if not raw then
       answer = 'G'
     elseif op == 'R' or op == 'N' then
       if op == 'N' then redis.call('HSET', state, 'newer', string.format('%.0f ', now) .. cause) end
+      if place then
+        raw[place] = first
+        keep(id, first)
+      end
       local body = {id, at, attempt, fence, cause, 'tally', timed(tally, now)}
       for f = from, #raw do body[#body + 1] = raw[f] end
       redis.call('HSET', waitingBodies, member, cmsgpack.pack(body))
@@ -118,6 +140,7 @@ while i <= #ARGV do
       if count > 1 then redis.call('HDEL', released, member, '!' .. member) end
     end
   end
+  if first and answer == 'O' and op ~= 'R' and op ~= 'N' then free(id, first) end
   answers[#answers + 1] = answer
 end
 if soonest then announce(wake, soonest, group) end
@@ -180,6 +203,37 @@ return {'OK', entries, lastOf(stream), lastOf(retry)}
 })
 
 /**
+ * Ends plain acks of messages that have their ids to themselves.
+ *
+ * Further arguments, for each: source, entry, count, id, and its first entry.
+ */
+export const ackUnique = make({
+  name: "waybill/ack-unique",
+  mode: "drains",
+  keys: keys("stream", "retry", "released", "unique"),
+  args: { group: "text" },
+  replies: {
+    OK: {
+      /** How many were pending. */
+      count: number
+    }
+  },
+  lua: /* lua */ `${ask}${ids}${maps}${sources}${freeing}
+touch()
+local acked = 0
+for i = moreArgs + 1, #ARGV, 5 do
+  local source, entry = ARGV[i], ARGV[i + 1]
+  if redis.call('XACK', sources[tonumber(source)], group, entry) == 1 then
+    acked = acked + 1
+    if ARGV[i + 2] ~= '1' then redis.call('HDEL', released, source .. entry, '!' .. source .. entry) end
+    free(ARGV[i + 3], ARGV[i + 4])
+  end
+end
+return {'OK', acked}
+`
+})
+
+/**
  * Takes over entries that no consumer is working on. An entry that two consumers have died with is a suspect, and a consumer gets
  * fewer of them the fewer deaths they may still cause: otherwise innocent ones would become dead letters too. A call stops when it
  * has gathered a few megabytes.
@@ -192,7 +246,7 @@ return {'OK', entries, lastOf(stream), lastOf(retry)}
 export const claim = make({
   name: "waybill/claim",
   mode: "drains",
-  keys: keys("stream", "retry", "consumers", "released", "dead", "deadIds", "state"),
+  keys: keys("stream", "retry", "consumers", "released", "dead", "deadIds", "state", "unique"),
   args: {
     group: "text",
     consumer: "text",
@@ -217,14 +271,15 @@ export const claim = make({
     /** The caller's own heartbeat has expired, so it may not claim. */
     EXPIRED: {}
   },
-  lua: /* lua */ `${clock}${add}${split}${ask}${deadLettering}${keeping}${sources}${maps}${noting}${sweeping}${suspecting}
+  lua: /* lua */ `${clock}${add}${split}${ask}${deadLettering}${keeping}${sources}${maps}${noting}${sweeping}${suspecting}${ids}${freeing}
 local now = clock()
 local until_ = redis.call('ZSCORE', consumers, consumer)
 if not until_ or tonumber(until_) <= now then return {'EXPIRED'} end
 -- Everything is read before anything is written.
 local due = sweeping(redis.call('HGET', state, 'swept'), now)
-if redis.call('EXISTS', released, dead) > 0 then
+if redis.call('EXISTS', released, dead, unique) > 0 then
   redis.call('HEXISTS', released, '')
+  redis.call('HEXISTS', unique, '')
   redis.call('XLEN', dead)
   redis.call('ZRANGE', deadIds, 1, 0)
 end
@@ -259,17 +314,20 @@ local function adopt(source, entry, count, owner, uncounting)
   if isDead then log = died(log, before + count - uncounted, owner, now) end
   if isDead and deaths >= most then
     there = there or redis.call('XRANGE', key, entry, entry)[1]
+    local name, place
     if there then
-      local id, at, attempt, fence, first, tally = split(tostring(source), entry, there[2])
+      local id, at, attempt, fence, from, tally = split(tostring(source), entry, there[2])
       local attempts = attempt + count - uncounted
       deadLetter('CrashLoop', 'delivered ' .. deaths .. ' times to consumers that died or stalled', attempts,
-        fence + count, id, at, member, owner, there[2], first, onto(tally or '0;0;', log), '')
+        fence + count, id, at, member, owner, there[2], from, onto(tally or '0;0;', log), '')
       deadLettered[#deadLettered + 1] = {source, entry, count, uncounted, there[2], owner, log}
       weigh(there[2])
+      name, place = id, uniqueAt(there[2], from)
     else
       gone = gone + 1
     end
     redis.call('XACK', key, group, entry)
+    if place then free(name, source == 0 and entry or there[2][place]) end
     redis.call('HDEL', released, member, '!' .. member)
     return
   end

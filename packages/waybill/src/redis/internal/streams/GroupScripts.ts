@@ -27,6 +27,7 @@ import {
   weighing
 } from "../wire/Lua.ts"
 import { nobody, noting, restoring, sources, sweeping } from "./Progress.ts"
+import { opens } from "./UniqueIds.ts"
 
 /** The name of the pattern in the topic's meta key. */
 export const pattern = "streams"
@@ -183,7 +184,8 @@ export const beat = make({
     "retryIds",
     "dead",
     "deadIds",
-    "meta"
+    "meta",
+    "unique"
   ),
   args: beatArgs,
   replies: {
@@ -197,7 +199,7 @@ export const beat = make({
     /** Nothing was done. */
     NOGROUP: {}
   },
-  lua: /* lua */ `${clock}${ids}${add}${ask}${unseen}${tallies}${weighing}${fetching}${sources}${noting}${sweeping}${places}${keeping}
+  lua: /* lua */ `${clock}${ids}${add}${ask}${unseen}${tallies}${weighing}${fetching}${sources}${noting}${sweeping}${places}${keeping}${opens}
 local pending, retrying = ask('XPENDING', stream, group), ask('XPENDING', retry, group)
 if not pending or not retrying then return {'NOGROUP'} end
 ${heartbeats}
@@ -215,10 +217,11 @@ local function due(set, bodies)
   return members, #members > 0 and bodiesOf(bodies, members)
 end
 -- An idle group has none of them.
-local rests = redis.call('EXISTS', released, delayed, delayedBodies, promoted, waiting, waitingBodies, retryIds, dead) == 0
+local rests = redis.call('EXISTS', released, delayed, delayedBodies, promoted, waiting, waitingBodies, retryIds, dead, unique) == 0
 local moved, again, found, foundAgain = {}, {}, nil, nil
 if not rests then
   redis.call('HEXISTS', released, '')
+  redis.call('HEXISTS', unique, '')
   redis.call('XLEN', dead)
   for _, set in ipairs({promoted, retryIds, deadIds}) do redis.call('ZRANGE', set, 1, 0) end
   moved, found = due(delayed, delayedBodies)
@@ -232,11 +235,33 @@ local function unpacked(body)
   local ok, fields = pcall(cmsgpack.unpack, body)
   if ok and type(fields) == 'table' then return fields end
 end
+-- Entries that were trimmed before every group had settled them free their ids without a trace.
+local function sweep()
+  if redis.call('EXISTS', unique) == 0 then return end
+  local page = redis.pcall('HSCAN', unique, redis.call('HGET', state, 'unique') or '0', 'COUNT', 100)
+  if page.err then return end
+  for i = 1, #page[2], 2 do
+    local place = page[2][i + 1]
+    if string.byte(place) ~= 100 and not isOpen(place) then redis.call('HDEL', unique, page[2][i]) end
+  end
+  redis.call('HSET', state, 'unique', page[1])
+end
+-- The id of a message that has it to itself.
+local function uniqueIdOf(fields)
+  local id, is
+  for f = 1, #fields - 1, 2 do
+    if fields[f] == 'id' then id = fields[f + 1] elseif fields[f] == 'unique' then is = true end
+  end
+  return is and id
+end
 if #moved > 0 then
   for i = 1, #moved do
     if found[i] then
-      local entry = add(stream, {}, unpacked(found[i]) or {'payload', found[i]}, 1)
+      local fields = unpacked(found[i]) or {'payload', found[i]}
+      local entry = add(stream, {}, fields, 1)
       index(promoted, scoreOf(entry), moved[i])
+      local id = uniqueIdOf(fields)
+      if id and redis.call('HGET', unique, id) == 'd' .. moved[i] then redis.call('HSET', unique, id, entry) end
     end
   end
   redis.call('ZREM', delayed, unpack(moved))
@@ -258,6 +283,7 @@ if #again > 0 then
 end
 local next, dropped = -1, 0
 if not rests then
+  sweep()
   for _, set in ipairs({delayed, waiting}) do
     local head = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]
     if head then

@@ -371,11 +371,11 @@ return {'OK', upTo, more}
 `
 })
 
-/** Deletes what is not due yet, and what no group needs up to this message, or to the last one. */
+/** Deletes what is not due yet, and frees all ids; and deletes what no group needs up to this message, or to the last one. */
 export const purge = make({
   name: "waybill/purge",
   mode: "drains",
-  keys: keys("stream", "delayed", "delayedBodies"),
+  keys: keys("stream", "delayed", "delayedBodies", "unique"),
   args: {
     upTo: "text",
     /** About how many entries to remove at most. */
@@ -384,7 +384,7 @@ export const purge = make({
   replies: { OK: { upTo: text, more: flag } },
   lua: /* lua */ `${ids}${ask}${maps}${trimming}
 touch()
-redis.call('UNLINK', delayed, delayedBodies)
+redis.call('UNLINK', delayed, delayedBodies, unique)
 if redis.call('EXISTS', stream) == 0 then return {'OK', upTo, 0} end
 if upTo == '' then upTo = of(redis.call('XINFO', 'STREAM', stream))['last-generated-id'] end
 local low, needed = after(upTo), settled(stream, {})

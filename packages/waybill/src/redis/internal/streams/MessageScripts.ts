@@ -16,7 +16,7 @@ export const ofGroup = keys("retry", "waiting", "waitingBodies", "retryIds", "de
 
 export const groupKeys = namesOf(ofGroup)
 
-const ofTopic = keys("stream", "delayed", "delayedBodies", "promoted", "wake")
+const ofTopic = keys("stream", "delayed", "delayedBodies", "promoted", "unique", "wake")
 
 /**
  * `due`: when the message is due, if it is not yet; `member`: its name among the delayed. `entry`: its entry of the stream, if it
@@ -39,7 +39,8 @@ local function at(key, entry)
   local found = call('XRANGE', key, entry, entry)[1]
   return found and found[2]
 end
-local marker = call('GET', KEYS[moreKeys + 1])
+local held = call('HGET', unique, id)
+local marker = held and string.match(held, '^%S+') or call('GET', KEYS[moreKeys + 1])
 local entry, member, due, main, name = nil, nil, nil, nil, id
 if marker and string.byte(marker) == 100 then member = string.sub(marker, 2)
 elseif marker and string.find(marker, '^%d+%-%d+$') then entry = marker
@@ -240,6 +241,7 @@ for _, place in ipairs(groups) do
   end
 end
 if main then drop(stream, entry) end
+if held then call('HDEL', unique, id) end
 return {'OK'}
 `
 })

@@ -35,6 +35,8 @@ export class StreamHandle implements Held {
   /** The group was lost with the entry; this is the only copy. */
   detached = false
   tally: Tally = fresh
+  /** The first entry of a message that has its id to itself. */
+  first: string | undefined = undefined
 
   constructor(source: Source, entry: string, count: number, released: number, now: number) {
     this.source = source
@@ -154,6 +156,9 @@ const read = (handle: StreamHandle, fields: Fields) => {
         break
       case "key":
         key = value
+        break
+      case "unique":
+        handle.first = handle.source === 0 ? handle.entry : value
         break
       case "v": {
         const found = wholeOf(value)

@@ -87,7 +87,7 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
       const names = yield* groupsOf(topic)
       const mine = names.map((name) => ({ ...keys.group(name), name }))
       return {
-        others: [keys.delayedBodies, ...mine.flatMap(({ released, waitingBodies }) => [released, waitingBodies])],
+        others: [keys.delayedBodies, keys.unique, ...mine.flatMap((one) => [one.released, one.waitingBodies])],
         indexes: [keys.promoted, ...mine.flatMap(({ deadIds, retryIds }) => [deadIds, retryIds])],
         topic: {
           keys: [...listed(InspectScripts.describe, keys), ...mine.flatMap(describedOf)],

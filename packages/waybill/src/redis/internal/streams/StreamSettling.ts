@@ -12,7 +12,7 @@ import type { More } from "../connection/ScriptReply.ts"
 import type { Settlements, Settling } from "../group/Settling.ts"
 import { fieldsOf } from "../wire/Fields.ts"
 import type { StreamBelonging } from "./Claims.ts"
-import { settle as settleScript } from "./DeliveryScripts.ts"
+import { ackUnique, settle as settleScript } from "./DeliveryScripts.ts"
 import type { StreamHandle } from "./StreamDelivery.ts"
 
 export interface SettlingOptions extends StreamBelonging, Pick<Settling<StreamHandle>, "released" | "settled"> {
@@ -23,6 +23,10 @@ export interface SettlingOptions extends StreamBelonging, Pick<Settling<StreamHa
 const lastLimit = 2000
 /** How many deliveries one call hands back. */
 const handBackLimit = 500
+/** How many messages that have their ids to themselves one call ends. */
+const uniqueLimit = 500
+
+const isUnique = ({ first }: StreamHandle): boolean => first !== undefined
 
 export class StreamSettling implements Settling<StreamHandle> {
   readonly committer: Committer<StreamHandle>
@@ -62,6 +66,25 @@ export class StreamSettling implements Settling<StreamHandle> {
   }
 
   ack(handles: ReadonlyArray<StreamHandle>): Effect.Effect<number, Reason> {
+    const unique = handles.filter(isUnique)
+    if (unique.length === 0) return this.#ack(handles)
+    const rest = handles.filter((handle) => !isUnique(handle))
+    const acked = this.#ackUnique(unique)
+    return rest.length === 0 ? acked : Effect.zipWith(this.#ack(rest), acked, (a, b) => a + b)
+  }
+
+  readonly #ackUnique = Effect.fnUntraced({ self: this }, function* (handles: ReadonlyArray<StreamHandle>) {
+    const { call, subscription } = this.#options
+    let acked = 0
+    for (let from = 0; from < handles.length; from += uniqueLimit) {
+      const some = handles.slice(from, from + uniqueLimit)
+      const args = some.flatMap(({ count, entry, first = "", id, source }) => [source, entry, count, id, first])
+      acked += (yield* call(ackUnique, { group: subscription.group }, { args })).count
+    }
+    return acked
+  })
+
+  #ack(handles: ReadonlyArray<StreamHandle>): Effect.Effect<number, Reason> {
     const { commands, keys, subscription } = this.#options
     const { group } = subscription
     const { stream } = keys
@@ -86,7 +109,7 @@ export class StreamSettling implements Settling<StreamHandle> {
     )
   }
 
-  run(_: number, more: More): Effect.Effect<Settlements, Reason> {
+  run(_: ReadonlyArray<StreamHandle>, more: More): Effect.Effect<Settlements, Reason> {
     const { call, committer, deadLetters, receiver, subscription } = this.#options
     const { group } = subscription
     const { consumer } = receiver
@@ -97,7 +120,7 @@ export class StreamSettling implements Settling<StreamHandle> {
     return Effect.gen({ self: this }, function* () {
       for (let from = 0; from < handles.length; from += handBackLimit) {
         const some = handles.slice(from, from + handBackLimit)
-        yield* this.run(0, { args: some.flatMap((handle) => ["U", ...this.placeOf(handle)]) })
+        yield* this.run([], { args: some.flatMap((handle) => ["U", ...this.placeOf(handle)]) })
       }
     })
   }

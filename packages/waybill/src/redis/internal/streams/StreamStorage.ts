@@ -6,7 +6,8 @@
 import type { KeptLimits } from "../../../internal/Limits.ts"
 import type { Storage } from "../publish/PublishScript.ts"
 import { keys } from "../wire/Keys.ts"
-import { ids, shorten, unseen } from "../wire/Lua.ts"
+import { ids, maps, shorten, unseen } from "../wire/Lua.ts"
+import { opens } from "./UniqueIds.ts"
 
 /** Limits as scripts take them: length, age in ms, and bytes. */
 export const limitsText = ({ maxAgeMillis, maxBytes, maxLength }: KeptLimits): string =>
@@ -16,7 +17,7 @@ export const limitsText = ({ maxAgeMillis, maxBytes, maxLength }: KeptLimits): s
 export const storage: Storage = {
   keys: keys("stream"),
   lua: /* lua */ `
-local function fieldsOf(payload, id, headers, key, version)
+local function fieldsOf(payload, id, headers, key, version, unique)
   local fields = {'payload', payload}
   local function put(name, value)
     if not value then return end
@@ -27,18 +28,25 @@ local function fieldsOf(payload, id, headers, key, version)
   put('headers', headers)
   put('key', key)
   put('v', version)
+  put('unique', unique and 'settled')
   return fields
 end
 `,
   plain: "call('XADD', stream, '*', 'payload', payload)",
   opening: /* lua */ `
-  local function store(payload, id, headers, key, version)
-    if not (id or headers or key or version) then return call('XADD', stream, '*', 'payload', payload) end
-    return call('XADD', stream, '*', unpack(fieldsOf(payload, id, headers, key, version)))
+  local function stateOf(place)
+    if string.byte(place) == 100 then return call('ZSCORE', delayed, string.sub(place, 2)) and 'd' end
+    -- Defined here, since most calls need none of it.
+    ${ids}${maps}${opens}
+    return isOpen(place) and 'o'
   end
-  local function delay(payload, id, headers, key, version)
+  local function store(payload, id, headers, key, version, unique)
+    if not (id or headers or key or version) then return call('XADD', stream, '*', 'payload', payload) end
+    return call('XADD', stream, '*', unpack(fieldsOf(payload, id, headers, key, version, unique)))
+  end
+  local function delay(payload, id, headers, key, version, unique)
     local name, member = numbered(meta)
-    local fields = fieldsOf(payload, id or name, headers, key, version)
+    local fields = fieldsOf(payload, id or name, headers, key, version, unique)
     fields[#fields + 1] = 'at'
     fields[#fields + 1] = format('%.0f', now())
     return name, member, cmsgpack.pack(fields)

@@ -24,6 +24,8 @@ export interface StreamsOptions {
   readonly markerMillis: number
 }
 
+const unique = ["until-settled"] as const
+
 export const publish = publishScript(pattern, storage)
 
 export const schedule = scheduleScript(pattern, storage)
@@ -33,6 +35,7 @@ export const make = ({ markerMillis, retention }: StreamsOptions): Pattern<"tran
   guarantee: "transactional",
   markerMillis,
   filters: true,
+  unique,
   inspector: StreamInspector.make,
   open: (store) => {
     // What some group needs is dropped as messages arrive, the rest as they are settled.
@@ -59,8 +62,15 @@ export const make = ({ markerMillis, retention }: StreamsOptions): Pattern<"tran
               storage,
               keys: commit.keyNames.length,
               setting,
+              unique,
               run: (args, more) => call(commit, { ...args, group, consumer }, more),
-              own: ({ count, detached, entry, source }) => [source, entry, detached ? 0 : count],
+              own: ({ count, detached, entry, first, id, source }) => [
+                source,
+                entry,
+                detached ? 0 : count,
+                first === undefined ? "" : id,
+                first ?? ""
+              ],
               done: mine.done
             }),
           retention,

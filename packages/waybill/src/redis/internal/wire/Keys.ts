@@ -75,6 +75,8 @@ const ofTopic = {
   scheduleEntries: ["hash", "schedule-entries"],
   /** Delayed messages that became due, by the entry they are now (MessagePlaces.ts). */
   promoted: ["zset", "promoted"],
+  /** By id, the places of messages that have their ids to themselves until they are settled or taken. */
+  unique: ["hash", "unique"],
   /** The groups that hold back trimming, whether or not they exist at the moment. */
   groups: ["set", "groups"],
   /** The ids of urgent messages that no consumer has taken yet. `normal`, `low`: those of less urgent ones. */

@@ -1,0 +1,71 @@
+/**
+ * Messages of a stream that have their ids to themselves until every group has settled them.
+ *
+ * The hash `unique` has, by id, the entry, and the groups that keep the message elsewhere: it waits there for its next attempt.
+ * Whether a message is settled shows in the groups themselves, so a field that was left behind blocks no id. Such a message has a
+ * field `unique`: after the first attempt it holds the id of the first entry.
+ *
+ * @module
+ */
+/**
+ * `isOpen(place, except)`: whether some group, apart from `except`, has yet to settle the message. While there is no group, it is
+ * open as long as it is stored. A user who may not look at groups still publishes: then it is open until a consumer has freed the id.
+ * Uses `less`, `of`, and the local `stream`, the key.
+ */
+export const opens = /* lua */ `
+local readers
+local function isOpen(place, except)
+  local entry, kept = string.match(place, '^(%d+%-%d+)(.*)$')
+  if not entry then return false end
+  readers = readers or redis.pcall('XINFO', 'GROUPS', stream)
+  if readers.err then return not string.find(readers.err, 'no such key', 1, true) end
+  local there
+  local function isStored()
+    there = there or redis.pcall('XRANGE', stream, entry, entry)
+    return there.err or #there > 0
+  end
+  if #readers == 0 then return isStored() end
+  for _, flat in ipairs(readers) do
+    local mine = of(flat)
+    local name = mine['name']
+    if name ~= except then
+      if string.find(kept .. ' ', ' ' .. name .. ' ', 1, true) then return true end
+      if less(mine['last-delivered-id'], entry) then
+        if isStored() then return true end
+      elseif mine['pending'] > 0 then
+        local held = redis.pcall('XPENDING', stream, name, entry, entry, 1)
+        if held.err or #held > 0 then return true end
+      end
+    end
+  end
+  return false
+end
+`
+
+/**
+ * `uniqueAt(fields, from)`: the index of the value of the field `unique`, or nil.
+ * `keep(id, first)`: the group keeps the message elsewhere. `first`: its first entry.
+ * `free(id, first)`: the group has settled it. If it was the last one, the id is free.
+ *
+ * They use the locals `stream` and `unique`, the keys, and `group`.
+ */
+export const freeing = /* lua */ `${opens}
+local function uniqueAt(fields, from)
+  for f = from, #fields - 1, 2 do if fields[f] == 'unique' then return f + 1 end end
+end
+local function placed(id, first)
+  local place = redis.call('HGET', unique, id)
+  if place and string.match(place, '^%S+') == first then return place, string.find(place .. ' ', ' ' .. group .. ' ', 1, true) end
+end
+local function keep(id, first)
+  local place, at = placed(id, first)
+  if place and not at then redis.call('HSET', unique, id, place .. ' ' .. group) end
+end
+local function free(id, first)
+  local place, at = placed(id, first)
+  if not place then return end
+  local rest = at and string.sub(place, 1, at - 1) .. string.sub(place, at + 1 + #group) or place
+  if not isOpen(rest, group) then redis.call('HDEL', unique, id)
+  elseif at then redis.call('HSET', unique, id, rest) end
+end
+`
