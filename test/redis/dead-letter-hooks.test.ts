@@ -1,7 +1,9 @@
+import { spawn } from "node:child_process"
 import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
-import { Duration, Effect } from "effect"
-import { Settlement, type Transport } from "waybill"
+import { Duration, Effect, Layer, References, Schema } from "effect"
+import { Consumer, Producer, Settlement, Topic, Transport } from "waybill"
+import { IoRedis, RedisStreams } from "waybill/redis"
 import * as Fixture from "./Fixture.ts"
 
 describe("hooks for dead letters", () => {
@@ -46,5 +48,48 @@ describe("hooks for dead letters", () => {
       assert.lengthOf((yield* claim()).letters, 3)
       assert.lengthOf((yield* claim()).letters, 1)
     }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()))
+  )
+
+  it.live("what a process had in its hook when it was killed is run by another one, and nothing else", () =>
+    Effect.gen(function* () {
+      const { url } = yield* RedisServer.RedisServer
+      const layer = RedisStreams.layer().pipe(Layer.provideMerge(IoRedis.layer({ url })))
+      const worker = yield* Effect.acquireRelease(
+        Effect.sync(() => {
+          const path = new URL("dead-letter-hooks-worker.ts", import.meta.url).pathname
+          return spawn(process.execPath, [path, url], { stdio: ["ignore", "pipe", "inherit"] })
+        }),
+        (worker) => Effect.sync(() => worker.kill("SIGKILL"))
+      )
+      let begun = ""
+      worker.stdout.on("data", (chunk) => (begun += String(chunk)))
+      const Numbers = Topic.make("t", { payload: Schema.Int })
+      yield* Effect.gen(function* () {
+        const { inspector } = yield* Transport.AtLeastOnce
+        const living = Effect.map(inspector.describe("t"), ({ groups }) => groups[0]?.consumers.length ?? 0)
+        yield* Fixture.becomes("the worker has joined", living, 1)
+        yield* Producer.publishAll(Numbers, [1, 2, 3])
+        yield* Fixture.becomes(
+          "its hooks run",
+          Effect.sync(() => begun.trim().split("\n").sort()),
+          ["1", "2", "3"]
+        )
+        worker.kill("SIGKILL")
+        const again: Array<string> = []
+        const consumer = Consumer.make(Numbers, { group: "g", lease: "500 millis" }).pipe(
+          Consumer.process(() => Effect.void),
+          Consumer.onDeadLetter(({ body, reason }) => Effect.sync(() => again.push(`${body} ${reason}`)))
+        )
+        yield* Fixture.becomes(
+          "another has run them",
+          Effect.sync(() => again.toSorted()),
+          ["2 Refused", "3 Refused"]
+        ).pipe(Effect.provide(Consumer.layer(consumer)))
+      }).pipe(Effect.provide(layer))
+    }).pipe(
+      Effect.scoped,
+      Effect.provideService(References.MinimumLogLevel, "None"),
+      Effect.provide(RedisServer.layer())
+    )
   )
 })
