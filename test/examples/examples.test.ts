@@ -60,6 +60,7 @@ describe("pnpm example", () => {
 const lines = new Map([
   ["critical-tasks", "20 of 20 invoices are out, 0 left in the store"],
   ["activepieces", "0 schedules are left, and 0 dead letters"],
+  ["immich", "at most 2 at a time, 1 to look into"],
   ["hooks", "5 invoices have ended, and telling took 3 tries"],
   ["requests", "a house: no answer, TimedOut"],
   ["exactly-once", "applied 3 of 6 messages"],
