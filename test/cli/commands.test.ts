@@ -213,6 +213,68 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
   )
 
   it.effect(
+    "retires and moves groups, and purges a topic, after it has said what that means",
+    () =>
+      Effect.gen(function* () {
+        const { url } = yield* RedisServer.RedisServer
+        const redis = yield* client(url)
+        const stream = "{waybill:kept}:stream"
+        const waybill = (...args: ReadonlyArray<string>) => run(args, { url })
+        yield* run(["publish", "kept"], { url, stdin: "1\n2\n3\n" })
+        yield* Effect.promise(async () => {
+          await redis.xgroup("CREATE", stream, "old", "0")
+          await redis.xgroup("CREATE", stream, "new", "$")
+          // A consumer that lives for a minute.
+          await redis.zadd("{waybill:kept}:group:old:consumers", Date.now() + 60_000, "someone")
+        })
+        const plan = {
+          topic: "kept",
+          group: "old",
+          unsettled: 3,
+          deadLetters: 0,
+          heldBack: 3,
+          dryRun: true
+        }
+        const told = yield* waybill("groups", "retire", "kept", "old", "--dry-run", "--json")
+        assert.deepInclude(JSON.parse(told.out), plan)
+        assert.include(
+          (yield* waybill("groups", "retire", "kept", "old", "--dry-run")).out,
+          "Group old of kept has 3 unsettled messages and no dead letter, and the topic keeps about 3 of its messages " +
+            "for this group only. Stop its consumers first: someone."
+        )
+        for (const args of [
+          ["retire", "kept", "old", "--yes"],
+          ["move", "kept", "old", "latest", "--yes"]
+        ]) {
+          const refused = yield* waybill("groups", ...args)
+          assert.deepStrictEqual(refused, {
+            code: 5,
+            out: "",
+            err: "waybill: not done: topic kept is in use: its group old has living consumers. Stop them first\n"
+          })
+        }
+        yield* Effect.promise(() => redis.del("{waybill:kept}:group:old:consumers"))
+        assert.include((yield* waybill("doctor", "--watch", "0")).out, "`waybill groups retire kept old`")
+        const asked = yield* waybill("groups", "retire", "kept", "old")
+        assert.include(asked.err, 'confirming "Permanently retire group old of topic kept? It has 3 unsettled messages')
+        assert.include(
+          (yield* waybill("groups", "move", "kept", "new", "earliest", "--yes")).out,
+          "it had 0 to go, and now has 3"
+        )
+        const [[, second] = ["", ""]] = [
+          (yield* Effect.promise(() => redis.xrange(stream, "-", "+"))).map(([id]) => id)
+        ]
+        const moved = JSON.parse((yield* waybill("groups", "move", "kept", "new", second ?? "", "--yes", "--json")).out)
+        assert.deepStrictEqual(moved, { topic: "kept", group: "new", before: 3, lag: 1 })
+        assert.strictEqual((yield* waybill("groups", "retire", "kept", "old", "--yes")).out, "Retired old of kept.\n")
+        assert.strictEqual((yield* waybill("groups", "retire", "kept", "old", "--yes")).code, 3)
+        assert.strictEqual((yield* waybill("topics", "purge", "kept", "--yes")).out, "Purged kept.\n")
+        assert.strictEqual(yield* Effect.promise(() => redis.xlen(stream)), 0)
+      }).pipe(Effect.scoped),
+    120_000
+  )
+
+  it.effect(
     "follows a topic without consuming, and what it prints cannot steer the terminal",
     () =>
       Effect.gen(function* () {

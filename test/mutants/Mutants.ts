@@ -578,6 +578,34 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: [{ file: "core/request.test.ts", title: "ends at its deadline" }]
   },
   {
+    name: "a living consumer does not keep its group from being retired",
+    file: "redis/internal/inspect/Removal.ts",
+    find: "if not lease or tonumber(living[i + 1]) - now <= lease then",
+    replace: "if false then",
+    proofs: on(storing, suite("a group is retired once its consumers have left"))
+  },
+  {
+    name: "a queue forgets what a retired group had not settled",
+    file: "redis/internal/lists/ListSource.ts",
+    find: "redis.call(order() == 'lifo' and 'RPUSH' or 'LPUSH', lists[record and urgencyOf(record) or 2], id)",
+    replace: "",
+    proofs: [{ file: "redis/lists-queue.test.ts", title: "fifo: what a retired group has not settled" }]
+  },
+  {
+    name: "a purge counts as messages that a group missed",
+    file: "redis/internal/keyspace/KeyspaceSource.ts",
+    find: "redis.call('HSET', position, 'cursor', digits(math.max(cursor(), to)))",
+    replace: "if first <= to then first = to + 1 note() end",
+    proofs: on(["keyspace"], suite("a purged topic keeps its groups"))
+  },
+  {
+    name: "a history is kept of what is not settled only",
+    file: "redis/internal/streams/GroupScripts.ts",
+    find: "'LIMIT', math.min(count, most))",
+    replace: "'LIMIT', most)",
+    proofs: [{ file: "redis/streams-publish.test.ts", title: "a history keeps about so many" }]
+  },
+  {
     name: "what a failed stream had pulled is only released",
     file: "internal/PulledDeliveries.ts",
     find: "failed && pulled.pulled ?",
