@@ -84,7 +84,29 @@ local function outlook()
   return redis.call('HLEN', bodies), later, head and tonumber(head),
     (tonumber(redis.call('HGET', meta, 'last')) or 0) - later
 end
-`
+local function clear(mark)
+  local left, done = tonumber(mark) or backlog() + redis.call('ZCARD', delayed), 0
+  for _, part in ipairs({{normal, bodies}, {delayed, delayedBodies}}) do
+    local ids = done < left and redis.call('ZRANGE', part[1], 0, math.min(left, 1000) - done - 1) or {}
+    if #ids > 0 then
+      redis.call('ZREM', part[1], unpack(ids))
+      redis.call('HDEL', part[2], unpack(ids))
+    end
+    done = done + #ids
+  end
+  return string.format('%.0f', left - done), done > 0 and left > done
+end
+local function close()
+  redis.call('HDEL', meta, 'group')
+end
+local function handBack(id)
+  local text = read({id})[1]
+  if not text then return 0 end
+  redis.call('ZADD', normal, deadlineOf(parsed(text).headers, 0), id)
+  return #text
+end
+`,
+  hands: true
 }
 
 const storage: Storage = {
