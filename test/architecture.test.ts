@@ -8,9 +8,9 @@ const order = [
   [
     "internal/Freezable",
     "internal/SafeText",
+    "internal/Name",
     "internal/Limits",
     "internal/Suspects",
-    "internal/Name",
     "internal/Wakeup",
     "Message",
     "internal/Headers",

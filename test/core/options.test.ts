@@ -132,6 +132,14 @@ describe("case F7: of a layer", () => {
       layer(untyped({ retention: { maxLength } }))
     )
   }
+  for (const [name, layer] of stores) {
+    refuses(`${name} topics`, /^topics has an invalid topic name "a b"/, [{}], (own) =>
+      layer(untyped({ topics: { "a b": own } }))
+    )
+    refuses(`${name} topics' options`, /^deadLetters.maxCount must/, notWhole, (maxCount) =>
+      layer(untyped({ topics: { t: { deadLetters: { maxCount } } } }))
+    )
+  }
   for (const [name, layer] of stores.filter(([name]) => name.includes("Keyspace"))) {
     refuses(`${name} ttl`, /^ttl must/, noWindow, given(layer, "ttl"))
   }

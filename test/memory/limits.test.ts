@@ -137,6 +137,29 @@ describe("MemoryStreams", () => {
     }).pipe(Effect.provide(withStreams({ retention: { maxLength: 3 } })))
   )
 
+  it.effect("a topic has its own window and retention, and others those of the layer", () =>
+    Effect.gen(function* () {
+      const transport = yield* Transport.AtMostOnce
+      const inspector = yield* Inspector.Inspector
+      const tags = Effect.forEach(["t", "u"], (topic) =>
+        Effect.map(transport.publish(topic, [outgoing("a", "x")]), ([receipt]) => receipt?._tag)
+      )
+      assert.deepStrictEqual(yield* tags, ["Stored", "Stored"])
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(yield* tags, ["Stored", "Duplicate"])
+      const retentions = yield* Effect.forEach(["t", "u"], (topic) => inspector.describe(topic))
+      assert.deepStrictEqual(
+        retentions.map(({ depth, retention }) => [depth, retention]),
+        [
+          [1, "length"],
+          [1, "settled"]
+        ]
+      )
+    }).pipe(
+      Effect.provide(withStreams({ topics: { t: { deduplicationWindow: "1 minute", retention: { maxLength: 1 } } } }))
+    )
+  )
+
   it.effect("with a maximal age, cuts what is older, and says what a group missed", () =>
     Effect.gen(function* () {
       yield* join("behind")

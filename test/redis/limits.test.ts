@@ -19,7 +19,8 @@ type Ports = Transport.AtMostOnce | Inspector.Inspector
 
 interface Cap {
   readonly prefix: string
-  readonly deadLetters: { readonly maxAge: Duration.Input }
+  readonly deadLetters: { readonly maxAge?: Duration.Input; readonly maxCount?: number }
+  readonly topics?: Readonly<Record<string, Pick<Cap, "deadLetters">>>
 }
 
 interface Case {
@@ -82,6 +83,33 @@ const fixture = Effect.fnUntraced(
   },
   Effect.provideService(References.MinimumLogLevel, "None")
 )
+
+describe("options of single topics", () => {
+  it.live.each(patterns)("$name: a topic has its own cap of dead letters, and others that of the layer", (pattern) =>
+    Effect.gen(function* () {
+      const { inMemory, layer } = pattern
+      const { join, operator, transport } = yield* fixture(inMemory, (prefix) =>
+        layer({ prefix, deadLetters: { maxCount: 3 }, topics: { t: { deadLetters: { maxCount: 1 } } } })
+      )
+      for (const [topic, kept] of [
+        ["t", 1],
+        ["u", 2]
+      ] as const) {
+        const receiver = yield* join({ topic })
+        for (const body of ["first", "second"]) {
+          yield* transport.publish(topic, [outgoing(body)])
+          const [delivery] = yield* receiver.take(1)
+          yield* receiver.settle([[delivery, Settlement.deadLetter("Bad", "cause")]])
+        }
+        yield* becomes(
+          `dead letters of ${topic}`,
+          Effect.map(operator.describe(topic), ({ groups: [group] }) => group?.deadLetters),
+          kept
+        )
+      }
+    }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()))
+  )
+})
 
 describe("case F1: dead letters that are too old", () => {
   it.live.each(patterns)(

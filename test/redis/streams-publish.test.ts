@@ -257,6 +257,19 @@ describe("publishing on streams", () => {
     }).pipe(Effect.scoped, Effect.provide(servers))
   )
 
+  it.live("a topic has its own window and retention", () =>
+    Effect.gen(function* () {
+      const { inspector, join, key, publish, redis } = yield* fixture({
+        deduplicationWindow: "1 hour",
+        topics: { t: { deduplicationWindow: "1 minute", retention: { maxLength: 100, keep: "unsettled" } } }
+      })
+      yield* publish({ body: "a", id: "a" })
+      assert.isAtMost(yield* Effect.promise(() => redis.pttl(key("seen:a"))), 60_000)
+      yield* join()
+      assert.strictEqual((yield* inspector.describe("t")).retention, "history")
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
   it.live("a number of bytes bounds the memory of the stream", () =>
     Effect.gen(function* () {
       const { key, publish, redis } = yield* fixture({ retention: { maxBytes: 100_000 } })

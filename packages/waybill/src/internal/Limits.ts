@@ -6,6 +6,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"
+import { isName } from "./Name.ts"
 import { safe } from "./SafeText.ts"
 
 /**
@@ -22,6 +23,14 @@ export interface LimitOptions {
    * `DeadLettersDropped`. 100,000 and 30 days by default.
    */
   readonly deadLetters?: { readonly maxCount?: number; readonly maxAge?: Duration.Input }
+}
+
+/**
+ * @category models
+ */
+export interface TopicOptions<Options> {
+  /** Options of single topics, by name: each replaces the one of the layer. */
+  readonly topics?: Readonly<Record<string, Options>>
 }
 
 /**
@@ -43,6 +52,19 @@ export interface RetentionLimits {
   readonly keep?: "newest" | "unsettled"
 }
 
+/**
+ * @category models
+ */
+export interface RetentionOptions {
+  /**
+   * Which messages a topic keeps. `settled`, the default: those that some group has not settled, or everything while there is no
+   * group. With limits on their number, age or bytes: the messages within all of them, settled or not, for late groups, replays and
+   * `Log`. What exceeds a limit is dropped even if a slow group has not seen it, which is reported as `Truncated`; with
+   * `keep: "unsettled"` it is dropped once every group has settled it.
+   */
+  readonly retention?: "settled" | RetentionLimits
+}
+
 /** The same as numbers; Infinity where there is no limit. */
 export interface KeptLimits {
   readonly maxLength: number
@@ -52,7 +74,7 @@ export interface KeptLimits {
 }
 
 /** Undefined for `settled`. */
-export const keptLimitsOf = (retention: "settled" | RetentionLimits): KeptLimits | undefined => {
+export const keptLimitsOf = ({ retention = "settled" }: RetentionOptions): KeptLimits | undefined => {
   if (typeof retention !== "object") {
     oneOf("retention", retention, ["settled"])
     return undefined
@@ -83,13 +105,29 @@ export interface DeadLetterCap {
 /** For how long a message may have its id to itself. */
 export const uniques = ["window", "until-settled", "until-taken"] as const
 
-export const limitsOf = (options: LimitOptions): Limits => ({
+export const limitsOf = (options: LimitOptions, deadLetterAge: Duration.Input = "30 days"): Limits => ({
   deduplicationMillis: millisOf("deduplicationWindow", options.deduplicationWindow ?? "10 minutes"),
   deadLetters: {
     maxCount: wholeOf("deadLetters.maxCount", options.deadLetters?.maxCount ?? 100_000),
-    maxAgeMillis: millisOf("deadLetters.maxAge", options.deadLetters?.maxAge ?? "30 days")
+    maxAgeMillis: millisOf("deadLetters.maxAge", options.deadLetters?.maxAge ?? deadLetterAge)
   }
 })
+
+/** What each topic is told: its own options over those of all. Throws on invalid ones. */
+export const byTopic = <Options, A>(
+  { topics = {}, ...shared }: Options & TopicOptions<NoInfer<Options>>,
+  of: (options: Options) => A
+): ((topic: string) => A) => {
+  // What is left of the options without those of single topics.
+  const all = of(shared as Options)
+  const own = new Map(
+    Object.entries(topics).map(([topic, mine]) => {
+      if (!isName(topic)) throw new Error(`topics has an invalid topic name ${shown(topic)}`)
+      return [topic, of({ ...(shared as Options), ...mine })] as const
+    })
+  )
+  return (topic) => own.get(topic) ?? all
+}
 
 /** The longest that anything may wait: a thousand years. */
 const longestMillis = 1000 * 365 * 24 * 60 * 60 * 1000

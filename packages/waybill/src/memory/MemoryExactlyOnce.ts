@@ -8,7 +8,15 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import { type LimitOptions, limitsOf, millisOf, oneOf } from "../internal/Limits.ts"
+import {
+  byTopic,
+  type LimitOptions,
+  type Limits,
+  limitsOf,
+  millisOf,
+  oneOf,
+  type TopicOptions
+} from "../internal/Limits.ts"
 import { layer as layerOf } from "../Transport.ts"
 import { type Order, Queue } from "./internal/Queue.ts"
 import * as Store from "./internal/Store.ts"
@@ -18,7 +26,7 @@ import * as Store from "./internal/Store.ts"
  *
  * @category models
  */
-export interface Options extends LimitOptions {
+export interface Options extends LimitOptions, TopicOptions<LimitOptions> {
   /** Which message is next, as for `MemoryLists`: `fifo` by default. */
   readonly order?: Order
   /**
@@ -61,14 +69,14 @@ const pattern = "exactly-once"
  */
 export const layer = layerOf("transactional", (options: Options, as) => {
   const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority"])
-  const limits = limitsOf({ ...options, deadLetters: { maxAge: "7 days", ...options.deadLetters } })
+  const limits = byTopic<LimitOptions, Limits>(options, (own) => limitsOf(own, "7 days"))
   const markerMillis = millisOf("marker", options.marker ?? "8 days")
   return Store.make(
     {
       name: pattern,
       as,
-      retention: "settled",
       unique: ["until-settled", "until-taken"],
+      retention: () => "settled",
       priorities: order === "priority",
       limits,
       source: (place) => new Queue(place, order)

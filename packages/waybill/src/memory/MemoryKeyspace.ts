@@ -9,7 +9,7 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import { type LimitOptions, limitsOf, millisOf } from "../internal/Limits.ts"
+import { byTopic, type LimitOptions, type Limits, limitsOf, millisOf, type TopicOptions } from "../internal/Limits.ts"
 import { layer as layerOf } from "../Transport.ts"
 import { ExpiringLog } from "./internal/ExpiringLog.ts"
 import * as Store from "./internal/Store.ts"
@@ -17,7 +17,7 @@ import * as Store from "./internal/Store.ts"
 /**
  * @category models
  */
-export interface Options extends LimitOptions {
+export interface Options extends LimitOptions, TopicOptions<LimitOptions> {
   /**
    * How long a message lives: 1 hour by default. For a delayed one this begins when it is due; one that comes back
    * from the dead letters lives until it is settled.
@@ -55,8 +55,8 @@ export const layer = layerOf("at-least-once", (options: Options, as) => {
     name: pattern,
     as,
     unique: ["until-settled"],
-    retention: "expiry",
-    limits: limitsOf(options),
+    retention: () => "expiry",
+    limits: byTopic<LimitOptions, Limits>(options, limitsOf),
     filters: true,
     source: () => new ExpiringLog(ttlMillis)
   })

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { type LimitOptions, limitsOf, oneOf } from "../internal/Limits.ts"
+import { byTopic, type LimitOptions, type Limits, limitsOf, oneOf, type TopicOptions } from "../internal/Limits.ts"
 import { layer as layerOf } from "../Transport.ts"
 import { type Order, Queue } from "./internal/Queue.ts"
 import * as Store from "./internal/Store.ts"
@@ -14,7 +14,7 @@ import * as Store from "./internal/Store.ts"
 /**
  * @category models
  */
-export interface Options extends LimitOptions {
+export interface Options extends LimitOptions, TopicOptions<LimitOptions> {
   /**
    * Which message is next: the oldest (`fifo`, the default), the newest (`lifo`), or the oldest of the highest priority
    * (`priority`). Messages that come back from a consumer precede new ones of the same urgency.
@@ -51,10 +51,10 @@ export const layer = layerOf("at-least-once", (options: Options, as) => {
   return Store.make({
     name: pattern,
     as,
-    retention: "settled",
     unique: ["until-settled", "until-taken"],
+    retention: () => "settled",
     priorities: order === "priority",
-    limits: limitsOf(options),
+    limits: byTopic<LimitOptions, Limits>(options, limitsOf),
     source: (place) => new Queue(place, order)
   })
 })

@@ -17,7 +17,15 @@ import { type Inspector, inUse } from "../Inspector.ts"
 import * as Attempts from "../internal/Attempts.ts"
 import { matcher } from "../internal/Glob.ts"
 import { Inbox, type InboxOptions } from "../internal/Inbox.ts"
-import { limitsOf, oneOf, wholeOf } from "../internal/Limits.ts"
+import {
+  byTopic,
+  type LimitOptions,
+  type Limits,
+  limitsOf,
+  oneOf,
+  type TopicOptions,
+  wholeOf
+} from "../internal/Limits.ts"
 import { noMoves, startProblem } from "../internal/Unplaced.ts"
 import { refusal } from "../internal/Unstored.ts"
 import { Lifecycle } from "../Lifecycle.ts"
@@ -31,7 +39,7 @@ import { step } from "./internal/Step.ts"
 /**
  * @category models
  */
-export interface Options {
+export interface Options extends TopicOptions<Pick<LimitOptions, "deadLetters">> {
   /**
    * How many dead letters a group keeps, and for how long. The oldest are dropped first and reported as
    * `DeadLettersDropped`. 100,000 and 30 days by default.
@@ -75,13 +83,13 @@ const pattern = "pubsub"
  * @category layers
  */
 export const layer = layerOf("at-most-once", (options: Options, as) => {
-  const { deadLetters } = limitsOf(options)
+  const limits = byTopic<LimitOptions, Limits>(options, limitsOf)
   const capacity = wholeOf("buffer", options.buffer ?? 1024)
   const capacityBytes = wholeOf("bufferBytes", options.bufferBytes ?? 64 * 1024 * 1024)
   const overflow = oneOf("overflow", options.overflow ?? "drop-oldest", ["drop-oldest", "drop-newest", "fail"])
   return Effect.gen(function* () {
     const instance = (yield* Random.nextIntBetween(0x100000, 0xffffff)).toString(16)
-    const channels = new Channels(deadLetters, instance)
+    const channels = new Channels((topic) => limits(topic).deadLetters, instance)
     const siblings = yield* makeSiblings({
       pattern,
       as,

@@ -8,7 +8,17 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import { keptLimitsOf, type LimitOptions, limitsOf, millisOf, type RetentionLimits } from "../internal/Limits.ts"
+import {
+  byTopic,
+  type KeptLimits,
+  keptLimitsOf,
+  type LimitOptions,
+  type Limits,
+  limitsOf,
+  millisOf,
+  type RetentionOptions,
+  type TopicOptions
+} from "../internal/Limits.ts"
 import { layer as layerOf } from "../Transport.ts"
 import { Log } from "./internal/Log.ts"
 import * as Store from "./internal/Store.ts"
@@ -18,14 +28,7 @@ import * as Store from "./internal/Store.ts"
  *
  * @category models
  */
-export interface Options extends LimitOptions {
-  /**
-   * Which messages a topic keeps. `settled`, the default: those that some group has not settled, or everything while there is no
-   * group. With limits on their number, age or bytes: the messages within all of them, settled or not, for late groups, replays and
-   * `Log`. What exceeds a limit is dropped even if a slow group has not seen it, which is reported as `Truncated`; with
-   * `keep: "unsettled"` it is dropped once every group has settled it.
-   */
-  readonly retention?: "settled" | RetentionLimits
+export interface Options extends LimitOptions, RetentionOptions, TopicOptions<LimitOptions & RetentionOptions> {
   /**
    * How long to remember that a message's commit was applied: 31 days by default. Groups whose messages may come back after
    * that cannot join: `MarkerTooShort`.
@@ -56,7 +59,7 @@ const pattern = "streams"
  * @category layers
  */
 export const layer = layerOf("transactional", (options: Options, as) => {
-  const kept = keptLimitsOf(options.retention ?? "settled")
+  const keptOf = byTopic<RetentionOptions, KeptLimits | undefined>(options, keptLimitsOf)
   const markerMillis = millisOf("marker", options.marker ?? "31 days")
   return Store.make(
     {
@@ -64,10 +67,13 @@ export const layer = layerOf("transactional", (options: Options, as) => {
       as,
       positions: true,
       unique: ["until-settled"],
-      retention: kept === undefined ? "settled" : kept.keep === "newest" ? "length" : "history",
-      limits: limitsOf(options),
+      retention: (topic) => {
+        const kept = keptOf(topic)
+        return kept === undefined ? "settled" : kept.keep === "newest" ? "length" : "history"
+      },
+      limits: byTopic<LimitOptions, Limits>(options, limitsOf),
       filters: true,
-      source: (place) => new Log(place, kept)
+      source: (place) => new Log(place, keptOf(place.topic))
     },
     markerMillis
   )

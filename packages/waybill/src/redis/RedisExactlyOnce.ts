@@ -59,7 +59,7 @@ export interface Options extends StoreOptions {
  * @category layers
  */
 export const layer = Pattern.layer("transactional", (options: Options) => {
-  const settings = settingsOf({ ...options, deadLetters: { maxAge: "7 days", ...options.deadLetters } })
+  const settings = settingsOf(options, "7 days")
   const markerMillis = millisOf("marker", options.marker ?? "8 days")
   const order = oneOf("order", options.order ?? "fifo", ["fifo", "lifo", "priority", "any"])
   return [Queue.exactlyOnce(order, markerMillis), settings]

@@ -8,6 +8,7 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
+import type { TopicOptions } from "../internal/Limits.ts"
 import * as Pattern from "./internal/Pattern.ts"
 import * as PubSub from "./internal/pubsub/PubSub.ts"
 import { oneOf, settingsOf, type StoreOptions, wholeOf } from "./internal/Settings.ts"
@@ -15,7 +16,8 @@ import { oneOf, settingsOf, type StoreOptions, wholeOf } from "./internal/Settin
 /**
  * @category models
  */
-export interface Options extends Pick<StoreOptions, "prefix" | "deadLetters"> {
+export interface Options
+  extends Pick<StoreOptions, "prefix" | "deadLetters">, TopicOptions<Pick<StoreOptions, "deadLetters">> {
   /**
    * `plain`, the default: every subscriber on the server, and on every node of a cluster, can listen. `sharded`: messages
    * stay on the topic's node, and patterns are not supported. Publishers and subscribers must agree.

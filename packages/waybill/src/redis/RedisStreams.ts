@@ -8,7 +8,14 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import { keptLimitsOf, type RetentionLimits } from "../internal/Limits.ts"
+import {
+  byTopic,
+  type KeptLimits,
+  keptLimitsOf,
+  type LimitOptions,
+  type RetentionOptions,
+  type TopicOptions
+} from "../internal/Limits.ts"
 import * as Pattern from "./internal/Pattern.ts"
 import { millisOf, settingsOf, type StoreOptions } from "./internal/Settings.ts"
 import * as Streams from "./internal/streams/Streams.ts"
@@ -16,14 +23,8 @@ import * as Streams from "./internal/streams/Streams.ts"
 /**
  * @category models
  */
-export interface Options extends StoreOptions {
-  /**
-   * Which messages a topic keeps. `settled`, the default: those that some group has not settled, or everything while there is no
-   * group. With limits on their number, age or bytes: the messages within all of them, settled or not, for late groups, replays and
-   * `Log`. What exceeds a limit is dropped even if a slow group has not seen it, which is reported as `Truncated`; with
-   * `keep: "unsettled"` it is dropped once every group has settled it.
-   */
-  readonly retention?: "settled" | RetentionLimits
+export interface Options
+  extends Omit<StoreOptions, "topics">, RetentionOptions, TopicOptions<LimitOptions & RetentionOptions> {
   /**
    * How long to remember that a message's commit was applied: 31 days by default. Groups whose messages may come back after
    * that cannot join: `MarkerTooShort`. It costs about 150 bytes per message.
@@ -57,7 +58,7 @@ export interface Options extends StoreOptions {
  * @category layers
  */
 export const layer = Pattern.layer("transactional", (options: Options) => {
-  const retention = keptLimitsOf(options.retention ?? "settled")
+  const retentionOf = byTopic<RetentionOptions, KeptLimits | undefined>(options, keptLimitsOf)
   const markerMillis = millisOf("marker", options.marker ?? "31 days")
-  return [Streams.make({ retention, markerMillis }), settingsOf(options)]
+  return [Streams.make({ retentionOf, markerMillis }), settingsOf(options)]
 })

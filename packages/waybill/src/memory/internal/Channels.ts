@@ -41,7 +41,7 @@ export class Channels {
   /** Topics that were published or subscribed to. */
   readonly #topics = new Set<string>()
   readonly #channels = new Map<string, Channel>()
-  readonly #deadLetters: DeadLetterCap
+  readonly #deadLetters: (topic: string) => DeadLetterCap
   readonly #instance: string
   #published = 0
   /** Whether some inbox may be crowded. */
@@ -49,7 +49,7 @@ export class Channels {
   /** Inboxes that were waited for without success, and what they had taken by then. */
   readonly #stalled = new WeakMap<Inbox, number>()
 
-  constructor(deadLetters: DeadLetterCap, instance: string) {
+  constructor(deadLetters: (topic: string) => DeadLetterCap, instance: string) {
     this.#deadLetters = deadLetters
     this.#instance = instance
   }
@@ -109,7 +109,8 @@ export class Channels {
     this.#topics.add(topic)
     const { groups } = channel
     let subscribers = groups.get(group)
-    if (subscribers === undefined) groups.set(group, (subscribers = new SubscriberGroup(group, this.#deadLetters)))
+    if (subscribers === undefined)
+      groups.set(group, (subscribers = new SubscriberGroup(group, this.#deadLetters(topic))))
     return subscribers
   }
 

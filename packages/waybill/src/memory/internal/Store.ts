@@ -161,7 +161,11 @@ const transportOf = (store: Store): Pick<Transport, "publish" | "receive" | "cla
       subscription.topic,
       Effect.acquireRelease(
         step((now, fiber) => {
-          const problem = markerProblem(store.markerMillis, store.pattern.limits.deadLetters.maxAgeMillis, subscription)
+          const problem = markerProblem(
+            store.markerMillis,
+            store.pattern.limits(subscription.topic).deadLetters.maxAgeMillis,
+            subscription
+          )
           if (problem !== undefined) {
             const { topic } = subscription
             return Effect.fail(new TransportError({ operation: "receive", topic, reason: problem }))
@@ -240,7 +244,7 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
   const nothing = (topic: string): TopicInfo => ({
     topic,
     pattern: store.pattern.name,
-    retention: store.pattern.retention,
+    retention: store.pattern.retention(topic),
     depth: 0,
     delayed: 0,
     nextDelayedAt: undefined,

@@ -36,7 +36,7 @@ import { type Fact, type Place, plain, type Source, type Stored } from "./Source
 export interface Pattern {
   /** Its name, as reported by `Inspector`. */
   readonly name: string
-  readonly retention: Retention
+  readonly retention: (topic: string) => Retention
   /** Whether the places of its groups can be chosen. */
   readonly positions?: boolean
   /** Whether its groups are given the most urgent messages first. */
@@ -47,7 +47,7 @@ export interface Pattern {
   readonly unique: ReadonlyArray<Unique>
   /** The name under which the program has this store, unless it is the default. */
   readonly as: string | undefined
-  readonly limits: Limits
+  readonly limits: (topic: string) => Limits
   readonly source: (place: Place) => Source
 }
 
@@ -141,7 +141,7 @@ export class Topic implements Home {
     this.#source.trim(now)
     const cursor = this.#source.join(name, start)
     if (cursor instanceof TopicConflict || cursor instanceof NotOffered) return cursor
-    const group = new Group(this, name, cursor, this.#pattern.limits.deadLetters)
+    const group = new Group(this, name, cursor, this.#pattern.limits(this.name).deadLetters)
     group.only = only
     group.paused = this.#paused?.has(name) === true
     groups.set(name, group)
@@ -251,7 +251,7 @@ export class Topic implements Home {
     return {
       topic: this.name,
       pattern: this.#pattern.name,
-      retention: this.#pattern.retention,
+      retention: this.#pattern.retention(this.name),
       depth: this.#source.depth(groups),
       published: this.#published,
       delayed: this.#delayed?.length ?? 0,
@@ -261,7 +261,7 @@ export class Topic implements Home {
   }
 
   remains(now: number): Remains {
-    const until = now + this.#pattern.limits.deduplicationMillis
+    const until = now + this.#pattern.limits(this.name).deduplicationMillis
     return { seen: this.#seen, idMillis: this.#idMillis, idSequence: this.#idSequence, until }
   }
 
@@ -338,7 +338,7 @@ export class Topic implements Home {
       const seen = (this.#seen ??= new Seen())
       if (seen.ids.has(id)) return { _tag: "Duplicate", id }
       seen.ids.add(id)
-      seen.forgetting.push({ id, at: now + this.#pattern.limits.deduplicationMillis })
+      seen.forgetting.push({ id, at: now + this.#pattern.limits(this.name).deduplicationMillis })
     }
     const { body, due, headers, key, version } = message
     const stored: Stored = {

@@ -149,7 +149,7 @@ const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) 
       ...options,
       pattern: pattern.name,
       publishing,
-      deduplicationMillis: settings.deduplicationMillis,
+      deduplicationMillis: settings.limitsOf(topic).deduplicationMillis,
       delayed: (millis) => expect(topic, millis)
     })
   })
@@ -181,7 +181,11 @@ const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) 
     },
     receive: Effect.fnUntraced(function* (subscription) {
       const { group, topic } = subscription
-      const problem = markerProblem(pattern.markerMillis ?? Infinity, settings.deadLetters.maxAgeMillis, subscription)
+      const problem = markerProblem(
+        pattern.markerMillis ?? Infinity,
+        settings.limitsOf(subscription.topic).deadLetters.maxAgeMillis,
+        subscription
+      )
       if (problem !== undefined)
         return yield* new Transport.TransportError({ operation: "receive", topic, reason: problem })
       const member = yield* opened.join(subscription, register(topic))
@@ -206,7 +210,7 @@ const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) 
   const schedules =
     typeof publishing === "function"
       ? undefined
-      : Schedules.make({ ...store, pattern: pattern.name, script: publishing.schedule, setting: publishing.setting })
+      : Schedules.make({ ...store, ...publishing, pattern: pattern.name, script: publishing.schedule })
   const records = pattern.guarantee === "transactional" ? RecordReader.make(commands, settings.prefix) : undefined
   return { ...transport, inspector, records, schedules }
 })

@@ -5,7 +5,15 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import { type LimitOptions, type Limits, limitsOf, millisOf, shown } from "../../internal/Limits.ts"
+import {
+  byTopic,
+  type LimitOptions,
+  type Limits,
+  limitsOf,
+  millisOf,
+  shown,
+  type TopicOptions
+} from "../../internal/Limits.ts"
 import { isName } from "../../internal/Name.ts"
 
 export { durationOf, millisOf, oneOf, wholeOf } from "../../internal/Limits.ts"
@@ -15,7 +23,7 @@ export { durationOf, millisOf, oneOf, wholeOf } from "../../internal/Limits.ts"
  *
  * @category models
  */
-export interface StoreOptions extends LimitOptions {
+export interface StoreOptions extends LimitOptions, TopicOptions<LimitOptions> {
   /** The beginning of all keys, `waybill` by default. No white space, no braces, no colon. */
   readonly prefix?: string
   /** How long a due message may go unnoticed if no program that knows of it is alive. 1 second by default. */
@@ -27,15 +35,17 @@ export interface StoreOptions extends LimitOptions {
   readonly publishTimeout?: Duration.Input
 }
 
-/** The options with their defaults. */
+/** The options with their defaults. Commits remember ids for as long as the layer says, whatever topic they publish to. */
 export interface Settings extends Limits {
+  readonly limitsOf: (topic: string) => Limits
   readonly prefix: string
   readonly pollMillis: number
   readonly publishMillis: number
 }
 
-export const settingsOf = (options: StoreOptions): Settings => ({
-  ...limitsOf(options),
+export const settingsOf = (options: StoreOptions, deadLetterAge?: Duration.Input): Settings => ({
+  ...limitsOf(options, deadLetterAge),
+  limitsOf: byTopic<LimitOptions, Limits>(options, (own) => limitsOf(own, deadLetterAge)),
   prefix: prefixOf(options.prefix ?? "waybill"),
   pollMillis: millisOf("pollInterval", options.pollInterval ?? "1 second"),
   publishMillis: millisOf("publishTimeout", options.publishTimeout ?? "5 seconds")

@@ -12,7 +12,7 @@ import * as Streams from "./streams/Streams.ts"
 
 /** The first one is assumed for a topic that does not record its pattern: it may be a stream that another program writes. */
 export const patterns: readonly [Pattern, ...Array<Pattern>] = [
-  Streams.make({ retention: undefined, markerMillis: Infinity }),
+  Streams.make({ retentionOf: () => undefined, markerMillis: Infinity }),
   Queue.lists("any"),
   Queue.exactlyOnce("any", Infinity),
   Keyspace.make({ notifications: "poll", scan: false, ttlMillis: 3_600_000 }),

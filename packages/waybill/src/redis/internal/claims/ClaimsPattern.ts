@@ -52,7 +52,7 @@ export const make = <G extends Guarantee>({
       publishing: {
         script: source.scripts.publish,
         schedule: source.scripts.schedule,
-        setting: source.setting
+        settingOf: () => source.setting
       },
       join: Effect.fnUntraced(function* (subscription, opened) {
         const { topic } = subscription
@@ -65,6 +65,7 @@ export const make = <G extends Guarantee>({
         )
         return yield* ClaimsMembership.make({
           ...store,
+          ...store.limitsOf(topic),
           topic,
           keys,
           source: { ...source, pattern: name, listen },

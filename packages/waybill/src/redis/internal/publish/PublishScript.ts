@@ -223,5 +223,6 @@ return {'OK', answer, known and 0 or 1}
 /** What a pattern publishes with. */
 export interface Publishing {
   readonly script: ReturnType<typeof publishScript>
-  readonly setting: string | number
+  /** The pattern's options for a topic, as its storage needs them. */
+  readonly settingOf: (topic: string) => string | number
 }

@@ -47,7 +47,7 @@ export const make = (options: PublisherOptions): Outbox => {
     sending: (calls) => {
       const { dueIn, shapes, uniques, ...more } = encode(calls, keys.seen, clock.currentTimeMillisUnsafe())
       const named = {
-        setting: publishing.setting,
+        setting: publishing.settingOf(options.topic),
         remembered: deduplicationMillis,
         batch: ++number,
         kept: Math.max(answerMillis, 2 * timeoutMillis),

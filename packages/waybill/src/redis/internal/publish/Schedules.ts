@@ -6,6 +6,7 @@
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import type { Limits } from "../../../internal/Limits.ts"
 import type { ScheduleReply, ScheduleStore } from "../../../internal/ScheduleStore.ts"
 import type { Outgoing, Receipt } from "../../../Message.ts"
 import { type Reason, TransportError } from "../../../Transport.ts"
@@ -23,8 +24,8 @@ export interface SchedulesOptions {
   readonly keysOf: (topic: string) => TopicKeys
   readonly clock: Clock.Clock
   readonly script: ReturnType<typeof scheduleScript>
-  readonly setting: string | number
-  readonly deduplicationMillis: number
+  readonly settingOf: (topic: string) => string | number
+  readonly limitsOf: (topic: string) => Pick<Limits, "deduplicationMillis">
   readonly published: (published: {
     readonly topic: string
     readonly messages: ReadonlyArray<Outgoing>
@@ -60,7 +61,7 @@ const replyOf = (
 })
 
 export const make = (options: SchedulesOptions): ScheduleStore => {
-  const { clock, commands, deduplicationMillis, keysOf, pattern, published, script, setting, subscriber } = options
+  const { clock, commands, keysOf, limitsOf, pattern, published, script, settingOf, subscriber } = options
   const callOf = (topic: string) => calling(commands, { topic, pattern }, keysOf(topic))
   return {
     pollMillis,
@@ -95,7 +96,12 @@ export const make = (options: SchedulesOptions): ScheduleStore => {
         }
         args[from - 1] = args.length - from
       }
-      const named = { setting, remembered: deduplicationMillis, changes: changes.length, announced: announce ? 1 : 0 }
+      const named = {
+        setting: settingOf(topic),
+        remembered: limitsOf(topic).deduplicationMillis,
+        changes: changes.length,
+        announced: announce ? 1 : 0
+      }
       return callOf(topic)(script, named, { keys, args }).pipe(
         Effect.flatMap(({ isNew, made, published: told }) => {
           const now = clock.currentTimeMillisUnsafe()

@@ -38,6 +38,7 @@ export const make = (options: PubSubOptions): Pattern<"at-most-once"> => ({
             ? Effect.fail(new TransportError({ operation: "receive", topic, reason: problem }))
             : PubSubReceiver.make({
                 ...store,
+                ...store.limitsOf(topic),
                 ...options,
                 keys: store.keysOf(topic),
                 subscription,

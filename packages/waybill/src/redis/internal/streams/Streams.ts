@@ -19,8 +19,8 @@ import * as StreamMembership from "./StreamMembership.ts"
 import { limitsText, storage } from "./StreamStorage.ts"
 
 export interface StreamsOptions {
-  /** How much a stream keeps; otherwise what some group has not settled. */
-  readonly retention: KeptLimits | undefined
+  /** How much the stream of a topic keeps; otherwise what some group has not settled. */
+  readonly retentionOf: (topic: string) => KeptLimits | undefined
   readonly markerMillis: number
 }
 
@@ -30,7 +30,7 @@ export const publish = publishScript(pattern, storage)
 
 export const schedule = scheduleScript(pattern, storage)
 
-export const make = ({ markerMillis, retention }: StreamsOptions): Pattern<"transactional"> => ({
+export const make = ({ markerMillis, retentionOf }: StreamsOptions): Pattern<"transactional"> => ({
   name: pattern,
   guarantee: "transactional",
   markerMillis,
@@ -39,9 +39,12 @@ export const make = ({ markerMillis, retention }: StreamsOptions): Pattern<"tran
   inspector: StreamInspector.make,
   open: (store) => {
     // What some group needs is dropped as messages arrive, the rest as they are settled.
-    const setting = retention?.keep === "newest" ? limitsText(retention) : ""
+    const settingOf = (topic: string) => {
+      const retention = retentionOf(topic)
+      return retention?.keep === "newest" ? limitsText(retention) : ""
+    }
     return Effect.succeed({
-      publishing: { script: publish, schedule, setting },
+      publishing: { script: publish, schedule, settingOf },
       join: (subscription, opened) => {
         const { group, topic } = subscription
         const keys = store.keysOf(topic)
@@ -49,6 +52,7 @@ export const make = ({ markerMillis, retention }: StreamsOptions): Pattern<"tran
         const call = calling(store.commands, { topic, pattern }, { ...keys, ...mine })
         return StreamMembership.make({
           ...store,
+          ...store.limitsOf(topic),
           dedicated: store.redis.dedicated,
           hear: (heard) => hear(store.subscriber, topic, group, keys, heard),
           topic,
@@ -61,7 +65,8 @@ export const make = ({ markerMillis, retention }: StreamsOptions): Pattern<"tran
               markerMillis,
               storage,
               keys: commit.keyNames.length,
-              setting,
+              // Of what it publishes to other topics, their consumers trim what exceeds limits.
+              setting: settingOf(topic),
               unique,
               run: (args, more) => call(commit, { ...args, group, consumer }, more),
               own: ({ count, detached, entry, first, id, source }) => [
@@ -73,7 +78,7 @@ export const make = ({ markerMillis, retention }: StreamsOptions): Pattern<"tran
               ],
               done: mine.done
             }),
-          retention,
+          retention: retentionOf(topic),
           opened
         })
       }
