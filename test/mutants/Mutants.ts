@@ -116,7 +116,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     name: "the fence of a commit is dropped, exactly-once",
     file: "redis/internal/lists/CommitParts.ts",
-    find: "return owned[i - moreArgs] == 1",
+    find: "return owned[(i - moreArgs + 1) / 2] == 1",
     replace: "return true",
     proofs: on(["exactly-once"], suite("commit"))
   },
@@ -611,6 +611,34 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "failed && pulled.pulled ?",
     replace: "false ?",
     proofs: on(storing, suite("what a stream of deliveries leaves"))
+  },
+  {
+    name: "an id is freed before every group has settled its message, streams",
+    file: "redis/internal/streams/UniqueIds.ts",
+    find: "if not isOpen(rest, group) then",
+    replace: "if true then",
+    proofs: on(["streams"], suite("once every group has settled its message"))
+  },
+  {
+    name: "an id is freed before every group has settled its message, keyspace",
+    file: "redis/internal/keyspace/KeyspaceSource.ts",
+    find: "if #left > 1 and isOpen(place) then",
+    replace: "if false then",
+    proofs: on(["keyspace"], suite("once every group has settled its message"))
+  },
+  {
+    name: "an id is free between attempts",
+    file: "redis/internal/streams/UniqueIds.ts",
+    find: "if place and not at then redis.call('HSET'",
+    replace: "if false then redis.call('HSET'",
+    proofs: on(["streams"], suite("until its message is acked or dead-lettered"))
+  },
+  {
+    name: "an id is not freed when its message is taken",
+    file: "redis/internal/lists/ListSource.ts",
+    find: "if noted(entry, id) == ' t' then",
+    replace: "if false then",
+    proofs: on(queues, suite("until a consumer has its message"))
   },
   {
     name: "schedules: a tick is published by each process that finds it due",

