@@ -79,7 +79,8 @@ const surface: Record<string, Record<string, string>> = {
     "reads a topic as a log": "Entry first last stream"
   },
   "waybill Message": {
-    "what travels": "Body Due Headers Message Outgoing Receipt Unique",
+    "what travels": "Body Due Headers Message Outgoing Receipt",
+    "since: for how long a message has its id to itself": "Unique",
     "since: which messages a group wants": "Filter"
   },
   "waybill Metrics": {
