@@ -106,8 +106,17 @@ export type Event =
       readonly schedule: string
       readonly found: "changed" | "missing" | "undeclared"
     }
-  /** Ticks of a schedule that were noticed too late, at least this many, and are not published. */
-  | { readonly _tag: "TicksMissed"; readonly topic: string; readonly schedule: string; readonly count: number }
+  /**
+   * Ticks of a schedule that are not published, at least this many: they were noticed too late, or the message of the tick before
+   * them is not settled.
+   */
+  | {
+      readonly _tag: "TicksMissed"
+      readonly topic: string
+      readonly schedule: string
+      readonly count: number
+      readonly reason: "late" | "overlap"
+    }
   /** The schedules of a topic cannot be watched; it is tried again every second. One event an outage. */
   | { readonly _tag: "SchedulesFailing"; readonly topic: string; readonly permanent: boolean; readonly error: string }
   /** `Consumer.onDeadLetter` failed for a dead letter, which it is not run for again. The letter stays where it is. */

@@ -18,7 +18,7 @@ import * as Stream from "effect/Stream"
 import { finiteOf, shown } from "./internal/Limits.ts"
 import { isName } from "./internal/Name.ts"
 import { safe } from "./internal/SafeText.ts"
-import { messageOf } from "./internal/Scheduler.ts"
+import { messageAs } from "./internal/Scheduler.ts"
 import {
   type Definition,
   type Entry,
@@ -74,6 +74,12 @@ export interface Options<P, On, RD, RE> {
   readonly missed?: "skip" | "last" | "all" | undefined
   /** Ticks that are noticed later than this are not published, whatever `missed` says. Unlimited by default. */
   readonly window?: Duration.Input | undefined
+  /**
+   * What happens at a tick while the message of the tick before it is not settled by every group. `allow`, the default: it is
+   * published as well. `skip`: it is not, and is reported as `TicksMissed`, but it counts towards `times`. `NotOffered` if the
+   * layer cannot keep an id to a message until that is settled.
+   */
+  readonly overlap?: "allow" | "skip" | undefined
   /** Delays each message by a time between 0 and this, which is the same for a tick in every process. None by default. */
   readonly jitter?: Duration.Input | undefined
 }
@@ -158,7 +164,7 @@ const definitionOf = (
   { body, headers: all, key, version }: Outgoing,
   options: Pick<
     Options<never, never, never, never>,
-    "headers" | "start" | "end" | "times" | "missed" | "window" | "jitter"
+    "headers" | "start" | "end" | "times" | "missed" | "overlap" | "window" | "jitter"
   >,
   timing: { readonly cron?: string; readonly zone?: string | undefined; readonly every?: Duration.Input }
 ): Definition => {
@@ -177,6 +183,7 @@ const definitionOf = (
       end: instantOf(options.end),
       times: options.times,
       missed: options.missed,
+      overlap: options.overlap === "skip" ? "skip" : undefined,
       window: millis("window", options.window),
       jitter: millis("jitter", options.jitter),
       message: {
@@ -206,12 +213,21 @@ const opened = <On>({ name, on }: Scheduled<On>): Effect.Effect<Opened, Transpor
     if (transport === undefined) return Effect.fail(notProvided(context, on, "schedule", name))
     const { schedules } = transport
     if (schedules !== undefined) return Effect.succeed({ schedules, transport })
-    const reason = new NotOffered({
-      feature: "schedules",
-      detail: "it stores no messages. Use a pattern that does"
-    })
-    return Effect.fail(new TransportError({ operation: "schedule", topic: name, reason }))
+    return notOffered(name, "schedules", "it stores no messages. Use a pattern that does")
   })
+
+const notOffered = (topic: string, feature: string, detail: string): Effect.Effect<never, TransportError> =>
+  Effect.fail(new TransportError({ operation: "schedule", topic, reason: new NotOffered({ feature, detail }) }))
+
+/** Fails if the transport does not keep what the definition asks for. */
+const ensureKept = (
+  topic: string,
+  { overlap }: Definition,
+  { unique }: Transport
+): Effect.Effect<void, TransportError> =>
+  overlap === undefined || unique?.includes("until-settled") === true
+    ? Effect.void
+    : notOffered(topic, 'overlap: "skip"', "it does not know when a message is settled. Leave it out")
 
 interface Opened {
   readonly schedules: Schedules
@@ -274,6 +290,7 @@ export const upsert = Effect.fn("Schedules.upsert")(function* <On, R>(
   schedule: Schedule<On, R>
 ): Effect.fn.Return<"Created" | "Changed" | "Unchanged", Problem, On | R> {
   const definition = yield* schedule.definition
+  yield* ensureKept(schedule.topic.name, definition, (yield* opened(schedule.topic)).transport)
   return yield* modify(schedule.topic, schedule.id, (found, now): Decision<"Created" | "Changed" | "Unchanged"> => {
     const change = changed(found, definition, now)
     if (change === undefined) return ["Unchanged"]
@@ -322,8 +339,7 @@ export const run = Effect.fn("Schedules.run")(function* <On>(
   return yield* modify(topic, id, ({ next, text }, now) => {
     const entry = read(text)
     if (entry === undefined) return [undefined]
-    const { jitter: _, ...definition } = entry.definition
-    const message = messageOf(id, now, definition, `${id}@run-${unique}`)
+    const message = messageAs(`${id}@run-${unique}`, id, now, { message: entry.definition.message })
     return [message.id, { next, text, messages: [message] }]
   })
 })
@@ -469,6 +485,7 @@ const declare = Effect.fnUntraced(function* <On, R>(
   for (const [id, { definition }] of declared) definitions.set(id, { ...(yield* definition), declared: owner })
   const { schedules, transport } = yield* opened(topic)
   const { lifecycle } = transport
+  for (const definition of definitions.values()) yield* ensureKept(topic.name, definition, transport)
   const all = yield* Stream.runCollect(stored(schedules, topic.name))
   const found = new Map(all.map((one) => [one.id, one]))
   for (const [id, definition] of definitions) {

@@ -85,6 +85,51 @@ export const scheduled = [
   ),
 
   check(
+    "where ticks must not overlap, none is published until the message of the one before is settled",
+    ["schedules", "untilSettled", "history"],
+    Effect.fnUntraced(function* (fixture) {
+      const { topic, transport } = fixture
+      const store = storeOf(fixture)
+      const told: Array<unknown> = []
+      yield* transport.lifecycle.overhear((event) => {
+        if (event._tag === "TicksMissed") told.push(event)
+      })
+      yield* store.watch(topic)
+      const receiver = yield* fixture.join("g")
+      const { now } = yield* store.find(topic, [])
+      const last = Math.floor(now / second) * second
+      /** Lets the ticks of the last seconds be due. */
+      const due = (ticks: number, revision: string) =>
+        store.change(
+          topic,
+          [
+            {
+              id: "s",
+              revision,
+              next: last - (ticks - 1) * second,
+              text: JSON.stringify({ ...JSON.parse(text(last)), overlap: "skip" }),
+              messages: []
+            }
+          ],
+          true
+        )
+      yield* due(3, "")
+      const [delivery] = yield* fixture.take(receiver, 1)
+      assert.deepStrictEqual(delivery?.headers["tick"], new Date(last - 2 * second).toISOString())
+      yield* fixture.becomes(
+        "the others are left out",
+        Effect.sync(() => told),
+        [{ _tag: "TicksMissed", topic, schedule: "s", count: 2, reason: "overlap" }]
+      )
+      yield* settle(receiver, delivery === undefined ? [] : [delivery], Settlement.ack)
+      const { schedules } = yield* store.find(topic, ["s"])
+      yield* due(1, schedules[0]?.revision ?? "")
+      const [next] = yield* fixture.take(receiver, 1)
+      assert.deepStrictEqual(next?.headers["tick"], new Date(last).toISOString())
+    })
+  ),
+
+  check(
     "schedules keep their topic, unless it is removed by force",
     ["schedules"],
     Effect.fnUntraced(function* (fixture) {

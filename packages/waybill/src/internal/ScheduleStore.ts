@@ -86,6 +86,8 @@ const Definition = Schema.Struct({
   missed: optional(Schema.Literals(["skip", "last", "all"])),
   window: optional(whole),
   jitter: optional(whole),
+  /** Whether a tick is left out while the message of the one before it is not settled. */
+  overlap: optional(Schema.Literal("skip")),
   /** The owner, if the schedule was declared in code. */
   declared: optional(Schema.String),
   message: Content

@@ -31,19 +31,28 @@ const unscheduled = 6
 /** A timer cannot be set for longer. */
 const longestMillis = 2 ** 31 - 1
 
-/** The message of a tick. Its id is the tick, so that it is stored once whatever happens. */
-export const messageOf = (
+/**
+ * The message of a tick. Its id is the tick, so that it is stored once whatever happens. Where ticks must not overlap, they share an
+ * id, and the message of one has it to itself until it is settled.
+ */
+export const messageOf = (id: string, tick: number, definition: Definition): Outgoing =>
+  definition.overlap === "skip"
+    ? { ...messageAs(`${id}@tick`, id, tick, definition), unique: "until-settled" }
+    : messageAs(`${id}@${new Date(tick).toISOString()}`, id, tick, definition)
+
+/** The message of a schedule under an id of its own. */
+export const messageAs = (
+  messageId: string,
   id: string,
   tick: number,
-  { jitter, message: { body, headers, key, v } }: Definition,
-  messageId = `${id}@${new Date(tick).toISOString()}`
+  { jitter, message: { body, headers, key, v } }: Definition
 ): Outgoing => ({
   id: messageId,
   body,
   headers: Object.freeze({ ...headers, schedule: id, tick: new Date(tick).toISOString() }),
   key,
   version: v ?? 1,
-  due: jitter === undefined ? undefined : { _tag: "At", epochMillis: tick + spread(messageId, jitter) }
+  due: jitter === undefined ? undefined : { _tag: "At", epochMillis: tick + spread(`${id}@${tick}`, jitter) }
 })
 
 /** A number from 0 to `most`, the same for the same text in every process. */
@@ -55,6 +64,7 @@ const spread = (text: string, most: number): number => {
 
 interface Planned {
   readonly change: ScheduleChange
+  /** How many ticks are left out because they are noticed too late. */
   readonly skipped: number
 }
 
@@ -108,8 +118,12 @@ const round = Effect.fnUntraced(function* (store: ScheduleStore, lifecycle: Life
       false
     )
     for (const [i, { change, skipped }] of some.entries()) {
-      if (skipped === 0 || made[i] === undefined) continue
-      yield* lifecycle.report({ _tag: "TicksMissed", topic, schedule: change.id, count: skipped })
+      const receipts = made[i]
+      if (receipts === undefined) continue
+      const told = { _tag: "TicksMissed", topic, schedule: change.id } as const
+      if (skipped > 0) yield* lifecycle.report({ ...told, count: skipped, reason: "late" })
+      const overlapping = receipts.filter(({ state }) => state !== undefined).length
+      if (overlapping > 0) yield* lifecycle.report({ ...told, count: overlapping, reason: "overlap" })
     }
   }
 })
