@@ -216,7 +216,7 @@ describe("schedules", () => {
       const { inspector } = yield* Transport.AtLeastOnce
       yield* release([Schedules.every("poll", "1 hour", { topic: Report, payload: "", jitter: "10 minutes" })])
       yield* TestClock.adjust("1 hour")
-      assert.strictEqual((yield* inspector.describe(Report.name)).nextDelayedAt, 3_600_000 + 404_246)
+      assert.strictEqual((yield* inspector.describe(Report.name)).nextDelayedAt, 3_600_000 + 109_384)
     }).pipe(Effect.provide(MemoryStreams.layer()))
   )
 
