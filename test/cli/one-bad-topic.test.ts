@@ -95,8 +95,11 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         for (const topic of ["streams", "keyspace"]) {
           const line = out.split("\n").find((text) => text.startsWith(`!! ${topic}, group old:`)) ?? ""
           assert.match(line, /no consumer is alive, and 3 messages are waiting for one/)
-          assert.match(line, /renamed.*"Retiring a group" in docs\/streams\.md/)
+          const [, command = ""] = /renamed.*`waybill (groups retire [^`]*)`/.exec(line) ?? []
           assert.notInclude(out, `!! ${topic}, group new`)
+          // What it says to do helps.
+          assert.strictEqual((yield* run([...command.split(" "), "--yes"], { url })).code, 0, line)
+          assert.notInclude((yield* run(["doctor", "--watch", "0"], { url })).out, `${topic}, group old`)
         }
       }).pipe(Effect.scoped)
     )
