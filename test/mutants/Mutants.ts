@@ -636,8 +636,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     name: "an id is not freed when its message is taken",
     file: "redis/internal/lists/ListSource.ts",
-    find: "if noted(entry, id) == ' t' then",
-    replace: "if false then",
+    find: "== ' t' then",
+    replace: "== ' u' then",
     proofs: on(queues, suite("until a consumer has its message"))
   },
   {

@@ -172,7 +172,7 @@ ${source.gives === true ? "local guards = redis.call('EXISTS', unique) == 1" : "
 local until_ = redis.call('ZSCORE', consumers, consumer)
 if not until_ or tonumber(until_) <= now then return {'EXPIRED'} end
 if redis.call('HEXISTS', state, 'paused') == 1 then return {'PAUSED'} end
-${source.filters ? "if only ~= '' then wants, passed = wanted(only), function(entry, id) freed(entry, id, group) end end\n" : ""}-- Everything is read before anything is taken.
+${source.filters ? "if only ~= '' then wants, passed = wanted(only), function(entry, id) freed({entry}, {id}, group) end end\n" : ""}-- Everything is read before anything is taken.
 probe()
 local begins = redis.call('SCARD', processing) == 0
 local came = redis.call('EXISTS', returned, suspects, marks) > 0
@@ -245,10 +245,15 @@ const giving = /* lua */ `
 const freeAcked = /* lua */ `
   if own ~= '' and redis.call('EXISTS', unique) == 1 then
     own = cmsgpack.unpack(own)
+    local entries, names = {}, {}
     for n = 1, #own, 2 do
       local i = tonumber(own[n])
-      if answers[i] == 'O' then freed(ARGV[moreArgs + i], own[n + 1], group) end
+      if answers[i] == 'O' then
+        entries[#entries + 1] = ARGV[moreArgs + i]
+        names[#names + 1] = own[n + 1]
+      end
     end
+    if #names > 0 then freed(entries, names, group) end
   end
 `
 
@@ -362,7 +367,7 @@ while i <= #ARGV do
       if op == 'A' or op == 'S' or op == 'D' then
         redis.call('HDEL', marks, entry)
         forget({entry})
-        ${source.frees === true ? "if id and id ~= entry then freed(entry, id, group) end" : ""}
+        ${source.frees === true ? "if id and id ~= entry then freed({entry}, {id}, group) end" : ""}
       end
     end
   end

@@ -208,7 +208,7 @@ for i = 1, #ARGV - moreArgs do
           deadLettered[#deadLettered + 1] = {member, attempts + 1, weigh(text)}
           redis.call('HDEL', marks, id)
           forget({id})
-          ${source.frees === true ? "if message.id and message.id ~= id then freed(id, message.id, group) end" : ""}
+          ${source.frees === true ? "if message.id and message.id ~= id then freed({id}, {message.id}, group) end" : ""}
         else
           -- The next take counts it as missing.
           putBack(id, deaths)

@@ -29,7 +29,7 @@
  * | `backlog()` | how many ids `fresh` could take; and the last one that it gave, if given messages stay in place |
  * | `peek(from, limit, newest)` | at most `limit` of these ids, in order: the first after the id `from`, or with `newest` the last before it; without it the first or the last of all |
  * | `outlook()` | how many messages are stored, how many are not due yet, and when the next of these is due or nil; how many there ever were, or nil |
- * | `freed(entry, id, group)` | only for a source that `frees`: the group has settled the message with this id of its own |
+ * | `freed(entries, ids, group)` | only for a source that `frees`: the group has settled these messages, which have ids of their own |
  * | `given(entry, id)` | only for a source that `gives`: a consumer is given it for the first time |
  * | `pass()` | only for a source that `passes`: moves on over expired messages at the front. Returns whether there may be more of them |
  * | `clear(mark)` | deletes some of what `fresh` could take or `promote` bring in. `mark`: "" at first, then what the last call, perhaps for another group, returned; so what comes later stays. Returns a mark as text, and whether there may be more |

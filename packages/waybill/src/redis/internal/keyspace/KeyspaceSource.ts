@@ -107,7 +107,7 @@ end
 function forget(ids)
   if redis.call('EXISTS', restored) == 1 then redis.call('HDEL', restored, unpack(ids)) end
 end
-function freed(entry, id, group)
+local function free(entry, id, group)
   local number, rest = string.match(redis.call('HGET', unique, id) or '', '^(%S+)(.*)$')
   if number ~= entry then return end
   local left = {entry}
@@ -116,6 +116,9 @@ function freed(entry, id, group)
   local place = table.concat(left, ' ')
   if #left > 1 and isOpen(place) then redis.call('HSET', unique, id, place)
   else redis.call('HDEL', unique, id) end
+end
+function freed(entries, ids, group)
+  for i, entry in ipairs(entries) do free(entry, ids[i], group) end
 end
 -- Messages that expire free their ids without a trace.
 local function sweep()

@@ -29,7 +29,7 @@ local function leave(i)
   left[#left + 1] = member
   ids[#ids + 1] = id or member
   if id then marked[#marked + 1] = id end
-  if guards and ARGV[i + 1] ~= '' then freed(id or member, ARGV[i + 1]) end
+  if guards and ARGV[i + 1] ~= '' then freed({id or member}, {ARGV[i + 1]}) end
 end
 local function leaving()
   if #left == 0 then return end

@@ -49,16 +49,20 @@ end
 `
 
 /**
- * `noted(entry, id)`: what is noted of the message that has the id to itself, if it is the one of this entry.
- * `freed(entry, id)`: see `Source`.
+ * `noted(entry, marker)`: what the marker of an id notes about its message, if that is the one of this entry.
+ * `freed(entries, ids)`: see `Source`.
  */
 export const freeing = /* lua */ `
-local function noted(entry, id)
-  local place, rest = string.match(redis.call('HGET', unique, id) or '', '([^:%s]+)( ?t?)$')
+local function noted(entry, marker)
+  local place, rest = string.match(marker or '', '([^:%s]+)( ?t?)$')
   return place == entry and rest
 end
-local function freed(entry, id)
-  if noted(entry, id) then redis.call('HDEL', unique, id) end
+local function freed(entries, ids)
+  local gone = {}
+  for i, marker in ipairs(redis.call('HMGET', unique, unpack(ids))) do
+    if noted(entries[i], marker) then gone[#gone + 1] = ids[i] end
+  end
+  if #gone > 0 then redis.call('HDEL', unique, unpack(gone)) end
 end
 `
 
@@ -148,7 +152,7 @@ local function forget(ids)
   redis.call('HDEL', bodies, unpack(ids))
 end
 ${freeing}local function given(entry, id)
-  if noted(entry, id) == ' t' then redis.call('HDEL', unique, id) end
+  if noted(entry, redis.call('HGET', unique, id)) == ' t' then redis.call('HDEL', unique, id) end
 end
 local function restore(id, text)
   redis.call('HSET', bodies, id, text)

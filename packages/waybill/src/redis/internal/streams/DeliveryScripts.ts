@@ -220,15 +220,22 @@ export const ackUnique = make({
   },
   lua: /* lua */ `${ask}${ids}${maps}${sources}${freeing}
 touch()
-local acked = 0
+local entries, uncounted, names, firsts, acked = {[0] = {}, {}}, {}, {}, {}, 0
 for i = moreArgs + 1, #ARGV, 5 do
-  local source, entry = ARGV[i], ARGV[i + 1]
-  if redis.call('XACK', sources[tonumber(source)], group, entry) == 1 then
-    acked = acked + 1
-    if ARGV[i + 2] ~= '1' then redis.call('HDEL', released, source .. entry, '!' .. source .. entry) end
-    free(ARGV[i + 3], ARGV[i + 4])
+  local some, n = entries[tonumber(ARGV[i])], #names + 1
+  some[#some + 1], names[n], firsts[n] = ARGV[i + 1], ARGV[i + 3], ARGV[i + 4]
+  if ARGV[i + 2] ~= '1' then
+    uncounted[#uncounted + 1] = ARGV[i] .. ARGV[i + 1]
+    uncounted[#uncounted + 1] = '!' .. ARGV[i] .. ARGV[i + 1]
   end
 end
+for source = 0, 1 do
+  local some = entries[source]
+  if #some > 0 then acked = acked + redis.call('XACK', sources[source], group, unpack(some)) end
+end
+if #uncounted > 0 then redis.call('HDEL', released, unpack(uncounted)) end
+-- If others have some of them by now, it is unknown which: the groups tell, and what is left is swept.
+if acked == #names then freeAll(names, firsts) end
 return {'OK', acked}
 `
 })

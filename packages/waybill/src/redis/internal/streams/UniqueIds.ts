@@ -46,6 +46,7 @@ end
  * `uniqueAt(fields, from)`: the index of the value of the field `unique`, or nil.
  * `keep(id, first)`: the group keeps the message elsewhere. `first`: its first entry.
  * `free(id, first)`: the group has settled it. If it was the last one, the id is free.
+ * `freeAll(ids, firsts)`: the same for many.
  *
  * They use the locals `stream` and `unique`, the keys, and `group`.
  */
@@ -67,5 +68,16 @@ local function free(id, first)
   local rest = at and string.sub(place, 1, at - 1) .. string.sub(place, at + 1 + #group) or place
   if not isOpen(rest, group) then redis.call('HDEL', unique, id)
   elseif at then redis.call('HSET', unique, id, rest) end
+end
+local function freeAll(ids, firsts)
+  local places, gone = redis.call('HMGET', unique, unpack(ids)), {}
+  local groups = redis.pcall('XINFO', 'GROUPS', stream)
+  -- The caller's group is the only one.
+  local alone = not groups.err and #groups == 1
+  for i, first in ipairs(firsts) do
+    if alone and places[i] == first then gone[#gone + 1] = ids[i]
+    elseif places[i] then free(ids[i], first) end
+  end
+  if #gone > 0 then redis.call('HDEL', unique, unpack(gone)) end
 end
 `
