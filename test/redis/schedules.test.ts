@@ -15,33 +15,32 @@ const quietly = Effect.provideService(References.MinimumLogLevel, "Error")
 const process = (pattern: keyof typeof Patterns.storing, url: string) =>
   Layer.build(Patterns.storing[pattern]().pipe(Layer.provideMerge(IoRedis.layer({ url }))))
 
-const seconds = (from: number, count: number) =>
-  Array.from({ length: count }, (_, i) => new Date(from + i * 1000).toISOString())
-
 describe.each(["RedisStreams", "RedisLists"] as const)("schedules on %s", (pattern) => {
   it.live("of three processes that watch, one publishes each tick, on time by the server's clock", () =>
     Effect.gen(function* () {
       const { url } = yield* RedisServer.RedisServer
       const processes = [yield* process(pattern, url), yield* process(pattern, url), yield* process(pattern, url)]
-      const now = yield* Clock.currentTimeMillis
-      const start = Math.ceil(now / 1000) * 1000
       const ids = Array.from({ length: 10 }, (_, i) => `s${i}`)
       const declared = Schedules.layer(
-        ids.map((id) =>
-          Schedules.every(id, "1 second", { topic: Report, payload: id, start: DateTime.makeUnsafe(start), times: 2 })
-        )
+        ids.map((id) => Schedules.every(id, "1 second", { topic: Report, payload: id, missed: "all", times: 2 }))
       )
       for (const context of processes) yield* Effect.provide(Layer.build(declared), context)
       const [{ inspector }] = processes.map((context) => Context.get(context, Transport.AtLeastOnce)) as [
         Transport.Transport
       ]
       const messages = inspector.messages(Report.name, { after: Option.none(), limit: 1000 })
-      const expected = ids.flatMap((id) => seconds(start, 2).map((tick) => `${id}@${tick}`)).sort()
       yield* becomes(
         "the ticks",
-        Effect.map(messages, (all) => all.map(({ id }) => id).sort()),
-        expected
+        Effect.map(messages, (all) => all.length),
+        2 * ids.length
       )
+      // Two of each, one after the other, whenever the first one was.
+      const ticks = Map.groupBy(yield* messages, ({ headers }) => headers["schedule"])
+      assert.deepStrictEqual([...ticks.keys()].sort(), ids)
+      for (const [first, second, ...rest] of ticks.values()) {
+        assert.strictEqual(Date.parse(second?.headers["tick"] ?? ""), Date.parse(first?.headers["tick"] ?? "") + 1000)
+        assert.deepStrictEqual(rest, [])
+      }
       const late = (yield* messages)
         .map(({ headers, publishedAt }) => publishedAt - Date.parse(headers["tick"] ?? ""))
         .sort((a, b) => a - b)
@@ -127,7 +126,7 @@ describe("schedules", () => {
         const depth = Effect.map(inspector.describe(Report.name), ({ depth }) => depth)
         yield* becomes("all are published", depth, 1000)
         const [last] = yield* inspector.messages(Report.name, { before: Option.none(), limit: 1 })
-        assert.isAtMost((last?.publishedAt ?? Infinity) - start.epochMilliseconds, 1000)
+        assert.isAtMost((last?.publishedAt ?? Infinity) - Date.parse(last?.headers["tick"] ?? ""), 1000)
       }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()), quietly)
   )
 })
