@@ -111,7 +111,8 @@ const surface: Record<string, Record<string, string>> = {
   },
   "waybill Settlement": {
     "how a delivery ends, for transports and their tests":
-      "Ack DeadLetter Release Retry Settlement ack commit deadLetter release retry"
+      "Ack DeadLetter Release Retry Settlement ack commit deadLetter release retry",
+    "since: how a cancelled delivery ends": "cancelled"
   },
   "waybill Topic": {
     "declares a topic": "Topic make",
@@ -129,7 +130,7 @@ const surface: Record<string, Record<string, string>> = {
     "since: names for several transports":
       "Guarantee GuaranteeOf Included Including Keeps Name Naming Needs NotProvided Provided Tag all defaultName find includes layer notProvided",
     "since: errors": "InvalidLimit InvalidName InvalidUrl TlsFailed TopicInUse UnsupportedServer",
-    "since: errors of single messages": "MessageInUse MessageNotFound MessageNotWaiting",
+    "since: errors of single messages": "MessageInUse MessageNotFound MessageNotWaiting MessageSettled",
     "since: what a receiver wants back, and how deliveries end": "Ending Recall",
     "since: keeps schedules": "Made ScheduleChange ScheduleReply ScheduleStore Schedules StoredSchedule",
     "since: dead letters for the hooks of consumers": "ClaimedDeadLetters DeadLetterClaim"

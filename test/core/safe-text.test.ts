@@ -35,6 +35,7 @@ const reasons = [
   new Transport.TopicInUse({ topic: hostile, group: hostile, found: "pending" }),
   new Transport.MessageNotFound({ id: hostile }),
   new Transport.MessageInUse({ id: hostile, group: hostile, consumer: hostile }),
+  new Transport.MessageSettled({ id: hostile }),
   new Transport.MessageNotWaiting({ id: hostile }),
   new Transport.Rejected({ command: hostile, detail })
 ]

@@ -12,6 +12,7 @@ TransportSuite.run("MemoryPubSub", {
     delay: false,
     redelivery: false,
     lookup: false,
+    cancel: false,
     trimming: false
   }
 })

@@ -192,7 +192,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     name: "the limit of crashes is dropped, streams",
     file: "redis/internal/streams/DeliveryScripts.ts",
-    find: "if isDead and deaths >= most then",
+    find: "if over or isDead and deaths >= most then",
     replace: "if false then",
     proofs: on(["streams"], suite(crashed))
   },

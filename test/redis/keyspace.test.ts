@@ -9,7 +9,7 @@ TransportSuite.run("RedisKeyspace", {
     Layer.provideMerge(RedisServer.layer())
   ),
   time: "live",
-  features: { filters: true, positions: false, trimming: false, lookup: false, untilSettled: true },
+  features: { filters: true, positions: false, trimming: false, lookup: false, cancel: false, untilSettled: true },
   freeze,
   conflict: openedAs("streams")
 })

@@ -11,7 +11,14 @@ for (const order of process.env.WAYBILL_SERVER === undefined ? orders : sampled(
   TransportSuite.run(`RedisLists, ${order}`, {
     layer: RedisLists.layer({ order }).pipe(Layer.provideMerge(redis), Layer.provideMerge(RedisServer.layer())),
     time: "live",
-    features: { groups: false, order: order !== "lifo", lookup: false, untilSettled: true, untilTaken: true },
+    features: {
+      groups: false,
+      order: order !== "lifo",
+      lookup: false,
+      cancel: false,
+      untilSettled: true,
+      untilTaken: true
+    },
     freeze,
     conflict: openedAs("streams")
   })

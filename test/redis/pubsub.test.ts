@@ -15,6 +15,7 @@ for (const channels of ["plain", "sharded"] as const) {
       delay: false,
       redelivery: false,
       lookup: false,
+      cancel: false,
       trimming: false
     },
     conflict: openedAs("streams")

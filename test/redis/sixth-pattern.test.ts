@@ -18,7 +18,7 @@ const server = redis.pipe(Layer.provideMerge(RedisServer.layer()))
 TransportSuite.run("RedisSortedSets", {
   layer: RedisSortedSets.layer().pipe(Layer.provideMerge(server)),
   time: "live",
-  features: { groups: false, lookup: false },
+  features: { groups: false, lookup: false, cancel: false },
   conflict: openedAs("streams")
 })
 

@@ -124,6 +124,7 @@ const featuresOf = <R, E>({ conflict, features, freeze }: Options<R, E>): Featur
   positions: true,
   trimming: true,
   lookup: true,
+  cancel: true,
   untilSettled: false,
   untilTaken: false,
   transactional: false,

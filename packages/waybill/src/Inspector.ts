@@ -38,6 +38,14 @@ export class Inspector extends Context.Service<
      */
     readonly removeMessage: (topic: string, id: string) => Effect.Effect<void, TransportError>
     /**
+     * Ends a message that is not wanted any more. Where no consumer holds it, it is deleted, so no handler begins with
+     * it. Where a consumer holds it, in whatever process, the consumer is told within a poll interval (1 s): the handler
+     * is interrupted, nothing is retried (a handler of another group may begin meanwhile, and is interrupted as well), and the message becomes a dead letter, `Cancelled`; so it does if that
+     * consumer dies. A handler that succeeds before it is interrupted wins. Returns the groups that are interrupted.
+     * Fails with `MessageSettled` if every group has settled it before, and with `MessageNotFound` if it is not stored.
+     */
+    readonly cancel: (topic: string, id: string) => Effect.Effect<ReadonlyArray<string>, TransportError>
+    /**
      * Makes a message due at a time, in milliseconds since the epoch by the store's clock: one that is not due yet, or
      * one that waits for its next attempt, in every group in which it waits. A time in the past means at once. Fails
      * with `MessageNotWaiting` if it waits nowhere, and with `MessageNotFound` if it is not stored.

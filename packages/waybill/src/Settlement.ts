@@ -103,3 +103,6 @@ const ellipsis = "..."
 
 /** Handed back without counting the attempt. */
 export const release: Settlement = { _tag: "Release" }
+
+/** How a delivery ends that an operator has cancelled. */
+export const cancelled: DeadLetter = deadLetter("Cancelled", "cancelled while a consumer held it")

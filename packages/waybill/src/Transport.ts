@@ -386,6 +386,11 @@ export interface Receiver {
   /** Waits for deliveries whose lease is gone: another consumer may have them soon, and settling them has no effect. */
   readonly lost: Effect.Effect<NonEmptyReadonlyArray<Handle>>
   /**
+   * Waits for deliveries that an operator has cancelled: their handlers are to be interrupted, and they are settled as
+   * `Settlement.cancelled`. Absent if the transport cancels nothing.
+   */
+  readonly cancelled?: Effect.Effect<NonEmptyReadonlyArray<Handle>>
+  /**
    * Waits until the receiver wants deliveries back whose handlers have not begun, because the group is paused or
    * something more urgent waits. Absent if the transport never does.
    */

@@ -279,6 +279,16 @@ export class MessageNotWaiting extends Schema.TaggedError<MessageNotWaiting>("wa
   }
 }
 
+/** The message cannot be cancelled: every group has settled or dead-lettered it before. Nothing was changed. */
+export class MessageSettled extends Schema.TaggedError<MessageSettled>("waybill/MessageSettled")("MessageSettled", {
+  id: Schema.String
+}) {
+  readonly permanent = true
+  override get message(): string {
+    return safe(`message ${this.id} is settled already`)
+  }
+}
+
 /**
  * The program has no transport under the name that a topic is on, or its transport keeps less than the name promises.
  * The types refuse this; without types, the first use fails. Nothing was sent.
@@ -318,6 +328,7 @@ export type Reason =
   | MessageNotFound
   | MessageInUse
   | MessageNotWaiting
+  | MessageSettled
   | Rejected
 
 /**
@@ -350,6 +361,7 @@ export class TransportError extends Schema.TaggedError<TransportError>("waybill/
     MessageNotFound,
     MessageInUse,
     MessageNotWaiting,
+    MessageSettled,
     Rejected
   ])
 }) {

@@ -43,6 +43,8 @@ export interface Features {
   readonly trimming: boolean
   /** Messages are found, removed and rescheduled by their ids. */
   readonly lookup: boolean
+  /** Messages are cancelled by their ids. */
+  readonly cancel: boolean
   /**
    * A commit is applied together with the ack, all of it once or none of it. Not expected by default; a layer that
    * promises it provides `Records`.

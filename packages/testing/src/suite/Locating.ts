@@ -172,5 +172,71 @@ export const locating = [
       yield* fixture.becomes("figures", fixture.figures("g"), settled)
       assert.strictEqual((yield* inspector.describe(topic)).delayed, 0)
     })
+  ),
+
+  check(
+    "a cancelled delivery is told to its consumer, and is a dead letter however it ends, unless it is done",
+    ["cancel", "retry", "deadLetters", "redelivery"],
+    Effect.fnUntraced(function* (fixture) {
+      const { inspector, topic } = fixture
+      const receiver = yield* fixture.join("g")
+      const reasons = Effect.map(inspector.deadLetters(topic, "g", { after: Option.none(), limit: 10 }), (letters) =>
+        letters.map(({ body, reason }) => `${String(body)} ${reason}`).sort()
+      )
+      for (const [body, ending] of [
+        ["retried", later],
+        ["settled", Settlement.cancelled],
+        ["released", Settlement.release],
+        ["done", Settlement.ack]
+      ] as const) {
+        const [receipt] = yield* fixture.publish(body)
+        const id = receipt!.id // one message was published
+        const delivery = yield* fixture.one(receiver)
+        assert.deepStrictEqual(yield* inspector.cancel(topic, id), ["g"])
+        const { cancelled } = receiver
+        assert(cancelled !== undefined)
+        const told = yield* fixture.within("it is told", cancelled)
+        assert.deepStrictEqual(
+          told.map(({ receipt }) => receipt),
+          [delivery.receipt]
+        )
+        assert.deepStrictEqual(yield* settle(receiver, [delivery], ending), ["Settled"])
+        // Only a take looks for what was handed back.
+        yield* fixture.publish("next")
+        const next = yield* fixture.one(receiver)
+        assert.strictEqual(next.body, "next")
+        yield* settle(receiver, [next], Settlement.ack)
+        if (body !== "released")
+          assert.include(["MessageSettled", "MessageNotFound"], yield* reasonOf(inspector.cancel(topic, id)))
+      }
+      yield* fixture.publish("last")
+      yield* settle(receiver, [yield* fixture.one(receiver)], Settlement.ack)
+      yield* Effect.forkScoped(Effect.ignore(receiver.take(1)))
+      yield* fixture.becomes("the dead letters", reasons, [
+        "released Cancelled",
+        "retried Cancelled",
+        "settled Cancelled"
+      ])
+      yield* fixture.becomes("figures", fixture.figures("g"), { ...settled, deadLetters: 3 })
+    })
+  ),
+
+  check(
+    "a message that no consumer holds is cancelled by deleting it",
+    ["cancel", "retry", "delay"],
+    Effect.fnUntraced(function* (fixture) {
+      const { inspector, topic } = fixture
+      const receiver = yield* fixture.join("g")
+      const [first] = yield* fixture.publish("waits")
+      yield* settle(receiver, [yield* fixture.one(receiver)], later)
+      const [second] = yield* fixture.publish("ready")
+      const [third] = yield* fixture.publish({ body: "delayed", due: { _tag: "After", delay: long } })
+      for (const receipt of [first, second, third]) {
+        assert.deepStrictEqual(yield* inspector.cancel(topic, receipt!.id), [])
+        assert.strictEqual(yield* reasonOf(inspector.cancel(topic, receipt!.id)), "MessageNotFound")
+      }
+      yield* fixture.publish("next")
+      assert.strictEqual((yield* fixture.one(receiver)).body, "next")
+    })
   )
 ]

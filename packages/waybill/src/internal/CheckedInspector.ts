@@ -42,6 +42,7 @@ export const checked = (inspector: Inspector["Service"]): Inspector["Service"] =
     message: (topic, id) => named(topic, undefined, () => inspector.message(topic, id)),
     delayed: (topic, asked) => page(topic, undefined, asked, () => inspector.delayed(topic, asked)),
     removeMessage: (topic, id) => named(topic, undefined, () => inspector.removeMessage(topic, id)),
+    cancel: (topic, id) => named(topic, undefined, () => inspector.cancel(topic, id)),
     reschedule: (topic, id, at) => named(topic, undefined, () => inspector.reschedule(topic, id, at)),
     runNow: (topic, id) => named(topic, undefined, () => inspector.runNow(topic, id)),
     pending: (topic, group, asked) => page(topic, group, asked, () => inspector.pending(topic, group, asked)),

@@ -15,6 +15,7 @@ import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import type { DeadLetter } from "../Inspector.ts"
+import * as Settlement from "../Settlement.ts"
 import {
   type DeadLetterClaim,
   NotOffered,
@@ -164,6 +165,20 @@ const persistently = (transport: Transport, { group, topic }: Subscription) => {
     })
 }
 
+/** Ends what operators cancel, begun or not. */
+const cancelling = Effect.fnUntraced(function* (
+  { cancelled = Effect.never }: Receiver,
+  prefetch: Prefetch,
+  workers: Workers,
+  settling: SettleLoop
+): Effect.fn.Return<never> {
+  while (true) {
+    const some = new Set(yield* cancelled)
+    for (const delivery of prefetch.withdraw(some)) settling.put(delivery, Settlement.cancelled)
+    workers.cancel(some)
+  }
+})
+
 const start = Effect.fnUntraced(function* (program: Program, receiver: Receiver, observe: Observe | undefined) {
   const { concurrency, handle, routes, subscription, transport } = program
   const { group, lease, topic } = subscription
@@ -221,6 +236,7 @@ const start = Effect.fnUntraced(function* (program: Program, receiver: Receiver,
       if (subscription.leaseLost !== "continue") workers.revoke(lost)
     }
   })
+  const cancel = cancelling(receiver, prefetch, workers, settling)
 
   const recall = Effect.gen(function* () {
     const { recalled } = receiver
@@ -252,7 +268,7 @@ const start = Effect.fnUntraced(function* (program: Program, receiver: Receiver,
   yield* lifecycle.report({ _tag: "ConsumerStarted", topic, group, consumer })
   const working = yield* Effect.forEach(workers.loops, keep)
   const settler = yield* keep(settling.settle)
-  const loops = [watch, recall, settling.releases, prefetch.tend, hook?.run ?? Effect.never]
+  const loops = [watch, cancel, recall, settling.releases, prefetch.tend, hook?.run ?? Effect.never]
   const helpers = yield* Effect.forEach(loops, keep)
   const feeder = yield* keep(prefetch.run((max, bytes) => retrying(receiver.take(max, bytes))))
 

@@ -192,6 +192,17 @@ export class Prefetch {
     this.#room.notify()
   }
 
+  /** Takes these out of the buffer. They are held until they are settled. */
+  withdraw(some: ReadonlySet<Handle>): ReadonlyArray<Delivery> {
+    const kept: Array<Delivery> = []
+    const out: Array<Delivery> = []
+    for (const delivery of this.#buffer.slice(this.#next)) {
+      ;(some.has(delivery.handle ?? delivery) ? out : kept).push(delivery)
+    }
+    if (out.length > 0) this.#refill(kept)
+    return out
+  }
+
   /** Hands back deliveries that are wanted elsewhere. The more often that happens, the fewer are taken ahead. */
   recall(concerns: (delivery: Delivery) => boolean): void {
     if (this.#handBack(concerns)) this.#ahead >>= 1

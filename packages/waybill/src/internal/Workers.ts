@@ -68,6 +68,7 @@ interface Worker {
   /** What the worker holds at this moment. */
   readonly working: Array<Delivery>
   readonly lost: Set<Delivery>
+  readonly cancelled: Set<Delivery>
   interrupted: boolean
   /** Whether it waits for its batch to fill: the handler has not begun. */
   gathering: boolean
@@ -118,6 +119,7 @@ export class Workers {
       fiber: undefined,
       working: [],
       lost: new Set(),
+      cancelled: new Set(),
       interrupted: false,
       gathering: false
     }))
@@ -146,6 +148,16 @@ export class Workers {
       const mine = worker.working.filter((delivery) => lost.has(delivery.handle ?? delivery))
       if (mine.length === 0) continue
       for (const delivery of mine) worker.lost.add(delivery)
+      interrupt(worker)
+    }
+  }
+
+  /** Interrupts the handlers of these deliveries, which end as cancelled unless they succeed before. */
+  cancel(cancelled: ReadonlySet<Named>): void {
+    for (const worker of this.#workers) {
+      const mine = worker.working.filter((delivery) => cancelled.has(delivery.handle ?? delivery))
+      if (mine.length === 0) continue
+      for (const delivery of mine) worker.cancelled.add(delivery)
       interrupt(worker)
     }
   }
@@ -325,8 +337,13 @@ export class Workers {
       prefetch.letGo(delivery)
       return Exit.void
     }
+    const isCancelled = worker.cancelled.size > 0 && worker.cancelled.delete(delivery)
     if (Exit.isSuccess(exit)) {
       settling.put(delivery, this.#settlementOf(exit.value), exit)
+      return Exit.void
+    }
+    if (isCancelled) {
+      settling.put(delivery, Settlement.cancelled)
       return Exit.void
     }
     if (worker.interrupted && Exit.hasInterrupts(exit)) {

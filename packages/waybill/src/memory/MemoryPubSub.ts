@@ -221,6 +221,7 @@ const inspectorOf = (channels: Channels, lifecycle: Lifecycle): Inspector["Servi
     message: () => Effect.succeedNone,
     delayed: () => Effect.succeed([]),
     removeMessage: notFound,
+    cancel: notFound,
     reschedule: notFound,
     runNow: notFound,
     pending: () => Effect.succeed([]),

@@ -71,6 +71,7 @@ export const layer = (options: Pick<StoreOptions, "prefix"> = {}): Layer.Layer<I
         message: (topic, id) => of(topic, (inspector) => inspector.message(topic, id)),
         delayed: (topic, page) => of(topic, (inspector) => inspector.delayed(topic, page)),
         removeMessage: (topic, id) => of(topic, (inspector) => inspector.removeMessage(topic, id)),
+        cancel: (topic, id) => of(topic, (inspector) => inspector.cancel(topic, id)),
         reschedule: (topic, id, at) => of(topic, (inspector) => inspector.reschedule(topic, id, at)),
         runNow: (topic, id) => of(topic, (inspector) => inspector.runNow(topic, id)),
         pending: (topic, group, page) => of(topic, (inspector) => inspector.pending(topic, group, page)),

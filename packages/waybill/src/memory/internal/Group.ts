@@ -244,9 +244,10 @@ export class Group {
     })
   }
 
-  settle(member: Member, handle: Handle, settlement: Settlement.Settlement, now: number): Settled {
+  settle(member: Member, handle: Handle, told: Settlement.Settlement, now: number): Settled {
     const work = member.held.get(handle.receipt)
     if (work === undefined) return "Stale"
+    const settlement = work.cancelledAt !== undefined && told._tag === "Retry" ? Settlement.cancelled : told
     const refused =
       settlement._tag === "Ack" && settlement.commit !== undefined && work.delivery !== undefined
         ? this.#topic.commit(work.delivery, settlement.commit, now, work.partial)
@@ -383,6 +384,20 @@ export class Group {
     this.#expire(now)
     const deadLetter = this.#deadLetters.find(id)
     return deadLetter && [{ _tag: "Dead", group, deadLetter }, deadLetter]
+  }
+
+  /** Tells the member that holds the message that it is cancelled; returns whether one does. */
+  cancel(id: string, now: number): boolean {
+    for (const member of this.#members) {
+      for (const work of member.held.values()) {
+        if (work.message.id !== id || work.delivery === undefined) continue
+        work.cancelledAt = now
+        member.cancel(work.delivery)
+        this.#topic.open(member.cancelling)
+        return true
+      }
+    }
+    return false
   }
 
   /** Deletes the message wherever the group keeps it itself; none of its consumers holds it. */
@@ -579,6 +594,7 @@ export class Group {
   }
 
   #return(work: Work): void {
+    if (work.cancelledAt !== undefined) return this.#deadLetterUnseen(work, work.cancelledAt, Settlement.cancelled)
     this.#leaveSource(work)
     if (work.deaths < suspicious) this.#putBack(work, true)
     else this.#suspects.push(work)
@@ -618,14 +634,16 @@ export class Group {
   }
 
   /** No consumer settles it, so it is reported here. */
-  #deadLetterUnseen(work: Work, now: number): void {
-    const settlement = Settlement.deadLetter("CrashLoop", `${work.deaths} consumers died while they held this message`)
+  #deadLetterUnseen(work: Work, now: number, settlement = crashed(work)): void {
     this.#deadLetter(work, settlement, now)
     if (work.delivery === undefined) return
     const { topic, group } = work.delivery
     this.#topic.report({ _tag: "Settled", topic, group, delivery: work.delivery, settlement, stale: false })
   }
 }
+
+const crashed = ({ deaths }: Work): Settlement.DeadLetter =>
+  Settlement.deadLetter("CrashLoop", `${deaths} consumers died while they held this message`)
 
 /** How an attempt ends that a consumer had begun when it died. */
 const died = Settlement.retry(Duration.zero, "", undefined, consumerDied)

@@ -27,6 +27,8 @@ export interface Work {
   failures: ReadonlyMap<string, Failures> | undefined
   /** Part of its commit was applied: none of it may be applied again, however often it comes back. */
   partial: boolean
+  /** When an operator has cancelled the delivery. */
+  cancelledAt?: number
   delivery: Delivery | undefined
   deliveredAt: number
 }
@@ -43,6 +45,8 @@ export class Member {
   readonly suspects = new Set<Work>()
   /** Since when it renews nothing; `undefined` unless frozen. */
   frozenSince: number | undefined = undefined
+  #cancelled: Array<Delivery> = []
+  #cancelling = Latch.makeUnsafe()
   #lost: Array<Delivery> = []
   #revoked = Latch.makeUnsafe()
 
@@ -69,6 +73,25 @@ export class Member {
       this.#revoked = Latch.makeUnsafe()
     }
     return lost
+  }
+
+  /** Opens when something it holds has been cancelled. */
+  get cancelling(): Latch.Latch {
+    return this.#cancelling
+  }
+
+  cancel(delivery: Delivery): void {
+    this.#cancelled.push(delivery)
+  }
+
+  /** What has been cancelled since the last call. */
+  cancelled(): Array<Delivery> {
+    const cancelled = this.#cancelled
+    if (cancelled.length > 0) {
+      this.#cancelled = []
+      this.#cancelling = Latch.makeUnsafe()
+    }
+    return cancelled
   }
 
   expiresAt(): number {

@@ -104,6 +104,14 @@ export class MemoryReceiver implements Receiver, Freezable {
     return Effect.as(this.#lifecycle.report({ _tag: "LeaseLost", topic, group, deliveries: lost }), lost)
   })
 
+  readonly cancelled: NonNullable<Receiver["cancelled"]> = Effect.suspend(() => {
+    const { cancelling } = this.#member
+    const cancelled = this.#member.cancelled()
+    return isReadonlyArrayNonEmpty(cancelled)
+      ? Effect.succeed(cancelled)
+      : Effect.flatMap(cancelling.await, () => this.cancelled)
+  })
+
   get recalled(): Effect.Effect<Recall> {
     return this.#member.recalls.next
   }

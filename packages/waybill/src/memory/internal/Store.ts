@@ -217,11 +217,11 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
       const topic = store.topics.get(name)
       return topic === undefined ? Exit.succeed(otherwise) : completed(lifecycle, topic, fiber, f(topic, now))
     })
+  const refuse = (topic: string, reason: Reason) =>
+    Effect.fail(new TransportError({ operation: "inspect", topic, reason }))
   const steer = (name: string, id: string, f: (topic: Topic, now: number) => Reason | undefined) =>
-    Effect.flatMap(inTopic(name, new MessageNotFound({ id }), f), (reason) =>
-      reason === undefined
-        ? Effect.void
-        : Effect.fail(new TransportError({ operation: "inspect", topic: name, reason }))
+    Effect.flatMap(inTopic<Reason | undefined>(name, new MessageNotFound({ id }), f), (reason) =>
+      reason === undefined ? Effect.void : refuse(name, reason)
     )
   const setPaused = (name: string, group: string, paused: boolean) =>
     step((_, fiber) => {
@@ -273,6 +273,11 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
       }),
     delayed: (name, page) => inTopic(name, [], (topic, now) => pageOf(topic.delayed(now), page)),
     removeMessage: (topic, id) => steer(topic, id, (topic, now) => topic.removeMessage(id, now)),
+    cancel: (name, id) =>
+      Effect.flatMap(
+        inTopic<ReturnType<Topic["cancel"]>>(name, new MessageNotFound({ id }), (topic, now) => topic.cancel(id, now)),
+        (found) => ("_tag" in found ? refuse(name, found) : Effect.succeed(found))
+      ),
     reschedule: (topic, id, at) => steer(topic, id, (topic, now) => topic.reschedule(id, at, now)),
     runNow: (topic, id) => steer(topic, id, (topic, now) => topic.reschedule(id, now, now)),
     pending: (topic, group, page) => inGroup(topic, group, [], (group, now) => pageOf(group.pending(now), page)),

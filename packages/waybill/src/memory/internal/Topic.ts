@@ -22,6 +22,7 @@ import {
   MessageInUse,
   MessageNotFound,
   MessageNotWaiting,
+  MessageSettled,
   NotOffered,
   type Subscription,
   TopicConflict,
@@ -307,12 +308,33 @@ export class Topic implements Home {
     for (const place of found.groups) {
       if (place._tag === "Pending") return new MessageInUse({ id, group: place.group, consumer: place.consumer })
     }
+    this.#delete(id, new Set())
+    this.#unique?.delete(id)
+    return undefined
+  }
+
+  /** Deletes a message where no consumer holds it, and tells those that do; returns their groups. */
+  cancel(id: string, now: number): ReadonlyArray<string> | MessageNotFound | MessageSettled {
+    const found = this.locate(id, now)
+    if (found instanceof MessageNotFound) return found
+    const { groups } = found
+    if (groups.length > 0 && groups.every(({ _tag }) => _tag === "Settled" || _tag === "Dead")) {
+      return new MessageSettled({ id })
+    }
+    const held = groups.flatMap(({ _tag, group }) => (_tag === "Pending" ? [group] : []))
+    const dead = groups.flatMap(({ _tag, group }) => (_tag === "Dead" ? [group] : []))
+    this.#delete(id, new Set([...held, ...dead]))
+    for (const group of held) this.group(group)?.cancel(id, now)
+    if (held.length === 0) this.#unique?.delete(id)
+    return held
+  }
+
+  /** Everywhere but in these groups. */
+  #delete(id: string, except: ReadonlySet<string>): void {
     this.#delayed?.remove((message) => message.id === id)
     const stored = Array.from(this.#source.entries(), ([, message]) => message)
     for (const message of stored) if (message.id === id) this.#source.remove(message)
-    for (const group of this.#groups?.values() ?? []) group.removeMessage(id)
-    this.#unique?.delete(id)
-    return undefined
+    for (const [name, group] of this.#groups ?? []) if (!except.has(name)) group.removeMessage(id)
   }
 
   /** Makes a message due then, if it is delayed or waits in a group. */

@@ -7,6 +7,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { textOf } from "../../../internal/Filter.ts"
+import * as Settlement from "../../../Settlement.ts"
 import type { Reason, TransportError } from "../../../Transport.ts"
 import type { Committer } from "../commit/Committer.ts"
 import { calling } from "../connection/ScriptReply.ts"
@@ -156,7 +157,8 @@ class ClaimsMembership implements Membership<ClaimedHandle> {
       const letters = deadLettered.map(({ attempts, member, record }) =>
         loneDelivery(topic, group, member, attempts, Buffer.from(record), receiver.now())
       )
-      yield* receiver.deadLettered(letters, () => "delivered too often to consumers that died or stalled")
+      const crashed = Settlement.deadLetter("CrashLoop", "delivered too often to consumers that died or stalled")
+      yield* receiver.deadLettered(letters, () => crashed)
       yield* receiver.dropped(dropped)
       if (moved > 0) this.fetcher.wake()
       return more

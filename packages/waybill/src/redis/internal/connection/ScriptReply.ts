@@ -10,6 +10,7 @@ import {
   MessageInUse,
   MessageNotFound,
   MessageNotWaiting,
+  MessageSettled,
   type Reason,
   Rejected,
   TopicConflict,
@@ -64,6 +65,8 @@ export const problemOf = (
       return new MessageNotFound({ id: one })
     case "HELD":
       return new MessageInUse({ id: one, group: two, consumer: three })
+    case "SETTLED":
+      return new MessageSettled({ id: one })
     case "NOT WAITING":
       return new MessageNotWaiting({ id: one })
     case "STALE":

@@ -100,6 +100,8 @@ export interface Joined<H extends Held> {
 export interface Beat extends Beaten {
   /** How many messages were gone before any consumer saw them. */
   readonly truncated?: number
+  /** The receipts of its deliveries that an operator has cancelled: told again until they are settled. */
+  readonly cancelled?: ReadonlyArray<string>
   /** What to do once all of this is known; returns whether there is more to do at once. */
   readonly rest: Effect.Effect<boolean, Reason>
 }
@@ -228,6 +230,10 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
 
   get lost(): Effect.Effect<NonEmptyReadonlyArray<H>> {
     return this.inFlight.lost
+  }
+
+  get cancelled(): Effect.Effect<NonEmptyReadonlyArray<H>> {
+    return this.inFlight.cancelled
   }
 
   get recalled(): Effect.Effect<Recall> {
@@ -402,14 +408,15 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
     }
   })
 
-  /** Too many consumers had died with them: no handler has seen them, so no settlement reports them. */
-  deadLettered(deliveries: ReadonlyArray<Carrying<H>>, cause: (handle: H) => string): Effect.Effect<void> {
+  /** Dead letters that no handler has seen, so no settlement reports them. */
+  deadLettered(
+    deliveries: ReadonlyArray<Carrying<H>>,
+    settlementOf: (handle: H) => Settlement.DeadLetter
+  ): Effect.Effect<void> {
     if (deliveries.length === 0) return Effect.void
     const { lifecycle, topic } = this.#options
     const group = this.#group
-    const letters = deliveries.map(
-      (delivery) => [delivery, Settlement.deadLetter("CrashLoop", cause(delivery.handle))] as const
-    )
+    const letters = deliveries.map((delivery) => [delivery, settlementOf(delivery.handle)] as const)
     return Effect.andThen(
       logFailures(topic, group, letters),
       Effect.sync(() => {
@@ -485,7 +492,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
     const heartbeat = this.#heartbeat
     const sentAt = this.now()
     const age = this.inFlight.age()
-    const { alive, dropped, held, more, next, paused, rest, truncated } = yield* this.#membership.beat({
+    const { alive, cancelled, dropped, held, more, next, paused, rest, truncated } = yield* this.#membership.beat({
       group: this.#group,
       consumer: this.consumer,
       lease: this.leaseMillis,
@@ -495,6 +502,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
       quiet: this.quiet ? 1 : 0
     })
     if (next >= 0) this.expect(next)
+    if (cancelled !== undefined && cancelled.length > 0) this.inFlight.cancel(new Set(cancelled))
     if (!alive || this.#differs(held, sentAt)) heartbeat.verify = true
     yield* this.truncated(truncated ?? 0)
     yield* this.dropped(dropped)

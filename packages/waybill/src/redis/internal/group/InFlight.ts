@@ -61,6 +61,9 @@ export class InFlight<H extends Held> {
   #failure: TransportError | undefined
   #lost: Array<H> = []
   readonly #someLost = new Wakeup(() => this.#lost.length > 0)
+  #cancelled: Array<H> = []
+  readonly #someCancelled = new Wakeup(() => this.#cancelled.length > 0)
+  readonly #told = new WeakSet<H>()
   #lastTake = { at: -Infinity, max: 0 }
   /** When the last heartbeat that arrived was sent: nothing considers us dead until a lease after it. */
   beatAt = -Infinity
@@ -253,6 +256,23 @@ export class InFlight<H extends Held> {
     const lost = this.#lost
     this.#lost = []
     return lost as unknown as NonEmptyReadonlyArray<H> // there are some
+  })
+
+  /** Those of these receipts that were taken have been cancelled; each is told once. */
+  cancel(receipts: ReadonlySet<string>): void {
+    for (const handle of this.taken()) {
+      if (!receipts.has(handle.receipt) || this.#told.has(handle)) continue
+      this.#told.add(handle)
+      this.#cancelled.push(handle)
+    }
+    this.#someCancelled.notify()
+  }
+
+  /** Waits for deliveries that were cancelled. */
+  readonly cancelled: Effect.Effect<NonEmptyReadonlyArray<H>> = Effect.map(this.#someCancelled.wait, () => {
+    const cancelled = this.#cancelled
+    this.#cancelled = []
+    return cancelled as unknown as NonEmptyReadonlyArray<H> // there are some
   })
 
   /** Fails the waiting takes; without any, and if the error is worth keeping, the next one. */

@@ -99,6 +99,7 @@ export interface Single {
   readonly locate: (topic: string, id: string) => Effect.Effect<LocatedMessage, Reason>
   readonly delayed: (topic: string, page: Page) => Effect.Effect<ReadonlyArray<DelayedMessage>, Reason>
   readonly remove: (topic: string, id: string) => Effect.Effect<unknown, Reason>
+  readonly cancel: (topic: string, id: string) => Effect.Effect<ReadonlyArray<string>, Reason>
   readonly reschedule: (topic: string, id: string, at: number) => Effect.Effect<unknown, Reason>
 }
 
@@ -106,6 +107,7 @@ const unoffered: Single = {
   locate: () => Effect.fail(lookups),
   delayed: () => Effect.fail(lookups),
   remove: () => Effect.fail(lookups),
+  cancel: () => Effect.fail(lookups),
   reschedule: () => Effect.fail(lookups)
 }
 const lookups = new NotOffered({ feature: "messages by id", detail: "list them instead" })
@@ -354,6 +356,7 @@ export class Inspecting {
 
       delayed: (topic, page) => single.delayed(topic, page).pipe(failing(topic)),
       removeMessage: (topic, id) => Effect.asVoid(single.remove(topic, id)).pipe(failing(topic)),
+      cancel: (topic, id) => single.cancel(topic, id).pipe(failing(topic)),
       reschedule: (topic, id, at) => Effect.asVoid(single.reschedule(topic, id, at)).pipe(failing(topic)),
       runNow: (topic, id) => Effect.asVoid(single.reschedule(topic, id, 0)).pipe(failing(topic)),
 

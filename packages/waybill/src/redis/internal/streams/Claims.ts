@@ -10,6 +10,7 @@ import * as Result from "effect/Result"
 import * as Semaphore from "effect/Semaphore"
 import { joined } from "../../../internal/Attempts.ts"
 import { suspicious } from "../../../internal/Suspects.ts"
+import * as Settlement from "../../../Settlement.ts"
 import type { Reason } from "../../../Transport.ts"
 import { isGroupGone } from "../group/Beat.ts"
 import type { Belonging } from "../group/GroupReceiver.ts"
@@ -161,7 +162,7 @@ export class Claims {
         if (unknown.length > 0) this.unsure = true
         return
       }
-      const { deadLettered, dropped, gone, more, taken } = reply
+      const { cancelled, deadLettered, dropped, gone, more, taken } = reply
       if (max > 0 && taken.length < max && !more) this.returned = false
       const from = new Set<string>()
       let count = 0
@@ -175,9 +176,10 @@ export class Claims {
       }
       const deliveries = taken.map(toDelivery)
       // A call stops when it has gathered much: the rest of the named ones is looked up again.
-      if (taken.length + deadLettered.length + gone < unknown.length) this.unsure = true
+      if (taken.length + deadLettered.length + cancelled.length + gone < unknown.length) this.unsure = true
       for (const claimed of taken) if (from.has(claimed.owner)) count++
       const letters = deadLettered.map(toDelivery)
+      const ended = cancelled.map(toDelivery)
       receiver.inFlight.add(yield* this.exact(deliveries))
       // While suspects are held there is no hurry: the end of one wakes the heartbeat.
       this.#suspects = more
@@ -185,7 +187,10 @@ export class Claims {
         : []
       this.more = max > 0 && (taken.length >= max || (more && this.#suspects.length === 0))
       if (from.size > 0) yield* lifecycle.report({ _tag: "Claimed", topic, group, from: [...from], count })
-      yield* receiver.deadLettered(letters, ({ count }) => `delivered ${count} times to consumers that died or stalled`)
+      yield* receiver.deadLettered(letters, ({ count }) =>
+        Settlement.deadLetter("CrashLoop", `delivered ${count} times to consumers that died or stalled`)
+      )
+      yield* receiver.deadLettered(ended, () => Settlement.cancelled)
       yield* receiver.truncated(gone)
       yield* receiver.dropped(dropped)
     })

@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { cancelled as ended } from "../../../Settlement.ts"
 import { bit, flag, listOf, make, number, row, text } from "../connection/Script.ts"
 import { suspectArgs } from "../group/Suspecting.ts"
 import { deadLettering, keeping } from "../inspect/DeadLetterScripts.ts"
@@ -48,6 +49,7 @@ export const settle = make({
     "retryIds",
     "dead",
     "deadIds",
+    "cancelled",
     "released",
     "state",
     "unique",
@@ -104,6 +106,7 @@ while i <= #ARGV do
     soonest = 0
   else
     local from = 1
+    if op ~= 'D' and redis.call('ZSCORE', cancelled, member) then op, a, cause = 'D', '${ended.reason}', '${ended.cause}' end
     if not raw then
       local there = redis.call('XRANGE', key, entry, entry)[1]
       if there then
@@ -253,7 +256,7 @@ return {'OK', acked}
 export const claim = make({
   name: "waybill/claim",
   mode: "drains",
-  keys: keys("stream", "retry", "consumers", "released", "dead", "deadIds", "state", "unique"),
+  keys: keys("stream", "retry", "consumers", "released", "dead", "deadIds", "cancelled", "state", "unique"),
   args: {
     group: "text",
     consumer: "text",
@@ -268,6 +271,8 @@ export const claim = make({
     OK: {
       taken: listOf(claimed),
       deadLettered: listOf(claimed),
+      /** Dead letters, too. */
+      cancelled: listOf(claimed),
       /** Pending entries that are no longer in the stream. */
       gone: number,
       /** How many dead letters the cap dropped. */
@@ -290,12 +295,13 @@ if redis.call('EXISTS', released, dead, unique) > 0 then
   redis.call('XLEN', dead)
   redis.call('ZRANGE', deadIds, 1, 0)
 end
+local cancels = redis.call('ZCARD', cancelled) > 0
 local pending = {}
 for source = 0, 1 do
   local summary = ask('XPENDING', sources[source], group)
   pending[source] = summary and summary[1]
 end
-local taken, deadLettered, gone = {}, {}, 0
+local taken, deadLettered, ended, gone = {}, {}, {}, 0
 local bytes, more = 0, 0
 
 local function full()
@@ -319,18 +325,21 @@ local function adopt(source, entry, count, owner, uncounting)
   end
   local log = count > 1 and redis.call('HGET', released, '!' .. member) or '0;0;'
   if isDead then log = died(log, before + count - uncounted, owner, now) end
-  if isDead and deaths >= most then
+  local over = cancels and owner ~= consumer and redis.call('ZSCORE', cancelled, member)
+  if over or isDead and deaths >= most then
     there = there or redis.call('XRANGE', key, entry, entry)[1]
     local name, place
     if there then
       local id, at, attempt, fence, from, tally = split(tostring(source), entry, there[2])
       local attempts = attempt + count - uncounted
-      deadLetter('CrashLoop', 'delivered ' .. deaths .. ' times to consumers that died or stalled', attempts,
-        fence + count, id, at, member, owner, there[2], from, onto(tally or '0;0;', log), '')
-      deadLettered[#deadLettered + 1] = {source, entry, count, uncounted, there[2], owner, log}
+      local reason, cause = 'CrashLoop', 'delivered ' .. deaths .. ' times to consumers that died or stalled'
+      if over then reason, cause = '${ended.reason}', '${ended.cause}' end
+      deadLetter(reason, cause, attempts, fence + count, id, at, member, owner, there[2], from, onto(tally or '0;0;', log), '')
+      local letters = over and ended or deadLettered
+      letters[#letters + 1] = {source, entry, count, uncounted, there[2], owner, log}
       weigh(there[2])
       name, place = id, uniqueAt(there[2], from)
-    else
+    elseif not over then
       gone = gone + 1
     end
     redis.call('XACK', key, group, entry)
@@ -366,7 +375,7 @@ end
 -- Takes the owner's entries, as far as the budget goes.
 local function drain(owner, idle)
   for source = 0, 1 do
-    local left = budget - #taken - #deadLettered
+    local left = budget - #taken - #deadLettered - #ended
     if left <= 0 or full() then
       more = 1
       return
@@ -405,8 +414,8 @@ for source = 0, due and 1 or -1 do
     end
   end
 end
-if #taken + #deadLettered > 0 then note(now) end
-return {'OK', taken, deadLettered, gone, #deadLettered > 0 and keepDead(maxCount, maxAgeMillis, now) or 0, more}
+if #taken + #deadLettered + #ended > 0 then note(now) end
+return {'OK', taken, deadLettered, ended, gone, #deadLettered + #ended > 0 and keepDead(maxCount, maxAgeMillis, now) or 0, more}
 `
 })
 

@@ -5,7 +5,7 @@
  * @module
  */
 import type { Start } from "../../../Inspector.ts"
-import { flag, make, number, opener, text } from "../connection/Script.ts"
+import { flag, listOf, make, number, opener, text } from "../connection/Script.ts"
 import { beatArgs, beaten, member } from "../group/Beat.ts"
 import { keeping } from "../inspect/DeadLetterScripts.ts"
 import { places } from "../inspect/MessagePlaces.ts"
@@ -184,6 +184,7 @@ export const beat = make({
     "retryIds",
     "dead",
     "deadIds",
+    "cancelled",
     "meta",
     "unique"
   ),
@@ -194,7 +195,9 @@ export const beat = make({
       /** Messages that were trimmed since the last beat without this group having seen them. */
       truncated: number,
       /** There may be something to claim, or a consumer to forget. */
-      claims: flag
+      claims: flag,
+      /** Source and entry of the consumer's deliveries that were cancelled. */
+      cancelled: listOf(text)
     },
     /** Nothing was done. */
     NOGROUP: {}
@@ -217,13 +220,13 @@ local function due(set, bodies)
   return members, #members > 0 and bodiesOf(bodies, members)
 end
 -- An idle group has none of them.
-local rests = redis.call('EXISTS', released, delayed, delayedBodies, promoted, waiting, waitingBodies, retryIds, dead, unique) == 0
+local rests = redis.call('EXISTS', released, delayed, delayedBodies, promoted, waiting, waitingBodies, retryIds, dead, cancelled, unique) == 0
 local moved, again, found, foundAgain = {}, {}, nil, nil
 if not rests then
   redis.call('HEXISTS', released, '')
   redis.call('HEXISTS', unique, '')
   redis.call('XLEN', dead)
-  for _, set in ipairs({promoted, retryIds, deadIds}) do redis.call('ZRANGE', set, 1, 0) end
+  for _, set in ipairs({promoted, retryIds, deadIds, cancelled}) do redis.call('ZRANGE', set, 1, 0) end
   moved, found = due(delayed, delayedBodies)
   again, foundAgain = due(waiting, waitingBodies)
 end
@@ -281,7 +284,7 @@ if #again > 0 then
   redis.call('ZREM', waiting, unpack(again))
   redis.call('HDEL', waitingBodies, unpack(again))
 end
-local next, dropped = -1, 0
+local next, dropped, ended = -1, 0, {}
 if not rests then
   sweep()
   for _, set in ipairs({delayed, waiting}) do
@@ -293,6 +296,13 @@ if not rests then
   end
   if pending[1] == 0 and retrying[1] == 0 then redis.call('DEL', released) end
   dropped = keepDead(maxCount, maxAgeMillis, now)
+  for _, of in ipairs(redis.call('ZRANGE', cancelled, 0, 999)) do
+    local source, entry = tonumber(string.sub(of, 1, 1)), string.sub(of, 2)
+    local row = ask('XPENDING', sources[source], group, entry, entry, 1)
+    if not row or not row[1] then
+      if source == 1 or not less(mine['last-delivered-id'], entry) then redis.call('ZREM', cancelled, of) end
+    elseif row[1][2] == consumer then ended[#ended + 1] = of end
+  end
   local oldest = redis.call('XRANGE', retry, '-', '+', 'COUNT', 1)[1]
   forgetBefore(retryIds, oldest and oldest[1])
   if #moved == 0 then forgetBefore(promoted, info['first-entry'] and info['first-entry'][1]) end
@@ -316,7 +326,7 @@ for _, summary in ipairs({pending, retrying}) do
   for _, one in ipairs(summary[4] or {}) do if one[1] == consumer then held = held + tonumber(one[2]) end end
 end
 local claims = pending[1] + retrying[1] > held or sweeping(position[6], now) or redis.call('ZCOUNT', consumers, '-inf', now) > 0
-return {'OK', alive and 1 or 0, paused(quiet), next == 0 and 1 or 0, next, dropped, held, cut, claims and 1 or 0}
+return {'OK', alive and 1 or 0, paused(quiet), next == 0 and 1 or 0, next, dropped, held, cut, claims and 1 or 0, ended}
 `
 })
 

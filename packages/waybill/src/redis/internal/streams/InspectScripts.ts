@@ -458,7 +458,8 @@ export const retire = make({
     "waitingBodies",
     "retryIds",
     "dead",
-    "deadIds"
+    "deadIds",
+    "cancelled"
   ),
   args: { group: "text" },
   replies: {
@@ -475,7 +476,7 @@ local limits = redis.call('HMGET', meta, 'maxLength', 'history')
 if redis.call('EXISTS', stream) == 1 then redis.call('XGROUP', 'DESTROY', stream, group) end
 redis.call('SREM', groups, group)
 redis.call('HDEL', meta, 'cut:' .. group)
-redis.call('UNLINK', retry, consumers, state, released, waiting, waitingBodies, retryIds, dead, deadIds)
+redis.call('UNLINK', retry, consumers, state, released, waiting, waitingBodies, retryIds, dead, deadIds, cancelled)
 return {'OK', (limits[1] or limits[2]) and 1 or 0}
 `
 })

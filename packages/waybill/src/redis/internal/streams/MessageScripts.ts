@@ -12,7 +12,17 @@ import { announce, ask, clock, ids, maps, split, weighing } from "../wire/Lua.ts
 import { nobody } from "./Progress.ts"
 
 /** The keys of a group. They follow the marker of the message's id, the first of the further keys; the groups are further arguments. */
-export const ofGroup = keys("retry", "waiting", "waitingBodies", "retryIds", "dead", "deadIds", "released", "state")
+export const ofGroup = keys(
+  "retry",
+  "waiting",
+  "waitingBodies",
+  "retryIds",
+  "dead",
+  "deadIds",
+  "released",
+  "cancelled",
+  "state"
+)
 
 export const groupKeys = namesOf(ofGroup)
 
@@ -192,19 +202,8 @@ return {'OK', now, due and tonumber(due) or -1, entry or '', fields, rows}
 `
 })
 
-/**
- * Deletes a message everywhere, or changes nothing: fails with `MessageInUse` if a consumer holds it.
- */
-export const removeMessage = make({
-  name: "waybill/remove-message",
-  mode: "drains",
-  keys: ofTopic,
-  args: { id: "text" },
-  replies: { OK: {} },
-  lua: /* lua */ `${locating}
-for _, place in ipairs(groups) do
-  if place.state == 'P' then return {'HELD', id, place.group, place.consumer} end
-end
+/** `removeAll(isHeld)`: deletes a message where no consumer holds it; `isHeld`: its entry stays. Uses `locating`. */
+const removing = /* lua */ `
 -- A group for which this is the next entry is moved over it: the server counts what it reads, and would count this.
 local function drop(key, entry)
   for _, flat in ipairs(ask('XINFO', 'GROUPS', key) or {}) do
@@ -216,33 +215,84 @@ local function drop(key, entry)
   end
   call('XDEL', key, entry)
 end
-if due then
-  call('ZREM', delayed, member)
-  call('HDEL', delayedBodies, member)
-end
-for _, place in ipairs(groups) do
-  if place.state == 'W' then
-    local of = place.source .. place.entry
-    if place.due then
-      call('ZREM', place.waiting, of)
-      call('HDEL', place.waitingBodies, of)
-    else
-      local key = place.source == 1 and place.retry or stream
-      if place.count then
-        call('XACK', key, place.group, place.entry)
-        call('HDEL', place.released, of, '!' .. of)
+local function removeAll(isHeld)
+  if due then
+    call('ZREM', delayed, member)
+    call('HDEL', delayedBodies, member)
+  end
+  for _, place in ipairs(groups) do
+    if place.state == 'W' then
+      local of = place.source .. place.entry
+      if place.due then
+        call('ZREM', place.waiting, of)
+        call('HDEL', place.waitingBodies, of)
+      else
+        local key = place.source == 1 and place.retry or stream
+        if place.count then
+          call('XACK', key, place.group, place.entry)
+          call('HDEL', place.released, of, '!' .. of)
+        end
+        if place.source == 1 then drop(key, place.entry) end
       end
-      if place.source == 1 then drop(key, place.entry) end
+      call('ZREM', place.retryIds, name)
     end
-    call('ZREM', place.retryIds, name)
-  elseif place.state == 'D' then
+  end
+  if not isHeld then
+    if main then drop(stream, entry) end
+    if held then call('HDEL', unique, id) end
+  end
+end
+`
+
+/**
+ * Deletes a message everywhere, or changes nothing: fails with `MessageInUse` if a consumer holds it.
+ */
+export const removeMessage = make({
+  name: "waybill/remove-message",
+  mode: "drains",
+  keys: ofTopic,
+  args: { id: "text" },
+  replies: { OK: {} },
+  lua: /* lua */ `${locating}${removing}
+for _, place in ipairs(groups) do
+  if place.state == 'P' then return {'HELD', id, place.group, place.consumer} end
+end
+removeAll()
+for _, place in ipairs(groups) do
+  if place.state == 'D' then
     call('XDEL', place.dead, place.entry)
     call('ZREM', place.deadIds, name)
   end
 end
-if main then drop(stream, entry) end
-if held then call('HDEL', unique, id) end
 return {'OK'}
+`
+})
+
+/** Deletes a message where no consumer holds it, and records that it is cancelled where one does. */
+export const cancel = make({
+  name: "waybill/cancel",
+  mode: "drains",
+  keys: ofTopic,
+  args: { id: "text" },
+  replies: { OK: { groups: listOf(text) } },
+  lua: /* lua */ `${announce}${locating}${removing}
+local told, open, isHeld = {}, due, false
+for _, place in ipairs(groups) do
+  open = open or place.state ~= 'D' and place.state ~= 'S'
+  isHeld = isHeld or place.state == 'P'
+end
+-- While there is no group, it is open as long as it is stored.
+if not open and #groups > 0 then return {'SETTLED', id} end
+for _, place in ipairs(groups) do
+  -- Its holder needs the entry, so a group that has not been given it yet is told as soon as it has.
+  if place.state == 'P' or isHeld and place.state == 'R' then
+    told[#told + 1] = place.group
+    call('ZADD', place.cancelled, string.format('%.0f', now), (place.source or 0) .. (place.entry or entry))
+    announce(wake, 0, place.group)
+  end
+end
+removeAll(isHeld)
+return {'OK', told}
 `
 })
 

@@ -13,6 +13,8 @@ import { fresh, read as readTally, type Tally, unknown } from "../wire/Tally.ts"
 /** The place of an entry: the topic's stream, or the group's retry stream. */
 export type Source = 0 | 1
 
+export const receiptOf = (source: Source, entry: string): string => (source === 0 ? entry : `retry:${entry}`)
+
 /** What is kept of a delivery until it is settled. Always of this shape, in this order: tens of thousands are made per second. */
 export class StreamHandle implements Held {
   readonly source: Source
@@ -46,7 +48,7 @@ export class StreamHandle implements Held {
     this.publishedAt = millisOf(entry)
     this.attempt = count - released
     this.fence = count
-    this.receipt = source === 0 ? entry : `retry:${entry}`
+    this.receipt = receiptOf(source, entry)
     this.renewedAt = now
     this.takenAt = now
   }

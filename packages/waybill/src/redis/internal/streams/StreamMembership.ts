@@ -27,7 +27,7 @@ import { Claims } from "./Claims.ts"
 import * as DeliveryScripts from "./DeliveryScripts.ts"
 import * as GroupScripts from "./GroupScripts.ts"
 import { Reader } from "./Reader.ts"
-import type { StreamHandle } from "./StreamDelivery.ts"
+import { receiptOf, type StreamHandle } from "./StreamDelivery.ts"
 import { StreamSettling } from "./StreamSettling.ts"
 import { limitsText } from "./StreamStorage.ts"
 
@@ -156,7 +156,13 @@ class StreamMembership implements Membership<StreamHandle> {
 
   beat(args: BeatArgs): Effect.Effect<Beat, Reason> {
     return Effect.flatMap(this.#call(GroupScripts.beat, args), (reply) =>
-      reply._tag === "NOGROUP" ? Effect.fail(groupGone) : Effect.succeed({ ...reply, rest: this.#rest(reply.claims) })
+      reply._tag === "NOGROUP"
+        ? Effect.fail(groupGone)
+        : Effect.succeed({
+            ...reply,
+            cancelled: reply.cancelled.map((of) => receiptOf(of.startsWith("1") ? 1 : 0, of.slice(1))),
+            rest: this.#rest(reply.claims)
+          })
     )
   }
 

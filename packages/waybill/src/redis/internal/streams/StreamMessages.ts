@@ -64,6 +64,11 @@ export const make = (inspecting: Inspecting): Single => {
     remove: (topic, id) =>
       Effect.flatMap(more(topic, id), (keys) => inspecting.call(topic, undefined, Scripts.removeMessage, { id }, keys)),
 
+    cancel: (topic, id) =>
+      Effect.flatMap(more(topic, id), (keys) =>
+        Effect.map(inspecting.call(topic, undefined, Scripts.cancel, { id }, keys), ({ groups }) => groups)
+      ),
+
     reschedule: (topic, id, at) =>
       Effect.flatMap(more(topic, id), (keys) =>
         inspecting.call(topic, undefined, Scripts.reschedule, { id, time: Math.ceil(at) }, keys)

@@ -107,6 +107,8 @@ const ofGroup = {
   dead: ["stream", "dead"],
   /** Their messages' ids, by their entries. */
   deadIds: ["zset", "dead-ids"],
+  /** Deliveries that an operator has cancelled, by when: source and entry. Kept until they are settled. */
+  cancelled: ["zset", "cancelled"],
   /** The consumers, by the time their heartbeat expires. */
   consumers: ["zset", "consumers"],
   /** How many deliveries of a pending entry ended unfinished and do not count. */
