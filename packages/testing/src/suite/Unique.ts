@@ -5,7 +5,7 @@
  * @module
  */
 import { assert } from "@effect/vitest"
-import { Duration, Effect } from "effect"
+import { Duration, Effect, Option } from "effect"
 import { Commit, type Message, Settlement } from "waybill"
 import { check } from "./Check.ts"
 import { type Fixture, settle } from "./Fixture.ts"
@@ -121,6 +121,39 @@ export const unique = [
       assert.strictEqual(yield* again(fixture), "Stored")
       const bodies = (yield* fixture.take(receiver, 2)).map(({ body }) => body)
       assert.deepStrictEqual(bodies, ["y", "again"])
+    })
+  ),
+
+  check(
+    "unique until settled: a message is found by its id, and removing it frees the id, between attempts too",
+    ["untilSettled", "lookup", "history"],
+    Effect.fnUntraced(function* (fixture) {
+      yield* again(fixture)
+      const found = yield* fixture.inspector.message(fixture.topic, "x")
+      assert.strictEqual(Option.getOrUndefined(found)?.body, "again")
+      yield* fixture.inspector.removeMessage(fixture.topic, "x")
+      assert.strictEqual(yield* again(fixture), "Stored")
+      const receiver = yield* fixture.join("g")
+      yield* settle(receiver, [yield* fixture.one(receiver)], Settlement.retry(Duration.hours(1), "cause"))
+      assert.strictEqual(yield* again(fixture), "open")
+      yield* fixture.inspector.removeMessage(fixture.topic, "x")
+      assert.strictEqual(yield* again(fixture), "Stored")
+    })
+  ),
+
+  check(
+    "unique until settled: purging a topic frees its ids, also of messages that are delayed or between attempts",
+    ["untilSettled", "delay", "history"],
+    Effect.fnUntraced(function* (fixture) {
+      const receiver = yield* fixture.join("g")
+      yield* again(fixture)
+      yield* settle(receiver, [yield* fixture.one(receiver)], Settlement.retry(Duration.hours(1), "cause"))
+      const due = { _tag: "After", delay: Duration.hours(1) } as const
+      const late = { body: "late", id: "late", unique: "until-settled", due } as const
+      yield* fixture.publish(late)
+      yield* fixture.inspector.purge(fixture.topic)
+      assert.strictEqual(yield* again(fixture), "Stored")
+      assert.strictEqual((yield* fixture.publish(late))[0]?._tag, "Stored")
     })
   ),
 
