@@ -6,6 +6,7 @@ import { catchUp } from "./measures/CatchUp.ts"
 import { consume } from "./measures/Consume.ts"
 import { depth } from "./measures/Depth.ts"
 import { exactlyOnce } from "./measures/ExactlyOnce.ts"
+import { filters } from "./measures/Filters.ts"
 import { groups } from "./measures/Groups.ts"
 import { heap, heapMixed } from "./measures/Heap.ts"
 import { idle } from "./measures/Idle.ts"
@@ -32,6 +33,7 @@ export const measures: ReadonlyArray<Measure> = [
   heapMixed,
   depth,
   groups,
+  filters,
   idle,
   tracing,
   retries,
