@@ -11,7 +11,7 @@ import { bit, flag, listOf, make, number, row, text } from "../connection/Script
 import { suspectArgs } from "../group/Suspecting.ts"
 import { deadLettering, keeping } from "../inspect/DeadLetterScripts.ts"
 import { keys } from "../wire/Keys.ts"
-import { add, announce, ask, cap, clock, ids, maps, split, suspecting, wanting } from "../wire/Lua.ts"
+import { add, announce, ask, cap, clock, ids, infos, maps, split, suspecting, wanting } from "../wire/Lua.ts"
 import { nobody, noting, sources, sweeping } from "./Progress.ts"
 import { freeing } from "./UniqueIds.ts"
 
@@ -152,8 +152,8 @@ return {'OK', table.concat(answers), deadLettered and keepDead(maxCount, maxAgeM
 })
 
 /**
- * Reads new entries for a group with a filter: those of the topic that it does not want are acked, and all from its retry stream are
- * given to the consumer. A call goes through a thousand entries, or a few megabytes of those that are wanted.
+ * Reads new entries for a group with a filter: those of the topic that it does not want are passed over, without ever being pending, and
+ * all from its retry stream are given to the consumer. A call goes through a thousand entries, or a few megabytes.
  */
 export const select = make({
   name: "waybill/select",
@@ -170,38 +170,53 @@ export const select = make({
     /** The group was lost. */
     NOGROUP: {}
   },
-  lua: /* lua */ `${maps}${wanting}
-local wants, entries, scanned, size = wanted(only), {}, 0, 0
-local more = true
+  lua: /* lua */ `${ask}${maps}${infos}${wanting}
+local mine = infoOf(stream, group)
+if not mine or not ask('XPENDING', retry, group) then return {'NOGROUP'} end
+-- The first to write, so it may be refused: its key stands where a check of permissions does not look.
+local again = redis.pcall('XREADGROUP', 'GROUP', group, consumer, 'COUNT', max, 'STREAMS', retry, '>')
+if again and again.err then error(again) end
+local entries, size, scanned, more = {}, 0, 0, true
+for _, entry in ipairs(again and again[1][2] or {}) do
+  entries[#entries + 1] = {1, entry[1], entry[2]}
+  for _, field in ipairs(entry[2]) do size = size + #field end
+end
+local wants, at, wanted = wanted(only), mine['last-delivered-id'], {}
 while more and #entries < max and scanned < 1000 and size < bytes do
-  local count = math.min(100, max - #entries)
-  local reply = redis.pcall('XREADGROUP', 'GROUP', group, consumer, 'COUNT', count, 'STREAMS', stream, retry, '>', '>')
-  if reply and reply.err then
-    if string.find(reply.err, 'NOGROUP', 1, true) then return {'NOGROUP'} end
-    error(reply)
-  end
-  more = false
-  for _, read in ipairs(reply or {}) do
-    local source, passed = read[1] == stream and 0 or 1, {}
-    if #read[2] == count then more = true end
-    scanned = scanned + #read[2]
-    for _, entry in ipairs(read[2]) do
-      local fields = entry[2]
-      local message = source == 1 or of(fields)
-      if source == 1 or not message.payload or wants(message.key, message.headers) then
-        entries[#entries + 1] = {source, entry[1], fields}
-        for _, field in ipairs(fields) do size = size + #field end
-      else
-        passed[#passed + 1] = entry[1]
-      end
+  local count = math.min(100, 4 * (max - #entries))
+  local found = redis.call('XRANGE', stream, '(' .. at, '+', 'COUNT', count)
+  more = #found == count
+  for _, entry in ipairs(found) do
+    if #entries == max then
+      more = true
+      break
     end
-    if #passed > 0 then redis.call('XACK', stream, group, unpack(passed)) end
+    local fields, key, headers, payload = entry[2], nil, nil, nil
+    for f = 1, #fields, 2 do
+      if fields[f] == 'payload' then payload = fields[f + 1]
+      elseif fields[f] == 'headers' then headers = fields[f + 1]
+      elseif fields[f] == 'key' then key = fields[f + 1] end
+    end
+    at, scanned, size = entry[1], scanned + 1, size + #(payload or '')
+    if not payload or wants(key, headers) then
+      entries[#entries + 1] = {0, at, fields}
+      wanted[#wanted + 1] = at
+    end
   end
 end
-local function lastOf(key)
-  return not more and of(redis.call('XINFO', 'STREAM', key))['last-generated-id'] or ''
+if scanned > 0 then
+  for i = 1, #wanted, 100 do
+    local ids = {unpack(wanted, i, math.min(#wanted, i + 99))}
+    for _, option in ipairs({'RETRYCOUNT', 1, 'FORCE', 'JUSTID'}) do ids[#ids + 1] = option end
+    redis.call('XCLAIM', stream, group, consumer, 0, unpack(ids))
+  end
+  -- The server counts on from there, if it knows where the group was.
+  local read = mine['entries-read']
+  if read then redis.call('XGROUP', 'SETID', stream, group, at, 'ENTRIESREAD', string.format('%.0f', read + scanned))
+  else redis.call('XGROUP', 'SETID', stream, group, at) end
 end
-return {'OK', entries, lastOf(stream), lastOf(retry)}
+local ended = not more and #entries == 0
+return {'OK', entries, ended and at or '', ended and of(redis.call('XINFO', 'STREAM', retry))['last-generated-id'] or ''}
 `
 })
 
