@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
-import { Effect, Fiber, Layer, References, Schema } from "effect"
+import { Effect, Fiber, Layer, Option, References, Schema } from "effect"
 import { Consumer, Producer, Replies, Topic, Transport } from "waybill"
 import { IoRedis, RedisStreams, RedisPubSub } from "waybill/redis"
 import { becomes } from "./Fixture.ts"
@@ -66,6 +66,23 @@ describe("requests on Redis", () => {
         }
         assert.lengthOf(yield* caller, 3)
         assert.notInclude(begun, 6)
+        // A caller that is interrupted has its running handler cancelled.
+        yield* Effect.gen(function* () {
+          const { inspector } = yield* Transport.AtLeastOnce
+          const running = yield* Effect.forkChild(Producer.request(Half, -2))
+          yield* becomes(
+            "it runs",
+            Effect.sync(() => begun.includes(-2)),
+            true
+          )
+          yield* Fiber.interrupt(running)
+          const reasons = inspector.deadLetters(Half.name, "half", { after: Option.none(), limit: 10 })
+          yield* becomes(
+            "it was cancelled",
+            Effect.map(reasons, (letters) => letters.map(({ reason }) => reason)),
+            ["Cancelled"]
+          )
+        }).pipe(Effect.provide(Replies.layer.pipe(Layer.provideMerge(program(url)))))
       }).pipe(Effect.provide(answering.pipe(Layer.provide(program(url)))))
     }).pipe(
       Effect.scoped,

@@ -17,7 +17,6 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Sink from "effect/Sink"
 import type { Publication } from "./Commit.ts"
-import type { MessageInGroup } from "./Inspector.ts"
 import { partsOf, unitsOf } from "./internal/Budget.ts"
 import { noHeaders, replyTo, replyWithin } from "./internal/Headers.ts"
 import * as Instruments from "./internal/Instruments.ts"
@@ -252,8 +251,8 @@ export interface RequestOptions extends Pick<Options, "headers" | "priority"> {
  *
  * The message is stored, retried and dead-lettered like any other of its topic. Its deadline travels with it: a request
  * whose deadline has passed is not begun, and a handler that is running then is interrupted. When the caller is interrupted,
- * or at the deadline, a request that no handler has begun is removed, if the topic has one group and its transport offers
- * `Inspector.removeMessage`.
+ * or at the deadline, a request that no handler has begun is removed; one that is running when the caller is interrupted
+ * is cancelled, as by `Inspector.cancel`. Both only if the topic has one group, and where its transport offers it.
  *
  * Answers are not stored: one that is sent while this process has lost its connection is missed, and the request times out.
  * Handlers may run more than once, as always.
@@ -303,14 +302,14 @@ export const request = Effect.fn("Producer.request")(function* <P, A, E, On, Rep
     const { id } = yield* publish(topic, payload, { headers: own, priority })
     const unanswered = (why: Unanswered["why"], detail: string) =>
       new Unanswered({ topic: topic.name, id, why, detail })
-    const withdrawn = withdraw(find(context, topic.on), topic.name, id)
+    const withdrawn = (interrupted: boolean) => withdraw(find(context, topic.on), topic.name, id, interrupted)
     const body = yield* Deferred.await(answered).pipe(
       Effect.timeoutOrElse({
         duration: millis,
-        orElse: () => Effect.andThen(withdrawn, unanswered("TimedOut", `after ${millis} ms`))
+        orElse: () => Effect.andThen(withdrawn(false), unanswered("TimedOut", `after ${millis} ms`))
       }),
       restore,
-      Effect.onInterrupt(() => withdrawn)
+      Effect.onInterrupt(() => withdrawn(true))
     )
     const reply = yield* Effect.mapError(topic.replies.decode(body), ({ issue }) => unanswered("InvalidReply", issue))
     switch (reply._tag) {
@@ -329,23 +328,36 @@ export const request = Effect.fn("Producer.request")(function* <P, A, E, On, Rep
 })
 
 /**
- * Takes back a request that nobody waits for any more, unless a handler has begun with it, it is a dead letter, or the topic
- * has other groups too: it is theirs as well.
+ * Ends a request that nobody waits for any more: it is removed if no handler has begun with it, and otherwise cancelled, if
+ * the caller is interrupted; at its deadline the handler is interrupted anyway. Not if it is a dead letter, nor if the
+ * topic has other groups: it is theirs as well.
  */
-const withdraw = (transport: Transport | undefined, topic: string, id: string): Effect.Effect<void> => {
+const withdraw = (
+  transport: Transport | undefined,
+  topic: string,
+  id: string,
+  interrupted: boolean
+): Effect.Effect<void> => {
   if (transport === undefined) return Effect.void
   const { inspector } = transport
   return inspector.message(topic, id).pipe(
-    Effect.flatMap((found) =>
-      Option.isSome(found) && found.value.groups.length <= 1 && found.value.groups.every(isUnbegun)
-        ? inspector.removeMessage(topic, id)
-        : Effect.void
-    ),
+    Effect.flatMap((found): Effect.Effect<unknown, TransportError> => {
+      const groups = Option.match(found, { onNone: () => undefined, onSome: ({ groups }) => groups })
+      if (groups === undefined || groups.length > 1) return Effect.void
+      switch (groups[0]?._tag) {
+        case undefined:
+        case "Ready":
+        case "Waiting":
+          return inspector.removeMessage(topic, id)
+        case "Pending":
+          return interrupted ? inspector.cancel(topic, id) : Effect.void
+        default:
+          return Effect.void
+      }
+    }),
     Effect.ignore
   )
 }
-
-const isUnbegun = ({ _tag }: MessageInGroup) => _tag === "Ready" || _tag === "Waiting"
 
 /**
  * Gives `send` the `traceparent` for the messages: that of a new span if spans are recorded, otherwise that of the
