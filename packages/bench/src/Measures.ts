@@ -13,6 +13,7 @@ import { idle } from "./measures/Idle.ts"
 import { keyspace } from "./measures/Keyspace.ts"
 import { latency } from "./measures/Latency.ts"
 import { lists } from "./measures/Lists.ts"
+import { lookup } from "./measures/Lookup.ts"
 import { memory } from "./measures/Memory.ts"
 import { operator } from "./measures/Operator.ts"
 import { publishOneByOne } from "./measures/Publish.ts"
@@ -42,5 +43,6 @@ export const measures: ReadonlyArray<Measure> = [
   exactlyOnce,
   keyspace,
   catchUp,
-  operator
+  operator,
+  lookup
 ]
