@@ -55,6 +55,8 @@ Topic.make("people", { version: 2, payload: V2, from: { 1: back }, write: 1 })
 Topic.make("people", { version: 2, payload: V2, from: { 1: back }, write: 2 })
 // @ts-expect-error version 1 has no way back
 Topic.make("people", { version: 2, payload: V2, from: { 1: plain }, write: 1 })
+// @ts-expect-error older than what?
+Topic.make("people", { payload: V2, from: { 1: plain } })
 // @ts-expect-error version 3 is not there
 Topic.make("people", { version: 2, payload: V2, from: { 1: back }, write: 3 })
 

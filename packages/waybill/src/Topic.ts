@@ -203,15 +203,16 @@ type EncodingOf<F> = {
   [V in keyof F]: F[V] extends Writable<unknown, unknown, unknown, infer R, never> ? R : never
 }[keyof F]
 
-interface Options<S extends Schema.Constraint, F extends Versions<S["Type"]>, V extends number> {
+type Options<S extends Schema.Constraint, F extends Versions<S["Type"]>, V extends number> = {
   readonly payload: S
   readonly key?: (payload: S["Type"]) => string | undefined
-  readonly version?: V
-  readonly from?: F
-  readonly write?: NoInfer<V | WritableOf<S["Type"], F>>
   readonly maxBytes?: number
   readonly unique?: Unique
-}
+} & (
+  | { readonly version: V; readonly from?: F; readonly write?: NoInfer<V | WritableOf<S["Type"], F>> }
+  // Of a first version there is none older.
+  | { readonly version?: never; readonly from?: never; readonly write?: never }
+)
 
 const describe = SchemaIssue.makeFormatterDefault()
 
