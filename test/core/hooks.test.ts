@@ -124,6 +124,35 @@ describe("Consumer.onDeadLetter", () => {
     }).pipe(Effect.provide(MemoryStreams.layer()))
   )
 
+  it.effect("does not run again for a letter whose confirmation has failed", () =>
+    Effect.gen(function* () {
+      const died: Array<number> = []
+      const hooked = judge.pipe(Consumer.onDeadLetter((letter) => Effect.sync(() => died.push(numberOf(letter)))))
+      const inner = yield* Transport.AtLeastOnce
+      const { claimDeadLetters } = inner
+      assert(claimDeadLetters !== undefined)
+      const reason = new Transport.NotOffered({ feature: "claims", detail: "" })
+      let failed = false
+      const failing = {
+        ...inner,
+        claimDeadLetters: (claim: Transport.DeadLetterClaim) =>
+          Effect.suspend(() => {
+            if (claim.handled.length === 0 || failed) return claimDeadLetters(claim)
+            failed = true
+            return Effect.fail(new Transport.TransportError({ operation: "receive", topic: Numbers.name, reason }))
+          })
+      }
+      const first = yield* Effect.provideService(started(hooked), Transport.AtLeastOnce, failing)
+      yield* Producer.publish(Numbers, 1)
+      yield* quiet()
+      yield* stop(first)
+      assert(failed)
+      yield* started(hooked)
+      yield* TestClock.adjust("5 minutes")
+      assert.deepStrictEqual(died, [1])
+    }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+
   it.effect("one that has died with the hook under way is found once its claim has expired", () =>
     Effect.gen(function* () {
       const died: Array<number> = []

@@ -31,7 +31,7 @@ const poll = Duration.seconds(1)
 export class DeadLetterHook {
   readonly #options: Options
   readonly #running = new Map<string, Fiber.Fiber<unknown>>()
-  #handled: Array<string> = []
+  readonly #handled: Array<string> = []
   #position: string | undefined
   #hurried = false
   #stopping = false
@@ -51,12 +51,13 @@ export class DeadLetterHook {
   /** Claims, and begins with what it got; returns how many. Letters from after the first time are the hook's. */
   readonly claim: Effect.Effect<number, TransportError> = Effect.gen({ self: this }, function* () {
     const { claim, group, lease, topic } = this.#options
-    const handled = this.#handled
-    this.#handled = []
+    const handled = [...this.#handled]
     const held = [...this.#running.keys()]
     const limit = this.#stopping ? 0 : most - held.length
     const asked = { topic, group, lease, handled, held, limit, from: this.#position }
     const { letters, position } = yield* claim(asked)
+    // Confirmed again until the store replies, or the hook would run again.
+    this.#handled.splice(0, handled.length)
     this.#position = position
     for (const letter of letters) {
       // The claim had expired before it was renewed.
