@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer, Schedule, Schema } from "effect"
+import { Context, Effect, Exit, Fiber, Latch, Layer, Schedule, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import { Consumer, Producer, Replies, Topic, Transport } from "waybill"
 import { MemoryPubSub, MemoryStreams } from "waybill/memory"
-import { quiet } from "./Running.ts"
+import { quiet, stop } from "./Running.ts"
 
 class NoSuchItem extends Schema.TaggedError<NoSuchItem>()("NoSuchItem", { item: Schema.String }) {}
 class Down extends Schema.TaggedError<Down>()("Down", {}) {}
@@ -57,6 +57,21 @@ const ended = Effect.fnUntraced(function* <A, E, R>(effect: Effect.Effect<A, E, 
   return fiber.pollUnsafe() ?? assert.fail("it does not end")
 })
 
+/** The same transport, with other methods. */
+const changed = <On>(name: Transport.Name<On>, methods: (inner: Transport.Transport) => Partial<Transport.Transport>) =>
+  Layer.effectContext(
+    Effect.contextWith((context: Context.Context<On>) => {
+      const inner = Context.get(context, name)
+      return Effect.succeed(Context.make(name, { ...inner, ...methods(inner) }))
+    })
+  )
+
+const lost = new Transport.TransportError({
+  operation: "receive",
+  topic: Quote.replies.name,
+  reason: new Transport.Disconnected({ ambiguous: false, cause: "down" })
+})
+
 describe("Producer.request", () => {
   it.effect("is answered with what the handler returned, or with the failure that the topic declares", () =>
     Effect.gen(function* () {
@@ -105,6 +120,43 @@ describe("Producer.request", () => {
     }).pipe(Effect.provide(Replies.layer.pipe(Layer.provideMerge(transports))))
   )
 
+  it.effect("is not begun before the store tells the time, unless it never will", () =>
+    Effect.gen(function* () {
+      const begun: Array<string> = []
+      let reason: Transport.TransportError["reason"] | undefined = lost.reason
+      const now = Effect.suspend(() =>
+        reason === undefined
+          ? Effect.clockWith((clock) => clock.currentTimeMillis)
+          : Effect.fail(new Transport.TransportError({ operation: "receive", topic: Quote.name, reason }))
+      )
+      const within = (millis: number) => ({ headers: { "reply-to": "nobody", "reply-within": String(millis) } })
+      yield* Producer.publish(Quote, { item: "late" }, within(12_000))
+      yield* Producer.publish(Quote, { item: "in time" }, within(60_000))
+      yield* TestClock.adjust("10 seconds")
+      yield* Producer.publish(Quote, { item: "unknown" }, within(1_000))
+      yield* Effect.gen(function* () {
+        yield* quiet()
+        yield* TestClock.adjust("3 seconds")
+        assert.deepStrictEqual(begun, [])
+        reason = undefined
+        yield* TestClock.adjust("10 seconds")
+        assert.deepStrictEqual(begun, ["in time"])
+      }).pipe(
+        Effect.provide(
+          Consumer.layer(quotes(begun)).pipe(Layer.provide(changed(Transport.AtLeastOnce, () => ({ now }))))
+        )
+      )
+      reason = new Transport.NotOffered({ feature: "time", detail: "" })
+      yield* Producer.publish(Quote, { item: "timeless" }, within(1_000))
+      yield* quiet().pipe(
+        Effect.provide(
+          Consumer.layer(quotes(begun)).pipe(Layer.provide(changed(Transport.AtLeastOnce, () => ({ now }))))
+        )
+      )
+      assert.deepStrictEqual(begun, ["in time", "timeless"])
+    }).pipe(Effect.provide(transports))
+  )
+
   it.effect("is taken back when its caller gives up before a handler has begun, unless others want it too", () =>
     Effect.gen(function* () {
       const { inspector } = yield* Transport.AtLeastOnce
@@ -143,6 +195,68 @@ describe("Producer.request", () => {
       assert.strictEqual(failure._tag === "TransportError" && failure.reason._tag, "NotOffered")
       assert.include(failure.message, "repliesOn")
     }).pipe(Effect.provide(Replies.layer.pipe(Layer.provideMerge(MemoryStreams.layer()))))
+  )
+
+  it.effect("ends at its deadline while the store is unreachable, and is taken back once it was stored", () =>
+    Effect.gen(function* () {
+      const gate = Latch.makeUnsafe(false)
+      const { inspector } = yield* Transport.AtLeastOnce
+      const depth = Effect.map(inspector.describe(Quote.name), (info) => info.depth)
+      yield* Effect.gen(function* () {
+        const late = yield* Effect.forkChild(Effect.flip(ask("tea", { timeout: "1 second" })))
+        const interrupted = yield* Effect.forkChild(ask("tea"))
+        yield* quiet()
+        const { millis } = yield* stop(interrupted)
+        assert.isAtMost(millis, 1_000)
+        const failure = late.pollUnsafe() ?? assert.fail("it does not end at its deadline")
+        assert.include(String(failure), "a request on topic quotes has no answer: TimedOut")
+        yield* gate.open
+        yield* quiet()
+        assert.strictEqual(yield* depth, 0)
+      }).pipe(
+        Effect.provide(
+          changed(Transport.AtLeastOnce, ({ publish }) => ({
+            publish: (...messages) => Effect.andThen(gate.await, publish(...messages))
+          }))
+        )
+      )
+    }).pipe(Effect.provide(Replies.layer.pipe(Layer.provideMerge(transports))))
+  )
+
+  it.effect("subscribes once, whatever becomes of the requests that wait for it, and its deadline includes that", () =>
+    Effect.gen(function* () {
+      let reachable = false
+      const { lifecycle } = yield* Transport.AtMostOnce
+      const started: Array<string> = []
+      yield* lifecycle.listen((event) => event._tag === "ConsumerStarted" && started.push(event.topic))
+      const deadline = yield* Effect.gen(function* () {
+        for (let n = 0; n < 3; n++) {
+          const fiber = yield* Effect.forkChild(ask("tea"))
+          yield* quiet()
+          yield* stop(fiber)
+        }
+        const late = yield* Effect.forkChild(Effect.flip(ask("tea", { timeout: "1 second" })))
+        yield* quiet()
+        yield* TestClock.adjust("1 second")
+        reachable = true
+        const unheard = yield* Effect.forkChild(Effect.flip(ask("tea", { timeout: "20 seconds" })))
+        yield* quiet()
+        yield* TestClock.adjust("19 seconds")
+        assert.isUndefined(unheard.pollUnsafe())
+        yield* TestClock.adjust("1 second")
+        assert.include(String(unheard.pollUnsafe()), "TimedOut")
+        assert.deepStrictEqual(yield* Effect.provide(ask("tea"), Consumer.layer(quotes())), { cents: 250, at })
+        return late.pollUnsafe()
+      }).pipe(
+        Effect.provide(
+          changed(Transport.AtMostOnce, ({ receive }) => ({
+            receive: (subscription) => Effect.suspend(() => (reachable ? receive(subscription) : Effect.fail(lost)))
+          }))
+        )
+      )
+      assert.include(String(deadline), "TimedOut")
+      assert.deepStrictEqual(started, [Quote.replies.name])
+    }).pipe(Effect.provide(Replies.layer.pipe(Layer.provideMerge(transports))))
   )
 
   it.effect("is forgotten with its caller", () =>

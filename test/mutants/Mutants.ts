@@ -571,6 +571,27 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: [{ file: "core/hooks.test.ts", title: "is run by the next" }]
   },
   {
+    name: "a confirmation that failed is forgotten",
+    file: "internal/DeadLetterHook.ts",
+    find: "const handled = [...this.#handled]",
+    replace: "const handled = this.#handled.splice(0)",
+    proofs: [{ file: "core/hooks.test.ts", title: "whose confirmation has failed" }]
+  },
+  {
+    name: "a request gets its whole time after its subscription",
+    file: "Producer.ts",
+    find: "Math.max(1, millis - Math.floor(Duration.toMillis(subscribing)))",
+    replace: "millis",
+    proofs: [{ file: "core/request.test.ts", title: "its deadline includes that" }]
+  },
+  {
+    name: "a request begins while the time is unknown",
+    file: "internal/Responder.ts",
+    find: "return now(transport).pipe(",
+    replace: "return now(transport).pipe(Effect.catch(() => Effect.succeed(publishedAt)),",
+    proofs: [{ file: "core/request.test.ts", title: "is not begun before the store tells the time" }]
+  },
+  {
     name: "a request begins after its deadline",
     file: "internal/Responder.ts",
     find: "left <= 0",

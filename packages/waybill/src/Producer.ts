@@ -9,10 +9,10 @@ import type * as Context from "effect/Context"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import type * as DateTime from "effect/DateTime"
 import * as Deferred from "effect/Deferred"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Sink from "effect/Sink"
@@ -225,8 +225,8 @@ export const message = Effect.fnUntraced(function* <P, On, RD, RE>(
 /** A request has no answer, and may or may not have been handled. */
 export class Unanswered extends Schema.TaggedError<Unanswered>("waybill/Unanswered")("Unanswered", {
   topic: Schema.String,
-  /** The id of its message. */
-  id: Schema.String,
+  /** The id of its message; undefined if the store had not confirmed it by the deadline. */
+  id: Schema.optional(Schema.String),
   /**
    * `TimedOut`: none came before the deadline. `DeadLettered`: its message became a dead letter. `InvalidReply`: the answer does
    * not fit the schema of this process.
@@ -236,18 +236,21 @@ export class Unanswered extends Schema.TaggedError<Unanswered>("waybill/Unanswer
   detail: Schema.String
 }) {
   override get message(): string {
-    return safe(`request ${this.id} on topic ${this.topic} has no answer: ${this.why}, ${this.detail}`)
+    const request = this.id === undefined ? "a request" : `request ${this.id}`
+    return safe(`${request} on topic ${this.topic} has no answer: ${this.why}, ${this.detail}`)
   }
 }
 
 export interface RequestOptions extends Pick<Options, "headers" | "priority"> {
-  /** How long to wait for the answer, and for how long handling the request is worthwhile. 30 s by default. */
+  /** How long to wait for the answer, from the call on; handling the request is worthwhile until then. 30 s by default. */
   readonly timeout?: Duration.Input | undefined
 }
 
 /**
  * Publishes a request and waits for its answer, from whatever process handles it: what the handler returned, or the failure
  * of the topic's `error` that it failed with. Without an answer it fails with `Unanswered`.
+ *
+ * The deadline counts from the call, and holds while the store cannot be reached. An interruption ends the request within a second.
  *
  * The message is stored, retried and dead-lettered like any other of its topic. Its deadline travels with it: a request
  * whose deadline has passed is not begun, and a handler that is running then is interrupted. When the caller is interrupted,
@@ -291,25 +294,37 @@ export const request = Effect.fn("Producer.request")(function* <P, A, E, On, Rep
   On | RepliesOn | RE | Replies
 > {
   const millis = millisOf("timeout", timeout)
-  const waiting = yield* (yield* Replies).to(topic.replies)
+  let id: string | undefined
+  const unanswered = (why: Unanswered["why"], detail: string) => new Unanswered({ topic: topic.name, id, why, detail })
+  const timedOut = Effect.suspend(() => unanswered("TimedOut", `after ${millis} ms`))
+  const replies = yield* Replies
+  const [subscribing, waiting] = yield* replies
+    .to(topic.replies)
+    .pipe(Effect.timeoutOrElse({ duration: millis, orElse: () => timedOut }), Effect.timed)
+  const left = Math.max(1, millis - Math.floor(Duration.toMillis(subscribing)))
   const number = yield* Effect.sync(() => SecureRandom.uuidV4Unsafe())
   const answered = yield* Deferred.make<Body>()
-  const own = { ...headers, [replyTo]: number, [replyWithin]: String(millis) }
-  waiting.set(number, (body) => Deferred.doneUnsafe(answered, Exit.succeed(body)))
+  const own = { ...headers, [replyTo]: number, [replyWithin]: String(left) }
   const context = yield* Effect.context<never>()
   const ask = Effect.fnUntraced(function* (restore: <X, F, R>(wait: Effect.Effect<X, F, R>) => Effect.Effect<X, F, R>) {
-    // Not interrupted: only with its id can it be taken back.
-    const { id } = yield* publish(topic, payload, { headers: own, priority })
-    const unanswered = (why: Unanswered["why"], detail: string) =>
-      new Unanswered({ topic: topic.name, id, why, detail })
-    const withdrawn = (interrupted: boolean) => withdraw(find(context, topic.on), topic.name, id, interrupted)
-    const body = yield* Deferred.await(answered).pipe(
-      Effect.timeoutOrElse({
-        duration: millis,
-        orElse: () => Effect.andThen(withdrawn(false), unanswered("TimedOut", `after ${millis} ms`))
-      }),
+    waiting.set(number, (body) => Deferred.doneUnsafe(answered, Exit.succeed(body)))
+    // It continues without its caller: only with its id can the message be taken back.
+    const publishing = yield* Effect.forkDetach(publish(topic, payload, { headers: own, priority }), {
+      startImmediately: true
+    })
+    const withdrawing = (interrupted: boolean) =>
+      Effect.forkDetach(
+        Effect.flatMap(Fiber.await(publishing), (exit) =>
+          Exit.isSuccess(exit) ? withdraw(find(context, topic.on), topic.name, exit.value.id, interrupted) : Effect.void
+        ),
+        { startImmediately: true }
+      )
+    const body = yield* Fiber.join(publishing).pipe(
+      Effect.tap((receipt) => Effect.sync(() => (id = receipt.id))),
+      Effect.andThen(Deferred.await(answered)),
+      Effect.timeoutOrElse({ duration: left, orElse: () => Effect.andThen(withdrawing(false), timedOut) }),
       restore,
-      Effect.onInterrupt(() => withdrawn(true))
+      Effect.onInterrupt(() => Effect.flatMap(withdrawing(true), briefly))
     )
     const reply = yield* Effect.mapError(topic.replies.decode(body), ({ issue }) => unanswered("InvalidReply", issue))
     switch (reply._tag) {
@@ -358,6 +373,15 @@ const withdraw = (
     Effect.ignore
   )
 }
+
+/** Waits a little for it: the process may be about to end. A fiber of its own, in which the timeout works. */
+const briefly = (fiber: Fiber.Fiber<unknown>): Effect.Effect<void> =>
+  Effect.asVoid(
+    Effect.flatMap(Effect.forkDetach(Effect.timeoutOption(Fiber.await(fiber), withdrawal)), (wait) => Fiber.await(wait))
+  )
+
+/** The longest that an interruption waits. */
+const withdrawal = Duration.seconds(1)
 
 /**
  * Gives `send` the `traceparent` for the messages: that of a new span if spans are recorded, otherwise that of the

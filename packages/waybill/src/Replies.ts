@@ -7,6 +7,8 @@
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
@@ -26,7 +28,10 @@ const group = "callers"
 export class Replies extends Context.Service<
   Replies,
   {
-    /** Subscribes to a topic of replies, unless that was done before; returns when the subscription is confirmed. */
+    /**
+     * Subscribes to a topic of replies, unless that was done before; returns when the subscription is confirmed. An interruption ends
+     * the waiting, not the subscription.
+     */
     readonly to: (topic: { readonly name: string; readonly on: Name }) => Effect.Effect<Waiting, TransportError>
   }
 >()("waybill/Replies") {}
@@ -60,14 +65,16 @@ export const layer: Layer.Layer<Replies> = Layer.effect(
   Effect.gen(function* () {
     const scope = yield* Scope.Scope
     const subscribing = Semaphore.makeUnsafe(1)
-    const subscribed = new Map<Transport, Map<string, Waiting>>()
+    const subscribed = new Map<Transport, Map<string, Subscribed>>()
 
     const subscribe = Effect.fnUntraced(function* (transport: Transport, topic: string) {
       const waiting: Waiting = new Map()
       if (transport.broadcasts !== true)
         return yield* new TransportError({ operation: "receive", topic, reason: shared })
+      const own = yield* Scope.fork(scope)
       yield* inBackground((started) => run(programOf(transport, topic, waiting), started, undefined)).pipe(
-        Scope.provide(scope)
+        Scope.provide(own),
+        Effect.onError((cause) => Scope.close(own, Exit.failCause(cause)))
       )
       return waiting
     })
@@ -77,21 +84,24 @@ export const layer: Layer.Layer<Replies> = Layer.effect(
         Effect.contextWith((context: Context.Context<never>) => {
           const transport = find(context, on)
           if (transport === undefined) return Effect.fail(notProvided(context, on, "receive", name))
-          const topics = subscribed.get(transport) ?? new Map<string, Waiting>()
+          const topics = subscribed.get(transport) ?? new Map<string, Subscribed>()
           subscribed.set(transport, topics)
-          const known = topics.get(name)
-          if (known !== undefined) return Effect.succeed(known)
-          return subscribing.withPermits(1)(
-            Effect.suspend(() => {
-              const made = topics.get(name)
-              if (made !== undefined) return Effect.succeed(made)
-              return Effect.tap(subscribe(transport, name), (waiting) => Effect.sync(() => topics.set(name, waiting)))
-            })
-          )
+          const subscription = Effect.suspend(() => {
+            const known = topics.get(name)
+            const ended = known?.pollUnsafe()
+            if (known !== undefined && (ended === undefined || Exit.isSuccess(ended))) return Effect.succeed(known)
+            // Not a child of the request that comes first, which may end before it: the next one waits for it too.
+            return Effect.tap(Effect.forkIn(subscribe(transport, name), scope), (made) =>
+              Effect.sync(() => topics.set(name, made))
+            )
+          })
+          return Effect.flatMap(subscribing.withPermits(1)(Effect.uninterruptible(subscription)), Fiber.join)
         })
     }
   })
 )
+
+type Subscribed = Fiber.Fiber<Waiting, TransportError>
 
 const shared = new NotOffered({
   feature: "replies",

@@ -515,7 +515,7 @@ const declare = Effect.fnUntraced(function* <On, R>(
   yield* Effect.forkScoped(Effect.scoped(drifting(topic.name, definitions, schedules, lifecycle)))
 })
 
-/** How long changes are awaited before they are looked at: many may be made in a row. */
+/** How long changes are collected before they are compared: they often come in bursts. */
 const driftMillis = 1000
 
 /** Reports declared schedules that are changed or removed from now on. */

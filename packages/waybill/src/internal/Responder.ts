@@ -25,17 +25,14 @@ export const responder = <P, A, E, On, RepliesOn, RD, RE, ME>(
 ) => {
   const read = new WeakMap<Transport, { readonly time: number; readonly at: number }>()
 
-  /** The time by the clock of the store; undefined if it does not tell. */
-  const now = (transport: Transport): Effect.Effect<number | undefined> =>
+  /** The time by the clock of the store. */
+  const now = (transport: Transport): Effect.Effect<number, TransportError> =>
     Effect.clockWith((clock) => {
       if (transport.now === undefined) return Effect.succeed(clock.currentTimeMillisUnsafe())
       const at = Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
       const known = read.get(transport)
       if (known !== undefined && at - known.at < remembered) return Effect.succeed(known.time + at - known.at)
-      return transport.now.pipe(
-        Effect.tap((time) => Effect.sync(() => read.set(transport, { time, at }))),
-        Effect.catch(() => Effect.undefined)
-      )
+      return Effect.tap(transport.now, (time) => Effect.sync(() => read.set(transport, { time, at })))
     })
 
   /** How much longer the caller waits. */
@@ -44,7 +41,14 @@ export const responder = <P, A, E, On, RepliesOn, RD, RE, ME>(
       const transport = find(context, topic.on)
       const within = Number(headers[replyWithin] ?? Infinity)
       if (transport === undefined || Number.isNaN(within)) return Effect.succeed(Infinity)
-      return Effect.map(now(transport), (time) => (time === undefined ? within : publishedAt + within - time))
+      return now(transport).pipe(
+        Effect.retry({ schedule: again, while: ({ reason }) => !reason.permanent }),
+        Effect.map((time) => publishedAt + within - time),
+        // It was published before it was delivered: after this long the deadline has passed, whatever the time is.
+        Effect.timeoutOrElse({ duration: Duration.millis(within), orElse: () => Effect.succeed(0) }),
+        // The store will not tell its time.
+        Effect.catch(() => Effect.succeed(within))
+      )
     })
 
   const send = (to: string, reply: Reply<A, E>): Effect.Effect<void, TransportError, RepliesOn> =>
