@@ -190,6 +190,20 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: on(claims, suite("a release does not count the attempt"), faults("processes", "E4 SIGTERM with too little"))
   },
   {
+    name: "a cancelled delivery may be retried",
+    file: "redis/internal/streams/DeliveryScripts.ts",
+    find: "if op ~= 'D' and redis.call('ZSCORE', cancelled, member) then",
+    replace: "if false then",
+    proofs: on(["streams"], suite("a cancelled delivery is told to its consumer"))
+  },
+  {
+    name: "a second retry is not indexed",
+    file: "redis/internal/streams/DeliveryScripts.ts",
+    find: "if id ~= entry then index(retryIds, '-' .. scoreOf(entry), id) end",
+    replace: "",
+    proofs: on(["streams"], suite("a message is found by the id of its receipt"))
+  },
+  {
     name: "the limit of crashes is dropped, streams",
     file: "redis/internal/streams/DeliveryScripts.ts",
     find: "if over or isDead and deaths >= most then",
