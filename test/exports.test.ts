@@ -132,7 +132,8 @@ const surface: Record<string, Record<string, string>> = {
     "since: errors": "InvalidLimit InvalidName InvalidUrl TlsFailed TopicInUse UnsupportedServer",
     "since: errors of single messages": "MessageInUse MessageNotFound MessageNotWaiting MessageSettled",
     "since: what a receiver wants back, and how deliveries end": "Ending Recall",
-    "since: keeps schedules": "Made ScheduleChange ScheduleReply ScheduleStore Schedules StoredSchedule",
+    "since: keeps schedules":
+      "Made ScheduleChange ScheduleReply ScheduleStore Schedules StoredSchedule UnreadableSchedule",
     "since: dead letters for the hooks of consumers": "ClaimedDeadLetters DeadLetterClaim"
   },
   "waybill/memory MemoryExactlyOnce": {

@@ -37,6 +37,7 @@ const reasons = [
   new Transport.MessageInUse({ id: hostile, group: hostile, consumer: hostile }),
   new Transport.MessageSettled({ id: hostile }),
   new Transport.MessageNotWaiting({ id: hostile }),
+  new Transport.UnreadableSchedule({ schedule: hostile }),
   new Transport.Rejected({ command: hostile, detail })
 ]
 

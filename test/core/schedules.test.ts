@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Layer, Option, Schema, Scope, Stream } from "effect"
+import { Duration, Effect, Exit, Layer, Option, Schema, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { type Lifecycle, Schedules, Topic, Transport } from "waybill"
 import { MemoryPubSub, MemoryStreams } from "waybill/memory"
@@ -196,6 +196,61 @@ describe("schedules", () => {
     )
   }
 
+  for (const how of ["declared", "stored"] as const) {
+    it.effect(`a tick that is due when a change is ${how} is published as it was defined`, () =>
+      Effect.gen(function* () {
+        const { inspector } = yield* Transport.AtLeastOnce
+        const hourly = (payload: string) =>
+          Schedules.every("hourly", "1 hour", { topic: Report, payload, missed: "all" })
+        yield* yield* release([hourly("a")])
+        yield* TestClock.adjust("130 minutes")
+        if (how === "declared") yield* yield* release([hourly("b")])
+        else assert.strictEqual(yield* Schedules.upsert(hourly("b")), "Changed")
+        const messages = yield* inspector.messages(Report.name, { after: Option.none(), limit: 10 })
+        assert.deepStrictEqual(
+          messages.map(({ body, headers }) => `${headers["tick"]?.slice(11, 16)} ${body}`),
+          ['01:00 "a"', '02:00 "a"']
+        )
+        const info = yield* infoOf("hourly")
+        assert.deepStrictEqual([info?.next, info?.published], [3 * 3_600_000, 2])
+      }).pipe(Effect.provide(MemoryStreams.layer()))
+    )
+  }
+
+  /** Stores a schedule as another build does. */
+  const storeAs = (fields: object, next?: number) =>
+    Effect.gen(function* () {
+      const { schedules } = yield* Transport.AtLeastOnce
+      const text = JSON.stringify({ message: { body: "" }, ...fields })
+      yield* schedules!.change(Report.name, [{ id: "s", revision: "", next, text, messages: [] }], true)
+    })
+
+  it.effect("one whose time zone is unknown here is left to other processes", () =>
+    Effect.gen(function* () {
+      yield* storeAs({ cron: "0 3 * * *", zone: "Mars/Olympus" }, 1000)
+      yield* release([], { topics: [Report] })
+      yield* TestClock.adjust("5 seconds")
+      const info = yield* infoOf("s")
+      assert.deepStrictEqual([info?.state, info?.next], ["unreadable", 1000])
+      for (const steer of [Schedules.pause, Schedules.resume, Schedules.run]) {
+        const { reason } = yield* Effect.flip<unknown, Transport.TransportError, Transport.AtLeastOnce>(
+          steer(Report, "s")
+        )
+        assert.strictEqual(reason._tag, "UnreadableSchedule")
+      }
+      assert.deepStrictEqual(yield* ticks, [])
+    }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+
+  it.effect("one of a newer build keeps its count, and stays paused, when an older one declares it", () =>
+    Effect.gen(function* () {
+      yield* storeAs({ every: 3_600_000, new: 1, count: 7, last: 1, paused: true })
+      yield* release([Schedules.every("s", "1 hour", { topic: Report, payload: "" })])
+      const info = yield* infoOf("s")
+      assert.deepStrictEqual([info?.state, info?.published, info?.last], ["paused", 7, 1])
+    }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+
   it.effect("of a long outage the newest thousand ticks are published, in steps", () =>
     Effect.gen(function* () {
       const seconds = Schedules.cron("seconds", "* * * * * *", { topic: Report, payload: "", missed: "all" })
@@ -233,7 +288,24 @@ describe("schedules", () => {
       assert.include(yield* issueOf(Schedules.every("a", "10 millis", options)), "one second")
       assert.include(yield* issueOf(Schedules.every("a", "1 hour", { ...options, jitter: Number.NaN })), "jitter")
       assert.include(yield* issueOf(Schedules.every("a b", "1 hour", options)), "white space")
+      for (const times of [2.5, Number.NaN, 0])
+        assert.include(yield* issueOf(Schedules.every("a", "1 hour", { ...options, times })), "times")
+      // A program without types.
+      const missed = "never" as "last"
+      assert.include(yield* issueOf(Schedules.every("a", "1 hour", { ...options, missed })), "missed")
+      const before = performance.now()
+      assert.include(yield* issueOf(Schedules.cron("a", "0 0 30 2 *", options)), "no date")
+      assert.isBelow(performance.now() - before, 500)
       assert.deepStrictEqual(yield* Stream.runCollect(Schedules.list(Report)), [])
+    }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+
+  it.effect("parts of milliseconds are rounded", () =>
+    Effect.gen(function* () {
+      const options = { jitter: Duration.nanos(1_500_000n), window: "1.4 millis" } as const
+      yield* Schedules.upsert(Schedules.every("a", "1 hour", { topic: Report, payload: "", ...options }))
+      const info = yield* infoOf("a")
+      assert.deepStrictEqual([info?.state, info?.definition?.jitter, info?.definition?.window], ["active", 2, 1])
     }).pipe(Effect.provide(MemoryStreams.layer()))
   )
 

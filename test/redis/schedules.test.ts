@@ -80,6 +80,27 @@ describe("schedules", () => {
     }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()), quietly)
   )
 
+  it.live("those that this build cannot read do not hold up the ones behind them", () =>
+    Effect.gen(function* () {
+      const { url } = yield* RedisServer.RedisServer
+      const context = yield* process("RedisStreams", url)
+      const { inspector, schedules } = Context.get(context, Transport.AtLeastOnce)
+      const change = (from: number, count: number, text: string) =>
+        schedules!.change(
+          Report.name,
+          Array.from({ length: count }, (_, i) => {
+            return { id: `s${from + i}`, revision: "", next: from + i, text, messages: [] }
+          }),
+          true
+        )
+      yield* change(1, 250, JSON.stringify({ every: 1000, message: { body: "new" }, new: 1 }))
+      yield* change(251, 10, JSON.stringify({ every: 1000, end: 0, message: { body: "old" } }))
+      yield* schedules!.watch(Report.name)
+      const depth = Effect.map(inspector.describe(Report.name), ({ depth }) => depth)
+      yield* becomes("the ones behind are published", depth, 10)
+    }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()), quietly)
+  )
+
   it.live(
     "thousands of schedules take at most 400 bytes each, wait without commands, and are due within a second",
     () =>

@@ -18,11 +18,12 @@ import * as Stream from "effect/Stream"
 import { finiteOf, shown } from "./internal/Limits.ts"
 import { isName } from "./internal/Name.ts"
 import { safe } from "./internal/SafeText.ts"
-import { messageAs } from "./internal/Scheduler.ts"
+import { messageAs, planned, publish } from "./internal/Scheduler.ts"
 import {
   type Definition,
   type Entry,
   mostChanges,
+  progressOf,
   read,
   same,
   type ScheduleChange,
@@ -41,7 +42,8 @@ import {
   notProvided,
   type Schedules,
   type Transport,
-  TransportError
+  TransportError,
+  UnreadableSchedule
 } from "./Transport.ts"
 
 /** The id, the timing or another option of a schedule is invalid. Nothing was changed. */
@@ -157,7 +159,8 @@ const made = <P, On, RD, RE>(
   })
 })
 
-const instantOf = (at: DateTime.DateTime | undefined): number | undefined => at?.epochMilliseconds
+const instantOf = (at: DateTime.DateTime | undefined): number | undefined =>
+  at === undefined ? undefined : Math.round(at.epochMilliseconds)
 
 /** Throws on an invalid option. */
 const definitionOf = (
@@ -169,7 +172,7 @@ const definitionOf = (
   timing: { readonly cron?: string; readonly zone?: string | undefined; readonly every?: Duration.Input }
 ): Definition => {
   const millis = (name: string, input: Duration.Input | undefined) =>
-    input === undefined ? undefined : Duration.toMillis(finiteOf(name, input))
+    input === undefined ? undefined : Math.round(Duration.toMillis(finiteOf(name, input)))
   // The trace of the program that stores a schedule is not that of its ticks.
   const { traceparent, ...rest } = all
   const headers = options.headers?.["traceparent"] === undefined ? rest : { ...rest, traceparent }
@@ -196,6 +199,7 @@ const definitionOf = (
   ) as Definition // of these fields
   const issue = Timing.problemOf(definition)
   if (issue !== undefined) throw new Error(issue)
+  if (read(write({ definition, progress: {} })) === undefined) throw new Error("an option has a value of another type")
   return definition
 }
 
@@ -239,18 +243,27 @@ const absent = { revision: "", next: undefined, text: "" }
 /** A result, and the change that leads to it. */
 type Decision<A> = readonly [result: A, change?: Omit<ScheduleChange, "id" | "revision">]
 
-/** Repeats until the schedule has not been changed by another process in between. */
+/**
+ * Repeats until the schedule has not been changed by another process in between. `catchUp`: publishes the ticks that are due before
+ * it is changed.
+ */
 const modify = Effect.fnUntraced(function* <On, A>(
   topic: Scheduled<On>,
   id: string,
-  decide: (found: StoredSchedule, now: number) => Decision<A>
+  decide: (found: StoredSchedule, now: number) => Decision<A>,
+  catchUp = false
 ): Effect.fn.Return<A, TransportError, On> {
-  const { schedules } = yield* opened(topic)
+  const { schedules, transport } = yield* opened(topic)
   while (true) {
     const { now, schedules: all } = yield* schedules.find(topic.name, [id])
     const found = all[0] ?? { id, ...absent }
     const [result, change] = decide(found, now)
     if (change === undefined) return result
+    const due = catchUp ? planned(found, now) : undefined
+    if (due !== undefined) {
+      yield* publish(schedules, transport.lifecycle, topic.name, [due])
+      continue
+    }
     const [made] = yield* schedules.change(topic.name, [{ id, revision: found.revision, ...change }], true)
     if (made !== undefined) return result
   }
@@ -264,16 +277,35 @@ const changed = (
 ): Pick<StoredSchedule, "next" | "text"> | undefined => {
   const before = read(text)
   if (before !== undefined && same(before.definition, definition)) return undefined
-  const progress = before?.progress ?? {}
+  const progress = progressOf(text)
   return { next: upcoming({ definition, progress }, now), text: write({ definition, progress }) }
 }
+
+type Stored = "Created" | "Changed" | "Unchanged"
+
+/** Stores a definition. What is due by the one before it is published as that says. */
+const store = <On>(
+  topic: Scheduled<On>,
+  id: string,
+  definition: Definition
+): Effect.Effect<Stored, TransportError, On> =>
+  modify(
+    topic,
+    id,
+    (found, now): Decision<Stored> => {
+      const change = changed(found, definition, now)
+      if (change === undefined) return ["Unchanged"]
+      return [found.revision === "" ? "Created" : "Changed", { ...change, messages: [] }]
+    },
+    true
+  )
 
 const upcoming = ({ definition, progress: { count = 0, paused } }: Entry, now: number): number | undefined =>
   paused === true || count >= (definition.times ?? Infinity) ? undefined : Timing.tickAfter(definition, now)
 
 /**
- * Stores a schedule under its id. One that is there already is changed from its next tick on, and keeps its count; if it is the
- * same, nothing happens. For a schedule per customer or document: declare those that are part of the program with `layer`.
+ * Stores a schedule under its id. One that is there already is changed from its next tick on, after what is due of it is published,
+ * and keeps its count; if it is the same, nothing happens. For a schedule per customer or document: declare those that are part of the program with `layer`.
  *
  * @example
  * ```ts
@@ -288,14 +320,10 @@ const upcoming = ({ definition, progress: { count = 0, paused } }: Entry, now: n
  */
 export const upsert = Effect.fn("Schedules.upsert")(function* <On, R>(
   schedule: Schedule<On, R>
-): Effect.fn.Return<"Created" | "Changed" | "Unchanged", Problem, On | R> {
+): Effect.fn.Return<Stored, Problem, On | R> {
   const definition = yield* schedule.definition
   yield* ensureKept(schedule.topic.name, definition, (yield* opened(schedule.topic)).transport)
-  return yield* modify(schedule.topic, schedule.id, (found, now): Decision<"Created" | "Changed" | "Unchanged"> => {
-    const change = changed(found, definition, now)
-    if (change === undefined) return ["Unchanged"]
-    return [found.revision === "" ? "Created" : "Changed", { ...change, messages: [] }]
-  })
+  return yield* store(schedule.topic, schedule.id, definition)
 })
 
 /** Removes a schedule. Returns whether it was there. Messages that it has published remain. */
@@ -306,22 +334,45 @@ export const remove = Effect.fn("Schedules.remove")(
     )
 )
 
-/** Stops a schedule until `resume`, also across restarts. Returns whether it is there. */
+/**
+ * Stops a schedule until `resume`, also across restarts. Returns whether it is there; fails with `UnreadableSchedule` if this
+ * process cannot read it.
+ */
 export const pause = Effect.fn("Schedules.pause")(
   <On>(topic: Scheduled<On>, id: string): Effect.Effect<boolean, TransportError, On> =>
     steer(topic, id, ({ definition, progress }) => ({ definition, progress: { ...progress, paused: true } }))
 )
 
-/** Continues a paused schedule with its next tick: those meanwhile are not missed. Returns whether it is there. */
+/** Continues a paused schedule with its next tick: those meanwhile are not missed. Returns and fails as `pause` does. */
 export const resume = Effect.fn("Schedules.resume")(
   <On>(topic: Scheduled<On>, id: string): Effect.Effect<boolean, TransportError, On> =>
     steer(topic, id, ({ definition, progress }) => ({ definition, progress: { ...progress, paused: undefined } }))
 )
 
-const steer = <On>(topic: Scheduled<On>, id: string, f: (entry: Entry) => Entry) =>
-  modify(topic, id, ({ text }, now) => {
+type Found<A> = "absent" | "unreadable" | { readonly result: A }
+
+/** Changes a schedule that is there and can be read. */
+const steering = Effect.fnUntraced(function* <On, A>(
+  topic: Scheduled<On>,
+  id: string,
+  none: A,
+  decide: (entry: Entry, next: number | undefined, now: number) => Decision<A>
+): Effect.fn.Return<A, TransportError, On> {
+  const found = yield* modify(topic, id, ({ next, revision, text }, now): Decision<Found<A>> => {
+    if (revision === "") return ["absent"]
     const entry = read(text)
-    if (entry === undefined) return [false]
+    if (entry === undefined) return ["unreadable"]
+    const [result, change] = decide(entry, next, now)
+    return change === undefined ? [{ result }] : [{ result }, change]
+  })
+  if (found === "absent") return none
+  if (found !== "unreadable") return found.result
+  const reason = new UnreadableSchedule({ schedule: id })
+  return yield* new TransportError({ operation: "schedule", topic: topic.name, reason })
+})
+
+const steer = <On>(topic: Scheduled<On>, id: string, f: (entry: Entry) => Entry) =>
+  steering(topic, id, false, (entry, _, now) => {
     const after = f(entry)
     if (after.progress.paused === entry.progress.paused) return [true]
     return [true, { next: upcoming(after, now), text: write(after), messages: [] }]
@@ -329,25 +380,23 @@ const steer = <On>(topic: Scheduled<On>, id: string, f: (entry: Entry) => Entry)
 
 /**
  * Publishes the message of a schedule now, beside its ticks, which do not change. Returns the id of the message; undefined if there
- * is no such schedule.
+ * is no such schedule. Fails as `pause` does.
  */
 export const run = Effect.fn("Schedules.run")(function* <On>(
   topic: Scheduled<On>,
   id: string
 ): Effect.fn.Return<string | undefined, TransportError, On> {
   const unique = (yield* Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER)).toString(36)
-  return yield* modify(topic, id, ({ next, text }, now) => {
-    const entry = read(text)
-    if (entry === undefined) return [undefined]
+  return yield* steering<On, string | undefined>(topic, id, undefined, (entry, next, now) => {
     const message = messageAs(`${id}@run-${unique}`, id, now, { message: entry.definition.message })
-    return [message.id, { next, text, messages: [message] }]
+    return [message.id, { next, text: write(entry), messages: [message] }]
   })
 })
 
 /** A schedule as it is stored. */
 export interface Info {
   readonly id: string
-  /** `ended`: it has no further tick. `unreadable`: it was stored by a newer build, which alone publishes its ticks. */
+  /** `ended`: it has no further tick. `unreadable`: a newer build stored it, or its zone is unknown here; others publish it. */
   readonly state: "active" | "paused" | "ended" | "unreadable"
   /** The next tick, in milliseconds since the epoch by the store's clock; undefined unless it is active. */
   readonly next: number | undefined
@@ -363,19 +412,20 @@ export type { Definition } from "./internal/ScheduleStore.ts"
 
 const infoOf = ({ id, next, text }: StoredSchedule): Info => {
   const entry = read(text)
+  const progress = progressOf(text)
   return {
     id,
     next,
     state:
       entry === undefined
         ? "unreadable"
-        : entry.progress.paused === true
+        : progress.paused === true
           ? "paused"
           : next === undefined
             ? "ended"
             : "active",
-    last: entry?.progress.last,
-    published: entry?.progress.count ?? 0,
+    last: progress.last,
+    published: progress.count ?? 0,
     definition: entry?.definition
   }
 }
@@ -490,12 +540,9 @@ const declare = Effect.fnUntraced(function* <On, R>(
   const found = new Map(all.map((one) => [one.id, one]))
   for (const [id, definition] of definitions) {
     if (changed(found.get(id) ?? absent, definition, 0) === undefined) continue
-    const change = yield* modify(topic, id, (found, now): Decision<"created" | "changed" | undefined> => {
-      const change = changed(found, definition, now)
-      if (change === undefined) return [undefined]
-      return [found.revision === "" ? "created" : "changed", { ...change, messages: [] }]
-    })
-    if (change !== undefined) {
+    const stored = yield* store(topic, id, definition)
+    if (stored !== "Unchanged") {
+      const change = stored === "Created" ? "created" : "changed"
       yield* lifecycle.report({ _tag: "ScheduleChanged", topic: topic.name, schedule: id, change })
     }
   }

@@ -289,6 +289,17 @@ export class MessageSettled extends Schema.TaggedError<MessageSettled>("waybill/
   }
 }
 
+/** The schedule cannot be steered by this process: a newer build stored it, or its time zone is unknown here. Nothing was changed. */
+export class UnreadableSchedule extends Schema.TaggedError<UnreadableSchedule>("waybill/UnreadableSchedule")(
+  "UnreadableSchedule",
+  { schedule: Schema.String }
+) {
+  readonly permanent = true
+  override get message(): string {
+    return safe(`schedule ${this.schedule} cannot be read: a newer build stored it, or its time zone is unknown here`)
+  }
+}
+
 /**
  * The program has no transport under the name that a topic is on, or its transport keeps less than the name promises.
  * The types refuse this; without types, the first use fails. Nothing was sent.
@@ -329,6 +340,7 @@ export type Reason =
   | MessageInUse
   | MessageNotWaiting
   | MessageSettled
+  | UnreadableSchedule
   | Rejected
 
 /**
@@ -362,6 +374,7 @@ export class TransportError extends Schema.TaggedError<TransportError>("waybill/
     MessageInUse,
     MessageNotWaiting,
     MessageSettled,
+    UnreadableSchedule,
     Rejected
   ])
 }) {

@@ -11,6 +11,7 @@ import * as SchemaJITCompiler from "effect/schema/SchemaJITCompiler"
 import type * as Scope from "effect/Scope"
 import type { Outgoing, Receipt } from "../Message.ts"
 import type { TransportError } from "../TransportError.ts"
+import { problemOf } from "./Timing.ts"
 
 /** A schedule as it is stored. */
 export interface StoredSchedule {
@@ -105,12 +106,13 @@ export interface Progress {
   readonly paused?: true | undefined
 }
 
-const Entry = Schema.Struct({
-  ...Definition.fields,
+const Progress = Schema.Struct({
   last: optional(whole),
   count: optional(whole),
   paused: optional(Schema.Literal(true))
 })
+
+const Entry = Schema.Struct({ ...Definition.fields, ...Progress.fields })
 SchemaJITCompiler.enable(Entry.ast)
 
 export interface Entry {
@@ -121,13 +123,18 @@ export interface Entry {
 // What this build does not know has a meaning to another one: such a schedule is left to it.
 const decode = Schema.decodeUnknownOption(Entry, { onExcessProperty: "error" })
 
-/** Undefined if this build cannot read it. */
+/** Undefined if this process cannot read it: another build stored it, or its time zone is not known here. */
 export const read = (text: string): Entry | undefined => {
   const entry = Option.getOrUndefined(decode(parsed(text)))
   if (entry === undefined) return undefined
   const { count, last, paused, ...definition } = entry
-  return { definition, progress: { count, last, paused } }
+  return problemOf(definition) === undefined ? { definition, progress: { count, last, paused } } : undefined
 }
+
+const decodeProgress = Schema.decodeUnknownOption(Progress)
+
+/** How far a schedule has come, also one that cannot be read otherwise. */
+export const progressOf = (text: string): Progress => Option.getOrElse(decodeProgress(parsed(text)), () => ({}))
 
 const parsed = (text: string): unknown => {
   try {

@@ -6,6 +6,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
+import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { Lifecycle } from "../Lifecycle.ts"
@@ -62,16 +63,18 @@ const spread = (text: string, most: number): number => {
   return (hash >>> 0) % (most + 1)
 }
 
-interface Planned {
+/** What is to be done about a schedule that is due. */
+export interface Planned {
   readonly change: ScheduleChange
   /** How many ticks are left out because they are noticed too late. */
   readonly skipped: number
 }
 
-/** What to do about a schedule that is due; undefined if this build cannot read it. */
-const planned = ({ id, next: tick, revision, text }: StoredSchedule, now: number): Planned | undefined => {
+/** What to do about a schedule; undefined if it is not due, or this process cannot read it. */
+export const planned = ({ id, next: tick, revision, text }: StoredSchedule, now: number): Planned | undefined => {
+  if (tick === undefined || tick > now) return undefined
   const entry = read(text)
-  if (entry === undefined || tick === undefined) return undefined
+  if (entry === undefined) return undefined
   const { definition, progress } = entry
   const { count = 0 } = progress
   const { next, publish, skipped } = turn(definition, tick, now, count)
@@ -101,30 +104,46 @@ const fitting = (plans: ReadonlyArray<Planned>): ReadonlyArray<Planned> => {
   return plans
 }
 
+/** Publishes what is planned, as far as no other process did so before, and reports what is left out. */
+export const publish = Effect.fnUntraced(function* (
+  store: Pick<ScheduleStore, "change">,
+  lifecycle: Lifecycle,
+  topic: string,
+  plans: ReadonlyArray<Planned>
+) {
+  const made = yield* store.change(
+    topic,
+    plans.map(({ change }) => change),
+    false
+  )
+  for (const [i, { change, skipped }] of plans.entries()) {
+    const receipts = made[i]
+    if (receipts === undefined) continue
+    const told = { _tag: "TicksMissed", topic, schedule: change.id } as const
+    if (skipped > 0) yield* lifecycle.report({ ...told, count: skipped, reason: "late" })
+    const overlapping = receipts.filter(({ state }) => state !== undefined).length
+    if (overlapping > 0) yield* lifecycle.report({ ...told, count: overlapping, reason: "overlap" })
+  }
+})
+
 /** Publishes what is due; returns when to look again, in milliseconds from now. */
 const round = Effect.fnUntraced(function* (store: ScheduleStore, lifecycle: Lifecycle, topic: string) {
   while (true) {
     const { next, now, schedules } = yield* store.due(topic)
-    if (schedules.length === 0) {
-      return next === undefined ? unscheduled * store.pollMillis : Math.min(store.pollMillis, Math.max(0, next - now))
+    const plansOf = (all: ReadonlyArray<StoredSchedule>) => all.flatMap((schedule) => planned(schedule, now) ?? [])
+    const pause = (at = Infinity) => Math.min(store.pollMillis, Math.max(0, at - now))
+    if (schedules.length === 0) return next === undefined ? unscheduled * store.pollMillis : pause(next)
+    let plans = plansOf(schedules)
+    // Those that only another build can read are left to it, and do not hold up the ones behind them.
+    for (let last = schedules.at(-1); plans.length === 0;) {
+      const { schedules: more } = yield* store.page(topic, Option.fromUndefinedOr(last), mostChanges)
+      plans = plansOf(more)
+      last = more.at(-1)
+      if (plans.length === 0 && !(last?.next !== undefined && last.next <= now)) {
+        return Math.min(pauseMillis, pause(more.find(({ next = -Infinity }) => next > now)?.next))
+      }
     }
-    const plans = schedules.flatMap((schedule) => planned(schedule, now) ?? [])
-    // Left to a build that can read it.
-    if (plans.length === 0) return pauseMillis
-    const some = fitting(plans)
-    const made = yield* store.change(
-      topic,
-      some.map(({ change }) => change),
-      false
-    )
-    for (const [i, { change, skipped }] of some.entries()) {
-      const receipts = made[i]
-      if (receipts === undefined) continue
-      const told = { _tag: "TicksMissed", topic, schedule: change.id } as const
-      if (skipped > 0) yield* lifecycle.report({ ...told, count: skipped, reason: "late" })
-      const overlapping = receipts.filter(({ state }) => state !== undefined).length
-      if (overlapping > 0) yield* lifecycle.report({ ...told, count: overlapping, reason: "overlap" })
-    }
+    yield* publish(store, lifecycle, topic, fitting(plans))
   }
 })
 

@@ -22,6 +22,8 @@ export interface Timing {
   readonly missed?: "skip" | "last" | "all" | undefined
   /** Ticks that are noticed later than this are not published at all. */
   readonly window?: number | undefined
+  /** How long the messages may be delayed. */
+  readonly jitter?: number | undefined
 }
 
 /** A tick that is noticed later than this was missed. */
@@ -62,7 +64,7 @@ const leastEvery = 1000
 
 /** What is wrong with it, if something is. */
 export const problemOf = (timing: Timing): string | undefined => {
-  const { cron, end, every, start } = timing
+  const { cron, end, every, jitter = 0, missed = "last", start, times = 1, window = 0 } = timing
   if (cron === undefined) {
     if (every === undefined || !Number.isSafeInteger(every) || every < leastEvery)
       return "the interval must be at least one second, and finite"
@@ -72,9 +74,26 @@ export const problemOf = (timing: Timing): string | undefined => {
       const { input = "", message } = result.failure
       return `${message}: ${input}`
     }
+    if (isImpossible(cron, result.success)) return `no date fits the expression ${cron}`
   }
   if (start !== undefined && end !== undefined && end < start) return "it ends before it starts"
+  if (!Number.isSafeInteger(times) || times < 1) return "times must be an integer >= 1"
+  if (!["skip", "last", "all"].includes(missed)) return 'missed must be "skip", "last" or "all"'
+  if (!isMillis(window)) return "window must be at least 0"
+  if (!isMillis(jitter)) return "jitter must be at least 0"
   return undefined
+}
+
+const isMillis = (millis: number): boolean => Number.isSafeInteger(millis) && millis >= 0
+
+const longestMonths = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
+
+/** Whether none of its months has one of its days, such as the 30th of February. Looking for a date would take seconds. */
+const isImpossible = (expression: string, { days, months }: Cron.Cron): boolean => {
+  // A day of the week would do as well.
+  if (days.size === 0 || !/\s\*\S*$/.test(expression.trim())) return false
+  const first = Math.min(...days)
+  return longestMonths.every((length, i) => (months.size > 0 && !months.has(i + 1)) || length < first)
 }
 
 /** The first tick after an instant; undefined if there is none. */
