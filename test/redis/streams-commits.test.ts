@@ -34,6 +34,30 @@ describe("commits on streams", () => {
     }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()))
   )
 
+  it.live("the messages of a commit are stored within the limits of their own topic", () =>
+    Effect.gen(function* () {
+      const { join, inspector, settle, take, transport } = yield* Fixture.make({
+        topics: { "x/short": { retention: { maxLength: 10 } } }
+      })
+      const bodies = ["m", ...Array.from({ length: 499 }, () => "m")] as const
+      const fill = (topic: string) =>
+        transport.publish(topic, [Fixture.outgoing(bodies[0]), ...bodies.slice(1).map(Fixture.outgoing)])
+      const depth = (topic: string) => Effect.map(inspector.describe(topic), ({ depth }) => depth)
+      const to = (topic: string) =>
+        Settlement.commit(
+          Commit.make({ messages: bodies.map((body) => ({ topic, message: Fixture.outgoing(body) })) })
+        )
+      yield* fill("x/long")
+      const short = yield* join({ topic: "x/short" })
+      yield* transport.publish("x/short", [Fixture.outgoing("a")])
+      yield* settle(short, yield* take(short, 1), to("x/long"))
+      assert.strictEqual(yield* depth("x/long"), 1000)
+      const long = yield* join({ topic: "x/long" })
+      yield* settle(long, yield* take(long, 1), to("x/short"))
+      assert.isBelow(yield* depth("x/short"), 200)
+    }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()))
+  )
+
   it.live("an id that is stored twice, after the window for published ids, is applied once", () =>
     Effect.gen(function* () {
       const { group, join, key, publish, read, redis, settle, take } = yield* Fixture.make({ deduplicationWindow: 1 })

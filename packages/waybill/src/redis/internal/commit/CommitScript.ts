@@ -67,21 +67,22 @@ const replies = {
 }
 
 /**
- * `enter(base)`: opens the topic whose keys begin at KEYS[base], unless it is among the open `topics`; returns why it cannot.
+ * `enter(base, setting)`: opens the topic whose keys begin at KEYS[base], unless it is among the open `topics`; returns why it cannot.
  * `closing()`: closes those that are `used`; returns 1 if one of them was not there before, otherwise 0.
  */
 const entering = (kinds: ReadonlyArray<Kind>) => /* lua */ `
 local kinds = {'${kinds.join("', '")}'}
 local topics = {}
-local function enter(base)
+local function enter(base, chosen)
   if topics[base] then return end
+  setting = chosen
   for i, kind in ipairs(kinds) do
     local key = KEYS[base + i - 1]
     local wrong = misfit(key, kind)
     if wrong then return string.find(wrong, '^WRONGTYPE') and key .. ' is not a ' .. kind or wrong end
   end
   local refused, known, _, take, close = open(unpack(KEYS, base, base + ${kinds.length - 1}))
-  if not refused then topics[base] = {known = known, take = take, close = close}
+  if not refused then topics[base] = {known = known, take = take, close = close, setting = chosen}
   elseif refused[1] == 'CONFLICT' then return 'the topic is ' .. refused[2] .. ', wire version ' .. refused[3]
   else return 'the topic is a queue in the order ' .. refused[2] .. ', not ' .. refused[3] end
 end
@@ -89,6 +90,7 @@ local function closing()
   local new = 0
   for _, topic in pairs(topics) do
     if topic.used then
+      setting = topic.setting
       topic.close()
       if not topic.known then new = 1 end
     end
@@ -145,7 +147,8 @@ end
  * Further arguments: for each delivery the pattern's own; then for each its fence, 1 if part of its commit was applied, the number of
  * arguments of the commit, of its conditions, writes and messages; for each condition and write: command, key, type, number of arguments,
  * arguments, and after them for a condition `=` and the reply it requires, `?` and the reply it requires if there is one, or `-` for none;
- * for each message: first key of its topic, key of its marker or 0, shape, number of arguments, payload and the parts in its shape.
+ * for each message: first key of its topic, key of its marker or 0, shape, number of arguments, payload and the
+ * parts in its shape, and the setting of its topic.
  */
 export const commitScript = <
   const Keys extends Readonly<Record<string, Kind>>,
@@ -163,7 +166,8 @@ export const commitScript = <
     keys,
     args: { ...args, ...own },
     replies,
-    lua: /* lua */ `${misfits}${storing(storage)}${entering(kindsOf(storage))}${lua}
+    lua: /* lua */ `local setting
+${misfits}${storing(storage)}${entering(kindsOf(storage))}${lua}
 local try = redis.pcall
 local may = redis.acl_check_cmd
 -- How long a marker lasts that says partial, while no dead letter says the same: whatever else may end its message.
@@ -207,7 +211,7 @@ for d = 1, deliveries do
     local from = j
     if not why then
       for k = 1, messages do
-        part, why = conditions + writes + k, enter(tonumber(ARGV[j]))
+        part, why = conditions + writes + k, enter(tonumber(ARGV[j]), ARGV[j + 3 + ARGV[j + 3]])
         if why then break end
         j = j + 4 + ARGV[j + 3]
       end

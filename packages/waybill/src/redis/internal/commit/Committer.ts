@@ -42,9 +42,10 @@ export interface CommitterOptions<D extends Committable> {
   readonly markerMillis: number
   /** How many keys of its own the pattern's script has. */
   readonly keys: number
-  /** How long message ids are remembered, and the pattern's options as its storage needs them. */
+  /** How long message ids are remembered. */
   readonly deduplicationMillis: number
-  readonly setting: string | number
+  /** The pattern's options for a topic, as its storage needs them. */
+  readonly settingOf: (topic: string) => string | number
   /** For how long messages may have their ids to themselves. */
   readonly unique: NonNullable<Transport["unique"]>
   /** Runs the pattern's script. */
@@ -144,8 +145,8 @@ export class Committer<D extends Committable> {
 
   /** Applies them in one call; the results are in the same order. */
   apply(commits: ReadonlyArray<Committing<D>>): Effect.Effect<ReadonlyArray<Committed>, Reason> {
-    const { deduplicationMillis, markerMillis, run, setting } = this.#options
-    const args = { setting, remembered: deduplicationMillis, deliveries: commits.length, ttl: markerMillis }
+    const { deduplicationMillis, markerMillis, run } = this.#options
+    const args = { remembered: deduplicationMillis, deliveries: commits.length, ttl: markerMillis }
     return Effect.flatMap(run(args, this.#encode(commits)), ({ answers: told, opened, published, refused }) => {
       const causes = new Map(refused.map(({ delivery, part, why }) => [delivery - 1, [part, why] as const]))
       const answers = commits.map(([, commit], i): Committed => {
@@ -171,7 +172,7 @@ export class Committer<D extends Committable> {
   }
 
   #encode(commits: ReadonlyArray<Committing<D>>): More {
-    const { done, keys: own, keysOf, prefix, storage, topic } = this.#options
+    const { done, keys: own, keysOf, prefix, settingOf, storage, topic } = this.#options
     const keys: Array<string> = []
     const args: Array<string | number> = []
     for (const [delivery] of commits) {
@@ -206,6 +207,7 @@ export class Committer<D extends Committable> {
         const seen = message.id === undefined ? 0 : own + keys.push(there.seen(message.id))
         const at = args.push(there.place, seen, 0, 0) - 2
         args[at] = pushMessage(args, message)
+        args.push(settingOf(topic))
         args[at + 1] = args.length - at - 2
       }
       args[size] = args.length - from

@@ -56,7 +56,7 @@ export const exactlyOnce = (order: Order, markerMillis: number): Pattern<"transa
         markerMillis,
         storage,
         keys: commit.keyNames.length,
-        setting: order,
+        settingOf: () => order,
         unique,
         run: (args, more) => call(commit, args, more),
         own: ({ first, id, receipt }) => [receipt, first === undefined ? "" : id],

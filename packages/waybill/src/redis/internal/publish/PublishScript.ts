@@ -137,10 +137,14 @@ end
 /** Arguments of every script that stores messages. */
 export const storingArgs = {
   ...opener,
-  /** The pattern's options as its storage needs them. */
-  setting: "text",
   /** How long message ids are remembered, ms. */
   remembered: "text"
+} as const
+
+/** Of those that store into one topic. */
+export const settingArg = {
+  /** The pattern's options for it, as its storage needs them. */
+  setting: "text"
 } as const
 
 /**
@@ -162,6 +166,7 @@ export const publishScript = (pattern: string, storage: Storage) => {
     },
     args: {
       ...storingArgs,
+      ...settingArg,
       /** Number of the batch, growing. */
       batch: "text",
       /** How long the reply is kept, ms. */

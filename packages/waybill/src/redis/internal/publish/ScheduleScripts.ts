@@ -7,7 +7,7 @@
 import { flag, listOf, make, number, row, text } from "../connection/Script.ts"
 import { keys } from "../wire/Keys.ts"
 import { clock, fetching, weighing } from "../wire/Lua.ts"
-import { keysOf, type Storage, storing, storingArgs } from "./PublishScript.ts"
+import { keysOf, settingArg, type Storage, storing, storingArgs } from "./PublishScript.ts"
 
 /** What an announcement ends with, in place of a group: no group has a name with a space. */
 export const announced = " schedules"
@@ -29,6 +29,7 @@ export const scheduleScript = (pattern: string, storage: Storage) => {
     moreKeys: "string",
     args: {
       ...storingArgs,
+      ...settingArg,
       /** How many. */
       changes: "number",
       /** 1: inform those who listen. */

@@ -65,8 +65,7 @@ export const make = ({ markerMillis, retentionOf }: StreamsOptions): Pattern<"tr
               markerMillis,
               storage,
               keys: commit.keyNames.length,
-              // Of what it publishes to other topics, their consumers trim what exceeds limits.
-              setting: settingOf(topic),
+              settingOf,
               unique,
               run: (args, more) => call(commit, { ...args, group, consumer }, more),
               own: ({ count, detached, entry, first, id, source }) => [
