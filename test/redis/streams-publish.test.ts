@@ -257,6 +257,75 @@ describe("publishing on streams", () => {
     }).pipe(Effect.scoped, Effect.provide(servers))
   )
 
+  it.live("what is too old is reported also when nothing else is stored", () =>
+    Effect.gen(function* () {
+      const { happens, join, key, redis } = yield* fixture({
+        retention: { maxAge: "1 hour" },
+        pollInterval: "20 millis"
+      })
+      yield* Effect.promise(async () => {
+        for (let i = 1; i <= 3; i++) await redis.xadd(key("stream"), `${i}-0`, "payload", "old")
+        await redis.xgroup("CREATE", key("stream"), "g", "0", "ENTRIESREAD", 0)
+      })
+      yield* join()
+      assert.strictEqual((yield* happens("Truncated")).count, 3)
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live("what is cut off is counted also for groups that were moved, began at a time, or lost a single message", () =>
+    Effect.gen(function* () {
+      const { events, inspector, join, joinAndLeave, key, publish, redis, settle, take } = yield* fixture({
+        retention: { maxLength: 300 },
+        pollInterval: "20 millis"
+      })
+      const hundred = publish("x", ...Array.from({ length: 99 }, () => "x"))
+      const early = yield* hundred
+      yield* Effect.sleep(5)
+      const late = yield* hundred
+      const { leave, receiver } = yield* joinAndLeave({ group: "moved" })
+      yield* settle(receiver, yield* take(receiver, 200))
+      yield* leave
+      yield* inspector.move("t", "moved", { after: early[99]!.id })
+      yield* (yield* joinAndLeave({ group: "timed", start: { at: Number(late[0]!.id.split("-")[0]) } })).leave
+      yield* (yield* joinAndLeave({ group: "first" })).leave
+      yield* inspector.removeMessage("t", early[0]!.id)
+      yield* inspector.removeMessage("t", late[50]!.id)
+      for (let i = 0; i < 5; i++) yield* hundred
+      const stored = yield* Effect.promise(() => redis.xlen(key("stream")))
+      const expected = { first: 698 - stored, moved: 599 - stored, timed: 599 - stored }
+      for (const group of Object.keys(expected)) yield* join({ group })
+      yield* Fixture.becomes(
+        "what was reported",
+        Effect.sync(() =>
+          Object.fromEntries(
+            events
+              .flatMap((event) => (event._tag === "Truncated" ? [[event.group, event.count] as const] : []))
+              .toSorted(([a], [b]) => a.localeCompare(b))
+          )
+        ),
+        expected
+      )
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live("a message that is removed does not count as cut off, and the lag stays exact", () =>
+    Effect.gen(function* () {
+      const { events, group, inspector, join, joinAndLeave, publish, settle, take } = yield* fixture({
+        pollInterval: "20 millis"
+      })
+      const { leave } = yield* joinAndLeave()
+      yield* leave
+      const receipts = yield* publish("x", ...Array.from({ length: 99 }, () => "x"))
+      yield* inspector.removeMessage("t", receipts[50]!.id)
+      yield* inspector.removeMessage("t", receipts[0]!.id)
+      assert.strictEqual((yield* group()).lag, 98)
+      const receiver = yield* join()
+      yield* settle(receiver, yield* take(receiver, 98))
+      yield* Effect.sleep(100)
+      assert.isFalse(events.some(({ _tag }) => _tag === "Truncated"))
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
   it.live("a topic has its own window and retention", () =>
     Effect.gen(function* () {
       const { inspector, join, key, publish, redis } = yield* fixture({
@@ -277,6 +346,33 @@ describe("publishing on streams", () => {
       const used = yield* Effect.promise(() => redis.memory("USAGE", key("stream")))
       assert.isAtLeast(used ?? 0, 70_000)
       assert.isAtMost(used ?? 0, 130_000)
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live("the bytes are those of small and large messages together, in whatever order they come", () =>
+    Effect.gen(function* () {
+      const { key, publish, redis } = yield* fixture({ retention: { maxBytes: 1_000_000 } })
+      const small = publish("x", ...Array.from({ length: 499 }, () => "x"))
+      const large = publish("x".repeat(100_000))
+      const length = Effect.promise(() => redis.xlen(key("stream")))
+      for (let i = 0; i < 6; i++) yield* large
+      for (let i = 0; i < 5; i++) yield* small
+      assert.strictEqual(yield* length, 2506)
+      for (let i = 0; i < 30; i++) yield* large
+      const used = yield* Effect.promise(() => redis.memory("USAGE", key("stream"), "SAMPLES", 0))
+      assert.isAtMost(used ?? 0, 1_100_000)
+      assert.isAtLeast(used ?? 0, 600_000)
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
+  it.live("a consumer that may not measure the bytes does not join", () =>
+    Effect.gen(function* () {
+      const { redis } = yield* fixture()
+      yield* Effect.promise(() => redis.acl("SETUSER", "blind", "on", ">secret", "~*", "&*", "+@all", "-memory|usage"))
+      const { host } = new URL((yield* RedisServer.RedisServer).url)
+      const blind = yield* fixture({ url: `redis://blind:secret@${host}`, retention: { maxBytes: 1000 } })
+      const { reason } = yield* Effect.flip(blind.join())
+      assert.deepInclude({ ...reason }, { _tag: "NotPermitted", command: "memory|usage" })
     }).pipe(Effect.scoped, Effect.provide(servers))
   )
 

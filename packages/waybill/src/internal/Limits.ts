@@ -43,7 +43,7 @@ export interface RetentionLimits {
   readonly maxLength?: number
   /** How long after it was stored. */
   readonly maxAge?: Duration.Input
-  /** About how many bytes, as the store counts them: on Redis its memory, which takes permission for `MEMORY USAGE`. */
+  /** About how many bytes, as the store counts them: on Redis its memory, which consumers need permission to measure, `MEMORY USAGE`. */
   readonly maxBytes?: number
   /**
    * What to do with a message that exceeds a limit while some group has not settled it. `newest`, the default: drop it, and

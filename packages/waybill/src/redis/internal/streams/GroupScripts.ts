@@ -19,8 +19,10 @@ import {
   filtering,
   heartbeats,
   ids,
+  lagging,
   maps,
   opening,
+  paging,
   shorten,
   tallies,
   unseen,
@@ -81,12 +83,15 @@ export const join = make({
       paused: flag
     }
   },
-  lua: /* lua */ `${clock}${ids}${ask}${unseen}${sources}${opening}${filtering}
+  lua: /* lua */ `${clock}${ids}${ask}${unseen}${weighing}${paging}${lagging}${sources}${opening}${filtering}
 touch()
 local conflict, opened, length, past = opening(meta, 'maxLength', 'history')
 if conflict then return conflict end
 local refused = filtering(only)
 if refused then return refused end
+if string.find(maxLength .. history, ':%d+$') and type(redis.pcall('MEMORY', 'USAGE', stream, 'SAMPLES', 1)) == 'table' then
+  error({err = "NOPERM this user has no permissions to run the 'memory|usage' command"})
+end
 if not opened then redis.call('HSET', meta, 'pattern', pattern, 'wire', wire) end
 for field, limits in pairs({maxLength = {maxLength, length or ''}, history = {history, past or ''}}) do
   if limits[1] == '' and limits[2] ~= '' then redis.call('HDEL', meta, field)
@@ -133,8 +138,10 @@ end
 -- The group has not missed what was trimmed before it existed.
 local passed = not info and 0
 if info and info['entries-added'] then
-  if not less(from, last) then passed = info['entries-added']
-  elseif from == '0-0' then passed = info['entries-added'] - info['length'] end
+  local first, ahead = info['first-entry'], 0
+  if not first or less(from, first[1]) then ahead = info['length']
+  elseif less(from, last) then ahead = behind(stream, from) end
+  passed = ahead and info['entries-added'] - ahead
 end
 local main = passed and create(stream, from, 'ENTRIESREAD', string.format('%.0f', passed)) or create(stream, from)
 local onRetry = create(retry, progressRetry and progressRetry.at or '0-0')
@@ -393,7 +400,9 @@ local registered = what ~= 'none' and redis.call('SMEMBERS', groups)
 if what == 'settled' then cut(stream, registered)
 elseif what == 'newest' then shorten(stream, meta, limits, clock(), true)
 elseif what == 'history' and redis.call('EXISTS', stream) == 1 then
-  local count, since = excess(stream, limits, clock())
+  local count, since, bytes = excess(stream, limits, clock())
+  local used = bytes and heavy(stream, meta, bytes, clock())
+  if used then count = math.max(count, math.ceil(redis.call('XLEN', stream) * (1 - bytes / used))) end
   if since then cut(stream, registered, since) end
   local low = count > 0 and settled(stream, registered)
   if low then redis.call('XTRIM', stream, 'MINID', '~', low, 'LIMIT', math.min(count, most)) end

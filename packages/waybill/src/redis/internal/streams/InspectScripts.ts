@@ -8,7 +8,7 @@ import { counting, redriving } from "../inspect/DeadLetterScripts.ts"
 import { asides, figures, pageArgs, rowsOfWaiting } from "../inspect/Figures.ts"
 import { bodyOf, occupying, removal } from "../inspect/Removal.ts"
 import { keys } from "../wire/Keys.ts"
-import { add, ask, clock, ids, infos, maps, paging, weighing } from "../wire/Lua.ts"
+import { add, ask, clock, ids, infos, lagging, maps, paging, weighing } from "../wire/Lua.ts"
 import { trimming } from "./GroupScripts.ts"
 import { nobody, noting, sources } from "./Progress.ts"
 
@@ -331,7 +331,7 @@ export const purgeGroup = make({
       more: flag
     }
   },
-  lua: /* lua */ `${ids}${ask}${maps}${infos}${sources}
+  lua: /* lua */ `${ids}${ask}${maps}${infos}${weighing}${paging}${lagging}${sources}
 touch()
 local function last(key)
   local info = ask('XINFO', 'STREAM', key)
@@ -349,10 +349,10 @@ for source = 0, 1 do
   local mine = infoOf(key, group)
   if mine then
     if less(mine['last-delivered-id'], to) then
-      local since = #redis.call('XRANGE', key, '(' .. to, '+', 'COUNT', 1000)
+      local since = behind(key, to)
       local call = {'XGROUP', 'SETID', key, group, to}
       -- So that nothing of it counts as trimmed unseen.
-      if added and since < 1000 then
+      if added and since then
         call[6] = 'ENTRIESREAD'
         call[7] = string.format('%.0f', added - since)
       end
@@ -413,7 +413,7 @@ export const move = make({
     /** There is no such group. */
     GONE: {}
   },
-  lua: /* lua */ `${clock}${ids}${ask}${maps}${sources}${noting}${occupying}
+  lua: /* lua */ `${clock}${ids}${ask}${maps}${weighing}${paging}${lagging}${sources}${noting}${occupying}
 touch()
 local now = clock()
 local refused = occupied(group, now)
@@ -424,10 +424,12 @@ local last, first, added = info['last-generated-id'], info['first-entry'], info[
 if to == '$' then to = last end
 local call = {'XGROUP', 'SETID', stream, group, to}
 -- Without it, the server counts again once the group has reached the end.
-local read = added and (not less(to, last) and added or (not first or less(to, first[1])) and added - info['length'])
-if read then
+local ahead = 0
+if not first or less(to, first[1]) then ahead = info['length']
+elseif less(to, last) then ahead = behind(stream, to) end
+if added and ahead then
   call[6] = 'ENTRIESREAD'
-  call[7] = string.format('%.0f', read)
+  call[7] = string.format('%.0f', added - ahead)
 end
 redis.call(unpack(call))
 local given = redis.call('XPENDING', stream, group, '(' .. to, '+', 1000)

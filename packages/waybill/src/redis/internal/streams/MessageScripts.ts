@@ -204,13 +204,13 @@ return {'OK', now, due and tonumber(due) or -1, entry or '', fields, rows}
 
 /** `removeAll(isHeld)`: deletes a message where no consumer holds it; `isHeld`: its entry stays. Uses `locating`. */
 const removing = /* lua */ `
--- A group for which this is the next entry is moved over it: the server counts what it reads, and would count this.
+-- For a group that has yet to read it, it counts as read: otherwise it would count as trimmed.
 local function drop(key, entry)
   for _, flat in ipairs(ask('XINFO', 'GROUPS', key) or {}) do
     local mine = of(flat)
-    local last = mine['last-delivered-id']
-    if less(last, entry) and #call('XRANGE', key, '(' .. last, '(' .. entry, 'COUNT', 1) == 0 then
-      call('XGROUP', 'SETID', key, mine['name'], entry)
+    local last, read = mine['last-delivered-id'], mine['entries-read']
+    if read and less(last, entry) then
+      call('XGROUP', 'SETID', key, mine['name'], last, 'ENTRIESREAD', string.format('%.0f', read + 1))
     end
   end
   call('XDEL', key, entry)

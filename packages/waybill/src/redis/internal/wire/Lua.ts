@@ -48,6 +48,19 @@ end
 `
 
 /**
+ * `behind(stream, id)`: how many entries come after this id; nil if that is more than a page.
+ *
+ * It uses `weighing` and `paging`, and starts a new count.
+ */
+export const lagging = /* lua */ `
+local function behind(stream, id)
+  carried = 0
+  local ahead = #page(stream, '(' .. id, 1000)
+  return room() and ahead < 1000 and ahead or nil
+end
+`
+
+/**
  * `bodiesOf(hash, ids)`: the values in the hash for the first of these ids, until about a megabyte; the other ids are
  * removed from the list. A few at a time, because the size of the next ones is unknown.
  *
@@ -294,21 +307,24 @@ end
 `
 
 /**
- * `unseen(stream, group, info, mine)`: how many entries were trimmed before this group could read them, if that shows: before all
+ * `unseen(stream, group, info, mine, cut)`: how many entries were trimmed before this group could read them, if that shows: before all
  * there is, or at the end. The server is told where the group is, so that it counts on from there; some count trimmed entries as
- * still to be read, and some do not. Takes the replies of XINFO as maps. Uses `less`.
+ * still to be read, and some do not. If it did not know, these are at most as many as were just `cut`. Takes the replies of XINFO as
+ * maps. Uses `less`.
  */
 export const unseen = /* lua */ `${maps}
-local function unseen(stream, group, info, mine)
+local function unseen(stream, group, info, mine, cut)
   local at, read, added, first = mine['last-delivered-id'], mine['entries-read'], info['entries-added'], info['first-entry']
-  if not read or not added then return 0 end
+  if not added then return 0 end
   local left
-  if at == info['last-generated-id'] then left = 0
-  elseif first and less(at, first[1]) then left = info['length']
+  local isLast = at == info['last-generated-id']
+  if isLast or not first then left = 0
+  elseif less(at, first[1]) then left = info['length']
   else return 0 end
   if read == added - left then return 0 end
   local told = redis.pcall('XGROUP', 'SETID', stream, group, at, 'ENTRIESREAD', string.format('%.0f', added - left))
-  return told.err and 0 or math.max(0, added - left - read)
+  if told.err then return 0 end
+  return read and math.max(0, added - left - read) or not isLast and cut or 0
 end
 `
 
@@ -361,25 +377,41 @@ end
 `
 
 /**
- * `excess(stream, limits, now)`: how many entries are too many, or have too many bytes; and the id of the first that is not too old, if
- * there is such a limit. Without permission to ask for the bytes, they are not limited.
+ * `excess(stream, limits, now)`: how many entries are too many; and, if there are such limits, the id of the first that is not too old,
+ * and the most bytes.
+ * `heavy(stream, meta, bytes, now)`: how many bytes it has, if those are too many. The server's estimates know only the oldest entries,
+ * and exact figures take time for each node: they are asked for at most every ten milliseconds for each MiB of the limit.
  * `shorten(stream, meta, limits, now, exact)`: trims what exceeds the limits, whole nodes or with `exact` every entry that is too old, and
  * records in the meta key how many of them each group did not see.
  */
 export const shorten = /* lua */ `
 local function excess(stream, limits, now)
   local length, age, bytes = string.match(limits, '^(%d*):(%d*):(%d*)$')
-  local stored, count = redis.call('XLEN', stream), 0
-  if length ~= '' then count = math.max(0, stored - tonumber(length)) end
-  if bytes ~= '' and stored > 0 then
-    local used = redis.pcall('MEMORY', 'USAGE', stream)
-    if type(used) == 'number' then count = math.max(count, math.ceil(stored * (1 - tonumber(bytes) / used))) end
-  end
-  return count, age ~= '' and string.format('%.0f-0', math.max(0, now - tonumber(age)))
+  local count = length ~= '' and math.max(0, redis.call('XLEN', stream) - tonumber(length)) or 0
+  return count, age ~= '' and string.format('%.0f-0', math.max(0, now - tonumber(age))), tonumber(bytes)
+end
+local function measure(stream, bytes)
+  local used = redis.pcall('MEMORY', 'USAGE', stream, 'SAMPLES', 0)
+  return type(used) == 'number' and used > bytes and used
+end
+local function heavy(stream, meta, bytes, now)
+  local since = now - (tonumber(redis.call('HGET', meta, 'measured') or '') or 0)
+  if since >= 0 and since < 10 * math.floor(bytes / 1048576) then return end
+  redis.call('HSET', meta, 'measured', string.format('%.0f', now))
+  return measure(stream, bytes)
 end
 local function shorten(stream, meta, limits, now, exact)
-  local count, since = excess(stream, limits, now)
-  local cut = 0
+  local count, since, bytes = excess(stream, limits, now)
+  local cut, step = 0, 1
+  local used = bytes and heavy(stream, meta, bytes, now)
+  while used do
+    -- Few at first: the oldest may be the largest. At most its share, or a node.
+    local stored = redis.call('XLEN', stream)
+    local some = math.min(step, math.max(128, math.ceil(stored * (1 - bytes / used))))
+    some = redis.call('XTRIM', stream, 'MAXLEN', '~', math.max(1, stored - some))
+    cut, step = cut + some, 2 * step
+    if some > 0 then used = measure(stream, bytes) elseif step > 2 * stored then used = nil end
+  end
   if count > 0 then cut = redis.call('XTRIM', stream, 'MAXLEN', '~', redis.call('XLEN', stream) - count) end
   if since then
     local old = redis.call('XTRIM', stream, 'MINID', '~', since, 'LIMIT', 10000)
@@ -393,7 +425,7 @@ local function shorten(stream, meta, limits, now, exact)
   info = of(info)
   for _, flat in ipairs(groups) do
     local mine = of(flat)
-    local count = unseen(stream, mine['name'], info, mine)
+    local count = unseen(stream, mine['name'], info, mine, cut)
     if count > 0 then redis.call('HINCRBY', meta, 'cut:' .. mine['name'], count) end
   end
 end
