@@ -44,9 +44,7 @@ describe("commits on streams", () => {
         transport.publish(topic, [Fixture.outgoing(bodies[0]), ...bodies.slice(1).map(Fixture.outgoing)])
       const depth = (topic: string) => Effect.map(inspector.describe(topic), ({ depth }) => depth)
       const to = (topic: string) =>
-        Settlement.commit(
-          Commit.make({ messages: bodies.map((body) => ({ topic, message: Fixture.outgoing(body) })) })
-        )
+        Settlement.commit(Commit.make({ messages: bodies.map((body) => ({ topic, message: Fixture.outgoing(body) })) }))
       yield* fill("x/long")
       const short = yield* join({ topic: "x/short" })
       yield* transport.publish("x/short", [Fixture.outgoing("a")])
