@@ -19,6 +19,23 @@ const text = (end: number) => JSON.stringify({ every: second, end, missed: "all"
 const storeOf = ({ transport }: Fixture["Service"]) =>
   transport.schedules ?? assert.fail("a transport that keeps schedules has them")
 
+/** The ids of all, read two at a time. */
+const idsOf = Effect.fnUntraced(function* <A>(
+  store: Transport.Schedules,
+  topic: string,
+  seen: (schedules: ReadonlyArray<StoredSchedule>) => Effect.Effect<A, Transport.TransportError> | void = () => {}
+) {
+  const found: Array<string> = []
+  for (let after = Option.none<StoredSchedule>(); ;) {
+    const { schedules } = yield* store.page(topic, after, 2)
+    found.push(...schedules.map(({ id }) => id))
+    const last = schedules.at(-1)
+    if (last === undefined) return found
+    yield* seen(schedules) ?? Effect.void
+    after = Option.some(last)
+  }
+})
+
 export const scheduled = [
   check(
     "each tick that is due is published once and in order, however many watch",
@@ -166,15 +183,44 @@ export const scheduled = [
       )
       const { next, schedules } = yield* store.due(topic)
       assert.deepStrictEqual([next, schedules], [later, []])
-      const found: Array<string> = []
-      for (let after = Option.none<StoredSchedule>(); ;) {
-        const { schedules } = yield* store.page(topic, after, 2)
-        found.push(...schedules.map(({ id }) => id))
-        const last = schedules.at(-1)
-        if (last === undefined) break
-        after = Option.some(last)
+      assert.deepStrictEqual(yield* idsOf(store, topic), ["a", "b", "c", "d", "never"])
+    })
+  ),
+
+  check(
+    "each schedule is listed, although those of the pages before are removed or moved",
+    ["schedules"],
+    Effect.fnUntraced(function* (fixture) {
+      const { topic } = fixture
+      const store = storeOf(fixture)
+      const { now } = yield* store.find(topic, [])
+      const ids = ["B", "a", "aa", "b", "b-", "c"]
+      for (const next of [undefined, now + 3_600_000]) {
+        for (const [text, later] of [
+          ["", undefined],
+          ["{}", now + 7_200_000]
+        ] as const) {
+          yield* store.change(
+            topic,
+            ids.map((id) => ({ id, revision: "", next, text: "{}", messages: [] })),
+            false
+          )
+          const change = (all: ReadonlyArray<StoredSchedule>) =>
+            store.change(
+              topic,
+              all.map(({ id, revision }) => ({ id, revision, next: later, text, messages: [] })),
+              false
+            )
+          const found = yield* idsOf(store, topic, change)
+          assert.deepStrictEqual([...new Set(found)], ids)
+          const { schedules } = yield* store.find(topic, ids)
+          yield* store.change(
+            topic,
+            schedules.filter(({ revision }) => revision !== "").map((one) => ({ ...one, text: "", messages: [] })),
+            false
+          )
+        }
       }
-      assert.deepStrictEqual(found, ["a", "b", "c", "d", "never"])
     })
   )
 ]

@@ -148,12 +148,23 @@ export const pageOfSchedules = make({
   args: { after: "text", due: "text", limit: "number" },
   replies: { OK: { now: number, found: some } },
   lua: /* lua */ `${shared}
+-- By bytes, as in a sorted set; < would go by the locale of the server.
+local function precedes(a, b)
+  for i = 1, math.min(#a, #b) do
+    local x, y = string.byte(a, i), string.byte(b, i)
+    if x ~= y then return x < y end
+  end
+  return #a < #b
+end
 local from = 0
 if after ~= '' then
-  local rank = redis.call('ZRANK', schedules, after)
-  -- One that has moved or gone is followed by those that were due after it.
-  local stayed = rank and redis.call('ZSCORE', schedules, after) == due
-  from = stayed and rank + 1 or redis.call('ZCOUNT', schedules, '-inf', due)
+  -- It may have moved or gone: looked for is where it was, among those that are due at the same time.
+  local till
+  from, till = redis.call('ZCOUNT', schedules, '-inf', '(' .. due), redis.call('ZCOUNT', schedules, '-inf', due)
+  while from < till do
+    local middle = math.floor((from + till) / 2)
+    if precedes(after, redis.call('ZRANGE', schedules, middle, middle)[1]) then till = middle else from = middle + 1 end
+  end
 end
 return {'OK', clock(), rowsOf(unzipped(redis.call('ZRANGE', schedules, from, from + limit - 1, 'WITHSCORES')))}
 `
