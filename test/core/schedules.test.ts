@@ -3,6 +3,8 @@ import { Duration, Effect, Exit, Layer, Option, Schema, Scope, Stream } from "ef
 import { TestClock } from "effect/testing"
 import { type Lifecycle, Schedules, Topic, Transport } from "waybill"
 import { MemoryPubSub, MemoryStreams } from "waybill/memory"
+import { watch } from "../../packages/waybill/src/internal/Scheduler.ts"
+import { turn } from "../../packages/waybill/src/internal/Timing.ts"
 import { quiet } from "./Running.ts"
 
 const Report = Topic.make("reports", { payload: Schema.String })
@@ -48,6 +50,24 @@ describe("schedules", () => {
         "2026-03-28T01:30:00.000Z",
         "2026-03-29T01:30:00.000Z",
         "2026-03-30T00:30:00.000Z"
+      ])
+    }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+
+  it.effect("an hourly cron schedule goes on in the hour that a change of the clock repeats", () =>
+    Effect.gen(function* () {
+      yield* TestClock.setTime(at("2026-10-24T22:30:00Z"))
+      yield* release([
+        nightly("0 * * * *", { zone: "Europe/Berlin" }),
+        Schedules.cron("two", "0 2 * * *", { zone: "Europe/Berlin", topic: Report, payload: "" })
+      ])
+      yield* TestClock.adjust("4 hours")
+      assert.deepStrictEqual((yield* ticks).map((tick) => tick.slice(11, 16)).toSorted(), [
+        "00:00",
+        "00:00",
+        "01:00",
+        "02:00",
+        "23:00"
       ])
     }).pipe(Effect.provide(MemoryStreams.layer()))
   )
@@ -123,6 +143,94 @@ describe("schedules", () => {
       )
     }).pipe(Effect.provide(MemoryStreams.layer()))
   )
+
+  /** Runs a test over schedules some of whose operations are others. */
+  const withStore =
+    (change: (schedules: Transport.Schedules) => Partial<Transport.Schedules>) =>
+    <A, E, R>(self: Effect.Effect<A, E, R>) =>
+      Effect.gen(function* () {
+        const transport = yield* Transport.AtLeastOnce
+        const schedules = { ...transport.schedules!, ...change(transport.schedules!) }
+        return yield* Effect.provideService(self, Transport.AtLeastOnce, { ...transport, schedules })
+      }).pipe(Effect.provide(MemoryStreams.layer()))
+
+  it.effect("a drift whose announcement is not heard is noticed by polling, and one on start at once", () =>
+    Effect.gen(function* () {
+      const events = yield* told
+      const drifts = () =>
+        events().flatMap((event) => (event._tag === "ScheduleDrifted" ? [`${event.found} ${event.schedule}`] : []))
+      const gone = Schedules.every("gone", "1 day", { topic: Report, payload: "" })
+      yield* yield* release([nightly("0 3 * * *"), gone])
+      yield* release([nightly("0 4 * * *")])
+      yield* Schedules.upsert(nightly("0 5 * * *"))
+      yield* quiet()
+      assert.deepStrictEqual(drifts(), ["changed nightly"])
+      yield* release([gone], { removed: "report" })
+      drifts()
+      yield* TestClock.adjust("12 seconds")
+      assert.deepStrictEqual(drifts(), ["undeclared gone"])
+    }).pipe(withStore(() => ({ pollMillis: 10_000, listen: () => Effect.void })))
+  )
+
+  it.effect("a layer that cannot reach the store says so once, and goes on trying", () =>
+    Effect.gen(function* () {
+      const events = yield* told
+      yield* Effect.forkScoped(release([nightly("0 3 * * *")]))
+      yield* TestClock.adjust("2500 millis")
+      assert.deepStrictEqual(
+        events().map(({ _tag }) => _tag),
+        ["SchedulesFailing"]
+      )
+      yield* TestClock.adjust("2 seconds")
+      assert.isDefined(yield* infoOf("nightly"))
+    }).pipe(
+      withStore(({ page }) => {
+        let left = 4
+        const reason = new Transport.Disconnected({ ambiguous: false, cause: "away" })
+        return {
+          page: (...args) =>
+            left-- > 0 ? Effect.fail(new Transport.TransportError({ operation: "schedule", reason })) : page(...args)
+        }
+      })
+    )
+  )
+
+  it.effect("a watch outlives a defect, and reports it", () =>
+    Effect.gen(function* () {
+      const events = yield* told
+      const { lifecycle, schedules } = yield* Transport.AtLeastOnce
+      let due = () => Effect.die(new Error("odd"))
+      const failing: typeof schedules = { ...schedules!, due: (topic) => Effect.andThen(due(), schedules!.due(topic)) }
+      yield* Schedules.upsert(Schedules.every("s", "1 hour", { topic: Report, payload: "" }))
+      yield* watch(failing, lifecycle, Report.name)
+      yield* TestClock.adjust("2 seconds")
+      const [event, ...more] = events()
+      assert(event?._tag === "SchedulesFailing" && event.error.includes("odd") && more.length === 0)
+      due = () => Effect.void as Effect.Effect<never> // of no value
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual((yield* ticks).length, 1)
+    }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+
+  it.effect("an invalid schedule of one topic keeps a layer from changing another one", () =>
+    Effect.gen(function* () {
+      const Other = Topic.make("others", { payload: Schema.String })
+      const failure = yield* Effect.flip(
+        release([nightly("0 3 * * *"), Schedules.every("bad", "1 milli", { topic: Other, payload: "" })])
+      )
+      assert.strictEqual(failure._tag, "InvalidSchedule")
+      assert.isUndefined(yield* infoOf("nightly"))
+    }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+
+  it("after a long outage only some of the ticks are computed that are not published", () => {
+    const now = at("2026-11-30T12:00:30Z")
+    const minutely = { cron: "* * * * *", zone: "Europe/Berlin" }
+    const { next, publish, skipped } = turn(minutely, at("2026-11-27T12:00:00Z"), now, 0)
+    assert.deepStrictEqual([publish, next], [[at("2026-11-30T12:00:00Z")], at("2026-11-30T12:01:00Z")])
+    assert.isAtMost(skipped, 100)
+    assert.strictEqual(turn({ ...minutely, missed: "skip" }, at("2026-11-30T11:51:00Z"), now, 0).skipped, 9)
+  })
 
   it.effect("one that is stored again unchanged keeps its next tick, and a changed one its count", () =>
     Effect.gen(function* () {

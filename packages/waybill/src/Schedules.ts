@@ -95,7 +95,8 @@ export interface Schedule<out On = unknown, out R = never> {
 
 /**
  * A schedule with a cron expression of five fields, or of six, the first being seconds. `zone` is the name of a time zone, UTC by
- * default: a time that a change of its clock skips is due right after the change, and one that occurs twice is due the first time.
+ * default: a time that a change of its clock skips is due right after the change, and one that occurs twice is due the first time; if its hour is `*`, it is due
+ * both times.
  *
  * @example
  * ```ts
@@ -507,32 +508,46 @@ export const layer = <On, R>(
     schedules.set(schedule.id, schedule)
   }
   return Layer.effectDiscard(
-    Effect.forEach(
-      topics.values(),
-      (declared) => Effect.retry(declare(declared, owner, options.removed ?? "remove"), patiently),
-      { discard: true }
-    )
+    Effect.gen(function* () {
+      const all = yield* Effect.forEach(topics.values(), (declared) => defined(declared, owner))
+      for (const declared of all)
+        yield* patiently(declared.topic, declare(declared, owner, options.removed ?? "remove"))
+    })
   )
 }
 
-/** As a consumer does, a program starts although the store cannot be reached at the moment. */
-const patiently = {
-  while: (problem: Problem) => problem._tag === "TransportError" && !problem.reason.permanent,
-  schedule: Repetition.spaced("1 second")
-}
+/** As a consumer does, a program starts although the store cannot be reached at the moment, and says so. */
+const patiently = <On, A, R>(topic: Scheduled<On>, self: Effect.Effect<A, TransportError, R>) =>
+  Effect.flatMap(opened(topic), ({ transport }) => {
+    let failing = false
+    const report = ({ message: error, reason: { permanent } }: TransportError) => {
+      if (failing || permanent) return Effect.void
+      failing = true
+      return transport.lifecycle.report({ _tag: "SchedulesFailing", topic: topic.name, permanent, error })
+    }
+    return self.pipe(
+      Effect.tapError(report),
+      Effect.retry({ while: ({ reason }) => !reason.permanent, schedule: Repetition.spaced("1 second") })
+    )
+  })
 
 interface Declared<On, R> {
   readonly topic: Scheduled<On>
   readonly schedules: Map<string, Schedule<On, R>>
 }
 
-const declare = Effect.fnUntraced(function* <On, R>(
-  { schedules: declared, topic }: Declared<On, R>,
+/** Before anything is stored: if one schedule is invalid, nothing is changed. */
+const defined = Effect.fnUntraced(function* <On, R>({ schedules, topic }: Declared<On, R>, owner: string) {
+  const definitions = new Map<string, Definition>()
+  for (const [id, { definition }] of schedules) definitions.set(id, { ...(yield* definition), declared: owner })
+  return { topic, definitions }
+})
+
+const declare = Effect.fnUntraced(function* <On>(
+  { definitions, topic }: { readonly topic: Scheduled<On>; readonly definitions: ReadonlyMap<string, Definition> },
   owner: string,
   removed: "remove" | "report"
 ) {
-  const definitions = new Map<string, Definition>()
-  for (const [id, { definition }] of declared) definitions.set(id, { ...(yield* definition), declared: owner })
   const { schedules, transport } = yield* opened(topic)
   const { lifecycle } = transport
   for (const definition of definitions.values()) yield* ensureKept(topic.name, definition, transport)
@@ -559,21 +574,23 @@ const declare = Effect.fnUntraced(function* <On, R>(
     }
   }
   yield* schedules.watch(topic.name)
-  yield* Effect.forkScoped(Effect.scoped(drifting(topic.name, definitions, schedules, lifecycle)))
+  const removedIds = removed === "report" ? [] : strangers.map(({ id }) => id)
+  yield* Effect.forkScoped(Effect.scoped(drifting(topic.name, definitions, removedIds, schedules, lifecycle)))
 })
 
 /** How long changes are collected before they are compared: they often come in bursts. */
 const driftMillis = 1000
 
-/** Reports declared schedules that are changed or removed from now on. */
+/** Reports declared schedules that are changed or removed from now on, and removed ones that come back. */
 const drifting = Effect.fnUntraced(function* (
   topic: string,
   definitions: ReadonlyMap<string, Definition>,
+  removed: ReadonlyArray<string>,
   schedules: Schedules,
   lifecycle: Lifecycle
 ) {
-  const ids = [...definitions.keys()]
-  const known = new Map<string, "changed" | "missing" | undefined>()
+  const ids = [...definitions.keys(), ...removed]
+  const known = new Map<string, "changed" | "missing" | "undeclared" | undefined>()
   const heard = Latch.makeUnsafe(false)
   yield* schedules.listen(topic, () => heard.openUnsafe())
   const compare = Effect.gen(function* () {
@@ -584,11 +601,15 @@ const drifting = Effect.fnUntraced(function* (
         const mine = definitions.get(id)
         const stored = read(text)?.definition
         const found =
-          revision === ""
-            ? "missing"
-            : stored !== undefined && mine !== undefined && same(stored, mine)
+          mine === undefined
+            ? revision === ""
               ? undefined
-              : "changed"
+              : "undeclared"
+            : revision === ""
+              ? "missing"
+              : stored !== undefined && same(stored, mine)
+                ? undefined
+                : "changed"
         if (found !== undefined && found !== known.get(id)) {
           yield* lifecycle.report({ _tag: "ScheduleDrifted", topic, schedule: id, found })
         }
@@ -596,10 +617,12 @@ const drifting = Effect.fnUntraced(function* (
       }
     }
   })
-  return yield* heard.await.pipe(
+  const { pollMillis } = schedules
+  const awaited = pollMillis < Infinity ? Effect.race(heard.await, Effect.sleep(pollMillis)) : heard.await
+  // The next time is another chance.
+  return yield* Effect.ignore(compare).pipe(
+    Effect.andThen(awaited),
     Effect.andThen(Effect.sleep(driftMillis)),
-    // The next change is another chance.
-    Effect.andThen(Effect.ignore(compare)),
     Effect.forever
   )
 })

@@ -4,14 +4,14 @@
  *
  * @module
  */
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
-import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { Lifecycle } from "../Lifecycle.ts"
 import type { Outgoing } from "../Message.ts"
-import type { TransportError } from "../TransportError.ts"
 import {
   type Definition,
   mostChanges,
@@ -94,6 +94,17 @@ export const planned = ({ id, next: tick, revision, text }: StoredSchedule, now:
   }
 }
 
+/** Computing what was missed takes a while: handlers and leases go on in between. */
+const plansOf = Effect.fnUntraced(function* (schedules: ReadonlyArray<StoredSchedule>, now: number) {
+  const plans: Array<Planned> = []
+  for (const schedule of schedules) {
+    const plan = planned(schedule, now)
+    if (plan !== undefined) plans.push(plan)
+    yield* Effect.yieldNow
+  }
+  return plans
+})
+
 /** As many of the first ones as one call may carry. */
 const fitting = (plans: ReadonlyArray<Planned>): ReadonlyArray<Planned> => {
   let messages = 0
@@ -130,14 +141,13 @@ export const publish = Effect.fnUntraced(function* (
 const round = Effect.fnUntraced(function* (store: ScheduleStore, lifecycle: Lifecycle, topic: string) {
   while (true) {
     const { next, now, schedules } = yield* store.due(topic)
-    const plansOf = (all: ReadonlyArray<StoredSchedule>) => all.flatMap((schedule) => planned(schedule, now) ?? [])
     const pause = (at = Infinity) => Math.min(store.pollMillis, Math.max(0, at - now))
     if (schedules.length === 0) return next === undefined ? unscheduled * store.pollMillis : pause(next)
-    let plans = plansOf(schedules)
+    let plans = yield* plansOf(schedules, now)
     // Those that only another build can read are left to it, and do not hold up the ones behind them.
     for (let last = schedules.at(-1); plans.length === 0;) {
       const { schedules: more } = yield* store.page(topic, Option.fromUndefinedOr(last), mostChanges)
-      plans = plansOf(more)
+      plans = yield* plansOf(more, now)
       last = more.at(-1)
       if (plans.length === 0 && !(last?.next !== undefined && last.next <= now)) {
         return Math.min(pauseMillis, pause(more.find(({ next = -Infinity }) => next > now)?.next))
@@ -165,15 +175,20 @@ const watching = Effect.fnUntraced(function* (
   let failing = false
   const attempt = Effect.gen(function* () {
     changed.closeUnsafe()
-    const result: Result.Result<number, TransportError> = yield* Effect.result(round(store, lifecycle, topic))
-    if (Result.isSuccess(result)) {
+    const exit = yield* Effect.exit(round(store, lifecycle, topic))
+    if (Exit.isSuccess(exit)) {
       failing = false
-      return Math.min(result.success, longestMillis)
+      return Math.min(exit.value, longestMillis)
     }
-    const { message, reason } = result.failure
     if (!failing) {
       failing = true
-      yield* lifecycle.report({ _tag: "SchedulesFailing", topic, permanent: reason.permanent, error: message })
+      // A defect may be gone, too, once the data are others.
+      const failure = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
+      const { message, permanent } =
+        failure === undefined
+          ? { message: Cause.pretty(exit.cause), permanent: false }
+          : { message: failure.message, permanent: failure.reason.permanent }
+      yield* lifecycle.report({ _tag: "SchedulesFailing", topic, permanent, error: message })
     }
     return pauseMillis
   })

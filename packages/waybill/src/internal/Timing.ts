@@ -32,6 +32,9 @@ const lateMillis = 60_000
 /** How many missed ticks are published with `missed: "all"`, the newest. */
 export const mostMissed = 1000
 
+/** How many ticks of an expression are counted where only the last one matters: each takes most of a millisecond. */
+const mostCounted = 100
+
 /** How many ticks of one schedule are published in one step. */
 const mostAtOnce = 100
 
@@ -41,18 +44,24 @@ interface Known {
   /** There is no tick after `from` and before `tick`. */
   from: number
   tick: number
+  /** Ticks in a row, the latest first, as far as they were needed. */
+  recent: Array<number>
 }
 
 /** Many schedules have the same expression, and are due at the same time. */
 const known = new Map<string, Known>()
 const mostKnown = 1000
 
+const hourOf = (expression: string): string => expression.trim().split(/\s+/).at(-4) ?? ""
+
 const knownOf = (expression: string, zone = "UTC"): Known => {
   const key = `${zone} ${expression}`
   let one = known.get(key)
   if (one === undefined) {
     if (known.size === mostKnown) known.clear()
-    known.set(key, (one = { cron: Cron.parse(expression, zone), from: 0, tick: 0 }))
+    // What is due in any hour does not pause when a clock is set back.
+    const onDstOverlap = hourOf(expression).startsWith("*") ? "both" : "earlier"
+    known.set(key, (one = { cron: Cron.parse(expression, zone, { onDstOverlap }), from: 0, tick: 0, recent: [] }))
   }
   return one
 }
@@ -121,15 +130,46 @@ const nextOfCron = ({ zone }: Timing, expression: string, after: number): number
   }
 }
 
-/** An instant that at most `count` ticks lie between and `now`, for a schedule that many more are due of. */
-const recently = (timing: Timing, count: number, now: number): number => {
-  if (timing.cron === undefined) return now - (timing.every ?? leastEvery) * count
-  const cron = cronOf(timing.cron, timing.zone)
-  let at = now
-  if (Result.isSuccess(cron)) {
-    for (let left = count; left > 0; left--) at = Cron.prev(cron.success, new Date(at)).getTime()
+/** The tick before an instant; -Infinity if there is none. */
+const before = ({ cron }: Known, instant: number): number => {
+  try {
+    return Result.isSuccess(cron) ? Cron.prev(cron.success, new Date(instant)).getTime() : -Infinity
+  } catch {
+    return -Infinity
   }
-  return at
+}
+
+/** The last ticks until an instant: at 0 the last one, at 1 the one before it. */
+const recent = (timing: Timing, until: number): ((i: number) => number) => {
+  const { cron, every = leastEvery, zone } = timing
+  if (cron === undefined) {
+    const next = nextMultiple(timing, until)
+    return (i) => next - every * (i + 1)
+  }
+  const one = knownOf(cron, zone)
+  const last = before(one, until + 1)
+  if (one.recent[0] !== last) one.recent = [last]
+  return (i) => {
+    for (let at = one.recent.at(-1) ?? last; one.recent.length <= i;) one.recent.push((at = before(one, at)))
+    return one.recent[i] ?? -Infinity
+  }
+}
+
+/** The ticks from `tick` to `now`, the newest ones in order, and whether there are more. */
+const newest = (
+  timing: Timing,
+  tick: number,
+  now: number
+): { readonly due: ReadonlyArray<number>; readonly more: boolean } => {
+  const most = timing.cron === undefined || timing.missed === "all" ? mostMissed : mostCounted
+  const at = recent(timing, Math.min(now, timing.end ?? Infinity))
+  const due: Array<number> = []
+  for (let i = 0; at(i) > tick; i++) {
+    if (i === most) return { due: due.reverse(), more: true }
+    due.push(at(i))
+  }
+  if (due.length === most) return { due: due.reverse(), more: true }
+  return { due: [tick, ...due.reverse()], more: false }
 }
 
 /** What is to be done when a tick is due. */
@@ -148,27 +188,12 @@ export interface Turn {
  */
 export const turn = (timing: Timing, tick: number, now: number, published: number): Turn => {
   const { missed = "last", window = Infinity } = timing
-  const due: Array<number> = []
-  let next: number | undefined = tick
-  let passed = 0
-  for (let jumped = false; next !== undefined && next <= now;) {
-    if (due.length === mostMissed && !jumped) {
-      jumped = true
-      const recent = recently(timing, mostMissed, now)
-      if (recent > next) {
-        passed = due.length
-        due.length = 0
-        next = tickAfter(timing, recent)
-        continue
-      }
-    }
-    due.push(next)
-    next = tickAfter(timing, next)
-  }
+  const next = tickAfter(timing, now)
+  const { due, more } = tickAfter(timing, tick) === next ? { due: [tick], more: false } : newest(timing, tick, now)
   const last = due.at(-1) ?? tick
   const inWindow = due.filter((one) => now - one <= window)
   let publish = missed === "all" ? inWindow : missed === "last" || now - last <= lateMillis ? inWindow.slice(-1) : []
-  const skipped = passed + due.length - publish.length
+  const skipped = due.length - publish.length + (more ? 1 : 0)
   const left = (timing.times ?? Infinity) - published
   publish = publish.slice(0, left)
   if (publish.length > mostAtOnce) return { publish: publish.slice(0, mostAtOnce), skipped, next: publish[mostAtOnce] }
