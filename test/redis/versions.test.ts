@@ -52,7 +52,7 @@ const sideBySide = (older: typeof Old) =>
     return { ...handled, dead: (yield* figures).dead }
   })
 
-it.live("what a filter cannot read is given to the group, and so becomes a dead letter", () =>
+it.live("messages that a filter cannot parse are delivered, and end as dead letters", () =>
   Effect.gen(function* () {
     const { commands } = yield* IoRedis.IoRedis
     const key = `{waybill:${name}}:stream`

@@ -162,7 +162,7 @@ const take = (source: Source) =>
         /** The filter has passed over so much that the rest is for the next call. */
         more: flag
       },
-      /** The heartbeat has expired: what it took now could be taken from it at once. */
+      /** The heartbeat has expired, so that what it took could be taken from it at once; or the group got another filter meanwhile. */
       EXPIRED: {},
       PAUSED: {}
     },
@@ -171,7 +171,13 @@ local now, rest = clock(), nil
 ${source.gives === true ? "local guards = redis.call('EXISTS', unique) == 1" : ""}
 local until_ = redis.call('ZSCORE', consumers, consumer)
 if not until_ or tonumber(until_) <= now then return {'EXPIRED'} end
-if redis.call('HEXISTS', state, 'paused') == 1 then return {'PAUSED'} end
+${
+  source.filters
+    ? `local noted = redis.call('HMGET', state, 'paused', 'only')
+if (noted[2] or '') ~= only then return {'EXPIRED'} end
+if noted[1] then return {'PAUSED'} end`
+    : "if redis.call('HEXISTS', state, 'paused') == 1 then return {'PAUSED'} end"
+}
 ${source.filters ? "if only ~= '' then wants, passed = wanted(only), function(entry, id) freed({entry}, {id}, group) end end\n" : ""}-- Everything is read before anything is taken.
 probe()
 local begins = redis.call('SCARD', processing) == 0

@@ -90,7 +90,7 @@ const beat = (source: Source) =>
       NOGROUP: {}
     },
     lua: /* lua */ `${clock}${records}${weighing}${fetching}${source.lua}${places}${keeping}${marking}${heartbeats}
-if redis.call('SISMEMBER', groups, group) == 0 then return {'NOGROUP'} end
+if redis.call('SISMEMBER', groups, group) == 0 or refiltered(only) then return {'NOGROUP'} end
 local now = clock()
 -- Everything is read before anything is written.
 local until_ = redis.call('ZSCORE', consumers, consumer)

@@ -18,7 +18,9 @@ export const beatArgs = {
   age: "text",
   ...cap,
   /** 1: it knows that the group is paused, and begins nothing. */
-  quiet: "text"
+  quiet: "text",
+  /** Its filter, "" for none. */
+  only: "text"
 } as const
 
 export type BeatArgs = Given<typeof beatArgs>
@@ -39,7 +41,7 @@ export const beaten = {
 
 export type Beaten = Shaped<typeof beaten>
 
-/** The group does not exist. */
+/** The group does not exist, or has got another filter while this member had no heartbeat: it has to join again. */
 export const groupGone = new Rejected({ command: "xreadgroup", detail: "NOGROUP the group does not exist" })
 
 /** Recognises it in all its forms. A blocked read is woken with UNBLOCKED when its stream is deleted; everything else says NOGROUP. */

@@ -21,6 +21,7 @@ import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { Delivery } from "../../../Delivery.ts"
 import { logFailures } from "../../../internal/FailureLog.ts"
+import { textOf } from "../../../internal/Filter.ts"
 import { Freezable } from "../../../internal/Freezable.ts"
 import type { DeadLetterCap } from "../../../internal/Limits.ts"
 import { everything, Recalls } from "../../../internal/Recalls.ts"
@@ -156,6 +157,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
   readonly #settler: Settler<H>
   readonly #heartbeat: Heartbeat
   readonly #startedAt: bigint
+  readonly #only: string
   readonly #scope = Scope.makeUnsafe()
   readonly #joining = Semaphore.makeUnsafe(1)
   /** Where the worker waits, and where others wait for it. */
@@ -177,6 +179,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
     this.#startedAt = clock.monotonicTimeNanosUnsafe()
     const leaseMillis = Duration.toMillis(subscription.lease)
     this.leaseMillis = leaseMillis
+    this.#only = textOf(subscription.only)
     const { now } = this
     this.inFlight = new InFlight<H>({
       now,
@@ -499,7 +502,8 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
       limit: moveLimit,
       age: age === undefined ? "" : Math.round(age),
       ...this.#options.deadLetters,
-      quiet: this.quiet ? 1 : 0
+      quiet: this.quiet ? 1 : 0,
+      only: this.#only
     })
     if (next >= 0) this.expect(next)
     if (cancelled !== undefined && cancelled.length > 0) this.inFlight.cancel(new Set(cancelled))

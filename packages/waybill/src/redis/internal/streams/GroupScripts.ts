@@ -213,6 +213,7 @@ export const beat = make({
 local pending, retrying = ask('XPENDING', stream, group), ask('XPENDING', retry, group)
 if not pending or not retrying then return {'NOGROUP'} end
 ${heartbeats}
+if refiltered(only) then return {'NOGROUP'} end
 local now = clock()
 -- Everything is read before anything is written.
 local until_ = redis.call('ZSCORE', consumers, consumer)

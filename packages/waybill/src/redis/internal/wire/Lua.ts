@@ -104,10 +104,15 @@ export const cap = { maxCount: "number", maxAgeMillis: "number" } as const
  * `paused(quiet)`: 1 if the group is paused, otherwise 0. `quiet` = '1': the consumer has stopped beginning messages. That is
  * recorded until the next beat without it, so that pausing can wait for every consumer.
  *
+ * `refiltered(only)`: whether the group has another filter.
+ *
  * They use the locals `consumers` and `state`, the keys, and `consumer` and `lease`. Unchanged records are not written.
  */
 export const heartbeats = /* lua */ `
-local noted = redis.call('HMGET', state, 'paused', 'quiet:' .. consumer, 'oldest:' .. consumer, 'lease:' .. consumer)
+local noted = redis.call('HMGET', state, 'paused', 'quiet:' .. consumer, 'oldest:' .. consumer, 'lease:' .. consumer, 'only')
+local function refiltered(only)
+  return (noted[5] or '') ~= only
+end
 local function live(now)
   redis.call('ZADD', consumers, now + lease, consumer)
   if tonumber(noted[4]) ~= lease then redis.call('HSET', state, 'lease:' .. consumer, lease) end
@@ -356,8 +361,8 @@ end
 `
 
 /**
- * `wanted(only)`: a function that says whether the group wants a message with this key and these headers, as JSON. What cannot be read
- * is wanted, so that it becomes a dead letter.
+ * `wanted(only)`: a function that says whether the group wants a message with this key and these headers, as JSON. Headers that cannot be
+ * parsed are wanted: the message is delivered, and ends as a dead letter.
  */
 export const wanting = /* lua */ `
 local function wanted(only)
