@@ -664,9 +664,23 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     name: "an id is free between attempts",
     file: "redis/internal/streams/UniqueIds.ts",
-    find: "if place and not at then redis.call('HSET'",
+    find: "if place and not isKept then redis.call('HSET'",
     replace: "if false then redis.call('HSET'",
     proofs: on(["streams"], suite("until its message is acked or dead-lettered"))
+  },
+  {
+    name: "every beat looks for lost messages that had their ids to themselves",
+    file: "redis/internal/wire/Lua.ts",
+    find: "if now >= swept and now - swept < spell then return end",
+    replace: "",
+    proofs: [{ file: "redis/unique.test.ts", title: "looking for them costs little" }]
+  },
+  {
+    name: "a retired group keeps an id of the one that joins under its name",
+    file: "redis/internal/streams/GroupScripts.ts",
+    find: "isKept = isKept and redis.call('ZSCORE', retryIds, id)",
+    replace: "",
+    proofs: [{ file: "redis/unique.test.ts", title: "that a retired group kept" }]
   },
   {
     name: "an id is not freed when its message is taken",

@@ -5,7 +5,7 @@ import { Context, Duration, Effect, Layer, References, Schema } from "effect"
 import type { Redis } from "ioredis"
 import { Producer, Settlement, Topic, Transport } from "waybill"
 import { IoRedis } from "waybill/redis"
-import { client, outgoing } from "./Fixture.ts"
+import { becomes, client, make, outgoing } from "./Fixture.ts"
 import * as Patterns from "./Patterns.ts"
 
 const Task = Topic.make("tasks", { payload: Schema.String })
@@ -76,5 +76,73 @@ layer(RedisServer.layer(), { excludeTestServices: true })("ids of producers", (i
       }
       assert.deepStrictEqual(yield* unique, [])
     }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "None"))
+  )
+
+  it.effect("streams: ids of lost messages are freed, and looking for them costs little", () =>
+    Effect.gen(function* () {
+      const fixture = yield* make({ pollInterval: "100 millis" })
+      const { groupKey, join, key, publish, redis } = fixture
+      const lease = Duration.minutes(10)
+      yield* join({ lease })
+      yield* join({ lease })
+      yield* fixture.inspector.pause("t", "g")
+      const calls = (command: string) =>
+        Effect.promise(async () =>
+          Number(RegExp(`cmdstat_${command}:calls=(\\d+)`).exec(await redis.info("commandstats"))?.[1] ?? 0)
+        )
+      for (let n = 0; n < 50; n++) yield* publish({ body: "a", id: `x${n}`, unique: "until-settled" })
+      const noted = Effect.promise(() => redis.hget(groupKey("state"), "unique"))
+      yield* becomes(
+        "a member has looked",
+        Effect.map(noted, (at) => at !== null),
+        true
+      )
+      yield* Effect.promise(() => redis.config("RESETSTAT"))
+      yield* becomes(
+        "beats",
+        Effect.map(calls("evalsha"), (n) => n >= 6),
+        true
+      )
+      assert.isBelow(yield* calls("xrange"), 20, "no entries are loaded")
+      assert.strictEqual((yield* calls("hscan")) + (yield* calls("hrandfield")), 0, "once a lease")
+      yield* Effect.promise(() => redis.xtrim(key("stream"), "MAXLEN", 1))
+      yield* join({ lease: Duration.seconds(1) })
+      yield* becomes(
+        "the ids",
+        Effect.promise(() => redis.hkeys(key("unique"))),
+        ["x49"]
+      )
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("streams: an id that a retired group kept is freed if a group joins under its name", () =>
+    Effect.gen(function* () {
+      const { groupKey, inspector, joinAndLeave, publish, redis, settle, take } = yield* make({
+        pollInterval: "100 millis"
+      })
+      const lease = Duration.seconds(1)
+      const message = { body: "a", id: "x", unique: "until-settled" } as const
+      const { leave, receiver } = yield* joinAndLeave({ lease })
+      yield* publish(message)
+      yield* settle(receiver, yield* take(receiver, 1), Settlement.retry(Duration.hours(1), "later"))
+      yield* leave
+      yield* inspector.retire("t", "g")
+      const again = yield* joinAndLeave({ lease })
+      yield* becomes(
+        "the receipt",
+        Effect.map(publish(message), ([receipt]) => receipt?._tag),
+        "Stored"
+      )
+      // The new group keeps what it retries.
+      yield* settle(again.receiver, yield* take(again.receiver, 1), Settlement.retry(Duration.hours(1), "later"))
+      const noted = Effect.promise(() => redis.hget(groupKey("state"), "unique"))
+      const before = yield* noted
+      yield* becomes(
+        "a member has looked",
+        Effect.map(noted, (at) => at !== before),
+        true
+      )
+      assert.strictEqual((yield* publish(message))[0]?._tag, "Duplicate")
+    }).pipe(Effect.scoped)
   )
 })

@@ -6,6 +6,7 @@
  */
 import { make as makeScripts } from "../claims/Scripts.ts"
 import { keys } from "../wire/Keys.ts"
+import { forgetting } from "../wire/Lua.ts"
 import { opens, pattern, storage } from "./KeyspaceScripts.ts"
 import { numbering } from "./Numbers.ts"
 
@@ -14,7 +15,7 @@ const lua = /* lua */ `
 local open, probe, fresh, pressing, read, forget, freed, restore, promote, backlog, peek, outlook, pass, clear, close
 local wants, passed
 do
-${numbering}${opens}
+${numbering}${opens}${forgetting}
 -- The records that were looked up to see whether they exist.
 local taken = {}
 local function cursor()
@@ -120,21 +121,14 @@ end
 function freed(entries, ids, group)
   for i, entry in ipairs(entries) do free(entry, ids[i], group) end
 end
--- Messages that expire free their ids without a trace.
-local function sweep()
-  local page = redis.pcall('HSCAN', unique, redis.call('HGET', position, 'swept') or '0', 'COUNT', 100)
-  if page.err then return end
-  for i = 1, #page[2], 2 do
-    local place = page[2][i + 1]
-    if string.byte(place) ~= 100 and not isOpen(place) then redis.call('HDEL', unique, page[2][i]) end
-  end
-  redis.call('HSET', position, 'swept', page[1])
-end
 function restore(id, record)
   redis.call('HSET', restored, id, record)
 end
 function promote(now, limit)
-  if redis.call('EXISTS', unique) == 1 then sweep() end
+  -- Messages that expire free their ids without a trace.
+  if redis.call('EXISTS', unique) == 1 then
+    forgetLost(position, now, lease * redis.call('SCARD', groups), function(_, place) return not isOpen(place) end)
+  end
   local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, limit)
   if #due > 0 then
     load()

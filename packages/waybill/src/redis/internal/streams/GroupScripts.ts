@@ -17,6 +17,7 @@ import {
   clock,
   fetching,
   filtering,
+  forgetting,
   heartbeats,
   ids,
   lagging,
@@ -209,7 +210,7 @@ export const beat = make({
     /** Nothing was done. */
     NOGROUP: {}
   },
-  lua: /* lua */ `${clock}${ids}${add}${ask}${unseen}${tallies}${weighing}${fetching}${sources}${noting}${sweeping}${places}${keeping}${opens}
+  lua: /* lua */ `${clock}${ids}${add}${ask}${unseen}${tallies}${weighing}${fetching}${sources}${noting}${sweeping}${places}${keeping}${opens}${forgetting}
 local pending, retrying = ask('XPENDING', stream, group), ask('XPENDING', retry, group)
 if not pending or not retrying then return {'NOGROUP'} end
 ${heartbeats}
@@ -246,16 +247,17 @@ local function unpacked(body)
   local ok, fields = pcall(cmsgpack.unpack, body)
   if ok and type(fields) == 'table' then return fields end
 end
--- Entries that were trimmed before every group had settled them free their ids without a trace.
+-- Entries that were trimmed before every group had settled them free their ids without a trace. And a group of this name that was
+-- retired, or a member of an older build, has left the name in the place of a message that the group does not keep.
 local function sweep()
   if redis.call('EXISTS', unique) == 0 then return end
-  local page = redis.pcall('HSCAN', unique, redis.call('HGET', state, 'unique') or '0', 'COUNT', 100)
-  if page.err then return end
-  for i = 1, #page[2], 2 do
-    local place = page[2][i + 1]
-    if string.byte(place) ~= 100 and not isOpen(place) then redis.call('HDEL', unique, page[2][i]) end
-  end
-  redis.call('HSET', state, 'unique', page[1])
+  local first = info['first-entry'] and info['first-entry'][1] or after(info['last-generated-id'])
+  forgetLost(state, now, lease * info['groups'], function(id, place)
+    local rest, isKept = without(place, group)
+    isKept = isKept and redis.call('ZSCORE', retryIds, id)
+    if not isOpen(isKept and place or rest, nil, first) then return true end
+    if not isKept and rest ~= place then redis.call('HSET', unique, id, rest) end
+  end)
 end
 -- The id of a message that has it to itself.
 local function uniqueIdOf(fields)

@@ -8,19 +8,21 @@
  * @module
  */
 /**
- * `isOpen(place, except)`: whether some group, apart from `except`, has yet to settle the message. While there is no group, it is
+ * `isOpen(place, except, first)`: whether some group, apart from `except`, has yet to settle the message. While there is no group, it is
  * open as long as it is stored. A user who may not look at groups still publishes: then it is open until a consumer has freed the id.
+ * `first`: where the stream begins, if known; then no entry is loaded.
  * Uses `less`, `of`, and the local `stream`, the key.
  */
 export const opens = /* lua */ `
 local readers
-local function isOpen(place, except)
+local function isOpen(place, except, first)
   local entry, kept = string.match(place, '^(%d+%-%d+)(.*)$')
   if not entry then return false end
   readers = readers or redis.pcall('XINFO', 'GROUPS', stream)
   if readers.err then return not string.find(readers.err, 'no such key', 1, true) end
   local there
   local function isStored()
+    if first then return not less(entry, first) end
     there = there or redis.pcall('XRANGE', stream, entry, entry)
     return there.err or #there > 0
   end
@@ -40,6 +42,12 @@ local function isOpen(place, except)
   end
   return false
 end
+-- The place without the name of this group, and whether it was there.
+local function without(place, group)
+  local at = string.find(place .. ' ', ' ' .. group .. ' ', 1, true)
+  if not at then return place end
+  return string.sub(place, 1, at - 1) .. string.sub(place, at + 1 + #group), true
+end
 `
 
 /**
@@ -56,18 +64,17 @@ local function uniqueAt(fields, from)
 end
 local function placed(id, first)
   local place = redis.call('HGET', unique, id)
-  if place and string.match(place, '^%S+') == first then return place, string.find(place .. ' ', ' ' .. group .. ' ', 1, true) end
+  if place and string.match(place, '^%S+') == first then return place, without(place, group) end
 end
 local function keep(id, first)
-  local place, at = placed(id, first)
-  if place and not at then redis.call('HSET', unique, id, place .. ' ' .. group) end
+  local place, _, isKept = placed(id, first)
+  if place and not isKept then redis.call('HSET', unique, id, place .. ' ' .. group) end
 end
 local function free(id, first)
-  local place, at = placed(id, first)
+  local place, rest, isKept = placed(id, first)
   if not place then return end
-  local rest = at and string.sub(place, 1, at - 1) .. string.sub(place, at + 1 + #group) or place
   if not isOpen(rest, group) then redis.call('HDEL', unique, id)
-  elseif at then redis.call('HSET', unique, id, rest) end
+  elseif isKept then redis.call('HSET', unique, id, rest) end
 end
 local function freeAll(ids, firsts)
   local places, gone = redis.call('HMGET', unique, unpack(ids)), {}

@@ -304,6 +304,30 @@ local function of(flat)
 end
 `
 
+/**
+ * `forgetLost(record, now, spell, isLost)`: takes samples of the ids in `unique`, the key, and deletes those of messages that left without
+ * freeing them, as `isLost(id, place)` says, except for delayed ones. Done once in `spell` ms, as noted in `record`; a call looks at about a
+ * thousand, and at few if few of them are lost. Without permission nothing is done.
+ */
+export const forgetting = /* lua */ `
+local function forgetLost(record, now, spell, isLost)
+  local swept = tonumber(redis.call('HGET', record, 'unique')) or 0
+  if now >= swept and now - swept < spell then return end
+  for _ = 1, 32 do
+    local some, lost = redis.pcall('HRANDFIELD', unique, 32, 'WITHVALUES'), {}
+    if some.err then return end
+    for i = 1, #some, 2 do
+      if string.byte(some[i + 1]) ~= 100 and isLost(some[i], some[i + 1]) then lost[#lost + 1] = some[i] end
+    end
+    if #lost > 0 then redis.call('HDEL', unique, unpack(lost)) end
+    if #lost < 8 then
+      redis.call('HSET', record, 'unique', string.format('%.0f', now))
+      return
+    end
+  end
+end
+`
+
 /** `infoOf(stream, group)`: the group in XINFO, as a map; nil if the stream or the group is missing. Uses `ask` and `of`. */
 export const infos = /* lua */ `
 local function infoOf(stream, group)
