@@ -175,6 +175,24 @@ export const locating = [
   ),
 
   check(
+    "the id of a removed message is free, and that of a removed dead letter",
+    ["lookup", "deadLetters", "deduplication"],
+    Effect.fnUntraced(function* (fixture) {
+      const { inspector, topic } = fixture
+      const publish = Effect.map(fixture.publish({ body: "a", id: "own" }), ([receipt]) => receipt?._tag)
+      assert.strictEqual(yield* publish, "Stored")
+      yield* inspector.removeMessage(topic, "own")
+      assert.strictEqual(yield* publish, "Stored")
+      const receiver = yield* fixture.join("g")
+      yield* settle(receiver, [yield* fixture.one(receiver)], Settlement.deadLetter("Broken", "cause"))
+      assert.strictEqual(yield* publish, "Duplicate")
+      yield* inspector.removeMessage(topic, "own")
+      assert.strictEqual(yield* publish, "Stored")
+      assert.strictEqual(yield* publish, "Duplicate")
+    })
+  ),
+
+  check(
     "a cancelled delivery is told to its consumer, and is a dead letter however it ends, unless it is done",
     ["cancel", "retry", "deadLetters", "redelivery"],
     Effect.fnUntraced(function* (fixture) {

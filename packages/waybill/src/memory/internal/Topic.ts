@@ -52,9 +52,9 @@ export interface Pattern {
   readonly source: (place: Place) => Source
 }
 
-/** The ids that count as published, in the order they will be forgotten. */
+/** The ids that count as published, until when, and in the order they will be forgotten. */
 class Seen {
-  readonly ids = new Set<string>()
+  readonly ids = new Map<string, number>()
   readonly forgetting = new Fifo<{ readonly id: string; readonly at: number }>()
 }
 
@@ -309,7 +309,7 @@ export class Topic implements Home {
       if (place._tag === "Pending") return new MessageInUse({ id, group: place.group, consumer: place.consumer })
     }
     this.#delete(id, new Set())
-    this.#unique?.delete(id)
+    this.#forgetId(id)
     return undefined
   }
 
@@ -325,8 +325,13 @@ export class Topic implements Home {
     const dead = groups.flatMap(({ _tag, group }) => (_tag === "Dead" ? [group] : []))
     this.#delete(id, new Set([...held, ...dead]))
     for (const group of held) this.group(group)?.cancel(id, now)
-    if (held.length === 0) this.#unique?.delete(id)
+    if (held.length === 0) this.#forgetId(id)
     return held
+  }
+
+  #forgetId(id: string): void {
+    this.#unique?.delete(id)
+    this.#seen?.ids.delete(id)
   }
 
   /** Everywhere but in these groups. */
@@ -359,8 +364,9 @@ export class Topic implements Home {
     } else if (message.id !== undefined) {
       const seen = (this.#seen ??= new Seen())
       if (seen.ids.has(id)) return { _tag: "Duplicate", id }
-      seen.ids.add(id)
-      seen.forgetting.push({ id, at: now + this.#pattern.limits(this.name).deduplicationMillis })
+      const at = now + this.#pattern.limits(this.name).deduplicationMillis
+      seen.ids.set(id, at)
+      seen.forgetting.push({ id, at })
     }
     const { body, due, headers, key, version } = message
     const stored: Stored = {
@@ -442,7 +448,8 @@ export class Topic implements Home {
     if (seen === undefined) return
     const { forgetting, ids } = seen
     for (let first = forgetting.peek(); first !== undefined && first.at <= now; first = forgetting.peek()) {
-      ids.delete(first.id)
+      // Otherwise it was removed and published again.
+      if (ids.get(first.id) === first.at) ids.delete(first.id)
       forgetting.shift()
     }
   }

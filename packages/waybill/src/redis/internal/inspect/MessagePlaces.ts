@@ -9,7 +9,7 @@
  * | `retry-ids` of a group | ids of messages that were retried | the entry of the retry stream; negative while the message waits for its next attempt |
  * | `dead-ids` of a group | ids of dead letters' messages | the entry among the dead letters |
  *
- * They are an index: what is not found there any more is looked for in vain, and what they name is checked.
+ * They are only an index: an entry may be gone, or belong to another message, so its id is compared.
  *
  * @module
  */

@@ -366,7 +366,11 @@ for source = 0, 1 do
     if #given == 1000 then more = 1 end
   end
 end
-redis.call('UNLINK', waiting, waitingBodies, retryIds)
+redis.call('UNLINK', waiting, waitingBodies)
+-- Of those that waited: consumers hold the others.
+local waited = redis.call('ZRANGE', retryIds, '-inf', '(0', 'BYSCORE', 'LIMIT', 0, 1000)
+if #waited > 0 then redis.call('ZREM', retryIds, unpack(waited)) end
+if #waited == 1000 then more = 1 end
 return {'OK', upTo, more}
 `
 })

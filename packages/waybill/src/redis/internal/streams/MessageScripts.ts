@@ -30,7 +30,7 @@ const ofTopic = keys("stream", "delayed", "delayedBodies", "promoted", "unique",
 
 /**
  * `due`: when the message is due, if it is not yet; `member`: its name among the delayed. `entry`: its entry of the stream, if it
- * was one, and `main`, the fields that are there. `name`: its id for consumers.
+ * was one; `main`: its fields in either place. `marker`: the key of the marker of its id.
  *
  * `placeIn(g)`: where it is in that group:
  *
@@ -49,11 +49,16 @@ local function at(key, entry)
   local found = call('XRANGE', key, entry, entry)[1]
   return found and found[2]
 end
-local held = call('HGET', unique, id)
-local marker = held and string.match(held, '^%S+') or call('GET', KEYS[moreKeys + 1])
-local entry, member, due, main, name = nil, nil, nil, nil, id
-if marker and string.byte(marker) == 100 then member = string.sub(marker, 2)
-elseif marker and string.find(marker, '^%d+%-%d+$') then entry = marker
+local function unpacked(body)
+  local ok, fields = pcall(cmsgpack.unpack, body or '')
+  return ok and type(fields) == 'table' and fields or nil
+end
+local held, marker = call('HGET', unique, id), KEYS[moreKeys + 1]
+local marked = call('GET', marker)
+local place = held and string.match(held, '^%S+') or marked
+local entry, member, due, main
+if place and string.byte(place) == 100 then member = string.sub(place, 2)
+elseif place and string.find(place, '^%d+%-%d+$') then entry = place
 elseif string.find(id, '^%d+%-%d+$') then entry = id
 else
   local number = string.match(id, '^%d+%-d(%d+)$')
@@ -62,14 +67,15 @@ end
 if member then
   due = call('ZSCORE', delayed, member)
   local score = not due and call('ZSCORE', promoted, member)
-  if score then entry = entryOf(score) end
+  if due then main = unpacked(call('HGET', delayedBodies, member))
+  elseif score then entry = entryOf(score) end
 end
-if entry then
-  main = at(stream, entry)
-  if main then name = split('0', entry, main) end
+if entry then main = at(stream, entry) end
+-- Markers outlive their messages, and entries may share a score: what was found may be another message.
+if not main or split('0', entry or '', main) ~= id then
+  if main or member then entry = nil end
+  main, due = nil, nil
 end
--- Of another message: its own id is known from a marker that outlived it.
-if main and marker and name ~= id then main, entry, name = nil, nil, id end
 local read = {}
 for _, flat in ipairs(ask('XINFO', 'GROUPS', stream) or {}) do
   local mine = of(flat)
@@ -91,8 +97,9 @@ local function placeIn(g)
   end
   local function waits(source, entry)
     local score = call('ZSCORE', place.waiting, source .. entry)
-    if not score then return end
-    place.state, place.source, place.entry, place.due = 'W', source, entry, tonumber(score)
+    local body = score and unpacked(call('HGET', place.waitingBodies, source .. entry))
+    if not body or body[1] ~= id then return end
+    place.state, place.source, place.entry, place.due, place.body = 'W', source, entry, tonumber(score), body
     return true
   end
   if entry then
@@ -102,14 +109,16 @@ local function placeIn(g)
       return place
     end
   end
-  local score = call('ZSCORE', place.retryIds, name)
+  local score = call('ZSCORE', place.retryIds, id)
   if score then
     local last = entryOf(score)
     if tonumber(score) < 0 then
       if waits(1, last) or waits(0, last) then return place end
-    elseif held(1, last) then return place
-    elseif at(place.retry, last) then
-      for _, flat in ipairs(ask('XINFO', 'GROUPS', place.retry) or {}) do
+    else
+      local fields = at(place.retry, last)
+      if not fields or split('1', last, fields) ~= id then fields = nil end
+      if fields and held(1, last) then return place end
+      for _, flat in ipairs(fields and ask('XINFO', 'GROUPS', place.retry) or {}) do
         local mine = of(flat)
         if mine['name'] == group and less(mine['last-delivered-id'], last) then
           place.state, place.source, place.entry = 'W', 1, last
@@ -118,11 +127,14 @@ local function placeIn(g)
       end
     end
   end
-  score = call('ZSCORE', place.deadIds, name)
-  if score and at(place.dead, entryOf(score)) then place.state, place.entry = 'D', entryOf(score) end
+  score = call('ZSCORE', place.deadIds, id)
+  local letter = score and at(place.dead, entryOf(score))
+  if letter and letter[9] == 'id' and letter[10] == id then
+    place.state, place.entry, place.at = 'D', entryOf(score), letter[12]
+  end
   return place
 end
-local groups, known = {}, due or main
+local groups, known = {}, main
 for g = 1, #ARGV - moreArgs do
   groups[g] = placeIn(g)
   known = known or groups[g].state ~= 'S'
@@ -173,9 +185,7 @@ for g, place in ipairs(groups) do
   local key = place.source == 1 and place.retry or stream
   if place.state == 'D' then fields = at(place.dead, place.entry) or {}
   elseif place.due then
-    local body = call('HGET', place.waitingBodies, place.source .. place.entry)
-    local ok, raw = pcall(cmsgpack.unpack, body or '')
-    if not ok or type(raw) ~= 'table' then raw = {'', '', 0, 0, '', 'payload', body or ''} end
+    local raw = place.body
     fields = {'id', tostring(raw[1]), 'at', tostring(raw[2]), 'attempt', tostring(raw[3]), 'fence', tostring(raw[4])}
     for f = 6, #raw do fields[#fields + 1] = raw[f] end
     cause = tostring(raw[5])
@@ -192,18 +202,25 @@ for g, place in ipairs(groups) do
   rows[g] = {place.group, place.state, place.due and 1 or place.source or 0, place.entry or '', place.consumer or '', idle,
     place.due and 0 or place.count or 0, uncounted, log, place.due or now, cause, fields}
 end
-local fields = main or {}
-if due then
-  local body = call('HGET', delayedBodies, member)
-  local ok, raw = pcall(cmsgpack.unpack, body or '')
-  fields = ok and type(raw) == 'table' and raw or {'payload', body or ''}
-end
-return {'OK', now, due and tonumber(due) or -1, entry or '', fields, rows}
+return {'OK', now, due and tonumber(due) or -1, entry or '', main or {}, rows}
 `
 })
 
-/** `removeAll(isHeld)`: deletes a message where no consumer holds it; `isHeld`: its entry stays. Uses `locating`. */
+/**
+ * `stranger()`: a group that was not asked for, and its consumer that holds the message.
+ * `removeAll(isHeld)`: deletes a message where no consumer holds it; `isHeld`: its entry stays. Its id is free then.
+ *
+ * They use `locating`.
+ */
 const removing = /* lua */ `
+local function stranger()
+  local listed = {}
+  for g = moreArgs + 1, #ARGV do listed[ARGV[g]] = true end
+  for group in pairs(entry and read or {}) do
+    local row = not listed[group] and ask('XPENDING', stream, group, entry, entry, 1)
+    if row and row[1] and row[1][2] ~= '${nobody}' then return group, row[1][2] end
+  end
+end
 -- For a group that has yet to read it, it counts as read: otherwise it would count as trimmed.
 local function drop(key, entry)
   for _, flat in ipairs(ask('XINFO', 'GROUPS', key) or {}) do
@@ -234,12 +251,13 @@ local function removeAll(isHeld)
         end
         if place.source == 1 then drop(key, place.entry) end
       end
-      call('ZREM', place.retryIds, name)
+      call('ZREM', place.retryIds, id)
     end
   end
   if not isHeld then
-    if main then drop(stream, entry) end
+    if entry and main then drop(stream, entry) end
     if held then call('HDEL', unique, id) end
+    if main and marked and place == marked then call('DEL', marker) end
   end
 end
 `
@@ -257,11 +275,15 @@ export const removeMessage = make({
 for _, place in ipairs(groups) do
   if place.state == 'P' then return {'HELD', id, place.group, place.consumer} end
 end
+local group, holder = stranger()
+if group then return {'HELD', id, group, holder} end
 removeAll()
 for _, place in ipairs(groups) do
   if place.state == 'D' then
     call('XDEL', place.dead, place.entry)
-    call('ZREM', place.deadIds, name)
+    -- The message that the marker names: it was published at that time.
+    if marked and string.match(marked, '^%d+') == place.at then call('DEL', marker) end
+    call('ZREM', place.deadIds, id)
   end
 end
 return {'OK'}
@@ -276,7 +298,8 @@ export const cancel = make({
   args: { id: "text" },
   replies: { OK: { groups: listOf(text) } },
   lua: /* lua */ `${announce}${locating}${removing}
-local told, open, isHeld = {}, due, false
+local told, isHeld = {}, stranger() ~= nil
+local open = due or isHeld
 for _, place in ipairs(groups) do
   open = open or place.state ~= 'D' and place.state ~= 'S'
   isHeld = isHeld or place.state == 'P'

@@ -1,0 +1,79 @@
+/** Single messages by their ids: what was found is the message that was asked for, and nothing that is in use disappears. */
+import { assert, layer } from "@effect/vitest"
+import { RedisServer } from "@waybill/testing"
+import { Clock, Duration, Effect, Option } from "effect"
+import { Settlement } from "waybill"
+import { make } from "./Fixture.ts"
+
+const due = { _tag: "After", delay: Duration.hours(1) } as const
+
+layer(RedisServer.layer(), { excludeTestServices: true })("messages by id", (it) => {
+  it.effect("another message under the same number of a delayed one is not found, nor removed", () =>
+    Effect.gen(function* () {
+      const { inspector, publish } = yield* make()
+      const [receipt] = yield* publish({ body: "a", due })
+      const wrong = receipt!.id.replace(/^\d+/, (millis) => String(Number(millis) + 1))
+      assert.isTrue(Option.isNone(yield* inspector.message("t", wrong)))
+      for (const steer of [inspector.removeMessage, inspector.runNow]) {
+        assert.strictEqual((yield* Effect.flip(steer("t", wrong))).reason._tag, "MessageNotFound")
+      }
+      assert.strictEqual((yield* Effect.orDie(inspector.describe("t"))).delayed, 1)
+      // The marker of an id outlives the topic, whose numbers begin anew.
+      yield* publish({ body: "x", id: "x", due })
+      yield* inspector.remove("t", { force: true })
+      yield* publish({ body: "1", id: "n1", due }, { body: "2", id: "n2", due })
+      assert.isTrue(Option.isNone(yield* inspector.message("t", "x")))
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("of the entries that share a place in an index, none is taken for another", () =>
+    Effect.gen(function* () {
+      const { groupKey, inspector, join, letters, publish, redis, settle, take } = yield* make()
+      const receiver = yield* join()
+      // The server's clock went back: the entries of a millisecond have reached large numbers.
+      const at = (yield* Clock.currentTimeMillis) + 60_000
+      yield* Effect.promise(() => redis.xadd(groupKey("dead"), `${at}-2046`, "payload", "foreign"))
+      yield* publish({ body: "a", id: "one" }, { body: "a", id: "two" })
+      yield* settle(receiver, yield* take(receiver, 2), Settlement.deadLetter("Broken", "cause"))
+      const ids = Effect.map(letters, (letters) => letters.map(({ id }) => id))
+      yield* Effect.ignore(inspector.removeMessage("t", "two"))
+      assert.deepStrictEqual(yield* ids, [`${at}-2046`, "one", "two"])
+      yield* inspector.removeMessage("t", "one")
+      assert.deepStrictEqual(yield* ids, [`${at}-2046`, "two"])
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("a message in its second attempt is still found after a purge", () =>
+    Effect.gen(function* () {
+      const { inspector, join, publish, settle, take } = yield* make()
+      const receiver = yield* join()
+      yield* publish({ body: "a", id: "held" }, { body: "a", id: "waits" })
+      const [held, waits] = yield* take(receiver, 2)
+      yield* settle(receiver, [held!], Settlement.retry(Duration.zero, "cause"))
+      yield* take(receiver, 1)
+      yield* settle(receiver, [waits!], Settlement.retry(Duration.hours(1), "cause"))
+      yield* inspector.purge("t")
+      const places = (id: string) =>
+        Effect.map(inspector.message("t", id), (found) =>
+          Option.map(found, ({ groups }) => groups.map(({ _tag }) => _tag))
+        )
+      assert.deepStrictEqual(yield* places("held"), Option.some(["Pending"]))
+      assert.strictEqual((yield* Effect.flip(inspector.removeMessage("t", "held"))).reason._tag, "MessageInUse")
+      assert.notDeepEqual(yield* places("waits"), Option.some(["Waiting"]))
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("a message is in use by a group that the caller has not seen yet", () =>
+    Effect.gen(function* () {
+      const { inspector, join, key, publish, redis, take } = yield* make()
+      const receiver = yield* join()
+      const [receipt] = yield* publish("a")
+      yield* take(receiver, 1)
+      // As if it had joined after the groups were listed; the groups of other programs are not registered.
+      yield* Effect.promise(() => redis.srem(key("groups"), "g"))
+      const { reason } = yield* Effect.flip(inspector.removeMessage("t", receipt!.id))
+      assert.strictEqual(reason._tag, "MessageInUse")
+      assert.strictEqual(yield* Effect.promise(() => redis.xlen(key("stream"))), 1)
+    }).pipe(Effect.scoped)
+  )
+})
