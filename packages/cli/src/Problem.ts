@@ -6,16 +6,16 @@
  * | 0 | done |
  * | 1 | invalid usage, or a bug |
  * | 2 | the server is unreachable, rejected the command, or failed |
- * | 3 | the named topic, group or dead letter does not exist |
+ * | 3 | the named topic, group, message or dead letter does not exist |
  * | 4 | `doctor` found problems that need attention |
- * | 5 | not done: the action was not confirmed, or what was to be removed is in use |
+ * | 5 | not done: the action was not confirmed, or what was to be changed is in use or settled |
  * | 130 | interrupted |
  *
  * @module
  */
 import { Runtime, Schema } from "effect"
 
-/** The named topic, group or dead letter does not exist. */
+/** The named topic, group, message or dead letter does not exist. */
 export class NotFound extends Schema.TaggedError<NotFound>("@waybill/cli/NotFound")("NotFound", {
   what: Schema.String,
   hint: Schema.String
@@ -60,7 +60,7 @@ export class NotConfirmed extends Schema.TaggedError<NotConfirmed>("@waybill/cli
   }
 }
 
-/** What was to be removed is in use. */
+/** What was to be changed is in use, or in a state that does not allow it. */
 export class InUse extends Schema.TaggedError<InUse>("@waybill/cli/InUse")("InUse", {
   detail: Schema.String
 }) {

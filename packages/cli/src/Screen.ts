@@ -6,7 +6,7 @@
  */
 import { Console, Effect } from "effect"
 import { CliOutput } from "effect/cli"
-import type { Inspector, Message } from "waybill"
+import type { Failure, Inspector, Message } from "waybill"
 import { safe } from "./SafeText.ts"
 
 export { safe }
@@ -64,6 +64,31 @@ export const messageJson = <A extends Message.Message & Pick<Partial<Inspector.D
   body: bodyText(body),
   ...(typeof body === "string" ? {} : ({ base64: true } as const))
 })
+
+/** The version, the key and the headers of a message, a line each. */
+export const metadataLines = ({ headers, key, version }: Message.Message): ReadonlyArray<string> => [
+  `version    ${version}`,
+  `key        ${key === undefined ? "" : safe(key)}`,
+  ...Object.entries(headers).map(([name, value]) => `header     ${safe(name)}: ${safe(value)}`)
+]
+
+/** A body in full, below a line that says whether it is text. */
+export const bodyLines = (body: Message.Body): ReadonlyArray<string> => [
+  typeof body === "string" ? "body" : "body (not text: base64)",
+  `  ${safe(bodyText(body))}`
+]
+
+/** The attempts that failed, the oldest first. */
+export const attemptTable = (log: ReadonlyArray<Failure.FailedAttempt>): string =>
+  table(
+    ["ATTEMPT", "ENDED", "CONSUMER", "FAILURE"],
+    log.map(({ attempt, consumer, endedAt, message, tag }) => [
+      attempt,
+      instant(endedAt),
+      consumer,
+      message === "" ? tag : `${tag}: ${message}`
+    ])
+  )
 
 /** 1.5 s, 3 min, 2 h, 5 d. */
 export const age = (millis: number): string => {

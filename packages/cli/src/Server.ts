@@ -132,3 +132,10 @@ export type Services = Inspector.Inspector | IoRedis.IoRedis | Server
 /** A transport error with its exit code. */
 export const toProblem = (error: Transport.TransportError): ServerProblem =>
   new ServerProblem({ detail: error.message })
+
+/** The server's clock, in milliseconds since the epoch. */
+export const serverMillis = Effect.gen(function* () {
+  const { commands } = yield* IoRedis.IoRedis
+  const [seconds, micros] = yield* commands.run("time", [], (client) => client.time())
+  return Number(seconds) * 1000 + Number(micros) / 1000
+})

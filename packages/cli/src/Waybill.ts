@@ -9,6 +9,7 @@ import { dashboard } from "./commands/Dashboard.ts"
 import { dead } from "./commands/Dead.ts"
 import { doctor } from "./commands/Doctor.ts"
 import { groups } from "./commands/Groups.ts"
+import { delayed, messages } from "./commands/Messages.ts"
 import { pause, resume } from "./commands/Pause.ts"
 import { consumers, pending, retries } from "./commands/Pending.ts"
 import { publish } from "./commands/Publish.ts"
@@ -27,6 +28,8 @@ const waybill = Command.make("waybill").pipe(
     stats,
     tail,
     publish,
+    messages,
+    delayed,
     pending,
     retries,
     consumers,

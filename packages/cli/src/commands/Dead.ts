@@ -8,7 +8,20 @@ import { Console, Effect, Exit, Option, Stdio, Stream } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { DeadLetters, type Failure, Inspector, type Message, Topic } from "waybill"
 import { UsageError, NotFound } from "../Problem.ts"
-import { bodyShown, bodyText, count, instant, messageJson, number, print, safe, shortened, table } from "../Screen.ts"
+import {
+  attemptTable,
+  bodyLines,
+  bodyShown,
+  count,
+  instant,
+  messageJson,
+  metadataLines,
+  number,
+  print,
+  safe,
+  shortened,
+  table
+} from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
 import { confirm, yes } from "./Confirmation.ts"
 import { justBefore } from "./Entry.ts"
@@ -107,17 +120,6 @@ const failureLines = ({ fields, message, tag }: Failure.Failure): ReadonlyArray<
   ...Object.entries(fields).map(([name, value]) => `field      ${safe(name)}: ${safe(JSON.stringify(value))}`)
 ]
 
-const attemptTable = (log: ReadonlyArray<Failure.FailedAttempt>): string =>
-  table(
-    ["ATTEMPT", "ENDED", "CONSUMER", "FAILURE"],
-    log.map(({ attempt, consumer, endedAt, message, tag }) => [
-      attempt,
-      instant(endedAt),
-      consumer,
-      message === "" ? tag : `${tag}: ${message}`
-    ])
-  )
-
 const show = Command.make(
   "show",
   { topic, group, entry: Argument.String("entry").pipe(Argument.withDescription("The ENTRY that `dead list` shows")) },
@@ -144,9 +146,7 @@ const show = Command.make(
         `attempts   ${letter.attempts}`,
         `published  ${instant(letter.publishedAt)}`,
         `died       ${instant(letter.diedAt)}`,
-        `version    ${letter.version}`,
-        `key        ${letter.key === undefined ? "" : safe(letter.key)}`,
-        ...Object.entries(letter.headers).map(([name, value]) => `header     ${safe(name)}: ${safe(value)}`),
+        ...metadataLines(letter),
         ...(letter.failure === undefined ? [] : failureLines(letter.failure)),
         "",
         "cause",
@@ -154,7 +154,7 @@ const show = Command.make(
         ...(letter.attemptLog.length === 0 ? [] : ["", attemptTable(letter.attemptLog)]),
         "",
         ...(letter.fields === undefined
-          ? [typeof letter.body === "string" ? "body" : "body (not text: base64)", `  ${safe(bodyText(letter.body))}`]
+          ? bodyLines(letter.body)
           : [
               "fields (no payload among them)",
               ...letter.fields.map(([name, value]) => `  ${safe(name)}: ${bodyShown(value)}`)

@@ -9,7 +9,7 @@ import { Health, Inspector } from "waybill"
 import { IoRedis, RedisHealth, RedisPatterns } from "waybill/redis"
 import { ProblemsFound } from "../Problem.ts"
 import { age, count, number, print, safe } from "../Screen.ts"
-import { Server, toProblem } from "../Server.ts"
+import { Server, serverMillis, toProblem } from "../Server.ts"
 
 /** `problem`: messages are lost, stuck or at risk. `note`: worth knowing. */
 export interface Finding {
@@ -113,9 +113,7 @@ const commandsThere: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedi
 )
 
 const clock: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = Effect.gen(function* () {
-  const { commands } = yield* IoRedis.IoRedis
-  const [seconds, micros] = yield* commands.run("time", [], (client) => client.time())
-  const off = Number(seconds) * 1000 + Number(micros) / 1000 - (yield* Clock.currentTimeMillis)
+  const off = (yield* serverMillis) - (yield* Clock.currentTimeMillis)
   return Math.abs(off) < clockMillis
     ? []
     : [

@@ -25,14 +25,18 @@ export const limit = Flag.Int("limit").pipe(
 export const more = (left: number): string => (left > 0 ? `\n... and ${number(left)} more: --limit shows them` : "")
 
 /** The items of all pages, at most `limit` of them. */
-export const pages = <A>(
-  read: (page: Inspector.Page) => Effect.Effect<ReadonlyArray<A>, Transport.TransportError>,
+export const pages = <A>(...args: Parameters<typeof pagesOf<A, Transport.TransportError>>) =>
+  Stream.mapError(pagesOf(...args), toProblem)
+
+/** The same, with the errors as they are. */
+export const pagesOf = <A, E>(
+  read: (page: Inspector.Page) => Effect.Effect<ReadonlyArray<A>, E>,
   positionOf: (item: A) => string,
   limit: number
-): Stream.Stream<A, ReturnType<typeof toProblem>> =>
+): Stream.Stream<A, E> =>
   Stream.paginate(Option.none<string>(), (after) =>
     Effect.map(read({ after, limit: Math.min(pageSize, limit) }), (items) => {
       const last = items.at(-1)
       return [items, last === undefined ? Option.none() : Option.some(Option.some(positionOf(last)))] as const
     })
-  ).pipe(Stream.take(limit), Stream.mapError(toProblem))
+  ).pipe(Stream.take(limit))
