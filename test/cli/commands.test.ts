@@ -186,7 +186,9 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         assert.deepStrictEqual(yield* remove("--yes"), {
           code: 5,
           out: "",
-          err: "waybill: not done: topic emptied is in use: it has messages, and no group. Let them be handled first\n"
+          err:
+            "waybill: not done: topic emptied is in use: it has messages, and no group. Let them be handled first, " +
+            "or delete everything with --force\n"
         })
         yield* Effect.promise(() => redis.xgroup("CREATE", stream, "theirs", "0"))
         assert.include((yield* remove("--yes")).err, "its group theirs has messages that it was not given yet")
@@ -255,6 +257,13 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         }
         yield* Effect.promise(() => redis.del("{waybill:kept}:group:old:consumers"))
         assert.include((yield* waybill("doctor", "--watch", "0")).out, "`waybill groups retire kept old`")
+        const astray = yield* waybill("groups", "move", "kept", "old", "2026-13-45")
+        assert.strictEqual(astray.code, 1)
+        assert.include(astray.err, "2026-13-45 is not a place: use earliest, latest, a time such as")
+        assert.include(
+          (yield* waybill("topics", "remove", "kept", "--force")).err,
+          "and its 2 groups, with 3 stored messages, 0 waiting for a retry, no dead letter and all schedules?"
+        )
         const asked = yield* waybill("groups", "retire", "kept", "old")
         assert.include(asked.err, 'confirming "Permanently retire group old of topic kept? It has 3 unsettled messages')
         assert.include(

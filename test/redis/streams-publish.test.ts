@@ -326,6 +326,24 @@ describe("publishing on streams", () => {
     }).pipe(Effect.scoped, Effect.provide(servers))
   )
 
+  it.live("what is stored before the time at which a group begins does not count as cut off", () =>
+    Effect.gen(function* () {
+      const { events, group, join, publish, redis, take } = yield* fixture({ pollInterval: "20 millis" })
+      const [seconds] = yield* Effect.promise(() => redis.time())
+      const receiver = yield* join({ start: { at: Number(seconds) * 1000 + 1500 } })
+      yield* publish("early", "early")
+      assert.strictEqual((yield* group()).lag, 0)
+      yield* Effect.sleep(1600)
+      yield* publish("then")
+      assert.deepStrictEqual(
+        (yield* take(receiver, 1)).map(({ body }) => body),
+        ["then"]
+      )
+      yield* Effect.sleep(100)
+      assert.isFalse(events.some(({ _tag }) => _tag === "Truncated"))
+    }).pipe(Effect.scoped, Effect.provide(servers))
+  )
+
   it.live("a topic has its own window and retention", () =>
     Effect.gen(function* () {
       const { inspector, join, key, publish, redis } = yield* fixture({

@@ -133,7 +133,7 @@ export type Start = "earliest" | "latest" | { readonly at: number }
 export type Place = Start | { readonly after: string }
 
 export interface RemoveOptions {
-  /** Whether to delete unsettled messages and dead letters with the topic. False by default. */
+  /** Whether to delete unsettled messages, dead letters and schedules with the topic. False by default. */
   readonly force?: boolean | undefined
 }
 

@@ -264,7 +264,10 @@ export class MessageInUse extends Schema.TaggedError<MessageInUse>("waybill/Mess
 }) {
   readonly permanent = true
   override get message(): string {
-    return safe(`message ${this.id} is in use: consumer ${this.consumer} of the group ${this.group} holds it`)
+    return safe(
+      `message ${this.id} is in use: consumer ${this.consumer} of the group ${this.group} holds it. ` +
+        "Cancel it, or try again once it is settled"
+    )
   }
 }
 
@@ -275,7 +278,10 @@ export class MessageNotWaiting extends Schema.TaggedError<MessageNotWaiting>("wa
 ) {
   readonly permanent = true
   override get message(): string {
-    return safe(`message ${this.id} does not wait for a time: it is neither delayed nor between two attempts`)
+    return safe(
+      `message ${this.id} does not wait for a time: it is neither delayed nor between two attempts. ` +
+        "Redrive it if it is a dead letter"
+    )
   }
 }
 

@@ -6,6 +6,7 @@
 import { Effect } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { Inspector } from "waybill"
+import { UsageError } from "../Problem.ts"
 import { count, number, print, safe } from "../Screen.ts"
 import { Server } from "../Server.ts"
 import { confirm, yes } from "./Confirmation.ts"
@@ -54,17 +55,17 @@ const retire = Command.make(
   ])
 )
 
-const place = Argument.String("place").pipe(
-  Argument.withDescription(
-    "earliest, latest, a time such as 2026-01-31T12:00:00Z, or the position of a message: the group goes on after it"
-  )
-)
+const places = "earliest, latest, a time such as 2026-01-31T12:00:00Z, or the position of a message"
+
+const place = Argument.String("place").pipe(Argument.withDescription(`${places}: the group goes on after it`))
 
 /** The place that an argument names. */
-const placeOf = (text: string): Inspector.Place => {
-  if (text === "earliest" || text === "latest") return text
+const placeOf = (text: string): Effect.Effect<Inspector.Place, UsageError> => {
+  if (text === "earliest" || text === "latest") return Effect.succeed(text)
   const at = /^\d{4}-\d\d-\d\d/.test(text) ? Date.parse(text) : Number.NaN
-  return Number.isNaN(at) ? { after: text } : { at }
+  if (!Number.isNaN(at)) return Effect.succeed({ at })
+  if (/^\d+-\d+$/.test(text)) return Effect.succeed({ after: text })
+  return Effect.fail(new UsageError({ detail: `${safe(text)} is not a place: use ${places}` }))
 }
 
 const move = Command.make(
@@ -72,10 +73,11 @@ const move = Command.make(
   { topic, group, place, yes },
   Effect.fnUntraced(function* ({ group, place, topic, yes }) {
     const { json } = yield* Server
+    const to = yield* placeOf(place)
     const { consumers, lag } = yield* describeGroup(topic, group)
     if (consumers.length > 0) return yield* inUse({ topic, group, found: "consumers" })
     if (!yes) yield* confirm(`Move group ${group} of topic ${topic} to ${place}? It has ${count(lag, "message")} to go`)
-    yield* (yield* Inspector.Inspector).move(topic, group, placeOf(place)).pipe(unlessInUse)
+    yield* (yield* Inspector.Inspector).move(topic, group, to).pipe(unlessInUse)
     const after = yield* describeGroup(topic, group)
     yield* print(
       json,

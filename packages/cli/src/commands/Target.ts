@@ -105,9 +105,9 @@ export const groupOf = ({ groups, topic }: Inspector.TopicInfo, group: string) =
 const list = (names: ReadonlyArray<string>): string =>
   names.slice(0, 10).map(safe).join(", ") + (names.length > 10 ? `, and ${names.length - 10} more` : "")
 
-/** What prevents a change, as the command says it. */
-export const inUse = (found: ConstructorParameters<typeof Transport.TopicInUse>[0]) =>
-  new InUse({ detail: new Transport.TopicInUse(found).message })
+/** What prevents a change, as the command says it, and what else may be done. */
+export const inUse = (found: ConstructorParameters<typeof Transport.TopicInUse>[0], instead = "") =>
+  new InUse({ detail: new Transport.TopicInUse(found).message + instead })
 
 /** A change that may be refused because of what is in use. */
 export const unlessInUse = Effect.mapError((error: Transport.TransportError) =>

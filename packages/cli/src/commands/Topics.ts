@@ -5,12 +5,12 @@
  */
 import { Effect } from "effect"
 import { Command, Flag } from "effect/cli"
-import { Inspector } from "waybill"
+import { Inspector, type Transport } from "waybill"
 import { count, number, print, safe, table } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
 import { confirm, yes } from "./Confirmation.ts"
 import { nothing } from "./Prefixes.ts"
-import { allReadable, describe, describeAll, inspectedJson, inUse, topic, unlessInUse } from "./Target.ts"
+import { allReadable, describe, describeAll, inspectedJson, inUse, topic } from "./Target.ts"
 
 const remove = Command.make(
   "remove",
@@ -26,16 +26,25 @@ const remove = Command.make(
     const { json } = yield* Server
     const info = yield* describe(topic)
     const reason = Inspector.inUse(info, { force })
-    if (reason !== undefined) return yield* inUse(reason)
+    const refused = (reason: Transport.TopicInUse) =>
+      inUse(reason, force || reason.found === "consumers" ? "" : ", or delete everything with --force")
+    if (reason !== undefined) return yield* refused(reason)
     if (!yes) {
       const groups = info.groups.length
       const stored = info.depth + info.delayed
+      const waiting = info.groups.reduce((sum, { waiting }) => sum + waiting, 0)
+      const letters = info.groups.reduce((sum, { deadLetters }) => sum + deadLetters, 0)
       yield* confirm(
         `Permanently remove topic ${topic}${groups === 0 ? "" : ` and its ${count(groups, "group")}`}` +
-          `${force ? `, with ${count(stored, "stored message")}` : ""}?`
+          (force
+            ? `, with ${count(stored, "stored message")}, ${number(waiting)} waiting for a retry, ` +
+              `${count(letters, "dead letter")} and all schedules?`
+            : "?")
       )
     }
-    yield* (yield* Inspector.Inspector).remove(topic, { force }).pipe(unlessInUse)
+    yield* (yield* Inspector.Inspector)
+      .remove(topic, { force })
+      .pipe(Effect.mapError((error) => (error.reason._tag === "TopicInUse" ? refused(error.reason) : toProblem(error))))
     yield* print(json, { topic, removed: true }, () => `Removed ${safe(topic)}.`)
   })
 ).pipe(

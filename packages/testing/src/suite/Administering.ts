@@ -141,6 +141,17 @@ export const administering = [
       yield* inspector.move(topic, "late", { at })
       const again = yield* fixture.join("late")
       assert.deepStrictEqual(bodies(yield* fixture.take(again, 1)), ["then"])
+      // A time to come.
+      const { leave: leaveEarly } = yield* joinAndLeave(fixture, "early", { start: { at: at + 3_600_000 } })
+      yield* leaveEarly
+      yield* fixture.publish("until then")
+      assert.strictEqual((yield* fixture.figures("early")).lag, 0)
+      const typo = yield* Effect.flip(inspector.move(topic, "early", { after: "typo" }))
+      assert.strictEqual(typo.reason._tag, "MessageNotFound")
+      const never = yield* Effect.flip(inspector.move(topic, "early", { at: Number.NaN }))
+      assert.strictEqual(never.reason._tag, "NotOffered")
+      const forever = yield* Effect.flip(inspector.reschedule(topic, "any", Infinity))
+      assert.strictEqual(forever.reason._tag, "NotOffered")
     })
   ),
 

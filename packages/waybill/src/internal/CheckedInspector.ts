@@ -5,7 +5,7 @@
  */
 import * as Effect from "effect/Effect"
 import type { BackwardPage, Inspector, Page } from "../Inspector.ts"
-import { InvalidLimit, InvalidName, TransportError } from "../TransportError.ts"
+import { InvalidLimit, InvalidName, NotOffered, TransportError } from "../TransportError.ts"
 import { isName } from "./Name.ts"
 
 /** Why the names are invalid, if they are. The name of a foreign group may contain white space or braces. */
@@ -17,6 +17,9 @@ export const nameProblem = (topic: string, group?: string): TransportError | und
       : undefined
   return reason && new TransportError({ operation: "inspect", topic: topic.slice(0, 200).toWellFormed(), reason })
 }
+
+/** The last time that there is, ms since the epoch. */
+const latest = 8.64e15
 
 /** The same inspector, refusing invalid names of topics and groups, and invalid limits of pages. */
 export const checked = (inspector: Inspector["Service"]): Inspector["Service"] => {
@@ -35,6 +38,11 @@ export const checked = (inspector: Inspector["Service"]): Inspector["Service"] =
       if (Number.isSafeInteger(limit) && limit >= 1) return ask()
       return Effect.fail(new TransportError({ operation: "inspect", topic, reason: new InvalidLimit({ limit }) }))
     })
+  const timed = <A>(topic: string, at: number, ask: () => Effect.Effect<A, TransportError>) => {
+    if (Math.abs(at) <= latest) return ask()
+    const reason = new NotOffered({ feature: `the time ${at}`, detail: "use milliseconds since the epoch" })
+    return Effect.fail(new TransportError({ operation: "inspect", topic, reason }))
+  }
   return {
     topics: inspector.topics,
     describe: (topic) => named(topic, undefined, () => inspector.describe(topic)),
@@ -43,7 +51,8 @@ export const checked = (inspector: Inspector["Service"]): Inspector["Service"] =
     delayed: (topic, asked) => page(topic, undefined, asked, () => inspector.delayed(topic, asked)),
     removeMessage: (topic, id) => named(topic, undefined, () => inspector.removeMessage(topic, id)),
     cancel: (topic, id) => named(topic, undefined, () => inspector.cancel(topic, id)),
-    reschedule: (topic, id, at) => named(topic, undefined, () => inspector.reschedule(topic, id, at)),
+    reschedule: (topic, id, at) =>
+      named(topic, undefined, () => timed(topic, at, () => inspector.reschedule(topic, id, at))),
     runNow: (topic, id) => named(topic, undefined, () => inspector.runNow(topic, id)),
     pending: (topic, group, asked) => page(topic, group, asked, () => inspector.pending(topic, group, asked)),
     waiting: (topic, group, asked) => page(topic, group, asked, () => inspector.waiting(topic, group, asked)),
@@ -53,7 +62,10 @@ export const checked = (inspector: Inspector["Service"]): Inspector["Service"] =
     pause: (topic, group) => named(topic, group, () => inspector.pause(topic, group)),
     resume: (topic, group) => named(topic, group, () => inspector.resume(topic, group)),
     purge: (topic) => named(topic, undefined, () => inspector.purge(topic)),
-    move: (topic, group, to) => named(topic, group, () => inspector.move(topic, group, to)),
+    move: (topic, group, to) =>
+      named(topic, group, () =>
+        timed(topic, typeof to === "object" && "at" in to ? to.at : 0, () => inspector.move(topic, group, to))
+      ),
     retire: (topic, group) => named(topic, group, () => inspector.retire(topic, group)),
     remove: (topic, options) => named(topic, undefined, () => inspector.remove(topic, options))
   }

@@ -37,7 +37,8 @@ export class Log implements Source {
   }
 
   add(message: Stored): void {
-    message.open = this.#cursors?.size ?? 0
+    message.open = 0
+    for (const cursor of this.#cursors?.values() ?? []) if (!cursor.passes(message)) message.open++
     this.#messages.push(message)
     if (this.#kept !== undefined) this.#bytes += unitsOf(message)
   }
@@ -83,7 +84,7 @@ export class Log implements Source {
 
   join(group: string, start: Start): Cursor {
     const messages = this.#messages
-    const cursor = new LogCursor(this, group, messages, this.placeOf(start))
+    const cursor = new LogCursor(this, group, messages, this.placeOf(start), sinceOf(start))
     this.#cursors ??= new Map()
     this.#cursors.set(group, cursor)
     for (let position = cursor.position; position < messages.end; position++) {
@@ -131,18 +132,30 @@ export class Log implements Source {
   }
 }
 
+/** From which time on a group gets messages, for a time to come. */
+const sinceOf = (place: Destination): number => (typeof place === "object" && "at" in place ? place.at : 0)
+
 class LogCursor implements Cursor {
   /** Position of the first message that the group has not seen. */
   position: number
   readonly #log: Log
   readonly #group: string
   readonly #messages: Fifo<Stored>
+  #since: number
 
-  constructor(log: Log, group: string, messages: Fifo<Stored>, position: number) {
+  constructor(log: Log, group: string, messages: Fifo<Stored>, position: number, since: number) {
     this.#log = log
     this.#group = group
     this.#messages = messages
     this.position = position
+    this.#since = since
+  }
+
+  /** Whether it begins at a time after that of a new message. */
+  passes({ storedAt }: Stored): boolean {
+    if (storedAt >= this.#since || this.lag > 0) return false
+    this.position++
+    return true
   }
 
   get lag(): number {
@@ -189,6 +202,7 @@ class LogCursor implements Cursor {
       message.open--
     }
     this.position = place
+    this.#since = sinceOf(to)
     this.#log.drop()
     return again
   }

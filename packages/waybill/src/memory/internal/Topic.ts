@@ -166,8 +166,11 @@ export class Topic implements Home {
   }
 
   /** Moves a group without living consumers. */
-  move(name: string, to: Destination, now: number): TopicInUse | undefined {
+  move(name: string, to: Destination, now: number): TopicInUse | MessageNotFound | undefined {
+    if (typeof to === "object" && "after" in to && !/^-?\d+$/.test(to.after))
+      return new MessageNotFound({ id: to.after })
     const problem = this.#occupied(name, now)
+    this.promote(now)
     if (problem === undefined) this.group(name)?.move(to)
     this.#recount()
     return problem

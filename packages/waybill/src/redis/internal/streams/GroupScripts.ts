@@ -137,8 +137,8 @@ elseif known then
   from = mark and not less(last, mark) and mark or '0-0'
 end
 -- The group has not missed what was trimmed before it existed.
-local passed = not info and 0
-if info and info['entries-added'] then
+local passed = not info and from == last and 0
+if info and info['entries-added'] and not less(last, from) then
   local first, ahead = info['first-entry'], 0
   if not first or less(from, first[1]) then ahead = info['length']
   elseif less(from, last) then ahead = behind(stream, from) end

@@ -61,7 +61,7 @@ local function backlog(key, info, mine)
   if not info or info['length'] == 0 then return 0 end
   if not mine then return info['length'] end
   local at = mine['last-delivered-id']
-  if at == info['last-generated-id'] then return 0 end
+  if not less(at, info['last-generated-id']) then return 0 end
   if less(at, info['first-entry'][1]) then return info['length'] end
   -- The server's own count is right until single entries are deleted: its groups are told what was trimmed before them.
   if mine['lag'] and info['max-deleted-entry-id'] == '0-0' then return math.min(info['length'], mine['lag']) end
@@ -431,7 +431,7 @@ local call = {'XGROUP', 'SETID', stream, group, to}
 local ahead = 0
 if not first or less(to, first[1]) then ahead = info['length']
 elseif less(to, last) then ahead = behind(stream, to) end
-if added and ahead then
+if added and ahead and not less(last, to) then
   call[6] = 'ENTRIESREAD'
   call[7] = string.format('%.0f', added - ahead)
 end

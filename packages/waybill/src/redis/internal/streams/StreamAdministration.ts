@@ -5,7 +5,7 @@
  * @module
  */
 import * as Effect from "effect/Effect"
-import { type Reason, Rejected } from "../../../Transport.ts"
+import { MessageNotFound, type Reason } from "../../../Transport.ts"
 import type { Account, Inspecting } from "../inspect/Inspecting.ts"
 import { startOf, trim, trimLimit } from "./GroupScripts.ts"
 import * as InspectScripts from "./InspectScripts.ts"
@@ -31,7 +31,7 @@ export const administering = (
   move: Effect.fnUntraced(function* (topic, group, to) {
     const place = typeof to === "object" && "after" in to ? to.after : startOf(to)
     if (place !== "$" && !/^\d{1,20}-\d{1,20}$/.test(place)) {
-      return yield* new Rejected({ command: "waybill/move", detail: "ERR Invalid stream ID" })
+      return yield* new MessageNotFound({ id: place })
     }
     const moving = inspecting.call(topic, group, InspectScripts.move, { group, to: place })
     return (yield* Effect.repeat(moving, { while: ({ _tag }) => _tag === "AGAIN" }))._tag === "OK"

@@ -344,9 +344,11 @@ end
 export const unseen = /* lua */ `${maps}
 local function unseen(stream, group, info, mine, cut)
   local at, read, added, first = mine['last-delivered-id'], mine['entries-read'], info['entries-added'], info['first-entry']
-  if not added then return 0 end
+  local last = info['last-generated-id']
+  -- A group that waits for a time is told nothing.
+  if not added or less(last, at) then return 0 end
   local left
-  local isLast = at == info['last-generated-id']
+  local isLast = at == last
   if isLast or not first then left = 0
   elseif less(at, first[1]) then left = info['length']
   else return 0 end
