@@ -284,7 +284,7 @@ describe("several types on one topic", () => {
   it.effect("a group gets only those that it wants, where every group gets every message", () =>
     Effect.gen(function* () {
       const handled: Array<unknown> = []
-      const refunds = { group: "refunds", only: { headers: { type: ["OrderCancelled"] } } }
+      const refunds = { group: "refunds", only: { types: ["OrderCancelled"] } } as const
       const Reader = Consumer.make(Orders, refunds).pipe(
         Consumer.dispatch({
           OrderPlaced: () => Effect.die("not wanted"),
@@ -292,7 +292,7 @@ describe("several types on one topic", () => {
         })
       )
       yield* Producer.publish(Orders, { _tag: "OrderPlaced", cents: 5 }, { headers: { by: "a" } })
-      yield* Producer.publish(Orders, { _tag: "OrderCancelled", at }, { headers: { by: "a" } })
+      yield* Producer.publish(Orders, { _tag: "OrderCancelled", at }, { headers: { type: "OrderPlaced" } })
       yield* Effect.provide(runUntilIdle(), Consumer.layer(Reader))
       assert.deepStrictEqual(handled, [[at, "OrderCancelled"]])
       for (const layer of [MemoryLists.layer(), MemoryExactlyOnce.layer()]) {
@@ -305,6 +305,16 @@ describe("several types on one topic", () => {
   const OrderPlaced = Schema.TaggedStruct("OrderPlaced", { cents: Schema.Int })
   const OrderCancelled = Schema.TaggedStruct("OrderCancelled", { at: Schema.Date })
   const Orders = Topic.make("orders", { payload: Topic.union({ OrderPlaced, OrderCancelled }) })
+
+  it("a union says its types with further annotations and checks, and nothing else does", () => {
+    const payload = Topic.union({ OrderPlaced, OrderCancelled })
+      .annotate({ title: "orders" })
+      .check(Schema.makeFilter(() => true))
+      .annotate({ title: "checked orders" })
+    assert.strictEqual(Topic.make("orders", { payload }).type?.({ _tag: "OrderPlaced", cents: 5 }), "OrderPlaced")
+    const untyped = Topic.make("orders", { payload: Schema.Union([OrderPlaced, OrderCancelled]) })
+    assert.throws(() => Consumer.make(untyped, { group: "g", only: { types: ["OrderPlaced"] } }), "no Topic.union")
+  })
 
   it.effect("each goes to its handler", () =>
     Effect.gen(function* () {

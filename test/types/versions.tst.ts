@@ -65,6 +65,9 @@ const OrderCancelled = Schema.TaggedStruct("OrderCancelled", { why: Schema.Strin
 const Orders = Topic.make("orders", { payload: Topic.union({ OrderPlaced, OrderCancelled }) })
 // @ts-expect-error its tag is OrderPlaced
 Topic.union({ Placed: OrderPlaced })
+Consumer.make(Orders, { group: "g", only: { types: ["OrderCancelled"], key: ["a"] } })
+// @ts-expect-error no type of this topic
+Consumer.make(Orders, { group: "g", only: { types: ["OrderCanceled"] } })
 
 const orders = Consumer.make(Orders, { group: "g" })
 const dispatched = orders.pipe(

@@ -65,7 +65,11 @@ export type { Route } from "./internal/Routing.ts"
 /** What happens to a handler whose message may be given to another consumer. */
 export type LeaseLost = "interrupt" | "continue"
 
-export interface Options<G extends Guarantee = "at-least-once", L extends LeaseLost = LeaseLost> {
+export interface Options<
+  G extends Guarantee = "at-least-once",
+  L extends LeaseLost = LeaseLost,
+  Type extends string = never
+> {
   /** Consumers of one group share its messages; every group gets all of them. */
   readonly group: string
   /**
@@ -94,8 +98,9 @@ export interface Options<G extends Guarantee = "at-least-once", L extends LeaseL
    * Which messages the group wants; all of them by default. The store passes over the others: they are neither sent nor
    * decoded, and count as settled for this group. For patterns on which every group gets every message (streams,
    * keyspace); on others the consumer fails with `NotOffered`. Members that want different messages get `TopicConflict`.
+   * `types`: those with these tags, of a topic whose payload is a `Topic.union`.
    */
-  readonly only?: Filter
+  readonly only?: Filter & { readonly types?: ReadonlyArray<Type> | undefined }
   /**
    * How long a silent consumer keeps its messages. 15 s by default. Live consumers renew in time, however long
    * handlers take.
@@ -142,7 +147,7 @@ export interface Source<
   readonly topic: { readonly name: string; readonly on: Name }
   readonly decode: (delivery: Delivery) => Effect.Effect<P, Undecodable | E, R>
   readonly decodeDeadLetter: (letter: DeadLetter) => Effect.Effect<DeadLetters.Decoded<P>, never, R>
-  readonly options: Options<G, L>
+  readonly options: Options<G, L, string>
 }
 
 /**
@@ -239,7 +244,7 @@ export const make = <
   const L extends LeaseLost = "interrupt"
 >(
   topic: Topic<P, On, RD, RE, E>,
-  options: Options<G, L>
+  options: Options<G, L, TagOf<P>>
 ): Source<P, RD | Enough<On, G>, L, G, Exclude<E, DecodeFailure>> => {
   if (!isName(options.group)) {
     throw new Error(`invalid group name ${shown(options.group)}: use 1 to 200 characters without white space or braces`)
@@ -249,6 +254,9 @@ export const make = <
   wholeOf("bufferSize", options.bufferSize ?? 1)
   wholeOf("prefetchBytes", options.prefetchBytes ?? 1)
   wholeOf("maxDeliveries", options.maxDeliveries ?? 1)
+  if (options.only?.types !== undefined && topic.type === undefined) {
+    throw new Error(`the messages of topic ${topic.name} do not say their types: its payload is no Topic.union`)
+  }
   const { start = "earliest" } = options
   if (!DateTime.isDateTime(start)) oneOf("start", start, ["earliest", "latest"])
   const guarantee: Guarantee = options.guarantee ?? topic.on.guarantee
@@ -283,6 +291,8 @@ export const make = <
   })
   return source
 }
+
+type TagOf<P> = P extends { readonly _tag: infer Tag extends string } ? Tag : never
 
 /** On the default transport, only the guarantee that the consumer asks for is needed, even if its topic has a stronger one. */
 type Enough<On, G extends Guarantee> = On extends Needs<Guarantee> ? Needs<G> : On
@@ -1074,7 +1084,7 @@ const programOf = <A, R>(
       start: DateTime.isDateTime(options.start)
         ? { at: options.start.epochMilliseconds }
         : (options.start ?? "earliest"),
-      only: options.only,
+      only: options.only && filterOf(options.only),
       lease: Duration.fromInputUnsafe(options.lease ?? "15 seconds"),
       maxDeliveries: options.maxDeliveries ?? 5,
       shutdown: Duration.fromInputUnsafe(options.shutdown ?? "20 seconds"),
@@ -1115,6 +1125,9 @@ const programHooks = (
 })
 
 const logUnsettled = (cause: Cause.Cause<never>) => Effect.logError("Consumer.onSettled died", cause)
+
+const filterOf = ({ types, ...filter }: NonNullable<Source<unknown, unknown>["options"]["only"]>): Filter =>
+  types === undefined ? filter : { ...filter, headers: { ...filter.headers, type: types } }
 
 const noFilter = (topic: string) =>
   new TransportError({
@@ -1298,7 +1311,7 @@ export const deliveries = <
   G extends Included<GuaranteeOf<On>> = GuaranteeOf<On> & Included<GuaranteeOf<On>>
 >(
   topic: Topic<P, On, RD, RE, E>,
-  options: Options<G>
+  options: Options<G, LeaseLost, TagOf<P>>
 ): Stream.Stream<Pulled<P>, TransportError, RD | Enough<On, G>> => {
   const source = make(topic, { ...options, concurrency: options.concurrency ?? mostPulled })
   return Stream.unwrap(

@@ -469,7 +469,7 @@ const outgoing = <P, On, RD, RE>(
     headers:
       topic.type === undefined || !isRecord(headers)
         ? headers
-        : Object.freeze({ type: topic.type(payload), ...headers }),
+        : Object.freeze({ ...headers, type: topic.type(payload) }),
     key: topic.key(payload),
     version: topic.writes,
     due

@@ -309,7 +309,7 @@ export const make: {
     version,
     writes: write,
     maxBytes,
-    type: unions.has(options.payload) ? ({ _tag }: { readonly _tag: string }) => _tag : undefined,
+    type: options.payload.ast.annotations?.[typed] === true ? ({ _tag }: { readonly _tag: string }) => _tag : undefined,
     unique,
     key: options.key ?? (() => undefined),
     encode,
@@ -329,8 +329,9 @@ type Made<S extends Schema.Constraint, F, On> = Topic<
 
 /**
  * The payload of a topic with several types of messages, each under its `_tag`. `Consumer.dispatch` gives each type its handler. The
- * tag also travels as the header `type`, which a group may filter by: see `only` of `Consumer.make`. A type that is added makes a
- * new `version`: older consumers then set its messages aside instead of dead-lettering them.
+ * tag also travels as the header `type`, which replaces one that the publisher gives, and a group may filter by it: see `only` of
+ * `Consumer.make`. A type that is added makes a new `version`: older consumers then set its messages aside instead of
+ * dead-lettering them.
  *
  * @example
  * ```ts
@@ -345,14 +346,11 @@ type Made<S extends Schema.Constraint, F, On> = Topic<
  */
 export const union = <const Types extends TypesOf<Types>>(
   types: Types
-): Schema.Union<ReadonlyArray<Types[keyof Types]>> => {
-  const schema = Schema.Union<ReadonlyArray<Types[keyof Types]>>(Object.values(types))
-  unions.add(schema)
-  return schema
-}
+): Schema.Union<ReadonlyArray<Types[keyof Types]>> =>
+  Schema.Union<ReadonlyArray<Types[keyof Types]>>(Object.values(types)).annotate({ [typed]: true })
 
-/** Topics of these say which type a message is of. */
-const unions = new WeakSet<object>()
+/** Topics of schemas with this annotation say which type a message is of. It outlives further annotations and checks. */
+const typed = "~waybill/Topic/union"
 
 /** Schemas by the tags of what they decode. */
 type TypesOf<Types> = {
