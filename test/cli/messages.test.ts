@@ -91,7 +91,14 @@ describe("waybill messages", () => {
         )
         assert.match((yield* waybill("show", "orders", "never")).out, /\ndue +2100-01-01 .*\n[^]*It is delayed/)
         for (const when of ["", "soon", "15", "3 moons", "2100-01-01", "2100-13-01T00:00:00Z", "9999999d"]) {
-          yield* refused(1, /is no time: use a duration/, "reschedule", "orders", "never", when)
+          yield* refused(
+            1,
+            /<when>.* Expected: a duration from now, such as 15min/,
+            "reschedule",
+            "orders",
+            "never",
+            when
+          )
         }
 
         yield* refused(5, /Permanently delete .* It is delayed until 2100.*--yes/, "remove", "orders", "never")

@@ -232,8 +232,7 @@ const when = Argument.String("when").pipe(
   Argument.withDescription("A duration from now, such as 90s, 15min, 2h or 1d, or a time such as 2026-01-31T12:00:00Z"),
   Argument.filterMap(
     timeOf,
-    (text) =>
-      `"${text}" is no time: use a duration from now, such as 15min, or a time with its zone, such as 2026-01-31T12:00:00Z`
+    () => "a duration from now, such as 15min, or a time with its zone, such as 2026-01-31T12:00:00Z"
   )
 )
 
