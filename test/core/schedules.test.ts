@@ -195,6 +195,25 @@ describe("schedules", () => {
     )
   )
 
+  it.effect("one that is no longer declared is removed, although a tick of it is published meanwhile", () =>
+    Effect.gen(function* () {
+      yield* Schedules.upsert(Schedules.every("other", "1 hour", { topic: Report, payload: "" }))
+      yield* yield* release([nightly("0 3 * * *")])
+      yield* release([], { topics: [Report] })
+      assert.isUndefined(yield* infoOf("nightly"))
+      assert.isDefined(yield* infoOf("other"))
+    }).pipe(
+      withStore(({ page }) => ({
+        // Of before the tick.
+        page: (...args) =>
+          Effect.map(page(...args), (reply) => ({
+            ...reply,
+            schedules: reply.schedules.map((one) => ({ ...one, revision: "0" }))
+          }))
+      }))
+    )
+  )
+
   it.effect("a watch outlives a defect, and reports it", () =>
     Effect.gen(function* () {
       const events = yield* told

@@ -241,6 +241,8 @@ interface Opened {
 
 const absent = { revision: "", next: undefined, text: "" }
 
+const removal = { next: undefined, text: "", messages: [] }
+
 /** A result, and the change that leads to it. */
 type Decision<A> = readonly [result: A, change?: Omit<ScheduleChange, "id" | "revision">]
 
@@ -330,9 +332,7 @@ export const upsert = Effect.fn("Schedules.upsert")(function* <On, R>(
 /** Removes a schedule. Returns whether it was there. Messages that it has published remain. */
 export const remove = Effect.fn("Schedules.remove")(
   <On>(topic: Scheduled<On>, id: string): Effect.Effect<boolean, TransportError, On> =>
-    modify(topic, id, ({ revision }) =>
-      revision === "" ? [false] : [true, { next: undefined, text: "", messages: [] }]
-    )
+    modify(topic, id, ({ revision }) => (revision === "" ? [false] : [true, removal]))
 )
 
 /**
@@ -561,14 +561,14 @@ const declare = Effect.fnUntraced(function* <On>(
       yield* lifecycle.report({ _tag: "ScheduleChanged", topic: topic.name, schedule: id, change })
     }
   }
-  const strangers = all.filter(({ id, text }) => !definitions.has(id) && read(text)?.definition.declared === owner)
-  for (const { id, revision } of strangers) {
+  const isOwn = ({ text }: StoredSchedule) => read(text)?.definition.declared === owner
+  const strangers = all.filter((one) => !definitions.has(one.id) && isOwn(one))
+  for (const { id } of strangers) {
     if (removed === "report") {
       yield* lifecycle.report({ _tag: "ScheduleDrifted", topic: topic.name, schedule: id, found: "undeclared" })
     } else {
-      const change = { id, revision, next: undefined, text: "", messages: [] }
-      const [made] = yield* schedules.change(topic.name, [change], true)
-      if (made !== undefined) {
+      const made = yield* modify(topic, id, (found): Decision<boolean> => (isOwn(found) ? [true, removal] : [false]))
+      if (made) {
         yield* lifecycle.report({ _tag: "ScheduleChanged", topic: topic.name, schedule: id, change: "removed" })
       }
     }
