@@ -683,6 +683,20 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: [{ file: "redis/unique.test.ts", title: "that a retired group kept" }]
   },
   {
+    name: "a beat does not ask whether the filter of the group has changed",
+    file: "redis/internal/wire/Lua.ts",
+    find: "return (noted[5] or '') ~= only",
+    replace: "return false",
+    proofs: [{ file: "redis/filters.test.ts", title: "RedisStreams: .* from none to two" }]
+  },
+  {
+    name: "a publisher's own header hides the type of a message",
+    file: "Producer.ts",
+    find: "{ ...headers, type: topic.type(payload) }",
+    replace: "{ type: topic.type(payload), ...headers }",
+    proofs: [{ file: "core/versions.test.ts", title: "a group gets only those that it wants" }]
+  },
+  {
     name: "an id is not freed when its message is taken",
     file: "redis/internal/lists/ListSource.ts",
     find: "== ' t' then",

@@ -68,7 +68,8 @@ for (const [pattern, layer] of Object.entries({ RedisKeyspace, RedisStreams })) 
           // A read that waits on the server, and takes everything, loses nothing.
           if (before !== undefined) yield* transport.publish(topic, [message("two"), message("one"), message("two")])
           yield* Scope.close(sleep, Exit.void)
-          const refused = yield* Effect.flip(old.take(3))
+          const refused = yield* Effect.flip(Effect.timeout(old.take(3), "15 seconds"))
+          assert(refused._tag === "TransportError", "it was not refused")
           assert.strictEqual(refused.reason._tag, "TopicConflict")
           if (before === undefined) return
           const wanted = after === undefined ? ["two", "one", "two"] : ["two", "two"]
