@@ -711,6 +711,13 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: on(["streams", "lists"], suite("a change that is based on another revision is not made"))
   },
   {
+    name: "schedules: a change forgets what is due",
+    file: "Schedules.ts",
+    find: "catchUp ? planned(found, now) : undefined",
+    replace: "catchUp && now < 0 ? planned(found, now) : undefined",
+    proofs: [{ file: "core/schedules.test.ts", title: "is published as it was defined" }]
+  },
+  {
     name: "schedules: a consumer of the topic does not watch them",
     file: "Transport.ts",
     find: "receive: (subscription) => Effect.tap(receive(subscription), RcMap.get(watches, subscription.topic)),",
