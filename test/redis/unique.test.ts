@@ -5,6 +5,7 @@ import { Context, Duration, Effect, Layer, References, Schema } from "effect"
 import type { Redis } from "ioredis"
 import { Producer, Settlement, Topic, Transport } from "waybill"
 import { IoRedis } from "waybill/redis"
+import { ClaimedDelivery } from "../../packages/waybill/src/redis/internal/claims/ClaimedDelivery.ts"
 import { becomes, client, make, outgoing } from "./Fixture.ts"
 import * as Patterns from "./Patterns.ts"
 
@@ -76,6 +77,31 @@ layer(RedisServer.layer(), { excludeTestServices: true })("ids of producers", (i
       }
       assert.deepStrictEqual(yield* unique, [])
     }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "None"))
+  )
+
+  it.effect.each(["RedisLists", "RedisExactlyOnce", "RedisKeyspace"] as const)(
+    "%s: the ack of a message with an id of its own is plain until a topic has unique ids",
+    (name) =>
+      Effect.gen(function* () {
+        const { url } = yield* RedisServer.RedisServer
+        const layer = Patterns.storing[name]({ prefix: `plain${name}` }).pipe(Layer.provide(IoRedis.layer({ url })))
+        const { publish, receive } = Context.get(yield* Layer.build(layer), Transport.AtMostOnce)
+        const receiver = yield* receive({
+          topic: "t",
+          group: "g",
+          start: "earliest",
+          lease: Duration.seconds(10),
+          maxDeliveries: 5,
+          shutdown: Duration.seconds(1)
+        })
+        for (const unique of [undefined, "until-settled"] as const) {
+          yield* publish("t", [outgoing({ body: "a", id: `${unique}`, ...(unique === undefined ? {} : { unique }) })])
+          const [delivery] = yield* receiver.take(1)
+          assert(delivery instanceof ClaimedDelivery)
+          assert.strictEqual(delivery.handle.first !== undefined, unique !== undefined)
+          yield* receiver.settle([[delivery, Settlement.ack]])
+        }
+      }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "None"))
   )
 
   it.effect("streams: ids of lost messages are freed, and looking for them costs little", () =>

@@ -23,7 +23,7 @@ export class ClaimedHandle implements Held {
   readonly tally: Tally
   renewedAt: number
   readonly takenAt: number
-  /** Of a message with an id of its own: where it is stored. */
+  /** Of a message with an id of its own, if such ids may belong to their messages alone: where it is stored. */
   readonly first: string | undefined
   holder: object | undefined = undefined
   before: this | undefined = undefined
@@ -80,6 +80,7 @@ export class ClaimedDelivery implements Carrying<ClaimedHandle> {
     text: string | undefined,
     from: number,
     to: number,
+    guards: boolean,
     now: number
   ) {
     this.topic = topic
@@ -113,7 +114,7 @@ export class ClaimedDelivery implements Carrying<ClaimedHandle> {
       this.fence,
       member,
       tally,
-      this.id === entry ? undefined : entry,
+      guards && this.id !== entry ? entry : undefined,
       now
     )
   }
@@ -121,14 +122,16 @@ export class ClaimedDelivery implements Carrying<ClaimedHandle> {
 
 /** A delivery whose record came separately. */
 export const loneDelivery = (topic: string, group: string, member: string, attempt: number, record: Buffer, now = 0) =>
-  new ClaimedDelivery(topic, group, member, attempt, fresh, record, undefined, 0, record.length, now)
+  new ClaimedDelivery(topic, group, member, attempt, fresh, record, undefined, 0, record.length, false, now)
 
 /** The reply of the take script, as bytes: a whole batch is a few strings, and the records are cut out of one of them. */
-type TakeReply = Readonly<Record<"members" | "lengths" | "attempts" | "records" | "tallies", Buffer>>
+type TakeReply = Readonly<Record<"members" | "lengths" | "attempts" | "records" | "tallies", Buffer>> & {
+  readonly guards: boolean
+}
 
 /** The deliveries in a reply that is `OK`. */
 export const deliveriesOf = (
-  { attempts, lengths, members, records, tallies }: TakeReply,
+  { attempts, guards, lengths, members, records, tallies }: TakeReply,
   topic: string,
   group: string,
   now: number
@@ -146,7 +149,7 @@ export const deliveriesOf = (
     const attempt = i < before.length ? Number(before[i]) : 1
     const name = names[i] as string // within bounds
     const tally = i < noted.length ? (readTally(noted[i]) ?? fresh) : fresh
-    taken.push(new ClaimedDelivery(topic, group, name, attempt, tally, records, text, from, to, now))
+    taken.push(new ClaimedDelivery(topic, group, name, attempt, tally, records, text, from, to, guards, now))
     from = to
   }
   return taken

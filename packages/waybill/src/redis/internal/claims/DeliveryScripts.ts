@@ -160,15 +160,16 @@ const take = (source: Source) =>
         /** Of those that came back. */
         tallies: bytes,
         /** The filter has passed over so much that the rest is for the next call. */
-        more: flag
+        more: flag,
+        /** Some message of the topic has its id to itself: one of them may be here. */
+        guards: flag
       },
       /** The heartbeat has expired, so that what it took could be taken from it at once; or the group got another filter meanwhile. */
       EXPIRED: {},
       PAUSED: {}
     },
     lua: /* lua */ `${clock}${records}${source.lua}${suspecting}${source.filters ? wanting : ""}
-local now, rest = clock(), nil
-${source.gives === true ? "local guards = redis.call('EXISTS', unique) == 1" : ""}
+local now, rest, guards = clock(), nil, ${source.frees === true ? "redis.call('EXISTS', unique) == 1" : "false"}
 local until_ = redis.call('ZSCORE', consumers, consumer)
 if not until_ or tonumber(until_) <= now then return {'EXPIRED'} end
 ${
@@ -237,7 +238,8 @@ if #members > 0 then
   redis.call('SADD', processing, unpack(members))
 end
 return {'OK', table.concat(members, ' '), table.concat(lengths, ' '), table.concat(attempts, ' '), table.concat(found),
-  suspect - dead, sum, table.concat(holes, ' '), table.concat(tallied, ' '), rest and 1 or 0}
+  suspect - dead, sum, table.concat(holes, ' '), table.concat(tallied, ' '), rest and 1 or 0,
+  guards and 1 or 0}
 `
   })
 
