@@ -43,6 +43,22 @@ layer(RedisServer.layer(), { excludeTestServices: true })("messages by id", (it)
     }).pipe(Effect.scoped)
   )
 
+  it.effect("the index of dead letters forgets those that were discarded, and no others", () =>
+    Effect.gen(function* () {
+      const { groupKey, inspector, join, letters, publish, redis, settle, take } = yield* make()
+      const receiver = yield* join()
+      const ids = ["a", "b", "c", "b"]
+      for (const id of ids) {
+        yield* publish({ body: "a", id, unique: "until-settled" })
+        yield* settle(receiver, yield* take(receiver, 1), Settlement.deadLetter("Broken", "cause"))
+      }
+      const [, second, third] = yield* letters
+      assert.strictEqual(yield* inspector.discard("t", "g", [second!.entry, third!.entry]), 2)
+      const index = yield* Effect.promise(() => redis.zrange(groupKey("dead-ids"), "0", "-1"))
+      assert.sameMembers(index, ["a", "b"])
+    }).pipe(Effect.scoped)
+  )
+
   it.effect("a message in its second attempt is still found after a purge", () =>
     Effect.gen(function* () {
       const { inspector, join, publish, settle, take } = yield* make()

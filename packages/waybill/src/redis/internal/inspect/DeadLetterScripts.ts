@@ -149,7 +149,7 @@ while passed < #ARGV and room() do
     local from, head = letterOf(weigh(letter[2]))
     if back(entry, letter[2], from, head) then
       redis.call('XDEL', dead, entry)
-      if head then unindex(deadIds, head.id) end
+      if head then unindex(deadIds, head.id, entry) end
       count = count + 1
     end
   end
@@ -273,15 +273,20 @@ export const discard = make({
   mode: "drains",
   keys: keys("dead", "deadIds", "state"),
   replies: { OK: moved },
-  lua: /* lua */ `${clock}${aging}${places}
+  lua: /* lua */ `${clock}${aging}${weighing}${letterHeads}${places}
 touch()
-local since, count = keptSince(state, clock()), 0
-for i = 1, #ARGV do
-  local gone = redis.call('XDEL', dead, ARGV[i])
-  if isKept(ARGV[i], since) then count = count + gone end
+local since, count, passed = keptSince(state, clock()), 0, 0
+while passed < #ARGV and room() do
+  passed = passed + 1
+  local entry = ARGV[passed]
+  local letter = redis.call('XRANGE', dead, entry, entry)[1]
+  if letter then
+    local _, head = letterOf(weigh(letter[2]))
+    redis.call('XDEL', dead, entry)
+    if head then unindex(deadIds, head.id, entry) end
+    if isKept(entry, since) then count = count + 1 end
+  end
 end
-local first = redis.call('XRANGE', dead, '-', '+', 'COUNT', 1)[1]
-forgetBefore(deadIds, first and first[1])
-return {'OK', count, #ARGV}
+return {'OK', count, passed}
 `
 })

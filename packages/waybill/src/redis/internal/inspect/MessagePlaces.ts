@@ -23,7 +23,7 @@ const forgetLimit = 1000
 /**
  * `scoreOf(entry)`: the id of an entry as one number. Further entries of the same millisecond share the last one.
  * `entryOf(score)`: the id, whatever the sign.
- * `index(set, score, id)`, `unindex(set, id)`: without permission for it, the message is not found by its id, and that is all.
+ * `index(set, score, id)`, `unindex(set, id, entry)`, unless it has a later entry by now: without permission for it, the message is not found by its id, and that is all.
  * `forgetBefore(set, first)`: drops the members of entries before this one, or all with nil; those that wait stay.
  */
 export const places = /* lua */ `
@@ -38,8 +38,8 @@ end
 local function index(set, score, id)
   redis.pcall('ZADD', set, score, id)
 end
-local function unindex(set, id)
-  redis.pcall('ZREM', set, id)
+local function unindex(set, id, entry)
+  if tonumber(redis.pcall('ZSCORE', set, id)) == tonumber(scoreOf(entry)) then redis.pcall('ZREM', set, id) end
 end
 local function forgetBefore(set, first)
   local gone = redis.pcall('ZRANGE', set, '0', first and '(' .. scoreOf(first) or '+inf', 'BYSCORE', 'LIMIT', 0, ${forgetLimit})
