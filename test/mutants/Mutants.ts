@@ -641,6 +641,27 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: [{ file: "redis/streams-publish.test.ts", title: "a history keeps about so many" }]
   },
   {
+    name: "a commit stores in other topics within the limits of the last one",
+    file: "redis/internal/commit/CommitScript.ts",
+    find: "setting = topic.setting",
+    replace: "",
+    proofs: [{ file: "redis/streams-commits.test.ts", title: "within the limits of their own topic" }]
+  },
+  {
+    name: "the bytes of a stream are estimated",
+    file: "redis/internal/wire/Lua.ts",
+    find: "'USAGE', stream, 'SAMPLES', 0)",
+    replace: "'USAGE', stream)",
+    proofs: [{ file: "redis/streams-publish.test.ts", title: "the bytes are those of small and large" }]
+  },
+  {
+    name: "a removed message counts as cut off",
+    file: "redis/internal/streams/MessageScripts.ts",
+    find: "string.format('%.0f', read + 1)",
+    replace: "string.format('%.0f', read)",
+    proofs: [{ file: "redis/streams-publish.test.ts", title: "that is removed does not count as cut off" }]
+  },
+  {
     name: "what a failed stream had pulled is only released",
     file: "internal/PulledDeliveries.ts",
     find: "failed && pulled.pulled ?",

@@ -319,7 +319,11 @@ describe("publishing on streams", () => {
       yield* inspector.removeMessage("t", receipts[50]!.id)
       yield* inspector.removeMessage("t", receipts[0]!.id)
       assert.strictEqual((yield* group()).lag, 98)
+      yield* inspector.pause("t", "g")
       const receiver = yield* join()
+      // Some heartbeats.
+      yield* Effect.sleep(100)
+      yield* inspector.resume("t", "g")
       yield* settle(receiver, yield* take(receiver, 98))
       yield* Effect.sleep(100)
       assert.isFalse(events.some(({ _tag }) => _tag === "Truncated"))

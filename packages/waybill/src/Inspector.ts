@@ -99,7 +99,8 @@ export class Inspector extends Context.Service<
     /**
      * Moves a group to another place among the stored messages: it goes on from there, once it has handled what it had
      * taken and not settled before that place. Messages after it come again, settled or not, as far as they are still
-     * stored. `TopicInUse` while one of its consumers is alive. Returns whether there is such a group.
+     * stored. `TopicInUse` while one of its consumers is alive, `MessageNotFound` if `after` is no position. Returns
+     * whether there is such a group.
      */
     readonly move: (topic: string, group: string, to: Place) => Effect.Effect<boolean, TransportError>
     /**
