@@ -39,7 +39,10 @@ local function index(set, score, id)
   redis.pcall('ZADD', set, score, id)
 end
 local function unindex(set, id, entry)
-  if tonumber(redis.pcall('ZSCORE', set, id)) == tonumber(scoreOf(entry)) then redis.pcall('ZREM', set, id) end
+  local score = scoreOf(entry)
+  for _, found in ipairs(redis.pcall('ZRANGE', set, score, score, 'BYSCORE', 'LIMIT', 0, ${forgetLimit})) do
+    if found == id then redis.pcall('ZREM', set, id) end
+  end
 end
 local function forgetBefore(set, first)
   local gone = redis.pcall('ZRANGE', set, '0', first and '(' .. scoreOf(first) or '+inf', 'BYSCORE', 'LIMIT', 0, ${forgetLimit})
