@@ -67,6 +67,8 @@ export interface Remains {
   readonly until: number
 }
 
+const noLatches: ReadonlyArray<Latch.Latch> = []
+
 export class Topic implements Home {
   readonly name: string
   /** Events that were not reported yet. */
@@ -83,7 +85,7 @@ export class Topic implements Home {
   #unique: Map<string, Stored> | undefined
   #changed: Latch.Latch | undefined
   #stirred = false
-  #opening: Array<Latch.Latch> = []
+  #opening: Array<Latch.Latch> | undefined
   #receipts = 0
   #published = 0
   #idMillis = 0
@@ -224,7 +226,7 @@ export class Topic implements Home {
   }
 
   open(latch: Latch.Latch): void {
-    this.#opening.push(latch)
+    ;(this.#opening ??= []).push(latch)
   }
 
   report(fact: Fact): void {
@@ -234,13 +236,13 @@ export class Topic implements Home {
   /** The latches to open now that a step is complete. */
   opening(): ReadonlyArray<Latch.Latch> {
     if (this.#stirred) {
-      if (this.#changed !== undefined) this.#opening.push(this.#changed)
+      if (this.#changed !== undefined) (this.#opening ??= []).push(this.#changed)
       this.#changed = undefined
       this.#stirred = false
     }
-    if (this.#opening.length === 0) return this.#opening
     const opening = this.#opening
-    this.#opening = []
+    if (opening === undefined) return noLatches
+    this.#opening = undefined
     return opening
   }
 
