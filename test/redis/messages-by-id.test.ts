@@ -59,6 +59,25 @@ layer(RedisServer.layer(), { excludeTestServices: true })("messages by id", (it)
     }).pipe(Effect.scoped)
   )
 
+  it.effect("the index of dead letters forgets all those that became too old at once", () =>
+    Effect.gen(function* () {
+      const { groupKey, join, publish, redis, settle, take } = yield* make()
+      const receiver = yield* join()
+      const old = Array.from({ length: 3500 }, (_, i) => i + 1)
+      yield* Effect.promise(async () => {
+        // In one step: a heartbeat drops old letters too.
+        const letters = redis.multi()
+        for (const i of old) letters.xadd(groupKey("dead"), `${i}-0`, "payload", "old")
+        for (const i of old) letters.zadd(groupKey("dead-ids"), i * 2048, `old-${i}`)
+        await letters.exec()
+      })
+      yield* publish({ body: "a", id: "new" })
+      yield* settle(receiver, yield* take(receiver, 1), Settlement.deadLetter("Broken", "cause"))
+      const index = yield* Effect.promise(() => redis.zrange(groupKey("dead-ids"), "0", "-1"))
+      assert.deepStrictEqual(index, ["new"])
+    }).pipe(Effect.scoped)
+  )
+
   it.effect("a message in its second attempt is still found after a purge", () =>
     Effect.gen(function* () {
       const { inspector, join, publish, settle, take } = yield* make()

@@ -20,7 +20,7 @@ import {
 import { keys } from "../wire/Keys.ts"
 import { clock, paging, tallies, weighing } from "../wire/Lua.ts"
 import { pageArgs } from "./Figures.ts"
-import { places } from "./MessagePlaces.ts"
+import { forgetLimit, places } from "./MessagePlaces.ts"
 
 /**
  * `deadLetter(...)`: adds a dead letter. Its own eight pairs come first, followed by the unchanged fields of the message, whatever
@@ -68,7 +68,7 @@ local function keepDead(max, age, now)
   if dropped > 0 then
     redis.call('HINCRBY', state, 'dropped', dropped)
     local first = redis.call('XRANGE', dead, '-', '+', 'COUNT', 1)[1]
-    forgetBefore(deadIds, first and first[1])
+    for _ = 0, dropped, ${forgetLimit} do forgetBefore(deadIds, first and first[1]) end
   end
   local noted = string.format('%.0f', age)
   if redis.call('HGET', state, 'max-age') ~= noted then redis.call('HSET', state, 'max-age', noted) end

@@ -18,13 +18,15 @@
 const perMilli = 2048
 
 /** How many members one call forgets. */
-const forgetLimit = 1000
+export const forgetLimit = 1000
 
 /**
  * `scoreOf(entry)`: the id of an entry as one number. Further entries of the same millisecond share the last one.
  * `entryOf(score)`: the id, whatever the sign.
- * `index(set, score, id)`, `unindex(set, id, entry)`, unless it has a later entry by now: without permission for it, the message is not found by its id, and that is all.
- * `forgetBefore(set, first)`: drops the members of entries before this one, or all with nil; those that wait stay.
+ * `index(set, score, id)`: without permission for it, the message is not found by its id, and that is all.
+ * `unindex(set, id, entry)`: removes it unless it has a later entry by now.
+ * `forgetBefore(set, first)`: drops the members of entries before this one, or of all with nil, as many as one call forgets; those that
+ * wait stay.
  */
 export const places = /* lua */ `
 local function scoreOf(entry)
