@@ -197,6 +197,13 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: on(["streams"], suite("a cancelled delivery is told to its consumer"))
   },
   {
+    name: "a cancelled delivery outlives its consumer",
+    file: "redis/internal/streams/DeliveryScripts.ts",
+    find: "if over or isDead and deaths >= most then",
+    replace: "if isDead and deaths >= most then",
+    proofs: on(["streams"], suite("a cancelled message whose consumer dies"))
+  },
+  {
     name: "a second retry is not indexed",
     file: "redis/internal/streams/DeliveryScripts.ts",
     find: "if id ~= entry then index(retryIds, '-' .. scoreOf(entry), id) end",

@@ -85,7 +85,8 @@ export const locating = [
         yield* is("Pending 2, 1 failed")
         yield* settle(receiver, [second], later)
         yield* is("Waiting 2, later, not now, 2 failed")
-        yield* inspector.runNow(topic, id)
+        // A time that is over.
+        yield* inspector.reschedule(topic, id, 0)
         const third = yield* fixture.one(receiver)
         assert.strictEqual(third.attempt, 3)
         yield* settle(receiver, [third], Settlement.deadLetter("Broken", "cause"))
@@ -236,6 +237,38 @@ export const locating = [
         "settled Cancelled"
       ])
       yield* fixture.becomes("figures", fixture.figures("g"), { ...settled, deadLetters: 3 })
+    })
+  ),
+
+  check(
+    "a cancelled message whose consumer dies is a dead letter, and the next consumer is not given it",
+    ["cancel", "sharing", "redelivery", "deadLetters", "freeze"],
+    Effect.fnUntraced(function* (fixture) {
+      const { inspector, setting, topic } = fixture
+      const receiver = yield* fixture.join("g", { lease: setting.lease })
+      const [receipt] = yield* fixture.publish("cancelled")
+      yield* fixture.one(receiver)
+      yield* setting.freeze(receiver)
+      assert.deepStrictEqual(yield* inspector.cancel(topic, receipt!.id), ["g"])
+      yield* fixture.publish("next")
+      const other = yield* fixture.join("g", { lease: setting.lease })
+      const next = yield* fixture.one(other)
+      assert.strictEqual(next.body, "next")
+      yield* settle(other, [next], Settlement.ack)
+      // Only a take looks for what the dead have left.
+      const given = yield* Effect.forkScoped(other.take(1), { startImmediately: true })
+      yield* fixture.becomes(
+        "the dead letters",
+        Effect.andThen(
+          fixture.pass(setting.lease),
+          Effect.map(inspector.deadLetters(topic, "g", { after: Option.none(), limit: 10 }), (letters) =>
+            letters.map(({ body, reason }) => `${String(body)} ${reason}`)
+          )
+        ),
+        ["cancelled Cancelled"]
+      )
+      assert.isUndefined(given.pollUnsafe())
+      yield* fixture.becomes("figures", fixture.figures("g"), { ...settled, deadLetters: 1 })
     })
   ),
 
