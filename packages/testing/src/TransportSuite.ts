@@ -31,7 +31,7 @@ export interface Options<R, E> {
   /** The transport, and what the hooks below need. Built once for all checks; each uses a topic of its own. */
   readonly layer: Layer.Layer<Transport.AtMostOnce | R, E>
   readonly time: "test" | "live"
-  /** The promises of the transport: by default everything but `transactional`, `untilSettled` and `untilTaken`. */
+  /** The promises of the transport: by default everything but `transactional`, `untilSettled`, `untilTaken` and `filters`. */
   readonly features?: Partial<Features>
   /**
    * The lease that checks let expire: by default 30 seconds under `TestClock`, 400 milliseconds on the real clock.
