@@ -1,6 +1,6 @@
 /**
  * Part of the job queue of activepieces, an automation tool: each flow of a user is polled on a schedule of its own, and jobs that
- * the release before has stored are migrated when they are read. README.md compares it with the original on BullMQ.
+ * the previous release has stored are migrated when they are read. README.md compares it with the original on BullMQ.
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Context, Effect, Layer, Queue, Schedule, Schema, Stream } from "effect"
@@ -26,7 +26,7 @@ const Poll = Topic.make("worker.jobs", {
   from: { 1: Topic.from(PollV1, ({ flowVersionId }) => Effect.flatMap(Flows, ({ find }) => find(flowVersionId))) }
 })
 
-/** As the release before declares it. */
+/** The topic as the previous release declares it. */
 const PollBefore = Topic.make("worker.jobs", { payload: PollV1 })
 
 const program = Effect.gen(function* () {
@@ -40,7 +40,7 @@ const program = Effect.gen(function* () {
     }),
     Consumer.onFailure({
       EngineTimeout: Consumer.retry(Schedule.spaced("200 millis").pipe(Schedule.upTo({ times: 2 }))),
-      // Failures of the migration: a job of a flow that is gone is done, and a database that is away is waited for.
+      // Failures of the migration: a job of a deleted flow is done, and one that meets a database outage is retried.
       FlowDeleted: Consumer.acknowledge,
       DatabaseDown: Consumer.retry(Schedule.spaced("200 millis").pipe(Schedule.upTo({ times: 50 })))
     }),
@@ -52,7 +52,7 @@ const program = Effect.gen(function* () {
   yield* Effect.gen(function* () {
     yield* Console.log(yield* Queue.take(polled))
 
-    // Somebody switches a flow on, and off again after two runs.
+    // A user switches a flow on, and off again after two runs.
     const payload = { flowId: "flow-2", projectId: "project-2" }
     yield* Schedules.upsert(Schedules.every("poll:flow-2", "1 second", { topic: Poll, payload }))
     for (let run = 0; run < 2; run++) yield* Console.log(yield* Queue.take(polled))
@@ -65,7 +65,7 @@ const program = Effect.gen(function* () {
   }).pipe(Effect.provide(Worker))
 }).pipe(Effect.provide(MemoryStreams.layer()))
 
-/** The database, which is away at first. */
+/** The database, which cannot be reached at first. */
 const FlowsLive = Layer.sync(Flows, () => {
   let tries = 0
   return {

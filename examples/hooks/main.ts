@@ -1,6 +1,6 @@
 /**
- * Five invoices, two of them without an address. Whoever wrote one that dies is told, also when the first try to tell them fails;
- * the others are counted.
+ * Five invoices, two of them without an address. The seller hears of each one that dies, although the first mail to them fails; each
+ * one that is sent is reported as well.
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Layer, Queue, Result, Schedule, Schema } from "effect"

@@ -1,6 +1,6 @@
 /**
  * The thumbnail queue of immich, a photo library: an asset has one job at a time, however often it is asked for; at most two run
- * at once; faces that somebody looks at go first; and an administrator pauses it. README.md compares it with the original on
+ * at once; faces that a user is viewing go first; and an administrator pauses it. README.md compares it with the original on
  * BullMQ.
  */
 import { NodeRuntime } from "@effect/platform-node"

@@ -1,6 +1,6 @@
 /**
- * Asks what things cost. Requests wait in a stream until somebody answers; answers come over pub/sub, from whatever process
- * has handled the request.
+ * Asks what things cost. Requests wait in a stream until a consumer handles them; answers come over pub/sub, from the process
+ * that handled the request.
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Layer, Schedule, Schema } from "effect"
