@@ -219,10 +219,19 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
     })
   const refuse = (topic: string, reason: Reason) =>
     Effect.fail(new TransportError({ operation: "inspect", topic, reason }))
-  const steer = (name: string, id: string, f: (topic: Topic, now: number) => Reason | undefined) =>
-    Effect.flatMap(inTopic<Reason | undefined>(name, new MessageNotFound({ id }), f), (reason) =>
+  /** Changes a topic, unless `change` says why not. `absent`: why not if there is no such topic. */
+  const changing = (
+    name: string,
+    absent: Reason | undefined,
+    change: (topic: Topic, now: number) => Reason | undefined
+  ) =>
+    Effect.flatMap(inTopic(name, absent, change), (reason) =>
       reason === undefined ? Effect.void : refuse(name, reason)
     )
+  const changed = (name: string, change: (topic: Topic, now: number) => Reason | undefined) =>
+    changing(name, undefined, change)
+  const steer = (name: string, id: string, change: (topic: Topic, now: number) => Reason | undefined) =>
+    changing(name, new MessageNotFound({ id }), change)
   const setPaused = (name: string, group: string, paused: boolean) =>
     step((_, fiber) => {
       const topic = store.open(name)
@@ -230,16 +239,6 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
       const told = completed(lifecycle, topic, fiber, undefined)
       const quiet = paused ? topic.group(group)?.quiet : undefined
       return quiet === undefined ? told : Effect.andThen(told, quiet)
-    })
-  const changed = (name: string, change: (topic: Topic, now: number) => Reason | undefined) =>
-    step((now, fiber) => {
-      const topic = store.topics.get(name)
-      if (topic === undefined) return Exit.void
-      const reason = change(topic, now)
-      return Effect.andThen(
-        completed(lifecycle, topic, fiber, undefined),
-        reason === undefined ? Exit.void : Exit.fail(new TransportError({ operation: "inspect", topic: name, reason }))
-      )
     })
   const nothing = (topic: string): TopicInfo => ({
     topic,
@@ -252,20 +251,11 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
   })
   return {
     topics: Effect.sync(() => Array.from(store.topics.keys())),
-    describe: (name) =>
-      step((now, fiber) => {
-        const topic = store.topics.get(name)
-        return topic === undefined
-          ? Exit.succeed(nothing(name))
-          : completed(lifecycle, topic, fiber, topic.describe(now))
-      }),
+    describe: (name) => inTopic(name, nothing(name), (topic, now) => topic.describe(now)),
     messages: (name, page) =>
-      step((now, fiber) => {
-        const topic = store.topics.get(name)
-        if (topic === undefined) return Exit.succeed([])
-        const all = topic.messages(now)
-        return completed(lifecycle, topic, fiber, page.before === undefined ? pageOf(all, page) : lastOf(all, page))
-      }),
+      inTopic(name, [], (topic, now) =>
+        page.before === undefined ? pageOf(topic.messages(now), page) : lastOf(topic.messages(now), page)
+      ),
     message: (name, id) =>
       inTopic(name, Option.none(), (topic, now) => {
         const found = topic.locate(id, now)
@@ -299,7 +289,7 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
             changed(topic, (topic, now) => topic.move(group, to, now)),
             () => store.topics.get(topic)?.group(group) !== undefined
           )
-        : Effect.fail(new TransportError({ operation: "inspect", topic, reason: noMoves })),
+        : refuse(topic, noMoves),
     retire: (topic, group) => changed(topic, (topic, now) => topic.retire(group, now)),
     remove: (topic, options) => changed(topic, (topic, now) => store.remove(topic, options, now))
   }
