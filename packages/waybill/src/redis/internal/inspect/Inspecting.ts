@@ -103,14 +103,15 @@ export interface Single {
   readonly reschedule: (topic: string, id: string, at: number) => Effect.Effect<unknown, Reason>
 }
 
+const noLookups = new NotOffered({ feature: "messages by id", detail: "list them instead" })
+
 const unoffered: Single = {
-  locate: () => Effect.fail(lookups),
-  delayed: () => Effect.fail(lookups),
-  remove: () => Effect.fail(lookups),
-  cancel: () => Effect.fail(lookups),
-  reschedule: () => Effect.fail(lookups)
+  locate: () => Effect.fail(noLookups),
+  delayed: () => Effect.fail(noLookups),
+  remove: () => Effect.fail(noLookups),
+  cancel: () => Effect.fail(noLookups),
+  reschedule: () => Effect.fail(noLookups)
 }
-const lookups = new NotOffered({ feature: "messages by id", detail: "list them instead" })
 
 /** What a pattern reports about its topics and groups. */
 export interface Account {

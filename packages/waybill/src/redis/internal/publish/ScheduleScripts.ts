@@ -77,7 +77,7 @@ return {'OK', table.concat(made), published, known and 0 or 1}
   })
 }
 
-const some = listOf(
+const rows = listOf(
   row({
     id: text,
     /** Due time, or "inf". */
@@ -87,7 +87,7 @@ const some = listOf(
   })
 )
 
-const shared = /* lua */ `${clock}${weighing}${fetching}
+const reading = /* lua */ `${clock}${weighing}${fetching}
 local function rowsOf(ids, dues)
   local rows, entries = {}, #ids > 0 and bodiesOf(scheduleEntries, ids) or {}
   for i, id in ipairs(ids) do rows[i] = {id, dues[i], entries[i] or ''} end
@@ -112,10 +112,10 @@ export const dueSchedules = make({
       now: number,
       /** When the next one is due; -1 if none is. */
       next: number,
-      due: some
+      due: rows
     }
   },
-  lua: /* lua */ `${shared}
+  lua: /* lua */ `${reading}
 local now = clock()
 local head = redis.call('ZRANGE', schedules, 0, 0, 'WITHSCORES')[2]
 if not head or head == 'inf' then return {'OK', now, -1, {}} end
@@ -130,8 +130,8 @@ export const findSchedules = make({
   name: "waybill/schedules-find",
   mode: "reads",
   keys: keys("schedules", "scheduleEntries"),
-  replies: { OK: { now: number, found: some } },
-  lua: /* lua */ `${shared}
+  replies: { OK: { now: number, found: rows } },
+  lua: /* lua */ `${reading}
 local ids, dues = {}, {}
 for i = moreArgs + 1, #ARGV do
   ids[#ids + 1], dues[#dues + 1] = ARGV[i], redis.call('ZSCORE', schedules, ARGV[i]) or 'inf'
@@ -146,8 +146,8 @@ export const pageOfSchedules = make({
   mode: "reads",
   keys: keys("schedules", "scheduleEntries"),
   args: { after: "text", due: "text", limit: "number" },
-  replies: { OK: { now: number, found: some } },
-  lua: /* lua */ `${shared}
+  replies: { OK: { now: number, found: rows } },
+  lua: /* lua */ `${reading}
 -- By bytes, as in a sorted set; < would go by the locale of the server.
 local function precedes(a, b)
   for i = 1, math.min(#a, #b) do

@@ -53,12 +53,12 @@ local function unpacked(body)
   local ok, fields = pcall(cmsgpack.unpack, body or '')
   return ok and type(fields) == 'table' and fields or nil
 end
-local held, marker = call('HGET', unique, id), KEYS[moreKeys + 1]
+local owned, marker = call('HGET', unique, id), KEYS[moreKeys + 1]
 local marked = call('GET', marker)
-local place = held and string.match(held, '^%S+') or marked
+local stored = owned and string.match(owned, '^%S+') or marked
 local entry, member, due, main
-if place and string.byte(place) == 100 then member = string.sub(place, 2)
-elseif place and string.find(place, '^%d+%-%d+$') then entry = place
+if stored and string.byte(stored) == 100 then member = string.sub(stored, 2)
+elseif stored and string.find(stored, '^%d+%-%d+$') then entry = stored
 elseif string.find(id, '^%d+%-%d+$') then entry = id
 else
   local number = string.match(id, '^%d+%-d(%d+)$')
@@ -256,8 +256,8 @@ local function removeAll(isHeld)
   end
   if not isHeld then
     if entry and main then drop(stream, entry) end
-    if held then call('HDEL', unique, id) end
-    if main and marked and place == marked then call('DEL', marker) end
+    if owned then call('HDEL', unique, id) end
+    if main and marked and stored == marked then call('DEL', marker) end
   end
 end
 `
