@@ -62,8 +62,8 @@ export interface Step<H> {
 /**
  * Arguments of the script, and the further keys that they number. For each step: `A` ack, `S` ack of a message that has its id to
  * itself, `L` release, `R` retry, `N` one that was set aside for its version, which does not count, `D` dead letter; the place; for
- * `S` the id and where it was first; and for `R`, `N` and `D`: the delay in ms or the reason, cause, tally, failure, id, published at, attempt, fence, the number of
- * the key that is the marker of a commit that was refused in part or 0, and the message or "".
+ * `S` the id and where it was first; and for `R`, `N` and `D`: the delay in ms or the reason, cause, tally, failure, id, published at,
+ * attempt, fence, the number of the key that is the marker of a commit that was refused in part or 0, and the message or "".
  */
 export const tell = <H extends Held>(
   steps: ReadonlyArray<Step<H>>,

@@ -57,8 +57,9 @@ export const removal = (name: string, overview: string, describe: string) =>
     keys: {},
     args: {
       /**
-       * As JSON: `force`, whether only living consumers keep the topic; `others` and `indexes`, how many keys no inspection uses; `topic` and `groups`, the inspections: `keys`, how many, and `args`; of a group
-       * `group`, its name, and `state`, the place of that key among its keys.
+       * As JSON: `force`, whether only living consumers keep the topic; `others` and `indexes`, how many keys no inspection uses;
+       * `topic` and `groups`, the inspections: `keys`, how many, and `args`; of a group `group`, its name, and `state`, the place of
+       * that key among its keys.
        */
       inspections: "text"
     },

@@ -35,8 +35,8 @@ export type Claimed = ReturnType<typeof claimed>
  *
  * Further arguments: the steps, as in `tell`. A place is source, entry and count; count 0 means that the group was lost with the
  * entry, so there is no ownership to check. `S`: an ack of a message that has its id to itself; the id and its first entry follow.
- * `U`: the consumer leaves, and its handler has had it: handed back, and the attempt counts. The message's fields, packed, are taken from the entry; the caller only sends them after `G`. Once the dead letter
- * carries the mark, the marker may expire.
+ * `U`: the consumer leaves, and its handler has had it: handed back, and the attempt counts. The message's fields, packed, are taken
+ * from the entry; the caller only sends them after `G`. Once the dead letter carries the mark, the marker may expire.
  */
 export const settle = make({
   name: "waybill/settle",
