@@ -257,9 +257,11 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         }
         yield* Effect.promise(() => redis.del("{waybill:kept}:group:old:consumers"))
         assert.include((yield* waybill("doctor", "--watch", "0")).out, "`waybill groups retire kept old`")
-        const astray = yield* waybill("groups", "move", "kept", "old", "2026-13-45")
-        assert.strictEqual(astray.code, 1)
-        assert.include(astray.err, "2026-13-45 is not a place: use earliest, latest, a time such as")
+        for (const place of ["2026-13-45", "2026-13-45T12:00:00Z", "2026-01-31T12:00:00"]) {
+          const astray = yield* waybill("groups", "move", "kept", "old", place)
+          assert.strictEqual(astray.code, 1)
+          assert.include(astray.err, `${place} is not a place: use earliest, latest, a time with its zone such as`)
+        }
         assert.include(
           (yield* waybill("topics", "remove", "kept", "--force")).err,
           "and its 2 groups, with 3 stored messages, 0 waiting for a retry, no dead letter and all schedules?"
@@ -270,6 +272,13 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
           (yield* waybill("groups", "move", "kept", "new", "earliest", "--yes")).out,
           "it had 0 to go, and now has 3"
         )
+        for (const [time, lag] of [
+          ["2100-01-01T01:00:00+01:00", 0],
+          ["2000-01-01T00:00:00Z", 3]
+        ] as const) {
+          const moved = yield* waybill("groups", "move", "kept", "new", time, "--yes", "--json")
+          assert.strictEqual(JSON.parse(moved.out).lag, lag, moved.err)
+        }
         const [, second = ""] = (yield* Effect.promise(() => redis.xrange(stream, "-", "+"))).map(([id]) => id)
         const moved = JSON.parse((yield* waybill("groups", "move", "kept", "new", second, "--yes", "--json")).out)
         assert.deepStrictEqual(moved, { topic: "kept", group: "new", before: 3, lag: 1 })

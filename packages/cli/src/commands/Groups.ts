@@ -3,13 +3,14 @@
  *
  * @module
  */
-import { Effect } from "effect"
+import { Effect, Option } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { Inspector } from "waybill"
 import { UsageError } from "../Problem.ts"
 import { count, number, print, safe } from "../Screen.ts"
 import { Server } from "../Server.ts"
 import { confirm, yes } from "./Confirmation.ts"
+import { instantOf } from "./Instant.ts"
 import { describe, describeGroup, group, groupOf, inUse, topic, unlessInUse } from "./Target.ts"
 
 const retire = Command.make(
@@ -55,15 +56,15 @@ const retire = Command.make(
   ])
 )
 
-const places = "earliest, latest, a time such as 2026-01-31T12:00:00Z, or the position of a message"
+const places = "earliest, latest, a time with its zone such as 2026-01-31T12:00:00Z, or the position of a message"
 
 const place = Argument.String("place").pipe(Argument.withDescription(`${places}: the group goes on after it`))
 
 /** The place that an argument names. */
 const placeOf = (text: string): Effect.Effect<Inspector.Place, UsageError> => {
   if (text === "earliest" || text === "latest") return Effect.succeed(text)
-  const at = /^\d{4}-\d\d-\d\d/.test(text) ? Date.parse(text) : Number.NaN
-  if (!Number.isNaN(at)) return Effect.succeed({ at })
+  const at = instantOf(text)
+  if (Option.isSome(at)) return Effect.succeed({ at: at.value })
   if (/^\d+-\d+$/.test(text)) return Effect.succeed({ after: text })
   return Effect.fail(new UsageError({ detail: `${safe(text)} is not a place: use ${places}` }))
 }

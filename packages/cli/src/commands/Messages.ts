@@ -25,6 +25,7 @@ import {
 } from "../Screen.ts"
 import { Server, serverMillis, toProblem } from "../Server.ts"
 import { confirm, yes } from "./Confirmation.ts"
+import { instantOf } from "./Instant.ts"
 import { limit, more, pagesOf } from "./Pages.ts"
 import { describe, topic } from "./Target.ts"
 
@@ -224,8 +225,7 @@ const timeOf = (text: string): Option.Option<Duration.Duration | number> => {
       `${amount} ${units[unit] ?? unit}` as Duration.Input
     ).pipe(Option.filter((duration) => Duration.toDays(duration) <= longestDays))
   }
-  const at = /^\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d)$/.test(text) ? Date.parse(text) : Number.NaN
-  return Number.isNaN(at) ? Option.none() : Option.some(at)
+  return instantOf(text)
 }
 
 const when = Argument.String("when").pipe(
