@@ -55,12 +55,8 @@ const about = Effect.fnUntraced(function* <A>(
     if (tag === "MessageNotWaiting" || tag === "MessageSettled") {
       return new InUse({ detail: `${message}. \`waybill messages show\` tells where it is` })
     }
-    return unlessOffered(
-      topic,
-      pattern,
-      "find single messages by their id",
-      `tail ${topic}\` lists what is stored`
-    )(error)
+    const instead = `\`waybill tail ${topic}\` lists what is stored`
+    return unlessOffered(topic, pattern, "find single messages by their id", instead)(error)
   })
 })
 
@@ -69,7 +65,7 @@ const unlessOffered =
   (topic: string, pattern: string, what: string, instead: string) => (error: Transport.TransportError) =>
     error.reason._tag === "NotOffered"
       ? new ServerProblem({
-          detail: `topic ${safe(topic)} has the pattern ${safe(pattern)}, which cannot ${what}: \`waybill ${instead}`
+          detail: `topic ${safe(topic)} has the pattern ${safe(pattern)}, which cannot ${what}: ${instead}`
         })
       : toProblem(error)
 
@@ -280,7 +276,7 @@ export const delayed = Command.make(
     ).pipe(
       Stream.runCollect,
       Effect.mapError(
-        unlessOffered(topic, info.pattern, "list delayed messages", `stats ${topic}\` counts what is stored`)
+        unlessOffered(topic, info.pattern, "list delayed messages", `\`waybill stats ${topic}\` counts what is stored`)
       )
     )
     yield* print(json, found.map(messageJson), () =>
