@@ -13,7 +13,9 @@ const sources = {
   waybill: "packages/waybill/src/index.ts",
   "waybill/memory": "packages/waybill/src/memory/index.ts",
   "waybill/redis": "packages/waybill/src/redis/index.ts",
-  "@waybill/testing": "packages/testing/src/index.ts"
+  "@waybill/testing": "packages/testing/src/index.ts",
+  // Not in the index, which does without ioredis.
+  "@waybill/testing/temporaryKeys": "packages/testing/src/temporaryKeys.ts"
 }
 
 /** By package and module: the names, and the reason above them. */
@@ -206,6 +208,9 @@ const surface: Record<string, Record<string, string>> = {
   "@waybill/testing": {
     "waits until there is nothing left to do": "NeverIdle runUntilIdle",
     "since: makes a receiver stand still": "freeze"
+  },
+  "@waybill/testing/temporaryKeys": {
+    "since: leaves nothing behind on a shared server": "temporaryKeys"
   }
 }
 
