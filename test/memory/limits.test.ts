@@ -174,6 +174,18 @@ describe("MemoryStreams", () => {
     }).pipe(Effect.provide(withStreams({ retention: { maxAge: "1 hour" } })))
   )
 
+  it.effect("a message that is cut before a group has joined no longer has its id to itself", () =>
+    Effect.gen(function* () {
+      const own = { ...outgoing("1", "own"), unique: "until-settled" } as const
+      const tag = Effect.map(publish(own), ([receipt]) => receipt?._tag)
+      assert.strictEqual(yield* tag, "Stored")
+      assert.strictEqual(yield* tag, "Duplicate")
+      yield* publish(outgoing("2"))
+      assert.strictEqual(yield* tag, "Stored")
+      assert.strictEqual(yield* tag, "Duplicate")
+    }).pipe(Effect.provide(withStreams({ retention: { maxLength: 1 } })))
+  )
+
   it.effect("with a maximal number of bytes, cuts the oldest", () =>
     Effect.gen(function* () {
       yield* publish(outgoing("a".repeat(100)), outgoing("b".repeat(100)), outgoing("c".repeat(100)))

@@ -126,6 +126,7 @@ export class Log implements Source {
     const at = this.#messages.first
     const message = this.#messages.shift()
     if (message?.held !== undefined) {
+      message.held.dropped = true
       for (const [group, { position }] of this.#cursors ?? []) if (position <= at) message.held.by.delete(group)
     }
     if (message !== undefined && this.#kept !== undefined) this.#bytes -= unitsOf(message)

@@ -16,8 +16,11 @@ export interface Stored extends Message {
   open: number
   /** When it expires; `undefined`, and free, where messages live until they are settled. */
   expiresAt: number | undefined
-  /** While it has its id to itself: for how long, and the groups that have yet to settle it. */
-  held?: { readonly unique: Unique; due: boolean; readonly by: Set<string> } | undefined
+  /**
+   * While it has its id to itself: for how long, whether it is due, whether its source has dropped it, and the groups that have
+   * yet to settle it.
+   */
+  held?: { readonly unique: Unique; due: boolean; dropped: boolean; readonly by: Set<string> } | undefined
 }
 
 /** The message without the store's own fields. */

@@ -384,7 +384,7 @@ export class Topic implements Home {
       storedAt: now,
       open: 0,
       expiresAt: undefined,
-      held: unique && { unique, due: false, by: new Set() }
+      held: unique && { unique, due: false, dropped: false, by: new Set() }
     }
     if (unique !== undefined) (this.#unique ??= new Map()).set(id, stored)
     const at = due === undefined ? now : due._tag === "After" ? now + Duration.toMillis(due.delay) : due.epochMillis
@@ -409,7 +409,7 @@ export class Topic implements Home {
   #stateOf({ expiresAt = Infinity, held }: Stored, now: number): Receipt["state"] {
     if (held === undefined || expiresAt <= now) return undefined
     if (!held.due) return "delayed"
-    return this.#hasNoGroups || held.by.size > 0 ? "open" : undefined
+    return (this.#hasNoGroups ? !held.dropped : held.by.size > 0) ? "open" : undefined
   }
 
   get #hasNoGroups(): boolean {
