@@ -514,10 +514,10 @@ const effectOf = (result: HandlerResult): Effect.Effect<unknown, unknown, unknow
 /**
  * Handles requests as `process` does, and answers each: with what the handler returns, or with its failure if that is one of the
  * topic's `error`. Both are acknowledged. Any other failure needs a route; when it ends in a dead letter, the caller
- * is told so.
+ * gets `Unanswered`.
  *
  * A request whose deadline has passed by the store's clock is acknowledged without being handled. One that was published by
- * `Producer.publish` is handled, and nobody is answered. The answer is sent before the ack, so after a crash in
+ * `Producer.publish` is handled without an answer. An answer is sent before the ack, so after a crash in
  * between the handler runs again, and the caller takes the first answer.
  *
  * @example

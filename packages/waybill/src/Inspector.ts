@@ -26,8 +26,9 @@ export class Inspector extends Context.Service<
       page: Page | BackwardPage
     ) => Effect.Effect<ReadonlyArray<StoredMessage>, TransportError>
     /**
-     * Where the message with the id of a receipt is, in each group; none if it is not stored, or not any more. Its cost
-     * does not grow with the number of messages. Of several messages with the same id, the one that was published last.
+     * Where the message with the id of a receipt is, in each group; none if it is not stored, or no longer. On
+     * Redis its cost does not grow with the number of messages. Of several messages with the same id, the one that was
+     * published last.
      */
     readonly message: (topic: string, id: string) => Effect.Effect<Option.Option<LocatedMessage>, TransportError>
     /** One page of the messages that are not due yet, the next one first. */
@@ -38,10 +39,11 @@ export class Inspector extends Context.Service<
      */
     readonly removeMessage: (topic: string, id: string) => Effect.Effect<void, TransportError>
     /**
-     * Ends a message that is not wanted any more. Where no consumer holds it, it is deleted, so no handler begins with
-     * it. Where a consumer holds it, in whatever process, the consumer is told within a poll interval (1 s): the handler
-     * is interrupted, nothing is retried (a handler of another group may begin meanwhile, and is interrupted as well), and the message becomes a dead letter, `Cancelled`; so it does if that
-     * consumer dies. A handler that succeeds before it is interrupted wins. Returns the groups that are interrupted.
+     * Ends a message that is no longer wanted. Where no consumer holds it, it is deleted, so no handler begins with it.
+     * Where a consumer holds it, in whatever process, its handler is interrupted within a poll interval (1 s), nothing is
+     * retried, and the message becomes a dead letter, `Cancelled`, also if that consumer dies. A handler of another group
+     * that begins meanwhile is interrupted as well. A handler that succeeds before it is interrupted wins. Returns the
+     * groups that are interrupted.
      * Fails with `MessageSettled` if every group has settled it before, and with `MessageNotFound` if it is not stored.
      */
     readonly cancel: (topic: string, id: string) => Effect.Effect<ReadonlyArray<string>, TransportError>
@@ -99,7 +101,7 @@ export class Inspector extends Context.Service<
     /**
      * Moves a group to another place among the stored messages: it goes on from there, once it has handled what it had
      * taken and not settled before that place. Messages after it come again, settled or not, as far as they are still
-     * stored. `TopicInUse` while one of its consumers is alive, `MessageNotFound` if `after` is no position. Returns
+     * stored. `TopicInUse` while one of its consumers is alive, `MessageNotFound` if `after` is not a position. Returns
      * whether there is such a group.
      */
     readonly move: (topic: string, group: string, to: Place) => Effect.Effect<boolean, TransportError>
@@ -283,7 +285,7 @@ export type MessageInGroup =
  * | | |
  * |---|---|
  * | `settled` | until every group has settled it |
- * | `length` | while it is within the limits that the pattern was told, on length, age or bytes, settled or not |
+ * | `length` | while it is within the limits of the layer on length, age or bytes, settled or not |
  * | `history` | until every group has settled it and it exceeds such a limit |
  * | `expiry` | until it expires |
  * | `none` | it is not stored |

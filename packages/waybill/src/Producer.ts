@@ -343,7 +343,7 @@ export const request = Effect.fn("Producer.request")(function* <P, A, E, On, Rep
 })
 
 /**
- * Ends a request that nobody waits for any more: it is removed if no handler has begun with it, and otherwise cancelled, if
+ * Ends a request whose caller no longer waits: it is removed if no handler has begun with it, and otherwise cancelled, if
  * the caller is interrupted; at its deadline the handler is interrupted anyway. Not if it is a dead letter, nor if the
  * topic has other groups: it is theirs as well.
  */

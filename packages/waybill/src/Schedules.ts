@@ -95,8 +95,8 @@ export interface Schedule<out On = unknown, out R = never> {
 
 /**
  * A schedule with a cron expression of five fields, or of six, the first being seconds. `zone` is the name of a time zone, UTC by
- * default: a time that a change of its clock skips is due right after the change, and one that occurs twice is due the first time; if its hour is `*`, it is due
- * both times.
+ * default: a time that a change of its clock skips is due right after the change, and one that occurs twice is due the first
+ * time; if its hour is `*`, it is due both times.
  *
  * @example
  * ```ts
@@ -308,7 +308,8 @@ const upcoming = ({ definition, progress: { count = 0, paused } }: Entry, now: n
 
 /**
  * Stores a schedule under its id. One that is there already is changed from its next tick on, after what is due of it is published,
- * and keeps its count; if it is the same, nothing happens. For a schedule per customer or document: declare those that are part of the program with `layer`.
+ * and keeps its count; if it is the same, nothing happens. For a schedule per customer or document: declare those that are part of
+ * the program with `layer`.
  *
  * @example
  * ```ts

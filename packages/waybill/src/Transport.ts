@@ -122,12 +122,12 @@ export interface DeadLetterClaim {
   readonly group: string
   /** Entries that were handled: they never come again. */
   readonly handled: ReadonlyArray<string>
-  /** Entries that are being handled: nobody else gets them for another lease. A lease of zero gives them up. */
+  /** Entries that are being handled: no other consumer gets them for another lease. A lease of zero gives them up. */
   readonly held: ReadonlyArray<string>
   /** How many more to claim. A reply of about 1 MiB holds fewer. */
   readonly limit: number
   readonly lease: Duration.Duration
-  /** The position of an earlier reply, in case that the store has lost it. The first claim of a group starts with later letters. */
+  /** The position of an earlier reply, in case the store has lost it. The first claim of a group starts with later letters. */
   readonly from: string | undefined
 }
 

@@ -113,7 +113,7 @@ export const limitsOf = (options: LimitOptions, deadLetterAge: Duration.Input = 
   }
 })
 
-/** What each topic is told: its own options over those of all. Throws on invalid ones. */
+/** The options of each topic: its own over those of the layer. Throws on invalid ones. */
 export const byTopic = <Options, A>(
   { topics = {}, ...shared }: Options & TopicOptions<NoInfer<Options>>,
   of: (options: Options) => A

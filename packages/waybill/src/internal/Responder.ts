@@ -1,5 +1,5 @@
 /**
- * Answers requests: runs the handler while somebody waits, and sends what it returned.
+ * Answers requests: runs the handler while the caller waits, and sends its result.
  *
  * @module
  */
@@ -70,7 +70,7 @@ export const responder = <P, A, E, On, RepliesOn, RD, RE, ME>(
         Effect.catch((error) =>
           topic.isError(error)
             ? Effect.succeed<Reply<A, E>>({ _tag: "Failure", error })
-            : // It is none of the topic's.
+            : // The topic does not declare it.
               Effect.fail(error as Exclude<F, E>)
         )
       )

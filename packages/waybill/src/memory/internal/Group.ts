@@ -118,7 +118,10 @@ export class Group {
     yield* this.#cursor.unseen()
   }
 
-  /** Moves to another place. What comes again from there is no longer held by the dead, nor waits. */
+  /**
+   * Moves to another place. Messages that come again from there are no longer held by dead members, nor among those handed back;
+   * retries that wait come as well.
+   */
   move(to: Place): void {
     const again = this.#cursor.move?.(to)
     if (again === undefined) return

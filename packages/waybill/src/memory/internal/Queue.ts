@@ -101,7 +101,7 @@ export class Queue implements Source, Cursor {
 
   skip(): void {}
 
-  /** They go before everything that nobody has taken, for the next group. */
+  /** They go before the messages that were never taken, for the next group. */
   close(unsettled: ReadonlyArray<Stored>): void {
     this.#owner = undefined
     for (const message of unsettled.toReversed()) {
