@@ -634,6 +634,20 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: [{ file: "redis/lists-queue.test.ts", title: "fifo: what a retired group has not settled" }]
   },
   {
+    name: "a move gives back a thousand messages and leaves the rest",
+    file: "redis/internal/streams/InspectScripts.ts",
+    find: "return {#given == 1000 and 'AGAIN' or 'OK'}",
+    replace: "return {'OK'}",
+    proofs: [{ file: "redis/administering.test.ts", title: "a group that is moved back gets all" }]
+  },
+  {
+    name: "a purge forgets a thousand messages and leaves the rest",
+    file: "redis/internal/streams/InspectScripts.ts",
+    find: "if #given == 1000 then more = 1 end",
+    replace: "",
+    proofs: [{ file: "redis/administering.test.ts", title: "RedisStreams: a purge leaves none" }]
+  },
+  {
     name: "a purge counts as messages that a group missed",
     file: "redis/internal/keyspace/KeyspaceSource.ts",
     find: "redis.call('HSET', position, 'cursor', digits(math.max(cursor(), to)))",
