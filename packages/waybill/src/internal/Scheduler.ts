@@ -36,7 +36,7 @@ const longestMillis = 2 ** 31 - 1
  * The message of a tick. Its id is the tick, so that it is stored once whatever happens. Where ticks must not overlap, they share an
  * id, and the message of one has it to itself until it is settled.
  */
-export const messageOf = (id: string, tick: number, definition: Definition): Outgoing =>
+const messageOf = (id: string, tick: number, definition: Definition): Outgoing =>
   definition.overlap === "skip"
     ? { ...messageAs(`${id}@tick`, id, tick, definition), unique: "until-settled" }
     : messageAs(`${id}@${new Date(tick).toISOString()}`, id, tick, definition)

@@ -30,7 +30,7 @@ export interface Timing {
 const lateMillis = 60_000
 
 /** How many missed ticks are published with `missed: "all"`, the newest. */
-export const mostMissed = 1000
+const mostMissed = 1000
 
 /** How many ticks of an expression are counted where only the last one matters: each takes most of a millisecond. */
 const mostCounted = 100
