@@ -1,28 +1,20 @@
 /**
  * Finding one message by its id among many, in a stream with three groups: what it costs the server.
  */
-import { Effect, Layer, Option } from "effect"
+import { Effect, Option } from "effect"
 import type { Redis } from "ioredis"
-import { Inspector } from "waybill"
-import { IoRedis, RedisInspector } from "waybill/redis"
 import { JobNotDone } from "../Backlog.ts"
-import { client } from "../Client.ts"
 import * as Measure from "../Measure.ts"
+import { make, type Operator, prefix } from "../peers/Operator.ts"
 import { format, limit, median } from "../Report.ts"
 
-const prefix = "bench"
 const tag = `{${prefix}:many}`
 /** How many messages are looked up. */
 const lookups = 1000
 /** How many of the messages the groups have been given, and how many of those they have not settled. */
 const groups = { one: [1, 1000], two: [0.5, 1000], three: [0, 0] } as const
 
-interface Lookup {
-  readonly redis: Redis
-  readonly inspector: Effect.Success<typeof Inspector.Inspector>
-}
-
-const round = Effect.fnUntraced(function* ({ inspector, redis }: Lookup, { messages }: Measure.Size) {
+const round = Effect.fnUntraced(function* ({ inspector, redis }: Operator, { messages }: Measure.Size) {
   const ids = yield* Effect.promise(() => store(redis, messages))
   const before = yield* Effect.promise(() => scripts(redis))
   const from = performance.now()
@@ -42,17 +34,7 @@ export const lookup = Measure.make({
   title: "finding a message by its id",
   full: { warmups: 1, rounds: 3, messages: 1_000_000 },
   quick: { warmups: 0, rounds: 2, messages: 50_000 },
-  contenders: {
-    waybill: async () =>
-      Effect.fnUntraced(function* (port: number) {
-        const redis = yield* client(port)
-        const context = yield* Layer.build(
-          RedisInspector.layer({ prefix }).pipe(Layer.provide(IoRedis.layer({ port })))
-        )
-        const inspector = yield* Effect.provideContext(Inspector.Inspector, context)
-        return { redis, inspector } satisfies Lookup
-      })
-  },
+  contenders: { waybill: async () => make },
   round,
   describe: ({ millis, server }) => `${format(millis)} ms, ${format(server)} ms of the server`,
   judge: ({ waybill }) => [

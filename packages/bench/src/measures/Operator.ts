@@ -4,16 +4,14 @@
  */
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
-import { Effect, Layer, Option } from "effect"
+import { Effect, Option } from "effect"
 import type { Redis } from "ioredis"
 import { DeadLetters, Inspector, Topic } from "waybill"
-import { IoRedis, RedisInspector } from "waybill/redis"
 import { JobNotDone } from "../Backlog.ts"
-import { client } from "../Client.ts"
 import * as Measure from "../Measure.ts"
+import { make, type Operator, prefix } from "../peers/Operator.ts"
 import { compare, format, limit, median } from "../Report.ts"
 
-const prefix = "bench"
 const topics = 1000
 const groups = ["one", "two", "three"]
 const pageSize = 500
@@ -21,12 +19,6 @@ const pageSize = 500
 const forever = 32_503_680_000_000
 /** How often each of the two pages is read. */
 const readings = 100
-
-interface Operator {
-  readonly port: number
-  readonly redis: Redis
-  readonly inspector: Effect.Success<typeof Inspector.Inspector>
-}
 
 const round = Effect.fnUntraced(function* ({ inspector, port, redis }: Operator, { messages }: Measure.Size) {
   yield* Effect.promise(() => open(redis))
@@ -64,17 +56,7 @@ export const operator = Measure.make({
   title: "looking at topics, and sending dead letters back",
   full: { warmups: 1, rounds: 3, messages: 1_000_000 },
   quick: { warmups: 0, rounds: 2, messages: 50_000 },
-  contenders: {
-    waybill: async () =>
-      Effect.fnUntraced(function* (port: number) {
-        const redis = yield* client(port)
-        const context = yield* Layer.build(
-          RedisInspector.layer({ prefix }).pipe(Layer.provide(IoRedis.layer({ port })))
-        )
-        const inspector = yield* Effect.provideContext(Inspector.Inspector, context)
-        return { port, redis, inspector } satisfies Operator
-      })
-  },
+  contenders: { waybill: async () => make },
   round,
   describe: ({ first, last, millis, rate, server }) =>
     `stats in ${format(millis)} ms, ${format(server)} ms of the server; pages in ${format(first)} and ${format(last)} ms; ` +
