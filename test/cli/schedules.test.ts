@@ -19,7 +19,8 @@ describe("waybill schedules", () => {
         yield* Effect.provide(
           Layer.build(
             Schedules.layer([
-              Schedules.cron("nightly", "0 3 * * *", { zone: "Asia/Tokyo", topic: Report, payload: "all", start })
+              Schedules.cron("nightly", "0 3 * * *", { zone: "Asia/Tokyo", topic: Report, payload: "all", start }),
+              Schedules.cron("weekly", "0 3 * * MON", { topic: Report, payload: "all", start })
             ])
           ),
           context
@@ -33,6 +34,8 @@ describe("waybill schedules", () => {
           shown.out,
           /SCHEDULE +STATE +WHEN +NEXT +LAST +PUBLISHED +DECLARED BY\nnightly +active +0 3 \* \* \* Asia\/Tokyo +2100-01-01 18:00:00.000Z +- +0 +waybill\n/
         )
+        assert.match(shown.out, /\nweekly +active +0 3 \* \* MON UTC +2100-01-04 03:00:00.000Z /)
+        assert.strictEqual((yield* waybill("remove", "reports", "weekly")).code, 0)
         const ran = yield* json("run", "reports", "nightly")
         const inspector = yield* Effect.provide(Inspector.Inspector, context)
         const stored = yield* inspector.messages("reports", { after: Option.none(), limit: 10 })

@@ -16,7 +16,7 @@ import { describe, topic } from "./Target.ts"
 const id = Argument.String("schedule").pipe(Argument.withDescription("Id of the schedule"))
 
 /** Runs an effect about the schedules of a topic, whatever its pattern. */
-export const about = Effect.fnUntraced(function* <A>(
+export const aboutSchedules = Effect.fnUntraced(function* <A>(
   name: string,
   ask: (
     topic: Schedules.Scheduled<Transport.AtMostOnce>
@@ -32,8 +32,8 @@ export const about = Effect.fnUntraced(function* <A>(
 
 const whenOf = ({ definition }: Schedules.Info): string => {
   if (definition === undefined) return "?"
-  const { cron, every = 0, zone } = definition
-  return cron === undefined ? `every ${age(every)}` : zone === undefined ? cron : `${cron} ${zone}`
+  const { cron, every = 0, zone = "UTC" } = definition
+  return cron === undefined ? `every ${age(every)}` : `${cron} ${zone}`
 }
 
 const at = (millis: number | undefined): string => (millis === undefined ? "-" : instant(millis))
@@ -46,7 +46,9 @@ const list = Command.make(
   },
   Effect.fnUntraced(function* ({ limit, topic }) {
     const { json } = yield* Server
-    const found = yield* about(topic, (topic) => Schedules.list(topic).pipe(Stream.take(limit), Stream.runCollect))
+    const found = yield* aboutSchedules(topic, (topic) =>
+      Schedules.list(topic).pipe(Stream.take(limit), Stream.runCollect)
+    )
     yield* print(json, found, () =>
       found.length === 0
         ? `${safe(topic)} has no schedules.`
@@ -87,7 +89,7 @@ const steering = <A>(
     { topic, id },
     Effect.fnUntraced(function* ({ id, topic }) {
       const { json } = yield* Server
-      const result = yield* about(topic, (topic) => ask(topic, id))
+      const result = yield* aboutSchedules(topic, (topic) => ask(topic, id))
       if (result === false || result === undefined) {
         return yield* new NotFound({
           what: `topic ${safe(topic)} has no schedule ${safe(id)}`,

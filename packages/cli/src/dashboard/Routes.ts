@@ -8,7 +8,7 @@ import { Clock, Effect, Layer, Option, Schema, Stream } from "effect"
 import { HttpRouter, HttpServerError, HttpServerRequest, HttpServerResponse, HttpStaticServer } from "effect/http"
 import { DeadLetters, Inspector, type Message, Schedules, Topic, type Transport } from "waybill"
 import { justBefore } from "../commands/Entry.ts"
-import { about } from "../commands/Schedules.ts"
+import { aboutSchedules } from "../commands/Schedules.ts"
 import { describeAll, describeGroup } from "../commands/Target.ts"
 import type { NotFound, ServerProblem } from "../Problem.ts"
 import { safe } from "../SafeText.ts"
@@ -217,7 +217,7 @@ const paused = (verb: "pause" | "resume") => (params: Params) =>
 const schedules = (topic: string) =>
   answered(
     Effect.map(
-      about(topic, (topic) => Schedules.list(topic).pipe(Stream.take(pageSize + 1), Stream.runCollect)),
+      aboutSchedules(topic, (topic) => Schedules.list(topic).pipe(Stream.take(pageSize + 1), Stream.runCollect)),
       (found): Page<Schedule> => ({ items: found.slice(0, pageSize), more: found.length > pageSize })
     )
   )
@@ -227,7 +227,7 @@ const steering = { run, pause, resume, remove }
 
 const steered = (verb: Steering) => (params: Params) =>
   answered(
-    about(topicOf(params), (topic): Effect.Effect<unknown, Transport.TransportError, Transport.AtMostOnce> =>
+    aboutSchedules(topicOf(params), (topic): Effect.Effect<unknown, Transport.TransportError, Transport.AtMostOnce> =>
       steering[verb](topic, nameIn(params["schedule"]))
     ).pipe(Effect.map((result) => ({ result: result ?? false })))
   )
