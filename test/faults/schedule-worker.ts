@@ -25,7 +25,7 @@ const declared = Schedules.layer(
   ids.map((id) => Schedules.every(id, "1 second", { topic: Tick, payload: id, missed: "all" }))
 )
 
-/** Whoever has the lock publishes what its own clock says is due. */
+/** The process that has the lock publishes the ticks that are due by its own clock. */
 const naive = Effect.gen(function* () {
   const redis = new Redis(orders.url)
   redis.on("error", () => {})

@@ -33,19 +33,19 @@ const run = Effect.fnUntraced(function* (name: string, naive: boolean) {
   const workers = yield* WorkerProcess.Workers
   const redis = yield* client(server.url)
   const spawn = (ahead: number) => workers.spawn<TickOrders>("schedule-worker.ts", { url: server.url, naive, ahead })
-  const crew = yield* Effect.all([spawn(0), spawn(5 * minutes), spawn(-5 * minutes)], { concurrency: 3 })
+  const processes = yield* Effect.all([spawn(0), spawn(5 * minutes), spawn(-5 * minutes)], { concurrency: 3 })
   for (const [second, [millis, drawn]] of (naive ? kills.slice(0, 1) : kills).entries()) {
     yield* Effect.sleep(millis)
     // Another one's death would not be noticed.
     const leader = naive ? yield* ask(() => redis.get("leader")) : undefined
-    const i = naive ? crew.findIndex(({ name }) => name === leader) : drawn
-    yield* crew[i]!.kill
+    const i = naive ? processes.findIndex(({ name }) => name === leader) : drawn
+    yield* processes[i]!.kill
     if (second === restartIn && !naive) {
       yield* server.kill
       yield* Effect.sleep("500 millis")
       yield* server.start
     }
-    crew[i] = yield* spawn((i === 1 ? 5 : i === 2 ? -5 : 0) * minutes)
+    processes[i] = yield* spawn((i === 1 ? 5 : i === 2 ? -5 : 0) * minutes)
   }
   yield* Effect.sleep("1500 millis")
   yield* workers.stopAll

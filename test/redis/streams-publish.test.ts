@@ -4,11 +4,21 @@
 import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Duration, Effect, Fiber, Layer, Random, Result } from "effect"
+import type { Redis } from "ioredis"
 import { RedisStreams } from "waybill/redis"
 import { drawing } from "../faults/Verdict.ts"
 import * as Fixture from "./Fixture.ts"
 
 const servers = FaultProxy.layer.pipe(Layer.provideMerge(RedisServer.layer()))
+
+/** Returns after two more heartbeats of the consumer: one that is under way now may have begun before. */
+const twoHeartbeats = (redis: Redis, consumers: string, consumer: string) => {
+  const expiry = Effect.promise(() => redis.zscore(consumers, consumer))
+  const one = Effect.flatMap(expiry, (before) =>
+    Effect.repeat(Effect.delay(expiry, 5), { until: (after) => after !== before })
+  )
+  return Effect.andThen(one, one)
+}
 
 const fixture = Effect.fnUntraced(function* (options: Fixture.Options = {}) {
   const proxy = yield* FaultProxy.FaultProxy
@@ -310,7 +320,7 @@ describe("publishing on streams", () => {
 
   it.live("a message that is removed does not count as cut off, and the lag stays exact", () =>
     Effect.gen(function* () {
-      const { events, group, inspector, join, joinAndLeave, publish, settle, take } = yield* fixture({
+      const { events, group, inspector, join, joinAndLeave, key, publish, redis, settle, take } = yield* fixture({
         pollInterval: "20 millis"
       })
       const { leave } = yield* joinAndLeave()
@@ -321,29 +331,30 @@ describe("publishing on streams", () => {
       assert.strictEqual((yield* group()).lag, 98)
       yield* inspector.pause("t", "g")
       const receiver = yield* join()
-      // Some heartbeats.
-      yield* Effect.sleep(100)
+      const heartbeats = twoHeartbeats(redis, key("group:g:consumers"), receiver.consumer)
+      yield* heartbeats
       yield* inspector.resume("t", "g")
       yield* settle(receiver, yield* take(receiver, 98))
-      yield* Effect.sleep(100)
+      yield* heartbeats
       assert.isFalse(events.some(({ _tag }) => _tag === "Truncated"))
     }).pipe(Effect.scoped, Effect.provide(servers))
   )
 
   it.live("what is stored before the time at which a group begins does not count as cut off", () =>
     Effect.gen(function* () {
-      const { events, group, join, publish, redis, take } = yield* fixture({ pollInterval: "20 millis" })
-      const [seconds] = yield* Effect.promise(() => redis.time())
-      const receiver = yield* join({ start: { at: Number(seconds) * 1000 + 1500 } })
+      const { events, group, join, key, publish, redis, take } = yield* fixture({ pollInterval: "20 millis" })
+      const time = Effect.promise(() => redis.time()).pipe(Effect.map(([seconds]) => Number(seconds)))
+      const start = (yield* time) + 2
+      const receiver = yield* join({ start: { at: start * 1000 } })
       yield* publish("early", "early")
       assert.strictEqual((yield* group()).lag, 0)
-      yield* Effect.sleep(1600)
+      yield* Effect.repeat(Effect.delay(time, "20 millis"), { until: (now) => now >= start })
       yield* publish("then")
       assert.deepStrictEqual(
         (yield* take(receiver, 1)).map(({ body }) => body),
         ["then"]
       )
-      yield* Effect.sleep(100)
+      yield* twoHeartbeats(redis, key("group:g:consumers"), receiver.consumer)
       assert.isFalse(events.some(({ _tag }) => _tag === "Truncated"))
     }).pipe(Effect.scoped, Effect.provide(servers))
   )

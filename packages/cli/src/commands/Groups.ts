@@ -1,5 +1,5 @@
 /**
- * `waybill groups`: moves groups to another place, and retires those that nobody consumes any more.
+ * `waybill groups`: moves groups to another place, and retires those that have no consumers any more.
  *
  * @module
  */

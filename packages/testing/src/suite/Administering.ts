@@ -231,7 +231,7 @@ export const administering = [
       yield* settle(receiver, yield* fixture.take(receiver, 3), Settlement.ack)
       yield* Effect.andThen(leave, leaveToo)
       assert.strictEqual(yield* depth, 3)
-      // Nobody is there to trim.
+      // No consumer is there to trim.
       assert.strictEqual(yield* retire(fixture, "old"), "retired")
       assert.strictEqual(yield* depth, 0)
     })

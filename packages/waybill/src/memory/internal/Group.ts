@@ -141,7 +141,7 @@ export class Group {
     }
   }
 
-  /** Ends the group: nothing of it is left, and whoever held a delivery has lost it. */
+  /** Ends the group: nothing of it is left, and consumers that held a delivery have lost it. */
   retire(): void {
     const works: Array<Work> = []
     for (const member of this.#members) {
