@@ -803,7 +803,7 @@ layer(
       yield* promise(async () => {
         await page.getByRole("button", { name: "Remove" }).click()
         await page.getByRole("dialog").getByRole("button", { name: "Remove" }).click()
-        await page.getByRole("cell", { name: "nightly" }).waitFor({ state: "detached" })
+        await page.getByRole("cell", { name: "nightly", exact: true }).waitFor({ state: "detached" })
       })
       assert.deepStrictEqual(yield* Effect.provideContext(Stream.runCollect(Schedules.list(Parcels)), context), [])
       assert.deepStrictEqual(errors, [])
