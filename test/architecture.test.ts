@@ -13,6 +13,7 @@ const order = [
     "internal/Suspects",
     "internal/Wakeup",
     "Message",
+    "internal/Uniqueness",
     "internal/Headers",
     "internal/Budget",
     "internal/CommitSize",

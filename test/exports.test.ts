@@ -82,7 +82,8 @@ const surface: Record<string, Record<string, string>> = {
   },
   "waybill Message": {
     "what travels": "Body Due Headers Message Outgoing Receipt",
-    "since: for how long a message has its id to itself": "Unique",
+    "since: for how long a message has its id to itself": "Unique Uniqueness",
+    "since: messages of an id that become one": "Coalescing",
     "since: which messages a group wants": "Filter"
   },
   "waybill Metrics": {
@@ -122,7 +123,8 @@ const surface: Record<string, Record<string, string>> = {
     "since: a topic by its name alone, for operators": "Inspected byName",
     "since: older versions of its payload": "Older Writable from",
     "since: several types of messages": "union",
-    "since: a topic whose messages are answered": "Reply RequestTopic request"
+    "since: a topic whose messages are answered": "Reply RequestTopic request",
+    "since: messages of an id that become one": "debounce latest throttle"
   },
   "waybill Transport": {
     "the port, and what it is asked": "Receiver Settled Subscription Transport",

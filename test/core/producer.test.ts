@@ -111,6 +111,27 @@ describe("Producer", () => {
     }).pipe(Effect.provide(MemoryStreams.layer()))
   )
 
+  it.effect(
+    "messages that become one need an id, and are due as the topic says unless the publisher says otherwise",
+    () =>
+      Effect.gen(function* () {
+        const Saved = Topic.make("saved", { payload: Schema.Int, unique: Topic.debounce("5 seconds") })
+        const failed = yield* Effect.flip(Producer.publish(Saved, 1))
+        assert.deepInclude(failed, { _tag: "InvalidPayload", part: "id" })
+        const dues = yield* Effect.forEach([{}, { delay: 0 }, { unique: "window" }] as const, (options) =>
+          Effect.map(Producer.message(Saved, 1, { id: "a", ...options }), ({ message: { due, unique } }) => [
+            due?._tag === "After" ? Duration.toMillis(due.delay) : due,
+            typeof unique
+          ])
+        )
+        assert.deepStrictEqual(dues, [
+          [5000, "object"],
+          [0, "object"],
+          [undefined, "undefined"]
+        ])
+      }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+
   it.effect("the id is forgotten after the window", () =>
     Effect.gen(function* () {
       yield* Producer.publish(Order, order(1), { id: "a" })

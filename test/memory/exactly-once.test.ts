@@ -12,7 +12,7 @@ TransportSuite.run("MemoryExactlyOnce", {
   layer: MemoryExactlyOnce.layer(),
   time: "test",
   freeze,
-  features: { groups: false, transactional: true, untilSettled: true, untilTaken: true }
+  features: { groups: false, transactional: true, untilSettled: true, coalescing: true, untilTaken: true }
 })
 
 const Numbers = Topic.make("numbers", { payload: Schema.Int, guarantee: "transactional" })

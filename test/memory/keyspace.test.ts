@@ -5,5 +5,5 @@ TransportSuite.run("MemoryKeyspace", {
   layer: MemoryKeyspace.layer({ ttl: "1 day" }),
   time: "test",
   freeze,
-  features: { filters: true, positions: false, trimming: false, untilSettled: true }
+  features: { filters: true, positions: false, trimming: false, untilSettled: true, coalescing: true }
 })

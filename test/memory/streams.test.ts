@@ -4,6 +4,6 @@ import { MemoryStreams } from "waybill/memory"
 TransportSuite.run("MemoryStreams", {
   layer: MemoryStreams.layer(),
   time: "test",
-  features: { transactional: true, filters: true, untilSettled: true },
+  features: { transactional: true, filters: true, untilSettled: true, coalescing: true },
   freeze
 })

@@ -746,6 +746,20 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: on(queues, suite("until a consumer has its message"))
   },
   {
+    name: "a message is put back for ever",
+    file: "redis/internal/publish/PublishScript.ts",
+    find: "math.min(due or 0, first + limit)",
+    replace: "(due or 0)",
+    proofs: on(storing, suite("a message is put back by each that follows"))
+  },
+  {
+    name: "a message that may be in a handler is replaced",
+    file: "redis/internal/lists/ListStorage.ts",
+    find: "rest == ' t' and",
+    replace: "",
+    proofs: on(queues, suite("is replaced until a consumer has it"))
+  },
+  {
     name: "schedules: a tick is published by each process that finds it due",
     file: "redis/internal/publish/ScheduleScripts.ts",
     find: "== revision and '1' or '0'",

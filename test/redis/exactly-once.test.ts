@@ -6,7 +6,15 @@ import { openedAs, redis } from "./Patterns.ts"
 TransportSuite.run("RedisExactlyOnce", {
   layer: RedisExactlyOnce.layer().pipe(Layer.provideMerge(redis), Layer.provideMerge(RedisServer.layer())),
   time: "live",
-  features: { groups: false, transactional: true, lookup: false, cancel: false, untilSettled: true, untilTaken: true },
+  features: {
+    groups: false,
+    transactional: true,
+    lookup: false,
+    cancel: false,
+    untilSettled: true,
+    coalescing: true,
+    untilTaken: true
+  },
   freeze,
   conflict: openedAs("lists")
 })

@@ -11,7 +11,9 @@ const options: Readonly<Record<string, Producer.Options>> = {
   delay: { delay: "1 second" },
   priority: { priority: "high" },
   unique: { id: "c", unique: "until-settled" },
-  taken: { id: "d", unique: "until-taken" }
+  taken: { id: "d", unique: "until-taken" },
+  latest: { id: "e", unique: Topic.latest },
+  debounce: { id: "f", unique: Topic.debounce("1 second") }
 }
 
 /** What became of it: the tag of the receipt, or of the reason. */
@@ -25,8 +27,8 @@ const tagOf = <E extends { readonly _tag: string }>(
 
 const notOffered = (...names: ReadonlyArray<keyof typeof options>) => names
 const unordered = notOffered("priority")
-const log = notOffered("priority", "taken")
-const unstored = notOffered("id", "delay", "priority", "unique", "taken")
+const log = notOffered("priority", "taken", "latest")
+const unstored = notOffered("id", "delay", "priority", "unique", "taken", "latest", "debounce")
 
 layer(RedisServer.layer())("an option is kept, or refused as NotOffered", (it) => {
   it.effect.each<

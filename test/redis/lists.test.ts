@@ -17,6 +17,7 @@ for (const order of process.env.WAYBILL_SERVER === undefined ? orders : sampled(
       lookup: false,
       cancel: false,
       untilSettled: true,
+      coalescing: true,
       untilTaken: true
     },
     freeze,

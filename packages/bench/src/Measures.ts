@@ -21,6 +21,7 @@ import { publishAll } from "./measures/PublishAll.ts"
 import { pubSub } from "./measures/PubSub.ts"
 import { retries } from "./measures/Retries.ts"
 import { tracing } from "./measures/Tracing.ts"
+import { unique } from "./measures/Unique.ts"
 import { webhooks } from "./measures/Webhooks.ts"
 
 export const measures: ReadonlyArray<Measure> = [
@@ -44,5 +45,6 @@ export const measures: ReadonlyArray<Measure> = [
   keyspace,
   catchUp,
   operator,
-  lookup
+  lookup,
+  unique
 ]

@@ -10,6 +10,7 @@ import { Context, Duration, Effect, type Layer, References, type Scope } from "e
 import type { Transport } from "waybill"
 import { administering } from "./suite/Administering.ts"
 import type { Check, Features } from "./suite/Check.ts"
+import { coalescing } from "./suite/Coalescing.ts"
 import { committing } from "./suite/Committing.ts"
 import { deadLetterClaims } from "./suite/DeadLetterClaims.ts"
 import * as Fixture from "./suite/Fixture.ts"
@@ -31,7 +32,8 @@ export interface Options<R, E> {
   /** The transport, and what the hooks below need. Built once for all checks; each uses a topic of its own. */
   readonly layer: Layer.Layer<Transport.AtMostOnce | R, E>
   readonly time: "test" | "live"
-  /** The promises of the transport: by default everything but `transactional`, `untilSettled`, `untilTaken` and `filters`. */
+  /** The promises of the transport: by default everything but `transactional`, `untilSettled`, `untilTaken`, `coalescing`
+   * and `filters`. */
   readonly features?: Partial<Features>
   /**
    * The lease that checks let expire: by default 30 seconds under `TestClock`, 400 milliseconds on the real clock.
@@ -57,6 +59,7 @@ export interface Options<R, E> {
 export const checks: ReadonlyArray<Check> = [
   ...publishing,
   ...unique,
+  ...coalescing,
   ...groups,
   ...settling,
   ...deadLetterClaims,
@@ -127,6 +130,7 @@ const featuresOf = <R, E>({ conflict, features, freeze }: Options<R, E>): Featur
   cancel: true,
   untilSettled: false,
   untilTaken: false,
+  coalescing: false,
   transactional: false,
   filters: false,
   schedules: true,

@@ -31,9 +31,29 @@ export interface Message {
 /**
  * For how long a message has its id to itself. `window`: for the transport's window, whatever becomes of the message.
  * `until-settled`: until every group has settled it, whether acked or dead-lettered, or it has expired. `until-taken`: until a
- * consumer has been given it; for queues only.
+ * consumer has been given it; for queues only. `Coalescing`: until it begins, and meanwhile it stands for all of its id.
  */
-export type Unique = "window" | "until-settled" | "until-taken"
+export type Unique = "window" | "until-settled" | "until-taken" | Coalescing
+
+/**
+ * Messages of an id that are published before the first of them begins become one message. Made by `Topic.latest`,
+ * `Topic.debounce` and `Topic.throttle`.
+ */
+export interface Coalescing {
+  readonly _tag: "Coalescing"
+  /** Whose payload, headers, key and version it has. */
+  readonly keep: "first" | "last"
+  /** How long it is delayed, unless its publisher says otherwise. */
+  readonly delay: Duration.Duration
+  /** How long after the first of them it may be put back; zero if its time stays. */
+  readonly limit: Duration.Duration
+}
+
+/**
+ * What a transport offers of `Unique`. `coalescing`: of messages that are delayed and, where it offers `until-taken`, of those that
+ * no consumer has been given yet.
+ */
+export type Uniqueness = Exclude<Unique, Coalescing> | "coalescing"
 
 /** A message to publish. */
 export interface Outgoing {
@@ -66,15 +86,15 @@ export interface Filter {
 
 /**
  * What `publish` returns: the message was stored (or waits until it is due), it had been stored before under the same
- * id, or it was sent to the current subscribers by a pattern that stores nothing.
+ * id, it has replaced the one that was, or it was sent to the current subscribers by a pattern that stores nothing.
  */
 export interface Receipt {
-  readonly _tag: "Stored" | "Duplicate" | "Sent"
+  readonly _tag: "Stored" | "Duplicate" | "Replaced" | "Sent"
   /** The message id that consumers will see. */
   readonly id: string
   /**
-   * Of a duplicate, unless a window made it one: the state of the message that has the id. `delayed`: it is not due yet; `open`: it
-   * is not settled yet or, if it is unique until it is taken, not taken yet.
+   * The state of the message that has the id, unless a window made this one a duplicate. `delayed`: it is not due yet; `open`: it
+   * is not settled yet or, if it is unique until it is taken or begins, not taken yet.
    */
   readonly state?: "delayed" | "open" | undefined
 }

@@ -20,9 +20,10 @@ import type { Publication } from "./Commit.ts"
 import { partsOf, unitsOf } from "./internal/Budget.ts"
 import { noHeaders, replyTo, replyWithin } from "./internal/Headers.ts"
 import * as Instruments from "./internal/Instruments.ts"
-import { finiteOf, millisOf, oneOf, uniques } from "./internal/Limits.ts"
+import { finiteOf, millisOf, oneOf } from "./internal/Limits.ts"
 import { safe } from "./internal/SafeText.ts"
 import * as Tracing from "./internal/Tracing.ts"
+import { uniqueOf, unoffered } from "./internal/Uniqueness.ts"
 import type { Body, Due, Headers, Outgoing, Receipt, Unique } from "./Message.ts"
 import { Replies } from "./Replies.ts"
 import { InvalidPayload, PayloadTooLarge, type RequestTopic, type Topic } from "./Topic.ts"
@@ -45,8 +46,8 @@ export interface Options {
    */
   readonly id?: string | undefined
   /**
-   * For how long the message has its id to itself; the topic's choice by default. Without an id it has no effect. `NotOffered` if
-   * the layer cannot keep it.
+   * For how long the message has its id to itself; the topic's choice by default. Without an id it has no effect, or fails with
+   * `InvalidPayload` if messages of an id become one (`Topic.debounce`). `NotOffered` if the layer cannot keep it.
    */
   readonly unique?: Unique | undefined
   readonly headers?: Headers | undefined
@@ -412,22 +413,17 @@ const sending = (
 const refusalOf = (
   transport: Transport,
   topic: string,
-  { unique }: Outgoing,
+  message: Outgoing,
   priority: Options["priority"]
 ): TransportError | undefined => {
-  const reason =
+  const refused =
     priority !== undefined && transport.priorities !== true
-      ? new NotOffered({
+      ? {
           feature: "priorities",
           detail: "this layer does not order by priority. Leave it out, or use a layer with the order `priority`"
-        })
-      : unique !== undefined && transport.unique?.includes(unique) !== true
-        ? new NotOffered({
-            feature: `unique: "${unique}"`,
-            detail: "this layer cannot keep it. Use the window instead"
-          })
-        : undefined
-  return reason && new TransportError({ operation: "publish", topic, reason })
+        }
+      : unoffered(message, transport.unique)
+  return refused && new TransportError({ operation: "publish", topic, reason: new NotOffered(refused) })
 }
 
 /** The options a producer gives besides the payload. */
@@ -439,7 +435,7 @@ const nothing: Given = { id: undefined, headers: noHeaders, due: undefined, uniq
 const givenBy = (options: Options | undefined): Given => {
   if (options === undefined) return nothing
   const { headers = noHeaders, id, priority, unique } = options
-  if (unique !== undefined) oneOf("unique", unique, uniques)
+  if (unique !== undefined) uniqueOf(unique)
   if (priority !== undefined) oneOf("priority", priority, ["high", "normal", "low"])
   return {
     id,
@@ -475,7 +471,10 @@ const outgoing = <P, On, RD, RE>(
     due
   }
   // The window is what an id has without it.
-  return id === undefined || unique === "window" ? message : { ...message, unique }
+  if (unique === "window") return message
+  if (typeof unique === "string") return id === undefined ? message : { ...message, unique }
+  const delayed = due === undefined && !Duration.isZero(unique.delay)
+  return { ...message, unique, due: delayed ? { _tag: "After", delay: unique.delay } : due }
 }
 
 /** Adds the publisher's trace context unless the headers have one. It is ours, and does not count towards the size. */
@@ -489,8 +488,8 @@ const problemOf = (
   topic: Pick<Topic<unknown>, "name" | "maxBytes">,
   message: Outgoing
 ): InvalidPayload | PayloadTooLarge | undefined => {
-  const { headers, id, key } = message
-  const wrong = issueOf(id, headers, key)
+  const { headers, id, key, unique } = message
+  const wrong = id === undefined && typeof unique === "object" ? idless : issueOf(id, headers, key)
   if (wrong !== undefined) return new InvalidPayload({ topic: topic.name, ...wrong })
   // A UTF-16 unit becomes at most three bytes, so most messages need no counting.
   if (unitsOf(message) * 3 <= topic.maxBytes) return undefined
@@ -501,6 +500,8 @@ const problemOf = (
   for (const other of ["headers", "id", "key"] as const) if (parts[other] > parts[part]) part = other
   return new PayloadTooLarge({ topic: topic.name, part, bytes, limit: topic.maxBytes })
 }
+
+const idless = { part: "id", issue: "must be given: messages of the same id become one" } as const
 
 /** The types say that these are all strings; JavaScript does not, and half of a surrogate pair would change on the way. */
 const issueOf = (
@@ -611,13 +612,13 @@ const send = (
   context: Context.Context<never>
 ): Effect.Effect<ReadonlyArray<Receipt>, TransportError> =>
   Effect.map(transport.publish(topic.name, messages), (receipts) => {
-    // All but the duplicates have the same outcome.
-    const accepted = receipts.find(({ _tag }) => _tag !== "Duplicate")?._tag
-    let duplicates = 0
-    for (const receipt of receipts) if (receipt._tag === "Duplicate") duplicates++
     const metrics = Instruments.publishedTo(topic.name, context)
-    if (accepted !== undefined) metrics[accepted].updateUnsafe(receipts.length - duplicates, context)
-    if (duplicates > 0) metrics.Duplicate.updateUnsafe(duplicates, context)
+    // Most calls have one outcome.
+    for (let from = 0, to = 0; from < receipts.length; from = to) {
+      const { _tag } = receipts[from]!
+      while (to < receipts.length && receipts[to]!._tag === _tag) to++
+      metrics[_tag].updateUnsafe(to - from, context)
+    }
     if (transport.lifecycle.active)
       transport.lifecycle.emit({ _tag: "Published", topic: topic.name, messages, receipts })
     return receipts

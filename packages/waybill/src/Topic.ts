@@ -4,6 +4,7 @@
  *
  * @module
  */
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
@@ -13,10 +14,11 @@ import * as SchemaIssue from "effect/SchemaIssue"
 import * as SchemaParser from "effect/SchemaParser"
 import { Inspector } from "./Inspector.ts"
 import { bytesOf } from "./internal/Budget.ts"
-import { oneOf, shown, uniques, wholeOf } from "./internal/Limits.ts"
+import { millisOf, oneOf, shown, wholeOf } from "./internal/Limits.ts"
 import { isName } from "./internal/Name.ts"
 import { safe, safeLines } from "./internal/SafeText.ts"
-import type { Body, Unique } from "./Message.ts"
+import { uniqueOf } from "./internal/Uniqueness.ts"
+import type { Body, Coalescing, Unique } from "./Message.ts"
 import { defaultName, type Guarantee, type Name, type Needs, type Transport } from "./Transport.ts"
 
 export interface Topic<
@@ -233,6 +235,7 @@ const describe = SchemaIssue.makeFormatterDefault()
  * - `unique`: for how long a message has its id to itself. `window`, the default: for the window of the transport. `until-settled`:
  *   until every group has settled it, so that one message of an id is waiting, in a handler or between attempts at a time.
  *   `until-taken`: until a consumer has been given it; only for queues, elsewhere publishing fails with `NotOffered`.
+ *   `Topic.debounce`, `Topic.throttle` and `Topic.latest`: until it begins, and what is published meanwhile becomes one message.
  *
  * Throws on an invalid name (empty, longer than 200 characters, or with white space, braces or half of a surrogate
  * pair) and on versions that do not fit together: those are bugs.
@@ -275,8 +278,7 @@ export const make: {
     throw new Error(`topic ${name} is on ${options.on.key}, whose name sets the guarantee: leave guarantee out`)
   }
   const { maxBytes = defaultMaxBytes, version = 1 } = options
-  const unique = options.unique ?? "window"
-  oneOf("unique", unique, uniques)
+  const unique = uniqueOf(options.unique ?? "window")
   wholeOf("version", version)
   wholeOf("maxBytes", maxBytes)
   const current = codingOf(name, options.payload, maxBytes)
@@ -488,6 +490,88 @@ export const request = <P, On, RD, RE, ME, A, E = never, RepliesOn = Needs<"at-m
     isError: Schema.is(failure) as (failure: unknown) => failure is E
   }
 }
+
+/**
+ * For `unique`: messages of an id become one, with the last payload, as long as no consumer has been given the first. The time at
+ * which it is due stays.
+ *
+ * Queues replace messages that are delayed or ready. Streams and keyspace replace them only while they are delayed, so publishing one
+ * there without a `delay` or `at` fails with `NotOffered`. The receipt is `Replaced`, and `Stored` for the first of them.
+ *
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Topic } from "waybill"
+ *
+ * // A queue holds one message for each account, with its newest balance.
+ * const Balance = Topic.make("balances", {
+ *   payload: Schema.Struct({ account: Schema.String, cents: Schema.Int }),
+ *   unique: Topic.latest
+ * })
+ * ```
+ */
+export const latest: Coalescing = {
+  _tag: "Coalescing",
+  keep: "last",
+  delay: Duration.zero,
+  limit: Duration.zero
+}
+
+/**
+ * For `unique`: messages of an id become one, with the last payload, until none has followed for as long as `quiet`. It is delivered
+ * then, and at the latest after `limit`, counted from the first of them; without a limit it waits for as long as they keep coming.
+ *
+ * A message with a `delay` or `at` of its own is due then instead, but not after the limit either: `delay: 0` delivers at once. What is
+ * published once the message is due begins a new one, although a queue still replaces the message until a consumer has been given
+ * it. The receipt is `Replaced`, and `Stored` for the first of them. Throws on a duration of zero: that is a bug.
+ *
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Producer, Topic } from "waybill"
+ *
+ * const Saved = Topic.make("documents.saved", {
+ *   payload: Schema.Struct({ id: Schema.String, revision: Schema.Int }),
+ *   unique: Topic.debounce("5 seconds", { limit: "1 minute" })
+ * })
+ *
+ * const program = Producer.publish(Saved, { id: "d-1", revision: 7 }, { id: "d-1" })
+ * ```
+ */
+export const debounce = (quiet: Duration.Input, options: { readonly limit?: Duration.Input } = {}): Coalescing => ({
+  _tag: "Coalescing",
+  keep: "last",
+  delay: Duration.millis(millisOf("quiet", quiet)),
+  limit: options.limit === undefined ? Duration.infinity : Duration.millis(millisOf("limit", options.limit))
+})
+
+/**
+ * For `unique`: at most one message of an id in each `interval`. It is delivered that long after the first that was published, and
+ * those that follow meanwhile become part of it: it has the payload of the last or, with `keep: "first"`, of the first of them.
+ *
+ * The receipt is `Stored` for the first of them, then `Replaced` or, with `keep: "first"`, `Duplicate`. Throws on a duration of
+ * zero: that is a bug.
+ *
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Producer, Topic } from "waybill"
+ *
+ * const Progress = Topic.make("progress", { payload: Schema.Struct({ job: Schema.String, percent: Schema.Int }) })
+ *
+ * const report = (job: string, percent: number) =>
+ *   Producer.publish(Progress, { job, percent }, { id: job, unique: Topic.throttle("10 seconds") })
+ * ```
+ */
+export const throttle = (
+  interval: Duration.Input,
+  options: { readonly keep?: Coalescing["keep"] } = {}
+): Coalescing => ({
+  _tag: "Coalescing",
+  keep: oneOf("keep", options.keep ?? "last", ["first", "last"]),
+  delay: Duration.millis(millisOf("interval", interval)),
+  limit: Duration.zero
+})
 
 const tooDeep = "it is nested too deeply"
 

@@ -22,7 +22,7 @@ import { checked } from "./internal/CheckedInspector.ts"
 import { watch } from "./internal/Scheduler.ts"
 import type { ScheduleStore } from "./internal/ScheduleStore.ts"
 import type { Lifecycle } from "./Lifecycle.ts"
-import type { Filter, Outgoing, Receipt, Unique } from "./Message.ts"
+import type { Filter, Outgoing, Receipt, Uniqueness } from "./Message.ts"
 import type { Ack, DeadLetter, Settlement } from "./Settlement.ts"
 import { NotProvided, TransportError } from "./TransportError.ts"
 
@@ -81,7 +81,7 @@ export interface Transport<out G extends Guarantee = Guarantee> {
   /** Whether its groups may have a filter. Elsewhere a consumer with one fails with `NotOffered`. */
   readonly filters?: boolean | undefined
   /** For how long messages may have their ids to themselves, besides the window. `Producer` refuses anything else. */
-  readonly unique?: ReadonlyArray<Unique> | undefined
+  readonly unique?: ReadonlyArray<Uniqueness> | undefined
   /** Figures and dead letters of the topics on this transport. */
   readonly inspector: Inspector["Service"]
   /** Reads the records that commits have written. Every transport that keeps `transactional` has it. */

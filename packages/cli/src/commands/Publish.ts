@@ -78,7 +78,7 @@ export const publish = Command.make(
       return yield* new UsageError({ detail: `topic ${name} has the pattern ${pattern}, not ${asked.value}` })
     }
     const outgoing = linesOf(name, maxBytes)
-    const counts = { read: 0, Stored: 0, Duplicate: 0, Sent: 0 }
+    const counts = { read: 0, Stored: 0, Duplicate: 0, Replaced: 0, Sent: 0 }
 
     const parse = Effect.fnUntraced(function* (numbered: Numbered): Effect.fn.Return<Line | undefined, UsageError> {
       const [, number] = numbered

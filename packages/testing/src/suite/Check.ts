@@ -25,6 +25,8 @@ export interface Features {
   /** A message can have its id to itself until it is settled, or until it is taken. Not expected by default. */
   readonly untilSettled: boolean
   readonly untilTaken: boolean
+  /** Messages of an id become one while they are delayed and, with `untilTaken`, until one is taken. Not expected by default. */
+  readonly coalescing: boolean
   /** A message can be published before it is due. */
   readonly delay: boolean
   /** Temporary failures come again to the receiver that had them: retries, releases, attempts and fences. */

@@ -35,10 +35,10 @@ const seconds = (name: string, description: string, attributes: Record<string, s
 const boundaries = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600]
 
 /**
- * Messages accepted by `publish`. `outcome`: `stored`, `duplicate`, or `sent` if nothing is stored. After the first
+ * Messages accepted by `publish`. `outcome`: `stored`, `duplicate`, `replaced`, or `sent` if nothing is stored. After the first
  * 1,000 topics of a process, counted under the topic `other`.
  */
-export const published = (topic: string, outcome: "stored" | "duplicate" | "sent") =>
+export const published = (topic: string, outcome: "stored" | "duplicate" | "replaced" | "sent") =>
   counter("waybill_messages_published_total", "Messages accepted by publish", { topic, outcome })
 
 /** Deliveries taken from the transport, redeliveries included. */
@@ -221,8 +221,13 @@ export const publishedTo = (topic: string, context: Context.Context<never>): Pub
   const name = topics.has(topic) || topics.size < maxPublishedTopics ? topic : other
   let counters = topics.get(name)
   if (counters === undefined) {
-    const [Stored, Duplicate, Sent] = [published(name, "stored"), published(name, "duplicate"), published(name, "sent")]
-    topics.set(name, (counters = { Stored, Duplicate, Sent }))
+    counters = {
+      Stored: published(name, "stored"),
+      Duplicate: published(name, "duplicate"),
+      Replaced: published(name, "replaced"),
+      Sent: published(name, "sent")
+    }
+    topics.set(name, counters)
   }
   return counters
 }

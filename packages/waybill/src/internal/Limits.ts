@@ -102,9 +102,6 @@ export interface DeadLetterCap {
   readonly maxAgeMillis: number
 }
 
-/** For how long a message may have its id to itself. */
-export const uniques = ["window", "until-settled", "until-taken"] as const
-
 export const limitsOf = (options: LimitOptions, deadLetterAge: Duration.Input = "30 days"): Limits => ({
   deduplicationMillis: millisOf("deduplicationWindow", options.deduplicationWindow ?? "10 minutes"),
   deadLetters: {

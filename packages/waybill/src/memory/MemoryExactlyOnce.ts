@@ -75,7 +75,7 @@ export const layer = layerOf("transactional", (options: Options, as) => {
     {
       name: pattern,
       as,
-      unique: ["until-settled", "until-taken"],
+      unique: ["until-settled", "until-taken", "coalescing"],
       retention: () => "settled",
       priorities: order === "priority",
       limits,

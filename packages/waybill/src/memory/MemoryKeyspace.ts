@@ -54,7 +54,7 @@ export const layer = layerOf("at-least-once", (options: Options, as) => {
   return Store.make({
     name: pattern,
     as,
-    unique: ["until-settled"],
+    unique: ["until-settled", "coalescing"],
     retention: () => "expiry",
     limits: byTopic<LimitOptions, Limits>(options, limitsOf),
     filters: true,

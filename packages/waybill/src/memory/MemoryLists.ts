@@ -51,7 +51,7 @@ export const layer = layerOf("at-least-once", (options: Options, as) => {
   return Store.make({
     name: pattern,
     as,
-    unique: ["until-settled", "until-taken"],
+    unique: ["until-settled", "until-taken", "coalescing"],
     retention: () => "settled",
     priorities: order === "priority",
     limits: byTopic<LimitOptions, Limits>(options, limitsOf),

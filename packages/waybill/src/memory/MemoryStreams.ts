@@ -66,7 +66,7 @@ export const layer = layerOf("transactional", (options: Options, as) => {
       name: pattern,
       as,
       positions: true,
-      unique: ["until-settled"],
+      unique: ["until-settled", "coalescing"],
       retention: (topic) => {
         const kept = keptOf(topic)
         return kept === undefined ? "settled" : kept.keep === "newest" ? "length" : "history"

@@ -6,8 +6,9 @@
  */
 import { type Commit, type Condition, ConditionFailed } from "../../Commit.ts"
 import type { Delivery } from "../../Delivery.ts"
+import { unoffered } from "../../internal/Uniqueness.ts"
 import type { Lifecycle } from "../../Lifecycle.ts"
-import type { Outgoing, Unique } from "../../Message.ts"
+import type { Outgoing, Uniqueness } from "../../Message.ts"
 import { deadLetter, type DeadLetter } from "../../Settlement.ts"
 import { Fifo } from "./Fifo.ts"
 import { RecordStore } from "./RecordStore.ts"
@@ -17,7 +18,7 @@ export class Commits {
   readonly #lifecycle: Lifecycle
   readonly #open: (topic: string) => Topic
   readonly #markerMillis: number
-  readonly #unique: ReadonlyArray<Unique>
+  readonly #unique: ReadonlyArray<Uniqueness>
   readonly #records = new Map<string, RecordStore>()
   /** By topic, group and id: whether the whole commit was applied, and how long that is remembered. */
   readonly #markers = new Map<string, { readonly applied: "whole" | "partial"; readonly until: number }>()
@@ -28,7 +29,7 @@ export class Commits {
     readonly lifecycle: Lifecycle
     readonly open: (topic: string) => Topic
     readonly markerMillis: number
-    readonly unique: ReadonlyArray<Unique>
+    readonly unique: ReadonlyArray<Uniqueness>
   }) {
     this.#lifecycle = options.lifecycle
     this.#open = options.open
@@ -55,9 +56,9 @@ export class Commits {
     partial: boolean
   ): DeadLetter | ConditionFailed | undefined {
     for (const publication of messages) {
-      const { unique } = publication.message
-      if (unique !== undefined && !this.#unique.includes(unique)) {
-        return rejected(`unique: "${unique}" is not supported where the topic ${publication.topic} lives`)
+      const refused = unoffered(publication.message, this.#unique)
+      if (refused !== undefined) {
+        return rejected(`${refused.feature} is not supported where the topic ${publication.topic} lives`)
       }
       if (tagOf(publication.topic) === tagOf(topic)) continue
       return rejected(

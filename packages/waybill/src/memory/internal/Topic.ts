@@ -17,7 +17,7 @@ import type {
 import { disagreement, textOf } from "../../internal/Filter.ts"
 import { kept } from "../../internal/Headers.ts"
 import type { Limits } from "../../internal/Limits.ts"
-import type { Outgoing, Receipt, Unique } from "../../Message.ts"
+import type { Coalescing, Outgoing, Receipt, Uniqueness } from "../../Message.ts"
 import {
   MessageInUse,
   MessageNotFound,
@@ -45,7 +45,7 @@ export interface Pattern {
   /** Whether they may have a filter. */
   readonly filters?: boolean
   /** For how long messages may have their ids to themselves, besides the window. */
-  readonly unique: ReadonlyArray<Unique>
+  readonly unique: ReadonlyArray<Uniqueness>
   /** The name under which the program has this store, unless it is the default. */
   readonly as: string | undefined
   readonly limits: (topic: string) => Limits
@@ -197,7 +197,8 @@ export class Topic implements Home {
 
   /** A consumer has been given the message. */
   taken(message: Stored): void {
-    if (message.held?.unique === "until-taken") this.#free(message)
+    const unique = message.held?.unique
+    if (unique === "until-taken" || typeof unique === "object") this.#free(message)
   }
 
   /** Works even for a group that does not exist yet. */
@@ -362,18 +363,22 @@ export class Topic implements Home {
   #accept(message: Outgoing, now: number): Receipt {
     const id = message.id ?? this.#nextId(now)
     const { unique } = message
+    const at = this.#dueAt(message, now)
     if (unique !== undefined) {
       const other = this.#unique?.get(id)
       const state = other && this.#stateOf(other, now)
-      if (state !== undefined) return { _tag: "Duplicate", id, state }
+      if (state !== undefined) {
+        const isReplaced = typeof unique === "object" && this.#coalesce(other!, state, message, unique, at, now)
+        return { _tag: isReplaced ? "Replaced" : "Duplicate", id, state }
+      }
     } else if (message.id !== undefined) {
       const seen = (this.#seen ??= new Seen())
       if (seen.ids.has(id)) return { _tag: "Duplicate", id }
-      const at = now + this.#pattern.limits(this.name).deduplicationMillis
-      seen.ids.set(id, at)
-      seen.forgetting.push({ id, at })
+      const until = now + this.#pattern.limits(this.name).deduplicationMillis
+      seen.ids.set(id, until)
+      seen.forgetting.push({ id, at: until })
     }
-    const { body, due, headers, key, version } = message
+    const { body, headers, key, version } = message
     const stored: Stored = {
       id,
       body,
@@ -387,10 +392,34 @@ export class Topic implements Home {
       held: unique && { unique, due: false, dropped: false, by: new Set() }
     }
     if (unique !== undefined) (this.#unique ??= new Map()).set(id, stored)
-    const at = due === undefined ? now : due._tag === "After" ? now + Duration.toMillis(due.delay) : due.epochMillis
-    if (at > now) (this.#delayed ??= new DueQueue()).push(wholeMillis(at), stored)
+    if (at > now) (this.#delayed ??= new DueQueue()).push(at, stored)
     else this.#add(stored, now)
     return { _tag: "Stored", id }
+  }
+
+  #dueAt({ due }: Outgoing, now: number): number {
+    if (due === undefined) return now
+    return wholeMillis(due._tag === "After" ? now + Duration.toMillis(due.delay) : due.epochMillis)
+  }
+
+  /** Whether the message has replaced the one that has its id. */
+  #coalesce(
+    other: Stored,
+    state: Receipt["state"],
+    { body, headers, key, version }: Outgoing,
+    { keep, limit }: Coalescing,
+    at: number,
+    now: number
+  ): boolean {
+    if (keep === "first" || (state === "open" && other.held?.unique === "until-settled")) return false
+    Object.assign(other, { body, headers: kept(headers), key, version })
+    if (state === "delayed" && Duration.toMillis(limit) > 0) {
+      const due = Math.max(now, Math.min(at, other.publishedAt + Math.ceil(Duration.toMillis(limit))))
+      this.#delayed?.remove((message) => message === other)
+      this.#delayed?.push(due, other)
+      this.promote(now)
+    }
+    return true
   }
 
   #add(message: Stored, now: number): void {
@@ -398,6 +427,8 @@ export class Topic implements Home {
     message.storedAt = now
     this.#source.add(message, now)
     if (message.held !== undefined) message.held.due = true
+    // Elsewhere it begins when it is due.
+    if (typeof message.held?.unique === "object" && !this.#pattern.unique.includes("until-taken")) this.#free(message)
     if (this.#groups === undefined) return
     for (const group of this.#groups.values()) {
       message.held?.by.add(group.name)

@@ -7,6 +7,7 @@ import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import { type Commit, type Condition, ConditionFailed, type Write } from "../../../Commit.ts"
 import { sizeOf } from "../../../internal/CommitSize.ts"
+import { unoffered } from "../../../internal/Uniqueness.ts"
 import type { Outgoing, Receipt } from "../../../Message.ts"
 import { deadLetter, type DeadLetter } from "../../../Settlement.ts"
 import type { Reason, Transport } from "../../../Transport.ts"
@@ -103,11 +104,9 @@ export class Committer<D extends Committable> {
     // Records alone are at most as many as keys fit into a command.
     if (messages.length === 0) return undefined
     for (const { message, topic } of messages) {
-      if (message.unique !== undefined && !this.#options.unique.includes(message.unique)) {
-        return deadLetter(
-          "CommitRejected",
-          `unique: "${message.unique}" is not supported where the topic ${topic} lives`
-        )
+      const refused = unoffered(message, this.#options.unique)
+      if (refused !== undefined) {
+        return deadLetter("CommitRejected", `${refused.feature} is not supported where the topic ${topic} lives`)
       }
       if (tagOf(this.#options.prefix, topic) === this.#tag) continue
       return deadLetter(

@@ -24,7 +24,7 @@ export const make = (options: KeyspaceOptions): Pattern<"at-least-once"> =>
     guarantee: "at-least-once",
     filters: true,
     scripts: KeyspaceSource.scripts,
-    unique: ["until-settled"],
+    unique: ["until-settled", "coalescing"],
     expires: true,
     advice,
     setting: options.ttlMillis,

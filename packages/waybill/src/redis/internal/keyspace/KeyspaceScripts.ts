@@ -5,7 +5,7 @@
  * @module
  */
 import { make, number, opener } from "../connection/Script.ts"
-import type { Storage } from "../publish/PublishScript.ts"
+import { coalesced, type Storage } from "../publish/PublishScript.ts"
 import { keys } from "../wire/Keys.ts"
 import { clock, opening } from "../wire/Lua.ts"
 import { envelopes, part, records } from "../wire/PackedMessage.ts"
@@ -44,6 +44,16 @@ export const storage: Storage = {
     if string.byte(place) ~= 100 then return isOpen(place) and 'o' end
     return call('ZSCORE', delayed, string.match(place, '^d(%S+)')) and 'd'
   end
+  local function standing(id)
+    local member = '${coalesced}' .. id
+    if call('ZSCORE', delayed, member) then return 'd', member end
+  end
+  local function replace(_, member, payload, id, headers, key, version)
+    local before = parsed(string.match(call('HGET', delayedBodies, member) or '', '^%d+ (.*)$') or '')
+    local first = tonumber(before.at) or now()
+    call('HSET', delayedBodies, member, setting .. ' ' .. record(payload, id, headers, key, version, digits(first)))
+    return first
+  end
   local owed
   local function owing()
     if not owed then
@@ -56,9 +66,9 @@ export const storage: Storage = {
     if not (id or headers or key or version) then return add(plain .. payload, setting) end
     return add(record(payload, id, headers, key, version, at), setting)
   end
-  local function delay(payload, id, headers, key, version)
+  local function delay(payload, id, headers, key, version, _, coalesces)
     local name, member = numbered(meta)
-    return name, member, setting .. ' ' .. record(payload, id or name, headers, key, version, at)
+    return name, coalesces and '${coalesced}' .. id or member, setting .. ' ' .. record(payload, id or name, headers, key, version, at)
   end
   local function finish()
     if last > stored then note() end

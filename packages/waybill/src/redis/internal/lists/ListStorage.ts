@@ -50,7 +50,25 @@ export const storage: Storage = {
     local isNew = before == prefix and tonumber(nth) > (tonumber(last) or 0)
     return (isNew or call('HEXISTS', bodies, place) == 1) and 'o'
   end
-  local function store(payload, id, headers, key, version)
+  -- One that coalesces has its id to itself until it is taken.
+  local function standing(id)
+    local place = call('HGET', unique, id)
+    local state = place and stateOf(place)
+    if not state then return end
+    local where, rest = string.match(place, '^(%S+)(.*)$')
+    if state == 'd' then return state, string.sub(where, 2) end
+    return state, rest == ' t' and string.match(where, '[^:]*$')
+  end
+  local function replace(state, it, payload, id, headers, key, version)
+    local text = record(payload, id, headers, key, version)
+    if state == 'd' then call('HSET', delayedBodies, it, text)
+    else
+      local n = #packed
+      packed[n + 1], packed[n + 2] = it, text
+    end
+    return tonumber(string.match(it, '(%d+)%-%d+$')) or now()
+  end
+  local function store(payload, id, headers, key, version, _, coalesces)
     number = number + 1
     local entry, text, to = prefix .. number, '0' .. payload, ready[2]
     if id or headers or key or version then
@@ -60,13 +78,15 @@ export const storage: Storage = {
     local n = #packed
     packed[n + 1], packed[n + 2] = entry, text
     to[#to + 1] = entry
+    if coalesces then call('HSET', unique, id, entry .. ' t') end
     return entry
   end
-  local function delay(payload, id, headers, key, version)
+  local function delay(payload, id, headers, key, version, _, coalesces)
     number = number + 1
     local entry = prefix .. number
-    return entry, format('%d:%015.0f:%s', ranked and levelOf(headers) or 2, number, entry),
-      record(payload, id, headers, key, version)
+    local member = format('%d:%015.0f:%s', ranked and levelOf(headers) or 2, number, entry)
+    if coalesces then call('HSET', unique, id, 'd' .. member .. ' t') end
+    return entry, member, record(payload, id, headers, key, version)
   end
   local function finish()
     call('HSET', meta, 'last', format('%.0f', number))

@@ -21,7 +21,7 @@ export const scripts = {
   "exactly-once": makeScripts(source("exactly-once"), storage)
 }
 
-const unique = ["until-settled", "until-taken"] as const
+const unique = ["until-settled", "until-taken", "coalescing"] as const
 
 const queue = (name: keyof typeof scripts, order: Order) =>
   ({

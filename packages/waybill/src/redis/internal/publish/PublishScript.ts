@@ -17,11 +17,18 @@ export const shape = {
   after: 16,
   at: 32,
   untilSettled: 64,
-  untilTaken: 128
+  untilTaken: 128,
+  coalescing: 256
 } as const
 
 /** These two are not parts. */
-export const unique = shape.untilSettled | shape.untilTaken
+const unique = shape.untilSettled | shape.untilTaken
+
+/**
+ * How the names begin of delayed messages that coalesce, where they follow from the id: in the keys of delayed messages they need no
+ * other record, and whatever ends a delayed message frees the id.
+ */
+export const coalesced = "l"
 
 /** How a pattern stores messages. */
 export interface Storage {
@@ -35,11 +42,14 @@ export interface Storage {
    * Runs as a topic is opened, before anything is written: returns a refusal, or defines these functions. They know its keys by name,
    * `pattern`, `wire`, what is `noted`, and the `setting` of the caller.
    *
-   * - `store(payload, id, headers, key, version, unique)`: stores a message and returns its name, which is its id where it has none.
-   *   `unique`: it has its id to itself until it is settled or taken.
+   * - `store(payload, id, headers, key, version, unique, coalesces)`: stores a message and returns its name, which is its id where it
+   *   has none. `unique`: it has its id to itself until it is settled or taken. `coalesces`: until it begins.
    * - `delay(...)`, the same of a message that is due later: its name, and its member and its body in the keys of those.
    * - `stateOf(place)`: of the message stored there: `d` it is not due yet, `o` some group has not settled it; otherwise
    *   nil. A place is a name, or `d` and a member, and may be followed by what is noted of it.
+   * - `standing(id)`: the state of the message that messages of the id coalesce with, or nil; and what `replace` takes, or nil if it
+   *   has begun: its member if it is not due.
+   * - `replace(state, it, payload, id, headers, key, version)`: replaces it, and returns when it was first published.
    * - `finish()`: called once, after the last one.
    */
   readonly opening: string
@@ -69,8 +79,8 @@ export const kindsOf = (storage: Storage): ReadonlyArray<Kind> => Object.values(
  * - whether the topic was there before;
  * - `store` of the pattern;
  * - `take(shape, arg, seen)`: stores the message whose payload is ARGV[arg], unless its id is taken, as the key `seen` or the one of
- *   unique ids says; returns `+` when it has an id, `=` and a state for a duplicate, otherwise its name, and the number of the next
- *   argument;
+ *   unique ids says; returns `+` when it has an id, `=` and a state for a duplicate, `~` and a state when it has replaced a message,
+ *   otherwise its name, and the number of the next argument;
  * - `close()`: called once, after the last message.
  *
  * `now()`: the time, the same in the whole script. `numbered(meta)`, for `delay`: a name, and a member.
@@ -103,22 +113,36 @@ ${storage.opening}
     if band(shape, ${shape.version}) ~= 0 then version, arg = ARGV[arg], arg + 1 end
     if band(shape, ${shape.after}) ~= 0 then due, arg = now() + ARGV[arg], arg + 1 end
     if band(shape, ${shape.at}) ~= 0 then due, arg = tonumber(ARGV[arg]), arg + 1 end
-    local isUnique = band(shape, ${unique}) ~= 0
-    if isUnique then
+    local isUnique, coalesces = band(shape, ${unique}) ~= 0, band(shape, ${shape.coalescing}) ~= 0
+    if coalesces then
+      local limit, state, it = ARGV[arg], standing(id)
+      arg = arg + 1
+      if state and (limit == '' or not it) then return '=' .. state, arg end
+      if state then
+        local limit, first = tonumber(limit), replace(state, it, payload, id, headers, key, version)
+        -- One that is due stays due.
+        if limit > 0 and state == 'd' and tonumber(call('ZSCORE', delayed, it)) > now() then
+          due = math.max(now(), math.min(due or 0, first + limit))
+          call('ZADD', delayed, due, it)
+          soonest = math.min(soonest or due, due)
+        end
+        return '~' .. state, arg
+      end
+    elseif isUnique then
       local place = call('HGET', unique, id)
       local state = place and stateOf(place)
       if state then return '=' .. state, arg end
     elseif seen and call('EXISTS', seen) == 1 then return '=', arg end
     local name, member, body
     if due and due > now() then
-      name, member, body = delay(payload, id, headers, key, version, isUnique)
+      name, member, body = delay(payload, id, headers, key, version, isUnique, coalesces)
       call('HSET', delayedBodies, member, body)
       call('ZADD', delayed, due, member)
       soonest = math.min(soonest or due, due)
     else
-      name = store(payload, id, headers, key, version, isUnique)
+      name = store(payload, id, headers, key, version, isUnique, coalesces)
     end
-    if seen then
+    if seen and not coalesces then
       local place = member and 'd' .. member or name
       if not isUnique then call('SET', seen, place, 'PX', remembered)
       else call('HSET', unique, id, ${storage.noting === undefined ? "place" : `place .. ${storage.noting}`}) end
@@ -152,7 +176,8 @@ export const settingArg = {
  *
  * Further keys: for each message with an id, the marker that it was stored.
  *
- * Further arguments, for each message: payload, then the parts in its shape, in the order of the bits.
+ * Further arguments, for each message: payload, then the parts in its shape, in the order of the bits; and if it coalesces, how many
+ * ms after the first of its id it may be put back, or "" if the first one is kept.
  */
 export const publishScript = (pattern: string, storage: Storage) => {
   const own = Object.entries(storage.keys)
@@ -178,7 +203,7 @@ export const publishScript = (pattern: string, storage: Storage) => {
     },
     replies: {
       OK: {
-        /** Separated by commas: the id of the message; `+` if the caller gave it; `=` and a state for a duplicate. */
+        /** Separated by commas: the id of the message; `+` if the caller gave it; `=` or `~` and a state, see `take`. */
         answers: text,
         /** The topic was not there before. */
         isNew: flag

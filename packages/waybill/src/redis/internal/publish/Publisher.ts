@@ -12,7 +12,7 @@ import type { Connection } from "../connection/Connection.ts"
 import { calling, type Opened } from "../connection/ScriptReply.ts"
 import type { TopicKeys } from "../wire/Keys.ts"
 import { type Call, Outbox, type OutboxOptions } from "./Outbox.ts"
-import { type Publishing, shape, unique } from "./PublishScript.ts"
+import { type Publishing, shape } from "./PublishScript.ts"
 
 export interface PublisherOptions extends Opened, Pick<OutboxOptions, "clock" | "timeoutMillis" | "opened"> {
   readonly commands: Connection
@@ -89,7 +89,7 @@ const encode = (calls: ReadonlyArray<Call>, seenOf: (id: string) => string, now:
     for (const message of call.messages) {
       const { due, id } = message
       const bits = pushMessage(args, message)
-      shapes += String.fromCharCode(48 + (bits & ~unique))
+      shapes += String.fromCharCode(48 + (bits & 63))
       if (id !== undefined) {
         keys.push(seenOf(id))
         uniques += String.fromCharCode(48 + (bits >> 6))
@@ -116,6 +116,7 @@ export const pushMessage = (
     bits |= shape.id
     if (unique === "until-settled") bits |= shape.untilSettled
     else if (unique === "until-taken") bits |= shape.untilTaken
+    else if (typeof unique === "object") bits |= shape.coalescing
     args.push(id)
   }
   for (const _ in headers) {
@@ -140,6 +141,9 @@ export const pushMessage = (
       args.push(Math.min(longest, Math.ceil(due.epochMillis)))
     }
   }
+  if (typeof unique === "object") {
+    args.push(unique.keep === "first" ? "" : Math.min(longest, Math.ceil(Duration.toMillis(unique.limit))))
+  }
   return bits
 }
 
@@ -154,12 +158,14 @@ const receiptsOf = (calls: ReadonlyArray<Call>, answer: string): Array<Receipt> 
   return receipts
 }
 
-const states: Readonly<Record<string, Receipt["state"]>> = { "=d": "delayed", "=o": "open" }
+const tags: Readonly<Record<string, Receipt["_tag"]>> = { "=": "Duplicate", "~": "Replaced" }
+const states: Readonly<Record<string, Receipt["state"]>> = { d: "delayed", o: "open" }
 
 /** What the script says of a message that it was given. */
-export const receiptOf = ({ id }: Outgoing, told = ""): Receipt =>
-  id === undefined
-    ? { _tag: "Stored", id: told }
-    : told.startsWith("=")
-      ? { _tag: "Duplicate", id, ...(told !== "=" && { state: states[told] }) }
-      : { _tag: "Stored", id }
+export const receiptOf = ({ id }: Outgoing, told = ""): Receipt => {
+  if (id === undefined) return { _tag: "Stored", id: told }
+  const _tag = tags[told.slice(0, 1)]
+  if (_tag === undefined) return { _tag: "Stored", id }
+  const state = states[told.slice(1)]
+  return { _tag, id, ...(state && { state }) }
+}

@@ -7,6 +7,7 @@
 import { bit, bytes, listOf, make, namesOf, number, row, text } from "../connection/Script.ts"
 import { pageArgs, rowsOfWaiting } from "../inspect/Figures.ts"
 import { places } from "../inspect/MessagePlaces.ts"
+import { coalesced } from "../publish/PublishScript.ts"
 import { keys } from "../wire/Keys.ts"
 import { announce, ask, clock, ids, maps, split, weighing } from "../wire/Lua.ts"
 import { nobody } from "./Progress.ts"
@@ -57,12 +58,15 @@ local owned, marker = call('HGET', unique, id), KEYS[moreKeys + 1]
 local marked = call('GET', marker)
 local stored = owned and string.match(owned, '^%S+') or marked
 local entry, member, due, main
-if stored and string.byte(stored) == 100 then member = string.sub(stored, 2)
+-- Its name among the delayed messages, if it is one that coalesces.
+local coalesced = '${coalesced}' .. id
+if call('ZSCORE', delayed, coalesced) then member = coalesced
+elseif stored and string.byte(stored) == 100 then member = string.sub(stored, 2)
 elseif stored and string.find(stored, '^%d+%-%d+$') then entry = stored
 elseif string.find(id, '^%d+%-%d+$') then entry = id
 else
   local number = string.match(id, '^%d+%-d(%d+)$')
-  if number then member = string.format('%012d', number) end
+  member = number and string.format('%012d', number) or coalesced
 end
 if member then
   due = call('ZSCORE', delayed, member)

@@ -4,7 +4,7 @@
  * @module
  */
 import type { KeptLimits } from "../../../internal/Limits.ts"
-import type { Storage } from "../publish/PublishScript.ts"
+import { coalesced, type Storage } from "../publish/PublishScript.ts"
 import { keys } from "../wire/Keys.ts"
 import { ids, maps, shorten, unseen } from "../wire/Lua.ts"
 import { opens } from "./UniqueIds.ts"
@@ -44,12 +44,26 @@ end
     if not (id or headers or key or version) then return call('XADD', stream, '*', 'payload', payload) end
     return call('XADD', stream, '*', unpack(fieldsOf(payload, id, headers, key, version, unique)))
   end
-  local function delay(payload, id, headers, key, version, unique)
-    local name, member = numbered(meta)
-    local fields = fieldsOf(payload, id or name, headers, key, version, unique)
+  local function later(at, ...)
+    local fields = fieldsOf(...)
     fields[#fields + 1] = 'at'
-    fields[#fields + 1] = format('%.0f', now())
-    return name, member, cmsgpack.pack(fields)
+    fields[#fields + 1] = format('%.0f', at)
+    return cmsgpack.pack(fields)
+  end
+  local function standing(id)
+    local member = '${coalesced}' .. id
+    if call('ZSCORE', delayed, member) then return 'd', member end
+  end
+  local function replace(_, member, payload, id, headers, key, version)
+    local ok, before = pcall(cmsgpack.unpack, call('HGET', delayedBodies, member) or '')
+    local first = ok and type(before) == 'table' and tonumber(before[#before]) or now()
+    call('HSET', delayedBodies, member, later(first, payload, id, headers, key, version))
+    return first
+  end
+  local function delay(payload, id, headers, key, version, unique, coalesces)
+    local name, member = numbered(meta)
+    return name, coalesces and '${coalesced}' .. id or member,
+      later(now(), payload, id or name, headers, key, version, unique)
   end
   local function finish()
     if setting == '' then return end

@@ -24,7 +24,7 @@ export interface StreamsOptions {
   readonly markerMillis: number
 }
 
-const unique = ["until-settled"] as const
+const unique = ["until-settled", "coalescing"] as const
 
 export const publish = publishScript(pattern, storage)
 
