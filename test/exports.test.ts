@@ -159,7 +159,7 @@ const surface: Record<string, Record<string, string>> = {
     "a pattern in memory": "Options layer"
   },
   "waybill/redis IoRedis": {
-    "the connection to a server": "Connection IoRedis Options layer layerConfig layerEffectRedis layerUrl make",
+    "the connection to a server": "Commands Connection IoRedis Options layer layerConfig layerEffectRedis layerUrl make",
     "since: what a URL says, without its password": "addressOf"
   },
   "waybill/redis RedisExactlyOnce": {

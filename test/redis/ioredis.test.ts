@@ -23,6 +23,12 @@ const clientNames = Effect.gen(function* () {
   return [...list.matchAll(/ name=(\S*)/g)].map(([, name = ""]) => name)
 })
 
+const clientId = Effect.gen(function* () {
+  const [only, ...others] = yield* (yield* IoRedis.IoRedis).masters
+  assert.lengthOf(others, 0)
+  return yield* only!.clientId
+})
+
 describe("IoRedis", () => {
   it.live("one connection for commands, one more for each role, each with its name", () =>
     Effect.gen(function* () {
@@ -34,7 +40,7 @@ describe("IoRedis", () => {
           const reader = yield* redis.dedicated("reader:größe {x}", [])
           yield* reader.ready
           assert.strictEqual(yield* reader.clientId, yield* reader.run("CLIENT", [], (client) => client.client("ID")))
-          assert.notStrictEqual(yield* reader.clientId, yield* redis.commands.clientId)
+          assert.notStrictEqual(yield* reader.clientId, yield* clientId)
           return yield* clientNames
         })
       )
@@ -131,7 +137,7 @@ describe("IoRedis", () => {
     Effect.gen(function* () {
       const redis = yield* IoRedis.IoRedis
       const server = yield* RedisServer.RedisServer
-      const before = yield* redis.commands.clientId
+      const before = yield* clientId
       yield* server.pause
       const inFlight = yield* Effect.forkChild(
         redis.commands.run("INCR", "sent", (client) => client.incr("sent")),
@@ -142,7 +148,7 @@ describe("IoRedis", () => {
       yield* Fiber.interrupt(inFlight)
       yield* server.resume
       assert.strictEqual(yield* redis.commands.run("GET", "sent", (client) => client.get("sent")), "1")
-      assert.strictEqual(yield* redis.commands.clientId, before)
+      assert.strictEqual(yield* clientId, before)
 
       const disconnected = Deferred.makeUnsafe<void>()
       yield* redis.listen((event) => {
@@ -150,7 +156,7 @@ describe("IoRedis", () => {
       })
       yield* server.kill
       yield* Deferred.await(disconnected)
-      assert.isUndefined(yield* redis.commands.clientId)
+      assert.isUndefined(yield* clientId)
       const waiting = yield* Effect.forkChild(
         redis.commands.run("INCR", "unsent", (client) => client.incr("unsent")),
         {

@@ -34,25 +34,28 @@ import type * as Scope from "effect/Scope"
 import type { RedisOptions } from "ioredis"
 import { Disconnected, InvalidUrl, type Reason, TransportError } from "../Transport.ts"
 import * as Address from "./internal/connection/Address.ts"
-import {
-  type ClientOptions,
-  type Connection,
-  type ConnectionEvent,
-  type Dedicated,
-  make as makeConnection,
-  type Shared
+import type {
+  Commands,
+  Connection,
+  ConnectionEvent,
+  Dedicated,
+  Server,
+  Shared
 } from "./internal/connection/Connection.ts"
 import { make as makeEffectRedis } from "./internal/connection/EffectRedis.ts"
 import { Ticker } from "./internal/connection/Ticker.ts"
+import { single } from "./internal/connection/Servers.ts"
 import { durationOf, wholeOf } from "./internal/Settings.ts"
 
-export type { Connection } from "./internal/connection/Connection.ts"
+export type { Commands, Connection } from "./internal/connection/Connection.ts"
 
 export class IoRedis extends Context.Service<
   IoRedis,
   {
-    /** The shared connection for commands and scripts. Nothing on it may block. */
-    readonly commands: Connection
+    /** Sends commands and scripts to the server that has their keys, on a shared connection: nothing may block. */
+    readonly commands: Commands
+    /** The shared connection to each server that takes writes: to one, or in a cluster to one a shard. */
+    readonly masters: Effect.Effect<ReadonlyArray<Connection>, Reason>
     /** The number of the database that every connection uses. */
     readonly db: number
     /** How many replicas the server must have. */
@@ -194,10 +197,8 @@ export const make = Effect.fnUntraced(function* (
   const server = yield* Effect.mapError(complete(options), connectFailed)
   const listeners = new Set<(event: ConnectionEvent) => void>()
   const shared: Shared = {
-    clientOptions: clientOptions(server),
     connectionName: options.connectionName ?? "waybill",
     incarnation: Math.abs(yield* Random.nextInt).toString(36),
-    address: Address.shown({ host: server.host, path: server.path, port: server.port }),
     reconnect,
     ticker: new Ticker(),
     emit: (event) => {
@@ -205,19 +206,20 @@ export const make = Effect.fnUntraced(function* (
     }
   }
   yield* Effect.forkScoped(shared.ticker.run)
-  const commands = yield* makeConnection("commands", shared, { dedicated: false })
+  const { commands, dedicated, masters, reason } = yield* single(shared, serverOf(server))
   yield* commands.ready.pipe(
     Effect.timeoutOrElse({
       duration: startTimeout,
-      orElse: () => Effect.fail(unreachable(commands.reason, shared.address, startTimeout))
+      orElse: () => Effect.fail(unreachable(reason(), Address.shown(server), startTimeout))
     }),
     Effect.mapError(connectFailed)
   )
   return IoRedis.of({
     commands,
+    masters,
     db: server.db,
     replicas: options.replicas ?? 0,
-    dedicated: (role) => makeConnection(role, shared, { dedicated: true }),
+    dedicated,
     listen: (listener) =>
       Effect.acquireRelease(
         Effect.sync(() => {
@@ -307,16 +309,19 @@ interface Complete {
   readonly client: Options["client"]
 }
 
-const clientOptions = ({ client, password, tls, username, ...server }: Complete): Effect.Effect<ClientOptions> =>
+const serverOf = ({ client, password, tls, username, ...server }: Complete): Effect.Effect<Server> =>
   Effect.map(password, (password) => ({
-    ...defaults,
-    ...Object.fromEntries(
-      passedOn.flatMap((name) => (client?.[name] === undefined ? [] : [[name, client[name]] as const]))
-    ),
-    ...server,
-    ...(username === undefined ? {} : { username }),
-    ...(password === undefined ? {} : { password: Redacted.value(password) }),
-    ...(tls === undefined ? {} : { tls })
+    address: Address.shown(server),
+    options: {
+      ...defaults,
+      ...Object.fromEntries(
+        passedOn.flatMap((name) => (client?.[name] === undefined ? [] : [[name, client[name]] as const]))
+      ),
+      ...server,
+      ...(username === undefined ? {} : { username }),
+      ...(password === undefined ? {} : { password: Redacted.value(password) }),
+      ...(tls === undefined ? {} : { tls })
+    }
   }))
 
 const defaults = {

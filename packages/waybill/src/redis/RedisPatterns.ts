@@ -63,9 +63,13 @@ export const layer = (
  */
 export const advice = (names: Iterable<string>): Effect.Effect<ReadonlyArray<string>, never, IoRedis> =>
   Effect.gen(function* () {
-    const { commands } = yield* IoRedis
+    const { masters } = yield* IoRedis
+    // Their health says it if they cannot be reached.
+    const servers = yield* Effect.orElseSucceed(masters, () => [])
     const wanted = new Set(names)
     const advising = (yield* Patterns).filter(({ name }) => wanted.has(name))
-    const found = yield* Effect.forEach(advising, ({ advice }) => advice?.(commands) ?? Effect.succeed([]))
-    return found.flat()
+    const found = yield* Effect.forEach(servers, (server) =>
+      Effect.forEach(advising, ({ advice }) => advice?.(server) ?? Effect.succeed([]))
+    )
+    return [...new Set(found.flat(2))]
   })

@@ -15,7 +15,7 @@ import * as Transport from "../../Transport.ts"
 import { IoRedis } from "../IoRedis.ts"
 import type { Published } from "./commit/Committer.ts"
 import * as RecordReader from "./commit/RecordReader.ts"
-import type { Connection } from "./connection/Connection.ts"
+import type { Commands, Connection } from "./connection/Connection.ts"
 import { evaluate } from "./connection/ScriptReply.ts"
 import { make as makeSubscriber, type Subscriber } from "./connection/Subscriber.ts"
 import { deadLetterOf } from "./inspect/DeadLetterEntry.ts"
@@ -48,8 +48,8 @@ export interface Pattern<out G extends Transport.Guarantee = Transport.Guarantee
   readonly unique?: Transport.Transport["unique"]
   /** Inspects topics of the pattern, whatever options they were opened with. */
   readonly inspector: (options: InspectorOptions) => Inspector["Service"]
-  /** Server settings that it needs and that are missing, in sentences. */
-  readonly advice?: ((commands: Connection) => Effect.Effect<ReadonlyArray<string>>) | undefined
+  /** Settings that it needs and that a server lacks, in sentences. */
+  readonly advice?: ((server: Connection) => Effect.Effect<ReadonlyArray<string>>) | undefined
   /** Opens it for one layer. */
   readonly open: (store: Store) => Effect.Effect<Opened, never, Scope.Scope>
 }
@@ -83,7 +83,7 @@ export type SenderOptions = Pick<PublisherOptions, "commands" | "topic" | "keys"
 /** Shared by the parts of one layer. */
 export interface Store extends Settings {
   readonly redis: IoRedis["Service"]
-  readonly commands: Connection
+  readonly commands: Commands
   readonly subscriber: Subscriber
   readonly keysOf: (topic: string) => TopicKeys
   readonly clock: Clock.Clock

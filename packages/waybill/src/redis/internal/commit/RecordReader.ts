@@ -6,7 +6,7 @@
 import * as Effect from "effect/Effect"
 import type { Reply } from "../../../Commit.ts"
 import { type Transport, TransportError } from "../../../Transport.ts"
-import type { Connection } from "../connection/Connection.ts"
+import type { Commands } from "../connection/Connection.ts"
 import { listOf, make as script, type Part, text } from "../connection/Script.ts"
 import { evaluate } from "../connection/ScriptReply.ts"
 import { dataKey } from "../wire/Keys.ts"
@@ -26,7 +26,7 @@ return {'OK', redis.call(command, KEYS[1], unpack(ARGV, moreArgs + 1))}
 `
 })
 
-export const make = (commands: Connection, prefix: string): NonNullable<Transport["records"]> => ({
+export const make = (commands: Commands, prefix: string): NonNullable<Transport["records"]> => ({
   read: ({ name: topic }, { args, command, decode, key }) =>
     evaluate(
       commands,

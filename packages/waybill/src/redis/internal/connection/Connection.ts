@@ -24,9 +24,8 @@ import type { Script } from "./Script.ts"
 import { classify, isForeign } from "./ServerError.ts"
 import type { Ticker } from "./Ticker.ts"
 
-/** One connection to the server, or the wait for the next one. */
-export interface Connection {
-  readonly role: string
+/** Sends commands to the server that has their keys. */
+export interface Commands {
   /**
    * Runs `f` on the live client: one command, one pipeline or one transaction, without waiting in between. `keys` are
    * the key that it is about, or all of them: errors name them, and with several servers they determine which one is
@@ -61,10 +60,20 @@ export interface Connection {
     args: ReadonlyArray<string | Uint8Array | number>,
     options?: EvalOptions
   ) => Effect.Effect<unknown, Reason>
-  /** The server's id of the current connection, for CLIENT UNBLOCK from another one; undefined while disconnected. */
-  readonly clientId: Effect.Effect<number | undefined>
   /** Waits for a connection as long as it takes. Fails only on what waiting will not change: a wrong password. */
   readonly ready: Effect.Effect<void, Reason>
+  /**
+   * Calls `listener` when these keys have a server that is connected, and again on every new connection to it and whenever
+   * another server gets them, until the scope closes. It must not throw.
+   */
+  readonly eachServer: (keys: string | Keys, listener: () => void) => Effect.Effect<void, never, Scope.Scope>
+}
+
+/** One connection to a server, or the wait for the next one. */
+export interface Connection extends Commands {
+  readonly role: string
+  /** The server's id of the current connection, for CLIENT UNBLOCK from another one; undefined while disconnected. */
+  readonly clientId: Effect.Effect<number | undefined>
   /**
    * Calls `setup` with the current client, if there is one, and with each later one before any waiting command is sent
    * on it, until the scope closes. For subscriptions; `setup` must not throw.
@@ -73,7 +82,7 @@ export interface Connection {
 }
 
 /** Keys of one hash tag. */
-type Keys = ReadonlyArray<string | Buffer>
+export type Keys = ReadonlyArray<string | Buffer>
 
 /** A connection of its own for a role; `keys` as for `run`. */
 export type Dedicated = (role: string, keys: string | Keys) => Effect.Effect<Connection, never, Scope.Scope>
@@ -95,15 +104,18 @@ export type ConnectionEvent =
 /** The types of replies depend on their mapping, so it is named. */
 export type ClientOptions = RedisOptions & { readonly replyMapping: "legacy" }
 
+/** Where a connection leads. */
+export interface Server {
+  readonly options: ClientOptions
+  /** In words, without secrets. */
+  readonly address: string
+}
+
 /** Shared by the connections of one service. */
 export interface Shared {
-  /** Run before every attempt: a password may have changed. */
-  readonly clientOptions: Effect.Effect<ClientOptions>
   /** Precedes the role in the name of each connection. */
   readonly connectionName: string
   readonly incarnation: string
-  /** Where the server is, in words, without secrets. */
-  readonly address: string
   readonly reconnect: Schedule.Schedule<unknown, Reason>
   readonly ticker: Ticker
   readonly emit: (event: ConnectionEvent) => void
@@ -120,13 +132,19 @@ const staleMillis = 250
 /** Closing waits no longer for the operating system to report the end of the socket. */
 const closeTimeout = Duration.millis(500)
 
+export interface ConnectionOptions {
+  readonly role: string
+  readonly dedicated: boolean
+  /** Run before every attempt: a password may have changed, or another server may have taken over. */
+  readonly server: Effect.Effect<Server, Reason>
+}
+
 /** Makes the connection and restores it until the scope closes. Returns at once. */
 export const make = Effect.fnUntraced(function* (
-  role: string,
   shared: Shared,
-  options: { readonly dedicated: boolean }
+  options: ConnectionOptions
 ): Effect.fn.Return<ServerConnection, never, Scope.Scope> {
-  const connection = new ServerConnection(role, shared, options.dedicated, yield* Clock.Clock)
+  const connection = new ServerConnection(shared, options, yield* Clock.Clock)
   yield* Effect.acquireRelease(
     Effect.sync(() => shared.ticker.add(connection)),
     () => connection.close
@@ -171,14 +189,16 @@ export class ServerConnection implements Connection {
   readonly role: string
   /** Hidden from code that prints a connection: the options contain the password. */
   readonly #shared: Shared
+  readonly #server: Effect.Effect<Server, Reason>
   readonly dedicated: boolean
   /** The server has refused a write because it is a replica, and was not seen as a master since. */
   readOnly = false
   readonly #clock: Clock.Clock
 
-  constructor(role: string, shared: Shared, dedicated: boolean, clock: Clock.Clock) {
+  constructor(shared: Shared, { dedicated, role, server }: ConnectionOptions, clock: Clock.Clock) {
     this.role = role
     this.#shared = shared
+    this.#server = server
     this.dedicated = dedicated
     this.#clock = clock
   }
@@ -231,6 +251,8 @@ export class ServerConnection implements Connection {
       }),
       () => Effect.sync(() => this.#setups.delete(setup))
     )
+
+  readonly eachServer: Connection["eachServer"] = (_, listener) => this.each(() => listener())
 
   /** Why there is no connection, while there is none. */
   get reason(): Reason {
@@ -408,9 +430,10 @@ export class ServerConnection implements Connection {
   }
 
   /** One attempt. Callers get its failure until the next attempt. */
-  readonly #connect: Effect.Effect<Deferred.Deferred<unknown>, Reason> = Effect.suspend(() =>
-    connect(this, this.#shared)
-  ).pipe(Effect.tapError((reason) => Effect.sync(() => this.unreachable(reason))))
+  readonly #connect: Effect.Effect<Deferred.Deferred<unknown>, Reason> = Effect.suspend(() => this.#server).pipe(
+    Effect.flatMap((server) => connect(this, server)),
+    Effect.tapError((reason) => Effect.sync(() => this.unreachable(reason)))
+  )
 
   /** Tries until there is a connection: at the policy's pace, and at once when a caller needs a result that may have changed. */
   readonly #connectInTheEnd = Effect.fnUntraced(function* (this: ServerConnection) {
@@ -461,9 +484,8 @@ interface Connected {
 /** Makes a client and hands it over once the server has replied on it. Nothing remains of a failed attempt. */
 const connect = Effect.fnUntraced(function* (
   connection: ServerConnection,
-  shared: Shared
+  { address, options }: Server
 ): Effect.fn.Return<Deferred.Deferred<unknown>, Reason> {
-  const options = yield* shared.clientOptions
   const redis = new Redis({ ...options, connectionName: connection.name })
   let lastError: unknown
   redis.on("error", (error) => {
@@ -474,12 +496,12 @@ const connect = Effect.fnUntraced(function* (
     Effect.tryPromise({
       try: f,
       catch: (error) => {
-        const failure = tlsFailure(lastError, shared.address)
+        const failure = tlsFailure(lastError, address)
         if (failure !== undefined) return failure
         if (isForeign(lastError)) {
           return new Rejected({
             command,
-            detail: `what listens at ${shared.address} does not speak the Redis protocol`
+            detail: `what listens at ${address} does not speak the Redis protocol`
           })
         }
         const reason = classify(lastError ?? error, command)
@@ -494,7 +516,7 @@ const connect = Effect.fnUntraced(function* (
           Effect.fail(
             new Disconnected({
               ambiguous: false,
-              cause: new Error(`${shared.address} did not answer within ${Duration.toSeconds(connectTimeout)} seconds`)
+              cause: new Error(`${address} did not answer within ${Duration.toSeconds(connectTimeout)} seconds`)
             })
           )
       })
@@ -502,7 +524,7 @@ const connect = Effect.fnUntraced(function* (
   const secure = options.tls !== undefined
   const toldBy = (probe: Effect.Effect<Reason | undefined>): Effect.Effect<never, Reason> =>
     Effect.flatMap(probe, (reason) => (reason === undefined ? Effect.never : Effect.fail(reason)))
-  const otherwise = toldBy(mismatch(options, secure, shared.address))
+  const otherwise = toldBy(mismatch(options, secure, address))
   return yield* Effect.gen(function* () {
     yield* ask("connect", () => redis.connect()).pipe(
       // A server that waits for the rest of a command never answers a TLS handshake.
@@ -530,7 +552,7 @@ const connect = Effect.fnUntraced(function* (
     )
     // It refused a write as a replica, so it is useless until it is no longer one.
     if (connection.readOnly && (hello.role === "replica" || hello.role === "slave")) {
-      return yield* new Refused({ code: "READONLY", detail: `READONLY ${shared.address} is a replica` })
+      return yield* new Refused({ code: "READONLY", detail: `READONLY ${address} is a replica` })
     }
     if (!connection.dedicated) yield* inspect(redis, hello, ask)
     const id = hello.id ?? (yield* ask("client|id", () => redis.client("ID")).pipe(untold(() => undefined)))

@@ -16,12 +16,12 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import type { Redis as Client } from "ioredis"
 import type { Reason } from "../../../Transport.ts"
-import type { Connection, Dedicated } from "./Connection.ts"
+import type { Commands, Dedicated } from "./Connection.ts"
 import { type Listener, make as makeSubscriber, type Subscriber } from "./Subscriber.ts"
 
 /** The part of `IoRedis` that it needs. */
 export interface Connections {
-  readonly commands: Connection
+  readonly commands: Commands
   readonly dedicated: Dedicated
 }
 
@@ -50,7 +50,7 @@ export const make = Effect.fnUntraced(function* (
 const redisError = (cause: Reason) => new Redis.RedisError({ cause })
 
 const send =
-  (connection: Connection, deadline: Duration.Duration | undefined) =>
+  (connection: Commands, deadline: Duration.Duration | undefined) =>
   <A = unknown>(command: string, ...args: ReadonlyArray<string>): Effect.Effect<A, Redis.RedisError> =>
     connection
       // The caller names the type of the reply, as in Effect's port.

@@ -17,7 +17,7 @@ import {
   TopicInUse,
   WrongKeyType
 } from "../../../Transport.ts"
-import type { Connection } from "./Connection.ts"
+import type { Commands } from "./Connection.ts"
 import { type Argument, keysOf, type Kind, make, misfits, number, type StringKeys, type TypedScript } from "./Script.ts"
 
 /** Version of the fields in docs/wire-format.md. */
@@ -87,7 +87,7 @@ export interface More {
 
 /** Runs a script and returns its reply. */
 export const evaluate = <Key extends string, Args, Reply>(
-  commands: Connection,
+  commands: Commands,
   opened: Opened,
   script: TypedScript<Key, Args, Reply>,
   keys: NoInfer<Readonly<Record<Key, string>>>,
@@ -126,7 +126,7 @@ export type Call<Keys> = <Args, Reply>(
 ) => Effect.Effect<Reply, Reason>
 
 export const calling =
-  <Keys>(commands: Connection, opened: Opened, keys: Keys & Readonly<Record<StringKeys<Keys>, string>>): Call<Keys> =>
+  <Keys>(commands: Commands, opened: Opened, keys: Keys & Readonly<Record<StringKeys<Keys>, string>>): Call<Keys> =>
   (script, args, more) =>
     evaluate(commands, opened, script, keys, args, more)
 
@@ -151,7 +151,7 @@ return {'OK', 0}
 
 /** The server does not say which of a script's keys holds a foreign value. */
 const misplaced = (
-  commands: Connection,
+  commands: Commands,
   opened: Opened,
   { kinds, moreKinds = "channel" }: Pick<TypedScript<string, unknown, unknown>, "kinds" | "moreKinds">,
   keys: ReadonlyArray<string | Buffer>,

@@ -38,7 +38,7 @@ import {
   type Subscription,
   TransportError
 } from "../../../Transport.ts"
-import type { Connection } from "../connection/Connection.ts"
+import type { Commands } from "../connection/Connection.ts"
 import type { Call } from "../connection/ScriptReply.ts"
 import type { TopicKeys } from "../wire/Keys.ts"
 import { type BeatArgs, type Beaten, isGroupGone } from "./Beat.ts"
@@ -48,7 +48,7 @@ import { Settler } from "./Settler.ts"
 import type { Settling } from "./Settling.ts"
 
 export interface ReceiverOptions {
-  readonly commands: Connection
+  readonly commands: Commands
   readonly topic: string
   readonly keys: TopicKeys
   readonly subscription: Subscription
@@ -455,7 +455,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
     }
     // A different server may have taken over, and may have missed the last operations of the previous one.
     yield* Scope.provide(
-      this.#options.commands.each(() => this.doubt()),
+      this.#options.commands.eachServer(this.#options.keys.stream, () => this.doubt()),
       this.#scope
     )
     this.#fibers = [

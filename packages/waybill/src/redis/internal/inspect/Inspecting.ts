@@ -21,7 +21,7 @@ import { checked } from "../../../internal/CheckedInspector.ts"
 import { noMoves } from "../../../internal/Unplaced.ts"
 import type { Message } from "../../../Message.ts"
 import { NotOffered, type Reason, TransportError } from "../../../Transport.ts"
-import type { Connection } from "../connection/Connection.ts"
+import type { Commands } from "../connection/Connection.ts"
 import { type Kind, listOf, make, number, text, type StringKeys, type TypedScript } from "../connection/Script.ts"
 import { evaluate, type More } from "../connection/ScriptReply.ts"
 import { keys, type GroupKeys, registry, type TopicKeys } from "../wire/Keys.ts"
@@ -32,7 +32,7 @@ import type { Figures } from "./Figures.ts"
 import type { Belongings, RemovalScript } from "./Removal.ts"
 
 export interface InspectorOptions {
-  readonly commands: Connection
+  readonly commands: Commands
   readonly prefix: string
   readonly keysOf: (topic: string) => TopicKeys
   /** Makes the receivers of this process check at once. */

@@ -6,16 +6,16 @@
 import * as Effect from "effect/Effect"
 import type * as Health from "../../../Health.ts"
 import type { Reason } from "../../../Transport.ts"
-import type { Connection } from "../connection/Connection.ts"
+import type { Commands } from "../connection/Connection.ts"
 import { helloOf } from "../connection/Handshake.ts"
 
 /** The health of the server behind a connection. */
-export const healthOf = (commands: Connection, replicas: number): Health.Store["Service"] => ({
+export const healthOf = (commands: Commands, replicas: number): Health.Store["Service"] => ({
   problems: ask(commands, replicas),
   server: server(commands)
 })
 
-const ask = (commands: Connection, replicas: number): Effect.Effect<ReadonlyArray<Health.Problem>> =>
+const ask = (commands: Commands, replicas: number): Effect.Effect<ReadonlyArray<Health.Problem>> =>
   Effect.gen(function* () {
     const text = yield* commands.run("INFO", [], (client) => client.info())
     const save = yield* commands
@@ -29,7 +29,7 @@ const ask = (commands: Connection, replicas: number): Effect.Effect<ReadonlyArra
   }).pipe(Effect.catch((reason) => Effect.succeed([problemOf(reason)])))
 
 /** Name and version, even if `INFO` is not permitted. */
-const server = (commands: Connection): Effect.Effect<string | undefined> =>
+const server = (commands: Commands): Effect.Effect<string | undefined> =>
   commands
     .run("HELLO", [], (client) => client.call("HELLO"))
     .pipe(
@@ -40,7 +40,7 @@ const server = (commands: Connection): Effect.Effect<string | undefined> =>
 /** Commands that the patterns' scripts call, and that other servers, or servers that renamed them, may lack. */
 const needed = ["EVALSHA", "XREADGROUP", "XPENDING", "XCLAIM", "XINFO", "LMPOP", "SMISMEMBER", "PEXPIRETIME"]
 
-const lacking = (commands: Connection): Effect.Effect<ReadonlyArray<Health.Problem>> =>
+const lacking = (commands: Commands): Effect.Effect<ReadonlyArray<Health.Problem>> =>
   commands
     // An entry for each name, null if the server does not know it.
     .run("COMMAND INFO", [], (client) => client.call("COMMAND", "INFO", ...needed) as Promise<ReadonlyArray<unknown>>)

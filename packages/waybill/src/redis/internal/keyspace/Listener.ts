@@ -218,13 +218,13 @@ export class Listener {
     })
   }
 
-  /** Visits every key of the database, a few at a time. */
+  /** Visits every key of the topic's server, a few at a time. */
   readonly #scanAll: Effect.Effect<void, Reason> = Effect.gen({ self: this }, function* () {
     const { keys, redis } = this.#options
     const named = Buffer.byteLength(keys.messages)
     let cursor = "0"
     do {
-      const [next, found] = yield* redis.commands.run("scan", [], (client) =>
+      const [next, found] = yield* redis.commands.run("scan", keys.numbers, (client) =>
         client.scanBuffer(cursor, "MATCH", `${literally(keys.messages)}[^${ours}]*`, "COUNT", scanStep)
       )
       for (const key of found) this.#written.add(key.toString("latin1", named))

@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { Disconnected, NotificationsDisabled, type Reason } from "../../../Transport.ts"
 import type { IoRedis } from "../../IoRedis.ts"
-import type { Connection } from "../connection/Connection.ts"
+import type { Commands } from "../connection/Connection.ts"
 import type { Subscriber } from "../connection/Subscriber.ts"
 import type { TopicKeys } from "../wire/Keys.ts"
 
@@ -39,13 +39,13 @@ export const checkOf = (
   let denied: Reason | undefined
   return Effect.gen(function* () {
     if (denied === undefined) {
-      const flags = yield* Effect.result(ask(redis.commands))
+      const flags = yield* Effect.result(ask(redis.commands, keys.numbers))
       if (Result.isSuccess(flags)) {
         const lacking = missing(flags.success)
         if (lacking === "") return
         const needed = flags.success + lacking
         if (!enable) return yield* new NotificationsDisabled({ found: flags.success, needed })
-        yield* redis.commands.run("config|set", [], (client) => client.config("SET", setting, needed))
+        yield* redis.commands.run("config|set", keys.numbers, (client) => client.config("SET", setting, needed))
         return flags.success
       }
       const reason = flags.failure
@@ -60,8 +60,8 @@ export const checkOf = (
 }
 
 /** Advice for the operator of a server with topics of the pattern. */
-export const advice = (commands: Connection): Effect.Effect<ReadonlyArray<string>> =>
-  Effect.match(ask(commands), {
+export const advice = (server: Commands): Effect.Effect<ReadonlyArray<string>> =>
+  Effect.match(ask(server, []), {
     onFailure: () => [
       "it does not say whether it announces keys, which topics of the keyspace pattern need: CONFIG GET is not permitted"
     ],
@@ -74,9 +74,10 @@ export const advice = (commands: Connection): Effect.Effect<ReadonlyArray<string
           ]
   })
 
-const ask = (commands: Connection): Effect.Effect<string, Reason> =>
+/** What the server of these keys says. */
+const ask = (commands: Commands, keys: string | ReadonlyArray<string>): Effect.Effect<string, Reason> =>
   Effect.map(
-    commands.run("config|get", [], (client) => client.config("GET", setting)),
+    commands.run("config|get", keys, (client) => client.config("GET", setting)),
     // Alternating name and value.
     (reply) => String((reply as ReadonlyArray<unknown>)[1] ?? "")
   )

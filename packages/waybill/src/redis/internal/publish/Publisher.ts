@@ -8,14 +8,14 @@ import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { Due, Outgoing, Receipt } from "../../../Message.ts"
-import type { Connection } from "../connection/Connection.ts"
+import type { Commands } from "../connection/Connection.ts"
 import { calling, type Opened } from "../connection/ScriptReply.ts"
 import type { TopicKeys } from "../wire/Keys.ts"
 import { type Call, Outbox, type OutboxOptions } from "./Outbox.ts"
 import { type Publishing, shape } from "./PublishScript.ts"
 
 export interface PublisherOptions extends Opened, Pick<OutboxOptions, "clock" | "timeoutMillis" | "opened"> {
-  readonly commands: Connection
+  readonly commands: Commands
   readonly publishing: Publishing
   readonly keys: TopicKeys
   readonly deduplicationMillis: number

@@ -10,7 +10,7 @@ import type { Limits } from "../../../internal/Limits.ts"
 import type { ScheduleReply, ScheduleStore } from "../../../internal/ScheduleStore.ts"
 import type { Outgoing, Receipt } from "../../../Message.ts"
 import { type Reason, TransportError } from "../../../Transport.ts"
-import type { Connection } from "../connection/Connection.ts"
+import type { Commands } from "../connection/Connection.ts"
 import { calling } from "../connection/ScriptReply.ts"
 import type { Subscriber } from "../connection/Subscriber.ts"
 import type { TopicKeys } from "../wire/Keys.ts"
@@ -19,7 +19,7 @@ import { announced, dueSchedules, findSchedules, pageOfSchedules, type scheduleS
 
 export interface SchedulesOptions {
   readonly pattern: string
-  readonly commands: Connection
+  readonly commands: Commands
   readonly subscriber: Subscriber
   readonly keysOf: (topic: string) => TopicKeys
   readonly clock: Clock.Clock
