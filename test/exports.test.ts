@@ -159,8 +159,9 @@ const surface: Record<string, Record<string, string>> = {
     "a pattern in memory": "Options layer"
   },
   "waybill/redis IoRedis": {
-    "the connection to a server": "Commands Connection IoRedis Options layer layerConfig layerEffectRedis layerUrl make",
-    "since: what a URL says, without its password": "addressOf"
+    "the connection to a server": "Connection IoRedis Options layer layerConfig layerEffectRedis layerUrl make",
+    "since: what a URL says, without its password": "addressOf",
+    "since: sends commands to the server that has their keys": "Commands"
   },
   "waybill/redis RedisExactlyOnce": {
     "a pattern on Redis": "Options layer"

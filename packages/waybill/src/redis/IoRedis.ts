@@ -34,37 +34,21 @@ import type * as Scope from "effect/Scope"
 import type { RedisOptions } from "ioredis"
 import { Disconnected, InvalidUrl, type Reason, TransportError } from "../Transport.ts"
 import * as Address from "./internal/connection/Address.ts"
-import type {
-  Commands,
-  Connection,
-  ConnectionEvent,
-  Dedicated,
-  Server,
-  Shared
-} from "./internal/connection/Connection.ts"
+import type { ConnectionEvent, Server, Shared } from "./internal/connection/Connection.ts"
 import { make as makeEffectRedis } from "./internal/connection/EffectRedis.ts"
+import { type Servers, single } from "./internal/connection/Servers.ts"
 import { Ticker } from "./internal/connection/Ticker.ts"
-import { single } from "./internal/connection/Servers.ts"
 import { durationOf, wholeOf } from "./internal/Settings.ts"
 
 export type { Commands, Connection } from "./internal/connection/Connection.ts"
 
 export class IoRedis extends Context.Service<
   IoRedis,
-  {
-    /** Sends commands and scripts to the server that has their keys, on a shared connection: nothing may block. */
-    readonly commands: Commands
-    /** The shared connection to each server that takes writes: to one, or in a cluster to one a shard. */
-    readonly masters: Effect.Effect<ReadonlyArray<Connection>, Reason>
+  Servers & {
     /** The number of the database that every connection uses. */
     readonly db: number
-    /** How many replicas the server must have. */
+    /** How many replicas each server must have. */
     readonly replicas: number
-    /**
-     * A connection of its own for a role that blocks or subscribes, such as `reader:orders`, to the server of these keys;
-     * closed with the scope. Returns at once and connects in the background.
-     */
-    readonly dedicated: Dedicated
     /** Calls `listener` with the events of every connection, until the scope closes. It must be quick and must not throw. */
     readonly listen: (listener: (event: ConnectionEvent) => void) => Effect.Effect<void, never, Scope.Scope>
   }
@@ -206,20 +190,18 @@ export const make = Effect.fnUntraced(function* (
     }
   }
   yield* Effect.forkScoped(shared.ticker.run)
-  const { commands, dedicated, masters, reason } = yield* single(shared, serverOf(server))
-  yield* commands.ready.pipe(
+  const servers = yield* single(shared, serverOf(server))
+  yield* servers.commands.ready.pipe(
     Effect.timeoutOrElse({
       duration: startTimeout,
-      orElse: () => Effect.fail(unreachable(reason(), Address.shown(server), startTimeout))
+      orElse: () => Effect.fail(unreachable(servers.reason(), Address.shown(server), startTimeout))
     }),
     Effect.mapError(connectFailed)
   )
   return IoRedis.of({
-    commands,
-    masters,
+    ...servers,
     db: server.db,
     replicas: options.replicas ?? 0,
-    dedicated,
     listen: (listener) =>
       Effect.acquireRelease(
         Effect.sync(() => {

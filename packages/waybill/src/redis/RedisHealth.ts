@@ -58,6 +58,6 @@ export const layer = (options: Options = {}): Layer.Layer<Health.Store, never, I
   const own = options.replicas === undefined ? undefined : wholeOf("replicas", options.replicas, 0)
   return Layer.effect(
     Health.Store,
-    Effect.map(IoRedis, ({ commands, replicas }) => healthOf(commands, own ?? replicas))
+    Effect.map(IoRedis, (redis) => healthOf(redis, own ?? redis.replicas))
   )
 }

@@ -165,7 +165,7 @@ const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) 
       ),
     filters: pattern.filters,
     unique: pattern.unique,
-    health: healthOf(commands, redis.replicas),
+    health: healthOf(redis, redis.replicas),
     publish: (topic, messages) => publishers.publish(topic, messages),
     claimDeadLetters: ({ from = "", group, handled, held, lease, limit, topic }) => {
       const keys = store.keysOf(topic).group(group)

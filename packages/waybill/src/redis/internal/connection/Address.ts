@@ -98,5 +98,5 @@ const decoded = (text: string): string | undefined => {
 }
 
 /** The part of an address that may be shown. */
-export const shown = ({ host, path, port }: Pick<Address, "host" | "path" | "port">): string =>
+export const shown = ({ host, path, port }: Partial<Pick<Address, "host" | "path" | "port">>): string =>
   path ?? `${host?.includes(":") === true ? `[${host}]` : (host ?? "127.0.0.1")}:${port ?? 6379}`

@@ -72,8 +72,12 @@ export interface Commands {
 /** One connection to a server, or the wait for the next one. */
 export interface Connection extends Commands {
   readonly role: string
-  /** The server's id of the current connection, for CLIENT UNBLOCK from another one; undefined while disconnected. */
+  /** Where its server is, in words, without secrets; of the last one while disconnected, "" before the first. */
+  readonly address: string
+  /** The server's id of the current connection; undefined while disconnected. */
   readonly clientId: Effect.Effect<number | undefined>
+  /** Ends what blocks on this connection, from another one to the same server; it returns as if its time were over. */
+  readonly unblock: Effect.Effect<void>
   /**
    * Calls `setup` with the current client, if there is one, and with each later one before any waiting command is sent
    * on it, until the scope closes. For subscriptions; `setup` must not throw.
@@ -90,6 +94,8 @@ export type Dedicated = (role: string, keys: string | Keys) => Effect.Effect<Con
 export interface RunOptions {
   /** For the connection and the reply together; 5 seconds by default. */
   readonly deadline?: Duration.Input | undefined
+  /** It sends several commands: when a server refuses one of them, the others may have run. */
+  readonly several?: boolean | undefined
 }
 
 export interface EvalOptions extends RunOptions {
@@ -137,6 +143,10 @@ export interface ConnectionOptions {
   readonly dedicated: boolean
   /** Run before every attempt: a password may have changed, or another server may have taken over. */
   readonly server: Effect.Effect<Server, Reason>
+  /** The shared connection to the server at an address. */
+  readonly beside: (address: string) => Commands | undefined
+  /** Every server is a node of a cluster. */
+  readonly clustered?: boolean | undefined
 }
 
 /** Makes the connection and restores it until the scope closes. Returns at once. */
@@ -145,11 +155,7 @@ export const make = Effect.fnUntraced(function* (
   options: ConnectionOptions
 ): Effect.fn.Return<ServerConnection, never, Scope.Scope> {
   const connection = new ServerConnection(shared, options, yield* Clock.Clock)
-  yield* Effect.acquireRelease(
-    Effect.sync(() => shared.ticker.add(connection)),
-    () => connection.close
-  )
-  yield* Effect.forkScoped(connection.keepConnected)
+  yield* connection.open
   return connection
 })
 
@@ -161,6 +167,8 @@ interface Call {
   readonly expires: number
   readonly f: (client: Redis) => Promise<unknown>
   readonly resume: (effect: Effect.Effect<unknown, Reason>) => void
+  /** Whether it waits for a connection. */
+  readonly waits: boolean
 }
 
 /** A connection with the internals that its service and its ticker need. */
@@ -189,38 +197,67 @@ export class ServerConnection implements Connection {
   readonly role: string
   /** Hidden from code that prints a connection: the options contain the password. */
   readonly #shared: Shared
-  readonly #server: Effect.Effect<Server, Reason>
-  readonly dedicated: boolean
+  readonly #options: ConnectionOptions
+  /** Of the server of the current connection, or of the last one. */
+  #address = ""
   /** The server has refused a write because it is a replica, and was not seen as a master since. */
   readOnly = false
   readonly #clock: Clock.Clock
 
-  constructor(shared: Shared, { dedicated, role, server }: ConnectionOptions, clock: Clock.Clock) {
-    this.role = role
+  constructor(shared: Shared, options: ConnectionOptions, clock: Clock.Clock) {
+    this.role = options.role
     this.#shared = shared
-    this.#server = server
-    this.dedicated = dedicated
+    this.#options = options
     this.#clock = clock
   }
+
+  /** Connects in the background and stays connected until the scope closes. */
+  readonly open: Effect.Effect<void, never, Scope.Scope> = Effect.suspend(() =>
+    Effect.andThen(
+      Effect.acquireRelease(
+        Effect.sync(() => this.#shared.ticker.add(this)),
+        () => this.close
+      ),
+      Effect.forkScoped(this.keepConnected)
+    )
+  )
 
   readonly run = <A>(
     command: string,
     keys: string | Keys,
     f: (client: Redis) => Promise<A>,
     options?: RunOptions
-  ): Effect.Effect<A, Reason> =>
-    Effect.callback<A, Reason>((resume) => {
+  ): Effect.Effect<A, Reason> => this.#call(command, keys, f, options, true)
+
+  /** The same, but fails at once while there is no connection. */
+  readonly runNow = <A>(
+    command: string,
+    keys: string | Keys,
+    f: (client: Redis) => Promise<A>,
+    options?: RunOptions
+  ): Effect.Effect<A, Reason> => this.#call(command, keys, f, options, false)
+
+  #call<A>(
+    command: string,
+    keys: string | Keys,
+    f: (client: Redis) => Promise<A>,
+    options: RunOptions | undefined,
+    waits: boolean
+  ): Effect.Effect<A, Reason> {
+    return Effect.callback<A, Reason>((resume) => {
       const call: Call = {
         command,
         keys,
         expires: this.#shared.ticker.after(options?.deadline),
         f,
         // `f` makes what `resume` takes; the sets in between hold calls of every type.
-        resume: resume as (effect: Effect.Effect<unknown, Reason>) => void
+        resume: resume as (effect: Effect.Effect<unknown, Reason>) => void,
+        waits
       }
       this.#start(call)
       return Effect.sync(() => this.#abandon(call))
     })
+  }
 
   readonly eval = (
     script: Script,
@@ -231,6 +268,13 @@ export class ServerConnection implements Connection {
     this.run(script.name, keys, (client) => evaluate(client, script, keys, args, options?.buffers === true), options)
 
   readonly clientId: Effect.Effect<number | undefined> = Effect.sync(() => this.#clientId)
+
+  readonly unblock: Effect.Effect<void> = Effect.suspend(() => {
+    const id = this.#clientId
+    const beside = this.#options.beside(this.#address)
+    if (id === undefined || beside === undefined) return Effect.void
+    return beside.run("client|unblock", [], (client) => client.client("UNBLOCK", id), { deadline: 1000 })
+  }).pipe(Effect.ignore)
 
   readonly ready: Effect.Effect<void, Reason> = Effect.callback((resume) => {
     if (this.#closed) return resume(Effect.fail(this.#reason))
@@ -264,6 +308,38 @@ export class ServerConnection implements Connection {
     return `${this.#shared.connectionName}:${this.role}:${this.#shared.incarnation}`.replace(/[^!-~]/g, "_")
   }
 
+  get address(): string {
+    return this.#address
+  }
+
+  /** Whether a command that is handed to it now is sent now. */
+  get usable(): boolean {
+    return this.#usable() !== undefined
+  }
+
+  get dedicated(): boolean {
+    return this.#options.dedicated
+  }
+
+  get clustered(): boolean {
+    return this.#options.clustered === true
+  }
+
+  /** Another server is the right one now: nothing more is sent on this connection, and the next is made once all replies are in. */
+  retire(): void {
+    if (this.#client === undefined) return
+    this.#retiring = true
+    this.#retire(this.#client)
+  }
+
+  /** Waits until nothing is in flight, and nothing more is sent. To be followed by the end of its scope. */
+  readonly drained: Effect.Effect<void> = Effect.suspend(() => {
+    const lost = this.#lost
+    if (this.#client === undefined || lost === undefined) return Effect.void
+    this.retire()
+    return Effect.asVoid(Deferred.await(lost))
+  })
+
   get busy(): boolean {
     return this.#waiting.size > 0 || this.#inFlight.size > 0
   }
@@ -281,6 +357,8 @@ export class ServerConnection implements Connection {
       this.#send(client, call)
     } else if (this.#closed || (this.#reason.permanent && !this.#askAgain())) {
       call.resume(Effect.fail(this.#reason))
+    } else if (!call.waits) {
+      call.resume(Effect.fail(unsent))
     } else {
       this.#waiting.add(call)
       this.#shared.ticker.wake()
@@ -327,7 +405,8 @@ export class ServerConnection implements Connection {
   }
 
   #retire(client: Redis): void {
-    if (this.#inFlight.size === 0) this.#lose(client, new Error("the server is read-only"))
+    if (this.#inFlight.size === 0)
+      this.#lose(client, new Error(this.readOnly ? "the server is read-only" : "another server has the keys"))
   }
 
   /** Called when the calling fiber is interrupted: the reply is no longer awaited. */
@@ -407,6 +486,7 @@ export class ServerConnection implements Connection {
     const lost = Deferred.makeUnsafe<unknown>()
     this.#client = client.redis
     this.#clientId = client.id
+    this.#address = client.address
     this.#lost = lost
     // For callers in the moment between the end of the socket and the news of it.
     this.#reason = new Disconnected({ ambiguous: false, cause: new Error("the connection was closed") })
@@ -430,7 +510,9 @@ export class ServerConnection implements Connection {
   }
 
   /** One attempt. Callers get its failure until the next attempt. */
-  readonly #connect: Effect.Effect<Deferred.Deferred<unknown>, Reason> = Effect.suspend(() => this.#server).pipe(
+  readonly #connect: Effect.Effect<Deferred.Deferred<unknown>, Reason> = Effect.suspend(
+    () => this.#options.server
+  ).pipe(
     Effect.flatMap((server) => connect(this, server)),
     Effect.tapError((reason) => Effect.sync(() => this.unreachable(reason)))
   )
@@ -477,6 +559,7 @@ export class ServerConnection implements Connection {
 
 interface Connected {
   readonly redis: Redis
+  readonly address: string
   readonly id: number | undefined
   readonly lastError: () => unknown
 }
@@ -554,9 +637,9 @@ const connect = Effect.fnUntraced(function* (
     if (connection.readOnly && (hello.role === "replica" || hello.role === "slave")) {
       return yield* new Refused({ code: "READONLY", detail: `READONLY ${address} is a replica` })
     }
-    if (!connection.dedicated) yield* inspect(redis, hello, ask)
+    if (!connection.dedicated) yield* inspect(redis, hello, ask, connection.clustered)
     const id = hello.id ?? (yield* ask("client|id", () => redis.client("ID")).pipe(untold(() => undefined)))
-    return connection.adopt({ redis, id, lastError: () => lastError })
+    return connection.adopt({ redis, address, id, lastError: () => lastError })
   }).pipe(Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : end(redis))))
 })
 
@@ -591,6 +674,8 @@ const end = (client: Redis): Effect.Effect<void> =>
 /** As named in an error. */
 const named = (keys: string | Keys): string | undefined =>
   typeof keys === "string" ? keys : keys.length === 0 ? undefined : keys.join(" or ")
+
+const unsent = new Disconnected({ ambiguous: false, cause: new Error("not connected") })
 
 /** Commands given to a live socket may have run in part, even if the last one found the socket closed. */
 const afterSending = (reason: Reason): Reason =>

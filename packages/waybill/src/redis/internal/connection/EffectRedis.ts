@@ -16,18 +16,13 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import type { Redis as Client } from "ioredis"
 import type { Reason } from "../../../Transport.ts"
-import type { Commands, Dedicated } from "./Connection.ts"
+import type { Commands } from "./Connection.ts"
+import type { Servers } from "./Servers.ts"
 import { type Listener, make as makeSubscriber, type Subscriber } from "./Subscriber.ts"
-
-/** The part of `IoRedis` that it needs. */
-export interface Connections {
-  readonly commands: Commands
-  readonly dedicated: Dedicated
-}
 
 /** A `RedisError` has the reason of the port as its `cause`. */
 export const make = Effect.fnUntraced(function* (
-  redis: Connections,
+  redis: Servers,
   options: Redis.PoolOptions
 ): Effect.fn.Return<Redis.Redis["Service"], never, Scope.Scope> {
   const subscriber = yield* makeSubscriber(redis)

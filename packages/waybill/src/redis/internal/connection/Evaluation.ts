@@ -159,9 +159,12 @@ export const evaluate = (
   script: Script,
   keys: ReadonlyArray<string | Buffer>,
   args: ReadonlyArray<string | Uint8Array | number>,
-  buffers: boolean
+  buffers: boolean,
+  /** Runs before each command. */
+  before?: (client: Redis) => void
 ): Promise<unknown> => {
   const call = (command: string, scriptOrHash: string): Promise<unknown> => {
+    before?.(client)
     const head: Array<string | Buffer | number> = [scriptOrHash, keys.length]
     const all = head.concat(keys, fitting(keys.length, args).map(toArgument))
     return buffers ? client.callBuffer(command, all) : client.call(command, all)

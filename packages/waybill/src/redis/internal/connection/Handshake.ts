@@ -55,7 +55,8 @@ export const helloOf = (reply: unknown): Hello => {
 export const inspect = Effect.fnUntraced(function* (
   client: Redis,
   hello: Hello,
-  ask: Ask
+  ask: Ask,
+  clustered: boolean
 ): Effect.fn.Return<void, Reason> {
   if (hello.mode === "sentinel") {
     return yield* new UnsupportedServer({
@@ -63,10 +64,10 @@ export const inspect = Effect.fnUntraced(function* (
       needed: "the address of the master that it watches (SENTINEL GET-MASTER-ADDR-BY-NAME says it)"
     })
   }
-  if (hello.mode === "cluster" && !(yield* servesAllSlots(client, ask))) {
+  if (!clustered && hello.mode === "cluster" && !(yield* servesAllSlots(client, ask))) {
     return yield* new UnsupportedServer({
       found: `a node of a cluster${hello.server === undefined ? "" : ` (${hello.server})`}, which has only a part of the keys`,
-      needed: "a server that is not part of a cluster, or a cluster of one node"
+      needed: "the address of the whole cluster: redis-cluster://, or the option cluster"
     })
   }
   const refused = yield* ask("eval", () => client.eval(probe, 0)).pipe(

@@ -10,17 +10,30 @@ import {
   type Commands,
   type Connection,
   type Dedicated,
+  type Keys,
   make as makeConnection,
   type Server,
   type Shared
 } from "./Connection.ts"
 
 export interface Servers {
-  /** To be shared; nothing on it may block. */
+  /** Sends commands and scripts to the server that has their keys, on a shared connection: nothing may block. */
   readonly commands: Commands
-  readonly dedicated: Dedicated
-  /** The shared connection to every server that takes writes. */
+  /** The shared connection to each server that takes writes: one, or in a cluster one a shard. */
   readonly masters: Effect.Effect<ReadonlyArray<Connection>, Reason>
+  /**
+   * A connection of its own for a role that blocks or subscribes, such as `reader:orders`; it goes where these keys go, and is
+   * closed with the scope. Returns at once and connects in the background.
+   */
+  readonly dedicated: Dedicated
+  /** What tells the server that has these keys now from all others. */
+  readonly serverOf: (keys: string | Keys) => string
+  /** As `dedicated`, but to that server and no other. */
+  readonly dedicatedTo: (role: string, server: string) => Effect.Effect<Connection, never, Scope.Scope>
+  /** Calls `listener` whenever other servers have some keys, until the scope closes. It must not throw. */
+  readonly onMove: (listener: () => void) => Effect.Effect<void, never, Scope.Scope>
+  /** Finds out which servers have which keys. */
+  readonly refresh: Effect.Effect<void>
   /** Why `commands` is not ready, while it is not. */
   readonly reason: () => Reason
 }
@@ -30,10 +43,16 @@ export const single = Effect.fnUntraced(function* (
   shared: Shared,
   server: Effect.Effect<Server, Reason>
 ): Effect.fn.Return<Servers, never, Scope.Scope> {
-  const commands = yield* makeConnection(shared, { role: "commands", dedicated: false, server })
+  const beside = (): Commands => commands
+  const commands = yield* makeConnection(shared, { role: "commands", dedicated: false, server, beside })
+  const dedicated: Dedicated = (role) => makeConnection(shared, { role, dedicated: true, server, beside })
   return {
     commands,
-    dedicated: (role) => makeConnection(shared, { role, dedicated: true, server }),
+    dedicated,
+    dedicatedTo: (role) => dedicated(role, []),
+    serverOf: () => "",
+    onMove: () => Effect.void,
+    refresh: Effect.void,
     masters: Effect.succeed([commands]),
     reason: () => commands.reason
   }

@@ -8,11 +8,31 @@ import type * as Health from "../../../Health.ts"
 import type { Reason } from "../../../Transport.ts"
 import type { Commands } from "../connection/Connection.ts"
 import { helloOf } from "../connection/Handshake.ts"
+import type { Servers } from "../connection/Servers.ts"
 
-/** The health of the server behind a connection. */
-export const healthOf = (commands: Commands, replicas: number): Health.Store["Service"] => ({
-  problems: ask(commands, replicas),
-  server: server(commands)
+/** The health of every server that takes writes. */
+export const healthOf = ({ masters }: Pick<Servers, "masters">, replicas: number): Health.Store["Service"] => ({
+  problems: masters.pipe(
+    Effect.flatMap((servers) =>
+      Effect.forEach(
+        servers,
+        (one) =>
+          Effect.map(ask(one, replicas), (problems) =>
+            servers.length === 1
+              ? problems
+              : problems.map((problem) => ({ ...problem, detail: `${one.address}: ${problem.detail}` }))
+          ),
+        { concurrency: "unbounded" }
+      )
+    ),
+    Effect.map((problems) => problems.flat()),
+    Effect.catch((reason) => Effect.succeed([problemOf(reason)]))
+  ),
+  server: masters.pipe(
+    Effect.flatMap((servers) => Effect.forEach(servers, server, { concurrency: "unbounded" })),
+    Effect.map((names) => [...new Set(names.filter((name) => name !== undefined))].sort().join(", ") || undefined),
+    Effect.catch(() => Effect.undefined)
+  )
 })
 
 const ask = (commands: Commands, replicas: number): Effect.Effect<ReadonlyArray<Health.Problem>> =>

@@ -92,13 +92,14 @@ const isAnnounced = (redis: Redis, subscriber: Subscriber, keys: TopicKeys): Eff
       const key = keys.probe(SecureRandom.uuidV4Unsafe())
       let heard = false
       let cut = false
-      yield* subscriber.subscribe("channel", channelOf(redis.db, key), {
+      const channel = channelOf(redis.db, key)
+      yield* subscriber.subscribe("channel", channel, {
         message: () => (heard = true),
         interrupted: () => (cut = true),
         refused: () => {}
       })
       yield* redis.commands.run("set", key, (client) => client.set(key, "", "PX", 1000))
-      yield* subscriber.delivered("channel")
+      yield* subscriber.delivered("channel", channel)
       // Another connection has not heard what the lost one would have.
       if (cut && !heard) return yield* new Disconnected({ ambiguous: false, cause: new Error("no answer") })
       return heard

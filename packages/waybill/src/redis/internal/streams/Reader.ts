@@ -66,13 +66,9 @@ export class Reader implements Fetching {
     })
   }
 
-  /** From another connection. */
-  readonly unblock: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
-    const { commands, keys } = this.#options
-    const id = this.calling ? yield* this.#connection?.clientId ?? Effect.undefined : undefined
-    if (id === undefined) return
-    yield* commands.run("client|unblock", keys.stream, (client) => client.client("UNBLOCK", id), { deadline: 1000 })
-  }).pipe(Effect.ignore)
+  readonly unblock: Effect.Effect<void> = Effect.suspend(() =>
+    this.calling && this.#connection !== undefined ? this.#connection.unblock : Effect.void
+  )
 
   fetch(max: number): Effect.Effect<void, Reason> {
     const { claims, receiver, subscription } = this.#options

@@ -100,12 +100,16 @@ export class StreamSettling implements Settling<StreamHandle> {
       return commands.run("xack", stream, (client) => client.xack(stream, group, ...fresh))
     }
     const { released, retry } = keys
-    return commands.run("xack", [stream, retry, released], (client) =>
-      Promise.all([
-        fresh.length === 0 ? 0 : client.xack(stream, group, ...fresh),
-        again.length === 0 ? 0 : client.xack(retry, group, ...again),
-        uncounted.length === 0 ? 0 : client.hdel(released, ...uncounted)
-      ]).then(([main, retry]) => main + retry)
+    return commands.run(
+      "xack",
+      [stream, retry, released],
+      (client) =>
+        Promise.all([
+          fresh.length === 0 ? 0 : client.xack(stream, group, ...fresh),
+          again.length === 0 ? 0 : client.xack(retry, group, ...again),
+          uncounted.length === 0 ? 0 : client.hdel(released, ...uncounted)
+        ]).then(([main, retry]) => main + retry),
+      { several: true }
     )
   }
 
