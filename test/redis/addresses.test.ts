@@ -7,10 +7,11 @@ import { join } from "node:path"
 import { inspect } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
-import { Clock, Duration, Effect, Fiber, Redacted, Schedule } from "effect"
+import { Clock, Config, ConfigProvider, Duration, Effect, Fiber, Layer, Redacted, Schedule, Schema } from "effect"
 import { Transport } from "waybill"
 import { IoRedis } from "waybill/redis"
 import * as Port from "../../packages/testing/src/Port.ts"
+import * as Address from "../../packages/waybill/src/redis/internal/connection/Address.ts"
 import { run } from "../cli/Terminal.ts"
 
 /** Pauses end, and a deadline of five seconds never strikes: what needs none is there at once, on a machine that is busy too. */
@@ -68,7 +69,25 @@ const hostile: ReadonlyArray<readonly [url: string, why: RegExp]> = [
   ["redis://h:1/1.5", /database/],
   ["redis://h:1/99999999999", /database/],
   [`http://:${secret}@h`, /begins with none/],
-  [`redis-sentinel://:${secret}@h`, /begins with none/],
+  ["redis://h:1,h:2", /several hosts.*redis-cluster/],
+  [`redis-sentinel://:${secret}@h`, /name the master/],
+  [`redis-sentinel://:${secret}@h/`, /name the master/],
+  ["redis-sentinel://h/my%20master", /name the master/],
+  ["redis-sentinel://h/main/x", /database/],
+  ["redis-sentinel://h/main/1/2", /database/],
+  [`redis-sentinel://h/main?sentinelPassword=${secret}&sentinelPassword=x`, /once each/],
+  [`redis-sentinel://h/main?sentinelPassword=${secret}%zz`, /%25/],
+  [`redis-sentinel://h/main?password=${secret}`, /only natMap=/],
+  [`redis-sentinel://:${secret}?@h/main`, /%3F/],
+  [`redis-sentinel://:${secret}#@h/main`, /%23/],
+  ["redis-cluster://", /no host/],
+  ["redis-cluster://h,", /no host/],
+  ["redis-cluster://h:1,h:0", /port/],
+  ["redis-cluster://h:1/1", /database 0/],
+  [`redis-cluster://:${secret}/x@h:1`, /%2F/],
+  ["redis-cluster://h?sentinelPassword=x", /only natMap=/],
+  ["redis-cluster://h?natMap=a:1", /NAT map/],
+  ["redis-cluster://h?natMap=a:1=b:x", /NAT map/],
   [`valkeys://:${secret}@h`, /begins with none/],
   [`redis:h:1`, /begins with none/],
   [`${secret}`, /begins with none/],
@@ -113,6 +132,20 @@ describe("case C8: URLs that lead nowhere", () => {
       for (const options of [{ port: 0 }, { port: 1.5 }, { port: Number.NaN }, { db: -1 }, { db: Number.NaN }]) {
         assert.strictEqual((yield* refusal(options)).reason._tag, "InvalidUrl")
       }
+      for (const [options, why] of [
+        [{ cluster: [] }, /empty/],
+        [{ cluster: ["h:1", "h:x"] }, /port/],
+        [{ cluster: ["h"], db: 1 }, /database 0/],
+        [{ cluster: ["h"], natMap: { a: "" } }, /NAT map/],
+        [{ sentinels: ["h"] }, /name the master/],
+        [{ sentinels: ["h"], name: "a b" }, /name the master/],
+        [{ cluster: ["h"], sentinels: ["h"], name: "main" }, /only one/],
+        [{ host: "h", cluster: ["h"] }, /only one/]
+      ] as const) {
+        const { error, reason } = yield* refusal(options)
+        assert.strictEqual(reason._tag, "InvalidUrl")
+        assert.match(error.message, why)
+      }
     })
   )
 
@@ -126,10 +159,91 @@ describe("case C8: URLs that lead nowhere", () => {
         ["redis://u:p:q@h_1:7", "h_1:7"],
         ["redis://u:p@q@h:7", "h:7"],
         ["unix:///run/redis.sock?db=2", "/run/redis.sock"],
-        ["redis+unix://:secret@/run/my%20redis.sock", "/run/my redis.sock"]
+        ["redis+unix://:secret@/run/my%20redis.sock", "/run/my redis.sock"],
+        ["redis-cluster://u:p@h:7000,[::1]:7001,i", "h:7000,[::1]:7001,i:6379"],
+        ["rediss-sentinel://u:p@h,i:1/main/3?sentinelPassword=x", "main (Sentinel h:26379,i:1)"]
       ] as const) {
         assert.strictEqual((yield* IoRedis.addressOf(url)).address, shown)
       }
+      const { hasPassword } = yield* IoRedis.addressOf("redis-sentinel://h/main?sentinelPassword=x")
+      assert.isTrue(hasPassword)
+    })
+  )
+
+  it("a URL and options say the same, and options take precedence", () => {
+    const url = (text: string) => {
+      const parsed = Address.parse(text)
+      assert(typeof parsed !== "string", String(parsed))
+      return parsed
+    }
+    const sentinel = url(
+      "rediss-sentinel://u:p%40@h,i:1/main/3?sentinelUsername=s&sentinelPassword=q%26&natMap=10.0.0.1:1=j:2"
+    )
+    const natMap = new Map([["10.0.0.1:1", { host: "j", port: 2 }]])
+    const sentinels = [
+      { host: "h", port: 26_379 },
+      { host: "i", port: 1 }
+    ]
+    const { password, sentinelPassword, ...plain } = sentinel
+    assert.deepStrictEqual(plain, {
+      address: { _tag: "Sentinel", sentinels, name: "main", natMap },
+      tls: true,
+      db: 3,
+      username: "u",
+      sentinelUsername: "s"
+    })
+    assert.deepStrictEqual(
+      [password, sentinelPassword].map((it) => it && Redacted.value(it)),
+      ["p@", "q&"]
+    )
+    for (const given of [
+      { sentinels: ["h", "i:1"], name: "main", natMap: { "10.0.0.1:1": "j:2" } },
+      { name: "main" }
+    ]) {
+      assert.deepStrictEqual(Address.addressOf(given, sentinel.address), sentinel.address)
+    }
+    const cluster = url("redis-cluster://h:1,i").address
+    const nodes = [
+      { host: "h", port: 1 },
+      { host: "i", port: 6379 }
+    ]
+    assert.deepStrictEqual(cluster, { _tag: "Cluster", nodes, natMap: new Map() })
+    assert.deepStrictEqual(Address.addressOf({ cluster: ["h:1", "i"] }, sentinel.address), {
+      _tag: "Cluster",
+      nodes,
+      natMap
+    })
+    for (const [given, place] of [
+      [{ port: 7 }, { host: "127.0.0.1", port: 7 }],
+      [{ host: "k" }, { host: "k", port: 6379 }],
+      [{ path: "/run/s" }, { path: "/run/s" }]
+    ] as const) {
+      assert.deepStrictEqual(Address.addressOf(given, cluster), { _tag: "Standalone", place })
+    }
+    assert.deepStrictEqual(Address.reachedAt(natMap, { host: "10.0.0.1", port: 1 }), { host: "j", port: 2 })
+    assert.deepStrictEqual(Address.reachedAt(natMap, { host: "10.0.0.2", port: 1 }), { host: "10.0.0.2", port: 1 })
+  })
+
+  it.live("every address can come from the configuration", () =>
+    Effect.gen(function* () {
+      const environment = ConfigProvider.fromUnknown({
+        SENTINELS: "h,i:1",
+        PASSWORD: secret,
+        NAT: "a:1=b:1",
+        MASTER: "a b"
+      })
+      const layer = IoRedis.layerConfig({
+        sentinels: Config.Array(Schema.String, "SENTINELS"),
+        name: Config.String("MASTER"),
+        sentinelPassword: Config.Redacted("PASSWORD"),
+        natMap: Config.Record(Schema.String, Schema.String, "NAT")
+      })
+      const error = yield* Layer.build(layer).pipe(
+        Effect.provideService(ConfigProvider.ConfigProvider, environment),
+        Effect.scoped,
+        Effect.flip
+      )
+      assert.match(error.message, /name the master/)
     })
   )
 })
@@ -347,7 +461,7 @@ describe("case C13: a part of something larger", () => {
       )
       const sentinel = yield* refusal({ port, startTimeout: "Infinity" })
       assert.strictEqual(sentinel.reason._tag, "UnsupportedServer")
-      assert.match(sentinel.error.message, /a Sentinel \(Redis 7\.0\.15\).*master/)
+      assert.match(sentinel.error.message, /a Sentinel \(Redis 7\.0\.15\).*redis-sentinel:.*master/)
     }).pipe(Effect.scoped)
   )
 

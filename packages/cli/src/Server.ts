@@ -15,7 +15,8 @@ export const flags = {
   url: Flag.String("url").pipe(
     Flag.withAlias("u"),
     Flag.withDescription(
-      "redis://host:port/db, rediss:// for TLS, or unix:///path?db=0. Default: REDIS_URL, or redis://127.0.0.1:6379"
+      "redis://host:port/db, redis-cluster://host:port,host:port, redis-sentinel://host:port,host:port/name/db, rediss for TLS, " +
+        "or unix:///path?db=0. Default: REDIS_URL, or redis://127.0.0.1:6379"
     ),
     Flag.optional
   ),
@@ -78,13 +79,14 @@ export const layer = (flags: Flags) =>
         return yield* new UsageError({
           detail:
             "a password in --url is visible to every process on this machine: set REDIS_URL or REDIS_PASSWORD, " +
-            "or use --password-file or --ask-password"
+            "or use --password-file or --ask-password; that of a Sentinel can be in REDIS_SENTINEL_PASSWORD"
         })
       }
       const username =
         Option.getOrUndefined(flags.user) ??
         (yield* Config.option(Config.String("REDIS_USERNAME")).pipe(Effect.map(Option.getOrUndefined)))
       const password = yield* passwordOf(flags)
+      const sentinelPassword = Option.getOrUndefined(yield* fromEnvironment("REDIS_SENTINEL_PASSWORD"))
       return Layer.mergeAll(
         RedisInspector.layer({ prefix }),
         Layer.succeed(Server, { json: flags.json, prefix, address })
@@ -94,6 +96,7 @@ export const layer = (flags: Flags) =>
             url,
             username,
             ...(password === undefined ? {} : { password }),
+            ...(sentinelPassword === undefined ? {} : { sentinelPassword }),
             connectionName: "waybill-cli",
             startTimeout: Duration.seconds(5)
           })

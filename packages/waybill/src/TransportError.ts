@@ -83,7 +83,8 @@ export class InvalidUrl extends Schema.TaggedError<InvalidUrl>("waybill/InvalidU
   readonly permanent = true
   override get message(): string {
     return safe(
-      `invalid server URL: ${this.detail}. Use redis://user:password@host:port/db, rediss:// for TLS, or unix:///path?db=0`
+      `invalid server URL: ${this.detail}. Use redis://user:password@host:port/db, redis-cluster://host:port,host:port, ` +
+        "redis-sentinel://host:port,host:port/name, rediss for TLS, or unix:///path?db=0"
     )
   }
 }

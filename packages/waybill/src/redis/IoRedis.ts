@@ -32,7 +32,7 @@ import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import type { RedisOptions } from "ioredis"
-import { Disconnected, InvalidUrl, type Reason, TransportError } from "../Transport.ts"
+import { Disconnected, InvalidUrl, type Reason, TransportError, UnsupportedServer } from "../Transport.ts"
 import * as Address from "./internal/connection/Address.ts"
 import type { ConnectionEvent, Server, Shared } from "./internal/connection/Connection.ts"
 import { make as makeEffectRedis } from "./internal/connection/EffectRedis.ts"
@@ -54,17 +54,42 @@ export class IoRedis extends Context.Service<
   }
 >()("waybill/redis/IoRedis") {}
 
-/** Where the server is and how to authenticate. Everything has a default: `redis://127.0.0.1:6379`, no password. */
+/** Where the servers are and how to authenticate. Everything has a default: `redis://127.0.0.1:6379`, no password. */
 export interface Options {
   /**
-   * `redis://user:password@host:port/db`, `rediss://` for TLS, or `unix://user:password@/run/redis.sock?db=0` (also
-   * `redis+unix://`) for a socket. The other options take precedence over it. An invalid URL fails with `InvalidUrl`.
+   * Where the servers are, in one string. The other options take precedence over it. An invalid URL fails with `InvalidUrl`.
+   *
+   * | URL | leads to |
+   * |---|---|
+   * | `redis://user:password@host:port/db` | one server |
+   * | `unix://user:password@/run/redis.sock?db=0`, also `redis+unix://` | one server, through a socket |
+   * | `redis-cluster://user:password@host:port,host:port` | a cluster, which names its other nodes |
+   * | `redis-sentinel://user:password@host:port,host:port/name/db` | the master that Sentinels watch by this name; the ports are those of the Sentinels, 26379 by default |
+   *
+   * `rediss://`, `rediss-cluster://` and `rediss-sentinel://` use TLS. User and password are those of the servers; the Sentinels
+   * get `?sentinelUsername=` and `sentinelPassword=`. `?natMap=10.0.0.1:6379=redis.example:7001,...` is `natMap`.
    */
   readonly url?: string | Redacted.Redacted<string> | undefined
   readonly host?: string | undefined
   readonly port?: number | undefined
   /** A socket in the file system, instead of host and port. */
   readonly path?: string | undefined
+  /** Nodes of a cluster, as `host:port`. Two or three are enough: they name the others. */
+  readonly cluster?: ReadonlyArray<string> | undefined
+  /** All Sentinels that watch the master, as `host:port`. They need `name`. */
+  readonly sentinels?: ReadonlyArray<string> | undefined
+  /** The name of the master in the configuration of the Sentinels. */
+  readonly name?: string | undefined
+  /** The Sentinels' own user and password, none by default: they never get those of the servers. */
+  readonly sentinelUsername?: string | undefined
+  readonly sentinelPassword?: Redacted.Redacted<string> | Effect.Effect<Redacted.Redacted<string>> | undefined
+  /** TLS to the Sentinels; as for the servers by default. */
+  readonly sentinelTls?: boolean | NonNullable<RedisOptions["tls"]> | undefined
+  /**
+   * For servers behind addresses of their own, as in containers: `{ "10.0.0.1:6379": "redis.example:7001" }` reaches what the
+   * cluster or the Sentinels call the former at the latter.
+   */
+  readonly natMap?: Readonly<Record<string, string>> | undefined
   readonly db?: number | undefined
   /** How many replicas the server must have, 0 by default. With fewer, `Health.check` reports `ReplicasMissing`. */
   readonly replicas?: number | undefined
@@ -178,7 +203,7 @@ export const make = Effect.fnUntraced(function* (
   options: Options = {}
 ): Effect.fn.Return<IoRedis["Service"], TransportError, Scope.Scope> {
   const startTimeout = durationOf("startTimeout", options.startTimeout ?? "10 seconds")
-  const server = yield* Effect.mapError(complete(options), connectFailed)
+  const described = yield* Effect.mapError(complete(options), connectFailed)
   const listeners = new Set<(event: ConnectionEvent) => void>()
   const shared: Shared = {
     connectionName: options.connectionName ?? "waybill",
@@ -190,17 +215,17 @@ export const make = Effect.fnUntraced(function* (
     }
   }
   yield* Effect.forkScoped(shared.ticker.run)
-  const servers = yield* single(shared, serverOf(server))
+  const servers = yield* Effect.mapError(serversOf(shared, described), connectFailed)
   yield* servers.commands.ready.pipe(
     Effect.timeoutOrElse({
       duration: startTimeout,
-      orElse: () => Effect.fail(unreachable(servers.reason(), Address.shown(server), startTimeout))
+      orElse: () => Effect.fail(unreachable(servers.reason(), Address.addressShown(described.address), startTimeout))
     }),
     Effect.mapError(connectFailed)
   )
   return IoRedis.of({
     ...servers,
-    db: server.db,
+    db: described.db,
     replicas: options.replicas ?? 0,
     listen: (listener) =>
       Effect.acquireRelease(
@@ -211,6 +236,13 @@ export const make = Effect.fnUntraced(function* (
       )
   })
 })
+
+const serversOf = (shared: Shared, { address, toServer }: Complete): Effect.Effect<Servers, Reason, Scope.Scope> => {
+  if (address._tag === "Standalone") return single(shared, toServer(address.place))
+  return Effect.fail(
+    new UnsupportedServer({ found: `the address of a ${address._tag}`, needed: "the address of one server" })
+  )
+}
 
 const connectFailed = (reason: Reason) => new TransportError({ operation: "connect", reason })
 
@@ -247,64 +279,73 @@ const unreachable = (reason: Reason, address: string, waited: Duration.Duration)
 export const addressOf = (
   url: string | Redacted.Redacted<string>
 ): Effect.Effect<{ readonly address: string; readonly hasPassword: boolean }, InvalidUrl> =>
-  Effect.map(parsed(url), (address) => ({
-    address: Address.shown(address),
-    hasPassword: address.password !== undefined
+  Effect.map(parsed(url), ({ address, password, sentinelPassword }) => ({
+    address: Address.addressShown(address),
+    hasPassword: password !== undefined || sentinelPassword !== undefined
   }))
 
-const parsed = (url: string | Redacted.Redacted<string>): Effect.Effect<Address.Address, InvalidUrl> => {
+const parsed = (url: string | Redacted.Redacted<string>): Effect.Effect<Address.ServerUrl, InvalidUrl> => {
   const found = Address.parse(typeof url === "string" ? url : Redacted.value(url))
   return typeof found === "string" ? Effect.fail(new InvalidUrl({ detail: found })) : Effect.succeed(found)
 }
 
 /** The options with every default filled in. */
 const complete = Effect.fnUntraced(function* (options: Options): Effect.fn.Return<Complete, Reason> {
-  const url: Partial<Address.Address> = options.url === undefined ? {} : yield* parsed(options.url)
-  const password = options.password ?? url.password
-  const tls = options.tls ?? url.tls ?? false
-  const path = options.path ?? (options.host === undefined && options.port === undefined ? url.path : undefined)
-  const port = options.port ?? url.port ?? 6379
-  const db = options.db ?? url.db ?? 0
-  if (!Number.isInteger(port) || port < 1 || port > 65_535) {
-    return yield* new InvalidUrl({ detail: `port ${port} is not a number from 1 to 65535` })
-  }
+  const url = options.url === undefined ? undefined : yield* parsed(options.url)
+  const address = Address.addressOf(options, url?.address)
+  if (typeof address === "string") return yield* new InvalidUrl({ detail: address })
+  const db = options.db ?? url?.db ?? 0
   if (!Number.isInteger(db) || db < 0)
     return yield* new InvalidUrl({ detail: `db ${db} is not the number of a database` })
+  if (address._tag === "Cluster" && db > 0) return yield* new InvalidUrl({ detail: "a cluster has database 0 only" })
+  const tls = options.tls ?? url?.tls ?? false
   return {
-    ...(path === undefined ? { host: options.host ?? url.host ?? "127.0.0.1", port } : { path }),
+    address,
     db,
-    username: options.username ?? url.username,
-    password: Effect.isEffect(password) ? password : Effect.succeed(password),
-    tls: tls === true ? {} : tls === false ? undefined : tls,
-    client: options.client
+    toServer: connecting(options.client, db, {
+      username: options.username ?? url?.username,
+      password: options.password ?? url?.password,
+      tls
+    }),
+    toSentinel: connecting(options.client, 0, {
+      username: options.sentinelUsername ?? url?.sentinelUsername,
+      password: options.sentinelPassword ?? url?.sentinelPassword,
+      tls: options.sentinelTls ?? tls
+    })
   }
 })
 
 interface Complete {
-  readonly host?: string
-  readonly port?: number
-  readonly path?: string
+  readonly address: Address.Address
   readonly db: number
-  readonly username: string | undefined
-  readonly password: Effect.Effect<Redacted.Redacted<string> | undefined>
-  readonly tls: RedisOptions["tls"] | undefined
-  readonly client: Options["client"]
+  readonly toServer: Connecting
+  readonly toSentinel: Connecting
 }
 
-const serverOf = ({ client, password, tls, username, ...server }: Complete): Effect.Effect<Server> =>
-  Effect.map(password, (password) => ({
-    address: Address.shown(server),
-    options: {
-      ...defaults,
-      ...Object.fromEntries(
-        passedOn.flatMap((name) => (client?.[name] === undefined ? [] : [[name, client[name]] as const]))
-      ),
-      ...server,
-      ...(username === undefined ? {} : { username }),
-      ...(password === undefined ? {} : { password: Redacted.value(password) }),
-      ...(tls === undefined ? {} : { tls })
-    }
-  }))
+/** How to connect to a server, wherever it is. */
+type Connecting = (place: Address.Place) => Effect.Effect<Server>
+
+const connecting =
+  (
+    client: Options["client"],
+    db: number,
+    { password, tls, username }: Pick<Options, "username" | "password" | "tls">
+  ): Connecting =>
+  (place) =>
+    Effect.map(Effect.isEffect(password) ? password : Effect.succeed(password), (password) => ({
+      address: Address.shown(place),
+      options: {
+        ...defaults,
+        ...Object.fromEntries(
+          passedOn.flatMap((name) => (client?.[name] === undefined ? [] : [[name, client[name]] as const]))
+        ),
+        ...place,
+        db,
+        ...(username === undefined ? {} : { username }),
+        ...(password === undefined ? {} : { password: Redacted.value(password) }),
+        ...(tls === undefined || tls === false ? {} : { tls: tls === true ? {} : tls })
+      }
+    }))
 
 const defaults = {
   family: 0,

@@ -29,8 +29,8 @@ export const untold =
 
 const unusable: ReadonlySet<string> = new Set(["Disconnected", "AuthenticationFailed", "TlsFailed"])
 
-/** A flat list of names and values, or an object, as the protocol has it. */
-const fieldsOf = (reply: unknown): ReadonlyMap<string, unknown> => {
+/** The fields of a reply: a flat list of names and values, or an object, as the protocol has it. */
+export const fieldsOf = (reply: unknown): ReadonlyMap<string, unknown> => {
   if (!Array.isArray(reply)) return new Map(typeof reply === "object" && reply !== null ? Object.entries(reply) : [])
   const fields = new Map<string, unknown>()
   for (let i = 0; i + 1 < reply.length; i += 2) fields.set(String(reply[i]), reply[i + 1])
@@ -61,7 +61,8 @@ export const inspect = Effect.fnUntraced(function* (
   if (hello.mode === "sentinel") {
     return yield* new UnsupportedServer({
       found: `a Sentinel${hello.server === undefined ? "" : ` (${hello.server})`}, which keeps no data`,
-      needed: "the address of the master that it watches (SENTINEL GET-MASTER-ADDR-BY-NAME says it)"
+      needed:
+        "redis-sentinel://host:port/name, or the options sentinels and name, which find the master that it watches"
     })
   }
   if (!clustered && hello.mode === "cluster" && !(yield* servesAllSlots(client, ask))) {
