@@ -94,7 +94,8 @@ const events = (transport: FakeTransport): ReadonlyArray<Lifecycle.Event> => [
     gap: { missed: undefined, after: undefined, before: "m-7", reason: "overflow" }
   },
   { _tag: "Disconnected", role: "reader:t:g", cause: "reset" },
-  { _tag: "Reconnected", role: "reader:t:g", afterMillis: 7 }
+  { _tag: "Reconnected", role: "reader:t:g", afterMillis: 7 },
+  { _tag: "FailedOver", role: "commands", server: "127.0.0.1:6379", mayBeLost: true, since: undefined }
 ]
 
 const handling = (options?: Partial<Consumer.Options>) =>

@@ -53,6 +53,18 @@ export type Event =
   | { readonly _tag: "ConsumerResumed"; readonly topic: string; readonly group: string }
   | { readonly _tag: "Disconnected"; readonly role: string; readonly cause: string }
   | { readonly _tag: "Reconnected"; readonly role: string; readonly afterMillis: number }
+  /**
+   * Another server, or a restarted one, has taken the place of the one that this process was connected to. It has everything
+   * that was accepted by `since`, in milliseconds since the epoch; without `since` that is not known. `mayBeLost`: this process
+   * has had messages or settlements accepted after that, which the server may lack.
+   */
+  | {
+      readonly _tag: "FailedOver"
+      readonly role: string
+      readonly server: string
+      readonly mayBeLost: boolean
+      readonly since: number | undefined
+    }
   /** The group was lost (FLUSHALL, XGROUP DESTROY, a restart without persistence) and recreated; messages may be lost. */
   | { readonly _tag: "GroupRecreated"; readonly topic: string; readonly group: string; readonly from: string }
   /** Deliveries that this consumer no longer owns. Their handlers are interrupted and nothing is settled. */
@@ -135,6 +147,7 @@ export type Event =
 const levels = new Map<Event["_tag"], (...message: ReadonlyArray<unknown>) => Effect.Effect<void>>([
   ["ConsumerFailing", Effect.logError],
   ["Disconnected", Effect.logWarning],
+  ["FailedOver", Effect.logWarning],
   ["GroupRecreated", Effect.logWarning],
   ["Truncated", Effect.logError],
   ["Gap", Effect.logWarning],

@@ -97,6 +97,8 @@ const countEvent = (event: Event, context: Context.Context<never>): void => {
       return add(Instruments.disconnects(kindOf(event.role)))
     case "Reconnected":
       return add(Instruments.reconnects(kindOf(event.role)))
+    case "FailedOver":
+      return add(Instruments.failovers(event.mayBeLost))
   }
 }
 

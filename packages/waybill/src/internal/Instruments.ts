@@ -131,6 +131,12 @@ export const disconnects = (role: string) =>
 export const reconnects = (role: string) =>
   counter("waybill_reconnects_total", "Connections to the store that were restored", { role })
 
+/** Servers that took the place of others. `may_be_lost`: whether they may lack what was accepted. */
+export const failovers = (mayBeLost: boolean) =>
+  counter("waybill_failovers_total", "Servers that took the place of the one before, by failover or restart", {
+    may_be_lost: String(mayBeLost)
+  })
+
 /** 1 if the last round of `layerInspector` could read everything, otherwise 0. */
 export const inspectorUp = gauge(
   "waybill_inspector_up",

@@ -106,6 +106,13 @@ export interface EvalOptions extends RunOptions {
 export type ConnectionEvent =
   | { readonly _tag: "Disconnected"; readonly role: string; readonly cause: string }
   | { readonly _tag: "Reconnected"; readonly role: string; readonly afterMillis: number }
+  | {
+      readonly _tag: "FailedOver"
+      readonly role: string
+      readonly server: string
+      readonly mayBeLost: boolean
+      readonly since: number | undefined
+    }
 
 /** The types of replies depend on their mapping, so it is named. */
 export type ClientOptions = RedisOptions & { readonly replyMapping: "legacy" }
@@ -187,6 +194,8 @@ export class ServerConnection implements Connection {
   #attemptedAt = 0n
   /** Open: the next attempt is made without waiting. */
   readonly #impatient = Latch.makeUnsafe(false)
+  /** How many commands were answered on whose effect a caller may rely. */
+  answered = 0
   /** How often in a row the connection was given up because the server is read-only. */
   #readOnlyTimes = 0
   readonly #waiting = new Set<Call>()
@@ -385,6 +394,7 @@ export class ServerConnection implements Connection {
     answer.then(
       (value) => {
         if (this.#inFlight.delete(call)) {
+          if (accepts(call.command)) this.answered++
           call.resume(Effect.succeed(value))
           if (this.#retiring) this.#retire(client)
         }
@@ -680,5 +690,9 @@ const unsent = new Disconnected({ ambiguous: false, cause: new Error("not connec
 /** Commands given to a live socket may have run in part, even if the last one found the socket closed. */
 const afterSending = (reason: Reason): Reason =>
   reason._tag === "Disconnected" ? new Disconnected({ ambiguous: true, cause: reason.cause }) : reason
+
+/** Whether a caller may rely on what the command has done. An idle process sends only others. */
+const accepts = (command: string): boolean => !routine.has(command.slice(command.lastIndexOf("/") + 1))
+const routine: ReadonlySet<string> = new Set(["beat", "info", "schedules-due", "take", "trim"])
 
 const describe = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))

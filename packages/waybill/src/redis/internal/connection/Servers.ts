@@ -15,6 +15,7 @@ import {
   type Server,
   type Shared
 } from "./Connection.ts"
+import { watch } from "./ReplicationHistory.ts"
 
 export interface Servers {
   /** Sends commands and scripts to the server that has their keys, on a shared connection: nothing may block. */
@@ -45,6 +46,7 @@ export const single = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Servers, never, Scope.Scope> {
   const beside = (): Commands => commands
   const commands = yield* makeConnection(shared, { role: "commands", dedicated: false, server, beside })
+  yield* watch(commands, shared)
   const dedicated: Dedicated = (role) => makeConnection(shared, { role, dedicated: true, server, beside })
   return {
     commands,
