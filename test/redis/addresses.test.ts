@@ -448,7 +448,7 @@ describe("case C13: a part of something larger", () => {
       const node = yield* RedisServer.make({ args: ["--cluster-enabled", "yes"] })
       const other = yield* refusal({ url: node.url, startTimeout: "Infinity" })
       assert.strictEqual(other.reason._tag, "UnsupportedServer")
-      assert.match(other.error.message, /a node of a cluster \((?:Redis|Valkey) \d.*not part of a cluster/)
+      assert.match(other.error.message, /a node of a cluster \((?:Redis|Valkey) \d.*redis-cluster:/)
       const told = yield* run(["topics"], { url: node.url })
       assert.match(told.err, /a node of a cluster/)
 
