@@ -118,8 +118,9 @@ const houses: Record<string, { readonly knows: ReadonlyArray<string>; readonly r
   "packages/testing/src": {
     knows: ["waybill"],
     rows: [
-      "Port ServerClock Scheduling freeze temporaryKeys",
-      "RedisServer",
+      "Port ServerClock Scheduling freeze temporaryKeys Command",
+      "RedisServer ReplicaLink",
+      "RedisCluster RedisSentinel",
       "FaultProxy [Hh]istory suite/",
       "Probe TransportSuite runUntilIdle"
     ]

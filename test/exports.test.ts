@@ -199,6 +199,12 @@ const surface: Record<string, Record<string, string>> = {
     "waits for what happens in a test": "Probe layer",
     "since: for transports with names": "layerOn"
   },
+  "@waybill/testing RedisCluster": {
+    "since: a cluster for a file of tests": "Migration Options RedisCluster layer make"
+  },
+  "@waybill/testing RedisSentinel": {
+    "since: servers watched by Sentinels, for a file of tests": "Options RedisSentinel layer make"
+  },
   "@waybill/testing RedisServer": {
     "a server for one test": "Options RedisServer RedisServerUnavailable layer make"
   },

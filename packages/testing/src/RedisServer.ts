@@ -5,7 +5,7 @@
  * whatever way. Everything here runs on the real clock, also under `TestClock`: the server cannot be told to hurry.
  */
 import { type ChildProcess, spawn } from "node:child_process"
-import { mkdtemp, readFile, rm } from "node:fs/promises"
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import * as Net from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -41,6 +41,8 @@ export interface Options {
   readonly program?: string
   /** The wall clock it uses. */
   readonly clock?: ServerClock
+  /** Runs it as a Sentinel instead, which starts with these lines of configuration and adds to them. */
+  readonly sentinel?: ReadonlyArray<string>
 }
 
 /**
@@ -56,6 +58,8 @@ export class RedisServer extends Context.Service<
     readonly dir: string
     /** The id of the process now running; a new one after `start`, none while the server is down. */
     readonly pid: Effect.Effect<number | undefined>
+    /** Whether it can reply: started, and not paused. */
+    readonly running: Effect.Effect<boolean>
     /** SIGKILL: the server is gone between two instructions. Returns once it is. */
     readonly kill: Effect.Effect<void>
     /** SIGTERM: the server persists its data and exits. Returns once it has. */
@@ -84,7 +88,13 @@ export const make = Effect.fn("RedisServer.make")(function* (
   const appendonly = options.appendonly ?? "no"
   const chosen = options.program ?? (process.env.WAYBILL_SERVER || undefined)
   const programs = chosen === undefined ? ["redis-server", "valkey-server"] : [chosen]
+  const file = join(dir, "sentinel.conf")
+  if (options.sentinel !== undefined) {
+    const lines = options.sentinel.join("\n")
+    yield* Effect.promise(() => writeFile(file, lines))
+  }
   const argsAt = (port: number) => [
+    ...(options.sentinel === undefined ? [] : [file, "--sentinel"]),
     "--port",
     `${port}`,
     "--bind",
@@ -100,6 +110,7 @@ export const make = Effect.fn("RedisServer.make")(function* (
   ]
 
   let child: ChildProcess | undefined
+  let paused = false
   const running = () => (child !== undefined && isAlive(child) ? child : undefined)
   const signal = (name: NodeJS.Signals) => Effect.sync(() => void running()?.kill(name))
   const end = (name: NodeJS.Signals) =>
@@ -108,6 +119,7 @@ export const make = Effect.fn("RedisServer.make")(function* (
       if (process === undefined) return Effect.void
       process.kill(name)
       process.kill("SIGCONT")
+      paused = false
       return exited(process)
     })
   const startAt = Effect.fnUntraced(function* (port: number) {
@@ -133,11 +145,12 @@ export const make = Effect.fn("RedisServer.make")(function* (
     url: `redis://127.0.0.1:${port}`,
     dir,
     pid: Effect.sync(() => running()?.pid),
+    running: Effect.sync(() => running() !== undefined && !paused),
     kill: oneAtATime(end("SIGKILL")),
     stop: oneAtATime(end("SIGTERM")),
     start: oneAtATime(Effect.suspend(() => startAt(port))),
-    pause: signal("SIGSTOP"),
-    resume: signal("SIGCONT")
+    pause: Effect.tap(signal("SIGSTOP"), () => Effect.sync(() => (paused = true))),
+    resume: Effect.tap(signal("SIGCONT"), () => Effect.sync(() => (paused = false)))
   })
 })
 
