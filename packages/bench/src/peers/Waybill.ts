@@ -3,7 +3,7 @@
  * is on by default. Only the layer below differs.
  */
 import { Clock, Data, Effect, Layer, Schedule, type Scope } from "effect"
-import { Commit, Consumer, Inspector, Producer, Records, Topic, type Transport } from "waybill"
+import { Commit, Consumer, Inspector, type Message, Producer, Records, Topic, type Transport } from "waybill"
 import { MemoryStreams } from "waybill/memory"
 import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisPubSub, RedisStreams } from "waybill/redis"
 import { batchesOf, concurrency, type Peer, publishers } from "../Peer.ts"
@@ -37,24 +37,28 @@ class NotYet extends Data.TaggedError("NotYet")<{ readonly millis: number }> {}
 
 const anotherTime = Schedule.spaced("1 millis").pipe(Schedule.upTo({ times: 5 }))
 
-const topicOf = <G extends Transport.Guarantee>(work: Work, guarantee: G) =>
-  Topic.make(`bench.${work.name}`, { payload: work.schema, guarantee })
+const topicOf = <G extends Transport.Guarantee>(work: Work, guarantee: G, unique: Message.Unique = "window") =>
+  Topic.make(`bench.${work.name}`, { payload: work.schema, guarantee, unique })
 
-const make = Effect.fnUntraced(function* <E>(work: Work, layer: Layer.Layer<Services, E>) {
+/** With `unique`, messages have ids of their own. */
+const make = Effect.fnUntraced(function* <E>(work: Work, layer: Layer.Layer<Services, E>, unique?: Message.Unique) {
   const context = yield* Layer.build(layer)
-  const topic = topicOf(work, "at-most-once")
+  const topic = topicOf(work, "at-most-once", unique)
+  const optionsOf = unique && (({ seq }: Numbered) => ({ id: `order-${seq}` }))
 
   const peer: WaybillPeer = {
     publishBatches: (messages) =>
-      Effect.forEach(batchesOf(messages), (batch) => Producer.publishAll(topic, batch), { discard: true }).pipe(
-        Effect.provideContext(context)
-      ),
+      Effect.forEach(batchesOf(messages), (batch) => Producer.publishAll(topic, batch, optionsOf), {
+        discard: true
+      }).pipe(Effect.provideContext(context)),
     publishSingly: (messages) =>
       Effect.suspend(() => {
         let next = 0
         const publisher = Effect.gen(function* () {
-          // next is within bounds: just checked.
-          while (next < messages.length) yield* Producer.publish(topic, messages[next++] as Numbered)
+          while (next < messages.length) {
+            const message = messages[next++] as Numbered // within bounds: just checked
+            yield* Producer.publish(topic, message, optionsOf?.(message))
+          }
         })
         return Effect.all(
           Array.from({ length: publishers }, () => publisher),
@@ -132,6 +136,10 @@ const prefix = "bench"
 
 /** On Redis Streams. */
 export const onRedis = over(RedisStreams.layer({ prefix }))
+
+/** The same with ids, which count for that long. */
+export const withIds = (unique: Message.Unique) => (work: Work) => (port: number) =>
+  make(work, RedisStreams.layer({ prefix }).pipe(Layer.provide(IoRedis.layer({ port }))), unique)
 
 /** On lists. */
 export const onLists = over(RedisLists.layer({ prefix }))

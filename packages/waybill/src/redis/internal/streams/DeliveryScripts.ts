@@ -231,13 +231,14 @@ return {'OK', entries, ended and at or '', ended and of(redis.call('XINFO', 'STR
 /**
  * Ends plain acks of messages that have their ids to themselves.
  *
- * Further arguments, for each: source, entry, count, id, and its first entry.
+ * Further arguments: the entries of the `fresh` ones, which were delivered once and are their own first entries, and their ids; then for
+ * each other one: source, entry, count, id, and its first entry.
  */
 export const ackUnique = make({
   name: "waybill/ack-unique",
   mode: "drains",
   keys: keys("stream", "retry", "released", "unique"),
-  args: { group: "text" },
+  args: { group: "text", fresh: "number" },
   replies: {
     OK: {
       /** How many were pending. */
@@ -246,8 +247,10 @@ export const ackUnique = make({
   },
   lua: /* lua */ `${ask}${ids}${maps}${sources}${freeing}
 touch()
-local entries, uncounted, names, firsts, acked = {[0] = {}, {}}, {}, {}, {}, 0
-for i = moreArgs + 1, #ARGV, 5 do
+local ids = moreArgs + fresh
+local entries, firsts = {[0] = {unpack(ARGV, moreArgs + 1, ids)}, {}}, {unpack(ARGV, moreArgs + 1, ids)}
+local uncounted, names, acked = {}, {unpack(ARGV, ids + 1, ids + fresh)}, 0
+for i = ids + fresh + 1, #ARGV, 5 do
   local some, n = entries[tonumber(ARGV[i])], #names + 1
   some[#some + 1], names[n], firsts[n] = ARGV[i + 1], ARGV[i + 3], ARGV[i + 4]
   if ARGV[i + 2] ~= '1' then

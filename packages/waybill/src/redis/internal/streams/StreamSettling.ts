@@ -77,9 +77,15 @@ export class StreamSettling implements Settling<StreamHandle> {
     const { call, subscription } = this.#options
     let acked = 0
     for (let from = 0; from < handles.length; from += uniqueLimit) {
-      const some = handles.slice(from, from + uniqueLimit)
-      const args = some.flatMap(({ count, entry, first = "", id, source }) => [source, entry, count, id, first])
-      acked += (yield* call(ackUnique, { group: subscription.group }, { args })).count
+      const entries: Array<string> = []
+      const ids: Array<string> = []
+      const others: Array<string | number> = []
+      for (const { count, entry, first = "", id, source } of handles.slice(from, from + uniqueLimit)) {
+        if (source === 0 && count === 1 && first === entry) ids[entries.push(entry) - 1] = id
+        else others.push(source, entry, count, id, first)
+      }
+      const named = { group: subscription.group, fresh: ids.length }
+      acked += (yield* call(ackUnique, named, { args: [...entries, ...ids, ...others] })).count
     }
     return acked
   })

@@ -81,10 +81,13 @@ local function freeAll(ids, firsts)
   local groups = redis.pcall('XINFO', 'GROUPS', stream)
   -- The caller's group is the only one.
   local alone = not groups.err and #groups == 1
-  for i, first in ipairs(firsts) do
-    if alone and places[i] == first then gone[#gone + 1] = ids[i]
-    elseif places[i] then free(ids[i], first) end
+  local n = 0
+  for i = 1, #ids do
+    if alone and places[i] == firsts[i] then
+      n = n + 1
+      gone[n] = ids[i]
+    elseif places[i] then free(ids[i], firsts[i]) end
   end
-  if #gone > 0 then redis.call('HDEL', unique, unpack(gone)) end
+  if n > 0 then redis.call('HDEL', unique, unpack(gone)) end
 end
 `
