@@ -204,6 +204,27 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: on(["streams"], suite("a cancelled message whose consumer dies"))
   },
   {
+    name: "a cancelled delivery may be retried, queues and keyspace",
+    file: "redis/internal/claims/DeliveryScripts.ts",
+    find: "local isOver = cancels and",
+    replace: "local isOver = false and",
+    proofs: on(queues, suite("a cancelled delivery is told to its consumer"))
+  },
+  {
+    name: "a cancelled delivery outlives its consumer, queues and keyspace",
+    file: "redis/internal/claims/MemberScripts.ts",
+    find: "local isOver = cancels and",
+    replace: "local isOver = false and",
+    proofs: on(queues, suite("a cancelled message whose consumer dies"))
+  },
+  {
+    name: "a removed message counts as missing, queues",
+    file: "redis/internal/lists/ListSource.ts",
+    find: "return redis.pcall('SREM', removed, id) == 1",
+    replace: "return false",
+    proofs: on(queues, suite("a removed message begins nowhere"))
+  },
+  {
     name: "a second retry is not indexed",
     file: "redis/internal/streams/DeliveryScripts.ts",
     find: "if id ~= entry then index(retryIds, '-' .. scoreOf(entry), id) end",
@@ -220,8 +241,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   ...claims.map((pattern): Mutant => ({
     name: `the limit of crashes is dropped, ${pattern}`,
     file: "redis/internal/claims/MemberScripts.ts",
-    find: "elseif deaths + 1 < most then",
-    replace: "elseif true then",
+    find: "elseif not isOver and deaths + 1 < most then",
+    replace: "elseif not isOver then",
     proofs: on([pattern], suite(crashed))
   })),
   {
@@ -559,8 +580,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     name: "a dead letter does not leave, queues and keyspace",
     file: "redis/internal/claims/DeliveryScripts.ts",
-    find: "if answer == 'O' then",
-    replace: "if answer == 'O' and op ~= 'D' then",
+    find: "if answer ~= 'G' then",
+    replace: "if answer ~= 'G' and op ~= 'D' then",
     proofs: on(claims, faults("processes", "E26 poison that always fails"))
   },
   {

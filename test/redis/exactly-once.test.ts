@@ -6,15 +6,7 @@ import { openedAs, redis } from "./Patterns.ts"
 TransportSuite.run("RedisExactlyOnce", {
   layer: RedisExactlyOnce.layer().pipe(Layer.provideMerge(redis), Layer.provideMerge(RedisServer.layer())),
   time: "live",
-  features: {
-    groups: false,
-    transactional: true,
-    lookup: false,
-    cancel: false,
-    untilSettled: true,
-    coalescing: true,
-    untilTaken: true
-  },
+  features: { groups: false, transactional: true, untilSettled: true, coalescing: true, untilTaken: true },
   freeze,
   conflict: openedAs("lists")
 })

@@ -14,8 +14,6 @@ for (const order of process.env.WAYBILL_SERVER === undefined ? orders : sampled(
     features: {
       groups: false,
       order: order !== "lifo",
-      lookup: false,
-      cancel: false,
       untilSettled: true,
       coalescing: true,
       untilTaken: true

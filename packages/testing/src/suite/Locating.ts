@@ -164,12 +164,19 @@ export const locating = [
         assert.strictEqual(yield* reasonOf(inspector.removeMessage(topic, id)), "MessageNotFound")
         assert.strictEqual(yield* reasonOf(inspector.runNow(topic, id)), "MessageNotFound")
       }
+      const missed: Array<string> = []
+      yield* fixture.transport.lifecycle.listen(({ _tag }) => {
+        if (_tag === "Gap" || _tag === "Truncated") missed.push(_tag)
+      })
       const left = yield* fixture.take(receiver, 2)
       assert.deepStrictEqual(
         left.map(({ body }) => body),
         ["before", "behind"]
       )
       yield* settle(receiver, left, Settlement.ack)
+      yield* fixture.publish("last")
+      yield* settle(receiver, [yield* fixture.one(receiver)], Settlement.ack)
+      assert.deepStrictEqual(missed, [])
       yield* fixture.becomes("figures", fixture.figures("g"), settled)
       assert.strictEqual((yield* inspector.describe(topic)).delayed, 0)
     })

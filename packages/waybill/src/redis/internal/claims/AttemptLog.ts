@@ -53,6 +53,16 @@ local function tell(millis)
 end
 `
 
+/**
+ * `headOf(record, id, tally)`: what a dead letter says about a message: its id, when it was published, and its tally, or none.
+ */
+export const heads = /* lua */ `
+local function headOf(record, id, tally)
+  local message = parsed(record)
+  return message.id or id, message.at or string.match(id, '^%d+') or '0', tally or '0;0;'
+end
+`
+
 /** `nth(id)`: sorts ids from a set into the order in which they were made, as far as their last number tells. */
 export const nth = /* lua */ `
 local function nth(id)

@@ -12,6 +12,7 @@ import { groupOf } from "../inspect/Figures.ts"
 import { Inspecting, type InspectorOptions } from "../inspect/Inspecting.ts"
 import { read } from "../wire/Tally.ts"
 import { loneDelivery } from "./ClaimedDelivery.ts"
+import * as ClaimsMessages from "./ClaimsMessages.ts"
 import type { ClaimsScripts } from "./Scripts.ts"
 
 export const make = (
@@ -45,6 +46,8 @@ export const make = (
         groups: yield* Effect.forEach(overview.names, (group) => describeGroup(topic, group))
       }
     }),
+
+    ...(scripts.single && { single: ClaimsMessages.make(inspecting, consumersOf, scripts.single) }),
 
     stored: {
       messages: (topic, page) =>
@@ -97,7 +100,10 @@ export const make = (
       const names = yield* inspecting.groupsOf(topic)
       return {
         others: [keysOf(topic).unique, ...names.map((group) => keysOf(topic).group(group).marks)],
-        indexes: names.map((group) => keysOf(topic).group(group).deadIds),
+        indexes: names.flatMap((group) => {
+          const { cancelled, deadIds, omitted } = keysOf(topic).group(group)
+          return [cancelled, deadIds, omitted]
+        }),
         topic: { keys: listed(scripts.overview, inspecting.keysOf(topic)), kinds: scripts.overview.kinds, args: [] },
         groups: yield* Effect.forEach(names.toSorted(), (group) =>
           Effect.map(consumersOf(topic, group), (consumers) => {

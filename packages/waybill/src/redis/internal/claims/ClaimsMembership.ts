@@ -142,7 +142,7 @@ class ClaimsMembership implements Membership<ClaimedHandle> {
     const { group } = subscription
     const receiver = this.#receiver
     return Effect.gen({ self: this }, function* () {
-      const { deadLettered, dropped, from, more, moved } = yield* this.#belonging.call(
+      const { cancelled, deadLettered, dropped, from, more, moved } = yield* this.#belonging.call(
         source.scripts.vacate,
         {
           how,
@@ -154,11 +154,16 @@ class ClaimsMembership implements Membership<ClaimedHandle> {
         { keys: consumers.map(keys.group(group).processing), args: consumers }
       )
       if (from.length > 0) yield* lifecycle.report({ _tag: "Claimed", topic, group, from, count: moved })
-      const letters = deadLettered.map(({ attempts, member, record }) =>
-        loneDelivery(topic, group, member, attempts, Buffer.from(record), receiver.now())
-      )
       const crashed = Settlement.deadLetter("CrashLoop", "delivered too often to consumers that died or stalled")
-      yield* receiver.deadLettered(letters, () => crashed)
+      for (const [letters, settlement] of [
+        [deadLettered, crashed],
+        [cancelled, Settlement.cancelled]
+      ] as const) {
+        const deliveries = letters.map(({ attempts, member, record }) =>
+          loneDelivery(topic, group, member, attempts, Buffer.from(record), receiver.now())
+        )
+        yield* receiver.deadLettered(deliveries, () => settlement)
+      }
       yield* receiver.dropped(dropped)
       if (moved > 0) this.fetcher.wake()
       return more

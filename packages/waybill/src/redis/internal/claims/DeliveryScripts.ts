@@ -3,13 +3,14 @@
  *
  * @module
  */
+import { cancelled as ended } from "../../../Settlement.ts"
 import { bytes, flag, make as script, number, text } from "../connection/Script.ts"
 import { suspectArgs } from "../group/Suspecting.ts"
 import { deadLettering, keeping } from "../inspect/DeadLetterScripts.ts"
 import { keys } from "../wire/Keys.ts"
 import { add, cap, clock, suspecting, tallies, wanting } from "../wire/Lua.ts"
 import { records } from "../wire/PackedMessage.ts"
-import { marking, nth } from "./AttemptLog.ts"
+import { heads, marking, nth } from "./AttemptLog.ts"
 import type { Source } from "./Source.ts"
 
 /** How many records are looked up at a time, and how many of those that came back, at either end, are sorted by urgency. */
@@ -17,6 +18,8 @@ const part = 32
 /** Bytes of a record: if the average is at most this, more are looked up at a time. */
 const small = 4096
 const mostRanked = 256
+/** How many removed messages one call skips. */
+const mostSkipped = 1000
 
 /** What came back, and then what is new. */
 const inTurn = /* lua */ `
@@ -95,6 +98,12 @@ local function left()
   local part = size < brought * ${small} and ${4 * part} or ${part}
   return size < bytes and math.min(part, max - brought) or 0
 end
+-- A message that was removed is nothing that is missing.
+local skipped = 0
+local function skip()
+  skipped = skipped + 1
+  if skipped <= ${mostSkipped} then brought = brought - 1 else rest = true end
+end
 local function back(again)
   local stored, known = read(again), redis.call('HMGET', marks, unpack(again))
   for i = 1, #again do
@@ -111,7 +120,7 @@ local function back(again)
       size = size + #text
     else
       if not turned then dead = dead + 1 end
-      hole(1)
+      if redis.pcall('ZREM', omitted, id) == 1 then skip() else hole(1) end
       redis.call('HDEL', marks, id)
     end
   end
@@ -126,7 +135,7 @@ const take = (source: Source) =>
   script({
     name: `waybill/${source.pattern}/take`,
     mode: "drains",
-    keys: { ...source.keys, ...keys("consumers", "state", "processing", "returned", "suspects", "marks") },
+    keys: { ...source.keys, ...keys("consumers", "state", "processing", "returned", "suspects", "marks", "omitted") },
     args: {
       group: "text",
       consumer: "text",
@@ -159,7 +168,7 @@ const take = (source: Source) =>
         holes: bytes,
         /** Of those that came back. */
         tallies: bytes,
-        /** The filter has passed over so much that the rest is for the next call. */
+        /** It has passed over so much that the rest is for the next call. */
         more: flag,
         /** Some message of the topic has its id to itself: one of them may be here. */
         guards: flag
@@ -219,7 +228,7 @@ ${bringing}${source.ranks ? ranking : ""}local function first(new, missing)
       size = size + #text
       ${source.gives === true ? giving : ""}
       ${source.ranks ? "if mixed then attempts[n], tallied[n] = 1, '0;0;' end" : ""}
-    else
+    ${source.drops === true ? "elseif dropped(new[i]) then\n      skip()\n    " : ""}else
       hole(1)
     end
   end
@@ -280,7 +289,7 @@ const settle = (source: Source) =>
     mode: "drains",
     keys: {
       ...source.keys,
-      ...keys("processing", "returned", "suspects", "marks", "waiting", "dead", "deadIds", "state", "wake")
+      ...keys("processing", "returned", "suspects", "marks", "waiting", "dead", "deadIds", "cancelled", "state", "wake")
     },
     args: {
       group: "text",
@@ -295,13 +304,16 @@ const settle = (source: Source) =>
     },
     replies: {
       OK: {
-        /** One character per delivery: `O` done, `F` not the consumer's (any more), `G` the record is gone, send it. */
+        /**
+         * One character per delivery: `O` done, `F` not the consumer's (any more), `G` the record is gone, send it, `C` it was
+         * cancelled before, and is a dead letter.
+         */
         answers: text,
         /** How many dead letters the cap dropped. */
         dropped: number
       }
     },
-    lua: /* lua */ `${clock}${add}${records}${source.lua}${tallies}${marking}${deadLettering}${keeping}
+    lua: /* lua */ `${clock}${add}${records}${source.lua}${tallies}${marking}${deadLettering}${keeping}${heads}
 local steps = #ARGV > moreArgs + acks
 if steps then touch() end
 local answers = {}
@@ -323,6 +335,7 @@ if acks > 0 then
   end
 ${source.frees === true ? freeAcked : ""}end
 if not steps then return {'OK', table.concat(answers), 0} end
+local cancels = redis.pcall('EXISTS', cancelled) == 1
 local now, ready, soonest, deadLettered = clock(), false, nil, false
 local i = moreArgs + acks + 1
 while i <= #ARGV do
@@ -344,6 +357,13 @@ while i <= #ARGV do
     local attempts, fence, deaths, before = marked(entry)
     -- Includes the delivery under way.
     attempts, fence = attempts + 1, fence + 1
+    local isOver = cancels and string.find('RNLU', op, 1, true) and type(redis.pcall('ZSCORE', cancelled, member .. ' ' .. consumer)) == 'string'
+    if isOver and not id then
+      text, failure, marker = read({entry})[1], '', '0'
+      if text then id, at, tally = headOf(text, entry, before) end
+      isOver = text
+    end
+    if isOver then op, a, cause, answer = 'D', '${ended.reason}', '${ended.cause}', 'C' end
     if op == 'D' then
       text = text ~= '' and text or read({entry})[1]
       if text then
@@ -370,7 +390,7 @@ while i <= #ARGV do
       putBack(entry, deaths)
       ready = true
     end
-    if answer == 'O' then
+    if answer ~= 'G' then
       redis.call('SREM', processing, member)
       if op == 'A' or op == 'S' or op == 'D' then
         redis.call('HDEL', marks, entry)

@@ -53,7 +53,7 @@ const describe = (source: Source) =>
   script({
     name: named(source, "describe"),
     mode: "reads",
-    keys: { ...source.keys, ...keys("waiting", "returned", "suspects", "dead", "consumers", "state") },
+    keys: { ...source.keys, ...keys("waiting", "returned", "suspects", "omitted", "dead", "consumers", "state") },
     moreKeys: "set",
     replies: { OK: figures },
     lua: /* lua */ `${clock}${records}${counting}${asides}${source.lua}
@@ -72,7 +72,8 @@ for i, consumer in ipairs(ARGV) do
     living[#living + 1] = tonumber(until_) - now
   end
 end
-local again = redis.call('LLEN', returned) + redis.call('LLEN', suspects)
+local again = redis.call('LLEN', returned) + redis.call('LLEN', suspects) - redis.call('ZCOUNT', omitted, 0, 0)
+again = math.max(0, again)
 local next = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2]
 next = again > 0 and now or next and tonumber(next) or -1
 local lag, reached = backlog()
@@ -95,13 +96,18 @@ const messages = (source: Source) =>
     lua: /* lua */ `${clock}${records}${source.lua}${weighing}
 touch()
 local newest = newest == 1
-local ids, rows = peek(from ~= '' and from, limit, newest), {}
--- What the page has no room for comes after it or, with the newest ones, before it.
-for i = newest and #ids or 1, newest and 1 or #ids, newest and -1 or 1 do
-  if not room() then break end
-  local found = read({ids[i]})[1]
-  if found then table.insert(rows, newest and 1 or #rows + 1, {ids[i], weigh(found)}) end
-end
+local rows, start, tried = {}, from ~= '' and from, 0
+-- An empty page is the end, so it goes past removed messages.
+repeat
+  local ids = peek(start, limit, newest)
+  -- What the page has no room for comes after it or, with the newest ones, before it.
+  for i = newest and #ids or 1, newest and 1 or #ids, newest and -1 or 1 do
+    if not room() then break end
+    local found = read({ids[i]})[1]
+    if found then table.insert(rows, newest and 1 or #rows + 1, {ids[i], weigh(found)}) end
+  end
+  start, tried = ids[newest and 1 or #ids], tried + #ids
+until #rows > 0 or #ids < limit or tried > 10000
 return {'OK', rows}
 `
   })
@@ -229,7 +235,7 @@ const purge = (source: Source) =>
   script({
     name: named(source, "purge"),
     mode: "drains",
-    keys: { ...source.keys, ...keys("waiting", "returned", "suspects", "marks") },
+    keys: { ...source.keys, ...keys("waiting", "returned", "suspects", "marks", "omitted") },
     args: { mark: "text" },
     replies: {
       OK: {
@@ -245,6 +251,7 @@ local function drop(found)
   if #found == 0 then return end
   forget(found)
   redis.call('HDEL', marks, unpack(found))
+  redis.call('ZREM', omitted, unpack(found))
   more = more or #found == most
 end
 for _, list in ipairs({suspects, returned}) do drop(redis.call('LPOP', list, most) or {}) end
@@ -268,7 +275,8 @@ const retire = (source: Source) =>
     mode: "drains",
     keys: {
       ...source.keys,
-      ...keys("groups", "waiting", "returned", "suspects", "marks", "dead", "deadIds", "consumers", "state")
+      ...keys("groups", "waiting", "returned", "suspects", "marks", "omitted", "dead", "deadIds", "cancelled"),
+      ...keys("consumers", "state")
     },
     moreKeys: "set",
     args: { group: "text" },
@@ -290,7 +298,7 @@ end
 ${source.hands === true ? handing : ""}
 close()
 redis.call('SREM', groups, group)
-redis.call('UNLINK', waiting, returned, suspects, marks, dead, deadIds, consumers, state)
+redis.call('UNLINK', waiting, returned, suspects, marks, omitted, dead, deadIds, cancelled, consumers, state)
 for k = moreKeys + 1, #KEYS do redis.call('UNLINK', KEYS[k]) end
 return {'OK'}
 `
@@ -300,7 +308,8 @@ return {'OK'}
 const handing = /* lua */ `
 local done, bytes = 0, 0
 local function handed(id)
-  done, bytes = done + 1, bytes + handBack(id)
+  done = done + 1
+  if redis.call('ZREM', omitted, id) == 0 then bytes = bytes + handBack(id) end
   return done < 1000 and bytes < 1048576
 end
 local function last()
@@ -320,7 +329,8 @@ for k = moreKeys + 1, #KEYS do
   table.sort(members, function(a, b) return nth(idOf(a)) > nth(idOf(b)) end)
   for _, member in ipairs(members) do
     redis.call('SREM', KEYS[k], member)
-    if not handed(idOf(member)) then return {'AGAIN'} end
+    if redis.call('ZREM', cancelled, member .. ' ' .. ARGV[moreArgs + k - moreKeys]) == 1 then forget({idOf(member)})
+    elseif not handed(idOf(member)) then return {'AGAIN'} end
   end
 end
 `

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { cancelled as ended } from "../../../Settlement.ts"
 import { flag, listOf, make as script, number, opener, row, text } from "../connection/Script.ts"
 import { beatArgs, beaten, member } from "../group/Beat.ts"
 import { deadLettering, keeping } from "../inspect/DeadLetterScripts.ts"
@@ -11,7 +12,7 @@ import { places } from "../inspect/MessagePlaces.ts"
 import { keys } from "../wire/Keys.ts"
 import { add, cap, clock, fetching, filtering, heartbeats, opening, tallies, weighing } from "../wire/Lua.ts"
 import { records } from "../wire/PackedMessage.ts"
-import { marking, nth } from "./AttemptLog.ts"
+import { heads, marking, nth } from "./AttemptLog.ts"
 import type { Source } from "./Source.ts"
 
 const join = (source: Source) =>
@@ -71,6 +72,8 @@ const beat = (source: Source) =>
         "marks",
         "dead",
         "deadIds",
+        "omitted",
+        "cancelled",
         "wake",
         "processing"
       )
@@ -84,7 +87,9 @@ const beat = (source: Source) =>
         /** Consumers whose heartbeat has expired. */
         dead: listOf(text),
         /** Of the most urgent message that no consumer has, 0 if not tracked. */
-        urgency: number
+        urgency: number,
+        /** The consumer's deliveries that were cancelled. */
+        cancelled: listOf(text)
       },
       /** Nothing was done. */
       NOGROUP: {}
@@ -96,14 +101,14 @@ local now = clock()
 local until_ = redis.call('ZSCORE', consumers, consumer)
 local alive = until_ and tonumber(until_) > now
 -- An idle group has none of them.
-local rests = redis.call('EXISTS', waiting, returned, suspects, marks, dead, processing, ${source.fleeting.join(", ")}) == 0
+local rests = redis.call('EXISTS', waiting, returned, suspects, marks, dead, omitted, cancelled, processing, ${source.fleeting.join(", ")}) == 0
 if not rests then touch() end
 local left = rests and backlog()
 
 live(now)
 correct(now)
 holding(age, now)
-local again, moved, due, dropped = {}, 0, nil, 0
+local again, moved, due, dropped, over = {}, 0, nil, 0, {}
 if not rests then
   again = redis.call('ZRANGEBYSCORE', waiting, '-inf', now, 'LIMIT', 0, limit)
   for _, id in ipairs(again) do
@@ -117,6 +122,12 @@ if not rests then
   local head = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2]
   if head and (not due or tonumber(head) < due) then due = tonumber(head) end
   dropped = keepDead(maxCount, maxAgeMillis, now)
+  for _, of in ipairs(redis.call('ZRANGE', cancelled, 0, 999)) do
+    local member, holder = string.match(of, '^(%S+) (.*)$')
+    if holder == consumer and redis.call('SISMEMBER', processing, member) == 1 then over[#over + 1] = member
+    -- It has been settled. What a dead consumer holds is looked for when others are given it.
+    elseif holder == consumer or not redis.call('ZSCORE', consumers, holder) then redis.call('ZREM', cancelled, of) end
+  end
 end
 local held, most = 0, 0
 if not rests then
@@ -126,9 +137,11 @@ if not rests then
 end
 return {'OK', alive and 1 or 0, paused(quiet), due and due <= now and 1 or 0,
   due and math.max(0, due - now) or -1, dropped, held, left,
-  redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16), most}
+  redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16), most, over}
 `
   })
+
+const lastDelivery = row({ member: text, attempts: number, record: text })
 
 /**
  * Takes everything from consumers: from the caller, which leaves and has finished none of it, or from those whose heartbeat
@@ -140,7 +153,10 @@ const vacate = (source: Source) =>
   script({
     name: `waybill/${source.pattern}/vacate`,
     mode: "drains",
-    keys: { ...source.keys, ...keys("consumers", "state", "returned", "suspects", "marks", "dead", "deadIds", "wake") },
+    keys: {
+      ...source.keys,
+      ...keys("consumers", "state", "returned", "suspects", "marks", "dead", "deadIds", "cancelled", "wake")
+    },
     moreKeys: "set",
     args: {
       group: "text",
@@ -158,24 +174,27 @@ const vacate = (source: Source) =>
         moved: number,
         /** Whose they were. */
         from: listOf(text),
-        deadLettered: listOf(row({ member: text, attempts: number, record: text })),
+        deadLettered: listOf(lastDelivery),
+        /** Dead letters, too. */
+        cancelled: listOf(lastDelivery),
         /** How many dead letters the cap dropped. */
         dropped: number,
         /** Call again. */
         more: flag
       }
     },
-    lua: /* lua */ `${clock}${add}${records}${source.lua}${tallies}${marking}${deadLettering}${keeping}${nth}${weighing}
+    lua: /* lua */ `${clock}${add}${records}${source.lua}${tallies}${marking}${deadLettering}${keeping}${heads}${nth}${weighing}
 local leaving = how == 'leave'
 touch()
 local now = clock()
-local moved, from, deadLettered, done = 0, {}, {}, 0
+local moved, from, deadLettered, over, done = 0, {}, {}, {}, 0
+local cancels = redis.call('ZCARD', cancelled) > 0
 for i = 1, #ARGV - moreArgs do
   local consumer, processing = ARGV[moreArgs + i], KEYS[moreKeys + i]
   local until_ = redis.call('ZSCORE', consumers, consumer)
   -- It may have come back to life since the caller's check.
   if leaving or (until_ and tonumber(until_) <= now) then
-    local before = moved + #deadLettered
+    local before = done
     local members = redis.call('SMEMBERS', processing)
     local order = {}
     for m, member in ipairs(members) do order[member] = nth(idOf(member)) end
@@ -190,25 +209,28 @@ for i = 1, #ARGV - moreArgs do
       local id = idOf(member)
       local attempts, fence, deaths, tally = marked(id)
       local after = died(tally or (attempts == deaths and '0;0;' or '0;0;?'), attempts + 1, consumer, now)
-      if leaving then
+      local isOver = cancels and redis.call('ZREM', cancelled, member .. ' ' .. consumer) == 1
+      if leaving and not isOver then
         mark(id, attempts, fence + 1, deaths, tally)
         putBack(id, deaths)
         moved = moved + 1
-      elseif deaths + 1 < most then
+      elseif not isOver and deaths + 1 < most then
         mark(id, attempts + 1, fence + 1, deaths + 1, after)
         putBack(id, deaths + 1)
         moved = moved + 1
       else
         local text = read({id})[1]
         if text then
-          local message = parsed(text)
-          deadLetter('CrashLoop', 'delivered ' .. deaths + 1 .. ' times to consumers that died or stalled', attempts + 1,
-            fence + 1, message.id or id, message.at or string.match(id, '^%d+') or '0', id, consumer, fieldsOf(message), 1,
-            after, '')
-          deadLettered[#deadLettered + 1] = {member, attempts + 1, weigh(text)}
+          local own, at = headOf(text, id)
+          local reason, cause = 'CrashLoop', 'delivered ' .. deaths + 1 .. ' times to consumers that died or stalled'
+          if isOver then reason, cause = '${ended.reason}', '${ended.cause}' end
+          deadLetter(reason, cause, attempts + 1, fence + 1, own, at, id, consumer, fieldsOf(parsed(text)), 1,
+            leaving and tally or after, '')
+          local letters = isOver and over or deadLettered
+          letters[#letters + 1] = {member, attempts + 1, weigh(text)}
           redis.call('HDEL', marks, id)
           forget({id})
-          ${source.frees === true ? "if message.id and message.id ~= id then freed({id}, {message.id}, group) end" : ""}
+          ${source.frees === true ? "if own ~= id then freed({id}, {own}, group) end" : ""}
         else
           -- The next take counts it as missing.
           putBack(id, deaths)
@@ -217,7 +239,7 @@ for i = 1, #ARGV - moreArgs do
       end
       redis.call('SREM', processing, member)
     end
-    if moved + #deadLettered > before and not leaving then from[#from + 1] = consumer end
+    if done > before and not leaving then from[#from + 1] = consumer end
     if redis.call('EXISTS', processing) == 0 then
       redis.call('ZREM', consumers, consumer)
       redis.call('HDEL', state, 'oldest:' .. consumer, 'gone:' .. consumer, 'lease:' .. consumer, 'quiet:' .. consumer)
@@ -225,7 +247,7 @@ for i = 1, #ARGV - moreArgs do
   end
 end
 if moved > 0 then tell(0) end
-return {'OK', moved, from, deadLettered, #deadLettered > 0 and keepDead(maxCount, maxAgeMillis, now) or 0,
+return {'OK', moved, from, deadLettered, over, #deadLettered + #over > 0 and keepDead(maxCount, maxAgeMillis, now) or 0,
   (done >= limit or not room()) and 1 or 0}
 `
   })

@@ -16,6 +16,7 @@ import { scheduleScript } from "../publish/ScheduleScripts.ts"
 import * as DeliveryScripts from "./DeliveryScripts.ts"
 import * as InspectScripts from "./InspectScripts.ts"
 import * as MemberScripts from "./MemberScripts.ts"
+import * as MessageScripts from "./MessageScripts.ts"
 import type { Source } from "./Source.ts"
 
 export const make = (source: Source, storage: Storage) => ({
@@ -23,7 +24,9 @@ export const make = (source: Source, storage: Storage) => ({
   schedule: scheduleScript(source.pattern, storage),
   ...MemberScripts.make(source),
   ...DeliveryScripts.make(source),
-  ...InspectScripts.make(source)
+  ...InspectScripts.make(source),
+  /** Only for a source that finds messages by their ids. */
+  single: source.finding === undefined ? undefined : MessageScripts.make(source)
 })
 
 export type ClaimsScripts = ReturnType<typeof make>

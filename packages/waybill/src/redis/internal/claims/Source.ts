@@ -24,6 +24,7 @@
  * | `pressing(id)` | its urgency, from 1 to 3, if that counts and is cheap to find; otherwise nil |
  * | `read(ids)` | their records (PackedMessage.ts), in the same order; false if one is gone: then the id is forgotten and counted as gone |
  * | `forget(ids)` | the group has settled them for good |
+ * | `dropped(id)` | only for a source that `drops`: this one, which `fresh` has taken and `read` has not found, was removed |
  * | `restore(id, record)` | a dead letter comes back under this id: `read` finds it again |
  * | `promote(now, limit)` | brings in at most `limit` due messages, and about a megabyte, with `bodiesOf`; returns how many, and when the next one is due or nil |
  * | `backlog()` | how many ids `fresh` could take; and the last one that it gave, if given messages stay in place |
@@ -35,6 +36,19 @@
  * | `clear(mark)` | deletes some of what `fresh` could take or `promote` bring in. `mark`: "" at first, then what the last call, perhaps for another group, returned; so what comes later stays. Returns a mark as text, and whether there may be more |
  * | `close()` | the group is retired: deletes what the source keeps for it |
  * | `handBack(id)` | only for a source that `hands`: the group, which is being retired, has not settled it. Puts it before everything that `fresh` takes; returns how many bytes it read |
+ *
+ * With `finding`, messages are found by their ids: Lua that uses only the source's keys of the topic, and defines these functions. A note
+ * says where a message was stored: its entry, which is what the source calls it, or `d` and its member of `delayed`. A place is a group
+ * and where it has a message (MessageScripts.ts), with its keys by name in `place.keys`.
+ *
+ * | Lua function | |
+ * |---|---|
+ * | `entryIn(note)` | the entry, also of a message that was noted as delayed and became due; nil if there is none |
+ * | `find(id, notes)` | the message of this id, which is where one of the notes says, or the id itself: its entry, its record, and if it is delayed when it is due and its member |
+ * | `recordIn(place, entry, record)` | what the group has of it, given the record that was found or nil |
+ * | `isUnread(place, entry)` | nothing in the group tells of it: whether it has yet to be given it, or has settled it |
+ * | `withdraw(entry, places, record)` | deletes it everywhere except for groups whose consumers hold it, so that `fresh` passes over it |
+ * | `lateOf(member, body)` | the entry of a delayed message, or "" if its record has its id, and its record |
  *
  * A pattern that applies more than an ack when a message is settled adds an operation to the loop of the script `settle`.
  *
@@ -54,6 +68,8 @@ export interface Source {
   readonly fleeting: ReadonlyArray<SourceKey>
   /** The functions above. */
   readonly lua: string
+  readonly finding?: string
+  readonly drops?: boolean
   /** Whether its groups may have a filter. */
   readonly filters?: boolean
   /** Whether some messages of its topics may be more urgent than others. */

@@ -194,6 +194,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
       inFlight: this.inFlight,
       settling: this.#membership.settling,
       callsAtATime: subscription.inOrder === true ? 1 : 2,
+      deadLettered: (deliveries) => this.deadLettered(deliveries, () => Settlement.cancelled),
       dropped: (count) => this.dropped(count),
       setAside: (millis) => this.#heartbeat.goLast(millis)
     })
@@ -412,14 +413,14 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
   })
 
   /** Dead letters that no handler has seen, so no settlement reports them. */
-  deadLettered(
-    deliveries: ReadonlyArray<Carrying<H>>,
-    settlementOf: (handle: H) => Settlement.DeadLetter
+  deadLettered<D extends Delivery>(
+    deliveries: ReadonlyArray<D>,
+    settlementOf: (delivery: D) => Settlement.DeadLetter
   ): Effect.Effect<void> {
     if (deliveries.length === 0) return Effect.void
     const { lifecycle, topic } = this.#options
     const group = this.#group
-    const letters = deliveries.map((delivery) => [delivery, settlementOf(delivery.handle)] as const)
+    const letters = deliveries.map((delivery) => [delivery, settlementOf(delivery)] as const)
     return Effect.andThen(
       logFailures(topic, group, letters),
       Effect.sync(() => {

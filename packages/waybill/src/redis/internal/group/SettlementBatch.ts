@@ -7,8 +7,8 @@
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type { Delivery } from "../../../Delivery.ts"
 import { unitsOf } from "../../../internal/Budget.ts"
-import type { Message } from "../../../Message.ts"
 import type { DeadLetter } from "../../../Settlement.ts"
 import type { Ending, Settled, TransportError } from "../../../Transport.ts"
 import type { Committed, Committer, Committing } from "../commit/Committer.ts"
@@ -20,7 +20,7 @@ import type { Settling, Step } from "./Settling.ts"
 interface Bound<H extends Held> {
   readonly index: number
   readonly entry: Committing<H>
-  readonly message: Message | undefined
+  readonly message: Delivery | undefined
 }
 
 /** How many deliveries one call ends, and how much message data it moves, here or in the server. */

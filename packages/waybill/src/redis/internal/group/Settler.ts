@@ -6,6 +6,7 @@
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Effect from "effect/Effect"
+import type { Delivery } from "../../../Delivery.ts"
 import * as Settlement from "../../../Settlement.ts"
 import type { Ending, Reason, Settled, TransportError } from "../../../Transport.ts"
 import type { Held, InFlight } from "./InFlight.ts"
@@ -20,6 +21,8 @@ export interface SettlerOptions<H extends Held> {
   readonly settling: Settling<H>
   /** While the server applies the commits of one call, those of the next may be on their way. */
   readonly callsAtATime: number
+  /** These were handed back, and are dead letters, because an operator has cancelled them. */
+  readonly deadLettered: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<void>
   /** The cap dropped that many dead letters. */
   readonly dropped: (count: number) => Effect.Effect<void>
   /** A message that others may read is about to be set aside for that many milliseconds. */
@@ -124,7 +127,7 @@ export class Settler<H extends Held> {
     acks: ReadonlyArray<H>,
     steps: ReadonlyArray<Step<H>>
   ): Effect.Effect<ReadonlyArray<Step<H>>, TransportError> {
-    const { consumer, dropped, inFlight, settling } = this.#options
+    const { consumer, deadLettered, dropped, inFlight, settling } = this.#options
     return Effect.gen({ self: this }, function* () {
       const { args, keys } = tell(steps, settling, consumer)
       const run = settling.run(acks, { keys, args: [...acks.flatMap(settling.placeOf), ...args] })
@@ -132,11 +135,12 @@ export class Settler<H extends Held> {
       const since = inFlight.sureSince()
       const end = (handle: H, index: number, letter: string | undefined, done: Settled = "Settled") => {
         // After a lost reply, "not yours" is also what our own success looks like.
-        if (letter === "O" || (ambiguous && handle.renewedAt > since)) answers[index] = done
+        if (letter === "O" || letter === "C" || (ambiguous && handle.renewedAt > since)) answers[index] = done
         inFlight.forget(handle)
       }
       acks.forEach((handle, i) => end(handle, places[from + i] as number, reply.answers[i])) // as many as acks
       const gone: Array<Step<H>> = []
+      const cancelled: Array<Delivery> = []
       let soonest = Infinity
       let isReady = false
       let isReleased = false
@@ -150,6 +154,8 @@ export class Settler<H extends Held> {
         end(step.handle, step.index, letter, step.refused)
         const { settlement } = step
         if (settlement._tag === "Release") isReleased = true
+        // Its consumer has not been told, so nothing else reports it.
+        if (settlement._tag === "Release" && letter === "C" && step.message !== undefined) cancelled.push(step.message)
         if (settlement._tag !== "Retry") return
         const delay = delayOf(settlement)
         if (delay === 0) isReady = true
@@ -158,6 +164,7 @@ export class Settler<H extends Held> {
       if (isReleased) settling.released()
       if (isReady) settling.settled(0)
       settling.settled(soonest)
+      yield* deadLettered(cancelled)
       if (reply.dropped > 0) yield* dropped(reply.dropped)
       return gone
     })

@@ -5,6 +5,7 @@
  */
 import * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
+import type { Delivery } from "../../../Delivery.ts"
 import { untimed } from "../../../internal/Attempts.ts"
 import { failuresAfter } from "../../../internal/RetryCounts.ts"
 import type { Message } from "../../../Message.ts"
@@ -40,7 +41,10 @@ export interface Settling<H extends Held> {
 }
 
 export interface Settlements {
-  /** A letter for each: `O` done, `F` no longer ours, `G` the store does not have the message: repeat with it. */
+  /**
+   * A letter for each: `O` done, `F` no longer ours, `G` the store does not have the message: repeat with it, `C` an operator has
+   * cancelled it: it is a dead letter.
+   */
   readonly answers: string
   /** How many dead letters the cap has dropped. */
   readonly dropped: number
@@ -52,7 +56,7 @@ export interface Step<H> {
   readonly handle: H
   readonly settlement: Settlement
   /** The message, if it was given: an ack only names the delivery. */
-  readonly message: Message | undefined
+  readonly message: Delivery | undefined
   /** The store no longer has it: its content comes from here. */
   gone: boolean
   /** Its commit was refused; this is the settlement, and the result. */

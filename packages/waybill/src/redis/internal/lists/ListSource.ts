@@ -151,6 +151,9 @@ end
 local function forget(ids)
   redis.call('HDEL', bodies, unpack(ids))
 end
+local function dropped(id)
+  return redis.pcall('SREM', removed, id) == 1
+end
 ${freeing}local function given(entry, id)
   if noted(entry, redis.call('HGET', unique, id)) == ' t' then redis.call('HDEL', unique, id) end
 end
@@ -159,6 +162,8 @@ local function restore(id, text)
 end
 -- A delayed member is its urgency (the number of its list), a number that keeps the order, and the id.
 local function promote(now, limit)
+  -- Older builds leave it as it is.
+  if redis.call('EXISTS', high, normal, low) == 0 then redis.call('UNLINK', removed) end
   local members = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, limit)
   if #members > 0 then
     local found = bodiesOf(delayedBodies, members)
@@ -177,7 +182,8 @@ local function promote(now, limit)
   return #members, head and tonumber(head)
 end
 local function backlog()
-  return redis.call('LLEN', high) + redis.call('LLEN', normal) + redis.call('LLEN', low) + redis.call('LLEN', inbox)
+  local ready = redis.call('LLEN', high) + redis.call('LLEN', normal) + redis.call('LLEN', low)
+  return math.max(0, ready - redis.call('SCARD', removed)) + redis.call('LLEN', inbox)
 end
 ${peeking}local function outlook()
   local head = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
@@ -195,6 +201,7 @@ local function clear(mark)
     local found = room() > 0 and redis.call('LPOP', lists[k], room())
     if found then
       redis.call('HDEL', bodies, unpack(found))
+      redis.pcall('SREM', removed, unpack(found))
       done = done + #found
     end
   end
@@ -218,12 +225,53 @@ local function handBack(id)
 end
 `
 
+/** See `Source`. A message keeps the id of its entry, and a delayed one is named by it. */
+const finding = /* lua */ `
+local function entryIn(note)
+  return string.match(note, '^d[123]:%d+:(%S+)') or string.match(note, '^%S+')
+end
+local function find(id, notes)
+  for _, note in ipairs(notes) do
+    local entry = entryIn(note) or ''
+    local function is(record)
+      return record and (parsed(record).id or entry) == id
+    end
+    local record = redis.call('HGET', bodies, entry)
+    if is(record) then return entry, record end
+    local number = string.match(entry, '^%d+%-(%d+)$')
+    for level = 1, number and 3 or 0 do
+      local member = string.format('%d:%015.0f:%s', level, number, entry)
+      local due = redis.call('ZSCORE', delayed, member)
+      record = due and redis.call('HGET', delayedBodies, member)
+      if is(record) then return entry, record, due, member end
+    end
+  end
+end
+local function recordIn(_, _, record)
+  return record
+end
+local function isUnread()
+  return true
+end
+local function withdraw(entry, groups)
+  for _, place in ipairs(groups) do if place.state == 'P' then return end end
+  redis.call('HDEL', bodies, entry)
+  for _, place in ipairs(groups) do if place.state ~= 'R' then return end end
+  redis.call('SADD', removed, entry)
+end
+local function lateOf(member, body)
+  return string.match(member, '^[123]:%d+:(.*)$') or member, body
+end
+`
+
 /** Under the pattern's own name. */
 export const source = (pattern: string): Source => ({
   pattern,
-  keys: keys("high", "normal", "low", "bodies", "delayed", "delayedBodies", "inbox", "unique", "meta"),
-  fleeting: ["high", "normal", "low", "bodies", "delayed", "delayedBodies", "inbox"],
+  keys: keys("high", "normal", "low", "bodies", "delayed", "delayedBodies", "inbox", "removed", "unique", "meta"),
+  fleeting: ["high", "normal", "low", "bodies", "delayed", "delayedBodies", "inbox", "removed"],
   lua,
+  finding,
+  drops: true,
   ranks: true,
   hands: true,
   frees: true,

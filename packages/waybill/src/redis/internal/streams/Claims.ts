@@ -187,7 +187,7 @@ export class Claims {
         : []
       this.more = max > 0 && (taken.length >= max || (more && this.#suspects.length === 0))
       if (from.size > 0) yield* lifecycle.report({ _tag: "Claimed", topic, group, from: [...from], count })
-      yield* receiver.deadLettered(letters, ({ count }) =>
+      yield* receiver.deadLettered(letters, ({ handle: { count } }) =>
         Settlement.deadLetter("CrashLoop", `delivered ${count} times to consumers that died or stalled`)
       )
       yield* receiver.deadLettered(ended, () => Settlement.cancelled)

@@ -87,6 +87,8 @@ const ofTopic = {
   bodies: ["hash", "bodies"],
   /** Messages of programs that write without our scripts. */
   inbox: ["list", "inbox"],
+  /** The ids of messages that were removed and are still in those lists. */
+  removed: ["set", "removed"],
   /** Something may be available to take. Not a key, but named like one. */
   wake: ["channel", "wake"],
   /** The messages of a topic that stores none. */
@@ -107,7 +109,7 @@ const ofGroup = {
   dead: ["stream", "dead"],
   /** Their messages' ids, by their entries. */
   deadIds: ["zset", "dead-ids"],
-  /** Deliveries that an operator has cancelled, by when: source and entry. Kept until they are settled. */
+  /** Deliveries that an operator has cancelled, by when: source and entry, or member and consumer. Kept until they are settled. */
   cancelled: ["zset", "cancelled"],
   /** The consumers, by the time their heartbeat expires. */
   consumers: ["zset", "consumers"],
@@ -119,6 +121,8 @@ const ofGroup = {
   suspects: ["list", "suspects"],
   /** Attempts, fence, deaths and last cause of ids that came back. */
   marks: ["hash", "marks"],
+  /** The ids of messages that were removed, and that the group comes across again: of those that came back, with the score 0. */
+  omitted: ["zset", "omitted"],
   /** Dead letters that were redriven to the group. */
   redriven: ["channel", "redriven"],
   /** The number up to which the group was given messages, and the one after which it began. */
