@@ -208,14 +208,14 @@ export const mutants: ReadonlyArray<Mutant> = [
     file: "redis/internal/claims/DeliveryScripts.ts",
     find: "local isOver = cancels and",
     replace: "local isOver = false and",
-    proofs: on(queues, suite("a cancelled delivery is told to its consumer"))
+    proofs: on(claims, suite("a cancelled delivery is told to its consumer"))
   },
   {
     name: "a cancelled delivery outlives its consumer, queues and keyspace",
     file: "redis/internal/claims/MemberScripts.ts",
     find: "local isOver = cancels and",
     replace: "local isOver = false and",
-    proofs: on(queues, suite("a cancelled message whose consumer dies"))
+    proofs: on(claims, suite("a cancelled message whose consumer dies"))
   },
   {
     name: "a removed message counts as missing, queues",
@@ -223,6 +223,13 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "return redis.pcall('SREM', removed, id) == 1",
     replace: "return false",
     proofs: on(queues, suite("a removed message begins nowhere"))
+  },
+  {
+    name: "a removed message counts as missing, keyspace",
+    file: "redis/internal/keyspace/KeyspaceSource.ts",
+    find: "missed = missed - (missed > 0 and omittedIn(to - missed, to) or 0)",
+    replace: "",
+    proofs: on(["keyspace"], suite("a removed message begins nowhere"))
   },
   {
     name: "a second retry is not indexed",

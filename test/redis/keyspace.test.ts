@@ -9,15 +9,7 @@ TransportSuite.run("RedisKeyspace", {
     Layer.provideMerge(RedisServer.layer())
   ),
   time: "live",
-  features: {
-    filters: true,
-    positions: false,
-    trimming: false,
-    lookup: false,
-    cancel: false,
-    untilSettled: true,
-    coalescing: true
-  },
+  features: { filters: true, positions: false, trimming: false, untilSettled: true, coalescing: true },
   freeze,
   conflict: openedAs("streams")
 })

@@ -165,8 +165,9 @@ export const locating = [
         assert.strictEqual(yield* reasonOf(inspector.runNow(topic, id)), "MessageNotFound")
       }
       const missed: Array<string> = []
-      yield* fixture.transport.lifecycle.listen(({ _tag }) => {
-        if (_tag === "Gap" || _tag === "Truncated") missed.push(_tag)
+      yield* fixture.transport.lifecycle.listen((event) => {
+        const isMissing = event._tag === "Gap" || event._tag === "Truncated"
+        if (isMissing && event.topic === topic) missed.push(event._tag)
       })
       const left = yield* fixture.take(receiver, 2)
       assert.deepStrictEqual(

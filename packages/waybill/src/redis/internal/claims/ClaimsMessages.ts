@@ -22,8 +22,11 @@ export const make = (
 ): Single => {
   const more = Effect.fnUntraced(function* (topic: string, id: string): Effect.fn.Return<More, Reason> {
     const keys = inspecting.keysOf(topic)
-    const of: { keys: Array<string>; kinds: Array<"string" | "set" | (typeof ofGroup)[keyof typeof ofGroup]>; args: Array<string> } =
-      { keys: [keys.seen(id)], kinds: ["string"], args: [] }
+    const of: {
+      keys: Array<string>
+      kinds: Array<"string" | "set" | (typeof ofGroup)[keyof typeof ofGroup]>
+      args: Array<string>
+    } = { keys: [keys.seen(id)], kinds: ["string"], args: [] }
     for (const group of yield* inspecting.groupsOf(topic)) {
       const consumers = yield* consumersOf(topic, group)
       const mine = keys.group(group)

@@ -71,7 +71,7 @@ for _, group in ipairs(redis.call('SMEMBERS', groups)) do if not asked[group] th
 local owned, marked = redis.call('HGET', unique, id), redis.call('GET', marker)
 local notes = {}
 for _, note in ipairs({owned or '', marked or '', id}) do if note ~= '' then notes[#notes + 1] = note end end
-local entry, main, due, member = find(id, notes)
+local entry, main, due, member = find(id, notes, all)
 local function isOf(note)
   return note and (entry and entryIn(note) == entry or member and string.match(note, '^%S+') == 'd' .. member)
 end

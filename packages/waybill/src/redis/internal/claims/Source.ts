@@ -44,7 +44,7 @@
  * | Lua function | |
  * |---|---|
  * | `entryIn(note)` | the entry, also of a message that was noted as delayed and became due; nil if there is none |
- * | `find(id, notes)` | the message of this id, which is where one of the notes says, or the id itself: its entry, its record, and if it is delayed when it is due and its member |
+ * | `find(id, notes, places)` | the message of this id, which is where one of the notes says, or the id itself: its entry, its record, and if it is delayed when it is due and its member |
  * | `recordIn(place, entry, record)` | what the group has of it, given the record that was found or nil |
  * | `isUnread(place, entry)` | nothing in the group tells of it: whether it has yet to be given it, or has settled it |
  * | `withdraw(entry, places, record)` | deletes it everywhere except for groups whose consumers hold it, so that `fresh` passes over it |

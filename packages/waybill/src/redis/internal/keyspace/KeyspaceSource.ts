@@ -22,6 +22,15 @@ local function cursor()
   load()
   return math.max(first - 1, math.min(last, tonumber(redis.call('HGET', position, 'cursor')) or 0))
 end
+-- How many of the numbers after one, up to another, are those of removed messages.
+local function omittedIn(from, to)
+  local count = redis.pcall('ZCOUNT', omitted, '(' .. digits(from), to and digits(to) or '+inf')
+  return type(count) == 'number' and count or 0
+end
+local function forgetUpTo(set, from, to)
+  local gone = redis.pcall('ZRANGE', set, from, to, 'BYSCORE', 'LIMIT', 0, 1000)
+  if #gone > 0 then redis.pcall('ZREM', set, unpack(gone)) end
+end
 function open(group, start, known)
   load()
   note()
@@ -46,6 +55,7 @@ function fresh(n)
   -- Numbers up to this one are passed, and that many of the last of them were gone.
   local function pass(to, count)
     local missed = math.min(count, to - math.max(born, base))
+    missed = missed - (missed > 0 and omittedIn(to - missed, to) or 0)
     if missed > 0 then missing[#ids + 1] = (missing[#ids + 1] or 0) + missed end
     at = to
   end
@@ -129,13 +139,16 @@ function promote(now, limit)
   if redis.call('EXISTS', unique) == 1 then
     forgetLost(position, now, lease * redis.call('SCARD', groups), function(_, place) return not isOpen(place) end)
   end
+  load()
+  forgetUpTo(promoted, '-inf', '(' .. digits(first))
+  forgetUpTo(omitted, '(0', redis.call('HGET', position, 'cursor') or '0')
   local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, limit)
   if #due > 0 then
-    load()
     for i, record in ipairs(bodiesOf(delayedBodies, due)) do
       local ttl, text = string.match(record or '', '^(%d+) (.*)$')
       if ttl then
         local number, id = add(text, ttl), parsed(text).id
+        redis.pcall('ZADD', promoted, number, due[i])
         local place = id and redis.call('HGET', unique, id)
         if place and string.match(place, '^d(%S+)') == due[i] then
           redis.call('HSET', unique, id, number .. string.match(place, '^%S+(.*)$'))
@@ -150,7 +163,8 @@ function promote(now, limit)
 end
 function backlog()
   local from = cursor()
-  return last - from - gone(from + 1, 2000), digits(from)
+  local at = from + gone(from + 1, 2000)
+  return math.max(0, last - at - omittedIn(at)), digits(from)
 end
 function peek(from, limit, newest)
   load()
@@ -199,12 +213,72 @@ end
 end
 `
 
+/** See `Source`. A message is named by its number, and a delayed one has an id that ends with its member. */
+const finding = /* lua */ `
+local message = string.gsub(numbers, 'numbers$', 'message:#')
+local function memberIn(note)
+  local number = string.match(note, '^%d+%-d(%d+)$')
+  return number and string.format('%012d', number) or string.match(note, '^d(%d+)')
+end
+local function entryIn(note)
+  local member = memberIn(note)
+  local number = member and redis.call('ZSCORE', promoted, member)
+  return number and string.format('%.0f', number) or not member and string.match(note .. ' ', '^(%d+) ') or nil
+end
+local function find(id, notes, groups)
+  for _, note in ipairs(notes) do
+    local entry, member = entryIn(note), memberIn(note)
+    local function is(record)
+      return record and (parsed(record).id or entry) == id
+    end
+    local due = member and redis.call('ZSCORE', delayed, member)
+    local late = due and string.match(redis.call('HGET', delayedBodies, member) or '', '^%d+ (.*)$')
+    if is(late) then return nil, late, due, member end
+    local record = entry and redis.call('GET', message .. entry)
+    if is(record) then return entry, record end
+    -- It has expired, and a group has it from its dead letters.
+    for _, place in ipairs(entry and groups or {}) do
+      if is(redis.call('HGET', place.keys.restored, entry)) then return entry end
+    end
+  end
+end
+local function recordIn(place, entry, record)
+  return record or redis.call('HGET', place.keys.restored, entry)
+end
+local function isUnread(place, entry)
+  return tonumber(entry) > (tonumber(redis.call('HGET', place.keys.position, 'cursor')) or 0)
+end
+local function withdraw(entry, groups, record)
+  redis.call('DEL', message .. entry)
+  for _, place in ipairs(groups) do
+    if place.state == 'R' then redis.call('ZADD', place.keys.omitted, entry, entry) end
+    if place.state ~= 'P' then redis.call('HDEL', place.keys.restored, entry)
+    -- Settling it takes its record, unless the consumer sends it.
+    elseif record then redis.call('HSET', place.keys.restored, entry, record) end
+  end
+end
+local function lateOf(_, body)
+  return '', string.match(body, '^%d+ (.*)$') or '0'
+end
+`
+
 export const scripts = makeScripts(
   {
     pattern,
-    keys: keys("numbers", "delayed", "delayedBodies", "position", "restored", "unique", "groups"),
-    fleeting: ["delayed", "delayedBodies", "restored", "unique"],
+    keys: keys(
+      "numbers",
+      "delayed",
+      "delayedBodies",
+      "promoted",
+      "position",
+      "restored",
+      "omitted",
+      "unique",
+      "groups"
+    ),
+    fleeting: ["delayed", "delayedBodies", "promoted", "restored", "omitted", "unique"],
     lua,
+    finding,
     filters: true,
     passes: true,
     frees: true

@@ -117,7 +117,7 @@ export class Listener {
     yield* subscriber.subscribe(
       "channel",
       keys.wake,
-      this.#hears((millis) => Number(String(millis)) || 0)
+      this.#hears((millis) => Number.parseInt(String(millis), 10) || 0)
     )
     if (this.#scan) this.#work.openUnsafe()
     yield* Effect.forkScoped(this.#run)
