@@ -178,7 +178,7 @@ const take = (source: Source) =>
       PAUSED: {}
     },
     lua: /* lua */ `${clock}${records}${source.lua}${suspecting}${source.filters ? wanting : ""}
-local now, rest, guards = clock(), nil, ${source.frees === true ? "redis.call('EXISTS', unique) == 1" : "false"}
+local now, rest, guards = clock(), nil, ${source.frees === true ? guarded(source) : "false"}
 local until_ = redis.call('ZSCORE', consumers, consumer)
 if not until_ or tonumber(until_) <= now then return {'EXPIRED'} end
 ${
@@ -259,8 +259,11 @@ const giving = /* lua */ `
         if id then given(new[i], id) end
       end`
 
-const freeAcked = /* lua */ `
-  if own ~= '' and redis.call('EXISTS', unique) == 1 then
+/** Some messages have, or had, their ids to themselves. */
+const guarded = ({ gives }: Source) => `redis.call('EXISTS', unique${gives === true ? ", named" : ""}) > 0`
+
+const freeAcked = (source: Source) => /* lua */ `
+  if own ~= '' and ${guarded(source)} then
     own = cmsgpack.unpack(own)
     local entries, names = {}, {}
     for n = 1, #own, 2 do
@@ -333,7 +336,7 @@ if acks > 0 then
     forget(ids)
     redis.call('SREM', processing, unpack(ids))
   end
-${source.frees === true ? freeAcked : ""}end
+${source.frees === true ? freeAcked(source) : ""}end
 if not steps then return {'OK', table.concat(answers), 0} end
 local cancels = redis.pcall('EXISTS', cancelled) == 1
 local now, ready, soonest, deadLettered = clock(), false, nil, false

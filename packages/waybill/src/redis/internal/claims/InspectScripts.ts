@@ -258,7 +258,7 @@ for _, list in ipairs({suspects, returned}) do drop(redis.call('LPOP', list, mos
 local later = redis.call('ZRANGE', waiting, 0, most - 1)
 if #later > 0 then redis.call('ZREM', waiting, unpack(later)) end
 drop(later)
-${source.frees === true ? "redis.call('UNLINK', unique)" : ""}
+${source.frees === true ? `redis.call('UNLINK', unique${source.gives === true ? ", named" : ""})` : ""}
 local noted, rest = clear(mark)
 return {'OK', noted, (more or rest) and 1 or 0}
 `

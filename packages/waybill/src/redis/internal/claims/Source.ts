@@ -31,7 +31,7 @@
  * | `peek(from, limit, newest)` | at most `limit` of these ids, in order: the first after the id `from`, or with `newest` the last before it; without it the first or the last of all |
  * | `outlook()` | how many messages are stored, how many are not due yet, and when the next of these is due or nil; how many there ever were, or nil |
  * | `freed(entries, ids, group)` | only for a source that `frees`: the group has settled these messages, which have ids of their own |
- * | `given(entry, id)` | only for a source that `gives`: a consumer is given it for the first time |
+ * | `given(entry, id)` | only for a source that `gives`: a consumer is given it for the first time. `freed` follows as well while the key `named` exists |
  * | `pass()` | only for a source that `passes`: moves on over expired messages at the front. Returns whether there may be more of them |
  * | `clear(mark)` | deletes some of what `fresh` could take or `promote` bring in. `mark`: "" at first, then what the last call, perhaps for another group, returned; so what comes later stays. Returns a mark as text, and whether there may be more |
  * | `close()` | the group is retired: deletes what the source keeps for it |

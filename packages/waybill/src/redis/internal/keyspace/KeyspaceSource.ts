@@ -5,6 +5,7 @@
  * @module
  */
 import { make as makeScripts } from "../claims/Scripts.ts"
+import { coalesced } from "../publish/PublishScript.ts"
 import { keys } from "../wire/Keys.ts"
 import { forgetting } from "../wire/Lua.ts"
 import { opens, pattern, storage } from "./KeyspaceScripts.ts"
@@ -220,14 +221,21 @@ local function memberIn(note)
   local number = string.match(note, '^%d+%-d(%d+)$')
   return number and string.format('%012d', number) or string.match(note, '^d(%d+)')
 end
+local function promotedTo(member)
+  local number = redis.call('ZSCORE', promoted, member)
+  return number and string.format('%.0f', number) or nil
+end
 local function entryIn(note)
   local member = memberIn(note)
-  local number = member and redis.call('ZSCORE', promoted, member)
-  return number and string.format('%.0f', number) or not member and string.match(note .. ' ', '^(%d+) ') or nil
+  if member then return promotedTo(member) end
+  return string.match(note .. ' ', '^(%d+) ')
 end
 local function find(id, notes, groups)
-  for _, note in ipairs(notes) do
-    local entry, member = entryIn(note), memberIn(note)
+  -- One that coalesces is not noted: its member follows from its id.
+  local coalesced = '${coalesced}' .. id
+  for n = 0, #notes do
+    local note = notes[n]
+    local entry, member = note and entryIn(note) or promotedTo(coalesced), note and memberIn(note) or coalesced
     local function is(record)
       return record and (parsed(record).id or entry) == id
     end

@@ -11,12 +11,12 @@ import { storage } from "./ListStorage.ts"
 /** Arguments of a delivery: its member in the processing set; and the id of its message, if it has one of its own, or "". */
 export const commit = commitScript({
   storage,
-  keys: keys("bodies", "processing", "marks", "unique"),
+  keys: keys("bodies", "processing", "marks", "unique", "named"),
   args: {},
   delivery: 2,
   lua: /* lua */ `${freeing}
 local left, ids, marked = {}, {}, {}
-local guards = redis.call('EXISTS', unique) == 1
+local guards = redis.call('EXISTS', unique, named) > 0
 local members = {}
 for d = 1, deliveries do members[d] = ARGV[moreArgs + 2 * d - 1] end
 local owned = redis.call('SMISMEMBER', processing, unpack(members))

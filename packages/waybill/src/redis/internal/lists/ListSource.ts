@@ -63,6 +63,10 @@ local function freed(entries, ids)
     if noted(entries[i], marker) then gone[#gone + 1] = ids[i] end
   end
   if #gone > 0 then redis.call('HDEL', unique, unpack(gone)) end
+  if redis.call('EXISTS', named) == 0 then return end
+  gone = {}
+  for i, entry in ipairs(redis.call('HMGET', named, unpack(ids))) do if entry == entries[i] then gone[#gone + 1] = ids[i] end end
+  if #gone > 0 then redis.call('HDEL', named, unpack(gone)) end
 end
 `
 
@@ -155,7 +159,10 @@ local function dropped(id)
   return redis.pcall('SREM', removed, id) == 1
 end
 ${freeing}local function given(entry, id)
-  if noted(entry, redis.call('HGET', unique, id)) == ' t' then redis.call('HDEL', unique, id) end
+  if noted(entry, redis.call('HGET', unique, id)) == ' t' then
+    redis.call('HDEL', unique, id)
+    redis.call('HSET', named, id, entry)
+  end
 end
 local function restore(id, text)
   redis.call('HSET', bodies, id, text)
@@ -231,6 +238,7 @@ local function entryIn(note)
   return string.match(note, '^d[123]:%d+:(%S+)') or string.match(note, '^%S+')
 end
 local function find(id, notes)
+  table.insert(notes, #notes, redis.call('HGET', named, id) or id)
   for _, note in ipairs(notes) do
     local entry = entryIn(note) or ''
     local function is(record)
@@ -253,9 +261,11 @@ end
 local function isUnread()
   return true
 end
-local function withdraw(entry, groups)
+local function withdraw(entry, groups, record)
   for _, place in ipairs(groups) do if place.state == 'P' then return end end
   redis.call('HDEL', bodies, entry)
+  local id = parsed(record).id
+  if id and redis.call('HGET', named, id) == entry then redis.call('HDEL', named, id) end
   for _, place in ipairs(groups) do if place.state ~= 'R' then return end end
   redis.call('SADD', removed, entry)
 end
@@ -267,7 +277,19 @@ end
 /** Under the pattern's own name. */
 export const source = (pattern: string): Source => ({
   pattern,
-  keys: keys("high", "normal", "low", "bodies", "delayed", "delayedBodies", "inbox", "removed", "unique", "meta"),
+  keys: keys(
+    "high",
+    "normal",
+    "low",
+    "bodies",
+    "delayed",
+    "delayedBodies",
+    "inbox",
+    "removed",
+    "unique",
+    "named",
+    "meta"
+  ),
   fleeting: ["high", "normal", "low", "bodies", "delayed", "delayedBodies", "inbox", "removed"],
   lua,
   finding,
