@@ -277,6 +277,27 @@ const freeAcked = (source: Source) => /* lua */ `
   end
 `
 
+/** Ends the plain acks, and defines `answers`. */
+const acking = (source: Source) => /* lua */ `local answers = {}
+if acks > 0 then
+  local held = redis.call('SMISMEMBER', processing, unpack(ARGV, moreArgs + 1, moreArgs + acks))
+  local stale = false
+  for i = 1, acks do
+    if held[i] == 1 then answers[i] = 'O' else answers[i], stale = 'F', true end
+  end
+  local ids = {unpack(ARGV, moreArgs + 1, moreArgs + acks)}
+  if stale then
+    ids = {}
+    for i = 1, acks do if held[i] == 1 then ids[#ids + 1] = ARGV[moreArgs + i] end end
+  end
+  if #ids > 0 then
+    -- In this order: what cannot be forgotten still belongs to the consumer.
+    forget(ids)
+    redis.call('SREM', processing, unpack(ids))
+  end
+${source.frees === true ? freeAcked(source) : ""}end
+`
+
 /**
  * Ends deliveries, each in its own way. Plain acks of first deliveries come first, because they are many.
  *
@@ -319,25 +340,7 @@ const settle = (source: Source) =>
     lua: /* lua */ `${clock}${add}${records}${source.lua}${tallies}${marking}${deadLettering}${keeping}${heads}
 local steps = #ARGV > moreArgs + acks
 if steps then touch() end
-local answers = {}
-if acks > 0 then
-  local held = redis.call('SMISMEMBER', processing, unpack(ARGV, moreArgs + 1, moreArgs + acks))
-  local stale = false
-  for i = 1, acks do
-    if held[i] == 1 then answers[i] = 'O' else answers[i], stale = 'F', true end
-  end
-  local ids = {unpack(ARGV, moreArgs + 1, moreArgs + acks)}
-  if stale then
-    ids = {}
-    for i = 1, acks do if held[i] == 1 then ids[#ids + 1] = ARGV[moreArgs + i] end end
-  end
-  if #ids > 0 then
-    -- In this order: what cannot be forgotten still belongs to the consumer.
-    forget(ids)
-    redis.call('SREM', processing, unpack(ids))
-  end
-${source.frees === true ? freeAcked(source) : ""}end
-if not steps then return {'OK', table.concat(answers), 0} end
+${acking(source)}if not steps then return {'OK', table.concat(answers), 0} end
 local cancels = redis.pcall('EXISTS', cancelled) == 1
 local now, ready, soonest, deadLettered = clock(), false, nil, false
 local i = moreArgs + acks + 1
