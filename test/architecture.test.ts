@@ -128,7 +128,7 @@ const houses: Record<string, { readonly knows: ReadonlyArray<string>; readonly r
   "packages/cli": {
     knows: ["waybill"],
     rows: [
-      "src/SafeText src/Problem",
+      "src/SafeText src/Problem src/Schedule",
       "src/Output src/Screen src/Server",
       "src/commands/",
       "src/dashboard/",

@@ -110,7 +110,7 @@ const surface: Record<string, Record<string, string>> = {
   "waybill Schedules": {
     "since: what schedules are": "Definition InvalidSchedule Options Schedule Scheduled cron every",
     "since: declares and changes them": "LayerOptions layer pause remove resume run upsert",
-    "since: lists them": "Info list"
+    "since: lists them, and what is wrong with them": "Drift Info Outcome drifts list outcome"
   },
   "waybill Settlement": {
     "how a delivery ends, for transports and their tests":

@@ -1,11 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Layer, Option, Schema, Scope, Stream } from "effect"
+import { Duration, Effect, Exit, Layer, Option, Schedule as Repetition, Schema, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import { type Lifecycle, Schedules, Topic, Transport } from "waybill"
+import { Consumer, type Lifecycle, Schedules, Topic, Transport } from "waybill"
 import { MemoryPubSub, MemoryStreams } from "waybill/memory"
 import { watch } from "../../packages/waybill/src/internal/Scheduler.ts"
 import { turn } from "../../packages/waybill/src/internal/Timing.ts"
-import { quiet } from "./Running.ts"
+import { quiet, run } from "./Running.ts"
 
 const Report = Topic.make("reports", { payload: Schema.String })
 const at = (iso: string) => new Date(iso).getTime()
@@ -123,6 +123,109 @@ describe("schedules", () => {
     }).pipe(Effect.provide(MemoryStreams.layer()))
   )
 
+  /** The drifts that are recorded. */
+  const known = Effect.map(Schedules.drifts(Report), (all) => all.map(({ found, schedule }) => `${found} ${schedule}`))
+
+  it.effect("a drift is known until it is over, or the program that declares something else ends", () =>
+    Effect.gen(function* () {
+      const stop = yield* release([
+        nightly("0 3 * * *"),
+        Schedules.every("sync", "1 day", { topic: Report, payload: "" })
+      ])
+      yield* yield* release([nightly("0 4 * * *")])
+      yield* TestClock.adjust("5 seconds")
+      assert.deepStrictEqual((yield* known).sort(), ["changed nightly", "missing sync"])
+      yield* yield* release([nightly("0 3 * * *"), Schedules.every("sync", "2 days", { topic: Report, payload: "" })])
+      yield* TestClock.adjust("5 seconds")
+      assert.deepStrictEqual(yield* known, ["changed sync"])
+      yield* stop
+      assert.deepStrictEqual(yield* known, [])
+      const reporting = yield* release([], { topics: [Report], removed: "report" })
+      yield* TestClock.adjust("5 seconds")
+      assert.deepStrictEqual((yield* known).sort(), ["undeclared nightly", "undeclared sync"])
+      yield* Schedules.remove(Report, "sync")
+      yield* TestClock.adjust("5 seconds")
+      assert.deepStrictEqual(yield* known, ["undeclared nightly"])
+      yield* reporting
+    }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+
+  it.effect("it is told for how long a tick is overdue, and what has become of the last one", () =>
+    Effect.gen(function* () {
+      const every = (id: string, options: { readonly jitter?: "1 day"; readonly overlap?: "skip" } = {}) =>
+        Schedules.every(id, "1 hour", { topic: Report, payload: id, times: 2, ...options })
+      const ids = ["settles", "holds", "waits", "dies"]
+      for (const id of ids) yield* Schedules.upsert(every(id))
+      yield* Schedules.upsert(every("delayed", { jitter: "1 day" }))
+      yield* Schedules.upsert(every("overlaps", { overlap: "skip" }))
+      const states = Effect.gen(function* () {
+        const infos = yield* Stream.runCollect(Schedules.list(Report))
+        const found: Record<string, string | undefined> = {}
+        for (const info of infos) {
+          const outcome = yield* Schedules.outcome(Report, info)
+          const { group, reason, state } = outcome ?? { state: `overdue ${info.overdueMillis}` }
+          found[info.id] = [state, group, reason].filter((part) => part !== undefined).join(" ")
+        }
+        return found
+      })
+      yield* TestClock.adjust("65 minutes")
+      assert.strictEqual((yield* states)["holds"], "overdue 300000")
+      const { schedules } = yield* Transport.AtLeastOnce
+      yield* schedules!.watch(Report.name)
+      yield* quiet()
+      assert.deepStrictEqual(yield* states, {
+        settles: "ready",
+        holds: "ready",
+        waits: "ready",
+        dies: "ready",
+        delayed: "delayed",
+        overlaps: "ready"
+      })
+      const consuming = (group: string, handle: (payload: string) => Effect.Effect<void, string>) =>
+        Consumer.make(Report, { group, concurrency: 10 }).pipe(
+          Consumer.process(handle),
+          Consumer.orElse((payload) =>
+            payload === "dies" ? Consumer.deadLetter("Broken") : Consumer.retry(Repetition.spaced("1 day"))
+          )
+        )
+      const transports = Layer.succeedContext(yield* Effect.context<Transport.AtLeastOnce>())
+      yield* run(
+        consuming("calm", () => Effect.void),
+        transports
+      )
+      yield* run(
+        consuming("g", (payload) =>
+          payload === "holds" || payload === "overlaps"
+            ? Effect.never
+            : payload === "settles"
+              ? Effect.void
+              : Effect.fail(payload)
+        ),
+        transports
+      )
+      yield* TestClock.adjust("1 second")
+      const after = {
+        settles: "settled",
+        holds: "pending g",
+        waits: "waiting g",
+        dies: "dead g Broken",
+        delayed: "delayed",
+        overlaps: "pending g"
+      }
+      assert.deepStrictEqual(yield* states, after)
+      yield* TestClock.adjust("1 hour")
+      assert.deepStrictEqual(yield* states, { ...after, overlaps: "skipped" })
+      // An id that is no longer known.
+      const transport = yield* Transport.AtLeastOnce
+      const message = () => Effect.succeedNone
+      const forgetting = Effect.provideService(states, Transport.AtLeastOnce, {
+        ...transport,
+        inspector: { ...transport.inspector, message }
+      })
+      assert.strictEqual((yield* forgetting)["settles"], "unknown")
+    }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+
   it.effect("of two releases that disagree the later one decides, and the other one says so once", () =>
     Effect.gen(function* () {
       const events = yield* told
@@ -134,6 +237,7 @@ describe("schedules", () => {
       yield* release([nightly("0 4 * * *")])
       yield* TestClock.adjust("5 seconds")
       assert.deepStrictEqual(drifts().sort(), ["changed nightly", "missing sync"])
+      assert.deepStrictEqual((yield* known).sort(), ["changed nightly", "missing sync"])
       yield* Schedules.upsert(Schedules.every("other", "1 day", { topic: Report, payload: "" }))
       yield* TestClock.adjust("1 day")
       assert.deepStrictEqual(drifts(), [])
@@ -255,7 +359,6 @@ describe("schedules", () => {
     Effect.gen(function* () {
       const poll = (payload: string) =>
         Schedules.upsert(Schedules.every("poll", "10 minutes", { topic: Report, payload, times: 3 }))
-      yield* release([])
       const { schedules } = yield* Transport.AtLeastOnce
       yield* schedules!.watch(Report.name)
       assert.strictEqual(yield* poll("a"), "Created")

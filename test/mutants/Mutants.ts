@@ -802,6 +802,20 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: [{ file: "core/schedules.test.ts", title: "is published as it was defined" }]
   },
   {
+    name: "schedules: a process that ends leaves the drifts it has found",
+    file: "Schedules.ts",
+    find: "schedules.note(topic, [], some, 0)",
+    replace: "schedules.note(topic, some, [], 0)",
+    proofs: [{ file: "core/schedules.test.ts", title: "a drift is known until it is over" }]
+  },
+  {
+    name: "a consumer that leaves does not record when",
+    file: "redis/internal/claims/MemberScripts.ts",
+    find: "if known and leaving then",
+    replace: "if known and not leaving then",
+    proofs: on(["lists"], suite("for how long a group has had no consumer"))
+  },
+  {
     name: "schedules: a consumer of the topic does not watch them",
     file: "Transport.ts",
     find: "receive: (subscription) => Effect.tap(receive(subscription), RcMap.get(watches, subscription.topic)),",

@@ -84,6 +84,21 @@ describe("schedules", () => {
     }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()), quietly)
   )
 
+  it.live("what a process that has died had found is forgotten", () =>
+    Effect.gen(function* () {
+      const { url } = yield* RedisServer.RedisServer
+      const { schedules } = Context.get(yield* process("RedisStreams", url), Transport.AtLeastOnce)
+      yield* schedules!.note(Report.name, [{ schedule: "s", found: "missing" }], [], 50)
+      yield* becomes("no drift is known", schedules!.drifts(Report.name, 10), [])
+      const redis = yield* client(url)
+      yield* becomes(
+        "nothing is left",
+        Effect.promise(() => redis.keys("*")),
+        []
+      )
+    }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()), quietly)
+  )
+
   it.live("those that this build cannot read do not hold up the ones behind them", () =>
     Effect.gen(function* () {
       const { url } = yield* RedisServer.RedisServer

@@ -104,6 +104,10 @@ export const age = (millis: number): string => {
   return `${value < 10 && unit === "s" ? value.toFixed(1) : Math.floor(value)} ${unit}`
 }
 
+/** For a group without living consumers: since when it has had none, if that is known. */
+export const unattended = ({ unattendedMillis }: Pick<Inspector.GroupInfo, "unattendedMillis">): string =>
+  unattendedMillis === undefined ? "no consumer is alive" : `no consumer has been alive for ${age(unattendedMillis)}`
+
 export const instant = (epochMillis: number): string => new Date(epochMillis).toISOString().replace("T", " ")
 
 /** Prints the value as JSON, or as text for people. */

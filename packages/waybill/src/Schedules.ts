@@ -4,6 +4,7 @@
  *
  * @module
  */
+import * as Arr from "effect/Array"
 import type * as Context from "effect/Context"
 import type * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
@@ -18,9 +19,10 @@ import * as Stream from "effect/Stream"
 import { finiteOf, shown } from "./internal/Limits.ts"
 import { isName } from "./internal/Name.ts"
 import { safe } from "./internal/SafeText.ts"
-import { messageAs, planned, publish } from "./internal/Scheduler.ts"
+import { messageAs, messageIdOf, planned, publish } from "./internal/Scheduler.ts"
 import {
   type Definition,
+  type Drift,
   type Entry,
   mostChanges,
   progressOf,
@@ -402,6 +404,8 @@ export interface Info {
   readonly state: "active" | "paused" | "ended" | "unreadable"
   /** The next tick, in milliseconds since the epoch by the store's clock; undefined unless it is active. */
   readonly next: number | undefined
+  /** For how long it has been due, in milliseconds by the store's clock: 0 if it is not, or `next` is undefined. */
+  readonly overdueMillis: number
   /** The last tick that was published, likewise. */
   readonly last: number | undefined
   /** How many ticks were published. */
@@ -410,14 +414,15 @@ export interface Info {
   readonly definition: Definition | undefined
 }
 
-export type { Definition } from "./internal/ScheduleStore.ts"
+export type { Definition, Drift } from "./internal/ScheduleStore.ts"
 
-const infoOf = ({ id, next, text }: StoredSchedule): Info => {
+const infoOf = ({ id, next, text }: StoredSchedule, now: number): Info => {
   const entry = read(text)
   const progress = progressOf(text)
   return {
     id,
     next,
+    overdueMillis: next === undefined ? 0 : Math.max(0, now - next),
     state:
       entry === undefined
         ? "unreadable"
@@ -434,17 +439,95 @@ const infoOf = ({ id, next, text }: StoredSchedule): Info => {
 
 const pageSize = 200
 
-const stored = (schedules: Schedules, topic: string) =>
+const stored = <A>(schedules: Schedules, topic: string, f: (one: StoredSchedule, now: number) => A) =>
   Stream.paginate(Option.none<StoredSchedule>(), (after) =>
-    Effect.map(schedules.page(topic, after, pageSize), ({ schedules }) => {
+    Effect.map(schedules.page(topic, after, pageSize), ({ now, schedules }) => {
       const last = schedules.at(-1)
-      return [schedules, last === undefined ? Option.none() : Option.some(Option.some(last))] as const
+      return [
+        schedules.map((one) => f(one, now)),
+        last === undefined ? Option.none() : Option.some(Option.some(last))
+      ] as const
     })
   )
 
 /** The schedules of a topic, the next one first. One that is published while the stream is read may appear twice. */
 export const list = <On>(topic: Scheduled<On>): Stream.Stream<Info, TransportError, On> =>
-  Stream.unwrap(Effect.map(opened(topic), ({ schedules }) => Stream.map(stored(schedules, topic.name), infoOf)))
+  Stream.unwrap(Effect.map(opened(topic), ({ schedules }) => stored(schedules, topic.name, infoOf)))
+
+const mostDrifts = 1000
+
+/**
+ * How the schedules of a topic differ from what running programs declare with `layer`: two releases run side by side, or somebody
+ * has changed or removed one of them. At most 1,000. A difference is known about a second after the change, and gone as much
+ * later as the programs take to notice that it is over, or half a minute after the last of them has died.
+ */
+export const drifts = <On>(topic: Scheduled<On>): Effect.Effect<ReadonlyArray<Drift>, TransportError, On> =>
+  Effect.flatMap(opened(topic), ({ schedules }) => schedules.drifts(topic.name, mostDrifts))
+
+/**
+ * What has become of the message of a schedule's last tick.
+ *
+ * | `state` | |
+ * |---|---|
+ * | `delayed` | it is not due yet, because of `jitter` |
+ * | `ready` | no consumer has been given it |
+ * | `pending` | a consumer holds it |
+ * | `waiting` | it waits for its next attempt |
+ * | `dead` | it is a dead letter, for `reason` |
+ * | `settled` | every group has settled it; or it was removed, or has expired |
+ * | `skipped` | it was not published, because the message of the tick before is not settled |
+ * | `unknown` | its id is no longer known, and the topic has messages that are not settled |
+ */
+export interface Outcome {
+  readonly state: "delayed" | "ready" | "pending" | "waiting" | "dead" | "settled" | "skipped" | "unknown"
+  /** The group in which it is so. Of several groups the one that has most trouble with it. */
+  readonly group?: string | undefined
+  readonly reason?: string | undefined
+}
+
+/** The most troubled first. */
+const troubles = ["Dead", "Waiting", "Pending", "Ready"] as const
+
+const stateOf = { Waiting: "waiting", Pending: "pending", Ready: "ready", Settled: "settled" } as const
+
+/**
+ * What has become of the message of the last tick of a schedule, as `list` returned it; undefined if it has not had one. The cost
+ * is that of `Inspector.message`. Fails with `NotOffered` if the layer does not find messages by id.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schema, Stream } from "effect"
+ * import { Schedules, Topic } from "waybill"
+ *
+ * const Report = Topic.make("reports", { payload: Schema.Struct({ kind: Schema.String }) })
+ *
+ * const failed = Schedules.list(Report).pipe(
+ *   Stream.mapEffect((info) => Effect.map(Schedules.outcome(Report, info), (outcome) => ({ info, outcome }))),
+ *   Stream.filter(({ outcome }) => outcome?.state === "dead")
+ * )
+ * ```
+ */
+export const outcome = Effect.fn("Schedules.outcome")(function* <On>(
+  topic: Scheduled<On>,
+  { definition, id, last }: Info
+): Effect.fn.Return<Outcome | undefined, TransportError, On> {
+  const { inspector } = (yield* opened(topic)).transport
+  if (last === undefined) return undefined
+  const found = Option.getOrUndefined(yield* inspector.message(topic.name, messageIdOf(id, last, definition ?? {})))
+  const place = troubles.flatMap((tag) => found?.groups.filter(({ _tag }) => _tag === tag) ?? [])[0]
+  const isAnother = found !== undefined && found.headers["tick"] !== new Date(last).toISOString()
+  if (isAnother && (place === undefined || place._tag === "Dead")) return { state: "settled" }
+  if (isAnother) return { state: "skipped" }
+  if (found?.dueAt !== undefined) return { state: "delayed" }
+  if (place?._tag === "Dead") return { state: "dead", group: place.group, reason: place.deadLetter.reason }
+  if (place !== undefined) return { state: stateOf[place._tag], group: place.group }
+  if (found !== undefined) return { state: found.groups.length === 0 ? "ready" : "settled" }
+  // An id that a message has to itself is known until it is settled; any other only for a while.
+  if (definition?.overlap === "skip") return { state: "settled" }
+  const { depth, groups } = yield* inspector.describe(topic.name)
+  const open = groups.length === 0 ? depth : Math.max(...groups.map(({ lag, pending }) => lag + pending))
+  return { state: definition === undefined || open > 0 ? "unknown" : "settled" }
+})
 
 export interface LayerOptions<On> {
   /**
@@ -552,7 +635,7 @@ const declare = Effect.fnUntraced(function* <On>(
   const { schedules, transport } = yield* opened(topic)
   const { lifecycle } = transport
   for (const definition of definitions.values()) yield* ensureKept(topic.name, definition, transport)
-  const all = yield* Stream.runCollect(stored(schedules, topic.name))
+  const all = yield* Stream.runCollect(stored(schedules, topic.name, (one) => one))
   const found = new Map(all.map((one) => [one.id, one]))
   for (const [id, definition] of definitions) {
     if (changed(found.get(id) ?? absent, definition, 0) === undefined) continue
@@ -575,55 +658,89 @@ const declare = Effect.fnUntraced(function* <On>(
     }
   }
   yield* schedules.watch(topic.name)
-  const removedIds = removed === "report" ? [] : strangers.map(({ id }) => id)
-  yield* Effect.forkScoped(Effect.scoped(drifting(topic.name, definitions, removedIds, schedules, lifecycle)))
+  const drifted = new Map(strangers.map(({ id }) => [id, removed === "report" ? ("undeclared" as const) : undefined]))
+  for (const id of definitions.keys()) drifted.set(id, undefined)
+  yield* Effect.forkScoped(Effect.scoped(drifting(topic.name, definitions, drifted, schedules, lifecycle)))
 })
 
 /** How long changes are collected before they are compared: they often come in bursts. */
 const driftMillis = 1000
 
-/** Reports declared schedules that are changed or removed from now on, and removed ones that come back. */
+/** How long a process that ends tries to withdraw what it has recorded. */
+const withdrawMillis = 1000
+
+/** How long a process takes for each call that compares, at least, while nothing is announced. */
+const compareMillis = 2000
+
+/**
+ * Reports declared schedules that are changed or removed from now on, and removed ones that come back, and records them for others to
+ * see. `known`: those to compare, with what was reported of them.
+ */
 const drifting = Effect.fnUntraced(function* (
   topic: string,
   definitions: ReadonlyMap<string, Definition>,
-  removed: ReadonlyArray<string>,
+  known: Map<string, Drift["found"] | undefined>,
   schedules: Schedules,
   lifecycle: Lifecycle
 ) {
-  const ids = [...definitions.keys(), ...removed]
-  const known = new Map<string, "changed" | "missing" | "undeclared" | undefined>()
+  const chunks = Arr.chunksOf(known.keys(), mostChanges)
+  const interval = Math.max(schedules.pollMillis, compareMillis * chunks.length)
   const heard = Latch.makeUnsafe(false)
-  yield* schedules.listen(topic, () => heard.openUnsafe())
-  const compare = Effect.gen(function* () {
-    heard.closeUnsafe()
-    for (let from = 0; from < ids.length; from += mostChanges) {
-      const { schedules: some } = yield* schedules.find(topic, ids.slice(from, from + mostChanges))
-      for (const { id, revision, text } of some) {
-        const mine = definitions.get(id)
-        const stored = read(text)?.definition
-        const found =
-          mine === undefined
-            ? revision === ""
-              ? undefined
-              : "undeclared"
-            : revision === ""
-              ? "missing"
-              : stored !== undefined && same(stored, mine)
-                ? undefined
-                : "changed"
-        if (found !== undefined && found !== known.get(id)) {
-          yield* lifecycle.report({ _tag: "ScheduleDrifted", topic, schedule: id, found })
-        }
-        known.set(id, found)
-      }
-    }
+  let isHeard = false
+  yield* schedules.listen(topic, () => {
+    isHeard = true
+    heard.openUnsafe()
   })
-  const { pollMillis } = schedules
-  const awaited = pollMillis < Infinity ? Effect.race(heard.await, Effect.sleep(pollMillis)) : heard.await
-  // The next time is another chance.
-  return yield* Effect.ignore(compare).pipe(
-    Effect.andThen(awaited),
-    Effect.andThen(Effect.sleep(driftMillis)),
-    Effect.forever
-  )
+  const compare = Effect.fnUntraced(function* (ids: ReadonlyArray<string>) {
+    const { schedules: some } = yield* schedules.find(topic, ids)
+    const drifts: Array<Drift> = []
+    const over: Array<Drift> = []
+    for (const one of some) {
+      const schedule = one.id
+      const before = known.get(schedule)
+      const found = driftOf(one, definitions.get(schedule))
+      known.set(schedule, found)
+      if (before !== undefined && before !== found) over.push({ schedule, found: before })
+      if (found === undefined) continue
+      drifts.push({ schedule, found })
+      if (before !== found) yield* lifecycle.report({ _tag: "ScheduleDrifted", topic, schedule, found })
+    }
+    if (drifts.length + over.length > 0) yield* schedules.note(topic, drifts, over, 3 * (interval + driftMillis))
+  })
+  yield* Effect.addFinalizer(() => withdraw(topic, known, schedules))
+  const pause = interval < Infinity ? Effect.race(heard.await, Effect.sleep(interval / chunks.length)) : heard.await
+  /** How many to compare without a pause. */
+  let hurry = chunks.length
+  for (let i = 0; i < chunks.length; i = (i + 1) % chunks.length) {
+    // The next time is another chance.
+    yield* Effect.ignore(compare(chunks[i] ?? []))
+    if (--hurry > 0) continue
+    yield* pause
+    if (!isHeard) continue
+    yield* Effect.sleep(driftMillis)
+    isHeard = false
+    heard.closeUnsafe()
+    hurry = chunks.length
+  }
 })
+
+const driftOf = ({ revision, text }: StoredSchedule, declared: Definition | undefined): Drift["found"] | undefined => {
+  if (declared === undefined) return revision === "" ? undefined : "undeclared"
+  if (revision === "") return "missing"
+  const stored = read(text)?.definition
+  return stored !== undefined && same(stored, declared) ? undefined : "changed"
+}
+
+/** A process that ends declares nothing any more. If the store cannot be reached, what it has recorded expires. */
+const withdraw = (
+  topic: string,
+  known: ReadonlyMap<string, Drift["found"] | undefined>,
+  schedules: Schedules
+): Effect.Effect<void> => {
+  const drifts = [...known].flatMap(([schedule, found]) => (found === undefined ? [] : [{ schedule, found }]))
+  const chunks = Arr.chunksOf(drifts, mostChanges)
+  return Effect.forEach(chunks, (some) => schedules.note(topic, [], some, 0), { discard: true }).pipe(
+    Effect.timeoutOption(withdrawMillis),
+    Effect.ignore
+  )
+}

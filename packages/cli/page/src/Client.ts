@@ -5,14 +5,19 @@
  * @module
  */
 import {
+  type Change,
   type Dead,
   type Life,
+  type Move,
+  type Moved,
   type Overview,
   type Page,
   partOf,
   type Pending,
+  type Purge,
   type Report,
-  type Schedule,
+  type Retirement,
+  type ScheduleList,
   type Seen,
   type Selection,
   type Steering,
@@ -74,7 +79,7 @@ export const waiting = (topic: string, group: string, after?: string): Promise<P
 export const dead = (topic: string, group: string, after?: string): Promise<Page<Dead>> =>
   ask(`${groupPath(topic, group)}/dead${query(after)}`)
 /** The first schedules, the next one first. */
-export const schedules = (topic: string): Promise<Page<Schedule>> => ask(`${topicPath(topic)}/schedules`)
+export const schedules = (topic: string): Promise<ScheduleList> => ask(`${topicPath(topic)}/schedules`)
 export const steer = (verb: Steering, topic: string, schedule: string): Promise<unknown> =>
   ask(`${topicPath(topic)}/schedules/${partOf(schedule)}/${verb}`, {})
 export const move = (
@@ -83,5 +88,12 @@ export const move = (
   group: string,
   selection: Selection
 ): Promise<Report> => ask(`${groupPath(topic, group)}/${verb}`, selection)
+/** As a dry run, what it would do. */
+export const retire = (topic: string, group: string, dryRun: boolean): Promise<Retirement> =>
+  ask(`${groupPath(topic, group)}/retire`, { dryRun } satisfies Change)
+export const relocate = (topic: string, group: string, move: Move): Promise<Moved> =>
+  ask(`${groupPath(topic, group)}/move`, move)
+export const purge = (topic: string, dryRun: boolean): Promise<Purge> =>
+  ask(`${topicPath(topic)}/purge`, { dryRun } satisfies Change)
 export const setPaused = (verb: "pause" | "resume", topic: string, group: string): Promise<unknown> =>
   ask(`${groupPath(topic, group)}/${verb}`, {})

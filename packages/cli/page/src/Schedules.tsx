@@ -4,7 +4,8 @@
  * @module
  */
 import { useEffect, useState } from "preact/hooks"
-import type { Page, Schedule, Steering } from "../../src/dashboard/Api.ts"
+import type { ScheduleList, Steering } from "../../src/dashboard/Api.ts"
+import { outcomeText, type Schedule, stateText } from "../../src/Schedule.ts"
 import * as Client from "./Client.ts"
 import { Confirm } from "./Confirm.tsx"
 import { Table } from "./Table.tsx"
@@ -13,9 +14,11 @@ import { Trouble } from "./Trouble.tsx"
 
 const columns = [
   { title: "Schedule" },
+  { title: "State" },
   { title: "When" },
   { title: "Next" },
   { title: "Last" },
+  { title: "Outcome" },
   { title: "Published", kind: "number" },
   { title: "Declared by" }
 ] as const
@@ -36,7 +39,7 @@ export const Schedules = ({
   readonly figures: string
   readonly writes: boolean
 }) => {
-  const [page, setPage] = useState<Page<Schedule>>()
+  const [page, setPage] = useState<ScheduleList>()
   const [trouble, setTrouble] = useState<string>()
   const [removing, setRemoving] = useState<string>()
   const failed = (error: Error) => setTrouble(error.message)
@@ -47,7 +50,7 @@ export const Schedules = ({
       setTrouble(undefined)
       return load()
     }, failed)
-  if (page === undefined || (page.items.length === 0 && trouble === undefined)) return null
+  if (page === undefined || (page.items.length + page.missing.length === 0 && trouble === undefined)) return null
   return (
     <>
       <h3>Schedules</h3>
@@ -59,9 +62,11 @@ export const Schedules = ({
           const paused = state === "paused"
           const cells = [
             <Name text={id} />,
+            stateText(one) === "active" ? "active" : <span class="badge warm">{stateText(one)}</span>,
             <Name text={whenOf(one)} />,
-            next === undefined ? <span class="badge">{state}</span> : <Moment at={next} />,
+            next === undefined ? "" : <Moment at={next} />,
             last === undefined ? "" : <Moment at={last} />,
+            <Name text={outcomeText(one)} />,
             published,
             <Name text={definition?.declared ?? ""} />
           ]
@@ -75,6 +80,11 @@ export const Schedules = ({
           return { key: id, cells: writes ? [...cells, buttons] : cells }
         })}
       />
+      {page.missing.length > 0 && (
+        <p class="faint">
+          Declared by a running program, and not stored: <Name text={page.missing.join(", ")} />
+        </p>
+      )}
       {page.more && <p class="faint">These are the next {page.items.length}: the command lists all of them.</p>}
       {removing !== undefined && (
         <Confirm

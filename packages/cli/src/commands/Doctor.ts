@@ -3,12 +3,13 @@
  *
  * @module
  */
-import { Clock, Effect, Result } from "effect"
+import { Clock, Effect, Result, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
-import { Health, Inspector } from "waybill"
+import { Health, Inspector, Schedules, Transport } from "waybill"
 import { IoRedis, RedisHealth, RedisPatterns } from "waybill/redis"
 import { ProblemsFound } from "../Problem.ts"
-import { age, count, number, print, safe } from "../Screen.ts"
+import { lateMillis } from "../Schedule.ts"
+import { age, count, number, print, safe, unattended } from "../Screen.ts"
 import { Server, serverMillis, toProblem } from "../Server.ts"
 
 /** `problem`: messages are lost, stuck or at risk. `note`: worth knowing. */
@@ -137,9 +138,64 @@ const topics = Effect.fnUntraced(function* (watch: number) {
   const infos = described.flatMap((info) => (Result.isSuccess(info) ? [info.success] : []))
   const advice = yield* RedisPatterns.advice(infos.map(({ pattern }) => pattern))
   found.push(...advice.map((detail) => note("server", detail)))
+  found.push(...(yield* schedules(infos)))
   if (watch > 0) found.push(...(yield* growing(infos, watch)))
   return found
 })
+
+/** How many schedules of a topic are counted. */
+const mostOverdue = 1000
+
+/** Schedules whose ticks nobody publishes, or that are not as programs declare them. */
+const schedules = Effect.fnUntraced(function* (infos: ReadonlyArray<Inspector.TopicInfo>) {
+  const { prefix } = yield* Server
+  const found = yield* Effect.forEach(
+    Map.groupBy(infos, ({ pattern }) => pattern),
+    ([pattern, topics]) =>
+      Effect.provide(
+        Effect.forEach(topics, ({ topic }) => schedulesOf(topic), { concurrency: 16 }),
+        RedisPatterns.layer(pattern, { prefix })
+      )
+  )
+  return found.flat(2)
+})
+
+const schedulesOf = Effect.fnUntraced(
+  function* (name: string) {
+    const topic = { name, on: Transport.AtMostOnce }
+    const overdue = yield* Schedules.list(topic).pipe(
+      Stream.takeWhile(({ overdueMillis }) => overdueMillis > lateMillis),
+      Stream.take(mostOverdue),
+      Stream.runCollect
+    )
+    const findings = (yield* Schedules.drifts(topic)).map(({ found, schedule }) =>
+      note(
+        `${name}, schedule ${schedule}`,
+        `${driftText[found]}: two releases run side by side, or it was changed since`
+      )
+    )
+    const [first] = overdue
+    if (first === undefined) return findings
+    const { id, overdueMillis } = first
+    const others = overdue.length === 1 ? "" : `, and ${overdue.length - 1} more`
+    return [
+      problem(
+        name,
+        `schedule ${id} has been due for ${age(overdueMillis)}${others}: no program that consumes the topic or has ` +
+          "`Schedules.layer` is alive, or it cannot read the schedule"
+      ),
+      ...findings
+    ]
+  },
+  // Topics without schedules, and those that the first reading has reported.
+  Effect.catch(() => Effect.succeed([]))
+)
+
+const driftText = {
+  changed: "a running program declares it differently",
+  missing: "a running program declares it, and it is not stored",
+  undeclared: "it is stored, although a running program no longer declares it"
+} as const
 
 /** Groups with consumers whose backlog grows all the same. */
 const growing = Effect.fnUntraced(function* (before: ReadonlyArray<Inspector.TopicInfo>, seconds: number) {
@@ -193,7 +249,8 @@ const findingsOf = ({ depth, groups, retention, topic }: Inspector.TopicInfo): R
         `registered group no longer exists and holds them. \`waybill stats ${topic}\` lists the groups; \`waybill groups retire ${topic} <group>\` removes one`
     )
   }
-  for (const { consumers, deadLetters, group, lag, newer, oldestPendingMillis, paused, pending, waiting } of groups) {
+  for (const info of groups) {
+    const { consumers, deadLetters, group, lag, newer, oldestPendingMillis, paused, pending, waiting } = info
     const about = `${topic}, group ${group}`
     const work = lag + pending + waiting
     if (paused && work > 0) {
@@ -202,7 +259,7 @@ const findingsOf = ({ depth, groups, retention, topic }: Inspector.TopicInfo): R
       find(
         "problem",
         about,
-        `no consumer is alive, and ${count(work, "message")} ${work === 1 ? "is" : "are"} waiting for one. If the group was ` +
+        `${unattended(info)}, and ${count(work, "message")} ${work === 1 ? "is" : "are"} waiting for one. If the group was ` +
           `renamed or abandoned, retire it, or it keeps them for ever: \`waybill groups retire ${topic} ${group}\``
       )
     }

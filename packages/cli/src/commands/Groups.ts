@@ -7,7 +7,7 @@ import { Effect, Option } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { Inspector } from "waybill"
 import { UsageError } from "../Problem.ts"
-import { count, number, print, safe } from "../Screen.ts"
+import { count, number, print, safe, unattended } from "../Screen.ts"
 import { Server } from "../Server.ts"
 import { confirm, yes } from "./Confirmation.ts"
 import { instantOf } from "./Instant.ts"
@@ -40,7 +40,7 @@ const retire = Command.make(
         { ...figures, dryRun },
         () =>
           `Group ${safe(group)} of ${safe(topic)} has ${holds}. ` +
-          (living === "" ? "No consumer is alive. Nothing was changed." : `Stop its consumers first: ${living}.`)
+          (living === "" ? `Nothing was changed, and ${unattended(plan)}.` : `Stop its consumers first: ${living}.`)
       )
     }
     if (consumers.length > 0) return yield* inUse({ topic, group, found: "consumers" })

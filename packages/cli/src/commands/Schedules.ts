@@ -8,6 +8,7 @@ import { Argument, Command, Flag } from "effect/cli"
 import { Schedules, Transport } from "waybill"
 import { RedisPatterns } from "waybill/redis"
 import { NotFound } from "../Problem.ts"
+import { outcomeText, type Schedule, stateText } from "../Schedule.ts"
 import { age, instant, print, safe, table } from "../Screen.ts"
 import { Server, toProblem } from "../Server.ts"
 import { limit } from "./Pages.ts"
@@ -30,6 +31,36 @@ export const aboutSchedules = Effect.fnUntraced(function* <A>(
   )
 })
 
+/** How many schedules are looked up at a time. */
+const concurrency = 8
+
+/** The first schedules of a topic as the command and the page show them, and the declared ones that are not stored. */
+export const shown = Effect.fnUntraced(function* (
+  topic: Schedules.Scheduled<Transport.AtMostOnce>,
+  limit: number
+): Effect.fn.Return<
+  { readonly items: ReadonlyArray<Schedule>; readonly missing: ReadonlyArray<string> },
+  Transport.TransportError,
+  Transport.AtMostOnce
+> {
+  const found = yield* Schedules.list(topic).pipe(Stream.take(limit), Stream.runCollect)
+  const drifts = yield* Schedules.drifts(topic)
+  const driftOf = new Map(drifts.map(({ found, schedule }) => [schedule, found]))
+  const items = yield* Effect.forEach(
+    found,
+    (info) =>
+      Schedules.outcome(topic, info).pipe(
+        Effect.catchIf(
+          ({ reason }) => reason._tag === "NotOffered",
+          () => Effect.succeed(undefined)
+        ),
+        Effect.map((outcome) => ({ ...info, outcome, drift: driftOf.get(info.id) }))
+      ),
+    { concurrency }
+  )
+  return { items, missing: drifts.flatMap(({ found, schedule }) => (found === "missing" ? [schedule] : [])) }
+})
+
 const whenOf = ({ definition }: Schedules.Info): string => {
   if (definition === undefined) return "?"
   const { cron, every = 0, zone = "UTC" } = definition
@@ -46,30 +77,32 @@ const list = Command.make(
   },
   Effect.fnUntraced(function* ({ limit, topic }) {
     const { json } = yield* Server
-    const found = yield* aboutSchedules(topic, (topic) =>
-      Schedules.list(topic).pipe(Stream.take(limit), Stream.runCollect)
-    )
-    yield* print(json, found, () =>
-      found.length === 0
+    const { items, missing } = yield* aboutSchedules(topic, (topic) => shown(topic, limit))
+    yield* print(json, [...items, ...missing.map((id) => ({ id, drift: "missing" }))], () =>
+      items.length + missing.length === 0
         ? `${safe(topic)} has no schedules.`
         : table(
-            ["SCHEDULE", "STATE", "WHEN", "NEXT", "LAST", "PUBLISHED", "DECLARED BY"],
-            found.map((info) => [
-              info.id,
-              info.state,
-              whenOf(info),
-              at(info.next),
-              at(info.last),
-              info.published,
-              info.definition?.declared ?? "-"
-            ])
+            ["SCHEDULE", "STATE", "WHEN", "NEXT", "LAST", "OUTCOME", "PUBLISHED", "DECLARED BY"],
+            [
+              ...items.map((info) => [
+                info.id,
+                stateText(info),
+                whenOf(info),
+                at(info.next),
+                at(info.last),
+                outcomeText(info) || "-",
+                info.published,
+                info.definition?.declared ?? "-"
+              ]),
+              ...missing.map((id) => [id, "declared, not stored", "-", "-", "-", "-", "-", "-"])
+            ]
           )
     )
   })
 ).pipe(
-  Command.withDescription("List the schedules of a topic, the next one first"),
+  Command.withDescription("List the schedules of a topic, the next one first, and where running programs disagree"),
   Command.withExamples([
-    { command: "waybill schedules list reports", description: "What is due next, and what was last" }
+    { command: "waybill schedules list reports", description: "What is due next, and how the last tick ended" }
   ])
 )
 

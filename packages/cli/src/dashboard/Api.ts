@@ -3,7 +3,8 @@
  *
  * @module
  */
-import type { Inspector, Message, Schedules } from "waybill"
+import type { Inspector, Message } from "waybill"
+import type { Schedule } from "../Schedule.ts"
 
 /** A name as a path segment. `.` and `..` would be resolved as steps of the path, so they get a marker in front. */
 export const partOf = (name: string): string => encodeURIComponent(/^(\.\.?$|~)/.test(name) ? `~${name}` : name)
@@ -34,7 +35,10 @@ export interface Page<A> {
   readonly more: boolean
 }
 
-export type Schedule = Schedules.Info
+export interface ScheduleList extends Page<Schedule> {
+  /** Those that a running program declares and that are not stored. */
+  readonly missing: ReadonlyArray<string>
+}
 
 export type Steering = "run" | "pause" | "resume" | "remove"
 
@@ -69,6 +73,37 @@ export interface Life {
     readonly waiting: Waiting | undefined
     readonly dead: Dead | undefined
   }>
+}
+
+/** A change of a topic or a group. A dry run only returns what it would do. */
+export interface Change {
+  readonly dryRun: boolean
+}
+
+/** What retiring a group does. */
+export type Retirement = Inspector.Retirement
+
+/** What purging a topic deletes; `held`: what consumers keep. */
+export interface Purge {
+  readonly depth: number
+  readonly delayed: number
+  readonly waiting: number
+  readonly held: number
+}
+
+/** Where a group is moved to. */
+export interface Move extends Change {
+  readonly to: Inspector.Place
+}
+
+/** What moving a group does. */
+export interface Moved {
+  /** How many messages it has to go. */
+  readonly lag: number
+  /** How many it has to go afterwards; undefined in a dry run, unless it is known. */
+  readonly after: number | undefined
+  /** While there are any, the group cannot be moved. */
+  readonly consumers: number
 }
 
 /** Which dead letters are selected: the named ones, or all with a reason. */

@@ -4,17 +4,26 @@
  *
  * @module
  */
-import { Clock, Effect, Layer, Option, Schema, Stream } from "effect"
+import { Clock, Effect, Layer, Option, Schema } from "effect"
 import { HttpRouter, HttpServerError, HttpServerRequest, HttpServerResponse, HttpStaticServer } from "effect/http"
 import { DeadLetters, Inspector, type Message, Schedules, Topic, type Transport } from "waybill"
 import { justBefore } from "../commands/Entry.ts"
-import { aboutSchedules } from "../commands/Schedules.ts"
-import { describeAll, describeGroup } from "../commands/Target.ts"
+import { aboutSchedules, shown } from "../commands/Schedules.ts"
+import { describe, describeAll, describeGroup, groupOf as groupIn } from "../commands/Target.ts"
 import type { NotFound, ServerProblem } from "../Problem.ts"
 import { safe } from "../SafeText.ts"
 import { messageJson } from "../Screen.ts"
 import { Server } from "../Server.ts"
-import { nameIn, type Overview, type Page, type Report, type Schedule, type Steering } from "./Api.ts"
+import {
+  type Moved,
+  nameIn,
+  type Overview,
+  type Purge,
+  type Report,
+  type Retirement,
+  type ScheduleList,
+  type Steering
+} from "./Api.ts"
 import * as Guard from "./Guard.ts"
 import * as Life from "./Life.ts"
 
@@ -37,6 +46,17 @@ const SelectionBody = Schema.Struct({
   entries: Schema.optional(Schema.Array(Schema.String).check(Schema.isMaxLength(10_000))),
   reason: Schema.optional(Schema.String),
   dryRun: Schema.Boolean
+})
+
+const ChangeBody = Schema.Struct({ dryRun: Schema.Boolean })
+
+const MoveBody = Schema.Struct({
+  dryRun: Schema.Boolean,
+  to: Schema.Union([
+    Schema.Literals(["earliest", "latest"]),
+    Schema.Struct({ at: Schema.Int }),
+    Schema.Struct({ after: Schema.String })
+  ])
 })
 
 const json = (value: unknown, status = 200): HttpServerResponse.HttpServerResponse =>
@@ -71,7 +91,7 @@ const answered = <R>(
   return effect.pipe(
     Effect.map((value) => json(value)),
     Effect.catchTags({
-      TransportError: why(502),
+      TransportError: (error) => why(error.reason._tag === "TopicInUse" ? 409 : 502)(error),
       ServerProblem: why(502),
       NotFound: why(404),
       BadRequest: why(400),
@@ -213,12 +233,56 @@ const paused = (verb: "pause" | "resume") => (params: Params) =>
     })
   )
 
+const retired = (params: Params) =>
+  answered(
+    Effect.gen(function* () {
+      const { dryRun } = yield* body(ChangeBody)
+      const info = yield* describe(topicOf(params))
+      const plan: Retirement = Inspector.retirement(info, yield* groupIn(info, groupOf(params)))
+      if (!dryRun) yield* (yield* Inspector.Inspector).retire(info.topic, groupOf(params))
+      return plan
+    })
+  )
+
+const purged = (params: Params) =>
+  answered(
+    Effect.gen(function* () {
+      const { dryRun } = yield* body(ChangeBody)
+      const { delayed, depth, groups, topic } = yield* describe(topicOf(params))
+      if (!dryRun) yield* (yield* Inspector.Inspector).purge(topic)
+      const sum = (name: "waiting" | "pending") => groups.reduce((sum, group) => sum + group[name], 0)
+      const plan: Purge = { depth, delayed, waiting: sum("waiting"), held: sum("pending") }
+      return plan
+    })
+  )
+
+const relocated = (params: Params) =>
+  answered(
+    Effect.gen(function* () {
+      const { dryRun, to } = yield* body(MoveBody)
+      const topic = topicOf(params)
+      const group = groupOf(params)
+      const info = yield* describe(topic)
+      const { consumers, lag } = yield* groupIn(info, group)
+      const plan = { lag, consumers: consumers.length }
+      const known: Moved = { ...plan, after: to === "earliest" ? info.depth : to === "latest" ? 0 : undefined }
+      if (dryRun) return known
+      yield* (yield* Inspector.Inspector).move(topic, group, to)
+      const moved: Moved = { ...plan, after: (yield* describeGroup(topic, group)).lag }
+      return moved
+    })
+  )
+
 /** The first ones: the next to be due. */
 const schedules = (topic: string) =>
   answered(
     Effect.map(
-      aboutSchedules(topic, (topic) => Schedules.list(topic).pipe(Stream.take(pageSize + 1), Stream.runCollect)),
-      (found): Page<Schedule> => ({ items: found.slice(0, pageSize), more: found.length > pageSize })
+      aboutSchedules(topic, (topic) => shown(topic, pageSize + 1)),
+      ({ items, missing }): ScheduleList => ({
+        items: items.slice(0, pageSize),
+        more: items.length > pageSize,
+        missing
+      })
     )
   )
 
@@ -303,6 +367,9 @@ export const layer = (rules: Guard.Rules, page: string) => {
         ({ entry }) => entry
       )
     ),
+    write("/api/topics/:topic/purge", purged),
+    write(`${ofGroup}/retire`, retired),
+    write(`${ofGroup}/move`, relocated),
     write(`${ofGroup}/redrive`, moved("redrive")),
     write(`${ofGroup}/discard`, moved("discard")),
     write(`${ofGroup}/pause`, paused("pause")),

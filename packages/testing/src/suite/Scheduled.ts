@@ -147,6 +147,30 @@ export const scheduled = [
   ),
 
   check(
+    "what processes find of the schedules they declare is known to others until it is over",
+    ["schedules"],
+    Effect.fnUntraced(function* (fixture) {
+      const { topic } = fixture
+      const store = storeOf(fixture)
+      const [a, b] = [
+        { schedule: "a", found: "changed" },
+        { schedule: "b", found: "missing" }
+      ] as const
+      const long = 60 * second
+      const known = Effect.map(store.drifts(topic, 10), (all) =>
+        all.map(({ found, schedule }) => `${found} ${schedule}`)
+      )
+      assert.deepStrictEqual(yield* known, [])
+      yield* store.note(topic, [a, b], [], long)
+      assert.deepStrictEqual((yield* known).toSorted(), ["changed a", "missing b"])
+      assert.strictEqual((yield* store.drifts(topic, 1)).length, 1)
+      yield* store.note(topic, [{ ...a, found: "missing" }], [a], long)
+      yield* store.note(topic, [], [b], long)
+      assert.deepStrictEqual(yield* known, ["missing a"])
+    })
+  ),
+
+  check(
     "schedules keep their topic, unless it is removed by force",
     ["schedules"],
     Effect.fnUntraced(function* (fixture) {

@@ -37,6 +37,15 @@ export interface ScheduleReply {
   readonly schedules: ReadonlyArray<StoredSchedule>
 }
 
+/**
+ * How a stored schedule differs from what a running process declares. `missing`: it is not stored. `undeclared`: it is, although
+ * the process no longer declares it.
+ */
+export interface Drift {
+  readonly schedule: string
+  readonly found: "changed" | "missing" | "undeclared"
+}
+
 export interface ScheduleStore {
   /** The schedules that are due, the first ones of them, and when the next one is due if none is. */
   readonly due: (topic: string) => Effect.Effect<ScheduleReply & { readonly next: number | undefined }, TransportError>
@@ -57,6 +66,15 @@ export interface ScheduleStore {
     changes: ReadonlyArray<ScheduleChange>,
     announce: boolean
   ) => Effect.Effect<ReadonlyArray<ReadonlyArray<Receipt> | undefined>, TransportError>
+  /** Records for so many milliseconds what a process has found, and forgets what is over; at most `mostChanges` of each. */
+  readonly note: (
+    topic: string,
+    drifts: ReadonlyArray<Drift>,
+    over: ReadonlyArray<Drift>,
+    millis: number
+  ) => Effect.Effect<void, TransportError>
+  /** What processes have recorded, at most so many. */
+  readonly drifts: (topic: string, limit: number) => Effect.Effect<ReadonlyArray<Drift>, TransportError>
   /** Calls `heard` when schedules were changed, until the scope closes. */
   readonly listen: (topic: string, heard: () => void) => Effect.Effect<void, never, Scope.Scope>
   /** How long a change may go unnoticed by those who listen, in milliseconds. */

@@ -36,10 +36,13 @@ const longestMillis = 2 ** 31 - 1
  * The message of a tick. Its id is the tick, so that it is stored once whatever happens. Where ticks must not overlap, they share an
  * id, and the message of one has it to itself until it is settled.
  */
-const messageOf = (id: string, tick: number, definition: Definition): Outgoing =>
-  definition.overlap === "skip"
-    ? { ...messageAs(`${id}@tick`, id, tick, definition), unique: "until-settled" }
-    : messageAs(`${id}@${new Date(tick).toISOString()}`, id, tick, definition)
+const messageOf = (id: string, tick: number, definition: Definition): Outgoing => {
+  const message = messageAs(messageIdOf(id, tick, definition), id, tick, definition)
+  return definition.overlap === "skip" ? { ...message, unique: "until-settled" } : message
+}
+
+export const messageIdOf = (id: string, tick: number, { overlap }: Pick<Definition, "overlap">): string =>
+  overlap === "skip" ? `${id}@tick` : `${id}@${new Date(tick).toISOString()}`
 
 /** The message of a schedule under an id of its own. */
 export const messageAs = (

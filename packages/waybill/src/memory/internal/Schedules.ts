@@ -5,7 +5,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import type { ScheduleStore, StoredSchedule } from "../../internal/ScheduleStore.ts"
+import type { Drift, ScheduleStore, StoredSchedule } from "../../internal/ScheduleStore.ts"
 import type { Lifecycle } from "../../Lifecycle.ts"
 import { completed, step } from "./Step.ts"
 import type { Topic } from "./Topic.ts"
@@ -26,6 +26,8 @@ export const make = (store: {
 }): ScheduleStore => {
   const all = store.schedules
   const listeners = new Map<string, Set<() => void>>()
+  /** By topic and schedule. Processes withdraw what they have recorded as they end, so none of it is too old. */
+  const drifts = new Map<string, Map<string, Drift>>()
   let revisions = 0
   const sorted = (topic: string) => [...(all.get(topic)?.values() ?? [])].sort(byDue)
   return {
@@ -71,6 +73,14 @@ export const make = (store: {
         if (announce) for (const heard of listeners.get(name) ?? []) heard()
         return completed(store.lifecycle, topic, fiber, made)
       }),
+    note: (topic, found, over) =>
+      Effect.sync(() => {
+        const known = drifts.get(topic) ?? new Map<string, Drift>()
+        drifts.set(topic, known)
+        for (const { schedule } of over) known.delete(schedule)
+        for (const drift of found) known.set(drift.schedule, drift)
+      }),
+    drifts: (topic, limit) => Effect.sync(() => [...(drifts.get(topic)?.values() ?? [])].slice(0, limit)),
     listen: (topic, heard) =>
       Effect.acquireRelease(
         Effect.sync(() => {

@@ -169,3 +169,43 @@ end
 return {'OK', clock(), rowsOf(unzipped(redis.call('ZRANGE', schedules, from, from + limit - 1, 'WITHSCORES')))}
 `
 })
+
+/**
+ * Records drifts for some time, and forgets others, which follow as further arguments, each a word, a space and the id of a schedule.
+ * Processes repeat what they find, and withdraw it as they end; what one of them left behind expires.
+ */
+export const noteDrifts = make({
+  name: "waybill/schedules-note",
+  mode: "writes",
+  keys: keys("scheduleDrifts"),
+  args: {
+    /** How long they are known, ms. */
+    millis: "number",
+    /** How many are recorded: the rest is over. */
+    noted: "number"
+  },
+  replies: { OK: {} },
+  lua: /* lua */ `${clock}
+touch()
+local untilWhen = string.format('%.0f', clock() + millis)
+for i = moreArgs + 1, #ARGV do
+  if i <= moreArgs + noted then redis.call('ZADD', scheduleDrifts, untilWhen, ARGV[i])
+  else redis.call('ZREM', scheduleDrifts, ARGV[i]) end
+end
+if noted > 0 then redis.call('PEXPIRE', scheduleDrifts, millis) end
+return {'OK'}
+`
+})
+
+/** The drifts that are known now, the first ones of them. */
+export const knownDrifts = make({
+  name: "waybill/schedules-drifts",
+  mode: "reads",
+  keys: keys("scheduleDrifts"),
+  args: { limit: "text" },
+  replies: { OK: { drifts: listOf(text) } },
+  lua: /* lua */ `${clock}
+touch()
+return {'OK', redis.call('ZRANGEBYSCORE', scheduleDrifts, string.format('(%.0f', clock()), '+inf', 'LIMIT', 0, limit)}
+`
+})

@@ -7,7 +7,7 @@ import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { Limits } from "../../../internal/Limits.ts"
-import type { ScheduleReply, ScheduleStore } from "../../../internal/ScheduleStore.ts"
+import type { Drift, ScheduleReply, ScheduleStore } from "../../../internal/ScheduleStore.ts"
 import type { Outgoing, Receipt } from "../../../Message.ts"
 import { type Reason, TransportError } from "../../../Transport.ts"
 import type { Commands } from "../connection/Connection.ts"
@@ -15,7 +15,15 @@ import { calling } from "../connection/ScriptReply.ts"
 import type { Subscriber } from "../connection/Subscriber.ts"
 import type { TopicKeys } from "../wire/Keys.ts"
 import { dueInOf, pushMessage, receiptOf } from "./Publisher.ts"
-import { announced, dueSchedules, findSchedules, pageOfSchedules, type scheduleScript } from "./ScheduleScripts.ts"
+import {
+  announced,
+  dueSchedules,
+  findSchedules,
+  knownDrifts,
+  noteDrifts,
+  pageOfSchedules,
+  type scheduleScript
+} from "./ScheduleScripts.ts"
 
 export interface SchedulesOptions {
   readonly pattern: string
@@ -59,6 +67,14 @@ const replyOf = (
     }
   })
 })
+
+const textOf = ({ found, schedule }: Drift): string => `${found} ${schedule}`
+
+const driftOf = (text: string): Drift => {
+  const blank = text.indexOf(" ")
+  // Written by `textOf`.
+  return { found: text.slice(0, blank) as Drift["found"], schedule: text.slice(blank + 1) }
+}
 
 export const make = (options: SchedulesOptions): ScheduleStore => {
   const { clock, commands, keysOf, limitsOf, pattern, published, script, settingOf, subscriber } = options
@@ -123,6 +139,16 @@ export const make = (options: SchedulesOptions): ScheduleStore => {
         failing(topic)
       )
     },
+    note: (topic, drifts, over, millis) =>
+      callOf(topic)(noteDrifts, { millis, noted: drifts.length }, { args: [...drifts, ...over].map(textOf) }).pipe(
+        Effect.asVoid,
+        failing(topic)
+      ),
+    drifts: (topic, limit) =>
+      callOf(topic)(knownDrifts, { limit }).pipe(
+        Effect.map(({ drifts }) => drifts.map(driftOf)),
+        failing(topic)
+      ),
     listen: (topic, heard) =>
       subscriber
         .subscribe("channel", keysOf(topic).wake, {

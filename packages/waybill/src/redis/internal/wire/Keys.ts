@@ -73,6 +73,8 @@ const ofTopic = {
   schedules: ["zset", "schedules"],
   /** Their revisions, and what they are. */
   scheduleEntries: ["hash", "schedule-entries"],
+  /** How schedules differ from what processes declare, by until when that is known. Expires. */
+  scheduleDrifts: ["zset", "schedule-drifts"],
   /** Delayed messages that became due, by the entry they are now (MessagePlaces.ts). */
   promoted: ["zset", "promoted"],
   /** By id, the places of messages that have their ids to themselves until they are settled or taken. */
