@@ -174,11 +174,13 @@ export interface Retirement {
   readonly heldBack: number
   /** Living consumers. While there are any, the group cannot be retired. */
   readonly consumers: ReadonlyArray<ConsumerInfo>
+  /** For how long there have been none, if that is known. */
+  readonly unattendedMillis?: number | undefined
 }
 
 /** What retiring this group of a topic with these figures would do. */
 export const retirement = ({ depth, groups, retention }: TopicInfo, group: GroupInfo): Retirement => {
-  const { consumers, deadLetters, lag, pending, waiting } = group
+  const { consumers, deadLetters, lag, pending, unattendedMillis, waiting } = group
   const others = groups.filter((one) => one.group !== group.group).map((one) => one.lag + one.pending)
   // Without another group, the messages stay for the next one.
   const kept = retention === "settled" && others.length > 0 ? Math.max(...others) : Infinity
@@ -186,7 +188,8 @@ export const retirement = ({ depth, groups, retention }: TopicInfo, group: Group
     unsettled: lag + pending + waiting,
     deadLetters,
     heldBack: Math.max(0, Math.min(depth, lag + pending) - kept),
-    consumers
+    consumers,
+    ...(unattendedMillis !== undefined && { unattendedMillis })
   }
 }
 
@@ -335,6 +338,11 @@ export interface GroupInfo {
    * read: says which. The messages are among those that wait.
    */
   readonly newer?: string | undefined
+  /**
+   * Milliseconds since its last consumer left or its heartbeat expired. Undefined while one is alive, and if that is
+   * unknown: it never had one, or the last one was of an older build, or the pattern stores no messages.
+   */
+  readonly unattendedMillis?: number | undefined
   /** Consumers whose heartbeat is alive. */
   readonly consumers: ReadonlyArray<ConsumerInfo>
 }

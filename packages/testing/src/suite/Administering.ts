@@ -7,7 +7,16 @@ import { assert } from "@effect/vitest"
 import { Duration, Effect, Option } from "effect"
 import { type Inspector, Settlement } from "waybill"
 import { check } from "./Check.ts"
-import { bodies, type Fixture, joinAndLeave, outgoing, settle, settled, sortedBodies } from "./Fixture.ts"
+import {
+  bodies,
+  type Fixture,
+  joinAndLeave,
+  outgoing,
+  settle,
+  settled,
+  sortedBodies,
+  toleranceMillis
+} from "./Fixture.ts"
 
 /** Tries to retire a group; returns `retired`, or the obstacle. */
 const retire = ({ inspector, topic }: Fixture["Service"], group: string) =>
@@ -247,6 +256,33 @@ export const administering = [
       assert.strictEqual(yield* retire(fixture, "old"), "retired")
       const next = yield* fixture.join("next")
       assert.deepStrictEqual(sortedBodies(yield* fixture.take(next, 2)), ["a", "b"])
+    })
+  ),
+
+  check(
+    "it is known for how long a group has had no consumer, whether the last one left or died",
+    ["history", "redelivery", "freeze"],
+    Effect.fnUntraced(function* (fixture) {
+      const { inspector, setting, topic } = fixture
+      const unattended = Effect.map(inspector.describe(topic), ({ groups }) => groups[0]?.unattendedMillis ?? -1)
+      const { leave } = yield* joinAndLeave(fixture, "g")
+      assert.strictEqual(yield* unattended, -1)
+      yield* leave
+      const before = yield* unattended
+      yield* fixture.pass(fixture.delay)
+      assert.isAtLeast((yield* unattended) - before, Duration.toMillis(fixture.delay) - toleranceMillis)
+      const dying = yield* fixture.join("g", { lease: setting.lease })
+      assert.strictEqual(yield* unattended, -1)
+      yield* setting.freeze(dying)
+      const [, died] = yield* fixture.elapsed(
+        fixture.becomes(
+          "it is dead",
+          Effect.map(Effect.andThen(fixture.pass(setting.lease), unattended), (millis) => millis >= 0),
+          true
+        )
+      )
+      // It is not counted from the time at which the first one left.
+      assert.isAtMost(yield* unattended, died + toleranceMillis)
     })
   ),
 

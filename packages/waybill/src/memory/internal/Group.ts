@@ -72,6 +72,8 @@ export class Group {
   #lastId: string | undefined
   /** When and why a message was last set aside. */
   #newer = { at: -Infinity, cause: "" }
+  /** When the last member left. */
+  #left = -Infinity
   paused = false
   /** Which messages it wants. */
   only: Filter | undefined = undefined
@@ -92,8 +94,9 @@ export class Group {
   }
 
   /** The member's held deliveries go back, in the order they were delivered. */
-  leave(member: Member): void {
+  leave(member: Member, now: number): void {
     this.#members.delete(member)
+    this.#left = now
     member.recalls.close()
     const works = [...member.held.values()]
     for (const work of works) work.attempt--
@@ -437,7 +440,9 @@ export class Group {
     const consumers: Array<ConsumerInfo> = []
     let pending = 0
     let oldest = now
+    let lived = this.#left
     for (const member of this.#members) {
+      lived = Math.max(lived, member.expiresAt())
       pending += member.held.size
       // The first one held is the one delivered first.
       for (const work of member.held.values()) {
@@ -462,6 +467,7 @@ export class Group {
       deadLettersDropped: this.#deadLetters.dropped,
       paused: this.paused,
       ...(now - this.#newer.at < 120_000 && { newer: this.#newer.cause }),
+      ...(consumers.length === 0 && lived > -Infinity && { unattendedMillis: now - lived }),
       consumers
     }
   }

@@ -116,8 +116,8 @@ export class MemoryReceiver implements Receiver, Freezable {
     return this.#member.recalls.next
   }
 
-  readonly leave = step((_, fiber) => {
-    this.#group.leave(this.#member)
+  readonly leave = step((now, fiber) => {
+    this.#group.leave(this.#member, now)
     return completed(this.#lifecycle, this.#topic, fiber, undefined)
   })
 

@@ -5,7 +5,7 @@
  */
 import { bytes, flag, listOf, make as script, number, row, text } from "../connection/Script.ts"
 import { counting, redriving } from "../inspect/DeadLetterScripts.ts"
-import { asides, figures, pageArgs, rowsOfWaiting } from "../inspect/Figures.ts"
+import { asides, figures, loneliness, pageArgs, rowsOfWaiting } from "../inspect/Figures.ts"
 import { bodyOf, occupying, removal } from "../inspect/Removal.ts"
 import { keys } from "../wire/Keys.ts"
 import { clock, weighing } from "../wire/Lua.ts"
@@ -56,7 +56,7 @@ const describe = (source: Source) =>
     keys: { ...source.keys, ...keys("waiting", "returned", "suspects", "omitted", "dead", "consumers", "state") },
     moreKeys: "set",
     replies: { OK: figures },
-    lua: /* lua */ `${clock}${records}${counting}${asides}${source.lua}
+    lua: /* lua */ `${clock}${records}${counting}${asides}${loneliness}${source.lua}
 touch()
 local now = clock()
 local pending, oldest, living = 0, 0, {}
@@ -80,7 +80,8 @@ local lag, reached = backlog()
 local letters, old = deadCount(dead, state, now)
 return {'OK', lag, pending, oldest, redis.call('ZCARD', waiting) + again, next, letters,
   tonumber(redis.call('HGET', state, 'dropped') or '0'), redis.call('HEXISTS', state, 'paused'), living,
-  reached or '', old, lately(redis.call('HGET', state, 'newer'), now)}
+  reached or '', old, lately(redis.call('HGET', state, 'newer'), now),
+  #living == 0 and alone(consumers, redis.call('HGET', state, 'left'), now) or -1}
 `
   })
 

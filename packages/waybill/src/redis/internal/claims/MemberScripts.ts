@@ -241,7 +241,9 @@ for i = 1, #ARGV - moreArgs do
     end
     if done > before and not leaving then from[#from + 1] = consumer end
     if redis.call('EXISTS', processing) == 0 then
-      redis.call('ZREM', consumers, consumer)
+      local known = redis.call('ZREM', consumers, consumer) == 1
+      -- Of a group that was retired nothing must be left.
+      if known and leaving then redis.call('HSET', state, 'left', string.format('%.0f', now)) end
       redis.call('HDEL', state, 'oldest:' .. consumer, 'gone:' .. consumer, 'lease:' .. consumer, 'quiet:' .. consumer)
     end
   end

@@ -50,7 +50,9 @@ export const figures = {
   /** Some of the counted dead letters are too old to count. */
   old: flag,
   /** Why messages were set aside lately, "" if none were. */
-  newer: text
+  newer: text,
+  /** For how long it has had no living consumer, ms; -1 if it has one, or that is unknown. */
+  alone: number
 }
 
 /**
@@ -61,6 +63,18 @@ export const asides = /* lua */ `
 local function lately(newer, now)
   local at, cause = string.match(newer or '', '^(%d+) (.*)$')
   return at and now - tonumber(at) < 120000 and cause or ''
+end
+`
+
+/**
+ * `alone(consumers, left, now)`: for how long a group without a living consumer has had none, ms, or -1. `left`: the field of its state
+ * that says when the last one left. The heartbeats of those that died stay until another consumer takes over from them.
+ */
+export const loneliness = /* lua */ `
+local function alone(consumers, left, now)
+  local beat = redis.call('ZRANGE', consumers, -1, -1, 'WITHSCORES')[2]
+  local since = math.max(tonumber(beat or '-1'), tonumber(left or '-1'))
+  return since >= 0 and since <= now and now - since or -1
 end
 `
 
@@ -85,6 +99,7 @@ export const groupOf = (group: string, figures: Figures): GroupInfo => {
     deadLettersDropped: figures.dropped,
     paused: figures.paused,
     ...(figures.newer === "" ? {} : { newer: figures.newer }),
+    ...(figures.alone < 0 ? {} : { unattendedMillis: figures.alone }),
     consumers
   }
 }

@@ -173,7 +173,7 @@ for i = 1, #alive, 2 do
 end
 local noted = redis.call('HMGET', state, 'dropped', 'paused')
 local letters, old = deadCount(dead, state, now)
-return {'OK', 0, pending, oldest, waiting, next, letters, tonumber(noted[1] or '0'), noted[2] and 1 or 0, living, '', old, ''}
+return {'OK', 0, pending, oldest, waiting, next, letters, tonumber(noted[1] or '0'), noted[2] and 1 or 0, living, '', old, '', -1}
 `
 })
 

@@ -443,9 +443,11 @@ for source = 0, 1 do
   end
 end
 if more == 0 then
-  redis.call('ZREM', consumers, consumer)
+  local now = clock()
+  -- Of a group that was retired nothing must be left.
+  if redis.call('ZREM', consumers, consumer) == 1 then redis.call('HSET', state, 'left', string.format('%.0f', now)) end
   redis.call('HDEL', state, 'oldest:' .. consumer, 'lease:' .. consumer, 'quiet:' .. consumer)
-  note(clock())
+  note(now)
 end
 announce(wake, 0, group)
 return {'OK', more}

@@ -5,7 +5,7 @@
  */
 import { bit, bytes, flag, listOf, make, number, row, text } from "../connection/Script.ts"
 import { counting, redriving } from "../inspect/DeadLetterScripts.ts"
-import { asides, figures, pageArgs, rowsOfWaiting } from "../inspect/Figures.ts"
+import { asides, figures, loneliness, pageArgs, rowsOfWaiting } from "../inspect/Figures.ts"
 import { bodyOf, occupying, removal } from "../inspect/Removal.ts"
 import { keys } from "../wire/Keys.ts"
 import { add, ask, clock, ids, infos, lagging, maps, paging, weighing } from "../wire/Lua.ts"
@@ -44,7 +44,7 @@ export const describe = make({
       keepsHistory: flag
     }
   },
-  lua: /* lua */ `${clock}${ask}${maps}${ids}${counting}${asides}
+  lua: /* lua */ `${clock}${ask}${maps}${ids}${counting}${asides}${loneliness}
 local call = redis.call
 local now = clock()
 
@@ -127,7 +127,8 @@ for g = 1, #ARGV do
   if not calm then letters, old = deadCount(dead, state, now) end
   figures[#figures + 1] = {'OK', backlog(stream, info, mine[group]), pending, oldest,
     later + again, next, letters, tonumber(noted['dropped'] or '0'), noted['paused'] and 1 or 0, living,
-    mine[group] and mine[group]['last-delivered-id'] or '', old, lately(noted['newer'], now)}
+    mine[group] and mine[group]['last-delivered-id'] or '', old, lately(noted['newer'], now),
+    #living == 0 and alone(consumers, noted['left'], now) or -1}
 end
 local others = {}
 for group in pairs(mine) do if not asked[group] then others[#others + 1] = group end end
