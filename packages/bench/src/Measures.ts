@@ -20,6 +20,7 @@ import { publishOneByOne } from "./measures/Publish.ts"
 import { publishAll } from "./measures/PublishAll.ts"
 import { pubSub } from "./measures/PubSub.ts"
 import { retries } from "./measures/Retries.ts"
+import { schedules } from "./measures/Schedules.ts"
 import { tracing } from "./measures/Tracing.ts"
 import { unique } from "./measures/Unique.ts"
 import { webhooks } from "./measures/Webhooks.ts"
@@ -46,5 +47,6 @@ export const measures: ReadonlyArray<Measure> = [
   catchUp,
   operator,
   lookup,
-  unique
+  unique,
+  schedules
 ]
