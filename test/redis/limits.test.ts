@@ -84,7 +84,7 @@ const fixture = Effect.fnUntraced(
   Effect.provideService(References.MinimumLogLevel, "None")
 )
 
-describe("options of single topics", () => {
+describe.concurrent("options of single topics", () => {
   it.live.each(patterns)("$name: a topic has its own cap of dead letters, and others that of the layer", (pattern) =>
     Effect.gen(function* () {
       const { inMemory, layer } = pattern
@@ -111,7 +111,7 @@ describe("options of single topics", () => {
   )
 })
 
-describe("case F1: dead letters that are too old", () => {
+describe.concurrent("case F1: dead letters that are too old", () => {
   it.live.each(patterns)(
     "$name: are neither listed nor counted nor sent back nor deleted, although none has died since",
     ({ inMemory, layer }) =>
@@ -209,7 +209,7 @@ const committing: ReadonlyArray<Committing> = [
   { name: "MemoryExactlyOnce", inMemory: true, layer: MemoryExactlyOnce.layer }
 ]
 
-describe("a commit whose id is stored again", () => {
+describe.concurrent("a commit whose id is stored again", () => {
   it.live.each(committing)("$name: after the window for published ids, it is applied once", ({ inMemory, layer }) =>
     Effect.gen(function* () {
       const { join, transport } = yield* fixture(inMemory, (prefix) =>
@@ -229,7 +229,7 @@ describe("a commit whose id is stored again", () => {
   )
 })
 
-describe("case F1: a commit that was refused in part", () => {
+describe.concurrent("case F1: a commit that was refused in part", () => {
   it.live.each(committing)(
     "$name: is never applied again, however late and by whatever way its message comes back",
     ({ inMemory, layer }) =>

@@ -3,7 +3,8 @@
  * transport becomes a check for all.
  *
  * Checks wait for facts. With `time: "test"` they move `TestClock`, so the transport must take its time from `Clock`; with
- * `time: "live"` they wait on the real clock, no longer than necessary.
+ * `time: "live"` they wait on the real clock, no longer than necessary, and as many at a time as vitest's `maxConcurrency`
+ * allows.
  */
 import { layer as itLayer } from "@effect/vitest"
 import { Context, Duration, Effect, type Layer, References, type Scope } from "effect"
@@ -104,7 +105,8 @@ export const verify = Effect.fn("TransportSuite.verify")(
  */
 export const run = <R, E>(name: string, options: Options<R, E>): void => {
   const features = featuresOf(options)
-  itLayer(options.layer, { excludeTestServices: options.time === "live", timeout: "60 seconds" })(name, (it) => {
+  const live = options.time === "live"
+  itLayer(options.layer, { excludeTestServices: live, concurrent: live, timeout: "60 seconds" })(name, (it) => {
     for (const check of checks) {
       it.effect.skipIf(check.needs.some((need) => !features[need]))(check.name, () => attempt(check, options), 60_000)
     }
