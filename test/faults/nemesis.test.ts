@@ -1,12 +1,12 @@
 /**
  * Everything at once: processes, connections and the server are hurt in an order drawn from a seed, for some seconds,
- * and then left in peace: for one seed of each pattern, which the commit chooses, and with `pnpm test:long` for five and a
- * minute each. WAYBILL_SEED repeats an order, WAYBILL_NEMESIS lets it go on for so many seconds.
+ * and then left in peace: for one seed of two patterns, which the commit chooses, and with `pnpm test:long` for five of each
+ * and a minute. WAYBILL_SEED repeats an order, WAYBILL_NEMESIS lets it go on for so many seconds.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { FaultProxy } from "@waybill/testing"
 import { Effect, Random, Ref } from "effect"
-import { complete, seedOf } from "../Sample.ts"
+import { complete, sampled, seedOf } from "../Sample.ts"
 import * as Fixture from "./Fixture.ts"
 import type { Job } from "./Jobs.ts"
 import { patterns } from "./Pattern.ts"
@@ -25,7 +25,7 @@ const jobs: ReadonlyArray<Job> = [
   { act: "fail" }
 ]
 
-describe.each(patterns)("a nemesis, %s", (pattern) => {
+describe.each(sampled("nemesis", patterns, 2))("a nemesis, %s", (pattern) => {
   it.live.each(seeds)(
     "hurts everything in turn, %s: nothing is lost, and every repetition has its reason",
     (nth) =>

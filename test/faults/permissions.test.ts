@@ -10,6 +10,7 @@ import { type Context, Duration, Effect, Exit, Fiber, Layer, Logger, Option, Sch
 import { Redis } from "ioredis"
 import { Consumer, Inspector, Producer, Topic, Transport } from "waybill"
 import { IoRedis, RedisExactlyOnce, RedisKeyspace, RedisLists, RedisStreams } from "waybill/redis"
+import { sampled } from "../Sample.ts"
 
 type Services = Transport.AtMostOnce | Transport.AtLeastOnce | Inspector.Inspector
 
@@ -202,7 +203,7 @@ const trial = Effect.fnUntraced(function* (pattern: Pattern, port: number, admin
   return refusals
 }, Effect.scoped)
 
-describe.each(Object.entries(patterns))("E21 %s", (_, pattern) => {
+describe.each(sampled("permissions", Object.entries(patterns), 2))("E21 %s", (_, pattern) => {
   it.live(
     "each command denied, one at a time: the error names it, or it is done without",
     () =>

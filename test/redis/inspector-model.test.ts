@@ -18,6 +18,7 @@ import {
   RedisStreams
 } from "waybill/redis"
 import { drawing } from "../faults/Verdict.ts"
+import { sampled } from "../Sample.ts"
 import { becomes, client, outgoing } from "./Fixture.ts"
 import * as Model from "./Model.ts"
 
@@ -354,7 +355,8 @@ const history = Effect.fnUntraced(
 class Elsewhere extends Context.Service<Elsewhere, Look>()("waybill/test/Elsewhere") {}
 
 describe("Inspector agrees with an independent count", () => {
-  it.live.each([...subjects, unstored].map((subject) => [subject.pattern, subject] as const))(
+  const all = [...subjects, unstored].map((subject) => [subject.pattern, subject] as const)
+  it.live.each(sampled("histories", all, 2))(
     "over a random history on %s",
     ([, subject]) => Effect.asVoid(history(subject, 100)),
     120_000

@@ -95,7 +95,7 @@ const figures = (inspector: Context.Service.Shape<typeof Inspector.Inspector>) =
     return { pending, left: lag + waiting }
   })
 
-describe.each(sampled("read ahead", Object.entries(patterns), 3))("read ahead, %s", (_, layer) => {
+describe.each(sampled("read ahead", Object.entries(patterns), 2))("read ahead, %s", (_, layer) => {
   it.live(
     "case A2: messages that turn out slow are shared with a consumer that is idle",
     () =>

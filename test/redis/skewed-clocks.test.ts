@@ -49,7 +49,7 @@ const skewed = (clock: Clock.Clock, millis: number): Clock.Clock => {
 
 const page = { after: Option.none<string>(), limit: 10 }
 
-describe.each(sampled("skewed clocks", Object.entries(patterns), 3))("case C16 %s", (_, { layer, stores }) => {
+describe.each(sampled("skewed clocks", Object.entries(patterns), 2))("case C16 %s", (_, { layer, stores }) => {
   /** A program whose clock is wrong, as long as the scope is open. */
   const program = Effect.fnUntraced(function* (millis: number) {
     const { url } = yield* RedisServer.RedisServer
