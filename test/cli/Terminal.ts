@@ -9,8 +9,9 @@ import { NodeServices } from "@effect/platform-node"
 import { ConfigProvider, Console, Effect, Runtime, Stdio, Stream } from "effect"
 // The command is a program and exports nothing; its tests go around that, to be quick.
 import * as Waybill from "../../packages/cli/src/Waybill.ts"
+import { bundled } from "../Program.ts"
 
-const main = join(import.meta.dirname, "../../packages/cli/src/main.ts")
+export const main = join(import.meta.dirname, "../../packages/cli/src/main.ts")
 
 export interface Run {
   readonly code: number | null
@@ -24,11 +25,34 @@ export interface Options {
   readonly env?: Readonly<Record<string, string>>
 }
 
-export const start = (args: ReadonlyArray<string>, { env, url }: Options): ChildProcess =>
-  spawn(execPath, [main, ...args], {
-    env: { PATH: environment["PATH"], NO_COLOR: "1", ...(url === undefined ? {} : { REDIS_URL: url }), ...env },
-    stdio: ["pipe", "pipe", "pipe"]
-  })
+export const start = (args: ReadonlyArray<string>, { env, url }: Options): Effect.Effect<ChildProcess> =>
+  Effect.map(
+    Effect.promise(() => bundled(main)),
+    (program) =>
+      spawn(execPath, [program, ...args], {
+        env: {
+          PATH: environment["PATH"],
+          NODE_COMPILE_CACHE: environment["NODE_COMPILE_CACHE"],
+          NO_COLOR: "1",
+          ...(url === undefined ? {} : { REDIS_URL: url }),
+          ...env
+        },
+        stdio: ["pipe", "pipe", "pipe"]
+      })
+  )
+
+/** What a process does until it has ended; it ends with the effect. */
+export const running = <A>(
+  args: ReadonlyArray<string>,
+  options: Options,
+  watch: (child: ChildProcess, resume: (effect: Effect.Effect<A>) => void) => void
+): Effect.Effect<A> =>
+  Effect.flatMap(start(args, options), (child) =>
+    Effect.callback<A>((resume) => {
+      watch(child, resume)
+      return Effect.sync(() => child.kill("SIGKILL"))
+    })
+  )
 
 const text = new TextEncoder()
 
@@ -60,15 +84,13 @@ export const run = (args: ReadonlyArray<string>, { env, stdin, url }: Options = 
 
 /** Runs the command to its end, as a process. */
 export const process = (args: ReadonlyArray<string>, options: Options = {}): Effect.Effect<Run> =>
-  Effect.callback((resume) => {
-    const child = start(args, options)
+  running(args, options, (child, resume) => {
     let out = ""
     let err = ""
     child.stdout?.on("data", (chunk) => (out += chunk))
     child.stderr?.on("data", (chunk) => (err += chunk))
     child.on("close", (code) => resume(Effect.succeed({ code, out, err })))
     child.stdin?.end(options.stdin ?? "")
-    return Effect.sync(() => child.kill("SIGKILL"))
   })
 
 /** Runs a command that goes on until it is interrupted, and interrupts it once the output satisfies. */
@@ -78,8 +100,7 @@ export const until = (
   enough: (out: string) => boolean,
   onOutput: (out: string) => void = () => {}
 ): Effect.Effect<Run> =>
-  Effect.callback((resume) => {
-    const child = start(args, options)
+  running(args, options, (child, resume) => {
     let out = ""
     let err = ""
     child.stdout?.on("data", (chunk) => {
@@ -89,5 +110,4 @@ export const until = (
     })
     child.stderr?.on("data", (chunk) => (err += chunk))
     child.on("close", (code) => resume(Effect.succeed({ code, out, err })))
-    return Effect.sync(() => child.kill("SIGKILL"))
   })

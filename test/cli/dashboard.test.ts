@@ -1,12 +1,24 @@
 /**
  * The dashboard in a real browser on a real server: what a person sees and clicks, and what strangers cannot do.
  */
-import { spawn } from "node:child_process"
 import { request } from "node:http"
 import { join } from "node:path"
 import { assert, layer } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
-import { Console, DateTime, Effect, Layer, Option, Redacted, References, Schedule, Schema, Stream } from "effect"
+import {
+  Console,
+  DateTime,
+  Effect,
+  Exit,
+  Layer,
+  Option,
+  Redacted,
+  References,
+  Schedule,
+  Schema,
+  Scope,
+  Stream
+} from "effect"
 import { HttpServerRequest } from "effect/http"
 import type { Page } from "playwright-core"
 import { build } from "vite"
@@ -16,7 +28,8 @@ import { IoRedis, RedisLists, RedisStreams } from "waybill/redis"
 import * as Guard from "../../packages/cli/src/dashboard/Guard.ts"
 import { isUpTo } from "../../packages/cli/src/dashboard/Life.ts"
 import { client } from "../redis/Fixture.ts"
-import { browser, hasBrowser } from "./Browser.ts"
+import { browser, hasBrowser, windowOf } from "./Browser.ts"
+import { start } from "./Terminal.ts"
 
 const cli = join(import.meta.dirname, "../../packages/cli")
 
@@ -71,31 +84,29 @@ const withDeadLetters = Effect.fnUntraced(function* (
 
 /** The command, until the scope closes; answers the address that it prints. */
 const dashboard = (url: string, ...args: ReadonlyArray<string>) =>
-  Effect.acquireRelease(
-    Effect.callback<{ readonly address: string; readonly kill: () => void }>((resume) => {
-      const child = spawn(process.execPath, [join(cli, "src/main.ts"), "dashboard", "--port", "0", ...args], {
-        env: { PATH: process.env["PATH"], REDIS_URL: url },
-        stdio: ["ignore", "pipe", "inherit"]
+  Effect.acquireRelease(start(["dashboard", "--port", "0", ...args], { url }), (child) =>
+    Effect.sync(() => child.kill("SIGINT"))
+  ).pipe(
+    Effect.flatMap((child) =>
+      Effect.callback<string>((resume) => {
+        let out = ""
+        let err = ""
+        child.stdout?.on("data", (chunk) => {
+          out += chunk
+          const address = /(https?:\S+)/.exec(out)?.[1]
+          if (address !== undefined) resume(Effect.succeed(address))
+        })
+        child.stderr?.on("data", (chunk) => (err += chunk))
+        child.on("exit", (code) => resume(Effect.die(new Error(`the dashboard ended with ${code}: ${out}${err}`))))
       })
-      let out = ""
-      child.stdout.on("data", (chunk) => {
-        out += chunk
-        const address = /(https?:\S+)/.exec(out)?.[1]
-        if (address !== undefined) resume(Effect.succeed({ address, kill: () => child.kill("SIGINT") }))
-      })
-      child.on("exit", (code) => resume(Effect.die(new Error(`the dashboard ended with ${code}: ${out}`))))
-    }),
-    ({ kill }) => Effect.sync(kill)
-  ).pipe(Effect.map(({ address }) => address))
+    )
+  )
 
 const promise = <A>(f: () => Promise<A>) => Effect.promise(f)
 
 /** A page that notes what it asks for and what goes wrong on it. */
-const open = Effect.fnUntraced(function* (
-  address: string,
-  options: Parameters<Effect.Success<typeof browser>["newPage"]>[0] = {}
-) {
-  const page = yield* promise(() => shared.newPage(options))
+const open = Effect.fnUntraced(function* (address: string, options: Parameters<typeof windowOf>[1] = {}) {
+  const page = yield* windowOf(shared, options)
   const asked: Array<string> = []
   const errors: Array<string> = []
   page.on("request", (request) => asked.push(new URL(request.url()).origin))
@@ -255,28 +266,25 @@ layer(
     () =>
       Effect.gen(function* () {
         const { url } = yield* withDeadLetters(5, undefined, undefined, "billing".repeat(8))
-        const { page } = yield* Effect.scoped(
-          Effect.gen(function* () {
-            const opened = yield* open(yield* dashboard(url), {
-              viewport: { width: 390, height: 844 },
-              colorScheme: "dark"
-            })
-            yield* promise(async () => {
-              const line = opened.page.getByRole("row", { name: "billing" })
-              await line.waitFor()
-              const heads = await opened.page.locator(".topics th:visible").allInnerTexts()
-              const cells = line.locator("td:visible")
-              assert.deepStrictEqual(heads, ["Group", "Lag", "Dead"])
-              assert.include(await cells.first().innerText(), "orders")
-              assert.strictEqual(await cells.last().innerText(), "5")
-              const box = await cells.last().boundingBox()
-              assert.isAtMost(box!.x + box!.width, 390)
-              await line.click()
-              await rows(opened.page).nth(4).waitFor()
-            })
-            return opened
-          })
-        )
+        const life = yield* Scope.fork(yield* Effect.scope)
+        const { page } = yield* open(yield* Scope.provide(dashboard(url), life), {
+          viewport: { width: 390, height: 844 },
+          colorScheme: "dark"
+        })
+        yield* promise(async () => {
+          const line = page.getByRole("row", { name: "billing" })
+          await line.waitFor()
+          const heads = await page.locator(".topics th:visible").allInnerTexts()
+          const cells = line.locator("td:visible")
+          assert.deepStrictEqual(heads, ["Group", "Lag", "Dead"])
+          assert.include(await cells.first().innerText(), "orders")
+          assert.strictEqual(await cells.last().innerText(), "5")
+          const box = await cells.last().boundingBox()
+          assert.isAtMost(box!.x + box!.width, 390)
+          await line.click()
+          await rows(page).nth(4).waitFor()
+        })
+        yield* Scope.close(life, Exit.void)
         const { background, overflow } = yield* promise(() =>
           page.evaluate<{ readonly overflow: number; readonly background: string }>(
             // As text: it runs in the page, whose types are not those of the tests.

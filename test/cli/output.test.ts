@@ -5,7 +5,7 @@ import { assert, layer } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
 import { Effect } from "effect"
 import { client } from "../redis/Fixture.ts"
-import { type Options, process, run, type Run, start } from "./Terminal.ts"
+import { type Options, process, run, type Run, running } from "./Terminal.ts"
 
 /** Every character that can steer a terminal, or turn text around. */
 const steering = [
@@ -24,8 +24,7 @@ const steers = (text: string) => [...text].find((character) => character !== "\n
 
 /** Reads a little at a time, and goes on long after a process that does not wait would have ended. */
 const slowly = (args: ReadonlyArray<string>, options: Options): Effect.Effect<Run> =>
-  Effect.callback((resume) => {
-    const child = start(args, options)
+  running(args, options, (child, resume) => {
     let out = ""
     let err = ""
     child.stdout?.setEncoding("utf8").on("data", (chunk) => {
@@ -37,7 +36,6 @@ const slowly = (args: ReadonlyArray<string>, options: Options): Effect.Effect<Ru
     child.stderr?.on("data", (chunk) => (err += chunk))
     child.on("close", (code) => resume(Effect.succeed({ code, out, err })))
     child.stdin?.end()
-    return Effect.sync(() => child.kill("SIGKILL"))
   })
 
 layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })("waybill, what it prints", (it) => {

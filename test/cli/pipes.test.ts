@@ -10,10 +10,7 @@ import { run, type Run, start, until } from "./Terminal.ts"
 
 /** A process whose input stays open, and what it has printed in the end. */
 const open = (args: ReadonlyArray<string>, url: string) =>
-  Effect.acquireRelease(
-    Effect.sync(() => start(args, { url })),
-    (child) => Effect.sync(() => child.kill("SIGKILL"))
-  )
+  Effect.acquireRelease(start(args, { url }), (child) => Effect.sync(() => child.kill("SIGKILL")))
 
 const ended = (child: ChildProcess) =>
   Effect.callback<Run>((resume) => {

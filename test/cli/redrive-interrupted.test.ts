@@ -2,9 +2,7 @@
  * `waybill dead redrive --yes` killed half way, again and again, and then run to its end: every message is in exactly one
  * place at any time, and in the end all are back with their group, each once.
  */
-import { type ChildProcess, spawn } from "node:child_process"
-import { join } from "node:path"
-import { env, execPath } from "node:process"
+import type { ChildProcess } from "node:child_process"
 import { assert, layer } from "@effect/vitest"
 import { FaultProxy, RedisServer } from "@waybill/testing"
 import { Context, Duration, Effect, Layer, References } from "effect"
@@ -12,9 +10,10 @@ import type { Redis } from "ioredis"
 import { Settlement, Transport } from "waybill"
 import { IoRedis, RedisExactlyOnce, RedisLists, RedisStreams } from "waybill/redis"
 import { client, outgoing } from "../redis/Fixture.ts"
-import { sampled } from "../Sample.ts"
+import { complete, sampled } from "../Sample.ts"
+import { start } from "./Terminal.ts"
 
-const count = 20_000
+const count = complete ? 20_000 : 5000
 const batch = 1000
 const kills = 3
 
@@ -57,13 +56,7 @@ const wrong = ({ back, dead }: Place) => {
   return { lost: count - there.size, doubled: all.length - there.size }
 }
 
-const main = join(import.meta.dirname, "../../packages/cli/src/main.ts")
-
-const redrive = (topic: string, url: string): ChildProcess =>
-  spawn(execPath, [main, "dead", "redrive", topic, "g", "--yes", "--json"], {
-    env: { PATH: env["PATH"], REDIS_URL: url },
-    stdio: ["ignore", "pipe", "inherit"]
-  })
+const redrive = (topic: string, url: string) => start(["dead", "redrive", topic, "g", "--yes", "--json"], { url })
 
 /** Ends when the process does; answers its exit code, or none when it was killed. */
 const ended = (child: ChildProcess) =>
@@ -121,7 +114,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
 
         let left = count
         for (let kill = 1; kill <= kills; kill++) {
-          const child = redrive(topic, proxy.url)
+          const child = yield* redrive(topic, proxy.url)
           const over = yield* Effect.forkChild(ended(child), { startImmediately: true })
           const before = left
           while (left > before - 500 && over.pollUnsafe() === undefined) {
@@ -135,7 +128,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
           assert.isBelow(left, before)
           assert.deepStrictEqual(wrong(found), { lost: 0, doubled: 0 }, `after kill ${kill}, with ${left} left`)
         }
-        const last = redrive(topic, url)
+        const last = yield* redrive(topic, url)
         let out = ""
         last.stdout?.on("data", (chunk) => (out += chunk))
         assert.strictEqual(yield* ended(last), 0)

@@ -3,31 +3,16 @@
  * standard output what it is doing, so that a test can wait for the right moment.
  */
 import * as ChildProcess from "node:child_process"
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { join, resolve } from "node:path"
+import { isAbsolute, join } from "node:path"
 import { createInterface } from "node:readline"
 import { History } from "@waybill/testing"
 import { Context, Data, Effect, Layer, type Scope } from "effect"
+import { bundled } from "../Program.ts"
+import { gateOf, type Orders } from "./Orders.ts"
 
 export class WorkerFailed extends Data.TaggedError("WorkerFailed")<{ readonly message: string }> {}
-
-/** A worker's instructions, as JSON in its first argument. */
-export interface Orders {
-  readonly name: string
-  readonly history: string
-  readonly url: string
-  /** Says `handled n` each time it has begun so many. */
-  readonly every: number
-}
-
-const gateOf = ({ history }: Orders): string => `${history}.unblocked`
-
-/** Called by a worker that blocks itself: returns once the test has sent `unblock`. */
-export const block = (orders: Orders): void => {
-  const cell = new Int32Array(new SharedArrayBuffer(4))
-  while (!existsSync(gateOf(orders))) Atomics.wait(cell, 0, 0, 5)
-}
 
 export interface WorkerProcess {
   /** Unique for each life. */
@@ -105,7 +90,7 @@ const make = Effect.gen(function* () {
     writeFileSync(history, "")
     const full: Orders = { ...orders, name, history, every: orders.every ?? 1 }
     const worker = yield* Effect.acquireRelease(
-      Effect.sync(() => start(program, full, recorder, failpoint)),
+      Effect.map(runnable(program), (path) => start(path, full, recorder, failpoint)),
       (worker) => worker.kill
     )
     paths.push(history)
@@ -134,18 +119,16 @@ const make = Effect.gen(function* () {
 
 export const layer = Layer.effect(Workers, make)
 
-const start = (program: string, orders: Orders, recorder: History.Recorder, failpoint: string): WorkerProcess => {
+/** That of another build has other sources. */
+const runnable = (program: string): Effect.Effect<string> =>
+  isAbsolute(program) ? Effect.succeed(program) : Effect.promise(() => bundled(join(import.meta.dirname, program)))
+
+const start = (path: string, orders: Orders, recorder: History.Recorder, failpoint: string): WorkerProcess => {
   const { name } = orders
-  const child = ChildProcess.spawn(process.execPath, [resolve(import.meta.dirname, program), JSON.stringify(orders)], {
+  const child = ChildProcess.spawn(process.execPath, [path, JSON.stringify(orders)], {
     // Its standard input ends with this process, and the worker with its standard input.
     stdio: ["pipe", "pipe", "pipe"],
-    // Many workers start and few end by themselves: those leave the compiled modules to the next.
-    env: {
-      ...process.env,
-      FAILPOINT: failpoint,
-      NODE_NO_WARNINGS: "1",
-      NODE_COMPILE_CACHE: join(tmpdir(), "waybill-compile-cache")
-    }
+    env: { ...process.env, FAILPOINT: failpoint, NODE_NO_WARNINGS: "1" }
   })
   const said = new Map<string, number>()
   let handled = 0

@@ -9,7 +9,7 @@ import { Redis } from "ioredis"
 import { Consumer, Transport } from "waybill"
 import { IoRedis } from "waybill/redis"
 import { bookkeeper, layerOf, type LedgerOrders } from "./Ledger.ts"
-import type { Orders } from "./WorkerProcess.ts"
+import type { Orders } from "./Orders.ts"
 
 const orders: Orders & LedgerOrders = JSON.parse(process.argv[2] ?? "{}")
 

@@ -5,7 +5,7 @@
 import { writeSync } from "node:fs"
 import { Redis } from "ioredis"
 import type { Transfer } from "./Ledger.ts"
-import type { Orders } from "./WorkerProcess.ts"
+import type { Orders } from "./Orders.ts"
 
 const orders: Orders & { readonly dieAfter: number } = JSON.parse(process.argv[2] ?? "{}")
 

@@ -9,7 +9,7 @@ import { writeSync } from "node:fs"
 import { History } from "@waybill/testing"
 import { Redis } from "ioredis"
 import { group, list, type NaiveListOrders } from "./Naive.ts"
-import type { Orders } from "./WorkerProcess.ts"
+import type { Orders } from "./Orders.ts"
 
 const orders: Orders & NaiveListOrders = JSON.parse(process.argv[2] ?? "{}")
 const { mode, name, url } = orders

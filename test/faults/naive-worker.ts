@@ -9,7 +9,7 @@ import { writeSync } from "node:fs"
 import { History } from "@waybill/testing"
 import { Redis } from "ioredis"
 import { group, type NaiveOrders, stream } from "./Naive.ts"
-import { block, type Orders } from "./WorkerProcess.ts"
+import { block, type Orders } from "./Orders.ts"
 
 const orders: Orders & NaiveOrders = JSON.parse(process.argv[2] ?? "{}")
 const { lease, mode, name, url } = orders

@@ -7,9 +7,9 @@ import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Clock, Effect, Layer, Schema } from "effect"
 import { Redis } from "ioredis"
 import { Schedules, Topic } from "waybill"
+import type { Orders } from "./Orders.ts"
 import * as Pattern from "./Pattern.ts"
 import { ids, type TickOrders, topic } from "./Ticks.ts"
-import type { Orders } from "./WorkerProcess.ts"
 
 const orders: Orders & TickOrders = JSON.parse(process.argv[2] ?? "{}")
 process.stdin.on("close", () => process.exit(1)).resume()

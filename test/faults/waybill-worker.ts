@@ -8,8 +8,8 @@ import { Effect, Layer, Logger, Scope } from "effect"
 import { Redis } from "ioredis"
 import { Consumer, type Lifecycle, Transport } from "waybill"
 import { consumer, type Terms } from "./Jobs.ts"
+import { block, type Orders } from "./Orders.ts"
 import * as Pattern from "./Pattern.ts"
-import { block, type Orders } from "./WorkerProcess.ts"
 
 export interface WaybillOrders extends Terms {
   readonly url: string

@@ -8,8 +8,10 @@ import { Deferred, Effect, Layer, Schedule, type Scope } from "effect"
 import { RpcClient, RpcSerialization } from "effect/rpc"
 import { Socket } from "effect/socket"
 import { Chat, path } from "../../../examples/chat/src/Protocol.ts"
+import { bundled } from "../../Program.ts"
 
 const root = join(import.meta.dirname, "../../..")
+export const main = join(root, "examples/chat/src/main.ts")
 
 export interface ServerProcess {
   readonly port: number
@@ -21,17 +23,20 @@ export interface ServerProcess {
   readonly said: () => string
 }
 
-/** Starts it as a user does, and waits until it listens. It ends with the scope. */
+/** Starts it, and waits until it listens. It ends with the scope. */
 export const start = Effect.fn("ServerProcess.start")(function* (options: {
   readonly port?: number
   readonly redis?: string | undefined
+  /** By `pnpm example chat`, as a user does. */
+  readonly asExample?: boolean
 }): Effect.fn.Return<ServerProcess, Error, Scope.Scope> {
   const listening = yield* Deferred.make<number, Error>()
   const ended = yield* Deferred.make<number>()
   let said = ""
+  const program = options.asExample ? ["scripts/example.ts", "chat"] : [yield* Effect.promise(() => bundled(main))]
   const child = yield* Effect.acquireRelease(
     Effect.sync(() =>
-      spawn(process.execPath, ["scripts/example.ts", "chat", "--port", `${options.port ?? 0}`], {
+      spawn(process.execPath, [...program, "--port", `${options.port ?? 0}`], {
         cwd: root,
         env: { ...process.env, REDIS_URL: options.redis },
         stdio: ["ignore", "pipe", "pipe"]

@@ -8,7 +8,7 @@ import { RedisServer } from "@waybill/testing"
 import { Effect, Layer } from "effect"
 import type { Page } from "playwright-core"
 import { build } from "vite"
-import { browser, hasBrowser } from "../../cli/Browser.ts"
+import { browser, hasBrowser, windowOf } from "../../cli/Browser.ts"
 import { client, start } from "./ServerProcess.ts"
 
 const hostile = `<img src=x onerror="document.title='owned'"></script><script>document.title='owned'</script>`
@@ -32,9 +32,9 @@ let shared: Effect.Success<typeof browser>
 const open = Effect.fnUntraced(function* (
   server: { readonly port: number },
   user: string,
-  options: Parameters<typeof shared.newPage>[0] = {}
+  options: Parameters<typeof windowOf>[1] = {}
 ) {
-  const page = yield* promise(() => shared.newPage(options))
+  const page = yield* windowOf(shared, options)
   const errors: Array<string> = []
   const asked = new Set<string>()
   page.on("request", (request) => asked.add(new URL(request.url()).origin))
@@ -348,9 +348,7 @@ layer(
           await ada.page.getByRole("button", { name: "Create" }).click()
           await ada.page.getByRole("alert").getByText("cannot be a room").waitFor()
         })
-        const phone = yield* promise(() =>
-          shared.newPage({ viewport: { width: 390, height: 844 }, colorScheme: "dark" })
-        )
+        const phone = yield* windowOf(shared, { viewport: { width: 390, height: 844 }, colorScheme: "dark" })
         yield* promise(async () => {
           await phone.goto(`http://127.0.0.1:${one.port}/`)
           await phone.getByLabel("Your name").fill(hostile)

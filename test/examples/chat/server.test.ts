@@ -35,7 +35,7 @@ const answer = (port: number, ...messages: ReadonlyArray<string>) =>
 describe("pnpm example chat", { timeout: 120_000 }, () => {
   it.live("is up in memory, says how to build its page or serves it, and stops when it is told to", () =>
     Effect.gen(function* () {
-      const server = yield* start({})
+      const server = yield* start({ asExample: true })
       const chat = yield* client(() => server.port)
       yield* chat.createRoom({ room: "tea", user: "ada", id: "1" })
       yield* chat.sendMessage({ room: "tea", user: "ada", id: "2", text: "hello" })

@@ -1,11 +1,9 @@
 import { spawn } from "node:child_process"
 import { createServer } from "node:net"
-import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Stream } from "effect"
-import { client, start } from "./ServerProcess.ts"
-
-const root = join(import.meta.dirname, "../../..")
+import { bundled } from "../../Program.ts"
+import { client, main, start } from "./ServerProcess.ts"
 
 /** A port at which nobody listens. */
 const unused = Effect.callback<number>((resume) => {
@@ -19,13 +17,9 @@ const unused = Effect.callback<number>((resume) => {
 /** The chat as a person starts it, with a keyboard and a screen to look at. */
 const run = Effect.fnUntraced(function* (...args: ReadonlyArray<string>) {
   const ended = yield* Deferred.make<number | null>()
+  const program = yield* Effect.promise(() => bundled(main))
   const child = yield* Effect.acquireRelease(
-    Effect.sync(() =>
-      spawn(process.execPath, ["scripts/example.ts", "chat", ...args], {
-        cwd: root,
-        stdio: ["pipe", "pipe", "pipe"]
-      })
-    ),
+    Effect.sync(() => spawn(process.execPath, [program, ...args], { stdio: ["pipe", "pipe", "pipe"] })),
     (child) => Effect.sync(() => void child.kill("SIGKILL"))
   )
   let screen = ""
