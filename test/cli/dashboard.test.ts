@@ -638,6 +638,11 @@ layer(
         ["POST", `${groups}/nobody/redrive`, 404, "has no group nobody", `{"dryRun":false}`],
         ["POST", "/api/topics/nothing/groups/billing/pause", 404, "topic nothing does not exist", "{}"],
         ["POST", "/api/topics/nothing/groups/billing/resume", 404, "topic nothing does not exist", "{}"],
+        ["POST", `${groups}/nobody/retire`, 404, "has no group nobody", `{"dryRun":false}`],
+        ["POST", `${groups}/nobody/move`, 404, "has no group nobody", `{"dryRun":false,"to":"latest"}`],
+        ["POST", `${groups}/billing/move`, 400, "to", `{"dryRun":false,"to":"somewhere"}`],
+        ["POST", `${groups}/billing/retire`, 400, "dryRun", "{}"],
+        ["POST", "/api/topics/orders/purge", 400, "dryRun", "{}"],
         ["POST", `${groups}/billing/redrive`, 400, "is not valid JSON", "garbage"],
         ["POST", `${groups}/billing/redrive`, 400, "dryRun", "{}"],
         ["GET", `${groups}/billing/dead?after=zzz`, 400, "position zzz does not exist", undefined],
@@ -816,6 +821,43 @@ layer(
       assert.deepStrictEqual(yield* Effect.provideContext(Stream.runCollect(Schedules.list(Parcels)), context), [])
       assert.deepStrictEqual(errors, [])
     }).pipe(Effect.scoped)
+  )
+
+  it.effect.skipIf(!hasBrowser)(
+    "groups are moved and retired and topics purged, after the page has said what that does",
+    () =>
+      Effect.gen(function* () {
+        const { context, url } = yield* opened
+        const inspector = yield* Effect.provideContext(Inspector.Inspector, context)
+        const groups = Effect.map(inspector.describe("parcels"), ({ groups }) => groups)
+        const joining = Consumer.make(Parcels, { group: "old" }).pipe(
+          Consumer.process(() => Effect.void),
+          Consumer.layer
+        )
+        yield* until(Effect.map(groups, (all) => all.length === 1)).pipe(
+          Effect.provide(joining),
+          Effect.provideContext(context)
+        )
+        yield* Effect.provideContext(Producer.publishAll(Parcels, ["a", "b", "c"]), context)
+        const { errors, page } = yield* open(yield* dashboard(url, "--allow-writes"))
+        const does = (go: string, said: RegExp) => async () => {
+          await page.getByRole("button", { name: `${go} …` }).click()
+          await page.getByRole("dialog").getByText(said).waitFor()
+          await page.getByRole("dialog").getByRole("button", { name: go, exact: true }).click()
+        }
+        yield* promise(() => page.getByRole("cell", { name: "old" }).click())
+        yield* promise(does("Move", /old has 3 messages to go, and would have 0/))
+        yield* until(Effect.map(groups, ([old]) => old?.lag === 0))
+        yield* promise(does("Retire", /old has 0 unsettled messages and 0 dead letters.*It has had no consumer for/))
+        yield* until(Effect.map(groups, (all) => all.length === 0))
+        yield* promise(async () => {
+          await page.getByText("This group no longer exists").waitFor()
+          await page.getByRole("cell", { name: "parcels" }).click()
+        })
+        yield* promise(does("Purge", /3 stored messages of parcels/))
+        yield* until(Effect.map(inspector.describe("parcels"), ({ depth }) => depth === 0))
+        assert.deepStrictEqual(errors, [])
+      }).pipe(Effect.scoped)
   )
 
   it.effect.skipIf(!hasBrowser)("case C3: the page shows the other topics, and names the one that cannot be read", () =>

@@ -137,6 +137,7 @@ export const Dashboard = () => {
                 topic={chosen.topic}
                 group={chosen.group}
                 choose={(message, seen) => choose({ ...chosen, message, seen })}
+                leave={() => choose({ topic: chosen.topic, group: undefined, message: undefined, seen: undefined })}
               />
             ))}
           {chosen?.message !== undefined && (

@@ -5,6 +5,7 @@
  */
 import { useEffect, useRef, useState } from "preact/hooks"
 import type { Overview, Pending, Seen, Waiting } from "../../src/dashboard/Api.ts"
+import { Move, Retire } from "./Administer.tsx"
 import { Chart } from "./Chart.tsx"
 import * as Client from "./Client.ts"
 import { DeadLetters } from "./DeadLetters.tsx"
@@ -31,9 +32,11 @@ interface Props {
   readonly topic: string
   readonly group: string
   readonly choose: (message: string, seen: Seen) => void
+  /** Shows the topic. */
+  readonly leave: () => void
 }
 
-export const Group = ({ choose, group, overview, topic }: Props) => {
+export const Group = ({ choose, group, leave, overview, topic }: Props) => {
   const [tab, setTab] = useState<Tab>("dead")
   const [trouble, setTrouble] = useState<string>()
   const place = useRef<HTMLElement>(null)
@@ -64,12 +67,21 @@ export const Group = ({ choose, group, overview, topic }: Props) => {
     <section class="group" ref={place} aria-label="The group">
       <div class="bar">
         <h2>
-          <Name text={topic} /> <span class="faint">/</span> <Name text={group} />
+          <button class="plain" onClick={leave} title="Show the topic">
+            <Name text={topic} />
+          </button>{" "}
+          <span class="faint">/</span> <Name text={group} />
         </h2>
         {info.paused && <span class="badge warm">paused</span>}
         <span class="grow" />
         {writes && <button onClick={toggle}>{info.paused ? "Resume" : "Pause"}</button>}
       </div>
+      {writes && info.consumers.length === 0 && (
+        <div class="bar tools">
+          {info.reached !== undefined && <Move topic={topic} group={group} />}
+          <Retire topic={topic} group={group} />
+        </div>
+      )}
       <Trouble text={trouble} />
       <div class="charts">
         <Chart
@@ -157,7 +169,10 @@ export const Group = ({ choose, group, overview, topic }: Props) => {
       {tab === "messages" && <Messages topic={topic} snapshot={snapshot} choose={choose} />}
       {tab === "consumers" &&
         (info.consumers.length === 0 ? (
-          <p class="empty">This group has no living consumers.</p>
+          <p class="empty">
+            This group has no living consumers
+            {info.unattendedMillis !== undefined && `, and has had none for ${age(info.unattendedMillis)}`}.
+          </p>
         ) : (
           <Table
             columns={[{ title: "Consumer" }, { title: "Heartbeat" }, { title: "Pending", kind: "number" }]}

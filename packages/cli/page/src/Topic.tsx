@@ -5,6 +5,7 @@
  */
 import { useEffect, useRef } from "preact/hooks"
 import type { Overview, Seen } from "../../src/dashboard/Api.ts"
+import { Purge } from "./Administer.tsx"
 import { Messages } from "./Messages.tsx"
 import { Schedules } from "./Schedules.tsx"
 import { count, instant, Name } from "./Text.tsx"
@@ -30,6 +31,8 @@ export const Topic = ({
           <Name text={topic} /> <span class="faint small">{pattern}</span>
         </h2>
         {groups.length === 0 && <span class="badge">no group</span>}
+        <span class="grow" />
+        {overview.writes === "yes" && <Purge topic={topic} />}
       </div>
       <dl class="figures">
         <dt>Stored</dt>
