@@ -82,6 +82,7 @@ const surface: Record<string, Record<string, string>> = {
   },
   "waybill Message": {
     "what travels": "Body Due Headers Message Outgoing Receipt",
+    "since: how urgent a message is": "Priority",
     "since: for how long a message has its id to itself": "Unique Uniqueness",
     "since: messages of an id that become one": "Coalescing",
     "since: which messages a group wants": "Filter"

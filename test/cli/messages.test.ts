@@ -138,6 +138,15 @@ describe("waybill messages", () => {
           /no consumer held it, and it is deleted/
         )
 
+        yield* refused(
+          2,
+          /orders has the pattern streams: .*only queues with the order `priority`/,
+          "priority",
+          "orders",
+          "busy",
+          "high"
+        )
+
         yield* run(["publish", "fanout", "--pattern", "pubsub"], { url, stdin: "1\n" })
         yield* refused(2, /fanout has the pattern pubsub, which cannot find single messages/, "show", "fanout", "1")
         const none = yield* run(["delayed", "fanout"], { url })

@@ -6,6 +6,13 @@ for (const order of ["fifo", "lifo", "priority"] as const) {
     layer: MemoryLists.layer({ order }),
     time: "test",
     freeze,
-    features: { groups: false, order: order !== "lifo", untilSettled: true, coalescing: true, untilTaken: true }
+    features: {
+      groups: false,
+      order: order !== "lifo",
+      priorities: order === "priority",
+      untilSettled: true,
+      coalescing: true,
+      untilTaken: true
+    }
   })
 }

@@ -232,6 +232,13 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: on(["keyspace"], suite("a removed message begins nowhere"))
   },
   {
+    name: "a message whose priority was changed is delivered from its old place",
+    file: "redis/internal/lists/ListSource.ts",
+    find: "        more, places = standing(k, found)",
+    replace: "        local _\n        _, places = standing(k, found)",
+    proofs: [{ file: "redis/lists.test.ts", title: "priority .*a message whose priority is changed" }]
+  },
+  {
     name: "a second retry is not indexed",
     file: "redis/internal/streams/DeliveryScripts.ts",
     find: "if id ~= entry then index(retryIds, '-' .. scoreOf(entry), id) end",

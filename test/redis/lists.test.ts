@@ -14,6 +14,7 @@ for (const order of process.env.WAYBILL_SERVER === undefined ? orders : sampled(
     features: {
       groups: false,
       order: order !== "lifo",
+      priorities: order === "priority",
       untilSettled: true,
       coalescing: true,
       untilTaken: true

@@ -14,6 +14,8 @@ layer(RedisServer.layer(), { excludeTestServices: true })("messages by id", (it)
       const [receipt] = yield* publish({ body: "a", due })
       const wrong = receipt!.id.replace(/^\d+/, (millis) => String(Number(millis) + 1))
       assert.isTrue(Option.isNone(yield* inspector.message("t", wrong)))
+      const { reason } = yield* Effect.flip(inspector.changePriority("t", receipt!.id, "high"))
+      assert.strictEqual(reason._tag, "NotOffered")
       for (const steer of [inspector.removeMessage, inspector.runNow]) {
         assert.strictEqual((yield* Effect.flip(steer("t", wrong))).reason._tag, "MessageNotFound")
       }

@@ -33,7 +33,7 @@ export interface Options<R, E> {
   /** The transport, and what the hooks below need. Built once for all checks; each uses a topic of its own. */
   readonly layer: Layer.Layer<Transport.AtMostOnce | R, E>
   readonly time: "test" | "live"
-  /** The promises of the transport: by default everything but `transactional`, `untilSettled`, `untilTaken`, `coalescing`
+  /** The promises of the transport: by default everything but `transactional`, `priorities`, `untilSettled`, `untilTaken`, `coalescing`
    * and `filters`. */
   readonly features?: Partial<Features>
   /**
@@ -130,6 +130,7 @@ const featuresOf = <R, E>({ conflict, features, freeze }: Options<R, E>): Featur
   trimming: true,
   lookup: true,
   cancel: true,
+  priorities: false,
   untilSettled: false,
   untilTaken: false,
   coalescing: false,

@@ -8,7 +8,7 @@ import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import type { FailedAttempt, Failure } from "./Failure.ts"
-import type { Body, Message } from "./Message.ts"
+import type { Body, Message, Priority } from "./Message.ts"
 import { TopicInUse, type TransportError } from "./TransportError.ts"
 
 export class Inspector extends Context.Service<
@@ -55,6 +55,13 @@ export class Inspector extends Context.Service<
     readonly reschedule: (topic: string, id: string, at: number) => Effect.Effect<void, TransportError>
     /** Makes a message due at once, see `reschedule`. */
     readonly runNow: (topic: string, id: string) => Effect.Effect<void, TransportError>
+    /**
+     * Changes how urgent a message is, on a layer that orders by priority, as if it had been published with this one. It goes
+     * behind the others of that urgency; while a consumer holds it, the change counts once it comes back. Fails with
+     * `NotOffered` on other layers, with `MessageSettled` if it is settled or a dead letter, and with `MessageNotFound` if it
+     * is not stored.
+     */
+    readonly changePriority: (topic: string, id: string, priority: Priority) => Effect.Effect<void, TransportError>
     /** One page of the messages that consumers of the group hold unsettled. */
     readonly pending: (
       topic: string,

@@ -28,6 +28,9 @@ export interface Message {
   readonly publishedAt: number
 }
 
+/** How urgent a message is, on a layer that orders by priority. It travels as the header `priority`. */
+export type Priority = "high" | "normal" | "low"
+
 /**
  * For how long a message has its id to itself. `window`: for the transport's window, whatever becomes of the message.
  * `until-settled`: until every group has settled it, whether acked or dead-lettered, or it has expired. `until-taken`: until a

@@ -24,7 +24,7 @@ import { finiteOf, millisOf, oneOf } from "./internal/Limits.ts"
 import { safe } from "./internal/SafeText.ts"
 import * as Tracing from "./internal/Tracing.ts"
 import { uniqueOf, unoffered } from "./internal/Uniqueness.ts"
-import type { Body, Due, Headers, Outgoing, Receipt, Unique } from "./Message.ts"
+import type { Body, Due, Headers, Outgoing, Priority, Receipt, Unique } from "./Message.ts"
 import { Replies } from "./Replies.ts"
 import { InvalidPayload, PayloadTooLarge, type RequestTopic, type Topic } from "./Topic.ts"
 import { find, NotOffered, notProvided, type Transport, TransportError } from "./Transport.ts"
@@ -59,7 +59,7 @@ export interface Options {
    * For layers that order by priority (`RedisLists.layer({ order: "priority" })`); on others it fails with `NotOffered`. It
    * travels as the header `priority`, and defaults to `normal` if that header is absent too.
    */
-  readonly priority?: "high" | "normal" | "low" | undefined
+  readonly priority?: Priority | undefined
 }
 
 /**

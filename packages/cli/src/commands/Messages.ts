@@ -1,5 +1,5 @@
 /**
- * `waybill messages`: shows one message by its id, and removes, runs, reschedules or cancels it. `waybill delayed` lists
+ * `waybill messages`: shows one message by its id, and removes, runs, reschedules or cancels it, or changes its priority. `waybill delayed` lists
  * the messages that are not due yet.
  *
  * @module
@@ -54,6 +54,9 @@ const about = Effect.fnUntraced(function* <A>(
     }
     if (tag === "MessageNotWaiting" || tag === "MessageSettled") {
       return new InUse({ detail: `${message}. \`waybill messages show\` tells where it is` })
+    }
+    if (error.reason._tag === "NotOffered" && error.reason.feature === "priorities") {
+      return new ServerProblem({ detail: `topic ${safe(topic)} has the pattern ${safe(pattern)}: ${message}` })
     }
     const instead = `\`waybill tail ${topic}\` lists what is stored`
     return unlessOffered(topic, pattern, "find single messages by their id", instead)(error)
@@ -254,9 +257,32 @@ const reschedule = Command.make(
   ])
 )
 
+const priority = Command.make(
+  "priority",
+  {
+    topic,
+    id,
+    priority: Argument.Literals("priority", ["high", "normal", "low"]).pipe(
+      Argument.withDescription("How urgent it is from now on")
+    )
+  },
+  Effect.fnUntraced(function* ({ id, priority, topic }) {
+    const { json } = yield* Server
+    yield* about(topic, id, (inspector) => inspector.changePriority(topic, id, priority))
+    yield* print(json, { topic, id, priority }, () => `${safe(id)} of ${safe(topic)} has the priority ${priority} now.`)
+  })
+).pipe(
+  Command.withDescription("Change how urgent a message of a queue is that orders by priority"),
+  Command.withExamples([
+    { command: "waybill messages priority thumbnails cat.png high", description: "The next free handler begins it" }
+  ])
+)
+
 export const messages = Command.make("messages").pipe(
-  Command.withDescription("Show one message by its id, and remove, run, reschedule or cancel it"),
-  Command.withSubcommands([show, remove, run, reschedule, cancel])
+  Command.withDescription(
+    "Show one message by its id, and remove, run, reschedule or cancel it, or change its priority"
+  ),
+  Command.withSubcommands([show, remove, run, reschedule, priority, cancel])
 )
 
 export const delayed = Command.make(

@@ -45,6 +45,8 @@ export interface Features {
   readonly trimming: boolean
   /** Messages are found, removed and rescheduled by their ids. */
   readonly lookup: boolean
+  /** The most urgent message is next, and how urgent one is can be changed. Not expected by default. */
+  readonly priorities: boolean
   /** Messages are cancelled by their ids. */
   readonly cancel: boolean
   /**

@@ -184,6 +184,56 @@ export const locating = [
   ),
 
   check(
+    "a message whose priority is changed is delivered by it, once, wherever it waits",
+    ["priorities", "lookup", "retry", "deadLetters", "delay"],
+    Effect.fnUntraced(function* (fixture) {
+      const { inspector, topic } = fixture
+      const publish = (body: string, priority: Message.Priority, parts: Partial<Message.Outgoing> = {}) =>
+        Effect.map(fixture.publish({ body, headers: { priority }, ...parts }), ([receipt]) => receipt!.id)
+      const first = yield* publish("1", "low")
+      const second = yield* publish("2", "normal")
+      yield* publish("3", "normal", { id: "own" })
+      const fourth = yield* publish("4", "high")
+      yield* inspector.changePriority(topic, first, "high")
+      yield* inspector.changePriority(topic, fourth, "low")
+      yield* inspector.changePriority(topic, second, "high")
+      yield* inspector.changePriority(topic, second, "low")
+      yield* inspector.changePriority(topic, "own", "low")
+      yield* inspector.changePriority(topic, "own", "normal")
+      const listed = yield* inspector.messages(topic, { after: Option.none(), limit: 3 })
+      const rest = yield* inspector.messages(topic, { after: Option.some(listed.at(-1)!.position), limit: 3 })
+      const last = yield* inspector.messages(topic, { before: Option.none(), limit: 2 })
+      assert.deepStrictEqual(
+        [listed, rest, last].map((page) => page.map(({ body }) => body).join(" ")),
+        ["1 3 4", "2", "4 2"]
+      )
+      const receiver = yield* fixture.join("g")
+      yield* fixture.becomes("figures", fixture.figures("g"), { ...settled, lag: 4 })
+      const taken = yield* fixture.take(receiver, 4)
+      assert.deepStrictEqual(
+        taken.map(({ body, headers: { priority } }) => `${String(body)} ${priority}`),
+        ["1 high", "3 normal", "4 low", "2 low"]
+      )
+      yield* settle(receiver, [taken[0]!, taken[3]!], Settlement.ack)
+      yield* settle(receiver, [taken[1]!], later)
+      yield* settle(receiver, [taken[2]!], Settlement.deadLetter("Broken", "cause"))
+      const late = yield* publish("5", "low", { id: "late", due: { _tag: "After", delay: long } })
+      for (const id of ["own", late]) {
+        yield* inspector.changePriority(topic, id, "high")
+        const found = Option.getOrThrow(yield* inspector.message(topic, id))
+        assert.strictEqual(found.headers["priority"], "high")
+        yield* inspector.runNow(topic, id)
+        const again = yield* fixture.one(receiver)
+        assert.deepStrictEqual([again.id, again.headers["priority"]], [id, "high"])
+        yield* settle(receiver, [again], Settlement.ack)
+      }
+      assert.strictEqual(yield* reasonOf(inspector.changePriority(topic, fourth, "high")), "MessageSettled")
+      assert.strictEqual(yield* reasonOf(inspector.changePriority(topic, "none", "high")), "MessageNotFound")
+      yield* fixture.becomes("figures", fixture.figures("g"), { ...settled, deadLetters: 1 })
+    })
+  ),
+
+  check(
     "the id of a removed message is free, and that of a removed dead letter",
     ["lookup", "deadLetters", "deduplication"],
     Effect.fnUntraced(function* (fixture) {

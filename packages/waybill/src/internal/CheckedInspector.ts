@@ -53,6 +53,8 @@ export const checked = (inspector: Inspector["Service"]): Inspector["Service"] =
     cancel: (topic, id) => named(topic, undefined, () => inspector.cancel(topic, id)),
     reschedule: (topic, id, at) =>
       named(topic, undefined, () => timed(topic, at, () => inspector.reschedule(topic, id, at))),
+    changePriority: (topic, id, priority) =>
+      named(topic, undefined, () => inspector.changePriority(topic, id, priority)),
     runNow: (topic, id) => named(topic, undefined, () => inspector.runNow(topic, id)),
     pending: (topic, group, asked) => page(topic, group, asked, () => inspector.pending(topic, group, asked)),
     waiting: (topic, group, asked) => page(topic, group, asked, () => inspector.waiting(topic, group, asked)),

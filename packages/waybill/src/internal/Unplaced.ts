@@ -1,5 +1,5 @@
 /**
- * What patterns do not support whose groups have no place that can be chosen.
+ * What inspectors and groups do not support on every pattern: places that can be chosen, and priorities.
  *
  * @module
  */
@@ -12,6 +12,11 @@ export const startProblem = (start: Start): NotOffered | undefined => (typeof st
 const noTimes = new NotOffered({
   feature: "starting a group at a time",
   detail: 'when a message was stored is not recorded. Use "earliest" or "latest", or streams'
+})
+
+export const noPriorities = new NotOffered({
+  feature: "priorities",
+  detail: "only queues with the order `priority` deliver by urgency"
 })
 
 export const noMoves = new NotOffered({

@@ -224,6 +224,7 @@ const inspectorOf = (channels: Channels, lifecycle: Lifecycle): Inspector["Servi
     cancel: notFound,
     reschedule: notFound,
     runNow: notFound,
+    changePriority: notFound,
     pending: () => Effect.succeed([]),
     waiting: () => Effect.succeed([]),
     deadLetters: (topic, group, { after, limit }) =>

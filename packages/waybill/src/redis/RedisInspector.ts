@@ -74,6 +74,8 @@ export const layer = (options: Pick<StoreOptions, "prefix"> = {}): Layer.Layer<I
         cancel: (topic, id) => of(topic, (inspector) => inspector.cancel(topic, id)),
         reschedule: (topic, id, at) => of(topic, (inspector) => inspector.reschedule(topic, id, at)),
         runNow: (topic, id) => of(topic, (inspector) => inspector.runNow(topic, id)),
+        changePriority: (topic, id, priority) =>
+          of(topic, (inspector) => inspector.changePriority(topic, id, priority)),
         pending: (topic, group, page) => of(topic, (inspector) => inspector.pending(topic, group, page)),
         waiting: (topic, group, page) => of(topic, (inspector) => inspector.waiting(topic, group, page)),
         deadLetters: (topic, group, page) => of(topic, (inspector) => inspector.deadLetters(topic, group, page)),

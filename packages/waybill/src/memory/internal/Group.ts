@@ -424,6 +424,20 @@ export class Group {
     return waits.length > 0 || (at <= now && isBack)
   }
 
+  /** Sorts the message by its urgency, which has changed, among those that came back. */
+  resort(message: Stored): void {
+    const work = this.#returned.entries().find((work) => work.message === message)
+    if (work === undefined) return
+    this.#returned.remove(work)
+    this.#putBack(work, false)
+  }
+
+  /** The message with this id that the group has yet to settle. */
+  find(id: string): Stored | undefined {
+    for (const message of this.open()) if (message.id === id) return message
+    return undefined
+  }
+
   /**
    * When something may become available to this member without an action of others; a paused member waits to be
    * resumed.

@@ -6,10 +6,12 @@
  */
 import type { GroupInfo, Place as Destination, Start } from "../../Inspector.ts"
 import type { Event } from "../../Lifecycle.ts"
-import type { Message, Unique } from "../../Message.ts"
+import type { Headers, Message, Unique } from "../../Message.ts"
 import type { NotOffered, TopicConflict } from "../../Transport.ts"
 
 export interface Stored extends Message {
+  /** Its priority may change. */
+  headers: Headers
   /** When it was stored, due at once or later. */
   storedAt: number
   /** How many groups have not settled it, if the source counts that. */

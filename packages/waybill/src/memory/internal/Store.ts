@@ -270,6 +270,7 @@ const inspectorOf = (store: Store): Context.Service.Shape<typeof Inspector> => {
       ),
     reschedule: (topic, id, at) => steer(topic, id, (topic, now) => topic.reschedule(id, at, now)),
     runNow: (topic, id) => steer(topic, id, (topic, now) => topic.reschedule(id, now, now)),
+    changePriority: (topic, id, priority) => steer(topic, id, (topic, now) => topic.changePriority(id, priority, now)),
     pending: (topic, group, page) => inGroup(topic, group, [], (group, now) => pageOf(group.pending(now), page)),
     waiting: (topic, group, page) => inGroup(topic, group, [], (group, now) => pageOf(group.waiting(now), page)),
     deadLetters: (topic, group, { after, limit }) =>

@@ -17,7 +17,8 @@ import type {
 import { disagreement, textOf } from "../../internal/Filter.ts"
 import { kept } from "../../internal/Headers.ts"
 import type { Limits } from "../../internal/Limits.ts"
-import type { Coalescing, Outgoing, Receipt, Uniqueness } from "../../Message.ts"
+import { noPriorities } from "../../internal/Unplaced.ts"
+import type { Coalescing, Outgoing, Priority, Receipt, Uniqueness } from "../../Message.ts"
 import {
   MessageInUse,
   MessageNotFound,
@@ -358,6 +359,31 @@ export class Topic implements Home {
     for (const group of this.#groups?.values() ?? []) moved = group.reschedule(id, at, now) || moved
     this.change()
     return moved ? undefined : new MessageNotWaiting({ id })
+  }
+
+  /** Changes how urgent a message is, unless it is settled. */
+  changePriority(
+    id: string,
+    priority: Priority,
+    now: number
+  ): MessageNotFound | MessageSettled | NotOffered | undefined {
+    if (this.#pattern.priorities !== true) return noPriorities
+    const found = this.locate(id, now)
+    if (found instanceof MessageNotFound) return found
+    const stored = [...this.#source.entries()].findLast(([, message]) => message.id === id)?.[1]
+    const late = this.#delayed?.entries().findLast(([, message]) => message.id === id)?.[1]
+    const groups = Array.from(this.#groups?.values() ?? [])
+    const message = late ?? stored ?? groups.map((group) => group.find(id)).find((one) => one !== undefined)
+    if (message === undefined) return new MessageSettled({ id })
+    if (message === stored) this.#source.remove(message)
+    message.headers = Object.freeze({ ...message.headers, priority })
+    if (message === stored) this.#source.add(message, now)
+    for (const group of groups) {
+      group.resort(message)
+      if (message !== late) group.stir(message)
+    }
+    this.change()
+    return undefined
   }
 
   #accept(message: Outgoing, now: number): Receipt {

@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { MessageInGroup } from "../../../Inspector.ts"
 import * as Attempts from "../../../internal/Attempts.ts"
+import { noPriorities } from "../../../internal/Unplaced.ts"
 import type { Reason } from "../../../Transport.ts"
 import type { More } from "../connection/ScriptReply.ts"
 import { deadLetterOf } from "../inspect/DeadLetterEntry.ts"
@@ -93,6 +94,15 @@ export const make = (
         about(topic, id, (more) => inspecting.call(topic, undefined, scripts.cancel, { id }, more)),
         ({ groups }) => groups
       ),
+
+    changePriority: Effect.fnUntraced(function* (topic, id, priority) {
+      const { changePriority } = scripts
+      if (changePriority === undefined) return yield* noPriorities
+      const reply = yield* about(topic, id, (more) =>
+        inspecting.call(topic, undefined, changePriority, { id, priority }, more)
+      )
+      if (reply._tag === "UNRANKED") return yield* noPriorities
+    }),
 
     reschedule: (topic, id, at) => {
       const time = Math.ceil(at)

@@ -270,6 +270,36 @@ return {'OK'}
 `
   })
 
+/** Changes how urgent a message is. */
+const changePriority = (source: Source, prioritising: string) =>
+  script({
+    name: named(source, "change-priority"),
+    mode: "drains",
+    keys: ofTopic(source),
+    args: { id: "text", priority: "text" },
+    replies: {
+      OK: {},
+      /** Urgency does not decide the order. */
+      UNRANKED: {},
+      ...again
+    },
+    lua: /* lua */ `${locating(source)}${prioritising}
+if not ranks() then return {'UNRANKED'} end
+local unread, open = true, main
+for _, place in ipairs(all) do
+  unread = unread and place.state == 'R'
+  if place.state == 'D' or place.state == 'S' then open = due end
+end
+if not open then return {'SETTLED', id} end
+local level, renamed = prioritise(entry, main, due, member, unread, priority)
+if renamed then
+  if isOf(owned) then redis.call('HSET', unique, id, 'd' .. renamed .. string.match(owned, '^%S+(.*)$')) end
+  if isOf(marked) then redis.call('SET', marker, 'd' .. renamed, 'KEEPTTL') end
+else redis.pcall('PUBLISH', wake, '0;' .. level) end
+return {'OK'}
+`
+  })
+
 /** One page of the delayed messages. A place is `d`, the due time, a colon and the member; or "a". */
 const delayed = (source: Source) =>
   script({
@@ -300,7 +330,8 @@ export const make = (source: Source) => ({
   removeMessage: removeMessage(source),
   cancel: cancel(source),
   reschedule: reschedule(source),
-  delayed: delayed(source)
+  delayed: delayed(source),
+  changePriority: source.prioritising === undefined ? undefined : changePriority(source, source.prioritising)
 })
 
 export type MessageScripts = ReturnType<typeof make>

@@ -69,6 +69,8 @@ export interface Source {
   /** The functions above. */
   readonly lua: string
   readonly finding?: string
+  /** For a source that `ranks` and has `finding`: `ranks` and `prioritise`, see ListSource.ts. */
+  readonly prioritising?: string
   readonly drops?: boolean
   /** Whether its groups may have a filter. */
   readonly filters?: boolean

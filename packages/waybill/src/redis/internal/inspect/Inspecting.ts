@@ -18,8 +18,8 @@ import type {
 } from "../../../Inspector.ts"
 import * as Attempts from "../../../internal/Attempts.ts"
 import { checked } from "../../../internal/CheckedInspector.ts"
-import { noMoves } from "../../../internal/Unplaced.ts"
-import type { Message } from "../../../Message.ts"
+import { noMoves, noPriorities } from "../../../internal/Unplaced.ts"
+import type { Message, Priority } from "../../../Message.ts"
 import { NotOffered, type Reason, TransportError } from "../../../Transport.ts"
 import type { Commands } from "../connection/Connection.ts"
 import { type Kind, listOf, make, number, text, type StringKeys, type TypedScript } from "../connection/Script.ts"
@@ -101,6 +101,8 @@ export interface Single {
   readonly remove: (topic: string, id: string) => Effect.Effect<unknown, Reason>
   readonly cancel: (topic: string, id: string) => Effect.Effect<ReadonlyArray<string>, Reason>
   readonly reschedule: (topic: string, id: string, at: number) => Effect.Effect<unknown, Reason>
+  /** Only for a pattern that orders by urgency. */
+  readonly changePriority?: (topic: string, id: string, priority: Priority) => Effect.Effect<void, Reason>
 }
 
 const noLookups = new NotOffered({ feature: "messages by id", detail: "list them instead" })
@@ -359,6 +361,8 @@ export class Inspecting {
       removeMessage: (topic, id) => Effect.asVoid(single.remove(topic, id)).pipe(failing(topic)),
       cancel: (topic, id) => single.cancel(topic, id).pipe(failing(topic)),
       reschedule: (topic, id, at) => Effect.asVoid(single.reschedule(topic, id, at)).pipe(failing(topic)),
+      changePriority: (topic, id, priority) =>
+        (single.changePriority?.(topic, id, priority) ?? Effect.fail(noPriorities)).pipe(failing(topic)),
       runNow: (topic, id) => Effect.asVoid(single.reschedule(topic, id, 0)).pipe(failing(topic)),
 
       pending: (topic, group, page) =>

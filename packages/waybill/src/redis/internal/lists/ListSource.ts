@@ -22,25 +22,33 @@ local function row(key, start, stop)
 end
 local function peek(from, limit, newest)
   local ids, level, place = {}, 0, 0
+  order()
   for k = 1, from and 3 or 0 do
-    local found = redis.call('LPOS', lists[k], from)
+    local found = (not someMoved or #standing(k, {from}) > 0) and redis.call('LPOS', lists[k], from)
     if found then level, place = k, order() == 'lifo' and redis.call('LLEN', lists[k]) - 1 - found or found end
   end
   if newest then
     if from and level == 0 then return ids end
     for k = from and level or 3, 1, -1 do
       local stop = k == level and place or redis.call('LLEN', lists[k])
-      local some = row(lists[k], math.max(0, stop - limit + #ids), stop - 1)
-      for _, id in ipairs(ids) do some[#some + 1] = id end
-      ids = some
+      while stop > 0 and #ids < limit do
+        local start = math.max(0, stop - limit + #ids)
+        local some = row(lists[k], start, stop - 1)
+        stop = start
+        if someMoved then some = standing(k, some) end
+        for _, id in ipairs(ids) do some[#some + 1] = id end
+        ids = some
+      end
     end
     return ids
   end
   if level > 0 then place = place + 1 end
   for k = math.max(1, level), 3 do
-    if #ids == limit then break end
-    for _, id in ipairs(row(lists[k], place, math.min(redis.call('LLEN', lists[k]), place + limit - #ids) - 1)) do
-      ids[#ids + 1] = id
+    local length = redis.call('LLEN', lists[k])
+    while place < length and #ids < limit do
+      local some = row(lists[k], place, math.min(length, place + limit - #ids) - 1)
+      place = place + #some
+      for _, id in ipairs(someMoved and standing(k, some) or some) do ids[#ids + 1] = id end
     end
     place = 0
   end
@@ -76,10 +84,23 @@ end
  */
 const lua = /* lua */ `${envelopes}${levels}${disagreement}
 local lists = {high, normal, low}
-local queueOrder
+local queueOrder, someMoved
 local function order()
-  queueOrder = queueOrder or redis.call('HGET', meta, 'order') or 'fifo'
+  if not queueOrder then
+    local noted = redis.call('HMGET', meta, 'order', 'moved')
+    queueOrder, someMoved = noted[1] or 'fifo', noted[2]
+  end
   return queueOrder
+end
+-- Those of these ids, found in a list, that stand there.
+local function standing(k, ids)
+  local left, places = {}, {}
+  for i, id in ipairs(ids) do places[i] = k .. ':' .. id end
+  local gone = redis.call('SMISMEMBER', moved, unpack(places))
+  for i, id in ipairs(ids) do
+    if gone[i] == 0 then left[#left + 1] = id end
+  end
+  return left, places
 end
 local function urgent()
   return order() == 'priority'
@@ -124,8 +145,14 @@ local function fresh(n, urgency)
   for k = urgency or 1, urgency or 3 do
     if #ids == n then break end
     local more = filled[k] and redis.call(pop, lists[k], n - #ids)
-    if more then
+    while more do
+      local want, found, places = n - #ids, more, nil
+      if someMoved then
+        more, places = standing(k, found)
+        redis.pcall('SREM', moved, unpack(places))
+      end
       if #ids == 0 then ids = more else for _, id in ipairs(more) do ids[#ids + 1] = id end end
+      more = #found == want and #ids < n and redis.call(pop, lists[k], n - #ids)
     end
   end
   return ids
@@ -170,7 +197,7 @@ end
 -- A delayed member is its urgency (the number of its list), a number that keeps the order, and the id.
 local function promote(now, limit)
   -- Older builds leave it as it is.
-  if redis.call('EXISTS', high, normal, low) == 0 then redis.call('UNLINK', removed) end
+  if redis.call('EXISTS', high, normal, low) == 0 then redis.call('UNLINK', removed, moved) end
   local members = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, limit)
   if #members > 0 then
     local found = bodiesOf(delayedBodies, members)
@@ -190,7 +217,7 @@ local function promote(now, limit)
 end
 local function backlog()
   local ready = redis.call('LLEN', high) + redis.call('LLEN', normal) + redis.call('LLEN', low)
-  return math.max(0, ready - redis.call('SCARD', removed)) + redis.call('LLEN', inbox)
+  return math.max(0, ready - redis.call('SCARD', removed) - redis.call('SCARD', moved)) + redis.call('LLEN', inbox)
 end
 ${peeking}local function outlook()
   local head = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
@@ -204,11 +231,16 @@ local function clear(mark)
   local function room()
     return math.min(left, 1000) - done
   end
+  order()
   for k = 1, 3 do
     local found = room() > 0 and redis.call('LPOP', lists[k], room())
     if found then
       redis.call('HDEL', bodies, unpack(found))
       redis.pcall('SREM', removed, unpack(found))
+      if someMoved then
+        local _, places = standing(k, found)
+        redis.pcall('SREM', moved, unpack(places))
+      end
       done = done + #found
     end
   end
@@ -274,6 +306,42 @@ local function lateOf(member, body)
 end
 `
 
+/**
+ * `prioritise(entry, text, due, member, unread, priority)`: gives the message with this record this priority; `unread`: it is in a list.
+ * It goes behind the others of that urgency, and where it was it is only noted that it no longer stands there; going back, it has
+ * that place again. Returns its urgency, and its new member if it is delayed.
+ * `ranks()`: whether urgency decides the order.
+ */
+const prioritising = /* lua */ `
+local function ranks()
+  return redis.call('HGET', meta, 'order') == 'priority'
+end
+local function prioritise(entry, text, due, member, unread, priority)
+  local message = parsed(text)
+  local before, ok, headers = levelOf(message.headers), pcall(cjson.decode, message.headers or '{}')
+  headers = ok and type(headers) == 'table' and headers or {}
+  headers.priority = priority
+  local packed = cjson.encode(headers)
+  local level = levelOf(packed)
+  text = record(message.payload, message.id, packed, message.key, message.v, message.at)
+  if due then
+    local renamed = string.gsub(member, '^[123]:', level .. ':')
+    redis.call('ZREM', delayed, member)
+    redis.call('HDEL', delayedBodies, member)
+    redis.call('ZADD', delayed, due, renamed)
+    redis.call('HSET', delayedBodies, renamed, text)
+    return level, renamed
+  end
+  redis.call('HSET', bodies, entry, text)
+  if unread and level ~= before then
+    redis.call('SADD', moved, before .. ':' .. entry)
+    redis.call('HSET', meta, 'moved', '1')
+    if redis.call('SREM', moved, level .. ':' .. entry) == 0 then redis.call('RPUSH', ({high, normal, low})[level], entry) end
+  end
+  return level
+end
+`
+
 /** Under the pattern's own name. */
 export const source = (pattern: string): Source => ({
   pattern,
@@ -286,13 +354,15 @@ export const source = (pattern: string): Source => ({
     "delayedBodies",
     "inbox",
     "removed",
+    "moved",
     "unique",
     "named",
     "meta"
   ),
-  fleeting: ["high", "normal", "low", "bodies", "delayed", "delayedBodies", "inbox", "removed"],
+  fleeting: ["high", "normal", "low", "bodies", "delayed", "delayedBodies", "inbox", "removed", "moved"],
   lua,
   finding,
+  prioritising: levels + prioritising,
   drops: true,
   ranks: true,
   hands: true,

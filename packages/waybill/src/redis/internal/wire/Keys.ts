@@ -87,6 +87,8 @@ const ofTopic = {
   high: ["list", "ready:high"],
   normal: ["list", "ready"],
   low: ["list", "ready:low"],
+  /** Of messages that became more or less urgent: the number of a list in which they no longer stand, a colon, and their ids. */
+  moved: ["set", "moved"],
   /** The messages of the lists, by id. */
   bodies: ["hash", "bodies"],
   /** Messages of programs that write without our scripts. */
