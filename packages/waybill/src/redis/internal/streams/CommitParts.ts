@@ -11,37 +11,44 @@ import { storage } from "./StreamStorage.ts"
 import { freeing } from "./UniqueIds.ts"
 
 /**
- * Arguments of a delivery: source, entry, count; count 0: the group was lost with the entry, so there is no ownership to check. Then,
- * of a message that has its id to itself, the id and its first entry, otherwise "" twice.
+ * Arguments of a delivery: source, entry, count; count 0: the group was lost with the entry, so there is no ownership to check. After
+ * the count follow, of a message that has its id to itself, a space, its first entry, a space and the id.
  */
 export const commit = commitScript({
   storage,
   keys: keys("stream", "retry", "released", "unique"),
   args: { group: "text", consumer: "text" },
-  delivery: 5,
+  delivery: 3,
   lua: /* lua */ `${ask}${ids}${maps}${sources}${freeing}
 local acked, uncounted, freed = {[0] = {}, {}}, {}, {}
+-- Most are only a count.
+local function countOf(i)
+  return tonumber(ARGV[i + 2]) or tonumber(string.match(ARGV[i + 2], '^%d+'))
+end
 local function owns(i)
-  local count = tonumber(ARGV[i + 2])
+  local count = countOf(i)
   if count == 0 then return true end
   local owned = ask('XPENDING', sources[tonumber(ARGV[i])], group, ARGV[i + 1], ARGV[i + 1], 1, consumer)
   return owned and #owned == 1 and owned[1][4] == count
 end
 local function leave(i)
-  local source, entry, count = tonumber(ARGV[i]), ARGV[i + 1], tonumber(ARGV[i + 2])
+  local source, entry, count = tonumber(ARGV[i]), ARGV[i + 1], countOf(i)
   if count > 0 then acked[source][#acked[source] + 1] = entry end
   if count > 1 then
     uncounted[#uncounted + 1] = ARGV[i] .. entry
     uncounted[#uncounted + 1] = '!' .. ARGV[i] .. entry
   end
-  if ARGV[i + 3] ~= '' then freed[#freed + 1] = i + 3 end
+  if not tonumber(ARGV[i + 2]) then freed[#freed + 1] = ARGV[i + 2] end
 end
 local function leaving()
   for source = 0, 1 do
     if #acked[source] > 0 then redis.call('XACK', sources[source], group, unpack(acked[source])) end
   end
   if #uncounted > 0 then redis.call('HDEL', released, unpack(uncounted)) end
-  for _, i in ipairs(freed) do free(ARGV[i], ARGV[i + 1]) end
+  for _, unique in ipairs(freed) do
+    local first, id = string.match(unique, ' (%S+) (.*)$')
+    if id then free(id, first) end
+  end
 end
 `
 })

@@ -68,13 +68,10 @@ export const make = ({ markerMillis, retentionOf }: StreamsOptions): Pattern<"tr
               settingOf,
               unique,
               run: (args, more) => call(commit, { ...args, group, consumer }, more),
-              own: ({ count, detached, entry, first, id, source }) => [
-                source,
-                entry,
-                detached ? 0 : count,
-                first === undefined ? "" : id,
-                first ?? ""
-              ],
+              own: ({ count, detached, entry, first, id, source }) => {
+                const counted = detached ? 0 : count
+                return [source, entry, first === undefined ? counted : `${counted} ${first} ${id}`]
+              },
               done: mine.done
             }),
           retention: retentionOf(topic),
