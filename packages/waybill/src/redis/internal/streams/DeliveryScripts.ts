@@ -11,7 +11,7 @@ import { bit, flag, listOf, make, number, row, text } from "../connection/Script
 import { suspectArgs } from "../group/Suspecting.ts"
 import { deadLettering, keeping } from "../inspect/DeadLetterScripts.ts"
 import { keys } from "../wire/Keys.ts"
-import { add, announce, ask, cap, clock, ids, infos, maps, split, suspecting, wanting } from "../wire/Lua.ts"
+import { add, announce, ask, cap, clock, ids, maps, split, suspecting } from "../wire/Lua.ts"
 import { nobody, noting, sources, sweeping } from "./Progress.ts"
 import { freeing } from "./UniqueIds.ts"
 
@@ -148,83 +148,6 @@ while i <= #ARGV do
 end
 if soonest then announce(wake, soonest, group) end
 return {'OK', table.concat(answers), deadLettered and keepDead(maxCount, maxAgeMillis, now) or 0}
-`
-})
-
-/** About how much one call reads, wanted or not. */
-const selectBytes = 4 * 1024 * 1024
-
-/**
- * Reads new entries for a group with a filter: those of the topic that it does not want are passed over, without ever being pending, and
- * all from its retry stream are given to the consumer. A call goes through a thousand entries, or a few megabytes; it takes no more
- * than `bytes` and one entry from the topic.
- */
-export const select = make({
-  name: "waybill/select",
-  mode: "drains",
-  keys: keys("stream", "retry", "state"),
-  args: { group: "text", consumer: "text", only: "text", max: "number", bytes: "number" },
-  replies: {
-    OK: {
-      entries: listOf(row({ source: bit, entry: text, fields: listOf(text) })),
-      /** If there is no more: the last ids of both streams, to wait for later ones. Otherwise "". */
-      last: text,
-      lastRetry: text
-    },
-    /** The group was lost, or has got another filter. */
-    NOGROUP: {}
-  },
-  lua: /* lua */ `${ask}${maps}${infos}${wanting}
-local mine = infoOf(stream, group)
-if not mine or not ask('XPENDING', retry, group) or redis.call('HGET', state, 'only') ~= only then return {'NOGROUP'} end
--- The first to write, so it may be refused: its key stands where a check of permissions does not look.
-local again = redis.pcall('XREADGROUP', 'GROUP', group, consumer, 'COUNT', max, 'STREAMS', retry, '>')
-if again and again.err then error(again) end
-local entries, size, scanned, read, more = {}, 0, 0, 0, true
-for _, entry in ipairs(again and again[1][2] or {}) do
-  entries[#entries + 1] = {1, entry[1], entry[2]}
-  for _, field in ipairs(entry[2]) do size = size + #field end
-end
-local wants, at, wanted = wanted(only), mine['last-delivered-id'], {}
-while more and #entries < max and scanned < 1000 and size < bytes and read < ${selectBytes} do
-  -- Few at first, then as many as may fit if they are like those.
-  local count = scanned == 0 and 8 or math.min(100, math.ceil((${selectBytes} - read) * scanned / read))
-  count = math.min(count, 4 * (max - #entries))
-  local found = redis.call('XRANGE', stream, '(' .. at, '+', 'COUNT', count)
-  more = #found == count
-  for _, entry in ipairs(found) do
-    if #entries == max or size >= bytes then
-      more = true
-      break
-    end
-    local fields, length, key, headers, payload = entry[2], 0, nil, nil, nil
-    for f = 1, #fields, 2 do
-      length = length + #fields[f + 1]
-      if fields[f] == 'payload' then payload = fields[f + 1]
-      elseif fields[f] == 'headers' then headers = fields[f + 1]
-      elseif fields[f] == 'key' then key = fields[f + 1] end
-    end
-    at, scanned, read = entry[1], scanned + 1, read + length
-    if not payload or wants(key, headers) then
-      size = size + length
-      entries[#entries + 1] = {0, at, fields}
-      wanted[#wanted + 1] = at
-    end
-  end
-end
-if scanned > 0 then
-  for i = 1, #wanted, 100 do
-    local ids = {unpack(wanted, i, math.min(#wanted, i + 99))}
-    for _, option in ipairs({'RETRYCOUNT', 1, 'FORCE', 'JUSTID'}) do ids[#ids + 1] = option end
-    redis.call('XCLAIM', stream, group, consumer, 0, unpack(ids))
-  end
-  -- The server counts on from there, if it knows where the group was.
-  local before = mine['entries-read']
-  if before then redis.call('XGROUP', 'SETID', stream, group, at, 'ENTRIESREAD', string.format('%.0f', before + scanned))
-  else redis.call('XGROUP', 'SETID', stream, group, at) end
-end
-local ended = not more and #entries == 0
-return {'OK', entries, ended and at or '', ended and of(redis.call('XINFO', 'STREAM', retry))['last-generated-id'] or ''}
 `
 })
 

@@ -27,7 +27,7 @@ export const ofGroup = keys(
 
 export const groupKeys = namesOf(ofGroup)
 
-const ofTopic = keys("stream", "delayed", "delayedBodies", "promoted", "unique", "wake")
+const ofTopic = keys("stream", "types", "delayed", "delayedBodies", "promoted", "unique", "wake")
 
 /**
  * `due`: when the message is due, if it is not yet; `member`: its name among the delayed. `entry`: its entry of the stream, if it
@@ -235,6 +235,8 @@ local function drop(key, entry)
     end
   end
   call('XDEL', key, entry)
+  -- They count it.
+  redis.pcall('UNLINK', types)
 end
 local function removeAll(isHeld)
   if due then

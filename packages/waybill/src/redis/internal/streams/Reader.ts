@@ -16,8 +16,8 @@ import type { Fetching } from "../group/GroupReceiver.ts"
 import { hurryMillis } from "../group/Heartbeat.ts"
 import { precedes } from "../wire/Fields.ts"
 import type { Claims, StreamBelonging } from "./Claims.ts"
-import { select } from "./DeliveryScripts.ts"
 import { type GroupReply, readGroup } from "./GroupReply.ts"
+import { select } from "./Selection.ts"
 import { isDoubtful, StreamDelivery } from "./StreamDelivery.ts"
 
 export interface ReaderOptions extends StreamBelonging {

@@ -90,8 +90,8 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
         others: [keys.delayedBodies, keys.unique, ...mine.flatMap((one) => [one.released, one.waitingBodies])],
         indexes: [keys.promoted, ...mine.flatMap(({ cancelled, deadIds, retryIds }) => [cancelled, deadIds, retryIds])],
         topic: {
-          keys: [...listed(InspectScripts.describe, keys), ...mine.flatMap(describedOf)],
-          kinds: [...InspectScripts.describe.kinds, ...mine.flatMap(() => describedKinds)],
+          keys: [...listed(InspectScripts.describe, keys), ...mine.flatMap(describedOf), keys.types],
+          kinds: [...InspectScripts.describe.kinds, ...mine.flatMap(() => describedKinds), "stream"],
           args: names
         },
         groups: mine.map(({ name, retry, state }) => ({

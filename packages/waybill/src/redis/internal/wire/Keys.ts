@@ -57,6 +57,8 @@ type Named<T> = { readonly [Name in keyof T]: string }
 const ofTopic = {
   /** The messages, one entry each. */
   stream: ["stream", "stream"],
+  /** Which of its entries are of which type, as the groups that want some types have noted it lately. */
+  types: ["stream", "types"],
   /** The numbers of messages, if each message is a key. */
   numbers: ["string", "numbers"],
   /** The beginning of messages' keys, if each message is a key. */

@@ -328,10 +328,14 @@ local function forgetLost(record, now, spell, isLost)
 end
 `
 
-/** `infoOf(stream, group)`: the group in XINFO, as a map; nil if the stream or the group is missing. Uses `ask` and `of`. */
+/**
+ * `infoOf(stream, group)`: the group in XINFO, as a map, and how many groups there are; nil if the stream or the group is missing. Uses
+ * `ask` and `of`.
+ */
 export const infos = /* lua */ `
 local function infoOf(stream, group)
-  for _, flat in ipairs(ask('XINFO', 'GROUPS', stream) or {}) do if flat[2] == group then return of(flat) end end
+  local groups = ask('XINFO', 'GROUPS', stream) or {}
+  for _, flat in ipairs(groups) do if flat[2] == group then return of(flat), #groups end end
 end
 `
 
@@ -387,23 +391,35 @@ end
 `
 
 /**
- * `wanted(only)`: a function that says whether the group wants a message with this key and these headers, as JSON. Headers that cannot be
- * parsed are wanted: the message is delivered, and ends as a dead letter.
+ * `headersOf(text)`: the headers of a message, from JSON; false if they cannot be parsed.
+ * `wanted(only)`: a function that says whether the group wants a message with this key and these headers, as JSON; and the filter. What
+ * cannot be parsed is wanted: the message is delivered, and ends as a dead letter.
  */
 export const wanting = /* lua */ `
+-- Few messages have headers of their own alone.
+local parsed = {}
+local function headersOf(text)
+  local known = parsed[text]
+  if known == nil then
+    local ok, found = pcall(cjson.decode, text)
+    known = ok and type(found) == 'table' and found
+    parsed[text] = known
+  end
+  return known
+end
 local function wanted(only)
   local filter = cjson.decode(only)
   return function(key, headers)
     if filter.k and not (key and filter.k[key]) then return false end
     if next(filter.h) == nil then return true end
-    local ok, parsed = pcall(cjson.decode, headers or '{}')
-    if not ok or type(parsed) ~= 'table' then return true end
+    local found = headersOf(headers or '{}')
+    if not found then return true end
     for name, values in pairs(filter.h) do
-      local value = parsed[name]
+      local value = found[name]
       if type(value) ~= 'string' or not values[value] then return false end
     end
     return true
-  end
+  end, filter
 end
 `
 
