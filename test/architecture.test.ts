@@ -33,6 +33,7 @@ const order = [
     "Lifecycle",
     "TransportError",
     "internal/Filter",
+    "internal/PlainMessage",
     "Inspector",
     "Health",
     "internal/CheckedInspector",

@@ -134,7 +134,7 @@ const surface: Record<string, Record<string, string>> = {
       "AuthenticationFailed Disconnected MarkerTooShort NotOffered NotPermitted NotificationsDisabled Overflow Reason Refused Rejected TopicConflict TransportError WrongKeyType",
     "since: names for several transports":
       "Guarantee GuaranteeOf Included Including Keeps Name Naming Needs NotProvided Provided Tag all defaultName find includes layer notProvided",
-    "since: errors": "InvalidLimit InvalidName InvalidUrl TlsFailed TopicInUse UnsupportedServer",
+    "since: errors": "InvalidLimit InvalidName InvalidTime InvalidUrl TlsFailed TopicInUse UnsupportedServer",
     "since: errors of single messages": "MessageInUse MessageNotFound MessageNotWaiting MessageSettled",
     "since: what a receiver wants back, and how deliveries end": "Ending Recall",
     "since: keeps schedules":

@@ -172,10 +172,14 @@ describe("publishing on streams", () => {
 
   it.live("a message id may be delayed twice when its window has passed, and both are delivered", () =>
     Effect.gen(function* () {
-      const { join, publish, take } = yield* fixture({ deduplicationWindow: "50 millis" })
+      const { join, key, publish, redis, take } = yield* fixture({ deduplicationWindow: "50 millis" })
       const due = { _tag: "After", delay: Duration.millis(400) } as const
       yield* publish({ body: "one", id: "a", due })
-      yield* Effect.sleep(100)
+      yield* Fixture.becomes(
+        "the window",
+        Effect.promise(() => redis.exists(key("seen:a"))),
+        0
+      )
       yield* publish({ body: "two", id: "a", due })
       const taken = yield* take(yield* join(), 2)
       assert.deepStrictEqual(
@@ -225,7 +229,7 @@ describe("publishing on streams", () => {
 
   it.live("a lossy length keeps about so many, and tells the group what it never saw", () =>
     Effect.gen(function* () {
-      const { events, group, happens, join, key, publish, redis, settle, take } = yield* fixture({
+      const { events, group, happens, inspector, join, key, publish, redis, settle, take } = yield* fixture({
         retention: { maxLength: 1000 }
       })
       const receiver = yield* join()
@@ -241,7 +245,8 @@ describe("publishing on streams", () => {
       yield* settle(receiver, yield* take(receiver, 500))
       assert.strictEqual((yield* group()).lag, left - 500)
       yield* settle(receiver, yield* take(receiver, left - 500))
-      yield* Effect.sleep(1200)
+      // It is confirmed by a heartbeat, which would tell.
+      yield* inspector.pause("t", "g")
       assert.strictEqual(events.filter(({ _tag }) => _tag === "Truncated").length, 1)
     }).pipe(Effect.scoped, Effect.provide(servers))
   )

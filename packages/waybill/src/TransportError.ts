@@ -207,6 +207,16 @@ export class InvalidLimit extends Schema.TaggedError<InvalidLimit>("waybill/Inva
   }
 }
 
+/** The time is not a number of milliseconds since the epoch, or beyond those that a date can have. Nothing was sent. */
+export class InvalidTime extends Schema.TaggedError<InvalidTime>("waybill/InvalidTime")("InvalidTime", {
+  millis: Schema.Number
+}) {
+  readonly permanent = true
+  override get message(): string {
+    return `a time must be milliseconds since the epoch, up to 8.64e15, got ${this.millis}`
+  }
+}
+
 /** Not a valid name of a topic or group. Nothing was sent. */
 export class InvalidName extends Schema.TaggedError<InvalidName>("waybill/InvalidName")("InvalidName", {
   kind: Schema.Literals(["topic", "group"]),
@@ -341,6 +351,7 @@ export type Reason =
   | MarkerTooShort
   | Overflow
   | InvalidLimit
+  | InvalidTime
   | InvalidName
   | TopicInUse
   | MessageNotFound
@@ -375,6 +386,7 @@ export class TransportError extends Schema.TaggedError<TransportError>("waybill/
     MarkerTooShort,
     Overflow,
     InvalidLimit,
+    InvalidTime,
     InvalidName,
     TopicInUse,
     MessageNotFound,

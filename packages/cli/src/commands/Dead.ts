@@ -25,6 +25,7 @@ import {
 import { Server, toProblem } from "../Server.ts"
 import { confirm, yes } from "./Confirmation.ts"
 import { justBefore } from "./Entry.ts"
+import { instantOf } from "./Instant.ts"
 import { limit, pages } from "./Pages.ts"
 import { describeGroup, group, topic } from "./Target.ts"
 
@@ -39,15 +40,20 @@ const text = (name: string, description: string) =>
     Flag.optional
   )
 
+/** In milliseconds since the epoch. */
+const time = (name: string, description: string) =>
+  Flag.String(name).pipe(
+    Flag.withDescription(description),
+    Flag.filterMap(instantOf, () => `--${name} takes a time with its zone, such as 2026-01-31T12:00:00Z`),
+    Flag.optional
+  )
+
 const filters = {
   reason: text("reason", "Only dead letters with this reason"),
   id: text("id", "Only the message with this id"),
   contains: text("contains", "Only dead letters whose body contains this text; binary bodies are searched as bytes"),
-  before: Flag.Date("before").pipe(Flag.withDescription("Only messages dead-lettered before this time"), Flag.optional),
-  after: Flag.Date("after").pipe(
-    Flag.withDescription("Only messages dead-lettered at or after this time"),
-    Flag.optional
-  )
+  before: time("before", "Only messages dead-lettered before this time, such as 2026-01-31T12:00:00Z"),
+  after: time("after", "Only messages dead-lettered at or after this time")
 }
 
 /** Binary bodies are searched as bytes, not in their printed form. */
@@ -60,8 +66,8 @@ interface Filters {
   readonly reason: Option.Option<string>
   readonly id: Option.Option<string>
   readonly contains: Option.Option<string>
-  readonly before: Option.Option<Date>
-  readonly after: Option.Option<Date>
+  readonly before: Option.Option<number>
+  readonly after: Option.Option<number>
 }
 
 const fits =
@@ -70,8 +76,8 @@ const fits =
     (Option.isNone(reason) || letter.reason === reason.value) &&
     (Option.isNone(id) || letter.id === id.value) &&
     (Option.isNone(contains) || holds(letter.body, contains.value)) &&
-    (Option.isNone(before) || letter.diedAt < before.value.getTime()) &&
-    (Option.isNone(after) || letter.diedAt >= after.value.getTime())
+    (Option.isNone(before) || letter.diedAt < before.value) &&
+    (Option.isNone(after) || letter.diedAt >= after.value)
 
 const list = Command.make(
   "list",
@@ -296,7 +302,7 @@ const discard = Command.make("discard", selection, act("discard")).pipe(
   Command.withDescription("Permanently delete dead letters"),
   Command.withExamples([
     {
-      command: "waybill dead discard orders billing --before 2026-01-01",
+      command: "waybill dead discard orders billing --before 2026-01-01T00:00:00Z",
       description: "Only those dead-lettered before 2026"
     }
   ])

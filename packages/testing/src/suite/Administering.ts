@@ -158,9 +158,9 @@ export const administering = [
       const typo = yield* Effect.flip(inspector.move(topic, "early", { after: "typo" }))
       assert.strictEqual(typo.reason._tag, "MessageNotFound")
       const never = yield* Effect.flip(inspector.move(topic, "early", { at: Number.NaN }))
-      assert.strictEqual(never.reason._tag, "NotOffered")
+      assert.strictEqual(never.reason._tag, "InvalidTime")
       const forever = yield* Effect.flip(inspector.reschedule(topic, "any", Infinity))
-      assert.strictEqual(forever.reason._tag, "NotOffered")
+      assert.strictEqual(forever.reason._tag, "InvalidTime")
     })
   ),
 

@@ -1,11 +1,11 @@
 /**
- * An inspector that refuses invalid names and limits, the same for every pattern.
+ * An inspector that refuses invalid names, limits and times, the same for every pattern.
  *
  * @module
  */
 import * as Effect from "effect/Effect"
 import type { BackwardPage, Inspector, Page } from "../Inspector.ts"
-import { InvalidLimit, InvalidName, NotOffered, TransportError } from "../TransportError.ts"
+import { InvalidLimit, InvalidName, InvalidTime, TransportError } from "../TransportError.ts"
 import { isName } from "./Name.ts"
 
 /** Why the names are invalid, if they are. The name of a foreign group may contain white space or braces. */
@@ -21,7 +21,7 @@ export const nameProblem = (topic: string, group?: string): TransportError | und
 /** The last time that there is, ms since the epoch. */
 const latest = 8.64e15
 
-/** The same inspector, refusing invalid names of topics and groups, and invalid limits of pages. */
+/** The same inspector, refusing invalid names of topics and groups, limits of pages, and times. */
 export const checked = (inspector: Inspector["Service"]): Inspector["Service"] => {
   const named = <A>(topic: string, group: string | undefined, ask: () => Effect.Effect<A, TransportError>) => {
     const problem = nameProblem(topic, group)
@@ -40,8 +40,7 @@ export const checked = (inspector: Inspector["Service"]): Inspector["Service"] =
     })
   const timed = <A>(topic: string, at: number, ask: () => Effect.Effect<A, TransportError>) => {
     if (Math.abs(at) <= latest) return ask()
-    const reason = new NotOffered({ feature: `the time ${at}`, detail: "use milliseconds since the epoch" })
-    return Effect.fail(new TransportError({ operation: "inspect", topic, reason }))
+    return Effect.fail(new TransportError({ operation: "inspect", topic, reason: new InvalidTime({ millis: at }) }))
   }
   return {
     topics: inspector.topics,

@@ -25,16 +25,6 @@ export interface Stored extends Message {
   held?: { readonly unique: Unique; due: boolean; dropped: boolean; readonly by: Set<string> } | undefined
 }
 
-/** The message without the store's own fields. */
-export const plain = ({ body, headers, id, key, publishedAt, version }: Message): Message => ({
-  id,
-  body,
-  headers,
-  key,
-  version,
-  publishedAt
-})
-
 export type Fact = Exclude<Event, { readonly _tag: "Published" }>
 
 /** What a source knows about its topic. */

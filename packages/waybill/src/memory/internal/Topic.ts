@@ -17,6 +17,7 @@ import type {
 import { disagreement, textOf } from "../../internal/Filter.ts"
 import { kept } from "../../internal/Headers.ts"
 import type { Limits } from "../../internal/Limits.ts"
+import { plain } from "../../internal/PlainMessage.ts"
 import { noPriorities } from "../../internal/Unplaced.ts"
 import type { Coalescing, Outgoing, Priority, Receipt, Uniqueness } from "../../Message.ts"
 import {
@@ -32,7 +33,7 @@ import {
 import { DueQueue, wholeMillis } from "./DueQueue.ts"
 import { Fifo } from "./Fifo.ts"
 import { Group, type Home } from "./Group.ts"
-import { type Fact, type Place, plain, type Source, type Stored } from "./Source.ts"
+import type { Fact, Place, Source, Stored } from "./Source.ts"
 
 /** What a pattern contributes. */
 export interface Pattern {

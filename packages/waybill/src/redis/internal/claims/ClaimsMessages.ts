@@ -7,11 +7,12 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { MessageInGroup } from "../../../Inspector.ts"
 import * as Attempts from "../../../internal/Attempts.ts"
+import { plain } from "../../../internal/PlainMessage.ts"
 import { noPriorities } from "../../../internal/Unplaced.ts"
 import type { Reason } from "../../../Transport.ts"
 import type { More } from "../connection/ScriptReply.ts"
 import { deadLetterOf } from "../inspect/DeadLetterEntry.ts"
-import { type Inspecting, messageOf, type Single } from "../inspect/Inspecting.ts"
+import type { Inspecting, Single } from "../inspect/Inspecting.ts"
 import { read as readTally } from "../wire/Tally.ts"
 import { loneDelivery } from "./ClaimedDelivery.ts"
 import { groupKeys, type MessageScripts, ofGroup } from "./MessageScripts.ts"
@@ -69,7 +70,7 @@ export const make = (
       })
       const main = found.record.length === 0 ? undefined : loneDelivery(topic, "", entry, 1, found.record)
       // It is somewhere: otherwise it was not found.
-      const message = messageOf((main ?? places.find(({ message }) => message !== undefined)?.message)!)
+      const message = plain((main ?? places.find(({ message }) => message !== undefined)?.message)!)
       const groups = due < 0 ? places.map(({ inGroup }) => inGroup) : []
       return { ...message, dueAt: due < 0 ? undefined : due, groups }
     }),
@@ -78,7 +79,7 @@ export const make = (
       const from = Option.getOrElse(after, () => "a")
       return Effect.map(inspecting.call(topic, undefined, scripts.delayed, { from, limit }), ({ now, rows }) =>
         rows.map(({ dueAt, entry, position, record }) => ({
-          ...messageOf(loneDelivery(topic, "", entry, 1, record)),
+          ...plain(loneDelivery(topic, "", entry, 1, record)),
           position,
           dueAt,
           dueInMillis: Math.max(0, dueAt - now)

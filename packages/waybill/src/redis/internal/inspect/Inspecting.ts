@@ -18,6 +18,7 @@ import type {
 } from "../../../Inspector.ts"
 import * as Attempts from "../../../internal/Attempts.ts"
 import { checked } from "../../../internal/CheckedInspector.ts"
+import { plain } from "../../../internal/PlainMessage.ts"
 import { noMoves, noPriorities } from "../../../internal/Unplaced.ts"
 import type { Message, Priority } from "../../../Message.ts"
 import { NotOffered, type Reason, TransportError } from "../../../Transport.ts"
@@ -73,16 +74,6 @@ for i = 1, #living, 2 do
 end
 return {'OK', longest, others}
 `
-})
-
-/** A message without the other fields of a delivery. */
-export const messageOf = ({ body, headers, id, key, publishedAt, version }: Message): Message => ({
-  id,
-  body,
-  headers,
-  key,
-  version,
-  publishedAt
 })
 
 const failing = (topic?: string) =>
@@ -343,7 +334,7 @@ export class Inspecting {
         if (stored === undefined) return Effect.succeed([])
         const from = Option.getOrElse(before ?? after, () => "")
         return Effect.map(stored.messages(topic, { from, limit, newest: before === undefined ? 0 : 1 }), (rows) =>
-          rows.map(({ delivery, ...row }) => ({ ...messageOf(delivery), ...row }))
+          rows.map(({ delivery, ...row }) => ({ ...plain(delivery), ...row }))
         ).pipe(failing(topic))
       },
 
@@ -369,7 +360,7 @@ export class Inspecting {
         stored === undefined
           ? Effect.succeed([])
           : Effect.map(stored.pending(topic, group, page), (rows) =>
-              rows.map(({ delivery, ...row }) => ({ ...messageOf(delivery), ...row, attempt: delivery.attempt }))
+              rows.map(({ delivery, ...row }) => ({ ...plain(delivery), ...row, attempt: delivery.attempt }))
             ).pipe(failing(topic)),
 
       waiting: (topic, group, page) =>
@@ -377,7 +368,7 @@ export class Inspecting {
           ? Effect.succeed([])
           : Effect.map(stored.waiting(topic, group, page), ({ now, rows }) =>
               rows.map(({ delivery, log, ...row }) => ({
-                ...messageOf(delivery),
+                ...plain(delivery),
                 ...row,
                 attempts: delivery.attempt,
                 attemptLog: Attempts.read(log),

@@ -23,18 +23,22 @@ export interface Belongings {
   readonly groups: ReadonlyArray<Inspection & { readonly group: string; readonly state: string }>
 }
 
+/** `lives(state, consumer, left)`: with a heartbeat that lasts for so long. One that stayed ahead when the clock went back does not count. */
+const living = /* lua */ `
+local function lives(state, consumer, left)
+  local lease = tonumber(redis.call('HGET', state, 'lease:' .. consumer))
+  return not lease or left <= lease
+end
+`
+
 /**
- * `occupied(group, now)`: the refusal while a consumer of the group lives, or nil. A heartbeat that stayed ahead when the clock went
- * back does not count.
- *
- * It uses the locals `consumers` and `state`, the keys.
+ * `occupied(group, now)`: the refusal while a consumer of the group lives, or nil. It uses the locals `consumers` and `state`, the keys.
  */
-export const occupying = /* lua */ `
+export const occupying = /* lua */ `${living}
 local function occupied(group, now)
   local living = redis.call('ZRANGEBYSCORE', consumers, string.format('(%.0f', now), '+inf', 'WITHSCORES')
   for i = 1, #living, 2 do
-    local lease = tonumber(redis.call('HGET', state, 'lease:' .. living[i]))
-    if not lease or tonumber(living[i + 1]) - now <= lease then return {'IN USE', 'consumers', group} end
+    if lives(state, living[i], tonumber(living[i + 1]) - now) then return {'IN USE', 'consumers', group} end
   end
 end
 `
@@ -69,7 +73,7 @@ export const removal = (name: string, overview: string, describe: string) =>
       /** Expired messages remain to be passed: call again. */
       AGAIN: {}
     },
-    lua: /* lua */ `
+    lua: /* lua */ `${living}
 local seen = {}
 local function overview(KEYS, ARGV)
 ${overview}
@@ -89,11 +93,6 @@ local function keysOf(inspection)
   for i = 1, inspection.keys do keys[i] = KEYS[from + i] end
   from = from + inspection.keys
   return keys
-end
--- A heartbeat that stayed ahead when the clock went back does not count.
-local function lives(state, consumer, left)
-  local lease = tonumber(redis.call('HGET', state, 'lease:' .. consumer))
-  return not lease or left <= lease
 end
 local info = overview(keysOf(asked.topic), asked.topic.args)
 if info[1] ~= 'OK' then return info end

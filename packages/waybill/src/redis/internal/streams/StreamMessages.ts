@@ -7,8 +7,9 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { MessageInGroup } from "../../../Inspector.ts"
 import * as Attempts from "../../../internal/Attempts.ts"
+import { plain } from "../../../internal/PlainMessage.ts"
 import { deadLetterOf } from "../inspect/DeadLetterEntry.ts"
-import { type Inspecting, messageOf, type Single } from "../inspect/Inspecting.ts"
+import type { Inspecting, Single } from "../inspect/Inspecting.ts"
 import { read as readTally } from "../wire/Tally.ts"
 import * as Scripts from "./MessageScripts.ts"
 import { deliveryOf } from "./StreamDelivery.ts"
@@ -44,7 +45,7 @@ export const make = (inspecting: Inspecting): Single => {
         return { inGroup: of(), isSettled: state === "S", message: dead ?? delivery }
       })
       const main = found.fields.length === 0 ? undefined : deliveryOf(topic, "", 0, entry, 1, 0, found.fields)
-      const message = messageOf(main ?? places.find(({ isSettled }) => !isSettled)!.message)
+      const message = plain(main ?? places.find(({ isSettled }) => !isSettled)!.message)
       const groups = due < 0 ? places.map(({ inGroup }) => inGroup) : []
       return { ...message, dueAt: due < 0 ? undefined : due, groups }
     }),
@@ -53,7 +54,7 @@ export const make = (inspecting: Inspecting): Single => {
       const from = Option.getOrElse(after, () => "a")
       return Effect.map(inspecting.call(topic, undefined, Scripts.delayed, { from, limit }), ({ now, rows }) =>
         rows.map(({ dueAt, fields, position }) => ({
-          ...messageOf(deliveryOf(topic, "", 0, "", 1, 0, fields)),
+          ...plain(deliveryOf(topic, "", 0, "", 1, 0, fields)),
           position,
           dueAt,
           dueInMillis: Math.max(0, dueAt - now)
