@@ -181,6 +181,63 @@ describe("Consumer.onDeadLetter", () => {
   )
 })
 
+describe("hooks that wait", () => {
+  const counted = Effect.fnUntraced(function* () {
+    const inner = yield* Transport.AtLeastOnce
+    const counts = { claims: 0 }
+    const transport = {
+      ...inner,
+      claimDeadLetters: (claim: Transport.DeadLetterClaim) =>
+        Effect.suspend(() => {
+          counts.claims++
+          assert(inner.claimDeadLetters !== undefined)
+          return inner.claimDeadLetters(claim)
+        })
+    }
+    return { counts, transport }
+  })
+
+  it.effect("ask for nothing while there is nothing, however long", () =>
+    Effect.gen(function* () {
+      const died: Array<number> = []
+      const hooked = judge.pipe(Consumer.onDeadLetter((letter) => Effect.sync(() => died.push(numberOf(letter)))))
+      const { counts, transport } = yield* counted()
+      yield* Effect.provideService(started(hooked), Transport.AtLeastOnce, transport)
+      yield* Producer.publish(Numbers, 1)
+      yield* quiet()
+      assert.deepStrictEqual(died, [1])
+      const before = counts.claims
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual(counts.claims, before)
+    }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+
+  it.effect("one that takes longer than the lease runs once", () =>
+    Effect.gen(function* () {
+      const died: Array<string> = []
+      const hooked = Consumer.make(Numbers, { group: "judge", lease: "3 seconds" }).pipe(
+        Consumer.process((n) => Effect.fail(new Bad({ n }))),
+        Consumer.onFailure({ Bad: Consumer.deadLetter() }),
+        Consumer.onDeadLetter((letter) =>
+          Effect.andThen(
+            Effect.sync(() => died.push(`begins ${numberOf(letter)}`)),
+            Effect.andThen(
+              Effect.sleep("1 minute"),
+              Effect.sync(() => died.push("ends"))
+            )
+          )
+        )
+      )
+      yield* started(hooked)
+      yield* started(hooked)
+      yield* Producer.publish(Numbers, 1)
+      yield* quiet()
+      for (let second = 0; second < 65; second++) yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(died, ["begins 1", "ends"])
+    }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+})
+
 describe("Consumer.onSettled", () => {
   it.effect("runs after each settlement, with what the handler returned, also while the consumer stops", () =>
     Effect.gen(function* () {

@@ -657,7 +657,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     name: "a living consumer does not keep its group from being retired",
     file: "redis/internal/inspect/Removal.ts",
-    find: "if not lease or tonumber(living[i + 1]) - now <= lease then",
+    find: "if lives(state, living[i], tonumber(living[i + 1]) - now) then",
     replace: "if false then",
     proofs: on(storing, suite("a group is retired once its consumers have left"))
   },
@@ -765,6 +765,34 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "return (noted[5] or '') ~= only",
     replace: "return false",
     proofs: [{ file: "redis/filters.test.ts", title: "RedisStreams: .* from none to two" }]
+  },
+  {
+    name: "what another group has noted of the types of entries is not used",
+    file: "redis/internal/streams/Selection.ts",
+    find: "if isNoted then last, fields, before, base = runAfter(at) end",
+    replace: "",
+    proofs: [{ file: "redis/filters.test.ts", title: "goes by the notes of another" }]
+  },
+  {
+    name: "what was trimmed from a run of entries counts as passed",
+    file: "redis/internal/streams/Selection.ts",
+    find: "place - 1), '%d+$') - 1, base end",
+    replace: "place - 1), '%d+$') * 0, base end",
+    proofs: [{ file: "redis/filters.test.ts", title: "goes by the notes of another" }]
+  },
+  {
+    name: "a hook is not told at once of what another consumer gives up, streams",
+    file: "redis/internal/streams/DeliveryScripts.ts",
+    find: "if deadLettered and isHooked() then soonest = math.min(soonest or 1, 1) end",
+    replace: "",
+    proofs: [{ file: "redis/dead-letter-hooks.test.ts", title: "streams: one that another consumer gives up" }]
+  },
+  {
+    name: "a hook is not told at once of what another consumer gives up, lists",
+    file: "redis/internal/claims/DeliveryScripts.ts",
+    find: "if deadLettered and isHooked() then tell(1) end",
+    replace: "",
+    proofs: [{ file: "redis/dead-letter-hooks.test.ts", title: "lists: one that another consumer gives up" }]
   },
   {
     name: "a publisher's own header hides the type of a message",

@@ -1,10 +1,11 @@
 import { spawn } from "node:child_process"
 import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
-import { Duration, Effect, Layer, References, Schema } from "effect"
+import { Deferred, Duration, Effect, Layer, References, Schema } from "effect"
 import { Consumer, Producer, Settlement, Topic, Transport } from "waybill"
 import { IoRedis, RedisStreams } from "waybill/redis"
 import * as Fixture from "./Fixture.ts"
+import { redis, storing } from "./Patterns.ts"
 
 describe("hooks for dead letters", () => {
   it.live("a lost state of the group loses no letter, and few claims are kept whatever a hook does", () =>
@@ -49,6 +50,38 @@ describe("hooks for dead letters", () => {
       assert.lengthOf((yield* claim()).letters, 1)
     }).pipe(Effect.scoped, Effect.provide(RedisServer.layer()))
   )
+
+  for (const [name, layer] of Object.entries({ streams: storing.RedisStreams, lists: storing.RedisLists })) {
+    it.live(`${name}: one that another consumer gives up is run at once`, () =>
+      Effect.gen(function* () {
+        const Numbers = Topic.make("t", { payload: Schema.Int })
+        const begun = yield* Deferred.make<void>()
+        const died = yield* Deferred.make<string>()
+        const member = { group: "g", lease: "5 minutes" } as const
+        const hooked = Consumer.make(Numbers, { ...member, concurrency: 1, prefetch: 0, shutdown: "10 millis" }).pipe(
+          Consumer.process(() => Effect.andThen(Deferred.succeed(begun, undefined), Effect.never)),
+          Consumer.onDeadLetter(({ body }) => Deferred.succeed(died, String(body)))
+        )
+        yield* Layer.build(Consumer.layer(hooked))
+        yield* Producer.publish(Numbers, 1)
+        yield* Deferred.await(begun)
+        const other = Consumer.make(Numbers, member).pipe(
+          Consumer.process(() => Effect.fail("Broken" as const)),
+          Consumer.orElse(Consumer.deadLetter("Broken"))
+        )
+        yield* Layer.build(Consumer.layer(other))
+        yield* Producer.publish(Numbers, 2)
+        assert.strictEqual(yield* Effect.timeout(Deferred.await(died), "20 seconds"), "2")
+      }).pipe(
+        Effect.scoped,
+        // Without a notification, the next heartbeat would tell.
+        Effect.provide(
+          layer({ pollInterval: "1 minute" }).pipe(Layer.provide(redis), Layer.provide(RedisServer.layer()))
+        ),
+        Effect.provideService(References.MinimumLogLevel, "None")
+      )
+    )
+  }
 
   it.live("what a process had in its hook when it was killed is run by another one, and nothing else", () =>
     Effect.gen(function* () {

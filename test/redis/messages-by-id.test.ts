@@ -113,4 +113,34 @@ layer(RedisServer.layer(), { excludeTestServices: true })("messages by id", (it)
       assert.strictEqual(yield* Effect.promise(() => redis.xlen(key("stream"))), 1)
     }).pipe(Effect.scoped)
   )
+
+  it.effect(
+    "a consumer is told by its second heartbeat at the latest that a delivery was cancelled, and within a second",
+    () =>
+      Effect.gen(function* () {
+        const { groupKey, inspector, join, publish, redis, take } = yield* make()
+        const receiver = yield* join()
+        const { cancelled, consumer } = receiver
+        assert(cancelled !== undefined)
+        const receipts = yield* publish("a", "b", "c")
+        yield* take(receiver, 3)
+        const expiry = Effect.promise(() => redis.zscore(groupKey("consumers"), consumer))
+        const waits: Array<number> = []
+        for (const { id } of receipts) {
+          const heartbeats = new Set<string | null>()
+          const began = yield* Clock.currentTimeMillis
+          yield* inspector.cancel("t", id)
+          const told = yield* Effect.forkChild(cancelled)
+          while (told.pollUnsafe() === undefined) {
+            heartbeats.add(yield* expiry)
+            yield* Effect.sleep(10)
+          }
+          waits.push((yield* Clock.currentTimeMillis) - began)
+          // The one before, one that was under way, and the one that told.
+          assert.isAtMost(heartbeats.size, 3)
+        }
+        // On a busy machine one of them may be late.
+        assert.isAtMost(Math.min(...waits), 1000)
+      }).pipe(Effect.scoped)
+  )
 })

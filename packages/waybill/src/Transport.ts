@@ -395,6 +395,11 @@ export interface Receiver {
    * something more urgent waits. Absent if the transport never does.
    */
   readonly recalled?: Effect.Effect<Recall>
+  /**
+   * Waits until the group may have dead letters that no hook has claimed. Absent if the transport does not tell: then
+   * hooks ask once a second.
+   */
+  readonly unclaimed?: Effect.Effect<void>
 }
 
 /**

@@ -4,7 +4,7 @@
  * @module
  */
 import { assert } from "@effect/vitest"
-import { Duration, Effect, Option } from "effect"
+import { Duration, Effect, Fiber, Option } from "effect"
 import { Settlement, type Transport } from "waybill"
 import { check } from "./Check.ts"
 import { type Fixture, settle } from "./Fixture.ts"
@@ -34,6 +34,24 @@ const claimed = (claim: ReturnType<typeof claiming>, more?: Partial<Transport.De
   }))
 
 export const deadLetterClaims = [
+  check(
+    "a consumer with hooks is told of dead letters that none has claimed",
+    ["deadLetters", "deadLetterHooks"],
+    Effect.fnUntraced(function* (fixture) {
+      const claim = claiming(fixture)
+      const { receiver } = yield* fixture.audience("g", claim())
+      const { unclaimed } = receiver
+      // Then hooks ask from time to time.
+      if (unclaimed === undefined) return
+      yield* claim()
+      const told = yield* Effect.forkChild(unclaimed, { startImmediately: true })
+      yield* fixture.publish("a")
+      yield* settle(receiver, [yield* fixture.one(receiver)], dead)
+      yield* fixture.within("it is told", Fiber.join(told))
+      assert.deepStrictEqual((yield* claimed(claim)).bodies, ["a"])
+    })
+  ),
+
   check(
     "a dead letter is claimed by one hook, by another once it is given up, and by none once it was handled",
     ["deadLetters", "deadLetterHooks"],

@@ -19,14 +19,16 @@ export interface Options {
   readonly group: string
   readonly lease: Duration.Duration
   readonly claim: (claim: DeadLetterClaim) => Effect.Effect<ClaimedDeadLetters, TransportError>
+  /** Waits until there may be something to claim. */
+  readonly unclaimed: Effect.Effect<void> | undefined
   readonly run: (letter: DeadLetter) => Effect.Effect<unknown, unknown>
   readonly lifecycle: Lifecycle
 }
 
 /** How many letters are handled at a time. */
 const most = 16
-/** Letters of other consumers, and those whose claim has expired, are found after this long. */
-const poll = Duration.seconds(1)
+/** How often to ask a transport that does not tell. */
+const poll = Effect.sleep("1 second")
 
 export class DeadLetterHook {
   readonly #options: Options
@@ -53,7 +55,7 @@ export class DeadLetterHook {
     const { claim, group, lease, topic } = this.#options
     const handled = [...this.#handled]
     const held = [...this.#running.keys()]
-    const limit = this.#stopping ? 0 : most - held.length
+    const limit = this.#room
     const asked = { topic, group, lease, handled, held, limit, from: this.#position }
     const { letters, position } = yield* claim(asked)
     // Confirmed again until the store replies, or the hook would run again.
@@ -67,13 +69,21 @@ export class DeadLetterHook {
   })
 
   readonly run: Effect.Effect<never, TransportError> = Effect.gen({ self: this }, function* () {
-    const interval = Duration.min(poll, Duration.divideUnsafe(this.#options.lease, 3))
+    const { lease, unclaimed = poll } = this.#options
+    const renewal = Effect.sleep(Duration.divideUnsafe(lease, 3))
     while (true) {
       this.#hurried = false
       if ((yield* this.claim) > 0) continue
-      yield* Effect.raceFirst(this.#hurry.wait, Effect.sleep(interval))
+      const more = this.#room > 0 ? unclaimed : Effect.never
+      const waits = this.#running.size > 0 ? Effect.raceFirst(more, renewal) : more
+      yield* Effect.raceFirst(this.#hurry.wait, waits)
     }
   })
+
+  /** How many letters may begin. */
+  get #room(): number {
+    return this.#stopping ? 0 : most - this.#running.size
+  }
 
   /** Takes nothing new. `run` has to continue, to keep the claims. */
   stop(): void {

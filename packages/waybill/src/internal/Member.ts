@@ -188,7 +188,7 @@ const start = Effect.fnUntraced(function* (program: Program, receiver: Receiver,
   const failed = yield* Deferred.make<never, TransportError>()
   const retrying = persistently(transport, subscription)
   const metrics = consumerMetrics(topic, group, context)
-  const hook = yield* hookOf(program, retrying)
+  const hook = yield* hookOf(program, receiver, retrying)
 
   const settling = new SettleLoop({
     topic,
@@ -297,7 +297,11 @@ const start = Effect.fnUntraced(function* (program: Program, receiver: Receiver,
 })
 
 /** The hook for dead letters, which has claimed once before any handler begins: whatever dies from now on is the hook's. */
-const hookOf = Effect.fnUntraced(function* (program: Program, retrying: ReturnType<typeof persistently>) {
+const hookOf = Effect.fnUntraced(function* (
+  program: Program,
+  { unclaimed }: Receiver,
+  retrying: ReturnType<typeof persistently>
+) {
   const { deadLettered: run, subscription, transport } = program
   if (run === undefined) return undefined
   const { group, lease, topic } = subscription
@@ -307,7 +311,7 @@ const hookOf = Effect.fnUntraced(function* (program: Program, retrying: ReturnTy
     return yield* new TransportError({ operation: "receive", topic, reason })
   }
   const claim = (claim: DeadLetterClaim) => retrying(claimDeadLetters(claim))
-  const hook = new DeadLetterHook({ topic, group, lease, run, lifecycle, claim })
+  const hook = new DeadLetterHook({ topic, group, lease, run, lifecycle, claim, unclaimed })
   yield* hook.claim
   return hook
 })

@@ -93,6 +93,12 @@ export class DeadLetters {
     return { letters, position: String(this.#given) }
   }
 
+  /** When hooks have something to claim: a time in the past if they have it now. */
+  get unclaimedAt(): number {
+    if (this.#given === undefined || this.page(String(this.#given), 1).length > 0) return -Infinity
+    return Math.min(...this.#claims.values())
+  }
+
   /** The newest one of this id. */
   find(id: string): DeadLetter | undefined {
     return [...this.#letters.values()].findLast(({ letter }) => letter.id === id)?.letter

@@ -8,7 +8,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Latch from "effect/Latch"
+import * as Latch from "effect/Latch"
 import type { Commit, Condition, ConditionFailed } from "../../Commit.ts"
 import type { Delivery, Failures, Handle } from "../../Delivery.ts"
 import type { ConsumerInfo, GroupInfo, MessageInGroup, PendingMessage, Place, WaitingMessage } from "../../Inspector.ts"
@@ -16,6 +16,7 @@ import { consumerDied, noted, read } from "../../internal/Attempts.ts"
 import { unitsOf } from "../../internal/Budget.ts"
 import { wants } from "../../internal/Filter.ts"
 import type { DeadLetterCap } from "../../internal/Limits.ts"
+import { plain } from "../../internal/PlainMessage.ts"
 import { everything } from "../../internal/Recalls.ts"
 import { failuresAfter } from "../../internal/RetryCounts.ts"
 import { admits, loadOf, suspicious } from "../../internal/Suspects.ts"
@@ -26,7 +27,7 @@ import { DeadLetters } from "./DeadLetters.ts"
 import { DueQueue, wholeMillis } from "./DueQueue.ts"
 import { Fifo } from "./Fifo.ts"
 import type { Member, Work } from "./Member.ts"
-import { type Cursor, type Fact, plain, type Stored } from "./Source.ts"
+import type { Cursor, Fact, Stored } from "./Source.ts"
 
 /** What a group needs from its topic. */
 export interface Home {
@@ -64,6 +65,7 @@ export class Group {
   readonly #suspects = new Fifo<Work>()
   readonly #retries = new DueQueue<Work>()
   readonly #deadLetters: DeadLetters
+  #deadLettered: Latch.Latch | undefined
   #retryTurn = true
   /** How many bytes the current take may still bring. */
   #room = 0
@@ -131,11 +133,11 @@ export class Group {
     for (const member of this.#members) {
       for (const [receipt, work] of member.held) {
         if (!again.has(work.message)) continue
-        if (work.delivery !== undefined) member.revoke(work.delivery)
+        if (work.delivery !== undefined) member.lost.add(work.delivery)
         member.held.delete(receipt)
         this.#leaveSource(work)
       }
-      this.#topic.open(member.revoked)
+      this.#topic.open(member.lost.some)
     }
     for (const fifo of [this.#returned, this.#suspects]) {
       const works = fifo.entries()
@@ -149,11 +151,11 @@ export class Group {
     const works: Array<Work> = []
     for (const member of this.#members) {
       for (const work of member.held.values()) {
-        if (work.delivery !== undefined) member.revoke(work.delivery)
+        if (work.delivery !== undefined) member.lost.add(work.delivery)
         works.push(work)
       }
       member.held.clear()
-      this.#topic.open(member.revoked)
+      this.#topic.open(member.lost.some)
     }
     this.#members.clear()
     works.push(
@@ -184,7 +186,7 @@ export class Group {
       from.push(frozen.consumer)
       count += frozen.held.size
       for (const work of frozen.held.values()) {
-        if (work.delivery !== undefined) frozen.revoke(work.delivery)
+        if (work.delivery !== undefined) frozen.lost.add(work.delivery)
         work.deaths++
         work.log = noted(work.log, work.attempt, frozen.consumer, died, now)
         if (work.deaths >= member.maxDeliveries) this.#deadLetterUnseen(work, now)
@@ -192,7 +194,7 @@ export class Group {
       this.#returnAll([...frozen.held.values()].filter((work) => work.deaths < member.maxDeliveries))
       frozen.held.clear()
       frozen.suspects.clear()
-      this.#topic.open(frozen.revoked)
+      this.#topic.open(frozen.lost.some)
     }
     if (count > 0) this.#topic.report({ _tag: "Claimed", topic: this.#topic.name, group: this.name, from, count })
     return count > 0
@@ -367,6 +369,17 @@ export class Group {
     return this.#deadLetters.page(after, limit)
   }
 
+  /** When hooks have something to claim: a time in the past if they have it now. */
+  unclaimedAt(now: number): number {
+    this.#expire(now)
+    return this.#deadLetters.unclaimedAt
+  }
+
+  /** Opens at the next dead letter. */
+  get deadLettered(): Latch.Latch {
+    return (this.#deadLettered ??= Latch.makeUnsafe())
+  }
+
   claimDeadLetters(claim: DeadLetterClaim, now: number): ClaimedDeadLetters {
     this.#expire(now)
     return this.#deadLetters.claim(claim, now)
@@ -398,8 +411,8 @@ export class Group {
       for (const work of member.held.values()) {
         if (work.message.id !== id || work.delivery === undefined) continue
         work.cancelledAt = now
-        member.cancel(work.delivery)
-        this.#topic.open(member.cancelling)
+        member.cancelled.add(work.delivery)
+        this.#topic.open(member.cancelled.some)
         return true
       }
     }
@@ -645,6 +658,9 @@ export class Group {
       diedAt: now
     }
     this.#tellDropped(this.#deadLetters.add({ ...letter, ...end }, work.fence, work.partial))
+    if (this.#deadLettered === undefined) return
+    this.#topic.open(this.#deadLettered)
+    this.#deadLettered = undefined
   }
 
   #expire(now: number): void {

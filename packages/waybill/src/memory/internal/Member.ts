@@ -33,6 +33,31 @@ export interface Work {
   deliveredAt: number
 }
 
+/** Deliveries that a member has yet to be told of. */
+class Notices {
+  #deliveries: Array<Delivery> = []
+  #some = Latch.makeUnsafe()
+
+  /** Opens when there are some. */
+  get some(): Latch.Latch {
+    return this.#some
+  }
+
+  add(delivery: Delivery): void {
+    this.#deliveries.push(delivery)
+  }
+
+  /** Those since the last call. */
+  take(): Array<Delivery> {
+    const deliveries = this.#deliveries
+    if (deliveries.length > 0) {
+      this.#deliveries = []
+      this.#some = Latch.makeUnsafe()
+    }
+    return deliveries
+  }
+}
+
 export class Member {
   readonly consumer: string
   readonly leaseMillis: number
@@ -45,53 +70,15 @@ export class Member {
   readonly suspects = new Set<Work>()
   /** Since when it renews nothing; `undefined` unless frozen. */
   frozenSince: number | undefined = undefined
-  #cancelled: Array<Delivery> = []
-  #cancelling = Latch.makeUnsafe()
-  #lost: Array<Delivery> = []
-  #revoked = Latch.makeUnsafe()
+  /** What others have taken from it. */
+  readonly lost = new Notices()
+  /** What it holds and an operator has cancelled. */
+  readonly cancelled = new Notices()
 
   constructor(consumer: string, subscription: Subscription) {
     this.consumer = consumer
     this.leaseMillis = Duration.toMillis(subscription.lease)
     this.maxDeliveries = subscription.maxDeliveries
-  }
-
-  /** Opens when others have taken something from it. */
-  get revoked(): Latch.Latch {
-    return this.#revoked
-  }
-
-  revoke(delivery: Delivery): void {
-    this.#lost.push(delivery)
-  }
-
-  /** What others have taken since the last call. */
-  losses(): Array<Delivery> {
-    const lost = this.#lost
-    if (lost.length > 0) {
-      this.#lost = []
-      this.#revoked = Latch.makeUnsafe()
-    }
-    return lost
-  }
-
-  /** Opens when something it holds has been cancelled. */
-  get cancelling(): Latch.Latch {
-    return this.#cancelling
-  }
-
-  cancel(delivery: Delivery): void {
-    this.#cancelled.push(delivery)
-  }
-
-  /** What has been cancelled since the last call. */
-  cancelled(): Array<Delivery> {
-    const cancelled = this.#cancelled
-    if (cancelled.length > 0) {
-      this.#cancelled = []
-      this.#cancelling = Latch.makeUnsafe()
-    }
-    return cancelled
   }
 
   expiresAt(): number {

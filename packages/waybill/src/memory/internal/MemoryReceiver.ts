@@ -97,19 +97,31 @@ export class MemoryReceiver implements Receiver, Freezable {
     })
 
   readonly lost: Receiver["lost"] = Effect.suspend(() => {
-    const revoked = this.#member.revoked
-    const lost = this.#member.losses()
-    if (!isReadonlyArrayNonEmpty(lost)) return Effect.flatMap(revoked.await, () => this.lost)
+    const { some } = this.#member.lost
+    const lost = this.#member.lost.take()
+    if (!isReadonlyArrayNonEmpty(lost)) return Effect.flatMap(some.await, () => this.lost)
     const { group, topic } = lost[0]
     return Effect.as(this.#lifecycle.report({ _tag: "LeaseLost", topic, group, deliveries: lost }), lost)
   })
 
   readonly cancelled: NonNullable<Receiver["cancelled"]> = Effect.suspend(() => {
-    const { cancelling } = this.#member
-    const cancelled = this.#member.cancelled()
+    const { some } = this.#member.cancelled
+    const cancelled = this.#member.cancelled.take()
     return isReadonlyArrayNonEmpty(cancelled)
       ? Effect.succeed(cancelled)
-      : Effect.flatMap(cancelling.await, () => this.cancelled)
+      : Effect.flatMap(some.await, () => this.cancelled)
+  })
+
+  readonly unclaimed: NonNullable<Receiver["unclaimed"]> = step((now, fiber) => {
+    const due = this.#group.unclaimedAt(now)
+    const { deadLettered } = this.#group
+    const told = completed(this.#lifecycle, this.#topic, fiber, undefined)
+    if (due <= now) return told
+    const wait = Effect.raceFirst(deadLettered.await, Effect.sleep(Math.min(due - now, longestSleep)))
+    return Effect.andThen(
+      told,
+      Effect.flatMap(wait, () => this.unclaimed)
+    )
   })
 
   get recalled(): Effect.Effect<Recall> {

@@ -6,7 +6,7 @@
 import { cancelled as ended } from "../../../Settlement.ts"
 import { bytes, flag, make as script, number, text } from "../connection/Script.ts"
 import { suspectArgs } from "../group/Suspecting.ts"
-import { deadLettering, keeping } from "../inspect/DeadLetterScripts.ts"
+import { deadLettering, hooking, keeping } from "../inspect/DeadLetterScripts.ts"
 import { keys } from "../wire/Keys.ts"
 import { add, cap, clock, suspecting, tallies, wanting } from "../wire/Lua.ts"
 import { records } from "../wire/PackedMessage.ts"
@@ -337,7 +337,7 @@ const settle = (source: Source) =>
         dropped: number
       }
     },
-    lua: /* lua */ `${clock}${add}${records}${source.lua}${tallies}${marking}${deadLettering}${keeping}${heads}
+    lua: /* lua */ `${clock}${add}${records}${source.lua}${tallies}${marking}${deadLettering}${keeping}${hooking}${heads}
 local steps = #ARGV > moreArgs + acks
 if steps then touch() end
 ${acking(source)}if not steps then return {'OK', table.concat(answers), 0} end
@@ -409,6 +409,7 @@ while i <= #ARGV do
 end
 -- A consumer that takes what is ready does not check what is due.
 if ready then tell(0) end
+if deadLettered and isHooked() then tell(1) end
 if soonest then tell(soonest) end
 return {'OK', table.concat(answers), deadLettered and keepDead(maxCount, maxAgeMillis, now) or 0}
 `

@@ -7,7 +7,7 @@
 import { cancelled as ended } from "../../../Settlement.ts"
 import { flag, listOf, make as script, number, opener, row, text } from "../connection/Script.ts"
 import { beatArgs, beaten, member } from "../group/Beat.ts"
-import { deadLettering, keeping } from "../inspect/DeadLetterScripts.ts"
+import { deadLettering, keeping, unclaiming } from "../inspect/DeadLetterScripts.ts"
 import { places } from "../inspect/MessagePlaces.ts"
 import { keys } from "../wire/Keys.ts"
 import { add, cap, clock, fetching, filtering, heartbeats, opening, tallies, weighing } from "../wire/Lua.ts"
@@ -94,7 +94,7 @@ const beat = (source: Source) =>
       /** Nothing was done. */
       NOGROUP: {}
     },
-    lua: /* lua */ `${clock}${records}${weighing}${fetching}${source.lua}${places}${keeping}${marking}${heartbeats}
+    lua: /* lua */ `${clock}${records}${weighing}${fetching}${source.lua}${places}${keeping}${unclaiming}${marking}${heartbeats}
 if redis.call('SISMEMBER', groups, group) == 0 or refiltered(only) then return {'NOGROUP'} end
 local now = clock()
 -- Everything is read before anything is written.
@@ -136,7 +136,7 @@ if not rests then
   ${source.ranks ? "if urgent() then most = press(urgency(redis.call('LINDEX', returned, 0))) or 0 end" : ""}
 end
 return {'OK', alive and 1 or 0, paused(quiet), due and due <= now and 1 or 0,
-  due and math.max(0, due - now) or -1, dropped, held, left,
+  due and math.max(0, due - now) or -1, dropped, held, hooks == '1' and unclaimed(now) or 0, left,
   redis.call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0, 16), most, over}
 `
   })

@@ -20,7 +20,9 @@ export const beatArgs = {
   /** 1: it knows that the group is paused, and begins nothing. */
   quiet: "text",
   /** Its filter, "" for none. */
-  only: "text"
+  only: "text",
+  /** 1: it has hooks for dead letters. */
+  hooks: "text"
 } as const
 
 export type BeatArgs = Given<typeof beatArgs>
@@ -36,7 +38,9 @@ export const beaten = {
   /** How many dead letters the cap has dropped. */
   dropped: number,
   /** How many deliveries the server attributes to the consumer. */
-  held: number
+  held: number,
+  /** Its hooks may have dead letters to claim. */
+  unclaimed: flag
 }
 
 export type Beaten = Shaped<typeof beaten>

@@ -46,6 +46,7 @@ import { Heartbeat, hurryMillis, survivable } from "./Heartbeat.ts"
 import { type Carrying, type Held, InFlight } from "./InFlight.ts"
 import { Settler } from "./Settler.ts"
 import type { Settling } from "./Settling.ts"
+import { Unclaimed } from "./Unclaimed.ts"
 
 export interface ReceiverOptions {
   readonly commands: Commands
@@ -158,6 +159,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
   readonly #heartbeat: Heartbeat
   readonly #startedAt: bigint
   readonly #only: string
+  readonly #unclaimed = new Unclaimed()
   readonly #scope = Scope.makeUnsafe()
   readonly #joining = Semaphore.makeUnsafe(1)
   /** Where the worker waits, and where others wait for it. */
@@ -242,6 +244,10 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
 
   get recalled(): Effect.Effect<Recall> {
     return this.recalls.next
+  }
+
+  get unclaimed(): Effect.Effect<void> {
+    return this.#unclaimed.wait
   }
 
   get paused(): boolean {
@@ -496,7 +502,7 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
     const heartbeat = this.#heartbeat
     const sentAt = this.now()
     const age = this.inFlight.age()
-    const { alive, cancelled, dropped, held, more, next, paused, rest, truncated } = yield* this.#membership.beat({
+    const reply = yield* this.#membership.beat({
       group: this.#group,
       consumer: this.consumer,
       lease: this.leaseMillis,
@@ -504,8 +510,11 @@ export class GroupReceiver<H extends Held> implements Receiver, Freezable {
       age: age === undefined ? "" : Math.round(age),
       ...this.#options.deadLetters,
       quiet: this.quiet ? 1 : 0,
-      only: this.#only
+      only: this.#only,
+      hooks: this.#unclaimed.asked
     })
+    const { alive, cancelled, dropped, held, more, next, paused, rest, truncated } = reply
+    this.#unclaimed.tell(reply.unclaimed)
     if (next >= 0) this.expect(next)
     if (cancelled !== undefined && cancelled.length > 0) this.inFlight.cancel(new Set(cancelled))
     if (!alive || this.#differs(held, sentAt)) heartbeat.verify = true

@@ -198,6 +198,28 @@ return {'OK', age and keepDead(redis.call('XLEN', dead), age, clock()) or 0}
 `
 })
 
+/**
+ * `unclaimed(now)`: 1 if hooks of the group have something to claim: letters after those that they were given, or claims that have
+ * expired; or if it is not recorded which they were given. Uses the locals `dead` and `state`, the keys.
+ */
+export const unclaiming = /* lua */ `
+local function unclaimed(now)
+  local given = redis.call('HMGET', state, 'hook', 'hooked')
+  if not given[1] or #redis.call('XRANGE', dead, '(' .. given[1], '+', 'COUNT', 1) > 0 then return 1 end
+  for _, expires in pairs(given[2] and cmsgpack.unpack(given[2]) or {}) do
+    if expires <= now then return 1 end
+  end
+  return 0
+end
+`
+
+/** `isHooked()`: whether the group has had a hook: then those that have one are told of dead letters at once. Uses `state`. */
+export const hooking = /* lua */ `
+local function isHooked()
+  return redis.call('HEXISTS', state, 'hook') == 1
+end
+`
+
 /** How many claims a group may have: they are read and written together. */
 const maxClaims = 256
 

@@ -23,6 +23,7 @@ import type { Argument } from "../connection/Script.ts"
 import { type Call, calling } from "../connection/ScriptReply.ts"
 import type { Listener, Subscriber } from "../connection/Subscriber.ts"
 import { maxDeadCause } from "../group/Settling.ts"
+import { Unclaimed } from "../group/Unclaimed.ts"
 import type { Store } from "../Pattern.ts"
 import { type Envelope, open } from "../wire/Envelope.ts"
 import { failureText, fieldsOf } from "../wire/Fields.ts"
@@ -81,6 +82,7 @@ export class PubSubReceiver implements Receiver {
   readonly #call: Call<Omit<TopicKeys, "publisher"> & GroupKeys & { readonly publisher: string }>
   readonly #inbox: Inbox
   readonly #sequences = new Sequences()
+  readonly #unclaimed = new Unclaimed()
   readonly #isGlob: boolean
   #channel = ""
   #topic: string
@@ -113,6 +115,7 @@ export class PubSubReceiver implements Receiver {
   readonly settle: Receiver["settle"]
   readonly lost: Receiver["lost"]
   readonly recalled: Effect.Effect<Recall>
+  readonly unclaimed = this.#unclaimed.wait
 
   /** Nothing is ever due from elsewhere. */
   expect(): void {}
@@ -182,7 +185,7 @@ export class PubSubReceiver implements Receiver {
     const { group, topic } = subscription
     const { nextDue, oldestTakenAt } = this.#inbox
     const now = clock.currentTimeMillisUnsafe()
-    const { dropped, isNew, paused } = yield* this.#call(Scripts.beat, {
+    const { dropped, isNew, paused, unclaimed } = yield* this.#call(Scripts.beat, {
       group,
       consumer: this.consumer,
       lease: pollMillis * livesFor,
@@ -191,8 +194,10 @@ export class PubSubReceiver implements Receiver {
       due: nextDue === undefined ? -1 : Math.max(0, nextDue - now),
       held: oldestTakenAt === undefined ? -1 : Math.max(0, now - oldestTakenAt),
       ...deadLetters,
-      quiet: this.#quiet ? 1 : 0
+      quiet: this.#quiet ? 1 : 0,
+      hooks: this.#unclaimed.asked
     })
+    this.#unclaimed.tell(unclaimed)
     if (!this.#open || isNew) {
       this.#open = true
       yield* opened

@@ -5,7 +5,7 @@
  */
 import { flag, make, number, opener } from "../connection/Script.ts"
 import { member } from "../group/Beat.ts"
-import { deadLettering, counting, keeping, redriving } from "../inspect/DeadLetterScripts.ts"
+import { counting, deadLettering, keeping, redriving, unclaiming } from "../inspect/DeadLetterScripts.ts"
 import { figures } from "../inspect/Figures.ts"
 import { places } from "../inspect/MessagePlaces.ts"
 import { bodyOf, occupying, removal } from "../inspect/Removal.ts"
@@ -70,7 +70,9 @@ export const beat = make({
     held: "number",
     ...cap,
     /** 1: it knows that the group is paused, and begins nothing. */
-    quiet: "text"
+    quiet: "text",
+    /** 1: it has hooks for dead letters. */
+    hooks: "text"
   },
   replies: {
     OK: {
@@ -78,10 +80,12 @@ export const beat = make({
       isNew: flag,
       paused: flag,
       /** How many dead letters the cap dropped. */
-      dropped: number
+      dropped: number,
+      /** Its hooks may have dead letters to claim. */
+      unclaimed: flag
     }
   },
-  lua: /* lua */ `${clock}${opening}${heartbeats}${places}${keeping}
+  lua: /* lua */ `${clock}${opening}${heartbeats}${places}${keeping}${unclaiming}
 local conflict, opened = opening(meta)
 if conflict then return conflict end
 -- Everything is read before anything is written.
@@ -103,7 +107,7 @@ for _, name in ipairs(gone) do
     redis.call('HDEL', state, 'held:' .. name, 'lease:' .. name, 'quiet:' .. name)
   end
 end
-return {'OK', opened and 0 or 1, paused(quiet), keepDead(maxCount, maxAgeMillis, now)}
+return {'OK', opened and 0 or 1, paused(quiet), keepDead(maxCount, maxAgeMillis, now), hooks == '1' and unclaimed(now) or 0}
 `
 })
 

@@ -9,7 +9,7 @@
 import { cancelled as ended } from "../../../Settlement.ts"
 import { bit, flag, listOf, make, number, row, text } from "../connection/Script.ts"
 import { suspectArgs } from "../group/Suspecting.ts"
-import { deadLettering, keeping } from "../inspect/DeadLetterScripts.ts"
+import { deadLettering, hooking, keeping } from "../inspect/DeadLetterScripts.ts"
 import { keys } from "../wire/Keys.ts"
 import { add, announce, ask, cap, clock, ids, maps, split, suspecting } from "../wire/Lua.ts"
 import { nobody, noting, sources, sweeping } from "./Progress.ts"
@@ -70,7 +70,7 @@ export const settle = make({
       dropped: number
     }
   },
-  lua: /* lua */ `${clock}${add}${split}${ask}${announce}${deadLettering}${keeping}${ids}${maps}${freeing}
+  lua: /* lua */ `${clock}${add}${split}${ask}${announce}${deadLettering}${keeping}${hooking}${ids}${maps}${freeing}
 touch()
 local now = clock()
 local answers, deadLettered, soonest = {}, false, nil
@@ -146,6 +146,7 @@ while i <= #ARGV do
   if first and answer == 'O' and op ~= 'R' and op ~= 'N' then free(id, first) end
   answers[#answers + 1] = answer
 end
+if deadLettered and isHooked() then soonest = math.min(soonest or 1, 1) end
 if soonest then announce(wake, soonest, group) end
 return {'OK', table.concat(answers), deadLettered and keepDead(maxCount, maxAgeMillis, now) or 0}
 `

@@ -7,7 +7,7 @@
 import type { Start } from "../../../Inspector.ts"
 import { flag, listOf, make, number, opener, text } from "../connection/Script.ts"
 import { beatArgs, beaten, member } from "../group/Beat.ts"
-import { keeping } from "../inspect/DeadLetterScripts.ts"
+import { keeping, unclaiming } from "../inspect/DeadLetterScripts.ts"
 import { places } from "../inspect/MessagePlaces.ts"
 import { keys } from "../wire/Keys.ts"
 import {
@@ -210,7 +210,7 @@ export const beat = make({
     /** Nothing was done. */
     NOGROUP: {}
   },
-  lua: /* lua */ `${clock}${ids}${add}${ask}${unseen}${tallies}${weighing}${fetching}${sources}${noting}${sweeping}${places}${keeping}${opens}${forgetting}
+  lua: /* lua */ `${clock}${ids}${add}${ask}${unseen}${tallies}${weighing}${fetching}${sources}${noting}${sweeping}${places}${keeping}${unclaiming}${opens}${forgetting}
 local pending, retrying = ask('XPENDING', stream, group), ask('XPENDING', retry, group)
 if not pending or not retrying then return {'NOGROUP'} end
 ${heartbeats}
@@ -336,7 +336,8 @@ for _, summary in ipairs({pending, retrying}) do
   for _, one in ipairs(summary[4] or {}) do if one[1] == consumer then held = held + tonumber(one[2]) end end
 end
 local claims = pending[1] + retrying[1] > held or sweeping(position[6], now) or redis.call('ZCOUNT', consumers, '-inf', now) > 0
-return {'OK', alive and 1 or 0, paused(quiet), next == 0 and 1 or 0, next, dropped, held, cut, claims and 1 or 0, ended}
+return {'OK', alive and 1 or 0, paused(quiet), next == 0 and 1 or 0, next, dropped, held,
+  hooks == '1' and unclaimed(now) or 0, cut, claims and 1 or 0, ended}
 `
 })
 
