@@ -34,6 +34,7 @@ import type * as Scope from "effect/Scope"
 import type { RedisOptions } from "ioredis"
 import { Disconnected, InvalidUrl, type Reason, TransportError, UnsupportedServer } from "../Transport.ts"
 import * as Address from "./internal/connection/Address.ts"
+import { make as cluster } from "./internal/connection/Cluster.ts"
 import type { ConnectionEvent, Server, Shared } from "./internal/connection/Connection.ts"
 import { make as makeEffectRedis } from "./internal/connection/EffectRedis.ts"
 import { type Servers, single } from "./internal/connection/Servers.ts"
@@ -239,6 +240,19 @@ export const make = Effect.fnUntraced(function* (
 
 const serversOf = (shared: Shared, { address, toServer }: Complete): Effect.Effect<Servers, Reason, Scope.Scope> => {
   if (address._tag === "Standalone") return single(shared, toServer(address.place))
+  if (address._tag === "Cluster") {
+    const { natMap, nodes } = address
+    return cluster({
+      shared,
+      nodes,
+      serverAt: (place) =>
+        // Named as the cluster names it.
+        Effect.map(toServer(Address.reachedAt(natMap, place)), ({ options }) => ({
+          options,
+          address: Address.shown(place)
+        }))
+    })
+  }
   return Effect.fail(
     new UnsupportedServer({ found: `the address of a ${address._tag}`, needed: "the address of one server" })
   )

@@ -28,7 +28,7 @@ export interface Options {
  * | code | impact | when |
  * |---|---|---|
  * | `Unreachable` | down | no connection, no reply, or authentication failed |
- * | `Unsupported` | down | it is too old, part of a cluster, or a Sentinel; its version is in the detail |
+ * | `Unsupported` | down | it is too old, a node of a cluster or a Sentinel given as a single server; its version is in the detail |
  * | `Unsupported` | degraded | it lacks commands that patterns need; they are in the detail |
  * | `Loading` | down | it is still reading its data from disk |
  * | `ReadOnly` | down | it is a replica and accepts no writes |

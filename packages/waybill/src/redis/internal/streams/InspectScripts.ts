@@ -482,7 +482,7 @@ if refused then return refused end
 local limits = redis.call('HMGET', meta, 'maxLength', 'history')
 if redis.call('EXISTS', stream) == 1 then redis.call('XGROUP', 'DESTROY', stream, group) end
 redis.call('SREM', groups, group)
-redis.call('HDEL', meta, 'cut:' .. group)
+redis.call('HDEL', meta, 'cut:' .. group, 'on:' .. group)
 redis.call('UNLINK', retry, consumers, state, released, waiting, waitingBodies, retryIds, dead, deadIds, cancelled)
 return {'OK', (limits[1] or limits[2]) and 1 or 0}
 `

@@ -343,9 +343,18 @@ end
  * `unseen(stream, group, info, mine, cut)`: how many entries were trimmed before this group could read them, if that shows: before all
  * there is, or at the end. The server is told where the group is, so that it counts on from there; some count trimmed entries as
  * still to be read, and some do not. If it did not know, these are at most as many as were just `cut`. Takes the replies of XINFO as
- * maps. Uses `less`.
+ * maps. Uses `less` and the local `meta`, the key.
  */
 export const unseen = /* lua */ `${maps}
+-- Redis 7 does not tell replicas how far a group has read: on one that became the master, the first difference says nothing.
+local function isNews(group)
+  local replication = redis.pcall('INFO', 'replication')
+  if type(replication) ~= 'string' then return true end
+  local id, former = string.match(replication, 'master_replid:(%x+)%s+master_replid2:(%x+)')
+  if not id or not string.find(former, '[^0]') or redis.call('HGET', meta, 'on:' .. group) == id then return true end
+  redis.call('HSET', meta, 'on:' .. group, id)
+  return false
+end
 local function unseen(stream, group, info, mine, cut)
   local at, read, added, first = mine['last-delivered-id'], mine['entries-read'], info['entries-added'], info['first-entry']
   local last = info['last-generated-id']
@@ -359,7 +368,8 @@ local function unseen(stream, group, info, mine, cut)
   if read == added - left then return 0 end
   local told = redis.pcall('XGROUP', 'SETID', stream, group, at, 'ENTRIESREAD', string.format('%.0f', added - left))
   if told.err then return 0 end
-  return read and math.max(0, added - left - read) or not isLast and cut or 0
+  local count = read and math.max(0, added - left - read) or not isLast and cut or 0
+  return (count == 0 or isNews(group)) and count or math.min(count, cut or 0)
 end
 `
 
