@@ -651,7 +651,7 @@ layer(
         ["GET", "/api/topics/orders/messages?before=zzz", 400, "position zzz does not exist", undefined],
         [
           "GET",
-          "/api/topics/orders/life/o-0?group=billing&list=dead&at=zzz",
+          "/api/topics/orders/life/none?group=billing&list=dead&at=zzz",
           400,
           "position zzz does not exist",
           undefined
@@ -795,6 +795,49 @@ layer(
       }
       assert.deepStrictEqual(errors, [])
     }).pipe(Effect.scoped)
+  )
+
+  it.effect.skipIf(!hasBrowser)(
+    "a delayed message is listed, rescheduled and run, interrupted, and deleted once it is dead",
+    () =>
+      Effect.gen(function* () {
+        const { context, url } = yield* opened
+        const Handler = Consumer.make(Parcels, { group: "post" }).pipe(
+          Consumer.process(() => Effect.never),
+          Consumer.layer
+        )
+        yield* Effect.provideContext(Layer.build(Handler), context)
+        yield* Effect.provideContext(Producer.publish(Parcels, "box", { id: "p/1", delay: "1 hour" }), context)
+        const found = Effect.provideContext(
+          Effect.flatMap(Inspector.Inspector, (inspector) => inspector.message("parcels", "p/1")),
+          context
+        )
+        const { errors, page } = yield* open(`${yield* dashboard(url, "--allow-writes")}`)
+        const message = page.getByLabel("The message")
+        yield* promise(async () => {
+          await page.getByRole("cell", { name: "post" }).click()
+          await page.getByRole("tab", { name: "Delayed" }).click()
+          await page.getByRole("cell", { name: "p/1", exact: true }).click()
+          await message.getByLabel("Time to be due").fill("2100-01-01T00:00:00")
+          await message.getByRole("button", { name: "Reschedule" }).click()
+          await message.getByText(/^delayed until .*2100/).waitFor()
+        })
+        assert.strictEqual(
+          new Date(Option.getOrThrow(yield* found).dueAt ?? 0).getFullYear(),
+          new Date(2100, 0, 1).getFullYear()
+        )
+        yield* promise(async () => {
+          await message.getByRole("button", { name: "Run now" }).click()
+          await message.getByRole("button", { name: "Interrupt" }).click()
+          await page.getByRole("dialog").getByRole("button", { name: "Interrupt" }).click()
+          await message.getByText("Cancelled", { exact: true }).waitFor()
+          await message.getByRole("button", { name: "Delete" }).click()
+          await page.getByRole("dialog").getByRole("button", { name: "Delete" }).click()
+          await message.getByText("no longer stored").waitFor()
+        })
+        assert.isTrue(Option.isNone(yield* found))
+        assert.deepStrictEqual(errors, [])
+      }).pipe(Effect.scoped)
   )
 
   it.effect.skipIf(!hasBrowser)("the schedules of a topic are shown, paused and run", () =>

@@ -266,6 +266,8 @@ export interface DelayedMessage extends StoredMessage {
 export interface LocatedMessage extends Message {
   /** When it is due, in milliseconds since the epoch by the store's clock, if it is not due yet: then no group has it. */
   readonly dueAt: number | undefined
+  /** When it was stored, by the store's clock, if that is recorded. A delayed message is stored when it is due. */
+  readonly storedAt?: number | undefined
   readonly groups: ReadonlyArray<MessageInGroup>
 }
 

@@ -7,7 +7,9 @@
 import {
   type Change,
   type Dead,
+  type Delayed,
   type Life,
+  type MessageSteering,
   type Move,
   type Moved,
   type Overview,
@@ -16,6 +18,7 @@ import {
   type Pending,
   type Purge,
   type Report,
+  type Rescheduling,
   type Retirement,
   type ScheduleList,
   type Seen,
@@ -72,6 +75,14 @@ export const life = (topic: string, id: string, group: string | undefined, seen:
   if (seen?.at !== undefined) params.set("at", seen.at)
   return ask(`${topicPath(topic)}/life/${partOf(id)}?${params}`)
 }
+/** The messages that are not due yet, the next one first. */
+export const delayed = (topic: string, after?: string): Promise<Page<Delayed>> =>
+  ask(`${topicPath(topic)}/delayed${query(after)}`)
+const messagePath = (topic: string, id: string) => `${topicPath(topic)}/messages/${partOf(id)}`
+export const steerMessage = (verb: MessageSteering, topic: string, id: string): Promise<unknown> =>
+  ask(`${messagePath(topic, id)}/${verb}`, {})
+export const reschedule = (topic: string, id: string, at: number): Promise<unknown> =>
+  ask(`${messagePath(topic, id)}/reschedule`, { at } satisfies Rescheduling)
 export const pending = (topic: string, group: string, after?: string): Promise<Page<Pending>> =>
   ask(`${groupPath(topic, group)}/pending${query(after)}`)
 export const waiting = (topic: string, group: string, after?: string): Promise<Page<Waiting>> =>

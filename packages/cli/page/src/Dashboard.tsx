@@ -147,6 +147,7 @@ export const Dashboard = () => {
               group={chosen.group}
               id={chosen.message}
               seen={chosen.seen}
+              writes={overview.writes === "yes"}
               close={() => choose({ ...chosen, message: undefined, seen: undefined })}
             />
           )}

@@ -10,19 +10,20 @@ import { Chart } from "./Chart.tsx"
 import * as Client from "./Client.ts"
 import { DeadLetters } from "./DeadLetters.tsx"
 import { pointsOf } from "./Figures.ts"
-import { Messages } from "./Messages.tsx"
+import { Delayed, Messages } from "./Messages.tsx"
 import { Paged } from "./Pages.tsx"
 import { Table } from "./Table.tsx"
 import { age, Body, count, Moment, Name } from "./Text.tsx"
 import { Trouble } from "./Trouble.tsx"
 
-const tabs = ["dead", "pending", "waiting", "messages", "consumers"] as const
+const tabs = ["dead", "pending", "waiting", "delayed", "messages", "consumers"] as const
 type Tab = (typeof tabs)[number]
 
 const titles: Readonly<Record<Tab, string>> = {
   dead: "Dead letters",
   pending: "Pending",
   waiting: "Waiting",
+  delayed: "Delayed",
   messages: "Messages",
   consumers: "Consumers"
 }
@@ -31,7 +32,7 @@ interface Props {
   readonly overview: Overview
   readonly topic: string
   readonly group: string
-  readonly choose: (message: string, seen: Seen) => void
+  readonly choose: (message: string, seen: Seen | undefined) => void
   /** Shows the topic. */
   readonly leave: () => void
 }
@@ -60,6 +61,7 @@ export const Group = ({ choose, group, leave, overview, topic }: Props) => {
     dead: info.deadLetters,
     pending: info.pending,
     waiting: info.waiting,
+    delayed: parent?.delayed,
     messages: undefined,
     consumers: info.consumers.length
   }
@@ -164,6 +166,13 @@ export const Group = ({ choose, group, leave, overview, topic }: Props) => {
           positionOf={(one) => one.position}
           choose={(one, at) => choose(one.id, { list: "waiting", at })}
           empty="No messages are waiting for another attempt."
+        />
+      )}
+      {tab === "delayed" && (
+        <Delayed
+          topic={topic}
+          snapshot={{ at: overview.now, figures: `${parent?.delayed} ${parent?.nextDelayedAt}` }}
+          choose={choose}
         />
       )}
       {tab === "messages" && <Messages topic={topic} snapshot={snapshot} choose={choose} />}

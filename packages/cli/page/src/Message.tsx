@@ -7,6 +7,7 @@ import type { ComponentChildren } from "preact"
 import { useEffect, useState } from "preact/hooks"
 import type { Dead, Life, Seen } from "../../src/dashboard/Api.ts"
 import * as Client from "./Client.ts"
+import { Confirm } from "./Confirm.tsx"
 import { age, count, counted, instant, lines, Name, safe, WholeBody } from "./Text.tsx"
 import { Trouble } from "./Trouble.tsx"
 
@@ -15,16 +16,19 @@ export const Message = ({
   group,
   id,
   seen,
-  topic
+  topic,
+  writes
 }: {
   readonly topic: string
   readonly group: string | undefined
   readonly id: string
   readonly seen: Seen | undefined
+  readonly writes: boolean
   readonly close: () => void
 }) => {
   const [life, setLife] = useState<Life>()
   const [trouble, setTrouble] = useState<string>()
+  const [changes, setChanges] = useState(0)
   useEffect(() => {
     let stopped = false
     let timer: number
@@ -50,7 +54,7 @@ export const Message = ({
       clearTimeout(timer)
       removeEventListener("keydown", escape)
     }
-  }, [topic, id])
+  }, [topic, id, changes])
 
   const any =
     life?.message ??
@@ -73,13 +77,14 @@ export const Message = ({
         <p class="empty">Loading …</p>
       ) : any === undefined ? (
         <p class="empty">
-          No group holds this message any more: every group has settled it and it was trimmed, or it is not among the
-          thousand messages that were searched in each list.
-          {life.delayed > 0 &&
-            ` Or it is one of the ${count(life.delayed)} messages of this topic that are not due yet, which cannot be listed.`}
+          This message is no longer stored: every group has settled it, or it was deleted. Or its id is its publisher's
+          own and no longer known, and it is not among the thousand messages that were searched in each list.
         </p>
       ) : (
         <>
+          {writes && life.isFound && (
+            <Steer key={id} topic={topic} id={id} life={life} changed={() => setChanges((count) => count + 1)} />
+          )}
           <ol class="life" aria-label="On its way to the groups">
             <Station mark="done" name="published">
               {instant(any.publishedAt)}
@@ -91,12 +96,12 @@ export const Message = ({
               )}
             </Station>
             {life.dueAt !== undefined && (
-              <Station mark="done" name="delayed">
+              <Station mark={life.isDelayed ? "now" : "done"} name="delayed">
                 until {instant(life.dueAt)}
               </Station>
             )}
           </ol>
-          {life.groups.length === 0 && <p class="faint">No group has ever joined this topic.</p>}
+          {life.groups.length === 0 && !life.isDelayed && <p class="faint">No group has ever joined this topic.</p>}
           {life.groups.map((one) => (
             <Track key={one.group} of={one} />
           ))}
@@ -119,6 +124,71 @@ export const Message = ({
         </>
       )}
     </aside>
+  )
+}
+
+/** A consumer that holds the message is interrupted; otherwise it can be deleted, and made due at another time while it waits. */
+const Steer = ({
+  changed,
+  id,
+  life: { groups, isDelayed },
+  topic
+}: {
+  readonly topic: string
+  readonly id: string
+  readonly life: Life
+  readonly changed: () => void
+}) => {
+  const [asking, setAsking] = useState(false)
+  const [time, setTime] = useState("")
+  const [trouble, setTrouble] = useState<string>()
+  const isHeld = groups.some(({ pending }) => pending !== undefined)
+  const waits = isDelayed || groups.some(({ waiting }) => waiting !== undefined && waiting.dueInMillis > 0)
+  const told = (work: Promise<unknown>) =>
+    void work.then(
+      () => {
+        setTrouble(undefined)
+        changed()
+      },
+      (error: Error) => setTrouble(error.message)
+    )
+  const at = new Date(time).getTime()
+  return (
+    <>
+      <div class="bar" role="group" aria-label="Change the message">
+        {waits && (
+          <>
+            <button onClick={() => told(Client.steerMessage("run", topic, id))}>Run now</button>
+            <input
+              type="datetime-local"
+              step="1"
+              aria-label="Time to be due"
+              value={time}
+              onInput={({ currentTarget: { value } }) => setTime(value)}
+            />
+            {!Number.isNaN(at) && <button onClick={() => told(Client.reschedule(topic, id, at))}>Reschedule</button>}
+          </>
+        )}
+        <span class="grow" />
+        <button onClick={() => setAsking(true)}>{isHeld ? "Interrupt" : "Delete"} …</button>
+      </div>
+      <Trouble text={trouble} />
+      {asking && (
+        <Confirm
+          title={isHeld ? "Interrupt the handler of this message?" : "Permanently delete this message?"}
+          go={isHeld ? "Interrupt" : "Delete"}
+          act={() => {
+            setAsking(false)
+            told(Client.steerMessage(isHeld ? "cancel" : "remove", topic, id))
+          }}
+          close={() => setAsking(false)}
+        >
+          {isHeld
+            ? "It gets no further attempt: unless its handler succeeds before, it becomes a dead letter, Cancelled. Where no consumer holds it, it is deleted."
+            : "No handler begins with it any more, in any group. Its dead letters are deleted as well."}
+        </Confirm>
+      )}
+    </>
   )
 }
 

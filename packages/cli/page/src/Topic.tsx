@@ -6,7 +6,7 @@
 import { useEffect, useRef } from "preact/hooks"
 import type { Overview, Seen } from "../../src/dashboard/Api.ts"
 import { Purge } from "./Administer.tsx"
-import { Messages } from "./Messages.tsx"
+import { Delayed, Messages } from "./Messages.tsx"
 import { Schedules } from "./Schedules.tsx"
 import { count, instant, Name } from "./Text.tsx"
 
@@ -17,7 +17,7 @@ export const Topic = ({
 }: {
   readonly overview: Overview
   readonly topic: string
-  readonly choose: (message: string, seen: Seen) => void
+  readonly choose: (message: string, seen: Seen | undefined) => void
 }) => {
   const place = useRef<HTMLElement>(null)
   useEffect(() => place.current?.scrollIntoView({ block: "nearest" }), [])
@@ -50,6 +50,16 @@ export const Topic = ({
         )}
       </dl>
       <Schedules topic={topic} figures={`${depth} ${published} ${delayed}`} writes={overview.writes === "yes"} />
+      {delayed > 0 && (
+        <>
+          <h3>Delayed messages</h3>
+          <Delayed
+            topic={topic}
+            snapshot={{ at: overview.now, figures: `${delayed} ${nextDelayedAt}` }}
+            choose={choose}
+          />
+        </>
+      )}
       <h3>Messages</h3>
       <Messages topic={topic} snapshot={{ at: overview.now, figures: `${depth} ${published}` }} choose={choose} />
     </section>

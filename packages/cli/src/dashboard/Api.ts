@@ -51,6 +51,7 @@ export interface Seen {
 export type Stored = Json<Inspector.StoredMessage>
 export type Pending = Json<Inspector.PendingMessage>
 export type Waiting = Json<Inspector.WaitingMessage>
+export type Delayed = Json<Inspector.DelayedMessage>
 export type Dead = Omit<Json<Inspector.DeadLetter>, "fields"> & {
   /** Bytes that are not text as base64. */
   readonly fields?: ReadonlyArray<readonly [name: string, value: string]>
@@ -58,21 +59,31 @@ export type Dead = Omit<Json<Inspector.DeadLetter>, "fields"> & {
 
 /** Where one message is, in each group of its topic. */
 export interface Life {
-  /** The stored message, while it is stored. */
-  readonly message: Stored | undefined
-  /** When it became due, if it was delayed and the store records that. */
+  /** Whether the store found it by its id: only then it can be steered. Otherwise it was searched in each list. */
+  readonly isFound: boolean
+  /** The message, while it is stored; if the store found it, in whatever place. */
+  readonly message: Json<Message.Message> | undefined
+  /** When it is due, or when it became due, if it was delayed and the store records that. */
   readonly dueAt: number | undefined
-  /** How many messages of the topic are not due yet. They cannot be listed. */
-  readonly delayed: number
+  /** It is not due yet, so no group has it. */
+  readonly isDelayed: boolean
   readonly groups: ReadonlyArray<{
     readonly group: string
     readonly lag: number
     /** Whether the message was ever delivered to the group; undefined if unknown. */
     readonly given: boolean | undefined
-    readonly pending: Pending | undefined
-    readonly waiting: Waiting | undefined
+    readonly pending: Omit<Pending, "position"> | undefined
+    readonly waiting: Omit<Waiting, "position"> | undefined
     readonly dead: Dead | undefined
   }>
+}
+
+/** What can be done with a message that the store finds. `cancel` interrupts its handler, `reschedule` needs a time. */
+export type MessageSteering = "run" | "remove" | "cancel"
+
+/** When a message is to be due, in milliseconds since the epoch. */
+export interface Rescheduling {
+  readonly at: number
 }
 
 /** A change of a topic or a group. A dry run only returns what it would do. */

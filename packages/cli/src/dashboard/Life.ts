@@ -40,9 +40,45 @@ export interface Place {
   readonly at?: string | undefined
 }
 
+/** Asks the store for the message, and searches the lists if it does not find it: not every id is known for as long as its message. */
 export const inspect = Effect.fnUntraced(function* (topic: string, id: string, seen: Place) {
   const inspector = yield* Inspector.Inspector
   const info = yield* inspector.describe(topic)
+  const found = yield* Effect.catchIf(
+    inspector.message(topic, id),
+    ({ reason }) => reason._tag === "NotOffered",
+    () => Effect.succeedNone
+  )
+  return Option.isSome(found) ? lifeOf(found.value, info) : yield* search(info, id, seen)
+})
+
+const lifeOf = (
+  { dueAt, groups, storedAt, ...message }: Inspector.LocatedMessage,
+  info: Inspector.TopicInfo
+): Life => ({
+  isFound: true,
+  message: messageJson(message),
+  dueAt: dueAt ?? becameDueAt({ ...message, storedAt }),
+  isDelayed: dueAt !== undefined,
+  groups: groups.map(({ group, ...place }) => {
+    const lag = info.groups.find((one) => one.group === group)?.lag ?? 0
+    const of = { group, lag, given: place._tag !== "Ready", pending: undefined, waiting: undefined, dead: undefined }
+    switch (place._tag) {
+      case "Pending":
+        return { ...of, pending: messageJson({ ...message, ...place }) }
+      case "Waiting":
+        return { ...of, waiting: messageJson({ ...message, ...place }) }
+      case "Dead":
+        return { ...of, dead: messageJson(place.deadLetter) }
+      default:
+        return of
+    }
+  })
+})
+
+const search = Effect.fnUntraced(function* (info: Inspector.TopicInfo, id: string, seen: Place) {
+  const inspector = yield* Inspector.Inspector
+  const { topic } = info
   const find = Effect.fnUntraced(function* <A extends Message.Message, Page>(
     read: Read<A, Page>,
     from: (at: string | undefined) => Page,
@@ -106,9 +142,10 @@ export const inspect = Effect.fnUntraced(function* (topic: string, id: string, s
     })
   )
   const life: Life = {
+    isFound: false,
     message: stored && messageJson(stored),
-    dueAt: stored && dueAt(stored),
-    delayed: info.delayed,
+    dueAt: stored && becameDueAt(stored),
+    isDelayed: false,
     groups
   }
   return life
@@ -126,7 +163,7 @@ const given = (
 }
 
 /** A delayed message is stored when it is due. */
-const dueAt = ({ publishedAt, storedAt = 0 }: Inspector.StoredMessage) =>
+const becameDueAt = ({ publishedAt, storedAt = 0 }: Pick<Inspector.StoredMessage, "publishedAt" | "storedAt">) =>
   storedAt > publishedAt ? storedAt : undefined
 
 /**

@@ -59,6 +59,8 @@ const MoveBody = Schema.Struct({
   ])
 })
 
+const ReschedulingBody = Schema.Struct({ at: Schema.Number })
+
 const json = (value: unknown, status = 200): HttpServerResponse.HttpServerResponse =>
   HttpServerResponse.jsonUnsafe(value, { status })
 
@@ -191,6 +193,26 @@ const paged = <A extends Message.Message>(
 
 const topicOf = (params: Params) => nameIn(params["topic"])
 const groupOf = (params: Params) => nameIn(params["group"])
+
+/** Runs, removes, cancels or reschedules one message. */
+const steeredMessage =
+  <A>(steer: (inspector: Inspector.Inspector["Service"], topic: string, id: string) => Steered<A>) =>
+  (params: Params) =>
+    answered(
+      Effect.gen(function* () {
+        const { topic } = yield* describe(topicOf(params))
+        const result = yield* steer(yield* Inspector.Inspector, topic, nameIn(params["id"]))
+        return { result: result ?? true }
+      })
+    )
+
+type Steered<A> = Effect.Effect<
+  A,
+  Transport.TransportError | BadRequest | Schema.SchemaError | HttpServerError.HttpServerError,
+  HttpServerRequest.HttpServerRequest
+>
+
+const ofMessage = "/api/topics/:topic/messages/:id" as const
 
 const life = (topic: string, id: string) =>
   answered(
@@ -342,6 +364,30 @@ export const layer = (rules: Guard.Rules, page: string) => {
         (inspector, page) => inspector.messages(topicOf(params), page),
         ({ position }) => position,
         (inspector, page) => inspector.messages(topicOf(params), page)
+      )
+    ),
+    read("/api/topics/:topic/delayed", (params) =>
+      paged(
+        (inspector, page) => inspector.delayed(topicOf(params), page),
+        ({ position }) => position
+      )
+    ),
+    write(
+      `${ofMessage}/run`,
+      steeredMessage((inspector, topic, id) => inspector.runNow(topic, id))
+    ),
+    write(
+      `${ofMessage}/remove`,
+      steeredMessage((inspector, topic, id) => inspector.removeMessage(topic, id))
+    ),
+    write(
+      `${ofMessage}/cancel`,
+      steeredMessage((inspector, topic, id) => inspector.cancel(topic, id))
+    ),
+    write(
+      `${ofMessage}/reschedule`,
+      steeredMessage((inspector, topic, id) =>
+        Effect.flatMap(body(ReschedulingBody), ({ at }) => inspector.reschedule(topic, id, at))
       )
     ),
     read("/api/topics/:topic/schedules", (params) => schedules(topicOf(params))),

@@ -47,7 +47,8 @@ export const make = (inspecting: Inspecting): Single => {
       const main = found.fields.length === 0 ? undefined : deliveryOf(topic, "", 0, entry, 1, 0, found.fields)
       const message = plain(main ?? places.find(({ isSettled }) => !isSettled)!.message)
       const groups = due < 0 ? places.map(({ inGroup }) => inGroup) : []
-      return { ...message, dueAt: due < 0 ? undefined : due, groups }
+      const storedAt = entry === "" || due >= 0 ? undefined : Number.parseInt(entry, 10)
+      return { ...message, dueAt: due < 0 ? undefined : due, storedAt, groups }
     }),
 
     delayed: (topic, { after, limit }) => {
