@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Exit, Fiber, Latch, Layer, Schedule, Schema } from "effect"
+import { Context, Effect, Exit, Fiber, Latch, Layer, Option, Schedule, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import { Consumer, Producer, Replies, Topic, Transport } from "waybill"
-import { MemoryPubSub, MemoryStreams } from "waybill/memory"
+import { MemoryKeyspace, MemoryLists, MemoryPubSub, MemoryStreams } from "waybill/memory"
 import { quiet, stop } from "./Running.ts"
 
 class NoSuchItem extends Schema.TaggedError<NoSuchItem>()("NoSuchItem", { item: Schema.String }) {}
@@ -188,6 +188,31 @@ describe("Producer.request", () => {
       assert.strictEqual(yield* depth, 1, "the other group has not had it")
     }).pipe(Effect.provide(Replies.layer.pipe(Layer.provideMerge(transports))))
   )
+
+  for (const [pattern, layer] of Object.entries({ lists: MemoryLists.layer(), keyspace: MemoryKeyspace.layer() })) {
+    it.effect(`on ${pattern}, it is removed when its caller gives up, or cancelled while its handler runs`, () =>
+      Effect.gen(function* () {
+        const { inspector } = yield* Transport.AtLeastOnce
+        const early = yield* Effect.forkChild(ask("tea"))
+        yield* quiet()
+        yield* Fiber.interrupt(early)
+        assert.deepStrictEqual(yield* inspector.messages(Quote.name, { after: Option.none(), limit: 10 }), [])
+        const begun: Array<string> = []
+        yield* Effect.gen(function* () {
+          const slow = yield* Effect.forkChild(ask("slow"))
+          yield* quiet()
+          yield* Fiber.interrupt(slow)
+          yield* quiet()
+          const letters = yield* inspector.deadLetters(Quote.name, "quotes", { after: Option.none(), limit: 10 })
+          assert.deepStrictEqual(
+            letters.map(({ reason }) => reason),
+            ["Cancelled"]
+          )
+        }).pipe(Effect.provide(Consumer.layer(quotes(begun))))
+        assert.deepStrictEqual(begun, ["slow"])
+      }).pipe(Effect.provide(Replies.layer.pipe(Layer.provideMerge(Layer.merge(layer, MemoryPubSub.layer())))))
+    )
+  }
 
   it.effect("does not wait on a transport whose consumers share messages", () =>
     Effect.gen(function* () {

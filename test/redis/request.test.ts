@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
-import { Effect, Fiber, Layer, Option, References, Schema } from "effect"
+import { Deferred, Effect, Fiber, Layer, Option, References, Schema } from "effect"
 import { Consumer, Producer, Replies, Topic, Transport } from "waybill"
 import { IoRedis, RedisStreams, RedisPubSub } from "waybill/redis"
 import { becomes } from "./Fixture.ts"
+import { redis, storing } from "./Patterns.ts"
 
 class Odd extends Schema.TaggedError<Odd>()("Odd", { n: Schema.Int }) {}
 
@@ -17,6 +18,51 @@ const program = (url: string) =>
   )
 
 describe("requests on Redis", () => {
+  for (const [pattern, layer] of Object.entries(storing)) {
+    it.live(`${pattern}: one whose caller gives up is removed, or cancelled while its handler runs`, () =>
+      Effect.gen(function* () {
+        const { inspector } = yield* Transport.AtLeastOnce
+        const depth = Effect.map(inspector.describe(Half.name), (info) => info.depth)
+        const early = yield* Effect.forkChild(Producer.request(Half, 6))
+        yield* becomes("it is stored", depth, 1)
+        yield* Fiber.interrupt(early)
+        const left = yield* inspector.messages(Half.name, { after: Option.none(), limit: 10 })
+        assert.deepStrictEqual(left, [])
+        const begun = yield* Deferred.make<void>()
+        const ended = yield* Deferred.make<void>()
+        const answering = Consumer.make(Half, { group: "half" }).pipe(
+          Consumer.respond(Half, () =>
+            Deferred.succeed(begun, undefined).pipe(
+              Effect.andThen(Effect.never),
+              Effect.onInterrupt(() => Deferred.succeed(ended, undefined))
+            )
+          )
+        )
+        yield* Layer.build(Consumer.layer(answering))
+        const running = yield* Effect.forkChild(Producer.request(Half, 8))
+        yield* Deferred.await(begun)
+        yield* Fiber.interrupt(running)
+        yield* Effect.timeout(Deferred.await(ended), "20 seconds")
+        const letters = inspector.deadLetters(Half.name, "half", { after: Option.none(), limit: 10 })
+        yield* becomes(
+          "what was cancelled",
+          Effect.map(letters, (letters) => letters.map(({ body, reason }) => [body, reason])),
+          [["8", "Cancelled"]]
+        )
+      }).pipe(
+        Effect.scoped,
+        Effect.provide(
+          Replies.layer.pipe(
+            Layer.provideMerge(Layer.merge(layer(), RedisPubSub.layer())),
+            Layer.provide(redis),
+            Layer.provide(RedisServer.layer())
+          )
+        ),
+        Effect.provideService(References.MinimumLogLevel, "Error")
+      )
+    )
+  }
+
   it.live("are answered by another process, each caller with its own answers", () =>
     Effect.gen(function* () {
       const { url } = yield* RedisServer.RedisServer
@@ -30,15 +76,6 @@ describe("requests on Redis", () => {
       )
       const caller = Effect.forEach([2, 3, 4], (n) => Effect.result(Producer.request(Half, n)), {
         concurrency: "unbounded"
-      }).pipe(Effect.provide(Replies.layer.pipe(Layer.provideMerge(program(url)))))
-      // One that is given up before anybody handles it is taken back.
-      yield* Effect.gen(function* () {
-        const { inspector } = yield* Transport.AtLeastOnce
-        const depth = Effect.map(inspector.describe(Half.name), (info) => info.depth)
-        const early = yield* Effect.forkChild(Producer.request(Half, 6))
-        yield* becomes("it is stored", depth, 1)
-        yield* Fiber.interrupt(early)
-        assert.strictEqual(yield* depth, 0)
       }).pipe(Effect.provide(Replies.layer.pipe(Layer.provideMerge(program(url)))))
       yield* Effect.gen(function* () {
         const both = yield* Effect.all([caller, caller], { concurrency: 2 })
@@ -65,24 +102,6 @@ describe("requests on Redis", () => {
           assert.strictEqual(failure._tag === "Unanswered" && failure.why, "TimedOut")
         }
         assert.lengthOf(yield* caller, 3)
-        assert.notInclude(begun, 6)
-        // A caller that is interrupted has its running handler cancelled.
-        yield* Effect.gen(function* () {
-          const { inspector } = yield* Transport.AtLeastOnce
-          const running = yield* Effect.forkChild(Producer.request(Half, -2))
-          yield* becomes(
-            "it runs",
-            Effect.sync(() => begun.includes(-2)),
-            true
-          )
-          yield* Fiber.interrupt(running)
-          const reasons = inspector.deadLetters(Half.name, "half", { after: Option.none(), limit: 10 })
-          yield* becomes(
-            "it was cancelled",
-            Effect.map(reasons, (letters) => letters.map(({ reason }) => reason)),
-            ["Cancelled"]
-          )
-        }).pipe(Effect.provide(Replies.layer.pipe(Layer.provideMerge(program(url)))))
       }).pipe(Effect.provide(answering.pipe(Layer.provide(program(url)))))
     }).pipe(
       Effect.scoped,

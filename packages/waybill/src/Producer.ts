@@ -256,7 +256,7 @@ export interface RequestOptions extends Pick<Options, "headers" | "priority"> {
  * The message is stored, retried and dead-lettered like any other of its topic. Its deadline travels with it: a request
  * whose deadline has passed is not begun, and a handler that is running then is interrupted. When the caller is interrupted,
  * or at the deadline, a request that no handler has begun is removed; one that is running when the caller is interrupted
- * is cancelled, as by `Inspector.cancel`. Both only if the topic has one group, and where its transport offers it.
+ * is cancelled, as by `Inspector.cancel`. Both only if the topic has one group.
  *
  * Answers are not stored: one that is sent while this process has lost its connection is missed, and the request times out.
  * Handlers may run more than once, as always.
