@@ -32,11 +32,12 @@ import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import type { RedisOptions } from "ioredis"
-import { Disconnected, InvalidUrl, type Reason, TransportError, UnsupportedServer } from "../Transport.ts"
+import { Disconnected, InvalidUrl, type Reason, TransportError } from "../Transport.ts"
 import * as Address from "./internal/connection/Address.ts"
 import { make as cluster } from "./internal/connection/Cluster.ts"
 import type { ConnectionEvent, Server, Shared } from "./internal/connection/Connection.ts"
 import { make as makeEffectRedis } from "./internal/connection/EffectRedis.ts"
+import { sentinel } from "./internal/connection/Sentinel.ts"
 import { type Servers, single } from "./internal/connection/Servers.ts"
 import { Ticker } from "./internal/connection/Ticker.ts"
 import { durationOf, wholeOf } from "./internal/Settings.ts"
@@ -216,7 +217,7 @@ export const make = Effect.fnUntraced(function* (
     }
   }
   yield* Effect.forkScoped(shared.ticker.run)
-  const servers = yield* Effect.mapError(serversOf(shared, described), connectFailed)
+  const servers = yield* serversOf(shared, described)
   yield* servers.commands.ready.pipe(
     Effect.timeoutOrElse({
       duration: startTimeout,
@@ -238,24 +239,29 @@ export const make = Effect.fnUntraced(function* (
   })
 })
 
-const serversOf = (shared: Shared, { address, toServer }: Complete): Effect.Effect<Servers, Reason, Scope.Scope> => {
-  if (address._tag === "Standalone") return single(shared, toServer(address.place))
-  if (address._tag === "Cluster") {
-    const { natMap, nodes } = address
-    return cluster({
-      shared,
-      nodes,
-      serverAt: (place) =>
-        // Named as the cluster names it.
-        Effect.map(toServer(Address.reachedAt(natMap, place)), ({ options }) => ({
-          options,
-          address: Address.shown(place)
-        }))
-    })
+const serversOf = (
+  shared: Shared,
+  { address, toSentinel, toServer }: Complete
+): Effect.Effect<Servers, never, Scope.Scope> => {
+  switch (address._tag) {
+    case "Standalone":
+      return single(shared, toServer(address.place))
+    case "Sentinel":
+      return sentinel(shared, { ...address, toSentinel, toServer })
+    case "Cluster": {
+      const { natMap, nodes } = address
+      return cluster({
+        shared,
+        nodes,
+        serverAt: (place) =>
+          // Named as the cluster names it.
+          Effect.map(toServer(Address.reachedAt(natMap, place)), ({ options }) => ({
+            options,
+            address: Address.shown(place)
+          }))
+      })
+    }
   }
-  return Effect.fail(
-    new UnsupportedServer({ found: `the address of a ${address._tag}`, needed: "the address of one server" })
-  )
 }
 
 const connectFailed = (reason: Reason) => new TransportError({ operation: "connect", reason })

@@ -122,6 +122,8 @@ export interface Server {
   readonly options: ClientOptions
   /** In words, without secrets. */
   readonly address: string
+  /** It is refused while it does not call itself a master. */
+  readonly master?: boolean | undefined
 }
 
 /** Shared by the connections of one service. */
@@ -196,6 +198,10 @@ export class ServerConnection implements Connection {
   readonly #impatient = Latch.makeUnsafe(false)
   /** How many commands were answered on whose effect a caller may rely. */
   answered = 0
+  /** Where the current attempt leads, or the connection that it made. */
+  #towards: string | undefined
+  /** Open: the attempt leads to the wrong server. */
+  readonly #elsewhere = Latch.makeUnsafe(false)
   /** How often in a row the connection was given up because the server is read-only. */
   #readOnlyTimes = 0
   readonly #waiting = new Set<Call>()
@@ -332,6 +338,15 @@ export class ServerConnection implements Connection {
 
   get clustered(): boolean {
     return this.#options.clustered === true
+  }
+
+  /** The server at `address` has taken over. What is in flight to another one may have run there. */
+  moveTo(address: string): void {
+    if (this.#towards === undefined || this.#towards === address) return
+    this.#towards = undefined
+    this.#elsewhere.openUnsafe()
+    this.#impatient.openUnsafe()
+    if (this.#client !== undefined) this.#lose(this.#client, moved)
   }
 
   /** Another server is the right one now: nothing more is sent on this connection, and the next is made once all replies are in. */
@@ -523,8 +538,17 @@ export class ServerConnection implements Connection {
   readonly #connect: Effect.Effect<Deferred.Deferred<unknown>, Reason> = Effect.suspend(
     () => this.#options.server
   ).pipe(
-    Effect.flatMap((server) => connect(this, server)),
+    Effect.flatMap((server) => {
+      this.#towards = server.address
+      this.#elsewhere.closeUnsafe()
+      return Effect.raceFirst(connect(this, server), this.#moved)
+    }),
     Effect.tapError((reason) => Effect.sync(() => this.unreachable(reason)))
+  )
+
+  readonly #moved = Effect.andThen(
+    this.#elsewhere.await,
+    Effect.fail(new Disconnected({ ambiguous: false, cause: moved }))
   )
 
   /** Tries until there is a connection: at the policy's pace, and at once when a caller needs a result that may have changed. */
@@ -577,7 +601,7 @@ interface Connected {
 /** Makes a client and hands it over once the server has replied on it. Nothing remains of a failed attempt. */
 const connect = Effect.fnUntraced(function* (
   connection: ServerConnection,
-  { address, options }: Server
+  { address, master = connection.readOnly, options }: Server
 ): Effect.fn.Return<Deferred.Deferred<unknown>, Reason> {
   const redis = new Redis({ ...options, connectionName: connection.name })
   let lastError: unknown
@@ -643,8 +667,8 @@ const connect = Effect.fnUntraced(function* (
       Effect.map(helloOf),
       untold(() => helloOf(undefined))
     )
-    // It refused a write as a replica, so it is useless until it is no longer one.
-    if (connection.readOnly && (hello.role === "replica" || hello.role === "slave")) {
+    // It refused a write as a replica, or does not know yet that it is the master.
+    if (master && (hello.role === "replica" || hello.role === "slave")) {
       return yield* new Refused({ code: "READONLY", detail: `READONLY ${address} is a replica` })
     }
     if (!connection.dedicated) yield* inspect(redis, hello, ask, connection.clustered)
@@ -694,5 +718,7 @@ const afterSending = (reason: Reason): Reason =>
 /** Whether a caller may rely on what the command has done. An idle process sends only others. */
 const accepts = (command: string): boolean => !routine.has(command.slice(command.lastIndexOf("/") + 1))
 const routine: ReadonlySet<string> = new Set(["beat", "info", "schedules-due", "take", "trim"])
+
+const moved = new Error("another server has become the master")
 
 const describe = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))

@@ -13,6 +13,7 @@ import {
   type Keys,
   make as makeConnection,
   type Server,
+  type ServerConnection,
   type Shared
 } from "./Connection.ts"
 import { watch } from "./ReplicationHistory.ts"
@@ -39,15 +40,18 @@ export interface Servers {
   readonly reason: () => Reason
 }
 
-/** One server has all keys. `server` runs before every attempt to connect. */
+/** One server has all keys. `server` runs before every attempt to connect, `made` with each connection. */
 export const single = Effect.fnUntraced(function* (
   shared: Shared,
-  server: Effect.Effect<Server, Reason>
+  server: Effect.Effect<Server, Reason>,
+  made: (connection: ServerConnection) => Effect.Effect<unknown, never, Scope.Scope> = () => Effect.void
 ): Effect.fn.Return<Servers, never, Scope.Scope> {
   const beside = (): Commands => commands
-  const commands = yield* makeConnection(shared, { role: "commands", dedicated: false, server, beside })
+  const connect = (role: string, dedicated: boolean) =>
+    Effect.tap(makeConnection(shared, { role, dedicated, server, beside }), made)
+  const commands = yield* connect("commands", false)
   yield* watch(commands, shared)
-  const dedicated: Dedicated = (role) => makeConnection(shared, { role, dedicated: true, server, beside })
+  const dedicated: Dedicated = (role) => connect(role, true)
   return {
     commands,
     dedicated,
