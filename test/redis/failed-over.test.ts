@@ -1,6 +1,6 @@
 /** What a program is told when another server, or a restarted one, takes the place of the one that it was connected to. */
 import { assert, describe, it } from "@effect/vitest"
-import { FaultProxy, RedisServer } from "@waybill/testing"
+import { FaultProxy, RedisCluster, RedisServer } from "@waybill/testing"
 import { Effect, Schedule } from "effect"
 import type { Redis } from "ioredis"
 import { IoRedis } from "waybill/redis"
@@ -214,6 +214,27 @@ describe("FailedOver", () => {
       assert.deepStrictEqual(told, [
         { _tag: "FailedOver", role: "commands", server: `127.0.0.1:${server.port}`, mayBeLost: true, since: undefined }
       ])
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("a cluster: the replica in its master's place, behind another connection; not the new place of a slot", () =>
+    Effect.gen(function* () {
+      const { addresses, failOver, masterOf, migrate, nodes, replicaOf } = yield* RedisCluster.make()
+      const { told, write } = yield* connected(`redis-cluster://${addresses[0]}`)
+      yield* write
+      const old = yield* masterOf("k")
+      const next = yield* replicaOf("k")
+      yield* looked(yield* client(old.url))
+      yield* failOver("k")
+      yield* write
+      yield* until(Effect.sync(() => told.length > 0))
+      assert.deepInclude(told[0], { server: `127.0.0.1:${next.port}`, mayBeLost: false })
+      const other = nodes.slice(0, 3).find((node) => node !== old)
+      assert(other !== undefined)
+      yield* migrate("k", other)
+      yield* write
+      yield* looked(yield* client(other.url))
+      assert.lengthOf(told, 1)
     }).pipe(Effect.scoped)
   )
 })

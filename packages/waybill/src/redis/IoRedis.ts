@@ -212,6 +212,7 @@ export const make = Effect.fnUntraced(function* (
     incarnation: Math.abs(yield* Random.nextInt).toString(36),
     reconnect,
     ticker: new Ticker(),
+    histories: new Set(),
     emit: (event) => {
       for (const listener of listeners) listener(event)
     }

@@ -28,6 +28,7 @@ import {
   type Shared
 } from "./Connection.ts"
 import { evaluate } from "./Evaluation.ts"
+import { watch } from "./FailoverWatch.ts"
 import type { Servers } from "./Servers.ts"
 import { redirectionOf, rowsOf, Slots, slotOf } from "./Slots.ts"
 
@@ -317,12 +318,13 @@ class Cluster implements Omit<Servers, "commands">, Commands {
     this.#nodes.set(address, node)
     this.#fork(
       Scope.provide(
-        Effect.andThen(
+        Effect.all([
           connection.open,
+          watch(connection, shared),
           connection.each(() => {
             for (const { listener, slot } of this.#watchers) if (this.#masterOf(slot) === address) listener()
           })
-        ),
+        ]),
         scope
       )
     )

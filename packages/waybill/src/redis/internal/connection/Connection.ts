@@ -20,6 +20,7 @@ import { Redis, type RedisOptions } from "ioredis"
 import { Disconnected, type Reason, Refused, Rejected } from "../../../Transport.ts"
 import { evaluate } from "./Evaluation.ts"
 import { type Ask, helloOf, inspect, mismatch, tlsFailure, unasked, untold } from "./Handshake.ts"
+import type { Watched } from "./ReplicationHistory.ts"
 import type { Script } from "./Script.ts"
 import { classify, isForeign } from "./ServerError.ts"
 import type { Ticker } from "./Ticker.ts"
@@ -133,6 +134,8 @@ export interface Shared {
   readonly incarnation: string
   readonly reconnect: Schedule.Schedule<unknown, Reason>
   readonly ticker: Ticker
+  /** Of the servers that this process has been connected to. */
+  readonly histories: Set<Watched>
   readonly emit: (event: ConnectionEvent) => void
 }
 

@@ -8,11 +8,6 @@
  *
  * @module
  */
-import * as Clock from "effect/Clock"
-import * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
-import type { Redis } from "ioredis"
-import type { ConnectionEvent, ServerConnection, Shared } from "./Connection.ts"
 
 /** What `INFO` says about a server's history. */
 export interface History {
@@ -22,7 +17,7 @@ export interface History {
   /** The history that this one continues, and the first byte that it does not have of it. */
   readonly before: string | undefined
   readonly beforeEnd: number
-  /** The life of the process, if that was asked for. */
+  /** The life of the process. */
   readonly life: string | undefined
   readonly isMaster: boolean
 }
@@ -35,7 +30,10 @@ export interface Look {
 }
 
 /** What may be lost: nothing, or what was accepted after a moment, or everything. */
-export type Loss = Pick<Extract<ConnectionEvent, { readonly _tag: "FailedOver" }>, "mayBeLost" | "since">
+export interface Loss {
+  readonly mayBeLost: boolean
+  readonly since: number | undefined
+}
 
 /** Undefined if the server does not tell. */
 export const historyOf = (info: string): History | undefined => {
@@ -69,50 +67,8 @@ export const lossOf = (looks: ReadonlyArray<Look>, found: History, accepted: boo
   return { mayBeLost: shared !== last || accepted, since: shared?.at }
 }
 
-/** How many looks are kept: of a replica that is further behind than a minute, everything may be lost. */
-const kept = 60
-const period = "1 second"
-
-/** Looks at the server behind a shared connection, and emits `FailedOver` when another one, or a restarted one, takes its place. */
-export const watch = Effect.fnUntraced(function* (
-  connection: ServerConnection,
-  { emit }: Pick<Shared, "emit">
-): Effect.fn.Return<void, never, Scope.Scope> {
-  const clock = yield* Clock.Clock
-  let looks: ReadonlyArray<Look> = []
-  /** How many commands had been answered before the last look. */
-  let seen = 0
-
-  const begin = (client: Redis) => {
-    const answered = connection.answered
-    const at = clock.currentTimeMillisUnsafe()
-    client.info("replication", "server").then(
-      (text) => {
-        const history = historyOf(text)
-        if (history === undefined) return
-        const loss = lossOf(looks, history, answered > seen)
-        looks = [{ history, at }]
-        seen = answered
-        if (loss !== undefined) emit({ _tag: "FailedOver", role: connection.role, server: connection.address, ...loss })
-      },
-      // Not permitted, or lost again: then the next connection compares.
-      () => {}
-    )
-  }
-
-  const look = Effect.gen(function* () {
-    const answered = connection.answered
-    const last = looks.at(-1)
-    if (last === undefined || answered === seen) return
-    const at = yield* Clock.currentTimeMillis
-    const history = historyOf(yield* connection.run("info", [], (client) => client.info("replication")))
-    // A replica has given up what it had: the next connection compares.
-    if (history === undefined || !history.isMaster || looks.at(-1) !== last) return
-    const found = { history: { ...history, life: last.history.life }, at }
-    looks = history.id === last.history.id ? [...looks.slice(1 - kept), found] : [found]
-    seen = answered
-  })
-
-  yield* connection.each(begin)
-  yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(period), Effect.ignore(look))))
-})
+/** The looks at one server, the latest last, and whether it has accepted something since. */
+export interface Watched {
+  looks: ReadonlyArray<Look>
+  readonly accepted: () => boolean
+}

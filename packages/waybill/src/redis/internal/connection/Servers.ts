@@ -16,7 +16,7 @@ import {
   type ServerConnection,
   type Shared
 } from "./Connection.ts"
-import { watch } from "./ReplicationHistory.ts"
+import { watch } from "./FailoverWatch.ts"
 
 export interface Servers {
   /** Sends commands and scripts to the server that has their keys, on a shared connection: nothing may block. */
