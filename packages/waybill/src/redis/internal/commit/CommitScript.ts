@@ -31,7 +31,7 @@ export interface CommitParts<Keys, Args> {
    * ARGV[moreArgs].
    *
    * - `owns(i)`: whether the delivery is the caller's.
-   * - `leave(i)`: the delivery is done. `leaving()`: called once, after the last one.
+   * - `leave(i)`: the delivery, of which `owns` was just asked, is done. `leaving()`: called once, after the last one.
    */
   readonly lua: string
 }

@@ -21,32 +21,37 @@ export const commit = commitScript({
   delivery: 3,
   lua: /* lua */ `${ask}${ids}${maps}${sources}${freeing}
 local acked, uncounted, freed = {[0] = {}, {}}, {}, {}
--- Most are only a count.
-local function countOf(i)
-  return tonumber(ARGV[i + 2]) or tonumber(string.match(ARGV[i + 2], '^%d+'))
-end
+-- Of the delivery that was asked for last.
+local count, own
 local function owns(i)
-  local count = countOf(i)
+  count, own = tonumber(ARGV[i + 2]), nil
+  if not count then
+    own = ARGV[i + 2]
+    count = tonumber(string.match(own, '^%d+'))
+  end
   if count == 0 then return true end
   local owned = ask('XPENDING', sources[tonumber(ARGV[i])], group, ARGV[i + 1], ARGV[i + 1], 1, consumer)
   return owned and #owned == 1 and owned[1][4] == count
 end
 local function leave(i)
-  local source, entry, count = tonumber(ARGV[i]), ARGV[i + 1], countOf(i)
-  if count > 0 then acked[source][#acked[source] + 1] = entry end
+  local entry = ARGV[i + 1]
+  if count > 0 then
+    local some = acked[tonumber(ARGV[i])]
+    some[#some + 1] = entry
+  end
   if count > 1 then
     uncounted[#uncounted + 1] = ARGV[i] .. entry
     uncounted[#uncounted + 1] = '!' .. ARGV[i] .. entry
   end
-  if not tonumber(ARGV[i + 2]) then freed[#freed + 1] = ARGV[i + 2] end
+  if own then freed[#freed + 1] = own end
 end
 local function leaving()
   for source = 0, 1 do
     if #acked[source] > 0 then redis.call('XACK', sources[source], group, unpack(acked[source])) end
   end
   if #uncounted > 0 then redis.call('HDEL', released, unpack(uncounted)) end
-  for _, unique in ipairs(freed) do
-    local first, id = string.match(unique, ' (%S+) (.*)$')
+  for _, own in ipairs(freed) do
+    local first, id = string.match(own, ' (%S+) (.*)$')
     if id then free(id, first) end
   end
 end
