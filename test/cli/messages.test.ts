@@ -43,7 +43,7 @@ describe("waybill messages", () => {
         yield* publish("busy", { id: "busy", headers: { from: "web\u202e" } })
         yield* publish("slow", { id: "slow" })
         yield* publish("later", { id: hostile, delay: "2 hours" })
-        yield* publish("never", { id: "never", delay: "1 hour" })
+        yield* publish("never", { id: "never", delay: "1 hour", headers: { team: "a" } })
         yield* Deferred.await(slow)
 
         const waybill = (...args: ReadonlyArray<string>) => run(["messages", ...args], { url })
@@ -79,6 +79,22 @@ describe("waybill messages", () => {
           listed.err
         )
         assert.match((yield* run(["delayed", "orders", "-n", "1"], { url })).out, /and 1 more: --limit shows them\n$/)
+        const searched = (...flags: ReadonlyArray<string>) =>
+          Effect.map(json("delayed", "orders", ...flags), (found: ReadonlyArray<{ readonly id: string }>) =>
+            found.map(({ id }) => id.slice(0, 5))
+          )
+        assert.deepStrictEqual(yield* searched("--contains", "late"), ["late\u001b"])
+        assert.deepStrictEqual(yield* searched("--contains", "nothing"), [])
+        const dues = yield* json("delayed", "orders")
+        const between = new Date(dues[1].dueAt).toISOString()
+        assert.deepStrictEqual(yield* searched("--before", between), ["never"])
+        assert.deepStrictEqual(yield* searched("--after", between), ["late\u001b"])
+        assert.deepStrictEqual(yield* searched("--header", "team=a"), ["never"])
+        assert.deepStrictEqual(yield* searched("--key", "k-2"), [])
+        assert.match(
+          (yield* run(["delayed", "orders", "--contains", "e", "-n", "1"], { url })).out,
+          /\n1 shown; 2 messages are delayed; --limit shows more\.\n$/
+        )
         const [next] = yield* json("delayed", "orders")
         assert.strictEqual(next.id, "never")
 

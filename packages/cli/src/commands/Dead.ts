@@ -6,7 +6,7 @@
  */
 import { Console, Effect, Exit, Option, Stdio, Stream } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
-import { DeadLetters, type Failure, Inspector, type Message, Topic } from "waybill"
+import { DeadLetters, type Failure, Inspector, Topic } from "waybill"
 import { UsageError, NotFound } from "../Problem.ts"
 import {
   attemptTable,
@@ -25,28 +25,9 @@ import {
 import { Server, toProblem } from "../Server.ts"
 import { confirm, yes } from "./Confirmation.ts"
 import { justBefore } from "./Entry.ts"
-import { instantOf } from "./Instant.ts"
 import { limit, pages } from "./Pages.ts"
+import { holds, text, time } from "./Selection.ts"
 import { describeGroup, group, topic } from "./Target.ts"
-
-/** Refuses an empty value: an unset shell variable would otherwise select every dead letter. */
-const text = (name: string, description: string) =>
-  Flag.String(name).pipe(
-    Flag.withDescription(description),
-    Flag.filter(
-      (value) => value !== "",
-      () => `--${name} is empty: omit it to select all`
-    ),
-    Flag.optional
-  )
-
-/** In milliseconds since the epoch. */
-const time = (name: string, description: string) =>
-  Flag.String(name).pipe(
-    Flag.withDescription(description),
-    Flag.filterMap(instantOf, () => `--${name} takes a time with its zone, such as 2026-01-31T12:00:00Z`),
-    Flag.optional
-  )
 
 const filters = {
   reason: text("reason", "Only dead letters with this reason"),
@@ -55,12 +36,6 @@ const filters = {
   before: time("before", "Only messages dead-lettered before this time, such as 2026-01-31T12:00:00Z"),
   after: time("after", "Only messages dead-lettered at or after this time")
 }
-
-/** Binary bodies are searched as bytes, not in their printed form. */
-const holds = (body: Message.Body, text: string): boolean =>
-  typeof body === "string"
-    ? body.includes(text)
-    : Buffer.from(body.buffer, body.byteOffset, body.byteLength).includes(text)
 
 interface Filters {
   readonly reason: Option.Option<string>

@@ -18,6 +18,7 @@ import {
   instant,
   messageJson,
   metadataLines,
+  number,
   print,
   safe,
   shortened,
@@ -27,6 +28,7 @@ import { Server, serverMillis, toProblem } from "../Server.ts"
 import { confirm, yes } from "./Confirmation.ts"
 import { instantOf } from "./Instant.ts"
 import { limit, more, pagesOf } from "./Pages.ts"
+import { holds, text, time } from "./Selection.ts"
 import { describe, topic } from "./Target.ts"
 
 const id = Argument.String("id").pipe(
@@ -289,17 +291,41 @@ export const delayed = Command.make(
   "delayed",
   {
     topic,
+    contains: text("contains", "Only messages whose body contains this text; binary bodies are searched as bytes"),
+    key: text("key", "Only messages with this key"),
+    header: Flag.KeyValuePair("header").pipe(
+      Flag.withDescription("Only messages with this header, as name=value; repeat for several"),
+      Flag.withDefault({})
+    ),
+    after: time("after", "Only messages due at or after this time, such as 2026-01-31T12:00:00Z"),
+    before: time("before", "Only messages due before this time"),
     limit: limit.pipe(Flag.withDescription("Maximum number to list, 50 by default"), Flag.withDefault(50))
   },
-  Effect.fnUntraced(function* ({ limit, topic }) {
+  Effect.fnUntraced(function* ({ after, before, contains, header, key, limit, topic }) {
     const { json } = yield* Server
     const inspector = yield* Inspector.Inspector
     const info = yield* describe(topic)
+    const headers = Object.entries(header)
+    const selects =
+      Option.isSome(contains) ||
+      Option.isSome(key) ||
+      Option.isSome(after) ||
+      Option.isSome(before) ||
+      headers.length > 0
+    const fits = (one: Inspector.DelayedMessage) =>
+      Option.match(after, { onNone: () => true, onSome: (time) => one.dueAt >= time }) &&
+      Option.match(contains, { onNone: () => true, onSome: (text) => holds(one.body, text) }) &&
+      Option.match(key, { onNone: () => true, onSome: (key) => one.key === key }) &&
+      headers.every(([name, value]) => one.headers[name] === value)
     const found = yield* pagesOf(
       (page) => inspector.delayed(topic, page),
       ({ position }) => position,
-      limit
+      selects ? info.delayed : limit
     ).pipe(
+      // They come in the order in which they are due.
+      Stream.takeWhile(({ dueAt }) => Option.match(before, { onNone: () => true, onSome: (time) => dueAt < time })),
+      Stream.filter(fits),
+      Stream.take(limit),
       Stream.runCollect,
       Effect.mapError(
         unlessOffered(topic, info.pattern, "list delayed messages", `\`waybill stats ${topic}\` counts what is stored`)
@@ -307,14 +333,25 @@ export const delayed = Command.make(
     )
     yield* print(json, found.map(messageJson), () =>
       found.length === 0
-        ? "No messages are delayed."
+        ? selects
+          ? "No matching messages are delayed."
+          : "No messages are delayed."
         : `${table(
             ["ID", "DUE", "BODY"],
             found.map((one) => [one.id, inOrNow(one.dueInMillis), shortened(bodyShown(one.body), 60)])
-          )}${more(info.delayed - found.length)}`
+          )}${
+            selects
+              ? `\n${number(found.length)} shown; ${count(info.delayed, "message")} ${info.delayed === 1 ? "is" : "are"} delayed${
+                  found.length === limit ? "; --limit shows more" : ""
+                }.`
+              : more(info.delayed - found.length)
+          }`
     )
   })
 ).pipe(
   Command.withDescription("List the messages of a topic that are not due yet, the next one first"),
-  Command.withExamples([{ command: "waybill delayed orders --limit 10", description: "The next ten to become due" }])
+  Command.withExamples([
+    { command: "waybill delayed orders --limit 10", description: "The next ten to become due" },
+    { command: "waybill delayed orders --contains order-4711", description: "Only those whose body names it" }
+  ])
 )
