@@ -239,6 +239,13 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: [{ file: "redis/lists.test.ts", title: "priority .*a message whose priority is changed" }]
   },
   {
+    name: "the id of a publisher's own is only known for its window",
+    file: "redis/internal/streams/MessageScripts.ts",
+    find: "elseif own then",
+    replace: "elseif false then",
+    proofs: [{ file: "redis/messages-by-id.test.ts", title: "RedisStreams: a publisher's own id finds" }]
+  },
+  {
     name: "a second retry is not indexed",
     file: "redis/internal/streams/DeliveryScripts.ts",
     find: "if id ~= entry then index(retryIds, '-' .. scoreOf(entry), id) end",

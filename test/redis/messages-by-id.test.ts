@@ -1,13 +1,81 @@
 /** Single messages by their ids: what was found is the message that was asked for, and nothing that is in use disappears. */
 import { assert, layer } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
-import { Clock, Duration, Effect, Option } from "effect"
-import { Settlement } from "waybill"
-import { make } from "./Fixture.ts"
+import { Clock, Context, Duration, Effect, Layer, Option, References } from "effect"
+import { type Delivery, Inspector, type Message, Settlement, Transport } from "waybill"
+import { IoRedis, RedisKeyspace, RedisStreams } from "waybill/redis"
+import { becomes, client, make, outgoing } from "./Fixture.ts"
 
 const due = { _tag: "After", delay: Duration.hours(1) } as const
 
+const patterns = {
+  RedisStreams: (prefix: string) => RedisStreams.layer({ prefix }),
+  RedisKeyspace: (prefix: string) => RedisKeyspace.layer({ prefix, ttl: "1 hour", notifications: "enable" })
+}
+
 layer(RedisServer.layer(), { excludeTestServices: true })("messages by id", (it) => {
+  for (const [name, layerOf] of Object.entries(patterns)) {
+    it.effect(`${name}: a publisher's own id finds the message for as long as it is stored, after its window too`, () =>
+      Effect.gen(function* () {
+        const { url } = yield* RedisServer.RedisServer
+        const redis = yield* client(url)
+        const prefix = `own${name}`
+        const context = yield* Layer.build(layerOf(prefix).pipe(Layer.provide(IoRedis.layer({ url })))).pipe(
+          Effect.provideService(References.MinimumLogLevel, "None")
+        )
+        const transport = Context.get(context, Transport.AtMostOnce)
+        const inspector = Context.get(context, Inspector.Inspector)
+        const publish = (id: string, due?: Message.Due) => transport.publish("t", [outgoing({ body: id, id, due })])
+        const receiver = yield* transport.receive({
+          topic: "t",
+          group: "g",
+          start: "earliest",
+          lease: Duration.seconds(10),
+          maxDeliveries: 5,
+          shutdown: Duration.seconds(2)
+        })
+        const take = Effect.fnUntraced(function* (count: number) {
+          const taken = new Map<string, Delivery.Delivery>()
+          while (taken.size < count) for (const one of yield* receiver.take(count - taken.size)) taken.set(one.id, one)
+          return (id: string) => taken.get(id)!
+        })
+        const place = (id: string) =>
+          Effect.map(inspector.message("t", id), (found) => {
+            if (Option.isNone(found)) return "none"
+            assert.strictEqual(found.value.body, id)
+            return found.value.dueAt === undefined ? found.value.groups[0]?._tag : "delayed"
+          })
+        const forget = Effect.promise(async () => redis.del(...(await redis.keys(`{${prefix}:t}:seen:*`))))
+        yield* publish("late", due)
+        yield* publish("held")
+        const held = (yield* take(1))("held")
+        yield* publish("ready")
+        assert.strictEqual(yield* forget, 3)
+        const places = Effect.forEach(["late", "held", "ready"], place)
+        assert.deepStrictEqual(yield* places, ["delayed", "Pending", "Ready"])
+        yield* inspector.runNow("t", "late")
+        const others = yield* take(2)
+        yield* receiver.settle([
+          [held, Settlement.retry(Duration.hours(1), "later")],
+          [others("late"), Settlement.deadLetter("Broken", "cause")]
+        ])
+        assert.deepStrictEqual(yield* places, ["Dead", "Waiting", "Pending"])
+        const [letter] = yield* inspector.deadLetters("t", "g", { after: Option.none(), limit: 1 })
+        yield* inspector.redrive("t", "g", [letter!.entry])
+        yield* receiver.settle([[others("ready"), Settlement.ack]])
+        const late = (yield* take(1))("late")
+        assert.strictEqual(yield* place("late"), "Pending")
+        yield* inspector.removeMessage("t", "held")
+        yield* receiver.settle([[late, Settlement.ack]])
+        assert.include(["none", "Settled"], yield* place("held"))
+        // On keyspace it follows the expiry of the messages.
+        if (name === "RedisKeyspace") return
+        const indexed = Effect.promise(() => redis.zcard(`{${prefix}:t}:own-ids`))
+        yield* becomes("the index", indexed, 0)
+      }).pipe(Effect.scoped)
+    )
+  }
+
   it.effect("another message under the same number of a delayed one is not found, nor removed", () =>
     Effect.gen(function* () {
       const { inspector, publish } = yield* make()

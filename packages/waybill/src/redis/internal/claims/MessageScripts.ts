@@ -186,6 +186,7 @@ local function removeAll()
   if not isHeld then
     if isOf(owned) then redis.call('HDEL', unique, id) end
     if isOf(marked) then redis.call('DEL', marker) end
+    if main then unname(id, entry) end
   end
 end
 `

@@ -48,6 +48,7 @@
  * | `recordIn(place, entry, record)` | what the group has of it, given the record that was found or nil |
  * | `isUnread(place, entry)` | nothing in the group tells of it: whether it has yet to be given it, or has settled it |
  * | `withdraw(entry, places, record)` | deletes it everywhere except for groups whose consumers hold it, so that `fresh` passes over it |
+ * | `unname(id, entry)` | the message is no longer found by the id that its publisher chose |
  * | `lateOf(member, body)` | the entry of a delayed message, or "" if its record has its id, and its record |
  *
  * A pattern that applies more than an ack when a message is settled adds an operation to the loop of the script `settle`.

@@ -5,6 +5,7 @@
  *
  * | set | members | scores |
  * |---|---|---|
+ * | `own-ids` of a topic | ids that publishers chose | the entry of the stream, or the number of the message; negative, its member of `delayed` |
  * | `promoted` of a topic | members of `delayed` that became due | the entry of the stream, or the number of the message |
  * | `retry-ids` of a group | ids of messages that were retried | the entry of the retry stream; negative while the message waits for its next attempt |
  * | `dead-ids` of a group | ids of dead letters' messages | the entry among the dead letters |
@@ -15,7 +16,7 @@
  */
 
 /** Above what a millisecond brings, and low enough for the times of a century. */
-const perMilli = 2048
+export const perMilli = 2048
 
 /** How many members one call forgets. */
 export const forgetLimit = 1000

@@ -34,6 +34,7 @@ end
 export const storage: Storage = {
   keys: keys("numbers", "groups"),
   noting: "owing()",
+  naming: { keys: keys("ownIds"), lua: "call('ZADD', ownIds, member and '-' .. member or name, id)" },
   lua: `${records}${opens}`,
   opening: /* lua */ `${numbering}
   load()

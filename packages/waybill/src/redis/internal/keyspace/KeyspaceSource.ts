@@ -31,6 +31,7 @@ end
 local function forgetUpTo(set, from, to)
   local gone = redis.pcall('ZRANGE', set, from, to, 'BYSCORE', 'LIMIT', 0, 1000)
   if #gone > 0 then redis.pcall('ZREM', set, unpack(gone)) end
+  return #gone
 end
 function open(group, start, known)
   load()
@@ -142,6 +143,7 @@ function promote(now, limit)
   end
   load()
   forgetUpTo(promoted, '-inf', '(' .. digits(first))
+  for _ = 1, 10 do if forgetUpTo(ownIds, '0', '(' .. digits(first)) < 1000 then break end end
   forgetUpTo(omitted, '(0', redis.call('HGET', position, 'cursor') or '0')
   local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, limit)
   if #due > 0 then
@@ -150,6 +152,9 @@ function promote(now, limit)
       if ttl then
         local number, id = add(text, ttl), parsed(text).id
         redis.pcall('ZADD', promoted, number, due[i])
+        if id and redis.pcall('ZSCORE', ownIds, id) == '-' .. (string.match(due[i], '^0*(%d+)$') or '') then
+          redis.pcall('ZADD', ownIds, number, id)
+        end
         local place = id and redis.call('HGET', unique, id)
         if place and string.match(place, '^d(%S+)') == due[i] then
           redis.call('HSET', unique, id, number .. string.match(place, '^%S+(.*)$'))
@@ -231,6 +236,8 @@ local function entryIn(note)
   return string.match(note .. ' ', '^(%d+) ')
 end
 local function find(id, notes, groups)
+  local own = tonumber(redis.call('ZSCORE', ownIds, id) or '')
+  if own then table.insert(notes, #notes, own < 0 and string.format('d%012d', -own) or string.format('%.0f', own)) end
   -- One that coalesces is not noted: its member follows from its id.
   local coalesced = '${coalesced}' .. id
   for n = 0, #notes do
@@ -256,6 +263,9 @@ end
 local function isUnread(place, entry)
   return tonumber(entry) > (tonumber(redis.call('HGET', place.keys.position, 'cursor')) or 0)
 end
+local function unname(id)
+  redis.call('ZREM', ownIds, id)
+end
 local function withdraw(entry, groups, record)
   redis.call('DEL', message .. entry)
   for _, place in ipairs(groups) do
@@ -278,13 +288,14 @@ export const scripts = makeScripts(
       "delayed",
       "delayedBodies",
       "promoted",
+      "ownIds",
       "position",
       "restored",
       "omitted",
       "unique",
       "groups"
     ),
-    fleeting: ["delayed", "delayedBodies", "promoted", "restored", "omitted", "unique"],
+    fleeting: ["delayed", "delayedBodies", "promoted", "ownIds", "restored", "omitted", "unique"],
     lua,
     finding,
     filters: true,

@@ -115,7 +115,10 @@ local function open(group, start, known, setting)
   if owner then return end
   redis.call('HSET', meta, 'group', group)
   -- Messages stored before are not for this group. Delayed messages come later than the group.
-  if start == 'latest' then redis.call('UNLINK', high, normal, low, bodies, inbox, unique) end
+  if start == 'latest' then redis.call('UNLINK', high, normal, low, bodies, inbox, unique, named) end
+end
+local function restore(id, text)
+  redis.call('HSET', bodies, id, text)
 end
 -- Messages of other programs get an id, and a place after those that are ready.
 local adopted
@@ -128,7 +131,7 @@ local function adopt(n)
   for i, body in ipairs(found) do
     local id = now .. '-' .. string.format('%.0f', last - #found + i)
     local text = recordOf(body)
-    redis.call('HSET', bodies, id, text)
+    restore(id, text)
     redis.call('RPUSH', lists[urgent() and levelOf(parsed(text).headers) or 2], id)
   end
 end
@@ -190,9 +193,6 @@ ${freeing}local function given(entry, id)
     redis.call('HDEL', unique, id)
     redis.call('HSET', named, id, entry)
   end
-end
-local function restore(id, text)
-  redis.call('HSET', bodies, id, text)
 end
 -- A delayed member is its urgency (the number of its list), a number that keeps the order, and the id.
 local function promote(now, limit)
@@ -293,11 +293,12 @@ end
 local function isUnread()
   return true
 end
-local function withdraw(entry, groups, record)
+local function unname(id, entry)
+  if redis.call('HGET', named, id) == entry then redis.call('HDEL', named, id) end
+end
+local function withdraw(entry, groups)
   for _, place in ipairs(groups) do if place.state == 'P' then return end end
   redis.call('HDEL', bodies, entry)
-  local id = parsed(record).id
-  if id and redis.call('HGET', named, id) == entry then redis.call('HDEL', named, id) end
   for _, place in ipairs(groups) do if place.state ~= 'R' then return end end
   redis.call('SADD', removed, entry)
 end

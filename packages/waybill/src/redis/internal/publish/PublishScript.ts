@@ -55,13 +55,19 @@ export interface Storage {
   readonly opening: string
   /** What it records after the place of a message that has its id to itself: an expression that knows its `shape`. */
   readonly noting?: string
+  /**
+   * How it finds messages by the ids that their publishers chose, after the window too: a statement that knows `id`, `name` and, if it
+   * is delayed, `member`; and the keys that it needs.
+   */
+  readonly naming?: { readonly keys: Readonly<Partial<Record<StringKeys<TopicKeys>, Kind>>>; readonly lua: string }
   /** What `store(payload)` does, as an expression, where a function call would be measurable: most messages are only a payload. */
   readonly plain?: string
 }
 
 /** All keys of a topic that messages are stored under, by name. */
-export const keysOf = ({ keys }: Storage) => ({
+export const keysOf = ({ keys, naming }: Pick<Storage, "keys" | "naming">) => ({
   ...kinds("meta", "delayed", "delayedBodies", "unique", "wake"),
+  ...naming?.keys,
   ...keys
 })
 
@@ -144,7 +150,9 @@ ${storage.opening}
     end
     if seen and not coalesces then
       local place = member and 'd' .. member or name
-      if not isUnique then call('SET', seen, place, 'PX', remembered)
+      if not isUnique then
+        call('SET', seen, place, 'PX', remembered)
+        ${storage.naming?.lua ?? ""}
       else call('HSET', unique, id, ${storage.noting === undefined ? "place" : `place .. ${storage.noting}`}) end
     end
     return id and '+' or name, arg

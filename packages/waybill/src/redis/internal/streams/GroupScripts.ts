@@ -187,6 +187,7 @@ export const beat = make({
     "delayed",
     "delayedBodies",
     "promoted",
+    "ownIds",
     "waiting",
     "waitingBodies",
     "retryIds",
@@ -259,13 +260,13 @@ local function sweep()
     if not isKept and rest ~= place then redis.call('HSET', unique, id, rest) end
   end)
 end
--- The id of a message that has it to itself.
-local function uniqueIdOf(fields)
+-- The id of a message, and whether it has it to itself.
+local function ownIdOf(fields)
   local id, is
   for f = 1, #fields - 1, 2 do
     if fields[f] == 'id' then id = fields[f + 1] elseif fields[f] == 'unique' then is = true end
   end
-  return is and id
+  return id, is
 end
 if #moved > 0 then
   for i = 1, #moved do
@@ -273,8 +274,11 @@ if #moved > 0 then
       local fields = unpacked(found[i]) or {'payload', found[i]}
       local entry = add(stream, {}, fields, 1)
       index(promoted, scoreOf(entry), moved[i])
-      local id = uniqueIdOf(fields)
-      if id and redis.call('HGET', unique, id) == 'd' .. moved[i] then redis.call('HSET', unique, id, entry) end
+      local id, isUnique = ownIdOf(fields)
+      if isUnique and redis.call('HGET', unique, id) == 'd' .. moved[i] then redis.call('HSET', unique, id, entry) end
+      if id and redis.pcall('ZSCORE', ownIds, id) == '-' .. (string.match(moved[i], '^0*(%d+)$') or '') then
+        index(ownIds, scoreOf(entry), id)
+      end
     end
   end
   redis.call('ZREM', delayed, unpack(moved))
@@ -379,7 +383,7 @@ export const trimLimit = 20_000
 export const trim = make({
   name: "waybill/trim",
   mode: "drains",
-  keys: keys("stream", "retry", "groups", "meta"),
+  keys: keys("stream", "retry", "groups", "meta", "ownIds"),
   args: {
     /** About how many entries to remove at most. */
     most: "number",
@@ -390,7 +394,7 @@ export const trim = make({
     limits: "text"
   },
   replies: { OK: { more: flag } },
-  lua: /* lua */ `${clock}${ids}${ask}${unseen}${trimming}${shorten}
+  lua: /* lua */ `${clock}${ids}${ask}${unseen}${trimming}${shorten}${places}
 touch()
 local more = 0
 local function cut(key, registered, before)
@@ -410,6 +414,13 @@ elseif what == 'history' and redis.call('EXISTS', stream) == 1 then
   if since then cut(stream, registered, since) end
   local low = count > 0 and settled(stream, registered)
   if low then redis.call('XTRIM', stream, 'MINID', '~', low, 'LIMIT', math.min(count, most)) end
+end
+if redis.call('EXISTS', ownIds) == 1 then
+  local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+  local to = first and '(' .. scoreOf(first[1]) or '+inf'
+  local rest = redis.pcall('ZRANGE', ownIds, '0', to, 'BYSCORE', 'LIMIT', most, 1, 'WITHSCORES')[2]
+  if rest then to, more = '(' .. rest, 1 end
+  redis.pcall('ZREMRANGEBYSCORE', ownIds, '0', to)
 end
 return {'OK', more}
 `

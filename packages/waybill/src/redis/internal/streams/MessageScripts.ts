@@ -27,7 +27,7 @@ export const ofGroup = keys(
 
 export const groupKeys = namesOf(ofGroup)
 
-const ofTopic = keys("stream", "types", "delayed", "delayedBodies", "promoted", "unique", "wake")
+const ofTopic = keys("stream", "types", "delayed", "delayedBodies", "promoted", "unique", "ownIds", "wake")
 
 /**
  * `due`: when the message is due, if it is not yet; `member`: its name among the delayed. `entry`: its entry of the stream, if it
@@ -57,12 +57,15 @@ end
 local owned, marker = call('HGET', unique, id), KEYS[moreKeys + 1]
 local marked = call('GET', marker)
 local stored = owned and string.match(owned, '^%S+') or marked
+local own = tonumber(call('ZSCORE', ownIds, id) or '')
 local entry, member, due, main
 -- Its name among the delayed messages, if it is one that coalesces.
 local coalesced = '${coalesced}' .. id
 if call('ZSCORE', delayed, coalesced) then member = coalesced
 elseif stored and string.byte(stored) == 100 then member = string.sub(stored, 2)
 elseif stored and string.find(stored, '^%d+%-%d+$') then entry = stored
+elseif own then
+  if own < 0 then member = string.format('%012d', -own) else entry = entryOf(own) end
 elseif string.find(id, '^%d+%-%d+$') then entry = id
 else
   local number = string.match(id, '^%d+%-d(%d+)$')
@@ -263,6 +266,7 @@ local function removeAll(isHeld)
   if not isHeld then
     if entry and main then drop(stream, entry) end
     if owned then call('HDEL', unique, id) end
+    if main and own then call('ZREM', ownIds, id) end
     if main and marked and stored == marked then call('DEL', marker) end
   end
 end

@@ -88,7 +88,11 @@ export const make = (options: InspectorOptions): Inspector["Service"] => {
       const mine = names.map((name) => ({ ...keys.group(name), name }))
       return {
         others: [keys.delayedBodies, keys.unique, ...mine.flatMap((one) => [one.released, one.waitingBodies])],
-        indexes: [keys.promoted, ...mine.flatMap(({ cancelled, deadIds, retryIds }) => [cancelled, deadIds, retryIds])],
+        indexes: [
+          keys.promoted,
+          keys.ownIds,
+          ...mine.flatMap(({ cancelled, deadIds, retryIds }) => [cancelled, deadIds, retryIds])
+        ],
         topic: {
           keys: [...listed(InspectScripts.describe, keys), ...mine.flatMap(describedOf), keys.types],
           kinds: [...InspectScripts.describe.kinds, ...mine.flatMap(() => describedKinds), "stream"],

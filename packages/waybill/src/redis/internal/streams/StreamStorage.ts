@@ -4,6 +4,7 @@
  * @module
  */
 import type { KeptLimits } from "../../../internal/Limits.ts"
+import { perMilli } from "../inspect/MessagePlaces.ts"
 import { coalesced, type Storage } from "../publish/PublishScript.ts"
 import { keys } from "../wire/Keys.ts"
 import { ids, maps, shorten, unseen } from "../wire/Lua.ts"
@@ -16,6 +17,12 @@ export const limitsText = ({ maxAgeMillis, maxBytes, maxLength }: KeptLimits): s
 /** `setting`: the limits of the stream, or "". */
 export const storage: Storage = {
   keys: keys("stream"),
+  naming: {
+    keys: keys("ownIds"),
+    lua: /* lua */ `
+        local ms, seq = string.match(name, '^(%d+)%-(%d+)$')
+        call('ZADD', ownIds, member and '-' .. member or format('%.0f', ms * ${perMilli} + math.min(seq, ${perMilli - 1})), id)`
+  },
   lua: /* lua */ `
 local function fieldsOf(payload, id, headers, key, version, unique)
   local fields = {'payload', payload}

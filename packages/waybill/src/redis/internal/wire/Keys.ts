@@ -81,8 +81,10 @@ const ofTopic = {
   promoted: ["zset", "promoted"],
   /** By id, the places of messages that have their ids to themselves until they are settled or taken. */
   unique: ["hash", "unique"],
-  /** By id, the messages that had their ids to themselves until they were taken. */
+  /** By id, the messages of a queue that had their ids to themselves until they were taken. */
   named: ["hash", "named"],
+  /** Ids that publishers chose, by the entry or the number of the message; negative by its member of `delayed`. */
+  ownIds: ["zset", "own-ids"],
   /** The groups that hold back trimming, whether or not they exist at the moment. */
   groups: ["set", "groups"],
   /** The ids of urgent messages that no consumer has taken yet. `normal`, `low`: those of less urgent ones. */
