@@ -111,6 +111,23 @@ describe("Producer", () => {
     }).pipe(Effect.provide(MemoryStreams.layer()))
   )
 
+  it.effect("each outcome of a call with several is counted", () =>
+    Effect.gen(function* () {
+      const Saved = Topic.make("counted", { payload: Schema.Int, unique: Topic.debounce("5 seconds") })
+      const receipts = yield* Producer.publishAll(Saved, [1, 2, 3, 4, 5], (n) =>
+        n === 5 ? { id: "b" } : { id: "a", ...(n === 4 && { unique: Topic.throttle("1 minute", { keep: "first" }) }) }
+      )
+      assert.deepStrictEqual(
+        receipts.map(({ _tag }) => _tag),
+        ["Stored", "Replaced", "Replaced", "Duplicate", "Stored"]
+      )
+      const counts = yield* Effect.forEach(["stored", "replaced", "duplicate"] as const, (outcome) =>
+        Effect.map(Metric.value(Instruments.published("counted", outcome)), ({ count }) => count)
+      )
+      assert.deepStrictEqual(counts, [2, 2, 1])
+    }).pipe(Effect.provide(MemoryStreams.layer()))
+  )
+
   it.effect(
     "messages that become one need an id, and are due as the topic says unless the publisher says otherwise",
     () =>

@@ -823,6 +823,20 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: on(storing, suite("a message is put back by each that follows"))
   },
   {
+    name: "the limit counts from the last message that replaced the first, streams",
+    file: "redis/internal/streams/StreamStorage.ts",
+    find: "tonumber(before[#before]) or now()",
+    replace: "now()",
+    proofs: on(["streams"], suite("a message is put back by each that follows"))
+  },
+  {
+    name: "the limit counts from the last message that replaced the first, keyspace",
+    file: "redis/internal/keyspace/KeyspaceScripts.ts",
+    find: "tonumber(before.at) or now()",
+    replace: "now()",
+    proofs: on(["keyspace"], suite("a message is put back by each that follows"))
+  },
+  {
     name: "a message that may be in a handler is replaced",
     file: "redis/internal/lists/ListStorage.ts",
     find: "rest == ' t' and",
