@@ -84,6 +84,7 @@ const surface: Record<string, Record<string, string>> = {
     "what travels": "Body Due Headers Message Outgoing Receipt",
     "since: how urgent a message is": "Priority",
     "since: for how long a message has its id to itself": "Unique Uniqueness",
+    "since: what publishing waits for": "Durability",
     "since: messages of an id that become one": "Coalescing",
     "since: which messages a group wants": "Filter"
   },
@@ -135,6 +136,7 @@ const surface: Record<string, Record<string, string>> = {
     "since: names for several transports":
       "Guarantee GuaranteeOf Included Including Keeps Name Naming Needs NotProvided Provided Tag all defaultName find includes layer notProvided",
     "since: errors": "InvalidLimit InvalidName InvalidTime InvalidUrl TlsFailed TopicInUse UnsupportedServer",
+    "since: stored, and may be lost": "NotFsynced NotReplicated",
     "since: errors of single messages": "MessageInUse MessageNotFound MessageNotWaiting MessageSettled",
     "since: what a receiver wants back, and how deliveries end": "Ending Recall",
     "since: keeps schedules":

@@ -877,5 +877,19 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "receive: (subscription) => Effect.tap(receive(subscription), RcMap.get(watches, subscription.topic)),",
     replace: "receive,",
     proofs: [{ file: "redis/schedules.test.ts", title: "a consumer of the topic publishes the ticks" }]
+  },
+  {
+    name: "durability: what no replica has counts as replicated",
+    file: "redis/internal/publish/Confirmation.ts",
+    find: "return replicas >= 1 ?",
+    replace: "return replicas >= 0 ?",
+    proofs: [{ file: "redis/durability.test.ts", title: "the layer's choice counts" }]
+  },
+  {
+    name: "durability: the server is asked once the message is stored",
+    file: "redis/internal/publish/Confirmation.ts",
+    find: "this.#commands ?? (yield* this.#connect())",
+    replace: "this.#commands ?? (yield* this.#options.connect)",
+    proofs: [{ file: "redis/durability.test.ts", title: "nothing is stored" }]
   }
 ]

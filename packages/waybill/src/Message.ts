@@ -58,6 +58,12 @@ export interface Coalescing {
  */
 export type Uniqueness = Exclude<Unique, Coalescing> | "coalescing"
 
+/**
+ * What publishing waits for. `stored`: the server has the message in memory, and on disk as its `appendfsync` says.
+ * `replicated`: a replica has it as well. `fsynced`: it is on the server's disk.
+ */
+export type Durability = "stored" | "replicated" | "fsynced"
+
 /** A message to publish. */
 export interface Outgoing {
   /** De-duplication key. Publishing it again while the message has it to itself stores nothing. */

@@ -20,11 +20,11 @@ import type { Publication } from "./Commit.ts"
 import { partsOf, unitsOf } from "./internal/Budget.ts"
 import { noHeaders, replyTo, replyWithin } from "./internal/Headers.ts"
 import * as Instruments from "./internal/Instruments.ts"
-import { finiteOf, millisOf, oneOf } from "./internal/Limits.ts"
+import { durabilities, finiteOf, millisOf, oneOf } from "./internal/Limits.ts"
 import { safe } from "./internal/SafeText.ts"
 import * as Tracing from "./internal/Tracing.ts"
 import { uniqueOf, unoffered } from "./internal/Uniqueness.ts"
-import type { Body, Due, Headers, Outgoing, Priority, Receipt, Unique } from "./Message.ts"
+import type { Body, Due, Durability, Headers, Outgoing, Priority, Receipt, Unique } from "./Message.ts"
 import { Replies } from "./Replies.ts"
 import { InvalidPayload, PayloadTooLarge, type RequestTopic, type Topic } from "./Topic.ts"
 import { find, NotOffered, notProvided, type Transport, TransportError } from "./Transport.ts"
@@ -50,6 +50,12 @@ export interface Options {
    * `InvalidPayload` if messages of an id become one (`Topic.debounce`). `NotOffered` if the layer cannot keep it.
    */
   readonly unique?: Unique | undefined
+  /**
+   * What publishing waits for; the layer's choice by default, and otherwise `stored`. With `replicated` it fails with `NotReplicated`
+   * and with `fsynced` with `NotFsynced` if that is not confirmed within the layer's `publishTimeout`: the message is stored, and may
+   * be lost. `NotOffered` if the server cannot confirm it, or nothing is stored. In memory there is nothing to wait for.
+   */
+  readonly durability?: Durability | undefined
   readonly headers?: Headers | undefined
   /** How long to delay delivery, by the store's clock. */
   readonly delay?: Duration.Input | undefined
@@ -92,16 +98,19 @@ export const publish = <P, On, RD, RE>(
     if (transport === undefined) return Effect.fail(notProvided(context, topic.on, "publish", topic.name))
     const given = givenBy(options)
     const priority = options?.priority
+    const durability = durabilityOf(options)
     const publishEncoded = (
       body: string
     ): Effect.Effect<Receipt, InvalidPayload | PayloadTooLarge | TransportError> => {
       const message = outgoing(topic, payload, body, given)
       const problem = problemOf(topic, message)
       if (problem !== undefined) return Effect.fail(problem)
-      const refused = refusalOf(transport, topic.name, message, priority)
+      const refused = refusalOf(transport, topic.name, message, priority, durability)
       if (refused !== undefined) return Effect.fail(refused)
       return Effect.map(
-        sending(topic, 1, message.id, (trace, context) => send(transport, topic, [traced(message, trace)], context)),
+        sending(topic, 1, message.id, (trace, context) =>
+          send(transport, topic, [traced(message, trace)], durability, context)
+        ),
         // The port returns one receipt per message.
         (receipts) => receipts[0]!
       )
@@ -142,6 +151,7 @@ export const publishAll = Effect.fnUntraced(function* <P, On, RD, RE>(
   const messages: Array<Outgoing> = []
   // A copy: encoding many yields to other fibers, which may change the array.
   const all = payloads.slice()
+  let durability: Durability | undefined
   for (let i = 0; i < all.length; i++) {
     // i is within bounds; P may itself be undefined, so no other check can tell.
     const payload = all[i] as P
@@ -151,14 +161,15 @@ export const publishAll = Effect.fnUntraced(function* <P, On, RD, RE>(
     const message = outgoing(topic, payload, yield* topic.encode(payload), given)
     const problem = problemOf(topic, message)
     if (problem !== undefined) return yield* Effect.fail(problem)
-    const refused = refusalOf(transport, topic.name, message, priority)
+    durability = strongest(durability, durabilityOf(chosen))
+    const refused = refusalOf(transport, topic.name, message, priority, durability)
     if (refused !== undefined) return yield* Effect.fail(refused)
     messages.push(message)
   }
   if (!Arr.isReadonlyArrayNonEmpty(messages)) return []
   const parts = inParts(messages)
   return yield* sending(topic, all.length, undefined, (trace, context) =>
-    sendAll(transport, topic, parts, trace, context)
+    sendAll(transport, topic, parts, durability, trace, context)
   )
 })
 
@@ -213,7 +224,7 @@ export const sink = <P, On, RD, RE>(
 export const message = Effect.fnUntraced(function* <P, On, RD, RE>(
   topic: Topic<P, On, RD, RE, unknown>,
   payload: NoInfer<P>,
-  options?: Options
+  options?: Omit<Options, "durability">
 ): Effect.fn.Return<Publication, InvalidPayload | PayloadTooLarge, RE> {
   const given = givenBy(options)
   const message = outgoing(topic, payload, yield* topic.encode(payload), given)
@@ -414,7 +425,8 @@ const refusalOf = (
   transport: Transport,
   topic: string,
   message: Outgoing,
-  priority: Options["priority"]
+  priority: Options["priority"],
+  durability: Durability | undefined
 ): TransportError | undefined => {
   const refused =
     priority !== undefined && transport.priorities !== true
@@ -422,8 +434,23 @@ const refusalOf = (
           feature: "priorities",
           detail: "this layer does not order by priority. Leave it out, or use a layer with the order `priority`"
         }
-      : unoffered(message, transport.unique)
+      : durability !== undefined && durability !== "stored" && transport.durable !== true
+        ? {
+            feature: `durability: "${durability}"`,
+            detail: "this layer cannot wait for replicas or disks. Leave it out"
+          }
+        : unoffered(message, transport.unique)
   return refused && new TransportError({ operation: "publish", topic, reason: new NotOffered(refused) })
+}
+
+const durabilityOf = (options: Options | undefined): Durability | undefined =>
+  options?.durability === undefined ? undefined : oneOf("durability", options.durability, durabilities)
+
+/** That of a call with messages of both. */
+const strongest = (one: Durability | undefined, other: Durability | undefined): Durability | undefined => {
+  if (one === undefined || one === "stored" || one === other) return other ?? one
+  if (other === undefined || other === "stored") return one
+  throw new Error("durability must be the same for all messages of a call")
 }
 
 /** The options a producer gives besides the payload. */
@@ -589,6 +616,7 @@ const sendAll = Effect.fnUntraced(function* (
   transport: Transport,
   topic: { readonly name: string },
   parts: ReadonlyArray<Arr.NonEmptyReadonlyArray<Outgoing>>,
+  durability: Durability | undefined,
   trace: string | undefined,
   context: Context.Context<never>
 ) {
@@ -596,8 +624,11 @@ const sendAll = Effect.fnUntraced(function* (
   for (const part of parts) {
     const messages = trace === undefined ? part : Arr.map(part, (message) => traced(message, trace))
     const receipts = yield* Effect.mapError(
-      send(transport, topic, messages, context),
-      ({ operation, reason, topic }) => new TransportError({ operation, topic, reason, stored: stored.length })
+      send(transport, topic, messages, durability, context),
+      ({ operation, reason, topic }) => {
+        const isStored = reason._tag === "NotReplicated" || reason._tag === "NotFsynced"
+        return new TransportError({ operation, topic, reason, stored: stored.length + (isStored ? part.length : 0) })
+      }
     )
     if (parts.length === 1) return receipts
     for (const receipt of receipts) stored.push(receipt)
@@ -609,9 +640,10 @@ const send = (
   transport: Transport,
   topic: { readonly name: string },
   messages: Arr.NonEmptyReadonlyArray<Outgoing>,
+  durability: Durability | undefined,
   context: Context.Context<never>
 ): Effect.Effect<ReadonlyArray<Receipt>, TransportError> =>
-  Effect.map(transport.publish(topic.name, messages), (receipts) => {
+  Effect.map(transport.publish(topic.name, messages, durability), (receipts) => {
     const metrics = Instruments.publishedTo(topic.name, context)
     // Most calls have one outcome.
     for (let from = 0, to = 0; from < receipts.length; from = to) {

@@ -22,7 +22,7 @@ import { checked } from "./internal/CheckedInspector.ts"
 import { watch } from "./internal/Scheduler.ts"
 import type { ScheduleStore } from "./internal/ScheduleStore.ts"
 import type { Lifecycle } from "./Lifecycle.ts"
-import type { Filter, Outgoing, Receipt, Uniqueness } from "./Message.ts"
+import type { Durability, Filter, Outgoing, Receipt, Uniqueness } from "./Message.ts"
 import type { Ack, DeadLetter, Settlement } from "./Settlement.ts"
 import { NotProvided, TransportError } from "./TransportError.ts"
 
@@ -56,11 +56,13 @@ export interface Transport<out G extends Guarantee = Guarantee> {
   readonly guarantee: G
   /**
    * Stores the messages in order, in one round trip, all of them or none, and returns receipts in the same order.
-   * `Producer` passes at most 1,000 messages of 1 MiB in all, or a single larger one.
+   * `Producer` passes at most 1,000 messages of 1 MiB in all, or a single larger one, and a durability other than `stored` only
+   * if the transport is `durable`; without one, it is the layer's choice.
    */
   readonly publish: (
     topic: string,
-    messages: NonEmptyReadonlyArray<Outgoing>
+    messages: NonEmptyReadonlyArray<Outgoing>,
+    durability?: Durability
   ) => Effect.Effect<ReadonlyArray<Receipt>, TransportError>
   /** Joins a group. Closing the scope leaves it: unsettled deliveries are released, within `shutdown`. */
   readonly receive: (subscription: Subscription) => Effect.Effect<Receiver, TransportError, Scope.Scope>
@@ -80,6 +82,8 @@ export interface Transport<out G extends Guarantee = Guarantee> {
   readonly priorities?: boolean | undefined
   /** Whether its groups may have a filter. Elsewhere a consumer with one fails with `NotOffered`. */
   readonly filters?: boolean | undefined
+  /** Whether publishing can wait for replicas and disks. Elsewhere `Producer` refuses a durability other than `stored`. */
+  readonly durable?: boolean | undefined
   /** For how long messages may have their ids to themselves, besides the window. `Producer` refuses anything else. */
   readonly unique?: ReadonlyArray<Uniqueness> | undefined
   /** Figures and dead letters of the topics on this transport. */

@@ -139,6 +139,32 @@ export class NotOffered extends Schema.TaggedError<NotOffered>("waybill/NotOffer
   }
 }
 
+/**
+ * The message is stored, and will be delivered unless the server is lost: no replica has confirmed it in time, so that a failover may
+ * lose it. Publishing it again under the same id stores nothing, and waits again.
+ */
+export class NotReplicated extends Schema.TaggedError<NotReplicated>("waybill/NotReplicated")("NotReplicated", {
+  waitedMillis: Schema.Number
+}) {
+  readonly permanent = false
+  override get message(): string {
+    return `stored, but no replica confirmed it within ${this.waitedMillis} ms: a failover may lose it`
+  }
+}
+
+/**
+ * The message is stored, and will be delivered unless the server loses its memory: it is not known to be on disk. Publishing it again
+ * under the same id stores nothing, and waits again.
+ */
+export class NotFsynced extends Schema.TaggedError<NotFsynced>("waybill/NotFsynced")("NotFsynced", {
+  waitedMillis: Schema.Number
+}) {
+  readonly permanent = false
+  override get message(): string {
+    return `stored, but not known to be on disk within ${this.waitedMillis} ms: a crash of the server may lose it`
+  }
+}
+
 /** The server does not publish keyspace events, and the pattern was told to rely on them. */
 export class NotificationsDisabled extends Schema.TaggedError<NotificationsDisabled>("waybill/NotificationsDisabled")(
   "NotificationsDisabled",
@@ -347,6 +373,8 @@ export type Reason =
   | TopicConflict
   | NotOffered
   | NotProvided
+  | NotReplicated
+  | NotFsynced
   | NotificationsDisabled
   | MarkerTooShort
   | Overflow
@@ -382,6 +410,8 @@ export class TransportError extends Schema.TaggedError<TransportError>("waybill/
     TopicConflict,
     NotOffered,
     NotProvided,
+    NotReplicated,
+    NotFsynced,
     NotificationsDisabled,
     MarkerTooShort,
     Overflow,

@@ -91,6 +91,9 @@ export const keptLimitsOf = ({ retention = "settled" }: RetentionOptions): KeptL
   }
 }
 
+/** What publishing may wait for. */
+export const durabilities = ["stored", "replicated", "fsynced"] as const
+
 /** The options with their defaults. */
 export interface Limits {
   readonly deduplicationMillis: number

@@ -48,6 +48,7 @@ export const make = (pattern: Pattern, markerMillis?: number) =>
     ...transportOf(store),
     priorities: pattern.priorities,
     filters: pattern.filters,
+    durable: true,
     unique: pattern.unique,
     inspector: inspectorOf(store),
     records: markerMillis === undefined ? undefined : recordsOf(store),

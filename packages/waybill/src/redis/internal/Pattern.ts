@@ -22,6 +22,7 @@ import { deadLetterOf } from "./inspect/DeadLetterEntry.ts"
 import { claim } from "./inspect/DeadLetterScripts.ts"
 import type { InspectorOptions } from "./inspect/Inspecting.ts"
 import { healthOf } from "./inspect/ServerHealth.ts"
+import { Confirmation } from "./publish/Confirmation.ts"
 import type { Outbox } from "./publish/Outbox.ts"
 import { make as makePublisher, type PublisherOptions } from "./publish/Publisher.ts"
 import { Publishers } from "./publish/Publishers.ts"
@@ -98,6 +99,43 @@ export const layer = <G extends Transport.Guarantee, Options>(
   describe: (options: Options) => readonly [Pattern<G>, Settings]
 ) => Transport.layer(guarantee, (options: Options) => make(...describe(options)))
 
+const publishersOf = (
+  pattern: Pattern,
+  publishing: Opened["publishing"],
+  { clock, commands, keysOf, limitsOf, publishMillis, redis }: Store,
+  register: (topic: string) => Effect.Effect<void>,
+  expect: (topic: string, millis: number) => void,
+  scope: Scope.Scope
+): Publishers =>
+  new Publishers(scope, (topic, durability, own) => {
+    const keys = keysOf(topic)
+    const options: SenderOptions = {
+      commands,
+      topic,
+      keys,
+      clock,
+      timeoutMillis: publishMillis,
+      opened: register(topic)
+    }
+    if (typeof publishing === "function") return publishing(options)
+    return makePublisher({
+      ...options,
+      pattern: pattern.name,
+      publishing,
+      deduplicationMillis: limitsOf(topic).deduplicationMillis,
+      delayed: (millis) => expect(topic, millis),
+      confirmation:
+        durability === "stored"
+          ? undefined
+          : new Confirmation({
+              durability,
+              clock,
+              key: keys.meta,
+              connect: Scope.provide(redis.dedicated(`publisher:${topic}`, keys.meta), own)
+            })
+    })
+  })
+
 const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) {
   const redis = yield* IoRedis
   const { commands, db } = redis
@@ -134,25 +172,7 @@ const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) 
       })
   }
   const opened = yield* pattern.open(store)
-  const publishers = new Publishers(yield* Scope.Scope, (topic) => {
-    const { publishing } = opened
-    const options: SenderOptions = {
-      commands,
-      topic,
-      keys: store.keysOf(topic),
-      clock,
-      timeoutMillis: settings.publishMillis,
-      opened: register(topic)
-    }
-    if (typeof publishing === "function") return publishing(options)
-    return makePublisher({
-      ...options,
-      pattern: pattern.name,
-      publishing,
-      deduplicationMillis: settings.limitsOf(topic).deduplicationMillis,
-      delayed: (millis) => expect(topic, millis)
-    })
-  })
+  const publishers = publishersOf(pattern, opened.publishing, store, register, expect, yield* Scope.Scope)
   const transport: Omit<Transport.Transport, "guarantee" | "inspector"> = {
     lifecycle,
     priorities: pattern.priorities,
@@ -166,7 +186,8 @@ const make = Effect.fnUntraced(function* (pattern: Pattern, settings: Settings) 
     filters: pattern.filters,
     unique: pattern.unique,
     health: healthOf(redis, redis.replicas),
-    publish: (topic, messages) => publishers.publish(topic, messages),
+    durable: typeof opened.publishing !== "function",
+    publish: (topic, messages, durability = settings.durability) => publishers.publish(topic, messages, durability),
     claimDeadLetters: ({ from = "", group, handled, held, lease, limit, topic }) => {
       const keys = store.keysOf(topic).group(group)
       const named = { handled: handled.length, limit, lease: Duration.toMillis(lease), from }

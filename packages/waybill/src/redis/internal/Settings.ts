@@ -7,14 +7,17 @@
 import type * as Duration from "effect/Duration"
 import {
   byTopic,
+  durabilities,
   type LimitOptions,
   type Limits,
   limitsOf,
   millisOf,
+  oneOf,
   shown,
   type TopicOptions
 } from "../../internal/Limits.ts"
 import { isName } from "../../internal/Name.ts"
+import type { Durability } from "../../Message.ts"
 
 export { durationOf, millisOf, oneOf, wholeOf } from "../../internal/Limits.ts"
 
@@ -33,6 +36,11 @@ export interface StoreOptions extends LimitOptions, TopicOptions<LimitOptions> {
    * take.
    */
   readonly publishTimeout?: Duration.Input
+  /**
+   * What publishing waits for: `stored` by default. A producer may choose otherwise for a message. Messages of commits and ticks of
+   * schedules do not wait.
+   */
+  readonly durability?: Durability
 }
 
 /** The options with their defaults. Commits remember ids for as long as the layer says, whatever topic they publish to. */
@@ -41,6 +49,7 @@ export interface Settings extends Limits {
   readonly prefix: string
   readonly pollMillis: number
   readonly publishMillis: number
+  readonly durability: Durability
 }
 
 export const settingsOf = (options: StoreOptions, deadLetterAge?: Duration.Input): Settings => ({
@@ -48,7 +57,8 @@ export const settingsOf = (options: StoreOptions, deadLetterAge?: Duration.Input
   limitsOf: byTopic<LimitOptions, Limits>(options, (own) => limitsOf(own, deadLetterAge)),
   prefix: prefixOf(options.prefix ?? "waybill"),
   pollMillis: millisOf("pollInterval", options.pollInterval ?? "1 second"),
-  publishMillis: millisOf("publishTimeout", options.publishTimeout ?? "5 seconds")
+  publishMillis: millisOf("publishTimeout", options.publishTimeout ?? "5 seconds"),
+  durability: oneOf("durability", options.durability ?? "stored", durabilities)
 })
 
 /** A colon separates the prefix from the topic: with one inside, two prefixes could mean the same key. */

@@ -101,6 +101,8 @@ export interface RunOptions {
 
 export interface EvalOptions extends RunOptions {
   readonly buffers?: boolean | undefined
+  /** Sends more on the same connection, right behind the script, and is waited for. */
+  readonly behind?: ((client: Redis) => Promise<void>) | undefined
 }
 
 /** The same as the events of the same name in Lifecycle. */
@@ -283,7 +285,12 @@ export class ServerConnection implements Connection {
     args: ReadonlyArray<string | Uint8Array | number>,
     options?: EvalOptions
   ): Effect.Effect<unknown, Reason> =>
-    this.run(script.name, keys, (client) => evaluate(client, script, keys, args, options?.buffers === true), options)
+    this.run(
+      script.name,
+      keys,
+      (client) => evaluate(client, script, keys, args, options?.buffers === true, undefined, options?.behind),
+      options
+    )
 
   readonly clientId: Effect.Effect<number | undefined> = Effect.sync(() => this.#clientId)
 

@@ -161,13 +161,20 @@ export const evaluate = (
   args: ReadonlyArray<string | Uint8Array | number>,
   buffers: boolean,
   /** Runs before each command. */
-  before?: (client: Redis) => void
+  before?: (client: Redis) => void,
+  /** Runs behind each command; what it does behind the one that ran the script is waited for. */
+  behind?: (client: Redis) => Promise<void>
 ): Promise<unknown> => {
+  let last: Promise<void> | undefined
   const call = (command: string, scriptOrHash: string): Promise<unknown> => {
     before?.(client)
     const head: Array<string | Buffer | number> = [scriptOrHash, keys.length]
     const all = head.concat(keys, fitting(keys.length, args).map(toArgument))
-    return buffers ? client.callBuffer(command, all) : client.call(command, all)
+    const reply = buffers ? client.callBuffer(command, all) : client.call(command, all)
+    last = behind?.(client)
+    // Nobody waits for it if the script was not run.
+    last?.catch(() => {})
+    return reply
   }
   /** The server does not say which key it was about, nor within a script which command: find out, and say it in the server's words. */
   const explain = async (error: unknown): Promise<never> => {
@@ -182,9 +189,10 @@ export const evaluate = (
     throw error
   }
   const { lua, sha1 } = sent(script)
-  return call("EVALSHA", sha1).catch((error: unknown) =>
+  const reply = call("EVALSHA", sha1).catch((error: unknown) =>
     error instanceof Error && error.message.startsWith("NOSCRIPT") ? call("EVAL", lua).catch(explain) : explain(error)
   )
+  return behind === undefined ? reply : reply.then((value) => last?.then(() => value))
 }
 
 /** ioredis only accepts bytes as `Buffer`; the view copies nothing. */

@@ -17,7 +17,7 @@ import {
   TopicInUse,
   WrongKeyType
 } from "../../../Transport.ts"
-import type { Commands } from "./Connection.ts"
+import type { Commands, EvalOptions } from "./Connection.ts"
 import { type Argument, keysOf, type Kind, make, misfits, number, type StringKeys, type TypedScript } from "./Script.ts"
 
 /** Version of the fields in docs/wire-format.md. */
@@ -83,6 +83,8 @@ export interface More {
   readonly kinds?: ReadonlyArray<Kind>
   readonly args?: ReadonlyArray<Argument>
   readonly deadline?: Duration.Input
+  /** See `EvalOptions`. */
+  readonly behind?: EvalOptions["behind"]
 }
 
 /** Runs a script and returns its reply. */
@@ -104,6 +106,7 @@ export const evaluate = <Key extends string, Args, Reply>(
   return commands
     .eval(script, allKeys, more.args === undefined ? named : named.concat(more.args), {
       deadline: more.deadline,
+      behind: more.behind,
       buffers: script.bytes
     })
     .pipe(

@@ -46,6 +46,8 @@ export interface Sent {
   readonly receipts: ReadonlyArray<Receipt>
   /** The topic was not there before. */
   readonly isNew: boolean
+  /** It is stored, but not as safely as its callers wanted. */
+  readonly unconfirmed?: Reason | undefined
 }
 
 /** Time enough for one attempt, even for a batch that had to wait for a long time. */
@@ -139,11 +141,12 @@ export class Outbox {
       while (true) {
         const result = yield* Effect.result(send(deadline - this.#now()))
         if (Result.isSuccess(result)) {
-          const { isNew, receipts } = result.success
+          const { isNew, receipts, unconfirmed } = result.success
           if (!this.#open || isNew) {
             this.#open = true
             yield* opened
           }
+          if (unconfirmed !== undefined) return yield* this.#failure(unconfirmed)
           return receipts
         }
         const reason = result.failure

@@ -7,11 +7,14 @@
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type { Redis } from "ioredis"
 import type { Due, Outgoing, Receipt } from "../../../Message.ts"
+import type { Reason } from "../../../Transport.ts"
 import type { Commands } from "../connection/Connection.ts"
-import { calling, type Opened } from "../connection/ScriptReply.ts"
+import { calling, type More, type Opened } from "../connection/ScriptReply.ts"
 import type { TopicKeys } from "../wire/Keys.ts"
-import { type Call, Outbox, type OutboxOptions } from "./Outbox.ts"
+import type { Ask, Confirmation } from "./Confirmation.ts"
+import { type Call, Outbox, type OutboxOptions, type Sent } from "./Outbox.ts"
 import { type Publishing, shape } from "./PublishScript.ts"
 
 export interface PublisherOptions extends Opened, Pick<OutboxOptions, "clock" | "timeoutMillis" | "opened"> {
@@ -19,6 +22,8 @@ export interface PublisherOptions extends Opened, Pick<OutboxOptions, "clock" | 
   readonly publishing: Publishing
   readonly keys: TopicKeys
   readonly deduplicationMillis: number
+  /** What publishing waits for besides the script. */
+  readonly confirmation?: Confirmation | undefined
   /** Called when a message was stored that is due in that many milliseconds. */
   readonly delayed: (millis: number) => void
 }
@@ -39,8 +44,10 @@ const passing: ReadonlySet<string> = new Set([
 ])
 
 export const make = (options: PublisherOptions): Outbox => {
-  const { clock, commands, deduplicationMillis, delayed, keys, publishing, timeoutMillis } = options
-  const call = calling(commands, options, { ...keys, publisher: keys.publisher(SecureRandom.uuidV4Unsafe()) })
+  const { clock, confirmation, deduplicationMillis, delayed, keys, publishing, timeoutMillis } = options
+  const own = { ...keys, publisher: keys.publisher(SecureRandom.uuidV4Unsafe()) }
+  const callOn = (commands: Commands) => calling(commands, options, own)
+  const plain = callOn(options.commands)
   let number = 0
   return new Outbox({
     ...options,
@@ -54,11 +61,18 @@ export const make = (options: PublisherOptions): Outbox => {
         shapes,
         uniques
       }
-      return (deadline) =>
-        Effect.map(call(publishing.script, named, { ...more, deadline }), ({ answers, isNew }) => {
+      const store = (call: typeof plain, deadline: number, behind?: More["behind"]) =>
+        Effect.map(call(publishing.script, named, { ...more, deadline, behind }), ({ answers, isNew }): Sent => {
           if (dueIn < Infinity) delayed(dueIn)
           return { isNew, receipts: receiptsOf(calls, answers) }
         })
+      if (confirmation === undefined) return (millis) => store(plain, millis)
+      const confirmed = (commands: Commands, ask: Ask, deadline: number) => {
+        let unconfirmed: Reason | undefined
+        const behind = async (client: Redis) => void (unconfirmed = await ask(client))
+        return Effect.map(store(callOn(commands), deadline, behind), (sent): Sent => ({ ...sent, unconfirmed }))
+      }
+      return (millis) => confirmation.of(millis, confirmed)
     },
     repeats: (reason, ambiguous) =>
       reason._tag === "Disconnected" || (reason._tag === "Refused" && (ambiguous || passing.has(reason.code)))
