@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Layer, Option, Schedule as Repetition, Schema, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Consumer, type Lifecycle, Schedules, Topic, Transport } from "waybill"
-import { MemoryPubSub, MemoryStreams } from "waybill/memory"
+import { MemoryExactlyOnce, MemoryKeyspace, MemoryLists, MemoryPubSub, MemoryStreams } from "waybill/memory"
 import { watch } from "../../packages/waybill/src/internal/Scheduler.ts"
 import { turn } from "../../packages/waybill/src/internal/Timing.ts"
 import { quiet, run } from "./Running.ts"
@@ -150,80 +150,93 @@ describe("schedules", () => {
     }).pipe(Effect.provide(MemoryStreams.layer()))
   )
 
-  it.effect("it is told for how long a tick is overdue, and what has become of the last one", () =>
-    Effect.gen(function* () {
-      const every = (id: string, options: { readonly jitter?: "1 day"; readonly overlap?: "skip" } = {}) =>
-        Schedules.every(id, "1 hour", { topic: Report, payload: id, times: 2, ...options })
-      const ids = ["settles", "holds", "waits", "dies"]
-      for (const id of ids) yield* Schedules.upsert(every(id))
-      yield* Schedules.upsert(every("delayed", { jitter: "1 day" }))
-      yield* Schedules.upsert(every("overlaps", { overlap: "skip" }))
-      const states = Effect.gen(function* () {
-        const infos = yield* Stream.runCollect(Schedules.list(Report))
-        const found: Record<string, string | undefined> = {}
-        for (const info of infos) {
-          const outcome = yield* Schedules.outcome(Report, info)
-          const { group, reason, state } = outcome ?? { state: `overdue ${info.overdueMillis}` }
-          found[info.id] = [state, group, reason].filter((part) => part !== undefined).join(" ")
-        }
-        return found
-      })
-      yield* TestClock.adjust("65 minutes")
-      assert.strictEqual((yield* states)["holds"], "overdue 300000")
-      const { schedules } = yield* Transport.AtLeastOnce
-      yield* schedules!.watch(Report.name)
-      yield* quiet()
-      assert.deepStrictEqual(yield* states, {
-        settles: "ready",
-        holds: "ready",
-        waits: "ready",
-        dies: "ready",
-        delayed: "delayed",
-        overlaps: "ready"
-      })
-      const consuming = (group: string, handle: (payload: string) => Effect.Effect<void, string>) =>
-        Consumer.make(Report, { group, concurrency: 10 }).pipe(
-          Consumer.process(handle),
-          Consumer.orElse((payload) =>
-            payload === "dies" ? Consumer.deadLetter("Broken") : Consumer.retry(Repetition.spaced("1 day"))
+  const patterns = [
+    ["streams", MemoryStreams.layer()],
+    ["lists", MemoryLists.layer()],
+    ["exactly-once", MemoryExactlyOnce.layer()],
+    ["keyspace", MemoryKeyspace.layer({ ttl: "7 days" })]
+  ] as const
+  it.effect.each(patterns)(
+    "%s: it is told for how long a tick is overdue, and what has become of the last one",
+    ([name, pattern]) =>
+      Effect.gen(function* () {
+        const every = (id: string, options: { readonly jitter?: "1 day"; readonly overlap?: "skip" } = {}) =>
+          Schedules.every(id, "1 hour", { topic: Report, payload: id, times: 2, ...options })
+        const ids = ["settles", "holds", "waits", "dies"]
+        for (const id of ids) yield* Schedules.upsert(every(id))
+        yield* Schedules.upsert(every("delayed", { jitter: "1 day" }))
+        yield* Schedules.upsert(every("overlaps", { overlap: "skip" }))
+        const states = Effect.gen(function* () {
+          const infos = yield* Stream.runCollect(Schedules.list(Report))
+          const found: Record<string, string | undefined> = {}
+          for (const info of infos) {
+            const outcome = yield* Schedules.outcome(Report, info)
+            const { group, reason, state } = outcome ?? { state: `overdue ${info.overdueMillis}` }
+            found[info.id] = [state, group, reason].filter((part) => part !== undefined).join(" ")
+          }
+          return found
+        })
+        yield* TestClock.adjust("65 minutes")
+        assert.strictEqual((yield* states)["holds"], "overdue 300000")
+        const { schedules } = yield* Transport.AtLeastOnce
+        yield* schedules!.watch(Report.name)
+        yield* quiet()
+        assert.deepStrictEqual(yield* states, {
+          settles: "ready",
+          holds: "ready",
+          waits: "ready",
+          dies: "ready",
+          delayed: "delayed",
+          overlaps: "ready"
+        })
+        const consuming = (group: string, handle: (payload: string) => Effect.Effect<void, string>) =>
+          Consumer.make(Report, { group, concurrency: 10 }).pipe(
+            Consumer.process(handle),
+            Consumer.orElse((payload) =>
+              payload === "dies" ? Consumer.deadLetter("Broken") : Consumer.retry(Repetition.spaced("1 day"))
+            )
           )
+        const transports = Layer.succeedContext(yield* Effect.context<Transport.AtLeastOnce>())
+        // A queue has no messages for a second group.
+        const isQueue = name === "lists" || name === "exactly-once"
+        if (!isQueue) {
+          yield* run(
+            consuming("calm", () => Effect.void),
+            transports
+          )
+        }
+        yield* run(
+          consuming("g", (payload) =>
+            payload === "holds" || payload === "overlaps"
+              ? Effect.never
+              : payload === "settles"
+                ? Effect.void
+                : Effect.fail(payload)
+          ),
+          transports
         )
-      const transports = Layer.succeedContext(yield* Effect.context<Transport.AtLeastOnce>())
-      yield* run(
-        consuming("calm", () => Effect.void),
-        transports
-      )
-      yield* run(
-        consuming("g", (payload) =>
-          payload === "holds" || payload === "overlaps"
-            ? Effect.never
-            : payload === "settles"
-              ? Effect.void
-              : Effect.fail(payload)
-        ),
-        transports
-      )
-      yield* TestClock.adjust("1 second")
-      const after = {
-        settles: "settled",
-        holds: "pending g",
-        waits: "waiting g",
-        dies: "dead g Broken",
-        delayed: "delayed",
-        overlaps: "pending g"
-      }
-      assert.deepStrictEqual(yield* states, after)
-      yield* TestClock.adjust("1 hour")
-      assert.deepStrictEqual(yield* states, { ...after, overlaps: "skipped" })
-      // An id that is no longer known.
-      const transport = yield* Transport.AtLeastOnce
-      const message = () => Effect.succeedNone
-      const forgetting = Effect.provideService(states, Transport.AtLeastOnce, {
-        ...transport,
-        inspector: { ...transport.inspector, message }
-      })
-      assert.strictEqual((yield* forgetting)["settles"], "unknown")
-    }).pipe(Effect.provide(MemoryStreams.layer()))
+        yield* TestClock.adjust("1 second")
+        const after = {
+          // It has left the queue, and others are still there.
+          settles: isQueue ? "unknown" : "settled",
+          holds: "pending g",
+          waits: "waiting g",
+          dies: "dead g Broken",
+          delayed: "delayed",
+          overlaps: "pending g"
+        }
+        assert.deepStrictEqual(yield* states, after)
+        yield* TestClock.adjust("1 hour")
+        assert.deepStrictEqual(yield* states, { ...after, overlaps: "skipped" })
+        // An id that is no longer known.
+        const transport = yield* Transport.AtLeastOnce
+        const message = () => Effect.succeedNone
+        const forgetting = Effect.provideService(states, Transport.AtLeastOnce, {
+          ...transport,
+          inspector: { ...transport.inspector, message }
+        })
+        assert.strictEqual((yield* forgetting)["settles"], "unknown")
+      }).pipe(Effect.provide(pattern))
   )
 
   it.effect("of two releases that disagree the later one decides, and the other one says so once", () =>

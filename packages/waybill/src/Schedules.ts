@@ -476,7 +476,7 @@ export const drifts = <On>(topic: Scheduled<On>): Effect.Effect<ReadonlyArray<Dr
  * | `dead` | it is a dead letter, for `reason` |
  * | `settled` | every group has settled it; or it was removed, or has expired |
  * | `skipped` | it was not published, because the message of the tick before is not settled |
- * | `unknown` | its id is no longer known, and the topic has messages that are not settled |
+ * | `unknown` | its id is not found, and the topic has messages that are not settled: it may be one of them |
  */
 export interface Outcome {
   readonly state: "delayed" | "ready" | "pending" | "waiting" | "dead" | "settled" | "skipped" | "unknown"
@@ -670,7 +670,7 @@ const driftMillis = 1000
 const withdrawMillis = 1000
 
 /** How long a process takes for each call that compares, at least, while nothing is announced. */
-const compareMillis = 2000
+const compareMillis = 4000
 
 /**
  * Reports declared schedules that are changed or removed from now on, and removed ones that come back, and records them for others to
