@@ -75,7 +75,7 @@ export const story = () => {
       Effect.sync(() => steps.filter(([a, b]) => a === who && b === what).length >= times).pipe(
         Effect.repeat({ until: (is) => is, schedule: Schedule.spaced("5 millis") }),
         Effect.timeoutOrElse({
-          duration: "20 seconds",
+          duration: "1 minute",
           orElse: () => Effect.die(new Error(`${who} never ${what}: ${JSON.stringify(steps)}`))
         }),
         Effect.asVoid

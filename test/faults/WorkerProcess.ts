@@ -84,13 +84,15 @@ const make = Effect.gen(function* () {
     orders: O & { readonly url: string; readonly every?: number },
     failpoint = ""
   ): Effect.fn.Return<WorkerProcess, WorkerFailed, Scope.Scope> {
+    // Before it has a name: others are spawned meanwhile.
+    const path = yield* runnable(program)
     const name = `worker-${paths.length + 1}`
     const history = join(dir, `${name}.ndjson`)
     // It may be killed before it has recorded anything.
     writeFileSync(history, "")
     const full: Orders = { ...orders, name, history, every: orders.every ?? 1 }
     const worker = yield* Effect.acquireRelease(
-      Effect.map(runnable(program), (path) => start(path, full, recorder, failpoint)),
+      Effect.sync(() => start(path, full, recorder, failpoint)),
       (worker) => worker.kill
     )
     paths.push(history)
