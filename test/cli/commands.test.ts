@@ -9,7 +9,7 @@ import { Clock, Deferred, Effect, Fiber, Layer, References, Schedule, Schema } f
 import { Consumer, Producer, Topic } from "waybill"
 import { IoRedis, RedisStreams } from "waybill/redis"
 // The command is a program and exports nothing.
-import { versionFindings } from "../../packages/cli/src/commands/Doctor.ts"
+import { failoverFindings, versionFindings } from "../../packages/cli/src/commands/Doctor.ts"
 import { client } from "../redis/Fixture.ts"
 import { process, run, until } from "./Terminal.ts"
 
@@ -593,6 +593,25 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
         "problem: it is version 6.2.14: use Redis 7.0 or newer"
       ])
       assert.deepStrictEqual(about(""), ["note: it does not report its version"])
+    })
+  )
+
+  it.effect("the doctor knows what the next failover would lose, and that there was one", () =>
+    Effect.sync(() => {
+      const zeros = `master_replid2:${"0".repeat(40)}`
+      const about = (text: string, cluster?: { readonly requiresFullCoverage: boolean }) =>
+        failoverFindings("server", text, cluster).map(({ detail }) => detail.split(/[.:]/)[0])
+      const accepts = "if it is replaced by a replica, it accepts writes until it learns of that, and loses them"
+      assert.deepStrictEqual(about(`connected_slaves:0\r\n${zeros}\r\n`), [])
+      assert.deepStrictEqual(about(`connected_slaves:1\r\n${zeros}\r\n`), [accepts])
+      assert.deepStrictEqual(about(`connected_slaves:1\r\nmin_slaves_good_slaves:1\r\n${zeros}\r\n`), [])
+      assert.deepStrictEqual(about(`connected_slaves:0\r\n${zeros}\r\n`, { requiresFullCoverage: true }), [
+        "it has no replica",
+        "if one master fails, all of them refuse commands until a replica has taken over"
+      ])
+      assert.deepStrictEqual(about("connected_slaves:0\r\nmaster_replid2:4f\r\n"), [
+        "it has taken over from another master"
+      ])
     })
   )
 

@@ -11,6 +11,7 @@ import {
   lossOf,
   type Look
 } from "../../packages/waybill/src/redis/internal/connection/ReplicationHistory.ts"
+import { run } from "../cli/Terminal.ts"
 import { ask, client } from "../faults/Verdict.ts"
 
 const history = (of: Partial<History>): History => ({
@@ -235,6 +236,10 @@ describe("FailedOver", () => {
       yield* write
       yield* looked(yield* client(other.url))
       assert.lengthOf(told, 1)
+      const doctor = yield* run(["doctor", "--watch", "0"], { url: `redis-cluster://${addresses[1]}` })
+      for (const { port } of [next, other])
+        assert.match(doctor.out, new RegExp(`:${port}: .*cluster-require-full-coverage`))
+      assert.match(doctor.out, new RegExp(`:${next.port}: it has taken over`))
     }).pipe(Effect.scoped)
   )
 })

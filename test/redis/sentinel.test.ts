@@ -5,6 +5,7 @@ import { Effect, Fiber, Redacted, Schedule, Schema } from "effect"
 import { Consumer, Producer, Topic, type Transport } from "waybill"
 import { IoRedis, RedisStreams } from "waybill/redis"
 import { masterOf } from "../../packages/waybill/src/redis/internal/connection/Sentinel.ts"
+import { run } from "../cli/Terminal.ts"
 
 const passwords = { password: "p@s", sentinelPassword: "s&s" }
 
@@ -112,6 +113,9 @@ layer(RedisSentinel.layer(passwords), { excludeTestServices: true, timeout: "60 
           const late = yield* IoRedis.make({ url: urlOf(servers) })
           for (const one of [redis, late]) assert.strictEqual(yield* port(one), next.port)
           yield* servers.whole
+          const doctor = yield* run(["doctor", "--watch", "0"], { url: urlOf(servers) })
+          assert.match(doctor.out, /server: it has taken over/)
+          assert.match(doctor.out, /min-replicas-to-write/)
         })
     )
 

@@ -49,6 +49,7 @@ export const doctor = Command.make(
       ...found,
       ...(yield* version),
       ...(yield* commandsThere),
+      ...(yield* failovers),
       ...(yield* clock),
       ...(yield* topics(watch))
     ]
@@ -112,6 +113,54 @@ const commandsThere: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedi
     Effect.succeed([note("server", "its available commands are unknown: COMMAND INFO is not permitted")])
   )
 )
+
+/** What `INFO replication` and `cluster-require-full-coverage` of a master say about the next failover, and the last. */
+export const failoverFindings = (
+  about: string,
+  text: string,
+  cluster?: { readonly requiresFullCoverage: boolean }
+): ReadonlyArray<Finding> => {
+  const field = (name: string) => new RegExp(`^${name}:(.*)$`, "m").exec(text)?.[1]?.trim()
+  const findings: Array<Finding> = []
+  const replicas = Number(field("connected_slaves") ?? 0)
+  if (replicas > 0 && field("min_slaves_good_slaves") === undefined) {
+    const why = "if it is replaced by a replica, it accepts writes until it learns of that, and loses them"
+    findings.push(note(about, `${why}. Set min-replicas-to-write to 1`))
+  }
+  if (cluster !== undefined && replicas === 0) {
+    findings.push(note(about, "it has no replica: if it fails, nothing takes over its slots"))
+  }
+  if (cluster?.requiresFullCoverage === true) {
+    const why = "if one master fails, all of them refuse commands until a replica has taken over"
+    findings.push(note(about, `${why}. Set cluster-require-full-coverage to no, and the other topics go on`))
+  }
+  if (!/^0*$/.test(field("master_replid2") ?? "")) {
+    const why = "it has taken over from another master. Programs that were connected then tell what may be lost"
+    findings.push(note(about, `${why}: FailedOver in their logs, and waybill_failovers_total`))
+  }
+  return findings
+}
+
+const failovers: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = Effect.gen(function* () {
+  const masters = yield* (yield* IoRedis.IoRedis).masters
+  const found = yield* Effect.forEach(masters, (master) =>
+    Effect.gen(function* () {
+      const text = yield* master.run("info", [], (client) => client.info("replication"))
+      if (masters.length === 1) return failoverFindings("server", text)
+      const setting = yield* (
+        master
+          .run("config|get", [], (client) => client.config("GET", "cluster-require-full-coverage"))
+          // Not permitted on managed servers.
+          .pipe(Effect.catch(() => Effect.succeed(undefined)))
+      )
+      return failoverFindings(`server ${master.address}`, text, {
+        requiresFullCoverage: Array.isArray(setting) && setting[1] === "yes"
+      })
+    })
+  )
+  return found.flat()
+  // The server's health reports what cannot be read.
+}).pipe(Effect.catch(() => Effect.succeed([])))
 
 const clock: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = Effect.gen(function* () {
   const off = (yield* serverMillis) - (yield* Clock.currentTimeMillis)
