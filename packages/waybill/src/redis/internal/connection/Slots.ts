@@ -1,3 +1,5 @@
+// oxlint-disable-next-line typescript/triple-slash-reference -- compilers that begin elsewhere find it only so
+/// <reference path="./cluster-key-slot.d.ts" />
 /**
  * Which master of a cluster has which slot, as far as is known: from CLUSTER SLOTS, and from the servers that say they have not.
  *
