@@ -78,7 +78,8 @@ const surface: Record<string, Record<string, string>> = {
     "events of transports and consumers": "Event Lifecycle"
   },
   "waybill Log": {
-    "reads a topic as a log": "Entry first last stream"
+    "reads a topic as a log": "Entry first last stream",
+    "since: searches what is not due yet": "Delayed delayed"
   },
   "waybill Message": {
     "what travels": "Body Due Headers Message Outgoing Receipt",

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Result, Schema, Stream } from "effect"
+import { Duration, Effect, Result, Schema, Stream } from "effect"
 import { Log, Producer, Topic, type Transport } from "waybill"
 import { MemoryStreams } from "waybill/memory"
 
@@ -43,6 +43,29 @@ describe("Log", () => {
         const oldest = yield* Log.last(Numbers, { before: older[0]?.position, limit: 2 })
         assert.deepStrictEqual(payloads(oldest), [0])
         assert.deepStrictEqual(yield* Log.last(Numbers, { before: oldest[0]?.position, limit: 2 }), [])
+      })
+    )
+  )
+
+  it.effect("streams the messages that are not due yet, the next one first, also while they are removed", () =>
+    inMemory(
+      Effect.gen(function* () {
+        const { inspector } = yield* Numbers.on
+        const publish = (payloads: ReadonlyArray<number>) =>
+          Producer.publishAll(Numbers, payloads, (n) => ({ id: `n-${n}`, delay: Duration.minutes(2000 - n) }))
+        yield* publish(Array.from({ length: 1200 }, (_, n) => n))
+        yield* Producer.publish(Numbers, 5000)
+        yield* Log.delayed(Numbers).pipe(
+          Stream.filter(({ payload }) => Result.isSuccess(payload) && payload.success % 400 !== 0),
+          Stream.runForEach(({ id }) => inspector.removeMessage(Numbers.name, id))
+        )
+        const left = yield* Stream.runCollect(Log.delayed(Numbers))
+        assert.deepStrictEqual(
+          left.map(({ id }) => id),
+          ["n-800", "n-400", "n-0"]
+        )
+        const [wrong] = yield* Stream.runCollect(Log.delayed(Words))
+        assert(wrong !== undefined && Result.isFailure(wrong.payload))
       })
     )
   )

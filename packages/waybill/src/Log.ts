@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
-import type { BackwardPage, Page, StoredMessage } from "./Inspector.ts"
+import type { BackwardPage, DelayedMessage, Page, StoredMessage } from "./Inspector.ts"
 import { decoded } from "./internal/Decoded.ts"
 import type { DecodeFailure, Inspected } from "./Topic.ts"
 import type { TransportError } from "./Transport.ts"
@@ -114,6 +114,43 @@ export const stream = <P, On, RD>(
       (page) => [page, Option.fromNullishOr(page.at(-1)?.position)] as const
     )
   )
+
+/** A message that is not due yet, with its body decoded, or the reason why that failed. */
+export interface Delayed<out P> extends DelayedMessage {
+  readonly payload: Result.Result<P, DecodeFailure>
+}
+
+/**
+ * The messages that are not due yet, the next one first: for searching them, and for removing some, or making them due at another
+ * time, with `Inspector`. Meanwhile a rescheduled message may come twice or not at all, and one that is due at the same millisecond as a
+ * removed one may come twice.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Result, Schema, Stream } from "effect"
+ * import { Inspector, Log, Topic } from "waybill"
+ *
+ * const Reminder = Topic.make("reminders", { payload: Schema.Struct({ user: Schema.String }) })
+ *
+ * // Removes all reminders of a user.
+ * const forget = (user: string) =>
+ *   Log.delayed(Reminder).pipe(
+ *     Stream.filter(({ payload }) => Result.isSuccess(payload) && payload.success.user === user),
+ *     Stream.runForEach(({ id }) =>
+ *       Effect.flatMap(Inspector.Inspector, (inspector) => inspector.removeMessage(Reminder.name, id))
+ *     )
+ *   )
+ * ```
+ */
+export const delayed = <P, On, RD>(topic: Inspected<P, On, RD>): Stream.Stream<Delayed<P>, TransportError, On | RD> =>
+  Stream.paginate(Option.none<string>(), (after) =>
+    Effect.flatMap(topic.on, ({ inspector }) =>
+      Effect.map(inspector.delayed(topic.name, { after, limit: pageSize }), (page) => {
+        const last = page.at(-1)
+        return [page, last === undefined ? Option.none() : Option.some(Option.some(last.position))] as const
+      })
+    )
+  ).pipe(Stream.mapEffect((message) => decoded(topic, message)))
 
 const read = <P, On, RD>(
   topic: Inspected<P, On, RD>,
