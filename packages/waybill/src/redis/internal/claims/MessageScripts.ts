@@ -51,9 +51,9 @@ const again = { AGAIN: {} } as const
  *
  * `marked`, `owned`: notes of where the message of this id was stored; `isOf(note)`: whether it is this one.
  */
-const locating = ({ finding = "" }: Source) => /* lua */ `${clock}${records}${places}${finding}
+const locating = ({ finding = "" }: Source, before = "touch()") => /* lua */ `${clock}${records}${places}${finding}
 local now, marker = clock(), KEYS[moreKeys + 1]
-touch()
+${before}
 local all, asked, k, a = {}, {}, moreKeys + 1, moreArgs
 while a < #ARGV do
   local place = {group = ARGV[a + 1], state = 'S', consumers = {}}
@@ -145,7 +145,7 @@ const locate = (source: Source) =>
       },
       ...again
     },
-    lua: /* lua */ `${locating(source)}
+    lua: /* lua */ `${locating(source, "")}
 local rows = {}
 for g, place in ipairs(all) do
   local idle, tally = 0, ''
