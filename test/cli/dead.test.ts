@@ -49,6 +49,17 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "60 seconds" })
           assert.include(refused.err, `${filter} is empty`)
         }
       }
+      const during = (...times: ReadonlyArray<string>) => run(["dead", "list", "t", "g", "--json", ...times], { url })
+      const long = "2020-01-01T00:00:00"
+      for (const [times, count] of [
+        [["--after", `${long}Z`], bodies.length],
+        [["--before", `${long}+02:00`], 0]
+      ] as const) {
+        assert.lengthOf(JSON.parse((yield* during(...times)).out), count)
+      }
+      for (const time of [long, "2020-01-01", "yesterday"]) {
+        assert.include((yield* during("--before", time)).err, "--before takes a time with its zone")
+      }
       const discarded = yield* run(["dead", "discard", "t", "g", "--contains", "wAA", "--yes", "--json"], { url })
       assert.strictEqual(JSON.parse(discarded.out).done, 1)
       const redriven = yield* run(["dead", "redrive", "t", "g", "--contains", "hello", "--yes", "--json"], { url })
