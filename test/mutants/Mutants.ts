@@ -781,6 +781,13 @@ export const mutants: ReadonlyArray<Mutant> = [
     proofs: [{ file: "redis/filters.test.ts", title: "goes by the notes of another" }]
   },
   {
+    name: "a group runs the script for each message that it does not want",
+    file: "redis/internal/streams/Reader.ts",
+    find: "if (mayWant(subscription.only, entry[1])) return",
+    replace: "return",
+    proofs: [{ file: "redis/filters.test.ts", title: "on a quiet topic" }]
+  },
+  {
     name: "what was trimmed from a run of entries counts as passed",
     file: "redis/internal/streams/Selection.ts",
     find: "place - 1), '%d+$') - 1, base end",

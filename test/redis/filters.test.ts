@@ -3,7 +3,7 @@
  */
 import { assert, it } from "@effect/vitest"
 import { freeze, RedisServer } from "@waybill/testing"
-import { Duration, Effect, Exit, Layer, Random, References, Scope } from "effect"
+import { Duration, Effect, Exit, Fiber, Layer, Random, References, Scope } from "effect"
 import type { Redis } from "ioredis"
 import { type Delivery, type Message, Settlement, Transport } from "waybill"
 import { IoRedis } from "waybill/redis"
@@ -12,7 +12,7 @@ import { calling } from "../../packages/waybill/src/redis/internal/connection/Sc
 import { select as selectScript } from "../../packages/waybill/src/redis/internal/streams/Selection.ts"
 import { topicKeys } from "../../packages/waybill/src/redis/internal/wire/Keys.ts"
 import { drawing } from "../faults/Verdict.ts"
-import { outgoing } from "./Fixture.ts"
+import { becomes, outgoing } from "./Fixture.ts"
 import * as Patterns from "./Patterns.ts"
 
 const topic = "t"
@@ -146,6 +146,47 @@ const selecting = Effect.fnUntraced(function* (filters: Readonly<Record<string, 
 })
 
 const onRedis = Layer.provideMerge(Patterns.redis, RedisServer.layer())
+
+it.live(
+  "RedisStreams: on a quiet topic no script runs for a message that the group does not want, and soon it has passed it",
+  () =>
+    Effect.gen(function* () {
+      const transport = yield* Transport.AtLeastOnce
+      const { run } = yield* selecting({})
+      const receiver = yield* join(of("two"))
+      const taken = yield* Effect.forkChild(take(receiver, 1))
+      const calls = (command: string) =>
+        run(async (client) => {
+          const [, count] = new RegExp(`cmdstat_${command}:calls=(\\d+)`).exec(await client.info("commandstats")) ?? []
+          return Number(count ?? 0)
+        })
+      const waits = run(async (client) => (await client.info("clients")).includes("blocked_clients:1"))
+      const passed = yield* calls("xgroup\\|setid")
+      for (let n = 0; n < 10; n++) {
+        const before = yield* calls("xread")
+        yield* becomes("it waits", waits, true)
+        yield* transport.publish(topic, [message("one")])
+        yield* becomes(
+          "it was woken",
+          Effect.map(calls("xread"), (after) => after > before),
+          true
+        )
+      }
+      assert.isAtMost((yield* calls("xgroup\\|setid")) - passed, 7, "once a second")
+      const { inspector } = transport
+      yield* becomes(
+        "its lag",
+        Effect.map(inspector.describe(topic), ({ groups }) => groups[0]?.lag),
+        0
+      )
+      yield* transport.publish(topic, [message("two")])
+      assert.deepStrictEqual(yield* Fiber.join(taken), ["two"])
+    }).pipe(
+      Effect.scoped,
+      Effect.provide(RedisStreams().pipe(Layer.provideMerge(onRedis))),
+      Effect.provideService(References.MinimumLogLevel, "None")
+    )
+)
 
 it.live(
   "RedisStreams: groups that want types share the notes of which entry is of which, and get what they want in order",

@@ -8,7 +8,8 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import type { Redis } from "ioredis"
-import { textOf } from "../../../internal/Filter.ts"
+import { textOf, wants } from "../../../internal/Filter.ts"
+import type { Filter, Message } from "../../../Message.ts"
 import type { Reason } from "../../../Transport.ts"
 import type { Connection, Dedicated } from "../connection/Connection.ts"
 import { groupGone } from "../group/Beat.ts"
@@ -31,6 +32,23 @@ const blockMillis = 2000
 const graceMillis = 3000
 /** About how much a read may bring: what a slow network carries within its deadline. */
 const readUnits = 4 * 1024 * 1024
+
+/** For how long messages that a group does not want count as its lag, at most. */
+const unpassedMillis = 1000
+
+/** Whether the script may find that the group wants it. */
+const mayWant = (only: Filter | undefined, fields: ReadonlyArray<string>): boolean => {
+  const named = new Map<string, string>()
+  for (let i = 0; i + 1 < fields.length; i += 2) named.set(fields[i]!, fields[i + 1]!) // within bounds
+  if (!named.has("payload")) return true
+  try {
+    const headers: unknown = JSON.parse(named.get("headers") ?? "{}")
+    if (typeof headers !== "object" || headers === null) return true
+    return wants(only, { headers: headers as Message["headers"], key: named.get("key") }) // compared with strings only
+  } catch {
+    return true
+  }
+}
 
 export class Reader implements Fetching {
   readonly #options: ReaderOptions
@@ -138,16 +156,39 @@ export class Reader implements Fetching {
       const reply = yield* call(select, args)
       if (reply._tag === "NOGROUP") return yield* Effect.fail(groupGone)
       const { entries, last, lastRetry } = reply
-      if (entries.length === 0 && last !== "") {
-        const wait = ["COUNT", 1, "BLOCK", blockMillis, "STREAMS", stream, retry, last, lastRetry] as const
-        yield* connection.run("xread", [stream, retry], (client) => client.xread(...wait), {
-          deadline: blockMillis + graceMillis
-        })
-      }
+      if (entries.length === 0 && last !== "") yield* this.#await(connection, last, lastRetry)
       return ([stream, retry] as const).flatMap((key, source) => {
         const found = entries.filter((entry) => entry.source === source)
         return found.length === 0 ? [] : [[key, found.map(({ entry, fields }) => [entry, fields] as const)] as const]
       })
+    })
+  }
+
+  /**
+   * Waits for something that the group may want. The few messages of a quiet topic that it does not want are seen here, which costs the
+   * server less than the script; the script passes them soon.
+   */
+  #await(connection: Connection, last: string, lastRetry: string): Effect.Effect<void, Reason> {
+    const { keys, receiver, subscription } = this.#options
+    const { retry, stream } = keys
+    return Effect.gen({ self: this }, function* () {
+      let at = last
+      let until = Infinity
+      while (!receiver.halted) {
+        const millis = Math.min(blockMillis, Math.ceil(until - receiver.now()))
+        if (millis <= 0) return
+        // Two at once are the beginning of more.
+        const wait = ["COUNT", 2, "BLOCK", millis, "STREAMS", stream, retry, at, lastRetry] as const
+        const reply = yield* connection.run("xread", [stream, retry], (client) => client.xread(...wait), {
+          deadline: millis + graceMillis
+        })
+        const [[key, entries] = ["", []], more] = reply ?? []
+        const [entry, next] = entries
+        if (entry === undefined || next !== undefined || more !== undefined || key !== stream) return
+        if (mayWant(subscription.only, entry[1])) return
+        at = entry[0]
+        until = Math.min(until, receiver.now() + unpassedMillis)
+      }
     })
   }
 
