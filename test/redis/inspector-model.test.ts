@@ -368,9 +368,10 @@ const figuresOf = Effect.fnUntraced(function* (inspector: Look, topic: string, r
   const info = yield* inspector.describe(topic)
   const idsOf = (messages: ReadonlyArray<{ readonly id: string }>) => messages.map(({ id }) => id).toSorted()
   const groups: Record<string, unknown> = {}
-  for (const { consumers, deadLettersDropped, group, lag, paused, pending, waiting } of info.groups) {
+  for (const { consumers, deadLettersDropped, group, lag, paused, pending, unattendedMillis, waiting } of info.groups) {
     groups[group] = {
       paused,
+      isUnattended: unattendedMillis !== undefined,
       deadLettersDropped,
       letters: idsOf(yield* inspector.deadLetters(topic, group, { after: Option.none(), limit: 1000 })),
       ...(readsAhead
