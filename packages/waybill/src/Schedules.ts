@@ -476,7 +476,7 @@ export const drifts = <On>(topic: Scheduled<On>): Effect.Effect<ReadonlyArray<Dr
  * | `dead` | it is a dead letter, for `reason` |
  * | `settled` | every group has settled it; or it was removed, or has expired |
  * | `skipped` | it was not published, because the message of the tick before is not settled |
- * | `unknown` | its id is not found, and the topic has messages that are not settled: it may be one of them |
+ * | `unknown` | its id is not found, in a queue, or a topic without groups, with messages that are not settled: it may be one of them |
  */
 export interface Outcome {
   readonly state: "delayed" | "ready" | "pending" | "waiting" | "dead" | "settled" | "skipped" | "unknown"
@@ -522,10 +522,12 @@ export const outcome = Effect.fn("Schedules.outcome")(function* <On>(
   if (place?._tag === "Dead") return { state: "dead", group: place.group, reason: place.deadLetter.reason }
   if (place !== undefined) return { state: stateOf[place._tag], group: place.group }
   if (found !== undefined) return { state: found.groups.length === 0 ? "ready" : "settled" }
-  // An id that a message has to itself is known until it is settled; any other only for a while.
+  // An id that a message has to itself is known until it is settled; in a queue, any other only for a while.
   if (definition?.overlap === "skip") return { state: "settled" }
   const { depth, groups } = yield* inspector.describe(topic.name)
-  const open = groups.length === 0 ? depth : Math.max(...groups.map(({ lag, pending }) => lag + pending))
+  // Where messages stay in place once they are given, each that is stored is found.
+  const queues = groups.filter(({ reached }) => reached === undefined)
+  const open = groups.length === 0 ? depth : Math.max(0, ...queues.map(({ lag, pending }) => lag + pending))
   return { state: definition === undefined || open > 0 ? "unknown" : "settled" }
 })
 
