@@ -546,6 +546,16 @@ layer(
     120_000
   )
 
+  it.effect.skipIf(!hasBrowser)("a server that was restarted, and what may be lost, is shown", () =>
+    Effect.gen(function* () {
+      const { kill, port, start, url } = yield* RedisServer.make()
+      const { page } = yield* open(yield* dashboard(url))
+      yield* promise(() => page.getByText(`waybill on 127.0.0.1:${port}`).waitFor())
+      yield* Effect.andThen(kill, start)
+      yield* promise(() => page.getByText(`127.0.0.1:${port} took over at`).waitFor({ timeout: 60_000 }))
+    }).pipe(Effect.scoped)
+  )
+
   it.effect.skipIf(!hasBrowser)("an empty reason is one of several, and not all of them", () =>
     Effect.gen(function* () {
       const { url } = yield* RedisServer.make()

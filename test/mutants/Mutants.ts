@@ -898,5 +898,33 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "this.#commands ?? (yield* this.#connect())",
     replace: "this.#commands ?? (yield* this.#options.connect)",
     proofs: [{ file: "redis/durability.test.ts", title: "nothing is stored" }]
+  },
+  {
+    name: "Sentinel: a connection stays at the old master",
+    file: "redis/internal/connection/Sentinel.ts",
+    find: "connection.moveTo(shown(at))",
+    replace: "connection.moveTo(connection.address)",
+    proofs: [{ file: "redis/sentinel.test.ts", title: "while the master changes" }]
+  },
+  {
+    name: "Sentinel: a server that is no master is good enough",
+    file: "redis/internal/connection/Sentinel.ts",
+    find: "master: true",
+    replace: "master: false",
+    proofs: [{ file: "redis/sentinel.test.ts", title: "a wrong password" }]
+  },
+  {
+    name: "failover: what was accepted after the last look counts as kept",
+    file: "redis/internal/connection/ReplicationHistory.ts",
+    find: "shared !== last || accepted",
+    replace: "shared !== last",
+    proofs: [{ file: "redis/failed-over.test.ts", title: "all of the last look" }]
+  },
+  {
+    name: "failover: in a cluster the other connections' histories are not compared",
+    file: "redis/internal/connection/FailoverWatch.ts",
+    find: "continued ?? own",
+    replace: "own",
+    proofs: [{ file: "redis/failed-over.test.ts", title: "a cluster" }]
   }
 ]

@@ -45,7 +45,7 @@ layer(RedisSentinel.layer(passwords), { excludeTestServices: true, timeout: "60 
   (it) => {
     it.effect("a wrong password, an unknown name, and servers that are no Sentinels are told at once", () =>
       Effect.gen(function* () {
-        const { addresses, master, name } = yield* RedisSentinel.RedisSentinel
+        const { addresses, master, name, replica } = yield* RedisSentinel.RedisSentinel
         const password = Redacted.make(passwords.password)
         const sentinelPassword = Redacted.make(passwords.sentinelPassword)
         const known = { sentinels: addresses, name, password, sentinelPassword }
@@ -56,6 +56,10 @@ layer(RedisSentinel.layer(passwords), { excludeTestServices: true, timeout: "60 
         const server = `127.0.0.1:${(yield* master).port}`
         const wrong = yield* reasonOf({ ...known, sentinels: [server], sentinelPassword: password })
         assert.match(wrong.message, /is not a Sentinel/)
+        // Reached at another address, which leads to a server that is no master.
+        const follower = `127.0.0.1:${(yield* replica).port}`
+        const replaced = yield* reasonOf({ ...known, natMap: { [server]: follower }, startTimeout: "500 millis" })
+        assert.deepInclude(replaced, { _tag: "Refused", code: "READONLY" })
         // One of them is enough, and one that is not there does no harm.
         const redis = yield* IoRedis.make({ ...known, sentinels: ["127.0.0.1:1", ...addresses.slice(0, 1)] })
         assert.strictEqual(yield* port(redis), (yield* master).port)

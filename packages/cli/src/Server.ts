@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { Config, Context, Duration, Effect, FileSystem, Layer, Option, Redacted, Stdio } from "effect"
+import { Clock, Config, Context, Duration, Effect, FileSystem, Layer, Option, Redacted, Stdio } from "effect"
 import { Flag, Prompt } from "effect/cli"
 import { type Inspector, type Transport } from "waybill"
 import { IoRedis, RedisInspector } from "waybill/redis"
@@ -49,8 +49,21 @@ export interface Flags {
 /** The settings from flags and environment. */
 export class Server extends Context.Service<
   Server,
-  { readonly json: boolean; readonly prefix: string; readonly address: string }
+  {
+    readonly json: boolean
+    readonly prefix: string
+    readonly address: string
+    /** The last failover that this process has seen. */
+    readonly failover: Effect.Effect<Failover | undefined>
+  }
 >()("@waybill/cli/Server") {}
+
+export interface Failover {
+  readonly server: string
+  /** Milliseconds since the epoch, by this process's clock: when it was seen, and since when accepted messages may be lost. */
+  readonly at: number
+  readonly since: number | undefined
+}
 
 const fromEnvironment = (name: string) => Config.option(Config.Redacted(name))
 
@@ -89,7 +102,10 @@ export const layer = (flags: Flags) =>
       const sentinelPassword = Option.getOrUndefined(yield* fromEnvironment("REDIS_SENTINEL_PASSWORD"))
       return Layer.mergeAll(
         RedisInspector.layer({ prefix }),
-        Layer.succeed(Server, { json: flags.json, prefix, address })
+        Layer.effect(
+          Server,
+          Effect.map(lastFailover, (failover) => ({ json: flags.json, prefix, address, failover }))
+        )
       ).pipe(
         Layer.provideMerge(
           IoRedis.layer({
@@ -107,6 +123,17 @@ export const layer = (flags: Flags) =>
       )
     })
   )
+
+const lastFailover = Effect.gen(function* () {
+  const { listen } = yield* IoRedis.IoRedis
+  const clock = yield* Clock.Clock
+  let last: Failover | undefined
+  yield* listen((event) => {
+    if (event._tag !== "FailedOver") return
+    last = { server: event.server, at: clock.currentTimeMillisUnsafe(), since: event.since }
+  })
+  return Effect.sync(() => last)
+})
 
 const passwordOf = Effect.fnUntraced(function* ({ askPassword, passwordFile }: Flags) {
   if (askPassword) {

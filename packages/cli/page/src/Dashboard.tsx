@@ -117,6 +117,15 @@ export const Dashboard = () => {
           To make changes, open the address with the token, which was printed when the dashboard was started.
         </p>
       )}
+      {overview?.failover && (
+        <p class="notice" role="note">
+          {overview.failover.server} took over at {new Date(overview.failover.at).toLocaleString()}. Messages accepted{" "}
+          {overview.failover.since === undefined
+            ? "before that"
+            : `after ${new Date(overview.failover.since).toLocaleString()}`}{" "}
+          may be lost.
+        </p>
+      )}
       {overview === undefined ? (
         trouble === undefined && <p class="empty">Loading …</p>
       ) : (

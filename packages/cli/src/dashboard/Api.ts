@@ -5,6 +5,7 @@
  */
 import type { Inspector, Message } from "waybill"
 import type { Schedule } from "../Schedule.ts"
+import type { Failover } from "../Server.ts"
 
 /** A name as a path segment. `.` and `..` would be resolved as steps of the path, so they get a marker in front. */
 export const partOf = (name: string): string => encodeURIComponent(/^(\.\.?$|~)/.test(name) ? `~${name}` : name)
@@ -23,6 +24,8 @@ export interface Overview {
   readonly writes: "no" | "locked" | "yes"
   /** Milliseconds since the epoch by the clock of the dashboard's server: tells one overview from the next, and is compared with no other clock. */
   readonly now: number
+  /** The last failover since the dashboard was started. */
+  readonly failover?: Failover
   readonly topics: ReadonlyArray<Inspector.TopicInfo>
   /** Topics that cannot be read. */
   readonly unreadable: ReadonlyArray<{ readonly topic: string; readonly why: string }>

@@ -336,11 +336,13 @@ export const layer = (rules: Guard.Rules, page: string) => {
   const overview = answered(
     Effect.gen(function* () {
       const inspector = yield* Inspector.Inspector
-      const { address, prefix } = yield* Server
+      const { address, prefix, failover: lastFailover } = yield* Server
       const { infos: topics, unreadable } = yield* Effect.flatMap(inspector.topics, describeAll)
       const request = yield* HttpServerRequest.HttpServerRequest
       const writes = !rules.writes ? "no" : Guard.authorized(rules, request) ? "yes" : "locked"
-      const value: Overview = { address, prefix, writes, now: yield* Clock.currentTimeMillis, topics, unreadable }
+      const now = yield* Clock.currentTimeMillis
+      const failover = yield* lastFailover
+      const value: Overview = { address, prefix, writes, now, ...(failover && { failover }), topics, unreadable }
       return value
     })
   )
