@@ -356,8 +356,10 @@ describe("leaving", () => {
       const left = yield* Effect.promise(() => redis.keys(key("group:g:*")))
       assert.deepStrictEqual(
         left.toSorted(),
-        ["marks", "returned"].map((name) => key(`group:g:${name}`))
+        ["marks", "returned", "state"].map((name) => key(`group:g:${name}`))
       )
+      // Since when the group has had no consumer.
+      assert.deepStrictEqual(yield* Effect.promise(() => redis.hkeys(key("group:g:state"))), ["left"])
       const next = yield* (yield* join()).take(2)
       assert.deepStrictEqual(bodiesOf(next), ["b", "c"])
       assert.deepStrictEqual(
