@@ -163,9 +163,12 @@ export type Services = Inspector.Inspector | IoRedis.IoRedis | Server
 export const toProblem = (error: Transport.TransportError): ServerProblem =>
   new ServerProblem({ detail: error.message })
 
-/** The server's clock, in milliseconds since the epoch. */
-export const serverMillis = Effect.gen(function* () {
-  const { commands } = yield* IoRedis.IoRedis
-  const [seconds, micros] = yield* commands.run("time", [], (client) => client.time())
-  return Number(seconds) * 1000 + Number(micros) / 1000
-})
+/** The clock of one server, in milliseconds since the epoch. */
+export const millisOf = (server: IoRedis.Commands) =>
+  Effect.map(
+    server.run("time", [], (client) => client.time()),
+    ([seconds, micros]) => Number(seconds) * 1000 + Number(micros) / 1000
+  )
+
+/** The same of any server. */
+export const serverMillis = Effect.flatMap(IoRedis.IoRedis, ({ commands }) => millisOf(commands))

@@ -32,19 +32,22 @@ const step = 1000
 export const temporaryKeys = (...prefixes: ReadonlyArray<string>): Layer.Layer<never, never, IoRedis.IoRedis> =>
   Layer.effectDiscard(
     Effect.gen(function* () {
-      const { commands } = yield* IoRedis.IoRedis
+      const { masters } = yield* IoRedis.IoRedis
       const deleteAll = Effect.fnUntraced(function* (prefix: string) {
         // A prefix may hold what means something in a pattern.
         const pattern = `*${prefix.replace(/[\\*?[\]]/g, "\\$&")}:*`
-        let cursor = "0"
-        do {
-          const [next, found] = yield* commands.run("SCAN", [], (redis) =>
-            redis.scan(cursor, "MATCH", pattern, "COUNT", step)
-          )
-          const keys = found.filter((key) => key.startsWith(`{${prefix}:`) || key.startsWith(`${prefix}:`))
-          if (keys.length > 0) yield* commands.run("UNLINK", keys, (redis) => redis.unlink(...keys))
-          cursor = next
-        } while (cursor !== "0")
+        for (const server of yield* masters) {
+          let cursor = "0"
+          do {
+            const [next, found] = yield* server.run("SCAN", [], (redis) =>
+              redis.scan(cursor, "MATCH", pattern, "COUNT", step)
+            )
+            const keys = found.filter((key) => key.startsWith(`{${prefix}:`) || key.startsWith(`${prefix}:`))
+            // In a cluster they are in several slots, and one command takes keys of one.
+            yield* server.run("UNLINK", keys, (redis) => Promise.all(keys.map((key) => redis.unlink(key))))
+            cursor = next
+          } while (cursor !== "0")
+        }
       })
       yield* Effect.addFinalizer(() =>
         Effect.forEach(prefixes, deleteAll, { discard: true }).pipe(

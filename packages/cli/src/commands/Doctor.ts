@@ -10,7 +10,7 @@ import { IoRedis, RedisHealth, RedisPatterns } from "waybill/redis"
 import { ProblemsFound } from "../Problem.ts"
 import { lateMillis } from "../Schedule.ts"
 import { age, count, number, print, safe, unattended } from "../Screen.ts"
-import { Server, serverMillis, toProblem } from "../Server.ts"
+import { millisOf, Server, toProblem } from "../Server.ts"
 
 /** `problem`: messages are lost, stuck or at risk. `note`: worth knowing. */
 export interface Finding {
@@ -97,20 +97,33 @@ export const versionFindings = (text: string): ReadonlyArray<Finding> => {
   return behind >= 0 ? [] : [problem("server", `it is version ${version}: use Redis ${oldest.join(".")} or newer`)]
 }
 
-const version: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = Effect.gen(function* () {
-  const { commands } = yield* IoRedis.IoRedis
-  return versionFindings(yield* commands.run("info", [], (client) => client.info("server")))
-  // If INFO is not permitted, the server's health reports that.
-}).pipe(Effect.catch(() => Effect.succeed([])))
+/** The findings about every server that takes writes, each once. */
+const ofEach = (
+  find: (server: IoRedis.Connection) => Effect.Effect<ReadonlyArray<Finding>, unknown>
+): Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> =>
+  Effect.gen(function* () {
+    const { masters } = yield* IoRedis.IoRedis
+    // One that cannot be asked is reported by the servers' health.
+    const servers = yield* Effect.orElseSucceed(masters, () => [])
+    const found = yield* Effect.forEach(servers, (server) => Effect.orElseSucceed(find(server), () => []))
+    return [...new Map(found.flat().map((finding) => [finding.detail, finding])).values()]
+  })
 
-/** If COMMAND INFO is permitted, the server's health reports missing commands. */
-const commandsThere: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = Effect.gen(function* () {
-  const { commands } = yield* IoRedis.IoRedis
-  yield* commands.run("command|info", [], (client) => client.call("COMMAND", "INFO", "EVALSHA"))
-  return []
-}).pipe(
-  Effect.catch(() =>
-    Effect.succeed([note("server", "its available commands are unknown: COMMAND INFO is not permitted")])
+const version = ofEach((server) =>
+  Effect.map(
+    server.run("info", [], (client) => client.info("server")),
+    versionFindings
+  )
+)
+
+/** If COMMAND INFO is permitted, the servers' health reports missing commands. */
+const commandsThere = ofEach((server) =>
+  Effect.match(
+    server.run("command|info", [], (client) => client.call("COMMAND", "INFO", "EVALSHA")),
+    {
+      onFailure: () => [note("server", "its available commands are unknown: COMMAND INFO is not permitted")],
+      onSuccess: () => []
+    }
   )
 )
 
@@ -162,17 +175,19 @@ const failovers: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> =
   // The server's health reports what cannot be read.
 }).pipe(Effect.catch(() => Effect.succeed([])))
 
-const clock: Effect.Effect<ReadonlyArray<Finding>, never, IoRedis.IoRedis> = Effect.gen(function* () {
-  const off = (yield* serverMillis) - (yield* Clock.currentTimeMillis)
-  return Math.abs(off) < clockMillis
-    ? []
-    : [
-        note(
-          "clock",
-          `the server's clock is ${age(Math.abs(off))} ${off > 0 ? "ahead of" : "behind"} this machine's. Retries and delays follow the server's`
-        )
-      ]
-}).pipe(Effect.catch(() => Effect.succeed([])))
+const clock = ofEach((server) =>
+  Effect.gen(function* () {
+    const off = (yield* millisOf(server)) - (yield* Clock.currentTimeMillis)
+    return Math.abs(off) < clockMillis
+      ? []
+      : [
+          note(
+            "clock",
+            `the server's clock is ${age(Math.abs(off))} ${off > 0 ? "ahead of" : "behind"} this machine's. Retries and delays follow the server's`
+          )
+        ]
+  })
+)
 
 const topics = Effect.fnUntraced(function* (watch: number) {
   const inspector = yield* Inspector.Inspector
