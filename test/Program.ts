@@ -4,7 +4,7 @@
  */
 import { createHash } from "node:crypto"
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync } from "node:fs"
-import { basename, dirname, join } from "node:path"
+import { dirname, join, relative } from "node:path"
 import type { Plugin } from "vite"
 
 const root = join(import.meta.dirname, "..")
@@ -14,7 +14,7 @@ const filesOf = (path: string): ReadonlyArray<string> =>
   readdirSync(path, { withFileTypes: true }).flatMap((entry) => {
     const one = join(path, entry.name)
     if (!entry.isDirectory()) return [one]
-    return entry.name === "node_modules" || entry.name === "dist" ? [] : filesOf(one)
+    return /^(?:node_modules|dist|\.examples)$/.test(entry.name) ? [] : filesOf(one)
   })
 
 /** Of everything that a program may be made of. */
@@ -22,8 +22,9 @@ const version = (): string => {
   const hash = createHash("sha256")
   const folders = ["packages", "test", "examples"].map((name) => join(root, name)).filter(existsSync)
   for (const file of folders.flatMap(filesOf)) {
-    const { mtimeMs, size } = statSync(file)
-    hash.update(`${file} ${mtimeMs} ${size}\n`)
+    // Other tests write sources of their own, and delete them.
+    const found = statSync(file, { throwIfNoEntry: false })
+    hash.update(`${file} ${found?.mtimeMs} ${found?.size}\n`)
   }
   return hash.digest("hex").slice(0, 16)
 }
@@ -37,7 +38,7 @@ const inPlace: Plugin = {
 
 const bundle = async (path: string): Promise<string> => {
   const folder = join(cache, version())
-  const program = join(folder, basename(dirname(path)), basename(path, ".ts"), "program.mjs")
+  const program = join(folder, relative(root, path), "program.mjs")
   if (existsSync(program)) return program
   mkdirSync(dirname(dirname(program)), { recursive: true })
   const outDir = mkdtempSync(join(folder, "making-"))

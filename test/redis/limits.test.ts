@@ -116,7 +116,7 @@ describe.concurrent("case F1: dead letters that are too old", () => {
     "$name: are neither listed nor counted nor sent back nor deleted, although none has died since",
     ({ inMemory, layer }) =>
       Effect.gen(function* () {
-        const maxAge = Duration.seconds(4)
+        const maxAge = Duration.seconds(8)
         const { figures, inspector, join, operator, transport } = yield* fixture(inMemory, (prefix) =>
           layer({ prefix, deadLetters: { maxAge } })
         )
@@ -128,14 +128,14 @@ describe.concurrent("case F1: dead letters that are too old", () => {
         }, Effect.scoped)
         yield* deadLetter("old")
         yield* deadLetter("older friend")
-        yield* Effect.sleep("2.5 seconds")
+        yield* Effect.sleep("5 seconds")
         yield* deadLetter("young")
         const all = yield* operator.deadLetters("t", "g", page)
         assert.deepStrictEqual(
           all.map(({ body }) => String(body)),
           ['"old"', '"older friend"', '"young"']
         )
-        yield* Effect.sleep("1.7 seconds")
+        yield* Effect.sleep("3.4 seconds")
         // Nobody lives who could have dropped them.
         const [old, friend, young] = all.map(({ entry }) => entry)
         for (const each of [operator, inspector]) {
