@@ -644,12 +644,11 @@ const send = (
   context: Context.Context<never>
 ): Effect.Effect<ReadonlyArray<Receipt>, TransportError> =>
   Effect.map(transport.publish(topic.name, messages, durability), (receipts) => {
-    const metrics = Instruments.publishedTo(topic.name, context)
     // Most calls have one outcome.
     for (let from = 0, to = 0; from < receipts.length; from = to) {
       const { _tag } = receipts[from]!
       while (to < receipts.length && receipts[to]!._tag === _tag) to++
-      metrics[_tag].updateUnsafe(to - from, context)
+      Instruments.publishedTo(topic.name, _tag, context).updateUnsafe(to - from, context)
     }
     if (transport.lifecycle.active)
       transport.lifecycle.emit({ _tag: "Published", topic: topic.name, messages, receipts })

@@ -210,32 +210,30 @@ export const seriesOf = <Input, State>(
   throw new Error("reading a metric should have registered it: a bug in waybill")
 }
 
-/** The counters of the messages that a process publishes to a topic, by outcome. */
-type Publishing = Readonly<Record<Receipt["_tag"], Metric.Counter<number>>>
+/** The counters of the messages that a process publishes to a topic, by outcome. Most topics have one. */
+type Publishing = Partial<Record<Receipt["_tag"], Metric.Counter<number>>>
+
+const outcomes = { Stored: "stored", Duplicate: "duplicate", Replaced: "replaced", Sent: "sent" } as const
 
 /** By registry and topic. */
 const publishing = new WeakMap<object, Map<string, Publishing>>()
 
 /**
- * The counters of a topic that is published to. A process may publish to any number of topics, and a series is never
+ * The counter of an outcome of publishing to a topic. A process may publish to any number of topics, and a series is never
  * freed. So the first 1,000 topics have series of their own, and later ones are counted under the topic `other`.
  */
-export const publishedTo = (topic: string, context: Context.Context<never>): Publishing => {
+export const publishedTo = (
+  topic: string,
+  outcome: Receipt["_tag"],
+  context: Context.Context<never>
+): Metric.Counter<number> => {
   const registry = Context.get(context, Metric.MetricRegistry)
   let topics = publishing.get(registry)
   if (topics === undefined) publishing.set(registry, (topics = new Map()))
   const name = topics.has(topic) || topics.size < maxPublishedTopics ? topic : other
   let counters = topics.get(name)
-  if (counters === undefined) {
-    counters = {
-      Stored: published(name, "stored"),
-      Duplicate: published(name, "duplicate"),
-      Replaced: published(name, "replaced"),
-      Sent: published(name, "sent")
-    }
-    topics.set(name, counters)
-  }
-  return counters
+  if (counters === undefined) topics.set(name, (counters = {}))
+  return (counters[outcome] ??= published(name, outcomes[outcome]))
 }
 
 /** By registry, topic and group. */
