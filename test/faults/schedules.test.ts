@@ -4,7 +4,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { RedisServer } from "@waybill/testing"
-import { Effect, Layer, Random } from "effect"
+import { Effect, Layer, Random, Schedule } from "effect"
 import { complete } from "../Sample.ts"
 import { ids, type TickOrders, topic } from "./Ticks.ts"
 import { ask, client, seeded } from "./Verdict.ts"
@@ -46,6 +46,13 @@ const run = Effect.fnUntraced(function* (name: string, naive: boolean) {
       yield* server.start
     }
     processes[i] = yield* spawn((i === 1 ? 5 : i === 2 ? -5 : 0) * minutes)
+    if (!naive) continue
+    // Its lock outlives it.
+    const next = ask(() => redis.get("leader"))
+    yield* Effect.repeat(next, {
+      until: (name) => name !== null && name !== leader,
+      schedule: Schedule.spaced("20 millis")
+    })
   }
   yield* Effect.sleep("1500 millis")
   yield* workers.stopAll
