@@ -904,7 +904,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     file: "redis/internal/connection/Sentinel.ts",
     find: "connection.moveTo(shown(at))",
     replace: "connection.moveTo(connection.address)",
-    proofs: [{ file: "redis/sentinel.test.ts", title: "while the master changes" }]
+    proofs: [{ file: "redis/sentinel.test.ts", title: "is left at once" }]
   },
   {
     name: "Sentinel: a server that is no master is good enough",
