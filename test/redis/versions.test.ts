@@ -33,17 +33,25 @@ const sideBySide = (older: typeof Old) =>
         Consumer.layer,
         Layer.build
       )
-    yield* build(older, handled.older)
-    yield* build(New, handled.newer)
-    for (let i = 0; i < count; i++) {
-      yield* Producer.publish(Old, { name: `${i}` })
-      yield* Producer.publish(New, { first: `${i}`, last: "" })
-    }
     const inspector = yield* Inspector.Inspector
     const figures = Effect.map(inspector.describe(name), ({ groups: [group] }) => ({
+      lag: group!.lag,
       open: group!.lag + group!.pending + group!.waiting,
       dead: group!.deadLetters
     }))
+    yield* build(older, handled.older)
+    // The older build is given one for certain.
+    yield* Producer.publish(New, { first: "0", last: "" })
+    yield* becomes(
+      "it is taken",
+      Effect.map(figures, ({ lag }) => lag),
+      0
+    )
+    yield* build(New, handled.newer)
+    for (let i = 0; i < count; i++) {
+      yield* Producer.publish(Old, { name: `${i}` })
+      if (i > 0) yield* Producer.publish(New, { first: `${i}`, last: "" })
+    }
     yield* becomes(
       "all are settled",
       Effect.map(figures, ({ open }) => open),
